@@ -1,0 +1,94 @@
+"""What follows a committed verdict: the log line, the tally, the copy or the move of the file."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from edge.archive import Archive, Quarantine
+from edge.messages import Verdict
+from edge.records import Outcome
+from edge.worker import Judged
+
+log = logging.getLogger(__name__)
+
+DRIFT_WEIGHT = 0.02
+"""Weight of the newest scan in the running means: about the last 50 scans count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What was decided since the start; the drift figures are running means, None before the first score."""
+
+    outcomes: dict[str, int]
+    last_scan_at: datetime | None
+    last_verdict_at: datetime | None
+    drift: dict[str, float | None]
+
+
+class Aftermath:
+    """Called by the worker's thread after each commit; the tally may be read from any."""
+
+    def __init__(
+        self, folder: Path, quarantine: Quarantine, archive: Archive | None, on_verdict: Callable[[], None]
+    ) -> None:
+        self._folder = folder
+        self._quarantine = quarantine
+        self._archive = archive
+        self._on_verdict = on_verdict
+        self._lock = threading.Lock()
+        self._outcomes: Counter[str] = Counter()
+        self._last_scan: datetime | None = None
+        self._last_verdict: datetime | None = None
+        self._means: dict[str, float | None] = {"p_abnormal": None, "gate_mean_max": None, "gate_std_max": None}
+
+    def follow(self, judged: Judged) -> None:
+        """Never raises for the file: its verdict stands, whatever becomes of the copy or the move."""
+        stamp, verdict = judged.prepared.arrival.stamp, judged.verdict
+        if verdict is None:
+            log.info("same bytes judged before", extra={"fields": {"file": judged.prepared.scan.file}})
+        else:
+            self._on_verdict()
+            self._note(verdict)
+            _log_verdict(verdict, judged.prepared.detail)
+            if verdict.outcome is Outcome.UNREADABLE:
+                self._quarantine.keep(self._folder / stamp.file, verdict.scan.sha256)
+        if self._archive is not None:
+            self._archive.move(stamp)
+
+    def tally(self) -> Tally:
+        with self._lock:
+            return Tally(dict(self._outcomes), self._last_scan, self._last_verdict, dict(self._means))
+
+    def _note(self, verdict: Verdict) -> None:
+        values = {
+            "p_abnormal": verdict.p_abnormal,
+            "gate_mean_max": verdict.gate.mean_max,
+            "gate_std_max": verdict.gate.std_max,
+        }
+        with self._lock:
+            self._outcomes[verdict.outcome.value] += 1
+            self._last_scan = verdict.times.first_seen_at
+            self._last_verdict = verdict.times.decided_at
+            for name, value in values.items():
+                mean = self._means[name]
+                if value is not None:
+                    self._means[name] = value if mean is None else mean + DRIFT_WEIGHT * (value - mean)
+
+
+def _log_verdict(verdict: Verdict, detail: str | None) -> None:
+    fields = {
+        "file": verdict.scan.file,
+        "seq": verdict.seq,
+        "outcome": verdict.outcome.value,
+        "reasons": list(verdict.reasons),
+        "p_abnormal": verdict.p_abnormal,
+    }
+    if detail is not None:
+        fields["detail"] = detail
+    log.info("scan judged", extra={"fields": fields})

@@ -1,0 +1,156 @@
+"""The daemon: threads, signals, supervision. What they run on is built in edge/line.py.
+
+    main      signals, supervision, watchdog, health and housekeeping
+    inbox     looks at the folder, hands complete files to the intake
+    worker    owns the engine, turns arrivals into committed verdicts
+    publish   owns the broker connection, empties the outbox
+
+A thread that dies stops the process with a non-zero code, and systemd starts a fresh one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from uuid import uuid4
+
+from edge.beats import Beats
+from edge.errors import EdgeError, LedgerError
+from edge.line import Line, build_line, utc_now
+from edge.model import LoadedModel
+from edge.settings import ServiceEnvironment, Settings
+from edge.systemd import Notifier
+
+log = logging.getLogger(__name__)
+
+STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+SUPERVISION_S = 0.5
+HEALTH_S = 60.0
+HOUSEKEEPING_S = 600.0
+IDLE_WAIT_S = 0.5
+LEDGER_RETRY_S = 1.0
+STUCK_AFTER_S = 90.0
+"""A loop silent for this long no longer earns the watchdog's beat; a CPU batch takes a few seconds."""
+
+
+def run_app(settings: Settings, environment: ServiceEnvironment, model: LoadedModel) -> int:
+    """Judge scans until a signal or a failure; the exit code. Closes the model's engine.
+
+    Raises EdgeError when the line cannot start, or for what ended one of its threads.
+    """
+    # Blocked before the first thread starts, so that all inherit it and only `sigtimedwait` takes them: no
+    # handler ever interrupts a lock that is half taken.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    with ExitStack() as stack:
+        stack.callback(signal.pthread_sigmask, signal.SIG_UNBLOCK, STOP_SIGNALS)
+        stack.callback(model.engine.close)
+        line = build_line(settings, model, uuid4(), stack)
+        return App(settings, line, Notifier(environment.notify_socket)).run()
+
+
+class App:
+    """One run of a built line."""
+
+    def __init__(self, settings: Settings, line: Line, notifier: Notifier) -> None:
+        self._settings = settings
+        self._line = line
+        self._notifier = notifier
+        self._beats = Beats()
+        self._stop = threading.Event()
+        self._flush = threading.Event()
+        self._failure: Exception | None = None
+
+    def run(self) -> int:
+        """Start the threads, supervise them, stop them in order: intake and worker first, then the publisher."""
+        judging = [self._thread("inbox", self._look), self._thread("worker", self._judge)]
+        publishing = self._thread("publish", self._publish)
+        self._notifier.ready(f"judging scans in {self._settings.folder.path}")
+        log.info("ready", extra={"fields": {"folder": str(self._settings.folder.path), "model": self._line.model_id}})
+        self._supervise()
+        log.info("stopping", extra={"fields": {}})
+        self._notifier.stopping()
+        self._stop.set()
+        self._line.wake()
+        self._join(judging)
+        self._flush.set()
+        self._line.wake()
+        self._join([publishing])
+        if self._failure is not None:
+            raise self._failure
+        log.info("stopped", extra={"fields": self._line.aftermath.tally().outcomes})
+        return 0
+
+    def _supervise(self) -> None:
+        """Feed the watchdog, speak of health, keep house, until a signal or a dead thread."""
+        health_at_s = housekeeping_at_s = time.monotonic()
+        while not self._stop.is_set():
+            loop, silent_s = self._beats.silent_for_s()
+            if silent_s < STUCK_AFTER_S:
+                self._notifier.watchdog()
+            else:
+                log.error("loop is stuck", extra={"fields": {"loop": loop, "silent_s": round(silent_s, 1)}})
+            now_s = time.monotonic()
+            if now_s >= health_at_s:
+                health_at_s = now_s + HEALTH_S
+                self._line.report_health()
+            if now_s >= housekeeping_at_s:
+                housekeeping_at_s = now_s + HOUSEKEEPING_S
+                self._line.keep_house()
+            if signal.sigtimedwait(STOP_SIGNALS, SUPERVISION_S) is not None:
+                return
+
+    def _join(self, threads: list[threading.Thread]) -> None:
+        """Wait for the drain; a second signal aborts it. What is judged is in the ledger, the rest in the folder."""
+        while any(thread.is_alive() for thread in threads):
+            received = signal.sigtimedwait(STOP_SIGNALS, 0.05)
+            if received is not None:
+                log.warning("aborted", extra={"fields": {}})
+                os._exit(128 + received.si_signo)
+
+    def _thread(self, name: str, turn: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=self._run, args=(name, turn), name=name)
+        thread.start()
+        return thread
+
+    def _run(self, name: str, loop: Callable[[], None]) -> None:
+        """Thread entry: whatever ends a loop early ends the process."""
+        try:
+            loop()
+        except Exception as error:
+            fields = {"loop": name, "error": str(error) or type(error).__name__}
+            log.critical("loop died", exc_info=not isinstance(error, EdgeError), extra={"fields": fields})
+            self._failure = self._failure or error
+            self._stop.set()
+            self._flush.set()
+            self._line.wake()
+
+    def _look(self) -> None:
+        self._line.watcher.start()
+        while not self._stop.is_set():
+            wait_s = self._line.look(time.monotonic(), utc_now())
+            self._beats.beat("inbox")
+            self._line.folder_changed.wait(wait_s)
+
+    def _judge(self) -> None:
+        while not self._stop.is_set():
+            self._beats.beat("worker")
+            try:
+                finished = self._line.worker.step()
+            except LedgerError as error:
+                self._line.publisher.raise_alarm("intake-stopped", error.message, error.hint)
+                self._stop.wait(LEDGER_RETRY_S)
+                continue
+            self._line.publisher.clear_alarm("intake-stopped")
+            if not finished and not self._line.worker.in_flight:
+                self._line.intake.wait(IDLE_WAIT_S)
+
+    def _publish(self) -> None:
+        while not self._flush.is_set():
+            self._line.publisher.step(time.monotonic())
+            self._beats.beat("publish")
+        self._line.publisher.stop(self._settings.broker.flush_s)

@@ -1,0 +1,28 @@
+"""Beats of the daemon's loops: how the watchdog knows that the pipeline turns."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+
+class Beats:
+    """Each loop beats once per turn; a loop that is silent for longer than its limit is stuck."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._last: dict[str, float] = {}
+
+    def beat(self, loop: str) -> None:
+        with self._lock:
+            self._last[loop] = self._clock()
+
+    def silent_for_s(self) -> tuple[str, float]:
+        """The quietest loop and its silence; ("", 0.0) before the first beat."""
+        with self._lock:
+            if not self._last:
+                return "", 0.0
+            loop, last = min(self._last.items(), key=lambda item: item[1])
+            return loop, self._clock() - last

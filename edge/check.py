@@ -1,0 +1,196 @@
+"""`edge-worker --check`: would the line run here? A table of ok, warn and fail; the exit code is the worst of it.
+
+Nothing is judged, published or written, save a probe file in the state directory that is removed at once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from edge.broker import Accepted, Connection, Ended, Outgoing
+from edge.errors import EdgeError
+from edge.folder import StationFolder
+from edge.ledger import open_ledger
+from edge.messages import Kind, Topics
+from edge.model import load_model, verified_bundle
+from edge.settings import Settings
+from edge.watch import file_system
+
+GOOD_SQLITE = (3, 51, 3)
+"""Older ones can corrupt a WAL database through two connections; the ledger has one, and locks others out."""
+
+
+class Grade(IntEnum):
+    """What a finding means for the line; the exit code of the command is the worst one's value, warnings aside."""
+
+    OK = 0
+    WARN = 1
+    FAIL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    grade: Grade
+    subject: str
+    observed: str
+    hint: str = ""
+
+
+def check(settings: Settings) -> int:
+    """Look at everything, print the table; 0 when nothing fails, else the exit code of a wrong configuration."""
+    findings = [finding for look in _LOOKS for finding in _guarded(look, settings)]
+    table = Table("", "what", "observed", "try", box=None, pad_edge=False)
+    colours = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}
+    for finding in findings:
+        grade = f"[{colours[finding.grade]}]{finding.grade.name.lower()}[/]"
+        table.add_row(grade, finding.subject, finding.observed, finding.hint)
+    Console(markup=True, highlight=False).print(table)
+    return EXIT_FAILED if any(finding.grade is Grade.FAIL for finding in findings) else 0
+
+
+EXIT_FAILED = 78
+
+
+def _guarded(look: Callable[[Settings], Iterator[Finding]], settings: Settings) -> Iterator[Finding]:
+    try:
+        yield from look(settings)
+    except EdgeError as error:
+        yield Finding(Grade.FAIL, look.__name__.strip("_"), error.message, error.hint)
+
+
+def _settings(settings: Settings) -> Iterator[Finding]:
+    yield Finding(Grade.OK, "settings", f"station {settings.station}, all keys valid")
+
+
+def _model(settings: Settings) -> Iterator[Finding]:
+    bundle = verified_bundle(settings.model)
+    yield Finding(
+        Grade.OK if settings.model.trusted_key else Grade.WARN,
+        "bundle",
+        f"{bundle.model_id}, {bundle.digest[:12]}, signed by {bundle.signed_by}",
+        "" if settings.model.trusted_key else "no `model.trusted_key` is set: only the demo model runs",
+    )
+    started = time.perf_counter()
+    model = load_model(settings.model)
+    spec = model.engine.spec
+    model.engine.close()
+    took_s = time.perf_counter() - started
+    grade = Grade.WARN if spec.degraded else Grade.OK
+    observed = f"{spec.name} {spec.precision}, batch {spec.max_batch}; golden scans reproduced, {took_s:.1f} s"
+    yield Finding(grade, "engine", observed, spec.degraded or "")
+
+
+def _folder(settings: Settings) -> Iterator[Finding]:
+    folder = settings.folder
+    listing = StationFolder(folder.path, done_suffix=folder.done_suffix, recursive=folder.recursive).look(
+        {}, expects_scans=False
+    )
+    if listing.away is not None:
+        yield Finding(Grade.FAIL, "folder", f"{folder.path}: {listing.detail}", "check the path, the mount, the rights")
+        return
+    mount = file_system(folder.path)
+    way = "inotify wakes the inbox" if mount.is_local else f"looked at every {folder.poll_s:g} s"
+    yield Finding(Grade.OK, "folder", f"{folder.path}: {len(listing.found)} scans; {mount.kind}, {way}")
+    if folder.after == "move" and folder.move_to is not None:
+        yield _writable("move_to", folder.move_to)
+        if not os.access(folder.path, os.W_OK):
+            yield Finding(Grade.FAIL, "folder", f"{folder.path} is read-only", 'needed for `after = "move"`')
+
+
+def _state(settings: Settings) -> Iterator[Finding]:
+    state = settings.state
+    directory = next(parent for parent in (state.dir, *state.dir.parents) if parent.exists())
+    yield _writable("state", directory)
+    mount = file_system(directory)
+    if not mount.is_local:
+        yield Finding(Grade.FAIL, "state", f"{directory} is on {mount.kind}", "the ledger needs a local disk")
+    free_bytes = shutil.disk_usage(directory).free
+    enough = free_bytes >= state.min_free_bytes
+    yield Finding(
+        Grade.OK if enough else Grade.WARN,
+        "disk",
+        f"{free_bytes / 1e9:.1f} GB free in {directory}",
+        "" if enough else f"expected {state.min_free_bytes / 1e9:.1f} GB",
+    )
+    version = sqlite3.sqlite_version_info
+    observed = f"SQLite {sqlite3.sqlite_version}"
+    if version < GOOD_SQLITE:
+        observed += ", one locked connection keeps clear of its WAL defect"
+    yield Finding(Grade.OK, "sqlite", observed)
+
+
+def _ledger(settings: Settings) -> Iterator[Finding]:
+    path = settings.state.dir / "ledger.sqlite"
+    if not path.exists():
+        yield Finding(Grade.OK, "ledger", f"none yet, {path} will be made")
+        return
+    with open_ledger(path, settings.station) as ledger:
+        ledger.check()
+        pending = ledger.pending()
+    yield Finding(Grade.OK, "ledger", f"{path} intact, {pending.count} verdicts unsent")
+
+
+def _broker(settings: Settings) -> Iterator[Finding]:
+    broker = settings.broker
+    names = settings.topic
+    topics = Topics(names.root, names.site, names.area, names.line, settings.station)
+    topic = f"{topics.of(Kind.STATUS)}/check"
+    woken = threading.Event()
+    client_id = f"{broker.client_id or f'edge-worker-{settings.station}'}-check"
+    connection = Connection(broker, client_id, Outgoing(topic, b"{}", 0, False, "check/1"), woken.set)
+    until_s = time.monotonic() + broker.connect_timeout_s
+    try:
+        while time.monotonic() < until_s:
+            for event in connection.step(time.monotonic()):
+                if isinstance(event, Accepted):
+                    yield from _broker_accepts(settings, event)
+                    return
+                if isinstance(event, Ended):
+                    yield Finding(Grade.FAIL, "broker", event.error.message, event.error.hint)
+                    return
+            woken.wait(0.02)
+            woken.clear()
+    finally:
+        connection.close()
+    yield Finding(Grade.FAIL, "broker", f"no answer from {broker.host}:{broker.port}", "is it an MQTT listener?")
+
+
+def _broker_accepts(settings: Settings, accepted: Accepted) -> Iterator[Finding]:
+    broker = settings.broker
+    packet = accepted.maximum_packet_bytes
+    observed = (
+        f"{broker.host}:{broker.port} speaks MQTT {broker.protocol}, receive maximum {accepted.receive_maximum}, "
+        f"packets up to {packet if packet is not None else 'any number of'} bytes"
+    )
+    if broker.protocol != "5":
+        yield Finding(Grade.WARN, "broker", observed, "MQTT 3.1.1 cannot report refused messages: use 5 if it can")
+    elif accepted.receive_maximum < broker.window:
+        yield Finding(Grade.WARN, "broker", observed, f"`broker.window` is {broker.window}: more than it takes")
+    else:
+        yield Finding(Grade.OK, "broker", observed)
+    if not broker.tls and broker.host not in ("localhost", "127.0.0.1", "::1"):
+        yield Finding(Grade.WARN, "tls", "off on a network connection", "set `broker.tls` and `broker.ca_file`")
+
+
+def _writable(subject: str, directory: Path) -> Finding:
+    try:
+        with tempfile.NamedTemporaryFile(dir=directory, prefix=".edge-check-"):
+            pass
+    except OSError as error:
+        return Finding(Grade.FAIL, subject, f"{directory}: {error.strerror}", "give the worker's user write access")
+    return Finding(Grade.OK, subject, f"{directory} is writable")
+
+
+_LOOKS = (_settings, _model, _folder, _state, _ledger, _broker)

@@ -1,0 +1,138 @@
+"""`edge-worker`: run the line, replay a folder, check an installation, resend what a broker lost."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edge import __version__
+from edge.errors import EdgeError, SettingsError
+from edge.logs import configure_logging
+from edge.settings import Settings, load_settings, service_environment
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; errors become one line of what and one of what to try, and an exit code of sysexits.h."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = load_settings(options.config, _flags(options))
+        configure_logging(settings.log.level, settings.log.format)
+        return _run(options, settings)
+    except EdgeError as error:
+        print(f"edge-worker: {error.message}\n  try: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output left, as `| head` does; keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        log.critical("edge-worker ended by a defect", exc_info=True)
+        print(f"edge-worker: {type(error).__name__}: {error}\n  try: report this with the log above", file=sys.stderr)
+        return EdgeError.exit_code
+
+
+def _run(options: argparse.Namespace, settings: Settings) -> int:
+    # Imported here so that `--version` and a wrong setting answer at once.
+    if options.replay is not None:
+        from edge.replay import ReplayOptions, replay
+        from edge.replay_publish import publishing, replay_settings
+
+        if options.publish:
+            settings = replay_settings(settings)
+        replay_options = ReplayOptions(
+            folder=options.replay,
+            labels=options.labels,
+            out=options.out,
+            publish=options.publish,
+            requirements=tuple(options.require),
+        )
+        return replay(replay_options, settings, partial(publishing, settings))
+    if options.check:
+        from edge.check import check
+
+        return check(settings)
+    if options.resend is not None:
+        from edge.ledger import request_resend
+
+        request_resend(settings.state.dir / "ledger.sqlite", options.resend)
+        print(f"verdicts sent since {options.resend.isoformat()} will be sent again with the same bytes")
+        return 0
+    from edge.app import run_app
+    from edge.model import load_model
+
+    return run_app(settings, service_environment(), load_model(settings.model))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge-worker",
+        description="Judges 16-bit X-ray scans of electrodes as the station writes them and publishes verdicts "
+        "over MQTT. Without a mode it runs until it is told to stop.",
+        epilog="Every setting of the file can also be given as environment variable EDGE_SECTION__KEY.",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (TOML)")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="model bundle, instead of the settings' one")
+    parser.add_argument("--trusted-key", type=Path, metavar="PEM", help="public key the bundle must be signed with")
+    parser.add_argument(
+        "--version", action="version", version=f"edge-worker {__version__} (Python {platform.python_version()})"
+    )
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--replay", type=Path, metavar="DIR", help="judge the files of a folder and write a report")
+    mode.add_argument("--check", action="store_true", help="look at settings, model, folder, disk and broker")
+    mode.add_argument(
+        "--resend",
+        type=_moment,
+        metavar="SINCE",
+        help="send verdicts again that were sent since then: 2026-03-01T06:00, or an age such as 90m, 12h, 7d",
+    )
+    replay = parser.add_argument_group("with --replay")
+    replay.add_argument("--labels", type=Path, metavar="CSV", help="columns file,bundle,label")
+    replay.add_argument("--out", type=Path, metavar="DIR", help="where results go (default: replay-<folder>)")
+    replay.add_argument("--publish", action="store_true", help="publish the verdicts too, marked as simulated")
+    replay.add_argument(
+        "--require",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="fail unless it holds, such as 'balanced_accuracy>=0.9'; may be repeated",
+    )
+    return parser
+
+
+def _flags(options: argparse.Namespace) -> dict[str, Any]:
+    replay_only = {"labels": options.labels, "out": options.out, "publish": options.publish, "require": options.require}
+    if options.replay is None and any(replay_only.values()):
+        given = ", ".join(f"--{name}" for name, value in replay_only.items() if value)
+        raise SettingsError(f"{given} given without --replay", hint="name the folder: --replay DIR")
+    model = {"bundle": options.bundle, "trusted_key": options.trusted_key}
+    chosen = {key: value for key, value in model.items() if value is not None}
+    return {"model": chosen} if chosen else {}
+
+
+def _moment(text: str) -> datetime:
+    """A point in time (local unless it names a zone) or an age."""
+    units = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+    if text[-1:] in units and text[:-1].isdigit():
+        return datetime.now(UTC) - int(text[:-1]) * units[text[-1]]
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a time like 2026-03-01T06:00 nor an age like 12h"
+        ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""Writes what documentation can be read off the code: `python -m edge.docs`, from the project's root.
+
+The settings example, the settings table in README.md (between its two markers) and the schemas. A test fails
+when any of them is out of date.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge.asyncapi import documents
+from edge.settings import SettingRow, describe_settings, section_title, toml_value
+
+TABLE_BEGIN = "<!-- settings: made by `make docs` -->"
+TABLE_END = "<!-- end of settings -->"
+
+
+def settings_table() -> str:
+    """Markdown table of every key."""
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for row in describe_settings():
+        key = f"{row.section}.{row.key}" if row.section else row.key
+        default = toml_value(row.default).replace("|", "\\|")
+        lines.append(f"| `{key}` | {f'`{default}`' if default else 'not set'} | {row.description} |")
+    return "\n".join(lines)
+
+
+def settings_example() -> str:
+    """edge.toml with every key, commented out where the default serves."""
+    blocks = ["# Settings of edge-worker. Keys in comments show their defaults.", ""]
+    section = ""
+    for row in describe_settings():
+        if row.section != section:
+            section = row.section
+            blocks += ["", f"# {section_title(section)}", f"[{section}]"]
+        blocks += [f"# {row.description}", _example_line(row)]
+    return "\n".join(blocks) + "\n"
+
+
+def generated_files(root: Path) -> dict[Path, str]:
+    """Every generated file below `root` with the content it should have."""
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    before, _, rest = readme.partition(TABLE_BEGIN)
+    _, _, after = rest.partition(TABLE_END)
+    files = {
+        root / "README.md": f"{before}{TABLE_BEGIN}\n{settings_table()}\n{TABLE_END}{after}",
+        root / "systemd" / "edge.toml.example": settings_example(),
+    }
+    files |= {root / "edge" / "schema" / name: text for name, text in documents().items()}
+    return files
+
+
+def _example_line(row: SettingRow) -> str:
+    value = toml_value(row.default)
+    return f"# {row.key} = {value}" if value else f"# {row.key} ="
+
+
+def main() -> None:
+    for path, text in generated_files(Path.cwd()).items():
+        path.write_text(text, encoding="utf-8")
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

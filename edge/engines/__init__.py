@@ -1,0 +1,93 @@
+"""Engines run the two networks of a bundle on one device.
+
+An open engine is always usable: opening raises or succeeds, `infer` raises `EngineError` or returns
+numbers of the promised shapes. The image that enters is the converted uint8 scan; everything after
+it (cast, scale, normalise, networks, softmax, residual statistics) is inside the graphs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.errors import EngineError
+from edge.records import Image, Size
+
+if TYPE_CHECKING:
+    from edge.bundle import Bundle
+
+IMAGE_INPUT = "image"
+CLASSIFIER_OUTPUTS = ("p_abnormal",)
+GATE_OUTPUTS = ("gate_mean_max", "gate_std_max", "residual_map")
+"""The names the graphs of every bundle give to their input and outputs."""
+
+Batch = npt.NDArray[np.uint8]
+"""Converted scans: uint8, shape (n, channels, height_px, width_px)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What an open engine takes and what runs it."""
+
+    name: str
+    """`onnxruntime`, `tensorrt`, ..."""
+    precision: str
+    size: Size
+    channels: int
+    max_batch: int
+    degraded: str | None = None
+    """Why this is not the engine that was asked for; None when it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOutput:
+    """Scores of n scans, owned by the caller.
+
+    `p_abnormal`, `gate_mean_max`, `gate_std_max`: float32 (n,).
+    `residual_map`: float32 (n, map_height, map_width), the largest |residual window mean| per cell.
+    """
+
+    p_abnormal: npt.NDArray[np.float32]
+    gate_mean_max: npt.NDArray[np.float32]
+    gate_std_max: npt.NDArray[np.float32]
+    residual_map: npt.NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """The networks of one bundle, open on one device."""
+
+    @property
+    def spec(self) -> EngineSpec: ...
+
+    def infer(self, images: Batch) -> EngineOutput:
+        """Score a batch (n <= spec.max_batch). Raises EngineError; never returns partial output."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def open_engine(
+    bundle: Bundle, name: str = "auto", *, threads: int | None = None, max_batch: int | None = None
+) -> Engine:
+    """Open the networks of a verified bundle: `onnxruntime`, `tensorrt`, or `auto` for the best there is.
+
+    `threads`: of the CPU, None for all this process may use. `max_batch`: None for the engine's own choice.
+    Raises EngineError.
+    """
+    if name in ("auto", "onnxruntime"):
+        # Imported when chosen: a line that runs another engine needs no onnxruntime.
+        from edge.engines.ort import open_onnxruntime
+
+        return open_onnxruntime(bundle, threads=threads, max_batch=max_batch)
+    if name == "tensorrt":
+        raise EngineError(
+            "this release runs on onnxruntime only, the engine `tensorrt` is not part of it",
+            hint='set `model.engine = "onnxruntime"` or "auto"',
+        )
+    raise EngineError(f"there is no engine {name!r}", hint="`model.engine` is one of auto, onnxruntime, tensorrt")
+
+
+__all__ = ["Batch", "Engine", "EngineOutput", "EngineSpec", "Image", "open_engine"]

@@ -1,0 +1,229 @@
+"""onnxruntime on the CPU.
+
+Chosen by measurement at 2000 x 1000 on 2 cores: a batch of 2 or 4 takes as long per scan as one scan alone, and
+0.4 GB more memory for every further scan, so the default batch is 1. The memory pattern planner reserves 0.6 GB more
+for no gain: off. The arena stays on: without it every run faults its memory in again, half as slow again.
+The two networks run one after the other, each on all threads: side by side they would only share the same cores.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state
+
+from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT, Batch, EngineOutput, EngineSpec
+from edge.errors import EngineError
+from edge.records import Size
+
+if TYPE_CHECKING:
+    from edge.bundle import Bundle
+
+NAME = "onnxruntime"
+PROVIDERS = ["CPUExecutionProvider"]
+DEFAULT_MAX_BATCH = 1
+
+_LOG_ERRORS_ONLY = 3
+# A graph in memory has no folder. Were one to ask for a file beside it, onnxruntime would look in the working folder.
+_NO_FOLDER = "/dev/null/external-data-is-not-read"
+
+# Every class that onnxruntime's native code raises (which there are differs between releases), and what its Python
+# side raises: unknown names, wrong types, no memory for a result.
+_ORT_ERRORS: tuple[type[BaseException], ...] = (
+    *(
+        kind
+        for kind in vars(onnxruntime_pybind11_state).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    ),
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+_EXPORT_AGAIN = "export the bundle again with an `edge-export` of the same release as this program"
+
+
+def open_onnxruntime(bundle: Bundle, *, threads: int | None = None, max_batch: int | None = None) -> OrtEngine:
+    """Open both graphs of a verified bundle on the CPU, from memory; nothing is read from disk.
+
+    `threads`: None takes every core this process may use. `max_batch`: None takes the measured default.
+    Raises EngineError when a graph cannot be loaded or is not what the manifest says.
+    """
+    return OrtEngine(
+        classifier=bundle.classifier,
+        gate=bundle.gate,
+        size=bundle.size,
+        channels=bundle.channels,
+        precision=bundle.precision,
+        threads=threads,
+        max_batch=max_batch,
+    )
+
+
+class OrtEngine:
+    """Both graphs, open. One thread calls `infer`."""
+
+    def __init__(
+        self,
+        *,
+        classifier: bytes,
+        gate: bytes,
+        size: Size,
+        channels: int,
+        precision: str = "fp32",
+        threads: int | None = None,
+        max_batch: int | None = None,
+    ) -> None:
+        self._spec = EngineSpec(NAME, precision, size, channels, max_batch or DEFAULT_MAX_BATCH)
+        threads = threads or len(os.sched_getaffinity(0))
+        image = (channels, *size)
+        self._classifier: Graph | None = Graph(
+            "classifier.onnx", classifier, image, dict.fromkeys(CLASSIFIER_OUTPUTS, 1), precision, threads
+        )
+        ranks = {name: 3 if name == "residual_map" else 1 for name in GATE_OUTPUTS}
+        self._gate: Graph | None = Graph("gate.onnx", gate, image, ranks, precision, threads)
+
+    @property
+    def spec(self) -> EngineSpec:
+        return self._spec
+
+    def infer(self, images: Batch) -> EngineOutput:
+        """See `Engine.infer`. A NaN among the scores is handed on: deciding what it means is not the engine's."""
+        if self._classifier is None or self._gate is None:
+            raise EngineError("the engine is closed", hint="open it again: an engine cannot be used after close()")
+        check_batch(images, self._spec)
+        images = np.ascontiguousarray(images)
+        return EngineOutput(**self._gate.run(images), **self._classifier.run(images))
+
+    def close(self) -> None:
+        """Free both sessions; a second call does nothing."""
+        self._classifier = self._gate = None
+
+
+class Graph:
+    """One ONNX graph, open on the CPU, that takes uint8 images (n, channels, height, width).
+
+    `ranks`: names of the outputs and their number of dimensions; all float32, the first dimension is n.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        graph: bytes,
+        image: tuple[int, int, int],
+        ranks: dict[str, int],
+        precision: str,
+        threads: int,
+    ) -> None:
+        self._name = name
+        self._session = _open_session(name, graph, precision, threads)
+        self._check_input(image)
+        self._shapes = {output: self._output_shape(output, rank) for output, rank in ranks.items()}
+
+    def run(self, images: Batch) -> dict[str, npt.NDArray[np.float32]]:
+        """All outputs by name, owned by the caller. Raises EngineError unless each has the shape it promised."""
+        try:
+            values = self._session.run(list(self._shapes), {IMAGE_INPUT: images})
+        except _ORT_ERRORS as error:
+            raise EngineError(
+                f"{self._name} failed on images of shape {images.shape}: {_first_line(error)}",
+                hint="if it happens again, check free memory and lower `model.max_batch`",
+            ) from error
+        outputs = dict(zip(self._shapes, values, strict=True))
+        for output, tail in self._shapes.items():
+            value, expected = outputs[output], (len(images), *tail)
+            if not isinstance(value, np.ndarray) or value.dtype != np.float32 or value.shape != expected:
+                raise EngineError(
+                    f"{self._name} returned {output} as {_described(value)}, expected float32 {expected}",
+                    hint=_EXPORT_AGAIN,
+                )
+        return outputs
+
+    def _check_input(self, image: tuple[int, int, int]) -> None:
+        inputs = [(node.name, node.type, list(node.shape)) for node in self._session.get_inputs()]
+        ok = len(inputs) == 1 and inputs[0][:2] == (IMAGE_INPUT, "tensor(uint8)")
+        ok = ok and len(inputs[0][2]) == 4 and not isinstance(inputs[0][2][0], int) and tuple(inputs[0][2][1:]) == image
+        if not ok:
+            raise EngineError(
+                f"{self._name} takes {inputs}, the manifest says {IMAGE_INPUT}, uint8 {('n', *image)}",
+                hint=_EXPORT_AGAIN,
+            )
+
+    def _output_shape(self, output: str, rank: int) -> tuple[int, ...]:
+        """Sizes after the batch, all fixed at export."""
+        nodes = {node.name: node for node in self._session.get_outputs()}
+        node = nodes.get(output)
+        if node is None or node.type != "tensor(float)" or len(node.shape) != rank:
+            found = [(name, node.type, list(node.shape)) for name, node in nodes.items()]
+            raise EngineError(
+                f"{self._name} has no output {output}, float32 with {rank} dimensions, but {found}", hint=_EXPORT_AGAIN
+            )
+        tail = tuple(node.shape[1:])
+        if isinstance(node.shape[0], int) or not all(isinstance(side, int) and side > 0 for side in tail):
+            raise EngineError(
+                f"{self._name} has output {output} of shape {list(node.shape)}, expected a free batch and fixed sides",
+                hint=_EXPORT_AGAIN,
+            )
+        return tail
+
+
+def check_batch(images: Batch, spec: EngineSpec) -> None:
+    """Raises EngineError unless `images` are uint8 (1..max_batch, channels, height_px, width_px)."""
+    wanted = (spec.channels, *spec.size)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted:
+        raise EngineError(
+            f"images are {_described(images)}, this model takes uint8 (n, {', '.join(map(str, wanted))})",
+            hint="convert the scan with the conversion and the size of the bundle",
+        )
+    if not 1 <= len(images) <= spec.max_batch:
+        raise EngineError(
+            f"{len(images)} images at once, this engine takes 1 to {spec.max_batch}",
+            hint="give smaller batches or open the engine with a larger `max_batch`",
+        )
+
+
+def session_options(precision: str, threads: int) -> Any:
+    """How every graph is opened: an `onnxruntime.SessionOptions`."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _LOG_ERRORS_ONLY
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.enable_mem_pattern = False
+    # Spinning threads would take the cores from reading and converting the next scans.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # Weights that are merely stored as int8 become float32 here, once. Only an int8 model computes in int8.
+    options.add_session_config_entry("session.disable_quant_qdq", "0" if precision == "int8" else "1")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NO_FOLDER)
+    return options
+
+
+def _open_session(name: str, graph: bytes, precision: str, threads: int) -> Any:
+    options = session_options(precision, threads)
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=PROVIDERS)
+    except _ORT_ERRORS as error:
+        raise EngineError(
+            f"onnxruntime {onnxruntime.__version__} cannot load {name}: {_first_line(error)}", hint=_EXPORT_AGAIN
+        ) from error
+    session.disable_fallback()
+    if (got := session.get_providers()) != PROVIDERS:
+        raise EngineError(
+            f"onnxruntime runs {name} on {got}, asked for {PROVIDERS}",
+            hint="reinstall onnxruntime; the installed build lacks what was asked for",
+        )
+    return session
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "") or repr(error)
+
+
+def _described(value: object) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__

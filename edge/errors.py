@@ -1,0 +1,81 @@
+"""Every error the line can raise, each with a hint for the operator.
+
+    EdgeError(message, *, hint)
+    ├── SettingsError      wrong key, type or value            exit 78, systemd does not restart
+    ├── ScanError          this file only                      a verdict `unreadable`, the line goes on
+    │   └── ScanIncomplete the writer may not have finished    wait, then `unreadable`
+    ├── BundleError        tampered, unsigned, wrong version   exit 78, nothing is loaded
+    ├── EngineError        device or runtime                   exit 70, systemd restarts
+    ├── LedgerError        disk full, corrupt                  intake stops, resumes by itself
+    └── PublishError       broker refuses or is away           back off; the row stays
+
+A message says what, where, and observed against expected; the hint says what to try.
+Third-party errors are mapped to these once, in the adapter that owns the library.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge.records import Scan
+
+
+class EdgeError(Exception):
+    """Base of all errors that an operator is meant to read."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class SettingsError(EdgeError):
+    """A setting is unknown, has the wrong type, or contradicts another."""
+
+    exit_code = 78  # EX_CONFIG of sysexits.h: restarting cannot mend it
+
+
+class ScanError(EdgeError):
+    """One file is not a scan this product reads.
+
+    `reason` is the machine-readable word in the verdict; `scan` identifies the bytes that were read,
+    or is None when not even those could be had.
+    """
+
+    exit_code = 65  # EX_DATAERR
+
+    def __init__(self, reason: str, message: str, *, hint: str, scan: Scan | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+        self.scan = scan
+
+
+class ScanIncomplete(ScanError):
+    """The file may still be growing: worth another look before it is called unreadable."""
+
+
+class BundleError(EdgeError):
+    """The model bundle is tampered with, unsigned, or of a version this program does not know."""
+
+    exit_code = 78
+
+
+class EngineError(EdgeError):
+    """The inference runtime or its device failed; nothing it returned may be used."""
+
+    exit_code = 70  # EX_SOFTWARE: a fresh process may succeed
+
+
+class LedgerError(EdgeError):
+    """The ledger cannot be written or read; no scan may be taken until it can."""
+
+    exit_code = 74  # EX_IOERR
+
+
+class PublishError(EdgeError):
+    """The broker refused or could not be reached; the outbox keeps the row."""
+
+    exit_code = 75  # EX_TEMPFAIL

@@ -1,0 +1,177 @@
+"""A station's line: its parts, built in the order they depend on each other and closed in reverse."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from edge.aftermath import Aftermath
+from edge.archive import Archive, Quarantine
+from edge.errors import LedgerError
+from edge.inbox import Inbox
+from edge.intake import StationIntake
+from edge.ledger import Ledger, open_ledger
+from edge.messages import Health
+from edge.model import LoadedModel
+from edge.publish import Publisher
+from edge.scan import Limits
+from edge.settings import Settings
+from edge.suspects import DecodeMarks
+from edge.watch import Watcher
+from edge.worker import NEVER_FINAL, Worker
+
+log = logging.getLogger(__name__)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The parts of a running line; edge/app.py gives each loop its thread."""
+
+    settings: Settings
+    boot_id: UUID
+    model_id: str
+    started_s: float
+    ledger: Ledger
+    inbox: Inbox
+    watcher: Watcher
+    folder_changed: threading.Event
+    intake: StationIntake
+    worker: Worker
+    publisher: Publisher
+    aftermath: Aftermath
+
+    def wake(self) -> None:
+        """End whatever wait the loops are in."""
+        self.folder_changed.set()
+        self.intake.wake()
+        self.publisher.wake()
+
+    def look(self, now_s: float, now: datetime) -> float:
+        """One turn of the inbox; how long it may sleep, in seconds, unless the folder changes."""
+        self.folder_changed.clear()
+        self.watcher.step(now_s)
+        self.intake.refill(now_s, now)
+        state = self.inbox.state
+        if state.away is None:
+            self.publisher.clear_alarm("folder-away")
+        else:
+            self.publisher.raise_alarm("folder-away", state.detail, state.hint)
+        return self.inbox.wait_s(time.monotonic(), self.settings.folder.poll_s)
+
+    def report_health(self) -> None:
+        """Send the health message; raise or clear the alarm of a disk that runs full."""
+        state = self.settings.state
+        try:
+            pending = self.ledger.pending()
+            free_bytes = shutil.disk_usage(state.dir).free
+        except (LedgerError, OSError) as error:
+            log.warning("health not known", extra={"fields": {"error": str(error)}})
+            return
+        if free_bytes < state.min_free_bytes:
+            self.publisher.raise_alarm(
+                "disk-low",
+                f"{free_bytes} bytes free in {state.dir}, expected {state.min_free_bytes}",
+                "free some space: when the disk is full the worker stops taking scans",
+            )
+        else:
+            self.publisher.clear_alarm("disk-low")
+        now, tally, oldest = utc_now(), self.aftermath.tally(), pending.oldest_decided_at
+        self.publisher.publish_health(
+            Health(
+                station=self.settings.station,
+                boot_id=self.boot_id,
+                at=now,
+                uptime_s=round(time.monotonic() - self.started_s, 1),
+                backlog_scans=self.inbox.pending_count + self.inbox.in_flight_count,
+                unsent_verdicts=pending.count,
+                oldest_unsent_s=max(0.0, (now - oldest).total_seconds()) if oldest else None,
+                last_scan_at=tally.last_scan_at,
+                last_verdict_at=tally.last_verdict_at,
+                outcomes=tally.outcomes,
+                disk_free_bytes=free_bytes,
+                gpu=None,
+                drift=tally.drift,
+                alarms=self.publisher.standing_alarms,
+            )
+        )
+
+    def keep_house(self) -> None:
+        """Prune what is older than its retention."""
+        try:
+            pruned = self.ledger.prune(utc_now() - timedelta(days=self.settings.state.keep_days))
+            present = self.inbox.present()
+            if present is not None:
+                self.ledger.prune_files(present)
+        except LedgerError as error:
+            log.warning("ledger not pruned", extra={"fields": {"error": error.message}})
+        else:
+            log.debug("ledger pruned", extra={"fields": {"messages": pruned}})
+
+
+def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: ExitStack) -> Line:
+    """Open everything but the threads; `stack` closes it. Raises LedgerError, EngineError."""
+    folder, state = settings.folder, settings.state
+    limits = Limits(max_px=folder.max_px, max_bytes=folder.max_bytes)
+    ledger = stack.enter_context(open_ledger(state.dir / "ledger.sqlite", settings.station))
+    known = ledger.files()
+    inbox = Inbox(
+        folder.path,
+        known=known,
+        limits=limits,
+        stable_polls=folder.stable_polls,
+        stable_for_s=folder.stable_for_s,
+        incomplete_after_s=folder.incomplete_after_s,
+        done_suffix=folder.done_suffix,
+        recursive=folder.recursive,
+    )
+    folder_changed = threading.Event()
+    watcher = Watcher(folder.path, folder_changed, inbox.touch, recursive=folder.recursive)
+    stack.callback(watcher.stop)
+    archive = Archive(folder.path, folder.move_to) if folder.after == "move" and folder.move_to else None
+    if archive is not None:
+        for stamp in known.values():  # judged by an earlier run that ended before the move
+            archive.move(stamp)
+    publisher = Publisher.for_station(settings, ledger, model.card(settings.station, boot_id))
+    quarantine = Quarantine(state.dir / "quarantine", state.quarantine_max_bytes)
+    aftermath = Aftermath(folder.path, quarantine, archive, publisher.wake)
+    intake = StationIntake(inbox)
+    worker = Worker(
+        folder=folder.path,
+        intake=intake,
+        store=ledger,
+        engine=model.engine,
+        input_spec=model.bundle.input_spec(),
+        policy=model.bundle.policy(),
+        writer=model.verdict_writer(settings, boot_id, is_simulated=False),
+        limits=limits,
+        marks=DecodeMarks(state.dir / "decoding"),
+        never_final=NEVER_FINAL,
+        decode_threads=settings.model.decode_threads,
+        on_judged=aftermath.follow,
+        clock=utc_now,
+    )
+    stack.callback(worker.close)
+    return Line(
+        settings=settings,
+        boot_id=boot_id,
+        model_id=model.info.id,
+        started_s=time.monotonic(),
+        ledger=ledger,
+        inbox=inbox,
+        watcher=watcher,
+        folder_changed=folder_changed,
+        intake=intake,
+        worker=worker,
+        publisher=publisher,
+        aftermath=aftermath,
+    )

@@ -1,0 +1,96 @@
+"""The model that judges: a verified bundle, open on an engine that reproduces its golden scans."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+from edge.bundle import Bundle, check_golden, open_bundle
+from edge.engines import Engine, open_engine
+from edge.messages import ModelCard, ModelInfo
+from edge.settings import ModelSettings, Settings
+from edge.verdicts import VerdictWriter
+
+log = logging.getLogger(__name__)
+
+DEMO_KEY = Path(__file__).with_name("demo-key.pub.pem")
+"""Trusted only where no key is configured. Its private half was thrown away: it vouches for the demo bundle alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """Ready to judge; whoever holds it closes the engine."""
+
+    bundle: Bundle
+    engine: Engine
+    loaded_at: datetime
+
+    @property
+    def info(self) -> ModelInfo:
+        bounds = self.bundle.bounds
+        return ModelInfo(
+            id=self.bundle.model_id,
+            conversion=self.bundle.method.value,
+            bounds_counts=(bounds.lo_counts, bounds.hi_counts) if bounds else None,
+            engine=self.engine.spec.name,
+            precision=self.engine.spec.precision,
+            degraded=self.engine.spec.degraded,
+        )
+
+    def card(self, station: str, boot_id: UUID) -> ModelCard:
+        """The retained message that tells the MES what judges now."""
+        info, policy, size = self.info, self.bundle.policy(), self.bundle.size
+        return ModelCard(
+            station=station,
+            boot_id=boot_id,
+            id=info.id,
+            sha256=self.bundle.digest,
+            created_at=self.bundle.manifest.created_at,
+            loaded_at=self.loaded_at,
+            conversion=info.conversion,
+            bounds_counts=info.bounds_counts,
+            height_px=size.height_px,
+            width_px=size.width_px,
+            channels=self.bundle.channels,
+            threshold=policy.threshold,
+            review_band=policy.review_band,
+            gate_mean_threshold=policy.gate_mean_threshold,
+            gate_std_threshold=policy.gate_std_threshold,
+            engine=info.engine,
+            precision=info.precision,
+            degraded=info.degraded,
+        )
+
+    def verdict_writer(self, settings: Settings, boot_id: UUID, *, is_simulated: bool) -> VerdictWriter:
+        return VerdictWriter(
+            station=settings.station,
+            boot_id=boot_id,
+            model=self.info,
+            policy=self.bundle.policy(),
+            input_size=self.bundle.size,
+            map_geometry=self.bundle.map_geometry(),
+            naming=re.compile(settings.naming.pattern),
+            is_simulated=is_simulated,
+        )
+
+
+def verified_bundle(settings: ModelSettings) -> Bundle:
+    """The bundle of the settings, signed by a key they trust. Raises BundleError."""
+    return open_bundle(settings.bundle, settings.trusted_key or DEMO_KEY)
+
+
+def load_model(settings: ModelSettings) -> LoadedModel:
+    """Verify, open, reproduce. Raises BundleError, EngineError."""
+    bundle = verified_bundle(settings)
+    engine = open_engine(bundle, settings.engine, threads=settings.threads, max_batch=settings.max_batch)
+    try:
+        check_golden(bundle, engine)
+    except BaseException:
+        engine.close()
+        raise
+    log.info("model loaded", extra={"fields": {"model": bundle.model_id, "engine": engine.spec.name}})
+    return LoadedModel(bundle, engine, datetime.now(UTC))

@@ -1,0 +1,101 @@
+"""The data that flows down the line, as frozen records without I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Counts = npt.NDArray[np.uint16]
+"""Detector counts of one scan: uint16, shape (height_px, width_px)."""
+
+Image = npt.NDArray[np.uint8]
+"""A converted scan: uint8, shape (channels, height_px, width_px); 1 channel, or 3 for `mixed`."""
+
+
+class Size(NamedTuple):
+    """Height before width, as numpy orders them, in pixels."""
+
+    height_px: int
+    width_px: int
+
+
+class Outcome(StrEnum):
+    """What the line does with the electrode. Only `normal` lets it pass unseen."""
+
+    NORMAL = "normal"
+    ABNORMAL = "abnormal"
+    REVIEW = "review"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """A file as the directory showed it: enough to tell whether it is still the same file."""
+
+    file: str
+    """Path relative to the station folder, with forward slashes."""
+    inode: int
+    size_bytes: int
+    modified_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What identifies one read file; `width_px` and `height_px` are None when its header is not readable."""
+
+    file: str
+    sha256: str
+    size_bytes: int
+    modified_at: datetime
+    width_px: int | None = None
+    height_px: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A scan with its pixels."""
+
+    scan: Scan
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A window of the scan the gate reconstructs badly, in pixels of the original scan."""
+
+    x_px: int
+    y_px: int
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the two networks say of one scan; any of them may be NaN and then decides nothing but review."""
+
+    p_abnormal: float
+    gate_mean_max: float
+    gate_std_max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The thresholds that turn scores into an outcome; they travel in the model bundle."""
+
+    threshold: float
+    gate_mean_threshold: float
+    gate_std_threshold: float
+    review_band: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An outcome and the words that justify it, in a fixed order."""
+
+    outcome: Outcome
+    reasons: tuple[str, ...]

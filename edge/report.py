@@ -1,0 +1,236 @@
+"""`report.html`: what a replay found, for people.
+
+The report is one file that needs nothing else: no script, no font, no network, and a content security policy that
+allows none. File names and labels are other people's words: everything passes through the template's escaping.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from edge.figures import Group, gate_scatter, interval_bar, roc_figure, score_histogram
+from edge.gallery import Card, Gallery, Shelf
+from edge.labels import Label
+from edge.messages import ModelCard
+from edge.names import display_name
+from edge.pictures import heat_legend, picture_svg
+from edge.records import Outcome
+from edge.summary import Replay
+from edge.validation import METRIC_MEANINGS, BundleFigures, ScanRow, Validation
+
+NAMES_LISTED = 20
+"""Files named in a note; the summary has all of them."""
+
+_THIN_SPACE = "\u202f"
+_NO_BREAK = "\u00a0"
+
+
+def report_html(replay: Replay, gallery: Gallery) -> str:
+    """The report as one HTML page."""
+    validation, card = replay.validation, replay.card
+    groups = _groups(replay.rows)
+    return _template().render(
+        replay=replay,
+        card=card,
+        metrics=validation.metrics,
+        validation=validation,
+        outcomes=list(Outcome),
+        label_rows=_label_rows(validation),
+        facts=_facts(replay),
+        provenance=_provenance(replay),
+        notes=_notes(replay),
+        histogram=score_histogram(groups, card.threshold, _band(card)) if groups else None,
+        roc=_roc(validation),
+        scatter=_scatter(replay.rows, card),
+        shelves=[(shelf, gallery.cards(shelf), gallery.offered(shelf)) for shelf in Shelf],
+        figures=[
+            (name, _figure_text(name, value), METRIC_MEANINGS[name])
+            for name, value in validation.metrics.flat().items()
+        ],
+        bundle_bar=_bundle_bar,
+        interval_bar=interval_bar,
+        picture=_picture_of,
+        heat_legend=heat_legend(),
+        percent=_percent,
+        span=_span,
+        number=_number,
+        display_name=display_name,
+        whole=_whole,
+        card_detail=_detail,
+        finished_at=_minute(replay.finished_at),
+    )
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(files("edge").joinpath("report.html.j2").read_text(encoding="utf-8"))
+
+
+def _facts(replay: Replay) -> list[tuple[str, str]]:
+    """What was validated, in the order a reader asks for it."""
+    card = replay.card
+    bounds = "" if card.bounds_counts is None else ", {} to {} counts".format(*card.bounds_counts)
+    band = "no review band" if card.review_band is None else "review from {:.3g} to {:.3g}".format(*card.review_band)
+    degraded = f", degraded: {card.degraded}" if card.degraded else ""
+    return [
+        ("Judged", f"{_minute(replay.started_at)}, {_duration(replay.elapsed_s)}"),
+        ("Conversion", f"{card.conversion}{bounds}"),
+        ("Decision", f"abnormal from p = {card.threshold:.4g}, {band}"),
+        ("Gate thresholds", f"mean {card.gate_mean_threshold:.4g}, deviation {card.gate_std_threshold:.4g}"),
+        ("Engine", f"{card.engine}, {card.precision}{degraded}"),
+        ("Bundle digest (SHA-256)", card.sha256),
+    ]
+
+
+def _provenance(replay: Replay) -> list[tuple[str, str]]:
+    """What else is needed to repeat the replay."""
+    card = replay.card
+    return [
+        ("Folder", replay.folder),
+        ("Labels", replay.labels or "none given"),
+        ("Labels digest (SHA-256)", replay.labels_sha256 or "none"),
+        ("Network input", f"{card.height_px} px high, {card.width_px} px wide, channels: {card.channels}"),
+        ("Model made", _minute(card.created_at)),
+        ("Station name", card.station),
+        ("Program", replay.program),
+        *((f"Training: {name.replace('_', ' ')}", value) for name, value in replay.training.items()),
+    ]
+
+
+def _notes(replay: Replay) -> list[tuple[str, list[str]]]:
+    """What could mislead a reader who does not know it: sentences, each with the files it is about."""
+    metrics = replay.validation.metrics
+    notes: list[tuple[str, Sequence[str]]] = []
+    if replay.card.degraded:
+        notes.append((f"The engine ran degraded: {replay.card.degraded}.", ()))
+    if replay.labels_without_file:
+        notes.append(("Rows of the labels file fit no file of the folder:", replay.labels_without_file))
+    if metrics.labelled_count and metrics.unlabelled_count:
+        share = f"{metrics.unlabelled_count} of {metrics.scans_count} judged files"
+        notes.append((f"{share} have no label; they count in no rate of errors.", ()))
+    if metrics.labelled_count and not (metrics.labelled_normal_count and metrics.labelled_abnormal_count):
+        notes.append(("All labels are the same: the balanced accuracies are the rate of that label alone.", ()))
+    return [(sentence, [*names[:NAMES_LISTED], *_more(len(names) - NAMES_LISTED)]) for sentence, names in notes]
+
+
+def _more(count: int) -> list[str]:
+    return [f"and {count} more, see summary.json"] if count > 0 else []
+
+
+def _label_rows(validation: Validation) -> list[tuple[str, Label | None, list[int]]]:
+    """Rows of the confusion matrix, without those that have no scan."""
+    names: list[tuple[str, Label | None]] = [("normal", Label.NORMAL), ("abnormal", Label.ABNORMAL), ("no label", None)]
+    rows = [
+        (name, label, [validation.outcomes.get((label, outcome), 0) for outcome in Outcome]) for name, label in names
+    ]
+    return [row for row in rows if sum(row[2])]
+
+
+def _groups(rows: Sequence[ScanRow]) -> list[Group]:
+    named: list[tuple[str, str, Label | None]] = [
+        ("labelled normal", "c-normal", Label.NORMAL),
+        ("labelled abnormal", "c-abnormal", Label.ABNORMAL),
+        ("no label", "c-none", None),
+    ]
+    groups = []
+    for name, style, label in named:
+        p = [row.p_abnormal for row in rows if row.label is label and row.p_abnormal is not None]
+        if p:
+            groups.append(Group(name, style, np.array(p, np.float64)))
+    return groups
+
+
+def _scatter(rows: Sequence[ScanRow], card: ModelCard) -> Markup | None:
+    if card.gate_mean_threshold <= 0 or card.gate_std_threshold <= 0:
+        return None
+    thresholds = np.array([card.gate_mean_threshold, card.gate_std_threshold])
+    groups = []
+    for name, style, label in (
+        ("normal", "c-normal", Label.NORMAL),
+        ("abnormal", "c-abnormal", Label.ABNORMAL),
+        ("no label", "c-none", None),
+    ):
+        scores = [
+            (row.gate_mean_max, row.gate_std_max)
+            for row in rows
+            if row.label is label and row.gate_mean_max is not None and row.gate_std_max is not None
+        ]
+        if scores:
+            # A score of 0 has no logarithm; it is drawn at a thousandth of its threshold.
+            groups.append(Group(name, style, np.maximum(np.array(scores, np.float64) / thresholds, 1e-3)))
+    return gate_scatter(groups) if groups else None
+
+
+def _roc(validation: Validation) -> Markup | None:
+    if validation.curve is None:
+        return None
+    scored = validation.scored
+    return roc_figure(validation.curve, 1.0 - scored.specificity.share, scored.sensitivity.share)
+
+
+def _bundle_bar(figures: BundleFigures) -> Markup | None:
+    if not figures.scored.total:
+        return None
+    return interval_bar(figures.scored.balanced_accuracy, *figures.scored.balanced_accuracy_interval)
+
+
+def _picture_of(card: Card, number: int) -> Markup | None:
+    return None if card.picture is None else picture_svg(card.picture, display_name(card.row.file), number)
+
+
+def _band(card: ModelCard) -> tuple[float, float] | None:
+    return None if card.review_band is None else (card.review_band[0], card.review_band[1])
+
+
+def _detail(card: Card) -> str:
+    """What the reader said of the file, without the name that stands beside it."""
+    return display_name(card.detail or "").removeprefix(f"{display_name(card.row.file)}: ")
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _whole(count: int) -> str:
+    return f"{count:,}".replace(",", _THIN_SPACE)
+
+
+def _percent(share: float | None) -> str:
+    return "—" if share is None or math.isnan(share) else f"{share * 100:.1f}{_THIN_SPACE}%"
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low * 100:.1f} to {high * 100:.1f} %".replace(" ", _NO_BREAK)
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    """Three significant digits, never as a power of ten."""
+    if value is None:
+        return "—"
+    places = max(digits - 1 - math.floor(math.log10(abs(value))), 0) if value else 0
+    return f"{value:,.{min(places, 4)}f}".replace(",", _THIN_SPACE)
+
+
+def _figure_text(name: str, value: int | float | None) -> str:
+    if isinstance(value, int) or name.endswith("_count"):
+        return "—" if value is None else _whole(int(value))
+    return "—" if value is None else f"{value:.4g}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"in {hours} h {minutes} min"
+    return f"in {minutes} min {rest} s" if minutes else f"in {seconds:.1f} s"

@@ -1,0 +1,65 @@
+"""Bars that a replay must reach: `--require 'balanced_accuracy>=0.9'`. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+import re
+from dataclasses import dataclass
+
+from edge.errors import SettingsError
+from edge.validation import METRIC_MEANINGS, Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """A bar that a replay must reach, such as `balanced_accuracy>=0.9`."""
+
+    name: str
+    comparison: str
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.comparison} {self.bound:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class RequirementResult:
+    """A requirement against what was observed; a figure that could not be measured does not meet it."""
+
+    requirement: Requirement
+    observed: int | float | None
+    met: bool
+
+
+_COMPARISONS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt, "==": operator.eq}
+
+
+def parse_requirement(text: str) -> Requirement:
+    """`NAME OP NUMBER`, OP one of >= > <= < ==. Raises SettingsError for another form or an unknown name."""
+    parts = re.fullmatch(r"\s*(\w+)\s*(>=|<=|==|>|<)\s*(\S+)\s*", text)
+    try:
+        bound = float(parts[3]) if parts else math.nan
+    except ValueError:
+        bound = math.nan
+    if parts is None or not math.isfinite(bound):
+        raise SettingsError(
+            f"requirement {text!r} is not of the form NAME OP NUMBER",
+            hint="write for example 'balanced_accuracy>=0.9'; OP is one of " + " ".join(_COMPARISONS),
+        )
+    if parts[1] not in METRIC_MEANINGS:
+        near = difflib.get_close_matches(parts[1], METRIC_MEANINGS, n=1)
+        guess = f"did you mean {near[0]}? " if near else ""
+        raise SettingsError(
+            f"requirement {text!r}: no figure is called {parts[1]!r}",
+            hint=f"{guess}Names: {', '.join(METRIC_MEANINGS)}",
+        )
+    return Requirement(parts[1], parts[2], bound)
+
+
+def check_requirement(requirement: Requirement, metrics: Metrics) -> RequirementResult:
+    """Compare one figure with its bar."""
+    observed = metrics.flat()[requirement.name]
+    met = observed is not None and bool(_COMPARISONS[requirement.comparison](observed, requirement.bound))
+    return RequirementResult(requirement, observed, met)

@@ -1,0 +1,345 @@
+"""All settings of the line, and the only place that reads the environment.
+
+Precedence: `edge.toml` < environment `EDGE_<SECTION>__<KEY>` < command-line flags. An unknown key or
+a wrong type stops the program with the key, the value and what to write instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from pydantic_settings.exceptions import SettingsError as EnvironmentValueError
+
+from edge.errors import SettingsError
+
+ENV_PREFIX = "EDGE_"
+ENV_DELIMITER = "__"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FolderSettings(Section):
+    """The X-ray station's folder."""
+
+    path: Path = Field(Path("/srv/xray/scans"), description="folder the station writes its scans into")
+    recursive: bool = Field(False, description="also look into sub-folders")
+    poll_s: float = Field(0.5, gt=0, le=60, description="longest time between two looks at the folder")
+    stable_polls: int = Field(2, ge=1, le=100, description="looks in a row that must show the same size and time")
+    stable_for_s: float = Field(0.2, ge=0, le=600, description="shortest time the file must have stood still")
+    incomplete_after_s: float = Field(
+        60.0, gt=0, description="a file that stays incomplete this long without change becomes `unreadable`"
+    )
+    done_suffix: str | None = Field(None, description="wait for a marker file such as `.done` beside each scan")
+    after: Literal["keep", "move"] = Field("keep", description="what happens to a judged scan")
+    move_to: Path | None = Field(None, description="where judged scans go when `after` is `move`")
+    max_px: int = Field(64_000_000, gt=0, description="largest scan that is read, in pixels")
+    max_bytes: int = Field(268_435_456, gt=0, description="largest file that is read, in bytes")
+
+    @model_validator(mode="after")
+    def _move_needs_a_target(self) -> FolderSettings:
+        if self.after == "move" and self.move_to is None:
+            raise ValueError("`after` is 'move' but `move_to` is not set: name the folder for judged scans")
+        return self
+
+
+class ModelSettings(Section):
+    """The model bundle and what runs it."""
+
+    bundle: Path = Field(Path("/var/lib/edge-worker/bundle"), description="directory of the signed model bundle")
+    trusted_key: Path | None = Field(
+        None, description="public key (PEM) or folder of them; empty = only the demo bundle is accepted"
+    )
+    engine: Literal["auto", "onnxruntime", "tensorrt"] = Field("auto", description="what runs the networks")
+    threads: int | None = Field(None, ge=1, description="CPU threads of the engine; empty = as many as it may use")
+    max_batch: int | None = Field(None, ge=1, le=64, description="scans per inference; empty = the engine's own choice")
+    decode_threads: int = Field(2, ge=1, le=32, description="threads that read and convert scans")
+
+
+class StateSettings(Section):
+    """What the worker keeps."""
+
+    dir: Path = Field(Path("/var/lib/edge-worker/state"), description="ledger and quarantine; a local disk")
+    keep_days: float = Field(30.0, gt=0, description="days a published verdict stays available for --resend")
+    quarantine_max_bytes: int = Field(
+        1_073_741_824, ge=0, description="space for copies of unreadable files; 0 keeps none"
+    )
+    min_free_bytes: int = Field(268_435_456, ge=0, description="free space below which health says so")
+
+
+class BrokerSettings(Section):
+    """The MQTT broker of the MES."""
+
+    host: str = Field("localhost", min_length=1, description="name or address of the broker")
+    port: int = Field(1883, ge=1, le=65535, description="port; 8883 is usual with TLS")
+    client_id: str | None = Field(None, description="MQTT client id; empty = `edge-worker-<station>`")
+    protocol: Literal["5", "3.1.1"] = Field("5", description="3.1.1 cannot report refused messages: avoid it")
+    username: str | None = Field(None, description="user name")
+    password_file: Path | None = Field(None, description="file whose first line is the password")
+    tls: bool = Field(False, description="encrypt and verify the broker; TLS 1.2 or newer")
+    ca_file: Path | None = Field(None, description="CA certificate (PEM); empty = the system's")
+    cert_file: Path | None = Field(None, description="client certificate (PEM)")
+    key_file: Path | None = Field(None, description="client key (PEM)")
+    keepalive_s: int = Field(30, ge=5, le=3600, description="MQTT keep-alive")
+    session_expiry_s: int = Field(0, ge=0, le=0xFFFFFFFF, description="how long the broker remembers this client")
+    window: int = Field(100, ge=1, le=1000, description="verdicts in flight without acknowledgement")
+    connect_timeout_s: float = Field(10.0, gt=0, description="give up one connection attempt after this")
+    backoff_min_s: float = Field(0.5, gt=0, description="shortest wait before a new connection")
+    backoff_max_s: float = Field(30.0, gt=0, description="longest wait before a new connection")
+    flush_s: float = Field(5.0, ge=0, description="time given to unsent verdicts on a clean stop")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BrokerSettings:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("`cert_file` and `key_file` belong together: set both or neither")
+        if not self.tls and (self.ca_file or self.cert_file):
+            raise ValueError("certificates are set but `tls` is false: set `tls = true`")
+        if self.password_file is not None and self.username is None:
+            raise ValueError("`password_file` is set without `username`")
+        if self.backoff_min_s > self.backoff_max_s:
+            raise ValueError("`backoff_min_s` is larger than `backoff_max_s`")
+        return self
+
+
+class TopicSettings(Section):
+    """Where in the unified namespace the line speaks: {root}/{site}/{area}/{line}/{station}/inspection/…"""
+
+    root: str = Field("enterprise", description="first topic level")
+    site: str = Field("site", description="second topic level")
+    area: str = Field("area", description="third topic level")
+    line: str = Field("line", description="fourth topic level")
+
+    @field_validator("root", "site", "area", "line")
+    @classmethod
+    def _topic_level(cls, value: str) -> str:
+        return checked_topic_level(value)
+
+
+class NamingSettings(Section):
+    """What a file name tells."""
+
+    pattern: str = Field(
+        r"(?P<bundle>[^_/]+)_(?P<part_id>[^/]+?)\.tiff?$",
+        description="regular expression searched in the file name; groups `bundle` and `part_id`",
+    )
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            groups = re.compile(value).groupindex
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if unknown := set(groups) - {"bundle", "part_id"}:
+            raise ValueError(f"unknown groups {sorted(unknown)}: only `bundle` and `part_id` are used")
+        return value
+
+
+class LogSettings(Section):
+    """What the log says."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
+    format: Literal["auto", "json", "text"] = Field("auto", description="auto = text on a terminal, else JSON")
+
+
+class Settings(BaseSettings):
+    """Every setting of `edge-worker`."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter=ENV_DELIMITER
+    )
+
+    station: str = Field("station", description="name of this station in topics, ids and sequence numbers")
+    folder: FolderSettings = FolderSettings()
+    model: ModelSettings = ModelSettings()
+    state: StateSettings = StateSettings()
+    broker: BrokerSettings = BrokerSettings()
+    topic: TopicSettings = TopicSettings()
+    naming: NamingSettings = NamingSettings()
+    log: LogSettings = LogSettings()
+
+    @field_validator("station")
+    @classmethod
+    def _topic_level(cls, value: str) -> str:
+        return checked_topic_level(value)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceEnvironment:
+    """What systemd hands to a service; all None outside of one."""
+
+    notify_socket: str | None
+    watchdog_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """One documented key; `section` is empty for top-level keys."""
+
+    section: str
+    key: str
+    default: object
+    description: str
+
+
+def checked_topic_level(value: str) -> str:
+    """One MQTT topic level: not empty, no wildcard, separator, space or control character."""
+    if not value or re.search(r"[\s+#/$\x00-\x1f\x7f]", value):
+        raise ValueError("must be one topic level: not empty, without space, +, #, /, $ or control characters")
+    return value
+
+
+def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """Read `config` (TOML), the environment and flags (nested like the file) into one frozen object.
+
+    Raises SettingsError naming the key, the value and the fix.
+    """
+    if config is not None and not config.is_file():
+        raise SettingsError(
+            f"settings file {config} does not exist", hint="copy systemd/edge.toml.example there and edit it"
+        )
+    _refuse_unknown_environment()
+
+    class Loaded(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            file_settings = TomlConfigSettingsSource(settings_cls, toml_file=config)
+            return init_settings, env_settings, file_settings
+
+    try:
+        return Loaded(**dict(flags or {}))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"settings file {config} is not TOML: {error}", hint="mend the line it names") from None
+    except OSError as error:
+        raise SettingsError(
+            f"settings file {config} cannot be read: {error.strerror}", hint="check its permissions"
+        ) from None
+    except EnvironmentValueError as error:
+        raise SettingsError(str(error), hint="nested values in the environment are JSON") from None
+    except ValidationError as error:
+        raise _explained(error.errors(include_url=False)) from None
+
+
+def service_environment() -> ServiceEnvironment:
+    """Read the variables of sd_notify(3) and sd_watchdog_enabled(3)."""
+    watchdog_us = os.environ.get("WATCHDOG_USEC", "")
+    watchdog_pid = os.environ.get("WATCHDOG_PID", str(os.getpid()))
+    armed = watchdog_us.isdigit() and watchdog_pid == str(os.getpid())
+    return ServiceEnvironment(
+        notify_socket=os.environ.get("NOTIFY_SOCKET") or None,
+        watchdog_s=int(watchdog_us) / 1e6 if armed else None,
+    )
+
+
+def describe_settings() -> list[SettingRow]:
+    """One row per key, in the order of the file: the source of the README's table and of the example."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            rows += [_row(name, key, inner) for key, inner in section.model_fields.items()]
+        else:
+            rows.append(_row("", name, field))
+    return rows
+
+
+def section_title(section: str) -> str:
+    """First sentence of the section's docstring."""
+    annotation = Settings.model_fields[section].annotation
+    assert annotation is not None and annotation.__doc__ is not None
+    return annotation.__doc__
+
+
+def _row(section: str, key: str, field: FieldInfo) -> SettingRow:
+    return SettingRow(section=section, key=key, default=field.default, description=field.description or "")
+
+
+def _refuse_unknown_environment() -> None:
+    known = {
+        (ENV_PREFIX + (row.section + ENV_DELIMITER if row.section else "") + row.key).upper()
+        for row in describe_settings()
+    }
+    known |= {(ENV_PREFIX + name).upper() for name in Settings.model_fields}
+    for name in os.environ:
+        if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
+            raise SettingsError(
+                f"environment variable {name} is no setting of edge-worker",
+                hint=_did_you_mean(name.upper(), known) or f"unset it; names are {ENV_PREFIX}SECTION__KEY",
+            )
+
+
+def _explained(errors: list[ErrorDetails]) -> SettingsError:
+    """The first error in an operator's words; the others are counted."""
+    error = errors[0]
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location) or "settings"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    if error["type"] == "extra_forbidden":
+        return SettingsError(f"unknown setting `{key}` = {error['input']!r}{more}", hint=_hint_for_unknown(location))
+    message = error["msg"].removeprefix("Value error, ")
+    return SettingsError(
+        f"setting `{key}` = {_shown(error['input'])}: {message}{more}",
+        hint=_hint_for(location) or "mend the value in the settings file, the environment or the flag",
+    )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _hint_for(location: list[str]) -> str | None:
+    for row in describe_settings():
+        if [part for part in (row.section, row.key) if part] == location:
+            return f"{row.description}; default: {toml_value(row.default) or 'not set'}"
+    return None
+
+
+def _hint_for_unknown(location: list[str]) -> str:
+    section = ".".join(location[:-1])
+    siblings = {row.key for row in describe_settings() if row.section == section}
+    siblings |= set(Settings.model_fields) if not section else set()
+    return _did_you_mean(location[-1], siblings) or f"known here: {', '.join(sorted(siblings))}"
+
+
+def _did_you_mean(name: str, known: set[str]) -> str | None:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean `{near[0]}`?" if near else None
+
+
+def toml_value(value: object) -> str:
+    """A default as TOML writes it; empty for None, which TOML cannot say."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return f"{value:_}" if abs(value) >= 100_000 else str(value)
+    if isinstance(value, float):
+        return repr(value)
+    text = str(value)
+    return f"'{text}'" if "\\" in text else f'"{text}"'

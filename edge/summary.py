@@ -1,0 +1,92 @@
+"""A finished replay, and `summary.json`: what it found, for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from edge.labels import Label
+from edge.messages import ModelCard, rfc3339
+from edge.metrics import Confusion
+from edge.records import Outcome
+from edge.requirements import RequirementResult
+from edge.validation import ScanRow, Validation
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A finished replay: where, when, with what, and what came of it."""
+
+    program: str
+    folder: str
+    labels: str | None
+    labels_sha256: str | None
+    started_at: datetime
+    finished_at: datetime
+    elapsed_s: float
+    card: ModelCard
+    rows: Sequence[ScanRow]
+    validation: Validation
+    requirements: Sequence[RequirementResult]
+    training: Mapping[str, str]
+    """What the bundle says its networks learnt from."""
+    labels_without_file: Sequence[str]
+
+
+def summary_json(replay: Replay) -> str:
+    """The replay for programs; its `metrics` are the names `--require` takes."""
+    validation = replay.validation
+    summary = {
+        "schema": "replay/1",
+        "program": replay.program,
+        "folder": replay.folder,
+        "labels": replay.labels,
+        "labels_sha256": replay.labels_sha256,
+        "started_at": rfc3339(replay.started_at),
+        "finished_at": rfc3339(replay.finished_at),
+        "elapsed_s": round(replay.elapsed_s, 3),
+        "model": replay.card.model_dump(mode="json"),
+        "training": dict(replay.training),
+        "metrics": validation.metrics.flat(),
+        "requirements": [
+            {"rule": str(result.requirement), "observed": result.observed, "met": result.met}
+            for result in replay.requirements
+        ],
+        "outcomes": [
+            {"label": label, "outcome": outcome, "count": validation.outcomes.get((label, outcome), 0)}
+            for label in (*Label, None)
+            for outcome in Outcome
+        ],
+        "confusion": {name: _confusion_json(getattr(validation, name)) for name in ("scored", "decided")},
+        "bundles": [
+            {
+                "bundle": figures.bundle,
+                "scans": figures.scans,
+                "labelled_normal": figures.labelled_normal,
+                "labelled_abnormal": figures.labelled_abnormal,
+                "review": figures.review,
+                "unreadable": figures.unreadable,
+                "escapes": figures.escapes,
+                "overkill": figures.overkill,
+                "balanced_accuracy": _known(figures.scored.balanced_accuracy),
+            }
+            for figures in validation.bundles
+        ],
+        "stages": [
+            {"stage": stage.stage, "n": stage.n, "p50_ms": stage.p50_ms, "p90_ms": stage.p90_ms, "max_ms": stage.max_ms}
+            for stage in validation.stages
+        ],
+        "labels_without_file": list(replay.labels_without_file),
+    }
+    return json.dumps(summary, indent=2, allow_nan=False) + "\n"
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _confusion_json(counts: Confusion) -> dict[str, int]:
+    return {"tp": counts.tp, "fp": counts.fp, "tn": counts.tn, "fn": counts.fn}

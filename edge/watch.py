@@ -1,0 +1,273 @@
+"""Wakes the inbox when the station folder changes. What is in the folder is for the inbox's listing to say.
+
+Events are hints: inotify sees no writer on another machine, the kernel drops events when its queue is
+full, and a watch ends silently when the folder is unmounted. Nothing is lost with them, because the inbox
+lists the folder by period anyway; they only make it look sooner.
+
+The way of watching follows the file system of the folder (`/proc/self/mountinfo`):
+
+* a local one is watched with inotify, through watchdog;
+* any other (SMB, NFS, FUSE, 9p, VirtualBox, unknown) is polled, and the poll is the inbox's own listing.
+  watchdog's PollingObserver is not used: it stats every file of the folder at every turn and stops for
+  good when the folder goes away, while the listing asks only for names and inodes and outlives the outage.
+
+Local kinds are listed rather than remote ones, so that a file system nobody thought of is polled: that
+costs at most one period per scan, whereas an inotify watch that never fires would look healthy.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from watchdog.events import FileClosedEvent, FileCreatedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.observers.api import BaseObserver
+from watchdog.observers.inotify import InotifyEmitter, InotifyObserver
+from watchdog.observers.inotify_c import InotifyConstants
+
+if TYPE_CHECKING:
+    from watchdog.observers.inotify_c import Mask
+
+log = logging.getLogger(__name__)
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+
+# fmt: off
+LOCAL_KINDS = frozenset({
+    "bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "hfsplus", "jfs", "msdos", "nilfs2", "ntfs3",
+    "overlay", "ramfs", "reiserfs", "tmpfs", "ubifs", "udf", "vfat", "xfs", "zfs",
+})
+# fmt: on
+"""File systems whose every writer is on this machine, so that inotify sees them all."""
+
+UNSTABLE_INODE_KINDS = frozenset({"exfat", "fuse", "fuseblk", "msdos", "vboxsf", "vfat"})
+"""File systems that invent inode numbers and may invent others for the same file later."""
+
+RENEW_S = 600.0
+"""A watch this old is set anew: an unmount and mount of the same file system ends it without a sign."""
+
+RETRY_S = 5.0
+"""Wait before inotify is asked again after it refused (watch or instance limit reached)."""
+
+JOIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystem:
+    """Where a path lives."""
+
+    kind: str
+    """As the kernel names it: `ext4`, `cifs`, `fuse.sshfs`; `unknown` where mountinfo does not tell."""
+    mount_point: Path
+    options: frozenset[str] = frozenset()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether inotify sees every writer."""
+        return self.kind in LOCAL_KINDS
+
+    @property
+    def has_stable_inodes(self) -> bool:
+        """Whether a file keeps its inode number for as long as it exists."""
+        return self.kind.split(".")[0] not in UNSTABLE_INODE_KINDS and "noserverino" not in self.options
+
+
+def file_system(path: Path, mountinfo: Path = MOUNTINFO) -> FileSystem:
+    """The file system `path` lives on, or would live on: it need not exist. Never raises."""
+    target = Path(os.path.realpath(path))
+    found = FileSystem("unknown", Path("/"))
+    try:
+        lines = os.fsdecode(mountinfo.read_bytes()).splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        mounted, _, source = line.partition(" - ")
+        fields, source_fields = mounted.split(" "), source.split(" ")
+        if len(fields) < 6 or len(source_fields) < 3:
+            continue
+        mount_point = Path(_unescape(fields[4]))
+        # Mounts are listed in the order they were made: of two on one point the later one is on top.
+        if target.is_relative_to(mount_point) and len(mount_point.parts) >= len(found.mount_point.parts):
+            options = frozenset((*fields[5].split(","), *source_fields[2].split(",")))
+            found = FileSystem(source_fields[0], mount_point, options)
+    return found
+
+
+def _unescape(field: str) -> str:
+    """mountinfo writes space, tab, newline and backslash as three octal digits after a backslash."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), field)
+
+
+class WatchMode(StrEnum):
+    """What wakes the inbox before its period is over."""
+
+    INOTIFY = "inotify"
+    POLL = "poll"
+
+
+class Watcher:
+    """Sets `wake` and calls `touched(path relative to folder)` when something may have arrived.
+
+    One thread owns it and calls `step` in each of its turns; `touched` is called from watchdog's thread and
+    must neither block nor raise. The folder may be absent at any time, also at the start.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        wake: threading.Event,
+        touched: Callable[[str], None],
+        *,
+        recursive: bool = False,
+        mountinfo: Path = MOUNTINFO,
+    ) -> None:
+        self._folder = folder
+        self._wake = wake
+        self._touched = touched
+        self._recursive = recursive
+        self._mountinfo = mountinfo
+        self._observer: BaseObserver | None = None
+        self._decided_for: tuple[int, int] | None = None
+        self._opened_s = -math.inf
+        self._retry_at_s = -math.inf
+        self._died_s = -math.inf
+        self.mode = WatchMode.POLL
+        self.reason = "not started"
+        """Why `mode` is what it is, for log and status."""
+        self.restarts = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether an observer runs with all its threads; False is no fault while `mode` is `poll`."""
+        observer = self._observer
+        if observer is None or not observer.is_alive():
+            return False
+        emitters = list(observer.emitters)
+        return bool(emitters) and all(emitter.is_alive() for emitter in emitters)
+
+    def start(self) -> None:
+        """Watch the folder if it is there; else the first `step` that finds it does. Never raises for the folder."""
+        self._decide(self._identity())
+
+    def step(self, now_s: float) -> None:
+        """Start, renew or drop the observer as the folder asks for. `now_s`: monotonic seconds."""
+        if self._opened_s == -math.inf:
+            self._opened_s = now_s
+        identity = self._identity()
+        if self._observer is not None and identity == self._decided_for:
+            if not self.alive:
+                log.warning("the observer of %s died and is started again", self._folder)
+                self.restarts += 1
+                self._retry_at_s = max(now_s, self._died_s + RETRY_S)  # at once, unless it keeps dying
+                self._died_s = self._retry_at_s
+                self.stop()
+            elif now_s - self._opened_s >= RENEW_S:
+                self.stop()
+        if identity != self._decided_for and now_s >= self._retry_at_s:
+            self._decide(identity)
+            self._opened_s = now_s
+            was_refused = identity is not None and self._decided_for is None
+            self._retry_at_s = now_s + RETRY_S if was_refused else -math.inf
+
+    def stop(self) -> None:
+        """End the observer's threads; may be called twice, and before start. A later `step` starts anew."""
+        observer, self._observer = self._observer, None
+        self._decided_for = None
+        self.mode = WatchMode.POLL
+        self.reason = "stopped"
+        if observer is not None:
+            observer.stop()
+            if observer.ident is not None:
+                observer.join(JOIN_S)
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Device and inode of the folder: a watch stays with the inode, not with the name."""
+        try:
+            status = self._folder.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _decide(self, identity: tuple[int, int] | None) -> None:
+        self.stop()
+        if identity is None:
+            self.reason = "the folder is away"
+            return
+        home = file_system(self._folder, self._mountinfo)
+        if not home.is_local:
+            self._decided_for = identity
+            self.reason = f"inotify sees no remote writer on {home.kind}"
+            return
+        try:
+            self._observer = self._observe()
+        except OSError as error:
+            self.reason = f"inotify refused: {error.strerror or error}"
+            log.warning("%s is polled: %s", self._folder, self.reason)
+            return
+        self._decided_for = identity
+        self.mode = WatchMode.INOTIFY
+        self.reason = home.kind
+        self._wake.set()  # what arrived before the watch was set made no event
+
+    def _observe(self) -> BaseObserver:
+        # The real path: watchdog does not follow links, and would watch the link itself.
+        folder = os.path.realpath(self._folder)
+        observer = _ArrivalObserver()
+        try:
+            observer.schedule(
+                _Hints(folder, self._wake, self._touched),
+                folder,
+                recursive=self._recursive,
+                event_filter=[FileCreatedEvent, FileClosedEvent],
+            )
+            observer.start()
+        except OSError:
+            observer.stop()
+            raise
+        return observer
+
+
+class _Hints(FileSystemEventHandler):
+    """Hands events over and does nothing else: an exception here would end watchdog's thread."""
+
+    def __init__(self, folder: str, wake: threading.Event, touched: Callable[[str], None]) -> None:
+        self._prefix = folder.rstrip("/") + "/"
+        self._wake = wake
+        self._touched = touched
+
+    def dispatch(self, event: FileSystemEvent) -> None:
+        path = os.fsdecode(event.dest_path or event.src_path)
+        self._touched(path.removeprefix(self._prefix))
+        self._wake.set()
+
+
+class _ArrivalEmitter(InotifyEmitter):
+    """Asks the kernel for arrivals only: created, moved in, closed after writing.
+
+    Opens and reads stay out because the worker's own would wake it. Moves *out* stay out because watchdog
+    holds every event behind one of them for half a second, to pair it with a move in: with a station that
+    renames each finished file, all events would come that late.
+    """
+
+    def get_event_mask_from_filter(self) -> Mask:
+        mask = (
+            InotifyConstants.IN_CREATE
+            | InotifyConstants.IN_MOVED_TO
+            | InotifyConstants.IN_CLOSE_WRITE
+            | InotifyConstants.IN_DELETE_SELF
+        )
+        return cast("Mask", mask)
+
+
+class _ArrivalObserver(InotifyObserver):
+    def __init__(self) -> None:
+        super().__init__()
+        self._emitter_class = _ArrivalEmitter

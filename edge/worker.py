@@ -1,0 +1,237 @@
+"""The line's one loop body: take scans, read ahead, infer, decide, commit.
+
+`Worker.step()` is one turn of the crank and never waits for an arrival, so that tests need no thread.
+Reading and converting run ahead in a small pool while the networks are busy with the batch before.
+
+Durability order: mark the decode → read and hash → infer → decide → ONE transaction → only then is the
+inbox told. Whatever interrupts this leaves the file in the folder and no verdict, or a verdict and its
+outbox row.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.decide import decide
+from edge.engines import Engine
+from edge.errors import ScanIncomplete
+from edge.ledger import Entry
+from edge.messages import Verdict
+from edge.preparation import Arrival, InputSpec, Prepared, condemn, given_up, prepare_scan
+from edge.records import FileStamp, Image, Policy, Scores
+from edge.scan import Limits
+from edge.suspects import DecodeMarks, kills_its_reader
+from edge.verdicts import VerdictWriter
+
+log = logging.getLogger(__name__)
+
+
+NEVER_FINAL = frozenset({"changed-while-reading", "read-failed", "vanished"})
+"""Not the file's fault, or no longer a file: looked at again, however often; the folder's alarm tells of it."""
+
+
+class Intake(Protocol):
+    """Where scans come from: the station folder's inbox, or the list of a replay."""
+
+    def take(self, limit: int) -> list[Arrival]:
+        """At most `limit` complete files, oldest first; they stay with the worker until it gives them back."""
+        ...
+
+    def finished(self, stamp: FileStamp) -> None: ...
+
+    def retry(self, stamp: FileStamp) -> None:
+        """The file was not complete, changed, or went away while it was read: look at it again later."""
+        ...
+
+
+class VerdictStore(Protocol):
+    """Where verdicts are made to last."""
+
+    def has_verdict(self, verdict_id: str) -> bool: ...
+
+    def commit(self, entries: Sequence[Entry], now: datetime) -> list[int | None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A scan with its verdict and the map that explains it.
+
+    `verdict` is None when the same bytes have one already. `residual_map`: float32 (map_height, map_width),
+    None when the networks were not asked.
+    """
+
+    prepared: Prepared
+    verdict: Verdict | None
+    residual_map: npt.NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    scores: Scores
+    residual_map: npt.NDArray[np.float32]
+    infer_ms: float
+
+
+class Worker:
+    """Turns arrivals into committed verdicts. One thread calls `step`."""
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        intake: Intake,
+        store: VerdictStore,
+        engine: Engine,
+        input_spec: InputSpec,
+        policy: Policy,
+        writer: VerdictWriter,
+        limits: Limits,
+        marks: DecodeMarks,
+        never_final: frozenset[str],
+        decode_threads: int,
+        on_judged: Callable[[Judged], None],
+        clock: Callable[[], datetime],
+    ) -> None:
+        """`never_final`: reasons that call for another look even where the arrival is final; a replay has none."""
+        self._folder = folder
+        self._intake = intake
+        self._store = store
+        self._engine = engine
+        self._input_spec = input_spec
+        self._policy = policy
+        self._writer = writer
+        self._limits = limits
+        self._marks = marks
+        self._never_final = never_final
+        self._on_judged = on_judged
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._depth = 2 * engine.spec.max_batch + decode_threads
+        self._ahead: deque[tuple[Arrival, Future[Prepared]]] = deque()
+        self._uncommitted: list[Judged] = []
+
+    @property
+    def in_flight(self) -> int:
+        """Files taken from the intake whose verdict is not committed yet."""
+        return len(self._ahead) + len(self._uncommitted)
+
+    def step(self) -> int:
+        """Bring one batch to its verdicts; the number of scans finished, 0 when there is nothing to do.
+
+        Raises LedgerError when verdicts cannot be stored: they are kept and stored by a later step.
+        Raises EngineError when the networks fail: nothing of the batch is decided.
+        """
+        finished = self._commit()
+        self._read_ahead()
+        batch = self._next_batch()
+        if batch:
+            self._uncommitted = self._judge(batch)
+            finished += self._commit()
+        return finished
+
+    def close(self) -> None:
+        """Drop what is read ahead; the files stay in the folder and are found again."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _read_ahead(self) -> None:
+        arrivals = self._intake.take(self._depth - len(self._ahead))
+        for arrival in arrivals:
+            self._ahead.append((arrival, self._pool.submit(self._prepare, arrival)))
+
+    def _prepare(self, arrival: Arrival) -> Prepared:
+        path = self._folder / arrival.stamp.file
+        if self._marks.is_suspect(arrival.stamp):
+            death = kills_its_reader(path, self._limits)
+            if death is not None:
+                return condemn(path, arrival, self._limits, death)
+        with self._marks.decoding(arrival.stamp):
+            return prepare_scan(path, arrival, self._input_spec, self._limits)
+
+    def _next_batch(self) -> list[Prepared]:
+        """The oldest prepared scans, at least one if any is in hand: waits for the first, not for the others."""
+        batch: list[Prepared] = []
+        while self._ahead and len(batch) < self._engine.spec.max_batch:
+            arrival, job = self._ahead[0]
+            if batch and not job.done():
+                break
+            try:
+                batch.append(job.result())
+            except ScanIncomplete as error:
+                if arrival.is_final and error.reason not in self._never_final:
+                    batch.append(given_up(arrival, error))
+                else:
+                    fields = {"file": arrival.stamp.file, "reason": error.reason}
+                    log.info("scan not complete", extra={"fields": fields})
+                    self._intake.retry(arrival.stamp)
+            self._ahead.popleft()
+        return batch
+
+    def _judge(self, batch: Sequence[Prepared]) -> list[Judged]:
+        known = [self._store.has_verdict(self._writer.verdict_id(prepared.scan)) for prepared in batch]
+        asked = [
+            prepared.image
+            for prepared, is_known in zip(batch, known, strict=True)
+            if prepared.image is not None and not is_known
+        ]
+        answers = iter(self._infer(asked))
+        now = self._clock()
+        judged = []
+        for prepared, is_known in zip(batch, known, strict=True):
+            if is_known:  # the same bytes under another name, or judged just before a kill
+                judged.append(Judged(prepared, None, None))
+            elif prepared.decision is not None:
+                verdict = self._writer.without_scores(prepared, prepared.decision, now)
+                judged.append(Judged(prepared, verdict, None))
+            else:
+                answer = next(answers)
+                decision = decide(answer.scores, self._policy)
+                verdict = self._writer.with_scores(
+                    prepared, decision, answer.scores, answer.residual_map, answer.infer_ms, now
+                )
+                judged.append(Judged(prepared, verdict, answer.residual_map))
+        return judged
+
+    def _infer(self, images: Sequence[Image]) -> list[_Answer]:
+        if not images:
+            return []
+        started = time.perf_counter()
+        output = self._engine.infer(images[0][np.newaxis] if len(images) == 1 else np.stack(images))
+        infer_ms = (time.perf_counter() - started) * 1e3 / len(images)
+        return [
+            _Answer(
+                Scores(
+                    p_abnormal=float(output.p_abnormal[row]),
+                    gate_mean_max=float(output.gate_mean_max[row]),
+                    gate_std_max=float(output.gate_std_max[row]),
+                ),
+                output.residual_map[row],
+                infer_ms,
+            )
+            for row in range(len(images))
+        ]
+
+    def _commit(self) -> int:
+        if not self._uncommitted:
+            return 0
+        entries = [
+            Entry(judged.prepared.arrival.stamp, judged.prepared.scan, judged.verdict) for judged in self._uncommitted
+        ]
+        seqs = self._store.commit(entries, self._clock())
+        finished, self._uncommitted = self._uncommitted, []
+        for judged, seq in zip(finished, seqs, strict=True):
+            self._intake.finished(judged.prepared.arrival.stamp)
+            if judged.verdict is not None and seq is not None:
+                judged = replace(judged, verdict=judged.verdict.model_copy(update={"seq": seq}))
+            self._on_judged(judged)
+        return len(finished)

@@ -1,0 +1,293 @@
+"""From two checkpoints to a signed bundle, whole or not at all.
+
+Export, compare with torch, store the weights, choose golden scans, sign, write beside the target, open what was
+written as the line would, reproduce its golden scores, rename.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import onnx
+import onnxruntime
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import ValidationError
+
+from edge import __version__
+from edge.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, TrustedKey, check_golden, verify_bundle
+from edge.engines import open_engine
+from edge.engines.ort import OrtEngine
+from edge.manifest import (
+    CLASSIFIER_FILE,
+    GATE_FILE,
+    GOLDEN_DIR,
+    LABELS,
+    SCHEMA_VERSION,
+    Conversion,
+    FileEntry,
+    GateMap,
+    Golden,
+    Input,
+    Manifest,
+    ScanRange,
+    Thresholds,
+    manifest_json,
+)
+from export.errors import ExportError
+from export.golden import GoldenScan, choose_golden
+from export.graphs import (
+    MAP_CELL_PX,
+    MAP_OFFSET_PX,
+    ClassifierGraph,
+    GateGraph,
+    classifier_onnx,
+    gate_onnx,
+)
+from export.keys import load_private_key
+from export.parity import Difference, check_parity, check_storage, engine_scores, noise_image, torch_scores
+from export.precision import Storage, store_weights
+from train.checkpoint import Checkpoint, load_checkpoint
+from train.networks import ElectrodeClassifier, GateAutoencoder
+
+SIZE_MARGIN: Final = 0.05
+"""Scans may be this much smaller or larger than any the networks learnt from before a person has to look."""
+MIN_CLIPPED_FRACTION: Final = 0.02
+"""A scan may always have this share of pixels outside the bounds; else twice the most seen in training."""
+TOLERANCE: Final = 2e-3
+"""How far another engine's golden scores may be off: between float32 on other CPUs (1e-6) and a decision's worth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written, and how faithful it is."""
+
+    bundle: Bundle
+    parity: Difference
+    storage_drift: Difference
+
+
+def export_bundle(
+    *,
+    classifier: Path,
+    gate: Path,
+    golden: Path,
+    key: Path,
+    out: Path,
+    model_id: str,
+    storage: Storage = "int8",
+    review_band: tuple[float, float] | None = None,
+    say: Callable[[str], None],
+) -> Exported:
+    """Write the bundle `out` from two checkpoints of `edge-train`; see the module.
+
+    Raises ExportError, ParityError, CheckpointError, and BundleError where the result is not what the line accepts.
+    """
+    private_key = load_private_key(key)
+    if out.exists() or out.is_symlink():
+        raise ExportError(f"{out} exists already", hint="a bundle never changes: write a new one beside it")
+    learnt_classifier, learnt_gate = load_checkpoint(classifier, "classifier"), load_checkpoint(gate, "gate")
+    check_pair(learnt_classifier, learnt_gate)
+    learnt = learnt_classifier
+    size, channels = learnt.size, learnt.channels
+
+    network = ElectrodeClassifier(channels)
+    network.load_state_dict(learnt_classifier.state_dict)
+    autoencoder = GateAutoencoder()
+    autoencoder.load_state_dict(learnt_gate.state_dict)
+    say(f"exporting for {size.height_px} x {size.width_px} px, {channels} channel(s), conversion {learnt.method}")
+    graphs = {
+        CLASSIFIER_FILE: classifier_onnx(ClassifierGraph(network), channels, size),
+        GATE_FILE: gate_onnx(GateGraph(autoencoder), channels, size),
+    }
+    plain = {name: graph.SerializeToString() for name, graph in graphs.items()}
+    stored = {name: store_weights(graph, storage).SerializeToString() for name, graph in graphs.items()}
+
+    engine = OrtEngine(classifier=stored[CLASSIFIER_FILE], gate=stored[GATE_FILE], size=size, channels=channels)
+    golden_scans = choose_golden(
+        golden,
+        engine,
+        method=learnt.method,
+        bounds=learnt.bounds,
+        progress=lambda done, total: say(f"golden scans: {done} of {total} candidates scored"),
+    )
+    images = [scan.image for scan in golden_scans]
+    engine.close()
+    engine = OrtEngine(classifier=plain[CLASSIFIER_FILE], gate=plain[GATE_FILE], size=size, channels=channels)
+    noise = noise_image(channels, *size)
+    plain_scores = engine_scores(engine, [*images, noise])
+    engine.close()
+    parity = check_parity(plain_scores, torch_scores(network, autoencoder, learnt.method, [*images, noise]))
+    say(f"torch and onnxruntime agree: {parity}")
+    drift = check_storage([scan.scores for scan in golden_scans], plain_scores[: len(images)], storage)
+    say(f"weights stored as {storage} move the golden scores by: {drift}")
+
+    contents = stored | {f"{GOLDEN_DIR}/{scan.name}": scan.tiff for scan in golden_scans}
+    manifest = _manifest(
+        model_id, learnt_classifier, learnt_gate, storage, review_band, golden_scans, contents, private_key
+    )
+    bundle = write_bundle(out, manifest, contents, private_key)
+    return Exported(bundle, parity, drift)
+
+
+def check_pair(classifier: Checkpoint, gate: Checkpoint) -> None:
+    """Raises ExportError unless both networks look at the same image."""
+    for what, of_classifier, of_gate in (
+        ("conversion", classifier.method, gate.method),
+        ("bounds", classifier.bounds, gate.bounds),
+        ("size", tuple(classifier.size), tuple(gate.size)),
+    ):
+        if of_classifier != of_gate:
+            raise ExportError(
+                f"the classifier was trained with {what} {of_classifier}, the gate with {of_gate}",
+                hint="one scan is converted once for both: train them with the same --method, --bounds and --size",
+            )
+
+
+def write_bundle(out: Path, manifest: Manifest, contents: Mapping[str, bytes], key: Ed25519PrivateKey) -> Bundle:
+    """Sign and write; the folder appears under its name only after it was opened and its golden scores repeated."""
+    manifest_bytes = manifest_json(manifest)
+    files = {MANIFEST_FILE: manifest_bytes, SIGNATURE_FILE: key.sign(manifest_bytes), **contents}
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        (temporary / GOLDEN_DIR).mkdir(parents=True)
+        for name, data in files.items():
+            _write(temporary / name, data)
+        _sync(temporary / GOLDEN_DIR)
+        _sync(temporary)
+        bundle = verify_bundle(temporary, [TrustedKey("the signing key", key.public_key())])
+        engine = open_engine(bundle)
+        try:
+            check_golden(bundle, engine)
+        finally:
+            engine.close()
+        temporary.rename(out)
+        _sync(out.parent)
+    except OSError as error:
+        raise ExportError(
+            f"the bundle {out} cannot be written: {error}", hint="check the folder and the disk"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return bundle
+
+
+def _manifest(
+    model_id: str,
+    classifier: Checkpoint,
+    gate: Checkpoint,
+    storage: Storage,
+    review_band: tuple[float, float] | None,
+    golden: tuple[GoldenScan, ...],
+    contents: Mapping[str, bytes],
+    key: Ed25519PrivateKey,
+) -> Manifest:
+    bounds = classifier.bounds
+    clipped = max(classifier.max_clipped_fraction, gate.max_clipped_fraction)
+    try:
+        return Manifest(
+            schema_version=SCHEMA_VERSION,
+            model_id=model_id,
+            created_at=datetime.now(UTC).replace(microsecond=0),
+            signing_key=TrustedKey("", key.public_key()).fingerprint,
+            input=Input(
+                height_px=classifier.size.height_px,
+                width_px=classifier.size.width_px,
+                channels=3 if classifier.channels == 3 else 1,
+            ),
+            conversion=Conversion(
+                method=classifier.method,
+                lo_counts=bounds.lo_counts if bounds else None,
+                hi_counts=bounds.hi_counts if bounds else None,
+            ),
+            labels=LABELS,
+            policy=Thresholds(
+                threshold=classifier.thresholds["threshold"],
+                review_band=review_band,
+                gate_mean_threshold=gate.thresholds["gate_mean_threshold"],
+                gate_std_threshold=gate.thresholds["gate_std_threshold"],
+            ),
+            scan_spec=ScanRange(
+                height_px=_widened(classifier.scan_height_px, gate.scan_height_px),
+                width_px=_widened(classifier.scan_width_px, gate.scan_width_px),
+                max_clipped_fraction=min(1.0, max(MIN_CLIPPED_FRACTION, 2 * clipped)),
+            ),
+            gate_map=GateMap(cell_px=MAP_CELL_PX, offset_px=MAP_OFFSET_PX),
+            precision="fp32",
+            weights_storage=storage,
+            training=_training(classifier, gate),
+            tools=_tools(),
+            golden=tuple(
+                Golden(
+                    file=f"{GOLDEN_DIR}/{scan.name}",
+                    p_abnormal=scan.scores.p_abnormal,
+                    gate_mean_max=scan.scores.gate_mean_max,
+                    gate_std_max=scan.scores.gate_std_max,
+                    tolerance=TOLERANCE,
+                )
+                for scan in golden
+            ),
+            files={
+                name: FileEntry(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+                for name, data in contents.items()
+            },
+        )
+    except KeyError as error:
+        raise ExportError(f"a checkpoint has no threshold {error}", hint="train it again with this release") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ExportError(
+            f"the checkpoints make no valid manifest: {error.title} {where}: {first['msg']}, got {first['input']!r}",
+            hint="train again, or mend the option it names",
+        ) from None
+
+
+def _widened(*ranges: tuple[int, int]) -> tuple[int, int]:
+    """All of the ranges in px and a margin, outwards."""
+    lowest, highest = min(low for low, _ in ranges), max(high for _, high in ranges)
+    return max(1, int(lowest * (1 - SIZE_MARGIN))), round(highest * (1 + SIZE_MARGIN))
+
+
+def _training(classifier: Checkpoint, gate: Checkpoint) -> dict[str, str]:
+    facts = {"data_digest": classifier.data_digest}
+    for name, learnt in (("classifier", classifier), ("gate", gate)):
+        facts[f"{name}_data_digest"] = learnt.data_digest
+        facts[f"{name}_seed"] = str(learnt.seed)
+        facts[f"{name}_recipe"] = json.dumps(learnt.recipe, sort_keys=True)
+        facts[f"{name}_metrics"] = json.dumps(learnt.metrics, sort_keys=True)
+    return facts
+
+
+def _tools() -> dict[str, str]:
+    return {
+        "electrode-line": __version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+    }
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("xb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,181 @@
+"""`edge-export`: make a signing key, make a bundle of two checkpoints, verify a bundle.
+
+`keygen` and `verify` run on the base installation, without torch and onnx.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from edge import __version__
+from edge.bundle import Bundle, compare_golden, golden_scores, open_bundle
+from edge.engines import open_engine
+from edge.errors import EdgeError
+from edge.records import Scores
+from export.errors import ExportError
+from export.keys import DEFAULT_NAME, create_keys
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; errors become one line of what and one of what to try, and an exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.verb == "keygen":
+            return _keygen(options)
+        if options.verb == "bundle":
+            return _bundle(options)
+        return _verify(options)
+    except EdgeError as error:
+        print(f"edge-export: {error.message}\n  try: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        log.critical("edge-export ended by a defect", exc_info=True)
+        print(f"edge-export: {type(error).__name__}: {error}\n  try: report this with the log above", file=sys.stderr)
+        return EdgeError.exit_code
+
+
+def _keygen(options: argparse.Namespace) -> int:
+    private_path, public_path = create_keys(options.out, options.name)
+    print(f"private key  {private_path}  keep it away from the line; whoever has it can release models")
+    print(f"public key   {public_path}  goes to every line that shall trust it: `model.trusted_key`")
+    return 0
+
+
+def _bundle(options: argparse.Namespace) -> int:
+    try:
+        from export.bundle import export_bundle  # needs torch and onnx
+    except ModuleNotFoundError as error:
+        raise ExportError(f"making a bundle needs {error.name}", hint="pip install 'electrode-line[export]'") from error
+    exported = export_bundle(
+        classifier=options.classifier,
+        gate=options.gate,
+        golden=options.golden,
+        key=options.key,
+        out=options.out,
+        model_id=options.model_id,
+        storage=options.weights_storage,
+        review_band=options.review_band and tuple(options.review_band),
+        say=lambda text: print(text, file=sys.stderr),
+    )
+    _print_facts(exported.bundle)
+    print(f"written: {options.out}")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    bundle = open_bundle(options.bundle, options.key)
+    _print_facts(bundle)
+    engine = open_engine(bundle, options.engine)
+    try:
+        observed = golden_scores(bundle, engine)
+    finally:
+        engine.close()
+    _print_golden(bundle, observed, engine.spec.name)
+    compare_golden(bundle, observed, engine.spec.name)
+    print(f"good: {options.bundle} is whole, signed by {bundle.signed_by}, and repeats its golden scores")
+    return 0
+
+
+def _print_facts(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    policy, spec = manifest.policy, manifest.scan_spec
+    bounds = bundle.bounds
+    table = Table(title=f"model bundle {bundle.model_id}", show_header=False, title_justify="left")
+    for name, value in (
+        ("digest", bundle.digest),
+        ("signed by", f"{bundle.signed_by} ({manifest.signing_key[:16]})"),
+        ("created", manifest.created_at.isoformat()),
+        ("input", f"{bundle.channels} x {bundle.size.height_px} x {bundle.size.width_px} px, uint8"),
+        ("conversion", bundle.method + (f", {bounds.lo_counts}..{bounds.hi_counts} counts" if bounds else "")),
+        ("threshold", f"{policy.threshold:g}"),
+        ("review band", "off" if policy.review_band is None else "{:g}..{:g}".format(*policy.review_band)),
+        ("gate thresholds", f"mean {policy.gate_mean_threshold:g}, deviation {policy.gate_std_threshold:g}"),
+        ("scans", f"height {_span(spec.height_px)}, width {_span(spec.width_px)} px"),
+        ("clipped at most", f"{spec.max_clipped_fraction:.2%}"),
+        ("precision", f"{manifest.precision}, weights stored as {manifest.weights_storage}"),
+        ("training data", manifest.training["data_digest"]),
+        ("made with", ", ".join(f"{name} {version}" for name, version in sorted(manifest.tools.items()))),
+        *((name, f"{entry.size_bytes:,} bytes") for name, entry in sorted(manifest.files.items())),
+    ):
+        table.add_row(name, value)
+    _console().print(table)
+
+
+def _print_golden(bundle: Bundle, observed: Sequence[Scores], engine: str) -> None:
+    table = Table(title=f"golden scores on {engine}: observed (expected)", title_justify="left")
+    for column in ("scan", "p abnormal", "gate mean", "gate deviation", "tolerance"):
+        table.add_column(column)
+    for golden, scores in zip(bundle.manifest.golden, observed, strict=True):
+        table.add_row(
+            golden.file,
+            f"{scores.p_abnormal:.6f} ({golden.p_abnormal:.6f})",
+            f"{scores.gate_mean_max:.6f} ({golden.gate_mean_max:.6f})",
+            f"{scores.gate_std_max:.6f} ({golden.gate_std_max:.6f})",
+            f"{golden.tolerance:g}",
+        )
+    _console().print(table)
+
+
+def _console() -> Console:
+    # Cut off by a narrow pipe, a digest would be worth nothing.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+
+
+def _span(sides: tuple[int, int]) -> str:
+    return f"{sides[0]}..{sides[1]}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge-export", description="Turns trained networks into the signed model bundle that edge-worker runs."
+    )
+    parser.add_argument("--version", action="version", version=f"edge-export {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    keygen = verbs.add_parser("keygen", help="make an Ed25519 key pair for signing bundles")
+    keygen.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the two PEM files")
+    keygen.add_argument("--name", default=DEFAULT_NAME, help=f"their name (default: {DEFAULT_NAME})")
+
+    bundle = verbs.add_parser("bundle", help="make a signed bundle of two checkpoints (needs torch and onnx)")
+    bundle.add_argument("--classifier", type=Path, required=True, metavar="FILE", help="classifier.pt of edge-train")
+    bundle.add_argument("--gate", type=Path, required=True, metavar="FILE", help="gate.pt of edge-train")
+    bundle.add_argument(
+        "--golden", type=Path, required=True, metavar="DIR", help="scans to choose two from, one of each label"
+    )
+    bundle.add_argument("--key", type=Path, required=True, metavar="PEM", help="private key of keygen")
+    bundle.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to write; must not exist")
+    bundle.add_argument("--model-id", required=True, metavar="ID", help="name of the model in every verdict")
+    bundle.add_argument(
+        "--weights-storage",
+        choices=("fp32", "fp16", "int8"),
+        default="int8",
+        help="how weights lie in the file, 90, 45 or 23 MB; they are float32 in memory (default: int8)",
+    )
+    bundle.add_argument(
+        "--review-band",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="probabilities of abnormal that a person decides, ends included (default: none)",
+    )
+
+    verify = verbs.add_parser("verify", help="check a bundle's signature, files and golden scores")
+    verify.add_argument("bundle", type=Path, metavar="BUNDLE")
+    verify.add_argument("--key", type=Path, required=True, metavar="PEM", help="public key, or a folder of them")
+    verify.add_argument("--engine", default="auto", choices=("auto", "onnxruntime", "tensorrt"), help="what runs it")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

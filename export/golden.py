@@ -1,0 +1,120 @@
+"""The two small scans a bundle carries, so that every engine can prove itself before it judges."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+import tifffile
+
+from edge.bundle import score_one
+from edge.conversion import Bounds, Method, prepare
+from edge.engines import Engine
+from edge.errors import ScanError
+from edge.records import Counts, Image, Scores
+from edge.scan import Limits, read_scan
+from export.errors import ExportError
+from train.dataset import LABELS, LABELS_NAME, read_labels
+
+GOLDEN_SIDE_PX: Final = 320
+"""Longest side of a golden scan: about 100 kB of 16-bit Deflate; it is resized to the network's input anyway."""
+CANDIDATES: Final = 6
+"""Scans tried per label; the clearest of them is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenScan:
+    """A golden scan as it goes into the bundle."""
+
+    name: str
+    """File name, such as `normal.tif`."""
+    tiff: bytes
+    image: Image
+    scores: Scores
+
+
+def choose_golden(
+    folder: Path,
+    engine: Engine,
+    *,
+    method: Method,
+    bounds: Bounds | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[GoldenScan, GoldenScan]:
+    """The most normal of the normal scans and the most abnormal of the abnormal ones, shrunk and scored by `engine`.
+
+    Labels come from the folder's labels.csv or its sub-folders; without any, the lowest and the highest score win.
+    Raises ExportError for fewer than two scans or one that cannot be read.
+    """
+    candidates = _candidates(folder)
+    scored: list[tuple[int | None, GoldenScan]] = []
+    for path, label in candidates:
+        scored.append((label, _golden_scan(path, engine, method, bounds)))
+        if progress is not None:
+            progress(len(scored), len(candidates))
+    normal = min((golden for label, golden in scored if label != 1), key=_p_abnormal)
+    abnormal = max((golden for label, golden in scored if label != 0 and golden is not normal), key=_p_abnormal)
+    return replace(normal, name=f"{LABELS[0]}.tif"), replace(abnormal, name=f"{LABELS[1]}.tif")
+
+
+def shrink(counts: Counts) -> Counts:
+    """Area mean down to GOLDEN_SIDE_PX on the longest side; smaller scans stay as they are."""
+    factor = GOLDEN_SIDE_PX / max(counts.shape)
+    if factor >= 1.0:
+        return counts
+    height_px, width_px = (max(1, round(side * factor)) for side in counts.shape)
+    small: Counts = cv2.resize(counts, (width_px, height_px), interpolation=cv2.INTER_AREA).astype(np.uint16)
+    return small
+
+
+def tiff_bytes(counts: Counts) -> bytes:
+    """A TIFF of the kind the line reads, Deflate with predictor, without the time or the name of a program."""
+    stream = io.BytesIO()
+    tifffile.imwrite(
+        stream,
+        counts,
+        photometric="minisblack",
+        compression="zlib",
+        predictor=True,
+        metadata=None,
+        software=False,
+    )
+    return stream.getvalue()
+
+
+def _candidates(folder: Path) -> list[tuple[Path, int | None]]:
+    """Scans to try, with their labels where something says so."""
+    candidates: list[tuple[Path, int | None]] = []
+    if (folder / LABELS_NAME).is_file() or any(folder.glob(f"*/{LABELS[0]}")):
+        rows = read_labels(folder)
+        for label, name in enumerate(LABELS):
+            of_label = [(row.path, label) for row in rows if row.label == label]
+            if not of_label:
+                raise ExportError(f"{folder} holds no {name} scan", hint="golden scans are one of each label")
+            candidates += of_label[:CANDIDATES]
+        return candidates
+    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in (".tif", ".tiff"))
+    if len(found) < 2:
+        raise ExportError(
+            f"{folder} holds {len(found)} TIFF files, golden scans are two",
+            hint="give a folder of scans, with labels.csv or without",
+        )
+    return [(path, None) for path in found[: 2 * CANDIDATES]]
+
+
+def _golden_scan(path: Path, engine: Engine, method: Method, bounds: Bounds | None) -> GoldenScan:
+    try:
+        counts = shrink(read_scan(path, file=path.name, limits=Limits()).counts)
+    except ScanError as error:
+        raise ExportError(f"golden scan {path} cannot be read: {error.message}", hint=error.hint) from error
+    image = prepare(counts, method, bounds, engine.spec.size)
+    return GoldenScan(path.name, tiff_bytes(counts), image, score_one(engine, image))
+
+
+def _p_abnormal(golden: GoldenScan) -> float:
+    return golden.scores.p_abnormal

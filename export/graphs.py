@@ -1,0 +1,191 @@
+"""Checkpoints to ONNX graphs that take the converted uint8 scan and hold everything after it.
+
+Classifier: cast, scale, ImageNet normalisation, ResNet-34, fully connected layers, softmax. Gate: cast, scale,
+autoencoder, residual, window statistics, their maxima and a small residual map. So one file runs on every engine
+and the host never sees a float image. Sizes are fixed at export, only the batch is free.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Final
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+from onnx import numpy_helper
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models.resnet import BasicBlock
+
+from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT
+from edge.records import Size
+from export.errors import ExportError
+from train.networks import (
+    GATE_OFFSET_PX,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    WINDOW_PX,
+    ElectrodeClassifier,
+    GateAutoencoder,
+    centre_crop,
+    residual_statistics,
+)
+
+OPSET: Final = 18
+"""What torch's exporter writes without converting between versions; onnxruntime 1.14 and TensorRT 8.6 read it."""
+IR_VERSION: Final = 10
+"""The newest file format that onnxruntime 1.20, the oldest one supported, reads."""
+
+MAP_CELL_PX: Final = 16
+"""Side of a residual map cell: the map of a 2000 x 1000 scan is 123 x 60 values, 30 kB."""
+MAP_OFFSET_PX: Final = GATE_OFFSET_PX + WINDOW_PX // 2
+"""Where the centre of the first window lies in the network's input: cell (i, j) holds the windows whose centres
+lie in rows MAP_OFFSET_PX + 16 i and the 15 below, columns likewise."""
+
+MIXED_GATE_CHANNEL: Final = 1
+"""The gate looks at one channel: of a `mixed` scan at the one converted with the global bounds."""
+
+
+class ClassifierGraph(nn.Module):
+    """Converted scans uint8 (n, channels, height, width) -> p_abnormal float32 (n,)."""
+
+    def __init__(self, network: ElectrodeClassifier) -> None:
+        super().__init__()
+        network = copy.deepcopy(network).eval()  # batch norm is folded in eval mode only
+        backbone = network.backbone
+        backbone.conv1 = fuse_conv_bn_eval(_fold_normalisation(backbone.conv1, network.channels), backbone.bn1)
+        backbone.bn1 = nn.Identity()
+        for block in backbone.modules():
+            if isinstance(block, BasicBlock):
+                _fold_batch_norm(block)
+        self.backbone = backbone
+        self.head = network.head
+        self.eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image.float()
+        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+        logits = self.head(self.backbone(x))
+        return torch.softmax(logits, dim=1)[:, 1]
+
+
+class GateGraph(nn.Module):
+    """Converted scans uint8 (n, channels, height, width) -> gate_mean_max (n,), gate_std_max (n,), residual_map.
+
+    residual_map: float32 (n, map_height, map_width), the largest |window mean| of each cell.
+    """
+
+    def __init__(self, network: GateAutoencoder) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network)
+        self.eval()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if image.shape[1] == 3:
+            image = image[:, MIXED_GATE_CHANNEL : MIXED_GATE_CHANNEL + 1]
+        x = image.float() / 255.0
+        residual = centre_crop(x) - self.network(x)
+        mean, std = residual_statistics(residual)
+        height, width = mean.shape[-2:]
+        # Zeros never win: what is pooled is not negative.
+        padded = F.pad(mean.abs(), (0, -width % MAP_CELL_PX, 0, -height % MAP_CELL_PX))
+        residual_map = F.max_pool2d(padded, MAP_CELL_PX, MAP_CELL_PX).squeeze(1)
+        # A maximum may overlook a NaN, 0 x NaN may not: a score is NaN if any pixel of its residual is not finite.
+        poison = (residual * 0.0).sum(dim=(1, 2, 3))
+        return residual_map.amax(dim=(1, 2)) + poison, std.amax(dim=(1, 2, 3)) + poison, residual_map
+
+
+def classifier_onnx(graph: ClassifierGraph, channels: int, size: Size) -> onnx.ModelProto:
+    """The classifier as an ONNX model with input `image` and output `p_abnormal`. Raises ExportError."""
+    return _export(graph, channels, size, CLASSIFIER_OUTPUTS)
+
+
+def gate_onnx(graph: GateGraph, channels: int, size: Size) -> onnx.ModelProto:
+    """The gate as an ONNX model with outputs `gate_mean_max`, `gate_std_max`, `residual_map`. Raises ExportError."""
+    return _export(graph, channels, size, GATE_OUTPUTS)
+
+
+def _export(graph: nn.Module, channels: int, size: Size, outputs: tuple[str, ...]) -> onnx.ModelProto:
+    """Torch's graph-capturing exporter: of its two the faster result, and for the gate the exact one.
+
+    The older, tracing exporter left a residual map with an If and a size of its own, and its scores were off by 2e-5.
+    """
+    example = torch.zeros(2, channels, *size, dtype=torch.uint8)  # 2: a batch of 1 would be taken for a constant
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's, on its own internals; its result is checked instead
+            program = torch.onnx.export(
+                graph,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[IMAGE_INPUT],
+                output_names=list(outputs),
+                dynamic_shapes=({0: torch.export.Dim("n")},),
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportError(
+            f"torch {torch.__version__} cannot export {type(graph).__name__}: {str(error).splitlines()[0]}",
+            hint="try the torch release that the changelog names",
+        ) from error
+    assert program is not None
+    model = program.model_proto
+    _strip(model)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(
+            f"the exported {type(graph).__name__} is not valid ONNX: {error}",
+            hint="try the torch release that the changelog names",
+        ) from error
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and not np.isfinite(numpy_helper.to_array(tensor)).all():
+            raise ExportError(
+                f"weight {tensor.name} of {type(graph).__name__} is not finite",
+                hint="the training diverged: train again",
+            )
+    return model
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Leave out the traces of the exporting machine, such as source paths: the same network gives the same file."""
+    model.ir_version = IR_VERSION
+    model.doc_string = ""
+    del model.metadata_props[:]
+    graph = model.graph
+    graph.doc_string = ""
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    del graph.value_info[:]
+
+
+def _fold_normalisation(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
+    """The first convolution on raw grey levels: (x / 255 - mean) / std is moved into its weights, exactly.
+
+    The mean cannot go into a bias, because the padding is zero *after* normalisation: a border pixel sees fewer
+    means than an inner one. So it becomes the weight of one more input channel that is 1 inside the image and,
+    padded with zeros like the others, 0 outside. With one channel for all three inputs their weights are summed.
+    """
+    weight = conv.weight.detach().double()
+    scaled = weight / (255.0 * torch.tensor(IMAGENET_STD, dtype=torch.float64)).view(1, 3, 1, 1)
+    mean = torch.tensor(IMAGENET_MEAN, dtype=torch.float64).view(1, 3, 1, 1)
+    ones = -(scaled * 255.0 * mean).sum(dim=1, keepdim=True)
+    image = scaled.sum(dim=1, keepdim=True) if channels == 1 else scaled
+    folded = copy.deepcopy(conv)
+    folded.in_channels = channels + 1
+    folded.weight = nn.Parameter(torch.cat([image, ones], dim=1).float(), requires_grad=False)
+    return folded
+
+
+def _fold_batch_norm(block: BasicBlock) -> None:
+    block.conv1, block.bn1 = fuse_conv_bn_eval(block.conv1, block.bn1), nn.Identity()
+    block.conv2, block.bn2 = fuse_conv_bn_eval(block.conv2, block.bn2), nn.Identity()
+    if block.downsample is not None:
+        conv, norm = block.downsample
+        block.downsample = nn.Sequential(fuse_conv_bn_eval(conv, norm))

@@ -1,0 +1,79 @@
+"""Ed25519 keys that sign bundles. The private half stays with whoever releases models, never on the line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from export.errors import ExportError
+
+DEFAULT_NAME = "signing-key"
+
+
+def create_keys(out: Path, name: str = DEFAULT_NAME) -> tuple[Path, Path]:
+    """Write `NAME.pem` (private, mode 0600) and `NAME.pub.pem` into `out`; their paths.
+
+    Raises ExportError where either exists: bundles signed with a lost key can never be renewed under its name.
+    """
+    private_path, public_path = out / f"{name}.pem", out / f"{name}.pub.pem"
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if public_path.exists():
+            raise FileExistsError(public_path)
+        _create(private_path, private, 0o600)
+        _create(public_path, public, 0o644)
+    except FileExistsError:
+        raise ExportError(
+            f"{out} holds a key named {name} already; keys are never overwritten",
+            hint="choose another --out or --name",
+        ) from None
+    except OSError as error:
+        raise ExportError(f"no key can be written to {out}: {error.strerror}", hint="check the folder") from None
+    return private_path, public_path
+
+
+def load_private_key(path: Path) -> Ed25519PrivateKey:
+    """The key of a PEM file that only its owner may read. Raises ExportError."""
+    try:
+        with path.open("rb") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            data = stream.read()
+    except OSError as error:
+        raise ExportError(
+            f"the private key {path} cannot be read: {error.strerror}", hint="make one with `edge-export keygen`"
+        ) from None
+    if mode & 0o077:
+        raise ExportError(
+            f"the private key {path} may be read by others (mode {mode & 0o777:o})",
+            hint=f"if nobody else can have read it: chmod 600 {path}; else make a new one",
+        )
+    try:
+        key = load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ExportError(
+            f"{path} is not an unencrypted private key in PEM form", hint="give the .pem of `edge-export keygen`"
+        ) from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ExportError(f"{path} is not an Ed25519 key", hint="make one with `edge-export keygen`")
+    return key
+
+
+def _create(path: Path, data: bytes, mode: int) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(fd, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(fd)

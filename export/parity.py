@@ -1,0 +1,99 @@
+"""Whether an exported graph says what the trained network says. No bundle is written where it does not.
+
+The reference is the network as training ran it, on torch, with nothing folded: so this compares the folding of the
+normalisation and of batch norm, the exporter, and onnxruntime's own rewriting of the graph, all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+
+from edge.bundle import score_one
+from edge.conversion import Method
+from edge.engines import Engine
+from edge.records import Image, Scores
+from export.errors import ParityError
+from train.gate import gate_images
+from train.gate import score as gate_score
+from train.networks import ElectrodeClassifier, GateAutoencoder
+
+MAX_DIFFERENCE: Final = 1e-4
+"""Greatest difference of any score between torch and the exported graph; rounding explains 1e-6."""
+MAX_STORAGE_DRIFT: Final = 0.02
+"""Greatest change of any score by weights stored as fp16 or int8."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Greatest difference of each score over some images."""
+
+    p_abnormal: float
+    gate_mean_max: float
+    gate_std_max: float
+
+    @property
+    def worst(self) -> float:
+        return max(self.p_abnormal, self.gate_mean_max, self.gate_std_max)
+
+    def __str__(self) -> str:
+        return f"p {self.p_abnormal:.1e}, gate mean {self.gate_mean_max:.1e}, gate std {self.gate_std_max:.1e}"
+
+
+def torch_scores(
+    classifier: ElectrodeClassifier, gate: GateAutoencoder, method: Method, images: Sequence[Image]
+) -> list[Scores]:
+    """What the networks in torch say of images uint8 (channels, height_px, width_px), one at a time."""
+    classifier.eval()
+    scores = []
+    for image in images:
+        batch = image[np.newaxis]
+        with torch.inference_mode():
+            logits = classifier(classifier.normalise(torch.from_numpy(batch)))
+            p_abnormal = float(torch.softmax(logits, dim=1)[0, 1])
+        means, stds = gate_score(gate, gate_images(batch, method))
+        scores.append(Scores(p_abnormal, float(means[0]), float(stds[0])))
+    return scores
+
+
+def engine_scores(engine: Engine, images: Sequence[Image]) -> list[Scores]:
+    """What an engine says of the same images."""
+    return [score_one(engine, image) for image in images]
+
+
+def difference(observed: Sequence[Scores], expected: Sequence[Scores]) -> Difference:
+    """Greatest |observed - expected| of each score; NaN where either is NaN."""
+    names = ("p_abnormal", "gate_mean_max", "gate_std_max")
+    pairs = list(zip(observed, expected, strict=True))
+    return Difference(*(float(np.max([abs(getattr(a, name) - getattr(b, name)) for a, b in pairs])) for name in names))
+
+
+def check_parity(observed: Sequence[Scores], expected: Sequence[Scores]) -> Difference:
+    """Raises ParityError unless the exported graph's scores equal torch's within MAX_DIFFERENCE."""
+    found = difference(observed, expected)
+    if not found.worst <= MAX_DIFFERENCE:  # written so that NaN fails
+        raise ParityError(
+            f"the exported graphs differ from torch {torch.__version__} by {found}, allowed are {MAX_DIFFERENCE:g}",
+            hint="the exporter of this torch release breaks the networks: export with another release",
+        )
+    return found
+
+
+def check_storage(observed: Sequence[Scores], expected: Sequence[Scores], storage: str) -> Difference:
+    """Raises ParityError where rounding the stored weights moves a score by more than MAX_STORAGE_DRIFT."""
+    found = difference(observed, expected)
+    if not found.worst <= MAX_STORAGE_DRIFT:
+        raise ParityError(
+            f"storing the weights as {storage} moves the golden scores by {found}, allowed are {MAX_STORAGE_DRIFT:g}",
+            hint="store them more finely: --weights-storage fp16, or fp32",
+        )
+    return found
+
+
+def noise_image(channels: int, height_px: int, width_px: int) -> Image:
+    """Seeded uniform noise: every grey level next to every other, which no scan has."""
+    return np.random.default_rng(0).integers(0, 256, (channels, height_px, width_px), dtype=np.uint8)

@@ -1,0 +1,104 @@
+"""Who may import whom, and what the line must run without."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TRAIN_MAY_USE = {"edge.conversion", "edge.errors", "edge.metrics", "edge.records", "edge.scan"}
+MAX_LINES = 400
+
+ALL_MODULES = sorted(path for room in ("edge", "train", "export", "demo") for path in (ROOT / room).rglob("*.py"))
+
+
+def imports_of(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def modules_of(room: str) -> list[Path]:
+    return [path for path in ALL_MODULES if path.relative_to(ROOT).parts[0] == room]
+
+
+@pytest.mark.parametrize("path", modules_of("edge"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_edge_imports_nothing_that_learns_or_exports(path: Path) -> None:
+    forbidden = {"torch", "torchvision", "train", "export", "onnx"}
+    assert {name for name in imports_of(path) if name.split(".")[0] in forbidden} == set()
+
+
+@pytest.mark.parametrize("path", modules_of("train"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_train_uses_only_the_pure_part_of_edge(path: Path) -> None:
+    used = {name for name in imports_of(path) if name.split(".")[0] in {"edge", "export"}}
+    assert used <= TRAIN_MAY_USE
+
+
+@pytest.mark.parametrize("path", ALL_MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_module_outgrows_its_reader(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def test_only_settings_reads_the_environment() -> None:
+    readers = [
+        path.name
+        for path in modules_of("edge")
+        if any(word in path.read_text(encoding="utf-8") for word in ("os.environ", "os.getenv", "getenv("))
+    ]
+    assert readers == ["settings.py"]
+
+
+def test_only_thread_entry_and_main_catch_every_exception() -> None:
+    catchers = {
+        path.name
+        for path in ALL_MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ExceptHandler)
+        and (node.type is None or (isinstance(node.type, ast.Name) and node.type.id == "Exception"))
+    }
+    assert catchers <= {"app.py", "cli.py"}
+
+
+def test_all_of_edge_imports_where_only_the_base_install_exists() -> None:
+    """A fresh interpreter that refuses whatever is not in the base install, as a line PC would."""
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules_of("edge")]
+    gpu_only = {"edge.engines.trt"}
+    program = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {{"torch", "torchvision", "onnx", "tensorrt", "pycuda", "train", "export", "amqtt",
+                                   "scipy", "sklearn", "matplotlib", "pytest"}}:
+            raise ImportError("not in the base install: " + name)
+sys.meta_path.insert(0, Refuse())
+import importlib
+for name in {[name.removesuffix(".__init__") for name in modules if name not in gpu_only]!r}:
+    importlib.import_module(name)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("module", ["train.cli", "train.simulate", "export.cli"])
+def test_commands_that_need_no_torch_start_without_it(module: str) -> None:
+    program = f"import sys; sys.modules['torch'] = None; sys.modules['onnx'] = None; import {module}"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_base_install_names_every_library_edge_imports() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    import_names = {"opencv-python": "cv2", "paho-mqtt": "paho", "pydantic-settings": "pydantic_settings"}
+    names = [requirement.split(">=")[0] for requirement in project["dependencies"]]
+    installed = {import_names.get(name, name) for name in names}
+    used = {name.split(".")[0] for path in modules_of("edge") for name in imports_of(path)}
+    third_party = used - set(sys.stdlib_module_names) - {"edge"} - {"tensorrt", "pycuda"}
+    assert third_party - installed - {"pydantic_core"} == set()
+    assert installed - third_party <= {"tifffile"}

@@ -1,0 +1,29 @@
+"""The engines on images that are already converted: the floor under everything the line does per scan."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from edge.model import load_model
+from edge.settings import load_settings
+
+
+def main(config: Path, count: int) -> None:
+    model = load_model(load_settings(config).model)
+    size, channels = model.bundle.size, model.bundle.channels
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (count, 1, channels, size.height_px, size.width_px), np.uint8)
+    for image in images:
+        started = time.perf_counter()
+        output = model.engine.infer(image)
+        elapsed_s = time.perf_counter() - started
+        print(float(output.p_abnormal[0]), float(output.gate_mean_max[0]), float(output.gate_std_max[0]), elapsed_s)
+    model.engine.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,154 @@
+"""Small signed bundles with real graphs, made in milliseconds without torch: bright is abnormal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from onnx import TensorProto, helper, numpy_helper
+
+from edge.bundle import TrustedKey, score_one
+from edge.conversion import Bounds, Method, prepare
+from edge.engines.ort import OrtEngine
+from edge.records import Size
+from export.golden import tiff_bytes
+
+SIZE = Size(96, 64)
+CELL_PX = 16
+BOUNDS = Bounds(1700, 2800)
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+OTHER_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
+
+Content = dict[str, Any]
+
+
+def float_constant(name: str, *values: float) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.array(values, np.float32), name)
+
+
+def graph_bytes(
+    nodes: list[onnx.NodeProto],
+    outputs: dict[str, list[str | int]],
+    *,
+    image: list[str | int] | None = None,
+    input_name: str = "image",
+    input_type: int = TensorProto.UINT8,
+    constants: tuple[onnx.TensorProto, ...] = (),
+) -> bytes:
+    """An ONNX model of these nodes that takes `image`, by default uint8 (n, 1, *SIZE)."""
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info(input_name, input_type, image or ["n", 1, *SIZE])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+        [float_constant("white", 255.0), *constants],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def brightness_graph() -> bytes:
+    """p_abnormal = mean grey level / 255."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Div", ["mean", "white"], ["p_abnormal"]),
+    ]
+    return graph_bytes(nodes, {"p_abnormal": ["n"]})
+
+
+def spot_graph() -> bytes:
+    """residual_map = brightest pixel of each cell / 1000; both scores are its maximum."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["x", "thousand"], ["scaled"]),
+        helper.make_node("MaxPool", ["scaled"], ["cells"], kernel_shape=[CELL_PX] * 2, strides=[CELL_PX] * 2),
+        helper.make_node("Squeeze", ["cells", "channel"], ["residual_map"]),
+        helper.make_node("ReduceMax", ["residual_map"], ["gate_mean_max"], axes=[1, 2], keepdims=0),
+        helper.make_node("Div", ["gate_mean_max", "two"], ["gate_std_max"]),
+    ]
+    rows, columns = (side // CELL_PX for side in SIZE)
+    return graph_bytes(
+        nodes,
+        {"gate_mean_max": ["n"], "gate_std_max": ["n"], "residual_map": ["n", rows, columns]},
+        constants=(
+            float_constant("thousand", 1000.0),
+            float_constant("two", 2.0),
+            numpy_helper.from_array(np.array([1], np.int64), "channel"),
+        ),
+    )
+
+
+def make_bundle(
+    folder: Path,
+    *,
+    key: Ed25519PrivateKey = KEY,
+    edit: Callable[[Content], None] | None = None,
+    files: dict[str, bytes] | None = None,
+    manifest_bytes: bytes | None = None,
+) -> Path:
+    """Write a bundle and sign it; `edit` changes the manifest, `files` its files, before they are signed."""
+    contents = {"classifier.onnx": brightness_graph(), "gate.onnx": spot_graph()}
+    engine = OrtEngine(classifier=contents["classifier.onnx"], gate=contents["gate.onnx"], size=SIZE, channels=1)
+    golden = []
+    for name, level_counts in (("normal", 1900), ("abnormal", 2700)):
+        counts = np.random.default_rng(level_counts).integers(level_counts - 50, level_counts + 50, (50, 40))
+        scores = score_one(engine, prepare(counts.astype(np.uint16), Method.GLOBAL, BOUNDS, SIZE))
+        contents[f"golden/{name}.tif"] = tiff_bytes(counts.astype(np.uint16))
+        golden.append(
+            {
+                "file": f"golden/{name}.tif",
+                "p_abnormal": scores.p_abnormal,
+                "gate_mean_max": scores.gate_mean_max,
+                "gate_std_max": scores.gate_std_max,
+                "tolerance": 1e-3,
+            }
+        )
+    engine.close()
+    contents |= files or {}
+    content = {
+        "schema_version": 1,
+        "model_id": "bright-is-abnormal",
+        "created_at": "2026-05-04T08:00:00Z",
+        "signing_key": TrustedKey("", key.public_key()).fingerprint,
+        "input": {"height_px": SIZE.height_px, "width_px": SIZE.width_px, "channels": 1},
+        "conversion": {"method": "global", "lo_counts": BOUNDS.lo_counts, "hi_counts": BOUNDS.hi_counts},
+        "labels": ["normal", "abnormal"],
+        "policy": {
+            "threshold": 0.5,
+            "review_band": [0.4, 0.45],
+            "gate_mean_threshold": 0.3,
+            "gate_std_threshold": 0.2,
+        },
+        "scan_spec": {"height_px": [32, 512], "width_px": [32, 512], "max_clipped_fraction": 0.5},
+        "gate_map": {"cell_px": CELL_PX, "offset_px": 0},
+        "precision": "fp32",
+        "weights_storage": "fp32",
+        "training": {"data_digest": "5" * 64},
+        "tools": {"onnx": onnx.__version__},
+        "golden": golden,
+        "files": {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+            for name, data in contents.items()
+        },
+    }
+    if edit is not None:
+        edit(content)
+    signed = manifest_bytes if manifest_bytes is not None else json.dumps(content, indent=1).encode()
+    (folder / "golden").mkdir(parents=True)
+    for name, data in {**contents, "manifest.json": signed, "manifest.sig": key.sign(signed)}.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def write_public_key(path: Path, key: Ed25519PrivateKey = KEY) -> Path:
+    path.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return path

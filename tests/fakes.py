@@ -1,0 +1,81 @@
+"""The one fake of the test suite: a scripted engine, typed against the protocol, and scans that it understands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+import tifffile
+
+from edge.conversion import Bounds, Method
+from edge.engines import Batch, Engine, EngineOutput, EngineSpec
+from edge.errors import EngineError
+from edge.evidence import MapGeometry
+from edge.messages import ModelInfo
+from edge.preparation import InputSpec, ScanSpec
+from edge.records import Policy, Size
+from edge.verdicts import VerdictWriter
+
+SIZE = Size(64, 48)
+BOOT_ID = UUID("00000000-0000-4000-8000-000000000001")
+POLICY = Policy(threshold=0.5, gate_mean_threshold=0.1, gate_std_threshold=0.1)
+INPUT_SPEC = InputSpec(Method.GLOBAL, Bounds(1700, 2800), SIZE, ScanSpec((32, 512), (32, 512), 0.5))
+
+
+class ScriptedEngine:
+    """Scores follow the brightness of the image, unless a script says otherwise: bright is abnormal."""
+
+    def __init__(self, script: Callable[[Batch], EngineOutput] | None = None, max_batch: int = 4) -> None:
+        self._script = script
+        self.spec = EngineSpec("scripted", "fp32", SIZE, 1, max_batch)
+        self.batches: list[int] = []
+        self.is_closed = False
+
+    def infer(self, images: Batch) -> EngineOutput:
+        if images.shape[1:] != (1, *SIZE) or len(images) > self.spec.max_batch:
+            raise EngineError(f"images are {images.shape}", hint="a defect of the caller")
+        self.batches.append(len(images))
+        return (self._script or brightness)(images)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def brightness(images: Batch) -> EngineOutput:
+    p_abnormal = images.mean(axis=(1, 2, 3), dtype=np.float64).astype(np.float32) / 255
+    zeros = np.zeros(len(images), np.float32)
+    return EngineOutput(p_abnormal, zeros, zeros.copy(), np.zeros((len(images), 4, 3), np.float32))
+
+
+def writer(station: str = "xray-1") -> VerdictWriter:
+    """A verdict writer for the scripted model."""
+    return VerdictWriter(
+        station=station,
+        boot_id=BOOT_ID,
+        model=ModelInfo(
+            id="scripted",
+            conversion="global",
+            bounds_counts=(1700, 2800),
+            engine="scripted",
+            precision="fp32",
+            degraded=None,
+        ),
+        policy=POLICY,
+        input_size=SIZE,
+        map_geometry=MapGeometry(16, 0),
+        naming=re.compile(r"(?P<bundle>[^_/]+)_(?P<part_id>[^/]+?)\.tiff?$"),
+    )
+
+
+def write_scan(path: Path, level_counts: int = 1900, seed: int = 0, size: Size = Size(100, 80)) -> Path:  # noqa: B008
+    """A small scan of nearly one grey level; 1900 counts are normal for the scripted engine, 2700 abnormal."""
+    noise = np.random.default_rng([seed, level_counts]).integers(-20, 20, size)
+    tifffile.imwrite(path, (level_counts + noise).astype(np.uint16), metadata=None)
+    return path
+
+
+def _is_an_engine(engine: ScriptedEngine) -> Engine:
+    return engine

@@ -1,0 +1,224 @@
+"""One connection: TLS, what the other end may do wrong, and dialling that hangs."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.broker import Accepted, Connection, Ended, Outgoing
+from edge.settings import BrokerSettings
+from tests.certificates import Authority
+from tests.mosquitto import Mosquitto, ServerTls, free_port, needs_mosquitto
+
+PATIENCE_S = 20.0
+WILL = Outgoing("acme/status", b"{}", 1, True, "status/1")
+
+
+def settings_for(port: int, **changes: Any) -> BrokerSettings:
+    return BrokerSettings(host="localhost", port=port).model_copy(update=changes)
+
+
+def outcome(settings: BrokerSettings) -> Accepted | Ended:
+    """What one attempt comes to."""
+    woken = threading.Event()
+    connection = Connection(settings, "edge-worker-test", WILL, woken.set)
+    try:
+        until_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until_s:
+            for event in connection.step(time.monotonic()):
+                assert isinstance(event, Accepted | Ended)
+                return event
+            woken.wait(0.01)
+    finally:
+        connection.close()
+    raise AssertionError("neither accepted nor ended")
+
+
+def ended(settings: BrokerSettings) -> Ended:
+    event = outcome(settings)
+    assert isinstance(event, Ended), event
+    assert event.error.hint
+    return event
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"), "line CA")
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("other-ca"), "other CA")
+
+
+@pytest.fixture
+def tls_broker(tmp_path: Path, authority: Authority) -> Iterator[Mosquitto]:
+    """Demands a certificate of its clients."""
+    certificate, key = authority.issue("localhost")
+    tls = ServerTls(authority.certificate, certificate, key, demand_client=True)
+    with Mosquitto(tmp_path / "broker", tls=tls) as running:
+        yield running
+
+
+@pytest.mark.broker
+@needs_mosquitto
+class TestTls:
+    def test_both_ends_with_certificates_of_one_ca_connect(self, tls_broker: Mosquitto, authority: Authority) -> None:
+        cert_file, key_file = authority.issue("edge-worker")
+        settings = settings_for(
+            tls_broker.port, tls=True, ca_file=authority.certificate, cert_file=cert_file, key_file=key_file
+        )
+        assert isinstance(outcome(settings), Accepted)
+
+    def test_a_broker_of_another_ca_is_refused(
+        self, tls_broker: Mosquitto, authority: Authority, stranger: Authority
+    ) -> None:
+        end = ended(settings_for(tls_broker.port, tls=True, ca_file=stranger.certificate))
+        assert "certificate verify failed" in end.error.message
+        assert "broker.ca_file" in end.error.hint
+
+    def test_a_broker_with_another_name_is_refused(self, tmp_path: Path, authority: Authority) -> None:
+        certificate, key = authority.issue("somewhere.example")
+        with Mosquitto(tmp_path / "broker", tls=ServerTls(authority.certificate, certificate, key)) as broker:
+            end = ended(settings_for(broker.port, tls=True, ca_file=authority.certificate))
+        assert "localhost" in end.error.message
+        assert "broker.host" in end.error.hint
+
+    def test_a_missing_client_certificate_is_explained(self, tls_broker: Mosquitto, authority: Authority) -> None:
+        end = ended(settings_for(tls_broker.port, tls=True, ca_file=authority.certificate))
+        assert "certificate" in (end.error.message + end.error.hint).lower()
+
+    def test_plain_text_to_a_tls_listener_is_explained(self, tls_broker: Mosquitto) -> None:
+        end = ended(settings_for(tls_broker.port))
+        assert "broker.tls" in end.error.hint
+
+    def test_tls_to_a_plain_listener_is_explained(self, tmp_path: Path, authority: Authority) -> None:
+        with Mosquitto(tmp_path / "broker") as broker:
+            end = ended(settings_for(broker.port, tls=True, ca_file=authority.certificate, connect_timeout_s=2.0))
+        assert end.error.hint
+
+    def test_a_missing_file_is_named(self, tls_broker: Mosquitto, tmp_path: Path) -> None:
+        end = ended(settings_for(tls_broker.port, tls=True, ca_file=tmp_path / "nowhere.pem"))
+        assert "nowhere.pem" in end.error.message
+
+    def test_a_file_that_is_no_certificate_is_explained(self, tls_broker: Mosquitto, tmp_path: Path) -> None:
+        (tmp_path / "letter.pem").write_text("Dear broker,")
+        assert ended(settings_for(tls_broker.port, tls=True, ca_file=tmp_path / "letter.pem")).error.message
+
+
+def test_a_missing_password_file_is_named(tmp_path: Path) -> None:
+    end = ended(settings_for(free_port(), username="edge", password_file=tmp_path / "nowhere"))
+    assert "nowhere" in end.error.message
+
+
+def test_a_port_where_nobody_listens_is_explained() -> None:
+    end = ended(settings_for(free_port()))
+    assert "running" in end.error.hint
+    assert not end.is_refusal
+
+
+def test_a_host_name_that_does_not_exist_is_explained() -> None:
+    end = ended(settings_for(1883, host="no-such-host.invalid"))
+    assert "broker.host" in end.error.hint
+
+
+class Impostor:
+    """Takes one connection, reads the CONNECT and answers with fixed bytes."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        self._answer = answer
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Impostor:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(PATIENCE_S)
+        self._listener.close()
+
+    def _run(self) -> None:
+        client, _ = self._listener.accept()
+        with client:
+            client.settimeout(PATIENCE_S)
+            client.recv(4096)
+            if self._answer is not None:
+                client.sendall(self._answer)
+            while self._answer is None and client.recv(4096):
+                pass  # silent until the other end gives up
+
+
+ACCEPTED = b"\x20\x03\x00\x00\x00"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x20\x02\x00\x01",  # what a broker for 3.1.1 says to a CONNECT of version 5
+        b"\x20\x00",
+        b"\x20\xff\xff\xff\xff\xff",
+        b"\x20\x03\x00\x77\x00",
+        b"\x20\x05\x00\x00\x02\x24\x00",  # accepts, but takes no QoS 1
+        b"\x20\x06\x00\x00\x03\x21\xff",  # a property cut short
+        b"\x20\x04\x00\x00\x01\xee",  # an unknown property
+        b"\xf0\x00",
+        b"\x40\x02\x00\x01",
+        b"\xe0\x02\x99\x00",
+        bytes(range(256)) * 16,
+    ],
+)
+def test_a_peer_that_is_no_broker_ends_the_attempt_with_a_hint(answer: bytes) -> None:
+    with Impostor(answer) as impostor:
+        ended(settings_for(impostor.port, host="127.0.0.1", connect_timeout_s=1.0))
+
+
+@pytest.mark.parametrize("answer", [b"\x40\x04\x00\x01\xab\x00", b"\x30\x05\xff\xff", b"\xe0\x01\x77", b"\xff" * 99])
+def test_nonsense_after_a_good_start_ends_the_connection(answer: bytes) -> None:
+    with Impostor(ACCEPTED + answer) as impostor:
+        connection = Connection(settings_for(impostor.port, host="127.0.0.1"), "test", WILL, lambda: None)
+        events: list[object] = []
+        until_s = time.monotonic() + PATIENCE_S
+        while not any(isinstance(event, Ended) for event in events):
+            assert time.monotonic() < until_s
+            events += connection.step(time.monotonic())
+            if any(isinstance(event, Accepted) for event in events):
+                connection.publish(Outgoing("acme/verdict", b"{}", 1, False, "verdict/1"))
+        assert isinstance(events[0], Accepted)
+        connection.close()
+
+
+def test_a_peer_that_says_nothing_is_given_up() -> None:
+    with Impostor(None) as impostor:
+        end = ended(settings_for(impostor.port, host="127.0.0.1", connect_timeout_s=0.5))
+    assert "did not answer" in end.error.message
+
+
+def test_a_name_service_that_hangs_holds_up_neither_step_nor_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+    asked = threading.Event()
+
+    def hang(*_: object, **__: object) -> list[Any]:
+        asked.set()
+        answered.wait(PATIENCE_S)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    woken = threading.Event()
+    connection = Connection(settings_for(1883), "test", WILL, woken.set)
+    assert asked.wait(PATIENCE_S)
+    started_s = time.monotonic()
+    assert connection.step(started_s) == []
+    connection.close()
+    assert time.monotonic() - started_s < 1.0
+    answered.set()
+    assert woken.wait(PATIENCE_S)

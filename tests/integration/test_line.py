@@ -1,0 +1,296 @@
+"""The whole line as real processes: station folder, daemon, mosquitto, subscriber. Only the networks are tiny."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+from tests import bundles, fakes
+from tests.mosquitto import Mosquitto, Recorder, needs_mosquitto
+
+pytestmark = [pytest.mark.broker, needs_mosquitto]
+
+
+class Daemon:
+    """`edge-worker` as a child process on a folder below `root`."""
+
+    def __init__(self, root: Path, broker: Mosquitto, extra: str = "") -> None:
+        self.folder = root / "scans"
+        self.folder.mkdir()
+        bundles.make_bundle(root / "bundle")
+        key = bundles.write_public_key(root / "key.pub.pem")
+        self.config = root / "edge.toml"
+        self.config.write_text(
+            f"""
+station = "xray-1"
+[folder]
+path = "{self.folder}"
+poll_s = 0.1
+stable_for_s = 0.05
+incomplete_after_s = 1.0
+[model]
+bundle = "{root / "bundle"}"
+trusted_key = "{key}"
+[state]
+dir = "{root / "state"}"
+min_free_bytes = 0
+[broker]
+port = {broker.port}
+backoff_min_s = 0.05
+backoff_max_s = 0.3
+{extra}
+"""
+        )
+        self.log: list[dict[str, Any]] = []
+        self._changed = threading.Condition()
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self, *prefix: str) -> None:
+        command = [*prefix, sys.executable, "-m", "edge.cli", "--config", str(self.config)]
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+
+    def send(self, number: signal.Signals) -> int:
+        """Signal the process and wait for its end; the exit code."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        return self._process.wait(30)
+
+    def wait_for(self, event: str, count: int = 1) -> list[dict[str, Any]]:
+        """Until the log has `count` lines of an event."""
+
+        def found() -> list[dict[str, Any]]:
+            return [line for line in self.log if line["event"] == event]
+
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(found()) >= count, 30), self.log[-20:]
+            return found()
+
+    def end(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        with process.stderr:
+            for line in process.stderr:
+                with self._changed:
+                    self.log.append(json.loads(line) if line.startswith("{") else {"event": line.strip()})
+                    self._changed.notify_all()
+
+
+@contextmanager
+def running_line(root: Path, extra: str = "") -> Iterator[tuple[Daemon, Mosquitto, Recorder]]:
+    with Mosquitto(root / "broker", persistence=True, max_queued=0) as broker, Recorder(broker) as mes:
+        daemon = Daemon(root, broker, extra)
+        try:
+            yield daemon, broker, mes
+        finally:
+            daemon.end()
+
+
+def arrive(folder: Path, name: str, level_counts: int = 1900, seed: int = 0) -> None:
+    """As a careful station does: written under another name, then renamed."""
+    draft = fakes.write_scan(folder / f".{name}.tmp", level_counts, seed=seed)
+    draft.rename(folder / name)
+
+
+def verdicts(mes: Recorder) -> list[dict[str, Any]]:
+    return [json.loads(payload) for payload in mes.payloads("verdict")]
+
+
+def assert_nothing_lost_or_contradicted(mes: Recorder, files: set[str]) -> None:
+    by_id: dict[str, set[bytes]] = {}
+    for payload in mes.payloads("verdict"):
+        by_id.setdefault(json.loads(payload)["verdict_id"], set()).add(payload)
+    assert {len(payloads) for payloads in by_id.values()} == {1}
+    unique = [json.loads(next(iter(payloads))) for payloads in by_id.values()]
+    assert {verdict["scan"]["file"] for verdict in unique} == files
+    assert sorted(verdict["seq"] for verdict in unique) == list(range(1, len(files) + 1))
+
+
+def test_scans_in_verdicts_out_and_a_clean_stop(tmp_path: Path) -> None:
+    with running_line(tmp_path) as (daemon, _, mes):
+        arrive(daemon.folder, "B01_1.tif", 1800)
+        daemon.start()
+        daemon.wait_for("ready")
+        arrive(daemon.folder, "B01_2.tif", 2700)
+        mes.wait_for("verdict", 2)
+        first, second = verdicts(mes)
+        assert (first["scan"]["file"], first["outcome"], first["seq"]) == ("B01_1.tif", "normal", 1)
+        assert (second["scan"]["file"], second["outcome"], second["part_id"]) == ("B01_2.tif", "abnormal", "2")
+        mes.wait_for("health", 1)
+        assert json.loads(mes.wait_for("model", 1)[0].payload)["id"] == "bright-is-abnormal"
+        assert daemon.send(signal.SIGTERM) == 0
+        states = [json.loads(payload)["state"] for payload in mes.payloads("status")]
+        assert states == ["online", "stopped"]
+        assert sorted(path.name for path in daemon.folder.iterdir()) == ["B01_1.tif", "B01_2.tif"]
+
+
+def test_every_kind_of_bad_file_is_one_verdict_and_the_next_good_scan_is_judged(tmp_path: Path) -> None:
+    with running_line(tmp_path) as (daemon, _, mes):
+        folder = daemon.folder
+        counts = np.full((200, 150), 1900, np.uint16)
+        _, jpeg = cv2.imencode(".jpg", counts.astype(np.uint8))
+        (folder / "jpeg.tif").write_bytes(jpeg.tobytes())
+        tifffile.imwrite(folder / "whole.tif", counts)
+        (folder / "truncated.tif").write_bytes((folder / "whole.tif").read_bytes()[:20_000])
+        (folder / "empty.tif").write_bytes(b"")
+        tifffile.imwrite(folder / "eight.tif", counts.astype(np.uint8))
+        (folder / "x.tif").mkdir()
+        os.mkfifo(folder / "pipe.tif")
+        (folder / "link.tif").symlink_to(folder / "whole.tif")
+        huge = bytearray((folder / "whole.tif").read_bytes())
+        with tifffile.TiffFile(folder / "whole.tif") as tiff:
+            for tag in (256, 257):
+                entry = tiff.pages.first.tags[tag]
+                huge[entry.valueoffset : entry.valueoffset + 4] = (150_000).to_bytes(4, "little")
+        (folder / "huge.tif").write_bytes(huge)
+        daemon.start()
+        mes.wait_for("verdict", 9)
+        arrive(folder, "good_1.tif", 2000)
+        mes.wait_for("verdict", 10)
+        reasons = {verdict["scan"]["file"]: verdict["reasons"] for verdict in verdicts(mes)}
+        assert reasons == {
+            "jpeg.tif": ["not-tiff"],
+            "whole.tif": ["classifier"],
+            "truncated.tif": ["truncated"],
+            "empty.tif": ["empty"],
+            "eight.tif": ["not-16-bit"],
+            "x.tif": ["not-a-file"],
+            "pipe.tif": ["not-a-file"],
+            "link.tif": ["not-a-file"],
+            "huge.tif": ["too-large"],
+            "good_1.tif": ["classifier"],
+        }
+        assert all(v["p_abnormal"] is None for v in verdicts(mes) if v["outcome"] == "unreadable")
+        kept = {path.name.partition("-")[2] for path in (tmp_path / "state" / "quarantine").iterdir()}
+        assert kept >= {"jpeg.tif", "truncated.tif", "eight.tif"}
+        assert daemon.send(signal.SIGTERM) == 0
+
+
+def test_a_file_without_read_permission_is_a_verdict(tmp_path: Path) -> None:
+    prefix: tuple[str, ...] = ()
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may read everything, and there is no setpriv to take that away")
+        prefix = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
+    with running_line(tmp_path) as (daemon, _, mes):
+        arrive(daemon.folder, "secret.tif")
+        (daemon.folder / "secret.tif").chmod(0)
+        daemon.start(*prefix)
+        arrive(daemon.folder, "good.tif", seed=1)
+        mes.wait_for("verdict", 2)
+        assert {verdict["scan"]["file"]: verdict["reasons"][0] for verdict in verdicts(mes)} == {
+            "secret.tif": "no-permission",
+            "good.tif": "classifier",
+        }
+
+
+def test_verdicts_wait_for_a_broker_that_is_away_and_arrive_once_in_order(tmp_path: Path) -> None:
+    with running_line(tmp_path) as (daemon, broker, mes):
+        daemon.start()
+        arrive(daemon.folder, "B01_0.tif")
+        mes.wait_for("verdict", 1)
+        broker.stop()
+        for index in range(1, 8):
+            arrive(daemon.folder, f"B01_{index}.tif", seed=index)
+        daemon.wait_for("scan judged", 8)
+        broker.start()
+        mes.wait_for("verdict", 8)
+        assert [verdict["seq"] for verdict in verdicts(mes)] == list(range(1, 9))
+        assert_nothing_lost_or_contradicted(mes, {f"B01_{index}.tif" for index in range(8)})
+        assert daemon.send(signal.SIGTERM) == 0
+
+
+def test_a_worker_killed_twenty_times_loses_and_contradicts_nothing(tmp_path: Path) -> None:
+    seed = 20261
+    rng = random.Random(seed)
+    with running_line(tmp_path) as (daemon, _, mes):
+        files = set()
+        for kill in range(20):
+            for index in range(3):
+                name = f"K{kill:02}_{index}.tif"
+                arrive(daemon.folder, name, rng.choice([1800, 2700]), seed=1000 * kill + index)
+                files.add(name)
+            daemon.start()
+            with daemon._changed:  # a random moment between start-up and the end of this batch
+                daemon._changed.wait(rng.uniform(0.3, 1.6))
+            daemon.send(signal.SIGKILL)
+        daemon.start()
+        mes.wait_until(lambda: len({v["scan"]["file"] for v in verdicts(mes)}) == len(files), f"all files, seed {seed}")
+        assert daemon.send(signal.SIGTERM) == 0
+        assert_nothing_lost_or_contradicted(mes, files)
+        assert {verdict["outcome"] for verdict in verdicts(mes)} == {"normal", "abnormal"}
+
+
+def test_after_move_takes_judged_scans_out_of_the_folder(tmp_path: Path) -> None:
+    with running_line(tmp_path) as (daemon, _, mes):
+        text = daemon.config.read_text().replace(
+            "poll_s = 0.1", f'poll_s = 0.1\nafter = "move"\nmove_to = "{tmp_path}/done"'
+        )
+        daemon.config.write_text(text)
+        daemon.start()
+        arrive(daemon.folder, "B01_1.tif")
+        mes.wait_for("verdict", 1)
+        assert daemon.send(signal.SIGTERM) == 0
+        assert [path.name for path in (tmp_path / "done").iterdir()] == ["B01_1.tif"]
+        assert list(daemon.folder.iterdir()) == []
+
+
+def test_a_second_worker_on_the_same_state_is_refused(tmp_path: Path) -> None:
+    with running_line(tmp_path) as (daemon, _, _mes):
+        daemon.start()
+        daemon.wait_for("ready")
+        second = subprocess.run(
+            [sys.executable, "-m", "edge.cli", "--config", str(daemon.config)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert second.returncode == 74
+        assert "in use by another worker" in second.stderr
+        assert daemon.send(signal.SIGTERM) == 0
+
+
+def test_a_folder_that_goes_away_alarms_and_its_scans_are_taken_when_it_is_back(tmp_path: Path) -> None:
+    with running_line(tmp_path) as (daemon, _, mes):
+        daemon.start()
+        arrive(daemon.folder, "B01_1.tif")
+        mes.wait_for("verdict", 1)
+        daemon.folder.rename(tmp_path / "elsewhere")
+        alarm = json.loads(mes.wait_for("alarm", 1)[0].payload)
+        assert (alarm["code"], alarm["active"]) == ("folder-away", True)
+        arrive(tmp_path / "elsewhere", "B01_2.tif", seed=2)
+        (tmp_path / "elsewhere").rename(daemon.folder)
+        mes.wait_for("verdict", 2)
+        assert daemon.send(signal.SIGTERM) == 0
+        assert [verdict["scan"]["file"] for verdict in verdicts(mes)] == ["B01_1.tif", "B01_2.tif"]
+
+
+def test_a_resend_request_brings_the_same_bytes_again(tmp_path: Path) -> None:
+    with running_line(tmp_path) as (daemon, _, mes):
+        daemon.start()
+        arrive(daemon.folder, "B01_1.tif")
+        mes.wait_for("verdict", 1)
+        command = [sys.executable, "-m", "edge.cli", "--config", str(daemon.config), "--resend", "1h"]
+        assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+        mes.wait_for("verdict", 2)
+        assert len(set(mes.payloads("verdict"))) == 1
+        assert daemon.send(signal.SIGTERM) == 0

@@ -1,0 +1,543 @@
+"""The publisher against a real broker: delivery, refusals, interruptions, TLS, what the MES is told."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edge.publish
+from edge.errors import LedgerError
+from edge.ledger import Ledger, OutboxRow, open_ledger, request_resend
+from edge.messages import Health, Topics, Verdict
+from edge.publish import Publisher
+from edge.settings import BrokerSettings
+from tests.mosquitto import Mosquitto, Recorder, needs_mosquitto
+from tests.relay import Relay
+from tests.samples import BOOT_ID, MORNING, STATION, sample_entry, sample_model_card
+
+pytestmark = [pytest.mark.broker, needs_mosquitto]
+
+REPOSITORY = Path(__file__).parents[2]
+TOPICS = Topics("acme", "berlin", "coating", "line2", STATION)
+PREFIX = f"acme/berlin/coating/line2/{STATION}/inspection"
+PATIENCE_S = 20.0
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with open_ledger(tmp_path / "state" / "ledger.sqlite", STATION) as opened:
+        yield opened
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    with Mosquitto(tmp_path / "broker") as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _soon_stable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A good connection proves itself in a moment."""
+    monkeypatch.setattr(edge.publish, "STABLE_S", 0.1)
+
+
+def settings_for(broker: Mosquitto, **changes: Any) -> BrokerSettings:
+    """Short waits; `changes` may go below what the settings file allows."""
+    plain = BrokerSettings(host=broker.host, port=broker.port, backoff_min_s=0.05, backoff_max_s=0.4)
+    return plain.model_copy(update=changes)
+
+
+@contextlib.contextmanager
+def publishing(settings: BrokerSettings, ledger: Ledger) -> Iterator[Publisher]:
+    publisher = Publisher(
+        settings,
+        TOPICS,
+        ledger,
+        sample_model_card(),
+        versions={"edge-worker": "1.0.0"},
+        clock=lambda: datetime.now(UTC),
+        rng=random.Random(1),
+    )
+    try:
+        yield publisher
+    finally:
+        publisher.stop(0)
+
+
+def drive(publisher: Publisher, is_done: Callable[[], bool]) -> None:
+    """Turn the crank until something holds."""
+    until_s = time.monotonic() + PATIENCE_S
+    while not is_done():
+        assert time.monotonic() < until_s, f"{publisher.state}, alarms {publisher.standing_alarms}"
+        publisher.step(time.monotonic(), 0.02)
+
+
+def drive_for(publisher: Publisher, seconds: float) -> None:
+    until_s = time.monotonic() + seconds
+    while time.monotonic() < until_s:
+        publisher.step(time.monotonic(), 0.02)
+
+
+def drain(publisher: Publisher, ledger: Ledger) -> None:
+    drive(publisher, lambda: ledger.pending().count == 0)
+
+
+def fill(ledger: Ledger, first: int, last: int) -> list[OutboxRow]:
+    """Verdicts `first` to `last`, as the ledger keeps them."""
+    ledger.commit([sample_entry(number) for number in range(first, last + 1)], datetime.now(UTC))
+    return ledger.outbox(first - 1, last - first + 1)
+
+
+def payloads(rows: list[OutboxRow]) -> list[bytes]:
+    return [row.payload for row in rows]
+
+
+def alarms_of(recorder: Recorder) -> list[tuple[str, bool]]:
+    said = [json.loads(payload) for payload in recorder.payloads("alarm")]
+    return [(alarm["code"], alarm["active"]) for alarm in said]
+
+
+def test_verdicts_arrive_once_in_order_with_the_bytes_of_the_ledger(broker: Mosquitto, ledger: Ledger) -> None:
+    rows = fill(ledger, 1, 250)
+    with Recorder(broker) as recorder, publishing(settings_for(broker), ledger) as publisher:
+        drain(publisher, ledger)
+        more = fill(ledger, 251, 260)
+        drain(publisher, ledger)
+        assert payloads(rows + more) == [message.payload for message in recorder.wait_for("verdict", 260)]
+        assert publisher.state.connections == 1
+        assert publisher.standing_alarms == ()
+
+
+def test_a_verdict_carries_its_mqtt5_properties(broker: Mosquitto, ledger: Ledger) -> None:
+    (row,) = fill(ledger, 1, 1)
+    with Recorder(broker) as recorder, publishing(settings_for(broker), ledger) as publisher:
+        drain(publisher, ledger)
+        (message,) = recorder.wait_for("verdict", 1)
+    assert message.topic == f"{PREFIX}/verdict"
+    assert (message.qos, message.retained) == (1, False)
+    assert message.properties["ContentType"] == "application/json"
+    assert message.properties["PayloadFormatIndicator"] == 1
+    assert dict(message.properties["UserProperty"]) == {"schema": "verdict/1", "verdict_id": row.verdict_id}
+    assert Verdict.model_validate_json(message.payload).seq == 1
+
+
+def test_a_broker_that_is_absent_at_the_start_is_served_when_it_comes(tmp_path: Path, ledger: Ledger) -> None:
+    rows = fill(ledger, 1, 30)
+    broker = Mosquitto(tmp_path / "broker")
+    with publishing(settings_for(broker), ledger) as publisher:
+        drive(publisher, lambda: "broker-away" in publisher.standing_alarms)
+        with broker, Recorder(broker) as recorder:
+            drain(publisher, ledger)
+            assert [message.payload for message in recorder.wait_for("verdict", 30)] == payloads(rows)
+            drive(publisher, lambda: ("broker-away", False) in alarms_of(recorder))
+        assert publisher.standing_alarms == ()
+
+
+def test_a_broker_that_goes_and_comes_back_gets_everything_in_order(tmp_path: Path, ledger: Ledger) -> None:
+    broker = Mosquitto(tmp_path / "broker", persistence=True, max_queued=0)
+    with broker, Recorder(broker) as recorder, publishing(settings_for(broker), ledger) as publisher:
+        rows = fill(ledger, 1, 20)
+        drain(publisher, ledger)
+        broker.stop()
+        rows += fill(ledger, 21, 60)
+        drive(publisher, lambda: "broker-away" in publisher.standing_alarms)
+        rows += fill(ledger, 61, 80)
+        broker.start()
+        drain(publisher, ledger)
+        recorder.wait_for("verdict", 80)
+        seen = list(dict.fromkeys(recorder.payloads("verdict")))
+        assert seen == payloads(rows)
+        assert publisher.state.connections == 2
+
+
+def test_a_broker_killed_in_the_middle_loses_nothing_that_was_not_acknowledged(tmp_path: Path, ledger: Ledger) -> None:
+    """Rows in flight at the kill are sent again; rows acknowledged before are the broker's to keep."""
+    broker = Mosquitto(tmp_path / "broker")
+    rows = fill(ledger, 1, 3000)
+    with broker, publishing(settings_for(broker), ledger) as publisher:
+        with Recorder(broker) as before:
+            drive(publisher, lambda: publisher.state.acknowledged >= 200)
+            broker.kill()
+            drive(publisher, lambda: not publisher.state.is_connected)
+            assert publisher.state.in_flight == 0
+        unsent = ledger.outbox(0, 5000)
+        assert 0 < len(unsent) < 3000
+        broker.start()
+        with Recorder(broker, client_id="second") as after:
+            drain(publisher, ledger)
+            after.wait_for("verdict", len(unsent))
+        assert after.payloads("verdict") == payloads(unsent)
+        assert set(before.payloads("verdict")) | set(after.payloads("verdict")) == set(payloads(rows))
+
+
+def test_without_a_subscriber_rows_stay_and_go_out_when_one_comes(broker: Mosquitto, ledger: Ledger) -> None:
+    rows = fill(ledger, 1, 300)
+    with publishing(settings_for(broker), ledger) as publisher:
+        drive(publisher, lambda: "no-subscriber" in publisher.standing_alarms)
+        drive_for(publisher, 0.5)
+        assert ledger.pending().count == 300
+        assert publisher.state.is_connected
+        with Recorder(broker) as recorder:
+            drain(publisher, ledger)
+            assert [message.payload for message in recorder.wait_for("verdict", 300)] == payloads(rows)
+            assert publisher.standing_alarms == ()
+        assert publisher.state.connections == 1
+
+
+def test_a_refusal_is_probed_with_one_row_at_growing_intervals(broker: Mosquitto, ledger: Ledger) -> None:
+    fill(ledger, 1, 50)
+    with publishing(settings_for(broker, window=50), ledger) as publisher:
+        drive(publisher, lambda: "no-subscriber" in publisher.standing_alarms)
+        drive(publisher, lambda: publisher.state.in_flight == 0)
+        refused = publisher.state.refused
+        drive_for(publisher, 1.5)
+        assert 2 <= publisher.state.refused - refused <= 10
+
+
+ACL = f"user mes\ntopic read #\nuser edge\ntopic write {PREFIX}/status\ntopic write {PREFIX}/alarm\n"
+
+
+def test_an_access_list_that_denies_verdicts_closes_no_row(tmp_path: Path, ledger: Ledger) -> None:
+    passwords = tmp_path / "password"
+    passwords.write_text("secret\n")
+    broker = Mosquitto(tmp_path / "broker", acl=ACL, users={"edge": "secret", "mes": "other"})
+    settings = settings_for(broker, username="edge", password_file=passwords)
+    rows = fill(ledger, 1, 40)
+    with broker, Recorder(broker, username="mes", password="other") as recorder:
+        with publishing(settings, ledger) as publisher:
+            drive(publisher, lambda: ("verdict-refused", True) in alarms_of(recorder))
+            assert ledger.pending().count == 40
+            broker.write_acl(ACL + f"topic write {PREFIX}/verdict\n")
+            broker.reload()
+            drain(publisher, ledger)
+            recorder.wait_for("verdict", 40)
+            drive(publisher, lambda: ("verdict-refused", False) in alarms_of(recorder))
+        assert list(dict.fromkeys(recorder.payloads("verdict"))) == payloads(rows)
+
+
+@pytest.mark.parametrize("limit", ["message_size_limit 800", "max_packet_size 1000"])
+def test_a_message_too_large_for_the_broker_closes_no_row(tmp_path: Path, ledger: Ledger, limit: str) -> None:
+    fill(ledger, 1, 5)
+    with (
+        Mosquitto(tmp_path / "broker", extra=[limit]) as broker,
+        Recorder(broker),
+        publishing(settings_for(broker), ledger) as publisher,
+    ):
+        drive(publisher, lambda: "verdict-refused" in publisher.standing_alarms)
+        drive_for(publisher, 0.3)
+        assert ledger.pending().count == 5
+
+
+def test_a_broker_that_takes_one_message_at_a_time_is_not_overrun(tmp_path: Path, ledger: Ledger) -> None:
+    """MQTT 5 ends the connection of a client that exceeds the receive maximum."""
+    rows = fill(ledger, 1, 50)
+    with (
+        Mosquitto(tmp_path / "broker", extra=["max_inflight_messages 1"]) as broker,
+        Recorder(broker) as recorder,
+        publishing(settings_for(broker), ledger) as publisher,
+    ):
+        publisher.raise_alarm("share-away", "the share is away", "mount it")
+        drain(publisher, ledger)
+        assert [message.payload for message in recorder.wait_for("verdict", 50)] == payloads(rows)
+        assert publisher.state.connections == 1
+
+
+def test_a_wrong_password_raises_an_alarm_and_a_mended_file_needs_no_restart(tmp_path: Path, ledger: Ledger) -> None:
+    passwords = tmp_path / "password"
+    passwords.write_text("wrong\n")
+    fill(ledger, 1, 3)
+    with Mosquitto(tmp_path / "broker", users={"edge": "secret", "mes": "other"}) as broker:
+        settings = settings_for(broker, username="edge", password_file=passwords)
+        with (
+            Recorder(broker, username="mes", password="other") as recorder,
+            publishing(settings, ledger) as publisher,
+        ):
+            drive(publisher, lambda: "broker-refuses" in publisher.standing_alarms)
+            passwords.write_text("secret\n")
+            drain(publisher, ledger)
+            drive(publisher, lambda: ("broker-refuses", False) in alarms_of(recorder))
+            said = json.loads(recorder.payloads("alarm")[0])
+            assert "Not authorized" in said["message"]
+            assert "password_file" in said["hint"]
+
+
+def test_status_and_model_are_retained_and_say_stopped_after_a_clean_stop(broker: Mosquitto, ledger: Ledger) -> None:
+    with publishing(settings_for(broker), ledger) as publisher:
+        drive(publisher, lambda: publisher.state.is_connected)
+        drive_for(publisher, 0.1)
+        with Recorder(broker, client_id="late") as late:
+            (online,) = late.wait_for("status", 1)
+            (model,) = late.wait_for("model", 1)
+            assert online.retained and model.retained
+            assert json.loads(online.payload)["state"] == "online"
+            assert json.loads(online.payload)["boot_id"] == str(BOOT_ID)
+            assert json.loads(model.payload)["id"] == "demo-1"
+            publisher.stop(1.0)
+            late.wait_for("status", 2)
+        with Recorder(broker, client_id="later") as later:
+            (stopped,) = later.wait_for("status", 1)
+            assert json.loads(stopped.payload)["state"] == "stopped"
+
+
+def test_a_stop_delivers_what_is_left_within_its_time(broker: Mosquitto, ledger: Ledger) -> None:
+    with Recorder(broker) as recorder, publishing(settings_for(broker), ledger) as publisher:
+        drive(publisher, lambda: publisher.state.is_connected)
+        fill(ledger, 1, 200)
+        publisher.stop(5.0)
+        assert ledger.pending().count == 0
+        assert len(recorder.wait_for("verdict", 200)) == 200
+        assert json.loads(recorder.wait_for("status", 2)[-1].payload)["state"] == "stopped"
+
+
+def test_a_stop_without_a_broker_is_immediate(tmp_path: Path, ledger: Ledger) -> None:
+    fill(ledger, 1, 5)
+    with publishing(settings_for(Mosquitto(tmp_path / "broker")), ledger) as publisher:
+        drive(publisher, lambda: "broker-away" in publisher.standing_alarms)
+        started_s = time.monotonic()
+        publisher.stop(30.0)
+        assert time.monotonic() - started_s < 1.0
+
+
+def test_a_stop_before_a_paused_broker_is_bounded(broker: Mosquitto, ledger: Ledger) -> None:
+    with publishing(settings_for(broker), ledger) as publisher:
+        drive(publisher, lambda: publisher.state.is_connected)
+        broker.pause()
+        fill(ledger, 1, 5)
+        started_s = time.monotonic()
+        publisher.stop(0.5)
+        assert time.monotonic() - started_s < 5.0
+    broker.resume()
+
+
+PUBLISHING = """
+import random, sys, time
+from datetime import UTC, datetime
+from pathlib import Path
+from edge.ledger import open_ledger
+from edge.messages import Topics
+from edge.publish import Publisher
+from edge.settings import BrokerSettings
+from tests.samples import sample_model_card
+ledger = open_ledger(Path(sys.argv[1]), "xray-1")
+publisher = Publisher(
+    BrokerSettings(host="localhost", port=int(sys.argv[2])), Topics("acme", "berlin", "coating", "line2", "xray-1"),
+    ledger, sample_model_card(), versions={}, clock=lambda: datetime.now(UTC), rng=random.Random(1),
+)
+while True:
+    publisher.step(time.monotonic())
+"""
+
+
+def test_a_killed_worker_is_reported_offline_by_its_last_will(broker: Mosquitto, tmp_path: Path) -> None:
+    with Recorder(broker) as recorder:
+        worker = subprocess.Popen(
+            [sys.executable, "-c", PUBLISHING, tmp_path / "state" / "ledger.sqlite", str(broker.port)], cwd=REPOSITORY
+        )
+        try:
+            recorder.wait_for("status", 1)
+        finally:
+            worker.send_signal(signal.SIGKILL)
+            worker.wait(PATIENCE_S)
+        online, offline = (json.loads(message.payload) for message in recorder.wait_for("status", 2))
+        assert (online["state"], offline["state"]) == ("online", "offline")
+        assert offline["boot_id"] == online["boot_id"]
+        assert recorder.messages("status")[1].retained
+
+
+def test_health_is_retained_and_only_the_newest_waits(broker: Mosquitto, ledger: Ledger) -> None:
+    def health(uptime_s: float) -> Health:
+        return Health(
+            station=STATION,
+            boot_id=BOOT_ID,
+            at=MORNING,
+            uptime_s=uptime_s,
+            backlog_scans=0,
+            unsent_verdicts=0,
+            oldest_unsent_s=None,
+            last_scan_at=None,
+            last_verdict_at=None,
+            outcomes={},
+            disk_free_bytes=1,
+            gpu=None,
+            drift={},
+            alarms=(),
+        )
+
+    with Recorder(broker) as recorder, publishing(settings_for(broker), ledger) as publisher:
+        publisher.publish_health(health(1.0))
+        publisher.publish_health(health(2.0))
+        drive(publisher, lambda: len(recorder.messages("health")) >= 1)
+        publisher.publish_health(health(3.0))
+        drive(publisher, lambda: len(recorder.messages("health")) >= 2)
+        messages = recorder.messages("health")
+        assert [json.loads(message.payload)["uptime_s"] for message in messages] == [2.0, 3.0]
+        assert {(message.qos, message.retained) for message in messages} == {(0, True)}
+
+
+def test_a_standing_alarm_is_said_again_after_each_new_connection(tmp_path: Path, ledger: Ledger) -> None:
+    with Mosquitto(tmp_path / "broker") as broker, publishing(settings_for(broker), ledger) as publisher:
+        with Recorder(broker) as first:
+            publisher.raise_alarm("share-away", "the share is away", "mount it")
+            publisher.raise_alarm("share-away", "the share is still away", "mount it")
+            drive(publisher, lambda: len(first.messages("alarm")) >= 1)
+            drive_for(publisher, 0.1)
+            assert alarms_of(first) == [("share-away", True)]
+        broker.stop()
+        drive(publisher, lambda: not publisher.state.is_connected)
+        broker.start()
+        with Recorder(broker, client_id="second") as second:
+            drive(publisher, lambda: ("share-away", True) in alarms_of(second))
+            publisher.clear_alarm("share-away")
+            drive(publisher, lambda: ("share-away", False) in alarms_of(second))
+
+
+def test_a_resend_request_delivers_identical_bytes_again(broker: Mosquitto, ledger: Ledger) -> None:
+    rows = fill(ledger, 1, 20)
+    with Recorder(broker) as recorder, publishing(settings_for(broker), ledger) as publisher:
+        drain(publisher, ledger)
+        request_resend(ledger.path, datetime.now(UTC) - timedelta(minutes=1))
+        drive(publisher, lambda: len(recorder.messages("verdict")) >= 40)
+        drain(publisher, ledger)
+        assert recorder.payloads("verdict") == 2 * payloads(rows)
+
+
+def test_wake_ends_the_sleep_of_a_step(broker: Mosquitto, ledger: Ledger) -> None:
+    with publishing(settings_for(broker), ledger) as publisher:
+        drive(publisher, lambda: publisher.state.is_connected)
+        drive_for(publisher, 0.1)
+        threading.Timer(0.1, publisher.wake).start()
+        started_s = time.monotonic()
+        publisher.step(started_s, 30.0)
+        assert time.monotonic() - started_s < 10.0
+
+
+def test_a_ledger_that_cannot_be_written_holds_the_verdicts_and_repeats_none(
+    broker: Mosquitto, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Acknowledged rows wait for their mark; nothing is fed meanwhile, so nothing is sent twice."""
+    rows = fill(ledger, 1, 150)
+
+    def disk_full(*_: object) -> None:
+        raise LedgerError("disk full", hint="free some space")
+
+    with Recorder(broker) as recorder, publishing(settings_for(broker, window=10), ledger) as publisher:
+        drive(publisher, lambda: publisher.state.acknowledged >= 20)
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "mark_sent", disk_full)
+            drive(publisher, lambda: "outbox-stuck" in publisher.standing_alarms)
+            acknowledged = publisher.state.acknowledged
+            drive_for(publisher, 0.3)
+            assert publisher.state.acknowledged <= acknowledged + 10
+        drain(publisher, ledger)
+        recorder.wait_for("verdict", 150)
+        assert recorder.payloads("verdict") == payloads(rows)
+        assert publisher.standing_alarms == ()
+
+
+def test_a_half_open_link_is_noticed_and_its_rows_are_sent_again(broker: Mosquitto, ledger: Ledger) -> None:
+    """Packets vanish without a word; keep-alive 1 s."""
+    with Relay(broker.port) as relay, Recorder(broker) as recorder:
+        settings = settings_for(broker, port=relay.port, host="127.0.0.1", keepalive_s=1)
+        with publishing(settings, ledger) as publisher:
+            rows = fill(ledger, 1, 5)
+            drain(publisher, ledger)
+            relay.freeze()
+            frozen_s = time.monotonic()
+            rows += fill(ledger, 6, 10)
+            drive(publisher, lambda: not publisher.state.is_connected)
+            assert time.monotonic() - frozen_s < 2.0 + 0.5
+            relay.thaw()
+            drain(publisher, ledger)
+            recorder.wait_for("verdict", 10)
+            assert list(dict.fromkeys(recorder.payloads("verdict"))) == payloads(rows)
+
+
+def test_an_idle_half_open_link_is_noticed_by_its_silence(broker: Mosquitto, ledger: Ledger) -> None:
+    with Relay(broker.port) as relay:
+        settings = settings_for(broker, port=relay.port, host="127.0.0.1", keepalive_s=1)
+        with publishing(settings, ledger) as publisher:
+            drive(publisher, lambda: publisher.state.is_connected)
+            drive_for(publisher, 2.5)
+            assert publisher.state.connections == 1  # idle alone is no fault: pings keep it alive
+            relay.freeze()
+            frozen_s = time.monotonic()
+            drive(publisher, lambda: not publisher.state.is_connected)
+            assert time.monotonic() - frozen_s < 2.0 + 0.5
+
+
+def test_resets_in_the_middle_of_packets_lose_nothing_and_leak_no_thread(broker: Mosquitto, ledger: Ledger) -> None:
+    rows = fill(ledger, 1, 1500)
+    with Relay(broker.port) as relay, Recorder(broker) as recorder:
+        settings = settings_for(broker, port=relay.port, host="127.0.0.1", window=20)
+        with publishing(settings, ledger) as publisher:
+            drive(publisher, lambda: publisher.state.is_connected)
+            for cut in range(1, 11):
+                drive(publisher, lambda cut=cut: publisher.state.acknowledged >= 40 * cut)  # type: ignore[misc]
+                relay.cut()
+                drive(publisher, lambda cut=cut: publisher.state.connections > cut)  # type: ignore[misc]
+            dialling = [thread.name for thread in threading.enumerate() if thread.name == "broker-dial"]
+            assert len(dialling) <= 1
+            drain(publisher, ledger)
+        recorder.wait_for_payload("verdict", rows[-1].payload)
+        assert set(recorder.payloads("verdict")) == set(payloads(rows))
+
+
+def test_a_client_id_used_twice_is_explained(broker: Mosquitto, ledger: Ledger) -> None:
+    """mosquitto 2.0.11 ends the elder connection without a word."""
+    with publishing(settings_for(broker, client_id="same"), ledger) as publisher:
+        drive(publisher, lambda: publisher.state.is_connected)
+        with Recorder(broker, client_id="same") as namesake:
+            drive(publisher, lambda: ("broker-away", True) in alarms_of(namesake))
+            assert "another client uses the client id 'same'" in json.loads(namesake.payloads("alarm")[0])["hint"]
+
+
+def test_an_unstable_connection_keeps_its_alarm(
+    broker: Mosquitto, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.publish, "STABLE_S", 0.5)
+    with Relay(broker.port) as relay:
+        with publishing(settings_for(broker, port=relay.port, host="127.0.0.1"), ledger) as publisher:
+            for connections in range(1, 4):
+                drive(publisher, lambda count=connections: publisher.state.connections == count)  # type: ignore[misc]
+                relay.cut()
+                drive(publisher, lambda: not publisher.state.is_connected)
+                assert publisher.standing_alarms == ("broker-away",)
+            drive(publisher, lambda: publisher.state.connections == 4)
+            assert publisher.standing_alarms == ("broker-away",)
+            drive(publisher, lambda: publisher.standing_alarms == ())
+
+
+def test_mqtt_3_1_1_works_and_the_log_says_what_it_costs(
+    broker: Mosquitto, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = fill(ledger, 1, 20)
+    with Recorder(broker) as recorder, publishing(settings_for(broker, protocol="3.1.1"), ledger) as publisher:
+        drain(publisher, ledger)
+        assert [message.payload for message in recorder.wait_for("verdict", 20)] == payloads(rows)
+        assert "acknowledges what it refuses" in caplog.text
+        publisher.stop(1.0)
+        assert json.loads(recorder.wait_for("status", 2)[-1].payload)["state"] == "stopped"
+
+
+def test_throughput_is_printed(broker: Mosquitto, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = fill(ledger, 1, 3000)
+    with Recorder(broker) as recorder, publishing(settings_for(broker), ledger) as publisher:
+        drive(publisher, lambda: publisher.state.is_connected)
+        started_s = time.monotonic()
+        drain(publisher, ledger)
+        elapsed_s = time.monotonic() - started_s
+        assert [message.payload for message in recorder.wait_for("verdict", 3000)] == payloads(rows)
+    with capsys.disabled():
+        print(f"\n3000 verdicts in {elapsed_s:.2f} s: {3000 / elapsed_s:.0f} per second")

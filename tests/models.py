@@ -1,0 +1,110 @@
+"""A loaded model without graphs: a real manifest around a scripted engine of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+import numpy as np
+
+from edge.bundle import Bundle
+from edge.conversion import Method
+from edge.engines import Batch, EngineOutput, EngineSpec
+from edge.errors import EngineError
+from edge.manifest import CLASSIFIER_FILE, GATE_FILE, FileEntry, Manifest
+from edge.model import LoadedModel
+from edge.records import Size
+
+SIZE = Size(96, 64)
+CELL_PX = 16
+MAY = datetime(2026, 5, 4, 8, 0, 0, tzinfo=UTC)
+
+
+class SizedEngine:
+    """Answers every batch by its script."""
+
+    def __init__(
+        self,
+        script: Callable[[Batch], EngineOutput],
+        size: Size,
+        channels: int,
+        max_batch: int,
+        precision: str = "fp32",
+    ) -> None:
+        self._script = script
+        self.spec = EngineSpec("scripted", precision, size, channels, max_batch)
+        self.is_closed = False
+
+    def infer(self, images: Batch) -> EngineOutput:
+        if images.shape[1:] != (self.spec.channels, *self.spec.size) or len(images) > self.spec.max_batch:
+            raise EngineError(f"images are {images.shape}", hint="a defect of the caller")
+        return self._script(images)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def bright_is_abnormal(images: Batch) -> EngineOutput:
+    """p = mean brightness; the gate knows everything but images with a wide spread of grey levels."""
+    p_abnormal = images.mean(axis=(1, 2, 3), dtype=np.float64).astype(np.float32) / 255
+    spread = images.std(axis=(1, 2, 3), dtype=np.float64).astype(np.float32) / 255
+    rows, columns = images.shape[2] // CELL_PX, images.shape[3] // CELL_PX
+    residual = np.zeros((len(images), rows, columns), np.float32)
+    residual[:, rows // 2, columns // 2] = spread
+    return EngineOutput(p_abnormal, spread, spread / 2, residual)
+
+
+def scripted_model(
+    script: Callable[[Batch], EngineOutput] = bright_is_abnormal,
+    *,
+    model_id: str = "scripted-1",
+    size: Size = SIZE,
+    method: Method = Method.GLOBAL,
+    threshold: float = 0.5,
+    review_band: tuple[float, float] | None = None,
+    gate: tuple[float, float] = (0.2, 0.2),
+    scan_height_px: tuple[int, int] = (64, 512),
+    scan_width_px: tuple[int, int] = (48, 512),
+    map_offset_px: int = 0,
+    map_cell_px: int = CELL_PX,
+    max_batch: int = 4,
+) -> LoadedModel:
+    """Ready to judge; its bundle holds a manifest and no files."""
+    golden = [
+        {"file": f"golden/{name}.tif", "p_abnormal": 0.1, "gate_mean_max": 0.0, "gate_std_max": 0.0, "tolerance": 0.01}
+        for name in ("a", "b")
+    ]
+    entry = FileEntry(sha256="0" * 64, size_bytes=1)
+    manifest = Manifest.model_validate(
+        {
+            "schema_version": 1,
+            "model_id": model_id,
+            "created_at": MAY,
+            "signing_key": "1" * 64,
+            "input": {"height_px": size.height_px, "width_px": size.width_px, "channels": method.channels},
+            "conversion": {
+                "method": method,
+                "lo_counts": 1700 if method.needs_bounds else None,
+                "hi_counts": 2800 if method.needs_bounds else None,
+            },
+            "labels": ("normal", "abnormal"),
+            "policy": {
+                "threshold": threshold,
+                "review_band": review_band,
+                "gate_mean_threshold": gate[0],
+                "gate_std_threshold": gate[1],
+            },
+            "scan_spec": {"height_px": scan_height_px, "width_px": scan_width_px, "max_clipped_fraction": 0.5},
+            "gate_map": {"cell_px": map_cell_px, "offset_px": map_offset_px},
+            "precision": "fp32",
+            "weights_storage": "fp32",
+            "training": {"data_digest": "2" * 64, "seed": "7"},
+            "tools": {},
+            "golden": tuple(golden),
+            "files": {name: entry for name in (CLASSIFIER_FILE, GATE_FILE, "golden/a.tif", "golden/b.tif")},
+        }
+    )
+    bundle = Bundle(manifest=manifest, digest="ab" * 32, signed_by="test", contents=MappingProxyType({}))
+    engine = SizedEngine(script, size, method.channels, max_batch)
+    return LoadedModel(bundle, engine, MAY)

@@ -1,0 +1,116 @@
+"""Well-formed messages and files for tests to vary."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from uuid import UUID
+
+from edge.ledger import Entry
+from edge.messages import (
+    BoxPx,
+    DurationsMs,
+    GateInfo,
+    ModelCard,
+    ModelInfo,
+    ScanInfo,
+    Status,
+    Times,
+    Verdict,
+    verdict_id,
+)
+from edge.records import FileStamp, Outcome, Scan
+
+STATION = "xray-1"
+BOOT_ID = UUID("6f1c2a34-9a1b-4c8d-8e55-0c7f0b0a9d11")
+MORNING = datetime(2026, 3, 1, 6, 0, 0, 123456, tzinfo=UTC)
+
+
+def sample_verdict(number: int = 1, *, station: str = STATION, decided_at: datetime = MORNING) -> Verdict:
+    """The verdict on scan `number`; equal numbers mean equal bytes on the detector."""
+    sha256 = hashlib.sha256(f"scan {number}".encode()).hexdigest()
+    return Verdict(
+        verdict_id=verdict_id(station, sha256, "demo-1"),
+        station=station,
+        boot_id=BOOT_ID,
+        seq=0,
+        part_id=f"{number:04d}",
+        bundle="B01",
+        scan=ScanInfo(
+            file=f"B01_{number:04d}.tif",
+            sha256=sha256,
+            size_bytes=4_000_000,
+            width_px=1000,
+            height_px=2000,
+            modified_at=MORNING,
+        ),
+        outcome=Outcome.ABNORMAL,
+        reasons=("classifier",),
+        p_abnormal=0.75,
+        threshold=0.5,
+        review_band=(0.4, 0.6),
+        gate=GateInfo(
+            mean_max=0.01,
+            std_max=0.02,
+            mean_threshold=0.05,
+            std_threshold=0.06,
+            boxes_px=(BoxPx(x_px=1, y_px=2, width_px=3, height_px=4),),
+        ),
+        model=ModelInfo(
+            id="demo-1",
+            conversion="global",
+            bounds_counts=(1200, 48000),
+            engine="onnxruntime",
+            precision="fp32",
+            degraded=None,
+        ),
+        times=Times(first_seen_at=MORNING, decided_at=decided_at),
+        durations_ms=DurationsMs(read=1.5, convert=2.0, infer=300.0),
+        is_simulated=False,
+    )
+
+
+def sample_stamp(file: str) -> FileStamp:
+    return FileStamp(file, inode=7, size_bytes=4_000_000, modified_ns=1_772_000_000_000_000_000)
+
+
+def sample_entry(number: int = 1, *, station: str = STATION, decided_at: datetime = MORNING) -> Entry:
+    verdict = sample_verdict(number, station=station, decided_at=decided_at)
+    scan = Scan(verdict.scan.file, verdict.scan.sha256, verdict.scan.size_bytes, MORNING, 1000, 2000)
+    return Entry(sample_stamp(scan.file), scan, verdict)
+
+
+def sample_status(state: str, *, station: str = STATION, boot_id: UUID = BOOT_ID) -> Status:
+    return Status.model_validate(
+        {
+            "station": station,
+            "boot_id": boot_id,
+            "state": state,
+            "at": MORNING,
+            "versions": {"edge-worker": "1.0.0"},
+            "degraded": None,
+        }
+    )
+
+
+def sample_model_card(*, station: str = STATION, boot_id: UUID = BOOT_ID) -> ModelCard:
+    return ModelCard(
+        station=station,
+        boot_id=boot_id,
+        id="demo-1",
+        sha256="ab" * 32,
+        created_at=MORNING,
+        loaded_at=MORNING,
+        conversion="global",
+        bounds_counts=(1200, 48000),
+        height_px=2000,
+        width_px=1000,
+        channels=1,
+        threshold=0.5,
+        review_band=(0.4, 0.6),
+        gate_mean_threshold=0.05,
+        gate_std_threshold=0.06,
+        engine="onnxruntime",
+        precision="fp32",
+        degraded=None,
+    )

@@ -1,0 +1,86 @@
+"""Checkpoints: whole or not there, and never code."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from edge.conversion import Bounds, Method
+from edge.records import Size
+from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from train.errors import CheckpointError
+from train.networks import GateAutoencoder
+
+
+def _checkpoint() -> Checkpoint:
+    return Checkpoint(
+        kind="gate",
+        state_dict=GateAutoencoder().state_dict(),
+        method=Method.GLOBAL,
+        bounds=Bounds(1700, 2800),
+        size=Size(1000, 500),
+        seed=3,
+        data_digest="ab" * 32,
+        scan_height_px=(2053, 2115),
+        scan_width_px=(1119, 1219),
+        max_clipped_fraction=0.001,
+        thresholds={"gate_mean_threshold": 0.1, "gate_std_threshold": 0.2},
+        recipe={"steps": 10, "photos": None, "rotate": False},
+        metrics={"final_loss": 0.5},
+    )
+
+
+def test_what_was_saved_is_what_is_loaded(tmp_path: Path) -> None:
+    saved = _checkpoint()
+    save_checkpoint(tmp_path / "run" / "gate.pt", saved)
+    loaded = load_checkpoint(tmp_path / "run" / "gate.pt", "gate")
+    for field in dataclasses.fields(Checkpoint):
+        if field.name != "state_dict":
+            assert getattr(loaded, field.name) == getattr(saved, field.name), field.name
+    assert loaded.state_dict.keys() == saved.state_dict.keys()
+    assert all(torch.equal(loaded.state_dict[key], saved.state_dict[key]) for key in saved.state_dict)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["gate.pt"]
+
+
+def test_a_checkpoint_without_bounds_keeps_none(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "gate.pt", dataclasses.replace(_checkpoint(), method=Method.LOCAL, bounds=None))
+    assert load_checkpoint(tmp_path / "gate.pt", "gate").bounds is None
+
+
+def test_the_other_kind_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "gate.pt", _checkpoint())
+    with pytest.raises(CheckpointError, match="holds a gate, expected a classifier"):
+        load_checkpoint(tmp_path / "gate.pt", "classifier")
+
+
+def test_a_missing_file_is_refused_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(tmp_path / "gate.pt", "gate")
+    assert "edge-train gate" in caught.value.hint
+
+
+def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "gate.pt"
+    save_checkpoint(path, _checkpoint())
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_checkpoint(path, "gate")
+
+
+class _Payload:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return eval, ("1/0",)
+
+
+def test_a_file_with_code_in_it_is_refused_and_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "gate.pt"
+    torch.save({"format": 1, "kind": _Payload()}, path)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_checkpoint(path, "gate")
+
+
+def test_another_torch_file_is_no_checkpoint(tmp_path: Path) -> None:
+    torch.save(GateAutoencoder().state_dict(), tmp_path / "gate.pt")
+    with pytest.raises(CheckpointError, match="not a checkpoint of format 1"):
+        load_checkpoint(tmp_path / "gate.pt", "gate")

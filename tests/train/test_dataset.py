@@ -1,0 +1,133 @@
+"""Labelled folders: what is read, what is refused and how the refusal names the row."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from edge.conversion import Bounds, Method, prepare
+from edge.records import Size
+from train.dataset import LoadedScans, Row, data_digest, load_scans, read_labels, split_by_bundle
+from train.errors import DataError
+
+
+def _scan(path: Path, level: int = 2000) -> np.ndarray:
+    counts = np.random.default_rng(level).integers(level, level + 200, (80, 70)).astype(np.uint16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, counts, photometric="minisblack")
+    return counts
+
+
+def _labels(folder: Path, *lines: str) -> None:
+    (folder / "labels.csv").write_text("\n".join(["file,bundle,label", *lines]) + "\n")
+
+
+def test_labels_are_read_with_their_kinds_and_severity(tmp_path: Path) -> None:
+    _scan(tmp_path / "a.tif")
+    (tmp_path / "labels.csv").write_text("file,bundle,label,kinds,severity\na.tif,B1,abnormal,lines;bubbles,0.7\n")
+    (row,) = read_labels(tmp_path)
+    assert row == Row(tmp_path / "a.tif", "a.tif", "B1", 1, ("lines", "bubbles"), 0.7)
+
+
+def test_a_folder_without_labels_is_read_by_its_folders(tmp_path: Path) -> None:
+    for name in ("B2/normal/x.tif", "B1/abnormal/y.TIF", "B1/normal/z.tiff"):
+        _scan(tmp_path / name)
+    assert [(row.file, row.bundle, row.label) for row in read_labels(tmp_path)] == [
+        ("B1/abnormal/y.TIF", "B1", 1),
+        ("B1/normal/z.tiff", "B1", 0),
+        ("B2/normal/x.tif", "B2", 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("b.tif,B1,good", "line 3: label 'good' of 'b.tif'"),
+        ("b.tif,,normal", "line 3: file or bundle is empty"),
+        ("missing.tif,B1,normal", "line 3: there is no file"),
+        ("a.tif,B1,normal", "line 3: 'a.tif' is listed already on line 2"),
+        ("../b.tif,B1,normal", "line 3: '../b.tif' lies outside the folder"),
+    ],
+)
+def test_a_senseless_row_is_named_by_its_line(tmp_path: Path, line: str, words: str) -> None:
+    _scan(tmp_path / "a.tif")
+    _scan(tmp_path / "b.tif")
+    _labels(tmp_path, "a.tif,B1,normal", line)
+    with pytest.raises(DataError) as caught:
+        read_labels(tmp_path)
+    assert words in caught.value.message
+    assert caught.value.hint
+
+
+def test_labels_without_a_needed_column_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("file,label\na.tif,normal\n")
+    with pytest.raises(DataError, match="line 1: no column bundle"):
+        read_labels(tmp_path)
+
+
+def test_an_empty_folder_and_one_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no labelled scans"):
+        read_labels(tmp_path)
+    with pytest.raises(DataError, match="is not a folder"):
+        read_labels(tmp_path / "nowhere")
+
+
+def _rows(bundles: int, per_bundle: int) -> list[Row]:
+    return [
+        Row(Path(f"{b}_{i}.tif"), f"{b}_{i}.tif", f"B{b:02d}", i % 2) for b in range(bundles) for i in range(per_bundle)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_bundle_is_never_split_between_training_and_validation(seed: int) -> None:
+    rows = _rows(10, 6)
+    training, validation = split_by_bundle(rows, 0.2, seed)
+    assert {row.bundle for row in training} & {row.bundle for row in validation} == set()
+    assert len(training) + len(validation) == len(rows)
+    assert len({row.bundle for row in validation}) == 2
+
+
+def test_the_same_seed_holds_the_same_bundles_back() -> None:
+    assert split_by_bundle(_rows(10, 4), 0.3, 7) == split_by_bundle(_rows(10, 4), 0.3, 7)
+    held = {frozenset(row.bundle for row in split_by_bundle(_rows(10, 4), 0.3, seed)[1]) for seed in range(6)}
+    assert len(held) > 1
+
+
+def test_one_bundle_cannot_be_split() -> None:
+    with pytest.raises(DataError, match="all 4 scans are of bundle B00"):
+        split_by_bundle(_rows(1, 4), 0.2, 0)
+
+
+def test_a_split_that_leaves_one_class_is_refused_by_name() -> None:
+    rows = [Row(Path(f"{b}"), f"{b}", f"B{b}", int(b == 0)) for b in range(4)]
+    with pytest.raises(DataError, match="hold one class only"):
+        split_by_bundle(rows, 0.25, 0)
+
+
+def test_scans_are_loaded_as_the_line_itself_prepares_them(tmp_path: Path) -> None:
+    counts = [_scan(tmp_path / name, level) for name, level in (("a.tif", 1900), ("b.tif", 2400))]
+    _labels(tmp_path, "a.tif,B1,normal", "b.tif,B2,abnormal")
+    bounds, size = Bounds(2000, 2500), Size(40, 30)
+    loaded = load_scans(read_labels(tmp_path), Method.GLOBAL, bounds, size)
+    assert isinstance(loaded, LoadedScans)
+    assert loaded.labels.tolist() == [0, 1]
+    for image, of_scan in zip(loaded.images, counts, strict=True):
+        np.testing.assert_array_equal(image, prepare(of_scan, Method.GLOBAL, bounds, size))
+    assert loaded.facts[0].height_px == 80
+    assert loaded.facts[0].clipped_fraction == pytest.approx(np.mean(counts[0] < 2000))
+
+
+def test_a_scan_the_line_could_not_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(b"not a tiff at all")
+    _labels(tmp_path, "a.tif,B1,normal")
+    with pytest.raises(DataError, match=r"a\.tif"):
+        load_scans(read_labels(tmp_path), Method.LOCAL, None, Size(40, 30))
+
+
+def test_the_digest_follows_content_and_labels_not_order() -> None:
+    rows, hashes = _rows(2, 2), ["a", "b", "c", "d"]
+    digest = data_digest(rows, hashes)
+    assert data_digest(rows[::-1], hashes[::-1]) == digest
+    assert data_digest(rows, ["a", "b", "c", "e"]) != digest
+    assert data_digest([Row(r.path, r.file, r.bundle, 1 - r.label) for r in rows], hashes) != digest

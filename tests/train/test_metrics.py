@@ -1,0 +1,61 @@
+"""Figures and thresholds against cases small enough to count by hand."""
+
+import numpy as np
+import pytest
+
+from train.metrics import auroc, best_threshold, confusion, threshold_with_above, wilson
+
+
+def test_decisions_are_counted_at_the_threshold_itself() -> None:
+    counted = confusion(np.array([0.2, 0.5, 0.5, 0.9]), np.array([0, 0, 1, 1]), 0.5)
+    assert (counted.tp, counted.fp, counted.tn, counted.fn) == (2, 1, 1, 0)
+    assert counted.balanced_accuracy == 0.75
+
+
+def test_a_class_that_is_absent_leaves_the_other_ones_rate() -> None:
+    assert confusion(np.array([0.1, 0.9, 0.2]), np.array([0, 0, 0]), 0.5).balanced_accuracy == pytest.approx(2 / 3)
+
+
+def test_the_threshold_lies_in_the_gap_between_the_classes() -> None:
+    threshold = best_threshold(np.array([0.01, 0.02, 0.9, 0.99]), np.array([0, 0, 1, 1]))
+    assert 0.02 < threshold < 0.9
+
+
+def test_the_threshold_has_the_greatest_balanced_accuracy_there_is() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 60)
+    p = np.clip(0.3 * labels + rng.random(60) * 0.7, 0, 1)
+    best = max(confusion(p, labels, t).balanced_accuracy for t in np.linspace(0, 1, 2001))
+    assert confusion(p, labels, best_threshold(p, labels)).balanced_accuracy >= best
+
+
+def test_a_threshold_for_useless_scores_decides_all_scans_alike() -> None:
+    p = np.full(6, 0.4)
+    counted = confusion(p, np.array([0, 1, 0, 1, 0, 1]), best_threshold(p, np.array([0, 1, 0, 1, 0, 1])))
+    assert counted.balanced_accuracy == 0.5
+
+
+def test_a_threshold_from_one_class_is_refused() -> None:
+    with pytest.raises(ValueError, match="both classes"):
+        best_threshold(np.array([0.1, 0.2]), np.array([1, 1]))
+
+
+def test_a_threshold_from_nan_is_refused() -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        best_threshold(np.array([0.1, np.nan]), np.array([0, 1]))
+
+
+def test_the_area_counts_pairs_in_the_right_order_and_ties_half() -> None:
+    assert auroc(np.array([0.1, 0.5, 0.5, 0.9]), np.array([0, 0, 1, 1])) == pytest.approx(3.5 / 4)
+
+
+@pytest.mark.parametrize("above", [0, 1, 5])
+def test_exactly_so_many_scores_exceed_the_threshold(above: int) -> None:
+    scores = np.random.default_rng(1).permutation(20).astype(float)
+    assert np.sum(scores > threshold_with_above(scores, above)) == above
+
+
+def test_the_wilson_interval_of_nothing_wrong_in_100_still_allows_a_few() -> None:
+    low, high = wilson(0, 100)
+    assert low == 0.0
+    assert high == pytest.approx(0.037, abs=1e-3)

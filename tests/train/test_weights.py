@@ -1,0 +1,66 @@
+"""Starting weights from files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models import resnet34
+
+from train.errors import TrainError
+from train.weights import load_weights
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    torch.manual_seed(5)
+    return resnet34(weights=None).state_dict()
+
+
+def test_weights_are_read_from_every_format(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    torch.save(state, tmp_path / "w.pth")
+    safetensors.save_file(state, tmp_path / "w.safetensors")
+    np.savez(tmp_path / "w.npz", **{key: value.half().numpy() for key, value in state.items()})
+    for name, atol in (("w.pth", 0.0), ("w.safetensors", 0.0), ("w.npz", 1e-3)):
+        backbone = resnet34(weights=None)
+        assert load_weights(backbone, str(tmp_path / name)) == name
+        torch.testing.assert_close(backbone.fc.weight.detach(), state["fc.weight"], atol=atol, rtol=0)
+        torch.testing.assert_close(backbone.layer4[2].conv2.weight.detach(), state["layer4.2.conv2.weight"], atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.pop("fc.weight"), "lack 1 tensors, such as fc.weight"),
+        (lambda s: s.update({"fc.weight": torch.zeros(10, 512)}), "have another shape for 1 tensors, such as fc.weight"),
+        (lambda s: s.update({"extra": torch.zeros(1)}), "have unknown 1 tensors, such as extra"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_tensor(
+    tmp_path: Path, state: dict[str, torch.Tensor], change: object, words: str
+) -> None:
+    changed = dict(state)
+    change(changed)  # type: ignore[operator]
+    torch.save(changed, tmp_path / "w.pth")
+    with pytest.raises(TrainError, match=words):
+        load_weights(resnet34(weights=None), str(tmp_path / "w.pth"))
+
+
+def test_a_missing_file_and_an_unknown_format_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="cannot be read"):
+        load_weights(resnet34(weights=None), str(tmp_path / "no.pth"))
+    with pytest.raises(TrainError, match=r"unknown format '\.h5'"):
+        load_weights(resnet34(weights=None), str(tmp_path / "w.h5"))
+
+
+def test_imagenet_weights_that_cannot_be_had_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cache, and a download that finds nobody: the message names the folder, the hint the ways out."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(proxy, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(TrainError) as caught:
+        load_weights(resnet34(weights=None), "imagenet")
+    assert str(tmp_path) in caught.value.message
+    assert "--weights none --fine-tune all" in caught.value.hint

@@ -1,0 +1,733 @@
+"""When a file counts as complete, in which order files go out, and which of them go out again."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import chain, pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.inbox import FORGET_EVERY_S, Inbox
+from edge.records import FileStamp
+from edge.scan import Limits
+from tests.station import LOOK_S, MINUTE_AGO_NS, TIFF, Calls, Line, drop, stamp_of, tiff
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "scans"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def line(folder: Path) -> Line:
+    return Line(folder)
+
+
+@pytest.fixture
+def nobodys_folder() -> Iterator[Path]:
+    """Permissions mean nothing to root: what happens in here happens as another user."""
+    with tempfile.TemporaryDirectory() as home:
+        Path(home).chmod(0o777)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(65534)
+        folder = Path(home) / "scans"
+        folder.mkdir()
+        yield folder
+        folder.chmod(0o700)
+        if is_root:
+            os.seteuid(0)
+
+
+# --- complete or not -------------------------------------------------------------------------------------
+
+
+def test_a_file_that_arrives_complete_is_handed_out_at_the_second_look_and_only_once(line: Line) -> None:
+    scan = drop(line.folder / "a.tif")
+
+    assert line.look() == []
+    assert line.inbox.pending_count == 1
+    assert line.look() == ["a.tif"]
+    assert line.handed_out == [stamp_of(scan, line.folder)]
+    assert (line.inbox.pending_count, line.inbox.in_flight_count) == (0, 1)
+    assert line.looks(3) == []
+    line.finish()
+    assert line.looks(3) == []
+    assert line.inbox.in_flight_count == 0
+
+
+def test_a_burst_of_looks_does_not_shorten_the_time_a_file_must_stand_still(line: Line) -> None:
+    drop(line.folder / "a.tif")
+
+    assert [line.look(after_s=0.03) for _ in range(7)] == [[]] * 7
+    assert line.look(after_s=0.03) == ["a.tif"]
+
+
+def test_looks_that_are_far_apart_do_not_shorten_their_number(folder: Path) -> None:
+    line = Line(folder, stable_polls=4)
+    drop(folder / "a.tif")
+
+    assert [line.look(after_s=60) for _ in range(3)] == [[]] * 3
+    assert line.look(after_s=60) == ["a.tif"]
+
+
+def test_a_file_that_grows_is_left_alone_until_it_stands_still(line: Line) -> None:
+    scan = line.folder / "a.tif"
+    for end in range(40, len(TIFF), 100):
+        scan.write_bytes(TIFF[:end])
+        assert line.look() == []
+
+    scan.write_bytes(TIFF)
+
+    assert line.look() == []
+    assert line.look() == ["a.tif"]
+    assert not line.inbox.is_final(line.handed_out[0])
+
+
+def test_a_truncated_file_is_handed_out_as_final_when_nobody_completes_it(line: Line) -> None:
+    (line.folder / "a.tif").write_bytes(TIFF[:-1])
+
+    assert line.looks(int(59 / LOOK_S)) == []
+    assert line.looks(int(3 / LOOK_S)) == ["a.tif"]
+    assert line.inbox.is_final(line.handed_out[0])
+
+
+def test_every_change_of_an_incomplete_file_starts_its_patience_anew(line: Line) -> None:
+    scan = line.folder / "a.tif"
+    scan.write_bytes(TIFF[:200])
+    assert line.looks(int(50 / LOOK_S)) == []
+
+    scan.write_bytes(TIFF[:300])
+
+    assert line.looks(int(50 / LOOK_S)) == []
+    scan.write_bytes(TIFF)
+    assert line.looks(3) == ["a.tif"]
+    assert not line.inbox.is_final(line.handed_out[0])
+
+
+def test_an_empty_file_is_waited_for(folder: Path) -> None:
+    line = Line(folder, incomplete_after_s=10)
+    (folder / "a.tif").touch()
+
+    assert line.looks(int(9 / LOOK_S)) == []
+    assert line.looks(int(2 / LOOK_S)) == ["a.tif"]
+
+
+def test_a_preallocated_file_without_header_is_waited_for(line: Line) -> None:
+    scan = line.folder / "a.tif"
+    scan.write_bytes(bytes(len(TIFF)))
+    assert line.looks(40) == []
+
+    with scan.open("r+b") as file:
+        file.write(TIFF)
+
+    assert line.looks(3) == ["a.tif"]
+
+
+def test_a_file_completed_under_an_unchanged_time_is_found_complete(line: Line) -> None:
+    """Mapped files and cached attributes: the bytes are newer than the time says."""
+    scan = line.folder / "a.tif"
+    scan.write_bytes(bytes(len(TIFF)))
+    os.utime(scan, ns=(MINUTE_AGO_NS, MINUTE_AGO_NS))
+    assert line.looks(8) == []
+
+    scan.write_bytes(TIFF)
+    os.utime(scan, ns=(MINUTE_AGO_NS, MINUTE_AGO_NS))
+
+    assert line.looks(20) == ["a.tif"]
+
+
+@pytest.mark.parametrize(
+    "data", [b"this is no image at all", b"\x89PNG\r\n\x1a\n" + bytes(100), b"II*\0" + b"\xff" * 40]
+)
+def test_bytes_that_are_no_scan_are_handed_out_as_soon_as_they_stand_still_or_are_final(
+    folder: Path, data: bytes
+) -> None:
+    line = Line(folder, incomplete_after_s=5)
+    (folder / "a.tif").write_bytes(data)
+
+    assert line.looks(24) == ["a.tif"]
+    assert line.inbox.is_final(line.handed_out[0])
+
+
+def test_a_text_file_called_tif_is_handed_out_at_the_second_look(line: Line) -> None:
+    (line.folder / "a.tif").write_bytes(b"this is no image at all")
+
+    assert line.looks(2) == ["a.tif"]
+
+
+def test_a_file_larger_than_the_limit_is_handed_out_to_be_refused(folder: Path) -> None:
+    inbox = Inbox(folder, known={}, limits=Limits(max_bytes=100))
+    drop(folder / "a.tif")
+
+    assert inbox.poll(0.0) == []
+    assert [stamp.file for stamp in inbox.poll(1.0)] == ["a.tif"]
+
+
+def test_a_file_that_is_deleted_while_it_is_waited_for_is_forgotten(line: Line) -> None:
+    scan = drop(line.folder / "a.tif")
+    line.look()
+
+    scan.unlink()
+
+    assert line.looks(3) == []
+    assert line.inbox.pending_count == 0
+
+
+@pytest.mark.parametrize("marker", ["a.tif.done", "a.done", "A.TIF.DONE", "a.DONE"])
+def test_with_markers_a_scan_waits_for_its_own(folder: Path, marker: str) -> None:
+    line = Line(folder, done_suffix=".done")
+    drop(folder / "a.tif")
+    (folder / "b.tif.done").touch()
+    assert line.looks(4) == []
+    assert (line.inbox.unmarked_count, line.inbox.pending_count) == (1, 0)
+
+    (folder / marker).touch()
+
+    assert line.looks(2) == ["a.tif"]
+    assert line.inbox.unmarked_count == 0
+
+
+def test_a_marker_does_not_replace_the_other_conditions(folder: Path) -> None:
+    line = Line(folder, done_suffix=".done")
+    (folder / "a.tif.done").touch()
+    (folder / "a.tif").write_bytes(TIFF[:-1])
+
+    assert line.looks(20) == []
+
+
+# --- order -----------------------------------------------------------------------------------------------
+
+
+def test_files_go_out_oldest_first_and_by_name_where_the_time_is_the_same(line: Line) -> None:
+    for name, modified_s in [("c.tif", 50), ("b.tif", 100), ("z.tif", 10), ("a.tif", 100)]:
+        drop(line.folder / name, modified_s=modified_s)
+
+    assert line.looks(2) == ["z.tif", "c.tif", "a.tif", "b.tif"]
+
+
+@pytest.mark.parametrize("modified_s", [-1e9, 0, 4e9])
+def test_a_station_with_a_wrong_clock_delays_nothing(line: Line, modified_s: float) -> None:
+    drop(line.folder / "a.tif", modified_s=modified_s)
+
+    assert line.look() == []
+    assert line.look() == ["a.tif"]
+
+
+def test_a_backlog_goes_out_strictly_oldest_first_in_portions(line: Line) -> None:
+    names = [f"{(7 * index) % 40:02d}.tif" for index in range(40)]
+    for name in names:
+        drop(line.folder / name, modified_s=1000 + int(name[:2]))
+
+    assert line.look(room=6) == []
+    handed_out = [line.look(room=6) for _ in range(8)]
+
+    assert list(chain(*handed_out)) == sorted(names)
+    assert [len(portion) for portion in handed_out] == [6, 6, 6, 6, 6, 6, 4, 0]
+
+
+def test_an_arrival_is_not_starved_by_a_backlog(line: Line) -> None:
+    for index in range(200):
+        drop(line.folder / f"old {index:03d}.tif", modified_s=1000 + index)
+    line.look(room=4)
+    line.look(room=4)
+
+    drop(line.folder / "new.tif", modified_s=9000)
+    portions = [line.look(room=4) for _ in range(4)]
+
+    assert "new.tif" in chain(*portions)
+    others = [file for file in chain(*portions) if file != "new.tif"]
+    assert others == [f"old {index:03d}.tif" for index in range(4, 4 + len(others))]
+
+
+def test_arrivals_with_old_times_do_not_starve_the_newest_either(line: Line) -> None:
+    line.look()
+    for index in range(100):
+        drop(line.folder / f"copied {index:03d}.tif", modified_s=1000 + index)
+    drop(line.folder / "live.tif", modified_s=9000)
+    line.look()
+
+    assert "live.tif" in line.look(room=4)
+
+
+def test_no_room_means_nothing_is_handed_out(line: Line) -> None:
+    drop(line.folder / "a.tif")
+    line.look()
+
+    assert line.look(room=0) == []
+    assert line.look(room=1) == ["a.tif"]
+
+
+# --- known files -----------------------------------------------------------------------------------------
+
+
+def test_files_with_an_outcome_are_not_handed_out_after_a_restart(line: Line) -> None:
+    drop(line.folder / "a.tif")
+    drop(line.folder / "b.tif")
+    known = {stamp.file: stamp for name in line.judge_all() for stamp in [stamp_of(line.folder / name, line.folder)]}
+    assert set(known) == {"a.tif", "b.tif"}
+
+    restarted = Line(line.folder, known=known)
+    drop(line.folder / "c.tif")
+
+    assert restarted.looks(4) == ["c.tif"]
+
+
+def test_a_replaced_file_shows_by_its_inode_without_any_stat(folder: Path) -> None:
+    line = Line(folder, restat_per_poll=0)
+    drop(folder / "a.tif", tiff(1))
+    assert line.judge_all() == ["a.tif"]
+
+    drop(folder / "a.tif", tiff(2))
+
+    assert line.judge_all() == ["a.tif"]
+
+
+def test_a_replacement_of_equal_size_and_time_is_another_file(folder: Path) -> None:
+    line = Line(folder)
+    drop(folder / "a.tif", tiff(1), modified_s=1000)
+    assert line.judge_all() == ["a.tif"]
+    keep_inode = os.open(folder / "a.tif", os.O_RDONLY)
+
+    drop(folder / "a.tif", tiff(2), modified_s=1000)
+    os.close(keep_inode)
+
+    assert line.judge_all() == ["a.tif"]
+
+
+def test_a_file_rewritten_in_place_is_found_at_once_if_it_was_touched(folder: Path) -> None:
+    line = Line(folder, restat_per_poll=0)
+    scan = drop(folder / "a.tif", tiff(1))
+    line.judge_all()
+    scan.write_bytes(tiff(2))
+    assert line.looks(3) == []
+
+    line.inbox.touch("a.tif")
+
+    assert line.looks(2) == ["a.tif"]
+
+
+def test_a_touched_file_is_found_rewritten_even_if_size_and_time_were_kept(folder: Path) -> None:
+    line = Line(folder)
+    scan = drop(folder / "a.tif", tiff(1), modified_s=1000)
+    line.judge_all()
+
+    scan.write_bytes(tiff(2))
+    os.utime(scan, (1000, 1000))
+    line.inbox.touch("a.tif")
+
+    assert line.looks(3) == ["a.tif"]
+
+
+def test_a_file_rewritten_in_place_without_event_is_found_within_one_round(folder: Path) -> None:
+    line = Line(folder, restat_per_poll=10)
+    for index in range(50):
+        drop(folder / f"{index:02d}.tif", tiff(index))
+    line.judge_all()
+    line.looks(5)
+
+    (folder / "31.tif").write_bytes(tiff(99))
+
+    assert line.looks(50 // 10 + 1 + 2) == ["31.tif"]
+
+
+def test_an_event_that_comes_late_does_not_hand_a_judged_file_out_again(line: Line) -> None:
+    drop(line.folder / "a.tif")
+    line.look()
+    line.look()
+    line.inbox.touch("a.tif")
+    line.look()
+    line.finish()
+    line.inbox.touch("a.tif")
+
+    assert line.looks(4) == []
+
+
+def test_a_file_rewritten_while_it_is_in_flight_is_handed_out_again(line: Line) -> None:
+    scan = drop(line.folder / "a.tif", tiff(1))
+    assert line.looks(2) == ["a.tif"]
+
+    scan.write_bytes(tiff(2))
+    assert line.looks(3) == []
+    line.finish()
+
+    assert line.looks(3) == ["a.tif"]
+
+
+def test_a_file_rewritten_in_flight_with_its_time_kept_is_handed_out_again_if_touched(line: Line) -> None:
+    scan = drop(line.folder / "a.tif", tiff(1), modified_s=1000)
+    line.looks(2)
+
+    scan.write_bytes(tiff(2))
+    os.utime(scan, (1000, 1000))
+    line.inbox.touch("a.tif")
+    line.look()
+    line.finish()
+
+    assert line.looks(3) == ["a.tif"]
+
+
+def test_a_new_time_on_the_same_bytes_is_handed_out_for_the_ledger_to_tell(line: Line) -> None:
+    scan = drop(line.folder / "a.tif")
+    line.judge_all()
+
+    os.utime(scan)
+
+    assert line.looks(3) == ["a.tif"]
+
+
+def test_new_permissions_on_judged_files_cause_no_work(line: Line) -> None:
+    scan = drop(line.folder / "a.tif")
+    line.judge_all()
+
+    scan.chmod(0o640)
+
+    assert line.looks(4) == []
+
+
+def test_the_same_bytes_under_a_new_name_are_a_new_file(line: Line) -> None:
+    scan = drop(line.folder / "a.tif")
+    line.judge_all()
+
+    scan.rename(line.folder / "b.tif")
+
+    assert line.looks(3) == ["b.tif"]
+
+
+def test_a_judged_file_may_go_and_come_back_changed(line: Line) -> None:
+    drop(line.folder / "a.tif", tiff(1)).unlink()
+    drop(line.folder / "a.tif", tiff(1))
+    assert line.looks(2) == ["a.tif"]
+    (line.folder / "a.tif").unlink()
+    line.finish()
+    assert line.looks(2) == []
+
+    drop(line.folder / "a.tif", tiff(2, height_px=30))
+
+    assert line.looks(2) == ["a.tif"]
+
+
+def test_files_that_are_gone_for_long_are_forgotten(folder: Path) -> None:
+    line = Line(folder)
+    for index in range(20):
+        drop(folder / f"{index}.tif")
+    line.judge_all()
+    for index in range(15):
+        (folder / f"{index}.tif").unlink()
+    assert len(line.inbox._known) == 20
+
+    for _ in range(3):
+        line.look(after_s=FORGET_EVERY_S)
+
+    assert len(line.inbox._known) == 5
+    assert line.looks(3) == []
+
+
+def test_what_is_present_can_be_asked_for(folder: Path) -> None:
+    line = Line(folder, done_suffix=".done")
+    drop(folder / "a.tif")
+    drop(folder / "b.TIFF")
+    (folder / "notes.txt").touch()
+    line.look()
+
+    assert line.inbox.present() == {"a.tif", "b.TIFF"}
+
+
+# --- giving back -----------------------------------------------------------------------------------------
+
+
+def test_a_file_given_back_is_handed_out_again_but_not_before_its_time(line: Line) -> None:
+    drop(line.folder / "a.tif")
+    line.looks(2)
+
+    line.inbox.retry(line.handed_out[0], line.now_s + 10)
+
+    assert line.looks(int(9.5 / LOOK_S)) == []
+    assert line.looks(4) == ["a.tif"]
+
+
+def test_a_file_its_reader_finds_incomplete_comes_back_at_growing_intervals_and_is_final_in_the_end(
+    line: Line,
+) -> None:
+    """A preallocated scan: only a reader of its pixels sees that they are not written yet."""
+    drop(line.folder / "a.tif")
+    line.look()
+    since_s, ages_s, is_final = line.now_s, [], False
+    for _ in range(int(62 / LOOK_S)):
+        if line.look():
+            ages_s.append(line.now_s - since_s)
+            is_final = line.inbox.is_final(line.handed_out[-1])
+            if is_final:
+                break
+            line.inbox.retry(line.handed_out[-1])
+
+    assert is_final
+    assert ages_s[-1] == pytest.approx(60, abs=2 * LOOK_S)
+    assert len(ages_s) < 12
+    assert all(later >= 1.5 * earlier for earlier, later in pairwise(ages_s[:-1]))
+
+
+def test_a_file_that_changes_after_it_was_given_back_only_has_to_stand_still(line: Line) -> None:
+    scan = drop(line.folder / "a.tif", tiff(1))
+    line.looks(2)
+    line.inbox.retry(line.handed_out[0], line.now_s + 1000)
+    line.look()
+
+    scan.write_bytes(tiff(2))
+
+    assert line.looks(3) == ["a.tif"]
+
+
+def test_a_file_that_vanished_and_was_given_back_is_forgotten(line: Line) -> None:
+    drop(line.folder / "a.tif")
+    line.looks(2)
+    (line.folder / "a.tif").unlink()
+
+    line.inbox.retry(line.handed_out[0])
+
+    assert line.looks(4) == []
+    assert (line.inbox.pending_count, line.inbox.in_flight_count) == (0, 0)
+
+
+# --- what is not a plain file ----------------------------------------------------------------------------
+
+
+def make_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def make_link(path: Path) -> None:
+    path.symlink_to(path.with_name("target"))
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(path))
+
+
+@pytest.mark.parametrize("make", [make_directory, make_link, make_pipe, make_socket])
+def test_what_is_no_plain_file_is_handed_out_once_and_blocks_nothing(
+    line: Line, make: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(line.folder)
+    make(line.folder / "a.tif")
+    drop(line.folder / "b.tif")
+
+    assert sorted(line.looks(2)) == ["a.tif", "b.tif"]
+    line.finish()
+    assert line.looks(3) == []
+    known = {"a.tif": stamp_of(line.folder / "a.tif", line.folder)}
+    assert Line(line.folder, known=known).looks(3) == ["b.tif"]
+
+
+def test_a_directory_called_like_a_scan_is_one_finding_whatever_is_put_into_it(line: Line) -> None:
+    (line.folder / "a.tif").mkdir()
+    line.judge_all()
+    known = {"a.tif": stamp_of(line.folder / "a.tif", line.folder)}
+
+    (line.folder / "a.tif" / "b.tif").touch()
+    line.inbox.touch("a.tif")
+
+    assert line.looks(4) == []
+    assert Line(line.folder, known=known).looks(4) == []
+
+
+def test_a_scan_in_place_of_a_directory_is_a_new_file(line: Line) -> None:
+    (line.folder / "a.tif").mkdir()
+    line.judge_all()
+    (line.folder / "a.tif").rmdir()
+
+    drop(line.folder / "a.tif")
+
+    assert line.judge_all() == ["a.tif"]
+
+
+def test_a_file_that_may_not_be_read_is_handed_out_once_and_again_when_it_may(nobodys_folder: Path) -> None:
+    line = Line(nobodys_folder)
+    scan = drop(nobodys_folder / "a.tif")
+    scan.chmod(0)
+
+    assert line.looks(2) == ["a.tif"]
+    assert line.inbox.is_final(line.handed_out[0])
+    line.finish()
+    assert line.looks(4) == []
+    scan.chmod(0o200)
+    assert line.looks(4) == []
+    scan.chmod(0o600)
+    assert line.looks(4) == ["a.tif"]
+    assert not line.inbox.is_final(line.handed_out[0])
+    line.finish()
+    assert line.looks(4) == []
+
+
+# --- cost ------------------------------------------------------------------------------------------------
+
+
+def ten_thousand(folder: Path) -> dict[str, FileStamp]:
+    known = {}
+    for index in range(10_000):
+        path = folder / f"B{index // 100:06d}_{index:08d}_scan.tif"
+        path.touch()
+        known[path.name] = stamp_of(path, folder)
+    return known
+
+
+def test_a_look_at_ten_thousand_known_files_is_one_listing_and_a_few_stats(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Line(folder, known=ten_thousand(folder), restat_per_poll=200)
+    line.look()
+    drop(folder / "new.tif")
+    calls = Calls(folder, monkeypatch)
+
+    line.look()
+
+    assert calls.count == {"scandir": 1, "lstat": 201, "stat": 0, "open": 1}
+    assert line.look() == ["new.tif"]
+
+
+def test_a_backlog_is_stated_until_it_stands_still_and_not_at_every_look(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Line(folder)
+    for index in range(500):
+        drop(folder / f"{index}.tif")
+    line.look(room=1)
+    line.look(room=1)
+    calls = Calls(folder, monkeypatch)
+
+    for _ in range(10):
+        assert len(line.look(room=1)) == 1
+
+    assert calls.count["lstat"] == 10
+    assert calls.count["scandir"] <= 10
+
+
+def test_a_storm_of_wake_ups_does_not_list_the_folder_more_often_than_its_size_allows(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop(folder / "a.tif")
+    line = Line(folder, known={f"{index}.tif": FileStamp(f"{index}.tif", 1, 2, 3) for index in range(10_000)})
+    line.look()
+    calls = Calls(folder, monkeypatch)
+
+    for _ in range(1000):
+        line.look(after_s=0.001)
+
+    assert 10 <= calls.count["scandir"] <= 20
+
+
+def test_the_loop_is_told_when_the_next_look_is_worthwhile(line: Line, tmp_path: Path) -> None:
+    line.look()
+    assert line.inbox.wait_s(line.now_s, 0.5) == 0.5
+    drop(line.folder / "a.tif")
+    line.look()
+    assert line.inbox.wait_s(line.now_s, 0.5) == pytest.approx(0.2)
+    assert line.inbox.wait_s(line.now_s, 0.1) == 0.1
+    assert line.look(after_s=line.inbox.wait_s(line.now_s, 0.5)) == ["a.tif"]
+    assert line.inbox.wait_s(line.now_s, 0.5) == 0.5
+    line.inbox.retry(line.handed_out[0], line.now_s + 0.4)
+    line.look()
+    assert line.inbox.wait_s(line.now_s, 60) == pytest.approx(0.4 - LOOK_S)
+    line.folder.rename(tmp_path / "elsewhere")
+    line.look()
+    assert line.inbox.wait_s(line.now_s, 0.5) == 0.5
+
+
+def test_a_backlog_keeps_the_loop_going_only_while_there_is_room(line: Line) -> None:
+    for index in range(10):
+        drop(line.folder / f"{index}.tif")
+    line.look()
+
+    line.look(room=4)
+    assert line.inbox.wait_s(line.now_s, 0.5) < 0.1
+    line.look(room=0)
+    assert line.inbox.wait_s(line.now_s, 0.5) == 0.5
+
+
+def test_the_folder_is_left_as_it_was(line: Line) -> None:
+    for index in range(5):
+        drop(line.folder / f"{index}.tif", modified_s=1000)
+    os.utime(line.folder, (2000, 2000))
+    before = {path.name: path.stat().st_mtime for path in [line.folder, *line.folder.iterdir()]}
+
+    line.judge_all()
+
+    assert {path.name: path.stat().st_mtime for path in [line.folder, *line.folder.iterdir()]} == before
+
+
+# --- everything at once ----------------------------------------------------------------------------------
+
+ACTIONS = st.tuples(
+    st.sampled_from(["drop", "rewrite", "start", "delete", "touch", "look", "look", "finish", "retry", "away", "back"]),
+    st.integers(0, 3),
+    st.integers(1, 4),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ACTIONS, max_size=40))
+def test_whatever_happens_the_last_bytes_of_every_file_are_handed_out(
+    tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, int, int]]
+) -> None:
+    """A file is never handed out twice at a time; once all is quiet, all files were handed out as they now are."""
+    home = tmp_path_factory.mktemp("home")
+    folder, elsewhere = home / "scans", home / "elsewhere"
+    folder.mkdir()
+    line = Line(folder, restat_per_poll=2)
+    in_flight: dict[str, FileStamp] = {}
+    last: dict[str, FileStamp] = {}
+
+    def look() -> None:
+        line.now_s += 0.3
+        for stamp in line.inbox.poll(line.now_s, room=2):
+            assert stamp.file not in in_flight
+            in_flight[stamp.file] = stamp
+
+    for action, number, seed in actions:
+        place = folder if folder.exists() else elsewhere
+        scan = place / f"{number}.tif"
+        if action == "drop":
+            drop(scan, tiff(seed))
+        elif action == "start":
+            scan.write_bytes(tiff(seed)[:150])
+        elif action == "rewrite" and scan.exists():
+            scan.write_bytes(tiff(seed, height_px=20 + seed))
+        elif action == "delete":
+            scan.unlink(missing_ok=True)
+        elif action == "touch":
+            line.inbox.touch(scan.name)
+        elif action == "look":
+            look()
+        elif action == "finish" and scan.name in in_flight:
+            last[scan.name] = in_flight.pop(scan.name)
+            line.inbox.finished(last[scan.name])
+        elif action == "retry" and scan.name in in_flight:
+            line.inbox.retry(in_flight.pop(scan.name), line.now_s + seed)
+        elif action == "away" and folder.exists():
+            folder.rename(elsewhere)
+        elif action == "back" and not folder.exists():
+            elsewhere.rename(folder)
+    if not folder.exists():
+        elsewhere.rename(folder)
+    for _ in range(int(70 / 0.3)):
+        look()
+        for stamp in list(in_flight.values()):
+            last[stamp.file] = in_flight.pop(stamp.file)
+            line.inbox.finished(stamp)
+
+    assert line.inbox.state.away is None or not last
+    for path in folder.glob("*.tif"):
+        assert last[path.name] == stamp_of(path, folder)

@@ -1,0 +1,505 @@
+"""The ledger: numbering, outbox, refusals, and what a kill, a full disk or a second worker leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from edge import ledger as ledger_module
+from edge import ledger_file
+from edge.errors import LedgerError
+from edge.ledger import Entry, Ledger, open_ledger, request_resend
+from edge.messages import canonical_json
+from edge.records import FileStamp
+from tests.samples import MORNING, STATION, sample_entry, sample_stamp, sample_verdict
+
+REPOSITORY = Path(__file__).parents[2]
+NOW = datetime(2026, 3, 1, 7, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "ledger.sqlite"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Ledger]:
+    with open_ledger(path, STATION) as opened:
+        yield opened
+
+
+def seqs(ledger: Ledger) -> list[int]:
+    return [row.seq for row in ledger.outbox(0, 1_000_000)]
+
+
+def run_python(code: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_verdicts_are_numbered_from_one_without_gaps_across_restarts(path: Path) -> None:
+    with open_ledger(path, STATION) as ledger:
+        assert ledger.commit([sample_entry(1), sample_entry(2)], NOW) == [1, 2]
+    with open_ledger(path, STATION) as ledger:
+        assert ledger.commit([sample_entry(3)], NOW) == [3]
+        assert seqs(ledger) == [1, 2, 3]
+
+
+def test_the_stored_payload_is_the_numbered_verdict_in_canonical_form(ledger: Ledger) -> None:
+    ledger.commit([sample_entry(1), sample_entry(2)], NOW)
+    (first, second) = ledger.outbox(0, 10)
+    assert second.payload == canonical_json(sample_verdict(2).model_copy(update={"seq": 2}))
+    assert second.verdict_id == sample_verdict(2).verdict_id
+    assert json.loads(first.payload)["seq"] == first.seq == 1
+
+
+def test_the_same_bytes_get_one_verdict_under_any_name(ledger: Ledger) -> None:
+    original = sample_entry(1)
+    copy = Entry(sample_stamp("copy.tif"), original.scan, original.verdict)
+    assert ledger.commit([original, copy], NOW) == [1, None]
+    assert ledger.commit([copy, sample_entry(2)], NOW) == [None, 2]
+    assert seqs(ledger) == [1, 2]
+    assert set(ledger.files()) == {"B01_0001.tif", "B01_0002.tif", "copy.tif"}
+
+
+def test_a_file_whose_bytes_have_a_verdict_is_finished_without_another(ledger: Ledger) -> None:
+    entry = sample_entry(1)
+    assert ledger.commit([Entry(entry.stamp, entry.scan, None)], NOW) == [None]
+    assert ledger.files() == {"B01_0001.tif": entry.stamp}
+    assert seqs(ledger) == []
+
+
+def test_a_known_verdict_is_recognised(ledger: Ledger) -> None:
+    ledger.commit([sample_entry(1)], NOW)
+    assert ledger.has_verdict(sample_verdict(1).verdict_id)
+    assert not ledger.has_verdict(sample_verdict(2).verdict_id)
+
+
+def test_a_failed_commit_leaves_nothing_and_no_gap(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger.commit([sample_entry(1)], NOW)
+
+    def power_off(*_: object) -> str:
+        raise RuntimeError("in the middle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger_module, "_stamp_text", power_off)
+        with pytest.raises(RuntimeError, match="in the middle"):
+            ledger.commit([sample_entry(2)], NOW)
+    assert not ledger.has_verdict(sample_verdict(2).verdict_id)
+    assert ledger.commit([sample_entry(3)], NOW) == [2]
+
+
+def test_a_verdict_of_another_station_or_with_a_number_is_a_mistake(ledger: Ledger) -> None:
+    with pytest.raises(ValueError, match="xray-9"):
+        ledger.commit([sample_entry(1, station="xray-9")], NOW)
+    entry = sample_entry(1)
+    assert entry.verdict is not None
+    with pytest.raises(ValueError, match="seq 4"):
+        ledger.commit([Entry(entry.stamp, entry.scan, entry.verdict.model_copy(update={"seq": 4}))], NOW)
+    assert seqs(ledger) == []
+
+
+def test_file_names_and_numbers_of_foreign_file_systems_survive(path: Path) -> None:
+    stamp = FileStamp("sub/scan-\udcff.tif", inode=2**64 - 1, size_bytes=0, modified_ns=-(2**70))
+    entry = sample_entry(1)
+    with open_ledger(path, STATION) as ledger:
+        ledger.commit([Entry(stamp, entry.scan, entry.verdict)], NOW)
+    with open_ledger(path, STATION) as ledger:
+        assert ledger.files() == {stamp.file: stamp}
+
+
+def test_a_file_that_was_judged_again_is_known_by_its_newest_stamp(ledger: Ledger) -> None:
+    old, new = sample_entry(1), sample_entry(2)
+    stamp = FileStamp(old.stamp.file, inode=8, size_bytes=5, modified_ns=6)
+    ledger.commit([old], NOW)
+    ledger.commit([Entry(stamp, new.scan, new.verdict)], NOW)
+    assert ledger.files() == {stamp.file: stamp}
+
+
+def test_the_outbox_gives_unsent_messages_in_order_from_a_place(ledger: Ledger) -> None:
+    ledger.commit([sample_entry(number) for number in range(1, 8)], NOW)
+    ledger.mark_sent([2, 4], NOW)
+    assert [row.seq for row in ledger.outbox(1, 3)] == [3, 5, 6]
+
+
+def test_pending_counts_and_dates_the_oldest_unsent(ledger: Ledger) -> None:
+    assert ledger.pending() == ledger_module.Pending(0, None)
+    ledger.commit([sample_entry(number, decided_at=MORNING + timedelta(minutes=number)) for number in (1, 2)], NOW)
+    ledger.mark_sent([1], NOW)
+    pending = ledger.pending()
+    assert pending.count == 1
+    assert pending.oldest_decided_at == datetime(2026, 3, 1, 6, 2, 0, 123000, tzinfo=UTC)
+
+
+def test_requeued_messages_have_the_same_bytes(ledger: Ledger) -> None:
+    ledger.commit([sample_entry(number) for number in (1, 2, 3)], NOW)
+    before = ledger.outbox(0, 10)
+    ledger.mark_sent([1], NOW)
+    ledger.mark_sent([2, 3], NOW + timedelta(hours=1))
+    assert ledger.requeue(NOW + timedelta(minutes=30)) == 2
+    assert ledger.outbox(0, 10) == before[1:]
+
+
+def test_a_message_marked_twice_keeps_its_first_time(ledger: Ledger) -> None:
+    ledger.commit([sample_entry(1)], NOW)
+    ledger.mark_sent([1], NOW)
+    ledger.mark_sent([1], NOW + timedelta(hours=1))
+    assert ledger.requeue(NOW + timedelta(minutes=30)) == 0
+
+
+def test_a_resend_request_reaches_a_running_worker_once(ledger: Ledger, path: Path) -> None:
+    ledger.commit([sample_entry(1), sample_entry(2)], NOW)
+    ledger.mark_sent([1, 2], NOW)
+    request_resend(path, NOW - timedelta(seconds=1))
+    assert ledger.take_resend_requests() == 2
+    assert ledger.take_resend_requests() == 0
+    assert seqs(ledger) == [1, 2]
+
+
+def test_a_resend_request_waits_for_a_stopped_worker(path: Path) -> None:
+    with open_ledger(path, STATION) as ledger:
+        ledger.commit([sample_entry(1)], NOW)
+        ledger.mark_sent([1], NOW)
+    request_resend(path, NOW)
+    with open_ledger(path, STATION) as ledger:
+        assert ledger.take_resend_requests() == 1
+
+
+def test_a_resend_request_that_makes_no_sense_is_dropped(ledger: Ledger, path: Path) -> None:
+    request = path.with_name(f"{path.name}.resend-x")
+    request.write_text("yesterday")
+    assert ledger.take_resend_requests() == 0
+    assert not request.exists()
+
+
+def test_a_resend_request_without_a_ledger_says_so(path: Path) -> None:
+    with pytest.raises(LedgerError, match="no ledger"):
+        request_resend(path, NOW)
+
+
+def test_pruning_drops_old_sent_messages_but_not_the_knowledge(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "KEEP_LATEST", 2)
+    ledger.commit([sample_entry(number) for number in range(1, 7)], NOW)
+    ledger.mark_sent([1, 3, 6], NOW)
+    ledger.mark_sent([4], NOW + timedelta(days=2))
+    assert ledger.prune(NOW + timedelta(days=1)) == 2  # 2 is unsent, 4 is young, 6 is among the newest
+    assert ledger.requeue(NOW) == 2
+    assert seqs(ledger) == [2, 4, 5, 6]
+    assert ledger.commit([sample_entry(1), sample_entry(7)], NOW) == [None, 7]
+
+
+def test_a_clock_that_jumps_ten_years_does_not_empty_the_outbox(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "KEEP_LATEST", 4)
+    monkeypatch.setattr(ledger_module, "PRUNE_BATCH", 2)
+    ledger.commit([sample_entry(number) for number in range(1, 11)], NOW)
+    ledger.mark_sent(range(1, 11), NOW)
+    assert ledger.prune(NOW + timedelta(days=3650)) == 2
+    while ledger.prune(NOW + timedelta(days=3650)):
+        pass
+    assert ledger.requeue(NOW) == 4
+
+
+def test_a_clock_that_jumps_back_keeps_the_order_of_seq(ledger: Ledger) -> None:
+    ledger.commit([sample_entry(1, decided_at=MORNING)], NOW)
+    ledger.commit([sample_entry(2, decided_at=MORNING - timedelta(days=3650))], NOW - timedelta(days=3650))
+    assert seqs(ledger) == [1, 2]
+
+
+def test_files_that_left_the_folder_are_forgotten(ledger: Ledger) -> None:
+    ledger.commit([sample_entry(number) for number in (1, 2, 3)], NOW)
+    assert ledger.prune_files(["B01_0002.tif", "new.tif"]) == 2
+    assert set(ledger.files()) == {"B01_0002.tif"}
+
+
+def test_an_empty_folder_makes_nothing_forgotten(ledger: Ledger) -> None:
+    ledger.commit([sample_entry(1)], NOW)
+    assert ledger.prune_files([]) == 0
+    assert set(ledger.files()) == {"B01_0001.tif"}
+
+
+def test_a_sound_ledger_passes_the_check(ledger: Ledger) -> None:
+    ledger.commit([sample_entry(1)], NOW)
+    ledger.check()
+
+
+def test_a_damaged_ledger_fails_with_a_hint(path: Path) -> None:
+    with open_ledger(path, STATION) as ledger:
+        ledger.commit([sample_entry(number) for number in range(200)], NOW)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 :] = b"\xa5" * (len(content) - len(content) // 2)
+    path.write_bytes(content)
+    with pytest.raises(LedgerError) as caught, open_ledger(path, STATION) as ledger:
+        ledger.check()
+    assert "move the file away" in caught.value.hint
+
+
+def test_the_state_is_private(ledger: Ledger, path: Path) -> None:
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    for file in path.parent.iterdir():
+        assert file.stat().st_mode & 0o077 == 0, file.name
+
+
+def test_a_state_directory_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o775)
+    with pytest.raises(LedgerError, match="writable by others"):
+        open_ledger(tmp_path / "ledger.sqlite", STATION)
+
+
+def test_the_ledger_of_another_station_is_refused(path: Path) -> None:
+    open_ledger(path, STATION).close()
+    with pytest.raises(LedgerError, match="'xray-1'.*'xray-2'"):
+        open_ledger(path, "xray-2")
+    open_ledger(path, STATION).close()  # and the refusal left no lock
+
+
+@pytest.mark.parametrize(("content", "complaint"), [(b"", "empty"), (b"not a database at all" * 99, "not a database")])
+def test_a_file_that_is_no_ledger_is_refused(path: Path, content: bytes, complaint: str) -> None:
+    path.parent.mkdir(mode=0o700)
+    path.write_bytes(content)
+    with pytest.raises(LedgerError, match=complaint):
+        open_ledger(path, STATION)
+    assert path.read_bytes() == content
+
+
+def test_another_database_is_refused(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    foreign = sqlite3.connect(path)
+    foreign.execute("CREATE TABLE recipes (name TEXT)")
+    foreign.close()
+    with pytest.raises(LedgerError, match="no ledger"):
+        open_ledger(path, STATION)
+
+
+def test_a_creation_that_was_interrupted_is_begun_anew(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    path.with_name(f"{path.name}.new").write_bytes(b"half")
+    with open_ledger(path, STATION) as ledger:
+        assert ledger.commit([sample_entry(1)], NOW) == [1]
+
+
+def test_an_older_schema_is_upgraded_with_its_pending_messages(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_ledger(path, STATION) as ledger:
+        ledger.commit([sample_entry(1), sample_entry(2)], NOW)
+        before = ledger.outbox(0, 10)
+    newer = (*ledger_file.MIGRATIONS, ("ALTER TABLE files ADD COLUMN note TEXT",))
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger_file, "MIGRATIONS", newer)
+        with open_ledger(path, STATION) as ledger:
+            assert ledger.outbox(0, 10) == before
+    with pytest.raises(LedgerError, match="schema 2, this program knows up to 1"):
+        open_ledger(path, STATION)
+
+
+def test_an_upgrade_that_fails_leaves_the_old_schema(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_ledger(path, STATION) as ledger:
+        ledger.commit([sample_entry(1)], NOW)
+    broken = (*ledger_file.MIGRATIONS, ("ALTER TABLE files ADD COLUMN note TEXT", "DROP TABLE nothing"))
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger_file, "MIGRATIONS", broken)
+        with pytest.raises(LedgerError, match="nothing"):
+            open_ledger(path, STATION)
+    with open_ledger(path, STATION) as ledger:
+        assert seqs(ledger) == [1]
+
+
+def test_a_second_worker_is_refused_by_name_of_the_first(ledger: Ledger, path: Path) -> None:
+    code = "import sys; from pathlib import Path; from edge.ledger import open_ledger; open_ledger(Path(sys.argv[1]), 'xray-1')"
+    second = run_python(code, path)
+    _, complaint = second.communicate(timeout=30)
+    assert second.returncode != 0
+    assert f"in use by another worker (process {os.getpid()})" in complaint
+
+
+def test_a_closed_ledger_can_be_opened_again_and_not_used(path: Path) -> None:
+    first = open_ledger(path, STATION)
+    first.close()
+    first.close()
+    open_ledger(path, STATION).close()
+    with pytest.raises(RuntimeError, match="closed"):
+        first.pending()
+
+
+def test_no_other_program_can_write_the_ledger_meanwhile(ledger: Ledger, path: Path) -> None:
+    other = sqlite3.connect(path, timeout=0)
+    try:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("DELETE FROM outbox")
+    finally:
+        other.close()
+
+
+def test_a_ledger_that_another_program_reads_is_refused_with_a_hint(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_ledger(path, STATION).close()
+    monkeypatch.setattr(ledger_file, "BUSY_TIMEOUT_S", 0.01)
+    other = sqlite3.connect(path, isolation_level=None)
+    try:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM meta").fetchall()
+        with pytest.raises(LedgerError) as caught:
+            open_ledger(path, STATION)
+        assert "close it" in caught.value.hint
+    finally:
+        other.close()
+
+
+def test_threads_share_one_sequence(ledger: Ledger) -> None:
+    def commit(first: int) -> None:
+        for number in range(first, first + 25):
+            ledger.commit([sample_entry(number)], NOW)
+            ledger.mark_sent([row.seq for row in ledger.outbox(0, 2)], NOW)
+
+    threads = [threading.Thread(target=commit, args=(100 * index,)) for index in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ledger.requeue(NOW)
+    assert seqs(ledger) == list(range(1, 101))
+
+
+COMMITTING = """
+import sys
+from pathlib import Path
+from edge.ledger import open_ledger
+from tests.samples import MORNING, sample_entry
+first = int(sys.argv[2])
+with open_ledger(Path(sys.argv[1]), "xray-1") as ledger:
+    for number in range(first, first + 100_000):
+        print(number, ledger.commit([sample_entry(number)], MORNING)[0], flush=True)
+"""
+
+
+def test_a_kill_at_any_moment_loses_no_committed_verdict_and_leaves_no_gap(path: Path) -> None:
+    """Five kills while commits run without pause; what was reported committed must be there."""
+    reported: dict[int, int] = {}
+    for kill in range(5):
+        worker = run_python(COMMITTING, path, 1_000_000 * kill)
+        assert worker.stdout is not None
+        for _ in range(20 + 7 * kill):
+            number, seq = map(int, worker.stdout.readline().split())
+            reported[seq] = number
+        worker.send_signal(signal.SIGKILL)
+        rest, _ = worker.communicate(timeout=30)
+        for line in rest.splitlines():
+            if len(fields := line.split()) == 2:
+                reported[int(fields[1])] = int(fields[0])
+    with open_ledger(path, STATION) as ledger:  # and the lock of the killed process is free
+        ledger.check()
+        rows = {row.seq: row.verdict_id for row in ledger.outbox(0, 1_000_000)}
+    assert sorted(rows) == list(range(1, len(rows) + 1))
+    assert len(reported) >= 150
+    for seq, number in reported.items():
+        assert rows[seq] == sample_verdict(number).verdict_id
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 1 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_a_full_disk_refuses_commits_and_mends_itself_when_space_returns(small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(600_000))
+    with open_ledger(small_disk / "ledger.sqlite", STATION) as ledger:
+        committed = 0
+        with pytest.raises(LedgerError) as caught:
+            for number in range(1, 1_000):
+                ledger.commit([sample_entry(number)], NOW)
+                committed = number
+        assert "space" in caught.value.hint
+        assert 0 < committed < 999
+        assert ledger.pending().count == committed  # reading goes on
+        with pytest.raises(LedgerError):
+            ledger.commit([sample_entry(number) for number in range(committed + 1, committed + 400)], NOW)
+        ballast.unlink()
+        assert ledger.commit([sample_entry(committed + 1)], NOW) == [committed + 1]
+        ledger.check()
+    with open_ledger(small_disk / "ledger.sqlite", STATION) as ledger:
+        assert seqs(ledger) == list(range(1, committed + 2))
+
+
+def test_a_disk_too_full_to_create_a_ledger_leaves_none(small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    with pytest.raises(OSError, match="No space"):
+        ballast.write_bytes(bytes(2_000_000))
+    with pytest.raises(LedgerError):
+        open_ledger(small_disk / "ledger.sqlite", STATION)
+    ballast.unlink()
+    with open_ledger(small_disk / "ledger.sqlite", STATION) as ledger:
+        assert ledger.commit([sample_entry(1)], NOW) == [1]
+
+
+FILE_TOO_LARGE = """
+import resource, signal, sys
+from pathlib import Path
+from edge.errors import LedgerError
+from edge.ledger import open_ledger
+from tests.samples import MORNING, sample_entry
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+with open_ledger(Path(sys.argv[1]), "xray-1") as ledger:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, unlimited[1]))
+    failed = None
+    for number in range(1, 1000):
+        try:
+            ledger.commit([sample_entry(number)], MORNING)
+        except LedgerError as error:
+            failed = number
+            print(error.message)
+            break
+    resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert failed is not None
+    assert ledger.commit([sample_entry(failed)], MORNING) == [failed]
+    ledger.check()
+    assert [row.seq for row in ledger.outbox(0, 10_000)] == list(range(1, failed + 1))
+"""
+
+
+def test_an_input_output_error_is_reported_and_the_ledger_works_afterwards(path: Path) -> None:
+    """The kernel refuses writes beyond a file size: the one way to an I/O error that needs no root."""
+    worker = run_python(FILE_TOO_LARGE, path)
+    said, complaint = worker.communicate(timeout=60)
+    assert worker.returncode == 0, complaint
+    assert "ledger" in said
+
+
+def test_a_state_directory_that_is_a_file_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file")
+    with pytest.raises(LedgerError) as caught:
+        open_ledger(tmp_path / "state" / "ledger.sqlite", STATION)
+    assert caught.value.hint
+
+
+def test_the_outbox_is_read_through_its_index(ledger: Ledger, path: Path) -> None:
+    """At a million messages a scan of the table would hold the line up."""
+    ledger.close()
+    sql = sqlite3.connect(path)
+    try:
+        plan = str(sql.execute("EXPLAIN QUERY PLAN " + ledger_module.UNSENT_ROWS, (5, 9)).fetchall())
+    finally:
+        sql.close()
+    assert "USING INDEX outbox_by_state (sent_at_ms=? AND seq>?)" in plan
+    assert "TEMP B-TREE" not in plan

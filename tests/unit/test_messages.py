@@ -1,0 +1,275 @@
+"""Messages: canonical bytes, refusal of what the schema cannot say, topics, shipped schema."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import jsonschema
+import pytest
+from pydantic import ValidationError
+
+import edge
+from edge import asyncapi
+from edge.messages import (
+    MESSAGES,
+    Alarm,
+    GateInfo,
+    Health,
+    Kind,
+    Message,
+    ScanInfo,
+    Topics,
+    Verdict,
+    canonical_json,
+    finite_or_none,
+    verdict_id,
+)
+from edge.records import Outcome
+from tests.samples import BOOT_ID, MORNING, STATION, sample_model_card, sample_status, sample_verdict
+
+SCHEMA = Path(edge.__file__).parent / "schema"
+CONTRACT_FIELDS = {
+    "verdict_id",
+    "station",
+    "boot_id",
+    "seq",
+    "part_id",
+    "bundle",
+    "scan",
+    "outcome",
+    "reasons",
+    "p_abnormal",
+    "threshold",
+    "review_band",
+    "gate",
+    "model",
+    "times",
+    "durations_ms",
+    "is_simulated",
+}
+
+
+def health() -> Health:
+    return Health(
+        station=STATION,
+        boot_id=BOOT_ID,
+        at=MORNING,
+        uptime_s=60.0,
+        backlog_scans=0,
+        unsent_verdicts=0,
+        oldest_unsent_s=None,
+        last_scan_at=None,
+        last_verdict_at=None,
+        outcomes={"normal": 3},
+        disk_free_bytes=1,
+        gpu=None,
+        drift={"p_abnormal": None},
+        alarms=("share-away",),
+    )
+
+
+def alarm() -> Alarm:
+    return Alarm(
+        station=STATION, boot_id=BOOT_ID, at=MORNING, code="share-away", active=True, message="gone", hint="mount it"
+    )
+
+
+EXAMPLES: tuple[Message, ...] = (
+    sample_verdict(),
+    sample_status("online"),
+    sample_model_card(),
+    health(),
+    alarm(),
+)
+
+
+def changed(**fields: Any) -> Verdict:
+    return Verdict.model_validate({**sample_verdict().model_dump(), **fields})
+
+
+def test_a_verdict_has_exactly_the_fields_of_the_contract() -> None:
+    assert set(json.loads(canonical_json(sample_verdict()))) == CONTRACT_FIELDS
+
+
+def test_canonical_bytes_are_sorted_compact_utf8() -> None:
+    payload = canonical_json(changed(part_id="Zelle-ä"))
+    plain = json.loads(payload)
+    assert payload == json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    assert "Zelle-ä".encode() in payload
+
+
+def test_canonical_bytes_survive_a_round_trip() -> None:
+    for example in EXAMPLES:
+        payload = canonical_json(example)
+        assert canonical_json(type(example).model_validate_json(payload)) == payload
+
+
+def test_times_are_utc_with_milliseconds() -> None:
+    elsewhere = datetime(2026, 3, 1, 8, 0, 0, 987654, tzinfo=timezone(timedelta(hours=2)))
+    times = json.loads(canonical_json(sample_verdict(decided_at=elsewhere)))["times"]
+    assert times["decided_at"] == "2026-03-01T06:00:00.987Z"
+
+
+def test_a_time_without_zone_is_refused() -> None:
+    with pytest.raises(ValidationError, match="timezone"):
+        sample_verdict(decided_at=datetime(2026, 3, 1))  # noqa: DTZ001
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.1, 1.1, "0.5"])
+def test_a_probability_that_is_none_is_refused(value: object) -> None:
+    with pytest.raises(ValidationError, match="p_abnormal"):
+        changed(p_abnormal=value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_gate_score_that_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(ValidationError, match="std_max"):
+        GateInfo(mean_max=0.1, std_max=value, mean_threshold=None, std_threshold=None, boxes_px=())
+
+
+def test_a_score_that_is_not_finite_or_out_of_range_becomes_null() -> None:
+    assert finite_or_none(math.nan) is None
+    assert finite_or_none(-math.inf) is None
+    assert finite_or_none(1.5, 0.0, 1.0) is None
+    assert finite_or_none(1.0, 0.0, 1.0) == 1.0
+
+
+def test_a_normal_verdict_without_all_scores_cannot_be_made() -> None:
+    with pytest.raises(ValidationError, match="normal"):
+        changed(outcome=Outcome.NORMAL, p_abnormal=None)
+    gate = GateInfo(mean_max=None, std_max=0.0, mean_threshold=0.1, std_threshold=0.1, boxes_px=())
+    with pytest.raises(ValidationError, match="normal"):
+        changed(outcome=Outcome.NORMAL, gate=gate)
+
+
+def test_an_unreadable_verdict_with_scores_cannot_be_made() -> None:
+    with pytest.raises(ValidationError, match="unreadable"):
+        changed(outcome=Outcome.UNREADABLE, reasons=("truncated",))
+
+
+def test_a_verdict_needs_a_reason_and_reasons_are_words() -> None:
+    with pytest.raises(ValidationError, match="reasons"):
+        changed(reasons=())
+    with pytest.raises(ValidationError, match="reasons"):
+        changed(reasons=("Not a word!",))
+
+
+def test_an_unknown_field_is_refused() -> None:
+    with pytest.raises(ValidationError, match="colour"):
+        changed(colour="red")
+
+
+def test_a_verdict_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        sample_verdict().seq = 5  # type: ignore[misc]
+
+
+def test_a_file_name_that_is_no_utf8_is_published_readably() -> None:
+    scan = ScanInfo(
+        file="scan-\udcff.tif", sha256="ab" * 32, size_bytes=1, width_px=None, height_px=None, modified_at=MORNING
+    )
+    assert json.loads(canonical_json(changed(scan=scan)))["scan"]["file"] == "scan-\\udcff.tif"
+
+
+def test_the_verdict_id_depends_on_station_bytes_and_model() -> None:
+    ids = {
+        verdict_id("a", "00" * 32, "m"),
+        verdict_id("b", "00" * 32, "m"),
+        verdict_id("a", "11" * 32, "m"),
+        verdict_id("a", "00" * 32, "n"),
+    }
+    assert len(ids) == 4
+
+
+def test_the_verdict_id_never_changes_between_releases() -> None:
+    assert verdict_id("xray-1", "ab" * 32, "demo-1") == "541ac7dbe7af99d2c612e802a5bfc351"
+
+
+def test_topics_follow_the_namespace() -> None:
+    topics = Topics("acme", "berlin", "coating", "line2", "xray-1")
+    assert topics.of(Kind.VERDICT) == "acme/berlin/coating/line2/xray-1/inspection/verdict"
+
+
+@pytest.mark.parametrize("level", ["", "a b", "a+b", "#", "a/b", "$SYS", "nul\0", "new\nline"])
+def test_a_topic_level_that_mqtt_would_misread_is_refused(level: str) -> None:
+    with pytest.raises(ValueError, match="topic level"):
+        Topics("acme", level, "coating", "line2", "xray-1")
+
+
+def test_the_shipped_schema_is_the_one_of_the_models() -> None:
+    """Otherwise: python -m edge.asyncapi."""
+    shipped = {path.name: path.read_text(encoding="utf-8") for path in SCHEMA.glob("*.json")}
+    assert shipped == asyncapi.documents()
+
+
+def test_the_generation_command_notices_a_stale_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncapi, "DIRECTORY", tmp_path / "schema")
+    assert asyncapi.main(["--check"]) == 1
+    assert asyncapi.main([]) == 0
+    assert asyncapi.main(["--check"]) == 0
+
+
+def test_the_generation_command_runs() -> None:
+    done = subprocess.run([sys.executable, "-m", "edge.asyncapi", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.KIND.value)
+@pytest.mark.parametrize("draft", [jsonschema.Draft7Validator, jsonschema.Draft202012Validator])
+def test_an_example_satisfies_its_schema_and_a_spoilt_one_does_not(example: Message, draft: Any) -> None:
+    schema = json.loads(asyncapi.documents()[example.SCHEMA.replace("/", "-") + ".schema.json"])
+    draft.check_schema({**schema, "$schema": draft.META_SCHEMA["$schema"]})
+    validator = draft(schema)
+    plain = json.loads(canonical_json(example))
+    validator.validate(plain)
+    for field in plain:
+        assert not validator.is_valid({name: value for name, value in plain.items() if name != field})
+    assert not validator.is_valid({**plain, "colour": "red"})
+    assert not validator.is_valid({**plain, "station": 7})
+
+
+def test_asyncapi_names_every_message_with_its_delivery() -> None:
+    document = json.loads(asyncapi.documents()["asyncapi.json"])
+    delivery = {
+        name: (operation["bindings"]["mqtt"]["qos"], operation["bindings"]["mqtt"]["retain"])
+        for name, operation in document["operations"].items()
+    }
+    assert delivery == {
+        "send-verdict": (1, False),
+        "send-status": (1, True),
+        "send-model": (1, True),
+        "send-health": (0, True),
+        "send-alarm": (1, False),
+    }
+
+
+def test_asyncapi_references_lead_somewhere() -> None:
+    document = json.loads(asyncapi.documents()["asyncapi.json"])
+
+    def references(node: object) -> list[str]:
+        if isinstance(node, dict):
+            found = [value for key, value in node.items() if key == "$ref"]
+            return found + [reference for value in node.values() for reference in references(value)]
+        return [reference for value in node for reference in references(value)] if isinstance(node, list) else []
+
+    assert len(references(document)) == 4 * len(MESSAGES)
+    for reference in references(document):
+        if reference.startswith("./"):
+            assert (SCHEMA / reference).is_file()
+            continue
+        target = document
+        for key in reference.removeprefix("#/").split("/"):
+            target = target[key]
+
+
+def test_boot_ids_are_uuids() -> None:
+    with pytest.raises(ValidationError, match="boot_id"):
+        changed(boot_id="today")
+    assert json.loads(canonical_json(sample_verdict()))["boot_id"] == str(UUID(int=BOOT_ID.int))

@@ -1,0 +1,84 @@
+"""Settings: precedence, and errors that name the key, the value and the fix."""
+
+from pathlib import Path
+
+import pytest
+
+from edge.errors import SettingsError
+from edge.settings import describe_settings, load_settings, service_environment
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "edge.toml"
+    path.write_text(text)
+    return path
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = written(tmp_path, '[broker]\nhost = "file"\nport = 1\nkeepalive_s = 10\n')
+    monkeypatch.setenv("EDGE_BROKER__HOST", "environment")
+    monkeypatch.setenv("EDGE_BROKER__PORT", "2")
+    broker = load_settings(config, {"broker": {"port": 3}}).broker
+    assert (broker.host, broker.port, broker.keepalive_s) == ("environment", 3, 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("[broker]\nprot = 3\n", "unknown setting `broker.prot` = 3", "did you mean `port`?"),
+        ("[brokr]\nport = 3\n", "unknown setting `brokr`", "did you mean `broker`?"),
+        ('[broker]\nport = "many"\n', "setting `broker.port` = 'many'", "default: 1883"),
+        ("[broker]\nport = 70000\n", "setting `broker.port` = 70000", "default: 1883"),
+        ('[folder]\nafter = "move"\n', "`move_to` is not set", "mend the value"),
+        ('[folder]\nafter = "delete"\n', "setting `folder.after` = 'delete'", "default"),
+        ('[broker]\nca_file = "/ca.pem"\n', "`tls` is false", "mend the value"),
+        ('[broker]\ntls = true\ncert_file = "/c.pem"\n', "set both or neither", "mend the value"),
+        ('station = "line 1"\n', "must be one topic level", "name of this station"),
+        ('[topic]\nsite = "a/+"\n', "must be one topic level", "second topic level"),
+        ("[naming]\npattern = '('\n", "not a regular expression", "regular expression"),
+        ("[naming]\npattern = '(?P<lot>.)'\n", "unknown groups ['lot']", "regular expression"),
+        ("station = \n", "is not TOML", "mend the line"),
+    ],
+)
+def test_a_wrong_setting_names_the_key_the_value_and_the_fix(
+    tmp_path: Path, text: str, message: str, hint: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(written(tmp_path, text))
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_a_missing_settings_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.toml does not exist"):
+        load_settings(tmp_path / "nowhere.toml")
+
+
+def test_a_misspelt_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_BROKER__HOTS", "mes")
+    with pytest.raises(SettingsError, match="EDGE_BROKER__HOTS") as caught:
+        load_settings()
+    assert "EDGE_BROKER__HOST" in caught.value.hint
+
+
+def test_a_whole_section_may_come_as_json_and_broken_json_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_BROKER", '{"host": "mes", "port": 8883}')
+    assert load_settings().broker.port == 8883
+    monkeypatch.setenv("EDGE_BROKER", "{")
+    with pytest.raises(SettingsError, match="broker"):
+        load_settings()
+
+
+def test_every_key_is_documented() -> None:
+    rows = describe_settings()
+    assert len(rows) > 40
+    assert [row.key for row in rows if len(row.description) < 8] == []
+
+
+def test_the_watchdog_interval_is_read_only_for_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/notify")
+    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+    assert service_environment().watchdog_s == 30.0
+    monkeypatch.setenv("WATCHDOG_PID", "1")
+    assert service_environment().watchdog_s is None
+    assert service_environment().notify_socket == "/run/notify"

@@ -1,0 +1,277 @@
+"""One turn of the crank: arrivals in, committed verdicts out, whatever fails in between."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edge.worker
+from edge.engines import Batch, EngineOutput
+from edge.errors import EngineError, LedgerError
+from edge.ledger import Entry, Ledger, open_ledger
+from edge.preparation import Arrival
+from edge.records import FileStamp
+from edge.scan import Limits
+from edge.suspects import DecodeMarks
+from edge.worker import NEVER_FINAL, Judged, Worker
+from tests import fakes
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class ListedIntake:
+    """Hands out what it is given and remembers what comes back."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ready: deque[Arrival] = deque()
+        self.done: list[str] = []
+        self.retried: list[str] = []
+
+    def add(self, *files: str, is_final: bool = False) -> None:
+        for file in files:
+            seen = (self._folder / file).lstat()
+            stamp = FileStamp(file, seen.st_ino, seen.st_size, seen.st_mtime_ns)
+            self._ready.append(Arrival(stamp, NOW, is_final))
+
+    def take(self, limit: int) -> list[Arrival]:
+        return [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
+
+    def finished(self, stamp: FileStamp) -> None:
+        self.done.append(stamp.file)
+
+    def retry(self, stamp: FileStamp) -> None:
+        self.retried.append(stamp.file)
+
+
+class Line:
+    """A worker on a folder, with everything it needs; only the engine is a fake."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.folder = tmp_path / "scans"
+        self.folder.mkdir()
+        self.state = tmp_path / "state"
+        self.intake = ListedIntake(self.folder)
+        self.ledger: Ledger = open_ledger(self.state / "ledger.sqlite", "xray-1")
+        self.judged: list[Judged] = []
+
+    def worker(self, engine: fakes.ScriptedEngine | None = None, *, is_replay: bool = False) -> Worker:
+        return Worker(
+            folder=self.folder,
+            intake=self.intake,
+            store=self.ledger,
+            engine=engine or fakes.ScriptedEngine(),
+            input_spec=fakes.INPUT_SPEC,
+            policy=fakes.POLICY,
+            writer=fakes.writer(),
+            limits=Limits(max_px=1_000_000, max_bytes=10_000_000),
+            marks=DecodeMarks(self.state / "decoding"),
+            never_final=frozenset() if is_replay else NEVER_FINAL,
+            decode_threads=2,
+            on_judged=self.judged.append,
+            clock=lambda: NOW,
+        )
+
+    def outcomes(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        verdicts = [judged.verdict for judged in self.judged if judged.verdict is not None]
+        return {verdict.scan.file: (verdict.outcome.value, verdict.reasons) for verdict in verdicts}
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[Line]:
+    made = Line(tmp_path)
+    yield made
+    made.ledger.close()
+
+
+def run_out(worker: Worker) -> int:
+    finished = worker.step()
+    while worker.in_flight:
+        finished += worker.step()
+    worker.close()
+    return finished
+
+
+def test_scans_become_verdicts_in_order_with_gap_free_numbers(line: Line) -> None:
+    for index, level in enumerate([1900, 2700, 1900, 2700, 1900]):
+        fakes.write_scan(line.folder / f"B01_{index}.tif", level, seed=index)
+        line.intake.add(f"B01_{index}.tif")
+    assert run_out(line.worker()) == 5
+    assert [judged.verdict.seq for judged in line.judged if judged.verdict] == [1, 2, 3, 4, 5]
+    assert [outcome for outcome, _ in line.outcomes().values()] == ["normal", "abnormal"] * 2 + ["normal"]
+    verdict = line.judged[1].verdict
+    assert verdict is not None
+    assert (verdict.bundle, verdict.part_id) == ("B01", "1")
+    assert line.ledger.pending().count == 5
+    assert line.intake.done == [f"B01_{index}.tif" for index in range(5)]
+
+
+def test_a_step_without_arrivals_does_nothing(line: Line) -> None:
+    worker = line.worker()
+    assert worker.step() == 0
+    assert worker.in_flight == 0
+    worker.close()
+
+
+def test_one_bad_file_between_good_ones_is_one_unreadable_verdict(line: Line) -> None:
+    fakes.write_scan(line.folder / "a.tif")
+    (line.folder / "b.tif").write_bytes(b"\xff\xd8\xff\xe0 a JPEG in disguise")
+    fakes.write_scan(line.folder / "c.tif", seed=1)
+    line.intake.add("a.tif", "b.tif", "c.tif")
+    assert run_out(line.worker()) == 3
+    assert line.outcomes()["b.tif"] == ("unreadable", ("not-tiff",))
+    assert line.outcomes()["c.tif"] == ("normal", ("classifier",))
+    assert "b.tif" in (line.judged[1].prepared.detail or "")
+
+
+def test_a_directory_named_like_a_scan_gets_a_verdict_of_its_own(line: Line) -> None:
+    (line.folder / "x.tif").mkdir()
+    line.intake.add("x.tif")
+    run_out(line.worker())
+    assert line.outcomes() == {"x.tif": ("unreadable", ("not-a-file",))}
+
+
+@pytest.mark.parametrize(("level", "size"), [(200, (100, 80)), (9000, (100, 80)), (1900, (600, 80)), (1900, (100, 20))])
+def test_a_scan_the_model_was_not_made_for_goes_to_review_unscored(
+    line: Line, level: int, size: tuple[int, int]
+) -> None:
+    fakes.write_scan(line.folder / "a.tif", level, size=fakes.Size(*size))
+    line.intake.add("a.tif")
+    engine = fakes.ScriptedEngine()
+    run_out(line.worker(engine))
+    assert line.outcomes() == {"a.tif": ("review", ("out-of-spec",))}
+    assert engine.batches == []
+    verdict = line.judged[0].verdict
+    assert verdict is not None
+    assert verdict.p_abnormal is None
+
+
+def test_the_same_bytes_under_another_name_get_no_second_verdict(line: Line) -> None:
+    fakes.write_scan(line.folder / "a.tif")
+    (line.folder / "copy.tif").write_bytes((line.folder / "a.tif").read_bytes())
+    engine = fakes.ScriptedEngine()
+    line.intake.add("a.tif")
+    run_out(line.worker(engine))
+    line.intake.add("copy.tif")
+    run_out(line.worker(engine))
+    assert line.ledger.pending().count == 1
+    assert engine.batches == [1]
+    assert set(line.ledger.files()) == {"a.tif", "copy.tif"}
+
+
+def test_new_bytes_under_the_same_name_get_a_new_verdict(line: Line) -> None:
+    for seed in (1, 2):
+        fakes.write_scan(line.folder / "a.tif", seed=seed)
+        line.intake.add("a.tif")
+        run_out(line.worker())
+    assert [judged.verdict.seq for judged in line.judged if judged.verdict] == [1, 2]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 7.0])
+def test_an_impossible_score_is_a_review_with_a_null_probability(line: Line, bad: float) -> None:
+    def script(images: Batch) -> EngineOutput:
+        output = fakes.brightness(images)
+        output.p_abnormal[:] = bad
+        return output
+
+    fakes.write_scan(line.folder / "a.tif")
+    line.intake.add("a.tif")
+    run_out(line.worker(fakes.ScriptedEngine(script)))
+    assert line.outcomes() == {"a.tif": ("review", ("non-finite-score",))}
+    verdict = line.judged[0].verdict
+    assert verdict is not None
+    assert verdict.p_abnormal is None
+
+
+def test_a_failing_engine_leaves_no_verdict_and_the_file_in_the_folder(line: Line) -> None:
+    def script(images: Batch) -> EngineOutput:
+        raise EngineError("device lost", hint="restart")
+
+    fakes.write_scan(line.folder / "a.tif")
+    line.intake.add("a.tif")
+    worker = line.worker(fakes.ScriptedEngine(script))
+    with pytest.raises(EngineError):
+        worker.step()
+    worker.close()
+    assert line.ledger.pending().count == 0
+    assert line.intake.done == []
+
+
+def test_verdicts_a_full_disk_refused_are_stored_later_without_asking_the_networks_again(line: Line) -> None:
+    class FullOnce:
+        def __init__(self, ledger: Ledger) -> None:
+            self._ledger = ledger
+            self._refusals = 1
+
+        def has_verdict(self, verdict_id: str) -> bool:
+            return self._ledger.has_verdict(verdict_id)
+
+        def commit(self, entries: Sequence[Entry], now: datetime) -> list[int | None]:
+            if self._refusals:
+                self._refusals -= 1
+                raise LedgerError("disk full", hint="free some space")
+            return self._ledger.commit(entries, now)
+
+    fakes.write_scan(line.folder / "a.tif")
+    line.intake.add("a.tif")
+    engine = fakes.ScriptedEngine()
+    worker = line.worker(engine)
+    worker._store = FullOnce(line.ledger)
+    with pytest.raises(LedgerError):
+        worker.step()
+    assert (line.intake.done, worker.in_flight) == ([], 1)
+    assert worker.step() == 1
+    worker.close()
+    assert (line.intake.done, engine.batches) == (["a.tif"], [1])
+
+
+def test_a_half_written_scan_is_looked_at_again_and_judged_once_it_is_final(line: Line) -> None:
+    path = fakes.write_scan(line.folder / "a.tif", size=fakes.Size(200, 100))
+    data = path.read_bytes()
+    path.write_bytes(data[:-8000] + bytes(8000))
+    worker = line.worker()
+    line.intake.add("a.tif")
+    assert worker.step() == 0
+    assert line.intake.retried == ["a.tif"]
+    line.intake.add("a.tif", is_final=True)
+    assert worker.step() == 1
+    worker.close()
+    assert line.outcomes() == {"a.tif": ("unreadable", ("zero-tail",))}
+
+
+@pytest.mark.parametrize("is_final", [False, True])
+def test_a_vanished_scan_is_never_called_unreadable_by_the_line(line: Line, is_final: bool) -> None:
+    fakes.write_scan(line.folder / "a.tif")
+    line.intake.add("a.tif", is_final=is_final)
+    (line.folder / "a.tif").unlink()
+    worker = line.worker()
+    assert worker.step() == 0
+    worker.close()
+    assert line.intake.retried == ["a.tif"]
+    assert line.outcomes() == {}
+
+
+def test_a_replay_judges_every_file_as_it_is(line: Line) -> None:
+    fakes.write_scan(line.folder / "a.tif")
+    line.intake.add("a.tif", is_final=True)
+    (line.folder / "a.tif").unlink()
+    run_out(line.worker(is_replay=True))
+    assert line.outcomes() == {"a.tif": ("unreadable", ("vanished",))}
+
+
+def test_a_suspect_that_kills_its_reader_again_is_condemned_and_the_line_goes_on(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.tif", "b.tif"):
+        fakes.write_scan(line.folder / name, seed=ord(name[0]))
+        line.intake.add(name)
+    monkeypatch.setattr(edge.worker, "kills_its_reader", lambda path, limits: "killed by SIGSEGV")
+    monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp: stamp.file == "a.tif")
+    run_out(line.worker())
+    assert line.outcomes() == {"a.tif": ("unreadable", ("decoder-crash",)), "b.tif": ("normal", ("classifier",))}
+    assert "SIGSEGV" in (line.judged[0].prepared.detail or "")

@@ -1,0 +1,1 @@
+"""Learning: simulated and labelled scans in, checkpoints out. Never imported by the line itself."""

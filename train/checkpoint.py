@@ -1,0 +1,123 @@
+"""Checkpoints: one file that says what was learnt, from which data, by which recipe.
+
+Written to a temporary file, synced and renamed, so that a killed training leaves the previous checkpoint
+whole. Loaded with `weights_only=True`: a checkpoint is never unpickled into code.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from edge.conversion import Bounds, Method
+from edge.records import Size
+from train.errors import CheckpointError
+
+Kind = Literal["classifier", "gate"]
+Value = str | int | float | bool | None
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `edge-train classifier` and `edge-train gate` leave behind and `edge-export` starts from."""
+
+    kind: Kind
+    state_dict: dict[str, Tensor]
+    method: Method
+    bounds: Bounds | None
+    """None where the method needs none (`naive`, `local`)."""
+    size: Size
+    """The size scans are resized to before the network."""
+    seed: int
+    data_digest: str
+    """SHA-256 over the labels and the file hashes of the training folder."""
+    scan_height_px: tuple[int, int]
+    """Smallest and largest height of the scans it learnt from."""
+    scan_width_px: tuple[int, int]
+    max_clipped_fraction: float = 0.0
+    """Largest share of pixels outside the bounds in any of those scans."""
+    thresholds: dict[str, float] = field(default_factory=dict)
+    """Classifier: `threshold`. Gate: `gate_mean_threshold`, `gate_std_threshold`."""
+    recipe: dict[str, Value] = field(default_factory=dict)
+    """Every choice of the training, flat."""
+    metrics: dict[str, Value] = field(default_factory=dict)
+
+    @property
+    def channels(self) -> int:
+        """Channels of a scan converted by this checkpoint's method."""
+        return self.method.channels
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint` to `path` whole or not at all."""
+    content: dict[str, Any] = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
+    content["format"] = FORMAT
+    content["state_dict"] = {k: v.detach().cpu().contiguous() for k, v in checkpoint.state_dict.items()}
+    content["method"] = checkpoint.method.value
+    content["bounds"] = None if checkpoint.bounds is None else asdict(checkpoint.bounds)
+    content["size"] = tuple(checkpoint.size)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as stream:
+        torch.save(content, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def load_checkpoint(path: Path, kind: Kind) -> Checkpoint:
+    """Read a checkpoint of the given kind.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, or one of the other kind.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"no checkpoint at {path}", hint=f"train one with `edge-train {kind} DATA --out RUN`"
+        ) from error
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0] if str(error) else error!r}",
+            hint="the file may be damaged or cut short; train again or copy it again",
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of format {FORMAT}",
+            hint="give the classifier.pt or gate.pt that `edge-train` wrote",
+        )
+    if content["kind"] != kind:
+        raise CheckpointError(
+            f"{path} holds a {content['kind']}, expected a {kind}",
+            hint=f"give the {kind}.pt of the run",
+        )
+    bounds = content["bounds"]
+    return Checkpoint(
+        kind=kind,
+        state_dict=content["state_dict"],
+        method=Method(content["method"]),
+        bounds=None if bounds is None else Bounds(**bounds),
+        size=Size(*content["size"]),
+        seed=content["seed"],
+        data_digest=content["data_digest"],
+        scan_height_px=tuple(content["scan_height_px"]),
+        scan_width_px=tuple(content["scan_width_px"]),
+        max_clipped_fraction=content["max_clipped_fraction"],
+        thresholds=content["thresholds"],
+        recipe=content["recipe"],
+        metrics=content["metrics"],
+    )

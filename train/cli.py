@@ -1,0 +1,280 @@
+"""`edge-train VERB`: simulate, bounds, classifier, gate.
+
+`simulate` and `bounds` run on the base installation; torch is imported by the verbs that learn. Errors become an exit
+code and two lines: what went wrong, what to try.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+from edge.conversion import Method
+from edge.errors import EdgeError
+from train.bounds import MODES, bounds_json, find_bounds, read_bounds
+from train.dataset import read_labels
+from train.errors import TrainError
+from train.progress import Reporter
+from train.recipe import ClassifierRecipe, GateRecipe, parse_size
+from train.simulate import ABNORMAL_FRACTION, write_lot
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        with Reporter() as reporter:
+            if options.verb == "simulate":
+                return simulate(options, reporter)
+            if options.verb == "bounds":
+                return bounds(options, reporter)
+            require_torch(options.verb)
+            if options.verb == "classifier":
+                return classifier(options, reporter)
+            return gate(options, reporter)
+    except EdgeError as error:
+        print(f"edge-train: {error.message}\n  try: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("edge-train: interrupted; nothing unfinished was left behind", file=sys.stderr)
+        return 130
+
+
+def simulate(options: argparse.Namespace, reporter: Reporter) -> int:
+    """Write a lot of simulated scans; prints the path of its labels."""
+    labels = write_lot(
+        options.out,
+        seed=options.seed,
+        bundles=options.bundles,
+        scans_per_bundle=options.scans,
+        abnormal_fraction=options.abnormal_fraction,
+        first_bundle=options.first_bundle,
+        scale=options.scale,
+        jobs=options.jobs,
+        progress=reporter.counter("scans"),
+    )
+    print(labels)
+    return 0
+
+
+def bounds(options: argparse.Namespace, reporter: Reporter) -> int:
+    """Find the bounds of a folder; prints them as JSON or writes them."""
+    text = bounds_json(
+        find_bounds(read_labels(options.data), options.mode, jobs=options.jobs, progress=reporter.counter("scans"))
+    )
+    if options.out is None:
+        print(text, end="")
+    else:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(text, encoding="utf-8")
+    return 0
+
+
+def classifier(options: argparse.Namespace, reporter: Reporter) -> int:
+    """Train the classifier; prints the path of the checkpoint."""
+    from train.classifier import train_classifier
+
+    recipe = ClassifierRecipe(
+        method=Method(options.method),
+        size=parse_size(options.size),
+        weights=options.weights,
+        fine_tune=options.fine_tune,
+        epochs=options.epochs,
+        batch=options.batch,
+        optimizer=options.optimizer,
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        schedule=options.schedule,
+        step_epochs=options.step_epochs,
+        step_factor=options.step_factor,
+        flip_p=options.flip_p,
+        label_smoothing=options.label_smoothing,
+        jitter=options.jitter,
+        balanced=options.balanced,
+        size_schedule=options.size_schedule,
+        amp=options.amp,
+        validation_share=options.validation_share,
+        seed=options.seed,
+    )
+    checkpoint = train_classifier(
+        options.data,
+        options.out,
+        recipe,
+        reporter,
+        bounds=None if options.bounds is None else read_bounds(options.bounds),
+        bounds_mode=options.bounds_mode,
+    )
+    reporter.say(
+        f"validation: balanced accuracy {checkpoint.metrics['validation_balanced_accuracy']:.4f},"
+        f" AUROC {checkpoint.metrics['validation_auroc']:.4f}, threshold {checkpoint.thresholds['threshold']:.4f}"
+    )
+    print(options.out / "classifier.pt")
+    return 0
+
+
+def gate(options: argparse.Namespace, reporter: Reporter) -> int:
+    """Train the gate; prints the path of the checkpoint."""
+    from train.checkpoint import load_checkpoint
+    from train.gate import train_gate
+
+    method, size = Method(options.method), parse_size(options.size)
+    bounds_of_data = None if options.bounds is None else read_bounds(options.bounds)
+    if options.like is not None:
+        like = load_checkpoint(options.like, "classifier")
+        method, size, bounds_of_data = like.method, like.size, like.bounds
+    recipe = GateRecipe(
+        method=method,
+        size=size,
+        patches=options.patches,
+        perturbation=options.perturbation,
+        calibrate_on=options.calibrate_on,
+        image_fpr=options.image_fpr,
+        margin=options.margin,
+        rotate=options.rotate,
+        steps=options.steps,
+        batch=options.batch,
+        lr=options.lr,
+        amp=options.amp,
+        validation_share=options.validation_share,
+        seed=options.seed,
+    )
+    train_gate(
+        options.data,
+        options.out,
+        recipe,
+        reporter,
+        bounds=bounds_of_data,
+        bounds_mode=options.bounds_mode,
+        photos=options.photos,
+    )
+    print(options.out / "gate.pt")
+    return 0
+
+
+def require_torch(verb: str) -> None:
+    """Raise TrainError where torch is not installed."""
+    for module in ("torch", "torchvision"):
+        if importlib.util.find_spec(module) is None:
+            raise TrainError(
+                f"`edge-train {verb}` needs {module}, which is not installed",
+                hint="pip install electrode-line[train]",
+            )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of `edge-train`."""
+    top = argparse.ArgumentParser(prog="edge-train", description=__doc__.splitlines()[0] if __doc__ else None)
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _simulate_options(verbs.add_parser("simulate", help="write simulated scans and their labels"))
+    _bounds_options(verbs.add_parser("bounds", help="find the grey-level bounds of labelled scans"))
+    _classifier_options(verbs.add_parser("classifier", help="train the electrode classifier"))
+    _gate_options(verbs.add_parser("gate", help="train the gate that refuses what is no ordinary scan"))
+    return top
+
+
+def _simulate_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--out", type=Path, required=True, help="an empty folder")
+    verb.add_argument("--bundles", type=int, default=12, help="coating mixtures (default %(default)s)")
+    verb.add_argument("--scans", type=int, default=20, help="scans per bundle (default %(default)s)")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--first-bundle", type=int, default=1, help="number of the first bundle")
+    verb.add_argument("--scale", type=float, default=1.0, help="size relative to full format, 0.05 to 1")
+    verb.add_argument(
+        "--abnormal-fraction",
+        type=float,
+        default=ABNORMAL_FRACTION,
+        help="share of abnormal scans (default: the paper's, %(default).3f)",
+    )
+    verb.add_argument("--jobs", type=int, default=1, help="processes")
+
+
+def _bounds_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("data", type=Path, metavar="DATA", help="folder with labels.csv, or BUNDLE/LABEL folders")
+    verb.add_argument("--mode", choices=MODES, default="per_scan", help="extremes of the scans, or of all pixels")
+    verb.add_argument("--out", type=Path, help="JSON file (default: print)")
+    verb.add_argument("--jobs", type=int, help="threads (default: one per core)")
+
+
+def _classifier_options(verb: argparse.ArgumentParser) -> None:
+    recipe = ClassifierRecipe()
+    _data_options(verb, recipe)
+    verb.add_argument(
+        "--weights", default=recipe.weights, help="none, imagenet, or a .pth/.safetensors/.npz (default %(default)s)"
+    )
+    _choice(verb, recipe, "fine_tune", "what is trained: the layers from fc on, layer4 too, or all")
+    verb.add_argument("--epochs", type=int, default=recipe.epochs)
+    verb.add_argument("--batch", type=int, default=recipe.batch, help="scans per step")
+    _choice(verb, recipe, "optimizer", "the paper's is adam")
+    verb.add_argument("--lr", type=float, default=recipe.lr, help="learning rate, of one-cycle the greatest")
+    verb.add_argument("--weight-decay", type=float, default=recipe.weight_decay)
+    _choice(verb, recipe, "schedule", "of the learning rate; the paper's is step")
+    verb.add_argument("--step-epochs", type=int, default=recipe.step_epochs)
+    verb.add_argument("--step-factor", type=float, default=recipe.step_factor)
+    verb.add_argument("--flip-p", type=float, default=recipe.flip_p, help="of each of the two flips")
+    verb.add_argument("--label-smoothing", type=float, default=recipe.label_smoothing)
+    verb.add_argument("--jitter", type=float, default=recipe.jitter, help="relative, of brightness and contrast")
+    verb.add_argument("--balanced", action="store_true", help="draw both classes equally often")
+    verb.add_argument(
+        "--size-schedule",
+        default=recipe.size_schedule,
+        metavar="HxW:EPOCHS,...",
+        help="first epochs at smaller sizes; the rest of --epochs is at --size",
+    )
+
+
+def _gate_options(verb: argparse.ArgumentParser) -> None:
+    recipe = GateRecipe()
+    _data_options(verb, recipe)
+    verb.add_argument("--like", type=Path, help="classifier.pt whose conversion, bounds and size to take")
+    _choice(verb, recipe, "patches", "patches of normal scans, or of all ordinary scans")
+    _choice(verb, recipe, "perturbation", "sni needs --photos")
+    verb.add_argument("--photos", type=Path, help="folder of grey photographs for sni")
+    verb.add_argument("--no-rotate", dest="rotate", action="store_false", help="patches lie as the scans do")
+    _choice(verb, recipe, "calibrate_on", "whose validation scans set the thresholds")
+    verb.add_argument(
+        "--image-fpr",
+        type=float,
+        default=recipe.image_fpr,
+        help="share of them above a threshold (default %(default)s)",
+    )
+    verb.add_argument("--margin", type=float, default=recipe.margin, help="factor on both thresholds")
+    verb.add_argument("--steps", type=int, default=recipe.steps)
+    verb.add_argument("--batch", type=int, default=recipe.batch, help="patches per step")
+    verb.add_argument("--lr", type=float, default=recipe.lr)
+
+
+def _data_options(verb: argparse.ArgumentParser, recipe: ClassifierRecipe | GateRecipe) -> None:
+    verb.add_argument("data", type=Path, metavar="DATA", help="folder with labels.csv, or BUNDLE/LABEL folders")
+    verb.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for what was learnt")
+    verb.add_argument("--method", choices=[str(m) for m in Method], default=str(recipe.method), help="conversion")
+    verb.add_argument(
+        "--size",
+        default=f"{recipe.size.height_px}x{recipe.size.width_px}",
+        metavar="HxW",
+        help="of the network's input, px (default %(default)s)",
+    )
+    verb.add_argument("--bounds", type=Path, help="bounds.json (default: found in the training bundles)")
+    verb.add_argument("--bounds-mode", choices=MODES, default="per_scan")
+    verb.add_argument(
+        "--validation-share", type=float, default=recipe.validation_share, help="of the bundles (default %(default)s)"
+    )
+    _choice(verb, recipe, "amp", "arithmetic of the training")
+    verb.add_argument("--seed", type=int, default=recipe.seed)
+
+
+def _choice(verb: argparse.ArgumentParser, recipe: ClassifierRecipe | GateRecipe, field: str, explanation: str) -> None:
+    """An option whose choices are the literals of a recipe's field."""
+    verb.add_argument(
+        f"--{field.replace('_', '-')}",
+        choices=get_args(get_type_hints(type(recipe))[field]),
+        default=getattr(recipe, field),
+        help=f"{explanation} (default %(default)s)",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

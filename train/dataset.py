@@ -1,0 +1,248 @@
+"""A folder of labelled scans: reading its labels, splitting it by bundle, loading it as network images.
+
+Two layouts are read. `labels.csv` at the top of the folder, with the columns file, bundle, label and optionally
+kinds (joined by `;`) and severity; or, without one, folders `BUNDLE/normal/*.tif` and `BUNDLE/abnormal/*.tif`.
+Needs no torch: `edge-train bounds` runs on the base installation.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.conversion import Bounds, Histogram, Method, clipped_fraction, histogram, prepare
+from edge.errors import ScanError
+from edge.records import Frame, Image, Size
+from edge.scan import Limits, read_scan
+from train.errors import DataError
+
+LABELS_NAME = "labels.csv"
+LABELS = ("normal", "abnormal")
+"""Class 0 and class 1."""
+
+_LAYOUT_HINT = "give a folder with labels.csv (file,bundle,label) or with BUNDLE/normal and BUNDLE/abnormal in it"
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) after every scan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One labelled scan."""
+
+    path: Path
+    file: str
+    """Path relative to the data folder, with forward slashes."""
+    bundle: str
+    label: int
+    """Index into `LABELS`."""
+    kinds: tuple[str, ...] = ()
+    severity: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScanFacts:
+    """What was measured of one scan while it was read."""
+
+    sha256: str
+    height_px: int
+    width_px: int
+    clipped_fraction: float
+    """Share of pixels outside the bounds; 0 without bounds."""
+
+
+@dataclass(frozen=True)
+class LoadedScans:
+    """Scans as the networks see them, all in memory: uint8 (n, channels, height_px, width_px)."""
+
+    rows: tuple[Row, ...]
+    images: npt.NDArray[np.uint8]
+    facts: tuple[ScanFacts, ...]
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Classes (n,), indices into `LABELS`."""
+        return np.array([row.label for row in self.rows], np.int64)
+
+    def only(self, label: int) -> LoadedScans:
+        """The scans of one class."""
+        keep = [i for i, row in enumerate(self.rows) if row.label == label]
+        return LoadedScans(tuple(self.rows[i] for i in keep), self.images[keep], tuple(self.facts[i] for i in keep))
+
+
+def read_labels(data: Path) -> list[Row]:
+    """The labelled scans of a folder, in the order of `labels.csv` or sorted by path.
+
+    Raises:
+        DataError: no such folder, no labels, a senseless row (named by its line), or a file that is missing.
+    """
+    if not data.is_dir():
+        raise DataError(f"{data} is not a folder", hint=_LAYOUT_HINT)
+    labels = data / LABELS_NAME
+    rows = list(_rows_of_csv(data, labels)) if labels.is_file() else list(_rows_of_folders(data))
+    if not rows:
+        raise DataError(f"no labelled scans in {data}", hint=_LAYOUT_HINT)
+    return rows
+
+
+def _rows_of_csv(data: Path, labels: Path) -> Iterator[Row]:
+    seen: dict[str, int] = {}
+    with labels.open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream)
+        missing = {"file", "bundle", "label"} - set(reader.fieldnames or ())
+        if missing:
+            raise DataError(
+                f"{labels} line 1: no column {', '.join(sorted(missing))}",
+                hint="the first line names the columns: file,bundle,label and optionally kinds,severity",
+            )
+        for fields in reader:
+            where = f"{labels} line {reader.line_num}"
+            row = _row_of_fields(data, fields, where)
+            if row.file in seen:
+                raise DataError(
+                    f"{where}: {row.file!r} is listed already on line {seen[row.file]}",
+                    hint="list every scan once",
+                )
+            seen[row.file] = reader.line_num
+            yield row
+
+
+def _row_of_fields(data: Path, fields: dict[str, str | None], where: str) -> Row:
+    file, bundle, label = ((fields.get(name) or "").strip() for name in ("file", "bundle", "label"))
+    if not file or not bundle:
+        raise DataError(f"{where}: file or bundle is empty", hint="every row names its file and its bundle")
+    if label not in LABELS:
+        raise DataError(f"{where}: label {label!r} of {file!r}", hint="a label is normal or abnormal")
+    path = data / file
+    if Path(file).is_absolute() or ".." in Path(file).parts:
+        raise DataError(f"{where}: {file!r} lies outside the folder", hint="name files relative to labels.csv")
+    if not path.is_file():
+        raise DataError(f"{where}: there is no file {path}", hint="copy the scan there or drop the row")
+    severity = (fields.get("severity") or "").strip()
+    try:
+        graded = float(severity) if severity else None
+    except ValueError as error:
+        raise DataError(f"{where}: severity {severity!r} of {file!r}", hint="a number, or empty") from error
+    kinds = tuple(kind for kind in (fields.get("kinds") or "").split(";") if kind)
+    return Row(path, Path(file).as_posix(), bundle, LABELS.index(label), kinds, graded)
+
+
+def _rows_of_folders(data: Path) -> Iterator[Row]:
+    for path in sorted(data.glob("*/*/*")):
+        if path.suffix.lower() not in (".tif", ".tiff") or not path.is_file():
+            continue
+        bundle, label = path.parts[-3:-1]
+        if label not in LABELS:
+            raise DataError(
+                f"{path}: the folder {label!r} is not a label", hint="folders are BUNDLE/normal, BUNDLE/abnormal"
+            )
+        yield Row(path, path.relative_to(data).as_posix(), bundle, LABELS.index(label))
+
+
+def split_by_bundle(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Training rows and validation rows; a bundle is never split (J 2.2).
+
+    About `share` of the bundles, at least one, go to validation, chosen by `seed`; both parts must hold both
+    classes. Raises DataError where there are too few bundles for that.
+    """
+    if not 0.0 < share < 1.0:
+        raise DataError(
+            f"a validation share of {share} leaves nothing on one side",
+            hint="give a share of the bundles between 0 and 1, such as 0.2",
+        )
+    bundles = sorted({row.bundle for row in rows})
+    if len(bundles) < 2:
+        raise DataError(
+            f"all {len(rows)} scans are of bundle {bundles[0]}",
+            hint="validation takes whole bundles: label scans of at least 2 bundles",
+        )
+    count = min(len(bundles) - 1, max(1, round(share * len(bundles))))
+    held = {bundles[i] for i in np.random.default_rng(seed).permutation(len(bundles))[:count]}
+    training = [row for row in rows if row.bundle not in held]
+    validation = [row for row in rows if row.bundle in held]
+    for part, name in ((training, "training"), (validation, "validation")):
+        if len({row.label for row in part}) < 2:
+            raise DataError(
+                f"the {name} bundles ({', '.join(sorted({row.bundle for row in part}))}) hold one class only",
+                hint="try another --seed or a larger --validation-share, or label more scans",
+            )
+    return training, validation
+
+
+def read_frame(row: Row) -> Frame:
+    """The scan of a row. Raises DataError, naming the file, where the line itself could not read it."""
+    try:
+        return read_scan(row.path, file=row.file, limits=Limits())
+    except ScanError as error:
+        raise DataError(f"{row.file}: {error.message}", hint=f"{error.hint}; or drop its row") from error
+
+
+def scan_histograms(
+    rows: Sequence[Row], *, jobs: int | None = None, progress: Progress | None = None
+) -> Iterator[tuple[Row, str, Histogram]]:
+    """Row, SHA-256 and histogram of every scan, in order."""
+
+    def measure(row: Row) -> tuple[Row, str, Histogram]:
+        frame = read_frame(row)
+        return row, frame.scan.sha256, histogram(frame.counts)
+
+    yield from _in_order(measure, rows, jobs, progress)
+
+
+def load_scans(
+    rows: Sequence[Row],
+    method: Method,
+    bounds: Bounds | None,
+    size: Size,
+    *,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> LoadedScans:
+    """Read, convert and resize scans by the line's own `edge.conversion.prepare`.
+
+    The result takes `height * width * channels` bytes of memory per scan. Raises DataError.
+    """
+
+    def load(row: Row) -> tuple[Image, ScanFacts]:
+        counts = (frame := read_frame(row)).counts
+        clipped = 0.0 if bounds is None else float(clipped_fraction(counts, bounds))
+        facts = ScanFacts(frame.scan.sha256, counts.shape[0], counts.shape[1], clipped)
+        return prepare(counts, method, bounds, size), facts
+
+    images = np.empty((len(rows), method.channels, *size), np.uint8)
+    facts: list[ScanFacts] = []
+    for number, (image, fact) in enumerate(_in_order(load, rows, jobs, progress)):
+        images[number] = image
+        facts.append(fact)
+    return LoadedScans(tuple(rows), images, tuple(facts))
+
+
+def data_digest(rows: Sequence[Row], sha256s: Sequence[str]) -> str:
+    """SHA-256 over (file hash, bundle, label) of every scan, whatever their order and file names."""
+    lines = sorted(f"{sha256},{row.bundle},{LABELS[row.label]}\n" for row, sha256 in zip(rows, sha256s, strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _in_order(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int | None, progress: Progress | None
+) -> Iterator[_Result]:
+    # Threads, not processes: reading, hashing and converting all release the interpreter lock.
+    with ThreadPoolExecutor(jobs or len(os.sched_getaffinity(0))) as pool:
+        window = 64  # bounds the images waiting in memory
+        for start in range(0, len(items), window):
+            for done, result in enumerate(pool.map(work, items[start : start + window]), start + 1):
+                yield result
+                if progress is not None:
+                    progress(done, len(items))

@@ -1,0 +1,65 @@
+"""Losses of the gate (L 3.1), and the loss of the classifier.
+
+The paper's terms have very different sizes: L_ok and L_per sum the squared error over 24,336 pixels, L_kern takes one
+9x9 mean, L_reg sums 1,764 latent values. Summed as printed, the first two are everything. Here every term is brought
+to a mean per pixel: L_ok and L_per are divided by the number of pixels compared, L_reg by the number of latent
+values, and L_kern, already a mean over a window, stays. The factor 0.01 of L_reg is the paper's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from train.networks import WINDOW_PX
+
+LATENT_WEIGHT = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class GateLoss:
+    """The five terms, each a scalar tensor, already scaled."""
+
+    ok: Tensor
+    per: Tensor
+    kern_ok: Tensor
+    kern_per: Tensor
+    reg: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """L = L_ok + L_per + L_kern,ok + L_kern,per + L_reg."""
+        return self.ok + self.per + self.kern_ok + self.kern_per + self.reg
+
+
+def squared_error(residual: Tensor) -> Tensor:
+    """Batch mean of the squared error per pixel of residuals (n, 1, h, w)."""
+    return residual.square().mean()
+
+
+def kernel_error(residual: Tensor, k: int = WINDOW_PX) -> Tensor:
+    """Batch mean of the greatest squared k x k box mean of residuals (n, 1, h, w)."""
+    return F.avg_pool2d(residual, k, stride=1).square().amax(dim=(1, 2, 3)).mean()
+
+
+def latent_error(z: Tensor) -> Tensor:
+    """0.01 times the mean absolute latent value (n, 1, z, z')."""
+    return LATENT_WEIGHT * z.abs().mean()
+
+
+def gate_loss(residual_ok: Tensor, residual_per: Tensor, z: Tensor) -> GateLoss:
+    """The gate's loss from x - D(E(x)), x - D(E(x + W * delta)) and the latent of the clean patch."""
+    return GateLoss(
+        ok=squared_error(residual_ok),
+        per=squared_error(residual_per),
+        kern_ok=kernel_error(residual_ok),
+        kern_per=kernel_error(residual_per),
+        reg=latent_error(z),
+    )
+
+
+def classifier_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy of logits (n, 2) against classes (n,)."""
+    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)

@@ -1,0 +1,149 @@
+"""The two networks of the line: the electrode classifier and the out-of-distribution gate.
+
+Electrode classifier: Jensen, Moeslund, Andreasen 2022, section 2.4. Gate: Lindgren, Zach 2022, section 3.1.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import resnet34
+
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
+IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+
+GATE_OFFSET_PX: Final = 18
+"""Row and column of the gate's input that row and column 0 of its reconstruction answer to.
+
+192 in and 156 out leave a border of 18 on each side. The encoder's strides fix the place from the top left,
+so the offset is 18 for every size; where the size is not a multiple of 4 the border at the bottom or right
+is up to 3 pixels wider.
+"""
+WINDOW_PX: Final = 9
+"""Side of the windows over which the gate takes its residual statistics, stride 1."""
+
+
+class ElectrodeClassifier(nn.Module):
+    """ResNet-34 with its 1000-wide layer kept, then fully connected 512, 256 and 2 (J 2.4).
+
+    `channels` is what a converted scan has: 1 (`naive`, `global`, `local`), repeated three times for the
+    backbone, or 3 (`mixed`).
+    """
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        if channels not in (1, 3):
+            raise ValueError(f"a converted scan has 1 or 3 channels, not {channels}")
+        self.channels = channels
+        self.backbone = resnet34(weights=None)
+        self.head = nn.Sequential(
+            nn.ReLU(),
+            nn.Linear(1000, 512),
+            nn.ReLU(),
+            nn.Linear(512, 256),
+            nn.ReLU(),
+            nn.Linear(256, 2),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, 2), normal then abnormal, of normalised images (n, 3, height, width) float."""
+        logits: Tensor = self.head(self.backbone(x))
+        return logits
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Converted scans uint8 (n, channels, height, width) -> network input float32 (n, 3, height, width)."""
+        if images.shape[1] != self.channels:
+            raise ValueError(f"expected {self.channels} channels, got {images.shape[1]}")
+        mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1)
+        std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1)
+        return (images.float() / 255.0 - mean) / std
+
+
+class GateAutoencoder(nn.Module):
+    """The autoencoder of L 3.1: 41,186 parameters, 192 -> 42x42 latent -> 156, fully convolutional."""
+
+    def __init__(self, dropout: float = 0.12) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(1, 18, 3),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Conv2d(18, 18, 3),
+            nn.ReLU(),
+            nn.Conv2d(18, 18, 3, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(18, 24, 3),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Conv2d(24, 24, 3),
+            nn.ReLU(),
+            nn.Conv2d(24, 24, 3, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(24, 1, 3),
+            nn.Hardtanh(0.0, 1.0),  # a ReLU bounded to [0, 1]
+        )
+        self.decoder = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.ConvTranspose2d(1, 24, 3, stride=2, padding=1, output_padding=1),  # 'same': twice the size
+            nn.ReLU(),
+            nn.Conv2d(24, 24, 3),
+            nn.ReLU(),
+            nn.Conv2d(24, 24, 3),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.ConvTranspose2d(24, 18, 3, stride=2, padding=1, output_padding=1),
+            nn.ReLU(),
+            nn.Conv2d(18, 18, 3),
+            nn.ReLU(),
+            nn.Conv2d(18, 18, 3),
+            nn.ReLU(),
+            nn.Conv2d(18, 1, 3, padding=1),
+        )
+        for layer in (*self.encoder, *self.decoder):
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
+        # Started at 0, half of the one-channel latent would lie on the flat side of its bounded ReLU, often all of it
+        # for good. In the middle of the range both directions can be learnt.
+        with torch.no_grad():
+            self.encoder[-2].weight.mul_(0.3)
+            self.encoder[-2].bias.fill_(0.5)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Latent (n, 1, z, z') in [0, 1] of images (n, 1, height, width) in [0, 1]."""
+        z: Tensor = self.encoder(x)
+        return z
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruction (n, 1, h', w') of the centre of images (n, 1, height, width) in [0, 1]."""
+        reconstruction: Tensor = self.decoder(self.encoder(x))
+        return reconstruction
+
+
+def gate_output_px(side_px: int) -> int:
+    """Side of the gate's reconstruction for an input side; below 41 there is none."""
+    for _ in range(2):
+        side_px = (side_px - 4 - 3) // 2 + 1
+    return 4 * (side_px - 2) - 12
+
+
+def gate_offset(side_px: int) -> tuple[int, int]:
+    """First pixel and pixel count of an input side that the reconstruction answers to (both in pixels)."""
+    return GATE_OFFSET_PX, gate_output_px(side_px)
+
+
+def centre_crop(x: Tensor) -> Tensor:
+    """The part of gate inputs (n, c, height, width) that the reconstruction (n, 1, h', w') answers to."""
+    top, height = gate_offset(x.shape[-2])
+    left, width = gate_offset(x.shape[-1])
+    return x[..., top : top + height, left : left + width]
+
+
+def residual_statistics(residual: Tensor, k: int = WINDOW_PX) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over every k x k window, stride 1: two maps (n, 1, h - k + 1, w - k + 1)."""
+    mean = F.avg_pool2d(residual, k, stride=1)
+    square = F.avg_pool2d(residual * residual, k, stride=1)
+    return mean, (square - mean * mean).clamp_min(0.0).sqrt()

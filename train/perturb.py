@@ -1,0 +1,200 @@
+"""Perturbations of patches for the gate's training: what it must not learn to reproduce.
+
+`sni` is the paper's synthetic natural-image indications (L 3.1), grown over grey photographs; `shapes` the same regions
+over textures drawn from nothing, so that no photographs are needed; `foreign` replaces part or all of a patch by
+something that is no electrode, or an electrode lying askew. Patches are float32 (side, side) in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from train.errors import DataError
+
+Patch = npt.NDArray[np.float32]
+Grey = npt.NDArray[np.uint8]
+Perturbation = Literal["sni", "shapes", "foreign", "none"]
+
+PATCH_PX = 192
+_PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
+
+
+def read_photos(folder: Path, at_most: int = 400) -> list[Patch]:
+    """Grey photographs in [0, 1], each at least a patch on every side. Raises DataError where there are none."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PHOTO_SUFFIXES)
+    photos: list[Patch] = []
+    for path in paths:
+        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        if image is not None and min(image.shape) >= PATCH_PX:
+            photos.append(image.astype(np.float32) / np.float32(255))
+        if len(photos) == at_most:
+            break
+    if not photos:
+        raise DataError(
+            f"no photographs of {PATCH_PX} px and more on each side in {folder}",
+            hint="give a folder of grey photographs, or use --perturbation shapes, which needs none",
+        )
+    return photos
+
+
+def perturb(
+    clean: Patch, kind: Perturbation, rng: np.random.Generator, donors: Sequence[Grey], photos: Sequence[Patch] = ()
+) -> Patch:
+    """The patch with something in it that does not belong there, x + W * delta; shape and dtype of `clean`.
+
+    `donors` are whole ordinary scans uint8 (h, w), for `foreign`; `photos` are for `sni`.
+    """
+    if kind == "none":
+        return clean
+    if kind == "foreign":
+        return replace_by_foreign(clean, rng, donors)
+    texture = photo_texture(rng, photos) if kind == "sni" else leaves(rng, PATCH_PX)
+    return clean + indications(rng, texture)
+
+
+def photo_texture(rng: np.random.Generator, photos: Sequence[Patch]) -> Patch:
+    """A random patch of a random photograph."""
+    photo = photos[int(rng.integers(len(photos)))]
+    top, left = (int(rng.integers(0, side - PATCH_PX + 1)) for side in photo.shape)
+    return photo[top : top + PATCH_PX, left : left + PATCH_PX]
+
+
+def indications(rng: np.random.Generator, texture: Patch) -> Patch:
+    """W * delta of L 3.1: 1-4 regions of 10-8000 px grown over a texture, amplitude 0.05-0.2, smoothed.
+
+    Regions are bright or dark by chance: the paper's are bright, but electrodes fail both ways.
+    """
+    total = np.zeros(texture.shape, np.float32)
+    for _ in range(int(rng.integers(1, 5))):
+        region = grown_region(rng, texture.shape[0], int(rng.uniform(10, 8000)))
+        values = np.where(region, texture - texture[region].min(), np.float32(0))
+        peak = float(values.max())
+        values = values / np.float32(peak) if peak > 0 else region.astype(np.float32)
+        total += values * np.float32(rng.uniform(0.05, 0.2) * rng.choice([-1.0, 1.0]))
+    if rng.random() < 0.5:
+        return cv2.GaussianBlur(total, (0, 0), float(rng.uniform(2, 9)))
+    return cv2.filter2D(total, -1, lorentzian(float(rng.uniform(0.15, 0.4))), borderType=cv2.BORDER_CONSTANT)
+
+
+def grown_region(rng: np.random.Generator, side: int, steps: int) -> npt.NDArray[np.bool_]:
+    """Pixels a random walk of -1/0/+1 steps visits, its aim `steps` px; elongated by chance (L 3.1).
+
+    With elongation e ~ U(1, 40) the step along one axis is zero with probability e / (e + 2).
+    """
+    moves = rng.integers(-1, 2, size=(steps, 2))
+    still = rng.random(steps) < (e := float(rng.uniform(1, 40))) / (e + 2)
+    moves[still, int(rng.integers(2))] = 0
+    path = rng.integers(0, side, size=2) + np.cumsum(moves, axis=0)
+    # Reflected at the border, so that the region keeps its size.
+    path = np.abs((path + side) % (2 * side) - side).clip(0, side - 1)
+    region = np.zeros((side, side), np.bool_)
+    region[path[:, 0], path[:, 1]] = True
+    return region
+
+
+def lorentzian(half_width_px: float, reach_px: int = 7) -> Patch:
+    """A normalised Lorentzian kernel, 1 / (1 + (r / half width)^2), float32."""
+    across = np.arange(-reach_px, reach_px + 1, dtype=np.float32)
+    kernel = 1.0 / (1.0 + (across[:, None] ** 2 + across[None, :] ** 2) / np.float32(half_width_px**2))
+    return np.asarray(kernel / kernel.sum(), np.float32)
+
+
+def leaves(rng: np.random.Generator, side: int) -> Patch:
+    """A texture with the statistics of photographs: overlapping discs, boxes and slants of many sizes and greys."""
+    image = np.full((side, side), rng.random(), np.float32)
+    smallest = float(rng.uniform(3, 30))
+    for _ in range(int(rng.integers(15, 120))):
+        radius = min(side, smallest / float(rng.random()) ** 0.5)
+        where = rng.uniform(-0.2 * side, 1.2 * side, size=2)
+        if rng.random() < 0.5:
+            axes = (max(1, int(radius)), max(1, int(radius * rng.uniform(0.2, 1))))
+            centre = (int(where[0]), int(where[1]))
+            cv2.ellipse(image, centre, axes, float(rng.uniform(0, 180)), 0, 360, float(rng.random()), -1)
+        else:
+            corners = where + rng.uniform(-radius, radius, size=(int(rng.integers(3, 6)), 2))
+            cv2.fillConvexPoly(image, cv2.convexHull(corners.astype(np.int32)), float(rng.random()))
+    if rng.random() < 0.7:
+        image += np.float32(rng.uniform(0.05, 0.4)) * clouds(rng, side)
+    return np.clip(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 5))), 0, 1)
+
+
+def clouds(rng: np.random.Generator, side: int) -> Patch:
+    """Correlated noise of one random length, about unit deviation."""
+    cells = max(2, int(side / float(np.exp(rng.uniform(0, np.log(60))))))
+    coarse = rng.standard_normal((cells, cells)).astype(np.float32)
+    return cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
+
+
+def replace_by_foreign(clean: Patch, rng: np.random.Generator, donors: Sequence[Grey]) -> Patch:
+    """Part of the patch, or all of it, replaced by something foreign: W is 1 there and delta the difference."""
+    side = clean.shape[0]
+    foreign = foreign_patch(rng, side, donors)
+    if rng.random() < 0.6:
+        return foreign
+    if rng.random() < 0.5:
+        mask = half_plane(rng, side, float(rng.uniform(0, 360)))
+    else:
+        mask = cv2.GaussianBlur(clouds(rng, side), (0, 0), 6) > 0.2
+    return np.where(mask, foreign, clean).astype(np.float32)
+
+
+def foreign_patch(rng: np.random.Generator, side: int, donors: Sequence[Grey]) -> Patch:
+    """A patch of no ordinary scan, float32 (side, side) in [0, 1]; donors are ordinary scans uint8 (h, w)."""
+    kind = int(rng.integers(0, 10))
+    if kind <= 1:
+        return leaves(rng, side)
+    if kind == 2:
+        level, spread = rng.uniform(0.1, 0.9), rng.uniform(0.08, 0.4)
+        return np.clip(np.float32(level) + np.float32(spread) * clouds(rng, side), 0, 1)
+    if kind == 3:
+        noise = rng.random((side, side), dtype=np.float32)
+        sigma = float(rng.uniform(0, 1.5))
+        return cv2.GaussianBlur(noise, (0, 0), sigma) if sigma > 0.3 else noise
+    donor = donors[int(rng.integers(len(donors)))]
+    if kind == 4:
+        return 1 - oblique(donor, side, 0.0, rng)
+    if kind == 5:
+        second = donors[int(rng.integers(len(donors)))]
+        share = np.float32(rng.uniform(0.35, 0.65))
+        return share * oblique(donor, side, 0.0, rng) + (1 - share) * oblique(
+            second, side, float(rng.uniform(-15, 15)), rng
+        )
+    angle_deg = float(rng.uniform(10, 80) * rng.choice([-1.0, 1.0]))
+    patch = oblique(donor, side, angle_deg, rng)
+    if rng.random() < 0.5:  # a piece of an electrode: beyond its cut, air
+        air = np.float32(np.median(donor[:4]) / 255)
+        cut_off = half_plane(rng, side, 90.0 * float(rng.integers(0, 4)) - angle_deg)
+        patch = np.where(cut_off, air + rng.normal(0, 0.01, patch.shape), patch).astype(np.float32)
+    return patch
+
+
+def oblique(image: Grey, side: int, angle_deg: float, rng: np.random.Generator) -> Patch:
+    """A turned square of a scan uint8 (h, w), mostly at its borders, where a turn shows; float32 in [0, 1]."""
+    place = rng.uniform(0, 1, size=2)
+    if rng.random() < 0.8:
+        place[int(rng.integers(2))] = rng.choice([0.0, 1.0]) + rng.uniform(-0.08, 0.08)
+    return turned(image, (float(place[0]) * image.shape[0], float(place[1]) * image.shape[1]), angle_deg, side)
+
+
+def turned(image: Grey, middle: tuple[float, float], angle_deg: float, side: int) -> Patch:
+    """The square of `side` px around (row, column) `middle` of uint8 (h, w), turned; float32 in [0, 1].
+
+    Beyond the image its border pixels are repeated.
+    """
+    pose = cv2.getRotationMatrix2D((middle[1], middle[0]), angle_deg, 1.0)
+    pose[:, 2] += np.array([side / 2 - middle[1], side / 2 - middle[0]])
+    laid = cv2.warpAffine(image, pose, (side, side), borderMode=cv2.BORDER_REPLICATE)
+    return laid.astype(np.float32) / np.float32(255)
+
+
+def half_plane(rng: np.random.Generator, side: int, angle_deg: float) -> npt.NDArray[np.bool_]:
+    """The pixels on one side of a straight line near the middle; the angle is that of its normal."""
+    rows, columns = np.mgrid[0:side, 0:side] - side / 2
+    angle = np.deg2rad(angle_deg)
+    return np.asarray(columns * np.cos(angle) + rows * np.sin(angle) > rng.uniform(-0.3, 0.3) * side)

@@ -1,0 +1,128 @@
+"""The choices of a training, flat, so that a checkpoint can record every one of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from edge.conversion import Method
+from edge.records import Size
+from train.errors import TrainError
+
+FineTune = Literal["head", "layer4", "all"]
+Schedule = Literal["step", "one-cycle"]
+Optimizer = Literal["adam", "adamw"]
+Amp = Literal["off", "bf16"]
+
+_STAGE = re.compile(r"(\d+)x(\d+):(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Epochs at one image size."""
+
+    size: Size
+    epochs: int
+
+
+@dataclass(frozen=True)
+class ClassifierRecipe:
+    """How the classifier is trained; the defaults are the paper's (J 2.4), the rest are options beyond it."""
+
+    method: Method = Method.GLOBAL
+    size: Size = Size(2000, 1000)  # noqa: RUF009 - a NamedTuple cannot change
+    weights: str = "imagenet"
+    fine_tune: FineTune = "head"
+    epochs: int = 50
+    batch: int = 16
+    optimizer: Optimizer = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    schedule: Schedule = "step"
+    step_epochs: int = 10
+    step_factor: float = 0.1
+    """The paper says that the rate decays every 10 epochs, not by how much."""
+    flip_p: float = 0.5
+    label_smoothing: float = 0.0
+    jitter: float = 0.0
+    """Greatest relative change of brightness and of contrast, drawn per image and step."""
+    balanced: bool = False
+    """Draw both classes equally often."""
+    size_schedule: str = ""
+    """Epochs at smaller sizes before the rest at `size`: `250x125:8,500x250:4`."""
+    amp: Amp = "off"
+    validation_share: float = 0.2
+    seed: int = 0
+
+    def stages(self) -> list[Stage]:
+        """The sizes in the order they are trained at. Raises TrainError for a schedule that does not add up."""
+        early = parse_size_schedule(self.size_schedule)
+        left = self.epochs - sum(stage.epochs for stage in early)
+        if left < 1:
+            raise TrainError(
+                f"the size schedule {self.size_schedule!r} uses all {self.epochs} epochs",
+                hint=f"leave at least one epoch for the full size {self.size.height_px}x{self.size.width_px}",
+            )
+        for stage in early:
+            if stage.size.height_px > self.size.height_px or stage.size.width_px > self.size.width_px:
+                raise TrainError(
+                    f"the size schedule {self.size_schedule!r} exceeds the full size",
+                    hint="early epochs are at smaller sizes",
+                )
+        return [*early, Stage(self.size, left)]
+
+
+@dataclass(frozen=True)
+class GateRecipe:
+    """How the gate is trained (L 3.1)."""
+
+    method: Method = Method.GLOBAL
+    size: Size = Size(2000, 1000)  # noqa: RUF009 - a NamedTuple cannot change
+    patches: Literal["normal", "all"] = "normal"
+    """Patches of accepted scans (the paper's), or of all ordinary scans (its second use case)."""
+    perturbation: Literal["sni", "shapes", "foreign", "none"] = "shapes"
+    calibrate_on: Literal["normal", "all"] = "normal"
+    """Whose scores on the validation bundles set the thresholds."""
+    image_fpr: float = 0.01
+    margin: float = 1.0
+    """Both thresholds are multiplied by it."""
+    rotate: bool = True
+    """Patches at any angle (the paper's); off, the gate may learn that electrodes lie straight."""
+    steps: int = 4000
+    batch: int = 16
+    lr: float = 1e-3
+    amp: Amp = "off"
+    validation_share: float = 0.2
+    seed: int = 0
+
+
+def parse_size(text: str) -> Size:
+    """`1000x500` -> height 1000, width 500 px. Raises TrainError."""
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not found or min(int(found[1]), int(found[2])) < 64:
+        raise TrainError(f"{text!r} is not a size", hint="write HEIGHTxWIDTH in pixels, at least 64x64: 2000x1000")
+    return Size(int(found[1]), int(found[2]))
+
+
+def parse_size_schedule(text: str) -> list[Stage]:
+    """`250x125:8,500x250:4` -> stages; empty -> none. Raises TrainError."""
+    stages = []
+    for part in filter(None, text.split(",")):
+        found = _STAGE.fullmatch(part.strip())
+        if not found or int(found[3]) < 1:
+            raise TrainError(f"{part!r} is no part of a size schedule", hint="write HEIGHTxWIDTH:EPOCHS,...")
+        stages.append(Stage(parse_size(f"{found[1]}x{found[2]}"), int(found[3])))
+    return stages
+
+
+def flat(recipe: ClassifierRecipe | GateRecipe) -> dict[str, str | int | float | bool | None]:
+    """The recipe as a flat dictionary for the checkpoint."""
+    values: dict[str, str | int | float | bool | None] = {}
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        if isinstance(value, Size):
+            value = f"{value.height_px}x{value.width_px}"
+        values[field.name] = value.value if isinstance(value, Method) else value
+    return values
