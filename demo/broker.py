@@ -68,18 +68,33 @@ def start_broker(choice: Choice, out: Path, stack: ExitStack, say: Callable[[str
     `say` is told what takes long. Raises EdgeError when no broker can be had or it does not come up.
     """
     out.mkdir()
+    port, log = free_port(), out / "broker.log"
     program = None if choice == "embedded" else find_mosquitto()
     if program is None and choice == "auto":
         program = install_mosquitto(out / "install.log", say)
     if program is not None:
-        return _start(Broker("mosquitto", free_port(), "5"), _mosquitto(program), out, stack)
-    if choice == "mosquitto":
+        broker, command = Broker("mosquitto", port, "5"), _mosquitto_command(program, port, out)
+    elif choice == "mosquitto":
         raise EdgeError("mosquitto is not installed", hint="install it, or leave --broker out for the embedded broker")
-    if importlib.util.find_spec("amqtt") is None:
+    elif importlib.util.find_spec("amqtt") is None:
         raise EdgeError(
             "neither mosquitto nor the embedded broker is installed", hint="install mosquitto, or pip install '.[demo]'"
         )
-    return _start(Broker("embedded (amqtt)", free_port(), "3.1.1", EMBEDDED_COSTS), _amqtt, out, stack)
+    else:
+        broker, command = Broker("embedded (amqtt)", port, "3.1.1", EMBEDDED_COSTS), _amqtt_command(port, out)
+    process = stack.enter_context(child(command, log, grace_s=5))
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection((HOST, port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)  # a foreign program does not tell when it listens
+        else:
+            return broker
+    raise EdgeError(
+        f"the broker {broker.name} did not come up on port {port}; its last words:\n{tail(log)}",
+        hint="try the other one: --broker embedded or --broker mosquitto",
+    )
 
 
 def find_mosquitto() -> str | None:
@@ -118,37 +133,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _mosquitto(program: str) -> Callable[[int, Path], list[str]]:
-    def command(port: int, out: Path) -> list[str]:
-        # Started by root, mosquitto becomes the user `mosquitto`, who may not write into this directory.
-        user = "user root" if os.geteuid() == 0 else "# Runs as whoever started the demo."
-        conf = out / "mosquitto.conf"
-        conf.write_text(MOSQUITTO_CONF.format(port=port, host=HOST, user=user, directory=out.resolve()), "utf-8")
-        return [program, "-c", str(conf)]
-
-    return command
+def _mosquitto_command(program: str, port: int, out: Path) -> list[str]:
+    # Started by root, mosquitto becomes the user `mosquitto`, who may not write into this directory.
+    user = "user root" if os.geteuid() == 0 else "# Runs as whoever started the demo."
+    conf = out / "mosquitto.conf"
+    conf.write_text(MOSQUITTO_CONF.format(port=port, host=HOST, user=user, directory=out.resolve()), "utf-8")
+    return [program, "-c", str(conf)]
 
 
-def _amqtt(port: int, out: Path) -> list[str]:
-    conf = out / "amqtt.yaml"
+def _amqtt_command(port: int, out: Path) -> list[str]:
     plugins = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
     settings = {"listeners": {"default": {"type": "tcp", "bind": f"{HOST}:{port}"}}, "plugins": plugins}
+    conf = out / "amqtt.yaml"
     conf.write_text(json.dumps(settings, indent=2), "utf-8")  # JSON is YAML
     return [sys.executable, "-m", "amqtt.scripts.broker_script", "-c", str(conf)]
-
-
-def _start(broker: Broker, command: Callable[[int, Path], list[str]], out: Path, stack: ExitStack) -> Broker:
-    log = out / "broker.log"
-    process = stack.enter_context(child(command(broker.port, out), log, grace_s=5))
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            socket.create_connection((HOST, broker.port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)  # nothing tells us when a foreign program listens
-        else:
-            return broker
-    raise EdgeError(
-        f"the broker {broker.name} did not come up on port {broker.port}; its last words:\n{tail(log)}",
-        hint="try another one with --broker embedded or --broker mosquitto",
-    )

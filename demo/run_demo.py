@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import shutil
 import signal
 import statistics
@@ -41,10 +42,10 @@ BUNDLE = Path(__file__).resolve().parent / "bundle"
 MARKER = ".made-by-the-demo"
 TOPICS = Topics(root="acme", site="plant-1", area="electrodes", line="line-1", station="xray-1")
 PACE_S = 0.8
-SILENCE_S = 90.0
+SILENCE_S = 120.0
 """Nothing new for so long, at the start or between two verdicts, is a failure."""
 STOP_TIMEOUT_S = 30.0
-REPLAY_TIMEOUT_S = 240.0
+REPLAY_TIMEOUT_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def run(options: Options, screen: Screen) -> None:
     started = time.monotonic()
     out = options.out
     prepare(out, options.bundle)
-    screen.console.print("\n[bold]electrode-line[/]  a simulated lot, from the X-ray station to the MES\n")
+    screen.console.print("\n[bold]electrode-line demo[/]  a simulated lot, from the X-ray station to the MES\n")
     with screen.step("Simulating scans") as step:
         lot = make_lot(out / "lot", lambda done, total: step.update(f"Simulating scan {done} of {total}"))
         step.done = f"Simulated {len(lot.files)} files: {_described(lot)}"
@@ -92,7 +93,7 @@ def run(options: Options, screen: Screen) -> None:
         with screen.step("Starting a broker") as step:
             broker = start_broker(options.broker, out / "broker", stack, step.update)
             stack.enter_context(mes.connected(HOST, broker.port, broker.protocol))
-            step.done = f"Broker is up: {broker.name}, port {broker.port}; MES subscribed, MQTT {broker.protocol}"
+            step.done = f"Broker: {broker.name} on port {broker.port}; MES subscribed, MQTT {broker.protocol}"
         if broker.costs:
             screen.note(broker.costs)
         with screen.step("Starting edge-worker") as step:
@@ -267,7 +268,8 @@ def summary(
         "Files": f"{out}/report.html      the validation report\n"
         f"{out}/verdicts.jsonl   what the MES received\n"
         f"{out}/worker.log       what the worker logged",
-        "Next": f"open {out}/report.html in a browser, then replay scans of your own:\n{edge_worker()} --replay FOLDER",
+        "Next": f"open {out}/report.html in a browser, then replay scans of your own:\n"
+        f"{os.path.relpath(edge_worker())} --bundle {os.path.relpath(BUNDLE)} --replay FOLDER",
     }
 
 

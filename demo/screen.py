@@ -30,6 +30,7 @@ LOOKS = {
 COLUMNS = ("time", "seq", "file", "known", "", "outcome", "p_abn", "gate", "reasons")
 WIDTHS = (8, 3, 14, 9, 1, 12, 5, 5)  # and a space after each; the reasons get the rest
 PLAIN = "{:<8} {:>3} {:<14} {:<9} {:<1} {:<12} {:>5} {:>5} {}"
+STEP_WIDTH = 66  # leaves room for a time on 80 columns
 FRAME_LINES = 10  # what the live picture needs beside its rows
 
 
@@ -76,7 +77,7 @@ class Screen:
             self.console.print(Text.assemble(("✗ ", "red"), doing))
             raise
         seconds = f"{time.monotonic() - started:6.1f} s"
-        self.console.print(Text.assemble(("✓ ", "green"), f"{step.done:<66} ", (seconds, "dim")))
+        self.console.print(Text.assemble(("✓ ", "green"), f"{step.done:<{STEP_WIDTH}.{STEP_WIDTH}} ", (seconds, "dim")))
 
     def note(self, text: str) -> None:
         self.console.print(Padding(Text(text, "yellow"), (0, 0, 0, 2)))

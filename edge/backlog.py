@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge.records import FileStamp
 
 NEWEST_TURN = 4
-"""While more is ready than there is room for, every fourth place goes to the newest arrival."""
+"""Every fourth place goes to the newest arrival; that matters only while more is ready than there is room for."""
 
 
 class Backlog:
@@ -31,14 +31,14 @@ class Backlog:
         self._former.clear()
         self._arrivals.clear()
 
-    def take(self, *, is_overloaded: bool) -> str:
+    def take(self) -> str:
         """Remove one file and return it. Raises IndexError when there is none."""
         if not self._is_sorted:
             self._former.sort(reverse=True)
             self._arrivals.sort()
             self._is_sorted = True
         self._turn += 1
-        if is_overloaded and self._arrivals and self._turn % NEWEST_TURN == 0:
+        if self._arrivals and self._turn % NEWEST_TURN == 0:
             return self._arrivals.pop()[1]
         if not self._former or (self._arrivals and self._arrivals[0] < self._former[-1]):
             return self._arrivals.pop(0)[1]

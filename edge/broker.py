@@ -26,6 +26,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt import MQTTException
 from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import MQTTException as PropertiesException  # type: ignore[attr-defined]
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -41,8 +42,8 @@ CLOSE_S = 1.0
 MID_SPAN = 60_000
 """Packet ids wrap at 65,535: none may still be unacknowledged when its turn comes again."""
 
-_NOT_MQTT = (MQTTException, struct.error, LookupError, ValueError, AssertionError)
-"""What paho raises on bytes that are no MQTT packet, over its versions."""
+_NOT_MQTT = (MQTTException, PropertiesException, struct.error, LookupError, ValueError, AssertionError)
+"""What paho raises on bytes that are no MQTT packet; until 2.1 two of its modules had an exception each."""
 
 
 @dataclass(frozen=True, slots=True)

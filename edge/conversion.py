@@ -77,8 +77,7 @@ def histogram(counts: Counts) -> Histogram:
     # OpenCV counts in integers but answers in float32, exact up to 2**24 px in one bin: hence the blocks.
     rows = max(1, _EXACT_FLOAT32_PX // counts.shape[1])
     for first in range(0, counts.shape[0], rows):
-        block = np.ascontiguousarray(counts[first : first + rows])
-        total += cv2.calcHist([block], [0], None, [LEVELS], [0, LEVELS]).ravel().astype(np.int64)
+        total += cv2.calcHist([counts[first : first + rows]], [0], None, [LEVELS], [0, LEVELS]).ravel().astype(np.int64)
     return total
 
 
@@ -181,7 +180,7 @@ def resize(image: Image, size: Size) -> Image:
     resized = np.empty((image.shape[0], *size), np.uint8)
     for channel, target in zip(image, resized, strict=True):
         cv2.resize(
-            np.ascontiguousarray(channel),
+            channel,
             (size.width_px, size.height_px),
             dst=target,
             interpolation=cv2.INTER_LINEAR,
@@ -212,7 +211,7 @@ def clipped_fraction(pixels: Counts | Histogram, bounds: Bounds) -> float:
 
 def _look_up(counts: Counts, table: Table, target: npt.NDArray[np.uint8]) -> None:
     if _opencv_maps_16_bit():
-        cv2.LUT(np.ascontiguousarray(counts), table, dst=target)
+        cv2.LUT(counts, table, dst=target)
     else:
         np.take(table, counts, out=target, mode="clip")  # "clip": the default mode would buffer `out`
 

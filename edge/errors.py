@@ -7,6 +7,7 @@
     ├── BundleError        tampered, unsigned, wrong version   exit 78, nothing is loaded
     ├── EngineError        device or runtime                   exit 70, systemd restarts
     ├── LedgerError        disk full, corrupt                  intake stops, resumes by itself
+    │   └── LedgerBusy     another worker has it               this one does not start
     └── PublishError       broker refuses or is away           back off; the row stays
 
 A message says what, where, and observed against expected; the hint says what to try.
@@ -73,6 +74,10 @@ class LedgerError(EdgeError):
     """The ledger cannot be written or read; no scan may be taken until it can."""
 
     exit_code = 74  # EX_IOERR
+
+
+class LedgerBusy(LedgerError):
+    """Another process holds the ledger."""
 
 
 class PublishError(EdgeError):

@@ -3,6 +3,8 @@
 Every figure is 440 units wide, so that its text stays readable when a phone shrinks it and on paper. Colour never
 carries a meaning alone: groups are named in the figure and differ in shape. Classes used: `c-normal`, `c-abnormal`,
 `c-none` for groups of scans; `axis`, `grid`, `rule`, `band`, `quiet`, `strong` for the rest.
+
+What these functions return is markup: every word in it is escaped here.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup, escape
 
 from edge.metrics import Roc
 
@@ -32,7 +34,7 @@ class Group:
     values: npt.NDArray[np.float64]
 
 
-def score_histogram(groups: Sequence[Group], threshold: float, band: tuple[float, float] | None) -> Markup:
+def score_histogram(groups: Sequence[Group], threshold: float, band: tuple[float, float] | None) -> str:
     """Probabilities per group in 40 bins from 0 to 1, one row each, with the threshold and the review band."""
     left, right, top, panel, gap = 44, WIDTH - 14, 26, 76, 30
     bottom = top + len(groups) * (panel + gap)
@@ -71,7 +73,7 @@ def score_histogram(groups: Sequence[Group], threshold: float, band: tuple[float
     return _figure(bottom + 46, description, [*parts, *titles])
 
 
-def roc_figure(curve: Roc, fpr: float, tpr: float) -> Markup:
+def roc_figure(curve: Roc, fpr: float, tpr: float) -> str:
     """The ROC curve as steps, the diagonal of a guess, and the working point (fpr, tpr) of the threshold."""
     left, top, side = 62, 14, 340
     right, bottom = left + side, top + side
@@ -101,7 +103,7 @@ def roc_figure(curve: Roc, fpr: float, tpr: float) -> Markup:
     return _figure(bottom + 48, f"ROC curve; the threshold finds {tpr:.1%} at {fpr:.1%} false alarms", parts)
 
 
-def gate_scatter(groups: Sequence[Group]) -> Markup:
+def gate_scatter(groups: Sequence[Group]) -> str:
     """Both gate scores of every scan as multiples of their thresholds, on logarithmic axes.
 
     `values` of each group: float64 (n, 2), mean score / its threshold and deviation score / its threshold,
@@ -148,7 +150,7 @@ def gate_scatter(groups: Sequence[Group]) -> Markup:
     return _figure(bottom + 48, f"Gate scores of {drawn} scans; {beyond} exceed a threshold", parts)
 
 
-def interval_bar(share: float, low: float, high: float) -> Markup:
+def interval_bar(share: float, low: float, high: float) -> str:
     """A share with its interval on an axis from 0 to 100 %, small enough for a table cell; all in 0..1."""
     width, height, pad = 120, 16, 5
 
@@ -165,13 +167,13 @@ def interval_bar(share: float, low: float, high: float) -> Markup:
     return _svg("interval", width, height, label, parts)
 
 
-def _figure(height: float, description: str, parts: Iterable[str]) -> Markup:
+def _figure(height: float, description: str, parts: Iterable[str]) -> str:
     return _svg("chart", WIDTH, height, description, parts)
 
 
-def _svg(style: str, width: float, height: float, description: str, parts: Iterable[str]) -> Markup:
+def _svg(style: str, width: float, height: float, description: str, parts: Iterable[str]) -> str:
     """The finished figure. `parts` come from the helpers below, which escape every word and format every number."""
-    return Markup(  # noqa: S704
+    return (
         f'<svg class="{style}" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(description)}">'
         f"{''.join(parts)}</svg>"
     )

@@ -103,7 +103,7 @@ class StationFolder:
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                # The same descriptor is identified and listed: a mount in between cannot mix two folders.
+                # What is identified is what is listed, whatever is mounted or renamed in between.
                 return self._enter(descriptor, known, expects_scans)
             finally:
                 os.close(descriptor)
@@ -128,10 +128,17 @@ class StationFolder:
         return self._denied
 
     def all_scans(self) -> set[str] | None:
-        """Every file that matches, whether known or marked or not; None when the folder cannot be read."""
+        """Every file that matches, known or not, marked or not; None unless the folder of the last look is there."""
         found: list[tuple[str, int]] = []
         try:
-            self._read_names(self._root, "", {}, None, found)
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                status = os.fstat(descriptor)
+                if (status.st_dev, status.st_ino) != self._identity:
+                    return None
+                self._read_names(descriptor, "", {}, None, found)
+            finally:
+                os.close(descriptor)
         except OSError:
             return None
         return {file for file, _ in found}
@@ -151,6 +158,9 @@ class StationFolder:
         home = self._home
         if identity != self._identity:
             home = file_system(self.path)
+            named = self.path.stat()
+            if (named.st_dev, named.st_ino) != identity:
+                return Listing(away=Away.IO_ERROR, detail=f"{self.path}: mounted or replaced while it was opened")
             if self._identity is not None and _shows_below(home, self._home):
                 was = f"{self._home.kind} is no longer mounted at {self._home.mount_point}"
                 return Listing(away=Away.UNMOUNTED, detail=f"{self.path}: {was}")

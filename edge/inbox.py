@@ -298,11 +298,10 @@ class Inbox:
 
     def _hand_out(self, now_s: float, room: int) -> list[FileStamp]:
         handed_out: list[FileStamp] = []
-        is_overloaded = len(self._ready) > room
         for _ in range(4 * room):  # so many incomplete files in a row must not hold the loop up
             if len(handed_out) >= room or not self._ready:
                 break
-            waiting = self._waiting.get(self._ready.take(is_overloaded=is_overloaded))
+            waiting = self._waiting.get(self._ready.take())
             if waiting is None or not waiting.is_ready:
                 continue
             waiting.is_ready = False

@@ -209,7 +209,9 @@ class Ledger:
     def take_resend_requests(self) -> int:
         """Carry out what `request_resend` left; how many messages became unsent again."""
         count = 0
-        for request in sorted(self.path.parent.glob(f"{self.path.name}.resend-*")):
+        with explained_errors(self.path):
+            requests = sorted(self.path.parent.glob(f"{self.path.name}.resend-*"))
+        for request in requests:
             try:
                 since = datetime.fromisoformat(request.read_text(encoding="ascii"))
             except (OSError, ValueError) as error:

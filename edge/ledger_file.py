@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edge.errors import LedgerError
+from edge.errors import LedgerBusy, LedgerError
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +59,8 @@ _HINTS = {
 def take_lock(path: Path) -> int:
     """An open, locked file descriptor beside the ledger; the kernel releases it however the process ends.
 
-    Also makes the directory (mode 0700) if there is none. Raises LedgerError if another process holds
-    the lock or others can write into the directory.
+    Also makes the directory (mode 0700) if there is none. Raises LedgerBusy if another process holds
+    the lock, LedgerError if others can write into the directory.
     """
     _private_directory(path.parent)
     with explained_errors(path):
@@ -70,7 +70,7 @@ def take_lock(path: Path) -> int:
         except BlockingIOError as error:
             holder = os.pread(lock, 32, 0).decode("ascii", "replace") or "unknown"
             os.close(lock)
-            raise LedgerError(
+            raise LedgerBusy(
                 f"ledger {path} is in use by another worker (process {holder})",
                 hint="stop that one first, or give this one its own `station` and `state.dir`",
             ) from error

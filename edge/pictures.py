@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup, escape
 
 from edge.conversion import Method, prepare
 from edge.evidence import MapGeometry
@@ -107,7 +107,7 @@ def heat_colours(ratio: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return np.stack([np.interp(safe, stops, channel) for channel in channels.T], axis=-1).round().astype(np.uint8)
 
 
-def picture_svg(picture: Picture, name: str, number: int) -> Markup:
+def picture_svg(picture: Picture, name: str, number: int) -> str:
     """The scan called `name`, and beside it the scan under its heat map; `number` is unique on the page."""
     width, height, heat = picture.width_px, picture.height_px, picture.heat_frame
     key, label, style = f"scan-{number}", f"Scan {name}", "picture alone"
@@ -123,7 +123,7 @@ def picture_svg(picture: Picture, name: str, number: int) -> Markup:
             "</g>",
         ]
         style, width = "picture", 2 * width + _GAP_PX
-    return Markup(  # noqa: S704 - numbers and base64 above, words escaped here
+    return (
         f'<svg class="{style}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
         f"{''.join(parts)}</svg>"
     )
@@ -138,7 +138,7 @@ def _frame(frame: Frame2d) -> str:
     return f'x="{frame.x:.1f}" y="{frame.y:.1f}" width="{frame.width:.1f}" height="{frame.height:.1f}"'
 
 
-def heat_legend() -> Markup:
+def heat_legend() -> str:
     """A bar of the heat map's colours over a mid grey, with the multiples of the threshold below it."""
     stops = "".join(
         f'<stop offset="{index / (len(HEAT_STOPS) - 1):.3f}" stop-color="rgb{colour}" stop-opacity="{opacity}"/>'
@@ -149,7 +149,7 @@ def heat_legend() -> Markup:
         f'<text class="axis" x="{20 + index * step:.0f}" y="30" text-anchor="middle">{stop:g}\u00d7</text>'
         for index, (stop, _, _) in enumerate(HEAT_STOPS)
     )
-    return Markup(  # noqa: S704 - constants only
+    return (
         '<svg class="legend" viewBox="0 0 240 34" role="img" aria-label="Colours of the residual, as multiples of the '
         f'gate\'s threshold"><defs><linearGradient id="heat">{stops}</linearGradient></defs>'
         '<rect x="20" y="2" width="200" height="12" fill="#8a8a8a"/>'

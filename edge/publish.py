@@ -31,6 +31,7 @@ from typing import Literal
 
 from edge import __version__
 from edge.alarms import AlarmBoard
+from edge.backoff import Backoff
 from edge.broker import NO_MATCHING_SUBSCRIBERS, SUCCESS, Accepted, Acknowledged, Connection, Ended, Outgoing
 from edge.errors import LedgerError
 from edge.ledger import Ledger, OutboxRow
@@ -49,6 +50,10 @@ WAIT_S = 0.25
 """Longest sleep at the end of a step."""
 STABLE_S = 10.0
 """A connection that lives this long is a good one: its alarm ends, and the next wait starts small again."""
+MARK_BATCH = 100
+MARK_S = 0.05
+"""Acknowledged rows are marked in the ledger together, so that a slow disk does not slow the sending. A kill
+before the mark costs duplicates, at most a window and a batch of them."""
 LEDGER_RETRY_S = 1.0
 RESEND_POLL_S = 1.0
 FAREWELL_S = 2.0
@@ -66,25 +71,6 @@ class PublisherState:
     acknowledged: int
     refused: int
     connections: int
-
-
-class Backoff:
-    """Exponential waits with jitter, so that stations do not return all at once."""
-
-    def __init__(self, shortest_s: float, longest_s: float, rng: random.Random) -> None:
-        self._shortest_s = shortest_s
-        self._longest_s = longest_s
-        self._rng = rng
-        self._failures = 0
-
-    def next_s(self) -> float:
-        """Between half of the nominal wait and all of it; the nominal wait doubles with every call."""
-        nominal_s = min(self._longest_s, self._shortest_s * 2 ** min(self._failures, 32))
-        self._failures += 1
-        return max(self._shortest_s, self._rng.uniform(nominal_s / 2, nominal_s))
-
-    def reset(self) -> None:
-        self._failures = 0
 
 
 class Publisher:
@@ -118,6 +104,7 @@ class Publisher:
 
         self._in_flight: dict[int, int] = {}  # packet id -> seq
         self._unmarked: set[int] = set()  # seqs the broker acknowledged and the ledger does not know of yet
+        self._unmarked_since_s = 0.0
         self._is_probing = False
         self._resume_at_s = 0.0
         self._refusal_backoff = Backoff(settings.backoff_min_s, settings.backoff_max_s, rng)
@@ -265,6 +252,7 @@ class Publisher:
 
     def _on_row_answered(self, seq: int, answer: Acknowledged, now_s: float) -> None:
         if answer.code == SUCCESS:
+            self._unmarked_since_s = self._unmarked_since_s if self._unmarked else now_s
             self._unmarked.add(seq)
             self._acknowledged += 1
             self._is_probing = False
@@ -312,12 +300,14 @@ class Publisher:
         self._dial_at_s = now_s + wait_s
 
     def _exchange_with_ledger(self, now_s: float) -> None:
-        self._mark_sent()
+        if self._accepted is not None and now_s >= self._resume_at_s:
+            self._feed(self._accepted, now_s)
+        is_due = len(self._unmarked) >= MARK_BATCH or now_s - self._unmarked_since_s >= MARK_S
+        if is_due or not self._in_flight:
+            self._mark_sent()
         if now_s >= self._resend_at_s:
             self._resend_at_s = now_s + RESEND_POLL_S
             self._ledger.take_resend_requests()
-        if self._accepted is not None and now_s >= self._resume_at_s:
-            self._feed(self._accepted, now_s)
 
     def _mark_sent(self) -> None:
         if self._unmarked:
@@ -325,11 +315,15 @@ class Publisher:
             self._unmarked.clear()
 
     def _feed(self, accepted: Accepted, now_s: float) -> None:
-        """Fill the window. Unsent rows below the newest in flight wait until all those in flight are answered."""
+        """Fill the window, going on behind the newest row that was sent and is not settled.
+
+        Unsent rows before it (refused, or requeued for a resend) have their turn when all of those are settled.
+        """
         window = 1 if self._is_probing else self._settings.window
         room = min(window, accepted.receive_maximum - len(self._said)) - len(self._in_flight)
         if room > 0:
-            for row in self._ledger.outbox(max(self._in_flight.values(), default=0), room):
+            newest = max((*self._in_flight.values(), *self._unmarked), default=0)
+            for row in self._ledger.outbox(newest, room):
                 if not self._send_row(row, accepted, now_s):
                     return
 

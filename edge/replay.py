@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import BinaryIO
 from uuid import UUID, uuid4
 
 from edge import __version__
-from edge.errors import SettingsError
+from edge.errors import LedgerError, SettingsError
 from edge.folder import StationFolder
 from edge.gallery import Gallery
 from edge.labels import MatchedLabels, match_labels, read_labels
@@ -44,6 +44,7 @@ REQUIREMENT_UNMET = 1
 """Exit code of a replay that worked and found too little."""
 
 LABELS_NAME = "labels.csv"
+MARKS_NAME = ".decoding"
 PICTURES = 12
 """Scans pictured per group of the report."""
 
@@ -92,7 +93,7 @@ Publishing = Callable[[Path, LoadedModel, UUID], AbstractContextManager[VerdictS
 """Opens, for an output folder, a model and a boot id, a store that publishes its entries; leaving it waits for them."""
 
 
-def replay(options: ReplayOptions, settings: Settings, publishing: Publishing | None = None) -> int:
+def replay(options: ReplayOptions, settings: Settings, publishing: Publishing) -> int:
     """The command: plan, load the model, replay, say what came of it; the exit code. Raises EdgeError.
 
     `publishing` is used if the options ask for it.
@@ -104,7 +105,7 @@ def replay(options: ReplayOptions, settings: Settings, publishing: Publishing | 
         model = load_model(settings.model)
         stack.callback(model.engine.close)
         boot_id, store = uuid4(), None
-        if options.publish and publishing is not None:
+        if options.publish:
             store = stack.enter_context(publishing(plan.out, model, boot_id))
         result = run_replay(plan, settings, model, boot_id, publish_to=store)
     for line in told(result):
@@ -144,8 +145,21 @@ def run_replay(
 
     `publish_to` gets every entry as well, before it is written here: a ledger, which drops equal bytes and counts
     for itself, so the numbers in `verdicts.jsonl` are those of this replay's files, not of its messages. Raises
-    EngineError, and LedgerError from `publish_to`; what was judged until then stays in `verdicts.jsonl`.
+    EngineError, and LedgerError from `publish_to` or when the results cannot be written; what was judged until
+    then stays in `verdicts.jsonl`.
     """
+    with _explained_errors(plan.out):
+        return _run_replay(plan, settings, model, boot_id, publish_to, clock)
+
+
+def _run_replay(
+    plan: Plan,
+    settings: Settings,
+    model: LoadedModel,
+    boot_id: UUID,
+    publish_to: VerdictStore | None,
+    clock: Callable[[], datetime],
+) -> ReplayResult:
     verdicts, summary, report = (plan.out / name for name in ("verdicts.jsonl", "summary.json", "report.html"))
     for stale in (summary, report):  # results of an earlier replay must not stand beside verdicts of this one
         stale.unlink(missing_ok=True)
@@ -164,7 +178,7 @@ def run_replay(
             policy=policy,
             writer=model.verdict_writer(settings, boot_id, is_simulated=True),
             limits=limits,
-            marks=DecodeMarks(plan.out / ".decoding"),
+            marks=DecodeMarks(plan.out / MARKS_NAME),
             never_final=frozenset(),
             decode_threads=settings.model.decode_threads,
             on_judged=rows.add,
@@ -177,6 +191,8 @@ def run_replay(
         finally:
             worker.close()
         elapsed_s = time.perf_counter() - started_s
+    with suppress(OSError):  # it keeps the mark of a file whose decoding ended an earlier replay
+        (plan.out / MARKS_NAME).rmdir()
     gallery.add_out_of_spec_pictures(plan.folder, limits)
     validation = validate(
         rows.rows,
@@ -314,6 +330,17 @@ def _stamps(folder: Path, *, recursive: bool) -> tuple[FileStamp, ...]:
         below = "" if recursive else "; set folder.recursive to look into sub-folders"
         raise SettingsError(f"{folder} holds no *.tif or *.tiff", hint=f"name the folder of scans{below}")
     return tuple(stamps)
+
+
+@contextmanager
+def _explained_errors(out: Path) -> Iterator[None]:
+    """Reading scans raises no OSError: what is left is the writing of results."""
+    try:
+        yield
+    except OSError as error:
+        raise LedgerError(
+            f"results in {out} cannot be written: {error.strerror}", hint="make room there, or name another --out"
+        ) from None
 
 
 def _write(path: Path, text: str) -> None:

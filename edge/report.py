@@ -1,12 +1,14 @@
 """`report.html`: what a replay found, for people.
 
 The report is one file that needs nothing else: no script, no font, no network, and a content security policy that
-allows none. File names and labels are other people's words: everything passes through the template's escaping.
+allows none. File names and labels are other people's words: everything passes through the template's escaping, except
+the figures, which escape their own.
 """
 
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -14,9 +16,8 @@ from importlib.resources import files
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
 
-from edge.figures import Group, gate_scatter, interval_bar, roc_figure, score_histogram
+from edge.figures import MAX_POINTS, Group, gate_scatter, interval_bar, roc_figure, score_histogram
 from edge.gallery import Card, Gallery, Shelf
 from edge.labels import Label
 from edge.messages import ModelCard
@@ -31,6 +32,7 @@ NAMES_LISTED = 20
 
 _THIN_SPACE = "\u202f"
 _NO_BREAK = "\u00a0"
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def report_html(replay: Replay, gallery: Gallery) -> str:
@@ -63,7 +65,9 @@ def report_html(replay: Replay, gallery: Gallery) -> str:
         span=_span,
         number=_number,
         display_name=display_name,
+        shown=_shown,
         whole=_whole,
+        max_points=MAX_POINTS,
         card_detail=_detail,
         finished_at=_minute(replay.finished_at),
     )
@@ -151,7 +155,7 @@ def _groups(rows: Sequence[ScanRow]) -> list[Group]:
     return groups
 
 
-def _scatter(rows: Sequence[ScanRow], card: ModelCard) -> Markup | None:
+def _scatter(rows: Sequence[ScanRow], card: ModelCard) -> str | None:
     if card.gate_mean_threshold <= 0 or card.gate_std_threshold <= 0:
         return None
     thresholds = np.array([card.gate_mean_threshold, card.gate_std_threshold])
@@ -172,30 +176,35 @@ def _scatter(rows: Sequence[ScanRow], card: ModelCard) -> Markup | None:
     return gate_scatter(groups) if groups else None
 
 
-def _roc(validation: Validation) -> Markup | None:
+def _roc(validation: Validation) -> str | None:
     if validation.curve is None:
         return None
     scored = validation.scored
     return roc_figure(validation.curve, 1.0 - scored.specificity.share, scored.sensitivity.share)
 
 
-def _bundle_bar(figures: BundleFigures) -> Markup | None:
+def _bundle_bar(figures: BundleFigures) -> str:
     if not figures.scored.total:
-        return None
+        return ""
     return interval_bar(figures.scored.balanced_accuracy, *figures.scored.balanced_accuracy_interval)
 
 
-def _picture_of(card: Card, number: int) -> Markup | None:
-    return None if card.picture is None else picture_svg(card.picture, display_name(card.row.file), number)
+def _picture_of(card: Card, number: int) -> str:
+    return "" if card.picture is None else picture_svg(card.picture, display_name(card.row.file), number)
 
 
 def _band(card: ModelCard) -> tuple[float, float] | None:
     return None if card.review_band is None else (card.review_band[0], card.review_band[1])
 
 
+def _shown(text: str) -> str:
+    r"""Other people's words with their control and formatting characters as `\u202e`: what is read is what is there."""
+    return "".join(f"\\u{ord(char):04x}" if unicodedata.category(char) in _UNSEEN else char for char in text)
+
+
 def _detail(card: Card) -> str:
     """What the reader said of the file, without the name that stands beside it."""
-    return display_name(card.detail or "").removeprefix(f"{display_name(card.row.file)}: ")
+    return _shown(card.detail or "").removeprefix(f"{display_name(card.row.file)}: ")
 
 
 def _minute(moment: datetime) -> str:

@@ -180,18 +180,16 @@ def _check_coded_ends(data: bytes, layout: Layout) -> None:
 def _check_written(data: bytes, layout: Layout, counts: Counts) -> None:
     """Refuse a preallocated file that was not written to its end: what is missing reads as zeros.
 
-    Three signs: a run of zero samples at the end; 4096-byte blocks of zeros in uncompressed strips; and the same in
-    LZW strips, where no coder leaves any. Some radiographs have a background of true zeros, so the first two count
-    only if less than 1 % of the other samples are zero, save that 4096 zero bytes at the end count always, and
-    so does a scan that is zero throughout. "Zero" is as stored: the brightest count of a MINISWHITE file.
+    Two signs: a run of zero samples at the end, and 4096-byte blocks of zeros in uncompressed strips. Some
+    radiographs have a background of true zeros, so the signs count only if less than 1 % of the other samples are
+    zero, save that 4096 zero bytes at the end count always. "Zero" is as stored: the brightest count of a MINISWHITE
+    file. What a detector's dead last row gives cannot be told from this, and is refused, too.
     """
     unwritten = 65_535 if layout.is_inverted else 0
     tail_px = _tail_px(counts, unwritten)
-    if tail_px == counts.size or tail_px * counts.itemsize >= _BLOCK_BYTES:
+    if tail_px * counts.itemsize >= _BLOCK_BYTES:
         raise unfinished("zero-tail", f"the last {tail_px} px are zero, as in a file that was not written to its end")
     blocks = _zero_blocks(data, layout)
-    if len(blocks) and layout.compression is not Compression.NONE:
-        raise unfinished("zero-tail", f"the coded pixels have a hole of zeros at byte {blocks[0]}")
     if len(blocks) or tail_px >= _TAIL_PX:
         signs_px = tail_px + len(blocks) * _BLOCK_BYTES // counts.itemsize
         if int(np.count_nonzero(counts == unwritten)) - signs_px < _ORDINARY_ZEROS * counts.size:
@@ -210,10 +208,10 @@ def _tail_px(counts: Counts, value: int) -> int:
 
 
 def _zero_blocks(data: bytes, layout: Layout) -> npt.NDArray[np.int64]:
-    """Offsets of the file's 4096-byte blocks that belong to strips and are wholly zero."""
-    # Deflate has a checksum of its own; tiles at the margin are padded, usually with zeros.
+    """Offsets of the file's 4096-byte blocks that belong to uncompressed strips and are wholly zero."""
+    # The codings cannot be read across such a hole; tiles at the margin are padded, usually with zeros.
     count = len(data) // _BLOCK_BYTES
-    if count == 0 or layout.is_tiled or layout.compression in (Compression.DEFLATE, Compression.DEFLATE_OLD):
+    if count == 0 or layout.is_tiled or layout.compression is not Compression.NONE:
         return np.empty(0, np.int64)
     words = np.frombuffer(data, np.uint64, count * _BLOCK_BYTES // 8).reshape(count, _BLOCK_BYTES // 8)
     candidates = np.flatnonzero((words[:, 0] == 0) & (words[:, -1] == 0))

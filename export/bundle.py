@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -140,7 +141,7 @@ def export_bundle(
 
 
 def check_pair(classifier: Checkpoint, gate: Checkpoint) -> None:
-    """Raises ExportError unless both networks look at the same image."""
+    """Raises ExportError unless both networks look at the same image and have their thresholds."""
     for what, of_classifier, of_gate in (
         ("conversion", classifier.method, gate.method),
         ("bounds", classifier.bounds, gate.bounds),
@@ -151,6 +152,13 @@ def check_pair(classifier: Checkpoint, gate: Checkpoint) -> None:
                 f"the classifier was trained with {what} {of_classifier}, the gate with {of_gate}",
                 hint="one scan is converted once for both: train them with the same --method, --bounds and --size",
             )
+    for learnt, names in ((classifier, ("threshold",)), (gate, ("gate_mean_threshold", "gate_std_threshold"))):
+        for name in names:
+            if not math.isfinite(learnt.thresholds.get(name, math.nan)):
+                raise ExportError(
+                    f"the {learnt.kind}'s {name} is {learnt.thresholds.get(name)}, expected a number",
+                    hint=f"train the {learnt.kind} again with this release",
+                )
 
 
 def write_bundle(out: Path, manifest: Manifest, contents: Mapping[str, bytes], key: Ed25519PrivateKey) -> Bundle:
@@ -241,8 +249,6 @@ def _manifest(
                 for name, data in contents.items()
             },
         )
-    except KeyError as error:
-        raise ExportError(f"a checkpoint has no threshold {error}", hint="train it again with this release") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -11,11 +11,9 @@ import copy
 import warnings
 from typing import Final
 
-import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
-from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock
@@ -63,7 +61,7 @@ class ClassifierGraph(nn.Module):
                 _fold_batch_norm(block)
         self.backbone = backbone
         self.head = network.head
-        self.eval()
+        self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor) -> Tensor:
         x = image.float()
@@ -81,7 +79,7 @@ class GateGraph(nn.Module):
     def __init__(self, network: GateAutoencoder) -> None:
         super().__init__()
         self.network = copy.deepcopy(network)
-        self.eval()
+        self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if image.shape[1] == 3:
@@ -113,6 +111,11 @@ def _export(graph: nn.Module, channels: int, size: Size, outputs: tuple[str, ...
 
     The older, tracing exporter left a residual map with an If and a size of its own, and its scores were off by 2e-5.
     """
+    for name, value in graph.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise ExportError(
+                f"weight {name} of {type(graph).__name__} is not finite", hint="the training diverged: train again"
+            )
     example = torch.zeros(2, channels, *size, dtype=torch.uint8)  # 2: a batch of 1 would be taken for a constant
     try:
         with warnings.catch_warnings():
@@ -143,12 +146,6 @@ def _export(graph: nn.Module, channels: int, size: Size, outputs: tuple[str, ...
             f"the exported {type(graph).__name__} is not valid ONNX: {error}",
             hint="try the torch release that the changelog names",
         ) from error
-    for tensor in model.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT and not np.isfinite(numpy_helper.to_array(tensor)).all():
-            raise ExportError(
-                f"weight {tensor.name} of {type(graph).__name__} is not finite",
-                hint="the training diverged: train again",
-            )
     return model
 
 

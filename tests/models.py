@@ -102,7 +102,7 @@ def scripted_model(
             "training": {"data_digest": "2" * 64, "seed": "7"},
             "tools": {},
             "golden": tuple(golden),
-            "files": {name: entry for name in (CLASSIFIER_FILE, GATE_FILE, "golden/a.tif", "golden/b.tif")},
+            "files": dict.fromkeys((CLASSIFIER_FILE, GATE_FILE, "golden/a.tif", "golden/b.tif"), entry),
         }
     )
     bundle = Bundle(manifest=manifest, digest="ab" * 32, signed_by="test", contents=MappingProxyType({}))

@@ -26,6 +26,7 @@ from train.bounds import Mode, find_bounds
 from train.checkpoint import Checkpoint, Value, save_checkpoint
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
 from train.errors import DivergedError
+from train.kinds import KindsTask
 from train.losses import classifier_loss
 from train.metrics import auroc, best_threshold, confusion
 from train.networks import ElectrodeClassifier
@@ -166,6 +167,9 @@ def fit(
     # A one-cycle run is measured in pixels, so that the short stage at full size still has a rate to learn with.
     total_px = sum(_area(stage.size) * stage.epochs for stage in stages)
     seen_px = 0.0
+    kinds = KindsTask(training) if recipe.learn_kinds else None
+    if kinds is not None:
+        optimizer.add_param_group({"params": list(kinds.layer.parameters())})
     history: list[EpochFigures] = []
     best_loss, best_state = math.inf, copy.deepcopy(model.state_dict())
     step = epoch = 0
@@ -183,8 +187,11 @@ def fit(
                 x = augment(model.normalise(images), stage.size, recipe, rng)
                 labels = torch.from_numpy(training.labels[indices])
                 with torch.autocast("cpu", torch.bfloat16, enabled=recipe.amp == "bf16"):
-                    logits = model(x)
+                    features = model.backbone(x)
+                    logits = model.head(features)
                 loss = classifier_loss(logits.float(), labels, recipe.label_smoothing)
+                if kinds is not None:
+                    loss = loss + kinds.loss(features.float(), indices)
                 _check_finite(loss, step, training, indices)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()

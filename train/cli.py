@@ -95,6 +95,7 @@ def classifier(options: argparse.Namespace, reporter: Reporter) -> int:
         label_smoothing=options.label_smoothing,
         jitter=options.jitter,
         balanced=options.balanced,
+        learn_kinds=options.learn_kinds,
         size_schedule=options.size_schedule,
         amp=options.amp,
         validation_share=options.validation_share,
@@ -136,6 +137,8 @@ def gate(options: argparse.Namespace, reporter: Reporter) -> int:
         margin=options.margin,
         rotate=options.rotate,
         steps=options.steps,
+        plain_steps=options.plain_steps,
+        per_weight=options.per_weight,
         batch=options.batch,
         lr=options.lr,
         amp=options.amp,
@@ -218,6 +221,7 @@ def _classifier_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--label-smoothing", type=float, default=recipe.label_smoothing)
     verb.add_argument("--jitter", type=float, default=recipe.jitter, help="relative, of brightness and contrast")
     verb.add_argument("--balanced", action="store_true", help="draw both classes equally often")
+    verb.add_argument("--learn-kinds", action="store_true", help="also learn to name the kinds that labels.csv lists")
     verb.add_argument(
         "--size-schedule",
         default=recipe.size_schedule,
@@ -243,6 +247,8 @@ def _gate_options(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--margin", type=float, default=recipe.margin, help="factor on both thresholds")
     verb.add_argument("--steps", type=int, default=recipe.steps)
+    verb.add_argument("--plain-steps", type=int, default=recipe.plain_steps, help="the first ones, unperturbed")
+    verb.add_argument("--per-weight", type=float, default=recipe.per_weight, help="of the perturbed patches' loss")
     verb.add_argument("--batch", type=int, default=recipe.batch, help="patches per step")
     verb.add_argument("--lr", type=float, default=recipe.lr)
 

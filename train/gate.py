@@ -27,7 +27,7 @@ from train.errors import DataError, DivergedError
 from train.losses import GateLoss, gate_loss
 from train.metrics import threshold_with_above
 from train.networks import GateAutoencoder, centre_crop, residual_statistics
-from train.perturb import PATCH_PX, Patch, perturb, read_photos, turned
+from train.perturb import PATCH_PX, Patch, Perturbation, perturb, read_photos, turned
 from train.progress import Reporter
 from train.recipe import GateRecipe, flat
 
@@ -147,9 +147,11 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
         indices = rng.integers(len(images), size=recipe.batch)
-        clean, perturbed = patch_pairs(images, indices, recipe, rng, photos)
+        # First to reproduce at all: with foreign patches from the start the latent can settle on a constant.
+        kind = recipe.perturbation if step >= recipe.plain_steps else "none"
+        clean, perturbed = patch_pairs(images, indices, kind, recipe.rotate, rng, photos)
         terms = losses_of(model, clean, perturbed, recipe.amp == "bf16")
-        loss = terms.total
+        loss = terms.total(recipe.per_weight)
         if not math.isfinite(loss.item()):
             files = ", ".join(training.rows[i].file for i in indices)
             raise DivergedError(
@@ -172,23 +174,29 @@ def fit(
 def patch_pairs(
     images: npt.NDArray[np.uint8],
     indices: npt.NDArray[np.integer],
-    recipe: GateRecipe,
+    perturbation: Perturbation,
+    rotate: bool,
     rng: np.random.Generator,
     photos: list[Patch],
 ) -> tuple[Tensor, Tensor]:
-    """Clean and perturbed patches, each float32 (n, 1, 192, 192), cut from images (n, 1, h, w) uint8."""
+    """Clean and perturbed patches, each float32 (n, 1, 192, 192), cut from images (n, 1, h, w) uint8.
+
+    With no perturbation both are the same tensor.
+    """
     donors = [images[i, 0] for i in indices]
     pairs = []
     for image in donors:
-        clean = cut(image, rng, recipe.rotate)
+        clean = cut(image, rng, rotate)
         if rng.random() < 0.5:
             clean = clean[:, ::-1]
         if rng.random() < 0.5:
             clean = clean[::-1]
         clean = np.ascontiguousarray(clean)
-        pairs.append((clean, perturb(clean, recipe.perturbation, rng, donors, photos)))
-    clean_batch, perturbed_batch = (torch.from_numpy(np.stack(part)[:, None]) for part in zip(*pairs, strict=True))
-    return clean_batch, perturbed_batch
+        pairs.append((clean, perturb(clean, perturbation, rng, donors, photos)))
+    clean_batch = torch.from_numpy(np.stack([clean for clean, _ in pairs])[:, None])
+    if perturbation == "none":
+        return clean_batch, clean_batch
+    return clean_batch, torch.from_numpy(np.stack([perturbed for _, perturbed in pairs])[:, None])
 
 
 def cut(image: npt.NDArray[np.uint8], rng: np.random.Generator, rotate: bool) -> Patch:
@@ -212,11 +220,11 @@ def cut(image: npt.NDArray[np.uint8], rng: np.random.Generator, rotate: bool) ->
 def losses_of(model: GateAutoencoder, clean: Tensor, perturbed: Tensor, bf16: bool) -> GateLoss:
     """The five terms for one batch of pairs (n, 1, 192, 192)."""
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        z = model.encode(torch.cat([clean, perturbed]))
-        reconstruction = model.decoder(z)
+        z = model.encode(clean if perturbed is clean else torch.cat([clean, perturbed]))
+        reconstruction = model.decoder(z).float()
     target = centre_crop(clean)
-    of_clean, of_perturbed = reconstruction.float().chunk(2)
-    return gate_loss(target - of_clean, target - of_perturbed, z.float().chunk(2)[0])
+    n = len(clean)
+    return gate_loss(target - reconstruction[:n], target - reconstruction[-n:], z.float()[:n])
 
 
 def learning_rate(recipe: GateRecipe, step: int) -> float:

@@ -3,7 +3,9 @@
 The paper's terms have very different sizes: L_ok and L_per sum the squared error over 24,336 pixels, L_kern takes one
 9x9 mean, L_reg sums 1,764 latent values. Summed as printed, the first two are everything. Here every term is brought
 to a mean per pixel: L_ok and L_per are divided by the number of pixels compared, L_reg by the number of latent
-values, and L_kern, already a mean over a window, stays. The factor 0.01 of L_reg is the paper's.
+values, and L_kern, already a mean over a window, stays. The factor 0.01 of L_reg is the paper's. The two terms of the
+perturbed patch can be weighed together (`per_weight`, 1 by default): where whole patches are replaced their clean
+content cannot be known, and at full weight such patches would drown the others.
 """
 
 from __future__ import annotations
@@ -28,10 +30,9 @@ class GateLoss:
     kern_per: Tensor
     reg: Tensor
 
-    @property
-    def total(self) -> Tensor:
-        """L = L_ok + L_per + L_kern,ok + L_kern,per + L_reg."""
-        return self.ok + self.per + self.kern_ok + self.kern_per + self.reg
+    def total(self, per_weight: float = 1.0) -> Tensor:
+        """L = L_ok + L_kern,ok + per_weight (L_per + L_kern,per) + L_reg."""
+        return self.ok + self.kern_ok + per_weight * (self.per + self.kern_per) + self.reg
 
 
 def squared_error(residual: Tensor) -> Tensor:

@@ -104,13 +104,11 @@ class GateAutoencoder(nn.Module):
         )
         for layer in (*self.encoder, *self.decoder):
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                # Glorot's, not He's: with the latter the one-channel latent ends on a flat side of its bounded ReLU
+                # within a few steps, and stays there.
+                nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
-        # Started at 0, half of the one-channel latent would lie on the flat side of its bounded ReLU, often all of it
-        # for good. In the middle of the range both directions can be learnt.
-        with torch.no_grad():
-            self.encoder[-2].weight.mul_(0.3)
-            self.encoder[-2].bias.fill_(0.5)
+        nn.init.constant_(self.encoder[-2].bias, 0.5)  # the middle of the latent's range
 
     def encode(self, x: Tensor) -> Tensor:
         """Latent (n, 1, z, z') in [0, 1] of images (n, 1, height, width) in [0, 1]."""

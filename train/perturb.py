@@ -146,9 +146,12 @@ def replace_by_foreign(clean: Patch, rng: np.random.Generator, donors: Sequence[
 
 def foreign_patch(rng: np.random.Generator, side: int, donors: Sequence[Grey]) -> Patch:
     """A patch of no ordinary scan, float32 (side, side) in [0, 1]; donors are ordinary scans uint8 (h, w)."""
-    kind = int(rng.integers(0, 10))
+    kind = int(rng.integers(0, 13))
     if kind <= 1:
         return leaves(rng, side)
+    if kind >= 10:  # nothing there: mostly air, of which an ordinary scan shows a narrow rim only
+        level = rng.uniform(0.9, 1.0) if kind > 10 else rng.uniform(0.0, 1.0)
+        return np.clip(rng.normal(level, rng.uniform(0.003, 0.03), (side, side)), 0, 1).astype(np.float32)
     if kind == 2:
         level, spread = rng.uniform(0.1, 0.9), rng.uniform(0.08, 0.4)
         return np.clip(np.float32(level) + np.float32(spread) * clouds(rng, side), 0, 1)

@@ -50,6 +50,8 @@ class ClassifierRecipe:
     """Greatest relative change of brightness and of contrast, drawn per image and step."""
     balanced: bool = False
     """Draw both classes equally often."""
+    learn_kinds: bool = False
+    """Also learn to name the anomalies of `labels.csv`; the trained network is the same."""
     size_schedule: str = ""
     """Epochs at smaller sizes before the rest at `size`: `250x125:8,500x250:4`."""
     amp: Amp = "off"
@@ -91,6 +93,10 @@ class GateRecipe:
     rotate: bool = True
     """Patches at any angle (the paper's); off, the gate may learn that electrodes lie straight."""
     steps: int = 4000
+    plain_steps: int = 200
+    """The first steps, without perturbation."""
+    per_weight: float = 1.0
+    """Of the two loss terms of perturbed patches; see `train.losses`."""
     batch: int = 16
     lr: float = 1e-3
     amp: Amp = "off"

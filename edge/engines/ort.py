@@ -97,7 +97,6 @@ class OrtEngine:
         if self._classifier is None or self._gate is None:
             raise EngineError("the engine is closed", hint="open it again: an engine cannot be used after close()")
         check_batch(images, self._spec)
-        images = np.ascontiguousarray(images)
         return EngineOutput(**self._gate.run(images), **self._classifier.run(images))
 
     def close(self) -> None:

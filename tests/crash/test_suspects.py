@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests import fakes
 
 import edge.suspects
 from edge.records import FileStamp
 from edge.scan import Limits
 from edge.suspects import DecodeMarks, kills_its_reader
+from tests import fakes
 
 LIMITS = Limits(max_px=1_000_000, max_bytes=10_000_000)
 STAMP = FileStamp("a.tif", 7, 100, 1)

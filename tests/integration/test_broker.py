@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 import time
@@ -16,7 +17,7 @@ from edge.settings import BrokerSettings
 from tests.certificates import Authority
 from tests.mosquitto import Mosquitto, ServerTls, free_port, needs_mosquitto
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 WILL = Outgoing("acme/status", b"{}", 1, True, "status/1")
 
 
@@ -194,6 +195,25 @@ def test_nonsense_after_a_good_start_ends_the_connection(answer: bytes) -> None:
             if any(isinstance(event, Accepted) for event in events):
                 connection.publish(Outgoing("acme/verdict", b"{}", 1, False, "verdict/1"))
         assert isinstance(events[0], Accepted)
+        connection.close()
+
+
+PACKET_TYPES = (0x20, 0x30, 0x32, 0x40, 0x50, 0x62, 0x70, 0x90, 0xB0, 0xC0, 0xD0, 0xE0, 0xF0)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_packets_end_the_connection_and_never_raise(seed: int) -> None:
+    rng = random.Random(seed)
+    answer = bytearray(ACCEPTED)
+    for _ in range(rng.randint(1, 4)):
+        body = bytes(rng.choice([0, 1, 2, 0x10, 0x1F, 0x21, 0x26, 0x87, rng.randrange(256)]) for _ in range(8))
+        answer += bytes([rng.choice(PACKET_TYPES), rng.choice([len(body), rng.randrange(128)])]) + body
+    with Impostor(bytes(answer)) as impostor:
+        connection = Connection(settings_for(impostor.port, host="127.0.0.1"), "test", WILL, lambda: None)
+        until_s = time.monotonic() + PATIENCE_S
+        while not any(isinstance(event, Ended) for event in connection.step(time.monotonic())):
+            assert time.monotonic() < until_s
+            connection.publish(Outgoing("acme/verdict", b"{}", 1, False, "verdict/1"))
         connection.close()
 
 

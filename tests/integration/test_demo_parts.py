@@ -1,6 +1,8 @@
 """The parts `make demo` is made of: brokers, the MES, the station and the screen."""
 
+import functools
 import io
+import json
 import os
 import re
 import signal
@@ -8,9 +10,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID
+from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
@@ -21,63 +22,28 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "demo"))
 
 import broker as brokers
 import run_demo
+import station as stations
 from children import child, stop
 from mes import Mes
 from screen import Board, Screen, expected
 from station import Lot, Station, make_lot
 
 from edge.errors import EdgeError, ScanError
-from edge.messages import (
-    DurationsMs,
-    GateInfo,
-    Kind,
-    ModelInfo,
-    ScanInfo,
-    Status,
-    Times,
-    Topics,
-    Verdict,
-    canonical_json,
-)
+from edge.messages import Kind, Topics, Verdict, canonical_json
 from edge.records import Outcome
 from edge.scan import Limits, read_scan
 from edge.settings import load_settings
+from tests.bundles import make_bundle, write_public_key
+from tests.samples import MORNING, sample_status, sample_verdict
 
 TOPICS = Topics("acme", "plant-1", "electrodes", "line-1", "xray-1")
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-BOOT = UUID(int=7)
 NEEDS_MOSQUITTO = pytest.param("mosquitto", marks=pytest.mark.broker)
 
 
-def verdict(seq: int, file: str = "B900_0001.tif", outcome: Outcome = Outcome.NORMAL) -> Verdict:
-    readable = outcome is not Outcome.UNREADABLE
-    return Verdict(
-        verdict_id=f"{seq:032x}",
-        station="xray-1",
-        boot_id=BOOT,
-        seq=seq,
-        part_id="0001",
-        bundle="B900",
-        scan=ScanInfo(file=file, sha256=f"{seq:064x}", size_bytes=10, width_px=None, height_px=None, modified_at=NOON),
-        outcome=outcome,
-        reasons=("gate-mean", "gate-std", "uncertain") if outcome is Outcome.REVIEW else ("classifier",),
-        p_abnormal=0.25 if readable else None,
-        threshold=0.5,
-        review_band=None,
-        gate=GateInfo(
-            mean_max=1.0 if readable else None,
-            std_max=0.3 if readable else None,
-            mean_threshold=2.0,
-            std_threshold=0.4,
-            boxes_px=(),
-        ),
-        model=ModelInfo(
-            id="demo", conversion="global", bounds_counts=(1700, 2800), engine="e", precision="fp32", degraded=None
-        ),
-        times=Times(first_seen_at=NOON, decided_at=NOON),
-        durations_ms=DurationsMs(read=1.0, convert=1.0, infer=None),
-        is_simulated=False,
-    )
+def verdict(seq: int, file: str = "B01_0001.tif", outcome: Outcome = Outcome.ABNORMAL) -> Verdict:
+    sample = sample_verdict(seq)
+    scan = sample.scan.model_copy(update={"file": file})
+    return sample.model_copy(update={"seq": seq, "scan": scan, "outcome": outcome})
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +121,7 @@ def test_the_mes_receives_what_was_sent_while_it_was_away(started: brokers.Broke
 def test_the_mes_learns_the_retained_status_of_a_station_that_was_there_first(
     started: brokers.Broker, tmp_path: Path
 ) -> None:
-    status = Status(station="xray-1", boot_id=BOOT, state="online", at=NOON, versions={}, degraded=None)
-    publish(started.port, started.protocol, [(TOPICS.of(Kind.STATUS), canonical_json(status), True)])
+    publish(started.port, started.protocol, [(TOPICS.of(Kind.STATUS), canonical_json(sample_status("online")), True)])
     mes = Mes(TOPICS, tmp_path / "verdicts.jsonl")
     with mes.connected("127.0.0.1", started.port, started.protocol):
         assert mes.receive(10) is None
@@ -282,7 +247,7 @@ def test_verdicts_fit_the_screen_and_tell_right_from_wrong(on_terminal: bool) ->
     board = Board(console, truths)
     with board.shown():
         for seq, (file, outcome) in enumerate(zip(truths, outcomes, strict=True), 1):
-            board.add(verdict(seq, file, outcome), NOON)
+            board.add(verdict(seq, file, outcome), MORNING)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.getvalue())
     lines = [re.sub(" +", " ", line) for line in text.splitlines()]
     assert any("normal = ✓ normal" in line for line in lines)
@@ -299,10 +264,34 @@ def test_a_failed_step_is_marked_and_the_error_goes_on() -> None:
     assert output.getvalue() == "✗ Starting a broker\n"
 
 
-def test_a_directory_that_no_demo_made_is_not_deleted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bundle, out = tmp_path / "bundle", tmp_path / "thesis"
-    bundle.mkdir()
-    (bundle / "manifest.json").write_text("{}")
+def test_a_package_manager_that_fails_is_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = tmp_path / "apt-get"
+    manager.write_text("#!/bin/sh\necho no network; exit 100\n")
+    manager.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path) + os.pathsep + os.environ["PATH"])
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(brokers, "find_mosquitto", lambda: None)
+    said: list[str] = []
+    assert brokers.install_mosquitto(tmp_path / "install.log", said.append) is None
+    assert (tmp_path / "install.log").read_text() == "no network\nno network\n"
+    assert said == ["installing mosquitto with apt-get"]
+
+
+def test_nothing_is_installed_without_being_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert brokers.install_mosquitto(tmp_path / "install.log", pytest.fail) is None
+    assert not (tmp_path / "install.log").exists()
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "manifest.json").write_text("{}")
+    return tmp_path / "bundle"
+
+
+def test_a_directory_that_no_demo_made_is_not_deleted(tmp_path: Path, bundle: Path) -> None:
+    out = tmp_path / "thesis"
     out.mkdir()
     (out / "chapter-1.txt").write_text("years of work")
     with pytest.raises(EdgeError, match="thesis holds files"):
@@ -310,10 +299,8 @@ def test_a_directory_that_no_demo_made_is_not_deleted(tmp_path: Path, capsys: py
     assert (out / "chapter-1.txt").exists()
 
 
-def test_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
-    bundle, out = tmp_path / "bundle", tmp_path / "demo"
-    bundle.mkdir()
-    (bundle / "manifest.json").write_text("{}")
+def test_an_earlier_demo_is_replaced(tmp_path: Path, bundle: Path) -> None:
+    out = tmp_path / "demo"
     run_demo.prepare(out, bundle)
     (out / "report.html").write_text("old")
     run_demo.prepare(out, bundle)
@@ -321,15 +308,54 @@ def test_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
 
 
 def test_the_settings_the_demo_writes_are_settings_of_the_worker(tmp_path: Path) -> None:
-    broker = brokers.Broker("embedded", 18830, "3.1.1")
-    (tmp_path / 'o"dd').mkdir()
-    config = run_demo.write_settings(tmp_path / 'o"dd', tmp_path / "bundle", broker)
-    settings = load_settings(config)
+    out = tmp_path / 'o"dd ü'
+    out.mkdir()
+    options = run_demo.Options(out, tmp_path / "bundle", tmp_path / "key.pem", "embedded")
+    settings = load_settings(run_demo.write_settings(options, brokers.Broker("embedded", 18830, "3.1.1")))
     assert (settings.station, settings.broker.port, settings.broker.protocol) == ("xray-1", 18830, "3.1.1")
-    assert settings.folder.path == tmp_path / 'o"dd' / "station"
+    assert settings.folder.path == out / "station"
+    assert settings.model.trusted_key == tmp_path / "key.pem"
 
 
 def test_without_a_model_bundle_the_demo_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = run_demo.main(["--out", str(tmp_path / "out"), "--bundle", str(tmp_path / "none")])
-    assert code != 0
-    assert "there is no model bundle" in capsys.readouterr().out.replace("\n", " ")
+    assert run_demo.main(["--out", str(tmp_path / "out"), "--bundle", str(tmp_path / "none")]) == 1
+    assert "there is no model bundle" in capsys.readouterr().out
+
+
+def reads_small_scans(manifest: dict[str, Any]) -> None:
+    manifest["scan_spec"] |= {"height_px": [32, 512], "width_px": [32, 512], "max_clipped_fraction": 1.0}
+
+
+@pytest.mark.parametrize("choice", [NEEDS_MOSQUITTO, "embedded"])
+def test_a_small_lot_goes_from_the_station_to_the_report(
+    choice: brokers.Choice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if choice == "mosquitto" and brokers.find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed")
+    monkeypatch.setattr(run_demo, "make_lot", functools.partial(make_lot, scale=0.05))
+    monkeypatch.setattr(run_demo, "PACE_S", 0.0)
+    monkeypatch.setattr(stations, "CHUNK_PAUSE_S", 0.01)
+    out = tmp_path / "demo"
+    folder, key = make_bundle(tmp_path / "bundle", edit=reads_small_scans), write_public_key(tmp_path / "key.pem")
+    arguments = ["--out", str(out), "--bundle", str(folder), "--trusted-key", str(key), "--broker", choice]
+    assert run_demo.main(arguments) == 0, capsys.readouterr().out
+    verdicts = [json.loads(line) for line in (out / "verdicts.jsonl").read_bytes().splitlines()]
+    assert [item["seq"] for item in verdicts] == list(range(1, 29))
+    assert (out / "report.html").read_bytes() == (out / "replay" / "report.html").read_bytes()
+    said = capsys.readouterr().out
+    assert "1 to 28 without a gap" in said
+    assert ("embedded" in said) == (choice == "embedded")
+
+
+def test_a_worker_that_refuses_to_start_ends_the_demo_with_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("amqtt.broker", reason="amqtt is not installed")
+    monkeypatch.setattr(run_demo, "make_lot", functools.partial(make_lot, scale=0.05))
+    folder, key = make_bundle(tmp_path / "bundle"), write_public_key(tmp_path / "key.pem")
+    (folder / "classifier.onnx").write_bytes(b"tampered with")
+    arguments = ["--out", str(tmp_path / "demo"), "--bundle", str(folder), "--trusted-key", str(key)]
+    assert run_demo.main([*arguments, "--broker", "embedded"]) == 1
+    said = capsys.readouterr().out
+    assert "edge-worker ended with code 78" in said
+    assert "classifier.onnx" in said

@@ -22,7 +22,7 @@ from edge.errors import LedgerError
 from edge.ledger import Ledger, OutboxRow, open_ledger, request_resend
 from edge.messages import Health, Topics, Verdict
 from edge.publish import Publisher
-from edge.settings import BrokerSettings
+from edge.settings import BrokerSettings, Settings, TopicSettings
 from tests.mosquitto import Mosquitto, Recorder, needs_mosquitto
 from tests.relay import Relay
 from tests.samples import BOOT_ID, MORNING, STATION, sample_entry, sample_model_card
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.broker, needs_mosquitto]
 REPOSITORY = Path(__file__).parents[2]
 TOPICS = Topics("acme", "berlin", "coating", "line2", STATION)
 PREFIX = f"acme/berlin/coating/line2/{STATION}/inspection"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -120,6 +120,20 @@ def test_verdicts_arrive_once_in_order_with_the_bytes_of_the_ledger(broker: Mosq
         assert publisher.standing_alarms == ()
 
 
+def test_a_station_publishes_by_its_settings(broker: Mosquitto, ledger: Ledger) -> None:
+    names = TopicSettings(root="acme", site="berlin", area="coating", line="line2")
+    settings = Settings(station=STATION, broker=settings_for(broker), topic=names)
+    (row,) = fill(ledger, 1, 1)
+    with Recorder(broker) as recorder:
+        publisher = Publisher.for_station(settings, ledger, sample_model_card())
+        drain(publisher, ledger)
+        publisher.stop(1.0)
+        assert recorder.payloads("verdict") == [row.payload]
+        status = json.loads(recorder.payloads("status")[0])
+        assert status["versions"]["edge-worker"] == edge.__version__
+        assert f"as edge-worker-{STATION} (p5, c1, k30)" in "\n".join(broker.log)
+
+
 def test_a_verdict_carries_its_mqtt5_properties(broker: Mosquitto, ledger: Ledger) -> None:
     (row,) = fill(ledger, 1, 1)
     with Recorder(broker) as recorder, publishing(settings_for(broker), ledger) as publisher:
@@ -162,10 +176,11 @@ def test_a_broker_that_goes_and_comes_back_gets_everything_in_order(tmp_path: Pa
         assert publisher.state.connections == 2
 
 
-def test_a_broker_killed_in_the_middle_loses_nothing_that_was_not_acknowledged(tmp_path: Path, ledger: Ledger) -> None:
-    """Rows in flight at the kill are sent again; rows acknowledged before are the broker's to keep."""
+def test_what_a_killed_broker_acknowledged_and_forgot_comes_with_a_resend(tmp_path: Path, ledger: Ledger) -> None:
+    """Rows in flight at the kill go out again by themselves; an acknowledgement in vain needs the resend."""
     broker = Mosquitto(tmp_path / "broker")
-    rows = fill(ledger, 1, 3000)
+    rows = fill(ledger, 1, 1500)
+    started_at = datetime.now(UTC)
     with broker, publishing(settings_for(broker), ledger) as publisher:
         with Recorder(broker) as before:
             drive(publisher, lambda: publisher.state.acknowledged >= 200)
@@ -173,13 +188,17 @@ def test_a_broker_killed_in_the_middle_loses_nothing_that_was_not_acknowledged(t
             drive(publisher, lambda: not publisher.state.is_connected)
             assert publisher.state.in_flight == 0
         unsent = ledger.outbox(0, 5000)
-        assert 0 < len(unsent) < 3000
+        assert 0 < len(unsent) < 1500
         broker.start()
         with Recorder(broker, client_id="second") as after:
             drain(publisher, ledger)
             after.wait_for("verdict", len(unsent))
-        assert after.payloads("verdict") == payloads(unsent)
-        assert set(before.payloads("verdict")) | set(after.payloads("verdict")) == set(payloads(rows))
+            assert after.payloads("verdict") == payloads(unsent)
+            request_resend(ledger.path, started_at)
+            drive(publisher, lambda: publisher.state.acknowledged >= 3000)
+            after.wait_for("verdict", len(unsent) + 1500)
+        assert after.payloads("verdict")[len(unsent) :] == payloads(rows)
+        assert set(before.payloads("verdict")) <= set(payloads(rows))
 
 
 def test_without_a_subscriber_rows_stay_and_go_out_when_one_comes(broker: Mosquitto, ledger: Ledger) -> None:
@@ -328,7 +347,7 @@ from pathlib import Path
 from edge.ledger import open_ledger
 from edge.messages import Topics
 from edge.publish import Publisher
-from edge.settings import BrokerSettings
+from edge.settings import BrokerSettings, Settings, TopicSettings
 from tests.samples import sample_model_card
 ledger = open_ledger(Path(sys.argv[1]), "xray-1")
 publisher = Publisher(
@@ -496,27 +515,30 @@ def test_resets_in_the_middle_of_packets_lose_nothing_and_leak_no_thread(broker:
 
 def test_a_client_id_used_twice_is_explained(broker: Mosquitto, ledger: Ledger) -> None:
     """mosquitto 2.0.11 ends the elder connection without a word."""
-    with publishing(settings_for(broker, client_id="same"), ledger) as publisher:
+    settings = settings_for(broker, client_id="same")
+    with Recorder(broker) as recorder, publishing(settings, ledger) as publisher:
         drive(publisher, lambda: publisher.state.is_connected)
-        with Recorder(broker, client_id="same") as namesake:
-            drive(publisher, lambda: ("broker-away", True) in alarms_of(namesake))
-            assert "another client uses the client id 'same'" in json.loads(namesake.payloads("alarm")[0])["hint"]
+        with Recorder(broker, client_id="same"):
+            drive(publisher, lambda: ("broker-away", True) in alarms_of(recorder))
+        assert "another client uses the client id 'same'" in json.loads(recorder.payloads("alarm")[0])["hint"]
 
 
 def test_an_unstable_connection_keeps_its_alarm(
     broker: Mosquitto, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(edge.publish, "STABLE_S", 0.5)
-    with Relay(broker.port) as relay:
-        with publishing(settings_for(broker, port=relay.port, host="127.0.0.1"), ledger) as publisher:
-            for connections in range(1, 4):
-                drive(publisher, lambda count=connections: publisher.state.connections == count)  # type: ignore[misc]
-                relay.cut()
-                drive(publisher, lambda: not publisher.state.is_connected)
-                assert publisher.standing_alarms == ("broker-away",)
-            drive(publisher, lambda: publisher.state.connections == 4)
+    with (
+        Relay(broker.port) as relay,
+        publishing(settings_for(broker, port=relay.port, host="127.0.0.1"), ledger) as publisher,
+    ):
+        for cuts in range(3):
+            drive(publisher, lambda count=cuts: publisher.state.connections > count)  # type: ignore[misc]
+            relay.cut()
+            drive(publisher, lambda: not publisher.state.is_connected)
             assert publisher.standing_alarms == ("broker-away",)
-            drive(publisher, lambda: publisher.standing_alarms == ())
+        drive(publisher, lambda: publisher.state.connections == 4)
+        assert publisher.standing_alarms == ("broker-away",)
+        drive(publisher, lambda: publisher.standing_alarms == ())
 
 
 def test_mqtt_3_1_1_works_and_the_log_says_what_it_costs(
@@ -532,12 +554,12 @@ def test_mqtt_3_1_1_works_and_the_log_says_what_it_costs(
 
 
 def test_throughput_is_printed(broker: Mosquitto, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = fill(ledger, 1, 3000)
+    rows = fill(ledger, 1, 1000)
     with Recorder(broker) as recorder, publishing(settings_for(broker), ledger) as publisher:
         drive(publisher, lambda: publisher.state.is_connected)
         started_s = time.monotonic()
         drain(publisher, ledger)
         elapsed_s = time.monotonic() - started_s
-        assert [message.payload for message in recorder.wait_for("verdict", 3000)] == payloads(rows)
+        assert [message.payload for message in recorder.wait_for("verdict", 1000)] == payloads(rows)
     with capsys.disabled():
-        print(f"\n3000 verdicts in {elapsed_s:.2f} s: {3000 / elapsed_s:.0f} per second")
+        print(f"\n1000 verdicts in {elapsed_s:.2f} s: {1000 / elapsed_s:.0f} per second")

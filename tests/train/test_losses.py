@@ -32,7 +32,9 @@ def test_the_total_is_the_sum_of_all_five_terms() -> None:
     z = torch.rand(3, 1, 4, 4)
     loss = gate_loss(ok, per, z)
     parts = [squared_error(ok), squared_error(per), kernel_error(ok), kernel_error(per), latent_error(z)]
-    np.testing.assert_allclose(float(loss.total), sum(float(part) for part in parts), rtol=1e-5)
+    np.testing.assert_allclose(float(loss.total()), sum(float(part) for part in parts), rtol=1e-5)
+    without_per = sum(float(part) for part in (parts[0], parts[2], parts[4]))
+    np.testing.assert_allclose(float(loss.total(per_weight=0.0)), without_per, rtol=1e-5)
 
 
 def test_a_small_dense_error_weighs_more_in_the_windows_than_the_same_error_spread_thin() -> None:

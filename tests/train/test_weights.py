@@ -26,14 +26,19 @@ def test_weights_are_read_from_every_format(tmp_path: Path, state: dict[str, tor
         backbone = resnet34(weights=None)
         assert load_weights(backbone, str(tmp_path / name)) == name
         torch.testing.assert_close(backbone.fc.weight.detach(), state["fc.weight"], atol=atol, rtol=0)
-        torch.testing.assert_close(backbone.layer4[2].conv2.weight.detach(), state["layer4.2.conv2.weight"], atol=2e-3, rtol=0)
+        torch.testing.assert_close(
+            backbone.layer4[2].conv2.weight.detach(), state["layer4.2.conv2.weight"], atol=2e-3, rtol=0
+        )
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda s: s.pop("fc.weight"), "lack 1 tensors, such as fc.weight"),
-        (lambda s: s.update({"fc.weight": torch.zeros(10, 512)}), "have another shape for 1 tensors, such as fc.weight"),
+        (
+            lambda s: s.update({"fc.weight": torch.zeros(10, 512)}),
+            "have another shape for 1 tensors, such as fc.weight",
+        ),
         (lambda s: s.update({"extra": torch.zeros(1)}), "have unknown 1 tensors, such as extra"),
     ],
 )

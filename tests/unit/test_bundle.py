@@ -53,8 +53,9 @@ def signed_nonsense(tmp_path: Path, edit: Callable[[Content], None]) -> str:
 
 
 def flip(path: Path, position: int) -> None:
+    """Change one bit; a second call changes it back."""
     data = bytearray(path.read_bytes())
-    data[position] ^= 1
+    data[position] ^= 1 << position % 8
     path.write_bytes(data)
 
 
@@ -106,7 +107,7 @@ def test_one_changed_bit_in_any_file_is_refused(folder: Path, name: str, place: 
 def test_one_changed_bit_anywhere_in_manifest_or_signature_is_refused(folder: Path) -> None:
     for name in FILES[:2]:
         path = folder / name
-        for position in range(path.stat().st_size):
+        for position in range(0, path.stat().st_size, 5):
             flip(path, position)
             message = refused(folder).message
             # A bit of the key's name inside the manifest makes it look like another signer's.

@@ -174,9 +174,9 @@ class TestBounds:
         np.testing.assert_array_equal(histogram(EVERY_COUNT), np.ones(LEVELS, np.int64))
 
     def test_a_scan_of_more_than_2_to_the_24_equal_pixels_is_counted_exactly(self) -> None:
-        """A float32 count would stop at 16,777,216."""
-        flat = np.full((4100, 4100), 2200, np.uint16)
-        assert histogram(flat)[2200] == 4100 * 4100
+        """A float32 holds no odd number that large."""
+        flat = np.full((4099, 4099), 2200, np.uint16)
+        assert histogram(flat)[2200] == 4099 * 4099
 
     def test_the_histogram_of_a_strided_view_counts_the_view(self) -> None:
         scan = electrode()
@@ -192,12 +192,12 @@ class TestBounds:
         assert percentile(histogram(np.array([[10, 20, 30, 40, 50]], np.uint16)), percent) == expected
 
     def test_the_rank_of_a_decimal_percentage_does_not_suffer_from_binary_rounding(self) -> None:
-        """In floats, 99.99 / 100 * 100_000_000 exceeds 99,990,000 pixels and would pick the next count."""
+        """As a binary fraction 0.01 is a little more, which would ask for one pixel more."""
         hist = np.zeros(LEVELS, np.int64)
-        hist[7], hist[9] = 99_990_000, 10_000
-        assert percentile(hist, 99.99) == 7
-        hist[7], hist[9] = 99_989_999, 10_001
-        assert percentile(hist, 99.99) == 9
+        hist[7], hist[9] = 10_000, 99_990_000
+        assert percentile(hist, 0.01) == 7
+        hist[7], hist[9] = 9_999, 99_990_001
+        assert percentile(hist, 0.01) == 9
 
     @pytest.mark.parametrize("percent", [-0.1, 100.1, float("nan")])
     def test_a_percentage_outside_0_to_100_is_refused(self, percent: float) -> None:

@@ -245,6 +245,19 @@ def test_an_empty_mount_point_in_place_of_the_folder_counts_as_away(line: Line, 
     assert line.inbox.state.away is None
 
 
+def test_what_is_present_is_not_asked_of_another_folder(line: Line, tmp_path: Path) -> None:
+    """Between two looks the share goes: nobody may conclude that all its files are gone."""
+    assert line.inbox.present() is None
+    judged(line)
+    assert line.inbox.present() == {"0.tif", "1.tif", "2.tif"}
+
+    line.folder.rename(tmp_path / "elsewhere")
+    assert line.inbox.present() is None
+    line.folder.mkdir()
+
+    assert line.inbox.present() is None
+
+
 def test_an_empty_folder_at_the_start_counts_as_away_if_scans_are_known(folder: Path) -> None:
     known = {"a.tif": FileStamp("a.tif", 1, 2, 3)}
 
@@ -300,6 +313,32 @@ def test_a_mount_point_that_shows_after_an_unmount_is_not_taken_for_the_folder(
     homes.append(mounted)
     assert line.looks(4) == []
     assert line.inbox.state.away is None
+
+
+def test_a_mount_between_two_steps_of_a_look_mixes_nothing_up(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mount point is opened, then the share is mounted: the former must not pass for the latter."""
+    mounted, below = FileSystem("cifs", line.folder), FileSystem("ext4", Path("/"))
+    monkeypatch.setattr(folder_module, "file_system", lambda _path: mounted)
+    judged(line)
+    line.folder.rename(tmp_path / "share")
+    line.folder.mkdir()
+    drop(line.folder / "stray.tif")
+
+    def mount_meanwhile(_path: Path) -> FileSystem:
+        line.folder.rename(tmp_path / "below")
+        (tmp_path / "share").rename(line.folder)
+        return mounted
+
+    monkeypatch.setattr(folder_module, "file_system", mount_meanwhile)
+    assert line.look() == []
+    line.folder.rename(tmp_path / "share")
+    (tmp_path / "below").rename(line.folder)
+    monkeypatch.setattr(folder_module, "file_system", lambda _path: below)
+
+    assert line.looks(4) == []
+    assert line.inbox.state.away is Away.UNMOUNTED
 
 
 def test_a_share_mounted_after_the_start_is_taken_for_the_folder(

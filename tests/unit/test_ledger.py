@@ -259,7 +259,7 @@ def test_a_state_directory_that_others_can_write_is_refused(tmp_path: Path) -> N
 
 def test_the_ledger_of_another_station_is_refused(path: Path) -> None:
     open_ledger(path, STATION).close()
-    with pytest.raises(LedgerError, match="'xray-1'.*'xray-2'"):
+    with pytest.raises(LedgerError, match=r"'xray-1'.*'xray-2'"):
         open_ledger(path, "xray-2")
     open_ledger(path, STATION).close()  # and the refusal left no lock
 
@@ -314,9 +314,16 @@ def test_an_upgrade_that_fails_leaves_the_old_schema(path: Path, monkeypatch: py
         assert seqs(ledger) == [1]
 
 
-def test_a_second_worker_is_refused_by_name_of_the_first(ledger: Ledger, path: Path) -> None:
-    code = "import sys; from pathlib import Path; from edge.ledger import open_ledger; open_ledger(Path(sys.argv[1]), 'xray-1')"
-    second = run_python(code, path)
+OPENING = """
+import sys
+from pathlib import Path
+from edge.ledger import open_ledger
+open_ledger(Path(sys.argv[1]), "xray-1")
+"""
+
+
+def test_a_second_worker_is_refused_by_number_of_the_first(ledger: Ledger, path: Path) -> None:
+    second = run_python(OPENING, path)
     _, complaint = second.communicate(timeout=30)
     assert second.returncode != 0
     assert f"in use by another worker (process {os.getpid()})" in complaint
@@ -420,17 +427,23 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", disk], check=True)
 
 
+def commit_until_it_fails(ledger: Ledger) -> tuple[int, LedgerError]:
+    """How many commits of one verdict each the disk took, and what it said then."""
+    for number in range(1, 1_000):
+        try:
+            ledger.commit([sample_entry(number)], NOW)
+        except LedgerError as error:
+            return number - 1, error
+    raise AssertionError("the disk never filled")
+
+
 def test_a_full_disk_refuses_commits_and_mends_itself_when_space_returns(small_disk: Path) -> None:
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(600_000))
     with open_ledger(small_disk / "ledger.sqlite", STATION) as ledger:
-        committed = 0
-        with pytest.raises(LedgerError) as caught:
-            for number in range(1, 1_000):
-                ledger.commit([sample_entry(number)], NOW)
-                committed = number
-        assert "space" in caught.value.hint
-        assert 0 < committed < 999
+        committed, error = commit_until_it_fails(ledger)
+        assert committed > 0
+        assert "space" in error.hint
         assert ledger.pending().count == committed  # reading goes on
         with pytest.raises(LedgerError):
             ledger.commit([sample_entry(number) for number in range(committed + 1, committed + 400)], NOW)

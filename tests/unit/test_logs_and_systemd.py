@@ -36,12 +36,14 @@ def test_an_exception_is_part_of_the_entry() -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
-    logger = logging.Logger("edge.test")
+    logger = logging.getLogger("edge.test")
     logger.addHandler(handler)
     try:
         raise ValueError("boom")
     except ValueError:
         logger.exception("failed")
+    finally:
+        logger.removeHandler(handler)
     assert "ValueError: boom" in json.loads(stream.getvalue())["exception"]
 
 

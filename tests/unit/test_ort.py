@@ -141,9 +141,7 @@ def test_weights_outside_the_graph_are_not_read(tmp_path: Path, monkeypatch: pyt
     """They would not be covered by the signature."""
     model = onnx.load_from_string(brightness_graph())
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full(4096, 255, np.float32), "white"))
-    onnx.save_model(
-        model, tmp_path / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0
-    )
+    onnx.save_model(model, tmp_path / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
     monkeypatch.chdir(tmp_path)
     assert (tmp_path / "weights.bin").exists()
     assert "cannot load classifier.onnx" in refusal((tmp_path / "m.onnx").read_bytes()).message

@@ -1,0 +1,171 @@
+"""`make bench`: what the line costs beside its engines, and beside a plain script.
+
+Three programs on the same scans and the same networks, side by side in one run and in turns, because times on a
+shared machine drift: (a) the engines alone, (b) `edge-worker --replay` end to end, (c) a plain PyTorch script. Then
+the daemon with a stub engine: file visible to PUBACK, sustained.
+
+The networks have random weights at the size asked for (their speed does not depend on what they learnt).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+from edge.records import Size  # noqa: E402
+from tests.bench import bench_model, throughput  # noqa: E402
+from train.simulate import write_lot  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Run:
+    """One program once over the scans."""
+
+    seconds_per_scan: float
+    peak_rss_bytes: int
+    wall_s: float
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("build/bench"))
+    parser.add_argument("--scans", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", default="2000x1000")
+    parser.add_argument("--throughput-s", type=float, default=15.0, help="seconds of the stub-engine run; 0 skips it")
+    options = parser.parse_args()
+    height, width = map(int, options.size.split("x"))
+    shutil.rmtree(options.out, ignore_errors=True)
+    options.out.mkdir(parents=True)
+
+    folder = write_lot(options.out / "scans", seed=7, bundles=2, scans_per_bundle=options.scans // 2, jobs=2)
+    run = bench_model.make(options.out / "model", Size(height, width))
+    runs: dict[str, list[Run]] = {"engine": [], "replay": [], "script": []}
+    for turn in range(options.rounds):
+        runs["engine"].append(_engine(run, options.scans))
+        runs["replay"].append(_replay(run, folder, options.out / f"replay-{turn}"))
+        runs["script"].append(_script(run, folder))
+        times = ", ".join(f"{name} {done[-1].seconds_per_scan:.2f} s" for name, done in runs.items())
+        print(f"round {turn + 1} of {options.rounds}: {times}", flush=True)
+    result = _result(runs, options.size)
+    if options.throughput_s > 0:
+        seconds = options.throughput_s
+        result["stub_engine"] = [
+            throughput.measure(options.out / "stub", seconds=seconds, size_px=(512, 256), offered_per_s=220),
+            throughput.measure(options.out / "stub", seconds=seconds / 3, size_px=(2072, 1145), offered_per_s=40),
+        ]
+    (options.out / "bench.json").write_text(json.dumps(result, indent=2) + "\n")
+    _print(result)
+    return 0
+
+
+def _engine(run: Path, scans: int) -> Run:
+    done, peak, wall_s = _timed("engines_alone.py", run / "edge.toml", scans + 1)
+    seconds = [float(line.split()[-1]) for line in done.splitlines()]
+    return Run(statistics.mean(seconds[1:]), peak, wall_s)  # the first call allocates
+
+
+def _replay(run: Path, folder: Path, out: Path) -> Run:
+    arguments = ("--config", run / "edge.toml", "--replay", folder, "--labels", folder / "labels.csv", "--out", out)
+    _, peak, wall_s = _timed("-m", "edge.cli", *arguments)
+    summary = json.loads((out / "summary.json").read_text())
+    return Run(summary["metrics"]["elapsed_s"] / summary["metrics"]["scans_count"], peak, wall_s)
+
+
+def _script(run: Path, folder: Path) -> Run:
+    done, peak, wall_s = _timed("plain_script.py", run, folder)
+    return Run(statistics.mean(float(line.split()[-1]) for line in done.splitlines()), peak, wall_s)
+
+
+def _timed(*arguments: object) -> tuple[str, int, float]:
+    """Output, peak resident bytes and wall seconds of a Python program."""
+    first = str(arguments[0])
+    program = [str(HERE / first)] if first.endswith(".py") else [first]
+    command = [sys.executable, *program, *map(str, arguments[1:])]
+    reporter = (
+        "import json,resource,subprocess,sys,time; t=time.perf_counter();"
+        "p=subprocess.run(sys.argv[1:],stdout=subprocess.PIPE,text=True);"
+        "u=resource.getrusage(resource.RUSAGE_CHILDREN);"
+        "print(json.dumps([p.returncode,p.stdout,u.ru_maxrss*1024,time.perf_counter()-t]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", reporter, *command], stdout=subprocess.PIPE, text=True, check=True, env=environment
+    )
+    code, output, peak, wall_s = json.loads(done.stdout)
+    if code != 0:
+        raise SystemExit(f"{' '.join(command)} ended with {code}")
+    return output, peak, wall_s
+
+
+def _result(runs: dict[str, list[Run]], size: str) -> dict[str, Any]:
+    """Medians over the rounds; ratios are taken within each round, then their median."""
+
+    def median_ratio(upper: str, lower: str) -> float:
+        pairs = zip(runs[upper], runs[lower], strict=True)
+        return round(statistics.median(a.seconds_per_scan / b.seconds_per_scan for a, b in pairs), 3)
+
+    return {
+        "schema": "bench/1",
+        "input": size,
+        "machine": f"{_processor()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}",
+        "seconds_per_scan": {
+            name: round(statistics.median(run.seconds_per_scan for run in done), 4) for name, done in runs.items()
+        },
+        "seconds_per_scan_spread": {
+            name: [round(pick(run.seconds_per_scan for run in done), 4) for pick in (min, max)]
+            for name, done in runs.items()
+        },
+        "ratios": {
+            "replay_over_engine": median_ratio("replay", "engine"),
+            "script_over_replay": median_ratio("script", "replay"),
+        },
+        "peak_rss_bytes": {name: max(run.peak_rss_bytes for run in done) for name, done in runs.items()},
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _print(result: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    titles = {
+        "engine": "engines alone",
+        "replay": "edge-worker --replay, per scan of its run",
+        "script": "plain PyTorch script, per scan of its loop",
+    }
+    table = Table("", "s per scan", "from", "to", "peak memory", title=f"{result['input']}, {result['machine']}")
+    for name, title in titles.items():
+        low, high = result["seconds_per_scan_spread"][name]
+        peak = f"{result['peak_rss_bytes'][name] / 1e9:.2f} GB"
+        table.add_row(title, f"{result['seconds_per_scan'][name]:.3f}", f"{low:.3f}", f"{high:.3f}", peak)
+    console.print(table)
+    ratios = result["ratios"]
+    console.print(
+        f"replay / engines {ratios['replay_over_engine']:.3f}   script / replay {ratios['script_over_replay']:.2f}"
+    )
+    for run in result.get("stub_engine", ()):
+        console.print(json.dumps(run))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Untrained networks whose scores depend on the image, for export tests, and checkpoints of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edge.conversion import Bounds, Method
+from edge.records import Size
+from train.checkpoint import Checkpoint, save_checkpoint
+from train.networks import ElectrodeClassifier, GateAutoencoder
+
+BOUNDS = Bounds(1700, 2800)
+
+
+def lively_classifier(channels: int = 1) -> ElectrodeClassifier:
+    """Random weights, batch norm statistics that are not those of a fresh layer, a last layer that spreads p."""
+    torch.manual_seed(3)
+    network = ElectrodeClassifier(channels).eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.running_mean, 0, 0.1)
+            nn.init.uniform_(layer.running_var, 0.5, 2)
+            nn.init.uniform_(layer.weight, 0.5, 1)
+            nn.init.normal_(layer.bias, 0, 0.1)
+    nn.init.normal_(network.head[-1].weight, 0, 3)
+    return network
+
+
+def lively_gate() -> GateAutoencoder:
+    torch.manual_seed(4)
+    return GateAutoencoder().eval()
+
+
+def write_checkpoints(
+    folder: Path,
+    size: Size,
+    *,
+    method: Method = Method.GLOBAL,
+    gate_bounds: Bounds | None = BOUNDS,
+    gate_thresholds: dict[str, float] | None = None,
+) -> tuple[Path, Path]:
+    """`classifier.pt` and `gate.pt` as `edge-train` leaves them."""
+    facts = {"method": method, "size": size, "scan_height_px": (90, 110), "scan_width_px": (60, 80)}
+    classifier = Checkpoint(
+        kind="classifier",
+        state_dict=lively_classifier(method.channels).state_dict(),
+        bounds=BOUNDS if method.needs_bounds else None,
+        seed=3,
+        data_digest="c" * 64,
+        max_clipped_fraction=0.03,
+        thresholds={"threshold": 0.5},
+        recipe={"epochs": 1},
+        **facts,
+    )
+    gate = Checkpoint(
+        kind="gate",
+        state_dict=lively_gate().state_dict(),
+        bounds=gate_bounds if method.needs_bounds else None,
+        seed=4,
+        data_digest="d" * 64,
+        max_clipped_fraction=0.01,
+        thresholds={"gate_mean_threshold": 0.2, "gate_std_threshold": 0.1}
+        if gate_thresholds is None
+        else gate_thresholds,
+        **facts,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(folder / "classifier.pt", classifier)
+    save_checkpoint(folder / "gate.pt", gate)
+    return folder / "classifier.pt", folder / "gate.pt"

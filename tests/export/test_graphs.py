@@ -1,0 +1,224 @@
+"""The exported graphs say what the networks say."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edge.conversion import Method
+from edge.engines.ort import OrtEngine
+from edge.evidence import MapGeometry, worst_windows
+from edge.records import Size
+from export.errors import ExportError, ParityError
+from export.graphs import (
+    IR_VERSION,
+    MAP_CELL_PX,
+    MAP_OFFSET_PX,
+    OPSET,
+    ClassifierGraph,
+    GateGraph,
+    classifier_onnx,
+    gate_onnx,
+)
+from export.parity import check_parity, engine_scores, noise_image, torch_scores
+from tests.export.networks import lively_classifier, lively_gate
+from train.gate import gate_images
+from train.gate import score as gate_score
+from train.networks import ElectrodeClassifier, GateAutoencoder
+
+SIZE = Size(96, 70)  # neither a multiple of 4 nor of the map's cells
+METHODS = {1: Method.GLOBAL, 3: Method.MIXED}
+
+
+def images(channels: int, count: int = 2, size: Size = SIZE) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(7).integers(0, 256, (count, channels, *size), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module", params=[1, 3], ids=["1 channel", "3 channels"])
+def classifier(request: pytest.FixtureRequest) -> ElectrodeClassifier:
+    return lively_classifier(request.param)
+
+
+@pytest.fixture(scope="module")
+def exported(classifier: ElectrodeClassifier) -> dict[str, onnx.ModelProto]:
+    channels = classifier.channels
+    return {
+        "classifier": classifier_onnx(ClassifierGraph(classifier), channels, SIZE),
+        "gate": gate_onnx(GateGraph(lively_gate()), channels, SIZE),
+    }
+
+
+def engine_of(exported: dict[str, onnx.ModelProto], channels: int, max_batch: int = 3) -> OrtEngine:
+    return OrtEngine(
+        classifier=exported["classifier"].SerializeToString(),
+        gate=exported["gate"].SerializeToString(),
+        size=SIZE,
+        channels=channels,
+        threads=1,
+        max_batch=max_batch,
+    )
+
+
+@torch.inference_mode()
+def test_the_folded_first_convolution_equals_normalising_first_also_at_the_borders(
+    classifier: ElectrodeClassifier,
+) -> None:
+    image = images(classifier.channels)
+    plain = classifier.backbone.bn1(classifier.backbone.conv1(classifier.normalise(image)))
+    folded = ClassifierGraph(classifier)
+    x = image.float()
+    observed = folded.backbone.bn1(folded.backbone.conv1(torch.cat([x, torch.ones_like(x[:, :1])], dim=1)))
+    assert plain.abs().max() > 1
+    torch.testing.assert_close(observed, plain, rtol=1e-5, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_folding_does_not_change_the_probability(classifier: ElectrodeClassifier) -> None:
+    image = images(classifier.channels, 3)
+    expected = torch.softmax(classifier(classifier.normalise(image)), dim=1)[:, 1]
+    observed = ClassifierGraph(classifier)(image)
+    assert len(set(expected.tolist())) == 3
+    assert 0.01 < expected.min() < expected.max() < 0.99
+    torch.testing.assert_close(observed, expected, rtol=0, atol=1e-5)
+
+
+def test_folding_leaves_the_network_as_it_was(classifier: ElectrodeClassifier) -> None:
+    before = copy.deepcopy(classifier.state_dict())
+    ClassifierGraph(classifier)
+    assert classifier.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
+
+
+def test_no_batch_norm_is_left_in_the_graph(exported: dict[str, onnx.ModelProto]) -> None:
+    assert "BatchNormalization" not in {node.op_type for node in exported["classifier"].graph.node}
+
+
+@pytest.mark.parametrize("size", [Size(96, 70), Size(97, 64), Size(66, 83)], ids=lambda size: f"{size[0]}x{size[1]}")
+@torch.inference_mode()
+def test_the_gate_graph_scores_what_the_training_scores(size: Size) -> None:
+    network = lively_gate()
+    image = images(1, 2, size)
+    means, stds = gate_score(network, gate_images(image.numpy(), Method.GLOBAL))
+    mean_max, std_max, residual_map = GateGraph(network)(image)
+    np.testing.assert_allclose(mean_max.numpy(), means, rtol=1e-6)
+    np.testing.assert_allclose(std_max.numpy(), stds, rtol=1e-6)
+    np.testing.assert_array_equal(residual_map.amax(dim=(1, 2)).numpy(), mean_max.numpy())
+
+
+def test_the_gate_sees_the_globally_converted_channel_of_a_mixed_scan() -> None:
+    graph, image = GateGraph(lively_gate()), images(3)
+    with torch.inference_mode():
+        for one, three in zip(graph(image[:, 1:2]), graph(image), strict=True):
+            torch.testing.assert_close(one, three)
+
+
+@pytest.mark.parametrize(("y_px", "x_px"), [(60, 60), (22, 22), (40, 170), (170, 30), (113, 97)])
+def test_the_hottest_cell_of_the_map_lies_over_the_spot_that_made_it(y_px: int, x_px: int) -> None:
+    """A gate that reconstructs nothing leaves the image itself as residual."""
+    network = GateAutoencoder()
+    for parameter in network.parameters():
+        nn.init.zeros_(parameter)
+    size = Size(203, 205)
+    image = torch.zeros(1, 1, *size, dtype=torch.uint8)
+    image[0, 0, y_px - 4 : y_px + 5, x_px - 4 : x_px + 5] = 255  # one window's worth, centred on the spot
+    _, _, residual_map = GateGraph(network)(image)
+    geometry = MapGeometry(cell_px=MAP_CELL_PX, offset_px=MAP_OFFSET_PX)
+    box = worst_windows(residual_map[0].numpy(), geometry, size, size, 0.5)[0]
+    assert box.y_px <= y_px < box.y_px + box.height_px
+    assert box.x_px <= x_px < box.x_px + box.width_px
+
+
+def test_onnxruntime_says_what_torch_says(
+    classifier: ElectrodeClassifier, exported: dict[str, onnx.ModelProto]
+) -> None:
+    channels = classifier.channels
+    pictures = [*images(channels, 3).numpy(), noise_image(channels, *SIZE)]
+    expected = torch_scores(classifier, lively_gate(), METHODS[channels], pictures)
+    found = check_parity(engine_scores(engine_of(exported, channels), pictures), expected)
+    assert found.worst < 1e-5
+
+
+def test_the_batch_is_free(classifier: ElectrodeClassifier, exported: dict[str, onnx.ModelProto]) -> None:
+    engine = engine_of(exported, classifier.channels)
+    batch = images(classifier.channels, 3).numpy()
+    together = engine.infer(batch)
+    for row in range(3):
+        alone = engine.infer(batch[row : row + 1])
+        np.testing.assert_allclose(alone.p_abnormal[0], together.p_abnormal[row], atol=1e-6)
+        np.testing.assert_allclose(alone.residual_map[0], together.residual_map[row], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["classifier", "gate"])
+def test_the_file_is_of_the_pinned_kind_and_holds_everything(exported: dict[str, onnx.ModelProto], name: str) -> None:
+    model = exported[name]
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
+    assert model.ir_version == IR_VERSION
+    assert not model.functions
+    assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in model.graph.initializer)
+    assert not any(node.domain for node in model.graph.node)
+
+
+@pytest.mark.parametrize("name", ["classifier", "gate"])
+def test_the_file_says_nothing_about_the_machine_that_wrote_it(exported: dict[str, onnx.ModelProto], name: str) -> None:
+    data = exported[name].SerializeToString()
+    for trace in (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]), "stack_trace", ".py"):
+        assert trace.encode() not in data
+
+
+def test_the_same_network_gives_the_same_file(
+    classifier: ElectrodeClassifier, exported: dict[str, onnx.ModelProto]
+) -> None:
+    again = gate_onnx(GateGraph(lively_gate()), classifier.channels, SIZE)
+    assert again.SerializeToString() == exported["gate"].SerializeToString()
+
+
+def test_a_network_that_diverged_is_not_exported() -> None:
+    network = lively_gate()
+    with torch.no_grad():
+        network.decoder[-1].weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ExportError, match="is not finite"):
+        gate_onnx(GateGraph(network), 1, SIZE)
+
+
+def with_weights(model: onnx.ModelProto, **changed: np.ndarray) -> onnx.ModelProto:
+    """A copy whose tensors of these names (dots as two underscores) have other values."""
+    changed_model = copy.deepcopy(model)
+    tensors = {tensor.name: tensor for tensor in changed_model.graph.initializer}
+    for name, values in changed.items():
+        tensor = tensors[name.replace("__", ".")]
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), tensor.name))
+    return changed_model
+
+
+def test_a_residual_that_is_not_a_number_makes_both_scores_so(
+    classifier: ElectrodeClassifier, exported: dict[str, onnx.ModelProto]
+) -> None:
+    """The runtime's maximum skips NaN and would answer -3.4e38, which is below every threshold."""
+    signs = np.where(np.arange(18) % 2, 1, -1).reshape(1, 18, 1, 1)
+    gate = with_weights(
+        exported["gate"],
+        network__decoder__10__bias=np.full(18, 1e9),
+        network__decoder__12__weight=np.full((1, 18, 3, 3), 3e38) * signs,  # infinity minus infinity
+    )
+    output = engine_of({**exported, "gate": gate}, classifier.channels).infer(images(classifier.channels, 1).numpy())
+    assert np.isnan(output.gate_mean_max).all()
+    assert np.isnan(output.gate_std_max).all()
+
+
+def test_scores_that_differ_from_torch_stop_the_export(
+    classifier: ElectrodeClassifier, exported: dict[str, onnx.ModelProto]
+) -> None:
+    """As a broken exporter would: here one bias of the last layer is off by a thousandth."""
+    bias = classifier.head[-1].bias.detach().numpy() + np.array([0, 2e-3])
+    broken = with_weights(exported["classifier"], head__5__bias=bias)
+    pictures = list(images(classifier.channels).numpy())
+    engine = engine_of({**exported, "classifier": broken}, classifier.channels)
+    expected = torch_scores(classifier, lively_gate(), METHODS[classifier.channels], pictures)
+    with pytest.raises(ParityError, match="differ from torch"):
+        check_parity(engine_scores(engine, pictures), expected)

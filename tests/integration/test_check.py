@@ -1,0 +1,88 @@
+"""`edge-worker --check`: a table an operator can act on, and an exit code a script can."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge.ledger import open_ledger
+from tests import bundles, fakes
+from tests.mosquitto import Mosquitto, free_port, needs_mosquitto
+
+
+def settings_file(root: Path, port: int, **replaced: str) -> Path:
+    (root / "scans").mkdir()
+    bundles.make_bundle(root / "bundle")
+    key = bundles.write_public_key(root / "key.pub.pem")
+    values = {
+        "path": root / "scans",
+        "bundle": root / "bundle",
+        "trusted_key": key,
+        "dir": root / "state",
+    } | replaced
+    config = root / "edge.toml"
+    config.write_text(
+        f'[folder]\npath = "{values["path"]}"\n[model]\nbundle = "{values["bundle"]}"\n'
+        f'trusted_key = "{values["trusted_key"]}"\n[state]\ndir = "{values["dir"]}"\n'
+        f"[broker]\nport = {port}\nconnect_timeout_s = 2.0\n"
+    )
+    return config
+
+
+def run_check(config: Path) -> tuple[int, dict[str, str]]:
+    """Exit code, and the table's lines by subject: grade first."""
+    done = subprocess.run(
+        [sys.executable, "-m", "edge.cli", "--config", str(config), "--check"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"COLUMNS": "300", "PATH": ""},
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("ok", "warn", "fail"))]
+    return done.returncode, {line.split()[1]: line for line in lines}
+
+
+@pytest.mark.broker
+@needs_mosquitto
+def test_everything_in_order_is_ok_throughout(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path / "broker") as broker:
+        config = settings_file(tmp_path, broker.port)
+        fakes.write_scan(tmp_path / "scans" / "a.tif")
+        code, table = run_check(config)
+    assert code == 0
+    assert {line.split()[0] for line in table.values()} == {"ok"}
+    assert set(table) >= {"settings", "bundle", "engine", "folder", "state", "disk", "sqlite", "ledger", "broker"}
+    assert "1 scans" in table["folder"]
+    assert "speaks MQTT 5" in table["broker"]
+
+
+def test_each_fault_is_found_and_the_others_are_still_looked_at(tmp_path: Path) -> None:
+    config = settings_file(tmp_path, free_port(), path=str(tmp_path / "nowhere"))
+    manifest = tmp_path / "bundle" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"threshold": 0.5', b'"threshold": 0.9'))
+    code, table = run_check(config)
+    assert code == 78
+    assert table["model"].startswith("fail")
+    assert "changed after signing" in table["model"]
+    assert table["folder"].startswith("fail")
+    assert table["broker"].startswith("fail")
+    assert "is the broker running" in table["broker"]
+    assert table["state"].startswith("ok")
+
+
+def test_a_running_worker_is_no_fault_of_the_ledger(tmp_path: Path) -> None:
+    config = settings_file(tmp_path, free_port())
+    with open_ledger(tmp_path / "state" / "ledger.sqlite", "station"):
+        _, table = run_check(config)
+    assert table["ledger"].startswith("warn")
+
+
+def test_a_state_directory_that_cannot_be_written_fails(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no directory")
+    config = settings_file(tmp_path, free_port(), dir="/proc/nowhere")
+    code, table = run_check(config)
+    assert code == 78
+    assert table["state"].startswith("fail")

@@ -1,0 +1,398 @@
+"""`edge-worker --replay` on real files: same candidates, same worker, and results that can be relied on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
+from uuid import UUID
+
+import jsonschema
+import numpy as np
+import pytest
+import tifffile
+
+import edge.progress
+from edge.cli import main
+from edge.engines import Batch, EngineOutput
+from edge.errors import EngineError, LedgerError, SettingsError
+from edge.ledger import Entry, open_ledger
+from edge.messages import Verdict, canonical_json
+from edge.model import LoadedModel
+from edge.records import Size
+from edge.replay import REQUIREMENT_UNMET, ReplayOptions, ReplayResult, plan_replay, replay, run_replay, told
+from edge.settings import FolderSettings, Settings
+from tests.bundles import make_bundle, write_public_key
+from tests.fakes import BOOT_ID, write_scan
+from tests.models import bright_is_abnormal, scripted_model
+
+NORMAL, ABNORMAL = 1900, 2700
+"""Counts of scans that are normal and abnormal for the scripted engine."""
+
+
+@pytest.fixture
+def lot(tmp_path: Path) -> Path:
+    """Six good scans, one of every bad kind, and labels with two mistakes of the model's making."""
+    folder = tmp_path / "lot"
+    folder.mkdir()
+    for number in range(1, 4):
+        write_scan(folder / f"B01_{number:04}.tif", NORMAL, seed=number)
+    write_scan(folder / "B02_0001.tif", ABNORMAL)
+    write_scan(folder / "B02_0002.TIFF", ABNORMAL, seed=2)
+    write_scan(folder / "B02_0003.tif", NORMAL, seed=9)
+    write_scan(folder / "B03_0001.tif", NORMAL, size=Size(20, 20))  # too small for the model
+    half = np.full((100, 80), NORMAL, np.uint16)
+    half[:50] = 2750
+    tifffile.imwrite(folder / "B03_0002.tif", half, metadata=None)  # the gate does not know such a step
+    whole = (folder / "B01_0001.tif").read_bytes()
+    (folder / "B04_0001.tif").write_bytes(whole[: len(whole) // 2])
+    (folder / "B04_0002.tif").mkdir()
+    (folder / "B04_0003.tif").write_bytes(b"no scan at all")
+    (folder / "B04_0004.tif").symlink_to(folder / "B01_0001.tif")
+    (folder / "notes.txt").write_text("not a candidate")
+    (folder / ".B01_0009.tif").write_bytes(b"hidden: still being copied")
+    labels = [("B01_0001.tif", "normal"), ("B01_0002.tif", "normal"), ("B01_0003.tif", "abnormal")]
+    labels += [("B02_0001.tif", "abnormal"), ("B02_0002.TIFF", "normal"), ("B02_0003.tif", "normal")]
+    labels += [("B03_0001.tif", "abnormal"), ("B04_0001.tif", ""), ("gone.tif", "normal")]
+    with (folder / "labels.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["file", "bundle", "label", "kinds", "severity"])
+        writer.writerows([file, file[:3], label, "", "0.1"] for file, label in labels)
+    return folder
+
+
+def settings(*, recursive: bool = False) -> Settings:
+    return Settings(station="xray-1", folder=FolderSettings(recursive=recursive))
+
+
+def run(
+    folder: Path,
+    out: Path,
+    *requirements: str,
+    labels: Path | None = None,
+    model: LoadedModel | None = None,
+    recursive: bool = False,
+    publish_to: object = None,
+) -> ReplayResult:
+    options = ReplayOptions(folder=folder, labels=labels, out=out, requirements=requirements)
+    chosen = settings(recursive=recursive)
+    store = publish_to if isinstance(publish_to, Store) else None
+    return run_replay(plan_replay(options, chosen), chosen, model or scripted_model(), BOOT_ID, publish_to=store)
+
+
+class Store:
+    """A verdict store that keeps what it is given, or fails from the n-th entry on."""
+
+    def __init__(self, fails_after: int | None = None) -> None:
+        self.entries: list[Entry] = []
+        self._fails_after = fails_after
+
+    def has_verdict(self, verdict_id: str) -> bool:
+        return True  # a replay must not ask: every file counts
+
+    def commit(self, entries: Sequence[Entry], now: datetime) -> list[int | None]:
+        if self._fails_after is not None and len(self.entries) >= self._fails_after:
+            raise LedgerError("disk full", hint="make room")
+        self.entries += entries
+        return [None] * len(entries)
+
+
+def verdicts(result: ReplayResult) -> dict[str, Verdict]:
+    lines = result.verdicts.read_bytes().splitlines()
+    parsed = [Verdict.model_validate_json(line) for line in lines]
+    assert [canonical_json(verdict) for verdict in parsed] == lines
+    return {verdict.scan.file: verdict for verdict in parsed}
+
+
+def test_every_candidate_of_the_folder_gets_one_verdict_in_order(lot: Path, tmp_path: Path) -> None:
+    result = run(lot, tmp_path / "out")
+    found = verdicts(result)
+    assert {file: (str(verdict.outcome), verdict.reasons[0]) for file, verdict in found.items()} == {
+        "B01_0001.tif": ("normal", "classifier"),
+        "B01_0002.tif": ("normal", "classifier"),
+        "B01_0003.tif": ("normal", "classifier"),
+        "B02_0001.tif": ("abnormal", "classifier"),
+        "B02_0002.TIFF": ("abnormal", "classifier"),
+        "B02_0003.tif": ("normal", "classifier"),
+        "B03_0001.tif": ("review", "out-of-spec"),
+        "B03_0002.tif": ("review", "gate-mean"),
+        "B04_0001.tif": ("unreadable", "truncated"),
+        "B04_0002.tif": ("unreadable", "not-a-file"),
+        "B04_0003.tif": ("unreadable", "not-tiff"),
+        "B04_0004.tif": ("unreadable", "not-a-file"),
+    }
+    assert [verdict.seq for verdict in found.values()] == list(range(1, 13))
+    assert all(verdict.is_simulated and verdict.boot_id == BOOT_ID for verdict in found.values())
+
+
+def test_verdicts_obey_the_schema_that_is_shipped(lot: Path, tmp_path: Path) -> None:
+    schema = json.loads((Path(edge.progress.__file__).parent / "schema" / "verdict-1.schema.json").read_text())
+    for line in run(lot, tmp_path / "out").verdicts.read_text().splitlines():
+        jsonschema.validate(json.loads(line), schema)
+
+
+def test_figures_follow_the_labels(lot: Path, tmp_path: Path) -> None:
+    result = run(lot, tmp_path / "out", labels=lot / "labels.csv")
+    metrics = result.metrics
+    assert (metrics.escape_count, metrics.labelled_abnormal_count) == (1, 3)
+    assert (metrics.overkill_count, metrics.labelled_normal_count) == (1, 4)
+    assert metrics.balanced_accuracy == pytest.approx((1 / 2 + 3 / 4) / 2)
+    assert (metrics.unlabelled_count, metrics.labels_without_file_count) == (5, 1)
+    summary = json.loads(result.summary.read_text())
+    assert summary["metrics"] == metrics.flat()
+    assert summary["labels_without_file"] == ["line 10: gone.tif"]
+    assert [bundle["bundle"] for bundle in summary["bundles"]] == ["B01", "B02", "B03", "B04"]
+    report = result.report.read_text()
+    assert "B01_0003.tif" in report and "line 10: gone.tif" in report
+    assert "height 20 px, the model takes 64 to 512 px" in report
+
+
+def test_the_command_says_what_came_of_it(lot: Path, tmp_path: Path) -> None:
+    result = run(lot, tmp_path / "out", "escape_rate<=0.5", "auroc > 0.999", labels=lot / "labels.csv")
+    lines = told(result)
+    assert lines[0] == "12 files: 4 normal, 2 abnormal, 2 review, 4 unreadable"
+    assert lines[1].startswith("balanced accuracy 62.5% (95 % interval ")
+    assert "1 rows of the labels file fit no file of the folder" in lines
+    assert "5 files have no label" in lines
+    assert "met     escape_rate <= 0.5: observed 0.333333" in lines
+    assert any(line.startswith("NOT MET auroc > 0.999: observed 0.") for line in lines)
+    assert result.exit_code == REQUIREMENT_UNMET != 0
+
+
+def test_requirements_that_are_met_end_with_zero(lot: Path, tmp_path: Path) -> None:
+    assert run(lot, tmp_path / "out", "unreadable_count==4", "scans_count>=12").exit_code == 0
+
+
+def test_equal_bytes_under_two_names_are_judged_twice(tmp_path: Path) -> None:
+    lot = tmp_path / "lot"
+    lot.mkdir()
+    first = write_scan(lot / "a.tif")
+    (lot / "b.tif").write_bytes(first.read_bytes())
+    found = verdicts(run(lot, tmp_path / "out"))
+    assert found["a.tif"].verdict_id == found["b.tif"].verdict_id
+    assert found["a.tif"].p_abnormal == found["b.tif"].p_abnormal is not None
+
+
+def test_sub_folders_count_only_if_the_settings_say_so(tmp_path: Path) -> None:
+    lot = tmp_path / "lot"
+    (lot / "day1").mkdir(parents=True)
+    write_scan(lot / "a.tif")
+    write_scan(lot / "day1" / "b.tif", ABNORMAL)
+    assert set(verdicts(run(lot, tmp_path / "flat"))) == {"a.tif"}
+    assert set(verdicts(run(lot, tmp_path / "deep", recursive=True))) == {"a.tif", "day1/b.tif"}
+
+
+def test_names_that_are_no_utf_8_are_judged_labelled_and_reported(tmp_path: Path) -> None:
+    lot = tmp_path / "lot"
+    lot.mkdir()
+    write_scan(lot / "B01_plain.tif", ABNORMAL)
+    name = b"B01_\xff<b>.tif"
+    os.rename(lot / "B01_plain.tif", lot / os.fsdecode(name))  # noqa: PTH104
+    (lot / "labels.csv").write_bytes(b"file,bundle,label\n" + name + b",B01,normal\n")
+    result = run(lot, tmp_path / "out", labels=lot / "labels.csv")
+    assert result.metrics.overkill_count == 1
+    assert list(verdicts(result)) == ["B01_\\xff<b>.tif"]
+    assert "B01_\\xff&lt;b&gt;.tif" in result.report.read_text()
+
+
+def test_a_second_replay_into_the_same_folder_leaves_nothing_of_the_first(lot: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = run(lot, out)
+    (lot / "B02_0001.tif").unlink()
+
+    def fail(images: Batch) -> EngineOutput:
+        raise EngineError("device lost", hint="reboot")
+
+    with pytest.raises(EngineError, match="device lost"):
+        run(lot, out, model=scripted_model(fail))
+    assert not first.summary.exists() and not first.report.exists()
+    assert first.verdicts.read_bytes() == b""
+    assert len(verdicts(run(lot, out))) == 11
+
+
+def test_an_engine_that_fails_midway_leaves_the_verdicts_made_before(lot: Path, tmp_path: Path) -> None:
+    calls = 0
+
+    def fail_on_third(images: Batch) -> EngineOutput:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise EngineError("device lost", hint="reboot")
+        return bright_is_abnormal(images)
+
+    with pytest.raises(EngineError):
+        run(lot, tmp_path / "out", model=scripted_model(fail_on_third, max_batch=1))
+    lines = (tmp_path / "out" / "verdicts.jsonl").read_bytes().splitlines()
+    assert [Verdict.model_validate_json(line).scan.file for line in lines] == ["B01_0001.tif", "B01_0002.tif"]
+
+
+def test_a_store_that_publishes_gets_every_verdict_before_the_file_does(lot: Path, tmp_path: Path) -> None:
+    store = Store()
+    found = verdicts(run(lot, tmp_path / "out", publish_to=store))
+    handed = [entry.verdict for entry in store.entries]
+    assert [verdict.scan.file for verdict in handed if verdict is not None] == list(found)
+    assert all(verdict is not None and verdict.seq == 0 and verdict.is_simulated for verdict in handed)
+
+
+def test_a_store_that_fails_stops_the_replay(lot: Path, tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match="disk full"):
+        run(lot, tmp_path / "out", publish_to=Store(fails_after=4), model=scripted_model(max_batch=2))
+    assert len((tmp_path / "out" / "verdicts.jsonl").read_bytes().splitlines()) == 4
+
+
+def test_a_full_disk_is_named_and_is_no_defect(lot: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "verdicts.jsonl").symlink_to("/dev/full")
+    with pytest.raises(LedgerError, match=r"results in .*out cannot be written: No space left"):
+        run(lot, tmp_path / "out")
+
+
+def test_a_finished_replay_leaves_its_three_results_and_nothing_else(lot: Path, tmp_path: Path) -> None:
+    run(lot, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"verdicts.jsonl", "summary.json", "report.html"}
+
+
+def test_a_real_ledger_can_take_the_verdicts(lot: Path, tmp_path: Path) -> None:
+    chosen = settings()
+    plan = plan_replay(ReplayOptions(folder=lot, out=tmp_path / "out"), chosen)
+    with open_ledger(tmp_path / "out" / "ledger.sqlite", "xray-1") as ledger:
+        run_replay(plan, chosen, scripted_model(), BOOT_ID, publish_to=ledger)
+        assert ledger.pending().count == 12
+        assert [row.seq for row in ledger.outbox(0, 99)] == list(range(1, 13))
+
+
+def test_a_folder_of_any_length_costs_the_memory_of_a_few_pictures(tmp_path: Path) -> None:
+    lot = tmp_path / "lot"
+    lot.mkdir()
+    scan = write_scan(lot / "B01_0000.tif", ABNORMAL).read_bytes()
+    for number in range(1, 80):
+        (lot / f"B01_{number:04}.tif").write_bytes(scan)
+    report = run(lot, tmp_path / "out").report.read_text()
+    assert report.count("data:image/jpeg") == 12
+    assert "12 of 80 are shown" in report
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"requirements": ("balanced_accuracy>=0.9", "speed>1")}, "no figure is called 'speed'"),
+        ({"labels": Path("no-such.csv")}, "no-such.csv cannot be read"),
+        ({"folder": Path("no-such-folder")}, "no-such-folder is not a folder"),
+        ({"out": Path("/proc/version/out")}, "results cannot go to"),
+    ],
+)
+def test_what_was_mistyped_is_said_before_anything_is_judged(
+    lot: Path, tmp_path: Path, arguments: dict[str, object], complaint: str
+) -> None:
+    options = {"folder": lot, "out": tmp_path / "out", **arguments}
+    with pytest.raises(SettingsError, match=re.escape(complaint)):
+        plan_replay(ReplayOptions(**options), settings())  # type: ignore[arg-type]
+
+
+def test_a_folder_without_scans_is_refused_with_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing here")
+    with pytest.raises(SettingsError, match=r"holds no \*\.tif") as caught:
+        plan_replay(ReplayOptions(folder=tmp_path, out=tmp_path / "out"), settings())
+    assert "folder.recursive" in caught.value.hint
+
+
+def test_results_go_beside_the_caller_unless_told_otherwise(
+    lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(path.name for path in lot.iterdir())
+    plan = plan_replay(ReplayOptions(folder=lot), settings())
+    result = run_replay(plan, settings(), scripted_model(), BOOT_ID)
+    assert result.report.resolve() == tmp_path / "replay-lot" / "report.html"
+    assert sorted(path.name for path in lot.iterdir()) == before  # the folder itself is never written to
+
+
+def test_progress_is_plain_lines_where_nobody_watches(
+    lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ticks = iter(range(0, 10_000, 6))
+    monkeypatch.setattr(edge.progress, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    run(lot, tmp_path / "out")
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "2 of 12: 2 normal"
+    assert said[-1] == "12 of 12: 4 normal, 2 abnormal, 2 review, 4 unreadable"
+
+
+def test_progress_is_a_bar_on_a_terminal(lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    run(lot, tmp_path / "out")
+    assert "12/12" in terminal.getvalue()
+
+
+def not_published(out: Path, model: LoadedModel, boot_id: UUID) -> NoReturn:
+    raise AssertionError("nobody asked for it")
+
+
+def test_the_command_loads_the_model_after_the_plan_and_closes_it(
+    lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = scripted_model()
+    monkeypatch.setattr("edge.replay.load_model", lambda _settings: model)
+    options = ReplayOptions(folder=lot, out=tmp_path / "out", requirements=("normal_count==4",))
+    code = replay(options, settings(), not_published)
+    assert code == 0
+    assert model.engine.is_closed  # type: ignore[attr-defined]
+    assert "--labels" in capsys.readouterr().out  # labels.csv lies in the folder and was not asked for
+
+
+def test_publishing_spans_the_replay(lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    story: list[str] = []
+
+    class Publishing:
+        def __init__(self, out: Path, model: LoadedModel, boot_id: UUID) -> None:
+            self.store = Store()
+            story.append(f"opened in {out.name}")
+
+        def __enter__(self) -> Store:
+            return self.store
+
+        def __exit__(self, *_: object) -> None:
+            story.append(f"delivered {len(self.store.entries)}")
+
+    monkeypatch.setattr("edge.replay.load_model", lambda _settings: scripted_model())
+    options = ReplayOptions(folder=lot, out=tmp_path / "out", publish=True)
+    replay(options, settings(), Publishing)  # type: ignore[arg-type]
+    assert story == ["opened in out", "delivered 12"]
+
+
+def test_the_command_line_replays_with_a_signed_bundle(
+    lot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, key = make_bundle(tmp_path / "bundle"), write_public_key(tmp_path / "key.pem")
+    given = ["--replay", str(lot), "--bundle", str(bundle), "--trusted-key", str(key), "--out", str(tmp_path / "out")]
+    code = main([*given, "--labels", str(lot / "labels.csv"), "--require", "escape_rate<=0.1"])
+    said = capsys.readouterr().out
+    assert code == REQUIREMENT_UNMET
+    assert "NOT MET escape_rate <= 0.1: observed 0.333333" in said
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["model"]["engine"] == "onnxruntime"
+    assert summary["model"]["id"] == "bright-is-abnormal"
+    assert summary["metrics"]["scans_count"] == 12
+
+
+def test_the_command_line_refuses_an_unknown_figure_before_it_loads_the_model(
+    lot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["--replay", str(lot), "--bundle", str(tmp_path / "no-bundle"), "--require", "recall>=1"])
+    assert code == SettingsError.exit_code
+    assert "no figure is called 'recall'" in capsys.readouterr().err

@@ -1,0 +1,30 @@
+"""A small lot for the tests of the training."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+
+@pytest.fixture(scope="session")
+def small_lot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """3 bundles of 8 scans, 300 x 300 px; half of them abnormal: a good part of their coating is missing."""
+    folder = tmp_path_factory.mktemp("lot")
+    rng = np.random.default_rng(0)
+    lines = ["file,bundle,label"]
+    for bundle in range(3):
+        for number in range(8):
+            counts = rng.normal(2650, 10, (300, 300))
+            counts[30:270, 30:270] = 1950 + 40 * bundle + rng.normal(0, 10, (240, 240))
+            if number % 2:
+                top, left = rng.integers(60, 100, 2)
+                counts[top : top + 120, left : left + 120] = 2650
+            name = f"B{bundle}_{number}.tif"
+            tifffile.imwrite(folder / name, counts.astype(np.uint16), photometric="minisblack")
+            lines.append(f"{name},B{bundle},{LABELS[number % 2]}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+LABELS = ("normal", "abnormal")

@@ -1,0 +1,105 @@
+"""The command line: what a person types, and what comes back when it cannot be done."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from train.cli import main, parser
+from train.recipe import ClassifierRecipe, GateRecipe
+
+
+def test_simulate_then_bounds_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lot = tmp_path / "lot"
+    options = ["--bundles", "2", "--scans", "2", "--scale", "0.05", "--seed", "3", "--first-bundle", "7"]
+    assert main(["simulate", "--out", str(lot), *options]) == 0
+    assert capsys.readouterr().out.strip() == str(lot / "labels.csv")
+    assert sorted(path.name for path in lot.glob("*.tif")) == [
+        "B07_0001.tif",
+        "B07_0002.tif",
+        "B08_0001.tif",
+        "B08_0002.tif",
+    ]
+    assert main(["bounds", str(lot), "--out", str(tmp_path / "b" / "bounds.json")]) == 0
+    written = json.loads((tmp_path / "b" / "bounds.json").read_text())
+    assert written["lo_counts"] < written["hi_counts"]
+    assert main(["bounds", str(lot)]) == 0
+    assert json.loads(capsys.readouterr().out) == written
+
+
+def test_an_error_is_two_lines_and_an_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bounds", str(tmp_path / "nowhere")]) == 65
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("edge-train: ")
+    assert "nowhere" in lines[0]
+    assert lines[1].startswith("  try: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["classifier", "{}", "--out", "{}", "--weights", "none", "--size", "big"], "'big' is not a size"),
+        (["classifier", "{}", "--out", "{}", "--weights", "{}/no.pth"], "no.pth cannot be read"),
+        (["gate", "{}", "--out", "{}", "--like", "{}/no.pt"], "no checkpoint at"),
+        (["gate", "{}", "--out", "{}", "--bounds", "{}/no.json"], "holds no bounds"),
+    ],
+)
+def test_a_senseless_request_is_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert main([argument.replace("{}", str(tmp_path)) for argument in arguments]) != 0
+    assert words in capsys.readouterr().err
+
+
+def test_what_is_not_said_is_the_papers_recipe() -> None:
+    said = parser().parse_args(["classifier", "DATA", "--out", "RUN"])
+    recipe = ClassifierRecipe()
+    for field in ("weights", "fine_tune", "epochs", "lr", "schedule", "step_epochs", "flip_p", "optimizer", "seed"):
+        assert getattr(said, field) == getattr(recipe, field), field
+    assert said.size == "2000x1000"
+
+
+def test_the_gates_defaults_are_its_recipes() -> None:
+    said = parser().parse_args(["gate", "DATA", "--out", "RUN"])
+    recipe = GateRecipe()
+    for field in ("patches", "perturbation", "calibrate_on", "image_fpr", "margin", "rotate", "steps", "batch", "lr"):
+        assert getattr(said, field) == getattr(recipe, field), field
+
+
+_WITHOUT_TORCH = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Blocked())
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name in ("torch", "torchvision") else found(name, *rest)
+from train.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def _without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", _WITHOUT_TORCH, *arguments], capture_output=True, text=True, check=False, timeout=100
+    )
+
+
+def test_simulate_and_bounds_run_without_torch(tmp_path: Path) -> None:
+    lot = str(tmp_path / "lot")
+    made = _without_torch("simulate", "--out", lot, "--bundles", "1", "--scans", "1", "--scale", "0.05")
+    assert made.returncode == 0, made.stderr
+    found = _without_torch("bounds", lot)
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("verb", ["classifier", "gate"])
+def test_learning_without_torch_says_what_to_install(tmp_path: Path, verb: str) -> None:
+    refused = _without_torch(verb, str(tmp_path), "--out", str(tmp_path))
+    assert refused.returncode == 1
+    assert "needs torch, which is not installed" in refused.stderr
+    assert "pip install electrode-line[train]" in refused.stderr

@@ -1,0 +1,50 @@
+"""What documentation says of the code is what the code says."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from edge.docs import generated_files
+from edge.settings import describe_settings, load_settings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("path", sorted(generated_files(ROOT)), ids=lambda path: path.name)
+def test_generated_documentation_is_current(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == generated_files(ROOT)[path], "run `make docs`"
+
+
+def test_the_settings_example_is_valid_and_means_the_defaults() -> None:
+    loaded = load_settings(ROOT / "systemd" / "edge.toml.example")
+    assert loaded.model_dump() == load_settings().model_dump()
+
+
+def test_every_line_of_the_settings_example_is_valid_when_uncommented(tmp_path: Path) -> None:
+    example = (ROOT / "systemd" / "edge.toml.example").read_text(encoding="utf-8")
+    keys = {row.key for row in describe_settings()}
+    lines = []
+    for line in example.splitlines():
+        key, equals, value = line.removeprefix("# ").partition(" = ")
+        lines.append(f"{key} = {value}" if equals and key in keys else line)
+    written = tmp_path / "edge.toml"
+    written.write_text("\n".join(lines))
+    assert len([line for line in lines if not line.startswith(("#", "[")) and line]) > 30
+    load_settings(written)
+
+
+def test_every_option_of_every_command_has_help() -> None:
+    for module in ("edge.cli", "train.cli", "export.cli"):
+        told = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True)
+        assert len(told.stdout) > 300
+
+
+def test_the_project_declares_what_the_readme_promises() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(project["scripts"]) == {"edge-worker", "edge-train", "edge-export"}
+    assert {"gpu", "train", "export", "test", "demo"} <= set(project["optional-dependencies"])
+    assert project["license"] == "Apache-2.0"
+    assert all((ROOT / room / "py.typed").exists() for room in ("edge", "train", "export"))

@@ -1,0 +1,83 @@
+"""labels.csv: what is accepted, what is refused by its line, and which scan a row belongs to."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edge.errors import SettingsError
+from edge.labels import Label, LabelRow, match_labels, read_labels
+
+
+def labels_file(folder: Path, text: str, name: str = "labels.csv") -> Path:
+    path = folder / name
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    return path
+
+
+def rows(*files: str) -> list[LabelRow]:
+    return [LabelRow(line, file, "B01", Label.NORMAL) for line, file in enumerate(files, start=2)]
+
+
+def test_a_row_says_file_bundle_label_and_what_was_seen(tmp_path: Path) -> None:
+    path = labels_file(
+        tmp_path, "file,bundle,label,kinds,severity,note\nB01_1.tif, B01 ,abnormal,lines;bubbles,0.7,late shift\n"
+    )
+    assert read_labels(path) == [LabelRow(2, "B01_1.tif", "B01", Label.ABNORMAL, ("lines", "bubbles"), "0.7")]
+
+
+def test_columns_may_stand_in_any_order_after_a_byte_order_mark_with_windows_line_ends(tmp_path: Path) -> None:
+    path = labels_file(tmp_path, "\ufefflabel,file,bundle\r\nnormal,a.tif,\r\n\r\n,b.tif,B02\r\n")
+    assert read_labels(path) == [LabelRow(2, "a.tif", None, Label.NORMAL), LabelRow(4, "b.tif", "B02", None)]
+
+
+def test_names_that_are_no_utf_8_match_the_folder(tmp_path: Path) -> None:
+    name = os.fsdecode(b"B01_\xff.tif")
+    (row,) = read_labels(labels_file(tmp_path, f"file,bundle,label\n{name},B01,normal\n"))
+    assert match_labels(tmp_path, [row], [name]).by_file == {name: row}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "line 1: .*missing"),
+        ("file;bundle;label\na;b;normal\n", "line 1: .*file, bundle, label missing"),
+        ("file,bundle,label,label\na,b,normal,normal\n", "line 1: .*label missing or repeated"),
+        ("file,bundle,label\n", "no rows"),
+        ("file,bundle,label\na.tif,B01\n", "line 2: 2 cells, the header has 3"),
+        ("file,bundle,label\na.tif,B01,Normal\n", "line 2: label 'Normal' of 'a.tif'"),
+        ("file,bundle,label\n,B01,normal\n", "line 2: the file is empty"),
+        ("file,bundle,label\na.tif,B,normal\nb.tif,B,normal\n./a.tif,B,normal\n", "line 4: 'a.tif' .* line 2"),
+        ('file,bundle,label\n"a.tif,B01,normal\n', "line 2|not a CSV"),
+    ],
+)
+def test_a_senseless_file_is_refused_by_its_line(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
+        read_labels(labels_file(tmp_path, text))
+
+
+def test_a_labels_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.csv.*No such file"):
+        read_labels(tmp_path / "nowhere.csv")
+
+
+def test_a_row_finds_its_scan_by_path_or_by_a_base_name_that_is_unique(tmp_path: Path) -> None:
+    listed = rows("day1/a.tif", "b.tif", "lot/c.tif")
+    matched = match_labels(tmp_path, listed, ["day1/a.tif", "day2/a.tif", "day1/b.tif", "c.tif"])
+    assert matched.by_file == {"day1/a.tif": listed[0], "day1/b.tif": listed[1], "c.tif": listed[2]}
+    assert matched.without_file == ()
+
+
+def test_rows_without_a_scan_are_kept_apart(tmp_path: Path) -> None:
+    listed = rows("a.tif", "gone.tif")
+    assert match_labels(tmp_path, listed, ["a.tif", "new.tif"]).without_file == (listed[1],)
+
+
+def test_a_base_name_that_two_scans_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"line 2: 'a\.tif' fits 2 scans"):
+        match_labels(tmp_path, rows("a.tif"), ["day1/a.tif", "day2/a.tif"])
+
+
+def test_two_rows_for_one_scan_are_refused_whatever_their_order(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"line 2: 'other/a\.tif' names the scan 'day1/a\.tif', which line 3"):
+        match_labels(tmp_path, rows("other/a.tif", "day1/a.tif"), ["day1/a.tif"])

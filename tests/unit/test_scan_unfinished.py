@@ -1,0 +1,254 @@
+"""Files with missing pixels, files that change while they are read, and what is no file at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiff_files import (
+    LIMITS,
+    counts_in,
+    electrode,
+    refusal,
+    tiff,
+    written_by_tifffile,
+)
+
+from edge import scan as scan_module
+from edge.errors import ScanError, ScanIncomplete
+from edge.records import Counts
+from edge.scan import check_complete, read_scan
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "0001.tif"
+
+
+class TestUnfinishedPixels:
+    """A writer that reserved the whole file and stopped: what it did not write is zero."""
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"byteorder": ">"},
+            {"rowsperstrip": 8},
+            {"photometric": "miniswhite"},
+            {"compression": "lzw"},
+            {"compression": "lzw", "predictor": True, "rowsperstrip": 8},
+            {"compression": "zlib"},
+            {"compression": "zlib", "predictor": True, "rowsperstrip": 8},
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("is_reserved", [True, False])
+    def test_no_beginning_of_a_scan_is_taken_for_the_scan(
+        self, path: Path, options: dict[str, object], is_reserved: bool
+    ) -> None:
+        data = written_by_tifffile(electrode(), **options)
+        for written in [*range(0, len(data) - 40, 97), len(data) - 40]:
+            part = data[:written] + bytes(len(data) - written) * is_reserved
+            error = refusal(path, part)
+            assert isinstance(error, ScanIncomplete), (written, error.message)
+
+    def test_a_hole_in_the_middle_of_the_pixels_is_seen(self, path: Path) -> None:
+        data = bytearray(tiff(electrode(600, 400)))
+        data[8192 : 8192 + 4096] = bytes(4096)
+        error = refusal(path, bytes(data))
+        assert (error.reason, type(error)) == ("zero-tail", ScanIncomplete)
+        assert "byte 8192" in error.message
+
+    def test_a_hole_in_the_middle_of_coded_pixels_is_seen(self, path: Path) -> None:
+        for coding in ("lzw", "zlib"):
+            data = bytearray(written_by_tifffile(electrode(600, 400), compression=coding, rowsperstrip=600))
+            data[8192 : 8192 + 4096] = bytes(4096)
+            assert refusal(path, bytes(data)).reason in ("zero-tail", "decoder-failed", "inconsistent-header")
+
+    def test_zeros_beside_the_pixels_are_no_hole(self, path: Path) -> None:
+        data = tiff(electrode(100, 400), pixels_at=20_000) + bytes(20_000)
+        np.testing.assert_array_equal(counts_in(path, data), electrode(100, 400))
+
+    def test_the_zeros_of_a_real_background_are_no_hole(self, path: Path) -> None:
+        counts = electrode(600, 400)
+        counts[:300, :] = 0
+        np.testing.assert_array_equal(counts_in(path, tiff(counts)), electrode(600, 400) * (counts > 0))
+
+    def test_a_background_of_zeros_may_reach_the_last_row_but_not_fill_4096_bytes(self, path: Path) -> None:
+        counts = electrode(600, 400)
+        counts[:300, :] = 0
+        counts[-5:, :] = 0
+        np.testing.assert_array_equal(counts_in(path, tiff(counts)), counts)
+        counts[-6:, :] = 0
+        assert refusal(path, tiff(counts)).reason == "zero-tail"
+
+    def test_dead_pixels_are_no_hole(self, path: Path) -> None:
+        counts = electrode()
+        counts[::7, ::5] = 0
+        counts[-1, -15:] = 0
+        np.testing.assert_array_equal(counts_in(path, tiff(counts)), counts)
+
+    def test_the_padding_of_tiles_is_no_hole(self, path: Path) -> None:
+        counts = electrode(300, 270)
+        np.testing.assert_array_equal(counts_in(path, written_by_tifffile(counts, tile=(256, 256))), counts)
+
+    def test_black_is_not_unwritten_where_white_is_zero(self, path: Path) -> None:
+        """Stored 65535 is count 0: a black last row was written; a white one looks like a missing one."""
+        counts = electrode()
+        counts[-1] = 0
+        data = written_by_tifffile(65535 - counts, photometric="miniswhite")
+        np.testing.assert_array_equal(counts_in(path, data), counts)
+        counts[-1] = 65535
+        assert refusal(path, written_by_tifffile(65535 - counts, photometric="miniswhite")).reason == "zero-tail"
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+class TestNotARegularFile:
+    @pytest.mark.parametrize(
+        "read",
+        [lambda path: read_scan(path, file=path.name, limits=LIMITS), lambda path: check_complete(path, LIMITS)],
+        ids=["read", "check"],
+    )
+    @pytest.mark.parametrize("kind", ["pipe", "directory", "link", "link to itself", "socket", "device"])
+    def test_what_is_no_file_is_refused_without_waiting(
+        self, tmp_path: Path, kind: str, read: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "x.tif"
+        (tmp_path / "real.tif").write_bytes(tiff())
+        match kind:
+            case "pipe":
+                os.mkfifo(path)
+            case "directory":
+                path.mkdir()
+            case "link":
+                path.symlink_to(tmp_path / "real.tif")
+            case "link to itself":
+                path.symlink_to(path)
+            case "socket":
+                monkeypatch.chdir(tmp_path)  # the path of a socket has to be short
+                with socket.socket(socket.AF_UNIX) as server:
+                    server.bind("x.tif")
+            case "device":
+                path = Path("/dev/zero")
+        with pytest.raises(ScanError, match="expected a regular file") as caught:
+            read(path)
+        assert caught.value.reason == "not-a-file"
+        assert not isinstance(caught.value, ScanIncomplete)
+
+    def test_a_file_that_is_not_there_has_vanished(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"")
+        for path in (tmp_path / "x.tif", tmp_path / "gone" / "x.tif", tmp_path / "file" / "x.tif"):
+            error = refusal(path)
+            assert (error.reason, error.scan, type(error)) == ("vanished", None, ScanIncomplete)
+
+    def test_a_file_that_may_not_be_read_says_so(self, path: Path) -> None:
+        path.write_bytes(tiff())
+        path.chmod(0)
+        with without_privileges():
+            error = refusal(path)
+        assert (error.reason, error.scan, type(error)) == ("no-permission", None, ScanIncomplete)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs the process files of Linux")
+    def test_a_disk_that_answers_with_an_error_is_named(self) -> None:
+        """Reading address 0 of one's own memory is an input/output error on a regular file."""
+        error = refusal(Path("/proc/self/mem"))
+        assert (error.reason, type(error)) == ("read-failed", ScanIncomplete)
+
+    @pytest.mark.parametrize("says_bytes", [99, 101])
+    def test_a_file_that_does_not_hold_what_its_size_says_is_not_believed(self, path: Path, says_bytes: int) -> None:
+        """Some network and special file systems report sizes that are not true."""
+        path.write_bytes(bytes(100))
+        with path.open("rb", buffering=0) as file, pytest.raises(ScanIncomplete, match=f"had {says_bytes} bytes"):
+            scan_module._read_whole(file.fileno(), says_bytes, "x.tif")
+
+    def test_an_impossible_name_is_an_error_of_this_file_only(self, tmp_path: Path) -> None:
+        assert refusal(tmp_path / ("x" * 300 + ".tif")).reason == "read-failed"
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    """In place, and with the old time: only the bytes show it."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replace(path: Path, data: bytes) -> None:
+    path.with_suffix(".new").write_bytes(data)
+    path.with_suffix(".new").replace(path)
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "rewritten in place": lambda path: rewrite(path, tiff(electrode(seed=9))),
+    "appended to": lambda path: path.write_bytes(tiff() + b"more"),
+    "cut": lambda path: os.truncate(path, 3000),
+    "touched": lambda path: os.utime(path, ns=(0, 1)),
+    "replaced by another": lambda path: replace(path, tiff(electrode(seed=9))),
+    "replaced by its equal": lambda path: replace(path, tiff()),
+}
+
+
+class TestChangesWhileReading:
+    @pytest.mark.parametrize("how", CHANGES)
+    @pytest.mark.parametrize("data", [tiff(), tiff()[:-50] + bytes(50)], ids=["whole", "half-written"])
+    def test_a_file_that_changes_while_it_is_decoded_gives_no_pixels(
+        self, path: Path, how: str, data: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def decode_and_meanwhile(data: bytes, layout: scan_module.Layout) -> Counts:
+            CHANGES[how](path)
+            return decode(data, layout)
+
+        decode = scan_module.decode
+        monkeypatch.setattr(scan_module, "decode", decode_and_meanwhile)
+        error = refusal(path, data)
+        assert (error.reason, type(error)) == ("changed-while-reading", ScanIncomplete)
+        assert error.scan is not None
+        assert error.scan.sha256 == hashlib.sha256(data).hexdigest()
+
+    @pytest.mark.parametrize("size_bytes", [100, 9000])
+    def test_a_file_whose_length_changes_before_it_is_read_is_not_decoded(
+        self, path: Path, size_bytes: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def read_and_before(fd: int, length: int) -> bytes:
+            monkeypatch.undo()
+            os.truncate(path, size_bytes)
+            return os.read(fd, length)
+
+        path.write_bytes(tiff())
+        monkeypatch.setattr(os, "read", read_and_before)
+        assert refusal(path).reason == "changed-while-reading"
+
+    def test_a_scan_that_is_moved_on_after_it_was_read_keeps_its_verdict(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def decode_and_meanwhile(data: bytes, layout: scan_module.Layout) -> Counts:
+            path.unlink()
+            return decode(data, layout)
+
+        decode = scan_module.decode
+        monkeypatch.setattr(scan_module, "decode", decode_and_meanwhile)
+        np.testing.assert_array_equal(counts_in(path, tiff()), electrode())
+
+    def test_no_file_stays_open_after_reading_or_refusing(self, path: Path) -> None:
+        before = set(Path("/proc/self/fd").iterdir())
+        counts_in(path, tiff())
+        refusal(path, b"no scan")
+        assert set(Path("/proc/self/fd").iterdir()) == before

@@ -1,0 +1,144 @@
+"""From judged files to figures: what counts where, and what a requirement is held against."""
+
+import math
+
+import pytest
+
+from edge.errors import SettingsError
+from edge.labels import Label
+from edge.metrics import Confusion
+from edge.records import Outcome
+from edge.requirements import check_requirement, parse_requirement
+from edge.validation import METRIC_MEANINGS, ScanRow, Validation, validate
+
+NORMAL, ABNORMAL, REVIEW, UNREADABLE = Outcome.NORMAL, Outcome.ABNORMAL, Outcome.REVIEW, Outcome.UNREADABLE
+
+
+def row(label: Label | None, outcome: Outcome, p_abnormal: float | None, bundle: str | None = "B01") -> ScanRow:
+    return ScanRow(
+        file="scan.tif",
+        bundle=bundle,
+        label=label,
+        outcome=outcome,
+        reasons=("classifier",),
+        p_abnormal=p_abnormal,
+        gate_mean_max=0.1,
+        gate_std_max=0.1,
+        durations_ms=(2.0, 4.0, None if p_abnormal is None else 100.0),
+    )
+
+
+MIXED = [
+    row(Label.NORMAL, NORMAL, 0.1),
+    row(Label.NORMAL, NORMAL, 0.2),
+    row(Label.NORMAL, ABNORMAL, 0.9),
+    row(Label.NORMAL, REVIEW, 0.7),  # the gate held back what the classifier got wrong
+    row(Label.ABNORMAL, ABNORMAL, 0.8, "B02"),
+    row(Label.ABNORMAL, NORMAL, 0.3, "B02"),
+    row(Label.ABNORMAL, REVIEW, 0.95, "B02"),
+    row(Label.ABNORMAL, REVIEW, None, "B02"),  # out of spec: no score
+    row(Label.ABNORMAL, UNREADABLE, None, None),
+    row(None, NORMAL, 0.0),
+]
+
+
+def validated(rows: list[ScanRow]) -> Validation:
+    return validate(rows, threshold=0.5, labels_without_file=3, elapsed_s=2.0)
+
+
+def test_the_classifier_is_measured_on_every_score_whatever_the_gate_said() -> None:
+    found = validated(MIXED)
+    assert found.scored == Confusion(tp=2, fp=2, tn=2, fn=1)
+    assert found.metrics.scored_count == 7
+    assert found.metrics.balanced_accuracy == pytest.approx((2 / 3 + 2 / 4) / 2)
+
+
+def test_decided_scans_leave_reviews_out() -> None:
+    found = validated(MIXED)
+    assert found.decided == Confusion(tp=1, fp=1, tn=2, fn=1)
+    assert found.metrics.decided_count == 5
+    assert found.metrics.balanced_accuracy_decided == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+
+def test_escapes_and_overkill_are_shares_of_all_scans_of_their_label() -> None:
+    metrics = validated(MIXED).metrics
+    assert (metrics.escape_count, metrics.escape_rate) == (1, 1 / 5)
+    assert (metrics.overkill_count, metrics.overkill_rate) == (1, 1 / 4)
+
+
+def test_files_are_counted_by_outcome_and_by_label() -> None:
+    metrics = validated(MIXED).metrics
+    assert (metrics.normal_count, metrics.abnormal_count, metrics.review_count, metrics.unreadable_count) == (
+        4,
+        2,
+        3,
+        1,
+    )
+    assert (metrics.labelled_count, metrics.unlabelled_count, metrics.labels_without_file_count) == (9, 1, 3)
+    assert metrics.review_rate == 0.3
+    assert metrics.scans_per_s == 5.0
+
+
+def test_each_bundle_has_its_own_figures_and_the_last_has_none() -> None:
+    bundles = validated(MIXED).bundles
+    assert [figures.bundle for figures in bundles] == ["B01", "B02", None]
+    assert bundles[0].scored.balanced_accuracy == 0.5  # normal only: its rate
+    assert (bundles[1].escapes, bundles[1].review) == (1, 2)
+    assert bundles[2].unreadable == 1 and math.isnan(bundles[2].scored.balanced_accuracy)
+    total = sum((figures.scored for figures in bundles), Confusion(0, 0, 0, 0))
+    assert total == validated(MIXED).scored
+
+
+def test_stages_that_did_not_run_are_not_timed() -> None:
+    read, _, infer = validated(MIXED).stages
+    assert (read.n, read.p50_ms) == (10, 2.0)
+    assert (infer.n, infer.max_ms) == (8, 100.0)
+
+
+def test_without_labels_there_is_no_rate_of_errors_and_no_made_up_number() -> None:
+    metrics = validated([row(None, NORMAL, 0.1), row(None, UNREADABLE, None)]).metrics
+    unknown = {name for name, value in metrics.flat().items() if value is None}
+    assert {"balanced_accuracy", "balanced_accuracy_low", "escape_rate", "escape_rate_high", "auroc"} <= unknown
+    assert metrics.review_rate == 0.0
+
+
+def test_every_flat_figure_has_a_meaning() -> None:
+    assert list(METRIC_MEANINGS) == list(validated(MIXED).metrics.flat())
+    assert all(METRIC_MEANINGS.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "met"),
+    [
+        ("escape_rate<=0.2", True),
+        ("escape_rate < 0.2", False),
+        (" overkill_count == 1 ", True),
+        ("review_count>=4", False),
+        ("review_count>2", True),
+        ("scans_per_s>1e2", False),
+    ],
+)
+def test_a_requirement_is_held_against_the_figure_it_names(text: str, met: bool) -> None:
+    result = check_requirement(parse_requirement(text), validated(MIXED).metrics)
+    assert result.met is met
+
+
+def test_a_figure_that_could_not_be_measured_meets_nothing() -> None:
+    metrics = validated([row(None, NORMAL, 0.1)]).metrics
+    for text in ("escape_rate<=1", "balanced_accuracy>=0", "auroc<2"):
+        result = check_requirement(parse_requirement(text), metrics)
+        assert (result.observed, result.met) == (None, False)
+
+
+def test_an_unknown_figure_is_refused_with_the_nearest_name_and_all_others() -> None:
+    with pytest.raises(SettingsError, match="no figure is called 'balanced_acuracy'") as caught:
+        parse_requirement("balanced_acuracy>=0.9")
+    assert caught.value.hint.startswith("did you mean balanced_accuracy? Names: scans_count, ")
+
+
+@pytest.mark.parametrize(
+    "text", ["balanced_accuracy", "balanced_accuracy=>0.9", "auroc>=high", "auroc>=nan", "", ">=1"]
+)
+def test_a_requirement_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="not of the form NAME OP NUMBER"):
+        parse_requirement(text)
