@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from edge.labels import read_labels
+from edge.validation.labels import read_labels
 from train.foreign import foreign_scan
 from train.simulate import bundle_name, simulate_scan, write_lot
 

@@ -21,6 +21,7 @@ import logging
 import math
 import os
 import stat
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,9 +37,10 @@ from edge.scan import Limits, check_complete
 log = logging.getLogger(__name__)
 
 SPACING_S = 0.02
-SPACING_PER_FILE_S = 5e-6
-"""Shortest time between two listings. A listing takes about 1 µs per name, so that no storm of events can make
-listings cost more than a fifth of a core."""
+"""Shortest time from one listing to the next."""
+
+REST_PER_COST = 4
+"""The same in terms of the processor time a listing took: no storm of events makes it more than a fifth of a core."""
 
 BUSY_SPACING_S = 0.25
 """The same while ready files wait for room: there is work enough, and new files are not the next to go."""
@@ -117,7 +119,7 @@ class Inbox:
         self._ready = Backlog()
         self._touched: deque[str] = deque(maxlen=TOUCHES)
         self._returned: deque[tuple[FileStamp, float | None, bool]] = deque()
-        self._swept_s: float | None = None
+        self._sweep_at_s: float | None = None
 
         self._state = FolderState()
         self._is_first_listing = True
@@ -182,15 +184,17 @@ class Inbox:
         self._take_returned(now_s)
         self._take_touched(now_s)
         is_looking = now_s >= self._next_listing_s
+        began_s, cost_s = time.monotonic(), time.thread_time()
         if is_looking:
             self._look(now_s)
+            cost_s = time.thread_time() - cost_s
         if self._state.away is not None:
             return []
         handed_out = self._hand_out(now_s, room)
         if is_looking:
+            ended_s = now_s + time.monotonic() - began_s
             spacing_s = BUSY_SPACING_S if self._ready else SPACING_S
-            files = len(self._known) + len(self._waiting)
-            self._next_listing_s = now_s + max(spacing_s, SPACING_PER_FILE_S * files)
+            self._next_listing_s = ended_s + max(spacing_s, REST_PER_COST * cost_s)
         self._next_hand_out_s = now_s + SPACING_S if self._ready and handed_out else math.inf
         return handed_out
 
@@ -363,10 +367,7 @@ class Inbox:
                 self._look_again(waiting)
 
     def _take_touched(self, now_s: float) -> None:
-        touched: set[str] = set()
-        while self._touched:
-            touched.add(self._touched.popleft())
-        for file in touched:
+        for file in {self._touched.popleft() for _ in range(len(self._touched))}:
             waiting = self._in_flight.get(file)
             if waiting is not None:
                 waiting.was_touched = True
@@ -385,10 +386,10 @@ class Inbox:
         )
 
     def _forget_gone(self, now_s: float) -> None:
-        if self._swept_s is None:
-            self._swept_s = now_s
-        if now_s - self._swept_s >= FORGET_EVERY_S:
-            self._swept_s = now_s
+        if self._sweep_at_s is None:
+            self._sweep_at_s = now_s + FORGET_EVERY_S
+        elif now_s >= self._sweep_at_s:
+            self._sweep_at_s = now_s + FORGET_EVERY_S
             present = self._folder.all_scans()
             if present is not None:
                 self._known.forget_gone(present)

@@ -22,22 +22,22 @@ from uuid import UUID, uuid4
 from edge import __version__
 from edge.errors import LedgerError, SettingsError
 from edge.folder import StationFolder
-from edge.gallery import Gallery
-from edge.labels import MatchedLabels, match_labels, read_labels
 from edge.ledger import Entry
 from edge.messages import canonical_json
 from edge.model import LoadedModel, load_model
 from edge.names import display_name
 from edge.preparation import Arrival
-from edge.progress import ReplayProgress
 from edge.records import FileStamp
-from edge.report import report_html
-from edge.requirements import Requirement, RequirementResult, check_requirement, parse_requirement
 from edge.scan import Limits
 from edge.settings import Settings
-from edge.summary import Replay, summary_json
 from edge.suspects import DecodeMarks
-from edge.validation import Metrics, ScanRow, validate
+from edge.validation.gallery import Gallery
+from edge.validation.labels import MatchedLabels, match_labels, read_labels
+from edge.validation.progress import ReplayProgress
+from edge.validation.report import report_html
+from edge.validation.requirements import Requirement, RequirementResult, check_requirement, parse_requirement
+from edge.validation.rows import Metrics, ScanRow, validate
+from edge.validation.summary import Replay, summary_json
 from edge.worker import Judged, VerdictStore, Worker
 
 REQUIREMENT_UNMET = 1
@@ -315,15 +315,16 @@ class _Rows:
 
 def _stamps(folder: Path, *, recursive: bool) -> tuple[FileStamp, ...]:
     """What the inbox would find in the folder, ordered by path."""
-    listing = StationFolder(folder, recursive=recursive)
-    names = listing.all_scans() if folder.is_dir() else None
-    if names is None:
+    station = StationFolder(folder, recursive=recursive)
+    listing = station.look({}, expects_scans=False)
+    if listing.away is not None:
         raise SettingsError(
-            f"{folder} is not a folder that can be listed", hint="name the folder of scans with --replay"
+            f"{folder} is not a folder that can be listed: {listing.detail}",
+            hint="name the folder of scans with --replay",
         )
     stamps = []
-    for file in sorted(names):
-        status = listing.lstat(file)
+    for file in sorted(file for file, _ in listing.found):
+        status = station.lstat(file)
         if status is not None:
             stamps.append(FileStamp(file, status.st_ino, status.st_size, status.st_mtime_ns))
     if not stamps:

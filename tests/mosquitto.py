@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -138,8 +139,13 @@ class Mosquitto:
         if self._process is None:
             return
         self._process.send_signal(signal.SIGCONT)
-        self._process.send_signal(number)
-        self._process.wait(PATIENCE_S)
+        for _ in range(round(PATIENCE_S)):
+            # mosquitto forgets a signal that comes between its word `running` and its main loop.
+            self._process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(1.0)
+                break
+        assert self._process.returncode is not None, "mosquitto does not end"
         assert self._reader is not None
         self._reader.join(PATIENCE_S)
         self._process = None

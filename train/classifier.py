@@ -23,15 +23,16 @@ from torch import Tensor, nn
 from edge.conversion import Bounds
 from edge.records import Size
 from train.bounds import Mode, find_bounds
-from train.checkpoint import Checkpoint, Value, save_checkpoint
+from train.checkpoint import Checkpoint, Value, load_checkpoint, save_checkpoint
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
 from train.errors import DivergedError
-from train.kinds import KindsTask
 from train.losses import classifier_loss
 from train.metrics import auroc, best_threshold, confusion
 from train.networks import ElectrodeClassifier
 from train.progress import Reporter
 from train.recipe import ClassifierRecipe, FineTune, Stage, flat
+from train.region_task import RegionTask, flip
+from train.regions import read_regions
 from train.weights import NONE, load_weights
 
 _WARM_SHARE = 0.05
@@ -116,6 +117,10 @@ def train_classifier(
 def build_classifier(recipe: ClassifierRecipe) -> ElectrodeClassifier:
     """The network at its starting weights, with what the recipe freezes frozen."""
     model = ElectrodeClassifier(recipe.method.channels)
+    if recipe.start:
+        model.load_state_dict(load_checkpoint(Path(recipe.start), "classifier").state_dict)
+        freeze(model, recipe.fine_tune)
+        return model
     load_weights(model.backbone, recipe.weights)
     for layer in model.head:
         if isinstance(layer, nn.Linear):
@@ -167,9 +172,9 @@ def fit(
     # A one-cycle run is measured in pixels, so that the short stage at full size still has a rate to learn with.
     total_px = sum(_area(stage.size) * stage.epochs for stage in stages)
     seen_px = 0.0
-    kinds = KindsTask(training) if recipe.learn_kinds else None
-    if kinds is not None:
-        optimizer.add_param_group({"params": list(kinds.layer.parameters())})
+    regions = RegionTask(model, read_regions(training.rows)) if recipe.learn_regions else None
+    if regions is not None:
+        optimizer.add_param_group({"params": list(regions.layer.parameters())})
     history: list[EpochFigures] = []
     best_loss, best_state = math.inf, copy.deepcopy(model.state_dict())
     step = epoch = 0
@@ -184,14 +189,15 @@ def fit(
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 images = torch.from_numpy(training.images[indices])
-                x = augment(model.normalise(images), stage.size, recipe, rng)
+                flips = draw_flips(len(indices), recipe.flip_p, rng)
+                x = flip(augment(model.normalise(images), stage.size, recipe.jitter, rng), flips)
+                x = x.contiguous(memory_format=torch.channels_last)
                 labels = torch.from_numpy(training.labels[indices])
                 with torch.autocast("cpu", torch.bfloat16, enabled=recipe.amp == "bf16"):
-                    features = model.backbone(x)
-                    logits = model.head(features)
+                    logits = model(x)
                 loss = classifier_loss(logits.float(), labels, recipe.label_smoothing)
-                if kinds is not None:
-                    loss = loss + kinds.loss(features.float(), indices)
+                if regions is not None:
+                    loss = loss + regions.loss(torch.from_numpy(indices), flips)
                 _check_finite(loss, step, training, indices)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -226,21 +232,20 @@ def batches(labels: np.ndarray, recipe: ClassifierRecipe, rng: np.random.Generat
         yield order[start : start + recipe.batch]
 
 
-def augment(x: Tensor, size: Size, recipe: ClassifierRecipe, rng: np.random.Generator) -> Tensor:
-    """Shrink to the stage's size, flip both ways by chance, change brightness and contrast a little.
+def draw_flips(n: int, p: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Which of n images are mirrored left-right and which upside down: two bool tensors (n,)."""
+    return torch.from_numpy(rng.random(n) < p), torch.from_numpy(rng.random(n) < p)
 
-    x is float (n, 3, height, width), normalised; so is the result, in channels-last memory.
-    """
+
+def augment(x: Tensor, size: Size, jitter: float, rng: np.random.Generator) -> Tensor:
+    """Shrink normalised images float (n, 3, height, width) to a size; change brightness and contrast a little."""
     if x.shape[-2:] != tuple(size):
         x = F.interpolate(x, tuple(size), mode="area")
-    n = len(x)
-    for axis in (-1, -2):
-        flipped = torch.from_numpy(rng.random(n) < recipe.flip_p).view(n, 1, 1, 1)
-        x = torch.where(flipped, x.flip(axis), x)
-    if recipe.jitter:
-        gain, shift = (rng.uniform(-recipe.jitter, recipe.jitter, (n, 1, 1, 1)).astype(np.float32) for _ in range(2))
+    if jitter:
+        n = len(x)
+        gain, shift = (rng.uniform(-jitter, jitter, (n, 1, 1, 1)).astype(np.float32) for _ in range(2))
         x = x * (1 + torch.from_numpy(gain)) + 2 * torch.from_numpy(shift)
-    return x.contiguous(memory_format=torch.channels_last)
+    return x
 
 
 def learning_rate(recipe: ClassifierRecipe, epoch: int, done: float) -> float:

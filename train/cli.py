@@ -20,6 +20,7 @@ from train.dataset import read_labels
 from train.errors import TrainError
 from train.progress import Reporter
 from train.recipe import ClassifierRecipe, GateRecipe, parse_size
+from train.regions import write_simulated_regions
 from train.simulate import ABNORMAL_FRACTION, write_lot
 
 
@@ -57,6 +58,8 @@ def simulate(options: argparse.Namespace, reporter: Reporter) -> int:
         jobs=options.jobs,
         progress=reporter.counter("scans"),
     )
+    if options.regions:
+        write_simulated_regions(options.out, read_labels(options.out), options.seed, reporter.counter("regions"))
     print(labels)
     return 0
 
@@ -82,6 +85,7 @@ def classifier(options: argparse.Namespace, reporter: Reporter) -> int:
         method=Method(options.method),
         size=parse_size(options.size),
         weights=options.weights,
+        start="" if options.start is None else str(options.start),
         fine_tune=options.fine_tune,
         epochs=options.epochs,
         batch=options.batch,
@@ -95,7 +99,7 @@ def classifier(options: argparse.Namespace, reporter: Reporter) -> int:
         label_smoothing=options.label_smoothing,
         jitter=options.jitter,
         balanced=options.balanced,
-        learn_kinds=options.learn_kinds,
+        learn_regions=options.learn_regions,
         size_schedule=options.size_schedule,
         amp=options.amp,
         validation_share=options.validation_share,
@@ -193,6 +197,7 @@ def _simulate_options(verb: argparse.ArgumentParser) -> None:
         help="share of abnormal scans (default: the paper's, %(default).3f)",
     )
     verb.add_argument("--jobs", type=int, default=1, help="processes")
+    verb.add_argument("--regions", action="store_true", help="also write where the anomalies lie: regions/*.png")
 
 
 def _bounds_options(verb: argparse.ArgumentParser) -> None:
@@ -208,6 +213,7 @@ def _classifier_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--weights", default=recipe.weights, help="none, imagenet, or a .pth/.safetensors/.npz (default %(default)s)"
     )
+    verb.add_argument("--start", type=Path, help="a classifier.pt to go on from, instead of --weights")
     _choice(verb, recipe, "fine_tune", "what is trained: the layers from fc on, layer4 too, or all")
     verb.add_argument("--epochs", type=int, default=recipe.epochs)
     verb.add_argument("--batch", type=int, default=recipe.batch, help="scans per step")
@@ -221,7 +227,7 @@ def _classifier_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--label-smoothing", type=float, default=recipe.label_smoothing)
     verb.add_argument("--jitter", type=float, default=recipe.jitter, help="relative, of brightness and contrast")
     verb.add_argument("--balanced", action="store_true", help="draw both classes equally often")
-    verb.add_argument("--learn-kinds", action="store_true", help="also learn to name the kinds that labels.csv lists")
+    verb.add_argument("--learn-regions", action="store_true", help="also learn where anomalies lie, from regions/")
     verb.add_argument(
         "--size-schedule",
         default=recipe.size_schedule,

@@ -34,6 +34,8 @@ class ClassifierRecipe:
     method: Method = Method.GLOBAL
     size: Size = Size(2000, 1000)  # noqa: RUF009 - a NamedTuple cannot change
     weights: str = "imagenet"
+    start: str = ""
+    """A classifier.pt to go on from; `weights` then only says where that one came from."""
     fine_tune: FineTune = "head"
     epochs: int = 50
     batch: int = 16
@@ -50,8 +52,8 @@ class ClassifierRecipe:
     """Greatest relative change of brightness and of contrast, drawn per image and step."""
     balanced: bool = False
     """Draw both classes equally often."""
-    learn_kinds: bool = False
-    """Also learn to name the anomalies of `labels.csv`; the trained network is the same."""
+    learn_regions: bool = False
+    """Also learn where the anomalies lie (`train.region_task`); the trained network is the same."""
     size_schedule: str = ""
     """Epochs at smaller sizes before the rest at `size`: `250x125:8,500x250:4`."""
     amp: Amp = "off"

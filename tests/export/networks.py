@@ -30,8 +30,13 @@ def lively_classifier(channels: int = 1) -> ElectrodeClassifier:
 
 
 def lively_gate() -> GateAutoencoder:
+    """Random weights and, unlike a fresh network, biases."""
     torch.manual_seed(4)
-    return GateAutoencoder().eval()
+    network = GateAutoencoder().eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.uniform_(layer.bias, 0, 0.1)
+    return network
 
 
 def write_checkpoints(

@@ -192,6 +192,7 @@ def with_weights(model: onnx.ModelProto, **changed: np.ndarray) -> onnx.ModelPro
     tensors = {tensor.name: tensor for tensor in changed_model.graph.initializer}
     for name, values in changed.items():
         tensor = tensors[name.replace("__", ".")]
+        assert list(tensor.dims) == list(values.shape)
         tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), tensor.name))
     return changed_model
 
@@ -203,8 +204,8 @@ def test_a_residual_that_is_not_a_number_makes_both_scores_so(
     signs = np.where(np.arange(18) % 2, 1, -1).reshape(1, 18, 1, 1)
     gate = with_weights(
         exported["gate"],
-        network__decoder__10__bias=np.full(18, 1e9),
-        network__decoder__12__weight=np.full((1, 18, 3, 3), 3e38) * signs,  # infinity minus infinity
+        network__decoder__12__bias=np.full(18, 1e9),
+        network__decoder__14__weight=np.full((1, 18, 3, 3), 3e38) * signs,  # infinity minus infinity
     )
     output = engine_of({**exported, "gate": gate}, classifier.channels).infer(images(classifier.channels, 1).numpy())
     assert np.isnan(output.gate_mean_max).all()

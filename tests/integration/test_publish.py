@@ -128,10 +128,11 @@ def test_a_station_publishes_by_its_settings(broker: Mosquitto, ledger: Ledger) 
         publisher = Publisher.for_station(settings, ledger, sample_model_card())
         drain(publisher, ledger)
         publisher.stop(1.0)
-        assert recorder.payloads("verdict") == [row.payload]
-        status = json.loads(recorder.payloads("status")[0])
+        assert [message.payload for message in recorder.wait_for("verdict", 1)] == [row.payload]
+        status = json.loads(recorder.wait_for("status", 1)[0].payload)
         assert status["versions"]["edge-worker"] == edge.__version__
-        assert f"as edge-worker-{STATION} (p5, c1, k30)" in "\n".join(broker.log)
+    broker.stop()
+    assert f"as edge-worker-{STATION} (p5, c1, k30)" in "\n".join(broker.log)
 
 
 def test_a_verdict_carries_its_mqtt5_properties(broker: Mosquitto, ledger: Ledger) -> None:
@@ -170,7 +171,7 @@ def test_a_broker_that_goes_and_comes_back_gets_everything_in_order(tmp_path: Pa
         rows += fill(ledger, 61, 80)
         broker.start()
         drain(publisher, ledger)
-        recorder.wait_for("verdict", 80)
+        recorder.wait_for_payload("verdict", rows[-1].payload)
         seen = list(dict.fromkeys(recorder.payloads("verdict")))
         assert seen == payloads(rows)
         assert publisher.state.connections == 2
@@ -241,7 +242,7 @@ def test_an_access_list_that_denies_verdicts_closes_no_row(tmp_path: Path, ledge
             broker.write_acl(ACL + f"topic write {PREFIX}/verdict\n")
             broker.reload()
             drain(publisher, ledger)
-            recorder.wait_for("verdict", 40)
+            recorder.wait_for_payload("verdict", rows[-1].payload)
             drive(publisher, lambda: ("verdict-refused", False) in alarms_of(recorder))
         assert list(dict.fromkeys(recorder.payloads("verdict"))) == payloads(rows)
 
@@ -479,7 +480,7 @@ def test_a_half_open_link_is_noticed_and_its_rows_are_sent_again(broker: Mosquit
             assert time.monotonic() - frozen_s < 2.0 + 0.5
             relay.thaw()
             drain(publisher, ledger)
-            recorder.wait_for("verdict", 10)
+            recorder.wait_for_payload("verdict", rows[-1].payload)
             assert list(dict.fromkeys(recorder.payloads("verdict"))) == payloads(rows)
 
 

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 import tifffile
 
-import edge.progress
+import edge
+import edge.validation.progress
 from edge.cli import main
 from edge.engines import Batch, EngineOutput
 from edge.errors import EngineError, LedgerError, SettingsError
@@ -134,7 +135,7 @@ def test_every_candidate_of_the_folder_gets_one_verdict_in_order(lot: Path, tmp_
 
 
 def test_verdicts_obey_the_schema_that_is_shipped(lot: Path, tmp_path: Path) -> None:
-    schema = json.loads((Path(edge.progress.__file__).parent / "schema" / "verdict-1.schema.json").read_text())
+    schema = json.loads((Path(edge.__file__).parent / "schema" / "verdict-1.schema.json").read_text())
     for line in run(lot, tmp_path / "out").verdicts.read_text().splitlines():
         jsonschema.validate(json.loads(line), schema)
 
@@ -244,7 +245,7 @@ def test_a_store_that_publishes_gets_every_verdict_before_the_file_does(lot: Pat
 
 def test_a_store_that_fails_stops_the_replay(lot: Path, tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="disk full"):
-        run(lot, tmp_path / "out", publish_to=Store(fails_after=4), model=scripted_model(max_batch=2))
+        run(lot, tmp_path / "out", publish_to=Store(fails_after=4), model=scripted_model(max_batch=1))
     assert len((tmp_path / "out" / "verdicts.jsonl").read_bytes().splitlines()) == 4
 
 
@@ -319,7 +320,7 @@ def test_progress_is_plain_lines_where_nobody_watches(
     lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ticks = iter(range(0, 10_000, 6))
-    monkeypatch.setattr(edge.progress, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr(edge.validation.progress, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     run(lot, tmp_path / "out")
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "2 of 12: 2 normal"

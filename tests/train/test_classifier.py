@@ -15,6 +15,7 @@ from train.classifier import (
     augment,
     batches,
     build_classifier,
+    draw_flips,
     fit,
     learning_rate,
     predict,
@@ -26,6 +27,7 @@ from train.errors import DivergedError, TrainError
 from train.networks import ElectrodeClassifier
 from train.progress import Reporter
 from train.recipe import ClassifierRecipe, Stage, parse_size, parse_size_schedule
+from train.region_task import flip
 
 torch.set_num_threads(1)
 
@@ -119,17 +121,22 @@ def test_balanced_drawing_shows_both_classes_equally_often() -> None:
     assert np.bincount(drawn[labels[drawn] == 1])[30:].tolist() == [3] * 6
 
 
-def test_certain_flips_turn_the_image_around_and_jitter_off_changes_nothing_else() -> None:
+def test_certain_flips_turn_every_image_around() -> None:
     x = torch.arange(24.0).view(1, 1, 4, 6).repeat(2, 3, 1, 1)
-    always = dataclasses.replace(TINY, flip_p=1.0)
-    turned = augment(x, Size(4, 6), always, np.random.default_rng(0))
-    torch.testing.assert_close(turned, x.flip(-1).flip(-2))
+    torch.testing.assert_close(flip(x, draw_flips(2, 1.0, np.random.default_rng(0))), x.flip(-1).flip(-2))
+    torch.testing.assert_close(flip(x, draw_flips(2, 0.0, np.random.default_rng(0))), x)
+
+
+def test_each_image_is_flipped_on_its_own() -> None:
+    x = torch.arange(24.0).view(1, 1, 4, 6).repeat(2, 3, 1, 1)
+    flipped = flip(x, (torch.tensor([True, False]), torch.tensor([False, False])))
+    torch.testing.assert_close(flipped[0], x[0].flip(-1))
+    torch.testing.assert_close(flipped[1], x[1])
 
 
 def test_the_early_sizes_are_means_of_the_full_one() -> None:
     x = torch.rand(1, 3, 8, 8)
-    never = dataclasses.replace(TINY, flip_p=0.0)
-    small = augment(x, Size(4, 4), never, np.random.default_rng(0))
+    small = augment(x, Size(4, 4), 0.0, np.random.default_rng(0))
     torch.testing.assert_close(small, x.unfold(2, 2, 2).unfold(3, 2, 2).mean(dim=(4, 5)))
 
 

@@ -377,6 +377,19 @@ def test_a_folder_without_permission_counts_as_away(nobodys_folder: Path, mode: 
     assert line.inbox.state.away is None
 
 
+def test_a_sub_folder_that_may_be_listed_but_not_searched_does_not_stop_the_others(nobodys_folder: Path) -> None:
+    line = Line(nobodys_folder, recursive=True)
+    for name in ["bad", "good"]:
+        (nobodys_folder / name).mkdir()
+        drop(nobodys_folder / name / "a.tif")
+    (nobodys_folder / "bad").chmod(0o400)
+
+    assert line.looks(3) == ["good/a.tif"]
+    assert line.inbox.state.away is None
+    (nobodys_folder / "bad").chmod(0o700)
+    assert line.looks(3) == ["bad/a.tif"]
+
+
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EHOSTDOWN, errno.ENOTCONN, errno.ETIMEDOUT])
 def test_an_error_while_listing_counts_as_away_and_drops_nothing(
     line: Line, monkeypatch: pytest.MonkeyPatch, code: int

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import SettingsError
-from edge.labels import Label, LabelRow, match_labels, read_labels
+from edge.validation.labels import Label, LabelRow, match_labels, read_labels
 
 
 def labels_file(folder: Path, text: str, name: str = "labels.csv") -> Path:

@@ -16,19 +16,19 @@ import pytest
 
 from edge.conversion import Method
 from edge.evidence import MapGeometry
-from edge.figures import MAX_POINTS, Group, gate_scatter, interval_bar, roc_figure, score_histogram
-from edge.gallery import UNREADABLE_SHOWN, Gallery, Shelf
-from edge.labels import Label, LabelRow
 from edge.messages import BoxPx
-from edge.metrics import roc
-from edge.pictures import THUMBNAIL_WIDTH_PX, heat_colours, heat_legend, picture_svg, scan_picture
 from edge.preparation import Arrival, Prepared
 from edge.records import Decision, Outcome, Policy, Scan, Size
-from edge.report import report_html
-from edge.requirements import check_requirement, parse_requirement
 from edge.scan import Limits
-from edge.summary import Replay, summary_json
-from edge.validation import ScanRow, validate
+from edge.validation.figures import MAX_POINTS, Group, gate_scatter, interval_bar, roc_figure, score_histogram
+from edge.validation.gallery import UNREADABLE_SHOWN, Gallery, Shelf
+from edge.validation.labels import Label, LabelRow
+from edge.validation.metrics import roc
+from edge.validation.pictures import THUMBNAIL_WIDTH_PX, heat_colours, heat_legend, picture_svg, scan_picture
+from edge.validation.report import report_html
+from edge.validation.requirements import check_requirement, parse_requirement
+from edge.validation.rows import ScanRow, validate
+from edge.validation.summary import Replay, summary_json
 from edge.worker import Judged
 from tests.samples import MORNING, sample_model_card, sample_stamp, sample_verdict
 

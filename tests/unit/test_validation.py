@@ -5,11 +5,11 @@ import math
 import pytest
 
 from edge.errors import SettingsError
-from edge.labels import Label
-from edge.metrics import Confusion
 from edge.records import Outcome
-from edge.requirements import check_requirement, parse_requirement
-from edge.validation import METRIC_MEANINGS, ScanRow, Validation, validate
+from edge.validation.labels import Label
+from edge.validation.metrics import Confusion
+from edge.validation.requirements import check_requirement, parse_requirement
+from edge.validation.rows import METRIC_MEANINGS, ScanRow, Validation, validate
 
 NORMAL, ABNORMAL, REVIEW, UNREADABLE = Outcome.NORMAL, Outcome.ABNORMAL, Outcome.REVIEW, Outcome.UNREADABLE
 

@@ -17,15 +17,15 @@ from importlib.resources import files
 import jinja2
 import numpy as np
 
-from edge.figures import MAX_POINTS, Group, gate_scatter, interval_bar, roc_figure, score_histogram
-from edge.gallery import Card, Gallery, Shelf
-from edge.labels import Label
 from edge.messages import ModelCard
 from edge.names import display_name
-from edge.pictures import heat_legend, picture_svg
 from edge.records import Outcome
-from edge.summary import Replay
-from edge.validation import METRIC_MEANINGS, BundleFigures, ScanRow, Validation
+from edge.validation.figures import MAX_POINTS, Group, gate_scatter, interval_bar, roc_figure, score_histogram
+from edge.validation.gallery import Card, Gallery, Shelf
+from edge.validation.labels import Label
+from edge.validation.pictures import heat_legend, picture_svg
+from edge.validation.rows import METRIC_MEANINGS, BundleFigures, ScanRow, Validation
+from edge.validation.summary import Replay
 
 NAMES_LISTED = 20
 """Files named in a note; the summary has all of them."""
@@ -78,7 +78,7 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(files("edge").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    return environment.from_string(files("edge.validation").joinpath("report.html.j2").read_text(encoding="utf-8"))
 
 
 def _facts(replay: Replay) -> list[tuple[str, str]]:

@@ -17,12 +17,12 @@ from edge.conversion import Method
 from edge.decide import OUT_OF_SPEC
 from edge.errors import ScanError
 from edge.evidence import MapGeometry
-from edge.labels import LabelRow
 from edge.messages import Verdict
-from edge.pictures import Picture, plain_picture, scan_picture
 from edge.records import Outcome, Policy, Size
 from edge.scan import Limits, read_scan
-from edge.validation import ScanRow
+from edge.validation.labels import LabelRow
+from edge.validation.pictures import Picture, plain_picture, scan_picture
+from edge.validation.rows import ScanRow
 from edge.worker import Judged
 
 UNREADABLE_SHOWN = 50

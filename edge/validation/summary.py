@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from edge.labels import Label
 from edge.messages import ModelCard, rfc3339
-from edge.metrics import Confusion
 from edge.records import Outcome
-from edge.requirements import RequirementResult
-from edge.validation import ScanRow, Validation
+from edge.validation.labels import Label
+from edge.validation.metrics import Confusion
+from edge.validation.requirements import RequirementResult
+from edge.validation.rows import ScanRow, Validation
 
 
 @dataclass(frozen=True)

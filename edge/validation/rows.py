@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass, field, fields
 import numpy as np
 import numpy.typing as npt
 
-from edge.labels import Label
-from edge.metrics import Confusion, Rate, Roc, auprc, auroc, confusion, roc
 from edge.records import Outcome
+from edge.validation.labels import Label
+from edge.validation.metrics import Confusion, Rate, Roc, auprc, auroc, confusion, roc
 
 STAGES = ("read", "convert", "infer")
 

@@ -1,0 +1,1 @@
+"""What a replay found: labels, metrics, requirements, and the report that shows them."""
