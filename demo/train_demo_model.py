@@ -32,16 +32,22 @@ LOT = ["--bundles", "64", "--scans", "20", "--abnormal-fraction", "0.5", "--seed
 UNSEEN = ["--bundles", "12", "--scans", "20", "--abnormal-fraction", "0.5", "--seed", "77", "--first-bundle", "1001"]
 FOREIGN_PER_KIND = 10
 
-# From scratch and in an hour: small images first, AdamW with one rise and fall of the rate, bfloat16.
+# From scratch and in an hour: small images first, AdamW with one rise and fall of the rate, bfloat16. Then, at the full
+# size, with the regions of the anomalies as a second task: a simulator knows where they are.
+BEGIN = shlex.split(
+    "--size 500x250 --weights none --fine-tune all --optimizer adamw --weight-decay 0.02 --lr 3e-4"
+    " --schedule one-cycle --epochs 10 --size-schedule 250x125:6 --jitter 0.1 --amp bf16"
+)
 CLASSIFIER = shlex.split(
     "--size 1000x500 --weights none --fine-tune all --optimizer adamw --weight-decay 0.02 --lr 3e-4"
-    " --schedule one-cycle --epochs 13 --size-schedule 250x125:6,500x250:6 --jitter 0.1 --amp bf16"
+    " --schedule one-cycle --epochs 3 --size-schedule 500x250:2 --jitter 0.1 --amp bf16 --learn-regions"
+    " --recalibrate-scans 160"
 )
 # The demo's gate refuses what is no electrode and lets ordinary anomalies pass to the classifier: it learns from all
 # ordinary scans (the second use of the paper's gate), with foreign content as perturbation.
 GATE = shlex.split(
     "--patches all --calibrate-on all --perturbation foreign --no-rotate --image-fpr 0.01 --margin 1.05"
-    " --steps 1200 --plain-steps 200 --batch 8 --lr 2e-3 --amp bf16"
+    " --steps 1300 --plain-steps 500 --per-weight 0.3 --batch 4 --lr 2e-3 --amp bf16"
 )
 
 
@@ -52,10 +58,13 @@ def main() -> int:
     lot, unseen, run = work / "lot", work / "unseen", work / "run"
     for folder, numbers in ((lot, LOT), (unseen, UNSEEN)):
         if not (folder / "labels.csv").is_file():
-            command("edge-train", "simulate", "--out", folder, *numbers, "--jobs", options.jobs)
-    classifier, gate = run / "classifier.pt", run / "gate.pt"
+            regions = ["--regions"] if folder is lot else []
+            command("edge-train", "simulate", "--out", folder, *numbers, "--jobs", options.jobs, *regions)
+    begin, classifier, gate = work / "begin" / "classifier.pt", run / "classifier.pt", run / "gate.pt"
+    if not begin.is_file():
+        command("edge-train", "classifier", lot, "--out", begin.parent, *BEGIN, "--seed", SEED)
     if not classifier.is_file():
-        command("edge-train", "classifier", lot, "--out", run, *CLASSIFIER, "--seed", SEED)
+        command("edge-train", "classifier", lot, "--out", run, "--start", begin, *CLASSIFIER, "--seed", SEED)
     if not gate.is_file():
         command("edge-train", "gate", lot, "--out", run, "--like", classifier, *GATE, "--seed", SEED)
     figures = measure(load_checkpoint(classifier, "classifier"), load_checkpoint(gate, "gate"), unseen)

@@ -24,7 +24,9 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
-from pydantic_settings.exceptions import SettingsError as EnvironmentValueError
+from pydantic_settings import (
+    SettingsError as EnvironmentValueError,
+)
 
 from edge.errors import SettingsError
 

@@ -119,6 +119,7 @@ def export_bundle(
         engine,
         method=learnt.method,
         bounds=learnt.bounds,
+        threshold=learnt.thresholds["threshold"],
         progress=lambda done, total: say(f"golden scans: {done} of {total} candidates scored"),
     )
     images = [scan.image for scan in golden_scans]

@@ -24,7 +24,7 @@ from train.dataset import LABELS, LABELS_NAME, read_labels
 GOLDEN_SIDE_PX: Final = 320
 """Longest side of a golden scan: about 100 kB of 16-bit Deflate; it is resized to the network's input anyway."""
 CANDIDATES: Final = 6
-"""Scans tried per label; the clearest of them is taken."""
+"""Scans tried per label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,15 @@ def choose_golden(
     *,
     method: Method,
     bounds: Bounds | None,
+    threshold: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[GoldenScan, GoldenScan]:
-    """The most normal of the normal scans and the most abnormal of the abnormal ones, shrunk and scored by `engine`.
+    """One normal and one abnormal scan, shrunk and scored by `engine`.
 
-    Labels come from the folder's labels.csv or its sub-folders; without any, the lowest and the highest score win.
-    Raises ExportError for fewer than two scans or one that cannot be read.
+    Of those the classifier judges right the least sure: a probability of 0.99999 would hide what an engine does
+    wrong. Where it judges none right, the best of them. Labels come from the folder's labels.csv or its sub-folders;
+    without any, the two sides of the threshold are the labels. Raises ExportError for fewer than two scans, a label
+    without scan, or a scan that cannot be read.
     """
     candidates = _candidates(folder)
     scored: list[tuple[int | None, GoldenScan]] = []
@@ -57,8 +60,10 @@ def choose_golden(
         scored.append((label, _golden_scan(path, engine, method, bounds)))
         if progress is not None:
             progress(len(scored), len(candidates))
-    normal = min((golden for label, golden in scored if label != 1), key=_p_abnormal)
-    abnormal = max((golden for label, golden in scored if label != 0 and golden is not normal), key=_p_abnormal)
+    of_normal = [golden for label, golden in scored if label != 1]
+    normal = _doubtful(of_normal, lambda golden: threshold - golden.scores.p_abnormal)
+    of_abnormal = [golden for label, golden in scored if label != 0 and golden is not normal]
+    abnormal = _doubtful(of_abnormal, lambda golden: golden.scores.p_abnormal - threshold)
     return replace(normal, name=f"{LABELS[0]}.tif"), replace(abnormal, name=f"{LABELS[1]}.tif")
 
 
@@ -116,5 +121,7 @@ def _golden_scan(path: Path, engine: Engine, method: Method, bounds: Bounds | No
     return GoldenScan(path.name, tiff_bytes(counts), image, score_one(engine, image))
 
 
-def _p_abnormal(golden: GoldenScan) -> float:
-    return golden.scores.p_abnormal
+def _doubtful(scans: list[GoldenScan], margin: Callable[[GoldenScan], float]) -> GoldenScan:
+    """The scan with the smallest positive margin, else the one with the largest."""
+    right = [scan for scan in scans if margin(scan) > 0]
+    return min(right, key=margin) if right else max(scans, key=margin)

@@ -24,8 +24,8 @@ from train.networks import ElectrodeClassifier, GateAutoencoder
 
 MAX_DIFFERENCE: Final = 1e-4
 """Greatest difference of any score between torch and the exported graph; rounding explains 1e-6."""
-MAX_STORAGE_DRIFT: Final = 0.02
-"""Greatest change of any score by weights stored as fp16 or int8."""
+MAX_STORAGE_DRIFT: Final = 0.05
+"""Greatest change of any golden score by weights stored as fp16 or int8; golden scans are doubtful ones."""
 
 
 @dataclass(frozen=True, slots=True)

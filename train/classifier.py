@@ -85,6 +85,9 @@ def train_classifier(
     reporter.say(f"training on {_describe(training)}; validating on {_describe(validation)}")
     history, state = fit(model, training, validation, recipe, stages, reporter)
     model.load_state_dict(state)
+    if recipe.recalibrate_scans and recipe.fine_tune == "all":
+        recalibrate_batch_norm(model, training, recipe)
+        state = model.state_dict()
     p_abnormal = predict(model, validation.images, recipe.size)
     facts = training.facts + validation.facts
     checkpoint = Checkpoint(
@@ -218,6 +221,30 @@ def fit(
             if stage is stages[-1] and figures.validation_loss < best_loss:
                 best_loss, best_state = figures.validation_loss, copy.deepcopy(model.state_dict())
     return history, best_state
+
+
+@torch.no_grad()
+def recalibrate_batch_norm(model: ElectrodeClassifier, training: LoadedScans, recipe: ClassifierRecipe) -> None:
+    """Take the batch norm statistics anew, as plain means over training scans at full size.
+
+    Those kept while training follow the last few batches, and a few batches of large, much alike scans say little.
+    """
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    model.eval()
+    for layer in norms:
+        layer.reset_running_stats()
+        layer.momentum = None  # cumulative
+        layer.train()
+    rng = np.random.default_rng(recipe.seed)
+    drawn = rng.permutation(len(training.rows))[: recipe.recalibrate_scans]
+    # Whole batches only: a small last one would count as much as the others.
+    for start in range(0, max(1, len(drawn) - recipe.batch + 1), recipe.batch):
+        x = model.normalise(torch.from_numpy(training.images[drawn[start : start + recipe.batch]]))
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.amp == "bf16"):
+            model(x.contiguous(memory_format=torch.channels_last))
+    for layer in norms:
+        layer.momentum = 0.1
+    model.eval()
 
 
 def batches(labels: np.ndarray, recipe: ClassifierRecipe, rng: np.random.Generator) -> Iterator[np.ndarray]:

@@ -101,6 +101,7 @@ def classifier(options: argparse.Namespace, reporter: Reporter) -> int:
         balanced=options.balanced,
         learn_regions=options.learn_regions,
         size_schedule=options.size_schedule,
+        recalibrate_scans=options.recalibrate_scans,
         amp=options.amp,
         validation_share=options.validation_share,
         seed=options.seed,
@@ -134,6 +135,7 @@ def gate(options: argparse.Namespace, reporter: Reporter) -> int:
     recipe = GateRecipe(
         method=method,
         size=size,
+        start="" if options.start is None else str(options.start),
         patches=options.patches,
         perturbation=options.perturbation,
         calibrate_on=options.calibrate_on,
@@ -234,12 +236,19 @@ def _classifier_options(verb: argparse.ArgumentParser) -> None:
         metavar="HxW:EPOCHS,...",
         help="first epochs at smaller sizes; the rest of --epochs is at --size",
     )
+    verb.add_argument(
+        "--recalibrate-scans",
+        type=int,
+        default=recipe.recalibrate_scans,
+        help="training scans over which batch norm statistics are taken anew at the end",
+    )
 
 
 def _gate_options(verb: argparse.ArgumentParser) -> None:
     recipe = GateRecipe()
     _data_options(verb, recipe)
     verb.add_argument("--like", type=Path, help="classifier.pt whose conversion, bounds and size to take")
+    verb.add_argument("--start", type=Path, help="a gate.pt to go on from")
     _choice(verb, recipe, "patches", "patches of normal scans, or of all ordinary scans")
     _choice(verb, recipe, "perturbation", "sni needs --photos")
     verb.add_argument("--photos", type=Path, help="folder of grey photographs for sni")

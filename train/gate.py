@@ -21,7 +21,7 @@ from torch import Tensor
 
 from edge.conversion import Bounds, Method
 from train.bounds import Mode, find_bounds
-from train.checkpoint import Checkpoint, save_checkpoint
+from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
 from train.errors import DataError, DivergedError
 from train.losses import GateLoss, gate_loss
@@ -82,6 +82,8 @@ def train_gate(
     reporter.say(f"training on {len(training.rows)} scans; calibrating on {len(validation.rows)}")
     torch.manual_seed(recipe.seed)
     model = GateAutoencoder()
+    if recipe.start:
+        model.load_state_dict(load_checkpoint(Path(recipe.start), "gate").state_dict)
     losses = fit(model, gate_images(training.images, recipe.method), training, recipe, pictures, reporter)
     means, stds = score(model, gate_images(validation.images, recipe.method), reporter.counter("validation"))
     ordinary = np.ones(len(means), np.bool_) if recipe.calibrate_on == "all" else validation.labels == 0
@@ -149,8 +151,8 @@ def fit(
         indices = rng.integers(len(images), size=recipe.batch)
         # First to reproduce at all: with foreign patches from the start the latent can settle on a constant.
         kind = recipe.perturbation if step >= recipe.plain_steps else "none"
-        clean, perturbed = patch_pairs(images, indices, kind, recipe.rotate, rng, photos)
-        terms = losses_of(model, clean, perturbed, recipe.amp == "bf16")
+        clean, perturbed, answer = patch_pairs(images, indices, kind, recipe.rotate, rng, photos)
+        terms = losses_of(model, clean, perturbed, answer, recipe.amp == "bf16")
         loss = terms.total(recipe.per_weight)
         if not math.isfinite(loss.item()):
             files = ", ".join(training.rows[i].file for i in indices)
@@ -178,10 +180,10 @@ def patch_pairs(
     rotate: bool,
     rng: np.random.Generator,
     photos: list[Patch],
-) -> tuple[Tensor, Tensor]:
-    """Clean and perturbed patches, each float32 (n, 1, 192, 192), cut from images (n, 1, h, w) uint8.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Clean and perturbed patches and the answers to these, float32 (n, 1, 192, 192), of images (n, 1, h, w) uint8.
 
-    With no perturbation both are the same tensor.
+    With no perturbation all three are the same tensor.
     """
     donors = [images[i, 0] for i in indices]
     pairs = []
@@ -192,11 +194,12 @@ def patch_pairs(
         if rng.random() < 0.5:
             clean = clean[::-1]
         clean = np.ascontiguousarray(clean)
-        pairs.append((clean, perturb(clean, perturbation, rng, donors, photos)))
-    clean_batch = torch.from_numpy(np.stack([clean for clean, _ in pairs])[:, None])
+        pairs.append((clean, *perturb(clean, perturbation, rng, donors, photos)))
+    clean_batch = torch.from_numpy(np.stack([pair[0] for pair in pairs])[:, None])
     if perturbation == "none":
-        return clean_batch, clean_batch
-    return clean_batch, torch.from_numpy(np.stack([perturbed for _, perturbed in pairs])[:, None])
+        return clean_batch, clean_batch, clean_batch
+    perturbed, answer = (torch.from_numpy(np.stack([pair[part] for pair in pairs])[:, None]) for part in (1, 2))
+    return clean_batch, perturbed, answer
 
 
 def cut(image: npt.NDArray[np.uint8], rng: np.random.Generator, rotate: bool) -> Patch:
@@ -217,14 +220,14 @@ def cut(image: npt.NDArray[np.uint8], rng: np.random.Generator, rotate: bool) ->
     return image[top : top + PATCH_PX, left : left + PATCH_PX].astype(np.float32) / np.float32(255)
 
 
-def losses_of(model: GateAutoencoder, clean: Tensor, perturbed: Tensor, bf16: bool) -> GateLoss:
+def losses_of(model: GateAutoencoder, clean: Tensor, perturbed: Tensor, answer: Tensor, bf16: bool) -> GateLoss:
     """The five terms for one batch of pairs (n, 1, 192, 192)."""
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         z = model.encode(clean if perturbed is clean else torch.cat([clean, perturbed]))
         reconstruction = model.decoder(z).float()
-    target = centre_crop(clean)
     n = len(clean)
-    return gate_loss(target - reconstruction[:n], target - reconstruction[-n:], z.float()[:n])
+    of_clean, of_perturbed = centre_crop(clean) - reconstruction[:n], centre_crop(answer) - reconstruction[-n:]
+    return gate_loss(of_clean, of_perturbed, z.float()[:n])
 
 
 def learning_rate(recipe: GateRecipe, step: int) -> float:

@@ -45,17 +45,20 @@ def read_photos(folder: Path, at_most: int = 400) -> list[Patch]:
 
 def perturb(
     clean: Patch, kind: Perturbation, rng: np.random.Generator, donors: Sequence[Grey], photos: Sequence[Patch] = ()
-) -> Patch:
-    """The patch with something in it that does not belong there, x + W * delta; shape and dtype of `clean`.
+) -> tuple[Patch, Patch]:
+    """The patch with something in it that does not belong there, x + W * delta, and what to answer it with.
 
+    The answer is the clean patch (L 3.1), except to `foreign`: what a replaced part looked like cannot be known, and
+    an answer like the ordinary would hide foreign content of ordinary grey. There it is black, far from everything.
     `donors` are whole ordinary scans uint8 (h, w), for `foreign`; `photos` are for `sni`.
     """
     if kind == "none":
-        return clean
+        return clean, clean
     if kind == "foreign":
-        return replace_by_foreign(clean, rng, donors)
+        foreign, replaced = replace_by_foreign(clean, rng, donors)
+        return foreign, np.where(replaced, np.float32(0), clean)
     texture = photo_texture(rng, photos) if kind == "sni" else leaves(rng, PATCH_PX)
-    return clean + indications(rng, texture)
+    return clean + indications(rng, texture), clean
 
 
 def photo_texture(rng: np.random.Generator, photos: Sequence[Patch]) -> Patch:
@@ -131,17 +134,19 @@ def clouds(rng: np.random.Generator, side: int) -> Patch:
     return cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
 
 
-def replace_by_foreign(clean: Patch, rng: np.random.Generator, donors: Sequence[Grey]) -> Patch:
-    """Part of the patch, or all of it, replaced by something foreign: W is 1 there and delta the difference."""
+def replace_by_foreign(
+    clean: Patch, rng: np.random.Generator, donors: Sequence[Grey]
+) -> tuple[Patch, npt.NDArray[np.bool_]]:
+    """Part of the patch, or all of it, replaced by something foreign; and W, true where it was."""
     side = clean.shape[0]
     foreign = foreign_patch(rng, side, donors)
     if rng.random() < 0.6:
-        return foreign
+        return foreign, np.ones(clean.shape, np.bool_)
     if rng.random() < 0.5:
         mask = half_plane(rng, side, float(rng.uniform(0, 360)))
     else:
         mask = cv2.GaussianBlur(clouds(rng, side), (0, 0), 6) > 0.2
-    return np.where(mask, foreign, clean).astype(np.float32)
+    return np.where(mask, foreign, clean).astype(np.float32), mask
 
 
 def foreign_patch(rng: np.random.Generator, side: int, donors: Sequence[Grey]) -> Patch:
@@ -156,9 +161,10 @@ def foreign_patch(rng: np.random.Generator, side: int, donors: Sequence[Grey]) -
         level, spread = rng.uniform(0.1, 0.9), rng.uniform(0.08, 0.4)
         return np.clip(np.float32(level) + np.float32(spread) * clouds(rng, side), 0, 1)
     if kind == 3:
-        noise = rng.random((side, side), dtype=np.float32)
+        noise = rng.standard_normal((side, side), dtype=np.float32) * np.float32(rng.uniform(0.04, 0.35))
         sigma = float(rng.uniform(0, 1.5))
-        return cv2.GaussianBlur(noise, (0, 0), sigma) if sigma > 0.3 else noise
+        noise = cv2.GaussianBlur(noise, (0, 0), sigma) if sigma > 0.4 else noise
+        return np.clip(noise + np.float32(rng.uniform(0.2, 0.8)), 0, 1)
     donor = donors[int(rng.integers(len(donors)))]
     if kind == 4:
         return 1 - oblique(donor, side, 0.0, rng)

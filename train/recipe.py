@@ -56,6 +56,8 @@ class ClassifierRecipe:
     """Also learn where the anomalies lie (`train.region_task`); the trained network is the same."""
     size_schedule: str = ""
     """Epochs at smaller sizes before the rest at `size`: `250x125:8,500x250:4`."""
+    recalibrate_scans: int = 0
+    """Training scans over which batch norm statistics are taken anew after the last step; 0 leaves them."""
     amp: Amp = "off"
     validation_share: float = 0.2
     seed: int = 0
@@ -84,6 +86,8 @@ class GateRecipe:
 
     method: Method = Method.GLOBAL
     size: Size = Size(2000, 1000)  # noqa: RUF009 - a NamedTuple cannot change
+    start: str = ""
+    """A gate.pt to go on from."""
     patches: Literal["normal", "all"] = "normal"
     """Patches of accepted scans (the paper's), or of all ordinary scans (its second use case)."""
     perturbation: Literal["sni", "shapes", "foreign", "none"] = "shapes"

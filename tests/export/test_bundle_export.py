@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,9 @@ from tests.export.networks import BOUNDS, write_checkpoints
 from tests.fakes import ScriptedEngine, write_scan
 from train.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.timeout(600)  # torch exports two networks
 SIZE = Size(96, 64)
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +132,22 @@ def test_verify_prints_the_facts_and_both_scores(
         assert fact in printed
 
 
+def test_keys_are_made_and_bundles_verified_without_torch_and_onnx(
+    exported: Path, public_key: Path, tmp_path: Path
+) -> None:
+    program = f"""
+import sys
+sys.modules["torch"] = sys.modules["onnx"] = sys.modules["torchvision"] = None
+from export.cli import main
+assert main(["keygen", "--out", {str(tmp_path)!r}]) == 0
+assert main(["verify", {str(exported)!r}, "--key", {str(public_key)!r}]) == 0
+assert main({bundle_command(tmp_path, tmp_path / "out")!r}) == 1
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "pip install 'electrode-line[export]'" in done.stderr
+
+
 def test_verify_refuses_a_changed_bundle_with_its_exit_code(
     exported: Path, public_key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,18 +212,34 @@ def test_storage_that_moves_a_score_too_far_is_refused() -> None:
 
 
 def golden_of(folder: Path) -> list[str]:
-    chosen = choose_golden(folder, ScriptedEngine(), method=Method.GLOBAL, bounds=Bounds(1700, 2800))
+    chosen = choose_golden(folder, ScriptedEngine(), method=Method.GLOBAL, bounds=Bounds(1700, 2800), threshold=0.5)
     return [f"{scan.name} {scan.scores.p_abnormal:.1f}" for scan in chosen]
 
 
-def test_the_clearest_scan_of_each_label_is_chosen(workplace: Path) -> None:
-    assert golden_of(workplace / "scans") == ["normal.tif 0.2", "abnormal.tif 0.9"]
+def write_labelled(folder: Path, *scans: tuple[int, str]) -> None:
+    rows = ["file,bundle,label"]
+    for level_counts, label in scans:
+        write_scan(folder / f"{level_counts}.tif", level_counts)
+        rows.append(f"{level_counts}.tif,b1,{label}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
 
 
-def test_without_labels_the_lowest_and_the_highest_score_are_chosen(tmp_path: Path) -> None:
-    for name, level_counts in (("a", 2200), ("b", 2700), ("c", 1900)):
-        write_scan(tmp_path / f"{name}.tif", level_counts)
-    assert golden_of(tmp_path) == ["normal.tif 0.2", "abnormal.tif 0.9"]
+def test_the_least_sure_of_the_scans_judged_right_are_golden(tmp_path: Path) -> None:
+    """A score of almost 0 or 1 would stay so whatever an engine did wrong."""
+    normal = [(1730, "normal"), (2030, "normal"), (2500, "normal")]
+    write_labelled(tmp_path, *normal, (2780, "abnormal"), (2470, "abnormal"), (1900, "abnormal"))
+    assert golden_of(tmp_path) == ["normal.tif 0.3", "abnormal.tif 0.7"]
+
+
+def test_where_no_scan_is_judged_right_the_best_is_golden(tmp_path: Path) -> None:
+    write_labelled(tmp_path, (2580, "normal"), (2700, "normal"), (1800, "abnormal"), (2030, "abnormal"))
+    assert golden_of(tmp_path) == ["normal.tif 0.8", "abnormal.tif 0.3"]
+
+
+def test_without_labels_one_scan_of_each_side_of_the_threshold_is_golden(tmp_path: Path) -> None:
+    for level_counts in (1730, 2030, 2700):
+        write_scan(tmp_path / f"{level_counts}.tif", level_counts)
+    assert golden_of(tmp_path) == ["normal.tif 0.3", "abnormal.tif 0.9"]
 
 
 def test_one_scan_is_too_few(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from train.gate import gate_images
 from train.gate import score as gate_score
 from train.networks import ElectrodeClassifier, GateAutoencoder
 
+pytestmark = pytest.mark.timeout(600)  # torch exports two networks
 SIZE = Size(96, 70)  # neither a multiple of 4 nor of the map's cells
 METHODS = {1: Method.GLOBAL, 3: Method.MIXED}
 

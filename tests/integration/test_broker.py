@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import threading
@@ -221,6 +222,35 @@ def test_a_peer_that_says_nothing_is_given_up() -> None:
     with Impostor(None) as impostor:
         end = ended(settings_for(impostor.port, host="127.0.0.1", connect_timeout_s=0.5))
     assert "did not answer" in end.error.message
+
+
+class Hoarder(Impostor):
+    """A broker that answers pings and acknowledges nothing."""
+
+    def _run(self) -> None:
+        client, _ = self._listener.accept()
+        with client, contextlib.suppress(OSError):
+            client.settimeout(PATIENCE_S)
+            client.recv(4096)
+            client.sendall(ACCEPTED)
+            while data := client.recv(4096):
+                if data.endswith(b"\xc0\x00"):  # PINGREQ
+                    client.sendall(b"\xd0\x00")
+
+
+def test_a_broker_that_lives_but_acknowledges_nothing_is_left() -> None:
+    with Hoarder(None) as hoarder:
+        connection = Connection(settings_for(hoarder.port, host="127.0.0.1", keepalive_s=1), "t", WILL, lambda: None)
+        until_s = time.monotonic() + PATIENCE_S
+        ends: list[Ended] = []
+        while not ends:
+            assert time.monotonic() < until_s
+            events = connection.step(time.monotonic())
+            ends += [event for event in events if isinstance(event, Ended)]
+            if any(isinstance(event, Accepted) for event in events):
+                connection.publish(Outgoing("acme/verdict", b"{}", 1, False, "verdict/1"))
+        assert "not acknowledged" in ends[0].error.message
+        connection.close()
 
 
 def test_a_name_service_that_hangs_holds_up_neither_step_nor_close(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,11 +104,13 @@ def test_turned_patches_never_reach_beyond_the_image() -> None:
 
 def test_pairs_differ_only_by_the_perturbation() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 1, 300, 300)).astype(np.uint8)
-    clean, perturbed = patch_pairs(images, np.array([0, 1]), "none", False, np.random.default_rng(0), [])
+    clean, perturbed, answer = patch_pairs(images, np.array([0, 1]), "none", False, np.random.default_rng(0), [])
     assert clean.shape == (2, 1, 192, 192)
     assert torch.equal(clean, perturbed)
-    clean, perturbed = patch_pairs(images, np.array([0, 1]), "shapes", False, np.random.default_rng(0), [])
+    assert torch.equal(clean, answer)
+    clean, perturbed, answer = patch_pairs(images, np.array([0, 1]), "shapes", False, np.random.default_rng(0), [])
     assert not torch.equal(clean, perturbed)
+    assert torch.equal(clean, answer)
 
 
 def test_the_gate_sees_the_global_channel_of_a_mixed_image() -> None:

@@ -55,14 +55,23 @@ def test_the_same_seed_perturbs_alike(kind: str) -> None:
     clean = np.full((PATCH_PX, PATCH_PX), 0.5, np.float32)
     first, second = (perturb(clean, kind, np.random.default_rng(4), [_scan()]) for _ in range(2))
     np.testing.assert_array_equal(first, second)
-    assert first.dtype == np.float32
+    assert all(patch.dtype == np.float32 for patch in first)
 
 
 def test_only_none_leaves_the_patch_as_it_is() -> None:
     clean = np.full((PATCH_PX, PATCH_PX), 0.5, np.float32)
     for kind in ("shapes", "foreign"):
-        assert not np.array_equal(perturb(clean, kind, np.random.default_rng(1), [_scan()]), clean)
-    assert perturb(clean, "none", np.random.default_rng(1), []) is clean
+        assert not np.array_equal(perturb(clean, kind, np.random.default_rng(1), [_scan()])[0], clean)
+    assert perturb(clean, "none", np.random.default_rng(1), [])[0] is clean
+
+
+def test_indications_are_answered_with_the_clean_patch_and_foreign_content_with_black() -> None:
+    clean = np.full((PATCH_PX, PATCH_PX), 0.5, np.float32)
+    for seed in range(20):
+        assert perturb(clean, "shapes", np.random.default_rng(seed), [_scan()])[1] is clean
+        foreign, answer = perturb(clean, "foreign", np.random.default_rng(seed), [_scan()])
+        assert np.all((answer == 0) | (foreign == clean))
+        assert (answer == 0).any()
 
 
 def test_every_foreign_patch_is_an_image_in_range() -> None:
@@ -84,7 +93,8 @@ def test_photographs_are_read_grey_and_small_ones_passed_over(tmp_path: Path) ->
     cv2.imwrite(str(tmp_path / "small.png"), np.full((100, 220, 3), 128, np.uint8))
     (photo,) = read_photos(tmp_path)
     assert photo.shape == (200, 220)
-    assert perturb(np.zeros((PATCH_PX, PATCH_PX), np.float32), "sni", np.random.default_rng(0), [], [photo]).max() > 0
+    black = np.zeros((PATCH_PX, PATCH_PX), np.float32)
+    assert np.abs(perturb(black, "sni", np.random.default_rng(0), [], [photo])[0]).max() > 0
 
 
 def test_a_folder_without_photographs_is_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -499,6 +499,21 @@ def test_an_input_output_error_is_reported_and_the_ledger_works_afterwards(path:
     assert "ledger" in said
 
 
+def test_a_file_handle_that_went_bad_is_replaced(ledger: Ledger, path: Path) -> None:
+    """As after a disk that went away and was mounted again: the old handle never works any more."""
+    ledger.commit([sample_entry(1)], NOW)
+    log_file = str(path.with_name(f"{path.name}-wal"))
+    (handle,) = (int(link.name) for link in Path("/proc/self/fd").iterdir() if os.path.realpath(link) == log_file)
+    useless = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(useless, handle)
+    os.close(useless)
+    with pytest.raises(LedgerError):
+        ledger.commit([sample_entry(2)], NOW)
+    assert ledger.commit([sample_entry(3)], NOW) == [2]
+    assert seqs(ledger) == [1, 2]
+    ledger.check()
+
+
 def test_a_state_directory_that_is_a_file_is_explained(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     with pytest.raises(LedgerError) as caught:
