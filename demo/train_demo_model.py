@@ -46,8 +46,8 @@ CLASSIFIER = shlex.split(
 # The demo's gate refuses what is no electrode and lets ordinary anomalies pass to the classifier: it learns from all
 # ordinary scans (the second use of the paper's gate), with foreign content as perturbation.
 GATE = shlex.split(
-    "--patches all --calibrate-on all --perturbation foreign --no-rotate --image-fpr 0.01 --margin 1.05"
-    " --steps 1300 --plain-steps 500 --per-weight 0.3 --batch 4 --lr 2e-3 --amp bf16"
+    "--patches all --calibrate-on all --perturbation foreign --no-rotate --image-fpr 0.01 --margin 1.0"
+    " --steps 1300 --plain-steps 500 --per-weight 0.2 --batch 4 --lr 2e-3 --amp bf16"
 )
 
 

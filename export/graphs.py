@@ -35,7 +35,7 @@ from train.networks import (
 OPSET: Final = 18
 """What torch's exporter writes without converting between versions; onnxruntime 1.14 and TensorRT 8.6 read it."""
 IR_VERSION: Final = 10
-"""The newest file format that onnxruntime 1.20, the oldest one supported, reads."""
+"""The newest file format that onnxruntime 1.21, the oldest one supported, reads."""
 
 MAP_CELL_PX: Final = 16
 """Side of a residual map cell: the map of a 2000 x 1000 scan is 123 x 60 values, 30 kB."""

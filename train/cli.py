@@ -138,12 +138,14 @@ def gate(options: argparse.Namespace, reporter: Reporter) -> int:
         start="" if options.start is None else str(options.start),
         patches=options.patches,
         perturbation=options.perturbation,
+        foreign_answer=options.foreign_answer,
         calibrate_on=options.calibrate_on,
         image_fpr=options.image_fpr,
         margin=options.margin,
         rotate=options.rotate,
         steps=options.steps,
         plain_steps=options.plain_steps,
+        settle_steps=options.settle_steps,
         per_weight=options.per_weight,
         batch=options.batch,
         lr=options.lr,
@@ -253,6 +255,7 @@ def _gate_options(verb: argparse.ArgumentParser) -> None:
     _choice(verb, recipe, "perturbation", "sni needs --photos")
     verb.add_argument("--photos", type=Path, help="folder of grey photographs for sni")
     verb.add_argument("--no-rotate", dest="rotate", action="store_false", help="patches lie as the scans do")
+    _choice(verb, recipe, "foreign_answer", "what it is taught to answer to foreign content")
     _choice(verb, recipe, "calibrate_on", "whose validation scans set the thresholds")
     verb.add_argument(
         "--image-fpr",
@@ -263,6 +266,7 @@ def _gate_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--margin", type=float, default=recipe.margin, help="factor on both thresholds")
     verb.add_argument("--steps", type=int, default=recipe.steps)
     verb.add_argument("--plain-steps", type=int, default=recipe.plain_steps, help="the first ones, unperturbed")
+    verb.add_argument("--settle-steps", type=int, default=recipe.settle_steps, help="the last ones, without dropout")
     verb.add_argument("--per-weight", type=float, default=recipe.per_weight, help="of the perturbed patches' loss")
     verb.add_argument("--batch", type=int, default=recipe.batch, help="patches per step")
     verb.add_argument("--lr", type=float, default=recipe.lr)

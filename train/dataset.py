@@ -76,11 +76,6 @@ class LoadedScans:
         """Classes (n,), indices into `LABELS`."""
         return np.array([row.label for row in self.rows], np.int64)
 
-    def only(self, label: int) -> LoadedScans:
-        """The scans of one class."""
-        keep = [i for i, row in enumerate(self.rows) if row.label == label]
-        return LoadedScans(tuple(self.rows[i] for i in keep), self.images[keep], tuple(self.facts[i] for i in keep))
-
 
 def read_labels(data: Path) -> list[Row]:
     """The labelled scans of a folder, in the order of `labels.csv` or sorted by path.

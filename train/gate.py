@@ -27,7 +27,7 @@ from train.errors import DataError, DivergedError
 from train.losses import GateLoss, gate_loss
 from train.metrics import threshold_with_above
 from train.networks import GateAutoencoder, centre_crop, residual_statistics
-from train.perturb import PATCH_PX, Patch, Perturbation, perturb, read_photos, turned
+from train.perturb import PATCH_PX, Answer, Patch, Perturbation, perturb, read_photos, turned
 from train.progress import Reporter
 from train.recipe import GateRecipe, flat
 
@@ -146,12 +146,14 @@ def fit(
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr)
     count, losses = reporter.counter("gate steps"), []
     for step in range(recipe.steps):
+        if step == recipe.steps - recipe.settle_steps:
+            model.eval()  # there is no batch norm: this only ends the dropout
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
         indices = rng.integers(len(images), size=recipe.batch)
         # First to reproduce at all: with foreign patches from the start the latent can settle on a constant.
         kind = recipe.perturbation if step >= recipe.plain_steps else "none"
-        clean, perturbed, answer = patch_pairs(images, indices, kind, recipe.rotate, rng, photos)
+        clean, perturbed, answer = patch_pairs(images, indices, kind, recipe.rotate, rng, photos, recipe.foreign_answer)
         terms = losses_of(model, clean, perturbed, answer, recipe.amp == "bf16")
         loss = terms.total(recipe.per_weight)
         if not math.isfinite(loss.item()):
@@ -180,6 +182,7 @@ def patch_pairs(
     rotate: bool,
     rng: np.random.Generator,
     photos: list[Patch],
+    foreign_answer: Answer = "clean",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Clean and perturbed patches and the answers to these, float32 (n, 1, 192, 192), of images (n, 1, h, w) uint8.
 
@@ -194,7 +197,7 @@ def patch_pairs(
         if rng.random() < 0.5:
             clean = clean[::-1]
         clean = np.ascontiguousarray(clean)
-        pairs.append((clean, *perturb(clean, perturbation, rng, donors, photos)))
+        pairs.append((clean, *perturb(clean, perturbation, rng, donors, photos, foreign_answer)))
     clean_batch = torch.from_numpy(np.stack([pair[0] for pair in pairs])[:, None])
     if perturbation == "none":
         return clean_batch, clean_batch, clean_batch

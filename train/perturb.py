@@ -20,6 +20,7 @@ from train.errors import DataError
 Patch = npt.NDArray[np.float32]
 Grey = npt.NDArray[np.uint8]
 Perturbation = Literal["sni", "shapes", "foreign", "none"]
+Answer = Literal["clean", "black"]
 
 PATCH_PX = 192
 _PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
@@ -44,19 +45,24 @@ def read_photos(folder: Path, at_most: int = 400) -> list[Patch]:
 
 
 def perturb(
-    clean: Patch, kind: Perturbation, rng: np.random.Generator, donors: Sequence[Grey], photos: Sequence[Patch] = ()
+    clean: Patch,
+    kind: Perturbation,
+    rng: np.random.Generator,
+    donors: Sequence[Grey],
+    photos: Sequence[Patch] = (),
+    answer: Answer = "clean",
 ) -> tuple[Patch, Patch]:
     """The patch with something in it that does not belong there, x + W * delta, and what to answer it with.
 
-    The answer is the clean patch (L 3.1), except to `foreign`: what a replaced part looked like cannot be known, and
-    an answer like the ordinary would hide foreign content of ordinary grey. There it is black, far from everything.
+    The answer is the clean patch (L 3.1). With `black` foreign content is answered with black instead, far from
+    everything: what a replaced part looked like cannot be known, and an ordinary grey hides foreign content of that grey.
     `donors` are whole ordinary scans uint8 (h, w), for `foreign`; `photos` are for `sni`.
     """
     if kind == "none":
         return clean, clean
     if kind == "foreign":
         foreign, replaced = replace_by_foreign(clean, rng, donors)
-        return foreign, np.where(replaced, np.float32(0), clean)
+        return foreign, np.where(replaced, np.float32(0), clean) if answer == "black" else clean
     texture = photo_texture(rng, photos) if kind == "sni" else leaves(rng, PATCH_PX)
     return clean + indications(rng, texture), clean
 

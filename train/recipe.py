@@ -91,6 +91,8 @@ class GateRecipe:
     patches: Literal["normal", "all"] = "normal"
     """Patches of accepted scans (the paper's), or of all ordinary scans (its second use case)."""
     perturbation: Literal["sni", "shapes", "foreign", "none"] = "shapes"
+    foreign_answer: Literal["clean", "black"] = "clean"
+    """What the gate is taught to answer to foreign content; see `train.perturb`."""
     calibrate_on: Literal["normal", "all"] = "normal"
     """Whose scores on the validation bundles set the thresholds."""
     image_fpr: float = 0.01
@@ -101,6 +103,9 @@ class GateRecipe:
     steps: int = 4000
     plain_steps: int = 200
     """The first steps, without perturbation."""
+    settle_steps: int = 0
+    """The last steps, without dropout. What replaces dropped values in training is missing on the line, and a network
+    as small as this one answers to that with a shift of all grey levels."""
     per_weight: float = 1.0
     """Of the two loss terms of perturbed patches; see `train.losses`."""
     batch: int = 16

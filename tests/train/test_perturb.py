@@ -65,11 +65,12 @@ def test_only_none_leaves_the_patch_as_it_is() -> None:
     assert perturb(clean, "none", np.random.default_rng(1), [])[0] is clean
 
 
-def test_indications_are_answered_with_the_clean_patch_and_foreign_content_with_black() -> None:
+def test_the_answer_is_the_clean_patch_and_to_foreign_content_black_if_asked_for() -> None:
     clean = np.full((PATCH_PX, PATCH_PX), 0.5, np.float32)
     for seed in range(20):
-        assert perturb(clean, "shapes", np.random.default_rng(seed), [_scan()])[1] is clean
-        foreign, answer = perturb(clean, "foreign", np.random.default_rng(seed), [_scan()])
+        for kind in ("shapes", "foreign"):
+            assert perturb(clean, kind, np.random.default_rng(seed), [_scan()])[1] is clean
+        foreign, answer = perturb(clean, "foreign", np.random.default_rng(seed), [_scan()], answer="black")
         assert np.all((answer == 0) | (foreign == clean))
         assert (answer == 0).any()
 
