@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from edge.conversion import prepare
+from edge.model import DEMO_KEY
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.classifier import predict
 from train.dataset import load_scans, read_labels
@@ -47,7 +48,7 @@ CLASSIFIER = shlex.split(
 # ordinary scans (the second use of the paper's gate), with foreign content as perturbation.
 GATE = shlex.split(
     "--patches all --calibrate-on all --perturbation foreign --no-rotate --image-fpr 0.01 --margin 1.0"
-    " --steps 1300 --plain-steps 500 --per-weight 0.2 --batch 4 --lr 2e-3 --amp bf16"
+    " --steps 2200 --plain-steps 500 --settle-steps 900 --per-weight 0.3 --batch 6 --lr 2e-3 --amp bf16"
 )
 
 
@@ -73,8 +74,8 @@ def main() -> int:
     if options.no_export:
         return 0
     key = work / "key"
-    if not key.is_dir():
-        command("edge-export", "keygen", "--out", key, "--name", "demo-key")
+    shutil.rmtree(key, ignore_errors=True)
+    command("edge-export", "keygen", "--out", key, "--name", "demo-key")
     made = work / "bundle"
     shutil.rmtree(made, ignore_errors=True)
     command(
@@ -83,7 +84,8 @@ def main() -> int:
     )
     shutil.rmtree(HERE / "bundle", ignore_errors=True)
     shutil.copytree(made, HERE / "bundle")
-    shutil.copy(key / "demo-key.pub.pem", HERE / "demo-key.pub.pem")
+    shutil.copy(key / "demo-key.pub.pem", DEMO_KEY)
+    shutil.rmtree(key)  # the public half is trusted by default: nobody may sign anything else with this one
     return 0
 
 

@@ -55,7 +55,7 @@ def perturb(
     """The patch with something in it that does not belong there, x + W * delta, and what to answer it with.
 
     The answer is the clean patch (L 3.1). With `black` foreign content is answered with black instead, far from
-    everything: what a replaced part looked like cannot be known, and an ordinary grey hides foreign content of that grey.
+    everything: what a replaced part looked like cannot be known, and an ordinary grey hides foreign content of it.
     `donors` are whole ordinary scans uint8 (h, w), for `foreign`; `photos` are for `sni`.
     """
     if kind == "none":
