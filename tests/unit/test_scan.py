@@ -11,7 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from tiff_files import (
+
+from edge import scan as scan_module
+from edge.records import Scan
+from edge.scan import check_complete, read_scan
+from tests.tiff_files import (
     CODING,
     LENGTHS,
     LIMITS,
@@ -26,10 +30,6 @@ from tiff_files import (
     tiff,
     written_by_tifffile,
 )
-
-from edge import scan as scan_module
-from edge.records import Scan
-from edge.scan import check_complete, read_scan
 
 RADIOGRAPHS = Path(__file__).resolve().parents[3] / "shared" / "data" / "radiographs16"
 

@@ -11,7 +11,10 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
-from tiff_files import (
+
+from edge.errors import ScanError, ScanIncomplete
+from edge.scan import Limits, check_complete, read_scan
+from tests.tiff_files import (
     BITS,
     CODING,
     FILL_ORDER,
@@ -38,9 +41,6 @@ from tiff_files import (
     tiff,
     written_by_tifffile,
 )
-
-from edge.errors import ScanError, ScanIncomplete
-from edge.scan import Limits, check_complete, read_scan
 
 FOREIGN: dict[str, tuple[str, bytes | Callable[[], bytes]]] = {
     "a JPEG": ("not-tiff", b"\xff\xd8\xff\xe0\0\x10JFIF" + b"x" * 500),

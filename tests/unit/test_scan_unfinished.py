@@ -12,7 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiff_files import (
+
+from edge import scan as scan_module
+from edge.errors import ScanError, ScanIncomplete
+from edge.records import Counts
+from edge.scan import check_complete, read_scan
+from tests.tiff_files import (
     LIMITS,
     counts_in,
     electrode,
@@ -20,11 +25,6 @@ from tiff_files import (
     tiff,
     written_by_tifffile,
 )
-
-from edge import scan as scan_module
-from edge.errors import ScanError, ScanIncomplete
-from edge.records import Counts
-from edge.scan import check_complete, read_scan
 
 
 @pytest.fixture
