@@ -42,7 +42,7 @@ def make(run: Path, size: Size) -> Path:
                 thresholds=thresholds[kind],
             ),
         )
-    golden = write_lot(run / "golden", seed=3, bundles=1, scans_per_bundle=2, abnormal_fraction=0.5, scale=0.2)
+    golden = write_lot(run / "golden", seed=3, bundles=1, scans_per_bundle=2, abnormal_fraction=0.5, scale=0.2).parent
     export = [sys.executable, "-m", "export.cli"]
     subprocess.run([*export, "keygen", "--out", run / "key"], check=True, stdout=subprocess.DEVNULL)
     private = next(path for path in (run / "key").iterdir() if not path.name.endswith(".pub.pem"))

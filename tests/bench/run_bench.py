@@ -50,10 +50,11 @@ def main() -> int:
     parser.add_argument("--throughput-s", type=float, default=15.0, help="seconds of the stub-engine run; 0 skips it")
     options = parser.parse_args()
     height, width = map(int, options.size.split("x"))
+    options.out = options.out.resolve()  # the children have working folders of their own
     shutil.rmtree(options.out, ignore_errors=True)
     options.out.mkdir(parents=True)
 
-    folder = write_lot(options.out / "scans", seed=7, bundles=2, scans_per_bundle=options.scans // 2, jobs=2)
+    folder = write_lot(options.out / "scans", seed=7, bundles=2, scans_per_bundle=options.scans // 2, jobs=2).parent
     run = bench_model.make(options.out / "model", Size(height, width))
     runs: dict[str, list[Run]] = {"engine": [], "replay": [], "script": []}
     for turn in range(options.rounds):
@@ -84,7 +85,7 @@ def _replay(run: Path, folder: Path, out: Path) -> Run:
     arguments = ("--config", run / "edge.toml", "--replay", folder, "--labels", folder / "labels.csv", "--out", out)
     _, peak, wall_s = _timed("-m", "edge.cli", *arguments)
     summary = json.loads((out / "summary.json").read_text())
-    return Run(summary["metrics"]["elapsed_s"] / summary["metrics"]["scans_count"], peak, wall_s)
+    return Run(summary["elapsed_s"] / summary["metrics"]["scans_count"], peak, wall_s)
 
 
 def _script(run: Path, folder: Path) -> Run:
