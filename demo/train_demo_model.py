@@ -19,12 +19,12 @@ import numpy as np
 
 from edge.conversion import prepare
 from edge.model import DEMO_KEY
+from edge.validation.metrics import confusion, wilson
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.classifier import predict
 from train.dataset import load_scans, read_labels
 from train.foreign import FOREIGN_KINDS, foreign_scan
 from train.gate import score
-from train.metrics import confusion, wilson
 from train.networks import ElectrodeClassifier, GateAutoencoder
 
 HERE = Path(__file__).resolve().parent

@@ -22,12 +22,13 @@ from torch import Tensor, nn
 
 from edge.conversion import Bounds
 from edge.records import Size
+from edge.validation.metrics import auroc, confusion
 from train.bounds import Mode, find_bounds
 from train.checkpoint import Checkpoint, Value, load_checkpoint, save_checkpoint
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
 from train.errors import DivergedError
 from train.losses import classifier_loss
-from train.metrics import auroc, best_threshold, confusion
+from train.metrics import best_threshold
 from train.networks import ElectrodeClassifier
 from train.progress import Reporter
 from train.recipe import ClassifierRecipe, FineTune, Stage, flat

@@ -1,49 +1,13 @@
-"""Figures of a two-class decision, and the threshold that makes it. Plain numpy."""
+"""Thresholds found on scores; what the decisions are worth is for `edge.validation.metrics` to say. Plain numpy."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-Scores = npt.NDArray[np.floating]
-Labels = npt.NDArray[np.integer]
-
-
-@dataclass(frozen=True, slots=True)
-class Confusion:
-    """Counts of a decision; positive means abnormal."""
-
-    tp: int
-    fp: int
-    tn: int
-    fn: int
-
-    @property
-    def balanced_accuracy(self) -> float:
-        """(TPR + TNR) / 2; where one class is absent, the other's rate (J 3)."""
-        rates = [good / (good + bad) for good, bad in ((self.tp, self.fn), (self.tn, self.fp)) if good + bad > 0]
-        return sum(rates) / len(rates) if rates else math.nan
-
-    @property
-    def accuracy(self) -> float:
-        """Share of right decisions."""
-        total = self.tp + self.fp + self.tn + self.fn
-        return (self.tp + self.tn) / total if total else math.nan
-
-
-def confusion(p_abnormal: Scores, labels: Labels, threshold: float) -> Confusion:
-    """Decisions `p >= threshold` against labels (1 abnormal), both shape (n,)."""
-    positive = np.asarray(p_abnormal) >= threshold
-    truth = np.asarray(labels) == 1
-    return Confusion(
-        tp=int(np.sum(positive & truth)),
-        fp=int(np.sum(positive & ~truth)),
-        tn=int(np.sum(~positive & ~truth)),
-        fn=int(np.sum(~positive & truth)),
-    )
+from edge.validation.metrics import Labels, Scores, confusion
 
 
 def best_threshold(p_abnormal: Scores, labels: Labels) -> float:
@@ -64,26 +28,6 @@ def best_threshold(p_abnormal: Scores, labels: Labels) -> float:
     reached = [confusion(_logit(p), labels, float(m)).balanced_accuracy for m in middles]
     widths = np.where(np.isclose(reached, max(reached)), np.diff(edges), -1.0)
     return float(1.0 / (1.0 + math.exp(-float(middles[int(np.argmax(widths))]))))
-
-
-def auroc(p_abnormal: Scores, labels: Labels) -> float:
-    """Area under the ROC curve: the chance that an abnormal scan scores above a normal one, ties half."""
-    positive = np.asarray(p_abnormal, np.float64)[np.asarray(labels) == 1]
-    negative = np.asarray(p_abnormal, np.float64)[np.asarray(labels) == 0]
-    if not positive.size or not negative.size:
-        return math.nan
-    greater = np.sum(positive[:, None] > negative[None, :]) + 0.5 * np.sum(positive[:, None] == negative[None, :])
-    return float(greater) / (positive.size * negative.size)
-
-
-def wilson(successes: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    if total == 0:
-        return 0.0, 1.0
-    share = successes / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def threshold_with_above(scores: Scores, above: int) -> float:

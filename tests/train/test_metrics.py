@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from train.metrics import auroc, best_threshold, confusion, threshold_with_above, wilson
+from edge.validation.metrics import auroc, confusion, wilson
+from train.metrics import best_threshold, threshold_with_above
 
 
 def test_decisions_are_counted_at_the_threshold_itself() -> None:
