@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-from edge.bundle import Bundle, check_golden, open_bundle
+from edge.bundle import Bundle, open_bundle
 from edge.engines import Engine, open_engine
+from edge.golden import check_golden
 from edge.messages import ModelCard, ModelInfo
 from edge.settings import ModelSettings, Settings
 from edge.verdicts import VerdictWriter

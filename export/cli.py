@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from edge import __version__
-from edge.bundle import Bundle, compare_golden, golden_scores, open_bundle
+from edge.bundle import Bundle, open_bundle
 from edge.engines import open_engine
 from edge.errors import EdgeError
+from edge.golden import compare_golden, golden_scores
 from edge.records import Scores
 from export.errors import ExportError
 from export.keys import DEFAULT_NAME, create_keys
