@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from edge.engines.fused import INDEX_SHIFT, WEIGHT_BITS, WEIGHT_ONE, RawScan, Stretch, axis
-from edge.records import Counts, Image, Size
+from edge.raw import INDEX_SHIFT, WEIGHT_BITS, WEIGHT_ONE, RawScan, Stretch, axis
+from edge.records import Counts, Image
 
 
 def levels(counts: Counts, stretch: Stretch) -> npt.NDArray[np.int64]:
@@ -16,9 +16,9 @@ def levels(counts: Counts, stretch: Stretch) -> npt.NDArray[np.int64]:
     return np.minimum(above * high + (above * low >> 32), 255)
 
 
-def fused(scan: RawScan, size: Size) -> Image:
+def fused(scan: RawScan) -> Image:
     """What the kernel writes for one scan: uint8 (planes, height_px, width_px)."""
-    height_px, width_px = scan.counts.shape
+    (height_px, width_px), size = scan.counts.shape, scan.size
     rows, row_weights = _unpacked(axis(height_px, size.height_px)[: size.height_px])
     columns, column_weights = _unpacked(axis(width_px, size.width_px)[: size.width_px])
     below, right = np.minimum(rows + 1, height_px - 1), np.minimum(columns + 1, width_px - 1)

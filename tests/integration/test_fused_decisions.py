@@ -14,9 +14,9 @@ import pytest
 from edge.bundle import open_bundle, score_one
 from edge.conversion import prepare
 from edge.decide import decide
-from edge.engines.fused import raw_scan
 from edge.engines.ort import open_onnxruntime
 from edge.model import DEMO_KEY
+from edge.raw import raw_scan
 from tests.gpu import twin
 from train.simulate import simulate_scan
 
@@ -36,7 +36,7 @@ def test_no_decision_flips_on_200_simulated_scans() -> None:
     for number in range(SCANS):
         counts = simulate_scan(SEED, number % BUNDLES, number // BUNDLES).counts
         by_opencv = prepare(counts, bundle.method, bundle.bounds, bundle.size)
-        by_twin = twin.fused(raw_scan(counts, bundle.method, bundle.bounds), bundle.size)
+        by_twin = twin.fused(raw_scan(counts, bundle.method, bundle.bounds, bundle.size))
         difference = np.abs(by_twin.astype(np.int16) - by_opencv)
         assert difference.max() <= 1
         changed.append(float((difference > 0).mean()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -11,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge import raw
 from edge.conversion import LEVELS, Bounds, Method, naive_table, prepare, stretch_table
-from edge.engines import fused
 from edge.records import Counts, Image, Size
-from tests.gpu import twin
+from tests.gpu import host_kernels, twin
 
-KERNELS = Path(fused.__file__).with_name("kernels.cu")
-HOST_CUDA = Path(twin.__file__).with_name("host_cuda.h")
+KERNELS = host_kernels.SOURCE
 EVERY_COUNT = np.arange(LEVELS, dtype=np.uint16)
 PAPER = Bounds(1700, 2800)
 GUARD_BYTES = 64
@@ -53,9 +51,9 @@ def scans(shape: tuple[int, int]) -> dict[str, Counts]:
     }
 
 
-def both_paths(counts: Counts, method: Method, size: Size) -> tuple[Image, fused.RawScan]:
+def both_paths(counts: Counts, method: Method, size: Size) -> tuple[Image, raw.RawScan]:
     bounds = PAPER if method.needs_bounds else None
-    return prepare(counts, method, bounds, size), fused.raw_scan(counts, method, bounds)
+    return prepare(counts, method, bounds, size), raw.raw_scan(counts, method, bounds, size)
 
 
 @pytest.mark.parametrize(
@@ -71,13 +69,13 @@ def both_paths(counts: Counts, method: Method, size: Size) -> tuple[Image, fused
     ],
 )
 def test_every_count_gets_exactly_the_grey_level_of_the_table(bounds: Bounds) -> None:
-    np.testing.assert_array_equal(twin.levels(EVERY_COUNT, fused.stretch_between(bounds)), stretch_table(bounds))
+    np.testing.assert_array_equal(twin.levels(EVERY_COUNT, raw.stretch_between(bounds)), stretch_table(bounds))
 
 
 def test_every_width_of_bounds_divides_exactly_where_a_quotient_is_reached() -> None:
     """The only counts that could go wrong are the first of each grey level and the one before it: all of them."""
     for span in range(1, LEVELS):
-        factor = fused.stretch_between(Bounds(0, span)).factor
+        factor = raw.stretch_between(Bounds(0, span)).factor
         assert factor < 1 << 41
         first = (np.arange(257, dtype=np.uint64) * np.uint64(span) + np.uint64(255)) // np.uint64(256)
         above = np.concatenate([first, first[1:] - np.uint64(1)])
@@ -86,7 +84,7 @@ def test_every_width_of_bounds_divides_exactly_where_a_quotient_is_reached() -> 
 
 
 def test_naive_is_the_upper_byte() -> None:
-    np.testing.assert_array_equal(twin.levels(EVERY_COUNT, fused.NAIVE), naive_table())
+    np.testing.assert_array_equal(twin.levels(EVERY_COUNT, raw.NAIVE), naive_table())
 
 
 @pytest.mark.parametrize("method", Method)
@@ -95,8 +93,8 @@ def test_the_twin_is_within_one_grey_level_of_opencv(
     shape: tuple[int, int], size: tuple[int, int], method: Method
 ) -> None:
     for name, counts in scans(shape).items():
-        expected, raw = both_paths(counts, method, Size(*size))
-        image = twin.fused(raw, Size(*size))
+        expected, scan = both_paths(counts, method, Size(*size))
+        image = twin.fused(scan)
         assert image.shape == expected.shape
         assert np.abs(image.astype(int) - expected).max() <= 1, name
         if shape == size:
@@ -109,74 +107,83 @@ def test_random_sizes_stay_within_one_grey_level() -> None:
         height, width, target_height, target_width = rng.integers(1, 260, 4)
         counts = rng.integers(0, LEVELS, (height, width)).astype(np.uint16)
         size = Size(int(target_height), int(target_width))
-        expected, raw = both_paths(counts, Method.MIXED, size)
-        assert np.abs(twin.fused(raw, size).astype(int) - expected).max() <= 1, (counts.shape, size)
+        expected, scan = both_paths(counts, Method.MIXED, size)
+        assert np.abs(twin.fused(scan).astype(int) - expected).max() <= 1, (counts.shape, size)
 
 
 @pytest.mark.parametrize(("source", "target"), [(1, 9), (9, 1), (2115, 1000), (1000, 2000), ((1 << 20) - 1, 3)])
 def test_an_axis_points_into_the_scan_and_never_past_its_end(source: int, target: int) -> None:
-    packed = fused.axis(source, target)
-    index, weight = packed >> fused.INDEX_SHIFT, packed & ((1 << fused.INDEX_SHIFT) - 1)
+    packed = raw.axis(source, target)
+    index, weight = packed >> raw.INDEX_SHIFT, packed & ((1 << raw.INDEX_SHIFT) - 1)
     assert len(packed) % 4 == 0
     assert index.max() < source
-    assert weight.max() <= fused.WEIGHT_ONE
+    assert weight.max() <= raw.WEIGHT_ONE
     assert (weight[index == source - 1] == 0).all()
 
 
 @pytest.mark.parametrize(("source", "target"), [(0, 5), (5, 0), (1 << 20, 5)])
 def test_an_axis_that_does_not_fit_is_refused(source: int, target: int) -> None:
     with pytest.raises(ValueError, match="expected 1 to 1048575"):
-        fused.axis(source, target)
+        raw.axis(source, target)
+
+
+@pytest.mark.parametrize("method", Method)
+def test_the_picture_of_a_raw_scan_is_the_image_of_the_cpu_path(method: Method) -> None:
+    expected, scan = both_paths(scans((97, 61))["noise"], method, Size(53, 47))
+    np.testing.assert_array_equal(scan.image(), expected)
 
 
 def test_global_bounds_are_asked_for() -> None:
     with pytest.raises(ValueError, match="needs the bounds"):
-        fused.raw_scan(np.zeros((2, 2), np.uint16), Method.MIXED, None)
+        raw.raw_scan(np.zeros((2, 2), np.uint16), Method.MIXED, None, Size(2, 2))
 
 
-Kernel = Callable[[fused.RawScan, Size], Image]
+Kernel = Callable[[raw.RawScan], Image]
 
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Kernel:
-    """kernels.cu compiled by the C++ compiler, its threads run one after the other, with guarded arrays."""
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
+    """kernels.cu compiled by the C++ compiler, its threads run one after the other, the image between guards."""
+    if host_kernels.COMPILER is None:
         pytest.skip("no C++ compiler is installed")
-    library = tmp_path_factory.mktemp("kernel") / "kernels.so"
-    flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-fno-strict-aliasing", "-x", "c++", "-I", str(KERNELS.parent)]
-    subprocess.run([compiler, *flags, str(HOST_CUDA), "-o", str(library)], check=True, capture_output=True, timeout=100)
-    run = ctypes.CDLL(str(library)).launch
+    run = host_kernels.load(tmp_path_factory.mktemp("kernel"))
 
-    def launched(scan: fused.RawScan, size: Size) -> Image:
-        planes = len(scan.stretches)
-        guarded = np.full(planes * size.height_px * size.width_px + 2 * GUARD_BYTES, 0xA5, np.uint8)
-        guarded = guarded if guarded.ctypes.data % 16 == 0 else guarded.copy()
+    def launched(scan: raw.RawScan) -> Image:
+        planes, size = len(scan.stretches), scan.size
+        source = Size(*scan.counts.shape)
+        guarded = aligned(np.full(planes * size.height_px * size.width_px + 2 * GUARD_BYTES, 0xA5, np.uint8))
         image = guarded[GUARD_BYTES:-GUARD_BYTES]
-        height_px, width_px = scan.counts.shape
-        counts = np.empty(scan.counts.size + 8, np.uint16)
-        start = -counts.ctypes.data % 16 // 2
-        counts[start : start + scan.counts.size] = scan.counts.ravel()
-        columns = np.empty(size.width_px + 8, np.uint32)
-        columns_start = -columns.ctypes.data % 16 // 4
-        table = fused.axis(width_px, size.width_px)
-        columns[columns_start : columns_start + len(table)] = table
-        rows = fused.axis(height_px, size.height_px)
-        how = fused.launch(Size(height_px, width_px), size)
-        argument = fused.frame(
+        counts, columns, rows = (
+            aligned(array)
+            for array in (
+                scan.counts.ravel(),
+                raw.axis(source.width_px, size.width_px),
+                raw.axis(source.height_px, size.height_px),
+            )
+        )
+        argument = raw.frame(
             scan,
-            size,
-            counts=counts.ctypes.data + 2 * start,
+            counts=counts.ctypes.data,
             image=image.ctypes.data,
-            columns=columns.ctypes.data + 4 * columns_start,
+            columns=columns.ctypes.data,
             rows=rows.ctypes.data,
         )
-        run(how.kernel == "stretch_resize", (ctypes.c_int * 3)(*how.grid), (ctypes.c_int * 3)(*how.block), argument)
+        how = raw.launch(source, size)
+        run(how.kernel, how.grid, how.block, argument)
         assert (guarded[:GUARD_BYTES] == 0xA5).all()
         assert (guarded[-GUARD_BYTES:] == 0xA5).all()
         return image.reshape(planes, *size).copy()
 
     return launched
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A copy that begins where device allocations begin, at a multiple of 16 bytes."""
+    room = np.empty(array.nbytes + 16, np.uint8)
+    start = -room.ctypes.data % 16
+    copy = room[start : start + array.nbytes].view(array.dtype)
+    copy[...] = array
+    return copy
 
 
 @pytest.mark.parametrize("method", Method)
@@ -185,8 +192,8 @@ def test_the_kernel_itself_computes_what_the_twin_does(
     kernel: Kernel, shape: tuple[int, int], size: tuple[int, int], method: Method
 ) -> None:
     for name, counts in scans(shape).items():
-        _, raw = both_paths(counts, method, Size(*size))
-        np.testing.assert_array_equal(kernel(raw, Size(*size)), twin.fused(raw, Size(*size)), name)
+        _, scan = both_paths(counts, method, Size(*size))
+        np.testing.assert_array_equal(kernel(scan), twin.fused(scan), name)
 
 
 @pytest.mark.parametrize("architecture", ["compute_75", "compute_87", "compute_90"])

@@ -1,4 +1,4 @@
-"""The host's half of the fused preprocessing in kernels.cu: what the kernel is told about one scan.
+"""Scans that are converted on the GPU: the host's half of edge/engines/kernels.cu, what it is told about each.
 
 The kernel reads raw counts and writes the networks' uint8 image: stretch, then bilinear resize, in integers
 throughout. Everything that depends on the scan's size or its grey levels is worked out here, exactly:
@@ -25,8 +25,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from edge.conversion import LEVELS, Bounds, Method, histogram, scan_bounds
-from edge.records import Counts, Size
+from edge.conversion import LEVELS, Bounds, Method, Table, histogram, resize, scan_bounds
+from edge.records import Counts, Image, Size
 
 WEIGHT_BITS = 11
 WEIGHT_ONE = 1 << WEIGHT_BITS
@@ -56,10 +56,17 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class RawScan:
-    """A scan as the fused kernel takes it: uint16 counts (height_px, width_px) and one stretch per plane."""
+    """A scan as the fused kernel takes it: uint16 counts (height_px, width_px), and the image they become."""
 
     counts: Counts
     stretches: tuple[Stretch, ...]
+    """One per plane of the image."""
+    size: Size
+
+    def image(self) -> Image:
+        """The image as the CPU path makes it, for pictures: uint8 (planes, *size)."""
+        levels = (_table(stretch)[self.counts] for stretch in self.stretches)
+        return resize(np.stack(list(levels)), self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ def stretch_between(bounds: Bounds) -> Stretch:
     return Stretch(bounds.lo_counts, span, (256 << 32) // span + 1)
 
 
-def raw_scan(counts: Counts, method: Method, bounds: Bounds | None) -> RawScan:
+def raw_scan(counts: Counts, method: Method, bounds: Bounds | None, size: Size) -> RawScan:
     """Counts with the planes of `conversion.convert`, in its order. Raises ValueError as it does."""
     stretches = []
     if method in (Method.NAIVE, Method.MIXED):
@@ -91,7 +98,7 @@ def raw_scan(counts: Counts, method: Method, bounds: Bounds | None) -> RawScan:
         stretches.append(stretch_between(bounds))
     if method in (Method.LOCAL, Method.MIXED):
         stretches.append(stretch_between(scan_bounds(histogram(counts))))
-    return RawScan(np.ascontiguousarray(counts), tuple(stretches))
+    return RawScan(np.ascontiguousarray(counts), tuple(stretches), size)
 
 
 @lru_cache(maxsize=64)
@@ -118,14 +125,21 @@ def launch(source: Size, target: Size) -> Launch:
     return Launch("stretch_resize", (-(-target.width_px // 128), -(-target.height_px // 8), 1), (32, 8, 1))
 
 
-def frame(scan: RawScan, target: Size, *, counts: int, image: int, columns: int, rows: int) -> bytes:
+def frame(scan: RawScan, *, counts: int, image: int, columns: int, rows: int) -> bytes:
     """The kernels' argument: addresses of the scan's counts, its image and its two axes, and its stretches."""
     packed = np.zeros((), FRAME)
     packed["counts"], packed["image"], packed["columns"], packed["rows"] = counts, image, columns, rows
     packed["source_height"], packed["source_width"] = scan.counts.shape
-    packed["target_height"], packed["target_width"] = target
+    packed["target_height"], packed["target_width"] = scan.size
     packed["planes"] = len(scan.stretches)
     for place, stretch in enumerate(scan.stretches):
         low, high = stretch.factor & 0xFFFFFFFF, stretch.factor >> 32
         packed["stretches"][place] = (stretch.lo_counts, stretch.span_counts, low, high)
     return packed.tobytes()
+
+
+def _table(stretch: Stretch) -> Table:
+    """Grey level of every count, by the kernel's arithmetic."""
+    above = np.arange(LEVELS, dtype=np.int64) - stretch.lo_counts
+    levels: Table = np.minimum(above.clip(0, stretch.span_counts) * stretch.factor >> 32, 255).astype(np.uint8)
+    return levels
