@@ -50,6 +50,16 @@ def open_tensorrt(
     return engine
 
 
+def build(bundle: Bundle, settings: PlanSettings, *, max_batch: int | None = None, rebuild: bool = False) -> str:
+    """Have a proven engine on disk for the next start, and say which. Raises EngineError."""
+    engine = open_tensorrt(bundle, settings, max_batch=max_batch, rebuild=rebuild)
+    engine.close()
+    return (
+        f"the engine of {bundle.model_id} ({bundle.precision}) is in {settings.folder}: it repeats the golden scans "
+        f"in batches of up to {engine.spec.max_batch}"
+    )
+
+
 def _proven(bundle: Bundle, plans: Plans, max_batch: int) -> TrtEngine:
     # Imported here: it needs TensorRT and pycuda, which `find_device` has seen by now.
     from edge.engines.trt import NAME, FusedTrtEngine, TrtEngine

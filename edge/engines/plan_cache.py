@@ -92,10 +92,9 @@ class PlanCache:
             )
         stored = json.loads(head[_HEAD.size :])
         if stored != dict(facts):
-            differ = [
-                f"{key}: {stored.get(key)} for {value}" for key, value in facts.items() if stored.get(key) != value
-            ]
-            raise PlanRefused(f"{path} was built for something else: {'; '.join(differ)}", hint=_BUILD_AGAIN)
+            changed = [fact for fact, value in facts.items() if stored.get(fact) != value]
+            differ = "; ".join(f"{fact} is {stored.get(fact)}, here {facts[fact]}" for fact in changed)
+            raise PlanRefused(f"{path} was built for something else: {differ}", hint=_BUILD_AGAIN)
         return payload
 
     def store(self, name: str, facts: Facts, payload: bytes) -> Path:

@@ -101,10 +101,11 @@ class TrtEngine:
     def _run(self, scans: int, stage: Callable[[_Slot, int, int], None]) -> EngineOutput:
         """Scores of `scans` scans, half batch by half batch; `stage` puts images into a slot."""
         half = half_of(self._spec.max_batch)
-        results: dict[str, npt.NDArray[np.float32]] = {
-            name: np.empty((scans, *host.shape[1:]), np.float32) for name, host in self._slots[0].host_outputs.items()
-        }
         with self._on_gpu(f"a batch of {scans}"):
+            results: dict[str, npt.NDArray[np.float32]] = {
+                name: np.empty((scans, *host.shape[1:]), np.float32)
+                for name, host in self._slots[0].host_outputs.items()
+            }
             running: list[tuple[_Slot, int, int]] = []
             for number, first in enumerate(range(0, scans, half)):
                 slot, count = self._slots[number % 2], min(half, scans - first)
