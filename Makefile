@@ -5,6 +5,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 DEMO := .venvs/demo
 TEST := .venvs/test
 TYPINGS ?= ../shared/typings
+# The interpreter that sees torch and the GPU; gpu-check installs nothing.
+GPU_PYTHON ?= python3
 
 .PHONY: help demo demo-model test check gpu-check bench docs clean
 help:  ## this list
@@ -27,8 +29,8 @@ check: $(TEST)/.installed  ## lint, format, types; calls of TensorRT 10 and 11 w
 		else echo "mypy against $$release: skipped, $(TYPINGS)/$$release is not here"; fi; \
 	done
 
-gpu-check:  ## on an NVIDIA machine: kernel, bandwidth, networks, pipeline, training: build/gpu/ (own python: PYTHON=)
-	$(PYTHON) tests/gpu/gpu_check.py --out build/gpu $(if $(WHEELS),--wheels $(WHEELS))
+gpu-check:  ## on an NVIDIA machine: kernel, bandwidth, networks, pipeline, training: build/gpu/ (WHEELS=DIR)
+	$(GPU_PYTHON) tests/gpu/gpu_check.py --out build/gpu $(if $(WHEELS),--wheels $(WHEELS))
 
 bench: $(TEST)/.installed  ## engines, replay and a plain script side by side: build/bench/
 	$(TEST)/bin/python tests/bench/run_bench.py --out build/bench
