@@ -4,8 +4,11 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 DEMO := .venvs/demo
 TEST := .venvs/test
+TYPINGS ?= ../shared/typings
+# The interpreter that sees torch and the GPU; gpu-check installs nothing.
+GPU_PYTHON ?= python3
 
-.PHONY: help demo demo-model test check bench docs clean
+.PHONY: help demo demo-model test check gpu-check bench docs clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
@@ -15,10 +18,19 @@ demo: $(DEMO)/.installed  ## a simulated lot through the real worker, a real bro
 test: $(TEST)/.installed  ## all default tests, with coverage
 	$(TEST)/bin/python -m pytest --cov --cov-report=term
 
-check: $(TEST)/.installed  ## lint, format, types
+check: $(TEST)/.installed  ## lint, format, types; calls of TensorRT 10 and 11 where their signatures are
 	$(TEST)/bin/ruff check .
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/mypy
+	@for release in trt10 trt11; do \
+		if [ -d $(TYPINGS)/$$release ]; then \
+			echo "mypy against $$release"; \
+			MYPYPATH=$(TYPINGS)/$$release $(TEST)/bin/mypy --cache-dir .mypy_cache/$$release || exit 1; \
+		else echo "mypy against $$release: skipped, $(TYPINGS)/$$release is not here"; fi; \
+	done
+
+gpu-check:  ## on an NVIDIA machine: kernel, bandwidth, networks, pipeline, training: build/gpu/ (WHEELS=DIR)
+	$(GPU_PYTHON) tests/gpu/gpu_check.py --out build/gpu $(if $(WHEELS),--wheels $(WHEELS))
 
 bench: $(TEST)/.installed  ## engines, replay and a plain script side by side: build/bench/
 	$(TEST)/bin/python tests/bench/run_bench.py --out build/bench

@@ -21,28 +21,23 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NoReturn
 
-import numpy as np
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from edge.conversion import Bounds, Method, prepare
-from edge.engines import Engine
-from edge.errors import BundleError, ScanError
+from edge.conversion import Bounds, Method
+from edge.errors import BundleError
 from edge.evidence import MapGeometry
 from edge.manifest import (
     CLASSIFIER_FILE,
     GATE_FILE,
     GOLDEN_DIR,
-    Golden,
     Manifest,
     claimed_key,
     parse_manifest,
 )
 from edge.preparation import InputSpec, ScanSpec
-from edge.records import Image, Policy, Scores, Size
-from edge.scan import Limits
-from edge.tiff import decode, read_layout
+from edge.records import Policy, Size
 
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
@@ -182,53 +177,6 @@ def verify_bundle(directory: Path, keys: Sequence[TrustedKey]) -> Bundle:
         signed_by=signed_by,
         contents=MappingProxyType(contents),
     )
-
-
-def golden_image(bundle: Bundle, golden: Golden) -> Image:
-    """The golden scan as the networks see it, decoded from the verified bytes. Raises BundleError."""
-    data = bundle.contents[golden.file]
-    try:
-        layout = read_layout(lambda start, length: data[start : start + length], len(data), Limits().max_px)
-        counts = decode(data, layout)
-    except ScanError as error:
-        raise BundleError(
-            f"golden scan {golden.file} of bundle {bundle.model_id} cannot be read: {error.message}",
-            hint="export the bundle again",
-        ) from error
-    return prepare(counts, bundle.method, bundle.bounds, bundle.size)
-
-
-def golden_scores(bundle: Bundle, engine: Engine) -> tuple[Scores, ...]:
-    """What `engine` says of the golden scans, in the manifest's order. Raises BundleError, EngineError."""
-    return tuple(score_one(engine, golden_image(bundle, golden)) for golden in bundle.manifest.golden)
-
-
-def score_one(engine: Engine, image: Image) -> Scores:
-    """Scores of one converted scan uint8 (channels, height_px, width_px). Raises EngineError."""
-    output = engine.infer(image[np.newaxis])
-    return Scores(float(output.p_abnormal[0]), float(output.gate_mean_max[0]), float(output.gate_std_max[0]))
-
-
-def check_golden(bundle: Bundle, engine: Engine) -> None:
-    """Score the golden scans and compare: an engine that cannot repeat them must not judge electrodes.
-
-    Raises BundleError naming the scan, the score, observed and expected; EngineError when the engine fails.
-    """
-    compare_golden(bundle, golden_scores(bundle, engine), engine.spec.name)
-
-
-def compare_golden(bundle: Bundle, observed: Sequence[Scores], engine_name: str) -> None:
-    """Raises BundleError unless all scores are within tolerance of the manifest's; a NaN never is."""
-    for golden, scores in zip(bundle.manifest.golden, observed, strict=True):
-        for name in ("p_abnormal", "gate_mean_max", "gate_std_max"):
-            value, expected = getattr(scores, name), getattr(golden, name)
-            if not abs(value - expected) <= golden.tolerance:
-                raise BundleError(
-                    f"bundle {bundle.model_id} on {engine_name}: {name} of {golden.file} is {value:.6g}, "
-                    f"expected {expected:.6g} within {golden.tolerance:g}",
-                    hint="the engine computes something else than what was signed: try another engine or another "
-                    "release of it; `edge-export verify` shows all scores",
-                )
 
 
 def _public_key(file: Path) -> Ed25519PublicKey:

@@ -20,7 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from edge.broker import Accepted, Connection, Ended, Outgoing
-from edge.errors import EdgeError, LedgerBusy
+from edge.engines import RawEngine, gpu_is_expected
+from edge.engines.device import find_device
+from edge.errors import EdgeError, EngineError, LedgerBusy
 from edge.folder import StationFolder
 from edge.ledger import open_ledger
 from edge.messages import Kind, Topics
@@ -83,13 +85,30 @@ def _model(settings: Settings) -> Iterator[Finding]:
         "" if settings.model.trusted_key else "no `model.trusted_key` is set: only the demo model runs",
     )
     started = time.perf_counter()
-    model = load_model(settings.model)
+    model = load_model(settings)
     spec = model.engine.spec
     model.engine.close()
     took_s = time.perf_counter() - started
     grade = Grade.WARN if spec.degraded else Grade.OK
     observed = f"{spec.name} {spec.precision}, batch {spec.max_batch}; golden scans reproduced, {took_s:.1f} s"
     yield Finding(grade, "engine", observed, spec.degraded or "")
+    if settings.model.engine in ("auto", "tensorrt") and gpu_is_expected():
+        yield from _gpu(isinstance(model.engine, RawEngine))
+
+
+def _gpu(converts_there: bool) -> Iterator[Finding]:
+    """What a plan depends on: an unattended driver upgrade shows here before the night shift does."""
+    try:
+        device = find_device()
+    except EngineError as error:
+        yield Finding(Grade.WARN, "gpu", error.message, error.hint)
+        return
+    observed = (
+        f"{device.gpu}, {device.memory_bytes / 1e9:.0f} GB, compute capability {device.compute_capability}; driver "
+        f"{device.driver}, CUDA {device.cuda}, TensorRT {device.tensorrt}; "
+        f"scans are converted on the {'GPU' if converts_there else 'CPU'}"
+    )
+    yield Finding(Grade.OK, "gpu", observed, "" if converts_there else "install nvcc and build the engine again")
 
 
 def _folder(settings: Settings) -> Iterator[Finding]:

@@ -63,6 +63,12 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         from edge.check import check
 
         return check(settings)
+    if options.build_engine:
+        from edge.engines.on_device import build
+        from edge.model import plan_settings, verified_bundle
+
+        print(build(verified_bundle(settings.model), plan_settings(settings), max_batch=settings.model.max_batch))
+        return 0
     if options.resend is not None:
         from edge.ledger import request_resend
 
@@ -72,7 +78,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     from edge.app import run_app
     from edge.model import load_model
 
-    return run_app(settings, service_environment(), load_model(settings.model))
+    return run_app(settings, service_environment(), load_model(settings))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,6 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--replay", type=Path, metavar="DIR", help="judge the files of a folder and write a report")
     mode.add_argument("--check", action="store_true", help="look at settings, model, folder, disk and broker")
+    mode.add_argument(
+        "--build-engine", action="store_true", help="build the TensorRT engine for this machine's GPU, if it has none"
+    )
     mode.add_argument(
         "--resend",
         type=_moment,

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-from edge.bundle import Bundle, check_golden, open_bundle
-from edge.engines import Engine, open_engine
+from edge.bundle import Bundle, open_bundle
+from edge.engines import Engine, PlanSettings, open_engine
+from edge.golden import check_golden
 from edge.messages import ModelCard, ModelInfo
 from edge.settings import ModelSettings, Settings
 from edge.verdicts import VerdictWriter
@@ -83,10 +84,23 @@ def verified_bundle(settings: ModelSettings) -> Bundle:
     return open_bundle(settings.bundle, settings.trusted_key or DEMO_KEY)
 
 
-def load_model(settings: ModelSettings) -> LoadedModel:
+def plan_settings(settings: Settings) -> PlanSettings:
+    """Where engines built for this machine are kept."""
+    tensorrt, state = settings.tensorrt, settings.state.dir
+    return PlanSettings(
+        folder=tensorrt.plans or state / "plans",
+        key_file=tensorrt.key_file or state / "device.key",
+        workspace_bytes=tensorrt.workspace_bytes,
+        build_timeout_s=tensorrt.build_timeout_s,
+    )
+
+
+def load_model(settings: Settings) -> LoadedModel:
     """Verify, open, reproduce. Raises BundleError, EngineError."""
-    bundle = verified_bundle(settings)
-    engine = open_engine(bundle, settings.engine, threads=settings.threads, max_batch=settings.max_batch)
+    bundle, chosen = verified_bundle(settings.model), settings.model
+    engine = open_engine(
+        bundle, chosen.engine, threads=chosen.threads, max_batch=chosen.max_batch, plans=plan_settings(settings)
+    )
     try:
         check_golden(bundle, engine)
     except BaseException:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edge.conversion import Bounds, Method, clipped_fraction, histogram, prepare
+from edge.conversion import Bounds, Method, clipped_fraction, histogram
 from edge.decide import out_of_spec, unreadable
 from edge.errors import ScanError, ScanIncomplete
 from edge.exposure import ExposureRange, exposure
 from edge.names import display_name
+from edge.raw import RawScan
 from edge.records import Counts, Decision, FileStamp, Image, Scan, Size
 from edge.scan import Limits, read_scan
 
@@ -55,19 +57,27 @@ class Arrival:
 class Prepared:
     """A file that is ready to be judged.
 
-    Exactly one of `image` (the networks decide) and `decision` (nothing left to decide) is set.
+    Exactly one of `pixels` (the networks decide) and `decision` (nothing left to decide) is set.
     """
 
     arrival: Arrival
     scan: Scan
-    image: Image | None
+    pixels: Image | RawScan | None
+    """As the engine takes them: see edge/front.py."""
     decision: Decision | None
     detail: str | None
     read_ms: float
     convert_ms: float
 
+    @property
+    def image(self) -> Image | None:
+        """What the networks see, for pictures."""
+        return self.pixels.image() if isinstance(self.pixels, RawScan) else self.pixels
 
-def prepare_scan(path: Path, arrival: Arrival, spec: InputSpec, limits: Limits) -> Prepared:
+
+def prepare_scan(
+    path: Path, arrival: Arrival, spec: InputSpec, limits: Limits, to_pixels: Callable[[Counts], Image | RawScan]
+) -> Prepared:
     """Read and convert one file; what cannot be judged comes back as a decision, not as an exception.
 
     Raises ScanIncomplete when another look may help: whether there will be one is for the caller to say.
@@ -84,8 +94,8 @@ def prepare_scan(path: Path, arrival: Arrival, spec: InputSpec, limits: Limits) 
     complaint = _outside_spec(frame.counts, spec)
     if complaint is not None:
         return Prepared(arrival, frame.scan, None, out_of_spec(), complaint, read_ms, _elapsed_ms(started))
-    image = prepare(frame.counts, spec.method, spec.bounds, spec.size)
-    return Prepared(arrival, frame.scan, image, None, None, read_ms, _elapsed_ms(started))
+    pixels = to_pixels(frame.counts)
+    return Prepared(arrival, frame.scan, pixels, None, None, read_ms, _elapsed_ms(started))
 
 
 def given_up(arrival: Arrival, error: ScanError, read_ms: float = 0.0) -> Prepared:

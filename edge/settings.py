@@ -75,6 +75,17 @@ class ModelSettings(Section):
     decode_threads: int = Field(2, ge=1, le=32, description="threads that read and convert scans")
 
 
+class TensorrtSettings(Section):
+    """Engines that this machine builds for its NVIDIA GPU."""
+
+    plans: Path | None = Field(None, description="folder of built engines; empty = `plans` in `state.dir`")
+    key_file: Path | None = Field(
+        None, description="key that seals them, made on first use; empty = `device.key` in `state.dir`"
+    )
+    workspace_bytes: int = Field(4_294_967_296, ge=1, description="most GPU memory that building may try, in bytes")
+    build_timeout_s: float = Field(1800.0, gt=0, description="building one network is ended after this")
+
+
 class StateSettings(Section):
     """What the worker keeps."""
 
@@ -171,6 +182,7 @@ class Settings(BaseSettings):
     station: str = Field("station", description="name of this station in topics, ids and sequence numbers")
     folder: FolderSettings = FolderSettings()
     model: ModelSettings = ModelSettings()
+    tensorrt: TensorrtSettings = TensorrtSettings()
     state: StateSettings = StateSettings()
     broker: BrokerSettings = BrokerSettings()
     topic: TopicSettings = TopicSettings()

@@ -26,9 +26,11 @@ import numpy.typing as npt
 from edge.decide import decide
 from edge.engines import Engine
 from edge.errors import ScanIncomplete
+from edge.front import front_of
 from edge.ledger import Entry
 from edge.messages import Verdict
 from edge.preparation import Arrival, InputSpec, Prepared, condemn, given_up, prepare_scan
+from edge.raw import RawScan
 from edge.records import FileStamp, Image, Policy, Scores
 from edge.scan import Limits
 from edge.suspects import DecodeMarks, kills_its_reader
@@ -107,7 +109,8 @@ class Worker:
         self._folder = folder
         self._intake = intake
         self._store = store
-        self._engine = engine
+        self._front = front_of(engine, input_spec)
+        self._max_batch = engine.spec.max_batch
         self._input_spec = input_spec
         self._policy = policy
         self._writer = writer
@@ -117,7 +120,7 @@ class Worker:
         self._on_judged = on_judged
         self._clock = clock
         self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
-        self._depth = 2 * engine.spec.max_batch + decode_threads
+        self._depth = 2 * self._max_batch + decode_threads
         self._ahead: deque[tuple[Arrival, Future[Prepared]]] = deque()
         self._uncommitted: list[Judged] = []
 
@@ -156,12 +159,12 @@ class Worker:
             if death is not None:
                 return condemn(path, arrival, self._limits, death)
         with self._marks.decoding(arrival.stamp):
-            return prepare_scan(path, arrival, self._input_spec, self._limits)
+            return prepare_scan(path, arrival, self._input_spec, self._limits, self._front.prepare)
 
     def _next_batch(self) -> list[Prepared]:
         """The oldest prepared scans, at least one if any is in hand: waits for the first, not for the others."""
         batch: list[Prepared] = []
-        while self._ahead and len(batch) < self._engine.spec.max_batch:
+        while self._ahead and len(batch) < self._max_batch:
             arrival, job = self._ahead[0]
             if batch and not job.done():
                 break
@@ -180,9 +183,9 @@ class Worker:
     def _judge(self, batch: Sequence[Prepared]) -> list[Judged]:
         known = [self._store.has_verdict(self._writer.verdict_id(prepared.scan)) for prepared in batch]
         asked = [
-            prepared.image
+            prepared.pixels
             for prepared, is_known in zip(batch, known, strict=True)
-            if prepared.image is not None and not is_known
+            if prepared.pixels is not None and not is_known
         ]
         answers = iter(self._infer(asked))
         now = self._clock()
@@ -202,12 +205,12 @@ class Worker:
                 judged.append(Judged(prepared, verdict, answer.residual_map))
         return judged
 
-    def _infer(self, images: Sequence[Image]) -> list[_Answer]:
-        if not images:
+    def _infer(self, scans: Sequence[Image | RawScan]) -> list[_Answer]:
+        if not scans:
             return []
         started = time.perf_counter()
-        output = self._engine.infer(images[0][np.newaxis] if len(images) == 1 else np.stack(images))
-        infer_ms = (time.perf_counter() - started) * 1e3 / len(images)
+        output = self._front.infer(scans)
+        infer_ms = (time.perf_counter() - started) * 1e3 / len(scans)
         return [
             _Answer(
                 Scores(
@@ -218,7 +221,7 @@ class Worker:
                 output.residual_map[row],
                 infer_ms,
             )
-            for row in range(len(images))
+            for row in range(len(scans))
         ]
 
     def _commit(self) -> int:

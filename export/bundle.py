@@ -25,11 +25,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
 from edge import __version__
-from edge.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, TrustedKey, check_golden, verify_bundle
+from edge.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, TrustedKey, verify_bundle
 from edge.conversion import LEVELS
 from edge.engines import open_engine
 from edge.engines.ort import OrtEngine
 from edge.exposure import ExposureRange
+from edge.golden import check_golden
 from edge.manifest import (
     CLASSIFIER_FILE,
     GATE_FILE,

@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from edge import __version__
-from edge.bundle import Bundle, compare_golden, golden_scores, open_bundle
-from edge.engines import open_engine
+from edge.bundle import Bundle, open_bundle
+from edge.engines import PlanSettings, open_engine
+from edge.engines.on_device import build
 from edge.errors import EdgeError
+from edge.golden import compare_golden, golden_scores
 from edge.records import Scores
 from export.errors import ExportError
 from export.keys import DEFAULT_NAME, create_keys
@@ -33,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _keygen(options)
         if options.verb == "bundle":
             return _bundle(options)
+        if options.verb == "engine":
+            return _engine(options)
         return _verify(options)
     except EdgeError as error:
         print(f"edge-export: {error.message}\n  try: {error.hint}", file=sys.stderr)
@@ -84,6 +88,18 @@ def _verify(options: argparse.Namespace) -> int:
     _print_golden(bundle, observed, engine.spec.name)
     compare_golden(bundle, observed, engine.spec.name)
     print(f"good: {options.bundle} is whole, signed by {bundle.signed_by}, and repeats its golden scores")
+    return 0
+
+
+def _engine(options: argparse.Namespace) -> int:
+    bundle = open_bundle(options.bundle, options.key)
+    plans = PlanSettings(
+        folder=options.plans,
+        key_file=options.device_key or options.plans / "device.key",
+        workspace_bytes=options.workspace_mb << 20,
+        build_timeout_s=options.timeout_s,
+    )
+    print(build(bundle, plans, max_batch=options.max_batch, rebuild=options.rebuild))
     return 0
 
 
@@ -175,6 +191,18 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("bundle", type=Path, metavar="BUNDLE")
     verify.add_argument("--key", type=Path, required=True, metavar="PEM", help="public key, or a folder of them")
     verify.add_argument("--engine", default="auto", choices=("auto", "onnxruntime", "tensorrt"), help="what runs it")
+
+    engine = verbs.add_parser("engine", help="build the TensorRT engine of a bundle for the GPU of this machine")
+    engine.add_argument("bundle", type=Path, metavar="BUNDLE")
+    engine.add_argument("--key", type=Path, required=True, metavar="PEM", help="public key, or a folder of them")
+    engine.add_argument("--plans", type=Path, required=True, metavar="DIR", help="`tensorrt.plans` of the line")
+    engine.add_argument("--device-key", type=Path, metavar="FILE", help="`tensorrt.key_file` of the line")
+    engine.add_argument(
+        "--max-batch", type=int, metavar="N", help="as `model.max_batch` of the line (default: its own)"
+    )
+    engine.add_argument("--workspace-mb", type=int, default=4096, metavar="N", help="GPU memory to try (default: 4096)")
+    engine.add_argument("--timeout-s", type=float, default=1800.0, metavar="S", help="per network (default: 1800)")
+    engine.add_argument("--rebuild", action="store_true", help="build even where a good engine is stored")
     return parser
 
 

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import tifffile
 
-from edge.bundle import score_one
 from edge.conversion import Bounds, Method, prepare
 from edge.engines import Engine
 from edge.errors import ScanError
+from edge.golden import score_one
 from edge.records import Counts, Image, Scores
 from edge.scan import Limits, read_scan
 from export.errors import ExportError

@@ -7,17 +7,27 @@ it (cast, scale, normalise, networks, softmax, residual statistics) is inside th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from edge.errors import EngineError
+from edge.raw import RawScan
 from edge.records import Image, Size
 
 if TYPE_CHECKING:
     from edge.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+GPU_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvhost-gpu")
+"""Where a driver shows itself; the last one is a Jetson's."""
 
 IMAGE_INPUT = "image"
 CLASSIFIER_OUTPUTS = ("p_abnormal",)
@@ -69,25 +79,81 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class RawEngine(Engine, Protocol):
+    """An engine that also converts on its device: the scan crosses the bus once, as it was read."""
+
+    def infer_raw(self, scans: Sequence[RawScan]) -> EngineOutput:
+        """`infer` of the images that `scans` become. Raises EngineError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSettings:
+    """Where engines built for this machine are kept, and what building one may use."""
+
+    folder: Path
+    key_file: Path
+    workspace_bytes: int
+    build_timeout_s: float
+
+
+class Degraded:
+    """An engine that stands in for another, and says so in every verdict."""
+
+    def __init__(self, engine: Engine, why: str) -> None:
+        self._engine = engine
+        self._spec = replace(engine.spec, degraded=why)
+
+    @property
+    def spec(self) -> EngineSpec:
+        return self._spec
+
+    def infer(self, images: Batch) -> EngineOutput:
+        return self._engine.infer(images)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
 def open_engine(
-    bundle: Bundle, name: str = "auto", *, threads: int | None = None, max_batch: int | None = None
+    bundle: Bundle,
+    name: str = "auto",
+    *,
+    threads: int | None = None,
+    max_batch: int | None = None,
+    plans: PlanSettings | None = None,
 ) -> Engine:
     """Open the networks of a verified bundle: `onnxruntime`, `tensorrt`, or `auto` for the best there is.
 
-    `threads`: of the CPU, None for all this process may use. `max_batch`: None for the engine's own choice.
-    Raises EngineError.
+    `auto` wants TensorRT where the machine has a GPU's driver or TensorRT installed, and `plans` says where its
+    engines are; where that fails, the CPU runs the networks and the spec says why. `threads`: of the CPU, None for
+    all this process may use. `max_batch`: None for the engine's own choice. Raises EngineError.
     """
+    if name == "tensorrt" or (name == "auto" and plans is not None and gpu_is_expected()):
+        if plans is None:
+            raise EngineError("no folder for built engines was given", hint="run it by `edge-worker --build-engine`")
+        from edge.engines.on_device import open_tensorrt
+
+        try:
+            return open_tensorrt(bundle, plans, max_batch=max_batch)
+        except EngineError as error:
+            if name == "tensorrt":
+                raise
+            log.error("no GPU: the CPU runs the networks", extra={"fields": {"why": error.message, "try": error.hint}})
+            cpu = open_engine(bundle, threads=threads, max_batch=max_batch)
+            return Degraded(cpu, f"TensorRT: {error.message}")
     if name in ("auto", "onnxruntime"):
         # Imported when chosen: a line that runs another engine needs no onnxruntime.
         from edge.engines.ort import open_onnxruntime
 
         return open_onnxruntime(bundle, threads=threads, max_batch=max_batch)
-    if name == "tensorrt":
-        raise EngineError(
-            "this release runs on onnxruntime only, the engine `tensorrt` is not part of it",
-            hint='set `model.engine = "onnxruntime"` or "auto"',
-        )
     raise EngineError(f"there is no engine {name!r}", hint="`model.engine` is one of auto, onnxruntime, tensorrt")
+
+
+def gpu_is_expected() -> bool:
+    """Whether somebody meant this machine to run on a GPU: a driver is loaded, or TensorRT was installed."""
+    return any(Path(node).exists() for node in GPU_NODES) or find_spec("tensorrt") is not None
 
 
 __all__ = ["Batch", "Engine", "EngineOutput", "EngineSpec", "Image", "open_engine"]

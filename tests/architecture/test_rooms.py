@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,35 @@ def test_train_uses_only_the_pure_part_of_edge(path: Path) -> None:
 @pytest.mark.parametrize("path", ALL_MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_module_outgrows_its_reader(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def arrows_within_edge() -> dict[str, set[str]]:
+    """Each module of edge/ and those it imports, anywhere in it: for types alone and inside functions too."""
+    names = {module_name(path): path for path in modules_of("edge")}
+    arrows: dict[str, set[str]] = {name: set() for name in names}
+    for name, path in names.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                arrows[name] |= {alias.name for alias in node.names} & names.keys()
+            elif isinstance(node, ast.ImportFrom) and node.module in names:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                arrows[name] |= (inner & names.keys()) or {node.module}
+    return arrows
+
+
+def test_arrows_within_edge_point_one_way() -> None:
+    """An engine module opened by its own package from inside a function is the one arrow back."""
+    arrows = arrows_within_edge()
+    arrows["edge.engines"] -= {name for name in arrows if name.startswith("edge.engines.")}
+    try:
+        order = list(TopologicalSorter(arrows).static_order())
+    except CycleError as error:
+        pytest.fail("circle of imports: " + " -> ".join(reversed(error.args[1])))
+    assert order.index("edge.bundle") < order.index("edge.engines") < order.index("edge.golden")
 
 
 def test_only_settings_reads_the_environment() -> None:

@@ -15,10 +15,11 @@ import tifffile
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from edge.bundle import Bundle, check_golden, open_bundle
+from edge.bundle import Bundle, open_bundle
 from edge.conversion import Bounds, Method
 from edge.engines import open_engine
 from edge.errors import BundleError
+from edge.golden import check_golden
 from edge.manifest import Manifest, manifest_json
 from edge.records import Scores, Size
 from export.bundle import check_pair, write_bundle

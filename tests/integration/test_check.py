@@ -26,7 +26,7 @@ def settings_file(root: Path, port: int, **replaced: str) -> Path:
     config = root / "edge.toml"
     config.write_text(
         f'[folder]\npath = "{values["path"]}"\n[model]\nbundle = "{values["bundle"]}"\n'
-        f'trusted_key = "{values["trusted_key"]}"\n[state]\ndir = "{values["dir"]}"\n'
+        f'trusted_key = "{values["trusted_key"]}"\nengine = "onnxruntime"\n[state]\ndir = "{values["dir"]}"\n'
         f"[broker]\nport = {port}\nconnect_timeout_s = 2.0\n"
     )
     return config

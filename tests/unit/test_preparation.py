@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
+from edge.conversion import prepare
 from edge.exposure import Exposure, ExposureRange
 from edge.preparation import Arrival, Prepared, prepare_scan
 from edge.records import Counts, Outcome
@@ -37,12 +39,13 @@ def prepared(folder: Path, counts: Counts) -> Prepared:
     path = folder / "scan.tif"
     tifffile.imwrite(path, counts)
     arrival = Arrival(stamp_of(path, folder), datetime(2026, 5, 4, tzinfo=UTC), is_final=True)
-    return prepare_scan(path, arrival, SPEC, Limits())
+    to_image = partial(prepare, method=SPEC.method, bounds=SPEC.bounds, size=SPEC.size)
+    return prepare_scan(path, arrival, SPEC, Limits(), to_image)
 
 
 def test_a_sheet_with_air_around_it_goes_to_the_networks(tmp_path: Path) -> None:
     ready = prepared(tmp_path, sheet(np.random.default_rng(1)))
-    assert ready.image is not None and ready.decision is None
+    assert ready.pixels is not None and ready.decision is None
 
 
 @pytest.mark.parametrize(
@@ -61,7 +64,7 @@ def test_what_is_exposed_otherwise_is_for_a_person(
     tmp_path: Path, drawn: Callable[[np.random.Generator], np.ndarray], complaint: str
 ) -> None:
     ready = prepared(tmp_path, drawn(np.random.default_rng(2)).astype(np.uint16))
-    assert ready.image is None
+    assert ready.pixels is None
     assert ready.decision is not None
     assert (ready.decision.outcome, ready.decision.reasons) == (Outcome.REVIEW, ("out-of-spec",))
     assert ready.detail is not None and complaint in ready.detail

@@ -1,0 +1,225 @@
+"""The plans of a bundle for this machine: from the cache, or built now in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, PlanSettings
+from edge.engines.device import Device
+from edge.engines.plan_cache import Facts, PlanCache, PlanRefused
+from edge.errors import EngineError
+
+if TYPE_CHECKING:
+    from edge.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+KERNELS_SOURCE = Path(__file__).with_name("kernels.cu")
+CLASSIFIER, GATE, KERNELS, TIMING = "classifier", "gate", "kernels", "timing"
+NVCC_TIMEOUT_S = 120.0
+NVCC_PLACES = ("/usr/local/cuda/bin",)
+"""Looked at after PATH, which a service's is short."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Bytes for the device, and the facts they are valid for. `is_new`: not proven and not kept yet."""
+
+    name: str
+    facts: Facts
+    payload: bytes
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """What the runtime loads. `kernels` is None where the fused preprocessing cannot be compiled here."""
+
+    classifier: Plan
+    gate: Plan
+    kernels: Plan | None
+
+    @property
+    def all(self) -> tuple[Plan, ...]:
+        return tuple(plan for plan in (self.classifier, self.gate, self.kernels) if plan is not None)
+
+
+class PlanRoom:
+    """Finds, builds and keeps plans for one device."""
+
+    def __init__(self, device: Device, settings: PlanSettings) -> None:
+        self._device = device
+        self._settings = settings
+        self._cache = PlanCache(settings.folder, settings.key_file)
+
+    def plans_for(self, bundle: Bundle, batch: int, *, rebuild: bool = False) -> Plans:
+        """The plans of both networks for batches 1..`batch`, and the compiled kernels.
+
+        What is not in the cache is built, and kept by `keep` once it has proven itself. Raises EngineError.
+        """
+        return Plans(
+            self._network(CLASSIFIER, bundle, bundle.classifier, CLASSIFIER_OUTPUTS, batch, rebuild),
+            self._network(GATE, bundle, bundle.gate, GATE_OUTPUTS, batch, rebuild),
+            self._kernels(),
+        )
+
+    def keep(self, plans: Plans) -> None:
+        """Store what is new, now that it reproduced the golden scans; of older plans the newest ones stay."""
+        for plan in plans.all:
+            if plan.is_new:
+                self._cache.store(plan.name, plan.facts, plan.payload)
+                self._cache.prune(plan.name, keep=[plan.facts])
+
+    def _network(
+        self, name: str, bundle: Bundle, graph: bytes, outputs: tuple[str, ...], batch: int, rebuild: bool
+    ) -> Plan:
+        facts = self._device.facts | {
+            "onnx_sha256": hashlib.sha256(graph).hexdigest(),
+            "precision": bundle.precision,
+            "profile": f"1..{batch} x {bundle.channels} x {bundle.size.height_px} x {bundle.size.width_px}",
+            "workspace_bytes": str(self._settings.workspace_bytes),
+        }
+        stored = None if rebuild else self._stored(name, facts)
+        if stored is not None:
+            return Plan(name, facts, stored, is_new=False)
+        self._check_writable(name)
+        job = {
+            "name": name,
+            "channels": bundle.channels,
+            "height_px": bundle.size.height_px,
+            "width_px": bundle.size.width_px,
+            "max_batch": batch,
+            "outputs": outputs,
+            "workspace_bytes": self._settings.workspace_bytes,
+            "expand_weights": bundle.precision != "int8",
+        }
+        return Plan(name, facts, self._build(job, graph), is_new=True)
+
+    def _build(self, job: dict[str, object], graph: bytes) -> bytes:
+        """Run edge/engines/build_plan.py, which see. Raises EngineError with its words."""
+        name = job["name"]
+        log.info("building a plan; this takes minutes", extra={"fields": {"plan": name, **self._device.facts}})
+        started_s = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=self._settings.folder) as scratch:
+            folder = Path(scratch)
+            (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+            (folder / "graph.onnx").write_bytes(graph)
+            timing = self._stored(TIMING, self._device.facts)
+            if timing is not None:
+                (folder / "timing.cache").write_bytes(timing)
+            program = [sys.executable, "-m", "edge.engines.build_plan", str(folder)]
+            try:
+                done = subprocess.run(  # noqa: S603 - our own interpreter and module
+                    program, timeout=self._settings.build_timeout_s, capture_output=True, text=True
+                )
+            except subprocess.TimeoutExpired:
+                raise EngineError(
+                    f"building the plan of {name} took more than {self._settings.build_timeout_s:g} s and was ended",
+                    hint="raise `tensorrt.build_timeout_s`, or end other programs on the GPU",
+                ) from None
+            plan = folder / "plan"
+            if done.returncode != 0 or not plan.exists() or plan.stat().st_size == 0:
+                raise _told(folder, str(name), done)
+            payload = plan.read_bytes()
+            with contextlib.suppress(FileNotFoundError):
+                self._cache.store(TIMING, self._device.facts, (folder / "timing.cache").read_bytes())
+                self._cache.prune(TIMING, keep=[self._device.facts], previous=0)
+        took_s = round(time.monotonic() - started_s, 1)
+        log.info("plan built", extra={"fields": {"plan": name, "size_bytes": len(payload), "took_s": took_s}})
+        return payload
+
+    def _kernels(self) -> Plan | None:
+        """kernels.cu compiled for this GPU; None, with a warning, where nvcc is missing or fails."""
+        source = KERNELS_SOURCE.read_bytes()
+        capability = self._device.compute_capability
+        facts = {"source_sha256": hashlib.sha256(source).hexdigest(), "compute_capability": capability}
+        stored = self._stored(KERNELS, facts)
+        if stored is not None:
+            return Plan(KERNELS, facts, stored, is_new=False)
+        try:
+            self._check_writable(KERNELS)
+            return Plan(KERNELS, facts, compiled_kernels(capability), is_new=True)
+        except EngineError as error:
+            fields = {"reason": error.message, "try": error.hint}
+            log.warning("scans are converted on the CPU, not on the GPU", extra={"fields": fields})
+            return None
+
+    def _stored(self, name: str, facts: Facts) -> bytes | None:
+        """None also for a plan that must not be loaded: it is built anew, and the log says why."""
+        try:
+            return self._cache.load(name, facts)
+        except PlanRefused as error:
+            log.error("stored plan refused", extra={"fields": {"reason": error.message}})
+            if not self._cache.is_writable():
+                raise
+            return None
+
+    def _check_writable(self, name: str) -> None:
+        if not self._cache.is_writable():
+            raise EngineError(
+                f"there is no plan of {name} for {self._device.gpu}, driver {self._device.driver}, TensorRT "
+                f"{self._device.tensorrt} in {self._cache.folder}, and this user may not write one",
+                hint="start edge-engine-build.service, or run `edge-worker --build-engine` as the user who may",
+            )
+
+
+def half_of(max_batch: int) -> int:
+    """Scans that run at once, the largest batch a plan is built for: TensorRT runs a batch in two halves."""
+    return (max_batch + 1) // 2
+
+
+def compiled_kernels(capability: str) -> bytes:
+    """kernels.cu as a cubin for a compute capability such as `8.7`. Raises EngineError.
+
+    Compiled ahead, so that the line needs no compiler and no memory that is writable and executable.
+    """
+    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=":".join(NVCC_PLACES))
+    if nvcc is None:
+        raise EngineError(
+            "nvcc, which compiles the preprocessing for the GPU, is not installed",
+            hint="install the CUDA toolkit (package cuda-nvcc) and build the engine again",
+        )
+    with tempfile.TemporaryDirectory(prefix="edge-kernels-") as folder:
+        target = Path(folder) / "kernels.cubin"
+        architecture = f"-arch=sm_{capability.replace('.', '')}"
+        command = [nvcc, "--cubin", architecture, str(KERNELS_SOURCE), "-o", str(target)]
+        try:
+            done = subprocess.run(  # noqa: S603 - the toolkit of this machine
+                command, capture_output=True, text=True, timeout=NVCC_TIMEOUT_S
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise EngineError(f"nvcc cannot be run: {error}", hint="reinstall the CUDA toolkit") from error
+        if done.returncode != 0:
+            raise EngineError(
+                f"nvcc fails on {KERNELS_SOURCE.name}: {_last_line(done.stderr)}",
+                hint="the toolkit must know this GPU: install the CUDA release of the driver",
+            )
+        return target.read_bytes()
+
+
+def _told(folder: Path, name: str, done: subprocess.CompletedProcess[str]) -> EngineError:
+    """What the build program said, or how it died."""
+    try:
+        told = json.loads((folder / "error.json").read_text(encoding="utf-8"))
+        return EngineError(told["message"], hint=told["hint"])
+    except (OSError, ValueError, KeyError):
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+        return EngineError(
+            f"the build of {name} ended with {how}: {_last_line(done.stderr) or 'without a word'}",
+            hint="out of memory? look at `journalctl -k`; else reinstall TensorRT and pycuda for this driver",
+        )
+
+
+def _last_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()[-1:]), "")

@@ -1,0 +1,70 @@
+"""The engine contract on the TensorRT engine, with a scripted GPU: tests/gpu/ runs the same on a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from edge.bundle import TrustedKey, verify_bundle
+from edge.conversion import Method, prepare
+from edge.engines import Engine, PlanSettings, RawEngine, open_engine, plans
+from edge.errors import EngineError
+from edge.raw import raw_scan
+from tests import scripted_gpu
+from tests.bundles import BOUNDS, KEY, SIZE, make_bundle
+from tests.contract.test_engine_contract import *  # noqa: F403 - the suite, on the fixture below
+from tests.contract.test_engine_contract import MAX_BATCH, scores
+from tests.gpu import host_kernels
+
+
+@pytest.fixture(scope="module")
+def open_again(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Engine]]:
+    """Opens the engine; its plans are built the first time."""
+    if host_kernels.COMPILER is None:
+        pytest.skip("no C++ compiler is installed, which stands in for the GPU's")
+    root = tmp_path_factory.mktemp("trt")
+    bundle = verify_bundle(make_bundle(root / "bundle"), [TrustedKey("key", KEY.public_key())])
+    settings = PlanSettings(root / "plans", root / "device.key", 1 << 30, 100.0)
+    with scripted_gpu.installed(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plans, "compiled_kernels", lambda _: b"cubin")
+        yield lambda: open_engine(bundle, "tensorrt", max_batch=MAX_BATCH, plans=settings)
+
+
+@pytest.fixture
+def engine(open_again: Callable[[], Engine]) -> Iterator[Engine]:
+    engine = open_again()
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize("count", range(1, MAX_BATCH + 1))
+def test_raw_scans_score_as_their_images_do(engine: Engine, count: int) -> None:
+    """Of sizes and brightness that differ: a mistake in the ring of buffers would mix them up."""
+    assert isinstance(engine, RawEngine)
+    rng = np.random.default_rng(count)
+    shapes = [(96, 64), (131, 77), (500, 400), (40, 33)]
+    scans = [
+        raw_scan(rng.integers(1700, 1900 + 300 * place, shapes[place]).astype(np.uint16), Method.GLOBAL, BOUNDS, SIZE)
+        for place in range(count)
+    ]
+    by_image = engine.infer(np.stack([prepare(scan.counts, Method.GLOBAL, BOUNDS, SIZE) for scan in scans]))
+    for raw, image in zip(scores(engine.infer_raw(scans)), scores(by_image), strict=True):
+        np.testing.assert_allclose(raw, image, atol=2 / 255)
+    for place, scan in enumerate(scans):
+        alone = engine.infer_raw([scan])
+        for one, many in zip(scores(alone), scores(engine.infer_raw(scans)), strict=True):
+            np.testing.assert_array_equal(one[0], many[place])
+
+
+def test_raw_scans_that_do_not_fit_are_refused(engine: Engine) -> None:
+    assert isinstance(engine, RawEngine)
+    scan = raw_scan(np.zeros((600, 600), np.uint16), Method.GLOBAL, BOUNDS, SIZE)
+    with pytest.raises(EngineError, match="takes uint16 of up to 262144 px for 1 x"):
+        engine.infer_raw([scan])
+    fitting = raw_scan(np.zeros((60, 60), np.uint16), Method.GLOBAL, BOUNDS, SIZE)
+    with pytest.raises(EngineError, match="takes 1 to 4"):
+        engine.infer_raw([fitting] * 5)
+    with pytest.raises(EngineError, match="takes 1 to 4"):
+        engine.infer_raw([])

@@ -1,0 +1,273 @@
+"""The parts of gpu-check: `parts.py PART SCRATCH TARGET` measures one and writes its figures as JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402 - after the project became importable
+import torch  # noqa: E402
+
+from edge.conversion import Bounds, Method, prepare  # noqa: E402
+from edge.raw import raw_scan  # noqa: E402
+from edge.records import Counts, Size  # noqa: E402
+
+SCANS = 200
+SIZE = Size(2000, 1000)
+BOUNDS = Bounds(1600, 2800)
+SEED = 77
+Figures = dict[str, Any]
+
+
+def machine(_: Path) -> Figures:
+    gpu = torch.cuda.get_device_properties(0)
+    smi = subprocess.run(
+        [
+            "nvidia-smi",
+            "--query-gpu=driver_version,pcie.link.gen.current,pcie.link.width.current",
+            "--format=csv,noheader",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    nvcc = subprocess.run(["nvcc", "--version"], capture_output=True, text=True)
+    return {
+        "gpu": gpu.name,
+        "compute_capability": f"{gpu.major}.{gpu.minor}",
+        "memory_gb": round(gpu.total_memory / 1e9, 1),
+        "multiprocessors": gpu.multi_processor_count,
+        "driver, PCIe generation, lanes": smi.stdout.strip() or "nvidia-smi says nothing",
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+        "nvcc": nvcc.stdout.strip().splitlines()[-1] if nvcc.returncode == 0 else "not found",
+        "pycuda": find_spec("pycuda") is not None,
+        "tensorrt": find_spec("tensorrt") is not None,
+    }
+
+
+def scans(scratch: Path) -> Figures:
+    """Simulated scans, written as the station writes them: every later part reads these files."""
+    folder = scratch / "scans"
+    folder.mkdir()
+    started_s = time.perf_counter()
+    with ProcessPoolExecutor(_cores()) as pool:
+        sizes = list(pool.map(_simulate, [(folder, number) for number in range(SCANS)]))
+    return {
+        "simulated": len(sizes),
+        "height_px": [min(size[0] for size in sizes), max(size[0] for size in sizes)],
+        "width_px": [min(size[1] for size in sizes), max(size[1] for size in sizes)],
+        "simulating_s": round(time.perf_counter() - started_s, 1),
+    }
+
+
+def _simulate(order: tuple[Path, int]) -> tuple[int, int]:
+    import cv2
+    import tifffile
+
+    from train.simulate import simulate_scan
+
+    cv2.setNumThreads(1)
+    folder, number = order
+    counts = simulate_scan(SEED, number % 20, number // 20).counts
+    tifffile.imwrite(folder / f"{number:04d}.tif", counts, metadata=None)
+    return counts.shape[0], counts.shape[1]
+
+
+def kernel(scratch: Path) -> Figures:
+    """The fused kernel against OpenCV on every scan, the four methods in turn, and against its twin on some."""
+    from tests.gpu import twin
+    from tests.gpu.driver_api import Kernels, on_device
+
+    kernels, worst, changed, unlike_twin, counted = Kernels(), 0, [], 0, 0
+    for number, counts in enumerate(_counts(scratch)):
+        method = list(Method)[number % 4]
+        bounds = BOUNDS if method.needs_bounds else None
+        size = SIZE if number % 10 else Size(*counts.shape)
+        scan = raw_scan(counts, method, bounds, size)
+        image = torch.full((method.channels, *size), 77, dtype=torch.uint8, device="cuda")
+        kernels.run(scan, on_device(scan), image)
+        made = image.cpu().numpy()
+        difference = np.abs(made.astype(np.int16) - prepare(counts, method, bounds, size))
+        worst = max(worst, int(difference.max()))
+        changed.append(float((difference > 0).mean()))
+        if number < 8:
+            unlike_twin += int((made != twin.fused(scan)).sum())
+        counted += 1
+    return {
+        "scans": counted,
+        "greatest difference to OpenCV, grey levels": worst,
+        "pixels one level off": f"{np.mean(changed):.2%}",
+        "pixels unlike the numpy twin, of 8 scans": unlike_twin,
+        "is_wrong": worst > 1 or unlike_twin > 0 or counted < SCANS,
+    }
+
+
+def kernel_time(scratch: Path) -> Figures:
+    """Kernel time against the time a copy of the same bytes would take; scans enough to defeat the cache."""
+    from tests.gpu.driver_api import Kernels, on_device
+
+    copy_gb_s = _copy_gb_s()
+    kernels, figures = Kernels(), {"copy, GB/s read and written": round(copy_gb_s)}
+    real = next(_counts(scratch))
+    large = np.tile(real, (4, 4))
+    cases = {
+        "one scan, resized": (real, SIZE, 64),
+        "one scan, same size": (real, Size(*real.shape), 64),
+        "16 times the area, resized": (large, Size(8000, 4000), 8),
+        "16 times the area, same size": (large, Size(*large.shape), 8),
+    }
+    for name, (counts, size, copies) in cases.items():
+        scan = raw_scan(counts, Method.GLOBAL, BOUNDS, size)
+        there = [on_device(scan) for _ in range(copies)]
+        images = [torch.empty((1, *size), dtype=torch.uint8, device="cuda") for _ in range(copies)]
+        for counts_there, image in zip(there, images, strict=True):
+            kernels.run(scan, counts_there, image)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):  # Python launches too slowly for a kernel of microseconds
+            for counts_there, image in zip(there, images, strict=True):
+                kernels.run(scan, counts_there, image)
+        kernel_us = _best_ms(graph.replay) * 1e3 / copies
+        bytes_moved = 2 * counts.size + size.height_px * size.width_px
+        floor_us = bytes_moved / copy_gb_s / 1e3
+        floor = f"floor {floor_us:.1f} us for {bytes_moved / 1e6:.1f} MB"
+        figures[name] = f"{kernel_us:.1f} us, {floor}, {kernel_us / floor_us:.2f} times"
+    return figures
+
+
+def bandwidth(_: Path) -> Figures:
+    """Host to device, as the line uploads: one scan at a time, and a large block for comparison."""
+    figures: Figures = {}
+    for name, size in (("one scan, 4.9 MB", 4_900_000), ("256 MB", 256 << 20)):
+        there = torch.empty(size, dtype=torch.uint8, device="cuda")
+        for kind, pin in (("pinned", True), ("pageable", False)):
+            here = torch.ones(size, dtype=torch.uint8, pin_memory=pin)
+            ms = _best_ms(lambda here=here, there=there: there.copy_(here, non_blocking=True))
+            figures[f"{name}, {kind}, GB/s"] = round(size / ms / 1e6, 1)
+    return figures
+
+
+def pycuda(scratch: Path) -> Figures:
+    """The line's own way to the kernel: pycuda, primary context, pinned memory, no torch in the process' GPU work."""
+    import pycuda.driver as cuda
+
+    from edge.engines.plans import compiled_kernels
+    from edge.raw import FRAME, axis, frame, launch
+
+    cuda.init()
+    device = cuda.Device(0)
+    context = device.retain_primary_context()
+    context.push()
+    try:
+        module = cuda.module_from_buffer(compiled_kernels(".".join(map(str, device.compute_capability()))))
+        worst = 0
+        for counts in islice(_counts(scratch), 5):
+            scan = raw_scan(counts, Method.MIXED, BOUNDS, SIZE)
+            stream = cuda.Stream()
+            pinned = cuda.pagelocked_empty(scan.counts.shape, np.uint16)
+            pinned[...] = scan.counts
+            raw, image = cuda.mem_alloc(pinned.nbytes), cuda.mem_alloc(3 * SIZE.height_px * SIZE.width_px)
+            axes = [cuda.to_device(axis(a, b)) for a, b in zip(scan.counts.shape, SIZE, strict=True)]
+            how = launch(Size(*scan.counts.shape), SIZE)
+            function = module.get_function(how.kernel)
+            function.prepare([f"{FRAME.itemsize}s"])
+            cuda.memcpy_htod_async(raw, pinned, stream)
+            argument = frame(scan, counts=int(raw), image=int(image), columns=int(axes[1]), rows=int(axes[0]))
+            function.prepared_async_call(how.grid, how.block, stream, argument)
+            out = cuda.pagelocked_empty((3, *SIZE), np.uint8)
+            cuda.memcpy_dtoh_async(out, image, stream)
+            stream.synchronize()
+            expected = prepare(counts, Method.MIXED, BOUNDS, SIZE)
+            worst = max(worst, int(np.abs(out.astype(np.int16) - expected).max()))
+        return {"version": ".".join(map(str, cuda.get_version())), "greatest difference": worst, "is_wrong": worst > 1}
+    finally:
+        cuda.Context.pop()
+
+
+def tensorrt(scratch: Path) -> Figures:
+    """The real engine: build on this GPU, golden scans, raw scans."""
+    from edge.bundle import open_bundle
+    from edge.engines import PlanSettings, RawEngine
+    from edge.engines.on_device import open_tensorrt
+    from edge.front import front_of
+    from edge.model import DEMO_KEY
+
+    bundle = open_bundle(ROOT / "demo" / "bundle", DEMO_KEY)
+    settings = PlanSettings(scratch / "plans", scratch / "device.key", 8 << 30, 250.0)
+    figures: Figures = {}
+    started_s = time.perf_counter()
+    open_tensorrt(bundle, settings, max_batch=8).close()
+    figures["build, golden scans reproduced, s"] = round(time.perf_counter() - started_s, 1)
+    engine = open_tensorrt(bundle, settings, max_batch=8)
+    front = front_of(engine, bundle.input_spec())
+    batch = [front.prepare(counts) for _, counts in enumerate(islice(_counts(scratch), 8))]
+    ms = min(_wall_ms(lambda: front.infer(batch)) for _ in range(10)) / len(batch)
+    figures[f"demo bundle, {'raw' if isinstance(engine, RawEngine) else 'converted'} scans, ms per scan"] = round(ms, 3)
+    engine.close()
+    return figures
+
+
+def _counts(scratch: Path) -> Iterator[Counts]:
+    import tifffile
+
+    for path in sorted((scratch / "scans").glob("*.tif")):
+        yield tifffile.imread(path)
+
+
+def _copy_gb_s() -> float:
+    source = torch.empty(512 << 20, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * source.numel() / _best_ms(lambda: target.copy_(source)) / 1e6
+
+
+def _best_ms(work: Callable[[], object], rounds: int = 20) -> float:
+    """Device time of the fastest round."""
+    work()
+    times = []
+    for _ in range(rounds):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end))
+    return min(times)
+
+
+def _wall_ms(work: Callable[[], object]) -> float:
+    started_s = time.perf_counter()
+    work()
+    return (time.perf_counter() - started_s) * 1e3
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0))
+
+
+def main(part: str, scratch: Path, target: Path) -> None:
+    from tests.gpu import torch_parts
+
+    own = {work.__name__: work for work in (machine, scans, kernel, kernel_time, bandwidth, pycuda, tensorrt)}
+    torch_own = {work.__name__: work for work in (torch_parts.networks, torch_parts.pipeline, torch_parts.training)}
+    try:
+        figures = (own | torch_own)[part](scratch)
+    except Exception as error:  # noqa: BLE001 - a part fails alone, with its reason
+        figures = {"failed": f"{type(error).__name__}: {getattr(error, 'message', error)}"}
+    target.write_text(json.dumps(figures), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

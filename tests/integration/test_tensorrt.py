@@ -1,0 +1,351 @@
+"""Engines built on the device, with a scripted GPU: the real code builds, seals, loads, proves, refuses and falls back.
+
+What a real GPU adds is in tests/gpu/.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from edge import engines
+from edge.bundle import Bundle, TrustedKey, verify_bundle
+from edge.engines import Engine, PlanSettings, RawEngine, open_engine, plans
+from edge.engines.device import INSTALL
+from edge.engines.on_device import build, open_tensorrt
+from edge.errors import EngineError
+from tests import bundles, scripted_gpu
+from tests.bundles import SIZE, graph_bytes, make_bundle
+from tests.gpu import host_kernels
+
+IMAGES = np.full((3, 1, *SIZE), 51, np.uint8)
+TYPINGS = Path(__file__).parents[3] / "shared" / "typings"
+
+pytestmark = pytest.mark.skipif(host_kernels.COMPILER is None, reason="no C++ compiler stands in for the GPU's")
+
+
+@pytest.fixture
+def patch(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    with scripted_gpu.installed():
+        monkeypatch.setattr(plans, "compiled_kernels", lambda _: b"cubin")
+        yield monkeypatch
+
+
+def opened_bundle(folder: Path, **options: object) -> Bundle:
+    return verify_bundle(make_bundle(folder, **options), [TrustedKey("key", bundles.KEY.public_key())])
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return opened_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> PlanSettings:
+    return PlanSettings(tmp_path / "plans", tmp_path / "state" / "device.key", 1 << 30, 60.0)
+
+
+def stored(settings: PlanSettings) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in settings.folder.glob("*.plan")}
+
+
+def names(settings: PlanSettings) -> list[str]:
+    return sorted(name.partition("-")[0] for name in stored(settings))
+
+
+def no_builds(patch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("nothing was to be built")
+
+    patch.setattr(plans.subprocess, "run", refuse)
+
+
+def test_the_first_start_builds_and_the_next_one_loads(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    engine = open_engine(bundle, "auto", plans=settings)
+    assert engine.spec.name == "tensorrt"
+    assert engine.spec.degraded is None
+    assert isinstance(engine, RawEngine)
+    assert engine.infer(IMAGES).p_abnormal == pytest.approx([0.2] * 3)
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="the engine is closed"):
+        engine.infer(IMAGES)
+    assert names(settings) == ["classifier", "gate", "kernels", "timing"]
+    assert [path for path in settings.folder.iterdir() if path.suffix != ".plan"] == []
+    no_builds(patch)
+    open_engine(bundle, "tensorrt", plans=settings).close()
+
+
+def test_the_command_builds_and_says_where(patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings) -> None:
+    assert f"is in {settings.folder}: it repeats the golden scans" in build(bundle, settings)
+    assert names(settings) == ["classifier", "gate", "kernels", "timing"]
+
+
+def test_an_upgrade_builds_anew_and_keeps_the_engine_before(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    build(bundle, settings)
+    before = stored(settings)
+    scripted_gpu.play(patch, tensorrt="12.0")
+    with scripted_gpu.installed():
+        build(bundle, settings)
+    after = stored(settings)
+    networks = {name for name in before if name.startswith(("gate", "classifier"))}
+    assert {name: after.get(name) for name in networks} == {name: before[name] for name in networks}
+    assert len(after) == len(before) + 2
+
+
+@pytest.mark.parametrize(
+    ("script", "message", "hint"),
+    [
+        ({"gpus": 0}, "CUDA finds 0 GPUs", "nvidia-smi"),
+        ({"no_driver": True}, "CUDA cannot be used: cuInit failed", "/dev/nvidia"),
+        ({"unsupported_layer": True}, "cannot read classifier.onnx: No importer registered for op: Wobble", "newer"),
+        ({"no_memory": True}, "built no plan of classifier.onnx: .*memory could not be allocated", "workspace_bytes"),
+        ({"dies": True}, "the build of classifier ended with signal 9", "out of memory"),
+        ({"empty_plan": True}, "the build of classifier ended with exit code 0", "reinstall"),
+        ({"wrong_scores": 0.01}, "of golden/normal.tif is", "another"),
+        ({"no_context": True}, "no memory on the GPU to run gate", "max_batch"),
+        ({"memory_bytes": 1000}, "the GPU failed at opening the engine: .*out of memory", "memory is full"),
+        ({"refuses_to_run": True}, "TensorRT did not run gate on 1 images", "restart"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_fails_is_named_and_auto_goes_on_degraded(
+    patch: pytest.MonkeyPatch,
+    bundle: Bundle,
+    settings: PlanSettings,
+    script: dict[str, object],
+    message: str,
+    hint: str,
+) -> None:
+    scripted_gpu.play(patch, **script)
+    with pytest.raises(EngineError, match=message) as caught:
+        open_engine(bundle, "tensorrt", plans=settings)
+    assert hint in caught.value.hint
+    assert caught.value.exit_code == 70
+    if len(script) == 1 and "gpus" not in script and "wrong_scores" not in script:
+        return  # falling back is the same code for all: two of them are enough
+    engine = open_engine(bundle, "auto", threads=1, plans=settings)
+    assert engine.spec.name == "onnxruntime"
+    assert engine.spec.degraded is not None
+    assert engine.spec.degraded.startswith("TensorRT: ")
+    assert engine.infer(IMAGES[:1]).p_abnormal == pytest.approx([0.2])
+    engine.close()
+    assert not {"gate", "classifier"} & set(names(settings)), "nothing is kept that has not proven itself"
+
+
+def test_a_build_that_hangs_is_ended(patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings) -> None:
+    scripted_gpu.play(patch, hangs=True)
+    impatient = PlanSettings(settings.folder, settings.key_file, 1 << 30, 0.05)
+    with pytest.raises(EngineError, match=r"took more than 0\.05 s and was ended") as caught:
+        open_tensorrt(bundle, impatient)
+    assert "build_timeout_s" in caught.value.hint
+    assert list(settings.folder.iterdir()) == []
+
+
+def test_a_changed_plan_is_never_deserialised_and_is_built_again(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    import tensorrt
+
+    build(bundle, settings)
+    good = stored(settings)
+    (victim,) = settings.folder.glob("gate-*.plan")
+    evil = victim.read_bytes()[:-1] + b"!"
+    victim.write_bytes(evil)
+    seen: list[bytes] = []
+    deserialise = tensorrt.Runtime.deserialize_cuda_engine
+
+    def watched(runtime: object, plan: bytes) -> object:
+        seen.append(plan)
+        return deserialise(runtime, plan)
+
+    patch.setattr(tensorrt.Runtime, "deserialize_cuda_engine", watched)
+    open_engine(bundle, "tensorrt", plans=settings).close()
+    assert len(seen) == 2
+    assert not any(evil.endswith(plan) for plan in seen)
+    assert stored(settings)[victim.name] == good[victim.name]
+
+
+def test_a_worker_that_may_not_write_refuses_a_changed_plan(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    build(bundle, settings)
+    (victim,) = settings.folder.glob("classifier-*.plan")
+    victim.write_bytes(victim.read_bytes()[:-1])
+    patch.setattr(os, "access", lambda *_: False)
+    no_builds(patch)
+    with pytest.raises(EngineError, match="not sealed by this machine") as caught:
+        open_engine(bundle, "tensorrt", plans=settings)
+    assert "edge-engine-build.service" in caught.value.hint
+
+
+def test_a_worker_that_may_not_write_says_who_builds(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    patch.setattr(os, "access", lambda *_: False)
+    no_builds(patch)
+    with pytest.raises(EngineError, match="no plan of classifier for Scripted RTX, driver") as caught:
+        open_engine(bundle, "tensorrt", plans=settings)
+    assert "edge-engine-build.service" in caught.value.hint
+
+
+def test_a_stored_plan_that_no_longer_proves_itself_is_built_again(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    """Sealed and found, and yet wrong: a disk may lose a write, a library may change under its version."""
+    scripted_gpu.play(patch, wrong_scores=0.01)
+    patch.setattr("edge.engines.on_device.check_golden", lambda *_: None)
+    build(bundle, settings)
+    patch.undo()
+    with scripted_gpu.installed(), pytest.MonkeyPatch.context() as again:
+        again.setattr(plans, "compiled_kernels", lambda _: b"cubin")
+        engine = open_engine(bundle, "tensorrt", plans=settings)
+        assert engine.infer(IMAGES[:1]).p_abnormal == pytest.approx([0.2])
+        engine.close()
+
+
+def test_a_rebuild_that_fails_leaves_the_good_engine(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    build(bundle, settings)
+    before = stored(settings)
+    scripted_gpu.play(patch, wrong_scores=0.01)
+    with pytest.raises(EngineError):
+        build(bundle, settings, rebuild=True)
+    after = stored(settings)
+    assert {name: data for name, data in after.items() if not name.startswith("timing")} == {
+        name: data for name, data in before.items() if not name.startswith("timing")
+    }
+
+
+def test_a_graph_with_other_outputs_is_refused_before_it_is_built(
+    patch: pytest.MonkeyPatch, tmp_path: Path, settings: PlanSettings
+) -> None:
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["x"], ["p_normal"], axes=[1, 2, 3], keepdims=0),
+    ]
+    wrong = opened_bundle(tmp_path / "wrong", files={"classifier.onnx": graph_bytes(nodes, {"p_normal": ["n"]})})
+    with pytest.raises(EngineError, match=r"has inputs \['image'\] and outputs \['p_normal'\], expected"):
+        open_tensorrt(wrong, settings)
+
+
+def test_a_graph_for_another_size_is_refused(patch: pytest.MonkeyPatch, tmp_path: Path, settings: PlanSettings) -> None:
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["x"], ["p_abnormal"], axes=[1, 2, 3], keepdims=0),
+    ]
+    graph = graph_bytes(nodes, {"p_abnormal": ["n"]}, image=["n", 1, 32, 32])
+    wrong = opened_bundle(tmp_path / "wrong", files={"classifier.onnx": graph})
+    with pytest.raises(EngineError, match=r"the manifest says image, uint8 \(-1, 1, 96, 64\)"):
+        open_tensorrt(wrong, settings)
+
+
+def test_without_a_compiler_for_the_gpu_the_cpu_converts(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    def missing(_: str) -> bytes:
+        raise EngineError("nvcc, which compiles the preprocessing for the GPU, is not installed", hint="install it")
+
+    patch.setattr(plans, "compiled_kernels", missing)
+    engine = open_engine(bundle, "tensorrt", plans=settings)
+    assert not isinstance(engine, RawEngine)
+    assert engine.infer(IMAGES).p_abnormal == pytest.approx([0.2] * 3)
+    engine.close()
+
+
+def test_nvcc_is_what_compiles_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans.shutil, "which", lambda *_, **__: None)
+    with pytest.raises(EngineError, match="nvcc, which compiles") as caught:
+        plans.compiled_kernels("8.7")
+    assert "CUDA toolkit" in caught.value.hint
+    done = SimpleNamespace(returncode=1, stderr="nvcc fatal   : Unsupported gpu architecture 'sm_87'\n")
+    monkeypatch.setattr(plans.shutil, "which", lambda *_, **__: "/usr/bin/nvcc")
+    monkeypatch.setattr(plans.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(EngineError, match="Unsupported gpu architecture 'sm_87'"):
+        plans.compiled_kernels("8.7")
+
+
+def test_a_gpu_that_disappears_ends_the_engine(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    engine: Engine = open_engine(bundle, "tensorrt", plans=settings)
+    scripted_gpu.play(patch, lost=True)
+    with pytest.raises(EngineError, match=r"the GPU failed at a batch of 3: .*unspecified launch failure") as caught:
+        engine.infer(IMAGES)
+    assert caught.value.exit_code == 70
+    scripted_gpu.play(patch)
+    with pytest.raises(EngineError, match="closed"):
+        engine.infer(IMAGES)
+    engine.close()
+
+
+def test_a_machine_that_was_never_meant_to_have_a_gpu_is_not_degraded(
+    monkeypatch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    monkeypatch.setattr(engines, "GPU_NODES", ())
+    monkeypatch.setattr(engines, "find_spec", lambda _: None)
+    engine = open_engine(bundle, "auto", threads=1, plans=settings)
+    assert (engine.spec.name, engine.spec.degraded) == ("onnxruntime", None)
+    engine.close()
+
+
+def test_a_gpu_without_tensorrt_is_degraded_and_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(engines, "GPU_NODES", (str(tmp_path),))
+    engine = open_engine(bundle, "auto", threads=1, plans=settings)
+    assert engine.spec.degraded == "TensorRT: TensorRT is not installed"
+    engine.close()
+    with pytest.raises(EngineError, match="TensorRT is not installed") as caught:
+        open_engine(bundle, "tensorrt", plans=settings)
+    assert caught.value.hint == INSTALL
+
+
+@pytest.mark.parametrize("release", ["trt10", "trt11"])
+def test_the_script_has_no_name_that_tensorrt_lacks(release: str) -> None:
+    """Classes, their methods and the methods' parameters, against the signatures of the real bindings."""
+    stub = TYPINGS / release / "tensorrt" / "__init__.pyi"
+    if not stub.exists():
+        pytest.skip("the signatures of TensorRT are not here")
+    real = _classes(stub)
+    for name, members in _classes(scripted_gpu.ROOM / "tensorrt" / "__init__.py").items():
+        if name == "Severity":
+            continue  # nested in ILogger there
+        assert name in real, name
+        for member, parameters in members.items():
+            assert member in real[name], f"{name}.{member}"
+            overloads = real[name][member]
+            assert any(set(parameters[0]) <= set(given) for given in overloads), f"{name}.{member}{parameters}"
+
+
+def _classes(module: Path) -> dict[str, dict[str, list[list[str]]]]:
+    """Public members of each class: parameter names per overload, one empty list for an attribute."""
+    found: dict[str, dict[str, list[list[str]]]] = {}
+    for node in ast.parse(module.read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        members = found.setdefault(node.name, {})
+        for item in node.body:
+            if isinstance(item, ast.FunctionDef) and not item.name.startswith("_"):
+                members.setdefault(item.name, []).append([arg.arg for arg in item.args.args[1:]])
+            elif isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+                if item.target.id not in ("graph", "profile", "cache", "largest"):  # the script's own
+                    members[item.target.id] = [[]]
+            elif isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Name):
+                members[item.targets[0].id] = [[]]
+    return found

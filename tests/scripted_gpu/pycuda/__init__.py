@@ -1,0 +1,1 @@
+"""A scripted pycuda: see tests/scripted_gpu/pycuda/driver.py."""

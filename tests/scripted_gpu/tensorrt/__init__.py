@@ -1,0 +1,244 @@
+"""The part of TensorRT that the line uses, without a GPU: a plan is the ONNX graph, onnxruntime runs it.
+
+A test holds every name here against the signatures of TensorRT 10 and 11. Which release it plays, and what it fails
+at, the JSON in the environment variable SCRIPTED_GPU says.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import time
+from enum import Enum, IntEnum
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from pycuda.driver import STREAMS, script
+
+__version__ = script("tensorrt", "11.4.0.106")
+
+
+class Severity(IntEnum):
+    INTERNAL_ERROR = 0
+    ERROR = 1
+    WARNING = 2
+    INFO = 3
+    VERBOSE = 4
+
+
+class ILogger:
+    Severity = Severity
+    INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = Severity
+
+    def log(self, severity: Severity, msg: str) -> None:
+        raise NotImplementedError
+
+
+class DataType(Enum):
+    FLOAT = onnx.TensorProto.FLOAT
+    UINT8 = onnx.TensorProto.UINT8
+    HALF = onnx.TensorProto.FLOAT16
+    INT64 = onnx.TensorProto.INT64
+
+
+class MemoryPoolType(Enum):
+    WORKSPACE = 0
+
+
+class NetworkDefinitionCreationFlag(IntEnum):
+    STRONGLY_TYPED = 1
+
+
+class Dims:
+    def __init__(self, shape: list[int]) -> None:
+        self._shape = shape
+
+    def __len__(self) -> int:
+        return len(self._shape)
+
+    def __getitem__(self, axis: int) -> int:
+        return self._shape[axis]
+
+
+class ITensor:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class INetworkDefinition:
+    graph: onnx.ModelProto
+
+    @property
+    def num_inputs(self) -> int:
+        return len(self.graph.graph.input)
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.graph.graph.output)
+
+    def get_input(self, index: int) -> ITensor:
+        return ITensor(self.graph.graph.input[index].name)
+
+    def get_output(self, index: int) -> ITensor:
+        return ITensor(self.graph.graph.output[index].name)
+
+
+class ParserError:
+    def desc(self) -> str:
+        return "No importer registered for op: Wobble"
+
+
+class OnnxParser:
+    def __init__(self, network: INetworkDefinition, logger: ILogger) -> None:
+        self._network = network
+
+    def parse(self, model: bytes) -> bool:
+        self._network.graph = onnx.load_from_string(model)
+        return not script("unsupported_layer")
+
+    @property
+    def num_errors(self) -> int:
+        return 1
+
+    def get_error(self, index: int) -> ParserError:
+        return ParserError()
+
+
+class IHostMemory(bytes):
+    pass
+
+
+class ITimingCache:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def serialize(self) -> IHostMemory:
+        return IHostMemory(self._data + b"timed")
+
+
+class IOptimizationProfile:
+    largest: Dims
+
+    def set_shape(self, input: str, min: Dims, opt: Dims, max: Dims) -> None:  # noqa: A002 - TensorRT's names
+        self.largest = max
+
+
+class IBuilderConfig:
+    profile: IOptimizationProfile
+    cache: ITimingCache
+
+    def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
+        assert pool is MemoryPoolType.WORKSPACE
+        assert pool_size > 0
+
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
+        return ITimingCache(serialized_timing_cache)
+
+    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
+        self.cache = cache
+        return True
+
+    def get_timing_cache(self) -> ITimingCache:
+        return self.cache
+
+    def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
+        self.profile = profile
+        return 0
+
+
+class Builder:
+    def __init__(self, logger: ILogger) -> None:
+        self._logger = logger
+
+    def create_network(self, flags: int) -> INetworkDefinition:
+        assert flags == 1 << NetworkDefinitionCreationFlag.STRONGLY_TYPED
+        return INetworkDefinition()
+
+    def create_builder_config(self) -> IBuilderConfig:
+        return IBuilderConfig()
+
+    def create_optimization_profile(self) -> IOptimizationProfile:
+        return IOptimizationProfile()
+
+    def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> IHostMemory | None:
+        if script("hangs"):
+            time.sleep(600)
+        if script("dies"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if script("no_memory"):
+            self._logger.log(Severity.ERROR, "[defaultAllocator] Requested amount of GPU memory could not be allocated")
+            return None
+        if script("empty_plan"):
+            return IHostMemory(b"")
+        head = {"version": __version__, "max_batch": config.profile.largest[0], "offset": script("wrong_scores", 0.0)}
+        return IHostMemory(b"PLAN" + json.dumps(head).encode() + b"\0" + network.graph.SerializeToString())
+
+
+class Runtime:
+    def __init__(self, logger: ILogger) -> None:
+        self._logger = logger
+
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
+        head, _, graph = serialized_engine.removeprefix(b"PLAN").partition(b"\0")
+        if not serialized_engine.startswith(b"PLAN") or json.loads(head)["version"] != __version__:
+            self._logger.log(Severity.ERROR, "Version tag does not match")
+            return None
+        return ICudaEngine(json.loads(head), graph)
+
+
+class ICudaEngine:
+    def __init__(self, head: dict[str, Any], graph: bytes) -> None:
+        self.head, self.session = head, onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        model = onnx.load_from_string(graph).graph
+        self._tensors = {value.name: value.type.tensor_type for value in (*model.input, *model.output)}
+
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self._tensors)
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self._tensors)[index]
+
+    def get_tensor_dtype(self, name: str) -> DataType:
+        return DataType(self._tensors[name].elem_type)
+
+    def get_tensor_shape(self, name: str) -> Dims:
+        return Dims([-1 if side.dim_param else side.dim_value for side in self._tensors[name].shape.dim])
+
+    def create_execution_context(self) -> IExecutionContext | None:
+        return None if script("no_context") else IExecutionContext(self)
+
+
+class IExecutionContext:
+    def __init__(self, engine: ICudaEngine) -> None:
+        self._engine = engine
+        self._shape: tuple[int, ...] = ()
+        self._addresses: dict[str, int] = {}
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self._shape = shape
+        return bool(shape[0] <= self._engine.head["max_batch"])
+
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        self._addresses[name] = memory
+        return True
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        if script("refuses_to_run"):
+            return False
+        addresses, shape = dict(self._addresses), self._shape
+
+        def work() -> None:
+            size = int(np.prod(shape))
+            image = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(addresses["image"])).reshape(shape)
+            names = [output.name for output in self._engine.session.get_outputs()]
+            for name, value in zip(names, self._engine.session.run(names, {"image": image.copy()}), strict=True):
+                value = np.ascontiguousarray(value + np.float32(self._engine.head["offset"]))
+                ctypes.memmove(addresses[name], value.ctypes.data, value.nbytes)
+
+        STREAMS[stream_handle].add(work)
+        return True
