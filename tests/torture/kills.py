@@ -13,7 +13,7 @@ from tests.torture.wrap import POINTS, POISON
 def kill_the_worker(trial: Trial) -> None:
     """R1: SIGKILL at every named point in turn and at random moments, under traffic."""
     kills = trial.size(60, 1000)
-    scans_per_kill = trial.size(5, 10)
+    scans_per_kill = 10 if trial.is_long else 5
     by_point = dict.fromkeys([*POINTS, "any moment"], 0)
     with trial.rig() as rig:
         chance = rig.chance
