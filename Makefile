@@ -4,11 +4,13 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 DEMO := .venvs/demo
 TEST := .venvs/test
+LINE := .venvs/line
+AUDIT := .venvs/audit
 TYPINGS ?= ../shared/typings
 # The interpreter that sees torch and the GPU; gpu-check installs nothing.
 GPU_PYTHON ?= python3
 
-.PHONY: help demo demo-model test check gpu-check bench docs clean
+.PHONY: help demo demo-model test check gpu-check bench torture torture-full sbom audit docs clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
@@ -35,6 +37,20 @@ gpu-check:  ## on an NVIDIA machine: kernel, bandwidth, networks, pipeline, trai
 bench: $(TEST)/.installed  ## engines, replay and a plain script side by side: build/bench/
 	$(TEST)/bin/python tests/bench/run_bench.py --out build/bench
 
+torture: $(TEST)/.installed  ## every fault of docs/reliability.md against the real daemon, short: build/torture/
+	$(TEST)/bin/python -m tests.torture --column short
+
+torture-full: $(TEST)/.installed  ## the same at full length (hours); goes on where it was cut off, writes docs/reliability.md
+	$(TEST)/bin/python -m tests.torture --column long --resume --report docs/reliability.md
+
+sbom: $(LINE)/.installed $(AUDIT)/.installed  ## software bill of materials of an installation (CycloneDX): build/sbom.json
+	mkdir -p build
+	$(AUDIT)/bin/cyclonedx-py environment $(LINE)/bin/python --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file build/sbom.json
+
+audit: $(LINE)/.installed $(AUDIT)/.installed  ## known vulnerabilities of what an installation holds (asks PyPI)
+	$(AUDIT)/bin/pip-audit --path "$$($(LINE)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
 demo-model: $(TEST)/.installed  ## train the demo networks from scratch and sign demo/bundle (about an hour on 2 cores)
 	PATH="$(CURDIR)/$(TEST)/bin:$$PATH" $(TEST)/bin/python demo/train_demo_model.py
 
@@ -49,3 +65,9 @@ $(DEMO)/.installed: pyproject.toml demo/make_venv.sh
 
 $(TEST)/.installed: pyproject.toml demo/make_venv.sh
 	sh demo/make_venv.sh "$(PYTHON)" $(TEST) '.[test,train,export,openvino]'
+
+$(AUDIT)/.installed: pyproject.toml demo/make_venv.sh
+	sh demo/make_venv.sh "$(PYTHON)" $(AUDIT) '.[audit]'
+
+$(LINE)/.installed: pyproject.toml demo/make_venv.sh
+	sh demo/make_venv.sh "$(PYTHON)" $(LINE) '.'

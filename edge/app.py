@@ -94,6 +94,7 @@ class App:
                 self._notifier.watchdog()
             else:
                 log.error("loop is stuck", extra={"fields": {"loop": loop, "silent_s": round(silent_s, 1)}})
+            self._line.copy_on_request()
             now_s = time.monotonic()
             if now_s >= health_at_s:
                 health_at_s = now_s + HEALTH_S

@@ -75,6 +75,16 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         request_resend(settings.state.dir / "ledger.sqlite", options.resend)
         print(f"verdicts sent since {options.resend.isoformat()} will be sent again with the same bytes")
         return 0
+    if options.backup is not None:
+        from edge.backup import back_up
+
+        print(back_up(settings.state.dir / "ledger.sqlite", settings.station, options.backup))
+        return 0
+    if options.restore is not None:
+        from edge.backup import restore
+
+        print(restore(settings.state.dir / "ledger.sqlite", settings.station, options.restore, options.next_seq))
+        return 0
     from edge.app import run_app
     from edge.model import load_model
 
@@ -106,6 +116,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SINCE",
         help="send verdicts again that were sent since then: 2026-03-01T06:00, or an age such as 90m, 12h, 7d",
     )
+    mode.add_argument("--backup", type=Path, metavar="FILE", help="copy the ledger there; the worker may keep running")
+    mode.add_argument("--restore", type=Path, metavar="FILE", help="begin with the ledger of a backup")
+    parser.add_argument(
+        "--next-seq",
+        type=int,
+        metavar="N",
+        help="with --restore: number verdicts from N on, one more than the highest `seq` the MES has",
+    )
     replay = parser.add_argument_group("with --replay")
     replay.add_argument("--labels", type=Path, metavar="CSV", help="columns file,bundle,label")
     replay.add_argument("--out", type=Path, metavar="DIR", help="where results go (default: replay-<folder>)")
@@ -125,6 +143,8 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
     if options.replay is None and any(replay_only.values()):
         given = ", ".join(f"--{name}" for name, value in replay_only.items() if value)
         raise SettingsError(f"{given} given without --replay", hint="name the folder: --replay DIR")
+    if options.next_seq is not None and options.restore is None:
+        raise SettingsError("--next-seq given without --restore", hint="name the backup: --restore FILE")
     model = {"bundle": options.bundle, "trusted_key": options.trusted_key}
     chosen = {key: value for key, value in model.items() if value is not None}
     return {"model": chosen} if chosen else {}

@@ -252,6 +252,25 @@ class Ledger:
             sql.executemany("DELETE FROM files WHERE file = ?", gone)
         return len(gone)
 
+    def copy_into(self, target: Path) -> None:
+        """Write the whole ledger, as of now, to a new file and flush it; the line waits meanwhile."""
+        with self._lock, explained_errors(self.path):
+            # Not a transaction: VACUUM makes its own, and nobody else can write.
+            self._connected().execute("VACUUM INTO ?", (os.fspath(target),))
+            with target.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def next_seq(self) -> int:
+        """The number of the verdict to come."""
+        with self._transaction("read") as sql:
+            ((seq,),) = sql.execute("SELECT value FROM meta WHERE key = 'next_seq'").fetchall()
+        return int(seq)
+
+    def skip_to(self, seq: int) -> None:
+        """Leave out the numbers below `seq`; never goes back."""
+        with self._transaction("write") as sql:
+            sql.execute("UPDATE meta SET value = max(value, ?) WHERE key = 'next_seq'", (seq,))
+
     def check(self) -> None:
         """Read the whole ledger and verify it. Raises LedgerError naming the first fault."""
         with self._transaction("read") as sql:
@@ -263,11 +282,7 @@ class Ledger:
     def _transaction(self, kind: Literal["read", "write"]) -> Iterator[sqlite3.Connection]:
         """Hold the lock and one transaction: committed on success, rolled back on any exception."""
         with self._lock, explained_errors(self.path):
-            if self._process_lock is None:
-                raise RuntimeError("the ledger is closed")
-            if self._connection is None:
-                self._connection = connect(self.path, self.station)
-            sql = self._connection
+            sql = self._connected()
             try:
                 sql.execute("BEGIN IMMEDIATE" if kind == "write" else "BEGIN")
                 yield sql
@@ -280,6 +295,14 @@ class Ledger:
             finally:
                 if self._connection is not None and sql.in_transaction:
                     sql.execute("ROLLBACK")
+
+    def _connected(self) -> sqlite3.Connection:
+        """The connection, opened anew if an error closed it; for whoever holds the lock."""
+        if self._process_lock is None:
+            raise RuntimeError("the ledger is closed")
+        if self._connection is None:
+            self._connection = connect(self.path, self.station)
+        return self._connection
 
     def _disconnect(self) -> None:
         if self._connection is not None:

@@ -103,7 +103,7 @@ def create(path: Path, station: str) -> None:
     finally:
         os.close(handle)
     draft.rename(path)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def connect(path: Path, station: str) -> sqlite3.Connection:
@@ -189,7 +189,8 @@ def _private_directory(directory: Path) -> None:
         )
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make renames in a directory last."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

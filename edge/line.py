@@ -13,6 +13,7 @@ from uuid import UUID
 
 from edge.aftermath import Aftermath
 from edge.archive import Archive, Quarantine
+from edge.backup import take_backup_requests
 from edge.errors import LedgerError
 from edge.inbox import Inbox
 from edge.intake import StationIntake
@@ -104,6 +105,13 @@ class Line:
                 alarms=self.publisher.standing_alarms,
             )
         )
+
+    def copy_on_request(self) -> None:
+        """Write the copies of the ledger that `edge-worker --backup` asked for."""
+        try:
+            take_backup_requests(self.ledger)
+        except LedgerError as error:
+            log.warning("no backup", extra={"fields": {"error": error.message}})
 
     def keep_house(self) -> None:
         """Prune what is older than its retention."""

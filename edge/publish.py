@@ -292,6 +292,9 @@ class Publisher:
             message = f"the broker answered a verdict in a way that ended the connection: {ended.error.message}"
             hint = "look into the broker's log: message size, quota, access list"
             self._hold_verdicts(VERDICT_REFUSED, message, hint, now_s)
+        if self._in_flight:
+            # One of them may be why, its refusal lost with the connection: go on with one row, and hear its answer.
+            self._is_probing = True
         self._alarms.give_back(notice for notice in self._said.values() if isinstance(notice, Alarm))
         self._in_flight.clear()
         self._said.clear()

@@ -39,12 +39,12 @@ class Authority:
         )
         self.certificate = self._write("ca.pem", certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, host: str) -> tuple[Path, Path]:
+    def issue(self, host: str, *, is_expired: bool = False) -> tuple[Path, Path]:
         """Certificate and key for `host`, good for servers and clients."""
         key = ec.generate_private_key(ec.SECP256R1())
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (
-            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)]), key.public_key())
+            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)]), key.public_key(), is_expired)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(issuer, critical=False)
@@ -58,8 +58,10 @@ class Authority:
             self._write(f"{host}.key.pem", private),
         )
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-        now = datetime.now(UTC)
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, is_expired: bool = False
+    ) -> x509.CertificateBuilder:
+        now = datetime.now(UTC) - timedelta(days=10 if is_expired else 0)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)

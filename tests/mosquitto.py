@@ -49,6 +49,7 @@ class Mosquitto:
         users: Mapping[str, str] | None = None,
         tls: ServerTls | None = None,
         extra: Sequence[str] = (),
+        log_types: str = "all",
     ) -> None:
         self.directory = directory
         self.host = "localhost"
@@ -57,7 +58,7 @@ class Mosquitto:
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         directory.mkdir(parents=True, exist_ok=True)
-        lines = [f"listener {self.port} 127.0.0.1", "log_dest stderr", "log_type all", *extra]
+        lines = [f"listener {self.port} 127.0.0.1", "log_dest stderr", f"log_type {log_types}", *extra]
         lines.append(f"allow_anonymous {'false' if users else 'true'}")
         if os.geteuid() == 0:
             lines.append("user root")

@@ -7,6 +7,7 @@ import select
 import socket
 import struct
 import threading
+import time
 
 
 class Relay:
@@ -18,6 +19,9 @@ class Relay:
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._dead: list[tuple[socket.socket, socket.socket]] = []
+        self.delay_s = 0.0
+        """Time every piece of the stream is held back."""
         self._flows = threading.Event()
         self._flows.set()
         self._is_closing = False
@@ -43,10 +47,16 @@ class Relay:
         self.cut()
         self._flows.set()
 
+    def abandon(self) -> None:
+        """Leave every connection open and dead; new ones work."""
+        with self._lock:
+            self._dead += self._pairs
+            self._pairs = []
+
     def cut(self) -> None:
         """Reset every connection."""
         with self._lock:
-            pairs, self._pairs = self._pairs, []
+            pairs, self._pairs, self._dead = self._pairs + self._dead, [], []
         for pair in pairs:
             for end in pair:
                 with contextlib.suppress(OSError):  # closed by its peer meanwhile
@@ -82,6 +92,8 @@ class Relay:
     def _pass(self, source: socket.socket, target: socket.socket) -> None:
         try:
             data = source.recv(65_536)
+            if data and self.delay_s:
+                time.sleep(self.delay_s)
             if data and self._flows.is_set():
                 target.sendall(data)
         except OSError:

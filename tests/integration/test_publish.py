@@ -26,6 +26,7 @@ from edge.settings import BrokerSettings, Settings, TopicSettings
 from tests.mosquitto import Mosquitto, Recorder, needs_mosquitto
 from tests.relay import Relay
 from tests.samples import BOOT_ID, MORNING, STATION, sample_entry, sample_model_card
+from tests.torture.fake_broker import FakeBroker
 
 pytestmark = [pytest.mark.broker, needs_mosquitto]
 
@@ -200,6 +201,19 @@ def test_what_a_killed_broker_acknowledged_and_forgot_comes_with_a_resend(tmp_pa
             after.wait_for("verdict", len(unsent) + 1500)
         assert after.payloads("verdict")[len(unsent) :] == payloads(rows)
         assert set(before.payloads("verdict")) <= set(payloads(rows))
+
+
+def test_a_refusal_is_heard_from_a_broker_that_hangs_up_with_it(ledger: Ledger) -> None:
+    """So does mosquitto 2.0.11 without a limit on queued messages; rows behind the refused one hide the refusal."""
+    fill(ledger, 1, 200)
+    with FakeBroker() as fake:
+        fake.code, fake.hangs_up = 0x87, True
+        settings = BrokerSettings(host="127.0.0.1", port=fake.port, backoff_min_s=0.05, backoff_max_s=0.4)
+        with publishing(settings, ledger) as publisher:
+            drive(publisher, lambda: "verdict-refused" in publisher.standing_alarms)
+            assert ledger.pending().count == 200
+            fake.code = 0
+            drain(publisher, ledger)
 
 
 def test_without_a_subscriber_rows_stay_and_go_out_when_one_comes(broker: Mosquitto, ledger: Ledger) -> None:

@@ -1,0 +1,50 @@
+"""The torture harness can fail: five defects built in on purpose, each turns its row red for the right reason.
+
+The defects are made by tests/torture/wrap.py in the worker's process; the product has no switch for them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import tests.torture.rig
+from tests.mosquitto import needs_mosquitto
+from tests.torture.broker_faults import refused_by_access_list
+from tests.torture.durability import durability_order, power_cut
+from tests.torture.file_faults import slow_writers
+from tests.torture.kills import kill_the_worker
+from tests.torture.trial import Trial
+
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+pytestmark = [pytest.mark.broker, needs_mosquitto, pytest.mark.timeout(600)]
+
+SEED = 20261
+
+
+@pytest.mark.parametrize(
+    ("row", "share", "defect", "complaint"),
+    [
+        pytest.param(power_cut, 0.2, "synchronous-off", "are not in the ledger", marks=needs_strace, id="R7"),
+        pytest.param(durability_order, 0.2, "synchronous-off", "before they were flushed", marks=needs_strace, id="R8"),
+        pytest.param(kill_the_worker, 0.15, "ack-before-commit", "lost", id="R1-ack"),
+        pytest.param(kill_the_worker, 0.15, "publish-before-commit", "contradictory", id="R1-publish"),
+        pytest.param(refused_by_access_list, 1.0, "close-on-any-code", "refused rows are closed", id="R5"),
+        pytest.param(slow_writers, 0.3, "react-to-created", "bytes nobody listed", id="R11"),
+    ],
+)
+def test_a_defect_built_in_on_purpose_turns_its_row_red(
+    row: Callable[[Trial], None],
+    share: float,
+    defect: str,
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tests.torture.rig, "PATIENCE_S", 30.0)
+    trial = Trial(tmp_path, SEED, is_long=False, share=share, worker_options=("--break", defect))
+    row(trial)
+    assert any(complaint in problem for problem in trial.problems), trial.problems

@@ -1,0 +1,104 @@
+"""An MQTT 5 broker of a few lines that answers every verdict with the reason code it is told to."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+import threading
+from types import TracebackType
+from typing import Self
+
+CONNECT, PUBLISH, PINGREQ, DISCONNECT = 1, 3, 12, 14
+
+
+class FakeBroker:
+    """Takes one connection at a time; remembers nothing but what its attributes say."""
+
+    def __init__(self, *, speaks_5: bool = True) -> None:
+        self.code = 0
+        """The reason code of every PUBACK of a verdict from now on; other topics get 0x00."""
+        self.verdicts: list[tuple[int, str]] = []
+        """(code it got, topic) of every verdict that came."""
+        self.levels: list[int] = []
+        """Protocol level of every CONNECT: 5, or 4 for MQTT 3.1.1."""
+        self.hangs_up = False
+        """It closes the connection with each refusal; bytes that came after the refused verdict destroy the refusal."""
+        self._speaks_5 = speaks_5
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(0.2)
+        self.port: int = self._listener.getsockname()[1]
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, _k: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
+        self._is_over.set()
+        self._thread.join(10)
+        self._listener.close()
+
+    def _run(self) -> None:
+        while not self._is_over.is_set():
+            with contextlib.suppress(OSError, EOFError):
+                connection, _ = self._listener.accept()
+                with connection:
+                    connection.settimeout(0.2)
+                    self._serve(connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        while not self._is_over.is_set():
+            head, body = self._packet(connection)
+            kind = head >> 4
+            if kind == CONNECT:
+                level = body[6]
+                self.levels.append(level)
+                if level == 5 and not self._speaks_5:
+                    connection.sendall(bytes([0x20, 2, 0, 1]))  # as 3.1.1 brokers say it: unacceptable version
+                    return
+                connection.sendall(bytes([0x20, 3, 0, 0, 0]) if level == 5 else bytes([0x20, 2, 0, 0]))
+            elif kind == PUBLISH and head & 0b110:
+                length = int.from_bytes(body[:2], "big")
+                topic, packet_id = body[2 : 2 + length].decode(), body[2 + length : 4 + length]
+                code = 0
+                if topic.endswith("/verdict"):
+                    code = self.code
+                    self.verdicts.append((code, topic))
+                is_last = self.hangs_up and code
+                if is_last and select.select([connection], [], [], 0.05)[0]:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    return
+                connection.sendall(bytes([0x40, 3]) + packet_id + bytes([code]))
+                if is_last:
+                    return
+            elif kind == PINGREQ:
+                connection.sendall(bytes([0xD0, 0]))
+            elif kind == DISCONNECT:
+                return
+
+    def _packet(self, connection: socket.socket) -> tuple[int, bytes]:
+        head = self._bytes(connection, 1)[0]
+        length = shift = 0
+        while True:
+            (byte,) = self._bytes(connection, 1)
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if not byte & 0x80:
+                return head, self._bytes(connection, length)
+
+    def _bytes(self, connection: socket.socket, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            try:
+                part = connection.recv(count - len(data))
+            except TimeoutError:
+                if self._is_over.is_set():
+                    raise EOFError from None
+                continue
+            if not part:
+                raise EOFError
+            data += part
+        return data

@@ -1,0 +1,125 @@
+"""Files that are slow, broken, hostile, or come again: R11 to R13."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+
+from tests.torture.generator import SlowWriter
+from tests.torture.hostile import handmade, mutated
+from tests.torture.rig import Layout
+from tests.torture.stub import expected_p_abnormal
+from tests.torture.trial import Trial
+
+MAX_RSS_BYTES = 512e6
+MAX_READ_MS = 2000.0
+
+
+def slow_writers(trial: Trial) -> None:
+    """R11: files written in 1 to 50 pieces, in any order, preallocated or abandoned: judged once, as they end."""
+    count, longest_s = trial.size(40, 500), trial.size(5, 60)
+    # Longer than any pause of a writer: what stands still longer is taken as final, by contract.
+    layout = Layout(folder={"incomplete_after_s": trial.size(6, 65)})
+    with trial.rig(layout) as rig:
+        rig.worker.start()
+        writers = [
+            SlowWriter(rig.generator, SlowWriter.KINDS[index % len(SlowWriter.KINDS)], rig.chance, span_s)
+            for index, span_s in enumerate(rig.chance.uniform(0.1, longest_s) for _ in range(count))
+        ]
+        began_s = time.monotonic()
+        starts = {id(writer): began_s + rig.chance.uniform(0, longest_s / 2) for writer in writers}
+        left = list(writers)
+        while left:
+            now_s = time.monotonic()
+            left = [writer for writer in left if now_s < starts[id(writer)] or not writer.step(now_s)]
+            time.sleep(0.01)
+        trial.recovered(rig.await_all())
+        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        found = trial.take(rig.findings())
+        trial.require(found.duplicated == 0, f"{found.duplicated} duplicates")
+        trial.figures |= {"files": count, "abandoned": sum(writer.is_abandoned for writer in writers)}
+
+
+def hostile_files(trial: Trial) -> None:
+    """R12: mutated and hand-made TIFFs among good scans: a reason each, no crash, no hang, bounded memory."""
+    count = trial.size(500, 10_000)
+    with trial.rig(Layout(state={"quarantine_max_bytes": 0}, folder={"incomplete_after_s": 0.5})) as rig:
+        rig.worker.start()
+        hostile = [*handmade(), *mutated(count, trial.seed)]
+        names = {}
+        for index, data in enumerate(hostile):
+            name = f"H{index:06}.tif"
+            names[name] = data
+            draft = rig.scans / f".{name}.draft"
+            draft.write_bytes(data)
+            os.rename(draft, rig.scans / name)  # noqa: PTH104
+            if index % 10 == 0:
+                rig.generator.arrive(1, prefix="good")
+        contents = set(hostile)
+        good = len(rig.generator.listed)
+        rig.worker.wait_for("scan judged", len(contents) + good)
+        trial.recovered(rig.await_all())
+        usage = rig.worker.usage()
+        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        verdicts = [message.content for message in rig.subscriber.of("verdict")]
+        slowest_ms = max(verdict["durations_ms"]["read"] for verdict in verdicts)
+        judged = {verdict["scan"]["sha256"] for verdict in verdicts}
+        lost = {listed.sha256 for listed in rig.generator.listed} - judged
+        trial.findings.tried = len(contents) + good
+        trial.findings.lost = len(lost) + len(contents) + good - len(judged)
+        trial.require(not trial.findings.lost, f"{trial.findings.lost} files without a verdict, {len(lost)} good ones")
+        wrong = [
+            verdict["scan"]["file"]
+            for verdict in verdicts
+            if verdict["outcome"] == "normal" and verdict["p_abnormal"] is None
+        ]
+        trial.require(not wrong, f"called normal without a score: {wrong[:3]}")
+        trial.require(rig.worker.count("ready") == 1, "the worker ended meanwhile")
+        trial.require(usage.peak_rss_bytes < MAX_RSS_BYTES, f"peak memory {usage.peak_rss_bytes / 1e6:.0f} MB")
+        trial.require(slowest_ms < MAX_READ_MS, f"the slowest read took {slowest_ms:.0f} ms")
+        outcomes = [verdict["outcome"] for verdict in verdicts if verdict["scan"]["file"] in names]
+        trial.figures |= {
+            "hostile": len(hostile),
+            "distinct": len(contents),
+            "unreadable": outcomes.count("unreadable"),
+            "peak_rss_mb": round(usage.peak_rss_bytes / 1e6),
+            "slowest_read_ms": round(slowest_ms),
+        }
+
+
+def arrive_again(trial: Trial) -> None:
+    """R13: same bytes under a new name, new bytes under an old name, a touch, a copy over itself."""
+    rounds = trial.size(5, 50)
+    with trial.rig() as rig:
+        rig.worker.start()
+        generator = rig.generator
+        for turn in range(rounds):
+            first = generator.arrive(1)[0]
+            rig.await_all()
+            path = rig.scans / first.file
+            data = path.read_bytes()
+            generator.put(f"copy_{turn}.tif", data, first.p_abnormal)  # the same content: no second verdict
+            path.touch()
+            time.sleep(0.3)
+            shutil.copyfile(rig.scans / f"copy_{turn}.tif", path)
+            time.sleep(0.3)
+            if turn % 2:
+                rig.worker.kill()
+                rig.worker.start()
+            counts, fresh = generator.scan()
+            generator.put(first.file, fresh, expected_p_abnormal(counts))  # a replacement
+            counts, fresh = generator.scan()
+            rig.await_all()
+            with path.open("r+b") as file:  # a rewrite in place
+                file.write(fresh)
+            generator.note(first.file, fresh, expected_p_abnormal(counts))
+            rig.await_all()
+        rig.generator.arrive(1)
+        rig.await_all()
+        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.take(rig.findings())
+        distinct = len({listed.sha256 for listed in generator.listed})
+        rows, _ = rig.ledger_rows()
+        trial.require(len(rows) == distinct, f"{len(rows)} verdicts on {distinct} distinct contents")
+        trial.figures |= {"distinct_contents": distinct, "arrivals": len(generator.listed)}

@@ -1,0 +1,53 @@
+"""Coverage-guided fuzzing of the scan reader (row F1), with atheris where it is installed.
+
+What breaks the reader is copied into tests/property/regressions/, where a test reads it from then on.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.torture.hostile import handmade, mutated
+from tests.torture.trial import Skipped, Trial
+
+MAX_RSS_MB = 512
+MAX_UNIT_S = 2
+REGRESSIONS = Path(__file__).parents[1] / "property" / "regressions"
+
+
+def fuzz_the_reader(trial: Trial) -> None:
+    """F1: what coverage leads to, for half an hour in the long column: no exception but ScanError, no hang."""
+    if importlib.util.find_spec("atheris") is None:
+        raise Skipped("atheris is not installed (CPython 3.11 or 3.12 on x86-64); R12 mutates without it")
+    corpus, artifacts = trial.root / "corpus", trial.root / "artifacts"
+    for folder in (corpus, artifacts):
+        folder.mkdir()
+    for index, data in enumerate([*handmade(), *mutated(300, trial.seed)]):
+        if len(data) < 100_000:
+            (corpus / f"{index:04}").write_bytes(data)
+    span_s = trial.size(20, 1800)
+    command = [sys.executable, "-m", "tests.torture.fuzz_child", str(corpus), f"-max_total_time={span_s}"]
+    command += [f"-artifact_prefix={artifacts}/", f"-seed={trial.seed}", f"-rss_limit_mb={MAX_RSS_MB}"]
+    command += [f"-timeout={MAX_UNIT_S}", "-print_final_stats=1", "-max_len=65536", "-verbosity=1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=span_s + 300)
+    found = sorted(artifacts.iterdir())
+    trial.require(done.returncode == 0, f"the fuzzer ended with {done.returncode}: {done.stderr[-400:]}")
+    trial.require(not found, f"{len(found)} inputs broke the reader: {found[:3]}")
+    for file in found:
+        REGRESSIONS.mkdir(exist_ok=True)
+        shutil.copyfile(file, REGRESSIONS / f"{file.name}.tif")
+    runs = re.search(r"number_of_executed_units:\s*(\d+)", done.stderr)
+    peak = re.search(r"peak_rss_mb:\s*(\d+)", done.stderr)
+    coverage = re.findall(r"cov: (\d+)", done.stderr)
+    trial.findings.tried = int(runs[1]) if runs else 0
+    trial.figures |= {
+        "seconds": span_s,
+        "executions": int(runs[1]) if runs else None,
+        "peak_rss_mb": int(peak[1]) if peak else None,
+        "edges_covered": int(coverage[-1]) if coverage else None,
+    }

@@ -1,0 +1,171 @@
+"""Hours of work: flat memory, bounded files, steady latency: R18 and the load L1."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from typing import Any
+
+import numpy as np
+
+from tests.torture.rig import Layout, Rig
+from tests.torture.trial import Trial
+
+MAX_SLOPE_BYTES = 1e6
+"""Per 10,000 scans."""
+MAX_WAL_BYTES = 64 << 20
+OFFERED_PER_S = 200
+KEPT_FILES = 2000
+SAMPLE_S = 1.0
+
+
+def soak(trial: Trial) -> None:
+    """R18: as many scans as come through; memory, descriptors and threads stay flat, the ledger is pruned."""
+    count = trial.size(10_000, 200_000)
+    # Sent verdicts count as old at once: pruning has something to do.
+    layout = Layout(log_level="warning", state={"keep_days": 1e-6}, mosquitto=_quiet())
+    with trial.rig(layout) as rig:
+        rig.worker.start("--housekeeping-s", "2", wait=False)
+        series = _Series(rig)
+        while len(rig.generator.listed) < count:
+            heard = rig.subscriber.count("verdict")
+            if len(rig.generator.listed) - heard < 500:
+                rig.generator.arrive(50)
+            else:
+                time.sleep(0.02)
+            series.sample()
+            _tidy(rig, heard)
+        rig.await_all()
+        series.sample(force=True)
+        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.figures |= series.figures() | {"scans": count}
+        _require_flat(trial, series)
+        with sqlite3.connect(rig.state / "ledger.sqlite") as sql:
+            ((kept,),) = sql.execute("SELECT count(*) FROM outbox").fetchall()
+            ((verdicts,),) = sql.execute("SELECT count(*) FROM verdicts").fetchall()
+        trial.findings.tried = count
+        trial.findings.lost = len({listed.sha256 for listed in rig.generator.listed} - rig.subscriber.distinct())
+        trial.require(not trial.findings.lost, f"{trial.findings.lost} lost")
+        trial.require(verdicts == count, f"the ledger knows {verdicts} verdicts")
+        trial.require(kept <= 10_000 + 6000, f"{kept} messages are kept: nothing was pruned")
+        trial.figures |= {"messages_kept": kept}
+
+
+def load(trial: Trial) -> None:
+    """L1: a steady 200 scans/s; latency from visible file to PUBACK, processor time per scan, nothing grows."""
+    span_s = trial.size(60, 600)
+    with trial.rig(Layout(log_level="warning", mosquitto=_quiet())) as rig:
+        rig.worker.start(wait=False)
+        rig.generator.arrive(1)
+        rig.await_all()
+        series = _Series(rig)
+        began_s = time.monotonic()
+        cpu_s = rig.worker.usage().cpu_s
+        count = OFFERED_PER_S * span_s
+        for index in range(count):
+            time.sleep(max(0.0, began_s + index / OFFERED_PER_S - time.monotonic()))
+            rig.generator.arrive(1)
+            if index % 50 == 0:
+                series.sample()
+                _tidy(rig, rig.subscriber.count("verdict"))
+        offered_s = time.monotonic() - began_s
+        rig.await_all()
+        series.sample(force=True)
+        cpu_s = rig.worker.usage().cpu_s - cpu_s
+        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.take(rig.findings())
+        latencies_ms = _latencies_ms(rig)
+        trial.figures |= series.figures() | {
+            "offered_per_s": round(count / offered_s, 1),
+            "latency_p50_ms": round(float(np.percentile(latencies_ms, 50))),
+            "latency_p99_ms": round(float(np.percentile(latencies_ms, 99))),
+            "cpu_ms_per_scan": round(1e3 * cpu_s / count, 2),
+        }
+        _require_flat(trial, series)
+
+
+class _Series:
+    """What the worker holds over time."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self._began_s = self._next_s = time.monotonic()
+        self.rows: list[dict[str, Any]] = []
+
+    def sample(self, *, force: bool = False) -> None:
+        now_s = time.monotonic()
+        if now_s < self._next_s and not force:
+            return
+        self._next_s = now_s + SAMPLE_S
+        usage = self._rig.worker.usage()
+        wal = self._rig.state / "ledger.sqlite-wal"
+        self.rows.append(
+            {
+                "at_s": round(now_s - self._began_s, 1),
+                "verdicts": self._rig.subscriber.count("verdict"),
+                "rss_mb": round(usage.rss_bytes / 1e6, 2),
+                "fds": usage.fds,
+                "threads": usage.threads,
+                "wal_mb": round(wal.stat().st_size / 1e6, 2) if wal.exists() else 0.0,
+            }
+        )
+
+    def settled(self) -> list[dict[str, Any]]:
+        """The second half: caches are full and pools have their threads."""
+        return self.rows[len(self.rows) // 2 :]
+
+    def slope_bytes(self) -> float:
+        """Growth of memory per 10,000 scans over the second half, by least squares."""
+        rows = self.settled()
+        scans = np.array([row["verdicts"] for row in rows], float)
+        rss = np.array([row["rss_mb"] for row in rows]) * 1e6
+        if len(rows) < 3 or np.ptp(scans) == 0:
+            return 0.0
+        return float(np.polyfit(scans, rss, 1)[0] * 10_000)
+
+    def figures(self) -> dict[str, Any]:
+        last = self.rows[-1]
+        return {
+            "rss_slope_mb_per_10k": round(self.slope_bytes() / 1e6, 2),
+            "rss_mb": last["rss_mb"],
+            "wal_max_mb": max(row["wal_mb"] for row in self.rows),
+            "threads": last["threads"],
+            "scans_per_s": round(last["verdicts"] / last["at_s"]),
+            "series": self.rows[:: max(1, len(self.rows) // 300)],
+        }
+
+
+def _require_flat(trial: Trial, series: _Series) -> None:
+    slope = series.slope_bytes()
+    # Over few scans the slope is noise of the allocator: its bar is then that of 10,000 scans in all.
+    span = series.settled()[-1]["verdicts"] - series.settled()[0]["verdicts"]
+    growth = slope * span / 10_000
+    bar = MAX_SLOPE_BYTES * max(1.0, span / 10_000)
+    trial.require(growth < bar, f"memory grew by {growth / 1e6:.1f} MB over {span} scans")
+    fds = [row["fds"] for row in series.settled()]
+    threads = [row["threads"] for row in series.settled()]
+    trial.require(max(fds) - min(fds) <= 8, f"descriptors between {min(fds)} and {max(fds)}")
+    trial.require(max(threads) - min(threads) <= 2, f"threads between {min(threads)} and {max(threads)}")
+    wal = max(row["wal_mb"] for row in series.rows)
+    trial.require(wal * 1e6 < MAX_WAL_BYTES, f"the write-ahead log grew to {wal:.0f} MB")
+
+
+def _latencies_ms(rig: Rig) -> list[float]:
+    """From the rename to the moment the PUBACK was noted in the ledger."""
+    visible = {listed.sha256: listed.visible_at_s for listed in rig.generator.listed}
+    with sqlite3.connect(rig.state / "ledger.sqlite") as sql:
+        rows = sql.execute("SELECT payload, sent_at_ms FROM outbox JOIN payloads USING (seq) WHERE sent_at_ms > 0")
+        return [sent_ms - 1e3 * visible[json.loads(payload)["scan"]["sha256"]] for payload, sent_ms in rows]
+
+
+def _tidy(rig: Rig, heard: int) -> None:
+    """Take old files away, as stations do, so that the folder does not grow for ever."""
+    listed = rig.generator.listed
+    while rig.tidied < heard - KEPT_FILES:
+        (rig.scans / listed[rig.tidied].file).unlink(missing_ok=True)
+        rig.tidied += 1
+
+
+def _quiet() -> dict[str, Any]:
+    return {"persistence": True, "max_queued": 0, "log_types": "information"}

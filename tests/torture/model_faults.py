@@ -1,0 +1,147 @@
+"""Models that were tampered with, and engines that do wrong: R19 and R22."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+from pathlib import Path
+
+from edge.bundle import check_golden, open_bundle
+from edge.engines import open_engine
+from edge.errors import BundleError
+from tests import bundles
+from tests.torture.rig import Rig, wait_until
+from tests.torture.trial import Trial
+
+EXIT_CONFIG, EXIT_SOFTWARE = 78, 70
+STUCK_AFTER_S = 3.0
+"""Instead of the product's 90 s, so that a hang is seen within the row."""
+WATCHDOG_S = 5.0
+"""Instead of the unit's 120 s."""
+
+
+def tampered_bundle(trial: Trial) -> None:
+    """R19: a flipped byte in any file, another key, files swapped after verification: refused, nothing is loaded."""
+    with trial.rig() as rig:
+        bundle = bundles.make_bundle(trial.root / "real")
+        key = bundles.write_public_key(trial.root / "real-key.pem")
+        files = sorted(path.relative_to(bundle) for path in bundle.rglob("*") if path.is_file())
+        refused = tried = 0
+        for file in files:
+            whole = (bundle / file).read_bytes()
+            for place in range(0, len(whole), max(1, len(whole) // trial.size(5, 50))):
+                changed = bytearray(whole)
+                changed[place] ^= 1
+                (bundle / file).write_bytes(changed)
+                tried += 1
+                try:
+                    open_bundle(bundle, key)
+                except BundleError:
+                    refused += 1
+            (bundle / file).write_bytes(whole)
+        trial.require(refused == tried, f"{tried - refused} of {tried} changed bundles were opened")
+        _refused_by_the_daemon(trial, rig, bundle, key, files)
+        _swapped_after_verification(trial, bundle, key)
+        trial.findings.tried = tried
+        trial.figures |= {"flips": tried, "refused": refused, "files": len(files)}
+        trial.notes.append(
+            "an older bundle signed by a trusted key is accepted: going back is the plant's right, the retained "
+            "message `model` names what runs"
+        )
+
+
+def bad_engine(trial: Trial) -> None:
+    """R22: an engine that raises, hangs, answers NaN or another shape: no verdict from it, a restart mends it."""
+    for fault in ("raises", "wrong-shape"):
+        with trial.rig() as rig:
+            rig.generator.arrive(30)
+            rig.worker.start("--engine", fault)
+            code = rig.worker.wait_end()
+            trial.require(code != 0, f"{fault}: exit code {code}")
+            if fault == "raises":
+                trial.require(code == EXIT_SOFTWARE, f"{fault}: exit code {code}, expected {EXIT_SOFTWARE}")
+            began_s = time.monotonic()
+            rig.worker.start()  # as systemd does
+            rig.await_all()
+            trial.recovered(time.monotonic() - began_s)
+            trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+            trial.take(rig.findings(), fault)
+    _nan(trial)
+    _hang(trial)
+    trial.notes.append("no engine falls back to another in this release: nothing to flag as degraded")
+
+
+def _refused_by_the_daemon(trial: Trial, rig: Rig, bundle: Path, key: Path, files: list[Path]) -> None:
+    """The real program: exit code, its word on the error output, and a good bundle beside it untouched."""
+    graph = next(file for file in files if file.name == "classifier.onnx")
+    whole = (bundle / graph).read_bytes()
+    (bundle / graph).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    done = rig.run_cli("--bundle", str(bundle), "--trusted-key", str(key))
+    said = done.stderr
+    trial.require(done.returncode == EXIT_CONFIG, f"a tampered bundle: exit code {done.returncode}")
+    trial.require("was changed" in said and "model loaded" not in said, f"it said {said[-300:]!r}")
+    (bundle / graph).write_bytes(whole)
+    other = bundles.write_public_key(trial.root / "other-key.pem", bundles.OTHER_KEY)
+    done = rig.run_cli("--bundle", str(bundle), "--trusted-key", str(other))
+    trial.require(done.returncode == EXIT_CONFIG, f"another key: exit code {done.returncode}")
+    trial.require("is signed with the key" in done.stderr, f"it said {done.stderr[-300:]!r}")
+    trial.require(not rig.state.exists(), "a refused model left traces in the state directory")
+
+
+def _swapped_after_verification(trial: Trial, bundle: Path, key: Path) -> None:
+    """What is run are the bytes that were verified, whatever lies there afterwards."""
+    verified = open_bundle(bundle, key)
+    swapped = trial.root / "swapped"
+    shutil.copytree(bundle, swapped)
+    for file in bundle.rglob("*.onnx"):
+        file.write_bytes(b"something else")
+    engine = open_engine(verified, "onnxruntime")
+    try:
+        check_golden(verified, engine)
+    finally:
+        engine.close()
+    shutil.rmtree(bundle)
+    swapped.rename(bundle)
+
+
+def _nan(trial: Trial) -> None:
+    with trial.rig() as rig:
+        rig.generator.arrive(40)
+        rig.worker.start("--engine", "nan")
+        wait_until(lambda: rig.subscriber.count("verdict") == 40, "40 verdicts")
+        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        verdicts = [message.content for message in rig.subscriber.of("verdict")]
+        unscored = [verdict for verdict in verdicts if verdict["p_abnormal"] is None]
+        right = [v for v in unscored if (v["outcome"], v["reasons"]) == ("review", ["non-finite-score"])]
+        trial.require(bool(unscored) and len(right) == len(unscored), f"NaN became {unscored[:1]}")
+        trial.figures["nan_sent_to_review"] = len(right)
+
+
+def _hang(trial: Trial) -> None:
+    """The harness is systemd: it counts the beats and kills when they stop."""
+    with trial.rig() as rig, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        address = rig.root / "notify"
+        notify.bind(str(address))
+        notify.settimeout(WATCHDOG_S)
+        rig.generator.arrive(30)
+        prefix = ("env", f"NOTIFY_SOCKET={address}")
+        rig.worker.start("--engine", "hangs", "--stuck-after-s", str(STUCK_AFTER_S), prefix=prefix)
+        began_s = time.monotonic()
+        beats = 0
+        try:
+            while time.monotonic() - began_s < 60:
+                beats += notify.recv(4096) == b"WATCHDOG=1"
+        except TimeoutError:
+            pass
+        else:
+            trial.require(False, "the watchdog was fed although the engine hangs")
+        trial.figures |= {"watchdog_beats_before_silence": beats}
+        rig.worker.kill()
+        trial.require(rig.worker.count("loop is stuck", loop="worker") > 0, "the log does not name the stuck loop")
+        began_s = time.monotonic()
+        rig.worker.start()
+        rig.await_all()
+        trial.recovered(time.monotonic() - began_s)
+        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.take(rig.findings(), "hangs")

@@ -1,0 +1,136 @@
+"""docs/reliability.md: what the last run of the harness found, written by the run itself."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edge.publish import program_versions
+from tests.torture.trial import Row
+
+PROMISES = (
+    (
+        "Every complete scan in the folder gets exactly one stored verdict per model; delivery to the broker is at "
+        "least once, with identical bytes.",
+        "R1 R2 R3 R4 R6 R10 R11 R13 R14 R15 R16 R17 R18 R20 R21 R22 L1",
+    ),
+    ("Power loss at the edge box loses no published verdict, on a disk that honours flush.", "R7 R8 R9"),
+    ("The broker's power loss is recoverable without a new inspection: `edge-worker --resend SINCE`.", "R2 R4"),
+    ("A bad file neither stops the line nor yields a verdict on wrong pixels.", "R11 R12 R22 R23 F1"),
+    ("Only a signed, unmodified model runs.", "R19"),
+    ("A row is closed by PUBACK with reason 0x00 alone; MQTT 3.1.1 is never fallen back to.", "R5"),
+)
+
+PREAMBLE = """# Reliability: what was done to the line, and what it did
+
+Written by `make torture-full`; do not edit. Each row is a fault brought upon the real daemon process, with a real
+mosquitto, a separate subscriber process, a generator with its own list, and a checker that compares list, ledger
+and received messages and shares no code with the daemon. The networks are a deterministic stub (the score is a checksum
+of the converted pixels), loaded from a bundle of a kind that the production program refuses. *Lost*: listed, not
+received. *Contradictory*: one verdict id, two different payloads. *Duplicated*: the same bytes more than once, which
+the contract allows.
+
+That the harness can fail is shown by `tests/crash/test_harness_catches.py`: five defects built in on purpose each turn
+their row red.
+"""
+
+
+def write_report(rows: Sequence[Row], path: Path) -> None:
+    """Markdown at `path`, plots beside it as `<name>-load.png`."""
+    by_id = {row.id: row for row in rows}
+    columns = ", ".join(sorted({row.column for row in rows}))
+    seeds = ", ".join(sorted({str(row.seed) for row in rows}))
+    versions = ", ".join(f"{name} {version}" for name, version in program_versions().items())
+    lines = [
+        PREAMBLE,
+        f"- date: {datetime.now(UTC):%Y-%m-%d}; column: {columns}; seed: {seeds}",
+        f"- versions: {versions}; {platform.system()} {platform.release()}, {len(os.sched_getaffinity(0))} cores",
+        "- replay a row: `python -m tests.torture --column short --rows R1 --seed SEED`",
+        "",
+        "## Promises",
+        "",
+        "| promise | rows that prove it | state |",
+        "|---|---|---|",
+        *(f"| {text} | {names} | {_state(names.split(), by_id)} |" for text, names in PROMISES),
+        "",
+        "## Faults",
+        "",
+        "| row | fault | column | tried | lost | duplicated | contradictory | recovery, s | verdict | took, s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *(_line(row) for row in rows),
+        "",
+        "*Recovery* is the longest time from the end of the fault until the last scan had its verdict at the MES.",
+        "",
+        "## Figures and remarks",
+        "",
+        *(_figures(row) for row in rows if row.figures or row.reason),
+    ]
+    plotted = [row for row in rows if "series" in row.figures]
+    if plotted:
+        picture = path.with_name(f"{path.stem}-load.png")
+        _plot(plotted, picture)
+        lines += ["", "## Over time", "", f"![memory, descriptors and rate over time]({picture.name})"]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _state(names: list[str], by_id: dict[str, Row]) -> str:
+    verdicts = {name: by_id[name].verdict if name in by_id else "not run" for name in names}
+    others = [f"{name} {verdict}" for name, verdict in verdicts.items() if verdict != "pass"]
+    return "; ".join(others) if others else "all pass"
+
+
+def _line(row: Row) -> str:
+    recovery = "" if row.slowest_recovery_s is None else f"{row.slowest_recovery_s:.1f}"
+    counts = f"{row.tried} | {row.lost} | {row.duplicated} | {row.contradictory}"
+    verdict = row.verdict if row.verdict == "pass" else f"**{row.verdict}**"
+    return f"| {row.id} | {row.fault} | {row.column} | {counts} | {recovery} | {verdict} | {row.took_s:.0f} |"
+
+
+def _figures(row: Row) -> str:
+    figures = "; ".join(f"{_words(name)} {_value(value)}" for name, value in row.figures.items() if name != "series")
+    parts = [part for part in (figures, row.reason) if part]
+    return f"- **{row.id}** {'. '.join(parts)}."
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{key} {count}" for key, count in value.items()) + ")"
+    return str(value)
+
+
+def _plot(rows: Sequence[Row], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(len(rows), 3, figsize=(12, 3 * len(rows)), squeeze=False, layout="constrained")
+    for panels, row in zip(axes, rows, strict=True):
+        series = row.figures["series"]
+        minutes = [point["at_s"] / 60 for point in series]
+        spans = itertools.pairwise(series)
+        rates = [(b["verdicts"] - a["verdicts"]) / max(0.1, b["at_s"] - a["at_s"]) for a, b in spans]
+        panels[0].plot(minutes, [point["rss_mb"] for point in series])
+        panels[0].set_ylim(bottom=0)
+        panels[0].set_title(f"{row.id} {row.fault}: memory, MB")
+        panels[1].plot(minutes, [point["fds"] for point in series], label="descriptors")
+        panels[1].plot(minutes, [point["threads"] for point in series], label="threads")
+        panels[1].plot(minutes, [point["wal_mb"] for point in series], label="write-ahead log, MB")
+        panels[1].set_ylim(bottom=0)
+        panels[1].legend()
+        panels[2].plot(minutes[1:], rates)
+        panels[2].set_ylim(bottom=0)
+        panels[2].set_title("verdicts received per second")
+        for panel in panels:
+            panel.set_xlabel("minutes")
+    figure.savefig(path, dpi=80)
+    plt.close(figure)

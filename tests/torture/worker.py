@@ -1,0 +1,63 @@
+"""The real daemon as a process, with the stub engine, and with what the tests want done to it.
+
+    python -m tests.torture.worker --config FILE [--die-at POINT:N] [--break NAME] [--clock FILE] [--deaf] ...
+
+It refuses every bundle but the tests' own; the production program refuses that one. All of the product
+that is changed here is changed from outside, in tests/torture/wrap.py: the product has no switch for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from edge.app import run_app
+from edge.errors import EdgeError
+from edge.logs import configure_logging
+from edge.settings import load_settings, service_environment
+from tests.torture import wrap
+from tests.torture.stub import StubEngine, load_stub_model
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--die-at", metavar="POINT:N", help="SIGKILL itself at the Nth passing of a point")
+    parser.add_argument("--break", dest="broken", choices=sorted(wrap.BREAKAGES), help="a deliberate defect")
+    parser.add_argument("--clock", type=Path, help="file with the seconds the wall clock is wrong by")
+    parser.add_argument("--deaf", action="store_true", help="no file event reaches the inbox")
+    parser.add_argument("--poison", action="store_true", help="decoding a file with the poison marker is a SIGSEGV")
+    parser.add_argument("--engine", choices=sorted(wrap.ENGINE_FAULTS), help="what the engine does wrong")
+    parser.add_argument("--stuck-after-s", type=float, help="instead of edge.app.STUCK_AFTER_S")
+    parser.add_argument("--housekeeping-s", type=float, help="instead of edge.app.HOUSEKEEPING_S")
+    parser.add_argument("--newer-schema", action="store_true", help="a program one ledger schema ahead")
+    options = parser.parse_args()
+    engine = StubEngine()
+    if options.die_at:
+        point, _, count = options.die_at.partition(":")
+        wrap.die_at(point, int(count))
+    if options.broken:
+        wrap.BREAKAGES[options.broken]()
+    if options.clock:
+        wrap.shift_clock(options.clock)
+    if options.deaf:
+        wrap.deafen()
+    if options.poison:
+        wrap.poison()
+    if options.engine:
+        wrap.ENGINE_FAULTS[options.engine](engine)
+    if options.newer_schema:
+        wrap.advance_schema()
+    wrap.hurry(options.stuck_after_s, options.housekeeping_s)
+    try:
+        settings = load_settings(options.config)
+        configure_logging(settings.log.level, settings.log.format)
+        return run_app(settings, service_environment(), load_stub_model(settings.model.bundle, engine))
+    except EdgeError as error:  # as edge.cli does
+        print(f"edge-worker: {error.message}\n  try: {error.hint}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,264 @@
+"""What is done to the daemon from outside: kill points, deliberate defects, a wrong clock, a deaf watcher.
+
+Each function changes names of edge's modules in the process of tests/torture/worker.py and nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import edge.app
+import edge.inbox
+import edge.ledger
+import edge.ledger_file
+import edge.line
+import edge.publish
+import edge.tiff
+import edge.watch
+import edge.worker
+from edge.broker import SUCCESS, Acknowledged
+from edge.engines import Batch, EngineOutput
+from edge.errors import EngineError
+from edge.ledger import Entry, Ledger, OutboxRow
+from edge.messages import canonical_json
+from edge.publish import Publisher
+from tests.torture.stub import StubEngine
+
+POINTS: dict[str, tuple[object, str, str]] = {
+    "attempt": (edge.worker, "prepare_scan", "before"),
+    "decode": (edge.worker, "prepare_scan", "after"),
+    "score": (StubEngine, "infer", "after"),
+    "uncommitted": (edge.ledger, "_insert_verdict", "after"),
+    "commit": (Ledger, "commit", "after"),
+    "publish": (Publisher, "_send_row", "after"),
+    "puback": (Publisher, "_on_row_answered", "after"),
+    "mark": (Ledger, "mark_sent", "after"),
+}
+"""Where a worker may be told to die: owner, name, and on which side of the call."""
+
+
+def die_at(point: str, count: int) -> None:
+    """SIGKILL this process at the `count`th passing of a point."""
+    owner, name, side = POINTS[point]
+    passings = itertools.count(1)
+
+    def pass_by() -> None:
+        if next(passings) == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _around(owner, name, **{side: pass_by})
+
+
+def shift_clock(offset: Path) -> None:
+    """The wall clock is wrong by the seconds in a file, read anew at each look."""
+
+    class Shifted(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + timedelta(seconds=float(offset.read_text() or 0))
+
+    edge.line.datetime = Shifted  # type: ignore[attr-defined]
+    edge.publish.datetime = Shifted  # type: ignore[attr-defined]
+
+
+def deafen() -> None:
+    """Every file event is dropped, as by a share or an overflowing kernel queue."""
+    edge.watch._Hints.dispatch = lambda *_: None  # type: ignore[method-assign]
+
+
+def hurry(stuck_after_s: float | None, housekeeping_s: float | None) -> None:
+    """Minutes become seconds."""
+    if stuck_after_s is not None:
+        edge.app.STUCK_AFTER_S = stuck_after_s
+    if housekeeping_s is not None:
+        edge.app.HOUSEKEEPING_S = housekeeping_s
+
+
+def advance_schema() -> None:
+    """A release whose ledger has one more table."""
+    newer = (*edge.ledger_file.MIGRATIONS, ("CREATE TABLE next_release (fact TEXT)",))
+    edge.ledger_file.MIGRATIONS = newer
+
+
+POISON = b"POISONPOISON"
+
+
+def poison() -> None:
+    """Decoding a file that holds POISON is a SIGSEGV, here and in the child that is asked about it."""
+    poison_decoder()
+    script = Path(tempfile.mkdtemp(prefix="torture-probe-")) / "python"
+    script.write_text(
+        f'#!/bin/sh\nexec "{sys.executable}" -c "import sys, runpy; sys.argv = sys.argv[2:];'
+        " from tests.torture.wrap import poison_decoder; poison_decoder();"
+        " runpy.run_module('edge.suspects', run_name='__main__', alter_sys=True)\" \"$@\"\n"
+    )
+    script.chmod(0o755)
+    sys.executable = str(script)
+
+
+def poison_decoder() -> None:
+    import edge.scan
+
+    original = edge.scan.decode
+
+    def decode(data: bytes, layout: Any) -> Any:
+        if POISON in data:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return original(data, layout)
+
+    edge.scan.decode = decode
+
+
+# --- deliberate defects -------------------------------------------------------------------------------------
+
+
+def _synchronous_off() -> None:
+    original = edge.ledger.connect
+
+    def connect(path: Path, station: str) -> Any:
+        sql = original(path, station)
+        sql.execute("PRAGMA synchronous = OFF")
+        return sql
+
+    edge.ledger.connect = connect
+
+
+def _ack_before_commit() -> None:
+    """The file counts as finished in one transaction, its verdict follows in the next."""
+    original = Ledger.commit
+
+    def commit(self: Ledger, entries: Sequence[Entry], now: datetime) -> list[int | None]:
+        original(self, [dataclasses.replace(entry, verdict=None) for entry in entries], now)
+        return original(self, entries, now)
+
+    Ledger.commit = commit  # type: ignore[method-assign]
+
+
+def _publish_before_commit() -> None:
+    """Rows go out while their transaction is still to come."""
+    original_commit, original_outbox, original_mark = Ledger.commit, Ledger.outbox, Ledger.mark_sent
+    early: dict[int, OutboxRow] = {}
+
+    def commit(self: Ledger, entries: Sequence[Entry], now: datetime) -> list[int | None]:
+        with self._transaction("read") as sql:
+            ((seq,),) = sql.execute("SELECT value FROM meta WHERE key = 'next_seq'").fetchall()
+        for entry in entries:
+            if entry.verdict is not None:
+                payload = canonical_json(entry.verdict.model_copy(update={"seq": seq}))
+                early[seq] = OutboxRow(seq, entry.verdict.verdict_id, payload)
+                seq += 1
+        time.sleep(0.5)
+        return original_commit(self, entries, now)
+
+    def outbox(self: Ledger, after_seq: int, limit: int) -> list[OutboxRow]:
+        rows = [row for seq, row in sorted(early.items()) if seq > after_seq]
+        return (original_outbox(self, after_seq, limit) + rows)[:limit]
+
+    def mark_sent(self: Ledger, seqs: Any, now: datetime) -> None:
+        for seq in seqs:
+            early.pop(seq, None)
+        original_mark(self, seqs, now)
+
+    Ledger.commit, Ledger.outbox, Ledger.mark_sent = commit, outbox, mark_sent  # type: ignore[method-assign]
+
+
+def _close_on_any_code() -> None:
+    original = Publisher._on_row_answered
+
+    def on_row_answered(self: Publisher, seq: int, answer: Acknowledged, now_s: float) -> None:
+        original(self, seq, dataclasses.replace(answer, code=SUCCESS), now_s)
+
+    Publisher._on_row_answered = on_row_answered  # type: ignore[method-assign]
+
+
+def _react_to_created() -> None:
+    """Whatever a listing shows is taken at once and for good: no stability, no completeness."""
+    original = edge.inbox.Inbox.__init__
+
+    def init(self: edge.inbox.Inbox, folder: Path, **options: Any) -> None:
+        original(self, folder, **(options | {"stable_polls": 1, "stable_for_s": 0.0, "incomplete_after_s": 0.0}))
+
+    edge.inbox.Inbox.__init__ = init  # type: ignore[method-assign]
+
+
+BREAKAGES: dict[str, Callable[[], None]] = {
+    "synchronous-off": _synchronous_off,
+    "ack-before-commit": _ack_before_commit,
+    "publish-before-commit": _publish_before_commit,
+    "close-on-any-code": _close_on_any_code,
+    "react-to-created": _react_to_created,
+}
+
+
+# --- engines that do wrong ----------------------------------------------------------------------------------
+
+GOOD_CALLS = 3
+"""An engine that does wrong does well so often before."""
+
+
+def _engine_with(wrong: Callable[[EngineOutput], EngineOutput]) -> Callable[[StubEngine], None]:
+    def install(engine: StubEngine) -> None:
+        original, calls = engine.infer, itertools.count(1)
+
+        def infer(images: Batch) -> EngineOutput:
+            output = original(images)
+            return wrong(output) if next(calls) > GOOD_CALLS else output
+
+        engine.infer = infer  # type: ignore[method-assign]
+
+    return install
+
+
+def _raise(_output: EngineOutput) -> EngineOutput:
+    raise EngineError("the device is lost", hint="a deliberate fault of the torture engine")
+
+
+def _hang(_output: EngineOutput) -> EngineOutput:
+    while True:
+        time.sleep(60)
+
+
+def _nan(output: EngineOutput) -> EngineOutput:
+    return dataclasses.replace(output, p_abnormal=np.full_like(output.p_abnormal, np.nan))
+
+
+def _wrong_shape(output: EngineOutput) -> EngineOutput:
+    return dataclasses.replace(output, p_abnormal=np.zeros((len(output.p_abnormal), 2), np.float32))
+
+
+ENGINE_FAULTS: dict[str, Callable[[StubEngine], None]] = {
+    "raises": _engine_with(_raise),
+    "hangs": _engine_with(_hang),
+    "nan": _engine_with(_nan),
+    "wrong-shape": _engine_with(_wrong_shape),
+}
+
+
+def _around(
+    owner: Any, name: str, before: Callable[[], None] | None = None, after: Callable[[], None] | None = None
+) -> None:
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        if before is not None:
+            before()
+        result = original(*arguments, **options)
+        if after is not None:
+            after()
+        return result
+
+    setattr(owner, name, wrapped)

@@ -1,0 +1,154 @@
+"""Copies of the ledger: made while it is in use, verified, put back without losing numbers or ids."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+import edge.backup
+from edge.backup import back_up, restore, take_backup_requests
+from edge.errors import LedgerBusy, LedgerError
+from edge.ledger import Ledger, open_ledger
+from tests.samples import STATION, sample_entry
+
+NOW = datetime(2026, 5, 4, 6, tzinfo=UTC)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "ledger.sqlite"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Ledger]:
+    with open_ledger(path, STATION) as opened:
+        opened.commit([sample_entry(number) for number in range(1, 6)], NOW)
+        opened.mark_sent([1, 2], NOW)
+        yield opened
+
+
+def back_up_beside(ledger: Ledger, target: Path) -> str:
+    """As the command does it from its own process, while this one answers as the worker."""
+    said: list[str] = []
+    asking = threading.Thread(target=lambda: said.append(str(back_up(ledger.path, STATION, target))))
+    asking.start()
+    while asking.is_alive():
+        take_backup_requests(ledger)
+        asking.join(0.01)
+    return said[0]
+
+
+def test_a_backup_of_a_running_ledger_is_whole_and_leaves_nothing_behind(ledger: Ledger, tmp_path: Path) -> None:
+    target = tmp_path / "backup.sqlite"
+    before = sorted(ledger.path.parent.iterdir())
+    said = back_up_beside(ledger, target)
+    assert "intact, next seq 6, 3 verdicts unsent" in said
+    assert sorted(ledger.path.parent.iterdir()) == before
+    assert target.stat().st_mode & 0o777 == 0o600
+    ledger.commit([sample_entry(6)], NOW)
+    assert ledger.next_seq() == 7
+
+
+def test_a_backup_of_a_stopped_worker_needs_no_answer(path: Path, tmp_path: Path) -> None:
+    with open_ledger(path, STATION) as ledger:
+        ledger.commit([sample_entry(1)], NOW)
+    assert back_up(path, STATION, tmp_path / "backup.sqlite").next_seq == 2
+
+
+def test_a_restored_ledger_goes_on_with_its_numbers_ids_and_unsent_bytes(
+    ledger: Ledger, path: Path, tmp_path: Path
+) -> None:
+    rows = ledger.outbox(0, 10)
+    back_up_beside(ledger, tmp_path / "backup.sqlite")
+    elsewhere = tmp_path / "new-box" / "ledger.sqlite"
+    assert restore(elsewhere, STATION, tmp_path / "backup.sqlite").unsent == 3
+    with open_ledger(elsewhere, STATION) as moved:
+        assert moved.outbox(0, 10) == rows
+        assert moved.files() == ledger.files()
+        assert moved.commit([sample_entry(1), sample_entry(9)], NOW) == [None, 6]
+    assert sorted(file.name for file in elsewhere.parent.iterdir()) == ["ledger.sqlite", "ledger.sqlite.lock"]
+
+
+def test_numbers_the_mes_has_seen_since_are_left_out(ledger: Ledger, path: Path, tmp_path: Path) -> None:
+    back_up_beside(ledger, tmp_path / "backup.sqlite")
+    elsewhere = tmp_path / "new-box" / "ledger.sqlite"
+    assert restore(elsewhere, STATION, tmp_path / "backup.sqlite", next_seq=100).next_seq == 100
+    again = tmp_path / "third" / "ledger.sqlite"
+    assert restore(again, STATION, tmp_path / "backup.sqlite", next_seq=2).next_seq == 6
+
+
+def test_a_restore_never_overwrites_a_ledger_or_the_one_in_use(ledger: Ledger, path: Path, tmp_path: Path) -> None:
+    back_up_beside(ledger, tmp_path / "backup.sqlite")
+    with pytest.raises(LedgerBusy):
+        restore(path, STATION, tmp_path / "backup.sqlite")
+    ledger.close()
+    with pytest.raises(LedgerError, match="there is a ledger"):
+        restore(path, STATION, tmp_path / "backup.sqlite")
+
+
+def test_a_damaged_or_foreign_backup_is_refused_and_leaves_no_ledger(
+    ledger: Ledger, path: Path, tmp_path: Path
+) -> None:
+    backup = tmp_path / "backup.sqlite"
+    back_up_beside(ledger, backup)
+    elsewhere = tmp_path / "new-box" / "ledger.sqlite"
+    with pytest.raises(LedgerError, match="belongs to station"):
+        restore(elsewhere, "another", backup)
+    data = bytearray(backup.read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    backup.write_bytes(data)
+    with pytest.raises(LedgerError):
+        restore(elsewhere, STATION, backup)
+    assert not elsewhere.exists()
+
+
+def test_an_existing_file_is_never_taken_as_the_target(ledger: Ledger, tmp_path: Path) -> None:
+    (tmp_path / "backup.sqlite").write_text("yesterday's")
+    with pytest.raises(LedgerError, match="exists already"):
+        back_up(ledger.path, STATION, tmp_path / "backup.sqlite")
+
+
+def test_a_worker_that_cannot_copy_says_so_at_once(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_ledger: Ledger, _target: Path) -> None:
+        raise LedgerError("database or disk is full", hint="free some space")
+
+    monkeypatch.setattr(Ledger, "copy_into", full)
+    raised: list[LedgerError] = []
+
+    def ask() -> None:
+        try:
+            back_up(ledger.path, STATION, tmp_path / "backup.sqlite")
+        except LedgerError as error:
+            raised.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    while asking.is_alive():
+        with contextlib.suppress(LedgerError):
+            take_backup_requests(ledger)
+        asking.join(0.01)
+    assert "could not copy" in raised[0].message
+    assert not (tmp_path / "backup.sqlite").exists()
+
+
+def test_a_worker_that_does_not_answer_is_given_up(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.backup, "ANSWER_S", 0.2)
+    with pytest.raises(LedgerError, match="did not answer"):
+        back_up(ledger.path, STATION, tmp_path / "backup.sqlite")
+    assert not list(ledger.path.parent.glob("*backup-*"))
+
+
+def test_a_backup_opens_in_any_sqlite(ledger: Ledger, tmp_path: Path) -> None:
+    back_up_beside(ledger, tmp_path / "backup.sqlite")
+    with sqlite3.connect(tmp_path / "backup.sqlite") as sql:
+        assert sql.execute("SELECT count(*) FROM outbox").fetchall() == [(5,)]
