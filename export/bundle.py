@@ -58,7 +58,8 @@ from export.keys import load_private_key
 from export.parity import Difference, check_parity, check_storage, engine_scores, noise_image, torch_scores
 from export.precision import Storage, store_weights
 from train.checkpoint import Checkpoint, load_checkpoint
-from train.networks import ElectrodeClassifier, GateAutoencoder
+from train.models import classifier_of
+from train.networks import GateAutoencoder
 
 SIZE_MARGIN: Final = 0.05
 """Scans may be this much smaller or larger than any the networks learnt from before a person has to look."""
@@ -91,7 +92,8 @@ def export_bundle(
 ) -> Exported:
     """Write the bundle `out` from two checkpoints of `edge-train`; see the module.
 
-    Raises ExportError, ParityError, CheckpointError, and BundleError where the result is not what the line accepts.
+    Without `review_band` the bundle gets the one that `edge-train calibrate` found, if it did. Raises ExportError,
+    ParityError, CheckpointError, and BundleError where the result is not what the line accepts.
     """
     private_key = load_private_key(key)
     if out.exists() or out.is_symlink():
@@ -101,8 +103,7 @@ def export_bundle(
     learnt = learnt_classifier
     size, channels = learnt.size, learnt.channels
 
-    network = ElectrodeClassifier(channels)
-    network.load_state_dict(learnt_classifier.state_dict)
+    network = classifier_of(learnt_classifier)
     autoencoder = GateAutoencoder()
     autoencoder.load_state_dict(learnt_gate.state_dict)
     say(f"exporting for {size.height_px} x {size.width_px} px, {channels} channel(s), conversion {learnt.method}")
@@ -135,7 +136,14 @@ def export_bundle(
 
     contents = stored | {f"{GOLDEN_DIR}/{scan.name}": scan.tiff for scan in golden_scans}
     manifest = _manifest(
-        model_id, learnt_classifier, learnt_gate, storage, review_band, golden_scans, contents, private_key
+        model_id,
+        learnt_classifier,
+        learnt_gate,
+        storage,
+        review_band or learnt.review_band,
+        golden_scans,
+        contents,
+        private_key,
     )
     bundle = write_bundle(out, manifest, contents, private_key)
     return Exported(bundle, parity, drift)

@@ -1,4 +1,4 @@
-"""`edge-train VERB`: simulate, bounds, classifier, gate.
+"""`edge-train VERB`: simulate, bounds, classifier, gate; the verbs of experiments are in `train.cli_experiments`.
 
 `simulate` and `bounds` run on the base installation; torch is imported by the verbs that learn. Errors become an exit
 code and two lines: what went wrong, what to try.
@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.verb == "bounds":
                 return bounds(options, reporter)
             require_torch(options.verb)
-            if options.verb == "crossval":
-                return cli_experiments.crossval(options, reporter)
+            if options.verb in cli_experiments.VERBS:
+                return cli_experiments.VERBS[options.verb](options, reporter)
             if options.verb == "classifier":
                 return classifier(options, reporter)
             return gate(options, reporter)

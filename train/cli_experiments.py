@@ -1,12 +1,14 @@
-"""`edge-train crossval`, `ablation`, `doctor`, `calibrate`: their options and what they print."""
+"""`edge-train crossval`, `ablation`, `learn`, `doctor`, `calibrate`: their options and what they print."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge.conversion import Method
 from train.dataset import read_labels
@@ -14,6 +16,10 @@ from train.errors import TrainError
 from train.progress import Reporter
 from train.recipe import parse_size
 from train.runner import Here, Processes, RayCluster, Runner
+
+if TYPE_CHECKING:  # both need torch
+    from train.feature_cache import FeatureCache
+    from train.features import Backbone
 
 PAPER_METHODS = "naive,global,local,mixed"
 CACHE_FOLDER = "cache"
@@ -40,6 +46,66 @@ def crossval(options: argparse.Namespace, reporter: Reporter) -> int:
     return 0
 
 
+def ablation(options: argparse.Namespace, reporter: Reporter) -> int:
+    """From the paper's recipe to the best one, step by step; prints the table."""
+    from train.ablation import ablate, steps
+    from train.survey import survey
+
+    rows = read_labels(options.data)
+    chosen = steps(options.seed)
+    if options.steps is not None:
+        unknown = [number for number in options.steps if not 1 <= number <= len(chosen)]
+        if unknown:
+            raise TrainError(f"there is no step {unknown[0]}", hint=f"steps are 1 to {len(chosen)}")
+        chosen = [chosen[number - 1] for number in options.steps]
+    backbone, cache = backbone_and_cache(options, options.seed, reporter)
+    with runner(options) as where:
+        surveyed = survey(rows, where, reporter.counter("scans read"), skip_unreadable=options.skip_unreadable)
+        print(ablate(surveyed, backbone, cache, where, options.out, reporter, chosen), end="")
+    return 0
+
+
+def learn(options: argparse.Namespace, reporter: Reporter) -> int:
+    """Apply a recipe to all bundles; prints the path of the checkpoint."""
+    from train.experiment import read_recipe
+    from train.final import CHECKPOINT, learn_all
+    from train.survey import survey
+
+    recipe = replace(read_recipe(options.recipe), seed=options.seed)
+    rows = read_labels(options.data)
+    backbone, cache = backbone_and_cache(options, recipe.seed, reporter)
+    with runner(options) as where:
+        surveyed = survey(rows, where, reporter.counter("scans read"), skip_unreadable=options.skip_unreadable)
+        checkpoint = learn_all(surveyed, recipe, backbone, cache, where, options.out, reporter)
+    reporter.say(f"threshold {checkpoint.thresholds['threshold']:.4f}; what to expect of it, `crossval` says")
+    print(options.out / CHECKPOINT)
+    return 0
+
+
+def doctor(options: argparse.Namespace, reporter: Reporter) -> int:
+    """Print what is in a folder; 1 if there are problems."""
+    from train.doctor import diagnose, histogram_plot
+    from train.survey import survey
+
+    surveyed = survey(read_labels(options.data), Here(), reporter.counter("scans read"), skip_unreadable=True)
+    found = diagnose(surveyed)
+    print("\n".join(found.lines))
+    if options.plot is not None:
+        histogram_plot(surveyed, options.plot)
+    return int(found.problems > 0)
+
+
+def calibrate(options: argparse.Namespace, reporter: Reporter) -> int:
+    """Set threshold and review band of a run; prints what was found as JSON."""
+    from train.calibrate import Wish
+    from train.calibrate import calibrate as find
+
+    wish = Wish(options.alpha, options.miss_cost, options.max_escape_rate)
+    checked = [name for name in (options.check_bundles or "").split(",") if name]
+    print(json.dumps(find(options.run, read_labels(options.data), checked, wish, reporter), indent=2))
+    return 0
+
+
 @contextmanager
 def runner(options: argparse.Namespace) -> Iterator[Runner]:
     """Where the tasks run: `--ray`, `--jobs`, or here."""
@@ -53,7 +119,7 @@ def runner(options: argparse.Namespace) -> Iterator[Runner]:
         yield Here()
 
 
-def backbone_and_cache(options: argparse.Namespace, seed: int, reporter: Reporter):  # type: ignore[no-untyped-def]
+def backbone_and_cache(options: argparse.Namespace, seed: int, reporter: Reporter) -> tuple[Backbone, FeatureCache]:
     """The frozen network and the folder for its features. Raises TrainError for weights that cannot be had."""
     from train.feature_cache import GIB, FeatureCache
     from train.features import open_backbone
@@ -81,7 +147,10 @@ def parse_methods(text: str, own: Method) -> list[Method]:
     return methods
 
 
-def add_verbs(verbs) -> None:  # type: ignore[no-untyped-def]
+VERBS = {"crossval": crossval, "ablation": ablation, "learn": learn, "doctor": doctor, "calibrate": calibrate}
+
+
+def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The options of these verbs."""
     verb = verbs.add_parser("crossval", help="leave one bundle out, for every conversion: Table 1")
     experiment_options(verb)
@@ -89,6 +158,23 @@ def add_verbs(verbs) -> None:  # type: ignore[no-untyped-def]
         "--conversions", default=PAPER_METHODS, help=f"of {','.join(Method)}, or own (default %(default)s)"
     )
     verb.add_argument("--recipe", default="paper", help="paper, best, or a TOML file (default %(default)s)")
+    verb = verbs.add_parser("ablation", help="from the paper's recipe to the best one, one row per step")
+    experiment_options(verb)
+    verb.add_argument("--steps", type=int, nargs="+", metavar="N", help="only these rows, counted from 1")
+    verb = verbs.add_parser("learn", help="apply a recipe to all bundles: the checkpoint for the line")
+    experiment_options(verb)
+    verb.add_argument("--recipe", default="best", help="paper, best, or a TOML file (default %(default)s)")
+    verb = verbs.add_parser("doctor", help="what is in a folder of scans, and what is wrong with it")
+    verb.add_argument("data", type=Path, metavar="DATA", help="folder with labels.csv, or BUNDLE/LABEL folders")
+    verb.add_argument("--plot", type=Path, metavar="PATH", help="also write PATH.png and PATH.svg: counts by bundle")
+    verb = verbs.add_parser("calibrate", help="set threshold and review band on bundles held back")
+    verb.add_argument("run", type=Path, metavar="RUN", help="folder with classifier.pt, which is written again")
+    verb.add_argument("data", type=Path, metavar="DATA", help="labelled scans that it has not learnt from")
+    verb.add_argument("--alpha", type=float, help="level of the review band, such as 0.05 (default: no band)")
+    wish = verb.add_mutually_exclusive_group()
+    wish.add_argument("--miss-cost", type=float, help="of a missed abnormal scan, in false alarms")
+    wish.add_argument("--max-escape-rate", type=float, help="greatest share of abnormal scans called normal")
+    verb.add_argument("--check-bundles", metavar="NAME,...", help="where coverage is measured (default: the last)")
 
 
 def experiment_options(verb: argparse.ArgumentParser) -> None:

@@ -188,6 +188,11 @@ def _images(row: Row, sha256: str, views: tuple[int, ...], conversion: Conversio
     return np.stack([view(image, shown, sha256) for shown in views])
 
 
+def frozen_network(backbone: Backbone, channels: int) -> ElectrodeClassifier:
+    """The network at its starting weights, on the CPU, the caller's own."""
+    return _network(backbone.weights, channels, backbone.seed)
+
+
 def _tasks(
     missing: Iterable[tuple[Conversion, int, tuple[int, ...]]],
     rows: Sequence[Row],

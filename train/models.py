@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from train.checkpoint import Checkpoint
 from train.networks import ElectrodeClassifier, PooledClassifier
@@ -18,8 +18,20 @@ def classifier_of(checkpoint: Checkpoint) -> Classifier:
         network: Classifier = ElectrodeClassifier(checkpoint.channels)
     else:
         selection = Selection(str(recipe["features"]), standardise=bool(recipe["standardise"]))
-        weight = checkpoint.state_dict["head.0.weight"]
-        classes, width = weight.shape
-        network = PooledClassifier(checkpoint.channels, selection, nn.Sequential(nn.Linear(width, classes)))
+        network = PooledClassifier(checkpoint.channels, selection, _layers_like(checkpoint.state_dict))
     network.load_state_dict(checkpoint.state_dict)
     return network.eval()
+
+
+def _layers_like(state: dict[str, Tensor]) -> nn.Sequential:
+    """Fully connected layers of the shapes found under `head.0`, `head.2` and so on, with ReLU between them."""
+    shapes = [state[name].shape for name in sorted(state, key=_place) if _place(name) >= 0 and name.endswith("weight")]
+    layers: list[nn.Module] = []
+    for width_out, width_in in shapes:
+        layers += [nn.Linear(width_in, width_out), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _place(name: str) -> int:
+    part = name.split(".")
+    return int(part[1]) if part[0] == "head" else -1
