@@ -20,6 +20,9 @@ from train.runner import Runner
 from train.survey import Survey
 from train.tables import columns_of, summary
 
+WITHOUT_FINE_TUNING = 14
+"""Steps that live on the cached features; those after it train the backbone, image by image."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -48,6 +51,8 @@ def steps(seed: int) -> list[Step]:
         Step("logistic head, tiles that stand out", replace(best, threshold="half")),
         Step("best: the same, calibrated threshold", best),
         Step("best on dhe", replace(best, method=Method.DHE)),
+        Step("paper, layer 4 trained too", replace(paper, fine_tune="layer4")),
+        Step("paper, all layers trained", replace(paper, fine_tune="all")),
     ]
 
 

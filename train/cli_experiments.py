@@ -48,16 +48,16 @@ def crossval(options: argparse.Namespace, reporter: Reporter) -> int:
 
 def ablation(options: argparse.Namespace, reporter: Reporter) -> int:
     """From the paper's recipe to the best one, step by step; prints the table."""
-    from train.ablation import ablate, steps
+    from train.ablation import WITHOUT_FINE_TUNING, ablate, steps
     from train.survey import survey
 
     rows = read_labels(options.data)
     chosen = steps(options.seed)
-    if options.steps is not None:
-        unknown = [number for number in options.steps if not 1 <= number <= len(chosen)]
-        if unknown:
-            raise TrainError(f"there is no step {unknown[0]}", hint=f"steps are 1 to {len(chosen)}")
-        chosen = [chosen[number - 1] for number in options.steps]
+    wanted = options.steps or range(1, WITHOUT_FINE_TUNING + 1)
+    unknown = [number for number in wanted if not 1 <= number <= len(chosen)]
+    if unknown:
+        raise TrainError(f"there is no step {unknown[0]}", hint=f"steps are 1 to {len(chosen)}")
+    chosen = [chosen[number - 1] for number in wanted]
     backbone, cache = backbone_and_cache(options, options.seed, reporter)
     with runner(options) as where:
         surveyed = survey(rows, where, reporter.counter("scans read"), skip_unreadable=options.skip_unreadable)
@@ -160,7 +160,13 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     verb.add_argument("--recipe", default="paper", help="paper, best, or a TOML file (default %(default)s)")
     verb = verbs.add_parser("ablation", help="from the paper's recipe to the best one, one row per step")
     experiment_options(verb)
-    verb.add_argument("--steps", type=int, nargs="+", metavar="N", help="only these rows, counted from 1")
+    verb.add_argument(
+        "--steps",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="only these rows, counted from 1; 15 and 16 train the backbone too (default: 1 to 14)",
+    )
     verb = verbs.add_parser("learn", help="apply a recipe to all bundles: the checkpoint for the line")
     experiment_options(verb)
     verb.add_argument("--recipe", default="best", help="paper, best, or a TOML file (default %(default)s)")

@@ -20,13 +20,14 @@ import numpy as np
 
 from edge import __version__
 from edge.conversion import Bounds, Method
-from train.dataset import Row
+from train.dataset import LABELS, Row
 from train.errors import DataError
 from train.experiment import ExperimentRecipe, recipe_values
 from train.feature_cache import FeatureCache
 from train.features import Backbone, Conversion, FeatureTable, compute_features
 from train.folds import FoldResult, FoldTask, run_fold
 from train.heads import starting_layers
+from train.image_folds import ImageFoldTask, run_image_fold
 from train.learner import Samples
 from train.progress import Reporter
 from train.runner import Runner
@@ -129,38 +130,38 @@ def cross_validate(
     sha256s = [scan.sha256 for scan in survey.scans]
     for method in methods:  # one conversion's features in memory at a time
         ours = [fold for fold in plan.folds if fold.method is method]
+        if recipe.fine_tune == "head":
+            started = time.perf_counter()
+            wanted = {c: scans for c, scans in plan.wanted.items() if c.method is method}
+            show = partial(_show_part, show_passes, passes, plan.passes)
+            tables = compute_features(wanted, survey.rows, sha256s, backbone, cache, runner, show)
+            passes += sum(len(views) for scans in wanted.values() for views in scans.values())
+            backbone_s += time.perf_counter() - started
+            tasks = [
+                _task(fold, survey.rows, tables[fold.conversion], recipe, start, experiment, runner.threads_each)
+                for fold in ours
+            ]
+            finished = runner.map(run_fold, tasks)
+        else:
+            images = [_image_task(f, survey.rows, recipe, backbone, experiment, runner.threads_each) for f in ours]
+            finished = runner.map(run_image_fold, images)
         started = time.perf_counter()
-        wanted = {c: scans for c, scans in plan.wanted.items() if c.method is method}
-        tables = compute_features(
-            wanted,
-            survey.rows,
-            sha256s,
-            backbone,
-            cache,
-            runner,
-            partial(_show_part, show_passes, passes, plan.passes),
-        )
-        passes += sum(len(views) for scans in wanted.values() for views in scans.values())
-        backbone_s += time.perf_counter() - started
-        started = time.perf_counter()
-        tasks = [
-            _task(fold, survey.rows, tables[fold.conversion], recipe, start, experiment, runner.threads_each)
-            for fold in ours
-        ]
-        for _, result in runner.map(run_fold, tasks):
+        for _, result in finished:
             write_json(folder / f"{result.method}-{_safe(result.bundle)}.json", asdict(result))
             results[result.method, result.bundle] = result
-            if result.one_class:
-                reporter.say(f"fold {result.method} {result.bundle}: all training scans are {result.one_class}")
-            elif len(set(result.labels)) < 2:
-                only = ("normal", "abnormal")[result.labels[0]]
-                reporter.say(
-                    f"fold {result.method} {result.bundle}: all its scans are {only}; one rate stands for both"
-                )
+            _say_of_classes(result, reporter)
             folds += 1
             show_folds(folds, len(plan.folds))
         heads_s += time.perf_counter() - started
     return [results[key] for key in wanted_results], Timing(backbone_s, heads_s, folds)
+
+
+def _say_of_classes(result: FoldResult, reporter: Reporter) -> None:
+    where = f"fold {result.method} {result.bundle}"
+    if result.one_class:
+        reporter.say(f"{where}: all training scans are {result.one_class}")
+    elif len(set(result.labels)) < 2:
+        reporter.say(f"{where}: all its scans are {LABELS[result.labels[0]]}; one rate stands for both")
 
 
 def experiment_digest(survey: Survey, recipe: ExperimentRecipe, backbone: Backbone) -> str:
@@ -227,6 +228,22 @@ def _task(
         start=start,
         training=samples_of(table, rows, training, recipe.views),
         test=samples_of(table, rows, test, (0,)),
+        experiment=experiment,
+        threads=threads,
+    )
+
+
+def _image_task(
+    fold: Fold, rows: Sequence[Row], recipe: ExperimentRecipe, backbone: Backbone, experiment: str, threads: int
+) -> ImageFoldTask:
+    return ImageFoldTask(
+        method=fold.method,
+        bundle=fold.bundle,
+        bounds=fold.conversion.bounds,
+        recipe=recipe,
+        backbone=backbone,
+        training=tuple(row for row in rows if row.bundle != fold.bundle),
+        test=tuple(row for row in rows if row.bundle == fold.bundle),
         experiment=experiment,
         threads=threads,
     )

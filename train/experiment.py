@@ -91,6 +91,7 @@ class ExperimentRecipe:
         return torch.from_numpy(weights * counts.sum() / (weights * counts).sum()).float()
 
 
+_FINE_TUNED = ("mean", "paper", "half", "majority", "flips")
 PAPER = ExperimentRecipe()
 BEST = ExperimentRecipe(
     features="local", head="logistic", penalty=1e-2, loss="balanced", threshold="calibrated", bounds_mode="pooled"
@@ -134,6 +135,12 @@ def replaced(base: ExperimentRecipe, values: dict[str, Any], where: str) -> Expe
         raise TrainError(f"{where}: epochs, batch and step_epochs are at least 1", hint="leave them out for 50, 16, 10")
     if recipe.head == "paper" and recipe.features == "local":
         raise TrainError(f"{where}: the paper's head takes no local features", hint='add head = "logistic"')
+    plain = (recipe.features, recipe.head, recipe.threshold, recipe.undecided, recipe.augmentation)
+    if recipe.fine_tune != "head" and (plain != _FINE_TUNED or recipe.loss == "real-world"):
+        raise TrainError(
+            f"{where}: fine_tune = {recipe.fine_tune!r} goes with the paper's other choices and loss = 'balanced' only",
+            hint='leave base = "best" out, and the choices with it',
+        )
     return recipe
 
 

@@ -26,7 +26,7 @@ Start = dict[str, npt.NDArray[np.float32]]
 
 MAX_GRADIENT_NORM = 5.0
 """As in `train.classifier`."""
-LOGISTIC_STEPS = 200
+LOGISTIC_STEPS = 100
 """At most; the loss no longer moves in its fourth digit long before."""
 
 

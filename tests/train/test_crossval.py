@@ -23,7 +23,7 @@ from train.tables import Column, kind_recalls, table_markdown
 torch.set_num_threads(1)
 pytestmark = pytest.mark.timeout(600)
 
-RECIPE = 'base = "best"\nbounds_mode = "per_scan"\n'
+RECIPE = 'base = "best"\n'
 
 
 @pytest.fixture(scope="module")
