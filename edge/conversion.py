@@ -3,7 +3,8 @@
 Source: Jensen, Moeslund, Andreasen 2022, section 2.3 (methods 1 to 4). Two errata of the paper are
 corrected here. Its equations 1 and 2 as printed forget to subtract the lower bound, and their factor of
 256 with a wrapping cast would turn the brightest pixels black: we subtract, and clamp to 255. Its upper
-global bound is printed once as 28000; section 2.3.1 and the histogram say 2800.
+global bound is printed once as 28000; section 2.3.1 and the histogram say 2800. Two further conversions, `clahe` and
+`dhe`, follow its outlook (section 5): each equalises what `global` makes (`edge.equalise`).
 
 The line, the training and the export all call `prepare`: convert first, then resize, so that a hot pixel
 is clipped before it can bleed into its neighbours.
@@ -21,6 +22,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from edge.equalise import GREYS, clahe, dhe_table
 from edge.records import Counts, Image, Size
 
 LEVELS = 65_536
@@ -40,12 +42,14 @@ _EXACT_FLOAT32_PX = 1 << 24
 
 
 class Method(StrEnum):
-    """The paper's four conversions."""
+    """The paper's four conversions, and two it names as future work."""
 
     NAIVE = "naive"
     GLOBAL = "global"
     LOCAL = "local"
     MIXED = "mixed"
+    CLAHE = "clahe"
+    DHE = "dhe"
 
     @property
     def channels(self) -> int:
@@ -55,7 +59,7 @@ class Method(StrEnum):
     @property
     def needs_bounds(self) -> bool:
         """Whether the conversion uses bounds found in training."""
-        return self in (Method.GLOBAL, Method.MIXED)
+        return self not in (Method.NAIVE, Method.LOCAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,22 +151,16 @@ def naive_table() -> Table:
 def convert(counts: Counts, method: Method, bounds: Bounds | None) -> Image:
     """Counts uint16 (height_px, width_px) to an image uint8 (channels, height_px, width_px), 0 to 255.
 
-    `global` and `mixed` stretch between `bounds`, which come from the training scans; `local` and `mixed`
-    find the scan's own; where a method does not use them, `bounds` is ignored. Raises ValueError.
+    `global`, `mixed`, `clahe` and `dhe` stretch between `bounds`, which come from the training scans; `local` and
+    `mixed` find the scan's own; where a method does not use them, `bounds` is ignored. Raises ValueError.
     """
     _check_counts(counts)
-    tables: list[Table] = []
-    if method in (Method.NAIVE, Method.MIXED):
-        tables.append(naive_table())
-    if method in (Method.GLOBAL, Method.MIXED):
-        if bounds is None:
-            raise ValueError(f"conversion {method} needs the bounds of the training scans")
-        tables.append(stretch_table(bounds))
-    if method in (Method.LOCAL, Method.MIXED):
-        tables.append(stretch_table(scan_bounds(histogram(counts))))
+    tables = _tables(counts, method, bounds)
     image = np.empty((len(tables), *counts.shape), np.uint8)
     for channel, table in zip(image, tables, strict=True):
         _look_up(counts, table, channel)
+    if method is Method.CLAHE:
+        image[0] = clahe(image[0])
     return image
 
 
@@ -207,6 +205,24 @@ def clipped_fraction(pixels: Counts | Histogram, bounds: Bounds) -> float:
     _check_counts(pixels)
     outside = np.count_nonzero(pixels < bounds.lo_counts) + np.count_nonzero(pixels > bounds.hi_counts)
     return outside / pixels.size
+
+
+def _tables(counts: Counts, method: Method, bounds: Bounds | None) -> list[Table]:
+    """The table of each channel; all of a conversion but for `clahe`, which looks at neighbours too."""
+    tables: list[Table] = []
+    if method in (Method.NAIVE, Method.MIXED):
+        tables.append(naive_table())
+    if method.needs_bounds:
+        if bounds is None:
+            raise ValueError(f"conversion {method} needs the bounds of the training scans")
+        tables.append(stretch_table(bounds))
+    if method in (Method.LOCAL, Method.MIXED):
+        tables.append(stretch_table(scan_bounds(histogram(counts))))
+    if method is Method.DHE:
+        greys = np.zeros(GREYS, np.int64)
+        np.add.at(greys, tables[0], histogram(counts))
+        tables = [dhe_table(greys)[tables[0]]]
+    return tables
 
 
 def _look_up(counts: Counts, table: Table, target: npt.NDArray[np.uint8]) -> None:

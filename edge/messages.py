@@ -71,7 +71,7 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=0)]
 Band = Annotated[tuple[Probability, ...], Field(min_length=2, max_length=2)]
 BoundsCounts = Annotated[tuple[Annotated[int, Field(ge=0, le=65535)], ...], Field(min_length=2, max_length=2)]
-Conversion = Literal["naive", "global", "local", "mixed"]
+Conversion = Literal["naive", "global", "local", "mixed", "clahe", "dhe"]
 
 
 class Part(BaseModel):

@@ -66,7 +66,8 @@ from export.precision import CALIBRATION_SCANS, Precision, to_precision
 from export.scans import labels_of, load_scans
 from export.storage import Storage, store_weights
 from train.checkpoint import Checkpoint, load_checkpoint
-from train.networks import ElectrodeClassifier, GateAutoencoder
+from train.models import classifier_of
+from train.networks import GateAutoencoder
 
 SIZE_MARGIN: Final = 0.05
 """Scans may be this much smaller or larger than any the networks learnt from before a person has to look."""
@@ -108,8 +109,9 @@ def export_bundle(
     """Write the bundle `out` from two checkpoints of `edge-train`; see the module.
 
     `precision`: what the graphs compute in; `storage`: how weights lie in the file of an fp32 bundle, None for int8.
-    `calibrate`: a folder of scans, for int8 graphs. Raises ExportError, ParityError, CheckpointError, and BundleError
-    where the result is not what the line accepts.
+    `calibrate`: a folder of scans, for int8 graphs. Without `review_band` the bundle gets the one that
+    `edge-train calibrate` found, if it did. Raises ExportError, ParityError, CheckpointError, and BundleError where the
+    result is not what the line accepts.
     """
     storage = storage_for(precision, storage)
     private_key = load_private_key(key)
@@ -120,8 +122,7 @@ def export_bundle(
     learnt = learnt_classifier
     size, channels = learnt.size, learnt.channels
 
-    network = ElectrodeClassifier(channels)
-    network.load_state_dict(learnt_classifier.state_dict)
+    network = classifier_of(learnt_classifier)
     autoencoder = GateAutoencoder()
     autoencoder.load_state_dict(learnt_gate.state_dict)
     say(f"exporting for {size.height_px} x {size.width_px} px, {channels} channel(s), conversion {learnt.method}")
@@ -166,7 +167,15 @@ def export_bundle(
 
     contents = stored | {f"{GOLDEN_DIR}/{scan.name}": scan.tiff for scan in golden_scans}
     manifest = _manifest(
-        model_id, learnt_classifier, learnt_gate, precision, storage, review_band, golden_scans, contents, private_key
+        model_id,
+        learnt_classifier,
+        learnt_gate,
+        precision,
+        storage,
+        review_band or learnt.review_band,
+        golden_scans,
+        contents,
+        private_key,
     )
     bundle = write_bundle(out, manifest, contents, private_key)
     return Exported(bundle, parity, drift)

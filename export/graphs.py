@@ -1,6 +1,6 @@
 """Checkpoints to ONNX graphs that take the converted uint8 scan and hold everything after it.
 
-Classifier: cast, scale, ImageNet normalisation, ResNet-34, fully connected layers, softmax. Gate: cast, scale,
+Classifier: cast, scale, ImageNet normalisation, ResNet-34, pooling, trained layers, softmax. Gate: cast, scale,
 autoencoder, residual, window statistics, their maxima and a small residual map. So one file runs on every engine
 and the host never sees a float image. Sizes are fixed at export, only the batch is free.
 """
@@ -21,14 +21,15 @@ from torchvision.models.resnet import BasicBlock
 from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT
 from edge.records import Size
 from export.errors import ExportError
+from train.models import Classifier
 from train.networks import (
     GATE_OFFSET_PX,
     IMAGENET_MEAN,
     IMAGENET_STD,
     WINDOW_PX,
-    ElectrodeClassifier,
     GateAutoencoder,
     centre_crop,
+    p_abnormal_of,
     residual_statistics,
 )
 
@@ -50,7 +51,7 @@ MIXED_GATE_CHANNEL: Final = 1
 class ClassifierGraph(nn.Module):
     """Converted scans uint8 (n, channels, height, width) -> p_abnormal float32 (n,)."""
 
-    def __init__(self, network: ElectrodeClassifier) -> None:
+    def __init__(self, network: Classifier) -> None:
         super().__init__()
         network = copy.deepcopy(network).eval()  # batch norm is folded in eval mode only
         backbone = network.backbone
@@ -59,15 +60,13 @@ class ClassifierGraph(nn.Module):
         for block in backbone.modules():
             if isinstance(block, BasicBlock):
                 _fold_batch_norm(block)
-        self.backbone = backbone
-        self.head = network.head
+        self.network = network
         self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor) -> Tensor:
         x = image.float()
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-        logits = self.head(self.backbone(x))
-        return torch.softmax(logits, dim=1)[:, 1]
+        return p_abnormal_of(self.network(x))
 
 
 class GateGraph(nn.Module):

@@ -20,7 +20,8 @@ from edge.records import Image, Scores
 from export.errors import ParityError
 from train.gate import gate_images
 from train.gate import score as gate_score
-from train.networks import ElectrodeClassifier, GateAutoencoder
+from train.models import Classifier
+from train.networks import GateAutoencoder, p_abnormal_of
 
 MAX_DIFFERENCE: Final = 1e-4
 """Greatest difference of any score between torch and the exported graph; rounding explains 1e-6."""
@@ -45,7 +46,7 @@ class Difference:
 
 
 def torch_scores(
-    classifier: ElectrodeClassifier, gate: GateAutoencoder, method: Method, images: Sequence[Image]
+    classifier: Classifier, gate: GateAutoencoder, method: Method, images: Sequence[Image]
 ) -> list[Scores]:
     """What the networks in torch say of images uint8 (channels, height_px, width_px), one at a time."""
     classifier.eval()
@@ -54,7 +55,7 @@ def torch_scores(
         batch = image[np.newaxis]
         with torch.inference_mode():
             logits = classifier(classifier.normalise(torch.from_numpy(batch)))
-            p_abnormal = float(torch.softmax(logits, dim=1)[0, 1])
+            p_abnormal = float(p_abnormal_of(logits)[0])
         means, stds = gate_score(gate, gate_images(batch, method))
         scores.append(Scores(p_abnormal, float(means[0]), float(stds[0])))
     return scores

@@ -48,7 +48,8 @@ class Checkpoint:
     exposure: ExposureRange | None = None
     """Of those scans; a checkpoint of an earlier release has none."""
     thresholds: dict[str, float] = field(default_factory=dict)
-    """Classifier: `threshold`. Gate: `gate_mean_threshold`, `gate_std_threshold`."""
+    """Classifier: `threshold`, and `review_low`, `review_high` once calibrated with a level. Gate:
+    `gate_mean_threshold`, `gate_std_threshold`."""
     recipe: dict[str, Value] = field(default_factory=dict)
     """Every choice of the training, flat."""
     metrics: dict[str, Value] = field(default_factory=dict)
@@ -57,6 +58,13 @@ class Checkpoint:
     def channels(self) -> int:
         """Channels of a scan converted by this checkpoint's method."""
         return self.method.channels
+
+    @property
+    def review_band(self) -> tuple[float, float] | None:
+        """Probabilities of abnormal that a person decides, ends included; None without a calibration."""
+        if "review_low" not in self.thresholds:
+            return None
+        return self.thresholds["review_low"], self.thresholds["review_high"]
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -34,6 +34,8 @@ from train.progress import Reporter
 from train.recipe import ClassifierRecipe, FineTune, Stage, flat
 from train.region_task import RegionTask, flip
 from train.regions import read_regions
+from train.resume import FILE as RESUME_FILE
+from train.resume import EpochEnd, Resume
 from train.weights import NONE, load_weights
 
 _WARM_SHARE = 0.05
@@ -84,13 +86,15 @@ def train_classifier(
         validation_rows, recipe.method, bounds, recipe.size, progress=reporter.counter("validation scans")
     )
     reporter.say(f"training on {_describe(training)}; validating on {_describe(validation)}")
-    history, state = fit(model, training, validation, recipe, stages, reporter)
+    facts = training.facts + validation.facts
+    digest = data_digest(training.rows + validation.rows, [fact.sha256 for fact in facts])
+    resume = Resume(out / RESUME_FILE, json.dumps({"recipe": flat(recipe), "bounds": str(bounds), "data": digest}))
+    history, state = fit(model, training, validation, recipe, stages, reporter, resume)
     model.load_state_dict(state)
     if recipe.recalibrate_scans and recipe.fine_tune == "all":
         recalibrate_batch_norm(model, training, recipe)
         state = model.state_dict()
     p_abnormal = predict(model, validation.images, recipe.size)
-    facts = training.facts + validation.facts
     checkpoint = Checkpoint(
         kind="classifier",
         state_dict=state,
@@ -98,7 +102,7 @@ def train_classifier(
         bounds=bounds,
         size=recipe.size,
         seed=recipe.seed,
-        data_digest=data_digest(training.rows + validation.rows, [fact.sha256 for fact in facts]),
+        data_digest=digest,
         scan_height_px=_range([fact.height_px for fact in facts]),
         scan_width_px=_range([fact.width_px for fact in facts]),
         max_clipped_fraction=max(fact.clipped_fraction for fact in facts),
@@ -116,6 +120,7 @@ def train_classifier(
         "validation_bundles": sorted({row.bundle for row in validation.rows}),
     }
     (out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    resume.done()
     return checkpoint
 
 
@@ -163,10 +168,12 @@ def fit(
     recipe: ClassifierRecipe,
     stages: list[Stage],
     reporter: Reporter,
+    resume: Resume | None = None,
 ) -> tuple[list[EpochFigures], dict[str, Tensor]]:
     """Run all epochs; returns their figures and the state of the full-size epoch with the least validation loss.
 
-    Raises DivergedError, with step and files, as soon as the loss is not a finite number.
+    With `resume` it goes on after the last epoch that was done, to the same end. Raises DivergedError, with step and
+    files, as soon as the loss is not a finite number.
     """
     torch.set_flush_denormal(True)  # vanishing gradients would otherwise cost a CPU ten times the time
     rng = np.random.default_rng(recipe.seed)
@@ -183,45 +190,55 @@ def fit(
     history: list[EpochFigures] = []
     best_loss, best_state = math.inf, copy.deepcopy(model.state_dict())
     step = epoch = 0
-    for stage in stages:
-        for _ in range(stage.epochs):
-            start_s, losses = time.monotonic(), []
-            training_mode(model, recipe.fine_tune)
-            count = reporter.counter(f"epoch {epoch + 1} at {stage.size.height_px}x{stage.size.width_px}")
-            for indices in batches(training.labels, recipe, rng):
-                seen_px += _area(stage.size) / steps_per_epoch
-                lr = learning_rate(recipe, epoch, seen_px / total_px)
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
-                images = torch.from_numpy(training.images[indices])
-                flips = draw_flips(len(indices), recipe.flip_p, rng)
-                x = flip(augment(model.normalise(images), stage.size, recipe.jitter, rng), flips)
-                x = x.contiguous(memory_format=torch.channels_last)
-                labels = torch.from_numpy(training.labels[indices])
-                with torch.autocast("cpu", torch.bfloat16, enabled=recipe.amp == "bf16"):
-                    logits = model(x)
-                loss = classifier_loss(logits.float(), labels, recipe.label_smoothing)
-                if regions is not None:
-                    loss = loss + regions.loss(torch.from_numpy(indices), flips)
-                _check_finite(loss, step, training, indices)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_(trained, 5.0)
-                optimizer.step()
-                losses.append(loss.item())
-                step += 1
-                count(len(losses), steps_per_epoch)
-            epoch += 1
-            p_abnormal = predict(model, validation.images, stage.size, recipe.amp == "bf16")
-            figures = _epoch_figures(epoch, stage.size, lr, losses, p_abnormal, validation, start_s)
-            history.append(figures)
-            reporter.say(
-                f"epoch {epoch} {figures.size} lr {lr:.2g} loss {figures.loss:.4f} validation loss"
-                f" {figures.validation_loss:.4f} balanced accuracy {figures.validation_balanced_accuracy:.4f}"
-                f" AUROC {figures.validation_auroc:.4f} ({figures.seconds:.0f} s)"
-            )
-            if stage is stages[-1] and figures.validation_loss < best_loss:
-                best_loss, best_state = figures.validation_loss, copy.deepcopy(model.state_dict())
+    modules = [model] if regions is None else [model, regions.layer]
+    before = None if resume is None else resume.load(modules, optimizer, rng)
+    if before is not None:
+        epoch, step, seen_px = before.epoch, before.step, before.seen_px
+        best_loss, best_state = before.best_loss, before.best_state
+        history = [EpochFigures(**figures) for figures in before.history]
+        reporter.say(f"going on after epoch {epoch}")
+    for stage in [each for each in stages for _ in range(each.epochs)][epoch:]:
+        start_s, losses = time.monotonic(), []
+        training_mode(model, recipe.fine_tune)
+        count = reporter.counter(f"epoch {epoch + 1} at {stage.size.height_px}x{stage.size.width_px}")
+        for indices in batches(training.labels, recipe, rng):
+            seen_px += _area(stage.size) / steps_per_epoch
+            lr = learning_rate(recipe, epoch, seen_px / total_px)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            images = torch.from_numpy(training.images[indices])
+            flips = draw_flips(len(indices), recipe.flip_p, rng)
+            x = flip(augment(model.normalise(images), stage.size, recipe.jitter, rng), flips)
+            x = x.contiguous(memory_format=torch.channels_last)
+            labels = torch.from_numpy(training.labels[indices])
+            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.amp == "bf16"):
+                logits = model(x)
+            loss = classifier_loss(logits.float(), labels, recipe.label_smoothing)
+            if regions is not None:
+                loss = loss + regions.loss(torch.from_numpy(indices), flips)
+            _check_finite(loss, step, training, indices)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(trained, 5.0)
+            optimizer.step()
+            losses.append(loss.item())
+            step += 1
+            count(len(losses), steps_per_epoch)
+        epoch += 1
+        p_abnormal = predict(model, validation.images, stage.size, recipe.amp == "bf16")
+        figures = _epoch_figures(epoch, stage.size, lr, losses, p_abnormal, validation, start_s)
+        history.append(figures)
+        reporter.say(
+            f"epoch {epoch} {figures.size} lr {lr:.2g} loss {figures.loss:.4f} validation loss"
+            f" {figures.validation_loss:.4f} balanced accuracy {figures.validation_balanced_accuracy:.4f}"
+            f" AUROC {figures.validation_auroc:.4f} ({figures.seconds:.0f} s)"
+        )
+        if stage is stages[-1] and figures.validation_loss < best_loss:
+            best_loss, best_state = figures.validation_loss, copy.deepcopy(model.state_dict())
+        if resume is not None:
+            figures_so_far = [asdict(figures) for figures in history]
+            at = EpochEnd(epoch, step, seen_px, figures_so_far, best_loss, best_state)
+            resume.save(at, modules, optimizer, rng)
     return history, best_state
 
 

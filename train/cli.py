@@ -1,4 +1,4 @@
-"""`edge-train VERB`: simulate, bounds, classifier, gate.
+"""`edge-train VERB`: simulate, bounds, classifier, gate; the verbs of experiments are in `train.cli_experiments`.
 
 `simulate` and `bounds` run on the base installation; torch is imported by the verbs that learn. Errors become an exit
 code and two lines: what went wrong, what to try.
@@ -15,6 +15,7 @@ from typing import get_args, get_type_hints
 
 from edge.conversion import Method
 from edge.errors import EdgeError
+from train import cli_experiments
 from train.bounds import MODES, bounds_json, find_bounds, read_bounds
 from train.dataset import read_labels
 from train.errors import TrainError
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.verb == "bounds":
                 return bounds(options, reporter)
             require_torch(options.verb)
+            if options.verb in cli_experiments.VERBS:
+                return cli_experiments.VERBS[options.verb](options, reporter)
             if options.verb == "classifier":
                 return classifier(options, reporter)
             return gate(options, reporter)
@@ -184,6 +187,7 @@ def parser() -> argparse.ArgumentParser:
     _bounds_options(verbs.add_parser("bounds", help="find the grey-level bounds of labelled scans"))
     _classifier_options(verbs.add_parser("classifier", help="train the electrode classifier"))
     _gate_options(verbs.add_parser("gate", help="train the gate that refuses what is no ordinary scan"))
+    cli_experiments.add_verbs(verbs)
     return top
 
 

@@ -1,7 +1,8 @@
 """A folder of labelled scans: reading its labels, splitting it by bundle, loading it as network images.
 
 Two layouts are read. `labels.csv` at the top of the folder, with the columns file, bundle, label and optionally
-kinds (joined by `;`) and severity; or, without one, folders `BUNDLE/normal/*.tif` and `BUNDLE/abnormal/*.tif`.
+kinds (joined by `;`) and severity; instead of label, the columns label_1, label_2 and so on hold what several people
+said. Or, without one, folders `BUNDLE/normal/*.tif` and `BUNDLE/abnormal/*.tif`.
 Needs no torch: `edge-train bounds` runs on the base installation.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -51,6 +53,13 @@ class Row:
     """Index into `LABELS`."""
     kinds: tuple[str, ...] = ()
     severity: float | None = None
+    votes: tuple[int, ...] = ()
+    """Labels that several people gave; `label` is then their majority, and abnormal where they are even."""
+
+    @property
+    def is_disputed(self) -> bool:
+        """Whether not all of them agreed."""
+        return len(set(self.votes)) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +107,17 @@ def _rows_of_csv(data: Path, labels: Path) -> Iterator[Row]:
     seen: dict[str, int] = {}
     with labels.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream)
-        missing = {"file", "bundle", "label"} - set(reader.fieldnames or ())
+        voters = [name for name in reader.fieldnames or () if re.fullmatch(r"label_\d+", name)]
+        missing = {"file", "bundle", *(() if voters else ("label",))} - set(reader.fieldnames or ())
         if missing:
             raise DataError(
                 f"{labels} line 1: no column {', '.join(sorted(missing))}",
-                hint="the first line names the columns: file,bundle,label and optionally kinds,severity",
+                hint="the first line names the columns: file,bundle,label (or label_1,label_2,...) and perhaps"
+                " kinds,severity",
             )
         for fields in reader:
             where = f"{labels} line {reader.line_num}"
-            row = _row_of_fields(data, fields, where)
+            row = _row_of_fields(data, fields, voters, where)
             if row.file in seen:
                 raise DataError(
                     f"{where}: {row.file!r} is listed already on line {seen[row.file]}",
@@ -116,12 +127,11 @@ def _rows_of_csv(data: Path, labels: Path) -> Iterator[Row]:
             yield row
 
 
-def _row_of_fields(data: Path, fields: dict[str, str | None], where: str) -> Row:
-    file, bundle, label = ((fields.get(name) or "").strip() for name in ("file", "bundle", "label"))
+def _row_of_fields(data: Path, fields: dict[str, str | None], voters: Sequence[str], where: str) -> Row:
+    file, bundle = ((fields.get(name) or "").strip() for name in ("file", "bundle"))
     if not file or not bundle:
         raise DataError(f"{where}: file or bundle is empty", hint="every row names its file and its bundle")
-    if label not in LABELS:
-        raise DataError(f"{where}: label {label!r} of {file!r}", hint="a label is normal or abnormal")
+    label, votes = _label_of_fields(fields, voters, where, file)
     path = data / file
     if Path(file).is_absolute() or ".." in Path(file).parts:
         raise DataError(f"{where}: {file!r} lies outside the folder", hint="name files relative to labels.csv")
@@ -133,7 +143,24 @@ def _row_of_fields(data: Path, fields: dict[str, str | None], where: str) -> Row
     except ValueError as error:
         raise DataError(f"{where}: severity {severity!r} of {file!r}", hint="a number, or empty") from error
     kinds = tuple(kind for kind in (fields.get("kinds") or "").split(";") if kind)
-    return Row(path, Path(file).as_posix(), bundle, LABELS.index(label), kinds, graded)
+    return Row(path, Path(file).as_posix(), bundle, label, kinds, graded, votes)
+
+
+def _label_of_fields(
+    fields: dict[str, str | None], voters: Sequence[str], where: str, file: str
+) -> tuple[int, tuple[int, ...]]:
+    """The class of a row, and the votes it comes from where there are several people's."""
+    votes = []
+    for name in voters or ("label",):
+        said = (fields.get(name) or "").strip()
+        if not said and voters:
+            continue  # not everybody looks at every scan
+        if said not in LABELS:
+            raise DataError(f"{where}: {name} {said!r} of {file!r}", hint="a label is normal or abnormal")
+        votes.append(LABELS.index(said))
+    if not votes:
+        raise DataError(f"{where}: nobody labelled {file!r}", hint="fill in at least one of label_1, label_2, ...")
+    return int(2 * sum(votes) >= len(votes)), tuple(votes) if voters else ()
 
 
 def _rows_of_folders(data: Path) -> Iterator[Row]:

@@ -64,3 +64,14 @@ def gate_loss(residual_ok: Tensor, residual_per: Tensor, z: Tensor) -> GateLoss:
 def classifier_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
     """Cross-entropy of logits (n, 2) against classes (n,)."""
     return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+
+
+def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
+    """Cross-entropy of logits (n, classes) in which a scan weighs what its class weighs; the mean is over scans.
+
+    With weights this is the real-world-weight cross-entropy of Ho and Wookey 2020 for a softmax: what a missed abnormal
+    scan and a false alarm cost stands before the logarithm.
+    """
+    if class_weights is None:
+        return F.cross_entropy(logits, labels)
+    return (F.cross_entropy(logits, labels, reduction="none") * class_weights[labels]).mean()

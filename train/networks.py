@@ -1,4 +1,4 @@
-"""The two networks of the line: the electrode classifier and the out-of-distribution gate.
+"""The networks of the line: the electrode classifier, in two forms, and the out-of-distribution gate.
 
 Electrode classifier: Jensen, Moeslund, Andreasen 2022, section 2.4. Gate: Lindgren, Zach 2022, section 3.1.
 """
@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet34
+
+from train.pooling import feature_maps, pool
+from train.selection import Selection
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -55,11 +58,48 @@ class ElectrodeClassifier(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Converted scans uint8 (n, channels, height, width) -> network input float32 (n, 3, height, width)."""
-        if images.shape[1] != self.channels:
-            raise ValueError(f"expected {self.channels} channels, got {images.shape[1]}")
-        mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1)
-        std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1)
-        return (images.float() / 255.0 - mean) / std
+        return normalise(images, self.channels)
+
+
+class PooledClassifier(nn.Module):
+    """The frozen backbone, statistics of its feature maps instead of their mean, and layers on these.
+
+    `features` and `standardise` as in `train.selection`. With 3 classes the third is `undecided`.
+    """
+
+    def __init__(self, channels: int, selection: Selection, layers: nn.Sequential) -> None:
+        super().__init__()
+        if channels not in (1, 3):
+            raise ValueError(f"a converted scan has 1 or 3 channels, not {channels}")
+        self.channels = channels
+        self.backbone = resnet34(weights=None)
+        self.backbone.fc = nn.Identity()
+        self.selection = selection
+        self.head = layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, classes) of normalised images (n, 3, height, width) float."""
+        logits: Tensor = self.head(self.selection(pool(feature_maps(self.backbone, x))))
+        return logits
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """As `ElectrodeClassifier.normalise`."""
+        return normalise(images, self.channels)
+
+
+def normalise(images: Tensor, channels: int) -> Tensor:
+    """Converted scans uint8 (n, channels, height, width) -> network input float32 (n, 3, height, width)."""
+    if images.shape[1] != channels:
+        raise ValueError(f"expected {channels} channels, got {images.shape[1]}")
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1)
+    return (images.float() / 255.0 - mean) / std
+
+
+def p_abnormal_of(logits: Tensor) -> Tensor:
+    """p(abnormal) (n,) of logits (n, 2), or (n, 3): a scan that people do not agree on counts for half."""
+    p = torch.softmax(logits, dim=1)
+    return p[:, 1] if logits.shape[1] == 2 else p[:, 1] + p[:, 2] / 2
 
 
 class GateAutoencoder(nn.Module):

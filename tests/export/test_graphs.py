@@ -30,7 +30,9 @@ from export.parity import check_parity, engine_scores, noise_image, torch_scores
 from tests.export.networks import lively_classifier, lively_gate
 from train.gate import gate_images
 from train.gate import score as gate_score
-from train.networks import ElectrodeClassifier, GateAutoencoder
+from train.networks import ElectrodeClassifier, GateAutoencoder, PooledClassifier, p_abnormal_of
+from train.pooling import feature_maps, pool
+from train.selection import Selection
 
 pytestmark = pytest.mark.timeout(600)  # torch exports two networks
 SIZE = Size(96, 70)  # neither a multiple of 4 nor of the map's cells
@@ -74,7 +76,9 @@ def test_the_folded_first_convolution_equals_normalising_first_also_at_the_borde
     plain = classifier.backbone.bn1(classifier.backbone.conv1(classifier.normalise(image)))
     folded = ClassifierGraph(classifier)
     x = image.float()
-    observed = folded.backbone.bn1(folded.backbone.conv1(torch.cat([x, torch.ones_like(x[:, :1])], dim=1)))
+    observed = folded.network.backbone.bn1(
+        folded.network.backbone.conv1(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
+    )
     assert plain.abs().max() > 1
     torch.testing.assert_close(observed, plain, rtol=1e-5, atol=1e-5)
 
@@ -224,3 +228,28 @@ def test_scores_that_differ_from_torch_stop_the_export(
     expected = torch_scores(classifier, lively_gate(), METHODS[classifier.channels], pictures)
     with pytest.raises(ParityError, match="differ from torch"):
         check_parity(engine_scores(engine, pictures), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_classifier_on_tiles_says_the_same_once_exported(channels: int) -> None:
+    torch.manual_seed(5)
+    selection = Selection("local", standardise=True)
+    network = PooledClassifier(channels, selection, nn.Sequential(nn.Linear(selection.width, 3))).eval()
+    network.backbone.load_state_dict(
+        {k: v for k, v in lively_classifier(channels).backbone.state_dict().items() if not k.startswith("fc.")}
+    )
+    image = images(channels, 3)
+    with torch.inference_mode():
+        pooled = pool(feature_maps(network.backbone, network.normalise(images(channels, 8))))
+        selection.fit(pooled, torch.ones(8, dtype=torch.bool))
+        expected = p_abnormal_of(network(network.normalise(image)))
+    graph = ClassifierGraph(network)
+    exported = {
+        "classifier": classifier_onnx(graph, channels, SIZE),
+        "gate": gate_onnx(GateGraph(lively_gate()), channels, SIZE),
+    }
+    engine = engine_of(exported, channels)
+    observed = engine.infer(image.numpy()).p_abnormal
+    engine.close()
+    assert len(set(expected.tolist())) == 3
+    np.testing.assert_allclose(observed, expected.numpy(), atol=1e-4)

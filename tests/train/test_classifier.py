@@ -10,6 +10,7 @@ import torch
 
 from edge.conversion import Bounds, Method
 from edge.records import Size
+from train import classifier
 from train.checkpoint import load_checkpoint
 from train.classifier import (
     augment,
@@ -28,6 +29,7 @@ from train.networks import ElectrodeClassifier
 from train.progress import Reporter
 from train.recipe import ClassifierRecipe, Stage, parse_size, parse_size_schedule
 from train.region_task import flip
+from train.resume import Resume
 
 torch.set_num_threads(1)
 
@@ -63,6 +65,39 @@ def test_the_same_seed_gives_the_same_losses(small_lot: Path) -> None:
         history, _ = fit(build_classifier(recipe), scans, scans, recipe, recipe.stages(), Reporter())
         runs.append([figures.loss for figures in history])
     assert runs[0] == runs[1] != runs[2]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("killed_in_epoch", [2, 3])
+def test_a_killed_training_goes_on_with_the_losses_of_one_that_was_not(
+    small_lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in_epoch: int
+) -> None:
+    scans = load_scans(read_labels(small_lot)[:8], Method.GLOBAL, Bounds(1900, 2700), Size(64, 64))
+    recipe = dataclasses.replace(TINY, schedule="one-cycle", epochs=3, batch=4, jitter=0.05)
+
+    def run(resume: Resume | None) -> list[float]:
+        torch.manual_seed(1)
+        history, _ = fit(build_classifier(recipe), scans, scans, recipe, recipe.stages(), Reporter(), resume)
+        return [figures.loss for figures in history]
+
+    uninterrupted = run(None)
+    kept = Resume(tmp_path / "training.pt", "this one")
+    steps = 0
+    plain_loss = classifier.classifier_loss
+
+    def dying_loss(*arguments: object) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        if steps == 2 * killed_in_epoch:
+            raise KeyboardInterrupt
+        return plain_loss(*arguments)
+
+    monkeypatch.setattr(classifier, "classifier_loss", dying_loss)
+    with pytest.raises(KeyboardInterrupt):
+        run(kept)
+    monkeypatch.undo()
+    assert run(kept) == uninterrupted
+    assert run(Resume(kept.path, "another one")) == uninterrupted  # from the start: the file is not its own
 
 
 def test_a_loss_that_is_no_number_stops_the_training_with_step_and_files(small_lot: Path) -> None:

@@ -1,0 +1,193 @@
+"""The paper's whole experiment at a toy size: its files, its resumption, its repeatability, its workers."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import tifffile
+import torch
+
+from edge.conversion import Method
+from train.cli import main
+from train.cli_experiments import parse_methods
+from train.dataset import read_labels
+from train.errors import DataError, TrainError
+from train.experiment import BEST, PAPER, read_recipe
+from train.folds import FoldResult
+from train.runner import Here, Processes
+from train.survey import natural, survey
+from train.tables import Column, kind_recalls, table_markdown
+
+torch.set_num_threads(1)
+pytestmark = pytest.mark.timeout(600)
+
+RECIPE = 'base = "best"\n'
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def command(lot: Path, out: Path, cache: Path, *more: str) -> list[str]:
+    out.mkdir(parents=True, exist_ok=True)
+    recipe = out / "recipe.toml"
+    recipe.write_text(RECIPE)
+    options = ["--size", "64x64", "--weights", "none", "--conversions", "local,global", "--cache", str(cache)]
+    return ["crossval", str(lot), "--out", str(out), "--recipe", str(recipe), *options, *more]
+
+
+def test_one_command_writes_the_table_and_a_second_one_resumes_it(
+    small_lot: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(small_lot, tmp_path, cache)) == 0
+    printed = capsys.readouterr()
+    assert "backbone passes: " in printed.err
+    table = (tmp_path / "table1.md").read_text()
+    assert printed.out == table
+    assert "| B0 | 8 (4) |" in table
+    assert "| paper, overall (its own 714 scans) | 714 (152) | 85.00 | 85.18 |" in table
+    found = json.loads((tmp_path / "summary.json").read_text())
+    assert found["overall"]["conversion"] == "global"
+    assert found["overall"]["balanced_accuracy"] == found["conversions"]["global"]["balanced_accuracy"] > 0.7
+    assert set(found["bundles"]["local"]) == {"B0", "B1", "B2"}
+    for name in ("roc.png", "roc.svg", "table1.csv", "timing.json"):
+        assert (tmp_path / name).stat().st_size > 100
+
+    folds = sorted((tmp_path / "folds").glob("*.json"))
+    assert len(folds) == 6
+    folds[0].unlink()
+    folds[1].write_text(folds[1].read_text()[:50])  # as a kill would never leave it, but a full disk might
+    kept = {path: path.stat().st_mtime_ns for path in folds[2:]}
+    assert main(command(small_lot, tmp_path, cache)) == 0
+    assert "2 folds to do, 4 there already" in capsys.readouterr().err
+    assert (tmp_path / "table1.md").read_text() == table
+    assert {path: path.stat().st_mtime_ns for path in folds[2:]} == kept
+
+
+@pytest.mark.parametrize("more", [["--jobs", "2"]])
+def test_processes_give_the_same_table(small_lot: Path, tmp_path: Path, cache: Path, more: list[str]) -> None:
+    assert main(command(small_lot, tmp_path / "here", cache)) == 0
+    assert main(command(small_lot, tmp_path / "there", cache, *more)) == 0
+    assert (tmp_path / "here" / "table1.md").read_bytes() == (tmp_path / "there" / "table1.md").read_bytes()
+
+
+def test_a_local_ray_cluster_gives_the_same_table(small_lot: Path, tmp_path: Path, cache: Path) -> None:
+    pytest.importorskip("ray", reason="needs the extra `ray`")
+    assert main(command(small_lot, tmp_path / "here", cache)) == 0
+    assert main(command(small_lot, tmp_path / "there", cache, "--ray", "local")) == 0
+    assert (tmp_path / "here" / "table1.md").read_bytes() == (tmp_path / "there" / "table1.md").read_bytes()
+
+
+def die_once(marker: str) -> str:
+    """A task whose first worker is killed."""
+    path = Path(marker)
+    if path.name.startswith("fatal") and not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path.name
+
+
+def test_a_killed_worker_costs_only_its_task(tmp_path: Path) -> None:
+    markers = [str(tmp_path / name) for name in ("one", "fatal", "three")]
+    with Processes(2) as processes:
+        assert dict(processes.map(die_once, markers)) == {0: "one", 1: "fatal", 2: "three"}
+
+
+def always_dies(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_task_that_kills_every_worker_is_an_error_and_not_an_endless_loop() -> None:
+    with Processes(1) as processes, pytest.raises(TrainError, match="died 3 times with 1 tasks left"):
+        list(processes.map(always_dies, [0]))
+
+
+def test_an_unreadable_scan_is_named_and_skipped_only_on_request(small_lot: Path, tmp_path: Path) -> None:
+    scan = tifffile.imread(small_lot / "B0_0.tif")
+    for name in ("a.tif", "b.tif"):
+        tifffile.imwrite(tmp_path / name, scan)
+    (tmp_path / "broken.tif").write_bytes(b"II*\0 and no more")
+    (tmp_path / "labels.csv").write_text(
+        "file,bundle,label\na.tif,B1,normal\nbroken.tif,B1,normal\nb.tif,B2,abnormal\n"
+    )
+    rows = read_labels(tmp_path)
+    with pytest.raises(DataError, match=r"1 of 3 scans cannot be read: broken\.tif") as caught:
+        survey(rows, Here(), lambda *_: None, skip_unreadable=False)
+    assert "--skip-unreadable" in caught.value.hint
+    kept = survey(rows, Here(), lambda *_: None, skip_unreadable=True)
+    assert [row.file for row in kept.rows] == ["a.tif", "b.tif"]
+    assert kept.unreadable[0].startswith("broken.tif: ")
+
+
+def fold(bundle: str, labels: tuple[int, ...], p: tuple[float, ...], threshold: float = 0.5) -> FoldResult:
+    files = tuple(f"{bundle}_{number}.tif" for number in range(len(labels)))
+    return FoldResult("x", "global", bundle, (1700, 2800), threshold, files, labels, p, (), None, 1.0)
+
+
+def test_overall_adds_up_the_decisions_of_all_bundles_each_at_its_own_threshold() -> None:
+    column = Column(
+        "global",
+        (fold("B1", (1, 0, 0, 0), (0.9, 0.1, 0.1, 0.6)), fold("B2", (0, 0), (0.6, 0.1), threshold=0.7)),
+    )
+    counts = column.overall
+    assert (counts.tp, counts.fp, counts.tn, counts.fn) == (1, 1, 4, 0)
+    assert counts.balanced_accuracy == pytest.approx((1 + 4 / 5) / 2)
+    table = table_markdown([column], [])
+    assert "| B2 ¹ | 2 (0) | 100.00 |" in table
+    assert "| **overall** | 6 (1) | **90.00** |" in table
+
+
+def test_recall_by_kind_counts_a_scan_of_two_kinds_for_both(tmp_path: Path) -> None:
+    lines = ["file,bundle,label,kinds,severity"]
+    for number, kinds in enumerate(("scratches", "scratches;bubbles", "bubbles", "")):
+        (tmp_path / f"B1_{number}.tif").touch()
+        label = "abnormal" if kinds else "normal"
+        lines.append(f"B1_{number}.tif,B1,{label},{kinds},{0.6 + number / 10}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    found = kind_recalls(Column("global", (fold("B1", (1, 1, 1, 0), (0.1, 0.9, 0.9, 0.9)),)), read_labels(tmp_path))
+    assert {kind: (entry["hits"], entry["total"]) for kind, entry in found.items()} == {
+        "bubbles": (2, 2),
+        "scratches": (1, 2),
+    }
+    assert [third["share"] for third in found["scratches"]["by_severity"]] == [0.0, 1.0, None]
+
+
+def test_bundles_are_in_their_natural_order() -> None:
+    assert sorted(["B10", "B2", "A", "B1"], key=natural) == ["A", "B1", "B2", "B10"]
+
+
+def test_conversions_are_taken_in_the_order_they_are_named() -> None:
+    assert parse_methods("local, own,local,dhe", Method.GLOBAL) == [Method.LOCAL, Method.GLOBAL, Method.DHE]
+    with pytest.raises(TrainError, match="no conversion 'blue'"):
+        parse_methods("blue", Method.GLOBAL)
+
+
+def test_a_recipe_file_changes_its_base(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "best"\npenalty = 0.5\nmethod = "dhe"\n')
+    recipe = read_recipe(str(path))
+    assert (recipe.features, recipe.penalty, recipe.method) == (BEST.features, 0.5, Method.DHE)
+    assert read_recipe("paper") == PAPER
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("epoch = 3\n", "there is no 'epoch'"),
+        ('loss = "cheap"\n', "loss = 'cheap'"),
+        ("lr = -1\n", "lr = -1"),
+        ("epochs = true\n", "epochs = True"),
+        ("epochs = 0\n", "at least 1"),
+        ('features = "local"\n', "takes no local features"),
+        ("epochs\n", "is not TOML"),
+        ('base = "worst"\n', "base 'worst'"),
+    ],
+)
+def test_a_senseless_recipe_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(TrainError, match=words):
+        read_recipe(str(path))

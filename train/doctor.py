@@ -1,0 +1,132 @@
+"""`edge-train doctor`: what is in a folder of labelled scans, and what may go wrong when it is learnt from.
+
+It prints everything it finds instead of stopping at the first problem.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from edge.conversion import Histogram, percentile
+from train.dataset import LABELS, Row
+from train.plots import save
+from train.survey import Survey
+
+OUTLIER_DEVIATIONS = 5.0
+"""A bundle whose median count lies this many robust deviations from the others' is named."""
+FEW_ABNORMAL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Lines to print, and how many of them are problems."""
+
+    lines: tuple[str, ...]
+    problems: int
+
+
+def diagnose(survey: Survey) -> Diagnosis:
+    """Counts, sizes, bounds; then duplicates, one-class bundles, outliers, disputed labels, unreadable files."""
+    problems = [
+        *(f"unreadable: {problem}" for problem in survey.unreadable),
+        *_duplicates(survey),
+        *_one_class(survey.rows),
+        *_outliers(survey.bundle_histograms),
+    ]
+    return Diagnosis((*_facts(survey), *(problems or ["no problems found"])), len(problems))
+
+
+def histogram_plot(survey: Survey, path: Path) -> None:
+    """Pixels per count of every bundle and the global bounds. Writes PATH.png and PATH.svg."""
+    bounds = survey.bounds_without((), "per_scan")
+    low, high = max(0, bounds.lo_counts - 500), min(65_535, bounds.hi_counts + 500)
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    step = max(1, (high - low) // 300)
+    for bundle in survey.bundles:
+        hist = survey.bundle_histograms[bundle][low:high]
+        binned = np.add.reduceat(hist, np.arange(0, hist.size, step)) / max(1, hist.sum())
+        axes.plot(low + step * np.arange(binned.size), binned, linewidth=1, label=bundle)
+    for edge in (bounds.lo_counts, bounds.hi_counts):
+        axes.axvline(edge, color="#555555", linestyle="--", linewidth=1)
+    axes.set(xlabel="counts", ylabel="share of pixels", yscale="log")
+    axes.set_title(f"Counts by bundle; dashed: bounds {bounds.lo_counts} to {bounds.hi_counts}", fontsize=10)
+    axes.legend(fontsize=7, ncols=2, frameon=False)
+    save(figure, path)
+
+
+def _facts(survey: Survey) -> list[str]:
+    heights = [scan.height_px for scan in survey.scans]
+    widths = [scan.width_px for scan in survey.scans]
+    per_scan, pooled = (survey.bounds_without((), mode) for mode in ("per_scan", "pooled"))
+    counts: dict[str, Counter[int]] = defaultdict(Counter)
+    for row in survey.rows:
+        counts[row.bundle][row.label] += 1
+    abnormal = sum(row.label for row in survey.rows)
+    disputed = sum(row.is_disputed for row in survey.rows)
+    return [
+        f"{len(survey.rows)} scans, {abnormal} abnormal, {len(survey.bundles)} bundles"
+        + (f"; labellers disagree on {disputed}" if disputed else ""),
+        *(f"  {bundle}: {counts[bundle][0]} normal, {counts[bundle][1]} abnormal" for bundle in survey.bundles),
+        f"16 bit, one channel; height {min(heights)} to {max(heights)} px, width {min(widths)} to {max(widths)} px",
+        f"bounds {per_scan.lo_counts} to {per_scan.hi_counts} counts per scan,"
+        f" {pooled.lo_counts} to {pooled.hi_counts} pooled",
+    ]
+
+
+def _duplicates(survey: Survey) -> list[str]:
+    """Files of the same content: across bundles they leak from training to test, with two labels one is wrong."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row, scan in zip(survey.rows, survey.scans, strict=True):
+        found[scan.sha256].append(row)
+    lines = []
+    for rows in found.values():
+        if len(rows) < 2:
+            continue
+        files = ", ".join(row.file for row in rows)
+        if len({row.bundle for row in rows}) > 1:
+            lines.append(f"the same scan in several bundles, a leak from training to test: {files}")
+        else:
+            lines.append(f"the same scan several times: {files}")
+        if len({row.label for row in rows}) > 1:
+            lines.append(f"the same scan with both labels: {files}")
+    return lines
+
+
+def _one_class(rows: Sequence[Row]) -> list[str]:
+    labels: dict[str, set[int]] = defaultdict(set)
+    for row in rows:
+        labels[row.bundle].add(row.label)
+    lines = [
+        f"bundle {bundle} is all {LABELS[min(found)]}: its balanced accuracy is one rate only"
+        for bundle, found in labels.items()
+        if len(found) == 1
+    ]
+    for bundle in labels:
+        rest = {row.label for row in rows if row.bundle != bundle}
+        if rest and len(rest) < 2:
+            lines.append(f"without bundle {bundle} all scans are {LABELS[min(rest)]}: its fold cannot learn")
+    abnormal = sum(row.label for row in rows)
+    if 0 < abnormal < FEW_ABNORMAL:
+        lines.append(f"only {abnormal} abnormal scans")
+    return lines
+
+
+def _outliers(histograms: dict[str, Histogram]) -> list[str]:
+    """Bundles whose median count lies far from the others': another exposure, detector or material."""
+    if len(histograms) < 4:
+        return []
+    medians = {bundle: percentile(hist, 50) for bundle, hist in histograms.items() if hist.any()}
+    middle = float(np.median(list(medians.values())))
+    spread = 1.4826 * float(np.median([abs(value - middle) for value in medians.values()])) + 1.0
+    return [
+        f"bundle {bundle} stands apart: median {value} counts, the others' about {middle:.0f} with spread {spread:.0f}"
+        for bundle, value in medians.items()
+        if abs(value - middle) > OUTLIER_DEVIATIONS * spread
+    ]

@@ -1,0 +1,64 @@
+"""Plots of a cross-validation, each as PNG and SVG. Colour never carries a meaning alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from edge.validation.metrics import roc
+from train.tables import Column
+
+STYLES = (("#1f4e79", "-"), ("#b3541e", "--"), ("#3c7a3c", "-."), ("#7a3c6e", ":"), ("#555555", "-"), ("#8a7a1e", "--"))
+FIXED = {"svg.hashsalt": "electrode-line", "svg.fonttype": "none"}
+"""The same figures give the same file."""
+
+
+def roc_plot(columns: Sequence[Column], path: Path) -> None:
+    """ROC of every conversion over all bundles, and where its thresholds stand. Writes PATH.png and PATH.svg."""
+    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
+    axes = figure.subplots()
+    for column, (colour, dashes) in zip(columns, STYLES, strict=False):
+        curve = roc(column.scores, column.labels)
+        if curve is None:
+            continue
+        axes.plot(curve.fpr, curve.tpr, color=colour, linestyle=dashes, label=column.method)
+        counts = column.overall
+        axes.plot(1 - counts.specificity.share, counts.sensitivity.share, "o", color=colour, markersize=6)
+    axes.plot([0, 1], [0, 1], color="#cccccc", linewidth=1, zorder=0)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="normal scans called abnormal")
+    axes.set(ylabel="abnormal scans found", title="ROC over all held-out bundles; dots: the folds' own thresholds")
+    axes.title.set_fontsize(10)
+    axes.grid(color="#eeeeee")
+    axes.legend(loc="lower right", frameon=False)
+    save(figure, path)
+
+
+def kinds_plot(kinds: dict[str, dict[str, Any]], title: str, path: Path) -> None:
+    """Recall of every kind with its 95 % interval, the thirds of severity beside it. Writes PATH.png and PATH.svg."""
+    figure = Figure(figsize=(6.4, 0.9 + 0.42 * max(len(kinds), 1)), layout="constrained")
+    axes = figure.subplots()
+    for place, kind in enumerate(sorted(kinds, reverse=True)):
+        entry = kinds[kind]
+        low, high = entry["interval"]
+        axes.plot([low, high], [place, place], color="#1f4e79", linewidth=2, zorder=1)
+        axes.plot(entry["share"], place, "o", color="#1f4e79", markersize=7, zorder=2)
+        for third, marker in zip(entry.get("by_severity", ()), ("v", "s", "^"), strict=False):
+            if third["share"] is not None:
+                axes.plot(third["share"], place - 0.25, marker, color="#b3541e", markersize=5, alpha=0.8, zorder=2)
+    axes.set_yticks(range(len(kinds)), [f"{k} (n = {kinds[k]['total']})" for k in sorted(kinds, reverse=True)])
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(kinds) - 0.4), xlabel="abnormal scans found, 95 % interval")
+    axes.set_title(f"{title}; below, by severity: least ▼, middle ■, greatest ▲", fontsize=9)
+    axes.grid(axis="x", color="#eeeeee")
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write PATH.png and PATH.svg."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(FIXED):
+        figure.savefig(path.with_suffix(".png"), dpi=150)
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})

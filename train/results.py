@@ -1,0 +1,62 @@
+"""Writes what a cross-validation found: table1.md, table1.csv, summary.json, plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from train.crossval import Timing, write_json
+from train.experiment import ExperimentRecipe, recipe_values
+from train.features import Backbone
+from train.folds import FoldResult
+from train.plots import kinds_plot, roc_plot
+from train.survey import Survey
+from train.tables import columns_of, kind_recalls, summary, table_csv, table_markdown
+
+
+def write_results(
+    out: Path,
+    results: Sequence[FoldResult],
+    survey: Survey,
+    recipe: ExperimentRecipe,
+    backbone: Backbone,
+    timing: Timing,
+) -> str:
+    """Write all files into `out`; returns the table as Markdown."""
+    columns = columns_of(results)
+    size = f"{backbone.size.height_px} x {backbone.size.width_px}"
+    notes = [
+        f"Recipe `{recipe.head}` on `{recipe.features}` features, threshold {recipe.threshold}; weights"
+        f" {Path(backbone.weights).name} ({backbone.sha256[:12]}), {size} px, seed {recipe.seed}."
+    ]
+    for column in columns:
+        one_class = [f"{fold.bundle} ({fold.one_class})" for fold in column.folds if fold.one_class]
+        if one_class:
+            notes.append(f"Nothing to learn under {column.method}, one class in training: {', '.join(one_class)}.")
+    if survey.unreadable:
+        notes.append(f"Left out, unreadable: {'; '.join(survey.unreadable)}.")
+    table = table_markdown(columns, notes)
+    (out / "table1.md").write_text(table, encoding="utf-8")
+    (out / "table1.csv").write_text(table_csv(columns), encoding="utf-8")
+    facts = {
+        "recipe": recipe_values(recipe),
+        "data_digest": survey.digest,
+        "scans": len(survey.rows),
+        "bundles_held_out": list(survey.bundles),
+        "weights": Path(backbone.weights).name,
+        "weights_sha256": backbone.sha256,
+        "size": list(backbone.size),
+        "arithmetic": backbone.arithmetic,
+        "unreadable": list(survey.unreadable),
+    }
+    write_json(out / "summary.json", summary(columns, str(recipe.method), survey.rows, facts))
+    write_json(
+        out / "timing.json",
+        {"backbone_s": timing.backbone_s, "heads_s": timing.heads_s, "folds_in_this_run": timing.folds},
+    )
+    roc_plot(columns, out / "roc")
+    for column in columns:
+        kinds = kind_recalls(column, survey.rows)
+        if kinds:
+            kinds_plot(kinds, f"{column.method}: recall by kind", out / f"kinds_{column.method}")
+    return table

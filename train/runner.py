@@ -1,0 +1,139 @@
+"""Where the tasks of an experiment run: here, in processes of this machine, or on a Ray cluster. One function for all.
+
+A task is a function of one argument, both of which can be sent elsewhere; results come back in any order with the
+number of their task. A worker that dies costs its own task, which is given to another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from train.errors import TrainError
+
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+
+ATTEMPTS = 3
+"""Times a task may lose its worker before the task is taken for the cause."""
+
+
+class Runner(Protocol):
+    """Runs tasks."""
+
+    threads_each: int
+    """Threads that one task may use."""
+
+    def map(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[tuple[int, _Result]]:
+        """(number of the task, its result) as they finish. An error of a task is raised."""
+        ...
+
+
+class Here:
+    """One task after the other, in this process."""
+
+    def __init__(self) -> None:
+        self.threads_each = len(os.sched_getaffinity(0))
+
+    def map(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[tuple[int, _Result]]:
+        """See Runner."""
+        for number, task in enumerate(tasks):
+            yield number, function(task)
+
+
+class Processes:
+    """`jobs` processes on this machine, each with its share of the cores; use as a context manager."""
+
+    def __init__(self, jobs: int) -> None:
+        self.threads_each = max(1, len(os.sched_getaffinity(0)) // jobs)
+        self._jobs = jobs
+        self._pool = self._open()
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[tuple[int, _Result]]:
+        """See Runner."""
+        left = dict(enumerate(tasks))
+        for attempt in range(1, ATTEMPTS + 1):
+            futures = {self._pool.submit(function, task): number for number, task in left.items()}
+            try:
+                for future in as_completed(futures):
+                    result = future.result()
+                    del left[futures[future]]
+                    yield futures[future], result
+            except BrokenProcessPool as error:
+                # One dead process ends them all: what had not finished goes to a new set.
+                self._pool.shutdown(wait=True)
+                if attempt == ATTEMPTS:
+                    raise TrainError(
+                        f"worker processes died {ATTEMPTS} times with {len(left)} tasks left: {error}",
+                        hint="they may need more memory: give fewer --jobs",
+                    ) from error
+                self._pool = self._open()
+            finally:
+                for future in futures:
+                    future.cancel()
+            if not left:
+                return
+
+    def _open(self) -> ProcessPoolExecutor:
+        # Spawned, not forked: neither torch's nor OpenCV's threads survive a fork.
+        return ProcessPoolExecutor(self._jobs, mp_context=get_context("spawn"))
+
+
+class RayCluster:
+    """A Ray cluster; use as a context manager. Every worker must see DATA under the same path."""
+
+    def __init__(self, address: str, threads_each: int = 1) -> None:
+        """`address` as `ray.init` takes it, `local` for a cluster of this machine's cores. Raises TrainError."""
+        try:
+            import ray  # the extra of the same name
+        except ImportError as error:
+            raise TrainError(
+                "--ray needs ray, which is not installed", hint="pip install electrode-line[ray]"
+            ) from error
+        self.threads_each = threads_each
+        self._ray: Any = ray
+        try:
+            ray.init(address=None if address == "local" else address, log_to_driver=False, include_dashboard=False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise TrainError(
+                f"no Ray cluster at {address}: {error}", hint="start one with `ray start --head`, or give `local`"
+            ) from error
+
+    def __enter__(self) -> RayCluster:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._ray.shutdown()
+
+    def map(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[tuple[int, _Result]]:
+        """See Runner. Ray itself gives a lost task to another worker."""
+        remote = self._ray.remote(num_cpus=self.threads_each, max_retries=ATTEMPTS - 1)(function)
+        numbers = {remote.remote(task): number for number, task in enumerate(tasks)}
+        waiting = list(numbers)
+        while waiting:
+            ready, waiting = self._ray.wait(waiting, num_returns=1)
+            for reference in ready:
+                try:
+                    result = self._ray.get(reference)
+                except self._ray.exceptions.RayTaskError as error:
+                    raise error.cause from error
+                except self._ray.exceptions.WorkerCrashedError as error:
+                    raise TrainError(
+                        f"a task lost its worker {ATTEMPTS} times: {error}", hint="look at the workers' memory"
+                    ) from error
+                yield numbers[reference], result

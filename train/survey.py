@@ -1,0 +1,126 @@
+"""One look at every scan before anything is learnt: its hash, its size, its bounds. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.conversion import LEVELS, Bounds, Histogram, global_bounds, histogram, pooled_bounds, scan_bounds
+from train.bounds import Mode
+from train.dataset import Row, data_digest, read_frame
+from train.errors import DataError
+from train.runner import Runner
+
+CHUNK_SCANS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyedScan:
+    """What was found in one file, or why it could not be read."""
+
+    sha256: str
+    height_px: int
+    width_px: int
+    bounds: Bounds | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyPart:
+    """Some scans of one bundle, and the histogram of all their pixels: int64 (65536,). Parts merge by addition."""
+
+    scans: tuple[SurveyedScan, ...]
+    merged: Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All readable scans of a folder, and what could not be read."""
+
+    rows: tuple[Row, ...]
+    scans: tuple[SurveyedScan, ...]
+    bundle_histograms: dict[str, Histogram]
+    unreadable: tuple[str, ...]
+    """`file: why` of every scan left out."""
+
+    @property
+    def bundles(self) -> tuple[str, ...]:
+        """Names of the bundles, in the natural order: B2 before B10."""
+        return tuple(sorted({row.bundle for row in self.rows}, key=natural))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over hashes, bundles and labels."""
+        return data_digest(self.rows, [scan.sha256 for scan in self.scans])
+
+    def bounds_without(self, held_out: Iterable[str], mode: Mode) -> Bounds:
+        """Bounds of all scans but those of some bundles."""
+        out = set(held_out)
+        if mode == "pooled":
+            kept = [hist for bundle, hist in self.bundle_histograms.items() if bundle not in out]
+            return pooled_bounds(np.sum(kept, axis=0, dtype=np.int64))
+        own = [scan.bounds for row, scan in zip(self.rows, self.scans, strict=True) if row.bundle not in out]
+        return global_bounds([bounds for bounds in own if bounds is not None])
+
+
+def survey(
+    rows: Sequence[Row], runner: Runner, progress: Callable[[int, int], None], *, skip_unreadable: bool
+) -> Survey:
+    """Read every scan once. Raises DataError, naming them all, where some cannot be read and must not be skipped."""
+    tasks: list[tuple[Row, ...]] = []
+    numbers: list[list[int]] = []
+    for bundle in sorted({row.bundle for row in rows}):
+        of_bundle = [number for number, row in enumerate(rows) if row.bundle == bundle]
+        for start in range(0, len(of_bundle), CHUNK_SCANS):
+            numbers.append(of_bundle[start : start + CHUNK_SCANS])
+            tasks.append(tuple(rows[number] for number in numbers[-1]))
+    scans: dict[int, SurveyedScan] = {}
+    merged: dict[str, Histogram] = {}
+    for index, part in runner.map(survey_part, tasks):
+        scans |= dict(zip(numbers[index], part.scans, strict=True))
+        bundle = tasks[index][0].bundle
+        merged[bundle] = merged.get(bundle, np.zeros(LEVELS, np.int64)) + part.merged
+        progress(len(scans), len(rows))
+    unreadable = tuple(f"{rows[i].file}: {scans[i].problem}" for i in sorted(scans) if scans[i].problem)
+    if unreadable and not skip_unreadable:
+        raise DataError(
+            f"{len(unreadable)} of {len(rows)} scans cannot be read: {'; '.join(unreadable)}",
+            hint="mend or drop them, or leave them out with --skip-unreadable",
+        )
+    good = [i for i in sorted(scans) if scans[i].problem is None]
+    if not good:
+        raise DataError("none of the scans can be read", hint="run `edge-train doctor DATA`")
+    return Survey(tuple(rows[i] for i in good), tuple(scans[i] for i in good), merged, unreadable)
+
+
+def survey_part(rows: tuple[Row, ...]) -> SurveyPart:
+    """Read some scans. Runs here, in another process or on another machine."""
+    merged = np.zeros(LEVELS, np.int64)
+    scans = []
+    for row in rows:
+        try:
+            frame = read_frame(row)
+        except DataError as error:
+            scans.append(SurveyedScan("", 0, 0, None, error.message.removeprefix(f"{row.file}: ")))
+            continue
+        hist = histogram(frame.counts)
+        merged += hist
+        scans.append(SurveyedScan(frame.scan.sha256, *frame.counts.shape, scan_bounds(hist)))
+    return SurveyPart(tuple(scans), merged)
+
+
+def natural(name: str) -> tuple[tuple[int, int | str], ...]:
+    """A sort key that takes numbers in a name as numbers."""
+    parts: list[tuple[int, int | str]] = []
+    digits = ""
+    for letter in [*name, ""]:
+        if letter.isdecimal():
+            digits += letter
+            continue
+        if digits:
+            parts.append((0, int(digits)))
+            digits = ""
+        parts.append((1, letter))
+    return tuple(parts)
