@@ -26,10 +26,8 @@ from pydantic import ValidationError
 
 from edge import __version__
 from edge.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, TrustedKey, verify_bundle
-from edge.conversion import LEVELS
 from edge.engines import open_engine
 from edge.engines.ort import OrtEngine
-from edge.exposure import ExposureRange
 from edge.golden import check_golden
 from edge.manifest import (
     CLASSIFIER_FILE,
@@ -38,13 +36,11 @@ from edge.manifest import (
     LABELS,
     SCHEMA_VERSION,
     Conversion,
-    ExposureLimits,
     FileEntry,
     GateMap,
     Golden,
     Input,
     Manifest,
-    ScanRange,
     Thresholds,
     manifest_json,
 )
@@ -63,20 +59,13 @@ from export.graphs import (
 from export.keys import load_private_key
 from export.parity import Difference, check_parity, check_storage, engine_scores, noise_image, torch_scores
 from export.precision import CALIBRATION_SCANS, Precision, to_precision
+from export.scan_range import scan_range
 from export.scans import labels_of, load_scans
 from export.storage import Storage, store_weights
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.models import classifier_of
 from train.networks import GateAutoencoder
 
-SIZE_MARGIN: Final = 0.05
-"""Scans may be this much smaller or larger than any the networks learnt from before a person has to look."""
-EXPOSURE_MARGIN: Final = 0.15
-"""Of the range of exposures seen in training, that a scan may lie beyond either end of it;"""
-MIN_EXPOSURE_MARGIN: Final = 0.01
-"""or this share of the brightest median, where a training set is so uniform that its range says little."""
-MIN_CLIPPED_FRACTION: Final = 0.02
-"""A scan may always have this share of pixels outside the bounds; else twice the most seen in training."""
 TOLERANCE: Final[dict[Precision, float]] = {"fp32": 2e-3, "fp16": 1e-2, "int8": 3e-2}
 """How far another engine's golden scores may be off: between float32 on other CPUs (1e-6) and a decision's worth. With
 fewer bits every engine rounds in other places."""
@@ -289,7 +278,6 @@ def _manifest(
     key: Ed25519PrivateKey,
 ) -> Manifest:
     bounds = classifier.bounds
-    clipped = max(classifier.max_clipped_fraction, gate.max_clipped_fraction)
     try:
         return Manifest(
             schema_version=SCHEMA_VERSION,
@@ -313,12 +301,7 @@ def _manifest(
                 gate_mean_threshold=gate.thresholds["gate_mean_threshold"],
                 gate_std_threshold=gate.thresholds["gate_std_threshold"],
             ),
-            scan_spec=ScanRange(
-                height_px=_widened(classifier.scan_height_px, gate.scan_height_px),
-                width_px=_widened(classifier.scan_width_px, gate.scan_width_px),
-                max_clipped_fraction=min(1.0, max(MIN_CLIPPED_FRACTION, 2 * clipped)),
-                exposure=exposure_limits(classifier.exposure, gate.exposure),
-            ),
+            scan_spec=scan_range(classifier, gate),
             gate_map=GateMap(cell_px=MAP_CELL_PX, offset_px=MAP_OFFSET_PX),
             precision=precision,
             weights_storage=storage,
@@ -346,29 +329,6 @@ def _manifest(
             f"the checkpoints make no valid manifest: {error.title} {where}: {first['msg']}, got {first['input']!r}",
             hint="train again, or mend the option it names",
         ) from None
-
-
-def _widened(*ranges: tuple[int, int]) -> tuple[int, int]:
-    """All of the ranges in px and a margin, outwards."""
-    lowest, highest = min(low for low, _ in ranges), max(high for _, high in ranges)
-    return max(1, int(lowest * (1 - SIZE_MARGIN))), round(highest * (1 + SIZE_MARGIN))
-
-
-def exposure_limits(*ranges: ExposureRange | None) -> ExposureLimits:
-    """All exposures seen by either network and a margin, in counts. Raises ExportError where neither tells."""
-    seen = [one for one in ranges if one is not None]
-    if not seen:
-        raise ExportError("neither checkpoint says how its scans were exposed", hint="train again with this release")
-    lowest = [min(values) for values in zip(*(one.lowest for one in seen), strict=True)]
-    highest = [max(values) for values in zip(*(one.highest for one in seen), strict=True)]
-    least_counts = math.ceil(MIN_EXPOSURE_MARGIN * highest[0])
-    margins = [
-        max(least_counts, math.ceil(EXPOSURE_MARGIN * (high - low))) for low, high in zip(lowest, highest, strict=True)
-    ]
-    return ExposureLimits(
-        lowest=tuple(max(0, low - margin) for low, margin in zip(lowest, margins, strict=True)),
-        highest=tuple(min(LEVELS - 1, high + margin) for high, margin in zip(highest, margins, strict=True)),
-    )
 
 
 def _training(classifier: Checkpoint, gate: Checkpoint) -> dict[str, str]:
