@@ -15,7 +15,7 @@ import numpy as np
 from edge.conversion import prepare
 from edge.engines import Engine, EngineOutput, RawEngine
 from edge.preparation import InputSpec
-from edge.raw import RawScan, raw_scan
+from edge.raw import METHODS, RawScan, raw_scan
 from edge.records import Counts, Image
 
 Pixels = TypeVar("Pixels", Image, RawScan)
@@ -33,7 +33,7 @@ class Front(Generic[Pixels]):
 
 def front_of(engine: Engine, spec: InputSpec) -> Front[Any]:
     """The way of this engine."""
-    if isinstance(engine, RawEngine):
+    if isinstance(engine, RawEngine) and spec.method in METHODS:
         to_raw = partial(raw_scan, method=spec.method, bounds=spec.bounds, size=spec.size)
         return Front(to_raw, engine.infer_raw)
     to_image = partial(prepare, method=spec.method, bounds=spec.bounds, size=spec.size)

@@ -78,6 +78,9 @@ class Launch:
     block: tuple[int, int, int]
 
 
+METHODS = (Method.NAIVE, Method.GLOBAL, Method.LOCAL, Method.MIXED)
+"""What the kernel converts: every plane a stretch of its own. `clahe` and `dhe` equalise and stay on the host."""
+
 NAIVE = Stretch(0, LEVELS - 1, 1 << 24)
 
 
@@ -88,7 +91,9 @@ def stretch_between(bounds: Bounds) -> Stretch:
 
 
 def raw_scan(counts: Counts, method: Method, bounds: Bounds | None, size: Size) -> RawScan:
-    """Counts with the planes of `conversion.convert`, in its order. Raises ValueError as it does."""
+    """Counts with the planes of `conversion.convert`, in its order; of `METHODS` only. Raises ValueError."""
+    if method not in METHODS:
+        raise ValueError(f"conversion {method} is made on the host")
     stretches = []
     if method in (Method.NAIVE, Method.MIXED):
         stretches.append(NAIVE)

@@ -20,7 +20,7 @@ import numpy as np  # noqa: E402 - after the project became importable
 import torch  # noqa: E402
 
 from edge.conversion import Bounds, Method, prepare  # noqa: E402
-from edge.raw import raw_scan  # noqa: E402
+from edge.raw import METHODS, raw_scan  # noqa: E402
 from edge.records import Counts, Size  # noqa: E402
 
 SCANS = 200
@@ -91,7 +91,7 @@ def kernel(scratch: Path) -> Figures:
 
     kernels, worst, changed, unlike_twin, counted = Kernels(), 0, [], 0, 0
     for number, counts in enumerate(_counts(scratch)):
-        method = list(Method)[number % 4]
+        method = METHODS[number % 4]
         bounds = BOUNDS if method.needs_bounds else None
         size = SIZE if number % 10 else Size(*counts.shape)
         scan = raw_scan(counts, method, bounds, size)

@@ -1,0 +1,36 @@
+"""Which way a scan takes into the engine."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edge.conversion import Method
+from edge.engines import EngineOutput
+from edge.front import front_of
+from edge.raw import METHODS, RawScan
+from tests.fakes import INPUT_SPEC, ScriptedEngine, brightness
+
+COUNTS = np.random.default_rng(3).integers(1700, 2800, (100, 80)).astype(np.uint16)
+
+
+class ConvertingEngine(ScriptedEngine):
+    """Converts on its device, like one on a GPU."""
+
+    def infer_raw(self, scans: Sequence[RawScan]) -> EngineOutput:
+        return brightness(np.stack([scan.image() for scan in scans]))
+
+
+@pytest.mark.parametrize("method", Method)
+def test_what_the_device_cannot_convert_is_converted_on_the_host(method: Method) -> None:
+    pixels = front_of(ConvertingEngine(), replace(INPUT_SPEC, method=method)).prepare(COUNTS)
+    assert isinstance(pixels, RawScan) == (method in METHODS)
+
+
+def test_both_ways_lead_to_the_same_scores() -> None:
+    answers = []
+    for engine in (ScriptedEngine(), ConvertingEngine()):
+        front = front_of(engine, INPUT_SPEC)
+        answers.append(front.infer([front.prepare(COUNTS), front.prepare(COUNTS[::-1].copy())]).p_abnormal)
+    np.testing.assert_allclose(*answers, atol=1 / 255)
