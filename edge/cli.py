@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     if options.check:
         from edge.check import check
 
-        return check(settings)
+        return check(settings, tune_engine=options.tune)
     if options.resend is not None:
         from edge.ledger import request_resend
 
@@ -72,7 +72,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     from edge.app import run_app
     from edge.model import load_model
 
-    return run_app(settings, service_environment(), load_model(settings.model))
+    return run_app(settings, service_environment(), load_model(settings))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--replay", type=Path, metavar="DIR", help="judge the files of a folder and write a report")
     mode.add_argument("--check", action="store_true", help="look at settings, model, folder, disk and broker")
+    parser.add_argument("--tune", action="store_true", help="with --check: find the faster engine of the CPU")
     mode.add_argument(
         "--resend",
         type=_moment,
@@ -113,6 +114,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _flags(options: argparse.Namespace) -> dict[str, Any]:
     replay_only = {"labels": options.labels, "out": options.out, "publish": options.publish, "require": options.require}
+    if options.tune and not options.check:
+        raise SettingsError("--tune given without --check", hint="measure with: edge-worker --check --tune")
     if options.replay is None and any(replay_only.values()):
         given = ", ".join(f"--{name}" for name, value in replay_only.items() if value)
         raise SettingsError(f"{given} given without --replay", hint="name the folder: --replay DIR")

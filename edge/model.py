@@ -14,6 +14,7 @@ from edge.engines import Engine, open_engine
 from edge.golden import check_golden
 from edge.messages import ModelCard, ModelInfo
 from edge.settings import ModelSettings, Settings
+from edge.tuning import chosen_engine
 from edge.verdicts import VerdictWriter
 
 log = logging.getLogger(__name__)
@@ -84,10 +85,17 @@ def verified_bundle(settings: ModelSettings) -> Bundle:
     return open_bundle(settings.bundle, settings.trusted_key or DEMO_KEY)
 
 
-def load_model(settings: ModelSettings) -> LoadedModel:
+def load_model(settings: Settings) -> LoadedModel:
     """Verify, open, reproduce. Raises BundleError, EngineError."""
-    bundle = verified_bundle(settings)
-    engine = open_engine(bundle, settings.engine, threads=settings.threads, max_batch=settings.max_batch)
+    model = settings.model
+    bundle = verified_bundle(model)
+    engine = open_engine(
+        bundle,
+        model.engine,
+        cpu_engine=chosen_engine(bundle, settings.state.dir, model.threads),
+        threads=model.threads,
+        max_batch=model.max_batch,
+    )
     try:
         check_golden(bundle, engine)
     except BaseException:

@@ -102,7 +102,7 @@ def replay(options: ReplayOptions, settings: Settings, publishing: Publishing) -
     if plan.labels is None and (plan.folder / LABELS_NAME).is_file():
         print(f"not scored: {plan.folder / LABELS_NAME} exists; to compare with it, add --labels")
     with ExitStack() as stack:
-        model = load_model(settings.model)
+        model = load_model(settings)
         stack.callback(model.engine.close)
         boot_id, store = uuid4(), None
         if options.publish:

@@ -8,7 +8,7 @@ it (cast, scale, normalise, networks, softmax, residual statistics) is inside th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,10 @@ IMAGE_INPUT = "image"
 CLASSIFIER_OUTPUTS = ("p_abnormal",)
 GATE_OUTPUTS = ("gate_mean_max", "gate_std_max", "residual_map")
 """The names the graphs of every bundle give to their input and outputs."""
+
+CpuEngine = Literal["onnxruntime", "openvino"]
+CPU_ENGINES: Final[tuple[CpuEngine, ...]] = ("onnxruntime", "openvino")
+"""The first is part of the base installation."""
 
 Batch = npt.NDArray[np.uint8]
 """Converted scans: uint8, shape (n, channels, height_px, width_px)."""
@@ -70,14 +74,21 @@ class Engine(Protocol):
 
 
 def open_engine(
-    bundle: Bundle, name: str = "auto", *, threads: int | None = None, max_batch: int | None = None
+    bundle: Bundle,
+    name: str = "auto",
+    *,
+    cpu_engine: CpuEngine = "onnxruntime",
+    threads: int | None = None,
+    max_batch: int | None = None,
 ) -> Engine:
-    """Open the networks of a verified bundle: `onnxruntime`, `tensorrt`, or `auto` for the best there is.
+    """Open the networks of a verified bundle: `onnxruntime`, `openvino`, `tensorrt`, or `auto` for the best there is.
 
-    `threads`: of the CPU, None for all this process may use. `max_batch`: None for the engine's own choice.
-    Raises EngineError.
+    `cpu_engine`: what `auto` means on a CPU. `threads`: of the CPU, None for all this process may use. `max_batch`:
+    None for the engine's own choice. Raises EngineError.
     """
-    if name in ("auto", "onnxruntime"):
+    if name == "auto":
+        name = cpu_engine
+    if name == "onnxruntime":
         # Imported when chosen: a line that runs another engine needs no onnxruntime.
         from edge.engines.ort import open_onnxruntime
 

@@ -13,7 +13,7 @@ from edge.settings import load_settings
 
 
 def main(config: Path, count: int) -> None:
-    model = load_model(load_settings(config).model)
+    model = load_model(load_settings(config))
     size, channels = model.bundle.size, model.bundle.channels
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (count, 1, channels, size.height_px, size.width_px), np.uint8)

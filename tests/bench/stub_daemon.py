@@ -32,7 +32,7 @@ class StubEngine:
 def main(config: Path) -> int:
     settings = load_settings(config)
     configure_logging(settings.log.level, settings.log.format)
-    model = load_model(settings.model)
+    model = load_model(settings)
     model.engine.close()
     stub = StubEngine(model.engine.spec)
     return run_app(settings, service_environment(), dataclasses.replace(model, engine=stub))
