@@ -24,6 +24,8 @@ gate, whose two Clips share a bound.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -195,12 +197,15 @@ class _Scans(CalibrationDataReader):  # type: ignore[misc]
 
 
 class _quiet:  # noqa: N801 - reads as a word in a with statement
-    """The tool advises on the root logger to optimise the graph first, which the exporter has done."""
+    """The tool prints what it does, and advises on the root logger to optimise the graph first: the exporter has."""
 
     def __enter__(self) -> None:
         logging.disable(logging.WARNING)
+        self._output = contextlib.redirect_stdout(io.StringIO())
+        self._output.__enter__()
 
     def __exit__(self, *_: object) -> None:
+        self._output.__exit__(None, None, None)
         logging.disable(logging.NOTSET)
 
 
