@@ -16,9 +16,11 @@ Third-party errors are mapped to these once, in the adapter that owns the librar
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edge.records import Scan
 
 
@@ -31,6 +33,16 @@ class EdgeError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Callable[..., EdgeError], tuple[type[EdgeError], dict[str, Any]]]:
+        """Pickled by its fields: an error of a worker process must arrive as what it was."""
+        return _restored, (type(self), self.__dict__)
+
+
+def _restored(kind: type[EdgeError], fields: dict[str, Any]) -> EdgeError:
+    error = kind.__new__(kind, fields["message"])
+    error.__dict__.update(fields)
+    return error
 
 
 class SettingsError(EdgeError):

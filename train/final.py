@@ -55,7 +55,7 @@ def learn_all(
     is_pooled = isinstance(network, PooledClassifier)
     clipped = 0.0
     if conversion.bounds is not None:
-        clipped = max(clipped_fraction(read_frame(row).counts, conversion.bounds) for row in survey.rows)
+        clipped = max(float(clipped_fraction(read_frame(row).counts, conversion.bounds)) for row in survey.rows)
     checkpoint = Checkpoint(
         kind="classifier",
         state_dict=network.state_dict(),

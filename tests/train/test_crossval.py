@@ -10,11 +10,12 @@ import tifffile
 import torch
 
 from edge.conversion import Method
+from train.ablation import WITHOUT_FINE_TUNING, steps
 from train.cli import main
 from train.cli_experiments import parse_methods
 from train.dataset import read_labels
 from train.errors import DataError, TrainError
-from train.experiment import BEST, PAPER, read_recipe
+from train.experiment import BEST, PAPER, read_recipe, replaced
 from train.folds import FoldResult
 from train.runner import Here, Processes
 from train.survey import natural, survey
@@ -54,7 +55,7 @@ def test_one_command_writes_the_table_and_a_second_one_resumes_it(
     assert found["overall"]["balanced_accuracy"] == found["conversions"]["global"]["balanced_accuracy"] > 0.7
     assert set(found["bundles"]["local"]) == {"B0", "B1", "B2"}
     for name in ("roc.png", "roc.svg", "table1.csv", "timing.json"):
-        assert (tmp_path / name).stat().st_size > 100
+        assert (tmp_path / name).stat().st_size > 50
 
     folds = sorted((tmp_path / "folds").glob("*.json"))
     assert len(folds) == 6
@@ -191,3 +192,28 @@ def test_a_senseless_recipe_is_refused(tmp_path: Path, text: str, words: str) ->
     path.write_text(text)
     with pytest.raises(TrainError, match=words):
         read_recipe(str(path))
+
+
+def test_the_ablation_leads_from_the_paper_to_the_best_recipe() -> None:
+    rows = steps(seed=0)
+    assert rows[0].recipe == PAPER
+    assert BEST in [row.recipe for row in rows]
+    assert len({row.name for row in rows}) == len(rows)
+    assert all(row.recipe.fine_tune == "head" for row in rows[:WITHOUT_FINE_TUNING])
+    assert [row.recipe.fine_tune for row in rows[WITHOUT_FINE_TUNING:]] == ["layer4", "all"]
+    for row in rows:  # every step is a recipe that a file could hold
+        values = {key: value for key, value in vars(row.recipe).items() if value != getattr(PAPER, key)}
+        assert replaced(PAPER, values, row.name) == row.recipe
+
+
+def test_each_step_of_the_ablation_is_a_row(
+    small_lot: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--size", "64x64", "--weights", "none", "--cache", str(cache), "--steps", "12", "13"]
+    assert main(["ablation", str(small_lot), "--out", str(tmp_path), *options]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in table[2:]] == [step.name for step in steps(0)[11:13]]
+    assert (tmp_path / "ablation.md").read_text().splitlines() == table
+    found = json.loads((tmp_path / "ablation.json").read_text())
+    assert found[1]["recipe"]["threshold"] == "calibrated"
+    assert main(["ablation", str(small_lot), "--out", str(tmp_path), *options[:-2], "99"]) == 1
