@@ -29,11 +29,11 @@ PROMISES = (
 PREAMBLE = """# Reliability: what was done to the line, and what it did
 
 Written by the harness itself (`make torture-full`, or `--report`); do not edit. Each row is a fault brought upon the
-real daemon process, with a real mosquitto, a separate subscriber process, a generator with its own list, and a checker that compares list, ledger
-and received messages and shares no code with the daemon. The networks are a deterministic stub (the score is a checksum
-of the converted pixels), loaded from a bundle of a kind that the production program refuses. *Lost*: listed, not
-received. *Contradictory*: one verdict id, two different payloads. *Duplicated*: the same bytes more than once, which
-the contract allows.
+real daemon process, with a real mosquitto, a separate subscriber process, a generator with its own list, and a checker
+that compares list, ledger and received messages and shares no code with the daemon. The networks are a deterministic
+stub (the score is a checksum of the converted pixels), loaded from a bundle of a kind that the production program
+refuses. *Lost*: listed, not received. *Contradictory*: one verdict id, two different payloads. *Duplicated*: the same
+bytes more than once, which the contract allows.
 
 That the harness can fail is shown by `tests/crash/test_harness_catches.py`: five defects built in on purpose each turn
 their row red.
@@ -65,8 +65,9 @@ def write_report(rows: Sequence[Row], path: Path) -> None:
         *(_line(row) for row in rows),
         "",
         "*Recovery*: the longest time from the end of the fault until the last scan had its verdict at the MES.",
-        "*Load*: the machine's load average when the row ended, other work on it included. Times under a load far above",
-        "the number of cores say little about the line: a row that failed on time alone is worth a replay on a quiet one.",
+        "*Load*: the machine's load average when the row ended, other work on it included. Times under a load far",
+        "above the number of cores say little about the line: a row that failed on time alone is worth a replay on a",
+        "quiet machine.",
         "",
         "## Figures and remarks",
         "",
