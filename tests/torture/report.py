@@ -91,7 +91,7 @@ def _line(row: Row) -> str:
     recovery = "" if row.slowest_recovery_s is None else f"{row.slowest_recovery_s:.1f}"
     counts = f"{row.tried} | {row.lost} | {row.duplicated} | {row.contradictory}"
     verdict = row.verdict if row.verdict == "pass" else f"**{row.verdict}**"
-    times = f"{row.took_s:.0f} | {row.load_average:g}"
+    times = f"{row.took_s:.0f} | {'' if row.load_average is None else row.load_average}"
     return f"| {row.id} | {row.fault} | {row.column} | {counts} | {recovery} | {verdict} | {times} |"
 
 

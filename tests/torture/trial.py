@@ -37,7 +37,7 @@ class Row:
     slowest_recovery_s: float | None
     took_s: float
     figures: dict[str, Any]
-    load_average: float = 0.0
+    load_average: float | None = None
     """Of the machine over the last minute of the row: with more than its cores, times say little."""
 
     def as_json(self) -> dict[str, Any]:
