@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of the scan reader (row F1), with atheris where it is installed.
+"""What machines think of: fuzzing of the scan reader (row F1), with atheris where it is installed, and sequences (S1).
 
 What breaks the reader is copied into tests/property/regressions/, where a test reads it from then on.
 """
@@ -18,6 +18,16 @@ from tests.torture.trial import Skipped, Trial
 MAX_RSS_MB = 512
 MAX_UNIT_S = 2
 REGRESSIONS = Path(__file__).parents[1] / "property" / "regressions"
+
+
+def explore_sequences(trial: Trial) -> None:
+    """S1: the hypothesis state machine of tests/property, at length."""
+    examples = trial.size(20, 1000)
+    script = REGRESSIONS.parent / "test_line_state_machine.py"
+    done = subprocess.run([sys.executable, script, str(examples)], capture_output=True, text=True)
+    trial.require(done.returncode == 0, f"a sequence of events broke a promise: {done.stderr[-400:]}")
+    trial.findings.tried = examples
+    trial.figures["sequences"] = examples
 
 
 def fuzz_the_reader(trial: Trial) -> None:

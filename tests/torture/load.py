@@ -23,7 +23,8 @@ SAMPLE_S = 1.0
 def soak(trial: Trial) -> None:
     """R18: as many scans as come through; memory, descriptors and threads stay flat, the ledger is pruned."""
     count = trial.size(10_000, 200_000)
-    # Sent verdicts count as old at once: pruning has something to do.
+    # Time runs faster here: sent verdicts are old at once, and the ten minutes between two sweeps of ledger and inbox
+    # are two seconds. Else a day's scans would pass before the first sweep, and memory holds every name until then.
     layout = Layout(log_level="warning", state={"keep_days": 1e-6}, mosquitto=_quiet())
     with trial.rig(layout) as rig:
         rig.worker.start("--housekeeping-s", "2", wait=False)

@@ -40,5 +40,6 @@ PROCEDURES = (
     Procedure("R22", "bad engine", model_faults.bad_engine),
     Procedure("R23", "poison scan", kills.poison_a_scan),
     Procedure("L1", "steady load", load.load, is_timed=True),
+    Procedure("S1", "random sequences of events against a model", fuzz.explore_sequences),
     Procedure("F1", "coverage-guided fuzzing of the reader", fuzz.fuzz_the_reader),
 )

@@ -17,7 +17,7 @@ PROMISES = (
     (
         "Every complete scan in the folder gets exactly one stored verdict per model; delivery to the broker is at "
         "least once, with identical bytes.",
-        "R1 R2 R3 R4 R6 R10 R11 R13 R14 R15 R16 R17 R18 R20 R21 R22 L1",
+        "R1 R2 R3 R4 R6 R10 R11 R13 R14 R15 R16 R17 R18 R20 R21 R22 L1 S1",
     ),
     ("Power loss at the edge box loses no published verdict, on a disk that honours flush.", "R7 R8 R9"),
     ("The broker's power loss is recoverable without a new inspection: `edge-worker --resend SINCE`.", "R2 R4"),
@@ -28,12 +28,12 @@ PROMISES = (
 
 PREAMBLE = """# Reliability: what was done to the line, and what it did
 
-Written by `make torture-full`; do not edit. Each row is a fault brought upon the real daemon process, with a real
-mosquitto, a separate subscriber process, a generator with its own list, and a checker that compares list, ledger
-and received messages and shares no code with the daemon. The networks are a deterministic stub (the score is a checksum
-of the converted pixels), loaded from a bundle of a kind that the production program refuses. *Lost*: listed, not
-received. *Contradictory*: one verdict id, two different payloads. *Duplicated*: the same bytes more than once, which
-the contract allows.
+Written by the harness itself (`make torture-full`, or `--report`); do not edit. Each row is a fault brought upon the
+real daemon process, with a real mosquitto, a separate subscriber process, a generator with its own list, and a checker
+that compares list, ledger and received messages and shares no code with the daemon. The networks are a deterministic
+stub (the score is a checksum of the converted pixels), loaded from a bundle of a kind that the production program
+refuses. *Lost*: listed, not received. *Contradictory*: one verdict id, two different payloads. *Duplicated*: the same
+bytes more than once, which the contract allows.
 
 That the harness can fail is shown by `tests/crash/test_harness_catches.py`: five defects built in on purpose each turn
 their row red.
@@ -60,11 +60,14 @@ def write_report(rows: Sequence[Row], path: Path) -> None:
         "",
         "## Faults",
         "",
-        "| row | fault | column | tried | lost | duplicated | contradictory | recovery, s | verdict | took, s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| row | fault | column | tried | lost | duplicated | contradictory | recovery, s | verdict | took, s | load |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
         *(_line(row) for row in rows),
         "",
-        "*Recovery* is the longest time from the end of the fault until the last scan had its verdict at the MES.",
+        "*Recovery*: the longest time from the end of the fault until the last scan had its verdict at the MES.",
+        "*Load*: the machine's load average when the row ended, other work on it included. Times under a load far",
+        "above the number of cores say little about the line: a row that failed on time alone is worth a replay on a",
+        "quiet machine.",
         "",
         "## Figures and remarks",
         "",
@@ -88,13 +91,13 @@ def _line(row: Row) -> str:
     recovery = "" if row.slowest_recovery_s is None else f"{row.slowest_recovery_s:.1f}"
     counts = f"{row.tried} | {row.lost} | {row.duplicated} | {row.contradictory}"
     verdict = row.verdict if row.verdict == "pass" else f"**{row.verdict}**"
-    return f"| {row.id} | {row.fault} | {row.column} | {counts} | {recovery} | {verdict} | {row.took_s:.0f} |"
+    times = f"{row.took_s:.0f} | {'' if row.load_average is None else row.load_average}"
+    return f"| {row.id} | {row.fault} | {row.column} | {counts} | {recovery} | {verdict} | {times} |"
 
 
 def _figures(row: Row) -> str:
     figures = "; ".join(f"{_words(name)} {_value(value)}" for name, value in row.figures.items() if name != "series")
-    parts = [part for part in (figures, row.reason) if part]
-    return f"- **{row.id}** {'. '.join(parts)}."
+    return f"- **{row.id}** " + " - ".join(part for part in (figures, row.reason) if part)
 
 
 def _words(name: str) -> str:

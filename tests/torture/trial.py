@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 import traceback
@@ -36,6 +37,8 @@ class Row:
     slowest_recovery_s: float | None
     took_s: float
     figures: dict[str, Any]
+    load_average: float | None = None
+    """Of the machine over the last minute of the row: with more than its cores, times say little."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -131,4 +134,5 @@ def run_procedure(procedure: Procedure, root: Path, seed: int, *, is_long: bool)
         slowest_recovery_s=trial.slowest_recovery_s,
         took_s=round(time.monotonic() - began_s, 1),
         figures=trial.figures,
+        load_average=round(os.getloadavg()[0], 1),
     )

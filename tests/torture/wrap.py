@@ -85,6 +85,7 @@ def hurry(stuck_after_s: float | None, housekeeping_s: float | None) -> None:
         edge.app.STUCK_AFTER_S = stuck_after_s
     if housekeeping_s is not None:
         edge.app.HOUSEKEEPING_S = housekeeping_s
+        edge.inbox.FORGET_EVERY_S = housekeeping_s
 
 
 def advance_schema() -> None:

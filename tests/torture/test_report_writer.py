@@ -1,0 +1,51 @@
+"""docs/reliability.md says what the rows say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.torture.report import write_report
+from tests.torture.trial import Procedure, Row, Skipped, Trial, run_procedure
+
+
+def lose_a_scan(trial: Trial) -> None:
+    trial.findings.tried, trial.findings.lost = 10, 1
+    trial.require(False, "1 lost, such as a.tif")
+
+
+def need_a_mount(_trial: Trial) -> None:
+    raise Skipped("needs the right to mount")
+
+
+def work(trial: Trial) -> None:
+    trial.findings.tried = 10
+    points = [{"at_s": at, "verdicts": 100 * at, "rss_mb": 90, "fds": 20, "threads": 9, "wal_mb": 4} for at in range(9)]
+    trial.figures |= {"scans": 10, "series": points}
+
+
+def rows(root: Path) -> list[Row]:
+    procedures = [
+        Procedure("R1", "kills", lose_a_scan),
+        Procedure("R9", "full", need_a_mount),
+        Procedure("L1", "load", work),
+    ]
+    return [run_procedure(procedure, root, 7, is_long=False) for procedure in procedures]
+
+
+def test_verdicts_reasons_and_promises_follow_from_the_rows(tmp_path: Path) -> None:
+    write_report(rows(tmp_path), tmp_path / "reliability.md")
+    text = (tmp_path / "reliability.md").read_text()
+    assert "| R1 | kills | short | 10 | 1 | 0 | 0 |  | **fail** |" in text
+    assert "**skipped**" in text and "needs the right to mount" in text
+    assert "R7 not run; R8 not run; R9 skipped" in text
+    assert "1 lost, such as a.tif" in text
+    assert (tmp_path / "reliability-load.png").stat().st_size > 1000
+
+
+def test_a_procedure_that_stumbles_is_a_failed_row_with_its_traceback(tmp_path: Path) -> None:
+    def stumble(_trial: Trial) -> None:
+        raise RuntimeError("a defect of the harness")
+
+    row = run_procedure(Procedure("R1", "kills", stumble), tmp_path, 7, is_long=False)
+    assert (row.verdict, row.reason) == ("fail", "RuntimeError: a defect of the harness")
+    assert "stumble" in (tmp_path / "R1" / "traceback.txt").read_text()
