@@ -1,21 +1,16 @@
-"""Writes `edge/schema/`: one JSON Schema per message and the AsyncAPI 3 document of the MQTT interface.
+"""What `edge/schema/` holds: one JSON Schema per message and the AsyncAPI 3 document of the MQTT interface.
 
-    python -m edge.asyncapi           # write the files
-    python -m edge.asyncapi --check   # exit 1 if they differ from the models
-
-The documents are valid both as JSON Schema draft-07, which AsyncAPI tools understand, and as 2020-12.
+`make docs` writes the files; a test fails when they differ from the models. The documents are valid both as JSON Schema
+draft-07, which AsyncAPI tools understand, and as 2020-12.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 from edge.messages import MESSAGES, Message
 
-DIRECTORY = Path(__file__).parent / "schema"
 LEVELS = ("root", "site", "area", "line", "station")
 CONTENT_TYPE = "application/json"
 
@@ -88,25 +83,3 @@ def _message(message: type[Message]) -> dict[str, Any]:
         },
         "bindings": {"mqtt": {"payloadFormatIndicator": 1, "bindingVersion": "0.2.0"}},
     }
-
-
-def main(arguments: list[str]) -> int:
-    """Write the files, or with `--check` name those that differ."""
-    stale = []
-    for name, text in documents().items():
-        path = DIRECTORY / name
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            stale.append(name)
-    if "--check" in arguments:
-        for name in stale:
-            print(f"edge/schema/{name} differs from edge/messages.py: run python -m edge.asyncapi")
-        return 1 if stale else 0
-    DIRECTORY.mkdir(exist_ok=True)
-    for name in stale:
-        (DIRECTORY / name).write_text(documents()[name], encoding="utf-8")
-        print(f"wrote edge/schema/{name}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

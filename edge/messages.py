@@ -2,7 +2,7 @@
 
 Every model is frozen, refuses unknown fields and refuses NaN, so a message that exists is one the
 schema describes. `edge/schema/` holds the JSON Schema of each and an AsyncAPI 3 document of the whole
-interface, both written from these classes by `python -m edge.asyncapi`.
+interface, both written from these classes by `make docs`.
 
 Times are RFC 3339 in UTC with milliseconds. Free text keeps what the operating system allows in file
 names: bytes that are no UTF-8 appear as `\\udcXX`, because JSON and MQTT cannot carry them.

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import cv2
-
-from edge.conversion import Bounds, Method
+from edge.conversion import Bounds, Method, clipped_fraction, histogram
 from edge.decide import out_of_spec, unreadable
 from edge.errors import ScanError, ScanIncomplete
+from edge.exposure import ExposureRange, exposure
 from edge.names import display_name
 from edge.raw import RawScan
 from edge.records import Counts, Decision, FileStamp, Image, Scan, Size
@@ -30,6 +29,8 @@ class ScanSpec:
     height_px: tuple[int, int]
     width_px: tuple[int, int]
     max_clipped_fraction: float
+    exposure: ExposureRange | None = None
+    """None: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +139,16 @@ def _outside_spec(counts: Counts, spec: InputSpec) -> str | None:
     ):
         if not lowest <= value <= highest:
             return f"{name} {value} px, the model takes {lowest} to {highest} px"
-    if spec.bounds is None:
-        return None
-    inside = cv2.countNonZero(cv2.inRange(counts, spec.bounds.lo_counts, spec.bounds.hi_counts))
-    clipped = 1.0 - inside / counts.size
-    if clipped > spec.scan_spec.max_clipped_fraction:
-        return (
-            f"{clipped:.0%} of the pixels lie outside {spec.bounds.lo_counts} to {spec.bounds.hi_counts} counts, "
-            f"the model takes at most {spec.scan_spec.max_clipped_fraction:.0%}"
-        )
-    return None
+    hist = histogram(counts)
+    if spec.bounds is not None:
+        clipped = clipped_fraction(hist, spec.bounds)
+        if clipped > spec.scan_spec.max_clipped_fraction:
+            return (
+                f"{clipped:.0%} of the pixels lie outside {spec.bounds.lo_counts} to {spec.bounds.hi_counts} counts, "
+                f"the model takes at most {spec.scan_spec.max_clipped_fraction:.0%}"
+            )
+    range_taken = spec.scan_spec.exposure
+    return None if range_taken is None else range_taken.complaint(exposure(hist))
 
 
 def _elapsed_ms(started: float) -> float:

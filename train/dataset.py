@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from edge.conversion import Bounds, Histogram, Method, clipped_fraction, histogram, prepare
 from edge.errors import ScanError
+from edge.exposure import Exposure, ExposureRange, exposure
 from edge.records import Frame, Image, Size
 from edge.scan import Limits, read_scan
 from train.errors import DataError
@@ -61,6 +62,7 @@ class ScanFacts:
     width_px: int
     clipped_fraction: float
     """Share of pixels outside the bounds; 0 without bounds."""
+    exposure: Exposure
 
 
 @dataclass(frozen=True)
@@ -212,8 +214,9 @@ def load_scans(
 
     def load(row: Row) -> tuple[Image, ScanFacts]:
         counts = (frame := read_frame(row)).counts
-        clipped = 0.0 if bounds is None else float(clipped_fraction(counts, bounds))
-        facts = ScanFacts(frame.scan.sha256, counts.shape[0], counts.shape[1], clipped)
+        hist = histogram(counts)
+        clipped = 0.0 if bounds is None else clipped_fraction(hist, bounds)
+        facts = ScanFacts(frame.scan.sha256, counts.shape[0], counts.shape[1], clipped, exposure(hist))
         return prepare(counts, method, bounds, size), facts
 
     images = np.empty((len(rows), method.channels, *size), np.uint8)
@@ -222,6 +225,12 @@ def load_scans(
         images[number] = image
         facts.append(fact)
     return LoadedScans(tuple(rows), images, tuple(facts))
+
+
+def exposure_range(facts: Sequence[ScanFacts]) -> ExposureRange:
+    """The least and the greatest of every number of the exposure in these scans."""
+    seen = np.array([fact.exposure for fact in facts])
+    return ExposureRange(Exposure(*seen.min(axis=0).tolist()), Exposure(*seen.max(axis=0).tolist()))
 
 
 def data_digest(rows: Sequence[Row], sha256s: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from edge.conversion import Bounds, Method
+from edge.exposure import Exposure, ExposureRange
 from edge.records import Size
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.networks import ElectrodeClassifier, GateAutoencoder
@@ -56,6 +57,7 @@ def write_checkpoints(
         seed=3,
         data_digest="c" * 64,
         max_clipped_fraction=0.03,
+        exposure=ExposureRange(Exposure(2100, 10, 5, 5, 300), Exposure(2300, 20, 15, 15, 400)),
         thresholds={"threshold": 0.5},
         recipe={"epochs": 1},
         **facts,
@@ -67,6 +69,7 @@ def write_checkpoints(
         seed=4,
         data_digest="d" * 64,
         max_clipped_fraction=0.01,
+        exposure=ExposureRange(Exposure(2000, 12, 5, 5, 320), Exposure(2200, 22, 15, 15, 390)),
         thresholds={"gate_mean_threshold": 0.2, "gate_std_threshold": 0.1}
         if gate_thresholds is None
         else gate_thresholds,

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from edge.decide import out_of_spec
 from edge.errors import ScanError, ScanIncomplete
 from edge.folder import Away
 from edge.inbox import Inbox
+from edge.ledger import Entry, open_ledger
+from edge.preparation import Arrival, Prepared
+from edge.records import FileStamp, Scan
 from edge.scan import Limits, read_scan
 from edge.watch import Watcher, WatchMode
+from tests.fakes import writer
 from tests.station import drop, tiff
 
 PERIOD_S = 0.4
@@ -25,6 +32,7 @@ PATIENCE_S = 30.0
 """Only a failing test waits that long."""
 
 LIMITS = Limits()
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 class RunningLine:
@@ -36,6 +44,7 @@ class RunningLine:
         self.inbox = Inbox(folder, known={}, limits=LIMITS, incomplete_after_s=incomplete_after_s)
         self.watcher = Watcher(folder, self.wake, self.inbox.touch)
         self.verdicts: dict[str, list[str]] = {}
+        self.read: list[tuple[FileStamp, Scan]] = []
         self.judged = threading.Condition()
         self._is_watched = is_watched
         self._stop = threading.Event()
@@ -61,7 +70,7 @@ class RunningLine:
             if self._is_watched:
                 self.watcher.step(time.monotonic())
             for stamp in self.inbox.poll(time.monotonic()):
-                verdict = self._read(stamp.file, is_final=self.inbox.is_final(stamp))
+                verdict = self._read(stamp, is_final=self.inbox.is_final(stamp))
                 if verdict is None:
                     self.inbox.retry(stamp)
                 else:
@@ -71,10 +80,12 @@ class RunningLine:
                 self.judged.notify_all()
             self.wake.wait(self.inbox.wait_s(time.monotonic(), PERIOD_S))
 
-    def _read(self, file: str, *, is_final: bool) -> str | None:
+    def _read(self, stamp: FileStamp, *, is_final: bool) -> str | None:
         """The hash of a good scan or the reason against it; None while it may still be completed."""
         try:
-            return read_scan(self.folder / file, file=file, limits=LIMITS).scan.sha256
+            scan = read_scan(self.folder / stamp.file, file=stamp.file, limits=LIMITS).scan
+            self.read.append((stamp, scan))
+            return scan.sha256
         except ScanIncomplete as error:
             return error.reason if is_final else None
         except ScanError as error:
@@ -92,6 +103,12 @@ def folder(tmp_path: Path) -> Path:
 def line(folder: Path) -> Iterator[RunningLine]:
     with RunningLine(folder) as running:
         yield running
+
+
+def entry(stamp: FileStamp, scan: Scan) -> Entry:
+    """A scan with some verdict, as the worker hands it to the ledger."""
+    prepared = Prepared(Arrival(stamp, NOW, is_final=False), scan, None, out_of_spec(), None, 0.0, 0.0)
+    return Entry(stamp, scan, writer().without_scores(prepared, out_of_spec(), NOW))
 
 
 def expected(scans: dict[str, bytes]) -> dict[str, list[str]]:
@@ -141,7 +158,7 @@ def write_backwards(path: Path, data: bytes, chunks: int, pause: threading.Event
 
 @pytest.mark.parametrize("write", [write_in_chunks, write_preallocated, write_backwards])
 def test_slow_writers_are_waited_for_and_only_their_last_bytes_are_judged(
-    line: RunningLine, write: Callable[[Path, bytes, int, threading.Event], None]
+    line: RunningLine, tmp_path: Path, write: Callable[[Path, bytes, int, threading.Event], None]
 ) -> None:
     scans = {f"{index}.tif": tiff(index, height_px=300, width_px=200) for index in range(12)}
     pause = threading.Event()
@@ -151,10 +168,14 @@ def test_slow_writers_are_waited_for_and_only_their_last_bytes_are_judged(
             writers.submit(write, line.folder / name, data, 2 + index, pause)
     assert line.wait_until(lambda: len(line.verdicts) == len(scans))
 
-    # A last write that changes only the file's time makes it worth a second look; equal bytes get no second verdict.
-    assert {file: set(hashes) for file, hashes in line.verdicts.items()} == {
-        file: set(hashes) for file, hashes in expected(scans).items()
-    }
+    # A last write that changes only the file's time makes a file worth a second look; the ledger behind the line
+    # gives equal bytes no second verdict.
+    with open_ledger(tmp_path / "ledger.sqlite", "xray-1") as ledger:
+        for stamp, scan in line.read:
+            ledger.commit([entry(stamp, scan)], NOW)
+        messages = [json.loads(row.payload)["scan"] for row in ledger.outbox(0, 100)]
+    judged = sorted((scan["file"], [scan["sha256"]]) for scan in messages)
+    assert judged == sorted(expected(scans).items())
 
 
 def test_a_writer_that_dies_leaves_a_file_that_is_called_truncated_in_the_end(folder: Path) -> None:

@@ -257,6 +257,14 @@ NONSENSE: dict[str, tuple[Callable[[Content], Any], str]] = {
     "gate open to all": (lambda c: c["policy"].update(gate_mean_threshold=float("inf")), "gate_mean_threshold"),
     "band upside down": (lambda c: c["policy"].update(review_band=[0.6, 0.4]), "ends before it begins"),
     "scan range upside down": (lambda c: c["scan_spec"].update(height_px=[9, 8]), "scan_spec.height_px"),
+    "exposure upside down": (
+        lambda c: c["scan_spec"].update(exposure={"lowest": [9, 0, 0, 0, 0], "highest": [8, 0, 0, 0, 0]}),
+        "ends before it begins",
+    ),
+    "exposure cut short": (
+        lambda c: c["scan_spec"].update(exposure={"lowest": [9], "highest": [9, 0, 0, 0, 0]}),
+        "scan_spec.exposure.lowest",
+    ),
     "text for a number": (lambda c: c["policy"].update(threshold="0.5"), "policy.threshold"),
     "unknown field": (lambda c: c.update(note="x"), "note"),
     "missing field": (lambda c: c.pop("scan_spec"), "scan_spec"),
