@@ -102,7 +102,7 @@ class PlanRoom:
             "max_batch": batch,
             "outputs": outputs,
             "workspace_bytes": self._settings.workspace_bytes,
-            "expand_weights": bundle.precision != "int8",
+            "expand_weights": bundle.precision == "fp32",
         }
         return Plan(name, facts, self._build(job, graph), is_new=True)
 

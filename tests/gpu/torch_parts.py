@@ -98,7 +98,7 @@ def _judge(
                     ahead.append(pool.submit(_prepared, read, waiting.popleft()))
             with torch.cuda.stream(uploads):
                 for place, scan in enumerate(taken):
-                    slot.pinned[place, : scan.counts.size].copy_(torch.from_numpy(scan.counts.view(np.int16).ravel()))
+                    np.copyto(slot.pinned[place, : scan.counts.size].numpy(), scan.counts.view(np.int16).ravel())
                     slot.raw[place, : scan.counts.size].copy_(slot.pinned[place, : scan.counts.size], non_blocking=True)
             torch.cuda.current_stream().wait_stream(uploads)
             for place, scan in enumerate(taken):

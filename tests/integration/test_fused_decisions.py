@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.bundle import open_bundle, score_one
+from edge.bundle import open_bundle
 from edge.conversion import prepare
 from edge.decide import decide
 from edge.engines.ort import open_onnxruntime
+from edge.golden import score_one
 from edge.model import DEMO_KEY
 from edge.raw import raw_scan
 from tests.gpu import twin
