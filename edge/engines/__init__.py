@@ -7,6 +7,7 @@ it (cast, scale, normalise, networks, softmax, residual statistics) is inside th
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
@@ -18,6 +19,8 @@ from edge.records import Image, Size
 
 if TYPE_CHECKING:
     from edge.bundle import Bundle
+
+log = logging.getLogger(__name__)
 
 IMAGE_INPUT = "image"
 CLASSIFIER_OUTPUTS = ("p_abnormal",)
@@ -83,12 +86,16 @@ def open_engine(
 ) -> Engine:
     """Open the networks of a verified bundle: `onnxruntime`, `openvino`, `tensorrt`, or `auto` for the best there is.
 
-    `cpu_engine`: what `auto` means on a CPU. `threads`: of the CPU, None for all this process may use. `max_batch`:
-    None for the engine's own choice. Raises EngineError.
+    `cpu_engine`: what `auto` means on a CPU; where it does not open, onnxruntime it is. `threads`: of the CPU, None for
+    all this process may use. `max_batch`: None for the engine's own choice. Raises EngineError.
     """
-    if name == "auto":
-        name = cpu_engine
-    if name == "onnxruntime":
+    if name == "auto" and cpu_engine == "openvino":
+        try:
+            return open_engine(bundle, cpu_engine, threads=threads, max_batch=max_batch)
+        except EngineError as error:
+            fields = {"engine": cpu_engine, "error": error.message, "hint": error.hint}
+            log.warning("the faster engine does not open, onnxruntime judges", extra={"fields": fields})
+    if name in ("auto", "onnxruntime"):
         # Imported when chosen: a line that runs another engine needs no onnxruntime.
         from edge.engines.ort import open_onnxruntime
 
