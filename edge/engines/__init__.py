@@ -133,8 +133,8 @@ def open_engine(
 
     `auto` wants TensorRT where the machine has a GPU's driver or TensorRT installed, and `plans` says where its
     engines are; where that fails, the CPU runs the networks and the spec says why. `cpu_engine`: what `auto` means
-    on a CPU. `threads`: of the CPU, None for all this process may use. `max_batch`: None for the engine's own choice.
-    Raises EngineError.
+    on a CPU; where it does not open, onnxruntime it is. `threads`: of the CPU, None for all this process may use.
+    `max_batch`: None for the engine's own choice. Raises EngineError.
     """
     if name == "tensorrt" or (name == "auto" and plans is not None and gpu_is_expected()):
         if plans is None:
@@ -147,11 +147,15 @@ def open_engine(
             if name == "tensorrt":
                 raise
             log.error("no GPU: the CPU runs the networks", extra={"fields": {"why": error.message, "try": error.hint}})
-            cpu = open_engine(bundle, cpu_engine, threads=threads, max_batch=max_batch)
+            cpu = open_engine(bundle, cpu_engine=cpu_engine, threads=threads, max_batch=max_batch)
             return Degraded(cpu, f"TensorRT: {error.message}")
-    if name == "auto":
-        name = cpu_engine
-    if name == "onnxruntime":
+    if name == "auto" and cpu_engine == "openvino":
+        try:
+            return open_engine(bundle, cpu_engine, threads=threads, max_batch=max_batch)
+        except EngineError as error:
+            fields = {"engine": cpu_engine, "error": error.message, "hint": error.hint}
+            log.warning("the faster engine does not open, onnxruntime judges", extra={"fields": fields})
+    if name in ("auto", "onnxruntime"):
         # Imported when chosen: a line that runs another engine needs no onnxruntime.
         from edge.engines.ort import open_onnxruntime
 
