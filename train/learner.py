@@ -105,12 +105,10 @@ def inner_parts(samples: Samples) -> list[npt.NDArray[np.int64]]:
 
 def _layers(samples: Samples, recipe: ExperimentRecipe, start: Start) -> Learnt:
     selection = Selection(recipe.features, standardise=recipe.head == "logistic" or recipe.features != "mean")
-    flat = samples.whole.shape[0] * samples.whole.shape[1]
     pooled = _pooled(samples, slice(None))
     is_normal = torch.from_numpy(np.repeat(samples.labels == 0, samples.whole.shape[1]))
     with torch.inference_mode():
-        selection.fit(pooled, is_normal)
-        features = selection(pooled).view(len(samples.labels), flat // len(samples.labels), -1).numpy()
+        features = selection.fit(pooled, is_normal).view(*samples.whole.shape[:2], -1).numpy()
     labels = samples.labels.copy()
     if recipe.undecided == "class":
         labels[samples.disputed] = UNDECIDED

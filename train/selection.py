@@ -41,20 +41,23 @@ class Selection(nn.Module):
             self.register_buffer("centre", torch.zeros(self.width))
             self.register_buffer("scale", torch.ones(self.width))
 
-    def fit(self, pooled: Pooled, is_normal: Tensor) -> None:
-        """Learn what is normal from training scans, of which a bool tensor (n,) says which are."""
+    def fit(self, pooled: Pooled, is_normal: Tensor) -> Tensor:
+        """Learn what is normal from training scans, of which a bool tensor (n,) says which are; their features."""
         if self.features == "local":
             normal = pooled.tiles[is_normal]
             self.tile_centre.copy_(normal.mean(dim=0))
             self.tile_scale.copy_(_floored(normal.std(dim=0, correction=0)))
+        raw = self._raw(pooled)
         if self.standardise:
-            raw = self._raw(pooled)
             self.centre.copy_(raw.mean(dim=0))
             self.scale.copy_(_floored(raw.std(dim=0, correction=0)))
+        return self._standardised(raw)
 
     def forward(self, pooled: Pooled) -> Tensor:
         """Features float (n, width)."""
-        raw = self._raw(pooled)
+        return self._standardised(self._raw(pooled))
+
+    def _standardised(self, raw: Tensor) -> Tensor:
         if not self.standardise:
             return raw
         return ((raw - self.centre) / self.scale).clamp(-LIMIT, LIMIT)
