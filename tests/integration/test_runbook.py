@@ -17,6 +17,8 @@ import pytest
 from tests.integration.test_line import Daemon, arrive, running_line, verdicts
 from tests.mosquitto import Mosquitto, Recorder, needs_mosquitto
 
+pytestmark = pytest.mark.timeout(600)
+
 ROOT = Path(__file__).parents[2]
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 EXIT_CONFIG = 78

@@ -18,6 +18,8 @@ from tests.tiff_files import tiff
 from tests.torture.generator import Generator
 from tests.torture.rig import Layout, Rig
 
+pytestmark = pytest.mark.timeout(600)
+
 SECRET = "correct-horse-battery-staple"
 NAMES = [
     b"line\nbreak.tif",

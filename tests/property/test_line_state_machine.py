@@ -23,6 +23,7 @@ from typing import ClassVar
 from unittest import mock
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -372,6 +373,7 @@ def campaign(examples: int) -> settings:
     )
 
 
+@pytest.mark.timeout(600)
 def test_no_sequence_of_events_loses_or_contradicts_a_verdict() -> None:
     run_state_machine_as_test(LineMachine, settings=campaign(40))
 

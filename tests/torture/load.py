@@ -14,6 +14,8 @@ from tests.torture.trial import Trial
 
 MAX_SLOPE_BYTES = 1e6
 """Per 10,000 scans."""
+MIN_GROWTH_BYTES = 4e6
+"""The allocator takes memory by the megabyte: over few scans a growth below this is its noise, not a slope."""
 MAX_WAL_BYTES = 64 << 20
 OFFERED_PER_S = 200
 KEPT_FILES = 2000
@@ -139,10 +141,9 @@ class _Series:
 
 def _require_flat(trial: Trial, series: _Series) -> None:
     slope = series.slope_bytes()
-    # Over few scans the slope is noise of the allocator: its bar is then that of 10,000 scans in all.
     span = series.settled()[-1]["verdicts"] - series.settled()[0]["verdicts"]
     growth = slope * span / 10_000
-    bar = MAX_SLOPE_BYTES * max(1.0, span / 10_000)
+    bar = max(MIN_GROWTH_BYTES, MAX_SLOPE_BYTES * span / 10_000)
     trial.require(growth < bar, f"memory grew by {growth / 1e6:.1f} MB over {span} scans")
     fds = [row["fds"] for row in series.settled()]
     threads = [row["threads"] for row in series.settled()]
