@@ -48,4 +48,4 @@ $(DEMO)/.installed: pyproject.toml demo/make_venv.sh
 	sh demo/make_venv.sh "$(PYTHON)" $(DEMO) '.[demo]'
 
 $(TEST)/.installed: pyproject.toml demo/make_venv.sh
-	sh demo/make_venv.sh "$(PYTHON)" $(TEST) '.[test,train,export]'
+	sh demo/make_venv.sh "$(PYTHON)" $(TEST) '.[test,train,export,openvino]'

@@ -69,7 +69,7 @@ class ModelSettings(Section):
     trusted_key: Path | None = Field(
         None, description="public key (PEM) or folder of them; empty = only the demo bundle is accepted"
     )
-    engine: Literal["auto", "onnxruntime", "tensorrt"] = Field("auto", description="what runs the networks")
+    engine: Literal["auto", "onnxruntime", "openvino", "tensorrt"] = Field("auto", description="what runs the networks")
     threads: int | None = Field(None, ge=1, description="CPU threads of the engine; empty = as many as it may use")
     max_batch: int | None = Field(None, ge=1, le=64, description="scans per inference; empty = the engine's own choice")
     decode_threads: int = Field(2, ge=1, le=32, description="threads that read and convert scans")

@@ -48,6 +48,8 @@ from edge.manifest import (
     Thresholds,
     manifest_json,
 )
+from edge.records import Policy
+from export.comparison import compare, refuse_changed_decisions
 from export.errors import ExportError
 from export.golden import GoldenScan, choose_golden
 from export.graphs import (
@@ -60,7 +62,9 @@ from export.graphs import (
 )
 from export.keys import load_private_key
 from export.parity import Difference, check_parity, check_storage, engine_scores, noise_image, torch_scores
-from export.precision import Storage, store_weights
+from export.precision import CALIBRATION_SCANS, Precision, to_precision
+from export.scans import labels_of, load_scans
+from export.storage import Storage, store_weights
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.networks import ElectrodeClassifier, GateAutoencoder
 
@@ -72,8 +76,9 @@ MIN_EXPOSURE_MARGIN: Final = 0.01
 """or this share of the brightest median, where a training set is so uniform that its range says little."""
 MIN_CLIPPED_FRACTION: Final = 0.02
 """A scan may always have this share of pixels outside the bounds; else twice the most seen in training."""
-TOLERANCE: Final = 2e-3
-"""How far another engine's golden scores may be off: between float32 on other CPUs (1e-6) and a decision's worth."""
+TOLERANCE: Final[dict[Precision, float]] = {"fp32": 2e-3, "fp16": 1e-2, "int8": 3e-2}
+"""How far another engine's golden scores may be off: between float32 on other CPUs (1e-6) and a decision's worth. With
+fewer bits every engine rounds in other places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,8 @@ class Exported:
 
     bundle: Bundle
     parity: Difference
-    storage_drift: Difference
+    drift: Difference
+    """By storing weights in fewer bits, over the golden scans; by computing in fewer, over all of their folder."""
 
 
 def export_bundle(
@@ -93,14 +99,19 @@ def export_bundle(
     key: Path,
     out: Path,
     model_id: str,
-    storage: Storage = "int8",
+    precision: Precision = "fp32",
+    storage: Storage | None = None,
+    calibrate: Path | None = None,
     review_band: tuple[float, float] | None = None,
     say: Callable[[str], None],
 ) -> Exported:
     """Write the bundle `out` from two checkpoints of `edge-train`; see the module.
 
-    Raises ExportError, ParityError, CheckpointError, and BundleError where the result is not what the line accepts.
+    `precision`: what the graphs compute in; `storage`: how weights lie in the file of an fp32 bundle, None for int8.
+    `calibrate`: a folder of scans, for int8 graphs. Raises ExportError, ParityError, CheckpointError, and BundleError
+    where the result is not what the line accepts.
     """
+    storage = storage_for(precision, storage)
     private_key = load_private_key(key)
     if out.exists() or out.is_symlink():
         raise ExportError(f"{out} exists already", hint="a bundle never changes: write a new one beside it")
@@ -119,9 +130,18 @@ def export_bundle(
         GATE_FILE: gate_onnx(GateGraph(autoencoder), channels, size),
     }
     plain = {name: graph.SerializeToString() for name, graph in graphs.items()}
-    stored = {name: store_weights(graph, storage).SerializeToString() for name, graph in graphs.items()}
+    ranges = load_scans(calibrate, learnt.method, learnt.bounds, size, CALIBRATION_SCANS) if calibrate else []
+    computing = to_precision(
+        graphs, precision, [scan.image for scan in ranges], lambda done, total: say(f"calibrating: {done} of {total}")
+    )
+    stored = {
+        name: (store_weights(graph, storage) if precision == "fp32" else graph).SerializeToString()
+        for name, graph in computing.items()
+    }
 
-    engine = OrtEngine(classifier=stored[CLASSIFIER_FILE], gate=stored[GATE_FILE], size=size, channels=channels)
+    engine = OrtEngine(
+        classifier=stored[CLASSIFIER_FILE], gate=stored[GATE_FILE], size=size, channels=channels, precision=precision
+    )
     golden_scans = choose_golden(
         golden,
         engine,
@@ -138,15 +158,65 @@ def export_bundle(
     engine.close()
     parity = check_parity(plain_scores, torch_scores(network, autoencoder, learnt.method, [*images, noise]))
     say(f"torch and onnxruntime agree: {parity}")
-    drift = check_storage([scan.scores for scan in golden_scans], plain_scores[: len(images)], storage)
-    say(f"weights stored as {storage} move the golden scores by: {drift}")
+    if precision == "fp32":
+        drift = check_storage([scan.scores for scan in golden_scans], plain_scores[: len(images)], storage)
+        say(f"weights stored as {storage} move the golden scores by: {drift}")
+    else:
+        drift = _check_precision(precision, plain, stored, golden, learnt_classifier, learnt_gate, review_band, say)
 
     contents = stored | {f"{GOLDEN_DIR}/{scan.name}": scan.tiff for scan in golden_scans}
     manifest = _manifest(
-        model_id, learnt_classifier, learnt_gate, storage, review_band, golden_scans, contents, private_key
+        model_id, learnt_classifier, learnt_gate, precision, storage, review_band, golden_scans, contents, private_key
     )
     bundle = write_bundle(out, manifest, contents, private_key)
     return Exported(bundle, parity, drift)
+
+
+def storage_for(precision: Precision, storage: Storage | None) -> Storage:
+    """How weights are stored: as asked for in an fp32 bundle, else in what computes. Raises ExportError."""
+    if precision == "fp32":
+        return storage or "int8"
+    if storage is not None:
+        raise ExportError(
+            f"weights of an {precision} bundle are stored as {precision}, not as {storage}",
+            hint="--weights-storage is for --precision fp32: it changes the file, not the arithmetic",
+        )
+    return precision
+
+
+def _check_precision(
+    precision: Precision,
+    plain: Mapping[str, bytes],
+    stored: Mapping[str, bytes],
+    folder: Path,
+    classifier: Checkpoint,
+    gate: Checkpoint,
+    review_band: tuple[float, float] | None,
+    say: Callable[[str], None],
+) -> Difference:
+    """Judge all scans of the golden folder in float32 and in `precision`. Raises ParityError where decisions change."""
+    scans = load_scans(folder, classifier.method, classifier.bounds, classifier.size)
+    scores = []
+    for graphs, computes_in in ((plain, "fp32"), (stored, precision)):
+        engine = OrtEngine(
+            classifier=graphs[CLASSIFIER_FILE],
+            gate=graphs[GATE_FILE],
+            size=classifier.size,
+            channels=classifier.channels,
+            precision=computes_in,
+        )
+        scores.append(engine_scores(engine, [scan.image for scan in scans]))
+        engine.close()
+    policy = Policy(
+        threshold=classifier.thresholds["threshold"],
+        gate_mean_threshold=gate.thresholds["gate_mean_threshold"],
+        gate_std_threshold=gate.thresholds["gate_std_threshold"],
+        review_band=review_band,
+    )
+    found = compare(precision, [scan.file for scan in scans], *scores, policy, labels_of(scans))
+    say(f"{precision} moves the scores of {found.scans} scans by at most: {found.worst}; {len(found.flips)} flips")
+    refuse_changed_decisions(found, precision)
+    return found.worst
 
 
 def check_pair(classifier: Checkpoint, gate: Checkpoint) -> None:
@@ -202,6 +272,7 @@ def _manifest(
     model_id: str,
     classifier: Checkpoint,
     gate: Checkpoint,
+    precision: Precision,
     storage: Storage,
     review_band: tuple[float, float] | None,
     golden: tuple[GoldenScan, ...],
@@ -240,7 +311,7 @@ def _manifest(
                 exposure=exposure_limits(classifier.exposure, gate.exposure),
             ),
             gate_map=GateMap(cell_px=MAP_CELL_PX, offset_px=MAP_OFFSET_PX),
-            precision="fp32",
+            precision=precision,
             weights_storage=storage,
             training=_training(classifier, gate),
             tools=_tools(),
@@ -250,7 +321,7 @@ def _manifest(
                     p_abnormal=scan.scores.p_abnormal,
                     gate_mean_max=scan.scores.gate_mean_max,
                     gate_std_max=scan.scores.gate_std_max,
-                    tolerance=TOLERANCE,
+                    tolerance=TOLERANCE[precision],
                 )
                 for scan in golden
             ),

@@ -1,4 +1,4 @@
-"""`edge-export`: make a signing key, make a bundle of two checkpoints, verify a bundle.
+"""`edge-export`: make a signing key, make a bundle of two checkpoints, verify a bundle, compare bundles on all engines.
 
 `keygen` and `verify` run on the base installation, without torch and onnx.
 """
@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _bundle(options)
         if options.verb == "engine":
             return _engine(options)
+        if options.verb == "parity":
+            return _parity(options)
         return _verify(options)
     except EdgeError as error:
         print(f"edge-export: {error.message}\n  try: {error.hint}", file=sys.stderr)
@@ -68,13 +70,31 @@ def _bundle(options: argparse.Namespace) -> int:
         key=options.key,
         out=options.out,
         model_id=options.model_id,
+        precision=options.precision,
         storage=options.weights_storage,
+        calibrate=options.calibrate,
         review_band=options.review_band and tuple(options.review_band),
         say=lambda text: print(text, file=sys.stderr),
     )
     _print_facts(exported.bundle)
     print(f"written: {options.out}")
     return 0
+
+
+def _parity(options: argparse.Namespace) -> int:
+    try:
+        from export.parity_table import parity  # needs torch and onnx
+    except ModuleNotFoundError as error:
+        raise ExportError(f"comparing needs {error.name}", hint="pip install 'electrode-line[export]'") from error
+    bundles = [open_bundle(path, options.key) for path in options.bundles]
+    return parity(
+        bundles,
+        options.scans,
+        labels=options.labels,
+        classifier=options.classifier,
+        gate=options.gate,
+        console=_console(),
+    )
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -176,9 +196,15 @@ def _parser() -> argparse.ArgumentParser:
     bundle.add_argument(
         "--weights-storage",
         choices=("fp32", "fp16", "int8"),
-        default="int8",
-        help="how weights lie in the file, 90, 45 or 23 MB; they are float32 in memory (default: int8)",
+        help="how weights of an fp32 bundle lie in the file, 90, 45 or 23 MB; float32 in memory (default: int8)",
     )
+    bundle.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="what the graphs compute in; refused where it flips a decision on the golden folder (default: fp32)",
+    )
+    bundle.add_argument("--calibrate", type=Path, metavar="DIR", help="scans that int8 takes its ranges from")
     bundle.add_argument(
         "--review-band",
         type=float,
@@ -187,10 +213,22 @@ def _parser() -> argparse.ArgumentParser:
         help="probabilities of abnormal that a person decides, ends included (default: none)",
     )
 
+    parity = verbs.add_parser("parity", help="bundles on all engines, and torch, over the same scans")
+    parity.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE", help="of the same checkpoints")
+    parity.add_argument("--key", type=Path, required=True, metavar="PEM", help="public key, or a folder of them")
+    parity.add_argument("--scans", type=Path, required=True, metavar="DIR", help="scans to judge")
+    parity.add_argument("--labels", type=Path, metavar="CSV", help="their labels (default: DIR/labels.csv, if any)")
+    parity.add_argument(
+        "--classifier", type=Path, metavar="FILE", help="checkpoint; with --gate: torch is the reference"
+    )
+    parity.add_argument("--gate", type=Path, metavar="FILE", help="checkpoint of the gate")
+
     verify = verbs.add_parser("verify", help="check a bundle's signature, files and golden scores")
     verify.add_argument("bundle", type=Path, metavar="BUNDLE")
     verify.add_argument("--key", type=Path, required=True, metavar="PEM", help="public key, or a folder of them")
-    verify.add_argument("--engine", default="auto", choices=("auto", "onnxruntime", "tensorrt"), help="what runs it")
+    verify.add_argument(
+        "--engine", default="auto", choices=("auto", "onnxruntime", "openvino", "tensorrt"), help="what runs it"
+    )
 
     engine = verbs.add_parser("engine", help="build the TensorRT engine of a bundle for the GPU of this machine")
     engine.add_argument("bundle", type=Path, metavar="BUNDLE")

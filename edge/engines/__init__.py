@@ -43,7 +43,7 @@ class EngineSpec:
     """What an open engine takes and what runs it."""
 
     name: str
-    """`onnxruntime`, `tensorrt`, ..."""
+    """`onnxruntime`, `openvino` or `tensorrt`."""
     precision: str
     size: Size
     channels: int
@@ -124,7 +124,7 @@ def open_engine(
     max_batch: int | None = None,
     plans: PlanSettings | None = None,
 ) -> Engine:
-    """Open the networks of a verified bundle: `onnxruntime`, `tensorrt`, or `auto` for the best there is.
+    """Open the networks of a verified bundle: `onnxruntime`, `openvino`, `tensorrt`, or `auto` for the best there is.
 
     `auto` wants TensorRT where the machine has a GPU's driver or TensorRT installed, and `plans` says where its
     engines are; where that fails, the CPU runs the networks and the spec says why. `threads`: of the CPU, None for
@@ -132,7 +132,10 @@ def open_engine(
     """
     if name == "tensorrt" or (name == "auto" and plans is not None and gpu_is_expected()):
         if plans is None:
-            raise EngineError("no folder for built engines was given", hint="run it by `edge-worker --build-engine`")
+            raise EngineError(
+                "no folder for built engines was given",
+                hint="`edge-worker` has one, and --build-engine fills it; else choose `onnxruntime`",
+            )
         from edge.engines.on_device import open_tensorrt
 
         try:
@@ -148,7 +151,18 @@ def open_engine(
         from edge.engines.ort import open_onnxruntime
 
         return open_onnxruntime(bundle, threads=threads, max_batch=max_batch)
-    raise EngineError(f"there is no engine {name!r}", hint="`model.engine` is one of auto, onnxruntime, tensorrt")
+    if name == "openvino":
+        try:
+            from edge.engines.ov import open_openvino
+        except ImportError as error:
+            raise EngineError(
+                f"the engine `openvino` is not installed: {error}",
+                hint="pip install 'electrode-line[openvino]', or set `model.engine = \"onnxruntime\"`",
+            ) from error
+        return open_openvino(bundle, threads=threads, max_batch=max_batch)
+    raise EngineError(
+        f"there is no engine {name!r}", hint="`model.engine` is one of auto, onnxruntime, openvino, tensorrt"
+    )
 
 
 def gpu_is_expected() -> bool:
@@ -156,4 +170,19 @@ def gpu_is_expected() -> bool:
     return any(Path(node).exists() for node in GPU_NODES) or find_spec("tensorrt") is not None
 
 
-__all__ = ["Batch", "Engine", "EngineOutput", "EngineSpec", "Image", "open_engine"]
+def check_batch(images: Batch, spec: EngineSpec) -> None:
+    """Raises EngineError unless `images` are uint8 (1..max_batch, channels, height_px, width_px)."""
+    wanted = (spec.channels, *spec.size)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted:
+        raise EngineError(
+            f"images are {images.dtype} {images.shape}, this model takes uint8 (n, {', '.join(map(str, wanted))})",
+            hint="convert the scan with the conversion and the size of the bundle",
+        )
+    if not 1 <= len(images) <= spec.max_batch:
+        raise EngineError(
+            f"{len(images)} images at once, this engine takes 1 to {spec.max_batch}",
+            hint="give smaller batches or open the engine with a larger `max_batch`",
+        )
+
+
+__all__ = ["Batch", "Engine", "EngineOutput", "EngineSpec", "Image", "check_batch", "open_engine"]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
-from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT, Batch, EngineOutput, EngineSpec
+from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT, Batch, EngineOutput, EngineSpec, check_batch
 from edge.errors import EngineError
 from edge.records import Size
 
@@ -169,21 +169,6 @@ class Graph:
                 hint=_EXPORT_AGAIN,
             )
         return tail
-
-
-def check_batch(images: Batch, spec: EngineSpec) -> None:
-    """Raises EngineError unless `images` are uint8 (1..max_batch, channels, height_px, width_px)."""
-    wanted = (spec.channels, *spec.size)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted:
-        raise EngineError(
-            f"images are {_described(images)}, this model takes uint8 (n, {', '.join(map(str, wanted))})",
-            hint="convert the scan with the conversion and the size of the bundle",
-        )
-    if not 1 <= len(images) <= spec.max_batch:
-        raise EngineError(
-            f"{len(images)} images at once, this engine takes 1 to {spec.max_batch}",
-            hint="give smaller batches or open the engine with a larger `max_batch`",
-        )
 
 
 def session_options(precision: str, threads: int) -> Any:

@@ -26,8 +26,7 @@ import numpy.typing as npt
 import pycuda.driver as cuda
 import tensorrt as trt
 
-from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT, Batch, EngineOutput, EngineSpec
-from edge.engines.ort import check_batch
+from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT, Batch, EngineOutput, EngineSpec, check_batch
 from edge.engines.plans import half_of
 from edge.engines.trt_log import TRT_ERRORS, TrtLog
 from edge.errors import EngineError

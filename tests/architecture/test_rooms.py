@@ -106,17 +106,17 @@ def test_only_thread_entry_and_main_catch_every_exception() -> None:
 def test_all_of_edge_imports_where_only_the_base_install_exists() -> None:
     """A fresh interpreter that refuses whatever is not in the base install, as a line PC would."""
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules_of("edge")]
-    gpu_only = {"edge.engines.trt"}
+    extras = {f"edge.engines.{name}" for name in ("ov", "trt", "trt_log", "build_plan")}
     program = f"""
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {{"torch", "torchvision", "onnx", "tensorrt", "pycuda", "train", "export", "amqtt",
-                                   "scipy", "sklearn", "matplotlib", "pytest"}}:
+        if name.split(".")[0] in {{"torch", "torchvision", "onnx", "openvino", "tensorrt", "pycuda", "train", "export",
+                                   "amqtt", "scipy", "sklearn", "matplotlib", "pytest"}}:
             raise ImportError("not in the base install: " + name)
 sys.meta_path.insert(0, Refuse())
 import importlib
-for name in {[name.removesuffix(".__init__") for name in modules if name not in gpu_only]!r}:
+for name in {[name.removesuffix(".__init__") for name in modules if name not in extras]!r}:
     importlib.import_module(name)
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
@@ -136,6 +136,6 @@ def test_the_base_install_names_every_library_edge_imports() -> None:
     names = [requirement.split(">=")[0] for requirement in project["dependencies"]]
     installed = {import_names.get(name, name) for name in names}
     used = {name.split(".")[0] for path in modules_of("edge") for name in imports_of(path)}
-    third_party = used - set(sys.stdlib_module_names) - {"edge"} - {"tensorrt", "pycuda"}
+    third_party = used - set(sys.stdlib_module_names) - {"edge"} - {"openvino", "tensorrt", "pycuda"}
     assert third_party - installed - {"pydantic_core"} == set()
     assert installed - third_party <= {"tifffile"}

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from edge.engines import Batch, Engine, EngineOutput
-from edge.engines.ort import OrtEngine
 from edge.errors import EngineError
-from tests.bundles import SIZE, brightness_graph, spot_graph
+from tests.cpu_engines import CPU_ENGINES, open_graphs
 from tests.fakes import ScriptedEngine
 
 MAX_BATCH = 4
 
 
-def onnxruntime_engine() -> Engine:
-    return OrtEngine(
-        classifier=brightness_graph(), gate=spot_graph(), size=SIZE, channels=1, threads=1, max_batch=MAX_BATCH
-    )
-
-
-ENGINES: dict[str, Callable[[], Engine]] = {
-    "scripted": lambda: ScriptedEngine(max_batch=MAX_BATCH),
-    "onnxruntime": onnxruntime_engine,
-}
-
-
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=["scripted", *CPU_ENGINES])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    opened = ENGINES[request.param]()
+    scripted = request.param == "scripted"
+    opened = ScriptedEngine(max_batch=MAX_BATCH) if scripted else open_graphs(request.param, max_batch=MAX_BATCH)
     yield opened
     opened.close()
 

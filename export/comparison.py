@@ -1,0 +1,120 @@
+"""One set of scans, judged twice: how far the scores lie apart, and which decisions flip.
+
+A bundle whose graphs compute in less than float32 is written only where it decides as float32 does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from edge.decide import UNCERTAIN, decide
+from edge.records import Decision, Policy, Scores
+from edge.validation.metrics import confusion
+from export.errors import ParityError
+from export.parity import Difference, difference
+
+MAX_LOSS_POINTS: Final = 0.2
+"""Balanced accuracy that a precision may cost, in points of a hundred."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A scan that gets another decision."""
+
+    file: str
+    before: Decision
+    after: Decision
+    p_before: float
+    p_after: float
+
+    @property
+    def is_in_band(self) -> bool:
+        """Whether one of the two was left to a person because p lay in the review band: that is what it is for."""
+        return UNCERTAIN in self.before.reasons or UNCERTAIN in self.after.reasons
+
+    def __str__(self) -> str:
+        words = f"{self.before.outcome} -> {self.after.outcome}, p {self.p_before:.4f} -> {self.p_after:.4f}"
+        return f"{self.file}: {words}{' (in the review band)' if self.is_in_band else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What `name` says of some scans, beside what the reference says of them."""
+
+    name: str
+    scans: int
+    worst: Difference
+    p99: Difference
+    flips: tuple[Flip, ...]
+    balanced_accuracy: float
+    """Of the classifier at its threshold; NaN without labels."""
+    reference_accuracy: float
+
+    @property
+    def hard_flips(self) -> tuple[Flip, ...]:
+        return tuple(flip for flip in self.flips if not flip.is_in_band)
+
+    @property
+    def loss_points(self) -> float:
+        """Balanced accuracy lost, in points; NaN without labels."""
+        return 100 * (self.reference_accuracy - self.balanced_accuracy)
+
+
+def compare(
+    name: str,
+    files: Sequence[str],
+    expected: Sequence[Scores],
+    observed: Sequence[Scores],
+    policy: Policy,
+    labels: Sequence[int] | None = None,
+) -> Comparison:
+    """Compare scores of the same scans; `labels`: 1 abnormal, 0 normal, None where nobody knows."""
+    flips = []
+    for file, before, after in zip(files, expected, observed, strict=True):
+        decided, decided_now = decide(before, policy), decide(after, policy)
+        if decided.outcome is not decided_now.outcome:
+            flips.append(Flip(file, decided, decided_now, before.p_abnormal, after.p_abnormal))
+    return Comparison(
+        name=name,
+        scans=len(files),
+        worst=difference(observed, expected),
+        p99=percentile(observed, expected, 99),
+        flips=tuple(flips),
+        balanced_accuracy=_accuracy(observed, labels, policy.threshold),
+        reference_accuracy=_accuracy(expected, labels, policy.threshold),
+    )
+
+
+def percentile(observed: Sequence[Scores], expected: Sequence[Scores], percent: float) -> Difference:
+    """That percentile of |observed - expected| of each score; NaN where any is NaN."""
+    names = ("p_abnormal", "gate_mean_max", "gate_std_max")
+    pairs = list(zip(observed, expected, strict=True))
+    return Difference(
+        *(float(np.percentile([abs(getattr(a, name) - getattr(b, name)) for a, b in pairs], percent)) for name in names)
+    )
+
+
+def refuse_changed_decisions(found: Comparison, precision: str) -> None:
+    """Raises ParityError where a decision flips outside the review band or balanced accuracy is lost."""
+    if found.hard_flips:
+        listed = "; ".join(map(str, found.hard_flips[:5])) + ("; ..." if len(found.hard_flips) > 5 else "")
+        raise ParityError(
+            f"{precision} flips {len(found.hard_flips)} of {found.scans} decisions outside the review band: {listed}",
+            hint="set a review band around the threshold, calibrate on more scans, or choose a finer precision",
+        )
+    if not math.isnan(found.loss_points) and found.loss_points > MAX_LOSS_POINTS:
+        raise ParityError(
+            f"{precision} loses {found.loss_points:.2f} points of balanced accuracy, allowed are {MAX_LOSS_POINTS}",
+            hint="calibrate on more scans or choose a finer precision",
+        )
+
+
+def _accuracy(scores: Sequence[Scores], labels: Sequence[int] | None, threshold: float) -> float:
+    if labels is None:
+        return math.nan
+    return confusion(np.array([one.p_abnormal for one in scores]), np.array(labels), threshold).balanced_accuracy

@@ -1,0 +1,112 @@
+"""`edge-export parity`: bundles on every engine there is, and on torch, over the same scans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import onnx
+from rich.console import Console
+from rich.table import Table
+
+from edge.bundle import Bundle
+from edge.engines import open_engine
+from edge.errors import EngineError
+from edge.manifest import CLASSIFIER_FILE, GATE_FILE
+from edge.records import Image, Scores
+from export.comparison import Comparison, compare
+from export.errors import ExportError
+from export.layers import worst_layers
+from export.parity import engine_scores, torch_scores
+from export.scans import labels_of, load_scans
+from train.checkpoint import load_checkpoint
+from train.networks import ElectrodeClassifier, GateAutoencoder
+
+ENGINES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
+"""Engine by the package it needs."""
+LAYER_SCANS = 2
+
+
+def parity(
+    bundles: Sequence[Bundle],
+    scans_folder: Path,
+    *,
+    labels: Path | None,
+    classifier: Path | None,
+    gate: Path | None,
+    console: Console,
+) -> int:
+    """Print the comparison; 0 where nothing flips outside the review band, else 1.
+
+    The reference is torch where both checkpoints are given, else the first bundle on onnxruntime. Raises ExportError,
+    EngineError, CheckpointError.
+    """
+    first = bundles[0]
+    _check_alike(bundles)
+    scans = load_scans(scans_folder, first.method, first.bounds, first.size, labels=labels)
+    images, files, truth = [scan.image for scan in scans], [scan.file for scan in scans], labels_of(scans)
+    scored: dict[str, list[Scores]] = {}
+    if classifier is not None and gate is not None:
+        scored["torch fp32"] = _torch(classifier, gate, first, images)
+    for bundle in bundles:
+        for name in ENGINES:
+            if find_spec(ENGINES[name]) is None:
+                continue
+            try:
+                engine = open_engine(bundle, name)
+            except EngineError as error:
+                console.print(f"{bundle.model_id} {bundle.precision} on {name}: {error.message}")
+                continue
+            scored[f"{bundle.model_id} {bundle.precision} on {name}"] = engine_scores(engine, images)
+            engine.close()
+    reference = next(iter(scored))
+    expected = scored.pop(reference)
+    found = [compare(name, files, expected, scores, first.policy(), truth) for name, scores in scored.items()]
+    _print(console, reference, found)
+    plainest = next((bundle for bundle in bundles if bundle.precision == "fp32"), None)
+    for bundle in bundles:
+        if plainest is not None and bundle is not plainest:
+            _print_layers(console, bundle, plainest, images[:LAYER_SCANS])
+    return 1 if any(each.hard_flips for each in found) else 0
+
+
+def _check_alike(bundles: Sequence[Bundle]) -> None:
+    first = bundles[0]
+    for bundle in bundles[1:]:
+        for what in ("method", "bounds", "size"):
+            if getattr(bundle, what) != getattr(first, what):
+                raise ExportError(
+                    f"{bundle.model_id} has {what} {getattr(bundle, what)}, {first.model_id} {getattr(first, what)}",
+                    hint="compare bundles of the same checkpoints",
+                )
+
+
+def _torch(classifier: Path, gate: Path, bundle: Bundle, images: Sequence[Image]) -> list[Scores]:
+    network, autoencoder = ElectrodeClassifier(bundle.channels), GateAutoencoder()
+    network.load_state_dict(load_checkpoint(classifier, "classifier").state_dict)
+    autoencoder.load_state_dict(load_checkpoint(gate, "gate").state_dict)
+    return torch_scores(network, autoencoder, bundle.method, images)
+
+
+def _print(console: Console, reference: str, found: Sequence[Comparison]) -> None:
+    accuracy = f", balanced accuracy {found[0].reference_accuracy:.4f}" if found else ""
+    table = Table(title=f"differences from {reference}{accuracy}", title_justify="left")
+    for column in ("what", "scans", "largest", "99th percentile", "flips", "of them in the band", "balanced accuracy"):
+        table.add_column(column)
+    for each in found:
+        in_band = len(each.flips) - len(each.hard_flips)
+        row = (each.name, each.scans, each.worst, each.p99, len(each.flips), in_band, f"{each.balanced_accuracy:.4f}")
+        table.add_row(*map(str, row))
+    console.print(table)
+    for each in found:
+        for flip in each.flips:
+            console.print(f"{each.name}: {flip}")
+
+
+def _print_layers(console: Console, bundle: Bundle, plainest: Bundle, images: Sequence[Image]) -> None:
+    for name in (CLASSIFIER_FILE, GATE_FILE):
+        graphs = [onnx.load_from_string(each.contents[name]) for each in (bundle, plainest)]
+        layers = worst_layers(graphs[0], graphs[1], images)
+        listed = ", ".join(f"{layer.layer} {layer.relative_error:.1%}" for layer in layers)
+        console.print(f"{bundle.model_id} {bundle.precision}, {name}, layers that differ most: {listed}")

@@ -1,0 +1,67 @@
+"""Scans as the networks see them, for calibration and comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.conversion import Bounds, Method, prepare
+from edge.errors import ScanError
+from edge.records import Image, Size
+from edge.scan import Limits, read_scan
+from edge.validation.labels import Label, match_labels, read_labels
+from export.errors import ExportError
+
+LABELS_NAME = "labels.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedScan:
+    """A converted scan; `label`: 1 abnormal, 0 normal, None where nobody says."""
+
+    file: str
+    image: Image
+    label: int | None
+
+
+def load_scans(
+    folder: Path,
+    method: Method,
+    bounds: Bounds | None,
+    size: Size,
+    at_most: int | None = None,
+    labels: Path | None = None,
+) -> list[LoadedScan]:
+    """The TIFF files of a folder and its sub-folders, sorted; `at_most` of them, evenly spread.
+
+    Labels come from `labels`, else from the folder's labels.csv, else from nowhere. Raises ExportError for a folder
+    without scans or a scan that cannot be read, SettingsError for labels that make no sense.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".tif", ".tiff"))
+    if not files:
+        raise ExportError(f"{folder} holds no TIFF files", hint="give a folder of scans")
+    if at_most is not None and len(files) > at_most:
+        files = [files[index * len(files) // at_most] for index in range(at_most)]
+    names = [path.relative_to(folder).as_posix() for path in files]
+    labels = labels or folder / LABELS_NAME
+    known = match_labels(labels, read_labels(labels), names).by_file if labels.is_file() else {}
+    scans = []
+    for name, path in zip(names, files, strict=True):
+        try:
+            counts = read_scan(path, file=name, limits=Limits()).counts
+        except ScanError as error:
+            raise ExportError(f"{path} cannot be read: {error.message}", hint=error.hint) from error
+        label = known[name].label if name in known else None
+        scans.append(
+            LoadedScan(
+                name, prepare(counts, method, bounds, size), None if label is None else int(label is Label.ABNORMAL)
+            )
+        )
+    return scans
+
+
+def labels_of(scans: Sequence[LoadedScan]) -> list[int] | None:
+    """The label of each, None unless every one has one."""
+    labels = [scan.label for scan in scans if scan.label is not None]
+    return labels if len(labels) == len(scans) else None

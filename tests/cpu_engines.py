@@ -1,0 +1,28 @@
+"""The engines of the CPU, for tests that hold for each of them."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+
+from edge.engines import Engine
+from edge.engines.ort import OrtEngine
+from tests.bundles import SIZE, brightness_graph, spot_graph
+
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
+CPU_ENGINES = ("onnxruntime", pytest.param("openvino", marks=needs_openvino))
+
+
+def open_graphs(
+    name: str, classifier: bytes | None = None, gate: bytes | None = None, *, precision: str = "fp32", **options: Any
+) -> Engine:
+    """An engine of that name on these graphs, by default on those that call bright images abnormal."""
+    graphs = {"classifier": classifier or brightness_graph(), "gate": gate or spot_graph()}
+    defaults = {"size": SIZE, "channels": 1, "threads": 1}
+    if name == "onnxruntime":
+        return OrtEngine(**graphs, precision=precision, **(defaults | options))
+    from edge.engines.ov import OvEngine
+
+    return OvEngine(**graphs, precision=precision, **(defaults | options))

@@ -1,0 +1,91 @@
+"""The OpenVINO engine: what is its own; what all engines of the CPU share is in tests/contract."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.bundle import TrustedKey, verify_bundle
+from edge.engines import open_engine
+from edge.errors import EngineError
+from edge.golden import check_golden
+from tests.bundles import KEY, SIZE, make_bundle
+from tests.cpu_engines import needs_openvino, open_graphs
+
+ROOT = Path(__file__).parents[2]
+
+
+@needs_openvino
+def test_a_bundle_repeats_its_golden_scores_on_openvino(tmp_path: Path) -> None:
+    bundle = verify_bundle(make_bundle(tmp_path / "bundle"), [TrustedKey("key", KEY.public_key())])
+    engine = open_engine(bundle, "openvino", threads=1)
+    assert engine.spec.name == "openvino"
+    check_golden(bundle, engine)
+    engine.close()
+
+
+def test_without_openvino_the_engine_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = verify_bundle(make_bundle(tmp_path / "bundle"), [TrustedKey("key", KEY.public_key())])
+    monkeypatch.delitem(sys.modules, "edge.engines.ov", raising=False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(EngineError, match="is not installed") as caught:
+        open_engine(bundle, "openvino")
+    assert "electrode-line[openvino]" in caught.value.hint
+
+
+@needs_openvino
+def test_opening_it_loads_no_code_that_reports_to_anybody() -> None:
+    program = """
+import sys
+import edge.engines.ov
+loaded = [name for name, module in sys.modules.items() if module and name.split(".")[0] == "openvino_telemetry"]
+assert not loaded, loaded
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_openvino
+def test_threads_number_what_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    assert open_graphs("openvino", threads=None)._gate.compiled.get_property("INFERENCE_NUM_THREADS") == 2
+    assert open_graphs("openvino", threads=1)._gate.compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+@needs_openvino
+def test_arithmetic_is_float32_even_where_the_processor_has_bfloat16() -> None:
+    engine = open_graphs("openvino")
+    assert engine._gate.compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
+
+
+@needs_openvino
+def test_a_graph_that_fails_while_running_is_an_engine_error() -> None:
+    """Small graphs do not fail on their own: OpenVINO reads past the end of a table without a word."""
+
+    class FailingRequest:
+        def infer(self, inputs: object, share_inputs: bool) -> None:
+            raise RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp:245:\nno memory for it\n\n")
+
+    engine = open_graphs("openvino")
+    engine._classifier._request = FailingRequest()
+    with pytest.raises(EngineError, match=r"^classifier\.onnx failed on images of shape \(1, 1, 96, 64\): no memory"):
+        engine.infer(np.full((1, 1, *SIZE), 51, np.uint8))
+
+
+@needs_openvino
+def test_between_scans_it_uses_no_cpu() -> None:
+    """Spinning threads would take whole cores from reading and converting the next scans."""
+    engine = open_graphs("openvino", threads=2)
+    engine.infer(np.full((1, 1, *SIZE), 51, np.uint8))
+    busy_s, started_s = time.process_time(), time.monotonic()
+    threading.Event().wait(0.5)
+    share = (time.process_time() - busy_s) / (time.monotonic() - started_s)
+    assert share < 0.2
+    engine.close()
