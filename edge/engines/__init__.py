@@ -138,7 +138,10 @@ def open_engine(
     """
     if name == "tensorrt" or (name == "auto" and plans is not None and gpu_is_expected()):
         if plans is None:
-            raise EngineError("no folder for built engines was given", hint="run it by `edge-worker --build-engine`")
+            raise EngineError(
+                "no folder for built engines was given",
+                hint="`edge-worker` has one, and --build-engine fills it; else choose `onnxruntime`",
+            )
         from edge.engines.on_device import open_tensorrt
 
         try:

@@ -44,7 +44,9 @@ def test_a_bundle_repeats_its_golden_scores_on_onnxruntime(tmp_path: Path) -> No
         engine.close()
 
 
-@pytest.mark.parametrize(("name", "message"), [("tensorrt", "not part of it"), ("abacus", "no engine 'abacus'")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("tensorrt", "no folder for built engines"), ("abacus", "no engine 'abacus'")]
+)
 def test_an_engine_that_does_not_exist_says_which_do(tmp_path: Path, name: str, message: str) -> None:
     bundle = verify_bundle(make_bundle(tmp_path / "bundle"), [TrustedKey("key", KEY.public_key())])
     with pytest.raises(EngineError, match=message) as caught:
