@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from edge.conversion import Bounds, Method
 from edge.errors import BundleError
-from edge.exposure import Exposure, ExposureRange
+from edge.exposure import ExposureModel
 
 SCHEMA_VERSION: Final = 1
 CLASSIFIER_FILE = "classifier.onnx"
@@ -36,7 +36,7 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 SidePx = Annotated[int, Field(ge=MIN_INPUT_PX, le=MAX_INPUT_PX)]
 Count = Annotated[int, Field(ge=0, le=65_535)]
-FiveCounts = Annotated[tuple[Count, ...], Field(min_length=5, max_length=5)]
+NineNumbers = Annotated[tuple[float, ...], Field(min_length=9, max_length=9)]
 
 
 class Part(BaseModel):
@@ -90,21 +90,16 @@ class Thresholds(Part):
         return band
 
 
-class ExposureLimits(Part):
-    """Least and greatest median and percentile steps, in counts: see `edge.exposure`."""
+class ExposureSpec(Part):
+    """How the greys of the training scans are spread: see `edge.exposure`."""
 
-    lowest: FiveCounts
-    highest: FiveCounts
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if any(low > high for low, high in zip(self.lowest, self.highest, strict=True)):
-            raise ValueError(f"exposure {list(self.lowest)}..{list(self.highest)}: a range ends before it begins")
-        return self
+    mean: NineNumbers
+    inverse_covariance: Annotated[tuple[NineNumbers, ...], Field(min_length=9, max_length=9)]
+    limit: Positive
 
     @property
-    def range(self) -> ExposureRange:
-        return ExposureRange(Exposure(*self.lowest), Exposure(*self.highest))
+    def model(self) -> ExposureModel:
+        return ExposureModel(self.mean, self.inverse_covariance, self.limit)
 
 
 class ScanRange(Part):
@@ -113,7 +108,7 @@ class ScanRange(Part):
     height_px: tuple[int, int]
     width_px: tuple[int, int]
     max_clipped_fraction: Probability
-    exposure: ExposureLimits | None = None
+    exposure: ExposureSpec | None = None
     """None: any; `edge-export` always writes it."""
 
     @field_validator("height_px", "width_px")

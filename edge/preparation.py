@@ -13,7 +13,7 @@ from pathlib import Path
 from edge.conversion import Bounds, Method, clipped_fraction, histogram
 from edge.decide import out_of_spec, unreadable
 from edge.errors import ScanError, ScanIncomplete
-from edge.exposure import ExposureRange, exposure
+from edge.exposure import ExposureModel, exposure
 from edge.names import display_name
 from edge.raw import RawScan
 from edge.records import Counts, Decision, FileStamp, Image, Scan, Size
@@ -29,7 +29,7 @@ class ScanSpec:
     height_px: tuple[int, int]
     width_px: tuple[int, int]
     max_clipped_fraction: float
-    exposure: ExposureRange | None = None
+    exposure: ExposureModel | None = None
     """None: any."""
 
 
@@ -147,8 +147,8 @@ def _outside_spec(counts: Counts, spec: InputSpec) -> str | None:
                 f"{clipped:.0%} of the pixels lie outside {spec.bounds.lo_counts} to {spec.bounds.hi_counts} counts, "
                 f"the model takes at most {spec.scan_spec.max_clipped_fraction:.0%}"
             )
-    range_taken = spec.scan_spec.exposure
-    return None if range_taken is None else range_taken.complaint(exposure(hist))
+    model = spec.scan_spec.exposure
+    return None if model is None else model.complaint(exposure(hist))
 
 
 def _elapsed_ms(started: float) -> float:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from edge.conversion import Bounds, Method
-from edge.exposure import Exposure, ExposureRange
+from edge.exposure import Exposure
 from edge.records import Size
 from train.errors import CheckpointError
 
@@ -45,8 +45,8 @@ class Checkpoint:
     scan_width_px: tuple[int, int]
     max_clipped_fraction: float = 0.0
     """Largest share of pixels outside the bounds in any of those scans."""
-    exposure: ExposureRange | None = None
-    """Of those scans; a checkpoint of an earlier release has none."""
+    exposures: tuple[Exposure, ...] = ()
+    """Of all those scans; a checkpoint of an earlier release has none."""
     thresholds: dict[str, float] = field(default_factory=dict)
     """Classifier: `threshold`, and `review_low`, `review_high` once calibrated with a level. Gate:
     `gate_mean_threshold`, `gate_std_threshold`."""
@@ -75,8 +75,6 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     content["method"] = checkpoint.method.value
     content["bounds"] = None if checkpoint.bounds is None else asdict(checkpoint.bounds)
     content["size"] = tuple(checkpoint.size)
-    seen = checkpoint.exposure
-    content["exposure"] = None if seen is None else (tuple(seen.lowest), tuple(seen.highest))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as stream:
@@ -118,7 +116,7 @@ def load_checkpoint(path: Path, kind: Kind) -> Checkpoint:
             f"{path} holds a {content['kind']}, expected a {kind}",
             hint=f"give the {kind}.pt of the run",
         )
-    bounds, exposure = content["bounds"], content.get("exposure")
+    bounds = content["bounds"]
     return Checkpoint(
         kind=kind,
         state_dict=content["state_dict"],
@@ -130,7 +128,7 @@ def load_checkpoint(path: Path, kind: Kind) -> Checkpoint:
         scan_height_px=tuple(content["scan_height_px"]),
         scan_width_px=tuple(content["scan_width_px"]),
         max_clipped_fraction=content["max_clipped_fraction"],
-        exposure=None if exposure is None else ExposureRange(*(Exposure(*end) for end in exposure)),
+        exposures=tuple(tuple(one) for one in content.get("exposures", ())),
         thresholds=content["thresholds"],
         recipe=content["recipe"],
         metrics=content["metrics"],

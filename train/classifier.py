@@ -25,7 +25,7 @@ from edge.records import Size
 from edge.validation.metrics import auroc, confusion
 from train.bounds import Mode, find_bounds
 from train.checkpoint import Checkpoint, Value, load_checkpoint, save_checkpoint
-from train.dataset import LABELS, LoadedScans, data_digest, exposure_range, load_scans, read_labels, split_by_bundle
+from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
 from train.errors import DivergedError
 from train.losses import classifier_loss
 from train.metrics import best_threshold
@@ -106,7 +106,7 @@ def train_classifier(
         scan_height_px=_range([fact.height_px for fact in facts]),
         scan_width_px=_range([fact.width_px for fact in facts]),
         max_clipped_fraction=max(fact.clipped_fraction for fact in facts),
-        exposure=exposure_range(facts),
+        exposures=tuple(fact.exposure for fact in facts),
         thresholds={"threshold": best_threshold(p_abnormal, validation.labels)},
         recipe={**flat(recipe), "bounds_mode": bounds_mode},
         metrics=_figures(p_abnormal, training, validation),

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from edge.conversion import Bounds, Histogram, Method, clipped_fraction, histogram, prepare
 from edge.errors import ScanError
-from edge.exposure import Exposure, ExposureRange, exposure
+from edge.exposure import Exposure, exposure
 from edge.records import Frame, Image, Size
 from edge.scan import Limits, read_scan
 from train.errors import DataError
@@ -252,12 +252,6 @@ def load_scans(
         images[number] = image
         facts.append(fact)
     return LoadedScans(tuple(rows), images, tuple(facts))
-
-
-def exposure_range(facts: Sequence[ScanFacts]) -> ExposureRange:
-    """The least and the greatest of every number of the exposure in these scans."""
-    seen = np.array([fact.exposure for fact in facts])
-    return ExposureRange(Exposure(*seen.min(axis=0).tolist()), Exposure(*seen.max(axis=0).tolist()))
 
 
 def data_digest(rows: Sequence[Row], sha256s: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ from torch import Tensor
 from edge.conversion import Bounds, Method
 from train.bounds import Mode, find_bounds
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from train.dataset import LABELS, LoadedScans, data_digest, exposure_range, load_scans, read_labels, split_by_bundle
+from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
 from train.errors import DataError, DivergedError
 from train.losses import GateLoss, gate_loss
 from train.metrics import threshold_with_above
@@ -111,7 +111,7 @@ def train_gate(
         scan_height_px=(min(heights), max(heights)),
         scan_width_px=(min(widths), max(widths)),
         max_clipped_fraction=max(fact.clipped_fraction for fact in facts),
-        exposure=exposure_range(facts),
+        exposures=tuple(fact.exposure for fact in facts),
         thresholds={"gate_mean_threshold": thresholds.mean, "gate_std_threshold": thresholds.std},
         recipe={**flat(recipe), "bounds_mode": bounds_mode, "photos": len(pictures)},
         metrics=metrics,

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from edge.conversion import Bounds, Method
-from edge.exposure import Exposure, ExposureRange
 from edge.records import Size
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.networks import ElectrodeClassifier, GateAutoencoder
@@ -40,6 +39,11 @@ def lively_gate() -> GateAutoencoder:
     return network
 
 
+def exposure_around(median_counts: int, spread: float = 1.0) -> tuple[int, ...]:
+    """Percentiles of a sheet with air around it."""
+    return tuple(round(median_counts + spread * step) for step in (-60, -40, -30, -12, 0, 12, 150, 380, 430))
+
+
 def write_checkpoints(
     folder: Path,
     size: Size,
@@ -57,7 +61,7 @@ def write_checkpoints(
         seed=3,
         data_digest="c" * 64,
         max_clipped_fraction=0.03,
-        exposure=ExposureRange(Exposure(2100, 10, 5, 5, 300), Exposure(2300, 20, 15, 15, 400)),
+        exposures=tuple(exposure_around(2100 + 20 * step) for step in range(10)),
         thresholds={"threshold": 0.5},
         recipe={"epochs": 1},
         **facts,
@@ -69,7 +73,6 @@ def write_checkpoints(
         seed=4,
         data_digest="d" * 64,
         max_clipped_fraction=0.01,
-        exposure=ExposureRange(Exposure(2000, 12, 5, 5, 320), Exposure(2200, 22, 15, 15, 390)),
         thresholds={"gate_mean_threshold": 0.2, "gate_std_threshold": 0.1}
         if gate_thresholds is None
         else gate_thresholds,

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from edge.conversion import Bounds, Method
-from edge.exposure import Exposure, ExposureRange
 from edge.records import Size
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.errors import CheckpointError
@@ -26,7 +25,7 @@ def _checkpoint() -> Checkpoint:
         scan_height_px=(2053, 2115),
         scan_width_px=(1119, 1219),
         max_clipped_fraction=0.001,
-        exposure=ExposureRange(Exposure(2100, 5, 3, 4, 300), Exposure(2300, 40, 30, 31, 420)),
+        exposures=((2000, 2010, 2020, 2030, 2040, 2050, 2060, 2300, 2400),),
         thresholds={"gate_mean_threshold": 0.1, "gate_std_threshold": 0.2},
         recipe={"steps": 10, "photos": None, "rotate": False},
         metrics={"final_loss": 0.5},

@@ -257,13 +257,17 @@ NONSENSE: dict[str, tuple[Callable[[Content], Any], str]] = {
     "gate open to all": (lambda c: c["policy"].update(gate_mean_threshold=float("inf")), "gate_mean_threshold"),
     "band upside down": (lambda c: c["policy"].update(review_band=[0.6, 0.4]), "ends before it begins"),
     "scan range upside down": (lambda c: c["scan_spec"].update(height_px=[9, 8]), "scan_spec.height_px"),
-    "exposure upside down": (
-        lambda c: c["scan_spec"].update(exposure={"lowest": [9, 0, 0, 0, 0], "highest": [8, 0, 0, 0, 0]}),
-        "ends before it begins",
+    "exposure without a limit": (
+        lambda c: c["scan_spec"].update(
+            exposure={"mean": [0.0] * 9, "inverse_covariance": [[0.0] * 9] * 9, "limit": -1.0}
+        ),
+        "scan_spec.exposure.limit",
     ),
     "exposure cut short": (
-        lambda c: c["scan_spec"].update(exposure={"lowest": [9], "highest": [9, 0, 0, 0, 0]}),
-        "scan_spec.exposure.lowest",
+        lambda c: c["scan_spec"].update(
+            exposure={"mean": [0.0] * 8, "inverse_covariance": [[0.0] * 9] * 9, "limit": 1.0}
+        ),
+        "scan_spec.exposure.mean",
     ),
     "text for a number": (lambda c: c["policy"].update(threshold="0.5"), "policy.threshold"),
     "unknown field": (lambda c: c.update(note="x"), "note"),

@@ -1,42 +1,72 @@
-"""Exposure: what the steps between percentiles say, and what an operator reads when they are off."""
+"""Exposure: nine percentiles, their distance from the training scans, and what an operator reads when they are off."""
 
 import numpy as np
 import pytest
 
 from edge.conversion import LEVELS, histogram
-from edge.exposure import Exposure, ExposureRange, exposure
+from edge.exposure import Exposure, exposure, fit
 
-RANGE = ExposureRange(Exposure(2000, 0, 0, 0, 0), Exposure(2200, 30, 30, 30, 400))
+STEPS = np.array([-60, -40, -30, -12, 0, 12, 150, 380, 430])
 
 
-def test_the_five_numbers_are_the_median_and_the_steps_between_percentiles() -> None:
+def sheets(n: int = 200, seed: int = 1) -> list[Exposure]:
+    """Exposures of electrodes: medians of many coatings, steps that vary by a fifth."""
+    rng = np.random.default_rng(seed)
+    return [
+        tuple(np.sort(rng.uniform(1900, 2300) + STEPS * rng.uniform(0.8, 1.2, 9)).round().astype(int).tolist())
+        for _ in range(n)
+    ]
+
+
+MODEL = fit(sheets(), share=0.99, margin=1.05)
+
+
+def test_the_percentiles_are_those_of_the_counts() -> None:
     counts = np.arange(2001, 2101, dtype=np.uint16).reshape(10, 10)  # the p-th percentile is 2000 + p
-    assert exposure(histogram(counts)) == Exposure(2050, 20, 25, 25, 20)
+    assert exposure(histogram(counts)) == (2001, 2005, 2010, 2025, 2050, 2075, 2090, 2095, 2099)
 
 
-def test_an_even_scan_has_no_steps_wherever_its_grey_lies() -> None:
-    for level in (0, 1800, 65535):
-        assert exposure(histogram(np.full((4, 5), level, np.uint16))) == Exposure(level, 0, 0, 0, 0)
+def test_the_distance_is_mahalanobis_worked_out_plainly() -> None:
+    def features(seen: Exposure) -> np.ndarray:
+        return np.log([seen[4], *np.maximum(np.diff(seen), 3)])
+
+    training = np.array([features(seen) for seen in sheets()])
+    covariance = np.cov(training.T, bias=True)
+    shrunk = 0.99 * covariance + 0.01 * np.diag(np.diag(covariance)) + 1e-4 * np.eye(9)
+    off = features(sheets(1, seed=7)[0]) - training.mean(axis=0)
+    assert MODEL.distance(sheets(1, seed=7)[0]) == pytest.approx(np.sqrt(off @ np.linalg.inv(shrunk) @ off))
 
 
-def test_both_ends_of_the_range_are_taken() -> None:
-    assert RANGE.complaint(RANGE.lowest) is None
-    assert RANGE.complaint(RANGE.highest) is None
+def test_sheets_of_the_same_kind_are_in_spec_and_few_of_them_are_not() -> None:
+    out = sum(MODEL.complaint(seen) is not None for seen in sheets(400, seed=2))
+    assert out <= 12
+    assert 0.01 * 200 >= sum(MODEL.distance(seen) > MODEL.limit / 1.05 for seen in sheets()) >= 1
 
 
 @pytest.mark.parametrize(
     ("seen", "words"),
     [
-        (Exposure(1999, 0, 0, 0, 0), "the median is 1999 counts, the model takes 2000 to 2200"),
-        (Exposure(2201, 0, 0, 0, 0), "the median is 2201 counts, the model takes 2000 to 2200"),
-        (Exposure(2100, 0, 31, 0, 0), "the step p25 to p50 is 31 counts, the model takes 0 to 30"),
-        (Exposure(2100, 0, 0, 0, 401), "the step p75 to p95 is 401 counts, the model takes 0 to 400"),
+        (tuple((2900 + STEPS).tolist()), "the median is 2900 counts"),
+        (tuple((2100 + 6 * STEPS).tolist()), "counts, usual are"),
+        ((2100,) * 9, "is 3 counts, usual are"),
     ],
+    ids=["another exposure time", "spread", "flat"],
 )
-def test_a_scan_outside_is_told_by_number(seen: Exposure, words: str) -> None:
-    assert RANGE.complaint(seen) == words
+def test_what_is_exposed_otherwise_is_told_in_counts(seen: Exposure, words: str) -> None:
+    complaint = MODEL.complaint(seen)
+    assert complaint is not None and words in complaint
+    assert "greys are spread as in no training scan: distance" in complaint
 
 
-def test_a_histogram_without_pixels_has_no_exposure() -> None:
+def test_a_model_of_one_scan_has_an_inverse_and_takes_that_scan() -> None:
+    seen = sheets(1)[0]
+    model = fit([seen], share=0.99, margin=1.05)
+    assert model.complaint(seen) is None
+    assert model.complaint(tuple(2 * count for count in seen)) is not None
+
+
+def test_no_scans_make_no_model_and_no_pixels_no_exposure() -> None:
+    with pytest.raises(ValueError, match="no scans"):
+        fit([], share=0.99, margin=1.05)
     with pytest.raises(ValueError, match="without pixels"):
         exposure(np.zeros(LEVELS, np.int64))
