@@ -38,7 +38,7 @@ CLASSIFIER = shlex.split(
 # The demo's gate refuses what is no electrode and lets ordinary anomalies pass to the classifier: it learns from all
 # ordinary scans (the second use of the paper's gate), with foreign content as perturbation.
 GATE = shlex.split(
-    "--patches all --calibrate-on all --perturbation foreign --no-rotate --image-fpr 0.01"
+    "--patches all --calibrate-on all --perturbation foreign --no-rotate --image-fpr 0.01 --margin 1.1"
     " --steps 2000 --plain-steps 400 --settle-steps 1000 --per-weight 0.3 --batch 6 --lr 2e-3 --amp bf16"
 )
 

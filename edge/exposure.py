@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from edge.conversion import Histogram, percentile
 
 PERCENTS: Final = (1, 5, 10, 25, 50, 75, 90, 95, 99)
-FEATURES: Final = ("median", *(f"step p{low} to p{high}" for low, high in zip(PERCENTS, PERCENTS[1:], strict=False)))
+FEATURES: Final = ("median", *(f"step p{low} to p{high}" for low, high in pairwise(PERCENTS)))
 
 Exposure = tuple[int, ...]
 """The nine percentiles of one scan, in counts, ascending."""
@@ -83,9 +84,8 @@ def fit(exposures: Sequence[Exposure], share: float, margin: float) -> ExposureM
     mean = features.mean(axis=0)
     covariance = (features - mean).T @ (features - mean) / len(features)
     variances = np.diag(np.diag(covariance))
-    inverse = np.linalg.inv(
-        (1 - _SHRINKAGE) * covariance + _SHRINKAGE * variances + _LEAST_VARIANCE * np.eye(len(mean))
-    )
+    shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * variances + _LEAST_VARIANCE * np.eye(len(mean))
+    inverse = np.linalg.inv(shrunk)
     model = ExposureModel(tuple(mean.tolist()), tuple(tuple(row) for row in inverse.tolist()), 1.0)
     distances = [model.distance(seen) for seen in exposures]
     limit = max(margin * float(np.quantile(distances, share)), len(mean) ** 0.5)  # its mean over normal deviates

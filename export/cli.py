@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from edge.engines import PlanSettings, open_engine
 from edge.engines.on_device import build
 from edge.errors import EdgeError
 from edge.golden import compare_golden, golden_scores
+from edge.manifest import ExposureSpec
 from edge.records import Scores
 from export.errors import ExportError
 from export.keys import DEFAULT_NAME, create_keys
@@ -139,7 +141,7 @@ def _print_facts(bundle: Bundle) -> None:
         ("gate thresholds", f"mean {policy.gate_mean_threshold:g}, deviation {policy.gate_std_threshold:g}"),
         ("scans", f"height {_span(spec.height_px)}, width {_span(spec.width_px)} px"),
         ("clipped at most", f"{spec.max_clipped_fraction:.2%}"),
-        ("exposure", "any" if spec.exposure is None else str(spec.exposure.range)),
+        ("exposure", "any" if spec.exposure is None else _exposure(spec.exposure)),
         ("precision", f"{manifest.precision}, weights stored as {manifest.weights_storage}"),
         ("training data", manifest.training["data_digest"]),
         ("made with", ", ".join(f"{name} {version}" for name, version in sorted(manifest.tools.items()))),
@@ -167,6 +169,10 @@ def _print_golden(bundle: Bundle, observed: Sequence[Scores], engine: str) -> No
 def _console() -> Console:
     # Cut off by a narrow pipe, a digest would be worth nothing.
     return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+
+
+def _exposure(spec: ExposureSpec) -> str:
+    return f"distance at most {spec.limit:.1f}, medians about {math.exp(spec.mean[0]):.0f} counts"
 
 
 def _span(sides: tuple[int, int]) -> str:

@@ -28,7 +28,7 @@ from export.errors import ExportError, ParityError
 from export.golden import GOLDEN_SIDE_PX, choose_golden, shrink, tiff_bytes
 from export.keys import create_keys, load_private_key
 from export.parity import MAX_STORAGE_DRIFT, check_storage
-from tests.export.networks import BOUNDS, write_checkpoints
+from tests.export.networks import BOUNDS, exposure_around, write_checkpoints
 from tests.fakes import ScriptedEngine, write_scan
 from train.checkpoint import load_checkpoint
 
