@@ -1,6 +1,7 @@
 """`edge-worker --check`: would the line run here? A table of ok, warn and fail; the exit code is the worst of it.
 
-Nothing is judged, published or written, save a probe file in the state directory that is removed at once.
+Nothing is judged, published or written, save a probe file in the state directory that is removed at once, and with
+`--tune` the faster engine's name.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from edge.ledger import open_ledger
 from edge.messages import Kind, Topics
 from edge.model import load_model, verified_bundle
 from edge.settings import Settings
+from edge.tuning import tune
 from edge.watch import file_system
 
 GOOD_SQLITE = (3, 51, 3)
@@ -50,9 +52,13 @@ class Finding:
     hint: str = ""
 
 
-def check(settings: Settings) -> int:
-    """Look at everything, print the table; 0 when nothing fails, else the exit code of a wrong configuration."""
-    findings = [finding for look in _LOOKS for finding in _guarded(look, settings)]
+def check(settings: Settings, *, tune_engine: bool = False) -> int:
+    """Look at everything, print the table; 0 when nothing fails, else the exit code of a wrong configuration.
+
+    `tune_engine`: first measure which engine of the CPU is faster, and keep the answer in the state directory.
+    """
+    looks = (_settings, _tune, *_LOOKS) if tune_engine else (_settings, *_LOOKS)
+    findings = [finding for look in looks for finding in _guarded(look, settings)]
     table = Table("", "what", "observed", "try", box=None, pad_edge=False)
     colours = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}
     for finding in findings:
@@ -74,6 +80,21 @@ def _guarded(look: Callable[[Settings], Iterator[Finding]], settings: Settings) 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
     yield Finding(Grade.OK, "settings", f"station {settings.station}, all keys valid")
+
+
+def _tune(settings: Settings) -> Iterator[Finding]:
+    bundle = verified_bundle(settings.model)
+    try:
+        tuned = tune(bundle, settings.state.dir, threads=settings.model.threads)
+    except OSError as error:
+        yield Finding(Grade.FAIL, "tune", f"{settings.state.dir}: {error.strerror}", "give the worker's user access")
+        return
+    times = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in tuned.choice.seconds.items())
+    yield Finding(Grade.OK, "tune", f"{tuned.choice.engine} is the faster engine here: {times} per scan")
+    for name, reason in tuned.failures.items():
+        yield Finding(Grade.WARN, "tune", f"{name} took no part: {reason}", "needed only where it would be faster")
+    if settings.model.engine != "auto":
+        yield Finding(Grade.WARN, "tune", f"`model.engine` is {settings.model.engine}", 'the answer is for "auto"')
 
 
 def _model(settings: Settings) -> Iterator[Finding]:
@@ -214,4 +235,4 @@ def _writable(subject: str, directory: Path) -> Finding:
     return Finding(Grade.OK, subject, f"{directory} is writable")
 
 
-_LOOKS = (_settings, _model, _folder, _state, _ledger, _broker)
+_LOOKS = (_model, _folder, _state, _ledger, _broker)

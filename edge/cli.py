@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     if options.check:
         from edge.check import check
 
-        return check(settings)
+        return check(settings, tune_engine=options.tune)
     if options.build_engine:
         from edge.engines.on_device import build
         from edge.model import plan_settings, verified_bundle
@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--replay", type=Path, metavar="DIR", help="judge the files of a folder and write a report")
     mode.add_argument("--check", action="store_true", help="look at settings, model, folder, disk and broker")
+    parser.add_argument("--tune", action="store_true", help="with --check: find the faster engine of the CPU")
     mode.add_argument(
         "--build-engine", action="store_true", help="build the TensorRT engine for this machine's GPU, if it has none"
     )
@@ -122,6 +123,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _flags(options: argparse.Namespace) -> dict[str, Any]:
     replay_only = {"labels": options.labels, "out": options.out, "publish": options.publish, "require": options.require}
+    if options.tune and not options.check:
+        raise SettingsError("--tune given without --check", hint="measure with: edge-worker --check --tune")
     if options.replay is None and any(replay_only.values()):
         given = ", ".join(f"--{name}" for name, value in replay_only.items() if value)
         raise SettingsError(f"{given} given without --replay", hint="name the folder: --replay DIR")

@@ -14,6 +14,7 @@ from edge.engines import Engine, PlanSettings, open_engine
 from edge.golden import check_golden
 from edge.messages import ModelCard, ModelInfo
 from edge.settings import ModelSettings, Settings
+from edge.tuning import chosen_engine
 from edge.verdicts import VerdictWriter
 
 log = logging.getLogger(__name__)
@@ -97,9 +98,15 @@ def plan_settings(settings: Settings) -> PlanSettings:
 
 def load_model(settings: Settings) -> LoadedModel:
     """Verify, open, reproduce. Raises BundleError, EngineError."""
-    bundle, chosen = verified_bundle(settings.model), settings.model
+    model = settings.model
+    bundle = verified_bundle(model)
     engine = open_engine(
-        bundle, chosen.engine, threads=chosen.threads, max_batch=chosen.max_batch, plans=plan_settings(settings)
+        bundle,
+        model.engine,
+        cpu_engine=chosen_engine(bundle, settings.state.dir, model.threads),
+        threads=model.threads,
+        max_batch=model.max_batch,
+        plans=plan_settings(settings),
     )
     try:
         check_golden(bundle, engine)

@@ -14,15 +14,18 @@ for activations, the ranges from real scans. Which layers stay in float32 was me
                  the thresholds are 0.2 to 0.4.
 
 int8 is onnxruntime's own quantisation: it adds no dependency and reports to nobody. Also tried: NNCF 3.4, which rounds
-the sums too (logit off by 0.27), needs scikit-learn, and whose import reports to its makers; nvidia-modelopt 0.47 wants
-an older onnx and the GPU build of onnxruntime, which cannot stand beside the one the line runs on. It is OpenVINO that
+the sums too (logit off by 0.27), needs scikit-learn and reports its use to its makers; nvidia-modelopt 0.47 wants an
+older onnx and the GPU build of onnxruntime, which cannot stand beside the one the line runs on. It is OpenVINO that
 computes such a graph in int8, three times as fast as float32; onnxruntime fuses none of it, and takes longer.
-float16 is done here: the converters of onnxruntime 1.31 and
-onnxconverter-common 1.16 both make an invalid graph of the gate, whose two Clips share a bound.
+
+float16 is done here: the converters of onnxruntime 1.31 and onnxconverter-common 1.16 both make an invalid graph of the
+gate, whose two Clips share a bound.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -194,12 +197,15 @@ class _Scans(CalibrationDataReader):  # type: ignore[misc]
 
 
 class _quiet:  # noqa: N801 - reads as a word in a with statement
-    """The tool advises on the root logger to optimise the graph first, which the exporter has done."""
+    """The tool prints what it does, and advises on the root logger to optimise the graph first: the exporter has."""
 
     def __enter__(self) -> None:
         logging.disable(logging.WARNING)
+        self._output = contextlib.redirect_stdout(io.StringIO())
+        self._output.__enter__()
 
     def __exit__(self, *_: object) -> None:
+        self._output.__exit__(None, None, None)
         logging.disable(logging.NOTSET)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,10 @@ IMAGE_INPUT = "image"
 CLASSIFIER_OUTPUTS = ("p_abnormal",)
 GATE_OUTPUTS = ("gate_mean_max", "gate_std_max", "residual_map")
 """The names the graphs of every bundle give to their input and outputs."""
+
+CpuEngine = Literal["onnxruntime", "openvino"]
+CPU_ENGINES: Final[tuple[CpuEngine, ...]] = ("onnxruntime", "openvino")
+"""The first is part of the base installation."""
 
 Batch = npt.NDArray[np.uint8]
 """Converted scans: uint8, shape (n, channels, height_px, width_px)."""
@@ -120,6 +124,7 @@ def open_engine(
     bundle: Bundle,
     name: str = "auto",
     *,
+    cpu_engine: CpuEngine = "onnxruntime",
     threads: int | None = None,
     max_batch: int | None = None,
     plans: PlanSettings | None = None,
@@ -127,8 +132,9 @@ def open_engine(
     """Open the networks of a verified bundle: `onnxruntime`, `openvino`, `tensorrt`, or `auto` for the best there is.
 
     `auto` wants TensorRT where the machine has a GPU's driver or TensorRT installed, and `plans` says where its
-    engines are; where that fails, the CPU runs the networks and the spec says why. `threads`: of the CPU, None for
-    all this process may use. `max_batch`: None for the engine's own choice. Raises EngineError.
+    engines are; where that fails, the CPU runs the networks and the spec says why. `cpu_engine`: what `auto` means on
+    a CPU; where it does not open, onnxruntime it is. `threads`: of the CPU, None for all this process may use.
+    `max_batch`: None for the engine's own choice. Raises EngineError.
     """
     if name == "tensorrt" or (name == "auto" and plans is not None and gpu_is_expected()):
         if plans is None:
@@ -144,8 +150,14 @@ def open_engine(
             if name == "tensorrt":
                 raise
             log.error("no GPU: the CPU runs the networks", extra={"fields": {"why": error.message, "try": error.hint}})
-            cpu = open_engine(bundle, threads=threads, max_batch=max_batch)
+            cpu = open_engine(bundle, cpu_engine=cpu_engine, threads=threads, max_batch=max_batch)
             return Degraded(cpu, f"TensorRT: {error.message}")
+    if name == "auto" and cpu_engine == "openvino":
+        try:
+            return open_engine(bundle, cpu_engine, threads=threads, max_batch=max_batch)
+        except EngineError as error:
+            fields = {"engine": cpu_engine, "error": error.message, "hint": error.hint}
+            log.warning("the faster engine does not open, onnxruntime judges", extra={"fields": fields})
     if name in ("auto", "onnxruntime"):
         # Imported when chosen: a line that runs another engine needs no onnxruntime.
         from edge.engines.ort import open_onnxruntime

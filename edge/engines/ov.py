@@ -33,6 +33,10 @@ DEFAULT_MAX_BATCH = 1
 # OpenVINO raises RuntimeError for everything its C++ side throws; its Python side checks types and names.
 _OV_ERRORS: tuple[type[Exception], ...] = (RuntimeError, MemoryError, TypeError, ValueError, KeyError)
 
+_ALLOW_KERNELS = (
+    "OpenVINO makes its kernels when it loads a graph, which this service may not: set `MemoryDenyWriteExecute=no` in "
+    'a drop-in of its unit, or `model.engine = "onnxruntime"`'
+)
 _EXPORT_AGAIN = "export the bundle again with an `edge-export` of the same release as this program"
 
 
@@ -201,7 +205,9 @@ def _shape(port: Any) -> list[int | None]:
 
 
 def _cannot_load(name: str, error: BaseException) -> EngineError:
-    return EngineError(f"OpenVINO {ov.get_version()} cannot load {name}: {_reason(error)}", hint=_EXPORT_AGAIN)
+    reason = _reason(error)
+    hint = _ALLOW_KERNELS if "can't protect" in reason else _EXPORT_AGAIN
+    return EngineError(f"OpenVINO {ov.get_version()} cannot load {name}: {reason}", hint=hint)
 
 
 def _reason(error: BaseException) -> str:

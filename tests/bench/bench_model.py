@@ -15,15 +15,22 @@ from train.networks import ElectrodeClassifier, GateAutoencoder
 from train.simulate import write_lot
 
 PASSES_EVERYTHING = 1e3
-"""A gate threshold no residual reaches: the benchmark is about time, not about outcomes."""
+"""A gate threshold no residual reaches, as the classifier's of 0 is by all: this is about time, not outcomes."""
+
+ENGINES = {
+    "onnxruntime-fp32": ("onnxruntime", "fp32"),
+    "openvino-fp32": ("openvino", "fp32"),
+    "openvino-int8": ("openvino", "int8"),
+}
+"""What is measured: engine and precision, by the name of its settings file."""
 
 
 def make(run: Path, size: Size) -> Path:
-    """Write classifier.pt, gate.pt, bundle/ and edge.toml into `run`; returns it."""
+    """Write classifier.pt, gate.pt, a bundle of each precision and settings for each of ENGINES; returns `run`."""
     torch.manual_seed(1)
     networks = {"classifier": ElectrodeClassifier(1), "gate": GateAutoencoder()}
     thresholds = {
-        "classifier": {"threshold": 0.5},
+        "classifier": {"threshold": 0.0},
         "gate": {"gate_mean_threshold": PASSES_EVERYTHING, "gate_std_threshold": PASSES_EVERYTHING},
     }
     for kind, network in networks.items():
@@ -44,18 +51,22 @@ def make(run: Path, size: Size) -> Path:
         )
     golden = write_lot(run / "golden", seed=3, bundles=1, scans_per_bundle=2, abnormal_fraction=0.5, scale=0.2).parent
     export = [sys.executable, "-m", "export.cli"]
-    subprocess.run([*export, "keygen", "--out", run / "key"], check=True, stdout=subprocess.DEVNULL)
-    private = next(path for path in (run / "key").iterdir() if not path.name.endswith(".pub.pem"))
-    public = next((run / "key").glob("*.pub.pem"))
-    subprocess.run(
-        [
-            *(*export, "bundle", "--classifier", run / "classifier.pt", "--gate", run / "gate.pt", "--golden", golden),
-            *("--key", private, "--out", run / "bundle", "--model-id", "bench", "--weights-storage", "fp32"),
-        ],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    (run / "edge.toml").write_text(
-        f'[model]\nbundle = "{run / "bundle"}"\ntrusted_key = "{public}"\n[log]\nlevel = "error"\n'
-    )
+    _run([*export, "keygen", "--out", run / "key"])
+    for precision, more in (("fp32", ["--weights-storage", "fp32"]), ("int8", ["--calibrate", golden])):
+        _run(
+            [
+                *(*export, "bundle", "--classifier", run / "classifier.pt", "--gate", run / "gate.pt"),
+                *("--golden", golden, "--key", run / "key" / "signing-key.pem", "--out", run / precision),
+                *("--model-id", f"bench-{precision}", "--precision", precision, *more),
+            ]
+        )
+    for name, (engine, precision) in ENGINES.items():
+        (run / f"{name}.toml").write_text(
+            f'[model]\nbundle = "{run / precision}"\ntrusted_key = "{run / "key" / "signing-key.pub.pem"}"\n'
+            f'engine = "{engine}"\n[state]\ndir = "{run / "state"}"\n[log]\nlevel = "error"\n'
+        )
     return run
+
+
+def _run(command: list[str | Path]) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -11,6 +11,9 @@ import numpy as np
 from edge.model import load_model
 from edge.settings import load_settings
 
+IDLE_S = 2.0
+"""How long the engine is left alone: the share of a core that it takes then should be nothing."""
+
 
 def main(config: Path, count: int) -> None:
     model = load_model(load_settings(config))
@@ -22,6 +25,9 @@ def main(config: Path, count: int) -> None:
         output = model.engine.infer(image)
         elapsed_s = time.perf_counter() - started
         print(float(output.p_abnormal[0]), float(output.gate_mean_max[0]), float(output.gate_std_max[0]), elapsed_s)
+    busy_s, started = time.process_time(), time.perf_counter()
+    time.sleep(IDLE_S)
+    print("idle", (time.process_time() - busy_s) / (time.perf_counter() - started))
     model.engine.close()
 
 

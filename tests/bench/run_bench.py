@@ -1,8 +1,9 @@
 """`make bench`: what the line costs beside its engines, and beside a plain script.
 
 Three programs on the same scans and the same networks, side by side in one run and in turns, because times on a
-shared machine drift: (a) the engines alone, (b) `edge-worker --replay` end to end, (c) a plain PyTorch script. Then
-the daemon with a stub engine: file visible to PUBACK, sustained.
+shared machine drift: (a) each engine alone, in each precision it is meant for, (b) `edge-worker --replay` end to end
+on the one that was fastest in the first round, (c) a plain PyTorch script. Then the daemon with a stub engine: file
+visible to PUBACK, sustained.
 
 The networks have random weights at the size asked for (their speed does not depend on what they learnt).
 """
@@ -39,6 +40,8 @@ class Run:
     seconds_per_scan: float
     peak_rss_bytes: int
     wall_s: float
+    idle_share: float = 0.0
+    """Of a core, by an engine between scans."""
 
 
 def main() -> int:
@@ -56,14 +59,17 @@ def main() -> int:
 
     folder = write_lot(options.out / "scans", seed=7, bundles=2, scans_per_bundle=options.scans // 2, jobs=2).parent
     run = bench_model.make(options.out / "model", Size(height, width))
-    runs: dict[str, list[Run]] = {"engine": [], "replay": [], "script": []}
+    runs: dict[str, list[Run]] = {name: [] for name in (*bench_model.ENGINES, "replay", "script")}
+    best = ""
     for turn in range(options.rounds):
-        runs["engine"].append(_engine(run, options.scans))
-        runs["replay"].append(_replay(run, folder, options.out / f"replay-{turn}"))
+        for name in bench_model.ENGINES:
+            runs[name].append(_engine(run / f"{name}.toml", options.scans))
+        best = best or min(bench_model.ENGINES, key=lambda name: runs[name][0].seconds_per_scan)
+        runs["replay"].append(_replay(run / f"{best}.toml", folder, options.out / f"replay-{turn}"))
         runs["script"].append(_script(run, folder))
         times = ", ".join(f"{name} {done[-1].seconds_per_scan:.2f} s" for name, done in runs.items())
         print(f"round {turn + 1} of {options.rounds}: {times}", flush=True)
-    result = _result(runs, options.size)
+    result = _result(runs, best, options.size)
     if options.throughput_s > 0:
         seconds = options.throughput_s
         result["stub_engine"] = [
@@ -75,14 +81,14 @@ def main() -> int:
     return 0
 
 
-def _engine(run: Path, scans: int) -> Run:
-    done, peak, wall_s = _timed("engines_alone.py", run / "edge.toml", scans + 1)
-    seconds = [float(line.split()[-1]) for line in done.splitlines()]
-    return Run(statistics.mean(seconds[1:]), peak, wall_s)  # the first call allocates
+def _engine(config: Path, scans: int) -> Run:
+    done, peak, wall_s = _timed("engines_alone.py", config, scans + 1)
+    *lines, idle = [float(line.split()[-1]) for line in done.splitlines()]
+    return Run(statistics.mean(lines[1:]), peak, wall_s, idle)  # the first call allocates
 
 
-def _replay(run: Path, folder: Path, out: Path) -> Run:
-    arguments = ("--config", run / "edge.toml", "--replay", folder, "--labels", folder / "labels.csv", "--out", out)
+def _replay(config: Path, folder: Path, out: Path) -> Run:
+    arguments = ("--config", config, "--replay", folder, "--labels", folder / "labels.csv", "--out", out)
     _, peak, wall_s = _timed("-m", "edge.cli", *arguments)
     summary = json.loads((out / "summary.json").read_text())
     return Run(summary["elapsed_s"] / summary["metrics"]["scans_count"], peak, wall_s)
@@ -114,7 +120,7 @@ def _timed(*arguments: object) -> tuple[str, int, float]:
     return output, peak, wall_s
 
 
-def _result(runs: dict[str, list[Run]], size: str) -> dict[str, Any]:
+def _result(runs: dict[str, list[Run]], best: str, size: str) -> dict[str, Any]:
     """Medians over the rounds; ratios are taken within each round, then their median."""
 
     def median_ratio(upper: str, lower: str) -> float:
@@ -122,7 +128,7 @@ def _result(runs: dict[str, list[Run]], size: str) -> dict[str, Any]:
         return round(statistics.median(a.seconds_per_scan / b.seconds_per_scan for a, b in pairs), 3)
 
     return {
-        "schema": "bench/1",
+        "schema": "bench/2",
         "input": size,
         "machine": f"{_processor()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}",
         "seconds_per_scan": {
@@ -133,8 +139,13 @@ def _result(runs: dict[str, list[Run]], size: str) -> dict[str, Any]:
             for name, done in runs.items()
         },
         "ratios": {
-            "replay_over_engine": median_ratio("replay", "engine"),
+            "replay_over_best_engine": median_ratio("replay", best),
             "script_over_replay": median_ratio("script", "replay"),
+            **{f"script_over_{name}": median_ratio("script", name) for name in bench_model.ENGINES},
+        },
+        "best_engine": best,
+        "idle_share_of_a_core": {
+            name: round(max(run.idle_share for run in runs[name]), 4) for name in bench_model.ENGINES
         },
         "peak_rss_bytes": {name: max(run.peak_rss_bytes for run in done) for name, done in runs.items()},
     }
@@ -150,8 +161,8 @@ def _processor() -> str:
 def _print(result: dict[str, Any]) -> None:
     console = Console(highlight=False)
     titles = {
-        "engine": "engines alone",
-        "replay": "edge-worker --replay, per scan of its run",
+        **{name: f"{name} alone" for name in bench_model.ENGINES},
+        "replay": f"edge-worker --replay on {result['best_engine']}, per scan of its run",
         "script": "plain PyTorch script, per scan of its loop",
     }
     table = Table("", "s per scan", "from", "to", "peak memory", title=f"{result['input']}, {result['machine']}")
@@ -160,10 +171,9 @@ def _print(result: dict[str, Any]) -> None:
         peak = f"{result['peak_rss_bytes'][name] / 1e9:.2f} GB"
         table.add_row(title, f"{result['seconds_per_scan'][name]:.3f}", f"{low:.3f}", f"{high:.3f}", peak)
     console.print(table)
-    ratios = result["ratios"]
-    console.print(
-        f"replay / engines {ratios['replay_over_engine']:.3f}   script / replay {ratios['script_over_replay']:.2f}"
-    )
+    for name, ratio in result["ratios"].items():
+        console.print(f"{name.replace('_', ' ')}: {ratio:.2f}")
+    console.print(f"share of a core between scans: {result['idle_share_of_a_core']}")
     for run in result.get("stub_engine", ()):
         console.print(json.dumps(run))
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edge.conversion import Method
-from edge.engines.ort import OrtEngine
+from edge.engines import Engine
 from edge.evidence import MapGeometry, worst_windows
 from edge.records import Size
 from export.errors import ExportError, ParityError
@@ -27,6 +27,7 @@ from export.graphs import (
     gate_onnx,
 )
 from export.parity import check_parity, engine_scores, noise_image, torch_scores
+from tests.cpu_engines import CPU_ENGINES, open_graphs
 from tests.export.networks import lively_classifier, lively_gate
 from train.gate import gate_images
 from train.gate import score as gate_score
@@ -55,15 +56,11 @@ def exported(classifier: ElectrodeClassifier) -> dict[str, onnx.ModelProto]:
     }
 
 
-def engine_of(exported: dict[str, onnx.ModelProto], channels: int, max_batch: int = 3) -> OrtEngine:
-    return OrtEngine(
-        classifier=exported["classifier"].SerializeToString(),
-        gate=exported["gate"].SerializeToString(),
-        size=SIZE,
-        channels=channels,
-        threads=1,
-        max_batch=max_batch,
-    )
+def engine_of(
+    exported: dict[str, onnx.ModelProto], channels: int, max_batch: int = 3, name: str = "onnxruntime"
+) -> Engine:
+    classifier, gate = (exported[part].SerializeToString() for part in ("classifier", "gate"))
+    return open_graphs(name, classifier, gate, size=SIZE, channels=channels, max_batch=max_batch)
 
 
 @torch.inference_mode()
@@ -135,18 +132,20 @@ def test_the_hottest_cell_of_the_map_lies_over_the_spot_that_made_it(y_px: int, 
     assert box.x_px <= x_px < box.x_px + box.width_px
 
 
-def test_onnxruntime_says_what_torch_says(
-    classifier: ElectrodeClassifier, exported: dict[str, onnx.ModelProto]
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_the_engines_say_what_torch_says(
+    classifier: ElectrodeClassifier, exported: dict[str, onnx.ModelProto], name: str
 ) -> None:
     channels = classifier.channels
     pictures = [*images(channels, 3).numpy(), noise_image(channels, *SIZE)]
     expected = torch_scores(classifier, lively_gate(), METHODS[channels], pictures)
-    found = check_parity(engine_scores(engine_of(exported, channels), pictures), expected)
+    found = check_parity(engine_scores(engine_of(exported, channels, name=name), pictures), expected)
     assert found.worst < 1e-5
 
 
-def test_the_batch_is_free(classifier: ElectrodeClassifier, exported: dict[str, onnx.ModelProto]) -> None:
-    engine = engine_of(exported, classifier.channels)
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_the_batch_is_free(classifier: ElectrodeClassifier, exported: dict[str, onnx.ModelProto], name: str) -> None:
+    engine = engine_of(exported, classifier.channels, name=name)
     batch = images(classifier.channels, 3).numpy()
     together = engine.infer(batch)
     for row in range(3):
@@ -198,8 +197,9 @@ def with_weights(model: onnx.ModelProto, **changed: np.ndarray) -> onnx.ModelPro
     return changed_model
 
 
+@pytest.mark.parametrize("name", CPU_ENGINES)
 def test_a_residual_that_is_not_a_number_makes_both_scores_so(
-    classifier: ElectrodeClassifier, exported: dict[str, onnx.ModelProto]
+    classifier: ElectrodeClassifier, exported: dict[str, onnx.ModelProto], name: str
 ) -> None:
     """The runtime's maximum skips NaN and would answer -3.4e38, which is below every threshold."""
     signs = np.where(np.arange(18) % 2, 1, -1).reshape(1, 18, 1, 1)
@@ -208,7 +208,8 @@ def test_a_residual_that_is_not_a_number_makes_both_scores_so(
         network__decoder__12__bias=np.full(18, 1e9),
         network__decoder__14__weight=np.full((1, 18, 3, 3), 3e38) * signs,  # infinity minus infinity
     )
-    output = engine_of({**exported, "gate": gate}, classifier.channels).infer(images(classifier.channels, 1).numpy())
+    engine = engine_of({**exported, "gate": gate}, classifier.channels, name=name)
+    output = engine.infer(images(classifier.channels, 1).numpy())
     assert np.isnan(output.gate_mean_max).all()
     assert np.isnan(output.gate_std_max).all()
 

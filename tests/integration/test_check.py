@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from edge.ledger import open_ledger
+from edge.tuning import TUNING_FILE
 from tests import bundles, fakes
+from tests.cpu_engines import needs_openvino
 from tests.mosquitto import Mosquitto, free_port, needs_mosquitto
 
 
@@ -22,20 +25,21 @@ def settings_file(root: Path, port: int, **replaced: str) -> Path:
         "bundle": root / "bundle",
         "trusted_key": key,
         "dir": root / "state",
+        "engine": "auto",
     } | replaced
     config = root / "edge.toml"
     config.write_text(
         f'[folder]\npath = "{values["path"]}"\n[model]\nbundle = "{values["bundle"]}"\n'
-        f'trusted_key = "{values["trusted_key"]}"\nengine = "onnxruntime"\n[state]\ndir = "{values["dir"]}"\n'
+        f'trusted_key = "{values["trusted_key"]}"\nengine = "{values["engine"]}"\n[state]\ndir = "{values["dir"]}"\n'
         f"[broker]\nport = {port}\nconnect_timeout_s = 2.0\n"
     )
     return config
 
 
-def run_check(config: Path) -> tuple[int, dict[str, str]]:
+def run_check(config: Path, *more: str) -> tuple[int, dict[str, str]]:
     """Exit code, and the table's lines by subject: grade first."""
     done = subprocess.run(
-        [sys.executable, "-m", "edge.cli", "--config", str(config), "--check"],
+        [sys.executable, "-m", "edge.cli", "--config", str(config), "--check", *more],
         capture_output=True,
         text=True,
         timeout=60,
@@ -49,7 +53,7 @@ def run_check(config: Path) -> tuple[int, dict[str, str]]:
 @needs_mosquitto
 def test_everything_in_order_is_ok_throughout(tmp_path: Path) -> None:
     with Mosquitto(tmp_path / "broker") as broker:
-        config = settings_file(tmp_path, broker.port)
+        config = settings_file(tmp_path, broker.port, engine="onnxruntime")  # `auto` warns where a GPU is unused
         fakes.write_scan(tmp_path / "scans" / "a.tif")
         code, table = run_check(config)
     assert code == 0
@@ -86,3 +90,21 @@ def test_a_state_directory_that_cannot_be_written_fails(tmp_path: Path) -> None:
     code, table = run_check(config)
     assert code == 78
     assert table["state"].startswith("fail")
+
+
+@needs_openvino
+def test_the_faster_engine_is_measured_kept_and_then_opened(tmp_path: Path) -> None:
+    config = settings_file(tmp_path, free_port())
+    _, table = run_check(config, "--tune")
+    assert table["tune"].startswith("ok")
+    assert "onnxruntime" in table["tune"] and "openvino" in table["tune"]
+    chosen = json.loads((tmp_path / "state" / TUNING_FILE).read_text())["engine"]
+    assert chosen in table["engine"]
+    _, table = run_check(config)
+    assert chosen in table["engine"]
+
+
+def test_tune_alone_is_refused() -> None:
+    done = subprocess.run([sys.executable, "-m", "edge.cli", "--tune"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 78
+    assert "--check --tune" in done.stderr

@@ -89,3 +89,47 @@ def test_between_scans_it_uses_no_cpu() -> None:
     share = (time.process_time() - busy_s) / (time.monotonic() - started_s)
     assert share < 0.2
     engine.close()
+
+
+FORBID_EXECUTABLE_MEMORY = """
+import ctypes, sys
+if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):  # PR_SET_MDWE: what MemoryDenyWriteExecute=yes asks for
+    sys.exit(77)
+"""
+
+
+def run_sandboxed(program: str) -> subprocess.CompletedProcess[str]:
+    """Run Python that may make no memory executable; skips where the kernel is too old to forbid it."""
+    program = FORBID_EXECUTABLE_MEMORY + program
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    if done.returncode == 77:
+        pytest.skip("this kernel knows no PR_SET_MDWE")
+    return done
+
+
+@needs_openvino
+def test_a_service_that_may_make_no_kernels_is_told_what_to_change() -> None:
+    done = run_sandboxed("""
+from edge.errors import EngineError
+from tests.cpu_engines import open_graphs
+try:
+    open_graphs("openvino")
+except EngineError as error:
+    print(error.hint)
+""")
+    assert "MemoryDenyWriteExecute=no" in done.stdout, done.stderr
+
+
+@needs_openvino
+def test_auto_takes_onnxruntime_where_the_faster_engine_does_not_open(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle")
+    done = run_sandboxed(f"""
+from pathlib import Path
+from edge.bundle import TrustedKey, verify_bundle
+from edge.engines import open_engine
+from tests.bundles import KEY
+bundle = verify_bundle(Path({str(tmp_path / "bundle")!r}), [TrustedKey("key", KEY.public_key())])
+print(open_engine(bundle, "auto", cpu_engine="openvino").spec.name)
+""")
+    assert done.stdout.strip() == "onnxruntime", done.stderr
+    assert "does not open" in done.stderr

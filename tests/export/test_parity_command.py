@@ -1,0 +1,91 @@
+"""`edge-export bundle --precision` and `edge-export parity`, by their commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge.bundle import open_bundle
+from edge.records import Size
+from export.cli import main
+from export.keys import create_keys
+from tests.export.networks import write_checkpoints
+from tests.fakes import write_scan
+
+pytestmark = pytest.mark.timeout(600)  # torch exports two networks, twice
+SIZE = Size(96, 64)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints, a key, labelled scans, and a bundle of each precision."""
+    place = tmp_path_factory.mktemp("parity")
+    write_checkpoints(place / "run", SIZE)
+    create_keys(place / "keys")
+    (place / "scans").mkdir()
+    rows = ["file,bundle,label"]
+    for number, (level_counts, label) in enumerate([(1900, "normal"), (2300, "abnormal"), (2000, "normal")]):
+        write_scan(place / "scans" / f"{number}.tif", level_counts, number)
+        rows.append(f"{number}.tif,b1,{label}")
+    (place / "scans" / "labels.csv").write_text("\n".join(rows) + "\n")
+    assert main([*bundle_command(place, "fp32")]) == 0
+    assert main([*bundle_command(place, "int8"), "--calibrate", str(place / "scans")]) == 0
+    return place
+
+
+def bundle_command(place: Path, precision: str) -> list[str]:
+    options = {
+        "--classifier": place / "run" / "classifier.pt",
+        "--gate": place / "run" / "gate.pt",
+        "--golden": place / "scans",
+        "--key": place / "keys" / "signing-key.pem",
+        "--out": place / precision,
+        "--model-id": "lively",
+        "--precision": precision,
+    }
+    # Everything lies in the review band: what untrained networks decide is left to chance.
+    return ["bundle", *(str(part) for pair in options.items() for part in pair), "--review-band", "0", "1"]
+
+
+def parity_command(place: Path, *precisions: str) -> list[str]:
+    bundles = [str(place / precision) for precision in precisions]
+    key = place / "keys" / "signing-key.pub.pem"
+    return ["parity", *bundles, "--key", str(key), "--scans", str(place / "scans")]
+
+
+def test_the_manifest_says_what_the_graphs_compute_in(place: Path) -> None:
+    for precision in ("fp32", "int8"):
+        manifest = open_bundle(place / precision, place / "keys" / "signing-key.pub.pem").manifest
+        assert (manifest.precision, manifest.weights_storage) == (precision, "int8")
+
+
+def test_int8_without_scans_is_refused_and_writes_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [part if part != str(place / "int8") else str(place / "other") for part in bundle_command(place, "int8")]
+    assert main(command) == 1
+    assert "--calibrate DIR" in capsys.readouterr().err
+    assert not (place / "other").exists()
+
+
+def test_storage_of_weights_is_no_matter_of_an_int8_bundle(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [part if part != str(place / "int8") else str(place / "other") for part in bundle_command(place, "int8")]
+    assert main([*command, "--weights-storage", "fp16"]) == 1
+    assert "it changes the file, not the arithmetic" in capsys.readouterr().err
+
+
+def test_parity_compares_precisions_engines_and_torch(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = place / "run"
+    torch = ["--classifier", str(run / "classifier.pt"), "--gate", str(run / "gate.pt")]
+    assert main([*parity_command(place, "fp32", "int8"), *torch]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for fact in ("differences from torch fp32", "lively fp32 on", "lively int8 on", "layers that differ most: "):
+        assert fact in printed
+    assert "classifier.onnx" in printed and "gate.onnx" in printed
+
+
+def test_parity_over_no_scans_is_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    command = parity_command(place, "fp32")
+    command[-1] = str(tmp_path / "empty")
+    assert main(command) == 1
+    assert "holds no TIFF files" in capsys.readouterr().err
