@@ -9,11 +9,15 @@ the one that stands out most counts: an anomaly is local, and a mean would hide 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
-from train.experiment import Features
 from train.pooling import CHANNELS, LAYER_CHANNELS, TILES, Pooled
+
+if TYPE_CHECKING:  # recipes need readers of scans and settings, networks do not
+    from train.experiment import Features
 
 FLOOR = 1e-3
 """Least deviation that is divided by, relative to the mean one: a channel that is never active stays quiet."""

@@ -132,8 +132,8 @@ def open_engine(
     """Open the networks of a verified bundle: `onnxruntime`, `openvino`, `tensorrt`, or `auto` for the best there is.
 
     `auto` wants TensorRT where the machine has a GPU's driver or TensorRT installed, and `plans` says where its
-    engines are; where that fails, the CPU runs the networks and the spec says why. `cpu_engine`: what `auto` means
-    on a CPU; where it does not open, onnxruntime it is. `threads`: of the CPU, None for all this process may use.
+    engines are; where that fails, the CPU runs the networks and the spec says why. `cpu_engine`: what `auto` means on
+    a CPU; where it does not open, onnxruntime it is. `threads`: of the CPU, None for all this process may use.
     `max_batch`: None for the engine's own choice. Raises EngineError.
     """
     if name == "tensorrt" or (name == "auto" and plans is not None and gpu_is_expected()):

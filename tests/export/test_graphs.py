@@ -223,7 +223,7 @@ def test_scores_that_differ_from_torch_stop_the_export(
 ) -> None:
     """As a broken exporter would: here one bias of the last layer is off by a thousandth."""
     bias = classifier.head[-1].bias.detach().numpy() + np.array([0, 2e-3])
-    broken = with_weights(exported["classifier"], head__5__bias=bias)
+    broken = with_weights(exported["classifier"], network__head__5__bias=bias)
     pictures = list(images(classifier.channels).numpy())
     engine = engine_of({**exported, "classifier": broken}, classifier.channels)
     expected = torch_scores(classifier, lively_gate(), METHODS[classifier.channels], pictures)

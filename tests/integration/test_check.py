@@ -25,11 +25,12 @@ def settings_file(root: Path, port: int, **replaced: str) -> Path:
         "bundle": root / "bundle",
         "trusted_key": key,
         "dir": root / "state",
+        "engine": "auto",
     } | replaced
     config = root / "edge.toml"
     config.write_text(
         f'[folder]\npath = "{values["path"]}"\n[model]\nbundle = "{values["bundle"]}"\n'
-        f'trusted_key = "{values["trusted_key"]}"\nengine = "onnxruntime"\n[state]\ndir = "{values["dir"]}"\n'
+        f'trusted_key = "{values["trusted_key"]}"\nengine = "{values["engine"]}"\n[state]\ndir = "{values["dir"]}"\n'
         f"[broker]\nport = {port}\nconnect_timeout_s = 2.0\n"
     )
     return config
@@ -52,7 +53,7 @@ def run_check(config: Path, *more: str) -> tuple[int, dict[str, str]]:
 @needs_mosquitto
 def test_everything_in_order_is_ok_throughout(tmp_path: Path) -> None:
     with Mosquitto(tmp_path / "broker") as broker:
-        config = settings_file(tmp_path, broker.port)
+        config = settings_file(tmp_path, broker.port, engine="onnxruntime")  # `auto` warns where a GPU is unused
         fakes.write_scan(tmp_path / "scans" / "a.tif")
         code, table = run_check(config)
     assert code == 0

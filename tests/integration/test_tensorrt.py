@@ -348,4 +348,5 @@ def _classes(module: Path) -> dict[str, dict[str, list[list[str]]]]:
                     members[item.target.id] = [[]]
             elif isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Name):
                 members[item.targets[0].id] = [[]]
+        members.pop("Severity", None)  # a class within the class there
     return found
