@@ -8,9 +8,11 @@ from pathlib import Path
 
 import torch
 
-from edge.conversion import Bounds, Method
+from edge.conversion import Bounds, Method, histogram
+from edge.exposure import exposure
 from edge.records import Size
 from train.checkpoint import Checkpoint, save_checkpoint
+from train.dataset import read_frame, read_labels
 from train.networks import ElectrodeClassifier, GateAutoencoder
 from train.simulate import write_lot
 
@@ -25,10 +27,14 @@ ENGINES = {
 """What is measured: engine and precision, by the name of its settings file."""
 
 
-def make(run: Path, size: Size) -> Path:
-    """Write classifier.pt, gate.pt, a bundle of each precision and settings for each of ENGINES; returns `run`."""
+def make(run: Path, size: Size, scans: Path) -> Path:
+    """For the scans of a folder: classifier.pt, gate.pt, a bundle of each precision, settings for each of ENGINES.
+
+    Returns `run`.
+    """
     torch.manual_seed(1)
     networks = {"classifier": ElectrodeClassifier(1), "gate": GateAutoencoder()}
+    exposures = tuple(exposure(histogram(read_frame(row).counts)) for row in read_labels(scans))
     thresholds = {
         "classifier": {"threshold": 0.0},
         "gate": {"gate_mean_threshold": PASSES_EVERYTHING, "gate_std_threshold": PASSES_EVERYTHING},
@@ -46,6 +52,7 @@ def make(run: Path, size: Size) -> Path:
                 data_digest="0" * 64,
                 scan_height_px=(2053, 2115),
                 scan_width_px=(1119, 1219),
+                exposures=exposures,
                 thresholds=thresholds[kind],
             ),
         )

@@ -58,7 +58,7 @@ def main() -> int:
     options.out.mkdir(parents=True)
 
     folder = write_lot(options.out / "scans", seed=7, bundles=2, scans_per_bundle=options.scans // 2, jobs=2).parent
-    run = bench_model.make(options.out / "model", Size(height, width))
+    run = bench_model.make(options.out / "model", Size(height, width), folder)
     runs: dict[str, list[Run]] = {name: [] for name in (*bench_model.ENGINES, "replay", "script")}
     best = ""
     for turn in range(options.rounds):
