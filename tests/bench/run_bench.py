@@ -139,7 +139,7 @@ def _result(runs: dict[str, list[Run]], best: str, size: str) -> dict[str, Any]:
             for name, done in runs.items()
         },
         "ratios": {
-            "replay_over_best_engine": median_ratio("replay", best),
+            "replay_over_engine": median_ratio("replay", best),
             "script_over_replay": median_ratio("script", "replay"),
             **{f"script_over_{name}": median_ratio("script", name) for name in bench_model.ENGINES},
         },
