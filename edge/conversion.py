@@ -86,20 +86,26 @@ def histogram(counts: Counts) -> Histogram:
 
 
 def percentile(hist: Histogram, percent: float) -> int:
-    """The smallest count that at least `percent` of the pixels do not exceed (nearest rank), exact.
+    """The smallest count that at least `percent` of the pixels do not exceed: see `percentiles`."""
+    return percentiles(hist, (percent,))[0]
 
-    `percent` is taken as the decimal it is written as, 0 to 100, and the rank is worked out in integers.
+
+def percentiles(hist: Histogram, percents: Sequence[float]) -> tuple[int, ...]:
+    """The smallest count, for each of `percents`, that at least so many of the pixels do not exceed (nearest rank).
+
+    Exact: percents are taken as the decimals they are written as, 0 to 100, and ranks are worked out in integers.
     0 is the minimum and 100 the maximum. Raises ValueError for an empty histogram or another percent.
     """
     _check_histogram(hist)
-    if not 0 <= percent <= 100:
-        raise ValueError(f"percentile {percent}: expected 0 to 100")
+    for percent in percents:
+        if not 0 <= percent <= 100:
+            raise ValueError(f"percentile {percent}: expected 0 to 100")
     cumulative = np.cumsum(hist)
     pixels = int(cumulative[-1])
     if pixels == 0:
         raise ValueError("percentile of a histogram without pixels")
-    rank = -(-Fraction(str(percent)) * pixels // 100)  # rounded up
-    return int(np.searchsorted(cumulative, max(1, int(rank))))
+    ranks = [max(1, int(-(-Fraction(str(percent)) * pixels // 100))) for percent in percents]  # rounded up
+    return tuple(np.searchsorted(cumulative, ranks).tolist())
 
 
 def scan_bounds(hist: Histogram) -> Bounds:

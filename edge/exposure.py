@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edge.conversion import Histogram, percentile
+from edge.conversion import Histogram, percentiles
 
 PERCENTS: Final = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 FEATURES: Final = ("median", *(f"step p{low} to p{high}" for low, high in pairwise(PERCENTS)))
@@ -70,7 +70,7 @@ class ExposureModel:
 
 def exposure(hist: Histogram) -> Exposure:
     """Exposure of a scan with this histogram, int64 (65536,). Raises ValueError for one without pixels."""
-    return tuple(percentile(hist, percent) for percent in PERCENTS)
+    return percentiles(hist, PERCENTS)
 
 
 def fit(exposures: Sequence[Exposure], share: float, margin: float) -> ExposureModel:
