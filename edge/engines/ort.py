@@ -16,7 +16,8 @@ import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
-from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT, Batch, EngineOutput, EngineSpec, check_batch
+from edge.engines import IMAGE_INPUT, Batch, EngineSpec
+from edge.engines.pair import EXPORT_AGAIN, PairEngine
 from edge.errors import EngineError
 from edge.records import Size
 
@@ -45,8 +46,6 @@ _ORT_ERRORS: tuple[type[BaseException], ...] = (
     ValueError,
 )
 
-_EXPORT_AGAIN = "export the bundle again with an `edge-export` of the same release as this program"
-
 
 def open_onnxruntime(bundle: Bundle, *, threads: int | None = None, max_batch: int | None = None) -> OrtEngine:
     """Open both graphs of a verified bundle on the CPU, from memory; nothing is read from disk.
@@ -65,8 +64,8 @@ def open_onnxruntime(bundle: Bundle, *, threads: int | None = None, max_batch: i
     )
 
 
-class OrtEngine:
-    """Both graphs, open. One thread calls `infer`."""
+class OrtEngine(PairEngine):
+    """Both graphs in onnxruntime."""
 
     def __init__(
         self,
@@ -79,29 +78,13 @@ class OrtEngine:
         threads: int | None = None,
         max_batch: int | None = None,
     ) -> None:
-        self._spec = EngineSpec(NAME, precision, size, channels, max_batch or DEFAULT_MAX_BATCH)
+        spec = EngineSpec(NAME, precision, size, channels, max_batch or DEFAULT_MAX_BATCH)
         threads = threads or len(os.sched_getaffinity(0))
-        image = (channels, *size)
-        self._classifier: Graph | None = Graph(
-            "classifier.onnx", classifier, image, dict.fromkeys(CLASSIFIER_OUTPUTS, 1), precision, threads
-        )
-        ranks = {name: 3 if name == "residual_map" else 1 for name in GATE_OUTPUTS}
-        self._gate: Graph | None = Graph("gate.onnx", gate, image, ranks, precision, threads)
 
-    @property
-    def spec(self) -> EngineSpec:
-        return self._spec
+        def open_graph(name: str, graph: bytes, ranks: dict[str, int]) -> Graph:
+            return Graph(name, graph, (channels, *size), ranks, precision, threads)
 
-    def infer(self, images: Batch) -> EngineOutput:
-        """See `Engine.infer`. A NaN among the scores is handed on: deciding what it means is not the engine's."""
-        if self._classifier is None or self._gate is None:
-            raise EngineError("the engine is closed", hint="open it again: an engine cannot be used after close()")
-        check_batch(images, self._spec)
-        return EngineOutput(**self._gate.run(images), **self._classifier.run(images))
-
-    def close(self) -> None:
-        """Free both sessions; a second call does nothing."""
-        self._classifier = self._gate = None
+        super().__init__(spec, open_graph, classifier=classifier, gate=gate)
 
 
 class Graph:
@@ -139,7 +122,7 @@ class Graph:
             if not isinstance(value, np.ndarray) or value.dtype != np.float32 or value.shape != expected:
                 raise EngineError(
                     f"{self._name} returned {output} as {_described(value)}, expected float32 {expected}",
-                    hint=_EXPORT_AGAIN,
+                    hint=EXPORT_AGAIN,
                 )
         return outputs
 
@@ -150,7 +133,7 @@ class Graph:
         if not ok:
             raise EngineError(
                 f"{self._name} takes {inputs}, the manifest says {IMAGE_INPUT}, uint8 {('n', *image)}",
-                hint=_EXPORT_AGAIN,
+                hint=EXPORT_AGAIN,
             )
 
     def _output_shape(self, output: str, rank: int) -> tuple[int, ...]:
@@ -160,13 +143,13 @@ class Graph:
         if node is None or node.type != "tensor(float)" or len(node.shape) != rank:
             found = [(name, node.type, list(node.shape)) for name, node in nodes.items()]
             raise EngineError(
-                f"{self._name} has no output {output}, float32 with {rank} dimensions, but {found}", hint=_EXPORT_AGAIN
+                f"{self._name} has no output {output}, float32 with {rank} dimensions, but {found}", hint=EXPORT_AGAIN
             )
         tail = tuple(node.shape[1:])
         if isinstance(node.shape[0], int) or not all(isinstance(side, int) and side > 0 for side in tail):
             raise EngineError(
                 f"{self._name} has output {output} of shape {list(node.shape)}, expected a free batch and fixed sides",
-                hint=_EXPORT_AGAIN,
+                hint=EXPORT_AGAIN,
             )
         return tail
 
@@ -194,7 +177,7 @@ def _open_session(name: str, graph: bytes, precision: str, threads: int) -> Any:
         session = onnxruntime.InferenceSession(graph, options, providers=PROVIDERS)
     except _ORT_ERRORS as error:
         raise EngineError(
-            f"onnxruntime {onnxruntime.__version__} cannot load {name}: {_first_line(error)}", hint=_EXPORT_AGAIN
+            f"onnxruntime {onnxruntime.__version__} cannot load {name}: {_first_line(error)}", hint=EXPORT_AGAIN
         ) from error
     session.disable_fallback()
     if (got := session.get_providers()) != PROVIDERS:

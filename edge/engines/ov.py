@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT, Batch, EngineOutput, EngineSpec, check_batch
+from edge.engines import IMAGE_INPUT, Batch, EngineSpec
+from edge.engines.pair import EXPORT_AGAIN, PairEngine
 from edge.errors import EngineError
 from edge.records import Size
 
@@ -37,7 +38,6 @@ _ALLOW_KERNELS = (
     "OpenVINO makes its kernels when it loads a graph, which this service may not: set `MemoryDenyWriteExecute=no` in "
     'a drop-in of its unit, or `model.engine = "onnxruntime"`'
 )
-_EXPORT_AGAIN = "export the bundle again with an `edge-export` of the same release as this program"
 
 
 def open_openvino(bundle: Bundle, *, threads: int | None = None, max_batch: int | None = None) -> OvEngine:
@@ -57,8 +57,8 @@ def open_openvino(bundle: Bundle, *, threads: int | None = None, max_batch: int 
     )
 
 
-class OvEngine:
-    """Both graphs, open. One thread calls `infer`."""
+class OvEngine(PairEngine):
+    """Both graphs in OpenVINO."""
 
     def __init__(
         self,
@@ -71,30 +71,13 @@ class OvEngine:
         threads: int | None = None,
         max_batch: int | None = None,
     ) -> None:
-        self._spec = EngineSpec(NAME, precision, size, channels, max_batch or DEFAULT_MAX_BATCH)
+        spec = EngineSpec(NAME, precision, size, channels, max_batch or DEFAULT_MAX_BATCH)
         options = compile_options(threads or len(os.sched_getaffinity(0)))
-        image = (self._spec.max_batch, channels, *size)
-        self._classifier: Graph | None = Graph(
-            "classifier.onnx", classifier, image, dict.fromkeys(CLASSIFIER_OUTPUTS, 1), options
-        )
-        ranks = {name: 3 if name == "residual_map" else 1 for name in GATE_OUTPUTS}
-        self._gate: Graph | None = Graph("gate.onnx", gate, image, ranks, options)
 
-    @property
-    def spec(self) -> EngineSpec:
-        return self._spec
+        def open_graph(name: str, graph: bytes, ranks: dict[str, int]) -> Graph:
+            return Graph(name, graph, (spec.max_batch, channels, *size), ranks, options)
 
-    def infer(self, images: Batch) -> EngineOutput:
-        """See `Engine.infer`. A NaN among the scores is handed on: deciding what it means is not the engine's."""
-        if self._classifier is None or self._gate is None:
-            raise EngineError("the engine is closed", hint="open it again: an engine cannot be used after close()")
-        check_batch(images, self._spec)
-        images = np.ascontiguousarray(images)
-        return EngineOutput(**self._gate.run(images), **self._classifier.run(images))
-
-    def close(self) -> None:
-        """Free both networks; a second call does nothing."""
-        self._classifier = self._gate = None
+        super().__init__(spec, open_graph, classifier=classifier, gate=gate)
 
 
 class Graph:
@@ -122,7 +105,7 @@ class Graph:
     def run(self, images: Batch) -> dict[str, npt.NDArray[np.float32]]:
         """All outputs by name, owned by the caller. Raises EngineError unless each has the shape it promised."""
         try:
-            self._request.infer({IMAGE_INPUT: images}, share_inputs=True)
+            self._request.infer({IMAGE_INPUT: np.ascontiguousarray(images)}, share_inputs=True)
             # Copied: the request writes its next results into the same memory.
             outputs = {output: self._request.get_tensor(output).data.copy() for output in self._shapes}
         except _OV_ERRORS as error:
@@ -135,7 +118,7 @@ class Graph:
             if value.dtype != np.float32 or value.shape != expected:
                 raise EngineError(
                     f"{self._name} returned {output} as {value.dtype} {value.shape}, expected float32 {expected}",
-                    hint=_EXPORT_AGAIN,
+                    hint=EXPORT_AGAIN,
                 )
         return outputs
 
@@ -174,7 +157,7 @@ def _check_input(name: str, model: Any, image: tuple[int, ...]) -> None:
     ]
     if inputs != [([IMAGE_INPUT], "u8", [None, *image])]:
         raise EngineError(
-            f"{name} takes {inputs}, the manifest says {IMAGE_INPUT}, uint8 {('n', *image)}", hint=_EXPORT_AGAIN
+            f"{name} takes {inputs}, the manifest says {IMAGE_INPUT}, uint8 {('n', *image)}", hint=EXPORT_AGAIN
         )
 
 
@@ -186,12 +169,12 @@ def _output_shape(name: str, model: Any, output: str, rank: int) -> tuple[int, .
     if port is None or port.get_element_type() != ov.Type.f32 or len(shape) != rank:
         found = [(label, each.get_element_type().get_type_name(), _shape(each)) for label, each in ports.items()]
         raise EngineError(
-            f"{name} has no output {output}, float32 with {rank} dimensions, but {found}", hint=_EXPORT_AGAIN
+            f"{name} has no output {output}, float32 with {rank} dimensions, but {found}", hint=EXPORT_AGAIN
         )
     tail = tuple(side for side in shape[1:] if side)
     if shape[0] is not None or len(tail) != rank - 1:
         raise EngineError(
-            f"{name} has output {output} of shape {shape}, expected a free batch and fixed sides", hint=_EXPORT_AGAIN
+            f"{name} has output {output} of shape {shape}, expected a free batch and fixed sides", hint=EXPORT_AGAIN
         )
     return tail
 
@@ -206,7 +189,7 @@ def _shape(port: Any) -> list[int | None]:
 
 def _cannot_load(name: str, error: BaseException) -> EngineError:
     reason = _reason(error)
-    hint = _ALLOW_KERNELS if "can't protect" in reason else _EXPORT_AGAIN
+    hint = _ALLOW_KERNELS if "can't protect" in reason else EXPORT_AGAIN
     return EngineError(f"OpenVINO {ov.get_version()} cannot load {name}: {reason}", hint=hint)
 
 

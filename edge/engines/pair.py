@@ -1,0 +1,56 @@
+"""What the CPU engines share: a classifier and a gate, opened by one runtime, checked alike and closed together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, Batch, EngineOutput, EngineSpec, check_batch
+from edge.errors import EngineError
+
+EXPORT_AGAIN: Final = "export the bundle again with an `edge-export` of the same release as this program"
+OUTPUT_RANKS: Final = {name: 3 if name == "residual_map" else 1 for name in (*CLASSIFIER_OUTPUTS, *GATE_OUTPUTS)}
+"""Dimensions of every output; the first one is the batch."""
+
+
+class OpenGraph(Protocol):
+    """One ONNX graph, open in some runtime."""
+
+    def run(self, images: Batch) -> dict[str, npt.NDArray[np.float32]]:
+        """All outputs by name, owned by the caller. Raises EngineError."""
+        ...
+
+
+OpenOne = Callable[[str, bytes, dict[str, int]], OpenGraph]
+"""Opens a graph by the name it goes by in messages, its bytes, and its outputs with their dimensions."""
+
+
+class PairEngine:
+    """Both graphs, open. One thread calls `infer`."""
+
+    def __init__(self, spec: EngineSpec, open_graph: OpenOne, *, classifier: bytes, gate: bytes) -> None:
+        self._spec = spec
+        self._classifier: OpenGraph | None = open_graph("classifier.onnx", classifier, _ranks(CLASSIFIER_OUTPUTS))
+        self._gate: OpenGraph | None = open_graph("gate.onnx", gate, _ranks(GATE_OUTPUTS))
+
+    @property
+    def spec(self) -> EngineSpec:
+        return self._spec
+
+    def infer(self, images: Batch) -> EngineOutput:
+        """See `Engine.infer`. A NaN among the scores is handed on: deciding what it means is not the engine's."""
+        if self._classifier is None or self._gate is None:
+            raise EngineError("the engine is closed", hint="open it again: an engine cannot be used after close()")
+        check_batch(images, self._spec)
+        return EngineOutput(**self._gate.run(images), **self._classifier.run(images))
+
+    def close(self) -> None:
+        """Free both networks; a second call does nothing."""
+        self._classifier = self._gate = None
+
+
+def _ranks(outputs: tuple[str, ...]) -> dict[str, int]:
+    return {name: OUTPUT_RANKS[name] for name in outputs}
