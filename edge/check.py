@@ -21,8 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from edge.broker import Accepted, Connection, Ended, Outgoing
-from edge.engines import RawEngine, gpu_is_expected
+from edge.engines import RawEngine
 from edge.engines.device import find_device
+from edge.engines.opening import gpu_is_expected
 from edge.errors import EdgeError, EngineError, LedgerBusy
 from edge.folder import StationFolder
 from edge.ledger import open_ledger

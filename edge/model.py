@@ -10,7 +10,8 @@ from pathlib import Path
 from uuid import UUID
 
 from edge.bundle import Bundle, open_bundle
-from edge.engines import Engine, PlanSettings, open_engine
+from edge.engines import Engine, PlanSettings
+from edge.engines.opening import open_engine
 from edge.golden import check_golden
 from edge.messages import ModelCard, ModelInfo
 from edge.settings import ModelSettings, Settings

@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edge.bundle import Bundle
-from edge.engines import CPU_ENGINES, CpuEngine, open_engine
+from edge.engines.opening import CPU_ENGINES, CpuEngine, open_engine
 from edge.errors import EdgeError
 from edge.golden import check_golden, golden_image
 

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from edge import __version__
 from edge.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, TrustedKey, verify_bundle
-from edge.engines import open_engine
+from edge.engines.opening import open_engine
 from edge.engines.ort import OrtEngine
 from edge.golden import check_golden
 from edge.manifest import (

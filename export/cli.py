@@ -17,8 +17,9 @@ from rich.table import Table
 
 from edge import __version__
 from edge.bundle import Bundle, open_bundle
-from edge.engines import PlanSettings, open_engine
+from edge.engines import PlanSettings
 from edge.engines.on_device import build
+from edge.engines.opening import open_engine
 from edge.errors import EdgeError
 from edge.golden import compare_golden, golden_scores
 from edge.manifest import ExposureSpec

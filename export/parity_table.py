@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge.bundle import Bundle
-from edge.engines import open_engine
+from edge.engines.opening import open_engine
 from edge.errors import EngineError
 from edge.manifest import CLASSIFIER_FILE, GATE_FILE
 from edge.records import Image, Scores

@@ -9,7 +9,8 @@ import pytest
 
 from edge.bundle import TrustedKey, verify_bundle
 from edge.conversion import Method, prepare
-from edge.engines import Engine, PlanSettings, RawEngine, open_engine, plans
+from edge.engines import Engine, PlanSettings, RawEngine, plans
+from edge.engines.opening import open_engine
 from edge.errors import EngineError
 from edge.raw import raw_scan
 from tests import scripted_gpu

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from edge.bundle import Bundle, open_bundle
 from edge.conversion import Bounds, Method
-from edge.engines import open_engine
+from edge.engines.opening import open_engine
 from edge.errors import BundleError
 from edge.golden import check_golden
 from edge.manifest import Manifest, manifest_json

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from edge.bundle import TrustedKey, verify_bundle
-from edge.engines import GPU_NODES, Engine, PlanSettings, open_engine
+from edge.engines import Engine, PlanSettings
+from edge.engines.opening import GPU_NODES, open_engine
 from tests.bundles import KEY, make_bundle
 from tests.contract.test_engine_contract import *  # noqa: F403 - the suite, on the fixture below
 from tests.contract.test_engine_contract import MAX_BATCH

@@ -14,11 +14,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edge import engines
 from edge.bundle import Bundle, TrustedKey, verify_bundle
-from edge.engines import Engine, PlanSettings, RawEngine, open_engine, plans
+from edge.engines import Engine, PlanSettings, RawEngine, opening, plans
 from edge.engines.device import INSTALL
 from edge.engines.on_device import build, open_tensorrt
+from edge.engines.opening import open_engine
 from edge.errors import EngineError
 from tests import bundles, scripted_gpu
 from tests.bundles import SIZE, graph_bytes, make_bundle
@@ -297,8 +297,8 @@ def test_a_gpu_that_disappears_ends_the_engine(
 def test_a_machine_that_was_never_meant_to_have_a_gpu_is_not_degraded(
     monkeypatch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
 ) -> None:
-    monkeypatch.setattr(engines, "GPU_NODES", ())
-    monkeypatch.setattr(engines, "find_spec", lambda _: None)
+    monkeypatch.setattr(opening, "GPU_NODES", ())
+    monkeypatch.setattr(opening, "find_spec", lambda _: None)
     engine = open_engine(bundle, "auto", threads=1, plans=settings)
     assert (engine.spec.name, engine.spec.degraded) == ("onnxruntime", None)
     engine.close()
@@ -307,7 +307,7 @@ def test_a_machine_that_was_never_meant_to_have_a_gpu_is_not_degraded(
 def test_a_gpu_without_tensorrt_is_degraded_and_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(engines, "GPU_NODES", (str(tmp_path),))
+    monkeypatch.setattr(opening, "GPU_NODES", (str(tmp_path),))
     engine = open_engine(bundle, "auto", threads=1, plans=settings)
     assert engine.spec.degraded == "TensorRT: TensorRT is not installed"
     engine.close()

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from edge.bundle import check_golden, open_bundle
-from edge.engines import open_engine
+from edge.engines.opening import open_engine
 from edge.errors import BundleError
 from tests import bundles
 from tests.torture.rig import Rig, wait_until

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from edge.bundle import Bundle, TrustedKey, load_trusted_keys, open_bundle, verify_bundle
 from edge.conversion import Bounds, Method
-from edge.engines import EngineOutput, open_engine
+from edge.engines import EngineOutput
+from edge.engines.opening import open_engine
 from edge.errors import BundleError
 from edge.evidence import MapGeometry
 from edge.golden import check_golden

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge.bundle import TrustedKey, verify_bundle
-from edge.engines import open_engine
+from edge.engines.opening import open_engine
 from edge.engines.ort import OrtEngine, session_options
 from edge.errors import EngineError
 from edge.golden import check_golden

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edge.bundle import TrustedKey, verify_bundle
-from edge.engines import open_engine
+from edge.engines.opening import open_engine
 from edge.errors import EngineError
 from edge.golden import check_golden
 from tests.bundles import KEY, SIZE, make_bundle
@@ -126,7 +126,7 @@ def test_auto_takes_onnxruntime_where_the_faster_engine_does_not_open(tmp_path: 
     done = run_sandboxed(f"""
 from pathlib import Path
 from edge.bundle import TrustedKey, verify_bundle
-from edge.engines import open_engine
+from edge.engines.opening import open_engine
 from tests.bundles import KEY
 bundle = verify_bundle(Path({str(tmp_path / "bundle")!r}), [TrustedKey("key", KEY.public_key())])
 print(open_engine(bundle, "auto", cpu_engine="openvino").spec.name)

@@ -1,0 +1,102 @@
+"""Opening the engine that the settings ask for, or the best there is."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final, Literal
+
+from edge.bundle import Bundle
+from edge.engines import Batch, Engine, EngineOutput, EngineSpec, PlanSettings
+from edge.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+GPU_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvhost-gpu")
+"""Where a driver shows itself; the last one is a Jetson's."""
+
+CpuEngine = Literal["onnxruntime", "openvino"]
+CPU_ENGINES: Final[tuple[CpuEngine, ...]] = ("onnxruntime", "openvino")
+"""The first is part of the base installation."""
+
+
+class Degraded:
+    """An engine that stands in for another, and says so in every verdict."""
+
+    def __init__(self, engine: Engine, why: str) -> None:
+        self._engine = engine
+        self._spec = replace(engine.spec, degraded=why)
+
+    @property
+    def spec(self) -> EngineSpec:
+        return self._spec
+
+    def infer(self, images: Batch) -> EngineOutput:
+        return self._engine.infer(images)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def open_engine(
+    bundle: Bundle,
+    name: str = "auto",
+    *,
+    cpu_engine: CpuEngine = "onnxruntime",
+    threads: int | None = None,
+    max_batch: int | None = None,
+    plans: PlanSettings | None = None,
+) -> Engine:
+    """Open the networks of a verified bundle: `onnxruntime`, `openvino`, `tensorrt`, or `auto` for the best there is.
+
+    `auto` wants TensorRT where the machine has a GPU's driver or TensorRT installed, and `plans` says where its
+    engines are; where that fails, the CPU runs the networks and the spec says why. `cpu_engine`: what `auto` means on
+    a CPU; where it does not open, onnxruntime it is. `threads`: of the CPU, None for all this process may use.
+    `max_batch`: None for the engine's own choice. Raises EngineError.
+    """
+    if name == "tensorrt" or (name == "auto" and plans is not None and gpu_is_expected()):
+        if plans is None:
+            raise EngineError(
+                "no folder for built engines was given",
+                hint="`edge-worker` has one, and --build-engine fills it; else choose `onnxruntime`",
+            )
+        from edge.engines.on_device import open_tensorrt
+
+        try:
+            return open_tensorrt(bundle, plans, max_batch=max_batch)
+        except EngineError as error:
+            if name == "tensorrt":
+                raise
+            log.error("no GPU: the CPU runs the networks", extra={"fields": {"why": error.message, "try": error.hint}})
+            cpu = open_engine(bundle, cpu_engine=cpu_engine, threads=threads, max_batch=max_batch)
+            return Degraded(cpu, f"TensorRT: {error.message}")
+    if name == "auto" and cpu_engine == "openvino":
+        try:
+            return open_engine(bundle, cpu_engine, threads=threads, max_batch=max_batch)
+        except EngineError as error:
+            fields = {"engine": cpu_engine, "error": error.message, "hint": error.hint}
+            log.warning("the faster engine does not open, onnxruntime judges", extra={"fields": fields})
+    if name in ("auto", "onnxruntime"):
+        # Imported when chosen: a line that runs another engine needs no onnxruntime.
+        from edge.engines.ort import open_onnxruntime
+
+        return open_onnxruntime(bundle, threads=threads, max_batch=max_batch)
+    if name == "openvino":
+        try:
+            from edge.engines.ov import open_openvino
+        except ImportError as error:
+            raise EngineError(
+                f"the engine `openvino` is not installed: {error}",
+                hint="pip install 'electrode-line[openvino]', or set `model.engine = \"onnxruntime\"`",
+            ) from error
+        return open_openvino(bundle, threads=threads, max_batch=max_batch)
+    raise EngineError(
+        f"there is no engine {name!r}", hint="`model.engine` is one of auto, onnxruntime, openvino, tensorrt"
+    )
+
+
+def gpu_is_expected() -> bool:
+    """Whether somebody meant this machine to run on a GPU: a driver is loaded, or TensorRT was installed."""
+    return any(Path(node).exists() for node in GPU_NODES) or find_spec("tensorrt") is not None
