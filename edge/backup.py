@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.errors import LedgerBusy, LedgerError
+from edge.files import sync_directory
 from edge.ledger import Ledger, open_ledger
-from edge.ledger_file import connect, explained_errors, sync_directory, take_lock
+from edge.ledger_file import connect, explained_errors, take_lock
 
 log = logging.getLogger(__name__)
 

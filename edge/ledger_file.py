@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edge.errors import LedgerBusy, LedgerError
+from edge.files import sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -187,12 +188,3 @@ def _private_directory(directory: Path) -> None:
             f"state directory {directory} is writable by others (mode {stat.S_IMODE(mode):04o})",
             hint=f"chmod 0700 {directory}",
         )
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames in a directory last."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

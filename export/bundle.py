@@ -28,6 +28,7 @@ from edge import __version__
 from edge.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, TrustedKey, verify_bundle
 from edge.engines.opening import open_engine
 from edge.engines.ort import OrtEngine
+from edge.files import sync_directory
 from edge.golden import check_golden
 from edge.manifest import (
     CLASSIFIER_FILE,
@@ -247,8 +248,8 @@ def write_bundle(out: Path, manifest: Manifest, contents: Mapping[str, bytes], k
         (temporary / GOLDEN_DIR).mkdir(parents=True)
         for name, data in files.items():
             _write(temporary / name, data)
-        _sync(temporary / GOLDEN_DIR)
-        _sync(temporary)
+        sync_directory(temporary / GOLDEN_DIR)
+        sync_directory(temporary)
         bundle = verify_bundle(temporary, [TrustedKey("the signing key", key.public_key())])
         engine = open_engine(bundle)
         try:
@@ -256,7 +257,7 @@ def write_bundle(out: Path, manifest: Manifest, contents: Mapping[str, bytes], k
         finally:
             engine.close()
         temporary.rename(out)
-        _sync(out.parent)
+        sync_directory(out.parent)
     except OSError as error:
         raise ExportError(
             f"the bundle {out} cannot be written: {error}", hint="check the folder and the disk"
@@ -356,11 +357,3 @@ def _write(path: Path, data: bytes) -> None:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge.conversion import Method
-from train.crossval import cross_validate, write_json
+from train.crossval import cross_validate
 from train.experiment import BEST, PAPER, ExperimentRecipe, recipe_values
 from train.feature_cache import FeatureCache
 from train.features import Backbone
+from train.files import write_json
 from train.progress import Reporter
 from train.runner import Runner
 from train.survey import Survey

@@ -27,9 +27,9 @@ from train.conformal import (
     threshold_of_cost,
     threshold_of_escapes,
 )
-from train.crossval import write_json
 from train.dataset import Row, data_digest, read_frame
 from train.errors import DataError
+from train.files import write_json
 from train.final import CHECKPOINT
 from train.models import Classifier, classifier_of
 from train.networks import p_abnormal_of

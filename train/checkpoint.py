@@ -6,7 +6,6 @@ whole. Loaded with `weights_only=True`: a checkpoint is never unpickled into cod
 
 from __future__ import annotations
 
-import os
 import pickle
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -19,6 +18,7 @@ from edge.conversion import Bounds, Method
 from edge.exposure import Exposure
 from edge.records import Size
 from train.errors import CheckpointError
+from train.files import written_whole
 
 Kind = Literal["classifier", "gate"]
 Value = str | int | float | bool | None
@@ -75,18 +75,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     content["method"] = checkpoint.method.value
     content["bounds"] = None if checkpoint.bounds is None else asdict(checkpoint.bounds)
     content["size"] = tuple(checkpoint.size)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as stream:
+    with written_whole(path) as stream:
         torch.save(content, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def load_checkpoint(path: Path, kind: Kind) -> Checkpoint:

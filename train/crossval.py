@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from train.errors import DataError
 from train.experiment import ExperimentRecipe, recipe_values
 from train.feature_cache import FeatureCache
 from train.features import Backbone, Conversion, FeatureTable, compute_features
+from train.files import write_json
 from train.folds import FoldResult, FoldTask, run_fold
 from train.heads import starting_layers
 from train.image_folds import ImageFoldTask, run_image_fold
@@ -192,17 +192,6 @@ def samples_of(table: FeatureTable, rows: Sequence[Row], numbers: Sequence[int],
         bundles=tuple(row.bundle for row in chosen),
         files=tuple(row.file for row in chosen),
     )
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write JSON whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=1, sort_keys=True, allow_nan=False)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
 
 
 def _show_part(show: Callable[[int, int], None], before: int, total: int, done: int, _: int) -> None:

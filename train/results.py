@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from train.crossval import Timing, write_json
+from train.crossval import Timing
 from train.experiment import ExperimentRecipe, recipe_values
 from train.features import Backbone
+from train.files import write_json
 from train.folds import FoldResult
 from train.plots import kinds_plot, roc_plot
 from train.survey import Survey

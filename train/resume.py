@@ -8,7 +8,6 @@ same recipe and the same scans, and removed when the training is done.
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from train.files import written_whole
 
 FILE = "training.pt"
 
@@ -52,13 +53,8 @@ class Resume:
             "optimizer": optimizer.state_dict(),
             "rng": json.dumps(rng.bit_generator.state),
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{FILE}.{os.getpid()}.tmp")
-        with temporary.open("wb") as stream:
+        with written_whole(self.path) as stream:
             torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(self.path)
 
     def load(
         self, modules: list[nn.Module], optimizer: torch.optim.Optimizer, rng: np.random.Generator

@@ -25,6 +25,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from edge.errors import EngineError
+from edge.files import sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class PlanCache:
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.rename(path)
-            _sync(self._folder)
+            sync_directory(self._folder)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise EngineError(
@@ -182,7 +183,7 @@ class PlanCache:
                 stream.flush()
                 os.fsync(stream.fileno())
             os.link(temporary, self._key_file)
-            _sync(self._key_file.parent)
+            sync_directory(self._key_file.parent)
         finally:
             temporary.unlink()
 
@@ -196,11 +197,3 @@ def _modified_ns(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

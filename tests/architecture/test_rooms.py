@@ -14,6 +14,7 @@ TRAIN_MAY_USE = {
     "edge.conversion",
     "edge.errors",
     "edge.exposure",
+    "edge.files",
     "edge.records",
     "edge.scan",
     "edge.validation.metrics",
