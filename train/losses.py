@@ -19,6 +19,8 @@ from torch import Tensor
 from train.networks import WINDOW_PX
 
 LATENT_WEIGHT = 0.01
+LATENT_AS_PRINTED = 42**2 / 156**2
+"""As `latent_weight`: L_reg beside L_ok as the paper prints them for its patches, both sums over the same 24,336."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,9 @@ class GateLoss:
     kern_per: Tensor
     reg: Tensor
 
-    def total(self, per_weight: float = 1.0) -> Tensor:
-        """L = L_ok + L_kern,ok + per_weight (L_per + L_kern,per) + L_reg."""
-        return self.ok + self.kern_ok + per_weight * (self.per + self.kern_per) + self.reg
+    def total(self, per_weight: float = 1.0, latent_weight: float = 1.0) -> Tensor:
+        """L = L_ok + L_kern,ok + per_weight (L_per + L_kern,per) + latent_weight L_reg."""
+        return self.ok + self.kern_ok + per_weight * (self.per + self.kern_per) + latent_weight * self.reg
 
 
 def squared_error(residual: Tensor) -> Tensor:

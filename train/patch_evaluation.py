@@ -1,4 +1,4 @@
-"""What detectors of the weld benchmark find: thresholds from accepted validation patches, rates on every test set.
+"""What detectors of the weld benchmark find: thresholds from accepted patches of other welds, rates on every test set.
 
 A detector is a network and the statistics it is read by. Its thresholds are set fold by fold, then the decisions of all
 folds are added up; the paper reports the mean over three trainings and (max - min) / 2.
@@ -23,8 +23,11 @@ ACCEPTED = "accepted"
 VALIDATION_DEFECTS = "checked-defects"
 """Accepted validation patches with the training welds' defects in them: what a recipe is chosen on."""
 
+LEARNT = "learnt"
+"""Accepted patches of the training welds."""
+
 SetScores = Mapping[str, Scores]
-"""Scores float32 (n, k) of each set of patches of one fold: `checked`, `checked-defects` and the test sets."""
+"""Scores float32 (n, k) of each set of one fold: `checked`, `checked-defects`, `learnt` and the test sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,9 @@ class Detector:
     """Of STATISTICS; empty for the patch classifier, which has one score."""
     ensemble: bool = False
     """The mean residual of all runs, in place of each run's own."""
+    calibrated_on: tuple[str, ...] = (CHECKED, LEARNT)
+    """Sets of accepted patches whose scores set the thresholds. What one weld shows says little about the next, so the
+    training welds count too; the classifier has seen their labels, and is calibrated on validation welds alone."""
 
     def read(self, scores: Scores) -> Scores:
         """The detector's columns (n, k) of a network's scores."""
@@ -48,7 +54,7 @@ class Outcome:
     """One run of a detector over all folds."""
 
     flagged: dict[str, Rate]
-    """Of every set, patches above the thresholds that accepted validation patches set."""
+    """Of every set, patches above the thresholds that accepted patches of other welds set."""
     flagged_own: dict[str, Rate]
     """The same where each fold's accepted test patches set the thresholds, as the paper's tables may be read."""
     auroc: dict[str, float]
@@ -67,18 +73,23 @@ class Entry:
 
 
 def thresholds_of(detector: Detector, scores: SetScores, fpr: float = PATCH_FPR) -> npt.NDArray[np.float64]:
-    """Thresholds (k,) of one fold: at most `fpr` of its accepted validation patches exceed any of them."""
-    checked = detector.read(scores[CHECKED])
-    return joint_thresholds(checked, math.floor(fpr * len(checked)))
+    """Thresholds (k,) of one fold: at most `fpr` of the patches it is calibrated on exceed any of them."""
+    accepted = calibration_scores(detector, scores)
+    return joint_thresholds(accepted, math.floor(fpr * len(accepted)))
+
+
+def calibration_scores(detector: Detector, scores: SetScores) -> Scores:
+    """The detector's columns (n, k) of the accepted patches that its thresholds are set on."""
+    return np.concatenate([detector.read(scores[name]) for name in detector.calibrated_on])
 
 
 def excesses(detector: Detector, scores: SetScores, fpr: float = PATCH_FPR) -> dict[str, npt.NDArray[np.float64]]:
     """Of every set (n,): by how much the patch exceeds its thresholds, above 0 is anomalous.
 
-    In deviations of the accepted validation patches' scores, the greatest over the columns: one scale for all folds.
+    In deviations of the scores it is calibrated on, the greatest over the columns: one scale for all folds.
     """
     thresholds = thresholds_of(detector, scores, fpr)
-    scale = detector.read(scores[CHECKED]).astype(np.float64).std(axis=0) + 1e-12
+    scale = calibration_scores(detector, scores).astype(np.float64).std(axis=0) + 1e-12
     return {name: ((detector.read(found) - thresholds) / scale).max(axis=1) for name, found in scores.items()}
 
 
@@ -98,7 +109,7 @@ def evaluate(detector: Detector, folds: Sequence[SetScores], fpr: float = PATCH_
         flagged[name] = Rate(sum(int(np.sum(part > 0)) for part in parts), total)
         hits = sum(int(np.sum(part > limit)) for part, limit in zip(parts, own, strict=True))
         flagged_own[name] = Rate(hits, total)
-        if name not in (CHECKED, ACCEPTED):
+        if name not in (CHECKED, LEARNT, ACCEPTED):
             labels = np.repeat([0, 1], [len(accepted), total])
             areas[name] = auroc(np.concatenate([accepted, *parts]), labels)
     return Outcome(flagged, flagged_own, areas)

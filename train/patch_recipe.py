@@ -36,7 +36,7 @@ class Training:
 
     autoencoder_steps: int = 2000
     classifier_steps: int = 1000
-    batch: int = 32
+    batch: int = 16
     """Accepted patches per step; as many again are perturbed (autoencoder) or defective (classifier)."""
     lr: float = 2e-3
     plain_share: float = 0.05
@@ -45,6 +45,10 @@ class Training:
     """Of the steps, the last: without dropout. What replaces dropped values is missing later, and a network as small as
     this one answers to that with a shift of all grey levels."""
     bf16: bool = False
+    channels_last: bool = True
+    """How images lie in memory."""
+    channel_multiple: int = 1
+    """Channels are filled up to a multiple of this with zeros (`train.widening`)."""
 
     def steps(self, network: Network) -> int:
         return self.autoencoder_steps if network == "autoencoder" else self.classifier_steps

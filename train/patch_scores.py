@@ -21,9 +21,14 @@ from train.patch_bank import box_mean, local_contrast, on_device
 WINDOWS_PX: Final = (WINDOW_PX, 17, 33)
 """The paper's windows, and wider ones: a long faint defect has many pixels, over which noise averages out."""
 STATISTICS: Final = tuple(
-    f"{prefix}{kind}{side}" for prefix in ("", "relative-") for side in WINDOWS_PX for kind in ("mean", "std")
+    f"{prefix}{kind}{side}"
+    for prefix in ("", "relative-")
+    for side in WINDOWS_PX
+    for kind in ("mean", "std", "bright", "dark")
 )
-"""Columns of an autoencoder's scores; `relative` ones are of the residual over the noise about each pixel."""
+"""Columns of an autoencoder's scores. `bright` and `dark` are the two signs of the mean: with a threshold of its own
+each, the scratches of a film (bright) do not hide its pores (dark). `relative` ones are of the residual over the noise
+about each pixel."""
 _NOISE_WINDOW_PX = 49
 _NOISE_FLOOR = 0.5 / 255
 """Half a grey level: what 8 bits cannot resolve is no anomaly, however quiet the image."""
@@ -35,7 +40,7 @@ Scores = npt.NDArray[np.float32]
 def autoencoder_scores(
     models: Sequence[GateAutoencoder], patches: npt.NDArray[Any], *, local: bool, device: torch.device, batch: int = 64
 ) -> Scores:
-    """Greatest |mean| and greatest deviation of each patch over all windows: float32 (n, len(STATISTICS)).
+    """The extremes of each patch's residual over all windows: float32 (n, len(STATISTICS)).
 
     `patches` are uint8, or float in [0, 1], (n, 192, 192). Of several models the mean residual counts.
     """
@@ -79,7 +84,8 @@ def extremes(residual: Tensor, noise: Tensor) -> Tensor:
         for side in WINDOWS_PX:
             mean = box_mean(image, side)
             variance = box_mean(image * image, side) - mean * mean
-            columns += [mean.abs().amax(dim=(1, 2, 3)), variance.amax(dim=(1, 2, 3)).clamp_min(0.0).sqrt()]
+            bright, dark = mean.amax(dim=(1, 2, 3)), (-mean).amax(dim=(1, 2, 3))
+            columns += [torch.maximum(bright, dark), variance.amax(dim=(1, 2, 3)).clamp_min(0.0).sqrt(), bright, dark]
     return torch.stack(columns, dim=1)
 
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from train.errors import DivergedError
-from train.losses import gate_loss, huber_error, patch_loss
+from train.losses import LATENT_AS_PRINTED, gate_loss, huber_error, patch_loss
 from train.networks import GateAutoencoder, PatchClassifier, centre_crop
 from train.patch_bank import Bank, drawn, local_contrast, noisy, perturbed, relit
 from train.patch_recipe import Training, Variant
+from train.widening import narrow_into, widened
 
 _WARM_STEPS = 50
 _CHECK_EVERY_STEPS = 100
@@ -39,8 +40,10 @@ def train_network(bank: Bank, variant: Variant, training: Training, seed: int, s
         torch.set_flush_denormal(True)  # vanishing gradients would otherwise cost a CPU ten times the time
     torch.manual_seed(seed)  # initial weights and dropout
     generator = torch.Generator(device).manual_seed(seed)
-    model = GateAutoencoder() if variant.network == "autoencoder" else PatchClassifier()
-    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    narrow = GateAutoencoder() if variant.network == "autoencoder" else PatchClassifier()
+    layout = torch.channels_last if training.channels_last else torch.contiguous_format
+    model = widened(narrow, training.channel_multiple)
+    model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(model.parameters(), lr=training.lr, fused=device.type == "cuda")
     losses = torch.zeros(steps, device=device)
     started = time.perf_counter()
@@ -62,8 +65,9 @@ def train_network(bank: Bank, variant: Variant, training: Training, seed: int, s
         losses[step] = loss.detach()
         if (step + 1) % _CHECK_EVERY_STEPS == 0 or step + 1 == steps:
             check(losses[: step + 1], where)
-    model.eval()
-    return Trained(model, losses.cpu().numpy(), time.perf_counter() - started)
+    narrow_into(narrow, model)
+    narrow.to(device).eval()
+    return Trained(narrow, losses.cpu().numpy(), time.perf_counter() - started)
 
 
 def autoencoder_loss(
@@ -82,14 +86,15 @@ def autoencoder_loss(
         seen = noisy(seen, generator)
     if variant.local:
         clean, seen = local_contrast(clean), local_contrast(seen)
-    z = model.encode(seen.contiguous(memory_format=torch.channels_last))
+    z = model.encode(seen)
     reconstruction = model.decoder(z).float()
     target = centre_crop(clean)
     residual_ok, residual_per = target - reconstruction[:batch], target - reconstruction[-batch:]
     terms = gate_loss(residual_ok, residual_per, z.float()[:batch])
     if variant.robust:
         terms = replace(terms, ok=huber_error(residual_ok), per=huber_error(residual_per))
-    return terms.total()
+    # Printed as sums, the terms weigh the latent 14 times less; at full weight it learns little but to be small.
+    return terms.total(latent_weight=LATENT_AS_PRINTED)
 
 
 def classifier_loss(
@@ -106,7 +111,7 @@ def classifier_loss(
     if bank.defective is not None:
         defective = torch.cat([defective, drawn(bank.defective, whole, generator)])
     truth = torch.cat([torch.zeros(batch, device=accepted.device), torch.ones(batch, device=accepted.device)])
-    images = torch.cat([accepted, defective]).contiguous(memory_format=torch.channels_last)
+    images = torch.cat([accepted, defective])
     return patch_loss(model(images).float(), truth)
 
 
