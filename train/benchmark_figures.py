@@ -42,6 +42,8 @@ _EXAMPLE_RANKS: Final = (0.25, 0.5, 0.75)
 _WINDOWS: Final = ListedColormap(["#ffffff", "#f0a030", "#3c9a3c", "#1f3f9e"])
 _WINDOW_NAMES: Final = ("ordinary", "mean", "deviation", "both")
 _FIGURES = "figures"
+_CURVES = 8
+"""Detectors in the ROC figure, the recipe's first."""
 
 
 def draw_figures(request: Request, benchmark: Benchmark) -> list[Path]:
@@ -111,7 +113,7 @@ def roc_figure(request: Request, benchmark: Benchmark, path: Path) -> None:
     """Share found over share of accepted patches refused, of real defects by contrast; all folds, first run."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     for axes, name in zip(figure.subplots(1, 3, sharey=True), REAL_SETS, strict=True):
-        for number, detector in enumerate(d for d in request.recipe.detectors if not d.ensemble):
+        for number, detector in enumerate([d for d in request.recipe.detectors if not d.ensemble][:_CURVES]):
             folds = [
                 excesses(detector, load_scores(task))
                 for task in benchmark.tasks

@@ -30,8 +30,9 @@ def write_benchmark(request: Request, benchmark: Benchmark, command: str, wall_s
     notes = [
         *folds,
         "",
-        f"Recipe `{request.recipe.name}`, {request.runs} runs, seed {request.seed}, {training.autoencoder_steps} autoencoder and"
-        f" {training.classifier_steps} classifier steps of {training.batch} accepted patches and as many more,"
+        f"Recipe `{request.recipe.name}`, {request.runs} runs, seed {request.seed},"
+        f" {training.autoencoder_steps} autoencoder and {training.classifier_steps} classifier steps"
+        f" of {training.batch} accepted patches and as many more,"
         f" {'bf16' if training.bf16 else 'fp32'}; data {benchmark.data_digest[:12]}; {facts['device_name']},"
         f" torch {torch.__version__}; {facts['training_s']:.0f} s of trainings, {wall_s:.0f} s for the last command:",
         "",
