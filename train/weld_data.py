@@ -228,7 +228,12 @@ class _Plan:
 
     def defects(self, what: str, welds: Sequence[Weld], count: int, contrast: Contrast | None) -> list[_Piece]:
         """Each defect of a contrast, or of any, is as likely as any other to be the one a patch is drawn around."""
-        weights = [len(of_contrast(self.regions[weld.name], contrast)) for weld in welds]
+        weights = []
+        for weld in welds:
+            regions = self.regions[weld.name]
+            # Among dense strong defects a weak one may never be the strongest of a patch: other welds give more then.
+            room = len(defect_patches(weld, regions, 1, np.random.default_rng(0), contrast)[0])
+            weights.append(room * len(of_contrast(regions, contrast)))
         return [
             _OfWeld(
                 what,
