@@ -91,10 +91,12 @@ def run_task(task: Task) -> str:
         "training": asdict(training),
         "steps": steps,
         "final_loss": float(np.mean(last)),
+        "latent_spread": trained.latent_spread,
         "seconds": round(trained.seconds, 2),
     }
     write_json(task.stem.with_suffix(".json"), facts)
-    return f"{where}: {steps} steps in {trained.seconds:.1f} s, loss {facts['final_loss']:.5f}"
+    spread = "" if trained.latent_spread is None else f", latent spread {trained.latent_spread:.3f}"
+    return f"{where}: {steps} steps in {trained.seconds:.1f} s, loss {facts['final_loss']:.5f}{spread}"
 
 
 def run_ensemble(task: EnsembleTask) -> str:

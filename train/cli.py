@@ -1,7 +1,7 @@
-"""`edge-train VERB`: simulate, bounds, classifier, gate; the verbs of experiments are in `train.cli_experiments`.
+"""`edge-train VERB`: simulate, bounds, classifier, gate; `train.cli_experiments` and `train.cli_gate` hold the rest.
 
-`simulate` and `bounds` run on the base installation; torch is imported by the verbs that learn. Errors become an exit
-code and two lines: what went wrong, what to try.
+`simulate`, `bounds` and `patches` run on the base installation; torch is imported by the verbs that learn. Errors
+become an exit code and two lines: what went wrong, what to try.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return simulate(options, reporter)
             if options.verb == "bounds":
                 return bounds(options, reporter)
+            if options.verb == "patches":
+                return cli_gate.patches(options, reporter)
             require_torch(options.verb)
             if options.verb in cli_experiments.VERBS:
                 return cli_experiments.VERBS[options.verb](options, reporter)

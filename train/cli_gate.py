@@ -1,4 +1,4 @@
-"""`edge-train gate-benchmark`: its options and what it prints."""
+"""`edge-train patches` and `gate-benchmark`, the gate on real welds: their options and what they print."""
 
 from __future__ import annotations
 
@@ -13,6 +13,19 @@ from train.runner import Here, Processes
 
 CACHE_FOLDER = "cache"
 RECIPES = ("paper", "best", "ablation")
+
+
+def patches(options: argparse.Namespace, reporter: Reporter) -> int:
+    """Write contact sheets of every kind of patch; prints their folder. Needs no torch."""
+    from train.patch_sheets import write_sheets
+    from train.perturb import read_photos
+    from train.welds import read_welds
+
+    photos = read_photos(options.natural)
+    paths = write_sheets(read_welds(options.welds), photos, options.out, options.seed, reporter.counter("folds"))
+    reporter.say(f"{len(paths)} files; look at each before a network does")
+    print(options.out)
+    return 0
 
 
 def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
@@ -59,14 +72,20 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
     return 0
 
 
-VERBS = {"gate-benchmark": gate_benchmark}
+VERBS = {"patches": patches, "gate-benchmark": gate_benchmark}
 
 
 def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The options of these verbs."""
+    group = verbs.add_parser("patches", help="look at the patches of the gate's weld benchmark")
+    verb = group.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
+        "preview", help="contact sheets of every kind of patch"
+    )
+    weld_options(verb)
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the sheets")
+    verb.add_argument("--seed", type=int, default=0)
     verb = verbs.add_parser("gate-benchmark", help="the gate and its comparison on real welds: tables and figures")
-    verb.add_argument("welds", type=Path, metavar="WELDS", help="folder with images/ and masks/, 8-bit")
-    verb.add_argument("--natural", type=Path, required=True, metavar="DIR", help="grey photographs")
+    weld_options(verb)
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="for results; may hold some already")
     verb.add_argument("--recipe", choices=RECIPES, default="paper", help="what is trained (default %(default)s)")
     verb.add_argument("--runs", type=int, default=3, help="trainings of every network (default %(default)s)")
@@ -83,3 +102,9 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     verb.add_argument("--cache", type=Path, metavar="DIR", help="for the folds' patches, GBs (default: OUT/cache)")
     verb.add_argument("--patches", type=float, default=1.0, help="share of the usual number of patches")
     verb.add_argument("--seed", type=int, default=0)
+
+
+def weld_options(verb: argparse.ArgumentParser) -> None:
+    """Where welds and photographs are."""
+    verb.add_argument("welds", type=Path, metavar="WELDS", help="folder with images/ and masks/ of the same names")
+    verb.add_argument("--natural", type=Path, required=True, metavar="DIR", help="folder of grey photographs")

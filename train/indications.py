@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -20,8 +20,9 @@ from train.weld_patches import RIM_PX
 Anomaly = Literal[
     "circular-hollow-inclusion", "dogbone", "elongated", "partial-circle", "raster", "circular-indication"
 ]
-TESTED: tuple[Anomaly, ...] = get_args(Anomaly)[:5]
-"""Those with a test set; the circular indication is trained on only."""
+TESTED: tuple[Anomaly, ...] = ("circular-hollow-inclusion", "dogbone", "elongated", "partial-circle", "raster")
+LEARNT: tuple[Anomaly, ...] = ("circular-indication", "partial-circle")
+"""Those with test sets, and those that the patch classifier is shown in training."""
 
 REGIONS = (1, 4)
 REGION_PX = (10, 8000)

@@ -31,6 +31,8 @@ class Trained:
     losses: npt.NDArray[np.float32]
     """Of every step."""
     seconds: float
+    latent_spread: float | None
+    """Of an autoencoder, the deviation of its latent over an accepted batch; near 0 it has settled on a constant."""
 
 
 def train_network(bank: Bank, variant: Variant, training: Training, seed: int, steps: int, where: str) -> Trained:
@@ -67,7 +69,12 @@ def train_network(bank: Bank, variant: Variant, training: Training, seed: int, s
             check(losses[: step + 1], where)
     narrow_into(narrow, model)
     narrow.to(device).eval()
-    return Trained(narrow, losses.cpu().numpy(), time.perf_counter() - started)
+    found, seconds = losses.cpu().numpy(), time.perf_counter() - started
+    spread = None
+    if isinstance(narrow, GateAutoencoder):
+        with torch.inference_mode():
+            spread = float(narrow.encode(drawn(bank.accepted, training.batch, generator)).std())
+    return Trained(narrow, found, seconds, spread)
 
 
 def autoencoder_loss(

@@ -7,6 +7,7 @@ drawn: the same seed gives the same fold whatever the number of processes.
 from __future__ import annotations
 
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from train.errors import DataError
-from train.indications import PRINTED_SIGMA_PX, SHARP_SIGMA_PX, TESTED, Anomaly, anomaly, natural_indications
+from train.indications import LEARNT, PRINTED_SIGMA_PX, SHARP_SIGMA_PX, TESTED, Anomaly, anomaly, natural_indications
 from train.perturb import PATCH_PX, Patch, photo_texture
-from train.runner import Here, Processes
+from train.runner import Here, Processes, Runner
 from train.weld_patches import accepted_patches, defect_patches, shares
-from train.weld_regions import CONTRASTS, Contrast, find_regions
+from train.weld_regions import CONTRASTS, Contrast, Region, find_regions, of_contrast
 from train.welds import Fold, Weld
 
 SHARP = "-sharp"
@@ -87,22 +88,24 @@ def fold_data(
     for a defective one.
     """
     of = {weld.name: weld for weld in welds}
-    pieces = [
-        *_accepted_pieces("accepted", [of[name] for name in fold.training], counts.accepted, seed, fold),
-        *_accepted_pieces("checked", [of[name] for name in fold.validation], counts.validation, seed, fold),
-        *_accepted_pieces("test-accepted", [of[name] for name in fold.test], counts.test_accepted, seed, fold),
-        *_defect_pieces("defects", [of[name] for name in fold.training], counts.defects, seed, fold, None),
-        *_sni_pieces(photos, counts.sni, seed, fold),
-        *_anomaly_pieces("circular-indication", "circular-indication", counts.synthetic, PRINTED_SIGMA_PX, seed, fold),
-        *_anomaly_pieces("partial-circle", "partial-circle", counts.synthetic, PRINTED_SIGMA_PX, seed, fold),
-    ]
-    for contrast in CONTRASTS:
-        test = [of[name] for name in fold.test]
-        pieces += _defect_pieces(f"defects-{contrast}", test, counts.test_defects, seed, fold, contrast)
-    for kind in TESTED:
-        for suffix, sigma_px in ("", PRINTED_SIGMA_PX), (SHARP, SHARP_SIGMA_PX):
-            pieces += _anomaly_pieces(f"test-{kind}{suffix}", kind, counts.test_synthetic, sigma_px, seed, fold)
-    drawn = _draw(pieces, jobs, progress)
+    training, validation, test = ([of[name] for name in names] for names in (fold.training, fold.validation, fold.test))
+    with Processes(jobs) if jobs > 1 else nullcontext(Here()) as runner:
+        masked = [*training, *test]
+        found = {masked[number].name: regions for number, regions in runner.map(find_regions, masked)}
+        plan = _Plan(seed, fold, found)
+        pieces = plan.accepted("accepted", training, counts.accepted)
+        pieces += plan.accepted("checked", validation, counts.validation)
+        pieces += plan.accepted("test-accepted", test, counts.test_accepted)
+        pieces += plan.defects("defects", training, counts.defects, None)
+        for contrast in CONTRASTS:
+            pieces += plan.defects(f"defects-{contrast}", test, counts.test_defects, contrast)
+        pieces += plan.natural(photos, counts.sni)
+        for learnt in LEARNT:
+            pieces += plan.anomalies(learnt, learnt, counts.synthetic, PRINTED_SIGMA_PX)
+        for kind in TESTED:
+            pieces += plan.anomalies(f"test-{kind}", kind, counts.test_synthetic, PRINTED_SIGMA_PX)
+            pieces += plan.anomalies(f"test-{kind}{SHARP}", kind, counts.test_synthetic, SHARP_SIGMA_PX)
+        drawn = _draw(pieces, runner, progress)
     defective, deltas = drawn["defects"]
     if len(defective) == 0:
         raise DataError(
@@ -113,7 +116,7 @@ def fold_data(
     tests = {"accepted": accepted}
     tests |= {f"defects-{contrast}": _as_images(drawn[f"defects-{contrast}"][0]) for contrast in CONTRASTS}
     for name in (f"{kind}{suffix}" for kind in TESTED for suffix in ("", SHARP)):
-        tests[name] = _inserted(drawn[f"test-{name}"][1], accepted, np.random.default_rng(_stream(seed, fold, name, 0)))
+        tests[name] = _inserted(drawn[f"test-{name}"][1], accepted, np.random.default_rng(plan.stream(name, 0)))
     return FoldData(
         fold.name,
         fold.training,
@@ -122,23 +125,20 @@ def fold_data(
         accepted=drawn["accepted"][0],
         checked=drawn["checked"][0],
         defective=defective,
-        perturbations={
-            "defects": deltas,
-            **{name: drawn[name][1] for name in ("sni", "circular-indication", "partial-circle")},
-        },
+        perturbations={"defects": deltas, **{name: drawn[name][1] for name in ("sni", *LEARNT)}},
         tests=tests,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _OfWeld:
-    """Patches of one weld: accepted ones, or with `defect`, those with a defect, of one contrast if named."""
+    """Patches of one weld: accepted ones, or with `regions`, those with a defect, of one contrast if named."""
 
     what: str
     stream: tuple[int, ...]
     count: int
     weld: Weld
-    defect: bool
+    regions: Sequence[Region] = ()
     contrast: Contrast | None = None
 
 
@@ -169,95 +169,105 @@ _Pair = tuple[Greys, Images]
 def _run(piece: _Piece) -> _Pair:
     """Patches uint8 and perturbations float16 of one piece; (0, 192, 192) of what it has none of."""
     rng = np.random.default_rng(piece.stream)
-    none = np.zeros((0, PATCH_PX, PATCH_PX), np.uint8)
+    no_greys, no_images = _nothing()
     if isinstance(piece, _OfWeld):
-        if piece.defect:
-            return defect_patches(piece.weld, piece.count, rng, piece.contrast)
-        return accepted_patches(piece.weld, piece.count, rng), none.astype(np.float16)
+        if piece.regions:
+            return defect_patches(piece.weld, piece.regions, piece.count, rng, piece.contrast)
+        return accepted_patches(piece.weld, piece.count, rng), no_images
     if isinstance(piece, _OfPhotos):
         greys = (texture.astype(np.float32) / np.float32(255) for texture in piece.textures)
-        return none, np.stack([natural_indications(grey, rng).astype(np.float16) for grey in greys])
+        return no_greys, np.stack([natural_indications(grey, rng).astype(np.float16) for grey in greys])
     drawn = [anomaly(piece.kind, rng, piece.sigma_px).astype(np.float16) for _ in range(piece.count)]
-    return none, np.stack(drawn)
+    return no_greys, np.stack(drawn)
 
 
-def _draw(pieces: Sequence[_Piece], jobs: int, progress: Callable[[int, int], None] | None) -> dict[str, _Pair]:
-    """What the pieces of each name drew, together and in their order."""
+def _draw(pieces: Sequence[_Piece], runner: Runner, progress: Callable[[int, int], None] | None) -> dict[str, _Pair]:
+    """What the pieces of each name drew, together and in their order; of other names, nothing."""
     results: dict[int, _Pair] = {}
-    with Processes(jobs) if jobs > 1 else nullcontext(Here()) as runner:
-        for number, result in runner.map(_run, pieces):
-            results[number] = result
-            if progress is not None:
-                progress(len(results), len(pieces))
-    parts: dict[str, list[_Pair]] = {}
+    for number, result in runner.map(_run, pieces):
+        results[number] = result
+        if progress is not None:
+            progress(len(results), len(pieces))
+    pairs: defaultdict[str, list[_Pair]] = defaultdict(list)
     for number, piece in enumerate(pieces):
-        parts.setdefault(piece.what, []).append(results.pop(number))
-    return {
-        what: (np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs]))
-        for what, pairs in parts.items()
-    }
-
-
-def _accepted_pieces(what: str, welds: Sequence[Weld], count: int, seed: int, fold: Fold) -> list[_Piece]:
-    """Each weld that has a place for an accepted patch gives as many. Raises DataError where none has."""
-    room = [len(accepted_patches(weld, 1, np.random.default_rng(0))) for weld in welds]
-    if not any(room):
-        names = ", ".join(weld.name for weld in welds)
-        raise DataError(
-            f"no place for a patch of {PATCH_PX} px clear of all defects in {names}",
-            hint="the fold's welds need such stretches: look at `edge-train patches preview`",
-        )
-    return _split(
-        shares(count, room),
-        lambda weld, number, size: _OfWeld(
-            what, _stream(seed, fold, f"{what} {welds[weld].name}", number), size, welds[weld], defect=False
-        ),
+        pairs[piece.what].append(results.pop(number))
+    return defaultdict(
+        _nothing,
+        {
+            what: (np.concatenate([greys for greys, _ in drawn]), np.concatenate([images for _, images in drawn]))
+            for what, drawn in pairs.items()
+        },
     )
 
 
-def _defect_pieces(
-    what: str, welds: Sequence[Weld], count: int, seed: int, fold: Fold, contrast: Contrast | None
-) -> list[_Piece]:
-    """Each defect of a contrast, or of any, is as likely as any other to be the middle of a patch."""
-    weights = [sum(contrast in (None, region.contrast) for region in find_regions(weld)[0]) for weld in welds]
-    pieces = _split(
-        shares(count, weights),
-        lambda weld, number, size: _OfWeld(
-            what, _stream(seed, fold, f"{what} {welds[weld].name}", number), size, welds[weld], True, contrast
-        ),
-    )
-    # A name without pieces would be missing from what was drawn.
-    return pieces or [_OfWeld(what, (seed,), 0, welds[0], True, contrast)]
+def _nothing() -> _Pair:
+    return np.zeros((0, PATCH_PX, PATCH_PX), np.uint8), np.zeros((0, PATCH_PX, PATCH_PX), np.float16)
 
 
-def _sni_pieces(photos: Sequence[Patch], count: int, seed: int, fold: Fold) -> list[_Piece]:
-    rng = np.random.default_rng(_stream(seed, fold, "textures", 0))
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Which pieces a fold is drawn in."""
 
-    def piece(_: int, number: int, size: int) -> _Piece:
-        textures = [np.rint(photo_texture(rng, photos) * 255).astype(np.uint8) for _ in range(size)]
-        return _OfPhotos("sni", _stream(seed, fold, "sni", number), np.stack(textures))
+    seed: int
+    fold: Fold
+    regions: dict[str, list[Region]]
 
-    return _split([count], piece)
+    def accepted(self, what: str, welds: Sequence[Weld], count: int) -> list[_Piece]:
+        """Each weld that has a place for an accepted patch gives as many. Raises DataError where none has."""
+        room = [len(accepted_patches(weld, 1, np.random.default_rng(0))) for weld in welds]
+        if not any(room):
+            raise DataError(
+                f"no place for a patch of {PATCH_PX} px clear of all defects in {', '.join(w.name for w in welds)}",
+                hint="a fold needs welds with such stretches in each of its three sets: add welds, or another --seed",
+            )
+        return [
+            _OfWeld(what, self.stream(f"{what} {weld.name}", number), size, weld)
+            for weld, share in zip(welds, shares(count, room), strict=True)
+            for number, size in _pieces_of(share)
+        ]
+
+    def defects(self, what: str, welds: Sequence[Weld], count: int, contrast: Contrast | None) -> list[_Piece]:
+        """Each defect of a contrast, or of any, is as likely as any other to be the one a patch is drawn around."""
+        weights = []
+        for weld in welds:
+            regions = self.regions[weld.name]
+            # Among dense strong defects a weak one may never be the strongest of a patch: other welds give more then.
+            room = len(defect_patches(weld, regions, 1, np.random.default_rng(0), contrast)[0])
+            weights.append(room * len(of_contrast(regions, contrast)))
+        return [
+            _OfWeld(
+                what,
+                self.stream(f"{what} {weld.name}", number),
+                size,
+                weld,
+                self.regions[weld.name],
+                contrast,
+            )
+            for weld, share in zip(welds, shares(count, weights), strict=True)
+            for number, size in _pieces_of(share)
+        ]
+
+    def natural(self, photos: Sequence[Patch], count: int) -> list[_Piece]:
+        """Natural indications, each out of a photograph of its own."""
+        rng = np.random.default_rng(self.stream("textures", 0))
+        pieces = []
+        for number, size in _pieces_of(count):
+            textures = np.stack([np.rint(photo_texture(rng, photos) * 255) for _ in range(size)])
+            pieces.append(_OfPhotos("sni", self.stream("sni", number), textures.astype(np.uint8)))
+        return list(pieces)
+
+    def anomalies(self, what: str, kind: Anomaly, count: int, sigma_px: float) -> list[_Piece]:
+        """Synthetic anomalies of one kind."""
+        return [_OfNothing(what, self.stream(what, number), size, kind, sigma_px) for number, size in _pieces_of(count)]
+
+    def stream(self, what: str, number: int) -> tuple[int, ...]:
+        """Seeds one piece's random numbers."""
+        return self.seed, zlib.crc32(f"{self.fold.name} {what}".encode()), number
 
 
-def _anomaly_pieces(what: str, kind: Anomaly, count: int, sigma_px: float, seed: int, fold: Fold) -> list[_Piece]:
-    return _split(
-        [count], lambda _, number, size: _OfNothing(what, _stream(seed, fold, what, number), size, kind, sigma_px)
-    )
-
-
-def _split(counts: Sequence[int], piece: Callable[[int, int, int], _Piece]) -> list[_Piece]:
-    """`piece(place in counts, number of the piece, its size)` for every piece of every count."""
-    return [
-        piece(place, number, min(_PIECE, count - number * _PIECE))
-        for place, count in enumerate(counts)
-        for number in range(-(-count // _PIECE))
-    ]
-
-
-def _stream(seed: int, fold: Fold, what: str, number: int) -> tuple[int, ...]:
-    """Seeds one piece's random numbers."""
-    return seed, zlib.crc32(f"{fold.name} {what}".encode()), number
+def _pieces_of(count: int) -> list[tuple[int, int]]:
+    """(number, size) of the pieces of a count."""
+    return [(number, min(_PIECE, count - number * _PIECE)) for number in range(-(-count // _PIECE))]
 
 
 def _as_images(patches: Greys) -> Images:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from train.errors import DataError
 from train.perturb import PATCH_PX
-from train.weld_regions import CONTRASTS, Contrast, Region, additive_map, find_regions
+from train.weld_regions import CONTRASTS, Contrast, Region, additive_map, find_regions, label_regions, of_contrast
 from train.welds import Weld
 
 RIM_PX = 18
@@ -92,16 +92,13 @@ class AcceptedSampler:
 class DefectSampler:
     """Draws patches of one masked weld that show a defect, and what defects add to it."""
 
-    def __init__(self, weld: Weld) -> None:
+    def __init__(self, weld: Weld, regions: Sequence[Region]) -> None:
+        """`regions` are the weld's own, as `find_regions` finds them."""
+        assert weld.mask is not None
         self._image = weld.image
         self._delta = additive_map(weld)
-        regions, labels = find_regions(weld)
         self._regions = {region.label: region for region in regions}
-        self._labels = labels.astype(np.float32)  # exact to 2^24, and warpAffine takes no int32
-
-    def regions(self, contrast: Contrast | None = None) -> list[Region]:
-        """The regions of one contrast, or all."""
-        return [region for region in self._regions.values() if contrast in (None, region.contrast)]
+        self._labels = label_regions(weld.mask)[1].astype(np.float32)  # exact to 2^24, and warpAffine takes no int32
 
     def draw(
         self, rng: np.random.Generator, contrast: Contrast | None = None
@@ -112,7 +109,7 @@ class DefectSampler:
         other to be the one it was drawn around.
         """
         height, width = self._image.shape
-        wanted = self.regions(contrast)
+        wanted = of_contrast(list(self._regions.values()), contrast)
         for _ in range(_ATTEMPTS if wanted else 0):
             region = wanted[int(rng.integers(len(wanted)))]
             top, left, high, wide = region.box
@@ -146,10 +143,10 @@ def accepted_patches(weld: Weld, count: int, rng: np.random.Generator) -> Patche
 
 
 def defect_patches(
-    weld: Weld, count: int, rng: np.random.Generator, contrast: Contrast | None = None
+    weld: Weld, regions: Sequence[Region], count: int, rng: np.random.Generator, contrast: Contrast | None = None
 ) -> tuple[Patches, npt.NDArray[np.float16]]:
     """`count` defective patches uint8 and their W * delta float16, both (n, 192, 192); none without a place."""
-    sampler = DefectSampler(weld)
+    sampler = DefectSampler(weld, regions)
     drawn = []
     while len(drawn) < count and (pair := sampler.draw(rng, contrast)) is not None:
         drawn.append(pair)
@@ -177,8 +174,8 @@ def contrast_table(welds: Sequence[Weld]) -> str:
     for weld in welds:
         if weld.mask is None:
             continue
-        regions, _ = find_regions(weld)
-        counts = {contrast: sum(r.contrast == contrast for r in regions) for contrast in CONTRASTS}
+        regions = find_regions(weld)
+        counts = {contrast: len(of_contrast(regions, contrast)) for contrast in CONTRASTS}
         totals = {contrast: totals[contrast] + counts[contrast] for contrast in CONTRASTS}
         area_px += int(weld.mask.sum())
         height, width = weld.image.shape
