@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -267,7 +268,9 @@ def experiment_digest(data: str, variant: Variant, training: Training, request: 
 def _make_fold(
     request: Request, welds: Sequence[Weld], photos: Sequence[Patch], fold: Fold, progress: Callable[[int, int], None]
 ) -> FoldData:
-    return fold_data(welds, photos, fold, request.counts, request.seed, jobs=request.jobs, progress=progress)
+    # Networks share one device, the making of patches only cores.
+    jobs = len(os.sched_getaffinity(0)) if request.jobs > 1 else 1
+    return fold_data(welds, photos, fold, request.counts, request.seed, jobs=jobs, progress=progress)
 
 
 def _about(facts: dict[str, Any]) -> str:
