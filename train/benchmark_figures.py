@@ -19,10 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch as LegendPatch
 
 from edge.validation.metrics import roc
+from train.benchmark_plan import Request
 from train.benchmark_tables import REAL_SETS
 from train.benchmark_task import Task, load_network, load_scores
 from train.fold_cache import mapped
-from train.gate_benchmark import Benchmark, Request
+from train.gate_benchmark import Benchmark
 from train.networks import GATE_OFFSET_PX, WINDOW_PX, GateAutoencoder, residual_statistics
 from train.patch_evaluation import ACCEPTED, Detector, excesses, thresholds_of
 from train.patch_scores import as_images, residual_of

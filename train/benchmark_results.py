@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 import edge
+from train.benchmark_plan import Request
 from train.benchmark_tables import tables_csv, tables_json, tables_markdown
 from train.files import write_json, written_whole
-from train.gate_benchmark import Benchmark, Request
+from train.gate_benchmark import Benchmark
 
 
 def write_benchmark(request: Request, benchmark: Benchmark, command: str, wall_s: float) -> str:

@@ -31,9 +31,10 @@ def patches(options: argparse.Namespace, reporter: Reporter) -> int:
 def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
     """Train, evaluate and draw the gate on real welds; prints the tables."""
     from train.benchmark_figures import draw_figures
+    from train.benchmark_plan import Request
     from train.benchmark_recipes import benchmark_recipe
     from train.benchmark_results import write_benchmark
-    from train.gate_benchmark import Request, run_benchmark, scaled
+    from train.gate_benchmark import run_benchmark, scaled
     from train.patch_recipe import Training
     from train.weld_data import PatchCounts
 

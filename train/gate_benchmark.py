@@ -12,20 +12,17 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
+from train.benchmark_plan import Request, planned
 from train.benchmark_recipes import BenchmarkRecipe
-from train.benchmark_task import EnsembleTask, Task, is_finished, load_scores, prepared, run_ensemble, run_task
+from train.benchmark_task import EnsembleTask, Task, is_finished, load_scores, run_ensemble, run_task
 from train.errors import DataError
-from train.files import write_json
-from train.fold_cache import mapped, stored_fold
-from train.patch_bank import open_bank
+from train.fold_cache import stored_fold
 from train.patch_evaluation import Detector, Outcome, evaluate
-from train.patch_recipe import CLASSIFIERS, SNI, Training, Variant
-from train.patch_training import train_network
+from train.patch_recipe import Training, Variant
 from train.perturb import Patch, read_photos
 from train.progress import Reporter
 from train.runner import Runner
@@ -34,38 +31,9 @@ from train.welds import Fold, Weld, read_welds, weld_folds
 
 FORMAT = 1
 """Of a network's files; rises when the same recipe would find something else."""
-_CLASSIFIER_SHARE = 0.25
-"""Of a budget of minutes, for the patch classifiers where there are any."""
-_MEASURED_STEPS = 40
-_MEASURED_STEPS_CPU = 3
-_MEASURED_PATCHES = 500
-_LEAST_STEPS = 20
-_PLAN = "plan.json"
 NETWORKS_FOLDER = "networks"
 
 _AnyTask = TypeVar("_AnyTask", Task, EnsembleTask)
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is asked of a benchmark."""
-
-    welds: Path
-    natural: Path
-    out: Path
-    cache: Path
-    """Folder of the folds' arrays, several GB."""
-    recipe: BenchmarkRecipe
-    training: Training
-    counts: PatchCounts
-    runs: int
-    seed: int
-    device: str
-    jobs: int
-    budget_minutes: float | None
-    """Of all trainings together: the steps follow from the measured time of a step. None: those of `training`."""
-    folds: tuple[int, ...]
-    """Numbers from 1; empty: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,74 +98,6 @@ def run_benchmark(request: Request, runner: Runner, reporter: Reporter) -> Bench
         detector.name: outcomes_of(detector, tasks, ensembles, request.runs) for detector in request.recipe.detectors
     }
     return Benchmark(outcomes, tuple(facts), training, digest, tasks, seconds)
-
-
-def planned(request: Request, digest: str, fold_folder: Path, folds: int, reporter: Reporter) -> Training:
-    """The training with the steps that fit the budget; what was planned first is kept when a run is started again."""
-    training = request.training
-    if request.budget_minutes is None:
-        return training
-    path = request.out / _PLAN
-    asked = {
-        "data": digest,
-        "recipe": request.recipe.name,
-        "runs": request.runs,
-        "folds": folds,
-        "device": request.device,
-        "budget_minutes": request.budget_minutes,
-        "batch": training.batch,
-        "bf16": training.bf16,
-    }
-    try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-        if plan["asked"] == asked:
-            return replace(training, **plan["found"])
-    except (OSError, ValueError, KeyError):
-        pass
-    networks = [variant.network for variant in request.recipe.variants]
-    shares = {"autoencoder": 1.0, "classifier": 0.0}
-    if "classifier" in networks:
-        shares = {"autoencoder": 1 - _CLASSIFIER_SHARE, "classifier": _CLASSIFIER_SHARE}
-    found: dict[str, Any] = {}
-    step_ms = {network: {} for network in shares}  # type: dict[str, dict[str, float]]
-    for network, share in shares.items():
-        trainings = networks.count(network) * folds * request.runs  # type: ignore[arg-type]
-        if not trainings:
-            continue
-        for way in ways(request) if network == "autoencoder" else [found]:
-            step_ms[network][json.dumps(way)] = 1000 * step_time_s(
-                fold_folder, network, replace(training, **way), request.device
-            )
-        fastest = min(step_ms[network], key=step_ms[network].__getitem__)
-        step_s = step_ms[network][fastest] / 1000
-        found |= json.loads(fastest)
-        found[f"{network}_steps"] = max(_LEAST_STEPS, int(60 * request.budget_minutes * share / trainings / step_s))
-    write_json(path, {"asked": asked, "found": found, "step_ms": step_ms})
-    reporter.say(f"budget of {request.budget_minutes:g} minutes: {found}; step times in ms: {step_ms}")
-    return replace(training, **found)
-
-
-def ways(request: Request) -> list[dict[str, bool | int]]:
-    """Ways to compute the same training, of which the fastest is taken; on a CPU there is one."""
-    if not request.device.startswith("cuda"):
-        return [{"bf16": request.training.bf16}]
-    return [
-        {"bf16": bf16, "channels_last": channels_last, "channel_multiple": multiple}
-        for bf16 in {False, request.training.bf16}
-        for channels_last, multiple in ((True, 1), (True, 8), (False, 1))
-    ]
-
-
-def step_time_s(fold_folder: Path, network: str, training: Training, device: str) -> float:
-    """Time of one step with perturbations, after a first few that do not count."""
-    variant = SNI if network == "autoencoder" else CLASSIFIERS[-1]
-    names = ["accepted", "defective", *(f"perturbation-{kind}" for kind in variant.perturbations)]
-    arrays = {name: array[:_MEASURED_PATCHES] for name, array in mapped(fold_folder, names).items()}
-    bank = open_bank(arrays, variant.perturbations, defective=variant.defective, device=prepared(device))
-    plain = replace(training, plain_share=0.0)
-    steps = _MEASURED_STEPS if device.startswith("cuda") else _MEASURED_STEPS_CPU
-    train_network(bank, variant, plain, seed=0, steps=2, where="first steps")
-    return train_network(bank, variant, plain, seed=0, steps=steps, where="step time").seconds / steps
 
 
 def run_missing(
