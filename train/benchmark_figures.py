@@ -94,7 +94,7 @@ class View:
     def ranked(self, test_set: str) -> list[int]:
         """Numbers of the patches at the places that are shown."""
         order = np.argsort(excesses(self.detector, self.scores)[test_set])
-        return [int(order[int(rank * (len(order) - 1))]) for rank in _EXAMPLE_RANKS]
+        return list(dict.fromkeys(int(order[int(rank * (len(order) - 1))]) for rank in _EXAMPLE_RANKS))
 
     @torch.inference_mode()
     def maps(self, image: npt.NDArray[Any]) -> tuple[Map, Map, Map]:

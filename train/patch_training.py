@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from train.errors import DivergedError
 from train.losses import LATENT_AS_PRINTED, gate_loss, huber_error, patch_loss
@@ -46,8 +46,6 @@ def train_network(bank: Bank, variant: Variant, training: Training, seed: int, s
     torch.manual_seed(seed)  # initial weights and dropout
     generator = torch.Generator(device).manual_seed(seed)
     narrow = GateAutoencoder() if variant.network == "autoencoder" else PatchClassifier()
-    if isinstance(narrow, GateAutoencoder):
-        start_at_grey(narrow)
     layout = torch.channels_last if training.channels_last else torch.contiguous_format
     model = widened(narrow, training.channel_multiple)
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
@@ -80,14 +78,6 @@ def train_network(bank: Bank, variant: Variant, training: Training, seed: int, s
         with torch.inference_mode():
             spread = float(narrow.encode(drawn(bank.accepted, training.batch, generator)).std())
     return Trained(narrow, found, seconds, spread)
-
-
-@torch.no_grad()
-def start_at_grey(model: GateAutoencoder) -> None:
-    """Let an untrained autoencoder answer with grey instead of black, which spares it the way there."""
-    last = model.decoder[-1]
-    assert isinstance(last, nn.Conv2d) and last.bias is not None
-    last.bias.fill_(0.5)
 
 
 def autoencoder_loss(

@@ -12,15 +12,18 @@ import pytest
 import torch
 
 from edge.validation.metrics import Rate
+from train.benchmark_plan import Request, Way, measured_ms, planned, ways
 from train.benchmark_recipes import ABLATION_RECIPE, BEST_RECIPE, PAPER_RECIPE, benchmark_recipe
 from train.benchmark_tables import PAPER, cell
 from train.benchmark_task import Task, network_seed, spread, with_defects
 from train.cli import main
 from train.errors import TrainError
 from train.fold_cache import array_names, mapped, stored_fold
+from train.gate_benchmark import experiment_digest, scaled
 from train.patch_evaluation import Entry
-from train.patch_recipe import SNI, Training
-from train.weld_data import FoldData
+from train.patch_recipe import SNI, Network, Training
+from train.progress import Reporter
+from train.weld_data import FoldData, PatchCounts
 
 torch.set_num_threads(1)
 
@@ -51,9 +54,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(welds: Path, cache: Path, out: Path, *more: str) -> list[str]:
     start = ["gate-benchmark", str(welds), "--natural", str(welds / "natural"), "--out", str(out)]
-    return [*start, "--cache", str(cache), "--patches", "0.001", "--steps", "2", "--batch", "2", "--seed", "1", *more]
+    return [*start, "--cache", str(cache), "--patches", "0.0004", "--steps", "2", "--batch", "2", "--seed", "1", *more]
 
 
+PLAIN = Training()
 BEST = ("--recipe", "best", "--runs", "2", "--folds", "1")
 
 
@@ -79,7 +83,7 @@ def test_the_papers_recipe_writes_tables_and_figures(
 
 
 @pytest.mark.timeout(600)
-def test_a_benchmark_cut_off_between_networks_goes_on_and_ends_with_the_same_table(
+def test_a_benchmark_cut_off_between_networks_goes_on_in_processes_and_ends_with_the_same_table(
     welds: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command(welds, cache, tmp_path, *BEST)) == 0
@@ -91,7 +95,7 @@ def test_a_benchmark_cut_off_between_networks_goes_on_and_ends_with_the_same_tab
     kept = runs[0].stat().st_mtime_ns
     runs[1].unlink()  # its checkpoint and scores are there, but whether they are whole nobody can tell
     next(networks.glob("*_ensemble.json")).write_text("{")
-    assert main(command(welds, cache, tmp_path, *BEST)) == 0
+    assert main(command(welds, cache, tmp_path, *BEST, "--jobs", "2")) == 0
     said = capsys.readouterr().err
     assert "1 networks to do, 1 there already" in said
     assert "1 ensembles to do" in said
@@ -99,31 +103,89 @@ def test_a_benchmark_cut_off_between_networks_goes_on_and_ends_with_the_same_tab
     assert runs[0].stat().st_mtime_ns == kept
 
 
-@pytest.mark.timeout(600)
-def test_another_seed_trains_anew(welds: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one = ("--recipe", "best", "--runs", "1", "--folds", "1")
-    assert main(command(welds, cache, tmp_path, *one)) == 0
-    capsys.readouterr()
-    assert main([*command(welds, cache, tmp_path, *one), "--lr", "0.001"]) == 0
-    assert "1 networks to do, 0 there already" in capsys.readouterr().err
+def request(out: Path, training: Training = PLAIN, budget_minutes: float | None = None) -> Request:
+    return Request(
+        welds=out,
+        natural=out,
+        out=out,
+        cache=out,
+        recipe=PAPER_RECIPE,
+        training=training,
+        counts=PatchCounts(),
+        runs=3,
+        seed=0,
+        device="cpu",
+        jobs=1,
+        budget_minutes=budget_minutes,
+        folds=(),
+    )
 
 
-@pytest.mark.timeout(600)
-def test_a_budget_sets_the_steps_once(
-    welds: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = [*command(welds, cache, tmp_path / "budget", *BEST)]
-    place = arguments.index("--steps")
-    arguments[place : place + 2] = ["--budget", "0.001"]
-    assert main(arguments) == 0
-    plan = json.loads((tmp_path / "budget" / "plan.json").read_text())
-    assert plan["found"]["autoencoder_steps"] == 20  # the least that is taken for a training
-    table = (tmp_path / "budget" / "tables.csv").read_text()
-    capsys.readouterr()
-    assert main(arguments) == 0
-    said = capsys.readouterr().err
-    assert "budget of" not in said and "networks to do" not in said
-    assert (tmp_path / "budget" / "tables.csv").read_text() == table
+def test_whatever_changes_a_network_changes_its_digest_and_nothing_else_does(tmp_path: Path) -> None:
+    training = Training()
+    ours = request(tmp_path)
+    digest = experiment_digest("data", SNI, training, ours)
+    changed = [
+        experiment_digest("other data", SNI, training, ours),
+        experiment_digest("data", replace(SNI, noisy=True), training, ours),
+        experiment_digest("data", SNI, replace(training, lr=1e-3), ours),
+        experiment_digest("data", SNI, replace(training, autoencoder_steps=7), ours),
+        experiment_digest("data", SNI, training, replace(ours, seed=1)),
+        experiment_digest("data", SNI, training, replace(ours, device="cuda")),
+    ]
+    assert len({digest, *changed}) == 7
+    same = [
+        experiment_digest("data", SNI, replace(training, classifier_steps=7), ours),
+        experiment_digest("data", SNI, training, replace(ours, jobs=4, runs=5, recipe=BEST_RECIPE)),
+    ]
+    assert set(same) == {digest}
+
+
+def test_a_budget_sets_the_steps_from_the_time_of_a_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half an hour for 36 autoencoders at 10 ms and 36 classifiers at 5 ms a step."""
+    measured = []
+
+    def measure(_request: Request, network: Network, _way: Way, _folder: Path) -> float:
+        measured.append(network)
+        return {"autoencoder": 10.0, "classifier": 5.0}[network]
+
+    monkeypatch.setattr("train.benchmark_plan.measured_ms", measure)
+    asked = request(tmp_path, budget_minutes=30.0)
+    training = planned(asked, "digest", tmp_path, 3, Reporter())
+    assert training.autoencoder_steps == int(0.75 * 1_800_000 / 36 / 10)
+    assert training.classifier_steps == int(0.25 * 1_800_000 / 36 / 5)
+    assert planned(asked, "digest", tmp_path, 3, Reporter()) == training
+    assert measured == ["autoencoder", "classifier"]
+    planned(replace(asked, budget_minutes=1.0), "digest", tmp_path, 3, Reporter())
+    assert len(measured) == 4
+
+
+def test_the_fastest_way_to_compute_is_taken_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(_request: Request, _network: Network, way: Way, _folder: Path) -> float:
+        return 3.0 if way["bf16"] and way["channel_multiple"] == 8 else 9.0
+
+    monkeypatch.setattr("train.benchmark_plan.measured_ms", measure)
+    asked = replace(request(tmp_path, Training(bf16=True), budget_minutes=1.0), device="cuda")
+    assert len(ways(asked)) == 6
+    training = planned(asked, "digest", tmp_path, 3, Reporter())
+    assert (training.bf16, training.channels_last, training.channel_multiple) == (True, True, 8)
+    assert not any(way["bf16"] for way in ways(replace(asked, training=Training())))
+
+
+def test_without_a_budget_the_steps_are_those_asked_for(tmp_path: Path) -> None:
+    assert planned(request(tmp_path), "digest", tmp_path, 3, Reporter()) == Training()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_step_is_measured_on_the_folds_own_patches(tmp_path: Path) -> None:
+    stored_fold(tmp_path, "x", lambda: fold_of(100))
+    asked = request(tmp_path, Training(batch=2))
+    assert measured_ms(asked, "autoencoder", {"bf16": False}, tmp_path) > 0
+
+
+def test_a_share_of_the_patches_leaves_one_of_each() -> None:
+    counts = scaled(PatchCounts(), 0.001)
+    assert (counts.accepted, counts.validation, counts.test_synthetic) == (8, 4, 1)
 
 
 def test_a_fold_that_is_not_there_is_refused(
@@ -137,7 +199,7 @@ def fold_of(level: int) -> FoldData:
     grey = np.full((2, 192, 192), level, np.uint8)
     delta = np.zeros((2, 192, 192), np.float16)
     tests = {"accepted": delta}
-    return FoldData("fold-1", ("a",), ("b",), ("c",), grey, grey, grey, {"defects": delta}, tests)
+    return FoldData("fold-1", ("a",), ("b",), ("c",), grey, grey, grey, {"defects": delta, "sni": delta}, tests)
 
 
 def test_a_folds_arrays_are_made_once_and_again_when_they_are_others(tmp_path: Path) -> None:
@@ -151,7 +213,14 @@ def test_a_folds_arrays_are_made_once_and_again_when_they_are_others(tmp_path: P
         facts = stored_fold(tmp_path, digest, lambda level=level: make(level))
     assert made == [1, 3]
     assert facts["test"] == ["c"]
-    assert array_names(tmp_path) == ["accepted", "checked", "defective", "perturbation-defects", "test-accepted"]
+    assert array_names(tmp_path) == [
+        "accepted",
+        "checked",
+        "defective",
+        "perturbation-defects",
+        "perturbation-sni",
+        "test-accepted",
+    ]
     stored = mapped(tmp_path, ["checked", "test-accepted"])
     assert stored["checked"].dtype == np.uint8 and int(stored["checked"].max()) == 3
     assert stored["test-accepted"].dtype == np.float16
