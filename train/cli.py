@@ -106,6 +106,7 @@ def classifier(options: argparse.Namespace, reporter: Reporter) -> int:
         size_schedule=options.size_schedule,
         recalibrate_scans=options.recalibrate_scans,
         amp=options.amp,
+        device=options.device,
         validation_share=options.validation_share,
         seed=options.seed,
     )
@@ -248,6 +249,7 @@ def _classifier_options(verb: argparse.ArgumentParser) -> None:
         default=recipe.recalibrate_scans,
         help="training scans over which batch norm statistics are taken anew at the end",
     )
+    verb.add_argument("--device", default=recipe.device, help="cpu or cuda (default %(default)s)")
 
 
 def _gate_options(verb: argparse.ArgumentParser) -> None:

@@ -59,6 +59,8 @@ class ClassifierRecipe:
     recalibrate_scans: int = 0
     """Training scans over which batch norm statistics are taken anew after the last step; 0 leaves them."""
     amp: Amp = "off"
+    device: str = "cpu"
+    """`cpu` or `cuda`."""
     validation_share: float = 0.2
     seed: int = 0
 

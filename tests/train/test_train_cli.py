@@ -103,3 +103,11 @@ def test_learning_without_torch_says_what_to_install(tmp_path: Path, verb: str) 
     assert refused.returncode == 1
     assert "needs torch, which is not installed" in refused.stderr
     assert "pip install electrode-line[train]" in refused.stderr
+
+
+def test_a_gpu_that_is_not_there_is_said_at_once(
+    small_lot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["classifier", str(small_lot), "--out", str(tmp_path / "run"), "--weights", "none", "--device", "cuda:77"]
+    assert main(command) != 0
+    assert "torch cannot compute on 'cuda:77'" in capsys.readouterr().err
