@@ -32,6 +32,8 @@ from train.survey import natural
 
 ARRAYS: Final = ("x_train", "y_train", "x_test", "y_test")
 SPLITS: Final = ("train", "test")
+LEAST_TRAINING: Final = 2
+"""Images of a class: of one alone there is no deviation to standardise by."""
 MAX_BYTES: Final = 16 << 30
 """Of all images at their size in memory."""
 _WINDOW = 256
@@ -107,8 +109,10 @@ def open_image_set(path: Path, choice: Choice, reporter: Reporter) -> ImageSet:
     """Read a data set. Raises DataError naming the file, the class or the array that makes no sense."""
     if not 0.0 < choice.test_share < 1.0:
         raise DataError(f"a test share of {choice.test_share}", hint="a share between 0 and 1, such as 0.3")
-    if choice.per_class is not None and choice.per_class < 2:
-        raise DataError(f"{choice.per_class} images per class", hint="at least 2, or leave --per-class out")
+    if choice.per_class is not None and choice.per_class < LEAST_TRAINING:
+        raise DataError(
+            f"{choice.per_class} images per class", hint=f"at least {LEAST_TRAINING}, or leave --per-class out"
+        )
     if path.suffix == ".npz":
         return _arrays(path, choice)
     if path.is_dir() and _holds_scans(path):
@@ -125,6 +129,12 @@ def _holds_scans(path: Path) -> bool:
 
 def _scans(path: Path, choice: Choice, reporter: Reporter) -> ImageSet:
     training_rows, test_rows = split_by_bundle(read_labels(path), choice.test_share, choice.seed)
+    for label, name in enumerate(LABELS):
+        if (count := sum(row.label == label for row in training_rows)) < LEAST_TRAINING:
+            raise DataError(
+                f"{count} {name} scans in the training bundles of {path}, at least {LEAST_TRAINING} are needed",
+                hint="label more scans, or try another --seed",
+            )
     bounds = None
     if choice.method.needs_bounds:
         bounds = find_bounds(training_rows, "per_scan", progress=reporter.counter("bounds")).bounds
@@ -280,10 +290,10 @@ def _classes(path: Path, rows: Sequence[_Listed]) -> tuple[str, ...]:
         )
     for label in classes:
         count = {split: sum(row.label == label and row.split == split for row in rows) for split in SPLITS}
-        if min(count.values()) < 1 or sum(count.values()) < 2:
+        if count["train"] < LEAST_TRAINING or not count["test"]:
             raise DataError(
                 f"class {label} of {path} has {count['train']} images to train on and {count['test']} to test",
-                hint="every class needs at least one of each: add images, or take the class out",
+                hint=f"every class needs {LEAST_TRAINING} and 1 at least: add images, or take the class out",
             )
     return classes
 
