@@ -151,8 +151,8 @@ def frozen_features(
         batch = torch.from_numpy(images[start : start + _BATCH]).to(device, non_blocking=True)
         for number, axes in enumerate(views):
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=backbone.amp):
-                x = normalise(batch.flip(axes), channels).contiguous(memory_format=torch.channels_last)
-                pooled = pool(feature_maps(network, x))
+                x = normalise(batch.flip(axes) if axes else batch, channels)
+                pooled = pool(feature_maps(network, x.contiguous(memory_format=torch.channels_last)))
             features[start : start + _BATCH, number] = pooled.whole.float().cpu().numpy()
         progress(min(start + _BATCH, len(images)), len(images))
     return features

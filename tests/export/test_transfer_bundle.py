@@ -1,6 +1,5 @@
 """From an electrode set through the transfer detector to verdicts of the line, by the commands."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -9,8 +8,13 @@ import pytest
 import torch
 
 from edge.cli import main as worker
+from edge.validation.metrics import auroc
 from export.cli import main as export
+from train.checkpoint import load_checkpoint
 from train.cli import main as train
+from train.dataset import load_scans, read_labels
+from train.fine_tune import predict
+from train.models import classifier_of
 from train.simulate import write_lot
 
 pytestmark = pytest.mark.timeout(600)  # torch exports two networks
@@ -33,17 +37,13 @@ def test_a_transfer_run_becomes_a_bundle_that_judges_like_it(tmp_path: Path) -> 
     summary = json.loads((out / "summary.json").read_text())
     assert summary["model"]["id"] == "transfer-1"
     assert summary["metrics"]["scans_count"] == 12
-    with (lot / "labels.csv").open() as stream:
-        labels = {row["file"]: row["label"] for row in csv.DictReader(stream)}
-    with (out / "results.csv").open() as stream:
-        p_abnormal = {row["file"]: float(row["p_abnormal"]) for row in csv.DictReader(stream)}
+    verdicts = [json.loads(line) for line in (out / "verdicts.jsonl").read_text().splitlines()]
+    p_abnormal = {verdict["scan"]["file"]: verdict["p_abnormal"] for verdict in verdicts}
     found = json.loads((run / "transfer.json").read_text())
-    held_out = found["split"].removeprefix("bundles held out: ")
-    scored = {name: p for name, p in p_abnormal.items() if name.startswith(held_out)}
-    pairs = [
-        np.sign(p - q)
-        for abnormal, p in scored.items()
-        for normal, q in scored.items()
-        if (labels[abnormal], labels[normal]) == ("abnormal", "normal")
-    ]
-    assert (np.mean(pairs) + 1) / 2 == pytest.approx(found["classes"]["normal"]["transfer"]["auroc"])
+    held_out = [row for row in read_labels(lot) if found["split"] == f"bundles held out: {row.bundle}"]
+    area = auroc(np.array([p_abnormal[row.file] for row in held_out]), np.array([row.label for row in held_out]))
+    assert area == pytest.approx(found["classes"]["normal"]["transfer"]["auroc"])
+    learnt = load_checkpoint(run / "classifier.pt", "classifier")
+    images = load_scans(held_out, learnt.method, learnt.bounds, learnt.size).images
+    expected = predict(classifier_of(learnt), images, "cpu", amp=False)
+    np.testing.assert_allclose([p_abnormal[row.file] for row in held_out], expected, atol=1e-4)
