@@ -1,4 +1,5 @@
-"""`edge-train VERB`: simulate, bounds, classifier, gate; the verbs of experiments are in `train.cli_experiments`.
+"""`edge-train VERB`: simulate, bounds, classifier, gate; further verbs are in `train.cli_experiments` and
+`train.cli_transfer`.
 
 `simulate` and `bounds` run on the base installation; torch is imported by the verbs that learn. Errors become an exit
 code and two lines: what went wrong, what to try.
@@ -15,7 +16,7 @@ from typing import get_args, get_type_hints
 
 from edge.conversion import Method
 from edge.errors import EdgeError
-from train import cli_experiments
+from train import cli_experiments, cli_transfer
 from train.bounds import MODES, bounds_json, find_bounds, read_bounds
 from train.dataset import read_labels
 from train.errors import TrainError
@@ -35,8 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.verb == "bounds":
                 return bounds(options, reporter)
             require_torch(options.verb)
-            if options.verb in cli_experiments.VERBS:
-                return cli_experiments.VERBS[options.verb](options, reporter)
+            further = cli_experiments.VERBS | cli_transfer.VERBS
+            if options.verb in further:
+                return further[options.verb](options, reporter)
             if options.verb == "classifier":
                 return classifier(options, reporter)
             return gate(options, reporter)
@@ -189,6 +191,7 @@ def parser() -> argparse.ArgumentParser:
     _classifier_options(verbs.add_parser("classifier", help="train the electrode classifier"))
     _gate_options(verbs.add_parser("gate", help="train the gate that refuses what is no ordinary scan"))
     cli_experiments.add_verbs(verbs)
+    cli_transfer.add_verbs(verbs)
     return top
 
 
