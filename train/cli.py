@@ -1,8 +1,7 @@
-"""`edge-train VERB`: simulate, bounds, classifier, gate; further verbs are in `train.cli_experiments` and
-`train.cli_transfer`.
+"""`edge-train VERB`: simulate, bounds, classifier, gate; the modules of `FURTHER` hold the rest.
 
-`simulate` and `bounds` run on the base installation; torch is imported by the verbs that learn. Errors become an exit
-code and two lines: what went wrong, what to try.
+`simulate`, `bounds` and `patches` run on the base installation; torch is imported by the verbs that learn. Errors
+become an exit code and two lines: what went wrong, what to try.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import get_args, get_type_hints
 
 from edge.conversion import Method
 from edge.errors import EdgeError
-from train import cli_experiments, cli_transfer
+from train import cli_experiments, cli_gate, cli_transfer
 from train.bounds import MODES, bounds_json, find_bounds, read_bounds
 from train.dataset import read_labels
 from train.errors import TrainError
@@ -24,6 +23,9 @@ from train.progress import Reporter
 from train.recipe import ClassifierRecipe, GateRecipe, parse_size
 from train.regions import write_simulated_regions
 from train.simulate import ABNORMAL_FRACTION, write_lot
+
+FURTHER = (cli_experiments, cli_gate, cli_transfer)
+"""Rooms with more verbs, and their options."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,8 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return simulate(options, reporter)
             if options.verb == "bounds":
                 return bounds(options, reporter)
+            if options.verb == "patches":
+                return cli_gate.patches(options, reporter)
             require_torch(options.verb)
-            further = cli_experiments.VERBS | cli_transfer.VERBS
+            further = {name: verb for room in FURTHER for name, verb in room.VERBS.items()}
             if options.verb in further:
                 return further[options.verb](options, reporter)
             if options.verb == "classifier":
@@ -190,8 +194,8 @@ def parser() -> argparse.ArgumentParser:
     _bounds_options(verbs.add_parser("bounds", help="find the grey-level bounds of labelled scans"))
     _classifier_options(verbs.add_parser("classifier", help="train the electrode classifier"))
     _gate_options(verbs.add_parser("gate", help="train the gate that refuses what is no ordinary scan"))
-    cli_experiments.add_verbs(verbs)
-    cli_transfer.add_verbs(verbs)
+    for room in FURTHER:
+        room.add_verbs(verbs)
     return top
 
 

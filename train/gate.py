@@ -25,7 +25,7 @@ from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
 from train.errors import DataError, DivergedError
 from train.losses import GateLoss, gate_loss
-from train.metrics import threshold_with_above
+from train.metrics import joint_thresholds
 from train.networks import GateAutoencoder, centre_crop, residual_statistics
 from train.perturb import PATCH_PX, Answer, Patch, Perturbation, perturb, read_photos, turned
 from train.progress import Reporter
@@ -269,9 +269,5 @@ def calibrate(
     """
     if len(means) == 0:
         raise DataError("no ordinary scans to set the gate's thresholds on", hint="label more validation scans")
-    allowed = math.floor(image_fpr * len(means))
-    for above in range(allowed, -1, -1):
-        at_rank = GateThresholds(threshold_with_above(means, above), threshold_with_above(stds, above))
-        if np.sum((means > at_rank.mean) | (stds > at_rank.std)) <= allowed:
-            break
-    return GateThresholds(at_rank.mean * margin, at_rank.std * margin)
+    mean, std = joint_thresholds(np.stack([means, stds], axis=1), math.floor(image_fpr * len(means)))
+    return GateThresholds(float(mean) * margin, float(std) * margin)

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from train.networks import WINDOW_PX
 
 LATENT_WEIGHT = 0.01
+LATENT_AS_PRINTED = 42**2 / 156**2
+"""As `latent_weight`: L_reg beside L_ok as the paper prints them for its patches, both sums over the same 24,336."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +33,22 @@ class GateLoss:
     kern_per: Tensor
     reg: Tensor
 
-    def total(self, per_weight: float = 1.0) -> Tensor:
-        """L = L_ok + L_kern,ok + per_weight (L_per + L_kern,per) + L_reg."""
-        return self.ok + self.kern_ok + per_weight * (self.per + self.kern_per) + self.reg
+    def total(self, per_weight: float = 1.0, latent_weight: float = 1.0) -> Tensor:
+        """L = L_ok + L_kern,ok + per_weight (L_per + L_kern,per) + latent_weight L_reg."""
+        return self.ok + self.kern_ok + per_weight * (self.per + self.kern_per) + latent_weight * self.reg
 
 
 def squared_error(residual: Tensor) -> Tensor:
     """Batch mean of the squared error per pixel of residuals (n, 1, h, w)."""
     return residual.square().mean()
+
+
+def huber_error(residual: Tensor, delta: float = 0.02) -> Tensor:
+    """As `squared_error` up to `delta`, beyond it growing only as the error itself: outliers weigh less.
+
+    The default is about the noise of a digitised film.
+    """
+    return 2 * F.huber_loss(residual, torch.zeros_like(residual), delta=delta)
 
 
 def kernel_error(residual: Tensor, k: int = WINDOW_PX) -> Tensor:
@@ -75,3 +86,8 @@ def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None) 
     if class_weights is None:
         return F.cross_entropy(logits, labels)
     return (F.cross_entropy(logits, labels, reduction="none") * class_weights[labels]).mean()
+
+
+def patch_loss(logits: Tensor, is_defective: Tensor) -> Tensor:
+    """Binary cross-entropy (L 3.2) of the patch classifier's logits (n,) against truth (n,), 0 or 1, float."""
+    return F.binary_cross_entropy_with_logits(logits, is_defective)

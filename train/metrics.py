@@ -40,6 +40,18 @@ def threshold_with_above(scores: Scores, above: int) -> float:
     return float(ordered[max(0, ordered.size - 1 - above)])
 
 
+def joint_thresholds(scores: npt.NDArray[np.floating], above: int) -> npt.NDArray[np.float64]:
+    """Thresholds (k,) that at most `above` rows of scores (n, k) exceed in any column, the columns sharing them evenly.
+
+    All are set at the same rank, which moves up until the rows that exceed any threshold are few enough.
+    """
+    for rank in range(above, -1, -1):
+        thresholds = np.array([threshold_with_above(column, rank) for column in scores.T])
+        if np.sum((scores > thresholds).any(axis=1)) <= above:
+            break
+    return thresholds
+
+
 def _logit(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     clipped = np.clip(p, 1e-12, 1.0 - 1e-12)
     return np.log(clipped) - np.log1p(-clipped)

@@ -161,6 +161,36 @@ class GateAutoencoder(nn.Module):
         return reconstruction
 
 
+class PatchClassifier(nn.Module):
+    """The gate's comparison, learnt with labels (L 3.2): 223,221 parameters, patches of 192 px to one logit."""
+
+    FILTERS = (24, 30, 34, 40)
+
+    def __init__(self, dropout: float = 0.1) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 1
+        for filters in self.FILTERS:
+            for _ in range(2):
+                layers += [nn.Dropout(dropout), nn.Conv2d(channels, filters, 3), nn.ReLU()]
+                channels = filters
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(8 * 8 * channels, 60),
+            nn.ReLU(),
+            nn.Linear(60, 50),
+            nn.ReLU(),
+            nn.Linear(50, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logit of `defective` (n,) of patches (n, 1, 192, 192) in [0, 1]; the paper's sigmoid is in the loss."""
+        logits: Tensor = self.head(self.features(x)).flatten()
+        return logits
+
+
 def gate_output_px(side_px: int) -> int:
     """Side of the gate's reconstruction for an input side; below 41 there is none."""
     for _ in range(2):

@@ -1,0 +1,205 @@
+"""The weld benchmark from the command line, on three small welds and networks that learn for two steps."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from edge.validation.metrics import Rate
+from train.benchmark_recipes import ABLATION_RECIPE, BEST_RECIPE, PAPER_RECIPE, benchmark_recipe
+from train.benchmark_tables import PAPER, cell
+from train.benchmark_task import Task, network_seed, spread, with_defects
+from train.cli import main
+from train.errors import TrainError
+from train.fold_cache import array_names, mapped, stored_fold
+from train.patch_evaluation import Entry
+from train.patch_recipe import SNI, Training
+from train.weld_data import FoldData
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def welds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three welds of 310 x 700 px with a dark pore each, and grey photographs."""
+    folder = tmp_path_factory.mktemp("welds")
+    rng = np.random.default_rng(0)
+    for part in ("images", "masks", "natural"):
+        (folder / part).mkdir()
+    for number in range(3):
+        bead = 90 + 80 * np.exp(-(((np.arange(310) - 150) / 70.0) ** 2))
+        image = bead[:, None] + rng.normal(0, 2, (310, 700))
+        mask = cv2.circle(np.zeros((310, 700), np.uint8), (170 + 20 * number, 150), 9, 255, -1)
+        image[mask > 0] -= 30
+        cv2.imwrite(str(folder / "images" / f"W{number}.png"), image.clip(0, 255).astype(np.uint8))
+        cv2.imwrite(str(folder / "masks" / f"W{number}.png"), mask)
+        photo = cv2.resize(rng.integers(0, 256, (12, 12)).astype(np.uint8), (220, 210))
+        cv2.imwrite(str(folder / "natural" / f"{number}.png"), photo)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("folds")
+
+
+def command(welds: Path, cache: Path, out: Path, *more: str) -> list[str]:
+    start = ["gate-benchmark", str(welds), "--natural", str(welds / "natural"), "--out", str(out)]
+    return [*start, "--cache", str(cache), "--patches", "0.001", "--steps", "2", "--batch", "2", "--seed", "1", *more]
+
+
+BEST = ("--recipe", "best", "--runs", "2", "--folds", "1")
+
+
+@pytest.mark.timeout(600)
+def test_the_papers_recipe_writes_tables_and_figures(
+    welds: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(welds, cache, tmp_path, "--runs", "1", "--folds", "1")) == 0
+    table = (tmp_path / "tables.md").read_text()
+    assert capsys.readouterr().out == table
+    assert "| defects-high |" in table
+    assert "| 94 (3) |" in table
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "tables.csv").read_text())))
+    assert {line["detector"] for line in lines} == {detector.name for detector in PAPER_RECIPE.detectors}
+    found = json.loads((tmp_path / "tables.json").read_text())
+    assert found["facts"]["networks"] == 8
+    assert found["facts"]["autoencoder_steps"] == found["facts"]["classifier_steps"] == 2
+    assert found["detectors"]["AE, SNI"]["raster"]["patches"] == 1
+    drawn = {path.name for path in (tmp_path / "figures").iterdir()}
+    for name in ("figure-07-partial-circle", "figure-09-histograms", "figure-10-roc", "figure-11-whole-weld"):
+        assert {f"{name}.png", f"{name}.svg"} <= drawn
+    assert {"figure-12-second-use-case.svg", "figure-13-second-use-case-raster.svg"} <= drawn
+
+
+@pytest.mark.timeout(600)
+def test_a_benchmark_cut_off_between_networks_goes_on_and_ends_with_the_same_table(
+    welds: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(welds, cache, tmp_path, *BEST)) == 0
+    assert "three runs together" in capsys.readouterr().out
+    table = (tmp_path / "tables.csv").read_text()
+    networks = tmp_path / "networks"
+    runs = sorted(networks.glob("*_run-*.json"))
+    assert len(runs) == 2
+    kept = runs[0].stat().st_mtime_ns
+    runs[1].unlink()  # its checkpoint and scores are there, but whether they are whole nobody can tell
+    next(networks.glob("*_ensemble.json")).write_text("{")
+    assert main(command(welds, cache, tmp_path, *BEST)) == 0
+    said = capsys.readouterr().err
+    assert "1 networks to do, 1 there already" in said
+    assert "1 ensembles to do" in said
+    assert (tmp_path / "tables.csv").read_text() == table
+    assert runs[0].stat().st_mtime_ns == kept
+
+
+@pytest.mark.timeout(600)
+def test_another_seed_trains_anew(welds: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = ("--recipe", "best", "--runs", "1", "--folds", "1")
+    assert main(command(welds, cache, tmp_path, *one)) == 0
+    capsys.readouterr()
+    assert main([*command(welds, cache, tmp_path, *one), "--lr", "0.001"]) == 0
+    assert "1 networks to do, 0 there already" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(600)
+def test_a_budget_sets_the_steps_once(
+    welds: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*command(welds, cache, tmp_path / "budget", *BEST)]
+    place = arguments.index("--steps")
+    arguments[place : place + 2] = ["--budget", "0.001"]
+    assert main(arguments) == 0
+    plan = json.loads((tmp_path / "budget" / "plan.json").read_text())
+    assert plan["found"]["autoencoder_steps"] == 20  # the least that is taken for a training
+    table = (tmp_path / "budget" / "tables.csv").read_text()
+    capsys.readouterr()
+    assert main(arguments) == 0
+    said = capsys.readouterr().err
+    assert "budget of" not in said and "networks to do" not in said
+    assert (tmp_path / "budget" / "tables.csv").read_text() == table
+
+
+def test_a_fold_that_is_not_there_is_refused(
+    welds: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(welds, cache, tmp_path, "--folds", "4")) == 65
+    assert "there is no fold 4" in capsys.readouterr().err
+
+
+def fold_of(level: int) -> FoldData:
+    grey = np.full((2, 192, 192), level, np.uint8)
+    delta = np.zeros((2, 192, 192), np.float16)
+    tests = {"accepted": delta}
+    return FoldData("fold-1", ("a",), ("b",), ("c",), grey, grey, grey, {"defects": delta}, tests)
+
+
+def test_a_folds_arrays_are_made_once_and_again_when_they_are_others(tmp_path: Path) -> None:
+    made = []
+
+    def make(level: int) -> FoldData:
+        made.append(level)
+        return fold_of(level)
+
+    for digest, level in (("x", 1), ("x", 2), ("y", 3)):
+        facts = stored_fold(tmp_path, digest, lambda level=level: make(level))
+    assert made == [1, 3]
+    assert facts["test"] == ["c"]
+    assert array_names(tmp_path) == ["accepted", "checked", "defective", "perturbation-defects", "test-accepted"]
+    stored = mapped(tmp_path, ["checked", "test-accepted"])
+    assert stored["checked"].dtype == np.uint8 and int(stored["checked"].max()) == 3
+    assert stored["test-accepted"].dtype == np.float16
+
+
+def test_every_network_has_a_seed_of_its_own(tmp_path: Path) -> None:
+    task = Task("fold-1", tmp_path, SNI, 1, Training(), 0, "cpu", 1, tmp_path, "x")
+    others = [replace(task, run=2), replace(task, fold="fold-2"), replace(task, seed=1)]
+    others.append(replace(task, variant=replace(SNI, name="other")))
+    assert len({network_seed(one) for one in (task, *others)}) == 5
+    assert network_seed(task) == network_seed(replace(task, device="cuda", threads=3))
+
+
+def test_validation_defects_are_accepted_patches_with_defects_added_within_0_to_1() -> None:
+    checked = np.full((3, 4, 4), 250, np.uint8)
+    defects = np.stack([np.full((4, 4), amount, np.float16) for amount in (0.5, -0.25)])
+    found = with_defects(checked, defects)
+    assert found.shape == (2, 4, 4)
+    np.testing.assert_allclose(found[:, 0, 0], [1.0, 250 / 255 - 0.25], atol=1e-6)
+
+
+def test_patches_that_lie_weld_by_weld_are_taken_from_every_weld() -> None:
+    assert spread(np.arange(9), 3).tolist() == [0, 4, 8]
+    assert spread(np.arange(2), 3).tolist() == [0, 1]
+    assert len(spread(np.zeros((0, 4, 4)), 3)) == 0
+
+
+@pytest.mark.parametrize("recipe", [PAPER_RECIPE, BEST_RECIPE, ABLATION_RECIPE])
+def test_every_detector_of_a_recipe_reads_a_network_of_it(recipe: object) -> None:
+    names = [variant.name for variant in recipe.variants]  # type: ignore[attr-defined]
+    assert len(names) == len(set(names))
+    detectors = recipe.detectors  # type: ignore[attr-defined]
+    assert {detector.variant for detector in detectors} <= set(names)
+    assert len({detector.name for detector in detectors}) == len(detectors)
+    assert recipe.shown in names  # type: ignore[attr-defined]
+
+
+def test_an_unknown_recipe_is_refused() -> None:
+    with pytest.raises(TrainError, match="no recipe 'other'"):
+        benchmark_recipe("other")
+
+
+def test_the_papers_figures_stand_beside_ours() -> None:
+    assert len(PAPER) == 7 * 8
+    assert (PAPER["sni", "defects-low"], PAPER["classifier-d-sni", "elongated"]) == ((26, 7), (86, 7))
+
+
+def test_a_cell_says_mean_half_spread_and_interval() -> None:
+    low, high = Rate(94, 100).interval
+    assert cell(Entry(0.941, 0.012, 100, low, high)) == f"94.1 (1.2) [{100 * low:.1f}, {100 * high:.1f}]"
+    assert cell(Entry(float("nan"), float("nan"), 0, 0.0, 1.0)) == "-"

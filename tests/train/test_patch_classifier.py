@@ -1,0 +1,79 @@
+"""The gate's comparison: its size, its loss, and that it learns."""
+
+import numpy as np
+import pytest
+import torch
+
+from train.errors import DivergedError
+from train.losses import huber_error, patch_loss, squared_error
+from train.networks import PatchClassifier
+from train.patch_bank import Bank
+from train.patch_recipe import Training, Variant
+from train.patch_training import check, learning_rate, train_network
+
+torch.set_num_threads(1)
+
+D = Variant("classifier-d", "classifier", ("defects",), defective=True)
+
+
+def small_bank() -> Bank:
+    """Dark patches; the perturbation and the defective patches are bright all over."""
+    grey = torch.randint(40, 60, (6, 1, 192, 192), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return Bank(grey, grey + 100, (torch.full((3, 1, 192, 192), 0.4, dtype=torch.float16),))
+
+
+def test_the_patch_classifier_has_the_papers_223221_parameters() -> None:
+    assert sum(p.numel() for p in PatchClassifier().parameters()) == 223_221
+
+
+def test_its_four_blocks_have_24_30_34_and_40_filters_and_its_layers_60_50_and_1_units() -> None:
+    model = PatchClassifier()
+    convolutions = [layer for layer in model.features if isinstance(layer, torch.nn.Conv2d)]
+    assert [layer.out_channels for layer in convolutions] == [24, 24, 30, 30, 34, 34, 40, 40]
+    assert [layer.out_features for layer in model.head if isinstance(layer, torch.nn.Linear)] == [60, 50, 1]
+    assert [layer.p for layer in model.features if isinstance(layer, torch.nn.Dropout)] == [0.1] * 8
+
+
+def test_a_patch_gives_one_logit() -> None:
+    assert PatchClassifier().eval()(torch.rand(3, 1, 192, 192)).shape == (3,)
+
+
+def test_the_patch_loss_is_binary_cross_entropy() -> None:
+    logits, truth = np.array([-2.0, 0.5, 3.0]), np.array([0.0, 1.0, 0.0])
+    p = 1 / (1 + np.exp(-logits))
+    expected = -(truth * np.log(p) + (1 - truth) * np.log(1 - p)).mean()
+    assert float(patch_loss(torch.from_numpy(logits), torch.from_numpy(truth))) == pytest.approx(expected)
+
+
+def test_the_robust_error_is_the_squared_one_for_noise_and_grows_slower_for_outliers() -> None:
+    noise = torch.full((1, 1, 4, 4), 0.01)
+    assert float(huber_error(noise)) == pytest.approx(float(squared_error(noise)))
+    assert float(huber_error(torch.tensor([0.5]))) == pytest.approx(2 * 0.02 * (0.5 - 0.01))
+
+
+def test_a_classifier_learns_what_is_bright_and_the_same_seed_learns_the_same() -> None:
+    training = Training(batch=2, lr=3e-3)
+    first, second = (train_network(small_bank(), D, training, seed=3, steps=14, where="d") for _ in range(2))
+    assert np.array_equal(first.losses, second.losses)
+    assert first.losses[-3:].mean() < 0.8 * first.losses[:3].mean()
+    assert not first.model.training
+
+
+def test_a_loss_that_is_no_number_stops_the_training_and_says_where() -> None:
+    bank = small_bank()
+    broken = Bank(bank.accepted, bank.defective, (torch.full((3, 1, 192, 192), float("nan")),))
+    with pytest.raises(DivergedError, match=r"d of fold-1, run 2: the loss is nan at step 0"):
+        train_network(broken, D, Training(batch=2), seed=0, steps=3, where="d of fold-1, run 2")
+
+
+def test_the_first_wrong_step_is_named() -> None:
+    with pytest.raises(DivergedError, match="inf at step 2"):
+        check(torch.tensor([1.0, 2.0, float("inf"), float("nan")]), "x")
+
+
+def test_the_rate_warms_up_and_dies_away_however_few_the_steps() -> None:
+    for steps in (8, 1000):
+        rates = [learning_rate(2e-3, step, steps) for step in range(steps)]
+        assert rates[0] < 0.5 * max(rates)
+        assert max(rates) <= 2e-3
+        assert rates[-1] < 0.1 * max(rates)

@@ -1,0 +1,146 @@
+"""The statistics that a patch is judged by, against plain numpy; thresholds and rates."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from edge.validation.metrics import Rate
+from train.metrics import joint_thresholds
+from train.networks import GateAutoencoder, centre_crop
+from train.patch_evaluation import Detector, entry, evaluate, excesses, thresholds_of
+from train.patch_scores import STATISTICS, WINDOWS_PX, as_images, autoencoder_scores, extremes, noise_about, residual_of
+
+torch.set_num_threads(1)
+CPU = torch.device("cpu")
+
+
+def test_the_extremes_are_those_of_all_windows_of_every_size() -> None:
+    residual = np.random.default_rng(0).normal(0, 0.02, (40, 38)).astype(np.float32)
+    noise = np.full_like(residual, 0.01)
+    noise[:, 20:] = 0.04
+    found = extremes(torch.from_numpy(residual)[None, None], torch.from_numpy(noise)[None, None])[0].numpy()
+    expected = []
+    for image in (residual, residual / noise):
+        for side in WINDOWS_PX:
+            windows = np.lib.stride_tricks.sliding_window_view(image.astype(np.float64), (side, side))
+            means = windows.mean(axis=(2, 3))
+            expected += [np.abs(means).max(), windows.std(axis=(2, 3)).max(), means.max(), -means.min()]
+    assert WINDOWS_PX[0] == 9
+    np.testing.assert_allclose(found, expected, rtol=2e-3)
+
+
+def test_the_scores_of_a_patch_are_the_extremes_of_its_residual() -> None:
+    model = GateAutoencoder().eval()
+    patches = np.random.default_rng(1).integers(0, 256, (3, 192, 192)).astype(np.uint8)
+    scores = autoencoder_scores([model], patches, local=False, device=CPU, batch=2)
+    assert scores.shape == (3, len(STATISTICS))
+    x = torch.from_numpy(patches[2:, None]).float() / 255
+    with torch.inference_mode():
+        residual = (centre_crop(x) - model(x))[0, 0].numpy()
+    windows = np.lib.stride_tricks.sliding_window_view(residual, (9, 9))
+    assert scores[2, STATISTICS.index("mean9")] == pytest.approx(np.abs(windows.mean(axis=(2, 3))).max(), abs=1e-5)
+    assert scores[2, STATISTICS.index("std9")] == pytest.approx(windows.std(axis=(2, 3)).max(), abs=1e-4)
+
+
+def test_no_patches_have_no_scores() -> None:
+    empty = np.zeros((0, 192, 192), np.float16)
+    assert autoencoder_scores([GateAutoencoder()], empty, local=False, device=CPU).shape == (0, len(STATISTICS))
+
+
+@torch.inference_mode()
+def test_several_networks_answer_with_the_mean_of_their_residuals() -> None:
+    models = [GateAutoencoder().eval() for _ in range(3)]
+    images = as_images(np.random.default_rng(2).random((1, 192, 192)).astype(np.float16), CPU)
+    alone = torch.stack([residual_of([model], images, local=False) for model in models])
+    torch.testing.assert_close(residual_of(models, images, local=False), alone.mean(dim=0), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("deviation", [0.01, 0.04])
+def test_the_noise_of_a_slope_is_found_and_the_slope_is_not(deviation: float) -> None:
+    rng = np.random.default_rng(3)
+    image = np.linspace(0.2, 0.8, 120)[None, :] + rng.normal(0, deviation, (100, 120))
+    found = noise_about(torch.from_numpy(image.astype(np.float32))[None, None])
+    assert found.shape == (1, 1, 100, 120)
+    assert float(found.mean()) == pytest.approx(deviation + 0.5 / 255, rel=0.05)
+
+
+@pytest.mark.parametrize("above", [0, 3, 40])
+def test_joint_thresholds_waste_little_of_the_rate(above: int) -> None:
+    scores = np.random.default_rng(4).random((400, 3))
+    thresholds = joint_thresholds(scores, above)
+    flagged = int((scores > thresholds).any(axis=1).sum())
+    assert above - 3 <= flagged <= above
+
+
+AE = Detector("ae", "sni")
+CLASSIFIER = Detector("classifier", "classifier-d", columns=(), calibrated_on=("checked",))
+
+
+def fold(seed: int, defects: int) -> dict[str, np.ndarray]:
+    """Scores of one fold: the first column of `raster` is far above all accepted patches."""
+    rng = np.random.default_rng(seed)
+    sets = {
+        "checked": rng.random((600, len(STATISTICS))),
+        "learnt": rng.random((400, len(STATISTICS))),
+        "accepted": rng.random((500, len(STATISTICS))),
+        "raster": 5 + rng.random((defects, len(STATISTICS))),
+        "defects-low": rng.random((defects, len(STATISTICS))),
+    }
+    return {name: scores.astype(np.float32) for name, scores in sets.items()}
+
+
+def test_thresholds_are_set_on_accepted_patches_of_other_welds_alone() -> None:
+    scores = fold(0, 10)
+    thresholds = thresholds_of(AE, scores, fpr=0.001)
+    columns = np.concatenate([scores["checked"], scores["learnt"]])
+    columns = columns[:, [STATISTICS.index("mean9"), STATISTICS.index("std9")]]
+    assert np.sum((columns > thresholds).any(axis=1)) <= 1
+    changed = {**scores, "accepted": scores["accepted"] * 10, "raster": scores["raster"] * 10}
+    assert np.array_equal(thresholds_of(AE, changed, fpr=0.001), thresholds)
+
+
+def test_a_patch_exceeds_its_thresholds_where_any_statistic_does() -> None:
+    scores = fold(1, 10)
+    thresholds = thresholds_of(AE, scores)
+    for name, excess in excesses(AE, scores).items():
+        flagged = (AE.read(scores[name]) > thresholds).any(axis=1)
+        assert np.array_equal(excess > 0, flagged), name
+
+
+def test_the_decisions_of_all_folds_are_added_up_each_at_its_own_thresholds() -> None:
+    folds = [fold(2, 10), {name: 100 * scores for name, scores in fold(3, 30).items()}]
+    outcome = evaluate(AE, folds)
+    assert outcome.flagged["raster"] == Rate(40, 40)
+    assert outcome.flagged["accepted"].total == 1000
+    assert outcome.auroc["raster"] == 1.0
+    assert outcome.auroc["defects-low"] == pytest.approx(0.5, abs=0.15)
+    assert "checked" not in outcome.auroc
+
+
+def test_with_its_own_accepted_patches_a_set_refuses_no_more_than_the_rate() -> None:
+    folds = [{name: 3 * part if name == "accepted" else part for name, part in fold(5, 10).items()}]
+    outcome = evaluate(AE, folds, fpr=0.01)
+    assert outcome.flagged["accepted"].hits > 100
+    assert outcome.flagged_own["accepted"] == Rate(5, 500)
+    assert outcome.flagged_own["raster"] == Rate(10, 10)
+
+
+def test_a_negative_logit_can_be_a_threshold() -> None:
+    scores = {name: part[:, :1] - 20 for name, part in fold(6, 10).items()}
+    outcome = evaluate(CLASSIFIER, [scores])
+    assert outcome.flagged["raster"] == Rate(10, 10)
+    assert outcome.flagged["checked"].hits == 0  # 0.1 % of 600
+
+
+def test_a_fold_without_such_defects_adds_nothing() -> None:
+    outcome = evaluate(AE, [fold(7, 10), fold(8, 0)])
+    assert outcome.flagged["raster"] == Rate(10, 10)
+
+
+def test_an_entry_is_the_mean_and_half_the_spread_of_the_runs() -> None:
+    found = entry([Rate(90, 100), Rate(94, 100), Rate(98, 100)])
+    assert (found.mean, found.half_spread, found.total) == (pytest.approx(0.94), pytest.approx(0.04), 100)
+    assert (found.low, found.high) == Rate(94, 100).interval
+    assert math.isnan(entry([Rate(0, 0)]).mean)

@@ -1,0 +1,111 @@
+"""`edge-train patches` and `gate-benchmark`, the gate on real welds: their options and what they print."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from train.progress import Reporter
+from train.runner import Here, Processes
+
+CACHE_FOLDER = "cache"
+RECIPES = ("paper", "best", "ablation")
+
+
+def patches(options: argparse.Namespace, reporter: Reporter) -> int:
+    """Write contact sheets of every kind of patch; prints their folder. Needs no torch."""
+    from train.patch_sheets import write_sheets
+    from train.perturb import read_photos
+    from train.welds import read_welds
+
+    photos = read_photos(options.natural)
+    paths = write_sheets(read_welds(options.welds), photos, options.out, options.seed, reporter.counter("folds"))
+    reporter.say(f"{len(paths)} files; look at each before a network does")
+    print(options.out)
+    return 0
+
+
+def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
+    """Train, evaluate and draw the gate on real welds; prints the tables."""
+    from train.benchmark_figures import draw_figures
+    from train.benchmark_plan import Request
+    from train.benchmark_recipes import benchmark_recipe
+    from train.benchmark_results import write_benchmark
+    from train.gate_benchmark import run_benchmark, scaled
+    from train.patch_recipe import Training
+    from train.weld_data import PatchCounts
+
+    started = time.perf_counter()
+    defaults = Training()
+    request = Request(
+        welds=options.welds,
+        natural=options.natural,
+        out=options.out,
+        cache=options.cache or options.out / CACHE_FOLDER,
+        recipe=benchmark_recipe(options.recipe),
+        training=Training(
+            autoencoder_steps=options.steps or defaults.autoencoder_steps,
+            classifier_steps=options.classifier_steps or options.steps or defaults.classifier_steps,
+            batch=options.batch,
+            lr=options.lr,
+            bf16=options.amp == "bf16",
+        ),
+        counts=scaled(PatchCounts(), options.patches),
+        runs=options.runs,
+        seed=options.seed,
+        device=options.device,
+        jobs=options.jobs,
+        budget_minutes=options.budget,
+        folds=tuple(options.folds or ()),
+    )
+    if options.jobs > 1:
+        with Processes(options.jobs) as runner:
+            benchmark = run_benchmark(request, runner, reporter)
+    else:
+        benchmark = run_benchmark(request, Here(), reporter)
+    reporter.say("figures")
+    draw_figures(request, benchmark)
+    command = shlex.join(["edge-train", *sys.argv[1:]])
+    print(write_benchmark(request, benchmark, command, time.perf_counter() - started), end="")
+    return 0
+
+
+VERBS = {"patches": patches, "gate-benchmark": gate_benchmark}
+
+
+def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The options of these verbs."""
+    group = verbs.add_parser("patches", help="look at the patches of the gate's weld benchmark")
+    verb = group.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
+        "preview", help="contact sheets of every kind of patch"
+    )
+    weld_options(verb)
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the sheets")
+    verb.add_argument("--seed", type=int, default=0)
+    verb = verbs.add_parser("gate-benchmark", help="the gate and its comparison on real welds: tables and figures")
+    weld_options(verb)
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="for results; may hold some already")
+    verb.add_argument("--recipe", choices=RECIPES, default="paper", help="what is trained (default %(default)s)")
+    verb.add_argument("--runs", type=int, default=3, help="trainings of every network (default %(default)s)")
+    verb.add_argument("--folds", type=int, nargs="+", metavar="N", help="only these, counted from 1 (default: all)")
+    length = verb.add_mutually_exclusive_group()
+    length.add_argument("--budget", type=float, metavar="MINUTES", help="for all trainings; sets the steps")
+    length.add_argument("--steps", type=int, help="of every training")
+    verb.add_argument("--classifier-steps", type=int, help="of a patch classifier's training (default: --steps)")
+    verb.add_argument("--batch", type=int, default=16, help="accepted patches per step (default %(default)s)")
+    verb.add_argument("--lr", type=float, default=2e-3, help="greatest learning rate (default %(default)s)")
+    verb.add_argument("--amp", choices=("off", "bf16"), default="off", help="arithmetic of the training")
+    verb.add_argument("--device", default="cpu", help="cpu or cuda (default %(default)s)")
+    verb.add_argument("--jobs", type=int, default=1, help="networks trained at once, in processes")
+    verb.add_argument("--cache", type=Path, metavar="DIR", help="for the folds' patches, GBs (default: OUT/cache)")
+    verb.add_argument("--patches", type=float, default=1.0, help="share of the usual number of patches")
+    verb.add_argument("--seed", type=int, default=0)
+
+
+def weld_options(verb: argparse.ArgumentParser) -> None:
+    """Where welds and photographs are."""
+    verb.add_argument("welds", type=Path, metavar="WELDS", help="folder with images/ and masks/ of the same names")
+    verb.add_argument("--natural", type=Path, required=True, metavar="DIR", help="folder of grey photographs")
