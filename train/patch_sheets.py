@@ -17,7 +17,7 @@ from train.weld_patches import contrast_table
 from train.welds import Weld, weld_folds
 
 COLUMNS = 8
-_ROWS = 5
+ROWS = 5
 _GAP_PX = 4
 _HEADING_PX = 36
 _PERTURBATION_RANGE = 0.25
@@ -38,7 +38,7 @@ def write_sheets(
     Patches are stretched to their own darkest and brightest thousandth, so that weak defects show on a screen.
     """
     folds = weld_folds(welds, seed)
-    each = -(-COLUMNS * _ROWS // len(folds))
+    each = -(-COLUMNS * ROWS // len(folds))
     counts = PatchCounts(each, each, each, each, each, each, each, each)
     made = []
     for number, fold in enumerate(folds):
@@ -48,7 +48,7 @@ def write_sheets(
     paths = []
     for name, (heading, images) in _kinds(made, np.random.default_rng(seed)).items():
         paths.append(out / f"{name}.png")
-        _write_png(paths[-1], sheet(f"{name}: {heading}", images[: COLUMNS * _ROWS]))
+        _write_png(paths[-1], sheet(f"{name}: {heading}", images[: COLUMNS * ROWS]))
     paths.append(out / "contrasts.md")
     with written_whole(paths[-1]) as stream:
         stream.write(contrast_table(welds).encode())

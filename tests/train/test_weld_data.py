@@ -90,11 +90,11 @@ def test_no_patch_of_a_weld_is_in_two_sets() -> None:
                 assert found <= allowed
 
 
-def test_the_same_seed_draws_alike_in_one_process_and_in_two() -> None:
+def test_the_same_seed_draws_alike_in_one_process_and_in_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.weld_data._PIECE", 5)  # so that most kinds come in more than one piece
     welds = three_welds()
-    counts = replace(COUNTS, accepted=260, sni=255)  # more than one piece of each
     fold = weld_folds(welds, 0)[1]
-    one, two = (fold_data(welds, photographs(), fold, counts, 5, jobs=jobs) for jobs in (1, 2))
+    one, two = (fold_data(welds, photographs(), fold, COUNTS, 5, jobs=jobs) for jobs in (1, 2))
     for (name, first), second in zip(_arrays(one).items(), _arrays(two).values(), strict=True):
         np.testing.assert_array_equal(first, second, err_msg=name)
 
@@ -182,7 +182,10 @@ def test_the_default_counts_are_those_of_a_full_run() -> None:
     }
 
 
-def test_preview_writes_a_sheet_of_every_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_preview_writes_a_sheet_of_every_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.patch_sheets.ROWS", 1)
     (tmp_path / "welds").mkdir()
     folder = write_folder(tmp_path / "welds", three_welds())
     photos = tmp_path / "photos"
