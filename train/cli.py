@@ -1,5 +1,6 @@
-"""`edge-train VERB`: simulate, bounds, classifier, gate; the modules of `FURTHER` hold the rest.
+"""`edge-train VERB`: from scans to checkpoints, and how good they are.
 
+Simulate, bounds, classifier and gate are here; the rooms of `FURTHER` hold the other verbs.
 `simulate`, `bounds` and `patches` run on the base installation; torch is imported by the verbs that learn. Errors
 become an exit code and two lines: what went wrong, what to try.
 """

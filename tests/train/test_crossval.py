@@ -18,7 +18,7 @@ from train.dataset import Row, read_labels
 from train.errors import DataError, TrainError
 from train.experiment import BEST, PAPER, read_recipe, replaced
 from train.folds import FoldResult
-from train.runner import Here, Processes
+from train.runner import Here, Processes, RayCluster
 from train.survey import natural, survey
 from train.tables import Column, kind_recalls, severity_limit, table_markdown
 
@@ -96,6 +96,25 @@ def test_a_killed_worker_costs_only_its_task(tmp_path: Path) -> None:
     markers = [str(tmp_path / name) for name in ("one", "fatal", "three")]
     with Processes(2) as processes:
         assert dict(processes.map(die_once, markers)) == {0: "one", 1: "fatal", 2: "three"}
+
+
+def test_a_killed_ray_worker_costs_only_its_task(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs the extra `ray`")
+
+    def die(marker: str) -> tuple[str, int]:  # not die_once: Ray's workers cannot import this module
+        path = Path(marker)
+        path.with_suffix(f".{os.getpid()}").touch()
+        if path.name == "fatal" and not path.exists():
+            path.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return path.name, os.getpid()
+
+    markers = [str(tmp_path / name) for name in ("one", "fatal", "three", "four")]
+    with RayCluster("local") as cluster:
+        found = dict(cluster.map(die, markers))
+    assert [found[number][0] for number in range(4)] == ["one", "fatal", "three", "four"]
+    tried = {name: len(list(tmp_path.glob(f"{name}.*"))) for name in ("one", "fatal", "three", "four")}
+    assert tried == {"one": 1, "fatal": 2, "three": 1, "four": 1}
 
 
 def always_dies(_: int) -> None:
