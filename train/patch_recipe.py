@@ -41,7 +41,7 @@ class Training:
     lr: float = 2e-3
     plain_share: float = 0.05
     """Of the autoencoder's steps, the first: without perturbation, until it reproduces anything at all."""
-    settle_share: float = 0.2
+    settle_share: float = 0.3
     """Of the steps, the last: without dropout. What replaces dropped values is missing later, and a network as small as
     this one answers to that with a shift of all grey levels."""
     bf16: bool = False

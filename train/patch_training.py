@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from train.errors import DivergedError
 from train.losses import LATENT_AS_PRINTED, gate_loss, huber_error, patch_loss
@@ -19,6 +19,9 @@ from train.patch_recipe import Training, Variant
 from train.widening import narrow_into, widened
 
 _WARM_STEPS = 50
+_BETAS = (0.9, 0.99)
+"""Of Adam. With its usual 0.999 the first steps, whose gradients are a hundred times greater than what follows, would
+slow down the next two thousand."""
 _CHECK_EVERY_STEPS = 100
 """A look at the losses makes the CPU wait for the device."""
 
@@ -43,10 +46,12 @@ def train_network(bank: Bank, variant: Variant, training: Training, seed: int, s
     torch.manual_seed(seed)  # initial weights and dropout
     generator = torch.Generator(device).manual_seed(seed)
     narrow = GateAutoencoder() if variant.network == "autoencoder" else PatchClassifier()
+    if isinstance(narrow, GateAutoencoder):
+        start_at_grey(narrow)
     layout = torch.channels_last if training.channels_last else torch.contiguous_format
     model = widened(narrow, training.channel_multiple)
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(model.parameters(), lr=training.lr, fused=device.type == "cuda")
+    optimizer = torch.optim.Adam(model.parameters(), lr=training.lr, betas=_BETAS, fused=device.type == "cuda")
     losses = torch.zeros(steps, device=device)
     started = time.perf_counter()
     model.train()
@@ -75,6 +80,14 @@ def train_network(bank: Bank, variant: Variant, training: Training, seed: int, s
         with torch.inference_mode():
             spread = float(narrow.encode(drawn(bank.accepted, training.batch, generator)).std())
     return Trained(narrow, found, seconds, spread)
+
+
+@torch.no_grad()
+def start_at_grey(model: GateAutoencoder) -> None:
+    """Let an untrained autoencoder answer with grey instead of black, which spares it the way there."""
+    last = model.decoder[-1]
+    assert isinstance(last, nn.Conv2d) and last.bias is not None
+    last.bias.fill_(0.5)
 
 
 def autoencoder_loss(
