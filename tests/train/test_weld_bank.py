@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.patch_bank import Bank, box_mean, drawn, local_contrast, noisy, on_device, perturbed, posed, relit
+from train.weld_bank import Bank, box_mean, drawn, local_contrast, noisy, on_device, perturbed, posed, relit
 
 torch.set_num_threads(1)
 
