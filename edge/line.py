@@ -14,6 +14,7 @@ from uuid import UUID
 from edge.aftermath import Aftermath
 from edge.archive import Archive, Quarantine
 from edge.backup import take_backup_requests
+from edge.decoder import Decoder
 from edge.errors import LedgerError
 from edge.inbox import Inbox
 from edge.intake import StationIntake
@@ -153,6 +154,8 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     quarantine = Quarantine(state.dir / "quarantine", state.quarantine_max_bytes)
     aftermath = Aftermath(folder.path, quarantine, archive, publisher.wake)
     intake = StationIntake(inbox)
+    decoder = Decoder(limits)
+    stack.callback(decoder.close)
     worker = Worker(
         folder=folder.path,
         intake=intake,
@@ -162,6 +165,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         policy=model.bundle.policy(),
         writer=model.verdict_writer(settings, boot_id, is_simulated=False),
         limits=limits,
+        decode=decoder.decode,
         marks=DecodeMarks(state.dir / "decoding"),
         never_final=NEVER_FINAL,
         decode_threads=settings.model.decode_threads,

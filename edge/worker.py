@@ -32,7 +32,7 @@ from edge.messages import Verdict
 from edge.preparation import Arrival, InputSpec, Prepared, condemn, given_up, prepare_scan
 from edge.raw import RawScan
 from edge.records import FileStamp, Image, Policy, Scores
-from edge.scan import Limits
+from edge.scan import Decode, Limits
 from edge.suspects import DecodeMarks, kills_its_reader
 from edge.verdicts import VerdictWriter
 
@@ -99,6 +99,7 @@ class Worker:
         policy: Policy,
         writer: VerdictWriter,
         limits: Limits,
+        decode: Decode,
         marks: DecodeMarks,
         never_final: frozenset[str],
         decode_threads: int,
@@ -115,6 +116,7 @@ class Worker:
         self._policy = policy
         self._writer = writer
         self._limits = limits
+        self._decode = decode
         self._marks = marks
         self._never_final = never_final
         self._on_judged = on_judged
@@ -159,7 +161,7 @@ class Worker:
             if death is not None:
                 return condemn(path, arrival, self._limits, death)
         with self._marks.decoding(arrival.stamp):
-            return prepare_scan(path, arrival, self._input_spec, self._limits, self._front.prepare)
+            return prepare_scan(path, arrival, self._input_spec, self._limits, self._decode, self._front.prepare)
 
     def _next_batch(self) -> list[Prepared]:
         """The oldest prepared scans, at least one if any is in hand: waits for the first, not for the others."""

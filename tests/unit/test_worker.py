@@ -14,6 +14,7 @@ import edge.worker
 from edge.engines import Batch, EngineOutput
 from edge.errors import EngineError, LedgerError
 from edge.ledger import Entry, Ledger, open_ledger
+from edge.pixels import decode
 from edge.preparation import Arrival
 from edge.records import FileStamp
 from edge.scan import Limits
@@ -70,6 +71,7 @@ class Line:
             policy=fakes.POLICY,
             writer=fakes.writer(),
             limits=Limits(max_px=1_000_000, max_bytes=10_000_000),
+            decode=decode,
             marks=DecodeMarks(self.state / "decoding"),
             never_final=frozenset() if is_replay else NEVER_FINAL,
             decode_threads=2,
