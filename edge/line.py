@@ -21,6 +21,7 @@ from edge.intake import StationIntake
 from edge.ledger import Ledger, open_ledger
 from edge.messages import Health
 from edge.model import LoadedModel
+from edge.model_history import note_model
 from edge.publish import Publisher
 from edge.scan import Limits
 from edge.settings import Settings
@@ -128,10 +129,11 @@ class Line:
 
 
 def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: ExitStack) -> Line:
-    """Open everything but the threads; `stack` closes it. Raises LedgerError, EngineError."""
+    """Open everything but the threads; `stack` closes it. Raises LedgerError, BundleError, EngineError."""
     folder, state = settings.folder, settings.state
     limits = Limits(max_px=folder.max_px, max_bytes=folder.max_bytes)
     ledger = stack.enter_context(open_ledger(state.dir / "ledger.sqlite", settings.station))
+    note_model(model.bundle, state.dir)
     known = ledger.files()
     inbox = Inbox(
         folder.path,

@@ -18,7 +18,7 @@ MAX_BACKLOG_RSS_BYTES = 250e6
 
 def events_lost(trial: Trial) -> None:
     """R14: a burst without a single event, as from a share or after an overflow: the listing finds all."""
-    count = trial.size(2000, 50_000)
+    count = trial.size(5000, 50_000)
     with trial.rig(Layout(folder={"poll_s": POLL_S}, log_level="warning")) as rig:
         rig.worker.start("--deaf", wait=False)
         rig.generator.arrive(1)

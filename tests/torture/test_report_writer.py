@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.torture.report import write_report
+from tests.torture.procedures import PROCEDURES
+from tests.torture.report import PROMISES, write_report
 from tests.torture.trial import Procedure, Row, Skipped, Trial, run_procedure
 
 
@@ -49,3 +50,10 @@ def test_a_procedure_that_stumbles_is_a_failed_row_with_its_traceback(tmp_path: 
     row = run_procedure(Procedure("R1", "kills", stumble), tmp_path, 7, is_long=False)
     assert (row.verdict, row.reason) == ("fail", "RuntimeError: a defect of the harness")
     assert "stumble" in (tmp_path / "R1" / "traceback.txt").read_text()
+
+
+def test_every_fault_of_the_list_has_its_procedure_and_every_promise_its_rows() -> None:
+    ids = [procedure.id for procedure in PROCEDURES]
+    assert ids == [*(f"R{number}" for number in range(1, 24)), "L1", "S1", "F1"]
+    proving = {name for _, names in PROMISES for name in names.split()}
+    assert proving == set(ids)
