@@ -47,7 +47,9 @@ def broker_away(trial: Trial) -> None:
         seqs = [message.content["seq"] for message in arrivals]
         trial.require(seqs == sorted(seqs), "verdicts did not arrive in order of seq")
         drain_per_s = (len(arrivals) - 1) / (arrivals[-1].at_s - arrivals[0].at_s)
-        trial.require(drain_per_s >= MIN_DRAIN_PER_S, f"drained {drain_per_s:.0f}/s, expected {MIN_DRAIN_PER_S}")
+        trial.require_in_time(
+            drain_per_s >= MIN_DRAIN_PER_S, f"drained {drain_per_s:.0f}/s, expected {MIN_DRAIN_PER_S}"
+        )
         trial.require(growth < MAX_RSS_GROWTH_BYTES, f"memory grew by {growth / 1e6:.0f} MB meanwhile")
         trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
         trial.take(rig.findings())
@@ -118,7 +120,7 @@ def bad_link(trial: Trial) -> None:
                     )
                     trial.recovered(took_s)
                     bar_s = 2 * KEEPALIVE_S
-                    trial.require(took_s < bar_s, f"a half-open link took {took_s:.1f} s, expected < {bar_s} s")
+                    trial.require_in_time(took_s < bar_s, f"a half-open link took {took_s:.1f} s, expected < {bar_s} s")
                 case "silence":
                     relay.freeze()
                     time.sleep(rig.chance.uniform(0.5, 3.0))
@@ -231,7 +233,7 @@ def _require_alarm(trial: Trial, rig: Rig, code: str, what: str) -> None:
         return
     took_s = rig.subscriber.alarms(code)[0].at_s - rig.generator.listed[0].visible_at_s
     trial.figures[f"alarm_after_s ({what})"] = round(took_s, 2)
-    trial.require(took_s < MAX_ALARM_S, f"{what}: the alarm took {took_s:.1f} s")
+    trial.require_in_time(took_s < MAX_ALARM_S, f"{what}: the alarm took {took_s:.1f} s")
 
 
 def _require_none_closed(trial: Trial, rig: Rig, what: str) -> None:

@@ -40,7 +40,7 @@ def disk_full(trial: Trial) -> None:
                 rig.worker.start()
             took_s = rig.await_all()
             trial.recovered(took_s)
-            trial.require(took_s < MAX_RESUME_S, f"resumed only after {took_s:.0f} s")
+            trial.require_in_time(took_s < MAX_RESUME_S, f"resumed only after {took_s:.0f} s")
         trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
         trial.take(rig.findings())
         trial.figures |= {"rounds": rounds, "state_mb": STATE_BYTES >> 20}

@@ -14,7 +14,7 @@ from rich.table import Table
 from edge.publish import program_versions
 from tests.torture.trial import Procedure, Row
 
-COLOURS = {"pass": "green", "fail": "red", "skipped": "yellow"}
+COLOURS = {"pass": "green", "late": "magenta", "fail": "red", "skipped": "yellow"}
 
 
 def print_row(row: Row) -> None:
@@ -41,6 +41,7 @@ def summary(rows: Iterable[Row], took_s: float) -> dict[str, Any]:
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": program_versions(),
         "passed": verdicts.count("pass"),
+        "late": verdicts.count("late"),
         "failed": verdicts.count("fail"),
         "skipped": verdicts.count("skipped"),
         "took_s": round(took_s, 1),

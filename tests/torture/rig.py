@@ -137,6 +137,11 @@ class Worker:
     def usage(self) -> Usage:
         return Usage.of(self.pid)
 
+    def child_usages(self) -> list[Usage]:
+        """Of the processes it has started and that live."""
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        return [Usage.of(int(child)) for task in tasks for child in (task / "children").read_text().split()]
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
