@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.relay import Relay
 from tests.torture.fake_broker import FakeBroker
+from tests.torture.packets import lossy, why_none_can_be_lost
 from tests.torture.rig import Layout, Rig, TimedOut, wait_until
 from tests.torture.trial import Trial
 
@@ -96,7 +97,7 @@ def refused_publish(trial: Trial) -> None:
 
 
 def bad_link(trial: Trial) -> None:
-    """R6: half-open connections, silence, delay and resets between worker and broker."""
+    """R6: half-open connections, silence, delay, resets and lost packets between worker and broker."""
     span_s = trial.size(60, 1800)
     with trial.rig() as rig, Relay(rig.broker.port) as relay:
         rig.write_config(Layout(worker_port=relay.port, broker={"keepalive_s": KEEPALIVE_S}))
@@ -104,7 +105,10 @@ def bad_link(trial: Trial) -> None:
         rig.generator.arrive(5)
         rig.await_all()
         threads = rig.worker.usage().threads
-        faults = dict.fromkeys(("half-open", "silence", "delay", "reset"), 0)
+        faults = dict.fromkeys(("half-open", "silence", "delay", "loss", "reset"), 0)
+        if (why_not := why_none_can_be_lost()) is not None:
+            del faults["loss"]
+            trial.notes.append(f"no packet is lost below TCP: {why_not}")
         began_s = time.monotonic()
         while time.monotonic() - began_s < span_s:
             fault = [*faults][sum(faults.values()) % len(faults)]
@@ -129,6 +133,10 @@ def bad_link(trial: Trial) -> None:
                     relay.delay_s = rig.chance.uniform(0.01, 0.2)
                     time.sleep(rig.chance.uniform(1.0, 4.0))
                     relay.delay_s = 0.0
+                case "loss":
+                    with lossy(relay.port, percent=rig.chance.randint(5, 40)):
+                        rig.generator.arrive(rig.chance.randint(1, 40))
+                        time.sleep(rig.chance.uniform(1.0, 6.0))
                 case _:
                     for _ in range(rig.chance.randint(1, 5)):
                         rig.generator.arrive(3)
@@ -140,7 +148,6 @@ def bad_link(trial: Trial) -> None:
         trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
         trial.take(rig.findings())
         trial.figures |= {"faults": faults, "threads_before": threads, "threads_after": after}
-        trial.notes.append("loss and delay by a relay in the stream: no packet is lost below TCP")
 
 
 def refused_by_access_list(trial: Trial) -> None:
