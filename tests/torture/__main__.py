@@ -2,6 +2,7 @@
 
 python -m tests.torture --column short                    as `make torture`
 python -m tests.torture --column long --resume            as `make torture-full`; goes on where it was cut off
+python -m tests.torture --column long --resume --rows R6   one row of it, for instance beside others; same results
 python -m tests.torture --column short --rows R1,R9 --seed 20261    replays what failed
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 from tests.mosquitto import PROGRAM
 from tests.torture.procedures import PROCEDURES
 from tests.torture.report import write_report
-from tests.torture.results import as_table, print_row, read_rows, summary
+from tests.torture.results import as_table, longest_rows, print_row, read_rows, summary
 from tests.torture.trial import Procedure, run_procedure
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +34,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="rows at a time; those whose bars are times run alone")
     parser.add_argument("--resume", action="store_true", help="keep the rows of --out that passed or were skipped")
     parser.add_argument("--allow-late", action="store_true", help="missed bars of time alone do not fail the run")
-    parser.add_argument("--report", type=Path, help="write the report (Markdown with plots) there, too")
+    parser.add_argument(
+        "--report", type=Path, help="write the report there, too (Markdown, plots): each row as it ran at its longest"
+    )
     options = parser.parse_args()
     if PROGRAM is None:
         print("the mosquitto program is not installed: nothing to torture", file=sys.stderr)
@@ -65,7 +68,7 @@ def main() -> int:
     content = summary(rows, time.monotonic() - began_s)
     (folder / "torture.json").write_text(json.dumps(content, indent=1) + "\n")
     if options.report is not None:
-        write_report(read_rows(folder / "rows", PROCEDURES), options.report)
+        write_report(longest_rows(options.out, PROCEDURES), options.report)
     counts = ", ".join(f"{content[verdict]} {verdict}" for verdict in ("passed", "late", "failed", "skipped"))
     print(f"{counts}: {folder}/torture.json")
     for row in rows:

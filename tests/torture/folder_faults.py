@@ -25,7 +25,7 @@ def events_lost(trial: Trial) -> None:
         rig.await_all()
         began_s = time.monotonic()
         rig.generator.arrive(count)
-        rig.await_all(patience_s=60 + count / 20)
+        rig.await_all()
         trial.figures["burst_per_s"] = round(count / (time.monotonic() - began_s))
         slowest_s = 0.0
         for _ in range(trial.size(5, 20)):  # alone, so that the wait is the looking and not the queue
@@ -106,7 +106,7 @@ def backlog(trial: Trial) -> None:
         wait_until(lambda: fresh.sha256 in rig.subscriber.distinct(), "the new scan's verdict")
         overtook = rig.subscriber.count("verdict") - before
         trial.require(overtook < count / 2, f"a new scan waited for {overtook} old ones")
-        rig.await_all(patience_s=60 + count / 20)
+        rig.await_all()
         span_s = time.monotonic() - began_s
         peak = rig.worker.usage().peak_rss_bytes
         trial.require(peak < MAX_BACKLOG_RSS_BYTES, f"peak memory {peak / 1e6:.0f} MB")

@@ -23,7 +23,7 @@ def print_row(row: Row) -> None:
         f"[{COLOURS[row.verdict]}]{row.verdict}[/] {row.id} {row.fault}: {row.tried} tried, {row.lost} lost, "
         f"{row.contradictory} contradictory, {row.took_s:.0f} s",
         row.reason,
-        json.dumps(row.figures),
+        json.dumps({name: value for name, value in row.figures.items() if name != "series"}),
         markup=True,
     )
 
@@ -32,6 +32,12 @@ def read_rows(folder: Path, order: Sequence[Procedure]) -> list[Row]:
     """Every row that was ever run, in the order of the list."""
     files = [folder / f"{procedure.id}.json" for procedure in order]
     return [Row(**json.loads(file.read_text())) for file in files if file.exists()]
+
+
+def longest_rows(out: Path, order: Sequence[Procedure]) -> list[Row]:
+    """Every row as it ran in the long column; where it has not, as in the short one."""
+    rows = {row.id: row for column in ("short", "long") for row in read_rows(out / column / "rows", order)}
+    return [rows[procedure.id] for procedure in order if procedure.id in rows]
 
 
 def summary(rows: Iterable[Row], took_s: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Row:
     figures: dict[str, Any]
     load_average: float | None = None
     """Of the machine over the last minute of the row: with more than its cores, times say little."""
+    ended_at: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -143,4 +145,5 @@ def run_procedure(procedure: Procedure, root: Path, seed: int, *, is_long: bool)
         took_s=round(time.monotonic() - began_s, 1),
         figures=trial.figures,
         load_average=round(os.getloadavg()[0], 1),
+        ended_at=datetime.now(UTC).isoformat(timespec="minutes"),
     )
