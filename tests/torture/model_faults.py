@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -52,7 +53,10 @@ def tampered_bundle(trial: Trial) -> None:
 
 
 def bad_engine(trial: Trial) -> None:
-    """R22: an engine that raises, hangs, answers NaN or another shape: no verdict from it, a restart mends it."""
+    """R22: an engine that raises, hangs, answers NaN or another shape: no verdict from it, a restart mends it.
+
+    And a machine that was meant to have a GPU's engine and has none: the CPU stands in, every verdict says so.
+    """
     for fault in ("raises", "wrong-shape"):
         with trial.rig() as rig:
             rig.generator.arrive(30)
@@ -69,7 +73,31 @@ def bad_engine(trial: Trial) -> None:
             trial.take(rig.findings(), fault)
     _nan(trial)
     _hang(trial)
-    trial.notes.append("no engine falls back to another in this release: nothing to flag as degraded")
+    _no_gpu(trial)
+
+
+def _no_gpu(trial: Trial) -> None:
+    """The real program and networks, where TensorRT is installed and does not work."""
+    with trial.rig() as rig:
+        bundle, key = bundles.make_bundle(rig.root / "real"), bundles.write_public_key(rig.root / "real-key.pem")
+        broken = rig.root / "site" / "tensorrt"
+        broken.mkdir(parents=True)
+        (broken / "__init__.py").write_text("raise ImportError('no driver')\n")
+        rig.generator.arrive(10)
+        environment = os.environ | {"PYTHONPATH": f"{broken.parent}:{os.environ.get('PYTHONPATH', Path.cwd())}"}
+        command = [sys.executable, "-m", "edge.cli", "--config", str(rig.config), "--bundle", str(bundle)]
+        with (rig.root / "edge-worker.log").open("wb") as log:
+            process = subprocess.Popen([*command, "--trusted-key", str(key)], env=environment, stderr=log)
+        try:
+            wait_until(lambda: rig.subscriber.count("verdict") >= 10 or process.poll() is not None, "10 verdicts")
+            process.terminate()
+            trial.require(process.wait(PATIENCE_S) == 0, "the worker without a GPU did not stop cleanly")
+        finally:
+            process.kill()
+        said = [message.content["model"]["degraded"] for message in rig.subscriber.of("verdict")]
+        flagged = [why for why in said if why and why.startswith("TensorRT: ")]
+        trial.require(len(flagged) == len(said) == 10, f"degraded in {len(flagged)} of {len(said)} verdicts")
+        trial.figures["flagged_as_degraded"] = len(flagged)
 
 
 def _refused_by_the_daemon(trial: Trial, rig: Rig, bundle: Path, key: Path, files: list[Path]) -> None:
