@@ -40,6 +40,10 @@ def slow_writers(trial: Trial) -> None:
         found = trial.take(rig.findings())
         trial.require(found.duplicated == 0, f"{found.duplicated} duplicates")
         trial.figures |= {"files": count, "abandoned": sum(writer.is_abandoned for writer in writers)}
+        trial.notes.append(
+            "no writer pauses with fewer than its last 16 samples missing: that cannot be told from a dark corner, and "
+            "gives a verdict, then another on the whole file"
+        )
 
 
 def hostile_files(trial: Trial) -> None:
