@@ -8,7 +8,7 @@ import time
 
 from tests.tiff_files import written_by_tifffile
 from tests.torture.generator import SlowWriter
-from tests.torture.hostile import handmade, mutated
+from tests.torture.hostile import handmade, mutated, real_scans
 from tests.torture.rig import Layout, Rig
 from tests.torture.stub import expected_p_abnormal
 from tests.torture.trial import Trial
@@ -89,6 +89,7 @@ def hostile_files(trial: Trial) -> None:
         outcomes = [verdict["outcome"] for verdict in verdicts if verdict["scan"]["file"] in names]
         trial.figures |= {
             "hostile": len(hostile),
+            "real_scans_among_the_sources": len(real_scans()),
             "distinct": len(contents),
             "unreadable": outcomes.count("unreadable"),
             "peak_rss_mb": [round(peak / 1e6) for peak in peak_bytes],
