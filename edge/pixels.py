@@ -10,6 +10,7 @@ from typing import cast
 
 import numpy as np
 
+from edge.lzw import complaint
 from edge.records import Counts, Size
 from edge.tiff import Compression, Layout, contradiction
 
@@ -60,7 +61,10 @@ def _unpacked(raw: memoryview, layout: Layout, stored: Size, index: int) -> Coun
     import imagecodecs
 
     expected = stored.height_px * stored.width_px * 2
-    unpack = imagecodecs.lzw_decode if layout.compression is Compression.LZW else imagecodecs.deflate_decode
+    is_lzw = layout.compression is Compression.LZW
+    if is_lzw and (said := complaint(raw)) is not None:
+        raise contradiction(f"strip or tile {index + 1}: {said}", reason="decoder-failed")
+    unpack = imagecodecs.lzw_decode if is_lzw else imagecodecs.deflate_decode
     buffer = bytearray(expected + 1)
     try:
         found = len(unpack(cast(bytes, raw), out=buffer))  # any buffer will do, whatever its annotation says
