@@ -27,11 +27,11 @@ from contextlib import suppress
 
 import numpy as np
 
-from edge.errors import ScanError
+from edge.errors import ScanError, ScanIncomplete
 from edge.pixels import decode
 from edge.records import Counts
 from edge.scan import Limits
-from edge.tiff import Compression, Layout, contradiction, unfinished
+from edge.tiff import Compression, Layout, contradiction
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +119,12 @@ class Decoder:
         try:
             return _Child(self._program)
         except (OSError, ChildDied) as error:
-            message = f"no process can be started to unpack it: {error}"
-            raise unfinished("read-failed", message) from error
+            raise ScanIncomplete(
+                "read-failed",
+                f"no process can be started to unpack it: {error}",
+                hint="look at the memory and the number of processes the service may use; `edge-worker --replay` on a "
+                "folder with one coded scan repeats the attempt",
+            ) from error
 
     def _give_back(self, child: _Child) -> None:
         with self._lock:
