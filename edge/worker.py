@@ -124,24 +124,26 @@ class Worker:
         self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._depth = 2 * self._max_batch + decode_threads
         self._ahead: deque[tuple[Arrival, Future[Prepared]]] = deque()
+        self._batch: list[Prepared] = []
         self._uncommitted: list[Judged] = []
 
     @property
     def in_flight(self) -> int:
         """Files taken from the intake whose verdict is not committed yet."""
-        return len(self._ahead) + len(self._uncommitted)
+        return len(self._ahead) + len(self._batch) + len(self._uncommitted)
 
     def step(self) -> int:
         """Bring one batch to its verdicts; the number of scans finished, 0 when there is nothing to do.
 
-        Raises LedgerError when verdicts cannot be stored: they are kept and stored by a later step.
+        Raises LedgerError when the store cannot be asked or written: what is in hand is kept for a later step.
         Raises EngineError when the networks fail: nothing of the batch is decided.
         """
         finished = self._commit()
         self._read_ahead()
-        batch = self._next_batch()
-        if batch:
-            self._uncommitted = self._judge(batch)
+        self._batch = self._batch or self._next_batch()
+        if self._batch:
+            self._uncommitted = self._judge(self._batch)
+            self._batch = []
             finished += self._commit()
         return finished
 
