@@ -50,7 +50,7 @@ def disk_fails(trial: Trial) -> None:
     """R10: the state read-only; flushes and reads that fail with EIO; a folder and a file that may not be read."""
     _read_only_state(trial)
     for turn in range(trial.size(2, 12)):
-        _failing(trial, "fdatasync", "state", first=2 + turn)
+        _failing(trial, "fdatasync", "state", first=2 + turn % 4)
     _failing(trial, "pread64", "scan", first=1)
     _forbidden(trial)
 
