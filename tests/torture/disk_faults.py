@@ -133,12 +133,15 @@ def _failing(trial: Trial, call: str, where: str, first: int) -> None:
             path = rig.scans / "B01_000004.tif"
             calls = f"read,{call}"
             rig.generator.arrive(1)
-        prefix = ("strace", "-f", "-qqq", "-o", "/dev/null", "-P", str(path))
+        trace = rig.root / "strace.out"
+        prefix = ("strace", "-f", "-qqq", "-o", str(trace), "-P", str(path))
         prefix += ("-e", f"trace={calls}", "-e", f"inject={calls}:error=EIO:when={first}..{first + 5}")
         rig.worker.start(prefix=prefix)
         rig.generator.arrive(10)
         trial.recovered(rig.await_all())
-        if where == "state":  # whoever met it: the commit of verdicts, or the marking of sent ones
+        failed = trace.read_text(errors="replace").count("(INJECTED)")
+        trial.figures[f"calls_failed ({where})"] = trial.figures.get(f"calls_failed ({where})", 0) + failed
+        if where == "state" and failed:  # whoever met it: the commit of verdicts, or the marking of sent ones
             alarms = sum(rig.worker.count("alarm", alarm=alarm) for alarm in ("intake-stopped", "outbox-stuck"))
             trial.require(alarms > 0, "EIO on state: no alarm")
         rig.worker.kill()
