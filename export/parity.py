@@ -18,7 +18,7 @@ from edge.engines import Engine
 from edge.golden import score_one
 from edge.records import Image, Scores
 from export.errors import ParityError
-from train.gate import gate_images
+from train.gate_calibration import gate_images
 from train.gate_calibration import score as gate_score
 from train.gate_network import Gate
 from train.models import Classifier

@@ -15,7 +15,7 @@ from typing import get_args, get_type_hints
 
 from edge.conversion import Method
 from edge.errors import EdgeError
-from train import cli_experiments
+from train import cli_experiments, cli_gate_report
 from train.bounds import MODES, bounds_json, find_bounds, read_bounds
 from train.dataset import read_labels
 from train.errors import TrainError
@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             require_torch(options.verb)
             if options.verb in cli_experiments.VERBS:
                 return cli_experiments.VERBS[options.verb](options, reporter)
+            if options.verb in cli_gate_report.VERBS:
+                return cli_gate_report.VERBS[options.verb](options, reporter)
             if options.verb == "classifier":
                 return classifier(options, reporter)
             return gate(options, reporter)
@@ -193,6 +195,7 @@ def parser() -> argparse.ArgumentParser:
     _classifier_options(verbs.add_parser("classifier", help="train the electrode classifier"))
     _gate_options(verbs.add_parser("gate", help="train the gate that refuses what is no ordinary scan"))
     cli_experiments.add_verbs(verbs)
+    cli_gate_report.add_verbs(verbs)
     return top
 
 

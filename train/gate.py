@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edge.conversion import Bounds, Method
+from edge.conversion import Bounds
 from train.bounds import Mode, find_bounds
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
 from train.errors import DataError, DivergedError
-from train.gate_calibration import Examples, calibrated
+from train.gate_calibration import Examples, calibrated, gate_images
 from train.gate_network import gate_of, state_of
 from train.losses import GateLoss, gate_loss
 from train.networks import GateAutoencoder, centre_crop
@@ -140,12 +140,6 @@ def _examples(scans: LoadedScans, recipe: GateRecipe) -> Examples:
     return Examples(gate_images(scans.images, recipe.method), [row.bundle for row in scans.rows], ordinary)
 
 
-def gate_images(images: npt.NDArray[np.uint8], method: Method) -> npt.NDArray[np.uint8]:
-    """What the gate sees of converted scans (n, channels, h, w): the one channel, or `global` of `mixed`."""
-    channel = 1 if method is Method.MIXED else 0
-    return images[:, channel : channel + 1]
-
-
 def fit(
     model: GateAutoencoder,
     images: npt.NDArray[np.uint8],
@@ -186,7 +180,7 @@ def fit(
         if perturbations is None or step < recipe.plain_steps:
             pairs = Pairs(clean, clean, clean)
         else:
-            pairs = perturbations.on(clean, rng)
+            pairs = perturbations.on(clean, rng, step)
         terms = losses_of(model, pairs, recipe.amp == "bf16")
         loss = terms.total(recipe.per_weight)
         optimizer.zero_grad(set_to_none=True)

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edge.conversion import Method
 from train.errors import DataError
 from train.gate_network import Gate
 from train.layout import Layout, Sight, cell_side_px, fit_layout, grid, scores_without_own_bundle
@@ -117,7 +118,7 @@ def calibrated_layout(
     return layout, np.maximum(apart.unusual / limits.mean, apart.unexplained / limits.std)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def place_weights(gate: Gate, training: Examples, progress: Progress) -> tuple[Tensor, Tensor]:
     """Weights of |mean| and deviation by place, from what ordinary scans show there; two maps with a mean of 1.
 
@@ -127,9 +128,9 @@ def place_weights(gate: Gate, training: Examples, progress: Progress) -> tuple[T
     if len(chosen) == 0:
         raise DataError("no ordinary scans to learn from what is usual where", hint="label more scans as normal")
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(MOST_PLACED, len(chosen))).astype(int)]
-    gate.eval()
-    seen = _passes(training.images[chosen], gate, lambda x: torch.stack(gate.windows(gate.residual(x))), progress)
-    total = sum((maps.sum(dim=1) for maps in seen), start=torch.zeros(()).to(_device(gate)))
+    total = torch.zeros((), device=_device(gate))
+    for maps in _passes(training.images[chosen], gate, lambda x: torch.stack(gate.windows(gate.residual(x))), progress):
+        total = total + maps.sum(dim=1)
     usual = F.max_pool2d(total / len(chosen), 3, stride=1, padding=1)
     weights = 1 / (usual + _LEAST_USUAL * usual.mean(dim=(1, 2), keepdim=True))
     weights = weights / weights.mean(dim=(1, 2), keepdim=True)
@@ -141,10 +142,15 @@ def score(
     gate: Gate, images: npt.NDArray[np.uint8], progress: Progress | None = None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Both scores of whole images (n, 1, h, w) uint8: two (n,)."""
-    gate.eval()
     found = [(scores.mean, scores.std) for scores in _passes(images, gate, gate, progress)]
     means, stds = (torch.cat(column).double().cpu().numpy() for column in zip(*found, strict=True))
     return means, stds
+
+
+def gate_images(images: npt.NDArray[np.uint8], method: Method) -> npt.NDArray[np.uint8]:
+    """What the gate sees of converted scans (n, channels, h, w): the one channel, or `global` of `mixed`."""
+    channel = 1 if method is Method.MIXED else 0
+    return images[:, channel : channel + 1]
 
 
 def grids_of(images: npt.NDArray[np.uint8], cell_px: int, sight: Sight, device: torch.device) -> Tensor:
@@ -175,11 +181,14 @@ def _passes(
     images: npt.NDArray[np.uint8], gate: Gate, see: Callable[[Tensor], _Found], progress: Progress | None
 ) -> Iterator[_Found]:
     """What `see` makes of images (n, 1, h, w) uint8, a few at a time, on the device of the gate."""
-    device = _device(gate)
+    device = _device(gate.eval())
     batch = _BATCH.get(device.type, 1)
     for start in range(0, len(images), batch):
         part = torch.from_numpy(images[start : start + batch]).to(device)
-        yield see(part.float() / 255.0)
+        # In full float32, as the line's engines do: a GPU would round the inputs of convolutions to ten bits.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            found = see(part.float() / 255.0)
+        yield found
         if progress is not None:
             progress(min(start + batch, len(images)), len(images))
 

@@ -105,15 +105,23 @@ def fit_layout(grids: Tensor, bundles: Sequence[str]) -> Layout:
     centre, spread = values.mean(dim=0), values.std(dim=0, correction=0)
     spread = spread + _LEAST_SPREAD * spread.mean().clamp_min(1e-6)
     off = (values - centre) / spread
-    variances, directions = torch.linalg.eigh(off.T @ off / len(values))  # the least variance first
-    kept = len(layout.axes)
-    axes = directions[:, -kept:].flip(1).T
+    variances, axes = _principal(off, len(layout.axes))
     rest = (off - off @ axes.T @ axes).square().mean(dim=0).sqrt()
     rest = rest + _LEAST_REST * rest.mean().clamp_min(1e-6)
-    axis_spread = variances[-kept:].flip(0).clamp_min(1e-12).sqrt()
+    axis_spread = variances.clamp_min(1e-12).sqrt()
     found = {"centre": centre, "spread": spread, "axes": axes, "axis_spread": axis_spread, "rest_spread": rest}
     layout.load_state_dict({**{name: value.float() for name, value in found.items()}, "limits": torch.ones(2)})
     return layout.to(grids.device)
+
+
+def _principal(off: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The greatest variances (count,) of deviations (n, cells) and their directions (count, cells)."""
+    if len(off) > off.shape[1]:
+        variances, directions = torch.linalg.eigh(off.T @ off / len(off))  # the least variance first
+        return variances[-count:].flip(0), directions[:, -count:].flip(1).T
+    variances, mixtures = torch.linalg.eigh(off @ off.T / len(off))  # of fewer scans than cells: the same, sooner
+    axes = (off.T @ mixtures[:, -count:].flip(1)).T
+    return variances[-count:].flip(0), axes / axes.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
 
 def scores_without_own_bundle(grids: Tensor, bundles: Sequence[str], learns: npt.NDArray[np.bool_]) -> LayoutScores:

@@ -49,14 +49,13 @@ class Perturbations:
     kept: Tensor | None
     answer: Answer
 
-    def on(self, clean: Tensor, rng: torch.Generator) -> Pairs:
-        """Random ones upon patches (n, 1, 192, 192), all of a batch turned and flipped alike."""
+    def on(self, clean: Tensor, rng: torch.Generator, way: int) -> Pairs:
+        """Random ones upon patches (n, 1, 192, 192), all turned and flipped in one of 8 ways."""
         picks = torch.randint(len(self.added), (len(clean),), generator=rng, device=clean.device)
-        quarter_turns, flip = (int(v) for v in torch.randint(4, (2,), generator=rng, device=clean.device))
 
         def turned(values: Tensor) -> Tensor:
-            chosen = torch.rot90(values[picks].unsqueeze(1), quarter_turns, (2, 3))
-            return chosen.flip(3) if flip % 2 else chosen
+            chosen = torch.rot90(values[picks].unsqueeze(1), way % 4, (2, 3))
+            return chosen.flip(3) if way % 8 >= 4 else chosen
 
         added = turned(self.added).float()
         if self.kept is None:

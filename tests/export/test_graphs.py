@@ -27,7 +27,7 @@ from export.graphs import (
 from export.parity import check_parity, engine_scores, noise_image, torch_scores
 from tests.cpu_engines import CPU_ENGINES, open_graphs
 from tests.export.networks import lively_classifier, lively_gate
-from train.gate import gate_images
+from train.gate_calibration import gate_images
 from train.gate_calibration import score as gate_score
 from train.gate_network import MAP_CELL_PX, Gate, map_offset_px
 from train.networks import ElectrodeClassifier, GateAutoencoder, PooledClassifier, p_abnormal_of

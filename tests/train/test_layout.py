@@ -37,8 +37,11 @@ def test_cells_that_do_not_fit_repeat_the_border() -> None:
     assert grid(x, 4, "greys").tolist() == [[0.0, 1.0]]
 
 
-def test_the_distances_are_those_of_principal_components() -> None:
-    values = _grids(60)
+@pytest.mark.parametrize("cells", [30, 80])
+def test_the_distances_are_those_of_principal_components(cells: int) -> None:
+    """With more scans than cells, and with fewer."""
+    noise = torch.from_numpy(np.random.default_rng(3).normal(0.5, 0.004, (60, 50))).float()
+    values = torch.cat([_grids(60), noise], dim=1)[:, :cells]
     layout = fit_layout(values, _bundles(60))
     off = (values.numpy() - layout.centre.numpy()) / layout.spread.numpy()
     _, singular, axes = np.linalg.svd(off, full_matrices=False)

@@ -56,7 +56,7 @@ def test_a_shape_is_added_and_the_answer_stays_clean() -> None:
     drawn = draw_perturbations("shapes", 6, images, [], "clean", 1, CPU, progress=_quiet)
     assert drawn is not None
     clean = torch.full((4, 1, PATCH_PX, PATCH_PX), 0.5)
-    pairs = drawn.on(clean, _rng())
+    pairs = drawn.on(clean, _rng(), 5)
     assert pairs.answer is clean
     assert (pairs.perturbed != clean).flatten(1).any(dim=1).all()
     assert (pairs.perturbed == clean).flatten(1).any(dim=1).all()
@@ -67,7 +67,7 @@ def test_foreign_content_takes_the_place_of_the_patch(answer: str) -> None:
     images = np.full((2, 1, 300, 300), 128, np.uint8)
     drawn = draw_perturbations("foreign", 12, images, [], answer, 1, CPU, progress=_quiet)
     assert drawn is not None
-    first, second = (drawn.on(torch.full((8, 1, PATCH_PX, PATCH_PX), grey), _rng()) for grey in (0.25, 0.75))
+    first, second = (drawn.on(torch.full((8, 1, PATCH_PX, PATCH_PX), grey), _rng(), 6) for grey in (0.25, 0.75))
     replaced = first.perturbed == second.perturbed
     assert replaced.flatten(1).any(dim=1).all()  # what is foreign is the same upon either
     assert (first.perturbed == 0.25)[~replaced].all()
