@@ -128,10 +128,9 @@ def place_weights(gate: Gate, training: Examples, progress: Progress) -> tuple[T
     if len(chosen) == 0:
         raise DataError("no ordinary scans to learn from what is usual where", hint="label more scans as normal")
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(MOST_PLACED, len(chosen))).astype(int)]
-    total = torch.zeros((), device=_device(gate))
-    for maps in _passes(training.images[chosen], gate, lambda x: torch.stack(gate.windows(gate.residual(x))), progress):
-        total = total + maps.sum(dim=1)
-    usual = F.max_pool2d(total / len(chosen), 3, stride=1, padding=1)
+    seen = _passes(training.images[chosen], gate, lambda x: torch.stack(gate.windows(gate.residual(x))), progress)
+    # Medians: where ordinary scans are allowed anomalies, these are no part of what is usual.
+    usual = F.max_pool2d(torch.cat(list(seen), dim=1).median(dim=1).values, 3, stride=1, padding=1)
     weights = 1 / (usual + _LEAST_USUAL * usual.mean(dim=(1, 2), keepdim=True))
     weights = weights / weights.mean(dim=(1, 2), keepdim=True)
     return weights[0], weights[1]

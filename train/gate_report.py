@@ -42,7 +42,7 @@ def summary(findings: Findings, command: str) -> dict[str, Any]:
     return {
         "command": command,
         "data_digest": checkpoint.data_digest,
-        "recipe": checkpoint.recipe,
+        "recipe": dict(sorted(checkpoint.recipe.items())),
         "thresholds": checkpoint.thresholds,
         "device": findings.device,
         "torch": str(torch.__version__),

@@ -39,7 +39,8 @@ def gate(request: pytest.FixtureRequest) -> Gate:
     layouts = [fit_layout(grid(ordinary, cell_px, sight), bundles) for sight in ("greys", "textures")]
     autoencoder = lively_gate().autoencoder
     plain = Gate(autoencoder, request.param)
-    maps = plain.windows(plain.residual(ordinary))
+    with torch.no_grad():
+        maps = plain.windows(plain.residual(ordinary))
     torch.manual_seed(0)
     weights = [0.5 + torch.rand(values.shape[1:]) for values in maps]
     for layout, values in zip(layouts, maps, strict=True):

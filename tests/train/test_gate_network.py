@@ -31,7 +31,7 @@ def _sheets(count: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     images = np.full((count, 1, *SIZE), 230.0)
     for image in images[:, 0]:
-        top, left = rng.integers(8, 12, 2)
+        top, left = rng.integers(24, 28, 2)
         image[top : 200 - top, left : 104 - left] = rng.uniform(100, 140)
     return np.clip(images + rng.normal(0, 2, images.shape), 0, 255).astype(np.uint8)
 
@@ -79,9 +79,10 @@ def test_noise_of_the_usual_greys_is_refused_for_its_texture(trained: tuple[Gate
 
 
 def test_a_spot_counts_more_where_scans_are_quiet() -> None:
-    weight = torch.ones(1, 1, 12, 5)
-    weight[..., 6:, :] = 4
-    gate = Gate(_blind(), 1, weight[0, 0], weight[0, 0])
+    residual = Gate(_blind()).residual(torch.zeros(1, 1, *SIZE))
+    weight = torch.ones_like(Gate(_blind()).windows(residual)[0][0])
+    weight[5:] = 4
+    gate = Gate(_blind(), 1, weight, weight)
     images = np.zeros((2, 1, *SIZE), np.uint8)
     images[0, 0, 40:49, 40:49] = images[1, 0, 150:159, 40:49] = 100
     means, stds = score(gate, images)
