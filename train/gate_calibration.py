@@ -107,15 +107,18 @@ def calibrated_layout(
 ) -> tuple[Layout, npt.NDArray[np.float64]]:
     """The layout of grids (n, cells) with its limits, and the greater of T and Q of every scan over its limit (n,).
 
-    These are by a layout that has not seen the scan's bundle; `learns` (n,) marks the scans that are ordinary.
+    `learns` (n,) marks the scans that are ordinary. A scan counts with what a layout says that has not seen its bundle,
+    or with what the final one says, where that is more: few scans lie further out where they were learnt from.
     """
-    apart = scores_without_own_bundle(grids, bundles, learns)
-    share = recipe.image_fpr * _SHARE_OF_LAYOUTS / 2
-    limits = calibrate(apart.unusual[learns], apart.unexplained[learns], share, recipe.margin)
     learnt = [bundle for bundle, yes in zip(bundles, learns, strict=True) if yes]
     layout = fit_layout(grids[torch.from_numpy(learns).to(grids.device)], learnt)
+    apart = scores_without_own_bundle(grids, bundles, learns)
+    within = [distances.double().cpu().numpy() for distances in layout.distances(grids)]
+    unusual, unexplained = np.maximum(apart.unusual, within[0]), np.maximum(apart.unexplained, within[1])
+    share = recipe.image_fpr * _SHARE_OF_LAYOUTS / 2
+    limits = calibrate(unusual[learns], unexplained[learns], share, recipe.margin)
     layout.limits.copy_(torch.tensor([limits.mean, limits.std]))
-    return layout, np.maximum(apart.unusual / limits.mean, apart.unexplained / limits.std)
+    return layout, np.maximum(unusual / limits.mean, unexplained / limits.std)
 
 
 @torch.no_grad()
