@@ -37,6 +37,7 @@ def gate_study(options: argparse.Namespace, reporter: Reporter) -> int:
 
     recipe = GateRecipe(
         size=parse_size(options.size),
+        rotate=False,  # a quarter of a full-size scan has no room for a patch at any angle
         steps=options.steps,
         settle_steps=options.settle_steps,
         batch=options.batch,

@@ -31,7 +31,7 @@ from train.perturb import PATCH_PX, Patch, read_photos
 from train.progress import Reporter
 from train.recipe import GateRecipe, flat
 
-_LEAST_PX = math.ceil(PATCH_PX * math.sqrt(2)) + 2
+_LEAST_TURNED_PX = math.ceil(PATCH_PX * math.sqrt(2)) + 2
 """A patch at any angle fits."""
 _WARM_STEPS = 50
 _REPORT_EVERY_STEPS = 100
@@ -57,11 +57,11 @@ def train_gate(
     pictures = read_photos(photos) if photos is not None else []
     if recipe.perturbation == "sni" and not pictures:
         raise DataError("sni perturbations need photographs", hint="give --photos FOLDER, or --perturbation shapes")
-    if min(recipe.size) < _LEAST_PX * recipe.reduction:
-        least_px = _LEAST_PX * recipe.reduction
+    least_px = (_LEAST_TURNED_PX if recipe.rotate else PATCH_PX) * recipe.reduction
+    if min(recipe.size) < least_px:
         raise DataError(
             f"images of {recipe.size.height_px}x{recipe.size.width_px} px are too small for patches",
-            hint=f"with a reduction of {recipe.reduction} use a size of at least {least_px}x{least_px}",
+            hint=f"use a size from {least_px}x{least_px} up, straight patches (--no-rotate), a smaller --reduction",
         )
     rows = read_labels(data)
     training_rows, validation_rows = split_by_bundle(rows, recipe.validation_share, recipe.seed)

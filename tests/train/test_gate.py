@@ -131,9 +131,13 @@ def test_photographs_are_asked_for_before_anything_is_read(tmp_path: Path) -> No
         )
 
 
-def test_images_too_small_for_a_patch_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{"size": Size(150, 400)}, {"size": Size(260, 400), "rotate": True}, {"size": Size(400, 370), "reduction": 2}],
+)
+def test_images_too_small_for_a_patch_are_refused(tmp_path: Path, changes: dict[str, object]) -> None:
     with pytest.raises(DataError, match="too small for patches"):
-        train_gate(tmp_path, tmp_path, dataclasses.replace(TINY, size=Size(150, 400)), Reporter())
+        train_gate(tmp_path, tmp_path, dataclasses.replace(TINY, **changes), Reporter())
 
 
 def test_the_gates_rate_warms_up_and_dies_away() -> None:
