@@ -59,7 +59,7 @@ def main() -> int:
     if not classifier.is_file():
         command("edge-train", "classifier", lot, "--out", run, *CLASSIFIER, "--seed", SEED)
     if not gate.is_file():
-        command("edge-train", "gate", lot, "--out", run, "--like", classifier, *GATE, "--seed", SEED)
+        command("edge-train", "gate", lot, "--out", run, "--like", classifier, *GATE, "--seed", SEED, *jobs)
     key, made = work / "key", work / "bundle"
     for folder in (key, made, work / "replay-unseen", work / "replay-foreign"):
         shutil.rmtree(folder, ignore_errors=True)
