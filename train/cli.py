@@ -16,7 +16,7 @@ from typing import get_args, get_type_hints
 
 from edge.conversion import Method
 from edge.errors import EdgeError
-from train import cli_experiments, cli_gate, cli_transfer
+from train import cli_experiments, cli_gate, cli_gate_report, cli_transfer
 from train.bounds import MODES, bounds_json, find_bounds, read_bounds
 from train.dataset import read_labels
 from train.errors import TrainError
@@ -25,7 +25,7 @@ from train.recipe import ClassifierRecipe, GateRecipe, parse_size
 from train.regions import write_simulated_regions
 from train.simulate import ABNORMAL_FRACTION, write_lot
 
-FURTHER = (cli_experiments, cli_gate, cli_transfer)
+FURTHER = (cli_experiments, cli_gate, cli_gate_report, cli_transfer)
 """Rooms with more verbs, and their options."""
 
 
@@ -151,6 +151,8 @@ def gate(options: argparse.Namespace, reporter: Reporter) -> int:
         perturbation=options.perturbation,
         foreign_answer=options.foreign_answer,
         calibrate_on=options.calibrate_on,
+        scores=options.scores,
+        reduction=options.reduction,
         image_fpr=options.image_fpr,
         margin=options.margin,
         rotate=options.rotate,
@@ -158,6 +160,7 @@ def gate(options: argparse.Namespace, reporter: Reporter) -> int:
         plain_steps=options.plain_steps,
         settle_steps=options.settle_steps,
         per_weight=options.per_weight,
+        bank=options.bank,
         batch=options.batch,
         lr=options.lr,
         amp=options.amp,
@@ -172,6 +175,8 @@ def gate(options: argparse.Namespace, reporter: Reporter) -> int:
         bounds=bounds_of_data,
         bounds_mode=options.bounds_mode,
         photos=options.photos,
+        device=options.device,
+        jobs=options.jobs,
     )
     print(options.out / "gate.pt")
     return 0
@@ -271,6 +276,8 @@ def _gate_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--no-rotate", dest="rotate", action="store_false", help="patches lie as the scans do")
     _choice(verb, recipe, "foreign_answer", "what it is taught to answer to foreign content")
     _choice(verb, recipe, "calibrate_on", "whose validation scans set the thresholds")
+    _choice(verb, recipe, "scores", "weighed by place and joined by the layout, or the plain extremes")
+    _choice(verb, recipe, "reduction", "how many times smaller the autoencoder sees the image")
     verb.add_argument(
         "--image-fpr",
         type=float,
@@ -282,8 +289,11 @@ def _gate_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--plain-steps", type=int, default=recipe.plain_steps, help="the first ones, unperturbed")
     verb.add_argument("--settle-steps", type=int, default=recipe.settle_steps, help="the last ones, without dropout")
     verb.add_argument("--per-weight", type=float, default=recipe.per_weight, help="of the perturbed patches' loss")
+    verb.add_argument("--bank", type=int, default=recipe.bank, help="perturbations drawn beforehand")
     verb.add_argument("--batch", type=int, default=recipe.batch, help="patches per step")
     verb.add_argument("--lr", type=float, default=recipe.lr)
+    verb.add_argument("--device", default="cpu", help="cpu or cuda (default %(default)s)")
+    verb.add_argument("--jobs", type=int, default=1, help="processes that draw perturbations (default %(default)s)")
 
 
 def _data_options(verb: argparse.ArgumentParser, recipe: ClassifierRecipe | GateRecipe) -> None:
@@ -307,9 +317,11 @@ def _data_options(verb: argparse.ArgumentParser, recipe: ClassifierRecipe | Gate
 
 def _choice(verb: argparse.ArgumentParser, recipe: ClassifierRecipe | GateRecipe, field: str, explanation: str) -> None:
     """An option whose choices are the literals of a recipe's field."""
+    choices = get_args(get_type_hints(type(recipe))[field])
     verb.add_argument(
         f"--{field.replace('_', '-')}",
-        choices=get_args(get_type_hints(type(recipe))[field]),
+        choices=choices,
+        type=type(choices[0]),
         default=getattr(recipe, field),
         help=f"{explanation} (default %(default)s)",
     )

@@ -64,7 +64,20 @@ def test_what_is_not_said_is_the_papers_recipe() -> None:
 def test_the_gates_defaults_are_its_recipes() -> None:
     said = parser().parse_args(["gate", "DATA", "--out", "RUN"])
     recipe = GateRecipe()
-    for field in ("patches", "perturbation", "calibrate_on", "image_fpr", "margin", "rotate", "steps", "batch", "lr"):
+    for field in (
+        "patches",
+        "perturbation",
+        "calibrate_on",
+        "image_fpr",
+        "margin",
+        "rotate",
+        "steps",
+        "batch",
+        "lr",
+        "scores",
+        "reduction",
+        "bank",
+    ):
         assert getattr(said, field) == getattr(recipe, field), field
 
 
