@@ -37,11 +37,11 @@ gpu-check:  ## on an NVIDIA machine: kernel, bandwidth, networks, pipeline, trai
 bench: $(TEST)/.installed  ## engines, replay and a plain script side by side: build/bench/
 	$(TEST)/bin/python tests/bench/run_bench.py --out build/bench
 
-torture: $(TEST)/.installed  ## every fault of docs/reliability.md against the real daemon, short: build/torture/
-	$(TEST)/bin/python -m tests.torture --column short
+torture: $(TEST)/.installed  ## every fault of docs/reliability.md against the real daemon, short: build/torture/ (TORTURE=OPTIONS)
+	$(TEST)/bin/python -m tests.torture --column short $(TORTURE)
 
 torture-full: $(TEST)/.installed  ## the same at full length (hours); goes on where it was cut off, writes docs/reliability.md
-	$(TEST)/bin/python -m tests.torture --column long --resume --report docs/reliability.md
+	$(TEST)/bin/python -m tests.torture --column long --resume --report docs/reliability.md $(TORTURE)
 
 sbom: $(LINE)/.installed $(AUDIT)/.installed  ## software bill of materials of an installation (CycloneDX): build/sbom.json
 	mkdir -p build

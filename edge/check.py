@@ -28,7 +28,8 @@ from edge.errors import EdgeError, EngineError, LedgerBusy
 from edge.folder import StationFolder
 from edge.ledger import open_ledger
 from edge.messages import Kind, Topics
-from edge.model import load_model, verified_bundle
+from edge.model import open_model, verified_bundle
+from edge.model_history import refuse_older
 from edge.settings import Settings
 from edge.tuning import tune
 from edge.watch import file_system
@@ -106,8 +107,9 @@ def _model(settings: Settings) -> Iterator[Finding]:
         f"{bundle.model_id}, {bundle.digest[:12]}, signed by {bundle.signed_by}",
         "" if settings.model.trusted_key else "no `model.trusted_key` is set: only the demo model runs",
     )
+    refuse_older(bundle, settings.state.dir)
     started = time.perf_counter()
-    model = load_model(settings)
+    model = open_model(settings, bundle)
     spec = model.engine.spec
     model.engine.close()
     took_s = time.perf_counter() - started

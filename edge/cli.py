@@ -85,10 +85,19 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
 
         print(restore(settings.state.dir / "ledger.sqlite", settings.station, options.restore, options.next_seq))
         return 0
-    from edge.app import run_app
-    from edge.model import load_model
+    if options.accept_older_model:
+        from edge.model import verified_bundle
+        from edge.model_history import accept_older
 
-    return run_app(settings, service_environment(), load_model(settings))
+        print(accept_older(verified_bundle(settings.model), settings.state.dir, datetime.now(UTC)))
+        return 0
+    from edge.app import run_app
+    from edge.model import open_model, verified_bundle
+    from edge.model_history import refuse_older
+
+    bundle = verified_bundle(settings.model)
+    refuse_older(bundle, settings.state.dir)
+    return run_app(settings, service_environment(), open_model(settings, bundle))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,6 +128,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     mode.add_argument("--backup", type=Path, metavar="FILE", help="copy the ledger there; the worker may keep running")
     mode.add_argument("--restore", type=Path, metavar="FILE", help="begin with the ledger of a backup")
+    mode.add_argument(
+        "--accept-older-model",
+        action="store_true",
+        help="let the bundle of the settings run although a newer one has run here",
+    )
     parser.add_argument(
         "--next-seq",
         type=int,

@@ -23,6 +23,11 @@ from edge.conversion import Histogram, percentiles
 PERCENTS: Final = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 FEATURES: Final = ("median", *(f"step p{low} to p{high}" for low, high in pairwise(PERCENTS)))
 
+SHARE: Final = 0.99
+"""Of the training scans, whose exposures lie within the limit;"""
+MARGIN: Final = 1.05
+"""times this."""
+
 Exposure = tuple[int, ...]
 """The nine percentiles of one scan, in counts, ascending."""
 

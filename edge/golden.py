@@ -12,9 +12,10 @@ from edge.engines import Engine, EngineOutput, RawEngine
 from edge.errors import BundleError, ScanError
 from edge.front import front_of
 from edge.manifest import Golden
+from edge.pixels import decode
 from edge.records import Counts, Image, Scores
 from edge.scan import Limits
-from edge.tiff import decode, read_layout
+from edge.tiff import read_layout
 
 
 def golden_counts(bundle: Bundle, golden: Golden) -> Counts:

@@ -45,8 +45,8 @@ REST_PER_COST = 4
 BUSY_SPACING_S = 0.25
 """The same while ready files wait for room: there is work enough, and new files are not the next to go."""
 
-FORGET_EVERY_S = 600.0
-"""Between two sweeps for known files that are gone."""
+FORGET_EVERY_S = 60.0
+"""Between two sweeps for known files that are gone: two of them bound what is remembered of files taken away."""
 
 TOUCHES = 65_536
 """Touched names kept between two looks; the rolling re-stat finds what falls out."""

@@ -18,6 +18,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -37,7 +38,13 @@ KEEP_LATEST = 10_000
 """Messages that no pruning touches, whatever the clock says: a jump of years must not empty the outbox."""
 
 PRUNE_BATCH = 5_000
-"""Messages one call of `prune` deletes at most, so that the line never waits long for the lock."""
+"""Messages one transaction of `prune` deletes at most, so that the line never waits long for the lock."""
+
+PRUNE_BATCHES = 50
+"""Transactions of one call at most, so that it ends within seconds: 400 messages a second, every ten minutes."""
+
+PRUNE_PAUSE_S = 0.05
+"""Between two of them, for whoever waits for the lock."""
 
 UNSENT_ROWS = (
     "SELECT seq, verdict_id, payload FROM outbox JOIN payloads USING (seq)"
@@ -226,18 +233,18 @@ class Ledger:
         return count
 
     def prune(self, before: datetime) -> int:
-        """Delete messages sent before `before`, at most `PRUNE_BATCH`, never the newest `KEEP_LATEST`; how many.
+        """Delete messages sent before `before`, never the newest `KEEP_LATEST`; how many. Not all, if there are many.
 
         What was judged stays known: `has_verdict` does not forget.
         """
-        with self._transaction("write") as sql:
-            rows = sql.execute(
-                "SELECT seq FROM outbox WHERE sent_at_ms < ? AND seq <= (SELECT max(seq) FROM outbox) - ? LIMIT ?",
-                (_to_ms(before), KEEP_LATEST, PRUNE_BATCH),
-            ).fetchall()
-            sql.executemany("DELETE FROM payloads WHERE seq = ?", rows)
-            sql.executemany("DELETE FROM outbox WHERE seq = ?", rows)
-        return len(rows)
+        pruned = 0
+        for _ in range(PRUNE_BATCHES):
+            batch = self._prune_batch(before)
+            pruned += batch
+            if batch < PRUNE_BATCH:
+                break
+            time.sleep(PRUNE_PAUSE_S)
+        return pruned
 
     def prune_files(self, existing: Collection[str]) -> int:
         """Forget files that are no longer in the folder; how many.
@@ -277,6 +284,16 @@ class Ledger:
             ((finding,),) = sql.execute("PRAGMA integrity_check(1)").fetchall()
         if finding != "ok":
             raise LedgerError(f"ledger {self.path} is damaged: {finding}", hint=DAMAGED_HINT)
+
+    def _prune_batch(self, before: datetime) -> int:
+        with self._transaction("write") as sql:
+            rows = sql.execute(
+                "SELECT seq FROM outbox WHERE sent_at_ms < ? AND seq <= (SELECT max(seq) FROM outbox) - ? LIMIT ?",
+                (_to_ms(before), KEEP_LATEST, PRUNE_BATCH),
+            ).fetchall()
+            sql.executemany("DELETE FROM payloads WHERE seq = ?", rows)
+            sql.executemany("DELETE FROM outbox WHERE seq = ?", rows)
+        return len(rows)
 
     @contextmanager
     def _transaction(self, kind: Literal["read", "write"]) -> Iterator[sqlite3.Connection]:

@@ -14,12 +14,14 @@ from uuid import UUID
 from edge.aftermath import Aftermath
 from edge.archive import Archive, Quarantine
 from edge.backup import take_backup_requests
+from edge.decoder import Decoder
 from edge.errors import LedgerError
 from edge.inbox import Inbox
 from edge.intake import StationIntake
 from edge.ledger import Ledger, open_ledger
 from edge.messages import Health
 from edge.model import LoadedModel
+from edge.model_history import note_model
 from edge.publish import Publisher
 from edge.scan import Limits
 from edge.settings import Settings
@@ -127,10 +129,11 @@ class Line:
 
 
 def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: ExitStack) -> Line:
-    """Open everything but the threads; `stack` closes it. Raises LedgerError, EngineError."""
+    """Open everything but the threads; `stack` closes it. Raises LedgerError, BundleError, EngineError."""
     folder, state = settings.folder, settings.state
     limits = Limits(max_px=folder.max_px, max_bytes=folder.max_bytes)
     ledger = stack.enter_context(open_ledger(state.dir / "ledger.sqlite", settings.station))
+    note_model(model.bundle, state.dir)
     known = ledger.files()
     inbox = Inbox(
         folder.path,
@@ -153,6 +156,8 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     quarantine = Quarantine(state.dir / "quarantine", state.quarantine_max_bytes)
     aftermath = Aftermath(folder.path, quarantine, archive, publisher.wake)
     intake = StationIntake(inbox)
+    decoder = Decoder(limits)
+    stack.callback(decoder.close)
     worker = Worker(
         folder=folder.path,
         intake=intake,
@@ -162,6 +167,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         policy=model.bundle.policy(),
         writer=model.verdict_writer(settings, boot_id, is_simulated=False),
         limits=limits,
+        decode=decoder.decode,
         marks=DecodeMarks(state.dir / "decoding"),
         never_final=NEVER_FINAL,
         decode_threads=settings.model.decode_threads,

@@ -99,8 +99,12 @@ def plan_settings(settings: Settings) -> PlanSettings:
 
 def load_model(settings: Settings) -> LoadedModel:
     """Verify, open, reproduce. Raises BundleError, EngineError."""
+    return open_model(settings, verified_bundle(settings.model))
+
+
+def open_model(settings: Settings, bundle: Bundle) -> LoadedModel:
+    """Open a verified bundle, reproduce its golden scans. Raises BundleError, EngineError."""
     model = settings.model
-    bundle = verified_bundle(model)
     engine = open_engine(
         bundle,
         model.engine,

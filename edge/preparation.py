@@ -12,14 +12,13 @@ from pathlib import Path
 
 from edge.conversion import Bounds, Method, clipped_fraction, histogram
 from edge.decide import out_of_spec, unreadable
+from edge.decoder import DECODER_CRASH
 from edge.errors import ScanError, ScanIncomplete
 from edge.exposure import ExposureModel, exposure
 from edge.names import display_name
 from edge.raw import RawScan
 from edge.records import Counts, Decision, FileStamp, Image, Scan, Size
-from edge.scan import Limits, read_scan
-
-DECODER_CRASH = "decoder-crash"
+from edge.scan import Decode, Limits, read_scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,12 @@ class Prepared:
 
 
 def prepare_scan(
-    path: Path, arrival: Arrival, spec: InputSpec, limits: Limits, to_pixels: Callable[[Counts], Image | RawScan]
+    path: Path,
+    arrival: Arrival,
+    spec: InputSpec,
+    limits: Limits,
+    decode: Decode,
+    to_pixels: Callable[[Counts], Image | RawScan],
 ) -> Prepared:
     """Read and convert one file; what cannot be judged comes back as a decision, not as an exception.
 
@@ -84,7 +88,7 @@ def prepare_scan(
     """
     started = time.perf_counter()
     try:
-        frame = read_scan(path, file=display_name(arrival.stamp.file), limits=limits)
+        frame = read_scan(path, file=display_name(arrival.stamp.file), limits=limits, decode=decode)
     except ScanIncomplete:
         raise
     except ScanError as error:

@@ -12,7 +12,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import BinaryIO
 from uuid import UUID, uuid4
 
 from edge import __version__
+from edge.decoder import Decoder
 from edge.errors import LedgerError, SettingsError
 from edge.folder import StationFolder
 from edge.ledger import Entry
@@ -166,7 +167,8 @@ def _run_replay(
     limits = Limits(max_px=settings.folder.max_px, max_bytes=settings.folder.max_bytes)
     policy, started_at = model.bundle.policy(), clock()
     gallery = Gallery(size=PICTURES, method=model.bundle.method, geometry=model.bundle.map_geometry(), policy=policy)
-    with verdicts.open("wb") as stream, ReplayProgress(len(plan.stamps)) as progress:
+    decoder = Decoder(limits)
+    with closing(decoder), verdicts.open("wb") as stream, ReplayProgress(len(plan.stamps)) as progress:
         rows = _Rows(plan.matched, gallery, stream, progress)
         files = _FileList(plan.stamps, started_at)
         worker = Worker(
@@ -178,6 +180,7 @@ def _run_replay(
             policy=policy,
             writer=model.verdict_writer(settings, boot_id, is_simulated=True),
             limits=limits,
+            decode=decoder.decode,
             marks=DecodeMarks(plan.out / MARKS_NAME),
             never_final=frozenset(),
             decode_threads=settings.model.decode_threads,
@@ -191,9 +194,9 @@ def _run_replay(
         finally:
             worker.close()
         elapsed_s = time.perf_counter() - started_s
+        gallery.add_out_of_spec_pictures(plan.folder, limits, decoder.decode)
     with suppress(OSError):  # it keeps the mark of a file whose decoding ended an earlier replay
         (plan.out / MARKS_NAME).rmdir()
-    gallery.add_out_of_spec_pictures(plan.folder, limits)
     validation = validate(
         rows.rows,
         threshold=policy.threshold,

@@ -15,7 +15,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -26,12 +26,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.errors import ScanError, ScanIncomplete
+from edge.pixels import decode as decode_here
 from edge.records import Counts, Frame, Scan
-from edge.tiff import Compression, Layout, decode, foreign, read_layout, unfinished
+from edge.tiff import Compression, Layout, foreign, read_layout, unfinished
 
 REASONS = frozenset(
     {
         "changed-while-reading",
+        "decoder-crash",
         "decoder-failed",
         "empty",
         "inconsistent-header",
@@ -69,14 +71,19 @@ class Limits:
     max_bytes: int = 268_435_456
 
 
+Decode = Callable[[bytes, Layout], Counts]
+"""As edge.pixels.decode: native uint16 (height_px, width_px), C-contiguous, or ScanError."""
+
+
 class _Opened(NamedTuple):
     fd: int
     before: os.stat_result
 
 
-def read_scan(path: Path, *, file: str, limits: Limits) -> Frame:
+def read_scan(path: Path, *, file: str, limits: Limits, decode: Decode = decode_here) -> Frame:
     """Read, hash and decode one scan; `file` is the name it goes by in the verdict.
 
+    `decode`: who turns bytes into counts; the line gives coded files to a process apart, see edge/decoder.py.
     Returns counts as native uint16 (height_px, width_px), C-contiguous, possibly read-only. Raises ScanError or
     ScanIncomplete with a reason of REASONS; its `scan` is set as soon as the bytes were read.
     """

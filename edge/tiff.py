@@ -1,4 +1,4 @@
-"""The TIFF files a scan may come in: header to layout, strips or tiles to counts. Bytes in, no files.
+"""The TIFF files a scan may come in: header to layout. Bytes in, no files; edge/pixels.py goes on from there.
 
 Accepted: one page of one 16-bit unsigned grey sample; little or big endian; classic or BigTIFF; strips or tiles;
 uncompressed, LZW or Deflate, with or without the horizontal predictor. Source: TIFF 6.0 (Adobe 1992), its
@@ -17,14 +17,12 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import cast
 
-import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
 from edge.errors import ScanError, ScanIncomplete
-from edge.records import Counts, Size
+from edge.records import Size
 
 ReadAt = Callable[[int, int], bytes]
 """(offset_bytes, length_bytes) to the bytes there, which may be fewer at the end of the file."""
@@ -210,50 +208,6 @@ def read_layout(read_at: ReadAt, size_bytes: int, max_px: int) -> Layout:
     return layout
 
 
-def decode(data: bytes, layout: Layout) -> Counts:
-    """The counts of a scan: native uint16 (height_px, width_px), C-contiguous; perhaps a read-only view of `data`.
-
-    Memory: at most two bytes per pixel beside `data`, and one strip or tile while it is unpacked.
-    """
-    height, width = layout.size
-    counts: Counts
-    if layout.is_one_block:
-        counts = _native(data, layout, layout.size, int(layout.offsets_bytes[0]))
-    elif len(layout.offsets_bytes) == 1 and not layout.is_tiled:
-        counts = _segment(data, layout, 0, layout.size)
-    else:
-        counts = np.empty((height, width), np.uint16)
-        across = -(-width // layout.segment.width_px)
-        for index in range(len(layout.offsets_bytes)):
-            top = index // across * layout.segment.height_px
-            left = index % across * layout.segment.width_px
-            target = counts[top : top + layout.segment.height_px, left : left + layout.segment.width_px]
-            stored = layout.segment if layout.is_tiled else Size(*target.shape)
-            target[:] = _segment(data, layout, index, stored)[: target.shape[0], : target.shape[1]]
-    if layout.is_inverted:
-        counts = np.invert(counts, out=counts if counts.flags.writeable else None)
-    return np.require(counts, requirements=["C", "A"])
-
-
-def _segment(data: bytes, layout: Layout, index: int, stored: Size) -> Counts:
-    """One strip or tile as it is stored, padding included, its predictor undone."""
-    start, length = int(layout.offsets_bytes[index]), int(layout.lengths_bytes[index])
-    if layout.compression is Compression.NONE:
-        return _native(data, layout, stored, start)
-    pixels = _native(_unpack(memoryview(data)[start : start + length], layout, stored, index), layout, stored, 0)
-    if layout.has_predictor:
-        imagecodecs.delta_decode(pixels, axis=-1, out=pixels)
-    return pixels
-
-
-def _native(buffer: bytes | bytearray, layout: Layout, shape: Size, start: int) -> Counts:
-    """Stored samples in this machine's byte order: in place where the buffer permits it, else as a copy."""
-    stored = np.frombuffer(buffer, layout.byte_order + "u2", shape.height_px * shape.width_px, start).reshape(shape)
-    if stored.dtype.isnative:
-        return stored
-    return stored.byteswap(inplace=stored.flags.writeable).view(np.uint16)
-
-
 def _read_directory(read_at: ReadAt, size_bytes: int) -> _Directory:
     if size_bytes == 0:
         raise unfinished("empty", "the file is empty")
@@ -379,18 +333,3 @@ def _check_uncompressed_lengths(layout: Layout) -> None:
             f"strip or tile {index + 1} of {len(expected)} has {layout.lengths_bytes[index]} bytes: "
             f"its pixels need {expected[index]}"
         )
-
-
-def _unpack(raw: memoryview, layout: Layout, stored: Size, index: int) -> bytearray:
-    """The bytes of one coded strip or tile: as many as its pixels need, in a buffer that has room for one more."""
-    expected = stored.height_px * stored.width_px * 2
-    unpack = imagecodecs.lzw_decode if layout.compression is Compression.LZW else imagecodecs.deflate_decode
-    buffer = bytearray(expected + 1)
-    try:
-        found = len(unpack(cast(bytes, raw), out=buffer))  # any buffer will do, whatever its annotation says
-    except (imagecodecs.LzwError, imagecodecs.DeflateError) as error:
-        raise contradiction(f"strip or tile {index + 1}: {error}", reason="decoder-failed") from error
-    if found != expected:
-        at_least = "at least " if found > expected else ""
-        raise contradiction(f"strip or tile {index + 1} unpacks to {at_least}{found} bytes: its pixels need {expected}")
-    return buffer

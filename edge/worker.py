@@ -32,7 +32,7 @@ from edge.messages import Verdict
 from edge.preparation import Arrival, InputSpec, Prepared, condemn, given_up, prepare_scan
 from edge.raw import RawScan
 from edge.records import FileStamp, Image, Policy, Scores
-from edge.scan import Limits
+from edge.scan import Decode, Limits
 from edge.suspects import DecodeMarks, kills_its_reader
 from edge.verdicts import VerdictWriter
 
@@ -99,6 +99,7 @@ class Worker:
         policy: Policy,
         writer: VerdictWriter,
         limits: Limits,
+        decode: Decode,
         marks: DecodeMarks,
         never_final: frozenset[str],
         decode_threads: int,
@@ -115,6 +116,7 @@ class Worker:
         self._policy = policy
         self._writer = writer
         self._limits = limits
+        self._decode = decode
         self._marks = marks
         self._never_final = never_final
         self._on_judged = on_judged
@@ -122,24 +124,26 @@ class Worker:
         self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._depth = 2 * self._max_batch + decode_threads
         self._ahead: deque[tuple[Arrival, Future[Prepared]]] = deque()
+        self._batch: list[Prepared] = []
         self._uncommitted: list[Judged] = []
 
     @property
     def in_flight(self) -> int:
         """Files taken from the intake whose verdict is not committed yet."""
-        return len(self._ahead) + len(self._uncommitted)
+        return len(self._ahead) + len(self._batch) + len(self._uncommitted)
 
     def step(self) -> int:
         """Bring one batch to its verdicts; the number of scans finished, 0 when there is nothing to do.
 
-        Raises LedgerError when verdicts cannot be stored: they are kept and stored by a later step.
+        Raises LedgerError when the store cannot be asked or written: what is in hand is kept for a later step.
         Raises EngineError when the networks fail: nothing of the batch is decided.
         """
         finished = self._commit()
         self._read_ahead()
-        batch = self._next_batch()
-        if batch:
-            self._uncommitted = self._judge(batch)
+        self._batch = self._batch or self._next_batch()
+        if self._batch:
+            self._uncommitted = self._judge(self._batch)
+            self._batch = []
             finished += self._commit()
         return finished
 
@@ -159,7 +163,7 @@ class Worker:
             if death is not None:
                 return condemn(path, arrival, self._limits, death)
         with self._marks.decoding(arrival.stamp):
-            return prepare_scan(path, arrival, self._input_spec, self._limits, self._front.prepare)
+            return prepare_scan(path, arrival, self._input_spec, self._limits, self._decode, self._front.prepare)
 
     def _next_batch(self) -> list[Prepared]:
         """The oldest prepared scans, at least one if any is in hand: waits for the first, not for the others."""

@@ -50,8 +50,6 @@ from export.comparison import compare, refuse_changed_decisions
 from export.errors import ExportError
 from export.golden import GoldenScan, choose_golden
 from export.graphs import (
-    MAP_CELL_PX,
-    MAP_OFFSET_PX,
     ClassifierGraph,
     GateGraph,
     classifier_onnx,
@@ -64,8 +62,8 @@ from export.scan_range import scan_range
 from export.scans import labels_of, load_scans
 from export.storage import Storage, store_weights
 from train.checkpoint import Checkpoint, load_checkpoint
+from train.gate_network import MAP_CELL_PX, gate_of, map_offset_px
 from train.models import classifier_of
-from train.networks import GateAutoencoder
 
 TOLERANCE: Final[dict[Precision, float]] = {"fp32": 2e-3, "fp16": 1e-2, "int8": 3e-2}
 """How far another engine's golden scores may be off: between float32 on other CPUs (1e-6) and a decision's worth. With
@@ -113,12 +111,11 @@ def export_bundle(
     size, channels = learnt.size, learnt.channels
 
     network = classifier_of(learnt_classifier)
-    autoencoder = GateAutoencoder()
-    autoencoder.load_state_dict(learnt_gate.state_dict)
+    gate_network = gate_of(learnt_gate)
     say(f"exporting for {size.height_px} x {size.width_px} px, {channels} channel(s), conversion {learnt.method}")
     graphs = {
         CLASSIFIER_FILE: classifier_onnx(ClassifierGraph(network), channels, size),
-        GATE_FILE: gate_onnx(GateGraph(autoencoder), channels, size),
+        GATE_FILE: gate_onnx(GateGraph(gate_network), channels, size),
     }
     plain = {name: graph.SerializeToString() for name, graph in graphs.items()}
     ranges = load_scans(calibrate, learnt.method, learnt.bounds, size, CALIBRATION_SCANS) if calibrate else []
@@ -147,7 +144,7 @@ def export_bundle(
     noise = noise_image(channels, *size)
     plain_scores = engine_scores(engine, [*images, noise])
     engine.close()
-    parity = check_parity(plain_scores, torch_scores(network, autoencoder, learnt.method, [*images, noise]))
+    parity = check_parity(plain_scores, torch_scores(network, gate_network, learnt.method, [*images, noise]))
     say(f"torch and onnxruntime agree: {parity}")
     if precision == "fp32":
         drift = check_storage([scan.scores for scan in golden_scans], plain_scores[: len(images)], storage)
@@ -303,7 +300,7 @@ def _manifest(
                 gate_std_threshold=gate.thresholds["gate_std_threshold"],
             ),
             scan_spec=scan_range(classifier, gate),
-            gate_map=GateMap(cell_px=MAP_CELL_PX, offset_px=MAP_OFFSET_PX),
+            gate_map=GateMap(cell_px=MAP_CELL_PX, offset_px=map_offset_px(int(gate.recipe.get("reduction") or 1))),
             precision=precision,
             weights_storage=storage,
             training=_training(classifier, gate),

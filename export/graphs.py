@@ -1,8 +1,8 @@
 """Checkpoints to ONNX graphs that take the converted uint8 scan and hold everything after it.
 
 Classifier: cast, scale, ImageNet normalisation, ResNet-34, pooling, trained layers, softmax. Gate: cast, scale,
-autoencoder, residual, window statistics, their maxima and a small residual map. So one file runs on every engine
-and the host never sees a float image. Sizes are fixed at export, only the batch is free.
+autoencoder, residual, window statistics, layout, their maxima and a small residual map. So one file runs on every
+engine and the host never sees a float image. Sizes are fixed at export, only the batch is free.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Final
 
 import onnx
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock
@@ -21,28 +20,14 @@ from torchvision.models.resnet import BasicBlock
 from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT
 from edge.records import Size
 from export.errors import ExportError
+from train.gate_network import Gate
 from train.models import Classifier
-from train.networks import (
-    GATE_OFFSET_PX,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    WINDOW_PX,
-    GateAutoencoder,
-    centre_crop,
-    p_abnormal_of,
-    residual_statistics,
-)
+from train.networks import IMAGENET_MEAN, IMAGENET_STD, p_abnormal_of
 
 OPSET: Final = 18
 """What torch's exporter writes without converting between versions; onnxruntime 1.14 and TensorRT 8.6 read it."""
 IR_VERSION: Final = 10
 """The newest file format that onnxruntime 1.21, the oldest one supported, reads."""
-
-MAP_CELL_PX: Final = 16
-"""Side of a residual map cell: the map of a 2000 x 1000 scan is 123 x 60 values, 30 kB."""
-MAP_OFFSET_PX: Final = GATE_OFFSET_PX + WINDOW_PX // 2
-"""Where the centre of the first window lies in the network's input: cell (i, j) holds the windows whose centres
-lie in rows MAP_OFFSET_PX + 16 i and the 15 below, columns likewise."""
 
 MIXED_GATE_CHANNEL: Final = 1
 """The gate looks at one channel: of a `mixed` scan at the one converted with the global bounds."""
@@ -72,27 +57,19 @@ class ClassifierGraph(nn.Module):
 class GateGraph(nn.Module):
     """Converted scans uint8 (n, channels, height, width) -> gate_mean_max (n,), gate_std_max (n,), residual_map.
 
-    residual_map: float32 (n, map_height, map_width), the largest |window mean| of each cell.
+    residual_map: float32 (n, map_height, map_width), the largest |window mean| of each cell, weighed as the gate does.
     """
 
-    def __init__(self, network: GateAutoencoder) -> None:
+    def __init__(self, gate: Gate) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network)
+        self.gate = copy.deepcopy(gate)
         self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if image.shape[1] == 3:
             image = image[:, MIXED_GATE_CHANNEL : MIXED_GATE_CHANNEL + 1]
-        x = image.float() / 255.0
-        residual = centre_crop(x) - self.network(x)
-        mean, std = residual_statistics(residual)
-        height, width = mean.shape[-2:]
-        # Zeros never win: what is pooled is not negative.
-        padded = F.pad(mean.abs(), (0, -width % MAP_CELL_PX, 0, -height % MAP_CELL_PX))
-        residual_map = F.max_pool2d(padded, MAP_CELL_PX, MAP_CELL_PX).squeeze(1)
-        # A maximum may overlook a NaN, 0 x NaN may not: a score is NaN if any pixel of its residual is not finite.
-        poison = (residual * 0.0).sum(dim=(1, 2, 3))
-        return residual_map.amax(dim=(1, 2)) + poison, std.amax(dim=(1, 2, 3)) + poison, residual_map
+        scores = self.gate(image.float() / 255.0)
+        return scores.mean, scores.std, scores.residual_map
 
 
 def classifier_onnx(graph: ClassifierGraph, channels: int, size: Size) -> onnx.ModelProto:

@@ -18,10 +18,11 @@ from edge.engines import Engine
 from edge.golden import score_one
 from edge.records import Image, Scores
 from export.errors import ParityError
-from train.gate import gate_images
-from train.gate import score as gate_score
+from train.gate_calibration import gate_images
+from train.gate_calibration import score as gate_score
+from train.gate_network import Gate
 from train.models import Classifier
-from train.networks import GateAutoencoder, p_abnormal_of
+from train.networks import p_abnormal_of
 
 MAX_DIFFERENCE: Final = 1e-4
 """Greatest difference of any score between torch and the exported graph; rounding explains 1e-6."""
@@ -45,9 +46,7 @@ class Difference:
         return f"p {self.p_abnormal:.1e}, gate mean {self.gate_mean_max:.1e}, gate std {self.gate_std_max:.1e}"
 
 
-def torch_scores(
-    classifier: Classifier, gate: GateAutoencoder, method: Method, images: Sequence[Image]
-) -> list[Scores]:
+def torch_scores(classifier: Classifier, gate: Gate, method: Method, images: Sequence[Image]) -> list[Scores]:
     """What the networks in torch say of images uint8 (channels, height_px, width_px), one at a time."""
     classifier.eval()
     scores = []

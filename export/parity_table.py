@@ -21,7 +21,8 @@ from export.layers import worst_layers
 from export.parity import engine_scores, torch_scores
 from export.scans import labels_of, load_scans
 from train.checkpoint import load_checkpoint
-from train.networks import ElectrodeClassifier, GateAutoencoder
+from train.gate_network import gate_of
+from train.networks import ElectrodeClassifier
 
 ENGINES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
 """Engine by the package it needs."""
@@ -83,10 +84,9 @@ def _check_alike(bundles: Sequence[Bundle]) -> None:
 
 
 def _torch(classifier: Path, gate: Path, bundle: Bundle, images: Sequence[Image]) -> list[Scores]:
-    network, autoencoder = ElectrodeClassifier(bundle.channels), GateAutoencoder()
+    network = ElectrodeClassifier(bundle.channels)
     network.load_state_dict(load_checkpoint(classifier, "classifier").state_dict)
-    autoencoder.load_state_dict(load_checkpoint(gate, "gate").state_dict)
-    return torch_scores(network, autoencoder, bundle.method, images)
+    return torch_scores(network, gate_of(load_checkpoint(gate, "gate")), bundle.method, images)
 
 
 def _print(console: Console, reference: str, found: Sequence[Comparison]) -> None:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge.exposure import Exposure, fit
+from edge.exposure import MARGIN, SHARE, Exposure, fit
 from edge.manifest import ExposureSpec, ScanRange
 from export.errors import ExportError
 from train.checkpoint import Checkpoint
 
 SIZE_MARGIN: Final = 0.05
 """Scans may be this much smaller or larger than any the networks learnt from before a person has to look."""
-EXPOSURE_SHARE: Final = 0.99
-"""Of the training scans, whose exposures lie within the limit;"""
-EXPOSURE_MARGIN: Final = 1.05
-"""times this."""
 MIN_CLIPPED_FRACTION: Final = 0.02
 """A scan may always have this share of pixels outside the bounds; else twice the most seen in training."""
 
@@ -35,7 +31,7 @@ def exposure_spec(*seen_by: tuple[Exposure, ...]) -> ExposureSpec:
     seen = [exposure for of_network in seen_by for exposure in of_network]
     if not seen:
         raise ExportError("neither checkpoint says how its scans were exposed", hint="train again with this release")
-    model = fit(seen, EXPOSURE_SHARE, EXPOSURE_MARGIN)
+    model = fit(seen, SHARE, MARGIN)
     return ExposureSpec(mean=model.mean, inverse_covariance=model.inverse_covariance, limit=model.limit)
 
 

@@ -11,10 +11,10 @@ from train.benchmark_recipes import BenchmarkRecipe
 from train.benchmark_task import prepared
 from train.files import write_json
 from train.fold_cache import mapped
-from train.patch_bank import open_bank
 from train.patch_recipe import CLASSIFIERS, SNI, Network, Training
 from train.patch_training import train_network
 from train.progress import Reporter
+from train.weld_bank import open_bank
 from train.weld_data import PatchCounts
 
 PLAN = "plan.json"

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import edge
 from train.benchmark_plan import Request
 from train.benchmark_tables import tables_csv, tables_json, tables_markdown
 from train.files import write_json, written_whole
@@ -64,7 +63,6 @@ def facts_of(request: Request, benchmark: Benchmark, command: str, wall_s: float
         "bf16": benchmark.training.bf16,
         "device_name": device_name(request.device),
         "versions": {
-            "edge": edge.__version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,

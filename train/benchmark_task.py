@@ -18,11 +18,11 @@ import torch
 from train.files import write_json, written_whole
 from train.fold_cache import array_names, mapped
 from train.networks import GateAutoencoder, PatchClassifier
-from train.patch_bank import open_bank
 from train.patch_evaluation import CHECKED, LEARNT, VALIDATION_DEFECTS
 from train.patch_recipe import Training, Variant
 from train.patch_scores import Scores, autoencoder_scores, classifier_scores
 from train.patch_training import train_network
+from train.weld_bank import open_bank
 
 _VALIDATION_PATCHES = 1000
 """Of the accepted validation patches, so many also get a defect added."""

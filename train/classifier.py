@@ -26,6 +26,7 @@ from edge.validation.metrics import auroc, confusion
 from train.bounds import Mode, find_bounds
 from train.checkpoint import Checkpoint, Value, load_checkpoint, save_checkpoint
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
+from train.device import open_device
 from train.errors import DivergedError
 from train.losses import classifier_loss
 from train.metrics import best_threshold
@@ -73,7 +74,8 @@ def train_classifier(
     """
     stages = recipe.stages()
     torch.manual_seed(recipe.seed)
-    model = build_classifier(recipe)  # before the scans are read: missing weights fail at once
+    open_device(recipe.device)  # before the scans are read: a missing GPU, and missing weights, fail at once
+    model = build_classifier(recipe)
     rows = read_labels(data)
     training_rows, validation_rows = split_by_bundle(rows, recipe.validation_share, recipe.seed)
     if bounds is None and recipe.method.needs_bounds:
@@ -97,7 +99,7 @@ def train_classifier(
     p_abnormal = predict(model, validation.images, recipe.size)
     checkpoint = Checkpoint(
         kind="classifier",
-        state_dict=state,
+        state_dict=_on_cpu(state),
         method=recipe.method,
         bounds=bounds,
         size=recipe.size,
@@ -177,7 +179,8 @@ def fit(
     """
     torch.set_flush_denormal(True)  # vanishing gradients would otherwise cost a CPU ten times the time
     rng = np.random.default_rng(recipe.seed)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device = open_device(recipe.device)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = _optimizer(recipe, trained)
     steps_per_epoch = math.ceil(len(training.rows) / recipe.batch)
@@ -206,12 +209,12 @@ def fit(
             lr = learning_rate(recipe, epoch, seen_px / total_px)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            images = torch.from_numpy(training.images[indices])
-            flips = draw_flips(len(indices), recipe.flip_p, rng)
+            images = torch.from_numpy(training.images[indices]).to(device)
+            flips = draw_flips(len(indices), recipe.flip_p, rng, device)
             x = flip(augment(model.normalise(images), stage.size, recipe.jitter, rng), flips)
             x = x.contiguous(memory_format=torch.channels_last)
-            labels = torch.from_numpy(training.labels[indices])
-            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.amp == "bf16"):
+            labels = torch.from_numpy(training.labels[indices]).to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.amp == "bf16"):
                 logits = model(x)
             loss = classifier_loss(logits.float(), labels, recipe.label_smoothing)
             if regions is not None:
@@ -242,6 +245,10 @@ def fit(
     return history, best_state
 
 
+def _on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.cpu() for name, tensor in state.items()}
+
+
 @torch.no_grad()
 def recalibrate_batch_norm(model: ElectrodeClassifier, training: LoadedScans, recipe: ClassifierRecipe) -> None:
     """Take the batch norm statistics anew, as plain means over training scans at full size.
@@ -254,12 +261,13 @@ def recalibrate_batch_norm(model: ElectrodeClassifier, training: LoadedScans, re
         layer.reset_running_stats()
         layer.momentum = None  # cumulative
         layer.train()
+    device = torch.device(recipe.device)
     rng = np.random.default_rng(recipe.seed)
     drawn = rng.permutation(len(training.rows))[: recipe.recalibrate_scans]
     # Whole batches only: a small last one would count as much as the others.
     for start in range(0, max(1, len(drawn) - recipe.batch + 1), recipe.batch):
-        x = model.normalise(torch.from_numpy(training.images[drawn[start : start + recipe.batch]]))
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.amp == "bf16"):
+        x = model.normalise(torch.from_numpy(training.images[drawn[start : start + recipe.batch]]).to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.amp == "bf16"):
             model(x.contiguous(memory_format=torch.channels_last))
     for layer in norms:
         layer.momentum = 0.1
@@ -278,9 +286,10 @@ def batches(labels: np.ndarray, recipe: ClassifierRecipe, rng: np.random.Generat
         yield order[start : start + recipe.batch]
 
 
-def draw_flips(n: int, p: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def draw_flips(n: int, p: float, rng: np.random.Generator, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Which of n images are mirrored left-right and which upside down: two bool tensors (n,)."""
-    return torch.from_numpy(rng.random(n) < p), torch.from_numpy(rng.random(n) < p)
+    across, down = (torch.from_numpy(rng.random(n) < p).to(device) for _ in range(2))
+    return across, down
 
 
 def augment(x: Tensor, size: Size, jitter: float, rng: np.random.Generator) -> Tensor:
@@ -290,7 +299,7 @@ def augment(x: Tensor, size: Size, jitter: float, rng: np.random.Generator) -> T
     if jitter:
         n = len(x)
         gain, shift = (rng.uniform(-jitter, jitter, (n, 1, 1, 1)).astype(np.float32) for _ in range(2))
-        x = x * (1 + torch.from_numpy(gain)) + 2 * torch.from_numpy(shift)
+        x = x * (1 + torch.from_numpy(gain).to(x.device)) + 2 * torch.from_numpy(shift).to(x.device)
     return x
 
 
@@ -310,14 +319,14 @@ def learning_rate(recipe: ClassifierRecipe, epoch: int, done: float) -> float:
 def predict(model: ElectrodeClassifier, images: np.ndarray, size: Size, bf16: bool = False) -> np.ndarray:
     """p(abnormal) float64 (n,) of uint8 images (n, channels, height, width) at a size."""
     model.eval()
-    scores = []
+    device, scores = next(model.parameters()).device, []
     for start in range(0, len(images), _EVALUATION_BATCH):
-        x = model.normalise(torch.from_numpy(images[start : start + _EVALUATION_BATCH]))
+        x = model.normalise(torch.from_numpy(images[start : start + _EVALUATION_BATCH]).to(device))
         if x.shape[-2:] != tuple(size):
             x = F.interpolate(x, tuple(size), mode="area")
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = model(x.contiguous(memory_format=torch.channels_last))
-        scores.append(logits.double().softmax(dim=1)[:, 1].numpy())
+        scores.append(logits.double().softmax(dim=1)[:, 1].cpu().numpy())
     return np.concatenate(scores)
 
 

@@ -1,5 +1,6 @@
-"""`edge-train VERB`: simulate, bounds, classifier, gate; `train.cli_experiments` and `train.cli_gate` hold the rest.
+"""`edge-train VERB`: from scans to checkpoints, and how good they are.
 
+Simulate, bounds, classifier and gate are here; the rooms of `FURTHER` hold the other verbs.
 `simulate`, `bounds` and `patches` run on the base installation; torch is imported by the verbs that learn. Errors
 become an exit code and two lines: what went wrong, what to try.
 """
@@ -15,7 +16,7 @@ from typing import get_args, get_type_hints
 
 from edge.conversion import Method
 from edge.errors import EdgeError
-from train import cli_experiments, cli_gate
+from train import cli_experiments, cli_gate, cli_gate_report, cli_transfer
 from train.bounds import MODES, bounds_json, find_bounds, read_bounds
 from train.dataset import read_labels
 from train.errors import TrainError
@@ -23,6 +24,9 @@ from train.progress import Reporter
 from train.recipe import ClassifierRecipe, GateRecipe, parse_size
 from train.regions import write_simulated_regions
 from train.simulate import ABNORMAL_FRACTION, write_lot
+
+FURTHER = (cli_experiments, cli_gate, cli_gate_report, cli_transfer)
+"""Rooms with more verbs, and their options."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,10 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.verb == "patches":
                 return cli_gate.patches(options, reporter)
             require_torch(options.verb)
-            if options.verb in cli_experiments.VERBS:
-                return cli_experiments.VERBS[options.verb](options, reporter)
-            if options.verb in cli_gate.VERBS:
-                return cli_gate.VERBS[options.verb](options, reporter)
+            further = {name: verb for room in FURTHER for name, verb in room.VERBS.items()}
+            if options.verb in further:
+                return further[options.verb](options, reporter)
             if options.verb == "classifier":
                 return classifier(options, reporter)
             return gate(options, reporter)
@@ -110,6 +113,7 @@ def classifier(options: argparse.Namespace, reporter: Reporter) -> int:
         size_schedule=options.size_schedule,
         recalibrate_scans=options.recalibrate_scans,
         amp=options.amp,
+        device=options.device,
         validation_share=options.validation_share,
         seed=options.seed,
     )
@@ -147,6 +151,8 @@ def gate(options: argparse.Namespace, reporter: Reporter) -> int:
         perturbation=options.perturbation,
         foreign_answer=options.foreign_answer,
         calibrate_on=options.calibrate_on,
+        scores=options.scores,
+        reduction=options.reduction,
         image_fpr=options.image_fpr,
         margin=options.margin,
         rotate=options.rotate,
@@ -154,6 +160,7 @@ def gate(options: argparse.Namespace, reporter: Reporter) -> int:
         plain_steps=options.plain_steps,
         settle_steps=options.settle_steps,
         per_weight=options.per_weight,
+        bank=options.bank,
         batch=options.batch,
         lr=options.lr,
         amp=options.amp,
@@ -168,6 +175,8 @@ def gate(options: argparse.Namespace, reporter: Reporter) -> int:
         bounds=bounds_of_data,
         bounds_mode=options.bounds_mode,
         photos=options.photos,
+        device=options.device,
+        jobs=options.jobs,
     )
     print(options.out / "gate.pt")
     return 0
@@ -191,8 +200,8 @@ def parser() -> argparse.ArgumentParser:
     _bounds_options(verbs.add_parser("bounds", help="find the grey-level bounds of labelled scans"))
     _classifier_options(verbs.add_parser("classifier", help="train the electrode classifier"))
     _gate_options(verbs.add_parser("gate", help="train the gate that refuses what is no ordinary scan"))
-    cli_experiments.add_verbs(verbs)
-    cli_gate.add_verbs(verbs)
+    for room in FURTHER:
+        room.add_verbs(verbs)
     return top
 
 
@@ -253,6 +262,7 @@ def _classifier_options(verb: argparse.ArgumentParser) -> None:
         default=recipe.recalibrate_scans,
         help="training scans over which batch norm statistics are taken anew at the end",
     )
+    verb.add_argument("--device", default=recipe.device, help="cpu or cuda (default %(default)s)")
 
 
 def _gate_options(verb: argparse.ArgumentParser) -> None:
@@ -266,6 +276,8 @@ def _gate_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--no-rotate", dest="rotate", action="store_false", help="patches lie as the scans do")
     _choice(verb, recipe, "foreign_answer", "what it is taught to answer to foreign content")
     _choice(verb, recipe, "calibrate_on", "whose validation scans set the thresholds")
+    _choice(verb, recipe, "scores", "weighed by place and joined by the layout, or the plain extremes")
+    _choice(verb, recipe, "reduction", "how many times smaller the autoencoder sees the image")
     verb.add_argument(
         "--image-fpr",
         type=float,
@@ -277,8 +289,11 @@ def _gate_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--plain-steps", type=int, default=recipe.plain_steps, help="the first ones, unperturbed")
     verb.add_argument("--settle-steps", type=int, default=recipe.settle_steps, help="the last ones, without dropout")
     verb.add_argument("--per-weight", type=float, default=recipe.per_weight, help="of the perturbed patches' loss")
+    verb.add_argument("--bank", type=int, default=recipe.bank, help="perturbations drawn beforehand")
     verb.add_argument("--batch", type=int, default=recipe.batch, help="patches per step")
     verb.add_argument("--lr", type=float, default=recipe.lr)
+    verb.add_argument("--device", default="cpu", help="cpu or cuda (default %(default)s)")
+    verb.add_argument("--jobs", type=int, default=1, help="processes that draw perturbations (default %(default)s)")
 
 
 def _data_options(verb: argparse.ArgumentParser, recipe: ClassifierRecipe | GateRecipe) -> None:
@@ -302,9 +317,11 @@ def _data_options(verb: argparse.ArgumentParser, recipe: ClassifierRecipe | Gate
 
 def _choice(verb: argparse.ArgumentParser, recipe: ClassifierRecipe | GateRecipe, field: str, explanation: str) -> None:
     """An option whose choices are the literals of a recipe's field."""
+    choices = get_args(get_type_hints(type(recipe))[field])
     verb.add_argument(
         f"--{field.replace('_', '-')}",
-        choices=get_args(get_type_hints(type(recipe))[field]),
+        choices=choices,
+        type=type(choices[0]),
         default=getattr(recipe, field),
         help=f"{explanation} (default %(default)s)",
     )

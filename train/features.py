@@ -23,6 +23,7 @@ from edge.conversion import Bounds, Method, prepare
 from edge.records import Size
 from train.classifier import build_classifier
 from train.dataset import Row, read_frame
+from train.device import open_device
 from train.errors import DataError
 from train.feature_cache import FeatureCache, FeatureKey, Features
 from train.networks import ElectrodeClassifier
@@ -87,6 +88,7 @@ class PassTask:
 
 def open_backbone(weights: str, size: Size, *, seed: int, amp: bool, device: str) -> Backbone:
     """Read the weights once, to name them by their content. Raises TrainError."""
+    open_device(device)
     network = _network(weights, 1, seed)
     digest = hashlib.sha256()
     for name, tensor in sorted(network.backbone.state_dict().items()):

@@ -83,13 +83,19 @@ def learn_all(
 
 def network_of(learnt: Learnt, recipe: ExperimentRecipe, backbone: Backbone) -> Classifier:
     """The whole network on images: the paper's form where its layers fit, else the pooled one."""
-    network = frozen_network(backbone, recipe.method.channels)
     if recipe.head == "paper" and recipe.features == "mean" and recipe.classes == 2:
+        network = frozen_network(backbone, recipe.method.channels)
         first, *rest = learnt.layers
         network.backbone.fc = first
         network.head = nn.Sequential(*rest)
         return network
-    pooled = PooledClassifier(recipe.method.channels, learnt.selection, learnt.layers)
+    return pooled_network(learnt, recipe.method.channels, backbone)
+
+
+def pooled_network(learnt: Learnt, channels: int, backbone: Backbone) -> PooledClassifier:
+    """The frozen backbone with what was learnt behind it, for images of so many channels; in eval mode."""
+    network = frozen_network(backbone, channels)
+    pooled = PooledClassifier(channels, learnt.selection, learnt.layers)
     state = {name: value for name, value in network.backbone.state_dict().items() if not name.startswith("fc.")}
     pooled.backbone.load_state_dict(state)
     return pooled.eval()

@@ -53,6 +53,7 @@ def run_image_fold(task: ImageFoldTask) -> FoldResult:
         flip_p=ours.flip_p,
         balanced=ours.loss == "balanced",
         amp="bf16" if task.backbone.amp else "off",
+        device=task.backbone.device,
         seed=ours.seed,
     )
     size = task.backbone.size

@@ -1,124 +1,190 @@
-"""The patches of a fold on the device that trains on them: a batch is drawn, turned and perturbed there.
+"""Patches for the gate's training, kept on the device that trains: nothing is drawn pixel by pixel while it learns.
 
-Arrays are moved once, as stored (uint8, float16). After that a batch costs a few tensor operations, none of which waits
-for the CPU.
+All scans lie there as uint8; a batch of patches is one gather. Perturbations are drawn once by `train.perturb`, in
+processes, and every batch takes some of them, flipped and turned by right angles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from multiprocessing import get_context
+from typing import Final
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-Arrays = Mapping[str, npt.NDArray[Any]]
-"""Arrays of a fold by name (`train.fold_cache`): `accepted`, `defective`, `perturbation-KIND`."""
+from train.perturb import PATCH_PX, Answer, Patch, Perturbation, drawn
 
-_GAIN = 0.3
-_OFFSET = 0.1
-_NOISE_AT_WHITE = 0.02
-_LOCAL_PX = 65
-_LOCAL_FLOOR = 0.03
+MOST_DONORS: Final = 48
+"""Scans that lend content to foreign patches; each process holds them all."""
+_TURNED_PX = PATCH_PX / math.sqrt(2)
+_CHUNK = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Bank:
-    """What one network learns from."""
+class Pairs:
+    """Clean and perturbed patches and what to answer to these, float32 (n, 1, 192, 192), on the device."""
 
-    accepted: Tensor
-    """uint8 (n, 1, 192, 192)."""
-    defective: Tensor | None
-    """uint8 (d, 1, 192, 192): whole defective patches, where they are asked for."""
-    perturbations: tuple[Tensor, ...]
-    """W * delta, float16 (k, 1, 192, 192), in units of the image in [0, 1]: one tensor per kind."""
+    clean: Tensor
+    perturbed: Tensor
+    answer: Tensor
 
 
-def open_bank(arrays: Arrays, kinds: Sequence[str], *, defective: bool, device: torch.device) -> Bank:
-    """Move the arrays of these kinds of perturbation to the device."""
-    return Bank(
-        accepted=on_device(arrays["accepted"], device),
-        defective=on_device(arrays["defective"], device) if defective else None,
-        perturbations=tuple(on_device(arrays[f"perturbation-{kind}"], device) for kind in kinds),
+@dataclass(frozen=True, slots=True)
+class Perturbations:
+    """Drawn ones, float16 (m, 192, 192), `added` to a patch of which, where it is given, only `kept` is left.
+
+    `kept`: bool (m, 192, 192). `answer` as in `train.perturb`.
+    """
+
+    added: Tensor
+    kept: Tensor | None
+    answer: Answer
+
+    def on(self, clean: Tensor, rng: torch.Generator, way: int) -> Pairs:
+        """Random ones upon patches (n, 1, 192, 192), all turned and flipped in one of 8 ways."""
+        picks = torch.randint(len(self.added), (len(clean),), generator=rng, device=clean.device)
+
+        def turned(values: Tensor) -> Tensor:
+            chosen = torch.rot90(values[picks].unsqueeze(1), way % 4, (2, 3))
+            return chosen.flip(3) if way % 8 >= 4 else chosen
+
+        added = turned(self.added).float()
+        if self.kept is None:
+            return Pairs(clean, clean + added, clean)
+        left = clean * turned(self.kept)
+        return Pairs(clean, left + added, left if self.answer == "black" else clean)
+
+
+class PatchBank:
+    """The scans to cut patches from, uint8 (n, 1, h, w)."""
+
+    def __init__(self, images: npt.NDArray[np.uint8], device: torch.device) -> None:
+        self._images = torch.from_numpy(images[:, 0]).to(device)
+        self._device = device
+
+    def cut(self, picks: Tensor, rotate: bool, rng: torch.Generator) -> Tensor:
+        """One random patch of each of the picked scans, flipped by chance: float32 (n, 1, 192, 192) in [0, 1].
+
+        Straight patches touch the border of the scan as often as a place beyond it would be drawn, so that the border
+        of the sheet is not rarer than its middle. Turned ones keep clear of it: there is nothing beyond.
+        """
+        count = len(picks)
+        height, width = self._images.shape[1:]
+        place = torch.rand(2, count, 1, 1, generator=rng, device=self._device)
+        flips = torch.rand(2, count, 1, 1, generator=rng, device=self._device) < 0.5
+        along = torch.arange(PATCH_PX, device=self._device)
+        rows = torch.where(flips[0], PATCH_PX - 1 - along.view(1, -1, 1), along.view(1, -1, 1))
+        columns = torch.where(flips[1], PATCH_PX - 1 - along.view(1, 1, -1), along.view(1, 1, -1))
+        if not rotate:
+            beyond = PATCH_PX // 4
+            corner = [
+                (place[axis] * (extent - PATCH_PX + 2 * beyond + 1)).floor().long() - beyond
+                for axis, extent in enumerate((height, width))
+            ]
+            rows = rows + corner[0].clamp(0, height - PATCH_PX)
+            columns = columns + corner[1].clamp(0, width - PATCH_PX)
+            return self._greys(picks, rows, columns).unsqueeze(1) / 255.0
+        angle = 2 * math.pi * torch.rand(count, 1, 1, generator=rng, device=self._device)
+        down, across = rows - (PATCH_PX - 1) / 2, columns - (PATCH_PX - 1) / 2
+        middle = [
+            _TURNED_PX + place[axis] * (extent - 1 - 2 * _TURNED_PX) for axis, extent in enumerate((height, width))
+        ]
+        return self._between(
+            picks,
+            middle[0] + down * angle.cos() + across * angle.sin(),
+            middle[1] - down * angle.sin() + across * angle.cos(),
+        ).unsqueeze(1)
+
+    def _greys(self, picks: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        return self._images[picks.view(-1, 1, 1), rows, columns].float()
+
+    def _between(self, picks: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Bilinear greys in [0, 1] (n, 192, 192) at places (n, 192, 192) inside the scans."""
+        top, left = rows.floor().long(), columns.floor().long()
+        down, across = rows - top, columns - left
+        upper = torch.lerp(self._greys(picks, top, left), self._greys(picks, top, left + 1), across)
+        lower = torch.lerp(self._greys(picks, top + 1, left), self._greys(picks, top + 1, left + 1), across)
+        return torch.lerp(upper, lower, down) / 255.0
+
+
+def draw_perturbations(
+    kind: Perturbation,
+    count: int,
+    images: npt.NDArray[np.uint8],
+    photos: Sequence[Patch],
+    answer: Answer,
+    seed: int,
+    device: torch.device,
+    *,
+    jobs: int = 1,
+    progress: Callable[[int, int], None],
+) -> Perturbations | None:
+    """`count` perturbations of a kind; None for `none`. The same for any number of processes.
+
+    `images`: ordinary scans uint8 (n, 1, h, w), `photos`: for `sni`; see `train.perturb`.
+    """
+    if kind == "none":
+        return None
+    rng = np.random.default_rng(seed)
+    donors = [images[i, 0] for i in rng.permutation(len(images))[:MOST_DONORS]]
+    added = np.empty((count, PATCH_PX, PATCH_PX), np.float16)
+    kept = np.empty((count, PATCH_PX, PATCH_PX), np.bool_) if kind == "foreign" else None
+    stretches = [(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
+    with ExitStack() as stack:
+        if jobs == 1:
+            found = map(partial(_draw, _Materials(kind, donors, photos), seed), stretches)
+        else:
+            # Spawned, not forked: OpenCV's threads do not survive a fork.
+            start_with = (_Materials(kind, donors, photos),)
+            pool = stack.enter_context(ProcessPoolExecutor(jobs, get_context("spawn"), _start_process, start_with))
+            found = pool.map(partial(_draw_here, seed), stretches)
+        for (start, stop), (some, masks) in zip(stretches, found, strict=True):
+            added[start:stop] = some
+            if kept is not None:
+                kept[start:stop] = ~masks
+            progress(stop, count)
+    return Perturbations(
+        torch.from_numpy(added).to(device), None if kept is None else torch.from_numpy(kept).to(device), answer
     )
 
 
-def on_device(patches: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """Patches (n, h, w) of any type as a tensor (n, 1, h, w) of that type."""
-    return torch.from_numpy(np.array(patches)[:, None]).to(device)  # a copy: the stored arrays are read-only
+@dataclass(frozen=True, slots=True)
+class _Materials:
+    """What perturbations are drawn from."""
+
+    kind: Perturbation
+    donors: Sequence[npt.NDArray[np.uint8]]
+    photos: Sequence[Patch]
 
 
-def drawn(patches: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Random ones of patches (n, 1, side, side), each in one of its eight poses; float32, uint8 becomes [0, 1]."""
-    indices = torch.randint(len(patches), (count,), generator=generator, device=patches.device)
-    chosen = patches[indices]
-    chosen = chosen.float() / 255.0 if chosen.dtype == torch.uint8 else chosen.float()
-    return posed(chosen, torch.randint(8, (count,), generator=generator, device=patches.device))
+def _draw(
+    materials: _Materials, seed: int, stretch: tuple[int, int]
+) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]:
+    """Perturbations number start to stop, and where they replace the patch."""
+    pairs = [
+        drawn(materials.kind, np.random.default_rng((seed, number)), materials.donors, materials.photos)
+        for number in range(*stretch)
+    ]
+    return np.stack([added for added, _ in pairs]).astype(np.float16), np.stack([mask for _, mask in pairs])
 
 
-def posed(patches: Tensor, poses: Tensor) -> Tensor:
-    """Each of patches (n, 1, side, side) in its pose (n,) of 0-7: the right angles and flips of a square.
-
-    Bit 0 flips left and right, bit 1 up and down, bit 2 exchanges rows and columns; together they are all eight.
-    """
-    bits = [(poses >> bit & 1).bool().view(-1, 1, 1, 1) for bit in range(3)]
-    patches = torch.where(bits[0], patches.flip(3), patches)
-    patches = torch.where(bits[1], patches.flip(2), patches)
-    return torch.where(bits[2], patches.transpose(2, 3), patches)
+_of_process: list[_Materials] = []
+"""Of a process that draws: sent once, for the scans are large."""
 
 
-def perturbed(clean: Tensor, bank: Bank, generator: torch.Generator, *, both_signs: bool) -> Tensor:
-    """clean + W * delta, in [0, 1] as every 8-bit image is; the bank's kinds each perturb an equal part of the batch.
-
-    With `both_signs` half of the deltas, by chance, are turned dark.
-    """
-    parts = [len(part) for part in clean.tensor_split(len(bank.perturbations))]
-    kinds = zip(bank.perturbations, parts, strict=True)
-    delta = torch.cat([drawn(deltas, count, generator) for deltas, count in kinds])
-    if both_signs:
-        delta = delta * (2 * torch.randint(2, (len(clean), 1, 1, 1), generator=generator, device=clean.device) - 1)
-    return (clean + delta).clamp(0.0, 1.0)
+def _start_process(materials: _Materials) -> None:
+    cv2.setNumThreads(1)
+    _of_process.append(materials)
 
 
-def relit(patches: Tensor, generator: torch.Generator) -> Tensor:
-    """Patches (n, 1, h, w) under other exposures: contrast changed by up to 30 %, grey level by up to 0.1.
-
-    Welds never seen differ in both, and seven welds cannot show how.
-    """
-    device = patches.device
-    gain = 1 + _GAIN * (2 * torch.rand((len(patches), 1, 1, 1), generator=generator, device=device) - 1)
-    offset = _OFFSET * (2 * torch.rand((len(patches), 1, 1, 1), generator=generator, device=device) - 1)
-    middle = patches.mean(dim=(2, 3), keepdim=True)
-    return ((patches - middle) * gain + middle + offset).clamp(0.0, 1.0)
-
-
-def noisy(patches: Tensor, generator: torch.Generator) -> Tensor:
-    """Patches (n, 1, h, w) with quantum noise: its variance grows with the signal, up to 0.02 squared at white.
-
-    Each patch has an amount of its own, from none.
-    """
-    device = patches.device
-    amount = _NOISE_AT_WHITE * torch.rand((len(patches), 1, 1, 1), generator=generator, device=device)
-    noise = torch.randn(patches.shape, generator=generator, device=device)
-    return (patches + amount * patches.clamp_min(0.0).sqrt() * noise).clamp(0.0, 1.0)
-
-
-def local_contrast(patches: Tensor, side_px: int = _LOCAL_PX) -> Tensor:
-    """Patches (n, 1, h, w) without their local mean, over their local deviation; about 0.5, mostly in [0, 1].
-
-    The deviation has a floor, or noise on a flat background would become the loudest thing in the image.
-    """
-    edge = side_px // 2
-    wide = F.pad(patches, (edge, edge, edge, edge), mode="reflect")
-    mean = box_mean(wide, side_px)
-    deviation = (box_mean(wide * wide, side_px) - mean * mean).clamp_min(0.0).sqrt()
-    return 0.5 + 0.25 * (patches - mean) / (deviation + _LOCAL_FLOOR)
-
-
-def box_mean(images: Tensor, side_px: int) -> Tensor:
-    """Means over every window of images (n, 1, h, w), stride 1; columns, then rows, so that wide ones are cheap."""
-    return F.avg_pool2d(F.avg_pool2d(images, (side_px, 1), stride=1), (1, side_px), stride=1)
+def _draw_here(seed: int, stretch: tuple[int, int]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]:
+    return _draw(_of_process[0], seed, stretch)

@@ -21,13 +21,13 @@ class Variant:
     both_signs: bool = False
     """Half of the perturbations are turned dark; the paper's natural-image indications are bright."""
     relit: bool = False
-    """Patches under other exposures (`train.patch_bank.relit`)."""
+    """Patches under other exposures (`train.weld_bank.relit`)."""
     noisy: bool = False
-    """Signal-dependent noise on the input, not on the target (`train.patch_bank.noisy`)."""
+    """Signal-dependent noise on the input, not on the target (`train.weld_bank.noisy`)."""
     robust: bool = False
     """Outliers weigh less in the error (`train.losses.huber_error`)."""
     local: bool = False
-    """Input with its local mean and contrast taken out (`train.patch_bank.local_contrast`)."""
+    """Input with its local mean and contrast taken out (`train.weld_bank.local_contrast`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from train.networks import WINDOW_PX, GateAutoencoder, PatchClassifier, centre_crop
-from train.patch_bank import box_mean, local_contrast, on_device
+from train.weld_bank import box_mean, local_contrast, on_device
 
 WINDOWS_PX: Final = (WINDOW_PX, 17, 33)
 """The paper's windows, and wider ones: a long faint defect has many pixels, over which noise averages out."""

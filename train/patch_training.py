@@ -14,8 +14,8 @@ from torch import Tensor
 from train.errors import DivergedError
 from train.losses import LATENT_AS_PRINTED, gate_loss, huber_error, patch_loss
 from train.networks import GateAutoencoder, PatchClassifier, centre_crop
-from train.patch_bank import Bank, drawn, local_contrast, noisy, perturbed, relit
 from train.patch_recipe import Training, Variant
+from train.weld_bank import Bank, drawn, local_contrast, noisy, perturbed, relit
 from train.widening import narrow_into, widened
 
 _WARM_STEPS = 50

@@ -44,27 +44,19 @@ def read_photos(folder: Path, at_most: int = 400) -> list[Patch]:
     return photos
 
 
-def perturb(
-    clean: Patch,
-    kind: Perturbation,
-    rng: np.random.Generator,
-    donors: Sequence[Grey],
-    photos: Sequence[Patch] = (),
-    answer: Answer = "clean",
-) -> tuple[Patch, Patch]:
-    """The patch with something in it that does not belong there, x + W * delta, and what to answer it with.
+def drawn(
+    kind: Perturbation, rng: np.random.Generator, donors: Sequence[Grey] = (), photos: Sequence[Patch] = ()
+) -> tuple[Patch, npt.NDArray[np.bool_]]:
+    """W * delta, to be added to a patch, and W where the patch is to be black before: true for `foreign` alone.
 
-    The answer is the clean patch (L 3.1). With `black` foreign content is answered with black instead, far from
-    everything: what a replaced part looked like cannot be known, and an ordinary grey hides foreign content of it.
-    `donors` are whole ordinary scans uint8 (h, w), for `foreign`; `photos` are for `sni`.
+    `donors` are whole ordinary scans uint8 (h, w), for `foreign`; `photos` are for `sni`. What to answer it with is
+    the clean patch (L 3.1), or with `black` foreign content is answered with black instead, far from everything: what a
+    replaced part looked like cannot be known, and an ordinary grey hides foreign content of it.
     """
-    if kind == "none":
-        return clean, clean
     if kind == "foreign":
-        foreign, replaced = replace_by_foreign(clean, rng, donors)
-        return foreign, np.where(replaced, np.float32(0), clean) if answer == "black" else clean
+        return replaced_by_foreign(rng, donors)
     texture = photo_texture(rng, photos) if kind == "sni" else leaves(rng, PATCH_PX)
-    return clean + indications(rng, texture), clean
+    return indications(rng, texture), np.zeros(texture.shape, np.bool_)
 
 
 def photo_texture(rng: np.random.Generator, photos: Sequence[Patch]) -> Patch:
@@ -140,19 +132,16 @@ def clouds(rng: np.random.Generator, side: int) -> Patch:
     return cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
 
 
-def replace_by_foreign(
-    clean: Patch, rng: np.random.Generator, donors: Sequence[Grey]
-) -> tuple[Patch, npt.NDArray[np.bool_]]:
-    """Part of the patch, or all of it, replaced by something foreign; and W, true where it was."""
-    side = clean.shape[0]
-    foreign = foreign_patch(rng, side, donors)
+def replaced_by_foreign(rng: np.random.Generator, donors: Sequence[Grey]) -> tuple[Patch, npt.NDArray[np.bool_]]:
+    """Something foreign for part of a patch or all of it, 0 elsewhere; and W, true where it is."""
+    foreign = foreign_patch(rng, PATCH_PX, donors)
     if rng.random() < 0.6:
-        return foreign, np.ones(clean.shape, np.bool_)
+        return foreign, np.ones(foreign.shape, np.bool_)
     if rng.random() < 0.5:
-        mask = half_plane(rng, side, float(rng.uniform(0, 360)))
+        mask = half_plane(rng, PATCH_PX, float(rng.uniform(0, 360)))
     else:
-        mask = cv2.GaussianBlur(clouds(rng, side), (0, 0), 6) > 0.2
-    return np.where(mask, foreign, clean).astype(np.float32), mask
+        mask = cv2.GaussianBlur(clouds(rng, PATCH_PX), (0, 0), 6) > 0.2
+    return np.where(mask, foreign, np.float32(0)), mask
 
 
 def foreign_patch(rng: np.random.Generator, side: int, donors: Sequence[Grey]) -> Patch:

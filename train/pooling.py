@@ -55,7 +55,8 @@ def feature_maps(backbone: nn.Module, x: Tensor) -> list[Tensor]:
 def pool(maps: Sequence[Tensor]) -> Pooled:
     """Statistics of feature maps (n, channels, h, w), none of them negative."""
     maps = [x.float() for x in maps]
-    wholes = [torch.stack([x.mean(dim=(2, 3)), x.amax(dim=(2, 3)), _deviation(x)], dim=1) for x in maps]
+    # Nothing is trained through the deviation: where a map is flat its gradient is no finite number.
+    wholes = [torch.stack([x.mean(dim=(2, 3)), x.amax(dim=(2, 3)), _deviation(x.detach())], dim=1) for x in maps]
     return Pooled(torch.cat(wholes, dim=2), torch.cat([_tile_maxima(x) for x in maps], dim=2))
 
 

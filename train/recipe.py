@@ -59,6 +59,8 @@ class ClassifierRecipe:
     recalibrate_scans: int = 0
     """Training scans over which batch norm statistics are taken anew after the last step; 0 leaves them."""
     amp: Amp = "off"
+    device: str = "cpu"
+    """`cpu` or `cuda`."""
     validation_share: float = 0.2
     seed: int = 0
 
@@ -95,9 +97,13 @@ class GateRecipe:
     """What the gate is taught to answer to foreign content; see `train.perturb`."""
     calibrate_on: Literal["normal", "all"] = "normal"
     """Whose scores on the validation bundles set the thresholds."""
+    scores: Literal["placed", "paper"] = "placed"
+    """Windows weighed by place and joined by the layout, or the plain extremes (L 3.1); see `train.gate_network`."""
+    reduction: Literal[1, 2, 4] = 1
+    """How many times smaller the autoencoder sees the image."""
     image_fpr: float = 0.01
-    margin: float = 1.0
-    """Both thresholds are multiplied by it."""
+    margin: float = 1.2
+    """All thresholds are multiplied by it: what is rarest in the bundles at hand is not the rarest there is."""
     rotate: bool = True
     """Patches at any angle (the paper's); off, the gate may learn that electrodes lie straight."""
     steps: int = 4000
@@ -108,6 +114,8 @@ class GateRecipe:
     as small as this one answers to that with a shift of all grey levels."""
     per_weight: float = 1.0
     """Of the two loss terms of perturbed patches; see `train.losses`."""
+    bank: int = 2048
+    """Perturbations drawn before the training, each used many times, turned and flipped."""
     batch: int = 16
     lr: float = 1e-3
     amp: Amp = "off"

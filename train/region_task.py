@@ -28,7 +28,7 @@ class RegionTask:
         """`regions` uint8 (n, h, w), see `train.regions`."""
         grey = torch.from_numpy(regions)
         self._targets = torch.stack([grey == MILD, grey == SEVERE], dim=1).float()
-        self.layer = nn.Conv2d(512, 2, 1)
+        self.layer = nn.Conv2d(512, 2, 1).to(model.backbone.conv1.weight.device)
         nn.init.zeros_(self.layer.weight)
         nn.init.constant_(self.layer.bias, -2.0)
         self._features = torch.zeros(0)
@@ -40,9 +40,9 @@ class RegionTask:
     def loss(self, indices: Tensor, flips: tuple[Tensor, Tensor]) -> Tensor:
         """Weighted cross-entropy of the batch just seen: scans `indices` (n,), flipped as the images were."""
         predicted = self.layer(self._features.float())
-        targets = F.adaptive_max_pool2d(self._targets[indices], predicted.shape[-2:])
+        targets = F.adaptive_max_pool2d(self._targets[indices].to(predicted.device), predicted.shape[-2:])
         targets = flip(targets, flips)
-        positive = torch.tensor(POSITIVE_WEIGHT)
+        positive = torch.tensor(POSITIVE_WEIGHT, device=predicted.device)
         return WEIGHT * F.binary_cross_entropy_with_logits(predicted, targets, pos_weight=positive)
 
 

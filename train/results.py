@@ -12,7 +12,7 @@ from train.files import write_json
 from train.folds import FoldResult
 from train.plots import kinds_plot, roc_plot
 from train.survey import Survey
-from train.tables import columns_of, kind_recalls, summary, table_csv, table_markdown
+from train.tables import columns_of, kind_recalls, severity_limit, summary, table_csv, table_markdown
 
 
 def write_results(
@@ -36,7 +36,7 @@ def write_results(
             notes.append(f"Nothing to learn under {column.method}, one class in training: {', '.join(one_class)}.")
     if survey.unreadable:
         notes.append(f"Left out, unreadable: {'; '.join(survey.unreadable)}.")
-    table = table_markdown(columns, notes)
+    table = table_markdown(columns, notes, severity_limit(survey.rows))
     (out / "table1.md").write_text(table, encoding="utf-8")
     (out / "table1.csv").write_text(table_csv(columns), encoding="utf-8")
     facts = {

@@ -35,8 +35,8 @@ DEFAULT_MAX_BATCH = 1
 _OV_ERRORS: tuple[type[Exception], ...] = (RuntimeError, MemoryError, TypeError, ValueError, KeyError)
 
 _ALLOW_KERNELS = (
-    "OpenVINO makes its kernels when it loads a graph, which this service may not: set `MemoryDenyWriteExecute=no` in "
-    'a drop-in of its unit, or `model.engine = "onnxruntime"`'
+    "OpenVINO makes its kernels when it loads a graph, which this service may not: install its drop-in, "
+    'systemd/edge-worker-openvino.conf (`MemoryDenyWriteExecute=no`), or set `model.engine = "onnxruntime"`'
 )
 
 

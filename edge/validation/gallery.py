@@ -19,7 +19,7 @@ from edge.errors import ScanError
 from edge.evidence import MapGeometry
 from edge.messages import Verdict
 from edge.records import Outcome, Policy, Size
-from edge.scan import Limits, read_scan
+from edge.scan import Decode, Limits, read_scan
 from edge.validation.labels import LabelRow
 from edge.validation.pictures import Picture, plain_picture, scan_picture
 from edge.validation.rows import ScanRow
@@ -85,7 +85,7 @@ class Gallery:
         else:
             heapq.heapreplace(heap, (rank, self._order, card))
 
-    def add_out_of_spec_pictures(self, folder: Path, limits: Limits) -> None:
+    def add_out_of_spec_pictures(self, folder: Path, limits: Limits, decode: Decode) -> None:
         """Read the shown out-of-spec scans again and picture them with their own bounds, once all scans are judged.
 
         They were never converted. A file that is no longer the judged one stays without a picture.
@@ -93,7 +93,7 @@ class Gallery:
         heap = self._heaps[Shelf.OUT_OF_SPEC]
         for index, (rank, order, card) in enumerate(heap):
             try:
-                frame = read_scan(folder / card.row.file, file=card.row.file, limits=limits)
+                frame = read_scan(folder / card.row.file, file=card.row.file, limits=limits, decode=decode)
             except ScanError:
                 continue
             if frame.scan.sha256 == card.verdict.scan.sha256:

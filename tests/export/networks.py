@@ -10,6 +10,7 @@ from torch import nn
 from edge.conversion import Bounds, Method
 from edge.records import Size
 from train.checkpoint import Checkpoint, save_checkpoint
+from train.gate_network import Gate, state_of
 from train.networks import ElectrodeClassifier, GateAutoencoder
 
 BOUNDS = Bounds(1700, 2800)
@@ -29,14 +30,14 @@ def lively_classifier(channels: int = 1) -> ElectrodeClassifier:
     return network
 
 
-def lively_gate() -> GateAutoencoder:
-    """Random weights and, unlike a fresh network, biases."""
+def lively_gate() -> Gate:
+    """Random weights and, unlike a fresh network, biases; in the paper's form."""
     torch.manual_seed(4)
     network = GateAutoencoder().eval()
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.uniform_(layer.bias, 0, 0.1)
-    return network
+    return Gate(network).eval()
 
 
 def exposure_around(median_counts: int, spread: float = 1.0) -> tuple[int, ...]:
@@ -68,7 +69,7 @@ def write_checkpoints(
     )
     gate = Checkpoint(
         kind="gate",
-        state_dict=lively_gate().state_dict(),
+        state_dict=state_of(lively_gate()),
         bounds=gate_bounds if method.needs_bounds else None,
         seed=4,
         data_digest="d" * 64,

@@ -18,8 +18,6 @@ from edge.records import Size
 from export.errors import ExportError, ParityError
 from export.graphs import (
     IR_VERSION,
-    MAP_CELL_PX,
-    MAP_OFFSET_PX,
     OPSET,
     ClassifierGraph,
     GateGraph,
@@ -29,8 +27,9 @@ from export.graphs import (
 from export.parity import check_parity, engine_scores, noise_image, torch_scores
 from tests.cpu_engines import CPU_ENGINES, open_graphs
 from tests.export.networks import lively_classifier, lively_gate
-from train.gate import gate_images
-from train.gate import score as gate_score
+from train.gate_calibration import gate_images
+from train.gate_calibration import score as gate_score
+from train.gate_network import MAP_CELL_PX, Gate, map_offset_px
 from train.networks import ElectrodeClassifier, GateAutoencoder, PooledClassifier, p_abnormal_of
 from train.pooling import feature_maps, pool
 from train.selection import Selection
@@ -129,8 +128,8 @@ def test_the_hottest_cell_of_the_map_lies_over_the_spot_that_made_it(y_px: int, 
     size = Size(203, 205)
     image = torch.zeros(1, 1, *size, dtype=torch.uint8)
     image[0, 0, y_px - 4 : y_px + 5, x_px - 4 : x_px + 5] = 255  # one window's worth, centred on the spot
-    _, _, residual_map = GateGraph(network)(image)
-    geometry = MapGeometry(cell_px=MAP_CELL_PX, offset_px=MAP_OFFSET_PX)
+    _, _, residual_map = GateGraph(Gate(network))(image)
+    geometry = MapGeometry(cell_px=MAP_CELL_PX, offset_px=map_offset_px(1))
     box = worst_windows(residual_map[0].numpy(), geometry, size, size, 0.5)[0]
     assert box.y_px <= y_px < box.y_px + box.height_px
     assert box.x_px <= x_px < box.x_px + box.width_px
@@ -185,7 +184,7 @@ def test_the_same_network_gives_the_same_file(
 def test_a_network_that_diverged_is_not_exported() -> None:
     network = lively_gate()
     with torch.no_grad():
-        network.decoder[-1].weight[0, 0, 0, 0] = float("nan")
+        network.autoencoder.decoder[-1].weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(ExportError, match="is not finite"):
         gate_onnx(GateGraph(network), 1, SIZE)
 
@@ -209,8 +208,8 @@ def test_a_residual_that_is_not_a_number_makes_both_scores_so(
     signs = np.where(np.arange(18) % 2, 1, -1).reshape(1, 18, 1, 1)
     gate = with_weights(
         exported["gate"],
-        network__decoder__12__bias=np.full(18, 1e9),
-        network__decoder__14__weight=np.full((1, 18, 3, 3), 3e38) * signs,  # infinity minus infinity
+        gate__autoencoder__decoder__12__bias=np.full(18, 1e9),
+        gate__autoencoder__decoder__14__weight=np.full((1, 18, 3, 3), 3e38) * signs,  # infinity minus infinity
     )
     engine = engine_of({**exported, "gate": gate}, classifier.channels, name=name)
     output = engine.infer(images(classifier.channels, 1).numpy())

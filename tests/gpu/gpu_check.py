@@ -27,6 +27,7 @@ PARTS = {  # name: most seconds it may take
     "kernel_time": 60.0,
     "bandwidth": 60.0,
     "pycuda": 60.0,
+    "contract": 120.0,
     "networks": 100.0,
     "pipeline": 100.0,
     "training": 80.0,
@@ -79,14 +80,17 @@ def carried(wheels: Path, site: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     stubs = Path("/usr/local/cuda/lib64/stubs")
     environment = os.environ | {"LIBRARY_PATH": f"{stubs}:{os.environ.get('LIBRARY_PATH', '')}"}
-    for package in sorted([*wheels.glob("*.whl"), *wheels.glob("*.tar.gz")]):
+    for packages in (sorted(wheels.glob("*.whl")), *([sdist] for sdist in sorted(wheels.glob("*.tar.gz")))):
+        if not packages:
+            continue
         command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-build-isolation"]
-        command += ["--target", str(site), str(package)]
+        command += ["--no-compile", "--upgrade", "--target", str(site), *map(str, packages)]
+        name = ", ".join(package.name.split("-")[0] for package in packages)
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=150, env=environment)
-            found[package.name] = "installed" if done.returncode == 0 else last_line(done.stderr)
+            found[name] = "installed" if done.returncode == 0 else last_line(done.stderr)
         except subprocess.TimeoutExpired:
-            found[package.name] = "not installed within 150 s"
+            found[name] = "not installed within 150 s"
     os.environ["PYTHONPATH"] = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     return found
 

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -195,6 +196,22 @@ def pycuda(scratch: Path) -> Figures:
         cuda.Context.pop()
 
 
+def contract(scratch: Path) -> Figures:
+    """The engine contract on this GPU, as pytest runs it: see tests/gpu/test_trt_on_gpu.py."""
+    report = scratch / "contract.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report}"]
+    command.append("tests/gpu/test_trt_on_gpu.py")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if not report.exists():
+        return {"failed": next(iter((done.stdout + done.stderr).strip().splitlines()[-1:]), "pytest did not start")}
+    suite = ElementTree.parse(report).getroot()[0]
+    figures: Figures = {name: int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")}
+    wrong = [case.attrib["name"] for case in suite.iter("testcase") if case.find("failure") is not None]
+    reasons = {skip.attrib["message"] for skip in suite.iter("skipped")}
+    words = {"failing": wrong, "why skipped": sorted(reasons)}
+    return figures | {name: said for name, said in words.items() if said} | {"is_wrong": done.returncode != 0}
+
+
 def tensorrt(scratch: Path) -> Figures:
     """The real engine: build on this GPU, golden scans, raw scans."""
     from edge.bundle import open_bundle
@@ -260,7 +277,7 @@ def _cores() -> int:
 def main(part: str, scratch: Path, target: Path) -> None:
     from tests.gpu import torch_parts
 
-    own = {work.__name__: work for work in (machine, scans, kernel, kernel_time, bandwidth, pycuda, tensorrt)}
+    own = {work.__name__: work for work in (machine, scans, kernel, kernel_time, bandwidth, pycuda, contract, tensorrt)}
     torch_own = {work.__name__: work for work in (torch_parts.networks, torch_parts.pipeline, torch_parts.training)}
     try:
         figures = (own | torch_own)[part](scratch)

@@ -50,7 +50,8 @@ def test_the_parts_import_where_only_torch_and_numpy_libraries_are() -> None:
 import sys
 for name in {ABSENT!r}:
     sys.modules[name] = None
-import tests.gpu.parts, tests.gpu.torch_parts, tests.gpu.driver_api, tests.gpu.twin, train.simulate
+import tests.gpu.parts, tests.gpu.torch_parts, tests.gpu.torch_engine, tests.gpu.driver_api, tests.gpu.twin
+import train.simulate
 read, how = tests.gpu.torch_parts._reader()
 print(how)
 """

@@ -1,41 +1,54 @@
-"""The engine contract on the real TensorRT and a real GPU."""
+"""The engine contract on a real GPU: with TensorRT, and with its place taken by onnxruntime within the real streams.
+
+The second needs no TensorRT. Everything else is what the line runs: pycuda, context, pinned buffers, streams, events,
+the compiled kernels, the sealed plan cache and the build in a process of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge.bundle import TrustedKey, verify_bundle
-from edge.engines import Engine, PlanSettings
+from edge.conversion import Method
+from edge.engines import Engine, PlanSettings, RawEngine
 from edge.engines.opening import GPU_NODES, open_engine
-from tests.bundles import KEY, make_bundle
+from edge.raw import raw_scan
+from tests import scripted_gpu
+from tests.bundles import BOUNDS, KEY, SIZE, make_bundle
 from tests.contract.test_engine_contract import *  # noqa: F403 - the suite, on the fixture below
-from tests.contract.test_engine_contract import MAX_BATCH
+from tests.contract.test_engine_contract import MAX_BATCH, scores
 from tests.contract.test_trt_contract import (
     test_raw_scans_score_as_their_images_do,  # noqa: F401
     test_raw_scans_that_do_not_fit_are_refused,  # noqa: F401
 )
 
-MISSING = [name for name in ("tensorrt", "pycuda") if find_spec(name) is None]
 HAS_GPU = any(Path(node).exists() for node in GPU_NODES)
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.timeout(600),
     pytest.mark.skipif(not HAS_GPU, reason="this machine has no NVIDIA GPU"),
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+    pytest.mark.skipif(find_spec("pycuda") is None, reason="not installed: pycuda"),
 ]
 
 
-@pytest.fixture(scope="module")
-def open_again(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Engine]:
+@pytest.fixture(scope="module", params=["tensorrt", "stand-in"])
+def open_again(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], Engine]]:
+    if request.param == "tensorrt" and find_spec("tensorrt") is None:
+        pytest.skip("not installed: tensorrt")
     root = tmp_path_factory.mktemp("trt")
     bundle = verify_bundle(make_bundle(root / "bundle"), [TrustedKey("key", KEY.public_key())])
     settings = PlanSettings(root / "plans", root / "device.key", 1 << 30, 250.0)
-    return lambda: open_engine(bundle, "tensorrt", max_batch=MAX_BATCH, plans=settings)
+    with nullcontext() if request.param == "tensorrt" else scripted_gpu.installed(gpu="real"):
+        yield lambda: open_engine(bundle, "tensorrt", max_batch=MAX_BATCH, plans=settings)
 
 
 @pytest.fixture
@@ -43,3 +56,23 @@ def engine(open_again: Callable[[], Engine]) -> Iterator[Engine]:
     engine = open_again()
     yield engine
     engine.close()
+
+
+def test_the_kernels_convert_the_scans_on_this_gpu(engine: Engine) -> None:
+    """Not the CPU in their place, which would pass every other test here."""
+    assert isinstance(engine, RawEngine)
+    assert engine.spec.engine == "tensorrt"
+
+
+def test_a_thousand_batches_of_every_size_score_as_the_first_time(engine: Engine) -> None:
+    """Rings of buffers, two streams and their events: one that is used too early would show as another score."""
+    assert isinstance(engine, RawEngine)
+    rng = np.random.default_rng(5)
+    shapes = [(90 + 7 * number, 70 + 5 * number) for number in range(16)]
+    counts = [rng.integers(1700, 1800 + 60 * number, shape).astype(np.uint16) for number, shape in enumerate(shapes)]
+    scans = [raw_scan(one, Method.GLOBAL, BOUNDS, SIZE) for one in counts]
+    alone = [scores(engine.infer_raw([scan])) for scan in scans]
+    for _ in range(1000):
+        chosen = rng.integers(len(scans), size=int(rng.integers(1, MAX_BATCH + 1)))
+        for name, values in enumerate(scores(engine.infer_raw([scans[number] for number in chosen]))):
+            np.testing.assert_array_equal(values, np.concatenate([alone[number][name] for number in chosen]))

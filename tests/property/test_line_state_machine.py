@@ -43,6 +43,7 @@ from edge.inbox import Inbox
 from edge.intake import StationIntake
 from edge.ledger import open_ledger, request_resend
 from edge.messages import Topics
+from edge.pixels import decode
 from edge.publish import Publisher
 from edge.scan import Limits
 from edge.settings import BrokerSettings
@@ -131,6 +132,7 @@ class Line:
             policy=fakes.POLICY,
             writer=fakes.writer(STATION),
             limits=LIMITS,
+            decode=decode,
             marks=DecodeMarks(state / "decoding"),
             never_final=NEVER_FINAL,
             decode_threads=1,

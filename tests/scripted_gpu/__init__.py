@@ -1,4 +1,7 @@
-"""A machine with a scripted GPU: its two libraries are modules that the real code imports, here and in children."""
+"""A machine with a scripted GPU: its two libraries are modules that the real code imports, here and in children.
+
+With `gpu="real"` TensorRT alone is scripted: pycuda, the driver and the GPU are those of this machine.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,28 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-ROOM = Path(__file__).parent
-PROJECT = ROOM.parents[1]
-OURS = ("edge.engines.trt", "edge.engines.trt_log", "edge.engines.build_plan")
+CUDA_ROOM, TRT_ROOM = (Path(__file__).parent / name for name in ("cuda", "trt"))
+PROJECT = Path(__file__).parents[2]
+OURS = ("edge.engines.trt", "edge.engines.trt_log", "edge.engines.build_plan", "tests.scripted_gpu.stream")
 
 
 @contextmanager
-def installed() -> Iterator[None]:
+def installed(gpu: Literal["scripted", "real"] = "scripted") -> Iterator[None]:
     """`tensorrt` and `pycuda` can be imported inside, and are forgotten afterwards."""
+    rooms = [TRT_ROOM, CUDA_ROOM] if gpu == "scripted" else [TRT_ROOM]
+    replaced = ("tensorrt", "pycuda") if gpu == "scripted" else ("tensorrt",)
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOM))
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOM), str(PROJECT)]))
-        _forget()
+        for room in rooms:
+            patch.syspath_prepend(str(room))
+        before = os.environ.get("PYTHONPATH")
+        patch.setenv("PYTHONPATH", os.pathsep.join([*map(str, rooms), str(PROJECT), *([before] if before else [])]))
+        _forget(replaced)
         yield
-    _forget()
+    _forget(replaced)
 
 
 def play(patch: pytest.MonkeyPatch, **script: object) -> None:
@@ -32,6 +40,6 @@ def play(patch: pytest.MonkeyPatch, **script: object) -> None:
     patch.setenv("SCRIPTED_GPU", json.dumps(script))
 
 
-def _forget() -> None:
-    for name in [name for name in sys.modules if name in OURS or name.partition(".")[0] in ("tensorrt", "pycuda")]:
+def _forget(replaced: tuple[str, ...]) -> None:
+    for name in [name for name in sys.modules if name in OURS or name.partition(".")[0] in replaced]:
         del sys.modules[name]

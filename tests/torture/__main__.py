@@ -2,6 +2,7 @@
 
 python -m tests.torture --column short                    as `make torture`
 python -m tests.torture --column long --resume            as `make torture-full`; goes on where it was cut off
+python -m tests.torture --column long --resume --rows R6   one row of it, for instance beside others; same results
 python -m tests.torture --column short --rows R1,R9 --seed 20261    replays what failed
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 from tests.mosquitto import PROGRAM
 from tests.torture.procedures import PROCEDURES
 from tests.torture.report import write_report
-from tests.torture.results import as_table, print_row, read_rows, summary
+from tests.torture.results import as_table, longest_rows, print_row, read_rows, summary
 from tests.torture.trial import Procedure, run_procedure
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "torture")
     parser.add_argument("--jobs", type=int, default=2, help="rows at a time; those whose bars are times run alone")
     parser.add_argument("--resume", action="store_true", help="keep the rows of --out that passed or were skipped")
-    parser.add_argument("--report", type=Path, help="write the report (Markdown with plots) there, too")
+    parser.add_argument("--allow-late", action="store_true", help="missed bars of time alone do not fail the run")
+    parser.add_argument(
+        "--report", type=Path, help="write the report there, too (Markdown, plots): each row as it ran at its longest"
+    )
     options = parser.parse_args()
     if PROGRAM is None:
         print("the mosquitto program is not installed: nothing to torture", file=sys.stderr)
@@ -47,7 +51,7 @@ def main() -> int:
 
     def run(procedure: Procedure) -> None:
         kept = folder / "rows" / f"{procedure.id}.json"
-        if options.resume and kept.exists() and json.loads(kept.read_text())["verdict"] != "fail":
+        if options.resume and kept.exists() and json.loads(kept.read_text())["verdict"] in ("pass", "skipped"):
             return
         row = run_procedure(procedure, folder / "work", seed, is_long=options.column == "long")
         kept.write_text(json.dumps(row.as_json(), indent=1) + "\n")
@@ -64,14 +68,13 @@ def main() -> int:
     content = summary(rows, time.monotonic() - began_s)
     (folder / "torture.json").write_text(json.dumps(content, indent=1) + "\n")
     if options.report is not None:
-        write_report(read_rows(folder / "rows", PROCEDURES), options.report)
-    print(
-        f"{content['passed']} passed, {content['failed']} failed, {content['skipped']} skipped: {folder}/torture.json"
-    )
+        write_report(longest_rows(options.out, PROCEDURES), options.report)
+    counts = ", ".join(f"{content[verdict]} {verdict}" for verdict in ("passed", "late", "failed", "skipped"))
+    print(f"{counts}: {folder}/torture.json")
     for row in rows:
-        if row.verdict == "fail":
+        if row.verdict in ("fail", "late"):
             print(f"replay: python -m tests.torture --column {row.column} --rows {row.id} --seed {row.seed}")
-    return 1 if content["failed"] else 0
+    return 1 if content["failed"] or (content["late"] and not options.allow_late) else 0
 
 
 if __name__ == "__main__":

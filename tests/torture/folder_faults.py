@@ -18,14 +18,14 @@ MAX_BACKLOG_RSS_BYTES = 250e6
 
 def events_lost(trial: Trial) -> None:
     """R14: a burst without a single event, as from a share or after an overflow: the listing finds all."""
-    count = trial.size(2000, 50_000)
+    count = trial.size(5000, 50_000)
     with trial.rig(Layout(folder={"poll_s": POLL_S}, log_level="warning")) as rig:
         rig.worker.start("--deaf", wait=False)
         rig.generator.arrive(1)
         rig.await_all()
         began_s = time.monotonic()
         rig.generator.arrive(count)
-        rig.await_all(patience_s=60 + count / 20)
+        rig.await_all()
         trial.figures["burst_per_s"] = round(count / (time.monotonic() - began_s))
         slowest_s = 0.0
         for _ in range(trial.size(5, 20)):  # alone, so that the wait is the looking and not the queue
@@ -97,7 +97,7 @@ def backlog(trial: Trial) -> None:
         wait_until(lambda: rig.subscriber.count("verdict") > 0, "the first verdict")
         first_s = time.monotonic() - began_s
         trial.recovered(first_s)
-        trial.require(first_s < MAX_FIRST_VERDICT_S, f"the first verdict took {first_s:.1f} s")
+        trial.require_in_time(first_s < MAX_FIRST_VERDICT_S, f"the first verdict took {first_s:.1f} s")
         wait_until(lambda: rig.subscriber.count("verdict") > 200, "some verdicts")
         early = [message.content["scan"]["file"] for message in rig.subscriber.of("verdict")[:200]]
         trial.require(early == sorted(early), "the oldest were not the first")
@@ -106,7 +106,7 @@ def backlog(trial: Trial) -> None:
         wait_until(lambda: fresh.sha256 in rig.subscriber.distinct(), "the new scan's verdict")
         overtook = rig.subscriber.count("verdict") - before
         trial.require(overtook < count / 2, f"a new scan waited for {overtook} old ones")
-        rig.await_all(patience_s=60 + count / 20)
+        rig.await_all()
         span_s = time.monotonic() - began_s
         peak = rig.worker.usage().peak_rss_bytes
         trial.require(peak < MAX_BACKLOG_RSS_BYTES, f"peak memory {peak / 1e6:.0f} MB")

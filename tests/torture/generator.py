@@ -20,7 +20,7 @@ from tests.tiff_files import tiff
 from tests.torture.stub import SIZE, expected_p_abnormal
 
 BLOCK_BYTES = 64
-"""Slow writers pause between whole blocks: a handful of missing samples cannot be told from a dark corner."""
+"""Slow writers lack whole blocks when they pause: fewer than 16 missing samples cannot be told from a dark corner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,8 @@ class SlowWriter:
         self.counts, self.data = generator.scan()
         self.name = f"slow-{kind}_{generator._count:06}.tif"
         pieces = chance.randint(1, 50)
-        cuts = sorted(chance.sample(range(BLOCK_BYTES, len(self.data), BLOCK_BYTES), pieces - 1))
+        places = range(BLOCK_BYTES, len(self.data) - BLOCK_BYTES, BLOCK_BYTES)
+        cuts = sorted(chance.sample(places, pieces - 1))
         self._parts = list(zip([0, *cuts], [*cuts, len(self.data)], strict=True))
         if kind == "end-first":
             self._parts.reverse()

@@ -111,11 +111,12 @@ def handmade() -> list[bytes]:
 def mutated(count: int, seed: int) -> Iterator[bytes]:
     """`count` files, each one to three changes away from a healthy one, which may be a real scan if there are any."""
     chance = random.Random(seed)
-    sources = itertools.cycle([*healthy_files(), *_real_scans()])
+    sources = itertools.cycle([*healthy_files(), *real_scans()])
     for _ in range(count):
         yield mutate(chance, next(sources))
 
 
-def _real_scans(limit: int = 2) -> list[bytes]:
+def real_scans(limit: int = 2) -> list[bytes]:
+    """Whole files, of at most 8 MB."""
     files = sorted(REAL_SCANS.rglob("*.tif"))[:limit] if REAL_SCANS.is_dir() else []
     return [file.read_bytes() for file in files if file.stat().st_size < 8_000_000]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 
+from tests.tiff_files import tiff, written_by_tifffile
+from tests.torture.poison import CRASHES, EATS, HANGS
 from tests.torture.rig import Rig, wait_until
-from tests.torture.stub import SIZE
+from tests.torture.stub import expected_p_abnormal
 from tests.torture.trial import Trial
-from tests.torture.wrap import POINTS, POISON
+from tests.torture.wrap import POINTS
+
+MAX_RSS_BYTES = 512e6
 
 
 def kill_the_worker(trial: Trial) -> None:
@@ -118,29 +122,49 @@ def upgrade_and_roll_back(trial: Trial) -> None:
 
 
 def poison_a_scan(trial: Trial) -> None:
-    """R23: a file whose decoding is a SIGSEGV is `decoder-crash` after a child died of it too; the line goes on."""
+    """R23: files that crash, fill or hang their decoder: `decoder-crash`, and the line goes on.
+
+    Uncompressed ones are read in the daemon: it dies, and a child that dies of it too condemns the file. Coded ones
+    are unpacked in a child: the daemon lives.
+    """
     with trial.rig() as rig:
         rig.generator.arrive(3)
-        _, data = rig.generator.scan()
-        poisoned = bytearray(data)
-        at = 400 + SIZE.width_px * 20
-        poisoned[at : at + len(POISON)] = POISON
-        listed = rig.generator.put("B01_poison.tif", bytes(poisoned), None)
+        counts, _ = rig.generator.scan()
+        condemned = [rig.generator.put("B01_poison.tif", tiff(counts) + CRASHES, None)]
         deaths = 0
         began_s = time.monotonic()
         for _ in range(5):
             rig.worker.start("--poison", wait=False)
-            wait_until(lambda: not rig.worker.is_alive() or _is_judged(rig, listed.file), "a death or a verdict")
-            if _is_judged(rig, listed.file):
+            wait_until(lambda: not rig.worker.is_alive() or _is_judged(rig, "B01_poison.tif"), "a death or a verdict")
+            if _is_judged(rig, "B01_poison.tif"):
                 break
             deaths += 1
         trial.recovered(time.monotonic() - began_s)
-        rig.generator.arrive(5, prefix="after")
-        rig.await_all()
+        trial.require(1 <= deaths <= 2, f"{deaths} deaths before the scan was quarantined")
+        pid = rig.worker.pid
+        for index, deed in enumerate((CRASHES, EATS, HANGS) * trial.size(2, 10)):
+            began_s = time.monotonic()
+            counts, _ = rig.generator.scan()
+            coded = written_by_tifffile(counts, compression="lzw" if index % 2 else "zlib")
+            name = f"B01_coded_{index:03}.tif"
+            condemned.append(rig.generator.put(name, coded + deed, None))
+            counts, _ = rig.generator.scan()
+            healthy = written_by_tifffile(counts, compression="lzw")
+            rig.generator.put(f"B01_coded_{index:03}_next.tif", healthy, expected_p_abnormal(counts))
+            rig.generator.arrive(2)
+            rig.await_all()
+            trial.recovered(time.monotonic() - began_s)
+        trial.require(rig.worker.is_alive() and rig.worker.pid == pid, "the daemon died of a coded file")
+        peak = rig.worker.usage().peak_rss_bytes
+        trial.require(peak < MAX_RSS_BYTES, f"peak memory {peak / 1e6:.0f} MB")
         trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
         trial.take(rig.findings())
-        verdicts = [message.content for message in rig.subscriber.of("verdict")]
-        reasons = [verdict["reasons"] for verdict in verdicts if verdict["scan"]["file"] == listed.file]
-        trial.require(reasons == [["decoder-crash"]], f"the poisoned scan got {reasons}")
-        trial.require(deaths <= 2, f"{deaths} deaths before the scan was quarantined")
-        trial.figures |= {"deaths": deaths}
+        verdicts = {m.content["scan"]["file"]: m.content["reasons"] for m in rig.subscriber.of("verdict")}
+        said = {entry.file: verdicts.get(entry.file) for entry in condemned}
+        wrong = {file: reasons for file, reasons in said.items() if reasons != ["decoder-crash"]}
+        trial.require(not wrong, f"expected decoder-crash: {wrong}")
+        trial.figures |= {
+            "deaths_of_the_daemon": deaths,
+            "coded_files_that_crash_eat_or_hang": len(condemned) - 1,
+            "deaths_of_decoders": rig.worker.count("decoder died"),
+        }

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
-from edge.bundle import check_golden, open_bundle
+from edge.bundle import open_bundle
 from edge.engines.opening import open_engine
 from edge.errors import BundleError
+from edge.golden import check_golden
 from tests import bundles
-from tests.torture.rig import Rig, wait_until
+from tests.torture.rig import PATIENCE_S, Rig, wait_until
 from tests.torture.trial import Trial
 
 EXIT_CONFIG, EXIT_SOFTWARE = 78, 70
@@ -22,7 +26,7 @@ WATCHDOG_S = 5.0
 
 
 def tampered_bundle(trial: Trial) -> None:
-    """R19: a flipped byte in any file, another key, files swapped after verification: refused, nothing is loaded."""
+    """R19: a flipped byte in any file, another key, files swapped after verification, an older bundle: refused."""
     with trial.rig() as rig:
         bundle = bundles.make_bundle(trial.root / "real")
         key = bundles.write_public_key(trial.root / "real-key.pem")
@@ -43,16 +47,16 @@ def tampered_bundle(trial: Trial) -> None:
         trial.require(refused == tried, f"{tried - refused} of {tried} changed bundles were opened")
         _refused_by_the_daemon(trial, rig, bundle, key, files)
         _swapped_after_verification(trial, bundle, key)
+        _replayed_older(trial, rig, key)
         trial.findings.tried = tried
         trial.figures |= {"flips": tried, "refused": refused, "files": len(files)}
-        trial.notes.append(
-            "an older bundle signed by a trusted key is accepted: going back is the plant's right, the retained "
-            "message `model` names what runs"
-        )
 
 
 def bad_engine(trial: Trial) -> None:
-    """R22: an engine that raises, hangs, answers NaN or another shape: no verdict from it, a restart mends it."""
+    """R22: an engine that raises, hangs, answers NaN or another shape: no verdict from it, a restart mends it.
+
+    And a machine that was meant to have a GPU's engine and has none: the CPU stands in, every verdict says so.
+    """
     for fault in ("raises", "wrong-shape"):
         with trial.rig() as rig:
             rig.generator.arrive(30)
@@ -69,7 +73,31 @@ def bad_engine(trial: Trial) -> None:
             trial.take(rig.findings(), fault)
     _nan(trial)
     _hang(trial)
-    trial.notes.append("no engine falls back to another in this release: nothing to flag as degraded")
+    _no_gpu(trial)
+
+
+def _no_gpu(trial: Trial) -> None:
+    """The real program and networks, where TensorRT is installed and does not work."""
+    with trial.rig() as rig:
+        bundle, key = bundles.make_bundle(rig.root / "real"), bundles.write_public_key(rig.root / "real-key.pem")
+        broken = rig.root / "site" / "tensorrt"
+        broken.mkdir(parents=True)
+        (broken / "__init__.py").write_text("raise ImportError('no driver')\n")
+        rig.generator.arrive(10)
+        environment = os.environ | {"PYTHONPATH": f"{broken.parent}:{os.environ.get('PYTHONPATH', Path.cwd())}"}
+        command = [sys.executable, "-m", "edge.cli", "--config", str(rig.config), "--bundle", str(bundle)]
+        with (rig.root / "edge-worker.log").open("wb") as log:
+            process = subprocess.Popen([*command, "--trusted-key", str(key)], env=environment, stderr=log)
+        try:
+            wait_until(lambda: rig.subscriber.count("verdict") >= 10 or process.poll() is not None, "10 verdicts")
+            process.terminate()
+            trial.require(process.wait(PATIENCE_S) == 0, "the worker without a GPU did not stop cleanly")
+        finally:
+            process.kill()
+        said = [message.content["model"]["degraded"] for message in rig.subscriber.of("verdict")]
+        flagged = [why for why in said if why and why.startswith("TensorRT: ")]
+        trial.require(len(flagged) == len(said) == 10, f"degraded in {len(flagged)} of {len(said)} verdicts")
+        trial.figures["flagged_as_degraded"] = len(flagged)
 
 
 def _refused_by_the_daemon(trial: Trial, rig: Rig, bundle: Path, key: Path, files: list[Path]) -> None:
@@ -103,6 +131,45 @@ def _swapped_after_verification(trial: Trial, bundle: Path, key: Path) -> None:
         engine.close()
     shutil.rmtree(bundle)
     swapped.rename(bundle)
+
+
+def _replayed_older(trial: Trial, rig: Rig, key: Path) -> None:
+    """An old bundle with a good signature, put back by whoever writes the folder; then by an operator, who may."""
+
+    def made_in(year: int) -> tuple[str, ...]:
+        def dated(content: bundles.Content) -> None:
+            content |= {"created_at": f"{year}-01-01T00:00:00Z", "model_id": f"model-{year}"}
+
+        return ("--bundle", str(bundles.make_bundle(trial.root / str(year), edit=dated)), "--trusted-key", str(key))
+
+    older, newer = made_in(2024), made_in(2025)
+    trial.require(_runs(rig, *newer), "the newer model does not run")
+    before = {path.name: path.read_bytes() for path in rig.state.iterdir() if path.is_file()}
+    done = rig.run_cli(*older)
+    trial.require(done.returncode == EXIT_CONFIG, f"an older bundle: exit code {done.returncode}")
+    trial.require(
+        "older than model-2025" in done.stderr and "model loaded" not in done.stderr, f"it said {done.stderr[-300:]!r}"
+    )
+    after = {path.name: path.read_bytes() for path in rig.state.iterdir() if path.is_file()}
+    trial.require(before == after, "a refused older model changed the state directory")
+    trial.require(_runs(rig, *newer), "the newer model does not run any more")
+    done = rig.run_cli(*older, "--accept-older-model")
+    trial.require(done.returncode == 0 and "older model accepted" in done.stderr, f"it said {done.stderr[-300:]!r}")
+    trial.require(_runs(rig, *older), "the older model does not run although it was accepted")
+
+
+def _runs(rig: Rig, *options: str) -> bool:
+    """Whether the real program gets ready and stops cleanly."""
+    said = rig.root / "edge-worker.log"
+    command = [sys.executable, "-m", "edge.cli", "--config", str(rig.config), *options]
+    with said.open("wb") as log:
+        process = subprocess.Popen(command, stderr=log)
+    try:
+        wait_until(lambda: b'"event": "ready"' in said.read_bytes() or process.poll() is not None, "ready, or ended")
+        process.terminate()
+        return process.wait(PATIENCE_S) == 0
+    finally:
+        process.kill()
 
 
 def _nan(trial: Trial) -> None:

@@ -21,7 +21,7 @@ PROCEDURES = (
     Procedure("R3", "broker down, verdicts queue", broker_faults.broker_away, is_timed=True),
     Procedure("R4", "MES offline, broker up", broker_faults.mes_offline),
     Procedure("R5", "refused publish", broker_faults.refused_publish),
-    Procedure("R6", "half-open link, silence, delay, resets", broker_faults.bad_link),
+    Procedure("R6", "half-open link, loss, delay, silence, resets", broker_faults.bad_link),
     Procedure("R7", "power cut", durability.power_cut),
     Procedure("R8", "durability order", durability.durability_order),
     Procedure("R9", "disk full", disk_faults.disk_full),

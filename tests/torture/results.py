@@ -14,7 +14,7 @@ from rich.table import Table
 from edge.publish import program_versions
 from tests.torture.trial import Procedure, Row
 
-COLOURS = {"pass": "green", "fail": "red", "skipped": "yellow"}
+COLOURS = {"pass": "green", "late": "magenta", "fail": "red", "skipped": "yellow"}
 
 
 def print_row(row: Row) -> None:
@@ -23,7 +23,7 @@ def print_row(row: Row) -> None:
         f"[{COLOURS[row.verdict]}]{row.verdict}[/] {row.id} {row.fault}: {row.tried} tried, {row.lost} lost, "
         f"{row.contradictory} contradictory, {row.took_s:.0f} s",
         row.reason,
-        json.dumps(row.figures),
+        json.dumps({name: value for name, value in row.figures.items() if name != "series"}),
         markup=True,
     )
 
@@ -34,6 +34,12 @@ def read_rows(folder: Path, order: Sequence[Procedure]) -> list[Row]:
     return [Row(**json.loads(file.read_text())) for file in files if file.exists()]
 
 
+def longest_rows(out: Path, order: Sequence[Procedure]) -> list[Row]:
+    """Every row as it ran in the long column; where it has not, as in the short one."""
+    rows = {row.id: row for column in ("short", "long") for row in read_rows(out / column / "rows", order)}
+    return [rows[procedure.id] for procedure in order if procedure.id in rows]
+
+
 def summary(rows: Iterable[Row], took_s: float) -> dict[str, Any]:
     rows = list(rows)
     verdicts = [row.verdict for row in rows]
@@ -41,6 +47,7 @@ def summary(rows: Iterable[Row], took_s: float) -> dict[str, Any]:
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": program_versions(),
         "passed": verdicts.count("pass"),
+        "late": verdicts.count("late"),
         "failed": verdicts.count("fail"),
         "skipped": verdicts.count("skipped"),
         "took_s": round(took_s, 1),

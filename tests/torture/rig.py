@@ -24,6 +24,8 @@ from tests.torture.subscriber import SUBSCRIBED
 
 PATIENCE_S = 180.0
 """Generous: a loaded machine is no fault of the line. Where a fault's bar is a time, the row measures it itself."""
+SLOWEST_PER_S = 20.0
+"""Scans that even a loaded machine judges: bounds the patience, no bar."""
 LOOK_S = 0.02
 STATION = "torture"
 
@@ -132,10 +134,17 @@ class Worker:
         )
 
     def wait_for(self, event: str, count: int = 1, **fields: object) -> float:
-        return wait_until(lambda: self.count(event, **fields) >= count, f"{count} x {event} {fields}")
+        """The more events, the more patience."""
+        patience_s = PATIENCE_S + count / SLOWEST_PER_S
+        return wait_until(lambda: self.count(event, **fields) >= count, f"{count} x {event} {fields}", patience_s)
 
     def usage(self) -> Usage:
         return Usage.of(self.pid)
+
+    def child_usages(self) -> list[Usage]:
+        """Of the processes it has started and that live."""
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        return [Usage.of(int(child)) for task in tasks for child in (task / "children").read_text().split()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,18 +314,18 @@ class Rig:
                 raise TimedOut(f"{sum(not row.is_sent for row in rows)} rows stay unsent")
             time.sleep(1.0)
 
-    def await_all(self, patience_s: float | None = None) -> float:
+    def await_all(self) -> float:
         """Until every listed content was heard of; seconds it took."""
         wanted = {listed.sha256 for listed in self.generator.listed}
-
+        patience_s = PATIENCE_S + len(wanted) / SLOWEST_PER_S
         try:
             return wait_until(lambda: wanted <= self.subscriber.distinct(), "all verdicts", patience_s)
         except TimedOut:
-            return patience_s or PATIENCE_S  # the checker counts what is lost
+            return patience_s  # the checker counts what is lost
 
     def await_judged(self, count: int) -> float:
         """Until the worker's log tells of so many verdicts."""
-        return wait_until(lambda: self.worker.count("scan judged") >= count, f"{count} scans judged")
+        return self.worker.wait_for("scan judged", count)
 
     def ledger_rows(self) -> tuple[list[LedgerRow], str]:
         return read_ledger(self.state / "ledger.sqlite")

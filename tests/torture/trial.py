@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class Row:
     column: str
     seed: int
     verdict: str
-    """pass, fail or skipped"""
+    """pass, late (nothing but bars of time were missed), fail or skipped"""
     reason: str
     tried: int
     lost: int
@@ -39,6 +40,7 @@ class Row:
     figures: dict[str, Any]
     load_average: float | None = None
     """Of the machine over the last minute of the row: with more than its cores, times say little."""
+    ended_at: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,6 +59,8 @@ class Trial:
     """For every start of the worker, see tests/torture/worker.py."""
     figures: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
+    """Bars of time that were missed; what is not among the problems was lost or contradicted by nobody."""
     findings: Findings = field(default_factory=Findings)
     slowest_recovery_s: float | None = None
     notes: list[str] = field(default_factory=list)
@@ -75,6 +79,12 @@ class Trial:
         """Note a broken promise; the row goes on."""
         if not holds:
             self.problems.append(otherwise)
+        return holds
+
+    def require_in_time(self, holds: bool, otherwise: str) -> bool:
+        """Note a bar of time or rate that was missed: on a loaded machine that says little of the line."""
+        if not holds:
+            self.late.append(otherwise)
         return holds
 
     def recovered(self, seconds: float) -> None:
@@ -116,10 +126,10 @@ def run_procedure(procedure: Procedure, root: Path, seed: int, *, is_long: bool)
     except Exception as error:  # noqa: BLE001 - a harness that stumbles over its own defect is a failed row
         (folder / "traceback.txt").write_text(traceback.format_exc())
         trial.problems.append(f"{type(error).__name__}: {error}")
-    verdict = "skipped" if skip_reason else "fail" if trial.problems else "pass"
-    if verdict != "fail":
+    verdict = "skipped" if skip_reason else "fail" if trial.problems else "late" if trial.late else "pass"
+    if verdict in ("pass", "skipped"):
         shutil.rmtree(folder, ignore_errors=True)
-    reasons = [skip_reason] if skip_reason else (trial.problems[:4] if trial.problems else trial.notes)
+    reasons = [skip_reason] if skip_reason else ([*trial.problems, *trial.late][:4] or trial.notes)
     return Row(
         id=procedure.id,
         fault=procedure.fault,
@@ -135,4 +145,5 @@ def run_procedure(procedure: Procedure, root: Path, seed: int, *, is_long: bool)
         took_s=round(time.monotonic() - began_s, 1),
         figures=trial.figures,
         load_average=round(os.getloadavg()[0], 1),
+        ended_at=datetime.now(UTC).isoformat(timespec="minutes"),
     )

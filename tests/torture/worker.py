@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--poison", action="store_true", help="decoding a file with the poison marker is a SIGSEGV")
     parser.add_argument("--engine", choices=sorted(wrap.ENGINE_FAULTS), help="what the engine does wrong")
     parser.add_argument("--stuck-after-s", type=float, help="instead of edge.app.STUCK_AFTER_S")
-    parser.add_argument("--housekeeping-s", type=float, help="instead of the 600 s of app and inbox")
+    parser.add_argument("--housekeeping-s", type=float, help="between two sweeps of ledger and inbox")
     parser.add_argument("--newer-schema", action="store_true", help="a program one ledger schema ahead")
     options = parser.parse_args()
     engine = StubEngine()

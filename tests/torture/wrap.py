@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 import edge.app
+import edge.decoder
 import edge.inbox
 import edge.ledger
 import edge.ledger_file
 import edge.line
 import edge.publish
-import edge.tiff
 import edge.watch
 import edge.worker
 from edge.broker import SUCCESS, Acknowledged
@@ -35,7 +35,11 @@ from edge.errors import EngineError
 from edge.ledger import Entry, Ledger, OutboxRow
 from edge.messages import canonical_json
 from edge.publish import Publisher
+from tests.torture.poison import poisoned
 from tests.torture.stub import StubEngine
+
+POISONED_WALL_S = 3.0
+"""Instead of the product's 20 s, so that a hang is seen within the row."""
 
 POINTS: dict[str, tuple[object, str, str]] = {
     "attempt": (edge.worker, "prepare_scan", "before"),
@@ -94,33 +98,14 @@ def advance_schema() -> None:
     edge.ledger_file.MIGRATIONS = newer
 
 
-POISON = b"POISONPOISON"
-
-
 def poison() -> None:
-    """Decoding a file that holds POISON is a SIGSEGV, here and in the child that is asked about it."""
-    poison_decoder()
-    script = Path(tempfile.mkdtemp(prefix="torture-probe-")) / "python"
-    script.write_text(
-        f'#!/bin/sh\nexec "{sys.executable}" -c "import sys, runpy; sys.argv = sys.argv[2:];'
-        " from tests.torture.wrap import poison_decoder; poison_decoder();"
-        " runpy.run_module('edge.suspects', run_name='__main__', alter_sys=True)\" \"$@\"\n"
-    )
+    """Decoding a file that holds a marker of tests/torture/poison.py does harm, here and in every child."""
+    edge.decoder.decode = poisoned
+    edge.line.Decoder = functools.partial(edge.decoder.Decoder, wall_s=POISONED_WALL_S)  # type: ignore[misc,assignment]
+    script = Path(tempfile.mkdtemp(prefix="torture-poison-")) / "python"
+    script.write_text(f'#!/bin/sh\nshift\nexec "{sys.executable}" -m tests.torture.poison "$@"\n')
     script.chmod(0o755)
     sys.executable = str(script)
-
-
-def poison_decoder() -> None:
-    import edge.scan
-
-    original = edge.scan.decode
-
-    def decode(data: bytes, layout: Any) -> Any:
-        if POISON in data:
-            os.kill(os.getpid(), signal.SIGSEGV)
-        return original(data, layout)
-
-    edge.scan.decode = decode
 
 
 # --- deliberate defects -------------------------------------------------------------------------------------

@@ -10,16 +10,17 @@ import tifffile
 import torch
 
 from edge.conversion import Method
+from edge.validation.metrics import Confusion
 from train.ablation import WITHOUT_FINE_TUNING, steps
 from train.cli import main
 from train.cli_experiments import parse_methods
-from train.dataset import read_labels
+from train.dataset import Row, read_labels
 from train.errors import DataError, TrainError
 from train.experiment import BEST, PAPER, read_recipe, replaced
 from train.folds import FoldResult
-from train.runner import Here, Processes
+from train.runner import Here, Processes, RayCluster
 from train.survey import natural, survey
-from train.tables import Column, kind_recalls, table_markdown
+from train.tables import Column, kind_recalls, severity_limit, table_markdown
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.timeout(600)
@@ -97,6 +98,25 @@ def test_a_killed_worker_costs_only_its_task(tmp_path: Path) -> None:
         assert dict(processes.map(die_once, markers)) == {0: "one", 1: "fatal", 2: "three"}
 
 
+def test_a_killed_ray_worker_costs_only_its_task(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs the extra `ray`")
+
+    def die(marker: str) -> tuple[str, int]:  # not die_once: Ray's workers cannot import this module
+        path = Path(marker)
+        path.with_suffix(f".{os.getpid()}").touch()
+        if path.name == "fatal" and not path.exists():
+            path.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return path.name, os.getpid()
+
+    markers = [str(tmp_path / name) for name in ("one", "fatal", "three", "four")]
+    with RayCluster("local") as cluster:
+        found = dict(cluster.map(die, markers))
+    assert [found[number][0] for number in range(4)] == ["one", "fatal", "three", "four"]
+    tried = {name: len(list(tmp_path.glob(f"{name}.*"))) for name in ("one", "fatal", "three", "four")}
+    assert tried == {"one": 1, "fatal": 2, "three": 1, "four": 1}
+
+
 def always_dies(_: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -139,6 +159,23 @@ def test_overall_adds_up_the_decisions_of_all_bundles_each_at_its_own_threshold(
     table = table_markdown([column], [])
     assert "| B2 ¹ | 2 (0) | 100.00 |" in table
     assert "| **overall** | 6 (1) | **90.00** |" in table
+
+
+def test_the_limit_is_what_the_severity_alone_could_decide(tmp_path: Path) -> None:
+    """B2 calls 0.4 abnormal, which the threshold of B1 and B3 calls normal: even an oracle misses it."""
+
+    def row(bundle: str, severity: float | None, label: int) -> Row:
+        return Row(tmp_path / "x.tif", "x.tif", bundle, label, severity=severity)
+
+    clear = [row(bundle, severity, int(severity > 0.5)) for bundle in ("B1", "B3") for severity in (0.0, 0.45, 0.6)]
+    blurred = [row("B2", 0.0, 0), row("B2", 0.4, 1)]
+    limit = severity_limit(clear + blurred)
+    assert limit is not None
+    assert (limit.tp, limit.fn, limit.fp) == (2, 1, 2)
+    assert severity_limit([*clear, *blurred, row("B3", None, 0)]) is None
+    assert severity_limit([*blurred, row("B1", 0.9, 1)]) is None
+    table = table_markdown([Column("global", (fold("B1", (1, 0), (0.9, 0.6)),))], [], Confusion(1, 0, 1, 0))
+    assert "| limit: severity known | | 50.00 below 100.00 |" in table
 
 
 def test_recall_by_kind_counts_a_scan_of_two_kinds_for_both(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edge.validation.metrics import auroc, confusion, wilson
-from train.metrics import best_threshold, threshold_with_above
+from train.metrics import auroc_interval, best_threshold, threshold_with_above
 
 
 def test_decisions_are_counted_at_the_threshold_itself() -> None:
@@ -60,3 +60,24 @@ def test_the_wilson_interval_of_nothing_wrong_in_100_still_allows_a_few() -> Non
     low, high = wilson(0, 100)
     assert low == 0.0
     assert high == pytest.approx(0.037, abs=1e-3)
+
+
+@pytest.mark.parametrize(("area", "positives", "negatives"), [(0.9, 20, 30), (0.5, 50, 50), (0.99, 500, 4500)])
+def test_the_limits_of_an_area_lie_so_many_of_their_own_errors_away(
+    area: float, positives: int, negatives: int
+) -> None:
+    mean = (positives + negatives) / 2
+    limits = auroc_interval(area, positives, negatives)
+    assert limits.low < area < limits.high
+    for a in limits:
+        # Hanley and McNeil's variance, written out.
+        q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
+        variance = (a * (1 - a) + (mean - 1) * (q1 - a * a) + (mean - 1) * (q2 - a * a)) / (positives * negatives)
+        assert abs(area - a) == pytest.approx(1.959964 * variance**0.5, rel=1e-5)
+
+
+def test_a_perfect_area_is_not_taken_for_certain() -> None:
+    assert auroc_interval(1.0, 20, 30).high == 1.0
+    assert 0.8 < auroc_interval(1.0, 20, 30).low < 0.95 < auroc_interval(1.0, 500, 500).low
+    assert auroc_interval(0.0, 20, 30).high == pytest.approx(1 - auroc_interval(1.0, 20, 30).low)
+    assert auroc_interval(float("nan"), 0, 30) == (0.0, 1.0)

@@ -1,76 +1,95 @@
-"""Drawing, turning, perturbing and relighting patches with tensor operations."""
+"""Patches and perturbations on the device."""
 
 import numpy as np
 import pytest
 import torch
 
-from train.patch_bank import Bank, box_mean, drawn, local_contrast, noisy, on_device, perturbed, posed, relit
+from train.patch_bank import PatchBank, draw_perturbations
+from train.perturb import PATCH_PX
 
-torch.set_num_threads(1)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+CPU = torch.device("cpu")
 
 
-def test_the_eight_poses_are_all_right_angles_and_flips() -> None:
-    patch = torch.arange(9.0).view(1, 1, 3, 3)
-    found = {tuple(pose.flatten().tolist()) for pose in posed(patch.expand(8, 1, 3, 3), torch.arange(8))}
-    square = patch[0, 0].numpy()
-    expected = {tuple(np.rot90(side, turn).flatten().tolist()) for side in (square, square.T) for turn in range(4)}
-    assert found == expected
+def _rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator(CPU).manual_seed(seed)
 
 
-def test_drawn_patches_come_from_the_bank_in_0_to_1() -> None:
-    bank = torch.stack([torch.full((1, 4, 4), level, dtype=torch.uint8) for level in (0, 51, 255)])
-    levels = drawn(bank, 200, seeded()).amax(dim=(1, 2, 3)).unique()
-    torch.testing.assert_close(levels, torch.tensor([0.0, 0.2, 1.0]))
+def _quiet(done: int, total: int) -> None:
+    assert done <= total
 
 
-def test_stored_perturbations_keep_their_units_and_sign() -> None:
-    stored = np.full((1, 4, 4), -0.25, np.float16)
-    assert float(drawn(on_device(stored, torch.device("cpu")), 1, seeded()).min()) == -0.25
+def _cut(images: np.ndarray, times: int, *, rotate: bool) -> torch.Tensor:
+    return PatchBank(images[:, None], CPU).cut(torch.arange(times) % len(images), rotate, _rng())
 
 
-def test_every_kind_perturbs_an_equal_part_of_the_batch() -> None:
-    kinds = tuple(torch.full((1, 1, 4, 4), amount, dtype=torch.float16) for amount in (0.125, 0.25))
-    bank = Bank(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), None, kinds)
-    found = perturbed(torch.zeros(6, 1, 4, 4), bank, seeded(), both_signs=False)[:, 0, 0, 0]
-    assert found.tolist() == [0.125] * 3 + [0.25] * 3
+def test_a_straight_patch_is_a_piece_of_the_scan_it_was_picked_from() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 200, 196)).astype(np.uint8)
+    for number, patch in enumerate((_cut(images, 8, rotate=False) * 255).round().byte().numpy()[:, 0]):
+        ways = [patch[::down, ::across] for down in (1, -1) for across in (1, -1)]
+        windows = np.lib.stride_tricks.sliding_window_view(images[number % 2], (PATCH_PX, PATCH_PX))
+        assert any(np.array_equal(way, window) for way in ways for row in windows for window in row)
 
 
-def test_a_perturbed_patch_stays_an_image() -> None:
-    bank = Bank(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), None, (torch.full((1, 1, 4, 4), 0.5),))
-    assert float(perturbed(torch.full((2, 1, 4, 4), 0.9), bank, seeded(), both_signs=False).max()) == 1.0
-    both = perturbed(torch.full((64, 1, 4, 4), 0.5), bank, seeded(), both_signs=True)[:, 0, 0, 0]
-    assert set(both.tolist()) == {0.0, 1.0}
+def test_straight_patches_reach_the_corner_of_the_image() -> None:
+    image = np.zeros((1, 250, 220), np.uint8)
+    image[0, 0, 0] = 255
+    corners = _cut(image, 60, rotate=False)[:, 0, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert (corners == 1).any()
 
 
-def test_relit_patches_differ_in_level_and_contrast_and_keep_their_shape() -> None:
-    patch = torch.linspace(0.4, 0.6, 64).view(1, 1, 8, 8).expand(50, 1, 8, 8)
-    lit = relit(patch, seeded())
-    spans = lit.amax(dim=(1, 2, 3)) - lit.amin(dim=(1, 2, 3))
-    assert 0.13 < float(spans.min()) < 0.16
-    assert 0.24 < float(spans.max()) < 0.27
-    steps = lit.flatten(1).diff(dim=1)
-    torch.testing.assert_close(steps, steps[:, :1].expand_as(steps), atol=1e-5, rtol=0)
+def test_turned_patches_never_reach_beyond_the_image_and_lie_at_every_angle() -> None:
+    """An image with a white rim: a patch that took pixels from outside would repeat it."""
+    image = np.zeros((1, 300, 300), np.uint8)
+    image[:, [0, -1]] = image[:, :, [0, -1]] = 255
+    assert _cut(image, 40, rotate=True)[:, 0, 1:-1, 1:-1].mean(dim=(1, 2)).max() < 0.02
+    slope = np.broadcast_to(np.arange(300) // 2, (1, 300, 300)).astype(np.uint8)  # grey rises to the right alone
+    patches = _cut(slope, 60, rotate=True)[:, 0].numpy() * 255
+    across = (patches[:, 96, -1] - patches[:, 96, 0]) / (PATCH_PX - 1)
+    down = (patches[:, -1, 96] - patches[:, 0, 96]) / (PATCH_PX - 1)
+    assert across.min() < -0.45
+    assert across.max() > 0.45
+    np.testing.assert_allclose(np.hypot(across, down), 0.5, atol=0.02)
 
 
-def test_noise_grows_with_the_signal() -> None:
-    patches = torch.cat([torch.full((200, 1, 16, 16), level) for level in (0.1, 0.9)])
-    variances = (noisy(patches, seeded()) - patches).var(dim=(1, 2, 3))
-    assert float(variances[200:].mean() / variances[:200].mean()) == pytest.approx(9, rel=0.3)
+def test_a_shape_is_added_and_the_answer_stays_clean() -> None:
+    images = np.full((2, 1, 300, 300), 128, np.uint8)
+    drawn = draw_perturbations("shapes", 6, images, [], "clean", 1, CPU, progress=_quiet)
+    assert drawn is not None
+    clean = torch.full((4, 1, PATCH_PX, PATCH_PX), 0.5)
+    pairs = drawn.on(clean, _rng(), 5)
+    assert pairs.answer is clean
+    assert (pairs.perturbed != clean).flatten(1).any(dim=1).all()
+    assert (pairs.perturbed == clean).flatten(1).any(dim=1).all()
 
 
-def test_local_contrast_does_not_know_the_exposure() -> None:
-    image = torch.rand(1, 1, 96, 96, generator=seeded()) * 0.8
-    torch.testing.assert_close(local_contrast(image), local_contrast(image + 0.2), atol=1e-4, rtol=0)
-    louder, quieter = (local_contrast(gain * image).std() for gain in (1.0, 0.5))
-    assert 1.0 < float(louder / quieter) < 1.2
+@pytest.mark.parametrize("answer", ["clean", "black"])
+def test_foreign_content_takes_the_place_of_the_patch(answer: str) -> None:
+    images = np.full((2, 1, 300, 300), 128, np.uint8)
+    drawn = draw_perturbations("foreign", 12, images, [], answer, 1, CPU, progress=_quiet)
+    assert drawn is not None
+    first, second = (drawn.on(torch.full((8, 1, PATCH_PX, PATCH_PX), grey), _rng(), 6) for grey in (0.25, 0.75))
+    replaced = first.perturbed == second.perturbed
+    assert replaced.flatten(1).any(dim=1).all()  # what is foreign is the same upon either
+    assert (first.perturbed == 0.25)[~replaced].all()
+    if answer == "clean":
+        assert (first.answer == 0.25).all()
+    else:
+        assert torch.equal(first.answer == 0, replaced)
 
 
-def test_box_means_are_those_of_every_window() -> None:
-    image = np.random.default_rng(0).random((20, 17)).astype(np.float32)
-    windows = np.lib.stride_tricks.sliding_window_view(image, (5, 5))
-    found = box_mean(torch.from_numpy(image)[None, None], 5)[0, 0].numpy()
-    np.testing.assert_allclose(found, windows.mean(axis=(2, 3)), atol=1e-6)
+def test_processes_draw_what_one_alone_draws() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 1, 220, 210)).astype(np.uint8)
+    one, two = (
+        draw_perturbations("foreign", 20, images, [], "clean", 4, CPU, jobs=jobs, progress=_quiet) for jobs in (1, 2)
+    )
+    assert one is not None
+    assert two is not None
+    assert torch.equal(one.added, two.added)
+    assert one.kept is not None
+    assert two.kept is not None
+    assert torch.equal(one.kept, two.kept)
+
+
+def test_no_perturbation_is_none() -> None:
+    images = np.zeros((1, 1, 200, 200), np.uint8)
+    assert draw_perturbations("none", 4, images, [], "clean", 0, CPU, progress=_quiet) is None

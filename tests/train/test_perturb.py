@@ -9,12 +9,12 @@ import pytest
 from train.errors import DataError
 from train.perturb import (
     PATCH_PX,
+    drawn,
     foreign_patch,
     grown_region,
     indications,
     leaves,
     lorentzian,
-    perturb,
     read_photos,
     turned,
 )
@@ -50,29 +50,23 @@ def test_the_lorentzian_kernel_keeps_the_sum_and_falls_by_half_at_its_half_width
     assert kernel[7, 9] / kernel[7, 7] == pytest.approx(0.5, abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["shapes", "foreign", "none"])
-def test_the_same_seed_perturbs_alike(kind: str) -> None:
-    clean = np.full((PATCH_PX, PATCH_PX), 0.5, np.float32)
-    first, second = (perturb(clean, kind, np.random.default_rng(4), [_scan()]) for _ in range(2))
+@pytest.mark.parametrize("kind", ["shapes", "foreign"])
+def test_the_same_seed_draws_alike_and_another_otherwise(kind: str) -> None:
+    (first, where), (second, there), (third, _) = (
+        drawn(kind, np.random.default_rng(seed), [_scan()]) for seed in (4, 4, 5)
+    )
     np.testing.assert_array_equal(first, second)
-    assert all(patch.dtype == np.float32 for patch in first)
+    np.testing.assert_array_equal(where, there)
+    assert first.dtype == np.float32
+    assert not np.array_equal(first, third)
 
 
-def test_only_none_leaves_the_patch_as_it_is() -> None:
-    clean = np.full((PATCH_PX, PATCH_PX), 0.5, np.float32)
-    for kind in ("shapes", "foreign"):
-        assert not np.array_equal(perturb(clean, kind, np.random.default_rng(1), [_scan()])[0], clean)
-    assert perturb(clean, "none", np.random.default_rng(1), [])[0] is clean
-
-
-def test_the_answer_is_the_clean_patch_and_to_foreign_content_black_if_asked_for() -> None:
-    clean = np.full((PATCH_PX, PATCH_PX), 0.5, np.float32)
+def test_foreign_content_is_black_where_it_replaces_nothing() -> None:
     for seed in range(20):
-        for kind in ("shapes", "foreign"):
-            assert perturb(clean, kind, np.random.default_rng(seed), [_scan()])[1] is clean
-        foreign, answer = perturb(clean, "foreign", np.random.default_rng(seed), [_scan()], answer="black")
-        assert np.all((answer == 0) | (foreign == clean))
-        assert (answer == 0).any()
+        added, replaces = drawn("foreign", np.random.default_rng(seed), [_scan()])
+        assert replaces.any()
+        assert np.all(added[~replaces] == 0)
+        assert not drawn("shapes", np.random.default_rng(seed))[1].any()
 
 
 def test_every_foreign_patch_is_an_image_in_range() -> None:
@@ -94,8 +88,7 @@ def test_photographs_are_read_grey_and_small_ones_passed_over(tmp_path: Path) ->
     cv2.imwrite(str(tmp_path / "small.png"), np.full((100, 220, 3), 128, np.uint8))
     (photo,) = read_photos(tmp_path)
     assert photo.shape == (200, 220)
-    black = np.zeros((PATCH_PX, PATCH_PX), np.float32)
-    assert np.abs(perturb(black, "sni", np.random.default_rng(0), [], [photo])[0]).max() > 0
+    assert np.abs(drawn("sni", np.random.default_rng(0), photos=[photo])[0]).max() > 0
 
 
 def test_a_folder_without_photographs_is_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -64,7 +64,20 @@ def test_what_is_not_said_is_the_papers_recipe() -> None:
 def test_the_gates_defaults_are_its_recipes() -> None:
     said = parser().parse_args(["gate", "DATA", "--out", "RUN"])
     recipe = GateRecipe()
-    for field in ("patches", "perturbation", "calibrate_on", "image_fpr", "margin", "rotate", "steps", "batch", "lr"):
+    for field in (
+        "patches",
+        "perturbation",
+        "calibrate_on",
+        "image_fpr",
+        "margin",
+        "rotate",
+        "steps",
+        "batch",
+        "lr",
+        "scores",
+        "reduction",
+        "bank",
+    ):
         assert getattr(said, field) == getattr(recipe, field), field
 
 
@@ -103,3 +116,11 @@ def test_learning_without_torch_says_what_to_install(tmp_path: Path, verb: str) 
     assert refused.returncode == 1
     assert "needs torch, which is not installed" in refused.stderr
     assert "pip install electrode-line[train]" in refused.stderr
+
+
+def test_a_gpu_that_is_not_there_is_said_at_once(
+    small_lot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["classifier", str(small_lot), "--out", str(tmp_path / "run"), "--weights", "none", "--device", "cuda:77"]
+    assert main(command) != 0
+    assert "torch cannot compute on 'cuda:77'" in capsys.readouterr().err

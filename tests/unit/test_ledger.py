@@ -202,13 +202,21 @@ def test_a_clock_that_jumps_ten_years_does_not_empty_the_outbox(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_module, "KEEP_LATEST", 4)
-    monkeypatch.setattr(ledger_module, "PRUNE_BATCH", 2)
     ledger.commit([sample_entry(number) for number in range(1, 11)], NOW)
     ledger.mark_sent(range(1, 11), NOW)
-    assert ledger.prune(NOW + timedelta(days=3650)) == 2
-    while ledger.prune(NOW + timedelta(days=3650)):
-        pass
+    assert ledger.prune(NOW + timedelta(days=3650)) == 6
+    assert ledger.prune(NOW + timedelta(days=3650)) == 0
     assert ledger.requeue(NOW) == 4
+
+
+def test_one_call_prunes_several_batches_and_leaves_the_rest_to_the_next(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"KEEP_LATEST": 1, "PRUNE_BATCH": 2, "PRUNE_BATCHES": 3, "PRUNE_PAUSE_S": 0.0}.items():
+        monkeypatch.setattr(ledger_module, name, value)
+    ledger.commit([sample_entry(number) for number in range(1, 11)], NOW)
+    ledger.mark_sent(range(1, 11), NOW)
+    assert [ledger.prune(NOW + timedelta(days=1)) for _ in range(3)] == [6, 3, 0]
 
 
 def test_a_clock_that_jumps_back_keeps_the_order_of_seq(ledger: Ledger) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -99,3 +101,29 @@ def test_threads_do_not_spin_and_number_what_the_process_may_use(monkeypatch: py
 def test_only_an_int8_model_computes_in_int8(precision: str, disabled: str) -> None:
     options = session_options(precision, 1)
     assert options.get_session_config_entry("session.disable_quant_qdq") == disabled
+
+
+def test_both_networks_work_in_the_same_memory() -> None:
+    """Each needs 256 MB while it runs: 128 planes of 500,000 float32. In a process of its own, whose peak it is."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Concat", ["x"] * 128, ["planes"], axis=1),
+        helper.make_node("ReduceMax", ["planes"], ["score"], axes=[1, 2, 3], keepdims=0),
+    ]
+    graph = graph_bytes(nodes, {"score": ["n"]}, image=["n", 1, 1000, 500]).hex()
+    program = """
+import resource, sys
+import numpy as np
+from edge.engines.ort import Graph
+graph = bytes.fromhex(sys.stdin.read())
+first, second = (Graph(name, graph, (1, 1000, 500), {"score": 1}, "fp32", 1) for name in ("a", "b"))
+image = np.ones((1, 1, 1000, 500), np.uint8)
+peaks = []
+for one in (first, second):
+    one.run(image)
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peaks[1] - peaks[0])
+"""
+    done = subprocess.run([sys.executable, "-c", program], input=graph, capture_output=True, text=True, check=True)
+    grown_mb = int(done.stdout)
+    assert grown_mb < 100

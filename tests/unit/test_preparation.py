@@ -12,6 +12,7 @@ import tifffile
 
 from edge.conversion import histogram, prepare
 from edge.exposure import exposure, fit
+from edge.pixels import decode
 from edge.preparation import Arrival, Prepared, prepare_scan
 from edge.records import Counts, Outcome
 from edge.scan import Limits
@@ -42,7 +43,7 @@ def prepared(folder: Path, counts: Counts) -> Prepared:
     tifffile.imwrite(path, counts)
     arrival = Arrival(stamp_of(path, folder), datetime(2026, 5, 4, tzinfo=UTC), is_final=True)
     to_image = partial(prepare, method=SPEC.method, bounds=SPEC.bounds, size=SPEC.size)
-    return prepare_scan(path, arrival, SPEC, Limits(), to_image)
+    return prepare_scan(path, arrival, SPEC, Limits(), decode, to_image)
 
 
 def test_a_sheet_with_air_around_it_goes_to_the_networks(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from edge.conversion import Method
 from edge.evidence import MapGeometry
 from edge.messages import BoxPx
+from edge.pixels import decode
 from edge.preparation import Arrival, Prepared
 from edge.records import Decision, Outcome, Policy, Scan, Size
 from edge.scan import Limits
@@ -158,7 +159,7 @@ def test_an_out_of_spec_scan_is_pictured_only_if_it_is_still_the_judged_file(tmp
     seen = Seen()
     (tmp_path / "other.tif").write_bytes(b"replaced since")
     seen.judge("other.tif", Outcome.REVIEW, reasons=("out-of-spec",))
-    seen.gallery.add_out_of_spec_pictures(tmp_path, Limits())
+    seen.gallery.add_out_of_spec_pictures(tmp_path, Limits(), decode)
     assert [card.picture for card in seen.gallery.cards(Shelf.OUT_OF_SPEC)] == [None]
     assert "No picture" in seen.html()
 

@@ -15,8 +15,10 @@ import pytest
 
 from edge import scan as scan_module
 from edge.errors import ScanError, ScanIncomplete
+from edge.pixels import decode
 from edge.records import Counts
 from edge.scan import check_complete, read_scan
+from edge.tiff import Layout
 from tests.tiff_files import (
     LIMITS,
     counts_in,
@@ -209,17 +211,16 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 class TestChangesWhileReading:
     @pytest.mark.parametrize("how", CHANGES)
     @pytest.mark.parametrize("data", [tiff(), tiff()[:-50] + bytes(50)], ids=["whole", "half-written"])
-    def test_a_file_that_changes_while_it_is_decoded_gives_no_pixels(
-        self, path: Path, how: str, data: bytes, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def decode_and_meanwhile(data: bytes, layout: scan_module.Layout) -> Counts:
+    def test_a_file_that_changes_while_it_is_decoded_gives_no_pixels(self, path: Path, how: str, data: bytes) -> None:
+        def decode_and_meanwhile(data: bytes, layout: Layout) -> Counts:
             CHANGES[how](path)
             return decode(data, layout)
 
-        decode = scan_module.decode
-        monkeypatch.setattr(scan_module, "decode", decode_and_meanwhile)
-        error = refusal(path, data)
-        assert (error.reason, type(error)) == ("changed-while-reading", ScanIncomplete)
+        path.write_bytes(data)
+        with pytest.raises(ScanIncomplete) as caught:
+            read_scan(path, file=path.name, limits=LIMITS, decode=decode_and_meanwhile)
+        error = caught.value
+        assert error.reason == "changed-while-reading"
         assert error.scan is not None
         assert error.scan.sha256 == hashlib.sha256(data).hexdigest()
 
@@ -236,16 +237,14 @@ class TestChangesWhileReading:
         monkeypatch.setattr(os, "read", read_and_before)
         assert refusal(path).reason == "changed-while-reading"
 
-    def test_a_scan_that_is_moved_on_after_it_was_read_keeps_its_verdict(
-        self, path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def decode_and_meanwhile(data: bytes, layout: scan_module.Layout) -> Counts:
+    def test_a_scan_that_is_moved_on_after_it_was_read_keeps_its_verdict(self, path: Path) -> None:
+        def decode_and_meanwhile(data: bytes, layout: Layout) -> Counts:
             path.unlink()
             return decode(data, layout)
 
-        decode = scan_module.decode
-        monkeypatch.setattr(scan_module, "decode", decode_and_meanwhile)
-        np.testing.assert_array_equal(counts_in(path, tiff()), electrode())
+        path.write_bytes(tiff())
+        frame = read_scan(path, file=path.name, limits=LIMITS, decode=decode_and_meanwhile)
+        np.testing.assert_array_equal(frame.counts, electrode())
 
     def test_no_file_stays_open_after_reading_or_refusing(self, path: Path) -> None:
         before = set(Path("/proc/self/fd").iterdir())

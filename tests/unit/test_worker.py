@@ -14,6 +14,7 @@ import edge.worker
 from edge.engines import Batch, EngineOutput
 from edge.errors import EngineError, LedgerError
 from edge.ledger import Entry, Ledger, open_ledger
+from edge.pixels import decode
 from edge.preparation import Arrival
 from edge.records import FileStamp
 from edge.scan import Limits
@@ -70,6 +71,7 @@ class Line:
             policy=fakes.POLICY,
             writer=fakes.writer(),
             limits=Limits(max_px=1_000_000, max_bytes=10_000_000),
+            decode=decode,
             marks=DecodeMarks(self.state / "decoding"),
             never_final=frozenset() if is_replay else NEVER_FINAL,
             decode_threads=2,
@@ -228,6 +230,35 @@ def test_verdicts_a_full_disk_refused_are_stored_later_without_asking_the_networ
     assert worker.step() == 1
     worker.close()
     assert (line.intake.done, engine.batches) == (["a.tif"], [1])
+
+
+def test_a_disk_that_cannot_be_read_either_loses_no_scan_that_is_in_hand(line: Line) -> None:
+    class Away:
+        def __init__(self, ledger: Ledger) -> None:
+            self._ledger = ledger
+            self._refusals = 2
+
+        def has_verdict(self, verdict_id: str) -> bool:
+            if self._refusals:
+                self._refusals -= 1
+                raise LedgerError("disk I/O error", hint="check the disk")
+            return self._ledger.has_verdict(verdict_id)
+
+        def commit(self, entries: Sequence[Entry], now: datetime) -> list[int | None]:
+            return self._ledger.commit(entries, now)
+
+    for name in ("a.tif", "b.tif"):
+        fakes.write_scan(line.folder / name, seed=ord(name[0]))
+    line.intake.add("a.tif", "b.tif")
+    worker = line.worker()
+    worker._store = Away(line.ledger)
+    for _ in range(2):
+        with pytest.raises(LedgerError):
+            worker.step()
+        assert (line.intake.done, worker.in_flight) == ([], 2)
+    finished = worker.step() + worker.step()
+    worker.close()
+    assert (finished, line.intake.done) == (2, ["a.tif", "b.tif"])
 
 
 def test_a_half_written_scan_is_looked_at_again_and_judged_once_it_is_final(line: Line) -> None:

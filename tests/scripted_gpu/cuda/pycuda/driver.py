@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import builtins
 import ctypes
-import json
-import os
 import tempfile
 import threading
 from collections.abc import Callable
@@ -20,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tests.scripted_gpu.script import script
 
 
 class Error(Exception):
@@ -38,10 +38,6 @@ STREAMS: dict[int, Stream] = {}
 LIVE_BYTES = 0
 _PINNED: list[tuple[int, int]] = []
 _local = threading.local()
-
-
-def script(name: str, default: Any = None) -> Any:
-    return json.loads(os.environ.get("SCRIPTED_GPU", "{}")).get(name, default)
 
 
 def init() -> None:

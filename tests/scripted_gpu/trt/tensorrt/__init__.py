@@ -6,7 +6,6 @@ at, the JSON in the environment variable SCRIPTED_GPU says.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -17,7 +16,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from pycuda.driver import STREAMS, script
+
+from tests.scripted_gpu.script import script
 
 __version__ = script("tensorrt", "11.4.0.106")
 
@@ -230,15 +230,18 @@ class IExecutionContext:
     def execute_async_v3(self, stream_handle: int) -> bool:
         if script("refuses_to_run"):
             return False
-        addresses, shape = dict(self._addresses), self._shape
+        from tests.scripted_gpu.stream import run_in_stream  # a build needs no pycuda
 
-        def work() -> None:
-            size = int(np.prod(shape))
-            image = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(addresses["image"])).reshape(shape)
-            names = [output.name for output in self._engine.session.get_outputs()]
-            for name, value in zip(names, self._engine.session.run(names, {"image": image.copy()}), strict=True):
-                value = np.ascontiguousarray(value + np.float32(self._engine.head["offset"]))
-                ctypes.memmove(addresses[name], value.ctypes.data, value.nbytes)
+        session, shape = self._engine.session, self._shape
+        names = [output.name for output in session.get_outputs()]
+        sizes = [
+            -4 * shape[0] * int(np.prod(self._engine.get_tensor_shape(name)._shape)) for name in names
+        ]  # batch: -1
+        outputs = [(self._addresses[name], size_bytes) for name, size_bytes in zip(names, sizes, strict=True)]
+        offset = np.float32(self._engine.head["offset"])
 
-        STREAMS[stream_handle].add(work)
+        def work(image: np.ndarray) -> list[np.ndarray]:
+            return [value + offset for value in session.run(names, {"image": image})]
+
+        run_in_stream(stream_handle, self._addresses["image"], shape, outputs, work)
         return True

@@ -1,0 +1,49 @@
+"""From an electrode set through the transfer detector to verdicts of the line, by the commands."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edge.cli import main as worker
+from edge.validation.metrics import auroc
+from export.cli import main as export
+from train.checkpoint import load_checkpoint
+from train.cli import main as train
+from train.dataset import load_scans, read_labels
+from train.fine_tune import predict
+from train.models import classifier_of
+from train.simulate import write_lot
+
+pytestmark = pytest.mark.timeout(600)  # torch exports two networks
+
+
+def test_a_transfer_run_becomes_a_bundle_that_judges_like_it(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    lot, run, bundle, out = (tmp_path / name for name in ("lot", "run", "bundle", "out"))
+    write_lot(lot, seed=3, bundles=3, scans_per_bundle=4, abnormal_fraction=0.5, scale=0.15)
+    options = ["--weights", "none", "--size", "280x280"]
+    assert train(["transfer", str(lot), "--out", str(run), *options]) == 0
+    gate = ["--like", str(run / "classifier.pt"), "--steps", "2", "--plain-steps", "1", "--batch", "2"]
+    assert train(["gate", str(lot), "--out", str(run), *gate, "--margin", "9"]) == 0
+    assert export(["keygen", "--out", str(tmp_path)]) == 0
+    checkpoints = ["--classifier", str(run / "classifier.pt"), "--gate", str(run / "gate.pt"), "--golden", str(lot)]
+    signed = ["--key", str(tmp_path / "signing-key.pem"), "--model-id", "transfer-1", "--weights-storage", "fp32"]
+    assert export(["bundle", *checkpoints, *signed, "--out", str(bundle)]) == 0
+    model = ["--bundle", str(bundle), "--trusted-key", str(tmp_path / "signing-key.pub.pem")]
+    assert worker(["--replay", str(lot), *model, "--labels", str(lot / "labels.csv"), "--out", str(out)]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["model"]["id"] == "transfer-1"
+    assert summary["metrics"]["scans_count"] == 12
+    verdicts = [json.loads(line) for line in (out / "verdicts.jsonl").read_text().splitlines()]
+    p_abnormal = {verdict["scan"]["file"]: verdict["p_abnormal"] for verdict in verdicts}
+    found = json.loads((run / "transfer.json").read_text())
+    held_out = [row for row in read_labels(lot) if found["split"] == f"bundles held out: {row.bundle}"]
+    area = auroc(np.array([p_abnormal[row.file] for row in held_out]), np.array([row.label for row in held_out]))
+    assert area == pytest.approx(found["classes"]["normal"]["transfer"]["auroc"])
+    learnt = load_checkpoint(run / "classifier.pt", "classifier")
+    images = load_scans(held_out, learnt.method, learnt.bounds, learnt.size).images
+    expected = predict(classifier_of(learnt), images, "cpu", amp=False)
+    np.testing.assert_allclose([p_abnormal[row.file] for row in held_out], expected, atol=1e-4)

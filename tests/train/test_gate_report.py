@@ -1,0 +1,114 @@
+"""The report on a gate: what it counts, where it finds its images, what it writes."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+from train.cli import main
+from train.dataset import Row
+from train.errors import DataError
+from train.foreign_sets import drawn, of_folder
+from train.gate_findings import Finding, refusals
+from train.gate_report import anomalies, markdown
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def _finding(mean: float, std: float = 0.5, spread: float = 0.5, row: Row | None = None) -> Finding:
+    return Finding("name", "group", row, mean, std, spread)
+
+
+def _row(label: int, kinds: tuple[str, ...], severity: float) -> Row:
+    return Row(Path("x.tif"), "x.tif", "B1", label, kinds, severity)
+
+
+def test_one_score_above_its_threshold_refuses_and_so_does_one_that_is_not_a_number() -> None:
+    assert not _finding(1.0, 1.0, 1.0).refused
+    assert _finding(1.01).by_gate
+    assert _finding(0.5, 1.01).by_gate
+    assert _finding(float("nan")).by_gate
+    assert not _finding(0.5, 0.5, 1.2).by_gate
+    assert _finding(0.5, 0.5, 1.2).refused
+
+
+def test_refusals_are_counted_by_guard() -> None:
+    found = refusals([_finding(2), _finding(0.5, spread=2), _finding(0.5), _finding(2, spread=2)])
+    assert {name: rate.hits for name, rate in found.items()} == {"gate": 2, "exposure": 2, "either": 3}
+
+
+def test_anomalies_are_counted_by_kind_and_by_thirds_of_severity() -> None:
+    severities = (0.6, 0.65, 0.75, 0.8, 0.95, 1.0)
+
+    class Some:
+        normal = (_finding(0.1, row=_row(0, ("scratches",), 0.1)), _finding(0.1, row=_row(0, (), 0.0)))
+        abnormal = tuple(
+            _finding(2 if severity > 0.7 else 0.5, row=_row(1, kinds, severity))
+            for kinds, severity in zip([("lines",), ("scratches", "lines")] * 3, severities, strict=True)
+        )
+
+    found = anomalies(Some())
+    assert found["lines"]["severe"]["gate"]["hits"] == 4
+    assert found["scratches"]["severe"]["gate"]["total"] == 3
+    assert found["scratches"]["mild"]["gate"]["total"] == 1
+    assert [third["gate"]["hits"] for third in found["lines"]["by_severity"]] == [0, 2, 2]
+
+
+def test_eight_bit_images_become_scans_of_the_usual_size_and_counts(tmp_path: Path) -> None:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), np.arange(256, dtype=np.uint8).repeat(20).reshape(64, 80))
+    tifffile.imwrite(folder / "b.tif", np.full((60, 50), 2000, np.uint16), photometric="minisblack")
+    photograph, scan = of_folder(folder)
+    assert (photograph.kind, photograph.name) == ("photographs", "a.png")
+    assert photograph.counts.shape == (2072, 1145)
+    assert (photograph.counts.min(), photograph.counts.max()) == (1700, 2800)
+    assert (scan.counts == 2000).all()
+
+
+def test_a_folder_without_images_or_with_a_broken_one_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no images"):
+        list(of_folder(tmp_path))
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"broken\.jpg is not an image"):
+        list(of_folder(tmp_path))
+    (tmp_path / "broken.jpg").rename(tmp_path / "broken.tif")
+    with pytest.raises(DataError, match=r"broken\.tif"):
+        list(of_folder(tmp_path))
+
+
+def test_nothing_is_drawn_where_nothing_is_asked_for() -> None:
+    assert list(drawn(0, 0, 1)) == []
+
+
+def test_train_and_report_from_the_command_line(
+    small_lot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out, foreign = tmp_path / "run", tmp_path / "report", tmp_path / "inverted"
+    recipe = ["--size=280x280", "--steps=2", "--plain-steps=1", "--bank=2", "--batch=1", "--no-rotate", "--margin=3"]
+    assert main(["gate", str(small_lot), "--out", str(run), *recipe]) == 0
+    foreign.mkdir()
+    for path in sorted(small_lot.glob("B0_*.tif"))[:3]:
+        tifffile.imwrite(foreign / path.name, 4600 - tifffile.imread(path), photometric="minisblack")
+    capsys.readouterr()
+    asked = ["gate-report", str(run), str(small_lot), "--out", str(out), "--foreign", str(foreign), "--drawn", "0"]
+    assert main(asked) == 0
+    assert capsys.readouterr().out.strip() == str(out / "gate_report.md")
+    content = json.loads((out / "gate_report.json").read_text())
+    assert content["normal"]["gate"] == {
+        "hits": 0,
+        "total": 12,
+        "share": 0.0,
+        "interval": pytest.approx([0.0, 0.2425], abs=1e-3),
+    }
+    assert content["foreign"]["kinds"]["inverted"]["gate"]["hits"] == 3
+    assert content["foreign"]["kinds"]["inverted"]["margin"] > 1
+    assert content["abnormal"]["gate"]["total"] == 12
+    assert (out / "gate_report.md").read_text() == markdown(content)
+    lines = (out / "gate_scores.csv").read_text().splitlines()
+    assert len(lines) == 1 + 24 + 3
+    for name in ("gate_scores.png", "gate_scores.svg", "gate_kinds.png", "gate_kinds.svg"):
+        assert (out / name).stat().st_size > 1000

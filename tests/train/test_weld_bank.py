@@ -1,0 +1,76 @@
+"""Drawing, turning, perturbing and relighting patches with tensor operations."""
+
+import numpy as np
+import pytest
+import torch
+
+from train.weld_bank import Bank, box_mean, drawn, local_contrast, noisy, on_device, perturbed, posed, relit
+
+torch.set_num_threads(1)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_eight_poses_are_all_right_angles_and_flips() -> None:
+    patch = torch.arange(9.0).view(1, 1, 3, 3)
+    found = {tuple(pose.flatten().tolist()) for pose in posed(patch.expand(8, 1, 3, 3), torch.arange(8))}
+    square = patch[0, 0].numpy()
+    expected = {tuple(np.rot90(side, turn).flatten().tolist()) for side in (square, square.T) for turn in range(4)}
+    assert found == expected
+
+
+def test_drawn_patches_come_from_the_bank_in_0_to_1() -> None:
+    bank = torch.stack([torch.full((1, 4, 4), level, dtype=torch.uint8) for level in (0, 51, 255)])
+    levels = drawn(bank, 200, seeded()).amax(dim=(1, 2, 3)).unique()
+    torch.testing.assert_close(levels, torch.tensor([0.0, 0.2, 1.0]))
+
+
+def test_stored_perturbations_keep_their_units_and_sign() -> None:
+    stored = np.full((1, 4, 4), -0.25, np.float16)
+    assert float(drawn(on_device(stored, torch.device("cpu")), 1, seeded()).min()) == -0.25
+
+
+def test_every_kind_perturbs_an_equal_part_of_the_batch() -> None:
+    kinds = tuple(torch.full((1, 1, 4, 4), amount, dtype=torch.float16) for amount in (0.125, 0.25))
+    bank = Bank(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), None, kinds)
+    found = perturbed(torch.zeros(6, 1, 4, 4), bank, seeded(), both_signs=False)[:, 0, 0, 0]
+    assert found.tolist() == [0.125] * 3 + [0.25] * 3
+
+
+def test_a_perturbed_patch_stays_an_image() -> None:
+    bank = Bank(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), None, (torch.full((1, 1, 4, 4), 0.5),))
+    assert float(perturbed(torch.full((2, 1, 4, 4), 0.9), bank, seeded(), both_signs=False).max()) == 1.0
+    both = perturbed(torch.full((64, 1, 4, 4), 0.5), bank, seeded(), both_signs=True)[:, 0, 0, 0]
+    assert set(both.tolist()) == {0.0, 1.0}
+
+
+def test_relit_patches_differ_in_level_and_contrast_and_keep_their_shape() -> None:
+    patch = torch.linspace(0.4, 0.6, 64).view(1, 1, 8, 8).expand(50, 1, 8, 8)
+    lit = relit(patch, seeded())
+    spans = lit.amax(dim=(1, 2, 3)) - lit.amin(dim=(1, 2, 3))
+    assert 0.13 < float(spans.min()) < 0.16
+    assert 0.24 < float(spans.max()) < 0.27
+    steps = lit.flatten(1).diff(dim=1)
+    torch.testing.assert_close(steps, steps[:, :1].expand_as(steps), atol=1e-5, rtol=0)
+
+
+def test_noise_grows_with_the_signal() -> None:
+    patches = torch.cat([torch.full((200, 1, 16, 16), level) for level in (0.1, 0.9)])
+    variances = (noisy(patches, seeded()) - patches).var(dim=(1, 2, 3))
+    assert float(variances[200:].mean() / variances[:200].mean()) == pytest.approx(9, rel=0.3)
+
+
+def test_local_contrast_does_not_know_the_exposure() -> None:
+    image = torch.rand(1, 1, 96, 96, generator=seeded()) * 0.8
+    torch.testing.assert_close(local_contrast(image), local_contrast(image + 0.2), atol=1e-4, rtol=0)
+    louder, quieter = (local_contrast(gain * image).std() for gain in (1.0, 0.5))
+    assert 1.0 < float(louder / quieter) < 1.2
+
+
+def test_box_means_are_those_of_every_window() -> None:
+    image = np.random.default_rng(0).random((20, 17)).astype(np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(image, (5, 5))
+    found = box_mean(torch.from_numpy(image)[None, None], 5)[0, 0].numpy()
+    np.testing.assert_allclose(found, windows.mean(axis=(2, 3)), atol=1e-6)

@@ -1,0 +1,84 @@
+"""An older model runs only when an operator says so."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from edge.bundle import Bundle, open_bundle
+from edge.errors import BundleError
+from edge.model_history import FILE, accept_older, newest_model, note_model, refuse_older
+from tests import bundles
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    (tmp_path / "state").mkdir()
+    return tmp_path / "state"
+
+
+def made_in(year: int, root: Path) -> Bundle:
+    folder = bundles.make_bundle(
+        root / str(year),
+        edit=lambda content: content.update(created_at=f"{year}-01-01T00:00:00Z", model_id=f"model-{year}"),
+    )
+    return open_bundle(folder, bundles.write_public_key(root / "key.pem"))
+
+
+def test_where_nothing_has_run_any_model_may(state: Path, tmp_path: Path) -> None:
+    refuse_older(made_in(2020, tmp_path), state)
+    refuse_older(made_in(2021, tmp_path), tmp_path / "no state yet")
+
+
+def test_an_older_model_is_refused_once_a_newer_one_has_run(state: Path, tmp_path: Path) -> None:
+    older, newer = made_in(2024, tmp_path), made_in(2025, tmp_path)
+    for bundle in (older, newer):
+        refuse_older(bundle, state)
+        note_model(bundle, state)
+    with pytest.raises(BundleError, match=r"model-2024 .* older than model-2025") as caught:
+        refuse_older(older, state)
+    assert "--accept-older-model" in caught.value.hint
+    refuse_older(newer, state)
+
+
+def test_what_did_not_run_is_not_remembered(state: Path, tmp_path: Path) -> None:
+    refuse_older(made_in(2025, tmp_path), state)
+    refuse_older(made_in(2024, tmp_path), state)
+
+
+def test_going_back_is_remembered_and_ends_with_the_next_newer_model(state: Path, tmp_path: Path) -> None:
+    oldest, older, newer = (made_in(year, tmp_path) for year in (2023, 2024, 2025))
+    note_model(newer, state)
+    assert "model-2024" in accept_older(older, state, NOW)
+    kept = newest_model(state)
+    assert kept is not None and (kept.model_id, kept.went_back_at) == ("model-2024", NOW)
+    refuse_older(older, state)
+    with pytest.raises(BundleError):
+        refuse_older(oldest, state)
+    note_model(newer, state)
+    with pytest.raises(BundleError):
+        refuse_older(older, state)
+
+
+def test_accepting_what_is_not_older_changes_nothing(state: Path, tmp_path: Path) -> None:
+    bundle = made_in(2024, tmp_path)
+    assert "nothing to accept" in accept_older(bundle, state, NOW)
+    assert list(state.iterdir()) == []
+    note_model(bundle, state)
+    before = (state / FILE).read_bytes()
+    assert "nothing to accept" in accept_older(bundle, state, NOW)
+    assert (state / FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"model_id": "x", "sha256": "y", "created_at": "yesterday"}'])
+def test_a_damaged_memory_lets_nothing_run_until_an_operator_accepts(
+    state: Path, tmp_path: Path, damage: bytes
+) -> None:
+    bundle = made_in(2024, tmp_path)
+    (state / FILE).write_bytes(damage)
+    with pytest.raises(BundleError, match="cannot be read"):
+        refuse_older(bundle, state)
+    accept_older(bundle, state, NOW)
+    refuse_older(bundle, state)
