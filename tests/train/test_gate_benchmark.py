@@ -14,13 +14,13 @@ import torch
 from edge.validation.metrics import Rate
 from train.benchmark_plan import Request, Way, measured_ms, planned, ways
 from train.benchmark_recipes import ABLATION_RECIPE, BEST_RECIPE, PAPER_RECIPE, benchmark_recipe
-from train.benchmark_tables import PAPER, cell
+from train.benchmark_tables import PAPER, REAL_SETS, SHARP_SETS, SYNTHETIC_SETS, cell, tables_csv, tables_markdown
 from train.benchmark_task import Task, network_seed, spread, with_defects
 from train.cli import main
 from train.errors import TrainError
 from train.fold_cache import array_names, mapped, stored_fold
-from train.gate_benchmark import experiment_digest, scaled
-from train.patch_evaluation import Entry
+from train.gate_benchmark import Benchmark, experiment_digest, scaled
+from train.patch_evaluation import Entry, Outcome
 from train.patch_recipe import SNI, Network, Training
 from train.progress import Reporter
 from train.weld_data import FoldData, PatchCounts
@@ -61,7 +61,8 @@ PLAIN = Training()
 BEST = ("--recipe", "best", "--runs", "2", "--folds", "1")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_papers_recipe_writes_tables_and_figures(
     welds: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -261,6 +262,39 @@ def test_every_detector_of_a_recipe_reads_a_network_of_it(recipe: object) -> Non
 def test_an_unknown_recipe_is_refused() -> None:
     with pytest.raises(TrainError, match="no recipe 'other'"):
         benchmark_recipe("other")
+
+
+def outcome(hits: int) -> Outcome:
+    """A run that finds `hits` of 200 patches of every set, and of 100 where accepted test patches set the threshold."""
+    names = (*REAL_SETS, *SYNTHETIC_SETS, *SHARP_SETS, "accepted", "checked-defects")
+    rates, own = ({name: Rate(part, 200) for name in names} for part in (hits, 100))
+    return Outcome(rates, own, {name: 0.75 for name in names if name != "accepted"})
+
+
+def test_tables_give_mean_and_half_spread_of_the_runs_beside_the_papers_figures() -> None:
+    runs = (outcome(160), outcome(180), outcome(176))
+    outcomes = {detector.name: runs for detector in PAPER_RECIPE.detectors}
+    benchmark = Benchmark(outcomes, (), PLAIN, "digest", (), {})
+    text = tables_markdown(benchmark, PAPER_RECIPE.detectors, ["a note"])
+    low, high = (100 * limit for limit in Rate(172, 200).interval)
+    ours = f"86.0 (5.0) [{low:.1f}, {high:.1f}]"
+    assert f"| defects-low | 200 | {ours} | 0 (1) | {ours} | 16 (6) | {ours} | 26 (7) |" in text
+    assert f"| raster | 200 | {ours} | 71 (27) | {ours} | 98 (3) |" in text
+    assert f"| raster-sharp | 200 | {ours} |  | {ours} |" in text
+    assert "| AE, SNI | 75.0 (0.0) |" in text
+    assert "a note" in text
+    lines = list(csv.DictReader(io.StringIO(tables_csv(benchmark, PAPER_RECIPE.detectors))))
+    line = next(line for line in lines if (line["detector"], line["set"]) == ("AE, SNI", "defects-low"))
+    assert (line["share"], line["half_spread"], line["own_share"], line["paper"]) == ("0.86", "0.05", "0.5", "0.26")
+
+
+def test_a_table_of_variants_gives_the_synthetic_set_that_is_found_least() -> None:
+    found = outcome(180)
+    found.flagged["dogbone"] = Rate(20, 200)
+    benchmark = Benchmark({d.name: (found,) for d in BEST_RECIPE.detectors}, (), PLAIN, "digest", (), {})
+    row = next(line for line in tables_markdown(benchmark, BEST_RECIPE.detectors, []).splitlines() if "one run" in line)
+    cells = [text.strip().split(" ")[0] for text in row.strip("|").split("|")[1:]]
+    assert cells == ["90.0", "90.0", "90.0", "90.0", "10.0", "90.0", "90.00", "50.0", "50.0", "50.0"]
 
 
 def test_the_papers_figures_stand_beside_ours() -> None:
