@@ -24,7 +24,7 @@ from train.recipe import FineTune
 from train.views import FLIPS, WARPED
 
 Features = Literal["mean", "mean+max", "layers", "local"]
-Head = Literal["paper", "logistic"]
+Head = Literal["paper", "logistic", "mlp"]
 Loss = Literal["plain", "balanced", "real-world"]
 Augmentation = Literal["flips", "warps"]
 Threshold = Literal["half", "calibrated"]
@@ -44,9 +44,10 @@ class ExperimentRecipe:
     """`mean`: the 512 means of layer 4. `mean+max`: their maxima too. `layers`: both of layer 2, 3 and 4.
     `local`: these, and how far the tiles stand out of their places and of each other (`train.local`)."""
     head: Head = "paper"
-    """`paper`: 1000, 512, 256, 2 fully connected. `logistic`: one layer, regularised."""
+    """`paper`: 1000, 512, 256, 2 fully connected. `logistic`: one layer, regularised. `mlp`: 256 and the classes, with
+    dropout; it takes its own rate and batch from `train.heads`, and `epochs`."""
     penalty: float = 0.0
-    """L2 penalty of the logistic head, on standardised features, relative to the loss."""
+    """L2 penalty of the logistic head, on standardised features, relative to the loss; weight decay of `mlp`."""
     epochs: int = 50
     batch: int = 16
     """Not given in the paper."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from train.classifier import build_classifier
@@ -26,6 +27,10 @@ Start = dict[str, npt.NDArray[np.float32]]
 
 MAX_GRADIENT_NORM = 5.0
 """As in `train.classifier`."""
+MLP_WIDTH, MLP_BATCH, MLP_LR = 256, 256, 1e-3
+MLP_LEAST_STEPS = 400
+"""However few the scans are."""
+FEATURE_DROPOUT, HIDDEN_DROPOUT = 0.5, 0.3
 LOGISTIC_STEPS = 100
 """At most; the loss no longer moves in its fourth digit long before."""
 
@@ -144,3 +149,44 @@ def fit_logistic(data: TrainingSet, recipe: ExperimentRecipe) -> tuple[nn.Sequen
         bad = ", ".join(data.files[i] for i in range(n) if not np.isfinite(data.features[i]).all()) or "no single scan"
         raise DivergedError(f"the loss is {final}; features are not finite in: {bad}", hint="look at these scans")
     return nn.Sequential(layer), [final]
+
+
+def fit_mlp(data: TrainingSet, recipe: ExperimentRecipe) -> tuple[nn.Sequential, list[float]]:
+    """Two layers with dropout from standardised features to logits, over all views; the mean loss of every epoch.
+
+    AdamW under a one-cycle rate; `recipe.penalty` is the weight decay. Raises DivergedError.
+    """
+    torch.manual_seed(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
+    features, labels = torch.from_numpy(data.features), torch.from_numpy(data.labels)
+    class_weights = recipe.class_weights(data.labels)
+    n, views, width = data.features.shape
+    layers = nn.Sequential(nn.Linear(width, MLP_WIDTH), nn.ReLU(), nn.Linear(MLP_WIDTH, recipe.classes))
+    optimizer = torch.optim.AdamW(layers.parameters(), lr=MLP_LR, weight_decay=recipe.penalty, fused=True)
+    steps_per_epoch = math.ceil(n / MLP_BATCH)
+    epochs = max(recipe.epochs, math.ceil(MLP_LEAST_STEPS / steps_per_epoch))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, MLP_LR, total_steps=epochs * steps_per_epoch)
+    history: list[float] = []
+    for epoch in range(epochs):
+        order = rng.permutation(n)
+        losses = []
+        for start in range(0, n, MLP_BATCH):
+            indices = order[start : start + MLP_BATCH]
+            seen = torch.from_numpy(rng.integers(views, size=len(indices)))
+            # Dropout is a part of the training alone: the layers that leave here are those of any other head.
+            x = F.dropout(features[torch.from_numpy(indices), seen], FEATURE_DROPOUT)
+            hidden = F.dropout(layers[1](layers[0](x)), HIDDEN_DROPOUT)
+            loss = weighted_loss(layers[2](hidden), labels[torch.from_numpy(indices)], class_weights)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise DivergedError(
+                    f"the loss is {value} in epoch {epoch + 1}, on {', '.join(data.files[i] for i in indices)}",
+                    hint="look at these scans: their features are not finite",
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(value)
+        history.append(float(np.mean(losses)))
+    return layers, history

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from train.experiment import ExperimentRecipe
-from train.heads import Start, TrainingSet, fit_logistic, paper_layers, train_layers
+from train.heads import Start, TrainingSet, fit_logistic, fit_mlp, paper_layers, train_layers
 from train.metrics import best_threshold
 from train.networks import p_abnormal_of
 from train.pooling import Pooled
@@ -104,7 +104,7 @@ def inner_parts(samples: Samples) -> list[npt.NDArray[np.int64]]:
 
 
 def _layers(samples: Samples, recipe: ExperimentRecipe, start: Start) -> Learnt:
-    selection = Selection(recipe.features, standardise=recipe.head == "logistic" or recipe.features != "mean")
+    selection = Selection(recipe.features, standardise=recipe.head != "paper" or recipe.features != "mean")
     pooled = _pooled(samples, slice(None))
     is_normal = torch.from_numpy(np.repeat(samples.labels == 0, samples.whole.shape[1]))
     with torch.inference_mode():
@@ -117,7 +117,7 @@ def _layers(samples: Samples, recipe: ExperimentRecipe, start: Start) -> Learnt:
         layers = paper_layers(selection.width, recipe, start)
         losses = train_layers(layers, data, recipe)
         return Learnt(selection, layers, HALF, tuple(losses))
-    layers, losses = fit_logistic(data, recipe)
+    layers, losses = fit_mlp(data, recipe) if recipe.head == "mlp" else fit_logistic(data, recipe)
     return Learnt(selection, layers, HALF, tuple(losses))
 
 

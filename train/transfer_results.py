@@ -191,6 +191,7 @@ def recipe_values(run: Run) -> dict[str, Value]:
         "trained_by": "transfer",
         "form": "pooled",
         "features": start.features,
+        "head": start.head,
         "standardise": True,
         "penalty": start.penalty,
         "weights": Path(run.backbone.weights).name,

@@ -37,6 +37,7 @@ RECIPES = {
     "best": dataclasses.replace(BEST, bounds_mode="per_scan"),
     "paper": dataclasses.replace(PAPER, epochs=2),
     "paper's head on three layers": dataclasses.replace(PAPER, epochs=2, features="layers", method=Method.LOCAL),
+    "two layers with dropout": dataclasses.replace(BEST, features="layers", head="mlp", bounds_mode="per_scan"),
     "with a third class": dataclasses.replace(BEST, undecided="class", threshold="half", method=Method.DHE),
 }
 
