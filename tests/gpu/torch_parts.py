@@ -15,7 +15,8 @@ from torch import Tensor
 
 from edge.conversion import Bounds, Method
 from edge.raw import RawScan, raw_scan
-from edge.records import Counts, Size
+from edge.records import Size
+from edge.scan import Limits, read_scan
 from train.losses import classifier_loss, gate_loss
 from train.networks import ElectrodeClassifier, GateAutoencoder, centre_crop, residual_statistics
 
@@ -73,11 +74,10 @@ def pipeline(scratch: Path) -> Figures:
     from tests.gpu.torch_engine import open_engine
 
     torch.backends.cudnn.benchmark = True
-    read, how = _reader()
     files = sorted((scratch / "scans").glob("*.tif"))
-    figures: Figures = {"reader": how, "files": len(files)}
+    figures: Figures = {"files": len(files)}
     engine = open_engine(Networks(), SIZE, max_batch=8)
-    first = [_prepared(read, path) for path in files[:8]]
+    first = [_prepared(path) for path in files[:8]]
     for _ in range(3):
         engine.infer_raw(first)
     ms = sorted(_wall_ms(lambda: engine.infer_raw(first)) / len(first) for _ in range(15))
@@ -88,7 +88,7 @@ def pipeline(scratch: Path) -> Figures:
         rates = []
         for _ in range(2):
             started_s = time.perf_counter()
-            judged = _judge(files, read, threads, engine)
+            judged = _judge(files, threads, engine)
             rates.append(judged / (time.perf_counter() - started_s))
             assert judged == len(files)
         figures[f"{threads} decode threads, scans/s (two rounds)"] = [round(rate, 1) for rate in rates]
@@ -96,35 +96,25 @@ def pipeline(scratch: Path) -> Figures:
     return figures
 
 
-def _judge(files: list[Path], read: Callable[[Path], Counts], threads: int, engine: Any) -> int:
+def _judge(files: list[Path], threads: int, engine: Any) -> int:
     """How many files got finite scores."""
     judged = 0
     with ThreadPoolExecutor(threads) as pool:
         waiting = deque(files)
-        ahead = deque(pool.submit(_prepared, read, waiting.popleft()) for _ in range(2 * 8 + threads))
+        ahead = deque(pool.submit(_prepared, waiting.popleft()) for _ in range(2 * 8 + threads))
         while ahead:
             taken: list[RawScan] = []
             while ahead and len(taken) < 8:
                 taken.append(ahead.popleft().result())
                 if waiting:
-                    ahead.append(pool.submit(_prepared, read, waiting.popleft()))
+                    ahead.append(pool.submit(_prepared, waiting.popleft()))
             judged += int(np.isfinite(engine.infer_raw(taken).p_abnormal).sum())
     return judged
 
 
-def _prepared(read: Callable[[Path], Counts], path: Path) -> RawScan:
-    return raw_scan(read(path), Method.GLOBAL, BOUNDS, SIZE)
-
-
-def _reader() -> tuple[Callable[[Path], Counts], str]:
-    """The line's own strict reader, or tifffile where imagecodecs is missing."""
-    try:
-        from edge.scan import Limits, read_scan
-    except ImportError as error:
-        import tifffile
-
-        return tifffile.imread, f"tifffile, because {error.name} is missing"
-    return lambda path: read_scan(path, file=path.name, limits=Limits()).counts, "edge.scan, hashed twice"
+def _prepared(path: Path) -> RawScan:
+    counts = read_scan(path, file=path.name, limits=Limits()).counts
+    return raw_scan(counts, Method.GLOBAL, BOUNDS, SIZE)
 
 
 def training(_: Path) -> Figures:

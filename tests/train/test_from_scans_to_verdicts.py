@@ -50,7 +50,9 @@ def test_what_was_learnt_from_scans_judges_them(
     assert {verdict["scan"]["file"] for verdict in verdicts} == {row.file for row in read_labels(small_lot)}
     checkpoint = load_checkpoint(tmp_path / "run" / CHECKPOINT, "classifier")
     network = classifier_of(checkpoint).eval()
-    for verdict in verdicts[:4]:
+    judged = [verdict for verdict in verdicts if verdict["p_abnormal"] is not None]  # the rest was out of spec
+    assert len(judged) > len(verdicts) / 2
+    for verdict in judged[:4]:
         row = next(row for row in read_labels(small_lot) if row.file == verdict["scan"]["file"])
         image = prepare(read_frame(row).counts, checkpoint.method, checkpoint.bounds, checkpoint.size)
         with torch.inference_mode():
