@@ -24,11 +24,11 @@ from edge.errors import EdgeError, LedgerError
 from edge.line import Line, build_line, utc_now
 from edge.model import LoadedModel
 from edge.settings import ServiceEnvironment, Settings
+from edge.stop import STOP_SIGNALS, stop_signals_held
 from edge.systemd import Notifier
 
 log = logging.getLogger(__name__)
 
-STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 SUPERVISION_S = 0.5
 HEALTH_S = 60.0
 HOUSEKEEPING_S = 600.0
@@ -43,11 +43,8 @@ def run_app(settings: Settings, environment: ServiceEnvironment, model: LoadedMo
 
     Raises EdgeError when the line cannot start, or for what ended one of its threads.
     """
-    # Blocked before the first thread starts, so that all inherit it and only `sigtimedwait` takes them: no
-    # handler ever interrupts a lock that is half taken.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     with ExitStack() as stack:
-        stack.callback(signal.pthread_sigmask, signal.SIG_UNBLOCK, STOP_SIGNALS)
+        stack.enter_context(stop_signals_held())
         stack.callback(model.engine.close)
         line = build_line(settings, model, uuid4(), stack)
         return App(settings, line, Notifier(environment.notify_socket)).run()

@@ -17,6 +17,7 @@ from edge import __version__
 from edge.errors import EdgeError, SettingsError
 from edge.logs import configure_logging
 from edge.settings import Settings, load_settings, service_environment
+from edge.stop import stop_signals_held
 
 log = logging.getLogger(__name__)
 
@@ -91,13 +92,14 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
 
         print(accept_older(verified_bundle(settings.model), settings.state.dir, datetime.now(UTC)))
         return 0
-    from edge.app import run_app
-    from edge.model import open_model, verified_bundle
-    from edge.model_history import refuse_older
+    with stop_signals_held():  # before the libraries are imported that start threads
+        from edge.app import run_app
+        from edge.model import open_model, verified_bundle
+        from edge.model_history import refuse_older
 
-    bundle = verified_bundle(settings.model)
-    refuse_older(bundle, settings.state.dir)
-    return run_app(settings, service_environment(), open_model(settings, bundle))
+        bundle = verified_bundle(settings.model)
+        refuse_older(bundle, settings.state.dir)
+        return run_app(settings, service_environment(), open_model(settings, bundle))
 
 
 def _parser() -> argparse.ArgumentParser:

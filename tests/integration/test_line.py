@@ -65,6 +65,11 @@ backoff_max_s = 0.3
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def send(self, number: signal.Signals) -> int:
         """Signal the process and wait for its end; the exit code."""
         assert self._process is not None
@@ -141,6 +146,21 @@ def test_scans_in_verdicts_out_and_a_clean_stop(tmp_path: Path) -> None:
         states = [json.loads(payload)["state"] for payload in mes.payloads("status")]
         assert states == ["online", "stopped"]
         assert sorted(path.name for path in daemon.folder.iterdir()) == ["B01_1.tif", "B01_2.tif"]
+
+
+def test_no_thread_takes_the_signal_that_stops_the_line(tmp_path: Path) -> None:
+    """Threads of the networks' libraries too: one that took it would end the process while scans are in hand."""
+    with running_line(tmp_path) as (daemon, _, _):
+        daemon.start()
+        daemon.wait_for("ready")
+        tasks = list(Path(f"/proc/{daemon.pid}/task").iterdir())
+        assert len(tasks) > 5
+        for task in tasks:
+            held = next(line for line in (task / "status").read_text().splitlines() if line.startswith("SigBlk"))
+            # The main thread lets it through only while it waits for it.
+            is_held = int(held.split()[1], 16) >> (signal.SIGTERM - 1) & 1
+            assert is_held or task.name == str(daemon.pid), (task.name, (task / "comm").read_text())
+        assert daemon.send(signal.SIGTERM) == 0
 
 
 def test_every_kind_of_bad_file_is_one_verdict_and_the_next_good_scan_is_judged(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ REGRESSIONS = Path(__file__).parents[1] / "property" / "regressions"
 def explore_sequences(trial: Trial) -> None:
     """S1: the hypothesis state machine of tests/property, at length."""
     examples = trial.size(20, 1000)
-    script = REGRESSIONS.parent / "test_line_state_machine.py"
-    done = subprocess.run([sys.executable, script, str(examples)], capture_output=True, text=True)
+    command = [sys.executable, "-m", "tests.property.test_line_state_machine", str(examples)]
+    done = subprocess.run(command, capture_output=True, text=True)
     trial.require(done.returncode == 0, f"a sequence of events broke a promise: {done.stderr[-400:]}")
     trial.findings.tried = examples
     trial.figures["sequences"] = examples
