@@ -234,7 +234,9 @@ def test_verdicts_wait_for_a_broker_that_is_away_and_arrive_once_in_order(tmp_pa
         daemon.wait_for("scan judged", 8)
         broker.start()
         mes.wait_for("verdict", 8)
-        assert [verdict["seq"] for verdict in verdicts(mes)] == list(range(1, 9))
+        seqs = [verdict["seq"] for verdict in verdicts(mes)]
+        # The first may come twice: whether its PUBACK came through before the broker stopped, nobody knows.
+        assert seqs in (list(range(1, 9)), [1, *range(1, 9)])
         assert_nothing_lost_or_contradicted(mes, {f"B01_{index}.tif" for index in range(8)})
         assert daemon.send(signal.SIGTERM) == 0
 
