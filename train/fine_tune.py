@@ -57,6 +57,11 @@ def fine_tune(
     rng = np.random.default_rng(seed)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train()
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            # It keeps the statistics that the two outputs were fitted with. Those of batches throw that start away, and
+            # a few hundred steps do not make up for it.
+            layer.eval()
     held, classes = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
     counts = np.bincount(labels, minlength=2)
     class_weights = torch.from_numpy(len(labels) / (2 * counts)).float().to(device)
@@ -71,7 +76,7 @@ def fine_tune(
     for step in range(steps):
         if step % steps_per_epoch == 0:
             order = torch.from_numpy(rng.permutation(len(labels)))
-        # Whole batches only: batch norm of a small last one would be noise.
+        # Whole batches only: the gradient of a small last one would be noise.
         chosen = order[step % steps_per_epoch * tuning.batch :][: tuning.batch].to(device)
         x = _mirrored(held[chosen], mirrors, rng)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=amp):

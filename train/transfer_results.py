@@ -229,11 +229,12 @@ def _span(limits: Interval) -> str:
 
 def _roc_plot(run: Run, path: Path) -> None:
     """A panel per normal class, a curve per detector. Writes PATH.png and PATH.svg."""
-    shown = sorted(run.results, key=lambda result: result.auroc(DETECTOR))[:MAX_CURVES]
-    shown = [result for result in run.results if result in shown]
+    least = sorted(run.results, key=lambda result: result.auroc(DETECTOR))[:MAX_CURVES]
+    names = {result.name for result in least}
+    shown = [result for result in run.results if result.name in names]
     columns = min(5, len(shown))
     rows = math.ceil(len(shown) / columns)
-    figure = Figure(figsize=(max(4.6, 2.5 * columns), 2.7 * rows + 0.9), layout="constrained")
+    figure = Figure(figsize=(max(4.6, 2.5 * columns), 2.7 * rows + 0.6), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for axes, result in zip(panels, shown, strict=False):
         for name, (colour, dashes) in zip(run.detectors, STYLES, strict=False):
@@ -248,7 +249,6 @@ def _roc_plot(run: Run, path: Path) -> None:
     panels[0].set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     figure.supxlabel("normal images called anomalous", fontsize=9)
     figure.supylabel("anomalous images found", fontsize=9)
-    figure.suptitle(f"{run.images.name}: one class normal, the rest anomalous; AUROC of {DETECTOR}", fontsize=10)
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=8)
+    figure.suptitle(f"{run.images.name}\none class normal, the rest anomalous; AUROC of {DETECTOR}", fontsize=10)
+    panels[0].legend(loc="lower right", frameon=False, fontsize=7)
     save(figure, path)
