@@ -13,12 +13,15 @@ _SIGNED: Final = ("bright9", "dark9", "std9")
 _WIDE: Final = ("mean9", "std9", "mean17", "mean33")
 _SIGNED_WIDE: Final = (*_SIGNED, "bright17", "dark17", "bright33", "dark33")
 _RELATIVE: Final = ("relative-mean9", "relative-std9")
-_RELATIVE_SIGNED_WIDE: Final = tuple(f"relative-{name}" for name in _SIGNED_WIDE)
+_DETRENDED: Final = ("detrended-mean9", "detrended-std9")
+_LEVEL_FREE: Final = tuple(f"detrended-{name}" for name in _SIGNED_WIDE)
+_LEVEL_AND_NOISE_FREE: Final = tuple(f"detrended-relative-{name}" for name in _SIGNED_WIDE)
+_WITHOUT_NETWORK: Final = tuple(f"input-{name}" for name in (*_SIGNED, "bright17", "dark17"))
 
 SIGNS: Final = replace(SNI, name="sni-signs", both_signs=True)
 RELIT: Final = replace(SIGNS, name="sni-signs-relit", relit=True)
-BEST_VARIANT: Final = SIGNS
-BEST_COLUMNS: Final = _SIGNED_WIDE
+BEST_VARIANT: Final = RELIT
+BEST_COLUMNS: Final = _LEVEL_FREE
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,31 +63,32 @@ ABLATION_RECIPE: Final = BenchmarkRecipe(
         replace(SIGNS, name="sni-signs-local", local=True),
     ),
     (
+        Detector("no network: image against its surroundings", "none", _WITHOUT_NETWORK),
         Detector("none", "none"),
         Detector("SNI, the paper's", "sni"),
         Detector("SNI, thresholds from validation welds alone", "sni", calibrated_on=(CHECKED,)),
         Detector("SNI, a threshold for each sign", "sni", _SIGNED),
         Detector("SNI, windows of 9, 17, 33 px", "sni", _WIDE),
         Detector("SNI, relative to the noise", "sni", _RELATIVE),
-        Detector("SNI, signs and windows", "sni", _SIGNED_WIDE),
-        Detector("SNI, signs, windows, relative", "sni", _RELATIVE_SIGNED_WIDE),
-        Detector("SNI, signs, windows, three runs", "sni", _SIGNED_WIDE, ensemble=True),
+        Detector("SNI, detrended", "sni", _DETRENDED),
+        Detector("SNI, detrended, signs, windows", "sni", _LEVEL_FREE),
         Detector("bright and dark SNI", "sni-signs"),
-        Detector("bright and dark SNI, signs, windows", "sni-signs", _SIGNED_WIDE),
-        Detector("bright and dark SNI, signs, windows, relative", "sni-signs", _RELATIVE_SIGNED_WIDE),
-        Detector("bright and dark SNI, signs, windows, three runs", "sni-signs", _SIGNED_WIDE, ensemble=True),
+        Detector("bright and dark SNI, detrended, signs, windows", "sni-signs", _LEVEL_FREE),
+        Detector("+ other exposures", "sni-signs-relit"),
+        Detector("+ other exposures, detrended, signs, windows", "sni-signs-relit", _LEVEL_FREE),
+        Detector("+ other exposures, detrended, signs, windows, relative", "sni-signs-relit", _LEVEL_AND_NOISE_FREE),
         Detector(
-            "bright and dark SNI, signs, windows, relative, three runs",
-            "sni-signs",
-            _RELATIVE_SIGNED_WIDE,
+            "+ other exposures, detrended, signs, windows, three runs", "sni-signs-relit", _LEVEL_FREE, ensemble=True
+        ),
+        Detector(
+            "+ other exposures, detrended, signs, windows, relative, three runs",
+            "sni-signs-relit",
+            _LEVEL_AND_NOISE_FREE,
             ensemble=True,
         ),
-        Detector("+ other exposures, signs, windows", "sni-signs-relit", _SIGNED_WIDE),
-        Detector("+ other exposures, signs, windows, relative", "sni-signs-relit", _RELATIVE_SIGNED_WIDE),
-        Detector("+ other exposures, signs, windows, three runs", "sni-signs-relit", _SIGNED_WIDE, ensemble=True),
-        Detector("+ signal-dependent noise, signs, windows", "sni-signs-noise", _SIGNED_WIDE),
-        Detector("+ robust loss, signs, windows", "sni-signs-robust", _SIGNED_WIDE),
-        Detector("+ local contrast, signs, windows", "sni-signs-local", _SIGNED_WIDE),
+        Detector("+ signal-dependent noise, detrended, signs, windows", "sni-signs-noise", _LEVEL_FREE),
+        Detector("+ robust loss, detrended, signs, windows", "sni-signs-robust", _LEVEL_FREE),
+        Detector("+ local contrast, detrended, signs, windows", "sni-signs-local", _LEVEL_FREE),
     ),
     shown=SNI.name,
 )

@@ -29,7 +29,7 @@ from train.runner import Runner
 from train.weld_data import FoldData, PatchCounts, fold_data
 from train.welds import Fold, Weld, read_welds, weld_folds
 
-FORMAT = 1
+FORMAT = 2
 """Of a network's files; rises when the same recipe would find something else."""
 NETWORKS_FOLDER = "networks"
 

@@ -22,14 +22,19 @@ WINDOWS_PX: Final = (WINDOW_PX, 17, 33)
 """The paper's windows, and wider ones: a long faint defect has many pixels, over which noise averages out."""
 STATISTICS: Final = tuple(
     f"{prefix}{kind}{side}"
-    for prefix in ("", "relative-")
+    for prefix in ("", "relative-", "detrended-", "detrended-relative-", "input-")
     for side in WINDOWS_PX
     for kind in ("mean", "std", "bright", "dark")
 )
 """Columns of an autoencoder's scores. `bright` and `dark` are the two signs of the mean: with a threshold of its own
 each, the scratches of a film (bright) do not hide its pores (dark). `relative` ones are of the residual over the noise
-about each pixel."""
+about each pixel, `detrended` ones of the residual less its mean over the surroundings: a weld never seen is reproduced
+a little too dark or too bright as a whole, which is no defect. `input` ones need no network: they are of the image
+itself, less its mean over narrower surroundings."""
 _NOISE_WINDOW_PX = 49
+_SURROUNDINGS_PX = 65
+_INPUT_SURROUNDINGS_PX = 33
+"""Narrower than a weld bead, whose own shape is in the image and not in the residual."""
 _NOISE_FLOOR = 0.5 / 255
 """Half a grey level: what 8 bits cannot resolve is no anomaly, however quiet the image."""
 
@@ -47,8 +52,7 @@ def autoencoder_scores(
     found = [torch.empty((0, len(STATISTICS)), device=device)]
     for start in range(0, len(patches), batch):
         images = as_images(patches[start : start + batch], device)
-        residual = residual_of(models, images, local=local)
-        found.append(extremes(residual, noise_about(centre_crop(images))))
+        found.append(extremes(residual_of(models, images, local=local), centre_crop(images)))
     return torch.cat(found).cpu().numpy()
 
 
@@ -77,16 +81,24 @@ def residual_of(models: Sequence[GateAutoencoder], images: Tensor, *, local: boo
     return target - torch.stack([model(seen) for model in models]).mean(dim=0)
 
 
-def extremes(residual: Tensor, noise: Tensor) -> Tensor:
-    """The statistics of residuals (n, 1, h, w), of which `noise` is the local deviation: (n, len(STATISTICS))."""
+def extremes(residual: Tensor, images: Tensor) -> Tensor:
+    """The statistics of residuals (n, 1, h, w) of images of the same shape: (n, len(STATISTICS))."""
+    noise = noise_about(images)
+    flat = detrended(residual, _SURROUNDINGS_PX)
     columns = []
-    for image in (residual, residual / noise):
+    for image in (residual, residual / noise, flat, flat / noise, detrended(images, _INPUT_SURROUNDINGS_PX)):
         for side in WINDOWS_PX:
             mean = box_mean(image, side)
             variance = box_mean(image * image, side) - mean * mean
             bright, dark = mean.amax(dim=(1, 2, 3)), (-mean).amax(dim=(1, 2, 3))
             columns += [torch.maximum(bright, dark), variance.amax(dim=(1, 2, 3)).clamp_min(0.0).sqrt(), bright, dark]
     return torch.stack(columns, dim=1)
+
+
+def detrended(images: Tensor, side_px: int) -> Tensor:
+    """Images (n, 1, h, w) less their mean over the square of `side_px` about each pixel; mirrored at the border."""
+    edge = side_px // 2
+    return images - box_mean(F.pad(images, (edge, edge, edge, edge), mode="reflect"), side_px)
 
 
 def noise_about(images: Tensor) -> Tensor:

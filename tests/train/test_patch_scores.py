@@ -10,25 +10,51 @@ from edge.validation.metrics import Rate
 from train.metrics import joint_thresholds
 from train.networks import GateAutoencoder, centre_crop
 from train.patch_evaluation import Detector, entry, evaluate, excesses, thresholds_of
-from train.patch_scores import STATISTICS, WINDOWS_PX, as_images, autoencoder_scores, extremes, noise_about, residual_of
+from train.patch_scores import (
+    STATISTICS,
+    WINDOWS_PX,
+    as_images,
+    autoencoder_scores,
+    detrended,
+    extremes,
+    noise_about,
+    residual_of,
+)
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
 
 
 def test_the_extremes_are_those_of_all_windows_of_every_size() -> None:
-    residual = np.random.default_rng(0).normal(0, 0.02, (40, 38)).astype(np.float32)
-    noise = np.full_like(residual, 0.01)
-    noise[:, 20:] = 0.04
-    found = extremes(torch.from_numpy(residual)[None, None], torch.from_numpy(noise)[None, None])[0].numpy()
+    rng = np.random.default_rng(0)
+    residual = rng.normal(0, 0.02, (40, 38)).astype(np.float32)
+    image = (0.5 + rng.normal(0, 0.01, (40, 38))).astype(np.float32)
+    residuals, images = (torch.from_numpy(array)[None, None] for array in (residual, image))
+    found = extremes(residuals, images)[0].numpy()
+    noise = noise_about(images)[0, 0].numpy()
+    flat = residual - surroundings(residual, 65)
     expected = []
-    for image in (residual, residual / noise):
+    for shown in (residual, residual / noise, flat, flat / noise, image - surroundings(image, 33)):
         for side in WINDOWS_PX:
-            windows = np.lib.stride_tricks.sliding_window_view(image.astype(np.float64), (side, side))
+            windows = np.lib.stride_tricks.sliding_window_view(shown.astype(np.float64), (side, side))
             means = windows.mean(axis=(2, 3))
             expected += [np.abs(means).max(), windows.std(axis=(2, 3)).max(), means.max(), -means.min()]
     assert WINDOWS_PX[0] == 9
-    np.testing.assert_allclose(found, expected, rtol=2e-3)
+    assert len(expected) == len(STATISTICS)
+    np.testing.assert_allclose(found, expected, rtol=5e-3, atol=2e-5)
+
+
+def surroundings(image: np.ndarray, side: int) -> np.ndarray:
+    """Mean over the square about each pixel, the image mirrored at its border."""
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(image, side // 2, mode="reflect"), (side, side))
+    return windows.mean(axis=(2, 3))
+
+
+def test_a_level_that_is_off_as_a_whole_is_no_defect_once_the_residual_is_detrended() -> None:
+    slope = torch.linspace(0.1, 0.2, 80).expand(1, 1, 80, 80).clone()
+    assert float(detrended(slope, 65)[..., 36:44].abs().max()) < 1e-5
+    slope[..., 38:42, 38:42] -= 0.1
+    assert float(detrended(slope, 65).min()) < -0.09
 
 
 def test_the_scores_of_a_patch_are_the_extremes_of_its_residual() -> None:
