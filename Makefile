@@ -27,7 +27,7 @@ check: $(TEST)/.installed  ## lint, format, types; calls of TensorRT 10 and 11 w
 	@for release in trt10 trt11; do \
 		if [ -d $(TYPINGS)/$$release ]; then \
 			echo "mypy against $$release"; \
-			MYPYPATH=$(TYPINGS)/$$release $(TEST)/bin/mypy --cache-dir .mypy_cache/$$release || exit 1; \
+			MYPYPATH=$(TYPINGS)/$$release $(TEST)/bin/mypy -p edge --cache-dir .mypy_cache/$$release || exit 1; \
 		else echo "mypy against $$release: skipped, $(TYPINGS)/$$release is not here"; fi; \
 	done
 

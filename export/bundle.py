@@ -45,7 +45,7 @@ from edge.manifest import (
     Thresholds,
     manifest_json,
 )
-from edge.records import Policy
+from edge.records import Policy, Scores
 from export.comparison import compare, refuse_changed_decisions
 from export.errors import ExportError
 from export.golden import GoldenScan, choose_golden
@@ -192,7 +192,7 @@ def _check_precision(
 ) -> Difference:
     """Judge all scans of the golden folder in float32 and in `precision`. Raises ParityError where decisions change."""
     scans = load_scans(folder, classifier.method, classifier.bounds, classifier.size)
-    scores = []
+    scores: dict[str, list[Scores]] = {}
     for graphs, computes_in in ((plain, "fp32"), (stored, precision)):
         engine = OrtEngine(
             classifier=graphs[CLASSIFIER_FILE],
@@ -201,7 +201,7 @@ def _check_precision(
             channels=classifier.channels,
             precision=computes_in,
         )
-        scores.append(engine_scores(engine, [scan.image for scan in scans]))
+        scores[computes_in] = engine_scores(engine, [scan.image for scan in scans])
         engine.close()
     policy = Policy(
         threshold=classifier.thresholds["threshold"],
@@ -209,7 +209,8 @@ def _check_precision(
         gate_std_threshold=gate.thresholds["gate_std_threshold"],
         review_band=review_band,
     )
-    found = compare(precision, [scan.file for scan in scans], *scores, policy, labels_of(scans))
+    files = [scan.file for scan in scans]
+    found = compare(precision, files, scores["fp32"], scores[precision], policy, labels_of(scans))
     say(f"{precision} moves the scores of {found.scans} scans by at most: {found.worst}; {len(found.flips)} flips")
     refuse_changed_decisions(found, precision)
     return found.worst

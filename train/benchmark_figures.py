@@ -40,7 +40,8 @@ _EXAMPLE_SETS: Final = (
 )
 _EXAMPLE_RANKS: Final = (0.25, 0.5, 0.75)
 """Places of the patches shown, in the order of the greater of their two scores over its threshold."""
-_WINDOWS: Final = ListedColormap(["#ffffff", "#f0a030", "#3c9a3c", "#1f3f9e"])
+_WINDOW_COLORS: Final = ("#ffffff", "#f0a030", "#3c9a3c", "#1f3f9e")
+_WINDOWS: Final = ListedColormap(_WINDOW_COLORS)
 _WINDOW_NAMES: Final = ("ordinary", "mean", "deviation", "both")
 _FIGURES = "figures"
 _CURVES = 8
@@ -199,13 +200,12 @@ def weld_figure(view: View, weld: npt.NDArray[np.uint8], name: str, path: Path) 
     axes = figure.subplots(3, 1)
     top = 4 * float(residual.std())
     axes[0].imshow(weld, cmap="gray", vmin=0, vmax=255)
-    for place, (shown, before, options) in enumerate(
-        (
-            (residual, GATE_OFFSET_PX, {"cmap": "gray", "vmin": -top, "vmax": top}),
-            (view.classes(mean, std), GATE_OFFSET_PX + WINDOW_PX // 2, {"cmap": _WINDOWS, "vmin": 0, "vmax": 3}),
-        ),
-        1,
-    ):
+    windows_px = GATE_OFFSET_PX + WINDOW_PX // 2
+    panels: tuple[tuple[npt.NDArray[Any], int, dict[str, Any]], ...] = (
+        (residual, GATE_OFFSET_PX, {"cmap": "gray", "vmin": -top, "vmax": top}),
+        (view.classes(mean, std), windows_px, {"cmap": _WINDOWS, "vmin": 0, "vmax": 3}),
+    )
+    for place, (shown, before, options) in enumerate(panels, 1):
         extent = (before - 0.5, before + shown.shape[1] - 0.5, before + shown.shape[0] - 0.5, before - 0.5)
         axes[place].imshow(shown, extent=extent, interpolation="nearest", **options)
         axes[place].set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
@@ -224,7 +224,7 @@ def _bare(row: Sequence[Axes]) -> None:
 
 def _legend(figure: Figure) -> None:
     patches = [
-        LegendPatch(facecolor=_WINDOWS.colors[place], edgecolor="#555555", label=_WINDOW_NAMES[place])  # type: ignore[index]
+        LegendPatch(facecolor=_WINDOW_COLORS[place], edgecolor="#555555", label=_WINDOW_NAMES[place])
         for place in (1, 2, 3)
     ]
     figure.legend(handles=patches, loc="outside lower right", ncols=3, frameon=False, fontsize=8)

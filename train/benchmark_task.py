@@ -167,7 +167,8 @@ def with_defects(checked: npt.NDArray[np.uint8], defects: npt.NDArray[np.float16
 
 def spread(patches: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
     """At most `count` of the patches, evenly from all: they lie weld by weld."""
-    return patches[np.linspace(0, len(patches) - 1, min(count, len(patches))).round().astype(int)]
+    places = np.linspace(0, len(patches) - 1, min(count, len(patches))).round().astype(np.intp)
+    return np.asarray(patches[places])
 
 
 def network_seed(task: Task) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -25,6 +25,7 @@ from train.recipe import ClassifierRecipe, GateRecipe, parse_size
 from train.regions import write_simulated_regions
 from train.simulate import ABNORMAL_FRACTION, write_lot
 
+Verb = Callable[[argparse.Namespace, Reporter], int]
 FURTHER = (cli_experiments, cli_gate, cli_gate_report, cli_transfer)
 """Rooms with more verbs, and their options."""
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.verb == "patches":
                 return cli_gate.patches(options, reporter)
             require_torch(options.verb)
-            further = {name: verb for room in FURTHER for name, verb in room.VERBS.items()}
+            further: dict[str, Verb] = {name: verb for room in FURTHER for name, verb in room.VERBS.items()}
             if options.verb in further:
                 return further[options.verb](options, reporter)
             if options.verb == "classifier":

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -246,7 +247,8 @@ def _finished(folder: Path, experiment: str) -> list[FoldResult]:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["experiment"] == experiment:
-                results.append(FoldResult(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}))
+                values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+                results.append(FoldResult(**values))
         except (ValueError, KeyError, TypeError):
             continue
     return results

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -162,8 +162,8 @@ def run_passes(task: PassTask) -> list[dict[int, Features]]:
     network = _network_on(backbone, task.conversion.method.channels)
     # Reading and converting go on in threads while the network computes.
     with ThreadPoolExecutor(2) as pool_of_readers:
-        items = zip(task.rows, task.sha256s, task.views, strict=True)
-        batches = pool_of_readers.map(lambda item: _images(*item, task.conversion, backbone.size), items)
+        inputs = (task.rows, task.sha256s, task.views)
+        batches = pool_of_readers.map(partial(_images, conversion=task.conversion, size=backbone.size), *inputs)
         results = [infer_features(network, torch.from_numpy(images), backbone) for images in batches]
     return [dict(zip(views, features, strict=True)) for views, features in zip(task.views, results, strict=True)]
 
@@ -208,10 +208,10 @@ def _tasks(
     for conversion, scans in by_conversion.items():
         for start in range(0, len(scans), CHUNK_SCANS):
             numbers = tuple(number for number, _ in scans[start : start + CHUNK_SCANS])
-            views = tuple(views for _, views in scans[start : start + CHUNK_SCANS])
+            wanted = tuple(views for _, views in scans[start : start + CHUNK_SCANS])
             chosen = tuple(rows[number] for number in numbers)
             hashes = tuple(sha256s[number] for number in numbers)
-            yield PassTask(chosen, hashes, views, conversion, backbone, threads), numbers
+            yield PassTask(chosen, hashes, wanted, conversion, backbone, threads), numbers
 
 
 def _key(sha256: str, conversion: Conversion, shown: int, backbone: Backbone) -> FeatureKey:

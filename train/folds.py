@@ -65,6 +65,7 @@ def run_fold(task: FoldTask) -> FoldResult:
     started = time.perf_counter()
     classes = {int(label) for label in task.training.labels}
     one_class = None
+    losses: tuple[float, ...]
     if not {0, 1} <= classes:
         # What remains is to call everything what the training scans were.
         one_class = "abnormal" if 1 in classes else "normal"

@@ -166,7 +166,8 @@ def fit(
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr)
-    count, losses = reporter.counter("gate steps"), []
+    count = reporter.counter("gate steps")
+    losses: list[float] = []
     # Looked at once in a while: asking a GPU for a number makes it wait.
     waiting: list[tuple[Tensor, Tensor]] = []
     for step in range(recipe.steps):

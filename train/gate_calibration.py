@@ -89,16 +89,16 @@ def calibrated(
     learns = np.concatenate([training.ordinary, validation.ordinary])
     bundles = [*training.bundles, *validation.bundles]
     flagged = (means > thresholds.mean) | (stds > thresholds.std)
-    layouts = []
-    for sight, threshold in (("greys", thresholds.mean), ("textures", thresholds.std)):
-        grids = torch.cat(
-            [grids_of(part.images, cell_px, sight, _device(autoencoder)) for part in (training, validation)]
-        )
+    device = _device(autoencoder)
+    layouts: dict[Sight, Layout] = {}
+    joins: tuple[tuple[Sight, float], ...] = (("greys", thresholds.mean), ("textures", thresholds.std))
+    for sight, threshold in joins:
+        grids = torch.cat([grids_of(part.images, cell_px, sight, device) for part in (training, validation)])
         layout, apart = calibrated_layout(grids, bundles, learns, recipe)
         flagged |= (apart > 1)[len(training.bundles) :]
         layout.limits /= threshold
-        layouts.append(layout)
-    gate = Gate(autoencoder, recipe.reduction, *weights, *layouts, cell_px).to(_device(autoencoder))
+        layouts[sight] = layout
+    gate = Gate(autoencoder, recipe.reduction, *weights, layouts["greys"], layouts["textures"], cell_px).to(device)
     return Calibrated(gate, thresholds, flagged)
 
 

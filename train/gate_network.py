@@ -65,7 +65,7 @@ class Gate(nn.Module):
         """Scores of images float (n, 1, height, width) in [0, 1]."""
         residual = self.residual(images)
         means, stds = self.windows(residual)
-        if self.mean_weight is not None:
+        if self.mean_weight is not None and self.std_weight is not None:
             means, stds = means * self.mean_weight, stds * self.std_weight
         mean, std = means.amax(dim=(1, 2)), stds.amax(dim=(1, 2))
         if self.greys is not None:
@@ -111,14 +111,23 @@ def gate_of(checkpoint: Checkpoint) -> Gate:
         gate = Gate(GateAutoencoder(), reduction)
         gate.autoencoder.load_state_dict(state)
         return gate.eval()
-    weights = [torch.empty_like(state[name]) for name in (_WEIGHED, "std_weight")]
-    layouts = []
-    for name in ("greys", "textures"):
-        components, cells = state[f"{name}.axes"].shape
-        layouts.append(Layout(cells, components))
-    gate = Gate(GateAutoencoder(), reduction, *weights, *layouts, cell_side_px(checkpoint.size))
+    gate = Gate(
+        GateAutoencoder(),
+        reduction,
+        torch.empty_like(state[_WEIGHED]),
+        torch.empty_like(state["std_weight"]),
+        _layout_like(state["greys.axes"]),
+        _layout_like(state["textures.axes"]),
+        cell_side_px(checkpoint.size),
+    )
     gate.load_state_dict(state)
     return gate.eval()
+
+
+def _layout_like(axes: Tensor) -> Layout:
+    """An empty layout to load one with such axes (components, cells) into."""
+    components, cells = axes.shape
+    return Layout(cells, components)
 
 
 def state_of(gate: Gate) -> dict[str, Tensor]:

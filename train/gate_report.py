@@ -136,7 +136,7 @@ def scores_csv(findings: Findings) -> str:
 
 
 def _anomaly_table(kinds: dict[str, Any]) -> list[str]:
-    thirds = next((entry["by_severity"] for entry in kinds.values()), [])
+    thirds: list[dict[str, Any]] = next((entry["by_severity"] for entry in kinds.values()), [])
     heads = [f"{third['from']:.2f} to {third['to']:.2f}" for third in thirds]
     lines = [f"| {' | '.join(['kind', 'mild', *heads, 'all abnormal'])} |", "|---" * (3 + len(heads)) + "|"]
     for kind, entry in kinds.items():

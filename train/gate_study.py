@@ -20,7 +20,7 @@ from train.gate_findings import find, pass_ms
 from train.gate_network import gate_of
 from train.gate_report import write_report
 from train.progress import Reporter
-from train.recipe import GateRecipe
+from train.recipe import GateRecipe, Reduction
 
 
 def study(
@@ -29,7 +29,7 @@ def study(
     foreign: Callable[[], Iterable[ForeignImage]],
     out: Path,
     recipe: GateRecipe,
-    reductions: Sequence[int],
+    reductions: Sequence[Reduction],
     reporter: Reporter,
     *,
     bounds: Bounds | None,

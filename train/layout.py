@@ -40,16 +40,23 @@ _LEAST_VARIANCE = 1e-5
 class Layout(nn.Module):
     """Distances of scans from ordinary ones; made by `fit_layout`, or empty to be loaded."""
 
+    centre: Tensor
+    spread: Tensor
+    axes: Tensor
+    """Of unit length each, over cells in units of their spread."""
+    axis_spread: Tensor
+    rest_spread: Tensor
+    limits: Tensor
+    """Of T and Q, divided by the threshold of the score they join."""
+
     def __init__(self, cells: int, components: int) -> None:
         super().__init__()
         self.register_buffer("centre", torch.zeros(cells))
         self.register_buffer("spread", torch.ones(cells))
         self.register_buffer("axes", torch.zeros(components, cells))
-        """Of unit length each, over cells in units of their spread."""
         self.register_buffer("axis_spread", torch.ones(components))
         self.register_buffer("rest_spread", torch.ones(cells))
         self.register_buffer("limits", torch.ones(2))
-        """Of T and Q, divided by the threshold of the score they join."""
 
     def forward(self, grids: Tensor) -> Tensor:
         """The greater of T and Q of grids (n, cells), each over its limit: (n,)."""

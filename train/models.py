@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from train.checkpoint import Checkpoint
+from train.experiment import Features
 from train.networks import ElectrodeClassifier, PooledClassifier
 from train.selection import Selection
 
@@ -17,7 +20,7 @@ def classifier_of(checkpoint: Checkpoint) -> Classifier:
     if recipe.get("form") != "pooled":
         network: Classifier = ElectrodeClassifier(checkpoint.channels)
     else:
-        selection = Selection(str(recipe["features"]), standardise=bool(recipe["standardise"]))
+        selection = Selection(cast(Features, recipe["features"]), standardise=bool(recipe["standardise"]))
         network = PooledClassifier(checkpoint.channels, selection, _layers_like(checkpoint.state_dict))
     network.load_state_dict(checkpoint.state_dict)
     return network.eval()

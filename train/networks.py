@@ -142,13 +142,14 @@ class GateAutoencoder(nn.Module):
             nn.ReLU(),
             nn.Conv2d(18, 1, 3, padding=1),
         )
+        latent = self.encoder[-2]
         for layer in (*self.encoder, *self.decoder):
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                weight, bias = layer.parameters()
                 # Glorot's, not He's: with the latter the one-channel latent ends on a flat side of its bounded ReLU
                 # within a few steps, and stays there.
-                nn.init.xavier_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)
-        nn.init.constant_(self.encoder[-2].bias, 0.5)  # the middle of the latent's range
+                nn.init.xavier_uniform_(weight)
+                nn.init.constant_(bias, 0.5 if layer is latent else 0.0)  # the middle of the latent's range
 
     def encode(self, x: Tensor) -> Tensor:
         """Latent (n, 1, z, z') in [0, 1] of images (n, 1, height, width) in [0, 1]."""

@@ -7,7 +7,7 @@ processes, and every batch takes some of them, flipped and turned by right angle
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -141,7 +141,9 @@ def draw_perturbations(
     stretches = [(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
     with ExitStack() as stack:
         if jobs == 1:
-            found = map(partial(_draw, _Materials(kind, donors, photos), seed), stretches)
+            found: Iterator[tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]] = map(
+                partial(_draw, _Materials(kind, donors, photos), seed), stretches
+            )
         else:
             # Spawned, not forked: OpenCV's threads do not survive a fork.
             start_with = (_Materials(kind, donors, photos),)

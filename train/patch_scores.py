@@ -6,6 +6,7 @@ that are neither trained on nor tested.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -111,4 +112,4 @@ def noise_about(images: Tensor) -> Tensor:
     differences = F.conv2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), kernel[None, None]).abs()
     edge = _NOISE_WINDOW_PX // 2
     size = box_mean(F.pad(differences, (edge, edge, edge, edge), mode="reflect"), _NOISE_WINDOW_PX)
-    return size * ((torch.pi / 2) ** 0.5 / 6) + _NOISE_FLOOR
+    return size * (math.sqrt(math.pi / 2) / 6) + _NOISE_FLOOR

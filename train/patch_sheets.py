@@ -69,12 +69,12 @@ def sheet(heading: str, images: Images) -> npt.NDArray[np.uint8]:
 
 def _kinds(folds: Sequence[FoldData], rng: np.random.Generator) -> dict[str, tuple[str, Images]]:
     """Of every sheet, its heading and its images."""
-    accepted = np.concatenate([fold.accepted for fold in folds]) / np.float32(255)
+    accepted = _greys([fold.accepted for fold in folds])
     kinds: dict[str, tuple[str, Images]] = {
         "accepted": ("training welds, clear of defects", _stretched(accepted)),
         "defective": (
             "training welds",
-            _stretched(np.concatenate([fold.defective for fold in folds]) / np.float32(255)),
+            _stretched(_greys([fold.defective for fold in folds])),
         ),
     }
     for name in folds[0].perturbations:
@@ -89,6 +89,11 @@ def _kinds(folds: Sequence[FoldData], rng: np.random.Generator) -> dict[str, tup
         images = np.concatenate([fold.tests[name] for fold in folds]).astype(np.float32)
         kinds[f"test-{name}"] = ("test welds", _stretched(images))
     return kinds
+
+
+def _greys(patches: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+    """All of them (n, h, w) in [0, 1]."""
+    return np.concatenate(patches).astype(np.float32) / np.float32(255)
 
 
 def _stretched(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

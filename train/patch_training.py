@@ -65,7 +65,7 @@ def train_network(bank: Bank, variant: Variant, training: Training, seed: int, s
             else:
                 loss = classifier_loss(model, bank, variant, training.batch, generator)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         losses[step] = loss.detach()
         if (step + 1) % _CHECK_EVERY_STEPS == 0 or step + 1 == steps:

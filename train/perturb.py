@@ -79,8 +79,10 @@ def indications(rng: np.random.Generator, texture: Patch) -> Patch:
         values = values / np.float32(peak) if peak > 0 else region.astype(np.float32)
         total += values * np.float32(rng.uniform(0.05, 0.2) * rng.choice([-1.0, 1.0]))
     if rng.random() < 0.5:
-        return cv2.GaussianBlur(total, (0, 0), float(rng.uniform(2, 9)))
-    return cv2.filter2D(total, -1, lorentzian(float(rng.uniform(0.15, 0.4))), borderType=cv2.BORDER_CONSTANT)
+        blurred = cv2.GaussianBlur(total, (0, 0), float(rng.uniform(2, 9)))
+    else:
+        blurred = cv2.filter2D(total, -1, lorentzian(float(rng.uniform(0.15, 0.4))), borderType=cv2.BORDER_CONSTANT)
+    return np.asarray(blurred, np.float32)
 
 
 def grown_region(rng: np.random.Generator, side: int, steps: int) -> npt.NDArray[np.bool_]:
@@ -129,7 +131,7 @@ def clouds(rng: np.random.Generator, side: int) -> Patch:
     """Correlated noise of one random length, about unit deviation."""
     cells = max(2, int(side / float(np.exp(rng.uniform(0, np.log(60))))))
     coarse = rng.standard_normal((cells, cells)).astype(np.float32)
-    return cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def replaced_by_foreign(rng: np.random.Generator, donors: Sequence[Grey]) -> tuple[Patch, npt.NDArray[np.bool_]]:
@@ -154,12 +156,12 @@ def foreign_patch(rng: np.random.Generator, side: int, donors: Sequence[Grey]) -
         return np.clip(rng.normal(level, rng.uniform(0.003, 0.03), (side, side)), 0, 1).astype(np.float32)
     if kind == 2:
         level, spread = rng.uniform(0.1, 0.9), rng.uniform(0.08, 0.4)
-        return np.clip(np.float32(level) + np.float32(spread) * clouds(rng, side), 0, 1)
+        return np.asarray(np.clip(np.float32(level) + np.float32(spread) * clouds(rng, side), 0, 1), np.float32)
     if kind == 3:
         noise = rng.standard_normal((side, side), dtype=np.float32) * np.float32(rng.uniform(0.04, 0.35))
         sigma = float(rng.uniform(0, 1.5))
-        noise = cv2.GaussianBlur(noise, (0, 0), sigma) if sigma > 0.4 else noise
-        return np.clip(noise + np.float32(rng.uniform(0.2, 0.8)), 0, 1)
+        noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), sigma)) if sigma > 0.4 else noise
+        return np.asarray(np.clip(noise + np.float32(rng.uniform(0.2, 0.8)), 0, 1), np.float32)
     donor = donors[int(rng.integers(len(donors)))]
     if kind == 4:
         return 1 - oblique(donor, side, 0.0, rng)

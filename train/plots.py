@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -13,7 +13,7 @@ from edge.validation.metrics import roc
 from train.tables import Column
 
 STYLES = (("#1f4e79", "-"), ("#b3541e", "--"), ("#3c7a3c", "-."), ("#7a3c6e", ":"), ("#555555", "-"), ("#8a7a1e", "--"))
-FIXED = {"svg.hashsalt": "electrode-line", "svg.fonttype": "none"}
+FIXED: Final[dict[Any, Any]] = {"svg.hashsalt": "electrode-line", "svg.fonttype": "none"}
 """The same figures give the same file."""
 
 

@@ -72,5 +72,5 @@ def _tile_maxima(x: Tensor) -> Tensor:
     # Zeros never win: behind a ReLU nothing is negative.
     padded = F.pad(x, (0, tile[1] * GRID[1] - width, 0, tile[0] * GRID[0] - height))
     # Not max_pool2d: onnxruntime would merge it with the padding, and refuse where a small map is padded by a tile.
-    tiles = padded.unflatten(3, (GRID[1], tile[1])).unflatten(2, (GRID[0], tile[0])).amax(dim=(3, 5))
+    tiles: Tensor = padded.unflatten(3, (GRID[1], tile[1])).unflatten(2, (GRID[0], tile[0])).amax(dim=(3, 5))
     return tiles.flatten(2).transpose(1, 2)

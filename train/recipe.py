@@ -15,6 +15,7 @@ FineTune = Literal["head", "layer4", "all"]
 Schedule = Literal["step", "one-cycle"]
 Optimizer = Literal["adam", "adamw"]
 Amp = Literal["off", "bf16"]
+Reduction = Literal[1, 2, 4]
 
 _STAGE = re.compile(r"(\d+)x(\d+):(\d+)")
 
@@ -99,7 +100,7 @@ class GateRecipe:
     """Whose scores on the validation bundles set the thresholds."""
     scores: Literal["placed", "paper"] = "placed"
     """Windows weighed by place and joined by the layout, or the plain extremes (L 3.1); see `train.gate_network`."""
-    reduction: Literal[1, 2, 4] = 1
+    reduction: Reduction = 1
     """How many times smaller the autoencoder sees the image."""
     image_fpr: float = 0.01
     margin: float = 1.2

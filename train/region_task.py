@@ -29,8 +29,9 @@ class RegionTask:
         grey = torch.from_numpy(regions)
         self._targets = torch.stack([grey == MILD, grey == SEVERE], dim=1).float()
         self.layer = nn.Conv2d(512, 2, 1).to(model.backbone.conv1.weight.device)
-        nn.init.zeros_(self.layer.weight)
-        nn.init.constant_(self.layer.bias, -2.0)
+        weight, bias = self.layer.parameters()
+        nn.init.zeros_(weight)
+        nn.init.constant_(bias, -2.0)
         self._features = torch.zeros(0)
         model.backbone.layer4.register_forward_hook(self._keep)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class Resume:
     key: str
 
     def save(
-        self, at: EpochEnd, modules: list[nn.Module], optimizer: torch.optim.Optimizer, rng: np.random.Generator
+        self, at: EpochEnd, modules: Sequence[nn.Module], optimizer: torch.optim.Optimizer, rng: np.random.Generator
     ) -> None:
         """Write the state after an epoch."""
         content = {
@@ -57,7 +58,7 @@ class Resume:
             torch.save(content, stream)
 
     def load(
-        self, modules: list[nn.Module], optimizer: torch.optim.Optimizer, rng: np.random.Generator
+        self, modules: Sequence[nn.Module], optimizer: torch.optim.Optimizer, rng: np.random.Generator
     ) -> EpochEnd | None:
         """Put everything back as it was after the last epoch; None where there is none of this very training."""
         try:

@@ -106,8 +106,9 @@ def survey_part(rows: tuple[Row, ...]) -> SurveyPart:
             scans.append(SurveyedScan("", 0, 0, None, error.message.removeprefix(f"{row.file}: ")))
             continue
         hist = histogram(frame.counts)
+        height_px, width_px = frame.counts.shape
         merged += hist
-        scans.append(SurveyedScan(frame.scan.sha256, *frame.counts.shape, scan_bounds(hist)))
+        scans.append(SurveyedScan(frame.scan.sha256, height_px, width_px, scan_bounds(hist)))
     return SurveyPart(tuple(scans), merged)
 
 

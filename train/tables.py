@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -219,7 +219,7 @@ def _rate_cell(rate: Rate) -> str:
     return f"{_percent(rate.share)} ({_span(rate.interval)})"
 
 
-_FURTHER = (
+_FURTHER: Final[tuple[tuple[str, Callable[[Column], str]], ...]] = (
     ("AUROC", lambda c: _percent(auroc(c.scores, c.labels))),
     ("AUPRC", lambda c: _percent(auprc(c.scores, c.labels))),
     ("escapes", lambda c: _rate_cell(Rate(c.overall.fn, c.overall.fn + c.overall.tp))),

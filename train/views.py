@@ -31,7 +31,7 @@ def view(image: Image, number: int, scan_sha256: str) -> Image:
     if number >= FLIPS:
         image = _warped(image, np.random.default_rng([int(scan_sha256[:16], 16), number]))
     axes = [axis for axis, bit in ((2, 1), (1, 2)) if number & bit]
-    return np.ascontiguousarray(np.flip(image, axes))
+    return np.ascontiguousarray(np.flip(image, tuple(axes)))
 
 
 def _warped(image: Image, rng: np.random.Generator) -> Image:

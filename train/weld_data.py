@@ -278,4 +278,4 @@ def _as_images(patches: Greys) -> Images:
 def _inserted(deltas: Images, accepted: Images, rng: np.random.Generator) -> Images:
     """Anomalies on accepted patches drawn from `accepted`, clipped to [0, 1] as an 8-bit image is."""
     ground = accepted[rng.integers(0, len(accepted), size=len(deltas))].astype(np.float32)
-    return np.clip(ground + deltas, 0, 1).astype(np.float16)
+    return np.asarray(np.clip(ground + deltas, 0, 1), np.float16)

@@ -30,6 +30,7 @@ _ATTEMPTS = 300
 """Draws for one patch before its weld, or its contrast, is taken to have no place for it."""
 
 Patches = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.integer | np.floating]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Pose:
     quarters: int
     flip: bool
 
-    def cut(self, image: npt.NDArray[np.generic], interpolation: int = cv2.INTER_LINEAR) -> npt.NDArray[np.generic]:
+    def cut(self, image: Image, interpolation: int = cv2.INTER_LINEAR) -> Image:
         """The patch (192, 192) of an image (h, w), same dtype; beyond the image 0, where a pose that fits never is."""
         # Only the square around the patch is turned: warpAffine is slow on, and limited in, large images.
         reach = int(np.ceil(PATCH_PX * 0.75)) + 1
@@ -51,7 +52,9 @@ class Pose:
         turn = cv2.getRotationMatrix2D((self.column - left, self.row - top), self.angle_deg, 1.0)
         middle = (PATCH_PX - 1) / 2
         turn[:, 2] += np.array([middle - (self.column - left), middle - (self.row - top)])
-        patch = cv2.warpAffine(part, turn, (PATCH_PX, PATCH_PX), flags=interpolation, borderMode=cv2.BORDER_CONSTANT)
+        patch: Image = cv2.warpAffine(
+            part, turn, (PATCH_PX, PATCH_PX), flags=interpolation, borderMode=cv2.BORDER_CONSTANT
+        )
         patch = np.rot90(patch, self.quarters)
         return np.ascontiguousarray(patch[:, ::-1] if self.flip else patch)
 
@@ -124,7 +127,7 @@ class DefectSampler:
                 return np.asarray(pose.cut(self._image), np.uint8), np.asarray(pose.cut(self._delta), np.float32)
         return None
 
-    def _shown(self, labels: npt.NDArray[np.generic]) -> list[Region]:
+    def _shown(self, labels: Image) -> list[Region]:
         """Regions of which the reconstructed part of a patch shows enough."""
         central = labels[RIM_PX:-RIM_PX, RIM_PX:-RIM_PX]
         found, sizes = np.unique(central[central > 0], return_counts=True)
@@ -136,7 +139,7 @@ class DefectSampler:
 def accepted_patches(weld: Weld, count: int, rng: np.random.Generator) -> Patches:
     """`count` accepted patches uint8 (n, 192, 192) of a masked weld; none where defects leave no room for one."""
     sampler = AcceptedSampler(weld)
-    drawn = []
+    drawn: list[Patches] = []
     while len(drawn) < count and (patch := sampler.draw(rng)) is not None:
         drawn.append(patch)
     return np.stack(drawn) if drawn else np.zeros((0, PATCH_PX, PATCH_PX), np.uint8)
@@ -147,7 +150,7 @@ def defect_patches(
 ) -> tuple[Patches, npt.NDArray[np.float16]]:
     """`count` defective patches uint8 and their W * delta float16, both (n, 192, 192); none without a place."""
     sampler = DefectSampler(weld, regions)
-    drawn = []
+    drawn: list[tuple[Patches, npt.NDArray[np.float32]]] = []
     while len(drawn) < count and (pair := sampler.draw(rng, contrast)) is not None:
         drawn.append(pair)
     images = np.zeros((len(drawn), PATCH_PX, PATCH_PX), np.uint8)
