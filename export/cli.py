@@ -86,7 +86,7 @@ def _bundle(options: argparse.Namespace) -> int:
 
 def _parity(options: argparse.Namespace) -> int:
     try:
-        from export.parity_table import parity  # needs torch and onnx
+        from export.parity_table import ENGINES, parity  # needs torch and onnx
     except ModuleNotFoundError as error:
         raise ExportError(f"comparing needs {error.name}", hint="pip install 'electrode-line[export]'") from error
     bundles = [open_bundle(path, options.key) for path in options.bundles]
@@ -96,6 +96,7 @@ def _parity(options: argparse.Namespace) -> int:
         labels=options.labels,
         classifier=options.classifier,
         gate=options.gate,
+        engines=options.engines or list(ENGINES),
         console=_console(),
     )
 
@@ -229,6 +230,12 @@ def _parser() -> argparse.ArgumentParser:
         "--classifier", type=Path, metavar="FILE", help="checkpoint; with --gate: torch is the reference"
     )
     parity.add_argument("--gate", type=Path, metavar="FILE", help="checkpoint of the gate")
+    parity.add_argument(
+        "--engines",
+        nargs="+",
+        choices=("onnxruntime", "openvino", "tensorrt"),
+        help="only these (default: all that are installed)",
+    )
 
     verify = verbs.add_parser("verify", help="check a bundle's signature, files and golden scores")
     verify.add_argument("bundle", type=Path, metavar="BUNDLE")

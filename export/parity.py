@@ -6,7 +6,7 @@ normalisation and of batch norm, the exporter, and onnxruntime's own rewriting o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,7 +60,7 @@ def torch_scores(classifier: Classifier, gate: Gate, method: Method, images: Seq
     return scores
 
 
-def engine_scores(engine: Engine, images: Sequence[Image]) -> list[Scores]:
+def engine_scores(engine: Engine, images: Iterable[Image]) -> list[Scores]:
     """What an engine says of the same images."""
     return [score_one(engine, image) for image in images]
 

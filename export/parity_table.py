@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from edge.bundle import Bundle
@@ -22,7 +23,7 @@ from export.parity import engine_scores, torch_scores
 from export.scans import labels_of, load_scans
 from train.checkpoint import load_checkpoint
 from train.gate_network import gate_of
-from train.networks import ElectrodeClassifier
+from train.models import classifier_of
 
 ENGINES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
 """Engine by the package it needs."""
@@ -36,12 +37,13 @@ def parity(
     labels: Path | None,
     classifier: Path | None,
     gate: Path | None,
+    engines: Sequence[str],
     console: Console,
 ) -> int:
     """Print the comparison; 0 where nothing flips outside the review band, else 1.
 
-    The reference is torch where both checkpoints are given, else the first bundle on onnxruntime. Raises ExportError,
-    EngineError, CheckpointError.
+    Of `engines`, those run that are installed. The reference is torch where both checkpoints are given, else the first
+    bundle on the first engine. Raises ExportError, EngineError, CheckpointError.
     """
     first = bundles[0]
     _check_alike(bundles)
@@ -51,7 +53,7 @@ def parity(
     if classifier is not None and gate is not None:
         scored["torch fp32"] = _torch(classifier, gate, first, images)
     for bundle in bundles:
-        for name in ENGINES:
+        for name in engines:
             if find_spec(ENGINES[name]) is None:
                 continue
             try:
@@ -59,8 +61,14 @@ def parity(
             except EngineError as error:
                 console.print(f"{bundle.model_id} {bundle.precision} on {name}: {error.message}")
                 continue
-            scored[f"{bundle.model_id} {bundle.precision} on {name}"] = engine_scores(engine, images)
+            what = f"{bundle.model_id} {bundle.precision} on {name}"
+            scored[what] = engine_scores(engine, track(images, what, console=Console(stderr=True)))
             engine.close()
+    if not scored:
+        raise ExportError(
+            f"none of these engines is installed or opens: {', '.join(engines)}",
+            hint="pip install 'electrode-line[openvino]', or leave --engines out",
+        )
     reference = next(iter(scored))
     expected = scored.pop(reference)
     found = [compare(name, files, expected, scores, first.policy(), truth) for name, scores in scored.items()]
@@ -84,8 +92,7 @@ def _check_alike(bundles: Sequence[Bundle]) -> None:
 
 
 def _torch(classifier: Path, gate: Path, bundle: Bundle, images: Sequence[Image]) -> list[Scores]:
-    network = ElectrodeClassifier(bundle.channels)
-    network.load_state_dict(load_checkpoint(classifier, "classifier").state_dict)
+    network = classifier_of(load_checkpoint(classifier, "classifier"))
     return torch_scores(network, gate_of(load_checkpoint(gate, "gate")), bundle.method, images)
 
 

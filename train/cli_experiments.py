@@ -41,8 +41,16 @@ def crossval(options: argparse.Namespace, reporter: Reporter) -> int:
         for problem in surveyed.unreadable:
             reporter.say(f"left out: {problem}")
         results, timing = cross_validate(surveyed, methods, recipe, backbone, cache, chosen, options.out, reporter)
-    reporter.say(f"backbone {timing.backbone_s:.1f} s, heads of {timing.folds} folds {timing.heads_s:.1f} s")
-    print(write_results(options.out, results, surveyed, recipe, backbone, timing), end="")
+        reporter.say(f"backbone {timing.backbone_s:.1f} s, heads of {timing.folds} folds {timing.heads_s:.1f} s")
+        beside = {}
+        if options.beside is not None:
+            other = replace(read_recipe(options.beside), seed=options.seed)
+            name, folder = f"{Path(options.beside).stem}-{other.method}", options.out / "beside"
+            reporter.say(f"beside it: {name}")
+            theirs, _ = cross_validate(surveyed, [other.method], other, backbone, cache, chosen, folder, reporter)
+            results += [replace(result, method=name) for result in theirs]
+            beside = {name: other}
+    print(write_results(options.out, results, surveyed, recipe, backbone, timing, beside), end="")
     return 0
 
 
@@ -158,6 +166,7 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--conversions", default=PAPER_METHODS, help=f"of {','.join(Method)}, or own (default %(default)s)"
     )
     verb.add_argument("--recipe", default="paper", help="paper, best, or a TOML file (default %(default)s)")
+    verb.add_argument("--beside", metavar="RECIPE", help="a further column: this recipe on its own conversion")
     verb = verbs.add_parser("ablation", help="from the paper's recipe to the best one, one row per step")
     experiment_options(verb)
     verb.add_argument(

@@ -23,7 +23,7 @@ from train.errors import TrainError
 from train.recipe import FineTune
 from train.views import FLIPS, WARPED
 
-Features = Literal["mean", "mean+max", "layers", "local"]
+Features = Literal["mean", "mean+max", "layers", "tiles"]
 Head = Literal["paper", "logistic", "mlp"]
 Loss = Literal["plain", "balanced", "real-world"]
 Augmentation = Literal["flips", "warps"]
@@ -42,7 +42,7 @@ class ExperimentRecipe:
     """`layer4` and `all` train these layers too, without the cache; for machines with a GPU."""
     features: Features = "mean"
     """`mean`: the 512 means of layer 4. `mean+max`: their maxima too. `layers`: both of layer 2, 3 and 4.
-    `local`: these, and how far the tiles stand out of their places and of each other (`train.local`)."""
+    `tiles`: how far the tiles of layers 2, 3 and 4 stand out of their places and of each other (`train.selection`)."""
     head: Head = "paper"
     """`paper`: 1000, 512, 256, 2 fully connected. `logistic`: one layer, regularised. `mlp`: 256 and the classes, with
     dropout; it takes its own rate and batch from `train.heads`, and `epochs`."""
@@ -95,7 +95,7 @@ class ExperimentRecipe:
 _FINE_TUNED = ("mean", "paper", "half", "majority", "flips")
 PAPER = ExperimentRecipe()
 BEST = ExperimentRecipe(
-    features="local", head="logistic", penalty=1e-2, loss="balanced", threshold="calibrated", bounds_mode="pooled"
+    features="tiles", head="logistic", penalty=1e-2, loss="balanced", threshold="calibrated", bounds_mode="pooled"
 )
 NAMED = {"paper": PAPER, "best": BEST}
 
@@ -134,8 +134,8 @@ def replaced(base: ExperimentRecipe, values: dict[str, Any], where: str) -> Expe
     recipe = dataclasses.replace(base, **values)
     if recipe.epochs < 1 or recipe.batch < 1 or recipe.step_epochs < 1:
         raise TrainError(f"{where}: epochs, batch and step_epochs are at least 1", hint="leave them out for 50, 16, 10")
-    if recipe.head == "paper" and recipe.features == "local":
-        raise TrainError(f"{where}: the paper's head takes no local features", hint='add head = "logistic"')
+    if recipe.head == "paper" and recipe.features == "tiles":
+        raise TrainError(f"{where}: the paper's head takes no features of tiles", hint='add head = "logistic"')
     plain = (recipe.features, recipe.head, recipe.threshold, recipe.undecided, recipe.augmentation)
     if recipe.fine_tune != "head" and (plain != _FINE_TUNED or recipe.loss == "real-world"):
         raise TrainError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from train.crossval import Timing
@@ -22,13 +22,19 @@ def write_results(
     recipe: ExperimentRecipe,
     backbone: Backbone,
     timing: Timing,
+    beside: Mapping[str, ExperimentRecipe],
 ) -> str:
-    """Write all files into `out`; returns the table as Markdown."""
+    """Write all files into `out`; returns the table as Markdown.
+
+    `beside`: recipes of columns that are not `recipe`'s, by the name of the column.
+    """
     columns = columns_of(results)
     size = f"{backbone.size.height_px} x {backbone.size.width_px}"
     notes = [
-        f"Recipe `{recipe.head}` on `{recipe.features}` features, threshold {recipe.threshold}; weights"
-        f" {Path(backbone.weights).name} ({backbone.sha256[:12]}), {size} px, seed {recipe.seed}."
+        f"Data {survey.digest[:12]}, weights {Path(backbone.weights).name} ({backbone.sha256[:12]}), {size} px,"
+        f" {backbone.arithmetic}, seed {recipe.seed}.",
+        f"Head `{recipe.head}`, features `{recipe.features}`, threshold {recipe.threshold}.",
+        *(f"{name}: head `{r.head}`, features `{r.features}`, threshold {r.threshold}." for name, r in beside.items()),
     ]
     for column in columns:
         one_class = [f"{fold.bundle} ({fold.one_class})" for fold in column.folds if fold.one_class]
@@ -41,6 +47,7 @@ def write_results(
     (out / "table1.csv").write_text(table_csv(columns), encoding="utf-8")
     facts = {
         "recipe": recipe_values(recipe),
+        "beside": {name: recipe_values(other) for name, other in beside.items()},
         "data_digest": survey.digest,
         "scans": len(survey.rows),
         "bundles_held_out": list(survey.bundles),

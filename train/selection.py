@@ -1,6 +1,6 @@
 """What the trained layers see of the pooled statistics. A part of the network: what it learns travels with it.
 
-`mean`, `mean+max` and `layers` merely choose. `local` asks how far a place stands out. Sheets lie much alike, so every
+`mean`, `mean+max` and `layers` merely choose. `tiles` asks how far a place stands out. Sheets lie much alike, so every
 tile has its own idea of normal: the mean and deviation, over normal training scans, of the greatest answer of each
 channel there; edges of the coating, however strong, are normal at the edge. What is left is taken against the mean of
 the same sheet's tiles, because a whole bundle may answer more strongly than those of the training, and of all tiles
@@ -38,7 +38,7 @@ class Selection(nn.Module):
         super().__init__()
         self.features, self.standardise = features, standardise
         self.width = width_of(features)
-        if features == "local":
+        if features == "tiles":
             self.register_buffer("tile_centre", torch.zeros(TILES, CHANNELS))
             self.register_buffer("tile_scale", torch.ones(TILES, CHANNELS))
         if standardise:
@@ -47,7 +47,7 @@ class Selection(nn.Module):
 
     def fit(self, pooled: Pooled, is_normal: Tensor) -> Tensor:
         """Learn what is normal from training scans, of which a bool tensor (n,) says which are; their features."""
-        if self.features == "local":
+        if self.features == "tiles":
             normal = pooled.tiles[is_normal]
             self.tile_centre.copy_(normal.mean(dim=0))
             self.tile_scale.copy_(_floored(normal.std(dim=0, correction=0)))
@@ -81,7 +81,7 @@ class Selection(nn.Module):
 def width_of(features: Features) -> int:
     """Number of features."""
     layer4 = LAYER_CHANNELS["layer4"]
-    return {"mean": layer4, "mean+max": 2 * layer4, "layers": 2 * CHANNELS, "local": CHANNELS}[features]
+    return {"mean": layer4, "mean+max": 2 * layer4, "layers": 2 * CHANNELS, "tiles": CHANNELS}[features]
 
 
 def _floored(deviation: Tensor) -> Tensor:

@@ -83,6 +83,17 @@ def test_parity_compares_precisions_engines_and_torch(place: Path, capsys: pytes
     assert "classifier.onnx" in printed and "gate.onnx" in printed
 
 
+def test_parity_runs_the_engines_it_is_told_to(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*parity_command(place, "fp32", "int8"), "--engines", "onnxruntime"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "differences from lively fp32 on onnxruntime" in printed and "openvino" not in printed
+
+
+def test_parity_without_any_engine_says_which_were_asked_for(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*parity_command(place, "fp32"), "--engines", "tensorrt"]) == 1
+    assert "none of these engines is installed or opens: tensorrt" in capsys.readouterr().err
+
+
 def test_parity_over_no_scans_is_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     command = parity_command(place, "fp32")

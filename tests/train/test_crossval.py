@@ -44,26 +44,30 @@ def command(lot: Path, out: Path, cache: Path, *more: str) -> list[str]:
 def test_one_command_writes_the_table_and_a_second_one_resumes_it(
     small_lot: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(small_lot, tmp_path, cache)) == 0
+    assert main(command(small_lot, tmp_path, cache, "--beside", "paper")) == 0
     printed = capsys.readouterr()
     assert "backbone passes: " in printed.err
     table = (tmp_path / "table1.md").read_text()
     assert printed.out == table
     assert "| B0 | 8 (4) |" in table
-    assert "| paper, overall (its own 714 scans) | 714 (152) | 85.00 | 85.18 |" in table
+    assert "| test bundle | scans (abnormal) | local | global | paper-global |" in table
+    assert "| paper, overall (its own 714 scans) | 714 (152) | 85.00 | 85.18 |  |" in table
     found = json.loads((tmp_path / "summary.json").read_text())
     assert found["overall"]["conversion"] == "global"
     assert found["overall"]["balanced_accuracy"] == found["conversions"]["global"]["balanced_accuracy"] > 0.7
+    assert found["recipe"]["head"] == "logistic"
+    assert found["beside"]["paper-global"]["head"] == "paper"
+    assert found["conversions"]["paper-global"] != found["conversions"]["global"]
     assert set(found["bundles"]["local"]) == {"B0", "B1", "B2"}
     for name in ("roc.png", "roc.svg", "table1.csv", "timing.json"):
         assert (tmp_path / name).stat().st_size > 50
 
     folds = sorted((tmp_path / "folds").glob("*.json"))
-    assert len(folds) == 6
+    assert len(folds) == 6 and len(list((tmp_path / "beside" / "folds").glob("*.json"))) == 3
     folds[0].unlink()
     folds[1].write_text(folds[1].read_text()[:50])  # as a kill would never leave it, but a full disk might
     kept = {path: path.stat().st_mtime_ns for path in folds[2:]}
-    assert main(command(small_lot, tmp_path, cache)) == 0
+    assert main(command(small_lot, tmp_path, cache, "--beside", "paper")) == 0
     assert "2 folds to do, 4 there already" in capsys.readouterr().err
     assert (tmp_path / "table1.md").read_text() == table
     assert {path: path.stat().st_mtime_ns for path in folds[2:]} == kept
@@ -219,7 +223,7 @@ def test_a_recipe_file_changes_its_base(tmp_path: Path) -> None:
         ("lr = -1\n", "lr = -1"),
         ("epochs = true\n", "epochs = True"),
         ("epochs = 0\n", "at least 1"),
-        ('features = "local"\n', "takes no local features"),
+        ('features = "tiles"\n', "takes no features of tiles"),
         ("epochs\n", "is not TOML"),
         ('base = "worst"\n', "base 'worst'"),
     ],
