@@ -13,6 +13,8 @@ from edge.validation.metrics import roc
 from train.tables import Column
 
 STYLES = (("#1f4e79", "-"), ("#b3541e", "--"), ("#3c7a3c", "-."), ("#7a3c6e", ":"), ("#555555", "-"), ("#8a7a1e", "--"))
+_THIRDS = (("v", 0.18), ("s", 0.28), ("^", 0.38))
+"""Markers of the thirds of severity, and how far below their kind they lie, so that equal shares do not hide."""
 FIXED: Final[dict[Any, Any]] = {"svg.hashsalt": "electrode-line", "svg.fonttype": "none"}
 """The same figures give the same file."""
 
@@ -39,20 +41,21 @@ def roc_plot(columns: Sequence[Column], path: Path) -> None:
 
 def kinds_plot(kinds: dict[str, dict[str, Any]], title: str, path: Path) -> None:
     """Recall of every kind with its 95 % interval, the thirds of severity beside it. Writes PATH.png and PATH.svg."""
-    figure = Figure(figsize=(6.4, 0.9 + 0.42 * max(len(kinds), 1)), layout="constrained")
+    figure = Figure(figsize=(6.4, 1.1 + 0.42 * max(len(kinds), 1)), layout="constrained")
     axes = figure.subplots()
     for place, kind in enumerate(sorted(kinds, reverse=True)):
         entry = kinds[kind]
         low, high = entry["interval"]
         axes.plot([low, high], [place, place], color="#1f4e79", linewidth=2, zorder=1)
         axes.plot(entry["share"], place, "o", color="#1f4e79", markersize=7, zorder=2)
-        for third, marker in zip(entry.get("by_severity", ()), ("v", "s", "^"), strict=False):
+        for third, (marker, below) in zip(entry.get("by_severity", ()), _THIRDS, strict=False):
             if third["share"] is not None:
-                axes.plot(third["share"], place - 0.25, marker, color="#b3541e", markersize=5, alpha=0.8, zorder=2)
+                axes.plot(third["share"], place - below, marker, color="#b3541e", markersize=5, alpha=0.8, zorder=2)
     axes.set_yticks(range(len(kinds)), [f"{k} (n = {kinds[k]['total']})" for k in sorted(kinds, reverse=True)])
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(kinds) - 0.4), xlabel="abnormal scans found, 95 % interval")
-    axes.set_title(f"{title}; below, by severity: least ▼, middle ■, greatest ▲", fontsize=9)
+    axes.set_title(f"{title}\nbelow each, by severity: least ▼, middle ■, greatest ▲", fontsize=9)
     axes.grid(axis="x", color="#eeeeee")
+    axes.set_axisbelow(True)
     save(figure, path)
 
 
