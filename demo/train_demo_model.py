@@ -39,7 +39,7 @@ CLASSIFIER = shlex.split(
 # ordinary scans (the second use of the paper's gate), with foreign content as perturbation. The rate is of all of them:
 # the most damaged sheets go to a person too.
 GATE = shlex.split(
-    "--patches all --calibrate-on all --perturbation foreign --no-rotate --image-fpr 0.04 --margin 1.1"
+    "--patches all --calibrate-on all --perturbation foreign --no-rotate --image-fpr 0.04 --margin 1.2"
     " --steps 2000 --plain-steps 400 --settle-steps 1000 --per-weight 0.3 --batch 6 --lr 2e-3 --amp bf16"
 )
 
@@ -85,7 +85,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--work", type=Path, default=HERE.parent / "build" / "demo-model", help="scans and checkpoints")
     parser.add_argument("--jobs", type=int, default=2, help="processes that simulate")
-    parser.add_argument("--model-id", default="demo-1", help="name of the model in every verdict")
+    parser.add_argument("--model-id", default="demo-2", help="name of the model in every verdict")
     parser.add_argument("--no-install", action="store_true", help="leave demo/bundle as it is")
     return parser.parse_args()
 
