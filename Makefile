@@ -64,7 +64,7 @@ $(DEMO)/.installed: pyproject.toml demo/make_venv.sh
 	sh demo/make_venv.sh "$(PYTHON)" $(DEMO) '.[demo]'
 
 $(TEST)/.installed: pyproject.toml demo/make_venv.sh
-	sh demo/make_venv.sh "$(PYTHON)" $(TEST) '.[test,train,export,openvino]'
+	sh demo/make_venv.sh "$(PYTHON)" $(TEST) '.[test,train,export,openvino,ray]'
 
 $(AUDIT)/.installed: pyproject.toml demo/make_venv.sh
 	sh demo/make_venv.sh "$(PYTHON)" $(AUDIT) '.[audit]'

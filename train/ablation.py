@@ -17,6 +17,7 @@ from train.feature_cache import FeatureCache
 from train.features import Backbone
 from train.files import write_json
 from train.progress import Reporter
+from train.results import conditions
 from train.runner import Runner
 from train.survey import Survey
 from train.tables import columns_of, summary
@@ -71,7 +72,7 @@ def ablate(
     Raises DataError, DivergedError, TrainError.
     """
     lines = ["| step | balanced accuracy, % | 95 % interval | AUROC, % | escapes | false alarms |", "|---" * 6 + "|"]
-    found = []
+    found, table = [], ""
     for number, step in enumerate(chosen, 1):
         reporter.say(f"step {number} of {len(chosen)}: {step.name}")
         folder = out / f"{number:02d}"
@@ -88,5 +89,6 @@ def ablate(
             f" | {area} | {overall['fn']} | {overall['fp']} |"
         )
         write_json(out / "ablation.json", found)
-        (out / "ablation.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return "\n".join(lines) + "\n"
+        table = "\n".join([*lines, "", conditions(survey, backbone, step.recipe.seed)]) + "\n"
+        (out / "ablation.md").write_text(table, encoding="utf-8")
+    return table

@@ -15,6 +15,13 @@ from train.survey import Survey
 from train.tables import columns_of, kind_recalls, severity_limit, summary, table_csv, table_markdown
 
 
+def conditions(survey: Survey, backbone: Backbone, seed: int) -> str:
+    """What a table was made from, for the line below it."""
+    size = f"{backbone.size.height_px} x {backbone.size.width_px} px"
+    weights = f"weights {Path(backbone.weights).name} ({backbone.sha256[:12]})"
+    return f"Data {survey.digest[:12]}, {weights}, {size}, {backbone.arithmetic}, seed {seed}."
+
+
 def write_results(
     out: Path,
     results: Sequence[FoldResult],
@@ -29,10 +36,8 @@ def write_results(
     `beside`: recipes of columns that are not `recipe`'s, by the name of the column.
     """
     columns = columns_of(results)
-    size = f"{backbone.size.height_px} x {backbone.size.width_px}"
     notes = [
-        f"Data {survey.digest[:12]}, weights {Path(backbone.weights).name} ({backbone.sha256[:12]}), {size} px,"
-        f" {backbone.arithmetic}, seed {recipe.seed}.",
+        conditions(survey, backbone, recipe.seed),
         f"Head `{recipe.head}`, features `{recipe.features}`, threshold {recipe.threshold}.",
         *(f"{name}: head `{r.head}`, features `{r.features}`, threshold {r.threshold}." for name, r in beside.items()),
     ]

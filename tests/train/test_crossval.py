@@ -44,20 +44,25 @@ def command(lot: Path, out: Path, cache: Path, *more: str) -> list[str]:
 def test_one_command_writes_the_table_and_a_second_one_resumes_it(
     small_lot: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(small_lot, tmp_path, cache, "--beside", "paper")) == 0
+    other = tmp_path / "short.toml"
+    other.write_text("epochs = 2\n")
+    beside = ("--beside", str(other))
+    assert main(command(small_lot, tmp_path, cache, *beside)) == 0
     printed = capsys.readouterr()
     assert "backbone passes: " in printed.err
     table = (tmp_path / "table1.md").read_text()
     assert printed.out == table
     assert "| B0 | 8 (4) |" in table
-    assert "| test bundle | scans (abnormal) | local | global | paper-global |" in table
+    assert "| test bundle | scans (abnormal) | local | global | short-global |" in table
     assert "| paper, overall (its own 714 scans) | 714 (152) | 85.00 | 85.18 |  |" in table
     found = json.loads((tmp_path / "summary.json").read_text())
     assert found["overall"]["conversion"] == "global"
     assert found["overall"]["balanced_accuracy"] == found["conversions"]["global"]["balanced_accuracy"] > 0.7
     assert found["recipe"]["head"] == "logistic"
-    assert found["beside"]["paper-global"]["head"] == "paper"
-    assert found["conversions"]["paper-global"] != found["conversions"]["global"]
+    assert found["beside"]["short-global"]["epochs"] == 2
+    counts = (tmp_path / "table1.csv").read_text()
+    assert ",0.500000," in next(line for line in counts.splitlines() if line.startswith("short-global,B0"))
+    assert ",0.500000," not in next(line for line in counts.splitlines() if line.startswith("global,B0"))
     assert set(found["bundles"]["local"]) == {"B0", "B1", "B2"}
     for name in ("roc.png", "roc.svg", "table1.csv", "timing.json"):
         assert (tmp_path / name).stat().st_size > 50
@@ -67,24 +72,30 @@ def test_one_command_writes_the_table_and_a_second_one_resumes_it(
     folds[0].unlink()
     folds[1].write_text(folds[1].read_text()[:50])  # as a kill would never leave it, but a full disk might
     kept = {path: path.stat().st_mtime_ns for path in folds[2:]}
-    assert main(command(small_lot, tmp_path, cache, "--beside", "paper")) == 0
+    assert main(command(small_lot, tmp_path, cache, *beside)) == 0
     assert "2 folds to do, 4 there already" in capsys.readouterr().err
     assert (tmp_path / "table1.md").read_text() == table
     assert {path: path.stat().st_mtime_ns for path in folds[2:]} == kept
 
 
-@pytest.mark.parametrize("more", [["--jobs", "2"]])
-def test_processes_give_the_same_table(small_lot: Path, tmp_path: Path, cache: Path, more: list[str]) -> None:
-    assert main(command(small_lot, tmp_path / "here", cache)) == 0
-    assert main(command(small_lot, tmp_path / "there", cache, *more)) == 0
-    assert (tmp_path / "here" / "table1.md").read_bytes() == (tmp_path / "there" / "table1.md").read_bytes()
+@pytest.fixture(scope="module")
+def table_made_here(small_lot: Path, tmp_path_factory: pytest.TempPathFactory, cache: Path) -> bytes:
+    out = tmp_path_factory.mktemp("here")
+    assert main(command(small_lot, out, cache)) == 0
+    return (out / "table1.md").read_bytes()
 
 
-def test_a_local_ray_cluster_gives_the_same_table(small_lot: Path, tmp_path: Path, cache: Path) -> None:
+def test_processes_give_the_same_table(small_lot: Path, tmp_path: Path, cache: Path, table_made_here: bytes) -> None:
+    assert main(command(small_lot, tmp_path, cache, "--jobs", "2")) == 0
+    assert (tmp_path / "table1.md").read_bytes() == table_made_here
+
+
+def test_a_local_ray_cluster_gives_the_same_table(
+    small_lot: Path, tmp_path: Path, cache: Path, table_made_here: bytes
+) -> None:
     pytest.importorskip("ray", reason="needs the extra `ray`")
-    assert main(command(small_lot, tmp_path / "here", cache)) == 0
-    assert main(command(small_lot, tmp_path / "there", cache, "--ray", "local")) == 0
-    assert (tmp_path / "here" / "table1.md").read_bytes() == (tmp_path / "there" / "table1.md").read_bytes()
+    assert main(command(small_lot, tmp_path, cache, "--ray", "local")) == 0
+    assert (tmp_path / "table1.md").read_bytes() == table_made_here
 
 
 def die_once(marker: str) -> str:
@@ -253,7 +264,8 @@ def test_each_step_of_the_ablation_is_a_row(
     options = ["--size", "64x64", "--weights", "none", "--cache", str(cache), "--steps", "12", "13"]
     assert main(["ablation", str(small_lot), "--out", str(tmp_path), *options]) == 0
     table = capsys.readouterr().out.splitlines()
-    assert [line.split("|")[1].strip() for line in table[2:]] == [step.name for step in steps(0)[11:13]]
+    assert [line.split("|")[1].strip() for line in table[2:4]] == [step.name for step in steps(0)[11:13]]
+    assert table[5].startswith("Data ") and "64 x 64 px" in table[5]
     assert (tmp_path / "ablation.md").read_text().splitlines() == table
     found = json.loads((tmp_path / "ablation.json").read_text())
     assert found[1]["recipe"]["threshold"] == "calibrated"
