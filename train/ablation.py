@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edge.conversion import Method
 from train.crossval import cross_validate
+from train.dataset import Row
 from train.experiment import BEST, PAPER, ExperimentRecipe, recipe_values
 from train.feature_cache import FeatureCache
 from train.features import Backbone
@@ -23,7 +24,9 @@ from train.survey import Survey
 from train.tables import columns_of, summary
 
 WITHOUT_FINE_TUNING = 14
-"""Steps that live on the cached features; those after it train the backbone, image by image."""
+"""Steps that live on the cached features; the two after them train the backbone, image by image."""
+OF_VOTES = (17, 18)
+"""Steps that differ from the first only where labellers disagree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,14 @@ def steps(seed: int) -> list[Step]:
         Step("best on dhe", replace(best, method=Method.DHE)),
         Step("paper, layer 4 trained too", replace(paper, fine_tune="layer4")),
         Step("paper, all layers trained", replace(paper, fine_tune="all")),
+        Step("paper, disputed scans left out", replace(paper, undecided="drop")),
+        Step("paper, undecidable as a class", replace(paper, undecided="class")),
     ]
+
+
+def usual_steps(rows: Sequence[Row]) -> list[int]:
+    """Numbers, from 1, of the steps that are taken unasked: those without a GPU, on votes only where there are some."""
+    return [*range(1, WITHOUT_FINE_TUNING + 1), *(OF_VOTES if any(row.is_disputed for row in rows) else ())]
 
 
 def ablate(

@@ -56,12 +56,12 @@ def crossval(options: argparse.Namespace, reporter: Reporter) -> int:
 
 def ablation(options: argparse.Namespace, reporter: Reporter) -> int:
     """From the paper's recipe to the best one, step by step; prints the table."""
-    from train.ablation import WITHOUT_FINE_TUNING, ablate, steps
+    from train.ablation import ablate, steps, usual_steps
     from train.survey import survey
 
     rows = read_labels(options.data)
     chosen = steps(options.seed)
-    wanted = options.steps or range(1, WITHOUT_FINE_TUNING + 1)
+    wanted = options.steps or usual_steps(rows)
     unknown = [number for number in wanted if not 1 <= number <= len(chosen)]
     if unknown:
         raise TrainError(f"there is no step {unknown[0]}", hint=f"steps are 1 to {len(chosen)}")
@@ -174,7 +174,8 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         type=int,
         nargs="+",
         metavar="N",
-        help="only these rows, counted from 1; 15 and 16 train the backbone too (default: 1 to 14)",
+        help="only these rows, counted from 1; 15 and 16 train the backbone too, 17 and 18 want several labellers"
+        " (default: all but 15 and 16)",
     )
     verb = verbs.add_parser("learn", help="apply a recipe to all bundles: the checkpoint for the line")
     experiment_options(verb)

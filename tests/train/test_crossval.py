@@ -11,7 +11,7 @@ import torch
 
 from edge.conversion import Method
 from edge.validation.metrics import Confusion
-from train.ablation import WITHOUT_FINE_TUNING, steps
+from train.ablation import WITHOUT_FINE_TUNING, steps, usual_steps
 from train.cli import main
 from train.cli_experiments import parse_methods
 from train.dataset import Row, read_labels
@@ -252,10 +252,22 @@ def test_the_ablation_leads_from_the_paper_to_the_best_recipe() -> None:
     assert BEST in [row.recipe for row in rows]
     assert len({row.name for row in rows}) == len(rows)
     assert all(row.recipe.fine_tune == "head" for row in rows[:WITHOUT_FINE_TUNING])
-    assert [row.recipe.fine_tune for row in rows[WITHOUT_FINE_TUNING:]] == ["layer4", "all"]
+    assert [row.recipe.fine_tune for row in rows[WITHOUT_FINE_TUNING:]] == ["layer4", "all", "head", "head"]
     for row in rows:  # every step is a recipe that a file could hold
         values = {key: value for key, value in vars(row.recipe).items() if value != getattr(PAPER, key)}
         assert replaced(PAPER, values, row.name) == row.recipe
+
+
+def test_votes_are_a_matter_of_the_ablation_only_where_labellers_disagree(tmp_path: Path) -> None:
+    for name in ("a.tif", "b.tif"):
+        (tmp_path / name).touch()
+    head = "file,bundle,label_1,label_2\n"
+    (tmp_path / "labels.csv").write_text(head + "a.tif,B1,normal,normal\nb.tif,B1,abnormal,abnormal\n")
+    agreed = usual_steps(read_labels(tmp_path))
+    (tmp_path / "labels.csv").write_text(head + "a.tif,B1,normal,normal\nb.tif,B1,abnormal,normal\n")
+    assert [steps(0)[number - 1].recipe.undecided for number in agreed] == ["majority"] * WITHOUT_FINE_TUNING
+    of_votes = usual_steps(read_labels(tmp_path))[WITHOUT_FINE_TUNING:]
+    assert [steps(0)[number - 1].recipe.undecided for number in of_votes] == ["drop", "class"]
 
 
 def test_each_step_of_the_ablation_is_a_row(
