@@ -114,7 +114,7 @@ def _candidates(folder: Path) -> list[tuple[Path, int | None]]:
 
 def _golden_scan(path: Path, engine: Engine, method: Method, bounds: Bounds | None) -> GoldenScan:
     try:
-        counts = shrink(read_scan(path, file=path.name, limits=Limits()).counts)
+        counts = shrink(read_scan(path.resolve(), file=path.name, limits=Limits()).counts)
     except ScanError as error:
         raise ExportError(f"golden scan {path} cannot be read: {error.message}", hint=error.hint) from error
     image = prepare(counts, method, bounds, engine.spec.size)

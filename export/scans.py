@@ -49,7 +49,7 @@ def load_scans(
     scans = []
     for name, path in zip(names, files, strict=True):
         try:
-            counts = read_scan(path, file=name, limits=Limits()).counts
+            counts = read_scan(path.resolve(), file=name, limits=Limits()).counts
         except ScanError as error:
             raise ExportError(f"{path} cannot be read: {error.message}", hint=error.hint) from error
         label = known[name].label if name in known else None

@@ -208,9 +208,11 @@ def split_by_bundle(rows: Sequence[Row], share: float, seed: int) -> tuple[list[
 def read_frame(row: Row) -> Frame:
     """The scan of a row. Raises DataError, naming the file, where the line itself could not read it."""
     try:
-        return read_scan(row.path, file=row.file, limits=Limits())
+        # Data sets are often folders of links; the station's folder, where the line refuses them, has none to offer.
+        return read_scan(row.path.resolve(), file=row.file, limits=Limits())
     except ScanError as error:
-        raise DataError(f"{row.file}: {error.message}", hint=f"{error.hint}; or drop its row") from error
+        message = error.message if error.message.startswith(row.file) else f"{row.file}: {error.message}"
+        raise DataError(message, hint=f"{error.hint}; or drop its row") from error
 
 
 def scan_histograms(

@@ -14,6 +14,8 @@ from train.errors import DataError
 from train.runner import Runner
 
 CHUNK_SCANS = 16
+MOST_NAMED = 8
+"""Unreadable scans named in an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Survey:
 def survey(
     rows: Sequence[Row], runner: Runner, progress: Callable[[int, int], None], *, skip_unreadable: bool
 ) -> Survey:
-    """Read every scan once. Raises DataError, naming them all, where some cannot be read and must not be skipped."""
+    """Read every scan once. Raises DataError, naming the first, where some cannot be read and must not be skipped."""
     tasks: list[tuple[Row, ...]] = []
     numbers: list[list[int]] = []
     for bundle in sorted({row.bundle for row in rows}):
@@ -86,8 +88,9 @@ def survey(
     unreadable = tuple(f"{rows[i].file}: {scans[i].problem}" for i in sorted(scans) if scans[i].problem)
     if unreadable and not skip_unreadable:
         raise DataError(
-            f"{len(unreadable)} of {len(rows)} scans cannot be read: {'; '.join(unreadable)}",
-            hint="mend or drop them, or leave them out with --skip-unreadable",
+            f"{len(unreadable)} of {len(rows)} scans cannot be read: {'; '.join(unreadable[:MOST_NAMED])}"
+            + (f"; and {len(unreadable) - MOST_NAMED} more" if len(unreadable) > MOST_NAMED else ""),
+            hint="`edge-train doctor` lists them all; mend or drop them, or leave them out with --skip-unreadable",
         )
     good = [i for i in sorted(scans) if scans[i].problem is None]
     if not good:

@@ -158,6 +158,17 @@ def test_an_unreadable_scan_is_named_and_skipped_only_on_request(small_lot: Path
     assert kept.unreadable[0].startswith("broken.tif: ")
 
 
+def test_of_many_unreadable_scans_the_first_are_named_once_each(tmp_path: Path) -> None:
+    rows = ["file,bundle,label"]
+    for number in range(10):
+        (tmp_path / f"{number}.tif").write_bytes(b"II*\0 and no more")
+        rows.append(f"{number}.tif,B1,normal")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(DataError, match=r"10 of 10 .*; and 2 more$") as caught:
+        survey(read_labels(tmp_path), Here(), lambda *_: None, skip_unreadable=False)
+    assert caught.value.message.count("7.tif") == 1 and "8.tif" not in caught.value.message
+
+
 def fold(bundle: str, labels: tuple[int, ...], p: tuple[float, ...], threshold: float = 0.5) -> FoldResult:
     files = tuple(f"{bundle}_{number}.tif" for number in range(len(labels)))
     return FoldResult("x", "global", bundle, (1700, 2800), threshold, files, labels, p, (), None, 1.0)

@@ -127,6 +127,14 @@ def test_a_scan_the_line_could_not_read_is_named(tmp_path: Path) -> None:
         load_scans(read_labels(tmp_path), Method.LOCAL, None, Size(40, 30))
 
 
+def test_a_data_set_may_be_a_folder_of_links(tmp_path: Path) -> None:
+    _scan(tmp_path / "elsewhere.tif")
+    (tmp_path / "lot").mkdir()
+    (tmp_path / "lot" / "a.tif").symlink_to(tmp_path / "elsewhere.tif")
+    _labels(tmp_path / "lot", "a.tif,B1,normal")
+    assert len(load_scans(read_labels(tmp_path / "lot"), Method.LOCAL, None, Size(40, 30)).images) == 1
+
+
 def test_the_digest_follows_content_and_labels_not_order() -> None:
     rows, hashes = _rows(2, 2), ["a", "b", "c", "d"]
     digest = data_digest(rows, hashes)
