@@ -233,7 +233,7 @@ def test_scores_that_differ_from_torch_stop_the_export(
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_classifier_on_tiles_says_the_same_once_exported(channels: int) -> None:
     torch.manual_seed(5)
-    selection = Selection("local", standardise=True)
+    selection = Selection("tiles", standardise=True)
     network = PooledClassifier(channels, selection, nn.Sequential(nn.Linear(selection.width, 3))).eval()
     network.backbone.load_state_dict(
         {k: v for k, v in lively_classifier(channels).backbone.state_dict().items() if not k.startswith("fc.")}
