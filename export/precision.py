@@ -8,8 +8,10 @@ for activations, the ranges from real scans. Which layers stay in float32 was me
 
     classifier   first convolution: its folded means outweigh its image weights a hundredfold. Mean, fully connected
                  layers, softmax: quantised too, they moved the logit by 7. The sums of the residual blocks and the
-                 1 x 1 convolutions of their shortcuts, whose rounding stays in the stream for all later layers: with
-                 them in float32 the logit moves by 0.02 instead of 0.23 (root mean square), at the same speed.
+                 1 x 1 convolutions of their shortcuts, whose rounding stays in the stream for all later layers. The
+                 first stage, of 64 channels: near the threshold the logit of doubtful scans moves by 0.09 with it in
+                 float32 (root mean square, 0.28 at most), by 0.24 (0.81) without, for half as much time again; three
+                 decisions of 1000 changed.
     gate         all of it. Its scores meet hard thresholds: in int8 they moved by 0.003 of 0.35, enough to send one
                  scan of 120 to another decision, for a third of the time of both networks. OpenVINO also carried the
                  integers of the image on through the averages of the layouts, and rounded those to grey levels.
@@ -54,6 +56,7 @@ PERCENTILE: Final = 99.9999
 
 LARGEST_HALF: Final = 65_504.0
 WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+FIRST_STAGE_CHANNELS: Final = 64
 QUANTISED: Final = ("Conv", "ConvTranspose")
 
 Progress = Callable[[int, int], None]
@@ -132,10 +135,9 @@ def to_int8(model: onnx.ModelProto, calibration: Sequence[Image], progress: Prog
     Activations are signed with zero in the middle, for TensorRT takes no others, though after a ReLU that leaves half
     of the range empty: it moved the logit by 0.021 (root mean square) instead of 0.014. Raises ExportError.
     """
-    weighted = [node for node in model.graph.node if node.op_type in WEIGHTED]
-    sides = {tensor.name: tuple(tensor.dims[2:]) for tensor in model.graph.initializer}
-    shortcuts = [node for node in weighted if sides.get(node.input[1]) == (1, 1)]
-    kept = [node.name for node in (weighted[0], *shortcuts)]
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type in QUANTISED]
+    kept = [node.name for node in convolutions if _stays_float(shapes[node.input[1]])]
     source = onnx.ModelProto()
     source.CopyFrom(model)  # the tool changes what it is given
     with tempfile.TemporaryDirectory() as folder, _quiet():
@@ -160,6 +162,11 @@ def to_int8(model: onnx.ModelProto, calibration: Sequence[Image], progress: Prog
             },
         )
         return _checked(_float_for_others(onnx.load(target), kept), "int8")
+
+
+def _stays_float(weight: tuple[int, ...]) -> bool:
+    """Whether a layer of this weight is of the first stage or a shortcut."""
+    return weight[0] <= FIRST_STAGE_CHANNELS or weight[2:] == (1, 1)
 
 
 def _float_for_others(model: onnx.ModelProto, kept: Sequence[str]) -> onnx.ModelProto:

@@ -52,7 +52,7 @@ def broker_away(trial: Trial) -> None:
             drain_per_s >= MIN_DRAIN_PER_S, f"drained {drain_per_s:.0f}/s, expected {MIN_DRAIN_PER_S}"
         )
         trial.require(growth < MAX_RSS_GROWTH_BYTES, f"memory grew by {growth / 1e6:.0f} MB meanwhile")
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         trial.take(rig.findings())
         trial.figures |= {"queued": count, "drain_per_s": round(drain_per_s), "rss_growth_mb": round(growth / 1e6, 1)}
 
@@ -83,7 +83,7 @@ def mes_offline(trial: Trial) -> None:
                 done = rig.run_cli("--resend", "1d")
                 trial.require(done.returncode == 0, f"--resend: {done.stderr}")
                 rig.await_all()
-            trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+            trial.require_clean_stop(rig.worker)
             trial.take(rig.findings(), name)
 
 
@@ -145,7 +145,7 @@ def bad_link(trial: Trial) -> None:
         rig.await_all()
         after = rig.worker.usage().threads
         trial.require(after <= threads + 1, f"{threads} threads before, {after} after")
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         trial.take(rig.findings())
         trial.figures |= {"faults": faults, "threads_before": threads, "threads_after": after}
 
@@ -166,7 +166,7 @@ def refused_by_access_list(trial: Trial) -> None:
         rig.broker.reload()
         rig.worker.start()
         trial.recovered(rig.await_all())
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         trial.take(rig.findings(), "access list")
 
 
@@ -194,7 +194,7 @@ def _refused_by_every_code(trial: Trial) -> None:
         fake.code = 0
         rig.worker.start()
         wait_until(lambda: sum(code == 0 for code, _ in fake.verdicts) >= 5, "the verdicts are taken")
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         rows, _ = rig.ledger_rows()
         trial.require(all(row.is_sent for row in rows), "accepted rows stay open")
 
@@ -213,7 +213,7 @@ def _without_subscriber(trial: Trial) -> None:
         rig.worker.start()
         rig.subscriber.start()
         trial.recovered(rig.await_all())
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         trial.take(rig.findings(), "no subscriber")
 
 

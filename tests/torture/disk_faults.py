@@ -41,7 +41,7 @@ def disk_full(trial: Trial) -> None:
             took_s = rig.await_all()
             trial.recovered(took_s)
             trial.require_in_time(took_s < MAX_RESUME_S, f"resumed only after {took_s:.0f} s")
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         trial.take(rig.findings())
         trial.figures |= {"rounds": rounds, "state_mb": STATE_BYTES >> 20}
 
@@ -110,7 +110,7 @@ def _read_only_state(trial: Trial) -> None:
             _remount(rig.state, "rw")
             rig.worker.start()
         trial.recovered(rig.await_all())
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         trial.take(rig.findings(), "read-only state")
 
 
@@ -167,7 +167,7 @@ def _forbidden(trial: Trial) -> None:
         trial.require(rig.subscriber.count("verdict") == heard, "a verdict from a folder that may not be read")
         rig.scans.chmod(0o755)
         trial.recovered(rig.await_all())
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         trial.take(rig.findings(), "forbidden folder")
 
 

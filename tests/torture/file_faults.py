@@ -36,7 +36,7 @@ def slow_writers(trial: Trial) -> None:
             left = [writer for writer in left if now_s < starts[id(writer)] or not writer.step(now_s)]
             time.sleep(0.01)
         trial.recovered(rig.await_all())
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         found = trial.take(rig.findings())
         trial.require(found.duplicated == 0, f"{found.duplicated} duplicates")
         trial.figures |= {"files": count, "abandoned": sum(writer.is_abandoned for writer in writers)}
@@ -67,7 +67,7 @@ def hostile_files(trial: Trial) -> None:
         rig.worker.wait_for("scan judged", len(contents) + good)
         trial.recovered(rig.await_all())
         usage, decoders = rig.worker.usage(), rig.worker.child_usages()
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         verdicts = [message.content for message in rig.subscriber.of("verdict")]
         slowest_ms = max(v["durations_ms"]["read"] for v in verdicts if not v["scan"]["file"].startswith("first"))
         judged = {verdict["scan"]["sha256"] for verdict in verdicts}
@@ -137,7 +137,7 @@ def arrive_again(trial: Trial) -> None:
             rig.await_all()
         rig.generator.arrive(1)
         rig.await_all()
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         trial.take(rig.findings())
         distinct = len({listed.sha256 for listed in generator.listed})
         rows, _ = rig.ledger_rows()

@@ -40,7 +40,7 @@ def events_lost(trial: Trial) -> None:
         trial.recovered(slowest_s)
         # Found at the first listing, taken at the second or third, when it has stood still.
         trial.figures |= {"burst": count, "poll_s": POLL_S, "slowest_found_s": round(slowest_s, 2)}
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         trial.take(rig.findings())
 
 
@@ -77,7 +77,7 @@ def folder_away(trial: Trial) -> None:
             wait_until(lambda: not rig.subscriber.alarms("folder-away")[-1].content["active"], "the end of the alarm")
             again = rig.subscriber.count("verdict") - heard
             trial.require(again == 3, f"{manner}: {again} verdicts after the folder came back, expected 3")
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         found = trial.take(rig.findings())
         trial.require(found.duplicated == 0, f"{found.duplicated} duplicates")
         trial.figures |= {"cycles": cycles}
@@ -110,7 +110,7 @@ def backlog(trial: Trial) -> None:
         span_s = time.monotonic() - began_s
         peak = rig.worker.usage().peak_rss_bytes
         trial.require(peak < MAX_BACKLOG_RSS_BYTES, f"peak memory {peak / 1e6:.0f} MB")
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         trial.take(rig.findings())
         trial.figures |= {
             "files": count,
@@ -140,7 +140,7 @@ def clock_jumps(trial: Trial) -> None:
         rig.worker.start("--clock", str(offset), "--housekeeping-s", "0.5")
         rig.generator.arrive(4)
         rig.await_all()
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         rows, _ = rig.ledger_rows()
         trial.require(len(rows) == len(rig.generator.listed), f"{len(rows)} rows for {len(rig.generator.listed)} scans")
         seqs = [json.loads(message.payload)["seq"] for message in rig.subscriber.of("verdict")]

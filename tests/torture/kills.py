@@ -42,7 +42,7 @@ def kill_the_worker(trial: Trial) -> None:
         rig.worker.start()
         rig.await_all()
         trial.recovered(time.monotonic() - began_s)
-        trial.require(rig.worker.stop() == 0, "the last worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker, "last worker")
         trial.take(rig.findings())
         trial.figures |= {"kills": kills, "scans": len(rig.generator.listed), "kills_by_point": by_point}
 
@@ -67,7 +67,7 @@ def kill_the_broker(trial: Trial) -> None:
         done = rig.run_cli("--resend", "1d")
         trial.require(done.returncode == 0, f"--resend: {done.stderr}")
         rig.await_all()
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         trial.take(rig.findings())
         trial.figures |= {"broker_kills": kills, "needed_the_resend": needed}
 
@@ -93,7 +93,7 @@ def start_a_second_worker(trial: Trial) -> None:
             trial.require(second.returncode == 74, f"the second worker ended with {second.returncode}")
             trial.require("in use by another worker" in second.stderr, f"it said {second.stderr[-200:]!r}")
         rig.await_all()
-        trial.require(rig.worker.stop() == 0, "the first worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker, "first worker")
         found = trial.take(rig.findings())
         trial.require(found.duplicated == 0, f"{found.duplicated} duplicates")
 
@@ -116,7 +116,7 @@ def upgrade_and_roll_back(trial: Trial) -> None:
         rig.broker.start()
         rig.worker.start("--newer-schema")
         rig.await_all()
-        trial.require(rig.worker.stop() == 0, "the newer release did not stop cleanly")
+        trial.require_clean_stop(rig.worker, "newer release")
         found = trial.take(rig.findings())
         trial.require(found.duplicated == 0, f"{found.duplicated} duplicates")
 
@@ -157,7 +157,7 @@ def poison_a_scan(trial: Trial) -> None:
         trial.require(rig.worker.is_alive() and rig.worker.pid == pid, "the daemon died of a coded file")
         peak = rig.worker.usage().peak_rss_bytes
         trial.require(peak < MAX_RSS_BYTES, f"peak memory {peak / 1e6:.0f} MB")
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         trial.take(rig.findings())
         verdicts = {m.content["scan"]["file"]: m.content["reasons"] for m in rig.subscriber.of("verdict")}
         said = {entry.file: verdicts.get(entry.file) for entry in condemned}

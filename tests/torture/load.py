@@ -45,7 +45,7 @@ def soak(trial: Trial) -> None:
             _tidy(rig, heard)
         rig.await_all()
         series.sample(force=True)
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         trial.figures |= series.figures() | {"scans": count}
         _require_flat(trial, series)
         with sqlite3.connect(rig.state / "ledger.sqlite") as sql:
@@ -80,7 +80,7 @@ def load(trial: Trial) -> None:
         rig.await_all()
         series.sample(force=True)
         cpu_s = rig.worker.usage().cpu_s - cpu_s
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         trial.take(rig.findings())
         latencies_ms = _latencies_ms(rig)
         trial.figures |= series.figures() | {

@@ -69,7 +69,7 @@ def bad_engine(trial: Trial) -> None:
             rig.worker.start()  # as systemd does
             rig.await_all()
             trial.recovered(time.monotonic() - began_s)
-            trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+            trial.require_clean_stop(rig.worker)
             trial.take(rig.findings(), fault)
     _nan(trial)
     _hang(trial)
@@ -177,7 +177,7 @@ def _nan(trial: Trial) -> None:
         rig.generator.arrive(40)
         rig.worker.start("--engine", "nan")
         wait_until(lambda: rig.subscriber.count("verdict") == 40, "40 verdicts")
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         verdicts = [message.content for message in rig.subscriber.of("verdict")]
         unscored = [verdict for verdict in verdicts if verdict["p_abnormal"] is None]
         right = [v for v in unscored if (v["outcome"], v["reasons"]) == ("review", ["non-finite-score"])]
@@ -210,5 +210,5 @@ def _hang(trial: Trial) -> None:
         rig.worker.start()
         rig.await_all()
         trial.recovered(time.monotonic() - began_s)
-        trial.require(rig.worker.stop() == 0, "the worker did not stop cleanly")
+        trial.require_clean_stop(rig.worker)
         trial.take(rig.findings(), "hangs")

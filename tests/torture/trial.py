@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.torture.checker import Findings
-from tests.torture.rig import Layout, Rig
+from tests.torture.rig import Layout, Rig, Worker
 
 
 class Skipped(Exception):
@@ -80,6 +80,12 @@ class Trial:
         if not holds:
             self.problems.append(otherwise)
         return holds
+
+    def require_clean_stop(self, worker: Worker, which: str = "worker") -> bool:
+        """SIGTERM, and note an exit code other than 0 with the last that the worker said."""
+        code = worker.stop()
+        said = "; ".join(str(entry["event"]) for entry in worker.read_log()[-4:])
+        return self.require(code == 0, f"the {which} ended with {code}, not 0, after SIGTERM; its last words: {said}")
 
     def require_in_time(self, holds: bool, otherwise: str) -> bool:
         """Note a bar of time or rate that was missed: on a loaded machine that says little of the line."""
