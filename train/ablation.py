@@ -25,6 +25,7 @@ from train.tables import columns_of, summary
 
 WITHOUT_FINE_TUNING = 14
 """Steps that live on the cached features; the two after them train the backbone, image by image."""
+FINE_TUNING_LR = 1e-4
 OF_VOTES = (17, 18)
 """Steps that differ from the first only where labellers disagree."""
 
@@ -56,8 +57,9 @@ def steps(seed: int) -> list[Step]:
         Step("logistic head, tiles that stand out", replace(best, threshold="half")),
         Step("best: the same, calibrated threshold", best),
         Step("best on dhe", replace(best, method=Method.DHE)),
-        Step("paper, layer 4 trained too", replace(paper, fine_tune="layer4")),
-        Step("paper, all layers trained", replace(paper, fine_tune="all")),
+        # At the paper's rate, which is for new layers, a pretrained one ends where every scan gets the same answer.
+        Step("paper, layer 4 trained too", replace(paper, fine_tune="layer4", lr=FINE_TUNING_LR)),
+        Step("paper, all layers trained", replace(paper, fine_tune="all", lr=FINE_TUNING_LR)),
         Step("paper, disputed scans left out", replace(paper, undecided="drop")),
         Step("paper, undecidable as a class", replace(paper, undecided="class")),
     ]
