@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from train.device import open_device
 from train.files import write_json, written_whole
 from train.fold_cache import array_names, mapped
 from train.networks import GateAutoencoder, PatchClassifier
@@ -178,6 +179,6 @@ def network_seed(task: Task) -> int:
 
 
 def prepared(device: str) -> torch.device:
-    """The device, this process set up so that the same seed gives the same network on it."""
+    """The device, this process set up so that the same seed gives the same network on it. Raises TrainError."""
     torch.backends.cudnn.deterministic = True
-    return torch.device(device)
+    return open_device(device)

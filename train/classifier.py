@@ -27,8 +27,7 @@ from train.bounds import Mode, find_bounds
 from train.checkpoint import Checkpoint, Value, load_checkpoint, save_checkpoint
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
 from train.device import open_device
-from train.errors import DivergedError
-from train.losses import classifier_loss
+from train.losses import classifier_loss, finite
 from train.metrics import best_threshold
 from train.networks import ElectrodeClassifier
 from train.progress import Reporter
@@ -219,12 +218,11 @@ def fit(
             loss = classifier_loss(logits.float(), labels, recipe.label_smoothing)
             if regions is not None:
                 loss = loss + regions.loss(torch.from_numpy(indices), flips)
-            _check_finite(loss, step, training, indices)
+            losses.append(finite(loss, step, (training.rows[i].file for i in indices)))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(trained, 5.0)
             optimizer.step()
-            losses.append(loss.item())
             step += 1
             count(len(losses), steps_per_epoch)
         epoch += 1
@@ -340,15 +338,6 @@ def _optimizer(recipe: ClassifierRecipe, trained: list[nn.Parameter]) -> torch.o
     if recipe.optimizer == "adam":
         return torch.optim.Adam(trained, lr=recipe.lr, weight_decay=recipe.weight_decay)
     return torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay)
-
-
-def _check_finite(loss: Tensor, step: int, training: LoadedScans, indices: np.ndarray) -> None:
-    if not math.isfinite(loss.item()):
-        files = ", ".join(training.rows[i].file for i in indices)
-        raise DivergedError(
-            f"the loss is {loss.item()} at step {step}, on {files}",
-            hint="lower --lr; if it names the same files again, look at these scans",
-        )
 
 
 def _epoch_figures(

@@ -21,8 +21,6 @@ def transfer(options: argparse.Namespace, reporter: Reporter) -> int:
     """One class against the rest, for every class; prints the table."""
     if importlib.util.find_spec("sklearn") is None:
         raise TrainError("`edge-train transfer` needs scikit-learn", hint="pip install electrode-line[train]")
-    import torch
-
     from train.features import open_backbone
     from train.fine_tune import Tuning
     from train.image_sets import Choice, open_image_set
@@ -30,8 +28,6 @@ def transfer(options: argparse.Namespace, reporter: Reporter) -> int:
     from train.transfer_results import Run, write_run
 
     started = time.perf_counter()
-    if options.device != "cpu" and not torch.cuda.is_available():
-        raise TrainError(f"torch sees no GPU for --device {options.device}", hint="leave --device out")
     choice = Choice(
         side_or_size(options.size),
         per_class=options.per_class,

@@ -11,8 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from train.errors import DivergedError
-from train.losses import weighted_loss
+from train.losses import finite, weighted_loss
 from train.networks import PooledClassifier, p_abnormal_of
 from train.progress import Reporter
 
@@ -85,11 +84,7 @@ def fine_tune(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), _MAX_GRADIENT_NORM, foreach=True)
-        if not math.isfinite(value := loss.item()):
-            raise DivergedError(
-                f"the loss is {value} at step {step}, on {', '.join(names[i] for i in chosen.tolist())}",
-                hint="lower --lr; if it names the same images again, look at them",
-            )
+        finite(loss, step, (names[i] for i in chosen.tolist()))
         optimizer.step()
         schedule.step()
         show(step + 1, steps)

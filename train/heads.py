@@ -18,7 +18,7 @@ from torch import nn
 from train.classifier import build_classifier
 from train.errors import DivergedError
 from train.experiment import ExperimentRecipe
-from train.losses import weighted_loss
+from train.losses import finite, weighted_loss
 from train.recipe import ClassifierRecipe
 from train.views import FLIPS, view_of_flips
 
@@ -106,17 +106,11 @@ def train_layers(layers: nn.Module, data: TrainingSet, recipe: ExperimentRecipe)
                 views = views + FLIPS * (rng.random(len(indices)) < 0.5)
             logits = layers(features[torch.from_numpy(indices), torch.from_numpy(views)])
             loss = weighted_loss(logits, labels[torch.from_numpy(indices)], class_weights)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise DivergedError(
-                    f"the loss is {value} at step {step}, on {', '.join(data.files[i] for i in indices)}",
-                    hint="lower the recipe's lr; if it names the same files again, look at these scans",
-                )
+            losses.append(finite(loss, step, (data.files[i] for i in indices)))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
             optimizer.step()
-            losses.append(value)
             step += 1
         history.append(float(np.mean(losses)))
     return history
@@ -177,16 +171,11 @@ def fit_mlp(data: TrainingSet, recipe: ExperimentRecipe) -> tuple[nn.Sequential,
             x = F.dropout(features[torch.from_numpy(indices), seen], FEATURE_DROPOUT)
             hidden = F.dropout(layers[1](layers[0](x)), HIDDEN_DROPOUT)
             loss = weighted_loss(layers[2](hidden), labels[torch.from_numpy(indices)], class_weights)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise DivergedError(
-                    f"the loss is {value} in epoch {epoch + 1}, on {', '.join(data.files[i] for i in indices)}",
-                    hint="look at these scans: their features are not finite",
-                )
+            step = epoch * steps_per_epoch + start // MLP_BATCH
+            losses.append(finite(loss, step, (data.files[i] for i in indices)))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             schedule.step()
-            losses.append(value)
         history.append(float(np.mean(losses)))
     return layers, history

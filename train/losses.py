@@ -10,12 +10,15 @@ content cannot be known, and at full weight such patches would drown the others.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from train.errors import DivergedError
 from train.networks import WINDOW_PX
 
 LATENT_WEIGHT = 0.01
@@ -91,3 +94,14 @@ def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None) 
 def patch_loss(logits: Tensor, is_defective: Tensor) -> Tensor:
     """Binary cross-entropy (L 3.2) of the patch classifier's logits (n,) against truth (n,), 0 or 1, float."""
     return F.binary_cross_entropy_with_logits(logits, is_defective)
+
+
+def finite(loss: Tensor, step: int, files: Iterable[str]) -> float:
+    """The loss of a batch as a number. Raises DivergedError, with step and the batch's files, where it is none."""
+    value = loss.item()
+    if not math.isfinite(value):
+        raise DivergedError(
+            f"the loss is {value} at step {step}, on {', '.join(files)}",
+            hint="lower the learning rate; if it names the same files again, look at them",
+        )
+    return value
