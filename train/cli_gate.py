@@ -34,11 +34,13 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
     from train.benchmark_plan import Request
     from train.benchmark_recipes import benchmark_recipe
     from train.benchmark_results import write_benchmark
+    from train.device import open_device
     from train.gate_benchmark import run_benchmark, scaled
     from train.patch_recipe import Training
     from train.weld_data import PatchCounts
 
     started = time.perf_counter()
+    open_device(options.device)  # before minutes of cutting patches
     defaults = Training()
     request = Request(
         welds=options.welds,

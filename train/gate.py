@@ -21,6 +21,7 @@ from edge.conversion import Bounds
 from train.bounds import Mode, find_bounds
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
+from train.device import open_device
 from train.errors import DataError, DivergedError
 from train.gate_calibration import Examples, calibrated, gate_images
 from train.gate_network import gate_of, state_of
@@ -54,6 +55,7 @@ def train_gate(
     Without `bounds` they come from the training bundles. `jobs`: processes that draw perturbations. Raises DataError,
     TrainError, DivergedError.
     """
+    where = open_device(device)  # before the scans are read: a missing GPU fails at once
     pictures = read_photos(photos) if photos is not None else []
     if recipe.perturbation == "sni" and not pictures:
         raise DataError("sni perturbations need photographs", hint="give --photos FOLDER, or --perturbation shapes")
@@ -87,13 +89,14 @@ def train_gate(
         reporter,
         photos=pictures,
         names=[row.file for row in training.rows],
-        device=torch.device(device),
+        device=where,
         jobs=jobs,
     )
-    found = calibrated(model, _examples(training, recipe), _examples(validation, recipe), recipe, reporter.counter)
+    examples = _examples(validation, recipe)
+    found = calibrated(model, _examples(training, recipe), examples, recipe, reporter.counter)
     metrics: dict[str, str | int | float | bool | None] = {
         "training_scans": len(training.rows),
-        "calibration_scans": int(_examples(validation, recipe).ordinary.sum()),
+        "calibration_scans": int(examples.ordinary.sum()),
         "final_loss": float(np.mean(losses[-_REPORT_EVERY_STEPS:])),
     }
     for label, name in enumerate(LABELS):

@@ -23,6 +23,7 @@ from edge.records import Image
 from edge.validation.metrics import Rate
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.dataset import Row, read_frame
+from train.device import open_device
 from train.errors import DataError
 from train.fields import Counts
 from train.foreign_sets import ForeignImage
@@ -82,11 +83,11 @@ class Findings:
 def find(
     run: Path, rows: Sequence[Row], foreign: Iterable[ForeignImage], reporter: Reporter, device: str = "cpu"
 ) -> Findings:
-    """Judge labelled scans and foreign images by `run/gate.pt`. Raises CheckpointError, DataError."""
+    """Judge labelled scans and foreign images by `run/gate.pt`. Raises CheckpointError, DataError, TrainError."""
     checkpoint = load_checkpoint(run / "gate.pt", "gate")
     if not checkpoint.exposures:
         raise DataError(f"{run / 'gate.pt'} says nothing of exposures", hint="train it again with this release")
-    gate = gate_of(checkpoint).to(torch.device(device))
+    gate = gate_of(checkpoint).to(open_device(device))
     scans = ((row.file, row.bundle, row, partial(_counts_of, row)) for row in rows)
     of_scans = list(_judged(gate, checkpoint, scans, reporter, f"of {len(rows)} scans"))
     images = ((image.name, image.kind, None, partial(_as_it_is, image)) for image in foreign)

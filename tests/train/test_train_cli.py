@@ -44,6 +44,9 @@ def test_an_error_is_two_lines_and_an_exit_code(tmp_path: Path, capsys: pytest.C
         (["classifier", "{}", "--out", "{}", "--weights", "{}/no.pth"], "no.pth cannot be read"),
         (["gate", "{}", "--out", "{}", "--like", "{}/no.pt"], "no checkpoint at"),
         (["gate", "{}", "--out", "{}", "--bounds", "{}/no.json"], "holds no bounds"),
+        (["gate", "{}", "--out", "{}", "--device", "cuda:99"], "torch cannot compute on 'cuda:99'"),
+        (["gate-benchmark", "{}", "--natural", "{}", "--out", "{}", "--device", "cuda:99"], "torch cannot compute on"),
+        (["transfer", "{}", "--out", "{}", "--weights", "none", "--device", "cuda:99"], "torch cannot compute on"),
     ],
 )
 def test_a_senseless_request_is_refused_before_training(
