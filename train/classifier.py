@@ -153,13 +153,15 @@ def freeze(model: ElectrodeClassifier, fine_tune: FineTune) -> None:
         parameter.requires_grad = trained or (fine_tune == "layer4" and name.startswith("layer4."))
 
 
-def training_mode(model: ElectrodeClassifier, fine_tune: FineTune) -> None:
-    """Train mode, except that what is frozen stays in eval mode, batch norm statistics included."""
+def training_mode(model: ElectrodeClassifier, recipe: ClassifierRecipe) -> None:
+    """Train mode, except that a pretrained backbone keeps its batch norm statistics, frozen or not.
+
+    Scans resemble each other far more than ImageNet's images do. By the statistics of a batch of them, the last layer's
+    inputs all rise, its outputs fall below 0, and the ReLU behind it passes nothing on.
+    """
     model.train()
-    if fine_tune != "all":
+    if recipe.fine_tune != "all" or recipe.weights != NONE:
         model.backbone.eval()
-    if fine_tune == "layer4":
-        model.backbone.layer4.train()
 
 
 def fit(
@@ -201,7 +203,7 @@ def fit(
         reporter.say(f"going on after epoch {epoch}")
     for stage in [each for each in stages for _ in range(each.epochs)][epoch:]:
         start_s, losses = time.monotonic(), []
-        training_mode(model, recipe.fine_tune)
+        training_mode(model, recipe)
         count = reporter.counter(f"epoch {epoch + 1} at {stage.size.height_px}x{stage.size.width_px}")
         for indices in batches(training.labels, recipe, rng):
             seen_px += _area(stage.size) / steps_per_epoch

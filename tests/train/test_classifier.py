@@ -27,7 +27,7 @@ from train.dataset import load_scans, read_labels
 from train.errors import DivergedError, TrainError
 from train.networks import ElectrodeClassifier
 from train.progress import Reporter
-from train.recipe import ClassifierRecipe, Stage, parse_size, parse_size_schedule
+from train.recipe import ClassifierRecipe, FineTune, Stage, parse_size, parse_size_schedule
 from train.region_task import flip
 from train.resume import Resume
 
@@ -120,11 +120,18 @@ def test_what_is_frozen_stays_as_it_was_batch_norm_statistics_included(small_lot
     assert all(key.startswith(("head.", "backbone.fc.")) for key in changed)
 
 
-def test_fine_tuning_layer4_leaves_earlier_batch_norm_in_eval_mode() -> None:
-    model = build_classifier(dataclasses.replace(TINY, fine_tune="layer4"))
-    training_mode(model, "layer4")
-    assert not model.backbone.layer3[0].bn1.training
-    assert model.backbone.layer4[0].bn1.training
+@pytest.mark.parametrize(
+    ("weights", "fine_tune", "learns_statistics"),
+    [("none", "head", False), ("none", "layer4", False), ("none", "all", True), ("imagenet", "all", False)],
+)
+def test_only_a_backbone_trained_from_scratch_learns_batch_norm_statistics(
+    weights: str, fine_tune: FineTune, learns_statistics: bool
+) -> None:
+    recipe = dataclasses.replace(TINY, weights=weights, fine_tune=fine_tune)
+    model = build_classifier(dataclasses.replace(recipe, weights="none"))
+    training_mode(model, recipe)
+    norms = [layer for layer in model.backbone.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    assert {layer.training for layer in norms} == {learns_statistics}
 
 
 def test_the_papers_rate_falls_tenfold_every_ten_epochs() -> None:
