@@ -14,8 +14,8 @@ import numpy.typing as npt
 import tifffile
 
 from edge.validation.labels import read_labels
-from train.foreign import foreign_scan
-from train.simulate import bundle_name, simulate_scan, write_lot
+from train.simulator.foreign import foreign_scan
+from train.simulator.simulate import bundle_name, simulate_scan, write_lot
 
 SEED = 20_260
 FIRST_BUNDLE = 900  # far from the bundles any model here is trained on

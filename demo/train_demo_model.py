@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 
 from edge.model import DEMO_KEY
-from train.foreign import FOREIGN_KINDS, foreign_scan
+from train.simulator.foreign import FOREIGN_KINDS, foreign_scan
 
 HERE = Path(__file__).resolve().parent
 SEED = 1

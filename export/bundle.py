@@ -62,8 +62,8 @@ from export.scan_range import scan_range
 from export.scans import labels_of, load_scans
 from export.storage import Storage, store_weights
 from train.checkpoint import Checkpoint, load_checkpoint
-from train.gate_network import MAP_CELL_PX, gate_of, map_offset_px
-from train.models import classifier_of
+from train.classifier.models import classifier_of
+from train.gate.network import MAP_CELL_PX, gate_of, map_offset_px
 
 TOLERANCE: Final[dict[Precision, float]] = {"fp32": 2e-3, "fp16": 1e-2, "int8": 3e-2}
 """How far another engine's golden scores may be off: between float32 on other CPUs (1e-6) and a decision's worth. With

@@ -20,8 +20,8 @@ from torchvision.models.resnet import BasicBlock
 from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT
 from edge.records import Size
 from export.errors import ExportError
-from train.gate_network import Gate
-from train.models import Classifier
+from train.classifier.models import Classifier
+from train.gate.network import Gate
 from train.networks import IMAGENET_MEAN, IMAGENET_STD, p_abnormal_of
 
 OPSET: Final = 18

@@ -18,10 +18,10 @@ from edge.engines import Engine
 from edge.golden import score_one
 from edge.records import Image, Scores
 from export.errors import ParityError
-from train.gate_calibration import gate_images
-from train.gate_calibration import score as gate_score
-from train.gate_network import Gate
-from train.models import Classifier
+from train.classifier.models import Classifier
+from train.gate.calibration import gate_images
+from train.gate.calibration import score as gate_score
+from train.gate.network import Gate
 from train.networks import p_abnormal_of
 
 MAX_DIFFERENCE: Final = 1e-4

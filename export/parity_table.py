@@ -22,8 +22,8 @@ from export.layers import worst_layers
 from export.parity import engine_scores, torch_scores
 from export.scans import labels_of, load_scans
 from train.checkpoint import load_checkpoint
-from train.gate_network import gate_of
-from train.models import classifier_of
+from train.classifier.models import classifier_of
+from train.gate.network import gate_of
 
 ENGINES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
 """Engine by the package it needs."""

@@ -18,12 +18,12 @@ from edge.conversion import Method
 from edge.errors import EdgeError
 from train import cli_experiments, cli_gate, cli_gate_report, cli_transfer
 from train.bounds import MODES, bounds_json, find_bounds, read_bounds
+from train.classifier.regions import write_simulated_regions
 from train.dataset import read_labels
 from train.errors import TrainError
 from train.progress import Reporter
 from train.recipe import ClassifierRecipe, GateRecipe, parse_size
-from train.regions import write_simulated_regions
-from train.simulate import ABNORMAL_FRACTION, write_lot
+from train.simulator.simulate import ABNORMAL_FRACTION, write_lot
 
 Verb = Callable[[argparse.Namespace, Reporter], int]
 FURTHER = (cli_experiments, cli_gate, cli_gate_report, cli_transfer)
@@ -90,7 +90,7 @@ def bounds(options: argparse.Namespace, reporter: Reporter) -> int:
 
 def classifier(options: argparse.Namespace, reporter: Reporter) -> int:
     """Train the classifier; prints the path of the checkpoint."""
-    from train.classifier import train_classifier
+    from train.classifier.training import train_classifier
 
     recipe = ClassifierRecipe(
         method=Method(options.method),
@@ -137,7 +137,7 @@ def classifier(options: argparse.Namespace, reporter: Reporter) -> int:
 def gate(options: argparse.Namespace, reporter: Reporter) -> int:
     """Train the gate; prints the path of the checkpoint."""
     from train.checkpoint import load_checkpoint
-    from train.gate import train_gate
+    from train.gate.training import train_gate
 
     method, size = Method(options.method), parse_size(options.size)
     bounds_of_data = None if options.bounds is None else read_bounds(options.bounds)

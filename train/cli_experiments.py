@@ -18,8 +18,8 @@ from train.recipe import parse_size
 from train.runner import Here, Processes, RayCluster, Runner
 
 if TYPE_CHECKING:  # both need torch
-    from train.feature_cache import FeatureCache
-    from train.features import Backbone
+    from train.classifier.feature_cache import FeatureCache
+    from train.classifier.features import Backbone
 
 PAPER_METHODS = "naive,global,local,mixed"
 CACHE_FOLDER = "cache"
@@ -27,9 +27,9 @@ CACHE_FOLDER = "cache"
 
 def crossval(options: argparse.Namespace, reporter: Reporter) -> int:
     """Leave-one-bundle-out for every conversion; prints the table."""
-    from train.crossval import cross_validate
-    from train.experiment import read_recipe
-    from train.results import write_results
+    from train.classifier.crossval import cross_validate
+    from train.classifier.experiment import read_recipe
+    from train.classifier.results import write_results
     from train.survey import survey
 
     recipe = replace(read_recipe(options.recipe), seed=options.seed)
@@ -56,7 +56,7 @@ def crossval(options: argparse.Namespace, reporter: Reporter) -> int:
 
 def ablation(options: argparse.Namespace, reporter: Reporter) -> int:
     """From the paper's recipe to the best one, step by step; prints the table."""
-    from train.ablation import ablate, steps, usual_steps
+    from train.classifier.ablation import ablate, steps, usual_steps
     from train.survey import survey
 
     rows = read_labels(options.data)
@@ -75,8 +75,8 @@ def ablation(options: argparse.Namespace, reporter: Reporter) -> int:
 
 def learn(options: argparse.Namespace, reporter: Reporter) -> int:
     """Apply a recipe to all bundles; prints the path of the checkpoint."""
-    from train.experiment import read_recipe
-    from train.final import CHECKPOINT, learn_all
+    from train.classifier.experiment import read_recipe
+    from train.classifier.final import CHECKPOINT, learn_all
     from train.survey import survey
 
     recipe = replace(read_recipe(options.recipe), seed=options.seed)
@@ -105,8 +105,8 @@ def doctor(options: argparse.Namespace, reporter: Reporter) -> int:
 
 def calibrate(options: argparse.Namespace, reporter: Reporter) -> int:
     """Set threshold and review band of a run; prints what was found as JSON."""
-    from train.calibrate import Wish
-    from train.calibrate import calibrate as find
+    from train.classifier.calibrate import Wish
+    from train.classifier.calibrate import calibrate as find
 
     wish = Wish(options.alpha, options.miss_cost, options.max_escape_rate)
     checked = [name for name in (options.check_bundles or "").split(",") if name]
@@ -129,9 +129,9 @@ def runner(options: argparse.Namespace) -> Iterator[Runner]:
 
 def backbone_and_cache(options: argparse.Namespace, seed: int, reporter: Reporter) -> tuple[Backbone, FeatureCache]:
     """The frozen network and the folder for its features. Raises TrainError for weights that cannot be had."""
-    from train.feature_cache import GIB, FeatureCache
-    from train.features import open_backbone
-    from train.pooling import CHANNELS, TILES
+    from train.classifier.feature_cache import GIB, FeatureCache
+    from train.classifier.features import open_backbone
+    from train.classifier.pooling import CHANNELS, TILES
 
     backbone = open_backbone(
         options.weights, parse_size(options.size), seed=seed, amp=options.amp == "bf16", device=options.device

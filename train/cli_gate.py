@@ -17,9 +17,9 @@ RECIPES = ("paper", "best", "ablation")
 
 def patches(options: argparse.Namespace, reporter: Reporter) -> int:
     """Write contact sheets of every kind of patch; prints their folder. Needs no torch."""
-    from train.patch_sheets import write_sheets
-    from train.perturb import read_photos
-    from train.welds import read_welds
+    from train.gate.perturb import read_photos
+    from train.welds.images import read_welds
+    from train.welds.sheets import write_sheets
 
     photos = read_photos(options.natural)
     paths = write_sheets(read_welds(options.welds), photos, options.out, options.seed, reporter.counter("folds"))
@@ -30,14 +30,14 @@ def patches(options: argparse.Namespace, reporter: Reporter) -> int:
 
 def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
     """Train, evaluate and draw the gate on real welds; prints the tables."""
-    from train.benchmark_figures import draw_figures
-    from train.benchmark_plan import Request
-    from train.benchmark_recipes import benchmark_recipe
-    from train.benchmark_results import write_benchmark
     from train.device import open_device
-    from train.gate_benchmark import run_benchmark, scaled
-    from train.patch_recipe import Training
-    from train.weld_data import PatchCounts
+    from train.welds.benchmark import run_benchmark, scaled
+    from train.welds.data import PatchCounts
+    from train.welds.figures import draw_figures
+    from train.welds.plan import Request
+    from train.welds.recipes import benchmark_recipe
+    from train.welds.results import write_benchmark
+    from train.welds.variants import Training
 
     started = time.perf_counter()
     open_device(options.device)  # before minutes of cutting patches

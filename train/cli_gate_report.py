@@ -16,13 +16,13 @@ from train.progress import Reporter
 from train.recipe import GateRecipe, parse_size
 
 if TYPE_CHECKING:
-    from train.foreign_sets import ForeignImage
+    from train.gate.foreign_sets import ForeignImage
 
 
 def gate_report(options: argparse.Namespace, reporter: Reporter) -> int:
     """Judge scans and foreign images by a run's gate; prints the path of the report."""
-    from train.gate_findings import find
-    from train.gate_report import write_report
+    from train.gate.findings import find
+    from train.gate.report import write_report
 
     rows = read_labels(options.data)
     findings = find(options.run, rows, foreign_images(options)(), reporter, options.device)
@@ -33,7 +33,7 @@ def gate_report(options: argparse.Namespace, reporter: Reporter) -> int:
 
 def gate_study(options: argparse.Namespace, reporter: Reporter) -> int:
     """Train and report at several resolutions; prints the path of the table."""
-    from train.gate_study import study
+    from train.gate.study import study
 
     recipe = GateRecipe(
         size=parse_size(options.size),
@@ -65,7 +65,7 @@ def gate_study(options: argparse.Namespace, reporter: Reporter) -> int:
 
 def foreign_images(options: argparse.Namespace) -> Callable[[], Iterable[ForeignImage]]:
     """The images that are no scans, as the options name them; drawn anew at every call."""
-    from train.foreign_sets import drawn, of_folder
+    from train.gate.foreign_sets import drawn, of_folder
 
     def images() -> Iterator[ForeignImage]:
         return chain(

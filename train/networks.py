@@ -1,4 +1,4 @@
-"""The networks of the line: the electrode classifier, in two forms, and the out-of-distribution gate.
+"""The networks of the papers, to the letter: the electrode classifier, the gate, and the classifier beside the gate.
 
 Electrode classifier: Jensen, Moeslund, Andreasen 2022, section 2.4. Gate: Lindgren, Zach 2022, section 3.1.
 """
@@ -11,9 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet34
-
-from train.pooling import feature_maps, pool
-from train.selection import Selection
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -58,32 +55,6 @@ class ElectrodeClassifier(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Converted scans uint8 (n, channels, height, width) -> network input float32 (n, 3, height, width)."""
-        return normalise(images, self.channels)
-
-
-class PooledClassifier(nn.Module):
-    """The frozen backbone, statistics of its feature maps instead of their mean, and layers on these.
-
-    `features` and `standardise` as in `train.selection`. With 3 classes the third is `undecided`.
-    """
-
-    def __init__(self, channels: int, selection: Selection, layers: nn.Sequential) -> None:
-        super().__init__()
-        if channels not in (1, 3):
-            raise ValueError(f"a converted scan has 1 or 3 channels, not {channels}")
-        self.channels = channels
-        self.backbone = resnet34(weights=None)
-        self.backbone.fc = nn.Identity()
-        self.selection = selection
-        self.head = layers
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (n, classes) of normalised images (n, 3, height, width) float."""
-        logits: Tensor = self.head(self.selection(pool(feature_maps(self.backbone, x))))
-        return logits
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """As `ElectrodeClassifier.normalise`."""
         return normalise(images, self.channels)
 
 

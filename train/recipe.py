@@ -54,7 +54,7 @@ class ClassifierRecipe:
     balanced: bool = False
     """Draw both classes equally often."""
     learn_regions: bool = False
-    """Also learn where the anomalies lie (`train.region_task`); the trained network is the same."""
+    """Also learn where the anomalies lie (`train.classifier.region_task`); the trained network is the same."""
     size_schedule: str = ""
     """Epochs at smaller sizes before the rest at `size`: `250x125:8,500x250:4`."""
     recalibrate_scans: int = 0
@@ -95,11 +95,11 @@ class GateRecipe:
     """Patches of accepted scans (the paper's), or of all ordinary scans (its second use case)."""
     perturbation: Literal["sni", "shapes", "foreign", "none"] = "shapes"
     foreign_answer: Literal["clean", "black"] = "clean"
-    """What the gate is taught to answer to foreign content; see `train.perturb`."""
+    """What the gate is taught to answer to foreign content; see `train.gate.perturb`."""
     calibrate_on: Literal["normal", "all"] = "normal"
     """Whose scores on the validation bundles set the thresholds."""
     scores: Literal["placed", "paper"] = "placed"
-    """Windows weighed by place and joined by the layout, or the plain extremes (L 3.1); see `train.gate_network`."""
+    """Windows weighed by place and joined by the layout, or the plain extremes (L 3.1); see `train.gate.network`."""
     reduction: Reduction = 1
     """How many times smaller the autoencoder sees the image."""
     image_fpr: float = 0.01

@@ -59,9 +59,9 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def arrows_within_edge() -> dict[str, set[str]]:
-    """Each module of edge/ and those it imports, anywhere in it: for types alone and inside functions too."""
-    names = {module_name(path): path for path in modules_of("edge")}
+def arrows_within(room: str) -> dict[str, set[str]]:
+    """Each module of a room and those it imports, anywhere in it: for types alone and inside functions too."""
+    names = {module_name(path): path for path in modules_of(room)}
     arrows: dict[str, set[str]] = {name: set() for name in names}
     for name, path in names.items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -75,12 +75,39 @@ def arrows_within_edge() -> dict[str, set[str]]:
 
 def test_arrows_within_edge_point_one_way() -> None:
     try:
-        order = list(TopologicalSorter(arrows_within_edge()).static_order())
+        order = list(TopologicalSorter(arrows_within("edge")).static_order())
     except CycleError as error:
         pytest.fail("circle of imports: " + " -> ".join(reversed(error.args[1])))
     rooms = ("edge.engines", "edge.golden", "edge.engines.on_device", "edge.engines.opening", "edge.model")
     assert [name for name in order if name in rooms] == list(rooms)
     assert order.index("edge.bundle") < order.index("edge.golden")
+
+
+SHARED = "shared"
+"""Of train/: the modules beside its rooms, which all of them may use."""
+ROOMS_OF_TRAIN = {
+    "simulator": set(),
+    SHARED: set(),
+    "classifier": {SHARED, "simulator"},
+    "gate": {SHARED, "simulator"},
+    "transfer": {SHARED, "classifier"},
+    "welds": {SHARED, "gate"},
+    "commands": {SHARED, "simulator", "classifier", "gate", "transfer", "welds"},
+}
+
+
+def test_arrows_between_the_rooms_of_train_point_down() -> None:
+    for name, imported in arrows_within("train").items():
+        room = room_of_train(name)
+        others = {room_of_train(other) for other in imported} - {room}
+        assert others <= ROOMS_OF_TRAIN[room], f"{name} imports {sorted(imported)}"
+
+
+def room_of_train(name: str) -> str:
+    first = name.split(".")[1] if "." in name else ""
+    if first.startswith("cli"):
+        return "commands"
+    return first if (ROOT / "train" / first / "__init__.py").exists() and first else SHARED
 
 
 def test_only_settings_reads_the_environment() -> None:
@@ -123,7 +150,7 @@ for name in {[name.removesuffix(".__init__") for name in modules if name not in 
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", ["train.cli", "train.simulate", "export.cli"])
+@pytest.mark.parametrize("module", ["train.cli", "train.simulator.simulate", "export.cli"])
 def test_commands_that_need_no_torch_start_without_it(module: str) -> None:
     program = f"import sys; sys.modules['torch'] = None; sys.modules['onnx'] = None; import {module}"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)

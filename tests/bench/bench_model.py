@@ -14,7 +14,7 @@ from edge.records import Size
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.dataset import read_frame, read_labels
 from train.networks import ElectrodeClassifier, GateAutoencoder
-from train.simulate import write_lot
+from train.simulator.simulate import write_lot
 
 PASSES_EVERYTHING = 1e3
 """A gate threshold no residual reaches, as the classifier's of 0 is by all: this is about time, not outcomes."""

@@ -30,7 +30,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from edge.records import Size  # noqa: E402
 from tests.bench import bench_model, throughput  # noqa: E402
-from train.simulate import write_lot  # noqa: E402
+from train.simulator.simulate import write_lot  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import nn
 from edge.conversion import Bounds, Method
 from edge.records import Size
 from train.checkpoint import Checkpoint, save_checkpoint
-from train.gate_network import Gate, state_of
+from train.gate.network import Gate, state_of
 from train.networks import ElectrodeClassifier, GateAutoencoder
 
 BOUNDS = Bounds(1700, 2800)

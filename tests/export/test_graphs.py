@@ -27,12 +27,13 @@ from export.graphs import (
 from export.parity import check_parity, engine_scores, noise_image, torch_scores
 from tests.cpu_engines import CPU_ENGINES, open_graphs
 from tests.export.networks import lively_classifier, lively_gate
-from train.gate_calibration import gate_images
-from train.gate_calibration import score as gate_score
-from train.gate_network import MAP_CELL_PX, Gate, map_offset_px
-from train.networks import ElectrodeClassifier, GateAutoencoder, PooledClassifier, p_abnormal_of
-from train.pooling import feature_maps, pool
-from train.selection import Selection
+from train.classifier.models import PooledClassifier
+from train.classifier.pooling import feature_maps, pool
+from train.classifier.selection import Selection
+from train.gate.calibration import gate_images
+from train.gate.calibration import score as gate_score
+from train.gate.network import MAP_CELL_PX, Gate, map_offset_px
+from train.networks import ElectrodeClassifier, GateAutoencoder, p_abnormal_of
 
 pytestmark = pytest.mark.timeout(600)  # torch exports two networks
 SIZE = Size(96, 70)  # neither a multiple of 4 nor of the map's cells

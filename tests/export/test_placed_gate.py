@@ -11,9 +11,9 @@ from edge.records import Size
 from export.graphs import GateGraph, gate_onnx
 from export.precision import to_float16
 from tests.export.networks import lively_gate
-from train.gate_calibration import score
-from train.gate_network import Gate
-from train.layout import cell_side_px, fit_layout, grid
+from train.gate.calibration import score
+from train.gate.layout import cell_side_px, fit_layout, grid
+from train.gate.network import Gate
 
 pytestmark = pytest.mark.timeout(600)  # torch exports a network
 SIZE = Size(204, 104)  # not a multiple of the layout's cells

@@ -11,11 +11,11 @@ from edge.cli import main as worker
 from edge.validation.metrics import auroc
 from export.cli import main as export
 from train.checkpoint import load_checkpoint
+from train.classifier.models import classifier_of
 from train.cli import main as train
 from train.dataset import load_scans, read_labels
-from train.fine_tune import predict
-from train.models import classifier_of
-from train.simulate import write_lot
+from train.simulator.simulate import write_lot
+from train.transfer.fine_tune import predict
 
 pytestmark = pytest.mark.timeout(600)  # torch exports two networks
 

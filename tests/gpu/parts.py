@@ -76,7 +76,7 @@ def _simulate(order: tuple[Path, int]) -> tuple[int, int]:
     import cv2
     import tifffile
 
-    from train.simulate import simulate_scan
+    from train.simulator.simulate import simulate_scan
 
     cv2.setNumThreads(1)
     folder, number = order

@@ -51,7 +51,7 @@ import sys
 for name in {ABSENT!r}:
     sys.modules[name] = None
 import tests.gpu.parts, tests.gpu.torch_parts, tests.gpu.torch_engine, tests.gpu.driver_api, tests.gpu.twin
-import train.simulate
+import train.simulator.simulate
 """
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=100)

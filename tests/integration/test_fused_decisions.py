@@ -19,7 +19,7 @@ from edge.golden import score_one
 from edge.model import DEMO_KEY
 from edge.raw import raw_scan
 from tests.gpu import twin
-from train.simulate import simulate_scan
+from train.simulator.simulate import simulate_scan
 
 SCANS = 200
 BUNDLES = 20

@@ -10,9 +10,10 @@ import torch
 
 from edge.conversion import Bounds, Method
 from edge.records import Size
-from train import classifier
 from train.checkpoint import load_checkpoint
-from train.classifier import (
+from train.classifier import training
+from train.classifier.region_task import flip
+from train.classifier.training import (
     augment,
     batches,
     build_classifier,
@@ -28,7 +29,6 @@ from train.errors import DivergedError, TrainError
 from train.networks import ElectrodeClassifier
 from train.progress import Reporter
 from train.recipe import ClassifierRecipe, FineTune, Stage, parse_size, parse_size_schedule
-from train.region_task import flip
 from train.resume import Resume
 
 torch.set_num_threads(1)
@@ -83,7 +83,7 @@ def test_a_killed_training_goes_on_with_the_losses_of_one_that_was_not(
     uninterrupted = run(None)
     kept = Resume(tmp_path / "training.pt", "this one")
     steps = 0
-    plain_loss = classifier.classifier_loss
+    plain_loss = training.classifier_loss
 
     def dying_loss(*arguments: object) -> torch.Tensor:
         nonlocal steps
@@ -92,7 +92,7 @@ def test_a_killed_training_goes_on_with_the_losses_of_one_that_was_not(
             raise KeyboardInterrupt
         return plain_loss(*arguments)
 
-    monkeypatch.setattr(classifier, "classifier_loss", dying_loss)
+    monkeypatch.setattr(training, "classifier_loss", dying_loss)
     with pytest.raises(KeyboardInterrupt):
         run(kept)
     monkeypatch.undo()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.conformal import (
+from train.classifier.conformal import (
     Band,
     calibration_error,
     coverage,

@@ -11,16 +11,16 @@ import torch
 
 from edge.conversion import Method
 from edge.validation.metrics import Confusion
-from train.ablation import WITHOUT_FINE_TUNING, steps, usual_steps
+from train.classifier.ablation import WITHOUT_FINE_TUNING, steps, usual_steps
+from train.classifier.experiment import BEST, PAPER, read_recipe, replaced
+from train.classifier.folds import FoldResult
+from train.classifier.tables import Column, kind_recalls, severity_limit, table_markdown
 from train.cli import main
 from train.cli_experiments import parse_methods
 from train.dataset import Row, read_labels
 from train.errors import DataError, TrainError
-from train.experiment import BEST, PAPER, read_recipe, replaced
-from train.folds import FoldResult
 from train.runner import Here, Processes, RayCluster
 from train.survey import natural, survey
-from train.tables import Column, kind_recalls, severity_limit, table_markdown
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.timeout(600)

@@ -10,20 +10,20 @@ import torch
 
 from edge.conversion import Bounds, Method
 from edge.records import Size
-from train.classifier import build_classifier, fit
-from train.crossval import make_plan, samples_of
+from train.classifier.crossval import make_plan, samples_of
+from train.classifier.experiment import PAPER
+from train.classifier.feature_cache import FeatureCache, FeatureKey, Features
+from train.classifier.features import Conversion, compute_features, open_backbone
+from train.classifier.heads import TrainingSet, paper_layers, starting_layers, train_layers
+from train.classifier.pooling import CHANNELS, TILES, feature_maps, pool
+from train.classifier.training import build_classifier, fit
+from train.classifier.views import view, view_of_flips
 from train.dataset import Row, load_scans, read_labels
 from train.errors import DataError, DivergedError
-from train.experiment import PAPER
-from train.feature_cache import FeatureCache, FeatureKey, Features
-from train.features import Conversion, compute_features, open_backbone
-from train.heads import TrainingSet, paper_layers, starting_layers, train_layers
-from train.pooling import CHANNELS, TILES, feature_maps, pool
 from train.progress import Reporter
 from train.recipe import ClassifierRecipe
 from train.runner import Here
 from train.survey import Survey, SurveyedScan, survey
-from train.views import view, view_of_flips
 
 torch.set_num_threads(1)
 

@@ -13,10 +13,10 @@ from edge.cli import main as edge_worker
 from edge.conversion import prepare
 from export.cli import main as edge_export
 from train.checkpoint import load_checkpoint
+from train.classifier.final import CHECKPOINT
+from train.classifier.models import classifier_of
 from train.cli import main as edge_train
 from train.dataset import read_frame, read_labels
-from train.final import CHECKPOINT
-from train.models import classifier_of
 from train.networks import p_abnormal_of
 
 torch.set_num_threads(1)

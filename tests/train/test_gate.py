@@ -12,9 +12,9 @@ from edge.records import Size
 from train.checkpoint import load_checkpoint
 from train.dataset import load_scans, read_labels
 from train.errors import DataError, DivergedError
-from train.gate import fit, learning_rate, reduced, train_gate
-from train.gate_calibration import calibrate, gate_images, score
-from train.gate_network import Gate, gate_of
+from train.gate.calibration import calibrate, gate_images, score
+from train.gate.network import Gate, gate_of
+from train.gate.training import fit, learning_rate, reduced, train_gate
 from train.networks import GateAutoencoder, centre_crop
 from train.progress import Reporter
 from train.recipe import GateRecipe

@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from edge.validation.metrics import Rate
-from train.benchmark_plan import Request, Way, measured_ms, planned, ways
-from train.benchmark_recipes import ABLATION_RECIPE, BEST_RECIPE, PAPER_RECIPE, benchmark_recipe
-from train.benchmark_tables import PAPER, REAL_SETS, SHARP_SETS, SYNTHETIC_SETS, cell, tables_csv, tables_markdown
-from train.benchmark_task import Task, network_seed, spread, with_defects
 from train.cli import main
 from train.errors import TrainError
-from train.fold_cache import array_names, mapped, stored_fold
-from train.gate_benchmark import Benchmark, experiment_digest, scaled
-from train.patch_evaluation import Entry, Outcome
-from train.patch_recipe import SNI, Network, Training
 from train.progress import Reporter
-from train.weld_data import FoldData, PatchCounts
+from train.welds.benchmark import Benchmark, experiment_digest, scaled
+from train.welds.data import FoldData, PatchCounts
+from train.welds.evaluation import Entry, Outcome
+from train.welds.fold_cache import array_names, mapped, stored_fold
+from train.welds.plan import Request, Way, measured_ms, planned, ways
+from train.welds.recipes import ABLATION_RECIPE, BEST_RECIPE, PAPER_RECIPE, benchmark_recipe
+from train.welds.tables import PAPER, REAL_SETS, SHARP_SETS, SYNTHETIC_SETS, cell, tables_csv, tables_markdown
+from train.welds.task import Task, network_seed, spread, with_defects
+from train.welds.variants import SNI, Network, Training
 
 torch.set_num_threads(1)
 
@@ -150,7 +150,7 @@ def test_a_budget_sets_the_steps_from_the_time_of_a_step_once(tmp_path: Path, mo
         measured.append(network)
         return {"autoencoder": 10.0, "classifier": 5.0}[network]
 
-    monkeypatch.setattr("train.benchmark_plan.measured_ms", measure)
+    monkeypatch.setattr("train.welds.plan.measured_ms", measure)
     asked = request(tmp_path, budget_minutes=30.0)
     training = planned(asked, "digest", tmp_path, 3, Reporter())
     assert training.autoencoder_steps == int(0.75 * 1_800_000 / 36 / 10)
@@ -165,7 +165,7 @@ def test_the_fastest_way_to_compute_is_taken_on_a_gpu(tmp_path: Path, monkeypatc
     def measure(_request: Request, _network: Network, way: Way, _folder: Path) -> float:
         return 3.0 if way["bf16"] and way["channel_multiple"] == 8 else 9.0
 
-    monkeypatch.setattr("train.benchmark_plan.measured_ms", measure)
+    monkeypatch.setattr("train.welds.plan.measured_ms", measure)
     asked = replace(request(tmp_path, Training(bf16=True), budget_minutes=1.0), device="cuda")
     assert len(ways(asked)) == 6
     training = planned(asked, "digest", tmp_path, 3, Reporter())

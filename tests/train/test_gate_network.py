@@ -9,8 +9,8 @@ import torch
 from edge.conversion import Method
 from edge.records import Size
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from train.gate_calibration import Examples, calibrated, score
-from train.gate_network import MAP_CELL_PX, Gate, gate_of, map_offset_px, state_of
+from train.gate.calibration import Examples, calibrated, score
+from train.gate.network import MAP_CELL_PX, Gate, gate_of, map_offset_px, state_of
 from train.networks import GateAutoencoder
 from train.recipe import GateRecipe
 

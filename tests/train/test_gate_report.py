@@ -11,9 +11,9 @@ import tifffile
 from train.cli import main
 from train.dataset import Row
 from train.errors import DataError
-from train.foreign_sets import drawn, of_folder
-from train.gate_findings import Finding, refusals
-from train.gate_report import anomalies, markdown
+from train.gate.findings import Finding, refusals
+from train.gate.foreign_sets import drawn, of_folder
+from train.gate.report import anomalies, markdown
 
 pytestmark = pytest.mark.timeout(300)
 

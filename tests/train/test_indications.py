@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from tests.train.weld_images import photographs
-from train import indications
-from train.indications import (
+from train.gate.perturb import PATCH_PX, lorentzian
+from train.welds import indications
+from train.welds.indications import (
     AMPLITUDE,
     ELONGATION,
     GAUSSIAN_SIGMA_PX,
@@ -27,8 +28,7 @@ from train.indications import (
     turned_grid,
     walked_region,
 )
-from train.perturb import PATCH_PX, lorentzian
-from train.weld_patches import RIM_PX
+from train.welds.patches import RIM_PX
 
 
 def test_the_sampling_rules_are_the_papers() -> None:

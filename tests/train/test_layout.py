@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from edge.records import Size
-from train.layout import Layout, cell_side_px, components_for, fit_layout, grid, scores_without_own_bundle
+from train.gate.layout import Layout, cell_side_px, components_for, fit_layout, grid, scores_without_own_bundle
 
 
 def _grids(scans: int, seed: int = 0) -> torch.Tensor:

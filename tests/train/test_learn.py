@@ -12,19 +12,19 @@ import torch
 
 from edge.conversion import Method, prepare
 from edge.records import Size
-from train.calibrate import Wish, calibrate, p_abnormal
 from train.checkpoint import load_checkpoint
+from train.classifier.calibrate import Wish, calibrate, p_abnormal
+from train.classifier.experiment import BEST, PAPER, ExperimentRecipe
+from train.classifier.feature_cache import FeatureCache
+from train.classifier.features import open_backbone
+from train.classifier.final import learn_all
+from train.classifier.learner import Samples, calibrated_threshold, inner_parts, learn
+from train.classifier.models import classifier_of
+from train.classifier.pooling import CHANNELS, TILES
 from train.cli import main
 from train.dataset import read_frame, read_labels
 from train.doctor import diagnose, histogram_plot
 from train.errors import DataError
-from train.experiment import BEST, PAPER, ExperimentRecipe
-from train.feature_cache import FeatureCache
-from train.features import open_backbone
-from train.final import learn_all
-from train.learner import Samples, calibrated_threshold, inner_parts, learn
-from train.models import classifier_of
-from train.pooling import CHANNELS, TILES
 from train.progress import Reporter
 from train.runner import Here
 from train.survey import survey

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.classifier import freeze
+from train.classifier.training import freeze
 from train.networks import (
     GATE_OFFSET_PX,
     ElectrodeClassifier,

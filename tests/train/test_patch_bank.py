@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from train.patch_bank import PatchBank, draw_perturbations
-from train.perturb import PATCH_PX
+from train.gate.patch_bank import PatchBank, draw_perturbations
+from train.gate.perturb import PATCH_PX
 
 CPU = torch.device("cpu")
 

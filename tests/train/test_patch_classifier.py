@@ -7,9 +7,9 @@ import torch
 from train.errors import DivergedError
 from train.losses import huber_error, patch_loss, squared_error
 from train.networks import PatchClassifier
-from train.patch_recipe import Training, Variant
-from train.patch_training import check, learning_rate, train_network
-from train.weld_bank import Bank
+from train.welds.bank import Bank
+from train.welds.training import check, learning_rate, train_network
+from train.welds.variants import Training, Variant
 
 torch.set_num_threads(1)
 

@@ -9,8 +9,8 @@ import torch
 from edge.validation.metrics import Rate
 from train.metrics import joint_thresholds
 from train.networks import GateAutoencoder, centre_crop
-from train.patch_evaluation import Detector, entry, evaluate, excesses, thresholds_of
-from train.patch_scores import (
+from train.welds.evaluation import Detector, entry, evaluate, excesses, thresholds_of
+from train.welds.scores import (
     STATISTICS,
     WINDOWS_PX,
     as_images,

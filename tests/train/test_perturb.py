@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from train.errors import DataError
-from train.perturb import (
+from train.gate.perturb import (
     PATCH_PX,
     drawn,
     foreign_patch,

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from train.classifier import build_classifier
+from train.classifier.region_task import RegionTask
+from train.classifier.regions import MILD, NONE, SEVERE, SHAPE, read_regions, simulated_regions, write_simulated_regions
+from train.classifier.training import build_classifier
 from train.dataset import Row, read_labels
 from train.errors import DataError
 from train.recipe import ClassifierRecipe
-from train.region_task import RegionTask
-from train.regions import MILD, NONE, SEVERE, SHAPE, read_regions, simulated_regions, write_simulated_regions
-from train.simulate import SEVERE_SEVERITY_MIN, simulate_scan, write_lot
+from train.simulator.simulate import SEVERE_SEVERITY_MIN, simulate_scan, write_lot
 
 torch.set_num_threads(1)
 
@@ -26,7 +26,7 @@ def test_severe_regions_are_found_in_abnormal_scans_only() -> None:
 
 def test_regions_lie_where_the_scan_differs_from_its_mild_self() -> None:
     """The scan of full format, painted with and without the severe anomalies, against the regions drawn small."""
-    from train.simulate import render_scan
+    from train.simulator.simulate import render_scan
 
     anomalies = simulate_scan(3, 1, 2, abnormal=True, scale=0.5).anomalies
     mild = [a for a in anomalies if a.severity < SEVERE_SEVERITY_MIN]

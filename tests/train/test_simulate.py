@@ -11,10 +11,10 @@ import pytest
 import tifffile
 
 from edge.errors import EdgeError
-from train.electrode import bundle_look
-from train.foreign import FOREIGN_KINDS, foreign_scan
-from train.severity import count, ramp
-from train.simulate import (
+from train.simulator.electrode import bundle_look
+from train.simulator.foreign import FOREIGN_KINDS, foreign_scan
+from train.simulator.severity import count, ramp
+from train.simulator.simulate import (
     KINDS,
     LABELS_NAME,
     MILD_SEVERITY_MAX,

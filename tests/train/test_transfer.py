@@ -12,18 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-import train.pictures
+import train.transfer.pictures
 from edge.records import Size
 from train.checkpoint import load_checkpoint
+from train.classifier.features import open_backbone
+from train.classifier.models import classifier_of
 from train.cli import main
 from train.errors import DataError, DivergedError
-from train.features import open_backbone
-from train.fine_tune import Tuning, predict
-from train.image_sets import Choice, ImageSet, open_image_set
-from train.models import classifier_of
-from train.one_class import NAMES, one_class_scores
 from train.progress import Reporter
-from train.transfer import DETECTOR, ClassResult, TransferRecipe, frozen_features, run_transfer, views_of
+from train.transfer.detector import DETECTOR, ClassResult, TransferRecipe, frozen_features, run_transfer, views_of
+from train.transfer.fine_tune import Tuning, predict
+from train.transfer.image_sets import Choice, ImageSet, open_image_set
+from train.transfer.one_class import NAMES, one_class_scores
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.timeout(600)
@@ -287,7 +287,7 @@ def test_a_zip_that_would_fill_the_memory_is_refused_before_it_is_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, words: str
 ) -> None:
     data = write_zip(tmp_path / "p.zip", pictures())
-    monkeypatch.setattr(train.pictures, limit, value)
+    monkeypatch.setattr(train.transfer.pictures, limit, value)
     with pytest.raises(DataError, match=words):
         open_image_set(data, CHOICE, Reporter())
 

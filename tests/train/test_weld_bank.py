@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.weld_bank import Bank, box_mean, drawn, local_contrast, noisy, on_device, perturbed, posed, relit
+from train.welds.bank import Bank, box_mean, drawn, local_contrast, noisy, on_device, perturbed, posed, relit
 
 torch.set_num_threads(1)
 

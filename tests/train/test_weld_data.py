@@ -10,9 +10,9 @@ import pytest
 from tests.train.weld_images import photographs, three_welds, weld, write_folder
 from train.cli import main
 from train.errors import DataError
-from train.perturb import PATCH_PX
-from train.weld_data import FoldData, PatchCounts, fold_data
-from train.welds import Fold, Weld, weld_folds
+from train.gate.perturb import PATCH_PX
+from train.welds.data import FoldData, PatchCounts, fold_data
+from train.welds.images import Fold, Weld, weld_folds
 
 COUNTS = PatchCounts(12, 6, 8, 5, 10, 7, 4, 3)
 TESTS = {
@@ -91,7 +91,7 @@ def test_no_patch_of_a_weld_is_in_two_sets() -> None:
 
 
 def test_the_same_seed_draws_alike_in_one_process_and_in_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.weld_data._PIECE", 5)  # so that most kinds come in more than one piece
+    monkeypatch.setattr("train.welds.data._PIECE", 5)  # so that most kinds come in more than one piece
     welds = three_welds()
     fold = weld_folds(welds, 0)[1]
     one, two = (fold_data(welds, photographs(), fold, COUNTS, 5, jobs=jobs) for jobs in (1, 2))
@@ -185,7 +185,7 @@ def test_the_default_counts_are_those_of_a_full_run() -> None:
 def test_preview_writes_a_sheet_of_every_kind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train.patch_sheets.ROWS", 1)
+    monkeypatch.setattr("train.welds.sheets.ROWS", 1)
     (tmp_path / "welds").mkdir()
     folder = write_folder(tmp_path / "welds", three_welds())
     photos = tmp_path / "photos"

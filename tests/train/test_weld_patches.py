@@ -6,8 +6,9 @@ import pytest
 
 from tests.train.weld_images import HEIGHT_PX, WIDTH_PX, seam, three_welds, weld
 from train.errors import DataError
-from train.perturb import PATCH_PX
-from train.weld_patches import (
+from train.gate.perturb import PATCH_PX
+from train.welds.images import Weld
+from train.welds.patches import (
     ACCEPTED_MARGIN_PX,
     DEFECT_LEAST_PX,
     RIM_PX,
@@ -19,8 +20,7 @@ from train.weld_patches import (
     half_extent_px,
     shares,
 )
-from train.weld_regions import additive_map, find_regions, fitted, label_regions
-from train.welds import Weld
+from train.welds.regions import additive_map, find_regions, fitted, label_regions
 
 
 def test_an_unturned_pose_cuts_out_the_pixels_around_its_middle() -> None:

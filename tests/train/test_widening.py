@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from train.networks import GateAutoencoder, PatchClassifier
-from train.widening import narrow_into, widened
+from train.welds.widening import narrow_into, widened
 
 torch.set_num_threads(1)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from train.welds import Weld
+from train.welds.images import Weld
 
 HEIGHT_PX, WIDTH_PX = 300, 900
 

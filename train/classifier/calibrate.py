@@ -1,0 +1,156 @@
+"""`edge-train calibrate`: the threshold and the review band of a trained classifier, from bundles it has not seen.
+
+What it finds is written into the run's checkpoint, from where `edge-export` takes it into the bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from edge.conversion import prepare
+from edge.validation.metrics import Labels, Scores, auroc, confusion
+from train.checkpoint import load_checkpoint, save_checkpoint
+from train.classifier.conformal import (
+    Band,
+    calibration_error,
+    coverage,
+    reliability,
+    review_band,
+    threshold_of_balance,
+    threshold_of_cost,
+    threshold_of_escapes,
+)
+from train.classifier.final import CHECKPOINT
+from train.classifier.models import Classifier, classifier_of
+from train.dataset import Row, data_digest, read_frame
+from train.errors import DataError
+from train.files import write_json
+from train.networks import p_abnormal_of
+from train.plots import save
+from train.progress import Reporter
+from train.survey import natural
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for; without a cost and a rate, the greatest balanced accuracy."""
+
+    alpha: float | None
+    """Level of the review band; None leaves it off."""
+    miss_cost: float | None
+    max_escape_rate: float | None
+
+
+def calibrate(
+    run: Path, rows: Sequence[Row], check_bundles: Sequence[str], wish: Wish, reporter: Reporter
+) -> dict[str, Any]:
+    """Calibrate `run/classifier.pt` on labelled scans; writes it again, calibration.json and reliability.png/.svg.
+
+    The bundles in `check_bundles`, or without any the last one, are not calibrated on: the coverage is measured there.
+    Raises DataError, CheckpointError.
+    """
+    learnt = load_checkpoint(run / CHECKPOINT, "classifier")
+    bundles = sorted({row.bundle for row in rows}, key=natural)
+    held = list(check_bundles) or bundles[-1:]
+    unknown = set(held) - set(bundles)
+    if unknown:
+        raise DataError(f"there is no bundle {', '.join(sorted(unknown))}", hint=f"there are {', '.join(bundles)}")
+    used = [i for i, row in enumerate(rows) if row.bundle not in held]
+    checked = [i for i, row in enumerate(rows) if row.bundle in held]
+    labels = np.array([row.label for row in rows], np.int64)
+    if len(set(labels[used].tolist())) < 2:
+        raise DataError(
+            f"calibration is left with {len(used)} scans of one class",
+            hint="give more bundles, or other ones to check on with --check-bundles",
+        )
+    network = classifier_of(learnt)
+    sha256s, scores = [], []
+    show = reporter.counter("scans scored")
+    for number, row in enumerate(rows):
+        frame = read_frame(row)
+        sha256s.append(frame.scan.sha256)
+        image = prepare(frame.counts, learnt.method, learnt.bounds, learnt.size)
+        scores.append(p_abnormal(network, image))
+        show(number + 1, len(rows))
+    p = np.array(scores)
+    digest = data_digest(rows, sha256s)
+    if digest == learnt.data_digest:
+        raise DataError("these are the scans it learnt from", hint="calibrate on bundles that were held back")
+    threshold = _threshold(p[used], labels[used], wish)
+    band = None if wish.alpha is None else review_band(p[used], labels[used], wish.alpha, threshold)
+    report = {
+        "data_digest": digest,
+        "calibrated_on": [bundle for bundle in bundles if bundle not in held],
+        "checked_on": held,
+        "wish": asdict(wish),
+        "threshold": threshold,
+        "review_band": None if band is None else [band.low, band.high],
+        "calibration": _figures(p[used], labels[used], threshold, band),
+        "check": _figures(p[checked], labels[checked], threshold, band),
+    }
+    thresholds = {"threshold": threshold}
+    if band is not None:
+        thresholds |= {"review_low": band.low, "review_high": band.high}
+    metrics = {"calibration_data_digest": digest, "calibration_alpha": wish.alpha}
+    save_checkpoint(run / CHECKPOINT, replace(learnt, thresholds=thresholds, metrics={**learnt.metrics, **metrics}))
+    write_json(run / "calibration.json", report)
+    _plot(p, labels, run / "reliability")
+    return report
+
+
+@torch.inference_mode()
+def p_abnormal(network: Classifier, image: np.ndarray) -> float:
+    """p(abnormal) of one converted scan uint8 (channels, height, width)."""
+    x = network.normalise(torch.from_numpy(image[np.newaxis]))
+    return float(p_abnormal_of(network(x.contiguous(memory_format=torch.channels_last)).double())[0])
+
+
+def _threshold(p: Scores, labels: Labels, wish: Wish) -> float:
+    if wish.max_escape_rate is not None:
+        return threshold_of_escapes(p, labels, wish.max_escape_rate)
+    if wish.miss_cost is not None:
+        return threshold_of_cost(p, labels, wish.miss_cost)
+    return threshold_of_balance(p, labels)
+
+
+def _figures(p: Scores, labels: Labels, threshold: float, band: Band | None) -> dict[str, Any]:
+    counts = confusion(p, labels, threshold)
+    figures: dict[str, Any] = {
+        "scans": int(labels.size),
+        "abnormal": int(labels.sum()),
+        "balanced_accuracy": counts.balanced_accuracy,
+        "escapes": counts.fn,
+        "false_alarms": counts.fp,
+        "auroc": None if len(set(labels.tolist())) < 2 else auroc(p, labels),
+        "calibration_error": calibration_error(p, labels),
+    }
+    if band is not None:
+        covered = coverage(p, labels, band, threshold)
+        for name, rate in (("normal", covered.normal), ("abnormal", covered.abnormal), ("reviewed", covered.reviewed)):
+            figures[f"{'covered_' if name != 'reviewed' else ''}{name}"] = {
+                "hits": rate.hits,
+                "total": rate.total,
+                "interval": list(rate.interval),
+            }
+    return figures
+
+
+def _plot(p: Scores, labels: Labels, path: Path) -> None:
+    """Reliability diagram: share of abnormal scans against the mean p of each bin. Writes PATH.png and PATH.svg."""
+    figure = Figure(figsize=(4.8, 4.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#cccccc", linewidth=1)
+    for mean, rate in reliability(p, labels):
+        axes.plot([mean, mean], list(rate.interval), color="#1f4e79", linewidth=1.5)
+        axes.plot(mean, rate.share, "o", color="#1f4e79", markersize=4 + 8 * (rate.total / labels.size) ** 0.5)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="p(abnormal) said", ylabel="share that is abnormal")
+    axes.set_title(f"Reliability, {labels.size} scans; expected error {calibration_error(p, labels):.3f}", fontsize=10)
+    axes.grid(color="#eeeeee")
+    save(figure, path)

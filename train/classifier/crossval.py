@@ -1,0 +1,274 @@
+"""Leave one bundle out, for every conversion: the paper's whole experiment (J 3.2), resumable fold by fold.
+
+The backbone runs first, once per scan, view and conversion; then each fold learns from features alone. A fold's result
+is one JSON file, written whole or not at all; a run that is started again with the same recipe, scans and weights
+takes the results it finds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.conversion import Bounds, Method
+from train.classifier.experiment import ExperimentRecipe, recipe_values
+from train.classifier.feature_cache import FeatureCache
+from train.classifier.features import Backbone, Conversion, FeatureTable, compute_features
+from train.classifier.folds import FoldResult, FoldTask, run_fold
+from train.classifier.heads import starting_layers
+from train.classifier.image_folds import ImageFoldTask, run_image_fold
+from train.classifier.learner import Samples
+from train.dataset import LABELS, Row
+from train.errors import DataError
+from train.files import write_json
+from train.progress import Reporter
+from train.runner import Runner
+from train.survey import Survey
+
+FOLDS_FOLDER = "folds"
+FORMAT = 1
+"""Of a fold's result; rises when the same recipe would find something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """A bundle held out under a conversion, with the bounds of all the others."""
+
+    method: Method
+    bundle: str
+    bounds: Bounds
+
+    @property
+    def conversion(self) -> Conversion:
+        return Conversion.of(self.method, self.bounds)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The folds, and the backbone passes they take."""
+
+    folds: tuple[Fold, ...]
+    wanted: dict[Conversion, dict[int, tuple[int, ...]]]
+    """Views by scan number."""
+    passes_uncached: int
+    """As the paper's procedure has it: every training scan in every epoch of every fold, and every test scan once."""
+
+    @property
+    def passes(self) -> int:
+        return sum(len(views) for scans in self.wanted.values() for views in scans.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time of this run went."""
+
+    backbone_s: float
+    heads_s: float
+    folds: int
+    """Learnt in this run; the others were there already."""
+
+
+def make_plan(
+    rows: Sequence[Row], survey: Survey, methods: Sequence[Method], recipe: ExperimentRecipe, done: set[tuple[str, str]]
+) -> Plan:
+    """The folds that are still to do. Raises DataError for fewer than two bundles."""
+    if len(survey.bundles) < 2:
+        raise DataError(
+            f"all {len(rows)} scans are of bundle {survey.bundles[0]}",
+            hint="cross-validation leaves one bundle out: label scans of at least 2 bundles",
+        )
+    bounds = {bundle: survey.bounds_without([bundle], recipe.bounds_mode) for bundle in survey.bundles}
+    folds = [
+        Fold(method, bundle, bounds[bundle])
+        for method in methods
+        for bundle in survey.bundles
+        if (str(method), bundle) not in done
+    ]
+    views: dict[Conversion, dict[int, set[int]]] = {}
+    uncached = 0
+    for fold in folds:
+        of_conversion = views.setdefault(fold.conversion, {})
+        for number, row in enumerate(rows):
+            is_test = row.bundle == fold.bundle
+            of_conversion.setdefault(number, set()).update((0,) if is_test else recipe.views)
+            uncached += 1 if is_test else recipe.epochs
+    wanted = {c: {n: tuple(sorted(shown)) for n, shown in scans.items()} for c, scans in views.items()}
+    return Plan(tuple(folds), wanted, uncached)
+
+
+def cross_validate(
+    survey: Survey,
+    methods: Sequence[Method],
+    recipe: ExperimentRecipe,
+    backbone: Backbone,
+    cache: FeatureCache,
+    runner: Runner,
+    out: Path,
+    reporter: Reporter,
+) -> tuple[list[FoldResult], Timing]:
+    """All folds, those of an earlier run included, in the order of the conversions and bundles.
+
+    Raises DataError, DivergedError, TrainError; what was finished before stays.
+    """
+    folder = out / FOLDS_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    experiment = experiment_digest(survey, recipe, backbone)
+    results = {(r.method, r.bundle): r for r in _finished(folder, experiment)}
+    plan = make_plan(survey.rows, survey, methods, recipe, set(results))
+    wanted_results = [(str(method), bundle) for method in methods for bundle in survey.bundles]
+    reporter.say(_announcement(plan, survey, len(wanted_results)))
+    start = starting_layers(backbone.weights, recipe.seed)
+    show_passes, show_folds = reporter.counter("backbone passes"), reporter.counter("folds")
+    passes = folds = 0
+    backbone_s = heads_s = 0.0
+    sha256s = [scan.sha256 for scan in survey.scans]
+    for method in methods:  # one conversion's features in memory at a time
+        ours = [fold for fold in plan.folds if fold.method is method]
+        if recipe.fine_tune == "head":
+            started = time.perf_counter()
+            wanted = {c: scans for c, scans in plan.wanted.items() if c.method is method}
+            show = partial(_show_part, show_passes, passes, plan.passes)
+            tables = compute_features(wanted, survey.rows, sha256s, backbone, cache, runner, show)
+            passes += sum(len(views) for scans in wanted.values() for views in scans.values())
+            backbone_s += time.perf_counter() - started
+            tasks = [
+                _task(fold, survey.rows, tables[fold.conversion], recipe, start, experiment, runner.threads_each)
+                for fold in ours
+            ]
+            finished = runner.map(run_fold, tasks)
+        else:
+            images = [_image_task(f, survey.rows, recipe, backbone, experiment, runner.threads_each) for f in ours]
+            finished = runner.map(run_image_fold, images)
+        started = time.perf_counter()
+        for _, result in finished:
+            write_json(folder / f"{result.method}-{_safe(result.bundle)}.json", asdict(result))
+            results[result.method, result.bundle] = result
+            _say_of_classes(result, reporter)
+            folds += 1
+            show_folds(folds, len(plan.folds))
+        heads_s += time.perf_counter() - started
+    return [results[key] for key in wanted_results], Timing(backbone_s, heads_s, folds)
+
+
+def _say_of_classes(result: FoldResult, reporter: Reporter) -> None:
+    where = f"fold {result.method} {result.bundle}"
+    if result.one_class:
+        reporter.say(f"{where}: all training scans are {result.one_class}")
+    elif len(set(result.labels)) < 2:
+        reporter.say(f"{where}: all its scans are {LABELS[result.labels[0]]}; one rate stands for both")
+
+
+def experiment_digest(survey: Survey, recipe: ExperimentRecipe, backbone: Backbone) -> str:
+    """SHA-256 over everything a fold's result depends on but its conversion and bundle."""
+    values = {key: value for key, value in recipe_values(recipe).items() if key != "method"}
+    facts = {
+        "recipe": values,
+        "data": survey.digest,
+        "files": [row.file for row in survey.rows],
+        "disputed": [row.is_disputed for row in survey.rows],
+        "weights": backbone.sha256,
+        "size": list(backbone.size),
+        "arithmetic": backbone.arithmetic,
+        "format": FORMAT,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def samples_of(table: FeatureTable, rows: Sequence[Row], numbers: Sequence[int], views: Sequence[int]) -> Samples:
+    """Some scans as the learner takes them."""
+    chosen = [rows[number] for number in numbers]
+    return Samples(
+        whole=table.wholes(numbers, views),
+        tiles=table.tiles(numbers, views),
+        labels=np.array([row.label for row in chosen], np.int64),
+        disputed=np.array([row.is_disputed for row in chosen], np.bool_),
+        bundles=tuple(row.bundle for row in chosen),
+        files=tuple(row.file for row in chosen),
+    )
+
+
+def _show_part(show: Callable[[int, int], None], before: int, total: int, done: int, _: int) -> None:
+    show(before + done, total)
+
+
+def _task(
+    fold: Fold,
+    rows: Sequence[Row],
+    table: FeatureTable,
+    recipe: ExperimentRecipe,
+    start: dict[str, np.ndarray],
+    experiment: str,
+    threads: int,
+) -> FoldTask:
+    test = [number for number, row in enumerate(rows) if row.bundle == fold.bundle]
+    training = [number for number, row in enumerate(rows) if row.bundle != fold.bundle]
+    bounds = fold.conversion.bounds
+    return FoldTask(
+        method=str(fold.method),
+        bundle=fold.bundle,
+        bounds_counts=None if bounds is None else (bounds.lo_counts, bounds.hi_counts),
+        recipe=recipe,
+        start=start,
+        training=samples_of(table, rows, training, recipe.views),
+        test=samples_of(table, rows, test, (0,)),
+        experiment=experiment,
+        threads=threads,
+    )
+
+
+def _image_task(
+    fold: Fold, rows: Sequence[Row], recipe: ExperimentRecipe, backbone: Backbone, experiment: str, threads: int
+) -> ImageFoldTask:
+    return ImageFoldTask(
+        method=fold.method,
+        bundle=fold.bundle,
+        bounds=fold.conversion.bounds,
+        recipe=recipe,
+        backbone=backbone,
+        training=tuple(row for row in rows if row.bundle != fold.bundle),
+        test=tuple(row for row in rows if row.bundle == fold.bundle),
+        experiment=experiment,
+        threads=threads,
+    )
+
+
+def _finished(folder: Path, experiment: str) -> list[FoldResult]:
+    """Results of this very experiment; others, and files that a kill cut short, are made again."""
+    results = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["experiment"] == experiment:
+                values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+                results.append(FoldResult(**values))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return results
+
+
+def _announcement(plan: Plan, survey: Survey, folds: int) -> str:
+    abnormal = sum(row.label for row in survey.rows)
+    there = folds - len(plan.folds)
+    text = (
+        f"{len(survey.rows)} scans, {abnormal} abnormal, {len(survey.bundles)} bundles; {len(plan.folds)} folds to do"
+        + (f", {there} there already" if there else "")
+    )
+    if not plan.folds:
+        return text
+    return (
+        f"{text}; backbone passes: {plan.passes:,} instead of {plan.passes_uncached:,}"
+        f" ({plan.passes_uncached / plan.passes:.0f} times fewer), {len(plan.wanted)} sets of bounds"
+    )
+
+
+def _safe(bundle: str) -> str:
+    """A bundle's name as part of a file name."""
+    return "".join(c if c.isalnum() or c in "-_." else f"%{ord(c):x}" for c in bundle)

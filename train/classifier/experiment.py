@@ -1,0 +1,150 @@
+"""The choices of one experiment: what a fold of the cross-validation does, and `edge-train classifier --recipe` too.
+
+`PAPER` is Jensen et al. 2022, to the letter. `BEST` is what the ablation (`edge-train ablation`) led to. A recipe file
+is TOML with some of the fields below and perhaps `base = "best"`; what it leaves out is the base's, `paper` by default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from edge.conversion import Method
+from train.bounds import Mode
+from train.classifier.views import FLIPS, WARPED
+from train.errors import TrainError
+from train.recipe import FineTune
+
+Features = Literal["mean", "mean+max", "layers", "tiles"]
+Head = Literal["paper", "logistic", "mlp"]
+Loss = Literal["plain", "balanced", "real-world"]
+Augmentation = Literal["flips", "warps"]
+Threshold = Literal["half", "calibrated"]
+Undecided = Literal["majority", "drop", "class"]
+
+
+@dataclass(frozen=True)
+class ExperimentRecipe:
+    """The defaults are the paper's (J 2.4)."""
+
+    method: Method = Method.GLOBAL
+    """The recipe's own conversion: its figure is the recipe's figure. The paper's best was `global`."""
+    bounds_mode: Mode = "per_scan"
+    fine_tune: FineTune = "head"
+    """`layer4` and `all` train these layers too, without the cache; for machines with a GPU."""
+    features: Features = "mean"
+    """`mean`: the 512 means of layer 4. `mean+max`: their maxima too. `layers`: both of layer 2, 3 and 4.
+    `tiles`: how far the tiles of layers 2, 3 and 4 stand out of their places and of each other (`selection.py`)."""
+    head: Head = "paper"
+    """`paper`: 1000, 512, 256, 2 fully connected. `logistic`: one layer, regularised. `mlp`: 256 and the classes, with
+    dropout; it takes its own rate and batch from `train.classifier.heads`, and `epochs`."""
+    penalty: float = 0.0
+    """L2 penalty of the logistic head, on standardised features, relative to the loss; weight decay of `mlp`."""
+    epochs: int = 50
+    batch: int = 16
+    """Not given in the paper."""
+    lr: float = 1e-3
+    step_epochs: int = 10
+    step_factor: float = 0.1
+    """The paper says that the rate decays every 10 epochs, not by how much."""
+    flip_p: float = 0.5
+    augmentation: Augmentation = "flips"
+    """`warps`: half of the views also turned, sheared and shifted a little (Elgendi et al. 2021)."""
+    loss: Loss = "plain"
+    """`balanced`: both classes weigh the same. `real-world`: errors weigh what they cost (Ho, Wookey 2020)."""
+    miss_cost: float = 1.0
+    """Of an abnormal scan called normal, for `real-world`."""
+    false_alarm_cost: float = 1.0
+    threshold: Threshold = "half"
+    """`half`: 0.5, as softmax decides. `calibrated`: of greatest balanced accuracy over training bundles held out in
+    turn."""
+    undecided: Undecided = "majority"
+    """Scans on which labellers disagree: take the majority's label, leave them out, or make them a third class."""
+    seed: int = 0
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        """Views of a training scan."""
+        return tuple(range(FLIPS + (WARPED if self.augmentation == "warps" else 0)))
+
+    @property
+    def classes(self) -> int:
+        return 3 if self.undecided == "class" else 2
+
+    def class_weights(self, labels: npt.NDArray[np.int64]) -> Tensor | None:
+        """Weight of every class in the loss: float32 (classes,), mean 1 over the scans; None for none."""
+        if self.loss == "plain":
+            return None
+        counts = np.bincount(labels, minlength=self.classes).astype(np.float64)
+        if self.loss == "balanced":
+            weights = np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0)
+        else:
+            weights = np.array([self.false_alarm_cost, self.miss_cost, min(self.false_alarm_cost, self.miss_cost)])
+            weights = weights[: self.classes]
+        return torch.from_numpy(weights * counts.sum() / (weights * counts).sum()).float()
+
+
+_FINE_TUNED = ("mean", "paper", "half", "majority", "flips")
+PAPER = ExperimentRecipe()
+BEST = ExperimentRecipe(
+    features="tiles", head="logistic", penalty=1e-2, loss="balanced", threshold="calibrated", bounds_mode="pooled"
+)
+NAMED = {"paper": PAPER, "best": BEST}
+
+
+def read_recipe(name: str) -> ExperimentRecipe:
+    """`paper`, `best`, or a TOML file. Raises TrainError naming the key that is unknown or senseless."""
+    if name in NAMED:
+        return NAMED[name]
+    path = Path(name)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrainError(f"no recipe {name!r}: {error}", hint="give paper, best, or a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TrainError(f"the recipe {path} is not TOML: {error}", hint="write lines such as `epochs = 50`") from error
+    base = content.pop("base", "paper")
+    if base not in NAMED:
+        raise TrainError(f"{path}: base {base!r}", hint=f"a base is one of {', '.join(NAMED)}")
+    return replaced(NAMED[base], content, str(path))
+
+
+def replaced(base: ExperimentRecipe, values: dict[str, Any], where: str) -> ExperimentRecipe:
+    """A recipe with some values changed, each checked against its field's type. Raises TrainError."""
+    types = get_type_hints(ExperimentRecipe)
+    for key, value in values.items():
+        if key not in types:
+            raise TrainError(f"{where}: there is no {key!r} in a recipe", hint=f"there are {', '.join(types)}")
+        kind = types[key]
+        choices = [str(m) for m in Method] if kind is Method else list(get_args(kind))
+        if choices and value not in choices:
+            raise TrainError(f"{where}: {key} = {value!r}", hint=f"choose one of {', '.join(map(str, choices))}")
+        if kind in (int, float) and (isinstance(value, bool) or not isinstance(value, int | kind) or value < 0):
+            raise TrainError(f"{where}: {key} = {value!r}", hint="expected a number, not negative")
+    if "method" in values:
+        values = values | {"method": Method(values["method"])}
+    recipe = dataclasses.replace(base, **values)
+    if recipe.epochs < 1 or recipe.batch < 1 or recipe.step_epochs < 1:
+        raise TrainError(f"{where}: epochs, batch and step_epochs are at least 1", hint="leave them out for 50, 16, 10")
+    if recipe.head == "paper" and recipe.features == "tiles":
+        raise TrainError(f"{where}: the paper's head takes no features of tiles", hint='add head = "logistic"')
+    plain = (recipe.features, recipe.head, recipe.threshold, recipe.undecided, recipe.augmentation)
+    if recipe.fine_tune != "head" and (plain != _FINE_TUNED or recipe.loss == "real-world"):
+        raise TrainError(
+            f"{where}: fine_tune = {recipe.fine_tune!r} goes with the paper's other choices and loss = 'balanced' only",
+            hint='leave base = "best" out, and the choices with it',
+        )
+    return recipe
+
+
+def recipe_values(recipe: ExperimentRecipe) -> dict[str, str | int | float | bool | None]:
+    """All of it, flat, as checkpoints and results record it."""
+    return {key: str(value) if isinstance(value, Method) else value for key, value in vars(recipe).items()}

@@ -1,0 +1,109 @@
+"""A recipe applied to all bundles of a folder: the checkpoint that goes to the line.
+
+What the cross-validation said of the recipe is what to expect of it; here nothing is held out but for the threshold,
+which a recipe with a calibrated one still finds on bundles held out in turn.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from edge.conversion import clipped_fraction
+from edge.validation.metrics import confusion
+from train.checkpoint import Checkpoint, save_checkpoint
+from train.classifier.crossval import samples_of
+from train.classifier.experiment import ExperimentRecipe, recipe_values
+from train.classifier.feature_cache import FeatureCache
+from train.classifier.features import Backbone, Conversion, compute_features, frozen_network
+from train.classifier.heads import starting_layers
+from train.classifier.learner import Learnt, Samples, learn
+from train.classifier.models import Classifier, PooledClassifier
+from train.dataset import read_frame
+from train.errors import DataError
+from train.progress import Reporter
+from train.runner import Runner
+from train.survey import Survey
+
+CHECKPOINT = "classifier.pt"
+
+
+def learn_all(
+    survey: Survey,
+    recipe: ExperimentRecipe,
+    backbone: Backbone,
+    cache: FeatureCache,
+    runner: Runner,
+    out: Path,
+    reporter: Reporter,
+) -> Checkpoint:
+    """Learn from all scans and write `out/classifier.pt`. Raises DataError, DivergedError, TrainError."""
+    if len({row.label for row in survey.rows}) < 2:
+        raise DataError("all scans have the same label", hint="label scans of both classes")
+    bounds = survey.bounds_without((), recipe.bounds_mode)
+    conversion = Conversion.of(recipe.method, bounds)
+    numbers = range(len(survey.rows))
+    wanted = {conversion: dict.fromkeys(numbers, recipe.views)}
+    sha256s = [scan.sha256 for scan in survey.scans]
+    show = reporter.counter("backbone passes")
+    table = compute_features(wanted, survey.rows, sha256s, backbone, cache, runner, show)[conversion]
+    samples = samples_of(table, survey.rows, numbers, recipe.views)
+    learnt = learn(samples, recipe, starting_layers(backbone.weights, recipe.seed))
+    network = network_of(learnt, recipe, backbone)
+    is_pooled = isinstance(network, PooledClassifier)
+    clipped = 0.0
+    if conversion.bounds is not None:
+        clipped = max(float(clipped_fraction(read_frame(row).counts, conversion.bounds)) for row in survey.rows)
+    checkpoint = Checkpoint(
+        kind="classifier",
+        state_dict=network.state_dict(),
+        method=recipe.method,
+        bounds=conversion.bounds,
+        size=backbone.size,
+        seed=recipe.seed,
+        data_digest=survey.digest,
+        scan_height_px=(min(s.height_px for s in survey.scans), max(s.height_px for s in survey.scans)),
+        scan_width_px=(min(s.width_px for s in survey.scans), max(s.width_px for s in survey.scans)),
+        max_clipped_fraction=clipped,
+        thresholds={"threshold": learnt.threshold},
+        recipe={
+            **recipe_values(recipe),
+            "weights": Path(backbone.weights).name,
+            "weights_sha256": backbone.sha256,
+            "form": "pooled" if is_pooled else "paper",
+            "standardise": learnt.selection.standardise,
+        },
+        metrics=_figures(learnt, samples),
+    )
+    save_checkpoint(out / CHECKPOINT, checkpoint)
+    return checkpoint
+
+
+def network_of(learnt: Learnt, recipe: ExperimentRecipe, backbone: Backbone) -> Classifier:
+    """The whole network on images: the paper's form where its layers fit, else the pooled one."""
+    if recipe.head == "paper" and recipe.features == "mean" and recipe.classes == 2:
+        network = frozen_network(backbone, recipe.method.channels)
+        first, *rest = learnt.layers
+        network.backbone.fc = first
+        network.head = nn.Sequential(*rest)
+        return network
+    return pooled_network(learnt, recipe.method.channels, backbone)
+
+
+def pooled_network(learnt: Learnt, channels: int, backbone: Backbone) -> PooledClassifier:
+    """The frozen backbone with what was learnt behind it, for images of so many channels; in eval mode."""
+    network = frozen_network(backbone, channels)
+    pooled = PooledClassifier(channels, learnt.selection, learnt.layers)
+    state = {name: value for name, value in network.backbone.state_dict().items() if not name.startswith("fc.")}
+    pooled.backbone.load_state_dict(state)
+    return pooled.eval()
+
+
+def _figures(learnt: Learnt, samples: Samples) -> dict[str, str | int | float | bool | None]:
+    decided = confusion(learnt.predict(samples), samples.labels, learnt.threshold)
+    return {
+        "training_scans": len(samples.labels),
+        "training_bundles": len(set(samples.bundles)),
+        "training_balanced_accuracy": decided.balanced_accuracy,
+    }

@@ -1,0 +1,69 @@
+"""The network of a checkpoint, whatever recipe it was trained by; the form of those that go beyond the paper."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+from torchvision.models import resnet34
+
+from train.checkpoint import Checkpoint
+from train.classifier.experiment import Features
+from train.classifier.pooling import feature_maps, pool
+from train.classifier.selection import Selection
+from train.networks import ElectrodeClassifier, normalise
+
+
+class PooledClassifier(nn.Module):
+    """The frozen backbone, statistics of its feature maps instead of their mean, and layers on these.
+
+    `features` and `standardise` as in `train.selection`. With 3 classes the third is `undecided`.
+    """
+
+    def __init__(self, channels: int, selection: Selection, layers: nn.Sequential) -> None:
+        super().__init__()
+        if channels not in (1, 3):
+            raise ValueError(f"a converted scan has 1 or 3 channels, not {channels}")
+        self.channels = channels
+        self.backbone = resnet34(weights=None)
+        self.backbone.fc = nn.Identity()
+        self.selection = selection
+        self.head = layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, classes) of normalised images (n, 3, height, width) float."""
+        logits: Tensor = self.head(self.selection(pool(feature_maps(self.backbone, x))))
+        return logits
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """As `ElectrodeClassifier.normalise`."""
+        return normalise(images, self.channels)
+
+
+Classifier = ElectrodeClassifier | PooledClassifier
+
+
+def classifier_of(checkpoint: Checkpoint) -> Classifier:
+    """The trained classifier, in eval mode."""
+    recipe = checkpoint.recipe
+    if recipe.get("form") != "pooled":
+        network: Classifier = ElectrodeClassifier(checkpoint.channels)
+    else:
+        selection = Selection(cast(Features, recipe["features"]), standardise=bool(recipe["standardise"]))
+        network = PooledClassifier(checkpoint.channels, selection, _layers_like(checkpoint.state_dict))
+    network.load_state_dict(checkpoint.state_dict)
+    return network.eval()
+
+
+def _layers_like(state: dict[str, Tensor]) -> nn.Sequential:
+    """Fully connected layers of the shapes found under `head.0`, `head.2` and so on, with ReLU between them."""
+    shapes = [state[name].shape for name in sorted(state, key=_place) if _place(name) >= 0 and name.endswith("weight")]
+    layers: list[nn.Module] = []
+    for width_out, width_in in shapes:
+        layers += [nn.Linear(width_in, width_out), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _place(name: str) -> int:
+    part = name.split(".")
+    return int(part[1]) if part[0] == "head" else -1

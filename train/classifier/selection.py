@@ -1,0 +1,88 @@
+"""What the trained layers see of the pooled statistics. A part of the network: what it learns travels with it.
+
+`mean`, `mean+max` and `layers` merely choose. `tiles` asks how far a place stands out. Sheets lie much alike, so every
+tile has its own idea of normal: the mean and deviation, over normal training scans, of the greatest answer of each
+channel there; edges of the coating, however strong, are normal at the edge. What is left is taken against the mean of
+the same sheet's tiles, because a whole bundle may answer more strongly than those of the training, and of all tiles
+the one that stands out most counts: an anomaly is local, and a mean would hide it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from train.classifier.pooling import CHANNELS, LAYER_CHANNELS, TILES, Pooled
+
+if TYPE_CHECKING:  # recipes need readers of scans and settings, networks do not
+    from train.classifier.experiment import Features
+
+FLOOR = 1e-3
+"""Least deviation that is divided by, relative to the mean one: a channel that is never active stays quiet."""
+LIMIT = 6.0
+"""Standardised features are cut at this many deviations: one odd tile shall not decide alone."""
+_LAYER4 = slice(CHANNELS - LAYER_CHANNELS["layer4"], CHANNELS)
+
+
+class Selection(nn.Module):
+    """Pooled statistics of n images -> features float (n, width), standardised if asked for."""
+
+    tile_centre: Tensor
+    tile_scale: Tensor
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, features: Features, *, standardise: bool) -> None:
+        super().__init__()
+        self.features, self.standardise = features, standardise
+        self.width = width_of(features)
+        if features == "tiles":
+            self.register_buffer("tile_centre", torch.zeros(TILES, CHANNELS))
+            self.register_buffer("tile_scale", torch.ones(TILES, CHANNELS))
+        if standardise:
+            self.register_buffer("centre", torch.zeros(self.width))
+            self.register_buffer("scale", torch.ones(self.width))
+
+    def fit(self, pooled: Pooled, is_normal: Tensor) -> Tensor:
+        """Learn what is normal from training scans, of which a bool tensor (n,) says which are; their features."""
+        if self.features == "tiles":
+            normal = pooled.tiles[is_normal]
+            self.tile_centre.copy_(normal.mean(dim=0))
+            self.tile_scale.copy_(_floored(normal.std(dim=0, correction=0)))
+        raw = self._raw(pooled)
+        if self.standardise:
+            self.centre.copy_(raw.mean(dim=0))
+            self.scale.copy_(_floored(raw.std(dim=0, correction=0)))
+        return self._standardised(raw)
+
+    def forward(self, pooled: Pooled) -> Tensor:
+        """Features float (n, width)."""
+        return self._standardised(self._raw(pooled))
+
+    def _standardised(self, raw: Tensor) -> Tensor:
+        if not self.standardise:
+            return raw
+        return ((raw - self.centre) / self.scale).clamp(-LIMIT, LIMIT)
+
+    def _raw(self, pooled: Pooled) -> Tensor:
+        mean, greatest = pooled.whole[:, 0], pooled.whole[:, 1]
+        if self.features == "mean":
+            return mean[:, _LAYER4]
+        if self.features == "mean+max":
+            return torch.cat([mean[:, _LAYER4], greatest[:, _LAYER4]], dim=1)
+        if self.features == "layers":
+            return torch.cat([mean, greatest], dim=1)
+        out = (pooled.tiles - self.tile_centre) / self.tile_scale
+        return (out - out.mean(dim=1, keepdim=True)).amax(dim=1)
+
+
+def width_of(features: Features) -> int:
+    """Number of features."""
+    layer4 = LAYER_CHANNELS["layer4"]
+    return {"mean": layer4, "mean+max": 2 * layer4, "layers": 2 * CHANNELS, "tiles": CHANNELS}[features]
+
+
+def _floored(deviation: Tensor) -> Tensor:
+    return deviation + FLOOR * deviation.mean() + 1e-6

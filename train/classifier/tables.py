@@ -1,0 +1,236 @@
+"""What a cross-validation found, as figures and tables: Table 1 of the paper with the paper's own rows beside ours."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.validation.metrics import Confusion, Rate, auprc, auroc, confusion
+from train.classifier.folds import FoldResult
+from train.dataset import Row
+from train.metrics import best_threshold
+
+PAPER_TABLE: Final = {
+    "naive": (50.00, 75.00, 50.00, 90.54, 75.00, 66.15, 82.39, 50.00, 68.53, 50.00, 75.00, 53.33),
+    "global": (96.88, 50.00, 50.00, 58.65, 62.50, 87.05, 89.53, 50.00, 50.00, 50.00, 99.40, 80.70),
+    "local": (50.00, 75.00, 50.00, 67.30, 75.00, 77.56, 73.89, 100.00, 90.00, 54.17, 75.00, 75.52),
+    "mixed": (40.63, 75.00, 50.00, 67.30, 62.50, 85.13, 72.17, 50.00, 70.00, 54.17, 75.00, 67.76),
+}
+"""Balanced accuracy in % of the paper's bundles 1 to 12 (J Table 1). Its bundles are not ours: only the last line of
+the table, over all bundles, may be compared."""
+PAPER_OVERALL: Final = {"naive": 82.31, "global": 85.18, "local": 85.00, "mixed": 81.02}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One conversion over all bundles."""
+
+    method: str
+    folds: tuple[FoldResult, ...]
+
+    @property
+    def by_bundle(self) -> dict[str, Confusion]:
+        return {fold.bundle: confusion(fold.scores(), fold.truth(), fold.threshold) for fold in self.folds}
+
+    @property
+    def overall(self) -> Confusion:
+        """Decisions of all bundles added up (J 3.2)."""
+        return sum(self.by_bundle.values(), Confusion(0, 0, 0, 0))
+
+    @property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """Of all bundles, each from its own fold's threshold: logit(p) - logit(threshold), as a probability."""
+        return np.concatenate([_sigmoid(_logit(f.scores()) - _logit(np.array([f.threshold]))) for f in self.folds])
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        return np.concatenate([fold.truth() for fold in self.folds])
+
+
+def columns_of(results: Sequence[FoldResult]) -> list[Column]:
+    """Results by conversion, in the order they come."""
+    methods = list(dict.fromkeys(result.method for result in results))
+    return [Column(m, tuple(result for result in results if result.method == m)) for m in methods]
+
+
+def severity_limit(rows: Sequence[Row]) -> Confusion | None:
+    """What one could reach who knew every scan's severity, and not where labels part: the oracle of a simulated set.
+
+    Judged as the networks are: the threshold on the severity comes from the other bundles. None where the labels do
+    not give the severities of all scans, or a fold's training scans hold one class only.
+    """
+    severities = np.array([np.nan if row.severity is None else row.severity for row in rows])
+    labels, bundles = np.array([row.label for row in rows]), np.array([row.bundle for row in rows])
+    total = Confusion(0, 0, 0, 0)
+    for bundle in np.unique(bundles):
+        held_out = bundles == bundle
+        if np.isnan(severities).any() or len(np.unique(labels[~held_out])) < 2:
+            return None
+        threshold = best_threshold(severities[~held_out], labels[~held_out])
+        total += confusion(severities[held_out], labels[held_out], threshold)
+    return total
+
+
+def table_markdown(columns: Sequence[Column], notes: Sequence[str], limit: Confusion | None = None) -> str:
+    """Table 1: balanced accuracy in %, bundles down, conversions across; `limit` is `severity_limit`."""
+    bundles = list(columns[0].by_bundle)
+    lines = [
+        "| test bundle | scans (abnormal) | " + " | ".join(column.method for column in columns) + " |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
+    for bundle in bundles:
+        fold = next(fold for fold in columns[0].folds if fold.bundle == bundle)
+        cells = [_percent(column.by_bundle[bundle].balanced_accuracy) for column in columns]
+        one_class = " ¹" if len(set(fold.labels)) < 2 else ""
+        lines.append(f"| {bundle}{one_class} | {len(fold.labels)} ({sum(fold.labels)}) | {' | '.join(cells)} |")
+    total = columns[0].overall
+    overall = [f"**{_percent(column.overall.balanced_accuracy)}**" for column in columns]
+    lines.append(f"| **overall** | {total.total} ({total.tp + total.fn}) | {' | '.join(overall)} |")
+    intervals = [_span(column.overall.balanced_accuracy_interval) for column in columns]
+    lines.append(f"| 95 % interval | | {' | '.join(intervals)} |")
+    if limit is not None:
+        best = limit.balanced_accuracy
+        distances = [f"{100 * (best - c.overall.balanced_accuracy):.2f} below {_percent(best)}" for c in columns]
+        lines.append(f"| limit: severity known | | {' | '.join(distances)} |")
+    for name, of in _FURTHER:
+        lines.append(f"| {name} | | {' | '.join(of(column) for column in columns)} |")
+    paper = [f"{PAPER_OVERALL[c.method]:.2f}" if c.method in PAPER_OVERALL else "" for c in columns]
+    lines.append(f"| paper, overall (its own 714 scans) | 714 (152) | {' | '.join(paper)} |")
+    remarks = ["Balanced accuracy in %; a bundle marked ¹ holds one class only and scores that class's rate.", *notes]
+    return "\n".join([*lines, "", *remarks]) + "\n"
+
+
+def table_csv(columns: Sequence[Column]) -> str:
+    """The counts behind the table, one line per conversion and bundle, then `overall` and `paper`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("conversion", "bundle", "tp", "fp", "tn", "fn", "threshold", "balanced_accuracy", "low", "high"))
+    for column in columns:
+        thresholds: dict[str, float | str] = {fold.bundle: f"{fold.threshold:.6f}" for fold in column.folds}
+        for bundle, counts in [*column.by_bundle.items(), ("overall", column.overall)]:
+            low, high = counts.balanced_accuracy_interval
+            figures = [f"{value:.6f}" for value in (counts.balanced_accuracy, low, high)]
+            where = thresholds.get(bundle, "")
+            writer.writerow((column.method, bundle, counts.tp, counts.fp, counts.tn, counts.fn, where, *figures))
+        for number, share in enumerate(PAPER_TABLE.get(column.method, ()), 1):
+            writer.writerow((column.method, f"paper {number}", "", "", "", "", "", f"{share / 100:.4f}", "", ""))
+        if column.method in PAPER_OVERALL:
+            share = PAPER_OVERALL[column.method]
+            writer.writerow((column.method, "paper overall", "", "", "", "", "", f"{share / 100:.4f}", "", ""))
+    return text.getvalue()
+
+
+def summary(columns: Sequence[Column], own: str, rows: Sequence[Row], facts: dict[str, Any]) -> dict[str, Any]:
+    """Everything as one dictionary for JSON: `overall` is the recipe's own conversion; NaN becomes None."""
+    by_method = {column.method: column for column in columns}
+    chosen = by_method.get(own, columns[0])
+    limit = severity_limit(rows)
+    return {
+        **facts,
+        "overall": {"conversion": chosen.method, **_figures(chosen)},
+        "conversions": {column.method: _figures(column) for column in columns},
+        "bundles": {
+            column.method: {bundle: _of_counts(counts) for bundle, counts in column.by_bundle.items()}
+            for column in columns
+        },
+        "kinds": {column.method: kind_recalls(column, rows) for column in columns},
+        "severity_known": None if limit is None else _of_counts(limit),
+        "paper": {"overall": {name: share / 100 for name, share in PAPER_OVERALL.items()}},
+    }
+
+
+def kind_recalls(column: Column, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Of abnormal scans of each kind, the share found, in all and by thirds of the severities there are.
+
+    A scan of two kinds counts for both. Empty where the labels name no kinds.
+    """
+    by_file = {row.file: row for row in rows}
+    abnormal = [
+        (by_file[file], p >= fold.threshold)
+        for fold in column.folds
+        for file, label, p in zip(fold.files, fold.labels, fold.p_abnormal, strict=True)
+        if label == 1
+    ]
+    severities = [row.severity for row, _ in abnormal if row.severity is not None]
+    edges = [float(edge) for edge in np.quantile(severities, [0, 1 / 3, 2 / 3, 1])] if len(severities) > 2 else []
+    found: dict[str, dict[str, Any]] = {}
+    for kind in sorted({kind for row, _ in abnormal for kind in row.kinds}):
+        of_kind = [(row.severity, hit) for row, hit in abnormal if kind in row.kinds]
+        entry: dict[str, Any] = _of_rate(Rate(sum(hit for _, hit in of_kind), len(of_kind)))
+        if edges:
+            thirds = [[] for _ in range(3)]  # type: list[list[bool]]
+            for severity, hit in of_kind:
+                if severity is not None:
+                    thirds[min(2, int(np.searchsorted(edges[1:3], severity, side="right")))].append(hit)
+            entry["by_severity"] = [
+                {"from": low, "to": high, **_of_rate(Rate(sum(hits), len(hits)))}
+                for low, high, hits in zip(edges, edges[1:], thirds, strict=False)
+            ]
+        found[kind] = entry
+    return found
+
+
+def _figures(column: Column) -> dict[str, Any]:
+    return {
+        **_of_counts(column.overall),
+        "auroc": _finite(auroc(column.scores, column.labels)),
+        "auprc": _finite(auprc(column.scores, column.labels)),
+    }
+
+
+def _of_counts(counts: Confusion) -> dict[str, Any]:
+    missed = Rate(counts.fn, counts.fn + counts.tp)
+    return {
+        "balanced_accuracy": _finite(counts.balanced_accuracy),
+        "balanced_accuracy_interval": list(counts.balanced_accuracy_interval),
+        "tp": counts.tp,
+        "fp": counts.fp,
+        "tn": counts.tn,
+        "fn": counts.fn,
+        "escape_rate": _of_rate(missed),
+        "overkill_rate": _of_rate(Rate(counts.fp, counts.fp + counts.tn)),
+    }
+
+
+def _of_rate(rate: Rate) -> dict[str, Any]:
+    return {"hits": rate.hits, "total": rate.total, "share": _finite(rate.share), "interval": list(rate.interval)}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}" if math.isfinite(share) else "-"
+
+
+def _span(interval: tuple[float, float]) -> str:
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+
+
+def _rate_cell(rate: Rate) -> str:
+    return f"{_percent(rate.share)} ({_span(rate.interval)})"
+
+
+_FURTHER: Final[tuple[tuple[str, Callable[[Column], str]], ...]] = (
+    ("AUROC", lambda c: _percent(auroc(c.scores, c.labels))),
+    ("AUPRC", lambda c: _percent(auprc(c.scores, c.labels))),
+    ("escapes", lambda c: _rate_cell(Rate(c.overall.fn, c.overall.fn + c.overall.tp))),
+    ("overkill", lambda c: _rate_cell(Rate(c.overall.fp, c.overall.fp + c.overall.tn))),
+)
+
+
+def _logit(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    clipped = np.clip(p, 1e-12, 1 - 1e-12)
+    return np.log(clipped) - np.log1p(-clipped)
+
+
+def _sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(1 / (1 + np.exp(-x)), np.float64)

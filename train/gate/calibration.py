@@ -1,0 +1,195 @@
+"""From a trained autoencoder to a gate: what is usual at every place of a scan, and the thresholds.
+
+Both thresholds are set on whole scans of bundles the networks have not seen, for a chosen share of ordinary scans sent
+to review (`image_fpr`); the paper's rate is per patch. In the `placed` form half of that share goes to the windows,
+half to the two layouts, whose limits come from cross-fitting over all bundles: it costs nothing to fit, and few bundles
+held back say little about the next one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edge.conversion import Method
+from train.errors import DataError
+from train.gate.layout import Layout, Sight, cell_side_px, fit_layout, grid, scores_without_own_bundle
+from train.gate.network import Gate
+from train.metrics import joint_thresholds
+from train.networks import GateAutoencoder
+from train.recipe import GateRecipe
+
+MOST_PLACED: Final = 300
+"""Scans from which is learnt what is usual where; more move it by less than their bundles differ."""
+_LEAST_USUAL = 0.25
+"""Of a place, in means over all places: a place that was always quiet may still show that much."""
+_SHARE_OF_LAYOUTS = 0.5
+_BATCH = {"cpu": 1, "cuda": 16}
+
+Progress = Callable[[int, int], None]
+_Found = TypeVar("_Found")
+
+
+@dataclass(frozen=True, slots=True)
+class GateThresholds:
+    """Above either, a scan is out of distribution; both in units of the image in [0, 1]."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Scans as the gate sees them, uint8 (n, 1, h, w), with their bundles; `ordinary` (n,) marks those it accepts."""
+
+    images: npt.NDArray[np.uint8]
+    bundles: Sequence[str]
+    ordinary: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A gate with its thresholds, and which of the scans it was calibrated among it would send to review, bool (n,)."""
+
+    gate: Gate
+    thresholds: GateThresholds
+    flagged: npt.NDArray[np.bool_]
+
+
+def calibrated(
+    autoencoder: GateAutoencoder,
+    training: Examples,
+    validation: Examples,
+    recipe: GateRecipe,
+    counter: Callable[[str], Progress],
+) -> Calibrated:
+    """The gate of an autoencoder trained on `training`. Raises DataError for too few ordinary scans."""
+    if recipe.scores == "paper":
+        gate = Gate(autoencoder, recipe.reduction)
+        means, stds = score(gate, validation.images, counter("validation"))
+        usual = validation.ordinary
+        thresholds = calibrate(means[usual], stds[usual], recipe.image_fpr, recipe.margin)
+        return Calibrated(gate, thresholds, (means > thresholds.mean) | (stds > thresholds.std))
+    weights = place_weights(Gate(autoencoder, recipe.reduction), training, counter("places"))
+    gate = Gate(autoencoder, recipe.reduction, *weights)
+    means, stds = score(gate, validation.images, counter("validation"))
+    usual = validation.ordinary
+    of_windows = recipe.image_fpr * (1 - _SHARE_OF_LAYOUTS)
+    thresholds = calibrate(means[usual], stds[usual], of_windows, recipe.margin)
+
+    cell_px = cell_side_px(recipe.size)
+    learns = np.concatenate([training.ordinary, validation.ordinary])
+    bundles = [*training.bundles, *validation.bundles]
+    flagged = (means > thresholds.mean) | (stds > thresholds.std)
+    device = _device(autoencoder)
+    layouts: dict[Sight, Layout] = {}
+    joins: tuple[tuple[Sight, float], ...] = (("greys", thresholds.mean), ("textures", thresholds.std))
+    for sight, threshold in joins:
+        grids = torch.cat([grids_of(part.images, cell_px, sight, device) for part in (training, validation)])
+        layout, apart = calibrated_layout(grids, bundles, learns, recipe)
+        flagged |= (apart > 1)[len(training.bundles) :]
+        layout.limits /= threshold
+        layouts[sight] = layout
+    gate = Gate(autoencoder, recipe.reduction, *weights, layouts["greys"], layouts["textures"], cell_px).to(device)
+    return Calibrated(gate, thresholds, flagged)
+
+
+def calibrated_layout(
+    grids: Tensor, bundles: Sequence[str], learns: npt.NDArray[np.bool_], recipe: GateRecipe
+) -> tuple[Layout, npt.NDArray[np.float64]]:
+    """The layout of grids (n, cells) with its limits, and the greater of T and Q of every scan over its limit (n,).
+
+    `learns` (n,) marks the scans that are ordinary. A scan counts with what a layout says that has not seen its bundle,
+    or with what the final one says, where that is more: few scans lie further out where they were learnt from.
+    """
+    learnt = [bundle for bundle, yes in zip(bundles, learns, strict=True) if yes]
+    layout = fit_layout(grids[torch.from_numpy(learns).to(grids.device)], learnt)
+    apart = scores_without_own_bundle(grids, bundles, learns)
+    within = [distances.double().cpu().numpy() for distances in layout.distances(grids)]
+    unusual, unexplained = np.maximum(apart.unusual, within[0]), np.maximum(apart.unexplained, within[1])
+    share = recipe.image_fpr * _SHARE_OF_LAYOUTS / 2
+    limits = calibrate(unusual[learns], unexplained[learns], share, recipe.margin)
+    layout.limits.copy_(torch.tensor([limits.mean, limits.std]))
+    return layout, np.maximum(unusual / limits.mean, unexplained / limits.std)
+
+
+@torch.no_grad()
+def place_weights(gate: Gate, training: Examples, progress: Progress) -> tuple[Tensor, Tensor]:
+    """Weights of |mean| and deviation by place, from what ordinary scans show there; two maps with a mean of 1.
+
+    What is usual at a cell counts for its neighbours too: the rim of a sheet lies up to a cell elsewhere.
+    """
+    chosen = np.flatnonzero(training.ordinary)
+    if len(chosen) == 0:
+        raise DataError("no ordinary scans to learn from what is usual where", hint="label more scans as normal")
+    chosen = chosen[np.linspace(0, len(chosen) - 1, min(MOST_PLACED, len(chosen))).astype(int)]
+    seen = _passes(training.images[chosen], gate, lambda x: torch.stack(gate.windows(gate.residual(x))), progress)
+    # Medians: where ordinary scans are allowed anomalies, these are no part of what is usual.
+    usual = F.max_pool2d(torch.cat(list(seen), dim=1).median(dim=1).values, 3, stride=1, padding=1)
+    weights = 1 / (usual + _LEAST_USUAL * usual.mean(dim=(1, 2), keepdim=True))
+    weights = weights / weights.mean(dim=(1, 2), keepdim=True)
+    return weights[0], weights[1]
+
+
+@torch.inference_mode()
+def score(
+    gate: Gate, images: npt.NDArray[np.uint8], progress: Progress | None = None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Both scores of whole images (n, 1, h, w) uint8: two (n,)."""
+    found = [(scores.mean, scores.std) for scores in _passes(images, gate, gate, progress)]
+    means, stds = (torch.cat(column).double().cpu().numpy() for column in zip(*found, strict=True))
+    return means, stds
+
+
+def gate_images(images: npt.NDArray[np.uint8], method: Method) -> npt.NDArray[np.uint8]:
+    """What the gate sees of converted scans (n, channels, h, w): the one channel, or `global` of `mixed`."""
+    channel = 1 if method is Method.MIXED else 0
+    return images[:, channel : channel + 1]
+
+
+def grids_of(images: npt.NDArray[np.uint8], cell_px: int, sight: Sight, device: torch.device) -> Tensor:
+    """Grids (n, cells) of images (n, 1, h, w) uint8."""
+    parts = [images[start : start + 64] for start in range(0, len(images), 64)]
+    return torch.cat([grid(torch.from_numpy(part).to(device).float() / 255.0, cell_px, sight) for part in parts])
+
+
+def calibrate(
+    means: npt.NDArray[np.float64], stds: npt.NDArray[np.float64], image_fpr: float, margin: float = 1.0
+) -> GateThresholds:
+    """Thresholds that together flag at most `image_fpr` of these ordinary scans, sharing the rate evenly.
+
+    Both are set at the same rank; the rank moves up until the scans flagged by either are few enough. `margin`
+    multiplies both: a calibration on few scans says little about the rarest. Raises DataError for too few scans.
+    """
+    if len(means) == 0:
+        raise DataError("no ordinary scans to set the gate's thresholds on", hint="label more validation scans")
+    mean, std = joint_thresholds(np.stack([means, stds], axis=1), math.floor(image_fpr * len(means)))
+    return GateThresholds(float(mean) * margin, float(std) * margin)
+
+
+def _passes(
+    images: npt.NDArray[np.uint8], gate: Gate, see: Callable[[Tensor], _Found], progress: Progress | None
+) -> Iterator[_Found]:
+    """What `see` makes of images (n, 1, h, w) uint8, a few at a time, on the device of the gate."""
+    device = _device(gate.eval())
+    batch = _BATCH.get(device.type, 1)
+    for start in range(0, len(images), batch):
+        part = torch.from_numpy(images[start : start + batch]).to(device)
+        # In full float32, as the line's engines do: a GPU would round the inputs of convolutions to ten bits.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            found = see(part.float() / 255.0)
+        yield found
+        if progress is not None:
+            progress(min(start + batch, len(images)), len(images))
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device

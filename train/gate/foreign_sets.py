@@ -1,0 +1,88 @@
+"""Images that are no scans, to test a gate with: drawn from nothing, or a folder of photographs and radiographs.
+
+Nothing here is ever learnt from: the training's own foreign content is made by `train.gate.perturb`, in other ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edge.errors import ScanError
+from edge.scan import Limits, read_scan
+from train.errors import DataError
+from train.simulator.electrode import MEAN_SIZE_PX
+from train.simulator.fields import Counts
+from train.simulator.foreign import FOREIGN_KINDS, HIGH_COUNTS, LOW_COUNTS, foreign_scan
+
+_EIGHT_BIT = {".jpg", ".jpeg", ".png", ".bmp"}
+_SIXTEEN_BIT = {".tif", ".tiff"}
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignImage:
+    """One image as counts uint16 (H, W), of a kind."""
+
+    name: str
+    kind: str
+    counts: Counts
+
+
+def drawn(per_kind: int, seed: int, jobs: int) -> Iterator[ForeignImage]:
+    """`per_kind` images of every kind of `train.simulator.foreign`, the same for any number of processes."""
+    orders = [(kind, number) for kind in FOREIGN_KINDS for number in range(per_kind)]
+    with ExitStack() as stack:
+        draw = partial(_draw, seed)
+        if jobs == 1:
+            yield from map(draw, orders)
+            return
+        # Spawned, not forked: OpenCV's threads do not survive a fork.
+        pool = stack.enter_context(ProcessPoolExecutor(jobs, get_context("spawn"), _one_thread))
+        yield from pool.map(draw, orders, chunksize=4)
+
+
+def of_folder(folder: Path) -> Iterator[ForeignImage]:
+    """The images of a folder and those below; the kind is the folder's name.
+
+    16-bit TIFFs are taken as they are. 8-bit images become scans of the usual size and of 1700 to 2800 counts, so that
+    neither format nor range gives them away. Raises DataError for a folder without images and for one it cannot read.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _EIGHT_BIT | _SIXTEEN_BIT)
+    if not paths:
+        raise DataError(f"no images in {folder}", hint="give a folder of 16-bit TIFFs, or of JPEG, PNG or BMP images")
+    for path in paths:
+        counts = _tiff(path) if path.suffix.lower() in _SIXTEEN_BIT else _picture(path)
+        yield ForeignImage(path.relative_to(folder).as_posix(), folder.name, counts)
+
+
+def _tiff(path: Path) -> Counts:
+    try:
+        return read_scan(path.resolve(), file=path.name, limits=Limits()).counts
+    except ScanError as error:
+        raise DataError(f"{path}: {error.message}", hint=f"{error.hint}; or take it out of the folder") from error
+
+
+def _picture(path: Path) -> Counts:
+    grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if grey is None:
+        raise DataError(f"{path} is not an image", hint="take it out of the folder")
+    height, width = MEAN_SIZE_PX
+    laid = cv2.resize(grey, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    return np.round(LOW_COUNTS + laid * np.float32((HIGH_COUNTS - LOW_COUNTS) / 255)).astype(np.uint16)
+
+
+def _draw(seed: int, order: tuple[str, int]) -> ForeignImage:
+    kind, number = order
+    return ForeignImage(f"{kind}_{number:03}", kind, foreign_scan(kind, seed, number))
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(1)

@@ -1,0 +1,179 @@
+"""The report on a gate: `gate_report.md`, `gate_report.json`, `gate_scores.csv` and plots."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edge.validation.metrics import Rate
+from train.files import write_json, written_whole
+from train.gate.findings import Finding, Findings, refusals
+from train.gate.plots import kinds_plot, scores_plot
+
+NORMAL_GOAL, FOREIGN_GOAL = 0.02, 0.99
+"""Normal scans of bundles not seen that may go to a person, at most; foreign images that must, at least."""
+
+
+def write_report(findings: Findings, out: Path, command: str) -> dict[str, Any]:
+    """Write all files of the report into a folder; returns what the JSON holds."""
+    content = summary(findings, command)
+    write_json(out / "gate_report.json", content)
+    for name, text in (("gate_report.md", markdown(content)), ("gate_scores.csv", scores_csv(findings))):
+        with written_whole(out / name) as stream:
+            stream.write(text.encode())
+    scores_plot(findings, out / "gate_scores")
+    kinds_plot(content, out / "gate_kinds")
+    return content
+
+
+def summary(findings: Findings, command: str) -> dict[str, Any]:
+    """The figures as one dictionary."""
+    checkpoint = findings.checkpoint
+    bundles = sorted({one.group for one in findings.normal})
+    kinds = sorted({one.group for one in findings.foreign})
+    return {
+        "command": command,
+        "data_digest": checkpoint.data_digest,
+        "recipe": dict(sorted(checkpoint.recipe.items())),
+        "thresholds": checkpoint.thresholds,
+        "device": findings.device,
+        "torch": str(torch.__version__),
+        "pass_ms": findings.pass_ms,
+        "normal": {
+            **_rates(findings.normal),
+            "goal": f"at most {NORMAL_GOAL:.0%}",
+            "bundles": {name: _rates(one for one in findings.normal if one.group == name) for name in bundles},
+        },
+        "foreign": {
+            **_rates(findings.foreign),
+            "goal": f"at least {FOREIGN_GOAL:.0%}",
+            "kinds": {name: _kind(one for one in findings.foreign if one.group == name) for name in kinds},
+        },
+        "abnormal": {**_rates(findings.abnormal), "kinds": anomalies(findings)},
+    }
+
+
+def anomalies(findings: Findings) -> dict[str, Any]:
+    """By kind of anomaly: mild forms on normal scans, and severe ones in thirds of the severities there are.
+
+    A scan of two kinds counts for both. Empty where the labels name no kinds.
+    """
+    severities = [one.row.severity for one in findings.abnormal if one.row and one.row.severity is not None]
+    edges = [float(edge) for edge in np.quantile(severities, (0, 1 / 3, 2 / 3, 1))] if len(severities) > 2 else []
+    found: dict[str, Any] = {}
+    for kind in sorted({kind for one in findings.abnormal if one.row for kind in one.row.kinds}):
+        of_kind = [one for one in findings.abnormal if one.row and kind in one.row.kinds]
+        mild = [one for one in findings.normal if one.row and kind in one.row.kinds]
+        found[kind] = {"mild": _rates(mild), "severe": _rates(of_kind), "by_severity": []}
+        for place, (low, high) in enumerate(pairwise(edges)):
+            third = [one for one in of_kind if _third(one, edges) == place]
+            found[kind]["by_severity"].append({"from": low, "to": high, **_rates(third)})
+    return found
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """The report for people."""
+    normal, foreign, abnormal = content["normal"], content["foreign"], content["abnormal"]
+    lines = [
+        "# Gate report",
+        "",
+        f"`{content['command']}`",
+        "",
+        f"Recipe: `{content['recipe']}`. One pass of the gate takes {content['pass_ms']:.1f} ms on"
+        f" {content['device']} (torch {content['torch']}). Data digest of the training: {content['data_digest'][:16]}.",
+        "Shares are of images sent to a person, with 95 % intervals (Wilson): by the gate, by the spread of the greys"
+        " (exposure), by either.",
+        "",
+        "| | images | gate | exposure | either | goal |",
+        "|---|---|---|---|---|---|",
+        f"| normal scans | {_cells(normal)} | {normal['goal']} |",
+        f"| foreign images | {_cells(foreign)} | {foreign['goal']} |",
+        f"| abnormal scans | {_cells(abnormal)} | reported |",
+        "",
+        "## Foreign images",
+        "",
+        "The margin is that of the least suspicious image: its greatest score over its threshold.",
+        "",
+        "| kind | images | gate | exposure | either | margin |",
+        "|---|---|---|---|---|---|",
+        *(f"| {name} | {_cells(entry)} | {entry['margin']:.2f} |" for name, entry in foreign["kinds"].items()),
+        "",
+        "## Anomalies of electrodes, by severity",
+        "",
+        "What the gate refuses of them; the classifier judges the others. Mild forms are those of normal scans.",
+        "",
+        *_anomaly_table(abnormal["kinds"]),
+        "",
+        "## Normal scans by bundle",
+        "",
+        "| bundle | images | gate | exposure | either |",
+        "|---|---|---|---|---|",
+        *(f"| {name} | {_cells(entry)} |" for name, entry in normal["bundles"].items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def scores_csv(findings: Findings) -> str:
+    """One line per image: its scores over their thresholds."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("set", "group", "name", "kinds", "severity", "mean", "std", "exposure", "refused"))
+    for name in ("normal", "abnormal", "foreign"):
+        for one in getattr(findings, name):
+            kinds, severity = (";".join(one.row.kinds), one.row.severity) if one.row else ("", None)
+            figures = [f"{value:.4f}" for value in (one.mean, one.std, one.exposure)]
+            shown = "" if severity is None else f"{severity:.3f}"
+            writer.writerow((name, one.group, one.name, kinds, shown, *figures, int(one.refused)))
+    return text.getvalue()
+
+
+def _anomaly_table(kinds: dict[str, Any]) -> list[str]:
+    thirds: list[dict[str, Any]] = next((entry["by_severity"] for entry in kinds.values()), [])
+    heads = [f"{third['from']:.2f} to {third['to']:.2f}" for third in thirds]
+    lines = [f"| {' | '.join(['kind', 'mild', *heads, 'all abnormal'])} |", "|---" * (3 + len(heads)) + "|"]
+    for kind, entry in kinds.items():
+        cells = [_cell(part["gate"]) for part in (entry["mild"], *entry["by_severity"], entry["severe"])]
+        lines.append(f"| {kind} | {' | '.join(cells)} |")
+    return lines
+
+
+def _third(one: Finding, edges: Sequence[float]) -> int | None:
+    if one.row is None or one.row.severity is None:
+        return None
+    return min(2, int(np.searchsorted(edges[1:3], one.row.severity, side="right")))
+
+
+def _kind(findings: Iterable[Finding]) -> dict[str, Any]:
+    seen = list(findings)
+    return {**_rates(seen), "margin": min(max(one.mean, one.std) for one in seen)}
+
+
+def _rates(findings: Iterable[Finding]) -> dict[str, Any]:
+    return {name: _rate(rate) for name, rate in refusals(findings).items()}
+
+
+def _rate(rate: Rate) -> dict[str, Any]:
+    share = rate.share if math.isfinite(rate.share) else None
+    return {"hits": rate.hits, "total": rate.total, "share": share, "interval": list(rate.interval)}
+
+
+def _cells(entry: dict[str, Any]) -> str:
+    cells = (f"{_cell(entry[name])} ({_span(entry[name])})" for name in ("gate", "exposure", "either"))
+    return f"{entry['gate']['total']} | {' | '.join(cells)}"
+
+
+def _cell(rate: dict[str, Any]) -> str:
+    return "-" if rate["share"] is None else f"{rate['hits']} of {rate['total']}"
+
+
+def _span(rate: dict[str, Any]) -> str:
+    low, high = rate["interval"]
+    return f"{100 * low:.1f} to {100 * high:.1f} %"

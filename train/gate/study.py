@@ -1,0 +1,86 @@
+"""What the gate costs and finds at several resolutions: the same training and the same report for each."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edge.conversion import Bounds
+from train.checkpoint import load_checkpoint
+from train.dataset import Row
+from train.files import write_json, written_whole
+from train.gate.findings import find, pass_ms
+from train.gate.foreign_sets import ForeignImage
+from train.gate.network import gate_of
+from train.gate.report import write_report
+from train.gate.training import train_gate
+from train.progress import Reporter
+from train.recipe import GateRecipe, Reduction
+
+
+def study(
+    data: Path,
+    test: Sequence[Row],
+    foreign: Callable[[], Iterable[ForeignImage]],
+    out: Path,
+    recipe: GateRecipe,
+    reductions: Sequence[Reduction],
+    reporter: Reporter,
+    *,
+    bounds: Bounds | None,
+    device: str,
+    jobs: int,
+    command: str,
+) -> list[dict[str, Any]]:
+    """Train on `data` and report on `test` and foreign images at each reduction; writes `gate_study.md` and `.json`."""
+    found = []
+    for reduction in reductions:
+        run = out / f"reduction-{reduction}"
+        reporter.say(f"reduction {reduction}")
+        start_s = time.perf_counter()
+        one = dataclasses.replace(recipe, reduction=reduction)
+        train_gate(data, run, one, reporter, bounds=bounds, device=device, jobs=jobs)
+        training_s = time.perf_counter() - start_s
+        content = write_report(find(run, test, foreign(), reporter, device), run, command)
+        checkpoint = load_checkpoint(run / "gate.pt", "gate")
+        found.append(
+            {
+                "reduction": reduction,
+                "training_s": training_s,
+                "device_pass_ms": content["pass_ms"],
+                "cpu_pass_ms": pass_ms(gate_of(checkpoint), checkpoint),
+                "cpu_threads": torch.get_num_threads(),
+                **{name: content[name]["gate"] for name in ("normal", "foreign", "abnormal")},
+                "least_margin": min(entry["margin"] for entry in content["foreign"]["kinds"].values()),
+            }
+        )
+    write_json(out / "gate_study.json", {"command": command, "device": device, "found": found})
+    with written_whole(out / "gate_study.md") as stream:
+        stream.write(_table(found, recipe, device, command).encode())
+    return found
+
+
+def _table(found: Sequence[dict[str, Any]], recipe: GateRecipe, device: str, command: str) -> str:
+    size = recipe.size
+    threads = found[0]["cpu_threads"]
+    lines = [
+        "# The gate at several resolutions",
+        "",
+        f"`{command}`: scans of {size.height_px} x {size.width_px} px, torch {torch.__version__}, float32.",
+        "",
+        f"| resolution | normal refused | foreign refused | least margin | abnormal refused | ms on {device} "
+        f"| ms on CPU, {threads} threads | training s |",
+        "|---" * 8 + "|",
+    ]
+    for one in found:
+        shares = [f"{one[name]['hits']} of {one[name]['total']}" for name in ("normal", "foreign", "abnormal")]
+        lines.append(
+            f"| 1/{one['reduction']} | {shares[0]} | {shares[1]} | {one['least_margin']:.2f} | {shares[2]} "
+            f"| {one['device_pass_ms']:.1f} | {one['cpu_pass_ms']:.0f} | {one['training_s']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"

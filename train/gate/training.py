@@ -1,0 +1,230 @@
+"""Training of the gate, the out-of-distribution detector (Lindgren, Zach 2022, section 3.1).
+
+A small autoencoder learns to reproduce patches of ordinary scans, at the size the line will see them, and to answer a
+perturbed patch with the clean one. What it reproduces badly is not ordinary. On the line it runs fully convolutionally
+over the whole image (`train.gate.network`); weights, layout and thresholds are set in `train.gate.calibration`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edge.conversion import Bounds
+from train.bounds import Mode, find_bounds
+from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
+from train.device import open_device
+from train.errors import DataError, DivergedError
+from train.gate.calibration import Examples, calibrated, gate_images
+from train.gate.network import gate_of, state_of
+from train.gate.patch_bank import Pairs, PatchBank, draw_perturbations
+from train.gate.perturb import PATCH_PX, Patch, read_photos
+from train.losses import GateLoss, gate_loss
+from train.networks import GateAutoencoder, centre_crop
+from train.progress import Reporter
+from train.recipe import GateRecipe, flat
+
+_LEAST_TURNED_PX = math.ceil(PATCH_PX * math.sqrt(2)) + 2
+"""A patch at any angle fits."""
+_WARM_STEPS = 50
+_REPORT_EVERY_STEPS = 100
+
+
+def train_gate(
+    data: Path,
+    out: Path,
+    recipe: GateRecipe,
+    reporter: Reporter,
+    *,
+    bounds: Bounds | None = None,
+    bounds_mode: Mode = "per_scan",
+    photos: Path | None = None,
+    device: str = "cpu",
+    jobs: int = 1,
+) -> Checkpoint:
+    """Train on a folder of labelled scans; writes `out/gate.pt`.
+
+    Without `bounds` they come from the training bundles. `jobs`: processes that draw perturbations. Raises DataError,
+    TrainError, DivergedError.
+    """
+    where = open_device(device)  # before the scans are read: a missing GPU fails at once
+    pictures = read_photos(photos) if photos is not None else []
+    if recipe.perturbation == "sni" and not pictures:
+        raise DataError("sni perturbations need photographs", hint="give --photos FOLDER, or --perturbation shapes")
+    least_px = (_LEAST_TURNED_PX if recipe.rotate else PATCH_PX) * recipe.reduction
+    if min(recipe.size) < least_px:
+        raise DataError(
+            f"images of {recipe.size.height_px}x{recipe.size.width_px} px are too small for patches",
+            hint=f"use a size from {least_px}x{least_px} up, straight patches (--no-rotate), a smaller --reduction",
+        )
+    rows = read_labels(data)
+    training_rows, validation_rows = split_by_bundle(rows, recipe.validation_share, recipe.seed)
+    if recipe.patches == "normal":
+        training_rows = [row for row in training_rows if row.label == 0]
+    if bounds is None and recipe.method.needs_bounds:
+        bounds = find_bounds(training_rows, bounds_mode, progress=reporter.counter("bounds")).bounds
+    training = load_scans(
+        training_rows, recipe.method, bounds, recipe.size, progress=reporter.counter("training scans")
+    )
+    validation = load_scans(
+        validation_rows, recipe.method, bounds, recipe.size, progress=reporter.counter("validation scans")
+    )
+    reporter.say(f"training on {len(training.rows)} scans; calibrating on {len(validation.rows)}")
+    torch.manual_seed(recipe.seed)
+    model = GateAutoencoder()
+    if recipe.start:
+        model = gate_of(load_checkpoint(Path(recipe.start), "gate")).autoencoder
+    losses = fit(
+        model,
+        reduced(gate_images(training.images, recipe.method), recipe.reduction),
+        recipe,
+        reporter,
+        photos=pictures,
+        names=[row.file for row in training.rows],
+        device=where,
+        jobs=jobs,
+    )
+    examples = _examples(validation, recipe)
+    found = calibrated(model, _examples(training, recipe), examples, recipe, reporter.counter)
+    metrics: dict[str, str | int | float | bool | None] = {
+        "training_scans": len(training.rows),
+        "calibration_scans": int(examples.ordinary.sum()),
+        "final_loss": float(np.mean(losses[-_REPORT_EVERY_STEPS:])),
+    }
+    for label, name in enumerate(LABELS):
+        of_class = validation.labels == label
+        metrics[f"validation_{name}_scans"] = int(of_class.sum())
+        metrics[f"validation_{name}_flagged"] = int((found.flagged & of_class).sum())
+    facts = training.facts + validation.facts
+    heights, widths = [fact.height_px for fact in facts], [fact.width_px for fact in facts]
+    checkpoint = Checkpoint(
+        kind="gate",
+        state_dict=state_of(found.gate),
+        method=recipe.method,
+        bounds=bounds,
+        size=recipe.size,
+        seed=recipe.seed,
+        data_digest=data_digest(training.rows + validation.rows, [fact.sha256 for fact in facts]),
+        scan_height_px=(min(heights), max(heights)),
+        scan_width_px=(min(widths), max(widths)),
+        max_clipped_fraction=max(fact.clipped_fraction for fact in facts),
+        exposures=tuple(fact.exposure for fact in facts),
+        thresholds={"gate_mean_threshold": found.thresholds.mean, "gate_std_threshold": found.thresholds.std},
+        recipe={**flat(recipe), "bounds_mode": bounds_mode, "photos": len(pictures)},
+        metrics=metrics,
+    )
+    save_checkpoint(out / "gate.pt", checkpoint)
+    reporter.say(
+        f"thresholds: mean {found.thresholds.mean:.4f}, deviation {found.thresholds.std:.4f}; flagged"
+        f" {metrics['validation_normal_flagged']} of {metrics['validation_normal_scans']} normal and"
+        f" {metrics['validation_abnormal_flagged']} of {metrics['validation_abnormal_scans']} abnormal scans"
+    )
+    return checkpoint
+
+
+def reduced(images: npt.NDArray[np.uint8], reduction: int) -> npt.NDArray[np.uint8]:
+    """Images (n, 1, h, w) as the autoencoder sees them, rounded to grey levels again: patches to learn from."""
+    if reduction == 1:
+        return images
+    small = [F.avg_pool2d(torch.from_numpy(image).float(), reduction).round().byte().numpy() for image in images]
+    return np.stack(small)
+
+
+def _examples(scans: LoadedScans, recipe: GateRecipe) -> Examples:
+    ordinary = np.ones(len(scans.rows), np.bool_) if recipe.calibrate_on == "all" else scans.labels == 0
+    return Examples(gate_images(scans.images, recipe.method), [row.bundle for row in scans.rows], ordinary)
+
+
+def fit(
+    model: GateAutoencoder,
+    images: npt.NDArray[np.uint8],
+    recipe: GateRecipe,
+    reporter: Reporter,
+    *,
+    photos: list[Patch],
+    names: Sequence[str],
+    device: torch.device,
+    jobs: int = 1,
+) -> list[float]:
+    """Run `recipe.steps` batches of patches of images uint8 (n, 1, h, w); returns the loss of every step.
+
+    `names`: of the n scans. Raises DivergedError.
+    """
+    torch.set_flush_denormal(True)  # vanishing gradients would otherwise cost a CPU ten times the time
+    perturbations = draw_perturbations(
+        *(recipe.perturbation, recipe.bank, images, photos, recipe.foreign_answer, recipe.seed, device),
+        jobs=jobs,
+        progress=reporter.counter("perturbations"),
+    )
+    bank = PatchBank(images, device)
+    rng = torch.Generator(device).manual_seed(recipe.seed)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr)
+    count = reporter.counter("gate steps")
+    losses: list[float] = []
+    # Looked at once in a while: asking a GPU for a number makes it wait.
+    waiting: list[tuple[Tensor, Tensor]] = []
+    for step in range(recipe.steps):
+        if step == recipe.steps - recipe.settle_steps:
+            model.eval()  # there is no batch norm: this only ends the dropout
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, step)
+        picks = torch.randint(len(images), (recipe.batch,), generator=rng, device=device)
+        clean = bank.cut(picks, recipe.rotate, rng)
+        # First to reproduce at all: with foreign patches from the start the latent can settle on a constant.
+        if perturbations is None or step < recipe.plain_steps:
+            pairs = Pairs(clean, clean, clean)
+        else:
+            pairs = perturbations.on(clean, rng, step)
+        terms = losses_of(model, pairs, recipe.amp == "bf16")
+        loss = terms.total(recipe.per_weight)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        waiting.append((loss.detach(), picks))
+        if (step + 1) % _REPORT_EVERY_STEPS and step + 1 < recipe.steps:
+            continue
+        losses += _finite([(float(one), of) for one, of in waiting], len(losses), names)
+        waiting.clear()
+        count(step + 1, recipe.steps)
+        reporter.say(
+            f"step {step + 1} loss {np.mean(losses[-_REPORT_EVERY_STEPS:]):.5f} (ok {terms.ok.item():.5f},"
+            f" perturbed {terms.per.item():.5f}, windows {terms.kern_ok.item():.5f}"
+            f" {terms.kern_per.item():.5f}, latent {terms.reg.item():.5f})"
+        )
+    return losses
+
+
+def _finite(losses: Sequence[tuple[float, Tensor]], first_step: int, names: Sequence[str]) -> list[float]:
+    """The losses. Raises DivergedError with the first step and the scans where one is not finite."""
+    for step, (loss, picks) in enumerate(losses, first_step):
+        if not math.isfinite(loss):
+            files = ", ".join(names[i] for i in picks.tolist())
+            raise DivergedError(f"the gate's loss is {loss} at step {step}, on patches of {files}", hint="lower --lr")
+    return [loss for loss, _ in losses]
+
+
+def losses_of(model: GateAutoencoder, pairs: Pairs, bf16: bool) -> GateLoss:
+    """The five terms for one batch of pairs (n, 1, 192, 192)."""
+    clean = pairs.clean
+    with torch.autocast(clean.device.type, torch.bfloat16, enabled=bf16):
+        z = model.encode(clean if pairs.perturbed is clean else torch.cat([clean, pairs.perturbed]))
+        reconstruction = model.decoder(z).float()
+    n = len(clean)
+    of_clean, of_perturbed = centre_crop(clean) - reconstruction[:n], centre_crop(pairs.answer) - reconstruction[-n:]
+    return gate_loss(of_clean, of_perturbed, z.float()[:n])
+
+
+def learning_rate(recipe: GateRecipe, step: int) -> float:
+    """A short linear rise, then half a cosine down to 1 %."""
+    rise = min(1.0, (step + 1) / _WARM_STEPS)
+    return recipe.lr * rise * (0.01 + 0.99 * (1 + math.cos(math.pi * step / recipe.steps)) / 2)

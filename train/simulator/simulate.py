@@ -1,0 +1,279 @@
+"""Simulated electrode scans: the stand-in for the data set that was never published.
+
+`simulate_scan` makes one scan, `write_lot` a directory of 16-bit TIFFs with `labels.csv`. Everything follows from
+whole numbers (seed, bundle, index): the same numbers give the same bytes on the same machine and library versions,
+however many processes draw them.
+
+It is for demos and tests. It is not evidence about real electrodes; figures that used it say so.
+"""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import tifffile
+
+from edge.errors import EdgeError
+from train.simulator.defects import PAINTERS
+from train.simulator.electrode import blank_sheet, expose
+from train.simulator.fields import Counts, generator
+from train.simulator.severity import MILD_SEVERITY_MAX, SEVERE_SEVERITY_MIN
+
+__all__ = [
+    "ABNORMAL_FRACTION",
+    "KINDS",
+    "LABELS_NAME",
+    "MILD_SEVERITY_MAX",
+    "SEVERE_SEVERITY_MIN",
+    "Anomaly",
+    "SimulatedScan",
+    "bundle_name",
+    "render_scan",
+    "scan_name",
+    "simulate_scan",
+    "write_lot",
+]
+
+KINDS: tuple[str, ...] = tuple(PAINTERS)
+ABNORMAL_FRACTION = 152 / 714  # the paper's collection
+LABELS_NAME = "labels.csv"
+LABEL_COLUMNS = ("file", "bundle", "label", "kinds", "severity")
+SCALE_RANGE = (0.05, 1.0)  # under 0.05 a sheet is 100 px high and its anomalies are less than a pixel
+
+Label = Literal["normal", "abnormal"]
+
+_STREAM_CHOICE, _STREAM_PAINT, _STREAM_LOT = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """One anomaly to paint: its kind (of `KINDS`) and its severity in 0..1."""
+
+    kind: str
+    severity: float
+
+
+@dataclass(frozen=True)
+class SimulatedScan:
+    """One simulated scan and its truth.
+
+    `counts` is uint16 (H, W). `kinds` are those that decide the label, worst first: the severe ones of an abnormal
+    scan, the mild ones of a normal scan. `severity` is the greatest severity drawn, 0 if none. `anomalies` is
+    everything that was painted, the mild company of severe ones included.
+    """
+
+    counts: Counts
+    bundle: str
+    label: Label
+    kinds: tuple[str, ...]
+    severity: float
+    anomalies: tuple[Anomaly, ...]
+
+
+def bundle_name(bundle: int) -> str:
+    """`B03` for bundle 3."""
+    return f"B{bundle:02d}"
+
+
+def scan_name(bundle: int, index: int) -> str:
+    """`B03_0017.tif` for scan 17 of bundle 3."""
+    return f"{bundle_name(bundle)}_{index:04d}.tif"
+
+
+def render_scan(seed: int, bundle: int, index: int, anomalies: Sequence[Anomaly] = (), *, scale: float = 1.0) -> Counts:
+    """The scan of one sheet with exactly these anomalies: uint16 (H, W) counts, most of them in 1700-2800.
+
+    The sheet, its pose and its noise depend on (seed, bundle, index) alone, so scans that differ only in
+    `anomalies` can be subtracted. Raises EdgeError for an unknown kind, a severity outside 0..1, a negative number
+    or a scale outside 0.05..1.
+    """
+    _check(seed, bundle, index, scale)
+    canvas = blank_sheet(seed, bundle, index, scale)
+    for place, anomaly in enumerate(anomalies):
+        if anomaly.kind not in PAINTERS or not 0.0 <= anomaly.severity <= 1.0:
+            raise EdgeError(
+                f"cannot paint {anomaly.kind!r} with severity {anomaly.severity}",
+                hint=f"severity is 0 to 1, kinds are: {', '.join(KINDS)}",
+            )
+        rng = generator(_STREAM_PAINT, seed, bundle, index, place, KINDS.index(anomaly.kind))
+        PAINTERS[anomaly.kind](canvas, anomaly.severity, rng)
+    return expose(canvas, seed, bundle, index)
+
+
+def simulate_scan(
+    seed: int,
+    bundle: int,
+    index: int,
+    *,
+    abnormal: bool | None = None,
+    abnormal_fraction: float = ABNORMAL_FRACTION,
+    kinds: Sequence[str] | None = None,
+    scale: float = 1.0,
+) -> SimulatedScan:
+    """One scan with anomalies by chance, the same for the same arguments.
+
+    A normal scan carries 0-3 mild anomalies (severity up to 0.30), an abnormal one 1-2 severe ones (0.55 and over)
+    and perhaps mild ones. `abnormal` fixes the label; None leaves it to chance with `abnormal_fraction`. `kinds`
+    replaces the choice of kinds: each is painted once, severe or mild as the label asks, and nothing else.
+    `counts` is uint16 (H, W): 2053-2115 x 1119-1219 px times `scale`. Raises EdgeError as `render_scan` does, for
+    a fraction outside 0..1 and for an abnormal scan with no kinds.
+    """
+    _check(seed, bundle, index, scale)
+    _check_fraction(abnormal_fraction)
+    rng = generator(_STREAM_CHOICE, seed, bundle, index)
+    chance = float(rng.uniform())
+    severe_wanted = chance < abnormal_fraction if abnormal is None else abnormal
+    if severe_wanted and kinds is not None and not kinds:
+        raise EdgeError(
+            "an abnormal scan was asked for with no kinds", hint="name at least one kind, or leave kinds out"
+        )
+    anomalies = _choose(rng, severe_wanted, kinds)
+    deciding = [a for a in anomalies if a.severity >= SEVERE_SEVERITY_MIN] or anomalies
+    worst_first = sorted(deciding, key=lambda anomaly: -anomaly.severity)
+    return SimulatedScan(
+        counts=render_scan(seed, bundle, index, anomalies, scale=scale),
+        bundle=bundle_name(bundle),
+        label="abnormal" if severe_wanted else "normal",
+        kinds=tuple(anomaly.kind for anomaly in worst_first),
+        severity=worst_first[0].severity if worst_first else 0.0,
+        anomalies=tuple(anomalies),
+    )
+
+
+def write_lot(
+    out: Path,
+    *,
+    seed: int,
+    bundles: int,
+    scans_per_bundle: int,
+    abnormal_fraction: float = ABNORMAL_FRACTION,
+    first_bundle: int = 1,
+    scale: float = 1.0,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write a lot of scans and `labels.csv` into `out`, and return the path of the labels.
+
+    Uncompressed 16-bit TIFFs named like `B03_0017.tif`, and columns file, bundle, label, kinds (joined by `;`),
+    severity (3 decimals). The abnormal scans are spread evenly over the bundles and their number over the lot is
+    exact. `progress(done, total)` is called after every scan. The labels are written last: a lot that has them is
+    complete. Raises EdgeError for senseless numbers and for a directory that holds other TIFFs.
+    """
+    _check(seed, first_bundle, 0, scale)
+    _check_fraction(abnormal_fraction)
+    if bundles < 1 or scans_per_bundle < 1 or jobs < 1:
+        raise EdgeError(
+            f"a lot of {bundles} bundles x {scans_per_bundle} scans by {jobs} jobs cannot be written",
+            hint="bundles, scans per bundle and jobs are 1 or more",
+        )
+    orders = list(_orders(out, seed, bundles, scans_per_bundle, abnormal_fraction, first_bundle, scale))
+    out.mkdir(parents=True, exist_ok=True)
+    strangers = {path.name for path in out.glob("*.tif")} - {order.path.name for order in orders}
+    if strangers:
+        raise EdgeError(
+            f"{out} already holds {len(strangers)} other scans, such as {min(strangers)}",
+            hint="choose an empty directory: a lot and its labels belong together",
+        )
+    labels = out / LABELS_NAME
+    labels.unlink(missing_ok=True)
+    rows: list[tuple[str, ...]] = []
+    for row in _write_all(orders, jobs):
+        rows.append(row)
+        if progress is not None:
+            progress(len(rows), len(orders))
+    partial = labels.with_suffix(".part")
+    with partial.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(LABEL_COLUMNS)
+        writer.writerows(rows)
+    partial.replace(labels)
+    return labels
+
+
+@dataclass(frozen=True)
+class _Order:
+    """One scan to write; small and picklable, so that any process can fill it."""
+
+    path: Path
+    seed: int
+    bundle: int
+    index: int
+    abnormal: bool
+    scale: float
+
+
+def _orders(
+    out: Path, seed: int, bundles: int, per_bundle: int, fraction: float, first_bundle: int, scale: float
+) -> Iterator[_Order]:
+    """The scans of a lot in file order; the running total of abnormal ones is rounded, so none is lost."""
+    for ordinal in range(bundles):
+        bundle = first_bundle + ordinal
+        before, after = (round((ordinal + step) * per_bundle * fraction) for step in (0, 1))
+        shuffled = generator(_STREAM_LOT, seed, bundle).permutation(per_bundle)
+        abnormal = {int(position) for position in shuffled[: after - before]}
+        for position in range(per_bundle):
+            index = position + 1
+            yield _Order(out / scan_name(bundle, index), seed, bundle, index, position in abnormal, scale)
+
+
+def _write_all(orders: Sequence[_Order], jobs: int) -> Iterator[tuple[str, ...]]:
+    """Fill the orders, in order, here or in `jobs` processes."""
+    if jobs == 1:
+        yield from map(_write_one, orders)
+        return
+    # Spawned, not forked: OpenCV's threads do not survive a fork.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread_each) as pool:
+        yield from pool.map(_write_one, orders, chunksize=4)
+
+
+def _one_thread_each() -> None:
+    cv2.setNumThreads(1)
+
+
+def _write_one(order: _Order) -> tuple[str, ...]:
+    """Simulate and write one scan; returns its row of labels.csv."""
+    scan = simulate_scan(order.seed, order.bundle, order.index, abnormal=order.abnormal, scale=order.scale)
+    # No metadata, software or date: nothing in the file but the scan, so equal scans are equal files.
+    tifffile.imwrite(order.path, scan.counts, photometric="minisblack", metadata=None, software=False)
+    return (order.path.name, scan.bundle, scan.label, ";".join(scan.kinds), f"{scan.severity:.3f}")
+
+
+def _choose(rng: np.random.Generator, severe_wanted: bool, kinds: Sequence[str] | None) -> list[Anomaly]:
+    """Kinds and severities of one scan; severe ones are painted last, over the mild ones."""
+
+    def mild(kind: str) -> Anomaly:
+        return Anomaly(kind, float(rng.uniform(0.0, MILD_SEVERITY_MAX)))
+
+    def severe(kind: str) -> Anomaly:
+        return Anomaly(kind, float(rng.uniform(SEVERE_SEVERITY_MIN, 1.0)))
+
+    if kinds is not None:
+        return [severe(kind) if severe_wanted else mild(kind) for kind in kinds]
+    order = [KINDS[int(position)] for position in rng.permutation(len(KINDS))]
+    severe_number = int(rng.choice([1, 1, 2])) if severe_wanted else 0
+    mild_number = int(rng.integers(0, 4))
+    chosen = [mild(kind) for kind in order[severe_number : severe_number + mild_number]]
+    return chosen + [severe(kind) for kind in order[:severe_number]]
+
+
+def _check(seed: int, bundle: int, index: int, scale: float) -> None:
+    if min(seed, bundle, index) < 0:
+        raise EdgeError(
+            f"seed {seed}, bundle {bundle}, index {index}: a negative number names no scan",
+            hint="use whole numbers from 0 up",
+        )
+    if not SCALE_RANGE[0] <= scale <= SCALE_RANGE[1]:
+        raise EdgeError(f"scale {scale} is outside {SCALE_RANGE[0]} to {SCALE_RANGE[1]}", hint="use 1 for full format")
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0.0 <= fraction <= 1.0:
+        raise EdgeError(
+            f"an abnormal fraction of {fraction} is not a share of the scans", hint="use a number from 0 to 1"
+        )

@@ -1,0 +1,126 @@
+"""What detectors of the weld benchmark find: thresholds from accepted patches of other welds, rates on every test set.
+
+A detector is a network and the statistics it is read by. Its thresholds are set fold by fold, then the decisions of all
+folds are added up; the paper reports the mean over three trainings and (max - min) / 2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.validation.metrics import Rate, auroc
+from train.metrics import joint_thresholds, threshold_with_above
+from train.welds.scores import STATISTICS, Scores
+
+PATCH_FPR = 0.001
+CHECKED = "checked"
+ACCEPTED = "accepted"
+VALIDATION_DEFECTS = "checked-defects"
+"""Accepted validation patches with the training welds' defects in them: what a recipe is chosen on."""
+
+LEARNT = "learnt"
+"""Accepted patches of the training welds."""
+
+SetScores = Mapping[str, Scores]
+"""Scores float32 (n, k) of each set of one fold: `checked`, `checked-defects`, `learnt` and the test sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """A trained variant and how its scores are read."""
+
+    name: str
+    variant: str
+    columns: tuple[str, ...] = ("mean9", "std9")
+    """Of STATISTICS; empty for the patch classifier, which has one score."""
+    ensemble: bool = False
+    """The mean residual of all runs, in place of each run's own."""
+    calibrated_on: tuple[str, ...] = (CHECKED, LEARNT)
+    """Sets of accepted patches whose scores set the thresholds. What one weld shows says little about the next, so the
+    training welds count too; the classifier has seen their labels, and is calibrated on validation welds alone."""
+
+    def read(self, scores: Scores) -> Scores:
+        """The detector's columns (n, k) of a network's scores."""
+        return scores[:, [STATISTICS.index(name) for name in self.columns]] if self.columns else scores
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One run of a detector over all folds."""
+
+    flagged: dict[str, Rate]
+    """Of every set, patches above the thresholds that accepted patches of other welds set."""
+    flagged_own: dict[str, Rate]
+    """The same where each fold's accepted test patches set the thresholds, as the paper's tables may be read."""
+    auroc: dict[str, float]
+    """Of every set of anomalies against the accepted test patches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A share in a table: mean and half spread over the runs, the interval of one run's number of patches."""
+
+    mean: float
+    half_spread: float
+    total: int
+    low: float
+    high: float
+
+
+def thresholds_of(detector: Detector, scores: SetScores, fpr: float = PATCH_FPR) -> npt.NDArray[np.float64]:
+    """Thresholds (k,) of one fold: at most `fpr` of the patches it is calibrated on exceed any of them."""
+    accepted = calibration_scores(detector, scores)
+    return joint_thresholds(accepted, math.floor(fpr * len(accepted)))
+
+
+def calibration_scores(detector: Detector, scores: SetScores) -> Scores:
+    """The detector's columns (n, k) of the accepted patches that its thresholds are set on."""
+    return np.concatenate([detector.read(scores[name]) for name in detector.calibrated_on])
+
+
+def excesses(detector: Detector, scores: SetScores, fpr: float = PATCH_FPR) -> dict[str, npt.NDArray[np.float64]]:
+    """Of every set (n,): by how much the patch exceeds its thresholds, above 0 is anomalous.
+
+    In deviations of the scores it is calibrated on, the greatest over the columns: one scale for all folds.
+    """
+    thresholds = thresholds_of(detector, scores, fpr)
+    scale = calibration_scores(detector, scores).astype(np.float64).std(axis=0) + 1e-12
+    return {name: ((detector.read(found) - thresholds) / scale).max(axis=1) for name, found in scores.items()}
+
+
+def evaluate(detector: Detector, folds: Sequence[SetScores], fpr: float = PATCH_FPR) -> Outcome:
+    """One run over all folds."""
+    of_folds = [excesses(detector, scores, fpr) for scores in folds]
+    own = []
+    for fold in of_folds:
+        accepted = fold[ACCEPTED]
+        own.append(threshold_with_above(accepted, math.floor(fpr * len(accepted))) if len(accepted) else math.inf)
+    names = list(dict.fromkeys(name for fold in of_folds for name in fold))
+    flagged, flagged_own, areas = {}, {}, {}
+    accepted = np.concatenate([fold[ACCEPTED] for fold in of_folds])
+    for name in names:
+        parts = [fold[name] for fold in of_folds]
+        total = sum(len(part) for part in parts)
+        flagged[name] = Rate(sum(int(np.sum(part > 0)) for part in parts), total)
+        hits = sum(int(np.sum(part > limit)) for part, limit in zip(parts, own, strict=True))
+        flagged_own[name] = Rate(hits, total)
+        if name not in (CHECKED, LEARNT, ACCEPTED):
+            labels = np.repeat([0, 1], [len(accepted), total])
+            areas[name] = auroc(np.concatenate([accepted, *parts]), labels)
+    return Outcome(flagged, flagged_own, areas)
+
+
+def entry(rates: Sequence[Rate]) -> Entry:
+    """The runs' rates of one set as the paper's tables give them."""
+    shares = [rate.share for rate in rates]
+    total = rates[0].total
+    if not total:
+        return Entry(math.nan, math.nan, 0, 0.0, 1.0)
+    mean = float(np.mean(shares))
+    low, high = Rate(round(mean * total), total).interval
+    return Entry(mean, (max(shares) - min(shares)) / 2, total, low, high)

@@ -1,0 +1,142 @@
+"""X-ray images of fusion welds with masks of their defects, and folds over them: the gate's benchmark (L 3.3).
+
+A folder holds `images/NAME.png`, `masks/NAME.png` for those of them whose defects were drawn, and
+`unlabelled/NAME.png`. Only masked welds are used: what a weld without a mask shows, defect or not, is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from train.errors import DataError
+from train.gate.perturb import PATCH_PX
+
+FOLDS = 3
+"""Parts of the cross-validation; more of them leave more welds to train on, and cost as much more training."""
+
+_SUFFIXES = {".png", ".bmp", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True, slots=True)
+class Weld:
+    """One weld: its image uint8 (h, w), and where its defects are, bool (h, w); None where nobody drew them."""
+
+    name: str
+    image: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Names of welds, in three sets without a common weld; together they are all masked welds."""
+
+    name: str
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def read_welds(folder: Path) -> list[Weld]:
+    """All welds of a folder, masked ones first, each group by name.
+
+    Raises DataError for a folder without images, a file that is no 8-bit grey image, an image smaller than a patch,
+    and a mask that is empty, of another size than its image, or without one.
+    """
+    images = _files(folder / "images")
+    if not images:
+        raise DataError(
+            f"no images in {folder / 'images'}",
+            hint="expected DIR/images/NAME.png and, for welds whose defects were drawn, DIR/masks/NAME.png",
+        )
+    masks = {path.stem: path for path in _files(folder / "masks")}
+    astray = sorted(masks.keys() - {path.stem for path in images})
+    if astray:
+        raise DataError(
+            f"{masks[astray[0]]}: no image of the same name in {folder / 'images'}",
+            hint="a mask is named like its image",
+        )
+    welds = [_read_weld(path, masks.get(path.stem)) for path in [*images, *_files(folder / "unlabelled")]]
+    return sorted(welds, key=lambda weld: (weld.mask is None, weld.name))
+
+
+def weld_folds(welds: Sequence[Weld], seed: int, count: int = FOLDS) -> list[Fold]:
+    """Folds over the masked welds: each is tested exactly once; validation welds are neither tested nor learnt from.
+
+    The welds are sorted by the area of their defects and dealt to `count` test sets, `count` at a time in an order
+    drawn from the seed, so that every test set gets welds with much and with little to find. The validation welds of a
+    fold are half of the next fold's test set, at least one; all others are its training welds. Raises DataError for
+    fewer masked welds than `count` and one, of which no fold could be trained and validated.
+    """
+    masked = [(int(weld.mask.sum()), weld.name) for weld in welds if weld.mask is not None]
+    if count < 3 or len(masked) < count:
+        raise DataError(
+            f"{len(masked)} masked welds cannot be split into {count} folds",
+            hint="3 folds and 3 masked welds are the least: one to train on, one to validate, one to test",
+        )
+    rng = np.random.default_rng([seed, count])
+    names = [name for _, name in sorted(masked, reverse=True)]
+    tests: list[list[str]] = [[] for _ in range(count)]
+    for start in range(0, len(names), count):
+        dealt = names[start : start + count]
+        for place, name in zip(rng.permutation(count), dealt, strict=False):
+            tests[place].append(name)
+    folds = []
+    for number, test in enumerate(tests):
+        following = tests[(number + 1) % count]
+        validation = following[: max(1, len(following) // 2)]
+        training = sorted(set(names) - set(test) - set(validation))
+        folds.append(Fold(f"fold-{number + 1}", tuple(training), tuple(sorted(validation)), tuple(sorted(test))))
+    return folds
+
+
+def _files(folder: Path) -> list[Path]:
+    """Image files of a folder by name; none where there is no such folder."""
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES)
+
+
+def _read_weld(path: Path, mask_path: Path | None) -> Weld:
+    image = _read_grey(path)
+    if min(image.shape) < PATCH_PX:
+        height, width = image.shape
+        raise DataError(
+            f"{path} is {height} x {width} px, smaller than a patch of {PATCH_PX} x {PATCH_PX} px",
+            hint="take it out of the folder",
+        )
+    return Weld(path.stem, image, None if mask_path is None else _read_mask(mask_path, path, image.shape))
+
+
+def _read_mask(path: Path, image_path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    drawn = _read_grey(path)
+    if drawn.shape != shape:
+        raise DataError(
+            f"{path} is {drawn.shape[0]} x {drawn.shape[1]} px, its image {image_path.name} {shape[0]} x {shape[1]} px",
+            hint="a mask covers its image pixel by pixel: export it again at the size of the image",
+        )
+    mask = drawn > 127
+    if not mask.any():
+        raise DataError(
+            f"{path}: no pixel of the mask is above 127, the brightest is {int(drawn.max())}",
+            hint="defects are drawn in 255 on 0; a weld whose defects nobody drew has no mask file",
+        )
+    return mask
+
+
+def _read_grey(path: Path) -> npt.NDArray[np.uint8]:
+    """The image uint8 (h, w). Raises DataError for an unreadable, a colour or a 16-bit file."""
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise DataError(f"{path}: not an image that can be read", hint="copy it again, or take it out of the folder")
+    if image.dtype != np.uint8:
+        raise DataError(
+            f"{path} holds {image.dtype} up to {image.max()}, expected 8 bit",
+            hint="convert it to 8 bit first: the amplitudes of the perturbations are made for [0, 255]",
+        )
+    if image.ndim != 2:
+        raise DataError(f"{path} has {image.shape[2]} channels, expected 1", hint="save it as a grey image")
+    return np.asarray(image, np.uint8)

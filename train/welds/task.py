@@ -1,0 +1,184 @@
+"""One network of the weld benchmark, from the arrays of a fold to its scores on every set: what a worker process does.
+
+It leaves a checkpoint, its scores and, last of all, a JSON file; where that stands the network is finished.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from train.device import open_device
+from train.files import write_json, written_whole
+from train.networks import GateAutoencoder, PatchClassifier
+from train.welds.bank import open_bank
+from train.welds.evaluation import CHECKED, LEARNT, VALIDATION_DEFECTS
+from train.welds.fold_cache import array_names, mapped
+from train.welds.scores import Scores, autoencoder_scores, classifier_scores
+from train.welds.training import train_network
+from train.welds.variants import Training, Variant
+
+_VALIDATION_PATCHES = 1000
+"""Of the accepted validation patches, so many also get a defect added."""
+_LEARNT_PATCHES = 2000
+"""Of the accepted training patches, so many are scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A network to train and score."""
+
+    fold: str
+    fold_folder: Path
+    variant: Variant
+    run: int
+    training: Training
+    seed: int
+    device: str
+    threads: int
+    out: Path
+    """Folder of the networks."""
+    experiment: str
+    """Digest of all the network depends on but its fold and run."""
+
+    @property
+    def stem(self) -> Path:
+        return self.out / f"{self.fold}_{self.variant.name}_run-{self.run}"
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleTask:
+    """The runs of a variant in one fold, scored together: the mean of their residuals, or logits."""
+
+    runs: tuple[Task, ...]
+
+    @property
+    def stem(self) -> Path:
+        return self.runs[0].out / f"{self.runs[0].fold}_{self.runs[0].variant.name}_ensemble"
+
+    @property
+    def experiment(self) -> str:
+        return f"{self.runs[0].experiment}/{len(self.runs)}"
+
+
+def run_task(task: Task) -> str:
+    """Train and score; returns one line about it. Raises DivergedError."""
+    torch.set_num_threads(task.threads)
+    device = prepared(task.device)
+    variant, training = task.variant, task.training
+    names = ["accepted", *(["defective"] if variant.defective else [])]
+    names += [f"perturbation-{kind}" for kind in variant.perturbations]
+    bank = open_bank(mapped(task.fold_folder, names), variant.perturbations, defective=variant.defective, device=device)
+    steps = training.steps(variant.network)
+    where = f"{variant.name} of {task.fold}, run {task.run}"
+    trained = train_network(bank, variant, training, network_seed(task), steps, where)
+    del bank
+    with written_whole(task.stem.with_suffix(".pt")) as stream:
+        torch.save({name: value.cpu() for name, value in trained.model.state_dict().items()}, stream)
+    save_scores(task.stem, score_all([trained.model], variant, task.fold_folder, device))
+    last = trained.losses[-max(1, steps // 20) :]
+    facts = {
+        "experiment": task.experiment,
+        "fold": task.fold,
+        "variant": asdict(variant),
+        "run": task.run,
+        "training": asdict(training),
+        "steps": steps,
+        "final_loss": float(np.mean(last)),
+        "latent_spread": trained.latent_spread,
+        "seconds": round(trained.seconds, 2),
+    }
+    write_json(task.stem.with_suffix(".json"), facts)
+    spread = "" if trained.latent_spread is None else f", latent spread {trained.latent_spread:.3f}"
+    return f"{where}: {steps} steps in {trained.seconds:.1f} s, loss {facts['final_loss']:.5f}{spread}"
+
+
+def run_ensemble(task: EnsembleTask) -> str:
+    """Score finished runs together; returns one line about it."""
+    first = task.runs[0]
+    torch.set_num_threads(first.threads)
+    device = prepared(first.device)
+    models = [load_network(run, device) for run in task.runs]
+    save_scores(task.stem, score_all(models, first.variant, first.fold_folder, device))
+    write_json(task.stem.with_suffix(".json"), {"experiment": task.experiment, "runs": len(models)})
+    return f"{first.variant.name} of {first.fold}: {len(models)} runs together"
+
+
+def is_finished(task: Task | EnsembleTask) -> bool:
+    """Whether its files are there, of this very experiment."""
+    try:
+        facts: dict[str, Any] = json.loads(task.stem.with_suffix(".json").read_text(encoding="utf-8"))
+        return bool(facts["experiment"] == task.experiment)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def load_network(task: Task, device: torch.device) -> GateAutoencoder | PatchClassifier:
+    """A finished network in eval mode."""
+    model = GateAutoencoder() if task.variant.network == "autoencoder" else PatchClassifier()
+    model.load_state_dict(torch.load(task.stem.with_suffix(".pt"), map_location="cpu", weights_only=True))
+    return model.to(device).eval()
+
+
+def load_scores(task: Task | EnsembleTask) -> dict[str, Scores]:
+    """Scores of a finished network by set of patches (`train.welds.evaluation.SetScores`)."""
+    with np.load(task.stem.with_suffix(".npz")) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def save_scores(stem: Path, scores: dict[str, Scores]) -> None:
+    with written_whole(stem.with_suffix(".npz")) as stream:
+        np.savez(stream, **scores)  # type: ignore[arg-type]
+
+
+def score_all(
+    models: Sequence[GateAutoencoder | PatchClassifier], variant: Variant, folder: Path, device: torch.device
+) -> dict[str, Scores]:
+    """Scores on every set of a stored fold."""
+    tests = [name for name in array_names(folder) if name.startswith("test-")]
+    arrays = mapped(folder, [CHECKED, "accepted", "perturbation-defects", *tests])
+    sets: dict[str, npt.NDArray[Any]] = {name.removeprefix("test-"): arrays[name] for name in tests}
+    sets[CHECKED] = arrays[CHECKED]
+    sets[LEARNT] = spread(arrays["accepted"], _LEARNT_PATCHES)
+    sets[VALIDATION_DEFECTS] = with_defects(arrays[CHECKED], arrays["perturbation-defects"])
+    found: dict[str, Scores] = {}
+    for name, patches in sets.items():
+        if variant.network == "autoencoder":
+            autoencoders = [model for model in models if isinstance(model, GateAutoencoder)]
+            found[name] = autoencoder_scores(autoencoders, patches, local=variant.local, device=device)
+        else:
+            classifiers = [model for model in models if isinstance(model, PatchClassifier)]
+            found[name] = classifier_scores(classifiers, patches, device=device)
+    return found
+
+
+def with_defects(checked: npt.NDArray[np.uint8], defects: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
+    """Accepted validation patches uint8 with defects of the training welds in them: float32 in [0, 1]."""
+    count = min(_VALIDATION_PATCHES, len(checked), len(defects))
+    chosen = spread(checked, count).astype(np.float32) / 255
+    return np.clip(chosen + spread(defects, count).astype(np.float32), 0, 1)
+
+
+def spread(patches: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+    """At most `count` of the patches, evenly from all: they lie weld by weld."""
+    places = np.linspace(0, len(patches) - 1, min(count, len(patches))).round().astype(np.intp)
+    return np.asarray(patches[places])
+
+
+def network_seed(task: Task) -> int:
+    """A seed of its own for every network, the same whatever else is trained beside it."""
+    digest = np.random.SeedSequence([task.seed, task.run, *f"{task.fold}/{task.variant.name}".encode()])
+    return int(digest.generate_state(1)[0])
+
+
+def prepared(device: str) -> torch.device:
+    """The device, this process set up so that the same seed gives the same network on it. Raises TrainError."""
+    torch.backends.cudnn.deterministic = True
+    return open_device(device)

@@ -1,0 +1,141 @@
+"""Training of one network of the weld benchmark on a bank of patches (L 3.1, 3.2), all of it on one device."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from train.errors import DivergedError
+from train.losses import LATENT_AS_PRINTED, gate_loss, huber_error, patch_loss
+from train.networks import GateAutoencoder, PatchClassifier, centre_crop
+from train.welds.bank import Bank, drawn, local_contrast, noisy, perturbed, relit
+from train.welds.variants import Training, Variant
+from train.welds.widening import narrow_into, widened
+
+_WARM_STEPS = 50
+_BETAS = (0.9, 0.99)
+"""Of Adam. With its usual 0.999 the first steps, whose gradients are a hundred times greater than what follows, would
+slow down the next two thousand."""
+_CHECK_EVERY_STEPS = 100
+"""A look at the losses makes the CPU wait for the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A network that has learnt, in eval mode, on its device."""
+
+    model: GateAutoencoder | PatchClassifier
+    losses: npt.NDArray[np.float32]
+    """Of every step."""
+    seconds: float
+    latent_spread: float | None
+    """Of an autoencoder, the deviation of its latent over an accepted batch; near 0 it has settled on a constant."""
+
+
+def train_network(bank: Bank, variant: Variant, training: Training, seed: int, steps: int, where: str) -> Trained:
+    """Train for `steps` batches. Raises DivergedError, which names `where` and the step."""
+    device = bank.accepted.device
+    if device.type == "cpu":
+        torch.set_flush_denormal(True)  # vanishing gradients would otherwise cost a CPU ten times the time
+    torch.manual_seed(seed)  # initial weights and dropout
+    generator = torch.Generator(device).manual_seed(seed)
+    narrow = GateAutoencoder() if variant.network == "autoencoder" else PatchClassifier()
+    layout = torch.channels_last if training.channels_last else torch.contiguous_format
+    model = widened(narrow, training.channel_multiple)
+    model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(model.parameters(), lr=training.lr, betas=_BETAS, fused=device.type == "cuda")
+    losses = torch.zeros(steps, device=device)
+    started = time.perf_counter()
+    model.train()
+    for step in range(steps):
+        if step == steps - int(training.settle_share * steps):
+            model.eval()  # there is no batch norm: this only ends the dropout
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(training.lr, step, steps)
+        with torch.autocast(device.type, torch.bfloat16, enabled=training.bf16):
+            if isinstance(model, GateAutoencoder):
+                plain = step < int(training.plain_share * steps)
+                loss = autoencoder_loss(model, bank, variant, training.batch, generator, plain=plain)
+            else:
+                loss = classifier_loss(model, bank, variant, training.batch, generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses[step] = loss.detach()
+        if (step + 1) % _CHECK_EVERY_STEPS == 0 or step + 1 == steps:
+            check(losses[: step + 1], where)
+    narrow_into(narrow, model)
+    narrow.to(device).eval()
+    found, seconds = losses.cpu().numpy(), time.perf_counter() - started
+    spread = None
+    if isinstance(narrow, GateAutoencoder):
+        with torch.inference_mode():
+            spread = float(narrow.encode(drawn(bank.accepted, training.batch, generator)).std())
+    return Trained(narrow, found, seconds, spread)
+
+
+def autoencoder_loss(
+    model: GateAutoencoder, bank: Bank, variant: Variant, batch: int, generator: torch.Generator, *, plain: bool
+) -> Tensor:
+    """The five terms of L 3.1 on a batch drawn from the bank; `plain` leaves the perturbation out."""
+    clean = drawn(bank.accepted, batch, generator)
+    if bank.defective is not None:
+        clean = torch.cat([clean[batch // 2 :], drawn(bank.defective, batch // 2, generator)])
+    if variant.relit:
+        clean = relit(clean, generator)
+    seen = clean
+    if bank.perturbations and not plain:
+        seen = torch.cat([clean, perturbed(clean, bank, generator, both_signs=variant.both_signs)])
+    if variant.noisy:
+        seen = noisy(seen, generator)
+    if variant.local:
+        clean, seen = local_contrast(clean), local_contrast(seen)
+    z = model.encode(seen)
+    reconstruction = model.decoder(z).float()
+    target = centre_crop(clean)
+    residual_ok, residual_per = target - reconstruction[:batch], target - reconstruction[-batch:]
+    terms = gate_loss(residual_ok, residual_per, z.float()[:batch])
+    if variant.robust:
+        terms = replace(terms, ok=huber_error(residual_ok), per=huber_error(residual_per))
+    # Printed as sums, the terms weigh the latent 14 times less; at full weight it learns little but to be small.
+    return terms.total(latent_weight=LATENT_AS_PRINTED)
+
+
+def classifier_loss(
+    model: PatchClassifier, bank: Bank, variant: Variant, batch: int, generator: torch.Generator
+) -> Tensor:
+    """Cross-entropy on accepted patches and as many defective ones, these in equal parts from every source.
+
+    Sources are each kind of perturbation, added to accepted patches, and whole defective patches.
+    """
+    accepted = drawn(bank.accepted, batch, generator)
+    whole = batch // (len(bank.perturbations) + 1) if bank.defective is not None else 0
+    donors = drawn(bank.accepted, batch - whole, generator)
+    defective = perturbed(donors, bank, generator, both_signs=variant.both_signs)
+    if bank.defective is not None:
+        defective = torch.cat([defective, drawn(bank.defective, whole, generator)])
+    truth = torch.cat([torch.zeros(batch, device=accepted.device), torch.ones(batch, device=accepted.device)])
+    images = torch.cat([accepted, defective])
+    return patch_loss(model(images).float(), truth)
+
+
+def learning_rate(greatest: float, step: int, steps: int) -> float:
+    """A short linear rise, then half a cosine down to 1 %."""
+    rise = min(1.0, (step + 1) / min(_WARM_STEPS, 1 + steps // 4))
+    return greatest * rise * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
+
+
+def check(losses: Tensor, where: str) -> None:
+    """Raise DivergedError where one of the losses (n,) so far is not finite."""
+    wrong = ~torch.isfinite(losses)
+    if bool(wrong.any()):
+        step = int(wrong.int().argmax())
+        raise DivergedError(
+            f"{where}: the loss is {float(losses[step])} at step {step}", hint="lower --lr; without bf16 if it is on"
+        )
