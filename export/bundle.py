@@ -28,6 +28,7 @@ from edge import __version__
 from edge.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, TrustedKey, verify_bundle
 from edge.engines.opening import open_engine
 from edge.engines.ort import OrtEngine
+from edge.engines.pair import PairOfNetworks
 from edge.files import sync_directory
 from edge.golden import check_golden
 from edge.manifest import (
@@ -127,9 +128,7 @@ def export_bundle(
         for name, graph in computing.items()
     }
 
-    engine = OrtEngine(
-        classifier=stored[CLASSIFIER_FILE], gate=stored[GATE_FILE], size=size, channels=channels, precision=precision
-    )
+    engine = OrtEngine(PairOfNetworks(stored[CLASSIFIER_FILE], stored[GATE_FILE], size, channels, precision))
     golden_scans = choose_golden(
         golden,
         engine,
@@ -140,7 +139,7 @@ def export_bundle(
     )
     images = [scan.image for scan in golden_scans]
     engine.close()
-    engine = OrtEngine(classifier=plain[CLASSIFIER_FILE], gate=plain[GATE_FILE], size=size, channels=channels)
+    engine = OrtEngine(PairOfNetworks(plain[CLASSIFIER_FILE], plain[GATE_FILE], size, channels))
     noise = noise_image(channels, *size)
     plain_scores = engine_scores(engine, [*images, noise])
     engine.close()
@@ -194,13 +193,8 @@ def _check_precision(
     scans = load_scans(folder, classifier.method, classifier.bounds, classifier.size)
     scores: dict[str, list[Scores]] = {}
     for graphs, computes_in in ((plain, "fp32"), (stored, precision)):
-        engine = OrtEngine(
-            classifier=graphs[CLASSIFIER_FILE],
-            gate=graphs[GATE_FILE],
-            size=classifier.size,
-            channels=classifier.channels,
-            precision=computes_in,
-        )
+        pair = (graphs[CLASSIFIER_FILE], graphs[GATE_FILE])
+        engine = OrtEngine(PairOfNetworks(*pair, classifier.size, classifier.channels, computes_in))
         scores[computes_in] = engine_scores(engine, [scan.image for scan in scans])
         engine.close()
     policy = Policy(

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edge.bundle import TrustedKey
 from edge.conversion import Bounds, Method, prepare
 from edge.engines.ort import OrtEngine
+from edge.engines.pair import PairOfNetworks
 from edge.golden import score_one
 from edge.records import Size
 from export.golden import tiff_bytes
@@ -98,7 +99,7 @@ def make_bundle(
 ) -> Path:
     """Write a bundle and sign it; `edit` changes the manifest, `files` its files, before they are signed."""
     contents = {"classifier.onnx": brightness_graph(), "gate.onnx": spot_graph()}
-    engine = OrtEngine(classifier=contents["classifier.onnx"], gate=contents["gate.onnx"], size=SIZE, channels=1)
+    engine = OrtEngine(PairOfNetworks(contents["classifier.onnx"], contents["gate.onnx"], SIZE, 1))
     golden = []
     for name, level_counts in (("normal", 1900), ("abnormal", 2700)):
         counts = np.random.default_rng(level_counts).integers(level_counts - 50, level_counts + 50, (50, 40))

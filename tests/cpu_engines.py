@@ -9,6 +9,7 @@ import pytest
 
 from edge.engines import Engine
 from edge.engines.ort import OrtEngine
+from edge.engines.pair import PairOfNetworks
 from tests.bundles import SIZE, brightness_graph, spot_graph
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
@@ -19,10 +20,11 @@ def open_graphs(
     name: str, classifier: bytes | None = None, gate: bytes | None = None, *, precision: str = "fp32", **options: Any
 ) -> Engine:
     """An engine of that name on these graphs, by default on those that call bright images abnormal."""
-    graphs = {"classifier": classifier or brightness_graph(), "gate": gate or spot_graph()}
-    defaults = {"size": SIZE, "channels": 1, "threads": 1}
+    graphs = (classifier or brightness_graph(), gate or spot_graph())
+    networks = PairOfNetworks(*graphs, options.pop("size", SIZE), options.pop("channels", 1), precision)
+    options = {"threads": 1, **options}
     if name == "onnxruntime":
-        return OrtEngine(**graphs, precision=precision, **(defaults | options))
+        return OrtEngine(networks, **options)
     from edge.engines.ov import OvEngine
 
-    return OvEngine(**graphs, precision=precision, **(defaults | options))
+    return OvEngine(networks, **options)

@@ -80,18 +80,18 @@ def open_engine(
             log.warning("the faster engine does not open, onnxruntime judges", extra={"fields": fields})
     if name in ("auto", "onnxruntime"):
         # Imported when chosen: a line that runs another engine needs no onnxruntime.
-        from edge.engines.ort import open_onnxruntime
+        from edge.engines.ort import OrtEngine
 
-        return open_onnxruntime(bundle, threads=threads, max_batch=max_batch)
+        return OrtEngine(bundle, threads=threads, max_batch=max_batch)
     if name == "openvino":
         try:
-            from edge.engines.ov import open_openvino
+            from edge.engines.ov import OvEngine
         except ImportError as error:
             raise EngineError(
                 f"the engine `openvino` is not installed: {error}",
                 hint="pip install 'electrode-line[openvino]', or set `model.engine = \"onnxruntime\"`",
             ) from error
-        return open_openvino(bundle, threads=threads, max_batch=max_batch)
+        return OvEngine(bundle, threads=threads, max_batch=max_batch)
     raise EngineError(
         f"there is no engine {name!r}", hint="`model.engine` is one of auto, onnxruntime, openvino, tensorrt"
     )

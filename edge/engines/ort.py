@@ -19,12 +19,11 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from edge.engines import IMAGE_INPUT, Batch, EngineSpec
-from edge.engines.pair import EXPORT_AGAIN, PairEngine
+from edge.engines.pair import EXPORT_AGAIN, Networks, PairEngine
 from edge.errors import EngineError
-from edge.records import Size
 
 if TYPE_CHECKING:
-    from edge.bundle import Bundle
+    pass
 
 NAME = "onnxruntime"
 PROVIDERS = ["CPUExecutionProvider"]
@@ -49,44 +48,22 @@ _ORT_ERRORS: tuple[type[BaseException], ...] = (
 )
 
 
-def open_onnxruntime(bundle: Bundle, *, threads: int | None = None, max_batch: int | None = None) -> OrtEngine:
-    """Open both graphs of a verified bundle on the CPU, from memory; nothing is read from disk.
+class OrtEngine(PairEngine):
+    """Both graphs in onnxruntime on the CPU, from memory; nothing is read from disk.
 
     `threads`: None takes every core this process may use. `max_batch`: None takes the measured default.
-    Raises EngineError when a graph cannot be loaded or is not what the manifest says.
+    Raises EngineError when a graph cannot be loaded or is not what it is said to be.
     """
-    return OrtEngine(
-        classifier=bundle.classifier,
-        gate=bundle.gate,
-        size=bundle.size,
-        channels=bundle.channels,
-        precision=bundle.precision,
-        threads=threads,
-        max_batch=max_batch,
-    )
 
-
-class OrtEngine(PairEngine):
-    """Both graphs in onnxruntime."""
-
-    def __init__(
-        self,
-        *,
-        classifier: bytes,
-        gate: bytes,
-        size: Size,
-        channels: int,
-        precision: str = "fp32",
-        threads: int | None = None,
-        max_batch: int | None = None,
-    ) -> None:
+    def __init__(self, networks: Networks, *, threads: int | None = None, max_batch: int | None = None) -> None:
+        size, channels, precision = networks.size, networks.channels, networks.precision
         spec = EngineSpec(NAME, precision, size, channels, max_batch or DEFAULT_MAX_BATCH)
         threads = threads or len(os.sched_getaffinity(0))
 
         def open_graph(name: str, graph: bytes, ranks: dict[str, int]) -> Graph:
             return Graph(name, graph, (channels, *size), ranks, precision, threads)
 
-        super().__init__(spec, open_graph, classifier=classifier, gate=gate)
+        super().__init__(spec, open_graph, networks)
 
 
 class Graph:

@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.engines import IMAGE_INPUT, Batch, EngineSpec
-from edge.engines.pair import EXPORT_AGAIN, PairEngine
+from edge.engines.pair import EXPORT_AGAIN, Networks, PairEngine
 from edge.errors import EngineError
-from edge.records import Size
 
 # `import openvino` reports its use to its makers over the network, unless this package cannot be imported. A line PC
 # talks to nobody but its broker.
@@ -25,7 +24,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402
 
 if TYPE_CHECKING:
-    from edge.bundle import Bundle
+    pass
 
 NAME = "openvino"
 DEVICE = "CPU"
@@ -40,44 +39,18 @@ _ALLOW_KERNELS = (
 )
 
 
-def open_openvino(bundle: Bundle, *, threads: int | None = None, max_batch: int | None = None) -> OvEngine:
-    """Open both graphs of a verified bundle on the CPU, from memory; nothing is read from disk.
-
-    `threads`: None takes every core this process may use. `max_batch`: None takes the measured default.
-    Raises EngineError when a graph cannot be loaded or is not what the manifest says.
-    """
-    return OvEngine(
-        classifier=bundle.classifier,
-        gate=bundle.gate,
-        size=bundle.size,
-        channels=bundle.channels,
-        precision=bundle.precision,
-        threads=threads,
-        max_batch=max_batch,
-    )
-
-
 class OvEngine(PairEngine):
-    """Both graphs in OpenVINO."""
+    """Both graphs in OpenVINO on the CPU, from memory; nothing is read from disk. Parameters as of `OrtEngine`."""
 
-    def __init__(
-        self,
-        *,
-        classifier: bytes,
-        gate: bytes,
-        size: Size,
-        channels: int,
-        precision: str = "fp32",
-        threads: int | None = None,
-        max_batch: int | None = None,
-    ) -> None:
-        spec = EngineSpec(NAME, precision, size, channels, max_batch or DEFAULT_MAX_BATCH)
+    def __init__(self, networks: Networks, *, threads: int | None = None, max_batch: int | None = None) -> None:
+        size, channels = networks.size, networks.channels
+        spec = EngineSpec(NAME, networks.precision, size, channels, max_batch or DEFAULT_MAX_BATCH)
         options = compile_options(threads or len(os.sched_getaffinity(0)))
 
         def open_graph(name: str, graph: bytes, ranks: dict[str, int]) -> Graph:
             return Graph(name, graph, (spec.max_batch, channels, *size), ranks, options)
 
-        super().__init__(spec, open_graph, classifier=classifier, gate=gate)
+        super().__init__(spec, open_graph, networks)
 
 
 class Graph:

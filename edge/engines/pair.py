@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
@@ -10,10 +11,38 @@ import numpy.typing as npt
 
 from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, Batch, EngineOutput, EngineSpec, check_batch
 from edge.errors import EngineError
+from edge.records import Size
 
 EXPORT_AGAIN: Final = "export the bundle again with an `edge-export` of the same release as this program"
 OUTPUT_RANKS: Final = {name: 3 if name == "residual_map" else 1 for name in (*CLASSIFIER_OUTPUTS, *GATE_OUTPUTS)}
 """Dimensions of every output; the first one is the batch."""
+
+
+class Networks(Protocol):
+    """What an engine is opened with: a verified bundle is such a thing, `PairOfNetworks` another."""
+
+    @property
+    def classifier(self) -> bytes: ...
+    @property
+    def gate(self) -> bytes: ...
+    @property
+    def size(self) -> Size: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def precision(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PairOfNetworks:
+    """Two ONNX graphs that are in no bundle, or not yet."""
+
+    classifier: bytes
+    gate: bytes
+    size: Size
+    """Of the image, px."""
+    channels: int
+    precision: str = "fp32"
 
 
 class OpenGraph(Protocol):
@@ -31,10 +60,12 @@ OpenOne = Callable[[str, bytes, dict[str, int]], OpenGraph]
 class PairEngine:
     """Both graphs, open. One thread calls `infer`."""
 
-    def __init__(self, spec: EngineSpec, open_graph: OpenOne, *, classifier: bytes, gate: bytes) -> None:
+    def __init__(self, spec: EngineSpec, open_graph: OpenOne, networks: Networks) -> None:
         self._spec = spec
-        self._classifier: OpenGraph | None = open_graph("classifier.onnx", classifier, _ranks(CLASSIFIER_OUTPUTS))
-        self._gate: OpenGraph | None = open_graph("gate.onnx", gate, _ranks(GATE_OUTPUTS))
+        self._classifier: OpenGraph | None = open_graph(
+            "classifier.onnx", networks.classifier, _ranks(CLASSIFIER_OUTPUTS)
+        )
+        self._gate: OpenGraph | None = open_graph("gate.onnx", networks.gate, _ranks(GATE_OUTPUTS))
 
     @property
     def spec(self) -> EngineSpec:

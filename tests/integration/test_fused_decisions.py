@@ -14,7 +14,7 @@ import pytest
 from edge.bundle import open_bundle
 from edge.conversion import prepare
 from edge.decide import decide
-from edge.engines.ort import open_onnxruntime
+from edge.engines.ort import OrtEngine
 from edge.golden import score_one
 from edge.model import DEMO_KEY
 from edge.raw import raw_scan
@@ -32,7 +32,7 @@ DEMO_BUNDLE = Path(__file__).parents[2] / "demo" / "bundle"
 def test_no_decision_flips_on_200_simulated_scans() -> None:
     bundle = open_bundle(DEMO_BUNDLE, DEMO_KEY)
     policy = bundle.policy()
-    engine = open_onnxruntime(bundle)
+    engine = OrtEngine(bundle)
     flips, moved, changed, outcomes = [], [], [], Counter[str]()
     for number in range(SCANS):
         counts = simulate_scan(SEED, number % BUNDLES, number // BUNDLES).counts

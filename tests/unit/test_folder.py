@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,35 +19,6 @@ from edge.names import display_name
 from edge.records import FileStamp
 from edge.watch import FileSystem
 from tests.station import LOOK_S, TIFF, Calls, Line, drop, stamp_of, tiff
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "scans"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def line(folder: Path) -> Line:
-    return Line(folder)
-
-
-@pytest.fixture
-def nobodys_folder() -> Iterator[Path]:
-    """Permissions mean nothing to root: what happens in here happens as another user."""
-    with tempfile.TemporaryDirectory() as home:
-        Path(home).chmod(0o777)
-        is_root = os.geteuid() == 0
-        if is_root:
-            os.seteuid(65534)
-        folder = Path(home) / "scans"
-        folder.mkdir()
-        yield folder
-        folder.chmod(0o700)
-        if is_root:
-            os.seteuid(0)
-
 
 # --- names -----------------------------------------------------------------------------------------------
 

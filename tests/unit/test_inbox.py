@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -17,35 +16,6 @@ from edge.inbox import FORGET_EVERY_S, Inbox
 from edge.records import FileStamp
 from edge.scan import Limits
 from tests.station import LOOK_S, MINUTE_AGO_NS, TIFF, Calls, Line, drop, stamp_of, tiff
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "scans"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def line(folder: Path) -> Line:
-    return Line(folder)
-
-
-@pytest.fixture
-def nobodys_folder() -> Iterator[Path]:
-    """Permissions mean nothing to root: what happens in here happens as another user."""
-    with tempfile.TemporaryDirectory() as home:
-        Path(home).chmod(0o777)
-        is_root = os.geteuid() == 0
-        if is_root:
-            os.seteuid(65534)
-        folder = Path(home) / "scans"
-        folder.mkdir()
-        yield folder
-        folder.chmod(0o700)
-        if is_root:
-            os.seteuid(0)
-
 
 # --- complete or not -------------------------------------------------------------------------------------
 

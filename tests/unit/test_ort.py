@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 from edge.bundle import TrustedKey, verify_bundle
 from edge.engines.opening import open_engine
 from edge.engines.ort import OrtEngine, session_options
+from edge.engines.pair import PairOfNetworks
 from edge.errors import EngineError
 from edge.golden import check_golden
 from tests.bundles import KEY, SIZE, brightness_graph, float_constant, graph_bytes, make_bundle, spot_graph
@@ -25,9 +26,7 @@ IMAGES = np.full((1, 1, *SIZE), 51, np.uint8)
 
 
 def opened(classifier: bytes | None = None, gate: bytes | None = None, **options: int) -> OrtEngine:
-    return OrtEngine(
-        classifier=classifier or brightness_graph(), gate=gate or spot_graph(), size=SIZE, channels=1, **options
-    )
+    return OrtEngine(PairOfNetworks(classifier or brightness_graph(), gate or spot_graph(), SIZE, 1), **options)
 
 
 def refusal(classifier: bytes | None = None, gate: bytes | None = None) -> EngineError:

@@ -1,0 +1,40 @@
+"""The station folder that tests of the intake share. A test module with a `folder` or `line` of its own hides these."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.station import Line
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "scans"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def line(folder: Path) -> Line:
+    return Line(folder)
+
+
+@pytest.fixture
+def nobodys_folder() -> Iterator[Path]:
+    """Permissions mean nothing to root: what happens in here happens as another user."""
+    with tempfile.TemporaryDirectory() as home:
+        Path(home).chmod(0o777)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(65534)
+        folder = Path(home) / "scans"
+        folder.mkdir()
+        yield folder
+        folder.chmod(0o700)
+        if is_root:
+            os.seteuid(0)
