@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import tifffile
 import torch
+import torch.nn.functional as F
 
 from train.checkpoint import load_checkpoint
 from train.networks import ElectrodeClassifier, GateAutoencoder, centre_crop, residual_statistics
@@ -26,6 +27,7 @@ def main(run: Path, folder: Path) -> None:
     classifier.load_state_dict(saved_classifier.state_dict)
     gate = GateAutoencoder()
     gate.load_state_dict(saved_gate.state_dict)
+    reduction = int(saved_gate.recipe["reduction"])
     classifier.eval()
     gate.eval()
     bounds, size = saved_classifier.bounds, saved_classifier.size
@@ -40,7 +42,7 @@ def main(run: Path, folder: Path) -> None:
             image = cv2.resize(image, (size.width_px, size.height_px))
             tensor = torch.from_numpy(image)[None, None]
             probability = torch.softmax(classifier(classifier.normalise(tensor).expand(-1, 3, -1, -1)), 1)[0, 1]
-            x = tensor.float() / 255
+            x = F.avg_pool2d(tensor.float() / 255, reduction)
             mean, std = residual_statistics(centre_crop(x) - gate(x))
             scores = float(probability), float(mean.abs().max()), float(std.max())
             print(path.name, *scores, time.perf_counter() - started, flush=True)
