@@ -20,14 +20,13 @@ from train.checkpoint import load_checkpoint
 from train.networks import ElectrodeClassifier, GateAutoencoder, centre_crop, residual_statistics
 
 
-def main(run: Path, folder: Path) -> None:
+def main(run: Path, folder: Path, reduction: int) -> None:
     saved_classifier = load_checkpoint(run / "classifier.pt", "classifier")
     saved_gate = load_checkpoint(run / "gate.pt", "gate")
     classifier = ElectrodeClassifier(saved_classifier.channels)
     classifier.load_state_dict(saved_classifier.state_dict)
     gate = GateAutoencoder()
     gate.load_state_dict(saved_gate.state_dict)
-    reduction = int(saved_gate.recipe["reduction"])
     classifier.eval()
     gate.eval()
     bounds, size = saved_classifier.bounds, saved_classifier.size
@@ -49,4 +48,4 @@ def main(run: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -2,7 +2,8 @@
 
 Three programs on the same scans and the same networks, side by side in one run and in turns, because times on a
 shared machine drift: (a) each engine alone, in each precision it is meant for, (b) `edge-worker --replay` end to end
-on the one that was fastest in the first round, (c) a plain PyTorch script. Then the daemon with a stub engine: file
+on the one that was fastest in the first round, (c) a plain PyTorch script, once with the gate that the bundle has and
+once with the paper's at full resolution. Then the daemon with a stub engine: file
 visible to PUBACK, sustained.
 
 The networks have random weights at the size asked for (their speed does not depend on what they learnt).
@@ -30,7 +31,11 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from edge.records import Size  # noqa: E402
 from tests.bench import bench_model, throughput  # noqa: E402
+from train.recipe import GateRecipe  # noqa: E402
 from train.simulator.simulate import write_lot  # noqa: E402
+
+SCRIPTS = {"script": GateRecipe().reduction, "paper": 1}
+"""Reductions of the gate in the plain script: as in the bundle, and as in the paper, whose script this would be."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +64,15 @@ def main() -> int:
 
     folder = write_lot(options.out / "scans", seed=7, bundles=2, scans_per_bundle=options.scans // 2, jobs=2).parent
     run = bench_model.make(options.out / "model", Size(height, width), folder)
-    runs: dict[str, list[Run]] = {name: [] for name in (*bench_model.ENGINES, "replay", "script")}
+    runs: dict[str, list[Run]] = {name: [] for name in (*bench_model.ENGINES, "replay", *SCRIPTS)}
     best = ""
     for turn in range(options.rounds):
         for name in bench_model.ENGINES:
             runs[name].append(_engine(run / f"{name}.toml", options.scans))
         best = best or min(bench_model.ENGINES, key=lambda name: runs[name][0].seconds_per_scan)
         runs["replay"].append(_replay(run / f"{best}.toml", folder, options.out / f"replay-{turn}"))
-        runs["script"].append(_script(run, folder))
+        for name, reduction in SCRIPTS.items():
+            runs[name].append(_script(run, folder, reduction))
         times = ", ".join(f"{name} {done[-1].seconds_per_scan:.2f} s" for name, done in runs.items())
         print(f"round {turn + 1} of {options.rounds}: {times}", flush=True)
     result = _result(runs, best, options.size)
@@ -94,8 +100,8 @@ def _replay(config: Path, folder: Path, out: Path) -> Run:
     return Run(summary["elapsed_s"] / summary["metrics"]["scans_count"], peak, wall_s)
 
 
-def _script(run: Path, folder: Path) -> Run:
-    done, peak, wall_s = _timed("plain_script.py", run, folder)
+def _script(run: Path, folder: Path, reduction: int) -> Run:
+    done, peak, wall_s = _timed("plain_script.py", run, folder, reduction)
     return Run(statistics.mean(float(line.split()[-1]) for line in done.splitlines()), peak, wall_s)
 
 
@@ -128,7 +134,7 @@ def _result(runs: dict[str, list[Run]], best: str, size: str) -> dict[str, Any]:
         return round(statistics.median(a.seconds_per_scan / b.seconds_per_scan for a, b in pairs), 3)
 
     return {
-        "schema": "bench/2",
+        "schema": "bench/3",
         "input": size,
         "machine": f"{_processor()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}",
         "seconds_per_scan": {
@@ -140,8 +146,7 @@ def _result(runs: dict[str, list[Run]], best: str, size: str) -> dict[str, Any]:
         },
         "ratios": {
             "replay_over_engine": median_ratio("replay", best),
-            "script_over_replay": median_ratio("script", "replay"),
-            **{f"script_over_{name}": median_ratio("script", name) for name in bench_model.ENGINES},
+            **{f"{script}_over_{name}": median_ratio(script, name) for script in SCRIPTS for name in ("replay", best)},
         },
         "best_engine": best,
         "idle_share_of_a_core": {
@@ -164,6 +169,7 @@ def _print(result: dict[str, Any]) -> None:
         **{name: f"{name} alone" for name in bench_model.ENGINES},
         "replay": f"edge-worker --replay on {result['best_engine']}, per scan of its run",
         "script": "plain PyTorch script, per scan of its loop",
+        "paper": "the same, its gate at full resolution as the paper's",
     }
     table = Table("", "s per scan", "from", "to", "peak memory", title=f"{result['input']}, {result['machine']}")
     for name, title in titles.items():
