@@ -37,9 +37,9 @@ CLASSIFIER = shlex.split(
 )
 # The demo's gate refuses what is no electrode and lets ordinary anomalies pass to the classifier: it learns from all
 # ordinary scans (the second use of the paper's gate), with foreign content as perturbation. The rate is of all of them:
-# the most damaged sheets go to a person too. No reduction: the demo's scans are judged at half their size already.
+# the most damaged sheets go to a person too.
 GATE = shlex.split(
-    "--reduction 1 --patches all --calibrate-on all --perturbation foreign --no-rotate --image-fpr 0.04 --margin 1.2"
+    "--patches all --calibrate-on all --perturbation foreign --no-rotate --image-fpr 0.04 --margin 1.2"
     " --steps 2000 --plain-steps 400 --settle-steps 1000 --per-weight 0.3 --batch 6 --lr 2e-3 --amp bf16"
 )
 

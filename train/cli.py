@@ -22,7 +22,7 @@ from train.classifier.regions import write_simulated_regions
 from train.dataset import read_labels
 from train.errors import TrainError
 from train.progress import Reporter
-from train.recipe import ClassifierRecipe, GateRecipe, parse_size
+from train.recipe import ClassifierRecipe, GateRecipe, Reduction, parse_size, usual_reduction
 from train.simulator.simulate import ABNORMAL_FRACTION, write_lot
 
 Verb = Callable[[argparse.Namespace, Reporter], int]
@@ -153,7 +153,7 @@ def gate(options: argparse.Namespace, reporter: Reporter) -> int:
         foreign_answer=options.foreign_answer,
         calibrate_on=options.calibrate_on,
         scores=options.scores,
-        reduction=options.reduction,
+        reduction=options.reduction or usual_reduction(size),
         image_fpr=options.image_fpr,
         margin=options.margin,
         rotate=options.rotate,
@@ -278,7 +278,12 @@ def _gate_options(verb: argparse.ArgumentParser) -> None:
     _choice(verb, recipe, "foreign_answer", "what it is taught to answer to foreign content")
     _choice(verb, recipe, "calibrate_on", "whose validation scans set the thresholds")
     _choice(verb, recipe, "scores", "weighed by place and joined by the layout, or the plain extremes")
-    _choice(verb, recipe, "reduction", "how many times smaller the autoencoder sees the image")
+    verb.add_argument(
+        "--reduction",
+        type=int,
+        choices=get_args(Reduction),
+        help="how many times smaller the autoencoder sees the image (default: 2 from 2000x1000 up, else 1)",
+    )
     verb.add_argument(
         "--image-fpr",
         type=float,

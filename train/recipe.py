@@ -17,6 +17,7 @@ Optimizer = Literal["adam", "adamw"]
 Amp = Literal["off", "bf16"]
 Reduction = Literal[1, 2, 4]
 
+_FULL_FORMAT_PX = 2000 * 1000
 _STAGE = re.compile(r"(\d+)x(\d+):(\d+)")
 
 
@@ -83,6 +84,11 @@ class ClassifierRecipe:
         return [*early, Stage(self.size, left)]
 
 
+def usual_reduction(size: Size) -> Reduction:
+    """What the gate takes for a size unasked: about 1000 x 500 px to look at, by the study in docs/results.md."""
+    return 2 if size.height_px * size.width_px >= _FULL_FORMAT_PX else 1
+
+
 @dataclass(frozen=True)
 class GateRecipe:
     """How the gate is trained (L 3.1)."""
@@ -100,8 +106,8 @@ class GateRecipe:
     """Whose scores on the validation bundles set the thresholds."""
     scores: Literal["placed", "paper"] = "placed"
     """Windows weighed by place and joined by the layout, or the plain extremes (L 3.1); see `train.gate.network`."""
-    reduction: Reduction = 2
-    """How many times smaller the autoencoder sees the image; 2 by the study in docs/results.md."""
+    reduction: Reduction = 1
+    """How many times smaller the autoencoder sees the image; see `usual_reduction`."""
     image_fpr: float = 0.01
     margin: float = 1.2
     """All thresholds are multiplied by it: what is rarest in the bundles at hand is not the rarest there is."""

@@ -14,7 +14,7 @@ from edge.records import Size
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.dataset import read_frame, read_labels
 from train.networks import ElectrodeClassifier, GateAutoencoder
-from train.recipe import GateRecipe
+from train.recipe import usual_reduction
 from train.simulator.simulate import write_lot
 
 PASSES_EVERYTHING = 1e3
@@ -55,7 +55,7 @@ def make(run: Path, size: Size, scans: Path) -> Path:
                 scan_width_px=(1119, 1219),
                 exposures=exposures,
                 thresholds=thresholds[kind],
-                recipe={"reduction": GateRecipe().reduction} if kind == "gate" else {},
+                recipe={"reduction": usual_reduction(size)} if kind == "gate" else {},
             ),
         )
     golden = write_lot(run / "golden", seed=3, bundles=1, scans_per_bundle=2, abnormal_fraction=0.5, scale=0.2).parent

@@ -31,11 +31,11 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from edge.records import Size  # noqa: E402
 from tests.bench import bench_model, throughput  # noqa: E402
-from train.recipe import GateRecipe  # noqa: E402
+from train.recipe import usual_reduction  # noqa: E402
 from train.simulator.simulate import write_lot  # noqa: E402
 
-SCRIPTS = {"script": GateRecipe().reduction, "paper": 1}
-"""Reductions of the gate in the plain script: as in the bundle, and as in the paper, whose script this would be."""
+SCRIPTS = ("script", "paper")
+"""The plain script with the gate's reduction as in the bundle, and at full resolution as in the paper."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def main() -> int:
             runs[name].append(_engine(run / f"{name}.toml", options.scans))
         best = best or min(bench_model.ENGINES, key=lambda name: runs[name][0].seconds_per_scan)
         runs["replay"].append(_replay(run / f"{best}.toml", folder, options.out / f"replay-{turn}"))
-        for name, reduction in SCRIPTS.items():
-            runs[name].append(_script(run, folder, reduction))
+        runs["script"].append(_script(run, folder, usual_reduction(Size(height, width))))
+        runs["paper"].append(_script(run, folder, 1))
         times = ", ".join(f"{name} {done[-1].seconds_per_scan:.2f} s" for name, done in runs.items())
         print(f"round {turn + 1} of {options.rounds}: {times}", flush=True)
     result = _result(runs, best, options.size)

@@ -36,7 +36,7 @@ def test_what_was_learnt_from_scans_judges_them(
     recipe.write_text(f'base = "best"\nmethod = "{conversion}"\n')
     learn = ["learn", lot, "--out", run, "--recipe", str(recipe), "--size", SIZE, "--weights", "none"]
     assert edge_train(learn) == 0
-    gate = ["gate", lot, "--out", run, "--like", f"{run}/{CHECKPOINT}", "--reduction", "1", "--steps", "3"]
+    gate = ["gate", lot, "--out", run, "--like", f"{run}/{CHECKPOINT}", "--steps", "3"]
     assert edge_train([*gate, "--plain-steps", "1", "--settle-steps", "1", "--batch", "2"]) == 0
     assert edge_export(["keygen", "--out", keys]) == 0
     networks = ["--classifier", f"{run}/{CHECKPOINT}", "--gate", f"{run}/gate.pt"]

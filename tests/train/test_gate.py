@@ -21,9 +21,7 @@ from train.recipe import GateRecipe
 
 torch.set_num_threads(1)
 
-TINY = GateRecipe(
-    size=Size(280, 280), steps=12, plain_steps=6, bank=8, batch=2, lr=2e-3, seed=1, rotate=False, reduction=1
-)
+TINY = GateRecipe(size=Size(280, 280), steps=12, plain_steps=6, bank=8, batch=2, lr=2e-3, seed=1, rotate=False)
 BOUNDS = Bounds(1900, 2700)
 
 

@@ -42,9 +42,7 @@ def _examples(count: int, seed: int) -> Examples:
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[Gate, float, float]:
-    found = calibrated(
-        _blind(), _examples(40, 1), _examples(20, 2), GateRecipe(size=SIZE, reduction=1), lambda what: _quiet
-    )
+    found = calibrated(_blind(), _examples(40, 1), _examples(20, 2), GateRecipe(size=SIZE), lambda what: _quiet)
     assert not found.flagged.any()
     return found.gate.eval(), found.thresholds.mean, found.thresholds.std
 

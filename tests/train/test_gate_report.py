@@ -89,7 +89,6 @@ def test_train_and_report_from_the_command_line(
 ) -> None:
     run, out, foreign = tmp_path / "run", tmp_path / "report", tmp_path / "inverted"
     recipe = ["--size=280x280", "--steps=2", "--plain-steps=1", "--bank=2", "--batch=1", "--no-rotate", "--margin=3"]
-    recipe += ["--reduction=1"]
     assert main(["gate", str(small_lot), "--out", str(run), *recipe]) == 0
     foreign.mkdir()
     for path in sorted(small_lot.glob("B0_*.tif"))[:3]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from train.cli import main, parser
-from train.recipe import ClassifierRecipe, GateRecipe
+from train.recipe import ClassifierRecipe, GateRecipe, parse_size, usual_reduction
 
 
 def test_simulate_then_bounds_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,10 +78,14 @@ def test_the_gates_defaults_are_its_recipes() -> None:
         "batch",
         "lr",
         "scores",
-        "reduction",
         "bank",
     ):
         assert getattr(said, field) == getattr(recipe, field), field
+
+
+@pytest.mark.parametrize(("size", "reduction"), [("2000x1000", 2), ("1000x500", 1), ("280x280", 1)])
+def test_the_gate_looks_at_half_the_resolution_of_the_full_format_alone(size: str, reduction: int) -> None:
+    assert usual_reduction(parse_size(size)) == reduction
 
 
 _WITHOUT_TORCH = """
