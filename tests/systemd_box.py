@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,9 @@ class Box:
     def make(self) -> None:
         """Debian, the source, wheels of all it needs, and what the README leaves to whoever installs."""
         must(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", RELEASE, self.folder])
-        source = self.path("/root/source")
+        source = self.path("/srv/source")
         must(["git", "clone", "--quiet", ROOT, source])
-        wheels = self.path("/root/wheels")
+        wheels = self.path("/srv/wheels")
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", wheels, "--only-binary=:all:"]
         must([*pip, "--python-version=3.11", *requirements(), "setuptools>=68", "wheel"])
         shutil.copytree(ROOT / "demo" / "bundle", source / "your-bundle")
@@ -91,12 +92,12 @@ class Box:
     def subscribe(self) -> None:
         """Everything the broker passes on from now on is kept for `received`."""
         listen = "mosquitto_sub -V 5 -q 1 -i mes -c -x 3600 -t '#' -F '%t %p'"
-        self.run(f'systemd-run --quiet --unit=mes sh -c "exec {listen} > /root/received"')
-        self.wait_until(lambda: self.path("/root/received").exists(), "the subscriber")
+        self.run(f'systemd-run --quiet --unit=mes sh -c "exec {listen} > /srv/received"')
+        self.wait_until(lambda: self.path("/srv/received").exists(), "the subscriber")
 
     def received(self, kind: str) -> list[dict[str, Any]]:
         """Messages of a kind, `verdict` or `status`, in the order of their arrival."""
-        lines = self.path("/root/received").read_text(encoding="utf-8").splitlines()
+        lines = self.path("/srv/received").read_text(encoding="utf-8").splitlines()
         found = [re.fullmatch(rf"\S+/{kind} (\{{.*\}})", line) for line in lines]
         return [json.loads(match[1]) for match in found if match]
 
@@ -124,8 +125,6 @@ def must(command: Sequence[str | Path]) -> str:
 
 def requirements() -> list[str]:
     """What the base install and the extra `openvino` name."""
-    import tomllib
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return [*project["dependencies"], *project["optional-dependencies"]["openvino"]]
 
