@@ -79,7 +79,7 @@ def residual_of(models: Sequence[GateAutoencoder], images: Tensor, *, local: boo
     """Centre of the images (n, 1, h, w) less its reconstruction, the mean over the models."""
     seen = local_contrast(images) if local else images
     target = centre_crop(seen)
-    return target - torch.stack([model(seen) for model in models]).mean(dim=0)
+    return target - torch.stack([model.to(memory_format=torch.channels_last)(seen) for model in models]).mean(dim=0)
 
 
 def extremes(residual: Tensor, images: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """One network of the weld benchmark, from the arrays of a fold to its scores on every set: what a worker process does.
 
-It leaves a checkpoint, its scores and, last of all, a JSON file; where that stands the network is finished.
+It leaves a checkpoint, facts about it (JSON) and, last of all, its scores; where these stand the network is finished.
 """
 
 from __future__ import annotations
@@ -69,20 +69,30 @@ class EnsembleTask:
 
 
 def run_task(task: Task) -> str:
-    """Train and score; returns one line about it. Raises DivergedError."""
+    """Train, unless that is done already, and score; returns one line about it. Raises DivergedError."""
     torch.set_num_threads(task.threads)
     device = prepared(task.device)
+    if not is_trained(task):
+        train(task, device)
+    save_scores(task.stem, score_all([load_network(task, device)], task.variant, task.fold_folder, device))
+    facts = json.loads(task.stem.with_suffix(".json").read_text(encoding="utf-8"))
+    latent = facts["latent_spread"]
+    spread = "" if latent is None else f", latent spread {latent:.3f}"
+    return f"{_named(task)}: {facts['steps']} steps in {facts['seconds']:.1f} s, loss {facts['final_loss']:.5f}{spread}"
+
+
+def train(task: Task, device: torch.device) -> None:
+    """Train the network and leave its checkpoint and facts. Raises DivergedError."""
     variant, training = task.variant, task.training
     names = ["accepted", *(["defective"] if variant.defective else [])]
     names += [f"perturbation-{kind}" for kind in variant.perturbations]
     bank = open_bank(mapped(task.fold_folder, names), variant.perturbations, defective=variant.defective, device=device)
     steps = training.steps(variant.network)
-    where = f"{variant.name} of {task.fold}, run {task.run}"
-    trained = train_network(bank, variant, training, network_seed(task), steps, where)
-    del bank
+    trained = train_network(bank, variant, training, network_seed(task), steps, _named(task))
+    for suffix in (".npz", ".json"):  # of another experiment
+        task.stem.with_suffix(suffix).unlink(missing_ok=True)
     with written_whole(task.stem.with_suffix(".pt")) as stream:
         torch.save({name: value.cpu() for name, value in trained.model.state_dict().items()}, stream)
-    save_scores(task.stem, score_all([trained.model], variant, task.fold_folder, device))
     last = trained.losses[-max(1, steps // 20) :]
     facts = {
         "experiment": task.experiment,
@@ -96,8 +106,6 @@ def run_task(task: Task) -> str:
         "seconds": round(trained.seconds, 2),
     }
     write_json(task.stem.with_suffix(".json"), facts)
-    spread = "" if trained.latent_spread is None else f", latent spread {trained.latent_spread:.3f}"
-    return f"{where}: {steps} steps in {trained.seconds:.1f} s, loss {facts['final_loss']:.5f}{spread}"
 
 
 def run_ensemble(task: EnsembleTask) -> str:
@@ -106,13 +114,19 @@ def run_ensemble(task: EnsembleTask) -> str:
     torch.set_num_threads(first.threads)
     device = prepared(first.device)
     models = [load_network(run, device) for run in task.runs]
-    save_scores(task.stem, score_all(models, first.variant, first.fold_folder, device))
+    task.stem.with_suffix(".npz").unlink(missing_ok=True)
     write_json(task.stem.with_suffix(".json"), {"experiment": task.experiment, "runs": len(models)})
+    save_scores(task.stem, score_all(models, first.variant, first.fold_folder, device))
     return f"{first.variant.name} of {first.fold}: {len(models)} runs together"
 
 
 def is_finished(task: Task | EnsembleTask) -> bool:
-    """Whether its files are there, of this very experiment."""
+    """Whether all its files are there, of this very experiment."""
+    return is_trained(task) and task.stem.with_suffix(".npz").exists()
+
+
+def is_trained(task: Task | EnsembleTask) -> bool:
+    """Whether the facts are there, of this very experiment; scores may be missing."""
     try:
         facts: dict[str, Any] = json.loads(task.stem.with_suffix(".json").read_text(encoding="utf-8"))
         return bool(facts["experiment"] == task.experiment)
@@ -176,6 +190,10 @@ def network_seed(task: Task) -> int:
     """A seed of its own for every network, the same whatever else is trained beside it."""
     digest = np.random.SeedSequence([task.seed, task.run, *f"{task.fold}/{task.variant.name}".encode()])
     return int(digest.generate_state(1)[0])
+
+
+def _named(task: Task) -> str:
+    return f"{task.variant.name} of {task.fold}, run {task.run}"
 
 
 def prepared(device: str) -> torch.device:
