@@ -68,10 +68,10 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
             benchmark = run_benchmark(request, runner, reporter)
     else:
         benchmark = run_benchmark(request, Here(), reporter)
-    reporter.say("figures")
-    draw_figures(request, benchmark)
     command = shlex.join(["edge-train", *sys.argv[1:]])
     print(write_benchmark(request, benchmark, command, time.perf_counter() - started), end="")
+    reporter.say("figures")
+    draw_figures(request, benchmark)
     return 0
 
 

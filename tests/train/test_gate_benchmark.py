@@ -91,17 +91,20 @@ def test_a_benchmark_cut_off_between_networks_goes_on_in_processes_and_ends_with
     assert "three runs together" in capsys.readouterr().out
     table = (tmp_path / "tables.csv").read_text()
     networks = tmp_path / "networks"
-    runs = sorted(networks.glob("*_run-*.json"))
-    assert len(runs) == 2
-    kept = runs[0].stat().st_mtime_ns
-    runs[1].unlink()  # its checkpoint and scores are there, but whether they are whole nobody can tell
+    first, second = sorted(networks.glob("*_run-*.json"))
+    checkpoint = first.with_suffix(".pt")
+    trained_at = checkpoint.stat().st_mtime_ns
+    first.with_suffix(".npz").unlink()  # cut off while it was scored
+    second.unlink()  # its checkpoint and scores are there, but whether they are whole nobody can tell
     next(networks.glob("*_ensemble.json")).write_text("{")
     assert main(command(welds, cache, tmp_path, *BEST, "--jobs", "2")) == 0
     said = capsys.readouterr().err
-    assert "1 networks to do, 1 there already" in said
+    assert "2 networks to do, 0 there already" in said
     assert "1 ensembles to do" in said
     assert (tmp_path / "tables.csv").read_text() == table
-    assert runs[0].stat().st_mtime_ns == kept
+    assert checkpoint.stat().st_mtime_ns == trained_at
+    assert main(command(welds, cache, tmp_path, *BEST)) == 0
+    assert "to do" not in capsys.readouterr().err
 
 
 def request(out: Path, training: Training = PLAIN, budget_minutes: float | None = None) -> Request:

@@ -12,7 +12,8 @@ from train.cli import main
 from train.errors import DataError
 from train.gate.perturb import PATCH_PX
 from train.welds.data import FoldData, PatchCounts, fold_data
-from train.welds.images import Fold, Weld, weld_folds
+from train.welds.folds import Fold, weld_folds
+from train.welds.images import Weld
 
 COUNTS = PatchCounts(12, 6, 8, 5, 10, 7, 4, 3)
 TESTS = {

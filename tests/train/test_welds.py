@@ -9,7 +9,8 @@ import pytest
 
 from tests.train.weld_images import three_welds, weld, write_folder
 from train.errors import DataError
-from train.welds.images import read_welds, weld_folds
+from train.welds.folds import weld_folds
+from train.welds.images import read_welds
 
 
 def test_welds_are_read_with_their_masks_and_those_without_come_last(tmp_path: Path) -> None:

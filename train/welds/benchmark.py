@@ -23,13 +23,14 @@ from train.runner import Runner
 from train.welds.data import FoldData, PatchCounts, fold_data
 from train.welds.evaluation import Detector, Outcome, evaluate
 from train.welds.fold_cache import stored_fold
-from train.welds.images import Fold, Weld, read_welds, weld_folds
+from train.welds.folds import Fold, weld_folds
+from train.welds.images import Weld, read_welds
 from train.welds.plan import Request, planned
 from train.welds.recipes import BenchmarkRecipe
 from train.welds.task import EnsembleTask, Task, is_finished, load_scores, run_ensemble, run_task
 from train.welds.variants import Training, Variant
 
-FORMAT = 2
+FORMAT = 3
 """Of a network's files; rises when the same recipe would find something else."""
 NETWORKS_FOLDER = "networks"
 

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from train.errors import DataError
 from train.gate.perturb import PATCH_PX, Patch, photo_texture
 from train.runner import Here, Processes, Runner
-from train.welds.images import Fold, Weld
+from train.welds.folds import Fold
+from train.welds.images import Weld
 from train.welds.indications import (
     LEARNT,
     PRINTED_SIGMA_PX,
@@ -28,7 +29,7 @@ from train.welds.indications import (
     anomaly,
     natural_indications,
 )
-from train.welds.patches import accepted_patches, defect_patches, shares
+from train.welds.patches import accepted_patches, clear_length_px, defect_patches, shares
 from train.welds.regions import CONTRASTS, Contrast, Region, find_regions, of_contrast
 
 SHARP = "-sharp"
@@ -91,9 +92,9 @@ def fold_data(
 ) -> FoldData:
     """Draw the patches of a fold in `jobs` processes; `progress` is told (pieces done, pieces).
 
-    Each weld gives as many accepted patches as any other of its set, and each defect is as likely as any other. Raises
-    DataError where training, validation or test welds have no place for an accepted patch, or the training welds none
-    for a defective one.
+    Every column of a weld that is clear of defects is as likely as any other to be the middle of an accepted patch, and
+    every defect to be the one a defective patch is drawn around. Raises DataError where training, validation or test
+    welds have no place for an accepted patch, or the training welds none for a defective one.
     """
     of = {weld.name: weld for weld in welds}
     training, validation, test = ([of[name] for name in names] for names in (fold.training, fold.validation, fold.test))
@@ -221,16 +222,19 @@ class _Plan:
     regions: dict[str, list[Region]]
 
     def accepted(self, what: str, welds: Sequence[Weld], count: int) -> list[_Piece]:
-        """Each weld that has a place for an accepted patch gives as many. Raises DataError where none has."""
-        room = [len(accepted_patches(weld, 1, np.random.default_rng(0))) for weld in welds]
-        if not any(room):
+        """Each weld gives as many as the length of its clear stretches allows. Raises DataError where none has any.
+
+        As many of each would show one short stretch between two defects over and over.
+        """
+        clear_px = [clear_length_px(weld) for weld in welds]
+        if not any(clear_px):
             raise DataError(
                 f"no place for a patch of {PATCH_PX} px clear of all defects in {', '.join(w.name for w in welds)}",
                 hint="a fold needs welds with such stretches in each of its three sets: add welds, or another --seed",
             )
         return [
             _OfWeld(what, self.stream(f"{what} {weld.name}", number), size, weld)
-            for weld, share in zip(welds, shares(count, room), strict=True)
+            for weld, share in zip(welds, shares(count, clear_px), strict=True)
             for number, size in _pieces_of(share)
         ]
 

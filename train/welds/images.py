@@ -1,4 +1,4 @@
-"""X-ray images of fusion welds with masks of their defects, and folds over them: the gate's benchmark (L 3.3).
+"""X-ray images of fusion welds with masks of their defects: the gate's benchmark (L 3.3).
 
 A folder holds `images/NAME.png`, `masks/NAME.png` for those of them whose defects were drawn, and
 `unlabelled/NAME.png`. Only masked welds are used: what a weld without a mask shows, defect or not, is not known.
@@ -6,7 +6,6 @@ A folder holds `images/NAME.png`, `masks/NAME.png` for those of them whose defec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +15,6 @@ import numpy.typing as npt
 
 from train.errors import DataError
 from train.gate.perturb import PATCH_PX
-
-FOLDS = 3
-"""Parts of the cross-validation; more of them leave more welds to train on, and cost as much more training."""
 
 _SUFFIXES = {".png", ".bmp", ".tif", ".tiff"}
 
@@ -30,16 +26,6 @@ class Weld:
     name: str
     image: npt.NDArray[np.uint8]
     mask: npt.NDArray[np.bool_] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """Names of welds, in three sets without a common weld; together they are all masked welds."""
-
-    name: str
-    training: tuple[str, ...]
-    validation: tuple[str, ...]
-    test: tuple[str, ...]
 
 
 def read_welds(folder: Path) -> list[Weld]:
@@ -63,36 +49,6 @@ def read_welds(folder: Path) -> list[Weld]:
         )
     welds = [_read_weld(path, masks.get(path.stem)) for path in [*images, *_files(folder / "unlabelled")]]
     return sorted(welds, key=lambda weld: (weld.mask is None, weld.name))
-
-
-def weld_folds(welds: Sequence[Weld], seed: int, count: int = FOLDS) -> list[Fold]:
-    """Folds over the masked welds: each is tested exactly once; validation welds are neither tested nor learnt from.
-
-    The welds are sorted by the area of their defects and dealt to `count` test sets, `count` at a time in an order
-    drawn from the seed, so that every test set gets welds with much and with little to find. The validation welds of a
-    fold are half of the next fold's test set, at least one; all others are its training welds. Raises DataError for
-    fewer masked welds than `count` and one, of which no fold could be trained and validated.
-    """
-    masked = [(int(weld.mask.sum()), weld.name) for weld in welds if weld.mask is not None]
-    if count < 3 or len(masked) < count:
-        raise DataError(
-            f"{len(masked)} masked welds cannot be split into {count} folds",
-            hint="3 folds and 3 masked welds are the least: one to train on, one to validate, one to test",
-        )
-    rng = np.random.default_rng([seed, count])
-    names = [name for _, name in sorted(masked, reverse=True)]
-    tests: list[list[str]] = [[] for _ in range(count)]
-    for start in range(0, len(names), count):
-        dealt = names[start : start + count]
-        for place, name in zip(rng.permutation(count), dealt, strict=False):
-            tests[place].append(name)
-    folds = []
-    for number, test in enumerate(tests):
-        following = tests[(number + 1) % count]
-        validation = following[: max(1, len(following) // 2)]
-        training = sorted(set(names) - set(test) - set(validation))
-        folds.append(Fold(f"fold-{number + 1}", tuple(training), tuple(sorted(validation)), tuple(sorted(test))))
-    return folds
 
 
 def _files(folder: Path) -> list[Path]:

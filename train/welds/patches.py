@@ -81,6 +81,11 @@ class AcceptedSampler:
         possible[:half], possible[-half:], possible[:, :half], possible[:, -half:] = False, False, False, False
         self._places = np.flatnonzero(possible)
 
+    @property
+    def length_px(self) -> int:
+        """How many columns of the weld the middle of a patch may lie in."""
+        return int(np.unique(self._places % self._image.shape[1]).size)
+
     def draw(self, rng: np.random.Generator) -> Patches | None:
         """One patch uint8 (192, 192); None where the weld has no place for it."""
         height, width = self._image.shape
@@ -134,6 +139,12 @@ class DefectSampler:
         regions = [(self._regions[int(label)], int(size)) for label, size in zip(found, sizes, strict=True)]
         # Turning loses some pixels of a small region: nine tenths of it is the whole.
         return [region for region, size in regions if size >= min(DEFECT_LEAST_PX, 0.9 * region.area_px)]
+
+
+def clear_length_px(weld: Weld) -> int:
+    """How many columns of a masked weld the middle of an accepted patch may lie in; 0 where it has no place for one."""
+    sampler = AcceptedSampler(weld)
+    return 0 if sampler.draw(np.random.default_rng(0)) is None else sampler.length_px
 
 
 def accepted_patches(weld: Weld, count: int, rng: np.random.Generator) -> Patches:

@@ -7,7 +7,7 @@ from typing import Final
 
 from train.errors import TrainError
 from train.welds.evaluation import CHECKED, Detector
-from train.welds.variants import CLASSIFIERS, NONE, PAPER, SNI, Variant
+from train.welds.variants import CLASSIFIERS, NONE, PAPER, SIGNS, SNI, Variant
 
 _SIGNED: Final = ("bright9", "dark9", "std9")
 _WIDE: Final = ("mean9", "std9", "mean17", "mean33")
@@ -18,7 +18,6 @@ _LEVEL_FREE: Final = tuple(f"detrended-{name}" for name in _SIGNED_WIDE)
 _LEVEL_AND_NOISE_FREE: Final = tuple(f"detrended-relative-{name}" for name in _SIGNED_WIDE)
 _WITHOUT_NETWORK: Final = tuple(f"input-{name}" for name in (*_SIGNED, "bright17", "dark17"))
 
-SIGNS: Final = replace(SNI, name="sni-signs", both_signs=True)
 RELIT: Final = replace(SIGNS, name="sni-signs-relit", relit=True)
 BEST_VARIANT: Final = RELIT
 BEST_COLUMNS: Final = _LEVEL_FREE
@@ -42,6 +41,7 @@ PAPER_RECIPE: Final = BenchmarkRecipe(
         Detector("AE, none", "none"),
         Detector("AE, D", "d"),
         Detector("AE, SNI", "sni"),
+        Detector("AE, SNI of both signs", "sni-signs"),
         Detector("AE, accepted and defective", "both"),
         *(
             Detector(f"classifier, {name}", variant.name, columns=(), calibrated_on=(CHECKED,))

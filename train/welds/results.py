@@ -71,6 +71,11 @@ def facts_of(request: Request, benchmark: Benchmark, command: str, wall_s: float
         "training_s": round(sum(facts["seconds"] for facts in trained), 1),
         "wall_s": round(wall_s, 1),
         "seconds": {name: round(value, 1) for name, value in benchmark.seconds.items()},
+        "trainings": [
+            {"variant": facts["variant"]["name"]}
+            | {name: facts[name] for name in ("fold", "run", "final_loss", "latent_spread", "seconds")}
+            for facts in trained
+        ],
     }
 
 

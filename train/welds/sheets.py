@@ -13,7 +13,8 @@ from train.errors import DataError
 from train.files import written_whole
 from train.gate.perturb import PATCH_PX, Patch
 from train.welds.data import FoldData, PatchCounts, fold_data
-from train.welds.images import Weld, weld_folds
+from train.welds.folds import weld_folds
+from train.welds.images import Weld
 from train.welds.patches import contrast_table
 
 COLUMNS = 8

@@ -12,6 +12,7 @@ import numpy as np
 
 from train.welds.benchmark import Benchmark
 from train.welds.evaluation import ACCEPTED, PATCH_FPR, VALIDATION_DEFECTS, Detector, Entry, Outcome, entry
+from train.welds.variants import BOTH
 
 REAL_SETS: Final = ("defects-high", "defects-mid", "defects-low")
 SYNTHETIC_SETS: Final = ("circular-hollow-inclusion", "dogbone", "elongated", "partial-circle", "raster")
@@ -48,16 +49,17 @@ def tables_markdown(benchmark: Benchmark, detectors: Sequence[Detector], notes: 
     of_paper = [detector for detector in detectors if (detector.variant, "raster") in PAPER]
     parts: list[str] = []
     if len(of_paper) == len(_PAPER_COLUMNS):
-        others = [detector for detector in detectors if detector not in of_paper]
+        second = [detector for detector in detectors if detector.variant == BOTH.name]
+        first = [detector for detector in detectors if detector not in second]
         groups = (
-            ("Table 3: autoencoder", [d for d in of_paper if d.columns]),
-            ("Table 2: patch classifier", [d for d in of_paper if not d.columns]),
-            ("Second use case: learnt from accepted and defective patches, a filter before another model", others),
+            ("Table 3: autoencoder", [d for d in first if d.columns]),
+            ("Table 2: patch classifier", [d for d in first if not d.columns]),
+            ("Second use case: learnt from accepted and defective patches, a filter before another model", second),
         )
         for title, group in groups:
             parts += [f"## {title}", "", *paper_table(benchmark, group, own=False), ""]
         parts += ["## The same where the accepted test patches set the thresholds", ""]
-        parts += [*paper_table(benchmark, of_paper, own=True), "", "## AUROC", "", *area_table(benchmark, detectors)]
+        parts += [*paper_table(benchmark, first, own=True), "", "## AUROC", "", *area_table(benchmark, detectors)]
     else:
         parts += ["## Variants", "", *variants_table(benchmark, detectors)]
         parts += ["", "## AUROC", "", *area_table(benchmark, detectors)]

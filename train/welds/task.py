@@ -25,7 +25,7 @@ from train.welds.scores import Scores, autoencoder_scores, classifier_scores
 from train.welds.training import train_network
 from train.welds.variants import Training, Variant
 
-_VALIDATION_PATCHES = 1000
+_VALIDATION_PATCHES = 500
 """Of the accepted validation patches, so many also get a defect added."""
 _LEARNT_PATCHES = 2000
 """Of the accepted training patches, so many are scored."""

@@ -57,6 +57,9 @@ class Training:
 NONE = Variant("none", "autoencoder")
 D = Variant("d", "autoencoder", ("defects",))
 SNI = Variant("sni", "autoencoder", ("sni",))
+SIGNS = Variant("sni-signs", "autoencoder", ("sni",), both_signs=True)
+"""The paper scales its indications to 0.05 to 0.2, which is bright, and adds them "with the same procedures as for the
+real anomalies", whose surroundings are subtracted first, so that they may be dark. Nearly all defects of welds are."""
 BOTH = Variant("both", "autoencoder", defective=True)
 """The second use case: accepted and defective patches, no perturbation."""
 CLASSIFIERS = (
@@ -65,4 +68,4 @@ CLASSIFIERS = (
     Variant("classifier-d-sc-spc", "classifier", ("defects", "circular-indication", "partial-circle"), defective=True),
     Variant("classifier-d-sni", "classifier", ("defects", "sni"), defective=True),
 )
-PAPER = (NONE, D, SNI, BOTH, *CLASSIFIERS)
+PAPER = (NONE, D, SNI, SIGNS, BOTH, *CLASSIFIERS)
