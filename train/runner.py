@@ -7,10 +7,11 @@ number of their task. A worker that dies costs its own task, which is given to a
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -89,7 +90,19 @@ class Processes:
 
     def _open(self) -> ProcessPoolExecutor:
         # Spawned, not forked: neither torch's nor OpenCV's threads survive a fork.
-        return ProcessPoolExecutor(self._jobs, mp_context=get_context("spawn"))
+        return ProcessPoolExecutor(self._jobs, mp_context=get_context("spawn"), initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """End this worker process when its parent does, however that ends: a kill tells its children nothing."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
 class RayCluster:
