@@ -44,28 +44,40 @@ Scores = npt.NDArray[np.float32]
 
 @torch.inference_mode()
 def autoencoder_scores(
-    models: Sequence[GateAutoencoder], patches: npt.NDArray[Any], *, local: bool, device: torch.device, batch: int = 64
+    models: Sequence[GateAutoencoder],
+    patches: npt.NDArray[Any],
+    *,
+    local: bool,
+    device: torch.device,
+    bf16: bool = False,
+    batch: int = 64,
 ) -> Scores:
     """The extremes of each patch's residual over all windows: float32 (n, len(STATISTICS)).
 
-    `patches` are uint8, or float in [0, 1], (n, 192, 192). Of several models the mean residual counts.
+    `patches` are uint8, or float in [0, 1], (n, 192, 192). Of several models the mean residual counts. With `bf16` the
+    networks compute as they did in a training in bfloat16; the statistics are float32.
     """
     found = [torch.empty((0, len(STATISTICS)), device=device)]
     for start in range(0, len(patches), batch):
         images = as_images(patches[start : start + batch], device)
-        found.append(extremes(residual_of(models, images, local=local), centre_crop(images)))
+        found.append(extremes(residual_of(models, images, local=local, bf16=bf16), centre_crop(images)))
     return torch.cat(found).cpu().numpy()
 
 
 @torch.inference_mode()
 def classifier_scores(
-    models: Sequence[PatchClassifier], patches: npt.NDArray[Any], *, device: torch.device, batch: int = 64
+    models: Sequence[PatchClassifier],
+    patches: npt.NDArray[Any],
+    *,
+    device: torch.device,
+    bf16: bool = False,
+    batch: int = 64,
 ) -> Scores:
-    """Logit of `defective`, of several models the mean: float32 (n, 1); `patches` as above."""
+    """Logit of `defective`, of several models the mean: float32 (n, 1); `patches` and `bf16` as above."""
     found = [torch.empty((0, 1), device=device)]
     for start in range(0, len(patches), batch):
         images = as_images(patches[start : start + batch], device)
-        found.append(torch.stack([model(images) for model in models]).mean(dim=0)[:, None])
+        found.append(mean_answer(models, images, bf16=bf16)[:, None])
     return torch.cat(found).cpu().numpy()
 
 
@@ -75,11 +87,18 @@ def as_images(patches: npt.NDArray[Any], device: torch.device) -> Tensor:
     return images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
 
 
-def residual_of(models: Sequence[GateAutoencoder], images: Tensor, *, local: bool) -> Tensor:
+def residual_of(models: Sequence[GateAutoencoder], images: Tensor, *, local: bool, bf16: bool = False) -> Tensor:
     """Centre of the images (n, 1, h, w) less its reconstruction, the mean over the models."""
     seen = local_contrast(images) if local else images
-    target = centre_crop(seen)
-    return target - torch.stack([model.to(memory_format=torch.channels_last)(seen) for model in models]).mean(dim=0)
+    return centre_crop(seen) - mean_answer(models, seen, bf16=bf16)
+
+
+def mean_answer(models: Sequence[torch.nn.Module], images: Tensor, *, bf16: bool) -> Tensor:
+    """Mean of what the models answer to images (n, 1, h, w), float32."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+        # Channels last: two to three times as fast on a CPU.
+        answers = [model.to(memory_format=torch.channels_last)(images) for model in models]
+    return torch.stack(answers).float().mean(dim=0)
 
 
 def extremes(residual: Tensor, images: Tensor) -> Tensor:

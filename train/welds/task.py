@@ -27,7 +27,7 @@ from train.welds.variants import Training, Variant
 
 _VALIDATION_PATCHES = 500
 """Of the accepted validation patches, so many also get a defect added."""
-_LEARNT_PATCHES = 2000
+_LEARNT_PATCHES = 1000
 """Of the accepted training patches, so many are scored."""
 
 
@@ -74,7 +74,7 @@ def run_task(task: Task) -> str:
     device = prepared(task.device)
     if not is_trained(task):
         train(task, device)
-    save_scores(task.stem, score_all([load_network(task, device)], task.variant, task.fold_folder, device))
+    save_scores(task.stem, score_all([load_network(task, device)], task, device))
     facts = json.loads(task.stem.with_suffix(".json").read_text(encoding="utf-8"))
     latent = facts["latent_spread"]
     spread = "" if latent is None else f", latent spread {latent:.3f}"
@@ -116,7 +116,7 @@ def run_ensemble(task: EnsembleTask) -> str:
     models = [load_network(run, device) for run in task.runs]
     task.stem.with_suffix(".npz").unlink(missing_ok=True)
     write_json(task.stem.with_suffix(".json"), {"experiment": task.experiment, "runs": len(models)})
-    save_scores(task.stem, score_all(models, first.variant, first.fold_folder, device))
+    save_scores(task.stem, score_all(models, first, device))
     return f"{first.variant.name} of {first.fold}: {len(models)} runs together"
 
 
@@ -153,9 +153,10 @@ def save_scores(stem: Path, scores: dict[str, Scores]) -> None:
 
 
 def score_all(
-    models: Sequence[GateAutoencoder | PatchClassifier], variant: Variant, folder: Path, device: torch.device
+    models: Sequence[GateAutoencoder | PatchClassifier], task: Task, device: torch.device
 ) -> dict[str, Scores]:
-    """Scores on every set of a stored fold."""
+    """Scores on every set of the task's fold, in the arithmetic of its training."""
+    variant, folder, bf16 = task.variant, task.fold_folder, task.training.bf16
     tests = [name for name in array_names(folder) if name.startswith("test-")]
     arrays = mapped(folder, [CHECKED, "accepted", "perturbation-defects", *tests])
     sets: dict[str, npt.NDArray[Any]] = {name.removeprefix("test-"): arrays[name] for name in tests}
@@ -166,10 +167,10 @@ def score_all(
     for name, patches in sets.items():
         if variant.network == "autoencoder":
             autoencoders = [model for model in models if isinstance(model, GateAutoencoder)]
-            found[name] = autoencoder_scores(autoencoders, patches, local=variant.local, device=device)
+            found[name] = autoencoder_scores(autoencoders, patches, local=variant.local, device=device, bf16=bf16)
         else:
             classifiers = [model for model in models if isinstance(model, PatchClassifier)]
-            found[name] = classifier_scores(classifiers, patches, device=device)
+            found[name] = classifier_scores(classifiers, patches, device=device, bf16=bf16)
     return found
 
 
