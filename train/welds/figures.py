@@ -44,7 +44,7 @@ _WINDOW_COLORS: Final = ("#ffffff", "#f0a030", "#3c9a3c", "#1f3f9e")
 _WINDOWS: Final = ListedColormap(_WINDOW_COLORS)
 _WINDOW_NAMES: Final = ("ordinary", "mean", "deviation", "both")
 _FIGURES = "figures"
-_CURVES = 8
+_CURVES = 9
 """Detectors in the ROC figure, the recipe's first."""
 
 

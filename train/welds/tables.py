@@ -12,6 +12,7 @@ import numpy as np
 
 from train.welds.benchmark import Benchmark
 from train.welds.evaluation import ACCEPTED, PATCH_FPR, VALIDATION_DEFECTS, Detector, Entry, Outcome, entry
+from train.welds.regions import HIGH_CNR_MIN, LOW_CNR_MAX
 from train.welds.variants import BOTH
 
 REAL_SETS: Final = ("defects-high", "defects-mid", "defects-low")
@@ -191,4 +192,10 @@ _READING: Final = (
     " (half spread) [95 % Wilson interval]. Every weld is tested once; the decisions of all folds are added up.",
     "Patches of one weld resemble each other and overlap, so the uncertainty over other welds is larger than the"
     " interval says.",
+    "Folds: welds are dealt to the test sets by the area of their defects, so that each gets much and little to find;"
+    " half of the next fold's test welds, those longest clear of defects, validate; the others train."
+    " Contrast: how far the stronger half of a defect's pixels is from the weld fitted around it, over the noise;"
+    f" high from {HIGH_CNR_MIN:g} up, low below {LOW_CNR_MAX:g}.",
+    "At a blur of 9 px, as printed, a partial circle of 10 degrees has next to nothing left to find; the sets ending in"
+    " `-sharp` are blurred by 2 px.",
 )
