@@ -1,9 +1,10 @@
 """The weld benchmark from the command line, on three small welds and networks that learn for two steps."""
 
 import csv
+import hashlib
 import io
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -23,7 +24,7 @@ from train.welds.plan import Request, Way, measured_ms, planned, ways
 from train.welds.recipes import ABLATION_RECIPE, BEST_RECIPE, PAPER_RECIPE, benchmark_recipe
 from train.welds.tables import PAPER, REAL_SETS, SHARP_SETS, SYNTHETIC_SETS, cell, tables_csv, tables_markdown
 from train.welds.task import Task, network_seed, spread, with_defects
-from train.welds.variants import SNI, Network, Training
+from train.welds.variants import SNI, Network, Training, Variant
 
 torch.set_num_threads(1)
 
@@ -132,17 +133,30 @@ def test_whatever_changes_a_network_changes_its_digest_and_nothing_else_does(tmp
     changed = [
         experiment_digest("other data", SNI, training, ours),
         experiment_digest("data", replace(SNI, noisy=True), training, ours),
+        experiment_digest("data", replace(SNI, noisy=True, correlated=True), training, ours),
         experiment_digest("data", SNI, replace(training, lr=1e-3), ours),
         experiment_digest("data", SNI, replace(training, autoencoder_steps=7), ours),
         experiment_digest("data", SNI, training, replace(ours, seed=1)),
         experiment_digest("data", SNI, training, replace(ours, device="cuda")),
     ]
-    assert len({digest, *changed}) == 7
+    assert len({digest, *changed}) == 8
     same = [
         experiment_digest("data", SNI, replace(training, classifier_steps=7), ours),
         experiment_digest("data", SNI, training, replace(ours, jobs=4, runs=5, recipe=BEST_RECIPE)),
     ]
     assert set(same) == {digest}
+
+
+@pytest.mark.parametrize("variant", [*PAPER_RECIPE.variants, *ABLATION_RECIPE.variants])
+def test_a_network_keeps_its_digest_when_variants_gain_a_field(variant: Variant, tmp_path: Path) -> None:
+    """The digest as it was made before `correlated` came; networks trained then must be found."""
+    first = ("name", "network", "perturbations", "defective", "both_signs", "relit", "noisy", "robust", "local")
+    training, ours = Training(), request(tmp_path)
+    steps = {**asdict(training), "autoencoder_steps": 2000, "classifier_steps": 1000}
+    del steps["classifier_steps" if variant.network == "autoencoder" else "autoencoder_steps"]
+    facts = ["data", {name: getattr(variant, name) for name in first}, steps, 0, "cpu", 3]
+    before = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    assert (experiment_digest("data", variant, training, ours) == before) is not variant.correlated
 
 
 def test_a_budget_sets_the_steps_from_the_time_of_a_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from train.welds.bank import Bank, box_mean, drawn, local_contrast, noisy, on_device, perturbed, posed, relit
+from train.networks import GateAutoencoder
+from train.welds.bank import Bank, box_mean, drawn, grainy, local_contrast, noisy, on_device, perturbed, posed, relit
+from train.welds.recipes import ABLATION_RECIPE
+from train.welds.training import autoencoder_loss
 
 torch.set_num_threads(1)
 
@@ -60,6 +63,35 @@ def test_noise_grows_with_the_signal() -> None:
     patches = torch.cat([torch.full((200, 1, 16, 16), level) for level in (0.1, 0.9)])
     variances = (noisy(patches, seeded()) - patches).var(dim=(1, 2, 3))
     assert float(variances[200:].mean() / variances[:200].mean()) == pytest.approx(9, rel=0.3)
+
+
+def test_correlated_noise_is_as_loud_as_white_noise_up_to_the_rim_and_each_patch_has_its_own_grain() -> None:
+    noise = grainy((60, 1, 96, 96), seeded())
+    assert float(noise.var()) == pytest.approx(1, rel=0.02)
+    assert float(noise[..., 0, :].var()) == pytest.approx(1, rel=0.04)
+    assert float(noise[..., -1].var()) == pytest.approx(1, rel=0.04)
+    beside = (noise[..., 1:] * noise[..., :-1]).mean(dim=(1, 2, 3)) / noise.var(dim=(1, 2, 3))
+    # Pixels one apart correlate by 0.26 after a blur of 0.5 px, whose taps are 0.135, 1, 0.135; by 0.89 after 1.5 px.
+    assert 0.23 < float(beside.min()) < 0.40
+    assert 0.83 < float(beside.max()) < 0.93
+    patch = torch.full((60, 1, 96, 96), 0.5)
+    plain, grain = (noisy(patch, seeded(), correlated=wanted) - patch for wanted in (False, True))
+    assert float(grain.std() / plain.std()) == pytest.approx(1, rel=0.02)
+
+
+def test_a_variant_with_correlated_noise_learns_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def watched(patches: torch.Tensor, generator: torch.Generator, *, correlated: bool) -> torch.Tensor:
+        asked.append(correlated)
+        return noisy(patches, generator, correlated=correlated)
+
+    monkeypatch.setattr("train.welds.training.noisy", watched)
+    bank = Bank(torch.zeros(1, 1, 192, 192, dtype=torch.uint8), None, ())
+    for variant in ABLATION_RECIPE.variants:
+        if variant.noisy:
+            autoencoder_loss(GateAutoencoder(), bank, variant, 1, seeded(), plain=True)
+    assert asked == [False, True]
 
 
 def test_local_contrast_does_not_know_the_exposure() -> None:

@@ -22,6 +22,8 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 _GAIN = 0.3
 _OFFSET = 0.1
 _NOISE_AT_WHITE = 0.02
+_GRAIN_PX = (0.5, 1.5)
+_GRAIN_REACH_PX = 5
 _LOCAL_PX = 65
 _LOCAL_FLOOR = 0.03
 
@@ -96,15 +98,35 @@ def relit(patches: Tensor, generator: torch.Generator) -> Tensor:
     return ((patches - middle) * gain + middle + offset).clamp(0.0, 1.0)
 
 
-def noisy(patches: Tensor, generator: torch.Generator) -> Tensor:
+def noisy(patches: Tensor, generator: torch.Generator, *, correlated: bool = False) -> Tensor:
     """Patches (n, 1, h, w) with quantum noise: its variance grows with the signal, up to 0.02 squared at white.
 
-    Each patch has an amount of its own, from none.
+    Each patch has an amount of its own, from none; `correlated` gives it a grain of its own too.
     """
     device = patches.device
     amount = _NOISE_AT_WHITE * torch.rand((len(patches), 1, 1, 1), generator=generator, device=device)
-    noise = torch.randn(patches.shape, generator=generator, device=device)
+    if correlated:
+        noise = grainy(patches.shape, generator)
+    else:
+        noise = torch.randn(patches.shape, generator=generator, device=device)
     return (patches + amount * patches.clamp_min(0.0).sqrt() * noise).clamp(0.0, 1.0)
+
+
+def grainy(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Normal noise of this shape (n, 1, h, w), deviation 1, blurred: a Gaussian of 0.5 to 1.5 px, drawn for each patch.
+
+    It is drawn wider than the patch by the reach of the blur, so that it is as loud at the rim as elsewhere.
+    """
+    count, _, height, width = shape
+    low, high = _GRAIN_PX
+    sigma_px = low + (high - low) * torch.rand((count, 1), generator=generator, device=generator.device)
+    taps = torch.arange(-_GRAIN_REACH_PX, _GRAIN_REACH_PX + 1, device=generator.device)
+    blur = torch.exp(-((taps / sigma_px) ** 2) / 2)
+    blur = blur / blur.square().sum(dim=1, keepdim=True).sqrt()  # what is independent keeps its deviation
+    wide = (1, count, height + 2 * _GRAIN_REACH_PX, width + 2 * _GRAIN_REACH_PX)
+    noise = torch.randn(wide, generator=generator, device=generator.device)
+    noise = F.conv2d(noise, blur[:, None, :, None], groups=count)  # every patch a channel with a blur of its own
+    return F.conv2d(noise, blur[:, None, None, :], groups=count).transpose(0, 1)
 
 
 def local_contrast(patches: Tensor, side_px: int = _LOCAL_PX) -> Tensor:

@@ -33,6 +33,8 @@ from train.welds.variants import Training, Variant
 FORMAT = 3
 """Of a network's files; rises when the same recipe would find something else."""
 NETWORKS_FOLDER = "networks"
+_LATER_FIELDS = ("correlated",)
+"""Of `Variant`, newer than the networks of this format."""
 
 _AnyTask = TypeVar("_AnyTask", Task, EnsembleTask)
 
@@ -158,11 +160,17 @@ def data_digest(request: Request, welds: Sequence[Weld], photos: Sequence[Patch]
 
 
 def experiment_digest(data: str, variant: Variant, training: Training, request: Request) -> str:
-    """SHA-256 over everything a network depends on but its fold and run."""
-    values = asdict(training)
+    """SHA-256 over everything a network depends on but its fold and run.
+
+    A field that came later counts only where it is set, so that networks trained before it are found again.
+    """
+    values, seen = asdict(training), asdict(variant)
     other = "classifier_steps" if variant.network == "autoencoder" else "autoencoder_steps"
     del values[other]
-    facts = [data, asdict(variant), values, request.seed, request.device.split(":")[0], FORMAT]
+    for name in _LATER_FIELDS:
+        if not seen[name]:
+            del seen[name]
+    facts = [data, seen, values, request.seed, request.device.split(":")[0], FORMAT]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

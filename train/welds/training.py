@@ -93,7 +93,7 @@ def autoencoder_loss(
     if bank.perturbations and not plain:
         seen = torch.cat([clean, perturbed(clean, bank, generator, both_signs=variant.both_signs)])
     if variant.noisy:
-        seen = noisy(seen, generator)
+        seen = noisy(seen, generator, correlated=variant.correlated)
     if variant.local:
         clean, seen = local_contrast(clean), local_contrast(seen)
     z = model.encode(seen)

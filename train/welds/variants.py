@@ -24,6 +24,8 @@ class Variant:
     """Patches under other exposures (`train.welds.bank.relit`)."""
     noisy: bool = False
     """Signal-dependent noise on the input, not on the target (`train.welds.bank.noisy`)."""
+    correlated: bool = False
+    """Of `noisy`: neighbouring pixels share their noise, as behind a scintillator or a scanner's optics."""
     robust: bool = False
     """Outliers weigh less in the error (`train.losses.huber_error`)."""
     local: bool = False
