@@ -12,6 +12,7 @@ from train.progress import Reporter
 from train.runner import Here, Processes
 
 CACHE_FOLDER = "cache"
+NETWORKS_FOLDER = "networks"
 RECIPES = ("paper", "best", "ablation")
 
 
@@ -47,6 +48,7 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
         natural=options.natural,
         out=options.out,
         cache=options.cache or options.out / CACHE_FOLDER,
+        networks=options.networks or options.out / NETWORKS_FOLDER,
         recipe=benchmark_recipe(options.recipe),
         training=Training(
             autoencoder_steps=options.steps or defaults.autoencoder_steps,
@@ -103,6 +105,7 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     verb.add_argument("--device", default="cpu", help="cpu or cuda (default %(default)s)")
     verb.add_argument("--jobs", type=int, default=1, help="networks trained at once, in processes")
     verb.add_argument("--cache", type=Path, metavar="DIR", help="for the folds' patches, GBs (default: OUT/cache)")
+    verb.add_argument("--networks", type=Path, metavar="DIR", help="for what is trained (default: OUT/networks)")
     verb.add_argument("--patches", type=float, default=1.0, help="share of the usual number of patches")
     verb.add_argument("--seed", type=int, default=0)
 

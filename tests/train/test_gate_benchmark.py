@@ -21,7 +21,7 @@ from train.welds.data import FoldData, PatchCounts
 from train.welds.evaluation import Entry, Outcome
 from train.welds.fold_cache import array_names, mapped, stored_fold
 from train.welds.plan import Request, Way, measured_ms, planned, ways
-from train.welds.recipes import ABLATION_RECIPE, BEST_RECIPE, PAPER_RECIPE, benchmark_recipe
+from train.welds.recipes import ABLATION_RECIPE, BEST_RECIPE, PAPER_RECIPE, READINGS_RECIPE, benchmark_recipe
 from train.welds.tables import PAPER, REAL_SETS, SHARP_SETS, SYNTHETIC_SETS, cell, tables_csv, tables_markdown
 from train.welds.task import Task, network_seed, spread, with_defects
 from train.welds.variants import SNI, Network, Training, Variant
@@ -89,7 +89,7 @@ def test_a_benchmark_cut_off_between_networks_goes_on_in_processes_and_ends_with
     welds: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command(welds, cache, tmp_path, *BEST)) == 0
-    assert "three runs together" in capsys.readouterr().out
+    assert "all runs together" in capsys.readouterr().out
     table = (tmp_path / "tables.csv").read_text()
     networks = tmp_path / "networks"
     first, second = sorted(networks.glob("*_run-*.json"))
@@ -104,8 +104,10 @@ def test_a_benchmark_cut_off_between_networks_goes_on_in_processes_and_ends_with
     assert "1 ensembles to do" in said
     assert (tmp_path / "tables.csv").read_text() == table
     assert checkpoint.stat().st_mtime_ns == trained_at
-    assert main(command(welds, cache, tmp_path, *BEST)) == 0
+    other = tmp_path / "other"
+    assert main(command(welds, cache, other, *BEST, "--networks", str(networks))) == 0
     assert "to do" not in capsys.readouterr().err
+    assert (other / "tables.csv").read_text() == table
 
 
 def request(out: Path, training: Training = PLAIN, budget_minutes: float | None = None) -> Request:
@@ -114,6 +116,7 @@ def request(out: Path, training: Training = PLAIN, budget_minutes: float | None 
         natural=out,
         out=out,
         cache=out,
+        networks=out,
         recipe=PAPER_RECIPE,
         training=training,
         counts=PatchCounts(),
@@ -266,7 +269,7 @@ def test_patches_that_lie_weld_by_weld_are_taken_from_every_weld() -> None:
     assert len(spread(np.zeros((0, 4, 4)), 3)) == 0
 
 
-@pytest.mark.parametrize("recipe", [PAPER_RECIPE, BEST_RECIPE, ABLATION_RECIPE])
+@pytest.mark.parametrize("recipe", [PAPER_RECIPE, BEST_RECIPE, READINGS_RECIPE, ABLATION_RECIPE])
 def test_every_detector_of_a_recipe_reads_a_network_of_it(recipe: object) -> None:
     names = [variant.name for variant in recipe.variants]  # type: ignore[attr-defined]
     assert len(names) == len(set(names))

@@ -32,7 +32,6 @@ from train.welds.variants import Training, Variant
 
 FORMAT = 3
 """Of a network's files; rises when the same recipe would find something else."""
-NETWORKS_FOLDER = "networks"
 _LATER_FIELDS = ("correlated",)
 """Of `Variant`, newer than the networks of this format."""
 
@@ -85,7 +84,7 @@ def run_benchmark(request: Request, runner: Runner, reporter: Reporter) -> Bench
             seed=request.seed,
             device=request.device,
             threads=runner.threads_each,
-            out=request.out / NETWORKS_FOLDER,
+            out=request.networks,
             experiment=experiment_digest(digest, variant, training, request),
         )
         for fact, folder in zip(facts, folders, strict=True)

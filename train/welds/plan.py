@@ -38,6 +38,8 @@ class Request:
     out: Path
     cache: Path
     """Folder of the folds' arrays, several GB."""
+    networks: Path
+    """Folder of the trained networks; recipes that share it share what they have in common."""
     recipe: BenchmarkRecipe
     training: Training
     counts: PatchCounts

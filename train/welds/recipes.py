@@ -7,8 +7,9 @@ from typing import Final
 
 from train.errors import TrainError
 from train.welds.evaluation import CHECKED, Detector
-from train.welds.variants import CLASSIFIERS, NONE, PAPER, SIGNS, SNI, Variant
+from train.welds.variants import CLASSIFIERS, NONE, PAPER, SIGNS, SNI, D, Variant
 
+_PAPERS: Final = ("mean9", "std9")
 _SIGNED: Final = ("bright9", "dark9", "std9")
 _WIDE: Final = ("mean9", "std9", "mean17", "mean33")
 _SIGNED_WIDE: Final = (*_SIGNED, "bright17", "dark17", "bright33", "dark33")
@@ -51,11 +52,34 @@ PAPER_RECIPE: Final = BenchmarkRecipe(
     shown=SNI.name,
 )
 
+READINGS_RECIPE: Final = BenchmarkRecipe(
+    "readings",
+    (NONE, D, SNI, SIGNS),
+    (
+        Detector("no network: image against its surroundings", "none", _WITHOUT_NETWORK),
+        Detector("none", "none"),
+        Detector("none, detrended, signs, windows", "none", _LEVEL_FREE),
+        Detector("D", "d"),
+        Detector("D, detrended, signs, windows", "d", _LEVEL_FREE),
+        Detector("SNI", "sni"),
+        Detector("SNI, detrended, signs, windows", "sni", _LEVEL_FREE),
+        Detector("SNI of both signs", "sni-signs"),
+        Detector("SNI of both signs, thresholds from validation welds alone", "sni-signs", calibrated_on=(CHECKED,)),
+        Detector("SNI of both signs, a threshold for each sign", "sni-signs", _SIGNED),
+        Detector("SNI of both signs, windows of 9, 17, 33 px", "sni-signs", _WIDE),
+        Detector("SNI of both signs, relative to the noise", "sni-signs", _RELATIVE),
+        Detector("SNI of both signs, detrended", "sni-signs", _DETRENDED),
+        Detector("SNI of both signs, detrended, signs, windows", "sni-signs", _LEVEL_FREE),
+        Detector("SNI of both signs, detrended, signs, windows, relative", "sni-signs", _LEVEL_AND_NOISE_FREE),
+        Detector("SNI of both signs, detrended, signs, windows, all runs", "sni-signs", _LEVEL_FREE, ensemble=True),
+    ),
+    shown=SIGNS.name,
+)
+"""The paper's networks, read otherwise than the paper does."""
+
 ABLATION_RECIPE: Final = BenchmarkRecipe(
     "ablation",
     (
-        NONE,
-        SNI,
         SIGNS,
         RELIT,
         replace(SIGNS, name="sni-signs-noise", noisy=True),
@@ -63,55 +87,38 @@ ABLATION_RECIPE: Final = BenchmarkRecipe(
         replace(SIGNS, name="sni-signs-robust", robust=True),
         replace(SIGNS, name="sni-signs-local", local=True),
     ),
-    (
-        Detector("no network: image against its surroundings", "none", _WITHOUT_NETWORK),
-        Detector("none", "none"),
-        Detector("SNI, the paper's", "sni"),
-        Detector("SNI, thresholds from validation welds alone", "sni", calibrated_on=(CHECKED,)),
-        Detector("SNI, a threshold for each sign", "sni", _SIGNED),
-        Detector("SNI, windows of 9, 17, 33 px", "sni", _WIDE),
-        Detector("SNI, relative to the noise", "sni", _RELATIVE),
-        Detector("SNI, detrended", "sni", _DETRENDED),
-        Detector("SNI, detrended, signs, windows", "sni", _LEVEL_FREE),
-        Detector("bright and dark SNI", "sni-signs"),
-        Detector("bright and dark SNI, detrended, signs, windows", "sni-signs", _LEVEL_FREE),
-        Detector("+ other exposures", "sni-signs-relit"),
-        Detector("+ other exposures, detrended, signs, windows", "sni-signs-relit", _LEVEL_FREE),
-        Detector("+ other exposures, detrended, signs, windows, relative", "sni-signs-relit", _LEVEL_AND_NOISE_FREE),
-        Detector(
-            "+ other exposures, detrended, signs, windows, three runs", "sni-signs-relit", _LEVEL_FREE, ensemble=True
-        ),
-        Detector(
-            "+ other exposures, detrended, signs, windows, relative, three runs",
-            "sni-signs-relit",
-            _LEVEL_AND_NOISE_FREE,
-            ensemble=True,
-        ),
-        Detector("+ signal-dependent noise, detrended, signs, windows", "sni-signs-noise", _LEVEL_FREE),
-        Detector("+ correlated noise, detrended, signs, windows", "sni-signs-grain", _LEVEL_FREE),
-        Detector("+ robust loss, detrended, signs, windows", "sni-signs-robust", _LEVEL_FREE),
-        Detector("+ local contrast, detrended, signs, windows", "sni-signs-local", _LEVEL_FREE),
+    tuple(
+        Detector(f"{name}{reading}", variant, columns)
+        for name, variant in (
+            ("SNI of both signs", "sni-signs"),
+            ("+ other exposures", "sni-signs-relit"),
+            ("+ signal-dependent noise", "sni-signs-noise"),
+            ("+ correlated noise", "sni-signs-grain"),
+            ("+ robust loss", "sni-signs-robust"),
+            ("+ local contrast", "sni-signs-local"),
+        )
+        for reading, columns in (("", _PAPERS), (", detrended, signs, windows", _LEVEL_FREE))
     ),
-    shown=SNI.name,
+    shown=SIGNS.name,
 )
-"""`+`: what is added to bright and dark SNI."""
+"""What else a network may learn from; `+`: added to SNI of both signs."""
 
 BEST_RECIPE: Final = BenchmarkRecipe(
     "best",
     (BEST_VARIANT,),
     (
-        Detector("one run", BEST_VARIANT.name, BEST_COLUMNS),
-        Detector("three runs together", BEST_VARIANT.name, BEST_COLUMNS, ensemble=True),
+        Detector("each run", BEST_VARIANT.name, BEST_COLUMNS),
+        Detector("all runs together", BEST_VARIANT.name, BEST_COLUMNS, ensemble=True),
     ),
     shown=BEST_VARIANT.name,
 )
 
-RECIPES: Final = ("paper", "best", "ablation")
+RECIPES: Final = ("paper", "best", "readings", "ablation")
 
 
 def benchmark_recipe(name: str) -> BenchmarkRecipe:
     """The recipe of this name. Raises TrainError."""
-    for recipe in (PAPER_RECIPE, BEST_RECIPE, ABLATION_RECIPE):
+    for recipe in (PAPER_RECIPE, BEST_RECIPE, READINGS_RECIPE, ABLATION_RECIPE):
         if recipe.name == name:
             return recipe
     raise TrainError(f"there is no recipe {name!r}", hint=f"choose from {', '.join(RECIPES)}")
