@@ -9,17 +9,18 @@ import torch
 from edge.validation.metrics import Rate
 from train.metrics import joint_thresholds
 from train.networks import GateAutoencoder, centre_crop
+from train.welds.bank import detrended
 from train.welds.evaluation import Detector, entry, evaluate, excesses, thresholds_of
 from train.welds.scores import (
     STATISTICS,
     WINDOWS_PX,
     as_images,
     autoencoder_scores,
-    detrended,
     extremes,
     noise_about,
     residual_of,
 )
+from train.welds.variants import SNI
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -60,7 +61,7 @@ def test_a_level_that_is_off_as_a_whole_is_no_defect_once_the_residual_is_detren
 def test_the_scores_of_a_patch_are_the_extremes_of_its_residual() -> None:
     model = GateAutoencoder().eval()
     patches = np.random.default_rng(1).integers(0, 256, (3, 192, 192)).astype(np.uint8)
-    scores = autoencoder_scores([model], patches, local=False, device=CPU, batch=2)
+    scores = autoencoder_scores([model], patches, variant=SNI, device=CPU, batch=2)
     assert scores.shape == (3, len(STATISTICS))
     x = torch.from_numpy(patches[2:, None]).float() / 255
     with torch.inference_mode():
@@ -72,15 +73,15 @@ def test_the_scores_of_a_patch_are_the_extremes_of_its_residual() -> None:
 
 def test_no_patches_have_no_scores() -> None:
     empty = np.zeros((0, 192, 192), np.float16)
-    assert autoencoder_scores([GateAutoencoder()], empty, local=False, device=CPU).shape == (0, len(STATISTICS))
+    assert autoencoder_scores([GateAutoencoder()], empty, variant=SNI, device=CPU).shape == (0, len(STATISTICS))
 
 
 @torch.inference_mode()
 def test_several_networks_answer_with_the_mean_of_their_residuals() -> None:
     models = [GateAutoencoder().eval() for _ in range(3)]
     images = as_images(np.random.default_rng(2).random((1, 192, 192)).astype(np.float16), CPU)
-    alone = torch.stack([residual_of([model], images, local=False) for model in models])
-    torch.testing.assert_close(residual_of(models, images, local=False), alone.mean(dim=0), atol=1e-6, rtol=0)
+    alone = torch.stack([residual_of([model], images, SNI) for model in models])
+    torch.testing.assert_close(residual_of(models, images, SNI), alone.mean(dim=0), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("deviation", [0.01, 0.04])

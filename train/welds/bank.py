@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from train.welds.variants import Variant
+
 Arrays = Mapping[str, npt.NDArray[Any]]
 """Arrays of a fold by name (`train.welds.fold_cache`): `accepted`, `defective`, `perturbation-KIND`."""
 
@@ -26,6 +28,8 @@ _GRAIN_PX = (0.5, 1.5)
 _GRAIN_REACH_PX = 5
 _LOCAL_PX = 65
 _LOCAL_FLOOR = 0.03
+_LEVEL_PX = 129
+"""Wider than all but the longest defects, narrower than a weld bead: what is left of one is its slope's change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,30 @@ def local_contrast(patches: Tensor, side_px: int = _LOCAL_PX) -> Tensor:
     mean = box_mean(wide, side_px)
     deviation = (box_mean(wide * wide, side_px) - mean * mean).clamp_min(0.0).sqrt()
     return 0.5 + 0.25 * (patches - mean) / (deviation + _LOCAL_FLOOR)
+
+
+def normalised(seen: Tensor, wanted: Tensor, variant: Variant) -> tuple[Tensor, Tensor]:
+    """What the network sees (n, 1, h, w), and what it is to answer, (n, 1, h, w), as the variant normalises them.
+
+    Levels are those of what is seen in both, which is all that is known when a patch is judged.
+    """
+    if variant.local:
+        return local_contrast(seen), local_contrast(wanted)
+    if variant.levelled:
+        level = surroundings(seen, _LEVEL_PX) - 0.5
+        return seen - level, wanted - level
+    return seen, wanted
+
+
+def detrended(images: Tensor, side_px: int) -> Tensor:
+    """Images (n, 1, h, w) less their mean over the square of `side_px` about each pixel; mirrored at the border."""
+    return images - surroundings(images, side_px)
+
+
+def surroundings(images: Tensor, side_px: int) -> Tensor:
+    """Mean of images (n, 1, h, w) over the square of `side_px` about each pixel; mirrored at the border."""
+    edge = side_px // 2
+    return box_mean(F.pad(images, (edge, edge, edge, edge), mode="reflect"), side_px)
 
 
 def box_mean(images: Tensor, side_px: int) -> Tensor:

@@ -32,7 +32,7 @@ from train.welds.variants import Training, Variant
 
 FORMAT = 3
 """Of a network's files; rises when the same recipe would find something else."""
-_LATER_FIELDS = ("correlated",)
+_LATER_FIELDS = ("correlated", "levelled")
 """Of `Variant`, newer than the networks of this format."""
 
 _AnyTask = TypeVar("_AnyTask", Task, EnsembleTask)

@@ -101,7 +101,7 @@ class View:
     def maps(self, image: npt.NDArray[Any]) -> tuple[Map, Map, Map]:
         """Residual (h', w') and its window means and deviations (h' - 8, w' - 8) of one image (h, w)."""
         images = as_images(image[None], self._device)
-        residual = residual_of([self._model], images, local=self.task.variant.local)
+        residual = residual_of([self._model], images, self.task.variant)
         mean, std = residual_statistics(residual)
         first, second, third = (part[0, 0].float().cpu().numpy() for part in (residual, mean, std))
         return first, second, third

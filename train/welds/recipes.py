@@ -20,6 +20,7 @@ _LEVEL_AND_NOISE_FREE: Final = tuple(f"detrended-relative-{name}" for name in _S
 _WITHOUT_NETWORK: Final = tuple(f"input-{name}" for name in (*_SIGNED, "bright17", "dark17"))
 
 RELIT: Final = replace(SIGNS, name="sni-signs-relit", relit=True)
+LEVELLED: Final = replace(SIGNS, name="sni-signs-levelled", levelled=True)
 BEST_VARIANT: Final = RELIT
 BEST_COLUMNS: Final = _LEVEL_FREE
 
@@ -86,6 +87,7 @@ ABLATION_RECIPE: Final = BenchmarkRecipe(
         replace(SIGNS, name="sni-signs-grain", noisy=True, correlated=True),
         replace(SIGNS, name="sni-signs-robust", robust=True),
         replace(SIGNS, name="sni-signs-local", local=True),
+        LEVELLED,
     ),
     tuple(
         Detector(f"{name}{reading}", variant, columns)
@@ -96,6 +98,7 @@ ABLATION_RECIPE: Final = BenchmarkRecipe(
             ("+ correlated noise", "sni-signs-grain"),
             ("+ robust loss", "sni-signs-robust"),
             ("+ local contrast", "sni-signs-local"),
+            ("+ level taken out", "sni-signs-levelled"),
         )
         for reading, columns in (("", _PAPERS), (", detrended, signs, windows", _LEVEL_FREE))
     ),

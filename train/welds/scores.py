@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from train.networks import WINDOW_PX, GateAutoencoder, PatchClassifier, centre_crop
-from train.welds.bank import box_mean, local_contrast, on_device
+from train.welds.bank import box_mean, detrended, normalised, on_device
+from train.welds.variants import Variant
 
 WINDOWS_PX: Final = (WINDOW_PX, 17, 33)
 """The paper's windows, and wider ones: a long faint defect has many pixels, over which noise averages out."""
@@ -47,7 +48,7 @@ def autoencoder_scores(
     models: Sequence[GateAutoencoder],
     patches: npt.NDArray[Any],
     *,
-    local: bool,
+    variant: Variant,
     device: torch.device,
     bf16: bool = False,
     batch: int = 64,
@@ -60,7 +61,7 @@ def autoencoder_scores(
     found = [torch.empty((0, len(STATISTICS)), device=device)]
     for start in range(0, len(patches), batch):
         images = as_images(patches[start : start + batch], device)
-        found.append(extremes(residual_of(models, images, local=local, bf16=bf16), centre_crop(images)))
+        found.append(extremes(residual_of(models, images, variant, bf16=bf16), centre_crop(images)))
     return torch.cat(found).cpu().numpy()
 
 
@@ -87,9 +88,9 @@ def as_images(patches: npt.NDArray[Any], device: torch.device) -> Tensor:
     return images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
 
 
-def residual_of(models: Sequence[GateAutoencoder], images: Tensor, *, local: bool, bf16: bool = False) -> Tensor:
-    """Centre of the images (n, 1, h, w) less its reconstruction, the mean over the models."""
-    seen = local_contrast(images) if local else images
+def residual_of(models: Sequence[GateAutoencoder], images: Tensor, variant: Variant, *, bf16: bool = False) -> Tensor:
+    """Centre of the images (n, 1, h, w), normalised as for the models, less its reconstruction: the models' mean."""
+    seen, _ = normalised(images, images, variant)
     return centre_crop(seen) - mean_answer(models, seen, bf16=bf16)
 
 
@@ -113,12 +114,6 @@ def extremes(residual: Tensor, images: Tensor) -> Tensor:
             bright, dark = mean.amax(dim=(1, 2, 3)), (-mean).amax(dim=(1, 2, 3))
             columns += [torch.maximum(bright, dark), variance.amax(dim=(1, 2, 3)).clamp_min(0.0).sqrt(), bright, dark]
     return torch.stack(columns, dim=1)
-
-
-def detrended(images: Tensor, side_px: int) -> Tensor:
-    """Images (n, 1, h, w) less their mean over the square of `side_px` about each pixel; mirrored at the border."""
-    edge = side_px // 2
-    return images - box_mean(F.pad(images, (edge, edge, edge, edge), mode="reflect"), side_px)
 
 
 def noise_about(images: Tensor) -> Tensor:

@@ -167,7 +167,7 @@ def score_all(
     for name, patches in sets.items():
         if variant.network == "autoencoder":
             autoencoders = [model for model in models if isinstance(model, GateAutoencoder)]
-            found[name] = autoencoder_scores(autoencoders, patches, local=variant.local, device=device, bf16=bf16)
+            found[name] = autoencoder_scores(autoencoders, patches, variant=variant, device=device, bf16=bf16)
         else:
             classifiers = [model for model in models if isinstance(model, PatchClassifier)]
             found[name] = classifier_scores(classifiers, patches, device=device, bf16=bf16)

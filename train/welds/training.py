@@ -14,7 +14,7 @@ from torch import Tensor
 from train.errors import DivergedError
 from train.losses import LATENT_AS_PRINTED, gate_loss, huber_error, patch_loss
 from train.networks import GateAutoencoder, PatchClassifier, centre_crop
-from train.welds.bank import Bank, drawn, local_contrast, noisy, perturbed, relit
+from train.welds.bank import Bank, drawn, noisy, normalised, perturbed, relit
 from train.welds.variants import Training, Variant
 from train.welds.widening import narrow_into, widened
 
@@ -94,12 +94,10 @@ def autoencoder_loss(
         seen = torch.cat([clean, perturbed(clean, bank, generator, both_signs=variant.both_signs)])
     if variant.noisy:
         seen = noisy(seen, generator, correlated=variant.correlated)
-    if variant.local:
-        clean, seen = local_contrast(clean), local_contrast(seen)
+    seen, wanted = normalised(seen, clean.repeat(len(seen) // len(clean), 1, 1, 1), variant)
     z = model.encode(seen)
-    reconstruction = model.decoder(z).float()
-    target = centre_crop(clean)
-    residual_ok, residual_per = target - reconstruction[:batch], target - reconstruction[-batch:]
+    residual = centre_crop(wanted) - model.decoder(z).float()
+    residual_ok, residual_per = residual[:batch], residual[-batch:]
     terms = gate_loss(residual_ok, residual_per, z.float()[:batch])
     if variant.robust:
         terms = replace(terms, ok=huber_error(residual_ok), per=huber_error(residual_per))

@@ -30,6 +30,8 @@ class Variant:
     """Outliers weigh less in the error (`train.losses.huber_error`)."""
     local: bool = False
     """Input with its local mean and contrast taken out (`train.welds.bank.local_contrast`)."""
+    levelled: bool = False
+    """Input with its local mean taken out, over wide surroundings (`train.welds.bank.normalised`)."""
 
 
 @dataclass(frozen=True, slots=True)
