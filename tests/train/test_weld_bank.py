@@ -1,13 +1,28 @@
 """Drawing, turning, perturbing and relighting patches with tensor operations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from train.networks import GateAutoencoder
-from train.welds.bank import Bank, box_mean, drawn, grainy, local_contrast, noisy, on_device, perturbed, posed, relit
+from train.welds.bank import (
+    Bank,
+    box_mean,
+    drawn,
+    grainy,
+    local_contrast,
+    noisy,
+    normalised,
+    on_device,
+    perturbed,
+    posed,
+    relit,
+)
 from train.welds.recipes import ABLATION_RECIPE
 from train.welds.training import autoencoder_loss
+from train.welds.variants import SNI
 
 torch.set_num_threads(1)
 
@@ -106,3 +121,16 @@ def test_box_means_are_those_of_every_window() -> None:
     windows = np.lib.stride_tricks.sliding_window_view(image, (5, 5))
     found = box_mean(torch.from_numpy(image)[None, None], 5)[0, 0].numpy()
     np.testing.assert_allclose(found, windows.mean(axis=(2, 3)), atol=1e-6)
+
+
+def test_a_network_without_levels_sees_no_exposure_and_is_to_answer_without_the_defect() -> None:
+    clean = torch.rand((2, 1, 192, 192), generator=torch.Generator().manual_seed(0)) * 0.1 + 0.5
+    darker, defective = clean - 0.3, clean.clone()
+    defective[..., 90:100, 90:100] -= 0.2
+    levelled = replace(SNI, levelled=True)
+    seen, wanted = normalised(clean, clean, levelled)
+    torch.testing.assert_close(seen, wanted)
+    torch.testing.assert_close(normalised(darker, darker, levelled)[0], seen, atol=1e-5, rtol=0)
+    assert float(seen.mean()) == pytest.approx(0.5, abs=0.01)
+    seen, wanted = normalised(defective, clean, levelled)
+    torch.testing.assert_close(wanted - seen, clean - defective)
