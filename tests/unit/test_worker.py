@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -34,10 +35,12 @@ class ListedIntake:
         self.done: list[str] = []
         self.retried: list[str] = []
 
-    def add(self, *files: str, is_final: bool = False) -> None:
+    def add(self, *files: str, is_final: bool = False, modified_ns: int | None = None) -> None:
+        """`modified_ns`: as if the file system had said so; this one may not keep such a time."""
         for file in files:
             seen = (self._folder / file).lstat()
-            stamp = FileStamp(file, seen.st_ino, seen.st_size, seen.st_mtime_ns)
+            at_ns = seen.st_mtime_ns if modified_ns is None else modified_ns
+            stamp = FileStamp(file, seen.st_ino, seen.st_size, at_ns)
             self._ready.append(Arrival(stamp, NOW, is_final))
 
     def take(self, limit: int) -> list[Arrival]:
@@ -136,6 +139,22 @@ def test_a_directory_named_like_a_scan_gets_a_verdict_of_its_own(line: Line) -> 
     line.intake.add("x.tif")
     run_out(line.worker())
     assert line.outcomes() == {"x.tif": ("unreadable", ("not-a-file",))}
+
+
+@pytest.mark.parametrize(
+    ("modified_ns", "said"),
+    [(300_000_000_000 * 10**9, "9999-12-31T23:59:59.999Z"), (-80_000_000_000 * 10**9, "0001-01-01T00:00:00.000Z")],
+)
+def test_a_file_time_outside_the_calendar_ends_nothing(line: Line, modified_ns: int, said: str) -> None:
+    """Of a directory, a link or a file that is too large nothing but the directory entry is known."""
+    (line.folder / "x.tif").mkdir()
+    fakes.write_scan(line.folder / "good.tif")
+    line.intake.add("x.tif", modified_ns=modified_ns)
+    line.intake.add("good.tif")
+    assert run_out(line.worker()) == 2
+    assert line.outcomes() == {"x.tif": ("unreadable", ("not-a-file",)), "good.tif": ("normal", ("classifier",))}
+    first = line.ledger.outbox(0, 1)[0]
+    assert json.loads(first.payload)["scan"]["modified_at"] == said
 
 
 @pytest.mark.parametrize(("level", "size"), [(200, (100, 80)), (9000, (100, 80)), (1900, (600, 80)), (1900, (100, 20))])
