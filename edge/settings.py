@@ -197,10 +197,9 @@ class Settings(BaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class ServiceEnvironment:
-    """What systemd hands to a service; all None outside of one."""
+    """What systemd hands to a service; None outside of one."""
 
     notify_socket: str | None
-    watchdog_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,14 +258,8 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
 
 
 def service_environment() -> ServiceEnvironment:
-    """Read the variables of sd_notify(3) and sd_watchdog_enabled(3)."""
-    watchdog_us = os.environ.get("WATCHDOG_USEC", "")
-    watchdog_pid = os.environ.get("WATCHDOG_PID", str(os.getpid()))
-    armed = watchdog_us.isdigit() and watchdog_pid == str(os.getpid())
-    return ServiceEnvironment(
-        notify_socket=os.environ.get("NOTIFY_SOCKET") or None,
-        watchdog_s=int(watchdog_us) / 1e6 if armed else None,
-    )
+    """Read the variable of sd_notify(3). How long the watchdog waits is the unit's affair: it is fed twice a second."""
+    return ServiceEnvironment(notify_socket=os.environ.get("NOTIFY_SOCKET") or None)
 
 
 def describe_settings() -> list[SettingRow]:

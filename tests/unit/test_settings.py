@@ -75,10 +75,8 @@ def test_every_key_is_documented() -> None:
     assert [row.key for row in rows if len(row.description) < 8] == []
 
 
-def test_the_watchdog_interval_is_read_only_for_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_service_managers_socket_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/notify")
-    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
-    assert service_environment().watchdog_s == 30.0
-    monkeypatch.setenv("WATCHDOG_PID", "1")
-    assert service_environment().watchdog_s is None
     assert service_environment().notify_socket == "/run/notify"
+    monkeypatch.setenv("NOTIFY_SOCKET", "")
+    assert service_environment().notify_socket is None
