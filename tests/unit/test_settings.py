@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import SettingsError
-from edge.settings import describe_settings, load_settings, service_environment
+from edge.settings import SettingRow, describe_settings, load_settings, service_environment
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -28,6 +28,8 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path, m
         ("[broker]\nprot = 3\n", "unknown setting `broker.prot` = 3", "did you mean `port`?"),
         ("[brokr]\nport = 3\n", "unknown setting `brokr`", "did you mean `broker`?"),
         ('[broker]\nport = "many"\n', "setting `broker.port` = 'many'", "default: 1883"),
+        ("[state]\nkeep_days = 1e6\n", "setting `state.keep_days` = 1000000.0", "default: 30.0"),
+        ("[folder]\nmax_bytes = 9223372036854775807\n", "setting `folder.max_bytes`", "default: 268_435_456"),
         ("[broker]\nport = 70000\n", "setting `broker.port` = 70000", "default: 1883"),
         ('[folder]\nafter = "move"\n', "`move_to` is not set", "mend the value"),
         ('[folder]\nafter = "delete"\n', "setting `folder.after` = 'delete'", "default"),
@@ -47,6 +49,14 @@ def test_a_wrong_setting_names_the_key_the_value_and_the_fix(
         load_settings(written(tmp_path, text))
     assert message in caught.value.message
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e18"])
+@pytest.mark.parametrize("row", [row for row in describe_settings() if isinstance(row.default, float)], ids=str)
+def test_no_time_of_the_settings_is_endless(tmp_path: Path, row: SettingRow, value: str) -> None:
+    """Calendars, sockets and waits of the operating system overflow on such values, hours after the start."""
+    with pytest.raises(SettingsError, match=rf"setting `{row.section}(\.{row.key})?` ="):
+        load_settings(written(tmp_path, f"[{row.section}]\n{row.key} = {value}\n"))
 
 
 def test_a_missing_settings_file_is_named(tmp_path: Path) -> None:
