@@ -61,6 +61,20 @@ class FolderSettings(Section):
             raise ValueError("`after` is 'move' but `move_to` is not set: name the folder for judged scans")
         return self
 
+    @model_validator(mode="after")
+    def _moved_scans_leave_the_folder(self) -> FolderSettings:
+        """Else each moved scan is found again, judged again, and moved one level deeper, without end."""
+        if self.after == "move" and self.move_to is not None:
+            home, target = Path(os.path.realpath(self.path)), Path(os.path.realpath(self.move_to))
+            levels = target.relative_to(home).parts if target.is_relative_to(home) else None
+            is_hidden = levels is not None and any(level.startswith((".", "~")) for level in levels)
+            if levels is not None and not is_hidden and (self.recursive or not levels):
+                raise ValueError(
+                    f"judged scans would be moved to {target}, where the worker looks for new ones: set `move_to` to a "
+                    f"folder outside of {home}"
+                )
+        return self
+
 
 class ModelSettings(Section):
     """The model bundle and what runs it."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,15 +12,17 @@ import pytest
 import edge.line
 from edge.app import run_app
 from edge.ledger import Ledger
+from edge.line import Line, build_line, utc_now
 from edge.settings import BrokerSettings, FolderSettings, ServiceEnvironment, Settings, StateSettings
+from tests import fakes
 from tests.models import scripted_model
 
 
-def settings_below(root: Path) -> Settings:
-    (root / "scans").mkdir()
+def settings_below(root: Path, *, move_to: Path | None = None) -> Settings:
+    (root / "scans").mkdir(exist_ok=True)
     return Settings(
         station="xray-1",
-        folder=FolderSettings(path=root / "scans"),
+        folder=FolderSettings(path=root / "scans", after="move" if move_to else "keep", move_to=move_to),
         state=StateSettings(dir=root / "state"),
         broker=BrokerSettings(host="127.0.0.1", port=1, flush_s=0.0),
     )
@@ -39,3 +43,58 @@ def test_a_defect_of_the_supervision_ends_every_thread_and_is_told(
         run_app(settings_below(tmp_path), ServiceEnvironment(notify_socket=None), scripted_model())
     assert {"inbox", "worker", "publish"} <= set(running)
     assert not {"inbox", "worker", "publish"} & {thread.name for thread in threading.enumerate()}
+
+
+@contextmanager
+def line_of(settings: Settings) -> Iterator[Line]:
+    """A line whose loops the test turns itself."""
+    with ExitStack() as stack:
+        model = scripted_model()
+        stack.callback(model.engine.close)
+        line = build_line(settings, model, fakes.BOOT_ID, stack)
+        stack.callback(line.publisher.stop, 0.0)
+        yield line
+
+
+def judge(line: Line, count: int) -> None:
+    """Turn inbox and worker until `count` more scans have their verdict; their clock runs ahead."""
+    now_s = 0.0
+    while count:
+        now_s += 0.3
+        line.look(now_s, utc_now())
+        count -= line.worker.step()
+
+
+def test_scans_that_were_moved_on_leave_the_list_of_files_though_the_folder_is_empty(tmp_path: Path) -> None:
+    with line_of(settings_below(tmp_path, move_to=tmp_path / "done")) as line:
+        for index in range(3):
+            fakes.write_scan(tmp_path / "scans" / f"B01_{index}.tif", seed=index)
+        judge(line, 3)
+        assert list((tmp_path / "scans").iterdir()) == []
+        assert len(line.ledger.files()) == 3
+        line.keep_house()
+        assert line.ledger.files() == {}
+        assert line.ledger.pending().count == 3
+
+
+def test_nothing_is_forgotten_while_the_folder_is_away_or_an_empty_mount_point(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    settings = settings_below(tmp_path, move_to=tmp_path / "done")
+    with line_of(settings) as line:
+        line.keep_house()
+        fakes.write_scan(scans / "B01_1.tif")
+        judge(line, 1)
+        scans.rename(tmp_path / "elsewhere")
+        line.keep_house()  # nobody has looked since
+        line.look(100.0, utc_now())
+        line.keep_house()
+        scans.mkdir()
+        line.keep_house()
+        line.look(200.0, utc_now())
+        line.keep_house()
+        assert set(line.ledger.files()) == {"B01_1.tif"}
+    with line_of(settings) as line:
+        line.keep_house()
+        line.look(300.0, utc_now())
+        line.keep_house()
+        assert set(line.ledger.files()) == {"B01_1.tif"}

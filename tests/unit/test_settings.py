@@ -51,6 +51,35 @@ def test_a_wrong_setting_names_the_key_the_value_and_the_fix(
     assert hint in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("move_to", "recursive", "is_refused"),
+    [
+        ("done", True, True),
+        ("day/done", True, True),
+        (".", False, True),
+        (".", True, True),
+        ("link", True, True),
+        ("done", False, False),
+        (".done", True, False),
+        ("../done", True, False),
+        ("../scans-done", True, False),
+    ],
+)
+def test_judged_scans_may_not_move_to_where_new_ones_are_looked_for(
+    tmp_path: Path, move_to: str, recursive: bool, is_refused: bool
+) -> None:
+    scans = tmp_path / "scans"
+    (scans / "day").mkdir(parents=True)
+    (scans / "link").symlink_to("day")
+    lines = ["[folder]", f"path = '{scans}'", f"move_to = '{scans}/{move_to}'", f"recursive = {recursive}".lower()]
+    config = written(tmp_path, "\n".join([*lines, 'after = "move"', ""]))
+    if is_refused:
+        with pytest.raises(SettingsError, match="set `move_to` to a folder outside of"):
+            load_settings(config)
+    else:
+        assert load_settings(config).folder.after == "move"
+
+
 @pytest.mark.parametrize("value", ["inf", "nan", "1e18"])
 @pytest.mark.parametrize("row", [row for row in describe_settings() if isinstance(row.default, float)], ids=str)
 def test_no_time_of_the_settings_is_endless(tmp_path: Path, row: SettingRow, value: str) -> None:
