@@ -238,7 +238,8 @@ class Worker:
         finished, self._uncommitted = self._uncommitted, []
         for judged, seq in zip(finished, seqs, strict=True):
             self._intake.finished(judged.prepared.arrival.stamp)
-            if judged.verdict is not None and seq is not None:
-                judged = replace(judged, verdict=judged.verdict.model_copy(update={"seq": seq}))
-            self._on_judged(judged)
+            verdict = judged.verdict
+            if verdict is not None:  # without a number: equal bytes came before it, in the same batch
+                verdict = None if seq is None else verdict.model_copy(update={"seq": seq})
+            self._on_judged(replace(judged, verdict=verdict))
         return len(finished)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -17,10 +19,11 @@ from edge.errors import EngineError, LedgerError
 from edge.ledger import Entry, Ledger, open_ledger
 from edge.pixels import decode
 from edge.preparation import Arrival
-from edge.records import FileStamp
-from edge.scan import Limits
+from edge.records import Counts, FileStamp
+from edge.scan import Decode, Limits
 from edge.suspects import DecodeMarks
-from edge.worker import NEVER_FINAL, Judged, Worker
+from edge.tiff import Layout
+from edge.worker import NEVER_FINAL, Judged, VerdictStore, Worker
 from tests import fakes
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -64,11 +67,19 @@ class Line:
         self.ledger: Ledger = open_ledger(self.state / "ledger.sqlite", "xray-1")
         self.judged: list[Judged] = []
 
-    def worker(self, engine: fakes.ScriptedEngine | None = None, *, is_replay: bool = False) -> Worker:
+    def worker(
+        self,
+        engine: fakes.ScriptedEngine | None = None,
+        *,
+        store: VerdictStore | None = None,
+        decode: Decode = decode,
+        decode_threads: int = 2,
+        is_replay: bool = False,
+    ) -> Worker:
         return Worker(
             folder=self.folder,
             intake=self.intake,
-            store=self.ledger,
+            store=store or self.ledger,
             engine=engine or fakes.ScriptedEngine(),
             input_spec=fakes.INPUT_SPEC,
             policy=fakes.POLICY,
@@ -77,7 +88,7 @@ class Line:
             decode=decode,
             marks=DecodeMarks(self.state / "decoding"),
             never_final=frozenset() if is_replay else NEVER_FINAL,
-            decode_threads=2,
+            decode_threads=decode_threads,
             on_judged=self.judged.append,
             clock=lambda: NOW,
         )
@@ -185,6 +196,37 @@ def test_the_same_bytes_under_another_name_get_no_second_verdict(line: Line) -> 
     assert set(line.ledger.files()) == {"a.tif", "copy.tif"}
 
 
+def test_the_same_bytes_twice_in_one_batch_get_one_verdict_and_are_told_of_once(line: Line) -> None:
+    asked, read_ahead = threading.Event(), threading.Event()
+    reads = itertools.count(1)
+
+    def staged(data: bytes, layout: Layout) -> Counts:
+        """The second file waits until the first is with the networks, and they wait until the fourth is begun."""
+        read = next(reads)
+        if read == 2:
+            asked.wait(30)
+        elif read == 4:
+            read_ahead.set()
+        return decode(data, layout)
+
+    def script(images: Batch) -> EngineOutput:
+        asked.set()
+        read_ahead.wait(30)
+        return fakes.brightness(images)
+
+    for seed, name in enumerate(("first.tif", "a.tif", "copy.tif", "last.tif")):
+        fakes.write_scan(line.folder / name, seed=seed)
+    (line.folder / "copy.tif").write_bytes((line.folder / "a.tif").read_bytes())
+    engine = fakes.ScriptedEngine(script)
+    line.intake.add("first.tif", "a.tif", "copy.tif", "last.tif")
+    run_out(line.worker(engine, decode=staged, decode_threads=1))
+    assert engine.batches[0] == 1 and engine.batches[1] >= 2
+    told = {judged.prepared.scan.file: judged.verdict and judged.verdict.seq for judged in line.judged}
+    assert told == {"first.tif": 1, "a.tif": 2, "copy.tif": None, "last.tif": 3}
+    assert len(line.intake.done) == 4
+    assert line.ledger.pending().count == 3
+
+
 def test_new_bytes_under_the_same_name_get_a_new_verdict(line: Line) -> None:
     for seed in (1, 2):
         fakes.write_scan(line.folder / "a.tif", seed=seed)
@@ -241,8 +283,7 @@ def test_verdicts_a_full_disk_refused_are_stored_later_without_asking_the_networ
     fakes.write_scan(line.folder / "a.tif")
     line.intake.add("a.tif")
     engine = fakes.ScriptedEngine()
-    worker = line.worker(engine)
-    worker._store = FullOnce(line.ledger)
+    worker = line.worker(engine, store=FullOnce(line.ledger))
     with pytest.raises(LedgerError):
         worker.step()
     assert (line.intake.done, worker.in_flight) == ([], 1)
@@ -269,8 +310,7 @@ def test_a_disk_that_cannot_be_read_either_loses_no_scan_that_is_in_hand(line: L
     for name in ("a.tif", "b.tif"):
         fakes.write_scan(line.folder / name, seed=ord(name[0]))
     line.intake.add("a.tif", "b.tif")
-    worker = line.worker()
-    worker._store = Away(line.ledger)
+    worker = line.worker(store=Away(line.ledger))
     for _ in range(2):
         with pytest.raises(LedgerError):
             worker.step()
