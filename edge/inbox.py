@@ -48,6 +48,9 @@ BUSY_SPACING_S = 0.25
 FORGET_EVERY_S = 60.0
 """Between two sweeps for known files that are gone: two of them bound what is remembered of files taken away."""
 
+LONGEST_WAIT_S = 60.0
+"""Between two readings of a file that does not change and cannot be read, however long that lasts."""
+
 TOUCHES = 65_536
 """Touched names kept between two looks; the rolling re-stat finds what falls out."""
 
@@ -160,7 +163,8 @@ class Inbox:
     def retry(self, stamp: FileStamp, not_before_s: float | None = None) -> None:
         """The file has no outcome yet: hand it out again, at `not_before_s` at the earliest.
 
-        None: its reader found it incomplete. It comes back at growing intervals, as final in the end.
+        None: its reader found it incomplete. It comes back at growing intervals, LONGEST_WAIT_S at most, as final
+        once it has stood still for `incomplete_after_s`; it may be given back even then.
         """
         self._returned.append((stamp, not_before_s, False))
 
@@ -346,8 +350,9 @@ class Inbox:
 
     def _back_off(self, waiting: _Waiting, now_s: float) -> None:
         """Twice the wait each time: bytes can change below an unchanged time (mapped files, cached attributes)."""
-        age_s = now_s - waiting.since_s
-        waiting.not_before_s = min(waiting.since_s + self._incomplete_after_s, now_s + max(self._stable_for_s, age_s))
+        wait_s = min(max(self._stable_for_s, now_s - waiting.since_s), LONGEST_WAIT_S)
+        final_s = waiting.since_s + self._incomplete_after_s
+        waiting.not_before_s = min(final_s, now_s + wait_s) if now_s < final_s else now_s + wait_s
 
     def _take_returned(self, now_s: float) -> None:
         while self._returned:

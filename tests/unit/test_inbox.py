@@ -445,6 +445,24 @@ def test_a_file_its_reader_finds_incomplete_comes_back_at_growing_intervals_and_
     assert all(later >= 1.5 * earlier for earlier, later in pairwise(ages_s[:-1]))
 
 
+def test_a_file_that_cannot_be_read_even_when_it_is_final_is_not_read_again_and_again(line: Line) -> None:
+    """A bad sector, or a share that fails on this one file: no outcome, for as long as it lasts."""
+    drop(line.folder / "a.tif")
+    ages_s = []
+    line.look()
+    since_s = line.now_s
+    for _ in range(int(600 / LOOK_S)):
+        if line.look():
+            ages_s.append(line.now_s - since_s)
+            line.inbox.retry(line.handed_out[-1])
+
+    assert line.inbox.pending_count == 1
+    spans_s = [later - earlier for earlier, later in pairwise(ages_s)]
+    assert len(ages_s) < 20
+    assert max(spans_s) <= 60 + 2 * LOOK_S
+    assert min(span for span, age in zip(spans_s, ages_s, strict=False) if age >= 60) >= 60
+
+
 def test_a_file_that_changes_after_it_was_given_back_only_has_to_stand_still(line: Line) -> None:
     scan = drop(line.folder / "a.tif", tiff(1))
     line.looks(2)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import edge.suspects
 import edge.worker
 from edge.engines import Batch, EngineOutput
 from edge.errors import EngineError, LedgerError
@@ -365,3 +366,16 @@ def test_a_suspect_that_kills_its_reader_again_is_condemned_and_the_line_goes_on
     run_out(line.worker())
     assert line.outcomes() == {"a.tif": ("unreadable", ("decoder-crash",)), "b.tif": ("normal", ("classifier",))}
     assert "SIGSEGV" in (line.judged[0].prepared.detail or "")
+
+
+def test_a_suspect_waits_while_no_process_can_be_started_to_try_it_in(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.tif", "b.tif"):
+        fakes.write_scan(line.folder / name, seed=ord(name[0]))
+        line.intake.add(name, is_final=True)
+    monkeypatch.setattr(edge.suspects.sys, "executable", str(line.folder / "no-such-program"))
+    monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp: stamp.file == "a.tif")
+    run_out(line.worker())
+    assert line.outcomes() == {"b.tif": ("normal", ("classifier",))}
+    assert line.intake.retried == ["a.tif"]
