@@ -74,7 +74,7 @@ class App:
             judging.append(self._thread("worker", self._judge))
             publishing.append(self._thread("publish", self._publish))
             self._notifier.ready(f"judging scans in {self._settings.folder.path}")
-            fields = {"folder": str(self._settings.folder.path), "model": self._line.model_id}
+            fields = {"folder": str(self._settings.folder.path), "model": self._line.model.id}
             log.info("ready", extra={"fields": fields})
             self._supervise()
         finally:

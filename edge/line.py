@@ -16,10 +16,11 @@ from edge.archive import Archive, Quarantine
 from edge.backup import take_backup_requests
 from edge.decoder import Decoder
 from edge.errors import LedgerError
+from edge.gpu import gpu_state
 from edge.inbox import Inbox
 from edge.intake import StationIntake
 from edge.ledger import Ledger, open_ledger
-from edge.messages import Health
+from edge.messages import Health, ModelInfo
 from edge.model import LoadedModel
 from edge.model_history import note_model
 from edge.publish import Publisher
@@ -42,7 +43,7 @@ class Line:
 
     settings: Settings
     boot_id: UUID
-    model_id: str
+    model: ModelInfo
     started_s: float
     ledger: Ledger
     inbox: Inbox
@@ -102,7 +103,7 @@ class Line:
                 last_verdict_at=tally.last_verdict_at,
                 outcomes=tally.outcomes,
                 disk_free_bytes=free_bytes,
-                gpu=None,
+                gpu=gpu_state() if self.model.engine == "tensorrt" else None,
                 drift=tally.drift,
                 alarms=self.publisher.standing_alarms,
             )
@@ -178,7 +179,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     return Line(
         settings=settings,
         boot_id=boot_id,
-        model_id=model.info.id,
+        model=model.info,
         started_s=time.monotonic(),
         ledger=ledger,
         inbox=inbox,

@@ -230,11 +230,13 @@ class ModelCard(Message):
 
 
 class Gpu(Part):
+    """The GPU that judges, with all that runs on it."""
+
     name: Text
     memory_used_bytes: Count
     memory_total_bytes: Count
-    temperature_c: float | None
-    utilization_percent: NonNegative | None
+    temperature_c: float | None = Field(description="null where the GPU does not measure it")
+    utilization_percent: NonNegative | None = Field(description="null likewise")
 
 
 class Health(Message):
@@ -256,8 +258,10 @@ class Health(Message):
     last_verdict_at: Timestamp | None
     outcomes: dict[str, int] = Field(description="verdicts since the start, by outcome")
     disk_free_bytes: Count
-    gpu: Gpu | None
-    drift: dict[str, float | None] = Field(description="how far today's scans are from the training's; null = unknown")
+    gpu: Gpu | None = Field(description="null on a CPU, and where nvidia-smi does not tell or lists several GPUs")
+    drift: dict[str, float | None] = Field(
+        description="running mean of each score over about the last 50 scans, to be watched for change; null = none yet"
+    )
     alarms: tuple[Word, ...] = Field(description="codes of the alarms that stand")
 
 

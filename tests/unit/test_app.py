@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import edge.line
 from edge.app import run_app
 from edge.ledger import Ledger
 from edge.line import Line, build_line, utc_now
+from edge.messages import Gpu, Health
+from edge.publish import Publisher
 from edge.settings import BrokerSettings, FolderSettings, ServiceEnvironment, Settings, StateSettings
 from tests import fakes
 from tests.models import scripted_model
@@ -46,10 +49,11 @@ def test_a_defect_of_the_supervision_ends_every_thread_and_is_told(
 
 
 @contextmanager
-def line_of(settings: Settings) -> Iterator[Line]:
+def line_of(settings: Settings, *, engine: str = "scripted") -> Iterator[Line]:
     """A line whose loops the test turns itself."""
     with ExitStack() as stack:
         model = scripted_model()
+        model.engine.spec = replace(model.engine.spec, name=engine)
         stack.callback(model.engine.close)
         line = build_line(settings, model, fakes.BOOT_ID, stack)
         stack.callback(line.publisher.stop, 0.0)
@@ -98,3 +102,16 @@ def test_nothing_is_forgotten_while_the_folder_is_away_or_an_empty_mount_point(t
         line.look(300.0, utc_now())
         line.keep_house()
         assert set(line.ledger.files()) == {"B01_1.tif"}
+
+
+@pytest.mark.parametrize(("engine", "is_told"), [("tensorrt", True), ("onnxruntime", False)])
+def test_health_tells_of_the_gpu_that_judges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, is_told: bool
+) -> None:
+    gpu = Gpu(name="A2000", memory_used_bytes=1, memory_total_bytes=2, temperature_c=None, utilization_percent=None)
+    said: list[Health] = []
+    monkeypatch.setattr(edge.line, "gpu_state", lambda: gpu)
+    monkeypatch.setattr(Publisher, "publish_health", lambda _publisher, health: said.append(health))
+    with line_of(settings_below(tmp_path), engine=engine) as line:
+        line.report_health()
+    assert [health.gpu for health in said] == [gpu if is_told else None]
