@@ -129,7 +129,6 @@ class BrokerSettings(Section):
     cert_file: Path | None = Field(None, description="client certificate (PEM)")
     key_file: Path | None = Field(None, description="client key (PEM)")
     keepalive_s: int = Field(30, ge=5, le=3600, description="MQTT keep-alive")
-    session_expiry_s: int = Field(0, ge=0, le=0xFFFFFFFF, description="how long the broker remembers this client")
     window: int = Field(100, ge=1, le=1000, description="verdicts in flight without acknowledgement")
     connect_timeout_s: float = Field(10.0, gt=0, le=600, description="give up one connection attempt after this")
     backoff_min_s: float = Field(0.5, gt=0, le=3600, description="shortest wait before a new connection")
