@@ -175,7 +175,7 @@ def _state(settings: Settings) -> Iterator[Finding]:
 
 
 def _ledger(settings: Settings) -> Iterator[Finding]:
-    path = settings.state.dir / "ledger.sqlite"
+    path = settings.state.ledger
     if not path.exists():
         yield Finding(Grade.OK, "ledger", f"none yet, {path} will be made")
         return
@@ -191,11 +191,9 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
 
 def _broker(settings: Settings) -> Iterator[Finding]:
     broker = settings.broker
-    names = settings.topic
-    topics = Topics(names.root, names.site, names.area, names.line, settings.station)
-    topic = f"{topics.of(Kind.STATUS)}/check"
+    topic = f"{Topics.of_station(settings).of(Kind.STATUS)}/check"
     woken = threading.Event()
-    client_id = f"{broker.client_id or f'edge-worker-{settings.station}'}-check"
+    client_id = f"{broker.client_id_of(settings.station)}-check"
     connection = Connection(broker, client_id, Outgoing(topic, b"{}", 0, False, "check/1"), woken.set)
     until_s = time.monotonic() + broker.connect_timeout_s
     try:

@@ -23,13 +23,13 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge.backlog import Backlog, age
 from edge.errors import ScanError, ScanIncomplete
-from edge.folder import HINTS, PATTERNS, Away, StationFolder
+from edge.folder import HINTS, Away, StationFolder
 from edge.known import KnownFiles, is_same
 from edge.records import FileStamp
 from edge.scan import Limits, check_complete
@@ -105,10 +105,9 @@ class Inbox:
         restat_per_poll: int = 200,
         done_suffix: str | None = None,
         recursive: bool = False,
-        patterns: Sequence[str] = PATTERNS,
     ) -> None:
-        """`known`: the files that have an outcome, copied. `done_suffix` and below: see `StationFolder`."""
-        self._folder = StationFolder(folder, patterns=patterns, done_suffix=done_suffix, recursive=recursive)
+        """`known`: the files that have an outcome, copied. `done_suffix` and `recursive`: see `StationFolder`."""
+        self._folder = StationFolder(folder, done_suffix=done_suffix, recursive=recursive)
         self._limits = limits
         self._stable_polls = stable_polls
         self._stable_for_s = stable_for_s
@@ -121,7 +120,7 @@ class Inbox:
         self._in_flight: dict[str, _Waiting] = {}
         self._ready = Backlog()
         self._touched: deque[str] = deque(maxlen=TOUCHES)
-        self._returned: deque[tuple[FileStamp, float | None, bool]] = deque()
+        self._returned: deque[tuple[FileStamp, bool]] = deque()
         self._sweep_at_s: float | None = None
 
         self._state = FolderState()
@@ -158,15 +157,11 @@ class Inbox:
 
     def finished(self, stamp: FileStamp) -> None:
         """The file has its outcome in the ledger."""
-        self._returned.append((stamp, None, True))
+        self._returned.append((stamp, True))
 
-    def retry(self, stamp: FileStamp, not_before_s: float | None = None) -> None:
-        """The file has no outcome yet: hand it out again, at `not_before_s` at the earliest.
-
-        None: its reader found it incomplete. It comes back at growing intervals, LONGEST_WAIT_S at most, as final
-        once it has stood still for `incomplete_after_s`; it may be given back even then.
-        """
-        self._returned.append((stamp, not_before_s, False))
+    def retry(self, stamp: FileStamp) -> None:
+        """The file has no outcome yet: hand it out again, at growing intervals, also after it became final."""
+        self._returned.append((stamp, False))
 
     def is_final(self, stamp: FileStamp) -> bool:
         """Whether a file in flight was handed out for good: ScanIncomplete on reading it is then its outcome."""
@@ -356,7 +351,7 @@ class Inbox:
 
     def _take_returned(self, now_s: float) -> None:
         while self._returned:
-            stamp, not_before_s, is_finished = self._returned.popleft()
+            stamp, is_finished = self._returned.popleft()
             waiting = self._in_flight.pop(stamp.file, None)
             if is_finished:
                 self._known.add(stamp, waiting.changed_ns if waiting is not None else None)
@@ -365,10 +360,7 @@ class Inbox:
             elif waiting is not None:
                 self._known.unbar(stamp.file)
                 self._waiting[stamp.file] = waiting
-                if not_before_s is None:
-                    self._back_off(waiting, now_s)
-                else:
-                    waiting.not_before_s = not_before_s
+                self._back_off(waiting, now_s)
                 self._look_again(waiting)
 
     def _take_touched(self, now_s: float) -> None:

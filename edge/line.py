@@ -89,6 +89,10 @@ class Line:
             )
         else:
             self.publisher.clear_alarm("disk-low")
+        unmarked_count = self.inbox.unmarked_count
+        if unmarked_count:
+            fields = {"scans": unmarked_count, "done_suffix": self.settings.folder.done_suffix}
+            log.info("scans wait for their marker", extra={"fields": fields})
         now, tally, oldest = utc_now(), self.aftermath.tally(), pending.oldest_decided_at
         self.publisher.publish_health(
             Health(
@@ -96,7 +100,7 @@ class Line:
                 boot_id=self.boot_id,
                 at=now,
                 uptime_s=round(time.monotonic() - self.started_s, 1),
-                backlog_scans=self.inbox.pending_count + self.inbox.in_flight_count,
+                backlog_scans=self.inbox.pending_count + self.inbox.in_flight_count + unmarked_count,
                 unsent_verdicts=pending.count,
                 oldest_unsent_s=max(0.0, (now - oldest).total_seconds()) if oldest else None,
                 last_scan_at=tally.last_scan_at,
@@ -133,7 +137,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     """Open everything but the threads; `stack` closes it. Raises LedgerError, BundleError, EngineError."""
     folder, state = settings.folder, settings.state
     limits = Limits(max_px=folder.max_px, max_bytes=folder.max_bytes)
-    ledger = stack.enter_context(open_ledger(state.dir / "ledger.sqlite", settings.station))
+    ledger = stack.enter_context(open_ledger(state.ledger, settings.station))
     note_model(model.bundle, state.dir)
     known = ledger.files()
     inbox = Inbox(

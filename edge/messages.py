@@ -32,7 +32,7 @@ from pydantic import (
 )
 
 from edge.records import Outcome
-from edge.settings import checked_topic_level
+from edge.settings import Settings, checked_topic_level
 
 
 def rfc3339(moment: datetime) -> str:
@@ -251,7 +251,7 @@ class Health(Message):
     boot_id: UUID
     at: Timestamp
     uptime_s: NonNegative
-    backlog_scans: Count = Field(description="files seen in the folder without a verdict")
+    backlog_scans: Count = Field(description="files seen in the folder without a verdict, unmarked ones too")
     unsent_verdicts: Count
     oldest_unsent_s: NonNegative | None = Field(description="age of the oldest unsent verdict; null when none waits")
     last_scan_at: Timestamp | None
@@ -296,6 +296,12 @@ class Topics:
     def __post_init__(self) -> None:
         for level in fields(self):
             checked_topic_level(getattr(self, level.name))
+
+    @classmethod
+    def of_station(cls, settings: Settings) -> Topics:
+        """The station of the settings at its place in the namespace."""
+        names = settings.topic
+        return cls(names.root, names.site, names.area, names.line, settings.station)
 
     def of(self, kind: Kind) -> str:
         """`{root}/{site}/{area}/{line}/{station}/inspection/{kind}`."""

@@ -67,6 +67,7 @@ class FolderSettings(Section):
         if self.after == "move" and self.move_to is not None:
             home, target = Path(os.path.realpath(self.path)), Path(os.path.realpath(self.move_to))
             levels = target.relative_to(home).parts if target.is_relative_to(home) else None
+            # What edge/folder.py does not look into.
             is_hidden = levels is not None and any(level.startswith((".", "~")) for level in levels)
             if levels is not None and not is_hidden and (self.recursive or not levels):
                 raise ValueError(
@@ -114,6 +115,11 @@ class StateSettings(Section):
     )
     min_free_bytes: int = Field(268_435_456, ge=0, description="free space below which health says so")
 
+    @property
+    def ledger(self) -> Path:
+        """The ledger's file."""
+        return self.dir / "ledger.sqlite"
+
 
 class BrokerSettings(Section):
     """The MQTT broker of the MES."""
@@ -146,6 +152,10 @@ class BrokerSettings(Section):
         if self.backoff_min_s > self.backoff_max_s:
             raise ValueError("`backoff_min_s` is larger than `backoff_max_s`")
         return self
+
+    def client_id_of(self, station: str) -> str:
+        """The one that is set, or the station's own."""
+        return self.client_id or f"edge-worker-{station}"
 
 
 class TopicSettings(Section):

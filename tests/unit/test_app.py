@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,16 +17,16 @@ from edge.ledger import Ledger
 from edge.line import Line, build_line, utc_now
 from edge.messages import Gpu, Health
 from edge.publish import Publisher
-from edge.settings import BrokerSettings, FolderSettings, ServiceEnvironment, Settings, StateSettings
+from edge.settings import BrokerSettings, FolderSettings, Settings, StateSettings, service_environment
 from tests import fakes
 from tests.models import scripted_model
 
 
-def settings_below(root: Path, *, move_to: Path | None = None) -> Settings:
+def settings_below(root: Path, **folder: Any) -> Settings:
     (root / "scans").mkdir(exist_ok=True)
     return Settings(
         station="xray-1",
-        folder=FolderSettings(path=root / "scans", after="move" if move_to else "keep", move_to=move_to),
+        folder=FolderSettings(path=root / "scans", **folder),
         state=StateSettings(dir=root / "state"),
         broker=BrokerSettings(host="127.0.0.1", port=1, flush_s=0.0),
     )
@@ -41,9 +42,10 @@ def test_a_defect_of_the_supervision_ends_every_thread_and_is_told(
         running.extend(thread.name for thread in threading.enumerate())
         raise RuntimeError("a defect")
 
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     monkeypatch.setattr(edge.line, "take_backup_requests", defect)
     with pytest.raises(RuntimeError, match="a defect"):
-        run_app(settings_below(tmp_path), ServiceEnvironment(notify_socket=None), scripted_model())
+        run_app(settings_below(tmp_path), service_environment(), scripted_model())
     assert {"inbox", "worker", "publish"} <= set(running)
     assert not {"inbox", "worker", "publish"} & {thread.name for thread in threading.enumerate()}
 
@@ -70,7 +72,7 @@ def judge(line: Line, count: int) -> None:
 
 
 def test_scans_that_were_moved_on_leave_the_list_of_files_though_the_folder_is_empty(tmp_path: Path) -> None:
-    with line_of(settings_below(tmp_path, move_to=tmp_path / "done")) as line:
+    with line_of(settings_below(tmp_path, after="move", move_to=tmp_path / "done")) as line:
         for index in range(3):
             fakes.write_scan(tmp_path / "scans" / f"B01_{index}.tif", seed=index)
         judge(line, 3)
@@ -83,7 +85,7 @@ def test_scans_that_were_moved_on_leave_the_list_of_files_though_the_folder_is_e
 
 def test_nothing_is_forgotten_while_the_folder_is_away_or_an_empty_mount_point(tmp_path: Path) -> None:
     scans = tmp_path / "scans"
-    settings = settings_below(tmp_path, move_to=tmp_path / "done")
+    settings = settings_below(tmp_path, after="move", move_to=tmp_path / "done")
     with line_of(settings) as line:
         line.keep_house()
         fakes.write_scan(scans / "B01_1.tif")
@@ -115,3 +117,16 @@ def test_health_tells_of_the_gpu_that_judges(
     with line_of(settings_below(tmp_path), engine=engine) as line:
         line.report_health()
     assert [health.gpu for health in said] == [gpu if is_told else None]
+
+
+def test_scans_whose_marker_never_comes_show_in_the_backlog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Health] = []
+    monkeypatch.setattr(Publisher, "publish_health", lambda _publisher, health: said.append(health))
+    with line_of(settings_below(tmp_path, done_suffix=".done")) as line:
+        for index in range(2):
+            fakes.write_scan(tmp_path / "scans" / f"B01_{index}.tif", seed=index)
+        (tmp_path / "scans" / "B01_0.done").touch()
+        judge(line, 1)
+        line.look(100.0, utc_now())
+        line.report_health()
+    assert said[0].backlog_scans == 1
