@@ -169,7 +169,6 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         store=ledger,
         engine=model.engine,
         input_spec=model.bundle.input_spec(),
-        policy=model.bundle.policy(),
         writer=model.verdict_writer(settings, boot_id, is_simulated=False),
         limits=limits,
         decode=decoder.decode,

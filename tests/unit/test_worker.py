@@ -83,7 +83,6 @@ class Line:
             store=store or self.ledger,
             engine=engine or fakes.ScriptedEngine(),
             input_spec=fakes.INPUT_SPEC,
-            policy=fakes.POLICY,
             writer=fakes.writer(),
             limits=Limits(max_px=1_000_000, max_bytes=10_000_000),
             decode=decode,
