@@ -23,7 +23,7 @@ DRIFT_WEIGHT = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What was decided since the start; the drift figures are running means, None before the first score."""
+    """What was decided since the start; `drift` holds running means of the scores, None before the first one."""
 
     outcomes: dict[str, int]
     last_scan_at: datetime | None

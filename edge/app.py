@@ -63,20 +63,29 @@ class App:
         self._failure: Exception | None = None
 
     def run(self) -> int:
-        """Start the threads, supervise them, stop them in order: intake and worker first, then the publisher."""
-        judging = [self._thread("inbox", self._look), self._thread("worker", self._judge)]
-        publishing = self._thread("publish", self._publish)
-        self._notifier.ready(f"judging scans in {self._settings.folder.path}")
-        log.info("ready", extra={"fields": {"folder": str(self._settings.folder.path), "model": self._line.model_id}})
-        self._supervise()
-        log.info("stopping", extra={"fields": {}})
-        self._notifier.stopping()
-        self._stop.set()
-        self._line.wake()
-        self._join(judging)
-        self._flush.set()
-        self._line.wake()
-        self._join([publishing])
+        """Start the threads, supervise them, stop them in order: intake and worker first, then the publisher.
+
+        Whatever ends the supervision, no thread outlives this call: the caller closes what they work on.
+        """
+        judging: list[threading.Thread] = []
+        publishing: list[threading.Thread] = []
+        try:
+            judging.append(self._thread("inbox", self._look))
+            judging.append(self._thread("worker", self._judge))
+            publishing.append(self._thread("publish", self._publish))
+            self._notifier.ready(f"judging scans in {self._settings.folder.path}")
+            fields = {"folder": str(self._settings.folder.path), "model": self._line.model.id}
+            log.info("ready", extra={"fields": fields})
+            self._supervise()
+        finally:
+            log.info("stopping", extra={"fields": {}})
+            self._notifier.stopping()
+            self._stop.set()
+            self._line.wake()
+            self._join(judging)
+            self._flush.set()
+            self._line.wake()
+            self._join(publishing)
         if self._failure is not None:
             raise self._failure
         log.info("stopped", extra={"fields": self._line.aftermath.tally().outcomes})

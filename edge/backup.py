@@ -59,11 +59,14 @@ def back_up(path: Path, station: str, target: Path) -> Inventory:
 
 def take_backup_requests(ledger: Ledger) -> int:
     """Answer what `back_up` asked of a running worker; how many copies were made. Raises LedgerError."""
-    requests = sorted(ledger.path.parent.glob(f"{ledger.path.name}.backup-*"))
+    with explained_errors(ledger.path):
+        requests = sorted(ledger.path.parent.glob(f"{ledger.path.name}.backup-*"))
     for request in requests:
         try:
             copy = _copied(ledger, request.name.rpartition("-")[2])
-            log.info("ledger copied", extra={"fields": {"file": copy.name, "size_bytes": copy.stat().st_size}})
+            with explained_errors(ledger.path):
+                size_bytes = copy.stat().st_size
+            log.info("ledger copied", extra={"fields": {"file": copy.name, "size_bytes": size_bytes}})
         finally:
             # Also after an error: who asked sees that the request is gone and no copy came.
             with suppress(OSError):
@@ -106,7 +109,8 @@ def _copied(ledger: Ledger, name: str) -> Path:
             draft.chmod(0o600)
             draft.rename(final)
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that fails here has failed above, and that is said
+            draft.unlink(missing_ok=True)
     return final
 
 

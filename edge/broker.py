@@ -177,18 +177,11 @@ class Connection:
         """The dialling thread: everything that blocks."""
         try:
             client = self._new_client()
+            where = self._settings.host, self._settings.port, self._settings.keepalive_s
             if self._is_v5:
-                properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-                properties.SessionExpiryInterval = self._settings.session_expiry_s
-                client.connect(
-                    self._settings.host,
-                    self._settings.port,
-                    self._settings.keepalive_s,
-                    clean_start=True,
-                    properties=properties,
-                )
-            else:
-                client.connect(self._settings.host, self._settings.port, self._settings.keepalive_s)
+                client.connect(*where, clean_start=True)
+            else:  # paho knows clean_session here, and nothing else
+                client.connect(*where)
         except (OSError, ValueError) as error:
             self._dialled.put(_explained(error, self._where))
         else:

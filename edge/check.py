@@ -1,4 +1,4 @@
-"""`edge-worker --check`: would the line run here? A table of ok, warn and fail; the exit code is the worst of it.
+"""`edge-worker --check`: would the line run here? A table of ok, warn and fail; the exit code tells of a fail.
 
 Nothing is judged, published or written, save a probe file in the state directory that is removed at once, and with
 `--tune` the faster engine's name.
@@ -37,9 +37,12 @@ from edge.watch import file_system
 GOOD_SQLITE = (3, 51, 3)
 """Older ones can corrupt a WAL database through two connections; the ledger has one, and locks others out."""
 
+EXIT_FAILED = 78
+"""EX_CONFIG of sysexits.h, whatever it is that failed."""
+
 
 class Grade(IntEnum):
-    """What a finding means for the line; the exit code of the command is the worst one's value, warnings aside."""
+    """What a finding means for the line."""
 
     OK = 0
     WARN = 1
@@ -55,7 +58,7 @@ class Finding:
 
 
 def check(settings: Settings, *, tune_engine: bool = False) -> int:
-    """Look at everything, print the table; 0 when nothing fails, else the exit code of a wrong configuration.
+    """Look at everything, print the table; 0, with or without warnings, or EXIT_FAILED when anything fails.
 
     `tune_engine`: first measure which engine of the CPU is faster, and keep the answer in the state directory.
     """
@@ -68,9 +71,6 @@ def check(settings: Settings, *, tune_engine: bool = False) -> int:
         table.add_row(grade, finding.subject, finding.observed, finding.hint)
     Console(markup=True, highlight=False).print(table)
     return EXIT_FAILED if any(finding.grade is Grade.FAIL for finding in findings) else 0
-
-
-EXIT_FAILED = 78
 
 
 def _guarded(look: Callable[[Settings], Iterator[Finding]], settings: Settings) -> Iterator[Finding]:
@@ -175,7 +175,7 @@ def _state(settings: Settings) -> Iterator[Finding]:
 
 
 def _ledger(settings: Settings) -> Iterator[Finding]:
-    path = settings.state.dir / "ledger.sqlite"
+    path = settings.state.ledger
     if not path.exists():
         yield Finding(Grade.OK, "ledger", f"none yet, {path} will be made")
         return
@@ -191,11 +191,9 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
 
 def _broker(settings: Settings) -> Iterator[Finding]:
     broker = settings.broker
-    names = settings.topic
-    topics = Topics(names.root, names.site, names.area, names.line, settings.station)
-    topic = f"{topics.of(Kind.STATUS)}/check"
+    topic = f"{Topics.of_station(settings).of(Kind.STATUS)}/check"
     woken = threading.Event()
-    client_id = f"{broker.client_id or f'edge-worker-{settings.station}'}-check"
+    client_id = f"{broker.client_id_of(settings.station)}-check"
     connection = Connection(broker, client_id, Outgoing(topic, b"{}", 0, False, "check/1"), woken.set)
     until_s = time.monotonic() + broker.connect_timeout_s
     try:

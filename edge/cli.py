@@ -73,18 +73,18 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     if options.resend is not None:
         from edge.ledger import request_resend
 
-        request_resend(settings.state.dir / "ledger.sqlite", options.resend)
+        request_resend(settings.state.ledger, options.resend)
         print(f"verdicts sent since {options.resend.isoformat()} will be sent again with the same bytes")
         return 0
     if options.backup is not None:
         from edge.backup import back_up
 
-        print(back_up(settings.state.dir / "ledger.sqlite", settings.station, options.backup))
+        print(back_up(settings.state.ledger, settings.station, options.backup))
         return 0
     if options.restore is not None:
         from edge.backup import restore
 
-        print(restore(settings.state.dir / "ledger.sqlite", settings.station, options.restore, options.next_seq))
+        print(restore(settings.state.ledger, settings.station, options.restore, options.next_seq))
         return 0
     if options.accept_older_model:
         from edge.model import verified_bundle

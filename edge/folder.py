@@ -14,11 +14,9 @@ A different folder that does hold something is taken for the new one: stations r
 from __future__ import annotations
 
 import errno
-import fnmatch
 import logging
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -29,7 +27,11 @@ from edge.watch import FileSystem, file_system
 
 log = logging.getLogger(__name__)
 
-PATTERNS = ("*.tif", "*.tiff")
+SCAN_SUFFIXES = (".tif", ".tiff")
+"""Of a scan's name, in any case."""
+
+IGNORED_STARTS = (".", "~")
+"""Hidden files and folders, and drafts of other programs."""
 
 
 class Away(StrEnum):
@@ -68,23 +70,12 @@ class Listing:
 class StationFolder:
     """Lists the folder and stats its files; never raises for what they are or become. Writes nothing."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        patterns: Sequence[str] = PATTERNS,
-        done_suffix: str | None = None,
-        recursive: bool = False,
-    ) -> None:
-        """`patterns` match the file name in any case; as in a shell, a leading `.` or `~` must be in the pattern.
-
-        `recursive` also looks into sub-folders, except hidden ones and links. `done_suffix`: a scan counts
+    def __init__(self, path: Path, *, done_suffix: str | None = None, recursive: bool = False) -> None:
+        """`recursive` also looks into sub-folders, except hidden ones and links. `done_suffix`: a scan counts
         only once `scan.tif.done` or `scan.done` stands beside it.
         """
         self.path = path
         self._root = f"{path}/"
-        self._matches = re.compile("|".join(map(fnmatch.translate, patterns)), re.IGNORECASE).match
-        self._ignored_starts = tuple({".", "~"} - {pattern[:1] for pattern in patterns})
         self._done_suffix = done_suffix.lower() if done_suffix else None
         self._recursive = recursive
         self._identity: tuple[int, int] | None = None
@@ -192,9 +183,9 @@ class StationFolder:
                     continue  # the whole cost of a known file
                 if done_suffix is not None:
                     names.add(name.lower())
-                if name.startswith(self._ignored_starts):
+                if name.startswith(IGNORED_STARTS):
                     continue
-                if self._matches(name):
+                if name.lower().endswith(SCAN_SUFFIXES):
                     candidates.append((name, entry.inode()))
                 elif self._recursive and entry.is_dir(follow_symlinks=False):
                     folders.append(prefix + name)

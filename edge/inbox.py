@@ -23,13 +23,13 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge.backlog import Backlog, age
 from edge.errors import ScanError, ScanIncomplete
-from edge.folder import HINTS, PATTERNS, Away, StationFolder
+from edge.folder import HINTS, Away, StationFolder
 from edge.known import KnownFiles, is_same
 from edge.records import FileStamp
 from edge.scan import Limits, check_complete
@@ -47,6 +47,9 @@ BUSY_SPACING_S = 0.25
 
 FORGET_EVERY_S = 60.0
 """Between two sweeps for known files that are gone: two of them bound what is remembered of files taken away."""
+
+LONGEST_WAIT_S = 60.0
+"""Between two readings of a file that does not change and cannot be read, however long that lasts."""
 
 TOUCHES = 65_536
 """Touched names kept between two looks; the rolling re-stat finds what falls out."""
@@ -102,10 +105,9 @@ class Inbox:
         restat_per_poll: int = 200,
         done_suffix: str | None = None,
         recursive: bool = False,
-        patterns: Sequence[str] = PATTERNS,
     ) -> None:
-        """`known`: the files that have an outcome, copied. `done_suffix` and below: see `StationFolder`."""
-        self._folder = StationFolder(folder, patterns=patterns, done_suffix=done_suffix, recursive=recursive)
+        """`known`: the files that have an outcome, copied. `done_suffix` and `recursive`: see `StationFolder`."""
+        self._folder = StationFolder(folder, done_suffix=done_suffix, recursive=recursive)
         self._limits = limits
         self._stable_polls = stable_polls
         self._stable_for_s = stable_for_s
@@ -118,7 +120,7 @@ class Inbox:
         self._in_flight: dict[str, _Waiting] = {}
         self._ready = Backlog()
         self._touched: deque[str] = deque(maxlen=TOUCHES)
-        self._returned: deque[tuple[FileStamp, float | None, bool]] = deque()
+        self._returned: deque[tuple[FileStamp, bool]] = deque()
         self._sweep_at_s: float | None = None
 
         self._state = FolderState()
@@ -155,14 +157,11 @@ class Inbox:
 
     def finished(self, stamp: FileStamp) -> None:
         """The file has its outcome in the ledger."""
-        self._returned.append((stamp, None, True))
+        self._returned.append((stamp, True))
 
-    def retry(self, stamp: FileStamp, not_before_s: float | None = None) -> None:
-        """The file has no outcome yet: hand it out again, at `not_before_s` at the earliest.
-
-        None: its reader found it incomplete. It comes back at growing intervals, as final in the end.
-        """
-        self._returned.append((stamp, not_before_s, False))
+    def retry(self, stamp: FileStamp) -> None:
+        """The file has no outcome yet: hand it out again, at growing intervals, also after it became final."""
+        self._returned.append((stamp, False))
 
     def is_final(self, stamp: FileStamp) -> bool:
         """Whether a file in flight was handed out for good: ScanIncomplete on reading it is then its outcome."""
@@ -346,12 +345,13 @@ class Inbox:
 
     def _back_off(self, waiting: _Waiting, now_s: float) -> None:
         """Twice the wait each time: bytes can change below an unchanged time (mapped files, cached attributes)."""
-        age_s = now_s - waiting.since_s
-        waiting.not_before_s = min(waiting.since_s + self._incomplete_after_s, now_s + max(self._stable_for_s, age_s))
+        wait_s = min(max(self._stable_for_s, now_s - waiting.since_s), LONGEST_WAIT_S)
+        final_s = waiting.since_s + self._incomplete_after_s
+        waiting.not_before_s = min(final_s, now_s + wait_s) if now_s < final_s else now_s + wait_s
 
     def _take_returned(self, now_s: float) -> None:
         while self._returned:
-            stamp, not_before_s, is_finished = self._returned.popleft()
+            stamp, is_finished = self._returned.popleft()
             waiting = self._in_flight.pop(stamp.file, None)
             if is_finished:
                 self._known.add(stamp, waiting.changed_ns if waiting is not None else None)
@@ -360,10 +360,7 @@ class Inbox:
             elif waiting is not None:
                 self._known.unbar(stamp.file)
                 self._waiting[stamp.file] = waiting
-                if not_before_s is None:
-                    self._back_off(waiting, now_s)
-                else:
-                    waiting.not_before_s = not_before_s
+                self._back_off(waiting, now_s)
                 self._look_again(waiting)
 
     def _take_touched(self, now_s: float) -> None:

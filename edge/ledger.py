@@ -249,10 +249,9 @@ class Ledger:
     def prune_files(self, existing: Collection[str]) -> int:
         """Forget files that are no longer in the folder; how many.
 
-        An empty `existing` forgets nothing: a folder that is away looks like an empty one.
+        `existing` is what was seen there: empty where all scans are moved on. Whether the folder was there at all is
+        for the caller to know.
         """
-        if not existing:
-            return 0
         names = {os.fsencode(file) for file in existing}
         with self._transaction("write") as sql:
             gone = [row for row in sql.execute("SELECT file FROM files").fetchall() if row[0] not in names]

@@ -16,10 +16,11 @@ from edge.archive import Archive, Quarantine
 from edge.backup import take_backup_requests
 from edge.decoder import Decoder
 from edge.errors import LedgerError
+from edge.gpu import gpu_state
 from edge.inbox import Inbox
 from edge.intake import StationIntake
 from edge.ledger import Ledger, open_ledger
-from edge.messages import Health
+from edge.messages import Health, ModelInfo
 from edge.model import LoadedModel
 from edge.model_history import note_model
 from edge.publish import Publisher
@@ -42,7 +43,7 @@ class Line:
 
     settings: Settings
     boot_id: UUID
-    model_id: str
+    model: ModelInfo
     started_s: float
     ledger: Ledger
     inbox: Inbox
@@ -88,6 +89,10 @@ class Line:
             )
         else:
             self.publisher.clear_alarm("disk-low")
+        unmarked_count = self.inbox.unmarked_count
+        if unmarked_count:
+            fields = {"scans": unmarked_count, "done_suffix": self.settings.folder.done_suffix}
+            log.info("scans wait for their marker", extra={"fields": fields})
         now, tally, oldest = utc_now(), self.aftermath.tally(), pending.oldest_decided_at
         self.publisher.publish_health(
             Health(
@@ -95,14 +100,14 @@ class Line:
                 boot_id=self.boot_id,
                 at=now,
                 uptime_s=round(time.monotonic() - self.started_s, 1),
-                backlog_scans=self.inbox.pending_count + self.inbox.in_flight_count,
+                backlog_scans=self.inbox.pending_count + self.inbox.in_flight_count + unmarked_count,
                 unsent_verdicts=pending.count,
                 oldest_unsent_s=max(0.0, (now - oldest).total_seconds()) if oldest else None,
                 last_scan_at=tally.last_scan_at,
                 last_verdict_at=tally.last_verdict_at,
                 outcomes=tally.outcomes,
                 disk_free_bytes=free_bytes,
-                gpu=None,
+                gpu=gpu_state() if self.model.engine == "tensorrt" else None,
                 drift=tally.drift,
                 alarms=self.publisher.standing_alarms,
             )
@@ -132,7 +137,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     """Open everything but the threads; `stack` closes it. Raises LedgerError, BundleError, EngineError."""
     folder, state = settings.folder, settings.state
     limits = Limits(max_px=folder.max_px, max_bytes=folder.max_bytes)
-    ledger = stack.enter_context(open_ledger(state.dir / "ledger.sqlite", settings.station))
+    ledger = stack.enter_context(open_ledger(state.ledger, settings.station))
     note_model(model.bundle, state.dir)
     known = ledger.files()
     inbox = Inbox(
@@ -164,7 +169,6 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         store=ledger,
         engine=model.engine,
         input_spec=model.bundle.input_spec(),
-        policy=model.bundle.policy(),
         writer=model.verdict_writer(settings, boot_id, is_simulated=False),
         limits=limits,
         decode=decoder.decode,
@@ -178,7 +182,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     return Line(
         settings=settings,
         boot_id=boot_id,
-        model_id=model.info.id,
+        model=model.info,
         started_s=time.monotonic(),
         ledger=ledger,
         inbox=inbox,

@@ -32,7 +32,7 @@ from pydantic import (
 )
 
 from edge.records import Outcome
-from edge.settings import checked_topic_level
+from edge.settings import Settings, checked_topic_level
 
 
 def rfc3339(moment: datetime) -> str:
@@ -230,11 +230,13 @@ class ModelCard(Message):
 
 
 class Gpu(Part):
+    """The GPU that judges, with all that runs on it."""
+
     name: Text
     memory_used_bytes: Count
     memory_total_bytes: Count
-    temperature_c: float | None
-    utilization_percent: NonNegative | None
+    temperature_c: float | None = Field(description="null where the GPU does not measure it")
+    utilization_percent: NonNegative | None = Field(description="null likewise")
 
 
 class Health(Message):
@@ -249,15 +251,17 @@ class Health(Message):
     boot_id: UUID
     at: Timestamp
     uptime_s: NonNegative
-    backlog_scans: Count = Field(description="files seen in the folder without a verdict")
+    backlog_scans: Count = Field(description="files seen in the folder without a verdict, unmarked ones too")
     unsent_verdicts: Count
     oldest_unsent_s: NonNegative | None = Field(description="age of the oldest unsent verdict; null when none waits")
     last_scan_at: Timestamp | None
     last_verdict_at: Timestamp | None
     outcomes: dict[str, int] = Field(description="verdicts since the start, by outcome")
     disk_free_bytes: Count
-    gpu: Gpu | None
-    drift: dict[str, float | None] = Field(description="how far today's scans are from the training's; null = unknown")
+    gpu: Gpu | None = Field(description="null on a CPU, and where nvidia-smi does not tell or lists several GPUs")
+    drift: dict[str, float | None] = Field(
+        description="running mean of each score over about the last 50 scans, to be watched for change; null = none yet"
+    )
     alarms: tuple[Word, ...] = Field(description="codes of the alarms that stand")
 
 
@@ -292,6 +296,12 @@ class Topics:
     def __post_init__(self) -> None:
         for level in fields(self):
             checked_topic_level(getattr(self, level.name))
+
+    @classmethod
+    def of_station(cls, settings: Settings) -> Topics:
+        """The station of the settings at its place in the namespace."""
+        names = settings.topic
+        return cls(names.root, names.site, names.area, names.line, settings.station)
 
     def of(self, kind: Kind) -> str:
         """`{root}/{site}/{area}/{line}/{station}/inspection/{kind}`."""

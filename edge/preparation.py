@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from edge.conversion import Bounds, Method, clipped_fraction, histogram
@@ -18,7 +18,7 @@ from edge.exposure import ExposureModel, exposure
 from edge.names import display_name
 from edge.raw import RawScan
 from edge.records import Counts, Decision, FileStamp, Image, Scan, Size
-from edge.scan import Decode, Limits, read_scan
+from edge.scan import Decode, Limits, modified_at, read_scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def unread_scan(stamp: FileStamp) -> Scan:
         file=display_name(stamp.file),
         sha256=hashlib.sha256(entry.encode("utf-8", "surrogateescape")).hexdigest(),
         size_bytes=stamp.size_bytes,
-        modified_at=datetime.fromtimestamp(stamp.modified_ns / 1e9, UTC),
+        modified_at=modified_at(stamp.modified_ns),
     )
 
 

@@ -25,7 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -64,7 +64,7 @@ PACKET_OVERHEAD_BYTES = 256
 
 @dataclass(frozen=True, slots=True)
 class PublisherState:
-    """For health and metrics; the counts are since the start."""
+    """What became of the messages; the counts are since the start."""
 
     is_connected: bool
     in_flight: int
@@ -89,7 +89,7 @@ class Publisher:
     ) -> None:
         """`clock`: wall time for messages and the ledger; waits go by time.monotonic()."""
         self._settings = settings
-        self._client_id = settings.client_id or f"edge-worker-{topics.station}"
+        self._client_id = settings.client_id_of(topics.station)
         self._topics = topics
         self._ledger = ledger
         self._card = card
@@ -130,11 +130,14 @@ class Publisher:
     @classmethod
     def for_station(cls, settings: Settings, ledger: Ledger, card: ModelCard) -> Publisher:
         """The publisher of a running station."""
-        names = settings.topic
-        topics = Topics(names.root, names.site, names.area, names.line, settings.station)
-        rng = random.Random()  # noqa: S311
         return cls(
-            settings.broker, topics, ledger, card, versions=program_versions(), clock=lambda: datetime.now(UTC), rng=rng
+            settings.broker,
+            Topics.of_station(settings),
+            ledger,
+            card,
+            versions=program_versions(),
+            clock=lambda: datetime.now(UTC),
+            rng=random.Random(),  # noqa: S311
         )
 
     @property
@@ -202,6 +205,7 @@ class Publisher:
             self._listen(now_s)
         with suppress(LedgerError):  # rows without their mark are sent again, which is allowed
             self._mark_sent()
+        log.info("publishing ended", extra={"fields": asdict(self.state)})
         if self._connection is not None:
             self._connection.close()
             self._connection = self._accepted = None

@@ -177,7 +177,6 @@ def _run_replay(
             store=_Numbering(publish_to),
             engine=model.engine,
             input_spec=model.bundle.input_spec(),
-            policy=policy,
             writer=model.verdict_writer(settings, boot_id, is_simulated=True),
             limits=limits,
             decode=decoder.decode,

@@ -17,7 +17,7 @@ from edge.errors import PublishError
 from edge.ledger import Ledger, open_ledger
 from edge.model import LoadedModel
 from edge.publish import Publisher
-from edge.settings import Settings
+from edge.settings import Settings, StateSettings
 
 STATION_SUFFIX = "-replay"
 DELIVERY_TIMEOUT_S = 60.0
@@ -42,7 +42,7 @@ def publishing(settings: Settings, out: Path, model: LoadedModel, boot_id: UUID)
 
     Raises LedgerError; PublishError when the broker stops taking them.
     """
-    with open_ledger(out / "state" / "ledger.sqlite", settings.station) as ledger:
+    with open_ledger(StateSettings(dir=out / "state").ledger, settings.station) as ledger:
         publisher = Publisher.for_station(settings, ledger, model.card(settings.station, boot_id))
         stop = threading.Event()
         thread = threading.Thread(target=_pump, args=(publisher, stop), name="publish")

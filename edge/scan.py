@@ -89,7 +89,7 @@ def read_scan(path: Path, *, file: str, limits: Limits, decode: Decode = decode_
     """
     with _opened(path, file, limits) as (fd, before):
         data = _read_whole(fd, before.st_size, file)
-        scan = Scan(file, hashlib.sha256(data).hexdigest(), len(data), _modified_at(before.st_mtime_ns))
+        scan = Scan(file, hashlib.sha256(data).hexdigest(), len(data), modified_at(before.st_mtime_ns))
         try:
             layout = read_layout(lambda start, length: data[start : start + length], len(data), limits.max_px)
             scan = replace(scan, width_px=layout.size.width_px, height_px=layout.size.height_px)
@@ -234,7 +234,7 @@ def _zero_blocks(data: bytes, layout: Layout) -> npt.NDArray[np.int64]:
     return starts[in_strips(starts) & in_strips(starts + _BLOCK_BYTES - 1)]
 
 
-def _modified_at(modified_ns: int) -> datetime:
+def modified_at(modified_ns: int) -> datetime:
     """A file's time as an aware UTC datetime; times no calendar of ours has are clamped to its first or last."""
     try:
         return _EPOCH + timedelta(microseconds=modified_ns // 1000)

@@ -35,7 +35,7 @@ ENV_DELIMITER = "__"
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class FolderSettings(Section):
@@ -47,18 +47,33 @@ class FolderSettings(Section):
     stable_polls: int = Field(2, ge=1, le=100, description="looks in a row that must show the same size and time")
     stable_for_s: float = Field(0.2, ge=0, le=600, description="shortest time the file must have stood still")
     incomplete_after_s: float = Field(
-        60.0, gt=0, description="a file that stays incomplete this long without change becomes `unreadable`"
+        60.0, gt=0, le=86_400, description="a file that stays incomplete this long without change becomes `unreadable`"
     )
     done_suffix: str | None = Field(None, description="wait for a marker file such as `.done` beside each scan")
     after: Literal["keep", "move"] = Field("keep", description="what happens to a judged scan")
     move_to: Path | None = Field(None, description="where judged scans go when `after` is `move`")
-    max_px: int = Field(64_000_000, gt=0, description="largest scan that is read, in pixels")
-    max_bytes: int = Field(268_435_456, gt=0, description="largest file that is read, in bytes")
+    max_px: int = Field(64_000_000, gt=0, le=1 << 32, description="largest scan that is read, in pixels")
+    max_bytes: int = Field(268_435_456, gt=0, le=1 << 34, description="largest file that is read, in bytes")
 
     @model_validator(mode="after")
     def _move_needs_a_target(self) -> FolderSettings:
         if self.after == "move" and self.move_to is None:
             raise ValueError("`after` is 'move' but `move_to` is not set: name the folder for judged scans")
+        return self
+
+    @model_validator(mode="after")
+    def _moved_scans_leave_the_folder(self) -> FolderSettings:
+        """Else each moved scan is found again, judged again, and moved one level deeper, without end."""
+        if self.after == "move" and self.move_to is not None:
+            home, target = Path(os.path.realpath(self.path)), Path(os.path.realpath(self.move_to))
+            levels = target.relative_to(home).parts if target.is_relative_to(home) else None
+            # What edge/folder.py does not look into.
+            is_hidden = levels is not None and any(level.startswith((".", "~")) for level in levels)
+            if levels is not None and not is_hidden and (self.recursive or not levels):
+                raise ValueError(
+                    f"judged scans would be moved to {target}, where the worker looks for new ones: set `move_to` to a "
+                    f"folder outside of {home}"
+                )
         return self
 
 
@@ -70,7 +85,9 @@ class ModelSettings(Section):
         None, description="public key (PEM) or folder of them; empty = only the demo bundle is accepted"
     )
     engine: Literal["auto", "onnxruntime", "openvino", "tensorrt"] = Field("auto", description="what runs the networks")
-    threads: int | None = Field(None, ge=1, description="CPU threads of the engine; empty = as many as it may use")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads of the engine; empty = as many as it may use"
+    )
     max_batch: int | None = Field(None, ge=1, le=64, description="scans per inference; empty = the engine's own choice")
     decode_threads: int = Field(2, ge=1, le=32, description="threads that read and convert scans")
 
@@ -82,19 +99,26 @@ class TensorrtSettings(Section):
     key_file: Path | None = Field(
         None, description="key that seals them, made on first use; empty = `device.key` in `state.dir`"
     )
-    workspace_bytes: int = Field(4_294_967_296, ge=1, description="most GPU memory that building may try, in bytes")
-    build_timeout_s: float = Field(1800.0, gt=0, description="building one network is ended after this")
+    workspace_bytes: int = Field(
+        4_294_967_296, ge=1, le=1 << 40, description="most GPU memory that building may try, in bytes"
+    )
+    build_timeout_s: float = Field(1800.0, gt=0, le=86_400, description="building one network is ended after this")
 
 
 class StateSettings(Section):
     """What the worker keeps."""
 
     dir: Path = Field(Path("/var/lib/edge-worker/state"), description="ledger and quarantine; a local disk")
-    keep_days: float = Field(30.0, gt=0, description="days a published verdict stays available for --resend")
+    keep_days: float = Field(30.0, gt=0, le=36_500, description="days a published verdict stays available for --resend")
     quarantine_max_bytes: int = Field(
         1_073_741_824, ge=0, description="space for copies of unreadable files; 0 keeps none"
     )
     min_free_bytes: int = Field(268_435_456, ge=0, description="free space below which health says so")
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger's file."""
+        return self.dir / "ledger.sqlite"
 
 
 class BrokerSettings(Section):
@@ -111,12 +135,11 @@ class BrokerSettings(Section):
     cert_file: Path | None = Field(None, description="client certificate (PEM)")
     key_file: Path | None = Field(None, description="client key (PEM)")
     keepalive_s: int = Field(30, ge=5, le=3600, description="MQTT keep-alive")
-    session_expiry_s: int = Field(0, ge=0, le=0xFFFFFFFF, description="how long the broker remembers this client")
     window: int = Field(100, ge=1, le=1000, description="verdicts in flight without acknowledgement")
-    connect_timeout_s: float = Field(10.0, gt=0, description="give up one connection attempt after this")
-    backoff_min_s: float = Field(0.5, gt=0, description="shortest wait before a new connection")
-    backoff_max_s: float = Field(30.0, gt=0, description="longest wait before a new connection")
-    flush_s: float = Field(5.0, ge=0, description="time given to unsent verdicts on a clean stop")
+    connect_timeout_s: float = Field(10.0, gt=0, le=600, description="give up one connection attempt after this")
+    backoff_min_s: float = Field(0.5, gt=0, le=3600, description="shortest wait before a new connection")
+    backoff_max_s: float = Field(30.0, gt=0, le=3600, description="longest wait before a new connection")
+    flush_s: float = Field(5.0, ge=0, le=600, description="time given to unsent verdicts on a clean stop")
 
     @model_validator(mode="after")
     def _consistent(self) -> BrokerSettings:
@@ -129,6 +152,10 @@ class BrokerSettings(Section):
         if self.backoff_min_s > self.backoff_max_s:
             raise ValueError("`backoff_min_s` is larger than `backoff_max_s`")
         return self
+
+    def client_id_of(self, station: str) -> str:
+        """The one that is set, or the station's own."""
+        return self.client_id or f"edge-worker-{station}"
 
 
 class TopicSettings(Section):
@@ -197,10 +224,9 @@ class Settings(BaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class ServiceEnvironment:
-    """What systemd hands to a service; all None outside of one."""
+    """What systemd hands to a service; None outside of one."""
 
     notify_socket: str | None
-    watchdog_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,14 +285,8 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
 
 
 def service_environment() -> ServiceEnvironment:
-    """Read the variables of sd_notify(3) and sd_watchdog_enabled(3)."""
-    watchdog_us = os.environ.get("WATCHDOG_USEC", "")
-    watchdog_pid = os.environ.get("WATCHDOG_PID", str(os.getpid()))
-    armed = watchdog_us.isdigit() and watchdog_pid == str(os.getpid())
-    return ServiceEnvironment(
-        notify_socket=os.environ.get("NOTIFY_SOCKET") or None,
-        watchdog_s=int(watchdog_us) / 1e6 if armed else None,
-    )
+    """Read the variable of sd_notify(3). How long the watchdog waits is the unit's affair: it is fed twice a second."""
+    return ServiceEnvironment(notify_socket=os.environ.get("NOTIFY_SOCKET") or None)
 
 
 def describe_settings() -> list[SettingRow]:

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge.errors import LedgerError, ScanError
+from edge.errors import LedgerError, ScanError, ScanIncomplete
 from edge.records import FileStamp
 from edge.scan import Limits, read_scan
 
@@ -65,12 +65,21 @@ class DecodeMarks:
 
 
 def kills_its_reader(path: Path, limits: Limits) -> str | None:
-    """Decode `path` in a child with limits on time and memory; how the child died, or None if it lived."""
+    """Decode `path` in a child with limits on time and memory; how the child died, or None if it lived.
+
+    Raises ScanIncomplete if there is no child to be had, which is no fault of the file's.
+    """
     command = [sys.executable, "-m", "edge.suspects", str(path), str(limits.max_px), str(limits.max_bytes)]
     try:
         child = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_TIMEOUT_S)  # noqa: S603
     except subprocess.TimeoutExpired:
         return f"no end after {PROBE_TIMEOUT_S:.0f} s"
+    except OSError as error:
+        raise ScanIncomplete(
+            "read-failed",
+            f"{path.name}: no process can be started to try it in: {error.strerror}",
+            hint="look at the memory and the number of processes the service may use",
+        ) from error
     if child.returncode < 0:
         return f"killed by {signal.Signals(-child.returncode).name}"
     return None if child.returncode == 0 else f"exit code {child.returncode}"

@@ -17,9 +17,6 @@ class Notifier:
     def ready(self, status: str) -> None:
         self._send(f"READY=1\nSTATUS={status}")
 
-    def status(self, status: str) -> None:
-        self._send(f"STATUS={status}")
-
     def watchdog(self) -> None:
         self._send("WATCHDOG=1")
 

@@ -141,8 +141,10 @@ class Watcher:
         self._died_s = -math.inf
         self.mode = WatchMode.POLL
         self.reason = "not started"
-        """Why `mode` is what it is, for log and status."""
+        """Why `mode` is what it is."""
         self.restarts = 0
+        """Observers that died since the start."""
+        self._told: tuple[WatchMode, str] | None = None
 
     @property
     def alive(self) -> bool:
@@ -164,8 +166,8 @@ class Watcher:
         identity = self._identity()
         if self._observer is not None and identity == self._decided_for:
             if not self.alive:
-                log.warning("the observer of %s died and is started again", self._folder)
                 self.restarts += 1
+                log.warning("the observer of %s died and is started again, restart %d", self._folder, self.restarts)
                 self._retry_at_s = max(now_s, self._died_s + RETRY_S)  # at once, unless it keeps dying
                 self._died_s = self._retry_at_s
                 self.stop()
@@ -197,6 +199,14 @@ class Watcher:
         return status.st_dev, status.st_ino
 
     def _decide(self, identity: tuple[int, int] | None) -> None:
+        self._choose(identity)
+        if self._told != (self.mode, self.reason):
+            self._told = self.mode, self.reason
+            was_refused = identity is not None and self._decided_for is None
+            fields = {"folder": str(self._folder), "by": self.mode.value, "because": self.reason}
+            log.log(logging.WARNING if was_refused else logging.INFO, "folder watched", extra={"fields": fields})
+
+    def _choose(self, identity: tuple[int, int] | None) -> None:
         self.stop()
         if identity is None:
             self.reason = "the folder is away"
@@ -210,7 +220,6 @@ class Watcher:
             self._observer = self._observe()
         except OSError as error:
             self.reason = f"inotify refused: {error.strerror or error}"
-            log.warning("%s is polled: %s", self._folder, self.reason)
             return
         self._decided_for = identity
         self.mode = WatchMode.INOTIFY

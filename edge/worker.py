@@ -31,7 +31,7 @@ from edge.ledger import Entry
 from edge.messages import Verdict
 from edge.preparation import Arrival, InputSpec, Prepared, condemn, given_up, prepare_scan
 from edge.raw import RawScan
-from edge.records import FileStamp, Image, Policy, Scores
+from edge.records import FileStamp, Image, Scores
 from edge.scan import Decode, Limits
 from edge.suspects import DecodeMarks, kills_its_reader
 from edge.verdicts import VerdictWriter
@@ -96,7 +96,6 @@ class Worker:
         store: VerdictStore,
         engine: Engine,
         input_spec: InputSpec,
-        policy: Policy,
         writer: VerdictWriter,
         limits: Limits,
         decode: Decode,
@@ -113,7 +112,6 @@ class Worker:
         self._front = front_of(engine, input_spec)
         self._max_batch = engine.spec.max_batch
         self._input_spec = input_spec
-        self._policy = policy
         self._writer = writer
         self._limits = limits
         self._decode = decode
@@ -202,7 +200,7 @@ class Worker:
                 judged.append(Judged(prepared, verdict, None))
             else:
                 answer = next(answers)
-                decision = decide(answer.scores, self._policy)
+                decision = decide(answer.scores, self._writer.policy)
                 verdict = self._writer.with_scores(
                     prepared, decision, answer.scores, answer.residual_map, answer.infer_ms, now
                 )
@@ -238,7 +236,8 @@ class Worker:
         finished, self._uncommitted = self._uncommitted, []
         for judged, seq in zip(finished, seqs, strict=True):
             self._intake.finished(judged.prepared.arrival.stamp)
-            if judged.verdict is not None and seq is not None:
-                judged = replace(judged, verdict=judged.verdict.model_copy(update={"seq": seq}))
-            self._on_judged(judged)
+            verdict = judged.verdict
+            if verdict is not None:  # without a number: equal bytes came before it, in the same batch
+                verdict = None if seq is None else verdict.model_copy(update={"seq": seq})
+            self._on_judged(replace(judged, verdict=verdict))
         return len(finished)

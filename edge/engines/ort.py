@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,6 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 from edge.engines import IMAGE_INPUT, Batch, EngineSpec
 from edge.engines.pair import EXPORT_AGAIN, Networks, PairEngine
 from edge.errors import EngineError
-
-if TYPE_CHECKING:
-    pass
 
 NAME = "onnxruntime"
 PROVIDERS = ["CPUExecutionProvider"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,6 @@ from edge.errors import EngineError
 # talks to nobody but its broker.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402
-
-if TYPE_CHECKING:
-    pass
 
 NAME = "openvino"
 DEVICE = "CPU"

@@ -129,7 +129,6 @@ class Line:
             store=self.ledger,
             engine=fakes.ScriptedEngine(),
             input_spec=fakes.INPUT_SPEC,
-            policy=fakes.POLICY,
             writer=fakes.writer(STATION),
             limits=LIMITS,
             decode=decode,

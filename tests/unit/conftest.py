@@ -1,8 +1,9 @@
-"""The station folder that tests of the intake share. A test module with a `folder` or `line` of its own hides these."""
+"""What unit tests share. A test module with a `folder` or `line` of its own hides these."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,3 +39,17 @@ def nobodys_folder() -> Iterator[Path]:
         folder.chmod(0o700)
         if is_root:
             os.seteuid(0)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 1 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)

@@ -1,8 +1,11 @@
 """Judged files are moved only if they are still the judged ones; evidence boxes lie on the scan."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from edge.archive import Archive, Quarantine
 from edge.evidence import MapGeometry, worst_windows
@@ -45,6 +48,102 @@ def test_a_file_that_cannot_be_moved_is_logged_and_left(tmp_path: Path, caplog) 
     Archive(tmp_path, tmp_path / "out").move(stamp_of(tmp_path, "a.tif"))
     assert "scan not moved" in caplog.text
     assert (tmp_path / "a.tif").exists()
+
+
+def test_a_scan_that_was_moved_before_is_no_news(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Every start goes through the files of the ledger, most of which an earlier run has moved."""
+    (tmp_path / "a.tif").write_bytes(b"scan")
+    stamp = stamp_of(tmp_path, "a.tif")
+    archive = Archive(tmp_path, tmp_path / "out")
+    for _ in range(2):
+        archive.move(stamp)
+    assert caplog.text == ""
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.tif"]
+
+
+def test_to_another_disk_a_scan_moves_with_its_time(tmp_path: Path, small_disk: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(b"scan")
+    stamp = stamp_of(tmp_path, "a.tif")
+    Archive(tmp_path, small_disk / "out").move(stamp)
+    assert not (tmp_path / "a.tif").exists()
+    moved = stamp_of(small_disk / "out", "a.tif")
+    assert (moved.size_bytes, moved.modified_ns) == (4, stamp.modified_ns)
+
+
+def test_a_disk_that_fills_up_during_the_move_holds_no_part_of_the_scan(
+    tmp_path: Path, small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.tif").write_bytes(bytes(2_000_000))
+    Archive(tmp_path, small_disk / "out").move(stamp_of(tmp_path, "a.tif"))
+    assert ["No space left" in record.fields["error"] for record in caplog.records] == [True]
+    assert list((small_disk / "out").iterdir()) == []
+    assert (tmp_path / "a.tif").stat().st_size == 2_000_000
+
+
+def test_a_move_that_a_kill_cut_short_is_finished_and_leaves_one_copy(
+    tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the renaming there is a draft; before the removal the scan is in both places."""
+    (tmp_path / "a.tif").write_bytes(b"scan")
+    stamp = stamp_of(tmp_path, "a.tif")
+    archive = Archive(tmp_path, small_disk / "out")
+    for call, name, left in (("rename", f".{stamp.inode}.part", f".{stamp.inode}.part"), ("unlink", "a.tif", "a.tif")):
+        with monkeypatch.context() as patch:
+            kill_at(patch, call, name)
+            with pytest.raises(SystemExit):
+                archive.move(stamp)
+        assert [path.name for path in (small_disk / "out").iterdir()] == [left]
+        assert (tmp_path / "a.tif").read_bytes() == b"scan"
+    archive.move(stamp)
+    assert not (tmp_path / "a.tif").exists()
+    assert [path.name for path in (small_disk / "out").iterdir()] == ["a.tif"]
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, call: str, name: str) -> None:
+    """End the program where it would rename or remove the file of this name."""
+    original = getattr(Path, call)
+
+    def killing(path: Path, *arguments: object, **options: object) -> object:
+        if path.name == name and path.exists():
+            raise SystemExit
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, call, killing)
+
+
+def test_no_archived_scan_is_overwritten_however_often_a_name_and_an_inode_come_again(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    stamp = None
+    for content in (b"first", b"other", b"third"):
+        (tmp_path / "a.tif").write_bytes(content)
+        stamp = stamp_of(tmp_path, "a.tif")
+        (small_disk / f"a.{stamp.inode}.tif").write_bytes(b"an earlier scan that had this inode")
+        Archive(tmp_path, small_disk).move(stamp)
+    found = [path.read_bytes() for path in small_disk.iterdir()]
+    assert {b"first", b"other", b"third"} <= set(found)
+    assert not (tmp_path / "a.tif").exists()
+
+
+def test_a_quarantine_copy_is_whole_or_not_there(
+    tmp_path: Path, small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.tif").write_bytes(bytes(2_000_000))
+    (tmp_path / "b.tif").write_bytes(bytes(1000))
+    quarantine = Quarantine(small_disk / "quarantine", max_bytes=10_000_000)
+    quarantine.keep(tmp_path / "a.tif", "a" * 64)
+    assert ["No space left" in record.fields["error"] for record in caplog.records] == [True]
+    quarantine.keep(tmp_path / "b.tif", "b" * 64)
+    kept = list((small_disk / "quarantine").iterdir())
+    assert [(path.name, path.stat().st_size) for path in kept] == [("b" * 16 + "-b.tif", 1000)]
+
+
+def test_what_a_kill_left_of_a_quarantine_copy_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    draft = tmp_path / "quarantine" / ("." + "a" * 16 + ".part")
+    draft.parent.mkdir()
+    draft.write_bytes(b"half of a sc")
+    Quarantine(tmp_path / "quarantine", max_bytes=10)
+    assert not draft.exists()
 
 
 def test_the_quarantine_keeps_copies_within_its_budget(tmp_path: Path, caplog) -> None:

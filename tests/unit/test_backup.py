@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -152,3 +153,22 @@ def test_a_backup_opens_in_any_sqlite(ledger: Ledger, tmp_path: Path) -> None:
     back_up_beside(ledger, tmp_path / "backup.sqlite")
     with sqlite3.connect(tmp_path / "backup.sqlite") as sql:
         assert sql.execute("SELECT count(*) FROM outbox").fetchall() == [(5,)]
+
+
+@pytest.mark.parametrize("call", ["glob", "stat", "unlink"])
+def test_a_disk_that_fails_during_a_backup_is_told_as_the_ledgers_error(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """The line goes on without the copy; an OSError would end it."""
+    request = ledger.path.with_name(f"{ledger.path.name}.backup-1")
+    request.touch()
+    original = getattr(Path, call)
+
+    def failing(path: Path, *arguments: object, **options: object) -> object:
+        if call == "glob" or ".copy-" in path.name:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, call, failing)
+    with contextlib.nullcontext() if call == "unlink" else pytest.raises(LedgerError, match="Read-only"):
+        take_backup_requests(ledger)

@@ -65,14 +65,6 @@ def test_temporary_and_foreign_names_are_ignored(line: Line, name: str) -> None:
     assert line.inbox.pending_count == 0
 
 
-def test_other_patterns_can_be_asked_for(folder: Path) -> None:
-    line = Line(folder, patterns=("xray_*.tif", ".hidden*"))
-    for name in ["XRAY_1.TIF", "a.tif", ".hidden", "~xray_2.tif"]:
-        drop(folder / name)
-
-    assert sorted(line.looks(2)) == [".hidden", "XRAY_1.TIF"]
-
-
 @given(st.lists(st.binary(min_size=1, max_size=12), min_size=2, max_size=2, unique=True))
 def test_shown_names_are_well_formed_and_never_look_the_same(names: list[bytes]) -> None:
     shown = [display_name(os.fsdecode(name.replace(b"\0", b"\1"))) for name in names]

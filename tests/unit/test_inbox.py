@@ -414,16 +414,6 @@ def test_what_is_present_can_be_asked_for(folder: Path) -> None:
 # --- giving back -----------------------------------------------------------------------------------------
 
 
-def test_a_file_given_back_is_handed_out_again_but_not_before_its_time(line: Line) -> None:
-    drop(line.folder / "a.tif")
-    line.looks(2)
-
-    line.inbox.retry(line.handed_out[0], line.now_s + 10)
-
-    assert line.looks(int(9.5 / LOOK_S)) == []
-    assert line.looks(4) == ["a.tif"]
-
-
 def test_a_file_its_reader_finds_incomplete_comes_back_at_growing_intervals_and_is_final_in_the_end(
     line: Line,
 ) -> None:
@@ -445,11 +435,30 @@ def test_a_file_its_reader_finds_incomplete_comes_back_at_growing_intervals_and_
     assert all(later >= 1.5 * earlier for earlier, later in pairwise(ages_s[:-1]))
 
 
+def test_a_file_that_cannot_be_read_even_when_it_is_final_is_not_read_again_and_again(line: Line) -> None:
+    """A bad sector, or a share that fails on this one file: no outcome, for as long as it lasts."""
+    drop(line.folder / "a.tif")
+    ages_s = []
+    line.look()
+    since_s = line.now_s
+    for _ in range(int(600 / LOOK_S)):
+        if line.look():
+            ages_s.append(line.now_s - since_s)
+            line.inbox.retry(line.handed_out[-1])
+
+    assert line.inbox.pending_count == 1
+    spans_s = [later - earlier for earlier, later in pairwise(ages_s)]
+    assert len(ages_s) < 20
+    assert max(spans_s) <= 60 + 2 * LOOK_S
+    assert min(span for span, age in zip(spans_s, ages_s, strict=False) if age >= 60) >= 60
+
+
 def test_a_file_that_changes_after_it_was_given_back_only_has_to_stand_still(line: Line) -> None:
     scan = drop(line.folder / "a.tif", tiff(1))
-    line.looks(2)
-    line.inbox.retry(line.handed_out[0], line.now_s + 1000)
     line.look()
+    line.look(after_s=40)
+    line.inbox.retry(line.handed_out[0])
+    assert line.looks(3) == []
 
     scan.write_bytes(tiff(2))
 
@@ -531,8 +540,8 @@ def test_a_file_that_may_not_be_read_is_handed_out_once_and_again_when_it_may(no
 
     assert line.looks(2) == ["a.tif"]
     assert line.inbox.is_final(line.handed_out[0])
-    line.inbox.retry(line.handed_out.pop(), line.now_s)
-    assert line.looks(2) == ["a.tif"], "given back without an outcome, it goes out again"
+    line.inbox.retry(line.handed_out.pop())
+    assert line.looks(4) == ["a.tif"], "given back without an outcome, it goes out again"
     line.finish()
     assert line.looks(4) == []
     scan.chmod(0o200)
@@ -622,9 +631,9 @@ def test_the_loop_is_told_when_the_next_look_is_worthwhile(line: Line, tmp_path:
     assert line.inbox.wait_s(line.now_s, 0.1) == 0.1
     assert line.look(after_s=line.inbox.wait_s(line.now_s, 0.5)) == ["a.tif"]
     assert line.inbox.wait_s(line.now_s, 0.5) == 0.5
-    line.inbox.retry(line.handed_out[0], line.now_s + 0.4)
+    line.inbox.retry(line.handed_out[0])
     line.look()
-    assert line.inbox.wait_s(line.now_s, 60) == pytest.approx(0.4 - LOOK_S)
+    assert line.inbox.wait_s(line.now_s, 60) == pytest.approx(0.2 + LOOK_S)
     line.folder.rename(tmp_path / "elsewhere")
     line.look()
     assert line.inbox.wait_s(line.now_s, 0.5) == 0.5
@@ -699,7 +708,7 @@ def test_whatever_happens_the_last_bytes_of_every_file_are_handed_out(
             last[scan.name] = in_flight.pop(scan.name)
             line.inbox.finished(last[scan.name])
         elif action == "retry" and scan.name in in_flight:
-            line.inbox.retry(in_flight.pop(scan.name), line.now_s + seed)
+            line.inbox.retry(in_flight.pop(scan.name))
         elif action == "away" and folder.exists():
             folder.rename(elsewhere)
         elif action == "back" and not folder.exists():

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from edge import scan as scan_module
 from edge.records import Scan
-from edge.scan import check_complete, read_scan
+from edge.scan import check_complete, modified_at, read_scan
 from tests.tiff_files import (
     CODING,
     LENGTHS,
@@ -130,7 +129,7 @@ class TestAcceptedForms:
     @pytest.mark.parametrize(("seconds", "year"), [(-(10**12), 1), (-1, 1969), (10**12, 9999)])
     def test_a_file_time_outside_the_calendar_does_not_stop_the_line(self, seconds: int, year: int) -> None:
         """Asked of the function, for few file systems store such times."""
-        assert scan_module._modified_at(seconds * 10**9).year == year
+        assert modified_at(seconds * 10**9).year == year
 
     @pytest.mark.skipif(not RADIOGRAPHS.is_dir(), reason="the real radiographs are not beside this checkout")
     def test_real_radiographs_read_as_an_independent_reader_reads_them(self) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import SettingsError
-from edge.settings import describe_settings, load_settings, service_environment
+from edge.settings import SettingRow, describe_settings, load_settings, service_environment
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -28,6 +28,8 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path, m
         ("[broker]\nprot = 3\n", "unknown setting `broker.prot` = 3", "did you mean `port`?"),
         ("[brokr]\nport = 3\n", "unknown setting `brokr`", "did you mean `broker`?"),
         ('[broker]\nport = "many"\n', "setting `broker.port` = 'many'", "default: 1883"),
+        ("[state]\nkeep_days = 1e6\n", "setting `state.keep_days` = 1000000.0", "default: 30.0"),
+        ("[folder]\nmax_bytes = 9223372036854775807\n", "setting `folder.max_bytes`", "default: 268_435_456"),
         ("[broker]\nport = 70000\n", "setting `broker.port` = 70000", "default: 1883"),
         ('[folder]\nafter = "move"\n', "`move_to` is not set", "mend the value"),
         ('[folder]\nafter = "delete"\n', "setting `folder.after` = 'delete'", "default"),
@@ -47,6 +49,43 @@ def test_a_wrong_setting_names_the_key_the_value_and_the_fix(
         load_settings(written(tmp_path, text))
     assert message in caught.value.message
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("move_to", "recursive", "is_refused"),
+    [
+        ("done", True, True),
+        ("day/done", True, True),
+        (".", False, True),
+        (".", True, True),
+        ("link", True, True),
+        ("done", False, False),
+        (".done", True, False),
+        ("../done", True, False),
+        ("../scans-done", True, False),
+    ],
+)
+def test_judged_scans_may_not_move_to_where_new_ones_are_looked_for(
+    tmp_path: Path, move_to: str, recursive: bool, is_refused: bool
+) -> None:
+    scans = tmp_path / "scans"
+    (scans / "day").mkdir(parents=True)
+    (scans / "link").symlink_to("day")
+    lines = ["[folder]", f"path = '{scans}'", f"move_to = '{scans}/{move_to}'", f"recursive = {recursive}".lower()]
+    config = written(tmp_path, "\n".join([*lines, 'after = "move"', ""]))
+    if is_refused:
+        with pytest.raises(SettingsError, match="set `move_to` to a folder outside of"):
+            load_settings(config)
+    else:
+        assert load_settings(config).folder.after == "move"
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e18"])
+@pytest.mark.parametrize("row", [row for row in describe_settings() if isinstance(row.default, float)], ids=str)
+def test_no_time_of_the_settings_is_endless(tmp_path: Path, row: SettingRow, value: str) -> None:
+    """Calendars, sockets and waits of the operating system overflow on such values, hours after the start."""
+    with pytest.raises(SettingsError, match=rf"setting `{row.section}(\.{row.key})?` ="):
+        load_settings(written(tmp_path, f"[{row.section}]\n{row.key} = {value}\n"))
 
 
 def test_a_missing_settings_file_is_named(tmp_path: Path) -> None:
@@ -75,10 +114,8 @@ def test_every_key_is_documented() -> None:
     assert [row.key for row in rows if len(row.description) < 8] == []
 
 
-def test_the_watchdog_interval_is_read_only_for_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_service_managers_socket_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/notify")
-    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
-    assert service_environment().watchdog_s == 30.0
-    monkeypatch.setenv("WATCHDOG_PID", "1")
-    assert service_environment().watchdog_s is None
     assert service_environment().notify_socket == "/run/notify"
+    monkeypatch.setenv("NOTIFY_SOCKET", "")
+    assert service_environment().notify_socket is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -343,7 +344,11 @@ def test_a_watch_is_renewed_because_an_unmount_ends_it_without_a_sign(station: S
     assert station.watcher.restarts == 0
 
 
-def test_a_refused_watch_means_polling_and_another_try_later(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_watch_means_polling_and_another_try_later(
+    station: Station, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
     def refuse(_self: object) -> None:
         raise OSError(errno.ENOSPC, "inotify watch limit reached")
 
@@ -351,13 +356,16 @@ def test_a_refused_watch_means_polling_and_another_try_later(station: Station, m
         patch.setattr(watch._ArrivalEmitter, "on_thread_start", refuse)
         station.watcher.start()
         station.watcher.step(0.0)
+        station.watcher.step(RETRY_S)
         assert station.watcher.reason == "inotify refused: inotify watch limit reached"
-    station.watcher.step(RETRY_S / 2)
+    station.watcher.step(RETRY_S * 1.5)
     assert station.watcher.mode is WatchMode.POLL
 
-    station.watcher.step(RETRY_S)
+    station.watcher.step(RETRY_S * 2)
 
     assert station.watcher.mode is WatchMode.INOTIFY
+    told = [(record.levelname, record.fields["by"]) for record in caplog.records if record.message == "folder watched"]
+    assert told == [("WARNING", "poll"), ("INFO", "inotify")]  # once each, however often it is tried
 
 
 def test_stopping_ends_every_thread_and_closes_every_descriptor(station: Station) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -10,16 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import edge.suspects
 import edge.worker
 from edge.engines import Batch, EngineOutput
 from edge.errors import EngineError, LedgerError
 from edge.ledger import Entry, Ledger, open_ledger
 from edge.pixels import decode
 from edge.preparation import Arrival
-from edge.records import FileStamp
-from edge.scan import Limits
+from edge.records import Counts, FileStamp
+from edge.scan import Decode, Limits
 from edge.suspects import DecodeMarks
-from edge.worker import NEVER_FINAL, Judged, Worker
+from edge.tiff import Layout
+from edge.worker import NEVER_FINAL, Judged, VerdictStore, Worker
 from tests import fakes
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -34,10 +39,12 @@ class ListedIntake:
         self.done: list[str] = []
         self.retried: list[str] = []
 
-    def add(self, *files: str, is_final: bool = False) -> None:
+    def add(self, *files: str, is_final: bool = False, modified_ns: int | None = None) -> None:
+        """`modified_ns`: as if the file system had said so; this one may not keep such a time."""
         for file in files:
             seen = (self._folder / file).lstat()
-            stamp = FileStamp(file, seen.st_ino, seen.st_size, seen.st_mtime_ns)
+            at_ns = seen.st_mtime_ns if modified_ns is None else modified_ns
+            stamp = FileStamp(file, seen.st_ino, seen.st_size, at_ns)
             self._ready.append(Arrival(stamp, NOW, is_final))
 
     def take(self, limit: int) -> list[Arrival]:
@@ -61,20 +68,27 @@ class Line:
         self.ledger: Ledger = open_ledger(self.state / "ledger.sqlite", "xray-1")
         self.judged: list[Judged] = []
 
-    def worker(self, engine: fakes.ScriptedEngine | None = None, *, is_replay: bool = False) -> Worker:
+    def worker(
+        self,
+        engine: fakes.ScriptedEngine | None = None,
+        *,
+        store: VerdictStore | None = None,
+        decode: Decode = decode,
+        decode_threads: int = 2,
+        is_replay: bool = False,
+    ) -> Worker:
         return Worker(
             folder=self.folder,
             intake=self.intake,
-            store=self.ledger,
+            store=store or self.ledger,
             engine=engine or fakes.ScriptedEngine(),
             input_spec=fakes.INPUT_SPEC,
-            policy=fakes.POLICY,
             writer=fakes.writer(),
             limits=Limits(max_px=1_000_000, max_bytes=10_000_000),
             decode=decode,
             marks=DecodeMarks(self.state / "decoding"),
             never_final=frozenset() if is_replay else NEVER_FINAL,
-            decode_threads=2,
+            decode_threads=decode_threads,
             on_judged=self.judged.append,
             clock=lambda: NOW,
         )
@@ -138,6 +152,22 @@ def test_a_directory_named_like_a_scan_gets_a_verdict_of_its_own(line: Line) -> 
     assert line.outcomes() == {"x.tif": ("unreadable", ("not-a-file",))}
 
 
+@pytest.mark.parametrize(
+    ("modified_ns", "said"),
+    [(300_000_000_000 * 10**9, "9999-12-31T23:59:59.999Z"), (-80_000_000_000 * 10**9, "0001-01-01T00:00:00.000Z")],
+)
+def test_a_file_time_outside_the_calendar_ends_nothing(line: Line, modified_ns: int, said: str) -> None:
+    """Of a directory, a link or a file that is too large nothing but the directory entry is known."""
+    (line.folder / "x.tif").mkdir()
+    fakes.write_scan(line.folder / "good.tif")
+    line.intake.add("x.tif", modified_ns=modified_ns)
+    line.intake.add("good.tif")
+    assert run_out(line.worker()) == 2
+    assert line.outcomes() == {"x.tif": ("unreadable", ("not-a-file",)), "good.tif": ("normal", ("classifier",))}
+    first = line.ledger.outbox(0, 1)[0]
+    assert json.loads(first.payload)["scan"]["modified_at"] == said
+
+
 @pytest.mark.parametrize(("level", "size"), [(200, (100, 80)), (9000, (100, 80)), (1900, (600, 80)), (1900, (100, 20))])
 def test_a_scan_the_model_was_not_made_for_goes_to_review_unscored(
     line: Line, level: int, size: tuple[int, int]
@@ -164,6 +194,37 @@ def test_the_same_bytes_under_another_name_get_no_second_verdict(line: Line) -> 
     assert line.ledger.pending().count == 1
     assert engine.batches == [1]
     assert set(line.ledger.files()) == {"a.tif", "copy.tif"}
+
+
+def test_the_same_bytes_twice_in_one_batch_get_one_verdict_and_are_told_of_once(line: Line) -> None:
+    asked, read_ahead = threading.Event(), threading.Event()
+    reads = itertools.count(1)
+
+    def staged(data: bytes, layout: Layout) -> Counts:
+        """The second file waits until the first is with the networks, and they wait until the fourth is begun."""
+        read = next(reads)
+        if read == 2:
+            asked.wait(30)
+        elif read == 4:
+            read_ahead.set()
+        return decode(data, layout)
+
+    def script(images: Batch) -> EngineOutput:
+        asked.set()
+        read_ahead.wait(30)
+        return fakes.brightness(images)
+
+    for seed, name in enumerate(("first.tif", "a.tif", "copy.tif", "last.tif")):
+        fakes.write_scan(line.folder / name, seed=seed)
+    (line.folder / "copy.tif").write_bytes((line.folder / "a.tif").read_bytes())
+    engine = fakes.ScriptedEngine(script)
+    line.intake.add("first.tif", "a.tif", "copy.tif", "last.tif")
+    run_out(line.worker(engine, decode=staged, decode_threads=1))
+    assert engine.batches[0] == 1 and engine.batches[1] >= 2
+    told = {judged.prepared.scan.file: judged.verdict and judged.verdict.seq for judged in line.judged}
+    assert told == {"first.tif": 1, "a.tif": 2, "copy.tif": None, "last.tif": 3}
+    assert len(line.intake.done) == 4
+    assert line.ledger.pending().count == 3
 
 
 def test_new_bytes_under_the_same_name_get_a_new_verdict(line: Line) -> None:
@@ -222,8 +283,7 @@ def test_verdicts_a_full_disk_refused_are_stored_later_without_asking_the_networ
     fakes.write_scan(line.folder / "a.tif")
     line.intake.add("a.tif")
     engine = fakes.ScriptedEngine()
-    worker = line.worker(engine)
-    worker._store = FullOnce(line.ledger)
+    worker = line.worker(engine, store=FullOnce(line.ledger))
     with pytest.raises(LedgerError):
         worker.step()
     assert (line.intake.done, worker.in_flight) == ([], 1)
@@ -250,8 +310,7 @@ def test_a_disk_that_cannot_be_read_either_loses_no_scan_that_is_in_hand(line: L
     for name in ("a.tif", "b.tif"):
         fakes.write_scan(line.folder / name, seed=ord(name[0]))
     line.intake.add("a.tif", "b.tif")
-    worker = line.worker()
-    worker._store = Away(line.ledger)
+    worker = line.worker(store=Away(line.ledger))
     for _ in range(2):
         with pytest.raises(LedgerError):
             worker.step()
@@ -306,3 +365,16 @@ def test_a_suspect_that_kills_its_reader_again_is_condemned_and_the_line_goes_on
     run_out(line.worker())
     assert line.outcomes() == {"a.tif": ("unreadable", ("decoder-crash",)), "b.tif": ("normal", ("classifier",))}
     assert "SIGSEGV" in (line.judged[0].prepared.detail or "")
+
+
+def test_a_suspect_waits_while_no_process_can_be_started_to_try_it_in(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.tif", "b.tif"):
+        fakes.write_scan(line.folder / name, seed=ord(name[0]))
+        line.intake.add(name, is_final=True)
+    monkeypatch.setattr(edge.suspects.sys, "executable", str(line.folder / "no-such-program"))
+    monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp: stamp.file == "a.tif")
+    run_out(line.worker())
+    assert line.outcomes() == {"b.tif": ("normal", ("classifier",))}
+    assert line.intake.retried == ["a.tif"]

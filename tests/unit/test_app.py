@@ -1,0 +1,132 @@
+"""The daemon's threads around a real line, and how they end; only the networks are scripted, and no broker answers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edge.line
+from edge.app import run_app
+from edge.ledger import Ledger
+from edge.line import Line, build_line, utc_now
+from edge.messages import Gpu, Health
+from edge.publish import Publisher
+from edge.settings import BrokerSettings, FolderSettings, Settings, StateSettings, service_environment
+from tests import fakes
+from tests.models import scripted_model
+
+
+def settings_below(root: Path, **folder: Any) -> Settings:
+    (root / "scans").mkdir(exist_ok=True)
+    return Settings(
+        station="xray-1",
+        folder=FolderSettings(path=root / "scans", **folder),
+        state=StateSettings(dir=root / "state"),
+        broker=BrokerSettings(host="127.0.0.1", port=1, flush_s=0.0),
+    )
+
+
+def test_a_defect_of_the_supervision_ends_every_thread_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the folder quiet and the broker away no thread would find out by itself, and the process would hang."""
+    running: list[str] = []
+
+    def defect(_ledger: Ledger) -> int:
+        running.extend(thread.name for thread in threading.enumerate())
+        raise RuntimeError("a defect")
+
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.setattr(edge.line, "take_backup_requests", defect)
+    with pytest.raises(RuntimeError, match="a defect"):
+        run_app(settings_below(tmp_path), service_environment(), scripted_model())
+    assert {"inbox", "worker", "publish"} <= set(running)
+    assert not {"inbox", "worker", "publish"} & {thread.name for thread in threading.enumerate()}
+
+
+@contextmanager
+def line_of(settings: Settings, *, engine: str = "scripted") -> Iterator[Line]:
+    """A line whose loops the test turns itself."""
+    with ExitStack() as stack:
+        model = scripted_model()
+        model.engine.spec = replace(model.engine.spec, name=engine)
+        stack.callback(model.engine.close)
+        line = build_line(settings, model, fakes.BOOT_ID, stack)
+        stack.callback(line.publisher.stop, 0.0)
+        yield line
+
+
+def judge(line: Line, count: int) -> None:
+    """Turn inbox and worker until `count` more scans have their verdict; their clock runs ahead."""
+    now_s = 0.0
+    while count:
+        now_s += 0.3
+        line.look(now_s, utc_now())
+        count -= line.worker.step()
+
+
+def test_scans_that_were_moved_on_leave_the_list_of_files_though_the_folder_is_empty(tmp_path: Path) -> None:
+    with line_of(settings_below(tmp_path, after="move", move_to=tmp_path / "done")) as line:
+        for index in range(3):
+            fakes.write_scan(tmp_path / "scans" / f"B01_{index}.tif", seed=index)
+        judge(line, 3)
+        assert list((tmp_path / "scans").iterdir()) == []
+        assert len(line.ledger.files()) == 3
+        line.keep_house()
+        assert line.ledger.files() == {}
+        assert line.ledger.pending().count == 3
+
+
+def test_nothing_is_forgotten_while_the_folder_is_away_or_an_empty_mount_point(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    settings = settings_below(tmp_path, after="move", move_to=tmp_path / "done")
+    with line_of(settings) as line:
+        line.keep_house()
+        fakes.write_scan(scans / "B01_1.tif")
+        judge(line, 1)
+        scans.rename(tmp_path / "elsewhere")
+        line.keep_house()  # nobody has looked since
+        line.look(100.0, utc_now())
+        line.keep_house()
+        scans.mkdir()
+        line.keep_house()
+        line.look(200.0, utc_now())
+        line.keep_house()
+        assert set(line.ledger.files()) == {"B01_1.tif"}
+    with line_of(settings) as line:
+        line.keep_house()
+        line.look(300.0, utc_now())
+        line.keep_house()
+        assert set(line.ledger.files()) == {"B01_1.tif"}
+
+
+@pytest.mark.parametrize(("engine", "is_told"), [("tensorrt", True), ("onnxruntime", False)])
+def test_health_tells_of_the_gpu_that_judges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, is_told: bool
+) -> None:
+    gpu = Gpu(name="A2000", memory_used_bytes=1, memory_total_bytes=2, temperature_c=None, utilization_percent=None)
+    said: list[Health] = []
+    monkeypatch.setattr(edge.line, "gpu_state", lambda: gpu)
+    monkeypatch.setattr(Publisher, "publish_health", lambda _publisher, health: said.append(health))
+    with line_of(settings_below(tmp_path), engine=engine) as line:
+        line.report_health()
+    assert [health.gpu for health in said] == [gpu if is_told else None]
+
+
+def test_scans_whose_marker_never_comes_show_in_the_backlog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Health] = []
+    monkeypatch.setattr(Publisher, "publish_health", lambda _publisher, health: said.append(health))
+    with line_of(settings_below(tmp_path, done_suffix=".done")) as line:
+        for index in range(2):
+            fakes.write_scan(tmp_path / "scans" / f"B01_{index}.tif", seed=index)
+        (tmp_path / "scans" / "B01_0.done").touch()
+        judge(line, 1)
+        line.look(100.0, utc_now())
+        line.report_health()
+    assert said[0].backlog_scans == 1
