@@ -36,9 +36,11 @@ class GateLoss:
     kern_per: Tensor
     reg: Tensor
 
-    def total(self, per_weight: float = 1.0, latent_weight: float = 1.0) -> Tensor:
-        """L = L_ok + L_kern,ok + per_weight (L_per + L_kern,per) + latent_weight L_reg."""
-        return self.ok + self.kern_ok + per_weight * (self.per + self.kern_per) + latent_weight * self.reg
+    def total(self, per_weight: float = 1.0, latent_weight: float = 1.0, kernel_weight: float = 1.0) -> Tensor:
+        """L = L_ok + k L_kern,ok + per_weight (L_per + k L_kern,per) + latent_weight L_reg, k the kernel_weight."""
+        clean = self.ok + kernel_weight * self.kern_ok
+        defective = self.per + kernel_weight * self.kern_per
+        return clean + per_weight * defective + latent_weight * self.reg
 
 
 def squared_error(residual: Tensor) -> Tensor:

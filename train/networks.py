@@ -156,6 +156,13 @@ class PatchClassifier(nn.Module):
             nn.ReLU(),
             nn.Linear(50, 1),
         )
+        for layer in (*self.features, *self.head):
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                # He's: with torch's usual weights ten layers of ReLU leave nothing of a patch, and hundreds of steps
+                # teach nothing.
+                weight, bias = layer.parameters()
+                nn.init.kaiming_uniform_(weight, nonlinearity="relu")
+                nn.init.zeros_(bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logit of `defective` (n,) of patches (n, 1, 192, 192) in [0, 1]; the paper's sigmoid is in the loss."""

@@ -10,7 +10,7 @@ from edge.validation.metrics import Rate
 from train.metrics import joint_thresholds
 from train.networks import GateAutoencoder, centre_crop
 from train.welds.bank import detrended
-from train.welds.evaluation import Detector, entry, evaluate, excesses, thresholds_of
+from train.welds.evaluation import Detector, entry, evaluate, excesses, interval_over_welds, thresholds_of
 from train.welds.scores import (
     STATISTICS,
     WINDOWS_PX,
@@ -144,6 +144,22 @@ def test_the_decisions_of_all_folds_are_added_up_each_at_its_own_thresholds() ->
     assert outcome.auroc["raster"] == 1.0
     assert outcome.auroc["defects-low"] == pytest.approx(0.5, abs=0.15)
     assert "checked" not in outcome.auroc
+
+
+def test_decisions_are_told_weld_by_weld() -> None:
+    scores = fold(9, 10)
+    scores["raster"][:4] = 0
+    told = evaluate(AE, [scores, fold(10, 3)], [{"raster": {"a": 3, "b": 7, "none": 0}}, {"raster": {"c": 3}}])
+    assert told.by_weld == {"raster": {"a": Rate(0, 3), "b": Rate(6, 7), "none": Rate(0, 0), "c": Rate(3, 3)}}
+
+
+def test_an_interval_over_welds_is_as_wide_as_they_differ() -> None:
+    alike = interval_over_welds([Rate(50, 100)] * 5)
+    assert alike == (0.5, 0.5)
+    low, high = interval_over_welds([Rate(0, 100)] * 4 + [Rate(100, 100)])
+    assert low == 0.0
+    assert 0.5 < high <= 0.8
+    assert interval_over_welds([Rate(1, 2), Rate(0, 0)]) == (0.0, 1.0)
 
 
 def test_with_its_own_accepted_patches_a_set_refuses_no_more_than_the_rate() -> None:

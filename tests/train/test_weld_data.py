@@ -64,6 +64,13 @@ def test_a_fold_holds_what_was_asked_for_in_the_types_that_go_to_the_device(data
             assert -1 <= array.min() < array.max() + 1e-6 <= 1
 
 
+def test_the_real_test_patches_are_told_apart_by_weld(data: FoldData) -> None:
+    assert set(data.tested_of) == {"accepted", "defects-high", "defects-mid", "defects-low"}
+    for name, of_welds in data.tested_of.items():
+        assert set(of_welds) == set(data.test)
+        assert sum(of_welds.values()) == len(data.tests[name])
+
+
 def test_no_patch_of_a_weld_is_in_two_sets() -> None:
     """Each weld has a grey level of its own, defects included, so that every patch tells where it comes from."""
     welds = []

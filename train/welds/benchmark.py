@@ -21,7 +21,7 @@ from train.gate.perturb import Patch, read_photos
 from train.progress import Reporter
 from train.runner import Runner
 from train.welds.data import FoldData, PatchCounts, fold_data
-from train.welds.evaluation import Detector, Outcome, evaluate
+from train.welds.evaluation import Detector, Outcome, TestedOf, evaluate
 from train.welds.fold_cache import stored_fold
 from train.welds.folds import Fold, weld_folds
 from train.welds.images import Weld, read_welds
@@ -30,11 +30,8 @@ from train.welds.recipes import BenchmarkRecipe
 from train.welds.task import EnsembleTask, Task, is_finished, load_scores, run_ensemble, run_task
 from train.welds.variants import Training, Variant
 
-FORMAT = 3
+FORMAT = 4
 """Of a network's files; rises when the same recipe would find something else."""
-_LATER_FIELDS = ("correlated", "levelled")
-"""Of `Variant`, newer than the networks of this format."""
-
 _AnyTask = TypeVar("_AnyTask", Task, EnsembleTask)
 
 
@@ -96,8 +93,10 @@ def run_benchmark(request: Request, runner: Runner, reporter: Reporter) -> Bench
     run_missing(tasks, run_task, runner, reporter, "networks")
     run_missing(ensembles, run_ensemble, runner, reporter, "ensembles")
     seconds["networks"] = time.perf_counter() - started
+    tested_of = [fact["tested_of"] for fact in facts]
     outcomes = {
-        detector.name: outcomes_of(detector, tasks, ensembles, request.runs) for detector in request.recipe.detectors
+        detector.name: outcomes_of(detector, tasks, ensembles, request.runs, tested_of)
+        for detector in request.recipe.detectors
     }
     return Benchmark(outcomes, tuple(facts), training, digest, tasks, seconds)
 
@@ -127,17 +126,21 @@ def ensembles_of(recipe: BenchmarkRecipe, tasks: Sequence[Task]) -> tuple[Ensemb
 
 
 def outcomes_of(
-    detector: Detector, tasks: Sequence[Task], ensembles: Sequence[EnsembleTask], runs: int
+    detector: Detector,
+    tasks: Sequence[Task],
+    ensembles: Sequence[EnsembleTask],
+    runs: int,
+    tested_of: Sequence[TestedOf],
 ) -> tuple[Outcome, ...]:
     """The detector's outcome of every run over all folds; of an ensemble there is one."""
     if detector.ensemble:
         ours = [task for task in ensembles if task.runs[0].variant.name == detector.variant]
-        return (evaluate(detector, [load_scores(task) for task in ours]),)
+        return (evaluate(detector, [load_scores(task) for task in ours], tested_of),)
     by_run = [
         [task for task in tasks if task.run == run and task.variant.name == detector.variant]
         for run in range(1, runs + 1)
     ]
-    return tuple(evaluate(detector, [load_scores(task) for task in of_run]) for of_run in by_run)
+    return tuple(evaluate(detector, [load_scores(task) for task in of_run], tested_of) for of_run in by_run)
 
 
 def scaled(counts: PatchCounts, share: float) -> PatchCounts:
@@ -159,17 +162,11 @@ def data_digest(request: Request, welds: Sequence[Weld], photos: Sequence[Patch]
 
 
 def experiment_digest(data: str, variant: Variant, training: Training, request: Request) -> str:
-    """SHA-256 over everything a network depends on but its fold and run.
-
-    A field that came later counts only where it is set, so that networks trained before it are found again.
-    """
-    values, seen = asdict(training), asdict(variant)
+    """SHA-256 over everything a network depends on but its fold and run."""
+    values = asdict(training)
     other = "classifier_steps" if variant.network == "autoencoder" else "autoencoder_steps"
     del values[other]
-    for name in _LATER_FIELDS:
-        if not seen[name]:
-            del seen[name]
-    facts = [data, seen, values, request.seed, request.device.split(":")[0], FORMAT]
+    facts = [data, asdict(variant), values, request.seed, request.device.split(":")[0], FORMAT]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

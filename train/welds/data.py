@@ -36,6 +36,7 @@ SHARP = "-sharp"
 """Ends the name of a test set whose anomalies are blurred by 2 px, so that their shape stays, instead of by 9 px."""
 
 _PIECE = 250
+_REAL = ("accepted", *(f"defects-{contrast}" for contrast in CONTRASTS))
 
 Images = npt.NDArray[np.float16]
 Greys = npt.NDArray[np.uint8]
@@ -78,6 +79,8 @@ class FoldData:
     tests: dict[str, Images]
     """Images in [0, 1], float16 (t, 192, 192), of test welds: accepted, defects-high, -mid, -low (no patch where the
     test welds have no such defect), and the five anomalies on accepted patches, as printed and ending in `-sharp`."""
+    tested_of: dict[str, dict[str, int]]
+    """Of the test sets of real patches, how many are of which weld, in their order."""
 
 
 def fold_data(
@@ -114,7 +117,7 @@ def fold_data(
         for kind in TESTED:
             pieces += plan.anomalies(f"test-{kind}", kind, counts.test_synthetic, PRINTED_SIGMA_PX)
             pieces += plan.anomalies(f"test-{kind}{SHARP}", kind, counts.test_synthetic, SHARP_SIGMA_PX)
-        drawn = _draw(pieces, runner, progress)
+        drawn, drawn_of = _draw(pieces, runner, progress)
     defective, deltas = drawn["defects"]
     if len(defective) == 0:
         raise DataError(
@@ -136,6 +139,7 @@ def fold_data(
         defective=defective,
         perturbations={"defects": deltas, **{name: drawn[name][1] for name in ("sni", *LEARNT)}},
         tests=tests,
+        tested_of={name: drawn_of[f"test-{name}" if name == "accepted" else name] for name in tests if name in _REAL},
     )
 
 
@@ -190,23 +194,33 @@ def _run(piece: _Piece) -> _Pair:
     return no_greys, np.stack(drawn)
 
 
-def _draw(pieces: Sequence[_Piece], runner: Runner, progress: Callable[[int, int], None] | None) -> dict[str, _Pair]:
-    """What the pieces of each name drew, together and in their order; of other names, nothing."""
+def _draw(
+    pieces: Sequence[_Piece], runner: Runner, progress: Callable[[int, int], None] | None
+) -> tuple[dict[str, _Pair], dict[str, dict[str, int]]]:
+    """What the pieces of each name drew, together and in their order, and how much of it of which weld.
+
+    Of other names, nothing.
+    """
     results: dict[int, _Pair] = {}
     for number, result in runner.map(_run, pieces):
         results[number] = result
         if progress is not None:
             progress(len(results), len(pieces))
     pairs: defaultdict[str, list[_Pair]] = defaultdict(list)
+    drawn_of: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for number, piece in enumerate(pieces):
         pairs[piece.what].append(results.pop(number))
-    return defaultdict(
+        if isinstance(piece, _OfWeld):
+            of_welds = drawn_of[piece.what]
+            of_welds[piece.weld.name] = of_welds.get(piece.weld.name, 0) + len(pairs[piece.what][-1][0])
+    together = defaultdict(
         _nothing,
         {
             what: (np.concatenate([greys for greys, _ in drawn]), np.concatenate([images for _, images in drawn]))
             for what, drawn in pairs.items()
         },
     )
+    return together, drawn_of
 
 
 def _nothing() -> _Pair:

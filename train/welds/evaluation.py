@@ -18,6 +18,7 @@ from train.metrics import joint_thresholds, threshold_with_above
 from train.welds.scores import STATISTICS, Scores
 
 PATCH_FPR = 0.001
+_RESAMPLED = 2000
 CHECKED = "checked"
 ACCEPTED = "accepted"
 VALIDATION_DEFECTS = "checked-defects"
@@ -25,6 +26,9 @@ VALIDATION_DEFECTS = "checked-defects"
 
 LEARNT = "learnt"
 """Accepted patches of the training welds."""
+
+TestedOf = Mapping[str, Mapping[str, int]]
+"""`FoldData.tested_of`."""
 
 SetScores = Mapping[str, Scores]
 """Scores float32 (n, k) of each set of one fold: `checked`, `checked-defects`, `learnt` and the test sets."""
@@ -60,6 +64,8 @@ class Outcome:
     together, since one fold has too few for a rate of 0.1 %."""
     auroc: dict[str, float]
     """Of every set of anomalies against the accepted test patches."""
+    by_weld: dict[str, dict[str, Rate]]
+    """`flagged` of the test sets of real patches, by the weld that they are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +100,13 @@ def excesses(detector: Detector, scores: SetScores, fpr: float = PATCH_FPR) -> d
     return {name: ((detector.read(found) - thresholds) / scale).max(axis=1) for name, found in scores.items()}
 
 
-def evaluate(detector: Detector, folds: Sequence[SetScores], fpr: float = PATCH_FPR) -> Outcome:
-    """One run over all folds."""
+def evaluate(
+    detector: Detector,
+    folds: Sequence[SetScores],
+    tested_of: Sequence[TestedOf] = (),
+    fpr: float = PATCH_FPR,
+) -> Outcome:
+    """One run over all folds; `tested_of` is given for each, or for none."""
     of_folds = [excesses(detector, scores, fpr) for scores in folds]
     names = list(dict.fromkeys(name for fold in of_folds for name in fold))
     flagged, flagged_own, areas = {}, {}, {}
@@ -109,7 +120,26 @@ def evaluate(detector: Detector, folds: Sequence[SetScores], fpr: float = PATCH_
         if name not in (CHECKED, LEARNT, ACCEPTED):
             labels = np.repeat([0, 1], [len(accepted), total])
             areas[name] = auroc(np.concatenate([accepted, *parts]), labels)
-    return Outcome(flagged, flagged_own, areas)
+    by_weld: dict[str, dict[str, Rate]] = {}
+    for fold, of_sets in zip(of_folds, tested_of, strict=False):
+        for name, of_welds in of_sets.items():
+            ends = np.cumsum(list(of_welds.values()), dtype=int)
+            of_weld = np.split(fold[name] > 0, ends)[:-1]
+            by_weld.setdefault(name, {}).update(
+                {weld: Rate(int(part.sum()), len(part)) for weld, part in zip(of_welds, of_weld, strict=True)}
+            )
+    return Outcome(flagged, flagged_own, areas, by_weld)
+
+
+def interval_over_welds(rates: Sequence[Rate]) -> tuple[float, float]:
+    """95 % interval of the share of all, had other welds of the same kind been tested: bootstrap over whole welds."""
+    counts = np.array([(rate.hits, rate.total) for rate in rates if rate.total])
+    if len(counts) < 2:
+        return 0.0, 1.0
+    drawn = counts[np.random.default_rng(0).integers(len(counts), size=(_RESAMPLED, len(counts)))].sum(axis=1)
+    shares = drawn[:, 0] / drawn[:, 1]
+    low, high = np.quantile(shares, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def entry(rates: Sequence[Rate]) -> Entry:

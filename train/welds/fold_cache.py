@@ -41,6 +41,7 @@ def stored_fold(folder: Path, digest: str, make: Callable[[], FoldData]) -> dict
         "validation": list(data.validation),
         "test": list(data.test),
         "patches": {name: len(array) for name, array in arrays.items()},
+        "tested_of": data.tested_of,
     }
     write_json(folder / _FACTS, facts)
     return facts

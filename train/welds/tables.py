@@ -11,7 +11,16 @@ from typing import Any, Final
 import numpy as np
 
 from train.welds.benchmark import Benchmark
-from train.welds.evaluation import ACCEPTED, PATCH_FPR, VALIDATION_DEFECTS, Detector, Entry, Outcome, entry
+from train.welds.evaluation import (
+    ACCEPTED,
+    PATCH_FPR,
+    VALIDATION_DEFECTS,
+    Detector,
+    Entry,
+    Outcome,
+    entry,
+    interval_over_welds,
+)
 from train.welds.regions import HIGH_CNR_MIN, LOW_CNR_MAX
 from train.welds.variants import BOTH
 
@@ -64,6 +73,7 @@ def tables_markdown(benchmark: Benchmark, detectors: Sequence[Detector], notes: 
     else:
         parts += ["## Variants", "", *variants_table(benchmark, detectors)]
         parts += ["", "## AUROC", "", *area_table(benchmark, detectors)]
+    parts += ["", "## By weld", "", *weld_table(benchmark, detectors)]
     head = ["# The gate on real welds", "", *_READING, "", *notes, ""]
     return "\n".join([*head, *parts]) + "\n"
 
@@ -118,6 +128,24 @@ def area_table(benchmark: Benchmark, detectors: Sequence[Detector]) -> list[str]
             known = all(math.isfinite(area) for area in areas)
             cells.append(f"{100 * np.mean(areas):.1f} ({50 * (max(areas) - min(areas)):.1f})" if known else "-")
         lines.append(f"| {detector.name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def weld_table(benchmark: Benchmark, detectors: Sequence[Detector]) -> list[str]:
+    """Sets of real patches weld by weld down, detectors across: shares in % by the validation thresholds."""
+    lines = ["| set | weld | patches | " + " | ".join(d.name for d in detectors) + " |"]
+    lines.append("|---" * (3 + len(detectors)) + "|")
+    for name in (ACCEPTED, *REAL_SETS):
+        of_detectors = [[outcome.by_weld.get(name, {}) for outcome in benchmark.outcomes[d.name]] for d in detectors]
+        label = "accepted, refused" if name == ACCEPTED else name
+        for weld, rate in sorted(of_detectors[0][0].items()):
+            if rate.total:
+                cells = [f"{100 * np.mean([run[weld].share for run in runs]):.1f}" for runs in of_detectors]
+                lines.append(f"| {label} | {weld} | {rate.total} | " + " | ".join(cells) + " |")
+        spans = [interval_over_welds(list(runs[0].values())) for runs in of_detectors]
+        cells = [f"{100 * low:.1f} to {100 * high:.1f}" for low, high in spans]
+        lines.append(f"| {label} | *95 %, other welds* | | " + " | ".join(cells) + " |")
+    lines += ["", "Last line of each set: welds drawn again and again from these (bootstrap), first run."]
     return lines
 
 
