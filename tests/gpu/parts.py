@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -119,7 +120,8 @@ def kernel_time(scratch: Path) -> Figures:
     from tests.gpu.driver_api import Kernels, on_device
 
     copy_gb_s = _copy_gb_s()
-    kernels, figures = Kernels(), {"copy, GB/s read and written": round(copy_gb_s)}
+    kernels = Kernels()
+    figures: Figures = {"copy, GB/s read and written": round(copy_gb_s)}
     real = next(_counts(scratch))
     large = np.tile(real, (4, 4))
     cases = {
@@ -154,7 +156,7 @@ def bandwidth(_: Path) -> Figures:
         there = torch.empty(size, dtype=torch.uint8, device="cuda")
         for kind, pin in (("pinned", True), ("pageable", False)):
             here = torch.ones(size, dtype=torch.uint8, pin_memory=pin)
-            ms = _best_ms(lambda here=here, there=there: there.copy_(here, non_blocking=True))
+            ms = _best_ms(partial(there.copy_, here, non_blocking=True))
             figures[f"{name}, {kind}, GB/s"] = round(size / ms / 1e6, 1)
     return figures
 
@@ -259,7 +261,8 @@ def _best_ms(work: Callable[[], object], rounds: int = 20) -> float:
         end.record()
         end.synchronize()
         times.append(begin.elapsed_time(end))
-    return min(times)
+    least_ms: float = min(times)
+    return least_ms
 
 
 def _wall_ms(work: Callable[[], object]) -> float:
