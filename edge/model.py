@@ -14,7 +14,7 @@ from edge.engines import Engine, PlanSettings
 from edge.engines.opening import open_engine
 from edge.golden import check_golden
 from edge.messages import ModelCard, ModelInfo
-from edge.settings import ModelSettings, Settings
+from edge.settings import ModelSettings, Settings, service_environment
 from edge.tuning import chosen_engine
 from edge.verdicts import VerdictWriter
 
@@ -94,6 +94,7 @@ def plan_settings(settings: Settings) -> PlanSettings:
         key_file=tensorrt.key_file or state / "device.key",
         workspace_bytes=tensorrt.workspace_bytes,
         build_timeout_s=tensorrt.build_timeout_s,
+        credentials=service_environment().credentials,
     )
 
 

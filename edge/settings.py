@@ -201,6 +201,8 @@ class ServiceEnvironment:
 
     notify_socket: str | None
     watchdog_s: float | None
+    credentials: Path | None
+    """Folder of the secrets that the unit loads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,13 +261,15 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
 
 
 def service_environment() -> ServiceEnvironment:
-    """Read the variables of sd_notify(3) and sd_watchdog_enabled(3)."""
+    """Read the variables of sd_notify(3), sd_watchdog_enabled(3) and systemd's credentials."""
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     watchdog_us = os.environ.get("WATCHDOG_USEC", "")
     watchdog_pid = os.environ.get("WATCHDOG_PID", str(os.getpid()))
     armed = watchdog_us.isdigit() and watchdog_pid == str(os.getpid())
     return ServiceEnvironment(
         notify_socket=os.environ.get("NOTIFY_SOCKET") or None,
         watchdog_s=int(watchdog_us) / 1e6 if armed else None,
+        credentials=Path(credentials) if credentials else None,
     )
 
 

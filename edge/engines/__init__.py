@@ -86,6 +86,8 @@ class PlanSettings:
     key_file: Path
     workspace_bytes: int
     build_timeout_s: float
+    credentials: Path | None = None
+    """Where systemd shows secrets to this service alone; None outside of one."""
 
 
 def check_batch(images: Batch, spec: EngineSpec) -> None:

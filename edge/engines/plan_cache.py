@@ -4,7 +4,9 @@
 
 A plan is native code: deserialising one that somebody changed is running what they wrote. So each file is read once,
 its seal (HMAC-SHA256 over all the rest) is checked, and those bytes are what the caller gets; what happens to the file
-afterwards has no effect. The key is made on first use, 32 random bytes that only its owner may read.
+afterwards has no effect. The key is made on first use, 32 random bytes that only its owner may read. Where systemd shows
+it to the service as a credential, it may be root's with mode 0440: there the group's bit is the mask of an access list
+that names the service's user alone.
 
 KEY is the hash of the facts: the ONNX graph's SHA-256, GPU, driver, CUDA, TensorRT, precision, batch profile. When one
 of them changes, no plan is found and a new one is built; the one before stays until the new one has proven itself.
@@ -53,9 +55,11 @@ def key_of(facts: Facts) -> str:
 class PlanCache:
     """The plans of one folder, written by whoever holds the device key."""
 
-    def __init__(self, folder: Path, key_file: Path) -> None:
+    def __init__(self, folder: Path, key_file: Path, credentials: Path | None = None) -> None:
+        """`credentials`: the folder in which systemd shows this service its secrets."""
         self._folder = folder
         self._key_file = key_file
+        self._is_credential = credentials is not None and key_file.parent == credentials
 
     @property
     def folder(self) -> Path:
@@ -155,18 +159,23 @@ class PlanCache:
             with contextlib.suppress(FileExistsError):
                 self._create_key()
             with self._key_file.open("rb") as stream:
-                mode = os.fstat(stream.fileno()).st_mode
+                found = os.fstat(stream.fileno())
                 key = stream.read(KEY_BYTES + 1)
         except OSError as error:
             raise EngineError(
                 f"the device key {self._key_file} cannot be used: {error.strerror}",
                 hint="`tensorrt.key_file` names it; the service's unit hands it over as a credential",
             ) from error
-        if mode & 0o077 or len(key) != KEY_BYTES:
+        others = 0o077
+        if self._is_credential and found.st_uid in (0, os.geteuid()):
+            others &= ~stat.S_IRGRP
+        if found.st_mode & others or len(key) != KEY_BYTES:
             raise EngineError(
-                f"the device key {self._key_file} has mode {mode & 0o777:o} and {len(key)} bytes, "
-                f"expected 600 and {KEY_BYTES}",
-                hint="delete it and the plans it sealed: both are made again",
+                f"the device key {self._key_file} has mode {found.st_mode & 0o777:o} and {len(key)} bytes, "
+                f"expected {'400 or 440' if self._is_credential else '600'} and {KEY_BYTES}",
+                hint="start edge-engine-build.service, which makes the key, then this service again"
+                if self._is_credential
+                else "delete it and the plans it sealed: both are made again",
             )
         return key
 

@@ -61,7 +61,7 @@ class PlanRoom:
     def __init__(self, device: Device, settings: PlanSettings) -> None:
         self._device = device
         self._settings = settings
-        self._cache = PlanCache(settings.folder, settings.key_file)
+        self._cache = PlanCache(settings.folder, settings.key_file, settings.credentials)
 
     def plans_for(self, bundle: Bundle, batch: int, *, rebuild: bool = False) -> Plans:
         """The plans of both networks for batches 1..`batch`, and the compiled kernels.

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import SettingsError
+from edge.model import plan_settings
 from edge.settings import describe_settings, load_settings, service_environment
 
 
@@ -82,3 +83,10 @@ def test_the_watchdog_interval_is_read_only_for_this_process(monkeypatch: pytest
     monkeypatch.setenv("WATCHDOG_PID", "1")
     assert service_environment().watchdog_s is None
     assert service_environment().notify_socket == "/run/notify"
+
+
+def test_the_folder_of_systemds_secrets_reaches_the_device_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    assert plan_settings(load_settings()).credentials is None
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/edge-worker.service")
+    assert plan_settings(load_settings()).credentials == Path("/run/credentials/edge-worker.service")
