@@ -84,9 +84,11 @@ class PlanRoom:
     def _network(
         self, name: str, bundle: Bundle, graph: bytes, outputs: tuple[str, ...], batch: int, rebuild: bool
     ) -> Plan:
+        is_float32 = bundle.precision == "fp32"
         facts = self._device.facts | {
             "onnx_sha256": hashlib.sha256(graph).hexdigest(),
             "precision": bundle.precision,
+            "arithmetic": "strict NaNs, no TF32" if is_float32 else "strict NaNs",
             "profile": f"1..{batch} x {bundle.channels} x {bundle.size.height_px} x {bundle.size.width_px}",
             "workspace_bytes": str(self._settings.workspace_bytes),
         }
@@ -102,7 +104,7 @@ class PlanRoom:
             "max_batch": batch,
             "outputs": outputs,
             "workspace_bytes": self._settings.workspace_bytes,
-            "expand_weights": bundle.precision == "fp32",
+            "is_float32": is_float32,
         }
         return Plan(name, facts, self._build(job, graph), is_new=True)
 
@@ -118,10 +120,15 @@ class PlanRoom:
             timing = self._stored(TIMING, self._device.facts)
             if timing is not None:
                 (folder / "timing.cache").write_bytes(timing)
-            program = [sys.executable, "-m", "edge.engines.build_plan", str(folder)]
+            # -P: what lies in the working directory is no module of ours.
+            program = [sys.executable, "-P", "-m", "edge.engines.build_plan", str(folder)]
             try:
                 done = subprocess.run(  # noqa: S603 - our own interpreter and module
-                    program, timeout=self._settings.build_timeout_s, capture_output=True, text=True
+                    program,
+                    timeout=self._settings.build_timeout_s,
+                    capture_output=True,
+                    text=True,
+                    errors="replace",
                 )
             except subprocess.TimeoutExpired:
                 raise EngineError(
@@ -196,7 +203,7 @@ def compiled_kernels(capability: str) -> bytes:
         command = [nvcc, "--cubin", architecture, str(KERNELS_SOURCE), "-o", str(target)]
         try:
             done = subprocess.run(  # noqa: S603 - the toolkit of this machine
-                command, capture_output=True, text=True, timeout=NVCC_TIMEOUT_S
+                command, capture_output=True, text=True, errors="replace", timeout=NVCC_TIMEOUT_S
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise EngineError(f"nvcc cannot be run: {error}", hint="reinstall the CUDA toolkit") from error

@@ -6,6 +6,7 @@ What a real GPU adds is in tests/gpu/.
 from __future__ import annotations
 
 import ast
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -212,6 +213,69 @@ def test_a_stored_plan_that_no_longer_proves_itself_is_built_again(
         engine = open_engine(bundle, "tensorrt", plans=settings)
         assert engine.infer(IMAGES[:1]).p_abnormal == pytest.approx([0.2])
         engine.close()
+
+
+@pytest.mark.parametrize("fault", ["not created", "not set"])
+def test_a_timing_cache_that_is_not_accepted_costs_no_build(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings, fault: str
+) -> None:
+    """As after an upgrade of TensorRT or a change of GPU that the facts do not show."""
+    build(bundle, settings)
+    scripted_gpu.play(patch, timing_cache=fault)
+    build(bundle, settings, rebuild=True)
+
+
+def test_a_build_without_any_timing_cache_is_as_good(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    scripted_gpu.play(patch, timing_cache="never set")
+    build(bundle, settings)
+    assert names(settings) == ["classifier", "gate", "kernels"]
+
+
+def nan_bundle(folder: Path) -> Bundle:
+    """With a gate of one NaN weight: its maximum overlooks what is not finite, `residual * 0.0` must not."""
+    return opened_bundle(folder, files={"gate.onnx": bundles.nan_graph()})
+
+
+def test_a_residual_that_is_not_finite_never_passes(
+    patch: pytest.MonkeyPatch, tmp_path: Path, settings: PlanSettings
+) -> None:
+    patch.setattr("edge.engines.on_device.check_golden", lambda *_: None)
+    for release, is_nan in (({}, True), ({"no_strict_nans": True}, False)):
+        scripted_gpu.play(patch, **release)
+        with scripted_gpu.installed():
+            engine = open_tensorrt(nan_bundle(tmp_path / str(is_nan)), settings, rebuild=True)
+            assert np.isnan(engine.infer(IMAGES).gate_mean_max).all() == is_nan, "the release before folds 0 x to 0"
+            engine.close()
+
+
+@pytest.mark.parametrize(("precision", "flags"), [("fp32", ["STRICT_NANS"]), ("fp16", ["TF32", "STRICT_NANS"])])
+def test_what_a_plan_may_compute_is_set_and_part_of_its_key(
+    patch: pytest.MonkeyPatch, tmp_path: Path, settings: PlanSettings, precision: str, flags: list[str]
+) -> None:
+    bundle = opened_bundle(tmp_path / "bundle", edit=lambda content: content.update(precision=precision))
+    build(bundle, settings)
+    for name, data in stored(settings).items():
+        if name.startswith(("classifier", "gate")):
+            assert f'"flags": {json.dumps(flags)}'.encode() in data
+            assert f'"arithmetic":"strict NaNs{", no TF32" if precision == "fp32" else ""}"'.encode() in data
+
+
+def test_a_build_that_dies_leaves_its_last_word(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    scripted_gpu.play(patch, dies=True)
+    with pytest.raises(EngineError, match=r"ended with signal 9: .* ERROR +tensorrt +message="\[tuner\] about to die"):
+        build(bundle, settings)
+
+
+def test_a_module_in_the_working_directory_is_not_taken_for_ours(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise SystemExit('not ours')\n")
+    patch.chdir(tmp_path)
+    build(bundle, settings)
 
 
 def test_a_rebuild_that_fails_leaves_the_good_engine(

@@ -49,6 +49,17 @@ class MemoryPoolType(Enum):
     WORKSPACE = 0
 
 
+class BuilderFlag:
+    """STRICT_NANS is not in every release."""
+
+    TF32 = "TF32"
+    STRICT_NANS = "STRICT_NANS"
+
+
+if script("no_strict_nans"):
+    del BuilderFlag.STRICT_NANS
+
+
 class NetworkDefinitionCreationFlag(IntEnum):
     STRONGLY_TYPED = 1
 
@@ -129,20 +140,38 @@ class IOptimizationProfile:
 
 class IBuilderConfig:
     profile: IOptimizationProfile
-    cache: ITimingCache
+    cache: ITimingCache | None = None
+
+    def __init__(self) -> None:
+        self._flags = {BuilderFlag.TF32}
+
+    def set_flag(self, flag: str) -> None:
+        self._flags.add(flag)
+
+    def clear_flag(self, flag: str) -> None:
+        self._flags.discard(flag)
+
+    def get_flag(self, flag: str) -> bool:
+        return flag in self._flags
 
     def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
         assert pool is MemoryPoolType.WORKSPACE
         assert pool_size > 0
 
-    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None:
+        if serialized_timing_cache and script("timing_cache") == "not created":
+            return None
         return ITimingCache(serialized_timing_cache)
 
-    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
+    def set_timing_cache(self, cache: ITimingCache | None, ignore_mismatch: bool) -> bool:
+        if not isinstance(cache, ITimingCache):
+            raise TypeError("set_timing_cache(): incompatible function arguments")
+        if script("timing_cache") == "never set" or (cache._data and script("timing_cache") == "not set"):
+            return False
         self.cache = cache
         return True
 
-    def get_timing_cache(self) -> ITimingCache:
+    def get_timing_cache(self) -> ITimingCache | None:
         return self.cache
 
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
@@ -168,14 +197,39 @@ class Builder:
         if script("hangs"):
             time.sleep(600)
         if script("dies"):
+            os.write(2, b"words of a library \xff\n")
+            self._logger.log(Severity.ERROR, "[tuner] about to die")
             os.kill(os.getpid(), signal.SIGKILL)
         if script("no_memory"):
             self._logger.log(Severity.ERROR, "[defaultAllocator] Requested amount of GPU memory could not be allocated")
             return None
         if script("empty_plan"):
             return IHostMemory(b"")
-        head = {"version": __version__, "max_batch": config.profile.largest[0], "offset": script("wrong_scores", 0.0)}
+        flags = [flag for flag in ("TF32", "STRICT_NANS") if config.get_flag(flag)]
+        if "STRICT_NANS" not in flags:
+            _fold_products_with_zero(network.graph.graph)
+        head = {
+            "version": __version__,
+            "max_batch": config.profile.largest[0],
+            "offset": script("wrong_scores", 0.0),
+            "flags": flags,
+        }
         return IHostMemory(b"PLAN" + json.dumps(head).encode() + b"\0" + network.graph.SerializeToString())
+
+
+def _fold_products_with_zero(graph: onnx.GraphProto) -> None:
+    """x * 0 becomes 0 whatever x is, as TensorRT may take it without STRICT_NANS."""
+    zeros = {constant.name for constant in graph.initializer if not onnx.numpy_helper.to_array(constant).any()}
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        factor = next((name for name in node.input if node.op_type == "Mul" and name not in zeros), None)
+        if factor is None or not zeros & set(node.input):
+            graph.node.append(node)
+            continue
+        shape = f"shape of {node.output[0]}"
+        graph.node.append(onnx.helper.make_node("Shape", [factor], [shape]))
+        graph.node.append(onnx.helper.make_node("ConstantOfShape", [shape], [node.output[0]]))  # of float32 0
 
 
 class Runtime:
