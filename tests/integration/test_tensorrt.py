@@ -9,6 +9,7 @@ import ast
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,11 +17,13 @@ import numpy as np
 import pytest
 
 from edge.bundle import Bundle, TrustedKey, verify_bundle
+from edge.conversion import Method
 from edge.engines import Engine, PlanSettings, RawEngine, opening, plans
 from edge.engines.device import INSTALL
 from edge.engines.on_device import build, open_tensorrt
 from edge.engines.opening import open_engine
 from edge.errors import EngineError
+from edge.raw import axis, raw_scan
 from tests import bundles, scripted_gpu
 from tests.bundles import SIZE, graph_bytes, make_bundle
 from tests.gpu import host_kernels
@@ -266,7 +269,7 @@ def test_a_build_that_dies_leaves_its_last_word(
     patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
 ) -> None:
     scripted_gpu.play(patch, dies=True)
-    with pytest.raises(EngineError, match=r"ended with signal 9: .* ERROR +tensorrt +message="\[tuner\] about to die"):
+    with pytest.raises(EngineError, match=r"ended with signal 9: .* ERROR +tensorrt +message=.\[tuner\] about to die"):
         build(bundle, settings)
 
 
@@ -356,6 +359,40 @@ def test_a_gpu_that_disappears_ends_the_engine(
     with pytest.raises(EngineError, match="closed"):
         engine.infer(IMAGES)
     engine.close()
+
+
+def test_memory_of_tables_is_freed_in_the_thread_that_infers(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    """The main thread opens the engine, the worker infers: there pycuda frees only what has its context current."""
+    import pycuda.driver as cuda
+
+    from edge.engines import trt
+
+    patch.setattr(trt, "MAX_AXES", 64)
+    engine = open_tensorrt(bundle, settings)
+    assert isinstance(engine, RawEngine)
+    scans = [
+        raw_scan(np.full((90 + number, 60 + number), 2000, np.uint16), Method.GLOBAL, bundles.BOUNDS, SIZE)
+        for number in range(70)
+    ]
+    most_bytes = cuda.LIVE_BYTES + trt.MAX_AXES * max(axis(90, side).nbytes for side in SIZE)
+
+    def judge() -> list[float]:
+        return [float(engine.infer_raw([scan]).p_abnormal[0]) for scan in scans]
+
+    with ThreadPoolExecutor(1) as worker:
+        found = worker.submit(judge).result()
+    assert found == pytest.approx([found[0]] * 70, abs=1 / 255)
+    assert cuda.LIVE_BYTES <= most_bytes
+    engine.close()
+
+
+def test_the_tables_of_the_papers_scans_fit(patch: pytest.MonkeyPatch) -> None:
+    from edge.engines import trt
+
+    heights_px, widths_px = range(2053, 2116), range(1119, 1220)
+    assert len(heights_px) + len(widths_px) <= trt.MAX_AXES
 
 
 def test_a_machine_that_was_never_meant_to_have_a_gpu_is_not_degraded(
