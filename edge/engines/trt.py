@@ -27,6 +27,7 @@ import pycuda.driver as cuda
 import tensorrt as trt
 
 from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT, Batch, EngineOutput, EngineSpec, check_batch
+from edge.engines.plan_cache import KernelsRefused, PlanRefused
 from edge.engines.plans import half_of
 from edge.engines.trt_log import TRT_ERRORS, TrtLog
 from edge.errors import EngineError
@@ -146,17 +147,19 @@ class FusedTrtEngine(TrtEngine):
     def __init__(
         self, *, kernels: bytes, max_scan: Size, classifier: bytes, gate: bytes, spec: EngineSpec, gpu: int = 0
     ) -> None:
-        """`kernels`: a cubin for this GPU. `max_scan`: the largest scan there will be."""
+        """`kernels`: a cubin for this GPU, else KernelsRefused. `max_scan`: the largest scan there will be."""
         super().__init__(classifier=classifier, gate=gate, spec=spec, gpu=gpu)
         self._max_px = max_scan.height_px * max_scan.width_px
         self._axes: dict[tuple[int, int], Any] = {}
-        with self._on_gpu("loading the kernels"):
-            module = cuda.module_from_buffer(kernels)
-            self._kernels = {name: module.get_function(name) for name in KERNELS}
-            for kernel in self._kernels.values():
-                kernel.prepare([f"{FRAME.itemsize}s"])
-            for slot in self._slots:
-                slot.add_raw(half_of(spec.max_batch), self._max_px)
+        self._kernels: dict[str, Any] = {}
+        try:
+            with self._on_gpu("loading the kernels"):
+                self._kernels = _loaded(kernels)
+                for slot in self._slots:
+                    slot.add_raw(half_of(spec.max_batch), self._max_px)
+        except EngineError:
+            self.close()
+            raise
 
     def infer_raw(self, scans: Sequence[RawScan]) -> EngineOutput:
         """Scores of scans (n <= spec.max_batch) in their order. Raises EngineError; never returns partial output."""
@@ -222,6 +225,20 @@ class FusedTrtEngine(TrtEngine):
         super()._release()
 
 
+def _loaded(cubin: bytes) -> dict[str, Any]:
+    """The kernels by name, ready to be launched."""
+    try:
+        module = cuda.module_from_buffer(cubin)
+        kernels = {name: module.get_function(name) for name in KERNELS}
+    except cuda.MemoryError:
+        raise
+    except cuda.Error as error:
+        raise KernelsRefused(f"the compiled kernels do not load on this GPU: {error}", hint=_BUILD_AGAIN) from error
+    for kernel in kernels.values():
+        kernel.prepare([f"{FRAME.itemsize}s"])
+    return kernels
+
+
 class _Network:
     """One plan, deserialised, with the context it executes in."""
 
@@ -231,13 +248,13 @@ class _Network:
         self._name, self._log = name, log
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:  # TensorRT's way of refusing
-            raise EngineError(f"TensorRT refuses the plan of {name}: {log.last_words()}", hint=_BUILD_AGAIN)
+            raise PlanRefused(f"TensorRT refuses the plan of {name}: {log.last_words()}", hint=_BUILD_AGAIN)
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         found = {tensor: (engine.get_tensor_dtype(tensor), _shape(engine, tensor)) for tensor in names}
         image = (-1, spec.channels, *spec.size)
         ok = found.pop(IMAGE_INPUT, None) == (trt.DataType.UINT8, image) and set(found) == set(outputs)
         if not (ok and all(_is_output(tensor, *of) for tensor, of in found.items())):
-            raise EngineError(
+            raise PlanRefused(
                 f"the plan of {name} has tensors {names}, of them outputs {found}; the manifest says {IMAGE_INPUT}, "
                 f"uint8 {image}, and float32 {list(outputs)} with a free batch",
                 hint=_BUILD_AGAIN,

@@ -1,9 +1,9 @@
 """The part of pycuda that edge/engines/trt.py uses, without a GPU: device memory is host memory.
 
-Device memory is freed while its context is current, or in the thread that made the context; elsewhere pycuda leaks it, and
-this one raises. Streams are lazy: what is queued runs only when somebody waits for it, so a buffer that is overwritten too early, or
-read too soon, gives wrong scores here as it would on a GPU. Nothing works without a current context, and only pinned
-memory may be copied asynchronously. Kernels are kernels.cu, compiled for the CPU.
+Device memory is freed while its context is current, or in the thread that made the context; elsewhere pycuda leaks it,
+and this one raises. Streams are lazy: what is queued runs only when somebody waits for it, so a buffer that is
+overwritten too early, or read too soon, gives wrong scores here as it would on a GPU. Nothing works without a current
+context, and only pinned memory may be copied asynchronously. Kernels are kernels.cu, compiled for the CPU.
 
 What fails comes from the JSON in the environment variable SCRIPTED_GPU.
 """
@@ -63,7 +63,7 @@ def _stack() -> list[Context]:
 def _check() -> None:
     if not _stack():
         raise LogicError("cuCtxGetCurrent failed: invalid device context")
-    if script("lost"):
+    if script("lost") or Path(script("lost_when_exists", "/nowhere/at all")).exists():
         raise LogicError("cuMemcpyHtoDAsync failed: unspecified launch failure")
 
 
@@ -235,7 +235,7 @@ class Module:
 
 def module_from_buffer(cubin: bytes) -> Module:
     _check()
-    if script("no_image_for_device"):
+    if script("no_image_for_device") or cubin == script("bad_cubin", "").encode():
         raise LogicError("cuModuleLoadDataEx failed: no kernel image is available for execution on the device")
     return Module()
 

@@ -212,6 +212,7 @@ class Builder:
             "version": __version__,
             "max_batch": config.profile.largest[0],
             "offset": script("wrong_scores", 0.0),
+            "offset_in_batches": script("wrong_in_batches", 0.0),
             "flags": flags,
         }
         return IHostMemory(b"PLAN" + json.dumps(head).encode() + b"\0" + network.graph.SerializeToString())
@@ -292,7 +293,7 @@ class IExecutionContext:
             -4 * shape[0] * int(np.prod(self._engine.get_tensor_shape(name)._shape)) for name in names
         ]  # batch: -1
         outputs = [(self._addresses[name], size_bytes) for name, size_bytes in zip(names, sizes, strict=True)]
-        offset = np.float32(self._engine.head["offset"])
+        offset = np.float32(self._engine.head["offset_in_batches" if shape[0] > 1 else "offset"])
 
         def work(image: np.ndarray) -> list[np.ndarray]:
             return [value + offset for value in session.run(names, {"image": image})]
