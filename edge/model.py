@@ -86,8 +86,8 @@ def verified_bundle(settings: ModelSettings) -> Bundle:
     return open_bundle(settings.bundle, settings.trusted_key or DEMO_KEY)
 
 
-def plan_settings(settings: Settings) -> PlanSettings:
-    """Where engines built for this machine are kept."""
+def plan_settings(settings: Settings, *, may_build: bool = True) -> PlanSettings:
+    """Where engines built for this machine are kept, and whether new ones may be."""
     tensorrt, state = settings.tensorrt, settings.state.dir
     return PlanSettings(
         folder=tensorrt.plans or state / "plans",
@@ -95,6 +95,7 @@ def plan_settings(settings: Settings) -> PlanSettings:
         workspace_bytes=tensorrt.workspace_bytes,
         build_timeout_s=tensorrt.build_timeout_s,
         credentials=service_environment().credentials,
+        may_build=may_build,
     )
 
 
@@ -103,8 +104,11 @@ def load_model(settings: Settings) -> LoadedModel:
     return open_model(settings, verified_bundle(settings.model))
 
 
-def open_model(settings: Settings, bundle: Bundle) -> LoadedModel:
-    """Open a verified bundle, reproduce its golden scans. Raises BundleError, EngineError."""
+def open_model(settings: Settings, bundle: Bundle, *, may_build: bool = True) -> LoadedModel:
+    """Open a verified bundle, reproduce its golden scans. Raises BundleError, EngineError.
+
+    `may_build`: whether an engine that this machine has not may be built and kept.
+    """
     model = settings.model
     engine = open_engine(
         bundle,
@@ -112,7 +116,7 @@ def open_model(settings: Settings, bundle: Bundle) -> LoadedModel:
         cpu_engine=chosen_engine(bundle, settings.state.dir, model.threads),
         threads=model.threads,
         max_batch=model.max_batch,
-        plans=plan_settings(settings),
+        plans=plan_settings(settings, may_build=may_build),
     )
     try:
         check_golden(bundle, engine)
