@@ -212,6 +212,7 @@ def test_a_stored_plan_that_no_longer_proves_itself_is_built_again(
     """Sealed and found, and yet wrong: a disk may lose a write, a library may change under its version."""
     scripted_gpu.play(patch, wrong_scores=0.01)
     patch.setattr("edge.engines.on_device.check_golden", lambda *_: None)
+    patch.setattr("edge.engines.on_device.check_full_batch", lambda *_: None)
     build(bundle, settings)
     patch.undo()
     with scripted_gpu.installed(), pytest.MonkeyPatch.context() as again:
@@ -248,6 +249,7 @@ def test_a_residual_that_is_not_finite_never_passes(
     patch: pytest.MonkeyPatch, tmp_path: Path, settings: PlanSettings
 ) -> None:
     patch.setattr("edge.engines.on_device.check_golden", lambda *_: None)
+    patch.setattr("edge.engines.on_device.check_full_batch", lambda *_: None)
     for release, is_nan in (({}, True), ({"no_strict_nans": True}, False)):
         scripted_gpu.play(patch, **release)
         with scripted_gpu.installed():

@@ -11,13 +11,14 @@ import os
 import signal
 import time
 from enum import Enum, IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-import onnxruntime
 
 from tests.scripted_gpu.script import script
+
+if TYPE_CHECKING:
+    import onnx
 
 __version__ = script("tensorrt", "11.4.0.106")
 
@@ -39,10 +40,12 @@ class ILogger:
 
 
 class DataType(Enum):
-    FLOAT = onnx.TensorProto.FLOAT
-    UINT8 = onnx.TensorProto.UINT8
-    HALF = onnx.TensorProto.FLOAT16
-    INT64 = onnx.TensorProto.INT64
+    """By ONNX's numbers."""
+
+    FLOAT = 1
+    UINT8 = 2
+    INT64 = 7
+    HALF = 10
 
 
 class MemoryPoolType(Enum):
@@ -108,6 +111,8 @@ class OnnxParser:
         self._network = network
 
     def parse(self, model: bytes) -> bool:
+        import onnx  # gpu-check takes this module where neither ONNX nor its runtime is
+
         self._network.graph = onnx.load_from_string(model)
         return not script("unsupported_layer")
 
@@ -212,7 +217,7 @@ class Builder:
             "version": __version__,
             "max_batch": config.profile.largest[0],
             "offset": script("wrong_scores", 0.0),
-            "offset_in_batches": script("wrong_in_batches", 0.0),
+            "offset_in_batches": script("wrong_in_batches", script("wrong_scores", 0.0)),
             "flags": flags,
         }
         return IHostMemory(b"PLAN" + json.dumps(head).encode() + b"\0" + network.graph.SerializeToString())
@@ -220,6 +225,8 @@ class Builder:
 
 def _fold_products_with_zero(graph: onnx.GraphProto) -> None:
     """x * 0 becomes 0 whatever x is, as TensorRT may take it without STRICT_NANS."""
+    import onnx
+
     zeros = {constant.name for constant in graph.initializer if not onnx.numpy_helper.to_array(constant).any()}
     nodes = list(graph.node)
     del graph.node[:]
@@ -247,6 +254,9 @@ class Runtime:
 
 class ICudaEngine:
     def __init__(self, head: dict[str, Any], graph: bytes) -> None:
+        import onnx
+        import onnxruntime
+
         self.head, self.session = head, onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         model = onnx.load_from_string(graph).graph
         self._tensors = {value.name: value.type.tensor_type for value in (*model.input, *model.output)}
@@ -270,9 +280,19 @@ class ICudaEngine:
 
 class IExecutionContext:
     def __init__(self, engine: ICudaEngine) -> None:
+        from tests.scripted_gpu.stream import Room  # a build needs no pycuda
+
         self._engine = engine
         self._shape: tuple[int, ...] = ()
         self._addresses: dict[str, int] = {}
+        most = engine.head["max_batch"]
+        _, *image = engine.get_tensor_shape("image")._shape
+        self._room = Room((most, *image), [most * size_bytes for size_bytes in self._sizes().values()])
+
+    def _sizes(self) -> dict[str, int]:
+        """Bytes of each output for one image."""
+        names = [output.name for output in self._engine.session.get_outputs()]
+        return {name: -4 * int(np.prod(self._engine.get_tensor_shape(name)._shape)) for name in names}  # batch: -1
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self._shape = shape
@@ -285,18 +305,12 @@ class IExecutionContext:
     def execute_async_v3(self, stream_handle: int) -> bool:
         if script("refuses_to_run"):
             return False
-        from tests.scripted_gpu.stream import run_in_stream  # a build needs no pycuda
-
-        session, shape = self._engine.session, self._shape
-        names = [output.name for output in session.get_outputs()]
-        sizes = [
-            -4 * shape[0] * int(np.prod(self._engine.get_tensor_shape(name)._shape)) for name in names
-        ]  # batch: -1
-        outputs = [(self._addresses[name], size_bytes) for name, size_bytes in zip(names, sizes, strict=True)]
+        session, shape, sizes = self._engine.session, self._shape, self._sizes()
+        outputs = [(self._addresses[name], shape[0] * size_bytes) for name, size_bytes in sizes.items()]
         offset = np.float32(self._engine.head["offset_in_batches" if shape[0] > 1 else "offset"])
 
         def work(image: np.ndarray) -> list[np.ndarray]:
-            return [value + offset for value in session.run(names, {"image": image})]
+            return [value + offset for value in session.run(list(sizes), {"image": image})]
 
-        run_in_stream(stream_handle, self._addresses["image"], shape, outputs, work)
+        self._room.run(stream_handle, self._addresses["image"], shape, outputs, work)
         return True
