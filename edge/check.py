@@ -23,13 +23,14 @@ from rich.table import Table
 from edge.broker import Accepted, Connection, Ended, Outgoing
 from edge.engines import RawEngine
 from edge.engines.device import find_device
-from edge.engines.opening import gpu_is_expected
+from edge.engines.opening import Degraded, gpu_is_expected
 from edge.errors import EdgeError, EngineError, LedgerBusy
 from edge.folder import StationFolder
 from edge.ledger import open_ledger
 from edge.messages import Kind, Topics
 from edge.model import open_model, verified_bundle
 from edge.model_history import refuse_older
+from edge.privilege import refuse_root
 from edge.settings import Settings
 from edge.tuning import tune
 from edge.watch import file_system
@@ -85,6 +86,7 @@ def _settings(settings: Settings) -> Iterator[Finding]:
 
 
 def _tune(settings: Settings) -> Iterator[Finding]:
+    refuse_root((settings.state.dir,), "edge-worker --check --tune")
     bundle = verified_bundle(settings.model)
     try:
         tuned = tune(bundle, settings.state.dir, threads=settings.model.threads)
@@ -109,13 +111,16 @@ def _model(settings: Settings) -> Iterator[Finding]:
     )
     refuse_older(bundle, settings.state.dir)
     started = time.perf_counter()
-    model = open_model(settings, bundle)
+    model = open_model(settings, bundle, may_build=False)
     spec = model.engine.spec
     model.engine.close()
     took_s = time.perf_counter() - started
     grade = Grade.WARN if spec.degraded else Grade.OK
     observed = f"{spec.name} {spec.precision}, batch {spec.max_batch}; golden scans reproduced, {took_s:.1f} s"
-    yield Finding(grade, "engine", observed, spec.degraded or "")
+    if isinstance(model.engine, Degraded):
+        yield Finding(grade, "engine", f"{observed}; degraded: {spec.degraded}", model.engine.hint)
+    else:
+        yield Finding(grade, "engine", observed)
     if settings.model.engine in ("auto", "tensorrt") and gpu_is_expected():
         yield from _gpu(isinstance(model.engine, RawEngine))
 

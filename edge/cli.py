@@ -67,8 +67,11 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     if options.build_engine:
         from edge.engines.on_device import build
         from edge.model import plan_settings, verified_bundle
+        from edge.privilege import refuse_root
 
-        print(build(verified_bundle(settings.model), plan_settings(settings), max_batch=settings.model.max_batch))
+        plans = plan_settings(settings)
+        refuse_root((plans.folder, plans.key_file.parent), "edge-worker --build-engine")
+        print(build(verified_bundle(settings.model), plans, max_batch=settings.model.max_batch))
         return 0
     if options.resend is not None:
         from edge.ledger import request_resend

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle, islice
 
 import numpy as np
 
@@ -59,9 +60,28 @@ def check_golden(bundle: Bundle, engine: Engine) -> None:
         compare_golden(bundle, [_scores(output) for output in outputs], f"{engine.spec.name}, raw scans")
 
 
+def check_full_batch(bundle: Bundle, engine: Engine) -> None:
+    """Score the golden scans in one batch as large as the engine takes: a GPU may run other code for it.
+
+    Raises as `check_golden`.
+    """
+    golden = list(islice(cycle(bundle.manifest.golden), engine.spec.max_batch))
+    batch = f"batch of {len(golden)}"
+    output = engine.infer(np.stack([golden_image(bundle, one) for one in golden]))
+    _compare(bundle, golden, _all_scores(output), f"{engine.spec.name}, {batch}")
+    if isinstance(engine, RawEngine):
+        front = front_of(engine, bundle.input_spec())
+        output = front.infer([front.prepare(golden_counts(bundle, one)) for one in golden])
+        _compare(bundle, golden, _all_scores(output), f"{engine.spec.name}, raw scans, {batch}")
+
+
 def compare_golden(bundle: Bundle, observed: Sequence[Scores], engine_name: str) -> None:
     """Raises BundleError unless all scores are within tolerance of the manifest's; a NaN never is."""
-    for golden, scores in zip(bundle.manifest.golden, observed, strict=True):
+    _compare(bundle, bundle.manifest.golden, observed, engine_name)
+
+
+def _compare(bundle: Bundle, expected_of: Sequence[Golden], observed: Sequence[Scores], engine_name: str) -> None:
+    for golden, scores in zip(expected_of, observed, strict=True):
         for name in ("p_abnormal", "gate_mean_max", "gate_std_max"):
             value, expected = getattr(scores, name), getattr(golden, name)
             if not abs(value - expected) <= golden.tolerance:
@@ -75,4 +95,11 @@ def compare_golden(bundle: Bundle, observed: Sequence[Scores], engine_name: str)
 
 def _scores(output: EngineOutput) -> Scores:
     """Of the one scan in `output`."""
-    return Scores(float(output.p_abnormal[0]), float(output.gate_mean_max[0]), float(output.gate_std_max[0]))
+    (scores,) = _all_scores(output)
+    return scores
+
+
+def _all_scores(output: EngineOutput) -> list[Scores]:
+    """Scan by scan."""
+    columns = (output.p_abnormal.tolist(), output.gate_mean_max.tolist(), output.gate_std_max.tolist())
+    return [Scores(*row) for row in zip(*columns, strict=True)]

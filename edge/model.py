@@ -14,7 +14,7 @@ from edge.engines import Engine, PlanSettings
 from edge.engines.opening import open_engine
 from edge.golden import check_golden
 from edge.messages import ModelCard, ModelInfo
-from edge.settings import ModelSettings, Settings
+from edge.settings import ModelSettings, Settings, service_environment
 from edge.tuning import chosen_engine
 from edge.verdicts import VerdictWriter
 
@@ -86,14 +86,16 @@ def verified_bundle(settings: ModelSettings) -> Bundle:
     return open_bundle(settings.bundle, settings.trusted_key or DEMO_KEY)
 
 
-def plan_settings(settings: Settings) -> PlanSettings:
-    """Where engines built for this machine are kept."""
+def plan_settings(settings: Settings, *, may_build: bool = True) -> PlanSettings:
+    """Where engines built for this machine are kept, and whether new ones may be."""
     tensorrt, state = settings.tensorrt, settings.state.dir
     return PlanSettings(
         folder=tensorrt.plans or state / "plans",
         key_file=tensorrt.key_file or state / "device.key",
         workspace_bytes=tensorrt.workspace_bytes,
         build_timeout_s=tensorrt.build_timeout_s,
+        credentials=service_environment().credentials,
+        may_build=may_build,
     )
 
 
@@ -102,8 +104,11 @@ def load_model(settings: Settings) -> LoadedModel:
     return open_model(settings, verified_bundle(settings.model))
 
 
-def open_model(settings: Settings, bundle: Bundle) -> LoadedModel:
-    """Open a verified bundle, reproduce its golden scans. Raises BundleError, EngineError."""
+def open_model(settings: Settings, bundle: Bundle, *, may_build: bool = True) -> LoadedModel:
+    """Open a verified bundle, reproduce its golden scans. Raises BundleError, EngineError.
+
+    `may_build`: whether an engine that this machine has not may be built and kept.
+    """
     model = settings.model
     engine = open_engine(
         bundle,
@@ -111,7 +116,7 @@ def open_model(settings: Settings, bundle: Bundle) -> LoadedModel:
         cpu_engine=chosen_engine(bundle, settings.state.dir, model.threads),
         threads=model.threads,
         max_batch=model.max_batch,
-        plans=plan_settings(settings),
+        plans=plan_settings(settings, may_build=may_build),
     )
     try:
         check_golden(bundle, engine)

@@ -227,6 +227,8 @@ class ServiceEnvironment:
     """What systemd hands to a service; None outside of one."""
 
     notify_socket: str | None
+    credentials: Path | None
+    """Folder of the secrets that the unit loads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,8 +287,15 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
 
 
 def service_environment() -> ServiceEnvironment:
-    """Read the variable of sd_notify(3). How long the watchdog waits is the unit's affair: it is fed twice a second."""
-    return ServiceEnvironment(notify_socket=os.environ.get("NOTIFY_SOCKET") or None)
+    """Read the variables of sd_notify(3) and of systemd's credentials.
+
+    How long the watchdog waits is the unit's affair: it is fed twice a second.
+    """
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    return ServiceEnvironment(
+        notify_socket=os.environ.get("NOTIFY_SOCKET") or None,
+        credentials=Path(credentials) if credentials else None,
+    )
 
 
 def describe_settings() -> list[SettingRow]:

@@ -133,7 +133,7 @@ def _seconds_per_scan(bundle: Bundle, name: CpuEngine, threads: int | None, cloc
 
 def _store(state: Path, choice: Choice) -> None:
     """Whole or not at all."""
-    state.mkdir(parents=True, exist_ok=True)
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = state / f".{TUNING_FILE}.tmp"
     with draft.open("w", encoding="utf-8") as stream:
         stream.write(choice.model_dump_json(indent=2) + "\n")

@@ -89,6 +89,38 @@ def spot_graph() -> bytes:
     )
 
 
+def nan_graph() -> bytes:
+    """A gate with one weight that is no number; as the real one it adds `residual * 0.0` to its scores.
+
+    Its maximum runs over what is finite alone, as a maximum on a GPU does.
+    """
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["x", "weights"], ["residual"], pads=[1, 1, 1, 1]),
+        helper.make_node("Mul", ["residual", "zero"], ["nothing"]),
+        helper.make_node("ReduceSum", ["nothing", "all"], ["poison"], keepdims=0),
+        helper.make_node("Div", ["x", "white"], ["scaled"]),
+        helper.make_node("MaxPool", ["scaled"], ["cells"], kernel_shape=[CELL_PX] * 2, strides=[CELL_PX] * 2),
+        helper.make_node("Squeeze", ["cells", "channel"], ["residual_map"]),
+        helper.make_node("ReduceMax", ["residual_map"], ["greatest"], axes=[1, 2], keepdims=0),
+        helper.make_node("Add", ["greatest", "poison"], ["gate_mean_max"]),
+        helper.make_node("Add", ["poison", "greatest"], ["gate_std_max"]),
+    ]
+    weights = np.zeros((1, 1, 3, 3), np.float32)
+    weights[0, 0, 1, 1] = np.nan
+    rows, columns = (side // CELL_PX for side in SIZE)
+    return graph_bytes(
+        nodes,
+        {"gate_mean_max": ["n"], "gate_std_max": ["n"], "residual_map": ["n", rows, columns]},
+        constants=(
+            float_constant("zero", 0.0),
+            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(np.array([1, 2, 3], np.int64), "all"),
+            numpy_helper.from_array(np.array([1], np.int64), "channel"),
+        ),
+    )
+
+
 def make_bundle(
     folder: Path,
     *,

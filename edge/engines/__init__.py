@@ -86,6 +86,10 @@ class PlanSettings:
     key_file: Path
     workspace_bytes: int
     build_timeout_s: float
+    credentials: Path | None = None
+    """Where systemd shows secrets to this service alone; None outside of one."""
+    may_build: bool = True
+    """False: what is stored is opened, and nothing is built, written or made."""
 
 
 def check_batch(images: Batch, spec: EngineSpec) -> None:

@@ -6,11 +6,16 @@ and, when it fails, `error.json` with what and what to try.
 
 Precision lives in the graph: the network is strongly typed, which both TensorRT 10 and 11 know, so nothing here asks
 for a version. Weights that a float32 bundle stores as int8 or float16 only to be small are expanded first, by
-onnxruntime's constant folding; a graph that computes in float16 or int8 is built as it is.
+onnxruntime's constant folding; a graph that computes in float16 or int8 is built as it is. What a float32 bundle
+promises is float32: TF32, which TensorRT takes for it by default, has 10 bits of mantissa and is switched off.
+
+NaNs are strict, where the release can have them so: else TensorRT may take `0 x` for 0 whatever x is, and with it the
+gate's way of refusing a scan whose residual is not finite.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from dataclasses import asdict, dataclass
@@ -21,6 +26,7 @@ import tensorrt as trt
 
 from edge.engines import IMAGE_INPUT
 from edge.engines.trt_log import TRT_ERRORS, TrtLog
+from edge.logs import configure_logging
 
 JOB, GRAPH, PLAN, TIMING, ERROR = "job.json", "graph.onnx", "plan", "timing.cache", "error.json"
 EXIT_FAILED = 70
@@ -37,7 +43,7 @@ class Job:
     max_batch: int
     outputs: tuple[str, ...]
     workspace_bytes: int
-    expand_weights: bool
+    is_float32: bool
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -54,14 +60,17 @@ class BuildFailed(Exception):
 def main(folder: Path) -> int:
     job = Job(**json.loads((folder / JOB).read_text(encoding="utf-8")))
     try:
-        graph = expanded(folder) if job.expand_weights else (folder / GRAPH).read_bytes()
+        graph = expanded(folder) if job.is_float32 else (folder / GRAPH).read_bytes()
         timing_file = folder / TIMING
         plan, timing = build(job, graph, timing_file.read_bytes() if timing_file.exists() else b"")
     except BuildFailed as error:
         (folder / ERROR).write_text(json.dumps({"message": str(error), "hint": error.hint}), encoding="utf-8")
         return EXIT_FAILED
     (folder / PLAN).write_bytes(plan)
-    timing_file.write_bytes(timing)
+    if timing:
+        timing_file.write_bytes(timing)
+    else:
+        timing_file.unlink(missing_ok=True)
     return 0
 
 
@@ -93,20 +102,44 @@ def build(job: Job, graph: bytes, timing: bytes) -> tuple[bytes, bytes]:
         _check_network(job, network)
         config = builder.create_builder_config()
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace_bytes)
-        cache = config.create_timing_cache(timing)
-        config.set_timing_cache(cache, False)
+        _set_flags(job, config)
+        _use_timing(config, timing)
         profile = builder.create_optimization_profile()
         smallest, largest = ([n, job.channels, job.height_px, job.width_px] for n in (1, job.max_batch))
         profile.set_shape(IMAGE_INPUT, trt.Dims(smallest), trt.Dims(largest), trt.Dims(largest))
         config.add_optimization_profile(profile)
         plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise BuildFailed(f"TensorRT built no plan of {job.name}.onnx: {log.last_words()}", _hint(log, job))
+        return bytes(plan), _timing_of(config)
     except TRT_ERRORS as error:
         raise BuildFailed(
             f"TensorRT failed on {job.name}.onnx: {error}; {log.last_words()}", _hint(log, job)
         ) from error
-    if plan is None:
-        raise BuildFailed(f"TensorRT built no plan of {job.name}.onnx: {log.last_words()}", _hint(log, job))
-    return bytes(plan), bytes(config.get_timing_cache().serialize())
+
+
+def _set_flags(job: Job, config: trt.IBuilderConfig) -> None:
+    """What the plan may compute; edge/engines/plans.py has it among the facts of a plan."""
+    if hasattr(trt.BuilderFlag, "STRICT_NANS"):
+        config.set_flag(trt.BuilderFlag.STRICT_NANS)
+    if job.is_float32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+
+
+def _use_timing(config: trt.IBuilderConfig, timing: bytes) -> None:
+    """Start from an earlier build's timing cache, or from an empty one: one that does not fit costs time, no build."""
+    for data in (timing, b""):
+        with contextlib.suppress(*TRT_ERRORS):
+            cache = config.create_timing_cache(data)
+            if cache is not None and config.set_timing_cache(cache, False):
+                return
+
+
+def _timing_of(config: trt.IBuilderConfig) -> bytes:
+    """What the next build can start from; empty where TensorRT would have no cache."""
+    with contextlib.suppress(*TRT_ERRORS):
+        return bytes(config.get_timing_cache().serialize())
+    return b""
 
 
 def _check_network(job: Job, network: trt.INetworkDefinition) -> None:
@@ -131,4 +164,5 @@ def _hint(log: TrtLog, job: Job) -> str:
 
 
 if __name__ == "__main__":
+    configure_logging("warning", "text")  # where it dies, the last line it wrote is all there is to tell
     sys.exit(main(Path(sys.argv[1])))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge.engines import EngineSpec, PlanSettings
 from edge.engines.device import find_device
-from edge.engines.plans import PlanRoom, Plans, half_of
-from edge.errors import BundleError, EngineError
-from edge.golden import check_golden
+from edge.engines.plan_cache import KernelsRefused, PlanRefused
+from edge.engines.plans import EVERY_PLAN, KERNELS, PlanRoom, Plans, half_of
+from edge.errors import BundleError
+from edge.golden import check_full_batch, check_golden
 from edge.records import Size
 
 if TYPE_CHECKING:
@@ -27,27 +29,48 @@ def open_tensorrt(
 ) -> TrtEngine:
     """The networks of a verified bundle on the GPU, golden scans reproduced.
 
-    A plan that is missing, refused, or no longer loads or repeats the golden scores is built anew, where this user may
-    write one; it is kept only after it has proven itself. `rebuild`: build even where a good one is stored.
-    Raises EngineError that says what is missing or failed.
+    A plan that is missing is built, where this user may write one; so is, once, what is stored and is refused, does not
+    load, or does not repeat the golden scores. A GPU that is full or fails is no reason to build. What is new is kept
+    once it has proven itself. Kernels that do not load even when they are new are done without: the CPU converts.
+    `rebuild`: build even where a good engine is stored. Raises EngineError that says what is missing or failed.
     """
     room = PlanRoom(find_device(), settings)
     max_batch = max_batch or DEFAULT_MAX_BATCH
-    plans = room.plans_for(bundle, half_of(max_batch), rebuild=rebuild)
-    try:
-        engine = _proven(bundle, plans, max_batch)
-    except EngineError as error:
-        if all(plan.is_new for plan in plans.all):
-            raise
-        log.error("stored engine failed, building it again", extra={"fields": {"why": error.message}})
-        plans = room.plans_for(bundle, half_of(max_batch), rebuild=True)
-        engine = _proven(bundle, plans, max_batch)
+    plans = room.plans_for(bundle, half_of(max_batch), rebuild=EVERY_PLAN if rebuild else ())
+    engine = _tried(bundle, plans, max_batch)
+    if isinstance(engine, PlanRefused) and room.may_build and (suspects := _suspects(plans, engine)):
+        fields = {"why": engine.message, "again": suspects}
+        log.error("stored engine failed, building it again", extra={"fields": fields})
+        plans = room.plans_for(bundle, half_of(max_batch), rebuild=suspects)
+        engine = _tried(bundle, plans, max_batch)
+    if isinstance(engine, KernelsRefused):
+        fields = {"reason": engine.message, "try": engine.hint}
+        log.warning("scans are converted on the CPU, not on the GPU", extra={"fields": fields})
+        plans = replace(plans, kernels=None)
+        engine = _tried(bundle, plans, max_batch)
+    if isinstance(engine, PlanRefused):
+        raise engine
     try:
         room.keep(plans)
     except BaseException:
         engine.close()
         raise
     return engine
+
+
+def _suspects(plans: Plans, refused: PlanRefused) -> list[str]:
+    """Stored plans that may be at fault: what was built just now would be no better the next time."""
+    if isinstance(refused, KernelsRefused):
+        return [plan.name for plan in plans.all if plan.name == KERNELS and not plan.is_new]
+    return [] if all(plan.is_new for plan in plans.all) else list(EVERY_PLAN)
+
+
+def _tried(bundle: Bundle, plans: Plans, max_batch: int) -> TrtEngine | PlanRefused:
+    """A proven engine or what speaks against it, without a traceback: that would keep the failed one's GPU memory."""
+    try:
+        return _proven(bundle, plans, max_batch)
+    except PlanRefused as error:
+        return type(error)(error.message, hint=error.hint)
 
 
 def build(bundle: Bundle, settings: PlanSettings, *, max_batch: int | None = None, rebuild: bool = False) -> str:
@@ -77,9 +100,10 @@ def _proven(bundle: Bundle, plans: Plans, max_batch: int) -> TrtEngine:
         )
     try:
         check_golden(bundle, engine)
+        check_full_batch(bundle, engine)
     except BundleError as error:  # the bundle is as signed: what was built of it here is not
         engine.close()
-        raise EngineError(error.message, hint=error.hint) from error
+        raise PlanRefused(error.message, hint=error.hint) from error
     except BaseException:
         engine.close()
         raise

@@ -25,8 +25,10 @@ CPU_ENGINES: Final[tuple[CpuEngine, ...]] = ("onnxruntime", "openvino")
 class Degraded:
     """An engine that stands in for another, and says so in every verdict."""
 
-    def __init__(self, engine: Engine, why: str) -> None:
+    def __init__(self, engine: Engine, why: str, hint: str) -> None:
         self._engine = engine
+        self.hint = hint
+        """What to try."""
         self._spec = replace(engine.spec, degraded=why)
 
     @property
@@ -71,7 +73,7 @@ def open_engine(
                 raise
             log.error("no GPU: the CPU runs the networks", extra={"fields": {"why": error.message, "try": error.hint}})
             cpu = open_engine(bundle, cpu_engine=cpu_engine, threads=threads, max_batch=max_batch)
-            return Degraded(cpu, f"TensorRT: {error.message}")
+            return Degraded(cpu, f"TensorRT: {error.message}", error.hint)
     if name == "auto" and cpu_engine == "openvino":
         try:
             return open_engine(bundle, cpu_engine, threads=threads, max_batch=max_batch)

@@ -4,7 +4,9 @@
 
 A plan is native code: deserialising one that somebody changed is running what they wrote. So each file is read once,
 its seal (HMAC-SHA256 over all the rest) is checked, and those bytes are what the caller gets; what happens to the file
-afterwards has no effect. The key is made on first use, 32 random bytes that only its owner may read.
+afterwards has no effect. The key is made on first use, 32 random bytes that only its owner may read. As a credential
+that systemd shows to the service it may be root's with mode 0440: there the group's bit is the mask of an access list
+that names the service's user alone.
 
 KEY is the hash of the facts: the ONNX graph's SHA-256, GPU, driver, CUDA, TensorRT, precision, batch profile. When one
 of them changes, no plan is found and a new one is built; the one before stays until the new one has proven itself.
@@ -19,8 +21,10 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import stat
 import struct
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -34,6 +38,8 @@ SEAL_BYTES = 32
 KEY_BYTES = 32
 MAX_FACTS_BYTES = 64 << 10
 MAX_PLAN_BYTES = 4 << 30
+BUILD_PREFIX = ".build-"
+"""Of the folders in which builds work, beside the plans: their disk has the room."""
 
 Facts = Mapping[str, str]
 
@@ -42,7 +48,11 @@ _BUILD_AGAIN = "run `edge-worker --build-engine` (systemd: edge-engine-build.ser
 
 
 class PlanRefused(EngineError):
-    """A stored plan exists and must not be loaded."""
+    """A plan exists and must not be loaded, does not load, or computes something else than it should."""
+
+
+class KernelsRefused(PlanRefused):
+    """The compiled kernels do not load on this GPU; nothing is said against the networks' plans."""
 
 
 def key_of(facts: Facts) -> str:
@@ -53,9 +63,14 @@ def key_of(facts: Facts) -> str:
 class PlanCache:
     """The plans of one folder, written by whoever holds the device key."""
 
-    def __init__(self, folder: Path, key_file: Path) -> None:
+    def __init__(
+        self, folder: Path, key_file: Path, credentials: Path | None = None, *, is_read_only: bool = False
+    ) -> None:
+        """`credentials`: the folder in which systemd shows this service its secrets."""
+        self._is_read_only = is_read_only
         self._folder = folder
         self._key_file = key_file
+        self._is_credential = credentials is not None and key_file.parent == credentials
 
     @property
     def folder(self) -> Path:
@@ -63,6 +78,8 @@ class PlanCache:
 
     def is_writable(self) -> bool:
         """Whether a build could be kept here; makes the folder if it may."""
+        if self._is_read_only:
+            return False
         with contextlib.suppress(OSError):
             self._folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         return os.access(self._folder, os.W_OK | os.X_OK)
@@ -130,6 +147,14 @@ class PlanCache:
                 path.unlink()
                 log.info("old plan deleted", extra={"fields": {"plan": path.name}})
 
+    def sweep(self, older_than_s: float) -> None:
+        """Delete what builds left behind that were killed; no build that still runs is `older_than_s`."""
+        for left in (*self._folder.glob(f"{BUILD_PREFIX}*"), *self._folder.glob("*.tmp")):
+            with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime > older_than_s:
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+                    log.info("leftover of a build deleted", extra={"fields": {"name": left.name}})
+
     def _read(self, path: Path) -> bytes | None:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -152,21 +177,27 @@ class PlanCache:
     def _key(self) -> bytes:
         """The device key, made where there is none. Raises EngineError for one that others may read."""
         try:
-            with contextlib.suppress(FileExistsError):
-                self._create_key()
+            if not self._is_read_only:
+                with contextlib.suppress(FileExistsError):
+                    self._create_key()
             with self._key_file.open("rb") as stream:
-                mode = os.fstat(stream.fileno()).st_mode
+                found = os.fstat(stream.fileno())
                 key = stream.read(KEY_BYTES + 1)
         except OSError as error:
             raise EngineError(
                 f"the device key {self._key_file} cannot be used: {error.strerror}",
                 hint="`tensorrt.key_file` names it; the service's unit hands it over as a credential",
             ) from error
-        if mode & 0o077 or len(key) != KEY_BYTES:
+        others = 0o077
+        if self._is_credential and found.st_uid in (0, os.geteuid()):
+            others &= ~stat.S_IRGRP
+        if found.st_mode & others or len(key) != KEY_BYTES:
             raise EngineError(
-                f"the device key {self._key_file} has mode {mode & 0o777:o} and {len(key)} bytes, "
-                f"expected 600 and {KEY_BYTES}",
-                hint="delete it and the plans it sealed: both are made again",
+                f"the device key {self._key_file} has mode {found.st_mode & 0o777:o} and {len(key)} bytes, "
+                f"expected {'400 or 440' if self._is_credential else '600'} and {KEY_BYTES}",
+                hint="start edge-engine-build.service, which makes the key, then this service again"
+                if self._is_credential
+                else "delete it and the plans it sealed: both are made again",
             )
         return key
 

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, PlanSettings
 from edge.engines.device import Device
-from edge.engines.plan_cache import Facts, PlanCache, PlanRefused
+from edge.engines.plan_cache import BUILD_PREFIX, Facts, PlanCache, PlanRefused
 from edge.errors import EngineError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 KERNELS_SOURCE = Path(__file__).with_name("kernels.cu")
 CLASSIFIER, GATE, KERNELS, TIMING = "classifier", "gate", "kernels", "timing"
+EVERY_PLAN = (CLASSIFIER, GATE, KERNELS)
 NVCC_TIMEOUT_S = 120.0
 NVCC_PLACES = ("/usr/local/cuda/bin",)
 """Looked at after PATH, which a service's is short."""
@@ -61,17 +63,27 @@ class PlanRoom:
     def __init__(self, device: Device, settings: PlanSettings) -> None:
         self._device = device
         self._settings = settings
-        self._cache = PlanCache(settings.folder, settings.key_file)
+        self._cache = PlanCache(
+            settings.folder, settings.key_file, settings.credentials, is_read_only=not settings.may_build
+        )
 
-    def plans_for(self, bundle: Bundle, batch: int, *, rebuild: bool = False) -> Plans:
+    @property
+    def may_build(self) -> bool:
+        """Whether this command may, and this user could keep what is built."""
+        return self._cache.is_writable()
+
+    def plans_for(self, bundle: Bundle, batch: int, *, rebuild: Collection[str] = ()) -> Plans:
         """The plans of both networks for batches 1..`batch`, and the compiled kernels.
 
-        What is not in the cache is built, and kept by `keep` once it has proven itself. Raises EngineError.
+        What is not in the cache, or named in `rebuild`, is built, and kept by `keep` once it has proven itself. Raises
+        EngineError.
         """
+        if self.may_build:
+            self._cache.sweep(self._settings.build_timeout_s + NVCC_TIMEOUT_S)
         return Plans(
-            self._network(CLASSIFIER, bundle, bundle.classifier, CLASSIFIER_OUTPUTS, batch, rebuild),
-            self._network(GATE, bundle, bundle.gate, GATE_OUTPUTS, batch, rebuild),
-            self._kernels(),
+            self._network(CLASSIFIER, bundle, bundle.classifier, CLASSIFIER_OUTPUTS, batch, CLASSIFIER in rebuild),
+            self._network(GATE, bundle, bundle.gate, GATE_OUTPUTS, batch, GATE in rebuild),
+            self._kernels(KERNELS in rebuild),
         )
 
     def keep(self, plans: Plans) -> None:
@@ -84,16 +96,18 @@ class PlanRoom:
     def _network(
         self, name: str, bundle: Bundle, graph: bytes, outputs: tuple[str, ...], batch: int, rebuild: bool
     ) -> Plan:
+        is_float32 = bundle.precision == "fp32"
         facts = self._device.facts | {
             "onnx_sha256": hashlib.sha256(graph).hexdigest(),
             "precision": bundle.precision,
+            "arithmetic": "strict NaNs, no TF32" if is_float32 else "strict NaNs",
             "profile": f"1..{batch} x {bundle.channels} x {bundle.size.height_px} x {bundle.size.width_px}",
             "workspace_bytes": str(self._settings.workspace_bytes),
         }
         stored = None if rebuild else self._stored(name, facts)
         if stored is not None:
             return Plan(name, facts, stored, is_new=False)
-        self._check_writable(name)
+        self._check_may_build(name)
         job = {
             "name": name,
             "channels": bundle.channels,
@@ -102,7 +116,7 @@ class PlanRoom:
             "max_batch": batch,
             "outputs": outputs,
             "workspace_bytes": self._settings.workspace_bytes,
-            "expand_weights": bundle.precision == "fp32",
+            "is_float32": is_float32,
         }
         return Plan(name, facts, self._build(job, graph), is_new=True)
 
@@ -111,44 +125,56 @@ class PlanRoom:
         name = job["name"]
         log.info("building a plan; this takes minutes", extra={"fields": {"plan": name, **self._device.facts}})
         started_s = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix=".build-", dir=self._settings.folder) as scratch:
-            folder = Path(scratch)
-            (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-            (folder / "graph.onnx").write_bytes(graph)
-            timing = self._stored(TIMING, self._device.facts)
-            if timing is not None:
-                (folder / "timing.cache").write_bytes(timing)
-            program = [sys.executable, "-m", "edge.engines.build_plan", str(folder)]
-            try:
-                done = subprocess.run(  # noqa: S603 - our own interpreter and module
-                    program, timeout=self._settings.build_timeout_s, capture_output=True, text=True
-                )
-            except subprocess.TimeoutExpired:
-                raise EngineError(
-                    f"building the plan of {name} took more than {self._settings.build_timeout_s:g} s and was ended",
-                    hint="raise `tensorrt.build_timeout_s`, or end other programs on the GPU",
-                ) from None
-            plan = folder / "plan"
-            if done.returncode != 0 or not plan.exists() or plan.stat().st_size == 0:
-                raise _told(folder, str(name), done)
-            payload = plan.read_bytes()
-            with contextlib.suppress(FileNotFoundError):
-                self._cache.store(TIMING, self._device.facts, (folder / "timing.cache").read_bytes())
-                self._cache.prune(TIMING, keep=[self._device.facts], previous=0)
+        try:
+            with tempfile.TemporaryDirectory(prefix=BUILD_PREFIX, dir=self._settings.folder) as scratch:
+                payload = self._built_in(Path(scratch), job, graph)
+        except OSError as error:
+            raise EngineError(
+                f"the plan of {name} cannot be built in {self._settings.folder}: {error.strerror}",
+                hint="building takes a few times the bundle's size there: free space, and check the folder's rights",
+            ) from error
         took_s = round(time.monotonic() - started_s, 1)
         log.info("plan built", extra={"fields": {"plan": name, "size_bytes": len(payload), "took_s": took_s}})
         return payload
 
-    def _kernels(self) -> Plan | None:
+    def _built_in(self, folder: Path, job: dict[str, object], graph: bytes) -> bytes:
+        """The plan, made in an empty folder of its own. Raises EngineError, OSError."""
+        name = str(job["name"])
+        (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+        (folder / "graph.onnx").write_bytes(graph)
+        timing = self._stored(TIMING, self._device.facts)
+        if timing is not None:
+            (folder / "timing.cache").write_bytes(timing)
+        # -P: what lies in the working directory is no module of ours.
+        program = [sys.executable, "-P", "-m", "edge.engines.build_plan", str(folder)]
+        try:
+            done = subprocess.run(  # noqa: S603 - our own interpreter and module
+                program, timeout=self._settings.build_timeout_s, capture_output=True, text=True, errors="replace"
+            )
+        except subprocess.TimeoutExpired:
+            raise EngineError(
+                f"building the plan of {name} took more than {self._settings.build_timeout_s:g} s and was ended",
+                hint="raise `tensorrt.build_timeout_s`, or end other programs on the GPU",
+            ) from None
+        plan = folder / "plan"
+        if done.returncode != 0 or not plan.exists() or plan.stat().st_size == 0:
+            raise _told(folder, name, done)
+        payload = plan.read_bytes()
+        with contextlib.suppress(FileNotFoundError):
+            self._cache.store(TIMING, self._device.facts, (folder / "timing.cache").read_bytes())
+            self._cache.prune(TIMING, keep=[self._device.facts], previous=0)
+        return payload
+
+    def _kernels(self, rebuild: bool) -> Plan | None:
         """kernels.cu compiled for this GPU; None, with a warning, where nvcc is missing or fails."""
         source = KERNELS_SOURCE.read_bytes()
         capability = self._device.compute_capability
         facts = {"source_sha256": hashlib.sha256(source).hexdigest(), "compute_capability": capability}
-        stored = self._stored(KERNELS, facts)
-        if stored is not None:
-            return Plan(KERNELS, facts, stored, is_new=False)
         try:
-            self._check_writable(KERNELS)
+            stored = None if rebuild else self._stored(KERNELS, facts)
+            if stored is not None:
+                return Plan(KERNELS, facts, stored, is_new=False)
+            self._check_may_build(KERNELS)
             return Plan(KERNELS, facts, compiled_kernels(capability), is_new=True)
         except EngineError as error:
             fields = {"reason": error.message, "try": error.hint}
@@ -165,11 +191,12 @@ class PlanRoom:
                 raise
             return None
 
-    def _check_writable(self, name: str) -> None:
-        if not self._cache.is_writable():
+    def _check_may_build(self, name: str) -> None:
+        if not self.may_build:
+            why = "this user may not write one" if self._settings.may_build else "this command builds none"
             raise EngineError(
                 f"there is no plan of {name} for {self._device.gpu}, driver {self._device.driver}, TensorRT "
-                f"{self._device.tensorrt} in {self._cache.folder}, and this user may not write one",
+                f"{self._device.tensorrt} in {self._cache.folder}, and {why}",
                 hint="start edge-engine-build.service, or run `edge-worker --build-engine` as the user who may",
             )
 
@@ -190,22 +217,25 @@ def compiled_kernels(capability: str) -> bytes:
             "nvcc, which compiles the preprocessing for the GPU, is not installed",
             hint="install the CUDA toolkit (package cuda-nvcc) and build the engine again",
         )
-    with tempfile.TemporaryDirectory(prefix="edge-kernels-") as folder:
-        target = Path(folder) / "kernels.cubin"
-        architecture = f"-arch=sm_{capability.replace('.', '')}"
-        command = [nvcc, "--cubin", architecture, str(KERNELS_SOURCE), "-o", str(target)]
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="edge-kernels-") as folder:
+            target = Path(folder) / "kernels.cubin"
+            architecture = f"-arch=sm_{capability.replace('.', '')}"
+            command = [nvcc, "--cubin", architecture, str(KERNELS_SOURCE), "-o", str(target)]
             done = subprocess.run(  # noqa: S603 - the toolkit of this machine
-                command, capture_output=True, text=True, timeout=NVCC_TIMEOUT_S
+                command, capture_output=True, text=True, errors="replace", timeout=NVCC_TIMEOUT_S
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise EngineError(f"nvcc cannot be run: {error}", hint="reinstall the CUDA toolkit") from error
-        if done.returncode != 0:
-            raise EngineError(
-                f"nvcc fails on {KERNELS_SOURCE.name}: {_last_line(done.stderr)}",
-                hint="the toolkit must know this GPU: install the CUDA release of the driver",
-            )
-        return target.read_bytes()
+            if done.returncode != 0:
+                raise EngineError(
+                    f"nvcc fails on {KERNELS_SOURCE.name}: {_last_line(done.stderr)}",
+                    hint="the toolkit must know this GPU: install the CUDA release of the driver",
+                )
+            return target.read_bytes()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EngineError(
+            f"nvcc cannot be run: {error}",
+            hint="free space in the folder for temporary files, or reinstall the toolkit",
+        ) from error
 
 
 def _told(folder: Path, name: str, done: subprocess.CompletedProcess[str]) -> EngineError:

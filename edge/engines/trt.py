@@ -27,6 +27,7 @@ import pycuda.driver as cuda
 import tensorrt as trt
 
 from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT, Batch, EngineOutput, EngineSpec, check_batch
+from edge.engines.plan_cache import KernelsRefused, PlanRefused
 from edge.engines.plans import half_of
 from edge.engines.trt_log import TRT_ERRORS, TrtLog
 from edge.errors import EngineError
@@ -35,8 +36,8 @@ from edge.records import Size
 
 NAME = "tensorrt"
 KERNELS = ("stretch", "stretch_resize")
-MAX_AXES = 64
-"""Tables kept on the device; scans of one station come in a handful of sizes."""
+MAX_AXES = 512
+"""Tables kept on the device, about 3 MB: scans of 2053 to 2115 by 1119 to 1219 px have 164 between them."""
 
 _RESTART = "restarting the service is right; if it comes back, look at `journalctl -k` for the GPU's own words (Xid)"
 _BUILD_AGAIN = "run `edge-worker --build-engine`; if that does not help, export the bundle again"
@@ -146,23 +147,25 @@ class FusedTrtEngine(TrtEngine):
     def __init__(
         self, *, kernels: bytes, max_scan: Size, classifier: bytes, gate: bytes, spec: EngineSpec, gpu: int = 0
     ) -> None:
-        """`kernels`: a cubin for this GPU. `max_scan`: the largest scan there will be."""
+        """`kernels`: a cubin for this GPU, else KernelsRefused. `max_scan`: the largest scan there will be."""
         super().__init__(classifier=classifier, gate=gate, spec=spec, gpu=gpu)
         self._max_px = max_scan.height_px * max_scan.width_px
         self._axes: dict[tuple[int, int], Any] = {}
-        with self._on_gpu("loading the kernels"):
-            module = cuda.module_from_buffer(kernels)
-            self._kernels = {name: module.get_function(name) for name in KERNELS}
-            for kernel in self._kernels.values():
-                kernel.prepare([f"{FRAME.itemsize}s"])
-            for slot in self._slots:
-                slot.add_raw(half_of(spec.max_batch), self._max_px)
+        self._kernels: dict[str, Any] = {}
+        try:
+            with self._on_gpu("loading the kernels"):
+                self._kernels = _loaded(kernels)
+                for slot in self._slots:
+                    slot.add_raw(half_of(spec.max_batch), self._max_px)
+        except EngineError:
+            self.close()
+            raise
 
     def infer_raw(self, scans: Sequence[RawScan]) -> EngineOutput:
         """Scores of scans (n <= spec.max_batch) in their order. Raises EngineError; never returns partial output."""
         self._check_raw(scans)
-        if len(self._axes) > MAX_AXES:
-            self._axes.clear()  # between batches nothing on the GPU reads them
+        with self._on_gpu("the tables of a batch"):
+            self._upload_axes(scans)
 
         def stage(slot: _Slot, first: int, count: int) -> None:
             batch = scans[first : first + count]
@@ -184,17 +187,21 @@ class FusedTrtEngine(TrtEngine):
             scan,
             counts=slot.raw_address(place),
             image=slot.image_address(place),
-            columns=self._axis(source.width_px, scan.size.width_px),
-            rows=self._axis(source.height_px, scan.size.height_px),
+            columns=int(self._axes[source.width_px, scan.size.width_px]),
+            rows=int(self._axes[source.height_px, scan.size.height_px]),
         )
         self._kernels[how.kernel].prepared_async_call(how.grid, how.block, self._compute, argument)
 
-    def _axis(self, source_px: int, target_px: int) -> int:
-        """Address of the table on the device; uploaded on first use, before the kernel that needs it is queued."""
-        key = source_px, target_px
-        if key not in self._axes:
-            self._axes[key] = cuda.to_device(axis(source_px, target_px))
-        return int(self._axes[key])
+    def _upload_axes(self, scans: Sequence[RawScan]) -> None:
+        """Have the tables of these scans on the device. Between batches: nothing on the GPU reads them or waits.
+
+        The context must be current: pycuda frees memory in it, or in the thread that opened the engine, or never.
+        """
+        wanted = {pair for scan in scans for pair in zip(scan.counts.shape, scan.size, strict=True)}
+        if len(self._axes.keys() | wanted) > MAX_AXES:
+            self._axes.clear()
+        for source_px, target_px in wanted - self._axes.keys():
+            self._axes[source_px, target_px] = cuda.to_device(axis(source_px, target_px))
 
     def _check_raw(self, scans: Sequence[RawScan]) -> None:
         if not 1 <= len(scans) <= self._spec.max_batch:
@@ -218,6 +225,20 @@ class FusedTrtEngine(TrtEngine):
         super()._release()
 
 
+def _loaded(cubin: bytes) -> dict[str, Any]:
+    """The kernels by name, ready to be launched."""
+    try:
+        module = cuda.module_from_buffer(cubin)
+        kernels = {name: module.get_function(name) for name in KERNELS}
+    except cuda.MemoryError:
+        raise
+    except cuda.Error as error:
+        raise KernelsRefused(f"the compiled kernels do not load on this GPU: {error}", hint=_BUILD_AGAIN) from error
+    for kernel in kernels.values():
+        kernel.prepare([f"{FRAME.itemsize}s"])
+    return kernels
+
+
 class _Network:
     """One plan, deserialised, with the context it executes in."""
 
@@ -227,13 +248,13 @@ class _Network:
         self._name, self._log = name, log
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:  # TensorRT's way of refusing
-            raise EngineError(f"TensorRT refuses the plan of {name}: {log.last_words()}", hint=_BUILD_AGAIN)
+            raise PlanRefused(f"TensorRT refuses the plan of {name}: {log.last_words()}", hint=_BUILD_AGAIN)
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         found = {tensor: (engine.get_tensor_dtype(tensor), _shape(engine, tensor)) for tensor in names}
         image = (-1, spec.channels, *spec.size)
         ok = found.pop(IMAGE_INPUT, None) == (trt.DataType.UINT8, image) and set(found) == set(outputs)
         if not (ok and all(_is_output(tensor, *of) for tensor, of in found.items())):
-            raise EngineError(
+            raise PlanRefused(
                 f"the plan of {name} has tensors {names}, of them outputs {found}; the manifest says {IMAGE_INPUT}, "
                 f"uint8 {image}, and float32 {list(outputs)} with a free batch",
                 hint=_BUILD_AGAIN,

@@ -20,6 +20,14 @@ from tests.contract.test_engine_contract import MAX_BATCH, scores
 from tests.gpu import host_kernels
 
 
+def assert_same_scores(one: np.ndarray, other: np.ndarray) -> None:
+    """Bit for bit where onnxruntime computes; TensorRT may add up in another order in another batch."""
+    import tensorrt
+
+    is_scripted = str(tensorrt.__file__).startswith(str(scripted_gpu.TRT_ROOM))
+    np.testing.assert_allclose(one, other, rtol=0 if is_scripted else 1e-5)
+
+
 @pytest.fixture(scope="module")
 def open_again(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Engine]]:
     """Opens the engine; its plans are built the first time."""
@@ -56,7 +64,7 @@ def test_raw_scans_score_as_their_images_do(engine: Engine, count: int) -> None:
     for place, scan in enumerate(scans):
         alone = engine.infer_raw([scan])
         for one, many in zip(scores(alone), scores(engine.infer_raw(scans)), strict=True):
-            np.testing.assert_array_equal(one[0], many[place])
+            assert_same_scores(one[0], many[place])
 
 
 def test_raw_scans_that_do_not_fit_are_refused(engine: Engine) -> None:

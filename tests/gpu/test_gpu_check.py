@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from tests.gpu import gpu_check
+from tests.gpu import gpu_check, parts
 
 ABSENT = ("pydantic", "pydantic_core", "pydantic_settings", "cryptography", "imagecodecs", "watchdog", "paho", "rich")
 
@@ -28,14 +29,91 @@ def test_a_part_fails_alone_and_with_its_reason(
 ) -> None:
     """The parts themselves, on whatever machine this is: without a GPU each fails, and says why."""
     monkeypatch.setattr(gpu_check, "no_gpu", lambda: None)
-    code = gpu_check.main(["--out", str(tmp_path), "--only", "pycuda", "tensorrt"])
+    monkeypatch.setattr(gpu_check, "USE_SCANS", set())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    code = gpu_check.main(["--out", str(tmp_path), "--only", "bandwidth", "tensorrt"])
     told = json.loads((tmp_path / "gpu_check.json").read_text())
-    assert code == 0
-    assert set(told) == {"carried", "pycuda", "tensorrt", "total"}
-    for part in ("pycuda", "tensorrt"):
-        assert told[part]["took_s"] >= 0
-        assert "failed" in told[part] or "greatest difference" in told[part] or len(told[part]) > 2
-    assert "gpu_check.json" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert code == gpu_check.EXIT_FAILED
+    assert set(told) == {"carried", "bandwidth", "tensorrt", "total"}
+    assert "failed" in told["bandwidth"]
+    assert "skipped" in told["tensorrt"] or find_spec("tensorrt") is not None
+    assert "wrong or failed: bandwidth" in said.err
+    assert "gpu_check.json" in said.out
+
+
+def results_of(
+    monkeypatch: pytest.MonkeyPatch, out: Path, *only: str, **results: dict[str, object]
+) -> tuple[int, set[str]]:
+    """Exit code and parts that ran, where a part's result is as given, else without a word."""
+    monkeypatch.setattr(gpu_check, "no_gpu", lambda: None)
+    ran = set()
+
+    def run_part(name: str, *_: object) -> dict[str, object]:
+        ran.add(name)
+        return results.get(name, {}) | {"took_s": 0.0}
+
+    monkeypatch.setattr(gpu_check, "run_part", run_part)
+    arguments = ["--out", str(out), *(["--only", *only] if only else [])]
+    return gpu_check.main(arguments), ran
+
+
+def test_what_failed_or_is_wrong_counts_and_what_is_not_installed_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skipped: dict[str, object] = {"skipped": "not installed: pycuda"}
+    assert results_of(monkeypatch, tmp_path, pycuda=skipped, tensorrt=skipped)[0] == 0
+    assert results_of(monkeypatch, tmp_path, kernel={"failed": "nvcc fails"})[0] == gpu_check.EXIT_FAILED
+    assert results_of(monkeypatch, tmp_path, kernel_time={"is_wrong": True})[0] == gpu_check.EXIT_FAILED
+
+
+def test_a_part_that_reads_scans_gets_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert results_of(monkeypatch, tmp_path, "kernel")[1] == {"scans", "kernel"}
+    assert results_of(monkeypatch, tmp_path, "bandwidth")[1] == {"bandwidth"}
+    assert results_of(monkeypatch, tmp_path)[1] == set(gpu_check.PARTS)
+
+
+def test_a_part_out_of_time_ends_with_all_that_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "parts.py").write_text(
+        "import subprocess, sys, pathlib\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "pathlib.Path(__file__).with_name('pid').write_text(str(child.pid))\n"
+        "child.wait()\n"
+    )
+    monkeypatch.setattr(gpu_check, "__file__", str(tmp_path / "gpu_check.py"))
+    result = gpu_check.run_part("any", tmp_path, 8.0)
+    assert result["failed"] == "ended after 8 s"
+    status = Path(f"/proc/{(tmp_path / 'pid').read_text()}/status")
+    assert not status.exists() or "State:\tZ" in status.read_text()
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent: set[str] = set()
+    monkeypatch.setattr(parts, "find_spec", lambda name: None if name in absent else name)
+    assert parts.missing("contract") == {}
+    absent |= {"cryptography", "pydantic"}
+    assert parts.missing("contract")["failed"].startswith("not installed: pydantic, cryptography; bring")
+    absent |= {"pycuda"}
+    assert parts.missing("contract")["skipped"].startswith("not installed: pycuda, pydantic, cryptography")
+    assert parts.missing("bandwidth") == {}
+
+
+def test_a_tool_that_is_not_on_the_path_is_no_crash(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(parts, "NVCC_PLACES", (str(tmp_path),))
+    assert parts._told_by("nvcc", "--version") == "not found"
+    (tool := tmp_path / "nvcc").write_text("#!/bin/sh\necho first\necho 'release 13.0'\n")
+    tool.chmod(0o755)
+    assert parts._told_by("nvcc", "--version") == "release 13.0"
+
+
+def test_the_contract_is_collected_without_the_projects_plugins(tmp_path: Path) -> None:
+    """A GPU machine has pytest, and no pytest-timeout."""
+    command = [*parts.contract_command(tmp_path / "contract.xml"), "--collect-only", "-p", "no:timeout"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_the_kernels_convert_the_scans_on_this_gpu[stand-in]" in done.stdout
 
 
 def test_the_table_needs_no_rich(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,6 +130,9 @@ for name in {ABSENT!r}:
     sys.modules[name] = None
 import tests.gpu.parts, tests.gpu.torch_parts, tests.gpu.torch_engine, tests.gpu.driver_api, tests.gpu.twin
 import train.simulator.simulate
+sys.modules["onnx"] = sys.modules["onnxruntime"] = None
+sys.path.insert(0, "tests/scripted_gpu/trt")
+import tensorrt  # torch_engine puts it where TensorRT is missing
 """
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=100)

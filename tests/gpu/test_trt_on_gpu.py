@@ -17,13 +17,15 @@ import pytest
 from edge.bundle import TrustedKey, verify_bundle
 from edge.conversion import Method
 from edge.engines import Engine, PlanSettings, RawEngine
+from edge.engines.on_device import open_tensorrt
 from edge.engines.opening import GPU_NODES, open_engine
 from edge.raw import raw_scan
 from tests import scripted_gpu
-from tests.bundles import BOUNDS, KEY, SIZE, make_bundle
+from tests.bundles import BOUNDS, KEY, SIZE, make_bundle, nan_graph
 from tests.contract.test_engine_contract import *  # noqa: F403 - the suite, on the fixture below
 from tests.contract.test_engine_contract import MAX_BATCH, scores
 from tests.contract.test_trt_contract import (
+    assert_same_scores,
     test_raw_scans_score_as_their_images_do,  # noqa: F401
     test_raw_scans_that_do_not_fit_are_refused,  # noqa: F401
 )
@@ -51,7 +53,7 @@ def open_again(
         yield lambda: open_engine(bundle, "tensorrt", max_batch=MAX_BATCH, plans=settings)
 
 
-@pytest.fixture
+@pytest.fixture  # type: ignore[no-redef]  # the suite's gives way
 def engine(open_again: Callable[[], Engine]) -> Iterator[Engine]:
     engine = open_again()
     yield engine
@@ -61,7 +63,7 @@ def engine(open_again: Callable[[], Engine]) -> Iterator[Engine]:
 def test_the_kernels_convert_the_scans_on_this_gpu(engine: Engine) -> None:
     """Not the CPU in their place, which would pass every other test here."""
     assert isinstance(engine, RawEngine)
-    assert engine.spec.engine == "tensorrt"
+    assert engine.spec.name == "tensorrt"
 
 
 def test_a_thousand_batches_of_every_size_score_as_the_first_time(engine: Engine) -> None:
@@ -75,4 +77,18 @@ def test_a_thousand_batches_of_every_size_score_as_the_first_time(engine: Engine
     for _ in range(1000):
         chosen = rng.integers(len(scans), size=int(rng.integers(1, MAX_BATCH + 1)))
         for name, values in enumerate(scores(engine.infer_raw([scans[number] for number in chosen]))):
-            np.testing.assert_array_equal(values, np.concatenate([alone[number][name] for number in chosen]))
+            assert_same_scores(values, np.concatenate([alone[number][name] for number in chosen]))
+
+
+@pytest.mark.usefixtures("open_again")  # that which is installed within it is what this one builds with
+def test_a_residual_that_is_not_finite_never_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one weight of the gate no number: TensorRT must not take `residual * 0.0` for 0."""
+    monkeypatch.setattr("edge.engines.on_device.check_golden", lambda *_: None)
+    monkeypatch.setattr("edge.engines.on_device.check_full_batch", lambda *_: None)
+    folder = make_bundle(tmp_path / "bundle", files={"gate.onnx": nan_graph()})
+    bundle = verify_bundle(folder, [TrustedKey("key", KEY.public_key())])
+    settings = PlanSettings(tmp_path / "plans", tmp_path / "device.key", 1 << 30, 250.0)
+    engine = open_tensorrt(bundle, settings, max_batch=MAX_BATCH)
+    output = engine.infer(np.full((MAX_BATCH, 1, *SIZE), 51, np.uint8))
+    engine.close()
+    assert np.isnan(output.gate_mean_max).all() and np.isnan(output.gate_std_max).all()

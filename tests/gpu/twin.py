@@ -13,7 +13,8 @@ def levels(counts: Counts, stretch: Stretch) -> npt.NDArray[np.int64]:
     """Grey levels 0 to 255 of counts, as the device function `level` has them: only + - * >> and 32-bit halves."""
     above = np.minimum(np.maximum(counts.astype(np.int64) - stretch.lo_counts, 0), stretch.span_counts)
     high, low = stretch.factor >> 32, stretch.factor & 0xFFFFFFFF
-    return np.minimum(above * high + (above * low >> 32), 255)
+    grey: npt.NDArray[np.int64] = np.minimum(above * high + (above * low >> 32), 255)
+    return grey
 
 
 def fused(scan: RawScan) -> Image:

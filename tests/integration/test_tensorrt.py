@@ -6,8 +6,11 @@ What a real GPU adds is in tests/gpu/.
 from __future__ import annotations
 
 import ast
+import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,11 +18,14 @@ import numpy as np
 import pytest
 
 from edge.bundle import Bundle, TrustedKey, verify_bundle
+from edge.conversion import Method
 from edge.engines import Engine, PlanSettings, RawEngine, opening, plans
 from edge.engines.device import INSTALL
 from edge.engines.on_device import build, open_tensorrt
 from edge.engines.opening import open_engine
+from edge.engines.plans import compiled_kernels
 from edge.errors import EngineError
+from edge.raw import axis, raw_scan
 from tests import bundles, scripted_gpu
 from tests.bundles import SIZE, graph_bytes, make_bundle
 from tests.gpu import host_kernels
@@ -113,6 +119,7 @@ def test_an_upgrade_builds_anew_and_keeps_the_engine_before(
         ({"dies": True}, "the build of classifier ended with signal 9", "out of memory"),
         ({"empty_plan": True}, "the build of classifier ended with exit code 0", "reinstall"),
         ({"wrong_scores": 0.01}, "of golden/normal.tif is", "another"),
+        ({"wrong_in_batches": 0.01}, r"batch of 4: p_abnormal of golden/normal\.tif is", "another"),
         ({"no_context": True}, "no memory on the GPU to run gate", "max_batch"),
         ({"memory_bytes": 1000}, "the GPU failed at opening the engine: .*out of memory", "memory is full"),
         ({"refuses_to_run": True}, "TensorRT did not run gate on 1 images", "restart"),
@@ -205,6 +212,7 @@ def test_a_stored_plan_that_no_longer_proves_itself_is_built_again(
     """Sealed and found, and yet wrong: a disk may lose a write, a library may change under its version."""
     scripted_gpu.play(patch, wrong_scores=0.01)
     patch.setattr("edge.engines.on_device.check_golden", lambda *_: None)
+    patch.setattr("edge.engines.on_device.check_full_batch", lambda *_: None)
     build(bundle, settings)
     patch.undo()
     with scripted_gpu.installed(), pytest.MonkeyPatch.context() as again:
@@ -212,6 +220,174 @@ def test_a_stored_plan_that_no_longer_proves_itself_is_built_again(
         engine = open_engine(bundle, "tensorrt", plans=settings)
         assert engine.infer(IMAGES[:1]).p_abnormal == pytest.approx([0.2])
         engine.close()
+
+
+@pytest.mark.parametrize("fault", ["not created", "not set"])
+def test_a_timing_cache_that_is_not_accepted_costs_no_build(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings, fault: str
+) -> None:
+    """As after an upgrade of TensorRT or a change of GPU that the facts do not show."""
+    build(bundle, settings)
+    scripted_gpu.play(patch, timing_cache=fault)
+    build(bundle, settings, rebuild=True)
+
+
+def test_a_build_without_any_timing_cache_is_as_good(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    scripted_gpu.play(patch, timing_cache="never set")
+    build(bundle, settings)
+    assert names(settings) == ["classifier", "gate", "kernels"]
+
+
+def nan_bundle(folder: Path) -> Bundle:
+    """With a gate of one NaN weight: its maximum overlooks what is not finite, `residual * 0.0` must not."""
+    return opened_bundle(folder, files={"gate.onnx": bundles.nan_graph()})
+
+
+def test_a_residual_that_is_not_finite_never_passes(
+    patch: pytest.MonkeyPatch, tmp_path: Path, settings: PlanSettings
+) -> None:
+    patch.setattr("edge.engines.on_device.check_golden", lambda *_: None)
+    patch.setattr("edge.engines.on_device.check_full_batch", lambda *_: None)
+    for release, is_nan in (({}, True), ({"no_strict_nans": True}, False)):
+        scripted_gpu.play(patch, **release)
+        with scripted_gpu.installed():
+            engine = open_tensorrt(nan_bundle(tmp_path / str(is_nan)), settings, rebuild=True)
+            assert np.isnan(engine.infer(IMAGES).gate_mean_max).all() == is_nan, "the release before folds 0 x to 0"
+            engine.close()
+
+
+@pytest.mark.parametrize(("precision", "flags"), [("fp32", ["STRICT_NANS"]), ("fp16", ["TF32", "STRICT_NANS"])])
+def test_what_a_plan_may_compute_is_set_and_part_of_its_key(
+    patch: pytest.MonkeyPatch, tmp_path: Path, settings: PlanSettings, precision: str, flags: list[str]
+) -> None:
+    bundle = opened_bundle(tmp_path / "bundle", edit=lambda content: content.update(precision=precision))
+    build(bundle, settings)
+    for name, data in stored(settings).items():
+        if name.startswith(("classifier", "gate")):
+            assert f'"flags": {json.dumps(flags)}'.encode() in data
+            assert f'"arithmetic":"strict NaNs{", no TF32" if precision == "fp32" else ""}"'.encode() in data
+
+
+def test_a_build_that_dies_leaves_its_last_word(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    scripted_gpu.play(patch, dies=True)
+    with pytest.raises(EngineError, match=r"ended with signal 9: .* ERROR +tensorrt +message=.\[tuner\] about to die"):
+        build(bundle, settings)
+
+
+def test_a_module_in_the_working_directory_is_not_taken_for_ours(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise SystemExit('not ours')\n")
+    patch.chdir(tmp_path)
+    build(bundle, settings)
+
+
+def test_stored_kernels_that_do_not_load_are_compiled_again_and_nothing_else(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    """The GPU has room for one engine: the one that failed is gone before the next one opens."""
+    import pycuda.driver as cuda
+
+    engine = open_tensorrt(bundle, settings)
+    one_engine_bytes = cuda.LIVE_BYTES
+    engine.close()
+    before = stored(settings)
+    no_builds(patch)
+    scripted_gpu.play(patch, bad_cubin="cubin", memory_bytes=one_engine_bytes + 20_000)
+    patch.setattr(plans, "compiled_kernels", lambda _: b"cubin that loads")
+    engine = open_tensorrt(bundle, settings)
+    assert isinstance(engine, RawEngine)
+    engine.close()
+    after = stored(settings)
+    assert [name.partition("-")[0] for name in after if after[name] != before[name]] == ["kernels"]
+
+
+def test_kernels_that_never_load_leave_the_networks_on_the_gpu(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    scripted_gpu.play(patch, no_image_for_device=True)
+    engine = open_tensorrt(bundle, settings)
+    assert not isinstance(engine, RawEngine)
+    assert engine.infer(IMAGES).p_abnormal == pytest.approx([0.2] * 3)
+    engine.close()
+    assert names(settings) == ["classifier", "gate", "timing"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [{"memory_bytes": 1000}, {"no_context": True}, {"refuses_to_run": True}],
+    ids=lambda script: next(iter(script)),
+)
+def test_a_gpu_that_fails_is_no_reason_to_build(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings, script: dict[str, object]
+) -> None:
+    build(bundle, settings)
+    no_builds(patch)
+    scripted_gpu.play(patch, **script)
+    with pytest.raises(EngineError):
+        open_tensorrt(bundle, settings)
+
+
+def test_a_rebuild_compiles_the_kernels_too(patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings) -> None:
+    build(bundle, settings)
+    patch.setattr(plans, "compiled_kernels", lambda _: b"cubin of another toolkit")
+    build(bundle, settings, rebuild=True)
+    (kernels,) = (data for name, data in stored(settings).items() if name.startswith("kernels"))
+    assert kernels.endswith(b"cubin of another toolkit")
+
+
+def test_a_full_disk_leaves_the_line_on_the_cpu(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    patch.setattr(plans.tempfile, "TemporaryDirectory", full)
+    with pytest.raises(EngineError, match=r"nvcc cannot be run: .*No space left"):
+        compiled(patch)
+    engine = open_engine(bundle, "auto", threads=1, plans=settings)
+    assert engine.spec.degraded is not None
+    assert "cannot be built in" in engine.spec.degraded and "No space left on device" in engine.spec.degraded
+    engine.close()
+
+
+def compiled(patch: pytest.MonkeyPatch) -> bytes:
+    patch.setattr(plans.shutil, "which", lambda *_, **__: "/usr/bin/nvcc")
+    return compiled_kernels("8.7")
+
+
+def test_what_killed_builds_left_is_deleted_and_running_ones_are_not(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    old, new = settings.folder / ".build-killed", settings.folder / ".build-running"
+    for folder in (old, new):
+        (folder / "inner").mkdir(parents=True)
+    (settings.folder / "gate-1.77.tmp").touch()
+    for path in (old, settings.folder / "gate-1.77.tmp"):
+        os.utime(path, (1000, 1000))
+    build(bundle, settings)
+    assert sorted(path.name for path in settings.folder.iterdir() if path.suffix != ".plan") == [".build-running"]
+
+
+def test_a_look_builds_nothing_and_makes_nothing(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    no_builds(patch)
+    look = replace(settings, may_build=False)
+    with pytest.raises(EngineError, match=r"no plan of classifier for Scripted RTX, .*and this command builds none"):
+        open_tensorrt(bundle, look)
+    assert not settings.folder.exists()
+    assert not settings.key_file.parent.exists()
+
+
+def test_a_look_opens_what_is_stored(patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings) -> None:
+    build(bundle, settings)
+    no_builds(patch)
+    open_tensorrt(bundle, replace(settings, may_build=False)).close()
 
 
 def test_a_rebuild_that_fails_leaves_the_good_engine(
@@ -292,6 +468,40 @@ def test_a_gpu_that_disappears_ends_the_engine(
     with pytest.raises(EngineError, match="closed"):
         engine.infer(IMAGES)
     engine.close()
+
+
+def test_memory_of_tables_is_freed_in_the_thread_that_infers(
+    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+) -> None:
+    """The main thread opens the engine, the worker infers: there pycuda frees only what has its context current."""
+    import pycuda.driver as cuda
+
+    from edge.engines import trt
+
+    patch.setattr(trt, "MAX_AXES", 64)
+    engine = open_tensorrt(bundle, settings)
+    assert isinstance(engine, RawEngine)
+    scans = [
+        raw_scan(np.full((90 + number, 60 + number), 2000, np.uint16), Method.GLOBAL, bundles.BOUNDS, SIZE)
+        for number in range(70)
+    ]
+    most_bytes = cuda.LIVE_BYTES + trt.MAX_AXES * max(axis(90, side).nbytes for side in SIZE)
+
+    def judge() -> list[float]:
+        return [float(engine.infer_raw([scan]).p_abnormal[0]) for scan in scans]
+
+    with ThreadPoolExecutor(1) as worker:
+        found = worker.submit(judge).result()
+    assert found == pytest.approx([found[0]] * 70, abs=1 / 255)
+    assert most_bytes >= cuda.LIVE_BYTES
+    engine.close()
+
+
+def test_the_tables_of_the_papers_scans_fit(patch: pytest.MonkeyPatch) -> None:
+    from edge.engines import trt
+
+    heights_px, widths_px = range(2053, 2116), range(1119, 1220)
+    assert len(heights_px) + len(widths_px) <= trt.MAX_AXES
 
 
 def test_a_machine_that_was_never_meant_to_have_a_gpu_is_not_degraded(

@@ -43,3 +43,6 @@ def play(patch: pytest.MonkeyPatch, **script: object) -> None:
 def _forget(replaced: tuple[str, ...]) -> None:
     for name in [name for name in sys.modules if name in OURS or name.partition(".")[0] in replaced]:
         del sys.modules[name]
+        room, _, module = name.rpartition(".")
+        if room in sys.modules and hasattr(sys.modules[room], module):
+            delattr(sys.modules[room], module)  # `from room import module` would find the forgotten one

@@ -166,6 +166,61 @@ def test_a_device_key_that_others_may_read_or_that_is_none_is_not_used(
         cache.store("gate", FACTS, PLAN)
 
 
+def credential(tmp_path: Path, mode: int, content: bytes = b"k" * 32) -> PlanCache:
+    """A cache whose key is in systemd's folder of secrets, with the mode that systemd 254 and newer give it."""
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    key_file = folder / "device.key"
+    key_file.write_bytes(content)
+    key_file.chmod(mode)
+    cache = PlanCache(tmp_path / "plans", key_file, folder)
+    assert cache.is_writable()
+    return cache
+
+
+def test_a_key_that_systemd_shows_by_an_access_list_is_used(tmp_path: Path) -> None:
+    """On a noswap tmpfs a credential is root's, 0440, with an access list: systemd issues 29096 and 29435."""
+    cache = credential(tmp_path, 0o440)
+    cache.store("gate", FACTS, PLAN)
+    assert cache.load("gate", FACTS) == PLAN
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o460, 0o404])
+def test_a_credential_that_more_may_read_or_write_is_not_used(tmp_path: Path, mode: int) -> None:
+    with pytest.raises(EngineError, match=f"mode {mode:o} and 32 bytes, expected 400 or 440"):
+        credential(tmp_path, mode).store("gate", FACTS, PLAN)
+
+
+def test_a_credential_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = credential(tmp_path, 0o440)
+    found = os.fstat
+
+    def foreign(fd: int) -> os.stat_result:
+        fields = list(found(fd))
+        fields[4] = 4321  # st_uid
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(os, "fstat", foreign)
+    with pytest.raises(EngineError, match="mode 440"):
+        cache.store("gate", FACTS, PLAN)
+
+
+def test_the_stand_in_for_a_key_that_was_never_made_says_who_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="mode 440 and 4 bytes") as caught:
+        credential(tmp_path, 0o440, b"none").store("gate", FACTS, PLAN)
+    assert "edge-engine-build.service" in caught.value.hint
+
+
+def test_beside_the_credentials_the_mode_is_as_strict_as_ever(tmp_path: Path) -> None:
+    key_file = tmp_path / "device.key"
+    key_file.write_bytes(b"k" * 32)
+    key_file.chmod(0o440)
+    cache = PlanCache(tmp_path / "plans", key_file, tmp_path / "credentials")
+    assert cache.is_writable()
+    with pytest.raises(EngineError, match="mode 440 and 32 bytes, expected 600"):
+        cache.store("gate", FACTS, PLAN)
+
+
 def test_a_write_that_fails_leaves_the_plan_before_in_place(cache: PlanCache, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.store("gate", FACTS, PLAN)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import SettingsError
+from edge.model import plan_settings
 from edge.settings import SettingRow, describe_settings, load_settings, service_environment
 
 
@@ -119,3 +120,10 @@ def test_the_service_managers_socket_is_read_from_the_environment(monkeypatch: p
     assert service_environment().notify_socket == "/run/notify"
     monkeypatch.setenv("NOTIFY_SOCKET", "")
     assert service_environment().notify_socket is None
+
+
+def test_the_folder_of_systemds_secrets_reaches_the_device_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    assert plan_settings(load_settings()).credentials is None
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/edge-worker.service")
+    assert plan_settings(load_settings()).credentials == Path("/run/credentials/edge-worker.service")

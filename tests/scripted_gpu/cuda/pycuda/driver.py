@@ -1,8 +1,9 @@
 """The part of pycuda that edge/engines/trt.py uses, without a GPU: device memory is host memory.
 
-Streams are lazy: what is queued runs only when somebody waits for it, so a buffer that is overwritten too early, or
-read too soon, gives wrong scores here as it would on a GPU. Nothing works without a current context, and only pinned
-memory may be copied asynchronously. Kernels are kernels.cu, compiled for the CPU.
+Device memory is freed while its context is current, or in the thread that made the context; elsewhere pycuda leaks it,
+and this one raises. Streams are lazy: what is queued runs only when somebody waits for it, so a buffer that is
+overwritten too early, or read too soon, gives wrong scores here as it would on a GPU. Nothing works without a current
+context, and only pinned memory may be copied asynchronously. Kernels are kernels.cu, compiled for the CPU.
 
 What fails comes from the JSON in the environment variable SCRIPTED_GPU.
 """
@@ -62,11 +63,14 @@ def _stack() -> list[Context]:
 def _check() -> None:
     if not _stack():
         raise LogicError("cuCtxGetCurrent failed: invalid device context")
-    if script("lost"):
+    if script("lost") or Path(script("lost_when_exists", "/nowhere/at all")).exists():
         raise LogicError("cuMemcpyHtoDAsync failed: unspecified launch failure")
 
 
 class Context:
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+
     def push(self) -> None:
         _stack().append(self)
 
@@ -160,6 +164,7 @@ class DeviceAllocation:
         if LIVE_BYTES + size_bytes > script("memory_bytes", 1 << 40):
             raise MemoryError("cuMemAlloc failed: out of memory")
         LIVE_BYTES += size_bytes
+        self._context = _stack()[-1]
         self._room = np.full(size_bytes + 256, 0xEE, np.uint8)
         self._address = -(-self._room.ctypes.data // 256) * 256
         self._size_bytes = size_bytes
@@ -169,7 +174,11 @@ class DeviceAllocation:
 
     def __del__(self) -> None:
         global LIVE_BYTES
-        LIVE_BYTES -= getattr(self, "_size_bytes", 0)
+        if not hasattr(self, "_size_bytes"):
+            return
+        if self._context not in _stack()[-1:] and self._context.thread != threading.get_ident():
+            raise LogicError("cannot activate out-of-thread context: the memory is lost")
+        LIVE_BYTES -= self._size_bytes
 
 
 def mem_alloc(size_bytes: int) -> DeviceAllocation:
@@ -226,7 +235,7 @@ class Module:
 
 def module_from_buffer(cubin: bytes) -> Module:
     _check()
-    if script("no_image_for_device"):
+    if script("no_image_for_device") or cubin == script("bad_cubin", "").encode():
         raise LogicError("cuModuleLoadDataEx failed: no kernel image is available for execution on the device")
     return Module()
 
@@ -235,6 +244,7 @@ def _kernels() -> Callable[..., None]:
     from tests.gpu import host_kernels
 
     if not hasattr(builtins, "_scripted_kernels"):
-        builtins._scripted_kernels = host_kernels.load(Path(tempfile.mkdtemp()))  # type: ignore[attr-defined]
+        with tempfile.TemporaryDirectory() as folder:  # once loaded, a library needs its file no more
+            builtins._scripted_kernels = host_kernels.load(Path(folder))  # type: ignore[attr-defined]
     run: Callable[..., None] = builtins._scripted_kernels  # type: ignore[attr-defined]
     return run

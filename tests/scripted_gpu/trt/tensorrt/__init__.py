@@ -11,13 +11,14 @@ import os
 import signal
 import time
 from enum import Enum, IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-import onnxruntime
 
 from tests.scripted_gpu.script import script
+
+if TYPE_CHECKING:
+    import onnx
 
 __version__ = script("tensorrt", "11.4.0.106")
 
@@ -39,14 +40,27 @@ class ILogger:
 
 
 class DataType(Enum):
-    FLOAT = onnx.TensorProto.FLOAT
-    UINT8 = onnx.TensorProto.UINT8
-    HALF = onnx.TensorProto.FLOAT16
-    INT64 = onnx.TensorProto.INT64
+    """By ONNX's numbers."""
+
+    FLOAT = 1
+    UINT8 = 2
+    INT64 = 7
+    HALF = 10
 
 
 class MemoryPoolType(Enum):
     WORKSPACE = 0
+
+
+class BuilderFlag:
+    """STRICT_NANS is not in every release."""
+
+    TF32 = "TF32"
+    STRICT_NANS = "STRICT_NANS"
+
+
+if script("no_strict_nans"):
+    del BuilderFlag.STRICT_NANS
 
 
 class NetworkDefinitionCreationFlag(IntEnum):
@@ -97,6 +111,8 @@ class OnnxParser:
         self._network = network
 
     def parse(self, model: bytes) -> bool:
+        import onnx  # gpu-check takes this module where neither ONNX nor its runtime is
+
         self._network.graph = onnx.load_from_string(model)
         return not script("unsupported_layer")
 
@@ -129,20 +145,38 @@ class IOptimizationProfile:
 
 class IBuilderConfig:
     profile: IOptimizationProfile
-    cache: ITimingCache
+    cache: ITimingCache | None = None
+
+    def __init__(self) -> None:
+        self._flags = {BuilderFlag.TF32}
+
+    def set_flag(self, flag: str) -> None:
+        self._flags.add(flag)
+
+    def clear_flag(self, flag: str) -> None:
+        self._flags.discard(flag)
+
+    def get_flag(self, flag: str) -> bool:
+        return flag in self._flags
 
     def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
         assert pool is MemoryPoolType.WORKSPACE
         assert pool_size > 0
 
-    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None:
+        if serialized_timing_cache and script("timing_cache") == "not created":
+            return None
         return ITimingCache(serialized_timing_cache)
 
-    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
+    def set_timing_cache(self, cache: ITimingCache | None, ignore_mismatch: bool) -> bool:
+        if not isinstance(cache, ITimingCache):
+            raise TypeError("set_timing_cache(): incompatible function arguments")
+        if script("timing_cache") == "never set" or (cache._data and script("timing_cache") == "not set"):
+            return False
         self.cache = cache
         return True
 
-    def get_timing_cache(self) -> ITimingCache:
+    def get_timing_cache(self) -> ITimingCache | None:
         return self.cache
 
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
@@ -168,14 +202,42 @@ class Builder:
         if script("hangs"):
             time.sleep(600)
         if script("dies"):
+            os.write(2, b"words of a library \xff\n")
+            self._logger.log(Severity.ERROR, "[tuner] about to die")
             os.kill(os.getpid(), signal.SIGKILL)
         if script("no_memory"):
             self._logger.log(Severity.ERROR, "[defaultAllocator] Requested amount of GPU memory could not be allocated")
             return None
         if script("empty_plan"):
             return IHostMemory(b"")
-        head = {"version": __version__, "max_batch": config.profile.largest[0], "offset": script("wrong_scores", 0.0)}
+        flags = [flag for flag in ("TF32", "STRICT_NANS") if config.get_flag(flag)]
+        if "STRICT_NANS" not in flags:
+            _fold_products_with_zero(network.graph.graph)
+        head = {
+            "version": __version__,
+            "max_batch": config.profile.largest[0],
+            "offset": script("wrong_scores", 0.0),
+            "offset_in_batches": script("wrong_in_batches", script("wrong_scores", 0.0)),
+            "flags": flags,
+        }
         return IHostMemory(b"PLAN" + json.dumps(head).encode() + b"\0" + network.graph.SerializeToString())
+
+
+def _fold_products_with_zero(graph: onnx.GraphProto) -> None:
+    """x * 0 becomes 0 whatever x is, as TensorRT may take it without STRICT_NANS."""
+    import onnx
+
+    zeros = {constant.name for constant in graph.initializer if not onnx.numpy_helper.to_array(constant).any()}
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        factor = next((name for name in node.input if node.op_type == "Mul" and name not in zeros), None)
+        if factor is None or not zeros & set(node.input):
+            graph.node.append(node)
+            continue
+        shape = f"shape of {node.output[0]}"
+        graph.node.append(onnx.helper.make_node("Shape", [factor], [shape]))
+        graph.node.append(onnx.helper.make_node("ConstantOfShape", [shape], [node.output[0]]))  # of float32 0
 
 
 class Runtime:
@@ -192,6 +254,9 @@ class Runtime:
 
 class ICudaEngine:
     def __init__(self, head: dict[str, Any], graph: bytes) -> None:
+        import onnx
+        import onnxruntime
+
         self.head, self.session = head, onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         model = onnx.load_from_string(graph).graph
         self._tensors = {value.name: value.type.tensor_type for value in (*model.input, *model.output)}
@@ -215,9 +280,19 @@ class ICudaEngine:
 
 class IExecutionContext:
     def __init__(self, engine: ICudaEngine) -> None:
+        from tests.scripted_gpu.stream import Room  # a build needs no pycuda
+
         self._engine = engine
         self._shape: tuple[int, ...] = ()
         self._addresses: dict[str, int] = {}
+        most = engine.head["max_batch"]
+        _, *image = engine.get_tensor_shape("image")._shape
+        self._room = Room((most, *image), [most * size_bytes for size_bytes in self._sizes().values()])
+
+    def _sizes(self) -> dict[str, int]:
+        """Bytes of each output for one image."""
+        names = [output.name for output in self._engine.session.get_outputs()]
+        return {name: -4 * int(np.prod(self._engine.get_tensor_shape(name)._shape)) for name in names}  # batch: -1
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self._shape = shape
@@ -230,18 +305,12 @@ class IExecutionContext:
     def execute_async_v3(self, stream_handle: int) -> bool:
         if script("refuses_to_run"):
             return False
-        from tests.scripted_gpu.stream import run_in_stream  # a build needs no pycuda
-
-        session, shape = self._engine.session, self._shape
-        names = [output.name for output in session.get_outputs()]
-        sizes = [
-            -4 * shape[0] * int(np.prod(self._engine.get_tensor_shape(name)._shape)) for name in names
-        ]  # batch: -1
-        outputs = [(self._addresses[name], size_bytes) for name, size_bytes in zip(names, sizes, strict=True)]
-        offset = np.float32(self._engine.head["offset"])
+        session, shape, sizes = self._engine.session, self._shape, self._sizes()
+        outputs = [(self._addresses[name], shape[0] * size_bytes) for name, size_bytes in sizes.items()]
+        offset = np.float32(self._engine.head["offset_in_batches" if shape[0] > 1 else "offset"])
 
         def work(image: np.ndarray) -> list[np.ndarray]:
-            return [value + offset for value in session.run(names, {"image": image})]
+            return [value + offset for value in session.run(list(sizes), {"image": image})]
 
-        run_in_stream(stream_handle, self._addresses["image"], shape, outputs, work)
+        self._room.run(stream_handle, self._addresses["image"], shape, outputs, work)
         return True
