@@ -110,6 +110,7 @@ def export_bundle(
     check_pair(learnt_classifier, learnt_gate)
     learnt = learnt_classifier
     size, channels = learnt.size, learnt.channels
+    review_band = review_band or learnt.review_band  # what is judged here is what the line will judge by
 
     network = classifier_of(learnt_classifier)
     gate_network = gate_of(learnt_gate)
@@ -158,7 +159,7 @@ def export_bundle(
         learnt_gate,
         precision,
         storage,
-        review_band or learnt.review_band,
+        review_band,
         golden_scans,
         contents,
         private_key,
