@@ -47,6 +47,7 @@ from edge.manifest import (
     manifest_json,
 )
 from edge.records import Policy, Scores
+from export.arithmetic import check_arithmetic
 from export.comparison import compare, refuse_changed_decisions
 from export.errors import ExportError
 from export.golden import GoldenScan, choose_golden
@@ -244,6 +245,7 @@ def write_bundle(out: Path, manifest: Manifest, contents: Mapping[str, bytes], k
         sync_directory(temporary / GOLDEN_DIR)
         sync_directory(temporary)
         bundle = verify_bundle(temporary, [TrustedKey("the signing key", key.public_key())])
+        check_arithmetic(bundle)
         engine = open_engine(bundle)
         try:
             check_golden(bundle, engine)

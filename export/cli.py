@@ -104,6 +104,7 @@ def _parity(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     bundle = open_bundle(options.bundle, options.key)
     _print_facts(bundle)
+    _check_arithmetic(bundle)
     engine = open_engine(bundle, options.engine)
     try:
         observed = golden_scores(bundle, engine)
@@ -113,6 +114,15 @@ def _verify(options: argparse.Namespace) -> int:
     compare_golden(bundle, observed, engine.spec.name)
     print(f"good: {options.bundle} is whole, signed by {bundle.signed_by}, and repeats its golden scores")
     return 0
+
+
+def _check_arithmetic(bundle: Bundle) -> None:
+    try:
+        from export.arithmetic import check_arithmetic  # needs onnx
+    except ModuleNotFoundError as error:
+        print(f"not checked without {error.name}: whether the graphs compute in {bundle.precision}", file=sys.stderr)
+        return
+    check_arithmetic(bundle)
 
 
 def _engine(options: argparse.Namespace) -> int:

@@ -115,5 +115,5 @@ def _print_layers(console: Console, bundle: Bundle, plainest: Bundle, images: Se
     for name in (CLASSIFIER_FILE, GATE_FILE):
         graphs = [onnx.load_from_string(each.contents[name]) for each in (bundle, plainest)]
         layers = worst_layers(graphs[0], graphs[1], images)
-        listed = ", ".join(f"{layer.layer} {layer.relative_error:.1%}" for layer in layers)
+        listed = ", ".join(map(str, layers))
         console.print(f"{bundle.model_id} {bundle.precision}, {name}, layers that differ most: {listed}")
