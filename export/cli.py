@@ -64,9 +64,10 @@ def _keygen(options: argparse.Namespace) -> int:
 def _bundle(options: argparse.Namespace) -> int:
     try:
         from export.bundle import export_bundle  # needs torch and onnx
+        from export.order import Order
     except ModuleNotFoundError as error:
         raise ExportError(f"making a bundle needs {error.name}", hint="pip install 'electrode-line[export]'") from error
-    exported = export_bundle(
+    order = Order(
         classifier=options.classifier,
         gate=options.gate,
         golden=options.golden,
@@ -77,9 +78,8 @@ def _bundle(options: argparse.Namespace) -> int:
         storage=options.weights_storage,
         calibrate=options.calibrate,
         review_band=options.review_band and tuple(options.review_band),
-        say=lambda text: print(text, file=sys.stderr),
     )
-    _print_facts(exported.bundle)
+    _print_facts(export_bundle(order, say=lambda text: print(text, file=sys.stderr)))
     print(f"written: {options.out}")
     return 0
 

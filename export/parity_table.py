@@ -20,7 +20,7 @@ from export.comparison import Comparison, compare
 from export.errors import ExportError
 from export.layers import worst_layers
 from export.parity import engine_scores, torch_scores
-from export.scans import labels_of, load_scans
+from export.scans import converted_scans, labels_of
 from train.checkpoint import load_checkpoint
 from train.classifier.models import classifier_of
 from train.gate.network import gate_of
@@ -47,7 +47,7 @@ def parity(
     """
     first = bundles[0]
     _check_alike(bundles)
-    scans = load_scans(scans_folder, first.method, first.bounds, first.size, labels=labels)
+    scans = converted_scans(scans_folder, first.method, first.bounds, first.size, labels=labels)
     images, files, truth = [scan.image for scan in scans], [scan.file for scan in scans], labels_of(scans)
     scored: dict[str, list[Scores]] = {}
     if classifier is not None and gate is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,16 @@ import pytest
 from onnx import helper
 
 from edge.bundle import open_bundle
+from edge.engines import Engine
+from edge.engines.pair import PairOfNetworks
 from edge.manifest import CLASSIFIER_FILE
 from edge.records import Size
-from export import bundle
+from export import bundle, decisions, parity
 from export.cli import main
 from export.keys import create_keys
 from export.precision import to_precision
 from tests.bundles import float_constant
+from tests.cpu_engines import needs_openvino
 from tests.export.networks import write_checkpoints
 from tests.fakes import write_scan
 
@@ -62,6 +67,10 @@ def once(export: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProt
     return first
 
 
+def is_classifier(model: onnx.ModelProto) -> bool:
+    return "p_abnormal" in {output.name for output in model.graph.output}
+
+
 def upside_down(model: onnx.ModelProto) -> onnx.ModelProto:
     """The classifier that says 1 - p where this one says p."""
     turned = onnx.ModelProto()
@@ -100,7 +109,51 @@ def test_a_precision_that_changes_decisions_is_refused_and_nothing_is_written(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert export(place, tmp_path / "out", "plain", "--precision", "fp16") == 70
-    assert "flips 3 of 3 decisions outside the review band" in capsys.readouterr().err
+    refusal = capsys.readouterr().err
+    assert "fp16 on onnxruntime flips 3 of 3 decisions outside the review band" in refusal
+    assert re.search(r"layers that differ most: classifier\.onnx \w+ \d+\.\d%, .*; gate\.onnx \w+ ", refusal)
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_openvino
+def test_what_flips_on_openvino_alone_is_refused_too(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the engine that int8 is made for."""
+    opened = decisions._open
+
+    def spoilt(name: str, networks: PairOfNetworks) -> Engine:
+        if name == "openvino":
+            turned = upside_down(onnx.load_from_string(networks.classifier)).SerializeToString()
+            networks = dataclasses.replace(networks, classifier=turned)
+        return opened(name, networks)
+
+    monkeypatch.setattr(decisions, "_open", spoilt)
+    assert export(place, tmp_path / "out", "plain", "--precision", "fp16") == 70
+    assert "fp16 on openvino flips 3 of 3 decisions" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_openvino_the_export_says_that_it_was_not_asked(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decisions, "find_spec", lambda _: None)
+    assert export(place, tmp_path / "out", "plain", "--precision", "fp16") == 0
+    told = capsys.readouterr().err
+    assert "OpenVINO is not installed here and was not asked" in told
+    assert "fp16 on openvino" not in told
+
+
+def test_weights_that_are_only_stored_in_fewer_bits_may_change_no_decision_either(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the golden scans say, which are only two."""
+    monkeypatch.setattr(bundle, "store_weights", lambda graph, _: upside_down(graph) if is_classifier(graph) else graph)
+    monkeypatch.setattr(parity, "MAX_STORAGE_DRIFT", 2.0)
+    assert export(place, tmp_path / "out", "plain") == 70
+    refusal = capsys.readouterr().err
+    assert "storing the weights as int8 on onnxruntime flips 3 of 3 decisions" in refusal
+    assert "--weights-storage" in refusal
     assert list(tmp_path.iterdir()) == []
 
 

@@ -211,19 +211,19 @@ def test_a_decision_that_flips_stops_the_export_and_is_listed() -> None:
     before, after = [SURE, Scores(0.45, 0.1, 0.1)], [SURE, Scores(0.55, 0.1, 0.1)]
     found = compare("int8", ["a.tif", "b.tif"], before, after, POLICY)
     with pytest.raises(ParityError, match=r"flips 1 of 2 .*b\.tif: normal -> abnormal, p 0\.4500 -> 0\.5500"):
-        refuse_changed_decisions(found, "int8")
+        refuse_changed_decisions(found)
 
 
 def test_a_gate_that_changes_its_mind_stops_the_export() -> None:
     found = compare("int8", ["a.tif"], [SURE], [dataclasses.replace(SURE, gate_std_max=0.31)], POLICY)
     with pytest.raises(ParityError, match="abnormal -> review"):
-        refuse_changed_decisions(found, "int8")
+        refuse_changed_decisions(found)
 
 
 def test_a_flip_into_the_review_band_is_what_the_band_is_for() -> None:
     found = compare("int8", ["a.tif"], [Scores(0.47, 0.1, 0.1)], [Scores(0.49, 0.1, 0.1)], POLICY)
     assert [str(flip) for flip in found.flips] == ["a.tif: normal -> review, p 0.4700 -> 0.4900 (in the review band)"]
-    refuse_changed_decisions(found, "int8")
+    refuse_changed_decisions(found)
 
 
 def test_balanced_accuracy_that_is_lost_stops_the_export() -> None:
@@ -232,7 +232,7 @@ def test_balanced_accuracy_that_is_lost_stops_the_export() -> None:
     found = compare("int8", ["a.tif", "b.tif"], before, after, POLICY, [1, 1])
     assert found.loss_points == pytest.approx(50.0)
     with pytest.raises(ParityError, match=r"loses 50\.00 points"):
-        refuse_changed_decisions(found, "int8")
+        refuse_changed_decisions(found)
 
 
 def test_the_largest_difference_and_the_99th_percentile_are_told_apart() -> None:
