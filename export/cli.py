@@ -247,7 +247,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="probabilities of abnormal that a person decides, ends included (default: none)",
+        help="probabilities of abnormal that a person decides, ends included (default: as calibrated, else none)",
     )
 
     parity = verbs.add_parser("parity", help="bundles on all engines, and torch, over the same scans")
