@@ -35,7 +35,7 @@ FilePath = Annotated[str, Field(pattern=r"^(classifier\.onnx|gate\.onnx|golden/[
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 SidePx = Annotated[int, Field(ge=MIN_INPUT_PX, le=MAX_INPUT_PX)]
-Count = Annotated[int, Field(ge=0, le=65_535)]
+GreyCounts = Annotated[int, Field(ge=0, le=65_535)]
 NineNumbers = Annotated[tuple[float, ...], Field(min_length=9, max_length=9)]
 
 
@@ -55,8 +55,8 @@ class Conversion(Part):
     """How 16-bit counts become that input; the bounds are null where the method uses none."""
 
     method: Method
-    lo_counts: Count | None
-    hi_counts: Count | None
+    lo_counts: GreyCounts | None
+    hi_counts: GreyCounts | None
 
     @model_validator(mode="after")
     def _bounds_fit(self) -> Self:

@@ -1,19 +1,18 @@
 """From two checkpoints to a signed bundle, whole or not at all.
 
-Export, compare with torch, store the weights, choose golden scans, sign, write beside the target, open what was
-written as the line would, reproduce its golden scores, rename.
+Export, store the weights, choose golden scans, compare with torch, judge scans as before and after, sign, write beside
+the target, open what was written as the line would, reproduce its golden scores, rename.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -46,8 +45,8 @@ from edge.manifest import (
     Thresholds,
     manifest_json,
 )
-from edge.records import Policy, Scores
-from export.comparison import compare, refuse_changed_decisions
+from export.arithmetic import check_arithmetic
+from export.decisions import check_decisions
 from export.errors import ExportError
 from export.golden import GoldenScan, choose_golden
 from export.graphs import (
@@ -57,178 +56,117 @@ from export.graphs import (
     gate_onnx,
 )
 from export.keys import load_private_key
-from export.parity import Difference, check_parity, check_storage, engine_scores, noise_image, torch_scores
+from export.order import Learnt, Order, load_learnt, storage_for
+from export.parity import check_parity, check_storage, engine_scores, noise_image, torch_scores
 from export.precision import CALIBRATION_SCANS, Precision, to_precision
 from export.scan_range import scan_range
-from export.scans import labels_of, load_scans
+from export.scans import ConvertedScan, converted_scans
 from export.storage import Storage, store_weights
-from train.checkpoint import Checkpoint, load_checkpoint
+from train.checkpoint import Checkpoint
 from train.classifier.models import classifier_of
 from train.gate.network import MAP_CELL_PX, gate_of, map_offset_px
 
 TOLERANCE: Final[dict[Precision, float]] = {"fp32": 2e-3, "fp16": 1e-2, "int8": 3e-2}
 """How far another engine's golden scores may be off: between float32 on other CPUs (1e-6) and a decision's worth. With
 fewer bits every engine rounds in other places."""
+STORAGE_SCANS: Final = 64
+"""Of the golden folder, evenly spread, for a bundle whose weights are merely stored in fewer bits: that rounds little,
+and judging takes an engine's time for each scan. Where the graphs compute in fewer bits, all scans are judged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """What was written, and how faithful it is."""
+def export_bundle(order: Order, say: Callable[[str], None]) -> Bundle:
+    """Write the bundle `order.out` from two checkpoints of `edge-train`; see the module.
 
-    bundle: Bundle
-    parity: Difference
-    drift: Difference
-    """By storing weights in fewer bits, over the golden scans; by computing in fewer, over all of their folder."""
-
-
-def export_bundle(
-    *,
-    classifier: Path,
-    gate: Path,
-    golden: Path,
-    key: Path,
-    out: Path,
-    model_id: str,
-    precision: Precision = "fp32",
-    storage: Storage | None = None,
-    calibrate: Path | None = None,
-    review_band: tuple[float, float] | None = None,
-    say: Callable[[str], None],
-) -> Exported:
-    """Write the bundle `out` from two checkpoints of `edge-train`; see the module.
-
-    `precision`: what the graphs compute in; `storage`: how weights lie in the file of an fp32 bundle, None for int8.
-    `calibrate`: a folder of scans, for int8 graphs. Without `review_band` the bundle gets the one that
-    `edge-train calibrate` found, if it did. Raises ExportError, ParityError, CheckpointError, and BundleError where the
-    result is not what the line accepts.
+    Raises ExportError, ParityError, CheckpointError, and BundleError where the result is not what the line accepts.
     """
-    storage = storage_for(precision, storage)
-    private_key = load_private_key(key)
-    if out.exists() or out.is_symlink():
-        raise ExportError(f"{out} exists already", hint="a bundle never changes: write a new one beside it")
-    learnt_classifier, learnt_gate = load_checkpoint(classifier, "classifier"), load_checkpoint(gate, "gate")
-    check_pair(learnt_classifier, learnt_gate)
-    learnt = learnt_classifier
-    size, channels = learnt.size, learnt.channels
+    storage = storage_for(order.precision, order.storage)
+    private_key = load_private_key(order.key)
+    if order.out.exists() or order.out.is_symlink():
+        raise ExportError(f"{order.out} exists already", hint="a bundle never changes: write a new one beside it")
+    learnt = load_learnt(order)
+    size, channels, method = learnt.classifier.size, learnt.classifier.channels, learnt.classifier.method
 
-    network = classifier_of(learnt_classifier)
-    gate_network = gate_of(learnt_gate)
-    say(f"exporting for {size.height_px} x {size.width_px} px, {channels} channel(s), conversion {learnt.method}")
+    network, gate_network = classifier_of(learnt.classifier), gate_of(learnt.gate)
+    say(f"exporting for {size.height_px} x {size.width_px} px, {channels} channel(s), conversion {method}")
     graphs = {
         CLASSIFIER_FILE: classifier_onnx(ClassifierGraph(network), channels, size),
         GATE_FILE: gate_onnx(GateGraph(gate_network), channels, size),
     }
     plain = {name: graph.SerializeToString() for name, graph in graphs.items()}
-    ranges = load_scans(calibrate, learnt.method, learnt.bounds, size, CALIBRATION_SCANS) if calibrate else []
-    computing = to_precision(
-        graphs, precision, [scan.image for scan in ranges], lambda done, total: say(f"calibrating: {done} of {total}")
-    )
-    stored = {
-        name: (store_weights(graph, storage) if precision == "fp32" else graph).SerializeToString()
-        for name, graph in computing.items()
-    }
+    stored = _stored(graphs, order, storage, learnt, say)
 
-    engine = OrtEngine(PairOfNetworks(stored[CLASSIFIER_FILE], stored[GATE_FILE], size, channels, precision))
-    golden_scans = choose_golden(
-        golden,
-        engine,
-        method=learnt.method,
-        bounds=learnt.bounds,
-        threshold=learnt.thresholds["threshold"],
-        progress=lambda done, total: say(f"golden scans: {done} of {total} candidates scored"),
-    )
-    images = [scan.image for scan in golden_scans]
-    engine.close()
+    golden = _golden(stored, order, learnt, say)
+    pictures = [*(scan.image for scan in golden), noise_image(channels, *size)]
     engine = OrtEngine(PairOfNetworks(plain[CLASSIFIER_FILE], plain[GATE_FILE], size, channels))
-    noise = noise_image(channels, *size)
-    plain_scores = engine_scores(engine, [*images, noise])
+    plain_scores = engine_scores(engine, pictures)
     engine.close()
-    parity = check_parity(plain_scores, torch_scores(network, gate_network, learnt.method, [*images, noise]))
+    parity = check_parity(plain_scores, torch_scores(network, gate_network, method, pictures))
     say(f"torch and onnxruntime agree: {parity}")
-    if precision == "fp32":
-        drift = check_storage([scan.scores for scan in golden_scans], plain_scores[: len(images)], storage)
+    if order.precision == "fp32":
+        drift = check_storage([scan.scores for scan in golden], plain_scores[: len(golden)], storage)
         say(f"weights stored as {storage} move the golden scores by: {drift}")
-    else:
-        drift = _check_precision(precision, plain, stored, golden, learnt_classifier, learnt_gate, review_band, say)
+    if stored != plain:
+        _check_decisions(stored, plain, order, storage, learnt, say)
 
-    contents = stored | {f"{GOLDEN_DIR}/{scan.name}": scan.tiff for scan in golden_scans}
-    manifest = _manifest(
-        model_id,
-        learnt_classifier,
-        learnt_gate,
-        precision,
-        storage,
-        review_band or learnt.review_band,
-        golden_scans,
-        contents,
-        private_key,
+    contents = stored | {f"{GOLDEN_DIR}/{scan.name}": scan.tiff for scan in golden}
+    manifest = _manifest(order, storage, learnt, golden, contents, private_key)
+    return write_bundle(order.out, manifest, contents, private_key)
+
+
+def _stored(
+    graphs: dict[str, onnx.ModelProto], order: Order, storage: Storage, learnt: Learnt, say: Callable[[str], None]
+) -> dict[str, bytes]:
+    """The graphs as they go into the bundle."""
+    ranges = _scans(order.calibrate, learnt, CALIBRATION_SCANS) if order.calibrate else []
+    computing = to_precision(
+        graphs,
+        order.precision,
+        [scan.image for scan in ranges],
+        lambda done, total: say(f"calibrating: {done} of {total}"),
     )
-    bundle = write_bundle(out, manifest, contents, private_key)
-    return Exported(bundle, parity, drift)
+    if order.precision == "fp32":
+        computing = {name: store_weights(graph, storage) for name, graph in computing.items()}
+    return {name: graph.SerializeToString() for name, graph in computing.items()}
 
 
-def storage_for(precision: Precision, storage: Storage | None) -> Storage:
-    """How weights are stored: as asked for in an fp32 bundle, else in what computes. Raises ExportError."""
-    if precision == "fp32":
-        return storage or "int8"
-    if storage is not None:
-        raise ExportError(
-            f"weights of an {precision} bundle are stored as {precision}, not as {storage}",
-            hint="--weights-storage is for --precision fp32: it changes the file, not the arithmetic",
+def _golden(
+    stored: Mapping[str, bytes], order: Order, learnt: Learnt, say: Callable[[str], None]
+) -> tuple[GoldenScan, GoldenScan]:
+    of = learnt.classifier
+    pair = PairOfNetworks(stored[CLASSIFIER_FILE], stored[GATE_FILE], of.size, of.channels, order.precision)
+    engine = OrtEngine(pair)
+    try:
+        return choose_golden(
+            order.golden,
+            engine,
+            method=of.method,
+            bounds=of.bounds,
+            threshold=learnt.policy.threshold,
+            progress=lambda done, total: say(f"golden scans: {done} of {total} candidates scored"),
         )
-    return precision
-
-
-def _check_precision(
-    precision: Precision,
-    plain: Mapping[str, bytes],
-    stored: Mapping[str, bytes],
-    folder: Path,
-    classifier: Checkpoint,
-    gate: Checkpoint,
-    review_band: tuple[float, float] | None,
-    say: Callable[[str], None],
-) -> Difference:
-    """Judge all scans of the golden folder in float32 and in `precision`. Raises ParityError where decisions change."""
-    scans = load_scans(folder, classifier.method, classifier.bounds, classifier.size)
-    scores: dict[str, list[Scores]] = {}
-    for graphs, computes_in in ((plain, "fp32"), (stored, precision)):
-        pair = (graphs[CLASSIFIER_FILE], graphs[GATE_FILE])
-        engine = OrtEngine(PairOfNetworks(*pair, classifier.size, classifier.channels, computes_in))
-        scores[computes_in] = engine_scores(engine, [scan.image for scan in scans])
+    finally:
         engine.close()
-    policy = Policy(
-        threshold=classifier.thresholds["threshold"],
-        gate_mean_threshold=gate.thresholds["gate_mean_threshold"],
-        gate_std_threshold=gate.thresholds["gate_std_threshold"],
-        review_band=review_band,
-    )
-    files = [scan.file for scan in scans]
-    found = compare(precision, files, scores["fp32"], scores[precision], policy, labels_of(scans))
-    say(f"{precision} moves the scores of {found.scans} scans by at most: {found.worst}; {len(found.flips)} flips")
-    refuse_changed_decisions(found, precision)
-    return found.worst
 
 
-def check_pair(classifier: Checkpoint, gate: Checkpoint) -> None:
-    """Raises ExportError unless both networks look at the same image and have their thresholds."""
-    for what, of_classifier, of_gate in (
-        ("conversion", classifier.method, gate.method),
-        ("bounds", classifier.bounds, gate.bounds),
-        ("size", tuple(classifier.size), tuple(gate.size)),
-    ):
-        if of_classifier != of_gate:
-            raise ExportError(
-                f"the classifier was trained with {what} {of_classifier}, the gate with {of_gate}",
-                hint="one scan is converted once for both: train them with the same --method, --bounds and --size",
-            )
-    for learnt, names in ((classifier, ("threshold",)), (gate, ("gate_mean_threshold", "gate_std_threshold"))):
-        for name in names:
-            if not math.isfinite(learnt.thresholds.get(name, math.nan)):
-                raise ExportError(
-                    f"the {learnt.kind}'s {name} is {learnt.thresholds.get(name)}, expected a number",
-                    hint=f"train the {learnt.kind} again with this release",
-                )
+def _check_decisions(
+    stored: Mapping[str, bytes],
+    plain: Mapping[str, bytes],
+    order: Order,
+    storage: Storage,
+    learnt: Learnt,
+    say: Callable[[str], None],
+) -> None:
+    """Raises ParityError where the graphs of the bundle decide otherwise than the plain ones; see STORAGE_SCANS."""
+    if order.precision == "fp32":
+        what, scans = f"storing the weights as {storage}", _scans(order.golden, learnt, STORAGE_SCANS)
+    else:
+        what, scans = order.precision, _scans(order.golden, learnt)
+    check_decisions(what, stored, plain, order.precision, scans, learnt.policy, say)
+
+
+def _scans(folder: Path, learnt: Learnt, at_most: int | None = None) -> list[ConvertedScan]:
+    of = learnt.classifier
+    return converted_scans(folder, of.method, of.bounds, of.size, at_most)
 
 
 def write_bundle(out: Path, manifest: Manifest, contents: Mapping[str, bytes], key: Ed25519PrivateKey) -> Bundle:
@@ -243,6 +181,7 @@ def write_bundle(out: Path, manifest: Manifest, contents: Mapping[str, bytes], k
         sync_directory(temporary / GOLDEN_DIR)
         sync_directory(temporary)
         bundle = verify_bundle(temporary, [TrustedKey("the signing key", key.public_key())])
+        check_arithmetic(bundle)
         engine = open_engine(bundle)
         try:
             check_golden(bundle, engine)
@@ -260,21 +199,19 @@ def write_bundle(out: Path, manifest: Manifest, contents: Mapping[str, bytes], k
 
 
 def _manifest(
-    model_id: str,
-    classifier: Checkpoint,
-    gate: Checkpoint,
-    precision: Precision,
+    order: Order,
     storage: Storage,
-    review_band: tuple[float, float] | None,
-    golden: tuple[GoldenScan, ...],
+    learnt: Learnt,
+    golden: Sequence[GoldenScan],
     contents: Mapping[str, bytes],
     key: Ed25519PrivateKey,
 ) -> Manifest:
+    classifier, gate = learnt.classifier, learnt.gate
     bounds = classifier.bounds
     try:
         return Manifest(
             schema_version=SCHEMA_VERSION,
-            model_id=model_id,
+            model_id=order.model_id,
             created_at=datetime.now(UTC).replace(microsecond=0),
             signing_key=TrustedKey("", key.public_key()).fingerprint,
             input=Input(
@@ -288,15 +225,10 @@ def _manifest(
                 hi_counts=bounds.hi_counts if bounds else None,
             ),
             labels=LABELS,
-            policy=Thresholds(
-                threshold=classifier.thresholds["threshold"],
-                review_band=review_band,
-                gate_mean_threshold=gate.thresholds["gate_mean_threshold"],
-                gate_std_threshold=gate.thresholds["gate_std_threshold"],
-            ),
+            policy=Thresholds.model_validate(asdict(learnt.policy)),
             scan_spec=scan_range(classifier, gate),
             gate_map=GateMap(cell_px=MAP_CELL_PX, offset_px=map_offset_px(int(gate.recipe.get("reduction") or 1))),
-            precision=precision,
+            precision=order.precision,
             weights_storage=storage,
             training=_training(classifier, gate),
             tools=_tools(),
@@ -306,7 +238,7 @@ def _manifest(
                     p_abnormal=scan.scores.p_abnormal,
                     gate_mean_max=scan.scores.gate_mean_max,
                     gate_std_max=scan.scores.gate_std_max,
-                    tolerance=TOLERANCE[precision],
+                    tolerance=TOLERANCE[order.precision],
                 )
                 for scan in golden
             ),

@@ -9,8 +9,11 @@ import argparse
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +22,7 @@ from edge import __version__
 from edge.bundle import Bundle, open_bundle
 from edge.engines import PlanSettings
 from edge.engines.on_device import build
-from edge.engines.opening import open_engine
+from edge.engines.opening import CPU_ENGINES, open_engine
 from edge.errors import EdgeError
 from edge.golden import compare_golden, golden_scores
 from edge.manifest import ExposureSpec
@@ -28,6 +31,9 @@ from export.errors import ExportError
 from export.keys import DEFAULT_NAME, create_keys
 
 log = logging.getLogger(__name__)
+
+ENGINES: Final = (*CPU_ENGINES, "tensorrt")
+"""Each has the name of the package it needs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,9 +70,10 @@ def _keygen(options: argparse.Namespace) -> int:
 def _bundle(options: argparse.Namespace) -> int:
     try:
         from export.bundle import export_bundle  # needs torch and onnx
+        from export.order import Order
     except ModuleNotFoundError as error:
         raise ExportError(f"making a bundle needs {error.name}", hint="pip install 'electrode-line[export]'") from error
-    exported = export_bundle(
+    order = Order(
         classifier=options.classifier,
         gate=options.gate,
         golden=options.golden,
@@ -77,54 +84,76 @@ def _bundle(options: argparse.Namespace) -> int:
         storage=options.weights_storage,
         calibrate=options.calibrate,
         review_band=options.review_band and tuple(options.review_band),
-        say=lambda text: print(text, file=sys.stderr),
     )
-    _print_facts(exported.bundle)
+    _print_facts(export_bundle(order, say=lambda text: print(text, file=sys.stderr)))
     print(f"written: {options.out}")
     return 0
 
 
 def _parity(options: argparse.Namespace) -> int:
     try:
-        from export.parity_table import ENGINES, parity  # needs torch and onnx
+        from export.parity_table import parity  # needs torch and onnx
     except ModuleNotFoundError as error:
         raise ExportError(f"comparing needs {error.name}", hint="pip install 'electrode-line[export]'") from error
     bundles = [open_bundle(path, options.key) for path in options.bundles]
-    return parity(
-        bundles,
-        options.scans,
-        labels=options.labels,
-        classifier=options.classifier,
-        gate=options.gate,
-        engines=options.engines or list(ENGINES),
-        console=_console(),
-    )
+    with _plans(options) as plans:
+        return parity(
+            bundles,
+            options.scans,
+            labels=options.labels,
+            classifier=options.classifier,
+            gate=options.gate,
+            engines=options.engines or ENGINES,
+            plans=plans,
+            console=_console(),
+        )
 
 
 def _verify(options: argparse.Namespace) -> int:
     bundle = open_bundle(options.bundle, options.key)
     _print_facts(bundle)
-    engine = open_engine(bundle, options.engine)
-    try:
-        observed = golden_scores(bundle, engine)
-    finally:
-        engine.close()
+    _check_arithmetic(bundle)
+    with _plans(options) as plans:
+        # `auto` on a machine with a GPU would build for minutes what is thrown away afterwards.
+        wants_gpu = options.engine == "tensorrt" or options.plans is not None
+        engine = open_engine(bundle, options.engine, plans=plans if wants_gpu else None)
+        try:
+            observed = golden_scores(bundle, engine)
+        finally:
+            engine.close()
     _print_golden(bundle, observed, engine.spec.name)
     compare_golden(bundle, observed, engine.spec.name)
     print(f"good: {options.bundle} is whole, signed by {bundle.signed_by}, and repeats its golden scores")
     return 0
 
 
+def _check_arithmetic(bundle: Bundle) -> None:
+    try:
+        from export.arithmetic import check_arithmetic  # needs onnx
+    except ModuleNotFoundError as error:
+        print(f"not checked without {error.name}: whether the graphs compute in {bundle.precision}", file=sys.stderr)
+        return
+    check_arithmetic(bundle)
+
+
 def _engine(options: argparse.Namespace) -> int:
     bundle = open_bundle(options.bundle, options.key)
-    plans = PlanSettings(
-        folder=options.plans,
-        key_file=options.device_key or options.plans / "device.key",
-        workspace_bytes=options.workspace_mb << 20,
-        build_timeout_s=options.timeout_s,
-    )
-    print(build(bundle, plans, max_batch=options.max_batch, rebuild=options.rebuild))
+    with _plans(options) as plans:
+        print(build(bundle, plans, max_batch=options.max_batch, rebuild=options.rebuild))
     return 0
+
+
+@contextmanager
+def _plans(options: argparse.Namespace) -> Iterator[PlanSettings]:
+    """Where TensorRT's engines are kept: where the options say, else in a folder that goes away with this command."""
+    with TemporaryDirectory(prefix="edge-export-plans-") as temporary:
+        folder = options.plans or Path(temporary)
+        yield PlanSettings(
+            folder=folder,
+            key_file=options.device_key or folder / "device.key",
+            workspace_bytes=options.workspace_mb << 20,
+            build_timeout_s=options.timeout_s,
+        )
 
 
 def _print_facts(bundle: Bundle) -> None:
@@ -218,7 +247,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="probabilities of abnormal that a person decides, ends included (default: none)",
+        help="probabilities of abnormal that a person decides, ends included (default: as calibrated, else none)",
     )
 
     parity = verbs.add_parser("parity", help="bundles on all engines, and torch, over the same scans")
@@ -233,29 +262,37 @@ def _parser() -> argparse.ArgumentParser:
     parity.add_argument(
         "--engines",
         nargs="+",
-        choices=("onnxruntime", "openvino", "tensorrt"),
+        choices=ENGINES,
         help="only these (default: all that are installed)",
     )
+    _add_plans(parity)
 
     verify = verbs.add_parser("verify", help="check a bundle's signature, files and golden scores")
     verify.add_argument("bundle", type=Path, metavar="BUNDLE")
     verify.add_argument("--key", type=Path, required=True, metavar="PEM", help="public key, or a folder of them")
-    verify.add_argument(
-        "--engine", default="auto", choices=("auto", "onnxruntime", "openvino", "tensorrt"), help="what runs it"
-    )
+    verify.add_argument("--engine", default="auto", choices=("auto", *ENGINES), help="what runs it")
+    _add_plans(verify)
 
     engine = verbs.add_parser("engine", help="build the TensorRT engine of a bundle for the GPU of this machine")
     engine.add_argument("bundle", type=Path, metavar="BUNDLE")
     engine.add_argument("--key", type=Path, required=True, metavar="PEM", help="public key, or a folder of them")
-    engine.add_argument("--plans", type=Path, required=True, metavar="DIR", help="`tensorrt.plans` of the line")
-    engine.add_argument("--device-key", type=Path, metavar="FILE", help="`tensorrt.key_file` of the line")
+    _add_plans(engine, required=True)
     engine.add_argument(
         "--max-batch", type=int, metavar="N", help="as `model.max_batch` of the line (default: its own)"
     )
-    engine.add_argument("--workspace-mb", type=int, default=4096, metavar="N", help="GPU memory to try (default: 4096)")
-    engine.add_argument("--timeout-s", type=float, default=1800.0, metavar="S", help="per network (default: 1800)")
     engine.add_argument("--rebuild", action="store_true", help="build even where a good engine is stored")
     return parser
+
+
+def _add_plans(verb: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """Options of whatever opens TensorRT."""
+    default = "" if required else " (default: a folder that is removed again)"
+    verb.add_argument(
+        "--plans", type=Path, required=required, metavar="DIR", help=f"`tensorrt.plans` of the line{default}"
+    )
+    verb.add_argument("--device-key", type=Path, metavar="FILE", help="`tensorrt.key_file` of the line")
+    verb.add_argument("--workspace-mb", type=int, default=4096, metavar="N", help="GPU memory to try (default: 4096)")
+    verb.add_argument("--timeout-s", type=float, default=1800.0, metavar="S", help="per network (default: 1800)")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from export.parity import Difference, difference
 MAX_LOSS_POINTS: Final = 0.2
 """Balanced accuracy that a precision may cost, in points of a hundred."""
 
+_FINER: Final = "calibrate on more scans, or choose a finer --precision or --weights-storage"
+
 
 @dataclass(frozen=True, slots=True)
 class Flip:
@@ -64,6 +66,11 @@ class Comparison:
         """Balanced accuracy lost, in points; NaN without labels."""
         return 100 * (self.reference_accuracy - self.balanced_accuracy)
 
+    @property
+    def loses_accuracy(self) -> bool:
+        """Whether that is more than may be lost; False without labels."""
+        return self.loss_points > MAX_LOSS_POINTS
+
 
 def compare(
     name: str,
@@ -99,18 +106,18 @@ def percentile(observed: Sequence[Scores], expected: Sequence[Scores], percent: 
     )
 
 
-def refuse_changed_decisions(found: Comparison, precision: str) -> None:
+def refuse_changed_decisions(found: Comparison) -> None:
     """Raises ParityError where a decision flips outside the review band or balanced accuracy is lost."""
     if found.hard_flips:
         listed = "; ".join(map(str, found.hard_flips[:5])) + ("; ..." if len(found.hard_flips) > 5 else "")
         raise ParityError(
-            f"{precision} flips {len(found.hard_flips)} of {found.scans} decisions outside the review band: {listed}",
-            hint="set a review band around the threshold, calibrate on more scans, or choose a finer precision",
+            f"{found.name} flips {len(found.hard_flips)} of {found.scans} decisions outside the review band: {listed}",
+            hint=f"set a review band around the threshold, {_FINER}",
         )
-    if not math.isnan(found.loss_points) and found.loss_points > MAX_LOSS_POINTS:
+    if found.loses_accuracy:
         raise ParityError(
-            f"{precision} loses {found.loss_points:.2f} points of balanced accuracy, allowed are {MAX_LOSS_POINTS}",
-            hint="calibrate on more scans or choose a finer precision",
+            f"{found.name} loses {found.loss_points:.2f} points of balanced accuracy, allowed are {MAX_LOSS_POINTS}",
+            hint=_FINER,
         )
 
 

@@ -66,9 +66,10 @@ class GateGraph(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if image.shape[1] == 3:
-            image = image[:, MIXED_GATE_CHANNEL : MIXED_GATE_CHANNEL + 1]
-        scores = self.gate(image.float() / 255.0)
+        x = image.float()  # first of all: TensorRT takes uint8 as an input, and for nothing but a cast
+        if x.shape[1] == 3:
+            x = x[:, MIXED_GATE_CHANNEL : MIXED_GATE_CHANNEL + 1]
+        scores = self.gate(x / 255.0)
         return scores.mean, scores.std, scores.residual_map
 
 

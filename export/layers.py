@@ -15,7 +15,7 @@ from onnx import helper
 from edge.engines import IMAGE_INPUT
 from edge.engines.ort import PROVIDERS, session_options
 from edge.records import Image
-from export.precision import element_types
+from export.arithmetic import element_types
 
 COMPARED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Relu", "Clip"})
 
@@ -26,6 +26,9 @@ class LayerDifference:
 
     layer: str
     relative_error: float
+
+    def __str__(self) -> str:
+        return f"{self.layer} {self.relative_error:.1%}"
 
 
 def worst_layers(
@@ -38,6 +41,8 @@ def worst_layers(
     names = [output for node in expected.graph.node if node.op_type in COMPARED for output in node.output]
     produced = {output for node in observed.graph.node for output in node.output}
     names = [name for name in names if name in produced]
+    if not names:
+        return []
     errors, values = np.zeros(len(names)), np.zeros(len(names))
     sessions = [_with_outputs(model, names) for model in (observed, expected)]
     for image in images:

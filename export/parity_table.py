@@ -12,21 +12,20 @@ from rich.progress import track
 from rich.table import Table
 
 from edge.bundle import Bundle
+from edge.engines import PlanSettings
 from edge.engines.opening import open_engine
 from edge.errors import EngineError
 from edge.manifest import CLASSIFIER_FILE, GATE_FILE
 from edge.records import Image, Scores
-from export.comparison import Comparison, compare
+from export.comparison import MAX_LOSS_POINTS, Comparison, compare
 from export.errors import ExportError
 from export.layers import worst_layers
 from export.parity import engine_scores, torch_scores
-from export.scans import labels_of, load_scans
+from export.scans import converted_scans, labels_of
 from train.checkpoint import load_checkpoint
 from train.classifier.models import classifier_of
 from train.gate.network import gate_of
 
-ENGINES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
-"""Engine by the package it needs."""
 LAYER_SCANS = 2
 
 
@@ -38,30 +37,32 @@ def parity(
     classifier: Path | None,
     gate: Path | None,
     engines: Sequence[str],
+    plans: PlanSettings,
     console: Console,
 ) -> int:
-    """Print the comparison; 0 where nothing flips outside the review band, else 1.
+    """Print the comparison; 0 where nothing flips outside the review band and no balanced accuracy is lost, else 1.
 
-    Of `engines`, those run that are installed. The reference is torch where both checkpoints are given, else the first
-    bundle on the first engine. Raises ExportError, EngineError, CheckpointError.
+    Of `engines`, those run that are installed: each has the name of its package. `plans`: for TensorRT. The reference
+    is torch where both checkpoints are given, else the first bundle on the first engine. Raises ExportError,
+    EngineError, CheckpointError.
     """
     first = bundles[0]
     _check_alike(bundles)
-    scans = load_scans(scans_folder, first.method, first.bounds, first.size, labels=labels)
+    scans = converted_scans(scans_folder, first.method, first.bounds, first.size, labels=labels)
     images, files, truth = [scan.image for scan in scans], [scan.file for scan in scans], labels_of(scans)
     scored: dict[str, list[Scores]] = {}
     if classifier is not None and gate is not None:
         scored["torch fp32"] = _torch(classifier, gate, first, images)
-    for bundle in bundles:
+    for bundle, called in zip(bundles, _names(bundles), strict=True):
         for name in engines:
-            if find_spec(ENGINES[name]) is None:
+            if find_spec(name) is None:
                 continue
             try:
-                engine = open_engine(bundle, name)
+                engine = open_engine(bundle, name, plans=plans)
             except EngineError as error:
-                console.print(f"{bundle.model_id} {bundle.precision} on {name}: {error.message}")
+                console.print(f"{called} on {name}: {error.message}")
                 continue
-            what = f"{bundle.model_id} {bundle.precision} on {name}"
+            what = f"{called} on {name}"
             scored[what] = engine_scores(engine, track(images, what, console=Console(stderr=True)))
             engine.close()
     if not scored:
@@ -77,7 +78,13 @@ def parity(
     for bundle in bundles:
         if plainest is not None and bundle is not plainest:
             _print_layers(console, bundle, plainest, images[:LAYER_SCANS])
-    return 1 if any(each.hard_flips for each in found) else 0
+    return 1 if any(each.hard_flips or each.loses_accuracy for each in found) else 0
+
+
+def _names(bundles: Sequence[Bundle]) -> list[str]:
+    """What each is called in the table; numbered where two would be called the same."""
+    names = [f"{bundle.model_id} {bundle.precision}" for bundle in bundles]
+    return [name if names.count(name) == 1 else f"{name} #{number}" for number, name in enumerate(names, start=1)]
 
 
 def _check_alike(bundles: Sequence[Bundle]) -> None:
@@ -109,11 +116,13 @@ def _print(console: Console, reference: str, found: Sequence[Comparison]) -> Non
     for each in found:
         for flip in each.flips:
             console.print(f"{each.name}: {flip}")
+        if each.loses_accuracy:
+            console.print(f"{each.name}: loses {each.loss_points:.2f} points, allowed are {MAX_LOSS_POINTS}")
 
 
 def _print_layers(console: Console, bundle: Bundle, plainest: Bundle, images: Sequence[Image]) -> None:
     for name in (CLASSIFIER_FILE, GATE_FILE):
         graphs = [onnx.load_from_string(each.contents[name]) for each in (bundle, plainest)]
         layers = worst_layers(graphs[0], graphs[1], images)
-        listed = ", ".join(f"{layer.layer} {layer.relative_error:.1%}" for layer in layers)
+        listed = ", ".join(map(str, layers))
         console.print(f"{bundle.model_id} {bundle.precision}, {name}, layers that differ most: {listed}")

@@ -43,6 +43,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from edge.engines import IMAGE_INPUT
 from edge.manifest import CLASSIFIER_FILE
 from edge.records import Image
+from export.arithmetic import WEIGHTED, element_types
 from export.errors import ExportError
 from export.graphs import IR_VERSION
 
@@ -55,7 +56,6 @@ PERCENTILE: Final = 99.9999
 """Activations beyond it are clipped. An anomaly is a rare, strong activation: at 99.999 some of them go."""
 
 LARGEST_HALF: Final = 65_504.0
-WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 FIRST_STAGE_CHANNELS: Final = 64
 QUANTISED: Final = ("Conv", "ConvTranspose")
 
@@ -220,15 +220,6 @@ class _quiet:  # noqa: N801 - reads as a word in a with statement
 
 def _cast(source: str, target: str, element_type: int) -> onnx.NodeProto:
     return helper.make_node("Cast", [source], [target], f"{target}_cast", to=element_type)
-
-
-def element_types(model: onnx.ModelProto) -> dict[str, int]:
-    """Element type of every tensor of a graph, by name."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        types[value.name] = value.type.tensor_type.elem_type
-    return types
 
 
 def _between_weighted_layers(graph: onnx.GraphProto) -> set[str]:

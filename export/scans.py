@@ -17,7 +17,7 @@ LABELS_NAME = "labels.csv"
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedScan:
+class ConvertedScan:
     """A converted scan; `label`: 1 abnormal, 0 normal, None where nobody says."""
 
     file: str
@@ -25,14 +25,14 @@ class LoadedScan:
     label: int | None
 
 
-def load_scans(
+def converted_scans(
     folder: Path,
     method: Method,
     bounds: Bounds | None,
     size: Size,
     at_most: int | None = None,
     labels: Path | None = None,
-) -> list[LoadedScan]:
+) -> list[ConvertedScan]:
     """The TIFF files of a folder and its sub-folders, sorted; `at_most` of them, evenly spread.
 
     Labels come from `labels`, else from the folder's labels.csv, else from nowhere. Raises ExportError for a folder
@@ -54,14 +54,14 @@ def load_scans(
             raise ExportError(f"{path} cannot be read: {error.message}", hint=error.hint) from error
         label = known[name].label if name in known else None
         scans.append(
-            LoadedScan(
+            ConvertedScan(
                 name, prepare(counts, method, bounds, size), None if label is None else int(label is Label.ABNORMAL)
             )
         )
     return scans
 
 
-def labels_of(scans: Sequence[LoadedScan]) -> list[int] | None:
+def labels_of(scans: Sequence[ConvertedScan]) -> list[int] | None:
     """The label of each, None unless every one has one."""
     labels = [scan.label for scan in scans if scan.label is not None]
     return labels if len(labels) == len(scans) else None

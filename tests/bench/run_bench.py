@@ -6,7 +6,8 @@ on the one that was fastest in the first round, (c) a plain PyTorch script, once
 once with the paper's at full resolution. Then the daemon with a stub engine: file
 visible to PUBACK, sustained.
 
-The networks have random weights at the size asked for (their speed does not depend on what they learnt).
+The networks have random weights at the size asked for (their speed does not depend on what they learnt). Whether the
+engines decide alike is counted on the demo's networks, at their size: see `decisions.py`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from edge.records import Size  # noqa: E402
-from tests.bench import bench_model, throughput  # noqa: E402
+from tests.bench import bench_model, decisions, throughput  # noqa: E402
 from train.recipe import usual_reduction  # noqa: E402
 from train.simulator.simulate import write_lot  # noqa: E402
 
@@ -56,6 +57,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", default="2000x1000")
     parser.add_argument("--throughput-s", type=float, default=15.0, help="seconds of the stub-engine run; 0 skips it")
+    parser.add_argument(
+        "--decisions",
+        type=int,
+        default=24,
+        metavar="N",
+        help="simulated scans on which decisions are compared; 0: none",
+    )
+    parser.add_argument(
+        "--checkpoints", type=Path, default=decisions.CHECKPOINTS, help="run of the demo model, for torch as reference"
+    )
     options = parser.parse_args()
     height, width = map(int, options.size.split("x"))
     options.out = options.out.resolve()  # the children have working folders of their own
@@ -82,6 +93,8 @@ def main() -> int:
             throughput.measure(options.out / "stub", seconds=seconds, size_px=(512, 256), offered_per_s=220),
             throughput.measure(options.out / "stub", seconds=seconds / 3, size_px=(2072, 1145), offered_per_s=40),
         ]
+    if options.decisions > 0:
+        result["decisions"] = decisions.measure(options.decisions, options.checkpoints)
     (options.out / "bench.json").write_text(json.dumps(result, indent=2) + "\n")
     _print(result)
     return 0
@@ -134,7 +147,7 @@ def _result(runs: dict[str, list[Run]], best: str, size: str) -> dict[str, Any]:
         return round(statistics.median(a.seconds_per_scan / b.seconds_per_scan for a, b in pairs), 3)
 
     return {
-        "schema": "bench/3",
+        "schema": "bench/4",
         "input": size,
         "machine": f"{_processor()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}",
         "seconds_per_scan": {
@@ -171,12 +184,31 @@ def _print(result: dict[str, Any]) -> None:
         "script": "plain PyTorch script, per scan of its loop",
         "paper": "the same, its gate at full resolution as the paper's",
     }
-    table = Table("", "s per scan", "from", "to", "peak memory", title=f"{result['input']}, {result['machine']}")
+    judged = result.get("decisions", {"engines": {}})
+    table = Table(
+        "",
+        "s per scan",
+        "from",
+        "to",
+        "peak memory",
+        "decisions as float32's",
+        title=f"{result['input']}, {result['machine']}",
+    )
     for name, title in titles.items():
         low, high = result["seconds_per_scan_spread"][name]
         peak = f"{result['peak_rss_bytes'][name] / 1e9:.2f} GB"
-        table.add_row(title, f"{result['seconds_per_scan'][name]:.3f}", f"{low:.3f}", f"{high:.3f}", peak)
+        equal = f"{judged['engines'][name]['equal']} of {judged['scans']}" if name in judged["engines"] else ""
+        table.add_row(title, f"{result['seconds_per_scan'][name]:.3f}", f"{low:.3f}", f"{high:.3f}", peak, equal)
     console.print(table)
+    for name, found in judged["engines"].items():
+        low, high = found["interval"]
+        console.print(
+            f"{name} decides {found['equal']} of {judged['scans']} scans as {judged['reference']} (networks "
+            f"{judged['model']}): 95 % interval {low:.2%} to {high:.2%}; "
+            f"p(abnormal) moves by {found['p_abnormal_moved_by']:.1e} at most"
+        )
+        for flip in found["flips"]:
+            console.print(f"  scan {flip}")
     for name, ratio in result["ratios"].items():
         console.print(f"{name.replace('_', ' ')}: {ratio:.2f}")
     console.print(f"share of a core between scans: {result['idle_share_of_a_core']}")

@@ -51,6 +51,7 @@ def write_checkpoints(
     *,
     method: Method = Method.GLOBAL,
     gate_bounds: Bounds | None = BOUNDS,
+    thresholds: dict[str, float] | None = None,
     gate_thresholds: dict[str, float] | None = None,
 ) -> tuple[Path, Path]:
     """`classifier.pt` and `gate.pt` as `edge-train` leaves them."""
@@ -63,7 +64,7 @@ def write_checkpoints(
         data_digest="c" * 64,
         max_clipped_fraction=0.03,
         exposures=tuple(exposure_around(2100 + 20 * step) for step in range(10)),
-        thresholds={"threshold": 0.5},
+        thresholds={"threshold": 0.5} | (thresholds or {}),
         recipe={"epochs": 1},
         **facts,
     )

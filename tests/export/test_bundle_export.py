@@ -22,11 +22,12 @@ from edge.errors import BundleError
 from edge.golden import check_golden
 from edge.manifest import Manifest, manifest_json
 from edge.records import Scores, Size
-from export.bundle import check_pair, write_bundle
+from export.bundle import write_bundle
 from export.cli import main
 from export.errors import ExportError, ParityError
 from export.golden import GOLDEN_SIDE_PX, choose_golden, shrink, tiff_bytes
 from export.keys import create_keys, load_private_key
+from export.order import check_pair
 from export.parity import MAX_STORAGE_DRIFT, check_storage
 from tests.export.networks import BOUNDS, exposure_around, write_checkpoints
 from tests.fakes import ScriptedEngine, write_scan

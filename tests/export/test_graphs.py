@@ -169,6 +169,13 @@ def test_the_file_is_of_the_pinned_kind_and_holds_everything(exported: dict[str,
 
 
 @pytest.mark.parametrize("name", ["classifier", "gate"])
+def test_the_image_is_cast_before_anything_else(exported: dict[str, onnx.ModelProto], name: str) -> None:
+    """TensorRT takes an input of uint8 for that alone."""
+    users = [node.op_type for node in exported[name].graph.node if "image" in node.input]
+    assert users == ["Cast"]
+
+
+@pytest.mark.parametrize("name", ["classifier", "gate"])
 def test_the_file_says_nothing_about_the_machine_that_wrote_it(exported: dict[str, onnx.ModelProto], name: str) -> None:
     data = exported[name].SerializeToString()
     for trace in (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]), "stack_trace", ".py"):

@@ -12,12 +12,14 @@ from onnx import TensorProto, numpy_helper
 
 from edge.manifest import CLASSIFIER_FILE, GATE_FILE
 from edge.records import Policy, Scores, Size
+from export.arithmetic import computes_in, element_types
 from export.comparison import compare, refuse_changed_decisions
 from export.errors import ExportError, ParityError
 from export.graphs import IR_VERSION, ClassifierGraph, GateGraph, classifier_onnx, gate_onnx
 from export.layers import worst_layers
 from export.parity import engine_scores
-from export.precision import LARGEST_HALF, element_types, to_float16, to_precision
+from export.precision import LARGEST_HALF, to_float16, to_precision
+from export.storage import STORAGES, store_weights
 from tests.cpu_engines import CPU_ENGINES, needs_openvino, open_graphs
 from tests.export.networks import lively_classifier, lively_gate
 
@@ -62,6 +64,16 @@ def test_fp16_holds_every_weight_and_activation_between_the_first_and_the_last_w
         for node in model.graph.node:
             if node.op_type in ("Conv", "ConvTranspose", "Gemm", "Relu"):
                 assert {types[name] for name in (*node.input, *node.output)} == {TensorProto.FLOAT16}
+
+
+def test_the_graphs_say_themselves_what_they_compute_in(
+    plain: dict[str, onnx.ModelProto], half: dict[str, onnx.ModelProto], quantised: dict[str, onnx.ModelProto]
+) -> None:
+    """Weights that are merely stored in fewer bits are computed with in float32."""
+    for storage in STORAGES:
+        assert computes_in(store_weights(plain[CLASSIFIER_FILE], storage)) == "fp32"
+    for graphs, found in ((plain, ["fp32", "fp32"]), (half, ["fp16", "fp16"]), (quantised, ["int8", "fp32"])):
+        assert [computes_in(graphs[name]) for name in (CLASSIFIER_FILE, GATE_FILE)] == found
 
 
 def test_fp16_leaves_softmax_and_residual_statistics_in_fp32(half: dict[str, onnx.ModelProto]) -> None:
@@ -199,19 +211,19 @@ def test_a_decision_that_flips_stops_the_export_and_is_listed() -> None:
     before, after = [SURE, Scores(0.45, 0.1, 0.1)], [SURE, Scores(0.55, 0.1, 0.1)]
     found = compare("int8", ["a.tif", "b.tif"], before, after, POLICY)
     with pytest.raises(ParityError, match=r"flips 1 of 2 .*b\.tif: normal -> abnormal, p 0\.4500 -> 0\.5500"):
-        refuse_changed_decisions(found, "int8")
+        refuse_changed_decisions(found)
 
 
 def test_a_gate_that_changes_its_mind_stops_the_export() -> None:
     found = compare("int8", ["a.tif"], [SURE], [dataclasses.replace(SURE, gate_std_max=0.31)], POLICY)
     with pytest.raises(ParityError, match="abnormal -> review"):
-        refuse_changed_decisions(found, "int8")
+        refuse_changed_decisions(found)
 
 
 def test_a_flip_into_the_review_band_is_what_the_band_is_for() -> None:
     found = compare("int8", ["a.tif"], [Scores(0.47, 0.1, 0.1)], [Scores(0.49, 0.1, 0.1)], POLICY)
     assert [str(flip) for flip in found.flips] == ["a.tif: normal -> review, p 0.4700 -> 0.4900 (in the review band)"]
-    refuse_changed_decisions(found, "int8")
+    refuse_changed_decisions(found)
 
 
 def test_balanced_accuracy_that_is_lost_stops_the_export() -> None:
@@ -220,7 +232,7 @@ def test_balanced_accuracy_that_is_lost_stops_the_export() -> None:
     found = compare("int8", ["a.tif", "b.tif"], before, after, POLICY, [1, 1])
     assert found.loss_points == pytest.approx(50.0)
     with pytest.raises(ParityError, match=r"loses 50\.00 points"):
-        refuse_changed_decisions(found, "int8")
+        refuse_changed_decisions(found)
 
 
 def test_the_largest_difference_and_the_99th_percentile_are_told_apart() -> None:

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edge.engines.ort import PROVIDERS, session_options
 from export.errors import ExportError
 from export.storage import MIN_ELEMENTS, STORAGES, quantise, store_weights
+from tests.bench.decisions import expanded
 
 RNG = np.random.default_rng(5)
 
@@ -152,3 +153,12 @@ def test_a_weight_used_twice_is_stored_once() -> None:
     stored = store_weights(model, "int8")
     assert [node.op_type for node in stored.graph.node].count("DequantizeLinear") == 1
     run(stored)
+
+
+def test_the_bench_expands_stored_weights_to_what_is_computed_with() -> None:
+    """It makes its int8 graphs of a bundle, of which no float32 weights are left."""
+    stored = store_weights(network(), "int8")
+    plain = expanded(stored)
+    assert [node.op_type for node in plain.graph.node] == [node.op_type for node in network().graph.node]
+    assert all(values.dtype == np.float32 for values in initialisers(plain).values())
+    np.testing.assert_array_equal(run(plain), run(stored))

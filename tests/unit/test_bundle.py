@@ -270,6 +270,7 @@ NONSENSE: dict[str, tuple[Callable[[Content], Any], str]] = {
         ),
         "scan_spec.exposure.mean",
     ),
+    "unknown precision": (lambda c: c.update(precision="fp8"), "precision"),
     "text for a number": (lambda c: c["policy"].update(threshold="0.5"), "policy.threshold"),
     "unknown field": (lambda c: c.update(note="x"), "note"),
     "missing field": (lambda c: c.pop("scan_spec"), "scan_spec"),

@@ -1,0 +1,174 @@
+"""A bundle that decides otherwise than float32 is not written, by the command: here graphs are spoilt on purpose."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import helper
+
+from edge.bundle import open_bundle
+from edge.engines import Engine
+from edge.engines.pair import PairOfNetworks
+from edge.manifest import CLASSIFIER_FILE
+from edge.records import Size
+from export import bundle, decisions, parity
+from export.cli import main
+from export.keys import create_keys
+from export.precision import to_precision
+from tests.bundles import float_constant
+from tests.cpu_engines import needs_openvino
+from tests.export.networks import write_checkpoints
+from tests.fakes import write_scan
+
+pytestmark = pytest.mark.timeout(600)  # torch exports two networks
+SIZE = Size(96, 64)
+OPEN_GATE = {"gate_mean_threshold": 100.0, "gate_std_threshold": 100.0}
+EVERYTHING = {"review_low": 0.0, "review_high": 1.0}
+
+Graphs = dict[str, onnx.ModelProto]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key, scans, and checkpoints whose gate lets everything pass: with and without a calibrated review band."""
+    place = tmp_path_factory.mktemp("changed")
+    write_checkpoints(place / "plain", SIZE, gate_thresholds=OPEN_GATE)
+    write_checkpoints(place / "calibrated", SIZE, gate_thresholds=OPEN_GATE, thresholds=EVERYTHING)
+    create_keys(place / "keys")
+    (place / "scans").mkdir()
+    for number, level_counts in enumerate((1900, 2300, 2700)):
+        write_scan(place / "scans" / f"{number}.tif", level_counts, number)
+    return place
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _exported_once() -> Iterator[None]:
+    """All checkpoints here hold the same two networks, which torch takes its time to export."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("classifier_onnx", "gate_onnx"):
+            patch.setattr(bundle, name, once(getattr(bundle, name)))
+        yield
+
+
+def once(export: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProto]:
+    made: list[onnx.ModelProto] = []
+
+    def first(*arguments: object) -> onnx.ModelProto:
+        if not made:
+            made.append(export(*arguments))
+        return made[0]
+
+    return first
+
+
+def is_classifier(model: onnx.ModelProto) -> bool:
+    return "p_abnormal" in {output.name for output in model.graph.output}
+
+
+def upside_down(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The classifier that says 1 - p where this one says p."""
+    turned = onnx.ModelProto()
+    turned.CopyFrom(model)
+    graph = turned.graph
+    for node in graph.node:
+        node.output[:] = ["p_right" if name == "p_abnormal" else name for name in node.output]
+    graph.initializer.append(float_constant("all", 1.0))
+    graph.node.append(helper.make_node("Sub", ["all", "p_right"], ["p_abnormal"], "turned"))
+    return turned
+
+
+@pytest.fixture
+def spoilt_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(graphs: Graphs, *more: Any) -> Graphs:
+        converted = to_precision(graphs, *more)
+        return converted | {CLASSIFIER_FILE: upside_down(converted[CLASSIFIER_FILE])}
+
+    monkeypatch.setattr(bundle, "to_precision", spoil)
+
+
+def export(place: Path, out: Path, run: str, *more: str) -> int:
+    options = {
+        "--classifier": place / run / "classifier.pt",
+        "--gate": place / run / "gate.pt",
+        "--golden": place / "scans",
+        "--key": place / "keys" / "signing-key.pem",
+        "--out": out,
+        "--model-id": "lively",
+    }
+    return main(["bundle", *(str(part) for pair in options.items() for part in pair), *more])
+
+
+@pytest.mark.usefixtures("spoilt_precision")
+def test_a_precision_that_changes_decisions_is_refused_and_nothing_is_written(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(place, tmp_path / "out", "plain", "--precision", "fp16") == 70
+    refusal = capsys.readouterr().err
+    assert "fp16 on onnxruntime flips 3 of 3 decisions outside the review band" in refusal
+    assert re.search(r"layers that differ most: classifier\.onnx \w+ \d+\.\d%, .*; gate\.onnx \w+ ", refusal)
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_openvino
+def test_what_flips_on_openvino_alone_is_refused_too(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the engine that int8 is made for."""
+    opened = decisions._open
+
+    def spoilt(name: str, networks: PairOfNetworks) -> Engine:
+        if name == "openvino":
+            turned = upside_down(onnx.load_from_string(networks.classifier)).SerializeToString()
+            networks = dataclasses.replace(networks, classifier=turned)
+        return opened(name, networks)
+
+    monkeypatch.setattr(decisions, "_open", spoilt)
+    assert export(place, tmp_path / "out", "plain", "--precision", "fp16") == 70
+    assert "fp16 on openvino flips 3 of 3 decisions" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_openvino_the_export_says_that_it_was_not_asked(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decisions, "find_spec", lambda _: None)
+    assert export(place, tmp_path / "out", "plain", "--precision", "fp16") == 0
+    told = capsys.readouterr().err
+    assert "OpenVINO is not installed here and was not asked" in told
+    assert "fp16 on openvino" not in told
+
+
+def test_weights_that_are_only_stored_in_fewer_bits_may_change_no_decision_either(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the golden scans say, which are only two."""
+    monkeypatch.setattr(bundle, "store_weights", lambda graph, _: upside_down(graph) if is_classifier(graph) else graph)
+    monkeypatch.setattr(parity, "MAX_STORAGE_DRIFT", 2.0)
+    assert export(place, tmp_path / "out", "plain") == 70
+    refusal = capsys.readouterr().err
+    assert "storing the weights as int8 on onnxruntime flips 3 of 3 decisions" in refusal
+    assert "--weights-storage" in refusal
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("spoilt_precision")
+def test_flips_inside_the_calibrated_band_are_what_it_is_for(place: Path, tmp_path: Path) -> None:
+    """The band that `edge-train calibrate` left in the checkpoint is judged by, as it is what the bundle gets."""
+    assert export(place, tmp_path / "out", "calibrated", "--precision", "fp16") == 0
+    exported = open_bundle(tmp_path / "out", place / "keys" / "signing-key.pub.pem")
+    assert exported.policy().review_band == (0.0, 1.0)
+
+
+@pytest.mark.usefixtures("spoilt_precision")
+def test_a_band_that_is_asked_for_replaces_the_calibrated_one(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(place, tmp_path / "out", "calibrated", "--precision", "fp16", "--review-band", "0", "0.001") == 70
+    assert "outside the review band" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,154 @@
+"""`edge-export verify` and `parity` on the engines they name, with small bundles: no torch, and a scripted GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edge.bundle import open_bundle
+from edge.engines import plans
+from edge.errors import BundleError
+from export.bundle import write_bundle
+from export.cli import main
+from tests import scripted_gpu
+from tests.bundles import KEY, Content, brightness_graph, float_constant, graph_bytes, make_bundle, write_public_key
+from tests.fakes import write_scan
+from tests.gpu import host_kernels
+
+needs_compiler = pytest.mark.skipif(host_kernels.COMPILER is None, reason="no C++ compiler stands in for the GPU's")
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    return write_public_key(tmp_path / "key.pub.pem")
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """One of each label, on its side of the threshold."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for label, level_counts in (("normal", 1900), ("abnormal", 2700)):
+        write_scan(folder / f"{label}.tif", level_counts)
+    (folder / "labels.csv").write_text("file,bundle,label\nnormal.tif,b1,normal\nabnormal.tif,b1,abnormal\n")
+    return folder
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A machine with a GPU; the folder where its temporary files are made."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    with scripted_gpu.installed():
+        monkeypatch.setattr(plans, "compiled_kernels", lambda _: b"cubin")
+        yield temporary
+
+
+@needs_compiler
+def test_verify_builds_for_the_gpu_and_leaves_nothing_behind(
+    gpu: Path, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    assert main(["verify", str(bundle), "--key", str(key), "--engine", "tensorrt"]) == 0
+    assert "golden scores on tensorrt" in capsys.readouterr().out
+    assert list(gpu.glob("edge-export-*")) == []
+
+
+@needs_compiler
+def test_verify_takes_the_engine_that_the_line_has(
+    gpu: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [str(make_bundle(tmp_path / "bundle")), "--key", str(key), "--plans", str(tmp_path / "plans")]
+    options += ["--device-key", str(tmp_path / "state" / "device.key")]
+    assert main(["engine", *options]) == 0
+    monkeypatch.setattr(plans.subprocess, "run", lambda *_, **__: pytest.fail("nothing was to be built"))
+    for engine in ("tensorrt", "auto"):
+        assert main(["verify", *options, "--engine", engine]) == 0
+
+
+@needs_compiler
+def test_parity_runs_on_the_gpu(
+    gpu: Path, key: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["parity", str(make_bundle(tmp_path / "bundle")), "--key", str(key), "--scans", str(scans)]
+    assert main([*command, "--engines", "onnxruntime", "tensorrt"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "differences from bright-is-abnormal fp32 on onnxruntime" in printed
+    assert "tensorrt" in printed
+    assert "on tensorrt:" not in printed, "it opened"
+    assert list(gpu.glob("edge-export-*")) == []
+
+
+def everything_to_a_person(content: Content) -> None:
+    """No decision can flip: only the classifier's own accuracy is left."""
+    content["policy"]["review_band"] = [0.0, 1.0]
+
+
+def test_parity_fails_where_balanced_accuracy_is_lost(
+    key: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMin", ["x"], ["least"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["least", "nothing"], ["p_abnormal"]),
+    ]
+    blind = graph_bytes(nodes, {"p_abnormal": ["n"]}, constants=(float_constant("nothing", 0.0),))
+    good = make_bundle(tmp_path / "good", edit=everything_to_a_person)
+    worse = make_bundle(tmp_path / "worse", edit=everything_to_a_person, files={"classifier.onnx": blind})
+    options = ["--key", str(key), "--scans", str(scans), "--engines", "onnxruntime"]
+    assert main(["parity", str(good), str(good), *options]) == 0
+    capsys.readouterr()
+    assert main(["parity", str(good), str(worse), *options]) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "fp32 #2 on onnxruntime: loses 50.00 points, allowed are 0.2" in printed
+    assert "fp32 #1" in printed, "bundles of one name are told apart"
+
+
+def rounded_graph() -> bytes:
+    """The brightness, its grey levels rounded to what they are: int8 arithmetic with the scores of float32."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("QuantizeLinear", ["x", "step", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["y"]),
+        helper.make_node("ReduceMean", ["y"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Div", ["mean", "white"], ["p_abnormal"]),
+    ]
+    step = numpy_helper.from_array(np.float32(1.0), "step")
+    return graph_bytes(nodes, {"p_abnormal": ["n"]}, constants=(step, numpy_helper.from_array(np.uint8(0), "zero")))
+
+
+def called_int8(content: Content) -> None:
+    content["precision"] = "int8"
+
+
+LIES: dict[str, tuple[Callable[[], bytes], Callable[[Content], None] | None, str]] = {
+    "int8 called fp32": (rounded_graph, None, "computes in int8, its manifest says precision fp32"),
+    "fp32 called int8": (brightness_graph, called_int8, "computes in fp32, its manifest says precision int8"),
+}
+
+
+@pytest.mark.parametrize("case", LIES)
+def test_verify_refuses_graphs_that_compute_in_something_else_than_the_manifest_says(
+    case: str, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph, edit, message = LIES[case]
+    bundle = make_bundle(tmp_path / "bundle", files={"classifier.onnx": graph()}, edit=edit)
+    assert main(["verify", str(bundle), "--key", str(key)]) == 78
+    assert f"classifier.onnx of bright-is-abnormal {message}" in capsys.readouterr().err
+
+
+def test_an_int8_bundle_says_so(key: Path, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", files={"classifier.onnx": rounded_graph()}, edit=called_int8)
+    assert main(["verify", str(bundle), "--key", str(key)]) == 0
+
+
+def test_a_bundle_that_does_not_say_what_it_computes_in_is_not_written(key: Path, tmp_path: Path) -> None:
+    source = open_bundle(make_bundle(tmp_path / "bundle", files={"classifier.onnx": rounded_graph()}), key)
+    with pytest.raises(BundleError, match="computes in int8"):
+        write_bundle(tmp_path / "out", source.manifest, source.contents, KEY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "key.pub.pem"]
