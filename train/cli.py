@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +28,9 @@ from train.recipe import ClassifierRecipe, GateRecipe, Reduction, parse_size, us
 from train.simulator.simulate import ABNORMAL_FRACTION, write_lot
 
 Verb = Callable[[argparse.Namespace, Reporter], int]
+log = logging.getLogger(__name__)
+EXIT_IO = 74
+"""EX_IOERR of sysexits.h: a file cannot be read or written."""
 FURTHER = (cli_experiments, cli_gate, cli_gate_report, cli_transfer)
 """Rooms with more verbs, and their options."""
 
@@ -55,6 +60,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("edge-train: interrupted; nothing unfinished was left behind", file=sys.stderr)
         return 130
 
+    except BrokenPipeError:
+        # The reader of our output left, as `| head` does; keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        hint = "look at the folder, who may write there, and the space on its disk"
+        print(f"edge-train: {error}\n  try: {hint}", file=sys.stderr)
+        return EXIT_IO
+    except Exception as error:
+        log.critical("edge-train ended by a defect", exc_info=True)
+        print(f"edge-train: {type(error).__name__}: {error}\n  try: report this with the log above", file=sys.stderr)
+        return EdgeError.exit_code
 
 def simulate(options: argparse.Namespace, reporter: Reporter) -> int:
     """Write a lot of simulated scans; prints the path of its labels."""

@@ -92,12 +92,23 @@ def read_labels(data: Path) -> list[Row]:
     """The labelled scans of a folder, in the order of `labels.csv` or sorted by path.
 
     Raises:
-        DataError: no such folder, no labels, a senseless row (named by its line), or a file that is missing.
+        DataError: no such folder, no labels, not readable as CSV in UTF-8, a senseless row (named by its line), or a
+            file that is missing.
     """
     if not data.is_dir():
         raise DataError(f"{data} is not a folder", hint=_LAYOUT_HINT)
     labels = data / LABELS_NAME
-    rows = list(_rows_of_csv(data, labels)) if labels.is_file() else list(_rows_of_folders(data))
+    try:
+        rows = list(_rows_of_csv(data, labels)) if labels.is_file() else list(_rows_of_folders(data))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{labels} is not UTF-8: byte 0x{error.object[error.start]:02x}, {error.reason}",
+            hint="save it again as `CSV UTF-8`; a spreadsheet's plain CSV has an encoding of its own",
+        ) from error
+    except csv.Error as error:
+        raise DataError(f"{labels} is no CSV file: {error}", hint=_LAYOUT_HINT) from error
+    except OSError as error:
+        raise DataError(f"{data} cannot be read: {error}", hint="look at the folder and who may read it") from error
     if not rows:
         raise DataError(f"no labelled scans in {data}", hint=_LAYOUT_HINT)
     return rows

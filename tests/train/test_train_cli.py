@@ -1,13 +1,22 @@
 """The command line: what a person types, and what comes back when it cannot be done."""
 
+import errno
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from train.cli import main, parser
+from edge.conversion import Bounds, Method
+from edge.records import Size
+from train.checkpoint import Checkpoint, save_checkpoint
+from train.cli import image_of_gate, main, parser
+from train.errors import TrainError
+from train.files import written_whole
+from train.progress import Reporter
 from train.recipe import ClassifierRecipe, GateRecipe, parse_size, usual_reduction
 
 
@@ -38,6 +47,54 @@ def test_an_error_is_two_lines_and_an_exit_code(tmp_path: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
+def test_a_folder_that_cannot_be_written_is_two_lines_and_an_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    options = ["--bundles", "1", "--scans", "1", "--scale", "0.05"]
+    assert main(["simulate", "--out", str(tmp_path / "lot"), *options]) == 0
+    capsys.readouterr()
+    assert main(["bounds", str(tmp_path / "lot"), "--out", str(tmp_path / "file" / "bounds.json")]) == 74
+    first, second = capsys.readouterr().err.splitlines()[-2:]
+    assert first.startswith("edge-train: ") and str(tmp_path / "file") in first
+    assert second.startswith("  try: look at the folder")
+
+
+class FullDisk(io.BytesIO):
+    """Takes two megabytes."""
+
+    def write(self, content: bytes) -> int:  # type: ignore[override]
+        if self.tell() > 2_000_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(content)
+
+
+def test_a_full_disk_is_said_and_leaves_the_checkpoint_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.pt"
+    path.write_text("before")
+    monkeypatch.setattr(Path, "open", lambda *_: FullDisk())
+    with pytest.raises(OSError, match=r"No space left on device.*model\.pt"), written_whole(path) as stream:
+        torch.save({"weights": torch.zeros(1_000_000)}, stream)
+    monkeypatch.undo()
+    assert [one.read_text() for one in tmp_path.iterdir()] == ["before"]
+
+
+def test_a_defect_is_logged_and_two_lines(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("train.cli.read_labels", lambda _: 1 / 0)
+    assert main(["bounds", str(tmp_path)]) == 1
+    first, second = capsys.readouterr().err.splitlines()[-2:]
+    assert first == "edge-train: ZeroDivisionError: division by zero"
+    assert second == "  try: report this with the log above"
+    assert caplog.records[0].exc_info
+
+
     ("arguments", "words"),
     [
         (["classifier", "{}", "--out", "{}", "--weights", "none", "--size", "big"], "'big' is not a size"),
