@@ -278,7 +278,8 @@ def _classifier_options(verb: argparse.ArgumentParser) -> None:
         "--recalibrate-scans",
         type=int,
         default=recipe.recalibrate_scans,
-        help="training scans over which batch norm statistics are taken anew at the end",
+        help="training scans over which batch norm statistics are taken anew at the end; with --weights none and"
+        " --fine-tune all",
     )
     verb.add_argument("--device", default=recipe.device, help="cpu or cuda (default %(default)s)")
 

@@ -29,6 +29,7 @@ from train.classifier.region_task import RegionTask, flip
 from train.classifier.regions import read_regions
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
 from train.device import open_device
+from train.errors import TrainError
 from train.losses import classifier_loss, finite
 from train.metrics import best_threshold
 from train.networks import ElectrodeClassifier
@@ -72,6 +73,12 @@ def train_classifier(
     Without `bounds` they come from the training bundles. Raises DataError, TrainError, DivergedError.
     """
     stages = recipe.stages()
+    if recipe.recalibrate_scans and not learns_statistics(recipe):
+        raise TrainError(
+            f"batch norm statistics of {recipe.weights} weights, fine-tuned {recipe.fine_tune}, are frozen: there is"
+            " nothing to take anew",
+            hint="--recalibrate-scans is for --weights none --fine-tune all",
+        )
     torch.manual_seed(recipe.seed)
     open_device(recipe.device)  # before the scans are read: a missing GPU, and missing weights, fail at once
     model = build_classifier(recipe)
@@ -92,7 +99,7 @@ def train_classifier(
     resume = Resume(out / RESUME_FILE, json.dumps({"recipe": flat(recipe), "bounds": str(bounds), "data": digest}))
     history, state = fit(model, training, validation, recipe, stages, reporter, resume)
     model.load_state_dict(state)
-    if recipe.recalibrate_scans and recipe.fine_tune == "all":
+    if recipe.recalibrate_scans:
         recalibrate_batch_norm(model, training, recipe)
         state = model.state_dict()
     p_abnormal = predict(model, validation.images, recipe.size)
@@ -153,6 +160,11 @@ def freeze(model: ElectrodeClassifier, fine_tune: FineTune) -> None:
         parameter.requires_grad = trained or (fine_tune == "layer4" and name.startswith("layer4."))
 
 
+def learns_statistics(recipe: ClassifierRecipe) -> bool:
+    """Whether the training changes the backbone's batch norm statistics; a pretrained one keeps its own."""
+    return recipe.fine_tune == "all" and recipe.weights == NONE
+
+
 def training_mode(model: ElectrodeClassifier, recipe: ClassifierRecipe) -> None:
     """Train mode, except that a pretrained backbone keeps its batch norm statistics, frozen or not.
 
@@ -160,7 +172,7 @@ def training_mode(model: ElectrodeClassifier, recipe: ClassifierRecipe) -> None:
     inputs all rise, its outputs fall below 0, and the ReLU behind it passes nothing on.
     """
     model.train()
-    if recipe.fine_tune != "all" or recipe.weights != NONE:
+    if not learns_statistics(recipe):
         model.backbone.eval()
 
 
