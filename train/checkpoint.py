@@ -24,6 +24,8 @@ Kind = Literal["classifier", "gate"]
 Value = str | int | float | bool | None
 
 FORMAT = 1
+CLASSIFIER_FILE = "classifier.pt"
+"""Of a run, whichever verb learnt it."""
 
 
 @dataclass(frozen=True)

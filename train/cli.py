@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from edge.conversion import Method
+from edge.conversion import Bounds, Method
 from edge.errors import EdgeError
+from edge.records import Size
 from train import cli_experiments, cli_gate, cli_gate_report, cli_transfer
 from train.bounds import MODES, bounds_json, find_bounds, read_bounds
 from train.classifier.regions import write_simulated_regions
@@ -27,10 +28,10 @@ from train.progress import Reporter
 from train.recipe import ClassifierRecipe, GateRecipe, Reduction, parse_size, usual_reduction
 from train.simulator.simulate import ABNORMAL_FRACTION, write_lot
 
-Verb = Callable[[argparse.Namespace, Reporter], int]
 log = logging.getLogger(__name__)
 EXIT_IO = 74
 """EX_IOERR of sysexits.h: a file cannot be read or written."""
+Verb = Callable[[argparse.Namespace, Reporter], int]
 FURTHER = (cli_experiments, cli_gate, cli_gate_report, cli_transfer)
 """Rooms with more verbs, and their options."""
 
@@ -59,7 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("edge-train: interrupted; nothing unfinished was left behind", file=sys.stderr)
         return 130
-
     except BrokenPipeError:
         # The reader of our output left, as `| head` does; keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -72,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.critical("edge-train ended by a defect", exc_info=True)
         print(f"edge-train: {type(error).__name__}: {error}\n  try: report this with the log above", file=sys.stderr)
         return EdgeError.exit_code
+
 
 def simulate(options: argparse.Namespace, reporter: Reporter) -> int:
     """Write a lot of simulated scans; prints the path of its labels."""
@@ -107,6 +108,7 @@ def bounds(options: argparse.Namespace, reporter: Reporter) -> int:
 
 def classifier(options: argparse.Namespace, reporter: Reporter) -> int:
     """Train the classifier; prints the path of the checkpoint."""
+    from train.checkpoint import CLASSIFIER_FILE
     from train.classifier.training import train_classifier
 
     recipe = ClassifierRecipe(
@@ -147,20 +149,15 @@ def classifier(options: argparse.Namespace, reporter: Reporter) -> int:
         f"validation: balanced accuracy {checkpoint.metrics['validation_balanced_accuracy']:.4f},"
         f" AUROC {checkpoint.metrics['validation_auroc']:.4f}, threshold {checkpoint.thresholds['threshold']:.4f}"
     )
-    print(options.out / "classifier.pt")
+    print(options.out / CLASSIFIER_FILE)
     return 0
 
 
 def gate(options: argparse.Namespace, reporter: Reporter) -> int:
     """Train the gate; prints the path of the checkpoint."""
-    from train.checkpoint import load_checkpoint
     from train.gate.training import train_gate
 
-    method, size = Method(options.method), parse_size(options.size)
-    bounds_of_data = None if options.bounds is None else read_bounds(options.bounds)
-    if options.like is not None:
-        like = load_checkpoint(options.like, "classifier")
-        method, size, bounds_of_data = like.method, like.size, like.bounds
+    method, size, bounds_of_data = image_of_gate(options, reporter)
     recipe = GateRecipe(
         method=method,
         size=size,
@@ -198,6 +195,36 @@ def gate(options: argparse.Namespace, reporter: Reporter) -> int:
     )
     print(options.out / "gate.pt")
     return 0
+
+
+def image_of_gate(options: argparse.Namespace, reporter: Reporter) -> tuple[Method, Size, Bounds | None]:
+    """Conversion, size and bounds: of the classifier it stands before (`--like`, or the one in RUN), else as said.
+
+    Raises TrainError where both say something and differ: no bundle can be made of such a pair.
+    """
+    from train.checkpoint import CLASSIFIER_FILE, load_checkpoint
+
+    method = None if options.method is None else Method(options.method)
+    size = None if options.size is None else parse_size(options.size)
+    bounds_said = None if options.bounds is None else read_bounds(options.bounds)
+    beside = options.out / CLASSIFIER_FILE
+    like = options.like or (beside if beside.is_file() else None)
+    if like is None:
+        usual = GateRecipe()
+        return method or usual.method, size or usual.size, bounds_said
+    classifier = load_checkpoint(like, "classifier")
+    for name, said, its in (
+        ("method", method, classifier.method),
+        ("size", size, classifier.size),
+        ("bounds", bounds_said, classifier.bounds),
+    ):
+        if said is not None and said != its:
+            raise TrainError(
+                f"--{name} says {_words(said)}, the classifier {like} was trained with {_words(its)}",
+                hint=f"one scan is converted once for both: leave out --{name}, or give this gate another --out",
+            )
+    reporter.say(f"conversion, size and bounds as in {like}")
+    return classifier.method, classifier.size, classifier.bounds
 
 
 def require_torch(verb: str) -> None:
@@ -250,6 +277,7 @@ def _bounds_options(verb: argparse.ArgumentParser) -> None:
 def _classifier_options(verb: argparse.ArgumentParser) -> None:
     recipe = ClassifierRecipe()
     _data_options(verb, recipe)
+    verb.set_defaults(method=str(recipe.method), size=_words(recipe.size))
     verb.add_argument(
         "--weights", default=recipe.weights, help="none, imagenet, or a .pth/.safetensors/.npz (default %(default)s)"
     )
@@ -287,7 +315,9 @@ def _classifier_options(verb: argparse.ArgumentParser) -> None:
 def _gate_options(verb: argparse.ArgumentParser) -> None:
     recipe = GateRecipe()
     _data_options(verb, recipe)
-    verb.add_argument("--like", type=Path, help="classifier.pt whose conversion, bounds and size to take")
+    verb.add_argument(
+        "--like", type=Path, help="classifier.pt whose conversion, size and bounds to take (default: RUN's, if any)"
+    )
     verb.add_argument("--start", type=Path, help="a gate.pt to go on from")
     _choice(verb, recipe, "patches", "patches of normal scans, or of all ordinary scans")
     _choice(verb, recipe, "perturbation", "sni needs --photos")
@@ -323,13 +353,8 @@ def _gate_options(verb: argparse.ArgumentParser) -> None:
 def _data_options(verb: argparse.ArgumentParser, recipe: ClassifierRecipe | GateRecipe) -> None:
     verb.add_argument("data", type=Path, metavar="DATA", help="folder with labels.csv, or BUNDLE/LABEL folders")
     verb.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for what was learnt")
-    verb.add_argument("--method", choices=[str(m) for m in Method], default=str(recipe.method), help="conversion")
-    verb.add_argument(
-        "--size",
-        default=f"{recipe.size.height_px}x{recipe.size.width_px}",
-        metavar="HxW",
-        help="of the network's input, px (default %(default)s)",
-    )
+    verb.add_argument("--method", choices=[str(m) for m in Method], help=f"conversion (default {recipe.method})")
+    verb.add_argument("--size", metavar="HxW", help=f"of the network's input, px (default {_words(recipe.size)})")
     verb.add_argument("--bounds", type=Path, help="bounds.json (default: found in the training bundles)")
     verb.add_argument("--bounds-mode", choices=MODES, default="per_scan")
     verb.add_argument(
@@ -337,6 +362,14 @@ def _data_options(verb: argparse.ArgumentParser, recipe: ClassifierRecipe | Gate
     )
     _choice(verb, recipe, "amp", "arithmetic of the training")
     verb.add_argument("--seed", type=int, default=recipe.seed)
+
+
+def _words(value: Method | Size | Bounds | None) -> str:
+    if isinstance(value, Size):
+        return f"{value.height_px}x{value.width_px}"
+    if isinstance(value, Bounds):
+        return f"{value.lo_counts}..{value.hi_counts} counts"
+    return "none" if value is None else str(value)
 
 
 def _choice(verb: argparse.ArgumentParser, recipe: ClassifierRecipe | GateRecipe, field: str, explanation: str) -> None:

@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +47,6 @@ def test_an_error_is_two_lines_and_an_exit_code(tmp_path: Path, capsys: pytest.C
     assert lines[1].startswith("  try: ")
 
 
-@pytest.mark.parametrize(
 def test_a_folder_that_cannot_be_written_is_two_lines_and_an_exit_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,6 +95,7 @@ def test_a_defect_is_logged_and_two_lines(
     assert caplog.records[0].exc_info
 
 
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["classifier", "{}", "--out", "{}", "--weights", "none", "--size", "big"], "'big' is not a size"),
@@ -188,3 +189,28 @@ def test_a_gpu_that_is_not_there_is_said_at_once(
     command = ["classifier", str(small_lot), "--out", str(tmp_path / "run"), "--weights", "none", "--device", "cuda:77"]
     assert main(command) != 0
     assert "torch cannot compute on 'cuda:77'" in capsys.readouterr().err
+
+
+def image_of(*said: str) -> tuple[object, ...]:
+    with Reporter() as reporter:
+        return image_of_gate(parser().parse_args(["gate", "DATA", *said]), reporter)
+
+
+@pytest.mark.parametrize("how", ["beside", "like"])
+def test_a_gate_sees_scans_as_the_classifier_it_stands_before_and_contradiction_is_refused(
+    tmp_path: Path, how: str
+) -> None:
+    bounds, size = Bounds(2000, 3900), Size(400, 300)
+    learnt = Checkpoint("classifier", {}, Method.MIXED, bounds, size, 0, "digest", (1, 2), (1, 2))
+    path = tmp_path / ("classifier.pt" if how == "beside" else "other.pt")
+    save_checkpoint(path, learnt)
+    run = ["--out", str(tmp_path), *(["--like", str(path)] if how == "like" else [])]
+    assert image_of(*run) == (Method.MIXED, size, bounds)
+    assert image_of(*run, "--size", "400x300", "--method", "mixed") == (Method.MIXED, size, bounds)
+    for said in (["--size", "200x300"], ["--method", "naive"]):
+        with pytest.raises(TrainError, match=rf"{said[0]} says {said[1]}, .* trained with (400x300|mixed)"):
+            image_of(*run, *said)
+    (tmp_path / "bounds.json").write_text('{"lo_counts": 1900, "hi_counts": 3900}')
+    with pytest.raises(TrainError, match=r"--bounds says 1900\.\.3900 counts"):
+        image_of(*run, "--bounds", str(tmp_path / "bounds.json"))
+    assert image_of("--out", str(tmp_path / "alone")) == (Method.GLOBAL, Size(2000, 1000), None)

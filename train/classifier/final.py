@@ -12,7 +12,7 @@ from torch import nn
 
 from edge.conversion import clipped_fraction
 from edge.validation.metrics import confusion
-from train.checkpoint import Checkpoint, save_checkpoint
+from train.checkpoint import CLASSIFIER_FILE, Checkpoint, save_checkpoint
 from train.classifier.crossval import samples_of
 from train.classifier.experiment import ExperimentRecipe, recipe_values
 from train.classifier.feature_cache import FeatureCache
@@ -25,8 +25,6 @@ from train.errors import DataError
 from train.progress import Reporter
 from train.runner import Runner
 from train.survey import Survey
-
-CHECKPOINT = "classifier.pt"
 
 
 def learn_all(
@@ -76,7 +74,7 @@ def learn_all(
         },
         metrics=_figures(learnt, samples),
     )
-    save_checkpoint(out / CHECKPOINT, checkpoint)
+    save_checkpoint(out / CLASSIFIER_FILE, checkpoint)
     return checkpoint
 
 

@@ -24,7 +24,7 @@ from edge.conversion import Bounds
 from edge.records import Size
 from edge.validation.metrics import auroc, confusion
 from train.bounds import Mode, find_bounds
-from train.checkpoint import Checkpoint, Value, load_checkpoint, save_checkpoint
+from train.checkpoint import CLASSIFIER_FILE, Checkpoint, Value, load_checkpoint, save_checkpoint
 from train.classifier.region_task import RegionTask, flip
 from train.classifier.regions import read_regions
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
@@ -119,7 +119,7 @@ def train_classifier(
         recipe={**flat(recipe), "bounds_mode": bounds_mode},
         metrics=_figures(p_abnormal, training, validation),
     )
-    save_checkpoint(out / "classifier.pt", checkpoint)
+    save_checkpoint(out / CLASSIFIER_FILE, checkpoint)
     report = {
         "recipe": checkpoint.recipe,
         "metrics": checkpoint.metrics,

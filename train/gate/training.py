@@ -67,10 +67,10 @@ def train_gate(
         )
     rows = read_labels(data)
     training_rows, validation_rows = split_by_bundle(rows, recipe.validation_share, recipe.seed)
+    if bounds is None and recipe.method.needs_bounds:  # of all training scans, as the classifier finds them
+        bounds = find_bounds(training_rows, bounds_mode, progress=reporter.counter("bounds")).bounds
     if recipe.patches == "normal":
         training_rows = [row for row in training_rows if row.label == 0]
-    if bounds is None and recipe.method.needs_bounds:
-        bounds = find_bounds(training_rows, bounds_mode, progress=reporter.counter("bounds")).bounds
     training = load_scans(
         training_rows, recipe.method, bounds, recipe.size, progress=reporter.counter("training scans")
     )

@@ -17,7 +17,7 @@ import torch
 from matplotlib.figure import Figure
 
 from edge.validation.metrics import Interval, confusion, roc
-from train.checkpoint import Checkpoint, Value, save_checkpoint
+from train.checkpoint import CLASSIFIER_FILE, Checkpoint, Value, save_checkpoint
 from train.classifier.features import Backbone
 from train.classifier.learner import HALF
 from train.files import write_json, written_whole
@@ -25,7 +25,6 @@ from train.plots import STYLES, save
 from train.transfer.detector import DETECTOR, HEAD, START, ClassResult, TransferRecipe, views_of
 from train.transfer.image_sets import ImageSet
 
-CHECKPOINT: Final = "classifier.pt"
 MAX_CURVES: Final = 20
 """Classes drawn, those of the least area first."""
 _CPU_FACTS = Path("/proc/cpuinfo")
@@ -64,7 +63,7 @@ def write_run(out: Path, run: Run) -> str:
     write_json(out / "transfer.json", summary(run))
     _roc_plot(run, out / "roc")
     if run.images.scans is not None:
-        save_checkpoint(out / CHECKPOINT, checkpoint_of(run))
+        save_checkpoint(out / CLASSIFIER_FILE, checkpoint_of(run))
     return table
 
 
