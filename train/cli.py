@@ -163,7 +163,7 @@ def gate(options: argparse.Namespace, reporter: Reporter) -> int:
         size=size,
         start="" if options.start is None else str(options.start),
         patches=options.patches,
-        perturbation=options.perturbation,
+        perturbation=options.perturbation or ("sni" if options.photos is not None else "shapes"),
         foreign_answer=options.foreign_answer,
         calibrate_on=options.calibrate_on,
         scores=options.scores,
@@ -320,8 +320,8 @@ def _gate_options(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--start", type=Path, help="a gate.pt to go on from")
     _choice(verb, recipe, "patches", "patches of normal scans, or of all ordinary scans")
-    _choice(verb, recipe, "perturbation", "sni needs --photos")
-    verb.add_argument("--photos", type=Path, help="folder of grey photographs for sni")
+    _choice(verb, recipe, "perturbation", "what it must not reproduce", "sni with --photos, else shapes")
+    verb.add_argument("--photos", type=Path, help="folder of grey photographs, for sni")
     verb.add_argument("--no-rotate", dest="rotate", action="store_false", help="patches lie as the scans do")
     _choice(verb, recipe, "foreign_answer", "what it is taught to answer to foreign content")
     _choice(verb, recipe, "calibrate_on", "whose validation scans set the thresholds")
@@ -336,9 +336,12 @@ def _gate_options(verb: argparse.ArgumentParser) -> None:
         "--image-fpr",
         type=float,
         default=recipe.image_fpr,
-        help="share of them above a threshold (default %(default)s)",
+        help="greatest share of them above a threshold, half by windows, half by layouts, each rounded down: with"
+        " fewer than 200 scans at 0.01 none is, and the greatest score is the threshold (default %(default)s)",
     )
-    verb.add_argument("--margin", type=float, default=recipe.margin, help="factor on both thresholds")
+    verb.add_argument(
+        "--margin", type=float, default=recipe.margin, help="factor on all thresholds (default %(default)s)"
+    )
     verb.add_argument("--steps", type=int, default=recipe.steps)
     verb.add_argument("--plain-steps", type=int, default=recipe.plain_steps, help="the first ones, unperturbed")
     verb.add_argument("--settle-steps", type=int, default=recipe.settle_steps, help="the last ones, without dropout")
@@ -372,15 +375,21 @@ def _words(value: Method | Size | Bounds | None) -> str:
     return "none" if value is None else str(value)
 
 
-def _choice(verb: argparse.ArgumentParser, recipe: ClassifierRecipe | GateRecipe, field: str, explanation: str) -> None:
-    """An option whose choices are the literals of a recipe's field."""
+def _choice(
+    verb: argparse.ArgumentParser,
+    recipe: ClassifierRecipe | GateRecipe,
+    field: str,
+    explanation: str,
+    unasked: str | None = None,
+) -> None:
+    """An option whose choices are the literals of a recipe's field; `unasked`: what says the default, if not it."""
     choices = get_args(get_type_hints(type(recipe))[field])
     verb.add_argument(
         f"--{field.replace('_', '-')}",
         choices=choices,
         type=type(choices[0]),
-        default=getattr(recipe, field),
-        help=f"{explanation} (default %(default)s)",
+        default=getattr(recipe, field) if unasked is None else None,
+        help=f"{explanation} (default {unasked or '%(default)s'})",
     )
 
 

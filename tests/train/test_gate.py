@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -129,6 +130,12 @@ def test_photographs_are_asked_for_before_anything_is_read(tmp_path: Path) -> No
         train_gate(
             tmp_path / "nowhere", tmp_path, dataclasses.replace(TINY, perturbation="sni"), Reporter(), bounds=BOUNDS
         )
+
+
+def test_photographs_that_would_not_be_used_are_refused(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "photo.png"), np.full((200, 200), 9, np.uint8))
+    with pytest.raises(DataError, match="photographs are for sni perturbations, not for shapes"):
+        train_gate(tmp_path, tmp_path, dataclasses.replace(TINY, perturbation="shapes"), Reporter(), photos=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from train.checkpoint import Checkpoint, save_checkpoint
 from train.cli import image_of_gate, main, parser
 from train.errors import TrainError
 from train.files import written_whole
+from train.gate import training as gate_training
 from train.progress import Reporter
 from train.recipe import ClassifierRecipe, GateRecipe, parse_size, usual_reduction
 
@@ -127,7 +128,6 @@ def test_the_gates_defaults_are_its_recipes() -> None:
     recipe = GateRecipe()
     for field in (
         "patches",
-        "perturbation",
         "calibrate_on",
         "image_fpr",
         "margin",
@@ -139,6 +139,24 @@ def test_the_gates_defaults_are_its_recipes() -> None:
         "bank",
     ):
         assert getattr(said, field) == getattr(recipe, field), field
+
+
+@pytest.mark.parametrize(
+    ("said", "perturbation"),
+    [
+        ([], "shapes"),
+        (["--photos", "DIR"], "sni"),
+        (["--perturbation", "none"], "none"),
+        (["--photos", "DIR", "--perturbation", "foreign"], "foreign"),  # which the training refuses
+    ],
+)
+def test_photographs_are_what_perturbs_when_they_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], perturbation: str
+) -> None:
+    recipes: list[GateRecipe] = []
+    monkeypatch.setattr(gate_training, "train_gate", lambda _data, _out, recipe, *_, **__: recipes.append(recipe))
+    assert main(["gate", "DATA", "--out", str(tmp_path), *said]) == 0
+    assert [recipe.perturbation for recipe in recipes] == [perturbation]
 
 
 @pytest.mark.parametrize(("size", "reduction"), [("2000x1000", 2), ("1000x500", 1), ("280x280", 1)])

@@ -59,6 +59,11 @@ def train_gate(
     pictures = read_photos(photos) if photos is not None else []
     if recipe.perturbation == "sni" and not pictures:
         raise DataError("sni perturbations need photographs", hint="give --photos FOLDER, or --perturbation shapes")
+    if pictures and recipe.perturbation != "sni":
+        raise DataError(
+            f"photographs are for sni perturbations, not for {recipe.perturbation}",
+            hint="leave out --photos or --perturbation",
+        )
     least_px = (_LEAST_TURNED_PX if recipe.rotate else PATCH_PX) * recipe.reduction
     if min(recipe.size) < least_px:
         raise DataError(
