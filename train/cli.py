@@ -254,7 +254,7 @@ def _simulate_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", type=Path, required=True, help="an empty folder")
     verb.add_argument("--bundles", type=int, default=12, help="coating mixtures (default %(default)s)")
     verb.add_argument("--scans", type=int, default=20, help="scans per bundle (default %(default)s)")
-    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--seed", type=int, default=0, help="the same one writes the same scans (default %(default)s)")
     verb.add_argument("--first-bundle", type=int, default=1, help="number of the first bundle")
     verb.add_argument("--scale", type=float, default=1.0, help="size relative to full format, 0.05 to 1")
     verb.add_argument(
@@ -283,16 +283,29 @@ def _classifier_options(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--start", type=Path, help="a classifier.pt to go on from, instead of --weights")
     _choice(verb, recipe, "fine_tune", "what is trained: the layers from fc on, layer4 too, or all")
-    verb.add_argument("--epochs", type=int, default=recipe.epochs)
+    verb.add_argument(
+        "--epochs", type=int, default=recipe.epochs, help="passes over the training scans (default %(default)s)"
+    )
     verb.add_argument("--batch", type=int, default=recipe.batch, help="scans per step")
     _choice(verb, recipe, "optimizer", "the paper's is adam")
     verb.add_argument("--lr", type=float, default=recipe.lr, help="learning rate, of one-cycle the greatest")
-    verb.add_argument("--weight-decay", type=float, default=recipe.weight_decay)
+    verb.add_argument(
+        "--weight-decay", type=float, default=recipe.weight_decay, help="of the optimizer (default %(default)s)"
+    )
     _choice(verb, recipe, "schedule", "of the learning rate; the paper's is step")
-    verb.add_argument("--step-epochs", type=int, default=recipe.step_epochs)
-    verb.add_argument("--step-factor", type=float, default=recipe.step_factor)
+    verb.add_argument(
+        "--step-epochs",
+        type=int,
+        default=recipe.step_epochs,
+        help="between two steps of the rate (default %(default)s)",
+    )
+    verb.add_argument(
+        "--step-factor", type=float, default=recipe.step_factor, help="of the rate at each step (default %(default)s)"
+    )
     verb.add_argument("--flip-p", type=float, default=recipe.flip_p, help="of each of the two flips")
-    verb.add_argument("--label-smoothing", type=float, default=recipe.label_smoothing)
+    verb.add_argument(
+        "--label-smoothing", type=float, default=recipe.label_smoothing, help="share given to the other class"
+    )
     verb.add_argument("--jitter", type=float, default=recipe.jitter, help="relative, of brightness and contrast")
     verb.add_argument("--balanced", action="store_true", help="draw both classes equally often")
     verb.add_argument("--learn-regions", action="store_true", help="also learn where anomalies lie, from regions/")
@@ -342,13 +355,13 @@ def _gate_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--margin", type=float, default=recipe.margin, help="factor on all thresholds (default %(default)s)"
     )
-    verb.add_argument("--steps", type=int, default=recipe.steps)
+    verb.add_argument("--steps", type=int, default=recipe.steps, help="batches of patches (default %(default)s)")
     verb.add_argument("--plain-steps", type=int, default=recipe.plain_steps, help="the first ones, unperturbed")
     verb.add_argument("--settle-steps", type=int, default=recipe.settle_steps, help="the last ones, without dropout")
     verb.add_argument("--per-weight", type=float, default=recipe.per_weight, help="of the perturbed patches' loss")
     verb.add_argument("--bank", type=int, default=recipe.bank, help="perturbations drawn beforehand")
     verb.add_argument("--batch", type=int, default=recipe.batch, help="patches per step")
-    verb.add_argument("--lr", type=float, default=recipe.lr)
+    verb.add_argument("--lr", type=float, default=recipe.lr, help="greatest learning rate (default %(default)s)")
     verb.add_argument("--device", default="cpu", help="cpu or cuda (default %(default)s)")
     verb.add_argument("--jobs", type=int, default=1, help="processes that draw perturbations (default %(default)s)")
 
@@ -359,12 +372,16 @@ def _data_options(verb: argparse.ArgumentParser, recipe: ClassifierRecipe | Gate
     verb.add_argument("--method", choices=[str(m) for m in Method], help=f"conversion (default {recipe.method})")
     verb.add_argument("--size", metavar="HxW", help=f"of the network's input, px (default {_words(recipe.size)})")
     verb.add_argument("--bounds", type=Path, help="bounds.json (default: found in the training bundles)")
-    verb.add_argument("--bounds-mode", choices=MODES, default="per_scan")
+    verb.add_argument(
+        "--bounds-mode", choices=MODES, default="per_scan", help="of bounds that are found, as in `bounds --mode`"
+    )
     verb.add_argument(
         "--validation-share", type=float, default=recipe.validation_share, help="of the bundles (default %(default)s)"
     )
     _choice(verb, recipe, "amp", "arithmetic of the training")
-    verb.add_argument("--seed", type=int, default=recipe.seed)
+    verb.add_argument(
+        "--seed", type=int, default=recipe.seed, help="of the split and of all that is drawn (default %(default)s)"
+    )
 
 
 def _words(value: Method | Size | Bounds | None) -> str:

@@ -202,7 +202,9 @@ def experiment_options(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--size", default="2000x1000", metavar="HxW", help="of the network's input (default %(default)s)")
     verb.add_argument("--weights", default="imagenet", help="none, imagenet, or a .pth/.safetensors/.npz")
-    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument(
+        "--seed", type=int, default=0, help="of first weights and of all that is drawn (default %(default)s)"
+    )
     verb.add_argument("--jobs", type=int, default=1, help="processes on this machine (default %(default)s)")
     verb.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster instead; `local` starts one here")
     verb.add_argument("--device", default="cpu", help="of the backbone: cpu or cuda (default %(default)s)")

@@ -86,7 +86,7 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     weld_options(verb)
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the sheets")
-    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--seed", type=int, default=0, help="of what is drawn (default %(default)s)")
     verb = verbs.add_parser("gate-benchmark", help="the gate and its comparison on real welds: tables and figures")
     weld_options(verb)
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="for results; may hold some already")
@@ -104,7 +104,7 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     verb.add_argument("--jobs", type=int, default=1, help="networks trained at once, in processes")
     verb.add_argument("--cache", type=Path, metavar="DIR", help="for the folds' patches, GBs (default: OUT/cache)")
     verb.add_argument("--patches", type=float, default=1.0, help="share of the usual number of patches")
-    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--seed", type=int, default=0, help="of folds, patches and networks (default %(default)s)")
 
 
 def weld_options(verb: argparse.ArgumentParser) -> None:
