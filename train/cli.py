@@ -13,8 +13,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import TypeVar, get_args, get_type_hints
 
 from edge.conversion import Bounds, Method
 from edge.errors import EdgeError
@@ -31,6 +32,7 @@ from train.simulator.simulate import ABNORMAL_FRACTION, write_lot
 log = logging.getLogger(__name__)
 EXIT_IO = 74
 """EX_IOERR of sysexits.h: a file cannot be read or written."""
+_Recipe = TypeVar("_Recipe", ClassifierRecipe, GateRecipe)
 Verb = Callable[[argparse.Namespace, Reporter], int]
 FURTHER = (cli_experiments, cli_gate, cli_gate_report, cli_transfer)
 """Rooms with more verbs, and their options."""
@@ -111,32 +113,7 @@ def classifier(options: argparse.Namespace, reporter: Reporter) -> int:
     from train.checkpoint import CLASSIFIER_FILE
     from train.classifier.training import train_classifier
 
-    recipe = ClassifierRecipe(
-        method=Method(options.method),
-        size=parse_size(options.size),
-        weights=options.weights,
-        start="" if options.start is None else str(options.start),
-        fine_tune=options.fine_tune,
-        epochs=options.epochs,
-        batch=options.batch,
-        optimizer=options.optimizer,
-        lr=options.lr,
-        weight_decay=options.weight_decay,
-        schedule=options.schedule,
-        step_epochs=options.step_epochs,
-        step_factor=options.step_factor,
-        flip_p=options.flip_p,
-        label_smoothing=options.label_smoothing,
-        jitter=options.jitter,
-        balanced=options.balanced,
-        learn_regions=options.learn_regions,
-        size_schedule=options.size_schedule,
-        recalibrate_scans=options.recalibrate_scans,
-        amp=options.amp,
-        device=options.device,
-        validation_share=options.validation_share,
-        seed=options.seed,
-    )
+    recipe = _recipe(ClassifierRecipe, options, method=Method(options.method), size=parse_size(options.size))
     checkpoint = train_classifier(
         options.data,
         options.out,
@@ -158,29 +135,13 @@ def gate(options: argparse.Namespace, reporter: Reporter) -> int:
     from train.gate.training import train_gate
 
     method, size, bounds_of_data = image_of_gate(options, reporter)
-    recipe = GateRecipe(
+    recipe = _recipe(
+        GateRecipe,
+        options,
         method=method,
         size=size,
-        start="" if options.start is None else str(options.start),
-        patches=options.patches,
         perturbation=options.perturbation or ("sni" if options.photos is not None else "shapes"),
-        foreign_answer=options.foreign_answer,
-        calibrate_on=options.calibrate_on,
-        scores=options.scores,
         reduction=options.reduction or usual_reduction(size),
-        image_fpr=options.image_fpr,
-        margin=options.margin,
-        rotate=options.rotate,
-        steps=options.steps,
-        plain_steps=options.plain_steps,
-        settle_steps=options.settle_steps,
-        per_weight=options.per_weight,
-        bank=options.bank,
-        batch=options.batch,
-        lr=options.lr,
-        amp=options.amp,
-        validation_share=options.validation_share,
-        seed=options.seed,
     )
     train_gate(
         options.data,
@@ -225,6 +186,13 @@ def image_of_gate(options: argparse.Namespace, reporter: Reporter) -> tuple[Meth
             )
     reporter.say(f"conversion, size and bounds as in {like}")
     return classifier.method, classifier.size, classifier.bounds
+
+
+def _recipe(kind: type[_Recipe], options: argparse.Namespace, **decided: object) -> _Recipe:
+    """The recipe whose every choice is the option of the same name, or is `decided`."""
+    start = "" if options.start is None else str(options.start)
+    values = {**vars(options), "start": start, **decided}
+    return kind(**{field.name: values[field.name] for field in fields(kind)})
 
 
 def require_torch(verb: str) -> None:
