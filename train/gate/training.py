@@ -165,7 +165,13 @@ def fit(
     """
     torch.set_flush_denormal(True)  # vanishing gradients would otherwise cost a CPU ten times the time
     perturbations = draw_perturbations(
-        *(recipe.perturbation, recipe.bank, images, photos, recipe.foreign_answer, recipe.seed, device),
+        recipe.perturbation,
+        recipe.bank,
+        images,
+        photos,
+        answer=recipe.foreign_answer,
+        seed=recipe.seed,
+        device=device,
         jobs=jobs,
         progress=reporter.counter("perturbations"),
     )
