@@ -253,11 +253,8 @@ def load_scans(
     """
 
     def load(row: Row) -> tuple[Image, ScanFacts]:
-        counts = (frame := read_frame(row)).counts
-        hist = histogram(counts)
-        clipped = 0.0 if bounds is None else clipped_fraction(hist, bounds)
-        facts = ScanFacts(frame.scan.sha256, counts.shape[0], counts.shape[1], clipped, exposure(hist))
-        return prepare(counts, method, bounds, size), facts
+        frame = read_frame(row)
+        return prepare(frame.counts, method, bounds, size), _facts_of(frame, bounds)
 
     images = np.empty((len(rows), method.channels, *size), np.uint8)
     facts: list[ScanFacts] = []
@@ -265,6 +262,20 @@ def load_scans(
         images[number] = image
         facts.append(fact)
     return LoadedScans(tuple(rows), images, tuple(facts))
+
+
+def scan_facts(
+    rows: Sequence[Row], bounds: Bounds | None, *, jobs: int | None = None, progress: Progress | None = None
+) -> tuple[ScanFacts, ...]:
+    """What `load_scans` measures of scans, without their images. Raises DataError."""
+    return tuple(_in_order(lambda row: _facts_of(read_frame(row), bounds), rows, jobs, progress))
+
+
+def _facts_of(frame: Frame, bounds: Bounds | None) -> ScanFacts:
+    hist = histogram(frame.counts)
+    clipped = 0.0 if bounds is None else clipped_fraction(hist, bounds)
+    height_px, width_px = frame.counts.shape
+    return ScanFacts(frame.scan.sha256, height_px, width_px, clipped, exposure(hist))
 
 
 def data_digest(rows: Sequence[Row], sha256s: Sequence[str]) -> str:

@@ -123,6 +123,7 @@ def test_the_gate_sees_the_global_channel_of_a_mixed_image() -> None:
     images = np.stack([np.full((1, 4, 4), channel, np.uint8) for channel in range(3)], axis=1)
     assert gate_images(images, Method.MIXED).tolist() == np.ones((1, 1, 4, 4), int).tolist()
     assert gate_images(images[:, :1], Method.GLOBAL).max() == 0
+    assert [method.gate_channel for method in Method] == [0, 0, 0, 1, 0, 0]
 
 
 def test_photographs_are_asked_for_before_anything_is_read(tmp_path: Path) -> None:

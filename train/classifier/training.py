@@ -24,7 +24,7 @@ from edge.conversion import Bounds
 from edge.records import Size
 from edge.validation.metrics import auroc, confusion
 from train.bounds import Mode, find_bounds
-from train.checkpoint import CLASSIFIER_FILE, Checkpoint, Value, load_checkpoint, save_checkpoint
+from train.checkpoint import CLASSIFIER_FILE, Checkpoint, Value, load_checkpoint, save_checkpoint, scans_seen
 from train.classifier.region_task import RegionTask, flip
 from train.classifier.regions import read_regions
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
@@ -111,10 +111,7 @@ def train_classifier(
         size=recipe.size,
         seed=recipe.seed,
         data_digest=digest,
-        scan_height_px=_range([fact.height_px for fact in facts]),
-        scan_width_px=_range([fact.width_px for fact in facts]),
-        max_clipped_fraction=max(fact.clipped_fraction for fact in facts),
-        exposures=tuple(fact.exposure for fact in facts),
+        **scans_seen(facts),
         thresholds={"threshold": best_threshold(p_abnormal, validation.labels)},
         recipe={**flat(recipe), "bounds_mode": bounds_mode},
         metrics=_figures(p_abnormal, training, validation),
@@ -396,7 +393,3 @@ def _describe(scans: LoadedScans) -> str:
 
 def _area(size: Size) -> int:
     return size.height_px * size.width_px
-
-
-def _range(values: list[int]) -> tuple[int, int]:
-    return min(values), max(values)

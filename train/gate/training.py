@@ -19,7 +19,7 @@ from torch import Tensor
 
 from edge.conversion import Bounds
 from train.bounds import Mode, find_bounds
-from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, scans_seen
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
 from train.device import open_device
 from train.errors import DataError, DivergedError
@@ -109,7 +109,6 @@ def train_gate(
         metrics[f"validation_{name}_scans"] = int(of_class.sum())
         metrics[f"validation_{name}_flagged"] = int((found.flagged & of_class).sum())
     facts = training.facts + validation.facts
-    heights, widths = [fact.height_px for fact in facts], [fact.width_px for fact in facts]
     checkpoint = Checkpoint(
         kind="gate",
         state_dict=state_of(found.gate),
@@ -118,10 +117,7 @@ def train_gate(
         size=recipe.size,
         seed=recipe.seed,
         data_digest=data_digest(training.rows + validation.rows, [fact.sha256 for fact in facts]),
-        scan_height_px=(min(heights), max(heights)),
-        scan_width_px=(min(widths), max(widths)),
-        max_clipped_fraction=max(fact.clipped_fraction for fact in facts),
-        exposures=tuple(fact.exposure for fact in facts),
+        **scans_seen(facts),
         thresholds={"gate_mean_threshold": found.thresholds.mean, "gate_std_threshold": found.thresholds.std},
         recipe={**flat(recipe), "bounds_mode": bounds_mode, "photos": len(pictures)},
         metrics=metrics,
