@@ -89,9 +89,14 @@ def test_the_papers_recipe_writes_tables_and_figures(
     welds: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("train.welds.recipes.PAPER_RECIPE", FEW)
-    assert main(command(welds, cache, tmp_path, "--runs", "1", "--folds", "1")) == 0
-    table = (tmp_path / "tables.md").read_text()
-    assert capsys.readouterr().out == table
+    again = ["--test-welds", str(welds)]
+    assert main(command(welds, cache, tmp_path, "--runs", "1", "--folds", "1", *again)) == 0
+    table, elsewhere = ((tmp_path / name).read_text() for name in ("tables.md", "elsewhere.md"))
+    said = capsys.readouterr()
+    assert said.out == f"{table}\n{elsewhere}"
+    assert "| detector | defects-high, 1 | defects-mid, 1 | defects-low, 0 | accepted, refused (FPR), 1 |" in elsewhere
+    assert elsewhere.count("| AE, SNI |") == 1
+    assert "not elsewhere, if they are the same welds: W" in said.err
     assert "| AE, SNI | " in table
     lines = list(csv.DictReader(io.StringIO((tmp_path / "tables.csv").read_text())))
     assert {line["detector"] for line in lines} == {detector.name for detector in FEW.detectors}

@@ -6,7 +6,7 @@ It leaves a checkpoint, facts about it (JSON) and, last of all, its scores; wher
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,16 @@ def score_all(
     sets[CHECKED] = arrays[CHECKED]
     sets[LEARNT] = spread(arrays["accepted"], _LEARNT_PATCHES)
     sets[VALIDATION_DEFECTS] = with_defects(arrays[CHECKED], arrays["perturbation-defects"])
+    return score_sets(models, variant, sets, device)
+
+
+def score_sets(
+    models: Sequence[GateAutoencoder | PatchClassifier],
+    variant: Variant,
+    sets: Mapping[str, npt.NDArray[Any]],
+    device: torch.device,
+) -> dict[str, Scores]:
+    """Scores of sets of patches (n, 192, 192), by name."""
     found: dict[str, Scores] = {}
     for name, patches in sets.items():
         if variant.network == "autoencoder":
