@@ -57,6 +57,11 @@ class Method(StrEnum):
         return 3 if self is Method.MIXED else 1
 
     @property
+    def gate_channel(self) -> int:
+        """Channel that the gate looks at: of `mixed` the one converted with the global bounds."""
+        return 1 if self is Method.MIXED else 0
+
+    @property
     def needs_bounds(self) -> bool:
         """Whether the conversion uses bounds found in training."""
         return self not in (Method.NAIVE, Method.LOCAL)

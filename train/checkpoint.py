@@ -7,9 +7,10 @@ whole. Loaded with `weights_only=True`: a checkpoint is never unpickled into cod
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 from edge.conversion import Bounds, Method
 from edge.exposure import Exposure
 from edge.records import Size
+from train.dataset import ScanFacts
 from train.errors import CheckpointError
 from train.files import written_whole
 
@@ -24,6 +26,28 @@ Kind = Literal["classifier", "gate"]
 Value = str | int | float | bool | None
 
 FORMAT = 1
+CLASSIFIER_FILE = "classifier.pt"
+"""Of a run, whichever verb learnt it."""
+
+
+class ScansSeen(TypedDict):
+    """The fields of a checkpoint that say which scans it was made for."""
+
+    scan_height_px: tuple[int, int]
+    scan_width_px: tuple[int, int]
+    max_clipped_fraction: float
+    exposures: tuple[Exposure, ...]
+
+
+def scans_seen(facts: Sequence[ScanFacts]) -> ScansSeen:
+    """Of all scans that were learnt from or validated on."""
+    heights, widths = [fact.height_px for fact in facts], [fact.width_px for fact in facts]
+    return {
+        "scan_height_px": (min(heights), max(heights)),
+        "scan_width_px": (min(widths), max(widths)),
+        "max_clipped_fraction": max(fact.clipped_fraction for fact in facts),
+        "exposures": tuple(fact.exposure for fact in facts),
+    }
 
 
 @dataclass(frozen=True)

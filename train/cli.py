@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import TypeVar, get_args, get_type_hints
 
-from edge.conversion import Method
+from edge.conversion import Bounds, Method
 from edge.errors import EdgeError
+from edge.records import Size
 from train import cli_experiments, cli_gate, cli_gate_report, cli_transfer
 from train.bounds import MODES, bounds_json, find_bounds, read_bounds
 from train.classifier.regions import write_simulated_regions
@@ -25,6 +29,10 @@ from train.progress import Reporter
 from train.recipe import ClassifierRecipe, GateRecipe, Reduction, parse_size, usual_reduction
 from train.simulator.simulate import ABNORMAL_FRACTION, write_lot
 
+log = logging.getLogger(__name__)
+EXIT_IO = 74
+"""EX_IOERR of sysexits.h: a file cannot be read or written."""
+_Recipe = TypeVar("_Recipe", ClassifierRecipe, GateRecipe)
 Verb = Callable[[argparse.Namespace, Reporter], int]
 FURTHER = (cli_experiments, cli_gate, cli_gate_report, cli_transfer)
 """Rooms with more verbs, and their options."""
@@ -54,6 +62,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("edge-train: interrupted; nothing unfinished was left behind", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # The reader of our output left, as `| head` does; keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        hint = "look at the folder, who may write there, and the space on its disk"
+        print(f"edge-train: {error}\n  try: {hint}", file=sys.stderr)
+        return EXIT_IO
+    except Exception as error:
+        log.critical("edge-train ended by a defect", exc_info=True)
+        print(f"edge-train: {type(error).__name__}: {error}\n  try: report this with the log above", file=sys.stderr)
+        return EdgeError.exit_code
 
 
 def simulate(options: argparse.Namespace, reporter: Reporter) -> int:
@@ -90,34 +110,10 @@ def bounds(options: argparse.Namespace, reporter: Reporter) -> int:
 
 def classifier(options: argparse.Namespace, reporter: Reporter) -> int:
     """Train the classifier; prints the path of the checkpoint."""
+    from train.checkpoint import CLASSIFIER_FILE
     from train.classifier.training import train_classifier
 
-    recipe = ClassifierRecipe(
-        method=Method(options.method),
-        size=parse_size(options.size),
-        weights=options.weights,
-        start="" if options.start is None else str(options.start),
-        fine_tune=options.fine_tune,
-        epochs=options.epochs,
-        batch=options.batch,
-        optimizer=options.optimizer,
-        lr=options.lr,
-        weight_decay=options.weight_decay,
-        schedule=options.schedule,
-        step_epochs=options.step_epochs,
-        step_factor=options.step_factor,
-        flip_p=options.flip_p,
-        label_smoothing=options.label_smoothing,
-        jitter=options.jitter,
-        balanced=options.balanced,
-        learn_regions=options.learn_regions,
-        size_schedule=options.size_schedule,
-        recalibrate_scans=options.recalibrate_scans,
-        amp=options.amp,
-        device=options.device,
-        validation_share=options.validation_share,
-        seed=options.seed,
-    )
+    recipe = _recipe(ClassifierRecipe, options, method=Method(options.method), size=parse_size(options.size))
     checkpoint = train_classifier(
         options.data,
         options.out,
@@ -130,43 +126,22 @@ def classifier(options: argparse.Namespace, reporter: Reporter) -> int:
         f"validation: balanced accuracy {checkpoint.metrics['validation_balanced_accuracy']:.4f},"
         f" AUROC {checkpoint.metrics['validation_auroc']:.4f}, threshold {checkpoint.thresholds['threshold']:.4f}"
     )
-    print(options.out / "classifier.pt")
+    print(options.out / CLASSIFIER_FILE)
     return 0
 
 
 def gate(options: argparse.Namespace, reporter: Reporter) -> int:
     """Train the gate; prints the path of the checkpoint."""
-    from train.checkpoint import load_checkpoint
     from train.gate.training import train_gate
 
-    method, size = Method(options.method), parse_size(options.size)
-    bounds_of_data = None if options.bounds is None else read_bounds(options.bounds)
-    if options.like is not None:
-        like = load_checkpoint(options.like, "classifier")
-        method, size, bounds_of_data = like.method, like.size, like.bounds
-    recipe = GateRecipe(
+    method, size, bounds_of_data = image_of_gate(options, reporter)
+    recipe = _recipe(
+        GateRecipe,
+        options,
         method=method,
         size=size,
-        start="" if options.start is None else str(options.start),
-        patches=options.patches,
-        perturbation=options.perturbation,
-        foreign_answer=options.foreign_answer,
-        calibrate_on=options.calibrate_on,
-        scores=options.scores,
+        perturbation=options.perturbation or ("sni" if options.photos is not None else "shapes"),
         reduction=options.reduction or usual_reduction(size),
-        image_fpr=options.image_fpr,
-        margin=options.margin,
-        rotate=options.rotate,
-        steps=options.steps,
-        plain_steps=options.plain_steps,
-        settle_steps=options.settle_steps,
-        per_weight=options.per_weight,
-        bank=options.bank,
-        batch=options.batch,
-        lr=options.lr,
-        amp=options.amp,
-        validation_share=options.validation_share,
-        seed=options.seed,
     )
     train_gate(
         options.data,
@@ -181,6 +156,43 @@ def gate(options: argparse.Namespace, reporter: Reporter) -> int:
     )
     print(options.out / "gate.pt")
     return 0
+
+
+def image_of_gate(options: argparse.Namespace, reporter: Reporter) -> tuple[Method, Size, Bounds | None]:
+    """Conversion, size and bounds: of the classifier it stands before (`--like`, or the one in RUN), else as said.
+
+    Raises TrainError where both say something and differ: no bundle can be made of such a pair.
+    """
+    from train.checkpoint import CLASSIFIER_FILE, load_checkpoint
+
+    method = None if options.method is None else Method(options.method)
+    size = None if options.size is None else parse_size(options.size)
+    bounds_said = None if options.bounds is None else read_bounds(options.bounds)
+    beside = options.out / CLASSIFIER_FILE
+    like = options.like or (beside if beside.is_file() else None)
+    if like is None:
+        usual = GateRecipe()
+        return method or usual.method, size or usual.size, bounds_said
+    classifier = load_checkpoint(like, "classifier")
+    for name, said, its in (
+        ("method", method, classifier.method),
+        ("size", size, classifier.size),
+        ("bounds", bounds_said, classifier.bounds),
+    ):
+        if said is not None and said != its:
+            raise TrainError(
+                f"--{name} says {_words(said)}, the classifier {like} was trained with {_words(its)}",
+                hint=f"one scan is converted once for both: leave out --{name}, or give this gate another --out",
+            )
+    reporter.say(f"conversion, size and bounds as in {like}")
+    return classifier.method, classifier.size, classifier.bounds
+
+
+def _recipe(kind: type[_Recipe], options: argparse.Namespace, **decided: object) -> _Recipe:
+    """The recipe whose every choice is the option of the same name, or is `decided`."""
+    start = "" if options.start is None else str(options.start)
+    values = {**vars(options), "start": start, **decided}
+    return kind(**{field.name: values[field.name] for field in fields(kind)})
 
 
 def require_torch(verb: str) -> None:
@@ -210,7 +222,7 @@ def _simulate_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", type=Path, required=True, help="an empty folder")
     verb.add_argument("--bundles", type=int, default=12, help="coating mixtures (default %(default)s)")
     verb.add_argument("--scans", type=int, default=20, help="scans per bundle (default %(default)s)")
-    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--seed", type=int, default=0, help="the same one writes the same scans (default %(default)s)")
     verb.add_argument("--first-bundle", type=int, default=1, help="number of the first bundle")
     verb.add_argument("--scale", type=float, default=1.0, help="size relative to full format, 0.05 to 1")
     verb.add_argument(
@@ -233,21 +245,35 @@ def _bounds_options(verb: argparse.ArgumentParser) -> None:
 def _classifier_options(verb: argparse.ArgumentParser) -> None:
     recipe = ClassifierRecipe()
     _data_options(verb, recipe)
+    verb.set_defaults(method=str(recipe.method), size=_words(recipe.size))
     verb.add_argument(
         "--weights", default=recipe.weights, help="none, imagenet, or a .pth/.safetensors/.npz (default %(default)s)"
     )
     verb.add_argument("--start", type=Path, help="a classifier.pt to go on from, instead of --weights")
     _choice(verb, recipe, "fine_tune", "what is trained: the layers from fc on, layer4 too, or all")
-    verb.add_argument("--epochs", type=int, default=recipe.epochs)
+    verb.add_argument(
+        "--epochs", type=int, default=recipe.epochs, help="passes over the training scans (default %(default)s)"
+    )
     verb.add_argument("--batch", type=int, default=recipe.batch, help="scans per step")
     _choice(verb, recipe, "optimizer", "the paper's is adam")
     verb.add_argument("--lr", type=float, default=recipe.lr, help="learning rate, of one-cycle the greatest")
-    verb.add_argument("--weight-decay", type=float, default=recipe.weight_decay)
+    verb.add_argument(
+        "--weight-decay", type=float, default=recipe.weight_decay, help="of the optimizer (default %(default)s)"
+    )
     _choice(verb, recipe, "schedule", "of the learning rate; the paper's is step")
-    verb.add_argument("--step-epochs", type=int, default=recipe.step_epochs)
-    verb.add_argument("--step-factor", type=float, default=recipe.step_factor)
+    verb.add_argument(
+        "--step-epochs",
+        type=int,
+        default=recipe.step_epochs,
+        help="between two steps of the rate (default %(default)s)",
+    )
+    verb.add_argument(
+        "--step-factor", type=float, default=recipe.step_factor, help="of the rate at each step (default %(default)s)"
+    )
     verb.add_argument("--flip-p", type=float, default=recipe.flip_p, help="of each of the two flips")
-    verb.add_argument("--label-smoothing", type=float, default=recipe.label_smoothing)
+    verb.add_argument(
+        "--label-smoothing", type=float, default=recipe.label_smoothing, help="share given to the other class"
+    )
     verb.add_argument("--jitter", type=float, default=recipe.jitter, help="relative, of brightness and contrast")
     verb.add_argument("--balanced", action="store_true", help="draw both classes equally often")
     verb.add_argument("--learn-regions", action="store_true", help="also learn where anomalies lie, from regions/")
@@ -261,7 +287,8 @@ def _classifier_options(verb: argparse.ArgumentParser) -> None:
         "--recalibrate-scans",
         type=int,
         default=recipe.recalibrate_scans,
-        help="training scans over which batch norm statistics are taken anew at the end",
+        help="training scans over which batch norm statistics are taken anew at the end; with --weights none and"
+        " --fine-tune all",
     )
     verb.add_argument("--device", default=recipe.device, help="cpu or cuda (default %(default)s)")
 
@@ -269,11 +296,13 @@ def _classifier_options(verb: argparse.ArgumentParser) -> None:
 def _gate_options(verb: argparse.ArgumentParser) -> None:
     recipe = GateRecipe()
     _data_options(verb, recipe)
-    verb.add_argument("--like", type=Path, help="classifier.pt whose conversion, bounds and size to take")
+    verb.add_argument(
+        "--like", type=Path, help="classifier.pt whose conversion, size and bounds to take (default: RUN's, if any)"
+    )
     verb.add_argument("--start", type=Path, help="a gate.pt to go on from")
     _choice(verb, recipe, "patches", "patches of normal scans, or of all ordinary scans")
-    _choice(verb, recipe, "perturbation", "sni needs --photos")
-    verb.add_argument("--photos", type=Path, help="folder of grey photographs for sni")
+    _choice(verb, recipe, "perturbation", "what it must not reproduce", "sni with --photos, else shapes")
+    verb.add_argument("--photos", type=Path, help="folder of grey photographs, for sni")
     verb.add_argument("--no-rotate", dest="rotate", action="store_false", help="patches lie as the scans do")
     _choice(verb, recipe, "foreign_answer", "what it is taught to answer to foreign content")
     _choice(verb, recipe, "calibrate_on", "whose validation scans set the thresholds")
@@ -288,16 +317,19 @@ def _gate_options(verb: argparse.ArgumentParser) -> None:
         "--image-fpr",
         type=float,
         default=recipe.image_fpr,
-        help="share of them above a threshold (default %(default)s)",
+        help="greatest share of them above a threshold, half by windows, half by layouts, each rounded down: with"
+        " fewer than 200 scans at 0.01 none is, and the greatest score is the threshold (default %(default)s)",
     )
-    verb.add_argument("--margin", type=float, default=recipe.margin, help="factor on both thresholds")
-    verb.add_argument("--steps", type=int, default=recipe.steps)
+    verb.add_argument(
+        "--margin", type=float, default=recipe.margin, help="factor on all thresholds (default %(default)s)"
+    )
+    verb.add_argument("--steps", type=int, default=recipe.steps, help="batches of patches (default %(default)s)")
     verb.add_argument("--plain-steps", type=int, default=recipe.plain_steps, help="the first ones, unperturbed")
     verb.add_argument("--settle-steps", type=int, default=recipe.settle_steps, help="the last ones, without dropout")
     verb.add_argument("--per-weight", type=float, default=recipe.per_weight, help="of the perturbed patches' loss")
     verb.add_argument("--bank", type=int, default=recipe.bank, help="perturbations drawn beforehand")
     verb.add_argument("--batch", type=int, default=recipe.batch, help="patches per step")
-    verb.add_argument("--lr", type=float, default=recipe.lr)
+    verb.add_argument("--lr", type=float, default=recipe.lr, help="greatest learning rate (default %(default)s)")
     verb.add_argument("--device", default="cpu", help="cpu or cuda (default %(default)s)")
     verb.add_argument("--jobs", type=int, default=1, help="processes that draw perturbations (default %(default)s)")
 
@@ -305,31 +337,44 @@ def _gate_options(verb: argparse.ArgumentParser) -> None:
 def _data_options(verb: argparse.ArgumentParser, recipe: ClassifierRecipe | GateRecipe) -> None:
     verb.add_argument("data", type=Path, metavar="DATA", help="folder with labels.csv, or BUNDLE/LABEL folders")
     verb.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for what was learnt")
-    verb.add_argument("--method", choices=[str(m) for m in Method], default=str(recipe.method), help="conversion")
-    verb.add_argument(
-        "--size",
-        default=f"{recipe.size.height_px}x{recipe.size.width_px}",
-        metavar="HxW",
-        help="of the network's input, px (default %(default)s)",
-    )
+    verb.add_argument("--method", choices=[str(m) for m in Method], help=f"conversion (default {recipe.method})")
+    verb.add_argument("--size", metavar="HxW", help=f"of the network's input, px (default {_words(recipe.size)})")
     verb.add_argument("--bounds", type=Path, help="bounds.json (default: found in the training bundles)")
-    verb.add_argument("--bounds-mode", choices=MODES, default="per_scan")
+    verb.add_argument(
+        "--bounds-mode", choices=MODES, default="per_scan", help="of bounds that are found, as in `bounds --mode`"
+    )
     verb.add_argument(
         "--validation-share", type=float, default=recipe.validation_share, help="of the bundles (default %(default)s)"
     )
     _choice(verb, recipe, "amp", "arithmetic of the training")
-    verb.add_argument("--seed", type=int, default=recipe.seed)
+    verb.add_argument(
+        "--seed", type=int, default=recipe.seed, help="of the split and of all that is drawn (default %(default)s)"
+    )
 
 
-def _choice(verb: argparse.ArgumentParser, recipe: ClassifierRecipe | GateRecipe, field: str, explanation: str) -> None:
-    """An option whose choices are the literals of a recipe's field."""
+def _words(value: Method | Size | Bounds | None) -> str:
+    if isinstance(value, Size):
+        return f"{value.height_px}x{value.width_px}"
+    if isinstance(value, Bounds):
+        return f"{value.lo_counts}..{value.hi_counts} counts"
+    return "none" if value is None else str(value)
+
+
+def _choice(
+    verb: argparse.ArgumentParser,
+    recipe: ClassifierRecipe | GateRecipe,
+    field: str,
+    explanation: str,
+    unasked: str | None = None,
+) -> None:
+    """An option whose choices are the literals of a recipe's field; `unasked`: what says the default, if not it."""
     choices = get_args(get_type_hints(type(recipe))[field])
     verb.add_argument(
         f"--{field.replace('_', '-')}",
         choices=choices,
         type=type(choices[0]),
-        default=getattr(recipe, field),
-        help=f"{explanation} (default %(default)s)",
+        default=getattr(recipe, field) if unasked is None else None,
+        help=f"{explanation} (default {unasked or '%(default)s'})",
     )
 
 

@@ -75,8 +75,9 @@ def ablation(options: argparse.Namespace, reporter: Reporter) -> int:
 
 def learn(options: argparse.Namespace, reporter: Reporter) -> int:
     """Apply a recipe to all bundles; prints the path of the checkpoint."""
+    from train.checkpoint import CLASSIFIER_FILE
     from train.classifier.experiment import read_recipe
-    from train.classifier.final import CHECKPOINT, learn_all
+    from train.classifier.final import learn_all
     from train.survey import survey
 
     recipe = replace(read_recipe(options.recipe), seed=options.seed)
@@ -86,7 +87,7 @@ def learn(options: argparse.Namespace, reporter: Reporter) -> int:
         surveyed = survey(rows, where, reporter.counter("scans read"), skip_unreadable=options.skip_unreadable)
         checkpoint = learn_all(surveyed, recipe, backbone, cache, where, options.out, reporter)
     reporter.say(f"threshold {checkpoint.thresholds['threshold']:.4f}; what to expect of it, `crossval` says")
-    print(options.out / CHECKPOINT)
+    print(options.out / CLASSIFIER_FILE)
     return 0
 
 
@@ -201,7 +202,9 @@ def experiment_options(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--size", default="2000x1000", metavar="HxW", help="of the network's input (default %(default)s)")
     verb.add_argument("--weights", default="imagenet", help="none, imagenet, or a .pth/.safetensors/.npz")
-    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument(
+        "--seed", type=int, default=0, help="of first weights and of all that is drawn (default %(default)s)"
+    )
     verb.add_argument("--jobs", type=int, default=1, help="processes on this machine (default %(default)s)")
     verb.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster instead; `local` starts one here")
     verb.add_argument("--device", default="cpu", help="of the backbone: cpu or cuda (default %(default)s)")

@@ -34,6 +34,7 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
     from train.device import open_device
     from train.welds.benchmark import run_benchmark, scaled
     from train.welds.data import PatchCounts
+    from train.welds.elsewhere import try_elsewhere
     from train.welds.figures import draw_figures
     from train.welds.plan import Request
     from train.welds.recipes import benchmark_recipe
@@ -72,6 +73,8 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
         benchmark = run_benchmark(request, Here(), reporter)
     command = shlex.join(["edge-train", *sys.argv[1:]])
     print(write_benchmark(request, benchmark, command, time.perf_counter() - started), end="")
+    if options.test_welds is not None:
+        print("\n" + try_elsewhere(request, benchmark, options.test_welds, reporter), end="")
     reporter.say("figures")
     draw_figures(request, benchmark)
     return 0
@@ -88,10 +91,11 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     weld_options(verb)
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the sheets")
-    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--seed", type=int, default=0, help="of what is drawn (default %(default)s)")
     verb = verbs.add_parser("gate-benchmark", help="the gate and its comparison on real welds: tables and figures")
     weld_options(verb)
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="for results; may hold some already")
+    verb.add_argument("--test-welds", type=Path, metavar="DIR", help="other welds, like WELDS: a table of their own")
     verb.add_argument("--recipe", choices=RECIPES, default="paper", help="what is trained (default %(default)s)")
     verb.add_argument("--runs", type=int, default=3, help="trainings of every network (default %(default)s)")
     verb.add_argument("--folds", type=int, nargs="+", metavar="N", help="only these, counted from 1 (default: all)")
@@ -107,7 +111,7 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     verb.add_argument("--cache", type=Path, metavar="DIR", help="for the folds' patches, GBs (default: OUT/cache)")
     verb.add_argument("--networks", type=Path, metavar="DIR", help="for what is trained (default: OUT/networks)")
     verb.add_argument("--patches", type=float, default=1.0, help="share of the usual number of patches")
-    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--seed", type=int, default=0, help="of folds, patches and networks (default %(default)s)")
 
 
 def weld_options(verb: argparse.ArgumentParser) -> None:

@@ -90,12 +90,20 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     verb.add_argument("test", type=Path, metavar="TEST", help="labelled scans of other bundles")
     verb.add_argument("--bounds", type=Path, help="bounds.json (default: found in the training bundles)")
     verb.add_argument("--size", default="2000x1000", metavar="HxW", help="of the image, px (default %(default)s)")
-    verb.add_argument("--reductions", type=int, nargs="+", choices=(1, 2, 4), default=(1, 2, 4), metavar="R")
-    verb.add_argument("--steps", type=int, default=recipe.steps)
+    verb.add_argument(
+        "--reductions",
+        type=int,
+        nargs="+",
+        choices=(1, 2, 4),
+        default=(1, 2, 4),
+        metavar="R",
+        help="of 1, 2 and 4, those to try (default: all)",
+    )
+    verb.add_argument("--steps", type=int, default=recipe.steps, help="batches of patches (default %(default)s)")
     verb.add_argument("--settle-steps", type=int, default=recipe.settle_steps, help="the last ones, without dropout")
     verb.add_argument("--batch", type=int, default=recipe.batch, help="patches per step")
-    verb.add_argument("--lr", type=float, default=recipe.lr)
-    verb.add_argument("--amp", choices=("off", "bf16"), default=recipe.amp)
+    verb.add_argument("--lr", type=float, default=recipe.lr, help="greatest learning rate (default %(default)s)")
+    verb.add_argument("--amp", choices=("off", "bf16"), default=recipe.amp, help="arithmetic of the training")
     _common(verb)
 
 

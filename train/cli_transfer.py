@@ -97,7 +97,7 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     verb.add_argument(
         "--method", choices=[str(m) for m in Method], default=str(Method.GLOBAL), help="conversion of 16-bit scans"
     )
-    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--seed", type=int, default=0, help="of the split and of all that is drawn (default %(default)s)")
     verb.add_argument("--device", default="cpu", help="cpu or cuda (default %(default)s)")
     verb.add_argument("--amp", choices=("off", "bf16"), default="off", help="arithmetic of the network")
     verb.add_argument("--epochs", type=int, default=4, help="of --fine-tune all (default %(default)s)")

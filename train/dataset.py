@@ -92,12 +92,23 @@ def read_labels(data: Path) -> list[Row]:
     """The labelled scans of a folder, in the order of `labels.csv` or sorted by path.
 
     Raises:
-        DataError: no such folder, no labels, a senseless row (named by its line), or a file that is missing.
+        DataError: no such folder, no labels, not readable as CSV in UTF-8, a senseless row (named by its line), or a
+            file that is missing.
     """
     if not data.is_dir():
         raise DataError(f"{data} is not a folder", hint=_LAYOUT_HINT)
     labels = data / LABELS_NAME
-    rows = list(_rows_of_csv(data, labels)) if labels.is_file() else list(_rows_of_folders(data))
+    try:
+        rows = list(_rows_of_csv(data, labels)) if labels.is_file() else list(_rows_of_folders(data))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{labels} is not UTF-8: byte 0x{error.object[error.start]:02x}, {error.reason}",
+            hint="save it again as `CSV UTF-8`; a spreadsheet's plain CSV has an encoding of its own",
+        ) from error
+    except csv.Error as error:
+        raise DataError(f"{labels} is no CSV file: {error}", hint=_LAYOUT_HINT) from error
+    except OSError as error:
+        raise DataError(f"{data} cannot be read: {error}", hint="look at the folder and who may read it") from error
     if not rows:
         raise DataError(f"no labelled scans in {data}", hint=_LAYOUT_HINT)
     return rows
@@ -242,11 +253,8 @@ def load_scans(
     """
 
     def load(row: Row) -> tuple[Image, ScanFacts]:
-        counts = (frame := read_frame(row)).counts
-        hist = histogram(counts)
-        clipped = 0.0 if bounds is None else clipped_fraction(hist, bounds)
-        facts = ScanFacts(frame.scan.sha256, counts.shape[0], counts.shape[1], clipped, exposure(hist))
-        return prepare(counts, method, bounds, size), facts
+        frame = read_frame(row)
+        return prepare(frame.counts, method, bounds, size), _facts_of(frame, bounds)
 
     images = np.empty((len(rows), method.channels, *size), np.uint8)
     facts: list[ScanFacts] = []
@@ -254,6 +262,20 @@ def load_scans(
         images[number] = image
         facts.append(fact)
     return LoadedScans(tuple(rows), images, tuple(facts))
+
+
+def scan_facts(
+    rows: Sequence[Row], bounds: Bounds | None, *, jobs: int | None = None, progress: Progress | None = None
+) -> tuple[ScanFacts, ...]:
+    """What `load_scans` measures of scans, without their images. Raises DataError."""
+    return tuple(_in_order(lambda row: _facts_of(read_frame(row), bounds), rows, jobs, progress))
+
+
+def _facts_of(frame: Frame, bounds: Bounds | None) -> ScanFacts:
+    hist = histogram(frame.counts)
+    clipped = 0.0 if bounds is None else clipped_fraction(hist, bounds)
+    height_px, width_px = frame.counts.shape
+    return ScanFacts(frame.scan.sha256, height_px, width_px, clipped, exposure(hist))
 
 
 def data_digest(rows: Sequence[Row], sha256s: Sequence[str]) -> str:

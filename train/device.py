@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 import torch
 
 from train.errors import TrainError
@@ -18,3 +21,15 @@ def open_device(name: str) -> torch.device:
             f"torch cannot compute on {name!r}: {reason}", hint="give cpu, or cuda where nvidia-smi lists a GPU"
         ) from error
     return device
+
+
+def device_name(name: str) -> str:
+    """The GPU, or this machine's processor, as its maker calls it."""
+    if torch.device(name).type == "cuda":
+        return torch.cuda.get_device_name(torch.device(name))
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), platform.processor() or platform.machine())

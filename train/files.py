@@ -14,7 +14,10 @@ from edge.files import sync_directory
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A stream whose content takes the place of `path` once it is on the disk; its folder is made."""
+    """A stream whose content takes the place of `path` once it is on the disk; its folder is made.
+
+    Raises OSError, also where torch.save says in words of its own what the disk said.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -23,6 +26,11 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
+    except RuntimeError as error:
+        reason = error.__context__
+        if isinstance(reason, OSError):
+            raise OSError(reason.errno, reason.strerror, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     sync_directory(path.parent)

@@ -3,7 +3,9 @@
 The paper's terms have very different sizes: L_ok and L_per sum the squared error over 24,336 pixels, L_kern takes one
 9x9 mean, L_reg sums 1,764 latent values. Summed as printed, the first two are everything. Here every term is brought
 to a mean per pixel: L_ok and L_per are divided by the number of pixels compared, L_reg by the number of latent
-values, and L_kern, already a mean over a window, stays. The factor 0.01 of L_reg is the paper's. The two terms of the
+values, and L_kern, already a mean over a window, stays. The factor 0.01 of L_reg is the paper's. So it weighs 14 times
+what it does beside L_ok as printed: the gate for electrodes leaves it at that, the weld benchmark, which repeats the
+paper, takes `LATENT_AS_PRINTED`. The two terms of the
 perturbed patch can be weighed together (`per_weight`, 1 by default): where whole patches are replaced their clean
 content cannot be known, and at full weight such patches would drown the others.
 """

@@ -6,7 +6,8 @@ What decisions are worth is for `edge.validation.metrics` to say.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +27,10 @@ def best_threshold(p_abnormal: Scores, labels: Labels) -> float:
     if not np.all((p >= 0.0) & (p <= 1.0)):
         raise ValueError("a threshold needs scores between 0 and 1")
     # The ends lie one logit beyond the extreme scores: deciding everything one way is a candidate too.
-    logits = np.unique(_logit(p))
+    logits = np.unique(logit(p))
     edges = np.concatenate([[logits[0] - 1.0], logits, [logits[-1] + 1.0]])
     middles = (edges[:-1] + edges[1:]) / 2
-    reached = [confusion(_logit(p), labels, float(m)).balanced_accuracy for m in middles]
+    reached = [confusion(logit(p), labels, float(m)).balanced_accuracy for m in middles]
     widths = np.where(np.isclose(reached, max(reached)), np.diff(edges), -1.0)
     return float(1.0 / (1.0 + math.exp(-float(middles[int(np.argmax(widths))]))))
 
@@ -52,7 +53,20 @@ def joint_thresholds(scores: npt.NDArray[np.floating], above: int) -> npt.NDArra
     return thresholds
 
 
-def _logit(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def severity_thirds(severities: Sequence[float]) -> list[tuple[float, float]]:
+    """(from, to) of the thirds of these severities, as many in each; none of fewer than three."""
+    if len(severities) < 3:
+        return []
+    return list(pairwise(float(edge) for edge in np.quantile(severities, (0, 1 / 3, 2 / 3, 1))))
+
+
+def third_of(severity: float, thirds: Sequence[tuple[float, float]]) -> int:
+    """Which of the thirds, 0 to 2, a severity belongs to; on a border to the upper one."""
+    return sum(severity >= low for low, _ in thirds[1:])
+
+
+def logit(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Logarithms of the odds of probabilities, finite for 0 and 1 too."""
     clipped = np.clip(p, 1e-12, 1.0 - 1e-12)
     return np.log(clipped) - np.log1p(-clipped)
 

@@ -164,7 +164,7 @@ def _thumbnail_size(size: Size) -> Size:
 
 def _shown_channel(image: Image, method: Method) -> npt.NDArray[np.uint8]:
     """The channel a person can read: of `mixed` the global one; `naive` is stretched, it is nearly black."""
-    channel = image[1] if method is Method.MIXED else image[0]
+    channel = image[method.gate_channel]
     if method is not Method.NAIVE:
         return np.asarray(channel, np.uint8)
     low, high = (float(level) for level in np.percentile(channel, (0.1, 99.9)))

@@ -1,4 +1,4 @@
-"""A small lot for the tests of the training."""
+"""Small lots for the tests of the training."""
 
 from pathlib import Path
 
@@ -10,8 +10,20 @@ import tifffile
 @pytest.fixture(scope="session")
 def small_lot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """3 bundles of 8 scans, 300 x 300 px; half of them abnormal: a good part of their coating is missing."""
-    folder = tmp_path_factory.mktemp("lot")
-    rng = np.random.default_rng(0)
+    return write_lot(tmp_path_factory.mktemp("lot"), 0)
+
+
+@pytest.fixture(scope="session")
+def held_back(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As many other scans of the same kind."""
+    return write_lot(tmp_path_factory.mktemp("held-back"), 1)
+
+
+LABELS = ("normal", "abnormal")
+
+
+def write_lot(folder: Path, seed: int) -> Path:
+    rng = np.random.default_rng(seed)
     lines = ["file,bundle,label"]
     for bundle in range(3):
         for number in range(8):
@@ -25,6 +37,3 @@ def small_lot(tmp_path_factory: pytest.TempPathFactory) -> Path:
             lines.append(f"{name},B{bundle},{LABELS[number % 2]}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     return folder
-
-
-LABELS = ("normal", "abnormal")

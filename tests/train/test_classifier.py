@@ -134,6 +134,27 @@ def test_only_a_backbone_trained_from_scratch_learns_batch_norm_statistics(
     assert {layer.training for layer in norms} == {learns_statistics}
 
 
+@pytest.mark.parametrize(("weights", "fine_tune"), [("imagenet", "all"), ("none", "layer4")])
+def test_statistics_that_the_training_left_frozen_are_not_replaced_at_its_end(
+    small_lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str, fine_tune: FineTune
+) -> None:
+    monkeypatch.setattr(training, "load_weights", lambda *_: None)
+    recipe = dataclasses.replace(TINY, weights=weights, fine_tune=fine_tune, recalibrate_scans=4)
+    with pytest.raises(TrainError, match="are frozen"):
+        train_classifier(small_lot, tmp_path, recipe, Reporter())
+
+
+def test_statistics_of_a_training_from_scratch_are_taken_anew_over_training_scans(
+    small_lot: Path, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(TINY, epochs=1)
+    runs = [dataclasses.replace(recipe, recalibrate_scans=scans) for scans in (0, 8)]
+    kept, anew = (train_classifier(small_lot, tmp_path / str(i), run, Reporter()) for i, run in enumerate(runs))
+    changed = [name for name in kept.state_dict if not torch.equal(kept.state_dict[name], anew.state_dict[name])]
+    assert changed
+    assert all("running_" in name or "num_batches" in name for name in changed)
+
+
 def test_the_papers_rate_falls_tenfold_every_ten_epochs() -> None:
     paper = ClassifierRecipe()
     assert (paper.epochs, paper.batch, paper.optimizer, paper.fine_tune) == (50, 16, "adam", "head")

@@ -292,4 +292,11 @@ def test_each_step_of_the_ablation_is_a_row(
     assert (tmp_path / "ablation.md").read_text().splitlines() == table
     found = json.loads((tmp_path / "ablation.json").read_text())
     assert found[1]["recipe"]["threshold"] == "calibrated"
+    assert main(["ablation", str(small_lot), "--out", str(tmp_path), *options[:-2], "10", "12"]) == 0
+    said = capsys.readouterr()
+    assert "step 12, 2 of 2" in said.err and said.err.count("3 there already") == 1  # a step keeps its folder
+    assert {path.name for path in tmp_path.glob("[0-9]*")} == {"10", "12", "13"}
+    names = [line.split("|")[1].strip() for line in said.out.splitlines()[2:5]]
+    assert names == [steps(0)[number - 1].name for number in (10, 12, 13)]
+    assert said.out.splitlines()[3:] == table[2:]
     assert main(["ablation", str(small_lot), "--out", str(tmp_path), *options[:-2], "99"]) == 1

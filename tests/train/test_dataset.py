@@ -61,6 +61,20 @@ def test_a_senseless_row_is_named_by_its_line(tmp_path: Path, line: str, words: 
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("file,bundle,label\na.tif,Prüfling,normal\n".encode("cp1252"), "is not UTF-8: byte 0xfc"),
+        (b"file,bundle,label\n" + b"x" * 200_000 + b",B1,normal\n", "is no CSV file: field larger than field limit"),
+    ],
+)
+def test_labels_that_are_no_csv_in_utf_8_are_refused(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(DataError, match=rf"labels\.csv {words}") as caught:
+        read_labels(tmp_path)
+    assert caught.value.hint
+
+
 def test_labels_without_a_needed_column_are_refused(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("file,label\na.tif,normal\n")
     with pytest.raises(DataError, match="line 1: no column bundle"):

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -122,6 +123,7 @@ def test_the_gate_sees_the_global_channel_of_a_mixed_image() -> None:
     images = np.stack([np.full((1, 4, 4), channel, np.uint8) for channel in range(3)], axis=1)
     assert gate_images(images, Method.MIXED).tolist() == np.ones((1, 1, 4, 4), int).tolist()
     assert gate_images(images[:, :1], Method.GLOBAL).max() == 0
+    assert [method.gate_channel for method in Method] == [0, 0, 0, 1, 0, 0]
 
 
 def test_photographs_are_asked_for_before_anything_is_read(tmp_path: Path) -> None:
@@ -129,6 +131,12 @@ def test_photographs_are_asked_for_before_anything_is_read(tmp_path: Path) -> No
         train_gate(
             tmp_path / "nowhere", tmp_path, dataclasses.replace(TINY, perturbation="sni"), Reporter(), bounds=BOUNDS
         )
+
+
+def test_photographs_that_would_not_be_used_are_refused(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "photo.png"), np.full((200, 200), 9, np.uint8))
+    with pytest.raises(DataError, match="photographs are for sni perturbations, not for shapes"):
+        train_gate(tmp_path, tmp_path, dataclasses.replace(TINY, perturbation="shapes"), Reporter(), photos=tmp_path)
 
 
 @pytest.mark.parametrize(

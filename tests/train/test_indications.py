@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.train.weld_images import photographs
-from train.gate.perturb import PATCH_PX, lorentzian
+from train.gate.perturb import PATCH_PX, lorentzian, walked_region
 from train.welds import indications
 from train.welds.indications import (
     AMPLITUDE,
@@ -26,7 +26,6 @@ from train.welds.indications import (
     raster,
     ring,
     turned_grid,
-    walked_region,
 )
 from train.welds.patches import RIM_PX
 

@@ -10,7 +10,8 @@ import pytest
 import tifffile
 import torch
 
-from edge.conversion import Method, prepare
+from edge.conversion import Method, clipped_fraction, histogram, prepare
+from edge.exposure import exposure
 from edge.records import Size
 from train.checkpoint import load_checkpoint
 from train.classifier.calibrate import Wish, calibrate, p_abnormal
@@ -59,6 +60,10 @@ def test_the_checkpoints_network_says_of_images_what_was_learnt_from_features(
     written = learn_all(surveyed, recipe, backbone, features, Here(), tmp_path, Reporter())
     loaded = load_checkpoint(tmp_path / "classifier.pt", "classifier")
     assert loaded.thresholds == written.thresholds
+    hists = [histogram(read_frame(row).counts) for row in rows]
+    assert loaded.exposures == tuple(exposure(hist) for hist in hists)
+    clipped = [0.0 if loaded.bounds is None else clipped_fraction(hist, loaded.bounds) for hist in hists]
+    assert loaded.max_clipped_fraction == max(clipped)
     network = classifier_of(loaded)
     images = [prepare(read_frame(row).counts, loaded.method, loaded.bounds, SIZE) for row in rows]
     scores = np.array([p_abnormal(network, image) for image in images])

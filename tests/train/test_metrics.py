@@ -4,7 +4,21 @@ import numpy as np
 import pytest
 
 from edge.validation.metrics import auroc, confusion, wilson
-from train.metrics import auroc_interval, best_threshold, threshold_with_above
+from train.metrics import auroc_interval, best_threshold, severity_thirds, third_of, threshold_with_above
+
+
+def test_severities_fall_into_thirds_and_one_on_a_border_into_the_upper() -> None:
+    thirds = severity_thirds([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
+    assert thirds == [(pytest.approx(low), pytest.approx(low + 0.2)) for low in (0.1, 0.3, 0.5)]
+    assert [third_of(severity, thirds) for severity in (0.0, 0.2, thirds[1][0], 0.45, thirds[2][0], 0.9)] == [
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+    ]
+    assert severity_thirds([0.1, 0.2]) == []
 
 
 def test_decisions_are_counted_at_the_threshold_itself() -> None:

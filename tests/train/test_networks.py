@@ -21,6 +21,31 @@ def test_the_gate_has_the_papers_41186_parameters() -> None:
     assert sum(p.numel() for p in GateAutoencoder().parameters()) == 41_186
 
 
+def test_the_gates_layers_have_the_papers_filters_and_a_dropout_of_0_12_at_its_places() -> None:
+    """Filters of every convolution, `t` the transposed ones, `/2` a stride, and what stands between them."""
+
+    def listed(layers: torch.nn.Sequential) -> list[str]:
+        names = {torch.nn.ReLU: "relu", torch.nn.Hardtanh: "bounded"}
+        return [
+            f"dropout {layer.p}"
+            if isinstance(layer, torch.nn.Dropout)
+            else names.get(type(layer))
+            or f"{'t' if isinstance(layer, torch.nn.ConvTranspose2d) else ''}{layer.out_channels}"
+            f"{'/2' if layer.stride == (2, 2) else ''}"
+            for layer in layers
+        ]
+
+    gate = GateAutoencoder()
+    block = "{0} relu, dropout 0.12, {0} relu, {0}/2 relu, "
+    assert " ".join(listed(gate.encoder)) == (block.format(18) + block.format(24) + "1 bounded").replace(",", "")
+    block = "dropout 0.12, t{0}/2 relu, {0} relu, {0} relu, "
+    assert " ".join(listed(gate.decoder)) == (block.format(24) + block.format(18) + "1").replace(",", "")
+    convolutions = [layer for layer in (*gate.encoder, *gate.decoder) if hasattr(layer, "kernel_size")]
+    assert {layer.kernel_size for layer in convolutions} == {(3, 3)}
+    bounded = gate.encoder[-1]
+    assert (bounded.min_val, bounded.max_val) == (0.0, 1.0)
+
+
 def test_a_patch_of_192_gives_a_latent_of_42_and_a_reconstruction_of_156() -> None:
     gate = GateAutoencoder().eval()
     x = torch.rand(2, 1, 192, 192)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from train.errors import DataError
+from train.gate import perturb
 from train.gate.perturb import (
     PATCH_PX,
     drawn,
     foreign_patch,
-    grown_region,
     indications,
     leaves,
     lorentzian,
@@ -36,12 +36,22 @@ def test_indications_leave_most_of_a_patch_alone_and_stay_within_the_papers_ampl
         assert np.abs(delta).max() > 0
 
 
-def test_a_grown_region_is_one_piece() -> None:
-    for seed in range(10):
-        region = grown_region(np.random.default_rng(seed), 100, 500)
-        pieces, _ = cv2.connectedComponents(region.astype(np.uint8), connectivity=8)
-        assert pieces == 2  # the background and the region
-        assert 1 < region.sum() <= 500
+def test_a_region_has_the_pixels_the_paper_draws_not_as_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    walked, sizes_px, elongations = perturb.walked_region, [], []
+
+    def watched(rng: np.random.Generator, side_px: int, size_px: int, elongation: float) -> np.ndarray:
+        region = walked(rng, side_px, size_px, elongation)
+        assert region.sum() == size_px
+        sizes_px.append(size_px)
+        elongations.append(elongation)
+        return region
+
+    monkeypatch.setattr(perturb, "walked_region", watched)
+    texture = np.random.default_rng(0).random((PATCH_PX, PATCH_PX), np.float32)
+    for seed in range(30):
+        indications(np.random.default_rng(seed), texture)
+    assert min(sizes_px) < 1000 and max(sizes_px) > 7000 and 3000 < np.mean(sizes_px) < 5000
+    assert min(elongations) < 5 and max(elongations) > 35
 
 
 def test_the_lorentzian_kernel_keeps_the_sum_and_falls_by_half_at_its_half_width() -> None:

@@ -1,13 +1,24 @@
 """The command line: what a person types, and what comes back when it cannot be done."""
 
+import errno
+import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from train.cli import main, parser
+from edge.conversion import Bounds, Method
+from edge.records import Size
+from train.checkpoint import Checkpoint, save_checkpoint
+from train.cli import image_of_gate, main, parser
+from train.errors import TrainError
+from train.files import written_whole
+from train.gate import training as gate_training
+from train.progress import Reporter
 from train.recipe import ClassifierRecipe, GateRecipe, parse_size, usual_reduction
 
 
@@ -35,6 +46,54 @@ def test_an_error_is_two_lines_and_an_exit_code(tmp_path: Path, capsys: pytest.C
     assert lines[0].startswith("edge-train: ")
     assert "nowhere" in lines[0]
     assert lines[1].startswith("  try: ")
+
+
+def test_a_folder_that_cannot_be_written_is_two_lines_and_an_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    options = ["--bundles", "1", "--scans", "1", "--scale", "0.05"]
+    assert main(["simulate", "--out", str(tmp_path / "lot"), *options]) == 0
+    capsys.readouterr()
+    assert main(["bounds", str(tmp_path / "lot"), "--out", str(tmp_path / "file" / "bounds.json")]) == 74
+    first, second = capsys.readouterr().err.splitlines()[-2:]
+    assert first.startswith("edge-train: ") and str(tmp_path / "file") in first
+    assert second.startswith("  try: look at the folder")
+
+
+class FullDisk(io.BytesIO):
+    """Takes two megabytes."""
+
+    def write(self, content: bytes) -> int:  # type: ignore[override]
+        if self.tell() > 2_000_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(content)
+
+
+def test_a_full_disk_is_said_and_leaves_the_checkpoint_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.pt"
+    path.write_text("before")
+    monkeypatch.setattr(Path, "open", lambda *_: FullDisk())
+    with pytest.raises(OSError, match=r"No space left on device.*model\.pt"), written_whole(path) as stream:
+        torch.save({"weights": torch.zeros(1_000_000)}, stream)
+    monkeypatch.undo()
+    assert [one.read_text() for one in tmp_path.iterdir()] == ["before"]
+
+
+def test_a_defect_is_logged_and_two_lines(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("train.cli.read_labels", lambda _: 1 / 0)
+    assert main(["bounds", str(tmp_path)]) == 1
+    first, second = capsys.readouterr().err.splitlines()[-2:]
+    assert first == "edge-train: ZeroDivisionError: division by zero"
+    assert second == "  try: report this with the log above"
+    assert caplog.records[0].exc_info
 
 
 @pytest.mark.parametrize(
@@ -69,7 +128,6 @@ def test_the_gates_defaults_are_its_recipes() -> None:
     recipe = GateRecipe()
     for field in (
         "patches",
-        "perturbation",
         "calibrate_on",
         "image_fpr",
         "margin",
@@ -81,6 +139,24 @@ def test_the_gates_defaults_are_its_recipes() -> None:
         "bank",
     ):
         assert getattr(said, field) == getattr(recipe, field), field
+
+
+@pytest.mark.parametrize(
+    ("said", "perturbation"),
+    [
+        ([], "shapes"),
+        (["--photos", "DIR"], "sni"),
+        (["--perturbation", "none"], "none"),
+        (["--photos", "DIR", "--perturbation", "foreign"], "foreign"),  # which the training refuses
+    ],
+)
+def test_photographs_are_what_perturbs_when_they_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], perturbation: str
+) -> None:
+    recipes: list[GateRecipe] = []
+    monkeypatch.setattr(gate_training, "train_gate", lambda _data, _out, recipe, *_, **__: recipes.append(recipe))
+    assert main(["gate", "DATA", "--out", str(tmp_path), *said]) == 0
+    assert [recipe.perturbation for recipe in recipes] == [perturbation]
 
 
 @pytest.mark.parametrize(("size", "reduction"), [("2000x1000", 2), ("1000x500", 1), ("280x280", 1)])
@@ -131,3 +207,28 @@ def test_a_gpu_that_is_not_there_is_said_at_once(
     command = ["classifier", str(small_lot), "--out", str(tmp_path / "run"), "--weights", "none", "--device", "cuda:77"]
     assert main(command) != 0
     assert "torch cannot compute on 'cuda:77'" in capsys.readouterr().err
+
+
+def image_of(*said: str) -> tuple[object, ...]:
+    with Reporter() as reporter:
+        return image_of_gate(parser().parse_args(["gate", "DATA", *said]), reporter)
+
+
+@pytest.mark.parametrize("how", ["beside", "like"])
+def test_a_gate_sees_scans_as_the_classifier_it_stands_before_and_contradiction_is_refused(
+    tmp_path: Path, how: str
+) -> None:
+    bounds, size = Bounds(2000, 3900), Size(400, 300)
+    learnt = Checkpoint("classifier", {}, Method.MIXED, bounds, size, 0, "digest", (1, 2), (1, 2))
+    path = tmp_path / ("classifier.pt" if how == "beside" else "other.pt")
+    save_checkpoint(path, learnt)
+    run = ["--out", str(tmp_path), *(["--like", str(path)] if how == "like" else [])]
+    assert image_of(*run) == (Method.MIXED, size, bounds)
+    assert image_of(*run, "--size", "400x300", "--method", "mixed") == (Method.MIXED, size, bounds)
+    for said in (["--size", "200x300"], ["--method", "naive"]):
+        with pytest.raises(TrainError, match=rf"{said[0]} says {said[1]}, .* trained with (400x300|mixed)"):
+            image_of(*run, *said)
+    (tmp_path / "bounds.json").write_text('{"lo_counts": 1900, "hi_counts": 3900}')
+    with pytest.raises(TrainError, match=r"--bounds says 1900\.\.3900 counts"):
+        image_of(*run, "--bounds", str(tmp_path / "bounds.json"))
+    assert image_of("--out", str(tmp_path / "alone")) == (Method.GLOBAL, Size(2000, 1000), None)

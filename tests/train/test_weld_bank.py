@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.networks import GateAutoencoder
+from train.networks import GateAutoencoder, centre_crop
 from train.welds.bank import (
     Bank,
     box_mean,
@@ -22,7 +22,7 @@ from train.welds.bank import (
 )
 from train.welds.recipes import ABLATION_RECIPE
 from train.welds.training import autoencoder_loss
-from train.welds.variants import SNI
+from train.welds.variants import BOTH, NONE, SNI, Variant
 
 torch.set_num_threads(1)
 
@@ -107,6 +107,50 @@ def test_a_variant_with_correlated_noise_learns_from_it(monkeypatch: pytest.Monk
         if variant.noisy:
             autoencoder_loss(GateAutoencoder(), bank, variant, 1, seeded(), plain=True)
     assert asked == [False, True]
+
+
+class FakeAutoencoder(torch.nn.Module):
+    """A latent that is the image's centre, half as bright, and a reconstruction that is a grey level off; watched."""
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen = x
+        return 0.5 * centre_crop(x)
+
+    def decoder(self, z: torch.Tensor) -> torch.Tensor:
+        return 1.5 * z + 0.1
+
+
+def numpys_loss(clean: np.ndarray, seen: np.ndarray) -> float:
+    """The total of L 3.1 for the fake, of clean patches (n, 192, 192) and all that was seen, the perturbed last."""
+    centre = slice(18, 192 - 18)
+    target = clean[:, centre, centre]
+    total = 0.0
+    for part in (seen[: len(clean)], seen[-len(clean) :]):
+        residual = target - (0.75 * part[:, centre, centre] + 0.1)
+        windows = np.lib.stride_tricks.sliding_window_view(residual, (9, 9), axis=(1, 2)).mean(axis=(3, 4))
+        total += np.square(residual).mean() + np.square(windows).max(axis=(1, 2)).mean()
+    # The latent of the clean patches alone, a sum of 42 x 42 values beside a sum of 156 x 156 squares.
+    return float(total + 0.01 * (0.5 * target).mean() * 42**2 / 156**2)
+
+
+@pytest.mark.parametrize("variant", [SNI, BOTH, NONE], ids=lambda variant: variant.name)
+def test_the_autoencoders_loss_is_the_papers_in_plain_numpy(variant: Variant) -> None:
+    def greys(low: int, seed: int) -> torch.Tensor:
+        return torch.randint(low, low + 40, (3, 1, 192, 192), dtype=torch.uint8, generator=seeded(seed))
+
+    delta = torch.rand((2, 1, 192, 192), generator=seeded(7)).half() * 0.1
+    bank = Bank(greys(40, 1), greys(140, 2) if variant.defective else None, (delta,) if variant.perturbations else ())
+    model = FakeAutoencoder()
+    for plain in (False, True):
+        loss = autoencoder_loss(model, bank, variant, 2, seeded(3), plain=plain)  # type: ignore[arg-type]
+        seen = model.seen[:, 0].double().numpy()
+        levels = seen.mean(axis=(1, 2)) * 255
+        assert len(seen) == (4 if variant is SNI and not plain else 2)
+        assert levels[0] == pytest.approx(59.5, abs=1)
+        assert levels[1] == pytest.approx(159.5 if variant is BOTH else 59.5, abs=1)  # half of them defective
+        if len(seen) == 4:
+            assert np.all(seen[2:] >= seen[:2]) and (seen[2:] - seen[:2]).mean() == pytest.approx(0.05, abs=0.005)
+        assert float(loss) == pytest.approx(numpys_loss(seen[:2], seen), rel=1e-4)
 
 
 def test_local_contrast_does_not_know_the_exposure() -> None:

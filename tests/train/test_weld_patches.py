@@ -7,6 +7,7 @@ import pytest
 from tests.train.weld_images import HEIGHT_PX, WIDTH_PX, seam, three_welds, weld
 from train.errors import DataError
 from train.gate.perturb import PATCH_PX
+from train.welds import patches
 from train.welds.images import Weld
 from train.welds.patches import (
     ACCEPTED_MARGIN_PX,
@@ -48,6 +49,21 @@ def test_no_patch_reaches_beyond_its_weld() -> None:
     patches = accepted_patches(white, 200, np.random.default_rng(1))
     assert patches.shape == (200, PATCH_PX, PATCH_PX)
     assert patches.min() == 255
+
+
+def test_patches_are_drawn_at_any_angle_in_all_right_angles_and_flips(monkeypatch: pytest.MonkeyPatch) -> None:
+    poses: list[Pose] = []
+
+    def watched(*values: float) -> Pose:
+        poses.append(Pose(*values))
+        return poses[-1]
+
+    monkeypatch.setattr(patches, "Pose", watched)
+    accepted_patches(
+        Weld("w", np.zeros((300, 900), np.uint8), np.zeros((300, 900), np.bool_)), 100, np.random.default_rng(0)
+    )
+    assert {(pose.quarters, pose.flip) for pose in poses} == {(n, flip) for n in range(4) for flip in (False, True)}
+    assert np.histogram([pose.angle_deg for pose in poses], bins=6, range=(0, 360))[0].min() > len(poses) / 12
 
 
 def test_turned_patches_span_what_trigonometry_says() -> None:

@@ -6,9 +6,11 @@ features are shared, so most rows cost no backbone pass at all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from edge.conversion import Method
 from train.classifier.crossval import cross_validate
@@ -29,6 +31,7 @@ FINE_TUNING_LR = 1e-4
 """A tenth of the rate for new layers: at that one, all layers together end in one answer for every scan."""
 FINE_TUNING_EPOCHS = 20
 """In later ones the rate is below 1e-6 and the losses stand still."""
+RESULTS_FILE = "ablation.json"
 OF_VOTES = (17, 18)
 """Steps that differ from the first only where labellers disagree."""
 
@@ -37,6 +40,8 @@ OF_VOTES = (17, 18)
 class Step:
     """A row of the table."""
 
+    number: int
+    """From 1; names the folder of its folds, whichever steps are taken beside it."""
     name: str
     recipe: ExperimentRecipe
 
@@ -46,26 +51,27 @@ def steps(seed: int) -> list[Step]:
     paper = replace(PAPER, seed=seed)
     best = replace(BEST, seed=seed)
     tuned = replace(paper, lr=FINE_TUNING_LR, epochs=FINE_TUNING_EPOCHS)
-    return [
-        Step("paper", paper),
-        Step("class weights", replace(paper, loss="balanced")),
-        Step("real-world weights, a miss costs 5", replace(paper, loss="real-world", miss_cost=5.0)),
-        Step("rotation, shear, shift", replace(paper, augmentation="warps")),
-        Step("clahe", replace(paper, method=Method.CLAHE)),
-        Step("dhe", replace(paper, method=Method.DHE)),
-        Step("calibrated threshold", replace(paper, threshold="calibrated")),
-        Step("mean and maximum", replace(paper, features="mean+max")),
-        Step("mean and maximum of layers 2, 3, 4", replace(paper, features="layers")),
-        Step("logistic head", replace(best, features="mean", threshold="half")),
-        Step("logistic head, layers 2, 3, 4", replace(best, features="layers", threshold="half")),
-        Step("logistic head, tiles that stand out", replace(best, threshold="half")),
-        Step("best: the same, calibrated threshold", best),
-        Step("best on dhe", replace(best, method=Method.DHE)),
-        Step("paper, layer 4 trained too", replace(tuned, fine_tune="layer4")),
-        Step("paper, all layers trained", replace(tuned, fine_tune="all")),
-        Step("paper, disputed scans left out", replace(paper, undecided="drop")),
-        Step("paper, undecidable as a class", replace(paper, undecided="class")),
+    recipes: list[tuple[str, ExperimentRecipe]] = [
+        ("paper", paper),
+        ("class weights", replace(paper, loss="balanced")),
+        ("real-world weights, a miss costs 5", replace(paper, loss="real-world", miss_cost=5.0)),
+        ("rotation, shear, shift", replace(paper, augmentation="warps")),
+        ("clahe", replace(paper, method=Method.CLAHE)),
+        ("dhe", replace(paper, method=Method.DHE)),
+        ("calibrated threshold", replace(paper, threshold="calibrated")),
+        ("mean and maximum", replace(paper, features="mean+max")),
+        ("mean and maximum of layers 2, 3, 4", replace(paper, features="layers")),
+        ("logistic head", replace(best, features="mean", threshold="half")),
+        ("logistic head, layers 2, 3, 4", replace(best, features="layers", threshold="half")),
+        ("logistic head, tiles that stand out", replace(best, threshold="half")),
+        ("best: the same, calibrated threshold", best),
+        ("best on dhe", replace(best, method=Method.DHE)),
+        ("paper, layer 4 trained too", replace(tuned, fine_tune="layer4")),
+        ("paper, all layers trained", replace(tuned, fine_tune="all")),
+        ("paper, disputed scans left out", replace(paper, undecided="drop")),
+        ("paper, undecidable as a class", replace(paper, undecided="class")),
     ]
+    return [Step(number, name, recipe) for number, (name, recipe) in enumerate(recipes, 1)]
 
 
 def usual_steps(rows: Sequence[Row]) -> list[int]:
@@ -84,26 +90,44 @@ def ablate(
 ) -> str:
     """Cross-validate every step, resumable; writes ablation.md and ablation.json, returns the former.
 
-    Raises DataError, DivergedError, TrainError.
+    Rows that an earlier run found under the same conditions stay in both. Raises DataError, DivergedError, TrainError.
     """
-    lines = ["| step | balanced accuracy, % | 95 % interval | AUROC, % | escapes | false alarms |", "|---" * 6 + "|"]
-    found, table = [], ""
-    for number, step in enumerate(chosen, 1):
-        reporter.say(f"step {number} of {len(chosen)}: {step.name}")
-        folder = out / f"{number:02d}"
+    under = conditions(survey, backbone, chosen[0].recipe.seed)
+    found, table = _found_before(out / RESULTS_FILE, under), ""
+    for turn, step in enumerate(chosen, 1):
+        reporter.say(f"step {step.number}, {turn} of {len(chosen)}: {step.name}")
+        folder = out / f"{step.number:02d}"
         method = [step.recipe.method]
         results, timing = cross_validate(survey, method, step.recipe, backbone, cache, runner, folder, reporter)
         facts = {"step": step.name, "recipe": recipe_values(step.recipe), "heads_s": timing.heads_s}
         row = summary(columns_of(results), str(step.recipe.method), survey.rows, facts)
-        found.append({key: row[key] for key in ("step", "recipe", "overall", "kinds")})
+        kept = {key: row[key] for key in ("step", "recipe", "overall", "kinds")}
+        found[step.number] = {"number": step.number, "conditions": under, **kept}
+        rows = [found[number] for number in sorted(found)]
+        write_json(out / RESULTS_FILE, rows)
+        table = table_markdown(rows, under)
+        (out / "ablation.md").write_text(table, encoding="utf-8")
+    return table
+
+
+def table_markdown(rows: Sequence[Mapping[str, Any]], under: str) -> str:
+    """Rows of `ablation.json` as a table, and below it what it was made from."""
+    lines = ["| step | balanced accuracy, % | 95 % interval | AUROC, % | escapes | false alarms |", "|---" * 6 + "|"]
+    for row in rows:
         overall = row["overall"]
         low, high = overall["balanced_accuracy_interval"]
         area = "-" if overall["auroc"] is None else f"{100 * overall['auroc']:.2f}"
         lines.append(
-            f"| {step.name} | {100 * overall['balanced_accuracy']:.2f} | {100 * low:.1f} to {100 * high:.1f}"
+            f"| {row['step']} | {100 * overall['balanced_accuracy']:.2f} | {100 * low:.1f} to {100 * high:.1f}"
             f" | {area} | {overall['fn']} | {overall['fp']} |"
         )
-        write_json(out / "ablation.json", found)
-        table = "\n".join([*lines, "", conditions(survey, backbone, step.recipe.seed)]) + "\n"
-        (out / "ablation.md").write_text(table, encoding="utf-8")
-    return table
+    return "\n".join([*lines, "", under]) + "\n"
+
+
+def _found_before(path: Path, under: str) -> dict[int, dict[str, Any]]:
+    """Rows of an earlier run by the step's number; of other conditions, or an older release, none."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return {int(row["number"]): row for row in rows if row["conditions"] == under}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from edge.conversion import prepare
 from edge.validation.metrics import Labels, Scores, auroc, confusion
-from train.checkpoint import load_checkpoint, save_checkpoint
+from train.checkpoint import CLASSIFIER_FILE, load_checkpoint, save_checkpoint
 from train.classifier.conformal import (
     Band,
     calibration_error,
@@ -27,7 +27,6 @@ from train.classifier.conformal import (
     threshold_of_cost,
     threshold_of_escapes,
 )
-from train.classifier.final import CHECKPOINT
 from train.classifier.models import Classifier, classifier_of
 from train.dataset import Row, data_digest, read_frame
 from train.errors import DataError
@@ -56,7 +55,7 @@ def calibrate(
     The bundles in `check_bundles`, or without any the last one, are not calibrated on: the coverage is measured there.
     Raises DataError, CheckpointError.
     """
-    learnt = load_checkpoint(run / CHECKPOINT, "classifier")
+    learnt = load_checkpoint(run / CLASSIFIER_FILE, "classifier")
     bundles = sorted({row.bundle for row in rows}, key=natural)
     held = list(check_bundles) or bundles[-1:]
     unknown = set(held) - set(bundles)
@@ -82,7 +81,7 @@ def calibrate(
     p = np.array(scores)
     digest = data_digest(rows, sha256s)
     if digest == learnt.data_digest:
-        raise DataError("these are the scans it learnt from", hint="calibrate on bundles that were held back")
+        raise DataError("these are the scans it learnt from", hint="keep whole bundles back in a folder of their own")
     threshold = _threshold(p[used], labels[used], wish)
     band = None if wish.alpha is None else review_band(p[used], labels[used], wish.alpha, threshold)
     report = {
@@ -99,7 +98,9 @@ def calibrate(
     if band is not None:
         thresholds |= {"review_low": band.low, "review_high": band.high}
     metrics = {"calibration_data_digest": digest, "calibration_alpha": wish.alpha}
-    save_checkpoint(run / CHECKPOINT, replace(learnt, thresholds=thresholds, metrics={**learnt.metrics, **metrics}))
+    save_checkpoint(
+        run / CLASSIFIER_FILE, replace(learnt, thresholds=thresholds, metrics={**learnt.metrics, **metrics})
+    )
     write_json(run / "calibration.json", report)
     _plot(p, labels, run / "reliability")
     return report

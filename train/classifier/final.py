@@ -10,9 +10,8 @@ from pathlib import Path
 
 from torch import nn
 
-from edge.conversion import clipped_fraction
 from edge.validation.metrics import confusion
-from train.checkpoint import Checkpoint, save_checkpoint
+from train.checkpoint import CLASSIFIER_FILE, Checkpoint, save_checkpoint, scans_seen
 from train.classifier.crossval import samples_of
 from train.classifier.experiment import ExperimentRecipe, recipe_values
 from train.classifier.feature_cache import FeatureCache
@@ -20,13 +19,11 @@ from train.classifier.features import Backbone, Conversion, compute_features, fr
 from train.classifier.heads import starting_layers
 from train.classifier.learner import Learnt, Samples, learn
 from train.classifier.models import Classifier, PooledClassifier
-from train.dataset import read_frame
+from train.dataset import scan_facts
 from train.errors import DataError
 from train.progress import Reporter
 from train.runner import Runner
 from train.survey import Survey
-
-CHECKPOINT = "classifier.pt"
 
 
 def learn_all(
@@ -52,9 +49,6 @@ def learn_all(
     learnt = learn(samples, recipe, starting_layers(backbone.weights, recipe.seed))
     network = network_of(learnt, recipe, backbone)
     is_pooled = isinstance(network, PooledClassifier)
-    clipped = 0.0
-    if conversion.bounds is not None:
-        clipped = max(float(clipped_fraction(read_frame(row).counts, conversion.bounds)) for row in survey.rows)
     checkpoint = Checkpoint(
         kind="classifier",
         state_dict=network.state_dict(),
@@ -63,9 +57,7 @@ def learn_all(
         size=backbone.size,
         seed=recipe.seed,
         data_digest=survey.digest,
-        scan_height_px=(min(s.height_px for s in survey.scans), max(s.height_px for s in survey.scans)),
-        scan_width_px=(min(s.width_px for s in survey.scans), max(s.width_px for s in survey.scans)),
-        max_clipped_fraction=clipped,
+        **scans_seen(scan_facts(survey.rows, conversion.bounds, progress=reporter.counter("scans measured"))),
         thresholds={"threshold": learnt.threshold},
         recipe={
             **recipe_values(recipe),
@@ -76,7 +68,7 @@ def learn_all(
         },
         metrics=_figures(learnt, samples),
     )
-    save_checkpoint(out / CHECKPOINT, checkpoint)
+    save_checkpoint(out / CLASSIFIER_FILE, checkpoint)
     return checkpoint
 
 

@@ -36,10 +36,6 @@ class Pooled:
     whole: Tensor
     tiles: Tensor
 
-    def layer4_mean(self) -> Tensor:
-        """The 512 features that the backbone's own fully connected layer takes: float (n, 512)."""
-        return self.whole[:, 0, -LAYER_CHANNELS["layer4"] :]
-
 
 def feature_maps(backbone: nn.Module, x: Tensor) -> list[Tensor]:
     """Outputs of layer 2, 3 and 4 of a torchvision ResNet for normalised images (n, 3, height, width)."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from edge.validation.metrics import Confusion, Rate, auprc, auroc, confusion
 from train.classifier.folds import FoldResult
 from train.dataset import Row
-from train.metrics import best_threshold
+from train.metrics import best_threshold, logit, severity_thirds, third_of
 
 PAPER_TABLE: Final = {
     "naive": (50.00, 75.00, 50.00, 90.54, 75.00, 66.15, 82.39, 50.00, 68.53, 50.00, 75.00, 53.33),
@@ -47,7 +47,7 @@ class Column:
     @property
     def scores(self) -> npt.NDArray[np.float64]:
         """Of all bundles, each from its own fold's threshold: logit(p) - logit(threshold), as a probability."""
-        return np.concatenate([_sigmoid(_logit(f.scores()) - _logit(np.array([f.threshold]))) for f in self.folds])
+        return np.concatenate([_sigmoid(logit(f.scores()) - logit(np.array([f.threshold]))) for f in self.folds])
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -159,20 +159,18 @@ def kind_recalls(column: Column, rows: Sequence[Row]) -> dict[str, dict[str, Any
         if label == 1
     ]
     severities = [row.severity for row, _ in abnormal if row.severity is not None]
-    edges = [float(edge) for edge in np.quantile(severities, [0, 1 / 3, 2 / 3, 1])] if len(severities) > 2 else []
+    thirds = severity_thirds(severities)
     found: dict[str, dict[str, Any]] = {}
     for kind in sorted({kind for row, _ in abnormal for kind in row.kinds}):
         of_kind = [(row.severity, hit) for row, hit in abnormal if kind in row.kinds]
         entry: dict[str, Any] = _of_rate(Rate(sum(hit for _, hit in of_kind), len(of_kind)))
-        if edges:
-            thirds = [[] for _ in range(3)]  # type: list[list[bool]]
-            for severity, hit in of_kind:
-                if severity is not None:
-                    thirds[min(2, int(np.searchsorted(edges[1:3], severity, side="right")))].append(hit)
-            entry["by_severity"] = [
-                {"from": low, "to": high, **_of_rate(Rate(sum(hits), len(hits)))}
-                for low, high, hits in zip(edges, edges[1:], thirds, strict=False)
-            ]
+        if thirds:
+            entry["by_severity"] = []
+            for place, (low, high) in enumerate(thirds):
+                hits = [
+                    hit for severity, hit in of_kind if severity is not None and third_of(severity, thirds) == place
+                ]
+                entry["by_severity"].append({"from": low, "to": high, **_of_rate(Rate(sum(hits), len(hits)))})
         found[kind] = entry
     return found
 
@@ -225,11 +223,6 @@ _FURTHER: Final[tuple[tuple[str, Callable[[Column], str]], ...]] = (
     ("escapes", lambda c: _rate_cell(Rate(c.overall.fn, c.overall.fn + c.overall.tp))),
     ("overkill", lambda c: _rate_cell(Rate(c.overall.fp, c.overall.fp + c.overall.tn))),
 )
-
-
-def _logit(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    clipped = np.clip(p, 1e-12, 1 - 1e-12)
-    return np.log(clipped) - np.log1p(-clipped)
 
 
 def _sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

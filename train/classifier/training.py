@@ -24,11 +24,12 @@ from edge.conversion import Bounds
 from edge.records import Size
 from edge.validation.metrics import auroc, confusion
 from train.bounds import Mode, find_bounds
-from train.checkpoint import Checkpoint, Value, load_checkpoint, save_checkpoint
+from train.checkpoint import CLASSIFIER_FILE, Checkpoint, Value, load_checkpoint, save_checkpoint, scans_seen
 from train.classifier.region_task import RegionTask, flip
 from train.classifier.regions import read_regions
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
 from train.device import open_device
+from train.errors import TrainError
 from train.losses import classifier_loss, finite
 from train.metrics import best_threshold
 from train.networks import ElectrodeClassifier
@@ -72,6 +73,12 @@ def train_classifier(
     Without `bounds` they come from the training bundles. Raises DataError, TrainError, DivergedError.
     """
     stages = recipe.stages()
+    if recipe.recalibrate_scans and not learns_statistics(recipe):
+        raise TrainError(
+            f"batch norm statistics of {recipe.weights} weights, fine-tuned {recipe.fine_tune}, are frozen: there is"
+            " nothing to take anew",
+            hint="--recalibrate-scans is for --weights none --fine-tune all",
+        )
     torch.manual_seed(recipe.seed)
     open_device(recipe.device)  # before the scans are read: a missing GPU, and missing weights, fail at once
     model = build_classifier(recipe)
@@ -92,7 +99,7 @@ def train_classifier(
     resume = Resume(out / RESUME_FILE, json.dumps({"recipe": flat(recipe), "bounds": str(bounds), "data": digest}))
     history, state = fit(model, training, validation, recipe, stages, reporter, resume)
     model.load_state_dict(state)
-    if recipe.recalibrate_scans and recipe.fine_tune == "all":
+    if recipe.recalibrate_scans:
         recalibrate_batch_norm(model, training, recipe)
         state = model.state_dict()
     p_abnormal = predict(model, validation.images, recipe.size)
@@ -104,15 +111,12 @@ def train_classifier(
         size=recipe.size,
         seed=recipe.seed,
         data_digest=digest,
-        scan_height_px=_range([fact.height_px for fact in facts]),
-        scan_width_px=_range([fact.width_px for fact in facts]),
-        max_clipped_fraction=max(fact.clipped_fraction for fact in facts),
-        exposures=tuple(fact.exposure for fact in facts),
+        **scans_seen(facts),
         thresholds={"threshold": best_threshold(p_abnormal, validation.labels)},
         recipe={**flat(recipe), "bounds_mode": bounds_mode},
         metrics=_figures(p_abnormal, training, validation),
     )
-    save_checkpoint(out / "classifier.pt", checkpoint)
+    save_checkpoint(out / CLASSIFIER_FILE, checkpoint)
     report = {
         "recipe": checkpoint.recipe,
         "metrics": checkpoint.metrics,
@@ -153,6 +157,11 @@ def freeze(model: ElectrodeClassifier, fine_tune: FineTune) -> None:
         parameter.requires_grad = trained or (fine_tune == "layer4" and name.startswith("layer4."))
 
 
+def learns_statistics(recipe: ClassifierRecipe) -> bool:
+    """Whether the training changes the backbone's batch norm statistics; a pretrained one keeps its own."""
+    return recipe.fine_tune == "all" and recipe.weights == NONE
+
+
 def training_mode(model: ElectrodeClassifier, recipe: ClassifierRecipe) -> None:
     """Train mode, except that a pretrained backbone keeps its batch norm statistics, frozen or not.
 
@@ -160,7 +169,7 @@ def training_mode(model: ElectrodeClassifier, recipe: ClassifierRecipe) -> None:
     inputs all rise, its outputs fall below 0, and the ReLU behind it passes nothing on.
     """
     model.train()
-    if recipe.fine_tune != "all" or recipe.weights != NONE:
+    if not learns_statistics(recipe):
         model.backbone.eval()
 
 
@@ -384,7 +393,3 @@ def _describe(scans: LoadedScans) -> str:
 
 def _area(size: Size) -> int:
     return size.height_px * size.width_px
-
-
-def _range(values: list[int]) -> tuple[int, int]:
-    return min(values), max(values)

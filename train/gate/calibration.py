@@ -151,8 +151,7 @@ def score(
 
 def gate_images(images: npt.NDArray[np.uint8], method: Method) -> npt.NDArray[np.uint8]:
     """What the gate sees of converted scans (n, channels, h, w): the one channel, or `global` of `mixed`."""
-    channel = 1 if method is Method.MIXED else 0
-    return images[:, channel : channel + 1]
+    return images[:, method.gate_channel : method.gate_channel + 1]
 
 
 def grids_of(images: npt.NDArray[np.uint8], cell_px: int, sight: Sight, device: torch.device) -> Tensor:

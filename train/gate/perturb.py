@@ -39,7 +39,7 @@ def read_photos(folder: Path, at_most: int = 400) -> list[Patch]:
     if not photos:
         raise DataError(
             f"no photographs of {PATCH_PX} px and more on each side in {folder}",
-            hint="give a folder of grey photographs, or use --perturbation shapes, which needs none",
+            hint="give another folder; `edge-train gate` can do without: --perturbation shapes",
         )
     return photos
 
@@ -73,7 +73,7 @@ def indications(rng: np.random.Generator, texture: Patch) -> Patch:
     """
     total = np.zeros(texture.shape, np.float32)
     for _ in range(int(rng.integers(1, 5))):
-        region = grown_region(rng, texture.shape[0], int(rng.uniform(10, 8000)))
+        region = walked_region(rng, texture.shape[0], int(rng.uniform(10, 8000)), float(rng.uniform(1, 40)))
         values = np.where(region, texture - texture[region].min(), np.float32(0))
         peak = float(values.max())
         values = values / np.float32(peak) if peak > 0 else region.astype(np.float32)
@@ -85,20 +85,35 @@ def indications(rng: np.random.Generator, texture: Patch) -> Patch:
     return np.asarray(blurred, np.float32)
 
 
-def grown_region(rng: np.random.Generator, side: int, steps: int) -> npt.NDArray[np.bool_]:
-    """Pixels a random walk of -1/0/+1 steps visits, its aim `steps` px; elongated by chance (L 3.1).
+def walked_region(rng: np.random.Generator, side_px: int, size_px: int, elongation: float) -> npt.NDArray[np.bool_]:
+    """Bool (side, side): the first `size_px` different pixels that a walk visits from a random seed on (L 3.1).
 
-    With elongation e ~ U(1, 40) the step along one axis is zero with probability e / (e + 2).
+    Every step is -1, 0 or 1 px in both dimensions, but in one of them, drawn once, 0 with probability e / (e + 2).
+    The walk is reflected at the border. All steps are drawn at once, and the walk is cut where the last pixel is new.
     """
-    moves = rng.integers(-1, 2, size=(steps, 2))
-    still = rng.random(steps) < (e := float(rng.uniform(1, 40))) / (e + 2)
-    moves[still, int(rng.integers(2))] = 0
-    path = rng.integers(0, side, size=2) + np.cumsum(moves, axis=0)
-    # Reflected at the border, so that the region keeps its size.
-    path = np.abs((path + side) % (2 * side) - side).clip(0, side - 1)
-    region = np.zeros((side, side), np.bool_)
-    region[path[:, 0], path[:, 1]] = True
-    return region
+    across = int(rng.integers(2))
+    place = rng.integers(0, side_px, size=2)
+    # When each pixel was first visited; steps come in blocks, since how many are needed is chance.
+    first = np.full(side_px * side_px, np.iinfo(np.int64).max)
+    block, taken = 4 * size_px + 64, 1
+    first[place[0] * side_px + place[1]] = 0
+    while (visited := int((first < taken).sum())) < size_px:
+        moves = rng.integers(-1, 2, size=(2, block), dtype=np.int8)
+        moves[across, rng.random(block, dtype=np.float32) < elongation / (elongation + 2)] = 0
+        path = place[:, None] + np.cumsum(moves, axis=1, dtype=np.int64)
+        period = 2 * side_px
+        path %= period
+        path = np.minimum(path, period - 1 - path)
+        flat = path[0] * side_px + path[1]
+        times = np.arange(taken, taken + block)
+        # Of repeated places the last assignment stays: backwards, that is the first visit.
+        earlier = np.full_like(first, np.iinfo(np.int64).max)
+        earlier[flat[::-1]] = times[::-1]
+        np.minimum(first, earlier, out=first)
+        place, taken = path[:, -1], taken + block
+        block = max(block, (size_px - visited) * 4)
+    last = np.partition(first, size_px - 1)[size_px - 1]
+    return np.asarray((first <= last).reshape(side_px, side_px))
 
 
 def lorentzian(half_width_px: float, reach_px: int = 7) -> Patch:

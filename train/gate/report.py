@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from edge.validation.metrics import Rate
 from train.files import write_json, written_whole
 from train.gate.findings import Finding, Findings, refusals
 from train.gate.plots import kinds_plot, scores_plot
+from train.metrics import severity_thirds, third_of
 
 NORMAL_GOAL, FOREIGN_GOAL = 0.02, 0.99
 """Normal scans of bundles not seen that may go to a person, at most; foreign images that must, at least."""
@@ -67,14 +66,18 @@ def anomalies(findings: Findings) -> dict[str, Any]:
     A scan of two kinds counts for both. Empty where the labels name no kinds.
     """
     severities = [one.row.severity for one in findings.abnormal if one.row and one.row.severity is not None]
-    edges = [float(edge) for edge in np.quantile(severities, (0, 1 / 3, 2 / 3, 1))] if len(severities) > 2 else []
+    thirds = severity_thirds(severities)
     found: dict[str, Any] = {}
     for kind in sorted({kind for one in findings.abnormal if one.row for kind in one.row.kinds}):
         of_kind = [one for one in findings.abnormal if one.row and kind in one.row.kinds]
         mild = [one for one in findings.normal if one.row and kind in one.row.kinds]
         found[kind] = {"mild": _rates(mild), "severe": _rates(of_kind), "by_severity": []}
-        for place, (low, high) in enumerate(pairwise(edges)):
-            third = [one for one in of_kind if _third(one, edges) == place]
+        for place, (low, high) in enumerate(thirds):
+            third = [
+                one
+                for one in of_kind
+                if one.row and one.row.severity is not None and third_of(one.row.severity, thirds) == place
+            ]
             found[kind]["by_severity"].append({"from": low, "to": high, **_rates(third)})
     return found
 
@@ -143,12 +146,6 @@ def _anomaly_table(kinds: dict[str, Any]) -> list[str]:
         cells = [_cell(part["gate"]) for part in (entry["mild"], *entry["by_severity"], entry["severe"])]
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     return lines
-
-
-def _third(one: Finding, edges: Sequence[float]) -> int | None:
-    if one.row is None or one.row.severity is None:
-        return None
-    return min(2, int(np.searchsorted(edges[1:3], one.row.severity, side="right")))
 
 
 def _kind(findings: Iterable[Finding]) -> dict[str, Any]:

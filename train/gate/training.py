@@ -19,7 +19,7 @@ from torch import Tensor
 
 from edge.conversion import Bounds
 from train.bounds import Mode, find_bounds
-from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, scans_seen
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
 from train.device import open_device
 from train.errors import DataError, DivergedError
@@ -59,6 +59,11 @@ def train_gate(
     pictures = read_photos(photos) if photos is not None else []
     if recipe.perturbation == "sni" and not pictures:
         raise DataError("sni perturbations need photographs", hint="give --photos FOLDER, or --perturbation shapes")
+    if pictures and recipe.perturbation != "sni":
+        raise DataError(
+            f"photographs are for sni perturbations, not for {recipe.perturbation}",
+            hint="leave out --photos or --perturbation",
+        )
     least_px = (_LEAST_TURNED_PX if recipe.rotate else PATCH_PX) * recipe.reduction
     if min(recipe.size) < least_px:
         raise DataError(
@@ -67,10 +72,10 @@ def train_gate(
         )
     rows = read_labels(data)
     training_rows, validation_rows = split_by_bundle(rows, recipe.validation_share, recipe.seed)
+    if bounds is None and recipe.method.needs_bounds:  # of all training scans, as the classifier finds them
+        bounds = find_bounds(training_rows, bounds_mode, progress=reporter.counter("bounds")).bounds
     if recipe.patches == "normal":
         training_rows = [row for row in training_rows if row.label == 0]
-    if bounds is None and recipe.method.needs_bounds:
-        bounds = find_bounds(training_rows, bounds_mode, progress=reporter.counter("bounds")).bounds
     training = load_scans(
         training_rows, recipe.method, bounds, recipe.size, progress=reporter.counter("training scans")
     )
@@ -104,7 +109,6 @@ def train_gate(
         metrics[f"validation_{name}_scans"] = int(of_class.sum())
         metrics[f"validation_{name}_flagged"] = int((found.flagged & of_class).sum())
     facts = training.facts + validation.facts
-    heights, widths = [fact.height_px for fact in facts], [fact.width_px for fact in facts]
     checkpoint = Checkpoint(
         kind="gate",
         state_dict=state_of(found.gate),
@@ -113,10 +117,7 @@ def train_gate(
         size=recipe.size,
         seed=recipe.seed,
         data_digest=data_digest(training.rows + validation.rows, [fact.sha256 for fact in facts]),
-        scan_height_px=(min(heights), max(heights)),
-        scan_width_px=(min(widths), max(widths)),
-        max_clipped_fraction=max(fact.clipped_fraction for fact in facts),
-        exposures=tuple(fact.exposure for fact in facts),
+        **scans_seen(facts),
         thresholds={"gate_mean_threshold": found.thresholds.mean, "gate_std_threshold": found.thresholds.std},
         recipe={**flat(recipe), "bounds_mode": bounds_mode, "photos": len(pictures)},
         metrics=metrics,
@@ -160,7 +161,13 @@ def fit(
     """
     torch.set_flush_denormal(True)  # vanishing gradients would otherwise cost a CPU ten times the time
     perturbations = draw_perturbations(
-        *(recipe.perturbation, recipe.bank, images, photos, recipe.foreign_answer, recipe.seed, device),
+        recipe.perturbation,
+        recipe.bank,
+        images,
+        photos,
+        answer=recipe.foreign_answer,
+        seed=recipe.seed,
+        device=device,
         jobs=jobs,
         progress=reporter.counter("perturbations"),
     )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,18 +15,17 @@ import torch
 from matplotlib.figure import Figure
 
 from edge.validation.metrics import Interval, confusion, roc
-from train.checkpoint import Checkpoint, Value, save_checkpoint
+from train.checkpoint import CLASSIFIER_FILE, Checkpoint, Value, save_checkpoint, scans_seen
 from train.classifier.features import Backbone
 from train.classifier.learner import HALF
+from train.device import device_name
 from train.files import write_json, written_whole
 from train.plots import STYLES, save
 from train.transfer.detector import DETECTOR, HEAD, START, ClassResult, TransferRecipe, views_of
 from train.transfer.image_sets import ImageSet
 
-CHECKPOINT: Final = "classifier.pt"
 MAX_CURVES: Final = 20
 """Classes drawn, those of the least area first."""
-_CPU_FACTS = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def write_run(out: Path, run: Run) -> str:
     write_json(out / "transfer.json", summary(run))
     _roc_plot(run, out / "roc")
     if run.images.scans is not None:
-        save_checkpoint(out / CHECKPOINT, checkpoint_of(run))
+        save_checkpoint(out / CLASSIFIER_FILE, checkpoint_of(run))
     return table
 
 
@@ -155,8 +152,6 @@ def checkpoint_of(run: Run) -> Checkpoint:
     (result,), scans = run.results, run.images.scans
     if scans is None or result.network is None:
         raise ValueError("only scans make a checkpoint for the line")
-    facts = scans.training.facts + scans.test.facts
-    heights, widths = [fact.height_px for fact in facts], [fact.width_px for fact in facts]
     decided = confusion(result.scores[DETECTOR], result.labels, result.threshold)
     return Checkpoint(
         kind="classifier",
@@ -166,10 +161,7 @@ def checkpoint_of(run: Run) -> Checkpoint:
         size=run.backbone.size,
         seed=run.recipe.choice.seed,
         data_digest=run.images.digest,
-        scan_height_px=(min(heights), max(heights)),
-        scan_width_px=(min(widths), max(widths)),
-        max_clipped_fraction=max(fact.clipped_fraction for fact in facts),
-        exposures=tuple(fact.exposure for fact in facts),
+        **scans_seen(scans.training.facts + scans.test.facts),
         thresholds={"threshold": result.threshold},
         recipe=recipe_values(run),
         metrics={
@@ -209,14 +201,8 @@ def recipe_values(run: Run) -> dict[str, Value]:
 
 def machine(device: str) -> str:
     """What computed, in words: the GPU, or the CPU and how many threads of it."""
-    if torch.device(device).type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    names = [line.partition(":")[2].strip() for line in _cpu_lines() if line.startswith("model name")]
-    return f"{next(iter(names), platform.machine())}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-
-
-def _cpu_lines() -> list[str]:
-    return _CPU_FACTS.read_text(encoding="utf-8").splitlines() if os.access(_CPU_FACTS, os.R_OK) else []
+    threads = "" if torch.device(device).type == "cuda" else f", {torch.get_num_threads()} threads"
+    return f"{device_name(device)}{threads}, torch {torch.__version__}"
 
 
 def _area(area: float, limits: Interval) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from train.gate.perturb import PATCH_PX, Patch, lorentzian
+from train.gate.perturb import PATCH_PX, Patch, lorentzian, walked_region
 from train.welds.patches import RIM_PX
 
 Anomaly = Literal[
@@ -59,37 +59,6 @@ def natural_indications(texture: Patch, rng: np.random.Generator) -> Patch:
         return np.asarray(cv2.GaussianBlur(total, (0, 0), float(rng.uniform(*GAUSSIAN_SIGMA_PX))), np.float32)
     kernel = lorentzian(float(rng.uniform(*LORENTZIAN_HALF_WIDTH_PX)))
     return np.asarray(cv2.filter2D(total, -1, kernel, borderType=cv2.BORDER_CONSTANT), np.float32)
-
-
-def walked_region(rng: np.random.Generator, side_px: int, size_px: int, elongation: float) -> Mask:
-    """Bool (side, side): the first `size_px` different pixels that a walk visits from a random seed on.
-
-    Every step is -1, 0 or 1 px in both dimensions, but in one of them, drawn once, 0 with probability e / (e + 2).
-    The walk is reflected at the border. All steps are drawn at once, and the walk is cut where the last pixel is new.
-    """
-    across = int(rng.integers(2))
-    place = rng.integers(0, side_px, size=2)
-    # When each pixel was first visited; steps come in blocks, since how many are needed is chance.
-    first = np.full(side_px * side_px, np.iinfo(np.int64).max)
-    block, taken = 4 * size_px + 64, 1
-    first[place[0] * side_px + place[1]] = 0
-    while (visited := int((first < taken).sum())) < size_px:
-        moves = rng.integers(-1, 2, size=(2, block), dtype=np.int8)
-        moves[across, rng.random(block, dtype=np.float32) < elongation / (elongation + 2)] = 0
-        path = place[:, None] + np.cumsum(moves, axis=1, dtype=np.int64)
-        period = 2 * side_px
-        path %= period
-        path = np.minimum(path, period - 1 - path)
-        flat = path[0] * side_px + path[1]
-        times = np.arange(taken, taken + block)
-        # Of repeated places the last assignment stays: backwards, that is the first visit.
-        earlier = np.full_like(first, np.iinfo(np.int64).max)
-        earlier[flat[::-1]] = times[::-1]
-        np.minimum(first, earlier, out=first)
-        place, taken = path[:, -1], taken + block
-        block = max(block, (size_px - visited) * 4)
-    last = np.partition(first, size_px - 1)[size_px - 1]
-    return np.asarray((first <= last).reshape(side_px, side_px))
 
 
 def anomaly(kind: Anomaly, rng: np.random.Generator, sigma_px: float) -> Patch:

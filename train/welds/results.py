@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from train.device import device_name
 from train.files import write_json, written_whole
 from train.welds.benchmark import Benchmark
 from train.welds.plan import Request
@@ -77,15 +76,3 @@ def facts_of(request: Request, benchmark: Benchmark, command: str, wall_s: float
             for facts in trained
         ],
     }
-
-
-def device_name(device: str) -> str:
-    """What the networks ran on, as its maker calls it."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(torch.device(device))
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or sys.platform

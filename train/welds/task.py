@@ -6,7 +6,7 @@ It leaves a checkpoint, facts about it (JSON) and, last of all, its scores; wher
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -155,14 +155,25 @@ def save_scores(stem: Path, scores: dict[str, Scores]) -> None:
 def score_all(
     models: Sequence[GateAutoencoder | PatchClassifier], task: Task, device: torch.device
 ) -> dict[str, Scores]:
-    """Scores on every set of the task's fold, in the arithmetic of its training."""
-    variant, folder, bf16 = task.variant, task.fold_folder, task.training.bf16
+    """Scores on every set of the task's fold."""
+    folder = task.fold_folder
     tests = [name for name in array_names(folder) if name.startswith("test-")]
     arrays = mapped(folder, [CHECKED, "accepted", "perturbation-defects", *tests])
     sets: dict[str, npt.NDArray[Any]] = {name.removeprefix("test-"): arrays[name] for name in tests}
     sets[CHECKED] = arrays[CHECKED]
     sets[LEARNT] = spread(arrays["accepted"], _LEARNT_PATCHES)
     sets[VALIDATION_DEFECTS] = with_defects(arrays[CHECKED], arrays["perturbation-defects"])
+    return score_sets(models, task, sets, device)
+
+
+def score_sets(
+    models: Sequence[GateAutoencoder | PatchClassifier],
+    task: Task,
+    sets: Mapping[str, npt.NDArray[Any]],
+    device: torch.device,
+) -> dict[str, Scores]:
+    """Scores of sets of patches (n, 192, 192), by name, in the arithmetic of the task's training."""
+    variant, bf16 = task.variant, task.training.bf16
     found: dict[str, Scores] = {}
     for name, patches in sets.items():
         if variant.network == "autoencoder":
