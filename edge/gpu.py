@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+from contextlib import suppress
 
 from edge.messages import Gpu
 
@@ -18,16 +19,14 @@ QUERY = (
     "--format=csv,noheader,nounits",
 )
 TIMEOUT_S = 5.0
+KILL_TIMEOUT_S = 1.0
 MIB_BYTES = 1 << 20
 
 
 def gpu_state() -> Gpu | None:
     """None where nvidia-smi is missing or fails, or lists several GPUs: which of them judges, it does not tell."""
     try:
-        told = subprocess.run(  # noqa: S603
-            QUERY, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S, check=True
-        )
-        (row,) = told.stdout.splitlines()
+        (row,) = _told().splitlines()
         name, used_mib, total_mib, temperature_c, utilization_percent = row.rsplit(", ", 4)
         return Gpu(
             name=name,
@@ -39,6 +38,27 @@ def gpu_state() -> Gpu | None:
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         log.debug("state of the GPU not known", extra={"fields": {"error": str(error)}})
         return None
+
+
+def _told() -> str:
+    """Its standard output. Raises OSError, subprocess.SubprocessError."""
+    process = subprocess.Popen(  # noqa: S603
+        QUERY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            told, _ = process.communicate(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            # Not waited for any longer: a driver that hangs lets nothing end that asks it, and this thread feeds the
+            # watchdog.
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(KILL_TIMEOUT_S)
+            raise
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, QUERY)
+    return told
 
 
 def _number(text: str) -> float | None:
