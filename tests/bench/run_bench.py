@@ -191,7 +191,7 @@ def _print(result: dict[str, Any]) -> None:
         "from",
         "to",
         "peak memory",
-        "decisions as float32's",
+        "decisions alike",
         title=f"{result['input']}, {result['machine']}",
     )
     for name, title in titles.items():
