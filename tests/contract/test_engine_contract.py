@@ -27,7 +27,8 @@ def images(engine: Engine, count: int, seed: int = 0) -> Batch:
     """Scans of different brightness, so that no two have the same scores."""
     levels = np.linspace(10, 200, count, dtype=np.uint8).reshape(-1, 1, 1, 1)
     noise = np.random.default_rng(seed).integers(0, 40, (count, engine.spec.channels, *engine.spec.size), np.uint8)
-    return levels + noise
+    batch: Batch = levels + noise
+    return batch
 
 
 def scores(output: EngineOutput) -> list[np.ndarray]:

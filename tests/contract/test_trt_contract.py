@@ -41,7 +41,7 @@ def open_again(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
         yield lambda: open_engine(bundle, "tensorrt", max_batch=MAX_BATCH, plans=settings)
 
 
-@pytest.fixture
+@pytest.fixture  # type: ignore[no-redef]  # in the place of the suite's own
 def engine(open_again: Callable[[], Engine]) -> Iterator[Engine]:
     engine = open_again()
     yield engine
