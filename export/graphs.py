@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock
 
+from edge.conversion import Method
 from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT
 from edge.records import Size
 from export.errors import ExportError
@@ -28,9 +29,6 @@ OPSET: Final = 18
 """What torch's exporter writes without converting between versions; onnxruntime 1.14 and TensorRT 8.6 read it."""
 IR_VERSION: Final = 10
 """The newest file format that onnxruntime 1.21, the oldest one supported, reads."""
-
-MIXED_GATE_CHANNEL: Final = 1
-"""The gate looks at one channel: of a `mixed` scan at the one converted with the global bounds."""
 
 
 class ClassifierGraph(nn.Module):
@@ -68,7 +66,7 @@ class GateGraph(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = image.float()  # first of all: TensorRT takes uint8 as an input, and for nothing but a cast
         if x.shape[1] == 3:
-            x = x[:, MIXED_GATE_CHANNEL : MIXED_GATE_CHANNEL + 1]
+            x = x[:, Method.MIXED.gate_channel : Method.MIXED.gate_channel + 1]
         scores = self.gate(x / 255.0)
         return scores.mean, scores.std, scores.residual_map
 

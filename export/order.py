@@ -78,7 +78,7 @@ def check_pair(classifier: Checkpoint, gate: Checkpoint) -> None:
         if of_classifier != of_gate:
             raise ExportError(
                 f"the classifier was trained with {what} {of_classifier}, the gate with {of_gate}",
-                hint="one scan is converted once for both: train them with the same --method, --bounds and --size",
+                hint="one scan is converted once for both: train the gate after the classifier, into the same folder",
             )
     for learnt, names in ((classifier, ("threshold",)), (gate, ("gate_mean_threshold", "gate_std_threshold"))):
         for name in names:
