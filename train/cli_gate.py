@@ -10,10 +10,10 @@ from pathlib import Path
 
 from train.progress import Reporter
 from train.runner import Here, Processes
+from train.welds.variants import RECIPES
 
 CACHE_FOLDER = "cache"
 NETWORKS_FOLDER = "networks"
-RECIPES = ("paper", "best", "ablation")
 
 
 def patches(options: argparse.Namespace, reporter: Reporter) -> int:

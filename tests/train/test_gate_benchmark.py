@@ -23,7 +23,7 @@ from train.welds.plan import Request, Way, measured_ms, planned, ways
 from train.welds.recipes import ABLATION_RECIPE, BEST_RECIPE, PAPER_RECIPE, READINGS_RECIPE, benchmark_recipe
 from train.welds.tables import PAPER, REAL_SETS, SHARP_SETS, SYNTHETIC_SETS, cell, tables_csv, tables_markdown
 from train.welds.task import Task, network_seed, spread, with_defects
-from train.welds.variants import BOTH, CLASSIFIERS, SNI, Network, Training
+from train.welds.variants import BOTH, CLASSIFIERS, RECIPES, SNI, Network, Training
 
 torch.set_num_threads(1)
 
@@ -289,6 +289,11 @@ def test_every_detector_of_a_recipe_reads_a_network_of_it(recipe: object) -> Non
     assert {detector.variant for detector in detectors} <= set(names)
     assert len({detector.name for detector in detectors}) == len(detectors)
     assert recipe.shown in names  # type: ignore[attr-defined]
+
+
+def test_every_recipe_can_be_asked_for() -> None:
+    assert [benchmark_recipe(name).name for name in RECIPES] == list(RECIPES)
+    assert {BEST_RECIPE.name, PAPER_RECIPE.name, READINGS_RECIPE.name, ABLATION_RECIPE.name} == set(RECIPES)
 
 
 def test_an_unknown_recipe_is_refused() -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from train.errors import TrainError
 from train.welds.evaluation import CHECKED, Detector
-from train.welds.variants import CLASSIFIERS, NONE, PAPER, SIGNS, SNI, D, Variant
+from train.welds.variants import CLASSIFIERS, NONE, PAPER, RECIPES, SIGNS, SNI, D, Variant
 
 _PAPERS: Final = ("mean9", "std9")
 _SIGNED: Final = ("bright9", "dark9", "std9")
@@ -115,8 +115,6 @@ BEST_RECIPE: Final = BenchmarkRecipe(
     ),
     shown=BEST_VARIANT.name,
 )
-
-RECIPES: Final = ("paper", "best", "readings", "ablation")
 
 
 def benchmark_recipe(name: str) -> BenchmarkRecipe:

@@ -7,6 +7,9 @@ from typing import Literal
 
 Network = Literal["autoencoder", "classifier"]
 
+RECIPES = ("paper", "best", "readings", "ablation")
+"""Names of `train.welds.recipes`, here without torch for the command line's help."""
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
