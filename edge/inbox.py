@@ -344,8 +344,9 @@ class Inbox:
         return True
 
     def _back_off(self, waiting: _Waiting, now_s: float) -> None:
-        """Twice the wait each time: bytes can change below an unchanged time (mapped files, cached attributes)."""
-        wait_s = min(max(self._stable_for_s, now_s - waiting.since_s), LONGEST_WAIT_S)
+        """Half as long again as it has lasted: bytes can change below an unchanged time (mapped files, cached
+        attributes), and a share comes back."""
+        wait_s = min(max(self._stable_for_s, (now_s - waiting.since_s) / 2), LONGEST_WAIT_S)
         final_s = waiting.since_s + self._incomplete_after_s
         waiting.not_before_s = min(final_s, now_s + wait_s) if now_s < final_s else now_s + wait_s
 

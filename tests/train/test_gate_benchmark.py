@@ -20,7 +20,14 @@ from train.welds.data import FoldData, PatchCounts
 from train.welds.evaluation import Entry, Outcome
 from train.welds.fold_cache import array_names, mapped, stored_fold
 from train.welds.plan import Request, Way, measured_ms, planned, ways
-from train.welds.recipes import ABLATION_RECIPE, BEST_RECIPE, PAPER_RECIPE, READINGS_RECIPE, benchmark_recipe
+from train.welds.recipes import (
+    ABLATION_RECIPE,
+    BEST_RECIPE,
+    PAPER_RECIPE,
+    READINGS_RECIPE,
+    BenchmarkRecipe,
+    benchmark_recipe,
+)
 from train.welds.tables import PAPER, REAL_SETS, SHARP_SETS, SYNTHETIC_SETS, cell, tables_csv, tables_markdown
 from train.welds.task import Task, network_seed, spread, with_defects
 from train.welds.variants import BOTH, CLASSIFIERS, RECIPES, SNI, Network, Training
@@ -327,6 +334,15 @@ def test_tables_give_mean_and_half_spread_of_the_runs_beside_the_papers_figures(
     lines = list(csv.DictReader(io.StringIO(tables_csv(benchmark, PAPER_RECIPE.detectors))))
     line = next(line for line in lines if (line["detector"], line["set"]) == ("AE, SNI", "defects-low"))
     assert (line["share"], line["half_spread"], line["own_share"], line["paper"]) == ("0.86", "0.05", "0.5", "0.26")
+
+
+@pytest.mark.parametrize("recipe", [READINGS_RECIPE, ABLATION_RECIPE, BEST_RECIPE])
+def test_other_recipes_have_a_line_for_each_way_to_read_a_network(recipe: BenchmarkRecipe) -> None:
+    benchmark = Benchmark({d.name: (outcome(180),) for d in recipe.detectors}, (), PLAIN, "digest", (), {})
+    text = tables_markdown(benchmark, recipe.detectors, [])
+    assert "## Variants" in text
+    for detector in recipe.detectors:
+        assert f"| {detector.name} | 90.0 (0.0)" in text
 
 
 def test_a_table_of_variants_gives_the_synthetic_set_that_is_found_least() -> None:

@@ -448,9 +448,9 @@ def test_a_file_that_cannot_be_read_even_when_it_is_final_is_not_read_again_and_
 
     assert line.inbox.pending_count == 1
     spans_s = [later - earlier for earlier, later in pairwise(ages_s)]
-    assert len(ages_s) < 20
+    assert len(ages_s) < 30
     assert max(spans_s) <= 60 + 2 * LOOK_S
-    assert min(span for span, age in zip(spans_s, ages_s, strict=False) if age >= 60) >= 60
+    assert min(span for span, age in zip(spans_s, ages_s, strict=False) if age >= 120) >= 60
 
 
 def test_a_file_that_changes_after_it_was_given_back_only_has_to_stand_still(line: Line) -> None:
@@ -633,7 +633,7 @@ def test_the_loop_is_told_when_the_next_look_is_worthwhile(line: Line, tmp_path:
     assert line.inbox.wait_s(line.now_s, 0.5) == 0.5
     line.inbox.retry(line.handed_out[0])
     line.look()
-    assert line.inbox.wait_s(line.now_s, 60) == pytest.approx(0.2 + LOOK_S)
+    assert line.inbox.wait_s(line.now_s, 60) == pytest.approx(0.2)
     line.folder.rename(tmp_path / "elsewhere")
     line.look()
     assert line.inbox.wait_s(line.now_s, 0.5) == 0.5

@@ -58,7 +58,7 @@ def tables_markdown(benchmark: Benchmark, detectors: Sequence[Detector], notes: 
     """The tables of a benchmark: of the paper's networks as the paper has them, of others one line per detector."""
     of_paper = [detector for detector in detectors if (detector.variant, "raster") in PAPER]
     parts: list[str] = []
-    if len(of_paper) == len(_PAPER_COLUMNS):
+    if {detector.variant for detector in of_paper} == set(_PAPER_COLUMNS):
         second = [detector for detector in detectors if detector.variant == BOTH.name]
         first = [detector for detector in detectors if detector not in second]
         groups = (
