@@ -633,7 +633,7 @@ def test_the_loop_is_told_when_the_next_look_is_worthwhile(line: Line, tmp_path:
     assert line.inbox.wait_s(line.now_s, 0.5) == 0.5
     line.inbox.retry(line.handed_out[0])
     line.look()
-    assert line.inbox.wait_s(line.now_s, 60) == pytest.approx(0.2)
+    assert line.inbox.wait_s(line.now_s, 60) == pytest.approx((0.2 + LOOK_S) / 2)
     line.folder.rename(tmp_path / "elsewhere")
     line.look()
     assert line.inbox.wait_s(line.now_s, 0.5) == 0.5
