@@ -48,8 +48,9 @@ BUSY_SPACING_S = 0.25
 FORGET_EVERY_S = 60.0
 """Between two sweeps for known files that are gone: two of them bound what is remembered of files taken away."""
 
-LONGEST_WAIT_S = 60.0
-"""Between two readings of a file that does not change and cannot be read, however long that lasts."""
+LONGEST_WAIT_S = 10.0
+"""Between two readings of a file that does not change and cannot be read, however long that lasts: what a share had
+lost for hours is judged within seconds of its return."""
 
 TOUCHES = 65_536
 """Touched names kept between two looks; the rolling re-stat finds what falls out."""

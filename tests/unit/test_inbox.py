@@ -431,8 +431,8 @@ def test_a_file_its_reader_finds_incomplete_comes_back_at_growing_intervals_and_
 
     assert is_final
     assert ages_s[-1] == pytest.approx(60, abs=2 * LOOK_S)
-    assert len(ages_s) < 12
-    assert all(later >= 1.5 * earlier for earlier, later in pairwise(ages_s[:-1]))
+    assert len(ages_s) < 16
+    assert all(later >= min(1.5 * earlier, earlier + 10) for earlier, later in pairwise(ages_s[:-1]))
 
 
 def test_a_file_that_cannot_be_read_even_when_it_is_final_is_not_read_again_and_again(line: Line) -> None:
@@ -448,9 +448,9 @@ def test_a_file_that_cannot_be_read_even_when_it_is_final_is_not_read_again_and_
 
     assert line.inbox.pending_count == 1
     spans_s = [later - earlier for earlier, later in pairwise(ages_s)]
-    assert len(ages_s) < 30
-    assert max(spans_s) <= 60 + 2 * LOOK_S
-    assert min(span for span, age in zip(spans_s, ages_s, strict=False) if age >= 120) >= 60
+    assert len(ages_s) < 75
+    assert max(spans_s) <= 10 + 2 * LOOK_S
+    assert min(span for span, age in zip(spans_s, ages_s, strict=False) if age >= 60) >= 10
 
 
 def test_a_file_that_changes_after_it_was_given_back_only_has_to_stand_still(line: Line) -> None:
