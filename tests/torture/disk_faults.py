@@ -50,8 +50,9 @@ def disk_fails(trial: Trial) -> None:
     """R10: the state read-only; flushes and reads that fail with EIO; a folder and a file that may not be read."""
     _read_only_state(trial)
     for turn in range(trial.size(2, 12)):
-        _failing(trial, "fdatasync", "state", first=2 + turn % 4)
-    _failing(trial, "pread64", "scan", first=1)
+        _failing(trial, "fdatasync", "state", first=2 + turn % 4, calls_failed=6)
+    # Of each call in each thread: at six, the scan is read 25 times until it can be, at growing intervals.
+    _failing(trial, "pread64", "scan", first=1, calls_failed=2)
     _forbidden(trial)
 
 
@@ -114,8 +115,8 @@ def _read_only_state(trial: Trial) -> None:
         trial.take(rig.findings(), "read-only state")
 
 
-def _failing(trial: Trial, call: str, where: str, first: int) -> None:
-    """System calls on one file fail with EIO, from the first-th on, for a while, by strace's fault injection."""
+def _failing(trial: Trial, call: str, where: str, first: int, calls_failed: int) -> None:
+    """System calls on one file fail with EIO, so many from the first-th on, by strace's fault injection."""
     try:
         needs("strace")
     except Skipped as reason:
@@ -135,7 +136,7 @@ def _failing(trial: Trial, call: str, where: str, first: int) -> None:
             rig.generator.arrive(1)
         trace = rig.root / "strace.out"
         prefix = ("strace", "-f", "-qqq", "-o", str(trace), "-P", str(path))
-        prefix += ("-e", f"trace={calls}", "-e", f"inject={calls}:error=EIO:when={first}..{first + 5}")
+        prefix += ("-e", f"trace={calls}", "-e", f"inject={calls}:error=EIO:when={first}..{first + calls_failed - 1}")
         rig.worker.start(prefix=prefix)
         rig.generator.arrive(10)
         trial.recovered(rig.await_all())
