@@ -17,8 +17,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import ValidationError
 
+from edge.contract.messages import MESSAGES, Kind, ModelCard, Status, Topics, Verdict
 from edge.errors import EdgeError
-from edge.messages import MESSAGES, Kind, ModelCard, Status, Topics, Verdict
 
 SESSION_EXPIRY_S = 7 * 24 * 3600
 SUBSCRIBE_TIMEOUT_S = 10.0
@@ -89,7 +89,7 @@ class Mes:
         try:
             message = next(model for model in MESSAGES if kind == model.KIND).model_validate_json(payload)
         except (ValidationError, StopIteration) as error:
-            raise EdgeError(f"{topic}: {payload[:200]!r} {error}", hint="compare with edge/schema/") from None
+            raise EdgeError(f"{topic}: {payload[:200]!r} {error}", hint="compare with edge/contract/schema/") from None
         if isinstance(message, Status):
             self.state = message.state
         elif isinstance(message, ModelCard):

@@ -34,8 +34,8 @@ from rich.text import Text
 from screen import Board, Screen, expected, tally
 from station import Lot, Station, make_lot
 
+from edge.contract.messages import Topics, Verdict
 from edge.errors import EdgeError
-from edge.messages import Topics, Verdict
 from edge.records import Outcome
 
 BUNDLE = Path(__file__).resolve().parent / "bundle"

@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from edge.messages import GateInfo, Verdict
+from edge.contract.messages import GateInfo, Verdict
 from edge.records import Outcome
 
 LOOKS = {

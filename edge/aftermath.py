@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from edge.archive import Archive, Quarantine
-from edge.messages import Verdict
+from edge.contract.messages import Verdict
 from edge.records import Outcome
+from edge.station.archive import Archive, Quarantine
 from edge.worker import Judged
 
 log = logging.getLogger(__name__)

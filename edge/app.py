@@ -19,13 +19,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from uuid import uuid4
 
-from edge.beats import Beats
 from edge.errors import EdgeError, LedgerError
 from edge.line import Line, build_line, utc_now
 from edge.model import LoadedModel
 from edge.settings import ServiceEnvironment, Settings
-from edge.stop import STOP_SIGNALS, stop_signals_held
-from edge.systemd import Notifier
+from edge.system.beats import Beats
+from edge.system.stop import STOP_SIGNALS, stop_signals_held
+from edge.system.systemd import Notifier
 
 log = logging.getLogger(__name__)
 

@@ -20,20 +20,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from edge.broker import Accepted, Connection, Ended, Outgoing
+from edge.bundles.model_history import refuse_older
+from edge.contract.messages import Kind, Topics
+from edge.delivery.broker import Accepted, Connection, Ended, Outgoing
 from edge.engines import RawEngine
 from edge.engines.device import find_device
 from edge.engines.opening import Degraded, gpu_is_expected
+from edge.engines.tuning import tune
 from edge.errors import EdgeError, EngineError, LedgerBusy
-from edge.folder import StationFolder
-from edge.ledger import open_ledger
-from edge.messages import Kind, Topics
 from edge.model import open_model, verified_bundle
-from edge.model_history import refuse_older
-from edge.privilege import refuse_root
 from edge.settings import Settings
-from edge.tuning import tune
-from edge.watch import file_system
+from edge.station.folder import StationFolder
+from edge.station.watch import file_system
+from edge.store.ledger import open_ledger
+from edge.system.privilege import refuse_root
 
 GOOD_SQLITE = (3, 51, 3)
 """Older ones can corrupt a WAL database through two connections; the ledger has one, and locks others out."""

@@ -15,9 +15,9 @@ from typing import Any
 
 from edge import __version__
 from edge.errors import EdgeError, SettingsError
-from edge.logs import configure_logging
 from edge.settings import Settings, load_settings, service_environment
-from edge.stop import stop_signals_held
+from edge.system.logs import configure_logging
+from edge.system.stop import stop_signals_held
 
 log = logging.getLogger(__name__)
 
@@ -67,38 +67,38 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     if options.build_engine:
         from edge.engines.on_device import build
         from edge.model import plan_settings, verified_bundle
-        from edge.privilege import refuse_root
+        from edge.system.privilege import refuse_root
 
         plans = plan_settings(settings)
         refuse_root((plans.folder, plans.key_file.parent), "edge-worker --build-engine")
         print(build(verified_bundle(settings.model), plans, max_batch=settings.model.max_batch))
         return 0
     if options.resend is not None:
-        from edge.ledger import request_resend
+        from edge.store.ledger import request_resend
 
         request_resend(settings.state.ledger, options.resend)
         print(f"verdicts sent since {options.resend.isoformat()} will be sent again with the same bytes")
         return 0
     if options.backup is not None:
-        from edge.backup import back_up
+        from edge.store.backup import back_up
 
         print(back_up(settings.state.ledger, settings.station, options.backup))
         return 0
     if options.restore is not None:
-        from edge.backup import restore
+        from edge.store.backup import restore
 
         print(restore(settings.state.ledger, settings.station, options.restore, options.next_seq))
         return 0
     if options.accept_older_model:
+        from edge.bundles.model_history import accept_older
         from edge.model import verified_bundle
-        from edge.model_history import accept_older
 
         print(accept_older(verified_bundle(settings.model), settings.state.dir, datetime.now(UTC)))
         return 0
     with stop_signals_held():  # before the libraries are imported that start threads
         from edge.app import run_app
+        from edge.bundles.model_history import refuse_older
         from edge.model import open_model, verified_bundle
-        from edge.model_history import refuse_older
 
         bundle = verified_bundle(settings.model)
         refuse_older(bundle, settings.state.dir)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge.asyncapi import documents
+from edge.contract.asyncapi import documents
 from edge.settings import SettingRow, describe_settings, section_title, toml_value
 
 TABLE_BEGIN = "<!-- settings: made by `make docs` -->"
@@ -46,7 +46,7 @@ def generated_files(root: Path) -> dict[Path, str]:
         root / "README.md": f"{before}{TABLE_BEGIN}\n{settings_table()}\n{TABLE_END}{after}",
         root / "systemd" / "edge.toml.example": settings_example(),
     }
-    files |= {root / "edge" / "schema" / name: text for name, text in documents().items()}
+    files |= {root / "edge" / "contract" / "schema" / name: text for name, text in documents().items()}
     return files
 
 

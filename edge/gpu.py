@@ -9,7 +9,7 @@ import logging
 import subprocess
 from contextlib import suppress
 
-from edge.messages import Gpu
+from edge.contract.messages import Gpu
 
 log = logging.getLogger(__name__)
 

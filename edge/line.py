@@ -12,22 +12,22 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from edge.aftermath import Aftermath
-from edge.archive import Archive, Quarantine
-from edge.backup import take_backup_requests
-from edge.decoder import Decoder
+from edge.bundles.model_history import note_model
+from edge.contract.messages import Health, ModelInfo
+from edge.delivery.publish import Publisher
 from edge.errors import LedgerError
 from edge.gpu import gpu_state
-from edge.inbox import Inbox
-from edge.intake import StationIntake
-from edge.ledger import Ledger, open_ledger
-from edge.messages import Health, ModelInfo
 from edge.model import LoadedModel
-from edge.model_history import note_model
-from edge.publish import Publisher
-from edge.scan import Limits
+from edge.scans.decoder import Decoder
+from edge.scans.scan import Limits
+from edge.scans.suspects import DecodeMarks
 from edge.settings import Settings
-from edge.suspects import DecodeMarks
-from edge.watch import Watcher
+from edge.station.archive import Archive, Quarantine
+from edge.station.inbox import Inbox
+from edge.station.intake import StationIntake
+from edge.station.watch import Watcher
+from edge.store.backup import take_backup_requests
+from edge.store.ledger import Ledger, open_ledger
 from edge.worker import NEVER_FINAL, Worker
 
 log = logging.getLogger(__name__)

@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-from edge.bundle import Bundle, open_bundle
+from edge.bundles.bundle import Bundle, open_bundle
+from edge.contract.messages import ModelCard, ModelInfo
+from edge.contract.verdicts import VerdictWriter
 from edge.engines import Engine, PlanSettings
+from edge.engines.golden import check_golden
 from edge.engines.opening import open_engine
-from edge.golden import check_golden
-from edge.messages import ModelCard, ModelInfo
+from edge.engines.tuning import chosen_engine
 from edge.settings import ModelSettings, Settings, service_environment
-from edge.tuning import chosen_engine
-from edge.verdicts import VerdictWriter
 
 log = logging.getLogger(__name__)
 

@@ -20,18 +20,18 @@ from typing import BinaryIO
 from uuid import UUID, uuid4
 
 from edge import __version__
-from edge.decoder import Decoder
+from edge.contract.messages import canonical_json
 from edge.errors import LedgerError, SettingsError
-from edge.folder import StationFolder
-from edge.ledger import Entry
-from edge.messages import canonical_json
+from edge.images.preparation import Arrival
 from edge.model import LoadedModel, load_model
-from edge.names import display_name
-from edge.preparation import Arrival
 from edge.records import FileStamp
-from edge.scan import Limits
+from edge.scans.decoder import Decoder
+from edge.scans.scan import Limits
+from edge.scans.suspects import DecodeMarks
 from edge.settings import Settings
-from edge.suspects import DecodeMarks
+from edge.station.folder import StationFolder
+from edge.store.ledger import Entry
+from edge.system.names import display_name
 from edge.validation.gallery import Gallery
 from edge.validation.labels import MatchedLabels, match_labels, read_labels
 from edge.validation.progress import ReplayProgress

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
+from edge.delivery.publish import Publisher
 from edge.errors import PublishError
-from edge.ledger import Ledger, open_ledger
 from edge.model import LoadedModel
-from edge.publish import Publisher
 from edge.settings import Settings, StateSettings
+from edge.store.ledger import Ledger, open_ledger
 
 STATION_SUFFIX = "-replay"
 DELIVERY_TIMEOUT_S = 60.0

@@ -67,7 +67,7 @@ class FolderSettings(Section):
         if self.after == "move" and self.move_to is not None:
             home, target = Path(os.path.realpath(self.path)), Path(os.path.realpath(self.move_to))
             levels = target.relative_to(home).parts if target.is_relative_to(home) else None
-            # What edge/folder.py does not look into.
+            # What edge/station/folder.py does not look into.
             is_hidden = levels is not None and any(level.startswith((".", "~")) for level in levels)
             if levels is not None and not is_hidden and (self.recursive or not levels):
                 raise ValueError(

@@ -23,18 +23,18 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edge.contract.messages import Verdict
+from edge.contract.verdicts import VerdictWriter
 from edge.decide import decide
 from edge.engines import Engine
+from edge.engines.front import front_of
 from edge.errors import ScanIncomplete
-from edge.front import front_of
-from edge.ledger import Entry
-from edge.messages import Verdict
-from edge.preparation import Arrival, InputSpec, Prepared, condemn, given_up, prepare_scan
-from edge.raw import RawScan
+from edge.images.preparation import Arrival, InputSpec, Prepared, condemn, given_up, prepare_scan
+from edge.images.raw import RawScan
 from edge.records import FileStamp, Image, Scores
-from edge.scan import Decode, Limits
-from edge.suspects import DecodeMarks, kills_its_reader
-from edge.verdicts import VerdictWriter
+from edge.scans.scan import Decode, Limits
+from edge.scans.suspects import DecodeMarks, kills_its_reader
+from edge.store.ledger import Entry
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 import tifffile
 
-from edge.conversion import Bounds, Method, prepare
 from edge.engines import Engine
+from edge.engines.golden import score_one
 from edge.errors import ScanError
-from edge.golden import score_one
+from edge.images.conversion import Bounds, Method, prepare
 from edge.records import Counts, Image, Scores
-from edge.scan import Limits, read_scan
+from edge.scans.scan import Limits, read_scan
 from export.errors import ExportError
 from train.dataset import LABELS, LABELS_NAME, read_labels
 

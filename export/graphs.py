@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock
 
-from edge.conversion import Method
 from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT
+from edge.images.conversion import Method
 from edge.records import Size
 from export.errors import ExportError
 from train.classifier.models import Classifier

@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 import torch
 
-from edge.conversion import Method
 from edge.engines import Engine
-from edge.golden import score_one
+from edge.engines.golden import score_one
+from edge.images.conversion import Method
 from edge.records import Image, Scores
 from export.errors import ParityError
 from train.classifier.models import Classifier

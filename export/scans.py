@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.conversion import Bounds, Method, prepare
 from edge.errors import ScanError
+from edge.images.conversion import Bounds, Method, prepare
 from edge.records import Image, Size
-from edge.scan import Limits, read_scan
+from edge.scans.scan import Limits, read_scan
 from edge.validation.labels import Label, match_labels, read_labels
 from export.errors import ExportError
 

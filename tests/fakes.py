@@ -10,14 +10,14 @@ from uuid import UUID
 import numpy as np
 import tifffile
 
-from edge.conversion import Bounds, Method
+from edge.contract.messages import ModelInfo
+from edge.contract.verdicts import VerdictWriter
 from edge.engines import Batch, Engine, EngineOutput, EngineSpec
 from edge.errors import EngineError
-from edge.evidence import MapGeometry
-from edge.messages import ModelInfo
-from edge.preparation import InputSpec, ScanSpec
+from edge.images.conversion import Bounds, Method
+from edge.images.evidence import MapGeometry
+from edge.images.preparation import InputSpec, ScanSpec
 from edge.records import Policy, Size
-from edge.verdicts import VerdictWriter
 
 SIZE = Size(64, 48)
 BOOT_ID = UUID("00000000-0000-4000-8000-000000000001")

@@ -6,8 +6,7 @@ import hashlib
 from datetime import UTC, datetime
 from uuid import UUID
 
-from edge.ledger import Entry
-from edge.messages import (
+from edge.contract.messages import (
     BoxPx,
     DurationsMs,
     GateInfo,
@@ -20,6 +19,7 @@ from edge.messages import (
     verdict_id,
 )
 from edge.records import FileStamp, Outcome, Scan
+from edge.store.ledger import Entry
 
 STATION = "xray-1"
 BOOT_ID = UUID("6f1c2a34-9a1b-4c8d-8e55-0c7f0b0a9d11")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from edge.inbox import Inbox
 from edge.records import FileStamp
-from edge.scan import Limits
+from edge.scans.scan import Limits
+from edge.station.inbox import Inbox
 
 LIMITS = Limits()
 LOOK_S = 0.25

@@ -12,7 +12,7 @@ import tifffile
 
 from edge.errors import ScanError
 from edge.records import Counts
-from edge.scan import REASONS, Limits, check_complete, read_scan
+from edge.scans.scan import REASONS, Limits, check_complete, read_scan
 
 LIMITS = Limits()
 WIDTH, LENGTH, BITS, CODING, PHOTOMETRIC, OFFSETS, SAMPLES, ROWS, LENGTHS = 256, 257, 258, 259, 262, 273, 277, 278, 279

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from edge.conversion import LEVELS, Bounds, global_bounds, pooled_bounds, scan_bounds
+from edge.images.conversion import LEVELS, Bounds, global_bounds, pooled_bounds, scan_bounds
 from train.dataset import Progress, Row, data_digest, scan_histograms
 from train.errors import DataError
 

@@ -15,8 +15,8 @@ from typing import Any, Literal, TypedDict
 import torch
 from torch import Tensor
 
-from edge.conversion import Bounds, Method
-from edge.exposure import Exposure
+from edge.images.conversion import Bounds, Method
+from edge.images.exposure import Exposure
 from edge.records import Size
 from train.dataset import ScanFacts
 from train.errors import CheckpointError

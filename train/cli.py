@@ -17,8 +17,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar, get_args, get_type_hints
 
-from edge.conversion import Bounds, Method
 from edge.errors import EdgeError
+from edge.images.conversion import Bounds, Method
 from edge.records import Size
 from train import cli_experiments, cli_gate, cli_gate_report, cli_transfer
 from train.bounds import MODES, bounds_json, find_bounds, read_bounds

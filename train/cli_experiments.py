@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.conversion import Method
+from edge.images.conversion import Method
 from train.dataset import read_labels
 from train.errors import TrainError
 from train.progress import Reporter

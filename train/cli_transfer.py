@@ -8,7 +8,7 @@ import shlex
 import time
 from pathlib import Path
 
-from edge.conversion import Method
+from edge.images.conversion import Method
 from edge.records import Size
 from train.errors import TrainError
 from train.progress import Reporter

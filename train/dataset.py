@@ -21,11 +21,11 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from edge.conversion import Bounds, Histogram, Method, clipped_fraction, histogram, prepare
 from edge.errors import ScanError
-from edge.exposure import Exposure, exposure
+from edge.images.conversion import Bounds, Histogram, Method, clipped_fraction, histogram, prepare
+from edge.images.exposure import Exposure, exposure
 from edge.records import Frame, Image, Size
-from edge.scan import Limits, read_scan
+from edge.scans.scan import Limits, read_scan
 from train.errors import DataError
 
 LABELS_NAME = "labels.csv"
@@ -247,7 +247,7 @@ def load_scans(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> LoadedScans:
-    """Read, convert and resize scans by the line's own `edge.conversion.prepare`.
+    """Read, convert and resize scans by the line's own `edge.images.conversion.prepare`.
 
     The result takes `height * width * channels` bytes of memory per scan. Raises DataError.
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from edge.conversion import Histogram, percentile
+from edge.images.conversion import Histogram, percentile
 from train.dataset import LABELS, Row
 from train.plots import save
 from train.survey import Survey

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from edge.files import sync_directory
+from edge.system.files import sync_directory
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from edge.conversion import Method
+from edge.images.conversion import Method
 from edge.records import Size
 from train.errors import TrainError
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge.conversion import LEVELS, Bounds, Histogram, global_bounds, histogram, pooled_bounds, scan_bounds
+from edge.images.conversion import LEVELS, Bounds, Histogram, global_bounds, histogram, pooled_bounds, scan_bounds
 from train.bounds import Mode
 from train.dataset import Row, data_digest, read_frame
 from train.errors import DataError

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.errors import EngineError
-from edge.raw import RawScan
+from edge.images.raw import RawScan
 from edge.records import Size
 
 IMAGE_INPUT = "image"

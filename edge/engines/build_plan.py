@@ -26,7 +26,7 @@ import tensorrt as trt
 
 from edge.engines import IMAGE_INPUT
 from edge.engines.trt_log import TRT_ERRORS, TrtLog
-from edge.logs import configure_logging
+from edge.system.logs import configure_logging
 
 JOB, GRAPH, PLAN, TIMING, ERROR = "job.json", "graph.onnx", "plan", "timing.cache", "error.json"
 EXIT_FAILED = 70

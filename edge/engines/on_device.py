@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from edge.engines import EngineSpec, PlanSettings
 from edge.engines.device import find_device
+from edge.engines.golden import check_full_batch, check_golden
 from edge.engines.plan_cache import KernelsRefused, PlanRefused
 from edge.engines.plans import EVERY_PLAN, KERNELS, PlanRoom, Plans, half_of
 from edge.errors import BundleError
-from edge.golden import check_full_batch, check_golden
 from edge.records import Size
 
 if TYPE_CHECKING:
-    from edge.bundle import Bundle
+    from edge.bundles.bundle import Bundle
     from edge.engines.trt import TrtEngine
 
 log = logging.getLogger(__name__)

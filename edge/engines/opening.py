@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
 
-from edge.bundle import Bundle
+from edge.bundles.bundle import Bundle
 from edge.engines import Batch, Engine, EngineOutput, EngineSpec, PlanSettings
 from edge.errors import EngineError
 

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from edge.errors import EngineError
-from edge.files import sync_directory
+from edge.system.files import sync_directory
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from edge.engines.plan_cache import KernelsRefused, PlanRefused
 from edge.engines.plans import half_of
 from edge.engines.trt_log import TRT_ERRORS, TrtLog
 from edge.errors import EngineError
-from edge.raw import FRAME, RawScan, axis, frame, launch
+from edge.images.raw import FRAME, RawScan, axis, frame, launch
 from edge.records import Size
 
 NAME = "tensorrt"

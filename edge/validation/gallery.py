@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from edge.conversion import Method
+from edge.contract.messages import Verdict
 from edge.decide import OUT_OF_SPEC
 from edge.errors import ScanError
-from edge.evidence import MapGeometry
-from edge.messages import Verdict
+from edge.images.conversion import Method
+from edge.images.evidence import MapGeometry
 from edge.records import Outcome, Policy, Size
-from edge.scan import Decode, Limits, read_scan
+from edge.scans.scan import Decode, Limits, read_scan
 from edge.validation.labels import LabelRow
 from edge.validation.pictures import Picture, plain_picture, scan_picture
 from edge.validation.rows import ScanRow

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge.conversion import Method, prepare
-from edge.evidence import MapGeometry
-from edge.messages import BoxPx
+from edge.contract.messages import BoxPx
+from edge.images.conversion import Method, prepare
+from edge.images.evidence import MapGeometry
 from edge.records import Counts, Image, Size
 
 THUMBNAIL_WIDTH_PX = 240

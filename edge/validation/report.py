@@ -17,9 +17,9 @@ from importlib.resources import files
 import jinja2
 import numpy as np
 
-from edge.messages import ModelCard
-from edge.names import display_name
+from edge.contract.messages import ModelCard
 from edge.records import Outcome
+from edge.system.names import display_name
 from edge.validation.figures import MAX_POINTS, Group, gate_scatter, interval_bar, roc_figure, score_histogram
 from edge.validation.gallery import Card, Gallery, Shelf
 from edge.validation.labels import Label

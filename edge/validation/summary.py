@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from edge.messages import ModelCard, rfc3339
+from edge.contract.messages import ModelCard, rfc3339
 from edge.records import Outcome
 from edge.validation.labels import Label
 from edge.validation.metrics import Confusion

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from edge.conversion import Bounds, Method, histogram
-from edge.exposure import exposure
+from edge.images.conversion import Bounds, Method, histogram
+from edge.images.exposure import exposure
 from edge.records import Size
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.dataset import read_frame, read_labels

@@ -10,9 +10,9 @@ import numpy as np
 
 from edge.app import run_app
 from edge.engines import Batch, EngineOutput, EngineSpec
-from edge.logs import configure_logging
 from edge.model import load_model
 from edge.settings import load_settings, service_environment
+from edge.system.logs import configure_logging
 
 
 class StubEngine:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from edge.messages import Kind
+from edge.contract.messages import Kind
 from tests import bundles
 from tests.mosquitto import PROGRAM, Mosquitto, Recorder
 

@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.decoder import Decoder
 from edge.errors import ScanError, ScanIncomplete
-from edge.scan import Limits, read_scan
+from edge.scans.decoder import Decoder
+from edge.scans.scan import Limits, read_scan
 from tests.tiff_files import electrode, tiff, written_by_tifffile
 
 LIMITS = Limits(max_px=1_000_000, max_bytes=4_000_000)
 POISON = b"POISON"
 CHILD = """
 import os, signal, sys, time
-from edge import decode_child
-from edge.pixels import decode
+from edge.scans import decode_child
+from edge.scans.pixels import decode
 def poisoned(data, layout):
     if b"POISON" in data:
         {deed}
@@ -120,7 +120,7 @@ def test_without_an_unpacker_a_scan_waits_and_is_not_blamed(tmp_path: Path, prog
 def test_the_unpacker_can_open_nothing_start_nothing_and_take_no_more_memory_than_a_scan_needs() -> None:
     program = f"""
 import os, socket
-from edge.decode_child import confine
+from edge.scans.decode_child import confine
 confine({LIMITS.max_px}, {LIMITS.max_bytes})
 def refused(deed):
     try:
@@ -141,8 +141,8 @@ def test_the_process_that_asks_never_loads_the_unpacking_library(tmp_path: Path)
 import sys
 from pathlib import Path
 import edge.line
-from edge.decoder import Decoder
-from edge.scan import Limits, read_scan
+from edge.scans.decoder import Decoder
+from edge.scans.scan import Limits, read_scan
 decoder = Decoder(Limits())
 read_scan(Path(sys.argv[1]), file="scan.tif", limits=Limits(), decode=decoder.decode)
 decoder.close()
@@ -159,8 +159,8 @@ def test_a_busy_unpacker_ends_with_the_process_that_asked(tmp_path: Path) -> Non
     program = """
 import sys
 from pathlib import Path
-from edge.decoder import Decoder
-from edge.scan import Limits, read_scan
+from edge.scans.decoder import Decoder
+from edge.scans.scan import Limits, read_scan
 decoder = Decoder(Limits(), program=(sys.executable, sys.argv[1]))
 print("asking", flush=True)
 read_scan(Path(sys.argv[2]), file="scan.tif", limits=Limits(), decode=decoder.decode)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import edge.suspects
+import edge.scans.suspects
 from edge.records import FileStamp
-from edge.scan import Limits
-from edge.suspects import DecodeMarks, kills_its_reader
+from edge.scans.scan import Limits
+from edge.scans.suspects import DecodeMarks, kills_its_reader
 from tests import fakes
 
 LIMITS = Limits(max_px=1_000_000, max_bytes=10_000_000)
@@ -18,7 +18,7 @@ DIE_WHILE_DECODING = """
 import os, signal, sys
 from pathlib import Path
 from edge.records import FileStamp
-from edge.suspects import DecodeMarks
+from edge.scans.suspects import DecodeMarks
 with DecodeMarks(Path(sys.argv[1])).decoding(FileStamp("a.tif", 7, 100, 1)):
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -55,7 +55,7 @@ def test_the_childs_death_names_its_signal(tmp_path: Path, monkeypatch: pytest.M
     interpreter = tmp_path / "python"
     interpreter.write_text("#!/bin/sh\nkill -SEGV $$\n")
     interpreter.chmod(0o755)
-    monkeypatch.setattr(edge.suspects.sys, "executable", str(interpreter))
+    monkeypatch.setattr(edge.scans.suspects.sys, "executable", str(interpreter))
     assert kills_its_reader(tmp_path / "a.tif", LIMITS) == "killed by SIGSEGV"
 
 
@@ -63,6 +63,6 @@ def test_a_child_that_hangs_is_ended_and_blamed(tmp_path: Path, monkeypatch: pyt
     interpreter = tmp_path / "python"
     interpreter.write_text("#!/bin/sh\nexec sleep 60\n")
     interpreter.chmod(0o755)
-    monkeypatch.setattr(edge.suspects.sys, "executable", str(interpreter))
-    monkeypatch.setattr(edge.suspects, "PROBE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(edge.scans.suspects.sys, "executable", str(interpreter))
+    monkeypatch.setattr(edge.scans.suspects, "PROBE_TIMEOUT_S", 0.2)
     assert kills_its_reader(tmp_path / "a.tif", LIMITS) == "no end after 0 s"

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edge.conversion import Bounds, Method
+from edge.images.conversion import Bounds, Method
 from edge.records import Size
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.gate.network import Gate, state_of

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge.bundle import open_bundle
+from edge.bundles.bundle import open_bundle
 from edge.engines import plans
 from edge.errors import BundleError
 from export.bundle import write_bundle

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edge.conversion import Method
 from edge.engines import Engine
-from edge.evidence import MapGeometry, worst_windows
+from edge.images.conversion import Method
+from edge.images.evidence import MapGeometry, worst_windows
 from edge.records import Size
 from export.errors import ExportError, ParityError
 from export.graphs import (

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from edge.engines.plans import compiled_kernels
-from edge.raw import RawScan, axis, frame, launch
+from edge.images.raw import RawScan, axis, frame, launch
 from edge.records import Size
 
 

@@ -23,9 +23,9 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402 - after the project became importable
 import torch  # noqa: E402
 
-from edge.conversion import Bounds, Method, prepare  # noqa: E402
 from edge.engines.plans import NVCC_PLACES  # noqa: E402
-from edge.raw import METHODS, raw_scan  # noqa: E402
+from edge.images.conversion import Bounds, Method, prepare  # noqa: E402
+from edge.images.raw import METHODS, raw_scan  # noqa: E402
 from edge.records import Counts, Size  # noqa: E402
 
 SCANS = 200
@@ -185,7 +185,7 @@ def pycuda(scratch: Path) -> Figures:
     import pycuda.driver as cuda
 
     from edge.engines.plans import compiled_kernels
-    from edge.raw import FRAME, axis, frame, launch
+    from edge.images.raw import FRAME, axis, frame, launch
 
     cuda.init()
     device = cuda.Device(0)
@@ -245,10 +245,10 @@ def contract_command(report: Path) -> list[str]:
 
 def tensorrt(scratch: Path) -> Figures:
     """The real engine: build on this GPU, golden scans, raw scans."""
-    from edge.bundle import open_bundle
+    from edge.bundles.bundle import open_bundle
     from edge.engines import PlanSettings, RawEngine
+    from edge.engines.front import front_of
     from edge.engines.on_device import open_tensorrt
-    from edge.front import front_of
 
     bundle = open_bundle(ROOT / "demo" / "bundle", ROOT / "edge" / "demo-key.pub.pem")
     settings = PlanSettings(scratch / "plans", scratch / "device.key", 8 << 30, 250.0)

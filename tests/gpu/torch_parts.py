@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edge.conversion import Bounds, Method
-from edge.raw import RawScan, raw_scan
+from edge.images.conversion import Bounds, Method
+from edge.images.raw import RawScan, raw_scan
 from edge.records import Size
-from edge.scan import Limits, read_scan
+from edge.scans.scan import Limits, read_scan
 from train.losses import classifier_loss, gate_loss
 from train.networks import ElectrodeClassifier, GateAutoencoder, centre_crop, residual_statistics
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.ledger import open_ledger
-from edge.tuning import TUNING_FILE
+from edge.engines.tuning import TUNING_FILE
+from edge.store.ledger import open_ledger
 from tests import bundles, fakes
 from tests.cpu_engines import needs_openvino
 from tests.mosquitto import Mosquitto, free_port, needs_mosquitto

@@ -28,10 +28,10 @@ from mes import Mes
 from screen import Board, Screen, expected
 from station import Lot, Station, make_lot
 
+from edge.contract.messages import Kind, Topics, Verdict, canonical_json
 from edge.errors import EdgeError, ScanError
-from edge.messages import Kind, Topics, Verdict, canonical_json
 from edge.records import Outcome
-from edge.scan import Limits, read_scan
+from edge.scans.scan import Limits, read_scan
 from edge.settings import load_settings
 from tests.bundles import make_bundle, write_public_key
 from tests.samples import MORNING, sample_status, sample_verdict

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.bundle import open_bundle
-from edge.conversion import prepare
+from edge.bundles.bundle import open_bundle
 from edge.decide import decide
+from edge.engines.golden import score_one
 from edge.engines.ort import OrtEngine
-from edge.golden import score_one
+from edge.images.conversion import prepare
+from edge.images.raw import raw_scan
 from edge.model import DEMO_KEY
-from edge.raw import raw_scan
 from tests.gpu import twin
 from train.simulator.simulate import simulate_scan
 

@@ -17,13 +17,13 @@ import pytest
 
 from edge.decide import out_of_spec
 from edge.errors import ScanError, ScanIncomplete
-from edge.folder import Away
-from edge.inbox import Inbox
-from edge.ledger import Entry, open_ledger
-from edge.preparation import Arrival, Prepared
+from edge.images.preparation import Arrival, Prepared
 from edge.records import FileStamp, Scan
-from edge.scan import Limits, read_scan
-from edge.watch import Watcher, WatchMode
+from edge.scans.scan import Limits, read_scan
+from edge.station.folder import Away
+from edge.station.inbox import Inbox
+from edge.station.watch import Watcher, WatchMode
+from edge.store.ledger import Entry, open_ledger
 from tests.fakes import writer
 from tests.station import drop, tiff
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-import edge.publish
+import edge.delivery.publish
+from edge.contract.messages import Health, Topics, Verdict
+from edge.delivery.publish import Publisher
 from edge.errors import LedgerError
-from edge.ledger import Ledger, OutboxRow, open_ledger, request_resend
-from edge.messages import Health, Topics, Verdict
-from edge.publish import Publisher
 from edge.settings import BrokerSettings, Settings, TopicSettings
+from edge.store.ledger import Ledger, OutboxRow, open_ledger, request_resend
 from tests.mosquitto import Mosquitto, Recorder, needs_mosquitto
 from tests.relay import Relay
 from tests.samples import BOOT_ID, MORNING, STATION, sample_entry, sample_model_card
@@ -51,7 +51,7 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 @pytest.fixture(autouse=True)
 def _soon_stable(monkeypatch: pytest.MonkeyPatch) -> None:
     """A good connection proves itself in a moment."""
-    monkeypatch.setattr(edge.publish, "STABLE_S", 0.1)
+    monkeypatch.setattr(edge.delivery.publish, "STABLE_S", 0.1)
 
 
 def settings_for(broker: Mosquitto, **changes: Any) -> BrokerSettings:
@@ -362,9 +362,9 @@ PUBLISHING = """
 import random, sys, time
 from datetime import UTC, datetime
 from pathlib import Path
-from edge.ledger import open_ledger
-from edge.messages import Topics
-from edge.publish import Publisher
+from edge.store.ledger import open_ledger
+from edge.contract.messages import Topics
+from edge.delivery.publish import Publisher
 from edge.settings import BrokerSettings, Settings, TopicSettings
 from tests.samples import sample_model_card
 ledger = open_ledger(Path(sys.argv[1]), "xray-1")
@@ -545,7 +545,7 @@ def test_a_client_id_used_twice_is_explained(broker: Mosquitto, ledger: Ledger) 
 def test_an_unstable_connection_keeps_its_alarm(
     broker: Mosquitto, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edge.publish, "STABLE_S", 0.5)
+    monkeypatch.setattr(edge.delivery.publish, "STABLE_S", 0.5)
     with (
         Relay(broker.port) as relay,
         publishing(settings_for(broker, port=relay.port, host="127.0.0.1"), ledger) as publisher,

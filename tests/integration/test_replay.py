@@ -23,14 +23,14 @@ import tifffile
 import edge
 import edge.validation.progress
 from edge.cli import main
+from edge.contract.messages import Verdict, canonical_json
 from edge.engines import Batch, EngineOutput
 from edge.errors import EngineError, LedgerError, SettingsError
-from edge.ledger import Entry, open_ledger
-from edge.messages import Verdict, canonical_json
 from edge.model import LoadedModel
 from edge.records import Size
 from edge.replay import REQUIREMENT_UNMET, ReplayOptions, ReplayResult, plan_replay, replay, run_replay, told
 from edge.settings import FolderSettings, Settings
+from edge.store.ledger import Entry, open_ledger
 from tests.bundles import make_bundle, write_public_key
 from tests.fakes import BOOT_ID, write_scan
 from tests.models import bright_is_abnormal, scripted_model

@@ -78,10 +78,12 @@ def alarms(mes: Recorder, code: str) -> list[bool]:
 
 
 def test_every_alarm_of_the_code_has_its_section_and_no_other() -> None:
-    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "edge").glob("*.py"))
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "edge").rglob("*.py"))
     raised = set(re.findall(r'raise_alarm\(\s*"([a-z-]+)"', code))
     raised |= set(
-        re.findall(r'^[A-Z_]+ = "([a-z]+-[a-z]+)"$', (ROOT / "edge" / "publish.py").read_text(), re.MULTILINE)
+        re.findall(
+            r'^[A-Z_]+ = "([a-z]+-[a-z]+)"$', (ROOT / "edge" / "delivery" / "publish.py").read_text(), re.MULTILINE
+        )
     )
     described = {heading.strip("`") for heading in sections() if heading.startswith("`")}
     assert described == raised

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edge.conversion import (
+from edge.images.conversion import (
     LEVELS,
     Bounds,
     Method,

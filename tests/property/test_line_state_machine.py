@@ -35,19 +35,19 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-import edge.ledger
-import edge.publish
-from edge.broker import Accepted, Acknowledged, Ended, Event, Outgoing
+import edge.delivery.publish
+import edge.store.ledger
+from edge.contract.messages import Topics
+from edge.delivery.broker import Accepted, Acknowledged, Ended, Event, Outgoing
+from edge.delivery.publish import Publisher
 from edge.errors import LedgerError, PublishError
-from edge.inbox import Inbox
-from edge.intake import StationIntake
-from edge.ledger import open_ledger, request_resend
-from edge.messages import Topics
-from edge.pixels import decode
-from edge.publish import Publisher
-from edge.scan import Limits
+from edge.scans.pixels import decode
+from edge.scans.scan import Limits
+from edge.scans.suspects import DecodeMarks
 from edge.settings import BrokerSettings
-from edge.suspects import DecodeMarks
+from edge.station.inbox import Inbox
+from edge.station.intake import StationIntake
+from edge.store.ledger import open_ledger, request_resend
 from edge.worker import NEVER_FINAL, Worker
 from tests import fakes
 from tests.samples import sample_model_card
@@ -86,7 +86,7 @@ class ScriptedBroker:
 
 
 class ScriptedConnection:
-    """In place of edge.broker.Connection: no socket, the broker above."""
+    """In place of edge.delivery.broker.Connection: no socket, the broker above."""
 
     broker: ClassVar[ScriptedBroker]
 
@@ -159,9 +159,9 @@ class LineMachine(RuleBasedStateMachine):
         self.folder, self.state = self.root / "scans", self.root / "state"
         self.folder.mkdir()
         self.patches = contextlib.ExitStack()
-        self.patches.enter_context(mock.patch.object(edge.publish, "Connection", ScriptedConnection))
-        self.patches.enter_context(mock.patch.object(edge.publish, "RESEND_POLL_S", 0.0))
-        self.patches.enter_context(mock.patch.object(edge.ledger, "KEEP_LATEST", 3))
+        self.patches.enter_context(mock.patch.object(edge.delivery.publish, "Connection", ScriptedConnection))
+        self.patches.enter_context(mock.patch.object(edge.delivery.publish, "RESEND_POLL_S", 0.0))
+        self.patches.enter_context(mock.patch.object(edge.store.ledger, "KEEP_LATEST", 3))
         self.broker = ScriptedConnection.broker = ScriptedBroker()
         self.now_s = 1000.0
         self.contents: set[str] = set()
@@ -233,7 +233,10 @@ class LineMachine(RuleBasedStateMachine):
     def fail_to_commit(self) -> None:
         error = sqlite3.OperationalError("disk I/O error")
         self.look(3)
-        with mock.patch.object(edge.ledger, "_insert_verdict", side_effect=error), contextlib.suppress(LedgerError):
+        with (
+            mock.patch.object(edge.store.ledger, "_insert_verdict", side_effect=error),
+            contextlib.suppress(LedgerError),
+        ):
             self.line.worker.step()
 
     @rule(turns=st.integers(1, 3))

@@ -1,4 +1,4 @@
-"""What edge.lzw lets pass, the decoder in C decodes as the specification says, and the same way each time."""
+"""What edge.scans.lzw lets pass, the decoder in C decodes as the specification says, and the same way each time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.lzw import CODES, complaint
-from edge.tiff import read_layout
+from edge.scans.lzw import CODES, complaint
+from edge.scans.tiff import read_layout
 
 CLEAR, END = 256, 257
 

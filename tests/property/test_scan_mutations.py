@@ -23,7 +23,7 @@ import numpy as np
 import tifffile
 
 from edge.errors import ScanError
-from edge.scan import REASONS, Limits, check_complete, read_scan
+from edge.scans.scan import REASONS, Limits, check_complete, read_scan
 
 LIMITS = Limits()
 EXTREMES = [

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import ScanError
-from edge.scan import REASONS, Limits, check_complete, read_scan
+from edge.scans.scan import REASONS, Limits, check_complete, read_scan
 from tests.torture.hostile import handmade
 
 SLOWEST_S = 2.0  # of processor time

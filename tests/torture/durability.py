@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from edge.errors import LedgerError
-from edge.ledger import open_ledger
+from edge.store.ledger import open_ledger
 from tests.torture.checker import Message, compare, read_ledger
 from tests.torture.disk_faults import needs
 from tests.torture.rig import STATION, Rig

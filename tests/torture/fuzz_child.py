@@ -15,7 +15,7 @@ import atheris  # type: ignore[import-not-found,unused-ignore]
 
 with atheris.instrument_imports(include=["edge"]):
     from edge.errors import ScanError
-    from edge.scan import Limits, check_complete, read_scan
+    from edge.scans.scan import Limits, check_complete, read_scan
 
 MEMORY = Path("/dev/shm")
 

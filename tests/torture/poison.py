@@ -12,13 +12,13 @@ import sys
 import time
 from typing import Any
 
-import edge.pixels
+import edge.scans.pixels
 
 CRASHES, EATS, HANGS = b"POISON-CRASH", b"POISON-MEMORY", b"POISON-SLEEP"
 
 
 def poisoned(data: bytes, layout: Any) -> Any:
-    """In place of edge.pixels.decode."""
+    """In place of edge.scans.pixels.decode."""
     if CRASHES in data:
         os.kill(os.getpid(), signal.SIGSEGV)
     if EATS in data:
@@ -30,9 +30,9 @@ def poisoned(data: bytes, layout: Any) -> Any:
     return healthy(data, layout)
 
 
-healthy = edge.pixels.decode
+healthy = edge.scans.pixels.decode
 
 if __name__ == "__main__":
-    edge.pixels.decode = poisoned
+    edge.scans.pixels.decode = poisoned
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

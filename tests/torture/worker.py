@@ -14,8 +14,8 @@ from pathlib import Path
 
 from edge.app import run_app
 from edge.errors import EdgeError
-from edge.logs import configure_logging
 from edge.settings import load_settings, service_environment
+from edge.system.logs import configure_logging
 from tests.torture import wrap
 from tests.torture.stub import StubEngine, load_stub_model
 

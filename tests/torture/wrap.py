@@ -21,20 +21,20 @@ from typing import Any
 import numpy as np
 
 import edge.app
-import edge.decoder
-import edge.inbox
-import edge.ledger
-import edge.ledger_file
+import edge.delivery.publish
 import edge.line
-import edge.publish
-import edge.watch
+import edge.scans.decoder
+import edge.station.inbox
+import edge.station.watch
+import edge.store.ledger
+import edge.store.ledger_file
 import edge.worker
-from edge.broker import SUCCESS, Acknowledged
+from edge.contract.messages import canonical_json
+from edge.delivery.broker import SUCCESS, Acknowledged
+from edge.delivery.publish import Publisher
 from edge.engines import Batch, EngineOutput
 from edge.errors import EngineError
-from edge.ledger import Entry, Ledger, OutboxRow
-from edge.messages import canonical_json
-from edge.publish import Publisher
+from edge.store.ledger import Entry, Ledger, OutboxRow
 from tests.torture.poison import poisoned
 from tests.torture.stub import StubEngine
 
@@ -45,7 +45,7 @@ POINTS: dict[str, tuple[object, str, str]] = {
     "attempt": (edge.worker, "prepare_scan", "before"),
     "decode": (edge.worker, "prepare_scan", "after"),
     "score": (StubEngine, "infer", "after"),
-    "uncommitted": (edge.ledger, "_insert_verdict", "after"),
+    "uncommitted": (edge.store.ledger, "_insert_verdict", "after"),
     "commit": (Ledger, "commit", "after"),
     "publish": (Publisher, "_send_row", "after"),
     "puback": (Publisher, "_on_row_answered", "after"),
@@ -75,12 +75,12 @@ def shift_clock(offset: Path) -> None:
             return datetime.now(tz) + timedelta(seconds=float(offset.read_text() or 0))
 
     edge.line.datetime = Shifted  # type: ignore[attr-defined]
-    edge.publish.datetime = Shifted  # type: ignore[attr-defined]
+    edge.delivery.publish.datetime = Shifted  # type: ignore[attr-defined]
 
 
 def deafen() -> None:
     """Every file event is dropped, as by a share or an overflowing kernel queue."""
-    edge.watch._Hints.dispatch = lambda *_: None  # type: ignore[method-assign]
+    edge.station.watch._Hints.dispatch = lambda *_: None  # type: ignore[method-assign]
 
 
 def hurry(stuck_after_s: float | None, housekeeping_s: float | None) -> None:
@@ -89,19 +89,19 @@ def hurry(stuck_after_s: float | None, housekeeping_s: float | None) -> None:
         edge.app.STUCK_AFTER_S = stuck_after_s
     if housekeeping_s is not None:
         edge.app.HOUSEKEEPING_S = housekeeping_s
-        edge.inbox.FORGET_EVERY_S = housekeeping_s
+        edge.station.inbox.FORGET_EVERY_S = housekeeping_s
 
 
 def advance_schema() -> None:
     """A release whose ledger has one more table."""
-    newer = (*edge.ledger_file.MIGRATIONS, ("CREATE TABLE next_release (fact TEXT)",))
-    edge.ledger_file.MIGRATIONS = newer
+    newer = (*edge.store.ledger_file.MIGRATIONS, ("CREATE TABLE next_release (fact TEXT)",))
+    edge.store.ledger_file.MIGRATIONS = newer
 
 
 def poison() -> None:
     """Decoding a file that holds a marker of tests/torture/poison.py does harm, here and in every child."""
-    edge.decoder.decode = poisoned
-    edge.line.Decoder = functools.partial(edge.decoder.Decoder, wall_s=POISONED_WALL_S)  # type: ignore[misc,assignment]
+    edge.scans.decoder.decode = poisoned
+    edge.line.Decoder = functools.partial(edge.scans.decoder.Decoder, wall_s=POISONED_WALL_S)  # type: ignore[misc,assignment]
     script = Path(tempfile.mkdtemp(prefix="torture-poison-")) / "python"
     script.write_text(f'#!/bin/sh\nshift\nexec "{sys.executable}" -m tests.torture.poison "$@"\n')
     script.chmod(0o755)
@@ -112,14 +112,14 @@ def poison() -> None:
 
 
 def _synchronous_off() -> None:
-    original = edge.ledger.connect
+    original = edge.store.ledger.connect
 
     def connect(path: Path, station: str) -> Any:
         sql = original(path, station)
         sql.execute("PRAGMA synchronous = OFF")
         return sql
 
-    edge.ledger.connect = connect
+    edge.store.ledger.connect = connect
 
 
 def _ack_before_commit() -> None:
@@ -172,12 +172,12 @@ def _close_on_any_code() -> None:
 
 def _react_to_created() -> None:
     """Whatever a listing shows is taken at once and for good: no stability, no completeness."""
-    original = edge.inbox.Inbox.__init__
+    original = edge.station.inbox.Inbox.__init__
 
-    def init(self: edge.inbox.Inbox, folder: Path, **options: Any) -> None:
+    def init(self: edge.station.inbox.Inbox, folder: Path, **options: Any) -> None:
         original(self, folder, **(options | {"stable_polls": 1, "stable_for_s": 0.0, "incomplete_after_s": 0.0}))
 
-    edge.inbox.Inbox.__init__ = init  # type: ignore[method-assign]
+    edge.station.inbox.Inbox.__init__ = init  # type: ignore[method-assign]
 
 
 BREAKAGES: dict[str, Callable[[], None]] = {

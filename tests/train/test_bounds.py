@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from edge.conversion import Bounds
+from edge.images.conversion import Bounds
 from train.bounds import bounds_json, find_bounds, read_bounds
 from train.dataset import read_labels
 from train.errors import DataError

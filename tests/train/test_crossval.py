@@ -9,7 +9,7 @@ import pytest
 import tifffile
 import torch
 
-from edge.conversion import Method
+from edge.images.conversion import Method
 from edge.validation.metrics import Confusion
 from train.classifier.ablation import WITHOUT_FINE_TUNING, steps, usual_steps
 from train.classifier.experiment import BEST, PAPER, read_recipe, replaced

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from edge.conversion import Bounds, Method, histogram, prepare
-from edge.exposure import exposure
+from edge.images.conversion import Bounds, Method, histogram, prepare
+from edge.images.exposure import exposure
 from edge.records import Size
 from train.dataset import LoadedScans, Row, data_digest, load_scans, read_labels, split_by_bundle
 from train.errors import DataError

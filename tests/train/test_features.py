@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from edge.conversion import Bounds, Method
+from edge.images.conversion import Bounds, Method
 from edge.records import Size
 from train.classifier.crossval import make_plan, samples_of
 from train.classifier.experiment import PAPER

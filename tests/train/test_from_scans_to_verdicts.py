@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from edge.cli import main as edge_worker
-from edge.conversion import prepare
+from edge.images.conversion import prepare
 from export.cli import main as edge_export
 from train.checkpoint import CLASSIFIER_FILE, load_checkpoint
 from train.classifier.models import classifier_of

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from edge.conversion import Bounds, Method
+from edge.images.conversion import Bounds, Method
 from edge.records import Size
 from train.checkpoint import load_checkpoint
 from train.dataset import load_scans, read_labels

@@ -10,8 +10,8 @@ import pytest
 import tifffile
 import torch
 
-from edge.conversion import Method, clipped_fraction, histogram, prepare
-from edge.exposure import exposure
+from edge.images.conversion import Method, clipped_fraction, histogram, prepare
+from edge.images.exposure import exposure
 from edge.records import Size
 from train.checkpoint import load_checkpoint
 from train.classifier.calibrate import Wish, calibrate, p_abnormal

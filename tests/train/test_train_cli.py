@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edge.conversion import Bounds, Method
+from edge.images.conversion import Bounds, Method
 from edge.records import Size
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.cli import image_of_gate, main, parser

@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from edge.alarms import MAX_WAITING, AlarmBoard
-from edge.backoff import Backoff
-from edge.messages import Alarm
-from edge.publish import program_versions
+from edge.contract.messages import Alarm
+from edge.delivery.alarms import MAX_WAITING, AlarmBoard
+from edge.delivery.backoff import Backoff
+from edge.delivery.publish import program_versions
 from tests.samples import BOOT_ID, MORNING, STATION
 
 

@@ -13,11 +13,11 @@ import pytest
 
 import edge.line
 from edge.app import run_app
-from edge.ledger import Ledger
+from edge.contract.messages import Gpu, Health
+from edge.delivery.publish import Publisher
 from edge.line import Line, build_line, utc_now
-from edge.messages import Gpu, Health
-from edge.publish import Publisher
 from edge.settings import BrokerSettings, FolderSettings, Settings, StateSettings, service_environment
+from edge.store.ledger import Ledger
 from tests import fakes
 from tests.models import scripted_model
 

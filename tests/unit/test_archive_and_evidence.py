@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.archive import Archive, Quarantine
-from edge.evidence import MapGeometry, worst_windows
+from edge.images.evidence import MapGeometry, worst_windows
 from edge.records import FileStamp, Size
+from edge.station.archive import Archive, Quarantine
 
 
 def stamp_of(folder: Path, file: str) -> FileStamp:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-import edge.backup
-from edge.backup import back_up, restore, take_backup_requests
+import edge.store.backup
 from edge.errors import LedgerBusy, LedgerError
-from edge.ledger import Ledger, open_ledger
+from edge.store.backup import back_up, restore, take_backup_requests
+from edge.store.ledger import Ledger, open_ledger
 from tests.samples import STATION, sample_entry
 
 NOW = datetime(2026, 5, 4, 6, tzinfo=UTC)
@@ -143,7 +143,7 @@ def test_a_worker_that_cannot_copy_says_so_at_once(
 def test_a_worker_that_does_not_answer_is_given_up(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edge.backup, "ANSWER_S", 0.2)
+    monkeypatch.setattr(edge.store.backup, "ANSWER_S", 0.2)
     with pytest.raises(LedgerError, match="did not answer"):
         back_up(ledger.path, STATION, tmp_path / "backup.sqlite")
     assert not list(ledger.path.parent.glob("*backup-*"))

@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from edge import conversion
-from edge.conversion import (
+from edge.images import conversion
+from edge.images.conversion import (
     LEVELS,
     Bounds,
     Method,

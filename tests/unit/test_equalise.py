@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from edge.conversion import Bounds, Method, convert
-from edge.equalise import GREYS, clahe, dhe_table
+from edge.images.conversion import Bounds, Method, convert
+from edge.images.equalise import GREYS, clahe, dhe_table
 
 BOUNDS = Bounds(1700, 2800)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from edge.conversion import LEVELS, histogram
-from edge.exposure import Exposure, exposure, fit
+from edge.images.conversion import LEVELS, histogram
+from edge.images.exposure import Exposure, exposure, fit
 
 STEPS = np.array([-60, -40, -30, -12, 0, 12, 150, 380, 430])
 

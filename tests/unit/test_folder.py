@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import folder as folder_module
-from edge.folder import Away
-from edge.known import NOISY_INODES
-from edge.names import display_name
 from edge.records import FileStamp
-from edge.watch import FileSystem
+from edge.station import folder as folder_module
+from edge.station.folder import Away
+from edge.station.known import NOISY_INODES
+from edge.station.watch import FileSystem
+from edge.system.names import display_name
 from tests.station import LOOK_S, TIFF, Calls, Line, drop, stamp_of, tiff
 
 # --- names -----------------------------------------------------------------------------------------------

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge.conversion import Method
 from edge.engines import EngineOutput
-from edge.front import front_of
-from edge.raw import METHODS, RawScan
+from edge.engines.front import front_of
+from edge.images.conversion import Method
+from edge.images.raw import METHODS, RawScan
 from tests.fakes import INPUT_SPEC, ScriptedEngine, brightness
 
 COUNTS = np.random.default_rng(3).integers(1700, 2800, (100, 80)).astype(np.uint16)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge import raw
-from edge.conversion import LEVELS, Bounds, Method, naive_table, prepare, stretch_table
+from edge.images import raw
+from edge.images.conversion import LEVELS, Bounds, Method, naive_table, prepare, stretch_table
 from edge.records import Counts, Image, Size
 from tests.gpu import host_kernels, twin
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import edge.gpu
+from edge.contract.messages import Gpu
 from edge.gpu import gpu_state
-from edge.messages import Gpu
 
 
 @pytest.fixture

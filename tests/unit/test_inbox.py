@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.inbox import FORGET_EVERY_S, Inbox
 from edge.records import FileStamp
-from edge.scan import Limits
+from edge.scans.scan import Limits
+from edge.station.inbox import FORGET_EVERY_S, Inbox
 from tests.station import LOOK_S, MINUTE_AGO_NS, TIFF, Calls, Line, drop, stamp_of, tiff
 
 # --- complete or not -------------------------------------------------------------------------------------

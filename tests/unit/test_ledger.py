@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from edge import ledger as ledger_module
-from edge import ledger_file
+from edge.contract.messages import canonical_json
 from edge.errors import LedgerError
-from edge.ledger import Entry, Ledger, open_ledger, request_resend
-from edge.messages import canonical_json
 from edge.records import FileStamp
+from edge.store import ledger as ledger_module
+from edge.store import ledger_file
+from edge.store.ledger import Entry, Ledger, open_ledger, request_resend
 from tests.samples import MORNING, STATION, sample_entry, sample_stamp, sample_verdict
 
 REPOSITORY = Path(__file__).parents[2]
@@ -328,7 +328,7 @@ def test_an_upgrade_that_fails_leaves_the_old_schema(path: Path, monkeypatch: py
 OPENING = """
 import sys
 from pathlib import Path
-from edge.ledger import open_ledger
+from edge.store.ledger import open_ledger
 open_ledger(Path(sys.argv[1]), "xray-1")
 """
 
@@ -392,7 +392,7 @@ def test_threads_share_one_sequence(ledger: Ledger) -> None:
 COMMITTING = """
 import sys
 from pathlib import Path
-from edge.ledger import open_ledger
+from edge.store.ledger import open_ledger
 from tests.samples import MORNING, sample_entry
 first = int(sys.argv[2])
 with open_ledger(Path(sys.argv[1]), "xray-1") as ledger:
@@ -466,7 +466,7 @@ FILE_TOO_LARGE = """
 import resource, signal, sys
 from pathlib import Path
 from edge.errors import LedgerError
-from edge.ledger import open_ledger
+from edge.store.ledger import open_ledger
 from tests.samples import MORNING, sample_entry
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)

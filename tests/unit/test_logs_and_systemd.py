@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.logs import JsonFormatter, TextFormatter
-from edge.systemd import Notifier
+from edge.system.logs import JsonFormatter, TextFormatter
+from edge.system.systemd import Notifier
 
 
 def record(**fields: object) -> logging.LogRecord:

@@ -14,8 +14,8 @@ import pytest
 from pydantic import ValidationError
 
 import edge
-from edge import asyncapi
-from edge.messages import (
+from edge.contract import asyncapi
+from edge.contract.messages import (
     MESSAGES,
     Alarm,
     GateInfo,

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import tifffile
 
-from edge.conversion import histogram, prepare
-from edge.exposure import exposure, fit
-from edge.pixels import decode
-from edge.preparation import Arrival, Prepared, prepare_scan
+from edge.images.conversion import histogram, prepare
+from edge.images.exposure import exposure, fit
+from edge.images.preparation import Arrival, Prepared, prepare_scan
 from edge.records import Counts, Outcome
-from edge.scan import Limits
+from edge.scans.pixels import decode
+from edge.scans.scan import Limits
 from tests.fakes import INPUT_SPEC
 from tests.station import stamp_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import SettingsError
-from edge.privilege import refuse_root
+from edge.system.privilege import refuse_root
 
 
 @pytest.fixture

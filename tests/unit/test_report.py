@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.conversion import Method
-from edge.evidence import MapGeometry
-from edge.messages import BoxPx
-from edge.pixels import decode
-from edge.preparation import Arrival, Prepared
+from edge.contract.messages import BoxPx
+from edge.images.conversion import Method
+from edge.images.evidence import MapGeometry
+from edge.images.preparation import Arrival, Prepared
 from edge.records import Decision, Outcome, Policy, Scan, Size
-from edge.scan import Limits
+from edge.scans.pixels import decode
+from edge.scans.scan import Limits
 from edge.validation.figures import MAX_POINTS, Group, gate_scatter, interval_bar, roc_figure, score_histogram
 from edge.validation.gallery import UNREADABLE_SHOWN, Gallery, Shelf
 from edge.validation.labels import Label, LabelRow

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from edge.records import Scan
-from edge.scan import check_complete, modified_at, read_scan
+from edge.scans.scan import check_complete, modified_at, read_scan
 from tests.tiff_files import (
     CODING,
     LENGTHS,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edge.errors import ScanError, ScanIncomplete
-from edge.scan import Limits, check_complete, read_scan
+from edge.scans.scan import Limits, check_complete, read_scan
 from tests.tiff_files import (
     BITS,
     CODING,

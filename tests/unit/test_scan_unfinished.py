@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge import scan as scan_module
 from edge.errors import ScanError, ScanIncomplete
-from edge.pixels import decode
 from edge.records import Counts
-from edge.scan import check_complete, read_scan
-from edge.tiff import Layout
+from edge.scans import scan as scan_module
+from edge.scans.pixels import decode
+from edge.scans.scan import check_complete, read_scan
+from edge.scans.tiff import Layout
 from tests.tiff_files import (
     LIMITS,
     counts_in,

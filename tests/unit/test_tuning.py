@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-import edge.tuning
-from edge.bundle import Bundle, TrustedKey, verify_bundle
+import edge.engines.tuning
+from edge.bundles.bundle import Bundle, TrustedKey, verify_bundle
 from edge.engines import Engine
+from edge.engines.tuning import ROUNDS, TUNING_FILE, chosen_engine, tune
 from edge.errors import EngineError
-from edge.tuning import ROUNDS, TUNING_FILE, chosen_engine, tune
 from tests.bundles import KEY, make_bundle
 from tests.cpu_engines import needs_openvino
 
@@ -70,10 +70,10 @@ def test_what_was_measured_under_other_conditions_counts_for_nothing(
         other = make_bundle(tmp_path / "other", edit=lambda manifest: manifest.update(model_id="another"))
         bundle = verify_bundle(other, [TrustedKey("key", KEY.public_key())])
     elif changed == "version":
-        monkeypatch.setattr(edge.tuning, "version", lambda _: "0.0.1")
+        monkeypatch.setattr(edge.engines.tuning, "version", lambda _: "0.0.1")
     elif changed == "processor":
         (tmp_path / "cpuinfo").write_text("model name : another\nflags : fpu\n")
-        monkeypatch.setattr(edge.tuning, "CPU_FACTS", tmp_path / "cpuinfo")
+        monkeypatch.setattr(edge.engines.tuning, "CPU_FACTS", tmp_path / "cpuinfo")
     elif changed == "cores":
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
     assert chosen_engine(bundle, tmp_path, 2 if changed == "threads" else 1) == "onnxruntime"
@@ -89,14 +89,14 @@ def test_an_answer_that_makes_no_sense_counts_for_nothing(bundle: Bundle, tmp_pa
 def test_an_engine_that_cannot_judge_takes_no_part(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = edge.tuning.open_engine
+    opened = edge.engines.tuning.open_engine
 
     def only_onnxruntime(bundle: Bundle, name: str, *, threads: int | None) -> Engine:
         if name == "openvino":
             raise EngineError("no such thing here", hint="none")
         return opened(bundle, name, threads=threads)
 
-    monkeypatch.setattr(edge.tuning, "open_engine", only_onnxruntime)
+    monkeypatch.setattr(edge.engines.tuning, "open_engine", only_onnxruntime)
     tuned = tune(bundle, tmp_path, threads=1)
     assert tuned.choice.engine == "onnxruntime"
     assert tuned.failures == {"openvino": "no such thing here"}
@@ -108,7 +108,7 @@ def test_where_no_engine_can_judge_nothing_is_kept(
     def none(*_: object, **__: object) -> Engine:
         raise EngineError("no such thing here", hint="none")
 
-    monkeypatch.setattr(edge.tuning, "open_engine", none)
+    monkeypatch.setattr(edge.engines.tuning, "open_engine", none)
     with pytest.raises(EngineError, match="no such thing"):
         tune(bundle, tmp_path, threads=1)
     assert not list(tmp_path.iterdir())

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from edge import watch
-from edge.watch import RENEW_S, RETRY_S, FileSystem, Watcher, WatchMode, file_system
+from edge.station import watch
+from edge.station.watch import RENEW_S, RETRY_S, FileSystem, Watcher, WatchMode, file_system
 
 LOCAL = "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n"
 SOON_S = 10.0

@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import edge.suspects
+import edge.scans.suspects
 import edge.worker
 from edge.engines import Batch, EngineOutput
 from edge.errors import EngineError, LedgerError
-from edge.ledger import Entry, Ledger, open_ledger
-from edge.pixels import decode
-from edge.preparation import Arrival
+from edge.images.preparation import Arrival
 from edge.records import Counts, FileStamp
-from edge.scan import Decode, Limits
-from edge.suspects import DecodeMarks
-from edge.tiff import Layout
+from edge.scans.pixels import decode
+from edge.scans.scan import Decode, Limits
+from edge.scans.suspects import DecodeMarks
+from edge.scans.tiff import Layout
+from edge.store.ledger import Entry, Ledger, open_ledger
 from edge.worker import NEVER_FINAL, Judged, VerdictStore, Worker
 from tests import fakes
 
@@ -373,7 +373,7 @@ def test_a_suspect_waits_while_no_process_can_be_started_to_try_it_in(
     for name in ("a.tif", "b.tif"):
         fakes.write_scan(line.folder / name, seed=ord(name[0]))
         line.intake.add(name, is_final=True)
-    monkeypatch.setattr(edge.suspects.sys, "executable", str(line.folder / "no-such-program"))
+    monkeypatch.setattr(edge.scans.suspects.sys, "executable", str(line.folder / "no-such-program"))
     monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp: stamp.file == "a.tif")
     run_out(line.worker())
     assert line.outcomes() == {"b.tif": ("normal", ("classifier",))}

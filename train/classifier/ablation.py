@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge.conversion import Method
+from edge.images.conversion import Method
 from train.classifier.crossval import cross_validate
 from train.classifier.experiment import BEST, PAPER, ExperimentRecipe, recipe_values
 from train.classifier.feature_cache import FeatureCache

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from edge.conversion import prepare
+from edge.images.conversion import prepare
 from edge.validation.metrics import Labels, Scores, auroc, confusion
 from train.checkpoint import CLASSIFIER_FILE, load_checkpoint, save_checkpoint
 from train.classifier.conformal import (

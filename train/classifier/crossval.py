@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.conversion import Bounds, Method
+from edge.images.conversion import Bounds, Method
 from train.classifier.experiment import ExperimentRecipe, recipe_values
 from train.classifier.feature_cache import FeatureCache
 from train.classifier.features import Backbone, Conversion, FeatureTable, compute_features

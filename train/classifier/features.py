@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edge.conversion import Bounds, Method, prepare
+from edge.images.conversion import Bounds, Method, prepare
 from edge.records import Size
 from train.classifier.feature_cache import FeatureCache, FeatureKey, Features
 from train.classifier.pooling import STATISTICS, feature_maps, pool

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from edge.conversion import Bounds, Method
+from edge.images.conversion import Bounds, Method
 from train.classifier.experiment import ExperimentRecipe
 from train.classifier.features import Backbone
 from train.classifier.folds import FoldResult

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge.conversion import Bounds
+from edge.images.conversion import Bounds
 from edge.records import Size
 from edge.validation.metrics import auroc, confusion
 from train.bounds import Mode, find_bounds

@@ -1,7 +1,7 @@
 """What a trained gate says of scans it has never seen and of images that are no scans.
 
-Beside the gate stands the line's other guard, the spread of the greys (`edge.exposure`): a scan either of them refuses
-goes to a person.
+Beside the gate stands the line's other guard, the spread of the greys (`edge.images.exposure`): a scan either of them
+refuses goes to a person.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edge.conversion import histogram, prepare
-from edge.exposure import MARGIN, SHARE, exposure, fit
+from edge.images.conversion import histogram, prepare
+from edge.images.exposure import MARGIN, SHARE, exposure, fit
 from edge.records import Image
 from edge.validation.metrics import Rate
 from train.checkpoint import Checkpoint, load_checkpoint

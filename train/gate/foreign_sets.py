@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from edge.errors import ScanError
-from edge.scan import Limits, read_scan
+from edge.scans.scan import Limits, read_scan
 from train.errors import DataError
 from train.simulator.electrode import MEAN_SIZE_PX
 from train.simulator.fields import Counts

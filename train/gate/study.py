@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from edge.conversion import Bounds
+from edge.images.conversion import Bounds
 from train.checkpoint import load_checkpoint
 from train.dataset import Row
 from train.files import write_json, written_whole

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edge.conversion import Bounds
+from edge.images.conversion import Bounds
 from train.bounds import Mode, find_bounds
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, scans_seen
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle

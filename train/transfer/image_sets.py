@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edge.conversion import Bounds, Method
+from edge.images.conversion import Bounds, Method
 from edge.records import Image, Size
 from train.bounds import find_bounds
 from train.dataset import LABELS, LABELS_NAME, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle

@@ -1,0 +1,304 @@
+"""The model bundle: verified first, and what was verified is what is loaded.
+
+    BUNDLE/manifest.json     what the model is, and size and SHA-256 of every other file
+    BUNDLE/manifest.sig      Ed25519 signature (64 bytes) over the bytes of manifest.json, RFC 8032
+    BUNDLE/classifier.onnx   BUNDLE/gate.onnx   BUNDLE/golden/*.tif
+
+Each file is read once, into memory, through one handle on the directory; hashes and engines see those bytes, so
+whatever happens to the directory afterwards has no effect. Nothing is parsed before the signature holds.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import NoReturn
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from edge.bundles.manifest import (
+    CLASSIFIER_FILE,
+    GATE_FILE,
+    GOLDEN_DIR,
+    Manifest,
+    claimed_key,
+    parse_manifest,
+)
+from edge.errors import BundleError
+from edge.images.conversion import Bounds, Method
+from edge.images.evidence import MapGeometry
+from edge.images.preparation import InputSpec, ScanSpec
+from edge.records import Policy, Size
+
+MANIFEST_FILE = "manifest.json"
+SIGNATURE_FILE = "manifest.sig"
+SIGNATURE_BYTES = 64
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_FILE_BYTES = 512 << 20
+MAX_KEY_BYTES = 64 << 10
+
+_COPY_AGAIN = "copy the whole bundle again from where it was exported; if that does not help, export it again"
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedKey:
+    """A public key whose signature makes a bundle loadable; `name` is its file."""
+
+    name: str
+    key: Ed25519PublicKey
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the 32 key bytes, hexadecimal."""
+        return hashlib.sha256(self.key.public_bytes_raw()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle. `contents` are the bytes the signature vouches for, by the names of the manifest."""
+
+    manifest: Manifest
+    digest: str
+    """SHA-256 of manifest.json, which holds the digests of everything else."""
+    signed_by: str
+    contents: Mapping[str, bytes]
+
+    @property
+    def model_id(self) -> str:
+        return self.manifest.model_id
+
+    @property
+    def size(self) -> Size:
+        return Size(self.manifest.input.height_px, self.manifest.input.width_px)
+
+    @property
+    def channels(self) -> int:
+        return self.manifest.input.channels
+
+    @property
+    def method(self) -> Method:
+        return self.manifest.conversion.method
+
+    @property
+    def bounds(self) -> Bounds | None:
+        return self.manifest.conversion.bounds
+
+    @property
+    def precision(self) -> str:
+        return self.manifest.precision
+
+    @property
+    def classifier(self) -> bytes:
+        return self.contents[CLASSIFIER_FILE]
+
+    @property
+    def gate(self) -> bytes:
+        return self.contents[GATE_FILE]
+
+    def policy(self) -> Policy:
+        thresholds = self.manifest.policy
+        return Policy(
+            threshold=thresholds.threshold,
+            gate_mean_threshold=thresholds.gate_mean_threshold,
+            gate_std_threshold=thresholds.gate_std_threshold,
+            review_band=thresholds.review_band,
+        )
+
+    def input_spec(self) -> InputSpec:
+        """How a scan becomes the networks' input, and which scans may."""
+        spec = self.manifest.scan_spec
+        exposure = None if spec.exposure is None else spec.exposure.model
+        scan_spec = ScanSpec(spec.height_px, spec.width_px, spec.max_clipped_fraction, exposure)
+        return InputSpec(method=self.method, bounds=self.bounds, size=self.size, scan_spec=scan_spec)
+
+    def map_geometry(self) -> MapGeometry:
+        return MapGeometry(cell_px=self.manifest.gate_map.cell_px, offset_px=self.manifest.gate_map.offset_px)
+
+
+def open_bundle(directory: Path, trusted_key: Path) -> Bundle:
+    """Verify and read a bundle; `trusted_key` is a public key (PEM) or a folder of them (*.pem).
+
+    Raises BundleError: unsigned, signed by another key, changed, incomplete, with files that do not belong to it,
+    or of a schema this program does not read.
+    """
+    return verify_bundle(directory, load_trusted_keys(trusted_key))
+
+
+def load_trusted_keys(path: Path) -> tuple[TrustedKey, ...]:
+    """The Ed25519 public keys of a PEM file, or of all *.pem files of a folder. Raises BundleError."""
+    try:
+        files = sorted(path.glob("*.pem")) if path.is_dir() else [path]
+        keys = tuple(TrustedKey(file.name, _public_key(file)) for file in files)
+    except OSError as error:
+        raise BundleError(
+            f"the trusted key {error.filename} cannot be read: {error.strerror}",
+            hint="`trusted_key` names the public key (PEM) of whoever signs your bundles, or a folder of such keys",
+        ) from None
+    if not keys:
+        raise BundleError(
+            f"the folder {path} holds no *.pem file: no bundle can be trusted",
+            hint="copy the public key of whoever signs your bundles there",
+        )
+    return keys
+
+
+def verify_bundle(directory: Path, keys: Sequence[TrustedKey]) -> Bundle:
+    """`open_bundle` with keys in hand."""
+    with _directory(directory) as root_fd:
+        manifest_bytes = _read(root_fd, MANIFEST_FILE, directory, MAX_MANIFEST_BYTES)
+        if SIGNATURE_FILE not in _names(root_fd):
+            raise BundleError(
+                f"{directory} is not signed: it has no {SIGNATURE_FILE}",
+                hint="only signed bundles run here: export it with `edge-export bundle --key`",
+            )
+        signature = _read(root_fd, SIGNATURE_FILE, directory, MAX_MANIFEST_BYTES)
+        signed_by = _check_signature(manifest_bytes, signature, keys, directory)
+        manifest = parse_manifest(manifest_bytes, str(directory / MANIFEST_FILE))
+        golden = {name.partition("/")[2] for name in manifest.files if "/" in name}
+        _check_listing(root_fd, {MANIFEST_FILE, SIGNATURE_FILE, CLASSIFIER_FILE, GATE_FILE, GOLDEN_DIR}, directory)
+        contents = {name: _listed(root_fd, name, manifest, directory) for name in (CLASSIFIER_FILE, GATE_FILE)}
+        with _directory(directory / GOLDEN_DIR, root_fd) as golden_fd:
+            _check_listing(golden_fd, golden, directory / GOLDEN_DIR)
+            for name in sorted(golden):
+                path = f"{GOLDEN_DIR}/{name}"
+                contents[path] = _listed(golden_fd, path, manifest, directory)
+    return Bundle(
+        manifest=manifest,
+        digest=hashlib.sha256(manifest_bytes).hexdigest(),
+        signed_by=signed_by,
+        contents=MappingProxyType(contents),
+    )
+
+
+def _public_key(file: Path) -> Ed25519PublicKey:
+    with file.open("rb") as stream:
+        data = stream.read(MAX_KEY_BYTES)
+    if b"PRIVATE KEY" in data:
+        raise BundleError(
+            f"{file} is a private key",
+            hint="give the .pub.pem beside it, and keep the private key away from the line: it can sign any model",
+        )
+    try:
+        key = load_pem_public_key(data)
+    except (ValueError, UnsupportedAlgorithm):
+        raise BundleError(f"{file} is not a public key in PEM form", hint="give the .pub.pem of `keygen`") from None
+    if not isinstance(key, Ed25519PublicKey):
+        raise BundleError(
+            f"{file} is a public key of another kind than Ed25519", hint="make one with `edge-export keygen`"
+        )
+    return key
+
+
+def _check_signature(manifest: bytes, signature: bytes, keys: Sequence[TrustedKey], directory: Path) -> str:
+    """Name of the key that signed `manifest`."""
+    if len(signature) != SIGNATURE_BYTES:
+        raise BundleError(
+            f"{directory / SIGNATURE_FILE} has {len(signature)} bytes, an Ed25519 signature has {SIGNATURE_BYTES}",
+            hint=_COPY_AGAIN,
+        )
+    for trusted in keys:
+        try:
+            trusted.key.verify(signature, manifest)
+        except InvalidSignature:
+            continue
+        return trusted.name
+    claim = claimed_key(manifest)
+    names = ", ".join(f"{trusted.name} ({trusted.fingerprint[:16]})" for trusted in keys)
+    if claim is not None and claim not in {trusted.fingerprint for trusted in keys}:
+        raise BundleError(
+            f"{directory} is signed with the key {claim[:16]}, trusted here: {names}",
+            hint="if you trust whoever made this bundle, add their public key to `trusted_key`; else do not run it",
+        )
+    raise BundleError(
+        f"{directory}: {MANIFEST_FILE} or {SIGNATURE_FILE} was changed after signing; trusted here: {names}",
+        hint=_COPY_AGAIN,
+    )
+
+
+def _listed(dir_fd: int, path: str, manifest: Manifest, directory: Path) -> bytes:
+    """Bytes of a file of the manifest, equal to what the manifest says of it."""
+    expected = manifest.files[path]
+    data = _read(dir_fd, path.rpartition("/")[2], (directory / path).parent, MAX_FILE_BYTES)
+    if len(data) != expected.size_bytes:
+        raise BundleError(
+            f"{directory / path} has {len(data)} bytes, the signed manifest says {expected.size_bytes}",
+            hint=_COPY_AGAIN,
+        )
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != expected.sha256:
+        raise BundleError(
+            f"{directory / path} was changed: its SHA-256 is {digest[:16]}…, "
+            f"the signed manifest says {expected.sha256[:16]}…",
+            hint=_COPY_AGAIN,
+        )
+    return data
+
+
+def _check_listing(dir_fd: int, expected: set[str], directory: Path) -> None:
+    found = _names(dir_fd)
+    if missing := sorted(expected - found):
+        raise BundleError(f"{directory} lacks {', '.join(missing)}", hint=_COPY_AGAIN)
+    if extra := sorted(found - expected):
+        raise BundleError(
+            f"{directory} holds {', '.join(repr(name) for name in extra[:5])}, which the signed manifest does not list",
+            hint="remove what does not belong to the bundle; nothing may be stored in its folder",
+        )
+
+
+def _names(dir_fd: int) -> set[str]:
+    return set(os.listdir(dir_fd))
+
+
+@contextmanager
+def _directory(path: Path, parent_fd: int | None = None) -> Iterator[int]:
+    """A handle on a folder. The bundle itself may be reached by a symbolic link, what is in it may not be one."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    inner = parent_fd is not None
+    try:
+        fd = os.open(path.name if inner else path, flags | (os.O_NOFOLLOW if inner else 0), dir_fd=parent_fd)
+    except OSError as error:
+        _refuse(path, error)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _read(dir_fd: int, name: str, directory: Path, limit_bytes: int) -> bytes:
+    """All bytes of a regular file, at most `limit_bytes`."""
+    path = directory / name
+    try:
+        # O_NONBLOCK: opening a FIFO would wait for a writer for ever.
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+        with os.fdopen(fd, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise BundleError(f"{path} is not a regular file", hint=_COPY_AGAIN)
+            data = stream.read(limit_bytes + 1)
+    except OSError as error:
+        _refuse(path, error)
+    if len(data) > limit_bytes:
+        raise BundleError(f"{path} is larger than {limit_bytes} bytes", hint=_COPY_AGAIN)
+    return data
+
+
+def _refuse(path: Path, error: OSError) -> NoReturn:
+    if error.errno == errno.ELOOP or (error.errno == errno.ENOTDIR and path.is_symlink()):
+        raise BundleError(
+            f"{path} is a symbolic link", hint="a bundle holds its own files: copy it with links resolved"
+        ) from None
+    if error.errno == errno.ENOENT:
+        raise BundleError(f"{path} does not exist", hint="give the folder that `edge-export bundle` wrote") from None
+    if error.errno == errno.ENOTDIR:
+        raise BundleError(f"{path} is not a folder", hint="give the folder that `edge-export bundle` wrote") from None
+    raise BundleError(
+        f"{path} cannot be read: {error.strerror}", hint="check the permissions of the bundle and the disk"
+    ) from None

@@ -1,0 +1,105 @@
+"""The newest model that has judged here: an older one, however well it is signed, runs only when an operator says so.
+
+A signature says who made a bundle, not that it is still wanted: whoever can write the bundle's folder could bring back
+an old one that was replaced for cause. So the state directory remembers when the newest bundle that ever ran here was
+made, by its signed `created_at`. Going back is one command, `edge-worker --accept-older-model`, and is kept beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from edge.bundles.bundle import Bundle
+from edge.contract.messages import rfc3339
+from edge.errors import BundleError, LedgerError
+from edge.system.files import sync_directory
+
+log = logging.getLogger(__name__)
+
+FILE = "newest-model.json"
+_GO_BACK = "to run it all the same: edge-worker --accept-older-model"
+
+
+class NewestModel(BaseModel):
+    """What `newest-model.json` holds; `went_back_at` tells when an operator last chose an older model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model_id: str
+    sha256: str
+    created_at: AwareDatetime
+    went_back_at: AwareDatetime | None = None
+
+
+def refuse_older(bundle: Bundle, state: Path) -> None:
+    """Raises BundleError if a bundle made later has run here, or if nobody can say whether one has."""
+    newest = newest_model(state)
+    if newest is not None and bundle.manifest.created_at < newest.created_at:
+        raise BundleError(
+            f"model {bundle.model_id} was made at {rfc3339(bundle.manifest.created_at)}, older than "
+            f"{newest.model_id} of {rfc3339(newest.created_at)} that has run here",
+            hint=f"put the newer bundle back; {_GO_BACK}",
+        )
+
+
+def note_model(bundle: Bundle, state: Path) -> None:
+    """The model is about to judge. Raises LedgerError if that cannot be written down, BundleError as refuse_older."""
+    newest = newest_model(state)
+    if newest is None or bundle.manifest.created_at > newest.created_at:
+        _write(_newest(bundle), state)
+
+
+def accept_older(bundle: Bundle, state: Path, now: datetime) -> str:
+    """Let a verified bundle run although it is older; what to tell the operator. Raises LedgerError.
+
+    Whatever could not be read of the file is replaced: this is the way out of a damaged one, too.
+    """
+    try:
+        newest = newest_model(state)
+    except BundleError:
+        newest = None
+    else:
+        if newest is None or newest.created_at <= bundle.manifest.created_at:
+            return f"{bundle.model_id} is not older than what has run here: nothing to accept"
+    _write(_newest(bundle).model_copy(update={"went_back_at": now}), state)
+    before = newest.model_id if newest is not None else "unknown"
+    log.warning("older model accepted", extra={"fields": {"model": bundle.model_id, "instead_of": before}})
+    return f"{bundle.model_id} of {rfc3339(bundle.manifest.created_at)} may run here, instead of {before}"
+
+
+def newest_model(state: Path) -> NewestModel | None:
+    """None if no model has run here yet. Raises BundleError if the file cannot be read."""
+    path = state / FILE
+    try:
+        return NewestModel.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValidationError) as error:
+        raise BundleError(
+            f"{path} cannot be read, so nobody can say whether a newer model has run here: {str(error)[:200]}",
+            hint=f"check the disk and the file's owner; {_GO_BACK}",
+        ) from None
+
+
+def _newest(bundle: Bundle) -> NewestModel:
+    return NewestModel(model_id=bundle.model_id, sha256=bundle.digest, created_at=bundle.manifest.created_at)
+
+
+def _write(newest: NewestModel, state: Path) -> None:
+    """Whole or not at all, and for good. Readable by all: an administrator may write it, the worker's user reads."""
+    draft = state / f".{FILE}.new"
+    try:
+        with draft.open("w", encoding="utf-8") as stream:
+            stream.write(newest.model_dump_json(indent=1) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.chmod(0o644)  # the directory is private
+        draft.replace(state / FILE)
+        sync_directory(state)
+    except OSError as error:
+        raise LedgerError(f"{state / FILE}: {error.strerror}", hint="check the mount and `state.dir`") from error

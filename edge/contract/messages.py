@@ -1,0 +1,326 @@
+"""The messages the MES receives: their fields, their canonical bytes and their topics.
+
+Every model is frozen, refuses unknown fields and refuses NaN, so a message that exists is one the
+schema describes. `edge/contract/schema/` holds the JSON Schema of each and an AsyncAPI 3 document of the whole
+interface, both written from these classes by `make docs`.
+
+Times are RFC 3339 in UTC with milliseconds. Free text keeps what the operating system allows in file
+names: bytes that are no UTF-8 appear as `\\udcXX`, because JSON and MQTT cannot carry them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
+
+from edge.records import Outcome
+from edge.settings import Settings, checked_topic_level
+
+
+def rfc3339(moment: datetime) -> str:
+    """`2026-03-01T12:34:56.789Z`; the moment must know its time zone."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _to_utc_ms(moment: datetime) -> datetime:
+    moment = moment.astimezone(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _speakable(value: object) -> object:
+    return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
+
+
+Timestamp = Annotated[
+    AwareDatetime,
+    AfterValidator(_to_utc_ms),
+    PlainSerializer(rfc3339, return_type=str, when_used="json"),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "date-time",
+            "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$",
+        }
+    ),
+]
+Text = Annotated[str, BeforeValidator(_speakable)]
+Word = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+"""A machine-readable reason or code: lower-case words joined by hyphens."""
+Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=0)]
+Band = Annotated[tuple[Probability, ...], Field(min_length=2, max_length=2)]
+BoundsCounts = Annotated[tuple[Annotated[int, Field(ge=0, le=65535)], ...], Field(min_length=2, max_length=2)]
+Conversion = Literal["naive", "global", "local", "mixed", "clahe", "dhe"]
+
+
+class Part(BaseModel):
+    """A frozen piece of a message."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Kind(StrEnum):
+    """Last level of the topic."""
+
+    VERDICT = "verdict"
+    STATUS = "status"
+    MODEL = "model"
+    HEALTH = "health"
+    ALARM = "alarm"
+
+
+class Message(Part):
+    """A message of its own: the name of its schema, the last level of its topic, and how it is delivered."""
+
+    SCHEMA: ClassVar[str]
+    KIND: ClassVar[Kind]
+    QOS: ClassVar[Literal[0, 1]] = 1
+    RETAINED: ClassVar[bool] = False
+
+
+class ScanInfo(Part):
+    """The file that was judged."""
+
+    file: Text = Field(description="path relative to the station folder")
+    sha256: Hex64
+    size_bytes: Count
+    width_px: Count | None = Field(description="null when the header is not readable")
+    height_px: Count | None = Field(description="null when the header is not readable")
+    modified_at: Timestamp
+
+
+class BoxPx(Part):
+    """A window of the scan the gate does not know, in pixels of the original scan."""
+
+    x_px: Count
+    y_px: Count
+    width_px: Count
+    height_px: Count
+
+
+class GateInfo(Part):
+    """Does the model know this kind of image? Scores above their thresholds send the scan to review."""
+
+    mean_max: float | None = Field(description="largest |window mean| of the residual; null if not finite or not asked")
+    std_max: float | None = Field(description="largest window deviation of the residual; null likewise")
+    mean_threshold: float | None
+    std_threshold: float | None
+    boxes_px: tuple[BoxPx, ...] = Field(description="worst windows, worst first")
+
+
+class ModelInfo(Part):
+    """What judged the scan."""
+
+    id: Text
+    conversion: Conversion = Field(description="how 16-bit counts became 8-bit images")
+    bounds_counts: BoundsCounts | None = Field(description="[low, high] of the conversion; null where it has none")
+    engine: Text
+    precision: Text
+    degraded: Text | None = Field(description="why this is not the engine that was asked for; null when it is")
+
+
+class Times(Part):
+    first_seen_at: Timestamp
+    decided_at: Timestamp
+
+
+class DurationsMs(Part):
+    """Milliseconds; null for a step that did not run."""
+
+    read: NonNegative | None
+    convert: NonNegative | None
+    infer: NonNegative | None
+
+
+class Verdict(Message):
+    """One per scan and model, delivered at least once with identical bytes."""
+
+    SCHEMA = "verdict/1"
+    KIND = Kind.VERDICT
+
+    verdict_id: Hex32 = Field(description="deduplicate by this: hash of station, scan bytes and model")
+    station: Text
+    boot_id: UUID = Field(description="changes whenever the worker starts")
+    seq: Count = Field(description="gap-free per station from 1, across restarts; a gap means a lost message")
+    part_id: Text | None
+    bundle: Text | None
+    scan: ScanInfo
+    outcome: Outcome = Field(description="only `normal` may pass unseen")
+    reasons: tuple[Word, ...] = Field(min_length=1, description="why, in a fixed order")
+    p_abnormal: Probability | None = Field(description="null if not finite, not asked or unreadable")
+    threshold: Probability | None
+    review_band: Band | None
+    gate: GateInfo
+    model: ModelInfo
+    times: Times
+    durations_ms: DurationsMs
+    is_simulated: bool = Field(description="true when a replay publishes")
+
+    @model_validator(mode="after")
+    def _outcome_fits_scores(self) -> Verdict:
+        scores = (self.p_abnormal, self.gate.mean_max, self.gate.std_max)
+        if self.outcome is Outcome.NORMAL and None in scores:
+            raise ValueError("outcome `normal` needs a probability and both gate scores")
+        if self.outcome is Outcome.UNREADABLE and any(score is not None for score in scores):
+            raise ValueError("outcome `unreadable` cannot have scores: there were no pixels")
+        return self
+
+
+class Status(Message):
+    """Retained. `offline` is the last will, left with the broker at connection time."""
+
+    SCHEMA = "status/1"
+    KIND = Kind.STATUS
+    RETAINED = True
+
+    station: Text
+    boot_id: UUID
+    state: Literal["online", "stopped", "offline"]
+    at: Timestamp = Field(description="for `offline`: when the will was left, not when the link broke")
+    versions: dict[str, str] = Field(description="program and libraries")
+    degraded: Text | None = Field(description="why the station does not run as configured; null when it does")
+
+
+class ModelCard(Message):
+    """Retained: what judges scans now."""
+
+    SCHEMA = "model/1"
+    KIND = Kind.MODEL
+    RETAINED = True
+
+    station: Text
+    boot_id: UUID
+    id: Text
+    sha256: Hex64 = Field(description="digest of the bundle's manifest, which holds the digest of every file")
+    created_at: Timestamp
+    loaded_at: Timestamp
+    conversion: Conversion
+    bounds_counts: BoundsCounts | None
+    height_px: Count
+    width_px: Count
+    channels: Count
+    threshold: Probability
+    review_band: Band | None
+    gate_mean_threshold: float
+    gate_std_threshold: float
+    engine: Text
+    precision: Text
+    degraded: Text | None
+
+
+class Gpu(Part):
+    """The GPU that judges, with all that runs on it."""
+
+    name: Text
+    memory_used_bytes: Count
+    memory_total_bytes: Count
+    temperature_c: float | None = Field(description="null where the GPU does not measure it")
+    utilization_percent: NonNegative | None = Field(description="null likewise")
+
+
+class Health(Message):
+    """Retained, every minute, QoS 0."""
+
+    SCHEMA = "health/1"
+    KIND = Kind.HEALTH
+    QOS = 0
+    RETAINED = True
+
+    station: Text
+    boot_id: UUID
+    at: Timestamp
+    uptime_s: NonNegative
+    backlog_scans: Count = Field(description="files seen in the folder without a verdict, unmarked ones too")
+    unsent_verdicts: Count
+    oldest_unsent_s: NonNegative | None = Field(description="age of the oldest unsent verdict; null when none waits")
+    last_scan_at: Timestamp | None
+    last_verdict_at: Timestamp | None
+    outcomes: dict[str, int] = Field(description="verdicts since the start, by outcome")
+    disk_free_bytes: Count
+    gpu: Gpu | None = Field(description="null on a CPU, and where nvidia-smi does not tell or lists several GPUs")
+    drift: dict[str, float | None] = Field(
+        description="running mean of each score over about the last 50 scans, to be watched for change; null = none yet"
+    )
+    alarms: tuple[Word, ...] = Field(description="codes of the alarms that stand")
+
+
+class Alarm(Message):
+    """Not retained; sent when an alarm starts, when it ends, and again after each new connection while it stands."""
+
+    SCHEMA = "alarm/1"
+    KIND = Kind.ALARM
+
+    station: Text
+    boot_id: UUID
+    at: Timestamp
+    code: Word
+    active: bool = Field(description="false when the alarm ends")
+    message: Text = Field(description="what, where, observed against expected")
+    hint: Text = Field(description="what to try")
+
+
+MESSAGES: tuple[type[Message], ...] = (Verdict, Status, ModelCard, Health, Alarm)
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """ISA-95 levels of the unified namespace; every level is checked, ValueError otherwise."""
+
+    root: str
+    site: str
+    area: str
+    line: str
+    station: str
+
+    def __post_init__(self) -> None:
+        for level in fields(self):
+            checked_topic_level(getattr(self, level.name))
+
+    @classmethod
+    def of_station(cls, settings: Settings) -> Topics:
+        """The station of the settings at its place in the namespace."""
+        names = settings.topic
+        return cls(names.root, names.site, names.area, names.line, settings.station)
+
+    def of(self, kind: Kind) -> str:
+        """`{root}/{site}/{area}/{line}/{station}/inspection/{kind}`."""
+        return f"{self.root}/{self.site}/{self.area}/{self.line}/{self.station}/inspection/{kind}"
+
+
+def canonical_json(message: Message) -> bytes:
+    """The one byte form of a message: keys sorted, no white space, UTF-8, no NaN."""
+    plain = message.model_dump(mode="json")
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8")
+
+
+def verdict_id(station: str, sha256: str, model_id: str) -> str:
+    """32 hexadecimal digits that repeat for the same bytes, station and model, and for nothing else."""
+    parts = json.dumps([station, sha256, model_id])  # quoted, so that no two triples share a text
+    return hashlib.sha256(parts.encode("ascii")).hexdigest()[:32]
+
+
+def finite_or_none(value: float, lowest: float = -math.inf, highest: float = math.inf) -> float | None:
+    """A score as messages carry it: None when it is not finite or outside its range."""
+    return float(value) if math.isfinite(value) and lowest <= value <= highest else None

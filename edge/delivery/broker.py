@@ -1,0 +1,385 @@
+"""One MQTT connection, from dialling to its end. The only module that knows paho.
+
+A `Connection` is used once: whatever ends it, the next attempt is a new object with a new paho client, so
+no queue, packet id or half-read packet survives. paho's own queueing, threads and reconnecting stay
+unused: the caller turns the crank with `step`, and callbacks only append to a list. Name lookup, TCP and
+TLS block, so they alone run in a short-lived thread; at most one exists.
+
+The session is clean and subscribes to nothing, hence there is nothing for the broker to keep: what was
+not acknowledged is resent from the ledger, never from a session.
+"""
+
+from __future__ import annotations
+
+import queue
+import select
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+from paho.mqtt import MQTTException
+from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import MQTTException as PropertiesException  # type: ignore[attr-defined]
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge.delivery.tls import tls_context
+from edge.errors import PublishError
+from edge.settings import BrokerSettings
+
+SUCCESS = 0x00
+NO_MATCHING_SUBSCRIBERS = 0x10
+SERVER_SHUTTING_DOWN = 0x8B
+CLOSE_S = 1.0
+"""Time given to the DISCONNECT packet to leave."""
+MID_SPAN = 60_000
+"""Packet ids wrap at 65,535: none may still be unacknowledged when its turn comes again."""
+
+_NOT_MQTT = (MQTTException, PropertiesException, struct.error, LookupError, ValueError, AssertionError)
+"""What paho raises on bytes that are no MQTT packet; until 2.1 two of its modules had an exception each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One PUBLISH."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retained: bool
+    schema: str
+    verdict_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The broker said yes, and how much it takes at a time."""
+
+    receive_maximum: int
+    maximum_packet_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """PUBACK of the packet `mid`; only code 0x00 means that somebody has the message."""
+
+    mid: int
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The connection is over, or never came about."""
+
+    error: PublishError
+    is_refusal: bool = False
+    """The broker was there and said no."""
+    is_protocol_error: bool = False
+    """paho did not understand the broker: so it takes a refusal whose reason code it does not know."""
+
+
+Event = Accepted | Acknowledged | Ended
+_Answer = Properties | None
+
+
+class Connection:
+    """See the module. One thread uses it; `wake` is called from the dialling thread when that is done."""
+
+    def __init__(self, settings: BrokerSettings, client_id: str, will: Outgoing, wake: Callable[[], None]) -> None:
+        self._settings = settings
+        self._client_id = client_id
+        self._will = will
+        self._wake = wake
+        self._where = f"broker {settings.host}:{settings.port}"
+        self._dialled: queue.SimpleQueue[mqtt.Client | PublishError] = queue.SimpleQueue()
+        self._is_abandoned = False
+        self._client: mqtt.Client | None = None
+        self._events: list[Event] = []
+        self._is_over = False
+        self._is_accepted = False
+        self._keepalive_s: float = settings.keepalive_s
+        self._opened_s = 0.0
+        self._heard_s = 0.0
+        self._unacknowledged: dict[int, float] = {}  # packet id -> when it was sent
+        self._now_s = 0.0
+        self._complaint = ""
+        # A daemon: name lookup may hang for minutes and must not hold up the end of the process.
+        self._dialler = threading.Thread(target=self._dial, name="broker-dial", daemon=True)
+        self._dialler.start()
+
+    def step(self, now_s: float) -> list[Event]:
+        """Read and write what is there, without waiting; what happened since the last call.
+
+        `now_s`: time.monotonic(). After an `Ended` nothing more happens.
+        """
+        self._now_s = now_s
+        if self._client is None:
+            self._take_dialled()
+        if self._client is not None and not self._is_over:
+            self._exchange(self._client)
+            self._check_patience()
+        events, self._events = self._events, []
+        return events
+
+    def publish(self, message: Outgoing) -> int | None:
+        """Hand one message to the socket; its packet id, or None when the connection cannot take it (now)."""
+        if self._client is None or not self._is_accepted or self._is_over:
+            return None
+        if self._unacknowledged:
+            oldest, newest = next(iter(self._unacknowledged)), next(reversed(self._unacknowledged))
+            if (newest - oldest) % 65_535 > MID_SPAN:
+                return None
+        properties = self._properties(message, PacketTypes.PUBLISH)
+        info = self._client.publish(message.topic, message.payload, message.qos, message.retained, properties)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._end(f"sending to {self._where} failed: {mqtt.error_string(info.rc)}")
+            return None
+        if message.qos:
+            self._unacknowledged[info.mid] = self._now_s
+        return info.mid
+
+    def close(self) -> None:
+        """Say DISCONNECT, which withdraws the last will, and close; waits at most CLOSE_S."""
+        self._is_abandoned = True
+        client = self._client
+        if client is not None and self._is_accepted and not self._is_over:
+            self._is_over = True
+            client.disconnect(ReasonCode(PacketTypes.DISCONNECT, "Normal disconnection") if self._is_v5 else None)
+            left = select.poll()
+            while (sock := client.socket()) is not None and client.want_write():
+                left.register(sock.fileno(), select.POLLOUT)
+                if not left.poll(CLOSE_S * 1000):
+                    break
+                client.loop_write()
+        self._is_over = True
+        self._close_socket()
+
+    def wait_for(self) -> tuple[int, int] | None:
+        """File descriptor and poll(2) events that call for the next `step`; None while dialling or over."""
+        sock = self._client.socket() if self._client is not None else None
+        if sock is None or sock.fileno() < 0 or self._client is None:
+            return None
+        return sock.fileno(), select.POLLIN | (select.POLLOUT if self._client.want_write() else 0)
+
+    @property
+    def _is_v5(self) -> bool:
+        return self._settings.protocol == "5"
+
+    def _dial(self) -> None:
+        """The dialling thread: everything that blocks."""
+        try:
+            client = self._new_client()
+            where = self._settings.host, self._settings.port, self._settings.keepalive_s
+            if self._is_v5:
+                client.connect(*where, clean_start=True)
+            else:  # paho knows clean_session here, and nothing else
+                client.connect(*where)
+        except (OSError, ValueError) as error:
+            self._dialled.put(_explained(error, self._where))
+        else:
+            if self._is_abandoned and (sock := client.socket()) is not None:
+                sock.close()
+            self._dialled.put(client)
+        self._wake()
+
+    def _new_client(self) -> mqtt.Client:
+        settings = self._settings
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._client_id,
+            clean_session=None if self._is_v5 else True,
+            protocol=mqtt.MQTTv5 if self._is_v5 else mqtt.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = settings.connect_timeout_s
+        client.max_inflight_messages = 65_535  # the caller counts
+        if settings.username is not None:
+            client.username_pw_set(settings.username, _first_line(settings.password_file))
+        if settings.tls:
+            client.tls_set_context(tls_context(settings))
+        will = self._will
+        client.will_set(
+            will.topic, will.payload, will.qos, will.retained, self._properties(will, PacketTypes.WILLMESSAGE)
+        )
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_log = self._on_log
+        return client
+
+    def _properties(self, message: Outgoing, packet_type: int) -> Properties | None:
+        if not self._is_v5:
+            return None
+        properties = Properties(packet_type)  # type: ignore[no-untyped-call]
+        properties.PayloadFormatIndicator = 1
+        properties.ContentType = "application/json"
+        user = [("schema", message.schema)]
+        if message.verdict_id is not None:
+            user.append(("verdict_id", message.verdict_id))
+        properties.UserProperty = user
+        return properties
+
+    def _take_dialled(self) -> None:
+        has_ended = not self._dialler.is_alive()
+        try:
+            outcome = self._dialled.get_nowait()
+        except queue.Empty:
+            if has_ended:
+                raise RuntimeError("the dialling thread ended without a result") from None
+            return
+        if isinstance(outcome, PublishError):
+            self._is_over = True
+            self._events.append(Ended(outcome))
+        else:
+            self._client = outcome
+            self._opened_s = self._heard_s = self._now_s
+
+    def _exchange(self, client: mqtt.Client) -> None:
+        sock = client.socket()
+        if sock is None or sock.fileno() < 0:
+            self._end(f"the connection to {self._where} was closed")
+            return
+        ready = select.poll()
+        ready.register(sock.fileno(), select.POLLIN)
+        try:
+            if ready.poll(0):
+                self._heard_s = self._now_s
+                client.loop_read()
+            while isinstance(sock, ssl.SSLSocket) and sock.fileno() >= 0 and sock.pending():
+                client.loop_read()  # decrypted already: poll does not see it
+            if client.want_write():
+                client.loop_write()
+            client.loop_misc()
+        except _NOT_MQTT as error:
+            self._end(f"{self._where} sent what is no MQTT packet: {error!r}", is_protocol_error=True)
+
+    def _check_patience(self) -> None:
+        """End a connection that is open and dead."""
+        silence_s = self._now_s - self._heard_s
+        timeout_s = self._settings.connect_timeout_s
+        if not self._is_accepted and self._now_s - self._opened_s > timeout_s:
+            self._end(
+                f"{self._where} took the connection but did not answer for {timeout_s:g} s",
+                "check `broker.port`: is it an MQTT listener, and does `broker.tls` suit it?",
+            )
+        elif silence_s > 1.5 * self._keepalive_s > 0:  # paho has pinged; the broker applies the same rule to us
+            self._end(f"{self._where} has been silent for {silence_s:.0f} s")
+        elif self._unacknowledged and self._keepalive_s > 0:
+            waited_s = self._now_s - next(iter(self._unacknowledged.values()))
+            if waited_s > self._keepalive_s:
+                self._end(f"{self._where} has not acknowledged a message for {waited_s:.0f} s")
+
+    def _end(self, message: str, hint: str = "", *, is_refusal: bool = False, is_protocol_error: bool = False) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        error = PublishError(message, hint=hint or "check the broker's log and the network")
+        self._events.append(Ended(error, is_refusal, is_protocol_error))
+        self._close_socket()
+
+    def _close_socket(self) -> None:
+        sock = self._client.socket() if self._client is not None else None
+        if sock is not None:
+            with suppress(OSError):
+                sock.close()
+
+    def _on_connect(
+        self,
+        _client: mqtt.Client,
+        _data: object,
+        _flags: mqtt.ConnectFlags,
+        reason: ReasonCode,
+        answer: Properties | None,
+    ) -> None:
+        if reason.is_failure:
+            code = reason.value
+            message = f"{self._where} refused the connection: {_named(reason, answer)}"
+            self._end(message, _CONNECT_HINTS.get(code, "ask the broker's administrators"), is_refusal=True)
+        elif getattr(answer, "MaximumQoS", 1) < 1:
+            self._end(f"{self._where} takes no QoS 1", "allow QoS 1 in the broker", is_refusal=True)
+        else:
+            self._is_accepted = True
+            self._keepalive_s = getattr(answer, "ServerKeepAlive", self._settings.keepalive_s)
+            self._events.append(
+                Accepted(getattr(answer, "ReceiveMaximum", 65_535), getattr(answer, "MaximumPacketSize", None))
+            )
+
+    def _on_disconnect(
+        self, _client: mqtt.Client, _data: object, flags: mqtt.DisconnectFlags, reason: ReasonCode, answer: _Answer
+    ) -> None:
+        detail = f": {self._complaint}" if self._complaint else ""
+        if flags.is_disconnect_packet_from_server:
+            message = f"{self._where} ended the connection: {_named(reason, answer)}"
+            self._end(message, _CONNECT_HINTS.get(reason.value, ""), is_refusal=reason.value != SERVER_SHUTTING_DOWN)
+        elif self._is_accepted:
+            self._end(
+                f"the connection to {self._where} was lost{detail}",
+                f"check the broker's log and the network; if it repeats at once, another client uses the client id "
+                f"{self._client_id!r}: give each station its own `broker.client_id`",
+                is_protocol_error=reason == "Protocol error",
+            )
+        else:
+            self._end(
+                f"{self._where} closed the connection before it answered{detail}",
+                "check `broker.port` and `broker.tls`, whether it wants a client certificate, "
+                'and whether it speaks MQTT 5 (if not: `broker.protocol = "3.1.1"`)',
+            )
+
+    def _on_publish(self, _client: mqtt.Client, _data: object, mid: int, reason: ReasonCode, answer: _Answer) -> None:
+        if mid in self._unacknowledged:  # and not QoS 0, for which paho calls too
+            del self._unacknowledged[mid]
+            self._events.append(Acknowledged(mid, reason.value, _named(reason, answer)))
+
+    def _on_log(self, _client: mqtt.Client, _data: object, level: int, text: str) -> None:
+        if level == LogLevel.MQTT_LOG_ERR:
+            self._complaint = text
+
+
+def _first_line(path: Path | None) -> str | None:
+    return None if path is None else path.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+
+
+def _named(reason: ReasonCode, answer: _Answer) -> str:
+    name = f"{reason.getName()} (0x{reason.value:02x})"
+    said = getattr(answer, "ReasonString", "")
+    moved = getattr(answer, "ServerReference", "")
+    return name + (f", {said}" if said else "") + (f", it names {moved}" if moved else "")
+
+
+def _explained(error: OSError | ValueError, where: str) -> PublishError:
+    text = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return PublishError(f"{error.filename}: {text}", hint="check the files named in section `broker`")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        hint = "check `broker.ca_file`, and that `broker.host` is a name in the broker's certificate"
+    elif isinstance(error, ssl.SSLError):
+        hint = "check `broker.port`, `broker.tls` and the certificates"
+    elif isinstance(error, socket.gaierror):
+        hint = "check `broker.host` and the name service"
+    elif isinstance(error, ConnectionRefusedError):
+        hint = "is the broker running, and is `broker.port` right?"
+    else:
+        hint = "check the network, the firewall, `broker.host` and `broker.port`"
+    return PublishError(f"{where}: {text}", hint=hint)
+
+
+_CONNECT_HINTS = {
+    0x84: 'use a broker that speaks MQTT 5, or set `broker.protocol = "3.1.1"` and lose the report of refusals',
+    0x85: "set `broker.client_id` to one the broker allows",
+    0x86: "check `broker.username` and `broker.password_file`",
+    0x87: "check `broker.username` and `broker.password_file`, and the broker's access list",
+    0x8E: "another client uses the same client id: give each station its own `broker.client_id`",
+    0x95: "raise the broker's maximum packet size",
+    0x97: "raise the broker's quota for this client",
+    0x9A: "allow retained messages in the broker: the station's status needs them",
+    0x9C: "set `broker.host` to the server it names",
+    0x9D: "set `broker.host` to the server it names",
+}

@@ -1,0 +1,392 @@
+"""Delivers the ledger's outbox to the broker, and says how the station is.
+
+The ledger is the only queue. At most a window of its rows is in flight, only while connected, in order of
+seq; a row is closed by PUBACK with reason 0x00 and by nothing else. Everything in flight when a
+connection ends is simply unsent again and goes out, byte for byte, over the next one.
+
+What the broker refuses stays in the ledger: the connection is kept, verdicts pause with growing waits and
+one row at a time tries whether the refusal still stands. Rows that were in flight beside a refused one
+may be delivered before it; `seq` tells their order.
+
+`step` and `stop` belong to one thread; the other methods may be called from any.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+import random
+import select
+import socket
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from edge import __version__
+from edge.contract.messages import Alarm, Health, Kind, Message, ModelCard, Status, Topics, Verdict, canonical_json
+from edge.delivery.alarms import AlarmBoard
+from edge.delivery.backoff import Backoff
+from edge.delivery.broker import NO_MATCHING_SUBSCRIBERS, SUCCESS, Accepted, Acknowledged, Connection, Ended, Outgoing
+from edge.errors import LedgerError
+from edge.settings import BrokerSettings, Settings
+from edge.store.ledger import Ledger, OutboxRow
+
+log = logging.getLogger(__name__)
+
+BROKER_AWAY = "broker-away"
+BROKER_REFUSES = "broker-refuses"
+VERDICT_REFUSED = "verdict-refused"
+NO_SUBSCRIBER = "no-subscriber"
+OUTBOX_STUCK = "outbox-stuck"
+
+WAIT_S = 0.25
+"""Longest sleep at the end of a step."""
+STABLE_S = 10.0
+"""A connection that lives this long is a good one: its alarm ends, and the next wait starts small again."""
+MARK_BATCH = 100
+MARK_S = 0.05
+"""Acknowledged rows are marked in the ledger together, so that a slow disk does not slow the sending. A kill
+before the mark costs duplicates, at most a window and a batch of them."""
+LEDGER_RETRY_S = 1.0
+RESEND_POLL_S = 1.0
+FAREWELL_S = 2.0
+"""Time given to the broker to acknowledge the status `stopped`."""
+PACKET_OVERHEAD_BYTES = 256
+"""Upper bound of a PUBLISH packet without topic and payload."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherState:
+    """What became of the messages; the counts are since the start."""
+
+    is_connected: bool
+    in_flight: int
+    acknowledged: int
+    refused: int
+    connections: int
+
+
+class Publisher:
+    """See the module. Starting never waits for the broker, and no answer of the broker's raises."""
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        topics: Topics,
+        ledger: Ledger,
+        card: ModelCard,
+        *,
+        versions: Mapping[str, str],
+        clock: Callable[[], datetime],
+        rng: random.Random,
+    ) -> None:
+        """`clock`: wall time for messages and the ledger; waits go by time.monotonic()."""
+        self._settings = settings
+        self._client_id = settings.client_id_of(topics.station)
+        self._topics = topics
+        self._ledger = ledger
+        self._card = card
+        self._versions = dict(versions)
+        self._clock = clock
+
+        self._connection: Connection | None = None
+        self._accepted: Accepted | None = None
+        self._accepted_at_s = 0.0
+        self._dial_at_s = 0.0
+        self._dial_backoff = Backoff(settings.backoff_min_s, settings.backoff_max_s, rng)
+
+        self._in_flight: dict[int, int] = {}  # packet id -> seq
+        self._unmarked: set[int] = set()  # seqs the broker acknowledged and the ledger does not know of yet
+        self._unmarked_since_s = 0.0
+        self._is_probing = False
+        self._resume_at_s = 0.0
+        self._refusal_backoff = Backoff(settings.backoff_min_s, settings.backoff_max_s, rng)
+        self._ledger_at_s = 0.0
+        self._resend_at_s = 0.0
+
+        self._to_say: deque[Message] = deque()  # status and model
+        self._said: dict[int, Message] = {}  # packet id -> status, model or alarm without PUBACK
+        self._alarms = AlarmBoard(topics.station, card.boot_id, clock)
+        self._health_lock = threading.Lock()
+        self._health: Health | None = None
+
+        self._acknowledged = self._refused = self._connections = 0
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        if settings.protocol != "5":
+            log.warning(
+                "MQTT 3.1.1 chosen: a broker acknowledges what it refuses, so a verdict that an access list, a quota "
+                "or a missing subscriber keeps from the MES counts as delivered; messages carry no schema property"
+            )
+
+    @classmethod
+    def for_station(cls, settings: Settings, ledger: Ledger, card: ModelCard) -> Publisher:
+        """The publisher of a running station."""
+        return cls(
+            settings.broker,
+            Topics.of_station(settings),
+            ledger,
+            card,
+            versions=program_versions(),
+            clock=lambda: datetime.now(UTC),
+            rng=random.Random(),  # noqa: S311
+        )
+
+    @property
+    def state(self) -> PublisherState:
+        is_connected = self._accepted is not None
+        return PublisherState(is_connected, len(self._in_flight), self._acknowledged, self._refused, self._connections)
+
+    @property
+    def standing_alarms(self) -> tuple[str, ...]:
+        """Codes of the alarms that stand, sorted."""
+        return self._alarms.standing
+
+    def raise_alarm(self, code: str, message: str, hint: str) -> None:
+        """Start an alarm; one that stands already is left as it is."""
+        if self._alarms.start(code, message, hint):
+            self.wake()
+
+    def clear_alarm(self, code: str) -> None:
+        """End an alarm, if it stands."""
+        if self._alarms.end(code):
+            self.wake()
+
+    def publish_health(self, health: Health) -> None:
+        """Goes out with the next step; while the broker is away only the newest is kept."""
+        with self._health_lock:
+            self._health = health
+        self.wake()
+
+    def wake(self) -> None:
+        """There are new rows in the ledger: end the sleep of the current step."""
+        with suppress(OSError):  # full: woken already; closed: stopped
+            self._waker.send(b"\0")
+
+    def step(self, now_s: float, wait_s: float = WAIT_S) -> None:
+        """One turn: take what the broker says, give it what it may have; then sleep until something calls.
+
+        `now_s`: time.monotonic(). The sleep ends with the network, with `wake`, or after `wait_s`.
+        """
+        if self._connection is None and now_s >= self._dial_at_s:
+            will = self._outgoing(self._status("offline"))
+            self._connection = Connection(self._settings, self._client_id, will, self.wake)
+        self._listen(now_s)
+        self._say()
+        if now_s >= self._ledger_at_s:
+            try:
+                self._exchange_with_ledger(now_s)
+            except LedgerError as error:
+                self._ledger_at_s = now_s + LEDGER_RETRY_S
+                self.raise_alarm(OUTBOX_STUCK, error.message, error.hint)
+            else:
+                self.clear_alarm(OUTBOX_STUCK)
+        self._sleep(wait_s)
+
+    def stop(self, flush_s: float) -> None:
+        """Deliver for at most `flush_s`, then say `stopped` and disconnect. Without a broker: at once."""
+        until_s = time.monotonic() + flush_s
+        while self._accepted is not None and self._owes() and (now_s := time.monotonic()) < until_s:
+            self.step(now_s, 0.05)
+        if self._accepted is not None:
+            self._to_say.append(self._status("stopped"))
+        until_s = time.monotonic() + FAREWELL_S
+        while self._accepted is not None and (self._to_say or self._said) and (now_s := time.monotonic()) < until_s:
+            self._say()
+            self._sleep(0.05)
+            self._listen(now_s)
+        with suppress(LedgerError):  # rows without their mark are sent again, which is allowed
+            self._mark_sent()
+        log.info("publishing ended", extra={"fields": asdict(self.state)})
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = self._accepted = None
+        self._woken.close()
+        self._waker.close()
+
+    def _owes(self) -> bool:
+        """Whether there is anything that more time could bring out."""
+        if self._in_flight or self._unmarked or self._to_say or self._said or self._alarms.has_waiting():
+            return True
+        try:
+            return not self._is_probing and bool(self._ledger.outbox(0, 1))
+        except LedgerError:
+            return False
+
+    def _sleep(self, wait_s: float) -> None:
+        poll = select.poll()
+        poll.register(self._woken.fileno(), select.POLLIN)
+        if self._connection is not None and (wanted := self._connection.wait_for()) is not None:
+            poll.register(*wanted)
+        poll.poll(wait_s * 1000)
+        with suppress(BlockingIOError):
+            self._woken.recv(4096)
+
+    def _listen(self, now_s: float) -> None:
+        for event in self._connection.step(now_s) if self._connection is not None else ():
+            match event:
+                case Accepted():
+                    self._on_accepted(event, now_s)
+                case Acknowledged() if event.mid in self._in_flight:
+                    self._on_row_answered(self._in_flight.pop(event.mid), event, now_s)
+                case Acknowledged():
+                    self._on_notice_answered(self._said.pop(event.mid), event)
+                case Ended():
+                    self._on_ended(event, now_s)
+        if self._accepted is not None and now_s - self._accepted_at_s > STABLE_S:
+            self._dial_backoff.reset()
+            self.clear_alarm(BROKER_AWAY)
+            self.clear_alarm(BROKER_REFUSES)
+
+    def _on_accepted(self, accepted: Accepted, now_s: float) -> None:
+        log.info("broker connected", extra={"fields": {"receive_maximum": accepted.receive_maximum}})
+        self._accepted = accepted
+        self._accepted_at_s = now_s
+        self._connections += 1
+        self._to_say = deque([self._status("online"), self._card])
+        self._alarms.say_again()
+
+    def _on_row_answered(self, seq: int, answer: Acknowledged, now_s: float) -> None:
+        if answer.code == SUCCESS:
+            self._unmarked_since_s = self._unmarked_since_s if self._unmarked else now_s
+            self._unmarked.add(seq)
+            self._acknowledged += 1
+            self._is_probing = False
+            self._refusal_backoff.reset()
+            self.clear_alarm(NO_SUBSCRIBER)
+            self.clear_alarm(VERDICT_REFUSED)
+            return
+        topic = self._topics.of(Kind.VERDICT)
+        message = f"the broker did not take verdict {seq} on {topic}: {answer.reason}"
+        if answer.code == NO_MATCHING_SUBSCRIBERS:
+            hint = "subscribe the MES to it with a fixed client id and a session that outlives its longest outage"
+            self._hold_verdicts(NO_SUBSCRIBER, message, hint, now_s)
+        else:
+            hint = f"let client {self._client_id!r} publish there: access list, quota, message size"
+            self._hold_verdicts(VERDICT_REFUSED, message, hint, now_s)
+
+    def _hold_verdicts(self, code: str, message: str, hint: str, now_s: float) -> None:
+        """Keep the rows, pause, then try with one: a whole window may have been refused for one reason."""
+        self._refused += 1
+        self.raise_alarm(code, message, hint)
+        if now_s >= self._resume_at_s:
+            self._resume_at_s = now_s + self._refusal_backoff.next_s()
+        self._is_probing = True
+
+    def _on_notice_answered(self, notice: Message, answer: Acknowledged) -> None:
+        if answer.code >= 0x80:
+            fields = {"topic": self._topics.of(notice.KIND), "reason": answer.reason}
+            log.warning("broker refuses a notice", extra={"fields": fields})
+
+    def _on_ended(self, ended: Ended, now_s: float) -> None:
+        wait_s = self._dial_backoff.next_s()
+        fields = {"error": ended.error.message, "hint": ended.error.hint, "retry_s": round(wait_s, 1)}
+        log.warning("broker connection ended", extra={"fields": fields})
+        code = BROKER_REFUSES if ended.is_refusal else BROKER_AWAY
+        self.raise_alarm(code, ended.error.message, ended.error.hint)
+        if ended.is_protocol_error and self._in_flight:
+            message = f"the broker answered a verdict in a way that ended the connection: {ended.error.message}"
+            hint = "look into the broker's log: message size, quota, access list"
+            self._hold_verdicts(VERDICT_REFUSED, message, hint, now_s)
+        if self._in_flight:
+            # One of them may be why, its refusal lost with the connection: go on with one row, and hear its answer.
+            self._is_probing = True
+        self._alarms.give_back(notice for notice in self._said.values() if isinstance(notice, Alarm))
+        self._in_flight.clear()
+        self._said.clear()
+        self._to_say.clear()
+        self._connection = self._accepted = None
+        self._dial_at_s = now_s + wait_s
+
+    def _exchange_with_ledger(self, now_s: float) -> None:
+        if self._accepted is not None and now_s >= self._resume_at_s:
+            self._feed(self._accepted, now_s)
+        is_due = len(self._unmarked) >= MARK_BATCH or now_s - self._unmarked_since_s >= MARK_S
+        if is_due or not self._in_flight:
+            self._mark_sent()
+        if now_s >= self._resend_at_s:
+            self._resend_at_s = now_s + RESEND_POLL_S
+            self._ledger.take_resend_requests()
+
+    def _mark_sent(self) -> None:
+        if self._unmarked:
+            self._ledger.mark_sent(self._unmarked, self._clock())
+            self._unmarked.clear()
+
+    def _feed(self, accepted: Accepted, now_s: float) -> None:
+        """Fill the window, going on behind the newest row that was sent and is not settled.
+
+        Unsent rows before it (refused, or requeued for a resend) have their turn when all of those are settled.
+        """
+        window = 1 if self._is_probing else self._settings.window
+        room = min(window, accepted.receive_maximum - len(self._said)) - len(self._in_flight)
+        if room > 0:
+            newest = max((*self._in_flight.values(), *self._unmarked), default=0)
+            for row in self._ledger.outbox(newest, room):
+                if not self._send_row(row, accepted, now_s):
+                    return
+
+    def _send_row(self, row: OutboxRow, accepted: Accepted, now_s: float) -> bool:
+        topic = self._topics.of(Kind.VERDICT)
+        size_bytes = len(row.payload) + len(topic) + PACKET_OVERHEAD_BYTES
+        if accepted.maximum_packet_bytes is not None and size_bytes > accepted.maximum_packet_bytes:
+            message = f"verdict {row.seq} needs {size_bytes} bytes, the broker takes {accepted.maximum_packet_bytes}"
+            self._hold_verdicts(VERDICT_REFUSED, message, "raise the broker's maximum packet size", now_s)
+            return False
+        message_out = Outgoing(topic, row.payload, Verdict.QOS, Verdict.RETAINED, Verdict.SCHEMA, row.verdict_id)
+        mid = self._connection.publish(message_out) if self._connection is not None else None
+        if mid is not None:
+            self._in_flight[mid] = row.seq
+        return mid is not None
+
+    def _say(self) -> None:
+        """Status and model first, then alarms, then health."""
+        while self._accepted is not None and len(self._in_flight) + len(self._said) < self._accepted.receive_maximum:
+            notice = self._to_say.popleft() if self._to_say else self._alarms.take()
+            if notice is None:
+                break
+            if not self._send(notice):  # the connection is over, and its end is about to be heard
+                self._alarms.give_back([notice] if isinstance(notice, Alarm) else [])
+                break
+        with self._health_lock:
+            health, self._health = self._health, None
+        if health is not None and not self._send(health):
+            with self._health_lock:
+                self._health = self._health or health
+
+    def _send(self, message: Message) -> bool:
+        mid = self._connection.publish(self._outgoing(message)) if self._connection is not None else None
+        if mid is not None and message.QOS:
+            self._said[mid] = message
+        return mid is not None
+
+    def _outgoing(self, message: Message) -> Outgoing:
+        payload = canonical_json(message)
+        return Outgoing(self._topics.of(message.KIND), payload, message.QOS, message.RETAINED, message.SCHEMA)
+
+    def _status(self, state: Literal["online", "stopped", "offline"]) -> Status:
+        return Status(
+            station=self._topics.station,
+            boot_id=self._card.boot_id,
+            state=state,
+            at=self._clock(),
+            versions=self._versions,
+            degraded=self._card.degraded,
+        )
+
+
+def program_versions() -> dict[str, str]:
+    """What runs here, for the status message."""
+    versions = {"edge-worker": __version__, "python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
+    for name in ("onnxruntime", "paho-mqtt", "tensorrt"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

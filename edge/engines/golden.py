@@ -1,0 +1,105 @@
+"""Golden scans: small scans in the bundle, with the scores every engine must repeat before it judges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle, islice
+
+import numpy as np
+
+from edge.bundles.bundle import Bundle
+from edge.bundles.manifest import Golden
+from edge.engines import Engine, EngineOutput, RawEngine
+from edge.engines.front import front_of
+from edge.errors import BundleError, ScanError
+from edge.images.conversion import prepare
+from edge.records import Counts, Image, Scores
+from edge.scans.pixels import decode
+from edge.scans.scan import Limits
+from edge.scans.tiff import read_layout
+
+
+def golden_counts(bundle: Bundle, golden: Golden) -> Counts:
+    """The golden scan, decoded from the verified bytes. Raises BundleError."""
+    data = bundle.contents[golden.file]
+    try:
+        layout = read_layout(lambda start, length: data[start : start + length], len(data), Limits().max_px)
+        return decode(data, layout)
+    except ScanError as error:
+        raise BundleError(
+            f"golden scan {golden.file} of bundle {bundle.model_id} cannot be read: {error.message}",
+            hint="export the bundle again",
+        ) from error
+
+
+def golden_image(bundle: Bundle, golden: Golden) -> Image:
+    """The golden scan as the networks see it. Raises BundleError."""
+    return prepare(golden_counts(bundle, golden), bundle.method, bundle.bounds, bundle.size)
+
+
+def golden_scores(bundle: Bundle, engine: Engine) -> tuple[Scores, ...]:
+    """What `engine` says of the golden scans, in the manifest's order. Raises BundleError, EngineError."""
+    return tuple(score_one(engine, golden_image(bundle, golden)) for golden in bundle.manifest.golden)
+
+
+def score_one(engine: Engine, image: Image) -> Scores:
+    """Scores of one converted scan uint8 (channels, height_px, width_px). Raises EngineError."""
+    return _scores(engine.infer(image[np.newaxis]))
+
+
+def check_golden(bundle: Bundle, engine: Engine) -> None:
+    """Score the golden scans and compare: an engine that cannot repeat them must not judge electrodes.
+
+    An engine that converts on its device must repeat them that way too, for that is how the line will use it.
+    Raises BundleError naming the scan, the score, observed and expected; EngineError when the engine fails.
+    """
+    compare_golden(bundle, golden_scores(bundle, engine), engine.spec.name)
+    if isinstance(engine, RawEngine):
+        front = front_of(engine, bundle.input_spec())
+        outputs = [front.infer([front.prepare(golden_counts(bundle, golden))]) for golden in bundle.manifest.golden]
+        compare_golden(bundle, [_scores(output) for output in outputs], f"{engine.spec.name}, raw scans")
+
+
+def check_full_batch(bundle: Bundle, engine: Engine) -> None:
+    """Score the golden scans in one batch as large as the engine takes: a GPU may run other code for it.
+
+    Raises as `check_golden`.
+    """
+    golden = list(islice(cycle(bundle.manifest.golden), engine.spec.max_batch))
+    batch = f"batch of {len(golden)}"
+    output = engine.infer(np.stack([golden_image(bundle, one) for one in golden]))
+    _compare(bundle, golden, _all_scores(output), f"{engine.spec.name}, {batch}")
+    if isinstance(engine, RawEngine):
+        front = front_of(engine, bundle.input_spec())
+        output = front.infer([front.prepare(golden_counts(bundle, one)) for one in golden])
+        _compare(bundle, golden, _all_scores(output), f"{engine.spec.name}, raw scans, {batch}")
+
+
+def compare_golden(bundle: Bundle, observed: Sequence[Scores], engine_name: str) -> None:
+    """Raises BundleError unless all scores are within tolerance of the manifest's; a NaN never is."""
+    _compare(bundle, bundle.manifest.golden, observed, engine_name)
+
+
+def _compare(bundle: Bundle, expected_of: Sequence[Golden], observed: Sequence[Scores], engine_name: str) -> None:
+    for golden, scores in zip(expected_of, observed, strict=True):
+        for name in ("p_abnormal", "gate_mean_max", "gate_std_max"):
+            value, expected = getattr(scores, name), getattr(golden, name)
+            if not abs(value - expected) <= golden.tolerance:
+                raise BundleError(
+                    f"bundle {bundle.model_id} on {engine_name}: {name} of {golden.file} is {value:.6g}, "
+                    f"expected {expected:.6g} within {golden.tolerance:g}",
+                    hint="the engine computes something else than what was signed: try another engine or another "
+                    "release of it; `edge-export verify` shows all scores",
+                )
+
+
+def _scores(output: EngineOutput) -> Scores:
+    """Of the one scan in `output`."""
+    (scores,) = _all_scores(output)
+    return scores
+
+
+def _all_scores(output: EngineOutput) -> list[Scores]:
+    """Scan by scan."""
+    columns = (output.p_abnormal.tolist(), output.gate_mean_max.tolist(), output.gate_std_max.tolist())
+    return [Scores(*row) for row in zip(*columns, strict=True)]

@@ -1,0 +1,159 @@
+"""One file to what the networks take: read, check against the model's range, convert. Runs in the decode pool."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from edge.decide import out_of_spec, unreadable
+from edge.errors import ScanError, ScanIncomplete
+from edge.images.conversion import Bounds, Method, clipped_fraction, histogram
+from edge.images.exposure import ExposureModel, exposure
+from edge.images.raw import RawScan
+from edge.records import Counts, Decision, FileStamp, Image, Scan, Size
+from edge.scans.decoder import DECODER_CRASH
+from edge.scans.scan import Decode, Limits, modified_at, read_scan
+from edge.system.names import display_name
+
+
+@dataclass(frozen=True, slots=True)
+class ScanSpec:
+    """The range of scans a model was made for; anything else is for a person to look at."""
+
+    height_px: tuple[int, int]
+    width_px: tuple[int, int]
+    max_clipped_fraction: float
+    exposure: ExposureModel | None = None
+    """None: any."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """How counts become the networks' input: everything the bundle says before its graphs begin."""
+
+    method: Method
+    bounds: Bounds | None
+    size: Size
+    scan_spec: ScanSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A complete file, and when the line first held it in its hands."""
+
+    stamp: FileStamp
+    first_seen_at: datetime
+    is_final: bool
+    """Nobody waits for it any longer: if it is incomplete, that is its verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A file that is ready to be judged.
+
+    Exactly one of `pixels` (the networks decide) and `decision` (nothing left to decide) is set.
+    """
+
+    arrival: Arrival
+    scan: Scan
+    pixels: Image | RawScan | None
+    """As the engine takes them: see edge/engines/front.py."""
+    decision: Decision | None
+    detail: str | None
+    read_ms: float
+    convert_ms: float
+
+    @property
+    def image(self) -> Image | None:
+        """What the networks see, for pictures."""
+        return self.pixels.image() if isinstance(self.pixels, RawScan) else self.pixels
+
+
+def prepare_scan(
+    path: Path,
+    arrival: Arrival,
+    spec: InputSpec,
+    limits: Limits,
+    decode: Decode,
+    to_pixels: Callable[[Counts], Image | RawScan],
+) -> Prepared:
+    """Read and convert one file; what cannot be judged comes back as a decision, not as an exception.
+
+    Raises ScanIncomplete when another look may help: whether there will be one is for the caller to say.
+    """
+    started = time.perf_counter()
+    try:
+        frame = read_scan(path, file=display_name(arrival.stamp.file), limits=limits, decode=decode)
+    except ScanIncomplete:
+        raise
+    except ScanError as error:
+        return given_up(arrival, error, _elapsed_ms(started))
+    read_ms = _elapsed_ms(started)
+    started = time.perf_counter()
+    complaint = _outside_spec(frame.counts, spec)
+    if complaint is not None:
+        return Prepared(arrival, frame.scan, None, out_of_spec(), complaint, read_ms, _elapsed_ms(started))
+    pixels = to_pixels(frame.counts)
+    return Prepared(arrival, frame.scan, pixels, None, None, read_ms, _elapsed_ms(started))
+
+
+def given_up(arrival: Arrival, error: ScanError, read_ms: float = 0.0) -> Prepared:
+    """A file that gets its verdict without pixels, for the reason the reader gave."""
+    scan = error.scan or unread_scan(arrival.stamp)
+    return Prepared(arrival, scan, None, unreadable(error.reason), error.message, read_ms, 0.0)
+
+
+def unread_scan(stamp: FileStamp) -> Scan:
+    """Identity of a file whose bytes could not be read: the hash of its directory entry stands in for theirs.
+
+    The verdict needs an id that repeats for the same file and differs for the next one; a directory or
+    a file without read permission has no other.
+    """
+    entry = f"unread\0{stamp.file}\0{stamp.inode}\0{stamp.size_bytes}\0{stamp.modified_ns}"
+    return Scan(
+        file=display_name(stamp.file),
+        sha256=hashlib.sha256(entry.encode("utf-8", "surrogateescape")).hexdigest(),
+        size_bytes=stamp.size_bytes,
+        modified_at=modified_at(stamp.modified_ns),
+    )
+
+
+def condemn(path: Path, arrival: Arrival, limits: Limits, death: str) -> Prepared:
+    """A file whose decoding kills its reader: hashed in chunks, never decoded again."""
+    stamp = arrival.stamp
+    scan = unread_scan(stamp)
+    if stamp.size_bytes <= limits.max_bytes:
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            scan = Scan(scan.file, digest, stamp.size_bytes, scan.modified_at)
+    return Prepared(arrival, scan, None, unreadable(DECODER_CRASH), f"decoding it ended a process: {death}", 0.0, 0.0)
+
+
+def _outside_spec(counts: Counts, spec: InputSpec) -> str | None:
+    """Why the model was not made for such a scan, or None when it was."""
+    height_px, width_px = counts.shape
+    for name, value, (lowest, highest) in (
+        ("height", height_px, spec.scan_spec.height_px),
+        ("width", width_px, spec.scan_spec.width_px),
+    ):
+        if not lowest <= value <= highest:
+            return f"{name} {value} px, the model takes {lowest} to {highest} px"
+    hist = histogram(counts)
+    if spec.bounds is not None:
+        clipped = clipped_fraction(hist, spec.bounds)
+        if clipped > spec.scan_spec.max_clipped_fraction:
+            return (
+                f"{clipped:.0%} of the pixels lie outside {spec.bounds.lo_counts} to {spec.bounds.hi_counts} counts, "
+                f"the model takes at most {spec.scan_spec.max_clipped_fraction:.0%}"
+            )
+    model = spec.scan_spec.exposure
+    return None if model is None else model.complaint(exposure(hist))
+
+
+def _elapsed_ms(started: float) -> float:
+    return (time.perf_counter() - started) * 1e3

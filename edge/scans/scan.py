@@ -1,0 +1,267 @@
+"""One file to one Frame: every byte bounded, hashed, decoded, and seen to be final. `tiff.py` knows the format.
+
+A file becomes pixels only if all of this holds: it is a regular file of at most `Limits.max_bytes`; it is one
+16-bit grey page of at most `Limits.max_px` whose parts lie inside the file and fit each other; what was decoded
+has exactly the size the header declares; no part of it looks unwritten; and a second reading, after decoding, finds
+the same bytes under the same name. Anything else is a ScanError, or a ScanIncomplete where a second look may help.
+
+Symbolic links are refused: their own size and time do not change while the file they point to grows, so the inbox
+could not tell when it is complete. Files are read, never memory-mapped: a mapped file that shrinks kills the process.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.errors import ScanError, ScanIncomplete
+from edge.records import Counts, Frame, Scan
+from edge.scans.pixels import decode as decode_here
+from edge.scans.tiff import Compression, Layout, foreign, read_layout, unfinished
+
+REASONS = frozenset(
+    {
+        "changed-while-reading",
+        "decoder-crash",
+        "decoder-failed",
+        "empty",
+        "inconsistent-header",
+        "multi-page",
+        "multi-sample",
+        "no-permission",
+        "not-16-bit",
+        "not-a-file",
+        "not-grayscale",
+        "not-tiff",
+        "read-failed",
+        "too-large",
+        "truncated",
+        "unsupported-compression",
+        "vanished",
+        "zero-tail",
+    }
+)
+"""Every reason word a ScanError of this module carries; they are part of the contract with the MES."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CHUNK_BYTES = 1 << 18
+
+# What an unfinished file looks like: runs of zeros where a writer reserved room and did not come back.
+_BLOCK_BYTES = 4096
+_TAIL_PX = 16
+_ORDINARY_ZEROS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The largest scan that is read: pixels after decoding, and bytes of its file."""
+
+    max_px: int = 64_000_000
+    max_bytes: int = 268_435_456
+
+
+Decode = Callable[[bytes, Layout], Counts]
+"""As edge.scans.pixels.decode: native uint16 (height_px, width_px), C-contiguous, or ScanError."""
+
+
+class _Opened(NamedTuple):
+    fd: int
+    before: os.stat_result
+
+
+def read_scan(path: Path, *, file: str, limits: Limits, decode: Decode = decode_here) -> Frame:
+    """Read, hash and decode one scan; `file` is the name it goes by in the verdict.
+
+    `decode`: who turns bytes into counts; the line gives coded files to a process apart, see edge/scans/decoder.py.
+    Returns counts as native uint16 (height_px, width_px), C-contiguous, possibly read-only. Raises ScanError or
+    ScanIncomplete with a reason of REASONS; its `scan` is set as soon as the bytes were read.
+    """
+    with _opened(path, file, limits) as (fd, before):
+        data = _read_whole(fd, before.st_size, file)
+        scan = Scan(file, hashlib.sha256(data).hexdigest(), len(data), modified_at(before.st_mtime_ns))
+        try:
+            layout = read_layout(lambda start, length: data[start : start + length], len(data), limits.max_px)
+            scan = replace(scan, width_px=layout.size.width_px, height_px=layout.size.height_px)
+            _check_coded_ends(data, layout)
+            counts = decode(data, layout)
+            _check_written(data, layout, counts)
+        except ScanError as error:
+            # Torn bytes explain any error: whether they still stand decides which one is reported.
+            _check_unchanged(path, fd, before, data, scan)
+            raise _named(error, file, scan) from error
+        _check_unchanged(path, fd, before, data, scan)
+    return Frame(scan, counts)
+
+
+def check_complete(path: Path, limits: Limits) -> None:
+    """Whether the header parses and every strip or tile lies inside the file; reads no pixel.
+
+    For the inbox: raises ScanIncomplete while the file may still grow. Any other ScanError means that waiting does
+    not help: `read_scan` will raise the same one, with the file's hash.
+    """
+    with _opened(path, path.name, limits) as (fd, before):
+
+        def read_at(start: int, length: int) -> bytes:
+            return os.pread(fd, length, start)
+
+        try:
+            read_layout(read_at, before.st_size, limits.max_px)
+        except ScanError as error:
+            raise _named(error, path.name, None) from error
+
+
+@contextmanager
+def _opened(path: Path, file: str, limits: Limits) -> Iterator[_Opened]:
+    """A regular file of permitted size; every OSError on it in the body is mapped here, too."""
+    try:
+        # O_NONBLOCK: opening a named pipe that nobody writes would otherwise wait for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
+        try:
+            before = os.fstat(fd)
+            if not stat.S_ISREG(before.st_mode):
+                raise _not_a_file(file)
+            if before.st_size > limits.max_bytes:
+                raise foreign("too-large", f"{file}: {before.st_size} bytes: at most {limits.max_bytes} are read")
+            yield _Opened(fd, before)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise _from_os(error, file, None) from error
+
+
+def _read_whole(fd: int, size_bytes: int, file: str) -> bytes:
+    """All bytes of the file in one bytes object; never more than `size_bytes` and the one that shows it grew."""
+    parts: list[bytes] = []
+    read = 0
+    while read <= size_bytes:
+        part = os.read(fd, size_bytes + 1 - read)
+        if not part:
+            break
+        parts.append(part)
+        read += len(part)
+    if read != size_bytes:
+        raise unfinished("changed-while-reading", f"{file}: had {size_bytes} bytes, then {read}")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _check_unchanged(path: Path, fd: int, before: os.stat_result, data: bytes, scan: Scan) -> None:
+    """Read the file again and compare: equal bytes, so equal hashes, and still the same file under this name."""
+    try:
+        after = os.fstat(fd)
+        same = (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+        position = 0
+        while same and position < len(data):
+            chunk = os.pread(fd, _CHUNK_BYTES, position)
+            same = bool(chunk) and chunk == data[position : position + len(chunk)]
+            position += len(chunk)
+        named = path.lstat()
+        same = same and (named.st_dev, named.st_ino) == (before.st_dev, before.st_ino)
+    except FileNotFoundError:
+        pass  # moved on after it was read whole, twice the same: its verdict must not be lost
+    except OSError as error:
+        raise _from_os(error, scan.file, scan) from error
+    if not same:
+        changed = unfinished("changed-while-reading", "its bytes, time or identity changed while it was read")
+        raise _named(changed, scan.file, scan)
+
+
+def _check_coded_ends(data: bytes, layout: Layout) -> None:
+    """No coded strip or tile ends in 16 zeros: Deflate ends with a checksum, LZW with an end code."""
+    if layout.compression is not Compression.NONE:
+        for end, length in zip(layout.offsets_bytes + layout.lengths_bytes, layout.lengths_bytes, strict=True):
+            if not any(data[end - min(length, 16) : end]):
+                raise unfinished("zero-tail", f"the coded pixels before byte {end} are zeros: not written yet")
+
+
+def _check_written(data: bytes, layout: Layout, counts: Counts) -> None:
+    """Refuse a preallocated file that was not written to its end: what is missing reads as zeros.
+
+    Two signs: a run of zero samples at the end, and 4096-byte blocks of zeros in uncompressed strips. Some
+    radiographs have a background of true zeros, so the signs count only if less than 1 % of the other samples are
+    zero, save that 4096 zero bytes at the end count always. "Zero" is as stored: the brightest count of a MINISWHITE
+    file. What a detector's dead last row gives cannot be told from this, and is refused, too.
+    """
+    unwritten = 65_535 if layout.is_inverted else 0
+    tail_px = _tail_px(counts, unwritten)
+    if tail_px * counts.itemsize >= _BLOCK_BYTES:
+        raise unfinished("zero-tail", f"the last {tail_px} px are zero, as in a file that was not written to its end")
+    blocks = _zero_blocks(data, layout)
+    if len(blocks) or tail_px >= _TAIL_PX:
+        signs_px = tail_px + len(blocks) * _BLOCK_BYTES // counts.itemsize
+        if int(np.count_nonzero(counts == unwritten)) - signs_px < _ORDINARY_ZEROS * counts.size:
+            where = f"at byte {blocks[0]} of the file" if len(blocks) else f"in the last {tail_px} px"
+            raise unfinished("zero-tail", f"the samples are zero {where} and almost nowhere else")
+
+
+def _tail_px(counts: Counts, value: int) -> int:
+    """Length of the run of `value` at the end of the scan, in reading order."""
+    flat = counts.reshape(-1)
+    for end in range(flat.size, 0, -_CHUNK_BYTES):
+        others = np.flatnonzero(flat[max(0, end - _CHUNK_BYTES) : end] != value)
+        if len(others):
+            return flat.size - 1 - (max(0, end - _CHUNK_BYTES) + int(others[-1]))
+    return flat.size
+
+
+def _zero_blocks(data: bytes, layout: Layout) -> npt.NDArray[np.int64]:
+    """Offsets of the file's 4096-byte blocks that belong to uncompressed strips and are wholly zero."""
+    # The codings cannot be read across such a hole; tiles at the margin are padded, usually with zeros.
+    count = len(data) // _BLOCK_BYTES
+    if count == 0 or layout.is_tiled or layout.compression is not Compression.NONE:
+        return np.empty(0, np.int64)
+    words = np.frombuffer(data, np.uint64, count * _BLOCK_BYTES // 8).reshape(count, _BLOCK_BYTES // 8)
+    candidates = np.flatnonzero((words[:, 0] == 0) & (words[:, -1] == 0))
+    starts = np.array([index for index in candidates if not words[index].any()], np.int64) * _BLOCK_BYTES
+    by_place = np.argsort(layout.offsets_bytes)
+    offsets = layout.offsets_bytes[by_place]
+    ends = offsets + layout.lengths_bytes[by_place]
+
+    def in_strips(at: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        strip = np.searchsorted(offsets, at, side="right") - 1
+        return (strip >= 0) & (at < ends[strip])
+
+    return starts[in_strips(starts) & in_strips(starts + _BLOCK_BYTES - 1)]
+
+
+def modified_at(modified_ns: int) -> datetime:
+    """A file's time as an aware UTC datetime; times no calendar of ours has are clamped to its first or last."""
+    try:
+        return _EPOCH + timedelta(microseconds=modified_ns // 1000)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC) if modified_ns > 0 else datetime.min.replace(tzinfo=UTC)
+
+
+def _named(error: ScanError, file: str, scan: Scan | None) -> ScanError:
+    """The same error with the file's name in its message, and the bytes it is about."""
+    return type(error)(error.reason, f"{file}: {error.message}", hint=error.hint, scan=scan)
+
+
+def _not_a_file(file: str) -> ScanError:
+    return ScanError(
+        "not-a-file",
+        f"{file}: expected a regular file, found a link, directory, pipe or device",
+        hint="have the station write the scan itself into its folder",
+    )
+
+
+def _from_os(error: OSError, file: str, scan: Scan | None) -> ScanError:
+    """The operating system's word on a file, mapped here and nowhere else."""
+    if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EISDIR):
+        return _not_a_file(file)
+    reason, hint = "read-failed", "check the disk or the network share of the station's folder"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+        reason, hint = "vanished", "see whether the station moved or deleted the scan"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        reason, hint = "no-permission", "give the worker's user the right to read the station's folder and files"
+    return ScanIncomplete(reason, f"{file}: {error.strerror}", hint=hint, scan=scan)

@@ -1,0 +1,335 @@
+"""The TIFF files a scan may come in: header to layout. Bytes in, no files; edge/scans/pixels.py goes on from there.
+
+Accepted: one page of one 16-bit unsigned grey sample; little or big endian; classic or BigTIFF; strips or tiles;
+uncompressed, LZW or Deflate, with or without the horizontal predictor. Source: TIFF 6.0 (Adobe 1992), its
+Technical Note on Deflate, and the BigTIFF design of libtiff.
+
+Strict on purpose. General TIFF libraries mend what contradicts itself and load tables of whatever length the file
+names; a file that contradicts itself must not become pixels here, and every length is checked against the file
+and the limits before anything of that length is allocated. Orientation is not applied: counts are as stored.
+
+Every function raises ScanError with its reason word, or ScanIncomplete where a writer may still be at work.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.errors import ScanError, ScanIncomplete
+from edge.records import Size
+
+ReadAt = Callable[[int, int], bytes]
+"""(offset_bytes, length_bytes) to the bytes there, which may be fewer at the end of the file."""
+
+MAX_SEGMENTS = 16_384
+"""Strips or tiles in one scan: several times one strip per row, and few enough to decode in well under 2 s."""
+
+_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MAX_ENTRIES = 65_535
+_INTEGER_TYPES = {3: "u2", 4: "u4", 16: "u8"}  # SHORT, LONG and BigTIFF's LONG8
+_WHOLE_SCAN_IN_ONE_STRIP = 2**32 - 1
+
+
+class Compression(IntEnum):
+    """The values of the Compression tag that are read."""
+
+    NONE = 1
+    LZW = 5
+    DEFLATE = 8
+    DEFLATE_OLD = 32946
+
+
+class _Tag(IntEnum):
+    """The tags that matter here; all others are passed over."""
+
+    UNWRITTEN = 0
+    NEW_SUBFILE_TYPE = 254
+    IMAGE_WIDTH = 256
+    IMAGE_LENGTH = 257
+    BITS_PER_SAMPLE = 258
+    COMPRESSION = 259
+    PHOTOMETRIC_INTERPRETATION = 262
+    FILL_ORDER = 266
+    STRIP_OFFSETS = 273
+    SAMPLES_PER_PIXEL = 277
+    ROWS_PER_STRIP = 278
+    STRIP_BYTE_COUNTS = 279
+    PREDICTOR = 317
+    TILE_WIDTH = 322
+    TILE_LENGTH = 323
+    TILE_OFFSETS = 324
+    TILE_BYTE_COUNTS = 325
+    SUB_IFDS = 330
+    SAMPLE_FORMAT = 339
+
+
+_TAGS = frozenset(int(tag) for tag in _Tag)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the counts of a scan lie in its file, checked to lie inside it without overlap."""
+
+    size: Size
+    byte_order: str
+    """`<` or `>`, as numpy and struct write it."""
+    compression: Compression
+    has_predictor: bool
+    is_inverted: bool
+    """MINISWHITE: the file stores 65535 - counts."""
+    is_tiled: bool
+    segment: Size
+    """Size of a strip (the last one may be lower) or of a tile (always whole; what overhangs is padding)."""
+    offsets_bytes: npt.NDArray[np.int64]
+    lengths_bytes: npt.NDArray[np.int64]
+
+    @property
+    def is_one_block(self) -> bool:
+        """Whether the pixels lie in the file as they do in memory, one uncompressed row after the other."""
+        if self.compression is not Compression.NONE or self.is_tiled:
+            return False
+        ends = self.offsets_bytes + self.lengths_bytes
+        return bool((ends[:-1] == self.offsets_bytes[1:]).all())
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    type: int
+    count: int
+    value: bytes
+    """The field that holds the values, or their offset where they do not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    read_at: ReadAt
+    size_bytes: int
+    byte_order: str
+    entries: dict[int, _Entry]
+    ranges: list[tuple[int, int]]
+    """(start, end) of the header, the directory and the tables read so far: no pixel may lie there."""
+
+    def scalar(self, tag: _Tag, default: int | None = None) -> int:
+        if default is not None and tag not in self.entries:
+            return default
+        return int(self.integers(tag, expected=1)[0])
+
+    def integers(self, tag: _Tag, expected: int) -> npt.NDArray[np.uint64]:
+        """The `expected` unsigned integers of a tag, which must hold exactly so many."""
+        entry = self.entries.get(tag)
+        if entry is None:
+            raise contradiction(f"the tag {tag.name} is missing")
+        if entry.type not in _INTEGER_TYPES or entry.count != expected:
+            raise contradiction(
+                f"the tag {tag.name} holds {entry.count} values of type {entry.type}: "
+                f"expected {expected} of an unsigned integer type"
+            )
+        dtype = np.dtype(self.byte_order + _INTEGER_TYPES[entry.type])
+        length = dtype.itemsize * expected
+        raw = entry.value[:length]
+        if length > len(entry.value):
+            start = int.from_bytes(entry.value, "little" if self.byte_order == "<" else "big")
+            raw = _bytes_at(self.read_at, self.size_bytes, start, length, f"the table {tag.name}")
+            self.ranges.append((start, start + length))
+        return np.frombuffer(raw, dtype).astype(np.uint64)
+
+
+def unfinished(reason: str, message: str) -> ScanIncomplete:
+    """The error of a file whose writer may still be at work."""
+    hint = "wait for the station to finish writing; if it has, have the scan written again"
+    return ScanIncomplete(reason, message, hint=hint)
+
+
+def foreign(reason: str, message: str) -> ScanError:
+    """The error of a file that is not in a format this product reads."""
+    hint = "set the station to write one 16-bit unsigned grayscale page per TIFF, uncompressed, LZW or Deflate"
+    return ScanError(reason, message, hint=hint)
+
+
+def contradiction(message: str, reason: str = "inconsistent-header") -> ScanError:
+    """The error of a TIFF whose parts do not fit each other."""
+    hint = "the file is damaged, or its writer does not follow TIFF 6.0: scan the electrode again"
+    return ScanError(reason, message, hint=hint)
+
+
+def read_layout(read_at: ReadAt, size_bytes: int, max_px: int) -> Layout:
+    """Parse and check the header and the strip or tile tables, without touching a pixel."""
+    tags = _read_directory(read_at, size_bytes)
+    _check_one_grey_page(tags)
+    size = Size(tags.scalar(_Tag.IMAGE_LENGTH), tags.scalar(_Tag.IMAGE_WIDTH))
+    _check_pixels(size, max_px, "the scan")
+    coding = tags.scalar(_Tag.COMPRESSION, default=1)
+    if coding not in tuple(Compression):
+        raise foreign("unsupported-compression", f"compression {coding}: expected 1, 5 (LZW), 8 or 32946 (Deflate)")
+    compression = Compression(coding)
+    predictor = tags.scalar(_Tag.PREDICTOR, default=1)
+    if predictor not in (1, 2):
+        raise foreign("unsupported-compression", f"predictor {predictor}: expected 1 (none) or 2 (horizontal)")
+    if predictor == 2 and compression is Compression.NONE:
+        raise contradiction("a predictor without compression")
+
+    is_tiled = _Tag.TILE_OFFSETS in tags.entries
+    if is_tiled and _Tag.STRIP_OFFSETS in tags.entries:
+        raise contradiction("the scan is laid out in strips and in tiles")
+    if is_tiled:
+        segment = Size(tags.scalar(_Tag.TILE_LENGTH), tags.scalar(_Tag.TILE_WIDTH))
+    else:
+        rows = tags.scalar(_Tag.ROWS_PER_STRIP, default=_WHOLE_SCAN_IN_ONE_STRIP)
+        segment = Size(min(rows, size.height_px), size.width_px)
+    _check_pixels(segment, max_px, "a tile" if is_tiled else "a strip")
+    down, across = -(-size.height_px // segment.height_px), -(-size.width_px // segment.width_px)
+    if down * across > MAX_SEGMENTS:
+        raise foreign("too-large", f"{down * across} strips or tiles: at most {MAX_SEGMENTS} are read")
+    _check_pixels(Size(down * segment.height_px, across * segment.width_px), 2 * max_px, "the scan with its padding")
+    offsets = tags.integers(_Tag.TILE_OFFSETS if is_tiled else _Tag.STRIP_OFFSETS, expected=down * across)
+    lengths = tags.integers(_Tag.TILE_BYTE_COUNTS if is_tiled else _Tag.STRIP_BYTE_COUNTS, expected=down * across)
+    _check_segments_are_inside(offsets, lengths, size_bytes)
+
+    layout = Layout(
+        size=size,
+        byte_order=tags.byte_order,
+        compression=compression,
+        has_predictor=predictor == 2,
+        is_inverted=tags.scalar(_Tag.PHOTOMETRIC_INTERPRETATION) == 0,
+        is_tiled=is_tiled,
+        segment=segment,
+        offsets_bytes=offsets.astype(np.int64),
+        lengths_bytes=lengths.astype(np.int64),
+    )
+    _check_nothing_overlaps(layout, tags.ranges)
+    if compression is Compression.NONE:
+        _check_uncompressed_lengths(layout)
+    return layout
+
+
+def _read_directory(read_at: ReadAt, size_bytes: int) -> _Directory:
+    if size_bytes == 0:
+        raise unfinished("empty", "the file is empty")
+    header = read_at(0, 16)
+    magic = header[:4]
+    if magic not in _MAGICS:
+        if not any(header):
+            raise unfinished("zero-tail", "the file begins with zeros: nothing is written yet")
+        if size_bytes < 4 and any(known.startswith(magic) for known in _MAGICS):
+            raise unfinished("truncated", f"the file ends after {size_bytes} bytes")
+        raise foreign("not-tiff", f"the file begins with {magic!r}: expected the header of a TIFF")
+    order = "<" if magic[:1] == b"I" else ">"
+    is_big = b"+" in magic
+    header_bytes = 16 if is_big else 8
+    if len(header) < header_bytes:
+        raise unfinished("truncated", f"the file ends after {size_bytes} bytes")
+    if is_big:
+        offset_bytes, zero, first = struct.unpack(order + "HHQ", header[4:])
+        if (offset_bytes, zero) != (8, 0):
+            raise contradiction("the BigTIFF header does not announce 8-byte offsets")
+    else:
+        (first,) = struct.unpack(order + "I", header[4:8])
+    if first == 0:
+        raise unfinished("truncated", "the header names no directory yet")
+
+    count_format, entry_format, next_format = ("Q", "HHQ8s", "Q") if is_big else ("H", "HHI4s", "I")
+    count_bytes, entry_bytes, next_bytes = (8, 20, 8) if is_big else (2, 12, 4)
+    (count,) = struct.unpack(order + count_format, _bytes_at(read_at, size_bytes, first, count_bytes, "the directory"))
+    if count == 0:
+        raise unfinished("zero-tail", "the directory has no entries yet")
+    if count > _MAX_ENTRIES:
+        raise contradiction(f"the directory claims {count} entries: expected at most {_MAX_ENTRIES}")
+    length = count * entry_bytes + next_bytes
+    raw = _bytes_at(read_at, size_bytes, first + count_bytes, length, "the directory")
+    entries: dict[int, _Entry] = {}
+    for code, kind, values, value in struct.iter_unpack(order + entry_format, raw[:-next_bytes]):
+        if code not in _TAGS:
+            continue
+        if code == _Tag.UNWRITTEN:
+            raise unfinished("zero-tail", "the directory is not wholly written yet")
+        if code in entries:
+            raise contradiction(f"the tag {_Tag(code).name} stands twice")
+        entries[code] = _Entry(kind, values, value)
+    (following,) = struct.unpack(order + next_format, raw[-next_bytes:])
+    if following >= size_bytes:
+        raise unfinished("truncated", f"a second page is announced at byte {following}, the file has {size_bytes}")
+    if following:
+        raise foreign("multi-page", f"a second page is at byte {following}: expected one page")
+    ranges = [(0, header_bytes), (first, first + count_bytes + length)]
+    return _Directory(read_at, size_bytes, order, entries, ranges)
+
+
+def _check_one_grey_page(tags: _Directory) -> None:
+    if _Tag.SUB_IFDS in tags.entries:
+        raise foreign("multi-page", "the page has sub-images: expected one page")
+    if tags.scalar(_Tag.NEW_SUBFILE_TYPE, default=0) & 0b101:
+        raise foreign("multi-page", "the page is the reduced copy or the mask of another: expected a scan")
+    samples = tags.scalar(_Tag.SAMPLES_PER_PIXEL, default=1)
+    if samples != 1:
+        raise foreign("multi-sample", f"{samples} samples per pixel: expected 1")
+    photometric = tags.scalar(_Tag.PHOTOMETRIC_INTERPRETATION)
+    if photometric not in (0, 1):
+        raise foreign("not-grayscale", f"photometric interpretation {photometric}: expected 0 or 1")
+    bits = tags.scalar(_Tag.BITS_PER_SAMPLE, default=1)
+    kind = tags.scalar(_Tag.SAMPLE_FORMAT, default=1)
+    if bits != 16 or kind != 1:
+        name = {1: "unsigned", 2: "signed", 3: "floating-point"}.get(kind, "undefined")
+        raise foreign("not-16-bit", f"{bits}-bit {name} samples: expected 16-bit unsigned")
+    if tags.scalar(_Tag.FILL_ORDER, default=1) != 1:
+        raise foreign("unsupported-compression", "the bits of every byte are stored in reverse order")
+
+
+def _check_pixels(size: Size, max_px: int, what: str) -> None:
+    height, width = size
+    if height < 1 or width < 1:
+        raise contradiction(f"{what} is {height} x {width} px")
+    if height * width > max_px:
+        raise foreign("too-large", f"{what} is {height} x {width} px: at most {max_px} px are read")
+
+
+def _bytes_at(read_at: ReadAt, size_bytes: int, start: int, length: int, what: str) -> bytes:
+    """Exactly `length` bytes; that they are inside the file is checked before they are asked for."""
+    raw = read_at(start, length) if start + length <= size_bytes else b""
+    if len(raw) < length:
+        raise unfinished("truncated", f"{what} ends at byte {start + length}, the file has {size_bytes}")
+    return raw
+
+
+def _check_segments_are_inside(
+    offsets: npt.NDArray[np.uint64], lengths: npt.NDArray[np.uint64], size_bytes: int
+) -> None:
+    if not (offsets.all() and lengths.all()):
+        raise unfinished("zero-tail", "the strip or tile tables are not wholly written yet")
+    end = np.uint64(size_bytes)
+    outside = (lengths > end) | (offsets > end - np.minimum(lengths, end))  # without a sum that could wrap
+    if outside.any():
+        index = int(outside.argmax())
+        raise unfinished(
+            "truncated",
+            f"strip or tile {index + 1} of {len(offsets)} ends at byte {int(offsets[index]) + int(lengths[index])}, "
+            f"the file has {size_bytes}",
+        )
+
+
+def _check_nothing_overlaps(layout: Layout, ranges: list[tuple[int, int]]) -> None:
+    starts = np.concatenate([layout.offsets_bytes, [start for start, _ in ranges]])
+    ends = np.concatenate([layout.offsets_bytes + layout.lengths_bytes, [end for _, end in ranges]])
+    order = np.argsort(starts, kind="stable")
+    overlaps = ends[order][:-1] > starts[order][1:]
+    if overlaps.any():
+        raise contradiction(f"two parts of the file overlap at byte {starts[order][1:][overlaps.argmax()]}")
+
+
+def _check_uncompressed_lengths(layout: Layout) -> None:
+    expected = np.full(len(layout.lengths_bytes), layout.segment.height_px * layout.segment.width_px * 2)
+    if not layout.is_tiled:
+        rows_before = (len(expected) - 1) * layout.segment.height_px
+        expected[-1] = (layout.size.height_px - rows_before) * layout.size.width_px * 2
+    wrong = layout.lengths_bytes != expected
+    if wrong.any():
+        index = int(wrong.argmax())
+        raise contradiction(
+            f"strip or tile {index + 1} of {len(expected)} has {layout.lengths_bytes[index]} bytes: "
+            f"its pixels need {expected[index]}"
+        )

@@ -1,0 +1,122 @@
+"""What happens to files after their verdict stands: moved away if asked to, copied if unreadable."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from edge.records import FileStamp
+from edge.system.files import copy_whole
+
+log = logging.getLogger(__name__)
+
+QUARANTINE_NAME_BYTES = 180
+"""Room for the hash prefix within the 255 bytes a file system allows."""
+
+DRAFT_SUFFIX = ".part"
+"""Of a hidden name, which no look at a folder takes for a scan."""
+
+
+class Archive:
+    """Moves judged scans out of the station folder. Only built when `after = "move"`."""
+
+    def __init__(self, folder: Path, target: Path) -> None:
+        self._folder = folder
+        self._target = target
+
+    def move(self, stamp: FileStamp) -> None:
+        """Move one judged file, unless the station has replaced it since; a failure is logged and retried at start.
+
+        The move keeps the relative path; a name that is taken gets the inode number added. To another file system only
+        regular files are moved, as a whole or not at all.
+        """
+        source, destination = self._folder / stamp.file, self._target / stamp.file
+        try:
+            if not _is_unchanged(source, stamp):
+                return
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                source.rename(next(name for name in _names(destination, stamp) if not os.path.lexists(name)))
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                _move_across(source, destination, stamp)
+        except OSError as error:
+            log.warning("scan not moved", extra={"fields": {"file": stamp.file, "error": str(error)}})
+
+
+class Quarantine:
+    """Copies of unreadable files for the people who mend the station, within a byte budget."""
+
+    def __init__(self, directory: Path, max_bytes: int) -> None:
+        self._directory = directory
+        self._max_bytes = max_bytes
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for draft in directory.glob(f".*{DRAFT_SUFFIX}"):  # a kill cut it short; the original is where it was
+            with suppress(OSError):
+                draft.unlink()
+        self._used_bytes = sum(entry.stat().st_size for entry in directory.iterdir() if entry.is_file())
+
+    def keep(self, source: Path, sha256: str) -> None:
+        """Copy `source` beside the others; silently skipped when it would exceed the budget or is no regular file."""
+        name = os.fsencode(source.name)[-QUARANTINE_NAME_BYTES:]
+        destination = self._directory / (f"{sha256[:16]}-" + os.fsdecode(name))
+        try:
+            if source.is_symlink() or not source.is_file() or destination.exists():
+                return
+            size_bytes = source.stat().st_size
+            if self._used_bytes + size_bytes > self._max_bytes:
+                log.warning("quarantine full", extra={"fields": {"directory": str(self._directory)}})
+                return
+            copy_whole(source, self._directory / f".{sha256[:16]}{DRAFT_SUFFIX}", destination)
+            self._used_bytes += destination.stat().st_size
+        except OSError as error:
+            log.warning("no quarantine copy", extra={"fields": {"file": source.name, "error": str(error)}})
+
+
+def _move_across(source: Path, destination: Path, stamp: FileStamp) -> None:
+    """Copy, then remove: a kill at any moment leaves the scan whole in one of the two places, or in both."""
+    if not stat.S_ISREG(source.lstat().st_mode):
+        raise OSError(errno.EXDEV, "only regular files are moved to another file system")
+    for name in _names(destination, stamp):
+        if not os.path.lexists(name):
+            copy_whole(source, destination.with_name(f".{stamp.inode}{DRAFT_SUFFIX}"), name)
+            break
+        if _is_copy(source, name):  # made before, and a kill came before the removal
+            break
+    if _is_unchanged(source, stamp):
+        source.unlink()
+
+
+def _names(destination: Path, stamp: FileStamp) -> Iterator[Path]:
+    """The name itself, then others for when it is taken; a file system gives a freed inode number again."""
+    yield destination
+    yield destination.with_stem(f"{destination.stem}.{stamp.inode}")
+    for number in itertools.count(2):
+        yield destination.with_stem(f"{destination.stem}.{stamp.inode}-{number}")
+
+
+def _is_copy(source: Path, other: Path) -> bool:
+    if other.is_symlink() or not other.is_file() or other.stat().st_size != source.stat().st_size:
+        return False
+    digests = []
+    for path in (source, other):
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").digest())
+    return digests[0] == digests[1]
+
+
+def _is_unchanged(path: Path, stamp: FileStamp) -> bool:
+    """False if it is gone, too: it was moved before, or whoever else took it has it."""
+    try:
+        now = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return (now.st_ino, now.st_size, now.st_mtime_ns) == (stamp.inode, stamp.size_bytes, stamp.modified_ns)

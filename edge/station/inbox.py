@@ -1,0 +1,399 @@
+"""Complete scans of the station folder, oldest first. The directory listing is the truth.
+
+A file is handed out once it is **complete**: size, time and inode stood still for `stable_polls` looks and
+`stable_for_s` seconds, its TIFF structure lies inside the file, and its marker is there if markers are
+asked for. Time means the monotonic `now_s` of the caller. File times only order the files, so a station
+with a wrong clock delays nothing. A file that stays incomplete for `incomplete_after_s` without a change is
+handed out as final: it gets its verdict `unreadable`. What waiting cannot mend goes out at once: bytes
+that are no scan, a link, a directory, a pipe, a file that may not be read.
+
+A folder of many known files costs one listing per look and no stat: a name whose inode is the recorded one
+is passed over. A replaced file shows by its inode; one rewritten in place by the watcher's touch, or else
+by the rolling re-stat of `restat_per_poll` known files per look. A rewrite in place that keeps size and
+time is seen by the touch alone.
+
+While the folder is away nothing is taken as deleted, nothing is handed out, and `state` says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import stat
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.errors import ScanError, ScanIncomplete
+from edge.records import FileStamp
+from edge.scans.scan import Limits, check_complete
+from edge.station.backlog import Backlog, age
+from edge.station.folder import HINTS, Away, StationFolder
+from edge.station.known import KnownFiles, is_same
+
+log = logging.getLogger(__name__)
+
+SPACING_S = 0.02
+"""Shortest time from one listing to the next."""
+
+REST_PER_COST = 4
+"""The same in terms of the processor time a listing took: no storm of events makes it more than a fifth of a core."""
+
+BUSY_SPACING_S = 0.25
+"""The same while ready files wait for room: there is work enough, and new files are not the next to go."""
+
+FORGET_EVERY_S = 60.0
+"""Between two sweeps for known files that are gone: two of them bound what is remembered of files taken away."""
+
+LONGEST_WAIT_S = 10.0
+"""Between two readings of a file that does not change and cannot be read, however long that lasts: what a share had
+lost for hours is judged within seconds of its return."""
+
+TOUCHES = 65_536
+"""Touched names kept between two looks; the rolling re-stat finds what falls out."""
+
+HOPELESS = frozenset({"no-permission", "not-a-file"})
+"""Incomplete in name only: the bytes may be perfect, but waiting does not make them readable."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderState:
+    """Whether the folder was there at the last look; `away` is None when it was."""
+
+    away: Away | None = None
+    detail: str = ""
+    hint: str = ""
+    away_since_s: float | None = None
+    """Monotonic seconds, as given to `poll`."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A file without an outcome."""
+
+    stamp: FileStamp
+    is_file: bool
+    changed_ns: int
+    since_s: float
+    is_arrival: bool
+    listing: int
+    looks: int = 1
+    not_before_s: float = -math.inf
+    is_ready: bool = False
+    is_final: bool = False
+    was_touched: bool = False
+
+
+class Inbox:
+    """The station folder as a source of complete scans.
+
+    One thread owns it and calls `poll`. `touch`, `finished`, `retry`, `is_final` and the properties are safe
+    from any thread. What was handed out is in flight, and not handed out again, until `finished` or `retry`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        known: Mapping[str, FileStamp],
+        limits: Limits,
+        stable_polls: int = 2,
+        stable_for_s: float = 0.2,
+        incomplete_after_s: float = 60.0,
+        restat_per_poll: int = 200,
+        done_suffix: str | None = None,
+        recursive: bool = False,
+    ) -> None:
+        """`known`: the files that have an outcome, copied. `done_suffix` and `recursive`: see `StationFolder`."""
+        self._folder = StationFolder(folder, done_suffix=done_suffix, recursive=recursive)
+        self._limits = limits
+        self._stable_polls = stable_polls
+        self._stable_for_s = stable_for_s
+        self._look_every_s = stable_for_s / max(1, stable_polls - 1)
+        self._incomplete_after_s = incomplete_after_s
+        self._restat_per_poll = restat_per_poll
+
+        self._known = KnownFiles(known)
+        self._waiting: dict[str, _Waiting] = {}
+        self._in_flight: dict[str, _Waiting] = {}
+        self._ready = Backlog()
+        self._touched: deque[str] = deque(maxlen=TOUCHES)
+        self._returned: deque[tuple[FileStamp, bool]] = deque()
+        self._sweep_at_s: float | None = None
+
+        self._state = FolderState()
+        self._is_first_listing = True
+        self._listing = 0
+        self._next_listing_s = -math.inf
+        self._due_s = math.inf
+        self._next_hand_out_s = math.inf
+        self._unmarked = 0
+
+    @property
+    def state(self) -> FolderState:
+        """The folder at the last look."""
+        return self._state
+
+    @property
+    def pending_count(self) -> int:
+        """Files found and not handed out yet, complete or not."""
+        return len(self._waiting)
+
+    @property
+    def in_flight_count(self) -> int:
+        """Files handed out, neither finished nor returned."""
+        return len(self._in_flight)
+
+    @property
+    def unmarked_count(self) -> int:
+        """Files of the last listing that only lack their marker; 0 without `done_suffix`."""
+        return self._unmarked
+
+    def touch(self, name: str) -> None:
+        """`name` (relative path) was written to or moved here: look at it even if it is known."""
+        self._touched.append(name)
+
+    def finished(self, stamp: FileStamp) -> None:
+        """The file has its outcome in the ledger."""
+        self._returned.append((stamp, True))
+
+    def retry(self, stamp: FileStamp) -> None:
+        """The file has no outcome yet: hand it out again, at growing intervals, also after it became final."""
+        self._returned.append((stamp, False))
+
+    def is_final(self, stamp: FileStamp) -> bool:
+        """Whether a file in flight was handed out for good: ScanIncomplete on reading it is then its outcome."""
+        waiting = self._in_flight.get(stamp.file)
+        return waiting is not None and waiting.is_final
+
+    def wait_s(self, now_s: float, period_s: float) -> float:
+        """How long to sleep before the next useful `poll`; `period_s` at most, which is right while nothing moves."""
+        if self._state.away is not None:
+            return period_s
+        next_s = min(self._next_hand_out_s, max(self._due_s, self._next_listing_s))
+        return max(0.0, min(period_s, next_s - now_s))
+
+    def poll(self, now_s: float, room: int = 64) -> list[FileStamp]:
+        """Look at the folder; at most `room` complete files that are not in flight, by time, then name.
+
+        `now_s`: monotonic seconds. Never raises for what the folder holds, nor for what happens to it.
+        """
+        self._take_returned(now_s)
+        self._take_touched(now_s)
+        is_looking = now_s >= self._next_listing_s
+        began_s, cost_s = time.monotonic(), time.thread_time()
+        if is_looking:
+            self._look(now_s)
+            cost_s = time.thread_time() - cost_s
+        if self._state.away is not None:
+            return []
+        handed_out = self._hand_out(now_s, room)
+        if is_looking:
+            ended_s = now_s + time.monotonic() - began_s
+            spacing_s = BUSY_SPACING_S if self._ready else SPACING_S
+            self._next_listing_s = ended_s + max(spacing_s, REST_PER_COST * cost_s)
+        self._next_hand_out_s = now_s + SPACING_S if self._ready and handed_out else math.inf
+        return handed_out
+
+    def present(self) -> set[str] | None:
+        """All files of the folder that match, None while it is away. For housekeeping: lists the folder anew."""
+        return None if self._state.away is not None else self._folder.all_scans()
+
+    def _look(self, now_s: float) -> None:
+        """List the folder, look at what is new or waiting, and at some of the known."""
+        self._listing += 1
+        self._due_s = math.inf
+        expects_scans = bool(self._known or self._waiting or self._in_flight)
+        listing = self._folder.look(self._known.stamps, expects_scans=expects_scans)
+        for file, inode in listing.found:
+            self._consider(file, inode, now_s)
+        if listing.away is not None:
+            self._go_away(listing.away, listing.detail, now_s)
+        elif self._folder.was_denied():
+            self._go_away(Away.NO_PERMISSION, f"{self._folder.path}: its files cannot be looked at", now_s)
+        else:
+            if self._state.away is not None:
+                log.info("station folder %s is back", self._folder.path)
+                self._state = FolderState()
+            self._unmarked = listing.unmarked
+            self._is_first_listing = False
+            for file in [file for file, waiting in self._waiting.items() if waiting.listing != self._listing]:
+                del self._waiting[file]
+            for file in self._known.next_round(self._restat_per_poll):
+                if file in self._known.stamps:
+                    self._restat(file, False, now_s)
+            self._forget_gone(now_s)
+
+    def _go_away(self, away: Away, detail: str, now_s: float) -> None:
+        if self._state.away != away:
+            log.warning("station folder is away: %s", detail)
+            since_s = self._state.away_since_s
+            self._state = FolderState(away, detail, HINTS[away], now_s if since_s is None else since_s)
+        # Whatever stood still has to show it again: nobody watched in between.
+        self._is_first_listing = True
+        self._ready.clear()
+        for waiting in self._waiting.values():
+            waiting.looks, waiting.since_s, waiting.is_ready = 0, now_s, False
+
+    def _consider(self, file: str, inode: int, now_s: float) -> None:
+        """A listed file that is not known by name and inode."""
+        if file in self._in_flight:
+            return
+        waiting = self._waiting.get(file)
+        if waiting is not None and waiting.is_ready:
+            waiting.listing = self._listing
+            return
+        if self._known.explains(file, inode):
+            return
+        status = self._folder.lstat(file)
+        if status is None:
+            return
+        if file in self._known.stamps and self._is_still(file, status, was_touched=False):
+            self._known.note_inode(file, inode)
+            return
+        if waiting is None:
+            waiting = self._reopen(file, status, now_s)
+        else:
+            self._observe(waiting, status, now_s)
+            waiting.listing = self._listing
+        settled_s = max(waiting.not_before_s, waiting.since_s + self._stable_for_s)
+        if waiting.looks >= self._stable_polls and now_s >= settled_s:
+            waiting.is_ready = True
+            self._ready.add(waiting.stamp, is_arrival=waiting.is_arrival)
+        else:
+            self._look_again(waiting)
+
+    def _reopen(self, file: str, status: os.stat_result, now_s: float) -> _Waiting:
+        """A file that is new, or new again."""
+        self._known.discard(file)
+        waiting = self._waiting[file] = _Waiting(
+            stamp=_stamp(file, status),
+            is_file=stat.S_ISREG(status.st_mode),
+            changed_ns=status.st_ctime_ns,
+            since_s=now_s,
+            is_arrival=not self._is_first_listing,
+            listing=self._listing,
+        )
+        self._look_again(waiting)
+        return waiting
+
+    def _observe(self, waiting: _Waiting, status: os.stat_result, now_s: float) -> bool:
+        """Note another look at a waiting file; whether it stood still."""
+        is_file = stat.S_ISREG(status.st_mode)
+        stood_still = is_file == waiting.is_file and is_same(
+            waiting.stamp, status, has_stable_inodes=self._folder.has_stable_inodes
+        )
+        if stood_still:
+            waiting.looks += 1
+        else:
+            waiting.looks, waiting.since_s, waiting.not_before_s = 1, now_s, -math.inf
+        waiting.stamp, waiting.is_file = _stamp(waiting.stamp.file, status), is_file
+        waiting.changed_ns = status.st_ctime_ns
+        return stood_still
+
+    def _look_again(self, waiting: _Waiting) -> None:
+        """Let `wait_s` wake the loop when the next look at this file can tell something."""
+        steps = max(1, min(waiting.looks, self._stable_polls - 1))
+        due_s = max(waiting.not_before_s, waiting.since_s + steps * self._look_every_s)
+        self._due_s = min(self._due_s, due_s)
+
+    def _hand_out(self, now_s: float, room: int) -> list[FileStamp]:
+        handed_out: list[FileStamp] = []
+        for _ in range(4 * room):  # so many incomplete files in a row must not hold the loop up
+            if len(handed_out) >= room or not self._ready:
+                break
+            waiting = self._waiting.get(self._ready.take())
+            if waiting is None or not waiting.is_ready:
+                continue
+            waiting.is_ready = False
+            file = waiting.stamp.file
+            status = self._folder.lstat(file)
+            if status is None:
+                del self._waiting[file]
+            elif self._observe(waiting, status, now_s) and self._may_go(waiting, now_s):
+                self._in_flight[file] = self._waiting.pop(file)
+                handed_out.append(waiting.stamp)
+            else:
+                self._look_again(waiting)
+        return sorted(handed_out, key=age)
+
+    def _may_go(self, waiting: _Waiting, now_s: float) -> bool:
+        """Whether a file that stood still is complete, or final; if neither, when to look again."""
+        file = waiting.stamp.file
+        waiting.is_final = now_s >= waiting.since_s + self._incomplete_after_s
+        if waiting.is_final or not waiting.is_file:
+            return True
+        try:
+            check_complete(self._folder.path / file, self._limits)
+        except ScanIncomplete as error:
+            if error.reason not in HOPELESS:
+                self._back_off(waiting, now_s)
+                return False
+            waiting.is_final = True
+            if error.reason == "no-permission":
+                # It goes out once, and again only when it became readable or another file.
+                is_news = self._known.bar(waiting.stamp, waiting.changed_ns)
+                if not is_news:
+                    self._known.add(self._waiting.pop(file).stamp)
+                return is_news
+        except ScanError:
+            waiting.is_final = True
+        self._known.unbar(file)
+        return True
+
+    def _back_off(self, waiting: _Waiting, now_s: float) -> None:
+        """Half as long again as it has lasted: bytes can change below an unchanged time (mapped files, cached
+        attributes), and a share comes back."""
+        wait_s = min(max(self._stable_for_s, (now_s - waiting.since_s) / 2), LONGEST_WAIT_S)
+        final_s = waiting.since_s + self._incomplete_after_s
+        waiting.not_before_s = min(final_s, now_s + wait_s) if now_s < final_s else now_s + wait_s
+
+    def _take_returned(self, now_s: float) -> None:
+        while self._returned:
+            stamp, is_finished = self._returned.popleft()
+            waiting = self._in_flight.pop(stamp.file, None)
+            if is_finished:
+                self._known.add(stamp, waiting.changed_ns if waiting is not None else None)
+                self._waiting.pop(stamp.file, None)
+                self._restat(stamp.file, waiting is not None and waiting.was_touched, now_s)
+            elif waiting is not None:
+                self._known.unbar(stamp.file)
+                self._waiting[stamp.file] = waiting
+                self._back_off(waiting, now_s)
+                self._look_again(waiting)
+
+    def _take_touched(self, now_s: float) -> None:
+        for file in {self._touched.popleft() for _ in range(len(self._touched))}:
+            waiting = self._in_flight.get(file)
+            if waiting is not None:
+                waiting.was_touched = True
+            elif file in self._known.stamps:
+                self._restat(file, True, now_s)
+
+    def _restat(self, file: str, was_touched: bool, now_s: float) -> None:
+        """Take a known file for new if it is not the one that is known."""
+        status = self._folder.lstat(file)
+        if status is not None and not self._is_still(file, status, was_touched=was_touched):
+            self._reopen(file, status, now_s)
+
+    def _is_still(self, file: str, status: os.stat_result, *, was_touched: bool) -> bool:
+        return self._known.is_still(
+            file, status, was_touched=was_touched, has_stable_inodes=self._folder.has_stable_inodes
+        )
+
+    def _forget_gone(self, now_s: float) -> None:
+        if self._sweep_at_s is None:
+            self._sweep_at_s = now_s + FORGET_EVERY_S
+        elif now_s >= self._sweep_at_s:
+            self._sweep_at_s = now_s + FORGET_EVERY_S
+            present = self._folder.all_scans()
+            if present is not None:
+                self._known.forget_gone(present)
+                self._folder.forget_complaints()
+
+
+def _stamp(file: str, status: os.stat_result) -> FileStamp:
+    return FileStamp(file, status.st_ino, status.st_size, status.st_mtime_ns)

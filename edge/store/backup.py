@@ -1,0 +1,165 @@
+"""Copies of the ledger: taken while the worker runs, verified, and put in place on a new disk or another box.
+
+A running worker holds its ledger alone, so the copy is made by the worker itself: `back_up` leaves a request
+beside the ledger, the worker answers it with a copy there, and `back_up` brings that copy to where it was
+asked for. The worker thus needs no right to write anywhere else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.errors import LedgerBusy, LedgerError
+from edge.store.ledger import Ledger, open_ledger
+from edge.store.ledger_file import connect, explained_errors, take_lock
+from edge.system.files import sync_directory
+
+log = logging.getLogger(__name__)
+
+ANSWER_S = 120.0
+"""Time given to a running worker to answer; it looks twice a second, and a copy takes seconds per gigabyte."""
+LOOK_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What a copy holds."""
+
+    file: Path
+    station: str
+    next_seq: int
+    unsent: int
+
+    def __str__(self) -> str:
+        return f"{self.file}: ledger of {self.station}, intact, next seq {self.next_seq}, {self.unsent} verdicts unsent"
+
+
+def back_up(path: Path, station: str, target: Path) -> Inventory:
+    """Copy the ledger at `path` to the new file `target` and verify the copy; the worker may run.
+
+    Raises LedgerError if there is no ledger, if `target` exists, or when the worker does not answer.
+    """
+    if target.exists():
+        raise LedgerError(f"{target} exists already", hint="give each backup a name of its own, such as its date")
+    if not path.is_file():
+        raise LedgerError(f"there is no ledger at {path}", hint="check `state.dir` in the settings")
+    try:
+        with open_ledger(path, station) as ledger, explained_errors(target):
+            return _delivered(_copied(ledger, uuid.uuid4().hex), target, station)
+    except LedgerBusy:
+        return _delivered(_requested(path), target, station)
+
+
+def take_backup_requests(ledger: Ledger) -> int:
+    """Answer what `back_up` asked of a running worker; how many copies were made. Raises LedgerError."""
+    with explained_errors(ledger.path):
+        requests = sorted(ledger.path.parent.glob(f"{ledger.path.name}.backup-*"))
+    for request in requests:
+        try:
+            copy = _copied(ledger, request.name.rpartition("-")[2])
+            with explained_errors(ledger.path):
+                size_bytes = copy.stat().st_size
+            log.info("ledger copied", extra={"fields": {"file": copy.name, "size_bytes": size_bytes}})
+        finally:
+            # Also after an error: who asked sees that the request is gone and no copy came.
+            with suppress(OSError):
+                request.unlink()
+    return len(requests)
+
+
+def restore(path: Path, station: str, source: Path, next_seq: int | None = None) -> Inventory:
+    """Begin with the ledger of a backup. `next_seq`: the first number to give; never lower than the backup's own.
+
+    Raises LedgerError when a ledger is there already, a worker runs, or `source` is no sound ledger of this station.
+    """
+    lock = take_lock(path)
+    try:
+        with explained_errors(path):
+            if path.exists():
+                raise LedgerError(f"there is a ledger at {path}", hint="move it away, and keep it, before a restore")
+            draft = path.with_name(f"{path.name}.restored")
+            _copy_file(source, draft)
+            # The lock is the station's, not the draft's: the duplicate goes with the draft.
+            with Ledger(draft, station, connect(draft, station), os.dup(lock)) as ledger:
+                ledger.check()
+                if next_seq is not None:
+                    ledger.skip_to(next_seq)
+                inventory = _inventory(path, ledger)
+            draft.rename(path)
+            sync_directory(path.parent)
+    finally:
+        os.close(lock)
+    return inventory
+
+
+def _copied(ledger: Ledger, name: str) -> Path:
+    """A copy beside the ledger; what bears its final name is whole."""
+    draft = ledger.path.with_name(f".{ledger.path.name}.copy-{name}")
+    final = ledger.path.with_name(f"{ledger.path.name}.copy-{name}")
+    try:
+        ledger.copy_into(draft)
+        with explained_errors(ledger.path):
+            draft.chmod(0o600)
+            draft.rename(final)
+    finally:
+        with suppress(OSError):  # a disk that fails here has failed above, and that is said
+            draft.unlink(missing_ok=True)
+    return final
+
+
+def _requested(path: Path) -> Path:
+    """The copy a running worker makes on request."""
+    name = uuid.uuid4().hex
+    request = path.with_name(f"{path.name}.backup-{name}")
+    answer = path.with_name(f"{path.name}.copy-{name}")
+    with explained_errors(path):
+        request.touch(mode=0o600)
+    until_s = time.monotonic() + ANSWER_S
+    while not answer.exists():
+        if not request.exists() and not answer.exists():
+            raise LedgerError("the worker could not copy its ledger", hint="its log says why; is the disk full?")
+        if time.monotonic() > until_s:
+            request.unlink(missing_ok=True)
+            raise LedgerError(f"the worker did not answer within {ANSWER_S:g} s", hint="is it of an older release?")
+        time.sleep(LOOK_S)
+    return answer
+
+
+def _delivered(copy: Path, target: Path, station: str) -> Inventory:
+    """Bring a copy to its place, open it as the worker would, and verify every page."""
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        with explained_errors(target):
+            _copy_file(copy, draft)
+            lock = os.open(draft, os.O_RDONLY)
+            with Ledger(draft, station, connect(draft, station), lock) as ledger:
+                ledger.check()
+                inventory = _inventory(target, ledger)
+            draft.rename(target)
+            sync_directory(target.parent)
+    finally:
+        copy.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
+    return inventory
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    with (
+        source.open("rb") as read,
+        os.fdopen(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file,
+    ):
+        shutil.copyfileobj(read, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _inventory(file: Path, ledger: Ledger) -> Inventory:
+    return Inventory(file, ledger.station, ledger.next_seq(), ledger.pending().count)

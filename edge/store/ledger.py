@@ -1,0 +1,352 @@
+"""What the line has done and still owes: judged files, verdicts, outbox, sequence.
+
+When a method returns, its effect survives a power cut. Every write is one short transaction, so a kill
+at any moment leaves the state before or the state after it; `edge.store.ledger_file` says how.
+
+Tables
+    files      every file of the station folder that has its outcome, as it was then
+    verdicts   verdict_id -> seq, kept for ever (about 30 bytes each): the knowledge that prevents a second
+               verdict on the same bytes, long after the message itself was pruned
+    outbox     one row per message; unsent while `sent_at_ms` is null; pruned after its retention
+    payloads   the bytes of each message: written once, resent as they are, pruned with the outbox row
+    meta       station, next_seq
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from edge.contract.messages import Verdict, canonical_json, rfc3339
+from edge.errors import LedgerError
+from edge.records import FileStamp, Scan
+from edge.store.ledger_file import DAMAGED_HINT, connect, create, explained_errors, primary_code, take_lock
+
+log = logging.getLogger(__name__)
+
+KEEP_LATEST = 10_000
+"""Messages that no pruning touches, whatever the clock says: a jump of years must not empty the outbox."""
+
+PRUNE_BATCH = 5_000
+"""Messages one transaction of `prune` deletes at most, so that the line never waits long for the lock."""
+
+PRUNE_BATCHES = 50
+"""Transactions of one call at most, so that it ends within seconds: 400 messages a second, every ten minutes."""
+
+PRUNE_PAUSE_S = 0.05
+"""Between two of them, for whoever waits for the lock."""
+
+UNSENT_ROWS = (
+    "SELECT seq, verdict_id, payload FROM outbox JOIN payloads USING (seq)"
+    " WHERE sent_at_ms IS NULL AND seq > ? ORDER BY seq LIMIT ?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One finished file. `verdict` is None when these bytes have one already; else its `seq` is 0."""
+
+    stamp: FileStamp
+    scan: Scan
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """One message to deliver, byte for byte."""
+
+    seq: int
+    verdict_id: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What the broker has not acknowledged yet."""
+
+    count: int
+    oldest_decided_at: datetime | None
+
+
+def open_ledger(path: Path, station: str) -> Ledger:
+    """Open the station's ledger, creating it and its directory (mode 0700) if there is none.
+
+    Raises LedgerError when another process has it, when it belongs to another station or a newer
+    program, when others can write into its directory, or when it cannot be read.
+    """
+    lock = take_lock(path)
+    try:
+        with explained_errors(path):
+            if not path.exists():
+                create(path, station)
+            return Ledger(path, station, connect(path, station), lock)
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def request_resend(path: Path, since: datetime) -> None:
+    """Ask for every message sent at or after `since` to be sent again.
+
+    Leaves a request file beside the ledger, so it works whether the worker runs or not: a running one
+    takes it within seconds, a stopped one when it starts. Raises LedgerError if there is no ledger.
+    """
+    if not path.is_file():
+        raise LedgerError(f"there is no ledger at {path}", hint="check `state.dir` in the settings")
+    name = f"{path.name}.resend-{uuid.uuid4().hex}"
+    draft = path.with_name(f".{name}")
+    with explained_errors(path):
+        draft.write_text(rfc3339(since), encoding="ascii")
+        draft.chmod(0o644)  # an administrator may ask, the worker's user must read; the directory is private
+        draft.rename(path.with_name(name))
+
+
+class Ledger:
+    """See the module. Every method may be called from any thread and raises LedgerError when the disk fails.
+
+    After an error nothing of the call was kept, and the next call tries afresh: the ledger mends itself
+    when space or the disk returns.
+    """
+
+    def __init__(self, path: Path, station: str, connection: sqlite3.Connection, lock: int) -> None:
+        """For `open_ledger`. Takes over the connection and the locked file descriptor."""
+        self.path = path
+        self.station = station
+        self._connection: sqlite3.Connection | None = connection
+        self._process_lock: int | None = lock
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write the log back into the database and release the lock; may be called twice."""
+        with self._lock:
+            self._disconnect()
+            if self._process_lock is not None:
+                os.close(self._process_lock)
+                self._process_lock = None
+
+    def files(self) -> dict[str, FileStamp]:
+        """Every file with an outcome, as it was when judged; keys are the relative paths."""
+        with self._transaction("read") as sql:
+            rows = sql.execute("SELECT file, stamp FROM files").fetchall()
+        return {os.fsdecode(file): _stamp(os.fsdecode(file), text) for file, text in rows}
+
+    def has_verdict(self, verdict_id: str) -> bool:
+        """Whether these bytes were already judged by this model, at any time."""
+        with self._transaction("read") as sql:
+            return _is_known(sql, bytes.fromhex(verdict_id))
+
+    def commit(self, entries: Sequence[Entry], now: datetime) -> list[int | None]:
+        """Finish files in one transaction; the sequence number of each new verdict.
+
+        None where the verdict stood already (same bytes, same model): only the file is noted as finished.
+        ValueError if a verdict is another station's or already has a number.
+        """
+        for entry in entries:
+            verdict = entry.verdict
+            if verdict is not None and (verdict.station != self.station or verdict.seq != 0):
+                raise ValueError(f"{entry.scan.file}: a verdict of {verdict.station!r} with seq {verdict.seq}")
+        with self._transaction("write") as sql:
+            ((next_seq,),) = sql.execute("SELECT value FROM meta WHERE key = 'next_seq'").fetchall()
+            seqs: list[int | None] = []
+            for entry in entries:
+                if entry.verdict is None or _is_known(sql, bytes.fromhex(entry.verdict.verdict_id)):
+                    seqs.append(None)
+                else:
+                    _insert_verdict(sql, entry.verdict.model_copy(update={"seq": next_seq}))
+                    seqs.append(next_seq)
+                    next_seq += 1
+                sql.execute(
+                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)",
+                    (
+                        os.fsencode(entry.stamp.file),
+                        _stamp_text(entry.stamp),
+                        bytes.fromhex(entry.scan.sha256),
+                        _to_ms(now),
+                    ),
+                )
+            sql.execute("UPDATE meta SET value = ? WHERE key = 'next_seq'", (next_seq,))
+        return seqs
+
+    def outbox(self, after_seq: int, limit: int) -> list[OutboxRow]:
+        """Unsent messages with seq > `after_seq`, in order of seq, at most `limit`."""
+        with self._transaction("read") as sql:
+            rows = sql.execute(UNSENT_ROWS, (after_seq, limit)).fetchall()
+        return [OutboxRow(seq, key.hex(), payload) for seq, key, payload in rows]
+
+    def mark_sent(self, seqs: Collection[int], now: datetime) -> None:
+        """The broker has taken responsibility for these."""
+        with self._transaction("write") as sql:
+            rows = [(_to_ms(now), seq) for seq in seqs]
+            sql.executemany("UPDATE outbox SET sent_at_ms = ? WHERE seq = ? AND sent_at_ms IS NULL", rows)
+
+    def pending(self) -> Pending:
+        """How much is unsent, and how old the first of it is."""
+        with self._transaction("read") as sql:
+            ((count,),) = sql.execute("SELECT count(*) FROM outbox WHERE sent_at_ms IS NULL").fetchall()
+            oldest = sql.execute(
+                "SELECT decided_at_ms FROM outbox WHERE sent_at_ms IS NULL ORDER BY seq LIMIT 1"
+            ).fetchall()
+        return Pending(count, datetime.fromtimestamp(oldest[0][0] / 1000, UTC) if oldest else None)
+
+    def requeue(self, since: datetime) -> int:
+        """Make messages sent at or after `since` unsent again, with the same bytes; how many.
+
+        By time of sending, not of decision: that is what a broker that lost its memory has lost, and
+        it includes everything decided since then.
+        """
+        with self._transaction("write") as sql:
+            return sql.execute("UPDATE outbox SET sent_at_ms = NULL WHERE sent_at_ms >= ?", (_to_ms(since),)).rowcount
+
+    def take_resend_requests(self) -> int:
+        """Carry out what `request_resend` left; how many messages became unsent again."""
+        count = 0
+        with explained_errors(self.path):
+            requests = sorted(self.path.parent.glob(f"{self.path.name}.resend-*"))
+        for request in requests:
+            try:
+                since = datetime.fromisoformat(request.read_text(encoding="ascii"))
+            except (OSError, ValueError) as error:
+                log.warning("resend request refused", extra={"fields": {"file": request.name, "error": str(error)}})
+            else:
+                resent = self.requeue(since)
+                log.info("resend", extra={"fields": {"since": rfc3339(since), "messages": resent}})
+                count += resent
+            # Only after the commit: a crash between the two repeats the request, which harms nobody.
+            with suppress(OSError):
+                request.unlink()
+        return count
+
+    def prune(self, before: datetime) -> int:
+        """Delete messages sent before `before`, never the newest `KEEP_LATEST`; how many. Not all, if there are many.
+
+        What was judged stays known: `has_verdict` does not forget.
+        """
+        pruned = 0
+        for _ in range(PRUNE_BATCHES):
+            batch = self._prune_batch(before)
+            pruned += batch
+            if batch < PRUNE_BATCH:
+                break
+            time.sleep(PRUNE_PAUSE_S)
+        return pruned
+
+    def prune_files(self, existing: Collection[str]) -> int:
+        """Forget files that are no longer in the folder; how many.
+
+        `existing` is what was seen there: empty where all scans are moved on. Whether the folder was there at all is
+        for the caller to know.
+        """
+        names = {os.fsencode(file) for file in existing}
+        with self._transaction("write") as sql:
+            gone = [row for row in sql.execute("SELECT file FROM files").fetchall() if row[0] not in names]
+            sql.executemany("DELETE FROM files WHERE file = ?", gone)
+        return len(gone)
+
+    def copy_into(self, target: Path) -> None:
+        """Write the whole ledger, as of now, to a new file and flush it; the line waits meanwhile."""
+        with self._lock, explained_errors(self.path):
+            # Not a transaction: VACUUM makes its own, and nobody else can write.
+            self._connected().execute("VACUUM INTO ?", (os.fspath(target),))
+            with target.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def next_seq(self) -> int:
+        """The number of the verdict to come."""
+        with self._transaction("read") as sql:
+            ((seq,),) = sql.execute("SELECT value FROM meta WHERE key = 'next_seq'").fetchall()
+        return int(seq)
+
+    def skip_to(self, seq: int) -> None:
+        """Leave out the numbers below `seq`; never goes back."""
+        with self._transaction("write") as sql:
+            sql.execute("UPDATE meta SET value = max(value, ?) WHERE key = 'next_seq'", (seq,))
+
+    def check(self) -> None:
+        """Read the whole ledger and verify it. Raises LedgerError naming the first fault."""
+        with self._transaction("read") as sql:
+            ((finding,),) = sql.execute("PRAGMA integrity_check(1)").fetchall()
+        if finding != "ok":
+            raise LedgerError(f"ledger {self.path} is damaged: {finding}", hint=DAMAGED_HINT)
+
+    def _prune_batch(self, before: datetime) -> int:
+        with self._transaction("write") as sql:
+            rows = sql.execute(
+                "SELECT seq FROM outbox WHERE sent_at_ms < ? AND seq <= (SELECT max(seq) FROM outbox) - ? LIMIT ?",
+                (_to_ms(before), KEEP_LATEST, PRUNE_BATCH),
+            ).fetchall()
+            sql.executemany("DELETE FROM payloads WHERE seq = ?", rows)
+            sql.executemany("DELETE FROM outbox WHERE seq = ?", rows)
+        return len(rows)
+
+    @contextmanager
+    def _transaction(self, kind: Literal["read", "write"]) -> Iterator[sqlite3.Connection]:
+        """Hold the lock and one transaction: committed on success, rolled back on any exception."""
+        with self._lock, explained_errors(self.path):
+            sql = self._connected()
+            try:
+                sql.execute("BEGIN IMMEDIATE" if kind == "write" else "BEGIN")
+                yield sql
+                sql.execute("COMMIT")
+            except sqlite3.DatabaseError as error:
+                if primary_code(error) != sqlite3.SQLITE_FULL:
+                    # After a failed write or flush nobody knows what the file holds: read it afresh.
+                    self._disconnect()
+                raise
+            finally:
+                if self._connection is not None and sql.in_transaction:
+                    sql.execute("ROLLBACK")
+
+    def _connected(self) -> sqlite3.Connection:
+        """The connection, opened anew if an error closed it; for whoever holds the lock."""
+        if self._process_lock is None:
+            raise RuntimeError("the ledger is closed")
+        if self._connection is None:
+            self._connection = connect(self.path, self.station)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+
+def _is_known(sql: sqlite3.Connection, key: bytes) -> bool:
+    return bool(sql.execute("SELECT 1 FROM verdicts WHERE verdict_id = ?", (key,)).fetchall())
+
+
+def _insert_verdict(sql: sqlite3.Connection, verdict: Verdict) -> None:
+    key = bytes.fromhex(verdict.verdict_id)
+    sql.execute("INSERT INTO verdicts VALUES (?, ?)", (key, verdict.seq))
+    sql.execute("INSERT INTO outbox VALUES (?, ?, ?, NULL)", (verdict.seq, key, _to_ms(verdict.times.decided_at)))
+    sql.execute("INSERT INTO payloads VALUES (?, ?)", (verdict.seq, canonical_json(verdict)))
+
+
+def _stamp_text(stamp: FileStamp) -> str:
+    """As text, because inode numbers and times of foreign file systems exceed SQLite's 64-bit integers."""
+    return f"{stamp.inode} {stamp.size_bytes} {stamp.modified_ns}"
+
+
+def _stamp(file: str, text: str) -> FileStamp:
+    inode, size_bytes, modified_ns = map(int, text.split())
+    return FileStamp(file, inode, size_bytes, modified_ns)
+
+
+def _to_ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)

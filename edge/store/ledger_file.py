@@ -1,0 +1,190 @@
+"""The ledger as a file: whose it is, how it is created, opened, upgraded and locked, what its errors mean.
+
+One process owns a ledger (a lock file says so), through one connection, in WAL mode with
+synchronous=FULL: what is committed survives a power cut on a disk that honours flush.
+
+SQLite before 3.51.3 can corrupt a WAL database that two connections write, and the shared-memory index
+of a WAL does not work on network file systems: `locking_mode=EXCLUSIVE` rules out both. A side effect
+is that no other program can look into the ledger while the worker runs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from edge.errors import LedgerBusy, LedgerError
+from edge.system.files import sync_directory
+
+log = logging.getLogger(__name__)
+
+APPLICATION_ID = 0x45444C47  # "EDLG"
+WAL_LIMIT_BYTES = 16 * 1024 * 1024
+BUSY_TIMEOUT_S = 5.0
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE files (file BLOB PRIMARY KEY, stamp TEXT NOT NULL, sha256 BLOB NOT NULL,"
+        " finished_at_ms INTEGER NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE verdicts (verdict_id BLOB PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE outbox (seq INTEGER PRIMARY KEY, verdict_id BLOB NOT NULL,"
+        " decided_at_ms INTEGER NOT NULL, sent_at_ms INTEGER)",
+        "CREATE INDEX outbox_by_state ON outbox (sent_at_ms, seq)",
+        "CREATE TABLE payloads (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL)",
+    ),
+)
+"""Statements that lead from schema version n to n + 1; their number is the version this program writes."""
+
+DAMAGED_HINT = (
+    "move the file away and keep it: a new ledger starts at seq 1 and judges the files in the folder again; "
+    "check the disk"
+)
+_HINTS = {
+    sqlite3.SQLITE_FULL: "free some space there; the worker goes on by itself",
+    sqlite3.SQLITE_IOERR: "check the disk (dmesg); the worker goes on by itself when it answers again",
+    sqlite3.SQLITE_READONLY: "check the mount and the owner of `state.dir`",
+    sqlite3.SQLITE_CANTOPEN: "check the mount and the owner of `state.dir`",
+    sqlite3.SQLITE_BUSY: "another program has it open: close it",
+    sqlite3.SQLITE_CORRUPT: DAMAGED_HINT,
+    sqlite3.SQLITE_NOTADB: DAMAGED_HINT,
+}
+
+
+def take_lock(path: Path) -> int:
+    """An open, locked file descriptor beside the ledger; the kernel releases it however the process ends.
+
+    Also makes the directory (mode 0700) if there is none. Raises LedgerBusy if another process holds
+    the lock, LedgerError if others can write into the directory.
+    """
+    _private_directory(path.parent)
+    with explained_errors(path):
+        lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(lock, 32, 0).decode("ascii", "replace") or "unknown"
+            os.close(lock)
+            raise LedgerBusy(
+                f"ledger {path} is in use by another worker (process {holder})",
+                hint="stop that one first, or give this one its own `station` and `state.dir`",
+            ) from error
+        except OSError:
+            os.close(lock)
+            raise
+    with suppress(OSError):  # the number only serves the message above: a full disk must not stop us here
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+    return lock
+
+
+def create(path: Path, station: str) -> None:
+    """Build the file under another name first: what bears the ledger's name is always a whole ledger."""
+    draft = path.with_name(f"{path.name}.new")
+    draft.unlink(missing_ok=True)
+    handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    try:
+        sql = sqlite3.connect(draft, isolation_level=None)
+        try:
+            sql.execute("PRAGMA journal_mode = MEMORY")
+            sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            sql.execute("BEGIN IMMEDIATE")
+            _migrate(sql, 0)
+            sql.execute("INSERT INTO meta VALUES ('station', ?), ('next_seq', 1)", (station,))
+            sql.execute("COMMIT")
+        finally:
+            sql.close()
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    draft.rename(path)
+    sync_directory(path.parent)
+
+
+def connect(path: Path, station: str) -> sqlite3.Connection:
+    """The one connection; raises LedgerError when the file is no ledger of this station and program."""
+    if path.stat().st_size == 0:
+        raise LedgerError(f"ledger {path} is empty, which a ledger never is", hint=DAMAGED_HINT)
+    sql = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    try:
+        sql.execute("PRAGMA locking_mode = EXCLUSIVE")
+        sql.execute("PRAGMA trusted_schema = OFF")
+        ((application_id,),) = sql.execute("PRAGMA application_id").fetchall()
+        if application_id != APPLICATION_ID:
+            raise LedgerError(f"{path} is a database, but no ledger", hint="check `state.dir` in the settings")
+        ((journal,),) = sql.execute("PRAGMA journal_mode = WAL").fetchall()
+        if journal != "wal":
+            raise LedgerError(f"ledger {path} cannot use a write-ahead log", hint="put `state.dir` on a local disk")
+        sql.execute("PRAGMA synchronous = FULL")
+        sql.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+        _upgrade(sql, path)
+        ((owner,),) = sql.execute("SELECT value FROM meta WHERE key = 'station'").fetchall()
+        if owner != station:
+            raise LedgerError(
+                f"ledger {path} belongs to station {owner!r}, the settings say {station!r}",
+                hint="give each station its own `state.dir`; a renamed station starts a new ledger",
+            )
+        # A killed process may leave committed transactions in the log that were never flushed. From here on
+        # they count, so they are made to last before anybody publishes them.
+        sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    except BaseException:
+        sql.close()
+        raise
+    return sql
+
+
+@contextmanager
+def explained_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the operating system raise into LedgerError, with a hint."""
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise  # a mistake of this program, no state of the disk
+    except sqlite3.DatabaseError as error:
+        hint = _HINTS.get(primary_code(error), "check the disk and the ledger with `edge-worker --check`")
+        raise LedgerError(f"ledger {path}: {error}", hint=hint) from error
+    except OSError as error:
+        raise LedgerError(f"ledger {path}: {error.strerror}", hint="check the mount and `state.dir`") from error
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """SQLITE_IOERR for every kind of it, and so on; 0 when the error has no code."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _upgrade(sql: sqlite3.Connection, path: Path) -> None:
+    ((version,),) = sql.execute("PRAGMA user_version").fetchall()
+    if version > len(MIGRATIONS):
+        raise LedgerError(
+            f"ledger {path} has schema {version}, this program knows up to {len(MIGRATIONS)}",
+            hint="run the newer program again; its ledger cannot be taken back to an older one",
+        )
+    if version < len(MIGRATIONS):
+        sql.execute("BEGIN IMMEDIATE")
+        _migrate(sql, version)
+        sql.execute("COMMIT")
+        log.info("ledger upgraded", extra={"fields": {"from_schema": version, "to_schema": len(MIGRATIONS)}})
+
+
+def _migrate(sql: sqlite3.Connection, version: int) -> None:
+    for statements in MIGRATIONS[version:]:
+        for statement in statements:
+            sql.execute(statement)
+    sql.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+
+def _private_directory(directory: Path) -> None:
+    with explained_errors(directory):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = directory.stat().st_mode
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise LedgerError(
+            f"state directory {directory} is writable by others (mode {stat.S_IMODE(mode):04o})",
+            hint=f"chmod 0700 {directory}",
+        )
