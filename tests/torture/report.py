@@ -23,20 +23,20 @@ PROMISES = (
     ("The broker's power loss is recoverable without a new inspection: `edge-worker --resend SINCE`.", "R2 R4"),
     ("A bad file neither stops the line nor yields a verdict on wrong pixels.", "R11 R12 R22 R23 F1"),
     ("Only a signed, unmodified model runs.", "R19"),
-    ("A row is closed by PUBACK with reason 0x00 alone; MQTT 3.1.1 is never fallen back to.", "R5"),
+    ("A row is closed by PUBACK with reason 0x00 alone; there is no fallback to MQTT 3.1.1.", "R5"),
 )
 
 PREAMBLE = """# Reliability: what was done to the line, and what it did
 
 Written by the harness itself (`make torture-full`, or `--report`); do not edit. Each row is a fault brought upon the
-real daemon process, with a real mosquitto, a separate subscriber process, a generator with its own list, and a checker
-that compares list, ledger and received messages and shares no code with the daemon. The networks are a deterministic
-stub (the score is a checksum of the converted pixels), loaded from a bundle of a kind that the production program
-refuses. *Lost*: listed, not received. *Contradictory*: one verdict id, two different payloads. *Duplicated*: the same
-bytes more than once, which the contract allows.
+real daemon process, with a real mosquitto and a separate subscriber process. A generator lists the scans it writes; a
+checker, which shares no code with the daemon, compares that list with the ledger and with the messages received. The
+networks are a deterministic stub (the score is a checksum of the converted pixels), loaded from a kind of bundle that
+the production program refuses. *Lost*: listed, not received. *Contradictory*: one verdict id, two different payloads.
+*Duplicated*: the same bytes more than once, which the contract allows.
 
-That the harness can fail is shown by `tests/crash/test_harness_catches.py`: five defects built in on purpose each turn
-their row red.
+The harness can fail: `tests/crash/test_harness_catches.py` builds in five defects on purpose, and each turns its row
+red.
 """
 
 
@@ -46,11 +46,12 @@ def write_report(rows: Sequence[Row], path: Path) -> None:
     days = sorted(row.ended_at for row in rows)
     seeds = ", ".join(sorted({str(row.seed) for row in rows}))
     versions = ", ".join(f"{name} {version}" for name, version in program_versions().items())
+    kernel = platform.release().partition("-")[0]  # what follows names a machine, not the kernel
     lines = [
         PREAMBLE,
         f"- written {datetime.now(UTC):%Y-%m-%d}; rows from {days[0]} to {days[-1]}; seed: {seeds}",
         f"- {_columns(rows)}",
-        f"- versions: {versions}; {platform.system()} {platform.release()}, {len(os.sched_getaffinity(0))} cores",
+        f"- versions: {versions}; {platform.system()} {kernel}, {len(os.sched_getaffinity(0))} cores",
         "- replay a row: `python -m tests.torture --column long --rows R1 --seed SEED`",
         "",
         "## Promises",

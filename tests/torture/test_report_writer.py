@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
+
+import pytest
 
 from tests.torture.procedures import PROCEDURES
 from tests.torture.report import PROMISES, write_report
@@ -43,6 +46,12 @@ def test_verdicts_reasons_and_promises_follow_from_the_rows(tmp_path: Path) -> N
     assert "R7 not run; R8 not run; R9 skipped" in text
     assert "1 lost, such as a.tif" in text
     assert (tmp_path / "reliability-load.png").stat().st_size > 1000
+
+
+def test_the_kernel_is_named_by_its_version_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "release", lambda: "6.1.0-26-of-this-host")
+    write_report(rows(tmp_path), tmp_path / "reliability.md")
+    assert f"; {platform.system()} 6.1.0, " in (tmp_path / "reliability.md").read_text()
 
 
 def test_a_row_that_did_not_run_at_full_length_is_shown_as_it_ran_and_said_to_be_short(tmp_path: Path) -> None:
