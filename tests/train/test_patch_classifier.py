@@ -7,6 +7,7 @@ import torch
 from train.errors import DivergedError
 from train.losses import huber_error, patch_loss, squared_error
 from train.networks import PatchClassifier
+from train.welds import training as training_module
 from train.welds.bank import Bank
 from train.welds.training import check, learning_rate, train_network
 from train.welds.variants import Training, Variant
@@ -64,6 +65,28 @@ def test_a_loss_that_is_no_number_stops_the_training_and_says_where() -> None:
     broken = Bank(bank.accepted, bank.defective, (torch.full((3, 1, 192, 192), float("nan")),))
     with pytest.raises(DivergedError, match=r"d of fold-1, run 2: the loss is nan at step 0"):
         train_network(broken, D, Training(batch=2), seed=0, steps=3, where="d of fold-1, run 2")
+
+
+def test_initial_weights_that_lead_to_a_constant_are_replaced_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training(batch=1)
+    other = train_network(small_bank(), D, training, seed=4, steps=4, where="d")
+    looks = iter([0.0])
+    monkeypatch.setattr(training_module, "spread_of", lambda *_: next(looks, 1.0))
+    monkeypatch.setattr(training_module, "_CHECK_EVERY_STEPS", 1)
+    monkeypatch.setattr(training_module, "_WARM_STEPS", 2)
+    again = train_network(small_bank(), D, training, seed=3, steps=4, where="d")
+    monkeypatch.undo()
+    assert (other.starts, again.starts) == (1, 2)
+    assert np.array_equal(again.losses, other.losses)
+
+
+def test_a_network_that_says_the_same_of_every_patch_stops_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_module, "_CHECK_EVERY_STEPS", 4)
+    monkeypatch.setattr(training_module, "_WARM_STEPS", 2)
+    bank = small_bank()
+    alike = Bank(torch.full_like(bank.accepted, 50), bank.defective, bank.perturbations)
+    with pytest.raises(DivergedError, match=r"d of fold-1: the same answer to every patch, from each of 5 initial"):
+        train_network(alike, D, Training(batch=1), seed=0, steps=4, where="d of fold-1")
 
 
 def test_the_first_wrong_step_is_named() -> None:

@@ -30,7 +30,7 @@ from train.welds.recipes import BenchmarkRecipe
 from train.welds.task import EnsembleTask, Task, is_finished, load_scores, run_ensemble, run_task
 from train.welds.variants import Training, Variant
 
-FORMAT = 4
+FORMAT = 5
 """Of a network's files; rises when the same recipe would find something else."""
 _AnyTask = TypeVar("_AnyTask", Task, EnsembleTask)
 

@@ -72,7 +72,7 @@ def facts_of(request: Request, benchmark: Benchmark, command: str, wall_s: float
         "seconds": {name: round(value, 1) for name, value in benchmark.seconds.items()},
         "trainings": [
             {"variant": facts["variant"]["name"]}
-            | {name: facts[name] for name in ("fold", "run", "final_loss", "latent_spread", "seconds")}
+            | {name: facts[name] for name in ("fold", "run", "final_loss", "spread", "starts", "seconds")}
             for facts in trained
         ],
     }

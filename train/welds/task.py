@@ -76,9 +76,9 @@ def run_task(task: Task) -> str:
         train(task, device)
     save_scores(task.stem, score_all([load_network(task, device)], task, device))
     facts = json.loads(task.stem.with_suffix(".json").read_text(encoding="utf-8"))
-    latent = facts["latent_spread"]
-    spread = "" if latent is None else f", latent spread {latent:.3f}"
-    return f"{_named(task)}: {facts['steps']} steps in {facts['seconds']:.1f} s, loss {facts['final_loss']:.5f}{spread}"
+    took = f"{facts['steps']} steps in {facts['seconds']:.1f} s"
+    again = f", start {facts['starts']}" if facts["starts"] > 1 else ""
+    return f"{_named(task)}: {took}, loss {facts['final_loss']:.5f}, spread {facts['spread']:.3f}{again}"
 
 
 def train(task: Task, device: torch.device) -> None:
@@ -102,7 +102,8 @@ def train(task: Task, device: torch.device) -> None:
         "training": asdict(training),
         "steps": steps,
         "final_loss": float(np.mean(last)),
-        "latent_spread": trained.latent_spread,
+        "spread": trained.spread,
+        "starts": trained.starts,
         "seconds": round(trained.seconds, 2),
     }
     write_json(task.stem.with_suffix(".json"), facts)
