@@ -30,9 +30,10 @@ from pathlib import Path
 from edge.errors import ScanError, ScanIncomplete
 from edge.records import FileStamp
 from edge.scans.scan import Limits, check_complete
+from edge.scans.standing import Standing, is_same, report_overwritten
 from edge.station.backlog import Backlog, age
-from edge.station.folder import HINTS, Away, StationFolder
-from edge.station.known import KnownFiles, is_same
+from edge.station.folder import HINTS, Away, FolderState, StationFolder
+from edge.station.known import KnownFiles
 
 log = logging.getLogger(__name__)
 
@@ -57,17 +58,6 @@ TOUCHES = 65_536
 
 HOPELESS = frozenset({"no-permission", "not-a-file"})
 """Incomplete in name only: the bytes may be perfect, but waiting does not make them readable."""
-
-
-@dataclass(frozen=True, slots=True)
-class FolderState:
-    """Whether the folder was there at the last look; `away` is None when it was."""
-
-    away: Away | None = None
-    detail: str = ""
-    hint: str = ""
-    away_since_s: float | None = None
-    """Monotonic seconds, as given to `poll`."""
 
 
 @dataclass(slots=True)
@@ -168,6 +158,10 @@ class Inbox:
         """Whether a file in flight was handed out for good: ScanIncomplete on reading it is then its outcome."""
         waiting = self._in_flight.get(stamp.file)
         return waiting is not None and waiting.is_final
+
+    def standing(self, stamp: FileStamp) -> Standing:
+        """What a file that was handed out has to be still when it is read."""
+        return Standing(stamp, self._folder.has_stable_inodes)
 
     def wait_s(self, now_s: float, period_s: float) -> float:
         """How long to sleep before the next useful `poll`; `period_s` at most, which is right while nothing moves."""
@@ -289,9 +283,11 @@ class Inbox:
         if stood_still:
             waiting.looks += 1
         else:
+            if waiting.is_ready:
+                report_overwritten(self.standing(waiting.stamp), status)
             waiting.looks, waiting.since_s, waiting.not_before_s = 1, now_s, -math.inf
         waiting.stamp, waiting.is_file = _stamp(waiting.stamp.file, status), is_file
-        waiting.changed_ns = status.st_ctime_ns
+        waiting.changed_ns, waiting.is_ready = status.st_ctime_ns, False
         return stood_still
 
     def _look_again(self, waiting: _Waiting) -> None:
@@ -308,7 +304,6 @@ class Inbox:
             waiting = self._waiting.get(self._ready.take())
             if waiting is None or not waiting.is_ready:
                 continue
-            waiting.is_ready = False
             file = waiting.stamp.file
             status = self._folder.lstat(file)
             if status is None:

@@ -32,7 +32,9 @@ class StationIntake:
         stamps = self._inbox.poll(now_s, room)
         if stamps:
             with self._changed:
-                self._ready.extend(Arrival(stamp, now, self._inbox.is_final(stamp)) for stamp in stamps)
+                self._ready.extend(
+                    Arrival(stamp, now, self._inbox.is_final(stamp), self._inbox.standing(stamp)) for stamp in stamps
+                )
                 self._changed.notify_all()
 
     def take(self, limit: int) -> list[Arrival]:

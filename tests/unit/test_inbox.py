@@ -622,6 +622,25 @@ def test_while_ready_files_wait_for_room_the_folder_is_listed_less_often(
     assert 3 <= calls.count["scandir"] <= 5
 
 
+def test_a_scan_that_is_overwritten_in_the_backlog_is_reported_and_one_that_grows_is_not(
+    line: Line, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.tif", "b.tif", "c.tif"):
+        drop(line.folder / name)
+    assert [line.look(room=0) for _ in range(3)] == [[]] * 3
+    drop(line.folder / "a.tif", tiff(seed=1))
+    (line.folder / "b.tif").write_bytes(tiff(seed=1))
+    with (line.folder / "c.tif").open("ab") as file:
+        file.write(b"more")
+
+    assert line.look() == []
+
+    said = [record for record in caplog.records if record.msg == "overwritten before it was read"]
+    assert [record.fields["file"] for record in said] == ["a.tif", "b.tif"]  # type: ignore[attr-defined]
+    assert sorted(line.looks(3)) == ["a.tif", "b.tif", "c.tif"]
+    assert len([record for record in caplog.records if "overwritten" in record.msg]) == 2
+
+
 def test_the_loop_is_told_when_the_next_look_is_worthwhile(line: Line, tmp_path: Path) -> None:
     line.look()
     assert line.inbox.wait_s(line.now_s, 0.5) == 0.5
