@@ -158,7 +158,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         for stamp in known.values():  # judged by an earlier run that ended before the move
             archive.move(stamp)
     publisher = Publisher.for_station(settings, ledger, model.card(settings.station, boot_id))
-    quarantine = Quarantine(state.dir / "quarantine", state.quarantine_max_bytes)
+    quarantine = Quarantine(state.dir / "quarantine", state.quarantine_max_bytes, min_free_bytes=state.min_free_bytes)
     aftermath = Aftermath(folder.path, quarantine, archive, publisher.wake)
     intake = StationIntake(inbox)
     decoder = Decoder(limits)

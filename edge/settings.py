@@ -113,7 +113,9 @@ class StateSettings(Section):
     quarantine_max_bytes: int = Field(
         1_073_741_824, ge=0, description="space for copies of unreadable files; 0 keeps none"
     )
-    min_free_bytes: int = Field(268_435_456, ge=0, description="free space below which health says so")
+    min_free_bytes: int = Field(
+        268_435_456, ge=0, description="free space below which an alarm says so, and unreadable files are not copied"
+    )
 
     @property
     def ledger(self) -> Path:

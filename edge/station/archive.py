@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import logging
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -53,11 +54,15 @@ class Archive:
 
 
 class Quarantine:
-    """Copies of unreadable files for the people who mend the station, within a byte budget."""
+    """Copies of unreadable files for the people who mend the station, within a byte budget.
 
-    def __init__(self, directory: Path, max_bytes: int) -> None:
+    The ledger lies on the same disk and comes first: no copy takes what is left below `min_free_bytes`.
+    """
+
+    def __init__(self, directory: Path, max_bytes: int, *, min_free_bytes: int) -> None:
         self._directory = directory
         self._max_bytes = max_bytes
+        self._min_free_bytes = min_free_bytes
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for draft in directory.glob(f".*{DRAFT_SUFFIX}"):  # a kill cut it short; the original is where it was
             with suppress(OSError):
@@ -65,7 +70,7 @@ class Quarantine:
         self._used_bytes = sum(entry.stat().st_size for entry in directory.iterdir() if entry.is_file())
 
     def keep(self, source: Path, sha256: str) -> None:
-        """Copy `source` beside the others; silently skipped when it would exceed the budget or is no regular file."""
+        """Copy `source` beside the others, unless there is no room for it; silently skipped if it is no regular file."""
         name = os.fsencode(source.name)[-QUARANTINE_NAME_BYTES:]
         destination = self._directory / (f"{sha256[:16]}-" + os.fsdecode(name))
         try:
@@ -75,6 +80,9 @@ class Quarantine:
             if self._used_bytes + size_bytes > self._max_bytes:
                 log.warning("quarantine full", extra={"fields": {"directory": str(self._directory)}})
                 return
+            left_bytes = shutil.disk_usage(self._directory).free - size_bytes
+            if left_bytes < self._min_free_bytes:
+                raise OSError(errno.ENOSPC, f"{left_bytes} bytes would be left, expected {self._min_free_bytes}")
             copy_whole(source, self._directory / f".{sha256[:16]}{DRAFT_SUFFIX}", destination)
             self._used_bytes += destination.stat().st_size
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +131,9 @@ def test_a_quarantine_copy_is_whole_or_not_there(
 ) -> None:
     (tmp_path / "a.tif").write_bytes(bytes(2_000_000))
     (tmp_path / "b.tif").write_bytes(bytes(1000))
-    quarantine = Quarantine(small_disk / "quarantine", max_bytes=10_000_000)
+    quarantine = Quarantine(
+        small_disk / "quarantine", max_bytes=10_000_000, min_free_bytes=-2_000_000
+    )  # as if taken meanwhile
     quarantine.keep(tmp_path / "a.tif", "a" * 64)
     assert ["No space left" in record.fields["error"] for record in caplog.records] == [True]
     quarantine.keep(tmp_path / "b.tif", "b" * 64)
@@ -142,14 +145,14 @@ def test_what_a_kill_left_of_a_quarantine_copy_is_removed_at_the_next_start(tmp_
     draft = tmp_path / "quarantine" / ("." + "a" * 16 + ".part")
     draft.parent.mkdir()
     draft.write_bytes(b"half of a sc")
-    Quarantine(tmp_path / "quarantine", max_bytes=10)
+    Quarantine(tmp_path / "quarantine", max_bytes=10, min_free_bytes=0)
     assert not draft.exists()
 
 
 def test_the_quarantine_keeps_copies_within_its_budget(tmp_path: Path, caplog) -> None:
     (tmp_path / "a.tif").write_bytes(b"12345")
     (tmp_path / "b.tif").write_bytes(b"12345")
-    quarantine = Quarantine(tmp_path / "quarantine", max_bytes=8)
+    quarantine = Quarantine(tmp_path / "quarantine", max_bytes=8, min_free_bytes=0)
     quarantine.keep(tmp_path / "a.tif", "a" * 64)
     quarantine.keep(tmp_path / "a.tif", "a" * 64)
     quarantine.keep(tmp_path / "b.tif", "b" * 64)
@@ -157,8 +160,21 @@ def test_the_quarantine_keeps_copies_within_its_budget(tmp_path: Path, caplog) -
     assert "quarantine full" in caplog.text
 
 
+def test_the_quarantine_leaves_the_ledger_the_free_space_it_needs(
+    tmp_path: Path, small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    free_bytes = shutil.disk_usage(small_disk).free
+    quarantine = Quarantine(small_disk / "quarantine", 1_073_741_824, min_free_bytes=free_bytes // 2)
+    for name in "abcd":
+        (tmp_path / f"{name}.tif").write_bytes(bytes(free_bytes // 5))
+        quarantine.keep(tmp_path / f"{name}.tif", name * 64)
+    assert len(list((small_disk / "quarantine").iterdir())) == 2
+    assert shutil.disk_usage(small_disk).free >= free_bytes // 2
+    assert ["would be left, expected" in record.fields["error"] for record in caplog.records] == [True, True]
+
+
 def test_a_directory_or_link_is_never_copied_into_quarantine(tmp_path: Path) -> None:
-    quarantine = Quarantine(tmp_path / "quarantine", max_bytes=1000)
+    quarantine = Quarantine(tmp_path / "quarantine", max_bytes=1000, min_free_bytes=0)
     (tmp_path / "x.tif").mkdir()
     (tmp_path / "secret").write_bytes(b"secret")
     (tmp_path / "y.tif").symlink_to(tmp_path / "secret")
