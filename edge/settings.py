@@ -178,7 +178,7 @@ class NamingSettings(Section):
     """What a file name tells."""
 
     pattern: str = Field(
-        r"(?P<bundle>[^_/]+)_(?P<part_id>[^/]+?)\.tiff?$",
+        r"(?P<bundle>[^_/]+)_(?P<part_id>[^/]+?)\.(?i:tiff?)$",
         description="regular expression searched in the file name; groups `bundle` and `part_id`",
     )
 
