@@ -63,7 +63,8 @@ class Decoder:
 
     def __init__(self, limits: Limits, *, program: Sequence[str] | None = None, wall_s: float = WALL_S) -> None:
         """`program`: what is started to unpack, by default this product's own."""
-        own = (sys.executable, "-m", "edge.scans.decode_child", str(limits.max_px), str(limits.max_bytes))
+        # -P: what lies in the working directory, a folder of scans perhaps, is no module of ours.
+        own = (sys.executable, "-P", "-m", "edge.scans.decode_child", str(limits.max_px), str(limits.max_bytes))
         self._program = tuple(program or own)
         self._wall_s = wall_s
         self._lock = threading.Lock()

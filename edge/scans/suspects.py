@@ -69,7 +69,9 @@ def kills_its_reader(path: Path, limits: Limits) -> str | None:
 
     Raises ScanIncomplete if there is no child to be had, which is no fault of the file's.
     """
-    command = [sys.executable, "-m", "edge.scans.suspects", str(path), str(limits.max_px), str(limits.max_bytes)]
+    # -P: what lies in the working directory, a folder of scans perhaps, is no module of ours.
+    program = (sys.executable, "-P", "-m", "edge.scans.suspects")
+    command = [*program, str(path), str(limits.max_px), str(limits.max_bytes)]
     try:
         child = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_TIMEOUT_S)  # noqa: S603
     except subprocess.TimeoutExpired:

@@ -15,6 +15,7 @@ import pytest
 from edge.errors import ScanError, ScanIncomplete
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits, read_scan
+from edge.scans.suspects import kills_its_reader
 from tests.tiff_files import electrode, tiff, written_by_tifffile
 
 LIMITS = Limits(max_px=1_000_000, max_bytes=4_000_000)
@@ -176,6 +177,21 @@ read_scan(Path(sys.argv[2]), file="scan.tif", limits=Limits(), decode=decoder.de
     while is_alive(pid) and time.monotonic() < until_s:
         pass
     assert not is_alive(pid)
+
+
+def test_what_lies_in_the_working_directory_is_no_module_of_the_unpackers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoder: Decoder
+) -> None:
+    """A replay is started in a folder of scans, which others write into."""
+    planted = "from pathlib import Path; Path(__file__).with_name('ran').touch()"
+    for name in ("imagecodecs.py", "numpy.py", "edge.py"):
+        (tmp_path / name).write_text(planted)
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").write_text(planted)
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(read(decoder, tmp_path, packed()), electrode())
+    assert kills_its_reader(tmp_path / "scan.tif", LIMITS) is None
+    assert not list(tmp_path.rglob("ran"))
 
 
 def children(pid: int | None = None) -> list[int]:
