@@ -160,7 +160,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     publisher = Publisher.for_station(settings, ledger, model.card(settings.station, boot_id))
     quarantine = Quarantine(state.dir / "quarantine", state.quarantine_max_bytes, min_free_bytes=state.min_free_bytes)
     aftermath = Aftermath(folder.path, quarantine, archive, publisher.wake)
-    intake = StationIntake(inbox)
+    intake = StationIntake(inbox, folder_changed.set)
     decoder = Decoder(limits)
     stack.callback(decoder.close)
     worker = Worker(

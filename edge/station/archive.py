@@ -70,7 +70,7 @@ class Quarantine:
         self._used_bytes = sum(entry.stat().st_size for entry in directory.iterdir() if entry.is_file())
 
     def keep(self, source: Path, sha256: str) -> None:
-        """Copy `source` beside the others, unless there is no room for it; silently skipped if it is no regular file."""
+        """Copy `source` beside the others, if there is room for it; silently skipped if it is no regular file."""
         name = os.fsencode(source.name)[-QUARANTINE_NAME_BYTES:]
         destination = self._directory / (f"{sha256[:16]}-" + os.fsdecode(name))
         try:
