@@ -51,7 +51,7 @@ class FolderSettings(Section):
     )
     done_suffix: str | None = Field(None, description="wait for a marker file such as `.done` beside each scan")
     after: Literal["keep", "move"] = Field("keep", description="what happens to a judged scan")
-    move_to: Path | None = Field(None, description="where judged scans go when `after` is `move`")
+    move_to: Path | None = Field(None, description="where judged scans and their markers go when `after` is `move`")
     max_px: int = Field(64_000_000, gt=0, le=1 << 32, description="largest scan that is read, in pixels")
     max_bytes: int = Field(268_435_456, gt=0, le=1 << 34, description="largest file that is read, in bytes")
 

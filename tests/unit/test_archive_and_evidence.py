@@ -126,6 +126,56 @@ def test_no_archived_scan_is_overwritten_however_often_a_name_and_an_inode_come_
     assert not (tmp_path / "a.tif").exists()
 
 
+@pytest.mark.parametrize("marker", ["a.tif.done", "a.done", "A.TIF.DONE", "a.DONE"])
+def test_the_marker_goes_with_its_scan_so_that_the_next_scan_of_the_part_has_to_wait_for_its_own(
+    tmp_path: Path, small_disk: Path, marker: str
+) -> None:
+    for target in (tmp_path / "out", small_disk / "out"):
+        folder = tmp_path / "in"
+        folder.mkdir(exist_ok=True)
+        for name in ("a.tif", marker, "b.tif.done", "b.done"):
+            (folder / name).write_bytes(name.encode())
+        Archive(folder, target, done_suffix=".done").move(stamp_of(folder, "a.tif"))
+        assert sorted(path.name for path in folder.iterdir()) == ["b.done", "b.tif.done"]
+        assert {path.name: path.read_bytes() for path in target.iterdir()} == {
+            "a.tif": b"a.tif",
+            marker: marker.encode(),
+        }
+
+
+def test_a_kill_between_leaves_no_marker_without_its_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.tif", "a.tif.done"):
+        (tmp_path / name).write_bytes(b"x")
+    stamp = stamp_of(tmp_path, "a.tif")
+    archive = Archive(tmp_path, tmp_path / "out", done_suffix=".done")
+    with monkeypatch.context() as patch:
+        kill_at(patch, "rename", "a.tif")
+        with pytest.raises(SystemExit):
+            archive.move(stamp)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "out"]
+    archive.move(stamp)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.tif", "a.tif.done"]
+
+
+def test_a_marker_that_another_scan_needs_stays_until_that_one_goes(tmp_path: Path) -> None:
+    for name in ("a.tif", "a.tiff", "a.done"):
+        (tmp_path / name).write_bytes(b"x")
+    archive = Archive(tmp_path, tmp_path / "out", done_suffix=".done")
+    archive.move(stamp_of(tmp_path, "a.tif"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.done", "a.tiff", "out"]
+    archive.move(stamp_of(tmp_path, "a.tiff"))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_marker_of_a_scan_that_was_replaced_stays(tmp_path: Path) -> None:
+    for name in ("a.tif", "a.tif.done"):
+        (tmp_path / name).write_bytes(b"old")
+    stamp = stamp_of(tmp_path, "a.tif")
+    (tmp_path / "a.tif").write_bytes(b"new bytes")
+    Archive(tmp_path, tmp_path / "out", done_suffix=".done").move(stamp)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "a.tif.done"]
+
+
 def test_a_quarantine_copy_is_whole_or_not_there(
     tmp_path: Path, small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
