@@ -85,6 +85,15 @@ def test_one_death_alone_does_not_condemn_a_file(tmp_path: Path) -> None:
     assert not flag.exists()
 
 
+def test_a_file_whose_unpackers_are_killed_from_outside_waits_and_is_not_blamed(tmp_path: Path) -> None:
+    """As by the kernel of a machine without memory."""
+    with closing(scripted(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")) as decoder:
+        with pytest.raises(ScanIncomplete) as caught:
+            read(decoder, tmp_path, packed(trailer=POISON))
+        assert caught.value.reason == "read-failed"
+        assert caught.value.message.endswith("killed by SIGKILL, killed by SIGKILL")
+
+
 def test_one_process_serves_many_scans_and_is_replaced_when_it_was_killed_idle(
     decoder: Decoder, tmp_path: Path
 ) -> None:
