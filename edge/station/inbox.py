@@ -4,8 +4,8 @@ A file is handed out once it is **complete**: size, time and inode stood still f
 `stable_for_s` seconds, its TIFF structure lies inside the file, and its marker is there if markers are
 asked for. Time means the monotonic `now_s` of the caller. File times only order the files, so a station
 with a wrong clock delays nothing. A file that stays incomplete for `incomplete_after_s` without a change is
-handed out as final: it gets its verdict `unreadable`. What waiting cannot mend goes out at once: bytes
-that are no scan, a link, a directory, a pipe, a file that may not be read.
+handed out as final: it gets its verdict `unreadable`. So does one that may not be read: a share says that of what
+its writer has locked. What waiting cannot mend goes out at once: bytes that are no scan, a link, a directory, a pipe.
 
 A folder of many known files costs one listing per look and no stat: a name whose inode is the recorded one
 is passed over. A replaced file shows by its inode; one rewritten in place by the watcher's touch, or else
@@ -55,9 +55,6 @@ lost for hours is judged within seconds of its return."""
 
 TOUCHES = 65_536
 """Touched names kept between two looks; the rolling re-stat finds what falls out."""
-
-HOPELESS = frozenset({"no-permission", "not-a-file"})
-"""Incomplete in name only: the bytes may be perfect, but waiting does not make them readable."""
 
 
 @dataclass(slots=True)
@@ -319,15 +316,14 @@ class Inbox:
         """Whether a file that stood still is complete, or final; if neither, when to look again."""
         file = waiting.stamp.file
         waiting.is_final = now_s >= waiting.since_s + self._incomplete_after_s
-        if waiting.is_final or not waiting.is_file:
+        if not waiting.is_file:
             return True
         try:
             check_complete(self._folder.path / file, self._limits)
         except ScanIncomplete as error:
-            if error.reason not in HOPELESS:
+            if not waiting.is_final:
                 self._back_off(waiting, now_s)
                 return False
-            waiting.is_final = True
             if error.reason == "no-permission":
                 # It goes out once, and again only when it became readable or another file.
                 is_news = self._known.bar(waiting.stamp, waiting.changed_ns)

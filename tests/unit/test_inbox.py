@@ -533,19 +533,32 @@ def test_a_scan_in_place_of_a_directory_is_a_new_file(line: Line) -> None:
     assert line.judge_all() == ["a.tif"]
 
 
-def test_a_file_that_may_not_be_read_is_handed_out_once_and_again_when_it_may(nobodys_folder: Path) -> None:
+def test_a_file_that_may_be_read_a_little_later_gets_no_verdict_before(nobodys_folder: Path) -> None:
+    """A writer on a Windows share locks what it writes; others set the rights of a file last."""
     line = Line(nobodys_folder)
     scan = drop(nobodys_folder / "a.tif")
     scan.chmod(0)
 
-    assert line.looks(2) == ["a.tif"]
+    assert line.looks(int(10 / LOOK_S)) == []
+    scan.chmod(0o600)
+    assert line.looks(int(10 / LOOK_S)) == ["a.tif"]
+    assert not line.inbox.is_final(line.handed_out[0])
+
+
+def test_a_file_that_may_not_be_read_is_handed_out_once_and_again_when_it_may(nobodys_folder: Path) -> None:
+    line = Line(nobodys_folder, incomplete_after_s=5)
+    scan = drop(nobodys_folder / "a.tif")
+    scan.chmod(0)
+
+    assert line.looks(int(6 / LOOK_S)) == ["a.tif"]
     assert line.inbox.is_final(line.handed_out[0])
     line.inbox.retry(line.handed_out.pop())
-    assert line.looks(4) == ["a.tif"], "given back without an outcome, it goes out again"
+    assert line.looks(int(6 / LOOK_S)) == ["a.tif"], "given back without an outcome, it goes out again"
     line.finish()
     assert line.looks(4) == []
     scan.chmod(0o200)
-    assert line.looks(4) == []
+    assert line.looks(int(30 / LOOK_S)) == []
+    assert line.inbox.pending_count == 0
     scan.chmod(0o600)
     assert line.looks(4) == ["a.tif"]
     assert not line.inbox.is_final(line.handed_out[0])
