@@ -153,14 +153,15 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     folder_changed = threading.Event()
     watcher = Watcher(folder.path, folder_changed, inbox.touch, recursive=folder.recursive)
     stack.callback(watcher.stop)
-    archive = Archive(folder.path, folder.move_to) if folder.after == "move" and folder.move_to else None
-    if archive is not None:
+    archive = None
+    if folder.after == "move" and folder.move_to:
+        archive = Archive(folder.path, folder.move_to, done_suffix=folder.done_suffix)
         for stamp in known.values():  # judged by an earlier run that ended before the move
             archive.move(stamp)
     publisher = Publisher.for_station(settings, ledger, model.card(settings.station, boot_id))
-    quarantine = Quarantine(state.dir / "quarantine", state.quarantine_max_bytes)
+    quarantine = Quarantine(state.dir / "quarantine", state.quarantine_max_bytes, min_free_bytes=state.min_free_bytes)
     aftermath = Aftermath(folder.path, quarantine, archive, publisher.wake)
-    intake = StationIntake(inbox)
+    intake = StationIntake(inbox, folder_changed.set)
     decoder = Decoder(limits)
     stack.callback(decoder.close)
     worker = Worker(

@@ -51,7 +51,7 @@ class FolderSettings(Section):
     )
     done_suffix: str | None = Field(None, description="wait for a marker file such as `.done` beside each scan")
     after: Literal["keep", "move"] = Field("keep", description="what happens to a judged scan")
-    move_to: Path | None = Field(None, description="where judged scans go when `after` is `move`")
+    move_to: Path | None = Field(None, description="where judged scans and their markers go when `after` is `move`")
     max_px: int = Field(64_000_000, gt=0, le=1 << 32, description="largest scan that is read, in pixels")
     max_bytes: int = Field(268_435_456, gt=0, le=1 << 34, description="largest file that is read, in bytes")
 
@@ -113,7 +113,9 @@ class StateSettings(Section):
     quarantine_max_bytes: int = Field(
         1_073_741_824, ge=0, description="space for copies of unreadable files; 0 keeps none"
     )
-    min_free_bytes: int = Field(268_435_456, ge=0, description="free space below which health says so")
+    min_free_bytes: int = Field(
+        268_435_456, ge=0, description="free space below which an alarm says so, and unreadable files are not copied"
+    )
 
     @property
     def ledger(self) -> Path:
@@ -176,7 +178,7 @@ class NamingSettings(Section):
     """What a file name tells."""
 
     pattern: str = Field(
-        r"(?P<bundle>[^_/]+)_(?P<part_id>[^/]+?)\.tiff?$",
+        r"(?P<bundle>[^_/]+)_(?P<part_id>[^/]+?)\.(?i:tiff?)$",
         description="regular expression searched in the file name; groups `bundle` and `part_id`",
     )
 

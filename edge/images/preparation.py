@@ -17,7 +17,8 @@ from edge.images.exposure import ExposureModel, exposure
 from edge.images.raw import RawScan
 from edge.records import Counts, Decision, FileStamp, Image, Scan, Size
 from edge.scans.decoder import DECODER_CRASH
-from edge.scans.scan import Decode, Limits, modified_at, read_scan
+from edge.scans.scan import Decode, Limits, check_standing, modified_at, read_scan
+from edge.scans.standing import Standing
 from edge.system.names import display_name
 
 
@@ -50,6 +51,8 @@ class Arrival:
     first_seen_at: datetime
     is_final: bool
     """Nobody waits for it any longer: if it is incomplete, that is its verdict."""
+    expected: Standing | None = None
+    """What is read has to be this still. None: whatever stands there by then, as in a replay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,13 @@ def prepare_scan(
     """
     started = time.perf_counter()
     try:
-        frame = read_scan(path, file=display_name(arrival.stamp.file), limits=limits, decode=decode)
+        frame = read_scan(
+            path,
+            file=display_name(arrival.stamp.file),
+            limits=limits,
+            decode=decode,
+            expected=arrival.expected,
+        )
     except ScanIncomplete:
         raise
     except ScanError as error:
@@ -124,13 +133,18 @@ def unread_scan(stamp: FileStamp) -> Scan:
 
 
 def condemn(path: Path, arrival: Arrival, limits: Limits, death: str) -> Prepared:
-    """A file whose decoding kills its reader: hashed in chunks, never decoded again."""
+    """A file whose decoding kills its reader: hashed in chunks, never decoded again.
+
+    Raises ScanIncomplete if another file stands there by now: this one's death is none of its doing.
+    """
     stamp = arrival.stamp
     scan = unread_scan(stamp)
     if stamp.size_bytes <= limits.max_bytes:
         with contextlib.suppress(OSError), path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             scan = Scan(scan.file, digest, stamp.size_bytes, scan.modified_at)
+    if arrival.expected is not None:
+        check_standing(path, arrival.expected)
     return Prepared(arrival, scan, None, unreadable(DECODER_CRASH), f"decoding it ended a process: {death}", 0.0, 0.0)
 
 

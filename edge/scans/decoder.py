@@ -6,7 +6,8 @@ everything else it does not need. Such a process starts with the first coded sca
 it dies. It is as many processes as threads ask at the same moment, each about 60 MB.
 
 A file is condemned (`decoder-crash`) by two deaths, in a row and of fresh processes, or by being unpacked for too long
-twice: one death may be the deed of an operator or of a machine without memory.
+twice: one death may have another cause. A SIGKILL, the deed of an operator or of a machine without memory, proves
+nothing: two deaths with one among them let the file wait.
 
 Request: length of the file (uint64) and its bytes, which the other side parses once more. Answer: a kind and a length,
 then the pixels (native uint16, row by row), or a reason, a line feed and a message.
@@ -57,13 +58,19 @@ REFUSALS = frozenset({"decoder-failed", "inconsistent-header"})
 class ChildDied(Exception):
     """How the process that was unpacking ended."""
 
+    def __init__(self, how: str, *, was_killed: bool = False) -> None:
+        """`was_killed`: by a SIGKILL, which no limit of ours sends."""
+        super().__init__(how)
+        self.was_killed = was_killed
+
 
 class Decoder:
     """Counts of any scan; safe to call from any thread. Close it when no thread is in it."""
 
     def __init__(self, limits: Limits, *, program: Sequence[str] | None = None, wall_s: float = WALL_S) -> None:
         """`program`: what is started to unpack, by default this product's own."""
-        own = (sys.executable, "-m", "edge.scans.decode_child", str(limits.max_px), str(limits.max_bytes))
+        # -P: what lies in the working directory, a folder of scans perhaps, is no module of ours.
+        own = (sys.executable, "-P", "-m", "edge.scans.decode_child", str(limits.max_px), str(limits.max_bytes))
         self._program = tuple(program or own)
         self._wall_s = wall_s
         self._lock = threading.Lock()
@@ -77,14 +84,14 @@ class Decoder:
         """
         if layout.compression is Compression.NONE:
             return decode(data, layout)
-        deaths: list[str] = []
+        deaths: list[ChildDied] = []
         for _ in range(ATTEMPTS):
             child = self._idle_child() if not deaths else None
             child = child or self._new_child()
             try:
                 counts = child.unpack(data, layout, self._wall_s)
             except ChildDied as death:
-                deaths.append(str(death))
+                deaths.append(death)
                 log.warning("decoder died", extra={"fields": {"how": str(death)}})
             except ScanError:
                 self._give_back(child)
@@ -92,9 +99,12 @@ class Decoder:
             else:
                 self._give_back(child)
                 return counts
+        message = f"unpacking it ended {len(deaths)} processes: {', '.join(map(str, deaths))}"
+        if any(death.was_killed for death in deaths):
+            raise ScanIncomplete("read-failed", message, hint="look at the memory the service may use")
         raise ScanError(
             DECODER_CRASH,
-            f"unpacking it ended {len(deaths)} processes: {', '.join(deaths)}",
+            message,
             hint="keep the file for whoever maintains this program, and scan the electrode again",
         )
 
@@ -200,4 +210,6 @@ class _Child:
         self.end()
         if code is None:
             return ChildDied("no answer in time" if isinstance(cause, TimeoutError) else str(cause) or "it hung up")
-        return ChildDied(f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
+        if code >= 0:
+            return ChildDied(f"exit code {code}")
+        return ChildDied(f"killed by {signal.Signals(-code).name}", was_killed=-code == signal.SIGKILL)

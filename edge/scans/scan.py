@@ -28,6 +28,7 @@ import numpy.typing as npt
 from edge.errors import ScanError, ScanIncomplete
 from edge.records import Counts, Frame, Scan
 from edge.scans.pixels import decode as decode_here
+from edge.scans.standing import Standing, report_overwritten
 from edge.scans.tiff import Compression, Layout, foreign, read_layout, unfinished
 
 REASONS = frozenset(
@@ -80,14 +81,17 @@ class _Opened(NamedTuple):
     before: os.stat_result
 
 
-def read_scan(path: Path, *, file: str, limits: Limits, decode: Decode = decode_here) -> Frame:
+def read_scan(
+    path: Path, *, file: str, limits: Limits, decode: Decode = decode_here, expected: Standing | None = None
+) -> Frame:
     """Read, hash and decode one scan; `file` is the name it goes by in the verdict.
 
     `decode`: who turns bytes into counts; the line gives coded files to a process apart, see edge/scans/decoder.py.
+    `expected`: what was found complete; anything else under its name is `changed-while-reading`, and logged.
     Returns counts as native uint16 (height_px, width_px), C-contiguous, possibly read-only. Raises ScanError or
     ScanIncomplete with a reason of REASONS; its `scan` is set as soon as the bytes were read.
     """
-    with _opened(path, file, limits) as (fd, before):
+    with _opened(path, file, limits, expected) as (fd, before):
         data = _read_whole(fd, before.st_size, file)
         scan = Scan(file, hashlib.sha256(data).hexdigest(), len(data), modified_at(before.st_mtime_ns))
         try:
@@ -121,14 +125,30 @@ def check_complete(path: Path, limits: Limits) -> None:
             raise _named(error, path.name, None) from error
 
 
+def check_standing(path: Path, expected: Standing) -> None:
+    """Raises ScanIncomplete, and logs it, if another file stands at `path`, or the same one rewritten; not if none."""
+    try:
+        # Asked as the stamp was made, by name: what an open file says of itself may differ on a network share.
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _from_os(error, path.name, None) from error
+    if not expected.is_shown_by(status):
+        report_overwritten(expected, status)
+        raise unfinished("changed-while-reading", f"{path.name}: changed after it was found complete")
+
+
 @contextmanager
-def _opened(path: Path, file: str, limits: Limits) -> Iterator[_Opened]:
+def _opened(path: Path, file: str, limits: Limits, expected: Standing | None = None) -> Iterator[_Opened]:
     """A regular file of permitted size; every OSError on it in the body is mapped here, too."""
     try:
         # O_NONBLOCK: opening a named pipe that nobody writes would otherwise wait for ever.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
         try:
             before = os.fstat(fd)
+            if expected is not None:  # after `before` was taken: no change from here on escapes the check at the end
+                check_standing(path, expected)
             if not stat.S_ISREG(before.st_mode):
                 raise _not_a_file(file)
             if before.st_size > limits.max_bytes:

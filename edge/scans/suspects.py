@@ -2,32 +2,45 @@
 
 A mark is a small file written before a decode and removed after it. It needs no fsync: it has to outlive
 the process, not the power. A file found marked at start is a suspect: it is first decoded in a child
-process with limits. If the child dies too, the file is condemned; if not, the death had another cause
-(an operator's kill, the memory of another program) and the file is judged like any other. So a good scan
-can be interrupted any number of times without being called bad.
+process with limits. If the child dies too, and a second one after a pause, the file is condemned; if not, the
+death had another cause (an operator's kill, the memory of another program) and the file is judged like any
+other. A child that was killed from outside proves nothing: the file waits. So a good scan can be interrupted any
+number of times without being called bad.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import resource
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from edge.errors import LedgerError, ScanError, ScanIncomplete
 from edge.records import FileStamp
 from edge.scans.scan import Limits, read_scan
 
-PROBE_TIMEOUT_S = 60.0
-PROBE_CPU_S = 30
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 2
+PAUSE_S = 5.0
+"""Between them: what ended the first, if it was not the file, may be over by then."""
+PROBE_TIMEOUT_S = 35.0
+"""Two of them and the pause pass before the worker's silence counts as stuck."""
+PROBE_CPU_S = 15
 PROBE_BYTES_PER_FILE_BYTE = 8
 PROBE_BASE_BYTES = 2 << 30
 """Address space of the child: interpreter and libraries map about 1 GiB before the first pixel."""
+OPENING = b"opening"
+"""The child's word that it is there and that what follows is the file's doing."""
+SHORT_OF_MEMORY = "look at the memory and the number of processes the service may use"
 
 
 class DecodeMarks:
@@ -65,24 +78,53 @@ class DecodeMarks:
 
 
 def kills_its_reader(path: Path, limits: Limits) -> str | None:
-    """Decode `path` in a child with limits on time and memory; how the child died, or None if it lived.
+    """Decode `path` in children with limits on time and memory; how they died, or None if one lived.
 
-    Raises ScanIncomplete if there is no child to be had, which is no fault of the file's.
+    Raises ScanIncomplete if there is no child to be had, or if somebody else ended it, which is no fault of the file's.
     """
-    command = [sys.executable, "-m", "edge.scans.suspects", str(path), str(limits.max_px), str(limits.max_bytes)]
+    deaths: list[_Death] = []
+    while len(deaths) < ATTEMPTS:
+        if deaths:
+            time.sleep(PAUSE_S)
+        death = _death_of_a_child(path, limits)
+        if death is None:
+            return None
+        log.warning("suspect ended its child", extra={"fields": {"file": path.name, "how": death.how}})
+        deaths.append(death)
+    how = ", ".join(death.how for death in deaths)
+    if not all(death.is_its_own for death in deaths):
+        raise ScanIncomplete(
+            "read-failed", f"{path.name}: a process that tries it does not last: {how}", hint=SHORT_OF_MEMORY
+        )
+    return how
+
+
+class _Death(NamedTuple):
+    how: str
+    is_its_own: bool
+    """Whether decoding explains it: not before the file is opened, nor by a SIGKILL, which no limit of ours sends."""
+
+
+def _death_of_a_child(path: Path, limits: Limits) -> _Death | None:
+    # -P: what lies in the working directory, a folder of scans perhaps, is no module of ours.
+    program = (sys.executable, "-P", "-m", "edge.scans.suspects")
+    command = [*program, str(path), str(limits.max_px), str(limits.max_bytes)]
     try:
         child = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_TIMEOUT_S)  # noqa: S603
-    except subprocess.TimeoutExpired:
-        return f"no end after {PROBE_TIMEOUT_S:.0f} s"
+    except subprocess.TimeoutExpired as expired:
+        return _Death(f"no end after {PROBE_TIMEOUT_S:.0f} s", OPENING in (expired.stdout or b""))
     except OSError as error:
         raise ScanIncomplete(
             "read-failed",
             f"{path.name}: no process can be started to try it in: {error.strerror}",
-            hint="look at the memory and the number of processes the service may use",
+            hint=SHORT_OF_MEMORY,
         ) from error
-    if child.returncode < 0:
-        return f"killed by {signal.Signals(-child.returncode).name}"
-    return None if child.returncode == 0 else f"exit code {child.returncode}"
+    if child.returncode == 0:
+        return None
+    if child.returncode > 0:
+        return _Death(f"exit code {child.returncode}", OPENING in child.stdout)
+    received = signal.Signals(-child.returncode)
+    return _Death(f"killed by {received.name}", OPENING in child.stdout and received != signal.SIGKILL)
 
 
 def _name(stamp: FileStamp) -> str:
@@ -93,10 +135,13 @@ def _name(stamp: FileStamp) -> str:
 def _probe(path: Path, limits: Limits) -> None:
     """The child: living through the decode is the answer, whatever the decode says."""
     address_space = PROBE_BASE_BYTES + PROBE_BYTES_PER_FILE_BYTE * limits.max_bytes
-    with contextlib.suppress(OSError):  # a service's system call filter may forbid it; then its own limits hold
+    # A service's system call filter may forbid it, and its own limits may be lower: then those hold.
+    with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
-        resource.setrlimit(resource.RLIMIT_CPU, (PROBE_CPU_S, PROBE_CPU_S))
+        # The soft limit is a SIGXCPU, the hard one a SIGKILL as of an operator or a machine out of memory.
+        resource.setrlimit(resource.RLIMIT_CPU, (PROBE_CPU_S, resource.getrlimit(resource.RLIMIT_CPU)[1]))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    print(OPENING.decode(), flush=True)
     with contextlib.suppress(ScanError):
         read_scan(path, file=path.name, limits=limits)
 

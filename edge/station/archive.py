@@ -1,4 +1,4 @@
-"""What happens to files after their verdict stands: moved away if asked to, copied if unreadable."""
+"""What happens to files after their verdict stands: moved with their markers if asked to, copied if unreadable."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import hashlib
 import itertools
 import logging
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from edge.records import FileStamp
+from edge.station.folder import SCAN_SUFFIXES
 from edge.system.files import copy_whole
 
 log = logging.getLogger(__name__)
@@ -23,13 +25,16 @@ QUARANTINE_NAME_BYTES = 180
 DRAFT_SUFFIX = ".part"
 """Of a hidden name, which no look at a folder takes for a scan."""
 
+SIBLING_SUFFIXES = (*SCAN_SUFFIXES, *(suffix.upper() for suffix in SCAN_SUFFIXES))
+
 
 class Archive:
-    """Moves judged scans out of the station folder. Only built when `after = "move"`."""
+    """Moves judged scans and their markers out of the station folder. Only built when `after = "move"`."""
 
-    def __init__(self, folder: Path, target: Path) -> None:
+    def __init__(self, folder: Path, target: Path, *, done_suffix: str | None = None) -> None:
         self._folder = folder
         self._target = target
+        self._done_suffix = done_suffix
 
     def move(self, stamp: FileStamp) -> None:
         """Move one judged file, unless the station has replaced it since; a failure is logged and retried at start.
@@ -42,22 +47,39 @@ class Archive:
             if not _is_unchanged(source, stamp):
                 return
             destination.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                source.rename(next(name for name in _names(destination, stamp) if not os.path.lexists(name)))
-            except OSError as error:
-                if error.errno != errno.EXDEV:
-                    raise
-                _move_across(source, destination, stamp)
+            # First: a marker without its scan would make the part's next scan count as marked. A scan without its
+            # marker has its verdict, and is moved at the next start.
+            for marker in self._markers(source):
+                with suppress(FileNotFoundError):  # whoever else took it has it
+                    _move(marker, destination.with_name(marker.name), _stamp(marker))
+            _move(source, destination, stamp)
         except OSError as error:
             log.warning("scan not moved", extra={"fields": {"file": stamp.file, "error": str(error)}})
 
+    def _markers(self, scan: Path) -> list[Path]:
+        """Those of this scan, save one that another scan of this stem still needs."""
+        if self._done_suffix is None:
+            return []
+        names = [scan.name + self._done_suffix]
+        if not any(_is_other(scan.with_suffix(suffix), scan) for suffix in SIBLING_SUFFIXES):
+            names.append(scan.stem + self._done_suffix)
+        found = [name for name in names if os.path.lexists(scan.with_name(name))]
+        if not found:  # in another case: the listing is dear where a backlog lies
+            lower = {name.lower() for name in names}
+            found = [path.name for path in scan.parent.iterdir() if path.name.lower() in lower]
+        return [scan.with_name(name) for name in found if not name.lower().endswith(SCAN_SUFFIXES)]
+
 
 class Quarantine:
-    """Copies of unreadable files for the people who mend the station, within a byte budget."""
+    """Copies of unreadable files for the people who mend the station, within a byte budget.
 
-    def __init__(self, directory: Path, max_bytes: int) -> None:
+    The ledger lies on the same disk and comes first: no copy takes what is left below `min_free_bytes`.
+    """
+
+    def __init__(self, directory: Path, max_bytes: int, *, min_free_bytes: int) -> None:
         self._directory = directory
         self._max_bytes = max_bytes
+        self._min_free_bytes = min_free_bytes
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for draft in directory.glob(f".*{DRAFT_SUFFIX}"):  # a kill cut it short; the original is where it was
             with suppress(OSError):
@@ -65,7 +87,7 @@ class Quarantine:
         self._used_bytes = sum(entry.stat().st_size for entry in directory.iterdir() if entry.is_file())
 
     def keep(self, source: Path, sha256: str) -> None:
-        """Copy `source` beside the others; silently skipped when it would exceed the budget or is no regular file."""
+        """Copy `source` beside the others, if there is room for it; silently skipped if it is no regular file."""
         name = os.fsencode(source.name)[-QUARANTINE_NAME_BYTES:]
         destination = self._directory / (f"{sha256[:16]}-" + os.fsdecode(name))
         try:
@@ -75,10 +97,22 @@ class Quarantine:
             if self._used_bytes + size_bytes > self._max_bytes:
                 log.warning("quarantine full", extra={"fields": {"directory": str(self._directory)}})
                 return
+            left_bytes = shutil.disk_usage(self._directory).free - size_bytes
+            if left_bytes < self._min_free_bytes:
+                raise OSError(errno.ENOSPC, f"{left_bytes} bytes would be left, expected {self._min_free_bytes}")
             copy_whole(source, self._directory / f".{sha256[:16]}{DRAFT_SUFFIX}", destination)
             self._used_bytes += destination.stat().st_size
         except OSError as error:
             log.warning("no quarantine copy", extra={"fields": {"file": source.name, "error": str(error)}})
+
+
+def _move(source: Path, destination: Path, stamp: FileStamp) -> None:
+    try:
+        source.rename(next(name for name in _names(destination, stamp) if not os.path.lexists(name)))
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _move_across(source, destination, stamp)
 
 
 def _move_across(source: Path, destination: Path, stamp: FileStamp) -> None:
@@ -93,6 +127,19 @@ def _move_across(source: Path, destination: Path, stamp: FileStamp) -> None:
             break
     if _is_unchanged(source, stamp):
         source.unlink()
+
+
+def _stamp(path: Path) -> FileStamp:
+    status = path.lstat()
+    return FileStamp(path.name, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _is_other(path: Path, scan: Path) -> bool:
+    """Whether a file of this name is there, and not the scan itself: some file systems know no upper and lower case."""
+    try:
+        return not os.path.samestat(path.lstat(), scan.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _names(destination: Path, stamp: FileStamp) -> Iterator[Path]:

@@ -56,6 +56,17 @@ HINTS = {
 
 
 @dataclass(frozen=True, slots=True)
+class FolderState:
+    """Whether the folder was there at the last look; `away` is None when it was."""
+
+    away: Away | None = None
+    detail: str = ""
+    hint: str = ""
+    away_since_s: float | None = None
+    """Monotonic seconds, as given to `poll`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
     """What one look found."""
 

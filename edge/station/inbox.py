@@ -4,8 +4,8 @@ A file is handed out once it is **complete**: size, time and inode stood still f
 `stable_for_s` seconds, its TIFF structure lies inside the file, and its marker is there if markers are
 asked for. Time means the monotonic `now_s` of the caller. File times only order the files, so a station
 with a wrong clock delays nothing. A file that stays incomplete for `incomplete_after_s` without a change is
-handed out as final: it gets its verdict `unreadable`. What waiting cannot mend goes out at once: bytes
-that are no scan, a link, a directory, a pipe, a file that may not be read.
+handed out as final: it gets its verdict `unreadable`. So does one that may not be read: a share says that of what
+its writer has locked. What waiting cannot mend goes out at once: bytes that are no scan, a link, a directory, a pipe.
 
 A folder of many known files costs one listing per look and no stat: a name whose inode is the recorded one
 is passed over. A replaced file shows by its inode; one rewritten in place by the watcher's touch, or else
@@ -30,9 +30,10 @@ from pathlib import Path
 from edge.errors import ScanError, ScanIncomplete
 from edge.records import FileStamp
 from edge.scans.scan import Limits, check_complete
+from edge.scans.standing import Standing, is_same, report_overwritten
 from edge.station.backlog import Backlog, age
-from edge.station.folder import HINTS, Away, StationFolder
-from edge.station.known import KnownFiles, is_same
+from edge.station.folder import HINTS, Away, FolderState, StationFolder
+from edge.station.known import KnownFiles
 
 log = logging.getLogger(__name__)
 
@@ -54,20 +55,6 @@ lost for hours is judged within seconds of its return."""
 
 TOUCHES = 65_536
 """Touched names kept between two looks; the rolling re-stat finds what falls out."""
-
-HOPELESS = frozenset({"no-permission", "not-a-file"})
-"""Incomplete in name only: the bytes may be perfect, but waiting does not make them readable."""
-
-
-@dataclass(frozen=True, slots=True)
-class FolderState:
-    """Whether the folder was there at the last look; `away` is None when it was."""
-
-    away: Away | None = None
-    detail: str = ""
-    hint: str = ""
-    away_since_s: float | None = None
-    """Monotonic seconds, as given to `poll`."""
 
 
 @dataclass(slots=True)
@@ -168,6 +155,10 @@ class Inbox:
         """Whether a file in flight was handed out for good: ScanIncomplete on reading it is then its outcome."""
         waiting = self._in_flight.get(stamp.file)
         return waiting is not None and waiting.is_final
+
+    def standing(self, stamp: FileStamp) -> Standing:
+        """What a file that was handed out has to be still when it is read."""
+        return Standing(stamp, self._folder.has_stable_inodes)
 
     def wait_s(self, now_s: float, period_s: float) -> float:
         """How long to sleep before the next useful `poll`; `period_s` at most, which is right while nothing moves."""
@@ -289,9 +280,11 @@ class Inbox:
         if stood_still:
             waiting.looks += 1
         else:
+            if waiting.is_ready:
+                report_overwritten(self.standing(waiting.stamp), status)
             waiting.looks, waiting.since_s, waiting.not_before_s = 1, now_s, -math.inf
         waiting.stamp, waiting.is_file = _stamp(waiting.stamp.file, status), is_file
-        waiting.changed_ns = status.st_ctime_ns
+        waiting.changed_ns, waiting.is_ready = status.st_ctime_ns, False
         return stood_still
 
     def _look_again(self, waiting: _Waiting) -> None:
@@ -308,7 +301,6 @@ class Inbox:
             waiting = self._waiting.get(self._ready.take())
             if waiting is None or not waiting.is_ready:
                 continue
-            waiting.is_ready = False
             file = waiting.stamp.file
             status = self._folder.lstat(file)
             if status is None:
@@ -324,15 +316,14 @@ class Inbox:
         """Whether a file that stood still is complete, or final; if neither, when to look again."""
         file = waiting.stamp.file
         waiting.is_final = now_s >= waiting.since_s + self._incomplete_after_s
-        if waiting.is_final or not waiting.is_file:
+        if not waiting.is_file:
             return True
         try:
             check_complete(self._folder.path / file, self._limits)
         except ScanIncomplete as error:
-            if error.reason not in HOPELESS:
+            if not waiting.is_final:
                 self._back_off(waiting, now_s)
                 return False
-            waiting.is_final = True
             if error.reason == "no-permission":
                 # It goes out once, and again only when it became readable or another file.
                 is_news = self._known.bar(waiting.stamp, waiting.changed_ns)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from datetime import datetime
 
 from edge.images.preparation import Arrival
@@ -16,12 +17,17 @@ from edge.station.inbox import Inbox
 ROOM = 64
 """Files handed out ahead of the worker: enough to keep it busy, few enough that a newer one is not kept waiting."""
 
+REFILL_BELOW = ROOM // 2
+"""The inbox sleeps once there is no room, for `folder.poll_s` perhaps: falling below this wakes it."""
+
 
 class StationIntake:
     """The worker's `Intake` on a station folder; thread-safe."""
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, inbox: Inbox, wake_inbox: Callable[[], None]) -> None:
+        """`wake_inbox` ends the sleep of the inbox's thread; called from the worker's."""
         self._inbox = inbox
+        self._wake_inbox = wake_inbox
         self._changed = threading.Condition()
         self._ready: deque[Arrival] = deque()
 
@@ -32,12 +38,19 @@ class StationIntake:
         stamps = self._inbox.poll(now_s, room)
         if stamps:
             with self._changed:
-                self._ready.extend(Arrival(stamp, now, self._inbox.is_final(stamp)) for stamp in stamps)
+                self._ready.extend(
+                    Arrival(stamp, now, self._inbox.is_final(stamp), self._inbox.standing(stamp)) for stamp in stamps
+                )
                 self._changed.notify_all()
 
     def take(self, limit: int) -> list[Arrival]:
         with self._changed:
-            return [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
+            was_full = len(self._ready) >= REFILL_BELOW
+            taken = [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
+            needs_more = was_full and len(self._ready) < REFILL_BELOW
+        if needs_more:
+            self._wake_inbox()
+        return taken
 
     def finished(self, stamp: FileStamp) -> None:
         self._inbox.finished(stamp)

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Collection, Mapping
 
 from edge.records import FileStamp
+from edge.scans.standing import is_same
 
 NOISY_INODES = 1000
 """Listed inodes that changed although their file did not: after so many they count for nothing."""
@@ -95,11 +96,3 @@ class KnownFiles:
             self.discard(file)
             self.unbar(file)
         self._gone = gone
-
-
-def is_same(stamp: FileStamp, status: os.stat_result, *, has_stable_inodes: bool) -> bool:
-    """Whether a file is the one that was stamped, as far as size, time and inode can tell."""
-    has_stamped_inode = status.st_ino == stamp.inode or not has_stable_inodes
-    if not stat.S_ISREG(status.st_mode):
-        return has_stamped_inode  # a directory's size and time change with what is put into it
-    return has_stamped_inode and (status.st_size, status.st_mtime_ns) == (stamp.size_bytes, stamp.modified_ns)

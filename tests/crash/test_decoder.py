@@ -15,6 +15,7 @@ import pytest
 from edge.errors import ScanError, ScanIncomplete
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits, read_scan
+from edge.scans.suspects import kills_its_reader
 from tests.tiff_files import electrode, tiff, written_by_tifffile
 
 LIMITS = Limits(max_px=1_000_000, max_bytes=4_000_000)
@@ -82,6 +83,15 @@ def test_one_death_alone_does_not_condemn_a_file(tmp_path: Path) -> None:
     with closing(scripted(tmp_path, deed)) as decoder:
         assert np.array_equal(read(decoder, tmp_path, packed(trailer=POISON)), electrode())
     assert not flag.exists()
+
+
+def test_a_file_whose_unpackers_are_killed_from_outside_waits_and_is_not_blamed(tmp_path: Path) -> None:
+    """As by the kernel of a machine without memory."""
+    with closing(scripted(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")) as decoder:
+        with pytest.raises(ScanIncomplete) as caught:
+            read(decoder, tmp_path, packed(trailer=POISON))
+        assert caught.value.reason == "read-failed"
+        assert caught.value.message.endswith("killed by SIGKILL, killed by SIGKILL")
 
 
 def test_one_process_serves_many_scans_and_is_replaced_when_it_was_killed_idle(
@@ -176,6 +186,21 @@ read_scan(Path(sys.argv[2]), file="scan.tif", limits=Limits(), decode=decoder.de
     while is_alive(pid) and time.monotonic() < until_s:
         pass
     assert not is_alive(pid)
+
+
+def test_what_lies_in_the_working_directory_is_no_module_of_the_unpackers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoder: Decoder
+) -> None:
+    """A replay is started in a folder of scans, which others write into."""
+    planted = "from pathlib import Path; Path(__file__).with_name('ran').touch()"
+    for name in ("imagecodecs.py", "numpy.py", "edge.py"):
+        (tmp_path / name).write_text(planted)
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").write_text(planted)
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(read(decoder, tmp_path, packed()), electrode())
+    assert kills_its_reader(tmp_path / "scan.tif", LIMITS) is None
+    assert not list(tmp_path.rglob("ran"))
 
 
 def children(pid: int | None = None) -> list[int]:

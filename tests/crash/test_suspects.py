@@ -1,5 +1,6 @@
 """A file that kills its reader is condemned by a child's death, never by an operator's kill."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import edge.scans.suspects
+from edge.errors import ScanIncomplete
 from edge.records import FileStamp
 from edge.scans.scan import Limits
 from edge.scans.suspects import DecodeMarks, kills_its_reader
@@ -17,6 +19,7 @@ STAMP = FileStamp("a.tif", 7, 100, 1)
 DIE_WHILE_DECODING = """
 import os, signal, sys
 from pathlib import Path
+from edge.errors import ScanIncomplete
 from edge.records import FileStamp
 from edge.scans.suspects import DecodeMarks
 with DecodeMarks(Path(sys.argv[1])).decoding(FileStamp("a.tif", 7, 100, 1)):
@@ -51,18 +54,66 @@ def test_an_unreadable_but_harmless_file_is_not_condemned(tmp_path: Path) -> Non
     assert kills_its_reader(tmp_path / "a.tif", LIMITS) is None
 
 
-def test_the_childs_death_names_its_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    interpreter = tmp_path / "python"
-    interpreter.write_text("#!/bin/sh\nkill -SEGV $$\n")
-    interpreter.chmod(0o755)
-    monkeypatch.setattr(edge.scans.suspects.sys, "executable", str(interpreter))
-    assert kills_its_reader(tmp_path / "a.tif", LIMITS) == "killed by SIGSEGV"
+class Children:
+    """Stand in for the interpreter; each child does the next of the deeds."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._folder = folder
+        interpreter = folder / "python"
+        interpreter.write_text(f"#!/bin/sh\necho >> {folder}/begun\n. {folder}/deed.$(wc -l < {folder}/begun)\n")
+        interpreter.chmod(0o755)
+        monkeypatch.setattr(edge.scans.suspects.sys, "executable", str(interpreter))
+        monkeypatch.setattr(edge.scans.suspects, "PAUSE_S", 0.0)
+
+    def will(self, *deeds: str) -> None:
+        for number, deed in enumerate(deeds, 1):
+            (self._folder / f"deed.{number}").write_text(deed)
+
+    @property
+    def count(self) -> int:
+        return len((self._folder / "begun").read_text().splitlines())
 
 
-def test_a_child_that_hangs_is_ended_and_blamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    interpreter = tmp_path / "python"
-    interpreter.write_text("#!/bin/sh\nexec sleep 60\n")
-    interpreter.chmod(0o755)
-    monkeypatch.setattr(edge.scans.suspects.sys, "executable", str(interpreter))
-    monkeypatch.setattr(edge.scans.suspects, "PROBE_TIMEOUT_S", 0.2)
-    assert kills_its_reader(tmp_path / "a.tif", LIMITS) == "no end after 0 s"
+@pytest.fixture
+def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Children:
+    return Children(tmp_path, monkeypatch)
+
+
+def test_two_deaths_of_its_children_condemn_a_file_and_name_their_signals(tmp_path: Path, children: Children) -> None:
+    children.will("echo opening; kill -SEGV $$", "echo opening; exit 1")
+    assert kills_its_reader(tmp_path / "a.tif", LIMITS) == "killed by SIGSEGV, exit code 1"
+
+
+def test_one_death_alone_does_not_condemn_a_suspect(tmp_path: Path, children: Children) -> None:
+    """As where the machine had no memory for a moment."""
+    children.will("echo opening; exit 1", "echo opening; exit 0")
+    assert kills_its_reader(tmp_path / "a.tif", LIMITS) is None
+    assert children.count == 2
+
+
+@pytest.mark.parametrize("deed", ["echo opening; kill -KILL $$", "exit 1", "kill -SEGV $$"])
+def test_a_child_that_is_killed_from_outside_or_never_gets_to_the_file_proves_nothing(
+    tmp_path: Path, children: Children, deed: str
+) -> None:
+    children.will("echo opening; exit 1", deed)
+    with pytest.raises(ScanIncomplete) as caught:
+        kills_its_reader(tmp_path / "a.tif", LIMITS)
+    assert caught.value.reason == "read-failed"
+
+
+def test_children_that_hang_are_ended_and_the_file_is_blamed(
+    tmp_path: Path, children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children.will(*["echo opening; exec sleep 60"] * 2)
+    monkeypatch.setattr(edge.scans.suspects, "PROBE_TIMEOUT_S", 0.3)
+    assert kills_its_reader(tmp_path / "a.tif", LIMITS) == "no end after 0 s, no end after 0 s"
+
+
+def test_a_file_that_computes_for_ever_is_not_taken_for_one_that_was_killed_from_outside(tmp_path: Path) -> None:
+    program = (
+        "import edge.scans.suspects as s; from pathlib import Path; s.PROBE_CPU_S = 1\n"
+        "def for_ever(*_, **__):\n    while True: pass\n"
+        "s.read_scan = for_ever; s._probe(Path('a.tif'), s.Limits())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (-signal.SIGXCPU, b"opening\n")

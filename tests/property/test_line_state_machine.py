@@ -122,7 +122,7 @@ class Line:
     def __init__(self, folder: Path, state: Path, clock: Callable[[], datetime]) -> None:
         self.ledger = open_ledger(state / "ledger.sqlite", STATION)
         self.inbox = Inbox(folder, known=self.ledger.files(), limits=LIMITS, incomplete_after_s=3.0)
-        self.intake = StationIntake(self.inbox)
+        self.intake = StationIntake(self.inbox, lambda: None)
         self.worker = Worker(
             folder=folder,
             intake=self.intake,

@@ -103,7 +103,7 @@ def poison() -> None:
     edge.scans.decoder.decode = poisoned
     edge.line.Decoder = functools.partial(edge.scans.decoder.Decoder, wall_s=POISONED_WALL_S)  # type: ignore[misc,assignment]
     script = Path(tempfile.mkdtemp(prefix="torture-poison-")) / "python"
-    script.write_text(f'#!/bin/sh\nshift\nexec "{sys.executable}" -m tests.torture.poison "$@"\n')
+    script.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" -m tests.torture.poison "$@"\n')
     script.chmod(0o755)
     sys.executable = str(script)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -125,12 +126,64 @@ def test_no_archived_scan_is_overwritten_however_often_a_name_and_an_inode_come_
     assert not (tmp_path / "a.tif").exists()
 
 
+@pytest.mark.parametrize("marker", ["a.tif.done", "a.done", "A.TIF.DONE", "a.DONE"])
+def test_the_marker_goes_with_its_scan_so_that_the_next_scan_of_the_part_has_to_wait_for_its_own(
+    tmp_path: Path, small_disk: Path, marker: str
+) -> None:
+    for target in (tmp_path / "out", small_disk / "out"):
+        folder = tmp_path / "in"
+        folder.mkdir(exist_ok=True)
+        for name in ("a.tif", marker, "b.tif.done", "b.done"):
+            (folder / name).write_bytes(name.encode())
+        Archive(folder, target, done_suffix=".done").move(stamp_of(folder, "a.tif"))
+        assert sorted(path.name for path in folder.iterdir()) == ["b.done", "b.tif.done"]
+        assert {path.name: path.read_bytes() for path in target.iterdir()} == {
+            "a.tif": b"a.tif",
+            marker: marker.encode(),
+        }
+
+
+def test_a_kill_between_leaves_no_marker_without_its_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.tif", "a.tif.done"):
+        (tmp_path / name).write_bytes(b"x")
+    stamp = stamp_of(tmp_path, "a.tif")
+    archive = Archive(tmp_path, tmp_path / "out", done_suffix=".done")
+    with monkeypatch.context() as patch:
+        kill_at(patch, "rename", "a.tif")
+        with pytest.raises(SystemExit):
+            archive.move(stamp)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "out"]
+    archive.move(stamp)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.tif", "a.tif.done"]
+
+
+def test_a_marker_that_another_scan_needs_stays_until_that_one_goes(tmp_path: Path) -> None:
+    for name in ("a.tif", "a.tiff", "a.done"):
+        (tmp_path / name).write_bytes(b"x")
+    archive = Archive(tmp_path, tmp_path / "out", done_suffix=".done")
+    archive.move(stamp_of(tmp_path, "a.tif"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.done", "a.tiff", "out"]
+    archive.move(stamp_of(tmp_path, "a.tiff"))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_marker_of_a_scan_that_was_replaced_stays(tmp_path: Path) -> None:
+    for name in ("a.tif", "a.tif.done"):
+        (tmp_path / name).write_bytes(b"old")
+    stamp = stamp_of(tmp_path, "a.tif")
+    (tmp_path / "a.tif").write_bytes(b"new bytes")
+    Archive(tmp_path, tmp_path / "out", done_suffix=".done").move(stamp)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "a.tif.done"]
+
+
 def test_a_quarantine_copy_is_whole_or_not_there(
     tmp_path: Path, small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "a.tif").write_bytes(bytes(2_000_000))
     (tmp_path / "b.tif").write_bytes(bytes(1000))
-    quarantine = Quarantine(small_disk / "quarantine", max_bytes=10_000_000)
+    quarantine = Quarantine(
+        small_disk / "quarantine", max_bytes=10_000_000, min_free_bytes=-2_000_000
+    )  # as if taken meanwhile
     quarantine.keep(tmp_path / "a.tif", "a" * 64)
     assert ["No space left" in record.fields["error"] for record in caplog.records] == [True]
     quarantine.keep(tmp_path / "b.tif", "b" * 64)
@@ -142,14 +195,14 @@ def test_what_a_kill_left_of_a_quarantine_copy_is_removed_at_the_next_start(tmp_
     draft = tmp_path / "quarantine" / ("." + "a" * 16 + ".part")
     draft.parent.mkdir()
     draft.write_bytes(b"half of a sc")
-    Quarantine(tmp_path / "quarantine", max_bytes=10)
+    Quarantine(tmp_path / "quarantine", max_bytes=10, min_free_bytes=0)
     assert not draft.exists()
 
 
 def test_the_quarantine_keeps_copies_within_its_budget(tmp_path: Path, caplog) -> None:
     (tmp_path / "a.tif").write_bytes(b"12345")
     (tmp_path / "b.tif").write_bytes(b"12345")
-    quarantine = Quarantine(tmp_path / "quarantine", max_bytes=8)
+    quarantine = Quarantine(tmp_path / "quarantine", max_bytes=8, min_free_bytes=0)
     quarantine.keep(tmp_path / "a.tif", "a" * 64)
     quarantine.keep(tmp_path / "a.tif", "a" * 64)
     quarantine.keep(tmp_path / "b.tif", "b" * 64)
@@ -157,8 +210,21 @@ def test_the_quarantine_keeps_copies_within_its_budget(tmp_path: Path, caplog) -
     assert "quarantine full" in caplog.text
 
 
+def test_the_quarantine_leaves_the_ledger_the_free_space_it_needs(
+    tmp_path: Path, small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    free_bytes = shutil.disk_usage(small_disk).free
+    quarantine = Quarantine(small_disk / "quarantine", 1_073_741_824, min_free_bytes=free_bytes // 2)
+    for name in "abcd":
+        (tmp_path / f"{name}.tif").write_bytes(bytes(free_bytes // 5))
+        quarantine.keep(tmp_path / f"{name}.tif", name * 64)
+    assert len(list((small_disk / "quarantine").iterdir())) == 2
+    assert shutil.disk_usage(small_disk).free >= free_bytes // 2
+    assert ["would be left, expected" in record.fields["error"] for record in caplog.records] == [True, True]
+
+
 def test_a_directory_or_link_is_never_copied_into_quarantine(tmp_path: Path) -> None:
-    quarantine = Quarantine(tmp_path / "quarantine", max_bytes=1000)
+    quarantine = Quarantine(tmp_path / "quarantine", max_bytes=1000, min_free_bytes=0)
     (tmp_path / "x.tif").mkdir()
     (tmp_path / "secret").write_bytes(b"secret")
     (tmp_path / "y.tif").symlink_to(tmp_path / "secret")

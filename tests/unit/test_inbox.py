@@ -533,19 +533,32 @@ def test_a_scan_in_place_of_a_directory_is_a_new_file(line: Line) -> None:
     assert line.judge_all() == ["a.tif"]
 
 
-def test_a_file_that_may_not_be_read_is_handed_out_once_and_again_when_it_may(nobodys_folder: Path) -> None:
+def test_a_file_that_may_be_read_a_little_later_gets_no_verdict_before(nobodys_folder: Path) -> None:
+    """A writer on a Windows share locks what it writes; others set the rights of a file last."""
     line = Line(nobodys_folder)
     scan = drop(nobodys_folder / "a.tif")
     scan.chmod(0)
 
-    assert line.looks(2) == ["a.tif"]
+    assert line.looks(int(10 / LOOK_S)) == []
+    scan.chmod(0o600)
+    assert line.looks(int(10 / LOOK_S)) == ["a.tif"]
+    assert not line.inbox.is_final(line.handed_out[0])
+
+
+def test_a_file_that_may_not_be_read_is_handed_out_once_and_again_when_it_may(nobodys_folder: Path) -> None:
+    line = Line(nobodys_folder, incomplete_after_s=5)
+    scan = drop(nobodys_folder / "a.tif")
+    scan.chmod(0)
+
+    assert line.looks(int(6 / LOOK_S)) == ["a.tif"]
     assert line.inbox.is_final(line.handed_out[0])
     line.inbox.retry(line.handed_out.pop())
-    assert line.looks(4) == ["a.tif"], "given back without an outcome, it goes out again"
+    assert line.looks(int(6 / LOOK_S)) == ["a.tif"], "given back without an outcome, it goes out again"
     line.finish()
     assert line.looks(4) == []
     scan.chmod(0o200)
-    assert line.looks(4) == []
+    assert line.looks(int(30 / LOOK_S)) == []
+    assert line.inbox.pending_count == 0
     scan.chmod(0o600)
     assert line.looks(4) == ["a.tif"]
     assert not line.inbox.is_final(line.handed_out[0])
@@ -620,6 +633,25 @@ def test_while_ready_files_wait_for_room_the_folder_is_listed_less_often(
     assert sum(len(line.look(after_s=0.02, room=1)) for _ in range(50)) == 50
 
     assert 3 <= calls.count["scandir"] <= 5
+
+
+def test_a_scan_that_is_overwritten_in_the_backlog_is_reported_and_one_that_grows_is_not(
+    line: Line, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.tif", "b.tif", "c.tif"):
+        drop(line.folder / name)
+    assert [line.look(room=0) for _ in range(3)] == [[]] * 3
+    drop(line.folder / "a.tif", tiff(seed=1))
+    (line.folder / "b.tif").write_bytes(tiff(seed=1))
+    with (line.folder / "c.tif").open("ab") as file:
+        file.write(b"more")
+
+    assert line.look() == []
+
+    said = [record for record in caplog.records if record.msg == "overwritten before it was read"]
+    assert [record.fields["file"] for record in said] == ["a.tif", "b.tif"]  # type: ignore[attr-defined]
+    assert sorted(line.looks(3)) == ["a.tif", "b.tif", "c.tif"]
+    assert len([record for record in caplog.records if "overwritten" in record.msg]) == 2
 
 
 def test_the_loop_is_told_when_the_next_look_is_worthwhile(line: Line, tmp_path: Path) -> None:

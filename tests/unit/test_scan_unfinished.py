@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace as replace_fields
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ from edge.errors import ScanError, ScanIncomplete
 from edge.records import Counts
 from edge.scans import scan as scan_module
 from edge.scans.pixels import decode
-from edge.scans.scan import check_complete, read_scan
+from edge.scans.scan import Limits, check_complete, read_scan
+from edge.scans.standing import Standing
 from edge.scans.tiff import Layout
+from tests.station import stamp_of
 from tests.tiff_files import (
     LIMITS,
     counts_in,
@@ -223,6 +226,24 @@ class TestChangesWhileReading:
         assert error.reason == "changed-while-reading"
         assert error.scan is not None
         assert error.scan.sha256 == hashlib.sha256(data).hexdigest()
+
+    @pytest.mark.parametrize("how", [name for name in CHANGES if name != "rewritten in place"])
+    def test_a_file_that_changed_since_it_was_found_complete_is_not_read(self, path: Path, how: str) -> None:
+        path.write_bytes(tiff())
+        expected = Standing(stamp_of(path, path.parent), has_stable_inodes=True)
+        CHANGES[how](path)
+        with pytest.raises(ScanIncomplete) as caught:
+            read_scan(path, file=path.name, limits=Limits(max_bytes=len(tiff())), expected=expected)
+        assert caught.value.reason == "changed-while-reading"
+        assert caught.value.scan is None
+
+    def test_where_inodes_are_invented_another_one_is_no_other_file(self, path: Path) -> None:
+        path.write_bytes(tiff())
+        stamp = replace_fields(stamp_of(path, path.parent), inode=1)
+        unstable = Standing(stamp, has_stable_inodes=False)
+        assert read_scan(path, file=path.name, limits=LIMITS, expected=unstable).scan.size_bytes == len(tiff())
+        with pytest.raises(ScanIncomplete, match="changed after it was found complete"):
+            read_scan(path, file=path.name, limits=LIMITS, expected=Standing(stamp, has_stable_inodes=True))
 
     @pytest.mark.parametrize("size_bytes", [100, 9000])
     def test_a_file_whose_length_changes_before_it_is_read_is_not_decoded(

@@ -1,12 +1,13 @@
 """Settings: precedence, and errors that name the key, the value and the fix."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from edge.errors import SettingsError
 from edge.model import plan_settings
-from edge.settings import SettingRow, describe_settings, load_settings, service_environment
+from edge.settings import SettingRow, Settings, describe_settings, load_settings, service_environment
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -127,3 +128,9 @@ def test_the_folder_of_systemds_secrets_reaches_the_device_key(monkeypatch: pyte
     assert plan_settings(load_settings()).credentials is None
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/edge-worker.service")
     assert plan_settings(load_settings()).credentials == Path("/run/credentials/edge-worker.service")
+
+
+@pytest.mark.parametrize("file", ["B01_0003.tif", "B01_0003.TIF", "day/B01_0003.Tiff"])
+def test_the_bundle_and_part_are_read_from_every_name_the_inbox_takes(file: str) -> None:
+    found = re.search(Settings().naming.pattern, file)
+    assert found is not None and found.groupdict() == {"bundle": "B01", "part_id": "0003"}

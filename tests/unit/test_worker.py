@@ -21,6 +21,7 @@ from edge.images.preparation import Arrival
 from edge.records import Counts, FileStamp
 from edge.scans.pixels import decode
 from edge.scans.scan import Decode, Limits
+from edge.scans.standing import Standing
 from edge.scans.suspects import DecodeMarks
 from edge.scans.tiff import Layout
 from edge.store.ledger import Entry, Ledger, open_ledger
@@ -45,7 +46,7 @@ class ListedIntake:
             seen = (self._folder / file).lstat()
             at_ns = seen.st_mtime_ns if modified_ns is None else modified_ns
             stamp = FileStamp(file, seen.st_ino, seen.st_size, at_ns)
-            self._ready.append(Arrival(stamp, NOW, is_final))
+            self._ready.append(Arrival(stamp, NOW, is_final, Standing(stamp, has_stable_inodes=True)))
 
     def take(self, limit: int) -> list[Arrival]:
         return [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
@@ -344,6 +345,53 @@ def test_a_vanished_scan_is_never_called_unreadable_by_the_line(line: Line, is_f
     worker.close()
     assert line.intake.retried == ["a.tif"]
     assert line.outcomes() == {}
+
+
+@pytest.mark.parametrize("is_final", [False, True])
+def test_a_scan_that_is_being_overwritten_when_its_turn_comes_gets_no_verdict_on_torn_bytes(
+    line: Line, is_final: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, other = fakes.write_scan(line.folder / "a.tif"), fakes.write_scan(line.folder.parent / "other.tif", 2700)
+    line.intake.add("a.tif", is_final=is_final)
+    with path.open("r+b") as file:
+        file.write(other.read_bytes()[: path.stat().st_size // 2])
+    worker = line.worker()
+    assert worker.step() == 0
+    worker.close()
+    assert (line.intake.retried, line.outcomes()) == (["a.tif"], {})
+    assert "overwritten before it was read" in caplog.text
+
+
+def test_a_scan_replaced_before_it_was_read_is_reported_with_both_stamps(
+    line: Line, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, other = fakes.write_scan(line.folder / "a.tif"), fakes.write_scan(line.folder.parent / "other.tif", 2700)
+    inodes = path.stat().st_ino, other.stat().st_ino
+    line.intake.add("a.tif")
+    other.rename(path)
+    worker = line.worker()
+    assert worker.step() == 0
+    worker.close()
+    assert line.intake.retried == ["a.tif"]
+    (record,) = [record for record in caplog.records if record.msg == "overwritten before it was read"]
+    fields = record.fields  # type: ignore[attr-defined]
+    assert (fields["file"], fields["expected"]["inode"], fields["observed"]["inode"]) == ("a.tif", *inodes)
+
+
+def test_a_suspect_is_not_condemned_for_what_was_written_over_it(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes.write_scan(line.folder / "a.tif")
+    line.intake.add("a.tif")
+
+    def dies_and_is_overwritten(path: Path, limits: Limits) -> str:
+        fakes.write_scan(path, 2700)
+        return "killed by SIGSEGV"
+
+    monkeypatch.setattr(edge.worker, "kills_its_reader", dies_and_is_overwritten)
+    monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp: True)
+    worker = line.worker()
+    assert worker.step() == 0
+    worker.close()
+    assert (line.intake.retried, line.outcomes()) == (["a.tif"], {})
 
 
 def test_a_replay_judges_every_file_as_it_is(line: Line) -> None:
