@@ -69,8 +69,8 @@ class VerdictStore(Protocol):
 class Judged:
     """A scan with its verdict and the map that explains it.
 
-    `verdict` is None when the same bytes have one already. `residual_map`: float32 (map_height, map_width),
-    None when the networks were not asked.
+    `verdict` is None when the same image, or this very file, has one already. `residual_map`: float32 (map_height,
+    map_width), None when the networks were not asked.
     """
 
     prepared: Prepared
@@ -183,7 +183,7 @@ class Worker:
         return batch
 
     def _judge(self, batch: Sequence[Prepared]) -> list[Judged]:
-        known = [self._store.has_verdict(self._writer.verdict_id(prepared.scan)) for prepared in batch]
+        known = [any(map(self._store.has_verdict, self._writer.known_by(prepared.scan))) for prepared in batch]
         asked = [
             prepared.pixels
             for prepared, is_known in zip(batch, known, strict=True)
@@ -193,7 +193,7 @@ class Worker:
         now = self._clock()
         judged = []
         for prepared, is_known in zip(batch, known, strict=True):
-            if is_known:  # the same bytes under another name, or judged just before a kill
+            if is_known:  # the same image under another name, or this file just before a kill
                 judged.append(Judged(prepared, None, None))
             elif prepared.decision is not None:
                 verdict = self._writer.without_scores(prepared, prepared.decision, now)

@@ -154,12 +154,18 @@ class DurationsMs(Part):
 
 
 class Verdict(Message):
-    """One per scan and model, delivered at least once with identical bytes."""
+    """One per scan and model, delivered at least once with identical bytes.
+
+    A scan is its image: the same bytes under another name get no second verdict. Bytes that are no image do not tell
+    one part from another, all empty files are equal: an `unreadable` file gets its verdict under each of its names.
+    """
 
     SCHEMA = "verdict/1"
     KIND = Kind.VERDICT
 
-    verdict_id: Hex32 = Field(description="deduplicate by this: hash of station, scan bytes and model")
+    verdict_id: Hex32 = Field(
+        description="deduplicate by this: hash of station, scan bytes and model; if `unreadable`, of scan.file too"
+    )
     station: Text
     boot_id: UUID = Field(description="changes whenever the worker starts")
     seq: Count = Field(description="gap-free per station from 1, across restarts; a gap means a lost message")
@@ -315,10 +321,14 @@ def canonical_json(message: Message) -> bytes:
     return text.encode("utf-8")
 
 
-def verdict_id(station: str, sha256: str, model_id: str) -> str:
-    """32 hexadecimal digits that repeat for the same bytes, station and model, and for nothing else."""
-    parts = json.dumps([station, sha256, model_id])  # quoted, so that no two triples share a text
-    return hashlib.sha256(parts.encode("ascii")).hexdigest()[:32]
+def verdict_id(station: str, sha256: str, model_id: str, unreadable_file: str | None = None) -> str:
+    """32 hexadecimal digits that repeat for the same bytes, station and model, and for nothing else.
+
+    `unreadable_file`: the verdict's scan.file where its outcome is `unreadable`; it is then part of the id.
+    """
+    parts = [station, sha256, model_id] if unreadable_file is None else [station, sha256, model_id, unreadable_file]
+    text = json.dumps(parts)  # quoted, so that no two lists share a text
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
 
 
 def finite_or_none(value: float, lowest: float = -math.inf, highest: float = math.inf) -> float | None:
