@@ -15,9 +15,11 @@ from edge.aftermath import Aftermath
 from edge.bundles.model_history import note_model
 from edge.contract.messages import Health, ModelInfo
 from edge.delivery.publish import Publisher
+from edge.engines.opening import Degraded
 from edge.errors import LedgerError
 from edge.gpu import gpu_state
 from edge.model import LoadedModel
+from edge.scan_alarms import ScanAlarms
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits
 from edge.scans.suspects import DecodeMarks
@@ -28,7 +30,7 @@ from edge.station.intake import StationIntake
 from edge.station.watch import Watcher
 from edge.store.backup import take_backup_requests
 from edge.store.ledger import Ledger, open_ledger
-from edge.worker import NEVER_FINAL, Worker
+from edge.worker import NEVER_FINAL, Judged, Worker
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class Line:
     worker: Worker
     publisher: Publisher
     aftermath: Aftermath
+    scan_alarms: ScanAlarms
 
     def wake(self) -> None:
         """End whatever wait the loops are in."""
@@ -70,6 +73,7 @@ class Line:
             self.publisher.clear_alarm("folder-away")
         else:
             self.publisher.raise_alarm("folder-away", state.detail, state.hint)
+        self.scan_alarms.look(now_s, is_folder_away=state.away is not None)
         return self.inbox.wait_s(time.monotonic(), self.settings.folder.poll_s)
 
     def report_health(self) -> None:
@@ -158,11 +162,19 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         for stamp in known.values():  # judged by an earlier run that ended before the move
             archive.move(stamp)
     publisher = Publisher.for_station(settings, ledger, model.card(settings.station, boot_id))
+    if isinstance(model.engine, Degraded):
+        publisher.raise_alarm("degraded", model.engine.why, model.engine.hint)
     quarantine = Quarantine(state.dir / "quarantine", state.quarantine_max_bytes)
     aftermath = Aftermath(folder.path, quarantine, archive, publisher.wake)
+    scan_alarms = ScanAlarms(folder.path, publisher)
     intake = StationIntake(inbox)
     decoder = Decoder(limits)
     stack.callback(decoder.close)
+
+    def follow(judged: Judged) -> None:
+        aftermath.follow(judged)
+        scan_alarms.judged(judged)
+
     worker = Worker(
         folder=folder.path,
         intake=intake,
@@ -175,7 +187,8 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         marks=DecodeMarks(state.dir / "decoding"),
         never_final=NEVER_FINAL,
         decode_threads=settings.model.decode_threads,
-        on_judged=aftermath.follow,
+        on_judged=follow,
+        on_failed=scan_alarms.failed,
         clock=utc_now,
     )
     stack.callback(worker.close)
@@ -192,4 +205,5 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         worker=worker,
         publisher=publisher,
         aftermath=aftermath,
+        scan_alarms=scan_alarms,
     )

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 NEVER_FINAL = frozenset({"changed-while-reading", "read-failed", "vanished"})
-"""Not the file's fault, or no longer a file: looked at again, however often; the folder's alarm tells of it."""
+"""Not the file's fault, or no longer a file: looked at again, however often; edge/scan_alarms.py tells of it."""
 
 
 class Intake(Protocol):
@@ -103,9 +103,13 @@ class Worker:
         never_final: frozenset[str],
         decode_threads: int,
         on_judged: Callable[[Judged], None],
+        on_failed: Callable[[Arrival, ScanIncomplete], None],
         clock: Callable[[], datetime],
     ) -> None:
-        """`never_final`: reasons that call for another look even where the arrival is final; a replay has none."""
+        """`never_final`: reasons that call for another look even where the arrival is final; a replay has none.
+
+        `on_failed`: told of each look at a final arrival that failed for such a reason.
+        """
         self._folder = folder
         self._intake = intake
         self._store = store
@@ -118,6 +122,7 @@ class Worker:
         self._marks = marks
         self._never_final = never_final
         self._on_judged = on_judged
+        self._on_failed = on_failed
         self._clock = clock
         self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._depth = 2 * self._max_batch + decode_threads
@@ -178,6 +183,8 @@ class Worker:
                 else:
                     fields = {"file": arrival.stamp.file, "reason": error.reason}
                     log.info("scan not complete", extra={"fields": fields})
+                    if arrival.is_final:
+                        self._on_failed(arrival, error)
                     self._intake.retry(arrival.stamp)
             self._ahead.popleft()
         return batch

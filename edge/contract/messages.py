@@ -272,7 +272,10 @@ class Health(Message):
 
 
 class Alarm(Message):
-    """Not retained; sent when an alarm starts, when it ends, and again after each new connection while it stands."""
+    """Not retained; sent when an alarm starts, when it ends, and again after each new connection while it stands.
+
+    Alarms of another boot_id are over. The codes: README, "When it alarms".
+    """
 
     SCHEMA = "alarm/1"
     KIND = Kind.ALARM
@@ -282,7 +285,9 @@ class Alarm(Message):
     at: Timestamp
     code: Word
     active: bool = Field(description="false when the alarm ends")
-    message: Text = Field(description="what, where, observed against expected")
+    message: Text = Field(
+        description="what, where, observed against expected; later words than at its start may follow"
+    )
     hint: Text = Field(description="what to try")
 
 

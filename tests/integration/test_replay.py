@@ -135,7 +135,7 @@ def test_every_candidate_of_the_folder_gets_one_verdict_in_order(lot: Path, tmp_
 
 
 def test_verdicts_obey_the_schema_that_is_shipped(lot: Path, tmp_path: Path) -> None:
-    schema = json.loads((Path(edge.__file__).parent / "schema" / "verdict-1.schema.json").read_text())
+    schema = json.loads((Path(edge.__file__).parent / "contract" / "schema" / "verdict-1.schema.json").read_text())
     for line in run(lot, tmp_path / "out").verdicts.read_text().splitlines():
         jsonschema.validate(json.loads(line), schema)
 

@@ -137,6 +137,7 @@ class Line:
             never_final=NEVER_FINAL,
             decode_threads=1,
             on_judged=lambda _: None,
+            on_failed=lambda *_: None,
             clock=clock,
         )
         waits = BrokerSettings(backoff_min_s=0.1, backoff_max_s=0.5, window=5)

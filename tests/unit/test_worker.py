@@ -68,6 +68,7 @@ class Line:
         self.intake = ListedIntake(self.folder)
         self.ledger: Ledger = open_ledger(self.state / "ledger.sqlite", "xray-1")
         self.judged: list[Judged] = []
+        self.failed: list[tuple[str, str]] = []
 
     def worker(
         self,
@@ -92,6 +93,7 @@ class Line:
             never_final=frozenset() if is_replay else NEVER_FINAL,
             decode_threads=decode_threads,
             on_judged=on_judged or self.judged.append,
+            on_failed=lambda arrival, error: self.failed.append((arrival.stamp.file, error.reason)),
             clock=lambda: NOW,
         )
 
@@ -409,6 +411,7 @@ def test_a_vanished_scan_is_never_called_unreadable_by_the_line(line: Line, is_f
     worker.close()
     assert line.intake.retried == ["a.tif"]
     assert line.outcomes() == {}
+    assert line.failed == ([("a.tif", "vanished")] if is_final else [])
 
 
 def test_a_replay_judges_every_file_as_it_is(line: Line) -> None:
