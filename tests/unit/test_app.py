@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -11,12 +12,14 @@ from typing import Any
 
 import pytest
 
+import edge.app
 import edge.line
 from edge.app import run_app
 from edge.contract.messages import Gpu, Health
 from edge.delivery.publish import Publisher
 from edge.line import Line, build_line, utc_now
 from edge.settings import BrokerSettings, FolderSettings, Settings, StateSettings, service_environment
+from edge.station.watch import Watcher
 from edge.store.ledger import Ledger
 from tests import fakes
 from tests.models import scripted_model
@@ -48,6 +51,35 @@ def test_a_defect_of_the_supervision_ends_every_thread_and_is_told(
         run_app(settings_below(tmp_path), service_environment(), scripted_model())
     assert {"inbox", "worker", "publish"} <= set(running)
     assert not {"inbox", "worker", "publish"} & {thread.name for thread in threading.enumerate()}
+
+
+def test_a_loop_that_hangs_before_its_first_turn_is_stuck_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A share that does not answer holds the inbox up where it begins: while the watch is put on the folder."""
+    is_seen = threading.Event()
+    until_s = time.monotonic() + 10
+
+    def stuck() -> set[str]:
+        return {vars(record)["fields"]["loop"] for record in caplog.records if record.message == "loop is stuck"}
+
+    def hang(_watcher: Watcher) -> None:
+        is_seen.wait(30)
+
+    def supervised(_ledger: Ledger) -> int:
+        if stuck() or time.monotonic() > until_s:
+            is_seen.set()
+            raise RuntimeError("the test has seen enough")
+        return 0
+
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.setattr(Watcher, "start", hang)
+    monkeypatch.setattr(edge.app, "STUCK_AFTER_S", 1.0)
+    monkeypatch.setattr(edge.app, "SUPERVISION_S", 0.05)
+    monkeypatch.setattr(edge.line, "take_backup_requests", supervised)
+    with pytest.raises(RuntimeError, match="seen enough"):
+        run_app(settings_below(tmp_path), service_environment(), scripted_model())
+    assert stuck() == {"inbox"}
 
 
 @contextmanager
