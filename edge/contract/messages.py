@@ -274,7 +274,7 @@ class Health(Message):
 class Alarm(Message):
     """Not retained; sent when an alarm starts, when it ends, and again after each new connection while it stands.
 
-    Alarms of another boot_id are over. The codes: README, "When it alarms".
+    A status `online` of another boot_id ends what stood before it. The codes: README, "When it alarms".
     """
 
     SCHEMA = "alarm/1"
