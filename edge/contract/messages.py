@@ -258,12 +258,12 @@ class Health(Message):
     at: Timestamp
     uptime_s: NonNegative
     backlog_scans: Count = Field(description="files seen in the folder without a verdict, unmarked ones too")
-    unsent_verdicts: Count
+    unsent_verdicts: Count | None = Field(description="null while the ledger cannot be read")
     oldest_unsent_s: NonNegative | None = Field(description="age of the oldest unsent verdict; null when none waits")
     last_scan_at: Timestamp | None
     last_verdict_at: Timestamp | None
     outcomes: dict[str, int] = Field(description="verdicts since the start, by outcome")
-    disk_free_bytes: Count
+    disk_free_bytes: Count | None = Field(description="null while the disk of the state directory does not answer")
     gpu: Gpu | None = Field(description="null on a CPU, and where nvidia-smi does not tell or lists several GPUs")
     drift: dict[str, float | None] = Field(
         description="running mean of each score over about the last 50 scans, to be watched for change; null = none yet"

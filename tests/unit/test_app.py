@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ import edge.line
 from edge.app import run_app
 from edge.contract.messages import Gpu, Health
 from edge.delivery.publish import Publisher
+from edge.errors import LedgerError
 from edge.line import Line, build_line, utc_now
 from edge.settings import BrokerSettings, FolderSettings, Settings, StateSettings, service_environment
 from edge.station.watch import Watcher
-from edge.store.ledger import Ledger
+from edge.store.ledger import Ledger, Pending
 from tests import fakes
 from tests.models import scripted_model
 
@@ -149,6 +151,36 @@ def test_health_tells_of_the_gpu_that_judges(
     with line_of(settings_below(tmp_path), engine=engine) as line:
         line.report_health()
     assert [health.gpu for health in said] == [gpu if is_told else None]
+
+
+@pytest.mark.parametrize("what", ["ledger", "disk"])
+def test_health_goes_on_while_ledger_or_disk_fail_and_leaves_out_what_nobody_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Otherwise the retained one of better days would stay with the broker."""
+
+    def no_ledger(_ledger: Ledger) -> Pending:
+        raise LedgerError("disk I/O error", hint="check the disk")
+
+    def no_disk(_path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    said: list[Health] = []
+    monkeypatch.setattr(Publisher, "publish_health", lambda _publisher, health: said.append(health))
+    with line_of(settings_below(tmp_path)) as line:
+        line.report_health()
+        with monkeypatch.context() as patch:
+            if what == "ledger":
+                patch.setattr(Ledger, "pending", no_ledger)
+                line.publisher.raise_alarm("intake-stopped", "disk I/O error", "check the disk")
+            else:
+                patch.setattr(edge.line.shutil, "disk_usage", no_disk)
+            line.report_health()
+    well, badly = said
+    assert well.unsent_verdicts == 0 and well.disk_free_bytes
+    assert (badly.unsent_verdicts is None) == (what == "ledger")
+    assert (badly.disk_free_bytes is None) == (what == "disk")
+    assert badly.alarms == (("intake-stopped",) if what == "ledger" else ())
 
 
 def test_scans_whose_marker_never_comes_show_in_the_backlog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
