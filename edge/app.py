@@ -121,6 +121,7 @@ class App:
 
     def _thread(self, name: str, turn: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=self._run, args=(name, turn), name=name)
+        self._beats.beat(name)  # its silence counts from here: it may hang before its first turn ends
         thread.start()
         return thread
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edge import __version__
-from edge.errors import EdgeError, SettingsError
+from edge.errors import BundleError, EdgeError, SettingsError
 from edge.settings import Settings, load_settings, service_environment
 from edge.system.logs import configure_logging
 from edge.system.stop import stop_signals_held
@@ -95,14 +95,23 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
 
         print(accept_older(verified_bundle(settings.model), settings.state.dir, datetime.now(UTC)))
         return 0
+    return _run_line(settings)
+
+
+def _run_line(settings: Settings) -> int:
     with stop_signals_held():  # before the libraries are imported that start threads
         from edge.app import run_app
         from edge.bundles.model_history import refuse_older
+        from edge.delivery.last_word import say_model_refused
         from edge.model import open_model, verified_bundle
 
-        bundle = verified_bundle(settings.model)
-        refuse_older(bundle, settings.state.dir)
-        return run_app(settings, service_environment(), open_model(settings, bundle))
+        try:
+            bundle = verified_bundle(settings.model)
+            refuse_older(bundle, settings.state.dir)
+            return run_app(settings, service_environment(), open_model(settings, bundle))
+        except BundleError as error:
+            say_model_refused(settings, error)
+            raise
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,9 +15,11 @@ from edge.aftermath import Aftermath
 from edge.bundles.model_history import note_model
 from edge.contract.messages import Health, ModelInfo
 from edge.delivery.publish import Publisher
+from edge.engines.opening import Degraded
 from edge.errors import LedgerError
 from edge.gpu import gpu_state
 from edge.model import LoadedModel
+from edge.scan_alarms import ScanAlarms
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits
 from edge.scans.suspects import DecodeMarks
@@ -27,8 +29,8 @@ from edge.station.inbox import Inbox
 from edge.station.intake import StationIntake
 from edge.station.watch import Watcher
 from edge.store.backup import take_backup_requests
-from edge.store.ledger import Ledger, open_ledger
-from edge.worker import NEVER_FINAL, Worker
+from edge.store.ledger import Ledger, Pending, open_ledger
+from edge.worker import NEVER_FINAL, Judged, Worker
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class Line:
     worker: Worker
     publisher: Publisher
     aftermath: Aftermath
+    scan_alarms: ScanAlarms
 
     def wake(self) -> None:
         """End whatever wait the loops are in."""
@@ -70,30 +73,22 @@ class Line:
             self.publisher.clear_alarm("folder-away")
         else:
             self.publisher.raise_alarm("folder-away", state.detail, state.hint)
+        self.scan_alarms.look(now_s, is_folder_away=state.away is not None)
         return self.inbox.wait_s(time.monotonic(), self.settings.folder.poll_s)
 
     def report_health(self) -> None:
-        """Send the health message; raise or clear the alarm of a disk that runs full."""
-        state = self.settings.state
+        """Send the health message, with what is known; raise or clear the alarm of a disk that runs full."""
+        pending: Pending | None = None
         try:
             pending = self.ledger.pending()
-            free_bytes = shutil.disk_usage(state.dir).free
-        except (LedgerError, OSError) as error:
-            log.warning("health not known", extra={"fields": {"error": str(error)}})
-            return
-        if free_bytes < state.min_free_bytes:
-            self.publisher.raise_alarm(
-                "disk-low",
-                f"{free_bytes} bytes free in {state.dir}, expected {state.min_free_bytes}",
-                "free some space: when the disk is full the worker stops taking scans",
-            )
-        else:
-            self.publisher.clear_alarm("disk-low")
+        except LedgerError as error:
+            log.warning("health not wholly known", extra={"fields": {"error": error.message}})
+        free_bytes = self._free_bytes()
         unmarked_count = self.inbox.unmarked_count
         if unmarked_count:
             fields = {"scans": unmarked_count, "done_suffix": self.settings.folder.done_suffix}
             log.info("scans wait for their marker", extra={"fields": fields})
-        now, tally, oldest = utc_now(), self.aftermath.tally(), pending.oldest_decided_at
+        now, tally, oldest = utc_now(), self.aftermath.tally(), pending.oldest_decided_at if pending else None
         self.publisher.publish_health(
             Health(
                 station=self.settings.station,
@@ -101,7 +96,7 @@ class Line:
                 at=now,
                 uptime_s=round(time.monotonic() - self.started_s, 1),
                 backlog_scans=self.inbox.pending_count + self.inbox.in_flight_count + unmarked_count,
-                unsent_verdicts=pending.count,
+                unsent_verdicts=pending.count if pending else None,
                 oldest_unsent_s=max(0.0, (now - oldest).total_seconds()) if oldest else None,
                 last_scan_at=tally.last_scan_at,
                 last_verdict_at=tally.last_verdict_at,
@@ -112,6 +107,24 @@ class Line:
                 alarms=self.publisher.standing_alarms,
             )
         )
+
+    def _free_bytes(self) -> int | None:
+        """On the disk of the state directory; None if it does not answer."""
+        state = self.settings.state
+        try:
+            free_bytes = shutil.disk_usage(state.dir).free
+        except OSError as error:
+            log.warning("health not wholly known", extra={"fields": {"error": str(error)}})
+            return None
+        if free_bytes < state.min_free_bytes:
+            self.publisher.raise_alarm(
+                "disk-low",
+                f"{free_bytes} bytes free in {state.dir}, expected {state.min_free_bytes}",
+                "free some space: when the disk is full the worker stops taking scans",
+            )
+        else:
+            self.publisher.clear_alarm("disk-low")
+        return free_bytes
 
     def copy_on_request(self) -> None:
         """Write the copies of the ledger that `edge-worker --backup` asked for."""
@@ -159,11 +172,19 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         for stamp in known.values():  # judged by an earlier run that ended before the move
             archive.move(stamp)
     publisher = Publisher.for_station(settings, ledger, model.card(settings.station, boot_id))
+    if isinstance(model.engine, Degraded):
+        publisher.raise_alarm("degraded", model.engine.why, model.engine.hint)
     quarantine = Quarantine(state.dir / "quarantine", state.quarantine_max_bytes, min_free_bytes=state.min_free_bytes)
     aftermath = Aftermath(folder.path, quarantine, archive, publisher.wake)
+    scan_alarms = ScanAlarms(folder.path, publisher)
     intake = StationIntake(inbox, folder_changed.set)
     decoder = Decoder(limits)
     stack.callback(decoder.close)
+
+    def follow(judged: Judged) -> None:
+        aftermath.follow(judged)
+        scan_alarms.judged(judged)
+
     worker = Worker(
         folder=folder.path,
         intake=intake,
@@ -176,7 +197,8 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         marks=DecodeMarks(state.dir / "decoding"),
         never_final=NEVER_FINAL,
         decode_threads=settings.model.decode_threads,
-        on_judged=aftermath.follow,
+        on_judged=follow,
+        on_failed=scan_alarms.failed,
         clock=utc_now,
     )
     stack.callback(worker.close)
@@ -193,4 +215,5 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         worker=worker,
         publisher=publisher,
         aftermath=aftermath,
+        scan_alarms=scan_alarms,
     )

@@ -184,6 +184,7 @@ def _run_replay(
             never_final=frozenset(),
             decode_threads=settings.model.decode_threads,
             on_judged=rows.add,
+            on_failed=lambda *_: None,
             clock=clock,
         )
         started_s = time.perf_counter()

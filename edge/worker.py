@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 NEVER_FINAL = frozenset({"changed-while-reading", "read-failed", "vanished"})
-"""Not the file's fault, or no longer a file: looked at again, however often; the folder's alarm tells of it."""
+"""Not the file's fault, or no longer a file: looked at again, however often; edge/scan_alarms.py tells of it."""
 
 
 class Intake(Protocol):
@@ -69,8 +69,8 @@ class VerdictStore(Protocol):
 class Judged:
     """A scan with its verdict and the map that explains it.
 
-    `verdict` is None when the same bytes have one already. `residual_map`: float32 (map_height, map_width),
-    None when the networks were not asked.
+    `verdict` is None when the same image, or this very file, has one already. `residual_map`: float32 (map_height,
+    map_width), None when the networks were not asked.
     """
 
     prepared: Prepared
@@ -103,9 +103,13 @@ class Worker:
         never_final: frozenset[str],
         decode_threads: int,
         on_judged: Callable[[Judged], None],
+        on_failed: Callable[[Arrival, ScanIncomplete], None],
         clock: Callable[[], datetime],
     ) -> None:
-        """`never_final`: reasons that call for another look even where the arrival is final; a replay has none."""
+        """`never_final`: reasons that call for another look even where the arrival is final; a replay has none.
+
+        `on_failed`: told of each look at a final arrival that failed for such a reason.
+        """
         self._folder = folder
         self._intake = intake
         self._store = store
@@ -118,6 +122,7 @@ class Worker:
         self._marks = marks
         self._never_final = never_final
         self._on_judged = on_judged
+        self._on_failed = on_failed
         self._clock = clock
         self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._depth = 2 * self._max_batch + decode_threads
@@ -178,12 +183,14 @@ class Worker:
                 else:
                     fields = {"file": arrival.stamp.file, "reason": error.reason}
                     log.info("scan not complete", extra={"fields": fields})
+                    if arrival.is_final:
+                        self._on_failed(arrival, error)
                     self._intake.retry(arrival.stamp)
             self._ahead.popleft()
         return batch
 
     def _judge(self, batch: Sequence[Prepared]) -> list[Judged]:
-        known = [self._store.has_verdict(self._writer.verdict_id(prepared.scan)) for prepared in batch]
+        known = [any(map(self._store.has_verdict, self._writer.known_by(prepared.scan))) for prepared in batch]
         asked = [
             prepared.pixels
             for prepared, is_known in zip(batch, known, strict=True)
@@ -193,7 +200,7 @@ class Worker:
         now = self._clock()
         judged = []
         for prepared, is_known in zip(batch, known, strict=True):
-            if is_known:  # the same bytes under another name, or judged just before a kill
+            if is_known:  # the same image under another name, or this file just before a kill
                 judged.append(Judged(prepared, None, None))
             elif prepared.decision is not None:
                 verdict = self._writer.without_scores(prepared, prepared.decision, now)

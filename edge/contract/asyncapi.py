@@ -6,6 +6,7 @@ draft-07, which AsyncAPI tools understand, and as 2020-12.
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any
 
@@ -62,7 +63,7 @@ def _operation(message: type[Message]) -> dict[str, Any]:
     return {
         "action": "send",
         "channel": {"$ref": f"#/channels/{message.KIND}"},
-        "summary": (message.__doc__ or "").strip(),
+        "summary": (inspect.getdoc(message) or "").partition("\n\n")[0],
         "messages": [{"$ref": f"#/channels/{message.KIND}/messages/{message.KIND}"}],
         "bindings": {"mqtt": {"qos": message.QOS, "retain": message.RETAINED, "bindingVersion": "0.2.0"}},
     }

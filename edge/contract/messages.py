@@ -154,12 +154,18 @@ class DurationsMs(Part):
 
 
 class Verdict(Message):
-    """One per scan and model, delivered at least once with identical bytes."""
+    """One per scan and model, delivered at least once with identical bytes.
+
+    A scan is its image: the same bytes under another name get no second verdict. Bytes that are no image do not tell
+    one part from another, all empty files are equal: an `unreadable` file gets its verdict under each of its names.
+    """
 
     SCHEMA = "verdict/1"
     KIND = Kind.VERDICT
 
-    verdict_id: Hex32 = Field(description="deduplicate by this: hash of station, scan bytes and model")
+    verdict_id: Hex32 = Field(
+        description="deduplicate by this: hash of station, scan bytes and model; if `unreadable`, of scan.file too"
+    )
     station: Text
     boot_id: UUID = Field(description="changes whenever the worker starts")
     seq: Count = Field(description="gap-free per station from 1, across restarts; a gap means a lost message")
@@ -252,12 +258,12 @@ class Health(Message):
     at: Timestamp
     uptime_s: NonNegative
     backlog_scans: Count = Field(description="files seen in the folder without a verdict, unmarked ones too")
-    unsent_verdicts: Count
+    unsent_verdicts: Count | None = Field(description="null while the ledger cannot be read")
     oldest_unsent_s: NonNegative | None = Field(description="age of the oldest unsent verdict; null when none waits")
     last_scan_at: Timestamp | None
     last_verdict_at: Timestamp | None
     outcomes: dict[str, int] = Field(description="verdicts since the start, by outcome")
-    disk_free_bytes: Count
+    disk_free_bytes: Count | None = Field(description="null while the disk of the state directory does not answer")
     gpu: Gpu | None = Field(description="null on a CPU, and where nvidia-smi does not tell or lists several GPUs")
     drift: dict[str, float | None] = Field(
         description="running mean of each score over about the last 50 scans, to be watched for change; null = none yet"
@@ -266,7 +272,10 @@ class Health(Message):
 
 
 class Alarm(Message):
-    """Not retained; sent when an alarm starts, when it ends, and again after each new connection while it stands."""
+    """Not retained; sent when an alarm starts, when it ends, and again after each new connection while it stands.
+
+    A status `online` of another boot_id ends what stood before it. The codes: README, "When it alarms".
+    """
 
     SCHEMA = "alarm/1"
     KIND = Kind.ALARM
@@ -276,7 +285,9 @@ class Alarm(Message):
     at: Timestamp
     code: Word
     active: bool = Field(description="false when the alarm ends")
-    message: Text = Field(description="what, where, observed against expected")
+    message: Text = Field(
+        description="what, where, observed against expected; later words than at its start may follow"
+    )
     hint: Text = Field(description="what to try")
 
 
@@ -315,10 +326,14 @@ def canonical_json(message: Message) -> bytes:
     return text.encode("utf-8")
 
 
-def verdict_id(station: str, sha256: str, model_id: str) -> str:
-    """32 hexadecimal digits that repeat for the same bytes, station and model, and for nothing else."""
-    parts = json.dumps([station, sha256, model_id])  # quoted, so that no two triples share a text
-    return hashlib.sha256(parts.encode("ascii")).hexdigest()[:32]
+def verdict_id(station: str, sha256: str, model_id: str, unreadable_file: str | None = None) -> str:
+    """32 hexadecimal digits that repeat for the same bytes, station and model, and for nothing else.
+
+    `unreadable_file`: the verdict's scan.file where its outcome is `unreadable`; it is then part of the id.
+    """
+    parts = [station, sha256, model_id] if unreadable_file is None else [station, sha256, model_id, unreadable_file]
+    text = json.dumps(parts)  # quoted, so that no two lists share a text
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
 
 
 def finite_or_none(value: float, lowest: float = -math.inf, highest: float = math.inf) -> float | None:

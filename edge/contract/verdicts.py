@@ -39,8 +39,9 @@ class VerdictWriter:
     naming: re.Pattern[str]
     is_simulated: bool = False
 
-    def verdict_id(self, scan: Scan) -> str:
-        return verdict_id(self.station, scan.sha256, self.model.id)
+    def known_by(self, scan: Scan) -> tuple[str, str]:
+        """The ids under which this very file may have its verdict: as an image, under any name, or as `unreadable`."""
+        return self._id(scan, is_image=True), self._id(scan, is_image=False)
 
     def with_scores(
         self,
@@ -70,6 +71,9 @@ class VerdictWriter:
         """A file the networks were not asked about: unreadable, or not made for this model."""
         return self._verdict(prepared, decision, None, self._gate(None, None, ()), None, now)
 
+    def _id(self, scan: Scan, *, is_image: bool) -> str:
+        return verdict_id(self.station, scan.sha256, self.model.id, None if is_image else scan.file)
+
     def _gate(self, mean_max: float | None, std_max: float | None, boxes: tuple[Box, ...]) -> GateInfo:
         return GateInfo(
             mean_max=mean_max,
@@ -93,7 +97,7 @@ class VerdictWriter:
         groups = named.groupdict() if named else {}
         has_pixels = decision.outcome is not Outcome.UNREADABLE
         return Verdict(
-            verdict_id=self.verdict_id(scan),
+            verdict_id=self._id(scan, is_image=has_pixels),
             station=self.station,
             boot_id=self.boot_id,
             seq=0,  # the ledger counts

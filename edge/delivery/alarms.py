@@ -35,10 +35,12 @@ class AlarmBoard:
             return tuple(sorted(self._standing))
 
     def start(self, code: str, message: str, hint: str) -> bool:
-        """False if it stands already: then it is left as it is."""
+        """False if it stands already: these are then its words at its end and over a new connection."""
         alarm = self._alarm(code, message, hint, active=True)
         with self._lock:
-            if code in self._standing:
+            begun = self._standing.get(code)
+            if begun is not None:
+                self._standing[code] = alarm.model_copy(update={"at": begun.at})
                 return False
             self._standing[code] = alarm
             self._waiting.append(alarm)
@@ -68,7 +70,8 @@ class AlarmBoard:
     def say_again(self) -> None:
         """A new connection: hand out what stands once more."""
         with self._lock:
-            self._waiting.extend(alarm for alarm in self._standing.values() if alarm not in self._waiting)
+            waiting = {(alarm.code, alarm.at) for alarm in self._waiting if alarm.active}
+            self._waiting.extend(alarm for alarm in self._standing.values() if (alarm.code, alarm.at) not in waiting)
 
     def has_waiting(self) -> bool:
         with self._lock:

@@ -151,7 +151,7 @@ class Publisher:
         return self._alarms.standing
 
     def raise_alarm(self, code: str, message: str, hint: str) -> None:
-        """Start an alarm; one that stands already is left as it is."""
+        """Start an alarm; one that stands already is not said again, it takes these words."""
         if self._alarms.start(code, message, hint):
             self.wake()
 

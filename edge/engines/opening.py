@@ -27,6 +27,7 @@ class Degraded:
 
     def __init__(self, engine: Engine, why: str, hint: str) -> None:
         self._engine = engine
+        self.why = why
         self.hint = hint
         """What to try."""
         self._spec = replace(engine.spec, degraded=why)

@@ -6,7 +6,7 @@ at any moment leaves the state before or the state after it; `edge.store.ledger_
 Tables
     files      every file of the station folder that has its outcome, as it was then
     verdicts   verdict_id -> seq, kept for ever (about 30 bytes each): the knowledge that prevents a second
-               verdict on the same bytes, long after the message itself was pruned
+               verdict on the same scan, long after the message itself was pruned
     outbox     one row per message; unsent while `sent_at_ms` is null; pruned after its retention
     payloads   the bytes of each message: written once, resent as they are, pruned with the outbox row
     meta       station, next_seq
@@ -54,7 +54,7 @@ UNSENT_ROWS = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One finished file. `verdict` is None when these bytes have one already; else its `seq` is 0."""
+    """One finished file. `verdict` is None when it has one already; else its `seq` is 0."""
 
     stamp: FileStamp
     scan: Scan
@@ -147,14 +147,14 @@ class Ledger:
         return {os.fsdecode(file): _stamp(os.fsdecode(file), text) for file, text in rows}
 
     def has_verdict(self, verdict_id: str) -> bool:
-        """Whether these bytes were already judged by this model, at any time."""
+        """Whether a verdict of this id was ever stored."""
         with self._transaction("read") as sql:
             return _is_known(sql, bytes.fromhex(verdict_id))
 
     def commit(self, entries: Sequence[Entry], now: datetime) -> list[int | None]:
         """Finish files in one transaction; the sequence number of each new verdict.
 
-        None where the verdict stood already (same bytes, same model): only the file is noted as finished.
+        None where a verdict of the same id stood already: only the file is noted as finished.
         ValueError if a verdict is another station's or already has a number.
         """
         for entry in entries:

@@ -84,6 +84,25 @@ def take_lock(path: Path) -> int:
     return lock
 
 
+@contextmanager
+def kept_free(path: Path) -> Iterator[bool]:
+    """Whether no process owns the ledger; inside, none can take it. Makes and writes nothing. Raises OSError."""
+    try:
+        lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield True  # no worker has run here yet
+        return
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(lock)
+
+
 def create(path: Path, station: str) -> None:
     """Build the file under another name first: what bears the ledger's name is always a whole ledger."""
     draft = path.with_name(f"{path.name}.new")

@@ -7,9 +7,11 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -289,6 +291,52 @@ def test_a_second_worker_on_the_same_state_is_refused(tmp_path: Path) -> None:
         assert second.returncode == 74
         assert "in use by another worker" in second.stderr
         assert daemon.send(signal.SIGTERM) == 0
+
+
+def refused_model(daemon: Daemon) -> subprocess.CompletedProcess[str]:
+    """A start with a bundle that somebody has touched."""
+    (daemon.config.parent / "bundle" / "classifier.onnx").write_bytes(b"something else")
+    command = [sys.executable, "-m", "edge.cli", "--config", str(daemon.config)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_a_refused_model_is_an_alarm_and_leaves_no_trace_on_the_disk(tmp_path: Path) -> None:
+    with running_line(tmp_path) as (daemon, _, mes):
+        done = refused_model(daemon)
+        assert done.returncode == 78
+        (alarm,) = (json.loads(message.payload) for message in mes.wait_for("alarm", 1))
+        assert (alarm["station"], alarm["code"], alarm["active"]) == ("xray-1", "model-refused", True)
+        assert alarm["message"] in done.stderr and "classifier.onnx" in alarm["message"]
+        assert not (tmp_path / "state").exists()
+        assert mes.payloads("status") == []
+
+
+def test_a_model_refused_while_another_worker_runs_disturbs_nobody(tmp_path: Path) -> None:
+    with running_line(tmp_path) as (daemon, _, mes):
+        daemon.start()
+        daemon.wait_for("ready")
+        mes.wait_for("status", 1)
+        assert refused_model(daemon).returncode == 78
+        arrive(daemon.folder, "B01_1.tif")
+        mes.wait_for("verdict", 1)
+        assert daemon.send(signal.SIGTERM) == 0
+        assert mes.payloads("alarm") == []
+        assert len(daemon.wait_for("broker connected")) == 1
+
+
+def test_a_model_refused_while_the_broker_is_away_or_silent_ends_in_time(tmp_path: Path) -> None:
+    with running_line(tmp_path) as (daemon, broker, _mes):
+        broker.stop()
+        assert refused_model(daemon).returncode == 78
+        with socket.socket() as silent:
+            silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            silent.bind(("127.0.0.1", broker.port))
+            silent.listen()
+            began_s = time.monotonic()
+            done = refused_model(daemon)
+            assert done.returncode == 78
+            assert "did not take it within 5 s" in done.stderr
+            assert time.monotonic() - began_s < 30
 
 
 def test_a_folder_that_goes_away_alarms_and_its_scans_are_taken_when_it_is_back(tmp_path: Path) -> None:

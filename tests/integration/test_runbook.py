@@ -79,7 +79,7 @@ def alarms(mes: Recorder, code: str) -> list[bool]:
 
 def test_every_alarm_of_the_code_has_its_section_and_no_other() -> None:
     code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "edge").rglob("*.py"))
-    raised = set(re.findall(r'raise_alarm\(\s*"([a-z-]+)"', code))
+    raised = set(re.findall(r'(?:raise_alarm\(\s*|\bcode=)"([a-z-]+)"', code))
     raised |= set(
         re.findall(
             r'^[A-Z_]+ = "([a-z]+-[a-z]+)"$', (ROOT / "edge" / "delivery" / "publish.py").read_text(), re.MULTILINE

@@ -57,6 +57,7 @@ STATION = "xray-1"
 TOPICS = Topics("enterprise", "site", "area", "line", STATION)
 LIMITS = Limits(max_px=1_000_000, max_bytes=10_000_000)
 CODES = st.sampled_from([0x00, 0x00, 0x00, 0x10, 0x80, 0x87, 0x97])
+NO_IMAGE = b"not a TIFF, and all of them alike"
 QUIET_TURNS = 100
 TURN_S = 0.3
 
@@ -136,6 +137,7 @@ class Line:
             never_final=NEVER_FINAL,
             decode_threads=1,
             on_judged=lambda _: None,
+            on_failed=lambda *_: None,
             clock=clock,
         )
         waits = BrokerSettings(backoff_min_s=0.1, backoff_max_s=0.5, window=5)
@@ -321,8 +323,7 @@ class LineMachine(RuleBasedStateMachine):
             if self._is_settled():
                 break
         self.nothing_is_contradicted()
-        received = {json.loads(payload)["scan"]["sha256"] for payload in self.broker.received}
-        lost = [file for file in self._files() if _sha256(self.folder / file) not in received]
+        lost = self._without_verdict()
         assert not lost, f"lost: {lost}"
         assert self.line.ledger.pending().count == 0
         fresh = list(dict.fromkeys(json.loads(payload)["seq"] for payload in self.broker.received))
@@ -332,14 +333,22 @@ class LineMachine(RuleBasedStateMachine):
         inbox, worker = self.line.inbox, self.line.worker
         is_idle = not inbox.pending_count and not inbox.in_flight_count and not worker.in_flight
         is_silent = self.line.ledger.pending().count == 0 and not self.broker.events
-        received = {json.loads(payload)["scan"]["sha256"] for payload in self.broker.received}
-        return is_idle and is_silent and all(_sha256(self.folder / file) in received for file in self._files())
+        return is_idle and is_silent and not self._without_verdict()
+
+    def _without_verdict(self) -> list[str]:
+        """Files the MES knows nothing of: an image by its bytes, anything else by its name as well."""
+        scans = [json.loads(payload)["scan"] for payload in self.broker.received]
+        images = {scan["sha256"] for scan in scans}
+        others = {(scan["file"], scan["sha256"]) for scan in scans}
+        images.discard(hashlib.sha256(NO_IMAGE).hexdigest())
+        here = [(file, _sha256(self.folder / file)) for file in self._files()]
+        return [file for file, sha256 in here if (file, sha256) not in others and sha256 not in images]
 
     def _write(self, name: str, level: int, is_scan: bool, in_place: bool = False) -> None:
         self.written += 1
         counts = np.full((64, 48), level, np.uint16)
         counts[0, :2] = [1800 + self.written % 900, 1800 + self.written // 900]
-        data = tiff(counts) if is_scan else b"not a TIFF, number %d" % self.written
+        data = tiff(counts) if is_scan else NO_IMAGE
         path = self.folder / name
         if in_place:
             path.write_bytes(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
@@ -9,10 +10,11 @@ import time
 from tests.tiff_files import written_by_tifffile
 from tests.torture.generator import SlowWriter
 from tests.torture.hostile import handmade, mutated, real_scans
-from tests.torture.rig import Layout, Rig
+from tests.torture.rig import PATIENCE_S, SLOWEST_PER_S, Layout, Rig, wait_until
 from tests.torture.stub import expected_p_abnormal
 from tests.torture.trial import Trial
 
+EMPTY = hashlib.sha256(b"").hexdigest()
 MAX_RSS_BYTES = 512e6
 MAX_READ_MS = 2000.0
 
@@ -64,17 +66,27 @@ def hostile_files(trial: Trial) -> None:
                 rig.generator.arrive(1, prefix="good")
         contents = set(hostile)
         good = len(rig.generator.listed)
-        rig.worker.wait_for("scan judged", len(contents) + good)
+        wait_until(
+            lambda: rig.worker.count("scan judged") + rig.worker.count("same scan judged before") >= len(names) + good,
+            "every file is judged, or known",
+            PATIENCE_S + len(names) / SLOWEST_PER_S,
+        )
         trial.recovered(rig.await_all())
         usage, decoders = rig.worker.usage(), rig.worker.child_usages()
         trial.require_clean_stop(rig.worker)
         verdicts = [message.content for message in rig.subscriber.of("verdict")]
         slowest_ms = max(v["durations_ms"]["read"] for v in verdicts if not v["scan"]["file"].startswith("first"))
-        judged = {verdict["scan"]["sha256"] for verdict in verdicts}
-        lost = {listed.sha256 for listed in rig.generator.listed} - judged
-        trial.findings.tried = len(contents) + good
-        trial.findings.lost = len(lost) + len(contents) + good - len(judged)
-        trial.require(not trial.findings.lost, f"{trial.findings.lost} files without a verdict, {len(lost)} good ones")
+        images = {verdict["scan"]["sha256"] for verdict in verdicts if verdict["outcome"] != "unreadable"}
+        unreadable = {verdict["scan"]["file"] for verdict in verdicts if verdict["outcome"] == "unreadable"}
+        lost = {listed.sha256 for listed in rig.generator.listed} - images
+        silent = [  # an image has its verdict under one of its names, anything else under each
+            name
+            for name, data in names.items()
+            if name not in unreadable and hashlib.sha256(data).hexdigest() not in images
+        ]
+        trial.findings.tried = len(names) + good
+        trial.findings.lost = len(lost) + len(silent)
+        trial.require(not trial.findings.lost, f"without a verdict: {len(lost)} good files, hostile ones {silent[:3]}")
         wrong = [
             verdict["scan"]["file"]
             for verdict in verdicts
@@ -109,9 +121,12 @@ def _start_decoders(rig: Rig) -> None:
 
 
 def arrive_again(trial: Trial) -> None:
-    """R13: same bytes under a new name, new bytes under an old name, a touch, a copy over itself."""
+    """R13: same bytes under a new name, new bytes under an old name, a touch, a copy over itself; and empty files.
+
+    An image gets one verdict whatever it is called; empty files are all the same bytes, and get one under each name.
+    """
     rounds = trial.size(5, 50)
-    with trial.rig() as rig:
+    with trial.rig(Layout(folder={"incomplete_after_s": 0.5})) as rig:
         rig.worker.start()
         generator = rig.generator
         for turn in range(rounds):
@@ -120,9 +135,12 @@ def arrive_again(trial: Trial) -> None:
             path = rig.scans / first.file
             data = path.read_bytes()
             generator.put(f"copy_{turn}.tif", data, first.p_abnormal)  # the same content: no second verdict
-            path.touch()
+            empty = rig.scans / f"E01_{turn}.tif"
+            for file in (path, empty):
+                file.touch()
             time.sleep(0.3)
             shutil.copyfile(rig.scans / f"copy_{turn}.tif", path)
+            empty.touch()
             time.sleep(0.3)
             if turn % 2:
                 rig.worker.kill()
@@ -137,9 +155,23 @@ def arrive_again(trial: Trial) -> None:
             rig.await_all()
         rig.generator.arrive(1)
         rig.await_all()
+        empty_names = {f"E01_{turn}.tif" for turn in range(rounds)}
+        for name in empty_names:
+            os.utime(rig.scans / name, (0, 0))
+            generator.note(name, b"", None)
+
+        def empty_files() -> list[str]:
+            said = (message.content for message in rig.subscriber.of("verdict"))
+            return [content["scan"]["file"] for content in said if content["outcome"] == "unreadable"]
+
+        wait_until(lambda: set(empty_files()) == empty_names, "a verdict on every empty file")
+        for name in empty_names:
+            rig.worker.wait_for("same scan judged before", file=name)
         trial.require_clean_stop(rig.worker)
         trial.take(rig.findings())
-        distinct = len({listed.sha256 for listed in generator.listed})
+        distinct = len({listed.sha256 for listed in generator.listed} - {EMPTY})
         rows, _ = rig.ledger_rows()
-        trial.require(len(rows) == distinct, f"{len(rows)} verdicts on {distinct} distinct contents")
-        trial.figures |= {"distinct_contents": distinct, "arrivals": len(generator.listed)}
+        trial.require(
+            len(rows) == distinct + rounds, f"{len(rows)} verdicts on {distinct} images and {rounds} empty files"
+        )
+        trial.figures |= {"distinct_contents": distinct, "arrivals": len(generator.listed), "empty_files": rounds}

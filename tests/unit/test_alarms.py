@@ -32,7 +32,7 @@ def test_an_alarm_is_said_once_when_it_starts_and_once_when_it_ends(board: Alarm
     assert board.end("share-away")
     assert not board.end("share-away")
     assert list(board.standing) == []
-    assert said(board) == [("share-away", True, "gone"), ("share-away", False, "gone")]
+    assert said(board) == [("share-away", True, "gone"), ("share-away", False, "still gone")]
 
 
 def test_a_new_connection_hears_what_stands_and_nothing_twice(board: AlarmBoard) -> None:
@@ -44,6 +44,15 @@ def test_a_new_connection_hears_what_stands_and_nothing_twice(board: AlarmBoard)
     assert len(said(board)) == 1
     board.say_again()
     assert said(board) == [("share-away", True, "gone")]
+
+
+def test_new_words_of_a_standing_alarm_are_heard_over_the_next_connection_and_not_before(board: AlarmBoard) -> None:
+    board.start("scans-refused", "1 file", "look at the station")
+    board.start("scans-refused", "2 files", "look at the station")
+    board.say_again()
+    assert said(board) == [("scans-refused", True, "1 file")]
+    board.say_again()
+    assert said(board) == [("scans-refused", True, "2 files")]
 
 
 def test_alarms_that_did_not_arrive_come_first_again(board: AlarmBoard) -> None:

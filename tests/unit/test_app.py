@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -11,13 +13,16 @@ from typing import Any
 
 import pytest
 
+import edge.app
 import edge.line
 from edge.app import run_app
 from edge.contract.messages import Gpu, Health
 from edge.delivery.publish import Publisher
+from edge.errors import LedgerError
 from edge.line import Line, build_line, utc_now
 from edge.settings import BrokerSettings, FolderSettings, Settings, StateSettings, service_environment
-from edge.store.ledger import Ledger
+from edge.station.watch import Watcher
+from edge.store.ledger import Ledger, Pending
 from tests import fakes
 from tests.models import scripted_model
 
@@ -48,6 +53,35 @@ def test_a_defect_of_the_supervision_ends_every_thread_and_is_told(
         run_app(settings_below(tmp_path), service_environment(), scripted_model())
     assert {"inbox", "worker", "publish"} <= set(running)
     assert not {"inbox", "worker", "publish"} & {thread.name for thread in threading.enumerate()}
+
+
+def test_a_loop_that_hangs_before_its_first_turn_is_stuck_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A share that does not answer holds the inbox up where it begins: while the watch is put on the folder."""
+    is_seen = threading.Event()
+    until_s = time.monotonic() + 10
+
+    def stuck() -> set[str]:
+        return {vars(record)["fields"]["loop"] for record in caplog.records if record.message == "loop is stuck"}
+
+    def hang(_watcher: Watcher) -> None:
+        is_seen.wait(30)
+
+    def supervised(_ledger: Ledger) -> int:
+        if stuck() or time.monotonic() > until_s:
+            is_seen.set()
+            raise RuntimeError("the test has seen enough")
+        return 0
+
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.setattr(Watcher, "start", hang)
+    monkeypatch.setattr(edge.app, "STUCK_AFTER_S", 1.0)
+    monkeypatch.setattr(edge.app, "SUPERVISION_S", 0.05)
+    monkeypatch.setattr(edge.line, "take_backup_requests", supervised)
+    with pytest.raises(RuntimeError, match="seen enough"):
+        run_app(settings_below(tmp_path), service_environment(), scripted_model())
+    assert stuck() == {"inbox"}
 
 
 @contextmanager
@@ -117,6 +151,36 @@ def test_health_tells_of_the_gpu_that_judges(
     with line_of(settings_below(tmp_path), engine=engine) as line:
         line.report_health()
     assert [health.gpu for health in said] == [gpu if is_told else None]
+
+
+@pytest.mark.parametrize("what", ["ledger", "disk"])
+def test_health_goes_on_while_ledger_or_disk_fail_and_leaves_out_what_nobody_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Otherwise the retained one of better days would stay with the broker."""
+
+    def no_ledger(_ledger: Ledger) -> Pending:
+        raise LedgerError("disk I/O error", hint="check the disk")
+
+    def no_disk(_path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    said: list[Health] = []
+    monkeypatch.setattr(Publisher, "publish_health", lambda _publisher, health: said.append(health))
+    with line_of(settings_below(tmp_path)) as line:
+        line.report_health()
+        with monkeypatch.context() as patch:
+            if what == "ledger":
+                patch.setattr(Ledger, "pending", no_ledger)
+                line.publisher.raise_alarm("intake-stopped", "disk I/O error", "check the disk")
+            else:
+                patch.setattr(edge.line.shutil, "disk_usage", no_disk)
+            line.report_health()
+    well, badly = said
+    assert well.unsent_verdicts == 0 and well.disk_free_bytes
+    assert (badly.unsent_verdicts is None) == (what == "ledger")
+    assert (badly.disk_free_bytes is None) == (what == "disk")
+    assert badly.alarms == (("intake-stopped",) if what == "ledger" else ())
 
 
 def test_scans_whose_marker_never_comes_show_in_the_backlog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from edge.contract.messages import (
 from edge.records import Outcome
 from tests.samples import BOOT_ID, MORNING, STATION, sample_model_card, sample_status, sample_verdict
 
-SCHEMA = Path(edge.__file__).parent / "schema"
+SCHEMA = Path(edge.__file__).parent / "contract" / "schema"
 CONTRACT_FIELDS = {
     "verdict_id",
     "station",
@@ -188,6 +188,12 @@ def test_the_verdict_id_depends_on_station_bytes_and_model() -> None:
 
 def test_the_verdict_id_never_changes_between_releases() -> None:
     assert verdict_id("xray-1", "ab" * 32, "demo-1") == "541ac7dbe7af99d2c612e802a5bfc351"
+    assert verdict_id("xray-1", "ab" * 32, "demo-1", "B01_7.tif") == "ad69d63a067a4e27ee55e908635b2973"
+
+
+def test_the_verdict_id_of_an_unreadable_file_depends_on_its_name_too() -> None:
+    ids = {verdict_id("a", "00" * 32, "m", file) for file in ("1.tif", "2.tif", None)}
+    assert len(ids) == 3
 
 
 def test_topics_follow_the_namespace() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -68,6 +69,7 @@ class Line:
         self.intake = ListedIntake(self.folder)
         self.ledger: Ledger = open_ledger(self.state / "ledger.sqlite", "xray-1")
         self.judged: list[Judged] = []
+        self.failed: list[tuple[str, str]] = []
 
     def worker(
         self,
@@ -77,6 +79,7 @@ class Line:
         decode: Decode = decode,
         decode_threads: int = 2,
         is_replay: bool = False,
+        on_judged: Callable[[Judged], None] | None = None,
     ) -> Worker:
         return Worker(
             folder=self.folder,
@@ -90,7 +93,8 @@ class Line:
             marks=DecodeMarks(self.state / "decoding"),
             never_final=frozenset() if is_replay else NEVER_FINAL,
             decode_threads=decode_threads,
-            on_judged=self.judged.append,
+            on_judged=on_judged or self.judged.append,
+            on_failed=lambda arrival, error: self.failed.append((arrival.stamp.file, error.reason)),
             clock=lambda: NOW,
         )
 
@@ -228,6 +232,69 @@ def test_the_same_bytes_twice_in_one_batch_get_one_verdict_and_are_told_of_once(
     assert line.ledger.pending().count == 3
 
 
+def test_empty_files_of_three_parts_get_three_verdicts_in_one_batch_or_in_several(line: Line) -> None:
+    """Their bytes are the same: what tells the parts from one another is the name."""
+    for index in range(4):
+        (line.folder / f"B01_{index}.tif").write_bytes(b"")
+    line.intake.add("B01_0.tif", is_final=True)
+    run_out(line.worker())
+    line.intake.add("B01_1.tif", "B01_2.tif", "B01_3.tif", is_final=True)
+    run_out(line.worker())
+    assert line.outcomes() == {f"B01_{index}.tif": ("unreadable", ("empty",)) for index in range(4)}
+    assert [judged.verdict and judged.verdict.part_id for judged in line.judged] == ["0", "1", "2", "3"]
+    assert line.ledger.pending().count == 4
+
+
+def test_an_empty_file_that_is_touched_or_copied_again_gets_no_second_verdict(line: Line) -> None:
+    path = line.folder / "B01_1.tif"
+    path.write_bytes(b"")
+    line.intake.add("B01_1.tif", is_final=True)
+    run_out(line.worker())
+    os.utime(path, ns=(1, 1))
+    line.intake.add("B01_1.tif", is_final=True)
+    run_out(line.worker())
+    path.unlink()
+    path.write_bytes(b"")
+    line.intake.add("B01_1.tif", is_final=True)
+    run_out(line.worker())
+    assert [judged.verdict is not None for judged in line.judged] == [True, False, False]
+    assert line.ledger.pending().count == 1
+
+
+def test_a_worker_killed_between_the_commit_and_the_next_step_judges_no_empty_file_twice(line: Line) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(_judged: Judged) -> None:
+        raise Killed
+
+    (line.folder / "B01_1.tif").write_bytes(b"")
+    line.intake.add("B01_1.tif", is_final=True)
+    worker = line.worker(on_judged=kill)
+    with pytest.raises(Killed):
+        run_out(worker)
+    worker.close()
+    line.intake.add("B01_1.tif", is_final=True)
+    run_out(line.worker())
+    assert [judged.verdict for judged in line.judged] == [None]
+    assert line.ledger.pending().count == 1
+
+
+def test_a_file_has_one_verdict_whether_its_bytes_are_read_at_the_first_or_at_the_second_time(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that dies is not always the file's fault: the same name with the same bytes stays judged."""
+    for name in ("a.tif", "b.tif"):
+        fakes.write_scan(line.folder / name, seed=ord(name[0]))
+    monkeypatch.setattr(edge.worker, "kills_its_reader", lambda path, limits: "killed by SIGSEGV")
+    for suspect in ("a.tif", "b.tif"):
+        monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp, name=suspect: stamp.file == name)
+        line.intake.add("a.tif", "b.tif")
+        run_out(line.worker())
+    assert line.outcomes() == {"a.tif": ("unreadable", ("decoder-crash",)), "b.tif": ("normal", ("classifier",))}
+    assert line.ledger.pending().count == 2
+
+
 def test_new_bytes_under_the_same_name_get_a_new_verdict(line: Line) -> None:
     for seed in (1, 2):
         fakes.write_scan(line.folder / "a.tif", seed=seed)
@@ -345,6 +412,7 @@ def test_a_vanished_scan_is_never_called_unreadable_by_the_line(line: Line, is_f
     worker.close()
     assert line.intake.retried == ["a.tif"]
     assert line.outcomes() == {}
+    assert line.failed == ([("a.tif", "vanished")] if is_final else [])
 
 
 @pytest.mark.parametrize("is_final", [False, True])

@@ -1,0 +1,108 @@
+"""The alarms about scans: files that are refused, and files that cannot be read at all.
+
+`scans-refused` stands while the newest file that was read got the verdict `unreadable`, and ends at the next look that
+finds a scan was read since: at most one start and one end a minute, however good and bad files take turns.
+
+`scans-not-readable` stands while there are files that get no verdict, because the disk, the share or the process that
+unpacks them fails, and not they. Each has failed twice after it had become final: a scan that was moved on just then,
+or a share that went away, has other signs.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Protocol
+
+from edge.errors import ScanIncomplete
+from edge.images.preparation import Arrival
+from edge.records import Outcome
+from edge.worker import Judged
+
+LOOK_S = 60.0
+
+
+class Alarms(Protocol):
+    """Where they are raised: the publisher."""
+
+    def raise_alarm(self, code: str, message: str, hint: str) -> None: ...
+
+    def clear_alarm(self, code: str) -> None: ...
+
+
+class ScanAlarms:
+    """The worker's thread tells what becomes of the files, the inbox's thread looks again; both may come at once."""
+
+    def __init__(self, folder: Path, alarms: Alarms) -> None:
+        self._folder = folder
+        self._alarms = alarms
+        self._lock = threading.Lock()
+        self._refused_count = 0
+        self._was_read_since = False
+        self._failed_once: set[str] = set()
+        self._stuck: dict[str, str] = {}  # file -> what is wrong with it
+        self._look_at_s: float | None = None
+
+    def judged(self, judged: Judged) -> None:
+        """A file has its verdict, or had it before."""
+        decision = judged.prepared.decision
+        with self._lock:
+            self._forget({judged.prepared.arrival.stamp.file})
+            if decision is None or decision.outcome is not Outcome.UNREADABLE:
+                self._was_read_since = True
+            elif judged.verdict is not None:
+                self._was_read_since = False
+                self._refused_count += 1
+                scan = judged.verdict.scan
+                self._alarms.raise_alarm(
+                    "scans-refused",
+                    f"files refused since this began: {self._refused_count}; last {scan.file}: {decision.reasons[0]}",
+                    "look at the station: the files are not whole 16-bit scans; their verdicts are `unreadable`",
+                )
+
+    def failed(self, arrival: Arrival, error: ScanIncomplete) -> None:
+        """A file that nobody waits for any longer could not be read, which is not its own fault."""
+        file = arrival.stamp.file
+        with self._lock:
+            if file not in self._failed_once and file not in self._stuck:
+                self._failed_once.add(file)
+                return
+            self._failed_once.discard(file)
+            self._stuck[file] = f"{error.message} ({error.reason})"
+            first = next(iter(self._stuck.values()))
+            self._alarms.raise_alarm(
+                "scans-not-readable", f"files without a verdict: {len(self._stuck)}; first {first}", error.hint
+            )
+
+    def look(self, now_s: float, *, is_folder_away: bool) -> None:
+        """Once a minute: end what is over. Files that were taken away are not waited for."""
+        if self._look_at_s is not None and now_s < self._look_at_s:
+            return
+        self._look_at_s = now_s + LOOK_S
+        with self._lock:
+            files = [*self._failed_once, *self._stuck]
+        gone = set() if is_folder_away else {file for file in files if _is_gone(self._folder / file)}
+        with self._lock:
+            self._forget(gone)
+            if self._was_read_since:
+                self._refused_count = 0
+                self._alarms.clear_alarm("scans-refused")
+
+    def _forget(self, files: set[str]) -> None:
+        """For whoever holds the lock."""
+        self._failed_once -= files
+        for file in files:
+            self._stuck.pop(file, None)
+        if not self._stuck:
+            self._alarms.clear_alarm("scans-not-readable")
+
+
+def _is_gone(path: Path) -> bool:
+    """False where nobody can say."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False

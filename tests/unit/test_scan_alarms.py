@@ -1,0 +1,209 @@
+"""Files that are refused and files that cannot be read: what the MES hears of them, and how seldom."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import edge.line
+import edge.scan_alarms
+import edge.scans.scan
+from edge.contract.messages import Alarm
+from edge.delivery.alarms import AlarmBoard
+from edge.engines.opening import Degraded
+from edge.line import Line, build_line, utc_now
+from edge.scans.decoder import Decoder
+from edge.scans.scan import Limits
+from edge.settings import BrokerSettings, FolderSettings, Settings, StateSettings
+from tests import fakes
+from tests.models import scripted_model
+from tests.tiff_files import written_by_tifffile
+
+LOOK_S = 0.3
+
+
+class Station:
+    """A line whose loops the test turns, with a clock of its own, and no broker."""
+
+    def __init__(self, line: Line, folder: Path) -> None:
+        self.line = line
+        self.folder = folder
+        self.now_s = 0.0
+
+    @property
+    def board(self) -> AlarmBoard:
+        return self.line.publisher._alarms
+
+    def run(self, seconds: float) -> None:
+        until_s = self.now_s + seconds
+        while self.now_s < until_s:
+            self.now_s += LOOK_S
+            self.line.look(self.now_s, utc_now())
+            while self.line.worker.step() or self.line.worker.in_flight:
+                pass
+
+    def said(self) -> list[tuple[str, bool]]:
+        return [(alarm.code, alarm.active) for alarm in self.heard()]
+
+    def heard(self) -> list[Alarm]:
+        alarms = []
+        while (alarm := self.board.take()) is not None:
+            alarms.append(alarm)
+        return alarms
+
+    def standing(self, code: str) -> str:
+        """Its words as they are now."""
+        return self.board._standing[code].message
+
+
+@contextmanager
+def station(root: Path, *, degraded: str | None = None) -> Iterator[Station]:
+    folder = root / "scans"
+    folder.mkdir(exist_ok=True)
+    settings = Settings(
+        station="xray-1",
+        folder=FolderSettings(path=folder, incomplete_after_s=2.0),
+        state=StateSettings(dir=root / "state", min_free_bytes=0),
+        broker=BrokerSettings(host="127.0.0.1", port=1, flush_s=0.0),
+    )
+    with ExitStack() as stack:
+        model = scripted_model()
+        if degraded is not None:
+            model = edge.line.LoadedModel(
+                model.bundle, Degraded(model.engine, degraded, "look at the driver"), model.loaded_at
+            )
+        stack.callback(model.engine.close)
+        line = build_line(settings, model, fakes.BOOT_ID, stack)
+        stack.callback(line.publisher.stop, 0.0)
+        yield Station(line, folder)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Station]:
+    with station(tmp_path) as made:
+        yield made
+
+
+def break_reads_of(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """The disk's answer for these files."""
+
+    def read(fd: int, length: int) -> bytes:
+        if Path(f"/proc/self/fd/{fd}").readlink().name in names:
+            raise OSError(errno.EIO, "Input/output error")
+        return os.read(fd, length)
+
+    broken = SimpleNamespace(**{name: getattr(os, name) for name in dir(os)} | {"read": read})
+    monkeypatch.setattr(edge.scans.scan, "os", broken)
+
+
+def test_a_file_the_disk_does_not_give_raises_an_alarm_that_ends_when_it_is_judged(
+    here: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes.write_scan(here.folder / "B01_1.tif")
+    with monkeypatch.context() as patch:
+        break_reads_of(patch, "B01_1.tif")
+        here.run(20)
+        assert here.said() == [("scans-not-readable", True)]
+        assert here.standing("scans-not-readable") == (
+            "files without a verdict: 1; first B01_1.tif: Input/output error (read-failed)"
+        )
+        fakes.write_scan(here.folder / "B01_2.tif", seed=2)
+        here.run(20)
+        assert here.said() == [], "another file that is read does not end it, nor does it come again"
+    here.run(20)
+    assert here.said() == [("scans-not-readable", False)]
+    assert here.line.ledger.pending().count == 2
+
+
+def test_coded_scans_without_a_process_to_unpack_them_raise_the_alarm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(limits: Limits) -> Decoder:
+        return Decoder(limits, program=["/bin/false"])
+
+    monkeypatch.setattr(edge.line, "Decoder", never)
+    plain = fakes.write_scan(tmp_path / "plain.tif")
+    with station(tmp_path) as here:
+        counts = edge.scans.scan.read_scan(plain, file="plain.tif", limits=Limits()).counts
+        for index in range(2):
+            (here.folder / f"B01_{index}.tif").write_bytes(written_by_tifffile(counts + index, compression="lzw"))
+        here.run(20)
+        assert here.said() == [("scans-not-readable", True)]
+        words = here.standing("scans-not-readable")
+        assert words.startswith("files without a verdict: 2; first B01_0.tif: no process can be started")
+
+
+def test_the_alarm_ends_when_the_file_is_taken_away(here: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fakes.write_scan(here.folder / "B01_1.tif")
+    break_reads_of(monkeypatch, "B01_1.tif")
+    here.run(20)
+    path.unlink()
+    here.run(edge.scan_alarms.LOOK_S + 1)
+    assert here.said() == [("scans-not-readable", True), ("scans-not-readable", False)]
+
+
+def test_a_scan_that_is_taken_away_as_it_becomes_final_raises_no_alarm(
+    here: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = fakes.write_scan(here.folder / "B01_1.tif")
+    break_reads_of(monkeypatch, "B01_1.tif")
+    while not here.line.scan_alarms._failed_once:
+        here.run(LOOK_S)
+    path.unlink()
+    here.run(edge.scan_alarms.LOOK_S + 20)
+    assert here.said() == []
+    assert not here.line.scan_alarms._failed_once
+
+
+def test_refused_files_raise_one_alarm_that_counts_them_and_ends_after_a_scan_was_read(here: Station) -> None:
+    here.run(1)
+    for index in range(3):
+        (here.folder / f"B01_{index}.tif").write_bytes(b"")
+    here.run(10)
+    assert here.said() == [("scans-refused", True)]
+    assert here.standing("scans-refused") == "files refused since this began: 3; last B01_2.tif: empty"
+    here.run(edge.scan_alarms.LOOK_S + 1)
+    assert here.said() == [], "it stands until a scan is read"
+    fakes.write_scan(here.folder / "B01_9.tif")
+    here.run(edge.scan_alarms.LOOK_S + 1)
+    (over,) = here.heard()
+    assert (over.code, over.active) == ("scans-refused", False)
+    assert over.message.startswith("files refused since this began: 3;")
+    (here.folder / "B02_1.tif").write_bytes(b"no TIFF")
+    here.run(5)
+    assert here.standing("scans-refused") == "files refused since this began: 1; last B02_1.tif: not-tiff"
+
+
+def test_good_and_bad_files_in_turns_cause_no_flood_of_alarms(here: Station) -> None:
+    for index in range(40):
+        (here.folder / f"B01_{index}.tif").write_bytes(b"no TIFF, number %d" % index)
+        here.run(0.9)
+        fakes.write_scan(here.folder / f"B02_{index}.tif", seed=index)
+        here.run(0.9)
+    assert here.line.ledger.pending().count == 80
+    assert len(here.said()) <= 4
+
+
+def test_a_scan_for_a_person_to_look_at_is_not_refused(here: Station) -> None:
+    fakes.write_scan(here.folder / "B01_1.tif", size=fakes.Size(700, 80))
+    here.run(5)
+    assert here.line.ledger.pending().count == 1
+    assert here.said() == []
+
+
+def test_a_line_that_does_not_run_as_configured_says_so_as_long_as_it_runs(tmp_path: Path) -> None:
+    with station(tmp_path, degraded="TensorRT: no driver") as here:
+        (alarm,) = here.heard()
+        assert (alarm.code, alarm.active, alarm.message) == ("degraded", True, "TensorRT: no driver")
+        assert alarm.hint == "look at the driver"
+        fakes.write_scan(here.folder / "B01_1.tif")
+        here.run(70)
+        assert here.line.publisher.standing_alarms == ("degraded",)
+    with station(tmp_path) as here:
+        assert here.said() == []
