@@ -44,3 +44,17 @@ def test_systemd_waits_for_ready_and_feeds_on_the_beat() -> None:
     assert "Type=notify" in lines
     assert any(line.startswith("WatchdogSec=") for line in lines)
     assert "RestartPreventExitStatus=78" in lines
+
+
+def test_the_tasks_of_a_processor_with_128_threads_fit() -> None:
+    """A thread that cannot be started ends the service, at every start."""
+    lines = UNIT.read_text(encoding="utf-8").splitlines()
+    assert "Environment=OPENBLAS_NUM_THREADS=1" in lines, "numpy starts a thread per processor in every process"
+    (limit,) = (int(line.removeprefix("TasksMax=")) for line in lines if line.startswith("TasksMax="))
+    pools, own, unpackers = 3, 20, 32
+    assert limit >= pools * (128 - 1) + own + unpackers
+
+
+@pytest.mark.parametrize("unit", ["edge-worker.service", "edge-engine-build.service"])
+def test_the_units_name_no_file_that_nothing_installs(unit: str) -> None:
+    assert "Documentation=file:" not in UNIT.with_name(unit).read_text(encoding="utf-8")
