@@ -182,13 +182,13 @@ def _path(text: str) -> Path:
 def _moment(text: str) -> datetime:
     """A point in time (local unless it names a zone) or an age."""
     units = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
-    if text[-1:] in units and text[:-1].isdigit():
-        return datetime.now(UTC) - int(text[:-1]) * units[text[-1]]
     try:
+        if text[-1:] in units and text[:-1].isdigit():
+            return datetime.now(UTC) - int(text[:-1]) * units[text[-1]]
         return datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter: before the first day of the calendar
         raise argparse.ArgumentTypeError(
-            f"{text!r} is neither a time like 2026-03-01T06:00 nor an age like 12h"
+            f"{text[:40]!r} is neither a time like 2026-03-01T06:00 nor an age like 12h"
         ) from None
 
 
