@@ -21,8 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge.bundles.model_history import refuse_older
-from edge.contract.messages import Kind, Topics
-from edge.delivery.broker import Accepted, Connection, Ended, Outgoing
+from edge.delivery.broker import Accepted, Connection, Ended
 from edge.engines import RawEngine
 from edge.engines.device import find_device
 from edge.engines.opening import Degraded, gpu_is_expected
@@ -33,10 +32,13 @@ from edge.settings import Settings
 from edge.station.folder import StationFolder
 from edge.station.watch import file_system
 from edge.store.ledger import open_ledger
-from edge.system.privilege import refuse_root
+from edge.system.privilege import other_owner, refuse_root
 
 GOOD_SQLITE = (3, 51, 3)
 """Older ones can corrupt a WAL database through two connections; the ledger has one, and locks others out."""
+
+CREDENTIALS = Path("/run/credentials")
+"""Where systemd shows each running service its secrets, in a folder of the unit's name."""
 
 EXIT_FAILED = 78
 """EX_CONFIG of sysexits.h, whatever it is that failed."""
@@ -63,7 +65,7 @@ def check(settings: Settings, *, tune_engine: bool = False) -> int:
 
     `tune_engine`: first measure which engine of the CPU is faster, and keep the answer in the state directory.
     """
-    looks = (_settings, _tune, *_LOOKS) if tune_engine else (_settings, *_LOOKS)
+    looks = (_settings, _user, _tune, *_LOOKS) if tune_engine else (_settings, _user, *_LOOKS)
     findings = [finding for look in looks for finding in _guarded(look, settings)]
     table = Table("", "what", "observed", "try", box=None, pad_edge=False)
     colours = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}
@@ -83,6 +85,13 @@ def _guarded(look: Callable[[Settings], Iterator[Finding]], settings: Settings) 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
     yield Finding(Grade.OK, "settings", f"station {settings.station}, all keys valid")
+
+
+def _user(settings: Settings) -> Iterator[Finding]:
+    """Root reads and writes what the worker's user may not: its `ok` says little."""
+    if (name := other_owner(settings.state.dir)) is not None:
+        observed = f"root, who may do more than {name}, the owner of {settings.state.dir}"
+        yield Finding(Grade.WARN, "user", observed, f"runuser -u {name} -- edge-worker --check")
 
 
 def _tune(settings: Settings) -> Iterator[Finding]:
@@ -196,10 +205,15 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
 
 def _broker(settings: Settings) -> Iterator[Finding]:
     broker = settings.broker
-    topic = f"{Topics.of_station(settings).of(Kind.STATUS)}/check"
+    for file in (broker.password_file, broker.ca_file, broker.cert_file, broker.key_file):
+        if file is not None and file.is_relative_to(CREDENTIALS) and not file.parent.exists():
+            observed = f"not tried: {file} is there only while the service runs"
+            yield Finding(Grade.WARN, "broker", observed, "start the service, then check again")
+            return
     woken = threading.Event()
+    # Not the worker's own, whose connection the broker would end.
     client_id = f"{broker.client_id_of(settings.station)}-check"
-    connection = Connection(broker, client_id, Outgoing(topic, b"{}", 0, False, "check/1"), woken.set)
+    connection = Connection(broker, client_id, None, woken.set)
     until_s = time.monotonic() + broker.connect_timeout_s
     try:
         while time.monotonic() < until_s:

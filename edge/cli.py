@@ -121,14 +121,14 @@ def _parser() -> argparse.ArgumentParser:
         "over MQTT. Without a mode it runs until it is told to stop.",
         epilog="Every setting of the file can also be given as environment variable EDGE_SECTION__KEY.",
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (TOML)")
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="model bundle, instead of the settings' one")
-    parser.add_argument("--trusted-key", type=Path, metavar="PEM", help="public key the bundle must be signed with")
+    parser.add_argument("--config", type=_path, metavar="FILE", help="settings file (TOML)")
+    parser.add_argument("--bundle", type=_path, metavar="DIR", help="model bundle, instead of the settings' one")
+    parser.add_argument("--trusted-key", type=_path, metavar="PEM", help="public key the bundle must be signed with")
     parser.add_argument(
         "--version", action="version", version=f"edge-worker {__version__} (Python {platform.python_version()})"
     )
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--replay", type=Path, metavar="DIR", help="judge the files of a folder and write a report")
+    mode.add_argument("--replay", type=_path, metavar="DIR", help="judge the files of a folder and write a report")
     mode.add_argument("--check", action="store_true", help="look at settings, model, folder, disk and broker")
     parser.add_argument("--tune", action="store_true", help="with --check: find the faster engine of the CPU")
     mode.add_argument(
@@ -140,8 +140,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SINCE",
         help="send verdicts again that were sent since then: 2026-03-01T06:00, or an age such as 90m, 12h, 7d",
     )
-    mode.add_argument("--backup", type=Path, metavar="FILE", help="copy the ledger there; the worker may keep running")
-    mode.add_argument("--restore", type=Path, metavar="FILE", help="begin with the ledger of a backup")
+    mode.add_argument("--backup", type=_path, metavar="FILE", help="copy the ledger there; the worker may keep running")
+    mode.add_argument("--restore", type=_path, metavar="FILE", help="begin with the ledger of a backup")
     mode.add_argument(
         "--accept-older-model",
         action="store_true",
@@ -154,8 +154,8 @@ def _parser() -> argparse.ArgumentParser:
         help="with --restore: number verdicts from N on, one more than the highest `seq` the MES has",
     )
     replay = parser.add_argument_group("with --replay")
-    replay.add_argument("--labels", type=Path, metavar="CSV", help="columns file,bundle,label")
-    replay.add_argument("--out", type=Path, metavar="DIR", help="where results go (default: replay-<folder>)")
+    replay.add_argument("--labels", type=_path, metavar="CSV", help="columns file,bundle,label")
+    replay.add_argument("--out", type=_path, metavar="DIR", help="where results go (default: replay-<folder>)")
     replay.add_argument("--publish", action="store_true", help="publish the verdicts too, marked as simulated")
     replay.add_argument(
         "--require",
@@ -181,16 +181,23 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
     return {"model": chosen} if chosen else {}
 
 
+def _path(text: str) -> Path:
+    """Not the working directory where a script's variable was not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
+
+
 def _moment(text: str) -> datetime:
     """A point in time (local unless it names a zone) or an age."""
     units = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
-    if text[-1:] in units and text[:-1].isdigit():
-        return datetime.now(UTC) - int(text[:-1]) * units[text[-1]]
     try:
+        if text[-1:] in units and text[:-1].isdigit():
+            return datetime.now(UTC) - int(text[:-1]) * units[text[-1]]
         return datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter: before the first day of the calendar
         raise argparse.ArgumentTypeError(
-            f"{text!r} is neither a time like 2026-03-01T06:00 nor an age like 12h"
+            f"{text[:40]!r} is neither a time like 2026-03-01T06:00 nor an age like 12h"
         ) from None
 
 

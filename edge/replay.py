@@ -233,9 +233,12 @@ def told(result: ReplayResult) -> list[str]:
     if metrics.balanced_accuracy is not None:
         lines.append(
             f"balanced accuracy {metrics.balanced_accuracy:.1%} (95 % interval {metrics.balanced_accuracy_low:.1%} to "
-            f"{metrics.balanced_accuracy_high:.1%}, {metrics.scored_count} scored scans); escapes "
-            f"{metrics.escape_count} of {metrics.labelled_abnormal_count}, overkill {metrics.overkill_count} of "
-            f"{metrics.labelled_normal_count}"
+            f"{metrics.balanced_accuracy_high:.1%}, {metrics.scored_count} scored scans)"
+        )
+    if metrics.labelled_count:
+        lines.append(
+            f"escapes {metrics.escape_count} of {metrics.labelled_abnormal_count}, "
+            f"overkill {metrics.overkill_count} of {metrics.labelled_normal_count}"
         )
     if metrics.labels_without_file_count:
         lines.append(f"{metrics.labels_without_file_count} rows of the labels file fit no file of the folder")

@@ -13,9 +13,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
@@ -34,6 +34,15 @@ ENV_PREFIX = "EDGE_"
 ENV_DELIMITER = "__"
 
 
+def _not_empty(value: object) -> object:
+    if value == "":  # which pathlib takes for the working directory
+        raise ValueError("the path is empty: name one or leave the key out")
+    return value
+
+
+NamedPath = Annotated[Path, BeforeValidator(_not_empty)]
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -41,7 +50,7 @@ class Section(BaseModel):
 class FolderSettings(Section):
     """The X-ray station's folder."""
 
-    path: Path = Field(Path("/srv/xray/scans"), description="folder the station writes its scans into")
+    path: NamedPath = Field(Path("/srv/xray/scans"), description="folder the station writes its scans into")
     recursive: bool = Field(False, description="also look into sub-folders")
     poll_s: float = Field(0.5, gt=0, le=60, description="longest time between two looks at the folder")
     stable_polls: int = Field(2, ge=1, le=100, description="looks in a row that must show the same size and time")
@@ -50,8 +59,10 @@ class FolderSettings(Section):
         60.0, gt=0, le=86_400, description="a file that stays incomplete this long without change becomes `unreadable`"
     )
     done_suffix: str | None = Field(None, description="wait for a marker file such as `.done` beside each scan")
-    after: Literal["keep", "move"] = Field("keep", description="what happens to a judged scan")
-    move_to: Path | None = Field(None, description="where judged scans and their markers go when `after` is `move`")
+    after: Literal["keep", "move"] = Field("keep", description="what happens to a judged scan: `keep` or `move`")
+    move_to: NamedPath | None = Field(
+        None, description="where judged scans and their markers go when `after` is `move`"
+    )
     max_px: int = Field(64_000_000, gt=0, le=1 << 32, description="largest scan that is read, in pixels")
     max_bytes: int = Field(268_435_456, gt=0, le=1 << 34, description="largest file that is read, in bytes")
 
@@ -80,24 +91,26 @@ class FolderSettings(Section):
 class ModelSettings(Section):
     """The model bundle and what runs it."""
 
-    bundle: Path = Field(Path("/var/lib/edge-worker/bundle"), description="directory of the signed model bundle")
-    trusted_key: Path | None = Field(
-        None, description="public key (PEM) or folder of them; empty = only the demo bundle is accepted"
+    bundle: NamedPath = Field(Path("/var/lib/edge-worker/bundle"), description="directory of the signed model bundle")
+    trusted_key: NamedPath | None = Field(
+        None, description="public key (PEM) or folder of them; not set = only the demo bundle is accepted"
     )
-    engine: Literal["auto", "onnxruntime", "openvino", "tensorrt"] = Field("auto", description="what runs the networks")
+    engine: Literal["auto", "onnxruntime", "openvino", "tensorrt"] = Field(
+        "auto", description="what runs the networks: `auto`, `onnxruntime`, `openvino` or `tensorrt`"
+    )
     threads: int | None = Field(
-        None, ge=1, le=1024, description="CPU threads of the engine; empty = as many as it may use"
+        None, ge=1, le=1024, description="CPU threads of the engine; not set = as many as it may use"
     )
-    max_batch: int | None = Field(None, ge=1, le=64, description="scans per inference; empty = the engine's own choice")
+    max_batch: int | None = Field(None, ge=1, le=64, description="scans per inference; not set = the engine's choice")
     decode_threads: int = Field(2, ge=1, le=32, description="threads that read and convert scans")
 
 
 class TensorrtSettings(Section):
     """Engines that this machine builds for its NVIDIA GPU."""
 
-    plans: Path | None = Field(None, description="folder of built engines; empty = `plans` in `state.dir`")
-    key_file: Path | None = Field(
-        None, description="key that seals them, made on first use; empty = `device.key` in `state.dir`"
+    plans: NamedPath | None = Field(None, description="folder of built engines; not set = `plans` in `state.dir`")
+    key_file: NamedPath | None = Field(
+        None, description="key that seals them, made on first use; not set = `device.key` in `state.dir`"
     )
     workspace_bytes: int = Field(
         4_294_967_296, ge=1, le=1 << 40, description="most GPU memory that building may try, in bytes"
@@ -108,13 +121,15 @@ class TensorrtSettings(Section):
 class StateSettings(Section):
     """What the worker keeps."""
 
-    dir: Path = Field(Path("/var/lib/edge-worker/state"), description="ledger and quarantine; a local disk")
+    dir: NamedPath = Field(Path("/var/lib/edge-worker/state"), description="ledger and quarantine; a local disk")
     keep_days: float = Field(30.0, gt=0, le=36_500, description="days a published verdict stays available for --resend")
     quarantine_max_bytes: int = Field(
         1_073_741_824, ge=0, description="space for copies of unreadable files; 0 keeps none"
     )
     min_free_bytes: int = Field(
-        268_435_456, ge=0, description="free space below which an alarm says so, and unreadable files are not copied"
+        268_435_456,
+        ge=0,
+        description="free space below which the alarm `disk-low` stands and unreadable files are not copied",
     )
 
     @property
@@ -128,14 +143,14 @@ class BrokerSettings(Section):
 
     host: str = Field("localhost", min_length=1, description="name or address of the broker")
     port: int = Field(1883, ge=1, le=65535, description="port; 8883 is usual with TLS")
-    client_id: str | None = Field(None, description="MQTT client id; empty = `edge-worker-<station>`")
+    client_id: str | None = Field(None, description="MQTT client id; not set = `edge-worker-<station>`")
     protocol: Literal["5", "3.1.1"] = Field("5", description="3.1.1 cannot report refused messages: avoid it")
     username: str | None = Field(None, description="user name")
-    password_file: Path | None = Field(None, description="file whose first line is the password")
+    password_file: NamedPath | None = Field(None, description="file whose first line is the password")
     tls: bool = Field(False, description="encrypt and verify the broker; TLS 1.2 or newer")
-    ca_file: Path | None = Field(None, description="CA certificate (PEM); empty = the system's")
-    cert_file: Path | None = Field(None, description="client certificate (PEM)")
-    key_file: Path | None = Field(None, description="client key (PEM)")
+    ca_file: NamedPath | None = Field(None, description="CA certificate (PEM); not set = the system's")
+    cert_file: NamedPath | None = Field(None, description="client certificate (PEM)")
+    key_file: NamedPath | None = Field(None, description="client key (PEM)")
     keepalive_s: int = Field(30, ge=5, le=3600, description="MQTT keep-alive")
     window: int = Field(100, ge=1, le=1000, description="verdicts in flight without acknowledgement")
     connect_timeout_s: float = Field(10.0, gt=0, le=600, description="give up one connection attempt after this")

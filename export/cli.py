@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -103,7 +104,7 @@ def _parity(options: argparse.Namespace) -> int:
             labels=options.labels,
             classifier=options.classifier,
             gate=options.gate,
-            engines=options.engines or ENGINES,
+            engines=options.engines or [name for name in ENGINES if find_spec(name)],
             plans=plans,
             console=_console(),
         )

@@ -33,11 +33,17 @@ class Flip:
     after: Decision
     p_before: float
     p_after: float
+    band_width: float
+    """Of the review band; 0 without."""
 
     @property
     def is_in_band(self) -> bool:
-        """Whether one of the two was left to a person because p lay in the review band: that is what it is for."""
-        return UNCERTAIN in self.before.reasons or UNCERTAIN in self.after.reasons
+        """Whether p moved over an edge of the review band, no farther than that is wide: that is what it is for.
+
+        Not where the gate or a score that is none had a part in it: those are no matter of p.
+        """
+        by_p_alone = (UNCERTAIN,) in (self.before.reasons, self.after.reasons)
+        return by_p_alone and abs(self.p_after - self.p_before) <= self.band_width
 
     def __str__(self) -> str:
         words = f"{self.before.outcome} -> {self.after.outcome}, p {self.p_before:.4f} -> {self.p_after:.4f}"
@@ -82,10 +88,11 @@ def compare(
 ) -> Comparison:
     """Compare scores of the same scans; `labels`: 1 abnormal, 0 normal, None where nobody knows."""
     flips = []
+    low, high = policy.review_band or (0.0, 0.0)
     for file, before, after in zip(files, expected, observed, strict=True):
         decided, decided_now = decide(before, policy), decide(after, policy)
         if decided.outcome is not decided_now.outcome:
-            flips.append(Flip(file, decided, decided_now, before.p_abnormal, after.p_abnormal))
+            flips.append(Flip(file, decided, decided_now, before.p_abnormal, after.p_abnormal, high - low))
     return Comparison(
         name=name,
         scans=len(files),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import onnx
@@ -42,8 +41,8 @@ def parity(
 ) -> int:
     """Print the comparison; 0 where nothing flips outside the review band and no balanced accuracy is lost, else 1.
 
-    Of `engines`, those run that are installed: each has the name of its package. `plans`: for TensorRT. The reference
-    is torch where both checkpoints are given, else the first bundle on the first engine. Raises ExportError,
+    1 also where one of `engines` does not open: what was not compared is not alike. `plans`: for TensorRT. The
+    reference is torch where both checkpoints are given, else the first bundle on the first engine. Raises ExportError,
     EngineError, CheckpointError.
     """
     first = bundles[0]
@@ -51,34 +50,40 @@ def parity(
     scans = converted_scans(scans_folder, first.method, first.bounds, first.size, labels=labels)
     images, files, truth = [scan.image for scan in scans], [scan.file for scan in scans], labels_of(scans)
     scored: dict[str, list[Scores]] = {}
+    all_open = True
     if classifier is not None and gate is not None:
         scored["torch fp32"] = _torch(classifier, gate, first, images)
     for bundle, called in zip(bundles, _names(bundles), strict=True):
         for name in engines:
-            if find_spec(name) is None:
-                continue
             try:
                 engine = open_engine(bundle, name, plans=plans)
             except EngineError as error:
                 console.print(f"{called} on {name}: {error.message}")
+                all_open = False
                 continue
             what = f"{called} on {name}"
             scored[what] = engine_scores(engine, track(images, what, console=Console(stderr=True)))
             engine.close()
     if not scored:
         raise ExportError(
-            f"none of these engines is installed or opens: {', '.join(engines)}",
+            f"none of these engines opens: {', '.join(engines)}",
             hint="pip install 'electrode-line[openvino]', or leave --engines out",
         )
     reference = next(iter(scored))
     expected = scored.pop(reference)
+    if not scored:
+        raise ExportError(
+            f"nothing to compare {reference} with",
+            hint="name another bundle or engine, or --classifier and --gate for torch",
+        )
     found = [compare(name, files, expected, scores, first.policy(), truth) for name, scores in scored.items()]
     _print(console, reference, found)
     plainest = next((bundle for bundle in bundles if bundle.precision == "fp32"), None)
     for bundle in bundles:
         if plainest is not None and bundle is not plainest:
             _print_layers(console, bundle, plainest, images[:LAYER_SCANS])
-    return 1 if any(each.hard_flips or each.loses_accuracy for each in found) else 0
+    is_alike = not any(each.hard_flips or each.loses_accuracy for each in found)
+    return 0 if is_alike and all_open else 1
 
 
 def _names(bundles: Sequence[Bundle]) -> list[str]:
@@ -104,8 +109,8 @@ def _torch(classifier: Path, gate: Path, bundle: Bundle, images: Sequence[Image]
 
 
 def _print(console: Console, reference: str, found: Sequence[Comparison]) -> None:
-    accuracy = f", balanced accuracy {found[0].reference_accuracy:.4f}" if found else ""
-    table = Table(title=f"differences from {reference}{accuracy}", title_justify="left")
+    accuracy = f"balanced accuracy {found[0].reference_accuracy:.4f}"
+    table = Table(title=f"differences from {reference}, {accuracy}", title_justify="left")
     for column in ("what", "scans", "largest", "99th percentile", "flips", "of them in the band", "balanced accuracy"):
         table.add_column(column)
     for each in found:

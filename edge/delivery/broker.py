@@ -93,7 +93,9 @@ _Answer = Properties | None
 class Connection:
     """See the module. One thread uses it; `wake` is called from the dialling thread when that is done."""
 
-    def __init__(self, settings: BrokerSettings, client_id: str, will: Outgoing, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: BrokerSettings, client_id: str, will: Outgoing | None, wake: Callable[[], None]
+    ) -> None:
         self._settings = settings
         self._client_id = client_id
         self._will = will
@@ -205,10 +207,9 @@ class Connection:
             client.username_pw_set(settings.username, _first_line(settings.password_file))
         if settings.tls:
             client.tls_set_context(tls_context(settings))
-        will = self._will
-        client.will_set(
-            will.topic, will.payload, will.qos, will.retained, self._properties(will, PacketTypes.WILLMESSAGE)
-        )
+        if (will := self._will) is not None:
+            properties = self._properties(will, PacketTypes.WILLMESSAGE)
+            client.will_set(will.topic, will.payload, will.qos, will.retained, properties)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish

@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 TUNING_FILE: Final = "engine-choice.json"
 ROUNDS: Final = 5
-CPU_FACTS: Final = Path("/proc/cpuinfo")
+CPU_FACTS: Final = Path("/sys/devices/system/cpu/modalias")
+"""Not /proc/cpuinfo: the unit hides it from the worker, and `--check --tune` runs outside of the unit."""
 
 
 class Conditions(BaseModel):
@@ -150,10 +151,8 @@ def _version(package: str) -> str | None:
 
 
 def _processor() -> str:
+    """Make and abilities as the kernel lists them, the same for every process; else the architecture alone."""
     try:
-        lines = CPU_FACTS.read_text(encoding="utf-8", errors="replace").splitlines()
+        return CPU_FACTS.read_text(encoding="utf-8", errors="replace").strip() or platform.machine()
     except OSError:
         return platform.machine()
-    facts = dict(line.split(":", 1) for line in lines if ":" in line)
-    names = {key.strip(): value.strip() for key, value in facts.items()}
-    return f"{names.get('model name', platform.machine())}; {names.get('flags', '')}"

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import resource
 import signal
 import socket
 import sys
 import time
 from pathlib import Path
+
+os.putenv("OPENBLAS_NUM_THREADS", "1")  # before numpy is loaded, which starts a thread per processor else
 
 import imagecodecs
 

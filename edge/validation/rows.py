@@ -83,7 +83,7 @@ class Metrics:
     overkill_rate_high: float | None = field(metadata={"means": "upper limit of the overkill rate"})
     scored_count: int = field(metadata={"means": "labelled scans with a probability, whatever their outcome"})
     balanced_accuracy: float | None = field(
-        metadata={"means": "(sensitivity + specificity) / 2 of scored scans; the one there is if a label is absent"}
+        metadata={"means": "(sensitivity + specificity) / 2 of scored scans; if nobody gave a label, the other's"}
     )
     balanced_accuracy_low: float | None = field(metadata={"means": "lower limit of the balanced accuracy"})
     balanced_accuracy_high: float | None = field(metadata={"means": "upper limit of the balanced accuracy"})
@@ -168,6 +168,7 @@ def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: 
         tn=outcomes[Label.NORMAL, Outcome.NORMAL],
         fn=outcomes[Label.ABNORMAL, Outcome.NORMAL],
     )
+    measured, settled = _of_each_label(scored, by_label), _of_each_label(decided, by_label)
     escape = Rate(decided.fn, by_label[Label.ABNORMAL])
     overkill = Rate(decided.fp, by_label[Label.NORMAL])
     review = Rate(by_outcome[Outcome.REVIEW], len(rows))
@@ -195,17 +196,17 @@ def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: 
         overkill_rate_low=overkill.interval.low if overkill.total else None,
         overkill_rate_high=overkill.interval.high if overkill.total else None,
         scored_count=len(scored_rows),
-        balanced_accuracy=_known(scored.balanced_accuracy),
-        balanced_accuracy_low=scored.balanced_accuracy_interval.low if scored_rows else None,
-        balanced_accuracy_high=scored.balanced_accuracy_interval.high if scored_rows else None,
+        balanced_accuracy=_known(measured.balanced_accuracy),
+        balanced_accuracy_low=measured.balanced_accuracy_interval.low if measured.total else None,
+        balanced_accuracy_high=measured.balanced_accuracy_interval.high if measured.total else None,
         sensitivity=_known(scored.sensitivity.share),
         specificity=_known(scored.specificity.share),
         auroc=_known(auroc(p, truth)),
         auprc=_known(auprc(p, truth)),
         decided_count=decided.total,
-        balanced_accuracy_decided=_known(decided.balanced_accuracy),
-        balanced_accuracy_decided_low=decided.balanced_accuracy_interval.low if decided.total else None,
-        balanced_accuracy_decided_high=decided.balanced_accuracy_interval.high if decided.total else None,
+        balanced_accuracy_decided=_known(settled.balanced_accuracy),
+        balanced_accuracy_decided_low=settled.balanced_accuracy_interval.low if settled.total else None,
+        balanced_accuracy_decided_high=settled.balanced_accuracy_interval.high if settled.total else None,
         scans_per_s=len(rows) / elapsed_s if rows and elapsed_s > 0 else None,
         read_ms_p50=read.p50_ms,
         read_ms_p90=read.p90_ms,
@@ -226,6 +227,13 @@ def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: 
         bundles=tuple(_by_bundle(rows, threshold)),
         stages=stages,
     )
+
+
+def _of_each_label(counts: Confusion, given: Mapping[Label | None, int]) -> Confusion:
+    """The counts, or none where a label was given and no scan of it counts: the other's rate would stand for both."""
+    totals = {Label.ABNORMAL: counts.sensitivity.total, Label.NORMAL: counts.specificity.total}
+    is_missing = any(given[label] and not total for label, total in totals.items())
+    return Confusion(0, 0, 0, 0) if is_missing else counts
 
 
 def _by_bundle(rows: Iterable[ScanRow], threshold: float) -> list[BundleFigures]:

@@ -76,6 +76,13 @@ def test_a_file_that_ends_its_unpacker_is_refused_and_the_next_one_is_read(tmp_p
         assert np.array_equal(read(decoder, tmp_path, packed(seed=1)), electrode(seed=1))
 
 
+def test_an_unpacker_has_one_thread_however_many_the_processor_has(tmp_path: Path, decoder: Decoder) -> None:
+    """Else the unpackers of a large machine fill the number of tasks that the service may have."""
+    read(decoder, tmp_path, packed())
+    (child,) = decoder._idle
+    assert len(list(Path(f"/proc/{child._process.pid}/task").iterdir())) == 1
+
+
 def test_one_death_alone_does_not_condemn_a_file(tmp_path: Path) -> None:
     flag = tmp_path / "died"
     flag.touch()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge.bundles.bundle import open_bundle
-from edge.engines import plans
-from edge.errors import BundleError
+from edge.bundles.bundle import Bundle, open_bundle
+from edge.engines import Engine, plans
+from edge.errors import BundleError, EngineError
+from export import cli, parity_table
 from export.bundle import write_bundle
 from export.cli import main
 from tests import scripted_gpu
@@ -107,6 +109,36 @@ def test_parity_fails_where_balanced_accuracy_is_lost(
     printed = " ".join(capsys.readouterr().out.split())
     assert "fp32 #2 on onnxruntime: loses 50.00 points, allowed are 0.2" in printed
     assert "fp32 #1" in printed, "bundles of one name are told apart"
+
+
+def test_parity_fails_where_an_engine_does_not_open(
+    key: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it was named or is installed: it would have been compared."""
+    opened = parity_table.open_engine
+
+    def without_openvino(bundle: Bundle, name: str, **more: Any) -> Engine:
+        if name == "openvino":
+            raise EngineError("does not load", hint="none")
+        return opened(bundle, name, **more)
+
+    monkeypatch.setattr(parity_table, "open_engine", without_openvino)
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "tensorrt" else object())
+    bundle = str(make_bundle(tmp_path / "bundle"))
+    command = ["parity", bundle, bundle, "--key", str(key), "--scans", str(scans)]
+    assert main([*command, "--engines", "onnxruntime"]) == 0
+    assert main([*command, "--engines", "onnxruntime", "openvino"]) == 1
+    capsys.readouterr()
+    assert main(command) == 1
+    assert "#2 on openvino: does not load" in capsys.readouterr().out
+
+
+def test_parity_with_nothing_to_compare_is_no_success(
+    key: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = str(make_bundle(tmp_path / "bundle"))
+    assert main(["parity", bundle, "--key", str(key), "--scans", str(scans), "--engines", "onnxruntime"]) == 1
+    assert "nothing to compare bright-is-abnormal fp32 on onnxruntime with" in capsys.readouterr().err
 
 
 def rounded_graph() -> bytes:

@@ -226,6 +226,25 @@ def test_a_flip_into_the_review_band_is_what_the_band_is_for() -> None:
     refuse_changed_decisions(found)
 
 
+WIDE = dataclasses.replace(POLICY, review_band=(0.4, 0.6))
+NOT_BY_THE_BAND = {
+    "a gate that goes blind": (Scores(0.5, 0.9, 0.9), Scores(0.39, 0.0, 0.0)),
+    "a gate that sees ghosts": (Scores(0.39, 0.0, 0.0), Scores(0.4, 0.9, 0.0)),
+    "a p that jumps out of the band": (Scores(0.5, 0.1, 0.1), Scores(0.01, 0.1, 0.1)),
+    "a p that jumps into it": (Scores(0.9, 0.1, 0.1), Scores(0.5, 0.1, 0.1)),
+    "a score that is none": (Scores(0.5, float("nan"), 0.1), Scores(0.39, 0.1, 0.1)),
+}
+
+
+@pytest.mark.parametrize("case", NOT_BY_THE_BAND)
+def test_a_flip_that_the_review_band_alone_does_not_explain_stops_the_export(case: str) -> None:
+    """The band is for a p that rounding moves over its edge, and for nothing else."""
+    before, after = NOT_BY_THE_BAND[case]
+    found = compare("int8", ["a.tif"], [before], [after], WIDE)
+    with pytest.raises(ParityError, match="flips 1 of 1 decisions outside the review band"):
+        refuse_changed_decisions(found)
+
+
 def test_balanced_accuracy_that_is_lost_stops_the_export() -> None:
     """Within the band nothing flips, yet every other scan lands on the wrong side of the threshold."""
     before, after = [Scores(0.51, 0.1, 0.1)] * 2, [Scores(0.51, 0.1, 0.1), Scores(0.49, 0.1, 0.1)]

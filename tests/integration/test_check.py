@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,49 @@ def test_a_state_directory_that_cannot_be_written_fails(tmp_path: Path) -> None:
     code, table = run_check(config)
     assert code == 78
     assert table["state"].startswith("fail")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may do more than the worker")
+def test_what_root_may_do_is_no_answer_for_the_workers_user(tmp_path: Path) -> None:
+    config = settings_file(tmp_path, free_port())
+    _, table = run_check(config)
+    assert "user" not in table, "root's own"
+    (tmp_path / "state").mkdir()
+    os.chown(tmp_path / "state", 61_001, -1)
+    _, table = run_check(config)
+    assert table["user"].startswith("warn")
+    assert "runuser -u #61001 -- edge-worker --check" in table["user"]
+
+
+SECRET = "/run/credentials/edge-worker-of-no-machine.service/edge-worker.mqtt-password"
+
+
+def test_a_secret_that_systemd_shows_to_the_running_service_alone_is_no_fault_before_its_start(tmp_path: Path) -> None:
+    config = settings_file(tmp_path, free_port())
+    config.write_text(config.read_text() + f'username = "line"\npassword_file = "{SECRET}"\n')
+    code, table = run_check(config)
+    assert code == 0
+    assert table["broker"].startswith("warn")
+    assert SECRET in table["broker"] and "while the service runs" in table["broker"]
+
+
+def test_any_other_file_that_is_missing_is_a_fault_of_the_broker(tmp_path: Path) -> None:
+    config = settings_file(tmp_path, free_port())
+    config.write_text(config.read_text() + f'username = "line"\npassword_file = "{tmp_path}/nowhere"\n')
+    _, table = run_check(config)
+    assert table["broker"].startswith("fail")
+    assert "nowhere: No such file or directory" in table["broker"]
+
+
+@pytest.mark.broker
+@needs_mosquitto
+def test_the_broker_is_looked_at_under_another_client_id_and_without_a_last_will(tmp_path: Path) -> None:
+    """So the running worker stays connected, and no access list has to name the topic of a will."""
+    with Mosquitto(tmp_path / "broker") as broker:
+        run_check(settings_file(tmp_path, broker.port))
+        log = "\n".join(broker.log)
+    assert " as edge-worker-station-check " in log
+    assert "No will message specified." in log
 
 
 @needs_openvino

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -135,3 +137,13 @@ def test_openvino_runs_with_its_drop_in_and_says_so_without(box: Box) -> None:
     box.run(f"systemctl start {UNIT}")
     assert '"engine": "openvino"' in box.journal()
     assert box.state()["SubState"] == "running"
+
+
+def test_the_engine_that_was_measured_outside_of_the_unit_is_taken_in_it(box: Box) -> None:
+    """With the drop-in of the test before; the service is down, and the check is free of fail all the same."""
+    box.run(f"sed -i 's#^engine =.*#engine = \"auto\"#' {CONFIGURATION}; systemctl stop {UNIT}")
+    box.run(f"cd /; runuser -u edge-worker -- /opt/edge-worker/bin/edge-worker --config {CONFIGURATION} --check --tune")
+    chosen = json.loads(box.path("/var/lib/edge-worker/state/engine-choice.json").read_text())["engine"]
+    box.run(f"systemctl start {UNIT}")
+    assert re.findall(r'"engine": "(\w+)"', box.journal())[-1] == chosen
+    assert "engine choice is stale" not in box.journal()

@@ -16,6 +16,7 @@ from tests.systemd_box import readme_installation
 ROOT = Path(__file__).parents[2]
 SYSTEMD = ROOT / "systemd"
 BUILD = SYSTEMD / "edge-engine-build.service"
+DEVICES = SYSTEMD / "edge-gpu-devices.service"
 DROP_IN = SYSTEMD / "edge-worker-gpu.conf"
 OPENVINO = SYSTEMD / "edge-worker-openvino.conf"
 MAX_EXPOSURE = 2.0
@@ -53,9 +54,9 @@ def test_none_is_exposed_more_than_two_points(tmp_path: Path) -> None:
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", [*UNITS, "devices"])
 def test_systemd_sees_no_mistake(tmp_path: Path, unit: str) -> None:
-    path = unit_of(unit, tmp_path)
+    path = DEVICES if unit == "devices" else unit_of(unit, tmp_path)
     harmless = ("RestartSteps", "RestartMaxDelaySec", "is not executable: No such file or directory")
     text = analysed("verify", path)
     complaints = [
@@ -69,9 +70,21 @@ def test_the_build_comes_first_and_the_line_starts_without_it() -> None:
     assert "Type=oneshot" in build
     assert "Before=edge-worker.service" in build
     assert "--build-engine" in build
-    assert "Wants=edge-engine-build.service" in drop_in
+    assert re.search(r"^Wants=.*\bedge-engine-build\.service", drop_in, re.MULTILINE)
     assert "Requires=" not in drop_in
     assert "SetCredential=device.key:" in drop_in, "without it a missing key would keep the worker from starting"
+
+
+def test_the_drivers_devices_are_there_before_the_worker_and_the_build_start() -> None:
+    """Neither may make them or load the driver, and systemd looks up DeviceAllow= when it starts a unit."""
+    devices = DEVICES.read_text(encoding="utf-8")
+    assert "nvidia-modprobe -u -c 0" in devices
+    assert not re.search(r"^(DevicePolicy|DeviceAllow|PrivateDevices|User)=", devices, re.MULTILINE)
+    for file in (BUILD, DROP_IN):
+        unit = file.read_text(encoding="utf-8")
+        assert re.search(rf"^Wants=.*\b{DEVICES.name}\b", unit, re.MULTILINE)
+        assert re.search(rf"^After=.*\b{DEVICES.name}\b", unit, re.MULTILINE)
+        assert "char-nvidia-uvm" in unit and "nvidia-modprobe" not in unit
 
 
 def test_the_worker_compiles_nothing_and_the_build_may() -> None:
@@ -99,10 +112,10 @@ def test_the_readme_installs_what_the_gpus_units_ask_for() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     user, group = value_of(BUILD, "User"), value_of(BUILD, "Group")
     assert re.search(rf"useradd --system --gid {group} --home /var/lib/{user} .* {user}\n", readme)
-    for file in (BUILD, DROP_IN):
-        installed = re.search(rf"install .*systemd/{file.name} (/etc/systemd/system/\S*)", readme)
+    for file in (DEVICES, BUILD, DROP_IN):
+        installed = re.search(rf"install .*systemd/{file.name} .*(/etc/systemd/system/\S*)", readme)
         assert installed is not None
-        assert file is BUILD or installed[1] in DROP_IN.read_text(encoding="utf-8")
+        assert file is not DROP_IN or installed[1] in DROP_IN.read_text(encoding="utf-8")
     mode = value_of(SYSTEMD / "edge-worker.service", "StateDirectoryMode")
     assert f"install -d -m {mode} -o edge-worker -g edge-worker /var/lib/edge-worker\n" in readme
 

@@ -1,8 +1,10 @@
 """The service unit: what systemd's own tools say of it."""
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,54 @@ def test_systemd_waits_for_ready_and_feeds_on_the_beat() -> None:
     assert "Type=notify" in lines
     assert any(line.startswith("WatchdogSec=") for line in lines)
     assert "RestartPreventExitStatus=78" in lines
+
+
+def setting(key: str) -> str:
+    (value,) = re.findall(rf"^{key}=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)
+    return str(value)
+
+
+WORKERS_THREADS = """
+import os, resource, sys, threading
+import cv2, numpy
+from edge.engines.ort import OrtEngine
+from edge.engines.pair import PairOfNetworks
+from tests.bundles import SIZE, brightness_graph, spot_graph
+
+processors, tasks, user = map(int, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_NPROC, (tasks, tasks))
+os.setgid(user)
+os.setuid(user)  # root is not limited
+cv2.setNumThreads(processors)  # what OpenCV and onnxruntime take by themselves on such a machine
+engine = OrtEngine(PairOfNetworks(brightness_graph(), spot_graph(), SIZE, 1), threads=processors)
+engine.infer(numpy.zeros((1, 1, *SIZE), numpy.uint8))
+cv2.resize(numpy.zeros((2072, 1145), numpy.uint8), (1000, 2000))
+for _ in range(20 + 32):  # loops of the line, and the most unpackers with one thread each
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+print(len(os.listdir("/proc/self/task")), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a user of its own, whose tasks are limited")
+def test_the_worker_starts_on_a_processor_of_128_threads() -> None:
+    """A thread that cannot be started ends the service, at every start."""
+    done = subprocess.run(
+        [sys.executable, "-c", WORKERS_THREADS, "128", setting("TasksMax"), "54321"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | dict([setting("Environment").split("=")]),
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 300, "onnxruntime and OpenCV have started theirs"
+
+
+def test_numpy_starts_no_threads_in_the_service() -> None:
+    """It would start one per processor in every process, before any limit of ours is read."""
+    assert setting("Environment") == "OPENBLAS_NUM_THREADS=1"
+
+
+@pytest.mark.parametrize("unit", ["edge-worker.service", "edge-engine-build.service"])
+def test_the_units_name_no_file_that_nothing_installs(unit: str) -> None:
+    assert "Documentation=file:" not in UNIT.with_name(unit).read_text(encoding="utf-8")

@@ -337,6 +337,15 @@ def test_a_report_of_hardly_anything_can_be_made(outcomes: list[Outcome]) -> Non
     assert "nan" not in Tags(html).text.lower()
 
 
+def test_a_report_says_why_there_is_no_balanced_accuracy() -> None:
+    seen = Seen()
+    seen.judge("good.tif", Outcome.NORMAL, label=Label.NORMAL, p=0.1, mean=0.01)
+    seen.judge("bad.tif", Outcome.REVIEW, label=Label.ABNORMAL, reasons=("out-of-spec",))
+    text = Tags(seen.html("balanced_accuracy>=0.9")).text
+    assert "no scan of one label has a score" in text
+    assert "not measured" in text and "nan" not in text.lower()
+
+
 def test_the_summary_is_strict_json_with_flat_metrics() -> None:
     def refuse(word: str) -> None:
         raise AssertionError(word)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from edge.cli import main
 from edge.errors import SettingsError
 from edge.model import plan_settings
-from edge.settings import SettingRow, Settings, describe_settings, load_settings, service_environment
+from edge.settings import Section, SettingRow, Settings, describe_settings, load_settings, service_environment
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -88,6 +89,45 @@ def test_no_time_of_the_settings_is_endless(tmp_path: Path, row: SettingRow, val
     """Calendars, sockets and waits of the operating system overflow on such values, hours after the start."""
     with pytest.raises(SettingsError, match=rf"setting `{row.section}(\.{row.key})?` ="):
         load_settings(written(tmp_path, f"[{row.section}]\n{row.key} = {value}\n"))
+
+
+PATHS = [
+    *("folder.path", "folder.move_to", "model.bundle", "model.trusted_key", "tensorrt.plans", "tensorrt.key_file"),
+    *("state.dir", "broker.password_file", "broker.ca_file", "broker.cert_file", "broker.key_file"),
+]
+
+
+@pytest.mark.parametrize("key", PATHS)
+@pytest.mark.parametrize("where", ["file", "environment"])
+def test_an_empty_path_is_not_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, where: str
+) -> None:
+    """Else whoever may write where the program was started could put a key there and sign models."""
+    section, name = key.split(".")
+    if where == "environment":
+        monkeypatch.setenv(f"EDGE_{section}__{name}".upper(), "")
+    config = written(tmp_path, f'[{section}]\n{name} = ""\n' if where == "file" else "")
+    with pytest.raises(SettingsError, match=rf"setting `{key}` = '': the path is empty: name one or leave the key out"):
+        load_settings(config)
+
+
+def test_every_path_of_the_settings_is_refused_when_empty() -> None:
+    sections = [field.annotation for field in Settings.model_fields.values()]
+    models = [each for each in sections if isinstance(each, type) and issubclass(each, Section)]
+    paths = {name for each in models for name, field in each.model_fields.items() if "Path" in str(field.annotation)}
+    assert paths == {key.split(".")[1] for key in PATHS}
+
+
+@pytest.mark.parametrize("option", ["--trusted-key", "--bundle", "--config"])
+def test_an_empty_path_on_the_command_line_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a script passes it whose variable is not set."""
+    with pytest.raises(SystemExit):
+        main(["--check", option, ""])
+    assert f"argument {option}: the path is empty" in capsys.readouterr().err
+
+
+def test_no_description_calls_a_key_empty_that_has_to_be_left_out() -> None:
+    assert [row.key for row in describe_settings() if "empty =" in row.description] == []
 
 
 def test_a_missing_settings_file_is_named(tmp_path: Path) -> None:

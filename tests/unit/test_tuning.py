@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -72,11 +75,35 @@ def test_what_was_measured_under_other_conditions_counts_for_nothing(
     elif changed == "version":
         monkeypatch.setattr(edge.engines.tuning, "version", lambda _: "0.0.1")
     elif changed == "processor":
-        (tmp_path / "cpuinfo").write_text("model name : another\nflags : fpu\n")
-        monkeypatch.setattr(edge.engines.tuning, "CPU_FACTS", tmp_path / "cpuinfo")
+        (tmp_path / "modalias").write_text("cpu:type:x86,ven0000fam0001mod0001:feature:,0000\n")
+        monkeypatch.setattr(edge.engines.tuning, "CPU_FACTS", tmp_path / "modalias")
     elif changed == "cores":
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
     assert chosen_engine(bundle, tmp_path, 2 if changed == "threads" else 1) == "onnxruntime"
+
+
+OPENED = """
+import sys
+from edge.engines.tuning import _processor
+opened = []
+sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
+print(_processor(), *opened, sep="\\n")
+"""
+
+
+def test_the_processor_is_told_by_nothing_that_the_service_cannot_see() -> None:
+    """`--check --tune` runs outside of the unit, whose `ProcSubset=pid` hides /proc/cpuinfo: no answer would count."""
+    done = subprocess.run([sys.executable, "-c", OPENED], capture_output=True, text=True, check=True, timeout=60)
+    processor, *opened = done.stdout.splitlines()
+    assert processor
+    assert [path for path in opened if path.startswith("/proc")] == []
+
+
+def test_where_the_kernel_does_not_tell_the_processor_it_is_the_architecture(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(edge.engines.tuning, "CPU_FACTS", tmp_path / "nowhere")
+    assert edge.engines.tuning._processor() == platform.machine()
 
 
 @needs_openvino

@@ -130,6 +130,18 @@ def test_a_figure_that_could_not_be_measured_meets_nothing() -> None:
         assert (result.observed, result.met) == (None, False)
 
 
+@pytest.mark.parametrize("missing", [Label.NORMAL, Label.ABNORMAL])
+def test_one_label_alone_is_no_balanced_accuracy_where_no_scan_of_the_other_has_a_score(missing: Label) -> None:
+    """Every abnormal scan out of spec: what is left is the specificity, and it says nothing of them."""
+    other, outcome, p = (Label.ABNORMAL, ABNORMAL, 0.9) if missing is Label.NORMAL else (Label.NORMAL, NORMAL, 0.1)
+    metrics = validated([row(other, outcome, p), row(missing, REVIEW, None)]).metrics
+    for name in ("balanced_accuracy", "balanced_accuracy_decided"):
+        for rule in (f"{name}>=0.9", f"{name}_low>=0", f"{name}_high<=1"):
+            assert not check_requirement(parse_requirement(rule), metrics).met, rule
+    alone = validated([row(other, outcome, p)]).metrics
+    assert alone.balanced_accuracy == alone.balanced_accuracy_decided == 1.0, "nobody asked for the other label"
+
+
 def test_an_unknown_figure_is_refused_with_the_nearest_name_and_all_others() -> None:
     with pytest.raises(SettingsError, match="no figure is called 'balanced_acuracy'") as caught:
         parse_requirement("balanced_acuracy>=0.9")
