@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edge.errors import LedgerBusy, LedgerError
 from edge.store.ledger import Ledger, open_ledger
-from edge.store.ledger_file import connect, explained_errors, take_lock
+from edge.store.ledger_file import connect, explained_errors, put_in_place, remove_database, take_lock
 from edge.system.files import sync_directory
 
 log = logging.getLogger(__name__)
@@ -83,8 +83,12 @@ def restore(path: Path, station: str, source: Path, next_seq: int | None = None)
     try:
         with explained_errors(path):
             if path.exists():
-                raise LedgerError(f"there is a ledger at {path}", hint="move it away, and keep it, before a restore")
+                raise LedgerError(
+                    f"there is a ledger at {path}",
+                    hint=f"before a restore move the whole directory {path.parent} away and keep it, not this file alone",
+                )
             draft = path.with_name(f"{path.name}.restored")
+            remove_database(draft)
             _copy_file(source, draft)
             # The lock is the station's, not the draft's: the duplicate goes with the draft.
             with Ledger(draft, station, connect(draft, station), os.dup(lock)) as ledger:
@@ -92,8 +96,7 @@ def restore(path: Path, station: str, source: Path, next_seq: int | None = None)
                 if next_seq is not None:
                     ledger.skip_to(next_seq)
                 inventory = _inventory(path, ledger)
-            draft.rename(path)
-            sync_directory(path.parent)
+            put_in_place(draft, path)
     finally:
         os.close(lock)
     return inventory

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -89,8 +90,32 @@ def test_a_restore_never_overwrites_a_ledger_or_the_one_in_use(ledger: Ledger, p
     with pytest.raises(LedgerBusy):
         restore(path, STATION, tmp_path / "backup.sqlite")
     ledger.close()
-    with pytest.raises(LedgerError, match="there is a ledger"):
+    with pytest.raises(LedgerError, match="there is a ledger") as caught:
         restore(path, STATION, tmp_path / "backup.sqlite")
+    assert "move the whole directory" in caught.value.hint
+
+
+@pytest.mark.parametrize("left", ["ledger.sqlite", "ledger.sqlite.restored"])
+@pytest.mark.parametrize("count", [10, 300])
+def test_a_restore_is_not_undone_by_the_log_of_the_ledger_before(
+    ledger: Ledger, path: Path, tmp_path: Path, count: int, left: str
+) -> None:
+    """A kill leaves the log beside the ledger, or beside the draft of a restore."""
+    back_up_beside(ledger, tmp_path / "backup.sqlite")
+    ledger.close()
+    if os.fork() == 0:
+        killed = open_ledger(path, STATION)
+        for number in range(50, 50 + count):
+            killed.commit([sample_entry(number)], NOW)
+        os._exit(9)
+    os.wait()
+    path.rename(tmp_path / "moved-away")
+    path.with_name(f"{path.name}-wal").rename(path.with_name(f"{left}-wal"))
+    assert restore(path, STATION, tmp_path / "backup.sqlite", next_seq=351).next_seq == 351
+    with open_ledger(path, STATION) as restored:
+        restored.check()
+        assert (restored.next_seq(), restored.pending().count) == (351, 3)
+    assert not list(path.parent.glob("*.restored*"))
 
 
 def test_a_damaged_or_foreign_backup_is_refused_and_leaves_no_ledger(
