@@ -61,6 +61,8 @@ class App:
         self._stop = threading.Event()
         self._flush = threading.Event()
         self._failure: Exception | None = None
+        self._was_told = False
+        """A signal, and no failure, began the stop."""
 
     def run(self) -> int:
         """Start the threads, supervise them, stop them in order: intake and worker first, then the publisher.
@@ -109,6 +111,7 @@ class App:
                 housekeeping_at_s = now_s + HOUSEKEEPING_S
                 self._line.keep_house()
             if signal.sigtimedwait(STOP_SIGNALS, SUPERVISION_S) is not None:
+                self._was_told = True
                 return
 
     def _join(self, threads: list[threading.Thread]) -> None:
@@ -160,4 +163,5 @@ class App:
         while not self._flush.is_set():
             self._line.publisher.step(time.monotonic())
             self._beats.beat("publish")
-        self._line.publisher.stop(self._settings.broker.flush_s)
+        is_clean = self._was_told and self._failure is None
+        self._line.publisher.stop(self._settings.broker.flush_s, is_clean=is_clean)

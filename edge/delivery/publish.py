@@ -191,12 +191,15 @@ class Publisher:
                 self.clear_alarm(OUTBOX_STUCK)
         self._sleep(wait_s)
 
-    def stop(self, flush_s: float) -> None:
-        """Deliver for at most `flush_s`, then say `stopped` and disconnect. Without a broker: at once."""
+    def stop(self, flush_s: float, *, is_clean: bool = True) -> None:
+        """Deliver for at most `flush_s`, then say `stopped` and disconnect. Without a broker: at once.
+
+        After a failure (not `is_clean`) the broker says the last will, `offline`, as after a kill.
+        """
         until_s = time.monotonic() + flush_s
         while self._accepted is not None and self._owes() and (now_s := time.monotonic()) < until_s:
             self.step(now_s, 0.05)
-        if self._accepted is not None:
+        if self._accepted is not None and is_clean:
             self._to_say.append(self._status("stopped"))
         until_s = time.monotonic() + FAREWELL_S
         while self._accepted is not None and (self._to_say or self._said) and (now_s := time.monotonic()) < until_s:
@@ -207,7 +210,7 @@ class Publisher:
             self._mark_sent()
         log.info("publishing ended", extra={"fields": asdict(self.state)})
         if self._connection is not None:
-            self._connection.close()
+            self._connection.close(with_will=not is_clean)
             self._connection = self._accepted = None
         self._woken.close()
         self._waker.close()

@@ -393,6 +393,22 @@ def test_a_killed_worker_is_reported_offline_by_its_last_will(broker: Mosquitto,
         assert recorder.messages("status")[1].retained
 
 
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_stop_after_a_failure_delivers_and_says_offline_never_stopped(
+    broker: Mosquitto, ledger: Ledger, protocol: str
+) -> None:
+    with Recorder(broker) as recorder, publishing(settings_for(broker, protocol=protocol), ledger) as publisher:
+        drive(publisher, lambda: publisher.state.is_connected)
+        fill(ledger, 1, 20)
+        publisher.stop(5.0, is_clean=False)
+        assert ledger.pending().count == 0
+        states = [json.loads(message.payload)["state"] for message in recorder.wait_for("status", 2)]
+        assert states == ["online", "offline"]
+        with Recorder(broker, client_id="later") as later:
+            (offline,) = later.wait_for("status", 1)
+            assert json.loads(offline.payload)["state"] == "offline"
+
+
 def test_health_is_retained_and_only_the_newest_waits(broker: Mosquitto, ledger: Ledger) -> None:
     def health(uptime_s: float) -> Health:
         return Health(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,11 +16,14 @@ import edge.line
 from edge.app import run_app
 from edge.contract.messages import Gpu, Health
 from edge.delivery.publish import Publisher
+from edge.errors import EngineError
 from edge.line import Line, build_line, utc_now
 from edge.settings import BrokerSettings, FolderSettings, Settings, StateSettings, service_environment
 from edge.store.ledger import Ledger
+from edge.worker import Worker
 from tests import fakes
 from tests.models import scripted_model
+from tests.mosquitto import Mosquitto, Recorder, needs_mosquitto
 
 
 def settings_below(root: Path, **folder: Any) -> Settings:
@@ -48,6 +52,31 @@ def test_a_defect_of_the_supervision_ends_every_thread_and_is_told(
         run_app(settings_below(tmp_path), service_environment(), scripted_model())
     assert {"inbox", "worker", "publish"} <= set(running)
     assert not {"inbox", "worker", "publish"} & {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.broker
+@needs_mosquitto
+@pytest.mark.parametrize("where", ["worker", "main"])
+def test_a_failure_is_told_as_offline_and_never_as_a_clean_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    with Mosquitto(tmp_path / "broker") as broker, Recorder(broker) as mes:
+
+        def fail(*_: object) -> int:
+            mes.wait_for("status", 1)
+            raise EngineError("the GPU failed at a batch of 4", hint="look at dmesg")
+
+        if where == "worker":
+            monkeypatch.setattr(Worker, "step", fail)
+        else:
+            monkeypatch.setattr(Line, "keep_house", fail)
+        settings = settings_below(tmp_path)
+        settings = settings.model_copy(update={"broker": BrokerSettings(host=broker.host, port=broker.port)})
+        with pytest.raises(EngineError, match="the GPU failed"):
+            run_app(settings, service_environment(), scripted_model())
+        said = [json.loads(message.payload)["state"] for message in mes.wait_for("status", 2)]
+    assert said == ["online", "offline"]
 
 
 @contextmanager
