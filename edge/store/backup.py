@@ -85,7 +85,7 @@ def restore(path: Path, station: str, source: Path, next_seq: int | None = None)
             if path.exists():
                 raise LedgerError(
                     f"there is a ledger at {path}",
-                    hint=f"before a restore move the whole directory {path.parent} away and keep it, not the file alone",
+                    hint=f"before a restore move all of {path.parent} away and keep it, not this file alone",
                 )
             draft = path.with_name(f"{path.name}.restored")
             remove_database(draft)
