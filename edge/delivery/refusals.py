@@ -17,7 +17,6 @@ from collections.abc import Iterable
 
 from edge.delivery.backoff import Backoff
 
-
 OLDEST_TRIES = 2
 
 
