@@ -4,6 +4,7 @@
     inbox     looks at the folder, hands complete files to the intake
     worker    owns the engine, turns arrivals into committed verdicts
     publish   owns the broker connection, empties the outbox
+    backup    copies the ledger on request, which may take minutes
 
 A thread that dies stops the process with a non-zero code, and systemd starts a fresh one.
 """
@@ -33,6 +34,7 @@ SUPERVISION_S = 0.5
 HEALTH_S = 60.0
 HOUSEKEEPING_S = 600.0
 IDLE_WAIT_S = 0.5
+BACKUP_LOOK_S = 0.5
 LEDGER_RETRY_S = 1.0
 STUCK_AFTER_S = 90.0
 """A loop silent for this long no longer earns the watchdog's beat; a CPU batch takes a few seconds."""
@@ -74,6 +76,7 @@ class App:
         try:
             judging.append(self._thread("inbox", self._look))
             judging.append(self._thread("worker", self._judge))
+            judging.append(self._thread("backup", self._copy))
             publishing.append(self._thread("publish", self._publish))
             self._notifier.ready(f"judging scans in {self._settings.folder.path}")
             fields = {"folder": str(self._settings.folder.path), "model": self._line.model.id}
@@ -102,7 +105,6 @@ class App:
                 self._notifier.watchdog()
             else:
                 log.error("loop is stuck", extra={"fields": {"loop": loop, "silent_s": round(silent_s, 1)}})
-            self._line.copy_on_request()
             now_s = time.monotonic()
             if now_s >= health_at_s:
                 health_at_s = now_s + HEALTH_S
@@ -158,6 +160,10 @@ class App:
             self._line.publisher.clear_alarm("intake-stopped")
             if not finished and not self._line.worker.in_flight:
                 self._line.intake.wait(IDLE_WAIT_S)
+
+    def _copy(self) -> None:
+        while not self._stop.wait(BACKUP_LOOK_S):
+            self._line.copy_on_request(lambda: not self._stop.is_set())
 
     def _publish(self) -> None:
         while not self._flush.is_set():

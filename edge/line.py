@@ -6,6 +6,7 @@ import logging
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,7 +27,7 @@ from edge.station.archive import Archive, Quarantine
 from edge.station.inbox import Inbox
 from edge.station.intake import StationIntake
 from edge.station.watch import Watcher
-from edge.store.backup import take_backup_requests
+from edge.store.backup import sweep_copies, take_backup_requests
 from edge.store.ledger import Ledger, open_ledger
 from edge.worker import NEVER_FINAL, Worker
 
@@ -113,16 +114,17 @@ class Line:
             )
         )
 
-    def copy_on_request(self) -> None:
-        """Write the copies of the ledger that `edge-worker --backup` asked for."""
+    def copy_on_request(self, go_on: Callable[[], bool]) -> None:
+        """Write the copies of the ledger that `edge-worker --backup` asked for, as long as `go_on` says yes."""
         try:
-            take_backup_requests(self.ledger)
+            take_backup_requests(self.ledger, go_on)
         except LedgerError as error:
             log.warning("no backup", extra={"fields": {"error": error.message}})
 
     def keep_house(self) -> None:
         """Prune what is older than its retention."""
         try:
+            sweep_copies(self.ledger.path)
             pruned = self.ledger.prune(utc_now() - timedelta(days=self.settings.state.keep_days))
             present = self.inbox.present()
             if present is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from edge.errors import EngineError
 from edge.line import Line, build_line, utc_now
 from edge.settings import BrokerSettings, FolderSettings, Settings, StateSettings, service_environment
 from edge.store.ledger import Ledger
+from edge.system.systemd import Notifier
 from edge.worker import Worker
 from tests import fakes
 from tests.models import scripted_model
@@ -42,16 +45,42 @@ def test_a_defect_of_the_supervision_ends_every_thread_and_is_told(
     """With the folder quiet and the broker away no thread would find out by itself, and the process would hang."""
     running: list[str] = []
 
-    def defect(_ledger: Ledger) -> int:
+    def defect(_line: Line) -> None:
         running.extend(thread.name for thread in threading.enumerate())
         raise RuntimeError("a defect")
 
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    monkeypatch.setattr(edge.line, "take_backup_requests", defect)
+    monkeypatch.setattr(Line, "keep_house", defect)
     with pytest.raises(RuntimeError, match="a defect"):
         run_app(settings_below(tmp_path), service_environment(), scripted_model())
-    assert {"inbox", "worker", "publish"} <= set(running)
-    assert not {"inbox", "worker", "publish"} & {thread.name for thread in threading.enumerate()}
+    assert {"inbox", "worker", "publish", "backup"} <= set(running)
+    assert not {"inbox", "worker", "publish", "backup"} & {thread.name for thread in threading.enumerate()}
+
+
+def test_the_watchdog_is_fed_while_a_copy_of_the_ledger_takes_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a stop gives the copy up."""
+    fed: list[float] = []
+    copying_since_s: list[float] = []
+
+    def slow(_ledger: Ledger, go_on: Callable[[], bool]) -> int:
+        copying_since_s.append(time.monotonic())
+        while go_on():
+            time.sleep(0.01)
+        return 0
+
+    def feed(_notifier: Notifier) -> None:
+        fed.append(time.monotonic())
+        if copying_since_s and fed[-1] > copying_since_s[0] + 1.0:
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.setattr(edge.line, "take_backup_requests", slow)
+    monkeypatch.setattr(Notifier, "watchdog", feed)
+    assert run_app(settings_below(tmp_path), service_environment(), scripted_model()) == 0
+    assert len(copying_since_s) == 1
+    assert len([at_s for at_s in fed if at_s > copying_since_s[0]]) >= 2
 
 
 @pytest.mark.broker
