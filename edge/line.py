@@ -16,7 +16,7 @@ from edge.aftermath import Aftermath
 from edge.bundles.model_history import note_model
 from edge.contract.messages import Health, ModelInfo
 from edge.delivery.publish import Publisher
-from edge.errors import LedgerError
+from edge.errors import LedgerError, SettingsError
 from edge.gpu import gpu_state
 from edge.model import LoadedModel
 from edge.scans.decoder import Decoder
@@ -26,7 +26,7 @@ from edge.settings import Settings
 from edge.station.archive import Archive, Quarantine
 from edge.station.inbox import Inbox
 from edge.station.intake import StationIntake
-from edge.station.watch import Watcher
+from edge.station.watch import Watcher, file_system
 from edge.store.backup import sweep_copies, take_backup_requests
 from edge.store.ledger import Ledger, open_ledger
 from edge.worker import NEVER_FINAL, Worker
@@ -136,8 +136,17 @@ class Line:
 
 
 def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: ExitStack) -> Line:
-    """Open everything but the threads; `stack` closes it. Raises LedgerError, BundleError, EngineError."""
+    """Open everything but the threads; `stack` closes it.
+
+    Raises SettingsError, LedgerError, BundleError, EngineError.
+    """
     folder, state = settings.folder, settings.state
+    mount = file_system(state.dir)
+    if mount.is_share:
+        raise SettingsError(
+            f"`state.dir` {state.dir} is on {mount.kind} ({mount.mount_point}), expected a local disk",
+            hint="a share can damage the ledger: move the whole state directory to a disk of this machine",
+        )
     limits = Limits(max_px=folder.max_px, max_bytes=folder.max_bytes)
     ledger = stack.enter_context(open_ledger(state.ledger, settings.station))
     note_model(model.bundle, state.dir)

@@ -18,9 +18,10 @@ import edge.line
 from edge.app import run_app
 from edge.contract.messages import Gpu, Health
 from edge.delivery.publish import Publisher
-from edge.errors import EngineError
+from edge.errors import EngineError, SettingsError
 from edge.line import Line, build_line, utc_now
 from edge.settings import BrokerSettings, FolderSettings, Settings, StateSettings, service_environment
+from edge.station.watch import FileSystem
 from edge.store.ledger import Ledger
 from edge.system.systemd import Notifier
 from edge.worker import Worker
@@ -118,6 +119,25 @@ def line_of(settings: Settings, *, engine: str = "scripted") -> Iterator[Line]:
         line = build_line(settings, model, fakes.BOOT_ID, stack)
         stack.callback(line.publisher.stop, 0.0)
         yield line
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs"])
+def test_a_ledger_on_a_share_is_refused_before_it_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(edge.line, "file_system", lambda path: FileSystem(kind, path))
+    with pytest.raises(SettingsError, match=f"on {kind}.*local disk"), line_of(settings_below(tmp_path)):
+        pass
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("kind", ["ext4", "fuse.unheard-of", "unknown"])
+def test_a_file_system_that_may_be_local_is_left_to_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(edge.line, "file_system", lambda path: FileSystem(kind, path))
+    with line_of(settings_below(tmp_path)) as line:
+        assert line.ledger.next_seq() == 1
 
 
 def judge(line: Line, count: int) -> None:
