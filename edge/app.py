@@ -4,6 +4,7 @@
     inbox     looks at the folder, hands complete files to the intake
     worker    owns the engine, turns arrivals into committed verdicts
     publish   owns the broker connection, empties the outbox
+    backup    copies the ledger on request, which may take minutes
 
 A thread that dies stops the process with a non-zero code, and systemd starts a fresh one.
 """
@@ -33,6 +34,7 @@ SUPERVISION_S = 0.5
 HEALTH_S = 60.0
 HOUSEKEEPING_S = 600.0
 IDLE_WAIT_S = 0.5
+BACKUP_LOOK_S = 0.5
 LEDGER_RETRY_S = 1.0
 STUCK_AFTER_S = 90.0
 """A loop silent for this long no longer earns the watchdog's beat; a CPU batch takes a few seconds."""
@@ -61,6 +63,8 @@ class App:
         self._stop = threading.Event()
         self._flush = threading.Event()
         self._failure: Exception | None = None
+        self._was_told = False
+        """A signal, and no failure, began the stop."""
 
     def run(self) -> int:
         """Start the threads, supervise them, stop them in order: intake and worker first, then the publisher.
@@ -72,6 +76,7 @@ class App:
         try:
             judging.append(self._thread("inbox", self._look))
             judging.append(self._thread("worker", self._judge))
+            judging.append(self._thread("backup", self._copy))
             publishing.append(self._thread("publish", self._publish))
             self._notifier.ready(f"judging scans in {self._settings.folder.path}")
             fields = {"folder": str(self._settings.folder.path), "model": self._line.model.id}
@@ -100,7 +105,6 @@ class App:
                 self._notifier.watchdog()
             else:
                 log.error("loop is stuck", extra={"fields": {"loop": loop, "silent_s": round(silent_s, 1)}})
-            self._line.copy_on_request()
             now_s = time.monotonic()
             if now_s >= health_at_s:
                 health_at_s = now_s + HEALTH_S
@@ -109,6 +113,7 @@ class App:
                 housekeeping_at_s = now_s + HOUSEKEEPING_S
                 self._line.keep_house()
             if signal.sigtimedwait(STOP_SIGNALS, SUPERVISION_S) is not None:
+                self._was_told = True
                 return
 
     def _join(self, threads: list[threading.Thread]) -> None:
@@ -157,8 +162,13 @@ class App:
             if not finished and not self._line.worker.in_flight:
                 self._line.intake.wait(IDLE_WAIT_S)
 
+    def _copy(self) -> None:
+        while not self._stop.wait(BACKUP_LOOK_S):
+            self._line.copy_on_request(lambda: not self._stop.is_set())
+
     def _publish(self) -> None:
         while not self._flush.is_set():
             self._line.publisher.step(time.monotonic())
             self._beats.beat("publish")
-        self._line.publisher.stop(self._settings.broker.flush_s)
+        is_clean = self._was_told and self._failure is None
+        self._line.publisher.stop(self._settings.broker.flush_s, is_clean=is_clean)

@@ -6,6 +6,7 @@ import logging
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from edge.bundles.model_history import note_model
 from edge.contract.messages import Health, ModelInfo
 from edge.delivery.publish import Publisher
 from edge.engines.opening import Degraded
-from edge.errors import LedgerError
+from edge.errors import LedgerError, SettingsError
 from edge.gpu import gpu_state
 from edge.model import LoadedModel
 from edge.scan_alarms import ScanAlarms
@@ -27,8 +28,8 @@ from edge.settings import Settings
 from edge.station.archive import Archive, Quarantine
 from edge.station.inbox import Inbox
 from edge.station.intake import StationIntake
-from edge.station.watch import Watcher
-from edge.store.backup import take_backup_requests
+from edge.station.watch import Watcher, file_system
+from edge.store.backup import sweep_copies, take_backup_requests
 from edge.store.ledger import Ledger, Pending, open_ledger
 from edge.worker import NEVER_FINAL, Judged, Worker
 
@@ -126,16 +127,17 @@ class Line:
             self.publisher.clear_alarm("disk-low")
         return free_bytes
 
-    def copy_on_request(self) -> None:
-        """Write the copies of the ledger that `edge-worker --backup` asked for."""
+    def copy_on_request(self, go_on: Callable[[], bool]) -> None:
+        """Write the copies of the ledger that `edge-worker --backup` asked for, as long as `go_on` says yes."""
         try:
-            take_backup_requests(self.ledger)
+            take_backup_requests(self.ledger, go_on)
         except LedgerError as error:
             log.warning("no backup", extra={"fields": {"error": error.message}})
 
     def keep_house(self) -> None:
         """Prune what is older than its retention."""
         try:
+            sweep_copies(self.ledger.path)
             pruned = self.ledger.prune(utc_now() - timedelta(days=self.settings.state.keep_days))
             present = self.inbox.present()
             if present is not None:
@@ -147,8 +149,17 @@ class Line:
 
 
 def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: ExitStack) -> Line:
-    """Open everything but the threads; `stack` closes it. Raises LedgerError, BundleError, EngineError."""
+    """Open everything but the threads; `stack` closes it.
+
+    Raises SettingsError, LedgerError, BundleError, EngineError.
+    """
     folder, state = settings.folder, settings.state
+    mount = file_system(state.dir)
+    if mount.is_share:
+        raise SettingsError(
+            f"`state.dir` {state.dir} is on {mount.kind} ({mount.mount_point}), expected a local disk",
+            hint="a share can damage the ledger: move the whole state directory to a disk of this machine",
+        )
     limits = Limits(max_px=folder.max_px, max_bytes=folder.max_bytes)
     ledger = stack.enter_context(open_ledger(state.ledger, settings.station))
     note_model(model.bundle, state.dir)

@@ -148,13 +148,17 @@ class Connection:
             self._unacknowledged[info.mid] = self._now_s
         return info.mid
 
-    def close(self) -> None:
-        """Say DISCONNECT, which withdraws the last will, and close; waits at most CLOSE_S."""
+    def close(self, *, with_will: bool = False) -> None:
+        """Say DISCONNECT, which withdraws the last will, and close; waits at most CLOSE_S.
+
+        `with_will`: the broker is to publish the last will. MQTT 3.1.1 has no word for it: the connection just ends.
+        """
         self._is_abandoned = True
         client = self._client
-        if client is not None and self._is_accepted and not self._is_over:
+        if client is not None and self._is_accepted and not self._is_over and (self._is_v5 or not with_will):
             self._is_over = True
-            client.disconnect(ReasonCode(PacketTypes.DISCONNECT, "Normal disconnection") if self._is_v5 else None)
+            reason = "Disconnect with will message" if with_will else "Normal disconnection"
+            client.disconnect(ReasonCode(PacketTypes.DISCONNECT, reason) if self._is_v5 else None)
             left = select.poll()
             while (sock := client.socket()) is not None and client.want_write():
                 left.register(sock.fileno(), select.POLLOUT)

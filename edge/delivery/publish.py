@@ -5,21 +5,16 @@ seq; a row is closed by PUBACK with reason 0x00 and by nothing else. Everything 
 connection ends is simply unsent again and goes out, byte for byte, over the next one.
 
 What the broker refuses stays in the ledger: the connection is kept, verdicts pause with growing waits and
-one row at a time tries whether the refusal still stands. Rows that were in flight beside a refused one
-may be delivered before it; `seq` tells their order.
+rows are tried one at a time, until the broker takes one; a row that it alone refuses does not hold up the
+others (`edge.delivery.refusals`). Rows behind a refused one may be delivered before it; `seq` tells their order.
 
 `step` and `stop` belong to one thread; the other methods may be called from any.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
-import platform
 import random
-import select
-import socket
-import sqlite3
 import threading
 import time
 from collections import deque
@@ -29,11 +24,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from edge import __version__
 from edge.contract.messages import Alarm, Health, Kind, Message, ModelCard, Status, Topics, Verdict, canonical_json
 from edge.delivery.alarms import AlarmBoard
 from edge.delivery.backoff import Backoff
 from edge.delivery.broker import NO_MATCHING_SUBSCRIBERS, SUCCESS, Accepted, Acknowledged, Connection, Ended, Outgoing
+from edge.delivery.refusals import Refusals
+from edge.delivery.versions import program_versions
+from edge.delivery.waker import Waker
 from edge.errors import LedgerError
 from edge.settings import BrokerSettings, Settings
 from edge.store.ledger import Ledger, OutboxRow
@@ -105,9 +102,8 @@ class Publisher:
         self._in_flight: dict[int, int] = {}  # packet id -> seq
         self._unmarked: set[int] = set()  # seqs the broker acknowledged and the ledger does not know of yet
         self._unmarked_since_s = 0.0
-        self._is_probing = False
-        self._resume_at_s = 0.0
-        self._refusal_backoff = Backoff(settings.backoff_min_s, settings.backoff_max_s, rng)
+        self._fed_to = 0  # the newest row that was sent, or gone round, since the feeding last began anew
+        self._refusals = Refusals(settings.backoff_min_s, settings.backoff_max_s, rng)
         self._ledger_at_s = 0.0
         self._resend_at_s = 0.0
 
@@ -118,9 +114,7 @@ class Publisher:
         self._health: Health | None = None
 
         self._acknowledged = self._refused = self._connections = 0
-        self._woken, self._waker = socket.socketpair()
-        self._woken.setblocking(False)
-        self._waker.setblocking(False)
+        self._waker = Waker()
         if settings.protocol != "5":
             log.warning(
                 "MQTT 3.1.1 chosen: a broker acknowledges what it refuses, so a verdict that an access list, a quota "
@@ -168,8 +162,7 @@ class Publisher:
 
     def wake(self) -> None:
         """There are new rows in the ledger: end the sleep of the current step."""
-        with suppress(OSError):  # full: woken already; closed: stopped
-            self._waker.send(b"\0")
+        self._waker.wake()
 
     def step(self, now_s: float, wait_s: float = WAIT_S) -> None:
         """One turn: take what the broker says, give it what it may have; then sleep until something calls.
@@ -191,12 +184,15 @@ class Publisher:
                 self.clear_alarm(OUTBOX_STUCK)
         self._sleep(wait_s)
 
-    def stop(self, flush_s: float) -> None:
-        """Deliver for at most `flush_s`, then say `stopped` and disconnect. Without a broker: at once."""
+    def stop(self, flush_s: float, *, is_clean: bool = True) -> None:
+        """Deliver for at most `flush_s`, then say `stopped` and disconnect. Without a broker: at once.
+
+        After a failure (not `is_clean`) the broker says the last will, `offline`, as after a kill.
+        """
         until_s = time.monotonic() + flush_s
         while self._accepted is not None and self._owes() and (now_s := time.monotonic()) < until_s:
             self.step(now_s, 0.05)
-        if self._accepted is not None:
+        if self._accepted is not None and is_clean:
             self._to_say.append(self._status("stopped"))
         until_s = time.monotonic() + FAREWELL_S
         while self._accepted is not None and (self._to_say or self._said) and (now_s := time.monotonic()) < until_s:
@@ -207,9 +203,8 @@ class Publisher:
             self._mark_sent()
         log.info("publishing ended", extra={"fields": asdict(self.state)})
         if self._connection is not None:
-            self._connection.close()
+            self._connection.close(with_will=not is_clean)
             self._connection = self._accepted = None
-        self._woken.close()
         self._waker.close()
 
     def _owes(self) -> bool:
@@ -217,18 +212,14 @@ class Publisher:
         if self._in_flight or self._unmarked or self._to_say or self._said or self._alarms.has_waiting():
             return True
         try:
-            return not self._is_probing and bool(self._ledger.outbox(0, 1))
+            aside = self._refusals.aside
+            rows = self._ledger.outbox(0, len(aside) + 1)
+            return not self._refusals.is_probing and any(row.seq not in aside for row in rows)
         except LedgerError:
             return False
 
     def _sleep(self, wait_s: float) -> None:
-        poll = select.poll()
-        poll.register(self._woken.fileno(), select.POLLIN)
-        if self._connection is not None and (wanted := self._connection.wait_for()) is not None:
-            poll.register(*wanted)
-        poll.poll(wait_s * 1000)
-        with suppress(BlockingIOError):
-            self._woken.recv(4096)
+        self._waker.sleep(wait_s, self._connection.wait_for() if self._connection is not None else None)
 
     def _listen(self, now_s: float) -> None:
         for event in self._connection.step(now_s) if self._connection is not None else ():
@@ -259,27 +250,29 @@ class Publisher:
             self._unmarked_since_s = self._unmarked_since_s if self._unmarked else now_s
             self._unmarked.add(seq)
             self._acknowledged += 1
-            self._is_probing = False
-            self._refusal_backoff.reset()
-            self.clear_alarm(NO_SUBSCRIBER)
-            self.clear_alarm(VERDICT_REFUSED)
+            self._refusals.taken(seq, now_s)
+            self._end_alarms_of_refusals()
             return
         topic = self._topics.of(Kind.VERDICT)
         message = f"the broker did not take verdict {seq} on {topic}: {answer.reason}"
         if answer.code == NO_MATCHING_SUBSCRIBERS:
             hint = "subscribe the MES to it with a fixed client id and a session that outlives its longest outage"
-            self._hold_verdicts(NO_SUBSCRIBER, message, hint, now_s)
+            self._on_row_refused(seq, NO_SUBSCRIBER, message, hint, now_s)
         else:
             hint = f"let client {self._client_id!r} publish there: access list, quota, message size"
-            self._hold_verdicts(VERDICT_REFUSED, message, hint, now_s)
+            self._on_row_refused(seq, VERDICT_REFUSED, message, hint, now_s)
 
-    def _hold_verdicts(self, code: str, message: str, hint: str, now_s: float) -> None:
-        """Keep the rows, pause, then try with one: a whole window may have been refused for one reason."""
+    def _on_row_refused(self, seq: int, code: str, message: str, hint: str, now_s: float) -> None:
+        """The row stays; its alarm stands until the broker takes it."""
         self._refused += 1
+        self._fed_to = 0
+        self._refusals.refused(seq, code, now_s)
         self.raise_alarm(code, message, hint)
-        if now_s >= self._resume_at_s:
-            self._resume_at_s = now_s + self._refusal_backoff.next_s()
-        self._is_probing = True
+        self._end_alarms_of_refusals()
+
+    def _end_alarms_of_refusals(self) -> None:
+        for code in {NO_SUBSCRIBER, VERDICT_REFUSED} - self._refusals.alarms:
+            self.clear_alarm(code)
 
     def _on_notice_answered(self, notice: Message, answer: Acknowledged) -> None:
         if answer.code >= 0x80:
@@ -292,13 +285,14 @@ class Publisher:
         log.warning("broker connection ended", extra={"fields": fields})
         code = BROKER_REFUSES if ended.is_refusal else BROKER_AWAY
         self.raise_alarm(code, ended.error.message, ended.error.hint)
-        if ended.is_protocol_error and self._in_flight:
-            message = f"the broker answered a verdict in a way that ended the connection: {ended.error.message}"
-            hint = "look into the broker's log: message size, quota, access list"
-            self._hold_verdicts(VERDICT_REFUSED, message, hint, now_s)
         if self._in_flight:
-            # One of them may be why, its refusal lost with the connection: go on with one row, and hear its answer.
-            self._is_probing = True
+            if ended.is_protocol_error or (ended.is_refusal and self._refusals.is_probing):
+                seq = self._refusals.culprit(self._in_flight.values())
+                message = f"the broker answered verdict {seq} in a way that ended the connection: {ended.error.message}"
+                hint = "look into the broker's log: message size, quota, access list"
+                self._on_row_refused(seq, VERDICT_REFUSED, message, hint, now_s)
+            self._refusals.suspect()
+        self._fed_to = 0
         self._alarms.give_back(notice for notice in self._said.values() if isinstance(notice, Alarm))
         self._in_flight.clear()
         self._said.clear()
@@ -307,14 +301,18 @@ class Publisher:
         self._dial_at_s = now_s + wait_s
 
     def _exchange_with_ledger(self, now_s: float) -> None:
-        if self._accepted is not None and now_s >= self._resume_at_s:
-            self._feed(self._accepted, now_s)
+        if self._accepted is not None and not self._refusals.is_pausing(now_s):
+            if self._refusals.is_probing:
+                self._probe(self._accepted, now_s)
+            else:
+                self._feed(self._accepted, now_s)
         is_due = len(self._unmarked) >= MARK_BATCH or now_s - self._unmarked_since_s >= MARK_S
         if is_due or not self._in_flight:
             self._mark_sent()
         if now_s >= self._resend_at_s:
             self._resend_at_s = now_s + RESEND_POLL_S
-            self._ledger.take_resend_requests()
+            if self._ledger.take_resend_requests():
+                self._fed_to = 0
 
     def _mark_sent(self) -> None:
         if self._unmarked:
@@ -322,24 +320,42 @@ class Publisher:
             self._unmarked.clear()
 
     def _feed(self, accepted: Accepted, now_s: float) -> None:
-        """Fill the window, going on behind the newest row that was sent and is not settled.
+        """Fill the window in order of seq.
 
-        Unsent rows before it (refused, or requeued for a resend) have their turn when all of those are settled.
+        It begins anew from the oldest unsent row after a refusal, a resend, the end of a connection, and when all is
+        settled; rows in flight are left out then, and so are refused ones until they have their turn again.
         """
-        window = 1 if self._is_probing else self._settings.window
-        room = min(window, accepted.receive_maximum - len(self._said)) - len(self._in_flight)
-        if room > 0:
-            newest = max((*self._in_flight.values(), *self._unmarked), default=0)
-            for row in self._ledger.outbox(newest, room):
-                if not self._send_row(row, accepted, now_s):
-                    return
+        if self._refusals.come_back(now_s):
+            self._fed_to = 0
+        room = min(self._settings.window, accepted.receive_maximum - len(self._said)) - len(self._in_flight)
+        if room <= 0:
+            return
+        unsettled = {*self._in_flight.values(), *self._unmarked}
+        left_out = unsettled | self._refusals.aside
+        rows = self._ledger.outbox(self._fed_to, room)
+        for row in rows:
+            if row.seq not in left_out and not self._send_row(row, accepted, now_s):
+                return
+            self._fed_to = row.seq
+        if not rows and not unsettled:
+            self._fed_to = 0
+
+    def _probe(self, accepted: Accepted, now_s: float) -> None:
+        """Send one row alone, when all answers to earlier ones have come."""
+        if self._in_flight or len(self._said) >= accepted.receive_maximum:
+            return
+        rows = self._ledger.outbox(self._refusals.probe_after, len(self._unmarked) + 1)
+        row = next((row for row in rows if row.seq not in self._unmarked), None)
+        self._refusals.probe(row.seq if row is not None else None, now_s)
+        if row is not None:
+            self._send_row(row, accepted, now_s)
 
     def _send_row(self, row: OutboxRow, accepted: Accepted, now_s: float) -> bool:
         topic = self._topics.of(Kind.VERDICT)
         size_bytes = len(row.payload) + len(topic) + PACKET_OVERHEAD_BYTES
         if accepted.maximum_packet_bytes is not None and size_bytes > accepted.maximum_packet_bytes:
             message = f"verdict {row.seq} needs {size_bytes} bytes, the broker takes {accepted.maximum_packet_bytes}"
-            self._hold_verdicts(VERDICT_REFUSED, message, "raise the broker's maximum packet size", now_s)
+            self._on_row_refused(row.seq, VERDICT_REFUSED, message, "raise the broker's maximum packet size", now_s)
             return False
         message_out = Outgoing(topic, row.payload, Verdict.QOS, Verdict.RETAINED, Verdict.SCHEMA, row.verdict_id)
         mid = self._connection.publish(message_out) if self._connection is not None else None
@@ -381,12 +397,3 @@ class Publisher:
             versions=self._versions,
             degraded=self._card.degraded,
         )
-
-
-def program_versions() -> dict[str, str]:
-    """What runs here, for the status message."""
-    versions = {"edge-worker": __version__, "python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
-    for name in ("onnxruntime", "paho-mqtt", "tensorrt"):
-        with suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions

@@ -48,6 +48,9 @@ LOCAL_KINDS = frozenset({
 # fmt: on
 """File systems whose every writer is on this machine, so that inotify sees them all."""
 
+SHARE_KINDS = frozenset({"cifs", "nfs", "nfs4", "smb3", "smbfs"})
+"""File systems of another machine whose locks and flushes a database cannot build on."""
+
 UNSTABLE_INODE_KINDS = frozenset({"exfat", "fuse", "fuseblk", "msdos", "vboxsf", "vfat"})
 """File systems that invent inode numbers and may invent others for the same file later."""
 
@@ -73,6 +76,11 @@ class FileSystem:
     def is_local(self) -> bool:
         """Whether inotify sees every writer."""
         return self.kind in LOCAL_KINDS
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it surely is another machine's; other kinds that are not local may be anything."""
+        return self.kind in SHARE_KINDS
 
     @property
     def has_stable_inodes(self) -> bool:

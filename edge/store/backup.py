@@ -12,19 +12,22 @@ import os
 import shutil
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge.errors import LedgerBusy, LedgerError
 from edge.store.ledger import Ledger, open_ledger
-from edge.store.ledger_file import connect, explained_errors, take_lock
+from edge.store.ledger_file import connect, explained_errors, put_in_place, remove_database, take_lock
 from edge.system.files import sync_directory
 
 log = logging.getLogger(__name__)
 
 ANSWER_S = 120.0
-"""Time given to a running worker to answer; it looks twice a second, and a copy takes seconds per gigabyte."""
+"""Time given to a running worker to answer or to get on with its copy; it looks twice a second."""
+ABANDONED_S = 600.0
+"""A copy nobody has taken for this long has lost whoever asked for it."""
 LOOK_S = 0.1
 
 
@@ -52,18 +55,25 @@ def back_up(path: Path, station: str, target: Path) -> Inventory:
         raise LedgerError(f"there is no ledger at {path}", hint="check `state.dir` in the settings")
     try:
         with open_ledger(path, station) as ledger, explained_errors(target):
-            return _delivered(_copied(ledger, uuid.uuid4().hex), target, station)
+            return _delivered(_copied(ledger, uuid.uuid4().hex, lambda: True), target, station)
     except LedgerBusy:
         return _delivered(_requested(path), target, station)
 
 
-def take_backup_requests(ledger: Ledger) -> int:
-    """Answer what `back_up` asked of a running worker; how many copies were made. Raises LedgerError."""
+def take_backup_requests(ledger: Ledger, go_on: Callable[[], bool] = lambda: True) -> int:
+    """Answer what `back_up` asked of a running worker; how many requests there were. Raises LedgerError.
+
+    A copy is given up when its request is gone or `go_on` says no.
+    """
     with explained_errors(ledger.path):
         requests = sorted(ledger.path.parent.glob(f"{ledger.path.name}.backup-*"))
     for request in requests:
+
+        def is_wanted(request: Path = request) -> bool:
+            return request.exists() and go_on()
+
         try:
-            copy = _copied(ledger, request.name.rpartition("-")[2])
+            copy = _copied(ledger, request.name.rpartition("-")[2], is_wanted)
             with explained_errors(ledger.path):
                 size_bytes = copy.stat().st_size
             log.info("ledger copied", extra={"fields": {"file": copy.name, "size_bytes": size_bytes}})
@@ -72,6 +82,15 @@ def take_backup_requests(ledger: Ledger) -> int:
             with suppress(OSError):
                 request.unlink()
     return len(requests)
+
+
+def sweep_copies(ledger_path: Path) -> None:
+    """Remove copies, whole and half, that nobody will fetch: a kill of either side leaves them."""
+    with explained_errors(ledger_path):
+        for copy in ledger_path.parent.glob(f"*{ledger_path.name}.copy-*"):
+            if time.time() - copy.stat().st_mtime > ABANDONED_S:
+                copy.unlink(missing_ok=True)
+                log.info("abandoned copy removed", extra={"fields": {"file": copy.name}})
 
 
 def restore(path: Path, station: str, source: Path, next_seq: int | None = None) -> Inventory:
@@ -83,8 +102,12 @@ def restore(path: Path, station: str, source: Path, next_seq: int | None = None)
     try:
         with explained_errors(path):
             if path.exists():
-                raise LedgerError(f"there is a ledger at {path}", hint="move it away, and keep it, before a restore")
+                raise LedgerError(
+                    f"there is a ledger at {path}",
+                    hint=f"before a restore move all of {path.parent} away and keep it, not this file alone",
+                )
             draft = path.with_name(f"{path.name}.restored")
+            remove_database(draft)
             _copy_file(source, draft)
             # The lock is the station's, not the draft's: the duplicate goes with the draft.
             with Ledger(draft, station, connect(draft, station), os.dup(lock)) as ledger:
@@ -92,25 +115,25 @@ def restore(path: Path, station: str, source: Path, next_seq: int | None = None)
                 if next_seq is not None:
                     ledger.skip_to(next_seq)
                 inventory = _inventory(path, ledger)
-            draft.rename(path)
-            sync_directory(path.parent)
+            put_in_place(draft, path)
     finally:
         os.close(lock)
     return inventory
 
 
-def _copied(ledger: Ledger, name: str) -> Path:
+def _copied(ledger: Ledger, name: str, go_on: Callable[[], bool]) -> Path:
     """A copy beside the ledger; what bears its final name is whole."""
     draft = ledger.path.with_name(f".{ledger.path.name}.copy-{name}")
     final = ledger.path.with_name(f"{ledger.path.name}.copy-{name}")
     try:
-        ledger.copy_into(draft)
         with explained_errors(ledger.path):
-            draft.chmod(0o600)
+            draft.touch(mode=0o600)
+        ledger.copy_into(draft, go_on)
+        with explained_errors(ledger.path):
             draft.rename(final)
     finally:
         with suppress(OSError):  # a disk that fails here has failed above, and that is said
-            draft.unlink(missing_ok=True)
+            remove_database(draft)
     return final
 
 
@@ -119,17 +142,31 @@ def _requested(path: Path) -> Path:
     name = uuid.uuid4().hex
     request = path.with_name(f"{path.name}.backup-{name}")
     answer = path.with_name(f"{path.name}.copy-{name}")
+    draft = path.with_name(f".{answer.name}")
     with explained_errors(path):
         request.touch(mode=0o600)
-    until_s = time.monotonic() + ANSWER_S
-    while not answer.exists():
-        if not request.exists() and not answer.exists():
-            raise LedgerError("the worker could not copy its ledger", hint="its log says why; is the disk full?")
-        if time.monotonic() > until_s:
-            request.unlink(missing_ok=True)
-            raise LedgerError(f"the worker did not answer within {ANSWER_S:g} s", hint="is it of an older release?")
-        time.sleep(LOOK_S)
+    try:
+        until_s, seen_bytes = time.monotonic() + ANSWER_S, 0
+        while not answer.exists():
+            if not request.exists() and not answer.exists():
+                raise LedgerError("the worker could not copy its ledger", hint="its log says why; is the disk full?")
+            if (size_bytes := _size_bytes(draft)) > seen_bytes:
+                until_s, seen_bytes = time.monotonic() + ANSWER_S, size_bytes
+            if time.monotonic() > until_s:
+                raise LedgerError(f"the worker did not answer within {ANSWER_S:g} s", hint="is it of an older release?")
+            time.sleep(LOOK_S)
+    except BaseException:  # an interrupt too: without its request the worker gives the copy up
+        request.unlink(missing_ok=True)
+        answer.unlink(missing_ok=True)
+        raise
     return answer
+
+
+def _size_bytes(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 def _delivered(copy: Path, target: Path, station: str) -> Inventory:

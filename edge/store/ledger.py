@@ -20,7 +20,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,6 +45,12 @@ PRUNE_BATCHES = 50
 
 PRUNE_PAUSE_S = 0.05
 """Between two of them, for whoever waits for the lock."""
+
+COPY_PAGES = 1_000
+"""Pages (4 MB) a copy takes at a time; between two lots the line may write."""
+
+COPY_PAUSE_S = 0.005
+"""Between two lots, for whoever waits for the lock."""
 
 UNSENT_ROWS = (
     "SELECT seq, verdict_id, payload FROM outbox JOIN payloads USING (seq)"
@@ -258,11 +264,29 @@ class Ledger:
             sql.executemany("DELETE FROM files WHERE file = ?", gone)
         return len(gone)
 
-    def copy_into(self, target: Path) -> None:
-        """Write the whole ledger, as of now, to a new file and flush it; the line waits meanwhile."""
+    def copy_into(self, target: Path, go_on: Callable[[], bool]) -> None:
+        """Write the whole ledger, as it is at the end of the copying, to a new file and flush it. The line goes on.
+
+        `go_on` is asked after every lot of pages. Raises LedgerError, also when it says no.
+        """
         with self._lock, explained_errors(self.path):
-            # Not a transaction: VACUUM makes its own, and nobody else can write.
-            self._connected().execute("VACUUM INTO ?", (os.fspath(target),))
+            source = self._connected()
+
+            def between(_status: int, left: int, _total: int) -> None:
+                if left:
+                    # SQLite gives what this connection writes meanwhile to the copy, too.
+                    self._lock.release()
+                    time.sleep(COPY_PAUSE_S)
+                    self._lock.acquire()
+                if self._connection is not source or not go_on():
+                    raise LedgerError(f"copy of {self.path} given up", hint="ask again")
+
+            copy = sqlite3.connect(target, isolation_level=None)
+            try:
+                copy.execute("PRAGMA synchronous = OFF")  # flushed below, once
+                source.backup(copy, pages=COPY_PAGES, progress=between)
+            finally:
+                copy.close()
             with target.open("rb") as file:
                 os.fsync(file.fileno())
 

@@ -17,6 +17,7 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from edge.errors import LedgerBusy, LedgerError
@@ -42,9 +43,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 )
 """Statements that lead from schema version n to n + 1; their number is the version this program writes."""
 
+LOGS = ("-wal", "-shm", "-journal")
+"""What SQLite puts behind a database's name: it replays such a file into whatever bears that name."""
+
 DAMAGED_HINT = (
-    "move the file away and keep it: a new ledger starts at seq 1 and judges the files in the folder again; "
-    "check the disk"
+    "stop the worker, move the whole state directory away and keep it, not this file alone; then restore a backup, or "
+    "start anew: a new ledger starts at seq 1 and judges the files in the folder again; check the disk"
 )
 _HINTS = {
     sqlite3.SQLITE_FULL: "free some space there; the worker goes on by itself",
@@ -106,7 +110,7 @@ def kept_free(path: Path) -> Iterator[bool]:
 def create(path: Path, station: str) -> None:
     """Build the file under another name first: what bears the ledger's name is always a whole ledger."""
     draft = path.with_name(f"{path.name}.new")
-    draft.unlink(missing_ok=True)
+    remove_database(draft)
     handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     try:
         sql = sqlite3.connect(draft, isolation_level=None)
@@ -122,8 +126,29 @@ def create(path: Path, station: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+    put_in_place(draft, path)
+
+
+def put_in_place(draft: Path, path: Path) -> None:
+    """Give a whole, closed database the ledger's name, for good; nothing bears that name yet.
+
+    Logs of a ledger that was moved away without them are kept under another name: SQLite would replay them into this
+    one, and at best undo it.
+    """
+    for log_file in (path.with_name(path.name + suffix) for suffix in LOGS):
+        if log_file.exists():
+            kept = log_file.with_name(f"{log_file.name}.stale-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
+            log_file.rename(kept)
+            log.warning("log without its ledger put aside", extra={"fields": {"file": kept.name}})
+    sync_directory(path.parent)
     draft.rename(path)
     sync_directory(path.parent)
+
+
+def remove_database(path: Path) -> None:
+    """Remove a draft and its logs: a kill may have left them, and the next draft must not inherit them."""
+    for suffix in ("", *LOGS):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def connect(path: Path, station: str) -> sqlite3.Connection:

@@ -216,6 +216,48 @@ def test_a_refusal_is_heard_from_a_broker_that_hangs_up_with_it(ledger: Ledger) 
             drain(publisher, ledger)
 
 
+@pytest.mark.parametrize("way", ["answers", "hangs_up", "disconnects"])
+@pytest.mark.parametrize("seqs", [(1,), (3, 70, 71)])
+def test_verdicts_the_broker_cannot_bear_do_not_hold_up_the_others(
+    ledger: Ledger, way: str, seqs: tuple[int, ...]
+) -> None:
+    """Each refused row stays unsent under its alarm, is tried again, and closed only when the broker takes it."""
+    rows = fill(ledger, 1, 200)
+    with FakeBroker() as fake:
+        fake.poison = tuple(rows[seq - 1].verdict_id.encode() for seq in seqs)
+        fake.code, fake.hangs_up, fake.disconnects = 0x99, way == "hangs_up", way == "disconnects"
+        settings = BrokerSettings(host="127.0.0.1", port=fake.port, backoff_min_s=0.05, backoff_max_s=0.4)
+        with publishing(settings, ledger) as publisher:
+            drive(publisher, lambda: ledger.pending().count == len(seqs))
+            assert [row.seq for row in ledger.outbox(0, 10)] == [*seqs]
+            fill(ledger, 201, 220)
+            drive(publisher, lambda: ledger.pending().count == len(seqs))
+            refused = publisher.state.refused
+            drive(publisher, lambda: publisher.state.refused > refused + len(seqs))
+            drive(publisher, lambda: "verdict-refused" in publisher.standing_alarms)
+            fake.code = 0
+            drain(publisher, ledger)
+            drive(publisher, lambda: publisher.standing_alarms == ())
+        assert all(any(row.payload in packet for packet in fake.taken) for row in rows)
+
+
+def test_the_alarm_of_one_refused_verdict_stands_while_others_pass(ledger: Ledger) -> None:
+    rows = fill(ledger, 1, 1)
+    with FakeBroker() as fake:
+        fake.poison, fake.code = (rows[0].verdict_id.encode(),), 0x99
+        settings = BrokerSettings(host="127.0.0.1", port=fake.port, backoff_min_s=0.05, backoff_max_s=0.4)
+        with publishing(settings, ledger) as publisher:
+            drive(publisher, lambda: "verdict-refused" in publisher.standing_alarms)
+            drive_for(publisher, 0.3)
+            fill(ledger, 2, 100)
+            for number in range(101, 130):
+                fill(ledger, number, number)
+                drive(publisher, lambda: ledger.pending().count == 1)
+                assert publisher.standing_alarms == ("verdict-refused",)
+            taken = [json.loads(packet[packet.index(b'{"boot_id"') :])["seq"] for packet in fake.taken]
+    assert taken == list(range(2, 130))
+
+
 def test_without_a_subscriber_rows_stay_and_go_out_when_one_comes(broker: Mosquitto, ledger: Ledger) -> None:
     rows = fill(ledger, 1, 300)
     with publishing(settings_for(broker), ledger) as publisher:
@@ -230,14 +272,14 @@ def test_without_a_subscriber_rows_stay_and_go_out_when_one_comes(broker: Mosqui
         assert publisher.state.connections == 1
 
 
-def test_a_refusal_is_probed_with_one_row_at_growing_intervals(broker: Mosquitto, ledger: Ledger) -> None:
+def test_a_refusal_is_probed_with_single_rows_at_growing_intervals(broker: Mosquitto, ledger: Ledger) -> None:
     fill(ledger, 1, 50)
     with publishing(settings_for(broker, window=50), ledger) as publisher:
         drive(publisher, lambda: "no-subscriber" in publisher.standing_alarms)
         drive(publisher, lambda: publisher.state.in_flight == 0)
         refused = publisher.state.refused
         drive_for(publisher, 1.5)
-        assert 2 <= publisher.state.refused - refused <= 10
+        assert 6 <= publisher.state.refused - refused <= 30
 
 
 ACL = f"user mes\ntopic read #\nuser edge\ntopic write {PREFIX}/status\ntopic write {PREFIX}/alarm\n"
@@ -393,6 +435,22 @@ def test_a_killed_worker_is_reported_offline_by_its_last_will(broker: Mosquitto,
         assert recorder.messages("status")[1].retained
 
 
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_stop_after_a_failure_delivers_and_says_offline_never_stopped(
+    broker: Mosquitto, ledger: Ledger, protocol: str
+) -> None:
+    with Recorder(broker) as recorder, publishing(settings_for(broker, protocol=protocol), ledger) as publisher:
+        drive(publisher, lambda: publisher.state.is_connected)
+        fill(ledger, 1, 20)
+        publisher.stop(5.0, is_clean=False)
+        assert ledger.pending().count == 0
+        states = [json.loads(message.payload)["state"] for message in recorder.wait_for("status", 2)]
+        assert states == ["online", "offline"]
+        with Recorder(broker, client_id="later") as later:
+            (offline,) = later.wait_for("status", 1)
+            assert json.loads(offline.payload)["state"] == "offline"
+
+
 def test_health_is_retained_and_only_the_newest_waits(broker: Mosquitto, ledger: Ledger) -> None:
     def health(uptime_s: float) -> Health:
         return Health(
@@ -448,6 +506,40 @@ def test_a_resend_request_delivers_identical_bytes_again(broker: Mosquitto, ledg
         drive(publisher, lambda: len(recorder.messages("verdict")) >= 40)
         drain(publisher, ledger)
         assert recorder.payloads("verdict") == 2 * payloads(rows)
+
+
+def test_a_resend_is_served_while_the_traffic_never_pauses(broker: Mosquitto, ledger: Ledger) -> None:
+    """Acknowledgements take longer than the gap between scans: there is always a row in flight."""
+    rows = fill(ledger, 1, 10)
+    with Relay(broker.port) as relay, Recorder(broker) as recorder:
+        settings = settings_for(broker, port=relay.port, host="127.0.0.1")
+        with publishing(settings, ledger) as publisher:
+            drain(publisher, ledger)
+            relay.delay_s = 0.1
+            stop = threading.Event()
+
+            def scan() -> None:
+                number = 10
+                while not stop.wait(0.02):
+                    number += 1
+                    ledger.commit([sample_entry(number)], datetime.now(UTC))
+                    publisher.wake()
+
+            scanning = threading.Thread(target=scan)
+            scanning.start()
+            try:
+                drive(publisher, lambda: len(recorder.messages("verdict")) >= 40)
+                request_resend(ledger.path, datetime.now(UTC) - timedelta(minutes=1))
+                until_s = time.monotonic() + 5.0
+                while recorder.payloads("verdict").count(rows[9].payload) < 2 and time.monotonic() < until_s:
+                    publisher.step(time.monotonic(), 0.02)
+            finally:
+                stop.set()
+                scanning.join()
+            said = recorder.payloads("verdict")
+            assert [said.count(payload) for payload in payloads(rows)] == [2] * 10
+            relay.delay_s = 0.0
+            drain(publisher, ledger)
 
 
 def test_wake_ends_the_sleep_of_a_step(broker: Mosquitto, ledger: Ledger) -> None:

@@ -137,7 +137,8 @@ def test_a_line_moves_to_another_disk_without_losing_numbers_or_ids(tmp_path: Pa
         for number in range(3):
             arrive(daemon.folder, f"B01_{number}.tif", seed=number)
         mes.wait_for("verdict", 3)
-        operator.type("edge-worker --config /etc/edge-worker/edge.toml --backup /var/backups/edge-worker-ledger.sqlite")
+        backup = "/var/backups/edge-worker-2026-03-01.sqlite"
+        operator.type(f"edge-worker --config /etc/edge-worker/edge.toml --backup {backup}")
         for command in commands:
             if "--restore" in command and heading == "Moving":
                 shutil.move(tmp_path / "state", tmp_path / "old-box")

@@ -19,6 +19,12 @@ class FakeBroker:
     def __init__(self, *, speaks_5: bool = True) -> None:
         self.code = 0
         """The reason code of every PUBACK of a verdict from now on; other topics get 0x00."""
+        self.poison: tuple[bytes, ...] = ()
+        """If given, `code` is the answer only to packets with one of these bytes in them."""
+        self.disconnects = False
+        """It answers with DISCONNECT and `code` instead of PUBACK."""
+        self.taken: list[bytes] = []
+        """Packets of the verdicts that got 0x00."""
         self.verdicts: list[tuple[int, str]] = []
         """(code it got, topic) of every verdict that came."""
         self.levels: list[int] = []
@@ -65,8 +71,13 @@ class FakeBroker:
                 topic, packet_id = body[2 : 2 + length].decode(), body[2 + length : 4 + length]
                 code = 0
                 if topic.endswith("/verdict"):
-                    code = self.code
+                    code = self.code if not self.poison or any(mark in body for mark in self.poison) else 0
                     self.verdicts.append((code, topic))
+                    if not code:
+                        self.taken.append(body)
+                if code and self.disconnects:
+                    connection.sendall(bytes([DISCONNECT << 4, 1, code]))
+                    return
                 is_last = self.hangs_up and code
                 if is_last and select.select([connection], [], [], 0.05)[0]:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
+import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +20,16 @@ import edge.line
 from edge.app import run_app
 from edge.contract.messages import Gpu, Health
 from edge.delivery.publish import Publisher
-from edge.errors import LedgerError
+from edge.errors import EngineError, LedgerError, SettingsError
 from edge.line import Line, build_line, utc_now
 from edge.settings import BrokerSettings, FolderSettings, Settings, StateSettings, service_environment
-from edge.station.watch import Watcher
+from edge.station.watch import FileSystem, Watcher
 from edge.store.ledger import Ledger, Pending
+from edge.system.systemd import Notifier
+from edge.worker import Worker
 from tests import fakes
 from tests.models import scripted_model
+from tests.mosquitto import Mosquitto, Recorder, needs_mosquitto
 
 
 def settings_below(root: Path, **folder: Any) -> Settings:
@@ -43,16 +48,67 @@ def test_a_defect_of_the_supervision_ends_every_thread_and_is_told(
     """With the folder quiet and the broker away no thread would find out by itself, and the process would hang."""
     running: list[str] = []
 
-    def defect(_ledger: Ledger) -> int:
+    def defect(_line: Line) -> None:
         running.extend(thread.name for thread in threading.enumerate())
         raise RuntimeError("a defect")
 
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    monkeypatch.setattr(edge.line, "take_backup_requests", defect)
+    monkeypatch.setattr(Line, "keep_house", defect)
     with pytest.raises(RuntimeError, match="a defect"):
         run_app(settings_below(tmp_path), service_environment(), scripted_model())
-    assert {"inbox", "worker", "publish"} <= set(running)
-    assert not {"inbox", "worker", "publish"} & {thread.name for thread in threading.enumerate()}
+    assert {"inbox", "worker", "publish", "backup"} <= set(running)
+    assert not {"inbox", "worker", "publish", "backup"} & {thread.name for thread in threading.enumerate()}
+
+
+def test_the_watchdog_is_fed_while_a_copy_of_the_ledger_takes_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a stop gives the copy up."""
+    fed: list[float] = []
+    copying_since_s: list[float] = []
+
+    def slow(_ledger: Ledger, go_on: Callable[[], bool]) -> int:
+        copying_since_s.append(time.monotonic())
+        while go_on():
+            time.sleep(0.01)
+        return 0
+
+    def feed(_notifier: Notifier) -> None:
+        fed.append(time.monotonic())
+        if copying_since_s and fed[-1] > copying_since_s[0] + 1.0:
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.setattr(edge.line, "take_backup_requests", slow)
+    monkeypatch.setattr(Notifier, "watchdog", feed)
+    assert run_app(settings_below(tmp_path), service_environment(), scripted_model()) == 0
+    assert len(copying_since_s) == 1
+    assert len([at_s for at_s in fed if at_s > copying_since_s[0]]) >= 2
+
+
+@pytest.mark.broker
+@needs_mosquitto
+@pytest.mark.parametrize("where", ["worker", "main"])
+def test_a_failure_is_told_as_offline_and_never_as_a_clean_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    with Mosquitto(tmp_path / "broker") as broker, Recorder(broker) as mes:
+
+        def fail(*_: object) -> int:
+            mes.wait_for("status", 1)
+            raise EngineError("the GPU failed at a batch of 4", hint="look at dmesg")
+
+        if where == "worker":
+            monkeypatch.setattr(Worker, "step", fail)
+        else:
+            monkeypatch.setattr(Line, "keep_house", fail)
+        settings = settings_below(tmp_path)
+        settings = settings.model_copy(update={"broker": BrokerSettings(host=broker.host, port=broker.port)})
+        with pytest.raises(EngineError, match="the GPU failed"):
+            run_app(settings, service_environment(), scripted_model())
+        said = [json.loads(message.payload)["state"] for message in mes.wait_for("status", 2)]
+    assert said == ["online", "offline"]
 
 
 def test_a_loop_that_hangs_before_its_first_turn_is_stuck_and_named(
@@ -94,6 +150,25 @@ def line_of(settings: Settings, *, engine: str = "scripted") -> Iterator[Line]:
         line = build_line(settings, model, fakes.BOOT_ID, stack)
         stack.callback(line.publisher.stop, 0.0)
         yield line
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs"])
+def test_a_ledger_on_a_share_is_refused_before_it_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(edge.line, "file_system", lambda path: FileSystem(kind, path))
+    with pytest.raises(SettingsError, match=f"on {kind}.*local disk"), line_of(settings_below(tmp_path)):
+        pass
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("kind", ["ext4", "fuse.unheard-of", "unknown"])
+def test_a_file_system_that_may_be_local_is_left_to_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(edge.line, "file_system", lambda path: FileSystem(kind, path))
+    with line_of(settings_below(tmp_path)) as line:
+        assert line.ledger.next_seq() == 1
 
 
 def judge(line: Line, count: int) -> None:

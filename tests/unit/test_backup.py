@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 import edge.store.backup
+import edge.store.ledger
 from edge.errors import LedgerBusy, LedgerError
-from edge.store.backup import back_up, restore, take_backup_requests
+from edge.store.backup import back_up, restore, sweep_copies, take_backup_requests
 from edge.store.ledger import Ledger, open_ledger
 from tests.samples import STATION, sample_entry
 
@@ -89,8 +92,32 @@ def test_a_restore_never_overwrites_a_ledger_or_the_one_in_use(ledger: Ledger, p
     with pytest.raises(LedgerBusy):
         restore(path, STATION, tmp_path / "backup.sqlite")
     ledger.close()
-    with pytest.raises(LedgerError, match="there is a ledger"):
+    with pytest.raises(LedgerError, match="there is a ledger") as caught:
         restore(path, STATION, tmp_path / "backup.sqlite")
+    assert "not this file alone" in caught.value.hint
+
+
+@pytest.mark.parametrize("left", ["ledger.sqlite", "ledger.sqlite.restored"])
+@pytest.mark.parametrize("count", [10, 300])
+def test_a_restore_is_not_undone_by_the_log_of_the_ledger_before(
+    ledger: Ledger, path: Path, tmp_path: Path, count: int, left: str
+) -> None:
+    """A kill leaves the log beside the ledger, or beside the draft of a restore."""
+    back_up_beside(ledger, tmp_path / "backup.sqlite")
+    ledger.close()
+    if os.fork() == 0:
+        killed = open_ledger(path, STATION)
+        for number in range(50, 50 + count):
+            killed.commit([sample_entry(number)], NOW)
+        os._exit(9)
+    os.wait()
+    path.rename(tmp_path / "moved-away")
+    path.with_name(f"{path.name}-wal").rename(path.with_name(f"{left}-wal"))
+    assert restore(path, STATION, tmp_path / "backup.sqlite", next_seq=351).next_seq == 351
+    with open_ledger(path, STATION) as restored:
+        restored.check()
+        assert (restored.next_seq(), restored.pending().count) == (351, 3)
+    assert not list(path.parent.glob("*.restored*"))
 
 
 def test_a_damaged_or_foreign_backup_is_refused_and_leaves_no_ledger(
@@ -118,7 +145,7 @@ def test_an_existing_file_is_never_taken_as_the_target(ledger: Ledger, tmp_path:
 def test_a_worker_that_cannot_copy_says_so_at_once(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_ledger: Ledger, _target: Path) -> None:
+    def full(_ledger: Ledger, _target: Path, _go_on: object) -> None:
         raise LedgerError("database or disk is full", hint="free some space")
 
     monkeypatch.setattr(Ledger, "copy_into", full)
@@ -147,6 +174,100 @@ def test_a_worker_that_does_not_answer_is_given_up(
     with pytest.raises(LedgerError, match="did not answer"):
         back_up(ledger.path, STATION, tmp_path / "backup.sqlite")
     assert not list(ledger.path.parent.glob("*backup-*"))
+
+
+def test_the_line_writes_while_it_is_copied_and_the_copy_has_what_was_written(
+    ledger: Ledger, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.store.ledger, "COPY_PAGES", 1)
+    lots: list[int] = []
+
+    def go_on() -> bool:
+        lots.append(ledger.path.stat().st_size)
+        return True
+
+    committed: list[int] = []
+
+    def commit() -> None:
+        while not lots:
+            time.sleep(0.001)
+        for number in range(100, 130):
+            ledger.commit([sample_entry(number)], NOW)
+            ledger.mark_sent([number - 95], NOW)
+            committed.append(len(lots))
+
+    ledger.commit([sample_entry(number) for number in range(1000, 1200)], NOW)
+    writing = threading.Thread(target=commit)
+    writing.start()
+    ledger.copy_into(tmp_path / "copy.sqlite", go_on)
+    writing.join()
+    assert min(committed) < max(committed) <= len(lots)
+    (tmp_path / "box").mkdir(mode=0o700)
+    restore(tmp_path / "box" / "ledger.sqlite", STATION, tmp_path / "copy.sqlite")
+    with open_ledger(tmp_path / "box" / "ledger.sqlite", STATION) as copy:
+        copy.check()
+        assert copy.next_seq() == ledger.next_seq() == 236
+        assert copy.outbox(0, 1000) == ledger.outbox(0, 1000)
+        assert copy.files() == ledger.files()
+
+
+def test_a_copy_whose_request_is_gone_is_given_up_and_leaves_nothing(ledger: Ledger) -> None:
+    before = sorted(ledger.path.parent.iterdir())
+    request = ledger.path.with_name(f"{ledger.path.name}.backup-1")
+    request.touch()
+
+    def interrupted() -> bool:
+        request.unlink()
+        return True
+
+    with pytest.raises(LedgerError, match="given up"):
+        take_backup_requests(ledger, lambda: interrupted() and request.exists())
+    assert sorted(ledger.path.parent.iterdir()) == before
+    assert ledger.commit([sample_entry(9)], NOW) == [6]
+
+
+def test_a_stop_gives_a_copy_up(ledger: Ledger) -> None:
+    before = sorted(ledger.path.parent.iterdir())
+    ledger.path.with_name(f"{ledger.path.name}.backup-1").touch()
+    with pytest.raises(LedgerError, match="given up"):
+        take_backup_requests(ledger, lambda: False)
+    assert sorted(ledger.path.parent.iterdir()) == before
+
+
+def test_copies_nobody_fetched_are_swept_and_those_on_their_way_are_not(ledger: Ledger) -> None:
+    for name in ("ledger.sqlite.copy-1", ".ledger.sqlite.copy-2", "ledger.sqlite.copy-3"):
+        ledger.path.with_name(name).touch()
+        if not name.endswith("3"):
+            os.utime(ledger.path.with_name(name), (0, 0))
+    sweep_copies(ledger.path)
+    assert [file.name for file in ledger.path.parent.glob("*copy-*")] == ["ledger.sqlite.copy-3"]
+
+
+def test_an_interrupted_backup_takes_its_request_back(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(edge.store.backup.time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        back_up(ledger.path, STATION, tmp_path / "backup.sqlite")
+    assert not list(ledger.path.parent.glob("*backup-*"))
+
+
+def test_a_copy_that_gets_on_is_waited_for(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge.store.backup, "ANSWER_S", 0.5)
+    copy_into = Ledger.copy_into
+
+    def slowly(ledger: Ledger, target: Path, go_on: Callable[[], bool]) -> None:
+        for size_bytes in range(1, 6):
+            target.write_bytes(bytes(size_bytes))
+            time.sleep(0.25)
+        target.write_bytes(b"")
+        copy_into(ledger, target, go_on)
+
+    monkeypatch.setattr(Ledger, "copy_into", slowly)
+    assert "intact" in back_up_beside(ledger, tmp_path / "backup.sqlite")
 
 
 def test_a_backup_opens_in_any_sqlite(ledger: Ledger, tmp_path: Path) -> None:

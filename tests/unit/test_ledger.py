@@ -253,7 +253,7 @@ def test_a_damaged_ledger_fails_with_a_hint(path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(LedgerError) as caught, open_ledger(path, STATION) as ledger:
         ledger.check()
-    assert "move the file away" in caught.value.hint
+    assert "move the whole state directory away" in caught.value.hint
 
 
 def test_the_state_is_private(ledger: Ledger, path: Path) -> None:
@@ -422,6 +422,48 @@ def test_a_kill_at_any_moment_loses_no_committed_verdict_and_leaves_no_gap(path:
     assert len(reported) >= 150
     for seq, number in reported.items():
         assert rows[seq] == sample_verdict(number).verdict_id
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from edge.store.ledger import open_ledger
+from tests.samples import MORNING, sample_entry
+ledger = open_ledger(Path(sys.argv[1]), "xray-1")
+for number in range(1000, 1000 + int(sys.argv[2])):
+    ledger.commit([sample_entry(number)], MORNING)
+os._exit(9)
+"""
+
+
+def kill_with_a_log(path: Path, count: int) -> None:
+    """A worker that is killed leaves its last commits in the log beside the ledger."""
+    worker = run_python(KILLED, path, count)
+    _, complaint = worker.communicate(timeout=60)
+    assert worker.returncode == 9, complaint
+    assert path.with_name(f"{path.name}-wal").stat().st_size > 0
+
+
+@pytest.mark.parametrize("count", [3, 60, 400])
+def test_a_new_ledger_does_not_take_up_the_log_of_one_that_was_moved_away(path: Path, count: int) -> None:
+    kill_with_a_log(path, count)
+    path.rename(path.with_name("moved-away"))
+    for seq in (1, 2):
+        with open_ledger(path, STATION) as ledger:
+            ledger.check()
+            assert ledger.commit([sample_entry(seq)], NOW) == [seq]
+    (kept,) = path.parent.glob("ledger.sqlite-wal.stale-*")
+    assert kept.stat().st_size > 0
+
+
+def test_a_draft_of_a_ledger_does_not_take_up_the_log_of_an_earlier_one(path: Path) -> None:
+    kill_with_a_log(path, 60)
+    path.with_name(f"{path.name}-wal").rename(path.with_name(f"{path.name}.new-wal"))
+    path.rename(path.with_name("moved-away"))
+    with open_ledger(path, STATION) as ledger:
+        ledger.check()
+        assert ledger.next_seq() == 1
+    assert not list(path.parent.glob("*.new*"))
 
 
 def commit_until_it_fails(ledger: Ledger) -> tuple[int, LedgerError]:

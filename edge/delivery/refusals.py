@@ -1,0 +1,126 @@
+"""Rows the broker refuses: how to find out whether it refuses everything or these rows, and when to try them again.
+
+Nobody listens, an access list, a quota: then one answer holds for all, and sending on is in vain. A single message
+that a broker cannot bear is another matter: the others must go round it. So after a refusal the sending pauses, and
+then in each turn the oldest unsent row is tried alone. If the broker takes it, everything goes on in order of seq. If
+not, it is tried once more, for mosquitto takes up a mended access list only behind the next packet, and then one row
+behind it in the same moment: when that one passes, it is the oldest row, and the others go round it; when it is
+refused too, the next turn comes after a longer pause, with another row beside the oldest.
+
+Rows that others go round are tried again at growing intervals. It knows neither broker nor ledger.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+from edge.delivery.backoff import Backoff
+
+OLDEST_TRIES = 2
+
+
+class Refusals:
+    """See the module. `now_s` is time.monotonic()."""
+
+    def __init__(self, shortest_s: float, longest_s: float, rng: random.Random) -> None:
+        self.is_probing = False
+        """Rows go out one at a time: `probe` says which."""
+        self._alarms: dict[int, str] = {}  # refused seq -> code of the alarm it stands for
+        self._aside: set[int] = set()
+        self._retry_at_s = 0.0
+        self._retries = Backoff(shortest_s, longest_s, rng)
+        self._resume_at_s = 0.0
+        self._pauses = Backoff(shortest_s, longest_s, rng)
+        self._probe: int | None = None
+        self._oldest: int | None = None  # refused OLDEST_TRIES times in this turn
+        self._tries = 0
+        self._beside = 0  # the last row that was tried beside the oldest
+        self._alone: set[int] = set()  # refused since the probing began, with nothing else in flight
+
+    @property
+    def alarms(self) -> set[str]:
+        """Codes of the alarms for which a refused row stands."""
+        return set(self._alarms.values())
+
+    @property
+    def aside(self) -> frozenset[int]:
+        """Rows that the others go round for now."""
+        return frozenset(self._aside)
+
+    @property
+    def probe_after(self) -> int:
+        """The row to try alone is the first unsent one behind this seq."""
+        return 0 if self._oldest is None else max(self._oldest, self._beside)
+
+    def is_pausing(self, now_s: float) -> bool:
+        return now_s < self._resume_at_s
+
+    def suspect(self) -> None:
+        """A connection ended with rows in flight; one may be why, its refusal lost: go on with one row."""
+        self.is_probing = True
+        self._probe = None
+
+    def culprit(self, in_flight: Iterable[int]) -> int:
+        """Which row a broker refused that does not say: one it has refused before, else the oldest."""
+        return min(in_flight, key=lambda seq: (seq not in self._alarms, seq))
+
+    def probe(self, seq: int | None, now_s: float) -> None:
+        """This row goes out alone now; None: there is no row behind `probe_after`."""
+        self._probe = seq
+        if seq is None and self._oldest is not None:
+            self._beside = 0
+            self._pause(now_s)
+
+    def refused(self, seq: int, alarm: str, now_s: float) -> None:
+        is_known = seq in self._alarms
+        self._alarms[seq] = alarm
+        if self.is_probing and seq == self._probe:
+            self._alone.add(seq)
+            if self._oldest is None:
+                self._tries += 1
+                self._oldest = seq if self._tries == OLDEST_TRIES else None
+            else:
+                self._beside = seq
+                self._pause(now_s)
+        elif is_known and not self.is_probing:
+            self._put_aside({seq}, now_s)
+        else:
+            self.is_probing = True
+            self._pause(now_s)
+
+    def taken(self, seq: int, now_s: float) -> None:
+        self._alarms.pop(seq, None)
+        self._aside.discard(seq)
+        if self.is_probing:
+            self._aside.clear()
+            if self._oldest is not None and seq == self._probe:
+                self._put_aside(self._alone, now_s)
+            self._alone.clear()
+            self.is_probing = False
+            self._end_turn()
+            self._beside = 0
+            self._pauses.reset()
+        if not self._alarms:
+            self._retries.reset()
+
+    def come_back(self, now_s: float) -> bool:
+        """Whether the time has come to try the rows put aside; they are so no more."""
+        if not self._aside or now_s < self._retry_at_s:
+            return False
+        self._aside.clear()
+        return True
+
+    def _pause(self, now_s: float) -> None:
+        if not self.is_pausing(now_s):
+            self._resume_at_s = now_s + self._pauses.next_s()
+        self._end_turn()
+
+    def _end_turn(self) -> None:
+        self._probe = self._oldest = None
+        self._tries = 0
+
+    def _put_aside(self, seqs: set[int], now_s: float) -> None:
+        if not self._aside:
+            self._retry_at_s = now_s + self._retries.next_s()
+        self._aside |= seqs
