@@ -16,7 +16,8 @@ from edge.engines import Engine, PlanSettings
 from edge.engines.golden import check_golden
 from edge.engines.opening import open_engine
 from edge.engines.tuning import chosen_engine
-from edge.settings import ModelSettings, Settings, service_environment
+from edge.sections import ModelSettings
+from edge.settings import Settings, service_environment
 
 log = logging.getLogger(__name__)
 

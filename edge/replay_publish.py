@@ -16,7 +16,8 @@ from uuid import UUID
 from edge.delivery.publish import Publisher
 from edge.errors import PublishError
 from edge.model import LoadedModel
-from edge.settings import Settings, StateSettings
+from edge.sections import StateSettings
+from edge.settings import Settings
 from edge.store.ledger import Ledger, open_ledger
 
 STATION_SUFFIX = "-replay"

@@ -32,7 +32,8 @@ from pydantic import (
 )
 
 from edge.records import Outcome
-from edge.settings import Settings, checked_topic_level
+from edge.sections import checked_topic_level
+from edge.settings import Settings
 
 
 def rfc3339(moment: datetime) -> str:

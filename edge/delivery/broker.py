@@ -32,7 +32,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.delivery.tls import tls_context
 from edge.errors import PublishError
-from edge.settings import BrokerSettings
+from edge.sections import BrokerSettings
 
 SUCCESS = 0x00
 NO_MATCHING_SUBSCRIBERS = 0x10

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from edge.contract.messages import Alarm, Message, Status, Topics, canonical_json
 from edge.delivery.broker import Accepted, Acknowledged, Connection, Ended, Outgoing
-from edge.delivery.publish import program_versions
+from edge.delivery.versions import program_versions
 from edge.errors import BundleError
 from edge.settings import Settings
 from edge.store.ledger_file import kept_free

@@ -32,7 +32,8 @@ from edge.delivery.refusals import Refusals
 from edge.delivery.versions import program_versions
 from edge.delivery.waker import Waker
 from edge.errors import LedgerError
-from edge.settings import BrokerSettings, Settings
+from edge.sections import BrokerSettings
+from edge.settings import Settings
 from edge.store.ledger import Ledger, OutboxRow
 
 log = logging.getLogger(__name__)

@@ -84,7 +84,7 @@ def test_arrows_within_edge_point_one_way() -> None:
 
 FLOW_OF_EDGE = ("system", "scans", "images", "station", "contract", "bundles", "store", "delivery", "engines")
 """The rooms of edge/ as a scan passes them: each may use those before it, and these modules beside them:"""
-BESIDE_THE_ROOMS = {"edge", "edge.records", "edge.errors", "edge.settings", "edge.decide"}
+BESIDE_THE_ROOMS = {"edge", "edge.records", "edge.errors", "edge.sections", "edge.settings", "edge.decide"}
 
 
 def test_arrows_between_the_rooms_of_edge_point_down() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from edge.delivery.broker import Accepted, Connection, Ended, Outgoing
-from edge.settings import BrokerSettings
+from edge.sections import BrokerSettings
 from tests.certificates import Authority
 from tests.mosquitto import Mosquitto, ServerTls, free_port, needs_mosquitto
 

@@ -21,7 +21,8 @@ import edge.delivery.publish
 from edge.contract.messages import Health, Topics, Verdict
 from edge.delivery.publish import Publisher
 from edge.errors import LedgerError
-from edge.settings import BrokerSettings, Settings, TopicSettings
+from edge.sections import BrokerSettings, TopicSettings
+from edge.settings import Settings
 from edge.store.ledger import Ledger, OutboxRow, open_ledger, request_resend
 from tests.mosquitto import Mosquitto, Recorder, needs_mosquitto
 from tests.relay import Relay
@@ -407,7 +408,8 @@ from pathlib import Path
 from edge.store.ledger import open_ledger
 from edge.contract.messages import Topics
 from edge.delivery.publish import Publisher
-from edge.settings import BrokerSettings, Settings, TopicSettings
+from edge.sections import BrokerSettings, TopicSettings
+from edge.settings import Settings
 from tests.samples import sample_model_card
 ledger = open_ledger(Path(sys.argv[1]), "xray-1")
 publisher = Publisher(

@@ -29,7 +29,8 @@ from edge.errors import EngineError, LedgerError, SettingsError
 from edge.model import LoadedModel
 from edge.records import Size
 from edge.replay import REQUIREMENT_UNMET, ReplayOptions, ReplayResult, plan_replay, replay, run_replay, told
-from edge.settings import FolderSettings, Settings
+from edge.sections import FolderSettings
+from edge.settings import Settings
 from edge.store.ledger import Entry, open_ledger
 from tests.bundles import make_bundle, write_public_key
 from tests.fakes import BOOT_ID, write_scan

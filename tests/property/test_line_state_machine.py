@@ -44,7 +44,7 @@ from edge.errors import LedgerError, PublishError
 from edge.scans.pixels import decode
 from edge.scans.scan import Limits
 from edge.scans.suspects import DecodeMarks
-from edge.settings import BrokerSettings
+from edge.sections import BrokerSettings
 from edge.station.inbox import Inbox
 from edge.station.intake import StationIntake
 from edge.store.ledger import open_ledger, request_resend

@@ -22,7 +22,8 @@ from edge.contract.messages import Gpu, Health
 from edge.delivery.publish import Publisher
 from edge.errors import EngineError, LedgerError, SettingsError
 from edge.line import Line, build_line, utc_now
-from edge.settings import BrokerSettings, FolderSettings, Settings, StateSettings, service_environment
+from edge.sections import BrokerSettings, FolderSettings, StateSettings
+from edge.settings import Settings, service_environment
 from edge.station.watch import FileSystem, Watcher
 from edge.store.ledger import Ledger, Pending
 from edge.system.systemd import Notifier
@@ -124,7 +125,7 @@ def test_a_loop_that_hangs_before_its_first_turn_is_stuck_and_named(
     def hang(_watcher: Watcher) -> None:
         is_seen.wait(30)
 
-    def supervised(_ledger: Ledger) -> int:
+    def supervised(_ledger: Ledger, _go_on: Callable[[], bool]) -> int:
         if stuck() or time.monotonic() > until_s:
             is_seen.set()
             raise RuntimeError("the test has seen enough")

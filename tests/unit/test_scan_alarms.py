@@ -20,7 +20,8 @@ from edge.engines.opening import Degraded
 from edge.line import Line, build_line, utc_now
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits
-from edge.settings import BrokerSettings, FolderSettings, Settings, StateSettings
+from edge.sections import BrokerSettings, FolderSettings, StateSettings
+from edge.settings import Settings
 from tests import fakes
 from tests.models import scripted_model
 from tests.tiff_files import written_by_tifffile

@@ -8,7 +8,8 @@ import pytest
 from edge.cli import main
 from edge.errors import SettingsError
 from edge.model import plan_settings
-from edge.settings import Section, SettingRow, Settings, describe_settings, load_settings, service_environment
+from edge.sections import Section
+from edge.settings import SettingRow, Settings, describe_settings, load_settings, service_environment
 
 
 def written(tmp_path: Path, text: str) -> Path:
