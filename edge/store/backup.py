@@ -19,7 +19,7 @@ from pathlib import Path
 
 from edge.errors import LedgerBusy, LedgerError
 from edge.store.ledger import Ledger, open_ledger
-from edge.store.ledger_file import connect, explained_errors, put_in_place, remove_database, take_lock
+from edge.store.ledger_file import REPLAYED, connect, explained_errors, put_in_place, remove_database, take_lock
 from edge.system.files import sync_directory
 
 log = logging.getLogger(__name__)
@@ -109,6 +109,9 @@ def restore(path: Path, station: str, source: Path, next_seq: int | None = None)
             draft = path.with_name(f"{path.name}.restored")
             remove_database(draft)
             _copy_file(source, draft)
+            for suffix in REPLAYED:  # of a ledger that was saved from a dead box: its last commits are there
+                if (log_file := source.with_name(source.name + suffix)).exists():
+                    _copy_file(log_file, draft.with_name(draft.name + suffix))
             # The lock is the station's, not the draft's: the duplicate goes with the draft.
             with Ledger(draft, station, connect(draft, station), os.dup(lock)) as ledger:
                 ledger.check()

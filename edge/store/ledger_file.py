@@ -43,7 +43,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 )
 """Statements that lead from schema version n to n + 1; their number is the version this program writes."""
 
-LOGS = ("-wal", "-shm", "-journal")
+REPLAYED = ("-wal", "-journal")
+LOGS = (*REPLAYED, "-shm")
 """What SQLite puts behind a database's name: it replays such a file into whatever bears that name."""
 
 DAMAGED_HINT = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -63,6 +64,21 @@ def test_a_backup_of_a_stopped_worker_needs_no_answer(path: Path, tmp_path: Path
     with open_ledger(path, STATION) as ledger:
         ledger.commit([sample_entry(1)], NOW)
     assert back_up(path, STATION, tmp_path / "backup.sqlite").next_seq == 2
+
+
+def test_a_ledger_saved_from_a_dead_box_is_restored_with_its_last_commits(
+    ledger: Ledger, path: Path, tmp_path: Path
+) -> None:
+    """What a kill leaves: they are in the log beside the file."""
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    for file in (path, path.with_name(f"{path.name}-wal")):
+        shutil.copy(file, saved)
+    elsewhere = tmp_path / "new-box" / "ledger.sqlite"
+    assert restore(elsewhere, STATION, saved / path.name).next_seq == 6
+    with open_ledger(elsewhere, STATION) as moved:
+        assert moved.outbox(0, 10) == ledger.outbox(0, 10)
+    assert sorted(file.name for file in elsewhere.parent.iterdir()) == ["ledger.sqlite", "ledger.sqlite.lock"]
 
 
 def test_a_restored_ledger_goes_on_with_its_numbers_ids_and_unsent_bytes(
