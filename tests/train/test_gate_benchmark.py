@@ -175,7 +175,7 @@ def test_whatever_changes_a_network_changes_its_digest_and_nothing_else_does(tmp
     ]
     assert len({digest, *changed}) == 8
     same = [
-        experiment_digest("data", SNI, replace(training, classifier_steps=7), ours),
+        experiment_digest("data", SNI, replace(training, classifier_steps=7, classifier_settle_share=0.5), ours),
         experiment_digest("data", SNI, training, replace(ours, jobs=4, runs=5, recipe=BEST_RECIPE)),
     ]
     assert set(same) == {digest}

@@ -53,11 +53,24 @@ def test_the_robust_error_is_the_squared_one_for_noise_and_grows_slower_for_outl
 
 
 def test_a_classifier_learns_what_is_bright_and_the_same_seed_learns_the_same() -> None:
-    training = Training(batch=2, lr=3e-3)
+    training = Training(batch=2, lr=6e-3)
     first, second = (train_network(small_bank(), D, training, seed=3, steps=14, where="d") for _ in range(2))
     assert np.array_equal(first.losses, second.losses)
     assert first.losses[-3:].mean() < 0.8 * first.losses[:3].mean()
     assert not first.model.training
+
+
+def test_what_is_perturbed_is_the_accepted_patch_of_the_same_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    bank, seen = small_bank(), []
+    monkeypatch.setattr(training_module, "patch_loss", lambda _logits, truth: seen.append(truth))
+    images: list[torch.Tensor] = []
+    model = PatchClassifier()
+    model.register_forward_pre_hook(lambda _model, given: images.append(given[0]))
+    training_module.classifier_loss(model, bank, D, 4, torch.Generator().manual_seed(0))
+    accepted, defective = images[0][:4], images[0][4:]
+    assert seen[0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert torch.allclose(defective[:2], accepted[2:] + 0.4, atol=1e-3)  # half of them perturbed, half whole
+    assert (defective[2:] > 0.5).all()
 
 
 def test_a_loss_that_is_no_number_stops_the_training_and_says_where() -> None:

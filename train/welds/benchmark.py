@@ -163,9 +163,11 @@ def data_digest(request: Request, welds: Sequence[Weld], photos: Sequence[Patch]
 
 def experiment_digest(data: str, variant: Variant, training: Training, request: Request) -> str:
     """SHA-256 over everything a network depends on but its fold and run."""
-    values = asdict(training)
-    other = "classifier_steps" if variant.network == "autoencoder" else "autoencoder_steps"
-    del values[other]
+    others = {
+        "autoencoder": ("classifier_steps", "classifier_settle_share"),
+        "classifier": ("autoencoder_steps", "settle_share", "plain_share"),
+    }[variant.network]
+    values = {name: value for name, value in asdict(training).items() if name not in others}
     facts = [data, asdict(variant), values, request.seed, request.device.split(":")[0], FORMAT]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -76,14 +76,15 @@ def trained_from(bank: Bank, variant: Variant, training: Training, seed: int, st
     layout = torch.channels_last if training.channels_last else torch.contiguous_format
     model = widened(narrow, training.channel_multiple)
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(model.parameters(), lr=training.lr, betas=_BETAS, fused=device.type == "cuda")
+    greatest_lr, settles_at = training.greatest_lr(variant.network), training.settles_at(variant.network, steps)
+    optimizer = torch.optim.Adam(model.parameters(), lr=greatest_lr, betas=_BETAS, fused=device.type == "cuda")
     losses = torch.zeros(steps, device=device)
     model.train()
     for step in range(steps):
-        if step == steps - int(training.settle_share * steps):
+        if step == settles_at:
             model.eval()  # there is no batch norm: this only ends the dropout
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(training.lr, step, steps)
+            group["lr"] = learning_rate(greatest_lr, step, steps)
         with torch.autocast(device.type, torch.bfloat16, enabled=training.bf16):
             if isinstance(model, GateAutoencoder):
                 plain = step < int(training.plain_share * steps)
@@ -147,12 +148,12 @@ def classifier_loss(
 ) -> Tensor:
     """Cross-entropy on accepted patches and as many defective ones, these in equal parts from every source.
 
-    Sources are each kind of perturbation, added to accepted patches, and whole defective patches.
+    Sources are each kind of perturbation, added to accepted patches, and whole defective patches. What is perturbed are
+    the accepted patches of the same batch: nothing but the perturbation tells the two apart.
     """
     accepted = drawn(bank.accepted, batch, generator)
     whole = batch // (len(bank.perturbations) + 1) if bank.defective is not None else 0
-    donors = drawn(bank.accepted, batch - whole, generator)
-    defective = perturbed(donors, bank, generator, both_signs=variant.both_signs)
+    defective = perturbed(accepted[whole:], bank, generator, both_signs=variant.both_signs)
     if bank.defective is not None:
         defective = torch.cat([defective, drawn(bank.defective, whole, generator)])
     truth = torch.cat([torch.zeros(batch, device=accepted.device), torch.ones(batch, device=accepted.device)])

@@ -46,11 +46,16 @@ class Training:
     batch: int = 16
     """Accepted patches per step; as many again are perturbed (autoencoder) or defective (classifier)."""
     lr: float = 2e-3
+    """The autoencoder's greatest; the patch classifier has half of it."""
     plain_share: float = 0.05
     """Of the autoencoder's steps, the first: without perturbation, until it reproduces anything at all."""
     settle_share: float = 0.3
     """Of the steps, the last: without dropout. What replaces dropped values is missing later, and a network as small as
     this one answers to that with a shift of all grey levels."""
+    classifier_settle_share: float = 1.0
+    """The same for the patch classifier: the paper's dropout before each of its eight convolutions, also of pixels, is
+    louder than most defects. With it 500 steps teach nothing, without it 200 do. A training to convergence may differ.
+    """
     bf16: bool = False
     channels_last: bool = True
     """How images lie in memory."""
@@ -59,6 +64,14 @@ class Training:
 
     def steps(self, network: Network) -> int:
         return self.autoencoder_steps if network == "autoencoder" else self.classifier_steps
+
+    def greatest_lr(self, network: Network) -> float:
+        return self.lr if network == "autoencoder" else self.lr / 2
+
+    def settles_at(self, network: Network, steps: int) -> int:
+        """The first of `steps` without dropout."""
+        share = self.settle_share if network == "autoencoder" else self.classifier_settle_share
+        return steps - int(share * steps)
 
 
 NONE = Variant("none", "autoencoder")
