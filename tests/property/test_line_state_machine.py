@@ -113,7 +113,7 @@ class ScriptedConnection:
     def wait_for(self) -> None:
         return None
 
-    def close(self) -> None:
+    def close(self, *, with_will: bool = False) -> None:
         self.broker.unanswered.clear()
 
 
@@ -147,7 +147,6 @@ class Line:
     def end(self) -> None:
         """As the kernel ends it: nothing is flushed or told; what is committed stays."""
         self.worker.close()
-        self.publisher._woken.close()
         self.publisher._waker.close()
         self.ledger.close()
 

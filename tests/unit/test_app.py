@@ -76,7 +76,7 @@ def test_the_watchdog_is_fed_while_a_copy_of_the_ledger_takes_its_time(
 
     def feed(_notifier: Notifier) -> None:
         fed.append(time.monotonic())
-        if copying_since_s and fed[-1] > copying_since_s[0] + 1.0:
+        if copying_since_s and sum(at_s > copying_since_s[0] for at_s in fed) == 3:
             signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
@@ -84,7 +84,6 @@ def test_the_watchdog_is_fed_while_a_copy_of_the_ledger_takes_its_time(
     monkeypatch.setattr(Notifier, "watchdog", feed)
     assert run_app(settings_below(tmp_path), service_environment(), scripted_model()) == 0
     assert len(copying_since_s) == 1
-    assert len([at_s for at_s in fed if at_s > copying_since_s[0]]) >= 2
 
 
 @pytest.mark.broker
