@@ -76,7 +76,8 @@ class App:
         try:
             judging.append(self._thread("inbox", self._look))
             judging.append(self._thread("worker", self._judge))
-            judging.append(self._thread("backup", self._copy))
+            # Unwatched: a copy takes as long as the ledger is large, and the line does not wait for it.
+            judging.append(self._thread("backup", self._copy, is_watched=False))
             publishing.append(self._thread("publish", self._publish))
             self._notifier.ready(f"judging scans in {self._settings.folder.path}")
             fields = {"folder": str(self._settings.folder.path), "model": self._line.model.id}
@@ -124,9 +125,10 @@ class App:
                 log.warning("aborted", extra={"fields": {}})
                 os._exit(128 + received.si_signo)
 
-    def _thread(self, name: str, turn: Callable[[], None]) -> threading.Thread:
+    def _thread(self, name: str, turn: Callable[[], None], *, is_watched: bool = True) -> threading.Thread:
         thread = threading.Thread(target=self._run, args=(name, turn), name=name)
-        self._beats.beat(name)  # its silence counts from here: it may hang before its first turn ends
+        if is_watched:
+            self._beats.beat(name)  # its silence counts from here: it may hang before its first turn ends
         thread.start()
         return thread
 
