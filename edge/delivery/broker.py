@@ -30,6 +30,7 @@ from paho.mqtt.properties import MQTTException as PropertiesException  # type: i
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge.delivery.outgoing import Outgoing
 from edge.delivery.tls import tls_context
 from edge.errors import PublishError
 from edge.sections import BrokerSettings
@@ -44,18 +45,6 @@ MID_SPAN = 60_000
 
 _NOT_MQTT = (MQTTException, PropertiesException, struct.error, LookupError, ValueError, AssertionError)
 """What paho raises on bytes that are no MQTT packet; until 2.1 two of its modules had an exception each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One PUBLISH."""
-
-    topic: str
-    payload: bytes
-    qos: int
-    retained: bool
-    schema: str
-    verdict_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +123,9 @@ class Connection:
     def publish(self, message: Outgoing) -> int | None:
         """Hand one message to the socket; its packet id, or None when the connection cannot take it (now)."""
         if self._client is None or not self._is_accepted or self._is_over:
+            return None
+        # A broker that says no and closes makes the next write fail, and paho then drops what it has not read: the no.
+        if not self._read(self._client):
             return None
         if self._unacknowledged:
             oldest, newest = next(iter(self._unacknowledged)), next(reversed(self._unacknowledged))
@@ -248,10 +240,17 @@ class Connection:
             self._opened_s = self._heard_s = self._now_s
 
     def _exchange(self, client: mqtt.Client) -> None:
+        if self._read(client):
+            if client.want_write():
+                client.loop_write()
+            client.loop_misc()
+
+    def _read(self, client: mqtt.Client) -> bool:
+        """Take what has arrived; whether the connection still stands."""
         sock = client.socket()
         if sock is None or sock.fileno() < 0:
             self._end(f"the connection to {self._where} was closed")
-            return
+            return False
         ready = select.poll()
         ready.register(sock.fileno(), select.POLLIN)
         try:
@@ -260,11 +259,9 @@ class Connection:
                 client.loop_read()
             while isinstance(sock, ssl.SSLSocket) and sock.fileno() >= 0 and sock.pending():
                 client.loop_read()  # decrypted already: poll does not see it
-            if client.want_write():
-                client.loop_write()
-            client.loop_misc()
         except _NOT_MQTT as error:
             self._end(f"{self._where} sent what is no MQTT packet: {error!r}", is_protocol_error=True)
+        return not self._is_over
 
     def _check_patience(self) -> None:
         """End a connection that is open and dead."""

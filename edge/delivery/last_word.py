@@ -13,8 +13,9 @@ import time
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from edge.contract.messages import Alarm, Message, Status, Topics, canonical_json
-from edge.delivery.broker import Accepted, Acknowledged, Connection, Ended, Outgoing
+from edge.contract.messages import Alarm, Status, Topics
+from edge.delivery.broker import Accepted, Acknowledged, Connection, Ended
+from edge.delivery.outgoing import Outgoing
 from edge.delivery.versions import program_versions
 from edge.errors import BundleError
 from edge.settings import Settings
@@ -53,14 +54,14 @@ def _said(settings: Settings, refusal: BundleError) -> str:
     )
     woken = threading.Event()
     client_id = settings.broker.client_id_of(settings.station)
-    connection = Connection(settings.broker, client_id, _outgoing(topics, will), woken.set)
+    connection = Connection(settings.broker, client_id, Outgoing.of(will, topics), woken.set)
     try:
         until_s = time.monotonic() + PATIENCE_S
         while (now_s := time.monotonic()) < until_s:
             for event in connection.step(now_s):
                 match event:
                     case Accepted():
-                        connection.publish(_outgoing(topics, alarm))
+                        connection.publish(Outgoing.of(alarm, topics))
                     case Acknowledged():
                         return event.reason
                     case Ended():
@@ -70,7 +71,3 @@ def _said(settings: Settings, refusal: BundleError) -> str:
         return f"the broker did not take it within {PATIENCE_S:g} s"
     finally:
         connection.close()
-
-
-def _outgoing(topics: Topics, message: Message) -> Outgoing:
-    return Outgoing(topics.of(message.KIND), canonical_json(message), message.QOS, message.RETAINED, message.SCHEMA)

@@ -24,10 +24,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from edge.contract.messages import Alarm, Health, Kind, Message, ModelCard, Status, Topics, Verdict, canonical_json
+from edge.contract.messages import Alarm, Health, Kind, Message, ModelCard, Status, Topics, Verdict
 from edge.delivery.alarms import AlarmBoard
 from edge.delivery.backoff import Backoff
-from edge.delivery.broker import NO_MATCHING_SUBSCRIBERS, SUCCESS, Accepted, Acknowledged, Connection, Ended, Outgoing
+from edge.delivery.broker import NO_MATCHING_SUBSCRIBERS, SUCCESS, Accepted, Acknowledged, Connection, Ended
+from edge.delivery.outgoing import Outgoing
 from edge.delivery.refusals import Refusals
 from edge.delivery.versions import program_versions
 from edge.delivery.waker import Waker
@@ -171,7 +172,7 @@ class Publisher:
         `now_s`: time.monotonic(). The sleep ends with the network, with `wake`, or after `wait_s`.
         """
         if self._connection is None and now_s >= self._dial_at_s:
-            will = self._outgoing(self._status("offline"))
+            will = Outgoing.of(self._status("offline"), self._topics)
             self._connection = Connection(self._settings, self._client_id, will, self.wake)
         self._listen(now_s)
         self._say()
@@ -380,14 +381,10 @@ class Publisher:
                 self._health = self._health or health
 
     def _send(self, message: Message) -> bool:
-        mid = self._connection.publish(self._outgoing(message)) if self._connection is not None else None
+        mid = self._connection.publish(Outgoing.of(message, self._topics)) if self._connection is not None else None
         if mid is not None and message.QOS:
             self._said[mid] = message
         return mid is not None
-
-    def _outgoing(self, message: Message) -> Outgoing:
-        payload = canonical_json(message)
-        return Outgoing(self._topics.of(message.KIND), payload, message.QOS, message.RETAINED, message.SCHEMA)
 
     def _status(self, state: Literal["online", "stopped", "offline"]) -> Status:
         return Status(

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from edge.delivery.broker import Accepted, Connection, Ended, Outgoing
+from edge.delivery.broker import Accepted, Connection, Ended, Event
+from edge.delivery.outgoing import Outgoing
 from edge.sections import BrokerSettings
 from tests.certificates import Authority
 from tests.mosquitto import Mosquitto, ServerTls, free_port, needs_mosquitto
+from tests.torture.fake_broker import FakeBroker
 
 PATIENCE_S = 60.0
 WILL = Outgoing("acme/status", b"{}", 1, True, "status/1")
@@ -251,6 +253,27 @@ def test_a_broker_that_lives_but_acknowledges_nothing_is_left() -> None:
                 connection.publish(Outgoing("acme/verdict", b"{}", 1, False, "verdict/1"))
         assert "not acknowledged" in ends[0].error.message
         connection.close()
+
+
+def test_what_the_broker_said_before_it_closed_is_read_before_more_is_written() -> None:
+    """Writing to a connection that is closed at the other end fails, and then its last words would be lost."""
+    verdict = Outgoing("acme/verdict", b"{}", 1, False, "verdict/1")
+    with FakeBroker() as fake:
+        fake.code, fake.disconnects = 0x99, True
+        connection = Connection(settings_for(fake.port), "edge-worker-test", WILL, lambda: None)
+        events: list[Event] = []
+        until_s = time.monotonic() + PATIENCE_S
+        while not events and time.monotonic() < until_s:
+            events += connection.step(time.monotonic())
+        for _ in range(3):
+            connection.publish(verdict)
+            time.sleep(0.2)
+        events += connection.step(time.monotonic())
+    accepted, end = events
+    assert isinstance(accepted, Accepted)
+    assert isinstance(end, Ended)
+    assert end.is_refusal
+    assert "0x99" in end.error.message
 
 
 def test_a_name_service_that_hangs_holds_up_neither_step_nor_close(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,8 @@ from hypothesis.stateful import (
 import edge.delivery.publish
 import edge.store.ledger
 from edge.contract.messages import Topics
-from edge.delivery.broker import Accepted, Acknowledged, Ended, Event, Outgoing
+from edge.delivery.broker import Accepted, Acknowledged, Ended, Event
+from edge.delivery.outgoing import Outgoing
 from edge.delivery.publish import Publisher
 from edge.errors import LedgerError, PublishError
 from edge.scans.pixels import decode
