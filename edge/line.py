@@ -16,9 +16,11 @@ from edge.aftermath import Aftermath
 from edge.bundles.model_history import note_model
 from edge.contract.messages import Health, ModelInfo
 from edge.delivery.publish import Publisher
+from edge.engines.front import front_of
 from edge.engines.opening import Degraded
 from edge.errors import LedgerError, SettingsError
 from edge.gpu import gpu_state
+from edge.images.read_ahead import ReadAhead
 from edge.model import LoadedModel
 from edge.scan_alarms import ScanAlarms
 from edge.scans.decoder import Decoder
@@ -196,18 +198,24 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         aftermath.follow(judged)
         scan_alarms.judged(judged)
 
-    worker = Worker(
-        folder=folder.path,
-        intake=intake,
-        store=ledger,
-        engine=model.engine,
-        input_spec=model.bundle.input_spec(),
-        writer=model.verdict_writer(settings, boot_id, is_simulated=False),
+    input_spec = model.bundle.input_spec()
+    front = front_of(model.engine, input_spec)
+    reader = ReadAhead(
+        folder.path,
         limits=limits,
         decode=decoder.decode,
         marks=DecodeMarks(state.dir / "decoding"),
+        input_spec=input_spec,
+        prepare=front.prepare,
+        threads=settings.model.decode_threads,
+    )
+    worker = Worker(
+        intake=intake,
+        reader=reader,
+        front=front,
+        store=ledger,
+        writer=model.verdict_writer(settings, boot_id, is_simulated=False),
         never_final=NEVER_FINAL,
-        decode_threads=settings.model.decode_threads,
         on_judged=follow,
         on_failed=scan_alarms.failed,
         clock=utc_now,

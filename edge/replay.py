@@ -21,8 +21,10 @@ from uuid import UUID, uuid4
 
 from edge import __version__
 from edge.contract.messages import canonical_json
+from edge.engines.front import front_of
 from edge.errors import LedgerError, SettingsError
 from edge.images.preparation import Arrival
+from edge.images.read_ahead import ReadAhead
 from edge.model import LoadedModel, load_model
 from edge.records import FileStamp
 from edge.scans.decoder import Decoder
@@ -171,18 +173,24 @@ def _run_replay(
     with closing(decoder), verdicts.open("wb") as stream, ReplayProgress(len(plan.stamps)) as progress:
         rows = _Rows(plan.matched, gallery, stream, progress)
         files = _FileList(plan.stamps, started_at)
-        worker = Worker(
-            folder=plan.folder,
-            intake=files,
-            store=_Numbering(publish_to),
-            engine=model.engine,
-            input_spec=model.bundle.input_spec(),
-            writer=model.verdict_writer(settings, boot_id, is_simulated=True),
+        input_spec = model.bundle.input_spec()
+        front = front_of(model.engine, input_spec)
+        reader = ReadAhead(
+            plan.folder,
             limits=limits,
             decode=decoder.decode,
             marks=DecodeMarks(plan.out / MARKS_NAME),
+            input_spec=input_spec,
+            prepare=front.prepare,
+            threads=settings.model.decode_threads,
+        )
+        worker = Worker(
+            intake=files,
+            reader=reader,
+            front=front,
+            store=_Numbering(publish_to),
+            writer=model.verdict_writer(settings, boot_id, is_simulated=True),
             never_final=frozenset(),
-            decode_threads=settings.model.decode_threads,
             on_judged=rows.add,
             on_failed=lambda *_: None,
             clock=clock,

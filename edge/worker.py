@@ -1,7 +1,7 @@
 """The line's one loop body: take scans, read ahead, infer, decide, commit.
 
 `Worker.step()` is one turn of the crank and never waits for an arrival, so that tests need no thread.
-Reading and converting run ahead in a small pool while the networks are busy with the batch before.
+Reading and converting run ahead of it (`edge.images.read_ahead`).
 
 Durability order: mark the decode → read and hash → infer → decide → ONE transaction → only then is the
 inbox told. Whatever interrupts this leaves the file in the folder and no verdict, or a verdict and its
@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,14 +23,12 @@ import numpy.typing as npt
 from edge.contract.messages import Verdict
 from edge.contract.verdicts import VerdictWriter
 from edge.decide import decide
-from edge.engines import Engine
-from edge.engines.front import front_of
+from edge.engines.front import Front
 from edge.errors import ScanIncomplete
-from edge.images.preparation import Arrival, InputSpec, Prepared, condemn, given_up, prepare_scan
+from edge.images.preparation import Arrival, Prepared, given_up
 from edge.images.raw import RawScan
+from edge.images.read_ahead import ReadAhead
 from edge.records import FileStamp, Image, Scores
-from edge.scans.scan import Decode, Limits
-from edge.scans.suspects import DecodeMarks, kills_its_reader
 from edge.store.ledger import Entry
 
 log = logging.getLogger(__name__)
@@ -91,49 +86,38 @@ class Worker:
     def __init__(
         self,
         *,
-        folder: Path,
         intake: Intake,
+        reader: ReadAhead,
+        front: Front[Any],
         store: VerdictStore,
-        engine: Engine,
-        input_spec: InputSpec,
         writer: VerdictWriter,
-        limits: Limits,
-        decode: Decode,
-        marks: DecodeMarks,
         never_final: frozenset[str],
-        decode_threads: int,
         on_judged: Callable[[Judged], None],
         on_failed: Callable[[Arrival, ScanIncomplete], None],
         clock: Callable[[], datetime],
     ) -> None:
-        """`never_final`: reasons that call for another look even where the arrival is final; a replay has none.
+        """`reader` converts for `front`; it is closed with the worker.
 
+        `never_final`: reasons that call for another look even where the arrival is final; a replay has none.
         `on_failed`: told of each look at a final arrival that failed for such a reason.
         """
-        self._folder = folder
         self._intake = intake
+        self._reader = reader
+        self._front = front
         self._store = store
-        self._front = front_of(engine, input_spec)
-        self._max_batch = engine.spec.max_batch
-        self._input_spec = input_spec
         self._writer = writer
-        self._limits = limits
-        self._decode = decode
-        self._marks = marks
         self._never_final = never_final
         self._on_judged = on_judged
         self._on_failed = on_failed
         self._clock = clock
-        self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
-        self._depth = 2 * self._max_batch + decode_threads
-        self._ahead: deque[tuple[Arrival, Future[Prepared]]] = deque()
+        self._depth = 2 * front.max_batch + reader.threads
         self._batch: list[Prepared] = []
         self._uncommitted: list[Judged] = []
 
     @property
     def in_flight(self) -> int:
         """Files taken from the intake whose verdict is not committed yet."""
-        return len(self._ahead) + len(self._batch) + len(self._uncommitted)
+        return len(self._reader) + len(self._batch) + len(self._uncommitted)
 
     def step(self) -> int:
         """Bring one batch to its verdicts; the number of scans finished, 0 when there is nothing to do.
@@ -152,41 +136,27 @@ class Worker:
 
     def close(self) -> None:
         """Drop what is read ahead; the files stay in the folder and are found again."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._reader.close()
 
     def _read_ahead(self) -> None:
-        arrivals = self._intake.take(self._depth - len(self._ahead))
-        for arrival in arrivals:
-            self._ahead.append((arrival, self._pool.submit(self._prepare, arrival)))
-
-    def _prepare(self, arrival: Arrival) -> Prepared:
-        path = self._folder / arrival.stamp.file
-        if self._marks.is_suspect(arrival.stamp):
-            death = kills_its_reader(path, self._limits)
-            if death is not None:
-                return condemn(path, arrival, self._limits, death)
-        with self._marks.decoding(arrival.stamp):
-            return prepare_scan(path, arrival, self._input_spec, self._limits, self._decode, self._front.prepare)
+        for arrival in self._intake.take(self._depth - len(self._reader)):
+            self._reader.add(arrival)
 
     def _next_batch(self) -> list[Prepared]:
         """The oldest prepared scans, at least one if any is in hand: waits for the first, not for the others."""
         batch: list[Prepared] = []
-        while self._ahead and len(batch) < self._max_batch:
-            arrival, job = self._ahead[0]
-            if batch and not job.done():
-                break
-            try:
-                batch.append(job.result())
-            except ScanIncomplete as error:
-                if arrival.is_final and error.reason not in self._never_final:
+        while len(batch) < self._front.max_batch and (read := self._reader.next(wait=not batch)) is not None:
+            match read:
+                case _, Prepared() as prepared:
+                    batch.append(prepared)
+                case arrival, ScanIncomplete() as error if arrival.is_final and error.reason not in self._never_final:
                     batch.append(given_up(arrival, error))
-                else:
+                case arrival, ScanIncomplete() as error:
                     fields = {"file": arrival.stamp.file, "reason": error.reason}
                     log.info("scan not complete", extra={"fields": fields})
                     if arrival.is_final:
                         self._on_failed(arrival, error)
                     self._intake.retry(arrival.stamp)
-            self._ahead.popleft()
         return batch
 
     def _judge(self, batch: Sequence[Prepared]) -> list[Judged]:

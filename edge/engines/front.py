@@ -29,15 +29,16 @@ class Front(Generic[Pixels]):
     """Runs in any thread. Raises ValueError for counts that are no scan."""
     infer: Callable[[Sequence[Pixels]], EngineOutput]
     """Runs in the engine's thread. Raises EngineError."""
+    max_batch: int
 
 
 def front_of(engine: Engine, spec: InputSpec) -> Front[Any]:
     """The way of this engine."""
     if isinstance(engine, RawEngine) and spec.method in METHODS:
         to_raw = partial(raw_scan, method=spec.method, bounds=spec.bounds, size=spec.size)
-        return Front(to_raw, engine.infer_raw)
+        return Front(to_raw, engine.infer_raw, engine.spec.max_batch)
     to_image = partial(prepare, method=spec.method, bounds=spec.bounds, size=spec.size)
-    return Front(to_image, partial(_infer_images, engine))
+    return Front(to_image, partial(_infer_images, engine), engine.spec.max_batch)
 
 
 def _infer_images(engine: Engine, images: Sequence[Image]) -> EngineOutput:

@@ -41,7 +41,9 @@ from edge.contract.messages import Topics
 from edge.delivery.broker import Accepted, Acknowledged, Ended, Event
 from edge.delivery.outgoing import Outgoing
 from edge.delivery.publish import Publisher
+from edge.engines.front import front_of
 from edge.errors import LedgerError, PublishError
+from edge.images.read_ahead import ReadAhead
 from edge.scans.pixels import decode
 from edge.scans.scan import Limits
 from edge.scans.suspects import DecodeMarks
@@ -125,18 +127,23 @@ class Line:
         self.ledger = open_ledger(state / "ledger.sqlite", STATION)
         self.inbox = Inbox(folder, known=self.ledger.files(), limits=LIMITS, incomplete_after_s=3.0)
         self.intake = StationIntake(self.inbox, lambda: None)
-        self.worker = Worker(
-            folder=folder,
-            intake=self.intake,
-            store=self.ledger,
-            engine=fakes.ScriptedEngine(),
-            input_spec=fakes.INPUT_SPEC,
-            writer=fakes.writer(STATION),
+        front = front_of(fakes.ScriptedEngine(), fakes.INPUT_SPEC)
+        reader = ReadAhead(
+            folder,
             limits=LIMITS,
             decode=decode,
             marks=DecodeMarks(state / "decoding"),
+            input_spec=fakes.INPUT_SPEC,
+            prepare=front.prepare,
+            threads=1,
+        )
+        self.worker = Worker(
+            intake=self.intake,
+            reader=reader,
+            front=front,
+            store=self.ledger,
+            writer=fakes.writer(STATION),
             never_final=NEVER_FINAL,
-            decode_threads=1,
             on_judged=lambda _: None,
             on_failed=lambda *_: None,
             clock=clock,

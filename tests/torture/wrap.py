@@ -22,13 +22,13 @@ import numpy as np
 
 import edge.app
 import edge.delivery.publish
+import edge.images.read_ahead
 import edge.line
 import edge.scans.decoder
 import edge.station.inbox
 import edge.station.watch
 import edge.store.ledger
 import edge.store.ledger_file
-import edge.worker
 from edge.contract.messages import canonical_json
 from edge.delivery.broker import SUCCESS, Acknowledged
 from edge.delivery.publish import Publisher
@@ -42,8 +42,8 @@ POISONED_WALL_S = 3.0
 """Instead of the product's 20 s, so that a hang is seen within the row."""
 
 POINTS: dict[str, tuple[object, str, str]] = {
-    "attempt": (edge.worker, "prepare_scan", "before"),
-    "decode": (edge.worker, "prepare_scan", "after"),
+    "attempt": (edge.images.read_ahead, "prepare_scan", "before"),
+    "decode": (edge.images.read_ahead, "prepare_scan", "after"),
     "score": (StubEngine, "infer", "after"),
     "uncommitted": (edge.store.ledger, "_insert_verdict", "after"),
     "commit": (Ledger, "commit", "after"),

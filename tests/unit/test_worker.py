@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import edge.images.read_ahead
 import edge.scans.suspects
-import edge.worker
 from edge.engines import Batch, EngineOutput
+from edge.engines.front import front_of
 from edge.errors import EngineError, LedgerError
 from edge.images.preparation import Arrival
+from edge.images.read_ahead import ReadAhead
 from edge.records import Counts, FileStamp
 from edge.scans.pixels import decode
 from edge.scans.scan import Decode, Limits
@@ -81,18 +83,23 @@ class Line:
         is_replay: bool = False,
         on_judged: Callable[[Judged], None] | None = None,
     ) -> Worker:
-        return Worker(
-            folder=self.folder,
-            intake=self.intake,
-            store=store or self.ledger,
-            engine=engine or fakes.ScriptedEngine(),
-            input_spec=fakes.INPUT_SPEC,
-            writer=fakes.writer(),
+        front = front_of(engine or fakes.ScriptedEngine(), fakes.INPUT_SPEC)
+        reader = ReadAhead(
+            self.folder,
             limits=Limits(max_px=1_000_000, max_bytes=10_000_000),
             decode=decode,
             marks=DecodeMarks(self.state / "decoding"),
+            input_spec=fakes.INPUT_SPEC,
+            prepare=front.prepare,
+            threads=decode_threads,
+        )
+        return Worker(
+            intake=self.intake,
+            reader=reader,
+            front=front,
+            store=store or self.ledger,
+            writer=fakes.writer(),
             never_final=frozenset() if is_replay else NEVER_FINAL,
-            decode_threads=decode_threads,
             on_judged=on_judged or self.judged.append,
             on_failed=lambda arrival, error: self.failed.append((arrival.stamp.file, error.reason)),
             clock=lambda: NOW,
@@ -286,7 +293,7 @@ def test_a_file_has_one_verdict_whether_its_bytes_are_read_at_the_first_or_at_th
     """A reader that dies is not always the file's fault: the same name with the same bytes stays judged."""
     for name in ("a.tif", "b.tif"):
         fakes.write_scan(line.folder / name, seed=ord(name[0]))
-    monkeypatch.setattr(edge.worker, "kills_its_reader", lambda path, limits: "killed by SIGSEGV")
+    monkeypatch.setattr(edge.images.read_ahead, "kills_its_reader", lambda path, limits: "killed by SIGSEGV")
     for suspect in ("a.tif", "b.tif"):
         monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp, name=suspect: stamp.file == name)
         line.intake.add("a.tif", "b.tif")
@@ -454,7 +461,7 @@ def test_a_suspect_is_not_condemned_for_what_was_written_over_it(line: Line, mon
         fakes.write_scan(path, 2700)
         return "killed by SIGSEGV"
 
-    monkeypatch.setattr(edge.worker, "kills_its_reader", dies_and_is_overwritten)
+    monkeypatch.setattr(edge.images.read_ahead, "kills_its_reader", dies_and_is_overwritten)
     monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp: True)
     worker = line.worker()
     assert worker.step() == 0
@@ -476,7 +483,7 @@ def test_a_suspect_that_kills_its_reader_again_is_condemned_and_the_line_goes_on
     for name in ("a.tif", "b.tif"):
         fakes.write_scan(line.folder / name, seed=ord(name[0]))
         line.intake.add(name)
-    monkeypatch.setattr(edge.worker, "kills_its_reader", lambda path, limits: "killed by SIGSEGV")
+    monkeypatch.setattr(edge.images.read_ahead, "kills_its_reader", lambda path, limits: "killed by SIGSEGV")
     monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp: stamp.file == "a.tif")
     run_out(line.worker())
     assert line.outcomes() == {"a.tif": ("unreadable", ("decoder-crash",)), "b.tif": ("normal", ("classifier",))}
