@@ -15,13 +15,16 @@ _WIDE: Final = ("mean9", "std9", "mean17", "mean33")
 _SIGNED_WIDE: Final = (*_SIGNED, "bright17", "dark17", "bright33", "dark33")
 _RELATIVE: Final = ("relative-mean9", "relative-std9")
 _DETRENDED: Final = ("detrended-mean9", "detrended-std9")
+_DETRENDED_SIGNED: Final = ("detrended-bright9", "detrended-dark9")
+_DETRENDED_DARK: Final = ("detrended-dark9",)
 _LEVEL_FREE: Final = tuple(f"detrended-{name}" for name in _SIGNED_WIDE)
 _LEVEL_AND_NOISE_FREE: Final = tuple(f"detrended-relative-{name}" for name in _SIGNED_WIDE)
 _WITHOUT_NETWORK: Final = tuple(f"input-{name}" for name in (*_SIGNED, "bright17", "dark17"))
 
 BEST_VARIANT: Final = replace(SIGNS, name="sni-signs-local", local=True)
 """Chosen on the first fold, by what it refuses of the accepted patches of a weld of another brightness."""
-BEST_COLUMNS: Final = _LEVEL_FREE
+BEST_COLUMNS: Final = _DETRENDED_SIGNED
+"""The fewest: wider windows and deviations find as much, and share the same 0.1 % of false alarms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ READINGS_RECIPE: Final = BenchmarkRecipe(
         Detector("SNI of both signs, windows of 9, 17, 33 px", "sni-signs", _WIDE),
         Detector("SNI of both signs, relative to the noise", "sni-signs", _RELATIVE),
         Detector("SNI of both signs, detrended", "sni-signs", _DETRENDED),
+        Detector("SNI of both signs, detrended, signs", "sni-signs", _DETRENDED_SIGNED),
         Detector("SNI of both signs, detrended, signs, windows", "sni-signs", _LEVEL_FREE),
         Detector("SNI of both signs, detrended, signs, windows, relative", "sni-signs", _LEVEL_AND_NOISE_FREE),
         Detector("SNI of both signs, detrended, signs, windows, all runs", "sni-signs", _LEVEL_FREE, ensemble=True),
@@ -99,7 +103,11 @@ ABLATION_RECIPE: Final = BenchmarkRecipe(
             ("+ level taken out", "sni-signs-levelled"),
             ("+ local contrast", BEST_VARIANT.name),
         )
-        for reading, columns in (("", _PAPERS), (", detrended, signs, windows", _LEVEL_FREE))
+        for reading, columns in (
+            ("", _PAPERS),
+            (", detrended, signs", _DETRENDED_SIGNED),
+            (", detrended, signs, windows", _LEVEL_FREE),
+        )
     ),
     shown=SIGNS.name,
 )
@@ -110,6 +118,7 @@ BEST_RECIPE: Final = BenchmarkRecipe(
     (BEST_VARIANT,),
     (
         Detector("each run", BEST_VARIANT.name, BEST_COLUMNS),
+        Detector("each run, dark indications alone", BEST_VARIANT.name, _DETRENDED_DARK),
         Detector("all runs together", BEST_VARIANT.name, BEST_COLUMNS, ensemble=True),
     ),
     shown=BEST_VARIANT.name,
