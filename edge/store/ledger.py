@@ -37,6 +37,10 @@ log = logging.getLogger(__name__)
 KEEP_LATEST = 10_000
 """Messages that no pruning touches, whatever the clock says: a jump of years must not empty the outbox."""
 
+PRUNE_SPAN_MS = 3_600_000
+"""Of what was sent, one call of `prune` deletes this much time at most: called every ten minutes, six times as fast as
+messages come. A clock that is years ahead for an hour costs the oldest six hours, not all but the newest."""
+
 PRUNE_BATCH = 5_000
 """Messages one transaction of `prune` deletes at most, so that the line never waits long for the lock."""
 
@@ -51,6 +55,8 @@ COPY_PAGES = 1_000
 
 COPY_PAUSE_S = 0.005
 """Between two lots, for whoever waits for the lock."""
+
+PRUNABLE_ROWS = "FROM outbox WHERE sent_at_ms < ? AND seq <= (SELECT max(seq) FROM outbox) - ?"
 
 UNSENT_ROWS = (
     "SELECT seq, verdict_id, payload FROM outbox JOIN payloads USING (seq)"
@@ -239,13 +245,15 @@ class Ledger:
         return count
 
     def prune(self, before: datetime) -> int:
-        """Delete messages sent before `before`, never the newest `KEEP_LATEST`; how many. Not all, if there are many.
+        """Delete messages sent before `before`, never the newest `KEEP_LATEST`; how many.
 
-        What was judged stays known: `has_verdict` does not forget.
+        One call deletes the oldest of them (`PRUNE_SPAN_MS`, `PRUNE_BATCHES`), later calls the others. What was judged
+        stays known: `has_verdict` does not forget.
         """
         pruned = 0
+        until_ms = self._prune_until_ms(before)
         for _ in range(PRUNE_BATCHES):
-            batch = self._prune_batch(before)
+            batch = self._prune_batch(until_ms)
             pruned += batch
             if batch < PRUNE_BATCH:
                 break
@@ -308,12 +316,16 @@ class Ledger:
         if finding != "ok":
             raise LedgerError(f"ledger {self.path} is damaged: {finding}", hint=DAMAGED_HINT)
 
-    def _prune_batch(self, before: datetime) -> int:
+    def _prune_until_ms(self, before: datetime) -> int:
+        with self._transaction("read") as sql:
+            oldest = sql.execute(
+                f"SELECT sent_at_ms {PRUNABLE_ROWS} ORDER BY sent_at_ms LIMIT 1", (_to_ms(before), KEEP_LATEST)
+            ).fetchone()
+        return _to_ms(before) if oldest is None else min(_to_ms(before), oldest[0] + PRUNE_SPAN_MS)
+
+    def _prune_batch(self, until_ms: int) -> int:
         with self._transaction("write") as sql:
-            rows = sql.execute(
-                "SELECT seq FROM outbox WHERE sent_at_ms < ? AND seq <= (SELECT max(seq) FROM outbox) - ? LIMIT ?",
-                (_to_ms(before), KEEP_LATEST, PRUNE_BATCH),
-            ).fetchall()
+            rows = sql.execute(f"SELECT seq {PRUNABLE_ROWS} LIMIT ?", (until_ms, KEEP_LATEST, PRUNE_BATCH)).fetchall()
             sql.executemany("DELETE FROM payloads WHERE seq = ?", rows)
             sql.executemany("DELETE FROM outbox WHERE seq = ?", rows)
         return len(rows)

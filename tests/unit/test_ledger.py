@@ -209,6 +209,20 @@ def test_a_clock_that_jumps_ten_years_does_not_empty_the_outbox(
     assert ledger.requeue(NOW) == 4
 
 
+def test_a_clock_that_is_years_ahead_for_an_hour_costs_six_hours_of_resend(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message every ten minutes, and as often `prune`."""
+    monkeypatch.setattr(ledger_module, "KEEP_LATEST", 1)
+    count, minutes = 60, timedelta(minutes=10)
+    ledger.commit([sample_entry(number) for number in range(1, count + 1)], NOW)
+    for number in range(1, count + 1):
+        ledger.mark_sent([number], NOW + number * minutes)
+    assert [ledger.prune(NOW + timedelta(days=3650)) for _ in range(6)] == [6] * 6
+    assert ledger.prune(NOW + 30 * minutes) == 0
+    assert ledger.prune(NOW + 39 * minutes) == 2
+
+
 def test_one_call_prunes_several_batches_and_leaves_the_rest_to_the_next(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
