@@ -85,23 +85,27 @@ ABLATION_RECIPE: Final = BenchmarkRecipe(
     "ablation",
     (
         SIGNS,
+        BEST_VARIANT,
+        replace(NONE, name="none-local", local=True),
+        replace(D, name="d-local", local=True),
+        replace(SIGNS, name="sni-signs-levelled", levelled=True),
         replace(SIGNS, name="sni-signs-relit", relit=True),
         replace(SIGNS, name="sni-signs-noise", noisy=True),
         replace(SIGNS, name="sni-signs-grain", noisy=True, correlated=True),
         replace(SIGNS, name="sni-signs-robust", robust=True),
-        replace(SIGNS, name="sni-signs-levelled", levelled=True),
-        BEST_VARIANT,
     ),
     tuple(
         Detector(f"{name}{reading}", variant, columns)
         for name, variant in (
             ("SNI of both signs", "sni-signs"),
+            ("+ local contrast", BEST_VARIANT.name),
+            ("local contrast, none", "none-local"),
+            ("local contrast, D", "d-local"),
+            ("+ level taken out", "sni-signs-levelled"),
             ("+ other exposures", "sni-signs-relit"),
             ("+ signal-dependent noise", "sni-signs-noise"),
             ("+ correlated noise", "sni-signs-grain"),
             ("+ robust loss", "sni-signs-robust"),
-            ("+ level taken out", "sni-signs-levelled"),
-            ("+ local contrast", BEST_VARIANT.name),
         )
         for reading, columns in (
             ("", _PAPERS),
@@ -111,7 +115,7 @@ ABLATION_RECIPE: Final = BenchmarkRecipe(
     ),
     shown=SIGNS.name,
 )
-"""What else a network may learn from; `+`: added to SNI of both signs."""
+"""What else a network may learn from. `+`: added to SNI of both signs; without it: in place of it."""
 
 BEST_RECIPE: Final = BenchmarkRecipe(
     "best",
