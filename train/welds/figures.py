@@ -126,10 +126,10 @@ def roc_figure(request: Request, benchmark: Benchmark, path: Path) -> None:
             if curve is None:
                 continue
             colour, dashes = STYLES[number % len(STYLES)]
-            mark = None if number < len(STYLES) else "."
-            axes.step(
-                curve.fpr, curve.tpr, where="post", color=colour, linestyle=dashes, marker=mark, label=detector.name
-            )
+            style: dict[str, Any] = {"color": colour, "linestyle": dashes, "label": detector.name}
+            if number >= len(STYLES):  # here and there: a curve has a point for every patch
+                style |= {"marker": "o", "markersize": 3.5, "markevery": 0.07}
+            axes.step(curve.fpr, curve.tpr, where="post", **style)
         axes.axvline(0.001, color="#999999", linewidth=1)
         axes.set_xscale("symlog", linthresh=0.001)
         axes.set(xlim=(0, 1), ylim=(-0.01, 1.01), xlabel="accepted patches refused")
