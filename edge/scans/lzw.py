@@ -6,6 +6,7 @@ written, ends the process now and then, and decodes to something else the next t
 
 TIFF 6.0, section 13: codes of 9 to 12 bits, most significant bit first; 256 clears the table, 257 ends the stream. How
 wide a code is follows from its place after the last clearing alone, so a whole table's worth is looked at in one go.
+The first code clears; a stream that breaks off before its end code loses a bit of its last code in that decoder.
 """
 
 from __future__ import annotations
@@ -48,12 +49,14 @@ def complaint(raw: memoryview) -> str | None:
         count = int(np.searchsorted(places.end_bit, bits - 8 * start, side="right"))
         words = np.ndarray((len(padded) - 3 - start,), ">u4", padded, start, (1,))
         codes = words[places.byte[:count]] >> places.shift[:count] & places.mask[:count]
+        if at_bit == 0 and count and codes[0] != CLEAR:
+            return "the stream does not begin with clearing the table"
         stops = codes >> 1 == CLEAR >> 1
         stop = int(stops.argmax()) if stops.any() else count
         if (codes[:stop] > places.highest[:stop]).any():
             return "a code stands for nothing"
         if stop == count:
-            return "the table is full and not cleared" if count == CODES else None
+            return "the table is full and not cleared" if count == CODES else "the stream breaks off"
         if codes[stop] == END:
             return None
         at_bit = 8 * start + int(places.end_bit[stop])
