@@ -198,21 +198,17 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         aftermath.follow(judged)
         scan_alarms.judged(judged)
 
-    input_spec = model.bundle.input_spec()
-    front = front_of(model.engine, input_spec)
     reader = ReadAhead(
         folder.path,
         limits=limits,
         decode=decoder.decode,
         marks=DecodeMarks(state.dir / "decoding"),
-        input_spec=input_spec,
-        prepare=front.prepare,
         threads=settings.model.decode_threads,
     )
     worker = Worker(
         intake=intake,
         reader=reader,
-        front=front,
+        front=front_of(model.engine, model.bundle.input_spec()),
         store=ledger,
         writer=model.verdict_writer(settings, boot_id, is_simulated=False),
         never_final=NEVER_FINAL,

@@ -173,21 +173,17 @@ def _run_replay(
     with closing(decoder), verdicts.open("wb") as stream, ReplayProgress(len(plan.stamps)) as progress:
         rows = _Rows(plan.matched, gallery, stream, progress)
         files = _FileList(plan.stamps, started_at)
-        input_spec = model.bundle.input_spec()
-        front = front_of(model.engine, input_spec)
         reader = ReadAhead(
             plan.folder,
             limits=limits,
             decode=decoder.decode,
             marks=DecodeMarks(plan.out / MARKS_NAME),
-            input_spec=input_spec,
-            prepare=front.prepare,
             threads=settings.model.decode_threads,
         )
         worker = Worker(
             intake=files,
             reader=reader,
-            front=front,
+            front=front_of(model.engine, model.bundle.input_spec()),
             store=_Numbering(publish_to),
             writer=model.verdict_writer(settings, boot_id, is_simulated=True),
             never_final=frozenset(),

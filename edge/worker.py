@@ -96,7 +96,7 @@ class Worker:
         on_failed: Callable[[Arrival, ScanIncomplete], None],
         clock: Callable[[], datetime],
     ) -> None:
-        """`reader` converts for `front`; it is closed with the worker.
+        """`reader` is closed with the worker.
 
         `never_final`: reasons that call for another look even where the arrival is final; a replay has none.
         `on_failed`: told of each look at a final arrival that failed for such a reason.
@@ -140,7 +140,7 @@ class Worker:
 
     def _read_ahead(self) -> None:
         for arrival in self._intake.take(self._depth - len(self._reader)):
-            self._reader.add(arrival)
+            self._reader.add(arrival, self._front)
 
     def _next_batch(self) -> list[Prepared]:
         """The oldest prepared scans, at least one if any is in hand: waits for the first, not for the others."""

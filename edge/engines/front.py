@@ -25,6 +25,8 @@ Pixels = TypeVar("Pixels", Image, RawScan)
 class Front(Generic[Pixels]):
     """The two halves of one engine's way in; `infer` takes what `prepare` made, at most `max_batch` of it."""
 
+    spec: InputSpec
+    """The scans it is for."""
     prepare: Callable[[Counts], Pixels]
     """Runs in any thread. Raises ValueError for counts that are no scan."""
     infer: Callable[[Sequence[Pixels]], EngineOutput]
@@ -36,9 +38,9 @@ def front_of(engine: Engine, spec: InputSpec) -> Front[Any]:
     """The way of this engine."""
     if isinstance(engine, RawEngine) and spec.method in METHODS:
         to_raw = partial(raw_scan, method=spec.method, bounds=spec.bounds, size=spec.size)
-        return Front(to_raw, engine.infer_raw, engine.spec.max_batch)
+        return Front(spec, to_raw, engine.infer_raw, engine.spec.max_batch)
     to_image = partial(prepare, method=spec.method, bounds=spec.bounds, size=spec.size)
-    return Front(to_image, partial(_infer_images, engine), engine.spec.max_batch)
+    return Front(spec, to_image, partial(_infer_images, engine), engine.spec.max_batch)
 
 
 def _infer_images(engine: Engine, images: Sequence[Image]) -> EngineOutput:

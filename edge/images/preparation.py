@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from edge.decide import out_of_spec, unreadable
 from edge.errors import ScanError, ScanIncomplete
@@ -41,6 +42,18 @@ class InputSpec:
     bounds: Bounds | None
     size: Size
     scan_spec: ScanSpec
+
+
+class WayIn(Protocol):
+    """What a scan must become for the networks: the half of edge/engines/front.py that the decode pool runs."""
+
+    @property
+    def spec(self) -> InputSpec: ...
+
+    @property
+    def prepare(self) -> Callable[[Counts], Image | RawScan]:
+        """For counts that `spec` takes; runs in any thread."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +93,9 @@ class Prepared:
 def prepare_scan(
     path: Path,
     arrival: Arrival,
-    spec: InputSpec,
+    way_in: WayIn,
     limits: Limits,
     decode: Decode,
-    to_pixels: Callable[[Counts], Image | RawScan],
 ) -> Prepared:
     """Read and convert one file; what cannot be judged comes back as a decision, not as an exception.
 
@@ -104,10 +116,10 @@ def prepare_scan(
         return given_up(arrival, error, _elapsed_ms(started))
     read_ms = _elapsed_ms(started)
     started = time.perf_counter()
-    complaint = _outside_spec(frame.counts, spec)
+    complaint = _outside_spec(frame.counts, way_in.spec)
     if complaint is not None:
         return Prepared(arrival, frame.scan, None, out_of_spec(), complaint, read_ms, _elapsed_ms(started))
-    pixels = to_pixels(frame.counts)
+    pixels = way_in.prepare(frame.counts)
     return Prepared(arrival, frame.scan, pixels, None, None, read_ms, _elapsed_ms(started))
 
 

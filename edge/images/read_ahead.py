@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from edge.errors import ScanIncomplete
-from edge.images.preparation import Arrival, InputSpec, Prepared, condemn, prepare_scan
-from edge.images.raw import RawScan
-from edge.records import Counts, Image
+from edge.images.preparation import Arrival, Prepared, WayIn, condemn, prepare_scan
 from edge.scans.scan import Decode, Limits
 from edge.scans.suspects import DecodeMarks, kills_its_reader
 
@@ -25,18 +22,13 @@ class ReadAhead:
         limits: Limits,
         decode: Decode,
         marks: DecodeMarks,
-        input_spec: InputSpec,
-        prepare: Callable[[Counts], Image | RawScan],
         threads: int,
     ) -> None:
-        """`prepare`: the first half of the engine's way in (`edge.engines.front.Front`)."""
         self.threads = threads
         self._folder = folder
         self._limits = limits
         self._decode = decode
         self._marks = marks
-        self._input_spec = input_spec
-        self._to_pixels = prepare
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._jobs: deque[tuple[Arrival, Future[Prepared]]] = deque()
 
@@ -44,8 +36,9 @@ class ReadAhead:
         """Files that were added and not given out."""
         return len(self._jobs)
 
-    def add(self, arrival: Arrival) -> None:
-        self._jobs.append((arrival, self._pool.submit(self._read, arrival)))
+    def add(self, arrival: Arrival, way_in: WayIn) -> None:
+        """Begin to read a file and to make of it what the engine takes."""
+        self._jobs.append((arrival, self._pool.submit(self._read, arrival, way_in)))
 
     def next(self, *, wait: bool) -> tuple[Arrival, Prepared | ScanIncomplete] | None:
         """The oldest file, as a scan or with what it lacks; None: there is none, or (not `wait`) it is not ready."""
@@ -63,11 +56,11 @@ class ReadAhead:
         """Drop what is in hand."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _read(self, arrival: Arrival) -> Prepared:
+    def _read(self, arrival: Arrival, way_in: WayIn) -> Prepared:
         path = self._folder / arrival.stamp.file
         if self._marks.is_suspect(arrival.stamp):
             death = kills_its_reader(path, self._limits)
             if death is not None:
                 return condemn(path, arrival, self._limits, death)
         with self._marks.decoding(arrival.stamp):
-            return prepare_scan(path, arrival, self._input_spec, self._limits, self._decode, self._to_pixels)
+            return prepare_scan(path, arrival, way_in, self._limits, self._decode)

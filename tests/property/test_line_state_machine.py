@@ -127,20 +127,17 @@ class Line:
         self.ledger = open_ledger(state / "ledger.sqlite", STATION)
         self.inbox = Inbox(folder, known=self.ledger.files(), limits=LIMITS, incomplete_after_s=3.0)
         self.intake = StationIntake(self.inbox, lambda: None)
-        front = front_of(fakes.ScriptedEngine(), fakes.INPUT_SPEC)
         reader = ReadAhead(
             folder,
             limits=LIMITS,
             decode=decode,
             marks=DecodeMarks(state / "decoding"),
-            input_spec=fakes.INPUT_SPEC,
-            prepare=front.prepare,
             threads=1,
         )
         self.worker = Worker(
             intake=self.intake,
             reader=reader,
-            front=front,
+            front=front_of(fakes.ScriptedEngine(), fakes.INPUT_SPEC),
             store=self.ledger,
             writer=fakes.writer(STATION),
             never_final=NEVER_FINAL,

@@ -3,20 +3,20 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
-from edge.images.conversion import histogram, prepare
+from edge.engines.front import front_of
+from edge.images.conversion import histogram
 from edge.images.exposure import exposure, fit
 from edge.images.preparation import Arrival, Prepared, prepare_scan
 from edge.records import Counts, Outcome
 from edge.scans.pixels import decode
 from edge.scans.scan import Limits
-from tests.fakes import INPUT_SPEC
+from tests.fakes import INPUT_SPEC, ScriptedEngine
 from tests.station import stamp_of
 
 SHAPE = (100, 80)
@@ -42,8 +42,7 @@ def prepared(folder: Path, counts: Counts) -> Prepared:
     path = folder / "scan.tif"
     tifffile.imwrite(path, counts)
     arrival = Arrival(stamp_of(path, folder), datetime(2026, 5, 4, tzinfo=UTC), is_final=True)
-    to_image = partial(prepare, method=SPEC.method, bounds=SPEC.bounds, size=SPEC.size)
-    return prepare_scan(path, arrival, SPEC, Limits(), decode, to_image)
+    return prepare_scan(path, arrival, front_of(ScriptedEngine(), SPEC), Limits(), decode)
 
 
 def test_a_sheet_with_air_around_it_goes_to_the_networks(tmp_path: Path) -> None:

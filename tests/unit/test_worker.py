@@ -83,20 +83,17 @@ class Line:
         is_replay: bool = False,
         on_judged: Callable[[Judged], None] | None = None,
     ) -> Worker:
-        front = front_of(engine or fakes.ScriptedEngine(), fakes.INPUT_SPEC)
         reader = ReadAhead(
             self.folder,
             limits=Limits(max_px=1_000_000, max_bytes=10_000_000),
             decode=decode,
             marks=DecodeMarks(self.state / "decoding"),
-            input_spec=fakes.INPUT_SPEC,
-            prepare=front.prepare,
             threads=decode_threads,
         )
         return Worker(
             intake=self.intake,
             reader=reader,
-            front=front,
+            front=front_of(engine or fakes.ScriptedEngine(), fakes.INPUT_SPEC),
             store=store or self.ledger,
             writer=fakes.writer(),
             never_final=frozenset() if is_replay else NEVER_FINAL,
