@@ -86,7 +86,6 @@ ABLATION_RECIPE: Final = BenchmarkRecipe(
     (
         SIGNS,
         BEST_VARIANT,
-        replace(D, name="d-local", local=True),
         replace(SIGNS, name="sni-signs-levelled", levelled=True),
         replace(SIGNS, name="sni-signs-relit", relit=True),
         replace(SIGNS, name="sni-signs-noise", noisy=True),
@@ -98,7 +97,6 @@ ABLATION_RECIPE: Final = BenchmarkRecipe(
         for name, variant in (
             ("SNI of both signs", "sni-signs"),
             ("+ local contrast", BEST_VARIANT.name),
-            ("local contrast, D", "d-local"),
             ("+ level taken out", "sni-signs-levelled"),
             ("+ other exposures", "sni-signs-relit"),
             ("+ signal-dependent noise", "sni-signs-noise"),
@@ -113,9 +111,29 @@ ABLATION_RECIPE: Final = BenchmarkRecipe(
     ),
     shown=SIGNS.name,
 )
-"""What else a network may learn from. `+`: added to SNI of both signs; without it: in place of it.
+"""What else a network may learn from, added to SNI of both signs."""
 
-Local contrast without perturbation is not here: that network became a constant from each of five initial weights."""
+LOCAL_RECIPE: Final = BenchmarkRecipe(
+    "local",
+    (
+        replace(D, name="d-local", local=True),
+        BEST_VARIANT,
+        replace(SIGNS, name="d-sni-signs-local", perturbations=("defects", "sni"), local=True),
+    ),
+    tuple(
+        Detector(f"{name}, {runs}", variant, BEST_COLUMNS, ensemble=runs != "each run")
+        for name, variant in (
+            ("D", "d-local"),
+            ("SNI of both signs", BEST_VARIANT.name),
+            ("D and SNI of both signs", "d-sni-signs-local"),
+        )
+        for runs in ("each run", "all runs together")
+    ),
+    shown=BEST_VARIANT.name,
+)
+"""What to perturb by where the local mean and contrast are taken out.
+
+Nothing is not among it: that network became a constant from each of five initial weights."""
 
 BEST_RECIPE: Final = BenchmarkRecipe(
     "best",
@@ -131,7 +149,7 @@ BEST_RECIPE: Final = BenchmarkRecipe(
 
 def benchmark_recipe(name: str) -> BenchmarkRecipe:
     """The recipe of this name. Raises TrainError."""
-    for recipe in (PAPER_RECIPE, BEST_RECIPE, READINGS_RECIPE, ABLATION_RECIPE):
+    for recipe in (PAPER_RECIPE, BEST_RECIPE, READINGS_RECIPE, ABLATION_RECIPE, LOCAL_RECIPE):
         if recipe.name == name:
             return recipe
     raise TrainError(f"there is no recipe {name!r}", hint=f"choose from {', '.join(RECIPES)}")

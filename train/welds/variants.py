@@ -7,8 +7,14 @@ from typing import Literal
 
 Network = Literal["autoencoder", "classifier"]
 
-RECIPES = ("paper", "best", "readings", "ablation")
-"""Names of `train.welds.recipes`, here without torch for the command line's help."""
+RECIPES = {
+    "paper": "Tables 2 and 3",
+    "best": "the variant that finds most",
+    "readings": "the paper's networks, read otherwise",
+    "ablation": "what else a network may learn from",
+    "local": "what to perturb by without local mean and contrast",
+}
+"""Of `train.welds.recipes`, here without torch for the command line's help: name and what it compares."""
 
 
 @dataclass(frozen=True, slots=True)
