@@ -23,7 +23,6 @@ from train.welds.plan import Request, Way, measured_ms, planned, ways
 from train.welds.recipes import (
     ABLATION_RECIPE,
     BEST_RECIPE,
-    LOCAL_RECIPE,
     PAPER_RECIPE,
     READINGS_RECIPE,
     BenchmarkRecipe,
@@ -336,7 +335,7 @@ def test_tables_give_mean_and_half_spread_of_the_runs_beside_the_papers_figures(
     assert (line["share"], line["half_spread"], line["own_share"], line["paper"]) == ("0.86", "0.05", "0.5", "0.26")
 
 
-@pytest.mark.parametrize("recipe", [READINGS_RECIPE, ABLATION_RECIPE, LOCAL_RECIPE, BEST_RECIPE])
+@pytest.mark.parametrize("recipe", [READINGS_RECIPE, ABLATION_RECIPE, BEST_RECIPE])
 def test_other_recipes_have_a_line_for_each_way_to_read_a_network(recipe: BenchmarkRecipe) -> None:
     benchmark = Benchmark({d.name: (outcome(180),) for d in recipe.detectors}, (), PLAIN, "digest", (), {})
     text = tables_markdown(benchmark, recipe.detectors, [])

@@ -12,7 +12,6 @@ RECIPES = {
     "best": "the variant that finds most",
     "readings": "the paper's networks, read otherwise",
     "ablation": "what else a network may learn from",
-    "local": "what to perturb by without local mean and contrast",
 }
 """Of `train.welds.recipes`, here without torch for the command line's help: name and what it compares."""
 
