@@ -29,7 +29,7 @@ from train.welds.recipes import (
     benchmark_recipe,
 )
 from train.welds.tables import PAPER, REAL_SETS, SHARP_SETS, SYNTHETIC_SETS, cell, tables_csv, tables_markdown
-from train.welds.task import Task, network_seed, spread, with_defects
+from train.welds.task import Task, network_seed, spread, weld_by_weld, with_defects
 from train.welds.variants import BOTH, CLASSIFIERS, RECIPES, SNI, Network, Training
 
 torch.set_num_threads(1)
@@ -133,6 +133,13 @@ def test_a_benchmark_cut_off_between_networks_goes_on_in_processes_and_ends_with
     said = capsys.readouterr().err
     assert "2 networks to do, 0 there already" in said
     assert "1 ensembles to do" in said
+    assert (tmp_path / "tables.csv").read_text() == table
+    assert checkpoint.stat().st_mtime_ns == trained_at
+    scores = first.with_suffix(".npz")
+    with np.load(scores) as stored:  # as an earlier version left them
+        np.savez(scores, **{name: stored[name] for name in stored.files if name != "format"})
+    assert main(command(welds, cache, tmp_path, *BEST)) == 0
+    assert "1 networks to do, 1 there already" in capsys.readouterr().err
     assert (tmp_path / "tables.csv").read_text() == table
     assert checkpoint.stat().st_mtime_ns == trained_at
     other = tmp_path / "other"
@@ -239,7 +246,7 @@ def fold_of(level: int) -> FoldData:
     grey = np.full((2, 192, 192), level, np.uint8)
     delta = np.zeros((2, 192, 192), np.float16)
     tests = {"accepted": delta}
-    return FoldData("fold-1", ("a",), ("b",), ("c",), grey, grey, grey, {"defects": delta, "sni": delta}, tests, {})
+    return FoldData("fold-1", ("a",), ("b",), ("c",), grey, grey, grey, {"defects": delta, "sni": delta}, tests, {}, {})
 
 
 def test_a_folds_arrays_are_made_once_and_again_when_they_are_others(tmp_path: Path) -> None:
@@ -264,6 +271,10 @@ def test_a_folds_arrays_are_made_once_and_again_when_they_are_others(tmp_path: P
     stored = mapped(tmp_path, ["checked", "test-accepted"])
     assert stored["checked"].dtype == np.uint8 and int(stored["checked"].max()) == 3
     assert stored["test-accepted"].dtype == np.float16
+    facts_file = tmp_path / "fold.json"
+    facts_file.write_text(json.dumps({key: value for key, value in facts.items() if key != "layout"}))
+    stored_fold(tmp_path, "y", lambda: make(4))
+    assert made == [1, 3, 4]
 
 
 def test_every_network_has_a_seed_of_its_own(tmp_path: Path) -> None:
@@ -286,6 +297,18 @@ def test_patches_that_lie_weld_by_weld_are_taken_from_every_weld() -> None:
     assert spread(np.arange(9), 3).tolist() == [0, 4, 8]
     assert spread(np.arange(2), 3).tolist() == [0, 1]
     assert len(spread(np.zeros((0, 4, 4)), 3)) == 0
+
+
+def test_a_set_of_patches_can_be_told_apart_by_weld() -> None:
+    patches = np.arange(10)
+    of_welds = weld_by_weld("learnt", patches, {"a": 2, "none": 0, "b": 8}, at_most=4)
+    assert {name: found.tolist() for name, found in of_welds.items()} == {
+        "learnt/a": [0],
+        "learnt/none": [],
+        "learnt/b": [3, 6, 9],
+    }
+    whole = weld_by_weld("checked", patches, {"a": 2, "b": 8})
+    assert [len(found) for found in whole.values()] == [2, 8]
 
 
 @pytest.mark.parametrize("recipe", [benchmark_recipe(name) for name in RECIPES])

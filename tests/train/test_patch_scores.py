@@ -40,7 +40,7 @@ def test_the_extremes_are_those_of_all_windows_of_every_size() -> None:
             windows = np.lib.stride_tricks.sliding_window_view(shown.astype(np.float64), (side, side))
             means = windows.mean(axis=(2, 3))
             expected += [np.abs(means).max(), windows.std(axis=(2, 3)).max(), means.max(), -means.min()]
-    assert WINDOWS_PX[0] == 9
+    assert WINDOWS_PX == (5, 9, 17, 33)
     assert len(expected) == len(STATISTICS)
     np.testing.assert_allclose(found, expected, rtol=5e-3, atol=2e-5)
 
@@ -126,6 +126,27 @@ def test_thresholds_are_set_on_accepted_patches_of_other_welds_alone() -> None:
     assert np.sum((columns > thresholds).any(axis=1)) <= 1
     changed = {**scores, "accepted": scores["accepted"] * 10, "raster": scores["raster"] * 10}
     assert np.array_equal(thresholds_of(AE, changed, fpr=0.001), thresholds)
+
+
+def test_one_weld_of_unmarked_indications_does_not_move_the_middle_welds_threshold() -> None:
+    """Sets of one weld; the dark column of one and the bright column of another are far above those of the rest."""
+    rng = np.random.default_rng(4)
+    columns = ("bright9", "dark9")
+    bright, dark = (STATISTICS.index(name) for name in columns)
+    welds = [rng.random((300, len(STATISTICS))).astype(np.float32) for _ in range(5)]
+    welds[0][:3, dark] += 10
+    welds[4][:3, bright] += 10
+    scores = {f"learnt/{number}": of_weld for number, of_weld in enumerate(welds[:4])}
+    scores |= {"checked/4": welds[4], "checked/none": welds[4][:0], "accepted": 11 * welds[1]}
+    pooled = thresholds_of(Detector("pooled", "sni", columns), scores)
+    assert (pooled > 10).all()
+    detector = Detector("middle", "sni", columns, middle_weld=("dark9",))
+    thresholds = thresholds_of(detector, scores)
+    assert thresholds[0] == pooled[0]
+    # 0.1 % of 300 patches: none may exceed the threshold that a weld sets.
+    assert thresholds[1] == pytest.approx(np.median([of_weld[:, dark].max() for of_weld in welds]))
+    assert excesses(detector, scores)["learnt"].shape == (1200,)
+    assert evaluate(detector, [scores, {**scores, "learnt/other": welds[2]}]).flagged["learnt"] == Rate(6, 2700)
 
 
 def test_a_patch_exceeds_its_thresholds_where_any_statistic_does() -> None:

@@ -71,6 +71,15 @@ def test_the_real_test_patches_are_told_apart_by_weld(data: FoldData) -> None:
         assert sum(of_welds.values()) == len(data.tests[name])
 
 
+def test_the_patches_that_set_thresholds_are_told_apart_by_weld(data: FoldData) -> None:
+    assert {name: tuple(of_welds) for name, of_welds in data.calibrated_of.items()} == {
+        "accepted": data.training,
+        "checked": data.validation,
+    }
+    assert sum(data.calibrated_of["accepted"].values()) == len(data.accepted)
+    assert sum(data.calibrated_of["checked"].values()) == len(data.checked)
+
+
 def test_no_patch_of_a_weld_is_in_two_sets() -> None:
     """Each weld has a grey level of its own, defects included, so that every patch tells where it comes from."""
     welds = []

@@ -31,7 +31,7 @@ from train.welds.task import EnsembleTask, Task, is_finished, load_scores, run_e
 from train.welds.variants import Training, Variant
 
 FORMAT = 5
-"""Of a network's files; rises when the same recipe would find something else."""
+"""Of networks; rises when the same recipe would learn something else."""
 _AnyTask = TypeVar("_AnyTask", Task, EnsembleTask)
 
 

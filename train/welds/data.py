@@ -81,6 +81,8 @@ class FoldData:
     test welds have no such defect), and the five anomalies on accepted patches, as printed and ending in `-sharp`."""
     tested_of: dict[str, dict[str, int]]
     """Of the test sets of real patches, how many are of which weld, in their order."""
+    calibrated_of: dict[str, dict[str, int]]
+    """The same of `accepted` and `checked`."""
 
 
 def fold_data(
@@ -140,6 +142,7 @@ def fold_data(
         perturbations={"defects": deltas, **{name: drawn[name][1] for name in ("sni", *LEARNT)}},
         tests=tests,
         tested_of={name: drawn_of[f"test-{name}" if name == "accepted" else name] for name in tests if name in _REAL},
+        calibrated_of={name: drawn_of[name] for name in ("accepted", "checked")},
     )
 
 

@@ -18,7 +18,7 @@ from train.files import written_whole
 from train.progress import Reporter
 from train.welds.benchmark import Benchmark
 from train.welds.data import PatchCounts
-from train.welds.evaluation import ACCEPTED, CHECKED, LEARNT, Detector, Outcome, SetScores, entry, evaluate
+from train.welds.evaluation import ACCEPTED, CHECKED, LEARNT, Detector, Outcome, SetScores, entry, evaluate, set_of
 from train.welds.images import Weld, read_welds
 from train.welds.patches import accepted_patches, clear_length_px, defect_patches, shares
 from train.welds.plan import Request
@@ -98,7 +98,8 @@ def scored(together: Sequence[Task], sets: Sets, device: torch.device) -> dict[s
     task = together[0]
     own = load_scores(task if len(together) == 1 else EnsembleTask(tuple(together)))
     models = [load_network(one, device) for one in together]
-    return {name: own[name] for name in (CHECKED, LEARNT)} | score_sets(models, task, sets, device)
+    calibrating = {name: found for name, found in own.items() if set_of(name) in (CHECKED, LEARNT)}
+    return calibrating | score_sets(models, task, sets, device)
 
 
 def table_markdown(outcomes: dict[str, tuple[Outcome, ...]], counts: dict[str, int], welds: Sequence[str]) -> str:

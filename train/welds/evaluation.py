@@ -7,6 +7,7 @@ folds are added up; the paper reports the mean over three trainings and (max - m
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,12 +27,14 @@ VALIDATION_DEFECTS = "checked-defects"
 
 LEARNT = "learnt"
 """Accepted patches of the training welds."""
+OF_WELD = "/"
+"""Between the name of a set and that of the weld its patches are of, where a set comes weld by weld."""
 
 TestedOf = Mapping[str, Mapping[str, int]]
 """`FoldData.tested_of`."""
 
 SetScores = Mapping[str, Scores]
-"""Scores float32 (n, k) of each set of one fold: `checked`, `checked-defects`, `learnt` and the test sets."""
+"""Scores float32 (n, k) of each set of one fold: `checked/WELD`, `learnt/WELD`, `checked-defects` and the test sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,10 @@ class Detector:
     calibrated_on: tuple[str, ...] = (CHECKED, LEARNT)
     """Sets of accepted patches whose scores set the thresholds. What one weld shows says little about the next, so the
     training welds count too; the classifier has seen their labels, and is calibrated on validation welds alone."""
+
+    middle_weld: tuple[str, ...] = ()
+    """Of the columns: those whose threshold is that of the middle weld (median), each weld having set one of its own.
+    Indications that nobody marked, along one weld, would else decide what is found on all others."""
 
     def read(self, scores: Scores) -> Scores:
         """The detector's columns (n, k) of a network's scores."""
@@ -80,14 +87,31 @@ class Entry:
 
 
 def thresholds_of(detector: Detector, scores: SetScores, fpr: float = PATCH_FPR) -> npt.NDArray[np.float64]:
-    """Thresholds (k,) of one fold: at most `fpr` of the patches it is calibrated on exceed any of them."""
+    """Thresholds (k,) of one fold: at most `fpr` of the patches it is calibrated on exceed any of them.
+
+    Those of `Detector.middle_weld` are exceeded by no more of the middle weld's patches.
+    """
     accepted = calibration_scores(detector, scores)
-    return joint_thresholds(accepted, math.floor(fpr * len(accepted)))
+    thresholds = _joint_thresholds(np.concatenate(accepted), fpr)
+    middle = [detector.columns.index(name) for name in detector.middle_weld]
+    if middle:
+        each = [_joint_thresholds(of_weld[:, middle], fpr) for of_weld in accepted if len(of_weld)]
+        thresholds[middle] = np.median(each, axis=0)
+    return thresholds
 
 
-def calibration_scores(detector: Detector, scores: SetScores) -> Scores:
-    """The detector's columns (n, k) of the accepted patches that its thresholds are set on."""
-    return np.concatenate([detector.read(scores[name]) for name in detector.calibrated_on])
+def calibration_scores(detector: Detector, scores: SetScores) -> list[Scores]:
+    """The detector's columns (n, k) of the accepted patches that its thresholds are set on, weld by weld."""
+    return [detector.read(found) for name, found in scores.items() if set_of(name) in detector.calibrated_on]
+
+
+def set_of(name: str) -> str:
+    """The set that the patches of one weld belong to."""
+    return name.partition(OF_WELD)[0]
+
+
+def _joint_thresholds(scores: Scores, fpr: float) -> npt.NDArray[np.float64]:
+    return joint_thresholds(scores, math.floor(fpr * len(scores)))
 
 
 def excesses(detector: Detector, scores: SetScores, fpr: float = PATCH_FPR) -> dict[str, npt.NDArray[np.float64]]:
@@ -96,8 +120,11 @@ def excesses(detector: Detector, scores: SetScores, fpr: float = PATCH_FPR) -> d
     In deviations of the scores it is calibrated on, the greatest over the columns: one scale for all folds.
     """
     thresholds = thresholds_of(detector, scores, fpr)
-    scale = calibration_scores(detector, scores).astype(np.float64).std(axis=0) + 1e-12
-    return {name: ((detector.read(found) - thresholds) / scale).max(axis=1) for name, found in scores.items()}
+    scale = np.concatenate(calibration_scores(detector, scores)).astype(np.float64).std(axis=0) + 1e-12
+    parts: defaultdict[str, list[npt.NDArray[np.float64]]] = defaultdict(list)
+    for name, found in scores.items():
+        parts[set_of(name)].append(((detector.read(found) - thresholds) / scale).max(axis=1))
+    return {name: np.concatenate(of_welds) for name, of_welds in parts.items()}
 
 
 def evaluate(

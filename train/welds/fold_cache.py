@@ -18,13 +18,15 @@ Arrays = dict[str, npt.NDArray[Any]]
 images in [0, 1]), `test-NAME` (float16 in [0, 1])."""
 
 _FACTS = "fold.json"
+_LAYOUT = 2
+"""Of a fold's files; rises when they are others and the patches are not."""
 
 
 def stored_fold(folder: Path, digest: str, make: Callable[[], FoldData]) -> dict[str, Any]:
     """Make a fold's arrays unless `folder` holds those of this digest; returns its facts: names and counts."""
     try:
-        facts: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-        if facts["digest"] == digest:
+        facts = facts_of_fold(folder)
+        if facts["digest"] == digest and facts["layout"] == _LAYOUT:
             return facts
     except (OSError, ValueError, KeyError):
         pass
@@ -36,12 +38,14 @@ def stored_fold(folder: Path, digest: str, make: Callable[[], FoldData]) -> dict
             np.save(stream, array)
     facts = {
         "digest": digest,
+        "layout": _LAYOUT,
         "name": data.name,
         "training": list(data.training),
         "validation": list(data.validation),
         "test": list(data.test),
         "patches": {name: len(array) for name, array in arrays.items()},
         "tested_of": data.tested_of,
+        "calibrated_of": data.calibrated_of,
     }
     write_json(folder / _FACTS, facts)
     return facts
@@ -63,6 +67,12 @@ def mapped(folder: Path, names: Sequence[str]) -> Arrays:
     return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
 
 
+def facts_of_fold(folder: Path) -> dict[str, Any]:
+    """The facts of a stored fold."""
+    facts: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    return facts
+
+
 def array_names(folder: Path) -> list[str]:
     """Names of all arrays of a stored fold."""
-    return list(json.loads((folder / _FACTS).read_text(encoding="utf-8"))["patches"])
+    return list(facts_of_fold(folder)["patches"])

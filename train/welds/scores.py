@@ -20,8 +20,9 @@ from train.networks import WINDOW_PX, GateAutoencoder, PatchClassifier, centre_c
 from train.welds.bank import box_mean, detrended, normalised, on_device
 from train.welds.variants import Variant
 
-WINDOWS_PX: Final = (WINDOW_PX, 17, 33)
-"""The paper's windows, and wider ones: a long faint defect has many pixels, over which noise averages out."""
+WINDOWS_PX: Final = (5, WINDOW_PX, 17, 33)
+"""The paper's windows of 9 px; wider ones, for a long faint defect has many pixels, over which noise averages out; and
+narrower ones, for thin defects, which fill a wide window with what is none."""
 STATISTICS: Final = tuple(
     f"{prefix}{kind}{side}"
     for prefix in ("", "relative-", "detrended-", "detrended-relative-", "input-")

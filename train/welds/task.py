@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +20,18 @@ from train.device import open_device
 from train.files import write_json, written_whole
 from train.networks import GateAutoencoder, PatchClassifier
 from train.welds.bank import open_bank
-from train.welds.evaluation import CHECKED, LEARNT, VALIDATION_DEFECTS
-from train.welds.fold_cache import array_names, mapped
+from train.welds.evaluation import CHECKED, LEARNT, OF_WELD, VALIDATION_DEFECTS
+from train.welds.fold_cache import array_names, facts_of_fold, mapped
 from train.welds.scores import Scores, autoencoder_scores, classifier_scores
 from train.welds.training import train_network
 from train.welds.variants import Training, Variant
 
+_FORMAT_KEY = "format"
 _VALIDATION_PATCHES = 500
 """Of the accepted validation patches, so many also get a defect added."""
 _LEARNT_PATCHES = 1000
+_SCORES_FORMAT = 2
+"""Of the scores' file; rises when they are others and the network is not, which then is only scored again."""
 """Of the accepted training patches, so many are scored."""
 
 
@@ -123,7 +127,11 @@ def run_ensemble(task: EnsembleTask) -> str:
 
 def is_finished(task: Task | EnsembleTask) -> bool:
     """Whether all its files are there, of this very experiment."""
-    return is_trained(task) and task.stem.with_suffix(".npz").exists()
+    try:
+        with np.load(task.stem.with_suffix(".npz")) as stored:
+            return is_trained(task) and int(stored[_FORMAT_KEY]) == _SCORES_FORMAT
+    except (OSError, ValueError, KeyError, BadZipFile):
+        return False
 
 
 def is_trained(task: Task | EnsembleTask) -> bool:
@@ -145,12 +153,12 @@ def load_network(task: Task, device: torch.device) -> GateAutoencoder | PatchCla
 def load_scores(task: Task | EnsembleTask) -> dict[str, Scores]:
     """Scores of a finished network by set of patches (`train.welds.evaluation.SetScores`)."""
     with np.load(task.stem.with_suffix(".npz")) as stored:
-        return {name: stored[name] for name in stored.files}
+        return {name: stored[name] for name in stored.files if name != _FORMAT_KEY}
 
 
 def save_scores(stem: Path, scores: dict[str, Scores]) -> None:
     with written_whole(stem.with_suffix(".npz")) as stream:
-        np.savez(stream, **scores)  # type: ignore[arg-type]
+        np.savez(stream, **{_FORMAT_KEY: np.array(_SCORES_FORMAT), **scores})  # type: ignore[arg-type]
 
 
 def score_all(
@@ -161,8 +169,9 @@ def score_all(
     tests = [name for name in array_names(folder) if name.startswith("test-")]
     arrays = mapped(folder, [CHECKED, "accepted", "perturbation-defects", *tests])
     sets: dict[str, npt.NDArray[Any]] = {name.removeprefix("test-"): arrays[name] for name in tests}
-    sets[CHECKED] = arrays[CHECKED]
-    sets[LEARNT] = spread(arrays["accepted"], _LEARNT_PATCHES)
+    calibrated_of = facts_of_fold(folder)["calibrated_of"]
+    sets |= weld_by_weld(CHECKED, arrays[CHECKED], calibrated_of["checked"])
+    sets |= weld_by_weld(LEARNT, arrays["accepted"], calibrated_of["accepted"], at_most=_LEARNT_PATCHES)
     sets[VALIDATION_DEFECTS] = with_defects(arrays[CHECKED], arrays["perturbation-defects"])
     return score_sets(models, task, sets, device)
 
@@ -191,6 +200,18 @@ def with_defects(checked: npt.NDArray[np.uint8], defects: npt.NDArray[np.float16
     count = min(_VALIDATION_PATCHES, len(checked), len(defects))
     chosen = spread(checked, count).astype(np.float32) / 255
     return np.clip(chosen + spread(defects, count).astype(np.float32), 0, 1)
+
+
+def weld_by_weld(
+    name: str, patches: npt.NDArray[Any], of_welds: Mapping[str, int], *, at_most: int | None = None
+) -> dict[str, npt.NDArray[Any]]:
+    """A set of patches (n, 192, 192), so many of each weld in this order, as one set for each weld: `name/WELD`.
+
+    Of all together `at_most`, evenly chosen.
+    """
+    chosen = spread(np.arange(len(patches)), len(patches) if at_most is None else at_most)
+    weld_of = np.repeat(list(of_welds), list(of_welds.values()))[chosen]
+    return {f"{name}{OF_WELD}{weld}": patches[chosen[weld_of == weld]] for weld in of_welds}
 
 
 def spread(patches: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
