@@ -103,10 +103,11 @@ def test_a_variant_with_correlated_noise_learns_from_it(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("train.welds.training.noisy", watched)
     bank = Bank(torch.zeros(1, 1, 192, 192, dtype=torch.uint8), None, ())
-    for variant in ABLATION_RECIPE.variants:
-        if variant.noisy:
-            autoencoder_loss(GateAutoencoder(), bank, variant, 1, seeded(), plain=True)
-    assert asked == [False, True]
+    learning = [variant for variant in ABLATION_RECIPE.variants if variant.noisy]
+    for variant in learning:
+        autoencoder_loss(GateAutoencoder(), bank, variant, 1, seeded(), plain=True)
+    assert asked == [variant.correlated for variant in learning]
+    assert set(asked) == {False, True}
 
 
 class FakeAutoencoder(torch.nn.Module):
