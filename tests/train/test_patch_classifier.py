@@ -93,12 +93,24 @@ def test_initial_weights_that_lead_to_a_constant_are_replaced_by_others(monkeypa
     assert np.array_equal(again.losses, other.losses)
 
 
+def test_after_five_constants_the_rate_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = train_network(small_bank(), D, Training(batch=1, lr=1e-3), seed=8, steps=4, where="d")
+    looks = iter([0.0] * 5)
+    monkeypatch.setattr(training_module, "spread_of", lambda *_: next(looks, 1.0))
+    monkeypatch.setattr(training_module, "_CHECK_EVERY_STEPS", 4)
+    monkeypatch.setattr(training_module, "_WARM_STEPS", 2)
+    again = train_network(small_bank(), D, Training(batch=1, lr=2e-3), seed=3, steps=4, where="d")
+    monkeypatch.undo()
+    assert again.starts == 6
+    assert np.array_equal(again.losses, other.losses)
+
+
 def test_a_network_that_says_the_same_of_every_patch_stops_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_module, "_CHECK_EVERY_STEPS", 4)
     monkeypatch.setattr(training_module, "_WARM_STEPS", 2)
     bank = small_bank()
     alike = Bank(torch.full_like(bank.accepted, 50), bank.defective, bank.perturbations)
-    with pytest.raises(DivergedError, match=r"d of fold-1: the same answer to every patch, from each of 5 initial"):
+    with pytest.raises(DivergedError, match=r"d of fold-1: the same answer to every patch, from each of 10 initial"):
         train_network(alike, D, Training(batch=1), seed=0, steps=4, where="d of fold-1")
 
 

@@ -31,6 +31,7 @@ _CHECK_EVERY_STEPS = 100
 """A look at the losses makes the CPU wait for the device."""
 _SEEN_PATCHES = 8
 _STARTS = 5
+"""Initial weights tried at the full rate, and as many more at half of it, at which fewer networks become a constant."""
 _LEAST_SPREAD = 1e-4
 """Of what a network makes of a batch. One whose bounded latent, or last ReLU, is flat for every patch has no gradient
 left, and stays as it is."""
@@ -51,19 +52,20 @@ class Trained:
 
 
 def train_network(bank: Bank, variant: Variant, training: Training, seed: int, steps: int, where: str) -> Trained:
-    """Train for `steps` batches; initial weights that lead to a constant are replaced by others, a few times.
+    """Train for `steps` batches; initial weights that lead to a constant are replaced by others, then at a lower rate.
 
     Raises DivergedError, which names `where`, and the step where the loss is not finite.
     """
     if bank.accepted.device.type == "cpu":
         torch.set_flush_denormal(True)  # vanishing gradients would otherwise cost a CPU ten times the time
     started = time.perf_counter()
-    for start in range(_STARTS):
-        trained = trained_from(bank, variant, training, seed + start, steps, where)
+    slower = replace(training, lr=training.lr / 2)
+    for start, tried in enumerate([training] * _STARTS + [slower] * _STARTS):
+        trained = trained_from(bank, variant, tried, seed + start, steps, where)
         if trained is not None:
             return replace(trained, starts=start + 1, seconds=time.perf_counter() - started)
     raise DivergedError(
-        f"{where}: the same answer to every patch, from each of {_STARTS} initial weights", hint="lower --lr"
+        f"{where}: the same answer to every patch, from each of {2 * _STARTS} initial weights", hint="lower --lr"
     )
 
 
