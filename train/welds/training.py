@@ -31,7 +31,7 @@ _CHECK_EVERY_STEPS = 100
 """A look at the losses makes the CPU wait for the device."""
 _SEEN_PATCHES = 8
 _STARTS = 5
-"""Initial weights tried at the full rate, and as many more at half of it, at which fewer networks become a constant."""
+"""Initial weights tried at the full rate, and as many more at half of it."""
 _LEAST_SPREAD = 1e-4
 """Of what a network makes of a batch. One whose bounded latent, or last ReLU, is flat for every patch has no gradient
 left, and stays as it is."""
