@@ -42,6 +42,8 @@ def complaint(raw: memoryview) -> str | None:
     """What is wrong with the codes of one strip or tile; None when each stands for something."""
     bits = 8 * len(raw)
     padded = bytes(raw) + bytes(4)
+    if int.from_bytes(padded[:2], "big") >> 7 != CLEAR:
+        return "the stream does not begin with clearing the table"
     at_bit = 0
     for _ in range(SPARE_TABLES + bits // (9 * MIN_CODES_PER_TABLE)):
         places = _places(at_bit % 8)
@@ -49,8 +51,6 @@ def complaint(raw: memoryview) -> str | None:
         count = int(np.searchsorted(places.end_bit, bits - 8 * start, side="right"))
         words = np.ndarray((len(padded) - 3 - start,), ">u4", padded, start, (1,))
         codes = words[places.byte[:count]] >> places.shift[:count] & places.mask[:count]
-        if at_bit == 0 and count and codes[0] != CLEAR:
-            return "the stream does not begin with clearing the table"
         stops = codes >> 1 == CLEAR >> 1
         stop = int(stops.argmax()) if stops.any() else count
         if (codes[:stop] > places.highest[:stop]).any():

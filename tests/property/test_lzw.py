@@ -118,7 +118,8 @@ def test_damaged_streams_are_refused_or_decoded_as_the_specification_says(seed: 
         ([CLEAR] + [65] * (CODES - 1) + [CLEAR, 65, END], None),
         ([CLEAR] + [65] * CODES, "the table is full and not cleared"),
         ([CLEAR, 65, 66], "the stream breaks off"),
-        ([], "the stream breaks off"),
+        ([CLEAR], "the stream breaks off"),
+        ([], "the stream does not begin with clearing the table"),
     ],
 )
 def test_each_code_stands_for_something(codes: list[int], said: str | None) -> None:

@@ -18,7 +18,7 @@ from train.progress import Reporter
 from train.welds.benchmark import Benchmark, experiment_digest, scaled
 from train.welds.data import FoldData, PatchCounts
 from train.welds.evaluation import Entry, Outcome
-from train.welds.fold_cache import array_names, mapped, stored_fold
+from train.welds.fold_cache import facts_of_fold, mapped, stored_fold
 from train.welds.plan import Request, Way, measured_ms, planned, ways
 from train.welds.recipes import (
     ABLATION_RECIPE,
@@ -260,7 +260,7 @@ def test_a_folds_arrays_are_made_once_and_again_when_they_are_others(tmp_path: P
         facts = stored_fold(tmp_path, digest, lambda level=level: make(level))
     assert made == [1, 3]
     assert facts["test"] == ["c"]
-    assert array_names(tmp_path) == [
+    assert list(facts_of_fold(tmp_path)["patches"]) == [
         "accepted",
         "checked",
         "defective",

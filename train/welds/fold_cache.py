@@ -68,11 +68,6 @@ def mapped(folder: Path, names: Sequence[str]) -> Arrays:
 
 
 def facts_of_fold(folder: Path) -> dict[str, Any]:
-    """The facts of a stored fold."""
+    """Of a stored fold: names of its welds, and how many patches each array, by name, has of which weld."""
     facts: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
     return facts
-
-
-def array_names(folder: Path) -> list[str]:
-    """Names of all arrays of a stored fold."""
-    return list(facts_of_fold(folder)["patches"])

@@ -21,18 +21,18 @@ from train.files import write_json, written_whole
 from train.networks import GateAutoencoder, PatchClassifier
 from train.welds.bank import open_bank
 from train.welds.evaluation import CHECKED, LEARNT, OF_WELD, VALIDATION_DEFECTS
-from train.welds.fold_cache import array_names, facts_of_fold, mapped
+from train.welds.fold_cache import facts_of_fold, mapped
 from train.welds.scores import Scores, autoencoder_scores, classifier_scores
 from train.welds.training import train_network
 from train.welds.variants import Training, Variant
 
-_FORMAT_KEY = "format"
 _VALIDATION_PATCHES = 500
 """Of the accepted validation patches, so many also get a defect added."""
 _LEARNT_PATCHES = 1000
+"""Of the accepted training patches, so many are scored."""
 _SCORES_FORMAT = 2
 """Of the scores' file; rises when they are others and the network is not, which then is only scored again."""
-"""Of the accepted training patches, so many are scored."""
+_FORMAT_KEY = "format"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +127,11 @@ def run_ensemble(task: EnsembleTask) -> str:
 
 def is_finished(task: Task | EnsembleTask) -> bool:
     """Whether all its files are there, of this very experiment."""
+    if not is_trained(task):
+        return False
     try:
         with np.load(task.stem.with_suffix(".npz")) as stored:
-            return is_trained(task) and int(stored[_FORMAT_KEY]) == _SCORES_FORMAT
+            return int(stored[_FORMAT_KEY]) == _SCORES_FORMAT
     except (OSError, ValueError, KeyError, BadZipFile):
         return False
 
@@ -166,12 +168,12 @@ def score_all(
 ) -> dict[str, Scores]:
     """Scores on every set of the task's fold."""
     folder = task.fold_folder
-    tests = [name for name in array_names(folder) if name.startswith("test-")]
+    facts = facts_of_fold(folder)
+    tests = [name for name in facts["patches"] if name.startswith("test-")]
     arrays = mapped(folder, [CHECKED, "accepted", "perturbation-defects", *tests])
     sets: dict[str, npt.NDArray[Any]] = {name.removeprefix("test-"): arrays[name] for name in tests}
-    calibrated_of = facts_of_fold(folder)["calibrated_of"]
-    sets |= weld_by_weld(CHECKED, arrays[CHECKED], calibrated_of["checked"])
-    sets |= weld_by_weld(LEARNT, arrays["accepted"], calibrated_of["accepted"], at_most=_LEARNT_PATCHES)
+    sets |= weld_by_weld(CHECKED, arrays[CHECKED], facts["calibrated_of"]["checked"])
+    sets |= weld_by_weld(LEARNT, arrays["accepted"], facts["calibrated_of"]["accepted"], at_most=_LEARNT_PATCHES)
     sets[VALIDATION_DEFECTS] = with_defects(arrays[CHECKED], arrays["perturbation-defects"])
     return score_sets(models, task, sets, device)
 
