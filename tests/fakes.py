@@ -16,7 +16,7 @@ from edge.engines import Batch, Engine, EngineOutput, EngineSpec
 from edge.errors import EngineError
 from edge.images.conversion import Bounds, Method
 from edge.images.evidence import MapGeometry
-from edge.images.preparation import InputSpec, ScanSpec
+from edge.images.spec import InputSpec, ScanSpec
 from edge.records import Policy, Size
 
 SIZE = Size(64, 48)

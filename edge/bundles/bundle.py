@@ -36,7 +36,7 @@ from edge.bundles.manifest import (
 from edge.errors import BundleError
 from edge.images.conversion import Bounds, Method
 from edge.images.evidence import MapGeometry
-from edge.images.preparation import InputSpec, ScanSpec
+from edge.images.spec import InputSpec, ScanSpec
 from edge.records import Policy, Size
 
 MANIFEST_FILE = "manifest.json"

@@ -14,8 +14,8 @@ import numpy as np
 
 from edge.engines import Engine, EngineOutput, RawEngine
 from edge.images.conversion import prepare
-from edge.images.preparation import InputSpec
 from edge.images.raw import METHODS, RawScan, raw_scan
+from edge.images.spec import InputSpec
 from edge.records import Counts, Image
 
 Pixels = TypeVar("Pixels", Image, RawScan)

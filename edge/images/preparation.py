@@ -13,35 +13,15 @@ from typing import Protocol
 
 from edge.decide import out_of_spec, unreadable
 from edge.errors import ScanError, ScanIncomplete
-from edge.images.conversion import Bounds, Method, clipped_fraction, histogram
-from edge.images.exposure import ExposureModel, exposure
+from edge.images.conversion import clipped_fraction, histogram
+from edge.images.exposure import exposure
 from edge.images.raw import RawScan
-from edge.records import Counts, Decision, FileStamp, Image, Scan, Size
+from edge.images.spec import InputSpec
+from edge.records import Counts, Decision, FileStamp, Image, Scan
 from edge.scans.decoder import DECODER_CRASH
 from edge.scans.scan import Decode, Limits, check_standing, modified_at, read_scan
 from edge.scans.standing import Standing
 from edge.system.names import display_name
-
-
-@dataclass(frozen=True, slots=True)
-class ScanSpec:
-    """The range of scans a model was made for; anything else is for a person to look at."""
-
-    height_px: tuple[int, int]
-    width_px: tuple[int, int]
-    max_clipped_fraction: float
-    exposure: ExposureModel | None = None
-    """None: any."""
-
-
-@dataclass(frozen=True, slots=True)
-class InputSpec:
-    """How counts become the networks' input: everything the bundle says before its graphs begin."""
-
-    method: Method
-    bounds: Bounds | None
-    size: Size
-    scan_spec: ScanSpec
 
 
 class WayIn(Protocol):
