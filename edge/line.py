@@ -181,7 +181,12 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     stack.callback(watcher.stop)
     archive = None
     if folder.after == "move" and folder.move_to:
-        archive = Archive(folder.path, folder.move_to, done_suffix=folder.done_suffix)
+        archive = Archive(
+            folder.path,
+            folder.move_to,
+            done_suffix=folder.done_suffix,
+            has_stable_inodes=file_system(folder.path).has_stable_inodes,
+        )
         for stamp in known.values():  # judged by an earlier run that ended before the move
             archive.move(stamp)
     publisher = Publisher.for_station(settings, ledger, model.card(settings.station, boot_id))

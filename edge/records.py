@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -42,6 +44,45 @@ class FileStamp:
     inode: int
     size_bytes: int
     modified_ns: int
+
+    @classmethod
+    def of(cls, file: str, status: os.stat_result) -> FileStamp:
+        """The stamp of `file`, of which `status` was read."""
+        return cls(file, status.st_ino, status.st_size, status.st_mtime_ns)
+
+    def matches(self, status: os.stat_result, *, has_stable_inodes: bool) -> bool:
+        """Whether `status` shows the stamped file, as far as size, time and inode can tell.
+
+        `has_stable_inodes`: whether a file that is not replaced keeps its inode number where this one lies; some
+        shares invent the numbers anew.
+        """
+        has_stamped_inode = status.st_ino == self.inode or not has_stable_inodes
+        if not stat.S_ISREG(status.st_mode):
+            return has_stamped_inode  # a directory's size and time change with what is put into it
+        return has_stamped_inode and (status.st_size, status.st_mtime_ns) == (self.size_bytes, self.modified_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedFile:
+    """Identity that a complete file must still have when it is read."""
+
+    stamp: FileStamp
+    has_stable_inodes: bool
+
+    def matches(self, status: os.stat_result) -> bool:
+        return self.stamp.matches(status, has_stable_inodes=self.has_stable_inodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A complete file, and when the line first saw it complete."""
+
+    stamp: FileStamp
+    first_seen_at: datetime
+    is_final: bool
+    """Waiting is over: if the file is incomplete, that is its verdict."""
+    expected: ExpectedFile | None = None
+    """Identity to check when reading. None: whatever stands there by then, as in a replay."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,9 @@ from edge import __version__
 from edge.contract.messages import canonical_json
 from edge.engines.front import front_of
 from edge.errors import LedgerError, SettingsError
-from edge.images.preparation import Arrival
 from edge.images.read_ahead import ReadAhead
 from edge.model import LoadedModel, load_model
-from edge.records import FileStamp
+from edge.records import Arrival, FileStamp
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits
 from edge.scans.suspects import DecodeMarks
@@ -336,7 +335,7 @@ def _stamps(folder: Path, *, recursive: bool) -> tuple[FileStamp, ...]:
     for file in sorted(file for file, _ in listing.found):
         status = station.lstat(file)
         if status is not None:
-            stamps.append(FileStamp(file, status.st_ino, status.st_size, status.st_mtime_ns))
+            stamps.append(FileStamp.of(file, status))
     if not stamps:
         below = "" if recursive else "; set folder.recursive to look into sub-folders"
         raise SettingsError(f"{folder} holds no *.tif or *.tiff", hint=f"name the folder of scans{below}")

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge.errors import ScanIncomplete
-from edge.images.preparation import Arrival
-from edge.records import Outcome
+from edge.records import Arrival, Outcome
 from edge.worker import Judged
 
 LOOK_S = 60.0

@@ -25,10 +25,10 @@ from edge.contract.verdicts import VerdictWriter
 from edge.decide import decide
 from edge.engines.front import Front
 from edge.errors import ScanIncomplete
-from edge.images.preparation import Arrival, Prepared, given_up
+from edge.images.preparation import Prepared, given_up
 from edge.images.raw import RawScan
 from edge.images.read_ahead import ReadAhead
-from edge.records import FileStamp, Image, Scores
+from edge.records import Arrival, FileStamp, Image, Scores
 from edge.store.ledger import Entry
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,6 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -17,10 +16,9 @@ from edge.images.conversion import clipped_fraction, histogram
 from edge.images.exposure import exposure
 from edge.images.raw import RawScan
 from edge.images.spec import InputSpec
-from edge.records import Counts, Decision, FileStamp, Image, Scan
+from edge.records import Arrival, Counts, Decision, FileStamp, Image, Scan
 from edge.scans.decoder import DECODER_CRASH
-from edge.scans.scan import Decode, Limits, check_standing, modified_at, read_scan
-from edge.scans.standing import Standing
+from edge.scans.scan import Decode, Limits, check_expected, modified_at, read_scan
 from edge.system.names import display_name
 
 
@@ -34,18 +32,6 @@ class WayIn(Protocol):
     def prepare(self) -> Callable[[Counts], Image | RawScan]:
         """For counts that `spec` takes; runs in any thread."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A complete file, and when the line first held it in its hands."""
-
-    stamp: FileStamp
-    first_seen_at: datetime
-    is_final: bool
-    """Nobody waits for it any longer: if it is incomplete, that is its verdict."""
-    expected: Standing | None = None
-    """What is read has to be this still. None: whatever stands there by then, as in a replay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +122,7 @@ def condemn(path: Path, arrival: Arrival, limits: Limits, death: str) -> Prepare
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             scan = Scan(scan.file, digest, stamp.size_bytes, scan.modified_at)
     if arrival.expected is not None:
-        check_standing(path, arrival.expected)
+        check_expected(path, arrival.expected)
     return Prepared(arrival, scan, None, unreadable(DECODER_CRASH), f"decoding it ended a process: {death}", 0.0, 0.0)
 
 

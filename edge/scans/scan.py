@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -26,10 +27,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.errors import ScanError, ScanIncomplete
-from edge.records import Counts, Frame, Scan
+from edge.records import Counts, ExpectedFile, Frame, Scan
 from edge.scans.pixels import decode as decode_here
-from edge.scans.standing import Standing, report_overwritten
 from edge.scans.tiff import Compression, Layout, foreign, read_layout, unfinished
+
+log = logging.getLogger(__name__)
 
 REASONS = frozenset(
     {
@@ -82,7 +84,7 @@ class _Opened(NamedTuple):
 
 
 def read_scan(
-    path: Path, *, file: str, limits: Limits, decode: Decode = decode_here, expected: Standing | None = None
+    path: Path, *, file: str, limits: Limits, decode: Decode = decode_here, expected: ExpectedFile | None = None
 ) -> Frame:
     """Read, hash and decode one scan; `file` is the name it goes by in the verdict.
 
@@ -125,7 +127,7 @@ def check_complete(path: Path, limits: Limits) -> None:
             raise _named(error, path.name, None) from error
 
 
-def check_standing(path: Path, expected: Standing) -> None:
+def check_expected(path: Path, expected: ExpectedFile) -> None:
     """Raises ScanIncomplete, and logs it, if another file stands at `path`, or the same one rewritten; not if none."""
     try:
         # Asked as the stamp was made, by name: what an open file says of itself may differ on a network share.
@@ -134,13 +136,27 @@ def check_standing(path: Path, expected: Standing) -> None:
         return
     except OSError as error:
         raise _from_os(error, path.name, None) from error
-    if not expected.is_shown_by(status):
+    if not expected.matches(status):
         report_overwritten(expected, status)
         raise unfinished("changed-while-reading", f"{path.name}: changed after it was found complete")
 
 
+def report_overwritten(former: ExpectedFile, status: os.stat_result) -> None:
+    """Log that a scan was lost unread. A file that merely grew was not: its writer goes on with it."""
+    stamp = former.stamp
+    is_same_file = status.st_ino == stamp.inode or not former.has_stable_inodes
+    if is_same_file and status.st_size > stamp.size_bytes:
+        return
+    fields = {
+        "file": stamp.file,
+        "expected": {"inode": stamp.inode, "size_bytes": stamp.size_bytes, "modified_ns": stamp.modified_ns},
+        "observed": {"inode": status.st_ino, "size_bytes": status.st_size, "modified_ns": status.st_mtime_ns},
+    }
+    log.warning("overwritten before it was read", extra={"fields": fields})
+
+
 @contextmanager
-def _opened(path: Path, file: str, limits: Limits, expected: Standing | None = None) -> Iterator[_Opened]:
+def _opened(path: Path, file: str, limits: Limits, expected: ExpectedFile | None = None) -> Iterator[_Opened]:
     """A regular file of permitted size; every OSError on it in the body is mapped here, too."""
     try:
         # O_NONBLOCK: opening a named pipe that nobody writes would otherwise wait for ever.
@@ -148,7 +164,7 @@ def _opened(path: Path, file: str, limits: Limits, expected: Standing | None = N
         try:
             before = os.fstat(fd)
             if expected is not None:  # after `before` was taken: no change from here on escapes the check at the end
-                check_standing(path, expected)
+                check_expected(path, expected)
             if not stat.S_ISREG(before.st_mode):
                 raise _not_a_file(file)
             if before.st_size > limits.max_bytes:

@@ -31,10 +31,14 @@ SIBLING_SUFFIXES = (*SCAN_SUFFIXES, *(suffix.upper() for suffix in SCAN_SUFFIXES
 class Archive:
     """Moves judged scans and their markers out of the station folder. Only built when `after = "move"`."""
 
-    def __init__(self, folder: Path, target: Path, *, done_suffix: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, target: Path, *, done_suffix: str | None = None, has_stable_inodes: bool = True
+    ) -> None:
+        """`has_stable_inodes`: whether a file in `folder` keeps its inode number while it is not replaced."""
         self._folder = folder
         self._target = target
         self._done_suffix = done_suffix
+        self._has_stable_inodes = has_stable_inodes
 
     def move(self, stamp: FileStamp) -> None:
         """Move one judged file, unless the station has replaced it since; a failure is logged and retried at start.
@@ -44,15 +48,15 @@ class Archive:
         """
         source, destination = self._folder / stamp.file, self._target / stamp.file
         try:
-            if not _is_unchanged(source, stamp):
+            if not _is_unchanged(source, stamp, self._has_stable_inodes):
                 return
             destination.parent.mkdir(parents=True, exist_ok=True)
             # First: a marker without its scan would make the part's next scan count as marked. A scan without its
             # marker has its verdict, and is moved at the next start.
             for marker in self._markers(source):
                 with suppress(FileNotFoundError):  # whoever else took it has it
-                    _move(marker, destination.with_name(marker.name), _stamp(marker))
-            _move(source, destination, stamp)
+                    _move(marker, destination.with_name(marker.name), FileStamp.of(marker.name, marker.lstat()), True)
+            _move(source, destination, stamp, self._has_stable_inodes)
         except OSError as error:
             log.warning("scan not moved", extra={"fields": {"file": stamp.file, "error": str(error)}})
 
@@ -106,16 +110,16 @@ class Quarantine:
             log.warning("no quarantine copy", extra={"fields": {"file": source.name, "error": str(error)}})
 
 
-def _move(source: Path, destination: Path, stamp: FileStamp) -> None:
+def _move(source: Path, destination: Path, stamp: FileStamp, has_stable_inodes: bool) -> None:
     try:
         source.rename(next(name for name in _names(destination, stamp) if not os.path.lexists(name)))
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _move_across(source, destination, stamp)
+        _move_across(source, destination, stamp, has_stable_inodes)
 
 
-def _move_across(source: Path, destination: Path, stamp: FileStamp) -> None:
+def _move_across(source: Path, destination: Path, stamp: FileStamp, has_stable_inodes: bool) -> None:
     """Copy, then remove: a kill at any moment leaves the scan whole in one of the two places, or in both."""
     if not stat.S_ISREG(source.lstat().st_mode):
         raise OSError(errno.EXDEV, "only regular files are moved to another file system")
@@ -125,13 +129,8 @@ def _move_across(source: Path, destination: Path, stamp: FileStamp) -> None:
             break
         if _is_copy(source, name):  # made before, and a kill came before the removal
             break
-    if _is_unchanged(source, stamp):
+    if _is_unchanged(source, stamp, has_stable_inodes):
         source.unlink()
-
-
-def _stamp(path: Path) -> FileStamp:
-    status = path.lstat()
-    return FileStamp(path.name, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _is_other(path: Path, scan: Path) -> bool:
@@ -160,10 +159,10 @@ def _is_copy(source: Path, other: Path) -> bool:
     return digests[0] == digests[1]
 
 
-def _is_unchanged(path: Path, stamp: FileStamp) -> bool:
+def _is_unchanged(path: Path, stamp: FileStamp, has_stable_inodes: bool) -> bool:
     """False if it is gone, too: it was moved before, or whoever else took it has it."""
     try:
         now = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return (now.st_ino, now.st_size, now.st_mtime_ns) == (stamp.inode, stamp.size_bytes, stamp.modified_ns)
+    return stamp.matches(now, has_stable_inodes=has_stable_inodes)

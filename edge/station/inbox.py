@@ -28,9 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.errors import ScanError, ScanIncomplete
-from edge.records import FileStamp
-from edge.scans.scan import Limits, check_complete
-from edge.scans.standing import Standing, is_same, report_overwritten
+from edge.records import ExpectedFile, FileStamp
+from edge.scans.scan import Limits, check_complete, report_overwritten
 from edge.station.backlog import Backlog, age
 from edge.station.folder import HINTS, Away, FolderState, StationFolder
 from edge.station.known import KnownFiles
@@ -156,9 +155,9 @@ class Inbox:
         waiting = self._in_flight.get(stamp.file)
         return waiting is not None and waiting.is_final
 
-    def standing(self, stamp: FileStamp) -> Standing:
-        """What a file that was handed out has to be still when it is read."""
-        return Standing(stamp, self._folder.has_stable_inodes)
+    def standing(self, stamp: FileStamp) -> ExpectedFile:
+        """Identity that a file handed out must still have when it is read."""
+        return ExpectedFile(stamp, self._folder.has_stable_inodes)
 
     def wait_s(self, now_s: float, period_s: float) -> float:
         """How long to sleep before the next useful `poll`; `period_s` at most, which is right while nothing moves."""
@@ -261,7 +260,7 @@ class Inbox:
         """A file that is new, or new again."""
         self._known.discard(file)
         waiting = self._waiting[file] = _Waiting(
-            stamp=_stamp(file, status),
+            stamp=FileStamp.of(file, status),
             is_file=stat.S_ISREG(status.st_mode),
             changed_ns=status.st_ctime_ns,
             since_s=now_s,
@@ -274,8 +273,8 @@ class Inbox:
     def _observe(self, waiting: _Waiting, status: os.stat_result, now_s: float) -> bool:
         """Note another look at a waiting file; whether it stood still."""
         is_file = stat.S_ISREG(status.st_mode)
-        stood_still = is_file == waiting.is_file and is_same(
-            waiting.stamp, status, has_stable_inodes=self._folder.has_stable_inodes
+        stood_still = is_file == waiting.is_file and waiting.stamp.matches(
+            status, has_stable_inodes=self._folder.has_stable_inodes
         )
         if stood_still:
             waiting.looks += 1
@@ -283,7 +282,7 @@ class Inbox:
             if waiting.is_ready:
                 report_overwritten(self.standing(waiting.stamp), status)
             waiting.looks, waiting.since_s, waiting.not_before_s = 1, now_s, -math.inf
-        waiting.stamp, waiting.is_file = _stamp(waiting.stamp.file, status), is_file
+        waiting.stamp, waiting.is_file = FileStamp.of(waiting.stamp.file, status), is_file
         waiting.changed_ns, waiting.is_ready = status.st_ctime_ns, False
         return stood_still
 
@@ -384,7 +383,3 @@ class Inbox:
             if present is not None:
                 self._known.forget_gone(present)
                 self._folder.forget_complaints()
-
-
-def _stamp(file: str, status: os.stat_result) -> FileStamp:
-    return FileStamp(file, status.st_ino, status.st_size, status.st_mtime_ns)

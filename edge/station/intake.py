@@ -10,8 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 
-from edge.images.preparation import Arrival
-from edge.records import FileStamp
+from edge.records import Arrival, FileStamp
 from edge.station.inbox import Inbox
 
 ROOM = 64

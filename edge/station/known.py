@@ -10,7 +10,6 @@ import stat
 from collections.abc import Collection, Mapping
 
 from edge.records import FileStamp
-from edge.scans.standing import is_same
 
 NOISY_INODES = 1000
 """Listed inodes that changed although their file did not: after so many they count for nothing."""
@@ -69,7 +68,7 @@ class KnownFiles:
             return False
         if was_touched and stat.S_ISREG(status.st_mode) and self._changed_ns.get(file) != status.st_ctime_ns:
             return False
-        return is_same(self.stamps[file], status, has_stable_inodes=has_stable_inodes)
+        return self.stamps[file].matches(status, has_stable_inodes=has_stable_inodes)
 
     def bar(self, stamp: FileStamp, changed_ns: int) -> bool:
         """The file may not be read. False if that was said of this very file before."""

@@ -17,8 +17,8 @@ import pytest
 
 from edge.decide import out_of_spec
 from edge.errors import ScanError, ScanIncomplete
-from edge.images.preparation import Arrival, Prepared
-from edge.records import FileStamp, Scan
+from edge.images.preparation import Prepared
+from edge.records import Arrival, FileStamp, Scan
 from edge.scans.scan import Limits, read_scan
 from edge.station.folder import Away
 from edge.station.inbox import Inbox

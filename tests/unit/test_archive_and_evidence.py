@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,15 @@ from edge.station.archive import Archive, Quarantine
 def stamp_of(folder: Path, file: str) -> FileStamp:
     seen = (folder / file).lstat()
     return FileStamp(file, seen.st_ino, seen.st_size, seen.st_mtime_ns)
+
+
+def test_where_inode_numbers_are_invented_anew_a_judged_scan_is_moved_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(b"scan")
+    stamp = replace(stamp_of(tmp_path, "a.tif"), inode=1)
+    Archive(tmp_path, tmp_path / "out").move(stamp)
+    assert (tmp_path / "a.tif").exists()
+    Archive(tmp_path, tmp_path / "out", has_stable_inodes=False).move(stamp)
+    assert (tmp_path / "out" / "a.tif").read_bytes() == b"scan"
 
 
 def test_a_judged_scan_moves_with_its_relative_path(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ def test_an_arrival_says_what_the_file_has_to_be_still_when_it_is_read(line: Lin
     for now_s in range(3):
         intake.refill(float(now_s), NOW)
     (arrival,) = intake.take(1)
-    assert arrival.expected is not None and arrival.expected.is_shown_by(path.lstat())
+    assert arrival.expected is not None and arrival.expected.matches(path.lstat())
     drop(path)
-    assert not arrival.expected.is_shown_by(path.lstat())
+    assert not arrival.expected.matches(path.lstat())
 
 
 def test_a_backlog_is_not_throttled_by_the_longest_time_between_two_looks(line: Line) -> None:

@@ -17,8 +17,8 @@ import pytest
 from edge.contract.messages import BoxPx
 from edge.images.conversion import Method
 from edge.images.evidence import MapGeometry
-from edge.images.preparation import Arrival, Prepared
-from edge.records import Decision, Outcome, Policy, Scan, Size
+from edge.images.preparation import Prepared
+from edge.records import Arrival, Decision, Outcome, Policy, Scan, Size
 from edge.scans.pixels import decode
 from edge.scans.scan import Limits
 from edge.validation.figures import MAX_POINTS, Group, gate_scatter, interval_bar, roc_figure, score_histogram

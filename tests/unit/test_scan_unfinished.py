@@ -15,11 +15,10 @@ import numpy as np
 import pytest
 
 from edge.errors import ScanError, ScanIncomplete
-from edge.records import Counts
+from edge.records import Counts, ExpectedFile
 from edge.scans import scan as scan_module
 from edge.scans.pixels import decode
 from edge.scans.scan import Limits, check_complete, read_scan
-from edge.scans.standing import Standing
 from edge.scans.tiff import Layout
 from tests.station import stamp_of
 from tests.tiff_files import (
@@ -230,7 +229,7 @@ class TestChangesWhileReading:
     @pytest.mark.parametrize("how", [name for name in CHANGES if name != "rewritten in place"])
     def test_a_file_that_changed_since_it_was_found_complete_is_not_read(self, path: Path, how: str) -> None:
         path.write_bytes(tiff())
-        expected = Standing(stamp_of(path, path.parent), has_stable_inodes=True)
+        expected = ExpectedFile(stamp_of(path, path.parent), has_stable_inodes=True)
         CHANGES[how](path)
         with pytest.raises(ScanIncomplete) as caught:
             read_scan(path, file=path.name, limits=Limits(max_bytes=len(tiff())), expected=expected)
@@ -240,10 +239,10 @@ class TestChangesWhileReading:
     def test_where_inodes_are_invented_another_one_is_no_other_file(self, path: Path) -> None:
         path.write_bytes(tiff())
         stamp = replace_fields(stamp_of(path, path.parent), inode=1)
-        unstable = Standing(stamp, has_stable_inodes=False)
+        unstable = ExpectedFile(stamp, has_stable_inodes=False)
         assert read_scan(path, file=path.name, limits=LIMITS, expected=unstable).scan.size_bytes == len(tiff())
         with pytest.raises(ScanIncomplete, match="changed after it was found complete"):
-            read_scan(path, file=path.name, limits=LIMITS, expected=Standing(stamp, has_stable_inodes=True))
+            read_scan(path, file=path.name, limits=LIMITS, expected=ExpectedFile(stamp, has_stable_inodes=True))
 
     @pytest.mark.parametrize("size_bytes", [100, 9000])
     def test_a_file_whose_length_changes_before_it_is_read_is_not_decoded(

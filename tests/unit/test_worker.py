@@ -19,12 +19,10 @@ import edge.scans.suspects
 from edge.engines import Batch, EngineOutput
 from edge.engines.front import front_of
 from edge.errors import EngineError, LedgerError
-from edge.images.preparation import Arrival
 from edge.images.read_ahead import ReadAhead
-from edge.records import Counts, FileStamp
+from edge.records import Arrival, Counts, ExpectedFile, FileStamp
 from edge.scans.pixels import decode
 from edge.scans.scan import Decode, Limits
-from edge.scans.standing import Standing
 from edge.scans.suspects import DecodeMarks
 from edge.scans.tiff import Layout
 from edge.store.ledger import Entry, Ledger, open_ledger
@@ -49,7 +47,7 @@ class ListedIntake:
             seen = (self._folder / file).lstat()
             at_ns = seen.st_mtime_ns if modified_ns is None else modified_ns
             stamp = FileStamp(file, seen.st_ino, seen.st_size, at_ns)
-            self._ready.append(Arrival(stamp, NOW, is_final, Standing(stamp, has_stable_inodes=True)))
+            self._ready.append(Arrival(stamp, NOW, is_final, ExpectedFile(stamp, has_stable_inodes=True)))
 
     def take(self, limit: int) -> list[Arrival]:
         return [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
