@@ -18,7 +18,7 @@ from pathlib import Path
 
 import cv2
 
-from edge.model import DEMO_KEY
+from edge.pipeline.loaded_model import DEMO_KEY
 from train.simulator.foreign import FOREIGN_KINDS, foreign_scan
 
 HERE = Path(__file__).resolve().parent

@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 
 from edge.contract.messages import Verdict
+from edge.pipeline.worker import Judged
 from edge.records import Outcome
 from edge.station.archive import Archive, Quarantine
-from edge.worker import Judged
 
 log = logging.getLogger(__name__)
 

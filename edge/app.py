@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from edge.errors import EdgeError, LedgerError
 from edge.line import Line, build_line, utc_now
-from edge.model import LoadedModel
+from edge.pipeline.loaded_model import LoadedModel
 from edge.settings import ServiceEnvironment, Settings
 from edge.system.beats import Beats
 from edge.system.stop import STOP_SIGNALS, stop_signals_held

@@ -27,7 +27,7 @@ from edge.engines.device import find_device
 from edge.engines.opening import Degraded, gpu_is_expected
 from edge.engines.tuning import tune
 from edge.errors import EdgeError, EngineError, LedgerBusy
-from edge.model import open_model, verified_bundle
+from edge.pipeline.loaded_model import open_model, verified_bundle
 from edge.settings import Settings
 from edge.station.folder import StationFolder
 from edge.station.watch import file_system

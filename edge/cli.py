@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         return check(settings, tune_engine=options.tune)
     if options.build_engine:
         from edge.engines.on_device import build
-        from edge.model import plan_settings, verified_bundle
+        from edge.pipeline.loaded_model import plan_settings, verified_bundle
         from edge.system.privilege import refuse_root
 
         plans = plan_settings(settings)
@@ -91,7 +91,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         return 0
     if options.accept_older_model:
         from edge.bundles.model_history import accept_older
-        from edge.model import verified_bundle
+        from edge.pipeline.loaded_model import verified_bundle
 
         print(accept_older(verified_bundle(settings.model), settings.state.dir, datetime.now(UTC)))
         return 0
@@ -103,7 +103,7 @@ def _run_line(settings: Settings) -> int:
         from edge.app import run_app
         from edge.bundles.model_history import refuse_older
         from edge.delivery.last_word import say_model_refused
-        from edge.model import open_model, verified_bundle
+        from edge.pipeline.loaded_model import open_model, verified_bundle
 
         try:
             bundle = verified_bundle(settings.model)

@@ -20,12 +20,13 @@ from edge.engines.front import front_of
 from edge.engines.opening import Degraded
 from edge.errors import LedgerError, SettingsError
 from edge.gpu import gpu_state
-from edge.images.read_ahead import ReadAhead
-from edge.model import LoadedModel
+from edge.pipeline.crash_guard import DecodeMarks
+from edge.pipeline.loaded_model import LoadedModel
+from edge.pipeline.read_ahead import ReadAhead
+from edge.pipeline.worker import NEVER_FINAL, Judged, Worker
 from edge.scan_alarms import ScanAlarms
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits
-from edge.scans.suspects import DecodeMarks
 from edge.settings import Settings
 from edge.station.archive import Archive, Quarantine
 from edge.station.inbox import Inbox
@@ -33,7 +34,6 @@ from edge.station.intake import StationIntake
 from edge.station.watch import Watcher, file_system
 from edge.store.backup import sweep_copies, take_backup_requests
 from edge.store.ledger import Ledger, Pending, open_ledger
-from edge.worker import NEVER_FINAL, Judged, Worker
 
 log = logging.getLogger(__name__)
 

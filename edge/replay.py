@@ -23,12 +23,13 @@ from edge import __version__
 from edge.contract.messages import canonical_json
 from edge.engines.front import front_of
 from edge.errors import LedgerError, SettingsError
-from edge.images.read_ahead import ReadAhead
-from edge.model import LoadedModel, load_model
+from edge.pipeline.crash_guard import DecodeMarks
+from edge.pipeline.loaded_model import LoadedModel, load_model
+from edge.pipeline.read_ahead import ReadAhead
+from edge.pipeline.worker import Judged, VerdictStore, Worker
 from edge.records import Arrival, FileStamp
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits
-from edge.scans.suspects import DecodeMarks
 from edge.settings import Settings
 from edge.station.folder import StationFolder
 from edge.store.ledger import Entry
@@ -40,7 +41,6 @@ from edge.validation.report import report_html
 from edge.validation.requirements import Requirement, RequirementResult, check_requirement, parse_requirement
 from edge.validation.rows import Metrics, ScanRow, validate
 from edge.validation.summary import Replay, summary_json
-from edge.worker import Judged, VerdictStore, Worker
 
 REQUIREMENT_UNMET = 1
 """Exit code of a replay that worked and found too little."""

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from edge.delivery.publish import Publisher
 from edge.errors import PublishError
-from edge.model import LoadedModel
+from edge.pipeline.loaded_model import LoadedModel
 from edge.sections import StateSettings
 from edge.settings import Settings
 from edge.store.ledger import Ledger, open_ledger

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from edge.errors import ScanIncomplete
+from edge.pipeline.worker import Judged
 from edge.records import Arrival, Outcome
-from edge.worker import Judged
 
 LOOK_S = 60.0
 

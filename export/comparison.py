@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from edge.decide import UNCERTAIN, decide
+from edge.pipeline.decide import UNCERTAIN, decide
 from edge.records import Decision, Policy, Scores
 from edge.validation.metrics import confusion
 from export.errors import ParityError

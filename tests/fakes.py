@@ -11,12 +11,12 @@ import numpy as np
 import tifffile
 
 from edge.contract.messages import ModelInfo
-from edge.contract.verdicts import VerdictWriter
 from edge.engines import Batch, Engine, EngineOutput, EngineSpec
 from edge.errors import EngineError
 from edge.images.conversion import Bounds, Method
 from edge.images.evidence import MapGeometry
 from edge.images.spec import InputSpec, ScanSpec
+from edge.pipeline.verdicts import VerdictWriter
 from edge.records import Policy, Size
 
 SIZE = Size(64, 48)

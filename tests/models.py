@@ -13,7 +13,7 @@ from edge.bundles.manifest import CLASSIFIER_FILE, GATE_FILE, FileEntry, Manifes
 from edge.engines import Batch, EngineOutput, EngineSpec
 from edge.errors import EngineError
 from edge.images.conversion import Method
-from edge.model import LoadedModel
+from edge.pipeline.loaded_model import LoadedModel
 from edge.records import Size
 
 SIZE = Size(96, 64)

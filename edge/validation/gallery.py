@@ -14,16 +14,16 @@ from enum import StrEnum
 from pathlib import Path
 
 from edge.contract.messages import Verdict
-from edge.decide import OUT_OF_SPEC
 from edge.errors import ScanError
 from edge.images.conversion import Method
 from edge.images.evidence import MapGeometry
+from edge.pipeline.decide import OUT_OF_SPEC
+from edge.pipeline.worker import Judged
 from edge.records import Outcome, Policy, Size
 from edge.scans.scan import Decode, Limits, read_scan
 from edge.validation.labels import LabelRow
 from edge.validation.pictures import Picture, plain_picture, scan_picture
 from edge.validation.rows import ScanRow
-from edge.worker import Judged
 
 UNREADABLE_SHOWN = 50
 

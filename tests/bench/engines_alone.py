@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.model import load_model
+from edge.pipeline.loaded_model import load_model
 from edge.settings import load_settings
 
 IDLE_S = 2.0

@@ -10,7 +10,7 @@ import numpy as np
 
 from edge.app import run_app
 from edge.engines import Batch, EngineOutput, EngineSpec
-from edge.model import load_model
+from edge.pipeline.loaded_model import load_model
 from edge.settings import load_settings, service_environment
 from edge.system.logs import configure_logging
 

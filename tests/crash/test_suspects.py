@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-import edge.scans.suspects
+import edge.pipeline.crash_guard
 from edge.errors import ScanIncomplete
+from edge.pipeline.crash_guard import DecodeMarks, kills_its_reader
 from edge.records import FileStamp
 from edge.scans.scan import Limits
-from edge.scans.suspects import DecodeMarks, kills_its_reader
 from tests import fakes
 
 LIMITS = Limits(max_px=1_000_000, max_bytes=10_000_000)
@@ -21,7 +21,7 @@ import os, signal, sys
 from pathlib import Path
 from edge.errors import ScanIncomplete
 from edge.records import FileStamp
-from edge.scans.suspects import DecodeMarks
+from edge.pipeline.crash_guard import DecodeMarks
 with DecodeMarks(Path(sys.argv[1])).decoding(FileStamp("a.tif", 7, 100, 1)):
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -62,8 +62,8 @@ class Children:
         interpreter = folder / "python"
         interpreter.write_text(f"#!/bin/sh\necho >> {folder}/begun\n. {folder}/deed.$(wc -l < {folder}/begun)\n")
         interpreter.chmod(0o755)
-        monkeypatch.setattr(edge.scans.suspects.sys, "executable", str(interpreter))
-        monkeypatch.setattr(edge.scans.suspects, "PAUSE_S", 0.0)
+        monkeypatch.setattr(edge.pipeline.crash_guard.sys, "executable", str(interpreter))
+        monkeypatch.setattr(edge.pipeline.crash_guard, "PAUSE_S", 0.0)
 
     def will(self, *deeds: str) -> None:
         for number, deed in enumerate(deeds, 1):
@@ -105,13 +105,13 @@ def test_children_that_hang_are_ended_and_the_file_is_blamed(
     tmp_path: Path, children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     children.will(*["echo opening; exec sleep 60"] * 2)
-    monkeypatch.setattr(edge.scans.suspects, "PROBE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(edge.pipeline.crash_guard, "PROBE_TIMEOUT_S", 0.3)
     assert kills_its_reader(tmp_path / "a.tif", LIMITS) == "no end after 0 s, no end after 0 s"
 
 
 def test_a_file_that_computes_for_ever_is_not_taken_for_one_that_was_killed_from_outside(tmp_path: Path) -> None:
     program = (
-        "import edge.scans.suspects as s; from pathlib import Path; s.PROBE_CPU_S = 1\n"
+        "import edge.pipeline.crash_guard as s; from pathlib import Path; s.PROBE_CPU_S = 1\n"
         "def for_ever(*_, **__):\n    while True: pass\n"
         "s.read_scan = for_ever; s._probe(Path('a.tif'), s.Limits())"
     )

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from edge.bundles.bundle import open_bundle
-from edge.decide import decide
 from edge.engines.golden import score_one
 from edge.engines.ort import OrtEngine
 from edge.images.conversion import prepare
 from edge.images.raw import raw_scan
-from edge.model import DEMO_KEY
+from edge.pipeline.decide import decide
+from edge.pipeline.loaded_model import DEMO_KEY
 from tests.gpu import twin
 from train.simulator.simulate import simulate_scan
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.decide import out_of_spec
 from edge.errors import ScanError, ScanIncomplete
-from edge.images.preparation import Prepared
+from edge.pipeline.decide import out_of_spec
+from edge.pipeline.prepare import Prepared
 from edge.records import Arrival, FileStamp, Scan
 from edge.scans.scan import Limits, read_scan
 from edge.station.folder import Away

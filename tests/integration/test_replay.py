@@ -26,7 +26,7 @@ from edge.cli import main
 from edge.contract.messages import Verdict, canonical_json
 from edge.engines import Batch, EngineOutput
 from edge.errors import EngineError, LedgerError, SettingsError
-from edge.model import LoadedModel
+from edge.pipeline.loaded_model import LoadedModel
 from edge.records import Size
 from edge.replay import REQUIREMENT_UNMET, ReplayOptions, ReplayResult, plan_replay, replay, run_replay, told
 from edge.sections import FolderSettings

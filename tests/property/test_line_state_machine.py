@@ -43,15 +43,15 @@ from edge.delivery.outgoing import Outgoing
 from edge.delivery.publish import Publisher
 from edge.engines.front import front_of
 from edge.errors import LedgerError, PublishError
-from edge.images.read_ahead import ReadAhead
+from edge.pipeline.crash_guard import DecodeMarks
+from edge.pipeline.read_ahead import ReadAhead
+from edge.pipeline.worker import NEVER_FINAL, Worker
 from edge.scans.pixels import decode
 from edge.scans.scan import Limits
-from edge.scans.suspects import DecodeMarks
 from edge.sections import BrokerSettings
 from edge.station.inbox import Inbox
 from edge.station.intake import StationIntake
 from edge.store.ledger import open_ledger, request_resend
-from edge.worker import NEVER_FINAL, Worker
 from tests import fakes
 from tests.samples import sample_model_card
 from tests.tiff_files import tiff

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from edge.bundles.bundle import Bundle, TrustedKey
 from edge.bundles.manifest import Manifest
 from edge.engines import Batch, EngineOutput, EngineSpec
-from edge.model import LoadedModel
+from edge.pipeline.loaded_model import LoadedModel
 from edge.records import Counts, Size
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

@@ -22,8 +22,8 @@ import numpy as np
 
 import edge.app
 import edge.delivery.publish
-import edge.images.read_ahead
 import edge.line
+import edge.pipeline.read_ahead
 import edge.scans.decoder
 import edge.station.inbox
 import edge.station.watch
@@ -42,8 +42,8 @@ POISONED_WALL_S = 3.0
 """Instead of the product's 20 s, so that a hang is seen within the row."""
 
 POINTS: dict[str, tuple[object, str, str]] = {
-    "attempt": (edge.images.read_ahead, "prepare_scan", "before"),
-    "decode": (edge.images.read_ahead, "prepare_scan", "after"),
+    "attempt": (edge.pipeline.read_ahead, "prepare_scan", "before"),
+    "decode": (edge.pipeline.read_ahead, "prepare_scan", "after"),
     "score": (StubEngine, "infer", "after"),
     "uncommitted": (edge.store.ledger, "_insert_verdict", "after"),
     "commit": (Ledger, "commit", "after"),

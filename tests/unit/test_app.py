@@ -22,12 +22,12 @@ from edge.contract.messages import Gpu, Health
 from edge.delivery.publish import Publisher
 from edge.errors import EngineError, LedgerError, SettingsError
 from edge.line import Line, build_line, utc_now
+from edge.pipeline.worker import Worker
 from edge.sections import BrokerSettings, FolderSettings, StateSettings
 from edge.settings import Settings, service_environment
 from edge.station.watch import FileSystem, Watcher
 from edge.store.ledger import Ledger, Pending
 from edge.system.systemd import Notifier
-from edge.worker import Worker
 from tests import fakes
 from tests.models import scripted_model
 from tests.mosquitto import Mosquitto, Recorder, needs_mosquitto

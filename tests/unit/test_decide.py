@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from edge.decide import decide, out_of_spec, unreadable
+from edge.pipeline.decide import decide, out_of_spec, unreadable
 from edge.records import Outcome, Policy, Scores
 
 POLICY = Policy(threshold=0.5, gate_mean_threshold=0.1, gate_std_threshold=0.2, review_band=(0.45, 0.55))

@@ -13,7 +13,7 @@ from edge.system.systemd import Notifier
 
 
 def record(**fields: object) -> logging.LogRecord:
-    made = logging.LogRecord("edge.worker", logging.INFO, "worker.py", 1, "scan judged", None, None)
+    made = logging.LogRecord("edge.pipeline.worker", logging.INFO, "worker.py", 1, "scan judged", None, None)
     made.__dict__["fields"] = fields
     return made
 

@@ -12,7 +12,7 @@ import tifffile
 from edge.engines.front import front_of
 from edge.images.conversion import histogram
 from edge.images.exposure import exposure, fit
-from edge.images.preparation import Prepared, prepare_scan
+from edge.pipeline.prepare import Prepared, prepare_scan
 from edge.records import Arrival, Counts, Outcome
 from edge.scans.pixels import decode
 from edge.scans.scan import Limits

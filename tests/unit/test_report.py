@@ -17,7 +17,8 @@ import pytest
 from edge.contract.messages import BoxPx
 from edge.images.conversion import Method
 from edge.images.evidence import MapGeometry
-from edge.images.preparation import Prepared
+from edge.pipeline.prepare import Prepared
+from edge.pipeline.worker import Judged
 from edge.records import Arrival, Decision, Outcome, Policy, Scan, Size
 from edge.scans.pixels import decode
 from edge.scans.scan import Limits
@@ -30,7 +31,6 @@ from edge.validation.report import report_html
 from edge.validation.requirements import check_requirement, parse_requirement
 from edge.validation.rows import ScanRow, validate
 from edge.validation.summary import Replay, summary_json
-from edge.worker import Judged
 from tests.samples import MORNING, sample_model_card, sample_stamp, sample_verdict
 
 POLICY = Policy(threshold=0.5, gate_mean_threshold=0.05, gate_std_threshold=0.06)

@@ -7,7 +7,7 @@ import pytest
 
 from edge.cli import main
 from edge.errors import SettingsError
-from edge.model import plan_settings
+from edge.pipeline.loaded_model import plan_settings
 from edge.sections import Section
 from edge.settings import SettingRow, Settings, describe_settings, load_settings, service_environment
 

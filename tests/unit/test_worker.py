@@ -14,19 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import edge.images.read_ahead
-import edge.scans.suspects
+import edge.pipeline.crash_guard
+import edge.pipeline.read_ahead
 from edge.engines import Batch, EngineOutput
 from edge.engines.front import front_of
 from edge.errors import EngineError, LedgerError
-from edge.images.read_ahead import ReadAhead
+from edge.pipeline.crash_guard import DecodeMarks
+from edge.pipeline.read_ahead import ReadAhead
+from edge.pipeline.worker import NEVER_FINAL, Judged, VerdictStore, Worker
 from edge.records import Arrival, Counts, ExpectedFile, FileStamp
 from edge.scans.pixels import decode
 from edge.scans.scan import Decode, Limits
-from edge.scans.suspects import DecodeMarks
 from edge.scans.tiff import Layout
 from edge.store.ledger import Entry, Ledger, open_ledger
-from edge.worker import NEVER_FINAL, Judged, VerdictStore, Worker
 from tests import fakes
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -288,7 +288,7 @@ def test_a_file_has_one_verdict_whether_its_bytes_are_read_at_the_first_or_at_th
     """A reader that dies is not always the file's fault: the same name with the same bytes stays judged."""
     for name in ("a.tif", "b.tif"):
         fakes.write_scan(line.folder / name, seed=ord(name[0]))
-    monkeypatch.setattr(edge.images.read_ahead, "kills_its_reader", lambda path, limits: "killed by SIGSEGV")
+    monkeypatch.setattr(edge.pipeline.read_ahead, "kills_its_reader", lambda path, limits: "killed by SIGSEGV")
     for suspect in ("a.tif", "b.tif"):
         monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp, name=suspect: stamp.file == name)
         line.intake.add("a.tif", "b.tif")
@@ -456,7 +456,7 @@ def test_a_suspect_is_not_condemned_for_what_was_written_over_it(line: Line, mon
         fakes.write_scan(path, 2700)
         return "killed by SIGSEGV"
 
-    monkeypatch.setattr(edge.images.read_ahead, "kills_its_reader", dies_and_is_overwritten)
+    monkeypatch.setattr(edge.pipeline.read_ahead, "kills_its_reader", dies_and_is_overwritten)
     monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp: True)
     worker = line.worker()
     assert worker.step() == 0
@@ -478,7 +478,7 @@ def test_a_suspect_that_kills_its_reader_again_is_condemned_and_the_line_goes_on
     for name in ("a.tif", "b.tif"):
         fakes.write_scan(line.folder / name, seed=ord(name[0]))
         line.intake.add(name)
-    monkeypatch.setattr(edge.images.read_ahead, "kills_its_reader", lambda path, limits: "killed by SIGSEGV")
+    monkeypatch.setattr(edge.pipeline.read_ahead, "kills_its_reader", lambda path, limits: "killed by SIGSEGV")
     monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp: stamp.file == "a.tif")
     run_out(line.worker())
     assert line.outcomes() == {"a.tif": ("unreadable", ("decoder-crash",)), "b.tif": ("normal", ("classifier",))}
@@ -491,7 +491,7 @@ def test_a_suspect_waits_while_no_process_can_be_started_to_try_it_in(
     for name in ("a.tif", "b.tif"):
         fakes.write_scan(line.folder / name, seed=ord(name[0]))
         line.intake.add(name, is_final=True)
-    monkeypatch.setattr(edge.scans.suspects.sys, "executable", str(line.folder / "no-such-program"))
+    monkeypatch.setattr(edge.pipeline.crash_guard.sys, "executable", str(line.folder / "no-such-program"))
     monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp: stamp.file == "a.tif")
     run_out(line.worker())
     assert line.outcomes() == {"b.tif": ("normal", ("classifier",))}

@@ -107,7 +107,7 @@ class _Death(NamedTuple):
 
 def _death_of_a_child(path: Path, limits: Limits) -> _Death | None:
     # -P: what lies in the working directory, a folder of scans perhaps, is no module of ours.
-    program = (sys.executable, "-P", "-m", "edge.scans.suspects")
+    program = (sys.executable, "-P", "-m", "edge.pipeline.crash_guard")
     command = [*program, str(path), str(limits.max_px), str(limits.max_bytes)]
     try:
         child = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_TIMEOUT_S)  # noqa: S603

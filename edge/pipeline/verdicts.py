@@ -22,7 +22,7 @@ from edge.contract.messages import (
     verdict_id,
 )
 from edge.images.evidence import MapGeometry, worst_windows
-from edge.images.preparation import Prepared
+from edge.pipeline.prepare import Prepared
 from edge.records import Box, Decision, Outcome, Policy, Scan, Scores, Size
 
 

@@ -1,7 +1,7 @@
 """The line's one loop body: take scans, read ahead, infer, decide, commit.
 
 `Worker.step()` is one turn of the crank and never waits for an arrival, so that tests need no thread.
-Reading and converting run ahead of it (`edge.images.read_ahead`).
+Reading and converting run ahead of it (`edge.pipeline.read_ahead`).
 
 Durability order: mark the decode → read and hash → infer → decide → ONE transaction → only then is the
 inbox told. Whatever interrupts this leaves the file in the folder and no verdict, or a verdict and its
@@ -21,13 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.contract.messages import Verdict
-from edge.contract.verdicts import VerdictWriter
-from edge.decide import decide
 from edge.engines.front import Front
 from edge.errors import ScanIncomplete
-from edge.images.preparation import Prepared, given_up
 from edge.images.raw import RawScan
-from edge.images.read_ahead import ReadAhead
+from edge.pipeline.decide import decide
+from edge.pipeline.prepare import Prepared, given_up
+from edge.pipeline.read_ahead import ReadAhead
+from edge.pipeline.verdicts import VerdictWriter
 from edge.records import Arrival, FileStamp, Image, Scores
 from edge.store.ledger import Entry
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from edge.decide import out_of_spec, unreadable
 from edge.errors import ScanError, ScanIncomplete
 from edge.images.conversion import clipped_fraction, histogram
 from edge.images.exposure import exposure
 from edge.images.raw import RawScan
 from edge.images.spec import InputSpec
+from edge.pipeline.decide import out_of_spec, unreadable
 from edge.records import Arrival, Counts, Decision, FileStamp, Image, Scan
 from edge.scans.decoder import DECODER_CRASH
 from edge.scans.scan import Decode, Limits, check_expected, modified_at, read_scan

@@ -7,10 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from edge.errors import ScanIncomplete
-from edge.images.preparation import Prepared, WayIn, condemn, prepare_scan
+from edge.pipeline.crash_guard import DecodeMarks, kills_its_reader
+from edge.pipeline.prepare import Prepared, WayIn, condemn, prepare_scan
 from edge.records import Arrival
 from edge.scans.scan import Decode, Limits
-from edge.scans.suspects import DecodeMarks, kills_its_reader
 
 
 class ReadAhead:

@@ -1,0 +1,1 @@
+"""What one scan goes through: read, convert, infer, decide, commit."""
