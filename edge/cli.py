@@ -90,7 +90,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         print(restore(settings.state.ledger, settings.station, options.restore, options.next_seq))
         return 0
     if options.accept_older_model:
-        from edge.bundles.model_history import accept_older
+        from edge.model.history import accept_older
         from edge.pipeline.loaded_model import verified_bundle
 
         print(accept_older(verified_bundle(settings.model), settings.state.dir, datetime.now(UTC)))
@@ -101,8 +101,8 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
 def _run_line(settings: Settings) -> int:
     with stop_signals_held():  # before the libraries are imported that start threads
         from edge.app import run_app
-        from edge.bundles.model_history import refuse_older
         from edge.delivery.last_word import say_model_refused
+        from edge.model.history import refuse_older
         from edge.pipeline.loaded_model import open_model, verified_bundle
 
         try:

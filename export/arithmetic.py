@@ -7,9 +7,9 @@ from typing import Final
 import onnx
 from onnx import TensorProto
 
-from edge.bundles.bundle import Bundle
-from edge.bundles.manifest import CLASSIFIER_FILE, GATE_FILE
 from edge.errors import BundleError
+from edge.model.bundle import Bundle
+from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE
 
 WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 QUANTISING: Final = frozenset(

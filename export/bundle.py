@@ -24,8 +24,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
 from edge import __version__
-from edge.bundles.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, TrustedKey, verify_bundle
-from edge.bundles.manifest import (
+from edge.engines.golden import check_golden
+from edge.engines.opening import open_engine
+from edge.engines.ort import OrtEngine
+from edge.engines.pair import PairOfNetworks
+from edge.model.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, TrustedKey, verify_bundle
+from edge.model.manifest import (
     CLASSIFIER_FILE,
     GATE_FILE,
     GOLDEN_DIR,
@@ -40,10 +44,6 @@ from edge.bundles.manifest import (
     Thresholds,
     manifest_json,
 )
-from edge.engines.golden import check_golden
-from edge.engines.opening import open_engine
-from edge.engines.ort import OrtEngine
-from edge.engines.pair import PairOfNetworks
 from edge.system.files import sync_directory
 from export.arithmetic import check_arithmetic
 from export.decisions import check_decisions

@@ -20,13 +20,13 @@ from rich.console import Console
 from rich.table import Table
 
 from edge import __version__
-from edge.bundles.bundle import Bundle, open_bundle
-from edge.bundles.manifest import ExposureSpec
 from edge.engines import PlanSettings
 from edge.engines.golden import compare_golden, golden_scores
 from edge.engines.on_device import build
 from edge.engines.opening import CPU_ENGINES, open_engine
 from edge.errors import EdgeError
+from edge.model.bundle import Bundle, open_bundle
+from edge.model.manifest import ExposureSpec
 from edge.records import Scores
 from export.errors import ExportError
 from export.keys import DEFAULT_NAME, create_keys

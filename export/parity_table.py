@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from edge.bundles.bundle import Bundle
-from edge.bundles.manifest import CLASSIFIER_FILE, GATE_FILE
 from edge.engines import PlanSettings
 from edge.engines.opening import open_engine
 from edge.errors import EngineError
+from edge.model.bundle import Bundle
+from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE
 from edge.records import Image, Scores
 from export.comparison import MAX_LOSS_POINTS, Comparison, compare
 from export.errors import ExportError

@@ -40,8 +40,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-from edge.bundles.manifest import CLASSIFIER_FILE
 from edge.engines import IMAGE_INPUT
+from edge.model.manifest import CLASSIFIER_FILE
 from edge.records import Image
 from export.arithmetic import WEIGHTED, element_types
 from export.errors import ExportError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge.bundles.manifest import ExposureSpec, ScanRange
 from edge.images.exposure import MARGIN, SHARE, Exposure, fit
+from edge.model.manifest import ExposureSpec, ScanRange
 from export.errors import ExportError
 from train.checkpoint import Checkpoint
 

@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from onnx import TensorProto, helper, numpy_helper
 
-from edge.bundles.bundle import TrustedKey
 from edge.engines.golden import score_one
 from edge.engines.ort import OrtEngine
 from edge.engines.pair import PairOfNetworks
 from edge.images.conversion import Bounds, Method, prepare
+from edge.model.bundle import TrustedKey
 from edge.records import Size
 from export.golden import tiff_bytes
 

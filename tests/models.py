@@ -8,11 +8,11 @@ from types import MappingProxyType
 
 import numpy as np
 
-from edge.bundles.bundle import Bundle
-from edge.bundles.manifest import CLASSIFIER_FILE, GATE_FILE, FileEntry, Manifest
 from edge.engines import Batch, EngineOutput, EngineSpec
 from edge.errors import EngineError
 from edge.images.conversion import Method
+from edge.model.bundle import Bundle
+from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE, FileEntry, Manifest
 from edge.pipeline.loaded_model import LoadedModel
 from edge.records import Size
 

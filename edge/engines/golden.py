@@ -7,12 +7,12 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from edge.bundles.bundle import Bundle
-from edge.bundles.manifest import Golden
 from edge.engines import Engine, EngineOutput, RawEngine
 from edge.engines.front import front_of
 from edge.errors import BundleError, ScanError
 from edge.images.conversion import prepare
+from edge.model.bundle import Bundle
+from edge.model.manifest import Golden
 from edge.records import Counts, Image, Scores
 from edge.scans.pixels import decode
 from edge.scans.scan import Limits

@@ -15,8 +15,8 @@ from edge.errors import BundleError
 from edge.records import Size
 
 if TYPE_CHECKING:
-    from edge.bundles.bundle import Bundle
     from edge.engines.trt import TrtEngine
+    from edge.model.bundle import Bundle
 
 log = logging.getLogger(__name__)
 

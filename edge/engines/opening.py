@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
 
-from edge.bundles.bundle import Bundle
 from edge.engines import Batch, Engine, EngineOutput, EngineSpec, PlanSettings
 from edge.errors import EngineError
+from edge.model.bundle import Bundle
 
 log = logging.getLogger(__name__)
 

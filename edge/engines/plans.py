@@ -22,7 +22,7 @@ from edge.engines.plan_cache import BUILD_PREFIX, Facts, PlanCache, PlanRefused
 from edge.errors import EngineError
 
 if TYPE_CHECKING:
-    from edge.bundles.bundle import Bundle
+    from edge.model.bundle import Bundle
 
 log = logging.getLogger(__name__)
 

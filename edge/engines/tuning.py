@@ -21,10 +21,10 @@ from typing import Final
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from edge.bundles.bundle import Bundle
 from edge.engines.golden import check_golden, golden_image
 from edge.engines.opening import CPU_ENGINES, CpuEngine, open_engine
 from edge.errors import EdgeError
+from edge.model.bundle import Bundle
 
 log = logging.getLogger(__name__)
 

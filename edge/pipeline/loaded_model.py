@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-from edge.bundles.bundle import Bundle, open_bundle
 from edge.contract.messages import ModelCard, ModelInfo
 from edge.engines import Engine, PlanSettings
 from edge.engines.golden import check_golden
 from edge.engines.opening import open_engine
 from edge.engines.tuning import chosen_engine
+from edge.model.bundle import Bundle, open_bundle
 from edge.pipeline.verdicts import VerdictWriter
 from edge.sections import ModelSettings
 from edge.settings import Settings, service_environment

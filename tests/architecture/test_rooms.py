@@ -94,7 +94,7 @@ FLOW_OF_EDGE = (
     "images",
     "station",
     "contract",
-    "bundles",
+    "model",
     "store",
     "delivery",
     "engines",

@@ -16,12 +16,12 @@ import onnx
 from onnx import numpy_helper
 from rich.progress import track
 
-from edge.bundles.bundle import Bundle, open_bundle
-from edge.bundles.manifest import CLASSIFIER_FILE, GATE_FILE
 from edge.engines import Engine
 from edge.engines.ort import OrtEngine
 from edge.engines.pair import PairOfNetworks
 from edge.images.conversion import prepare
+from edge.model.bundle import Bundle, open_bundle
+from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE
 from edge.pipeline.decide import decide
 from edge.pipeline.loaded_model import DEMO_KEY
 from edge.records import Image, Scores

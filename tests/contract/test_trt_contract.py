@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from edge.bundles.bundle import TrustedKey, verify_bundle
 from edge.engines import Engine, PlanSettings, RawEngine, plans
 from edge.engines.opening import open_engine
 from edge.errors import EngineError
 from edge.images.conversion import Method, prepare
 from edge.images.raw import raw_scan
+from edge.model.bundle import TrustedKey, verify_bundle
 from tests import scripted_gpu
 from tests.bundles import BOUNDS, KEY, SIZE, make_bundle
 from tests.contract.test_engine_contract import *  # noqa: F403 - the suite, on the fixture below

@@ -15,12 +15,12 @@ import tifffile
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from edge.bundles.bundle import Bundle, open_bundle
-from edge.bundles.manifest import Manifest, manifest_json
 from edge.engines.golden import check_golden
 from edge.engines.opening import open_engine
 from edge.errors import BundleError
 from edge.images.conversion import Bounds, Method
+from edge.model.bundle import Bundle, open_bundle
+from edge.model.manifest import Manifest, manifest_json
 from edge.records import Scores, Size
 from export.bundle import write_bundle
 from export.cli import main

@@ -12,10 +12,10 @@ import onnx
 import pytest
 from onnx import helper
 
-from edge.bundles.bundle import open_bundle
-from edge.bundles.manifest import CLASSIFIER_FILE
 from edge.engines import Engine
 from edge.engines.pair import PairOfNetworks
+from edge.model.bundle import open_bundle
+from edge.model.manifest import CLASSIFIER_FILE
 from edge.records import Size
 from export import bundle, decisions, parity
 from export.cli import main

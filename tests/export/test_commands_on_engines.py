@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge.bundles.bundle import Bundle, open_bundle
 from edge.engines import Engine, plans
 from edge.errors import BundleError, EngineError
+from edge.model.bundle import Bundle, open_bundle
 from export import cli, parity_table
 from export.bundle import write_bundle
 from export.cli import main

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.bundles.bundle import open_bundle
+from edge.model.bundle import open_bundle
 from edge.records import Size
 from export.cli import main
 from export.keys import create_keys

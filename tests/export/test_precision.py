@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from edge.bundles.manifest import CLASSIFIER_FILE, GATE_FILE
+from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE
 from edge.records import Policy, Scores, Size
 from export.arithmetic import computes_in, element_types
 from export.comparison import compare, refuse_changed_decisions

@@ -245,10 +245,10 @@ def contract_command(report: Path) -> list[str]:
 
 def tensorrt(scratch: Path) -> Figures:
     """The real engine: build on this GPU, golden scans, raw scans."""
-    from edge.bundles.bundle import open_bundle
     from edge.engines import PlanSettings, RawEngine
     from edge.engines.front import front_of
     from edge.engines.on_device import open_tensorrt
+    from edge.model.bundle import open_bundle
 
     bundle = open_bundle(ROOT / "demo" / "bundle", ROOT / "edge" / "demo-key.pub.pem")
     settings = PlanSettings(scratch / "plans", scratch / "device.key", 8 << 30, 250.0)

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.bundles.bundle import TrustedKey, verify_bundle
 from edge.engines import Engine, PlanSettings, RawEngine
 from edge.engines.on_device import open_tensorrt
 from edge.engines.opening import GPU_NODES, open_engine
 from edge.images.conversion import Method
 from edge.images.raw import raw_scan
+from edge.model.bundle import TrustedKey, verify_bundle
 from tests import scripted_gpu
 from tests.bundles import BOUNDS, KEY, SIZE, make_bundle, nan_graph
 from tests.contract.test_engine_contract import *  # noqa: F403 - the suite, on the fixture below

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.bundles.bundle import open_bundle
 from edge.engines.golden import score_one
 from edge.engines.ort import OrtEngine
 from edge.images.conversion import prepare
 from edge.images.raw import raw_scan
+from edge.model.bundle import open_bundle
 from edge.pipeline.decide import decide
 from edge.pipeline.loaded_model import DEMO_KEY
 from tests.gpu import twin

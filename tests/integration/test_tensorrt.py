@@ -17,7 +17,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edge.bundles.bundle import Bundle, TrustedKey, verify_bundle
 from edge.engines import Engine, PlanSettings, RawEngine, opening, plans
 from edge.engines.device import INSTALL
 from edge.engines.on_device import build, open_tensorrt
@@ -26,6 +25,7 @@ from edge.engines.plans import compiled_kernels
 from edge.errors import EngineError
 from edge.images.conversion import Method
 from edge.images.raw import axis, raw_scan
+from edge.model.bundle import Bundle, TrustedKey, verify_bundle
 from tests import bundles, scripted_gpu
 from tests.bundles import SIZE, graph_bytes, make_bundle
 from tests.gpu import host_kernels

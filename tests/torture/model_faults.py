@@ -10,10 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-from edge.bundles.bundle import open_bundle
 from edge.engines.golden import check_golden
 from edge.engines.opening import open_engine
 from edge.errors import BundleError
+from edge.model.bundle import open_bundle
 from tests import bundles
 from tests.torture.rig import PATIENCE_S, Rig, wait_until
 from tests.torture.trial import Trial

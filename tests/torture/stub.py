@@ -16,9 +16,9 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from edge.bundles.bundle import Bundle, TrustedKey
-from edge.bundles.manifest import Manifest
 from edge.engines import Batch, EngineOutput, EngineSpec
+from edge.model.bundle import Bundle, TrustedKey
+from edge.model.manifest import Manifest
 from edge.pipeline.loaded_model import LoadedModel
 from edge.records import Counts, Size
 

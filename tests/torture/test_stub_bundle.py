@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.bundles.bundle import open_bundle
 from edge.errors import BundleError
 from edge.images.conversion import Bounds, Method, prepare
+from edge.model.bundle import open_bundle
 from tests.torture.generator import Generator
 from tests.torture.stub import HI_COUNTS, LO_COUNTS, SIZE, StubEngine, expected_p_abnormal, write_stub_bundle
 

@@ -14,14 +14,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from edge.bundles.bundle import Bundle, TrustedKey, load_trusted_keys, open_bundle, verify_bundle
-from edge.bundles.manifest import manifest_json
 from edge.engines import EngineOutput
 from edge.engines.golden import check_golden
 from edge.engines.opening import open_engine
 from edge.errors import BundleError
 from edge.images.conversion import Bounds, Method
 from edge.images.evidence import MapGeometry
+from edge.model.bundle import Bundle, TrustedKey, load_trusted_keys, open_bundle, verify_bundle
+from edge.model.manifest import manifest_json
 from edge.records import Policy, Size
 from tests.bundles import BOUNDS, CELL_PX, KEY, OTHER_KEY, SIZE, Content, make_bundle, write_public_key
 from tests.models import SizedEngine

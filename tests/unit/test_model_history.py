@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.bundles.bundle import Bundle, open_bundle
-from edge.bundles.model_history import FILE, accept_older, newest_model, note_model, refuse_older
 from edge.errors import BundleError
+from edge.model.bundle import Bundle, open_bundle
+from edge.model.history import FILE, accept_older, newest_model, note_model, refuse_older
 from tests import bundles
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

@@ -13,12 +13,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from edge.bundles.bundle import TrustedKey, verify_bundle
 from edge.engines.golden import check_golden
 from edge.engines.opening import open_engine
 from edge.engines.ort import OrtEngine, session_options
 from edge.engines.pair import PairOfNetworks
 from edge.errors import EngineError
+from edge.model.bundle import TrustedKey, verify_bundle
 from tests.bundles import KEY, SIZE, brightness_graph, float_constant, graph_bytes, make_bundle, spot_graph
 
 IMAGES = np.full((1, 1, *SIZE), 51, np.uint8)

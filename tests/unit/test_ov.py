@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.bundles.bundle import TrustedKey, verify_bundle
 from edge.engines.golden import check_golden
 from edge.engines.opening import open_engine
 from edge.errors import EngineError
+from edge.model.bundle import TrustedKey, verify_bundle
 from tests.bundles import KEY, SIZE, make_bundle
 from tests.cpu_engines import needs_openvino, open_graphs
 
@@ -125,7 +125,7 @@ def test_auto_takes_onnxruntime_where_the_faster_engine_does_not_open(tmp_path: 
     make_bundle(tmp_path / "bundle")
     done = run_sandboxed(f"""
 from pathlib import Path
-from edge.bundles.bundle import TrustedKey, verify_bundle
+from edge.model.bundle import TrustedKey, verify_bundle
 from edge.engines.opening import open_engine
 from tests.bundles import KEY
 bundle = verify_bundle(Path({str(tmp_path / "bundle")!r}), [TrustedKey("key", KEY.public_key())])

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import edge.engines.tuning
-from edge.bundles.bundle import Bundle, TrustedKey, verify_bundle
 from edge.engines import Engine
 from edge.engines.tuning import ROUNDS, TUNING_FILE, chosen_engine, tune
 from edge.errors import EngineError
+from edge.model.bundle import Bundle, TrustedKey, verify_bundle
 from tests.bundles import KEY, make_bundle
 from tests.cpu_engines import needs_openvino
 

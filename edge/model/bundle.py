@@ -25,7 +25,11 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from edge.bundles.manifest import (
+from edge.errors import BundleError
+from edge.images.conversion import Bounds, Method
+from edge.images.evidence import MapGeometry
+from edge.images.spec import InputSpec, ScanSpec
+from edge.model.manifest import (
     CLASSIFIER_FILE,
     GATE_FILE,
     GOLDEN_DIR,
@@ -33,10 +37,6 @@ from edge.bundles.manifest import (
     claimed_key,
     parse_manifest,
 )
-from edge.errors import BundleError
-from edge.images.conversion import Bounds, Method
-from edge.images.evidence import MapGeometry
-from edge.images.spec import InputSpec, ScanSpec
 from edge.records import Policy, Size
 
 MANIFEST_FILE = "manifest.json"

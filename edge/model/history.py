@@ -14,9 +14,9 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from edge.bundles.bundle import Bundle
 from edge.contract.messages import rfc3339
 from edge.errors import BundleError, LedgerError
+from edge.model.bundle import Bundle
 from edge.system.files import sync_directory
 
 log = logging.getLogger(__name__)

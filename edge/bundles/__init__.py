@@ -1,1 +1,0 @@
-"""The signed model bundle: nothing of it is loaded before all of it is verified."""
