@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
 
         return check(settings, tune_engine=options.tune)
     if options.build_engine:
-        from edge.engines.on_device import build
+        from edge.engines.tensorrt.open import build
         from edge.pipeline.loaded_model import plan_settings, verified_bundle
         from edge.system.privilege import refuse_root
 

@@ -17,8 +17,8 @@ from edge.contract.messages import Health, ModelInfo
 from edge.delivery.publish import Publisher
 from edge.engines.front import front_of
 from edge.engines.opening import Degraded
+from edge.engines.tensorrt.gpu_state import gpu_state
 from edge.errors import LedgerError, SettingsError
-from edge.gpu import gpu_state
 from edge.model.history import note_model
 from edge.pipeline.crash_guard import DecodeMarks
 from edge.pipeline.loaded_model import LoadedModel

@@ -15,8 +15,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from edge.engines.tensorrt.kernel_args import RawScan
 from edge.errors import EngineError
-from edge.images.raw import RawScan
 from edge.records import Size
 
 IMAGE_INPUT = "image"

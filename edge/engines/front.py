@@ -13,8 +13,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from edge.engines import Engine, EngineOutput, RawEngine
+from edge.engines.tensorrt.kernel_args import METHODS, RawScan, raw_scan
 from edge.images.conversion import prepare
-from edge.images.raw import METHODS, RawScan, raw_scan
 from edge.images.spec import InputSpec
 from edge.records import Counts, Image
 

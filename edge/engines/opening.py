@@ -65,7 +65,7 @@ def open_engine(
                 "no folder for built engines was given",
                 hint="`edge-worker` has one, and --build-engine fills it; else choose `onnxruntime`",
             )
-        from edge.engines.on_device import open_tensorrt
+        from edge.engines.tensorrt.open import open_tensorrt
 
         try:
             return open_tensorrt(bundle, plans, max_batch=max_batch)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from edge.engines.tensorrt.kernel_args import RawScan
 from edge.errors import ScanError, ScanIncomplete
 from edge.images.conversion import clipped_fraction, histogram
 from edge.images.exposure import exposure
-from edge.images.raw import RawScan
 from edge.images.spec import InputSpec
 from edge.pipeline.decide import out_of_spec, unreadable
 from edge.records import Arrival, Counts, Decision, FileStamp, Image, Scan

@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from edge.contract.messages import Verdict
 from edge.engines.front import Front
+from edge.engines.tensorrt.kernel_args import RawScan
 from edge.errors import ScanIncomplete
-from edge.images.raw import RawScan
 from edge.pipeline.decide import decide
 from edge.pipeline.prepare import Prepared, given_up
 from edge.pipeline.read_ahead import ReadAhead

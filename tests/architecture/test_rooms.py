@@ -81,7 +81,7 @@ def test_arrows_within_edge_point_one_way() -> None:
     engines = (
         "edge.engines",
         "edge.engines.golden",
-        "edge.engines.on_device",
+        "edge.engines.tensorrt.open",
         "edge.engines.opening",
         "edge.pipeline.loaded_model",
     )
@@ -163,7 +163,7 @@ def test_only_thread_entry_and_main_catch_every_exception() -> None:
 def test_all_of_edge_imports_where_only_the_base_install_exists() -> None:
     """A fresh interpreter that refuses whatever is not in the base install, as a line PC would."""
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules_of("edge")]
-    extras = {f"edge.engines.{name}" for name in ("ov", "trt", "trt_log", "build_plan")}
+    extras = {f"edge.engines.{name}" for name in ("ov", "tensorrt.engine", "tensorrt.log", "tensorrt.build_plan")}
     program = f"""
 import sys
 class Refuse:

@@ -9,9 +9,9 @@ import pytest
 
 from edge.engines import Engine, PlanSettings, RawEngine, plans
 from edge.engines.opening import open_engine
+from edge.engines.tensorrt.kernel_args import raw_scan
 from edge.errors import EngineError
 from edge.images.conversion import Method, prepare
-from edge.images.raw import raw_scan
 from edge.model.bundle import TrustedKey, verify_bundle
 from tests import scripted_gpu
 from tests.bundles import BOUNDS, KEY, SIZE, make_bundle

@@ -1,7 +1,7 @@
 """kernels.cu on a real GPU beside torch: compiled by nvcc, launched through the CUDA driver with ctypes.
 
 torch owns the memory, the streams and the primary context; nothing else needs to be installed. The line itself
-launches the same cubin through pycuda (edge/engines/trt.py).
+launches the same cubin through pycuda (edge/engines/tensorrt/engine.py).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import ctypes
 import numpy as np
 import torch
 
-from edge.engines.plans import compiled_kernels
-from edge.images.raw import RawScan, axis, frame, launch
+from edge.engines.tensorrt.kernel_args import RawScan, axis, frame, launch
+from edge.engines.tensorrt.plans import compiled_kernels
 from edge.records import Size
 
 

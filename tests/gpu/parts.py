@@ -23,9 +23,9 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402 - after the project became importable
 import torch  # noqa: E402
 
-from edge.engines.plans import NVCC_PLACES  # noqa: E402
+from edge.engines.tensorrt.kernel_args import METHODS, raw_scan  # noqa: E402
+from edge.engines.tensorrt.plans import NVCC_PLACES  # noqa: E402
 from edge.images.conversion import Bounds, Method, prepare  # noqa: E402
-from edge.images.raw import METHODS, raw_scan  # noqa: E402
 from edge.records import Counts, Size  # noqa: E402
 
 SCANS = 200
@@ -184,8 +184,8 @@ def pycuda(scratch: Path) -> Figures:
     """The line's own way to the kernel: pycuda, primary context, pinned memory, no torch in the process' GPU work."""
     import pycuda.driver as cuda
 
-    from edge.engines.plans import compiled_kernels
-    from edge.images.raw import FRAME, axis, frame, launch
+    from edge.engines.tensorrt.kernel_args import FRAME, axis, frame, launch
+    from edge.engines.tensorrt.plans import compiled_kernels
 
     cuda.init()
     device = cuda.Device(0)
@@ -247,7 +247,7 @@ def tensorrt(scratch: Path) -> Figures:
     """The real engine: build on this GPU, golden scans, raw scans."""
     from edge.engines import PlanSettings, RawEngine
     from edge.engines.front import front_of
-    from edge.engines.on_device import open_tensorrt
+    from edge.engines.tensorrt.open import open_tensorrt
     from edge.model.bundle import open_bundle
 
     bundle = open_bundle(ROOT / "demo" / "bundle", ROOT / "edge" / "demo-key.pub.pem")

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from edge.engines import Engine, PlanSettings, RawEngine
-from edge.engines.on_device import open_tensorrt
 from edge.engines.opening import GPU_NODES, open_engine
+from edge.engines.tensorrt.kernel_args import raw_scan
+from edge.engines.tensorrt.open import open_tensorrt
 from edge.images.conversion import Method
-from edge.images.raw import raw_scan
 from edge.model.bundle import TrustedKey, verify_bundle
 from tests import scripted_gpu
 from tests.bundles import BOUNDS, KEY, SIZE, make_bundle, nan_graph
@@ -83,8 +83,8 @@ def test_a_thousand_batches_of_every_size_score_as_the_first_time(engine: Engine
 @pytest.mark.usefixtures("open_again")  # that which is installed within it is what this one builds with
 def test_a_residual_that_is_not_finite_never_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With one weight of the gate no number: TensorRT must not take `residual * 0.0` for 0."""
-    monkeypatch.setattr("edge.engines.on_device.check_golden", lambda *_: None)
-    monkeypatch.setattr("edge.engines.on_device.check_full_batch", lambda *_: None)
+    monkeypatch.setattr("edge.engines.tensorrt.open.check_golden", lambda *_: None)
+    monkeypatch.setattr("edge.engines.tensorrt.open.check_full_batch", lambda *_: None)
     folder = make_bundle(tmp_path / "bundle", files={"gate.onnx": nan_graph()})
     bundle = verify_bundle(folder, [TrustedKey("key", KEY.public_key())])
     settings = PlanSettings(tmp_path / "plans", tmp_path / "device.key", 1 << 30, 250.0)

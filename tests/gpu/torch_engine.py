@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, EngineSpec
-from edge.engines.plans import compiled_kernels
+from edge.engines.tensorrt.plans import compiled_kernels
 from edge.records import Size
 
 MAP_PX = (25, 13)
@@ -35,7 +35,7 @@ def open_engine(networks: Any, size: Size, max_batch: int) -> Any:
     """A `FusedTrtEngine` of `networks` (`torch_parts.Networks`). Needs pycuda and nvcc."""
     if "tensorrt" not in sys.modules:  # its module is imported, and not called
         sys.path.insert(0, str(Path(__file__).parents[1] / "scripted_gpu" / "trt"))
-    from edge.engines import trt
+    from edge.engines.tensorrt import engine as trt
 
     class Network:
         """As `trt._Network`: what it needs of a plan, and how it is queued."""

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edge.engines.tensorrt.kernel_args import RawScan, raw_scan
 from edge.images.conversion import Bounds, Method
-from edge.images.raw import RawScan, raw_scan
 from edge.records import Size
 from edge.scans.scan import Limits, read_scan
 from train.losses import classifier_loss, gate_loss

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from edge.images.raw import INDEX_SHIFT, WEIGHT_BITS, WEIGHT_ONE, RawScan, Stretch, axis
+from edge.engines.tensorrt.kernel_args import INDEX_SHIFT, WEIGHT_BITS, WEIGHT_ONE, RawScan, Stretch, axis
 from edge.records import Counts, Image
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from edge.engines.golden import score_one
 from edge.engines.ort import OrtEngine
+from edge.engines.tensorrt.kernel_args import raw_scan
 from edge.images.conversion import prepare
-from edge.images.raw import raw_scan
 from edge.model.bundle import open_bundle
 from edge.pipeline.decide import decide
 from edge.pipeline.loaded_model import DEMO_KEY

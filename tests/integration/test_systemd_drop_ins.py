@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.engines.plan_cache import PlanCache
+from edge.engines.tensorrt.plan_cache import PlanCache
 from tests.systemd_box import readme_installation
 
 ROOT = Path(__file__).parents[2]

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 
 from edge.engines import Engine, PlanSettings, RawEngine, opening, plans
-from edge.engines.device import INSTALL
-from edge.engines.on_device import build, open_tensorrt
 from edge.engines.opening import open_engine
-from edge.engines.plans import compiled_kernels
+from edge.engines.tensorrt.device import INSTALL
+from edge.engines.tensorrt.kernel_args import axis, raw_scan
+from edge.engines.tensorrt.open import build, open_tensorrt
+from edge.engines.tensorrt.plans import compiled_kernels
 from edge.errors import EngineError
 from edge.images.conversion import Method
-from edge.images.raw import axis, raw_scan
 from edge.model.bundle import Bundle, TrustedKey, verify_bundle
 from tests import bundles, scripted_gpu
 from tests.bundles import SIZE, graph_bytes, make_bundle
@@ -211,8 +211,8 @@ def test_a_stored_plan_that_no_longer_proves_itself_is_built_again(
 ) -> None:
     """Sealed and found, and yet wrong: a disk may lose a write, a library may change under its version."""
     scripted_gpu.play(patch, wrong_scores=0.01)
-    patch.setattr("edge.engines.on_device.check_golden", lambda *_: None)
-    patch.setattr("edge.engines.on_device.check_full_batch", lambda *_: None)
+    patch.setattr("edge.engines.tensorrt.open.check_golden", lambda *_: None)
+    patch.setattr("edge.engines.tensorrt.open.check_full_batch", lambda *_: None)
     build(bundle, settings)
     patch.undo()
     with scripted_gpu.installed(), pytest.MonkeyPatch.context() as again:
@@ -248,8 +248,8 @@ def nan_bundle(folder: Path) -> Bundle:
 def test_a_residual_that_is_not_finite_never_passes(
     patch: pytest.MonkeyPatch, tmp_path: Path, settings: PlanSettings
 ) -> None:
-    patch.setattr("edge.engines.on_device.check_golden", lambda *_: None)
-    patch.setattr("edge.engines.on_device.check_full_batch", lambda *_: None)
+    patch.setattr("edge.engines.tensorrt.open.check_golden", lambda *_: None)
+    patch.setattr("edge.engines.tensorrt.open.check_full_batch", lambda *_: None)
     for release, is_nan in (({}, True), ({"no_strict_nans": True}, False)):
         scripted_gpu.play(patch, **release)
         with scripted_gpu.installed():
@@ -476,7 +476,7 @@ def test_memory_of_tables_is_freed_in_the_thread_that_infers(
     """The main thread opens the engine, the worker infers: there pycuda frees only what has its context current."""
     import pycuda.driver as cuda
 
-    from edge.engines import trt
+    from edge.engines.tensorrt import engine as trt
 
     patch.setattr(trt, "MAX_AXES", 64)
     engine = open_tensorrt(bundle, settings)
@@ -498,7 +498,7 @@ def test_memory_of_tables_is_freed_in_the_thread_that_infers(
 
 
 def test_the_tables_of_the_papers_scans_fit(patch: pytest.MonkeyPatch) -> None:
-    from edge.engines import trt
+    from edge.engines.tensorrt import engine as trt
 
     heights_px, widths_px = range(2053, 2116), range(1119, 1220)
     assert len(heights_px) + len(widths_px) <= trt.MAX_AXES

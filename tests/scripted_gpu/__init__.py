@@ -17,7 +17,12 @@ import pytest
 
 CUDA_ROOM, TRT_ROOM = (Path(__file__).parent / name for name in ("cuda", "trt"))
 PROJECT = Path(__file__).parents[2]
-OURS = ("edge.engines.trt", "edge.engines.trt_log", "edge.engines.build_plan", "tests.scripted_gpu.stream")
+OURS = (
+    "edge.engines.tensorrt.engine",
+    "edge.engines.tensorrt.log",
+    "edge.engines.tensorrt.build_plan",
+    "tests.scripted_gpu.stream",
+)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.images import raw
+from edge.engines.tensorrt import kernel_args as raw
 from edge.images.conversion import LEVELS, Bounds, Method, naive_table, prepare, stretch_table
 from edge.records import Counts, Image, Size
 from tests.gpu import host_kernels, twin

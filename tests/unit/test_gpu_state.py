@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import edge.gpu
+import edge.engines.tensorrt.gpu_state
 from edge.contract.messages import Gpu
-from edge.gpu import gpu_state
+from edge.engines.tensorrt.gpu_state import gpu_state
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_what_a_gpu_does_not_measure_is_null(smi: Path) -> None:
     ],
 )
 def test_where_it_does_not_tell_nothing_is_said(smi: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    monkeypatch.setattr(edge.gpu, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(edge.engines.tensorrt.gpu_state, "TIMEOUT_S", 0.5)
     say(smi, script)
     assert gpu_state() is None
 

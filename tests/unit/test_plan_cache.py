@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.engines.plan_cache import PlanCache, PlanRefused, key_of
+from edge.engines.tensorrt.plan_cache import PlanCache, PlanRefused, key_of
 from edge.errors import EngineError
 
 FACTS = {

@@ -1,4 +1,4 @@
-"""The part of pycuda that edge/engines/trt.py uses, without a GPU: device memory is host memory.
+"""The part of pycuda that edge/engines/tensorrt/engine.py uses, without a GPU: device memory is host memory.
 
 Device memory is freed while its context is current, or in the thread that made the context; elsewhere pycuda leaks it,
 and this one raises. Streams are lazy: what is queued runs only when somebody waits for it, so a buffer that is

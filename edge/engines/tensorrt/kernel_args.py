@@ -1,4 +1,4 @@
-"""Scans that are converted on the GPU: the host's half of edge/engines/kernels.cu, what it is told about each.
+"""Scans that are converted on the GPU: the host's half of edge/engines/tensorrt/kernels.cu, what it is told about each.
 
 The kernel reads raw counts and writes the networks' uint8 image: stretch, then bilinear resize, in integers
 throughout. Everything that depends on the scan's size or its grey levels is worked out here, exactly:

@@ -1,7 +1,7 @@
 // Raw uint16 counts to the networks' uint8 image in one pass: stretch, bilinear resize, planar store.
 //
 // The arithmetic is that of edge/images/conversion.py in integers, within one grey level of OpenCV's rounding; the numpy
-// twin in tests/gpu/twin.py repeats it line by line, and edge/images/raw.py derives the parameters.
+// twin in tests/gpu/twin.py repeats it line by line, and edge/engines/tensorrt/kernel_args.py derives the parameters.
 //
 // stretch_resize   block (32, 8), grid (ceil(target_width / 128), ceil(target_height / 8)), no shared memory.
 //     A thread makes four neighbouring pixels of one row in all planes. It reads 16 bytes of the column table, 4 of the
@@ -33,7 +33,7 @@ struct Frame {
     int source_width, source_height, target_width, target_height, planes, unused;
     Stretch stretches[3];
 };
-static_assert(sizeof(Stretch) == 16 && sizeof(Frame) == 104, "edge/images/raw.py packs these");
+static_assert(sizeof(Stretch) == 16 && sizeof(Frame) == 104, "edge/engines/tensorrt/kernel_args.py packs these");
 
 __device__ __forceinline__ unsigned level(unsigned count, const Stretch& stretch) {
     const unsigned above = min(count - min(count, stretch.lo), stretch.span);

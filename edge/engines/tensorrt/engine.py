@@ -27,11 +27,11 @@ import pycuda.driver as cuda
 import tensorrt as trt
 
 from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT, Batch, EngineOutput, EngineSpec, check_batch
-from edge.engines.plan_cache import KernelsRefused, PlanRefused
-from edge.engines.plans import half_of
-from edge.engines.trt_log import TRT_ERRORS, TrtLog
+from edge.engines.tensorrt.kernel_args import FRAME, RawScan, axis, frame, launch
+from edge.engines.tensorrt.log import TRT_ERRORS, TrtLog
+from edge.engines.tensorrt.plan_cache import KernelsRefused, PlanRefused
+from edge.engines.tensorrt.plans import half_of
 from edge.errors import EngineError
-from edge.images.raw import FRAME, RawScan, axis, frame, launch
 from edge.records import Size
 
 NAME = "tensorrt"

@@ -1,4 +1,4 @@
-"""A program: one ONNX graph to a TensorRT plan for the GPU of this machine. `python -m edge.engines.build_plan FOLDER`
+"""A program, `python -m edge.engines.tensorrt.build_plan FOLDER`: one ONNX graph to a plan for this GPU.
 
 It runs in a process of its own, because a build may take minutes, gigabytes and, in a library of this size, the whole
 process down. FOLDER holds `job.json`, `graph.onnx` and perhaps `timing.cache`; the program adds `plan`, `timing.cache`
@@ -25,7 +25,7 @@ import onnxruntime
 import tensorrt as trt
 
 from edge.engines import IMAGE_INPUT
-from edge.engines.trt_log import TRT_ERRORS, TrtLog
+from edge.engines.tensorrt.log import TRT_ERRORS, TrtLog
 from edge.system.logs import configure_logging
 
 JOB, GRAPH, PLAN, TIMING, ERROR = "job.json", "graph.onnx", "plan", "timing.cache", "error.json"
@@ -119,7 +119,7 @@ def build(job: Job, graph: bytes, timing: bytes) -> tuple[bytes, bytes]:
 
 
 def _set_flags(job: Job, config: trt.IBuilderConfig) -> None:
-    """What the plan may compute; edge/engines/plans.py has it among the facts of a plan."""
+    """What the plan may compute; edge/engines/tensorrt/plans.py has it among the facts of a plan."""
     if hasattr(trt.BuilderFlag, "STRICT_NANS"):
         config.set_flag(trt.BuilderFlag.STRICT_NANS)
     if job.is_float32:

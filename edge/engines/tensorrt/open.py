@@ -7,15 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge.engines import EngineSpec, PlanSettings
-from edge.engines.device import find_device
 from edge.engines.golden import check_full_batch, check_golden
-from edge.engines.plan_cache import KernelsRefused, PlanRefused
-from edge.engines.plans import EVERY_PLAN, KERNELS, PlanRoom, Plans, half_of
+from edge.engines.tensorrt.device import find_device
+from edge.engines.tensorrt.plan_cache import KernelsRefused, PlanRefused
+from edge.engines.tensorrt.plans import EVERY_PLAN, KERNELS, PlanRoom, Plans, half_of
 from edge.errors import BundleError
 from edge.records import Size
 
 if TYPE_CHECKING:
-    from edge.engines.trt import TrtEngine
+    from edge.engines.tensorrt.engine import TrtEngine
     from edge.model.bundle import Bundle
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def build(bundle: Bundle, settings: PlanSettings, *, max_batch: int | None = Non
 
 def _proven(bundle: Bundle, plans: Plans, max_batch: int) -> TrtEngine:
     # Imported here: it needs TensorRT and pycuda, which `find_device` has seen by now.
-    from edge.engines.trt import NAME, FusedTrtEngine, TrtEngine
+    from edge.engines.tensorrt.engine import NAME, FusedTrtEngine, TrtEngine
 
     spec = EngineSpec(NAME, bundle.precision, bundle.size, bundle.channels, max_batch)
     classifier, gate = plans.classifier.payload, plans.gate.payload

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, PlanSettings
-from edge.engines.device import Device
-from edge.engines.plan_cache import BUILD_PREFIX, Facts, PlanCache, PlanRefused
+from edge.engines.tensorrt.device import Device
+from edge.engines.tensorrt.plan_cache import BUILD_PREFIX, Facts, PlanCache, PlanRefused
 from edge.errors import EngineError
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class PlanRoom:
         return Plan(name, facts, self._build(job, graph), is_new=True)
 
     def _build(self, job: dict[str, object], graph: bytes) -> bytes:
-        """Run edge/engines/build_plan.py, which see. Raises EngineError with its words."""
+        """Run edge/engines/tensorrt/build_plan.py, which see. Raises EngineError with its words."""
         name = job["name"]
         log.info("building a plan; this takes minutes", extra={"fields": {"plan": name, **self._device.facts}})
         started_s = time.monotonic()
@@ -146,7 +146,7 @@ class PlanRoom:
         if timing is not None:
             (folder / "timing.cache").write_bytes(timing)
         # -P: what lies in the working directory is no module of ours.
-        program = [sys.executable, "-P", "-m", "edge.engines.build_plan", str(folder)]
+        program = [sys.executable, "-P", "-m", "edge.engines.tensorrt.build_plan", str(folder)]
         try:
             done = subprocess.run(  # noqa: S603 - our own interpreter and module
                 program, timeout=self._settings.build_timeout_s, capture_output=True, text=True, errors="replace"

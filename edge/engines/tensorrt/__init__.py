@@ -1,0 +1,1 @@
+"""TensorRT on an NVIDIA GPU: all that needs one lies here; `open.py` is the door."""
