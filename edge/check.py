@@ -22,7 +22,7 @@ from rich.table import Table
 
 from edge.delivery.broker import Accepted, Connection, Ended
 from edge.engines import RawEngine
-from edge.engines.opening import Degraded, gpu_is_expected
+from edge.engines.choose import Degraded, gpu_is_expected
 from edge.engines.tensorrt.device import find_device
 from edge.engines.tuning import tune
 from edge.errors import EdgeError, EngineError, LedgerBusy

@@ -21,7 +21,7 @@ from uuid import UUID, uuid4
 
 from edge import __version__
 from edge.contract.messages import canonical_json
-from edge.engines.front import front_of
+from edge.engines.preprocessor import front_of
 from edge.errors import LedgerError, SettingsError
 from edge.pipeline.crash_guard import DecodeMarks
 from edge.pipeline.loaded_model import LoadedModel, load_model

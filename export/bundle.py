@@ -24,10 +24,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
 from edge import __version__
+from edge.engines.choose import open_engine
+from edge.engines.cpu import PairOfNetworks
 from edge.engines.golden import check_golden
-from edge.engines.opening import open_engine
 from edge.engines.ort import OrtEngine
-from edge.engines.pair import PairOfNetworks
 from edge.model.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, TrustedKey, verify_bundle
 from edge.model.manifest import (
     CLASSIFIER_FILE,

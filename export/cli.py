@@ -21,8 +21,8 @@ from rich.table import Table
 
 from edge import __version__
 from edge.engines import PlanSettings
+from edge.engines.choose import CPU_ENGINES, open_engine
 from edge.engines.golden import compare_golden, golden_scores
-from edge.engines.opening import CPU_ENGINES, open_engine
 from edge.engines.tensorrt.open import build
 from edge.errors import EdgeError
 from edge.model.bundle import Bundle, open_bundle

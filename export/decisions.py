@@ -12,9 +12,9 @@ from typing import Final
 import onnx
 
 from edge.engines import Engine
-from edge.engines.opening import CPU_ENGINES
+from edge.engines.choose import CPU_ENGINES
+from edge.engines.cpu import PairOfNetworks
 from edge.engines.ort import OrtEngine
-from edge.engines.pair import PairOfNetworks
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE
 from edge.records import Image, Policy, Scores, Size
 from export.comparison import Comparison, compare, refuse_changed_decisions

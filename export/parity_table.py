@@ -11,7 +11,7 @@ from rich.progress import track
 from rich.table import Table
 
 from edge.engines import PlanSettings
-from edge.engines.opening import open_engine
+from edge.engines.choose import open_engine
 from edge.errors import EngineError
 from edge.model.bundle import Bundle
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE

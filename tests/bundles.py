@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from onnx import TensorProto, helper, numpy_helper
 
+from edge.engines.cpu import PairOfNetworks
 from edge.engines.golden import score_one
 from edge.engines.ort import OrtEngine
-from edge.engines.pair import PairOfNetworks
 from edge.images.conversion import Bounds, Method, prepare
 from edge.model.bundle import TrustedKey
 from edge.records import Size

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from edge.engines import Engine
+from edge.engines.cpu import PairOfNetworks
 from edge.engines.ort import OrtEngine
-from edge.engines.pair import PairOfNetworks
 from tests.bundles import SIZE, brightness_graph, spot_graph
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")

@@ -8,7 +8,7 @@ from itertools import cycle, islice
 import numpy as np
 
 from edge.engines import Engine, EngineOutput, RawEngine
-from edge.engines.front import front_of
+from edge.engines.preprocessor import front_of
 from edge.errors import BundleError, ScanError
 from edge.images.conversion import prepare
 from edge.model.bundle import Bundle

@@ -19,7 +19,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from edge.engines import IMAGE_INPUT, Batch, EngineSpec
-from edge.engines.pair import EXPORT_AGAIN, Networks, PairEngine
+from edge.engines.cpu import EXPORT_AGAIN, Networks, PairEngine
 from edge.errors import EngineError
 
 NAME = "onnxruntime"

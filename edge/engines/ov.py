@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.engines import IMAGE_INPUT, Batch, EngineSpec
-from edge.engines.pair import EXPORT_AGAIN, Networks, PairEngine
+from edge.engines.cpu import EXPORT_AGAIN, Networks, PairEngine
 from edge.errors import EngineError
 
 # `import openvino` reports its use to its makers over the network, unless this package cannot be imported. A line PC

@@ -21,8 +21,8 @@ from typing import Final
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from edge.engines.choose import CPU_ENGINES, CpuEngine, open_engine
 from edge.engines.golden import check_golden, golden_image
-from edge.engines.opening import CPU_ENGINES, CpuEngine, open_engine
 from edge.errors import EdgeError
 from edge.model.bundle import Bundle
 

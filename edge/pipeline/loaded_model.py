@@ -11,8 +11,8 @@ from uuid import UUID
 
 from edge.contract.messages import ModelCard, ModelInfo
 from edge.engines import Engine, PlanSettings
+from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
-from edge.engines.opening import open_engine
 from edge.engines.tuning import chosen_engine
 from edge.model.bundle import Bundle, open_bundle
 from edge.pipeline.verdicts import VerdictWriter

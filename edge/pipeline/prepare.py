@@ -23,7 +23,7 @@ from edge.system.names import display_name
 
 
 class WayIn(Protocol):
-    """What a scan must become for the networks: the half of edge/engines/front.py that the decode pool runs."""
+    """What a scan must become for the networks: the half of edge/engines/preprocessor.py that the decode pool runs."""
 
     @property
     def spec(self) -> InputSpec: ...
@@ -44,7 +44,7 @@ class Prepared:
     arrival: Arrival
     scan: Scan
     pixels: Image | RawScan | None
-    """As the engine takes them: see edge/engines/front.py."""
+    """As the engine takes them: see edge/engines/preprocessor.py."""
     decision: Decision | None
     detail: str | None
     read_ms: float

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.contract.messages import Verdict
-from edge.engines.front import Front
+from edge.engines.preprocessor import Front
 from edge.engines.tensorrt.kernel_args import RawScan
 from edge.errors import ScanIncomplete
 from edge.pipeline.decide import decide

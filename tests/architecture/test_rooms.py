@@ -82,7 +82,7 @@ def test_arrows_within_edge_point_one_way() -> None:
         "edge.engines",
         "edge.engines.golden",
         "edge.engines.tensorrt.open",
-        "edge.engines.opening",
+        "edge.engines.choose",
         "edge.pipeline.loaded_model",
     )
     assert [name for name in order if name in engines] == list(engines)

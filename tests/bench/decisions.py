@@ -17,8 +17,8 @@ from onnx import numpy_helper
 from rich.progress import track
 
 from edge.engines import Engine
+from edge.engines.cpu import PairOfNetworks
 from edge.engines.ort import OrtEngine
-from edge.engines.pair import PairOfNetworks
 from edge.images.conversion import prepare
 from edge.model.bundle import Bundle, open_bundle
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge.engines import Engine, PlanSettings, RawEngine, plans
-from edge.engines.opening import open_engine
+from edge.engines.choose import open_engine
 from edge.engines.tensorrt.kernel_args import raw_scan
 from edge.errors import EngineError
 from edge.images.conversion import Method, prepare

@@ -13,7 +13,7 @@ import pytest
 from onnx import helper
 
 from edge.engines import Engine
-from edge.engines.pair import PairOfNetworks
+from edge.engines.cpu import PairOfNetworks
 from edge.model.bundle import open_bundle
 from edge.model.manifest import CLASSIFIER_FILE
 from edge.records import Size

@@ -246,7 +246,7 @@ def contract_command(report: Path) -> list[str]:
 def tensorrt(scratch: Path) -> Figures:
     """The real engine: build on this GPU, golden scans, raw scans."""
     from edge.engines import PlanSettings, RawEngine
-    from edge.engines.front import front_of
+    from edge.engines.preprocessor import front_of
     from edge.engines.tensorrt.open import open_tensorrt
     from edge.model.bundle import open_bundle
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edge.engines import Engine, PlanSettings, RawEngine
-from edge.engines.opening import GPU_NODES, open_engine
+from edge.engines.choose import GPU_NODES, open_engine
 from edge.engines.tensorrt.kernel_args import raw_scan
 from edge.engines.tensorrt.open import open_tensorrt
 from edge.images.conversion import Method

@@ -57,7 +57,7 @@ WORKERS_THREADS = """
 import os, resource, sys, threading
 import cv2, numpy
 from edge.engines.ort import OrtEngine
-from edge.engines.pair import PairOfNetworks
+from edge.engines.cpu import PairOfNetworks
 from tests.bundles import SIZE, brightness_graph, spot_graph
 
 processors, tasks, user = map(int, sys.argv[1:])

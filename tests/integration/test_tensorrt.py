@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from edge.engines import Engine, PlanSettings, RawEngine, opening, plans
-from edge.engines.opening import open_engine
+from edge.engines.choose import open_engine
 from edge.engines.tensorrt.device import INSTALL
 from edge.engines.tensorrt.kernel_args import axis, raw_scan
 from edge.engines.tensorrt.open import build, open_tensorrt

@@ -41,7 +41,7 @@ from edge.contract.messages import Topics
 from edge.delivery.broker import Accepted, Acknowledged, Ended, Event
 from edge.delivery.outgoing import Outgoing
 from edge.delivery.publish import Publisher
-from edge.engines.front import front_of
+from edge.engines.preprocessor import front_of
 from edge.errors import LedgerError, PublishError
 from edge.pipeline.crash_guard import DecodeMarks
 from edge.pipeline.read_ahead import ReadAhead

@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
-from edge.engines.opening import open_engine
 from edge.errors import BundleError
 from edge.model.bundle import open_bundle
 from tests import bundles

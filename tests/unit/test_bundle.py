@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from edge.engines import EngineOutput
+from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
-from edge.engines.opening import open_engine
 from edge.errors import BundleError
 from edge.images.conversion import Bounds, Method
 from edge.images.evidence import MapGeometry

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edge.engines import EngineOutput
-from edge.engines.front import front_of
+from edge.engines.preprocessor import front_of
 from edge.engines.tensorrt.kernel_args import METHODS, RawScan
 from edge.images.conversion import Method
 from tests.fakes import INPUT_SPEC, ScriptedEngine, brightness

@@ -13,10 +13,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from edge.engines.choose import open_engine
+from edge.engines.cpu import PairOfNetworks
 from edge.engines.golden import check_golden
-from edge.engines.opening import open_engine
 from edge.engines.ort import OrtEngine, session_options
-from edge.engines.pair import PairOfNetworks
 from edge.errors import EngineError
 from edge.model.bundle import TrustedKey, verify_bundle
 from tests.bundles import KEY, SIZE, brightness_graph, float_constant, graph_bytes, make_bundle, spot_graph

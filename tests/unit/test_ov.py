@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
-from edge.engines.opening import open_engine
 from edge.errors import EngineError
 from edge.model.bundle import TrustedKey, verify_bundle
 from tests.bundles import KEY, SIZE, make_bundle
@@ -126,7 +126,7 @@ def test_auto_takes_onnxruntime_where_the_faster_engine_does_not_open(tmp_path: 
     done = run_sandboxed(f"""
 from pathlib import Path
 from edge.model.bundle import TrustedKey, verify_bundle
-from edge.engines.opening import open_engine
+from edge.engines.choose import open_engine
 from tests.bundles import KEY
 bundle = verify_bundle(Path({str(tmp_path / "bundle")!r}), [TrustedKey("key", KEY.public_key())])
 print(open_engine(bundle, "auto", cpu_engine="openvino").spec.name)

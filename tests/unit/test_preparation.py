@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from edge.engines.front import front_of
+from edge.engines.preprocessor import front_of
 from edge.images.conversion import histogram
 from edge.images.exposure import exposure, fit
 from edge.pipeline.prepare import Prepared, prepare_scan

@@ -16,7 +16,7 @@ import edge.scan_alarms
 import edge.scans.scan
 from edge.contract.messages import Alarm
 from edge.delivery.alarms import AlarmBoard
-from edge.engines.opening import Degraded
+from edge.engines.choose import Degraded
 from edge.line import Line, build_line, utc_now
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits

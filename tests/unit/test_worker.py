@@ -17,7 +17,7 @@ import pytest
 import edge.pipeline.crash_guard
 import edge.pipeline.read_ahead
 from edge.engines import Batch, EngineOutput
-from edge.engines.front import front_of
+from edge.engines.preprocessor import front_of
 from edge.errors import EngineError, LedgerError
 from edge.pipeline.crash_guard import DecodeMarks
 from edge.pipeline.read_ahead import ReadAhead
