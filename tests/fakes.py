@@ -14,7 +14,7 @@ from edge.contract.messages import ModelInfo
 from edge.engines import Batch, Engine, EngineOutput, EngineSpec
 from edge.errors import EngineError
 from edge.images.conversion import Bounds, Method
-from edge.images.evidence import MapGeometry
+from edge.images.residual_boxes import MapGeometry
 from edge.images.spec import InputSpec, ScanSpec
 from edge.pipeline.verdicts import VerdictWriter
 from edge.records import Policy, Size

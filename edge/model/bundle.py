@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from edge.errors import BundleError
 from edge.images.conversion import Bounds, Method
-from edge.images.evidence import MapGeometry
+from edge.images.residual_boxes import MapGeometry
 from edge.images.spec import InputSpec, ScanSpec
 from edge.model.manifest import (
     CLASSIFIER_FILE,

@@ -21,7 +21,7 @@ from edge.contract.messages import (
     finite_or_none,
     verdict_id,
 )
-from edge.images.evidence import MapGeometry, worst_windows
+from edge.images.residual_boxes import MapGeometry, worst_windows
 from edge.pipeline.prepare import Prepared
 from edge.records import Box, Decision, Outcome, Policy, Scan, Scores, Size
 

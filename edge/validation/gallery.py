@@ -16,7 +16,7 @@ from pathlib import Path
 from edge.contract.messages import Verdict
 from edge.errors import ScanError
 from edge.images.conversion import Method
-from edge.images.evidence import MapGeometry
+from edge.images.residual_boxes import MapGeometry
 from edge.pipeline.decide import OUT_OF_SPEC
 from edge.pipeline.worker import Judged
 from edge.records import Outcome, Policy, Size

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edge.contract.messages import BoxPx
 from edge.images.conversion import Method, prepare
-from edge.images.evidence import MapGeometry
+from edge.images.residual_boxes import MapGeometry
 from edge.records import Counts, Image, Size
 
 THUMBNAIL_WIDTH_PX = 240

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edge.engines import Engine
 from edge.images.conversion import Method
-from edge.images.evidence import MapGeometry, worst_windows
+from edge.images.residual_boxes import MapGeometry, worst_windows
 from edge.records import Size
 from export.errors import ExportError, ParityError
 from export.graphs import (

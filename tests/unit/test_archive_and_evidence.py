@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.images.evidence import MapGeometry, worst_windows
+from edge.images.residual_boxes import MapGeometry, worst_windows
 from edge.records import FileStamp, Size
 from edge.station.archive import Archive, Quarantine
 

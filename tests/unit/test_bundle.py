@@ -19,7 +19,7 @@ from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
 from edge.errors import BundleError
 from edge.images.conversion import Bounds, Method
-from edge.images.evidence import MapGeometry
+from edge.images.residual_boxes import MapGeometry
 from edge.model.bundle import Bundle, TrustedKey, load_trusted_keys, open_bundle, verify_bundle
 from edge.model.manifest import manifest_json
 from edge.records import Policy, Size

@@ -16,7 +16,7 @@ import pytest
 
 from edge.contract.messages import BoxPx
 from edge.images.conversion import Method
-from edge.images.evidence import MapGeometry
+from edge.images.residual_boxes import MapGeometry
 from edge.pipeline.prepare import Prepared
 from edge.pipeline.worker import Judged
 from edge.records import Arrival, Decision, Outcome, Policy, Scan, Size
