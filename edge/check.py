@@ -20,13 +20,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from edge.delivery.broker import Accepted, Connection, Ended
 from edge.engines import RawEngine
 from edge.engines.choose import Degraded, gpu_is_expected
 from edge.engines.tensorrt.device import find_device
 from edge.engines.tuning import tune
 from edge.errors import EdgeError, EngineError, LedgerBusy
 from edge.model.history import refuse_older
+from edge.mqtt.connection import Accepted, Connection, Ended
 from edge.pipeline.loaded_model import open_model, verified_bundle
 from edge.settings import Settings
 from edge.station.folder import StationFolder

@@ -101,8 +101,8 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
 def _run_line(settings: Settings) -> int:
     with stop_signals_held():  # before the libraries are imported that start threads
         from edge.app import run_app
-        from edge.delivery.last_word import say_model_refused
         from edge.model.history import refuse_older
+        from edge.mqtt.start_refused import say_model_refused
         from edge.pipeline.loaded_model import open_model, verified_bundle
 
         try:

@@ -14,12 +14,12 @@ from uuid import UUID
 
 from edge.aftermath import Aftermath
 from edge.contract.messages import Health, ModelInfo
-from edge.delivery.publish import Publisher
 from edge.engines.choose import Degraded
 from edge.engines.preprocessor import front_of
 from edge.engines.tensorrt.gpu_state import gpu_state
 from edge.errors import LedgerError, SettingsError
 from edge.model.history import note_model
+from edge.mqtt.publisher import Publisher
 from edge.pipeline.crash_guard import DecodeMarks
 from edge.pipeline.loaded_model import LoadedModel
 from edge.pipeline.read_ahead import ReadAhead

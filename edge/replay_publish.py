@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
-from edge.delivery.publish import Publisher
 from edge.errors import PublishError
+from edge.mqtt.publisher import Publisher
 from edge.pipeline.loaded_model import LoadedModel
 from edge.sections import StateSettings
 from edge.settings import Settings

@@ -96,7 +96,7 @@ FLOW_OF_EDGE = (
     "contract",
     "model",
     "store",
-    "delivery",
+    "mqtt",
     "engines",
     "pipeline",
 )

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from edge.delivery.broker import Accepted, Connection, Ended, Event
-from edge.delivery.outgoing import Outgoing
+from edge.mqtt.connection import Accepted, Connection, Ended, Event
+from edge.mqtt.outgoing import Outgoing
 from edge.sections import BrokerSettings
 from tests.certificates import Authority
 from tests.mosquitto import Mosquitto, ServerTls, free_port, needs_mosquitto

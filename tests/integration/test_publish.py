@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-import edge.delivery.publish
+import edge.mqtt.publisher
 from edge.contract.messages import Health, Topics, Verdict
-from edge.delivery.publish import Publisher
 from edge.errors import LedgerError
+from edge.mqtt.publisher import Publisher
 from edge.sections import BrokerSettings, TopicSettings
 from edge.settings import Settings
 from edge.store.ledger import Ledger, OutboxRow, open_ledger, request_resend
@@ -52,7 +52,7 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 @pytest.fixture(autouse=True)
 def _soon_stable(monkeypatch: pytest.MonkeyPatch) -> None:
     """A good connection proves itself in a moment."""
-    monkeypatch.setattr(edge.delivery.publish, "STABLE_S", 0.1)
+    monkeypatch.setattr(edge.mqtt.publisher, "STABLE_S", 0.1)
 
 
 def settings_for(broker: Mosquitto, **changes: Any) -> BrokerSettings:
@@ -407,7 +407,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from edge.store.ledger import open_ledger
 from edge.contract.messages import Topics
-from edge.delivery.publish import Publisher
+from edge.mqtt.publisher import Publisher
 from edge.sections import BrokerSettings, TopicSettings
 from edge.settings import Settings
 from tests.samples import sample_model_card
@@ -639,7 +639,7 @@ def test_a_client_id_used_twice_is_explained(broker: Mosquitto, ledger: Ledger) 
 def test_an_unstable_connection_keeps_its_alarm(
     broker: Mosquitto, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edge.delivery.publish, "STABLE_S", 0.5)
+    monkeypatch.setattr(edge.mqtt.publisher, "STABLE_S", 0.5)
     with (
         Relay(broker.port) as relay,
         publishing(settings_for(broker, port=relay.port, host="127.0.0.1"), ledger) as publisher,

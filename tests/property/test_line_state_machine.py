@@ -35,14 +35,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-import edge.delivery.publish
+import edge.mqtt.publisher
 import edge.store.ledger
 from edge.contract.messages import Topics
-from edge.delivery.broker import Accepted, Acknowledged, Ended, Event
-from edge.delivery.outgoing import Outgoing
-from edge.delivery.publish import Publisher
 from edge.engines.preprocessor import front_of
 from edge.errors import LedgerError, PublishError
+from edge.mqtt.connection import Accepted, Acknowledged, Ended, Event
+from edge.mqtt.outgoing import Outgoing
+from edge.mqtt.publisher import Publisher
 from edge.pipeline.crash_guard import DecodeMarks
 from edge.pipeline.read_ahead import ReadAhead
 from edge.pipeline.worker import NEVER_FINAL, Worker
@@ -90,7 +90,7 @@ class ScriptedBroker:
 
 
 class ScriptedConnection:
-    """In place of edge.delivery.broker.Connection: no socket, the broker above."""
+    """In place of edge.mqtt.connection.Connection: no socket, the broker above."""
 
     broker: ClassVar[ScriptedBroker]
 
@@ -165,8 +165,8 @@ class LineMachine(RuleBasedStateMachine):
         self.folder, self.state = self.root / "scans", self.root / "state"
         self.folder.mkdir()
         self.patches = contextlib.ExitStack()
-        self.patches.enter_context(mock.patch.object(edge.delivery.publish, "Connection", ScriptedConnection))
-        self.patches.enter_context(mock.patch.object(edge.delivery.publish, "RESEND_POLL_S", 0.0))
+        self.patches.enter_context(mock.patch.object(edge.mqtt.publisher, "Connection", ScriptedConnection))
+        self.patches.enter_context(mock.patch.object(edge.mqtt.publisher, "RESEND_POLL_S", 0.0))
         self.patches.enter_context(mock.patch.object(edge.store.ledger, "KEEP_LATEST", 3))
         self.broker = ScriptedConnection.broker = ScriptedBroker()
         self.now_s = 1000.0

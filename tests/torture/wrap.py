@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 import edge.app
-import edge.delivery.publish
 import edge.line
+import edge.mqtt.publisher
 import edge.pipeline.read_ahead
 import edge.scans.decoder
 import edge.station.inbox
@@ -30,10 +30,10 @@ import edge.station.watch
 import edge.store.ledger
 import edge.store.ledger_file
 from edge.contract.messages import canonical_json
-from edge.delivery.broker import SUCCESS, Acknowledged
-from edge.delivery.publish import Publisher
 from edge.engines import Batch, EngineOutput
 from edge.errors import EngineError
+from edge.mqtt.connection import SUCCESS, Acknowledged
+from edge.mqtt.publisher import Publisher
 from edge.store.ledger import Entry, Ledger, OutboxRow
 from tests.torture.poison import poisoned
 from tests.torture.stub import StubEngine
@@ -75,7 +75,7 @@ def shift_clock(offset: Path) -> None:
             return datetime.now(tz) + timedelta(seconds=float(offset.read_text() or 0))
 
     edge.line.datetime = Shifted  # type: ignore[attr-defined]
-    edge.delivery.publish.datetime = Shifted  # type: ignore[attr-defined]
+    edge.mqtt.publisher.datetime = Shifted  # type: ignore[attr-defined]
 
 
 def deafen() -> None:

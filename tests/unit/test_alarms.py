@@ -7,9 +7,9 @@ import random
 import pytest
 
 from edge.contract.messages import Alarm
-from edge.delivery.alarms import MAX_WAITING, AlarmBoard
-from edge.delivery.backoff import Backoff
-from edge.delivery.versions import program_versions
+from edge.mqtt.alarms import MAX_WAITING, AlarmBoard
+from edge.mqtt.backoff import Backoff
+from edge.mqtt.versions import program_versions
 from tests.samples import BOOT_ID, MORNING, STATION
 
 

@@ -19,9 +19,9 @@ import edge.app
 import edge.line
 from edge.app import run_app
 from edge.contract.messages import Gpu, Health
-from edge.delivery.publish import Publisher
 from edge.errors import EngineError, LedgerError, SettingsError
 from edge.line import Line, build_line, utc_now
+from edge.mqtt.publisher import Publisher
 from edge.pipeline.worker import Worker
 from edge.sections import BrokerSettings, FolderSettings, StateSettings
 from edge.settings import Settings, service_environment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from edge.delivery.refusals import OLDEST_TRIES, Refusals
+from edge.mqtt.refusals import OLDEST_TRIES, Refusals
 
 CODE = "verdict-refused"
 

@@ -15,9 +15,9 @@ import edge.line
 import edge.scan_alarms
 import edge.scans.scan
 from edge.contract.messages import Alarm
-from edge.delivery.alarms import AlarmBoard
 from edge.engines.choose import Degraded
 from edge.line import Line, build_line, utc_now
+from edge.mqtt.alarms import AlarmBoard
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits
 from edge.sections import BrokerSettings, FolderSettings, StateSettings

@@ -30,9 +30,9 @@ from paho.mqtt.properties import MQTTException as PropertiesException  # type: i
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge.delivery.outgoing import Outgoing
-from edge.delivery.tls import tls_context
 from edge.errors import PublishError
+from edge.mqtt.outgoing import Outgoing
+from edge.mqtt.tls import tls_context
 from edge.sections import BrokerSettings
 
 SUCCESS = 0x00

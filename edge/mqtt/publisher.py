@@ -6,7 +6,7 @@ connection ends is simply unsent again and goes out, byte for byte, over the nex
 
 What the broker refuses stays in the ledger: the connection is kept, verdicts pause with growing waits and
 rows are tried one at a time, until the broker takes one; a row that it alone refuses does not hold up the
-others (`edge.delivery.refusals`). Rows behind a refused one may be delivered before it; `seq` tells their order.
+others (`edge.mqtt.refusals`). Rows behind a refused one may be delivered before it; `seq` tells their order.
 
 `step` and `stop` belong to one thread; the other methods may be called from any.
 """
@@ -25,14 +25,14 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from edge.contract.messages import Alarm, Health, Kind, Message, ModelCard, Status, Topics, Verdict
-from edge.delivery.alarms import AlarmBoard
-from edge.delivery.backoff import Backoff
-from edge.delivery.broker import NO_MATCHING_SUBSCRIBERS, SUCCESS, Accepted, Acknowledged, Connection, Ended
-from edge.delivery.outgoing import Outgoing
-from edge.delivery.refusals import Refusals
-from edge.delivery.versions import program_versions
-from edge.delivery.waker import Waker
 from edge.errors import LedgerError
+from edge.mqtt.alarms import AlarmBoard
+from edge.mqtt.backoff import Backoff
+from edge.mqtt.connection import NO_MATCHING_SUBSCRIBERS, SUCCESS, Accepted, Acknowledged, Connection, Ended
+from edge.mqtt.outgoing import Outgoing
+from edge.mqtt.refusals import Refusals
+from edge.mqtt.versions import program_versions
+from edge.mqtt.waker import Waker
 from edge.sections import BrokerSettings
 from edge.settings import Settings
 from edge.store.ledger import Ledger, OutboxRow

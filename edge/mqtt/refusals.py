@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from edge.delivery.backoff import Backoff
+from edge.mqtt.backoff import Backoff
 
 OLDEST_TRIES = 2
 

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from edge.contract.messages import Alarm, Status, Topics
-from edge.delivery.broker import Accepted, Acknowledged, Connection, Ended
-from edge.delivery.outgoing import Outgoing
-from edge.delivery.versions import program_versions
 from edge.errors import BundleError
+from edge.mqtt.connection import Accepted, Acknowledged, Connection, Ended
+from edge.mqtt.outgoing import Outgoing
+from edge.mqtt.versions import program_versions
 from edge.settings import Settings
 from edge.store.ledger_file import kept_free
 
