@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         )
         return replay(replay_options, settings, partial(publishing, settings))
     if options.check:
-        from edge.check import check
+        from edge.daemon.check import check
 
         return check(settings, tune_engine=options.tune)
     if options.build_engine:
@@ -100,7 +100,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
 
 def _run_line(settings: Settings) -> int:
     with stop_signals_held():  # before the libraries are imported that start threads
-        from edge.app import run_app
+        from edge.daemon.app import run_app
         from edge.model.history import refuse_older
         from edge.mqtt.start_refused import say_model_refused
         from edge.pipeline.loaded_model import open_model, verified_bundle

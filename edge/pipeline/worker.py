@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 NEVER_FINAL = frozenset({"changed-while-reading", "read-failed", "vanished"})
-"""Not the file's fault, or no longer a file: looked at again, however often; edge/scan_alarms.py tells of it."""
+"""Not the file's fault, or no longer a file: looked at again, however often; edge/daemon/scan_alarms.py tells of it."""
 
 
 class Intake(Protocol):

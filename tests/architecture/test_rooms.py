@@ -99,6 +99,7 @@ FLOW_OF_EDGE = (
     "mqtt",
     "engines",
     "pipeline",
+    "daemon",
 )
 """The rooms of edge/ as a scan passes them: each may use those before it, and these modules beside them:"""
 BESIDE_THE_ROOMS = {"edge", "edge.records", "edge.errors", "edge.sections", "edge.settings"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.app import run_app
+from edge.daemon.app import run_app
 from edge.engines import Batch, EngineOutput, EngineSpec
 from edge.pipeline.loaded_model import load_model
 from edge.settings import load_settings, service_environment

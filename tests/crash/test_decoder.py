@@ -157,7 +157,7 @@ def test_the_process_that_asks_never_loads_the_unpacking_library(tmp_path: Path)
     program = """
 import sys
 from pathlib import Path
-import edge.line
+import edge.daemon.line
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits, read_scan
 decoder = Decoder(Limits())

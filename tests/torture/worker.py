@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from edge.app import run_app
+from edge.daemon.app import run_app
 from edge.errors import EdgeError
 from edge.settings import load_settings, service_environment
 from edge.system.logs import configure_logging
@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--deaf", action="store_true", help="no file event reaches the inbox")
     parser.add_argument("--poison", action="store_true", help="decoding a file with the poison marker is a SIGSEGV")
     parser.add_argument("--engine", choices=sorted(wrap.ENGINE_FAULTS), help="what the engine does wrong")
-    parser.add_argument("--stuck-after-s", type=float, help="instead of edge.app.STUCK_AFTER_S")
+    parser.add_argument("--stuck-after-s", type=float, help="instead of edge.daemon.app.STUCK_AFTER_S")
     parser.add_argument("--housekeeping-s", type=float, help="between two sweeps of ledger and inbox")
     parser.add_argument("--newer-schema", action="store_true", help="a program one ledger schema ahead")
     options = parser.parse_args()

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-import edge.app
-import edge.line
+import edge.daemon.app
+import edge.daemon.line
 import edge.mqtt.publisher
 import edge.pipeline.read_ahead
 import edge.scans.decoder
@@ -74,7 +74,7 @@ def shift_clock(offset: Path) -> None:
         def now(cls, tz: Any = None) -> datetime:
             return datetime.now(tz) + timedelta(seconds=float(offset.read_text() or 0))
 
-    edge.line.datetime = Shifted  # type: ignore[attr-defined]
+    edge.daemon.line.datetime = Shifted  # type: ignore[attr-defined]
     edge.mqtt.publisher.datetime = Shifted  # type: ignore[attr-defined]
 
 
@@ -86,9 +86,9 @@ def deafen() -> None:
 def hurry(stuck_after_s: float | None, housekeeping_s: float | None) -> None:
     """Minutes become seconds."""
     if stuck_after_s is not None:
-        edge.app.STUCK_AFTER_S = stuck_after_s
+        edge.daemon.app.STUCK_AFTER_S = stuck_after_s
     if housekeeping_s is not None:
-        edge.app.HOUSEKEEPING_S = housekeeping_s
+        edge.daemon.app.HOUSEKEEPING_S = housekeeping_s
         edge.station.inbox.FORGET_EVERY_S = housekeeping_s
 
 
@@ -101,7 +101,7 @@ def advance_schema() -> None:
 def poison() -> None:
     """Decoding a file that holds a marker of tests/torture/poison.py does harm, here and in every child."""
     edge.scans.decoder.decode = poisoned
-    edge.line.Decoder = functools.partial(edge.scans.decoder.Decoder, wall_s=POISONED_WALL_S)  # type: ignore[misc,assignment]
+    edge.daemon.line.Decoder = functools.partial(edge.scans.decoder.Decoder, wall_s=POISONED_WALL_S)  # type: ignore[misc,assignment]
     script = Path(tempfile.mkdtemp(prefix="torture-poison-")) / "python"
     script.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" -m tests.torture.poison "$@"\n')
     script.chmod(0o755)

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-import edge.app
-import edge.line
-from edge.app import run_app
+import edge.daemon.app
+import edge.daemon.line
 from edge.contract.messages import Gpu, Health
+from edge.daemon.app import run_app
+from edge.daemon.line import Line, build_line, utc_now
 from edge.errors import EngineError, LedgerError, SettingsError
-from edge.line import Line, build_line, utc_now
 from edge.mqtt.publisher import Publisher
 from edge.pipeline.worker import Worker
 from edge.sections import BrokerSettings, FolderSettings, StateSettings
@@ -76,12 +76,12 @@ def test_the_watchdog_is_fed_while_a_copy_of_the_ledger_takes_its_time(
 
     def feed(_notifier: Notifier) -> None:
         fed.append(time.monotonic())
-        if copying_since_s and fed[-1] > copying_since_s[0] + 2 * edge.app.STUCK_AFTER_S:
+        if copying_since_s and fed[-1] > copying_since_s[0] + 2 * edge.daemon.app.STUCK_AFTER_S:
             signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    monkeypatch.setattr(edge.line, "take_backup_requests", slow)
-    monkeypatch.setattr(edge.app, "STUCK_AFTER_S", 1.5)
+    monkeypatch.setattr(edge.daemon.line, "take_backup_requests", slow)
+    monkeypatch.setattr(edge.daemon.app, "STUCK_AFTER_S", 1.5)
     monkeypatch.setattr(Notifier, "watchdog", feed)
     assert run_app(settings_below(tmp_path), service_environment(), scripted_model()) == 0
     assert len(copying_since_s) == 1
@@ -133,9 +133,9 @@ def test_a_loop_that_hangs_before_its_first_turn_is_stuck_and_named(
 
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     monkeypatch.setattr(Watcher, "start", hang)
-    monkeypatch.setattr(edge.app, "STUCK_AFTER_S", 1.0)
-    monkeypatch.setattr(edge.app, "SUPERVISION_S", 0.05)
-    monkeypatch.setattr(edge.line, "take_backup_requests", supervised)
+    monkeypatch.setattr(edge.daemon.app, "STUCK_AFTER_S", 1.0)
+    monkeypatch.setattr(edge.daemon.app, "SUPERVISION_S", 0.05)
+    monkeypatch.setattr(edge.daemon.line, "take_backup_requests", supervised)
     with pytest.raises(RuntimeError, match="seen enough"):
         run_app(settings_below(tmp_path), service_environment(), scripted_model())
     assert stuck() == {"inbox"}
@@ -157,7 +157,7 @@ def line_of(settings: Settings, *, engine: str = "scripted") -> Iterator[Line]:
 def test_a_ledger_on_a_share_is_refused_before_it_is_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(edge.line, "file_system", lambda path: FileSystem(kind, path))
+    monkeypatch.setattr(edge.daemon.line, "file_system", lambda path: FileSystem(kind, path))
     with pytest.raises(SettingsError, match=f"on {kind}.*local disk"), line_of(settings_below(tmp_path)):
         pass
     assert not (tmp_path / "state").exists()
@@ -167,7 +167,7 @@ def test_a_ledger_on_a_share_is_refused_before_it_is_touched(
 def test_a_file_system_that_may_be_local_is_left_to_the_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(edge.line, "file_system", lambda path: FileSystem(kind, path))
+    monkeypatch.setattr(edge.daemon.line, "file_system", lambda path: FileSystem(kind, path))
     with line_of(settings_below(tmp_path)) as line:
         assert line.ledger.next_seq() == 1
 
@@ -222,7 +222,7 @@ def test_health_tells_of_the_gpu_that_judges(
 ) -> None:
     gpu = Gpu(name="A2000", memory_used_bytes=1, memory_total_bytes=2, temperature_c=None, utilization_percent=None)
     said: list[Health] = []
-    monkeypatch.setattr(edge.line, "gpu_state", lambda: gpu)
+    monkeypatch.setattr(edge.daemon.line, "gpu_state", lambda: gpu)
     monkeypatch.setattr(Publisher, "publish_health", lambda _publisher, health: said.append(health))
     with line_of(settings_below(tmp_path), engine=engine) as line:
         line.report_health()
@@ -250,7 +250,7 @@ def test_health_goes_on_while_ledger_or_disk_fail_and_leaves_out_what_nobody_kno
                 patch.setattr(Ledger, "pending", no_ledger)
                 line.publisher.raise_alarm("intake-stopped", "disk I/O error", "check the disk")
             else:
-                patch.setattr(edge.line.shutil, "disk_usage", no_disk)
+                patch.setattr(edge.daemon.line.shutil, "disk_usage", no_disk)
             line.report_health()
     well, badly = said
     assert well.unsent_verdicts == 0 and well.disk_free_bytes

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
-import edge.line
-import edge.scan_alarms
+import edge.daemon.line
+import edge.daemon.scan_alarms
 import edge.scans.scan
 from edge.contract.messages import Alarm
+from edge.daemon.line import Line, build_line, utc_now
 from edge.engines.choose import Degraded
-from edge.line import Line, build_line, utc_now
 from edge.mqtt.alarms import AlarmBoard
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits
@@ -76,7 +76,7 @@ def station(root: Path, *, degraded: str | None = None) -> Iterator[Station]:
     with ExitStack() as stack:
         model = scripted_model()
         if degraded is not None:
-            model = edge.line.LoadedModel(
+            model = edge.daemon.line.LoadedModel(
                 model.bundle, Degraded(model.engine, degraded, "look at the driver"), model.loaded_at
             )
         stack.callback(model.engine.close)
@@ -128,7 +128,7 @@ def test_coded_scans_without_a_process_to_unpack_them_raise_the_alarm(
     def never(limits: Limits) -> Decoder:
         return Decoder(limits, program=["/bin/false"])
 
-    monkeypatch.setattr(edge.line, "Decoder", never)
+    monkeypatch.setattr(edge.daemon.line, "Decoder", never)
     plain = fakes.write_scan(tmp_path / "plain.tif")
     with station(tmp_path) as here:
         counts = edge.scans.scan.read_scan(plain, file="plain.tif", limits=Limits()).counts
@@ -145,7 +145,7 @@ def test_the_alarm_ends_when_the_file_is_taken_away(here: Station, monkeypatch: 
     break_reads_of(monkeypatch, "B01_1.tif")
     here.run(20)
     path.unlink()
-    here.run(edge.scan_alarms.LOOK_S + 1)
+    here.run(edge.daemon.scan_alarms.LOOK_S + 1)
     assert here.said() == [("scans-not-readable", True), ("scans-not-readable", False)]
 
 
@@ -157,7 +157,7 @@ def test_a_scan_that_is_taken_away_as_it_becomes_final_raises_no_alarm(
     while not here.line.scan_alarms._failed_once:
         here.run(LOOK_S)
     path.unlink()
-    here.run(edge.scan_alarms.LOOK_S + 20)
+    here.run(edge.daemon.scan_alarms.LOOK_S + 20)
     assert here.said() == []
     assert not here.line.scan_alarms._failed_once
 
@@ -169,10 +169,10 @@ def test_refused_files_raise_one_alarm_that_counts_them_and_ends_after_a_scan_wa
     here.run(10)
     assert here.said() == [("scans-refused", True)]
     assert here.standing("scans-refused") == "files refused since this began: 3; last B01_2.tif: empty"
-    here.run(edge.scan_alarms.LOOK_S + 1)
+    here.run(edge.daemon.scan_alarms.LOOK_S + 1)
     assert here.said() == [], "it stands until a scan is read"
     fakes.write_scan(here.folder / "B01_9.tif")
-    here.run(edge.scan_alarms.LOOK_S + 1)
+    here.run(edge.daemon.scan_alarms.LOOK_S + 1)
     (over,) = here.heard()
     assert (over.code, over.active) == ("scans-refused", False)
     assert over.message.startswith("files refused since this began: 3;")

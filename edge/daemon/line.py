@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from edge.aftermath import Aftermath
 from edge.contract.messages import Health, ModelInfo
+from edge.daemon.after_verdict import Aftermath
+from edge.daemon.scan_alarms import ScanAlarms
 from edge.engines.choose import Degraded
 from edge.engines.preprocessor import front_of
 from edge.engines.tensorrt.gpu_state import gpu_state
@@ -24,7 +25,6 @@ from edge.pipeline.crash_guard import DecodeMarks
 from edge.pipeline.loaded_model import LoadedModel
 from edge.pipeline.read_ahead import ReadAhead
 from edge.pipeline.worker import NEVER_FINAL, Judged, Worker
-from edge.scan_alarms import ScanAlarms
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits
 from edge.settings import Settings
@@ -44,7 +44,7 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The parts of a running line; edge/app.py gives each loop its thread."""
+    """The parts of a running line; edge/daemon/app.py gives each loop its thread."""
 
     settings: Settings
     boot_id: UUID

@@ -1,4 +1,4 @@
-"""The daemon: threads, signals, supervision. What they run on is built in edge/line.py.
+"""The daemon: threads, signals, supervision. What they run on is built in edge/daemon/line.py.
 
     main      signals, supervision, watchdog, health and housekeeping
     inbox     looks at the folder, hands complete files to the intake
@@ -20,8 +20,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from uuid import uuid4
 
+from edge.daemon.line import Line, build_line, utc_now
 from edge.errors import EdgeError, LedgerError
-from edge.line import Line, build_line, utc_now
 from edge.pipeline.loaded_model import LoadedModel
 from edge.settings import ServiceEnvironment, Settings
 from edge.system.beats import Beats
