@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, settings: Settings) -> int:
     # Imported here so that `--version` and a wrong setting answer at once.
     if options.replay is not None:
-        from edge.replay import ReplayOptions, replay
-        from edge.replay_publish import publishing, replay_settings
+        from edge.validation.replay import ReplayOptions, replay
+        from edge.validation.replay_publish import publishing, replay_settings
 
         if options.publish:
             settings = replay_settings(settings)

@@ -14,7 +14,7 @@ import numpy as np
 
 from edge.pipeline.decide import UNCERTAIN, decide
 from edge.records import Decision, Policy, Scores
-from edge.validation.metrics import confusion
+from edge.validation.statistics import confusion
 from export.errors import ParityError
 from export.parity import Difference, difference
 

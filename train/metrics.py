@@ -1,6 +1,6 @@
 """Thresholds found on scores, and how sure an area under the ROC curve is. Plain numpy.
 
-What decisions are worth is for `edge.validation.metrics` to say.
+What decisions are worth is for `edge.validation.statistics` to say.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from edge.validation.metrics import Z_95, Interval, Labels, Scores, confusion
+from edge.validation.statistics import Z_95, Interval, Labels, Scores, confusion
 
 
 def best_threshold(p_abnormal: Scores, labels: Labels) -> float:

@@ -17,7 +17,7 @@ from html import escape
 import numpy as np
 import numpy.typing as npt
 
-from edge.validation.metrics import Roc
+from edge.validation.statistics import Roc
 
 WIDTH = 440
 BINS = 40

@@ -23,7 +23,7 @@ from edge.records import Outcome, Policy, Size
 from edge.scans.scan import Decode, Limits, read_scan
 from edge.validation.labels import LabelRow
 from edge.validation.pictures import Picture, plain_picture, scan_picture
-from edge.validation.rows import ScanRow
+from edge.validation.results import ScanRow
 
 UNREADABLE_SHOWN = 50
 

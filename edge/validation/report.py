@@ -24,7 +24,7 @@ from edge.validation.figures import MAX_POINTS, Group, gate_scatter, interval_ba
 from edge.validation.gallery import Card, Gallery, Shelf
 from edge.validation.labels import Label
 from edge.validation.pictures import heat_legend, picture_svg
-from edge.validation.rows import METRIC_MEANINGS, BundleFigures, ScanRow, Validation
+from edge.validation.results import METRIC_MEANINGS, BundleFigures, ScanRow, Validation
 from edge.validation.summary import Replay
 
 NAMES_LISTED = 20

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from edge.errors import SettingsError
-from edge.validation.rows import METRIC_MEANINGS, Metrics
+from edge.validation.results import METRIC_MEANINGS, Metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from datetime import datetime
 from edge.contract.messages import ModelCard, rfc3339
 from edge.records import Outcome
 from edge.validation.labels import Label
-from edge.validation.metrics import Confusion
 from edge.validation.requirements import RequirementResult
-from edge.validation.rows import ScanRow, Validation
+from edge.validation.results import ScanRow, Validation
+from edge.validation.statistics import Confusion
 
 
 @dataclass(frozen=True)

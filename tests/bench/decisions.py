@@ -25,7 +25,7 @@ from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE
 from edge.pipeline.decide import decide
 from edge.pipeline.loaded_model import DEMO_KEY
 from edge.records import Image, Scores
-from edge.validation.metrics import Rate
+from edge.validation.statistics import Rate
 from export.comparison import compare
 from export.parity import engine_scores, torch_scores
 from export.precision import CALIBRATION_SCANS, to_precision

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edge.cli import main as worker
-from edge.validation.metrics import auroc
+from edge.validation.statistics import auroc
 from export.cli import main as export
 from train.checkpoint import load_checkpoint
 from train.classifier.models import classifier_of

@@ -28,10 +28,10 @@ from edge.engines import Batch, EngineOutput
 from edge.errors import EngineError, LedgerError, SettingsError
 from edge.pipeline.loaded_model import LoadedModel
 from edge.records import Size
-from edge.replay import REQUIREMENT_UNMET, ReplayOptions, ReplayResult, plan_replay, replay, run_replay, told
 from edge.sections import FolderSettings
 from edge.settings import Settings
 from edge.store.ledger import Entry, open_ledger
+from edge.validation.replay import REQUIREMENT_UNMET, ReplayOptions, ReplayResult, plan_replay, replay, run_replay, told
 from tests.bundles import make_bundle, write_public_key
 from tests.fakes import BOOT_ID, write_scan
 from tests.models import bright_is_abnormal, scripted_model
@@ -349,7 +349,7 @@ def test_the_command_loads_the_model_after_the_plan_and_closes_it(
     lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = scripted_model()
-    monkeypatch.setattr("edge.replay.load_model", lambda _settings: model)
+    monkeypatch.setattr("edge.validation.replay.load_model", lambda _settings: model)
     options = ReplayOptions(folder=lot, out=tmp_path / "out", requirements=("normal_count==4",))
     code = replay(options, settings(), not_published)
     assert code == 0
@@ -371,7 +371,7 @@ def test_publishing_spans_the_replay(lot: Path, tmp_path: Path, monkeypatch: pyt
         def __exit__(self, *_: object) -> None:
             story.append(f"delivered {len(self.store.entries)}")
 
-    monkeypatch.setattr("edge.replay.load_model", lambda _settings: scripted_model())
+    monkeypatch.setattr("edge.validation.replay.load_model", lambda _settings: scripted_model())
     options = ReplayOptions(folder=lot, out=tmp_path / "out", publish=True)
     replay(options, settings(), Publishing)  # type: ignore[arg-type]
     assert story == ["opened in out", "delivered 12"]

@@ -10,7 +10,7 @@ import tifffile
 import torch
 
 from edge.images.conversion import Method
-from edge.validation.metrics import Confusion
+from edge.validation.statistics import Confusion
 from train.classifier.ablation import WITHOUT_FINE_TUNING, steps, usual_steps
 from train.classifier.experiment import BEST, PAPER, read_recipe, replaced
 from train.classifier.folds import FoldResult

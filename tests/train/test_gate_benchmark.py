@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from edge.validation.metrics import Rate
+from edge.validation.statistics import Rate
 from train.cli import main
 from train.errors import TrainError
 from train.progress import Reporter

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edge.validation.metrics import auroc, confusion, wilson
+from edge.validation.statistics import auroc, confusion, wilson
 from train.metrics import auroc_interval, best_threshold, severity_thirds, third_of, threshold_with_above
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from edge.validation.metrics import Rate
+from edge.validation.statistics import Rate
 from train.metrics import joint_thresholds
 from train.networks import GateAutoencoder, centre_crop
 from train.welds.bank import detrended

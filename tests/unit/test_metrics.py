@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.validation.metrics import Confusion, Interval, Rate, auprc, auroc, confusion, roc, wilson
+from edge.validation.statistics import Confusion, Interval, Rate, auprc, auroc, confusion, roc, wilson
 
 TIED_P = np.array([0.1, 0.5, 0.5, 0.9])
 TIED_LABELS = np.array([0, 0, 1, 1])

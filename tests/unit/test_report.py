@@ -25,11 +25,11 @@ from edge.scans.scan import Limits
 from edge.validation.figures import MAX_POINTS, Group, gate_scatter, interval_bar, roc_figure, score_histogram
 from edge.validation.gallery import UNREADABLE_SHOWN, Gallery, Shelf
 from edge.validation.labels import Label, LabelRow
-from edge.validation.metrics import roc
 from edge.validation.pictures import THUMBNAIL_WIDTH_PX, heat_colours, heat_legend, picture_svg, scan_picture
 from edge.validation.report import report_html
 from edge.validation.requirements import check_requirement, parse_requirement
-from edge.validation.rows import ScanRow, validate
+from edge.validation.results import ScanRow, validate
+from edge.validation.statistics import roc
 from edge.validation.summary import Replay, summary_json
 from tests.samples import MORNING, sample_model_card, sample_stamp, sample_verdict
 

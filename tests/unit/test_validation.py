@@ -7,9 +7,9 @@ import pytest
 from edge.errors import SettingsError
 from edge.records import Outcome
 from edge.validation.labels import Label
-from edge.validation.metrics import Confusion
 from edge.validation.requirements import check_requirement, parse_requirement
-from edge.validation.rows import METRIC_MEANINGS, ScanRow, Validation, validate
+from edge.validation.results import METRIC_MEANINGS, ScanRow, Validation, validate
+from edge.validation.statistics import Confusion
 
 NORMAL, ABNORMAL, REVIEW, UNREADABLE = Outcome.NORMAL, Outcome.ABNORMAL, Outcome.REVIEW, Outcome.UNREADABLE
 

@@ -15,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 
 from edge.images.conversion import prepare
-from edge.validation.metrics import Labels, Scores, auroc, confusion
+from edge.validation.statistics import Labels, Scores, auroc, confusion
 from train.checkpoint import CLASSIFIER_FILE, load_checkpoint, save_checkpoint
 from train.classifier.conformal import (
     Band,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge.validation.metrics import Labels, Rate, Scores, confusion
+from edge.validation.statistics import Labels, Rate, Scores, confusion
 from train.metrics import best_threshold
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from edge.validation.metrics import confusion
+from edge.validation.statistics import confusion
 from train.checkpoint import CLASSIFIER_FILE, Checkpoint, save_checkpoint, scans_seen
 from train.classifier.crossval import samples_of
 from train.classifier.experiment import ExperimentRecipe, recipe_values

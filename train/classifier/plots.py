@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from edge.validation.metrics import roc
+from edge.validation.statistics import roc
 from train.classifier.tables import Column
 from train.plots import STYLES, save
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edge.validation.metrics import Confusion, Rate, auprc, auroc, confusion
+from edge.validation.statistics import Confusion, Rate, auprc, auroc, confusion
 from train.classifier.folds import FoldResult
 from train.dataset import Row
 from train.metrics import best_threshold, logit, severity_thirds, third_of

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from edge.images.conversion import Bounds
 from edge.records import Size
-from edge.validation.metrics import auroc, confusion
+from edge.validation.statistics import auroc, confusion
 from train.bounds import Mode, find_bounds
 from train.checkpoint import CLASSIFIER_FILE, Checkpoint, Value, load_checkpoint, save_checkpoint, scans_seen
 from train.classifier.region_task import RegionTask, flip

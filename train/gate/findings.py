@@ -20,7 +20,7 @@ import torch
 from edge.images.conversion import histogram, prepare
 from edge.images.exposure import MARGIN, SHARE, exposure, fit
 from edge.records import Image
-from edge.validation.metrics import Rate
+from edge.validation.statistics import Rate
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.dataset import Row, read_frame
 from train.device import open_device

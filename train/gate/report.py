@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from edge.validation.metrics import Rate
+from edge.validation.statistics import Rate
 from train.files import write_json, written_whole
 from train.gate.findings import Finding, Findings, refusals
 from train.gate.plots import kinds_plot, scores_plot

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from edge.validation.metrics import Interval, auroc
+from edge.validation.statistics import Interval, auroc
 from train.classifier.experiment import ExperimentRecipe
 from train.classifier.features import Backbone, frozen_network
 from train.classifier.final import pooled_network

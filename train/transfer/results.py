@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from edge.validation.metrics import Interval, confusion, roc
+from edge.validation.statistics import Interval, confusion, roc
 from train.checkpoint import CLASSIFIER_FILE, Checkpoint, Value, save_checkpoint, scans_seen
 from train.classifier.features import Backbone
 from train.classifier.learner import HALF

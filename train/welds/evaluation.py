@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge.validation.metrics import Rate, auroc
+from edge.validation.statistics import Rate, auroc
 from train.metrics import joint_thresholds, threshold_with_above
 from train.welds.scores import STATISTICS, Scores
 

@@ -18,7 +18,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch as LegendPatch
 
-from edge.validation.metrics import roc
+from edge.validation.statistics import roc
 from train.networks import GATE_OFFSET_PX, WINDOW_PX, GateAutoencoder, residual_statistics
 from train.plots import STYLES, save
 from train.welds.benchmark import Benchmark

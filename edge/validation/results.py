@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from edge.records import Outcome
 from edge.validation.labels import Label
-from edge.validation.metrics import Confusion, Rate, Roc, auprc, auroc, confusion, roc
+from edge.validation.statistics import Confusion, Rate, Roc, auprc, auroc, confusion, roc
 
 STAGES = ("read", "convert", "infer")
 

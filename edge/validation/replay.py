@@ -39,7 +39,7 @@ from edge.validation.labels import MatchedLabels, match_labels, read_labels
 from edge.validation.progress import ReplayProgress
 from edge.validation.report import report_html
 from edge.validation.requirements import Requirement, RequirementResult, check_requirement, parse_requirement
-from edge.validation.rows import Metrics, ScanRow, validate
+from edge.validation.results import Metrics, ScanRow, validate
 from edge.validation.summary import Replay, summary_json
 
 REQUIREMENT_UNMET = 1
