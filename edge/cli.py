@@ -17,7 +17,7 @@ from edge import __version__
 from edge.errors import BundleError, EdgeError, SettingsError
 from edge.settings import Settings, load_settings, service_environment
 from edge.system.logs import configure_logging
-from edge.system.stop import stop_signals_held
+from edge.system.signals import stop_signals_held
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,9 @@ from edge.daemon.line import Line, build_line, utc_now
 from edge.errors import EdgeError, LedgerError
 from edge.pipeline.loaded_model import LoadedModel
 from edge.settings import ServiceEnvironment, Settings
-from edge.system.beats import Beats
-from edge.system.stop import STOP_SIGNALS, stop_signals_held
-from edge.system.systemd import Notifier
+from edge.system.heartbeat import Beats
+from edge.system.service_manager import Notifier
+from edge.system.signals import STOP_SIGNALS, stop_signals_held
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from edge.sections import BrokerSettings, FolderSettings, StateSettings
 from edge.settings import Settings, service_environment
 from edge.station.watch import FileSystem, Watcher
 from edge.store.ledger import Ledger, Pending
-from edge.system.systemd import Notifier
+from edge.system.service_manager import Notifier
 from tests import fakes
 from tests.models import scripted_model
 from tests.mosquitto import Mosquitto, Recorder, needs_mosquitto

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge.system.logs import JsonFormatter, TextFormatter
-from edge.system.systemd import Notifier
+from edge.system.service_manager import Notifier
 
 
 def record(**fields: object) -> logging.LogRecord:
