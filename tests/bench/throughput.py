@@ -17,8 +17,8 @@ import numpy as np
 import tifffile
 
 from edge.contract.messages import Kind
-from tests import bundles
-from tests.mosquitto import PROGRAM, Mosquitto, Recorder
+from tests.support import bundles
+from tests.support.mosquitto import PROGRAM, Mosquitto, Recorder
 
 
 def measure(root: Path, *, seconds: float, size_px: tuple[int, int], offered_per_s: int) -> dict[str, Any]:

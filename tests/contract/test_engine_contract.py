@@ -9,8 +9,8 @@ import pytest
 
 from edge.engines import Batch, Engine, EngineOutput
 from edge.errors import EngineError
-from tests.cpu_engines import CPU_ENGINES, open_graphs
-from tests.fakes import ScriptedEngine
+from tests.support.cpu_engines import CPU_ENGINES, open_graphs
+from tests.support.fakes import ScriptedEngine
 
 MAX_BATCH = 4
 

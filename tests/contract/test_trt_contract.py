@@ -7,17 +7,18 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from edge.engines import Engine, PlanSettings, RawEngine, plans
+from edge.engines import Engine, PlanSettings, RawEngine
 from edge.engines.choose import open_engine
+from edge.engines.tensorrt import plans
 from edge.engines.tensorrt.kernel_args import raw_scan
 from edge.errors import EngineError
 from edge.images.conversion import Method, prepare
 from edge.model.bundle import TrustedKey, verify_bundle
-from tests import scripted_gpu
-from tests.bundles import BOUNDS, KEY, SIZE, make_bundle
 from tests.contract.test_engine_contract import *  # noqa: F403 - the suite, on the fixture below
 from tests.contract.test_engine_contract import MAX_BATCH, scores
 from tests.gpu import host_kernels
+from tests.support import scripted_gpu
+from tests.support.bundles import BOUNDS, KEY, SIZE, make_bundle
 
 
 def assert_same_scores(one: np.ndarray, other: np.ndarray) -> None:

@@ -16,7 +16,7 @@ from edge.errors import ScanError, ScanIncomplete
 from edge.pipeline.crash_guard import kills_its_reader
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits, read_scan
-from tests.tiff_files import electrode, tiff, written_by_tifffile
+from tests.support.tiff_files import electrode, tiff, written_by_tifffile
 
 LIMITS = Limits(max_px=1_000_000, max_bytes=4_000_000)
 POISON = b"POISON"

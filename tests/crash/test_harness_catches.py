@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import tests.torture.rig
-from tests.mosquitto import needs_mosquitto
+from tests.support.mosquitto import needs_mosquitto
 from tests.torture.broker_faults import refused_by_access_list
 from tests.torture.durability import durability_order, power_cut
 from tests.torture.file_faults import slow_writers

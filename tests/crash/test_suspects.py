@@ -12,7 +12,7 @@ from edge.errors import ScanIncomplete
 from edge.pipeline.crash_guard import DecodeMarks, kills_its_reader
 from edge.records import FileStamp
 from edge.scans.scan import Limits
-from tests import fakes
+from tests.support import fakes
 
 LIMITS = Limits(max_px=1_000_000, max_bytes=10_000_000)
 STAMP = FileStamp("a.tif", 7, 100, 1)

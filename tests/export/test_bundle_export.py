@@ -30,7 +30,7 @@ from export.keys import create_keys, load_private_key
 from export.order import check_pair
 from export.parity import MAX_STORAGE_DRIFT, check_storage
 from tests.export.networks import BOUNDS, exposure_around, write_checkpoints
-from tests.fakes import ScriptedEngine, write_scan
+from tests.support.fakes import ScriptedEngine, write_scan
 from train.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.timeout(600)  # torch exports two networks

@@ -21,10 +21,10 @@ from export import bundle, decisions, parity
 from export.cli import main
 from export.keys import create_keys
 from export.precision import to_precision
-from tests.bundles import float_constant
-from tests.cpu_engines import needs_openvino
 from tests.export.networks import write_checkpoints
-from tests.fakes import write_scan
+from tests.support.bundles import float_constant
+from tests.support.cpu_engines import needs_openvino
+from tests.support.fakes import write_scan
 
 pytestmark = pytest.mark.timeout(600)  # torch exports two networks
 SIZE = Size(96, 64)

@@ -10,16 +10,25 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge.engines import Engine, plans
+from edge.engines import Engine
+from edge.engines.tensorrt import plans
 from edge.errors import BundleError, EngineError
 from edge.model.bundle import Bundle, open_bundle
 from export import cli, parity_table
 from export.bundle import write_bundle
 from export.cli import main
-from tests import scripted_gpu
-from tests.bundles import KEY, Content, brightness_graph, float_constant, graph_bytes, make_bundle, write_public_key
-from tests.fakes import write_scan
 from tests.gpu import host_kernels
+from tests.support import scripted_gpu
+from tests.support.bundles import (
+    KEY,
+    Content,
+    brightness_graph,
+    float_constant,
+    graph_bytes,
+    make_bundle,
+    write_public_key,
+)
+from tests.support.fakes import write_scan
 
 needs_compiler = pytest.mark.skipif(host_kernels.COMPILER is None, reason="no C++ compiler stands in for the GPU's")
 

@@ -25,8 +25,8 @@ from export.graphs import (
     gate_onnx,
 )
 from export.parity import check_parity, engine_scores, noise_image, torch_scores
-from tests.cpu_engines import CPU_ENGINES, open_graphs
 from tests.export.networks import lively_classifier, lively_gate
+from tests.support.cpu_engines import CPU_ENGINES, open_graphs
 from train.classifier.models import PooledClassifier
 from train.classifier.pooling import feature_maps, pool
 from train.classifier.selection import Selection

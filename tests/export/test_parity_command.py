@@ -11,7 +11,7 @@ from edge.records import Size
 from export.cli import main
 from export.keys import create_keys
 from tests.export.networks import write_checkpoints
-from tests.fakes import write_scan
+from tests.support.fakes import write_scan
 
 pytestmark = pytest.mark.timeout(600)  # torch exports two networks, twice
 SIZE = Size(96, 64)

@@ -20,8 +20,8 @@ from export.layers import worst_layers
 from export.parity import engine_scores
 from export.precision import LARGEST_HALF, to_float16, to_precision
 from export.storage import STORAGES, store_weights
-from tests.cpu_engines import CPU_ENGINES, needs_openvino, open_graphs
 from tests.export.networks import lively_classifier, lively_gate
+from tests.support.cpu_engines import CPU_ENGINES, needs_openvino, open_graphs
 
 pytestmark = pytest.mark.timeout(600)  # torch exports two networks
 SIZE = Size(96, 70)

@@ -131,7 +131,7 @@ for name in {ABSENT!r}:
 import tests.gpu.parts, tests.gpu.torch_parts, tests.gpu.torch_engine, tests.gpu.driver_api, tests.gpu.twin
 import train.simulator.simulate
 sys.modules["onnx"] = sys.modules["onnxruntime"] = None
-sys.path.insert(0, "tests/scripted_gpu/trt")
+sys.path.insert(0, "tests/support/scripted_gpu/trt")
 import tensorrt  # torch_engine puts it where TensorRT is missing
 """
     root = Path(__file__).parents[2]

@@ -34,7 +34,7 @@ class _OnDevice:
 def open_engine(networks: Any, size: Size, max_batch: int) -> Any:
     """A `FusedTrtEngine` of `networks` (`torch_parts.Networks`). Needs pycuda and nvcc."""
     if "tensorrt" not in sys.modules:  # its module is imported, and not called
-        sys.path.insert(0, str(Path(__file__).parents[1] / "scripted_gpu" / "trt"))
+        sys.path.insert(0, str(Path(__file__).parents[1] / "support" / "scripted_gpu" / "trt"))
     from edge.engines.tensorrt import engine as trt
 
     class Network:

@@ -16,8 +16,8 @@ import pytest
 from edge.mqtt.connection import Accepted, Connection, Ended, Event
 from edge.mqtt.outgoing import Outgoing
 from edge.sections import BrokerSettings
-from tests.certificates import Authority
-from tests.mosquitto import Mosquitto, ServerTls, free_port, needs_mosquitto
+from tests.support.certificates import Authority
+from tests.support.mosquitto import Mosquitto, ServerTls, free_port, needs_mosquitto
 from tests.torture.fake_broker import FakeBroker
 
 PATIENCE_S = 60.0

@@ -12,9 +12,9 @@ import pytest
 
 from edge.engines.tuning import TUNING_FILE
 from edge.store.ledger import open_ledger
-from tests import bundles, fakes
-from tests.cpu_engines import needs_openvino
-from tests.mosquitto import Mosquitto, free_port, needs_mosquitto
+from tests.support import bundles, fakes
+from tests.support.cpu_engines import needs_openvino
+from tests.support.mosquitto import Mosquitto, free_port, needs_mosquitto
 
 
 def settings_file(root: Path, port: int, **replaced: str) -> Path:

@@ -33,8 +33,8 @@ from edge.errors import EdgeError, ScanError
 from edge.records import Outcome
 from edge.scans.scan import Limits, read_scan
 from edge.settings import load_settings
-from tests.bundles import make_bundle, write_public_key
-from tests.samples import MORNING, sample_status, sample_verdict
+from tests.support.bundles import make_bundle, write_public_key
+from tests.support.samples import MORNING, sample_status, sample_verdict
 
 TOPICS = Topics("acme", "plant-1", "electrodes", "line-1", "xray-1")
 NEEDS_MOSQUITTO = pytest.param("mosquitto", marks=pytest.mark.broker)

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from tests import scripted_gpu
 from tests.gpu import host_kernels
 from tests.integration.test_check import settings_file
 from tests.integration.test_line import Daemon, arrive
-from tests.mosquitto import free_port
+from tests.support import scripted_gpu
+from tests.support.mosquitto import free_port
 
 pytestmark = pytest.mark.skipif(host_kernels.COMPILER is None, reason="no C++ compiler stands in for the GPU's")
 EXIT_CONFIG, EXIT_DEVICE = 78, 70

@@ -24,8 +24,8 @@ from edge.station.folder import Away
 from edge.station.inbox import Inbox
 from edge.station.watch import Watcher, WatchMode
 from edge.store.ledger import Entry, open_ledger
-from tests.fakes import writer
-from tests.station import drop, tiff
+from tests.support.fakes import writer
+from tests.support.station import drop, tiff
 
 PERIOD_S = 0.4
 PATIENCE_S = 30.0

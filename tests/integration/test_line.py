@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from tests import bundles, fakes
-from tests.mosquitto import Mosquitto, Recorder, needs_mosquitto
+from tests.support import bundles, fakes
+from tests.support.mosquitto import Mosquitto, Recorder, needs_mosquitto
 
 pytestmark = [pytest.mark.broker, needs_mosquitto]
 

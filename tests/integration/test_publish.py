@@ -24,9 +24,9 @@ from edge.mqtt.publisher import Publisher
 from edge.sections import BrokerSettings, TopicSettings
 from edge.settings import Settings
 from edge.store.ledger import Ledger, OutboxRow, open_ledger, request_resend
-from tests.mosquitto import Mosquitto, Recorder, needs_mosquitto
-from tests.relay import Relay
-from tests.samples import BOOT_ID, MORNING, STATION, sample_entry, sample_model_card
+from tests.support.mosquitto import Mosquitto, Recorder, needs_mosquitto
+from tests.support.relay import Relay
+from tests.support.samples import BOOT_ID, MORNING, STATION, sample_entry, sample_model_card
 from tests.torture.fake_broker import FakeBroker
 
 pytestmark = [pytest.mark.broker, needs_mosquitto]
@@ -410,7 +410,7 @@ from edge.contract.messages import Topics
 from edge.mqtt.publisher import Publisher
 from edge.sections import BrokerSettings, TopicSettings
 from edge.settings import Settings
-from tests.samples import sample_model_card
+from tests.support.samples import sample_model_card
 ledger = open_ledger(Path(sys.argv[1]), "xray-1")
 publisher = Publisher(
     BrokerSettings(host="localhost", port=int(sys.argv[2])), Topics("acme", "berlin", "coating", "line2", "xray-1"),

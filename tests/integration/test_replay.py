@@ -32,9 +32,9 @@ from edge.sections import FolderSettings
 from edge.settings import Settings
 from edge.store.ledger import Entry, open_ledger
 from edge.validation.replay import REQUIREMENT_UNMET, ReplayOptions, ReplayResult, plan_replay, replay, run_replay, told
-from tests.bundles import make_bundle, write_public_key
-from tests.fakes import BOOT_ID, write_scan
-from tests.models import bright_is_abnormal, scripted_model
+from tests.support.bundles import make_bundle, write_public_key
+from tests.support.fakes import BOOT_ID, write_scan
+from tests.support.models import bright_is_abnormal, scripted_model
 
 NORMAL, ABNORMAL = 1900, 2700
 """Counts of scans that are normal and abnormal for the scripted engine."""

@@ -12,9 +12,9 @@ from edge.engines import Batch, EngineOutput
 from edge.records import Size
 from edge.settings import Settings
 from edge.validation.replay import ReplayOptions, plan_replay, run_replay
-from tests.chromium import PROGRAM, Chromium
-from tests.fakes import BOOT_ID, write_scan
-from tests.models import bright_is_abnormal, scripted_model
+from tests.support.chromium import PROGRAM, Chromium
+from tests.support.fakes import BOOT_ID, write_scan
+from tests.support.models import bright_is_abnormal, scripted_model
 
 pytestmark = [
     pytest.mark.browser,

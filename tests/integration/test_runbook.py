@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_line import Daemon, arrive, running_line, verdicts
-from tests.mosquitto import Mosquitto, Recorder, needs_mosquitto
+from tests.support.mosquitto import Mosquitto, Recorder, needs_mosquitto
 
 pytestmark = pytest.mark.timeout(600)
 

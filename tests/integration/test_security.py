@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import Authority
 from tests.integration.test_broker import ended, settings_for
-from tests.mosquitto import Mosquitto, ServerTls, needs_mosquitto
-from tests.tiff_files import tiff
+from tests.support.certificates import Authority
+from tests.support.mosquitto import Mosquitto, ServerTls, needs_mosquitto
+from tests.support.tiff_files import tiff
 from tests.torture.generator import Generator
 from tests.torture.rig import Layout, Rig
 

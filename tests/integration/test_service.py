@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from tests.systemd_box import SCANS, UNIT, Box, needs_a_box, readme_installation
+from tests.support.systemd_box import SCANS, UNIT, Box, needs_a_box, readme_installation
 from train.simulator.simulate import simulate_scan
 
 pytestmark = [needs_a_box, pytest.mark.slow, pytest.mark.timeout(1800)]

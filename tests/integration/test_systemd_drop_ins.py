@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge.engines.tensorrt.plan_cache import PlanCache
-from tests.systemd_box import readme_installation
+from tests.support.systemd_box import readme_installation
 
 ROOT = Path(__file__).parents[2]
 SYSTEMD = ROOT / "systemd"

@@ -17,8 +17,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edge.engines import Engine, PlanSettings, RawEngine, opening, plans
+from edge.engines import Engine, PlanSettings, RawEngine, choose
 from edge.engines.choose import open_engine
+from edge.engines.tensorrt import plans
 from edge.engines.tensorrt.device import INSTALL
 from edge.engines.tensorrt.kernel_args import axis, raw_scan
 from edge.engines.tensorrt.open import build, open_tensorrt
@@ -26,9 +27,9 @@ from edge.engines.tensorrt.plans import compiled_kernels
 from edge.errors import EngineError
 from edge.images.conversion import Method
 from edge.model.bundle import Bundle, TrustedKey, verify_bundle
-from tests import bundles, scripted_gpu
-from tests.bundles import SIZE, graph_bytes, make_bundle
 from tests.gpu import host_kernels
+from tests.support import bundles, scripted_gpu
+from tests.support.bundles import SIZE, graph_bytes, make_bundle
 
 IMAGES = np.full((3, 1, *SIZE), 51, np.uint8)
 TYPINGS = Path(__file__).parents[3] / "shared" / "typings"
@@ -507,8 +508,8 @@ def test_the_tables_of_the_papers_scans_fit(patch: pytest.MonkeyPatch) -> None:
 def test_a_machine_that_was_never_meant_to_have_a_gpu_is_not_degraded(
     monkeypatch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
 ) -> None:
-    monkeypatch.setattr(opening, "GPU_NODES", ())
-    monkeypatch.setattr(opening, "find_spec", lambda _: None)
+    monkeypatch.setattr(choose, "GPU_NODES", ())
+    monkeypatch.setattr(choose, "find_spec", lambda _: None)
     engine = open_engine(bundle, "auto", threads=1, plans=settings)
     assert (engine.spec.name, engine.spec.degraded) == ("onnxruntime", None)
     engine.close()
@@ -517,7 +518,7 @@ def test_a_machine_that_was_never_meant_to_have_a_gpu_is_not_degraded(
 def test_a_gpu_without_tensorrt_is_degraded_and_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(opening, "GPU_NODES", (str(tmp_path),))
+    monkeypatch.setattr(choose, "GPU_NODES", (str(tmp_path),))
     engine = open_engine(bundle, "auto", threads=1, plans=settings)
     assert engine.spec.degraded == "TensorRT: TensorRT is not installed"
     engine.close()

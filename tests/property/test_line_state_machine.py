@@ -52,9 +52,9 @@ from edge.sections import BrokerSettings
 from edge.station.inbox import Inbox
 from edge.station.intake import StationIntake
 from edge.store.ledger import open_ledger, request_resend
-from tests import fakes
-from tests.samples import sample_model_card
-from tests.tiff_files import tiff
+from tests.support import fakes
+from tests.support.samples import sample_model_card
+from tests.support.tiff_files import tiff
 
 STATION = "xray-1"
 TOPICS = Topics("enterprise", "site", "area", "line", STATION)

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.mosquitto import PROGRAM
+from tests.support.mosquitto import PROGRAM
 from tests.torture.procedures import PROCEDURES
 from tests.torture.report import write_report
 from tests.torture.results import as_table, longest_rows, print_row, read_rows, summary

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from tests.relay import Relay
+from tests.support.relay import Relay
 from tests.torture.fake_broker import FakeBroker
 from tests.torture.packets import lossy, why_none_can_be_lost
 from tests.torture.rig import Layout, Rig, TimedOut, wait_until

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 
-from tests.tiff_files import written_by_tifffile
+from tests.support.tiff_files import written_by_tifffile
 from tests.torture.generator import SlowWriter
 from tests.torture.hostile import handmade, mutated, real_scans
 from tests.torture.rig import PATIENCE_S, SLOWEST_PER_S, Layout, Rig, wait_until

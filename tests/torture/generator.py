@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from edge.records import Counts
-from tests.tiff_files import tiff
+from tests.support.tiff_files import tiff
 from tests.torture.stub import SIZE, expected_p_abnormal
 
 BLOCK_BYTES = 64

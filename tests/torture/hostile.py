@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.property.test_scan_mutations import healthy_files, mutate
-from tests.tiff_files import (
+from tests.support.tiff_files import (
     BITS,
     CODING,
     LENGTH,

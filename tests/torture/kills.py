@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.tiff_files import tiff, written_by_tifffile
+from tests.support.tiff_files import tiff, written_by_tifffile
 from tests.torture.poison import CRASHES, EATS, HANGS
 from tests.torture.rig import Rig, wait_until
 from tests.torture.stub import expected_p_abnormal

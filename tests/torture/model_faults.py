@@ -14,7 +14,7 @@ from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
 from edge.errors import BundleError
 from edge.model.bundle import open_bundle
-from tests import bundles
+from tests.support import bundles
 from tests.torture.rig import PATIENCE_S, Rig, wait_until
 from tests.torture.trial import Trial
 

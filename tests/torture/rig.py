@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.mosquitto import Mosquitto
+from tests.support.mosquitto import Mosquitto
 from tests.torture.checker import Findings, LedgerRow, Message, compare, read_ledger
 from tests.torture.generator import Generator
 from tests.torture.stub import write_stub_bundle

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.station import Line
+from tests.support.station import Line
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from edge.contract.messages import Alarm
 from edge.mqtt.alarms import MAX_WAITING, AlarmBoard
 from edge.mqtt.backoff import Backoff
 from edge.mqtt.versions import program_versions
-from tests.samples import BOOT_ID, MORNING, STATION
+from tests.support.samples import BOOT_ID, MORNING, STATION
 
 
 @pytest.fixture

@@ -28,9 +28,9 @@ from edge.settings import Settings, service_environment
 from edge.station.watch import FileSystem, Watcher
 from edge.store.ledger import Ledger, Pending
 from edge.system.service_manager import Notifier
-from tests import fakes
-from tests.models import scripted_model
-from tests.mosquitto import Mosquitto, Recorder, needs_mosquitto
+from tests.support import fakes
+from tests.support.models import scripted_model
+from tests.support.mosquitto import Mosquitto, Recorder, needs_mosquitto
 
 
 def settings_below(root: Path, **folder: Any) -> Settings:

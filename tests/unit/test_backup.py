@@ -20,7 +20,7 @@ import edge.store.ledger
 from edge.errors import LedgerBusy, LedgerError
 from edge.store.backup import back_up, restore, sweep_copies, take_backup_requests
 from edge.store.ledger import Ledger, open_ledger
-from tests.samples import STATION, sample_entry
+from tests.support.samples import STATION, sample_entry
 
 NOW = datetime(2026, 5, 4, 6, tzinfo=UTC)
 

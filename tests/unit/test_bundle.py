@@ -23,8 +23,8 @@ from edge.images.residual_boxes import MapGeometry
 from edge.model.bundle import Bundle, TrustedKey, load_trusted_keys, open_bundle, verify_bundle
 from edge.model.manifest import manifest_json
 from edge.records import Policy, Size
-from tests.bundles import BOUNDS, CELL_PX, KEY, OTHER_KEY, SIZE, Content, make_bundle, write_public_key
-from tests.models import SizedEngine
+from tests.support.bundles import BOUNDS, CELL_PX, KEY, OTHER_KEY, SIZE, Content, make_bundle, write_public_key
+from tests.support.models import SizedEngine
 
 FILES = ("manifest.json", "manifest.sig", "classifier.onnx", "gate.onnx", "golden/normal.tif", "golden/abnormal.tif")
 TRUSTED = (TrustedKey("release.pub.pem", KEY.public_key()),)

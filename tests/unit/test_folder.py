@@ -18,7 +18,7 @@ from edge.station.folder import Away
 from edge.station.known import NOISY_INODES
 from edge.station.watch import FileSystem
 from edge.system.names import display_name
-from tests.station import LOOK_S, TIFF, Calls, Line, drop, stamp_of, tiff
+from tests.support.station import LOOK_S, TIFF, Calls, Line, drop, stamp_of, tiff
 
 # --- names -----------------------------------------------------------------------------------------------
 

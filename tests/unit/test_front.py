@@ -10,7 +10,7 @@ from edge.engines import EngineOutput
 from edge.engines.preprocessor import front_of
 from edge.engines.tensorrt.kernel_args import METHODS, RawScan
 from edge.images.conversion import Method
-from tests.fakes import INPUT_SPEC, ScriptedEngine, brightness
+from tests.support.fakes import INPUT_SPEC, ScriptedEngine, brightness
 
 COUNTS = np.random.default_rng(3).integers(1700, 2800, (100, 80)).astype(np.uint16)
 

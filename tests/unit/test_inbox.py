@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edge.records import FileStamp
 from edge.scans.scan import Limits
 from edge.station.inbox import FORGET_EVERY_S, Inbox
-from tests.station import LOOK_S, MINUTE_AGO_NS, TIFF, Calls, Line, drop, stamp_of, tiff
+from tests.support.station import LOOK_S, MINUTE_AGO_NS, TIFF, Calls, Line, drop, stamp_of, tiff
 
 # --- complete or not -------------------------------------------------------------------------------------
 

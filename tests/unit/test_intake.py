@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from edge.station.intake import REFILL_BELOW, ROOM, StationIntake
-from tests.station import Line, drop
+from tests.support.station import Line, drop
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -21,7 +21,7 @@ from edge.records import FileStamp
 from edge.store import ledger as ledger_module
 from edge.store import ledger_file
 from edge.store.ledger import Entry, Ledger, open_ledger, request_resend
-from tests.samples import MORNING, STATION, sample_entry, sample_stamp, sample_verdict
+from tests.support.samples import MORNING, STATION, sample_entry, sample_stamp, sample_verdict
 
 REPOSITORY = Path(__file__).parents[2]
 NOW = datetime(2026, 3, 1, 7, 0, tzinfo=UTC)
@@ -407,7 +407,7 @@ COMMITTING = """
 import sys
 from pathlib import Path
 from edge.store.ledger import open_ledger
-from tests.samples import MORNING, sample_entry
+from tests.support.samples import MORNING, sample_entry
 first = int(sys.argv[2])
 with open_ledger(Path(sys.argv[1]), "xray-1") as ledger:
     for number in range(first, first + 100_000):
@@ -442,7 +442,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from edge.store.ledger import open_ledger
-from tests.samples import MORNING, sample_entry
+from tests.support.samples import MORNING, sample_entry
 ledger = open_ledger(Path(sys.argv[1]), "xray-1")
 for number in range(1000, 1000 + int(sys.argv[2])):
     ledger.commit([sample_entry(number)], MORNING)
@@ -523,7 +523,7 @@ import resource, signal, sys
 from pathlib import Path
 from edge.errors import LedgerError
 from edge.store.ledger import open_ledger
-from tests.samples import MORNING, sample_entry
+from tests.support.samples import MORNING, sample_entry
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
 with open_ledger(Path(sys.argv[1]), "xray-1") as ledger:

@@ -30,7 +30,7 @@ from edge.contract.messages import (
     verdict_id,
 )
 from edge.records import Outcome
-from tests.samples import BOOT_ID, MORNING, STATION, sample_model_card, sample_status, sample_verdict
+from tests.support.samples import BOOT_ID, MORNING, STATION, sample_model_card, sample_status, sample_verdict
 
 SCHEMA = Path(edge.__file__).parent / "contract" / "schema"
 CONTRACT_FIELDS = {

@@ -8,7 +8,7 @@ import pytest
 from edge.errors import BundleError
 from edge.model.bundle import Bundle, open_bundle
 from edge.model.history import FILE, accept_older, newest_model, note_model, refuse_older
-from tests import bundles
+from tests.support import bundles
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 

@@ -19,7 +19,7 @@ from edge.engines.golden import check_golden
 from edge.engines.ort import OrtEngine, session_options
 from edge.errors import EngineError
 from edge.model.bundle import TrustedKey, verify_bundle
-from tests.bundles import KEY, SIZE, brightness_graph, float_constant, graph_bytes, make_bundle, spot_graph
+from tests.support.bundles import KEY, SIZE, brightness_graph, float_constant, graph_bytes, make_bundle, spot_graph
 
 IMAGES = np.full((1, 1, *SIZE), 51, np.uint8)
 

@@ -16,8 +16,8 @@ from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
 from edge.errors import EngineError
 from edge.model.bundle import TrustedKey, verify_bundle
-from tests.bundles import KEY, SIZE, make_bundle
-from tests.cpu_engines import needs_openvino, open_graphs
+from tests.support.bundles import KEY, SIZE, make_bundle
+from tests.support.cpu_engines import needs_openvino, open_graphs
 
 ROOT = Path(__file__).parents[2]
 
@@ -111,7 +111,7 @@ def run_sandboxed(program: str) -> subprocess.CompletedProcess[str]:
 def test_a_service_that_may_make_no_kernels_is_told_what_to_change() -> None:
     done = run_sandboxed("""
 from edge.errors import EngineError
-from tests.cpu_engines import open_graphs
+from tests.support.cpu_engines import open_graphs
 try:
     open_graphs("openvino")
 except EngineError as error:
@@ -127,7 +127,7 @@ def test_auto_takes_onnxruntime_where_the_faster_engine_does_not_open(tmp_path: 
 from pathlib import Path
 from edge.model.bundle import TrustedKey, verify_bundle
 from edge.engines.choose import open_engine
-from tests.bundles import KEY
+from tests.support.bundles import KEY
 bundle = verify_bundle(Path({str(tmp_path / "bundle")!r}), [TrustedKey("key", KEY.public_key())])
 print(open_engine(bundle, "auto", cpu_engine="openvino").spec.name)
 """)

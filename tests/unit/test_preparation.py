@@ -16,8 +16,8 @@ from edge.pipeline.prepare import Prepared, prepare_scan
 from edge.records import Arrival, Counts, Outcome
 from edge.scans.pixels import decode
 from edge.scans.scan import Limits
-from tests.fakes import INPUT_SPEC, ScriptedEngine
-from tests.station import stamp_of
+from tests.support.fakes import INPUT_SPEC, ScriptedEngine
+from tests.support.station import stamp_of
 
 SHAPE = (100, 80)
 

@@ -31,7 +31,7 @@ from edge.validation.requirements import check_requirement, parse_requirement
 from edge.validation.results import ScanRow, validate
 from edge.validation.statistics import roc
 from edge.validation.summary import Replay, summary_json
-from tests.samples import MORNING, sample_model_card, sample_stamp, sample_verdict
+from tests.support.samples import MORNING, sample_model_card, sample_stamp, sample_verdict
 
 POLICY = Policy(threshold=0.5, gate_mean_threshold=0.05, gate_std_threshold=0.06)
 GEOMETRY = MapGeometry(cell_px=10, offset_px=5)

@@ -14,7 +14,7 @@ import tifffile
 
 from edge.records import Scan
 from edge.scans.scan import check_complete, modified_at, read_scan
-from tests.tiff_files import (
+from tests.support.tiff_files import (
     CODING,
     LENGTHS,
     LIMITS,

@@ -22,9 +22,9 @@ from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits
 from edge.sections import BrokerSettings, FolderSettings, StateSettings
 from edge.settings import Settings
-from tests import fakes
-from tests.models import scripted_model
-from tests.tiff_files import written_by_tifffile
+from tests.support import fakes
+from tests.support.models import scripted_model
+from tests.support.tiff_files import written_by_tifffile
 
 LOOK_S = 0.3
 

@@ -14,7 +14,7 @@ import pytest
 
 from edge.errors import ScanError, ScanIncomplete
 from edge.scans.scan import Limits, check_complete, read_scan
-from tests.tiff_files import (
+from tests.support.tiff_files import (
     BITS,
     CODING,
     FILL_ORDER,

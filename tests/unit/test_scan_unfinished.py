@@ -20,8 +20,8 @@ from edge.scans import scan as scan_module
 from edge.scans.pixels import decode
 from edge.scans.scan import Limits, check_complete, read_scan
 from edge.scans.tiff import Layout
-from tests.station import stamp_of
-from tests.tiff_files import (
+from tests.support.station import stamp_of
+from tests.support.tiff_files import (
     LIMITS,
     counts_in,
     electrode,

@@ -17,8 +17,8 @@ from edge.engines import Engine
 from edge.engines.tuning import ROUNDS, TUNING_FILE, chosen_engine, tune
 from edge.errors import EngineError
 from edge.model.bundle import Bundle, TrustedKey, verify_bundle
-from tests.bundles import KEY, make_bundle
-from tests.cpu_engines import needs_openvino
+from tests.support.bundles import KEY, make_bundle
+from tests.support.cpu_engines import needs_openvino
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from edge.scans.pixels import decode
 from edge.scans.scan import Decode, Limits
 from edge.scans.tiff import Layout
 from edge.store.ledger import Entry, Ledger, open_ledger
-from tests import fakes
+from tests.support import fakes
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

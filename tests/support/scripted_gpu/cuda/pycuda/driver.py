@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.scripted_gpu.script import script
+from tests.support.scripted_gpu.script import script
 
 
 class Error(Exception):

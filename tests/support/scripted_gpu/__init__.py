@@ -16,12 +16,12 @@ from typing import Literal
 import pytest
 
 CUDA_ROOM, TRT_ROOM = (Path(__file__).parent / name for name in ("cuda", "trt"))
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 OURS = (
     "edge.engines.tensorrt.engine",
     "edge.engines.tensorrt.log",
     "edge.engines.tensorrt.build_plan",
-    "tests.scripted_gpu.stream",
+    "tests.support.scripted_gpu.stream",
 )
 
 

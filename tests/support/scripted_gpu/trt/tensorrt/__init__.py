@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tests.scripted_gpu.script import script
+from tests.support.scripted_gpu.script import script
 
 if TYPE_CHECKING:
     import onnx
@@ -280,7 +280,7 @@ class ICudaEngine:
 
 class IExecutionContext:
     def __init__(self, engine: ICudaEngine) -> None:
-        from tests.scripted_gpu.stream import Room  # a build needs no pycuda
+        from tests.support.scripted_gpu.stream import Room  # a build needs no pycuda
 
         self._engine = engine
         self._shape: tuple[int, ...] = ()

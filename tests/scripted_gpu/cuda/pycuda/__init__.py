@@ -1,1 +1,0 @@
-"""A scripted pycuda: see tests/scripted_gpu/pycuda/driver.py."""

@@ -1,0 +1,1 @@
+"""A scripted pycuda: see tests/support/scripted_gpu/pycuda/driver.py."""
