@@ -20,13 +20,13 @@ from edge.engines.tensorrt.kernel_args import raw_scan
 from edge.engines.tensorrt.open import open_tensorrt
 from edge.images.conversion import Method
 from edge.model.bundle import TrustedKey, verify_bundle
-from tests.contract.test_engine_contract import *  # noqa: F403 - the suite, on the fixture below
-from tests.contract.test_engine_contract import MAX_BATCH, scores
-from tests.contract.test_trt_contract import (
+from tests.edge.engines.tensorrt.test_trt_contract import (
     assert_same_scores,
     test_raw_scans_score_as_their_images_do,  # noqa: F401
     test_raw_scans_that_do_not_fit_are_refused,  # noqa: F401
 )
+from tests.edge.engines.test_engine_contract import *  # noqa: F403 - the suite, on the fixture below
+from tests.edge.engines.test_engine_contract import MAX_BATCH, scores
 from tests.support import scripted_gpu
 from tests.support.bundles import BOUNDS, KEY, SIZE, make_bundle, nan_graph
 

@@ -1,6 +1,6 @@
 """What machines think of: fuzzing of the scan reader (row F1), with atheris where it is installed, and sequences (S1).
 
-What breaks the reader is copied into tests/property/regressions/, where a test reads it from then on.
+What breaks the reader is copied into tests/edge/scans/regressions/, where a test reads it from then on.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ MAX_UNIT_S = 2
 RUNS_PER_SESSION = 150_000
 """Then a fresh process goes on with the corpus: the fuzzer keeps the result of every comparison of arrays it sees,
 about a kilobyte a run, and would end for lack of memory."""
-REGRESSIONS = Path(__file__).parents[1] / "property" / "regressions"
+REGRESSIONS = Path(__file__).parents[1] / "edge" / "scans" / "regressions"
 
 
 def explore_sequences(trial: Trial) -> None:
-    """S1: the hypothesis state machine of tests/property, at length."""
+    """S1: the hypothesis state machine of tests/system, at length."""
     examples = trial.size(20, 1000)
-    command = [sys.executable, "-m", "tests.property.test_line_state_machine", str(examples)]
+    command = [sys.executable, "-m", "tests.system.test_line_state_machine", str(examples)]
     done = subprocess.run(command, capture_output=True, text=True)
     trial.require(done.returncode == 0, f"a sequence of events broke a promise: {done.stderr[-400:]}")
     trial.findings.tried = examples

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.property.test_scan_mutations import healthy_files, mutate
+from tests.edge.scans.test_scan_mutations import healthy_files, mutate
 from tests.support.tiff_files import (
     BITS,
     CODING,

@@ -24,7 +24,7 @@ from train.simulator.simulate import simulate_scan
 SCANS = 200
 BUNDLES = 20
 SEED = 515
-DEMO_BUNDLE = Path(__file__).parents[2] / "demo" / "bundle"
+DEMO_BUNDLE = Path(__file__).parents[4] / "demo" / "bundle"
 
 
 @pytest.mark.slow

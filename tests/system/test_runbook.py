@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_line import Daemon, arrive, running_line, verdicts
+from tests.edge.daemon.test_line import Daemon, arrive, running_line, verdicts
 from tests.support.mosquitto import Mosquitto, Recorder, needs_mosquitto
 
 pytestmark = pytest.mark.timeout(600)

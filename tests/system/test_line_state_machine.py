@@ -2,7 +2,7 @@
 
 Inbox, worker, ledger and publisher are the real ones, on a real folder and a real SQLite file; the broker is a
 script that answers what the machine draws. Real crashes and a real broker are the torture harness's part.
-A longer campaign: `python tests/property/test_line_state_machine.py 1000` (examples).
+A longer campaign: `python tests/system/test_line_state_machine.py 1000` (examples).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from edge.store import ledger_file
 from edge.store.ledger import Entry, Ledger, open_ledger, request_resend
 from tests.support.samples import MORNING, STATION, sample_entry, sample_stamp, sample_verdict
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 NOW = datetime(2026, 3, 1, 7, 0, tzinfo=UTC)
 
 

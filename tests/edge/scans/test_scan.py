@@ -30,7 +30,7 @@ from tests.support.tiff_files import (
     written_by_tifffile,
 )
 
-RADIOGRAPHS = Path(__file__).resolve().parents[3] / "shared" / "data" / "radiographs16"
+RADIOGRAPHS = Path(__file__).resolve().parents[4] / "shared" / "data" / "radiographs16"
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from tests.support import bundles, scripted_gpu
 from tests.support.bundles import SIZE, graph_bytes, make_bundle
 
 IMAGES = np.full((3, 1, *SIZE), 51, np.uint8)
-TYPINGS = Path(__file__).parents[3] / "shared" / "typings"
+TYPINGS = Path(__file__).parents[5] / "shared" / "typings"
 
 pytestmark = pytest.mark.skipif(host_kernels.COMPILER is None, reason="no C++ compiler stands in for the GPU's")
 

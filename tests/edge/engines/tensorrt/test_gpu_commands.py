@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.edge.daemon.test_check import settings_file
+from tests.edge.daemon.test_line import Daemon, arrive
 from tests.gpu import host_kernels
-from tests.integration.test_check import settings_file
-from tests.integration.test_line import Daemon, arrive
 from tests.support import scripted_gpu
 from tests.support.mosquitto import free_port
 

@@ -1,6 +1,6 @@
 """Damaged TIFFs: each is refused with a known reason, or read as its header declares it; none takes long.
 
-A longer campaign: `python tests/property/test_scan_mutations.py 10000 1` (mutations, seed).
+A longer campaign: `python tests/edge/scans/test_scan_mutations.py 10000 1` (mutations, seed).
 """
 
 from __future__ import annotations

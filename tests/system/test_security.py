@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_broker import ended, settings_for
+from tests.edge.mqtt.test_connection import ended, settings_for
 from tests.support.certificates import Authority
 from tests.support.mosquitto import Mosquitto, ServerTls, needs_mosquitto
 from tests.support.tiff_files import tiff

@@ -14,8 +14,8 @@ from edge.engines.tensorrt.kernel_args import raw_scan
 from edge.errors import EngineError
 from edge.images.conversion import Method, prepare
 from edge.model.bundle import TrustedKey, verify_bundle
-from tests.contract.test_engine_contract import *  # noqa: F403 - the suite, on the fixture below
-from tests.contract.test_engine_contract import MAX_BATCH, scores
+from tests.edge.engines.test_engine_contract import *  # noqa: F403 - the suite, on the fixture below
+from tests.edge.engines.test_engine_contract import MAX_BATCH, scores
 from tests.gpu import host_kernels
 from tests.support import scripted_gpu
 from tests.support.bundles import BOUNDS, KEY, SIZE, make_bundle

@@ -1,4 +1,4 @@
-"""The OpenVINO engine: what is its own; what all engines of the CPU share is in tests/contract."""
+"""The OpenVINO engine: what is its own; what all engines of the CPU share is in test_engine_contract.py and test_cpu.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edge.model.bundle import TrustedKey, verify_bundle
 from tests.support.bundles import KEY, SIZE, make_bundle
 from tests.support.cpu_engines import needs_openvino, open_graphs
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @needs_openvino

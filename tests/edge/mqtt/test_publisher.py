@@ -31,7 +31,7 @@ from tests.torture.fake_broker import FakeBroker
 
 pytestmark = [pytest.mark.broker, needs_mosquitto]
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 TOPICS = Topics("acme", "berlin", "coating", "line2", STATION)
 PREFIX = f"acme/berlin/coating/line2/{STATION}/inspection"
 PATIENCE_S = 60.0
