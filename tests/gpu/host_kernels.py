@@ -8,11 +8,11 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from edge import engines
+from edge.engines import tensorrt
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 HEADER = Path(__file__).with_name("host_cuda.h")
-SOURCE = Path(engines.__file__).with_name("kernels.cu")
+SOURCE = Path(tensorrt.__file__).with_name("kernels.cu")
 
 Run = Callable[[str, tuple[int, int, int], tuple[int, int, int], bytes], None]
 

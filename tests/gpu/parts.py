@@ -250,7 +250,7 @@ def tensorrt(scratch: Path) -> Figures:
     from edge.engines.tensorrt.open import open_tensorrt
     from edge.model.bundle import open_bundle
 
-    bundle = open_bundle(ROOT / "demo" / "bundle", ROOT / "edge" / "demo-key.pub.pem")
+    bundle = open_bundle(ROOT / "demo" / "bundle", ROOT / "edge" / "pipeline" / "demo-key.pub.pem")
     settings = PlanSettings(scratch / "plans", scratch / "device.key", 8 << 30, 250.0)
     figures: Figures = {}
     started_s = time.perf_counter()

@@ -46,7 +46,7 @@ class Box:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", wheels, "--only-binary=:all:"]
         must([*pip, "--python-version=3.11", *requirements(), "setuptools>=68", "wheel"])
         shutil.copytree(ROOT / "demo" / "bundle", source / "your-bundle")
-        shutil.copy(ROOT / "edge" / "demo-key.pub.pem", source / "your-key.pub.pem")
+        shutil.copy(ROOT / "edge" / "pipeline" / "demo-key.pub.pem", source / "your-key.pub.pem")
         self.path(SCANS).mkdir(parents=True)
         self.path("/etc/hosts").write_text("127.0.0.1 localhost\n", encoding="ascii")
 

@@ -82,7 +82,7 @@ def test_every_alarm_of_the_code_has_its_section_and_no_other() -> None:
     raised = set(re.findall(r'(?:raise_alarm\(\s*|\bcode=)"([a-z-]+)"', code))
     raised |= set(
         re.findall(
-            r'^[A-Z_]+ = "([a-z]+-[a-z]+)"$', (ROOT / "edge" / "delivery" / "publish.py").read_text(), re.MULTILINE
+            r'^[A-Z_]+ = "([a-z]+-[a-z]+)"$', (ROOT / "edge" / "mqtt" / "publisher.py").read_text(), re.MULTILINE
         )
     )
     described = {heading.strip("`") for heading in sections() if heading.startswith("`")}

@@ -1,4 +1,4 @@
-"""The OpenVINO engine: what is its own; what all engines of the CPU share is in test_engine_contract.py and test_cpu.py."""
+"""The OpenVINO engine: what is its own; what all CPU engines share is in test_engine_contract.py and test_cpu.py."""
 
 from __future__ import annotations
 
