@@ -10,7 +10,7 @@ TYPINGS ?= ../shared/typings
 # The interpreter that sees torch and the GPU; gpu-check installs nothing.
 GPU_PYTHON ?= python3
 
-.PHONY: help demo demo-model test check gpu-check bench torture torture-full sbom audit docs clean
+.PHONY: help demo demo-model test check gpu-check bench torture torture-full sbom audit docs wheel clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
@@ -56,7 +56,13 @@ demo-model: $(TEST)/.installed  ## train the demo networks from scratch and sign
 	PATH="$(CURDIR)/$(TEST)/bin:$$PATH" $(TEST)/bin/python demo/train_demo_model.py
 
 docs: $(TEST)/.installed  ## regenerate schemas, the settings table and the settings example from the code
-	$(TEST)/bin/python -m edge.docs
+	$(TEST)/bin/python -m tools.docs
+
+wheel: $(TEST)/.installed  ## the wheel of the last commit, the same bytes wherever it is built: dist/
+	rm -rf build/wheel && mkdir -p build/wheel dist
+	git -c tar.umask=0022 archive HEAD | tar -x -C build/wheel
+	cd build/wheel && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(CURDIR)/$(TEST)/bin/python -m pip wheel \
+		--quiet --no-deps --no-build-isolation --wheel-dir $(CURDIR)/dist .
 
 clean:  ## remove what was built, keep the environments
 	rm -rf build dist *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.docs import generated_files
 from edge.settings import describe_settings, load_settings
+from tools.docs import generated_files
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,6 @@ import pytest
 from pydantic import ValidationError
 
 import edge
-from edge.contract import asyncapi
 from edge.contract.messages import (
     MESSAGES,
     Alarm,
@@ -31,6 +30,7 @@ from edge.contract.messages import (
 )
 from edge.records import Outcome
 from tests.support.samples import BOOT_ID, MORNING, STATION, sample_model_card, sample_status, sample_verdict
+from tools import asyncapi
 
 SCHEMA = Path(edge.__file__).parent / "contract" / "schema"
 CONTRACT_FIELDS = {

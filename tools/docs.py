@@ -1,4 +1,4 @@
-"""Writes what documentation can be read off the code: `python -m edge.docs`, from the project's root.
+"""Writes the documents that follow from the code: `make docs`, or `python -m tools.docs` from the project's root.
 
 The settings example, the settings table in README.md (between its two markers) and the schemas. A test fails
 when any of them is out of date.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge.contract.asyncapi import documents
 from edge.settings import SettingRow, describe_settings, section_title, toml_value
+from tools.asyncapi import documents
 
 TABLE_BEGIN = "<!-- settings: made by `make docs` -->"
 TABLE_END = "<!-- end of settings -->"
