@@ -10,7 +10,12 @@ TYPINGS ?= ../shared/typings
 # The interpreter that sees torch and the GPU; gpu-check installs nothing.
 GPU_PYTHON ?= python3
 
-.PHONY: help demo demo-model test check gpu-check bench torture torture-full sbom audit docs wheel clean
+NEWEST := .venvs/newest
+CONSTRAINTS := tools/constraints
+PIN = $(AUDIT)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-annotate --custom-compile-command 'make constraints' $(PINS)
+
+.PHONY: help demo demo-model test check gpu-check bench torture torture-full sbom audit docs wheel constraints test-newest clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
@@ -61,20 +66,28 @@ docs: $(TEST)/.installed  ## regenerate schemas, the settings table and the sett
 wheel: $(TEST)/.installed  ## the wheel of the last commit, the same bytes wherever it is built: dist/
 	rm -rf build/wheel && mkdir -p build/wheel dist
 	git -c tar.umask=0022 archive HEAD | tar -x -C build/wheel
-	cd build/wheel && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(CURDIR)/$(TEST)/bin/python -m pip wheel \
+	umask 022; cd build/wheel && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(CURDIR)/$(TEST)/bin/python -m pip wheel \
 		--quiet --no-deps --no-build-isolation --wheel-dir $(CURDIR)/dist .
+
+# The second to last come with the versions of the first, so that a plant runs what the tests ran.
+constraints: $(AUDIT)/.installed  ## pin what make and plants install; keeps pins that still fit (PINS=--upgrade: the newest)
+	$(PIN) pyproject.toml --extra build --extra test --extra train --extra export --extra openvino --extra ray \
+		--output-file $(CONSTRAINTS)/test.txt
+	$(PIN) pyproject.toml --extra build --extra openvino -c $(CONSTRAINTS)/test.txt --output-file $(CONSTRAINTS)/line.txt
+	$(PIN) pyproject.toml --extra build --extra demo -c $(CONSTRAINTS)/test.txt --output-file $(CONSTRAINTS)/demo.txt
+	$(PIN) pyproject.toml --extra build --extra audit -c $(CONSTRAINTS)/test.txt --output-file $(CONSTRAINTS)/audit.txt
+	sed -n 's/^opencv-python==\([^ ]*\).*/opencv-python-headless==\1/p' $(CONSTRAINTS)/test.txt | \
+		$(PIN) - --no-deps --output-file $(CONSTRAINTS)/headless.txt
+
+test-newest: $(NEWEST)/.installed  ## the default tests with the newest release of every library, pinned nowhere
+	$(NEWEST)/bin/python -m pytest
 
 clean:  ## remove what was built, keep the environments
 	rm -rf build dist *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(DEMO)/.installed: pyproject.toml demo/make_venv.sh
-	sh demo/make_venv.sh "$(PYTHON)" $(DEMO) '.[demo]'
+# Environments hold the versions of tools/constraints/, checked by hash.
+.venvs/%/.installed: $(CONSTRAINTS)/%.txt $(CONSTRAINTS)/headless.txt pyproject.toml demo/make_venv.sh
+	sh demo/make_venv.sh "$(PYTHON)" .venvs/$* $<
 
-$(TEST)/.installed: pyproject.toml demo/make_venv.sh
-	sh demo/make_venv.sh "$(PYTHON)" $(TEST) '.[test,train,export,openvino,ray]'
-
-$(AUDIT)/.installed: pyproject.toml demo/make_venv.sh
-	sh demo/make_venv.sh "$(PYTHON)" $(AUDIT) '.[audit]'
-
-$(LINE)/.installed: pyproject.toml demo/make_venv.sh
-	sh demo/make_venv.sh "$(PYTHON)" $(LINE) '.'
+$(NEWEST)/.installed: pyproject.toml demo/make_venv.sh
+	sh demo/make_venv.sh "$(PYTHON)" $(NEWEST) '.[test,train,export,openvino,ray]'

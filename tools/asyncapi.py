@@ -1,4 +1,4 @@
-"""Makes the files of `edge/contract/schema/`: one JSON Schema per message and an AsyncAPI 3 document of the MQTT interface.
+"""Makes the files of `edge/contract/schema/`: a JSON Schema per message and an AsyncAPI 3 document.
 
 `make docs` writes the files; a test fails when they differ from the models. The documents are valid both as JSON Schema
 draft-07, which AsyncAPI tools understand, and as 2020-12.

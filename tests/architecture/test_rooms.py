@@ -21,7 +21,8 @@ TRAIN_MAY_USE = {
 }
 MAX_LINES = 400
 
-ALL_MODULES = sorted(path for room in ("edge", "train", "export", "demo", "tools") for path in (ROOT / room).rglob("*.py"))
+PROGRAMS = ("edge", "train", "export", "demo", "tools")
+ALL_MODULES = sorted(path for room in PROGRAMS for path in (ROOT / room).rglob("*.py"))
 
 
 def imports_of(path: Path) -> set[str]:
