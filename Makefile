@@ -22,8 +22,8 @@ help:  ## this list
 demo: $(DEMO)/.installed  ## a simulated lot through the real worker, a real broker and a report: build/demo/
 	$(DEMO)/bin/python demo/run_demo.py --out build/demo
 
-test: $(TEST)/.installed  ## all default tests, with coverage
-	$(TEST)/bin/python -m pytest --cov --cov-report=term
+test: $(TEST)/.installed  ## all default tests, two at a time, with coverage
+	$(TEST)/bin/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term
 
 check: $(TEST)/.installed  ## lint, format, types; calls of TensorRT 10 and 11 where their signatures are
 	$(TEST)/bin/ruff check .
@@ -80,7 +80,7 @@ constraints: $(AUDIT)/.installed  ## pin what make and plants install; keeps pin
 		$(PIN) - --no-deps --output-file $(CONSTRAINTS)/headless.txt
 
 test-newest: $(NEWEST)/.installed  ## the default tests with the newest release of every library, pinned nowhere
-	$(NEWEST)/bin/python -m pytest
+	$(NEWEST)/bin/python -m pytest --numprocesses 2 --dist worksteal
 
 clean:  ## remove what was built, keep the environments
 	rm -rf build dist *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -252,7 +253,25 @@ class Recorder:
             self._changed.notify_all()
 
 
+_LEASES: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that no other test process takes while this one lives, whether somebody listens on it or not.
+
+    It lies below the ports that the kernel gives to clients, so that none of them has it while a broker is stopped. The
+    lease is a name in the kernel, gone with the process.
+    """
+    for port in random.sample(range(20_000, 32_000), 1000):
+        lease = socket.socket(socket.AF_UNIX)
+        try:
+            lease.bind(f"\0electrode-line-test-port-{port}")
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as brokers do
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            lease.close()
+            continue
+        _LEASES.append(lease)
+        return port
+    raise RuntimeError("no port between 20000 and 32000 is free")

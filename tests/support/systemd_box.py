@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PINNED = ROOT / "tools" / "constraints" / "line.txt"
 RELEASE = "bookworm"
 PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,mosquitto,mosquitto-clients,libgl1,libglib2.0-0"
 PATIENCE_S = 90.0
@@ -44,7 +44,7 @@ class Box:
         must(["git", "clone", "--quiet", ROOT, source])
         wheels = self.path("/srv/wheels")
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", wheels, "--only-binary=:all:"]
-        must([*pip, "--python-version=3.11", *requirements(), "setuptools>=68", "wheel"])
+        must([*pip, "--python-version=3.11", "--require-hashes", f"--requirement={PINNED}"])
         shutil.copytree(ROOT / "demo" / "bundle", source / "your-bundle")
         shutil.copy(ROOT / "edge" / "pipeline" / "demo-key.pub.pem", source / "your-key.pub.pem")
         self.path(SCANS).mkdir(parents=True)
@@ -121,12 +121,6 @@ def must(command: Sequence[str | Path]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, f"{' '.join(map(str, command))}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
     return done.stdout
-
-
-def requirements() -> list[str]:
-    """What the base install and the extra `openvino` name."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [*project["dependencies"], *project["optional-dependencies"]["openvino"]]
 
 
 def readme_installation() -> str:
