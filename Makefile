@@ -87,7 +87,7 @@ clean:  ## remove what was built, keep the environments
 
 # Environments hold the versions of tools/constraints/, checked by hash.
 .venvs/%/.installed: $(CONSTRAINTS)/%.txt $(CONSTRAINTS)/headless.txt pyproject.toml demo/make_venv.sh
-	sh demo/make_venv.sh "$(PYTHON)" .venvs/$* $<
+	@sh demo/make_venv.sh "$(PYTHON)" .venvs/$* $<
 
 $(NEWEST)/.installed: pyproject.toml demo/make_venv.sh
-	sh demo/make_venv.sh "$(PYTHON)" $(NEWEST) '.[test,train,export,openvino,ray]'
+	@sh demo/make_venv.sh "$(PYTHON)" $(NEWEST) '.[test,train,export,openvino,ray]'

@@ -269,13 +269,21 @@ def summary(
         f"{out}/verdicts.jsonl   what the MES received\n"
         f"{out}/worker.log       what the worker logged",
         "Next": f"open {out}/report.html in a browser, then replay scans of your own:\n"
-        f"{os.path.relpath(edge_worker())} --bundle {os.path.relpath(BUNDLE)} --replay FOLDER",
+        f"{os.path.relpath(edge_worker())} --bundle {os.path.relpath(BUNDLE)} --replay FOLDER\n"
+        f"This model knows parts of one size: others get `review` ({_known_size()})",
     }
 
 
 def _described(lot: Lot) -> str:
     kinds = Counter(truth if truth in ("normal", "abnormal", "foreign") else "bad" for truth in lot.truths.values())
     return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+
+
+def _known_size() -> str:
+    """Height and width of the scans that the demo's model judges."""
+    limits = json.loads((BUNDLE / "manifest.json").read_text("utf-8"))["scan_spec"]
+    (low, high), (narrow, wide) = limits["height_px"], limits["width_px"]
+    return f"{low} to {high} px high, {narrow} to {wide} wide"
 
 
 def _model(mes: Mes) -> str:
