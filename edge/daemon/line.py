@@ -16,7 +16,7 @@ from edge.contract.messages import Health, ModelInfo
 from edge.daemon.after_verdict import Aftermath
 from edge.daemon.scan_alarms import ScanAlarms
 from edge.engines.choose import Degraded
-from edge.engines.preprocessor import front_of
+from edge.engines.preprocessor import Preprocessor
 from edge.engines.tensorrt.gpu_state import gpu_state
 from edge.errors import LedgerError, SettingsError
 from edge.model.history import note_model
@@ -213,9 +213,10 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     worker = Worker(
         intake=intake,
         reader=reader,
-        front=front_of(model.engine, model.bundle.input_spec()),
+        preprocessor=Preprocessor(model.engine, model.bundle.input_spec()),
         store=ledger,
-        writer=model.verdict_writer(settings, boot_id, is_simulated=False),
+        policy=model.bundle.policy(),
+        verdicts=model.verdict_factory(settings, boot_id, is_simulated=False),
         never_final=NEVER_FINAL,
         on_judged=follow,
         on_failed=scan_alarms.failed,

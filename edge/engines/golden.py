@@ -8,7 +8,7 @@ from itertools import cycle, islice
 import numpy as np
 
 from edge.engines import Engine, EngineOutput, RawEngine
-from edge.engines.preprocessor import front_of
+from edge.engines.preprocessor import Preprocessor
 from edge.errors import BundleError, ScanError
 from edge.images.conversion import prepare
 from edge.model.bundle import Bundle
@@ -55,9 +55,10 @@ def check_golden(bundle: Bundle, engine: Engine) -> None:
     """
     compare_golden(bundle, golden_scores(bundle, engine), engine.spec.name)
     if isinstance(engine, RawEngine):
-        front = front_of(engine, bundle.input_spec())
-        outputs = [front.infer([front.prepare(golden_counts(bundle, golden))]) for golden in bundle.manifest.golden]
-        compare_golden(bundle, [_scores(output) for output in outputs], f"{engine.spec.name}, raw scans")
+        preprocessor = Preprocessor(engine, bundle.input_spec())
+        scans = [preprocessor.prepare(golden_counts(bundle, golden)) for golden in bundle.manifest.golden]
+        observed = [_scores(preprocessor.infer([scan])) for scan in scans]
+        compare_golden(bundle, observed, f"{engine.spec.name}, raw scans")
 
 
 def check_full_batch(bundle: Bundle, engine: Engine) -> None:
@@ -70,8 +71,8 @@ def check_full_batch(bundle: Bundle, engine: Engine) -> None:
     output = engine.infer(np.stack([golden_image(bundle, one) for one in golden]))
     _compare(bundle, golden, _all_scores(output), f"{engine.spec.name}, {batch}")
     if isinstance(engine, RawEngine):
-        front = front_of(engine, bundle.input_spec())
-        output = front.infer([front.prepare(golden_counts(bundle, one)) for one in golden])
+        preprocessor = Preprocessor(engine, bundle.input_spec())
+        output = preprocessor.infer([preprocessor.prepare(golden_counts(bundle, one)) for one in golden])
         _compare(bundle, golden, _all_scores(output), f"{engine.spec.name}, raw scans, {batch}")
 
 

@@ -5,43 +5,39 @@ On a CPU engine the pool converts and the engine gets images. An engine that con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Generic, TypeVar
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
 from edge.engines import Engine, EngineOutput, RawEngine
 from edge.engines.tensorrt.kernel_args import METHODS, RawScan, raw_scan
-from edge.images.conversion import prepare
+from edge.images.conversion import Histogram, prepare
 from edge.images.spec import InputSpec
 from edge.records import Counts, Image
 
-Pixels = TypeVar("Pixels", Image, RawScan)
+Pixels = Image | RawScan
+"""A scan as an engine takes it: all scans of one engine are of one of the two types."""
 
 
-@dataclass(frozen=True, slots=True)
-class Front(Generic[Pixels]):
-    """The two halves of one engine's way in; `infer` takes what `prepare` made, at most `max_batch` of it."""
+class Preprocessor:
+    """The way of a scan into one engine: `prepare` in any thread, `infer` in the engine's."""
 
-    spec: InputSpec
-    """The scans it is for."""
-    prepare: Callable[[Counts], Pixels]
-    """Runs in any thread. Raises ValueError for counts that are no scan."""
-    infer: Callable[[Sequence[Pixels]], EngineOutput]
-    """Runs in the engine's thread. Raises EngineError."""
-    max_batch: int
+    def __init__(self, engine: Engine, spec: InputSpec) -> None:
+        """`spec`: the scans the model takes and what they become."""
+        self.spec = spec
+        self.max_batch = engine.spec.max_batch
+        self._engine = engine
+        self._raw_engine = engine if isinstance(engine, RawEngine) and spec.method in METHODS else None
 
+    def prepare(self, counts: Counts, hist: Histogram | None = None) -> Pixels:
+        """What `infer` takes. `hist`: the counts' histogram where it is known. Raises ValueError for no scan."""
+        make = prepare if self._raw_engine is None else raw_scan
+        return make(counts, self.spec.method, self.spec.bounds, self.spec.size, hist)
 
-def front_of(engine: Engine, spec: InputSpec) -> Front[Any]:
-    """The way of this engine."""
-    if isinstance(engine, RawEngine) and spec.method in METHODS:
-        to_raw = partial(raw_scan, method=spec.method, bounds=spec.bounds, size=spec.size)
-        return Front(spec, to_raw, engine.infer_raw, engine.spec.max_batch)
-    to_image = partial(prepare, method=spec.method, bounds=spec.bounds, size=spec.size)
-    return Front(spec, to_image, partial(_infer_images, engine), engine.spec.max_batch)
-
-
-def _infer_images(engine: Engine, images: Sequence[Image]) -> EngineOutput:
-    return engine.infer(images[0][np.newaxis] if len(images) == 1 else np.stack(images))
+    def infer(self, scans: Sequence[Pixels]) -> EngineOutput:
+        """Score 1 to `max_batch` prepared scans. Raises EngineError."""
+        if self._raw_engine is not None:
+            return self._raw_engine.infer_raw(cast(Sequence[RawScan], scans))
+        images = cast(Sequence[Image], scans)
+        return self._engine.infer(images[0][np.newaxis] if len(images) == 1 else np.stack(images))

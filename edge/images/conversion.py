@@ -159,14 +159,15 @@ def naive_table() -> Table:
     return _read_only((np.arange(LEVELS) >> 8).astype(np.uint8))
 
 
-def convert(counts: Counts, method: Method, bounds: Bounds | None) -> Image:
+def convert(counts: Counts, method: Method, bounds: Bounds | None, hist: Histogram | None = None) -> Image:
     """Counts uint16 (height_px, width_px) to an image uint8 (channels, height_px, width_px), 0 to 255.
 
     `global`, `mixed`, `clahe` and `dhe` stretch between `bounds`, which come from the training scans; `local` and
-    `mixed` find the scan's own; where a method does not use them, `bounds` is ignored. Raises ValueError.
+    `mixed` find the scan's own; where a method does not use them, `bounds` is ignored. `hist`: the counts' histogram
+    where the caller has it. Raises ValueError.
     """
     _check_counts(counts)
-    tables = _tables(counts, method, bounds)
+    tables = _tables(counts, method, bounds, hist)
     image = np.empty((len(tables), *counts.shape), np.uint8)
     for channel, table in zip(image, tables, strict=True):
         _look_up(counts, table, channel)
@@ -197,9 +198,9 @@ def resize(image: Image, size: Size) -> Image:
     return resized
 
 
-def prepare(counts: Counts, method: Method, bounds: Bounds | None, size: Size) -> Image:
+def prepare(counts: Counts, method: Method, bounds: Bounds | None, size: Size, hist: Histogram | None = None) -> Image:
     """Convert, then resize: the one path from a scan to a network's input. See `convert` and `resize`."""
-    return resize(convert(counts, method, bounds), size)
+    return resize(convert(counts, method, bounds, hist), size)
 
 
 def clipped_fraction(pixels: Counts | Histogram, bounds: Bounds) -> float:
@@ -218,20 +219,22 @@ def clipped_fraction(pixels: Counts | Histogram, bounds: Bounds) -> float:
     return outside / pixels.size
 
 
-def _tables(counts: Counts, method: Method, bounds: Bounds | None) -> list[Table]:
+def _tables(counts: Counts, method: Method, bounds: Bounds | None, hist: Histogram | None) -> list[Table]:
     """The table of each channel; all of a conversion but for `clahe`, which looks at neighbours too."""
     tables: list[Table] = []
+    if hist is None and method in (Method.LOCAL, Method.MIXED, Method.DHE):
+        hist = histogram(counts)
     if method in (Method.NAIVE, Method.MIXED):
         tables.append(naive_table())
     if method.needs_bounds:
         if bounds is None:
             raise ValueError(f"conversion {method} needs the bounds of the training scans")
         tables.append(stretch_table(bounds))
-    if method in (Method.LOCAL, Method.MIXED):
-        tables.append(stretch_table(scan_bounds(histogram(counts))))
-    if method is Method.DHE:
+    if hist is not None and method in (Method.LOCAL, Method.MIXED):
+        tables.append(stretch_table(scan_bounds(hist)))
+    if hist is not None and method is Method.DHE:
         greys = np.zeros(GREYS, np.int64)
-        np.add.at(greys, tables[0], histogram(counts))
+        np.add.at(greys, tables[0], hist)
         tables = [dhe_table(greys)[tables[0]]]
     return tables
 

@@ -1,18 +1,20 @@
-"""Which file was being decoded when the process died, and whether it was to blame.
+"""Which file was being read and converted when the process died, and whether it was to blame.
 
-A mark is a small file written before a decode and removed after it. It needs no fsync: it has to outlive
-the process, not the power. A file found marked at start is a suspect: it is first decoded in a child
-process with limits. If the child dies too, and a second one after a pause, the file is condemned; if not, the
-death had another cause (an operator's kill, the memory of another program) and the file is judged like any
-other. A child that was killed from outside proves nothing: the file waits. So a good scan can be interrupted any
-number of times without being called bad.
+A mark is a small file written before a scan is read and removed once it is converted. It needs no fsync: it has to
+outlive the process, not the power. A file found marked at start is a suspect: it is first read and converted in a
+child process with limits, as the worker would do it. If the child dies too, and a second one after a pause, the file
+is condemned; if not, the death had another cause (an operator's kill, the memory of another program) and the file is
+judged like any other. A child that was killed from outside proves nothing: the file waits. So a good scan can be
+interrupted any number of times without being called bad.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
+import os
 import resource
 import signal
 import subprocess
@@ -24,7 +26,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge.errors import LedgerError, ScanError, ScanIncomplete
-from edge.records import FileStamp
+from edge.images.conversion import Bounds, Method, histogram, prepare
+from edge.images.spec import InputSpec
+from edge.records import FileStamp, Size
 from edge.scans.scan import Limits, read_scan
 
 log = logging.getLogger(__name__)
@@ -77,8 +81,8 @@ class DecodeMarks:
             return _name(stamp) in self._suspects
 
 
-def kills_its_reader(path: Path, limits: Limits) -> str | None:
-    """Decode `path` in children with limits on time and memory; how they died, or None if one lived.
+def kills_its_reader(path: Path, limits: Limits, spec: InputSpec) -> str | None:
+    """Read and convert `path` in children with limits on time and memory; how they died, or None if one lived.
 
     Raises ScanIncomplete if there is no child to be had, or if somebody else ended it, which is no fault of the file's.
     """
@@ -86,7 +90,7 @@ def kills_its_reader(path: Path, limits: Limits) -> str | None:
     while len(deaths) < ATTEMPTS:
         if deaths:
             time.sleep(PAUSE_S)
-        death = _death_of_a_child(path, limits)
+        death = _death_of_a_child(path, limits, spec)
         if death is None:
             return None
         log.warning("suspect ended its child", extra={"fields": {"file": path.name, "how": death.how}})
@@ -105,10 +109,17 @@ class _Death(NamedTuple):
     """Whether decoding explains it: not before the file is opened, nor by a SIGKILL, which no limit of ours sends."""
 
 
-def _death_of_a_child(path: Path, limits: Limits) -> _Death | None:
+def _death_of_a_child(path: Path, limits: Limits, spec: InputSpec) -> _Death | None:
     # -P: what lies in the working directory, a folder of scans perhaps, is no module of ours.
     program = (sys.executable, "-P", "-m", "edge.pipeline.crash_guard")
-    command = [*program, str(path), str(limits.max_px), str(limits.max_bytes)]
+    job = {
+        "path": os.fspath(path),
+        "limits": (limits.max_px, limits.max_bytes),
+        "method": spec.method.value,
+        "bounds": None if spec.bounds is None else (spec.bounds.lo_counts, spec.bounds.hi_counts),
+        "size": spec.size,
+    }
+    command = [*program, json.dumps(job)]
     try:
         child = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_TIMEOUT_S)  # noqa: S603
     except subprocess.TimeoutExpired as expired:
@@ -132,8 +143,11 @@ def _name(stamp: FileStamp) -> str:
     return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def _probe(path: Path, limits: Limits) -> None:
-    """The child: living through the decode is the answer, whatever the decode says."""
+def _probe(path: Path, limits: Limits, method: Method, bounds: Bounds | None, size: Size) -> None:
+    """The child: living through it is the answer, whatever comes of it.
+
+    What the worker does with pixels beyond this (engines, pictures) takes arrays of the model's own size.
+    """
     address_space = PROBE_BASE_BYTES + PROBE_BYTES_PER_FILE_BYTE * limits.max_bytes
     # A service's system call filter may forbid it, and its own limits may be lower: then those hold.
     with contextlib.suppress(OSError, ValueError):
@@ -143,8 +157,15 @@ def _probe(path: Path, limits: Limits) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     print(OPENING.decode(), flush=True)
     with contextlib.suppress(ScanError):
-        read_scan(path, file=path.name, limits=limits)
+        counts = read_scan(path, file=path.name, limits=limits).counts
+        prepare(counts, method, bounds, size, histogram(counts))
+
+
+def _main(text: str) -> None:
+    job = json.loads(text)
+    bounds = None if job["bounds"] is None else Bounds(*job["bounds"])
+    _probe(Path(job["path"]), Limits(*job["limits"]), Method(job["method"]), bounds, Size(*job["size"]))
 
 
 if __name__ == "__main__":
-    _probe(Path(sys.argv[1]), Limits(max_px=int(sys.argv[2]), max_bytes=int(sys.argv[3])))
+    _main(sys.argv[1])

@@ -15,7 +15,7 @@ from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
 from edge.engines.tuning import chosen_engine
 from edge.model.bundle import Bundle, open_bundle
-from edge.pipeline.verdicts import VerdictWriter
+from edge.pipeline.verdicts import VerdictFactory
 from edge.sections import ModelSettings
 from edge.settings import Settings, service_environment
 
@@ -69,8 +69,8 @@ class LoadedModel:
             degraded=info.degraded,
         )
 
-    def verdict_writer(self, settings: Settings, boot_id: UUID, *, is_simulated: bool) -> VerdictWriter:
-        return VerdictWriter(
+    def verdict_factory(self, settings: Settings, boot_id: UUID, *, is_simulated: bool) -> VerdictFactory:
+        return VerdictFactory(
             station=settings.station,
             boot_id=boot_id,
             model=self.info,

@@ -5,33 +5,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
+from edge.engines.preprocessor import Pixels, Preprocessor
 from edge.engines.tensorrt.kernel_args import RawScan
 from edge.errors import ScanError, ScanIncomplete
-from edge.images.conversion import clipped_fraction, histogram
+from edge.images.conversion import Histogram, clipped_fraction, histogram
 from edge.images.exposure import exposure
-from edge.images.spec import InputSpec
+from edge.images.spec import InputSpec, ScanSpec
 from edge.pipeline.decide import out_of_spec, unreadable
 from edge.records import Arrival, Counts, Decision, FileStamp, Image, Scan
 from edge.scans.decoder import DECODER_CRASH
 from edge.scans.scan import Decode, Limits, check_expected, modified_at, read_scan
 from edge.system.names import display_name
-
-
-class WayIn(Protocol):
-    """What a scan must become for the networks: the half of edge/engines/preprocessor.py that the decode pool runs."""
-
-    @property
-    def spec(self) -> InputSpec: ...
-
-    @property
-    def prepare(self) -> Callable[[Counts], Image | RawScan]:
-        """For counts that `spec` takes; runs in any thread."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +30,8 @@ class Prepared:
 
     arrival: Arrival
     scan: Scan
-    pixels: Image | RawScan | None
-    """As the engine takes them: see edge/engines/preprocessor.py."""
+    pixels: Pixels | None
+    """As the engine takes them (edge/engines/preprocessor.py)."""
     decision: Decision | None
     detail: str | None
     read_ms: float
@@ -59,7 +46,7 @@ class Prepared:
 def prepare_scan(
     path: Path,
     arrival: Arrival,
-    way_in: WayIn,
+    preprocessor: Preprocessor,
     limits: Limits,
     decode: Decode,
 ) -> Prepared:
@@ -82,10 +69,13 @@ def prepare_scan(
         return given_up(arrival, error, _elapsed_ms(started))
     read_ms = _elapsed_ms(started)
     started = time.perf_counter()
-    complaint = _outside_spec(frame.counts, way_in.spec)
+    complaint, hist = _wrong_size(frame.counts, preprocessor.spec.scan_spec), None
+    if complaint is None:
+        hist = histogram(frame.counts)
+        complaint = _wrong_exposure(hist, preprocessor.spec)
     if complaint is not None:
         return Prepared(arrival, frame.scan, None, out_of_spec(), complaint, read_ms, _elapsed_ms(started))
-    pixels = way_in.prepare(frame.counts)
+    pixels = preprocessor.prepare(frame.counts, hist)
     return Prepared(arrival, frame.scan, pixels, None, None, read_ms, _elapsed_ms(started))
 
 
@@ -126,16 +116,20 @@ def condemn(path: Path, arrival: Arrival, limits: Limits, death: str) -> Prepare
     return Prepared(arrival, scan, None, unreadable(DECODER_CRASH), f"decoding it ended a process: {death}", 0.0, 0.0)
 
 
-def _outside_spec(counts: Counts, spec: InputSpec) -> str | None:
-    """Why the model was not made for such a scan, or None when it was."""
+def _wrong_size(counts: Counts, spec: ScanSpec) -> str | None:
+    """Why the model was not made for scans of this size, or None when it was."""
     height_px, width_px = counts.shape
     for name, value, (lowest, highest) in (
-        ("height", height_px, spec.scan_spec.height_px),
-        ("width", width_px, spec.scan_spec.width_px),
+        ("height", height_px, spec.height_px),
+        ("width", width_px, spec.width_px),
     ):
         if not lowest <= value <= highest:
             return f"{name} {value} px, the model takes {lowest} to {highest} px"
-    hist = histogram(counts)
+    return None
+
+
+def _wrong_exposure(hist: Histogram, spec: InputSpec) -> str | None:
+    """Why the model was not made for these counts, or None when it was; `hist`: int64 (65536,)."""
     if spec.bounds is not None:
         clipped = clipped_fraction(hist, spec.bounds)
         if clipped > spec.scan_spec.max_clipped_fraction:

@@ -6,9 +6,10 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from edge.engines.preprocessor import Preprocessor
 from edge.errors import ScanIncomplete
 from edge.pipeline.crash_guard import DecodeMarks, kills_its_reader
-from edge.pipeline.prepare import Prepared, WayIn, condemn, prepare_scan
+from edge.pipeline.prepare import Prepared, condemn, prepare_scan
 from edge.records import Arrival
 from edge.scans.scan import Decode, Limits
 
@@ -37,9 +38,9 @@ class ReadAhead:
         """Files that were added and not given out."""
         return len(self._jobs)
 
-    def add(self, arrival: Arrival, way_in: WayIn) -> None:
+    def add(self, arrival: Arrival, preprocessor: Preprocessor) -> None:
         """Begin to read a file and to make of it what the engine takes."""
-        self._jobs.append((arrival, self._pool.submit(self._read, arrival, way_in)))
+        self._jobs.append((arrival, self._pool.submit(self._read, arrival, preprocessor)))
 
     def next(self, *, wait: bool) -> tuple[Arrival, Prepared | ScanIncomplete] | None:
         """The oldest file, as a scan or with what it lacks; None: there is none, or (not `wait`) it is not ready."""
@@ -57,11 +58,11 @@ class ReadAhead:
         """Drop what is in hand."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _read(self, arrival: Arrival, way_in: WayIn) -> Prepared:
+    def _read(self, arrival: Arrival, preprocessor: Preprocessor) -> Prepared:
         path = self._folder / arrival.stamp.file
         if self._marks.is_suspect(arrival.stamp):
-            death = kills_its_reader(path, self._limits)
+            death = kills_its_reader(path, self._limits, preprocessor.spec)
             if death is not None:
                 return condemn(path, arrival, self._limits, death)
         with self._marks.decoding(arrival.stamp):
-            return prepare_scan(path, arrival, way_in, self._limits, self._decode)
+            return prepare_scan(path, arrival, preprocessor, self._limits, self._decode)

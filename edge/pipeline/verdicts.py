@@ -27,7 +27,7 @@ from edge.records import Box, Decision, Outcome, Policy, Scan, Scores, Size
 
 
 @dataclass(frozen=True, slots=True)
-class VerdictWriter:
+class VerdictFactory:
     """What all verdicts of one run share: who speaks, and for which model."""
 
     station: str

@@ -15,20 +15,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from edge.contract.messages import Verdict
-from edge.engines.preprocessor import Front
-from edge.engines.tensorrt.kernel_args import RawScan
+from edge.engines.preprocessor import Pixels, Preprocessor
 from edge.errors import ScanIncomplete
 from edge.pipeline.decide import decide
 from edge.pipeline.prepare import Prepared, given_up
 from edge.pipeline.read_ahead import ReadAhead
-from edge.pipeline.verdicts import VerdictWriter
-from edge.records import Arrival, FileStamp, Image, Scores
+from edge.pipeline.verdicts import VerdictFactory
+from edge.records import Arrival, FileStamp, Policy, Scores
 from edge.store.ledger import Entry
 
 log = logging.getLogger(__name__)
@@ -57,7 +56,9 @@ class VerdictStore(Protocol):
 
     def has_verdict(self, verdict_id: str) -> bool: ...
 
-    def commit(self, entries: Sequence[Entry], now: datetime) -> list[int | None]: ...
+    def commit(self, entries: Sequence[Entry], now: datetime) -> list[Verdict | None]:
+        """Store the entries in one transaction; each new verdict with its number, None where one stood before."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +89,10 @@ class Worker:
         *,
         intake: Intake,
         reader: ReadAhead,
-        front: Front[Any],
+        preprocessor: Preprocessor,
         store: VerdictStore,
-        writer: VerdictWriter,
+        policy: Policy,
+        verdicts: VerdictFactory,
         never_final: frozenset[str],
         on_judged: Callable[[Judged], None],
         on_failed: Callable[[Arrival, ScanIncomplete], None],
@@ -103,14 +105,15 @@ class Worker:
         """
         self._intake = intake
         self._reader = reader
-        self._front = front
+        self._preprocessor = preprocessor
         self._store = store
-        self._writer = writer
+        self._policy = policy
+        self._verdicts = verdicts
         self._never_final = never_final
         self._on_judged = on_judged
         self._on_failed = on_failed
         self._clock = clock
-        self._depth = 2 * front.max_batch + reader.threads
+        self._depth = 2 * preprocessor.max_batch + reader.threads
         self._batch: list[Prepared] = []
         self._uncommitted: list[Judged] = []
 
@@ -140,12 +143,12 @@ class Worker:
 
     def _read_ahead(self) -> None:
         for arrival in self._intake.take(self._depth - len(self._reader)):
-            self._reader.add(arrival, self._front)
+            self._reader.add(arrival, self._preprocessor)
 
     def _next_batch(self) -> list[Prepared]:
         """The oldest prepared scans, at least one if any is in hand: waits for the first, not for the others."""
         batch: list[Prepared] = []
-        while len(batch) < self._front.max_batch and (read := self._reader.next(wait=not batch)) is not None:
+        while len(batch) < self._preprocessor.max_batch and (read := self._reader.next(wait=not batch)) is not None:
             match read:
                 case _, Prepared() as prepared:
                     batch.append(prepared)
@@ -160,7 +163,7 @@ class Worker:
         return batch
 
     def _judge(self, batch: Sequence[Prepared]) -> list[Judged]:
-        known = [any(map(self._store.has_verdict, self._writer.known_by(prepared.scan))) for prepared in batch]
+        known = [any(map(self._store.has_verdict, self._verdicts.known_by(prepared.scan))) for prepared in batch]
         asked = [
             prepared.pixels
             for prepared, is_known in zip(batch, known, strict=True)
@@ -173,22 +176,22 @@ class Worker:
             if is_known:  # the same image under another name, or this file just before a kill
                 judged.append(Judged(prepared, None, None))
             elif prepared.decision is not None:
-                verdict = self._writer.without_scores(prepared, prepared.decision, now)
+                verdict = self._verdicts.without_scores(prepared, prepared.decision, now)
                 judged.append(Judged(prepared, verdict, None))
             else:
                 answer = next(answers)
-                decision = decide(answer.scores, self._writer.policy)
-                verdict = self._writer.with_scores(
+                decision = decide(answer.scores, self._policy)
+                verdict = self._verdicts.with_scores(
                     prepared, decision, answer.scores, answer.residual_map, answer.infer_ms, now
                 )
                 judged.append(Judged(prepared, verdict, answer.residual_map))
         return judged
 
-    def _infer(self, scans: Sequence[Image | RawScan]) -> list[_Answer]:
+    def _infer(self, scans: Sequence[Pixels]) -> list[_Answer]:
         if not scans:
             return []
         started = time.perf_counter()
-        output = self._front.infer(scans)
+        output = self._preprocessor.infer(scans)
         infer_ms = (time.perf_counter() - started) * 1e3 / len(scans)
         return [
             _Answer(
@@ -209,12 +212,9 @@ class Worker:
         entries = [
             Entry(judged.prepared.arrival.stamp, judged.prepared.scan, judged.verdict) for judged in self._uncommitted
         ]
-        seqs = self._store.commit(entries, self._clock())
+        stored = self._store.commit(entries, self._clock())
         finished, self._uncommitted = self._uncommitted, []
-        for judged, seq in zip(finished, seqs, strict=True):
+        for judged, verdict in zip(finished, stored, strict=True):
             self._intake.finished(judged.prepared.arrival.stamp)
-            verdict = judged.verdict
-            if verdict is not None:  # without a number: equal bytes came before it, in the same batch
-                verdict = None if seq is None else verdict.model_copy(update={"seq": seq})
             self._on_judged(replace(judged, verdict=verdict))
         return len(finished)

@@ -25,10 +25,11 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from edge.errors import ScanError, ScanIncomplete
-from edge.records import ExpectedFile, FileStamp
+from edge.records import Arrival, ExpectedFile, FileStamp
 from edge.scans.scan import Limits, check_complete, report_overwritten
 from edge.station.backlog import Backlog, age
 from edge.station.folder import HINTS, Away, FolderState, StationFolder
@@ -76,7 +77,7 @@ class _Waiting:
 class Inbox:
     """The station folder as a source of complete scans.
 
-    One thread owns it and calls `poll`. `touch`, `finished`, `retry`, `is_final` and the properties are safe
+    One thread owns it and calls `poll`. `touch`, `finished`, `retry` and the properties are safe
     from any thread. What was handed out is in flight, and not handed out again, until `finished` or `retry`.
     """
 
@@ -150,15 +151,6 @@ class Inbox:
         """The file has no outcome yet: hand it out again, at growing intervals, also after it became final."""
         self._returned.append((stamp, False))
 
-    def is_final(self, stamp: FileStamp) -> bool:
-        """Whether a file in flight was handed out for good: ScanIncomplete on reading it is then its outcome."""
-        waiting = self._in_flight.get(stamp.file)
-        return waiting is not None and waiting.is_final
-
-    def standing(self, stamp: FileStamp) -> ExpectedFile:
-        """Identity that a file handed out must still have when it is read."""
-        return ExpectedFile(stamp, self._folder.has_stable_inodes)
-
     def wait_s(self, now_s: float, period_s: float) -> float:
         """How long to sleep before the next useful `poll`; `period_s` at most, which is right while nothing moves."""
         if self._state.away is not None:
@@ -166,10 +158,11 @@ class Inbox:
         next_s = min(self._next_hand_out_s, max(self._due_s, self._next_listing_s))
         return max(0.0, min(period_s, next_s - now_s))
 
-    def poll(self, now_s: float, room: int = 64) -> list[FileStamp]:
+    def poll(self, now_s: float, now: datetime, room: int = 64) -> list[Arrival]:
         """Look at the folder; at most `room` complete files that are not in flight, by time, then name.
 
-        `now_s`: monotonic seconds. Never raises for what the folder holds, nor for what happens to it.
+        `now_s`: monotonic seconds; `now`: the wall clock for the arrivals, aware. Never raises for what the folder
+        holds, nor for what happens to it.
         """
         self._take_returned(now_s)
         self._take_touched(now_s)
@@ -180,7 +173,7 @@ class Inbox:
             cost_s = time.thread_time() - cost_s
         if self._state.away is not None:
             return []
-        handed_out = self._hand_out(now_s, room)
+        handed_out = self._hand_out(now_s, now, room)
         if is_looking:
             ended_s = now_s + time.monotonic() - began_s
             spacing_s = BUSY_SPACING_S if self._ready else SPACING_S
@@ -280,11 +273,14 @@ class Inbox:
             waiting.looks += 1
         else:
             if waiting.is_ready:
-                report_overwritten(self.standing(waiting.stamp), status)
+                report_overwritten(self._expected(waiting.stamp), status)
             waiting.looks, waiting.since_s, waiting.not_before_s = 1, now_s, -math.inf
         waiting.stamp, waiting.is_file = FileStamp.of(waiting.stamp.file, status), is_file
         waiting.changed_ns, waiting.is_ready = status.st_ctime_ns, False
         return stood_still
+
+    def _expected(self, stamp: FileStamp) -> ExpectedFile:
+        return ExpectedFile(stamp, self._folder.has_stable_inodes)
 
     def _look_again(self, waiting: _Waiting) -> None:
         """Let `wait_s` wake the loop when the next look at this file can tell something."""
@@ -292,8 +288,8 @@ class Inbox:
         due_s = max(waiting.not_before_s, waiting.since_s + steps * self._look_every_s)
         self._due_s = min(self._due_s, due_s)
 
-    def _hand_out(self, now_s: float, room: int) -> list[FileStamp]:
-        handed_out: list[FileStamp] = []
+    def _hand_out(self, now_s: float, now: datetime, room: int) -> list[Arrival]:
+        handed_out: list[Arrival] = []
         for _ in range(4 * room):  # so many incomplete files in a row must not hold the loop up
             if len(handed_out) >= room or not self._ready:
                 break
@@ -306,10 +302,10 @@ class Inbox:
                 del self._waiting[file]
             elif self._observe(waiting, status, now_s) and self._may_go(waiting, now_s):
                 self._in_flight[file] = self._waiting.pop(file)
-                handed_out.append(waiting.stamp)
+                handed_out.append(Arrival(waiting.stamp, now, waiting.is_final, self._expected(waiting.stamp)))
             else:
                 self._look_again(waiting)
-        return sorted(handed_out, key=age)
+        return sorted(handed_out, key=lambda arrival: age(arrival.stamp))
 
     def _may_go(self, waiting: _Waiting, now_s: float) -> bool:
         """Whether a file that stood still is complete, or final; if neither, when to look again."""

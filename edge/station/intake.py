@@ -34,12 +34,10 @@ class StationIntake:
         """The inbox's thread: look at the folder and take as many complete files as there is room for."""
         with self._changed:
             room = max(0, ROOM - len(self._ready))
-        stamps = self._inbox.poll(now_s, room)
-        if stamps:
+        arrivals = self._inbox.poll(now_s, now, room)
+        if arrivals:
             with self._changed:
-                self._ready.extend(
-                    Arrival(stamp, now, self._inbox.is_final(stamp), self._inbox.standing(stamp)) for stamp in stamps
-                )
+                self._ready.extend(arrivals)
                 self._changed.notify_all()
 
     def take(self, limit: int) -> list[Arrival]:

@@ -163,8 +163,8 @@ class Ledger:
         with self._transaction("read") as sql:
             return _is_known(sql, bytes.fromhex(verdict_id))
 
-    def commit(self, entries: Sequence[Entry], now: datetime) -> list[int | None]:
-        """Finish files in one transaction; the sequence number of each new verdict.
+    def commit(self, entries: Sequence[Entry], now: datetime) -> list[Verdict | None]:
+        """Finish files in one transaction; each new verdict as it is stored, with its sequence number.
 
         None where a verdict of the same id stood already: only the file is noted as finished.
         ValueError if a verdict is another station's or already has a number.
@@ -175,13 +175,14 @@ class Ledger:
                 raise ValueError(f"{entry.scan.file}: a verdict of {verdict.station!r} with seq {verdict.seq}")
         with self._transaction("write") as sql:
             ((next_seq,),) = sql.execute("SELECT value FROM meta WHERE key = 'next_seq'").fetchall()
-            seqs: list[int | None] = []
+            stored: list[Verdict | None] = []
             for entry in entries:
                 if entry.verdict is None or _is_known(sql, bytes.fromhex(entry.verdict.verdict_id)):
-                    seqs.append(None)
+                    stored.append(None)
                 else:
-                    _insert_verdict(sql, entry.verdict.model_copy(update={"seq": next_seq}))
-                    seqs.append(next_seq)
+                    verdict = entry.verdict.model_copy(update={"seq": next_seq})
+                    _insert_verdict(sql, verdict)
+                    stored.append(verdict)
                     next_seq += 1
                 sql.execute(
                     "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)",
@@ -193,7 +194,7 @@ class Ledger:
                     ),
                 )
             sql.execute("UPDATE meta SET value = ? WHERE key = 'next_seq'", (next_seq,))
-        return seqs
+        return stored
 
     def outbox(self, after_seq: int, limit: int) -> list[OutboxRow]:
         """Unsent messages with seq > `after_seq`, in order of seq, at most `limit`."""

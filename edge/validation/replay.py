@@ -20,8 +20,8 @@ from typing import BinaryIO
 from uuid import UUID, uuid4
 
 from edge import __version__
-from edge.contract.messages import canonical_json
-from edge.engines.preprocessor import front_of
+from edge.contract.messages import Verdict, canonical_json
+from edge.engines.preprocessor import Preprocessor
 from edge.errors import LedgerError, SettingsError
 from edge.pipeline.crash_guard import DecodeMarks
 from edge.pipeline.loaded_model import LoadedModel, load_model
@@ -182,9 +182,10 @@ def _run_replay(
         worker = Worker(
             intake=files,
             reader=reader,
-            front=front_of(model.engine, model.bundle.input_spec()),
+            preprocessor=Preprocessor(model.engine, model.bundle.input_spec()),
             store=_Numbering(publish_to),
-            writer=model.verdict_writer(settings, boot_id, is_simulated=True),
+            policy=model.bundle.policy(),
+            verdicts=model.verdict_factory(settings, boot_id, is_simulated=True),
             never_final=frozenset(),
             on_judged=rows.add,
             on_failed=lambda *_: None,
@@ -281,11 +282,14 @@ class _Numbering:
         """Equal bytes are judged again: every file of a validation set counts."""
         return False
 
-    def commit(self, entries: Sequence[Entry], now: datetime) -> list[int | None]:
+    def commit(self, entries: Sequence[Entry], now: datetime) -> list[Verdict | None]:
         if self._publish_to is not None:
             self._publish_to.commit(entries, now)
-        first, self._last = self._last + 1, self._last + len(entries)
-        return list(range(first, self._last + 1))
+        stored: list[Verdict | None] = []
+        for entry in entries:
+            self._last += 1
+            stored.append(entry.verdict.model_copy(update={"seq": self._last}) if entry.verdict else None)
+        return stored
 
 
 class _Rows:

@@ -246,7 +246,7 @@ def contract_command(report: Path) -> list[str]:
 def tensorrt(scratch: Path) -> Figures:
     """The real engine: build on this GPU, golden scans, raw scans."""
     from edge.engines import PlanSettings, RawEngine
-    from edge.engines.preprocessor import front_of
+    from edge.engines.preprocessor import Preprocessor
     from edge.engines.tensorrt.open import open_tensorrt
     from edge.model.bundle import open_bundle
 
@@ -257,9 +257,9 @@ def tensorrt(scratch: Path) -> Figures:
     open_tensorrt(bundle, settings, max_batch=8).close()
     figures["build, golden scans reproduced, s"] = round(time.perf_counter() - started_s, 1)
     engine = open_tensorrt(bundle, settings, max_batch=8)
-    front = front_of(engine, bundle.input_spec())
-    batch = [front.prepare(counts) for _, counts in enumerate(islice(_counts(scratch), 8))]
-    ms = min(_wall_ms(lambda: front.infer(batch)) for _ in range(10)) / len(batch)
+    preprocessor = Preprocessor(engine, bundle.input_spec())
+    batch = [preprocessor.prepare(counts) for _, counts in enumerate(islice(_counts(scratch), 8))]
+    ms = min(_wall_ms(lambda: preprocessor.infer(batch)) for _ in range(10)) / len(batch)
     figures[f"demo bundle, {'raw' if isinstance(engine, RawEngine) else 'converted'} scans, ms per scan"] = round(ms, 3)
     engine.close()
     return figures

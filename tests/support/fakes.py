@@ -16,7 +16,7 @@ from edge.errors import EngineError
 from edge.images.conversion import Bounds, Method
 from edge.images.residual_boxes import MapGeometry
 from edge.images.spec import InputSpec, ScanSpec
-from edge.pipeline.verdicts import VerdictWriter
+from edge.pipeline.verdicts import VerdictFactory
 from edge.records import Policy, Size
 
 SIZE = Size(64, 48)
@@ -50,9 +50,9 @@ def brightness(images: Batch) -> EngineOutput:
     return EngineOutput(p_abnormal, zeros, zeros.copy(), np.zeros((len(images), 4, 3), np.float32))
 
 
-def writer(station: str = "xray-1") -> VerdictWriter:
-    """A verdict writer for the scripted model."""
-    return VerdictWriter(
+def verdict_factory(station: str = "xray-1") -> VerdictFactory:
+    """The verdict factory of the scripted model."""
+    return VerdictFactory(
         station=station,
         boot_id=BOOT_ID,
         model=ModelInfo(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -72,6 +73,11 @@ def sample_verdict(number: int = 1, *, station: str = STATION, decided_at: datet
 
 def sample_stamp(file: str) -> FileStamp:
     return FileStamp(file, inode=7, size_bytes=4_000_000, modified_ns=1_772_000_000_000_000_000)
+
+
+def stored_seqs(stored: Iterable[Verdict | None]) -> list[int | None]:
+    """The numbers that a commit gave."""
+    return [verdict.seq if verdict else None for verdict in stored]
 
 
 def sample_entry(number: int = 1, *, station: str = STATION, decided_at: datetime = MORNING) -> Entry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from edge.records import FileStamp
 from edge.scans.scan import Limits
 from edge.station.inbox import Inbox
 
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LIMITS = Limits()
 LOOK_S = 0.25
 MINUTE_AGO_NS = 1_700_000_000_000_000_000
@@ -41,8 +43,7 @@ def drop(path: Path, data: bytes = TIFF, *, modified_s: float | None = None) -> 
 
 
 def stamp_of(path: Path, folder: Path) -> FileStamp:
-    status = path.lstat()
-    return FileStamp(str(path.relative_to(folder)), status.st_ino, status.st_size, status.st_mtime_ns)
+    return FileStamp.of(str(path.relative_to(folder)), path.lstat())
 
 
 class Line:
@@ -54,12 +55,18 @@ class Line:
         self.inbox = Inbox(folder, known=known, limits=LIMITS, **options)  # type: ignore[arg-type]
         self.now_s = 1000.0
         self.handed_out: list[FileStamp] = []
+        self.final: dict[FileStamp, bool] = {}
 
     def look(self, after_s: float = LOOK_S, room: int = 64) -> list[str]:
         self.now_s += after_s
-        stamps = self.inbox.poll(self.now_s, room)
-        self.handed_out += stamps
-        return [stamp.file for stamp in stamps]
+        arrivals = self.inbox.poll(self.now_s, NOW, room)
+        self.final |= {arrival.stamp: arrival.is_final for arrival in arrivals}
+        self.handed_out += [arrival.stamp for arrival in arrivals]
+        return [arrival.stamp.file for arrival in arrivals]
+
+    def is_final(self, stamp: FileStamp) -> bool:
+        """Whether the file was last handed out as final."""
+        return self.final[stamp]
 
     def looks(self, count: int, *, finish: bool = False) -> list[str]:
         """All files handed out in `count` looks."""

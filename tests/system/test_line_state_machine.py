@@ -38,7 +38,7 @@ from hypothesis.stateful import (
 import edge.mqtt.publisher
 import edge.store.ledger
 from edge.contract.messages import Topics
-from edge.engines.preprocessor import front_of
+from edge.engines.preprocessor import Preprocessor
 from edge.errors import LedgerError, PublishError
 from edge.mqtt.connection import Accepted, Acknowledged, Ended, Event
 from edge.mqtt.outgoing import Outgoing
@@ -137,9 +137,10 @@ class Line:
         self.worker = Worker(
             intake=self.intake,
             reader=reader,
-            front=front_of(fakes.ScriptedEngine(), fakes.INPUT_SPEC),
+            preprocessor=Preprocessor(fakes.ScriptedEngine(), fakes.INPUT_SPEC),
             store=self.ledger,
-            writer=fakes.writer(STATION),
+            policy=fakes.POLICY,
+            verdicts=fakes.verdict_factory(STATION),
             never_final=NEVER_FINAL,
             on_judged=lambda _: None,
             on_failed=lambda *_: None,

@@ -25,7 +25,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from edge.images.conversion import LEVELS, Bounds, Method, Table, histogram, resize, scan_bounds
+from edge.images.conversion import LEVELS, Bounds, Histogram, Method, Table, histogram, resize, scan_bounds
 from edge.records import Counts, Image, Size
 
 WEIGHT_BITS = 11
@@ -90,8 +90,13 @@ def stretch_between(bounds: Bounds) -> Stretch:
     return Stretch(bounds.lo_counts, span, (256 << 32) // span + 1)
 
 
-def raw_scan(counts: Counts, method: Method, bounds: Bounds | None, size: Size) -> RawScan:
-    """Counts with the planes of `conversion.convert`, in its order; of `METHODS` only. Raises ValueError."""
+def raw_scan(
+    counts: Counts, method: Method, bounds: Bounds | None, size: Size, hist: Histogram | None = None
+) -> RawScan:
+    """Counts with the planes of `conversion.convert`, in its order, for a method of `METHODS`. Raises ValueError.
+
+    `hist`: the counts' histogram where the caller has it.
+    """
     if method not in METHODS:
         raise ValueError(f"conversion {method} is made on the host")
     stretches = []
@@ -102,7 +107,7 @@ def raw_scan(counts: Counts, method: Method, bounds: Bounds | None, size: Size) 
             raise ValueError(f"conversion {method} needs the bounds of the training scans")
         stretches.append(stretch_between(bounds))
     if method in (Method.LOCAL, Method.MIXED):
-        stretches.append(stretch_between(scan_bounds(histogram(counts))))
+        stretches.append(stretch_between(scan_bounds(histogram(counts) if hist is None else hist)))
     return RawScan(np.ascontiguousarray(counts), tuple(stretches), size)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edge.engines import EngineOutput
-from edge.engines.preprocessor import front_of
+from edge.engines.preprocessor import Preprocessor
 from edge.engines.tensorrt.kernel_args import METHODS, RawScan
 from edge.images.conversion import Method
 from tests.support.fakes import INPUT_SPEC, ScriptedEngine, brightness
@@ -24,13 +24,14 @@ class ConvertingEngine(ScriptedEngine):
 
 @pytest.mark.parametrize("method", Method)
 def test_what_the_device_cannot_convert_is_converted_on_the_host(method: Method) -> None:
-    pixels = front_of(ConvertingEngine(), replace(INPUT_SPEC, method=method)).prepare(COUNTS)
+    pixels = Preprocessor(ConvertingEngine(), replace(INPUT_SPEC, method=method)).prepare(COUNTS)
     assert isinstance(pixels, RawScan) == (method in METHODS)
 
 
 def test_both_ways_lead_to_the_same_scores() -> None:
     answers = []
     for engine in (ScriptedEngine(), ConvertingEngine()):
-        front = front_of(engine, INPUT_SPEC)
-        answers.append(front.infer([front.prepare(COUNTS), front.prepare(COUNTS[::-1].copy())]).p_abnormal)
+        preprocessor = Preprocessor(engine, INPUT_SPEC)
+        scans = [preprocessor.prepare(counts) for counts in (COUNTS, COUNTS[::-1].copy())]
+        answers.append(preprocessor.infer(scans).p_abnormal)
     np.testing.assert_allclose(*answers, atol=1 / 255)

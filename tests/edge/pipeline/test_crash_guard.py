@@ -1,11 +1,14 @@
 """A file that kills its reader is condemned by a child's death, never by an operator's kill."""
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 import edge.pipeline.crash_guard
 from edge.errors import ScanIncomplete
@@ -46,12 +49,12 @@ def test_an_exception_in_a_decode_leaves_no_suspect(tmp_path: Path) -> None:
 
 
 def test_a_good_scan_that_an_outside_kill_interrupted_is_not_condemned(tmp_path: Path) -> None:
-    assert kills_its_reader(fakes.write_scan(tmp_path / "a.tif"), LIMITS) is None
+    assert kills_its_reader(fakes.write_scan(tmp_path / "a.tif"), LIMITS, fakes.INPUT_SPEC) is None
 
 
 def test_an_unreadable_but_harmless_file_is_not_condemned(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(b"not a TIFF")
-    assert kills_its_reader(tmp_path / "a.tif", LIMITS) is None
+    assert kills_its_reader(tmp_path / "a.tif", LIMITS, fakes.INPUT_SPEC) is None
 
 
 class Children:
@@ -81,13 +84,13 @@ def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Children:
 
 def test_two_deaths_of_its_children_condemn_a_file_and_name_their_signals(tmp_path: Path, children: Children) -> None:
     children.will("echo opening; kill -SEGV $$", "echo opening; exit 1")
-    assert kills_its_reader(tmp_path / "a.tif", LIMITS) == "killed by SIGSEGV, exit code 1"
+    assert kills_its_reader(tmp_path / "a.tif", LIMITS, fakes.INPUT_SPEC) == "killed by SIGSEGV, exit code 1"
 
 
 def test_one_death_alone_does_not_condemn_a_suspect(tmp_path: Path, children: Children) -> None:
     """As where the machine had no memory for a moment."""
     children.will("echo opening; exit 1", "echo opening; exit 0")
-    assert kills_its_reader(tmp_path / "a.tif", LIMITS) is None
+    assert kills_its_reader(tmp_path / "a.tif", LIMITS, fakes.INPUT_SPEC) is None
     assert children.count == 2
 
 
@@ -97,7 +100,7 @@ def test_a_child_that_is_killed_from_outside_or_never_gets_to_the_file_proves_no
 ) -> None:
     children.will("echo opening; exit 1", deed)
     with pytest.raises(ScanIncomplete) as caught:
-        kills_its_reader(tmp_path / "a.tif", LIMITS)
+        kills_its_reader(tmp_path / "a.tif", LIMITS, fakes.INPUT_SPEC)
     assert caught.value.reason == "read-failed"
 
 
@@ -106,14 +109,65 @@ def test_children_that_hang_are_ended_and_the_file_is_blamed(
 ) -> None:
     children.will(*["echo opening; exec sleep 60"] * 2)
     monkeypatch.setattr(edge.pipeline.crash_guard, "PROBE_TIMEOUT_S", 0.3)
-    assert kills_its_reader(tmp_path / "a.tif", LIMITS) == "no end after 0 s, no end after 0 s"
+    assert kills_its_reader(tmp_path / "a.tif", LIMITS, fakes.INPUT_SPEC) == "no end after 0 s, no end after 0 s"
 
 
 def test_a_file_that_computes_for_ever_is_not_taken_for_one_that_was_killed_from_outside(tmp_path: Path) -> None:
     program = (
         "import edge.pipeline.crash_guard as s; from pathlib import Path; s.PROBE_CPU_S = 1\n"
         "def for_ever(*_, **__):\n    while True: pass\n"
-        "s.read_scan = for_ever; s._probe(Path('a.tif'), s.Limits())"
+        "s.read_scan = for_ever; s._probe(Path('a.tif'), s.Limits(), s.Method.NAIVE, None, s.Size(2, 2))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
     assert (done.returncode, done.stdout) == (-signal.SIGXCPU, b"opening\n")
+
+
+ABORT_WHILE_CONVERTING = """
+import os
+import edge.images.conversion as conversion
+look_up = conversion._look_up
+def abort(counts, table, target):
+    os.abort() if counts[0, 0] == 1234 else look_up(counts, table, target)
+conversion._look_up = abort
+import edge.pipeline.crash_guard
+edge.pipeline.crash_guard.PAUSE_S = 0.0
+"""
+WORKER = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from edge.engines.preprocessor import Preprocessor
+from edge.pipeline.crash_guard import DecodeMarks
+from edge.pipeline.read_ahead import ReadAhead
+from edge.records import Arrival, FileStamp
+from edge.scans.pixels import decode
+from edge.scans.scan import Limits
+from tests.support.fakes import INPUT_SPEC, ScriptedEngine
+folder, file = Path(sys.argv[1]), "a.tif"
+marks = DecodeMarks(folder / "marks")
+reader = ReadAhead(folder, limits=Limits(), decode=decode, marks=marks, threads=1)
+stamp = FileStamp.of(file, (folder / file).lstat())
+reader.add(Arrival(stamp, datetime.now(UTC), is_final=False), Preprocessor(ScriptedEngine(), INPUT_SPEC))
+_, prepared = reader.next(wait=True)
+print(prepared.decision.outcome.value, prepared.decision.reasons[0], prepared.detail)
+"""
+
+
+def test_a_scan_whose_conversion_ends_the_process_is_condemned_after_two_more_deaths(tmp_path: Path) -> None:
+    """A real abort(), in the worker and in its children alike."""
+    counts = np.full((64, 48), 2000, np.uint16)
+    counts[0, 0] = 1234
+    tifffile.imwrite(tmp_path / "a.tif", counts, metadata=None)
+    (tmp_path / "sitecustomize.py").write_text(ABORT_WHILE_CONVERTING)
+    root = Path(__file__).parents[3]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
+
+    def start() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", WORKER, str(tmp_path)]
+        return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=100)
+
+    assert start().returncode == -signal.SIGABRT
+    second = start()
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.split()[:2] == ["unreadable", "decoder-crash"]
+    assert second.stdout.count("killed by SIGABRT") == 2

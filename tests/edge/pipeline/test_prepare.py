@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from edge.engines.preprocessor import front_of
+from edge.engines.preprocessor import Preprocessor
 from edge.images.conversion import histogram
 from edge.images.exposure import exposure, fit
 from edge.pipeline.prepare import Prepared, prepare_scan
@@ -42,7 +42,7 @@ def prepared(folder: Path, counts: Counts) -> Prepared:
     path = folder / "scan.tif"
     tifffile.imwrite(path, counts)
     arrival = Arrival(stamp_of(path, folder), datetime(2026, 5, 4, tzinfo=UTC), is_final=True)
-    return prepare_scan(path, arrival, front_of(ScriptedEngine(), SPEC), Limits(), decode)
+    return prepare_scan(path, arrival, Preprocessor(ScriptedEngine(), SPEC), Limits(), decode)
 
 
 def test_a_sheet_with_air_around_it_goes_to_the_networks(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 import edge.pipeline.crash_guard
 import edge.pipeline.read_ahead
 from edge.engines import Batch, EngineOutput
-from edge.engines.preprocessor import front_of
+from edge.engines.preprocessor import Preprocessor
 from edge.errors import EngineError, LedgerError
 from edge.pipeline.crash_guard import DecodeMarks
 from edge.pipeline.read_ahead import ReadAhead
@@ -91,9 +91,10 @@ class Line:
         return Worker(
             intake=self.intake,
             reader=reader,
-            front=front_of(engine or fakes.ScriptedEngine(), fakes.INPUT_SPEC),
+            preprocessor=Preprocessor(engine or fakes.ScriptedEngine(), fakes.INPUT_SPEC),
             store=store or self.ledger,
-            writer=fakes.writer(),
+            policy=fakes.POLICY,
+            verdicts=fakes.verdict_factory(),
             never_final=frozenset() if is_replay else NEVER_FINAL,
             on_judged=on_judged or self.judged.append,
             on_failed=lambda arrival, error: self.failed.append((arrival.stamp.file, error.reason)),
@@ -288,7 +289,7 @@ def test_a_file_has_one_verdict_whether_its_bytes_are_read_at_the_first_or_at_th
     """A reader that dies is not always the file's fault: the same name with the same bytes stays judged."""
     for name in ("a.tif", "b.tif"):
         fakes.write_scan(line.folder / name, seed=ord(name[0]))
-    monkeypatch.setattr(edge.pipeline.read_ahead, "kills_its_reader", lambda path, limits: "killed by SIGSEGV")
+    monkeypatch.setattr(edge.pipeline.read_ahead, "kills_its_reader", lambda path, limits, spec: "killed by SIGSEGV")
     for suspect in ("a.tif", "b.tif"):
         monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp, name=suspect: stamp.file == name)
         line.intake.add("a.tif", "b.tif")
@@ -452,7 +453,7 @@ def test_a_suspect_is_not_condemned_for_what_was_written_over_it(line: Line, mon
     fakes.write_scan(line.folder / "a.tif")
     line.intake.add("a.tif")
 
-    def dies_and_is_overwritten(path: Path, limits: Limits) -> str:
+    def dies_and_is_overwritten(path: Path, limits: Limits, spec: object) -> str:
         fakes.write_scan(path, 2700)
         return "killed by SIGSEGV"
 
@@ -478,7 +479,7 @@ def test_a_suspect_that_kills_its_reader_again_is_condemned_and_the_line_goes_on
     for name in ("a.tif", "b.tif"):
         fakes.write_scan(line.folder / name, seed=ord(name[0]))
         line.intake.add(name)
-    monkeypatch.setattr(edge.pipeline.read_ahead, "kills_its_reader", lambda path, limits: "killed by SIGSEGV")
+    monkeypatch.setattr(edge.pipeline.read_ahead, "kills_its_reader", lambda path, limits, spec: "killed by SIGSEGV")
     monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp: stamp.file == "a.tif")
     run_out(line.worker())
     assert line.outcomes() == {"a.tif": ("unreadable", ("decoder-crash",)), "b.tif": ("normal", ("classifier",))}

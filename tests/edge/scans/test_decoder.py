@@ -16,6 +16,7 @@ from edge.errors import ScanError, ScanIncomplete
 from edge.pipeline.crash_guard import kills_its_reader
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits, read_scan
+from tests.support import fakes
 from tests.support.tiff_files import electrode, tiff, written_by_tifffile
 
 LIMITS = Limits(max_px=1_000_000, max_bytes=4_000_000)
@@ -206,7 +207,7 @@ def test_what_lies_in_the_working_directory_is_no_module_of_the_unpackers(
     (tmp_path / "numpy" / "__init__.py").write_text(planted)
     monkeypatch.chdir(tmp_path)
     np.testing.assert_array_equal(read(decoder, tmp_path, packed()), electrode())
-    assert kills_its_reader(tmp_path / "scan.tif", LIMITS) is None
+    assert kills_its_reader(tmp_path / "scan.tif", LIMITS, fakes.INPUT_SPEC) is None
     assert not list(tmp_path.rglob("ran"))
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edge.records import FileStamp
 from edge.scans.scan import Limits
 from edge.station.inbox import FORGET_EVERY_S, Inbox
-from tests.support.station import LOOK_S, MINUTE_AGO_NS, TIFF, Calls, Line, drop, stamp_of, tiff
+from tests.support.station import LOOK_S, MINUTE_AGO_NS, NOW, TIFF, Calls, Line, drop, stamp_of, tiff
 
 # --- complete or not -------------------------------------------------------------------------------------
 
@@ -59,7 +59,7 @@ def test_a_file_that_grows_is_left_alone_until_it_stands_still(line: Line) -> No
 
     assert line.look() == []
     assert line.look() == ["a.tif"]
-    assert not line.inbox.is_final(line.handed_out[0])
+    assert not line.is_final(line.handed_out[0])
 
 
 def test_a_truncated_file_is_handed_out_as_final_when_nobody_completes_it(line: Line) -> None:
@@ -67,7 +67,7 @@ def test_a_truncated_file_is_handed_out_as_final_when_nobody_completes_it(line: 
 
     assert line.looks(int(59 / LOOK_S)) == []
     assert line.looks(int(3 / LOOK_S)) == ["a.tif"]
-    assert line.inbox.is_final(line.handed_out[0])
+    assert line.is_final(line.handed_out[0])
 
 
 def test_every_change_of_an_incomplete_file_starts_its_patience_anew(line: Line) -> None:
@@ -80,7 +80,7 @@ def test_every_change_of_an_incomplete_file_starts_its_patience_anew(line: Line)
     assert line.looks(int(50 / LOOK_S)) == []
     scan.write_bytes(TIFF)
     assert line.looks(3) == ["a.tif"]
-    assert not line.inbox.is_final(line.handed_out[0])
+    assert not line.is_final(line.handed_out[0])
 
 
 def test_an_empty_file_is_waited_for(folder: Path) -> None:
@@ -125,7 +125,7 @@ def test_bytes_that_are_no_scan_are_handed_out_as_soon_as_they_stand_still_or_ar
     (folder / "a.tif").write_bytes(data)
 
     assert line.looks(24) == ["a.tif"]
-    assert line.inbox.is_final(line.handed_out[0])
+    assert line.is_final(line.handed_out[0])
 
 
 def test_a_text_file_called_tif_is_handed_out_at_the_second_look(line: Line) -> None:
@@ -138,8 +138,8 @@ def test_a_file_larger_than_the_limit_is_handed_out_to_be_refused(folder: Path) 
     inbox = Inbox(folder, known={}, limits=Limits(max_bytes=100))
     drop(folder / "a.tif")
 
-    assert inbox.poll(0.0) == []
-    assert [stamp.file for stamp in inbox.poll(1.0)] == ["a.tif"]
+    assert inbox.poll(0.0, NOW) == []
+    assert [arrival.stamp.file for arrival in inbox.poll(1.0, NOW)] == ["a.tif"]
 
 
 def test_a_file_that_is_deleted_while_it_is_waited_for_is_forgotten(line: Line) -> None:
@@ -424,7 +424,7 @@ def test_a_file_its_reader_finds_incomplete_comes_back_at_growing_intervals_and_
     for _ in range(int(62 / LOOK_S)):
         if line.look():
             ages_s.append(line.now_s - since_s)
-            is_final = line.inbox.is_final(line.handed_out[-1])
+            is_final = line.is_final(line.handed_out[-1])
             if is_final:
                 break
             line.inbox.retry(line.handed_out[-1])
@@ -542,7 +542,7 @@ def test_a_file_that_may_be_read_a_little_later_gets_no_verdict_before(nobodys_f
     assert line.looks(int(10 / LOOK_S)) == []
     scan.chmod(0o600)
     assert line.looks(int(10 / LOOK_S)) == ["a.tif"]
-    assert not line.inbox.is_final(line.handed_out[0])
+    assert not line.is_final(line.handed_out[0])
 
 
 def test_a_file_that_may_not_be_read_is_handed_out_once_and_again_when_it_may(nobodys_folder: Path) -> None:
@@ -551,7 +551,7 @@ def test_a_file_that_may_not_be_read_is_handed_out_once_and_again_when_it_may(no
     scan.chmod(0)
 
     assert line.looks(int(6 / LOOK_S)) == ["a.tif"]
-    assert line.inbox.is_final(line.handed_out[0])
+    assert line.is_final(line.handed_out[0])
     line.inbox.retry(line.handed_out.pop())
     assert line.looks(int(6 / LOOK_S)) == ["a.tif"], "given back without an outcome, it goes out again"
     line.finish()
@@ -561,7 +561,7 @@ def test_a_file_that_may_not_be_read_is_handed_out_once_and_again_when_it_may(no
     assert line.inbox.pending_count == 0
     scan.chmod(0o600)
     assert line.looks(4) == ["a.tif"]
-    assert not line.inbox.is_final(line.handed_out[0])
+    assert not line.is_final(line.handed_out[0])
     line.finish()
     assert line.looks(4) == []
 
@@ -717,7 +717,7 @@ def test_whatever_happens_the_last_bytes_of_every_file_are_handed_out(
 
     def look() -> None:
         line.now_s += 0.3
-        for stamp in line.inbox.poll(line.now_s, room=2):
+        for stamp in [arrival.stamp for arrival in line.inbox.poll(line.now_s, NOW, room=2)]:
             assert stamp.file not in in_flight
             in_flight[stamp.file] = stamp
 

@@ -24,7 +24,7 @@ from edge.station.folder import Away
 from edge.station.inbox import Inbox
 from edge.station.watch import Watcher, WatchMode
 from edge.store.ledger import Entry, open_ledger
-from tests.support.fakes import writer
+from tests.support.fakes import verdict_factory
 from tests.support.station import drop, tiff
 
 PERIOD_S = 0.4
@@ -69,8 +69,9 @@ class RunningLine:
             self.wake.clear()
             if self._is_watched:
                 self.watcher.step(time.monotonic())
-            for stamp in self.inbox.poll(time.monotonic()):
-                verdict = self._read(stamp, is_final=self.inbox.is_final(stamp))
+            for arrival in self.inbox.poll(time.monotonic(), NOW):
+                stamp = arrival.stamp
+                verdict = self._read(stamp, is_final=arrival.is_final)
                 if verdict is None:
                     self.inbox.retry(stamp)
                 else:
@@ -108,7 +109,7 @@ def line(folder: Path) -> Iterator[RunningLine]:
 def entry(stamp: FileStamp, scan: Scan) -> Entry:
     """A scan with some verdict, as the worker hands it to the ledger."""
     prepared = Prepared(Arrival(stamp, NOW, is_final=False), scan, None, out_of_spec(), None, 0.0, 0.0)
-    return Entry(stamp, scan, writer().without_scores(prepared, out_of_spec(), NOW))
+    return Entry(stamp, scan, verdict_factory().without_scores(prepared, out_of_spec(), NOW))
 
 
 def expected(scans: dict[str, bytes]) -> dict[str, list[str]]:

@@ -20,7 +20,7 @@ import edge.store.ledger
 from edge.errors import LedgerBusy, LedgerError
 from edge.store.backup import back_up, restore, sweep_copies, take_backup_requests
 from edge.store.ledger import Ledger, open_ledger
-from tests.support.samples import STATION, sample_entry
+from tests.support.samples import STATION, sample_entry, stored_seqs
 
 NOW = datetime(2026, 5, 4, 6, tzinfo=UTC)
 
@@ -91,7 +91,7 @@ def test_a_restored_ledger_goes_on_with_its_numbers_ids_and_unsent_bytes(
     with open_ledger(elsewhere, STATION) as moved:
         assert moved.outbox(0, 10) == rows
         assert moved.files() == ledger.files()
-        assert moved.commit([sample_entry(1), sample_entry(9)], NOW) == [None, 6]
+        assert stored_seqs(moved.commit([sample_entry(1), sample_entry(9)], NOW)) == [None, 6]
     assert sorted(file.name for file in elsewhere.parent.iterdir()) == ["ledger.sqlite", "ledger.sqlite.lock"]
 
 
@@ -239,7 +239,7 @@ def test_a_copy_whose_request_is_gone_is_given_up_and_leaves_nothing(ledger: Led
     with pytest.raises(LedgerError, match="given up"):
         take_backup_requests(ledger, lambda: interrupted() and request.exists())
     assert sorted(ledger.path.parent.iterdir()) == before
-    assert ledger.commit([sample_entry(9)], NOW) == [6]
+    assert stored_seqs(ledger.commit([sample_entry(9)], NOW)) == [6]
 
 
 def test_a_stop_gives_a_copy_up(ledger: Ledger) -> None:

@@ -21,7 +21,7 @@ from edge.records import FileStamp
 from edge.store import ledger as ledger_module
 from edge.store import ledger_file
 from edge.store.ledger import Entry, Ledger, open_ledger, request_resend
-from tests.support.samples import MORNING, STATION, sample_entry, sample_stamp, sample_verdict
+from tests.support.samples import MORNING, STATION, sample_entry, sample_stamp, sample_verdict, stored_seqs
 
 REPOSITORY = Path(__file__).parents[3]
 NOW = datetime(2026, 3, 1, 7, 0, tzinfo=UTC)
@@ -49,9 +49,9 @@ def run_python(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 def test_verdicts_are_numbered_from_one_without_gaps_across_restarts(path: Path) -> None:
     with open_ledger(path, STATION) as ledger:
-        assert ledger.commit([sample_entry(1), sample_entry(2)], NOW) == [1, 2]
+        assert stored_seqs(ledger.commit([sample_entry(1), sample_entry(2)], NOW)) == [1, 2]
     with open_ledger(path, STATION) as ledger:
-        assert ledger.commit([sample_entry(3)], NOW) == [3]
+        assert stored_seqs(ledger.commit([sample_entry(3)], NOW)) == [3]
         assert seqs(ledger) == [1, 2, 3]
 
 
@@ -66,15 +66,15 @@ def test_the_stored_payload_is_the_numbered_verdict_in_canonical_form(ledger: Le
 def test_the_same_bytes_get_one_verdict_under_any_name(ledger: Ledger) -> None:
     original = sample_entry(1)
     copy = Entry(sample_stamp("copy.tif"), original.scan, original.verdict)
-    assert ledger.commit([original, copy], NOW) == [1, None]
-    assert ledger.commit([copy, sample_entry(2)], NOW) == [None, 2]
+    assert stored_seqs(ledger.commit([original, copy], NOW)) == [1, None]
+    assert stored_seqs(ledger.commit([copy, sample_entry(2)], NOW)) == [None, 2]
     assert seqs(ledger) == [1, 2]
     assert set(ledger.files()) == {"B01_0001.tif", "B01_0002.tif", "copy.tif"}
 
 
 def test_a_file_whose_bytes_have_a_verdict_is_finished_without_another(ledger: Ledger) -> None:
     entry = sample_entry(1)
-    assert ledger.commit([Entry(entry.stamp, entry.scan, None)], NOW) == [None]
+    assert stored_seqs(ledger.commit([Entry(entry.stamp, entry.scan, None)], NOW)) == [None]
     assert ledger.files() == {"B01_0001.tif": entry.stamp}
     assert seqs(ledger) == []
 
@@ -96,7 +96,7 @@ def test_a_failed_commit_leaves_nothing_and_no_gap(ledger: Ledger, monkeypatch: 
         with pytest.raises(RuntimeError, match="in the middle"):
             ledger.commit([sample_entry(2)], NOW)
     assert not ledger.has_verdict(sample_verdict(2).verdict_id)
-    assert ledger.commit([sample_entry(3)], NOW) == [2]
+    assert stored_seqs(ledger.commit([sample_entry(3)], NOW)) == [2]
 
 
 def test_a_verdict_of_another_station_or_with_a_number_is_a_mistake(ledger: Ledger) -> None:
@@ -195,7 +195,7 @@ def test_pruning_drops_old_sent_messages_but_not_the_knowledge(ledger: Ledger, m
     assert ledger.prune(NOW + timedelta(days=1)) == 2  # 2 is unsent, 4 is young, 6 is among the newest
     assert ledger.requeue(NOW) == 2
     assert seqs(ledger) == [2, 4, 5, 6]
-    assert ledger.commit([sample_entry(1), sample_entry(7)], NOW) == [None, 7]
+    assert stored_seqs(ledger.commit([sample_entry(1), sample_entry(7)], NOW)) == [None, 7]
 
 
 def test_a_clock_that_jumps_ten_years_does_not_empty_the_outbox(
@@ -311,7 +311,7 @@ def test_a_creation_that_was_interrupted_is_begun_anew(path: Path) -> None:
     path.parent.mkdir(mode=0o700)
     path.with_name(f"{path.name}.new").write_bytes(b"half")
     with open_ledger(path, STATION) as ledger:
-        assert ledger.commit([sample_entry(1)], NOW) == [1]
+        assert stored_seqs(ledger.commit([sample_entry(1)], NOW)) == [1]
 
 
 def test_an_older_schema_is_upgraded_with_its_pending_messages(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,7 +411,7 @@ from tests.support.samples import MORNING, sample_entry
 first = int(sys.argv[2])
 with open_ledger(Path(sys.argv[1]), "xray-1") as ledger:
     for number in range(first, first + 100_000):
-        print(number, ledger.commit([sample_entry(number)], MORNING)[0], flush=True)
+        print(number, ledger.commit([sample_entry(number)], MORNING)[0].seq, flush=True)
 """
 
 
@@ -465,7 +465,7 @@ def test_a_new_ledger_does_not_take_up_the_log_of_one_that_was_moved_away(path: 
     for seq in (1, 2):
         with open_ledger(path, STATION) as ledger:
             ledger.check()
-            assert ledger.commit([sample_entry(seq)], NOW) == [seq]
+            assert stored_seqs(ledger.commit([sample_entry(seq)], NOW)) == [seq]
     (kept,) = path.parent.glob("ledger.sqlite-wal.stale-*")
     assert kept.stat().st_size > 0
 
@@ -501,7 +501,7 @@ def test_a_full_disk_refuses_commits_and_mends_itself_when_space_returns(small_d
         with pytest.raises(LedgerError):
             ledger.commit([sample_entry(number) for number in range(committed + 1, committed + 400)], NOW)
         ballast.unlink()
-        assert ledger.commit([sample_entry(committed + 1)], NOW) == [committed + 1]
+        assert stored_seqs(ledger.commit([sample_entry(committed + 1)], NOW)) == [committed + 1]
         ledger.check()
     with open_ledger(small_disk / "ledger.sqlite", STATION) as ledger:
         assert seqs(ledger) == list(range(1, committed + 2))
@@ -515,7 +515,7 @@ def test_a_disk_too_full_to_create_a_ledger_leaves_none(small_disk: Path) -> Non
         open_ledger(small_disk / "ledger.sqlite", STATION)
     ballast.unlink()
     with open_ledger(small_disk / "ledger.sqlite", STATION) as ledger:
-        assert ledger.commit([sample_entry(1)], NOW) == [1]
+        assert stored_seqs(ledger.commit([sample_entry(1)], NOW)) == [1]
 
 
 FILE_TOO_LARGE = """
@@ -538,7 +538,7 @@ with open_ledger(Path(sys.argv[1]), "xray-1") as ledger:
             break
     resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert failed is not None
-    assert ledger.commit([sample_entry(failed)], MORNING) == [failed]
+    assert [verdict.seq for verdict in ledger.commit([sample_entry(failed)], MORNING)] == [failed]
     ledger.check()
     assert [row.seq for row in ledger.outbox(0, 10_000)] == list(range(1, failed + 1))
 """
@@ -562,7 +562,7 @@ def test_a_file_handle_that_went_bad_is_replaced(ledger: Ledger, path: Path) -> 
     os.close(useless)
     with pytest.raises(LedgerError):
         ledger.commit([sample_entry(2)], NOW)
-    assert ledger.commit([sample_entry(3)], NOW) == [2]
+    assert stored_seqs(ledger.commit([sample_entry(3)], NOW)) == [2]
     assert seqs(ledger) == [1, 2]
     ledger.check()
 
