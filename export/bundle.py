@@ -56,9 +56,9 @@ from export.graphs import (
     gate_onnx,
 )
 from export.keys import load_private_key
-from export.order import Learnt, Order, load_learnt, storage_for
 from export.parity import check_parity, check_storage, engine_scores, noise_image, torch_scores
 from export.precision import CALIBRATION_SCANS, Precision, to_precision
+from export.request import ExportRequest, TrainedPair, load_pair, storage_for
 from export.scan_range import scan_range
 from export.scans import ConvertedScan, converted_scans
 from export.storage import Storage, store_weights
@@ -74,74 +74,78 @@ STORAGE_SCANS: Final = 64
 and judging takes an engine's time for each scan. Where the graphs compute in fewer bits, all scans are judged."""
 
 
-def export_bundle(order: Order, say: Callable[[str], None]) -> Bundle:
-    """Write the bundle `order.out` from two checkpoints of `edge-train`; see the module.
+def export_bundle(request: ExportRequest, say: Callable[[str], None]) -> Bundle:
+    """Write the bundle `request.out` from two checkpoints of `edge-train`; see the module.
 
     Raises ExportError, ParityError, CheckpointError, and BundleError where the result is not what the line accepts.
     """
-    storage = storage_for(order.precision, order.storage)
-    private_key = load_private_key(order.key)
-    if order.out.exists() or order.out.is_symlink():
-        raise ExportError(f"{order.out} exists already", hint="a bundle never changes: write a new one beside it")
-    learnt = load_learnt(order)
-    size, channels, method = learnt.classifier.size, learnt.classifier.channels, learnt.classifier.method
+    storage = storage_for(request.precision, request.storage)
+    private_key = load_private_key(request.key)
+    if request.out.exists() or request.out.is_symlink():
+        raise ExportError(f"{request.out} exists already", hint="a bundle never changes: write a new one beside it")
+    pair = load_pair(request)
+    size, channels, method = pair.classifier.size, pair.classifier.channels, pair.classifier.method
 
-    network, gate_network = classifier_of(learnt.classifier), gate_of(learnt.gate)
+    network, gate_network = classifier_of(pair.classifier), gate_of(pair.gate)
     say(f"exporting for {size.height_px} x {size.width_px} px, {channels} channel(s), conversion {method}")
     graphs = {
         CLASSIFIER_FILE: classifier_onnx(ClassifierGraph(network), channels, size),
         GATE_FILE: gate_onnx(GateGraph(gate_network), channels, size),
     }
     plain = {name: graph.SerializeToString() for name, graph in graphs.items()}
-    stored = _stored(graphs, order, storage, learnt, say)
+    stored = _stored(graphs, request, storage, pair, say)
 
-    golden = _golden(stored, order, learnt, say)
+    golden = _golden(stored, request, pair, say)
     pictures = [*(scan.image for scan in golden), noise_image(channels, *size)]
     engine = OrtEngine(PairOfNetworks(plain[CLASSIFIER_FILE], plain[GATE_FILE], size, channels))
     plain_scores = engine_scores(engine, pictures)
     engine.close()
     parity = check_parity(plain_scores, torch_scores(network, gate_network, method, pictures))
     say(f"torch and onnxruntime agree: {parity}")
-    if order.precision == "fp32":
+    if request.precision == "fp32":
         drift = check_storage([scan.scores for scan in golden], plain_scores[: len(golden)], storage)
         say(f"weights stored as {storage} move the golden scores by: {drift}")
     if stored != plain:
-        _check_decisions(stored, plain, order, storage, learnt, say)
+        _check_decisions(stored, plain, request, storage, pair, say)
 
     contents = stored | {f"{GOLDEN_DIR}/{scan.name}": scan.tiff for scan in golden}
-    manifest = _manifest(order, storage, learnt, golden, contents, private_key)
-    return write_bundle(order.out, manifest, contents, private_key)
+    manifest = _manifest(request, storage, pair, golden, contents, private_key)
+    return write_bundle(request.out, manifest, contents, private_key)
 
 
 def _stored(
-    graphs: dict[str, onnx.ModelProto], order: Order, storage: Storage, learnt: Learnt, say: Callable[[str], None]
+    graphs: dict[str, onnx.ModelProto],
+    request: ExportRequest,
+    storage: Storage,
+    pair: TrainedPair,
+    say: Callable[[str], None],
 ) -> dict[str, bytes]:
     """The graphs as they go into the bundle."""
-    ranges = _scans(order.calibrate, learnt, CALIBRATION_SCANS) if order.calibrate else []
+    ranges = _scans(request.calibrate, pair, CALIBRATION_SCANS) if request.calibrate else []
     computing = to_precision(
         graphs,
-        order.precision,
+        request.precision,
         [scan.image for scan in ranges],
         lambda done, total: say(f"calibrating: {done} of {total}"),
     )
-    if order.precision == "fp32":
+    if request.precision == "fp32":
         computing = {name: store_weights(graph, storage) for name, graph in computing.items()}
     return {name: graph.SerializeToString() for name, graph in computing.items()}
 
 
 def _golden(
-    stored: Mapping[str, bytes], order: Order, learnt: Learnt, say: Callable[[str], None]
+    stored: Mapping[str, bytes], request: ExportRequest, pair: TrainedPair, say: Callable[[str], None]
 ) -> tuple[GoldenScan, GoldenScan]:
-    of = learnt.classifier
-    pair = PairOfNetworks(stored[CLASSIFIER_FILE], stored[GATE_FILE], of.size, of.channels, order.precision)
-    engine = OrtEngine(pair)
+    of = pair.classifier
+    networks = PairOfNetworks(stored[CLASSIFIER_FILE], stored[GATE_FILE], of.size, of.channels, request.precision)
+    engine = OrtEngine(networks)
     try:
         return choose_golden(
-            order.golden,
+            request.golden,
             engine,
             method=of.method,
             bounds=of.bounds,
-            threshold=learnt.policy.threshold,
+            threshold=pair.policy.threshold,
             progress=lambda done, total: say(f"golden scans: {done} of {total} candidates scored"),
         )
     finally:
@@ -151,21 +155,21 @@ def _golden(
 def _check_decisions(
     stored: Mapping[str, bytes],
     plain: Mapping[str, bytes],
-    order: Order,
+    request: ExportRequest,
     storage: Storage,
-    learnt: Learnt,
+    pair: TrainedPair,
     say: Callable[[str], None],
 ) -> None:
     """Raises ParityError where the graphs of the bundle decide otherwise than the plain ones; see STORAGE_SCANS."""
-    if order.precision == "fp32":
-        what, scans = f"storing the weights as {storage}", _scans(order.golden, learnt, STORAGE_SCANS)
+    if request.precision == "fp32":
+        what, scans = f"storing the weights as {storage}", _scans(request.golden, pair, STORAGE_SCANS)
     else:
-        what, scans = order.precision, _scans(order.golden, learnt)
-    check_decisions(what, stored, plain, order.precision, scans, learnt.policy, say)
+        what, scans = request.precision, _scans(request.golden, pair)
+    check_decisions(what, stored, plain, request.precision, scans, pair.policy, say)
 
 
-def _scans(folder: Path, learnt: Learnt, at_most: int | None = None) -> list[ConvertedScan]:
-    of = learnt.classifier
+def _scans(folder: Path, pair: TrainedPair, at_most: int | None = None) -> list[ConvertedScan]:
+    of = pair.classifier
     return converted_scans(folder, of.method, of.bounds, of.size, at_most)
 
 
@@ -199,19 +203,19 @@ def write_bundle(out: Path, manifest: Manifest, contents: Mapping[str, bytes], k
 
 
 def _manifest(
-    order: Order,
+    request: ExportRequest,
     storage: Storage,
-    learnt: Learnt,
+    pair: TrainedPair,
     golden: Sequence[GoldenScan],
     contents: Mapping[str, bytes],
     key: Ed25519PrivateKey,
 ) -> Manifest:
-    classifier, gate = learnt.classifier, learnt.gate
+    classifier, gate = pair.classifier, pair.gate
     bounds = classifier.bounds
     try:
         return Manifest(
             schema_version=SCHEMA_VERSION,
-            model_id=order.model_id,
+            model_id=request.model_id,
             created_at=datetime.now(UTC).replace(microsecond=0),
             signing_key=TrustedKey("", key.public_key()).fingerprint,
             input=Input(
@@ -225,10 +229,10 @@ def _manifest(
                 hi_counts=bounds.hi_counts if bounds else None,
             ),
             labels=LABELS,
-            policy=Thresholds.model_validate(asdict(learnt.policy)),
+            policy=Thresholds.model_validate(asdict(pair.policy)),
             scan_spec=scan_range(classifier, gate),
             gate_map=GateMap(cell_px=MAP_CELL_PX, offset_px=map_offset_px(int(gate.recipe.get("reduction") or 1))),
-            precision=order.precision,
+            precision=request.precision,
             weights_storage=storage,
             training=_training(classifier, gate),
             tools=_tools(),
@@ -238,7 +242,7 @@ def _manifest(
                     p_abnormal=scan.scores.p_abnormal,
                     gate_mean_max=scan.scores.gate_mean_max,
                     gate_std_max=scan.scores.gate_std_max,
-                    tolerance=TOLERANCE[order.precision],
+                    tolerance=TOLERANCE[request.precision],
                 )
                 for scan in golden
             ),

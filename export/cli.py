@@ -71,10 +71,10 @@ def _keygen(options: argparse.Namespace) -> int:
 def _bundle(options: argparse.Namespace) -> int:
     try:
         from export.bundle import export_bundle  # needs torch and onnx
-        from export.order import Order
+        from export.request import ExportRequest
     except ModuleNotFoundError as error:
         raise ExportError(f"making a bundle needs {error.name}", hint="pip install 'electrode-line[export]'") from error
-    order = Order(
+    request = ExportRequest(
         classifier=options.classifier,
         gate=options.gate,
         golden=options.golden,
@@ -86,7 +86,7 @@ def _bundle(options: argparse.Namespace) -> int:
         calibrate=options.calibrate,
         review_band=options.review_band and tuple(options.review_band),
     )
-    _print_facts(export_bundle(order, say=lambda text: print(text, file=sys.stderr)))
+    _print_facts(export_bundle(request, say=lambda text: print(text, file=sys.stderr)))
     print(f"written: {options.out}")
     return 0
 

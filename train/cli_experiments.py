@@ -56,7 +56,7 @@ def crossval(options: argparse.Namespace, reporter: Reporter) -> int:
 
 def ablation(options: argparse.Namespace, reporter: Reporter) -> int:
     """From the paper's recipe to the best one, step by step; prints the table."""
-    from train.classifier.ablation import ablate, steps, usual_steps
+    from train.papers.ablation import ablate, steps, usual_steps
     from train.survey import survey
 
     rows = read_labels(options.data)
@@ -77,7 +77,7 @@ def learn(options: argparse.Namespace, reporter: Reporter) -> int:
     """Apply a recipe to all bundles; prints the path of the checkpoint."""
     from train.checkpoint import CLASSIFIER_FILE
     from train.classifier.experiment import read_recipe
-    from train.classifier.final import learn_all
+    from train.classifier.fit_all import learn_all
     from train.survey import survey
 
     recipe = replace(read_recipe(options.recipe), seed=options.seed)

@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+from train.papers.welds.variants import RECIPES
 from train.progress import Reporter
 from train.runner import Here, Processes
-from train.welds.variants import RECIPES
 
 CACHE_FOLDER = "cache"
 NETWORKS_FOLDER = "networks"
@@ -19,8 +19,8 @@ NETWORKS_FOLDER = "networks"
 def patches(options: argparse.Namespace, reporter: Reporter) -> int:
     """Write contact sheets of every kind of patch; prints their folder. Needs no torch."""
     from train.gate.perturb import read_photos
-    from train.welds.images import read_welds
-    from train.welds.sheets import write_sheets
+    from train.papers.welds.images import read_welds
+    from train.papers.welds.sheets import write_sheets
 
     photos = read_photos(options.natural)
     paths = write_sheets(read_welds(options.welds), photos, options.out, options.seed, reporter.counter("folds"))
@@ -32,14 +32,14 @@ def patches(options: argparse.Namespace, reporter: Reporter) -> int:
 def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
     """Train, evaluate and draw the gate on real welds; prints the tables."""
     from train.device import open_device
-    from train.welds.benchmark import run_benchmark, scaled
-    from train.welds.data import PatchCounts
-    from train.welds.elsewhere import try_elsewhere
-    from train.welds.figures import draw_figures
-    from train.welds.plan import Request
-    from train.welds.recipes import benchmark_recipe
-    from train.welds.results import write_benchmark
-    from train.welds.variants import Training
+    from train.papers.welds.benchmark import run_benchmark, scaled
+    from train.papers.welds.data import PatchCounts
+    from train.papers.welds.figures import draw_figures
+    from train.papers.welds.other_welds import try_elsewhere
+    from train.papers.welds.plan import Request
+    from train.papers.welds.recipes import benchmark_recipe
+    from train.papers.welds.results import write_benchmark
+    from train.papers.welds.variants import Training
 
     started = time.perf_counter()
     open_device(options.device)  # before minutes of cutting patches

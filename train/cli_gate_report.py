@@ -33,7 +33,7 @@ def gate_report(options: argparse.Namespace, reporter: Reporter) -> int:
 
 def gate_study(options: argparse.Namespace, reporter: Reporter) -> int:
     """Train and report at several resolutions; prints the path of the table."""
-    from train.gate.study import study
+    from train.papers.gate_study import study
 
     recipe = GateRecipe(
         size=parse_size(options.size),

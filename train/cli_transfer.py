@@ -22,10 +22,10 @@ def transfer(options: argparse.Namespace, reporter: Reporter) -> int:
     if importlib.util.find_spec("sklearn") is None:
         raise TrainError("`edge-train transfer` needs scikit-learn", hint="pip install electrode-line[train]")
     from train.classifier.features import open_backbone
-    from train.transfer.detector import TransferRecipe, normal_classes, run_transfer
-    from train.transfer.fine_tune import Tuning
-    from train.transfer.image_sets import Choice, open_image_set
-    from train.transfer.results import Run, write_run
+    from train.papers.transfer.detector import TransferRecipe, normal_classes, run_transfer
+    from train.papers.transfer.fine_tune import Tuning
+    from train.papers.transfer.image_sets import Choice, open_image_set
+    from train.papers.transfer.results import Run, write_run
 
     started = time.perf_counter()
     choice = Choice(

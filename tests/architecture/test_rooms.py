@@ -122,9 +122,8 @@ ROOMS_OF_TRAIN = {
     SHARED: set(),
     "classifier": {SHARED, "simulator"},
     "gate": {SHARED, "simulator"},
-    "transfer": {SHARED, "classifier"},
-    "welds": {SHARED, "gate"},
-    "commands": {SHARED, "simulator", "classifier", "gate", "transfer", "welds"},
+    "papers": {SHARED, "classifier", "gate"},
+    "commands": {SHARED, "simulator", "classifier", "gate", "papers"},
 }
 
 
@@ -133,6 +132,16 @@ def test_arrows_between_the_rooms_of_train_point_down() -> None:
         room = room_of_train(name)
         others = {room_of_train(other) for other in imported} - {room}
         assert others <= ROOMS_OF_TRAIN[room], f"{name} imports {sorted(imported)}"
+
+
+def test_nothing_but_the_command_line_imports_the_papers() -> None:
+    importers = {
+        module_name(path)
+        for room in ("edge", "train", "export")
+        for path in modules_of(room)
+        if any(name.startswith("train.papers") for name in imports_of(path)) and "papers" not in path.parts
+    }
+    assert all(room_of_train(name) == "commands" for name in importers), importers
 
 
 def room_of_train(name: str) -> str:

@@ -14,8 +14,8 @@ from train.checkpoint import load_checkpoint
 from train.classifier.models import classifier_of
 from train.cli import main as train
 from train.dataset import load_scans, read_labels
+from train.papers.transfer.fine_tune import predict
 from train.simulator.simulate import write_lot
-from train.transfer.fine_tune import predict
 
 pytestmark = pytest.mark.timeout(600)  # torch exports two networks
 

@@ -1,0 +1,302 @@
+"""The paper's whole experiment at a toy size: its files, its resumption, its repeatability, its workers."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import tifffile
+import torch
+
+from edge.images.conversion import Method
+from edge.validation.statistics import Confusion
+from train.classifier.experiment import BEST, PAPER, read_recipe, replaced
+from train.classifier.folds import FoldResult
+from train.classifier.tables import Column, kind_recalls, severity_limit, table_markdown
+from train.cli import main
+from train.cli_experiments import parse_methods
+from train.dataset import Row, read_labels
+from train.errors import DataError, TrainError
+from train.papers.ablation import WITHOUT_FINE_TUNING, steps, usual_steps
+from train.runner import Here, Processes, RayCluster
+from train.survey import natural, survey
+
+torch.set_num_threads(1)
+pytestmark = pytest.mark.timeout(600)
+
+RECIPE = 'base = "best"\n'
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def command(lot: Path, out: Path, cache: Path, *more: str) -> list[str]:
+    out.mkdir(parents=True, exist_ok=True)
+    recipe = out / "recipe.toml"
+    recipe.write_text(RECIPE)
+    options = ["--size", "64x64", "--weights", "none", "--conversions", "local,global", "--cache", str(cache)]
+    return ["crossval", str(lot), "--out", str(out), "--recipe", str(recipe), *options, *more]
+
+
+def test_one_command_writes_the_table_and_a_second_one_resumes_it(
+    small_lot: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "short.toml"
+    other.write_text("epochs = 2\n")
+    beside = ("--beside", str(other))
+    assert main(command(small_lot, tmp_path, cache, *beside)) == 0
+    printed = capsys.readouterr()
+    assert "backbone passes: " in printed.err
+    table = (tmp_path / "table1.md").read_text()
+    assert printed.out == table
+    assert "| B0 | 8 (4) |" in table
+    assert "| test bundle | scans (abnormal) | local | global | short-global |" in table
+    assert "| paper, overall (its own 714 scans) | 714 (152) | 85.00 | 85.18 |  |" in table
+    found = json.loads((tmp_path / "summary.json").read_text())
+    assert found["overall"]["conversion"] == "global"
+    assert found["overall"]["balanced_accuracy"] == found["conversions"]["global"]["balanced_accuracy"] > 0.7
+    assert found["recipe"]["head"] == "logistic"
+    assert found["beside"]["short-global"]["epochs"] == 2
+    counts = (tmp_path / "table1.csv").read_text()
+    assert ",0.500000," in next(line for line in counts.splitlines() if line.startswith("short-global,B0"))
+    assert ",0.500000," not in next(line for line in counts.splitlines() if line.startswith("global,B0"))
+    assert set(found["bundles"]["local"]) == {"B0", "B1", "B2"}
+    for name in ("roc.png", "roc.svg", "table1.csv", "timing.json"):
+        assert (tmp_path / name).stat().st_size > 50
+
+    folds = sorted((tmp_path / "folds").glob("*.json"))
+    assert len(folds) == 6 and len(list((tmp_path / "beside" / "folds").glob("*.json"))) == 3
+    folds[0].unlink()
+    folds[1].write_text(folds[1].read_text()[:50])  # as a kill would never leave it, but a full disk might
+    kept = {path: path.stat().st_mtime_ns for path in folds[2:]}
+    assert main(command(small_lot, tmp_path, cache, *beside)) == 0
+    assert "2 folds to do, 4 there already" in capsys.readouterr().err
+    assert (tmp_path / "table1.md").read_text() == table
+    assert {path: path.stat().st_mtime_ns for path in folds[2:]} == kept
+
+
+@pytest.fixture(scope="module")
+def table_made_here(small_lot: Path, tmp_path_factory: pytest.TempPathFactory, cache: Path) -> bytes:
+    out = tmp_path_factory.mktemp("here")
+    assert main(command(small_lot, out, cache)) == 0
+    return (out / "table1.md").read_bytes()
+
+
+def test_processes_give_the_same_table(small_lot: Path, tmp_path: Path, cache: Path, table_made_here: bytes) -> None:
+    assert main(command(small_lot, tmp_path, cache, "--jobs", "2")) == 0
+    assert (tmp_path / "table1.md").read_bytes() == table_made_here
+
+
+def test_a_local_ray_cluster_gives_the_same_table(
+    small_lot: Path, tmp_path: Path, cache: Path, table_made_here: bytes
+) -> None:
+    pytest.importorskip("ray", reason="needs the extra `ray`")
+    assert main(command(small_lot, tmp_path, cache, "--ray", "local")) == 0
+    assert (tmp_path / "table1.md").read_bytes() == table_made_here
+
+
+def die_once(marker: str) -> str:
+    """A task whose first worker is killed."""
+    path = Path(marker)
+    if path.name.startswith("fatal") and not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path.name
+
+
+def test_a_killed_worker_costs_only_its_task(tmp_path: Path) -> None:
+    markers = [str(tmp_path / name) for name in ("one", "fatal", "three")]
+    with Processes(2) as processes:
+        assert dict(processes.map(die_once, markers)) == {0: "one", 1: "fatal", 2: "three"}
+
+
+def test_a_killed_ray_worker_costs_only_its_task(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs the extra `ray`")
+
+    def die(marker: str) -> tuple[str, int]:  # not die_once: Ray's workers cannot import this module
+        path = Path(marker)
+        path.with_suffix(f".{os.getpid()}").touch()
+        if path.name == "fatal" and not path.exists():
+            path.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return path.name, os.getpid()
+
+    markers = [str(tmp_path / name) for name in ("one", "fatal", "three", "four")]
+    with RayCluster("local") as cluster:
+        found = dict(cluster.map(die, markers))
+    assert [found[number][0] for number in range(4)] == ["one", "fatal", "three", "four"]
+    tried = {name: len(list(tmp_path.glob(f"{name}.*"))) for name in ("one", "fatal", "three", "four")}
+    assert tried == {"one": 1, "fatal": 2, "three": 1, "four": 1}
+
+
+def always_dies(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_task_that_kills_every_worker_is_an_error_and_not_an_endless_loop() -> None:
+    with Processes(1) as processes, pytest.raises(TrainError, match="died 3 times with 1 tasks left"):
+        list(processes.map(always_dies, [0]))
+
+
+def test_an_unreadable_scan_is_named_and_skipped_only_on_request(small_lot: Path, tmp_path: Path) -> None:
+    scan = tifffile.imread(small_lot / "B0_0.tif")
+    for name in ("a.tif", "b.tif"):
+        tifffile.imwrite(tmp_path / name, scan)
+    (tmp_path / "broken.tif").write_bytes(b"II*\0 and no more")
+    (tmp_path / "labels.csv").write_text(
+        "file,bundle,label\na.tif,B1,normal\nbroken.tif,B1,normal\nb.tif,B2,abnormal\n"
+    )
+    rows = read_labels(tmp_path)
+    with pytest.raises(DataError, match=r"1 of 3 scans cannot be read: broken\.tif") as caught:
+        survey(rows, Here(), lambda *_: None, skip_unreadable=False)
+    assert "--skip-unreadable" in caught.value.hint
+    kept = survey(rows, Here(), lambda *_: None, skip_unreadable=True)
+    assert [row.file for row in kept.rows] == ["a.tif", "b.tif"]
+    assert kept.unreadable[0].startswith("broken.tif: ")
+
+
+def test_of_many_unreadable_scans_the_first_are_named_once_each(tmp_path: Path) -> None:
+    rows = ["file,bundle,label"]
+    for number in range(10):
+        (tmp_path / f"{number}.tif").write_bytes(b"II*\0 and no more")
+        rows.append(f"{number}.tif,B1,normal")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(DataError, match=r"10 of 10 .*; and 2 more$") as caught:
+        survey(read_labels(tmp_path), Here(), lambda *_: None, skip_unreadable=False)
+    assert caught.value.message.count("7.tif") == 1 and "8.tif" not in caught.value.message
+
+
+def fold(bundle: str, labels: tuple[int, ...], p: tuple[float, ...], threshold: float = 0.5) -> FoldResult:
+    files = tuple(f"{bundle}_{number}.tif" for number in range(len(labels)))
+    return FoldResult("x", "global", bundle, (1700, 2800), threshold, files, labels, p, (), None, 1.0)
+
+
+def test_overall_adds_up_the_decisions_of_all_bundles_each_at_its_own_threshold() -> None:
+    column = Column(
+        "global",
+        (fold("B1", (1, 0, 0, 0), (0.9, 0.1, 0.1, 0.6)), fold("B2", (0, 0), (0.6, 0.1), threshold=0.7)),
+    )
+    counts = column.overall
+    assert (counts.tp, counts.fp, counts.tn, counts.fn) == (1, 1, 4, 0)
+    assert counts.balanced_accuracy == pytest.approx((1 + 4 / 5) / 2)
+    table = table_markdown([column], [])
+    assert "| B2 ¹ | 2 (0) | 100.00 |" in table
+    assert "| **overall** | 6 (1) | **90.00** |" in table
+
+
+def test_the_limit_is_what_the_severity_alone_could_decide(tmp_path: Path) -> None:
+    """B2 calls 0.4 abnormal, which the threshold of B1 and B3 calls normal: even an oracle misses it."""
+
+    def row(bundle: str, severity: float | None, label: int) -> Row:
+        return Row(tmp_path / "x.tif", "x.tif", bundle, label, severity=severity)
+
+    clear = [row(bundle, severity, int(severity > 0.5)) for bundle in ("B1", "B3") for severity in (0.0, 0.45, 0.6)]
+    blurred = [row("B2", 0.0, 0), row("B2", 0.4, 1)]
+    limit = severity_limit(clear + blurred)
+    assert limit is not None
+    assert (limit.tp, limit.fn, limit.fp) == (2, 1, 2)
+    assert severity_limit([*clear, *blurred, row("B3", None, 0)]) is None
+    assert severity_limit([*blurred, row("B1", 0.9, 1)]) is None
+    table = table_markdown([Column("global", (fold("B1", (1, 0), (0.9, 0.6)),))], [], Confusion(1, 0, 1, 0))
+    assert "| limit: severity known | | 50.00 below 100.00 |" in table
+
+
+def test_recall_by_kind_counts_a_scan_of_two_kinds_for_both(tmp_path: Path) -> None:
+    lines = ["file,bundle,label,kinds,severity"]
+    for number, kinds in enumerate(("scratches", "scratches;bubbles", "bubbles", "")):
+        (tmp_path / f"B1_{number}.tif").touch()
+        label = "abnormal" if kinds else "normal"
+        lines.append(f"B1_{number}.tif,B1,{label},{kinds},{0.6 + number / 10}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    found = kind_recalls(Column("global", (fold("B1", (1, 1, 1, 0), (0.1, 0.9, 0.9, 0.9)),)), read_labels(tmp_path))
+    assert {kind: (entry["hits"], entry["total"]) for kind, entry in found.items()} == {
+        "bubbles": (2, 2),
+        "scratches": (1, 2),
+    }
+    assert [third["share"] for third in found["scratches"]["by_severity"]] == [0.0, 1.0, None]
+
+
+def test_bundles_are_in_their_natural_order() -> None:
+    assert sorted(["B10", "B2", "A", "B1"], key=natural) == ["A", "B1", "B2", "B10"]
+
+
+def test_conversions_are_taken_in_the_order_they_are_named() -> None:
+    assert parse_methods("local, own,local,dhe", Method.GLOBAL) == [Method.LOCAL, Method.GLOBAL, Method.DHE]
+    with pytest.raises(TrainError, match="no conversion 'blue'"):
+        parse_methods("blue", Method.GLOBAL)
+
+
+def test_a_recipe_file_changes_its_base(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "best"\npenalty = 0.5\nmethod = "dhe"\n')
+    recipe = read_recipe(str(path))
+    assert (recipe.features, recipe.penalty, recipe.method) == (BEST.features, 0.5, Method.DHE)
+    assert read_recipe("paper") == PAPER
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("epoch = 3\n", "there is no 'epoch'"),
+        ('loss = "cheap"\n', "loss = 'cheap'"),
+        ("lr = -1\n", "lr = -1"),
+        ("epochs = true\n", "epochs = True"),
+        ("epochs = 0\n", "at least 1"),
+        ('features = "tiles"\n', "takes no features of tiles"),
+        ("epochs\n", "is not TOML"),
+        ('base = "worst"\n', "base 'worst'"),
+    ],
+)
+def test_a_senseless_recipe_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(TrainError, match=words):
+        read_recipe(str(path))
+
+
+def test_the_ablation_leads_from_the_paper_to_the_best_recipe() -> None:
+    rows = steps(seed=0)
+    assert rows[0].recipe == PAPER
+    assert BEST in [row.recipe for row in rows]
+    assert len({row.name for row in rows}) == len(rows)
+    assert all(row.recipe.fine_tune == "head" for row in rows[:WITHOUT_FINE_TUNING])
+    assert [row.recipe.fine_tune for row in rows[WITHOUT_FINE_TUNING:]] == ["layer4", "all", "head", "head"]
+    for row in rows:  # every step is a recipe that a file could hold
+        values = {key: value for key, value in vars(row.recipe).items() if value != getattr(PAPER, key)}
+        assert replaced(PAPER, values, row.name) == row.recipe
+
+
+def test_votes_are_a_matter_of_the_ablation_only_where_labellers_disagree(tmp_path: Path) -> None:
+    for name in ("a.tif", "b.tif"):
+        (tmp_path / name).touch()
+    head = "file,bundle,label_1,label_2\n"
+    (tmp_path / "labels.csv").write_text(head + "a.tif,B1,normal,normal\nb.tif,B1,abnormal,abnormal\n")
+    agreed = usual_steps(read_labels(tmp_path))
+    (tmp_path / "labels.csv").write_text(head + "a.tif,B1,normal,normal\nb.tif,B1,abnormal,normal\n")
+    assert [steps(0)[number - 1].recipe.undecided for number in agreed] == ["majority"] * WITHOUT_FINE_TUNING
+    of_votes = usual_steps(read_labels(tmp_path))[WITHOUT_FINE_TUNING:]
+    assert [steps(0)[number - 1].recipe.undecided for number in of_votes] == ["drop", "class"]
+
+
+def test_each_step_of_the_ablation_is_a_row(
+    small_lot: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--size", "64x64", "--weights", "none", "--cache", str(cache), "--steps", "12", "13"]
+    assert main(["ablation", str(small_lot), "--out", str(tmp_path), *options]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in table[2:4]] == [step.name for step in steps(0)[11:13]]
+    assert table[5].startswith("Data ") and "64 x 64 px" in table[5]
+    assert (tmp_path / "ablation.md").read_text().splitlines() == table
+    found = json.loads((tmp_path / "ablation.json").read_text())
+    assert found[1]["recipe"]["threshold"] == "calibrated"
+    assert main(["ablation", str(small_lot), "--out", str(tmp_path), *options[:-2], "10", "12"]) == 0
+    said = capsys.readouterr()
+    assert "step 12, 2 of 2" in said.err and said.err.count("3 there already") == 1  # a step keeps its folder
+    assert {path.name for path in tmp_path.glob("[0-9]*")} == {"10", "12", "13"}
+    names = [line.split("|")[1].strip() for line in said.out.splitlines()[2:5]]
+    assert names == [steps(0)[number - 1].name for number in (10, 12, 13)]
+    assert said.out.splitlines()[3:] == table[2:]
+    assert main(["ablation", str(small_lot), "--out", str(tmp_path), *options[:-2], "99"]) == 1

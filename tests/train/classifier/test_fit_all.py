@@ -1,0 +1,176 @@
+"""From a recipe to the checkpoint for the line, its calibration, and the doctor's look at the data before."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from edge.images.conversion import Method, clipped_fraction, histogram, prepare
+from edge.images.exposure import exposure
+from edge.records import Size
+from train.checkpoint import load_checkpoint
+from train.classifier.calibrate import Wish, calibrate, p_abnormal
+from train.classifier.experiment import BEST, PAPER, ExperimentRecipe
+from train.classifier.feature_cache import FeatureCache
+from train.classifier.features import open_backbone
+from train.classifier.fit_all import learn_all
+from train.classifier.learner import Samples, calibrated_threshold, inner_parts, learn
+from train.classifier.models import classifier_of
+from train.classifier.pooling import CHANNELS, TILES
+from train.cli import main
+from train.dataset import read_frame, read_labels
+from train.doctor import diagnose, histogram_plot
+from train.errors import DataError
+from train.progress import Reporter
+from train.runner import Here
+from train.survey import survey
+
+torch.set_num_threads(1)
+pytestmark = pytest.mark.timeout(600)
+
+SIZE = Size(64, 64)
+RECIPES = {
+    "best": dataclasses.replace(BEST, bounds_mode="per_scan"),
+    "paper": dataclasses.replace(PAPER, epochs=2),
+    "paper's head on three layers": dataclasses.replace(PAPER, epochs=2, features="layers", method=Method.LOCAL),
+    "two layers with dropout": dataclasses.replace(BEST, features="layers", head="mlp", bounds_mode="per_scan"),
+    "with a third class": dataclasses.replace(BEST, undecided="class", threshold="half", method=Method.DHE),
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_checkpoints_network_says_of_images_what_was_learnt_from_features(
+    small_lot: Path, tmp_path: Path, cache: Path, name: str
+) -> None:
+    recipe: ExperimentRecipe = RECIPES[name]
+    rows = read_labels(small_lot)
+    surveyed = survey(rows, Here(), lambda *_: None, skip_unreadable=False)
+    backbone = open_backbone("none", SIZE, seed=0, amp=False, device="cpu")
+    features = FeatureCache(cache, (TILES, CHANNELS))
+    written = learn_all(surveyed, recipe, backbone, features, Here(), tmp_path, Reporter())
+    loaded = load_checkpoint(tmp_path / "classifier.pt", "classifier")
+    assert loaded.thresholds == written.thresholds
+    hists = [histogram(read_frame(row).counts) for row in rows]
+    assert loaded.exposures == tuple(exposure(hist) for hist in hists)
+    clipped = [0.0 if loaded.bounds is None else clipped_fraction(hist, loaded.bounds) for hist in hists]
+    assert loaded.max_clipped_fraction == max(clipped)
+    network = classifier_of(loaded)
+    images = [prepare(read_frame(row).counts, loaded.method, loaded.bounds, SIZE) for row in rows]
+    scores = np.array([p_abnormal(network, image) for image in images])
+    labels = np.array([row.label for row in rows])
+    decided = ((scores >= loaded.thresholds["threshold"]) == labels).mean()
+    sensitivity = ((scores >= loaded.thresholds["threshold"]) & (labels == 1)).sum() / (labels == 1).sum()
+    specificity = ((scores < loaded.thresholds["threshold"]) & (labels == 0)).sum() / (labels == 0).sum()
+    assert (sensitivity + specificity) / 2 == pytest.approx(loaded.metrics["training_balanced_accuracy"])
+    if recipe.head == "logistic":
+        assert decided == 1.0
+
+
+def make_samples(disputed: bool = False) -> Samples:
+    """40 scans of 4 bundles; abnormal ones have one tile that stands out."""
+    rng = np.random.default_rng(0)
+    labels = np.tile([0, 1], 20)
+    tiles = rng.random((40, 4, TILES, CHANNELS)).astype(np.float16)
+    for number in np.flatnonzero(labels):
+        tiles[number, :, rng.integers(TILES), :40] += 3
+    whole = rng.random((40, 4, 3, CHANNELS)).astype(np.float32)
+    bundles = tuple(f"B{number // 10}" for number in range(40))
+    argued = np.zeros(40, np.bool_)
+    argued[:6] = disputed
+    return Samples(whole, tiles, labels, argued, bundles, tuple(f"{n}.tif" for n in range(40)))
+
+
+def test_one_tile_that_stands_out_anywhere_is_enough_for_the_best_recipe() -> None:
+    samples = make_samples()
+    learnt = learn(samples.take(np.arange(30)), BEST, {})
+    held_out = samples.take(np.arange(30, 40))
+    assert ((learnt.predict(held_out) >= learnt.threshold) == held_out.labels).all()
+
+
+def test_the_threshold_comes_from_whole_bundles_held_out_in_turn() -> None:
+    samples = make_samples()
+    parts = inner_parts(samples)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(40))
+    for part in parts:
+        assert {samples.bundles[i] for i in part}.isdisjoint({samples.bundles[i] for i in set(range(40)) - {*part}})
+    assert 0.0 < calibrated_threshold(samples, BEST, {}) < 1.0
+
+
+def test_disputed_scans_are_left_out_or_pulled_to_the_middle() -> None:
+    samples = make_samples(disputed=True)
+    plain = learn(samples, BEST, {}).predict(samples)[:6]
+    third = learn(samples, dataclasses.replace(BEST, undecided="class"), {}).predict(samples)[:6]
+    assert np.abs(third - 0.5).max() < np.abs(plain - 0.5).min()
+    without = learn(samples.take(np.arange(6, 40)), BEST, {}).predict(samples)
+    dropped = learn(samples, dataclasses.replace(BEST, undecided="drop"), {}).predict(samples)
+    np.testing.assert_allclose(dropped, without)
+
+
+def test_calibration_is_written_into_the_checkpoint_and_measured_on_another_bundle(
+    small_lot: Path, tmp_path: Path, cache: Path
+) -> None:
+    rows = read_labels(small_lot)
+    learnt_from = tmp_path / "two"
+    learnt_from.mkdir()
+    kept = [row for row in rows if row.bundle != "B2"]
+    for row in kept:
+        shutil.copy(row.path, learnt_from)
+    lines = [f"{row.file},{row.bundle},{('normal', 'abnormal')[row.label]}" for row in kept]
+    (learnt_from / "labels.csv").write_text("\n".join(["file,bundle,label", *lines]) + "\n")
+    run = tmp_path / "run"
+    options = ["--size", "64x64", "--weights", "none", "--cache", str(cache)]
+    assert main(["learn", str(learnt_from), "--out", str(run), *options]) == 0
+    report = calibrate(run, rows, ["B1"], Wish(0.3, None, None), Reporter())
+    assert report["calibrated_on"] == ["B0", "B2"]
+    assert report["checked_on"] == ["B1"]
+    assert report["check"]["covered_abnormal"]["total"] == 4
+    loaded = load_checkpoint(run / "classifier.pt", "classifier")
+    assert loaded.review_band == tuple(report["review_band"])
+    assert loaded.thresholds["threshold"] == report["threshold"]
+    assert json.loads((run / "calibration.json").read_text())["wish"]["alpha"] == 0.3
+    assert (run / "reliability.png").stat().st_size > 1000
+    assert calibrate(run, rows, [], Wish(None, None, 0.0), Reporter())["calibration"]["escapes"] == 0
+    assert load_checkpoint(run / "classifier.pt", "classifier").review_band is None
+    with pytest.raises(DataError, match="the scans it learnt from"):
+        calibrate(run, read_labels(learnt_from), ["B1"], Wish(None, None, None), Reporter())
+    with pytest.raises(DataError, match="there is no bundle B9"):
+        calibrate(run, rows, ["B9"], Wish(None, None, None), Reporter())
+
+
+def test_the_doctor_names_what_is_wrong(small_lot: Path, tmp_path: Path) -> None:
+    lines = ["file,bundle,label_1,label_2"]
+    for number, bundle in enumerate(["B1", "B1", "B2", "B3", "B4", "B5"]):
+        shutil.copy(small_lot / f"B0_{number}.tif", tmp_path / f"{number}.tif")
+        lines.append(f"{number}.tif,{bundle},{('normal', 'abnormal')[number % 2]},normal")
+    shutil.copy(small_lot / "B0_0.tif", tmp_path / "copy.tif")
+    bright = tifffile.imread(small_lot / "B0_1.tif") + np.uint16(3000)
+    tifffile.imwrite(tmp_path / "bright.tif", bright)
+    (tmp_path / "broken.tif").write_bytes(b"no scan")
+    lines += ["copy.tif,B2,abnormal,abnormal", "bright.tif,B6,normal,normal", "broken.tif,B6,normal,"]
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    surveyed = survey(read_labels(tmp_path), Here(), lambda *_: None, skip_unreadable=True)
+    text = "\n".join(diagnose(surveyed).lines)
+    assert "8 scans, 4 abnormal, 6 bundles; labellers disagree on 3" in text
+    assert "B1: 1 normal, 1 abnormal" in text
+    assert "unreadable: broken.tif: " in text
+    assert "a leak from training to test: 0.tif, copy.tif" in text
+    assert "the same scan with both labels: 0.tif, copy.tif" in text
+    assert "bundle B6 is all normal" in text
+    assert "bundle B6 stands apart: median" in text
+    histogram_plot(surveyed, tmp_path / "histogram")
+    assert (tmp_path / "histogram.svg").stat().st_size > 1000
+
+
+def test_the_doctor_finds_nothing_in_a_good_folder(small_lot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", str(small_lot)]) == 0
+    assert "no problems found" in capsys.readouterr().out

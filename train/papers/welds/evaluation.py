@@ -1,0 +1,180 @@
+"""What detectors of the weld benchmark find: thresholds from accepted patches of other welds, rates on every test set.
+
+A detector is a network and the statistics it is read by. Its thresholds are set fold by fold, then the decisions of all
+folds are added up; the paper reports the mean over three trainings and (max - min) / 2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.validation.statistics import Rate, auroc
+from train.metrics import joint_thresholds, threshold_with_above
+from train.papers.welds.scores import STATISTICS, Scores
+
+PATCH_FPR = 0.001
+_RESAMPLED = 2000
+CHECKED = "checked"
+ACCEPTED = "accepted"
+VALIDATION_DEFECTS = "checked-defects"
+"""Accepted validation patches with the training welds' defects in them: what a recipe is chosen on."""
+
+LEARNT = "learnt"
+"""Accepted patches of the training welds."""
+OF_WELD = "/"
+"""Between the name of a set and that of the weld its patches are of, where a set comes weld by weld."""
+
+TestedOf = Mapping[str, Mapping[str, int]]
+"""`FoldData.tested_of`."""
+
+SetScores = Mapping[str, Scores]
+"""Scores float32 (n, k) of each set of one fold: `checked/WELD`, `learnt/WELD`, `checked-defects` and the test sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """A trained variant and how its scores are read."""
+
+    name: str
+    variant: str
+    columns: tuple[str, ...] = ("mean9", "std9")
+    """Of STATISTICS; empty for the patch classifier, which has one score."""
+    ensemble: bool = False
+    """The mean residual of all runs, in place of each run's own."""
+    calibrated_on: tuple[str, ...] = (CHECKED, LEARNT)
+    """Sets of accepted patches whose scores set the thresholds. What one weld shows says little about the next, so the
+    training welds count too; the classifier has seen their labels, and is calibrated on validation welds alone."""
+
+    middle_weld: tuple[str, ...] = ()
+    """Of the columns: those whose threshold is that of the middle weld (median), each weld having set one of its own.
+    Indications that nobody marked, along one weld, would else decide what is found on all others."""
+
+    def read(self, scores: Scores) -> Scores:
+        """The detector's columns (n, k) of a network's scores."""
+        return scores[:, [STATISTICS.index(name) for name in self.columns]] if self.columns else scores
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One run of a detector over all folds."""
+
+    flagged: dict[str, Rate]
+    """Of every set, patches above the thresholds that accepted patches of other welds set."""
+    flagged_own: dict[str, Rate]
+    """The same where the accepted test patches set the thresholds, as the paper's tables may be read: all folds'
+    together, since one fold has too few for a rate of 0.1 %."""
+    auroc: dict[str, float]
+    """Of every set of anomalies against the accepted test patches."""
+    by_weld: dict[str, dict[str, Rate]]
+    """`flagged` of the test sets of real patches, by the weld that they are of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A share in a table: mean and half spread over the runs, the interval of one run's number of patches."""
+
+    mean: float
+    half_spread: float
+    total: int
+    low: float
+    high: float
+
+
+def thresholds_of(detector: Detector, scores: SetScores, fpr: float = PATCH_FPR) -> npt.NDArray[np.float64]:
+    """Thresholds (k,) of one fold: at most `fpr` of the patches it is calibrated on exceed any of them.
+
+    Those of `Detector.middle_weld` are exceeded by no more of the middle weld's patches.
+    """
+    accepted = calibration_scores(detector, scores)
+    thresholds = _joint_thresholds(np.concatenate(accepted), fpr)
+    middle = [detector.columns.index(name) for name in detector.middle_weld]
+    if middle:
+        each = [_joint_thresholds(of_weld[:, middle], fpr) for of_weld in accepted if len(of_weld)]
+        thresholds[middle] = np.median(each, axis=0)
+    return thresholds
+
+
+def calibration_scores(detector: Detector, scores: SetScores) -> list[Scores]:
+    """The detector's columns (n, k) of the accepted patches that its thresholds are set on, weld by weld."""
+    return [detector.read(found) for name, found in scores.items() if set_of(name) in detector.calibrated_on]
+
+
+def set_of(name: str) -> str:
+    """The set that the patches of one weld belong to."""
+    return name.partition(OF_WELD)[0]
+
+
+def _joint_thresholds(scores: Scores, fpr: float) -> npt.NDArray[np.float64]:
+    return joint_thresholds(scores, math.floor(fpr * len(scores)))
+
+
+def excesses(detector: Detector, scores: SetScores, fpr: float = PATCH_FPR) -> dict[str, npt.NDArray[np.float64]]:
+    """Of every set (n,): by how much the patch exceeds its thresholds, above 0 is anomalous.
+
+    In deviations of the scores it is calibrated on, the greatest over the columns: one scale for all folds.
+    """
+    thresholds = thresholds_of(detector, scores, fpr)
+    scale = np.concatenate(calibration_scores(detector, scores)).astype(np.float64).std(axis=0) + 1e-12
+    parts: defaultdict[str, list[npt.NDArray[np.float64]]] = defaultdict(list)
+    for name, found in scores.items():
+        parts[set_of(name)].append(((detector.read(found) - thresholds) / scale).max(axis=1))
+    return {name: np.concatenate(of_welds) for name, of_welds in parts.items()}
+
+
+def evaluate(
+    detector: Detector,
+    folds: Sequence[SetScores],
+    tested_of: Sequence[TestedOf] = (),
+    fpr: float = PATCH_FPR,
+) -> Outcome:
+    """One run over all folds; `tested_of` is given for each, or for none."""
+    of_folds = [excesses(detector, scores, fpr) for scores in folds]
+    names = list(dict.fromkeys(name for fold in of_folds for name in fold))
+    flagged, flagged_own, areas = {}, {}, {}
+    accepted = np.concatenate([fold[ACCEPTED] for fold in of_folds])
+    own = threshold_with_above(accepted, math.floor(fpr * len(accepted))) if len(accepted) else math.inf
+    for name in names:
+        parts = [fold[name] for fold in of_folds]
+        total = sum(len(part) for part in parts)
+        flagged[name] = Rate(sum(int(np.sum(part > 0)) for part in parts), total)
+        flagged_own[name] = Rate(sum(int(np.sum(part > own)) for part in parts), total)
+        if name not in (CHECKED, LEARNT, ACCEPTED):
+            labels = np.repeat([0, 1], [len(accepted), total])
+            areas[name] = auroc(np.concatenate([accepted, *parts]), labels)
+    by_weld: dict[str, dict[str, Rate]] = {}
+    for fold, of_sets in zip(of_folds, tested_of, strict=False):
+        for name, of_welds in of_sets.items():
+            ends = np.cumsum(list(of_welds.values()), dtype=int)
+            of_weld = np.split(fold[name] > 0, ends)[:-1]
+            by_weld.setdefault(name, {}).update(
+                {weld: Rate(int(part.sum()), len(part)) for weld, part in zip(of_welds, of_weld, strict=True)}
+            )
+    return Outcome(flagged, flagged_own, areas, by_weld)
+
+
+def interval_over_welds(rates: Sequence[Rate]) -> tuple[float, float]:
+    """95 % interval of the share of all, had other welds of the same kind been tested: bootstrap over whole welds."""
+    counts = np.array([(rate.hits, rate.total) for rate in rates if rate.total])
+    if len(counts) < 2:
+        return 0.0, 1.0
+    drawn = counts[np.random.default_rng(0).integers(len(counts), size=(_RESAMPLED, len(counts)))].sum(axis=1)
+    shares = drawn[:, 0] / drawn[:, 1]
+    low, high = np.quantile(shares, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def entry(rates: Sequence[Rate]) -> Entry:
+    """The runs' rates of one set as the paper's tables give them."""
+    shares = [rate.share for rate in rates]
+    total = rates[0].total
+    if not total:
+        return Entry(math.nan, math.nan, 0, 0.0, 1.0)
+    mean = float(np.mean(shares))
+    low, high = Rate(round(mean * total), total).interval
+    return Entry(mean, (max(shares) - min(shares)) / 2, total, low, high)

@@ -1,0 +1,125 @@
+"""Welds that are in no fold, judged by the networks of every fold: what was found on one collection, on another film.
+
+Their patches are test sets alone: thresholds stay those of each fold. A set's rate is the mean over the folds'
+networks, which all judge the same patches, so that it has no interval of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from train.errors import DataError
+from train.files import written_whole
+from train.papers.welds.benchmark import Benchmark
+from train.papers.welds.data import PatchCounts
+from train.papers.welds.evaluation import (
+    ACCEPTED,
+    CHECKED,
+    LEARNT,
+    Detector,
+    Outcome,
+    SetScores,
+    entry,
+    evaluate,
+    set_of,
+)
+from train.papers.welds.images import Weld, read_welds
+from train.papers.welds.patches import accepted_patches, clear_length_px, defect_patches, shares
+from train.papers.welds.plan import Request
+from train.papers.welds.regions import CONTRASTS, find_regions, of_contrast
+from train.papers.welds.scores import Scores
+from train.papers.welds.task import EnsembleTask, Task, load_network, load_scores, prepared, score_sets
+from train.progress import Reporter
+
+Sets = dict[str, npt.NDArray[np.uint8]]
+"""Patches uint8 (n, 192, 192) by name: `accepted`, `defects-high`, `-mid`, `-low`; n may be 0 for one of these."""
+TABLE_FILE = "elsewhere.md"
+_STREAM = 0xE15E
+"""Sets these patches' random numbers apart from the folds'."""
+
+
+def try_elsewhere(request: Request, benchmark: Benchmark, folder: Path, reporter: Reporter) -> str:
+    """Score the welds of a folder like WELDS; writes `elsewhere.md`, returns it. Raises DataError, TrainError."""
+    welds = [weld for weld in read_welds(folder) if weld.mask is not None]
+    sets = patches_of(welds, request.counts, request.seed)
+    learnt_from = {name for fold in benchmark.folds for part in ("training", "validation") for name in fold[part]}
+    seen = sorted(learnt_from & {weld.name for weld in welds})
+    if seen:
+        reporter.say(f"not elsewhere, if they are the same welds: {', '.join(seen)}")
+    outcomes = {
+        detector.name: outcomes_of(detector, benchmark.tasks, sets, request.device, reporter.counter(detector.name))
+        for detector in request.recipe.detectors
+    }
+    text = table_markdown(outcomes, {name: len(found) for name, found in sets.items()}, [weld.name for weld in welds])
+    with written_whole(request.out / TABLE_FILE) as stream:
+        stream.write(text.encode())
+    return text
+
+
+def patches_of(welds: Sequence[Weld], counts: PatchCounts, seed: int) -> Sets:
+    """Test sets of masked welds, as many patches as a fold has. Raises DataError where no weld has an accepted one."""
+    rng = np.random.default_rng((seed, _STREAM))
+    clear_px = [clear_length_px(weld) for weld in welds]
+    if not any(clear_px):
+        names = ", ".join(weld.name for weld in welds) or "welds with masks: there are none"
+        raise DataError(
+            f"no place for a patch clear of all defects in {names}",
+            hint="give a folder with images/NAME.png and masks/NAME.png, some with stretches free of defects",
+        )
+    parts = [
+        accepted_patches(weld, count, rng)
+        for weld, count in zip(welds, shares(counts.test_accepted, clear_px), strict=True)
+    ]
+    sets = {ACCEPTED: np.concatenate(parts)}
+    regions = [find_regions(weld) for weld in welds]
+    for contrast in CONTRASTS:
+        split = shares(counts.test_defects, [len(of_contrast(found, contrast)) for found in regions])
+        drawn = zip(welds, regions, split, strict=True)
+        parts = [defect_patches(weld, found, count, rng, contrast)[0] for weld, found, count in drawn]
+        sets[f"defects-{contrast}"] = np.concatenate(parts)
+    return sets
+
+
+def outcomes_of(
+    detector: Detector, tasks: Sequence[Task], sets: Sets, device: str, progress: Callable[[int, int], None]
+) -> tuple[Outcome, ...]:
+    """The detector's outcome of every run, of an ensemble one in all: each fold's networks by its own thresholds."""
+    of_variant = [task for task in tasks if task.variant.name == detector.variant]
+    runs = sorted({task.run for task in of_variant})
+    groups = [runs] if detector.ensemble else [[run] for run in runs]
+    outcomes = []
+    for done, group in enumerate(groups, 1):
+        folds: list[SetScores] = []
+        for fold in dict.fromkeys(task.fold for task in of_variant):
+            together = [task for task in of_variant if task.fold == fold and task.run in group]
+            folds.append(scored(together, sets, prepared(device)))
+        outcomes.append(evaluate(detector, folds))
+        progress(done, len(groups))
+    return tuple(outcomes)
+
+
+def scored(together: Sequence[Task], sets: Sets, device: torch.device) -> dict[str, Scores]:
+    """Scores of the sets by one fold's network, or by several together, beside those its thresholds come from."""
+    task = together[0]
+    own = load_scores(task if len(together) == 1 else EnsembleTask(tuple(together)))
+    models = [load_network(one, device) for one in together]
+    calibrating = {name: found for name, found in own.items() if set_of(name) in (CHECKED, LEARNT)}
+    return calibrating | score_sets(models, task, sets, device)
+
+
+def table_markdown(outcomes: dict[str, tuple[Outcome, ...]], counts: dict[str, int], welds: Sequence[str]) -> str:
+    """Detectors down, sets across: mean over runs and folds (half spread of the runs), in %."""
+    names = [f"defects-{contrast}" for contrast in CONTRASTS]
+    heads = [f"{name}, {counts[name]}" for name in names] + [f"accepted, refused (FPR), {counts[ACCEPTED]}"]
+    lines = ["## Welds that are in no fold", "", f"{', '.join(welds)}; patches of each set stand in its head.", ""]
+    lines += ["| detector | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    for name, runs in outcomes.items():
+        found = [entry([run.flagged[part] for run in runs]) for part in (*names, ACCEPTED)]
+        cells = [f"{100 * one.mean:.1f} ({100 * one.half_spread:.1f})" if one.total else "-" for one in found]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,229 @@
+"""Tables 2 and 3 of Lindgren and Zach 2022, our figures beside the paper's, and the table of a recipe's variants."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from train.papers.welds.benchmark import Benchmark
+from train.papers.welds.evaluation import (
+    ACCEPTED,
+    PATCH_FPR,
+    VALIDATION_DEFECTS,
+    Detector,
+    Entry,
+    Outcome,
+    entry,
+    interval_over_welds,
+)
+from train.papers.welds.regions import HIGH_CNR_MIN, LOW_CNR_MAX
+from train.papers.welds.variants import BOTH
+
+REAL_SETS: Final = ("defects-high", "defects-mid", "defects-low")
+SYNTHETIC_SETS: Final = ("circular-hollow-inclusion", "dogbone", "elongated", "partial-circle", "raster")
+SHARP_SETS: Final = tuple(f"{name}-sharp" for name in SYNTHETIC_SETS)
+
+_PAPER_ROWS: Final = {
+    "defects-high": ((50, 2), (79, 9), (94, 3), (78, 3), (83, 3), (84, 4), (85, 2)),
+    "defects-mid": ((6, 5), (69, 17), (90, 3), (45, 7), (74, 4), (77, 7), (76, 4)),
+    "defects-low": ((0, 1), (16, 6), (26, 7), (15, 10), (23, 3), (17, 2), (21, 2)),
+    "circular-hollow-inclusion": ((12, 10), (100, 0), (100, 0), (46, 11), (69, 24), (100, 0), (100, 0)),
+    "dogbone": ((10, 2), (100, 0), (100, 0), (45, 14), (48, 11), (97, 2), (97, 2)),
+    "elongated": ((3, 1), (100, 0), (100, 0), (24, 7), (24, 3), (70, 8), (86, 7)),
+    "partial-circle": ((4, 3), (99, 1), (99, 1), (31, 6), (33, 9), (89, 6), (90, 6)),
+    "raster": ((100, 0), (100, 0), (100, 0), (71, 27), (98, 3), (97, 5), (100, 0)),
+}
+_PAPER_COLUMNS: Final = (
+    "none",
+    "d",
+    "sni",
+    "classifier-d",
+    "classifier-d-sc",
+    "classifier-d-sc-spc",
+    "classifier-d-sni",
+)
+PAPER: Final = {
+    (variant, name): row[place] for name, row in _PAPER_ROWS.items() for place, variant in enumerate(_PAPER_COLUMNS)
+}
+"""The paper's TPR and half spread in %, by variant and test set. Its welds, and what it calls high, mid and low
+contrast, are not quite ours: 34 welds of the same collection, seven of which are here with masks."""
+
+
+def tables_markdown(benchmark: Benchmark, detectors: Sequence[Detector], notes: Sequence[str]) -> str:
+    """The tables of a benchmark: of the paper's networks as the paper has them, of others one line per detector."""
+    of_paper = [detector for detector in detectors if (detector.variant, "raster") in PAPER]
+    parts: list[str] = []
+    if {detector.variant for detector in of_paper} == set(_PAPER_COLUMNS):
+        second = [detector for detector in detectors if detector.variant == BOTH.name]
+        first = [detector for detector in detectors if detector not in second]
+        groups = (
+            ("Table 3: autoencoder", [d for d in first if d.columns]),
+            ("Table 2: patch classifier", [d for d in first if not d.columns]),
+            ("Second use case: learnt from accepted and defective patches, a filter before another model", second),
+        )
+        for title, group in groups:
+            parts += [f"## {title}", "", *paper_table(benchmark, group, own=False), ""]
+        parts += ["## The same where the accepted test patches set the thresholds", ""]
+        parts += [*paper_table(benchmark, first, own=True), "", "## AUROC", "", *area_table(benchmark, detectors)]
+    else:
+        parts += ["## Variants", "", *variants_table(benchmark, detectors)]
+        parts += ["", "## AUROC", "", *area_table(benchmark, detectors)]
+    parts += ["", "## By weld", "", *weld_table(benchmark, detectors)]
+    head = ["# The gate on real welds", "", *_READING, "", *notes, ""]
+    return "\n".join([*head, *parts]) + "\n"
+
+
+def paper_table(benchmark: Benchmark, detectors: Sequence[Detector], *, own: bool) -> list[str]:
+    """Test sets down, detectors across, ours and the paper's beside each other."""
+    heads = [f"{d.name} | paper" if (d.variant, "raster") in PAPER else d.name for d in detectors]
+    columns = 2 + sum(head.count("|") + 1 for head in heads)
+    lines = ["| test set | patches | " + " | ".join(heads) + " |", "|---" * columns + "|"]
+    for name in (*REAL_SETS, *SYNTHETIC_SETS, *SHARP_SETS, ACCEPTED):
+        cells = []
+        for detector in detectors:
+            cells.append(cell(entry_of(benchmark, detector, name, own=own), digits=2 if name == ACCEPTED else 1))
+            if (detector.variant, "raster") in PAPER:
+                paper = PAPER.get((detector.variant, name))
+                cells.append("" if paper is None else f"{paper[0]} ({paper[1]})")
+        total = entry_of(benchmark, detectors[0], name, own=own).total
+        label = "*accepted, refused (FPR)*" if name == ACCEPTED else name
+        lines.append(f"| {label} | {total} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def variants_table(benchmark: Benchmark, detectors: Sequence[Detector]) -> list[str]:
+    """Detectors down: what they find in validation (on which a recipe is chosen) and in each group of test sets."""
+    lines = [
+        "| detector | validation defects | high | mid | low | synthetic | synthetic, sharp | FPR"
+        " | high, own FPR | mid | low |",
+        "|---" * 11 + "|",
+    ]
+    for detector in detectors:
+        shares = [cell(entry_of(benchmark, detector, VALIDATION_DEFECTS, own=False))]
+        shares += [cell(entry_of(benchmark, detector, name, own=False)) for name in REAL_SETS]
+        for group in (SYNTHETIC_SETS, SHARP_SETS):
+            least = min((entry_of(benchmark, detector, name, own=False) for name in group), key=lambda e: e.mean)
+            shares.append(cell(least))
+        shares.append(cell(entry_of(benchmark, detector, ACCEPTED, own=False), digits=2))
+        shares += [cell(entry_of(benchmark, detector, name, own=True)) for name in REAL_SETS]
+        lines.append(f"| {detector.name} | " + " | ".join(shares) + " |")
+    lines += ["", "Of the synthetic sets the one that is found least is given."]
+    return lines
+
+
+def area_table(benchmark: Benchmark, detectors: Sequence[Detector]) -> list[str]:
+    """Detectors down, AUROC in % of every test set against the accepted test patches: mean (half spread)."""
+    names = (*REAL_SETS, *SYNTHETIC_SETS)
+    lines = ["| detector | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for detector in detectors:
+        outcomes = benchmark.outcomes[detector.name]
+        cells = []
+        for name in names:
+            areas = [outcome.auroc.get(name, math.nan) for outcome in outcomes]
+            known = all(math.isfinite(area) for area in areas)
+            cells.append(f"{100 * np.mean(areas):.1f} ({50 * (max(areas) - min(areas)):.1f})" if known else "-")
+        lines.append(f"| {detector.name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def weld_table(benchmark: Benchmark, detectors: Sequence[Detector]) -> list[str]:
+    """Sets of real patches weld by weld down, detectors across: shares in % by the validation thresholds."""
+    lines = ["| set | weld | patches | " + " | ".join(d.name for d in detectors) + " |"]
+    lines.append("|---" * (3 + len(detectors)) + "|")
+    for name in (ACCEPTED, *REAL_SETS):
+        of_detectors = [[outcome.by_weld.get(name, {}) for outcome in benchmark.outcomes[d.name]] for d in detectors]
+        label = "accepted, refused" if name == ACCEPTED else name
+        for weld, rate in sorted(of_detectors[0][0].items()):
+            if rate.total:
+                cells = [f"{100 * np.mean([run[weld].share for run in runs]):.1f}" for runs in of_detectors]
+                lines.append(f"| {label} | {weld} | {rate.total} | " + " | ".join(cells) + " |")
+        spans = [interval_over_welds(list(runs[0].values())) for runs in of_detectors]
+        cells = [f"{100 * low:.1f} to {100 * high:.1f}" for low, high in spans]
+        lines.append(f"| {label} | *95 %, other welds* | | " + " | ".join(cells) + " |")
+    lines += ["", "Last line of each set: welds drawn again and again from these (bootstrap), first run."]
+    return lines
+
+
+def tables_csv(benchmark: Benchmark, detectors: Sequence[Detector]) -> str:
+    """One line per detector and set."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    figures = ("share", "half_spread", "low", "high")
+    writer.writerow(("detector", "set", "patches", *figures, *(f"own_{name}" for name in figures), "auroc", "paper"))
+    for detector in detectors:
+        for name, outcome in _of_sets(benchmark, detector).items():
+            paper = PAPER.get((detector.variant, name))
+            row = [detector.name, name, outcome["patches"]]
+            row += [outcome[part][figure] for part in ("validation_fpr", "own_fpr") for figure in figures]
+            writer.writerow([*row, outcome["auroc"], "" if paper is None else paper[0] / 100])
+    return text.getvalue()
+
+
+def tables_json(benchmark: Benchmark, detectors: Sequence[Detector]) -> dict[str, Any]:
+    """All figures by detector and set; a share of nothing is None."""
+    return {detector.name: _of_sets(benchmark, detector) for detector in detectors}
+
+
+def entry_of(benchmark: Benchmark, detector: Detector, name: str, *, own: bool) -> Entry:
+    """A detector's entry for a set of patches."""
+    outcomes = benchmark.outcomes[detector.name]
+    return entry([_rates(outcome, own=own)[name] for outcome in outcomes])
+
+
+def cell(figure: Entry, digits: int = 1) -> str:
+    """`94.1 (1.2) [92.9, 95.2]`: mean, half spread, 95 % interval, in %; `-` of nothing."""
+    if not figure.total:
+        return "-"
+    mean, spread, low, high = (100 * x for x in (figure.mean, figure.half_spread, figure.low, figure.high))
+    return f"{mean:.{digits}f} ({spread:.{digits}f}) [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _rates(outcome: Outcome, *, own: bool) -> dict[str, Any]:
+    return outcome.flagged_own if own else outcome.flagged
+
+
+def _of_sets(benchmark: Benchmark, detector: Detector) -> dict[str, dict[str, Any]]:
+    outcomes = benchmark.outcomes[detector.name]
+    found: dict[str, dict[str, Any]] = {}
+    for name in outcomes[0].flagged:
+        areas = [outcome.auroc.get(name, math.nan) for outcome in outcomes]
+        found[name] = {
+            "patches": outcomes[0].flagged[name].total,
+            "validation_fpr": _figures(entry_of(benchmark, detector, name, own=False)),
+            "own_fpr": _figures(entry_of(benchmark, detector, name, own=True)),
+            "auroc": _finite(float(np.mean(areas))),
+        }
+    return found
+
+
+def _figures(figure: Entry) -> dict[str, float | None]:
+    return {
+        "share": _finite(figure.mean),
+        "half_spread": _finite(figure.half_spread),
+        "low": round(figure.low, 6),
+        "high": round(figure.high, 6),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None
+
+
+_READING: Final = (
+    f"Share of patches found, in %, by thresholds that {100 * PATCH_FPR:g} % of accepted patches of other welds exceed"
+    " (of validation and training welds; for the classifiers of validation welds alone): mean over the runs"
+    " (half spread) [95 % Wilson interval]. Every weld is tested once; the decisions of all folds are added up.",
+    "Patches of one weld resemble each other and overlap, so the uncertainty over other welds is larger than the"
+    " interval says.",
+    "Folds: welds are dealt to the test sets by the area of their defects, so that each gets much and little to find;"
+    " half of the next fold's test welds, those longest clear of defects, validate; the others train."
+    " Contrast: how far the stronger half of a defect's pixels is from the weld fitted around it, over the noise;"
+    f" high from {HIGH_CNR_MIN:g} up, low below {LOW_CNR_MAX:g}.",
+    "At a blur of 9 px, as printed, a partial circle of 10 degrees has next to nothing left to find; the sets ending in"
+    " `-sharp` are blurred by 2 px.",
+)
