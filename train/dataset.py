@@ -1,17 +1,14 @@
 """A folder of labelled scans: reading its labels, splitting it by bundle, loading it as network images.
 
-Two layouts are read. `labels.csv` at the top of the folder, with the columns file, bundle, label and optionally
-kinds (joined by `;`) and severity; instead of label, the columns label_1, label_2 and so on hold what several people
-said. Or, without one, folders `BUNDLE/normal/*.tif` and `BUNDLE/abnormal/*.tif`.
+Two layouts are read: `labels.csv` at the top of the folder, as `edge.validation.labels` describes it, or, without one,
+folders `BUNDLE/normal/*.tif` and `BUNDLE/abnormal/*.tif`.
 Needs no torch: `edge-train bounds` runs on the base installation.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,11 +18,13 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from edge.errors import ScanError
+from edge.errors import ScanError, SettingsError
 from edge.images.conversion import Bounds, Histogram, Method, clipped_fraction, histogram, prepare
 from edge.images.exposure import Exposure, exposure
 from edge.records import Frame, Image, Size
 from edge.scans.scan import Limits, read_scan
+from edge.validation.labels import MatchedLabels, bad_rows, match_labels
+from edge.validation.labels import read_labels as read_label_rows
 from train.errors import DataError
 
 LABELS_NAME = "labels.csv"
@@ -89,24 +88,18 @@ class LoadedScans:
 
 
 def read_labels(data: Path) -> list[Row]:
-    """The labelled scans of a folder, in the order of `labels.csv` or sorted by path.
+    """The labelled scans of a folder, in the order of `labels.csv` or sorted by path; unlabelled ones are left out.
 
     Raises:
-        DataError: no such folder, no labels, not readable as CSV in UTF-8, a senseless row (named by its line), or a
-            file that is missing.
+        DataError: no such folder, no labels, or rows that make no sense or name no scan (all of them, by their lines).
     """
     if not data.is_dir():
         raise DataError(f"{data} is not a folder", hint=_LAYOUT_HINT)
     labels = data / LABELS_NAME
     try:
-        rows = list(_rows_of_csv(data, labels)) if labels.is_file() else list(_rows_of_folders(data))
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{labels} is not UTF-8: byte 0x{error.object[error.start]:02x}, {error.reason}",
-            hint="save it again as `CSV UTF-8`; a spreadsheet's plain CSV has an encoding of its own",
-        ) from error
-    except csv.Error as error:
-        raise DataError(f"{labels} is no CSV file: {error}", hint=_LAYOUT_HINT) from error
+        rows = _rows_of_csv(data, labels) if labels.is_file() else list(_rows_of_folders(data))
+    except SettingsError as error:
+        raise DataError(error.message, hint=error.hint) from error
     except OSError as error:
         raise DataError(f"{data} cannot be read: {error}", hint="look at the folder and who may read it") from error
     if not rows:
@@ -114,64 +107,47 @@ def read_labels(data: Path) -> list[Row]:
     return rows
 
 
-def _rows_of_csv(data: Path, labels: Path) -> Iterator[Row]:
-    seen: dict[str, int] = {}
-    with labels.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        voters = [name for name in reader.fieldnames or () if re.fullmatch(r"label_\d+", name)]
-        missing = {"file", "bundle", *(() if voters else ("label",))} - set(reader.fieldnames or ())
-        if missing:
-            raise DataError(
-                f"{labels} line 1: no column {', '.join(sorted(missing))}",
-                hint="the first line names the columns: file,bundle,label (or label_1,label_2,...) and perhaps"
-                " kinds,severity",
-            )
-        for fields in reader:
-            where = f"{labels} line {reader.line_num}"
-            row = _row_of_fields(data, fields, voters, where)
-            if row.file in seen:
-                raise DataError(
-                    f"{where}: {row.file!r} is listed already on line {seen[row.file]}",
-                    hint="list every scan once",
-                )
-            seen[row.file] = reader.line_num
-            yield row
+def unlisted_scans(data: Path) -> list[str]:
+    """TIFF files of a folder that its labels do not name, or that lie outside BUNDLE/LABEL folders."""
+    labels = data / LABELS_NAME
+    if labels.is_file():
+        return list(_match(data, labels).unlisted)
+    listed = {row.file for row in _rows_of_folders(data)}
+    return [file for file in _tiff_files(data) if file not in listed]
 
 
-def _row_of_fields(data: Path, fields: dict[str, str | None], voters: Sequence[str], where: str) -> Row:
-    file, bundle = ((fields.get(name) or "").strip() for name in ("file", "bundle"))
-    if not file or not bundle:
-        raise DataError(f"{where}: file or bundle is empty", hint="every row names its file and its bundle")
-    label, votes = _label_of_fields(fields, voters, where, file)
-    path = data / file
-    if Path(file).is_absolute() or ".." in Path(file).parts:
-        raise DataError(f"{where}: {file!r} lies outside the folder", hint="name files relative to labels.csv")
-    if not path.is_file():
-        raise DataError(f"{where}: there is no file {path}", hint="copy the scan there or drop the row")
-    severity = (fields.get("severity") or "").strip()
-    try:
-        graded = float(severity) if severity else None
-    except ValueError as error:
-        raise DataError(f"{where}: severity {severity!r} of {file!r}", hint="a number, or empty") from error
-    kinds = tuple(kind for kind in (fields.get("kinds") or "").split(";") if kind)
-    return Row(path, Path(file).as_posix(), bundle, label, kinds, graded, votes)
+def _rows_of_csv(data: Path, labels: Path) -> list[Row]:
+    matched = _match(data, labels)
+    problems = {row.line: f"there is no file {data / row.file}" for row in matched.without_file}
+    problems |= {
+        row.line: f"{row.file!r} has no bundle"
+        for row in matched.by_file.values()
+        if row.lot is None and row.label is not None
+    }
+    if problems:
+        raise DataError(
+            bad_rows(labels, [f"line {line}: {problems[line]}" for line in sorted(problems)]),
+            hint="copy the scans there or drop their rows; every labelled row names its bundle",
+        )
+    rows = []
+    for file, row in sorted(matched.by_file.items(), key=lambda item: item[1].line):
+        if row.label is not None and row.lot is not None:
+            votes = tuple(LABELS.index(vote) for vote in row.votes)
+            severity = max(row.severities, default=None)
+            rows.append(Row(data / file, file, row.lot, LABELS.index(row.label), row.kinds, severity, votes))
+    return rows
 
 
-def _label_of_fields(
-    fields: dict[str, str | None], voters: Sequence[str], where: str, file: str
-) -> tuple[int, tuple[int, ...]]:
-    """The class of a row, and the votes it comes from where there are several people's."""
-    votes = []
-    for name in voters or ("label",):
-        said = (fields.get(name) or "").strip()
-        if not said and voters:
-            continue  # not everybody looks at every scan
-        if said not in LABELS:
-            raise DataError(f"{where}: {name} {said!r} of {file!r}", hint="a label is normal or abnormal")
-        votes.append(LABELS.index(said))
-    if not votes:
-        raise DataError(f"{where}: nobody labelled {file!r}", hint="fill in at least one of label_1, label_2, ...")
-    return int(2 * sum(votes) >= len(votes)), tuple(votes) if voters else ()
+def _match(data: Path, labels: Path) -> MatchedLabels:
+    listed = read_label_rows(labels)
+    files = dict.fromkeys([*_tiff_files(data), *(row.file for row in listed if (data / row.file).is_file())])
+    return match_labels(labels, listed, list(files))
+
+
+def _tiff_files(data: Path) -> list[str]:
+    return sorted(
+        path.relative_to(data).as_posix() for path in data.rglob("*") if path.suffix.lower() in (".tif", ".tiff")
+    )
 
 
 def _rows_of_folders(data: Path) -> Iterator[Row]:

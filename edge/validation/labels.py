@@ -1,23 +1,35 @@
-"""What a person said about the scans of a folder: `labels.csv`, matched to the files.
+"""What people said about the scans of a folder: `labels.csv`. The only parser, for replay, training and export.
 
-The columns `file`, `bundle` and `label` are required; `kinds` and `severity` are shown beside a scan where
-they are given; other columns are left alone. A label is `normal`, `abnormal`, or empty: a scan that is
-listed but was not judged by anybody (a foreign image planted in a test lot, say) counts as unlabelled.
+The first line names the columns, in any order: `file` and `bundle` (the lot) are required, and `label` or `label_1`,
+`label_2` and so on, one column a person. Further columns are read where they are there: `kinds`, `severity`,
+`size_px`, `size_mm` (several joined by `|`, one for each kind) and `part_id`; all others are left alone. Cells are
+separated by commas, semicolons or tabs; the file is UTF-8, with or without byte order mark.
+
+A label is a word of `LABEL_WORDS`, in capitals or not, or empty: a scan that nobody judged (a foreign image planted in
+a test lot, say) is listed but unlabelled. Where several people voted, their majority is the label, and abnormal where
+they are even.
 """
 
 from __future__ import annotations
 
 import csv
+import io
+import math
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 from edge.errors import SettingsError
 
-REQUIRED_COLUMNS = ("file", "bundle", "label")
-_HEADER_HINT = "the first line names the columns, separated by commas: file,bundle,label and any others"
+REQUIRED_COLUMNS = ("file", "bundle")
+SEPARATORS = ",;\t"
+MOST_PROBLEMS = 100
+"""Bad rows told at once; of more, their number."""
+_HEADER_HINT = "the first line names the columns: file,bundle,label (or label_1,label_2,...) and any others"
 
 
 class Label(StrEnum):
@@ -27,51 +39,65 @@ class Label(StrEnum):
     ABNORMAL = "abnormal"
 
 
+LABEL_WORDS: Final = {
+    **dict.fromkeys(("normal", "ok", "good", "pass", "i.o.", "io"), Label.NORMAL),
+    **dict.fromkeys(("abnormal", "ng", "nok", "bad", "fail", "n.i.o.", "nio"), Label.ABNORMAL),
+}
+"""Words for a label, in lower case."""
+
+
 @dataclass(frozen=True, slots=True)
 class LabelRow:
-    """One line of `labels.csv`; `label` is None where the cell is empty."""
+    """One line of `labels.csv`."""
 
     line: int
     file: str
-    bundle: str | None
+    """Path relative to the folder, with forward slashes."""
+    lot: str | None
+    """The column `bundle`; None where the cell is empty."""
     label: Label | None
+    """None where nobody judged the scan."""
+    votes: tuple[Label, ...] = ()
+    """One for each person who judged, in the order of the columns label_1, label_2, ...; empty without such columns."""
     kinds: tuple[str, ...] = ()
-    severity: str | None = None
+    severities: tuple[float, ...] = ()
+    sizes_px: tuple[float, ...] = ()
+    sizes_mm: tuple[float, ...] = ()
+    part_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MatchedLabels:
-    """Rows by the scan they belong to, and the rows that belong to none."""
+    """Rows by the scan they belong to."""
 
     by_file: dict[str, LabelRow]
     without_file: tuple[LabelRow, ...]
+    """Rows whose scan is not there."""
+    unlisted: tuple[str, ...] = ()
+    """Scans that no row names."""
 
 
 def read_labels(path: Path) -> list[LabelRow]:
-    """The rows of a labels file (UTF-8, with or without byte order mark), in its order.
+    """The rows of a labels file, in its order.
 
-    Raises SettingsError naming the line: a missing column, a cell too many or too few, an unknown label,
-    a file that is listed twice.
+    Raises SettingsError: the file cannot be read, lacks a column, has no rows; or naming the line of every bad row.
     """
     try:
-        # Names of files may hold bytes that are no UTF-8; they must equal the names the folder gives.
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
-            rows = list(_rows(path, stream))
+        # Names of files may hold bytes that are not UTF-8; they must equal the names the folder gives.
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+        return _rows(path, text)
     except OSError as error:
         raise SettingsError(
             f"labels {path} cannot be read: {error.strerror}", hint="name the CSV file with --labels"
         ) from None
     except csv.Error as error:
         raise SettingsError(f"labels {path} is not a CSV file: {error}", hint=_HEADER_HINT) from None
-    if not rows:
-        raise SettingsError(f"labels {path} has no rows below its header", hint="list one scan per line")
-    return rows
 
 
 def match_labels(path: Path, rows: Sequence[LabelRow], files: Sequence[str]) -> MatchedLabels:
     """Give each row its scan: by relative path, else by base name where only one scan has it.
 
-    `path` is named in errors. Raises SettingsError naming the line of a row that fits several scans, or a
+    `path` is named in errors. Raises SettingsError naming the line of every row that fits several scans, or a
     scan that another row has already.
     """
     by_file: dict[str, LabelRow] = {}
@@ -79,70 +105,134 @@ def match_labels(path: Path, rows: Sequence[LabelRow], files: Sequence[str]) -> 
     for file in files:
         by_name[PurePosixPath(file).name].append(file)
     known = set(files)
-    without_file = []
+    without_file, problems = [], []
     for row in sorted(rows, key=lambda row: row.file not in known):  # exact paths first, then base names
         fitting = [row.file] if row.file in known else by_name[PurePosixPath(row.file).name]
         if not fitting:
             without_file.append(row)
         elif len(fitting) > 1:
-            raise SettingsError(
-                f"labels {path} line {row.line}: {row.file!r} fits {len(fitting)} scans, {fitting[0]!r} and "
-                f"{fitting[1]!r} among them",
-                hint="give the path relative to the replayed folder",
+            problems.append(
+                f"line {row.line}: {row.file!r} fits {len(fitting)} scans, {fitting[0]!r} and {fitting[1]!r} among them"
             )
         elif fitting[0] in by_file:
-            raise SettingsError(
-                f"labels {path} line {row.line}: {row.file!r} names the scan {fitting[0]!r}, which line "
-                f"{by_file[fitting[0]].line} labels already",
-                hint="label every scan once; where base names repeat, give paths relative to the replayed folder",
+            problems.append(
+                f"line {row.line}: {row.file!r} names the scan {fitting[0]!r}, which line "
+                f"{by_file[fitting[0]].line} labels already"
             )
         else:
             by_file[fitting[0]] = row
-    return MatchedLabels(by_file, tuple(without_file))
-
-
-def _rows(path: Path, stream: Iterator[str]) -> Iterator[LabelRow]:
-    reader = csv.reader(stream)
-    header = [name.strip() for name in next(reader, [])]
-    if missing := [name for name in REQUIRED_COLUMNS if header.count(name) != 1]:
+    if problems:
         raise SettingsError(
-            f"labels {path} line 1: expected one column each named {', '.join(REQUIRED_COLUMNS)}; "
-            f"{', '.join(missing)} missing or repeated in {','.join(header)[:120]!r}",
+            bad_rows(path, problems),
+            hint="label every scan once; where base names repeat, give paths relative to the folder of scans",
+        )
+    return MatchedLabels(by_file, tuple(without_file), tuple(file for file in files if file not in by_file))
+
+
+def bad_rows(path: Path, problems: Sequence[str]) -> str:
+    """One message for all bad rows of a labels file, each `line N: what`."""
+    told = list(problems[:MOST_PROBLEMS])
+    if len(problems) > len(told):
+        told.append(f"and {len(problems) - len(told)} more")
+    return (
+        f"labels {path} {told[0]}"
+        if len(told) == 1
+        else "\n  ".join([f"labels {path}: {len(problems)} bad rows", *told])
+    )
+
+
+def _rows(path: Path, text: str) -> list[LabelRow]:
+    first_line = next(iter(text.splitlines()), "")
+    separator = max(SEPARATORS, key=first_line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    header = [name.strip().lower() for name in next(reader, [])]
+    voters = [name for name in header if re.fullmatch(r"label_\d+", name)]
+    needed = (*REQUIRED_COLUMNS, *(() if voters else ("label",)))
+    wrong = [name for name in needed if name not in header]
+    wrong += [name for name in dict.fromkeys(header) if name in _KNOWN | {*voters} and header.count(name) > 1]
+    if wrong:
+        raise SettingsError(
+            f"labels {path} line 1: no column, or more than one, named {', '.join(wrong)} in {first_line[:120]!r}",
             hint=_HEADER_HINT,
         )
+    rows: list[LabelRow] = []
+    problems: list[str] = []
     seen: dict[str, int] = {}
     for cells in reader:
         if not any(cell.strip() for cell in cells):
             continue
+        line = reader.line_num
         if len(cells) != len(header):
-            raise SettingsError(
-                f"labels {path} line {reader.line_num}: {len(cells)} cells, the header has {len(header)}",
-                hint="quote a cell that holds a comma",
+            problems.append(
+                f"line {line}: {len(cells)} cells, the header has {len(header)}; quote a cell with a separator"
             )
-        row = _row(path, reader.line_num, dict(zip(header, map(str.strip, cells), strict=True)))
+            continue
+        row, wrong_here = _row(line, dict(zip(header, map(str.strip, cells), strict=True)), voters)
         if row.file in seen:
-            raise SettingsError(
-                f"labels {path} line {row.line}: {row.file!r} is listed already on line {seen[row.file]}",
-                hint="list every scan once",
-            )
-        seen[row.file] = row.line
-        yield row
-
-
-def _row(path: Path, line: int, cells: dict[str, str]) -> LabelRow:
-    file, label = cells["file"].removeprefix("./"), cells["label"]
-    if not file:
-        raise SettingsError(f"labels {path} line {line}: the file is empty", hint="every row names its scan")
-    if label and label not in set(Label):
+            wrong_here.append(f"{row.file!r} is listed already on line {seen[row.file]}")
+        seen.setdefault(row.file, line)
+        problems += [f"line {line}: {problem}" for problem in wrong_here]
+        rows.append(row)
+    if problems:
         raise SettingsError(
-            f"labels {path} line {line}: label {label!r} of {file!r}",
-            hint="write normal or abnormal, or leave it empty for a scan nobody has judged",
+            bad_rows(path, problems),
+            hint="a label is normal, OK, good or abnormal, NG, bad, or empty; numbers are joined by |",
         )
-    return LabelRow(
+    if not rows:
+        raise SettingsError(f"labels {path} has no rows below its header", hint="list one scan per line")
+    return rows
+
+
+_KNOWN = frozenset({"file", "bundle", "label", "kinds", "severity", "size_px", "size_mm", "part_id"})
+
+
+def _row(line: int, cells: dict[str, str], voters: Sequence[str]) -> tuple[LabelRow, list[str]]:
+    """A row, and what is wrong with it."""
+    problems: list[str] = []
+    file = cells["file"].removeprefix("./")
+    if not file:
+        problems.append("the file is empty")
+    elif PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
+        problems.append(f"{file!r} lies outside the folder")
+    for name in sorted(_KNOWN & cells.keys() - {"file"}):
+        if found := re.search("[\udc80-\udcff]", cells[name]):
+            problems.append(f"{name} is not UTF-8: byte 0x{ord(found[0]) - 0xDC00:02x}")
+    votes = [label for name in voters if (label := _label(cells[name], name, file, problems)) is not None]
+    alone = _label(cells.get("label", ""), "label", file, problems)
+    row = LabelRow(
         line=line,
         file=file,
-        bundle=cells["bundle"] or None,
-        label=Label(label) if label else None,
-        kinds=tuple(kind for kind in cells.get("kinds", "").split(";") if kind),
-        severity=cells.get("severity") or None,
+        lot=cells["bundle"] or None,
+        label=majority(votes) if votes else alone,
+        votes=tuple(votes),
+        # `;` joined kinds before the separator could be one.
+        kinds=tuple(kind for part in re.split(r"[|;]", cells.get("kinds", "")) if (kind := part.strip())),
+        severities=_numbers(cells, "severity", file, problems),
+        sizes_px=_numbers(cells, "size_px", file, problems),
+        sizes_mm=_numbers(cells, "size_mm", file, problems),
+        part_id=cells.get("part_id") or None,
     )
+    return row, problems
+
+
+def majority(votes: Sequence[Label]) -> Label:
+    """The label most people gave; abnormal where they are even."""
+    return Label.ABNORMAL if 2 * sum(vote is Label.ABNORMAL for vote in votes) >= len(votes) else Label.NORMAL
+
+
+def _label(word: str, column: str, file: str, problems: list[str]) -> Label | None:
+    label = LABEL_WORDS.get(word.lower())
+    if word and label is None:
+        problems.append(f"{column} {word!r} of {file!r}")
+    return label
+
+
+def _numbers(cells: dict[str, str], column: str, file: str, problems: list[str]) -> tuple[float, ...]:
+    text = cells.get(column, "")
+    try:
+        numbers = tuple(float(part.replace(",", ".")) for part in text.split("|")) if text else ()
+    except ValueError:
+        numbers = (math.nan,)
+    if not all(math.isfinite(number) and number >= 0 for number in numbers):
+        problems.append(f"{column} {text!r} of {file!r}: numbers from 0, joined by |")
+    return numbers

@@ -312,7 +312,7 @@ class _Rows:
         times = verdict.durations_ms
         row = ScanRow(
             file=file,
-            bundle=truth.bundle if truth is not None and truth.bundle is not None else verdict.bundle,
+            bundle=truth.lot if truth is not None and truth.lot is not None else verdict.bundle,
             label=None if truth is None else truth.label,
             outcome=verdict.outcome,
             reasons=verdict.reasons,

@@ -17,6 +17,7 @@ TRAIN_MAY_USE = {
     "edge.system.files",
     "edge.records",
     "edge.scans.scan",
+    "edge.validation.labels",
     "edge.validation.statistics",
 }
 MAX_LINES = 400

@@ -9,7 +9,7 @@ import tifffile
 from edge.images.conversion import Bounds, Method, histogram, prepare
 from edge.images.exposure import exposure
 from edge.records import Size
-from train.dataset import LoadedScans, Row, data_digest, load_scans, read_labels, split_by_bundle
+from train.dataset import LoadedScans, Row, data_digest, load_scans, read_labels, split_by_bundle, unlisted_scans
 from train.errors import DataError
 
 
@@ -31,6 +31,21 @@ def test_labels_are_read_with_their_kinds_and_severity(tmp_path: Path) -> None:
     assert row == Row(tmp_path / "a.tif", "a.tif", "B1", 1, ("lines", "bubbles"), 0.7)
 
 
+def test_unlabelled_scans_are_no_training_data_and_unlisted_ones_are_named(tmp_path: Path) -> None:
+    for name in ("a.tif", "foreign.tif", "sub/b.tif", "new.tif"):
+        _scan(tmp_path / name)
+    _labels(tmp_path, "a.tif,B1,OK", "foreign.tif,,", "b.tif,B1,NG")
+    assert [(row.file, row.label) for row in read_labels(tmp_path)] == [("a.tif", 0), ("sub/b.tif", 1)]
+    assert unlisted_scans(tmp_path) == ["new.tif"]
+
+
+def test_all_rows_without_a_scan_are_told_at_once(tmp_path: Path) -> None:
+    _scan(tmp_path / "a.tif")
+    _labels(tmp_path, "a.tif,,normal", "b.tif,B1,normal", "c.tif,B1,normal")
+    with pytest.raises(DataError, match=r"(?s)3 bad rows.*line 2: .*no bundle.*line 3: there is no .*line 4: "):
+        read_labels(tmp_path)
+
+
 def test_a_folder_without_labels_is_read_by_its_folders(tmp_path: Path) -> None:
     for name in ("B2/normal/x.tif", "B1/abnormal/y.TIF", "B1/normal/z.tiff"):
         _scan(tmp_path / name)
@@ -44,8 +59,8 @@ def test_a_folder_without_labels_is_read_by_its_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("b.tif,B1,good", "line 3: label 'good' of 'b.tif'"),
-        ("b.tif,,normal", "line 3: file or bundle is empty"),
+        ("b.tif,B1,fine", "line 3: label 'fine' of 'b.tif'"),
+        ("b.tif,,normal", "line 3: 'b.tif' has no bundle"),
         ("missing.tif,B1,normal", "line 3: there is no file"),
         ("a.tif,B1,normal", "line 3: 'a.tif' is listed already on line 2"),
         ("../b.tif,B1,normal", "line 3: '../b.tif' lies outside the folder"),
@@ -64,8 +79,8 @@ def test_a_senseless_row_is_named_by_its_line(tmp_path: Path, line: str, words: 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("file,bundle,label\na.tif,Prüfling,normal\n".encode("cp1252"), "is not UTF-8: byte 0xfc"),
-        (b"file,bundle,label\n" + b"x" * 200_000 + b",B1,normal\n", "is no CSV file: field larger than field limit"),
+        ("file,bundle,label\na.tif,Prüfling,normal\n".encode("cp1252"), "line 2: bundle is not UTF-8: byte 0xfc"),
+        (b"file,bundle,label\n" + b"x" * 200_000 + b",B1,normal\n", "is not a CSV file: field larger than field limit"),
     ],
 )
 def test_labels_that_are_no_csv_in_utf_8_are_refused(tmp_path: Path, content: bytes, words: str) -> None:
@@ -77,7 +92,7 @@ def test_labels_that_are_no_csv_in_utf_8_are_refused(tmp_path: Path, content: by
 
 def test_labels_without_a_needed_column_are_refused(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("file,label\na.tif,normal\n")
-    with pytest.raises(DataError, match="line 1: no column bundle"):
+    with pytest.raises(DataError, match="line 1: no column, or more than one, named bundle"):
         read_labels(tmp_path)
 
 

@@ -23,7 +23,9 @@ def test_a_row_says_file_bundle_label_and_what_was_seen(tmp_path: Path) -> None:
     path = labels_file(
         tmp_path, "file,bundle,label,kinds,severity,note\nB01_1.tif, B01 ,abnormal,lines;bubbles,0.7,late shift\n"
     )
-    assert read_labels(path) == [LabelRow(2, "B01_1.tif", "B01", Label.ABNORMAL, ("lines", "bubbles"), "0.7")]
+    assert read_labels(path) == [
+        LabelRow(2, "B01_1.tif", "B01", Label.ABNORMAL, kinds=("lines", "bubbles"), severities=(0.7,))
+    ]
 
 
 def test_columns_may_stand_in_any_order_after_a_byte_order_mark_with_windows_line_ends(tmp_path: Path) -> None:
@@ -40,12 +42,11 @@ def test_names_that_are_no_utf_8_match_the_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "line 1: .*missing"),
-        ("file;bundle;label\na;b;normal\n", "line 1: .*file, bundle, label missing"),
-        ("file,bundle,label,label\na,b,normal,normal\n", "line 1: .*label missing or repeated"),
+        ("", "line 1: no column, .*file, bundle, label"),
+        ("file,bundle,label,label\na,b,normal,normal\n", "line 1: .* more than one, named label"),
         ("file,bundle,label\n", "no rows"),
         ("file,bundle,label\na.tif,B01\n", "line 2: 2 cells, the header has 3"),
-        ("file,bundle,label\na.tif,B01,Normal\n", "line 2: label 'Normal' of 'a.tif'"),
+        ("file,bundle,label\na.tif,B01,fine\n", "line 2: label 'fine' of 'a.tif'"),
         ("file,bundle,label\n,B01,normal\n", "line 2: the file is empty"),
         ("file,bundle,label\na.tif,B,normal\nb.tif,B,normal\n./a.tif,B,normal\n", "line 4: 'a.tif' .* line 2"),
         ('file,bundle,label\n"a.tif,B01,normal\n', "line 2|not a CSV"),
@@ -81,3 +82,70 @@ def test_a_base_name_that_two_scans_have_is_refused(tmp_path: Path) -> None:
 def test_two_rows_for_one_scan_are_refused_whatever_their_order(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"line 2: 'other/a\.tif' names the scan 'day1/a\.tif', which line 3"):
         match_labels(tmp_path, rows("other/a.tif", "day1/a.tif"), ["day1/a.tif"])
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_spreadsheets_separator_is_found_in_the_header(tmp_path: Path, separator: str) -> None:
+    lines = (
+        "file,bundle,label,kinds,severity,size_px,size_mm,part_id",
+        "a.tif,B1,NG,lines|bubbles,0.7|0.2,31|12,1.5,4711",
+    )
+    text = "\n".join(line.replace(",", separator) for line in lines)
+    (row,) = read_labels(labels_file(tmp_path, text))
+    assert row == LabelRow(
+        2, "a.tif", "B1", Label.ABNORMAL, (), ("lines", "bubbles"), (0.7, 0.2), (31.0, 12.0), (1.5,), "4711"
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "label"),
+    [
+        ("Normal", Label.NORMAL),
+        ("OK", Label.NORMAL),
+        ("good", Label.NORMAL),
+        ("i.O.", Label.NORMAL),
+        ("ABNORMAL", Label.ABNORMAL),
+        ("ng", Label.ABNORMAL),
+        ("Bad", Label.ABNORMAL),
+        ("n.i.O.", Label.ABNORMAL),
+    ],
+)
+def test_words_of_the_shop_floor_are_labels_in_any_case(tmp_path: Path, word: str, label: Label) -> None:
+    (row,) = read_labels(labels_file(tmp_path, f"file,bundle,label\na.tif,B1,{word}\n"))
+    assert row.label is label
+
+
+@pytest.mark.parametrize(
+    ("votes", "label"),
+    [
+        ("normal,normal,abnormal", Label.NORMAL),
+        ("normal,,abnormal", Label.ABNORMAL),
+        ("NG,bad,OK", Label.ABNORMAL),
+        (",,", None),
+    ],
+)
+def test_the_majority_decides_and_even_votes_are_abnormal(tmp_path: Path, votes: str, label: Label | None) -> None:
+    (row,) = read_labels(labels_file(tmp_path, f"file,bundle,label_1,label_2,label_3\na.tif,B1,{votes}\n"))
+    assert row.label is label
+    assert len(row.votes) == sum(bool(vote) for vote in votes.split(","))
+
+
+def test_votes_outweigh_the_single_label_beside_them(tmp_path: Path) -> None:
+    text = "file,bundle,label,label_1,label_2\na.tif,B1,normal,normal,abnormal\nb.tif,B1,normal,,\n"
+    assert [row.label for row in read_labels(labels_file(tmp_path, text))] == [Label.ABNORMAL, Label.NORMAL]
+
+
+def test_all_bad_rows_are_told_at_once_each_by_its_line(tmp_path: Path) -> None:
+    text = "file,bundle,label,severity\na.tif,B1,fine,\nb.tif,B1,normal,\nc.tif,B1,NG,much\n../d.tif,B1,OK,\ne.tif,B1\n"
+    with pytest.raises(SettingsError) as caught:
+        read_labels(labels_file(tmp_path, text))
+    assert [line.split(":")[0].strip() for line in caught.value.message.splitlines()[1:]] == [
+        "line 2",
+        "line 4",
+        "line 5",
+        "line 6",
+    ]
+
+
+def test_scans_that_no_row_names_are_told(tmp_path: Path) -> None:
+    assert match_labels(tmp_path, rows("a.tif"), ["a.tif", "b.tif"]).unlisted == ("b.tif",)

@@ -65,7 +65,7 @@ class Seen:
         scan = Scan(file, verdict.scan.sha256, 10, MORNING, 1000, 2000)
         prepared = Prepared(Arrival(sample_stamp(file), MORNING, True), scan, image, decision, detail, 1.0, 1.0)
         residual_map = None if image is None else np.full((18, 9), mean or 0.0, np.float32)
-        truth = None if label is None else LabelRow(2, file, bundle, label, ("lines",), "0.7")
+        truth = None if label is None else LabelRow(2, file, bundle, label, kinds=("lines",), severities=(0.7,))
         row = ScanRow(file, bundle, label, outcome, reasons, p, mean, mean, (1.0, 2.0, None if p is None else 30.0))
         self.rows.append(row)
         self.gallery.offer(Judged(prepared, verdict, residual_map), verdict, row, truth)
