@@ -18,7 +18,7 @@ from torch import Tensor
 from edge.images.conversion import Bounds, Method
 from edge.images.exposure import Exposure
 from edge.records import Size
-from train.dataset import ScanFacts
+from train.dataset import Row, ScanFacts
 from train.errors import CheckpointError
 from train.files import written_whole
 
@@ -37,16 +37,20 @@ class ScansSeen(TypedDict):
     scan_width_px: tuple[int, int]
     max_clipped_fraction: float
     exposures: tuple[Exposure, ...]
+    scan_sha256s: tuple[str, ...]
+    lots: tuple[str, ...]
 
 
-def scans_seen(facts: Sequence[ScanFacts]) -> ScansSeen:
-    """Of all scans that were learnt from or validated on."""
+def scans_seen(rows: Sequence[Row], facts: Sequence[ScanFacts]) -> ScansSeen:
+    """What a checkpoint says of all scans that were learnt from or validated on."""
     heights, widths = [fact.height_px for fact in facts], [fact.width_px for fact in facts]
     return {
         "scan_height_px": (min(heights), max(heights)),
         "scan_width_px": (min(widths), max(widths)),
         "max_clipped_fraction": max(fact.clipped_fraction for fact in facts),
         "exposures": tuple(fact.exposure for fact in facts),
+        "scan_sha256s": tuple(sorted({fact.sha256 for fact in facts})),
+        "lots": tuple(sorted({row.bundle for row in rows})),
     }
 
 
@@ -71,6 +75,10 @@ class Checkpoint:
     """Largest share of pixels outside the bounds in any of those scans."""
     exposures: tuple[Exposure, ...] = ()
     """Of all those scans; a checkpoint of an earlier release has none."""
+    scan_sha256s: tuple[str, ...] = ()
+    """Digests of all those scans, sorted: none of them may calibrate or test the network."""
+    lots: tuple[str, ...] = ()
+    """Names of their lots, sorted."""
     thresholds: dict[str, float] = field(default_factory=dict)
     """Classifier: `threshold`, and `review_low`, `review_high` once calibrated with a level. Gate:
     `gate_mean_threshold`, `gate_std_threshold`."""
@@ -143,6 +151,8 @@ def load_checkpoint(path: Path, kind: Kind) -> Checkpoint:
         scan_width_px=tuple(content["scan_width_px"]),
         max_clipped_fraction=content["max_clipped_fraction"],
         exposures=tuple(tuple(one) for one in content.get("exposures", ())),
+        scan_sha256s=tuple(content.get("scan_sha256s", ())),
+        lots=tuple(content.get("lots", ())),
         thresholds=content["thresholds"],
         recipe=content["recipe"],
         metrics=content["metrics"],

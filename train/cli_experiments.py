@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -105,13 +104,15 @@ def doctor(options: argparse.Namespace, reporter: Reporter) -> int:
 
 
 def calibrate(options: argparse.Namespace, reporter: Reporter) -> int:
-    """Set threshold and review band of a run; prints what was found as JSON."""
-    from train.classifier.calibrate import Wish
+    """Set threshold and review band of a run; prints what was found and the path of the full figures."""
+    from train.classifier.calibrate import Wish, sentences
     from train.classifier.calibrate import calibrate as find
 
     wish = Wish(options.alpha, options.miss_cost, options.max_escape_rate)
     checked = [name for name in (options.check_bundles or "").split(",") if name]
-    print(json.dumps(find(options.run, read_labels(options.data), checked, wish, reporter), indent=2))
+    found = find(options.run, read_labels(options.data), checked, wish, reporter)
+    print("\n".join(sentences(found)))
+    print(options.run / "calibration.json")
     return 0
 
 

@@ -5,6 +5,7 @@ What it finds is written into the run's checkpoint, from where `edge-export` tak
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 
 from edge.images.conversion import prepare
 from edge.validation.statistics import Labels, Scores, auroc, confusion
-from train.checkpoint import CLASSIFIER_FILE, load_checkpoint, save_checkpoint
+from train.checkpoint import CLASSIFIER_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from train.classifier.conformal import (
     Band,
     calibration_error,
@@ -53,7 +54,7 @@ def calibrate(
     """Calibrate `run/classifier.pt` on labelled scans; writes it again, calibration.json and reliability.png/.svg.
 
     The bundles in `check_bundles`, or without any the last one, are not calibrated on: the coverage is measured there.
-    Raises DataError, CheckpointError.
+    Raises CheckpointError, and DataError for lots or scans it learnt from or too few lots for the level.
     """
     learnt = load_checkpoint(run / CLASSIFIER_FILE, "classifier")
     bundles = sorted({row.bundle for row in rows}, key=natural)
@@ -61,6 +62,13 @@ def calibrate(
     unknown = set(held) - set(bundles)
     if unknown:
         raise DataError(f"there is no bundle {', '.join(sorted(unknown))}", hint=f"there are {', '.join(bundles)}")
+    refuse_lots(learnt, bundles)
+    if wish.alpha is not None and len(bundles) - len(held) < (needed := lots_needed(wish.alpha)):
+        raise DataError(
+            f"alpha {wish.alpha:g} needs at least {needed} lots to calibrate on, there are {len(bundles) - len(held)}"
+            f" beside the {len(held)} that check it",
+            hint=f"label scans of {needed + len(held)} lots, or give a greater --alpha",
+        )
     used = [i for i, row in enumerate(rows) if row.bundle not in held]
     checked = [i for i, row in enumerate(rows) if row.bundle in held]
     labels = np.array([row.label for row in rows], np.int64)
@@ -80,8 +88,12 @@ def calibrate(
         show(number + 1, len(rows))
     p = np.array(scores)
     digest = data_digest(rows, sha256s)
-    if digest == learnt.data_digest:
-        raise DataError("these are the scans it learnt from", hint="keep whole bundles back in a folder of their own")
+    if seen := {*sha256s} & {*learnt.scan_sha256s}:
+        files = [row.file for row, sha256 in zip(rows, sha256s, strict=True) if sha256 in seen]
+        raise DataError(
+            f"{len(files)} of {len(rows)} scans were learnt from, {files[0]} among them",
+            hint="keep whole bundles back in a folder of their own",
+        )
     threshold = _threshold(p[used], labels[used], wish)
     band = None if wish.alpha is None else review_band(p[used], labels[used], wish.alpha, threshold)
     report = {
@@ -104,6 +116,53 @@ def calibrate(
     write_json(run / "calibration.json", report)
     _plot(p, labels, run / "reliability")
     return report
+
+
+def lots_needed(alpha: float) -> int:
+    """Least number of lots for a band of this level: with fewer, the rank floor(alpha (n + 1)) is 0.
+
+    Lots, not scans, are exchangeable: scans of one lot resemble each other.
+    """
+    return math.ceil(1 / alpha - 1e-9) - 1
+
+
+def refuse_lots(learnt: Checkpoint, lots: Sequence[str]) -> None:
+    """Raise DataError where the network knows one of the lots, or cannot say which it knows."""
+    if not learnt.scan_sha256s:
+        raise DataError(
+            "the checkpoint does not say which scans it learnt from", hint="train it again with this release"
+        )
+    if known := [lot for lot in lots if lot in learnt.lots]:
+        raise DataError(
+            f"it learnt from lots of these names: {', '.join(known)}",
+            hint="calibrate on scans of other lots; keep whole lots back, in a folder of their own",
+        )
+
+
+def sentences(report: dict[str, Any]) -> list[str]:
+    """What `calibrate` found, for a person."""
+    band = report["review_band"]
+    lines = [
+        f"threshold {report['threshold']:.4f}, calibrated on the lots {', '.join(report['calibrated_on'])}",
+        "no review band: no --alpha was given"
+        if band is None
+        else f"review band {band[0]:.4f} to {band[1]:.4f}: scans in it go to a person",
+    ]
+    for name, where in (
+        ("there", "calibration"),
+        (f"on {', '.join(report['checked_on'])}, not calibrated on", "check"),
+    ):
+        figures = report[where]
+        lines.append(
+            f"{name}: {figures['escapes']} of {figures['abnormal']} abnormal scans escape,"
+            f" {figures['false_alarms']} of {figures['scans'] - figures['abnormal']} normal scans are false alarms"
+            + ("" if band is None else f", {figures['reviewed']['hits']} of {figures['scans']} go to review")
+        )
+    if band is not None and report["check"]["reviewed"]["hits"] > report["check"]["scans"] / 2:
+        lines.append(
+            "warning: more than half of the scans go to review: give a greater --alpha or train a better network"
+        )
+    return lines
 
 
 @torch.inference_mode()

@@ -57,7 +57,9 @@ def learn_all(
         size=backbone.size,
         seed=recipe.seed,
         data_digest=survey.digest,
-        **scans_seen(scan_facts(survey.rows, conversion.bounds, progress=reporter.counter("scans measured"))),
+        **scans_seen(
+            survey.rows, scan_facts(survey.rows, conversion.bounds, progress=reporter.counter("scans measured"))
+        ),
         thresholds={"threshold": learnt.threshold},
         recipe={
             **recipe_values(recipe),

@@ -111,7 +111,7 @@ def train_classifier(
         size=recipe.size,
         seed=recipe.seed,
         data_digest=digest,
-        **scans_seen(facts),
+        **scans_seen(training.rows + validation.rows, facts),
         thresholds={"threshold": best_threshold(p_abnormal, validation.labels)},
         recipe={**flat(recipe), "bounds_mode": bounds_mode},
         metrics=_figures(p_abnormal, training, validation),

@@ -117,7 +117,7 @@ def train_gate(
         size=recipe.size,
         seed=recipe.seed,
         data_digest=data_digest(training.rows + validation.rows, [fact.sha256 for fact in facts]),
-        **scans_seen(facts),
+        **scans_seen(training.rows + validation.rows, facts),
         thresholds={"gate_mean_threshold": found.thresholds.mean, "gate_std_threshold": found.thresholds.std},
         recipe={**flat(recipe), "bounds_mode": bounds_mode, "photos": len(pictures)},
         metrics=metrics,

@@ -117,32 +117,33 @@ def test_disputed_scans_are_left_out_or_pulled_to_the_middle() -> None:
 
 
 def test_calibration_is_written_into_the_checkpoint_and_measured_on_another_bundle(
-    small_lot: Path, tmp_path: Path, cache: Path
+    small_lot: Path, held_back: Path, tmp_path: Path, cache: Path
 ) -> None:
-    rows = read_labels(small_lot)
-    learnt_from = tmp_path / "two"
-    learnt_from.mkdir()
-    kept = [row for row in rows if row.bundle != "B2"]
-    for row in kept:
-        shutil.copy(row.path, learnt_from)
-    lines = [f"{row.file},{row.bundle},{('normal', 'abnormal')[row.label]}" for row in kept]
-    (learnt_from / "labels.csv").write_text("\n".join(["file,bundle,label", *lines]) + "\n")
+    rows = [dataclasses.replace(row, bundle=f"C{row.bundle[1:]}") for row in read_labels(held_back)]
     run = tmp_path / "run"
     options = ["--size", "64x64", "--weights", "none", "--cache", str(cache)]
-    assert main(["learn", str(learnt_from), "--out", str(run), *options]) == 0
-    report = calibrate(run, rows, ["B1"], Wish(0.3, None, None), Reporter())
-    assert report["calibrated_on"] == ["B0", "B2"]
-    assert report["checked_on"] == ["B1"]
+    assert main(["learn", str(small_lot), "--out", str(run), *options]) == 0
+    report = calibrate(run, rows, ["C1"], Wish(0.34, None, None), Reporter())
+    assert report["calibrated_on"] == ["C0", "C2"]
+    assert report["checked_on"] == ["C1"]
     assert report["check"]["covered_abnormal"]["total"] == 4
     loaded = load_checkpoint(run / "classifier.pt", "classifier")
     assert loaded.review_band == tuple(report["review_band"])
     assert loaded.thresholds["threshold"] == report["threshold"]
-    assert json.loads((run / "calibration.json").read_text())["wish"]["alpha"] == 0.3
+    assert json.loads((run / "calibration.json").read_text())["wish"]["alpha"] == 0.34
     assert (run / "reliability.png").stat().st_size > 1000
     assert calibrate(run, rows, [], Wish(None, None, 0.0), Reporter())["calibration"]["escapes"] == 0
     assert load_checkpoint(run / "classifier.pt", "classifier").review_band is None
-    with pytest.raises(DataError, match="the scans it learnt from"):
-        calibrate(run, read_labels(learnt_from), ["B1"], Wish(None, None, None), Reporter())
+    learnt_from = read_labels(small_lot)
+    with pytest.raises(DataError, match="learnt from lots of these names: B0"):
+        calibrate(run, [*rows, *learnt_from[:8]], ["C1"], Wish(None, None, None), Reporter())
+    renamed = [dataclasses.replace(row, bundle="C9") for row in learnt_from[:2]]
+    with pytest.raises(DataError, match=r"2 of 26 scans were learnt from, B0_0\.tif among them"):
+        calibrate(run, [*rows, *renamed], ["C1"], Wish(None, None, None), Reporter())
+    with pytest.raises(
+        DataError, match=r"alpha 0\.05 needs at least 19 lots to calibrate on, there are 2 beside the 1"
+    ):
+        calibrate(run, rows, ["C1"], Wish(0.05, None, None), Reporter())
     with pytest.raises(DataError, match="there is no bundle B9"):
         calibrate(run, rows, ["B9"], Wish(None, None, None), Reporter())
 

@@ -161,7 +161,7 @@ def checkpoint_of(run: Run) -> Checkpoint:
         size=run.backbone.size,
         seed=run.recipe.choice.seed,
         data_digest=run.images.digest,
-        **scans_seen(scans.training.facts + scans.test.facts),
+        **scans_seen(scans.training.rows + scans.test.rows, scans.training.facts + scans.test.facts),
         thresholds={"threshold": result.threshold},
         recipe=recipe_values(run),
         metrics={
