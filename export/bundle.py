@@ -40,6 +40,7 @@ from edge.model.manifest import (
     GateMap,
     Golden,
     Input,
+    LearntFrom,
     Manifest,
     Thresholds,
     manifest_json,
@@ -235,6 +236,10 @@ def _manifest(
             precision=request.precision,
             weights_storage=storage,
             training=_training(classifier, gate),
+            learnt_from=LearntFrom(
+                lots=tuple(sorted({*classifier.lots, *gate.lots})),
+                scans=tuple(sorted({sha256[:16] for of in (classifier, gate) for sha256 in of.scan_sha256s})),
+            ),
             tools=_tools(),
             golden=tuple(
                 Golden(

@@ -136,6 +136,14 @@ class Golden(Part):
     tolerance: Annotated[float, Field(gt=0.0, le=0.05)]
 
 
+class LearntFrom(Part):
+    """What the networks learnt from: a test on any of it says nothing."""
+
+    lots: tuple[str, ...] = ()
+    scans: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...] = ()
+    """First 16 hex digits of the SHA-256 of each scan file."""
+
+
 class FileEntry(Part):
     sha256: Hex64
     size_bytes: Annotated[int, Field(gt=0)]
@@ -162,6 +170,8 @@ class Manifest(Part):
     training: dict[str, str]
     """At least `data_digest`; further facts as text: seeds, recipes, figures."""
     tools: dict[str, str]
+    learnt_from: LearntFrom = LearntFrom()
+    """Empty in models of earlier releases, which do not say."""
     golden: Annotated[tuple[Golden, ...], Field(min_length=MIN_GOLDEN, max_length=16)]
     files: dict[FilePath, FileEntry]
 

@@ -62,6 +62,8 @@ def write_checkpoints(
         bounds=BOUNDS if method.needs_bounds else None,
         seed=3,
         data_digest="c" * 64,
+        scan_sha256s=("a" * 64,),
+        lots=("B01",),
         max_clipped_fraction=0.03,
         exposures=tuple(exposure_around(2100 + 20 * step) for step in range(10)),
         thresholds={"threshold": 0.5} | (thresholds or {}),
@@ -74,6 +76,8 @@ def write_checkpoints(
         bounds=gate_bounds if method.needs_bounds else None,
         seed=4,
         data_digest="d" * 64,
+        scan_sha256s=("b" * 64,),
+        lots=("B02",),
         max_clipped_fraction=0.01,
         thresholds={"gate_mean_threshold": 0.2, "gate_std_threshold": 0.1}
         if gate_thresholds is None

@@ -20,7 +20,7 @@ from edge.engines.golden import check_golden
 from edge.errors import BundleError
 from edge.images.conversion import Bounds, Method
 from edge.model.bundle import Bundle, open_bundle
-from edge.model.manifest import Manifest, manifest_json
+from edge.model.manifest import LearntFrom, Manifest, manifest_json
 from edge.records import Scores, Size
 from export.bundle import write_bundle
 from export.cli import main
@@ -101,6 +101,7 @@ def test_what_was_learnt_is_in_the_manifest(bundle: Bundle) -> None:
     assert manifest.training["gate_data_digest"] == "d" * 64
     assert json.loads(manifest.training["classifier_recipe"]) == {"epochs": 1}
     assert {"torch", "onnx", "onnxruntime", "python"} <= set(manifest.tools)
+    assert manifest.learnt_from == LearntFrom(lots=("B01", "B02"), scans=("a" * 16, "b" * 16))
     assert (manifest.precision, manifest.weights_storage) == ("fp32", "int8")
 
 
