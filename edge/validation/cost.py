@@ -1,0 +1,136 @@
+"""What errors cost at the plant's own defect rate, and what a verdict is worth there.
+
+A test set is often half abnormal, a plant is not: rates of the set (escapes of abnormal, overkill of normal) carry over
+to another defect rate, shares of verdicts do not. Every figure here weighs the two classes by the plant's rate.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+PER_MILLION = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Cost of one wrong or doubtful verdict, in any one unit of money."""
+
+    escape: float
+    """A defective electrode that goes on as normal."""
+
+    overkill: float
+    """A good electrode that is rejected."""
+
+    review: float
+    """A scan that a person looks at, whatever its class."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictRates:
+    """Shares of each class's scans by verdict: escapes and reviews of abnormal, overkill and reviews of normal."""
+
+    escape: float
+    review_of_abnormal: float
+    overkill: float
+    review_of_normal: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlantFigures:
+    """What the rates mean at a defect rate."""
+
+    defect_rate: float
+    escapes_ppm: float
+    """Defective electrodes that pass as normal, in a million electrodes made."""
+
+    escapes_ppm_of_normal: float
+    """Defective electrodes in a million that were called normal."""
+
+    value_of_normal: float
+    """Share of good electrodes among those called normal (negative predictive value); NaN where none is."""
+
+    value_of_abnormal: float
+    """Share of defective electrodes among those called abnormal (positive predictive value); NaN where none is."""
+
+    review_share: float
+    cost_per_scan: float | None
+    """Expected cost of one electrode; None without prices."""
+
+
+@dataclass(frozen=True, slots=True)
+class CostCurve:
+    """Expected cost of one scan by threshold; all arrays float64, shape (k,), thresholds rising."""
+
+    thresholds: npt.NDArray[np.float64]
+    cost: npt.NDArray[np.float64]
+    escape: npt.NDArray[np.float64]
+    overkill: npt.NDArray[np.float64]
+
+    @property
+    def cheapest(self) -> float:
+        """Threshold of least cost; among equals the lowest, which lets fewer escapes through."""
+        return float(self.thresholds[int(np.argmin(self.cost))])
+
+
+def plant_figures(rates: VerdictRates, defect_rate: float, prices: Prices | None = None) -> PlantFigures:
+    """Figures of the verdicts at the plant's defect rate. Raises ValueError unless 0 <= defect_rate <= 1."""
+    _check_rate(defect_rate)
+    good = 1 - defect_rate
+    escaped, overkill = defect_rate * rates.escape, good * rates.overkill
+    review = defect_rate * rates.review_of_abnormal + good * rates.review_of_normal
+    right_normal = good * (1 - rates.overkill - rates.review_of_normal)
+    right_abnormal = defect_rate * (1 - rates.escape - rates.review_of_abnormal)
+    value_of_normal = _ratio(right_normal, right_normal + escaped)
+    return PlantFigures(
+        defect_rate=defect_rate,
+        escapes_ppm=escaped * PER_MILLION,
+        escapes_ppm_of_normal=(1 - value_of_normal) * PER_MILLION,
+        value_of_normal=value_of_normal,
+        value_of_abnormal=_ratio(right_abnormal, right_abnormal + overkill),
+        review_share=review,
+        cost_per_scan=None
+        if prices is None
+        else prices.escape * escaped + prices.overkill * overkill + prices.review * review,
+    )
+
+
+def cost_curve(
+    p_abnormal: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.integer],
+    is_reviewed: npt.NDArray[np.bool_],
+    defect_rate: float,
+    prices: Prices,
+) -> CostCurve:
+    """Cost over the threshold, all arrays shape (n,): abnormal from p >= threshold, reviewed scans stay reviewed.
+
+    `is_reviewed` marks scans another check sends to review whatever the threshold is (gate, exposure, clipping). The
+    thresholds are the distinct p and one above them all. Raises ValueError unless both classes are there and p is
+    finite.
+    """
+    _check_rate(defect_rate)
+    p, abnormal, reviewed = np.asarray(p_abnormal, np.float64), np.asarray(labels) == 1, np.asarray(is_reviewed, bool)
+    if not np.isfinite(p).all() or abnormal.all() or not abnormal.any():
+        raise ValueError("a cost curve needs finite scores of normal and of abnormal scans")
+    thresholds = np.append(np.unique(p), np.nextafter(p.max(), np.inf))
+    escapes = np.sort(p[abnormal & ~reviewed])
+    goods = np.sort(p[~abnormal & ~reviewed])
+    escape = np.searchsorted(escapes, thresholds, side="left") / np.sum(abnormal)
+    overkill = (goods.size - np.searchsorted(goods, thresholds, side="left")) / np.sum(~abnormal)
+    review = defect_rate * np.mean(reviewed[abnormal]) + (1 - defect_rate) * np.mean(reviewed[~abnormal])
+    cost = (
+        prices.escape * defect_rate * escape + prices.overkill * (1 - defect_rate) * overkill + prices.review * review
+    )
+    return CostCurve(thresholds, cost, escape, overkill)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else math.nan
+
+
+def _check_rate(defect_rate: float) -> None:
+    if not 0 <= defect_rate <= 1:
+        raise ValueError(f"a defect rate of {defect_rate}: expected 0 to 1")

@@ -1,0 +1,340 @@
+"""Probability of detection over the size of an anomaly: a50, a90 and a90/95.
+
+Two models, both on the natural logarithm of size: hit/miss, a logit fitted by maximum likelihood (MIL-HDBK-1823A, 2009;
+ASTM E2862), and signal response, a straight line of the score over log size with normal scatter, where scores at an end
+of the scale are censored (MIL-HDBK-1823A; ASTM E3023).
+
+a90 is the size found with probability 0.9; a90/95 its upper 95 % limit. Limits come from the likelihood ratio: the
+sizes whose best fit through (size, 0.9) is worse in deviance by at most 2.706, the 90 % point of chi-squared with one
+degree of freedom, which leaves 5 % above. They go to infinity where the data hold no slope. The limit is asymptotic: in
+simulation it lay above the true a90 in 91.6 % of sets of 40 anomalies, 93.2 % of 80 and 93.8 % of 200. Anomalies count
+as independent; several of one lot are not quite.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.validation.distributions import (
+    chi2_quantile,
+    log_normal_cdf,
+    log_normal_density,
+    normal_cdf,
+    normal_quantile,
+)
+
+Floats = npt.NDArray[np.float64]
+
+LEAST_TARGETS = 10
+"""Anomalies below which no curve is fitted."""
+
+HANDBOOK_HIT_MISS = 60
+HANDBOOK_SIGNAL = 40
+"""Anomalies the handbook asks for (MIL-HDBK-1823A), hit/miss and signal response."""
+
+CURVE_POINTS = 21
+
+_ROOT_CRITICAL = math.sqrt(chi2_quantile(0.90))
+_LOGIT_90 = math.log(9.0)
+_FARTHEST = 50.0
+"""Logarithms of size beyond the data at which a limit counts as infinite."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodCurve:
+    """A fitted curve. Sizes are in the unit that came in; a limit is None where the data hold none."""
+
+    targets: int
+    hits: int | None
+    """Anomalies found; None for signal response, which fits scores."""
+
+    intercept: float
+    slope: float
+    """Of the linear predictor over ln(size): log-odds for hit/miss, standard deviations for signal response."""
+
+    a50: float
+    a90: float
+    a90_low: float | None
+    """Lower 95 % limit of a90."""
+
+    a90_95: float | None
+    """Upper 95 % limit of a90."""
+
+    sizes: Floats
+    pod: Floats
+    pod_low: Floats
+    """Curve and its lower pointwise 95 % limit at `sizes`, shape (CURVE_POINTS,), from the smallest to the largest."""
+
+    notes: tuple[str, ...]
+    """What limits the use of the curve, as sentences."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoCurve:
+    """Why the data carry no curve, as a sentence."""
+
+    targets: int
+    reason: str
+
+
+def hit_miss(sizes: npt.NDArray[np.floating], found: npt.NDArray[np.bool_]) -> PodCurve | NoCurve:
+    """Curve of found and missed anomalies, both shape (n,). Raises ValueError for sizes that are not above 0."""
+    x, hit = _log_sizes(sizes), np.asarray(found, bool)
+    if hit.shape != x.shape:
+        raise ValueError(f"sizes {x.shape} and found {hit.shape}: expected the same length")
+    if (reason := _unfit(x) or _no_transition(x, hit)) is not None:
+        return NoCurve(x.size, reason)
+    sign = np.where(hit, 1.0, -1.0)
+    centre, spread = float(x.mean()), float(x.std())
+    z = (x - centre) / spread
+
+    def likelihood(theta: Floats, design: Floats, offset: Floats) -> tuple[float, Floats, Floats]:
+        margin = sign * (design @ theta + offset)
+        value = -float(np.sum(np.logaddexp(0.0, -margin)))
+        miss = np.exp(-np.logaddexp(0.0, margin))  # 1 - probability of what was seen
+        gradient = design.T @ (sign * miss)
+        return value, gradient, -(design.T * (miss * (1 - miss))) @ design
+
+    free = np.column_stack([np.ones_like(z), z])
+    theta, best = _maximise(lambda t: likelihood(t, free, np.zeros_like(z)), np.zeros(2))
+    if theta[1] <= 0:
+        return NoCurve(x.size, "Larger anomalies are not found more often than small ones: no curve rises with size.")
+
+    def deviance(at: float, level: float) -> float:
+        """Twice the log likelihood lost when the curve must pass through (at, level), in log-odds."""
+        column = (z - at)[:, None]
+        offset = np.full_like(z, level)
+        _, constrained = _maximise(lambda t: likelihood(t, column, offset), theta[1:])
+        return 2 * (best - constrained)
+
+    def eta(at: float) -> float:
+        return float(theta[0] + theta[1] * at)
+
+    z90, z50 = (_LOGIT_90 - theta[0]) / theta[1], -theta[0] / theta[1]
+    low, high = _limits(lambda at: deviance(at, _LOGIT_90), z90)
+    grid = np.linspace(z.min(), z.max(), CURVE_POINTS)
+    lower = [_lower_level(lambda level, at=at: deviance(at, level), eta(at)) for at in grid]  # type: ignore[misc]
+
+    def size(at: float) -> float:
+        return math.exp(centre + spread * at)
+
+    notes = _notes(x, size(z90), None if high is None else size(high), HANDBOOK_HIT_MISS)
+    return PodCurve(
+        targets=x.size,
+        hits=int(hit.sum()),
+        intercept=float(theta[0] - theta[1] * centre / spread),
+        slope=float(theta[1] / spread),
+        a50=size(z50),
+        a90=size(z90),
+        a90_low=None if low is None else size(low),
+        a90_95=None if high is None else size(high),
+        sizes=np.exp(centre + spread * grid),
+        pod=np.array([_expit(eta(at)) for at in grid]),
+        pod_low=np.array([_expit(level) for level in lower]),
+        notes=notes,
+    )
+
+
+def signal_response(
+    sizes: npt.NDArray[np.floating],
+    response: npt.NDArray[np.floating],
+    decision: float,
+    floor: float = -math.inf,
+    ceiling: float = math.inf,
+) -> PodCurve | NoCurve:
+    """Curve from scores, both shape (n,): found where the score reaches `decision`.
+
+    Scores at or below `floor`, or at or above `ceiling`, say only that the true one lies beyond (censored). Fitted in
+    Olsen's parameters (1978), slope and intercept over sigma and 1 / sigma, in which the likelihood has one maximum.
+    Raises ValueError for sizes that are not above 0 and for scores that are not finite.
+    """
+    x, y = _log_sizes(sizes), np.asarray(response, np.float64)
+    if y.shape != x.shape or not np.isfinite(y).all():
+        raise ValueError(f"sizes {x.shape} and scores {y.shape}: expected the same length and finite scores")
+    below, above = y <= floor, y >= ceiling
+    inside = ~below & ~above
+    if (reason := _unfit(x)) is not None:
+        return NoCurve(x.size, reason)
+    if inside.sum() < LEAST_TARGETS or np.ptp(x[inside]) == 0 or np.ptp(y[inside]) == 0:
+        return NoCurve(
+            x.size,
+            f"{inside.sum()} of {x.size} scores lie within the scale; the line of score over size needs "
+            f"{LEAST_TARGETS} that differ.",
+        )
+    x_centre, x_spread = float(x.mean()), float(x.std())
+    y_spread = float(y[inside].std())
+    z, scores = (x - x_centre) / x_spread, np.clip(y, floor, ceiling)
+    scores = (scores - decision) / y_spread  # the decision is at 0: a score found is a score above 0
+
+    def likelihood(theta: Floats, design: Floats, offset: Floats) -> tuple[float, Floats, Floats]:
+        """Parameters end with h = 1 / sigma; u = h score - line, in standard deviations."""
+        if theta[-1] <= 0:
+            return -math.inf, theta, np.eye(theta.size)
+        u = design @ theta + offset
+        value, first, second = np.empty_like(u), np.empty_like(u), np.empty_like(u)
+        value[inside] = log_normal_density(u[inside]) + math.log(theta[-1])
+        first[inside], second[inside] = -u[inside], -1.0
+        for side, mask in ((1.0, below), (-1.0, above)):
+            tail = log_normal_cdf(side * u[mask])
+            mills = np.exp(log_normal_density(u[mask]) - tail)
+            value[mask], first[mask] = tail, side * mills
+            second[mask] = -mills * (mills + side * u[mask])
+        gradient = design.T @ first
+        hessian = (design.T * second) @ design
+        gradient[-1] += inside.sum() / theta[-1]
+        hessian[-1, -1] -= inside.sum() / theta[-1] ** 2
+        return float(value.sum()), gradient, hessian
+
+    free = np.column_stack([-np.ones_like(z), -z, scores])
+    theta, best = _maximise(lambda t: likelihood(t, free, np.zeros_like(z)), np.array([0.0, 0.0, 1.0]))
+    intercept, slope = float(theta[0]), float(theta[1])
+    if slope <= 0:
+        return NoCurve(x.size, "The score does not rise with size: no curve can be drawn over it.")
+
+    def deviance(at: float, level: float) -> float:
+        """Twice the log likelihood lost when the line must reach `level` standard deviations at `at`."""
+        design = np.column_stack([-(z - at), scores])
+        _, constrained = _maximise(
+            lambda t: likelihood(t, design, np.full_like(z, -level)), np.array([max(slope, 0.1), theta[2]])
+        )
+        return 2 * (best - constrained)
+
+    level_90 = normal_quantile(0.9)
+    z90, z50 = (level_90 - intercept) / slope, -intercept / slope
+    low, high = _limits(lambda at: deviance(at, level_90), z90)
+    grid = np.linspace(z.min(), z.max(), CURVE_POINTS)
+    eta = intercept + slope * grid
+    lower = [
+        _lower_level(lambda level, at=at: deviance(at, level), float(middle))  # type: ignore[misc]
+        for at, middle in zip(grid, eta, strict=True)
+    ]
+
+    def size(at: float) -> float:
+        return math.exp(x_centre + x_spread * at)
+
+    notes = list(_notes(x, size(z90), None if high is None else size(high), HANDBOOK_SIGNAL))
+    if not inside.all():
+        notes.append(f"{below.sum() + above.sum()} of {x.size} scores are at an end of the scale (censored).")
+    return PodCurve(
+        targets=x.size,
+        hits=None,
+        intercept=intercept - slope * x_centre / x_spread,
+        slope=slope / x_spread,
+        a50=size(z50),
+        a90=size(z90),
+        a90_low=None if low is None else size(low),
+        a90_95=None if high is None else size(high),
+        sizes=np.exp(x_centre + x_spread * grid),
+        pod=np.array([normal_cdf(value) for value in eta]),
+        pod_low=np.array([normal_cdf(value) for value in lower]),
+        notes=tuple(notes),
+    )
+
+
+def _log_sizes(sizes: npt.NDArray[np.floating]) -> Floats:
+    values = np.asarray(sizes, np.float64)
+    if values.ndim != 1 or not np.isfinite(values).all() or not (values > 0).all():
+        raise ValueError("sizes of anomalies are finite and above 0")
+    return np.log(values)
+
+
+def _unfit(x: Floats) -> str | None:
+    if x.size < LEAST_TARGETS:
+        return f"{x.size} anomalies with a size are too few for a curve: {LEAST_TARGETS} are needed."
+    if np.unique(x).size < 3:
+        return "A curve over size needs at least three different sizes."
+    return None
+
+
+def _no_transition(x: Floats, hit: npt.NDArray[np.bool_]) -> str | None:
+    if hit.all():
+        return f"All {x.size} anomalies were found: a curve needs some small enough to be missed."
+    if not hit.any():
+        return f"None of {x.size} anomalies was found: a curve needs some large enough to be found."
+    largest_miss, smallest_hit = math.exp(x[~hit].max()), math.exp(x[hit].min())
+    if largest_miss <= smallest_hit:
+        return (
+            f"Found and missed do not overlap: all up to {largest_miss:.3g} were missed, all from {smallest_hit:.3g} "
+            "found. The steepness has no estimate; add sizes around that gap."
+        )
+    if x[hit].max() <= x[~hit].min():
+        return "Only the smallest anomalies were found: no curve rises with size."
+    return None
+
+
+def _notes(x: Floats, a90: float, a90_95: float | None, wanted: int) -> tuple[str, ...]:
+    notes = []
+    largest = math.exp(x.max())
+    if x.size < wanted:
+        notes.append(f"{x.size} anomalies; the handbook asks for {wanted}.")
+    if a90_95 is None:
+        notes.append("a90/95 has no finite value: the data do not show that detection rises with size.")
+    elif a90_95 > largest:
+        notes.append(f"a90/95 lies beyond the largest anomaly ({largest:.3g}): it is extrapolated.")
+    if a90 < math.exp(x.min()):
+        notes.append("a90 lies below the smallest anomaly: it is extrapolated.")
+    return tuple(notes)
+
+
+def _maximise(
+    likelihood: Callable[[Floats], tuple[float, Floats, Floats]], start: Floats, steps: int = 100
+) -> tuple[Floats, float]:
+    """Newton's method with halved steps on a concave function; returns the point and the value there."""
+    theta, (value, gradient, hessian) = start, likelihood(start)
+    for _ in range(steps):
+        step = np.linalg.solve(hessian - 1e-12 * np.eye(theta.size), -gradient)
+        if float(gradient @ step) < 1e-12:
+            break
+        share = 1.0
+        while share > 1e-8:
+            ahead, gradient_ahead, hessian_ahead = likelihood(theta + share * step)
+            if ahead >= value:
+                break
+            share /= 2
+        else:
+            break
+        theta, value, gradient, hessian = theta + share * step, ahead, gradient_ahead, hessian_ahead
+    return theta, value
+
+
+def _limits(deviance: Callable[[float], float], middle: float) -> tuple[float | None, float | None]:
+    """Points on either side where the deviance crosses its critical value; None where it never does."""
+    return _crossing(deviance, middle, -1.0), _crossing(deviance, middle, 1.0)
+
+
+def _lower_level(deviance: Callable[[float], float], middle: float) -> float:
+    crossing = _crossing(deviance, middle, -1.0)
+    return -_FARTHEST if crossing is None else crossing
+
+
+def _crossing(deviance: Callable[[float], float], middle: float, direction: float) -> float | None:
+    """Where the deviance first reaches its critical value, by regula falsi (Illinois) on its root, near to a line."""
+
+    def excess(distance: float) -> float:
+        return math.sqrt(max(deviance(middle + direction * distance), 0.0)) - _ROOT_CRITICAL
+
+    near, far = (0.0, -_ROOT_CRITICAL), (0.5, excess(0.5))
+    while far[1] < 0:
+        if far[0] >= _FARTHEST:
+            return None
+        near, far = far, (far[0] * 2, excess(far[0] * 2))
+    lower, upper = near[1], far[1]
+    for _ in range(60):
+        guess = near[0] - lower * (far[0] - near[0]) / (upper - lower)
+        value = excess(guess)
+        if abs(value) < 1e-8:
+            break
+        if value < 0:
+            near, lower, upper = (guess, value), value, upper / 2
+        else:
+            far, upper, lower = (guess, value), value, lower / 2
+    return middle + direction * guess
+
+
+def _expit(value: float) -> float:
+    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))

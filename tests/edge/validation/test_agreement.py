@@ -1,0 +1,123 @@
+"""Kappas against published tables and statsmodels; the attribute table; rescans."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from statsmodels.stats.inter_rater import cohens_kappa
+from statsmodels.stats.inter_rater import fleiss_kappa as reference_fleiss
+
+from edge.validation.agreement import (
+    attribute_row,
+    cohen_kappa,
+    fleiss_kappa,
+    pair_table,
+    repeatability,
+    vote_table,
+)
+
+# Fleiss 1971: six psychiatrists put each of 30 patients in one of five classes.
+PSYCHIATRISTS = np.array(
+    [
+        (0, 0, 0, 6, 0), (0, 3, 0, 0, 3), (0, 1, 4, 0, 1), (0, 0, 0, 0, 6), (0, 3, 0, 3, 0), (2, 0, 4, 0, 0),
+        (0, 0, 4, 0, 2), (2, 0, 3, 1, 0), (2, 0, 0, 4, 0), (0, 0, 0, 0, 6), (1, 0, 0, 5, 0), (1, 1, 0, 4, 0),
+        (0, 3, 3, 0, 0), (1, 0, 0, 5, 0), (0, 2, 0, 3, 1), (0, 0, 5, 0, 1), (3, 0, 0, 1, 2), (5, 1, 0, 0, 0),
+        (0, 2, 0, 4, 0), (1, 0, 2, 0, 3), (0, 0, 0, 0, 6), (0, 1, 0, 5, 0), (0, 2, 0, 1, 3), (2, 0, 0, 4, 0),
+        (1, 0, 0, 4, 1), (0, 5, 0, 1, 0), (4, 0, 0, 0, 2), (0, 2, 0, 4, 0), (1, 0, 5, 0, 0), (0, 0, 0, 0, 6),
+    ]
+)  # fmt: skip
+
+
+def test_the_psychiatrists_of_fleiss_agree_with_a_kappa_of_0_430() -> None:
+    kappa = fleiss_kappa(PSYCHIATRISTS)
+
+    assert kappa is not None
+    assert kappa.kappa == pytest.approx(0.430, abs=0.0005)
+    assert kappa.kappa == pytest.approx(reference_fleiss(PSYCHIATRISTS))
+    assert kappa.low < 0.430 < kappa.high
+
+
+def test_cohens_own_table_has_a_kappa_of_0_492() -> None:
+    """Cohen 1960: shares of 200 subjects in three classes, observed agreement 0.70, by chance 0.41."""
+    table = np.array([[88, 14, 18], [10, 40, 10], [2, 6, 12]])
+    kappa = cohen_kappa(table)
+
+    assert kappa is not None
+    assert kappa.observed == pytest.approx(0.70)
+    assert kappa.kappa == pytest.approx(0.492, abs=0.0005)
+
+
+@pytest.mark.parametrize("table", [[[20, 5], [10, 15]], [[88, 14], [10, 40]], [[3, 0], [1, 90]]])
+def test_cohens_kappa_and_its_interval_are_those_of_statsmodels(table: list[list[int]]) -> None:
+    expected = cohens_kappa(np.array(table))
+    kappa = cohen_kappa(np.array(table))
+
+    assert kappa is not None
+    assert kappa.kappa == pytest.approx(expected.kappa)
+    assert kappa.low == pytest.approx(expected.kappa_low, abs=1e-9)
+    assert kappa.high == pytest.approx(min(1.0, expected.kappa_upp), abs=1e-9)
+
+
+def test_the_interval_of_fleiss_kappa_covers_the_kappa_of_many_subjects() -> None:
+    rng = np.random.default_rng(40)
+
+    def subjects(n: int) -> np.ndarray:
+        defective = rng.binomial(3, np.where(rng.random(n) < 0.3, 0.85, 0.1))
+        return np.stack([3 - defective, defective], axis=1)
+
+    truth = fleiss_kappa(subjects(200_000))
+    assert truth is not None
+    found = [fleiss_kappa(subjects(120)) for _ in range(400)]
+    covered = np.mean([kappa.low <= truth.kappa <= kappa.high for kappa in found if kappa is not None])
+
+    assert covered >= 0.93 - 2 * np.sqrt(0.93 * 0.07 / 400)
+
+
+def test_kappa_of_raters_who_use_one_class_only_is_not_a_number() -> None:
+    one_class = cohen_kappa(np.array([[9, 0], [0, 0]]))
+
+    assert one_class is not None
+    assert np.isnan(one_class.kappa)
+    assert cohen_kappa(np.zeros((2, 2), int)) is None
+    assert fleiss_kappa(np.array([[1, 0], [0, 1]])) is None
+
+
+def test_votes_left_open_count_in_no_table() -> None:
+    first, second = [True, False, None, True], [True, True, False, None]
+
+    assert pair_table(first, second).tolist() == [[0, 1], [0, 1]]
+    assert vote_table([first, second]).tolist() == [[0, 2], [1, 1], [1, 0], [0, 1]]
+
+
+def test_the_attribute_table_counts_misses_of_the_defective_and_alarms_of_the_good() -> None:
+    row = attribute_row("line", [True, False, True, False, None], [True, True, False, False, True])
+
+    assert (row.parts, row.right) == (4, 2)
+    assert (row.effectiveness, row.miss_rate, row.false_alarm_rate) == (0.5, 0.5, 0.5)
+    assert row.verdict == "unacceptable"
+
+
+@pytest.mark.parametrize(
+    ("missed", "alarms", "grade"), [(2, 5, "acceptable"), (3, 5, "marginal"), (2, 11, "unacceptable")]
+)
+def test_the_grade_is_that_of_the_worst_figure(missed: int, alarms: int, grade: str) -> None:
+    calls = [False] * missed + [True] * (100 - missed) + [True] * alarms + [False] * (100 - alarms)
+
+    assert attribute_row("A", calls, [True] * 100 + [False] * 100).verdict == grade
+
+
+def test_rescans_of_one_part_show_flips_and_the_spread_of_p() -> None:
+    found = repeatability(
+        ["P1", "P1", "P2", "P2", "P2", None, "P3"],
+        ["normal", "abnormal", "normal", "normal", "normal", "review", "normal"],
+        [0.4, 0.6, 0.1, 0.1, None, 0.9, 0.2],
+    )
+
+    assert found is not None
+    assert (found.parts, found.scans, found.flipped) == (2, 5, ("P1",))
+    assert found.p_deviation == pytest.approx(0.1)
+    assert (found.p_widest, found.p_widest_part) == (pytest.approx(0.2), "P1")
+
+
+def test_parts_scanned_once_say_nothing_about_repeatability() -> None:
+    assert repeatability(["P1", "P2", None], ["normal"] * 3, [0.1] * 3) is None

@@ -1,0 +1,179 @@
+"""Curves of detection over size against published fits, statsmodels and simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from scipy import optimize, stats
+
+from edge.validation.detection import NoCurve, PodCurve, hit_miss, signal_response
+
+# Bliss 1935, flour beetles: log10 dose of carbon disulphide, insects, killed.
+BEETLES = (
+    (1.6907, 59, 6), (1.7242, 60, 13), (1.7552, 62, 18), (1.7842, 56, 28),
+    (1.8113, 63, 52), (1.8369, 59, 53), (1.8610, 62, 61), (1.8839, 60, 60),
+)  # fmt: skip
+
+
+def beetles() -> tuple[np.ndarray, np.ndarray]:
+    sizes = np.concatenate([np.full(n, 10**dose) for dose, n, _ in BEETLES])
+    found = np.concatenate([np.arange(n) < killed for _, n, killed in BEETLES])
+    return sizes, found
+
+
+def drawn(n: int, rng: np.random.Generator, a50: float = 1.0, slope: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
+    sizes = np.exp(rng.uniform(math.log(0.3), math.log(4.0), n)) * a50
+    return sizes, rng.random(n) < 1 / (1 + np.exp(-slope * np.log(sizes / a50)))
+
+
+def test_the_logit_of_bliss_beetles_is_the_published_one() -> None:
+    """Dobson and Barnett, An Introduction to Generalized Linear Models: -60.72 and 34.27 per log10 dose."""
+    curve = hit_miss(*beetles())
+
+    assert isinstance(curve, PodCurve)
+    assert curve.intercept == pytest.approx(-60.72, abs=0.005)
+    assert curve.slope * math.log(10) == pytest.approx(34.27, abs=0.005)
+    assert math.log10(curve.a50) == pytest.approx(60.72 / 34.27, abs=0.001)
+
+
+def test_a_hit_miss_fit_is_that_of_statsmodels() -> None:
+    sizes, found = drawn(90, np.random.default_rng(4))
+    curve = hit_miss(sizes, found)
+    fit = sm.Logit(found.astype(float), sm.add_constant(np.log(sizes))).fit(disp=False)
+
+    assert isinstance(curve, PodCurve)
+    assert (curve.intercept, curve.slope) == pytest.approx(tuple(fit.params), rel=1e-6)
+    assert curve.a90 == pytest.approx(math.exp((math.log(9) - fit.params[0]) / fit.params[1]), rel=1e-6)
+
+
+def test_the_limits_of_a90_lose_the_critical_likelihood_as_statsmodels_counts_it() -> None:
+    sizes, found = drawn(70, np.random.default_rng(9))
+    curve = hit_miss(sizes, found)
+    assert isinstance(curve, PodCurve) and curve.a90_95 is not None and curve.a90_low is not None
+    best = sm.Logit(found.astype(float), sm.add_constant(np.log(sizes))).fit(disp=False).llf
+
+    for limit in (curve.a90_low, curve.a90_95):
+        through = sm.GLM(
+            found.astype(float),
+            (np.log(sizes) - math.log(limit))[:, None],
+            family=sm.families.Binomial(),
+            offset=np.full(sizes.size, math.log(9)),
+        ).fit()
+        assert 2 * (best - through.llf) == pytest.approx(stats.chi2.ppf(0.9, 1), abs=1e-4)
+    assert curve.a90_low < curve.a90 < curve.a90_95
+
+
+def test_a90_95_lies_above_the_true_a90_in_nearly_all_sets() -> None:
+    rng = np.random.default_rng(2)
+    truth = math.exp(math.log(9) / 3.0)
+    curves = [hit_miss(*drawn(80, rng)) for _ in range(80)]
+    limits = [curve.a90_95 if curve.a90_95 is not None else math.inf for curve in curves if isinstance(curve, PodCurve)]
+
+    assert len(limits) >= 78
+    assert np.mean(np.array(limits) >= truth) >= 0.91
+
+
+def test_the_lower_curve_meets_90_percent_at_a90_95() -> None:
+    curve = hit_miss(*drawn(120, np.random.default_rng(11)))
+
+    assert isinstance(curve, PodCurve) and curve.a90_95 is not None
+    assert np.interp(math.log(curve.a90_95), np.log(curve.sizes), curve.pod_low) == pytest.approx(0.9, abs=0.01)
+    assert np.all(curve.pod_low <= curve.pod)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "found", "says"),
+    [
+        (np.arange(1, 8), np.arange(1, 8) > 3, "too few"),
+        (np.arange(1, 41), np.ones(40, bool), "All 40 anomalies were found"),
+        (np.arange(1, 41), np.zeros(40, bool), "None of 40"),
+        (np.arange(1, 41), np.arange(1, 41) > 20, "do not overlap: all up to 20 were missed, all from 21 found"),
+        (np.arange(1, 41), np.arange(1, 41) < 20, "Only the smallest"),
+        (np.tile([1.0, 2.0], 20), np.arange(40) % 3 > 0, "three different sizes"),
+        (np.arange(1, 41), np.arange(40) < np.where(np.arange(40) % 4 == 0, 99, 18), "not found more often"),
+    ],
+)
+def test_data_that_carry_no_curve_are_answered_with_a_sentence(sizes: np.ndarray, found: np.ndarray, says: str) -> None:
+    curve = hit_miss(sizes, found)
+
+    assert isinstance(curve, NoCurve)
+    assert says in curve.reason
+
+
+def test_sizes_without_effect_have_no_finite_a90_95() -> None:
+    sizes = np.arange(1.0, 41.0)
+    curve = hit_miss(sizes, (sizes % 2 == 0) | (sizes == 35))
+
+    assert isinstance(curve, PodCurve)
+    assert curve.a90_95 is None
+    assert any("no finite value" in note for note in curve.notes)
+
+
+def test_few_anomalies_and_a_limit_beyond_them_are_noted() -> None:
+    curve = hit_miss(*drawn(30, np.random.default_rng(7)))
+
+    assert isinstance(curve, PodCurve)
+    assert any("the handbook asks for 60" in note for note in curve.notes)
+
+
+def test_a_size_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        hit_miss(np.array([0.0, 1.0]), np.array([False, True]))
+
+
+def censored(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    sizes = np.exp(rng.uniform(-1.5, 1.5, n))
+    return sizes, np.clip(0.5 + 2.0 * np.log(sizes) + rng.normal(0, 0.8, n), -1.5, 3.0)
+
+
+def test_a_line_without_censoring_is_least_squares() -> None:
+    rng = np.random.default_rng(5)
+    sizes = np.exp(rng.uniform(-1, 1, 60))
+    response = 1.0 + 2.0 * np.log(sizes) + rng.normal(0, 0.5, 60)
+    curve = signal_response(sizes, response, decision=0.7)
+    fit = sm.OLS(response, sm.add_constant(np.log(sizes))).fit()
+    sigma = math.sqrt(fit.ssr / 60)
+
+    assert isinstance(curve, PodCurve)
+    assert curve.a50 == pytest.approx(math.exp((0.7 - fit.params[0]) / fit.params[1]), rel=1e-6)
+    assert curve.slope == pytest.approx(fit.params[1] / sigma, rel=1e-6)
+
+
+def test_a_censored_line_is_the_maximum_of_the_written_out_likelihood() -> None:
+    sizes, response = censored(80, np.random.default_rng(6))
+    curve = signal_response(sizes, response, decision=0.5, floor=-1.5, ceiling=3.0)
+
+    def lost(parameters: np.ndarray) -> float:
+        a, b, log_sigma = parameters
+        u = (response - a - b * np.log(sizes)) / math.exp(log_sigma)
+        terms = np.where(response <= -1.5, stats.norm.logcdf(u), stats.norm.logpdf(u) - log_sigma)
+        return -float(np.sum(np.where(response >= 3.0, stats.norm.logsf(u), terms)))
+
+    a, b, log_sigma = optimize.minimize(
+        lost, [0, 1, 0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10}
+    ).x
+    assert isinstance(curve, PodCurve)
+    assert curve.a50 == pytest.approx(math.exp((0.5 - a) / b), rel=1e-4)
+    assert curve.a90 == pytest.approx(math.exp((0.5 - a + stats.norm.ppf(0.9) * math.exp(log_sigma)) / b), rel=1e-4)
+    assert any("censored" in note for note in curve.notes)
+
+
+def test_signal_response_covers_the_true_a90() -> None:
+    rng = np.random.default_rng(8)
+    truth = math.exp((0.5 - 0.5 + stats.norm.ppf(0.9) * 0.8) / 2.0)
+    curves = [signal_response(*censored(60, rng), decision=0.5, floor=-1.5, ceiling=3.0) for _ in range(30)]
+    limits = np.array([curve.a90_95 for curve in curves if isinstance(curve, PodCurve)], float)
+
+    assert limits.size == 30
+    assert np.mean(limits >= truth) >= 0.9
+
+
+def test_a_score_that_falls_with_size_has_no_curve() -> None:
+    sizes, response = censored(60, np.random.default_rng(3))
+    curve = signal_response(sizes, -response, decision=0.5)
+
+    assert isinstance(curve, NoCurve)
+    assert "does not rise" in curve.reason
