@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import platform
 import sys
@@ -11,13 +12,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge import __version__
 from edge.errors import BundleError, EdgeError, SettingsError
 from edge.settings import Settings, load_settings, service_environment
 from edge.system.logs import configure_logging
 from edge.system.signals import stop_signals_held
+
+if TYPE_CHECKING:
+    from edge.validation.cost import Prices
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, settings: Settings) -> int:
     # Imported here so that `--version` and a wrong setting answer at once.
     if options.replay is not None:
+        from edge.validation.reliability import Plant
         from edge.validation.replay import ReplayOptions, replay
         from edge.validation.replay_publish import publishing, replay_settings
 
@@ -58,6 +63,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
             out=options.out,
             publish=options.publish,
             requirements=tuple(options.require),
+            plant=Plant(options.defect_rate, options.prices),
         )
         return replay(replay_options, settings, partial(publishing, settings))
     if options.check:
@@ -164,13 +170,28 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RULE",
         help="fail unless it holds, such as 'balanced_accuracy>=0.9'; may be repeated",
     )
+    replay.add_argument(
+        "--defect-rate",
+        type=_share,
+        metavar="SHARE",
+        help="the plant's share of defective electrodes, such as 0.02: adds escapes in ppm and the value of `normal`",
+    )
+    replay.add_argument(
+        "--prices",
+        type=_prices,
+        metavar="ESCAPE,OVERKILL,REVIEW",
+        help="what each costs, such as 500,10,1: adds the expected cost and its curve; needs --defect-rate",
+    )
     return parser
 
 
 def _flags(options: argparse.Namespace) -> dict[str, Any]:
     replay_only = {"labels": options.labels, "out": options.out, "publish": options.publish, "require": options.require}
+    replay_only |= {"defect-rate": options.defect_rate, "prices": options.prices}
     if options.tune and not options.check:
         raise SettingsError("--tune given without --check", hint="measure with: edge-worker --check --tune")
+    if options.prices is not None and options.defect_rate is None:
+        raise SettingsError("--prices given without --defect-rate", hint="add the plant's own: --defect-rate 0.02")
     if options.replay is None and any(replay_only.values()):
         given = ", ".join(f"--{name}" for name, value in replay_only.items() if value)
         raise SettingsError(f"{given} given without --replay", hint="name the folder: --replay DIR")
@@ -186,6 +207,30 @@ def _path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
     return Path(text)
+
+
+def _share(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no share: expected a number from 0 to 1")
+    return share
+
+
+def _prices(text: str) -> Prices:
+    """Three numbers of at least 0."""
+    from edge.validation.cost import Prices
+
+    try:
+        escape, overkill, review = (float(price) for price in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not of the form ESCAPE,OVERKILL,REVIEW") from None
+    if not all(0 <= price < math.inf for price in (escape, overkill, review)):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}: a price is a number of at least 0")
+    return Prices(escape, overkill, review)
 
 
 def _moment(text: str) -> datetime:

@@ -132,7 +132,7 @@ def _rows_of_csv(data: Path, labels: Path) -> list[Row]:
     rows = []
     for file, row in sorted(matched.by_file.items(), key=lambda item: item[1].line):
         if row.label is not None and row.lot is not None:
-            votes = tuple(LABELS.index(vote) for vote in row.votes)
+            votes = tuple(LABELS.index(vote) for vote in row.votes if vote is not None)
             severity = max(row.severities, default=None)
             rows.append(Row(data / file, file, row.lot, LABELS.index(row.label), row.kinds, severity, votes))
     return rows

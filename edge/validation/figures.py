@@ -150,6 +150,83 @@ def gate_scatter(groups: Sequence[Group]) -> str:
     return _figure(bottom + 48, f"Gate scores of {drawn} scans; {beyond} exceed a threshold", parts)
 
 
+def pod_figure(
+    sizes: npt.NDArray[np.float64],
+    pod: npt.NDArray[np.float64],
+    pod_low: npt.NDArray[np.float64],
+    marks: Sequence[tuple[str, float]],
+    unit: str,
+) -> str:
+    """Detection over size on a logarithmic axis, with its lower 95 % curve and named sizes (a90, a90/95) below it."""
+    left, right, top, bottom = 62, WIDTH - 14, 14, 254
+    low, high = math.log(float(sizes[0])), math.log(float(sizes[-1]))
+
+    def x(size: float) -> float:
+        return left + (math.log(size) - low) / (high - low) * (right - left)
+
+    def path(values: npt.NDArray[np.float64], style: str) -> str:
+        corners = " L".join(
+            f"{x(size):.1f} {bottom - p * (bottom - top):.1f}" for size, p in zip(sizes, values, strict=True)
+        )
+        return f'<path class="{style}" d="M{corners}"/>'
+
+    parts = []
+    for tick in (0.0, 0.25, 0.5, 0.75, 0.9, 1.0):
+        y = bottom - tick * (bottom - top)
+        parts.append(_line(left, y, right, y, "grid"))
+        if tick != 1.0:
+            parts.append(_text(left - 8, y + 4, f"{tick * 100:g} %", "axis", "end"))
+    for tick in _size_ticks(float(sizes[0]), float(sizes[-1])):
+        parts += [
+            _line(x(tick), top, x(tick), bottom, "grid"),
+            _text(x(tick), bottom + 18, f"{tick:g}", "axis", "middle"),
+        ]
+    parts += [path(pod, "curve"), path(pod_low, "curve low")]
+    level = bottom - 0.9 * (bottom - top)
+    named = []
+    for name, size in marks:
+        if sizes[0] <= size <= sizes[-1]:
+            parts.append(f'<circle class="dot" cx="{x(size):.1f}" cy="{level:.1f}" r="4"/>')
+        named.append(f"{name} = {size:.3g}{unit}")
+    parts.append(
+        _text((left + right) / 2, bottom + 40, f"size of the largest anomaly{unit and ','}{unit}", "axis", "middle")
+    )
+    return _figure(bottom + 50, "Probability of detection over size; " + ", ".join(named), parts)
+
+
+def cost_figure(
+    thresholds: npt.NDArray[np.float64], cost: npt.NDArray[np.float64], threshold: float, cheapest: float
+) -> str:
+    """Expected cost of one scan over the threshold, from 0 to 1, with the threshold in use and the cheapest one."""
+    left, right, top, bottom = 62, WIDTH - 14, 32, 234
+    highest = float(cost.max()) or 1.0
+
+    def x(value: float) -> float:
+        return left + min(max(value, 0.0), 1.0) * (right - left)
+
+    def y(value: float) -> float:
+        return bottom - value / highest * (bottom - top)
+
+    steps = [f"{x(0.0):.1f} {y(float(cost[0])):.1f}"]
+    for before, value, after in zip([0.0, *thresholds[:-1]], cost, thresholds, strict=True):
+        steps += [f"{x(before):.1f} {y(value):.1f}", f"{x(after):.1f} {y(value):.1f}"]
+    steps.append(f"{x(1.0):.1f} {y(float(cost[-1])):.1f}")
+    parts = [_line(left, bottom, right, bottom, "rule"), _line(left, top, right, top, "grid")]
+    parts += [
+        _text(left - 8, top + 4, f"{highest:.3g}", "axis", "end"),
+        _text(left - 8, bottom + 4, "0", "axis", "end"),
+    ]
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        parts.append(_text(x(tick), bottom + 18, f"{tick:g}", "axis", "middle"))
+    parts.append(f'<path class="curve" d="M{" L".join(steps)}"/>')
+    parts.append(_line(x(threshold), top - 6, x(threshold), bottom, "limit"))
+    anchor = "start" if threshold < 0.2 else "end" if threshold > 0.8 else "middle"
+    parts.append(_text(x(threshold), top - 12, f"threshold {threshold:.3g}", "strong", anchor))
+    parts.append(f'<circle class="dot" cx="{x(cheapest):.1f}" cy="{y(float(cost.min())):.1f}" r="5"/>')
+    parts.append(_text((left + right) / 2, bottom + 38, "threshold", "axis", "middle"))
+    return _figure(bottom + 46, f"Cost over the threshold; cheapest at {cheapest:.3g}, in use {threshold:.3g}", parts)
+
+
 def interval_bar(share: float, low: float, high: float) -> str:
     """A share with its interval on an axis from 0 to 100 %, small enough for a table cell; all in 0..1."""
     width, height, pad = 120, 16, 5
@@ -230,6 +307,13 @@ def _log_range(ratios: npt.NDArray[np.float64]) -> tuple[float, float]:
     low = min(float(ratios.min(initial=1.0)), 0.5) / 1.15
     high = max(float(ratios.max(initial=1.0)), 2.0) * 1.15
     return low, high
+
+
+def _size_ticks(low: float, high: float) -> list[float]:
+    """Marks on an axis of sizes: decades with 2 and 5, or both ends where none of these lies between."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5) if low <= step * 10.0**decade <= high]
+    return ticks if len(ticks) >= 2 else [float(f"{low:.2g}"), float(f"{high:.2g}")]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

@@ -57,8 +57,8 @@ class LabelRow:
     """The column `bundle`; None where the cell is empty."""
     label: Label | None
     """None where nobody judged the scan."""
-    votes: tuple[Label, ...] = ()
-    """One for each person who judged, in the order of the columns label_1, label_2, ...; empty without such columns."""
+    votes: tuple[Label | None, ...] = ()
+    """One for each person, in the order of the columns label_1, label_2, ...; None where the person left it open."""
     kinds: tuple[str, ...] = ()
     severities: tuple[float, ...] = ()
     sizes_px: tuple[float, ...] = ()
@@ -197,14 +197,15 @@ def _row(line: int, cells: dict[str, str], voters: Sequence[str]) -> tuple[Label
     for name in sorted(_KNOWN & cells.keys() - {"file"}):
         if found := re.search("[\udc80-\udcff]", cells[name]):
             problems.append(f"{name} is not UTF-8: byte 0x{ord(found[0]) - 0xDC00:02x}")
-    votes = [label for name in voters if (label := _label(cells[name], name, file, problems)) is not None]
+    votes = tuple(_label(cells[name], name, file, problems) for name in voters)
+    cast = [vote for vote in votes if vote is not None]
     alone = _label(cells.get("label", ""), "label", file, problems)
     row = LabelRow(
         line=line,
         file=file,
         lot=cells["bundle"] or None,
-        label=majority(votes) if votes else alone,
-        votes=tuple(votes),
+        label=majority(cast) if cast else alone,
+        votes=votes,
         # `;` joined kinds before the separator could be one.
         kinds=tuple(kind for part in re.split(r"[|;]", cells.get("kinds", "")) if (kind := part.strip())),
         severities=_numbers(cells, "severity", file, problems),

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -36,7 +36,9 @@ from edge.store.ledger import Entry
 from edge.system.names import display_name
 from edge.validation.gallery import Gallery
 from edge.validation.labels import MatchedLabels, match_labels, read_labels
+from edge.validation.measure import measure_reliability
 from edge.validation.progress import ReplayProgress
+from edge.validation.reliability import Plant
 from edge.validation.report import report_html
 from edge.validation.requirements import Requirement, RequirementResult, check_requirement, parse_requirement
 from edge.validation.results import Metrics, ScanRow, validate
@@ -60,6 +62,7 @@ class ReplayOptions:
     out: Path | None = None
     publish: bool = False
     requirements: tuple[str, ...] = ()
+    plant: Plant = field(default_factory=Plant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ class Plan:
     matched: MatchedLabels
     out: Path
     requirements: tuple[Requirement, ...]
+    plant: Plant
 
 
 Publishing = Callable[[Path, LoadedModel, UUID], AbstractContextManager[VerdictStore]]
@@ -131,7 +135,7 @@ def plan_replay(options: ReplayOptions, settings: Settings) -> Plan:
         raise SettingsError(
             f"results cannot go to {out}: {error.strerror}", hint="name a folder you may write into with --out"
         ) from None
-    return Plan(options.folder, stamps, options.labels, digest, matched, out, requirements)
+    return Plan(options.folder, stamps, options.labels, digest, matched, out, requirements, options.plant)
 
 
 def run_replay(
@@ -207,6 +211,8 @@ def _run_replay(
         labels_without_file=len(plan.matched.without_file),
         elapsed_s=elapsed_s,
     )
+    reliability = measure_reliability(rows.rows, plan.matched.by_file, policy, plan.plant)
+    figures = {**validation.metrics.flat(), **reliability.figures.flat()}
     found = Replay(
         program=f"edge-worker {__version__}",
         folder=display_name(str(plan.folder)),
@@ -218,7 +224,8 @@ def _run_replay(
         card=model.card(settings.station, boot_id),
         rows=rows.rows,
         validation=validation,
-        requirements=tuple(check_requirement(item, validation.metrics) for item in plan.requirements),
+        reliability=reliability,
+        requirements=tuple(check_requirement(item, figures) for item in plan.requirements),
         training=model.bundle.manifest.training,
         labels_without_file=[f"line {row.line}: {display_name(row.file)}" for row in plan.matched.without_file],
     )

@@ -20,11 +20,23 @@ import numpy as np
 from edge.contract.messages import ModelCard
 from edge.records import Outcome
 from edge.system.names import display_name
-from edge.validation.figures import MAX_POINTS, Group, gate_scatter, interval_bar, roc_figure, score_histogram
+from edge.validation.detection import PodCurve
+from edge.validation.figures import (
+    MAX_POINTS,
+    Group,
+    cost_figure,
+    gate_scatter,
+    interval_bar,
+    pod_figure,
+    roc_figure,
+    score_histogram,
+)
 from edge.validation.gallery import Card, Gallery, Shelf
 from edge.validation.labels import Label
 from edge.validation.pictures import heat_legend, picture_svg
-from edge.validation.results import METRIC_MEANINGS, BundleFigures, ScanRow, Validation
+from edge.validation.reliability import Detection, Reliability
+from edge.validation.requirements import FIGURE_MEANINGS
+from edge.validation.results import BundleFigures, ScanRow, Validation
 from edge.validation.summary import Replay
 
 NAMES_LISTED = 20
@@ -53,11 +65,12 @@ def report_html(replay: Replay, gallery: Gallery) -> str:
         roc=_roc(validation),
         scatter=_scatter(replay.rows, card),
         shelves=[(shelf, gallery.cards(shelf), gallery.offered(shelf)) for shelf in Shelf],
-        figures=[
-            (name, _figure_text(name, value), METRIC_MEANINGS[name])
-            for name, value in validation.metrics.flat().items()
-        ],
+        figures=[(name, _figure_text(name, value), FIGURE_MEANINGS[name]) for name, value in replay.figures.items()],
         bundle_bar=_bundle_bar,
+        reliability=replay.reliability,
+        figure_of=replay.reliability.figures,
+        pods=[(item, _pod(item)) for item in replay.reliability.detections],
+        costs=_costs(replay.reliability, card.threshold),
         interval_bar=interval_bar,
         picture=_picture_of,
         heat_legend=heat_legend(),
@@ -181,6 +194,22 @@ def _roc(validation: Validation) -> str | None:
         return None
     scored = validation.scored
     return roc_figure(validation.curve, 1.0 - scored.specificity.share, scored.sensitivity.share)
+
+
+def _pod(item: Detection) -> str | None:
+    """The curve's figure; None where there is no curve."""
+    if not isinstance(item.curve, PodCurve):
+        return None
+    curve, unit = item.curve, "" if item.unit == "severity" else f" {item.unit}"
+    marks = [("a50", curve.a50), ("a90", curve.a90)]
+    if curve.a90_95 is not None:
+        marks.append(("a90/95", curve.a90_95))
+    return pod_figure(curve.sizes, curve.pod, curve.pod_low, marks[1:], unit)
+
+
+def _costs(reliability: Reliability, threshold: float) -> str | None:
+    costs = reliability.costs
+    return None if costs is None else cost_figure(costs.thresholds, costs.cost, threshold, costs.cheapest)
 
 
 def _bundle_bar(figures: BundleFigures) -> str:

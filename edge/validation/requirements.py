@@ -6,10 +6,15 @@ import difflib
 import math
 import operator
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge.errors import SettingsError
-from edge.validation.results import METRIC_MEANINGS, Metrics
+from edge.validation.reliability import RELIABILITY_MEANINGS
+from edge.validation.results import METRIC_MEANINGS
+
+FIGURE_MEANINGS = {**METRIC_MEANINGS, **RELIABILITY_MEANINGS}
+"""Every name `--require` accepts, with its definition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +53,18 @@ def parse_requirement(text: str) -> Requirement:
             f"requirement {text!r} is not of the form NAME OP NUMBER",
             hint="write for example 'balanced_accuracy>=0.9'; OP is one of " + " ".join(_COMPARISONS),
         )
-    if parts[1] not in METRIC_MEANINGS:
-        near = difflib.get_close_matches(parts[1], METRIC_MEANINGS, n=1)
+    if parts[1] not in FIGURE_MEANINGS:
+        near = difflib.get_close_matches(parts[1], FIGURE_MEANINGS, n=1)
         guess = f"did you mean {near[0]}? " if near else ""
         raise SettingsError(
             f"requirement {text!r}: no figure is called {parts[1]!r}",
-            hint=f"{guess}Names: {', '.join(METRIC_MEANINGS)}",
+            hint=f"{guess}Names: {', '.join(FIGURE_MEANINGS)}",
         )
     return Requirement(parts[1], parts[2], bound)
 
 
-def check_requirement(requirement: Requirement, metrics: Metrics) -> RequirementResult:
+def check_requirement(requirement: Requirement, figures: Mapping[str, int | float | None]) -> RequirementResult:
     """Compare one figure with its bar."""
-    observed = metrics.flat()[requirement.name]
+    observed = figures[requirement.name]
     met = observed is not None and bool(_COMPARISONS[requirement.comparison](observed, requirement.bound))
     return RequirementResult(requirement, observed, met)

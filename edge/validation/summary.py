@@ -11,6 +11,7 @@ from datetime import datetime
 from edge.contract.messages import ModelCard, rfc3339
 from edge.records import Outcome
 from edge.validation.labels import Label
+from edge.validation.reliability import Reliability
 from edge.validation.requirements import RequirementResult
 from edge.validation.results import ScanRow, Validation
 from edge.validation.statistics import Confusion
@@ -30,10 +31,16 @@ class Replay:
     card: ModelCard
     rows: Sequence[ScanRow]
     validation: Validation
+    reliability: Reliability
     requirements: Sequence[RequirementResult]
     training: Mapping[str, str]
     """What the bundle says its networks learnt from."""
     labels_without_file: Sequence[str]
+
+    @property
+    def figures(self) -> dict[str, int | float | None]:
+        """Every figure `--require` can name, with its value."""
+        return {**self.validation.metrics.flat(), **self.reliability.figures.flat()}
 
 
 def summary_json(replay: Replay) -> str:
@@ -50,7 +57,7 @@ def summary_json(replay: Replay) -> str:
         "elapsed_s": round(replay.elapsed_s, 3),
         "model": replay.card.model_dump(mode="json"),
         "training": dict(replay.training),
-        "metrics": validation.metrics.flat(),
+        "metrics": replay.figures,
         "requirements": [
             {"rule": str(result.requirement), "observed": result.observed, "met": result.met}
             for result in replay.requirements

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge.validation.lots import balanced_accuracy_over_lots, share_over_lots, worst_lot
-from edge.validation.metrics import wilson
+from edge.validation.statistics import wilson
 
 
 def drawn(

@@ -25,7 +25,9 @@ from edge.scans.scan import Limits
 from edge.validation.figures import MAX_POINTS, Group, gate_scatter, interval_bar, roc_figure, score_histogram
 from edge.validation.gallery import UNREADABLE_SHOWN, Gallery, Shelf
 from edge.validation.labels import Label, LabelRow
+from edge.validation.measure import measure_reliability
 from edge.validation.pictures import THUMBNAIL_WIDTH_PX, heat_colours, heat_legend, picture_svg, scan_picture
+from edge.validation.reliability import Plant
 from edge.validation.report import report_html
 from edge.validation.requirements import check_requirement, parse_requirement
 from edge.validation.results import ScanRow, validate
@@ -44,6 +46,8 @@ class Seen:
     def __init__(self, pictures: int = 3) -> None:
         self.gallery = Gallery(size=pictures, method=Method.GLOBAL, geometry=GEOMETRY, policy=POLICY)
         self.rows: list[ScanRow] = []
+        self.truths: list[LabelRow | None] = []
+        self.plant = Plant()
 
     def judge(
         self,
@@ -68,6 +72,7 @@ class Seen:
         truth = None if label is None else LabelRow(2, file, bundle, label, kinds=("lines",), severities=(0.7,))
         row = ScanRow(file, bundle, label, outcome, reasons, p, mean, mean, (1.0, 2.0, None if p is None else 30.0))
         self.rows.append(row)
+        self.truths.append(truth)
         self.gallery.offer(Judged(prepared, verdict, residual_map), verdict, row, truth)
 
     def files(self, shelf: Shelf) -> list[str]:
@@ -75,7 +80,10 @@ class Seen:
 
     def replay(self, *requirements: str, labels_without_file: tuple[str, ...] = ()) -> Replay:
         validation = validate(self.rows, threshold=0.5, labels_without_file=len(labels_without_file), elapsed_s=2.0)
-        results = [check_requirement(parse_requirement(text), validation.metrics) for text in requirements]
+        truths = {row.file: truth for row, truth in zip(self.rows, self.truths, strict=True) if truth is not None}
+        reliability = measure_reliability(self.rows, truths, POLICY, self.plant)
+        figures = {**validation.metrics.flat(), **reliability.figures.flat()}
+        results = [check_requirement(parse_requirement(text), figures) for text in requirements]
         return Replay(
             program="edge-worker 1.0",
             folder="lot",
@@ -87,6 +95,7 @@ class Seen:
             card=sample_model_card(),
             rows=self.rows,
             validation=validation,
+            reliability=reliability,
             requirements=results,
             training={"data_digest": "ef" * 32, "data": "simulated"},
             labels_without_file=labels_without_file,

@@ -119,14 +119,14 @@ def test_every_flat_figure_has_a_meaning() -> None:
     ],
 )
 def test_a_requirement_is_held_against_the_figure_it_names(text: str, met: bool) -> None:
-    result = check_requirement(parse_requirement(text), validated(MIXED).metrics)
+    result = check_requirement(parse_requirement(text), validated(MIXED).metrics.flat())
     assert result.met is met
 
 
 def test_a_figure_that_could_not_be_measured_meets_nothing() -> None:
     metrics = validated([row(None, NORMAL, 0.1)]).metrics
     for text in ("escape_rate<=1", "balanced_accuracy>=0", "auroc<2"):
-        result = check_requirement(parse_requirement(text), metrics)
+        result = check_requirement(parse_requirement(text), metrics.flat())
         assert (result.observed, result.met) == (None, False)
 
 
@@ -137,7 +137,7 @@ def test_one_label_alone_is_no_balanced_accuracy_where_no_scan_of_the_other_has_
     metrics = validated([row(other, outcome, p), row(missing, REVIEW, None)]).metrics
     for name in ("balanced_accuracy", "balanced_accuracy_decided"):
         for rule in (f"{name}>=0.9", f"{name}_low>=0", f"{name}_high<=1"):
-            assert not check_requirement(parse_requirement(rule), metrics).met, rule
+            assert not check_requirement(parse_requirement(rule), metrics.flat()).met, rule
     alone = validated([row(other, outcome, p)]).metrics
     assert alone.balanced_accuracy == alone.balanced_accuracy_decided == 1.0, "nobody asked for the other label"
 

@@ -1,0 +1,363 @@
+"""Measures the figures of `edge.validation.reliability` on judged scans and their labels. Pure.
+
+Each figure comes from the calculation modules beside this one; here the scans are sorted into what those take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from edge.records import Outcome, Policy
+from edge.validation.agreement import (
+    AttributeRow,
+    Kappa,
+    attribute_row,
+    cohen_kappa,
+    fleiss_kappa,
+    pair_table,
+    repeatability,
+    vote_table,
+)
+from edge.validation.cost import CostCurve, PlantFigures, VerdictRates, cost_curve, plant_figures
+from edge.validation.detection import NoCurve, PodCurve, hit_miss, signal_response
+from edge.validation.labels import Label, LabelRow
+from edge.validation.lots import LotInterval, balanced_accuracy_over_lots, share_over_lots, worst_lot
+from edge.validation.reliability import Detection, GroupRecall, LotError, Plant, Reliability, ReliabilityFigures
+from edge.validation.results import ScanRow
+from edge.validation.sample_size import bound_sentence, lower_bound, size_sentence, upper_bound
+
+STOPPED = "Stopped by the line (abnormal, review or unreadable)"
+CALLED = "Called abnormal"
+P_SIGNAL = "Probability over size (signal response)"
+GATE_SIGNAL = "Gate score over size (signal response)"
+NO_LOT = "no lot"
+SHOWN_RATE = 0.01
+"""Escape rate that the sample-size sentence aims at."""
+
+_P_CLIP = 1e-6
+"""Probabilities nearer to 0 or 1 than this are censored: single precision does not tell them apart."""
+
+
+def measure_reliability(
+    rows: Sequence[ScanRow], truths: Mapping[str, LabelRow], policy: Policy, plant: Plant
+) -> Reliability:
+    """All of it, from the judged scans and the label rows of their files."""
+    abnormal = [row for row in rows if row.label is Label.ABNORMAL]
+    normal = [row for row in rows if row.label is Label.NORMAL]
+    escapes, overkill = sum(row.is_escape for row in abnormal), sum(row.is_overkill for row in normal)
+    size_name, sized = _sized(abnormal, truths)
+    detections = _detections(sized, size_name, policy) if size_name is not None else ()
+    kinds = _by_kind(abnormal, truths)
+    lot_errors = (
+        _lot_error("Escapes", abnormal, lambda row: row.is_escape),
+        _lot_error("Overkill", normal, lambda row: row.is_overkill),
+        _lot_error("Sent to review", rows, lambda row: row.outcome is Outcome.REVIEW),
+    )
+    balanced = _balanced(rows, policy.threshold)
+    figures_of_plant, costs = _plant(abnormal, normal, plant)
+    people, kappas, attributes = _agreement(rows, truths)
+    line_kappa = cohen_kappa(pair_table([_stopped(row) for row in rows], [_defective(row.label) for row in rows]))
+    if line_kappa is not None:
+        kappas = (("Line and label (Cohen)", line_kappa), *kappas)
+    repeats = repeatability(
+        [truth.part_id if (truth := truths.get(row.file)) is not None else None for row in rows],
+        [row.outcome for row in rows],
+        [row.p_abnormal for row in rows],
+    )
+    curves = {item.name: item.curve for item in detections}
+    stopped, called = curves.get(STOPPED), curves.get(CALLED)
+    figures = ReliabilityFigures(
+        escape_rate_bound=upper_bound(escapes, len(abnormal)) if abnormal else None,
+        detection_rate_bound=lower_bound(len(abnormal) - escapes, len(abnormal)) if abnormal else None,
+        false_call_rate=overkill / len(normal) if normal else None,
+        false_call_rate_bound=upper_bound(overkill, len(normal)) if normal else None,
+        lots_count=len({_lot(row) for row in rows if row.label is not None}),
+        escape_rate_lots_low=_low(lot_errors[0].interval),
+        escape_rate_lots_high=_high(lot_errors[0].interval),
+        overkill_rate_lots_low=_low(lot_errors[1].interval),
+        overkill_rate_lots_high=_high(lot_errors[1].interval),
+        balanced_accuracy_lots_low=_low(balanced),
+        balanced_accuracy_lots_high=_high(balanced),
+        escape_rate_worst_lot=_worst_share(lot_errors[0], bool(abnormal)),
+        overkill_rate_worst_lot=_worst_share(lot_errors[1], bool(normal)),
+        recall_worst_kind=min((kind.stopped / kind.scans for kind in kinds), default=None),
+        stopped_a50=_a50(stopped),
+        stopped_a90=_a90(stopped),
+        stopped_a90_95=_a90_95(stopped),
+        called_a50=_a50(called),
+        called_a90=_a90(called),
+        called_a90_95=_a90_95(called),
+        p_a90_95=_a90_95(curves.get(P_SIGNAL)),
+        gate_a90_95=_a90_95(curves.get(GATE_SIGNAL)),
+        escapes_ppm=None if figures_of_plant is None else figures_of_plant.escapes_ppm,
+        value_of_normal=None if figures_of_plant is None else _known(figures_of_plant.value_of_normal),
+        value_of_abnormal=None if figures_of_plant is None else _known(figures_of_plant.value_of_abnormal),
+        cost_per_scan=None if figures_of_plant is None else figures_of_plant.cost_per_scan,
+        kappa_people=None if people is None else _known(people.kappa),
+        kappa_people_low=None if people is None else _known(people.low),
+        kappa_people_high=None if people is None else _known(people.high),
+        kappa_line=None if line_kappa is None else _known(line_kappa.kappa),
+        kappa_line_low=None if line_kappa is None else _known(line_kappa.low),
+        kappa_line_high=None if line_kappa is None else _known(line_kappa.high),
+        rescanned_parts_count=0 if repeats is None else repeats.parts,
+        flipped_parts_count=0 if repeats is None else len(repeats.flipped),
+        p_repeat_deviation=None if repeats is None else repeats.p_deviation,
+    )
+    sentences = []
+    if abnormal:
+        sentences.append(bound_sentence(escapes, len(abnormal), "escapes"))
+        sentences.append(size_sentence(escapes, len(abnormal), "escapes", SHOWN_RATE))
+    if normal:
+        sentences.append(bound_sentence(overkill, len(normal), "false calls"))
+    if abnormal or normal:
+        sentences.append("These bounds take scans as independent; the intervals over lots below do not.")
+    return Reliability(
+        figures=figures,
+        sentences=tuple(sentences),
+        detections=detections,
+        kinds=kinds,
+        sizes=_by_size(sized, size_name),
+        size_name=size_name,
+        lot_errors=lot_errors if abnormal or normal else (),
+        plant=figures_of_plant,
+        costs=costs,
+        attributes=attributes,
+        kappas=kappas,
+        repeats=repeats,
+    )
+
+
+def _sized(
+    abnormal: Sequence[ScanRow], truths: Mapping[str, LabelRow]
+) -> tuple[str | None, list[tuple[ScanRow, float]]]:
+    """Abnormal scans with the size of their largest anomaly, in the best measure that most of them have."""
+    measures: tuple[tuple[str, Callable[[LabelRow], float | None]], ...] = (
+        ("mm", lambda truth: max(truth.sizes_mm, default=None)),
+        ("px", lambda truth: max(truth.sizes_px, default=None)),
+        ("severity", lambda truth: max(truth.severities, default=None)),
+    )
+    best: tuple[str | None, list[tuple[ScanRow, float]]] = (None, [])
+    for name, measure in measures:
+        found = [
+            (row, size)
+            for row in abnormal
+            if (truth := truths.get(row.file)) is not None and (size := measure(truth)) is not None and size > 0
+        ]
+        if len(found) > 2 * len(best[1]):  # a poorer measure must know many more scans
+            best = (name, found)
+    return best
+
+
+def _detections(sized: Sequence[tuple[ScanRow, float]], unit: str, policy: Policy) -> tuple[Detection, ...]:
+    sizes = np.array([size for _, size in sized], np.float64)
+    rows = [row for row, _ in sized]
+    found = [
+        Detection(STOPPED, unit, hit_miss(sizes, np.array([_stopped(row) for row in rows], bool))),
+        Detection(CALLED, unit, hit_miss(sizes, np.array([row.outcome is Outcome.ABNORMAL for row in rows], bool))),
+    ]
+    scored = [(size, row.p_abnormal) for row, size in sized if row.p_abnormal is not None]
+    if scored and 0 < policy.threshold < 1:
+        end = _log_odds(1 - _P_CLIP)
+        found.append(
+            Detection(
+                P_SIGNAL,
+                unit,
+                signal_response(
+                    np.array([size for size, _ in scored]),
+                    np.array([_log_odds(p) for _, p in scored]),
+                    _log_odds(policy.threshold),
+                    -end,
+                    end,
+                ),
+            )
+        )
+    gated = [(size, ratio) for row, size in sized if (ratio := _gate_ratio(row, policy)) is not None]
+    if gated:
+        found.append(
+            Detection(
+                GATE_SIGNAL,
+                unit,
+                signal_response(np.array([size for size, _ in gated]), np.log([ratio for _, ratio in gated]), 0.0),
+            )
+        )
+    return tuple(found)
+
+
+def _gate_ratio(row: ScanRow, policy: Policy) -> float | None:
+    """The gate's worse score as a multiple of its threshold."""
+    ratios = [
+        score / threshold
+        for score, threshold in (
+            (row.gate_mean_max, policy.gate_mean_threshold),
+            (row.gate_std_max, policy.gate_std_threshold),
+        )
+        if score is not None and threshold > 0
+    ]
+    ratio = max(ratios, default=0.0)
+    return ratio if 0 < ratio < math.inf else None
+
+
+def _log_odds(p: float) -> float:
+    clipped = min(max(p, _P_CLIP), 1 - _P_CLIP)
+    return math.log(clipped / (1 - clipped))
+
+
+def _by_kind(abnormal: Sequence[ScanRow], truths: Mapping[str, LabelRow]) -> tuple[GroupRecall, ...]:
+    groups: dict[str, list[ScanRow]] = {}
+    for row in abnormal:
+        truth = truths.get(row.file)
+        for kind in dict.fromkeys(truth.kinds if truth is not None else ()):
+            groups.setdefault(kind, []).append(row)
+    recalls = [_recall(kind, rows) for kind, rows in groups.items()]
+    return tuple(sorted(recalls, key=lambda item: (item.stopped / item.scans, item.group)))
+
+
+def _by_size(sized: Sequence[tuple[ScanRow, float]], unit: str | None, bins: int = 5) -> tuple[GroupRecall, ...]:
+    """Recall in up to five groups of equal numbers of scans, smallest first."""
+    if not sized or unit is None:
+        return ()
+    in_order = sorted(sized, key=lambda item: item[1])
+    groups = []
+    for part in np.array_split(np.arange(len(in_order)), min(bins, max(1, len(in_order) // 4))):
+        rows = [in_order[index] for index in part]
+        named = f"{rows[0][1]:.3g} to {rows[-1][1]:.3g}" + ("" if unit == "severity" else f" {unit}")
+        groups.append(_recall(named, [row for row, _ in rows]))
+    return tuple(groups)
+
+
+def _recall(group: str, rows: Sequence[ScanRow]) -> GroupRecall:
+    hits, totals, _ = _counts(rows, _stopped)
+    return GroupRecall(
+        group=group,
+        scans=len(rows),
+        stopped=sum(hits),
+        called=sum(row.outcome is Outcome.ABNORMAL for row in rows),
+        over_lots=share_over_lots(hits, totals),
+    )
+
+
+def _lot_error(name: str, rows: Sequence[ScanRow], is_error: Callable[[ScanRow], bool]) -> LotError:
+    hits, totals, lots = _counts(rows, is_error)
+    return LotError(name, share_over_lots(hits, totals), worst_lot(lots, hits, totals))
+
+
+def _counts(rows: Sequence[ScanRow], is_hit: Callable[[ScanRow], bool]) -> tuple[list[int], list[int], list[str]]:
+    by_lot: dict[str, list[bool]] = {}
+    for row in rows:
+        by_lot.setdefault(_lot(row), []).append(is_hit(row))
+    return [sum(hits) for hits in by_lot.values()], [len(hits) for hits in by_lot.values()], list(by_lot)
+
+
+def _balanced(rows: Sequence[ScanRow], threshold: float) -> LotInterval | None:
+    """Over lots, of the classifier alone: scored scans by the threshold."""
+    tallies: dict[str, list[int]] = {}
+    for row in rows:
+        if row.label is None or row.p_abnormal is None:
+            continue
+        tally = tallies.setdefault(_lot(row), [0, 0, 0, 0])
+        is_called, place = row.p_abnormal >= threshold, 0 if row.label is Label.ABNORMAL else 2
+        tally[place] += is_called == (place == 0)
+        tally[place + 1] += 1
+    columns = list(zip(*tallies.values(), strict=True)) or [(), (), (), ()]
+    return balanced_accuracy_over_lots(*columns)
+
+
+def _plant(
+    abnormal: Sequence[ScanRow], normal: Sequence[ScanRow], plant: Plant
+) -> tuple[PlantFigures | None, CostCurve | None]:
+    if plant.defect_rate is None or not abnormal or not normal:
+        return None, None
+
+    def to_person(row: ScanRow) -> bool:
+        return row.outcome in (Outcome.REVIEW, Outcome.UNREADABLE)
+
+    rates = VerdictRates(
+        escape=sum(row.is_escape for row in abnormal) / len(abnormal),
+        review_of_abnormal=sum(map(to_person, abnormal)) / len(abnormal),
+        overkill=sum(row.is_overkill for row in normal) / len(normal),
+        review_of_normal=sum(map(to_person, normal)) / len(normal),
+    )
+    figures = plant_figures(rates, plant.defect_rate, plant.prices)
+    if plant.prices is None:
+        return figures, None
+    labelled = [*abnormal, *normal]
+    curve = cost_curve(
+        np.array([1.0 if row.p_abnormal is None else row.p_abnormal for row in labelled]),
+        np.array([row.label is Label.ABNORMAL for row in labelled], np.int64),
+        np.array([to_person(row) or row.p_abnormal is None for row in labelled], bool),
+        plant.defect_rate,
+        plant.prices,
+    )
+    return figures, curve
+
+
+def _agreement(
+    rows: Sequence[ScanRow], truths: Mapping[str, LabelRow]
+) -> tuple[Kappa | None, tuple[tuple[str, Kappa], ...], tuple[AttributeRow, ...]]:
+    """People among themselves, each with the line, and everyone against the label."""
+    line = [_stopped(row) for row in rows]
+    reference = [_defective(row.label) for row in rows]
+    attributes = [attribute_row("Line (stopped)", line, reference)]
+    ballots = [truth.votes if (truth := truths.get(row.file)) is not None else () for row in rows]
+    raters = max((len(ballot) for ballot in ballots), default=0)
+    votes = [
+        [_defective(ballot[rater]) if rater < len(ballot) else None for ballot in ballots] for rater in range(raters)
+    ]
+    people = fleiss_kappa(vote_table(votes)) if raters >= 2 else None
+    kappas: list[tuple[str, Kappa]] = [] if people is None else [("People among themselves (Fleiss)", people)]
+    for number, rater in enumerate(votes, 1):
+        attributes.append(attribute_row(f"Person {number}", rater, reference))
+        with_line = cohen_kappa(pair_table(line, rater))
+        if with_line is not None:
+            kappas.append((f"Line and person {number} (Cohen)", with_line))
+        for other_number, other in enumerate(votes[number:], number + 1):
+            pair = cohen_kappa(pair_table(rater, other))
+            if pair is not None:
+                kappas.append((f"Person {number} and person {other_number} (Cohen)", pair))
+    measured = tuple(row for row in attributes if row.parts)
+    return people, tuple(kappas), measured
+
+
+def _stopped(row: ScanRow) -> bool:
+    return row.outcome is not Outcome.NORMAL
+
+
+def _defective(label: Label | None) -> bool | None:
+    return None if label is None else label is Label.ABNORMAL
+
+
+def _lot(row: ScanRow) -> str:
+    return NO_LOT if row.bundle is None else row.bundle
+
+
+def _low(interval: LotInterval | None) -> float | None:
+    return None if interval is None else interval.low
+
+
+def _high(interval: LotInterval | None) -> float | None:
+    return None if interval is None else interval.high
+
+
+def _worst_share(error: LotError, has_scans: bool) -> float | None:
+    if error.worst is None:
+        return 0.0 if has_scans else None
+    return error.worst.errors / error.worst.scans
+
+
+def _a50(curve: PodCurve | NoCurve | None) -> float | None:
+    return curve.a50 if isinstance(curve, PodCurve) else None
+
+
+def _a90(curve: PodCurve | NoCurve | None) -> float | None:
+    return curve.a90 if isinstance(curve, PodCurve) else None
+
+
+def _a90_95(curve: PodCurve | NoCurve | None) -> float | None:
+    return curve.a90_95 if isinstance(curve, PodCurve) else None
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

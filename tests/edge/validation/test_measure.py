@@ -1,0 +1,166 @@
+"""Judged scans and their labels, sorted into what the calculations take."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge.records import Outcome, Policy
+from edge.validation.cost import Prices
+from edge.validation.detection import NoCurve, PodCurve
+from edge.validation.labels import Label, LabelRow
+from edge.validation.measure import CALLED, STOPPED, measure_reliability
+from edge.validation.reliability import Plant, Reliability
+from edge.validation.results import ScanRow
+
+POLICY = Policy(threshold=0.5, gate_mean_threshold=0.05, gate_std_threshold=0.06)
+PLANT = Plant(0.02, Prices(500, 10, 1))
+
+
+class Lot:
+    """Scans with what people said of them."""
+
+    def __init__(self) -> None:
+        self.rows: list[ScanRow] = []
+        self.truths: dict[str, LabelRow] = {}
+
+    def add(
+        self, outcome: Outcome, label: Label | None, p: float | None = None, lot: str = "L1", **truth: object
+    ) -> None:
+        file = f"{len(self.rows)}.tif"
+        self.rows.append(ScanRow(file, lot, label, outcome, ("classifier",), p, 0.02, 0.02, (1.0, 1.0, 1.0)))
+        self.truths[file] = LabelRow(2, file, lot, label, **truth)  # type: ignore[arg-type]
+
+    def measured(self, plant: Plant = PLANT) -> Reliability:
+        return measure_reliability(self.rows, self.truths, POLICY, plant)
+
+
+def sized_lot(n: int = 120) -> Lot:
+    """Anomalies from 0.3 to 4 mm in 12 lots: half of those of 1 mm are called, some more go to review."""
+    rng, lot = np.random.default_rng(60), Lot()
+    for number in range(n):
+        size = float(np.exp(rng.uniform(np.log(0.3), np.log(4.0))))
+        score = float(1 / (1 + np.exp(-(3 * np.log(size) + rng.logistic()))))
+        outcome = Outcome.ABNORMAL if score >= 0.5 else Outcome.REVIEW if score >= 0.35 else Outcome.NORMAL
+        lot.add(outcome, Label.ABNORMAL, score, f"L{number % 12}", kinds=("line",), sizes_mm=(size / 2, size))
+        lot.add(Outcome.NORMAL, Label.NORMAL, 0.1, f"L{number % 12}")
+    return lot
+
+
+def test_a_review_stops_an_anomaly_but_calls_it_nothing() -> None:
+    lot = sized_lot()
+    found = lot.measured()
+    curves = {item.name: item.curve for item in found.detections}
+    stopped, called = curves[STOPPED], curves[CALLED]
+
+    assert isinstance(stopped, PodCurve) and isinstance(called, PodCurve)
+    assert stopped.a50 < called.a50
+    assert called.hits == sum(row.outcome is Outcome.ABNORMAL for row in lot.rows)
+    assert found.figures.stopped_a90_95 is not None and found.figures.stopped_a90 is not None
+    assert found.figures.stopped_a90 < found.figures.stopped_a90_95
+
+
+def test_the_curve_of_the_probability_agrees_with_that_of_the_calls() -> None:
+    figures = sized_lot(400).measured().figures
+
+    assert figures.p_a90_95 is not None and figures.called_a90 is not None
+    assert figures.p_a90_95 == pytest.approx(figures.called_a90, rel=0.35)
+
+
+def test_a_scan_has_the_size_of_its_largest_anomaly() -> None:
+    found = sized_lot().measured()
+
+    assert found.size_name == "mm"
+    assert found.sizes[-1].group.endswith("mm")
+    assert float(found.sizes[-1].group.split(" to ")[1].removesuffix(" mm")) > 3.5
+    assert sum(group.scans for group in found.sizes) == 120
+
+
+def test_severity_stands_in_where_no_size_is_known() -> None:
+    lot = Lot()
+    for number in range(40):
+        outcome = Outcome.ABNORMAL if number > 15 + 10 * (number % 2) else Outcome.NORMAL
+        lot.add(outcome, Label.ABNORMAL, 0.4, severities=(0.02 * (number + 1),))
+
+    assert lot.measured().size_name == "severity"
+
+
+def test_an_anomaly_that_was_always_found_is_answered_with_a_sentence() -> None:
+    lot = Lot()
+    for number in range(30):
+        lot.add(Outcome.ABNORMAL, Label.ABNORMAL, 0.9, sizes_px=(number + 1.0,))
+    found = lot.measured()
+
+    assert isinstance(found.detections[0].curve, NoCurve)
+    assert found.figures.stopped_a90_95 is None
+
+
+def test_the_worst_lot_and_the_worst_kind_are_named() -> None:
+    lot = Lot()
+    for name, escapes in (("A", 0), ("B", 3), ("C", 1)):
+        for number in range(10):
+            outcome = Outcome.NORMAL if number < escapes else Outcome.ABNORMAL
+            lot.add(outcome, Label.ABNORMAL, 0.5, name, kinds=("bubble",) if name == "B" else ("line",))
+    found = lot.measured()
+
+    assert found.lot_errors[0].worst is not None
+    assert found.lot_errors[0].worst.lot == "B"
+    assert found.figures.escape_rate_worst_lot == pytest.approx(0.3)
+    assert found.kinds[0].group == "bubble"
+    assert found.figures.recall_worst_kind == pytest.approx(0.7)
+
+
+def test_no_escape_of_sixty_is_said_with_what_it_excludes() -> None:
+    lot = Lot()
+    for _ in range(60):
+        lot.add(Outcome.ABNORMAL, Label.ABNORMAL, 0.9)
+    found = lot.measured()
+
+    assert found.sentences[0] == "0 escapes of 60: more than 4.9 % is excluded (95 % confidence)."
+    assert "299 scans without one" in found.sentences[1]
+    assert found.figures.escape_rate_bound == pytest.approx(0.0487, abs=1e-4)
+
+
+def test_the_plant_needs_a_defect_rate_and_the_cost_prices() -> None:
+    lot = sized_lot()
+
+    assert lot.measured(Plant()).plant is None
+    assert lot.measured(Plant(0.02)).costs is None
+    escapes = sum(row.is_escape for row in lot.rows)
+    assert lot.measured().figures.escapes_ppm == pytest.approx(0.02 * escapes / 120 * 1e6)
+    assert lot.measured().costs is not None
+
+
+def test_people_are_compared_with_each_other_and_with_the_line() -> None:
+    lot = Lot()
+    bad, good = Label.ABNORMAL, Label.NORMAL
+    for _ in range(20):
+        lot.add(Outcome.ABNORMAL, bad, 0.9, votes=(bad, bad))
+        lot.add(Outcome.NORMAL, good, 0.1, votes=(good, good))
+    lot.add(Outcome.NORMAL, bad, 0.4, votes=(bad, None))
+    lot.add(Outcome.REVIEW, good, 0.5, votes=(good, bad))
+    found = lot.measured()
+
+    assert found.figures.kappa_people == pytest.approx(0.951, abs=0.001)
+    assert [row.appraiser for row in found.attributes] == ["Line (stopped)", "Person 1", "Person 2"]
+    assert found.attributes[0].missed == 1 and found.attributes[0].false_alarms == 1
+    assert [name for name, _ in found.kappas][:2] == ["Line and label (Cohen)", "People among themselves (Fleiss)"]
+
+
+def test_rescans_of_a_part_show_its_flips() -> None:
+    lot = Lot()
+    lot.add(Outcome.NORMAL, None, 0.45, part_id="P7")
+    lot.add(Outcome.ABNORMAL, None, 0.55, part_id="P7")
+    figures = lot.measured().figures
+
+    assert (figures.rescanned_parts_count, figures.flipped_parts_count) == (1, 1)
+    assert figures.p_repeat_deviation == pytest.approx(0.0707, abs=1e-4)
+
+
+def test_a_folder_without_labels_has_no_figures() -> None:
+    lot = Lot()
+    lot.add(Outcome.NORMAL, None, 0.1)
+    found = lot.measured()
+
+    assert found.sentences == () and found.lot_errors == () and found.plant is None
+    assert {value for value in found.figures.flat().values() if value is not None} == {0}
