@@ -28,7 +28,15 @@ from train.papers.welds.indications import (
     anomaly,
     natural_indications,
 )
-from train.papers.welds.patches import accepted_patches, clear_length_px, defect_patches, shares
+from train.papers.welds.patches import (
+    AcceptedSampler,
+    DefectSampler,
+    Pose,
+    accepted_patches,
+    clear_length_px,
+    defect_patches,
+    shares,
+)
 from train.papers.welds.regions import CONTRASTS, Contrast, Region, find_regions, of_contrast
 from train.runner import Here, Processes, Runner
 
@@ -144,6 +152,33 @@ def fold_data(
         tested_of={name: drawn_of[f"test-{name}" if name == "accepted" else name] for name in tests if name in _REAL},
         calibrated_of={name: drawn_of[name] for name in ("accepted", "checked")},
     )
+
+
+def tested_poses(
+    tested: Sequence[Weld], fold: Fold, counts: PatchCounts, seed: int
+) -> dict[str, dict[str, list[Pose]]]:
+    """Where the real test patches of `fold_data` lie, by set (accepted, defects-high, -mid, -low) and weld.
+
+    `tested` are the fold's test welds. What judges a patch by the whole weld reads it here. Raises DataError as
+    `fold_data` does.
+    """
+    plan = _Plan(seed, fold, {weld.name: find_regions(weld) for weld in tested})
+    pieces = plan.accepted("test-accepted", tested, counts.test_accepted)
+    for contrast in CONTRASTS:
+        pieces += plan.defects(f"defects-{contrast}", tested, counts.test_defects, contrast)
+    poses: dict[str, dict[str, list[Pose]]] = {name: {weld.name: [] for weld in tested} for name in _REAL}
+    for piece in pieces:
+        assert isinstance(piece, _OfWeld)
+        rng = np.random.default_rng(piece.stream)
+        drawn = poses[piece.what.removeprefix("test-")][piece.weld.name]
+        if piece.regions:
+            sampler = DefectSampler(piece.weld, piece.regions)
+            found = [sampler.pose(rng, piece.contrast) for _ in range(piece.count)]
+        else:
+            clear = AcceptedSampler(piece.weld)
+            found = [clear.pose(rng) for _ in range(piece.count)]
+        drawn += [pose for pose in found if pose is not None]
+    return poses
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,12 +96,17 @@ class AcceptedSampler:
 
     def draw(self, rng: np.random.Generator) -> Patches | None:
         """One patch uint8 (192, 192); None where the weld has no place for it."""
+        pose = self.pose(rng)
+        return None if pose is None else np.asarray(pose.cut(self._image), np.uint8)
+
+    def pose(self, rng: np.random.Generator) -> Pose | None:
+        """Where the patch lies that `draw` would cut; None where the weld has no place for it."""
         height, width = self._image.shape
         for _ in range(_ATTEMPTS if self._places.size else 0):
             row, column = divmod(int(self._places[rng.integers(self._places.size)]), width)
             pose = _pose(rng, row, column)
             if _fits(pose, height, width) and not pose.cut(self._near, cv2.INTER_NEAREST).any():
-                return np.asarray(pose.cut(self._image), np.uint8)
+                return pose
         return None
 
 
@@ -119,7 +124,14 @@ class DefectSampler:
     def draw(
         self, rng: np.random.Generator, contrast: Contrast | None = None
     ) -> tuple[Patches, npt.NDArray[np.float32]] | None:
-        """One defective patch uint8 and its W * delta float32 in [-1, 1], both (192, 192); None without a place.
+        """One defective patch uint8 and its W * delta float32 in [-1, 1], both (192, 192); None without a place."""
+        pose = self.pose(rng, contrast)
+        if pose is None:
+            return None
+        return np.asarray(pose.cut(self._image), np.uint8), np.asarray(pose.cut(self._delta), np.float32)
+
+    def pose(self, rng: np.random.Generator, contrast: Contrast | None = None) -> Pose | None:
+        """Where the patch lies that `draw` would cut; None without a place.
 
         The patch's class is that of the strongest defect of which it shows enough; every region is as likely as any
         other to be the one it was drawn around.
@@ -137,7 +149,7 @@ class DefectSampler:
                 continue
             shown = self._shown(np.asarray(pose.cut(self._labels, cv2.INTER_NEAREST)))
             if shown and (contrast is None or max(shown, key=lambda r: r.cnr).contrast == contrast):
-                return np.asarray(pose.cut(self._image), np.uint8), np.asarray(pose.cut(self._delta), np.float32)
+                return pose
         return None
 
     def _shown(self, labels: Image) -> list[Region]:
