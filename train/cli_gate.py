@@ -6,12 +6,15 @@ import argparse
 import shlex
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
+from train.errors import TrainError
 from train.papers.welds.variants import RECIPES
 from train.progress import Reporter
 from train.runner import Here, Processes
 
+BASELINES = "baselines"
 CACHE_FOLDER = "cache"
 NETWORKS_FOLDER = "networks"
 
@@ -30,7 +33,13 @@ def patches(options: argparse.Namespace, reporter: Reporter) -> int:
 
 
 def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
-    """Train, evaluate and draw the gate on real welds; prints the tables."""
+    """Train, evaluate and draw the gate on real welds; prints the tables. Raises TrainError without photographs."""
+    if options.recipe == BASELINES:
+        return _baselines(options, reporter)
+    if options.natural is None:
+        raise TrainError(
+            f"recipe {options.recipe!r} learns from photographs, and none are given", hint="add --natural DIR"
+        )
     from train.device import open_device
     from train.papers.welds.benchmark import run_benchmark, scaled
     from train.papers.welds.data import PatchCounts
@@ -80,6 +89,24 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
     return 0
 
 
+def _baselines(options: argparse.Namespace, reporter: Reporter) -> int:
+    """Filters without training; prints the tables."""
+    from train.papers.welds.baselines import run_baselines
+    from train.papers.welds.benchmark import scaled
+    from train.papers.welds.data import PatchCounts
+
+    counts = scaled(PatchCounts(), options.patches)
+    command = shlex.join(["edge-train", *sys.argv[1:]])
+    with Processes(options.jobs) if options.jobs > 1 else nullcontext(Here()) as runner:
+        print(
+            run_baselines(
+                options.welds, options.out, counts, options.seed, runner, reporter, command, options.test_welds
+            ),
+            end="",
+        )
+    return 0
+
+
 VERBS = {"patches": patches, "gate-benchmark": gate_benchmark}
 
 
@@ -93,11 +120,13 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the sheets")
     verb.add_argument("--seed", type=int, default=0, help="of what is drawn (default %(default)s)")
     verb = verbs.add_parser("gate-benchmark", help="the gate and its comparison on real welds: tables and figures")
-    weld_options(verb)
+    weld_options(verb, photographs=False)
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="for results; may hold some already")
     verb.add_argument("--test-welds", type=Path, metavar="DIR", help="other welds, like WELDS: a table of their own")
     about = "; ".join(f"{name}: {what}" for name, what in RECIPES.items())
-    verb.add_argument("--recipe", choices=tuple(RECIPES), default="paper", help=f"{about} (default %(default)s)")
+    about += f"; {BASELINES}: filters without any training, no photographs needed"
+    recipes = (*RECIPES, BASELINES)
+    verb.add_argument("--recipe", choices=recipes, default="paper", help=f"{about} (default %(default)s)")
     verb.add_argument("--runs", type=int, default=3, help="trainings of every network (default %(default)s)")
     verb.add_argument("--folds", type=int, nargs="+", metavar="N", help="only these, counted from 1 (default: all)")
     length = verb.add_mutually_exclusive_group()
@@ -115,7 +144,7 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     verb.add_argument("--seed", type=int, default=0, help="of folds, patches and networks (default %(default)s)")
 
 
-def weld_options(verb: argparse.ArgumentParser) -> None:
+def weld_options(verb: argparse.ArgumentParser, *, photographs: bool = True) -> None:
     """Where welds and photographs are."""
     verb.add_argument("welds", type=Path, metavar="WELDS", help="folder with images/ and masks/ of the same names")
-    verb.add_argument("--natural", type=Path, required=True, metavar="DIR", help="folder of grey photographs")
+    verb.add_argument("--natural", type=Path, required=photographs, metavar="DIR", help="folder of grey photographs")

@@ -1,0 +1,113 @@
+"""The recipe of filters without training, on drawn welds."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from train.papers.welds.baselines import (
+    FILTERS,
+    SIDES,
+    all_candidates,
+    candidate_of,
+    curves_csv,
+    find,
+    independent_windows,
+    places_of,
+    rows_markdown,
+    run_baselines,
+    standing,
+    weld_scores,
+)
+from train.papers.welds.curves import WeldScores
+from train.papers.welds.data import PatchCounts
+from train.papers.welds.filters import Filter
+from train.papers.welds.folds import weld_folds
+from train.papers.welds.images import Weld, read_welds
+from train.papers.welds.patches import RIM_PX, Pose
+from train.progress import Reporter
+from train.runner import Here
+
+COUNTS = PatchCounts(test_accepted=30, test_defects=10)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three welds with a dark pore and a paler one each."""
+    folder = tmp_path_factory.mktemp("welds")
+    rng = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (folder / part).mkdir()
+    for number in range(3):
+        bead = 90 + 60 * np.exp(-(((np.arange(310) - 150) / 90.0) ** 2))
+        image = bead[:, None] + rng.normal(0, 2, (310, 900))
+        mask = np.zeros((310, 900), np.uint8)
+        for column, radius, depth in ((170, 9, 30), (400, 6, 10)):
+            pore = cv2.circle(np.zeros_like(mask), (column + 20 * number, 150), radius, 255, -1)
+            image[pore > 0] -= depth
+            mask |= pore
+        cv2.imwrite(str(folder / "images" / f"W{number}.png"), image.clip(0, 255).astype(np.uint8))
+        cv2.imwrite(str(folder / "masks" / f"W{number}.png"), mask)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def out(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out")
+    run_baselines(folder, out, COUNTS, 0, Here(), Reporter(), "edge-train gate-benchmark WELDS --recipe baselines")
+    return out
+
+
+def scores_of(folder: Path, out: Path) -> tuple[list[Weld], dict[str, WeldScores]]:
+    welds = read_welds(folder)
+    return welds, weld_scores(welds, weld_folds(welds, 0), COUNTS, 0, out, Here(), Reporter())
+
+
+def test_the_report_has_every_row_at_every_rate_and_says_how_it_was_made(out: Path) -> None:
+    text = (out / "baselines.md").read_text(encoding="utf-8")
+    for name in (*standing(), "chosen: filter", "chosen: partner of the median"):
+        assert text.count(f"| {name} |") == 2  # nominal and equal
+    assert "    edge-train gate-benchmark WELDS --recipe baselines" in text
+    assert "Films with a list" not in text
+
+
+def test_scores_are_made_once(folder: Path, out: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in out.glob("scores_*.npz")}
+    scores_of(folder, out)
+    assert len(before) == 3
+    assert {path: path.stat().st_mtime_ns for path in out.glob("scores_*.npz")} == before
+
+
+def test_a_median_finds_all_dark_pores_and_its_bright_side_does_not(folder: Path, out: Path) -> None:
+    welds, scores = scores_of(folder, out)
+    found = find(scores, weld_folds(welds, 0), Reporter())
+    dark, bright = found.rows["median of 31 px, dark"], found.rows["median of 31 px, bright"]
+    assert dark.share("defects-high", dark.at_nominal(0.01)) == 1.0
+    assert dark.share("defects-mid", dark.at_nominal(0.01)) == 1.0
+    assert bright.share("defects-mid", bright.at_nominal(0.01)) < 1.0
+    assert "W0" in found.chosen[0]
+    assert curves_csv(found.rows).count("median of 31 px, both") > 100
+    assert len(rows_markdown(found.rows, equal=True)) == len(found.rows) + 2
+
+
+def test_a_candidate_reads_the_columns_of_its_filter() -> None:
+    place = FILTERS.index(Filter("median31", "local", "5")) * len(SIDES)
+    assert candidate_of(FILTERS[place // len(SIDES)], "both-no-wires").columns == (place, place + 2)
+    assert len({candidate.name for candidate in all_candidates()}) == 4 * len(FILTERS)
+
+
+def test_a_patch_is_read_where_its_pose_cuts_the_image() -> None:
+    columns = np.broadcast_to(np.arange(600), (400, 600)).astype(np.float32)
+    pose = Pose(row=200, column=300, angle_deg=30.0, quarters=0, flip=False)
+    cut = pose.cut(columns)[RIM_PX:-RIM_PX, RIM_PX:-RIM_PX]
+    read = 2 * (places_of(pose, columns.shape) % 300) + 0.5
+    assert read.min() == pytest.approx(float(cut.min()), abs=2.5)
+    assert read.max() == pytest.approx(float(cut.max()), abs=2.5)
+    rows = np.broadcast_to(np.arange(400)[:, None], (400, 600)).astype(np.float32)
+    corner = pose.cut(rows)[RIM_PX, RIM_PX]
+    assert 2 * (places_of(pose, rows.shape)[0] // 300) + 0.5 == pytest.approx(float(corner), abs=2.5)
+
+
+def test_independent_windows_lie_beside_each_other() -> None:
+    assert independent_windows(Weld("w", np.zeros((366, 3512), np.uint8), None)) == 2 * 22

@@ -1,0 +1,194 @@
+"""Filters on the films that `real-values.xls` describes: refused clean metal, and flaws found by ISO 6520 type.
+
+No choice is made on these films. A cell is found where its weld, read without wires and letters, exceeds the threshold
+that the masked welds' accepted patches set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.validation.statistics import auroc
+from train.papers.welds.baselines import ScoreTask, digest_of, scored
+from train.papers.welds.cells import (
+    CELL_PX,
+    CELLS,
+    ISO_6520,
+    Flaw,
+    cell_places,
+    clean_cells,
+    clean_weld,
+    flawed_cells,
+    read_truth,
+    readable,
+)
+from train.papers.welds.curves import Candidate, WeldScores
+from train.papers.welds.evaluation import ACCEPTED
+from train.papers.welds.images import Weld
+from train.papers.welds.patches import AcceptedSampler, Pose
+from train.progress import Reporter
+from train.runner import Runner
+
+CELL_SET = "cells"
+MIRRORED_SET = "cells-mirrored"
+BACKGROUNDS = ("median31", "top-hat31", "plane8")
+_PATCHES_A_CELL = 20
+_STREAM = 0xCE11
+_RESAMPLED = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """A listed film: its image, its flaws, and its scores."""
+
+    name: str
+    flaws: tuple[Flaw, ...]
+    scores: WeldScores
+    """accepted (n, k) in clean cells; cells and cells-mirrored (20, k)."""
+
+
+def score_films(
+    folder: Path, welds: Sequence[Weld], seed: int, out: Path, runner: Runner, reporter: Reporter
+) -> list[Film]:
+    """Score the films of a folder like WELDS that its list describes, with 20 accepted patches for each clean cell.
+
+    Backgrounds are those that `film_tables` reads.
+    """
+    truth = read_truth(folder)
+    tasks = []
+    for weld in welds:
+        if weld.name not in truth:
+            continue
+        clean = clean_weld(weld.name, weld.image, truth[weld.name])
+        sampler = AcceptedSampler(clean)
+        rng = np.random.default_rng((seed, _STREAM, len(tasks)))
+        drawn: list[Pose] = []
+        wanted = _PATCHES_A_CELL * len(clean_cells(truth[weld.name]))
+        while len(drawn) < wanted and (pose := sampler.pose(rng)) is not None:
+            drawn.append(pose)
+        poses = {ACCEPTED: drawn}
+        top = _row_of(weld.image, clean.image)
+        half = readable(weld.image)[top : top + clean.image.shape[0]][1::2, 1::2]
+        half = half[: clean.image.shape[0] // 2, : clean.image.shape[1] // 2]
+        regions = {
+            CELL_SET: cell_places(half, CELL_PX / 2),
+            MIRRORED_SET: cell_places(half, CELL_PX / 2, mirrored=True),
+        }
+        path = out / f"scores_{weld.name}.npz"
+        tasks.append(ScoreTask(clean, poses, path, digest_of(clean, poses, BACKGROUNDS), regions, BACKGROUNDS))
+    found = scored(tasks, runner, reporter)
+    return [Film(name, truth[name], scores) for name, scores in found.items()]
+
+
+def _row_of(image: npt.NDArray[np.uint8], part: npt.NDArray[np.uint8]) -> int:
+    """The row of the image in which a part of it, a view of whole rows, begins."""
+    offset = part.__array_interface__["data"][0] - image.__array_interface__["data"][0]
+    return int(offset // image.strides[0])
+
+
+def film_tables(films: Sequence[Film], masked: Mapping[str, WeldScores], rows: Mapping[str, Candidate]) -> list[str]:
+    """Markdown: alignment film by film; by row, clean metal refused and cells found; cells found by type."""
+    first = next(iter(rows.values()))
+    calibrating = np.concatenate([found[ACCEPTED] for found in masked.values()])
+    lines = [
+        "| film | flawed cells | clean cells | AUROC of flawed cells | the same, film mirrored |",
+        "|---" * 5 + "|",
+    ]
+    for film in films:
+        flawed = flawed_cells(film.flaws)
+        areas = [_area(film, first, calibrating, name) for name in (CELL_SET, MIRRORED_SET)]
+        cells = ["-" if np.isnan(area) else f"{area:.2f}" for area in areas]
+        lines.append(f"| {film.name} | {len(flawed)} | {len(clean_cells(film.flaws))} | {cells[0]} | {cells[1]} |")
+    lines += ["", "| filter | AUROC of cells | patches refused at nominal 0.3 % | 1 % | flawed cells found at 1 % |"]
+    lines += ["|---" * 5 + "|"]
+    for name, candidate in rows.items():
+        known = np.sort(candidate.read(calibrating, calibrating))
+        thresholds = [known[len(known) - 1 - int(rate * len(known))] for rate in (0.003, 0.01)]
+        clean = [candidate.read(film.scores[ACCEPTED], calibrating) for film in films]
+        refused = [_over_films([(int((part > limit).sum()), len(part)) for part in clean]) for limit in thresholds]
+        found = [
+            (int((_cells(film, candidate, calibrating)[_flawed(film)] > thresholds[1]).sum()), int(_flawed(film).sum()))
+            for film in films
+        ]
+        area = _pooled_area(films, candidate, calibrating)
+        lines.append(f"| {name} | {area} | {refused[0]} | {refused[1]} | {_over_films(found)} |")
+    lines += ["", "| ISO 6520 | flaw | films | cells | " + " | ".join(rows) + " |", "|---" * (4 + len(rows)) + "|"]
+    types = sorted({iso for film in films for flaw in film.flaws for iso in (flaw.iso,)})
+    for iso in types:
+        places = {
+            film.name: [cell - 1 for cell, isos in flawed_cells(film.flaws).items() if iso in isos] for film in films
+        }
+        cells = []
+        for candidate in rows.values():
+            known = np.sort(candidate.read(calibrating, calibrating))
+            limit = known[len(known) - 1 - int(0.01 * len(known))]
+            hits = sum(int((_cells(film, candidate, calibrating)[places[film.name]] > limit).sum()) for film in films)
+            cells.append(str(hits))
+        count = sum(len(found) for found in places.values())
+        shown = sum(bool(found) for found in places.values())
+        lines.append(f"| {iso} | {ISO_6520.get(iso, '')} | {shown} | {count} | " + " | ".join(cells) + " |")
+    clean_found = []
+    for candidate in rows.values():
+        known = np.sort(candidate.read(calibrating, calibrating))
+        limit = known[len(known) - 1 - int(0.01 * len(known))]
+        clean_found.append(
+            sum(int((_cells(film, candidate, calibrating)[_clean(film)] > limit).sum()) for film in films)
+        )
+    total = sum(int(_clean(film).sum()) for film in films)
+    lines.append(f"| | *clean cells, refused* | | {total} | " + " | ".join(map(str, clean_found)) + " |")
+    return lines
+
+
+def _cells(
+    film: Film, candidate: Candidate, calibrating: npt.NDArray[np.float32], name: str = CELL_SET
+) -> npt.NDArray[np.float64]:
+    return candidate.read(film.scores[name], calibrating)
+
+
+def _flawed(film: Film) -> npt.NDArray[np.bool_]:
+    return np.isin(np.arange(1, CELLS + 1), list(flawed_cells(film.flaws)))
+
+
+def _clean(film: Film) -> npt.NDArray[np.bool_]:
+    return np.isin(np.arange(1, CELLS + 1), clean_cells(film.flaws))
+
+
+def _area(film: Film, candidate: Candidate, calibrating: npt.NDArray[np.float32], name: str) -> float:
+    """AUROC of a film's flawed cells against all its others; NaN without both."""
+    flawed = _flawed(film)
+    if flawed.all() or not flawed.any():
+        return float("nan")
+    return auroc(_cells(film, candidate, calibrating, name), flawed.astype(int))
+
+
+def _pooled_area(films: Sequence[Film], candidate: Candidate, calibrating: npt.NDArray[np.float32]) -> str:
+    """AUROC of flawed against clean cells of all films, and its 95 % interval over films."""
+    parts = []
+    for film in films:
+        values = _cells(film, candidate, calibrating)
+        parts.append((values[_flawed(film)], values[_clean(film)]))
+
+    def area(chosen: Sequence[int]) -> float:
+        flawed = np.concatenate([parts[place][0] for place in chosen])
+        clean = np.concatenate([parts[place][1] for place in chosen])
+        if not (len(flawed) and len(clean)):
+            return float("nan")
+        return auroc(np.concatenate([flawed, clean]), np.repeat([1, 0], [len(flawed), len(clean)]))
+
+    rng = np.random.default_rng(0)
+    drawn = [area(rng.integers(len(parts), size=len(parts)).tolist()) for _ in range(_RESAMPLED // 4)]
+    low, high = np.nanquantile(drawn, (0.025, 0.975))
+    return f"{area(range(len(parts))):.3f} ({low:.2f} to {high:.2f})"
+
+
+def _over_films(counts: Sequence[tuple[int, int]]) -> str:
+    """Share in % and its interval over films."""
+    pairs = np.array([pair for pair in counts if pair[1]])
+    drawn = pairs[np.random.default_rng(0).integers(len(pairs), size=(_RESAMPLED, len(pairs)))].sum(axis=1)
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], (0.025, 0.975))
+    return f"{100 * pairs[:, 0].sum() / pairs[:, 1].sum():.1f} ({100 * low:.0f} to {100 * high:.0f})"
