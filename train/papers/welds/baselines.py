@@ -80,7 +80,9 @@ def all_candidates() -> list[Candidate]:
 def score_weld(task: ScoreTask) -> str:
     """Score every patch of a weld and store the scores; returns one line about it."""
     cv2.setNumThreads(1)
-    places = {name: [places_of(pose, task.weld.image.shape) for pose in poses] for name, poses in task.poses.items()}
+    places: dict[str, Sequence[npt.NDArray[np.int32]]] = {
+        name: [places_of(pose, task.weld.image.shape) for pose in poses] for name, poses in task.poses.items()
+    }
     places |= task.regions
     scores = {
         name: np.full((len(found), len(FILTERS) * len(SIDES)), np.nan, np.float32) for name, found in places.items()
@@ -146,7 +148,7 @@ def scored(tasks: Sequence[ScoreTask], runner: Runner, reporter: Reporter) -> di
     for done, (_, line) in enumerate(runner.map(score_weld, missing), 1):
         reporter.say(line)
         show(done, len(missing))
-    scores = {}
+    scores: dict[str, WeldScores] = {}
     for task in tasks:
         with np.load(task.path) as stored:
             scores[task.weld.name] = {name: stored[name] for name in (*task.poses, *task.regions)}
@@ -287,7 +289,8 @@ def other_markdown(judged: Mapping[str, WeldScores], scores: Mapping[str, WeldSc
 
 def independent_windows(weld: Weld) -> int:
     """How many of the patches' reconstructed parts lie beside each other in a weld."""
-    return (weld.image.shape[0] // READ_PX) * (weld.image.shape[1] // READ_PX)
+    height, width = weld.image.shape
+    return int((height // READ_PX) * (width // READ_PX))
 
 
 def rows_markdown(rows: Mapping[str, Curve], *, equal: bool) -> list[str]:

@@ -60,7 +60,7 @@ def score_films(
     Backgrounds are those that `film_tables` reads.
     """
     truth = read_truth(folder)
-    tasks = []
+    tasks: list[ScoreTask] = []
     for weld in welds:
         if weld.name not in truth:
             continue

@@ -55,7 +55,7 @@ class Filter:
 
 def box_background(image: Grey, side_px: int) -> Map:
     """Mean over a square."""
-    return cv2.blur(image.astype(np.float32), (side_px, side_px), borderType=cv2.BORDER_REFLECT_101)
+    return as_map(cv2.blur(image.astype(np.float32), (side_px, side_px), borderType=cv2.BORDER_REFLECT_101))
 
 
 def median_background(image: Grey, side_px: int) -> Map:
@@ -63,7 +63,7 @@ def median_background(image: Grey, side_px: int) -> Map:
     edge = side_px // 2  # cv2's median repeats the border pixel, which would make that pixel the median
     wide = cv2.copyMakeBorder(image, edge, edge, edge, edge, cv2.BORDER_REFLECT_101)
     median = cv2.medianBlur(wide, side_px)[edge:-edge, edge:-edge]
-    return cv2.GaussianBlur(median.astype(np.float32), (0, 0), _SMOOTH_PX)
+    return as_map(cv2.GaussianBlur(median.astype(np.float32), (0, 0), _SMOOTH_PX))
 
 
 def top_hat_background(image: Grey, side_px: int) -> Map:
@@ -75,7 +75,7 @@ def top_hat_background(image: Grey, side_px: int) -> Map:
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side_px, side_px))
     closed = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, disc)
     opened = cv2.morphologyEx(smooth, cv2.MORPH_OPEN, disc)
-    return cv2.GaussianBlur((closed + opened) / 2, (0, 0), _SMOOTH_PX)
+    return as_map(cv2.GaussianBlur((closed + opened) / 2, (0, 0), _SMOOTH_PX))
 
 
 def bead_background(image: Grey) -> Map:
@@ -97,11 +97,11 @@ def plane_background(image: Grey, along_px: float, across_px: float) -> Map:
     background it is judged by. Weights unequal along and across follow the bead. Computed at half the scale.
     """
     height, width = image.shape
-    half = cv2.resize(image.astype(np.float32), (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    half = as_map(cv2.resize(image.astype(np.float32), (width // 2, height // 2), interpolation=cv2.INTER_AREA))
     angle = 0.0 if along_px == across_px else bead_angle_deg(image)
     turned, back = _turned(half, angle)
     level = back(_robust_planes(turned, along_px / 2, across_px / 2))
-    return cv2.resize(level, (width, height), interpolation=cv2.INTER_LINEAR)
+    return as_map(cv2.resize(level, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 BACKGROUNDS: Final[dict[str, Callable[[Grey], Map]]] = {
@@ -178,15 +178,20 @@ def windowed(scaled: Map, window: Window) -> tuple[Map, Map]:
     """Bright and dark means over windows (h // 2, w // 2); of lines the greatest among eight directions."""
     if window != "lines":
         side = int(window)
-        mean = cv2.blur(scaled, (side, side), borderType=cv2.BORDER_REFLECT_101)
+        mean = as_map(cv2.blur(scaled, (side, side), borderType=cv2.BORDER_REFLECT_101))
         return halved(mean), halved(-mean)
-    small = cv2.resize(scaled, (scaled.shape[1] // 2, scaled.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    small = as_map(cv2.resize(scaled, (scaled.shape[1] // 2, scaled.shape[0] // 2), interpolation=cv2.INTER_AREA))
     bright, dark = np.zeros_like(small), np.zeros_like(small)
     for angle in _LINE_ANGLES_DEG:
-        mean = cv2.filter2D(small, -1, line_kernel(angle), borderType=cv2.BORDER_REFLECT_101)
+        mean = as_map(cv2.filter2D(small, -1, line_kernel(angle), borderType=cv2.BORDER_REFLECT_101))
         np.maximum(bright, mean, out=bright)
         np.maximum(dark, -mean, out=dark)
     return bright, dark
+
+
+def as_map(values: npt.NDArray[np.generic]) -> Map:
+    """What OpenCV answers, as float32."""
+    return np.asarray(values, np.float32)
 
 
 def halved(values: Map) -> Map:
