@@ -120,11 +120,12 @@ SHARED = "shared"
 """Of train/: the modules beside its rooms, which all of them may use."""
 ROOMS_OF_TRAIN = {
     "simulator": set(),
+    "second_simulator": {SHARED},
     SHARED: set(),
     "classifier": {SHARED, "simulator"},
     "gate": {SHARED, "simulator"},
     "papers": {SHARED, "classifier", "gate"},
-    "commands": {SHARED, "simulator", "classifier", "gate", "papers"},
+    "commands": {SHARED, "simulator", "second_simulator", "classifier", "gate", "papers"},
 }
 
 
@@ -192,7 +193,9 @@ for name in {[name.removesuffix(".__init__") for name in modules if name not in 
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", ["train.cli", "train.simulator.simulate", "export.cli"])
+@pytest.mark.parametrize(
+    "module", ["train.cli", "train.simulator.simulate", "train.second_simulator.simulate", "export.cli"]
+)
 def test_commands_that_need_no_torch_start_without_it(module: str) -> None:
     program = f"import sys; sys.modules['torch'] = None; sys.modules['onnx'] = None; import {module}"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
