@@ -1,56 +1,247 @@
-"""All settings of the line, and the only place that reads the environment.
+"""All settings of the line, section by section, and the only place that reads the environment.
 
-Precedence: `edge.toml` < environment `EDGE_<SECTION>__<KEY>` < command-line flags. An unknown key or
+Precedence: the settings file < environment `EDGE_<SECTION>__<KEY>` < command-line flags. An unknown key or
 a wrong type stops the program with the key, the value and what to write instead.
 """
 
 from __future__ import annotations
 
 import difflib
+import ipaddress
+import json
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
-from pydantic_settings import (
-    SettingsError as EnvironmentValueError,
-)
 
 from edge.errors import SettingsError
-from edge.sections import (
-    BrokerSettings,
-    FolderSettings,
-    LogSettings,
-    ModelSettings,
-    NamingSettings,
-    Section,
-    StateSettings,
-    TensorrtSettings,
-    TopicSettings,
-    checked_topic_level,
-)
+from edge.system.text import NotUtf8, utf8_text
 
+DEFAULT_FILE = Path("/etc/edge-worker/edge.toml")
+"""Read where no other file is named."""
 ENV_PREFIX = "EDGE_"
 ENV_DELIMITER = "__"
+TYPO_RATIO = 0.8
+"""Similarity, by difflib, from which on an unknown variable counts as a misspelt setting."""
 
 
-class Settings(BaseSettings):
-    """Every setting of `edge-worker`."""
+def _not_empty(value: object) -> object:
+    if value == "":  # which pathlib takes for the working directory
+        raise ValueError("the path is empty: name one or leave the key out")
+    return value
 
-    model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter=ENV_DELIMITER
+
+NamedPath = Annotated[Path, BeforeValidator(_not_empty)]
+
+
+class Section(BaseModel):
+    """Base of the sections: unknown keys are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FolderSettings(Section):
+    """The X-ray station's folder."""
+
+    path: NamedPath = Field(Path("/srv/xray/scans"), description="folder the station writes its scans into")
+    recursive: bool = Field(False, description="also look into sub-folders")
+    poll_s: float = Field(0.5, gt=0, le=60, description="longest time between two looks at the folder")
+    stable_polls: int = Field(2, ge=1, le=100, description="looks in a row that must show the same size and time")
+    stable_for_s: float = Field(0.2, ge=0, le=600, description="shortest time the file must have stood still")
+    incomplete_after_s: float = Field(
+        60.0, gt=0, le=86_400, description="a file that stays incomplete this long without change becomes `unreadable`"
     )
+    done_suffix: str | None = Field(None, description="wait for a marker file such as `.done` beside each scan")
+    after: Literal["keep", "move"] = Field("keep", description="what happens to a judged scan: `keep` or `move`")
+    move_to: NamedPath | None = Field(
+        None, description="where judged scans and their markers go when `after` is `move`"
+    )
+    max_px: int = Field(64_000_000, gt=0, le=1 << 32, description="largest scan that is read, in pixels")
+    max_bytes: int = Field(268_435_456, gt=0, le=1 << 34, description="largest file that is read, in bytes")
+
+    @field_validator("done_suffix")
+    @classmethod
+    def _begins_like_a_suffix(cls, value: str | None) -> str | None:
+        """Without its dot a suffix fits no file, and the line waits for markers that never come."""
+        if value is not None and (not value or value[0].isalnum() or "/" in value):
+            raise ValueError(f"is no suffix of a file name: write {'.' + (value.replace('/', '') or 'done')!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _move_needs_a_target(self) -> FolderSettings:
+        if self.after == "move" and self.move_to is None:
+            raise ValueError("`after` is 'move' but `move_to` is not set: name the folder for judged scans")
+        return self
+
+    @model_validator(mode="after")
+    def _moved_scans_leave_the_folder(self) -> FolderSettings:
+        """Else each moved scan is found again, judged again, and moved one level deeper, without end."""
+        if self.after == "move" and self.move_to is not None:
+            home, target = Path(os.path.realpath(self.path)), Path(os.path.realpath(self.move_to))
+            levels = target.relative_to(home).parts if target.is_relative_to(home) else None
+            # What edge/station/folder.py does not look into.
+            is_hidden = levels is not None and any(level.startswith((".", "~")) for level in levels)
+            if levels is not None and not is_hidden and (self.recursive or not levels):
+                raise ValueError(
+                    f"judged scans would be moved to {target}, where the worker looks for new ones: set `move_to` to a "
+                    f"folder outside of {home}"
+                )
+        return self
+
+
+class ModelSettings(Section):
+    """The signed model and what runs it."""
+
+    bundle: NamedPath = Field(Path("/var/lib/edge-worker/bundle"), description="directory of the signed model")
+    trusted_key: NamedPath | None = Field(
+        None, description="public key (PEM) or folder of them; not set = only the demo model is accepted"
+    )
+    engine: Literal["auto", "onnxruntime", "openvino", "tensorrt"] = Field(
+        "auto", description="what runs the networks: `auto`, `onnxruntime`, `openvino` or `tensorrt`"
+    )
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads of the engine; not set = as many as it may use"
+    )
+    max_batch: int | None = Field(None, ge=1, le=64, description="scans per inference; not set = the engine's choice")
+    decode_threads: int = Field(2, ge=1, le=32, description="threads that read and convert scans")
+
+
+class TensorrtSettings(Section):
+    """Engines that this machine builds for its NVIDIA GPU."""
+
+    plans: NamedPath | None = Field(None, description="folder of built engines; not set = `plans` in `state.dir`")
+    key_file: NamedPath | None = Field(
+        None, description="key that seals them, made on first use; not set = `device.key` in `state.dir`"
+    )
+    workspace_bytes: int = Field(
+        4_294_967_296, ge=1, le=1 << 40, description="most GPU memory that building may try, in bytes"
+    )
+    build_timeout_s: float = Field(1800.0, gt=0, le=86_400, description="building one network is ended after this")
+
+
+class StateSettings(Section):
+    """What the worker keeps."""
+
+    dir: NamedPath = Field(Path("/var/lib/edge-worker/state"), description="ledger and quarantine; a local disk")
+    keep_days: float = Field(30.0, gt=0, le=36_500, description="days a published verdict can be sent again")
+    quarantine_max_bytes: int = Field(
+        1_073_741_824, ge=0, description="space for copies of unreadable files; 0 keeps none"
+    )
+    min_free_bytes: int = Field(
+        268_435_456,
+        ge=0,
+        description="free space below which the alarm `disk-low` stands and unreadable files are not copied",
+    )
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger's file."""
+        return self.dir / "ledger.sqlite"
+
+
+class BrokerSettings(Section):
+    """The MQTT broker of the MES."""
+
+    host: str = Field("localhost", min_length=1, description="name or address of the broker")
+    port: int = Field(1883, ge=1, le=65535, description="port; 8883 is usual with TLS")
+    client_id: str | None = Field(None, description="MQTT client id; not set = `edge-worker-<station>`")
+    protocol: Literal["5", "3.1.1"] = Field("5", description="3.1.1 cannot report refused messages: avoid it")
+    username: str | None = Field(None, description="user name")
+    password_file: NamedPath | None = Field(None, description="file whose first line is the password")
+    tls: bool = Field(False, description="encrypt and verify the broker; TLS 1.2 or newer")
+    ca_file: NamedPath | None = Field(None, description="CA certificate (PEM); not set = the system's")
+    cert_file: NamedPath | None = Field(None, description="client certificate (PEM)")
+    key_file: NamedPath | None = Field(None, description="client key (PEM)")
+    keepalive_s: int = Field(30, ge=5, le=3600, description="MQTT keep-alive")
+    window: int = Field(100, ge=1, le=1000, description="verdicts in flight without acknowledgement")
+    connect_timeout_s: float = Field(10.0, gt=0, le=600, description="give up one connection attempt after this")
+    backoff_min_s: float = Field(0.5, gt=0, le=3600, description="shortest wait before a new connection")
+    backoff_max_s: float = Field(30.0, gt=0, le=3600, description="longest wait before a new connection")
+    flush_s: float = Field(5.0, ge=0, le=600, description="time given to unsent verdicts on a clean stop")
+
+    @field_validator("host")
+    @classmethod
+    def _is_a_bare_name(cls, value: str) -> str:
+        """Refused here, since the name service would only say that it does not know the name."""
+        return _checked_host(value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BrokerSettings:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("`cert_file` and `key_file` belong together: set both or neither")
+        if not self.tls and (self.ca_file or self.cert_file):
+            raise ValueError("certificates are set but `tls` is false: set `tls = true`")
+        if self.password_file is not None and self.username is None:
+            raise ValueError("`password_file` is set without `username`")
+        if self.backoff_min_s > self.backoff_max_s:
+            raise ValueError("`backoff_min_s` is larger than `backoff_max_s`")
+        return self
+
+    def client_id_of(self, station: str) -> str:
+        """The one that is set, or the station's own."""
+        return self.client_id or f"edge-worker-{station}"
+
+
+class TopicSettings(Section):
+    """Where in the unified namespace the line speaks: {root}/{site}/{area}/{line}/{station}/inspection/…"""
+
+    root: str = Field("enterprise", description="first topic level")
+    site: str = Field("site", description="second topic level")
+    area: str = Field("area", description="third topic level")
+    line: str = Field("line", description="fourth topic level")
+
+    @field_validator("root", "site", "area", "line")
+    @classmethod
+    def _topic_level(cls, value: str) -> str:
+        return checked_topic_level(value)
+
+
+class NamingSettings(Section):
+    """What a file name tells."""
+
+    pattern: str = Field(
+        r"(?P<bundle>[^_/]+)_(?P<part_id>[^/]+?)\.(?i:tiff?)$",
+        description="regular expression searched in the file name; groups `bundle` and `part_id`",
+    )
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            groups = re.compile(value).groupindex
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if unknown := set(groups) - {"bundle", "part_id"}:
+            raise ValueError(f"unknown groups {sorted(unknown)}: only `bundle` and `part_id` are used")
+        return value
+
+
+class LogSettings(Section):
+    """What the log says."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
+    format: Literal["auto", "json", "text"] = Field(
+        "auto", description="auto = text on a terminal, fields in the journal under systemd, else JSON"
+    )
+
+
+class Settings(Section):
+    """Every setting of `edge-worker`."""
 
     station: str = Field("station", description="name of this station in topics, ids and sequence numbers")
     folder: FolderSettings = FolderSettings()
@@ -62,19 +253,36 @@ class Settings(BaseSettings):
     naming: NamingSettings = NamingSettings()
     log: LogSettings = LogSettings()
 
+    _file: Path | None = PrivateAttr(default=None)
+    _ignored: tuple[str, ...] = PrivateAttr(default=())
+
     @field_validator("station")
     @classmethod
     def _topic_level(cls, value: str) -> str:
         return checked_topic_level(value)
 
+    @property
+    def origin(self) -> str:
+        """The file that was read, for people."""
+        return str(self._file) if self._file is not None else f"no file, {DEFAULT_FILE} is not there: defaults"
+
+    @property
+    def ignored_variables(self) -> tuple[str, ...]:
+        """Variables of the environment that begin with EDGE_ and belong to another program."""
+        return self._ignored
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceEnvironment:
-    """What systemd hands to a service; None outside of one."""
+    """What systemd and the terminal hand to the process; None outside of a service."""
 
     notify_socket: str | None
     credentials: Path | None
     """Folder of the secrets that the unit loads."""
+    journal_stream: str | None
+    """Device and inode of the standard error that journald reads, as `8:12345`."""
+    has_colour: bool
+    """False where NO_COLOR asks for plain text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,46 +295,32 @@ class SettingRow:
     description: str
 
 
+def usual_file() -> Path | None:
+    """The settings file of an installation, if it has one."""
+    try:
+        return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+    except OSError:
+        return DEFAULT_FILE  # load_settings tells why it cannot be read
+
+
 def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
     """Read `config` (TOML), the environment and flags (nested like the file) into one frozen object.
 
     Raises SettingsError naming the key, the value and the fix.
     """
-    if config is not None and not config.is_file():
-        raise SettingsError(
-            f"settings file {config} does not exist", hint="copy systemd/edge.toml.example there and edit it"
-        )
-    _refuse_unknown_environment()
-
-    class Loaded(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            file_settings = TomlConfigSettingsSource(settings_cls, toml_file=config)
-            return init_settings, env_settings, file_settings
-
+    content = {} if config is None else _file_content(config)
+    variables, ignored = _environment_content()
     try:
-        return Loaded(**dict(flags or {}))
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"settings file {config} is not TOML: {error}", hint="mend the line it names") from None
-    except OSError as error:
-        raise SettingsError(
-            f"settings file {config} cannot be read: {error.strerror}", hint="check its permissions"
-        ) from None
-    except EnvironmentValueError as error:
-        raise SettingsError(str(error), hint="nested values in the environment are JSON") from None
+        settings = Settings.model_validate(_merged(content, variables, flags or {}))
     except ValidationError as error:
-        raise _explained(error.errors(include_url=False)) from None
+        raise explained_errors(error) from None
+    settings._file = config
+    settings._ignored = ignored
+    return settings
 
 
 def service_environment() -> ServiceEnvironment:
-    """Read the variables of sd_notify(3) and of systemd's credentials.
+    """Read the variables of sd_notify(3), of systemd's credentials and journal, and NO_COLOR.
 
     How long the watchdog waits is the unit's affair: it is fed twice a second.
     """
@@ -134,6 +328,24 @@ def service_environment() -> ServiceEnvironment:
     return ServiceEnvironment(
         notify_socket=os.environ.get("NOTIFY_SOCKET") or None,
         credentials=Path(credentials) if credentials else None,
+        journal_stream=os.environ.get("JOURNAL_STREAM") or None,
+        has_colour=not os.environ.get("NO_COLOR"),
+    )
+
+
+def explained_errors(invalid: ValidationError) -> SettingsError:
+    """The first error in an operator's words; the others are counted."""
+    errors = invalid.errors(include_url=False)
+    error = errors[0]
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location) or "settings"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    if error["type"] == "extra_forbidden":
+        return SettingsError(f"unknown setting `{key}` = {error['input']!r}{more}", hint=_hint_for_unknown(location))
+    message = error["msg"].removeprefix("Value error, ")
+    return SettingsError(
+        f"setting `{key}` = {_shown(error['input'])}: {message}{more}",
+        hint=_hint_for(location) or "mend the value in the settings file, the environment or the flag",
     )
 
 
@@ -156,37 +368,118 @@ def section_title(section: str) -> str:
     return annotation.__doc__
 
 
+def settings_text(values: Mapping[str, Mapping[str, object]]) -> str:
+    """A settings file with every key and its meaning; `values` by section and key, all others in comments.
+
+    Top-level keys are in section "".
+    """
+    lines = ["# Settings of edge-worker. Keys in comments show their defaults.", ""]
+    section = ""
+    for row in describe_settings():
+        if row.section != section:
+            section = row.section
+            lines += ["", f"# {section_title(section)}", f"[{section}]"]
+        value = values.get(section, {}).get(row.key)
+        mark, shown = ("# ", toml_value(row.default)) if value is None else ("", toml_value(value))
+        lines += [f"# {row.description}", f"{mark}{row.key} = {shown}".rstrip()]
+    return "\n".join(lines) + "\n"
+
+
 def _row(section: str, key: str, field: FieldInfo) -> SettingRow:
     return SettingRow(section=section, key=key, default=field.default, description=field.description or "")
 
 
-def _refuse_unknown_environment() -> None:
-    known = {
-        (ENV_PREFIX + (row.section + ENV_DELIMITER if row.section else "") + row.key).upper()
-        for row in describe_settings()
-    }
-    known |= {(ENV_PREFIX + name).upper() for name in Settings.model_fields}
-    for name in os.environ:
-        if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
-            raise SettingsError(
-                f"environment variable {name} is no setting of edge-worker",
-                hint=_did_you_mean(name.upper(), known) or f"unset it; names are {ENV_PREFIX}SECTION__KEY",
-            )
+def _file_content(config: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(utf8_text(config.read_bytes()))
+    except FileNotFoundError:
+        hint = f"make one: edge-worker init --config {config}"
+        raise SettingsError(f"settings file {config} does not exist", hint=hint) from None
+    except OSError as error:
+        raise SettingsError(
+            f"settings file {config} cannot be read: {error.strerror}", hint="check its permissions"
+        ) from None
+    except NotUtf8 as error:
+        raise SettingsError(f"settings file {config} is {error}", hint="save it as UTF-8 in the editor") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"settings file {config} is not TOML: {error}", hint="mend the line it names") from None
 
 
-def _explained(errors: list[ErrorDetails]) -> SettingsError:
-    """The first error in an operator's words; the others are counted."""
-    error = errors[0]
-    location = [str(part) for part in error["loc"]]
-    key = ".".join(location) or "settings"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    if error["type"] == "extra_forbidden":
-        return SettingsError(f"unknown setting `{key}` = {error['input']!r}{more}", hint=_hint_for_unknown(location))
-    message = error["msg"].removeprefix("Value error, ")
-    return SettingsError(
-        f"setting `{key}` = {_shown(error['input'])}: {message}{more}",
-        hint=_hint_for(location) or "mend the value in the settings file, the environment or the flag",
+def _environment_content() -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What the environment sets, nested like the file, and the variables that are none of ours.
+
+    Raises SettingsError for a variable that looks like a misspelt setting.
+    """
+    keys = {_variable(row.section, row.key): (row.section, row.key) for row in describe_settings()}
+    sections = {_variable("", name): name for name in Settings.model_fields if _variable("", name) not in keys}
+    present = {name.upper(): (name, value) for name, value in os.environ.items()}
+    content: dict[str, Any] = {}
+    ignored = []
+    for upper in sorted(name for name in present if name.startswith(ENV_PREFIX)):  # a section before its keys
+        name, value = present[upper]
+        if upper in sections:
+            content = _merged(content, {sections[upper]: _json_section(name, sections[upper], value)})
+        elif upper in keys:
+            section, key = keys[upper]
+            content = _merged(content, {section: {key: value}} if section else {key: value})
+        elif not _is_of_kubernetes(upper, present.keys()) and (hint := _misspelt(upper, {*keys, *sections})):
+            raise SettingsError(f"environment variable {name} is no setting of edge-worker", hint=hint)
+        else:
+            ignored.append(name)
+    return content, tuple(ignored)
+
+
+def _variable(section: str, key: str) -> str:
+    return f"{ENV_PREFIX}{section + ENV_DELIMITER if section else ''}{key}".upper()
+
+
+def _json_section(name: str, section: str, value: str) -> dict[str, Any]:
+    try:
+        content = json.loads(value)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise SettingsError(
+            f"environment variable {name} sets the section `{section}` and is no JSON object: {_shown(value)}",
+            hint=f'write {name}=\'{{"key": "value"}}\', or one variable {name}{ENV_DELIMITER}KEY for each key',
+        )
+    return content
+
+
+def _is_of_kubernetes(name: str, present: Iterable[str]) -> bool:
+    """Whether the variable describes a Service: each has NAME_SERVICE_HOST, and with it NAME_PORT and others."""
+    services = [each.removesuffix("_SERVICE_HOST") for each in present if each.endswith("_SERVICE_HOST")]
+    return any(
+        name == f"{service}_PORT" or name.startswith((f"{service}_SERVICE_", f"{service}_PORT_"))
+        for service in services
     )
+
+
+def _misspelt(name: str, known: set[str]) -> str | None:
+    """What to write instead, where the variable can only be meant for this program."""
+    plain = {_plain(each): each for each in known}
+    near = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=TYPO_RATIO)
+    if near:
+        return f"did you mean `{plain[near[0]]}`?"
+    section, delimiter, _ = name.partition(ENV_DELIMITER)
+    is_meant = delimiter and section in known
+    return f"unset it; names are {ENV_PREFIX}SECTION{ENV_DELIMITER}KEY" if is_meant else None
+
+
+def _plain(variable: str) -> str:
+    """Without what all have in common, and however many underscores there are."""
+    return re.sub("_+", "_", variable.removeprefix(ENV_PREFIX))
+
+
+def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Key by key within each section; later layers win."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for name, value in layer.items():
+            before = merged.get(name)
+            is_section = isinstance(before, Mapping) and isinstance(value, Mapping)
+            merged[name] = {**before, **value} if is_section else value
+    return merged
 
 
 def _shown(value: object) -> str:
@@ -205,11 +498,13 @@ def _hint_for_unknown(location: list[str]) -> str:
     section = ".".join(location[:-1])
     siblings = {row.key for row in describe_settings() if row.section == section}
     siblings |= set(Settings.model_fields) if not section else set()
+    if location[-1] != location[-1].lower() and location[-1].lower() in siblings:
+        return f"write it in small letters: `{location[-1].lower()}`"
     return _did_you_mean(location[-1], siblings) or f"known here: {', '.join(sorted(siblings))}"
 
 
 def _did_you_mean(name: str, known: set[str]) -> str | None:
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name.lower(), known, n=1)
     return f"did you mean `{near[0]}`?" if near else None
 
 
@@ -224,4 +519,37 @@ def toml_value(value: object) -> str:
     if isinstance(value, float):
         return repr(value)
     text = str(value)
-    return f"'{text}'" if "\\" in text else f'"{text}"'
+    if "\\" in text and "'" not in text and text.isprintable():
+        return f"'{text}'"
+    return json.dumps(text, ensure_ascii=False)  # a JSON string is a TOML string
+
+
+def checked_topic_level(value: str) -> str:
+    """One MQTT topic level: not empty, no wildcard, separator, space or control character."""
+    if not value or re.search(r"[\s+#/$\x00-\x1f\x7f]", value):
+        raise ValueError("must be one topic level: not empty, without space, +, #, /, $ or control characters")
+    return value
+
+
+def _checked_host(value: str) -> str:
+    """The name or address of a host, and nothing around it. Raises ValueError that says what to write."""
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        pass
+    else:
+        return value
+    if not re.search(r"[\s:/@\[\]]", value):
+        return value
+    parts = re.fullmatch(
+        r"(?:(?P<scheme>[A-Za-z][\w+.-]*)://)?(?:[^@/]*@)?(?:\[(?P<address>[^\]]*)\]|(?P<name>[^:/\[\]\s]*))"
+        r"(?::(?P<port>\d*))?(?:/.*)?",
+        value.strip(),
+    )
+    name = (parts["address"] or parts["name"]) if parts is not None else ""
+    if parts is None or not name:
+        raise ValueError("is neither the name nor the address of a host")
+    advice = f'host = "{name}"' + (f", port = {parts['port']}" if parts["port"] else "")
+    if (parts["scheme"] or "").lower() in ("mqtts", "ssl", "tls"):
+        advice += ", tls = true"
+    raise ValueError(f"must be a name or an address alone: write {advice}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge.settings import SettingRow, describe_settings, section_title, toml_value
+from edge.settings import describe_settings, settings_text, toml_value
 from tools.asyncapi import documents
 
 TABLE_BEGIN = "<!-- settings: made by `make docs` -->"
@@ -25,18 +25,6 @@ def settings_table() -> str:
     return "\n".join(lines)
 
 
-def settings_example() -> str:
-    """edge.toml with every key, commented out where the default serves."""
-    blocks = ["# Settings of edge-worker. Keys in comments show their defaults.", ""]
-    section = ""
-    for row in describe_settings():
-        if row.section != section:
-            section = row.section
-            blocks += ["", f"# {section_title(section)}", f"[{section}]"]
-        blocks += [f"# {row.description}", _example_line(row)]
-    return "\n".join(blocks) + "\n"
-
-
 def generated_files(root: Path) -> dict[Path, str]:
     """Every generated file below `root` with the content it should have."""
     readme = (root / "README.md").read_text(encoding="utf-8")
@@ -44,15 +32,10 @@ def generated_files(root: Path) -> dict[Path, str]:
     _, _, after = rest.partition(TABLE_END)
     files = {
         root / "README.md": f"{before}{TABLE_BEGIN}\n{settings_table()}\n{TABLE_END}{after}",
-        root / "systemd" / "edge.toml.example": settings_example(),
+        root / "systemd" / "edge.toml.example": settings_text({}),
     }
     files |= {root / "edge" / "contract" / "schema" / name: text for name, text in documents().items()}
     return files
-
-
-def _example_line(row: SettingRow) -> str:
-    value = toml_value(row.default)
-    return f"# {row.key} = {value}" if value else f"# {row.key} ="
 
 
 def main() -> None:

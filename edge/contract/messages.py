@@ -32,8 +32,7 @@ from pydantic import (
 )
 
 from edge.records import Outcome
-from edge.sections import checked_topic_level
-from edge.settings import Settings
+from edge.settings import Settings, checked_topic_level
 
 
 def rfc3339(moment: datetime) -> str:

@@ -33,7 +33,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edge.errors import PublishError
 from edge.mqtt.outgoing import Outgoing
 from edge.mqtt.tls import tls_context
-from edge.sections import BrokerSettings
+from edge.settings import BrokerSettings
+from edge.system.text import NotUtf8, utf8_text
 
 SUCCESS = 0x00
 NO_MATCHING_SUBSCRIBERS = 0x10
@@ -346,7 +347,13 @@ class Connection:
 
 
 def _first_line(path: Path | None) -> str | None:
-    return None if path is None else path.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+    """Raises OSError, NotUtf8 naming the file."""
+    if path is None:
+        return None
+    try:
+        return utf8_text(path.read_bytes()).partition("\n")[0].rstrip("\r")
+    except NotUtf8 as error:
+        raise NotUtf8(f"`broker.password_file` {path} is {error}") from None
 
 
 def _named(reason: ReasonCode, answer: _Answer) -> str:
@@ -360,6 +367,8 @@ def _explained(error: OSError | ValueError, where: str) -> PublishError:
     text = getattr(error, "strerror", None) or str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return PublishError(f"{error.filename}: {text}", hint="check the files named in section `broker`")
+    if isinstance(error, NotUtf8):
+        return PublishError(text, hint="save it as UTF-8: the broker compares the bytes of the password")
     if isinstance(error, ssl.SSLCertVerificationError):
         hint = "check `broker.ca_file`, and that `broker.host` is a name in the broker's certificate"
     elif isinstance(error, ssl.SSLError):

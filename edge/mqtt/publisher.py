@@ -33,8 +33,7 @@ from edge.mqtt.outgoing import Outgoing
 from edge.mqtt.refusals import Refusals
 from edge.mqtt.versions import program_versions
 from edge.mqtt.waker import Waker
-from edge.sections import BrokerSettings
-from edge.settings import Settings
+from edge.settings import BrokerSettings, Settings
 from edge.store.ledger import Ledger, OutboxRow
 
 log = logging.getLogger(__name__)

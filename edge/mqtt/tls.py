@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from edge.sections import BrokerSettings
+from edge.settings import BrokerSettings
 
 
 def tls_context(settings: BrokerSettings) -> ssl.SSLContext:

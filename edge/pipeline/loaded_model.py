@@ -16,8 +16,7 @@ from edge.engines.golden import check_golden
 from edge.engines.tuning import chosen_engine
 from edge.model.bundle import Bundle, open_bundle
 from edge.pipeline.verdicts import VerdictFactory
-from edge.sections import ModelSettings
-from edge.settings import Settings, service_environment
+from edge.settings import ModelSettings, Settings, service_environment
 
 log = logging.getLogger(__name__)
 

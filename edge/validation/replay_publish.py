@@ -16,8 +16,7 @@ from uuid import UUID
 from edge.errors import PublishError
 from edge.mqtt.publisher import Publisher
 from edge.pipeline.loaded_model import LoadedModel
-from edge.sections import StateSettings
-from edge.settings import Settings
+from edge.settings import Settings, StateSettings
 from edge.store.ledger import Ledger, open_ledger
 
 STATION_SUFFIX = "-replay"

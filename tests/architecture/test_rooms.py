@@ -20,7 +20,7 @@ TRAIN_MAY_USE = {
     "edge.validation.labels",
     "edge.validation.statistics",
 }
-MAX_LINES = 400
+MAX_LINES = 600
 
 PROGRAMS = ("edge", "train", "export", "demo", "tools")
 ALL_MODULES = sorted(path for room in PROGRAMS for path in (ROOT / room).rglob("*.py"))
@@ -104,7 +104,7 @@ FLOW_OF_EDGE = (
     "daemon",
 )
 """The rooms of edge/ as a scan passes them: each may use those before it, and these modules beside them:"""
-BESIDE_THE_ROOMS = {"edge", "edge.records", "edge.errors", "edge.sections", "edge.settings"}
+BESIDE_THE_ROOMS = {"edge", "edge.records", "edge.errors", "edge.settings"}
 
 
 def test_arrows_between_the_rooms_of_edge_point_down() -> None:
@@ -170,7 +170,7 @@ def test_only_thread_entry_and_main_catch_every_exception() -> None:
         if isinstance(node, ast.ExceptHandler)
         and (node.type is None or (isinstance(node.type, ast.Name) and node.type.id == "Exception"))
     }
-    assert catchers <= {"app.py", "cli.py"}
+    assert catchers <= {"app.py", "cli.py", "command.py"}
 
 
 def test_all_of_edge_imports_where_only_the_base_install_exists() -> None:
@@ -204,7 +204,7 @@ def test_commands_that_need_no_torch_start_without_it(module: str) -> None:
 
 def test_the_base_install_names_every_library_edge_imports() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    import_names = {"opencv-python": "cv2", "paho-mqtt": "paho", "pydantic-settings": "pydantic_settings"}
+    import_names = {"opencv-python": "cv2", "paho-mqtt": "paho"}
     names = [requirement.split(">=")[0] for requirement in project["dependencies"]]
     installed = {import_names.get(name, name) for name in names}
     used = {name.split(".")[0] for path in modules_of("edge") for name in imports_of(path)}

@@ -5,11 +5,20 @@ from pathlib import Path
 
 import pytest
 
+import edge.settings
 from edge.cli import main
 from edge.errors import SettingsError
 from edge.pipeline.loaded_model import plan_settings
-from edge.sections import Section
-from edge.settings import SettingRow, Settings, describe_settings, load_settings, service_environment
+from edge.settings import (
+    Section,
+    SettingRow,
+    Settings,
+    describe_settings,
+    load_settings,
+    service_environment,
+    settings_text,
+    usual_file,
+)
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -44,6 +53,22 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path, m
         ("[naming]\npattern = '('\n", "not a regular expression", "regular expression"),
         ("[naming]\npattern = '(?P<lot>.)'\n", "unknown groups ['lot']", "regular expression"),
         ("station = \n", "is not TOML", "mend the line"),
+        ("[BROKER]\nport = 3\n", "unknown setting `BROKER`", "write it in small letters: `broker`"),
+        ("[broker]\nport = 3\n[BROKER]\nport = 4\n", "unknown setting `BROKER`", "in small letters: `broker`"),
+        ("[broker]\nPort = 3\n", "unknown setting `broker.Port`", "write it in small letters: `port`"),
+        ('[folder]\ndone_suffix = "done"\n', "is no suffix of a file name: write '.done'", "marker file"),
+        ('[folder]\ndone_suffix = ""\n', "is no suffix of a file name: write '.done'", "marker file"),
+        (
+            '[broker]\nhost = "mqtt://mes"\n',
+            'must be a name or an address alone: write host = "mes"',
+            "name or address",
+        ),
+        ('[broker]\nhost = "mqtts://mes:8883/x"\n', 'write host = "mes", port = 8883, tls = true', "name or address"),
+        ('[broker]\nhost = "me@mes:1884"\n', 'write host = "mes", port = 1884', "name or address"),
+        ('[broker]\nhost = " mes "\n', 'write host = "mes"', "name or address"),
+        ('[broker]\nhost = "[::1]"\n', 'write host = "::1"', "name or address"),
+        ('[broker]\nhost = "[fe80::1]:1883"\n', 'write host = "fe80::1", port = 1883', "name or address"),
+        ('[broker]\nhost = "me s"\n', "is neither the name nor the address of a host", "name or address"),
     ],
 )
 def test_a_wrong_setting_names_the_key_the_value_and_the_fix(
@@ -124,7 +149,7 @@ def test_an_empty_path_on_the_command_line_is_refused(option: str, capsys: pytes
     """As a script passes it whose variable is not set."""
     with pytest.raises(SystemExit):
         main(["--check", option, ""])
-    assert f"argument {option}: the path is empty" in capsys.readouterr().err
+    assert re.search(rf"argument (--model/)?{option}: the path is empty", capsys.readouterr().err)
 
 
 def test_no_description_calls_a_key_empty_that_has_to_be_left_out() -> None:
@@ -134,6 +159,101 @@ def test_no_description_calls_a_key_empty_that_has_to_be_left_out() -> None:
 def test_a_missing_settings_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"nowhere\.toml does not exist"):
         load_settings(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize("host", ["mes", "mes.plant.example.com", "10.1.2.3", "::1", "fe80::1%eth0", "mes_1"])
+def test_names_and_addresses_of_brokers_stay_as_they_are(tmp_path: Path, host: str) -> None:
+    assert load_settings(written(tmp_path, f'[broker]\nhost = "{host}"\n')).broker.host == host
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ('station = "Prüfplatz"\n'.encode("latin-1"), "is not UTF-8 (byte 0xfc in line 1)"),
+        ('\n\nstation = "Prüfplatz"\n'.encode("cp1252"), "is not UTF-8 (byte 0xfc in line 3)"),
+        ('station = "a"\n'.encode("utf-16"), "is UTF-16, not UTF-8"),
+        ('station = "a"\n'.encode("utf-16-le"), "is UTF-16, not UTF-8"),
+    ],
+    ids=["latin-1", "line 3", "utf-16", "utf-16 without a mark"],
+)
+def test_a_settings_file_in_another_encoding_stops_the_start_with_the_encoding(
+    tmp_path: Path, data: bytes, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "edge.toml"
+    config.write_bytes(data)
+    assert main(["--check", "--config", str(config)]) == 78
+    said = capsys.readouterr().err
+    assert f"settings file {config} {message}" in said
+    assert "try: save it as UTF-8" in said
+
+
+def test_the_mark_that_windows_editors_write_is_skipped(tmp_path: Path) -> None:
+    config = tmp_path / "edge.toml"
+    config.write_bytes('station = "Prüfplatz"\r\n'.encode("utf-8-sig"))
+    assert load_settings(config).station == "Prüfplatz"
+
+
+KUBERNETES = {
+    "EDGE_SERVICE_HOST": "10.0.0.7",
+    "EDGE_SERVICE_PORT": "1883",
+    "EDGE_PORT": "tcp://10.0.0.7:1883",
+    "EDGE_PORT_1883_TCP_ADDR": "10.0.0.7",
+    "EDGE_BROKER_SERVICE_HOST": "10.0.0.8",
+    "EDGE_BROKER_PORT": "tcp://10.0.0.8:1883",
+    "EDGE_DEVICE_ID": "17",
+    "EDGE_AGENT__URL": "http://agent",
+}
+
+
+def test_variables_of_other_programs_do_not_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes describes every Service called edge or edge-broker in variables like these."""
+    for name, value in KUBERNETES.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert (settings.broker.host, settings.broker.port) == ("localhost", 1883)
+    assert set(settings.ignored_variables) == set(KUBERNETES)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("EDGE_BROKER_PORT", "did you mean `EDGE_BROKER__PORT`?"),
+        ("EDGE_STATOIN", "did you mean `EDGE_STATION`?"),
+        ("EDGE_BROKR__HOST", "did you mean `EDGE_BROKER__HOST`?"),
+        ("EDGE_BROKER__SOMETHING_ELSE", "unset it; names are EDGE_SECTION__KEY"),
+    ],
+)
+def test_a_variable_that_can_only_be_a_misspelt_setting_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, name: str, hint: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(SettingsError, match=f"environment variable {name} is no setting") as caught:
+        load_settings()
+    assert caught.value.hint == hint
+
+
+def test_a_key_of_the_environment_wins_over_its_section_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_BROKER", '{"host": "mes", "port": 8883}')
+    monkeypatch.setenv("edge_broker__port", "1884")
+    assert (load_settings().broker.host, load_settings().broker.port) == ("mes", 1884)
+
+
+def test_the_usual_settings_file_is_read_where_it_is_there_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.settings, "DEFAULT_FILE", tmp_path / "edge.toml")
+    assert usual_file() is None
+    assert load_settings(usual_file()).origin == f"no file, {tmp_path}/edge.toml is not there: defaults"
+    config = written(tmp_path, 'station = "xray-1"\n')
+    settings = load_settings(usual_file())
+    assert (settings.station, settings.origin) == ("xray-1", str(config))
+
+
+def test_what_the_settings_text_sets_is_read_back_from_it(tmp_path: Path) -> None:
+    values = {"": {"station": "x"}, "folder": {"path": "/a 'b' \"c\" \\d"}, "broker": {"host": "mes", "port": 8883}}
+    settings = load_settings(written(tmp_path, settings_text(values)))
+    assert (settings.station, str(settings.folder.path)) == ("x", "/a 'b' \"c\" \\d")
+    assert (settings.broker.host, settings.broker.port) == ("mes", 8883)
 
 
 def test_a_misspelt_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.gpu import gpu_check, parts
 
-ABSENT = ("pydantic", "pydantic_core", "pydantic_settings", "cryptography", "imagecodecs", "watchdog", "paho", "rich")
+ABSENT = ("pydantic", "pydantic_core", "cryptography", "imagecodecs", "watchdog", "paho", "rich")
 
 
 def test_without_a_gpu_it_says_so_and_checks_nothing(

@@ -48,7 +48,7 @@ from edge.pipeline.read_ahead import ReadAhead
 from edge.pipeline.worker import NEVER_FINAL, Worker
 from edge.scans.pixels import decode
 from edge.scans.scan import Limits
-from edge.sections import BrokerSettings
+from edge.settings import BrokerSettings
 from edge.station.inbox import Inbox
 from edge.station.intake import StationIntake
 from edge.store.ledger import open_ledger, request_resend

@@ -23,8 +23,7 @@ from edge.daemon.line import Line, build_line, utc_now
 from edge.errors import EngineError, LedgerError, SettingsError
 from edge.mqtt.publisher import Publisher
 from edge.pipeline.worker import Worker
-from edge.sections import BrokerSettings, FolderSettings, StateSettings
-from edge.settings import Settings, service_environment
+from edge.settings import BrokerSettings, FolderSettings, Settings, StateSettings, service_environment
 from edge.station.watch import FileSystem, Watcher
 from edge.store.ledger import Ledger, Pending
 from edge.system.service_manager import Notifier

@@ -20,8 +20,7 @@ from edge.engines.choose import Degraded
 from edge.mqtt.alarms import AlarmBoard
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits
-from edge.sections import BrokerSettings, FolderSettings, StateSettings
-from edge.settings import Settings
+from edge.settings import BrokerSettings, FolderSettings, Settings, StateSettings
 from tests.support import fakes
 from tests.support.models import scripted_model
 from tests.support.tiff_files import written_by_tifffile

@@ -15,7 +15,7 @@ import pytest
 
 from edge.mqtt.connection import Accepted, Connection, Ended, Event
 from edge.mqtt.outgoing import Outgoing
-from edge.sections import BrokerSettings
+from edge.settings import BrokerSettings
 from tests.support.certificates import Authority
 from tests.support.mosquitto import Mosquitto, ServerTls, free_port, needs_mosquitto
 from tests.torture.fake_broker import FakeBroker
@@ -119,6 +119,17 @@ class TestTls:
 def test_a_missing_password_file_is_named(tmp_path: Path) -> None:
     end = ended(settings_for(free_port(), username="edge", password_file=tmp_path / "nowhere"))
     assert "nowhere" in end.error.message
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"), [("latin-1", "is not UTF-8 (byte 0xfc in line 1)"), ("utf-16", "is UTF-16, not UTF-8")]
+)
+def test_a_password_file_in_another_encoding_is_named_with_it(tmp_path: Path, encoding: str, words: str) -> None:
+    file = tmp_path / "password"
+    file.write_bytes("geheimü\n".encode(encoding))
+    end = ended(settings_for(free_port(), username="edge", password_file=file))
+    assert end.error.message == f"`broker.password_file` {file} {words}"
+    assert "UTF-8" in end.error.hint and "firewall" not in end.error.hint
 
 
 def test_a_port_where_nobody_listens_is_explained() -> None:

@@ -21,8 +21,7 @@ import edge.mqtt.publisher
 from edge.contract.messages import Health, Topics, Verdict
 from edge.errors import LedgerError
 from edge.mqtt.publisher import Publisher
-from edge.sections import BrokerSettings, TopicSettings
-from edge.settings import Settings
+from edge.settings import BrokerSettings, Settings, TopicSettings
 from edge.store.ledger import Ledger, OutboxRow, open_ledger, request_resend
 from tests.support.mosquitto import Mosquitto, Recorder, needs_mosquitto
 from tests.support.relay import Relay
@@ -408,7 +407,7 @@ from pathlib import Path
 from edge.store.ledger import open_ledger
 from edge.contract.messages import Topics
 from edge.mqtt.publisher import Publisher
-from edge.sections import BrokerSettings, TopicSettings
+from edge.settings import BrokerSettings, TopicSettings
 from edge.settings import Settings
 from tests.support.samples import sample_model_card
 ledger = open_ledger(Path(sys.argv[1]), "xray-1")

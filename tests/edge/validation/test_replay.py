@@ -28,8 +28,7 @@ from edge.engines import Batch, EngineOutput
 from edge.errors import EngineError, LedgerError, SettingsError
 from edge.pipeline.loaded_model import LoadedModel
 from edge.records import Size
-from edge.sections import FolderSettings
-from edge.settings import Settings
+from edge.settings import FolderSettings, Settings
 from edge.store.ledger import Entry, open_ledger
 from edge.validation.replay import REQUIREMENT_UNMET, ReplayOptions, ReplayResult, plan_replay, replay, run_replay, told
 from tests.support.bundles import make_bundle, write_public_key
