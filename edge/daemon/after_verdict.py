@@ -11,9 +11,11 @@ from datetime import datetime
 from pathlib import Path
 
 from edge.contract.messages import Verdict
+from edge.pipeline.decide import CLASSIFIER, GATE_MEAN, GATE_STD, UNCERTAIN
 from edge.pipeline.worker import Judged
 from edge.records import Outcome
 from edge.station.archive import Archive, Quarantine
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -82,13 +84,41 @@ class Aftermath:
 
 
 def _log_verdict(verdict: Verdict, detail: str | None) -> None:
-    fields = {
-        "file": verdict.scan.file,
-        "seq": verdict.seq,
-        "outcome": verdict.outcome.value,
-        "reasons": list(verdict.reasons),
-        "p_abnormal": verdict.p_abnormal,
-    }
-    if detail is not None:
-        fields["detail"] = detail
-    log.info("scan judged", extra={"fields": fields})
+    durations = verdict.durations_ms
+    event(
+        log.info,
+        "scan judged",
+        file=verdict.scan.file,
+        part_id=verdict.part_id,
+        seq=verdict.seq,
+        outcome=verdict.outcome.value,
+        reasons=list(verdict.reasons),
+        detail=detail or _in_words(verdict),
+        p_abnormal=verdict.p_abnormal,
+        gate_mean=verdict.gate.mean_max,
+        gate_std=verdict.gate.std_max,
+        took_ms=round(
+            sum(part for part in (durations.read, durations.convert, durations.infer) if part is not None), 1
+        ),
+        since_seen_s=round((verdict.times.decided_at - verdict.times.first_seen_at).total_seconds(), 3),
+        verdict_id=verdict.verdict_id,
+    )
+
+
+def _in_words(verdict: Verdict) -> str:
+    """Each score that decided, with the limit it met."""
+    p_abnormal, threshold, band, gate = verdict.p_abnormal, verdict.threshold, verdict.review_band, verdict.gate
+    parts = []
+    for reason in verdict.reasons:
+        if reason == CLASSIFIER and p_abnormal is not None and threshold is not None:
+            way = "from" if verdict.outcome is Outcome.ABNORMAL else "below"
+            parts.append(f"p_abnormal {p_abnormal:.3g}, {way} the threshold {threshold:.3g}")
+        elif reason == UNCERTAIN and p_abnormal is not None and band is not None:
+            parts.append(f"p_abnormal {p_abnormal:.3g} within the review band {band[0]:.3g} to {band[1]:.3g}")
+        elif reason == GATE_MEAN and gate.mean_max is not None and gate.mean_threshold is not None:
+            parts.append(f"gate mean {gate.mean_max:.3g} above {gate.mean_threshold:.3g}")
+        elif reason == GATE_STD and gate.std_max is not None and gate.std_threshold is not None:
+            parts.append(f"gate deviation {gate.std_max:.3g} above {gate.std_threshold:.3g}")
+        else:
+            parts.append(reason)
+    return "; ".join(parts)

@@ -25,6 +25,7 @@ from edge.errors import EdgeError, LedgerError
 from edge.pipeline.loaded_model import LoadedModel
 from edge.settings import ServiceEnvironment, Settings
 from edge.system.heartbeat import Beats
+from edge.system.logs import event
 from edge.system.service_manager import Notifier
 from edge.system.signals import STOP_SIGNALS, stop_signals_held
 
@@ -80,8 +81,7 @@ class App:
             judging.append(self._thread("backup", self._copy, is_watched=False))
             publishing.append(self._thread("publish", self._publish))
             self._notifier.ready(f"judging scans in {self._settings.folder.path}")
-            fields = {"folder": str(self._settings.folder.path), "model": self._line.model.id}
-            log.info("ready", extra={"fields": fields})
+            self._say_ready()
             self._supervise()
         finally:
             log.info("stopping", extra={"fields": {}})
@@ -96,6 +96,19 @@ class App:
             raise self._failure
         log.info("stopped", extra={"fields": self._line.aftermath.tally().outcomes})
         return 0
+
+    def _say_ready(self) -> None:
+        settings, topic = self._settings, self._settings.topic
+        event(
+            log.info,
+            "ready",
+            station=settings.station,
+            folder=str(settings.folder.path),
+            model=self._line.model.id,
+            broker=f"{settings.broker.host}:{settings.broker.port}",
+            topic=f"{topic.root}/{topic.site}/{topic.area}/{topic.line}/{settings.station}",
+            settings=settings.origin,
+        )
 
     def _supervise(self) -> None:
         """Feed the watchdog, speak of health, keep house, until a signal or a dead thread."""

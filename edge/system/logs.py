@@ -1,18 +1,34 @@
-"""Log lines: JSON with stable keys on a pipe, short human lines on a terminal.
+"""Log events: fields in journald, JSON with stable keys on a pipe, short human lines on a terminal.
 
-An event is logged as `log.info("scan judged", extra={"fields": {...}})`: the message is a constant, what
-varies are fields. Control characters never reach the output, so a file name cannot forge a line.
+An event is `event(log.info, "scan judged", file=…, outcome=…)`: the message is a constant, what varies are fields.
+Control characters never reach the output, so a file name cannot forge a line. All times are UTC.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import re
+import socket
+import struct
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 FIELDS = "fields"
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
+PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
+"""Level to the priority of syslog(3), which `journalctl -p` filters by."""
+COLOURS = {"CRITICAL": "1;31", "ERROR": "31", "WARNING": "33", "INFO": "32", "DEBUG": "2"}
+OWN_FIELDS = frozenset({"MESSAGE", "PRIORITY", "SYSLOG_IDENTIFIER", "LOGGER", "EVENT", "EXCEPTION"})
+"""Fields of every journal entry; an event's field of such a name gets `EVENT_` before it."""
+
+
+def event(say: Callable[..., None], message: str, /, *, exc_info: bool = False, **fields: object) -> None:
+    """Log an event through a logger's method such as `log.info`: a constant message, and fields for what varies."""
+    say(message, exc_info=exc_info, extra={FIELDS: fields}, stacklevel=2)
 
 
 class JsonFormatter(logging.Formatter):
@@ -32,34 +48,147 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """`12:34:56 INFO  scan judged  file=B01_0003.tif outcome=normal`."""
+    """`2026-03-01T12:34:56.789Z INFO    scan judged  file=B01_0003.tif outcome=normal`; the fields are logfmt."""
+
+    def __init__(self, *, has_colour: bool = False) -> None:
+        super().__init__()
+        self._has_colour = has_colour
 
     def format(self, record: logging.LogRecord) -> str:
-        clock = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S")
-        fields = " ".join(f"{key}={_bare(value)}" for key, value in getattr(record, FIELDS, {}).items())
-        line = f"{clock} {record.levelname:<7} {_printable(record.getMessage())}" + (f"  {fields}" if fields else "")
-        if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        return line
+        name = record.levelname
+        level = self._coloured(f"{name:<7}", COLOURS.get(name, "0"))
+        said = self._coloured(_printable(record.getMessage()), "1")
+        fields = " ".join(f"{self._coloured(key + '=', '2')}{value}" for key, value in _readable(record))
+        line = f"{self._coloured(_timestamp(record.created), '2')} {level} {said}" + (f"  {fields}" if fields else "")
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+    def _coloured(self, text: str, colour: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._has_colour else text
 
 
-def configure_logging(level: str, style: Literal["auto", "json", "text"], stream: TextIO | None = None) -> None:
-    """Send every log record to `stream` (stderr by default) in one style."""
+class PrefixedFormatter(logging.Formatter):
+    """Another formatter's lines, each after the `<priority>` that journald takes from standard error."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = f"<{PRIORITIES.get(record.levelname, 6)}>"
+        return "\n".join(prefix + line for line in self._inner.format(record).splitlines())
+
+
+class JournalHandler(logging.Handler):
+    """Entries with fields for journald, by its own protocol (systemd.io, "Native Journal Protocol").
+
+    `fallback` gets what journald does not take.
+    """
+
+    def __init__(self, fallback: logging.Handler, address: str = JOURNAL_SOCKET) -> None:
+        super().__init__()
+        self._fallback = fallback
+        self._address = address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._socket.sendto(_journal_entry(record), self._address)
+        except OSError:
+            self._fallback.handle(record)
+
+    def close(self) -> None:
+        self._socket.close()
+        super().close()
+
+
+def configure_logging(
+    level: str,
+    style: Literal["auto", "json", "text"],
+    *,
+    stream: TextIO | None = None,
+    journal_stream: str | None = None,
+    has_colour: bool = True,
+) -> None:
+    """Send every log record to `stream` (stderr by default), or by `auto` to the journal that reads it.
+
+    `journal_stream`: what systemd says of the stream that the journal reads, device and inode as `8:12345`.
+    """
     output = sys.stderr if stream is None else stream
+    is_journal = leads_to_journal(output, journal_stream)
     as_text = style == "text" or (style == "auto" and output.isatty())
-    handler = logging.StreamHandler(output)
-    handler.setFormatter(TextFormatter() if as_text else JsonFormatter())
+    formatter = TextFormatter(has_colour=has_colour and output.isatty()) if as_text else JsonFormatter()
+    handler: logging.Handler = logging.StreamHandler(output)
+    handler.setFormatter(PrefixedFormatter(formatter) if is_journal else formatter)
+    if is_journal and style == "auto":
+        handler = JournalHandler(handler)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def leads_to_journal(stream: TextIO, journal_stream: str | None) -> bool:
+    """Whether journald reads the stream, and not a file or pipe that it was redirected to since."""
+    if journal_stream is None:
+        return False
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # no file behind it
+        return False
+    return journal_stream == f"{status.st_dev}:{status.st_ino}"
+
+
+def _journal_entry(record: logging.LogRecord) -> bytes:
+    message = _printable(record.getMessage())
+    shown = "  ".join(
+        [message, *([text] if (text := " ".join(f"{key}={value}" for key, value in _readable(record))) else [])]
+    )
+    entry = {
+        "PRIORITY": str(PRIORITIES.get(record.levelname, 6)),
+        "SYSLOG_IDENTIFIER": "edge-worker",
+        "LOGGER": record.name,
+        "EVENT": message,
+        "MESSAGE": shown,
+    }
+    for key, value in getattr(record, FIELDS, {}).items():
+        name = re.sub(r"[^A-Z0-9_]", "_", str(key).upper()).lstrip("_0123456789")[:56]
+        if name and value is not None:
+            entry[f"EVENT_{name}" if name in OWN_FIELDS else name] = _plain(value)
+    if record.exc_info:
+        entry["EXCEPTION"] = logging.Formatter().formatException(record.exc_info)
+        entry["MESSAGE"] += f"\n{entry['EXCEPTION']}"
+    return b"".join(_journal_field(name, value.encode("utf-8", "backslashreplace")) for name, value in entry.items())
+
+
+def _journal_field(name: str, value: bytes) -> bytes:
+    if b"\n" in value:
+        return name.encode() + b"\n" + struct.pack("<Q", len(value)) + value + b"\n"
+    return name.encode() + b"=" + value + b"\n"
 
 
 def _timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _bare(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    text = _printable(text)
-    return f'"{text}"' if " " in text else text
+def _readable(record: logging.LogRecord) -> list[tuple[str, str]]:
+    """The event's fields for people, as logfmt; what is None is left out."""
+    fields = getattr(record, FIELDS, {})
+    return [(key, _quoted(_plain(value))) for key, value in fields.items() if value is not None]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ",".join(_plain(each) for each in value)
+    if isinstance(value, bool | int | dict):
+        return json.dumps(value, default=str)
+    return str(value)
+
+
+def _quoted(text: str) -> str:
+    if re.fullmatch(r'[^\s="\\]+', text) and text.isprintable():
+        return text
+    return f'"{_printable(text.replace(chr(92), chr(92) * 2).replace(chr(34), chr(92) + chr(34)))}"'
 
 
 def _printable(text: str) -> str:

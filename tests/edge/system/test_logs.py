@@ -3,12 +3,24 @@
 import io
 import json
 import logging
+import os
+import re
 import socket
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from edge.system.logs import JsonFormatter, TextFormatter
+from edge.system.logs import (
+    JournalHandler,
+    JsonFormatter,
+    PrefixedFormatter,
+    TextFormatter,
+    configure_logging,
+    event,
+    leads_to_journal,
+)
 from edge.system.service_manager import Notifier
 
 
@@ -30,6 +42,131 @@ def test_a_file_name_cannot_forge_a_line_or_move_the_cursor(formatter: logging.F
     assert "\n" not in line
     assert "\x1b" not in line
     line.encode("utf-8")
+
+
+def logfmt(line: str) -> dict[str, str]:
+    """The fields of a text line, read as a machine would."""
+    pairs = re.findall(r'(\w+)=("(?:[^"\\]|\\.)*"|[^\s"=]+)', line.partition("  ")[2])
+    return {key: re.sub(r"\\(.)", r"\1", value[1:-1]) if value[0] == '"' else value for key, value in pairs}
+
+
+def test_a_line_for_people_has_utc_readable_numbers_and_fields_that_parse() -> None:
+    fields = {"file": 'a "b" c\\d.tif', "reasons": ["gate-mean", "gate-std"], "p": 0.0009433922823518515, "none": None}
+    line = TextFormatter().format(record(**fields, seq=12, ok=True, empty=""))
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO    scan judged  file=", line)
+    assert logfmt(line) == {
+        "file": 'a "b" c\\d.tif',
+        "reasons": "gate-mean,gate-std",
+        "p": "0.0009434",
+        "seq": "12",
+        "ok": "true",
+        "empty": "",
+    }
+    assert "\x1b" not in line
+
+
+def test_colour_is_for_terminals_that_want_it() -> None:
+    reader, terminal = os.openpty()
+    with open(terminal, "w") as stream:  # noqa: PTH123
+        for has_colour in (True, False):
+            configure_logging("info", "auto", stream=stream, has_colour=has_colour)
+            event(logging.getLogger("edge.test").warning, "told", file="a")
+            said = os.read(reader, 1000).decode()
+            assert "told" in said and ("\x1b[33mWARNING" in said) is has_colour
+    os.close(reader)
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+def read_entry(data: bytes) -> dict[str, str]:
+    """One entry of the journal's native protocol."""
+    entry = {}
+    while data:
+        line, _, rest = data.partition(b"\n")
+        name, equals, value = line.partition(b"=")
+        if not equals:
+            (length,) = struct.unpack("<Q", rest[:8])
+            value, rest = rest[8 : 8 + length], rest[9 + length :]
+        entry[name.decode()] = value.decode()
+        data = rest
+    return entry
+
+
+def test_the_journal_gets_the_priority_and_each_field(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+        journald.bind(str(tmp_path / "socket"))
+        handler = JournalHandler(logging.NullHandler(), str(tmp_path / "socket"))
+        handler.handle(record(part_id="0003", seq=12, outcome="review", p_abnormal=0.25, message="x\ny", none=None))
+        entry = read_entry(journald.recv(100_000))
+        handler.close()
+    assert entry.pop("MESSAGE") == r'scan judged  part_id=0003 seq=12 outcome=review p_abnormal=0.25 message="x\ny"'
+    assert entry == {
+        "PRIORITY": "6",
+        "SYSLOG_IDENTIFIER": "edge-worker",
+        "LOGGER": "edge.pipeline.worker",
+        "EVENT": "scan judged",
+        "PART_ID": "0003",
+        "SEQ": "12",
+        "OUTCOME": "review",
+        "P_ABNORMAL": "0.25",
+        "EVENT_MESSAGE": "x\ny",
+    }
+
+
+def test_what_the_journal_does_not_take_goes_to_standard_error(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    fallback = logging.StreamHandler(stream)
+    fallback.setFormatter(PrefixedFormatter(TextFormatter()))
+    handler = JournalHandler(fallback, str(tmp_path / "nowhere"))
+    handler.handle(record(file="a.tif"))
+    handler.close()
+    assert re.match(r"<6>\S+ INFO    scan judged  file=a\.tif\n$", stream.getvalue())
+
+
+def test_each_line_on_a_stream_that_the_journal_reads_bears_its_priority(tmp_path: Path) -> None:
+    """Where the settings ask for JSON or text, `journalctl -p` works all the same."""
+    with (tmp_path / "stderr").open("w+") as stream:
+        status = os.fstat(stream.fileno())
+        configure_logging("info", "json", stream=stream, journal_stream=f"{status.st_dev}:{status.st_ino}")
+        event(logging.getLogger("edge.test").error, "alarm", file="a\nb")
+        configure_logging("info", "text", stream=stream, journal_stream=f"{status.st_dev}:{status.st_ino}")
+        try:
+            raise ValueError("boom")
+        except ValueError:
+            event(logging.getLogger("edge.test").critical, "loop died", exc_info=True)
+        stream.seek(0)
+        lines = stream.read().splitlines()
+    assert json.loads(lines[0].removeprefix("<3>"))["event"] == "alarm"
+    assert len(lines) > 3 and all(line.startswith("<2>") for line in lines[1:])
+
+
+def test_only_the_stream_that_systemd_named_leads_to_the_journal(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("w") as read, (tmp_path / "b").open("w") as redirected:
+        status = os.fstat(read.fileno())
+        named = f"{status.st_dev}:{status.st_ino}"
+        assert leads_to_journal(read, named)
+        assert not leads_to_journal(redirected, named)
+        assert not leads_to_journal(read, None)
+    assert not leads_to_journal(io.StringIO(), named)
+
+
+def test_an_event_is_a_constant_message_with_fields_and_the_place_that_logged_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    event(logging.getLogger("edge.test").warning, "told", message="x", say=1)
+    (said,) = caplog.records
+    assert (said.getMessage(), said.__dict__["fields"], said.filename) == (
+        "told",
+        {"message": "x", "say": 1},
+        "test_logs.py",
+    )
 
 
 def test_an_exception_is_part_of_the_entry() -> None:
