@@ -1,23 +1,21 @@
-"""`edge-worker`: run the line, replay a folder, check an installation, resend what a broker lost."""
+"""`edge-worker`: run the line, check an installation, replay a folder, resend what a broker lost."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import math
-import os
-import platform
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge import __version__
-from edge.errors import BundleError, EdgeError, SettingsError
-from edge.settings import Settings, load_settings, service_environment
-from edge.system.logs import configure_logging
+from edge.errors import BundleError, SettingsError
+from edge.settings import DEFAULT_FILE, Settings, load_settings, service_environment, usual_file
+from edge.system.command import EXITS, add_verb, completes_files, completes_folders, new_parser, path, run_program
+from edge.system.logs import configure_logging, event, leads_to_journal
 from edge.system.signals import stop_signals_held
 
 if TYPE_CHECKING:
@@ -25,92 +23,103 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PROGRAM = "edge-worker"
+VERBS = ("init", "check", "run", "replay", "resend", "backup", "restore", "model")
+OLD_FLAGS = {
+    "--tune": ("model", "tune"),
+    "--check": ("check",),
+    "--replay": ("replay",),
+    "--resend": ("resend",),
+    "--backup": ("backup",),
+    "--restore": ("restore",),
+    "--build-engine": ("model", "build"),
+    "--accept-older-model": ("model", "accept-older"),
+}
+"""Aliases: what each flag of an earlier command line says today."""
+WITH_VALUE = {
+    "--config",
+    "--model",
+    "--bundle",
+    "--trusted-key",
+    "--labels",
+    "--out",
+    "--require",
+    "--next-seq",
+    "--defect-rate",
+    "--prices",
+}
+"""Options that may stand before a verb, or before an old flag, and whose next word is their value."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; errors become one line of what and one of what to try, and an exit code of sysexits.h."""
-    options = _parser().parse_args(arguments)
-    try:
-        settings = load_settings(options.config, _flags(options))
-        configure_logging(settings.log.level, settings.log.format)
-        return _run(options, settings)
-    except EdgeError as error:
-        print(f"edge-worker: {error.message}\n  try: {error.hint}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader of our output left, as `| head` does; keep the interpreter from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        log.critical("edge-worker ended by a defect", exc_info=True)
-        print(f"edge-worker: {type(error).__name__}: {error}\n  try: report this with the log above", file=sys.stderr)
-        return EdgeError.exit_code
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    is_journal = leads_to_journal(sys.stderr, service_environment().journal_stream)
+    return run_program(PROGRAM, lambda: _run(words), stderr_prefix="<3>" if is_journal else "")
 
 
-def _run(options: argparse.Namespace, settings: Settings) -> int:
-    # Imported here so that `--version` and a wrong setting answer at once.
-    if options.replay is not None:
-        from edge.validation.reliability import Plant
-        from edge.validation.replay import ReplayOptions, replay
-        from edge.validation.replay_publish import publishing, replay_settings
-
-        if options.publish:
-            settings = replay_settings(settings)
-        replay_options = ReplayOptions(
-            folder=options.replay,
-            labels=options.labels,
-            out=options.out,
-            publish=options.publish,
-            requirements=tuple(options.require),
-            plant=Plant(options.defect_rate, options.prices),
-        )
-        return replay(replay_options, settings, partial(publishing, settings))
-    if options.check:
-        from edge.daemon.check import check
-
-        return check(settings, tune_engine=options.tune)
-    if options.build_engine:
-        from edge.engines.tensorrt.open import build
-        from edge.pipeline.loaded_model import plan_settings, verified_bundle
-        from edge.system.privilege import refuse_root
-
-        plans = plan_settings(settings)
-        refuse_root((plans.folder, plans.key_file.parent), "edge-worker --build-engine")
-        print(build(verified_bundle(settings.model), plans, max_batch=settings.model.max_batch))
-        return 0
-    if options.resend is not None:
-        from edge.store.ledger import request_resend
-
-        request_resend(settings.state.ledger, options.resend)
-        print(f"verdicts sent since {options.resend.isoformat()} will be sent again with the same bytes")
-        return 0
-    if options.backup is not None:
-        from edge.store.backup import back_up
-
-        print(back_up(settings.state.ledger, settings.station, options.backup))
-        return 0
-    if options.restore is not None:
-        from edge.store.backup import restore
-
-        print(restore(settings.state.ledger, settings.station, options.restore, options.next_seq))
-        return 0
-    if options.accept_older_model:
-        from edge.model.history import accept_older
-        from edge.pipeline.loaded_model import verified_bundle
-
-        print(accept_older(verified_bundle(settings.model), settings.state.dir, datetime.now(UTC)))
-        return 0
-    return _run_line(settings)
+def in_verbs(words: Sequence[str]) -> list[str]:
+    """The command line with verbs: an old flag becomes its verb, and no verb at all means `run`."""
+    index = 0
+    while index < len(words) and words[index].startswith("-") and words[index] not in OLD_FLAGS:
+        index += 2 if words[index] in WITH_VALUE else 1
+    if index < len(words) and words[index] in VERBS:
+        return list(words)
+    for flag, verb in OLD_FLAGS.items():
+        for at, word in enumerate(words):
+            if word == flag or word.startswith(f"{flag}="):
+                value = [word.partition("=")[2]] if "=" in word else []
+                rest = [*words[:at], *value, *words[at + 1 :]]
+                if flag == "--tune" and "--check" in rest:  # the two were one mode
+                    rest.remove("--check")
+                return [*verb, *rest]
+    asks_of_program = any(
+        word.partition("=")[0] in ("-h", "--help", "--version", "--print-completion") for word in words
+    )
+    return list(words) if index < len(words) or asks_of_program else ["run", *words]
 
 
-def _run_line(settings: Settings) -> int:
+def _run(words: Sequence[str]) -> int:
+    options = _parser().parse_args(in_verbs(words))
+    if options.verb == "init":
+        return _init(options)
+    settings = load_settings(getattr(options, "config", None) or usual_file(), _overrides(options))
+    environment = service_environment()
+    configure_logging(
+        settings.log.level,
+        settings.log.format,
+        journal_stream=environment.journal_stream,
+        has_colour=environment.has_colour,
+    )
+    verb = options.verb if options.verb != "model" else f"model {options.model_verb}"
+    return _VERBS[verb](options, settings)
+
+
+# Each verb imports its own, so that `--version` and a wrong setting answer at once.
+
+
+def _init(options: argparse.Namespace) -> int:
+    from edge.daemon.init import QUESTIONS, write_settings
+
+    answers = {question.option: getattr(options, question.option.replace("-", "_")) for question in QUESTIONS}
+    print(write_settings(getattr(options, "config", DEFAULT_FILE), answers, replace=options.replace))
+    return 0
+
+
+def _check(_: argparse.Namespace, settings: Settings) -> int:
+    from edge.daemon.check import check
+
+    return check(settings)
+
+
+def _run_line(_: argparse.Namespace, settings: Settings) -> int:
     with stop_signals_held():  # before the libraries are imported that start threads
         from edge.daemon.app import run_app
         from edge.model.history import refuse_older
         from edge.mqtt.start_refused import say_model_refused
         from edge.pipeline.loaded_model import open_model, verified_bundle
 
+        event(log.info, "starting", version=__version__, station=settings.station, settings=settings.origin)
         try:
             bundle = verified_bundle(settings.model)
             refuse_older(bundle, settings.state.dir)
@@ -120,93 +129,376 @@ def _run_line(settings: Settings) -> int:
             raise
 
 
+def _replay(options: argparse.Namespace, settings: Settings) -> int:
+    from edge.validation.reliability import Plant
+    from edge.validation.replay import ReplayOptions, replay
+    from edge.validation.replay_publish import publishing, replay_settings
+
+    if options.prices is not None and options.defect_rate is None:
+        raise SettingsError("--prices given without --defect-rate", hint="add the plant's own: --defect-rate 0.02")
+    if options.publish:
+        settings = replay_settings(settings)
+    replay_options = ReplayOptions(
+        folder=options.folder,
+        labels=options.labels,
+        out=options.out,
+        publish=options.publish,
+        requirements=tuple(options.require),
+        plant=Plant(options.defect_rate, options.prices),
+    )
+    return replay(replay_options, settings, partial(publishing, settings))
+
+
+def _resend(options: argparse.Namespace, settings: Settings) -> int:
+    from edge.store.ledger import request_resend
+
+    request_resend(settings.state.ledger, options.since)
+    print(f"verdicts sent since {options.since.isoformat()} will be sent again with the same bytes")
+    return _say_origin(settings)
+
+
+def _backup(options: argparse.Namespace, settings: Settings) -> int:
+    from edge.store.backup import back_up
+
+    print(back_up(settings.state.ledger, settings.station, options.file))
+    return _say_origin(settings)
+
+
+def _restore(options: argparse.Namespace, settings: Settings) -> int:
+    from edge.store.backup import restore
+
+    print(restore(settings.state.ledger, settings.station, options.file, options.next_seq))
+    return _say_origin(settings)
+
+
+def _model_show(_: argparse.Namespace, settings: Settings) -> int:
+    from edge.model.history import newest_model
+    from edge.pipeline.loaded_model import verified_bundle
+
+    bundle = verified_bundle(settings.model)
+    policy, newest = bundle.policy(), newest_model(settings.state.dir)
+    band = "none" if policy.review_band is None else "{:.4g} to {:.4g}".format(*policy.review_band)
+    rows = {
+        "model": bundle.model_id,
+        "digest": bundle.digest,
+        "made": bundle.manifest.created_at.isoformat(),
+        "signed by": bundle.signed_by,
+        "directory": settings.model.bundle,
+        "images": f"{bundle.size.height_px} x {bundle.size.width_px} px, {bundle.channels} channels",
+        "conversion": bundle.method.value,
+        "threshold": f"{policy.threshold:.4g}, review band {band}",
+        "gate": f"mean up to {policy.gate_mean_threshold:.4g}, deviation up to {policy.gate_std_threshold:.4g}",
+        "newest run here": "none yet" if newest is None else f"{newest.model_id} of {newest.created_at.isoformat()}",
+        "settings": settings.origin,
+    }
+    for name, value in rows.items():
+        print(f"{name:<16} {value}")
+    return 0
+
+
+def _model_build(_: argparse.Namespace, settings: Settings) -> int:
+    from edge.engines.tensorrt.open import build
+    from edge.pipeline.loaded_model import plan_settings, verified_bundle
+    from edge.system.privilege import refuse_root
+
+    plans = plan_settings(settings)
+    refuse_root((plans.folder, plans.key_file.parent), "edge-worker --build-engine")
+    print(build(verified_bundle(settings.model), plans, max_batch=settings.model.max_batch))
+    return 0
+
+
+def _model_tune(_: argparse.Namespace, settings: Settings) -> int:
+    from edge.daemon.check import check
+
+    return check(settings, tune_engine=True)
+
+
+def _model_accept_older(_: argparse.Namespace, settings: Settings) -> int:
+    from edge.model.history import accept_older
+    from edge.pipeline.loaded_model import verified_bundle
+
+    print(accept_older(verified_bundle(settings.model), settings.state.dir, datetime.now(UTC)))
+    return 0
+
+
+def _say_origin(settings: Settings) -> int:
+    print(f"settings: {settings.origin}")
+    return 0
+
+
+_VERBS = {
+    "check": _check,
+    "run": _run_line,
+    "replay": _replay,
+    "resend": _resend,
+    "backup": _backup,
+    "restore": _restore,
+    "model show": _model_show,
+    "model build": _model_build,
+    "model tune": _model_tune,
+    "model accept-older": _model_accept_older,
+}
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="edge-worker",
-        description="Judges 16-bit X-ray scans of electrodes as the station writes them and publishes verdicts "
-        "over MQTT. Without a mode it runs until it is told to stop.",
-        epilog="Every setting of the file can also be given as environment variable EDGE_SECTION__KEY.",
+    parser = new_parser(
+        PROGRAM,
+        "Judges 16-bit X-ray scans of electrodes as the station writes them and publishes verdicts over MQTT.\n"
+        "Without a verb it runs until it is told to stop. Every setting of the file can also be given as\n"
+        "environment variable EDGE_SECTION__KEY. The older flags --check, --replay DIR and so on still work.",
+        examples=(
+            "edge-worker init",
+            "edge-worker check",
+            "edge-worker",
+            "edge-worker replay scans --labels labels.csv",
+        ),
     )
-    parser.add_argument("--config", type=_path, metavar="FILE", help="settings file (TOML)")
-    parser.add_argument("--bundle", type=_path, metavar="DIR", help="model bundle, instead of the settings' one")
-    parser.add_argument("--trusted-key", type=_path, metavar="PEM", help="public key the bundle must be signed with")
-    parser.add_argument(
-        "--version", action="version", version=f"edge-worker {__version__} (Python {platform.python_version()})"
+    _add_common(parser)
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_common(common)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    _add_init(verbs)
+    add_verb(
+        verbs,
+        "check",
+        "look at settings, model, folder, disk and broker: would the line run here?",
+        description="Judges, publishes and keeps nothing.",
+        examples=("edge-worker check", "edge-worker check --model /var/lib/edge-worker/bundle.new"),
+        exits={0: "nothing fails, though it may warn", 2: EXITS[2], 78: "something fails"},
+        parents=[common],
     )
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--replay", type=_path, metavar="DIR", help="judge the files of a folder and write a report")
-    mode.add_argument("--check", action="store_true", help="look at settings, model, folder, disk and broker")
-    parser.add_argument("--tune", action="store_true", help="with --check: find the faster engine of the CPU")
-    mode.add_argument(
-        "--build-engine", action="store_true", help="build the TensorRT engine for this machine's GPU, if it has none"
+    add_verb(
+        verbs,
+        "run",
+        "judge scans until SIGTERM; a second one does not wait for the drain",
+        examples=("edge-worker run", "edge-worker --config ./edge.toml"),
+        exits=(0, 1, 2, 70, 74, 75, 78),
+        parents=[common],
     )
-    mode.add_argument(
-        "--resend",
+    _add_replay(verbs, common)
+    resend = add_verb(
+        verbs,
+        "resend",
+        "send verdicts again that were sent since then, with the same bytes",
+        description="For what the broker or the MES lost. The worker may keep running.",
+        examples=("edge-worker resend 12h", "edge-worker resend 2026-03-01T06:00"),
+        exits=(0, 1, 2, 74, 78),
+        parents=[common],
+    )
+    resend.add_argument(
+        "since",
         type=_moment,
         metavar="SINCE",
-        help="send verdicts again that were sent since then: 2026-03-01T06:00, or an age such as 90m, 12h, 7d",
+        help="2026-03-01T06:00 (local time, or with a zone), or an age: 90m, 12h, 7d",
     )
-    mode.add_argument("--backup", type=_path, metavar="FILE", help="copy the ledger there; the worker may keep running")
-    mode.add_argument("--restore", type=_path, metavar="FILE", help="begin with the ledger of a backup")
-    mode.add_argument(
-        "--accept-older-model",
-        action="store_true",
-        help="let the bundle of the settings run although a newer one has run here",
+    backup = add_verb(
+        verbs,
+        "backup",
+        "copy the ledger, verified; the worker may keep running",
+        examples=("edge-worker backup /var/backups/edge-worker-2026-03-01.sqlite",),
+        exits=(0, 1, 2, 74, 78),
+        parents=[common],
     )
-    parser.add_argument(
+    completes_files(backup.add_argument("file", type=path, metavar="FILE", help="the copy; must not exist yet"))
+    restore = add_verb(
+        verbs,
+        "restore",
+        "begin with the ledger of a backup; the worker must be stopped",
+        examples=("edge-worker restore /var/backups/edge-worker-2026-03-01.sqlite --next-seq 1000",),
+        exits=(0, 1, 2, 74, 78),
+        parents=[common],
+    )
+    completes_files(restore.add_argument("file", type=path, metavar="FILE", help="the backup"))
+    restore.add_argument(
         "--next-seq",
         type=int,
         metavar="N",
-        help="with --restore: number verdicts from N on, one more than the highest `seq` the MES has",
+        help="number verdicts from N on: one more than the highest `seq` the MES has (default: go on after the backup)",
     )
-    replay = parser.add_argument_group("with --replay")
-    replay.add_argument("--labels", type=_path, metavar="CSV", help="columns file,bundle,label")
-    replay.add_argument("--out", type=_path, metavar="DIR", help="where results go (default: replay-<folder>)")
-    replay.add_argument("--publish", action="store_true", help="publish the verdicts too, marked as simulated")
+    _add_model(verbs, common)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    """Options of the program and of each verb; without a default, so that a verb does not undo what stood before it."""
+    completes_files(
+        parser.add_argument(
+            "--config",
+            type=path,
+            metavar="FILE",
+            default=argparse.SUPPRESS,
+            help=f"settings file, TOML (default: {DEFAULT_FILE} where it is there)",
+        )
+    )
+    completes_folders(
+        parser.add_argument(
+            "--model",
+            "--bundle",
+            dest="model_dir",
+            type=path,
+            metavar="DIR",
+            default=argparse.SUPPRESS,
+            help="directory of the signed model (default: `model.bundle` of the settings)",
+        )
+    )
+    completes_files(
+        parser.add_argument(
+            "--trusted-key",
+            type=path,
+            metavar="PEM",
+            default=argparse.SUPPRESS,
+            help="public key the model must be signed with (default: `model.trusted_key` of the settings)",
+        )
+    )
+
+
+def _add_init(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    init = add_verb(
+        verbs,
+        "init",
+        "ask for the five values of an installation and write its settings file",
+        description="What no option gives is asked on standard input, one line each; an empty line takes the default.",
+        examples=(
+            "edge-worker init",
+            "edge-worker init --station xray-1 --folder /srv/xray/scans --broker mes.example.com "
+            "--topic acme/lyon/coating/line-2 --trusted-key /etc/edge-worker/trusted",
+        ),
+        exits={
+            0: EXITS[0],
+            1: EXITS[1],
+            2: EXITS[2],
+            78: "a value is refused, or the file exists or cannot be written",
+        },
+    )
+    completes_files(
+        init.add_argument(
+            "--config",
+            type=path,
+            metavar="FILE",
+            default=argparse.SUPPRESS,
+            help=f"file to write (default: {DEFAULT_FILE})",
+        )
+    )
+    init.add_argument("--station", metavar="NAME", help="name of this station, one level of the topic (default: asked)")
+    completes_folders(
+        init.add_argument("--folder", metavar="DIR", help="folder the station writes its scans into (default: asked)")
+    )
+    init.add_argument("--broker", metavar="HOST", help="name or address of the MQTT broker (default: asked)")
+    init.add_argument(
+        "--topic", metavar="ROOT/SITE/AREA/LINE", help="the line's topic, before the station (default: asked)"
+    )
+    completes_files(
+        init.add_argument(
+            "--trusted-key", metavar="PEM", help="public key of signed models, or a folder (default: asked)"
+        )
+    )
+    init.add_argument("--replace", action="store_true", help="write over an existing file (default: refuse)")
+
+
+def _add_replay(verbs: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    replay = add_verb(
+        verbs,
+        "replay",
+        "judge the files of a folder and write a validation report",
+        examples=(
+            "edge-worker replay scans",
+            "edge-worker replay scans --labels scans/labels.csv --require 'escape_rate_high<=0.01' "
+            "--require 'review_rate<=0.05'",
+        ),
+        exits={
+            0: EXITS[0],
+            1: "a requirement is not met, or a defect",
+            **{code: EXITS[code] for code in (2, 70, 74, 75, 78)},
+        },
+        parents=[common],
+    )
+    completes_folders(replay.add_argument("folder", type=path, metavar="DIR", help="folder of scans"))
+    completes_files(
+        replay.add_argument(
+            "--labels",
+            type=path,
+            metavar="CSV",
+            help="columns file,bundle,label (default: none, no figures of accuracy)",
+        )
+    )
+    completes_folders(
+        replay.add_argument("--out", type=path, metavar="DIR", help="where results go (default: replay-<folder>)")
+    )
+    replay.add_argument(
+        "--publish", action="store_true", help="publish the verdicts too, marked as simulated (default: do not)"
+    )
     replay.add_argument(
         "--require",
         action="append",
         default=[],
         metavar="RULE",
-        help="fail unless it holds, such as 'balanced_accuracy>=0.9'; may be repeated",
+        help="fail unless it holds, such as 'balanced_accuracy>=0.9'; may be repeated (default: none)",
     )
     replay.add_argument(
         "--defect-rate",
         type=_share,
         metavar="SHARE",
-        help="the plant's share of defective electrodes, such as 0.02: adds escapes in ppm and the value of `normal`",
+        help="the plant's share of defective electrodes, such as 0.02: adds escapes in ppm and the value of `normal` "
+        "(default: not known)",
     )
     replay.add_argument(
         "--prices",
         type=_prices,
         metavar="ESCAPE,OVERKILL,REVIEW",
-        help="what each costs, such as 500,10,1: adds the expected cost and its curve; needs --defect-rate",
+        help="what each costs, such as 500,10,1: adds the expected cost and its curve; needs --defect-rate "
+        "(default: not known)",
     )
-    return parser
 
 
-def _flags(options: argparse.Namespace) -> dict[str, Any]:
-    replay_only = {"labels": options.labels, "out": options.out, "publish": options.publish, "require": options.require}
-    replay_only |= {"defect-rate": options.defect_rate, "prices": options.prices}
-    if options.tune and not options.check:
-        raise SettingsError("--tune given without --check", hint="measure with: edge-worker --check --tune")
-    if options.prices is not None and options.defect_rate is None:
-        raise SettingsError("--prices given without --defect-rate", hint="add the plant's own: --defect-rate 0.02")
-    if options.replay is None and any(replay_only.values()):
-        given = ", ".join(f"--{name}" for name, value in replay_only.items() if value)
-        raise SettingsError(f"{given} given without --replay", hint="name the folder: --replay DIR")
-    if options.next_seq is not None and options.restore is None:
-        raise SettingsError("--next-seq given without --restore", hint="name the backup: --restore FILE")
-    model = {"bundle": options.bundle, "trusted_key": options.trusted_key}
+def _add_model(verbs: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    model = add_verb(
+        verbs,
+        "model",
+        "show the model, prepare its engine, or go back to an older one",
+        examples=("edge-worker model show", "edge-worker model tune"),
+        exits=(0, 1, 2, 70, 74, 78),
+    )
+    verbs = model.add_subparsers(dest="model_verb", metavar="VERB", required=True)
+    add_verb(
+        verbs,
+        "show",
+        "verify the model's signature and say what it is",
+        examples=("edge-worker model show --model /var/lib/edge-worker/bundle.new",),
+        parents=[common],
+    )
+    add_verb(
+        verbs,
+        "build",
+        "build the TensorRT engine for this machine's GPU, if it has none",
+        description="Takes minutes.",
+        examples=("edge-worker model build",),
+        exits=(0, 1, 2, 70, 78),
+        parents=[common],
+    )
+    add_verb(
+        verbs,
+        "tune",
+        "measure which engine of the CPU is faster, keep the answer, then check",
+        examples=("edge-worker model tune",),
+        exits={0: "nothing fails, though it may warn", 2: EXITS[2], 78: "something fails"},
+        parents=[common],
+    )
+    add_verb(
+        verbs,
+        "accept-older",
+        "let the model run although a newer one has run here",
+        description="Logged, and kept in the state directory.",
+        examples=("edge-worker model accept-older",),
+        exits=(0, 1, 2, 74, 78),
+        parents=[common],
+    )
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options say in place of the settings, nested like these."""
+    model = {"bundle": getattr(options, "model_dir", None), "trusted_key": getattr(options, "trusted_key", None)}
     chosen = {key: value for key, value in model.items() if value is not None}
     return {"model": chosen} if chosen else {}
-
-
-def _path(text: str) -> Path:
-    """Not the working directory where a script's variable was not set."""
-    if not text:
-        raise argparse.ArgumentTypeError("the path is empty")
-    return Path(text)
 
 
 def _share(text: str) -> float:

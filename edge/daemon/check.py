@@ -84,7 +84,10 @@ def _guarded(look: Callable[[Settings], Iterator[Finding]], settings: Settings) 
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
-    yield Finding(Grade.OK, "settings", f"station {settings.station}, all keys valid")
+    observed = f"station {settings.station}; {settings.origin}; all keys valid"
+    if settings.ignored_variables:
+        observed += f"; not ours: {', '.join(settings.ignored_variables)}"
+    yield Finding(Grade.OK, "settings", observed)
 
 
 def _user(settings: Settings) -> Iterator[Finding]:

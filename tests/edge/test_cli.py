@@ -1,10 +1,18 @@
-"""`--resend SINCE`: times and ages."""
+"""`edge-worker VERB`: the grammar, the aliases of earlier command lines, and what each help says."""
 
+import argparse
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from edge.cli import _moment, main
+import edge.settings
+from edge.cli import OLD_FLAGS, VERBS, _moment, _parser, in_verbs, main
+from edge.errors import BundleError
+from edge.store.ledger import open_ledger
+from edge.system.command import EXITS
+from tests.support import bundles
 
 
 def test_an_age_and_a_time_are_points_in_time() -> None:
@@ -15,6 +23,132 @@ def test_an_age_and_a_time_are_points_in_time() -> None:
 @pytest.mark.parametrize("text", ["99999999999d", f"{'9' * 5000}d", "0001-01-01T00:00+12:00", "²d", "12w", ""])
 def test_what_no_calendar_holds_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["--resend", text])
-    assert "argument --resend: " in (told := capsys.readouterr().err)
+        main(["resend", text])
+    assert "argument SINCE: " in (told := capsys.readouterr().err)
     assert "neither a time like 2026-03-01T06:00 nor an age like 12h" in told
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("", "run"),
+        ("--config c", "run --config c"),
+        ("--config run", "run --config run"),
+        ("--replay D", "replay D"),
+        ("--replay=D --out o", "replay D --out o"),
+        ("--config c --replay D --labels l", "replay --config c D --labels l"),
+        ("--labels replay --replay D", "replay --labels replay D"),
+        ("--check", "check"),
+        ("--bundle b --check", "check --bundle b"),
+        ("--check --tune", "model tune"),
+        ("--config c --tune --check", "model tune --config c"),
+        ("--resend 12h", "resend 12h"),
+        ("--backup f", "backup f"),
+        ("--restore f --next-seq 3", "restore f --next-seq 3"),
+        ("--next-seq 3 --restore f", "restore --next-seq 3 f"),
+        ("--build-engine", "model build"),
+        ("--accept-older-model --bundle b", "model accept-older --bundle b"),
+        ("--help", "--help"),
+        ("--version", "--version"),
+        ("--print-completion bash", "--print-completion bash"),
+        ("check --config c", "check --config c"),
+        ("--config c model show", "--config c model show"),
+        ("--config=check check", "--config=check check"),
+        ("chekc", "chekc"),
+    ],
+)
+def test_each_earlier_command_line_means_a_verb(old: str, new: str) -> None:
+    assert in_verbs(old.split()) == new.split()
+
+
+@pytest.mark.parametrize("flag", OLD_FLAGS)
+def test_every_alias_leads_to_a_verb_that_exists(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        _parser().parse_args(in_verbs([flag, "--help"]))
+    assert caught.value.code == 0
+    assert f"usage: edge-worker {' '.join(OLD_FLAGS[flag])} " in capsys.readouterr().out
+
+
+def test_two_modes_at_once_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--check", "--build-engine"])
+    assert caught.value.code == 2
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_an_option_means_the_same_before_and_after_the_verb() -> None:
+    before = _parser().parse_args(["--config", "c", "--model", "m", "check"])
+    after = _parser().parse_args(["check", "--config", "c", "--bundle", "m"])
+    assert before == after
+    assert (str(after.config), str(after.model_dir)) == ("c", "m")
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for verb in action.choices.values():
+                yield from parsers(verb)
+
+
+def test_every_help_has_a_description_an_example_defaults_and_exit_codes() -> None:
+    known = {parser.prog: parser for parser in parsers(_parser())}
+    assert {f"edge-worker {verb}" for verb in VERBS} <= known.keys()
+    for program, parser in known.items():
+        assert parser.description, program
+        epilog = parser.epilog or ""
+        assert "examples:\n  edge-worker" in epilog and "exit codes:\n  0 " in epilog, program
+        if program.count(" "):
+            assert any(line.split("  ")[1].startswith(program) for line in epilog.splitlines() if "edge-worker" in line)
+        for action in parser._actions:
+            if (
+                action.option_strings
+                and not isinstance(action, argparse._HelpAction | argparse._VersionAction)
+                and "completion" not in action.dest
+            ):
+                assert "default: " in (action.help or ""), f"{program} {action.option_strings}"
+
+
+def test_every_error_of_the_program_has_its_exit_code_in_the_help() -> None:
+    import edge.errors
+
+    raised = {
+        kind.exit_code
+        for kind in vars(edge.errors).values()
+        if isinstance(kind, type) and issubclass(kind, edge.errors.EdgeError)
+    }
+    assert raised <= EXITS.keys()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_completes_verbs_and_options(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--print-completion", shell])
+    script = capsys.readouterr().out
+    assert "--require" in script and "accept-older" in script
+
+
+def test_a_command_without_config_says_which_file_it_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = tmp_path / "edge.toml"
+    monkeypatch.setattr(edge.settings, "DEFAULT_FILE", usual)
+    usual.write_text(f'station = "xray-1"\n[state]\ndir = "{tmp_path}"\n')
+    open_ledger(tmp_path / "ledger.sqlite", "xray-1").close()
+    assert main(["resend", "12h"]) == 0
+    assert f"settings: {usual}\n" in capsys.readouterr().out
+    assert main(["backup", str(tmp_path / "copy.sqlite")]) == 0
+    assert f"settings: {usual}\n" in capsys.readouterr().out
+    (tmp_path / "other.toml").write_text("")
+    assert main(["--config", str(tmp_path / "other.toml"), "resend", "12h"]) == 74, "another ledger"
+
+
+def test_model_show_says_what_would_judge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle, key = bundles.make_bundle(tmp_path / "model"), bundles.write_public_key(tmp_path / "key.pem")
+    (tmp_path / "edge.toml").write_text(f'[state]\ndir = "{tmp_path}/state"\n')
+    given = ["--config", str(tmp_path / "edge.toml"), "--trusted-key", str(key)]
+    assert main(["model", "show", "--model", str(bundle), *given]) == 0
+    said = capsys.readouterr().out
+    assert "bright-is-abnormal" in said and "newest run here  none yet" in said
+    (bundle / "classifier.onnx").write_bytes(b"other")
+    assert main(["model", "show", "--model", str(bundle), *given]) == BundleError.exit_code

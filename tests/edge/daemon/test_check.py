@@ -37,14 +37,14 @@ def settings_file(root: Path, port: int, **replaced: str) -> Path:
     return config
 
 
-def run_check(config: Path, *more: str) -> tuple[int, dict[str, str]]:
+def run_check(config: Path, *more: str, **variables: str) -> tuple[int, dict[str, str]]:
     """Exit code, and the table's lines by subject: grade first."""
     done = subprocess.run(
         [sys.executable, "-m", "edge.cli", "--config", str(config), "--check", *more],
         capture_output=True,
         text=True,
         timeout=60,
-        env={"COLUMNS": "300", "PATH": ""},
+        env={"COLUMNS": "300", "PATH": ""} | variables,
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith(("ok", "warn", "fail"))]
     return done.returncode, {line.split()[1]: line for line in lines}
@@ -62,6 +62,12 @@ def test_everything_in_order_is_ok_throughout(tmp_path: Path) -> None:
     assert set(table) >= {"settings", "bundle", "engine", "folder", "state", "disk", "sqlite", "ledger", "broker"}
     assert "1 scans" in table["folder"]
     assert "speaks MQTT 5" in table["broker"]
+
+
+def test_the_check_says_which_settings_it_looked_at_and_which_variables_are_not_its_own(tmp_path: Path) -> None:
+    config = settings_file(tmp_path, free_port())
+    _, table = run_check(config, EDGE_SERVICE_HOST="10.0.0.7")
+    assert f"station station; {config}; all keys valid; not ours: EDGE_SERVICE_HOST" in table["settings"]
 
 
 def test_each_fault_is_found_and_the_others_are_still_looked_at(tmp_path: Path) -> None:
@@ -146,9 +152,3 @@ def test_the_faster_engine_is_measured_kept_and_then_opened(tmp_path: Path) -> N
     assert chosen in table["engine"]
     _, table = run_check(config)
     assert chosen in table["engine"]
-
-
-def test_tune_alone_is_refused() -> None:
-    done = subprocess.run([sys.executable, "-m", "edge.cli", "--tune"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 78
-    assert "--check --tune" in done.stderr

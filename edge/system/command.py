@@ -1,0 +1,141 @@
+"""The frame of each program: help that says the same things in the same places, errors as words and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import platform
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import shtab
+
+from edge import __version__
+from edge.errors import EdgeError
+
+log = logging.getLogger(__name__)
+
+INTERRUPTED = 130
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of descriptions and examples, and breaks no path at its hyphens."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
+EXITS = {
+    0: "done",
+    1: "a defect of this program",
+    2: "wrong words on the command line",
+    65: "wrong data",
+    70: "the engine or its device failed",
+    74: "a disk or a file failed",
+    75: "the broker failed",
+    78: "a setting or a model is refused",
+    INTERRUPTED: "interrupted",
+}
+"""Exit codes, mostly of sysexits.h, and what each says."""
+
+
+def run_program(program: str, command: Callable[[], int], *, stderr_prefix: str = "") -> int:
+    """Run a command; an error becomes two lines, what went wrong and what to try, and its exit code.
+
+    `stderr_prefix` begins each of the two lines, such as the priority that journald reads.
+    """
+    try:
+        code = command()
+        sys.stdout.flush()  # so that a reader that left is met here, not at the interpreter's exit
+    except EdgeError as error:
+        _say(program, error.message, error.hint, stderr_prefix)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output left, as `| head` does; keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        log.critical(f"{program} ended by a defect", exc_info=True)
+        _say(program, f"{type(error).__name__}: {error}", "report this with the log above", stderr_prefix)
+        return EdgeError.exit_code
+    return code
+
+
+def new_parser(
+    program: str, description: str, *, examples: Sequence[str], exits: Mapping[int, str] = EXITS
+) -> argparse.ArgumentParser:
+    """The parser of a program, with `--version` and shell completion; its verbs come from `add_verb`."""
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=description,
+        epilog=_epilog(examples, exits),
+        formatter_class=_Help,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"{program} {__version__} (Python {platform.python_version()})"
+    )
+    shtab.add_argument_to(
+        parser,
+        "--print-completion",
+        help=f"print the completion of a shell and exit, as in: source <({program} --print-completion bash)",
+    )
+    return parser
+
+
+def add_verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+    *,
+    description: str = "",
+    examples: Sequence[str],
+    exits: Sequence[int] | Mapping[int, str] = (0, 1, 2, 78),
+    parents: Sequence[argparse.ArgumentParser] = (),
+) -> argparse.ArgumentParser:
+    """Add `PROGRAM VERB`: one line for the list of verbs, then what its own help says.
+
+    `exits`: codes of EXITS, or codes with words of this verb's own.
+    """
+    words = exits if isinstance(exits, Mapping) else {code: EXITS[code] for code in exits}
+    return verbs.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}." + (f" {description}" if description else ""),
+        epilog=_epilog(examples, words),
+        formatter_class=_Help,
+        allow_abbrev=False,
+        parents=parents,
+    )
+
+
+def path(text: str) -> Path:
+    """Type of an option that names a file or a folder: not the working directory where a script's variable is empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
+
+
+def completes_files(action: argparse.Action) -> None:
+    """Let shells complete the option's value with names of files."""
+    action.complete = shtab.FILE  # type: ignore[attr-defined]
+
+
+def completes_folders(action: argparse.Action) -> None:
+    """Let shells complete the option's value with names of folders."""
+    action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+
+
+def _epilog(examples: Sequence[str], exits: Mapping[int, str]) -> str:
+    codes = [f"  {code:<4} {words}" for code, words in exits.items()]
+    return "\n".join(["examples:", *(f"  {example}" for example in examples), "", "exit codes:", *codes])
+
+
+def _say(program: str, message: str, hint: str, prefix: str) -> None:
+    print(f"{prefix}{program}: {message}\n{prefix}  try: {hint}", file=sys.stderr)
