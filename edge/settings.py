@@ -476,9 +476,8 @@ def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for layer in layers:
         for name, value in layer.items():
-            before = merged.get(name)
-            is_section = isinstance(before, Mapping) and isinstance(value, Mapping)
-            merged[name] = {**before, **value} if is_section else value
+            is_section = isinstance(merged.get(name), Mapping) and isinstance(value, Mapping)
+            merged[name] = {**merged[name], **value} if is_section else value
     return merged
 
 

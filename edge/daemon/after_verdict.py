@@ -53,7 +53,7 @@ class Aftermath:
         """Never raises for the file: its verdict stands, whatever becomes of the copy or the move."""
         stamp, verdict = judged.prepared.arrival.stamp, judged.verdict
         if verdict is None:
-            log.info("same scan judged before", extra={"fields": {"file": judged.prepared.scan.file}})
+            event(log.info, "same scan judged before", file=judged.prepared.scan.file)
         else:
             self._on_verdict()
             self._note(verdict)

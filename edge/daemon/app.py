@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from uuid import uuid4
 
 from edge.daemon.line import Line, build_line, utc_now
@@ -84,7 +85,7 @@ class App:
             self._say_ready()
             self._supervise()
         finally:
-            log.info("stopping", extra={"fields": {}})
+            event(log.info, "stopping")
             self._notifier.stopping()
             self._stop.set()
             self._line.wake()
@@ -94,7 +95,7 @@ class App:
             self._join(publishing)
         if self._failure is not None:
             raise self._failure
-        log.info("stopped", extra={"fields": self._line.aftermath.tally().outcomes})
+        event(log.info, "stopped", **self._line.aftermath.tally().outcomes)
         return 0
 
     def _say_ready(self) -> None:
@@ -118,7 +119,7 @@ class App:
             if silent_s < STUCK_AFTER_S:
                 self._notifier.watchdog()
             else:
-                log.error("loop is stuck", extra={"fields": {"loop": loop, "silent_s": round(silent_s, 1)}})
+                event(log.error, "loop is stuck", loop=loop, silent_s=round(silent_s, 1))
             now_s = time.monotonic()
             if now_s >= health_at_s:
                 health_at_s = now_s + HEALTH_S
@@ -135,7 +136,7 @@ class App:
         while any(thread.is_alive() for thread in threads):
             received = signal.sigtimedwait(STOP_SIGNALS, 0.05)
             if received is not None:
-                log.warning("aborted", extra={"fields": {}})
+                event(log.warning, "aborted")
                 os._exit(128 + received.si_signo)
 
     def _thread(self, name: str, turn: Callable[[], None], *, is_watched: bool = True) -> threading.Thread:
@@ -149,9 +150,9 @@ class App:
         """Thread entry: whatever ends a loop early ends the process."""
         try:
             loop()
-        except Exception as error:
-            fields = {"loop": name, "error": str(error) or type(error).__name__}
-            log.critical("loop died", exc_info=not isinstance(error, EdgeError), extra={"fields": fields})
+        except Exception as error:  # noqa: BLE001, logged as the defect it is
+            say = partial(log.critical, exc_info=not isinstance(error, EdgeError))
+            event(say, "loop died", loop=name, error=str(error) or type(error).__name__)
             self._failure = self._failure or error
             self._stop.set()
             self._flush.set()

@@ -34,6 +34,7 @@ from edge.station.intake import StationIntake
 from edge.station.watch import Watcher, file_system
 from edge.store.backup import sweep_copies, take_backup_requests
 from edge.store.ledger import Ledger, Pending, open_ledger
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +86,16 @@ class Line:
         try:
             pending = self.ledger.pending()
         except LedgerError as error:
-            log.warning("health not wholly known", extra={"fields": {"error": error.message}})
+            event(log.warning, "health not wholly known", error=error.message)
         free_bytes = self._free_bytes()
         unmarked_count = self.inbox.unmarked_count
         if unmarked_count:
-            fields = {"scans": unmarked_count, "done_suffix": self.settings.folder.done_suffix}
-            log.info("scans wait for their marker", extra={"fields": fields})
+            event(
+                log.info,
+                "scans wait for their marker",
+                scans=unmarked_count,
+                done_suffix=self.settings.folder.done_suffix,
+            )
         now, tally, oldest = utc_now(), self.aftermath.tally(), pending.oldest_decided_at if pending else None
         self.publisher.publish_health(
             Health(
@@ -117,7 +122,7 @@ class Line:
         try:
             free_bytes = shutil.disk_usage(state.dir).free
         except OSError as error:
-            log.warning("health not wholly known", extra={"fields": {"error": str(error)}})
+            event(log.warning, "health not wholly known", error=str(error))
             return None
         if free_bytes < state.min_free_bytes:
             self.publisher.raise_alarm(
@@ -134,7 +139,7 @@ class Line:
         try:
             take_backup_requests(self.ledger, go_on)
         except LedgerError as error:
-            log.warning("no backup", extra={"fields": {"error": error.message}})
+            event(log.warning, "no backup", error=error.message)
 
     def keep_house(self) -> None:
         """Prune what is older than its retention."""
@@ -145,9 +150,9 @@ class Line:
             if present is not None:
                 self.ledger.prune_files(present)
         except LedgerError as error:
-            log.warning("ledger not pruned", extra={"fields": {"error": error.message}})
+            event(log.warning, "ledger not pruned", error=error.message)
         else:
-            log.debug("ledger pruned", extra={"fields": {"messages": pruned}})
+            event(log.debug, "ledger pruned", messages=pruned)
 
 
 def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: ExitStack) -> Line:

@@ -11,6 +11,7 @@ from typing import Final, Literal
 from edge.engines import Batch, Engine, EngineOutput, EngineSpec, PlanSettings
 from edge.errors import EngineError
 from edge.model.bundle import Bundle
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -72,15 +73,20 @@ def open_engine(
         except EngineError as error:
             if name == "tensorrt":
                 raise
-            log.error("no GPU: the CPU runs the networks", extra={"fields": {"why": error.message, "try": error.hint}})
+            event(log.error, "no GPU: the CPU runs the networks", why=error.message, hint=error.hint)
             cpu = open_engine(bundle, cpu_engine=cpu_engine, threads=threads, max_batch=max_batch)
             return Degraded(cpu, f"TensorRT: {error.message}", error.hint)
     if name == "auto" and cpu_engine == "openvino":
         try:
             return open_engine(bundle, cpu_engine, threads=threads, max_batch=max_batch)
         except EngineError as error:
-            fields = {"engine": cpu_engine, "error": error.message, "hint": error.hint}
-            log.warning("the faster engine does not open, onnxruntime judges", extra={"fields": fields})
+            event(
+                log.warning,
+                "the faster engine does not open, onnxruntime judges",
+                engine=cpu_engine,
+                error=error.message,
+                hint=error.hint,
+            )
     if name in ("auto", "onnxruntime"):
         # Imported when chosen: a line that runs another engine needs no onnxruntime.
         from edge.engines.ort import OrtEngine

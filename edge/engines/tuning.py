@@ -25,6 +25,7 @@ from edge.engines.choose import CPU_ENGINES, CpuEngine, open_engine
 from edge.engines.golden import check_golden, golden_image
 from edge.errors import EdgeError
 from edge.model.bundle import Bundle
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -109,10 +110,10 @@ def chosen_engine(bundle: Bundle, state: Path, threads: int | None) -> CpuEngine
     except FileNotFoundError:
         return CPU_ENGINES[0]
     except (OSError, ValidationError) as error:
-        log.warning("engine choice not readable", extra={"fields": {"file": str(path), "error": str(error)[:200]}})
+        event(log.warning, "engine choice not readable", file=str(path), error=str(error)[:200])
         return CPU_ENGINES[0]
     if choice.conditions != conditions_here(bundle, threads):
-        log.warning("engine choice is stale: `edge-worker --check --tune`", extra={"fields": {"file": str(path)}})
+        event(log.warning, "engine choice is stale: `edge-worker --check --tune`", file=str(path))
         return CPU_ENGINES[0]
     return choice.engine
 

@@ -18,6 +18,7 @@ from edge.contract.messages import rfc3339
 from edge.errors import BundleError, LedgerError
 from edge.model.bundle import Bundle
 from edge.system.files import sync_directory
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def accept_older(bundle: Bundle, state: Path, now: datetime) -> str:
             return f"{bundle.model_id} is not older than what has run here: nothing to accept"
     _write(_newest(bundle).model_copy(update={"went_back_at": now}), state)
     before = newest.model_id if newest is not None else "unknown"
-    log.warning("older model accepted", extra={"fields": {"model": bundle.model_id, "instead_of": before}})
+    event(log.warning, "older model accepted", model=bundle.model_id, instead_of=before)
     return f"{bundle.model_id} of {rfc3339(bundle.manifest.created_at)} may run here, instead of {before}"
 
 

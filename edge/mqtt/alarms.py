@@ -10,6 +10,7 @@ from datetime import datetime
 from uuid import UUID
 
 from edge.contract.messages import Alarm
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class AlarmBoard:
                 return False
             self._standing[code] = alarm
             self._waiting.append(alarm)
-        log.error("alarm", extra={"fields": {"alarm": code, "message": alarm.message, "hint": alarm.hint}})
+        event(log.error, "alarm", alarm=code, message=alarm.message, hint=alarm.hint)
         return True
 
     def end(self, code: str) -> bool:
@@ -54,7 +55,7 @@ class AlarmBoard:
             if begun is None:
                 return False
             self._waiting.append(self._alarm(code, begun.message, begun.hint, active=False))
-        log.info("alarm over", extra={"fields": {"alarm": code}})
+        event(log.info, "alarm over", alarm=code)
         return True
 
     def take(self) -> Alarm | None:

@@ -35,6 +35,7 @@ from edge.mqtt.versions import program_versions
 from edge.mqtt.waker import Waker
 from edge.settings import BrokerSettings, Settings
 from edge.store.ledger import Ledger, OutboxRow
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ class Publisher:
             self._listen(now_s)
         with suppress(LedgerError):  # rows without their mark are sent again, which is allowed
             self._mark_sent()
-        log.info("publishing ended", extra={"fields": asdict(self.state)})
+        event(log.info, "publishing ended", **asdict(self.state))
         if self._connection is not None:
             self._connection.close(with_will=not is_clean)
             self._connection = self._accepted = None
@@ -223,23 +224,23 @@ class Publisher:
         self._waker.sleep(wait_s, self._connection.wait_for() if self._connection is not None else None)
 
     def _listen(self, now_s: float) -> None:
-        for event in self._connection.step(now_s) if self._connection is not None else ():
-            match event:
+        for incoming in self._connection.step(now_s) if self._connection is not None else ():
+            match incoming:
                 case Accepted():
-                    self._on_accepted(event, now_s)
-                case Acknowledged() if event.mid in self._in_flight:
-                    self._on_row_answered(self._in_flight.pop(event.mid), event, now_s)
+                    self._on_accepted(incoming, now_s)
+                case Acknowledged() if incoming.mid in self._in_flight:
+                    self._on_row_answered(self._in_flight.pop(incoming.mid), incoming, now_s)
                 case Acknowledged():
-                    self._on_notice_answered(self._said.pop(event.mid), event)
+                    self._on_notice_answered(self._said.pop(incoming.mid), incoming)
                 case Ended():
-                    self._on_ended(event, now_s)
+                    self._on_ended(incoming, now_s)
         if self._accepted is not None and now_s - self._accepted_at_s > STABLE_S:
             self._dial_backoff.reset()
             self.clear_alarm(BROKER_AWAY)
             self.clear_alarm(BROKER_REFUSES)
 
     def _on_accepted(self, accepted: Accepted, now_s: float) -> None:
-        log.info("broker connected", extra={"fields": {"receive_maximum": accepted.receive_maximum}})
+        event(log.info, "broker connected", receive_maximum=accepted.receive_maximum)
         self._accepted = accepted
         self._accepted_at_s = now_s
         self._connections += 1
@@ -277,13 +278,17 @@ class Publisher:
 
     def _on_notice_answered(self, notice: Message, answer: Acknowledged) -> None:
         if answer.code >= 0x80:
-            fields = {"topic": self._topics.of(notice.KIND), "reason": answer.reason}
-            log.warning("broker refuses a notice", extra={"fields": fields})
+            event(log.warning, "broker refuses a notice", topic=self._topics.of(notice.KIND), reason=answer.reason)
 
     def _on_ended(self, ended: Ended, now_s: float) -> None:
         wait_s = self._dial_backoff.next_s()
-        fields = {"error": ended.error.message, "hint": ended.error.hint, "retry_s": round(wait_s, 1)}
-        log.warning("broker connection ended", extra={"fields": fields})
+        event(
+            log.warning,
+            "broker connection ended",
+            error=ended.error.message,
+            hint=ended.error.hint,
+            retry_s=round(wait_s, 1),
+        )
         code = BROKER_REFUSES if ended.is_refusal else BROKER_AWAY
         self.raise_alarm(code, ended.error.message, ended.error.hint)
         if self._in_flight:

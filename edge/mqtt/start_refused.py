@@ -20,6 +20,7 @@ from edge.mqtt.outgoing import Outgoing
 from edge.mqtt.versions import program_versions
 from edge.settings import Settings
 from edge.store.ledger_file import kept_free
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def say_model_refused(settings: Settings, refusal: BundleError) -> None:
             outcome = _said(settings, refusal) if is_free else "another worker speaks for this station"
     except OSError as error:
         outcome = f"nobody can say whether another worker runs: {error.strerror}"
-    log.error("model refused", extra={"fields": {"error": refusal.message, "alarm": outcome}})
+    event(log.error, "model refused", error=refusal.message, alarm=outcome)
 
 
 def _said(settings: Settings, refusal: BundleError) -> str:

@@ -30,6 +30,7 @@ from edge.images.conversion import Bounds, Method, histogram, prepare
 from edge.images.spec import InputSpec
 from edge.records import FileStamp, Size
 from edge.scans.scan import Limits, read_scan
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def kills_its_reader(path: Path, limits: Limits, spec: InputSpec) -> str | None:
         death = _death_of_a_child(path, limits, spec)
         if death is None:
             return None
-        log.warning("suspect ended its child", extra={"fields": {"file": path.name, "how": death.how}})
+        event(log.warning, "suspect ended its child", file=path.name, how=death.how)
         deaths.append(death)
     how = ", ".join(death.how for death in deaths)
     if not all(death.is_its_own for death in deaths):

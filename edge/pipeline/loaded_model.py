@@ -17,6 +17,7 @@ from edge.engines.tuning import chosen_engine
 from edge.model.bundle import Bundle, open_bundle
 from edge.pipeline.verdicts import VerdictFactory
 from edge.settings import ModelSettings, Settings, service_environment
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -123,5 +124,5 @@ def open_model(settings: Settings, bundle: Bundle, *, may_build: bool = True) ->
     except BaseException:
         engine.close()
         raise
-    log.info("model loaded", extra={"fields": {"model": bundle.model_id, "engine": engine.spec.name}})
+    event(log.info, "model loaded", model=bundle.model_id, engine=engine.spec.name)
     return LoadedModel(bundle, engine, datetime.now(UTC))

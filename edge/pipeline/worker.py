@@ -29,6 +29,7 @@ from edge.pipeline.read_ahead import ReadAhead
 from edge.pipeline.verdicts import VerdictFactory
 from edge.records import Arrival, FileStamp, Policy, Scores
 from edge.store.ledger import Entry
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -155,8 +156,7 @@ class Worker:
                 case arrival, ScanIncomplete() as error if arrival.is_final and error.reason not in self._never_final:
                     batch.append(given_up(arrival, error))
                 case arrival, ScanIncomplete() as error:
-                    fields = {"file": arrival.stamp.file, "reason": error.reason}
-                    log.info("scan not complete", extra={"fields": fields})
+                    event(log.info, "scan not complete", file=arrival.stamp.file, reason=error.reason)
                     if arrival.is_final:
                         self._on_failed(arrival, error)
                     self._intake.retry(arrival.stamp)

@@ -33,6 +33,7 @@ from edge.records import Counts
 from edge.scans.pixels import decode
 from edge.scans.scan import Limits
 from edge.scans.tiff import Compression, Layout, contradiction
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class Decoder:
                 counts = child.unpack(data, layout, self._wall_s)
             except ChildDied as death:
                 deaths.append(death)
-                log.warning("decoder died", extra={"fields": {"how": str(death)}})
+                event(log.warning, "decoder died", how=str(death))
             except ScanError:
                 self._give_back(child)
                 raise

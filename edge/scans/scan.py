@@ -30,6 +30,7 @@ from edge.errors import ScanError, ScanIncomplete
 from edge.records import Counts, ExpectedFile, Frame, Scan
 from edge.scans.pixels import decode as decode_here
 from edge.scans.tiff import Compression, Layout, foreign, read_layout, unfinished
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -147,12 +148,13 @@ def report_overwritten(former: ExpectedFile, status: os.stat_result) -> None:
     is_same_file = status.st_ino == stamp.inode or not former.has_stable_inodes
     if is_same_file and status.st_size > stamp.size_bytes:
         return
-    fields = {
-        "file": stamp.file,
-        "expected": {"inode": stamp.inode, "size_bytes": stamp.size_bytes, "modified_ns": stamp.modified_ns},
-        "observed": {"inode": status.st_ino, "size_bytes": status.st_size, "modified_ns": status.st_mtime_ns},
-    }
-    log.warning("overwritten before it was read", extra={"fields": fields})
+    event(
+        log.warning,
+        "overwritten before it was read",
+        file=stamp.file,
+        expected={"inode": stamp.inode, "size_bytes": stamp.size_bytes, "modified_ns": stamp.modified_ns},
+        observed={"inode": status.st_ino, "size_bytes": status.st_size, "modified_ns": status.st_mtime_ns},
+    )
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 from edge.records import FileStamp
 from edge.station.folder import SCAN_SUFFIXES
 from edge.system.files import copy_whole
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Archive:
                     _move(marker, destination.with_name(marker.name), FileStamp.of(marker.name, marker.lstat()), True)
             _move(source, destination, stamp, self._has_stable_inodes)
         except OSError as error:
-            log.warning("scan not moved", extra={"fields": {"file": stamp.file, "error": str(error)}})
+            event(log.warning, "scan not moved", file=stamp.file, error=str(error))
 
     def _markers(self, scan: Path) -> list[Path]:
         """Those of this scan, save one that another scan of this stem still needs."""
@@ -99,7 +100,7 @@ class Quarantine:
                 return
             size_bytes = source.stat().st_size
             if self._used_bytes + size_bytes > self._max_bytes:
-                log.warning("quarantine full", extra={"fields": {"directory": str(self._directory)}})
+                event(log.warning, "quarantine full", directory=str(self._directory))
                 return
             left_bytes = shutil.disk_usage(self._directory).free - size_bytes
             if left_bytes < self._min_free_bytes:
@@ -107,7 +108,7 @@ class Quarantine:
             copy_whole(source, self._directory / f".{sha256[:16]}{DRAFT_SUFFIX}", destination)
             self._used_bytes += destination.stat().st_size
         except OSError as error:
-            log.warning("no quarantine copy", extra={"fields": {"file": source.name, "error": str(error)}})
+            event(log.warning, "no quarantine copy", file=source.name, error=str(error))
 
 
 def _move(source: Path, destination: Path, stamp: FileStamp, has_stable_inodes: bool) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from edge.records import FileStamp
 from edge.station.watch import FileSystem, file_system
+from edge.system.logs import event
 from edge.system.names import display_name
 
 log = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ class StationFolder:
         """Log, once per file, that it is skipped; it is tried again at every look."""
         if file not in self._complained:
             self._complained.add(file)
-            log.warning("%s in %s is skipped: %s", display_name(file), self.path, error.strerror)
+            event(log.warning, "file skipped", file=display_name(file), folder=str(self.path), error=error.strerror)
 
     def forget_complaints(self) -> None:
         self._complained.clear()

@@ -34,6 +34,7 @@ from edge.scans.scan import Limits, check_complete, report_overwritten
 from edge.station.backlog import Backlog, age
 from edge.station.folder import HINTS, Away, FolderState, StationFolder
 from edge.station.known import KnownFiles
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +200,7 @@ class Inbox:
             self._go_away(Away.NO_PERMISSION, f"{self._folder.path}: its files cannot be looked at", now_s)
         else:
             if self._state.away is not None:
-                log.info("station folder %s is back", self._folder.path)
+                event(log.info, "station folder is back", folder=str(self._folder.path))
                 self._state = FolderState()
             self._unmarked = listing.unmarked
             self._is_first_listing = False
@@ -212,7 +213,7 @@ class Inbox:
 
     def _go_away(self, away: Away, detail: str, now_s: float) -> None:
         if self._state.away != away:
-            log.warning("station folder is away: %s", detail)
+            event(log.warning, "station folder is away", detail=detail)
             since_s = self._state.away_since_s
             self._state = FolderState(away, detail, HINTS[away], now_s if since_s is None else since_s)
         # Whatever stood still has to show it again: nobody watched in between.

@@ -36,6 +36,8 @@ from watchdog.observers.inotify_c import InotifyConstants
 if TYPE_CHECKING:
     from watchdog.observers.inotify_c import Mask
 
+from edge.system.logs import event
+
 log = logging.getLogger(__name__)
 
 MOUNTINFO = Path("/proc/self/mountinfo")
@@ -175,7 +177,9 @@ class Watcher:
         if self._observer is not None and identity == self._decided_for:
             if not self.alive:
                 self.restarts += 1
-                log.warning("the observer of %s died and is started again, restart %d", self._folder, self.restarts)
+                event(
+                    log.warning, "observer died and is started again", folder=str(self._folder), restarts=self.restarts
+                )
                 self._retry_at_s = max(now_s, self._died_s + RETRY_S)  # at once, unless it keeps dying
                 self._died_s = self._retry_at_s
                 self.stop()
@@ -211,8 +215,8 @@ class Watcher:
         if self._told != (self.mode, self.reason):
             self._told = self.mode, self.reason
             was_refused = identity is not None and self._decided_for is None
-            fields = {"folder": str(self._folder), "by": self.mode.value, "because": self.reason}
-            log.log(logging.WARNING if was_refused else logging.INFO, "folder watched", extra={"fields": fields})
+            say = log.warning if was_refused else log.info
+            event(say, "folder watched", folder=str(self._folder), by=self.mode.value, because=self.reason)
 
     def _choose(self, identity: tuple[int, int] | None) -> None:
         self.stop()

@@ -21,6 +21,7 @@ from edge.errors import LedgerBusy, LedgerError
 from edge.store.ledger import Ledger, open_ledger
 from edge.store.ledger_file import REPLAYED, connect, explained_errors, put_in_place, remove_database, take_lock
 from edge.system.files import sync_directory
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def take_backup_requests(ledger: Ledger, go_on: Callable[[], bool] = lambda: Tru
             copy = _copied(ledger, request.name.rpartition("-")[2], is_wanted)
             with explained_errors(ledger.path):
                 size_bytes = copy.stat().st_size
-            log.info("ledger copied", extra={"fields": {"file": copy.name, "size_bytes": size_bytes}})
+            event(log.info, "ledger copied", file=copy.name, size_bytes=size_bytes)
         finally:
             # Also after an error: who asked sees that the request is gone and no copy came.
             with suppress(OSError):
@@ -90,7 +91,7 @@ def sweep_copies(ledger_path: Path) -> None:
         for copy in ledger_path.parent.glob(f"*{ledger_path.name}.copy-*"):
             if time.time() - copy.stat().st_mtime > ABANDONED_S:
                 copy.unlink(missing_ok=True)
-                log.info("abandoned copy removed", extra={"fields": {"file": copy.name}})
+                event(log.info, "abandoned copy removed", file=copy.name)
 
 
 def restore(path: Path, station: str, source: Path, next_seq: int | None = None) -> Inventory:

@@ -31,6 +31,7 @@ from edge.contract.messages import Verdict, canonical_json, rfc3339
 from edge.errors import LedgerError
 from edge.records import FileStamp, Scan
 from edge.store.ledger_file import DAMAGED_HINT, connect, create, explained_errors, primary_code, take_lock
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -235,10 +236,10 @@ class Ledger:
             try:
                 since = datetime.fromisoformat(request.read_text(encoding="ascii"))
             except (OSError, ValueError) as error:
-                log.warning("resend request refused", extra={"fields": {"file": request.name, "error": str(error)}})
+                event(log.warning, "resend request refused", file=request.name, error=str(error))
             else:
                 resent = self.requeue(since)
-                log.info("resend", extra={"fields": {"since": rfc3339(since), "messages": resent}})
+                event(log.info, "resend", since=rfc3339(since), messages=resent)
                 count += resent
             # Only after the commit: a crash between the two repeats the request, which harms nobody.
             with suppress(OSError):

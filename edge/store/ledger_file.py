@@ -22,6 +22,7 @@ from pathlib import Path
 
 from edge.errors import LedgerBusy, LedgerError
 from edge.system.files import sync_directory
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ def put_in_place(draft: Path, path: Path) -> None:
         if log_file.exists():
             kept = log_file.with_name(f"{log_file.name}.stale-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
             log_file.rename(kept)
-            log.warning("log without its ledger put aside", extra={"fields": {"file": kept.name}})
+            event(log.warning, "log without its ledger put aside", file=kept.name)
     sync_directory(path.parent)
     draft.rename(path)
     sync_directory(path.parent)
@@ -214,7 +215,7 @@ def _upgrade(sql: sqlite3.Connection, path: Path) -> None:
         sql.execute("BEGIN IMMEDIATE")
         _migrate(sql, version)
         sql.execute("COMMIT")
-        log.info("ledger upgraded", extra={"fields": {"from_schema": version, "to_schema": len(MIGRATIONS)}})
+        event(log.info, "ledger upgraded", from_schema=version, to_schema=len(MIGRATIONS))
 
 
 def _migrate(sql: sqlite3.Connection, version: int) -> None:

@@ -26,9 +26,9 @@ OWN_FIELDS = frozenset({"MESSAGE", "PRIORITY", "SYSLOG_IDENTIFIER", "LOGGER", "E
 """Fields of every journal entry; an event's field of such a name gets `EVENT_` before it."""
 
 
-def event(say: Callable[..., None], message: str, /, *, exc_info: bool = False, **fields: object) -> None:
+def event(say: Callable[..., None], message: str, /, **fields: object) -> None:
     """Log an event through a logger's method such as `log.info`: a constant message, and fields for what varies."""
-    say(message, exc_info=exc_info, extra={FIELDS: fields}, stacklevel=2)
+    say(message, extra={FIELDS: fields}, stacklevel=2)
 
 
 class JsonFormatter(logging.Formatter):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import socket
 
+from edge.system.logs import event
+
 log = logging.getLogger(__name__)
 
 
@@ -31,4 +33,4 @@ class Notifier:
                 manager.sendto(message.encode(), self._address)
         except OSError as error:
             # A missed beat must not stop the line: systemd restarts the service if too many are missed.
-            log.warning("service manager unreachable", extra={"fields": {"error": str(error)}})
+            event(log.warning, "service manager unreachable", error=str(error))

@@ -10,6 +10,7 @@ import subprocess
 from contextlib import suppress
 
 from edge.contract.messages import Gpu
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def gpu_state() -> Gpu | None:
             utilization_percent=_number(utilization_percent),
         )
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        log.debug("state of the GPU not known", extra={"fields": {"error": str(error)}})
+        event(log.debug, "state of the GPU not known", error=str(error))
         return None
 
 

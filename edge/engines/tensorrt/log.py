@@ -7,6 +7,8 @@ from collections import deque
 
 import tensorrt as trt
 
+from edge.system.logs import event
+
 log = logging.getLogger(__name__)
 
 TRT_ERRORS = (RuntimeError, TypeError, ValueError, MemoryError, AttributeError)
@@ -23,9 +25,9 @@ class TrtLog(trt.ILogger):
     def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
         if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
             self._errors.append(msg.strip())
-            log.error("tensorrt", extra={"fields": {"message": msg.strip()}})
+            event(log.error, "tensorrt", message=msg.strip())
         elif severity == trt.ILogger.WARNING:
-            log.warning("tensorrt", extra={"fields": {"message": msg.strip()}})
+            event(log.warning, "tensorrt", message=msg.strip())
 
     def last_words(self) -> str:
         """The last errors, or that there were none."""

@@ -13,6 +13,7 @@ from edge.engines.tensorrt.plan_cache import KernelsRefused, PlanRefused
 from edge.engines.tensorrt.plans import EVERY_PLAN, KERNELS, PlanRoom, Plans, half_of
 from edge.errors import BundleError
 from edge.records import Size
+from edge.system.logs import event
 
 if TYPE_CHECKING:
     from edge.engines.tensorrt.engine import TrtEngine
@@ -39,13 +40,11 @@ def open_tensorrt(
     plans = room.plans_for(bundle, half_of(max_batch), rebuild=EVERY_PLAN if rebuild else ())
     engine = _tried(bundle, plans, max_batch)
     if isinstance(engine, PlanRefused) and room.may_build and (suspects := _suspects(plans, engine)):
-        fields = {"why": engine.message, "again": suspects}
-        log.error("stored engine failed, building it again", extra={"fields": fields})
+        event(log.error, "stored engine failed, building it again", why=engine.message, again=suspects)
         plans = room.plans_for(bundle, half_of(max_batch), rebuild=suspects)
         engine = _tried(bundle, plans, max_batch)
     if isinstance(engine, KernelsRefused):
-        fields = {"reason": engine.message, "try": engine.hint}
-        log.warning("scans are converted on the CPU, not on the GPU", extra={"fields": fields})
+        event(log.warning, "scans are converted on the CPU, not on the GPU", reason=engine.message, hint=engine.hint)
         plans = replace(plans, kernels=None)
         engine = _tried(bundle, plans, max_batch)
     if isinstance(engine, PlanRefused):

@@ -30,6 +30,7 @@ from pathlib import Path
 
 from edge.errors import EngineError
 from edge.system.files import sync_directory
+from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ class PlanCache:
         for path in sorted(others, key=_modified_ns, reverse=True)[previous:]:
             with contextlib.suppress(OSError):
                 path.unlink()
-                log.info("old plan deleted", extra={"fields": {"plan": path.name}})
+                event(log.info, "old plan deleted", plan=path.name)
 
     def sweep(self, older_than_s: float) -> None:
         """Delete what builds left behind that were killed; no build that still runs is `older_than_s`."""
@@ -153,7 +154,7 @@ class PlanCache:
             with contextlib.suppress(OSError):
                 if time.time() - left.stat().st_mtime > older_than_s:
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
-                    log.info("leftover of a build deleted", extra={"fields": {"name": left.name}})
+                    event(log.info, "leftover of a build deleted", name=left.name)
 
     def _read(self, path: Path) -> bytes | None:
         try:

@@ -20,6 +20,7 @@ from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, PlanSettings
 from edge.engines.tensorrt.device import Device
 from edge.engines.tensorrt.plan_cache import BUILD_PREFIX, Facts, PlanCache, PlanRefused
 from edge.errors import EngineError
+from edge.system.logs import event
 
 if TYPE_CHECKING:
     from edge.model.bundle import Bundle
@@ -123,7 +124,7 @@ class PlanRoom:
     def _build(self, job: dict[str, object], graph: bytes) -> bytes:
         """Run edge/engines/tensorrt/build_plan.py, which see. Raises EngineError with its words."""
         name = job["name"]
-        log.info("building a plan; this takes minutes", extra={"fields": {"plan": name, **self._device.facts}})
+        event(log.info, "building a plan; this takes minutes", plan=name, **self._device.facts)
         started_s = time.monotonic()
         try:
             with tempfile.TemporaryDirectory(prefix=BUILD_PREFIX, dir=self._settings.folder) as scratch:
@@ -134,7 +135,7 @@ class PlanRoom:
                 hint="building takes a few times the bundle's size there: free space, and check the folder's rights",
             ) from error
         took_s = round(time.monotonic() - started_s, 1)
-        log.info("plan built", extra={"fields": {"plan": name, "size_bytes": len(payload), "took_s": took_s}})
+        event(log.info, "plan built", plan=name, size_bytes=len(payload), took_s=took_s)
         return payload
 
     def _built_in(self, folder: Path, job: dict[str, object], graph: bytes) -> bytes:
@@ -177,8 +178,7 @@ class PlanRoom:
             self._check_may_build(KERNELS)
             return Plan(KERNELS, facts, compiled_kernels(capability), is_new=True)
         except EngineError as error:
-            fields = {"reason": error.message, "try": error.hint}
-            log.warning("scans are converted on the CPU, not on the GPU", extra={"fields": fields})
+            event(log.warning, "scans are converted on the CPU, not on the GPU", reason=error.message, hint=error.hint)
             return None
 
     def _stored(self, name: str, facts: Facts) -> bytes | None:
@@ -186,7 +186,7 @@ class PlanRoom:
         try:
             return self._cache.load(name, facts)
         except PlanRefused as error:
-            log.error("stored plan refused", extra={"fields": {"reason": error.message}})
+            event(log.error, "stored plan refused", reason=error.message)
             if not self._cache.is_writable():
                 raise
             return None

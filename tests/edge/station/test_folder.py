@@ -417,7 +417,8 @@ def test_one_file_that_cannot_be_looked_at_does_not_stop_the_others(
 
     assert line.looks(6) == ["good.tif"]
     assert line.inbox.state.away is None
-    assert [record.message for record in caplog.records] == [f"bad.tif in {line.folder} is skipped: Input/output error"]
+    expected = {"file": "bad.tif", "folder": str(line.folder), "error": "Input/output error"}
+    assert [(record.message, record.fields) for record in caplog.records] == [("file skipped", expected)]
 
 
 # --- file systems with inodes of their own kind ----------------------------------------------------------
