@@ -106,6 +106,18 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class Former:
+    """Earlier verdicts that bear on a new arrival: of its name, of its bytes, of its pixels."""
+
+    name_id: str | None = None
+    """The last verdict under this name."""
+    is_same: bool = False
+    """Whether that verdict was on these very bytes, by this very model: nothing new arrived."""
+    repeats: str | None = None
+    """The first verdict on these bytes, or on these pixels in another file."""
+
+
+@dataclass(frozen=True, slots=True)
 class Box:
     """A window of the scan the gate reconstructs badly, in pixels of the original scan."""
 

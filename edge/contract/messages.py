@@ -133,6 +133,7 @@ class ModelInfo(Part):
     """What judged the scan."""
 
     id: Text
+    sha256: Hex64 = Field(description="digest of the signed model's manifest, which holds the digest of every file")
     conversion: Conversion = Field(description="how 16-bit counts became 8-bit images")
     bounds_counts: BoundsCounts | None = Field(description="[low, high] of the conversion; null where it has none")
     engine: Text
@@ -154,26 +155,31 @@ class DurationsMs(Part):
 
 
 class Verdict(Message):
-    """One per scan and model, delivered at least once with identical bytes.
+    """One per arrival of a scan, delivered at least once with identical bytes.
 
-    A scan is its image: the same bytes under another name get no second verdict. Bytes that are no image do not tell
-    one part from another, all empty files are equal: an `unreadable` file gets its verdict under each of its names.
+    Bytes or pixels that were judged before arrive again as a verdict of their own that names the first: `review` with
+    the reason `repeated-image`, or `unreadable` again. Only the same name with the same bytes as its last verdict (a
+    file copied again, touched or restored) is no arrival.
     """
 
     SCHEMA = "verdict/1"
     KIND = Kind.VERDICT
 
     verdict_id: Hex32 = Field(
-        description="deduplicate by this: hash of station, scan bytes and model; if `unreadable`, of scan.file too"
+        description="deduplicate by this: hash of the topic, the scan's bytes and the model's digest; where the bytes "
+        "were judged before, of the arrival too"
     )
     station: Text
     boot_id: UUID = Field(description="changes whenever the worker starts")
-    seq: Count = Field(description="gap-free per station from 1, across restarts; a gap means a lost message")
-    part_id: Text | None
-    bundle: Text | None
+    ledger_id: UUID = Field(description="changes with a new or restored ledger; (ledger_id, seq) is unique")
+    seq: Count = Field(description="gap-free per ledger_id from 1, across restarts; a gap means a lost message")
+    part_id: Text | None = Field(description="from the file name by `naming.pattern`; null where that does not fit")
+    bundle: Text | None = Field(description="the coating lot, from the file name likewise")
     scan: ScanInfo
     outcome: Outcome = Field(description="only `normal` may pass unseen")
-    reasons: tuple[Word, ...] = Field(min_length=1, description="why, in a fixed order")
+    reasons: tuple[Word, ...] = Field(min_length=1, description="why, in a fixed order, for programs")
+    detail: Text | None = Field(description="why, as a sentence for people; null where the scores say it all")
+    repeats: Hex32 | None = Field(description="verdict_id of the first verdict on these bytes or pixels; null if new")
     p_abnormal: Probability | None = Field(description="null if not finite, not asked or unreadable")
     threshold: Probability | None
     review_band: Band | None
@@ -202,6 +208,7 @@ class Status(Message):
 
     station: Text
     boot_id: UUID
+    ledger_id: UUID | None = Field(description="whose sequence numbers follow; null where no ledger could be opened")
     state: Literal["online", "stopped", "offline"]
     at: Timestamp = Field(description="for `offline`: when the will was left, not when the link broke")
     versions: dict[str, str] = Field(description="program and libraries")
@@ -263,6 +270,9 @@ class Health(Message):
     last_scan_at: Timestamp | None
     last_verdict_at: Timestamp | None
     outcomes: dict[str, int] = Field(description="verdicts since the start, by outcome")
+    repeated: Count = Field(
+        description="files since the start that came again under their name with the bytes of their last verdict"
+    )
     disk_free_bytes: Count | None = Field(description="null while the disk of the state directory does not answer")
     gpu: Gpu | None = Field(description="null on a CPU, and where nvidia-smi does not tell or lists several GPUs")
     drift: dict[str, float | None] = Field(
@@ -326,13 +336,12 @@ def canonical_json(message: Message) -> bytes:
     return text.encode("utf-8")
 
 
-def verdict_id(station: str, sha256: str, model_id: str, unreadable_file: str | None = None) -> str:
-    """32 hexadecimal digits that repeat for the same bytes, station and model, and for nothing else.
+def verdict_id(topic: str, sha256: str, model_sha256: str, arrival: tuple[str, ...] = ()) -> str:
+    """32 hexadecimal digits that repeat for the same bytes, topic and model, and for nothing else.
 
-    `unreadable_file`: the verdict's scan.file where its outcome is `unreadable`; it is then part of the id.
+    `arrival`: what tells this arrival from an earlier one of the same bytes; empty for the first.
     """
-    parts = [station, sha256, model_id] if unreadable_file is None else [station, sha256, model_id, unreadable_file]
-    text = json.dumps(parts)  # quoted, so that no two lists share a text
+    text = json.dumps([topic, sha256, model_sha256, *arrival])  # quoted, so that no two lists share a text
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
 
 

@@ -28,6 +28,7 @@ class Tally:
     """What was decided since the start; `drift` holds running means of the scores, None before the first one."""
 
     outcomes: dict[str, int]
+    repeated: int
     last_scan_at: datetime | None
     last_verdict_at: datetime | None
     drift: dict[str, float | None]
@@ -45,6 +46,7 @@ class Aftermath:
         self._on_verdict = on_verdict
         self._lock = threading.Lock()
         self._outcomes: Counter[str] = Counter()
+        self._repeated = 0
         self._last_scan: datetime | None = None
         self._last_verdict: datetime | None = None
         self._means: dict[str, float | None] = {"p_abnormal": None, "gate_mean_max": None, "gate_std_max": None}
@@ -54,6 +56,8 @@ class Aftermath:
         stamp, verdict = judged.prepared.arrival.stamp, judged.verdict
         if verdict is None:
             event(log.info, "same scan judged before", file=judged.prepared.scan.file)
+            with self._lock:
+                self._repeated += 1
         else:
             self._on_verdict()
             self._note(verdict)
@@ -65,7 +69,7 @@ class Aftermath:
 
     def tally(self) -> Tally:
         with self._lock:
-            return Tally(dict(self._outcomes), self._last_scan, self._last_verdict, dict(self._means))
+            return Tally(dict(self._outcomes), self._repeated, self._last_scan, self._last_verdict, dict(self._means))
 
     def _note(self, verdict: Verdict) -> None:
         values = {

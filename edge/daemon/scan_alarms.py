@@ -3,6 +3,9 @@
 `scans-refused` stands while the newest file that was read got the verdict `unreadable`, and ends at the next look that
 finds a scan was read since: at most one start and one end a minute, however good and bad files take turns.
 
+`scans-repeated` stands while the newest scan that was read shows an image that was judged before: a detector that
+hands out its last frame again, or copies under other names. It ends likewise.
+
 `scans-not-readable` stands while there are files that get no verdict, because the disk, the share or the process that
 unpacks them fails, and not they. Each has failed twice after it had become final: a scan that was moved on just then,
 or a share that went away, has other signs.
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge.errors import ScanIncomplete
+from edge.pipeline.decide import REPEATED_IMAGE
 from edge.pipeline.worker import Judged
 from edge.records import Arrival, Outcome
 
@@ -38,6 +42,8 @@ class ScanAlarms:
         self._lock = threading.Lock()
         self._refused_count = 0
         self._was_read_since = False
+        self._repeated_count = 0
+        self._was_new_since = False
         self._failed_once: set[str] = set()
         self._stuck: dict[str, str] = {}  # file -> what is wrong with it
         self._look_at_s: float | None = None
@@ -47,6 +53,16 @@ class ScanAlarms:
         decision = judged.prepared.decision
         with self._lock:
             self._forget({judged.prepared.arrival.stamp.file})
+            if judged.verdict is not None and REPEATED_IMAGE in judged.verdict.reasons:
+                self._was_new_since = False
+                self._repeated_count += 1
+                self._alarms.raise_alarm(
+                    "scans-repeated",
+                    f"scans that show an image judged before: {self._repeated_count}; last {judged.verdict.scan.file}",
+                    "look at the detector and at what copies files: each scan must be an exposure of its own",
+                )
+            elif judged.verdict is not None and judged.verdict.outcome is not Outcome.UNREADABLE:
+                self._was_new_since = True
             if decision is None or decision.outcome is not Outcome.UNREADABLE:
                 self._was_read_since = True
             elif judged.verdict is not None:
@@ -86,6 +102,9 @@ class ScanAlarms:
             if self._was_read_since:
                 self._refused_count = 0
                 self._alarms.clear_alarm("scans-refused")
+            if self._was_new_since:
+                self._repeated_count = 0
+                self._alarms.clear_alarm("scans-repeated")
 
     def _forget(self, files: set[str]) -> None:
         """For whoever holds the lock."""

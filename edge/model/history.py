@@ -40,6 +40,12 @@ class NewestModel(BaseModel):
 def refuse_older(bundle: Bundle, state: Path) -> None:
     """Raises BundleError if a bundle made later has run here, or if nobody can say whether one has."""
     newest = newest_model(state)
+    if newest is not None and bundle.model_id == newest.model_id and bundle.digest != newest.sha256:
+        raise BundleError(
+            f"model {bundle.model_id} is not the one of this id that has run here: its digest is {bundle.digest[:12]}, "
+            f"that of the other {newest.sha256[:12]}",
+            hint="one id names one model for ever: sign it again under a new id (`--model-id`)",
+        )
     if newest is not None and bundle.manifest.created_at < newest.created_at:
         raise BundleError(
             f"model {bundle.model_id} was made at {rfc3339(bundle.manifest.created_at)}, older than "

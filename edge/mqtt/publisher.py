@@ -91,6 +91,7 @@ class Publisher:
         self._client_id = settings.client_id_of(topics.station)
         self._topics = topics
         self._ledger = ledger
+        self._ledger_id = ledger.ledger_id
         self._card = card
         self._versions = dict(versions)
         self._clock = clock
@@ -394,6 +395,7 @@ class Publisher:
         return Status(
             station=self._topics.station,
             boot_id=self._card.boot_id,
+            ledger_id=self._ledger_id,
             state=state,
             at=self._clock(),
             versions=self._versions,

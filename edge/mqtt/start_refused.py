@@ -42,7 +42,13 @@ def _said(settings: Settings, refusal: BundleError) -> str:
     """What became of the alarm."""
     topics, boot_id, now = Topics.of_station(settings), uuid4(), datetime.now(UTC)
     will = Status(
-        station=settings.station, boot_id=boot_id, state="offline", at=now, versions=program_versions(), degraded=None
+        station=settings.station,
+        boot_id=boot_id,
+        ledger_id=None,
+        state="offline",
+        at=now,
+        versions=program_versions(),
+        degraded=None,
     )
     alarm = Alarm(
         station=settings.station,

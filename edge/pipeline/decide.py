@@ -16,6 +16,7 @@ GATE_MEAN = "gate-mean"
 GATE_STD = "gate-std"
 NON_FINITE_SCORE = "non-finite-score"
 OUT_OF_SPEC = "out-of-spec"
+REPEATED_IMAGE = "repeated-image"
 
 
 def decide(scores: Scores, policy: Policy) -> Decision:
@@ -43,6 +44,11 @@ def decide(scores: Scores, policy: Policy) -> Decision:
 def out_of_spec() -> Decision:
     """A readable scan that the model was not made for: its networks are not asked, a person is."""
     return Decision(Outcome.REVIEW, (OUT_OF_SPEC,))
+
+
+def repeated_image() -> Decision:
+    """Bytes or pixels that were judged under another arrival: two electrodes never look alike to the last count."""
+    return Decision(Outcome.REVIEW, (REPEATED_IMAGE,))
 
 
 def unreadable(reason: str) -> Decision:

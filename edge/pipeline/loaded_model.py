@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-from edge.contract.messages import ModelCard, ModelInfo
+from edge.contract.messages import Kind, ModelCard, ModelInfo, Topics
 from edge.engines import Engine, PlanSettings
 from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
@@ -38,6 +38,7 @@ class LoadedModel:
         bounds = self.bundle.bounds
         return ModelInfo(
             id=self.bundle.model_id,
+            sha256=self.bundle.digest,
             conversion=self.bundle.method.value,
             bounds_counts=(bounds.lo_counts, bounds.hi_counts) if bounds else None,
             engine=self.engine.spec.name,
@@ -72,6 +73,7 @@ class LoadedModel:
     def verdict_factory(self, settings: Settings, boot_id: UUID, *, is_simulated: bool) -> VerdictFactory:
         return VerdictFactory(
             station=settings.station,
+            topic=Topics.of_station(settings).of(Kind.VERDICT),
             boot_id=boot_id,
             model=self.info,
             policy=self.bundle.policy(),

@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from edge.engines.preprocessor import Pixels, Preprocessor
 from edge.engines.tensorrt.kernel_args import RawScan
 from edge.errors import ScanError, ScanIncomplete
@@ -36,6 +38,8 @@ class Prepared:
     detail: str | None
     read_ms: float
     convert_ms: float
+    pixels_sha256: str | None = None
+    """Hash of size and counts, whatever file they lie in; None where there are no pixels."""
 
     @property
     def image(self) -> Image | None:
@@ -68,15 +72,17 @@ def prepare_scan(
     except ScanError as error:
         return given_up(arrival, error, _elapsed_ms(started))
     read_ms = _elapsed_ms(started)
+    pixels_sha256 = _pixels_sha256(frame.counts)
     started = time.perf_counter()
     complaint, hist = _wrong_size(frame.counts, preprocessor.spec.scan_spec), None
     if complaint is None:
         hist = histogram(frame.counts)
         complaint = _wrong_exposure(hist, preprocessor.spec)
     if complaint is not None:
-        return Prepared(arrival, frame.scan, None, out_of_spec(), complaint, read_ms, _elapsed_ms(started))
+        convert_ms = _elapsed_ms(started)
+        return Prepared(arrival, frame.scan, None, out_of_spec(), complaint, read_ms, convert_ms, pixels_sha256)
     pixels = preprocessor.prepare(frame.counts, hist)
-    return Prepared(arrival, frame.scan, pixels, None, None, read_ms, _elapsed_ms(started))
+    return Prepared(arrival, frame.scan, pixels, None, None, read_ms, _elapsed_ms(started), pixels_sha256)
 
 
 def given_up(arrival: Arrival, error: ScanError, read_ms: float = 0.0) -> Prepared:
@@ -139,6 +145,12 @@ def _wrong_exposure(hist: Histogram, spec: InputSpec) -> str | None:
             )
     model = spec.scan_spec.exposure
     return None if model is None else model.complaint(exposure(hist))
+
+
+def _pixels_sha256(counts: Counts) -> str:
+    digest = hashlib.sha256(f"{counts.shape[0]}x{counts.shape[1]}\0".encode())
+    digest.update(np.ascontiguousarray(counts, "<u2").data)
+    return digest.hexdigest()
 
 
 def _elapsed_ms(started: float) -> float:

@@ -23,7 +23,9 @@ from edge.contract.messages import (
 )
 from edge.images.residual_boxes import MapGeometry, worst_windows
 from edge.pipeline.prepare import Prepared
-from edge.records import Box, Decision, Outcome, Policy, Scan, Scores, Size
+from edge.records import Box, Decision, Former, Outcome, Policy, Scan, Scores, Size
+
+NEW = Former()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class VerdictFactory:
     """What all verdicts of one run share: who speaks, and for which model."""
 
     station: str
+    topic: str
+    """Of the verdicts, whole: two lines may each have a station of this name."""
     boot_id: UUID
     model: ModelInfo
     policy: Policy
@@ -39,9 +43,13 @@ class VerdictFactory:
     naming: re.Pattern[str]
     is_simulated: bool = False
 
-    def known_by(self, scan: Scan) -> tuple[str, str]:
-        """The ids under which this very file may have its verdict: as an image, under any name, or as `unreadable`."""
-        return self._id(scan, is_image=True), self._id(scan, is_image=False)
+    def first_id(self, scan: Scan) -> str:
+        """The id of the first verdict on these bytes by this model."""
+        return verdict_id(self.topic, scan.sha256, self.model.sha256)
+
+    def pixels_id(self, pixels_sha256: str) -> str:
+        """The key by which equal pixels in unequal files are known again."""
+        return verdict_id(self.topic, pixels_sha256, self.model.sha256, ("pixels",))
 
     def with_scores(
         self,
@@ -52,7 +60,7 @@ class VerdictFactory:
         infer_ms: float,
         now: datetime,
     ) -> Verdict:
-        """A scan the networks were asked about; `residual_map` is float32 (map_height, map_width)."""
+        """A new scan the networks were asked about; `residual_map` is float32 (map_height, map_width)."""
         scan = prepared.scan
         boxes: tuple[Box, ...] = ()
         if scan.height_px is not None and scan.width_px is not None:
@@ -65,14 +73,18 @@ class VerdictFactory:
             )
         gate = self._gate(finite_or_none(scores.gate_mean_max), finite_or_none(scores.gate_std_max), boxes)
         p_abnormal = finite_or_none(scores.p_abnormal, 0.0, 1.0)
-        return self._verdict(prepared, decision, p_abnormal, gate, infer_ms, now)
+        return self._verdict(prepared, decision, p_abnormal, gate, infer_ms, NEW, now)
 
-    def without_scores(self, prepared: Prepared, decision: Decision, now: datetime) -> Verdict:
-        """A file the networks were not asked about: unreadable, or not made for this model."""
-        return self._verdict(prepared, decision, None, self._gate(None, None, ()), None, now)
+    def without_scores(self, prepared: Prepared, decision: Decision, now: datetime, former: Former = NEW) -> Verdict:
+        """A file the networks were not asked about: unreadable, not made for this model, or repeated."""
+        return self._verdict(prepared, decision, None, self._gate(None, None, ()), None, former, now)
 
-    def _id(self, scan: Scan, *, is_image: bool) -> str:
-        return verdict_id(self.station, scan.sha256, self.model.id, None if is_image else scan.file)
+    def id_of(self, scan: Scan, former: Former) -> str:
+        """The id of the verdict on this arrival."""
+        if former.repeats is None:
+            return self.first_id(scan)
+        # The last verdict of the name is part of it: A, B, A under one name are three arrivals.
+        return verdict_id(self.topic, scan.sha256, self.model.sha256, (scan.file, former.name_id or ""))
 
     def _gate(self, mean_max: float | None, std_max: float | None, boxes: tuple[Box, ...]) -> GateInfo:
         return GateInfo(
@@ -90,6 +102,7 @@ class VerdictFactory:
         p_abnormal: float | None,
         gate: GateInfo,
         infer_ms: float | None,
+        former: Former,
         now: datetime,
     ) -> Verdict:
         scan = prepared.scan
@@ -97,10 +110,11 @@ class VerdictFactory:
         groups = named.groupdict() if named else {}
         has_pixels = decision.outcome is not Outcome.UNREADABLE
         return Verdict(
-            verdict_id=self._id(scan, is_image=has_pixels),
+            verdict_id=self.id_of(scan, former),
             station=self.station,
             boot_id=self.boot_id,
-            seq=0,  # the ledger counts
+            ledger_id=UUID(int=0),  # both are the ledger's to give
+            seq=0,
             part_id=groups.get("part_id"),
             bundle=groups.get("bundle"),
             scan=ScanInfo(
@@ -113,6 +127,8 @@ class VerdictFactory:
             ),
             outcome=decision.outcome,
             reasons=decision.reasons,
+            detail=_detail(prepared, former),
+            repeats=former.repeats,
             p_abnormal=p_abnormal,
             threshold=self.policy.threshold if has_pixels else None,
             review_band=self.policy.review_band if has_pixels else None,
@@ -126,3 +142,9 @@ class VerdictFactory:
             ),
             is_simulated=self.is_simulated,
         )
+
+
+def _detail(prepared: Prepared, former: Former) -> str | None:
+    if former.repeats is not None and prepared.pixels_sha256 is not None:
+        return f"{prepared.scan.file}: this image was judged before, by verdict {former.repeats}"
+    return prepared.detail

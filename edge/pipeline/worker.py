@@ -23,11 +23,11 @@ import numpy.typing as npt
 from edge.contract.messages import Verdict
 from edge.engines.preprocessor import Pixels, Preprocessor
 from edge.errors import ScanIncomplete
-from edge.pipeline.decide import decide
+from edge.pipeline.decide import decide, repeated_image
 from edge.pipeline.prepare import Prepared, given_up
 from edge.pipeline.read_ahead import ReadAhead
 from edge.pipeline.verdicts import VerdictFactory
-from edge.records import Arrival, FileStamp, Policy, Scores
+from edge.records import Arrival, FileStamp, Former, Outcome, Policy, Scores
 from edge.store.ledger import Entry
 from edge.system.logs import event
 
@@ -52,10 +52,12 @@ class Intake(Protocol):
         ...
 
 
+Recall = Callable[[str, str, str | None], Former]
+"""Earlier verdicts that bear on an arrival: by its file, the first id of its bytes, the key of its pixels."""
+
+
 class VerdictStore(Protocol):
     """Where verdicts are made to last."""
-
-    def has_verdict(self, verdict_id: str) -> bool: ...
 
     def commit(self, entries: Sequence[Entry], now: datetime) -> list[Verdict | None]:
         """Store the entries in one transaction; each new verdict with its number, None where one stood before."""
@@ -66,7 +68,7 @@ class VerdictStore(Protocol):
 class Judged:
     """A scan with its verdict and the map that explains it.
 
-    `verdict` is None when the same image, or this very file, has one already. `residual_map`: float32 (map_height,
+    `verdict` is None when this very file has one already. `residual_map`: float32 (map_height,
     map_width), None when the networks were not asked.
     """
 
@@ -92,6 +94,7 @@ class Worker:
         reader: ReadAhead,
         preprocessor: Preprocessor,
         store: VerdictStore,
+        recall: Recall | None,
         policy: Policy,
         verdicts: VerdictFactory,
         never_final: frozenset[str],
@@ -99,7 +102,7 @@ class Worker:
         on_failed: Callable[[Arrival, ScanIncomplete], None],
         clock: Callable[[], datetime],
     ) -> None:
-        """`reader` is closed with the worker.
+        """`reader` is closed with the worker. `recall`: None in a replay, which judges every file.
 
         `never_final`: reasons that call for another look even where the arrival is final; a replay has none.
         `on_failed`: told of each look at a final arrival that failed for such a reason.
@@ -108,6 +111,7 @@ class Worker:
         self._reader = reader
         self._preprocessor = preprocessor
         self._store = store
+        self._recall = recall
         self._policy = policy
         self._verdicts = verdicts
         self._never_final = never_final
@@ -163,21 +167,27 @@ class Worker:
         return batch
 
     def _judge(self, batch: Sequence[Prepared]) -> list[Judged]:
-        known = [any(map(self._store.has_verdict, self._verdicts.known_by(prepared.scan))) for prepared in batch]
+        """Decide a batch. The networks are not asked about what repeats an earlier scan."""
+        formers = [Former()] * len(batch)
+        if self._recall is not None:
+            memory = _Memory(self._recall, self._verdicts)
+            formers = [memory.former(prepared) for prepared in batch]
         asked = [
             prepared.pixels
-            for prepared, is_known in zip(batch, known, strict=True)
-            if prepared.pixels is not None and not is_known
+            for prepared, former in zip(batch, formers, strict=True)
+            if prepared.pixels is not None and not former.is_same and former.repeats is None
         ]
         answers = iter(self._infer(asked))
         now = self._clock()
         judged = []
-        for prepared, is_known in zip(batch, known, strict=True):
-            if is_known:  # the same image under another name, or this file just before a kill
+        for prepared, former in zip(batch, formers, strict=True):
+            if former.is_same:
                 judged.append(Judged(prepared, None, None))
-            elif prepared.decision is not None:
-                verdict = self._verdicts.without_scores(prepared, prepared.decision, now)
-                judged.append(Judged(prepared, verdict, None))
+            elif prepared.decision is not None or former.repeats is not None:
+                decision = prepared.decision
+                if decision is None or (former.repeats is not None and decision.outcome is not Outcome.UNREADABLE):
+                    decision = repeated_image()
+                judged.append(Judged(prepared, self._verdicts.without_scores(prepared, decision, now, former), None))
             else:
                 answer = next(answers)
                 decision = decide(answer.scores, self._policy)
@@ -210,7 +220,14 @@ class Worker:
         if not self._uncommitted:
             return 0
         entries = [
-            Entry(judged.prepared.arrival.stamp, judged.prepared.scan, judged.verdict) for judged in self._uncommitted
+            Entry(
+                judged.prepared.arrival.stamp,
+                judged.prepared.scan,
+                judged.verdict,
+                first_id=self._verdicts.first_id(judged.prepared.scan),
+                pixels_id=_pixels_id(self._verdicts, judged.prepared),
+            )
+            for judged in self._uncommitted
         ]
         stored = self._store.commit(entries, self._clock())
         finished, self._uncommitted = self._uncommitted, []
@@ -218,3 +235,34 @@ class Worker:
             self._intake.finished(judged.prepared.arrival.stamp)
             self._on_judged(replace(judged, verdict=verdict))
         return len(finished)
+
+
+class _Memory:
+    """The ledger's knowledge of earlier verdicts, and what the scans of one batch add to it before they are stored."""
+
+    def __init__(self, recall: Recall, verdicts: VerdictFactory) -> None:
+        self._recall = recall
+        self._verdicts = verdicts
+        self._ids: dict[str, str] = {}  # first_id or pixels_id -> verdict
+        self._names: dict[str, tuple[str, str]] = {}  # file -> its last verdict, first_id of its bytes
+
+    def former(self, prepared: Prepared) -> Former:
+        """Earlier verdicts that bear on this scan, which from now on counts as one of them."""
+        file, first_id = prepared.scan.file, self._verdicts.first_id(prepared.scan)
+        pixels_id = _pixels_id(self._verdicts, prepared)
+        known = self._recall(file, first_id, pixels_id)
+        name_id, bytes_of_name = self._names.get(file, (known.name_id, None))
+        repeats = known.repeats or self._ids.get(first_id) or (self._ids.get(pixels_id) if pixels_id else None)
+        is_same = known.is_same if bytes_of_name is None else bytes_of_name == first_id
+        former = Former(name_id, is_same, repeats)
+        if not is_same:
+            own = self._verdicts.id_of(prepared.scan, former)
+            self._names[file] = own, first_id
+            self._ids.setdefault(first_id, own)
+            if pixels_id is not None:
+                self._ids.setdefault(pixels_id, own)
+        return former
+
+
+def _pixels_id(verdicts: VerdictFactory, prepared: Prepared) -> str | None:
+    return None if prepared.pixels_sha256 is None else verdicts.pixels_id(prepared.pixels_sha256)

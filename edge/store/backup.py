@@ -116,6 +116,7 @@ def restore(path: Path, station: str, source: Path, next_seq: int | None = None)
             # The lock is the station's, not the draft's: the duplicate goes with the draft.
             with Ledger(draft, station, connect(draft, station), os.dup(lock)) as ledger:
                 ledger.check()
+                ledger.renew_id()
                 if next_seq is not None:
                     ledger.skip_to(next_seq)
                 inventory = _inventory(path, ledger)

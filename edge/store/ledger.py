@@ -5,15 +5,17 @@ at any moment leaves the state before or the state after it; `edge.store.ledger_
 
 Tables
     files      every file of the station folder that has its outcome, as it was then
-    verdicts   verdict_id -> seq, kept for ever (about 30 bytes each): the knowledge that prevents a second
-               verdict on the same scan, long after the message itself was pruned
+    verdicts   verdict_id -> seq, kept for ever (about 60 bytes each), with hashes of the file's name and of its bytes:
+               the knowledge by which a repetition is told, long after the message itself was pruned
+    pixels     hash of a scan's pixels -> its first verdict, kept likewise
     outbox     one row per message; unsent while `sent_at_ms` is null; pruned after its retention
     payloads   the bytes of each message: written once, resent as they are, pruned with the outbox row
-    meta       station, next_seq
+    meta       station, next_seq, ledger_id
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sqlite3
@@ -26,10 +28,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+from uuid import UUID
 
 from edge.contract.messages import Verdict, canonical_json, rfc3339
 from edge.errors import LedgerError
-from edge.records import FileStamp, Scan
+from edge.records import FileStamp, Former, Scan
 from edge.store.ledger_file import DAMAGED_HINT, connect, create, explained_errors, primary_code, take_lock
 from edge.system.logs import event
 
@@ -57,6 +60,9 @@ COPY_PAGES = 1_000
 COPY_PAUSE_S = 0.005
 """Between two lots, for whoever waits for the lock."""
 
+KEY_BYTES = 8
+"""Of a hash: enough that no two names or scans of one station share it."""
+
 PRUNABLE_ROWS = "FROM outbox WHERE sent_at_ms < ? AND seq <= (SELECT max(seq) FROM outbox) - ?"
 
 UNSENT_ROWS = (
@@ -72,6 +78,10 @@ class Entry:
     stamp: FileStamp
     scan: Scan
     verdict: Verdict | None
+    first_id: str
+    """The id of the first verdict on these bytes by this model: `verdict`'s own, unless it repeats one."""
+    pixels_id: str | None = None
+    """The key of the scan's pixels; None where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +169,31 @@ class Ledger:
             rows = sql.execute("SELECT file, stamp FROM files").fetchall()
         return {os.fsdecode(file): _stamp(os.fsdecode(file), text) for file, text in rows}
 
-    def has_verdict(self, verdict_id: str) -> bool:
-        """Whether a verdict of this id was ever stored."""
+    @property
+    def ledger_id(self) -> UUID:
+        """Made with the ledger: (ledger_id, seq) names one message for ever."""
         with self._transaction("read") as sql:
-            return _is_known(sql, bytes.fromhex(verdict_id))
+            return _ledger_id(sql)
+
+    def former(self, file: str, first_id: str, pixels_id: str | None) -> Former:
+        """The earlier verdicts that bear on an arrival of `file` with these bytes and pixels."""
+        first = bytes.fromhex(first_id)
+        with self._transaction("read") as sql:
+            last = sql.execute(
+                "SELECT verdict_id, first_key FROM verdicts WHERE file_key = ? ORDER BY seq DESC LIMIT 1",
+                (_file_key(file),),
+            ).fetchone()
+            repeats = first if _is_known(sql, first) else None
+            if repeats is None and pixels_id is not None:
+                row = sql.execute(
+                    "SELECT verdict_id FROM pixels WHERE pixels_id = ?", (bytes.fromhex(pixels_id),)
+                ).fetchone()
+                repeats = row[0] if row else None
+        return Former(
+            name_id=last[0].hex() if last else None,
+            is_same=last is not None and last[1] == first[:KEY_BYTES],
+            repeats=repeats.hex() if repeats else None,
+        )
 
     def commit(self, entries: Sequence[Entry], now: datetime) -> list[Verdict | None]:
         """Finish files in one transaction; each new verdict as it is stored, with its sequence number.
@@ -176,13 +207,14 @@ class Ledger:
                 raise ValueError(f"{entry.scan.file}: a verdict of {verdict.station!r} with seq {verdict.seq}")
         with self._transaction("write") as sql:
             ((next_seq,),) = sql.execute("SELECT value FROM meta WHERE key = 'next_seq'").fetchall()
+            ledger_id = _ledger_id(sql)
             stored: list[Verdict | None] = []
             for entry in entries:
                 if entry.verdict is None or _is_known(sql, bytes.fromhex(entry.verdict.verdict_id)):
                     stored.append(None)
                 else:
-                    verdict = entry.verdict.model_copy(update={"seq": next_seq})
-                    _insert_verdict(sql, verdict)
+                    verdict = entry.verdict.model_copy(update={"seq": next_seq, "ledger_id": ledger_id})
+                    _insert_verdict(sql, verdict, entry)
                     stored.append(verdict)
                     next_seq += 1
                 sql.execute(
@@ -250,7 +282,7 @@ class Ledger:
         """Delete messages sent before `before`, never the newest `KEEP_LATEST`; how many.
 
         One call deletes the oldest of them (`PRUNE_SPAN_MS`, `PRUNE_BATCHES`), later calls the others. What was judged
-        stays known: `has_verdict` does not forget.
+        stays known: `former` does not forget.
         """
         pruned = 0
         until_ms = self._prune_until_ms(before)
@@ -305,6 +337,11 @@ class Ledger:
         with self._transaction("read") as sql:
             ((seq,),) = sql.execute("SELECT value FROM meta WHERE key = 'next_seq'").fetchall()
         return int(seq)
+
+    def renew_id(self) -> None:
+        """Begin a new sequence: what this ledger says from now on is not what the one it was copied from said."""
+        with self._transaction("write") as sql:
+            sql.execute("UPDATE meta SET value = ? WHERE key = 'ledger_id'", (uuid.uuid4().hex,))
 
     def skip_to(self, seq: int) -> None:
         """Leave out the numbers below `seq`; never goes back."""
@@ -369,9 +406,21 @@ def _is_known(sql: sqlite3.Connection, key: bytes) -> bool:
     return bool(sql.execute("SELECT 1 FROM verdicts WHERE verdict_id = ?", (key,)).fetchall())
 
 
-def _insert_verdict(sql: sqlite3.Connection, verdict: Verdict) -> None:
+def _ledger_id(sql: sqlite3.Connection) -> UUID:
+    ((value,),) = sql.execute("SELECT value FROM meta WHERE key = 'ledger_id'").fetchall()
+    return UUID(hex=value)
+
+
+def _file_key(file: str) -> bytes:
+    return hashlib.sha256(file.encode("utf-8", "surrogateescape")).digest()[:KEY_BYTES]
+
+
+def _insert_verdict(sql: sqlite3.Connection, verdict: Verdict, entry: Entry) -> None:
     key = bytes.fromhex(verdict.verdict_id)
-    sql.execute("INSERT INTO verdicts VALUES (?, ?)", (key, verdict.seq))
+    row = (key, verdict.seq, _file_key(entry.scan.file), bytes.fromhex(entry.first_id)[:KEY_BYTES])
+    sql.execute("INSERT INTO verdicts VALUES (?, ?, ?, ?)", row)
+    if entry.pixels_id is not None:
+        sql.execute("INSERT OR IGNORE INTO pixels VALUES (?, ?)", (bytes.fromhex(entry.pixels_id), key))
     sql.execute("INSERT INTO outbox VALUES (?, ?, ?, NULL)", (verdict.seq, key, _to_ms(verdict.times.decided_at)))
     sql.execute("INSERT INTO payloads VALUES (?, ?)", (verdict.seq, canonical_json(verdict)))
 

@@ -41,6 +41,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX outbox_by_state ON outbox (sent_at_ms, seq)",
         "CREATE TABLE payloads (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL)",
     ),
+    (
+        "ALTER TABLE verdicts ADD COLUMN file_key BLOB",
+        "ALTER TABLE verdicts ADD COLUMN first_key BLOB",
+        "CREATE INDEX verdicts_by_file ON verdicts (file_key, seq) WHERE file_key IS NOT NULL",
+        "CREATE TABLE pixels (pixels_id BLOB PRIMARY KEY, verdict_id BLOB NOT NULL) WITHOUT ROWID",
+        "INSERT OR IGNORE INTO meta VALUES ('ledger_id', lower(hex(randomblob(16))))",
+    ),
 )
 """Statements that lead from schema version n to n + 1; their number is the version this program writes."""
 

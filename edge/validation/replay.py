@@ -188,6 +188,7 @@ def _run_replay(
             reader=reader,
             preprocessor=Preprocessor(model.engine, model.bundle.input_spec()),
             store=_Numbering(publish_to),
+            recall=None,
             policy=model.bundle.policy(),
             verdicts=model.verdict_factory(settings, boot_id, is_simulated=True),
             never_final=frozenset(),
@@ -284,10 +285,6 @@ class _Numbering:
     def __init__(self, publish_to: VerdictStore | None) -> None:
         self._publish_to = publish_to
         self._last = 0
-
-    def has_verdict(self, verdict_id: str) -> bool:  # noqa: ARG002
-        """Equal bytes are judged again: every file of a validation set counts."""
-        return False
 
     def commit(self, entries: Sequence[Entry], now: datetime) -> list[Verdict | None]:
         if self._publish_to is not None:

@@ -54,9 +54,11 @@ def verdict_factory(station: str = "xray-1") -> VerdictFactory:
     """The verdict factory of the scripted model."""
     return VerdictFactory(
         station=station,
+        topic=f"factory/site/area/line/{station}/inspection/verdict",
         boot_id=BOOT_ID,
         model=ModelInfo(
             id="scripted",
+            sha256="cd" * 32,
             conversion="global",
             bounds_counts=(1700, 2800),
             engine="scripted",

@@ -23,6 +23,7 @@ from edge.records import FileStamp, Outcome, Scan
 from edge.store.ledger import Entry
 
 STATION = "xray-1"
+MODEL_SHA256 = "ab" * 32
 BOOT_ID = UUID("6f1c2a34-9a1b-4c8d-8e55-0c7f0b0a9d11")
 MORNING = datetime(2026, 3, 1, 6, 0, 0, 123456, tzinfo=UTC)
 
@@ -31,9 +32,10 @@ def sample_verdict(number: int = 1, *, station: str = STATION, decided_at: datet
     """The verdict on scan `number`; equal numbers mean equal bytes on the detector."""
     sha256 = hashlib.sha256(f"scan {number}".encode()).hexdigest()
     return Verdict(
-        verdict_id=verdict_id(station, sha256, "demo-1"),
+        verdict_id=verdict_id(station, sha256, MODEL_SHA256),
         station=station,
         boot_id=BOOT_ID,
+        ledger_id=UUID(int=0),
         seq=0,
         part_id=f"{number:04d}",
         bundle="B01",
@@ -47,6 +49,8 @@ def sample_verdict(number: int = 1, *, station: str = STATION, decided_at: datet
         ),
         outcome=Outcome.ABNORMAL,
         reasons=("classifier",),
+        detail=None,
+        repeats=None,
         p_abnormal=0.75,
         threshold=0.5,
         review_band=(0.4, 0.6),
@@ -59,6 +63,7 @@ def sample_verdict(number: int = 1, *, station: str = STATION, decided_at: datet
         ),
         model=ModelInfo(
             id="demo-1",
+            sha256=MODEL_SHA256,
             conversion="global",
             bounds_counts=(1200, 48000),
             engine="onnxruntime",
@@ -83,7 +88,7 @@ def stored_seqs(stored: Iterable[Verdict | None]) -> list[int | None]:
 def sample_entry(number: int = 1, *, station: str = STATION, decided_at: datetime = MORNING) -> Entry:
     verdict = sample_verdict(number, station=station, decided_at=decided_at)
     scan = Scan(verdict.scan.file, verdict.scan.sha256, verdict.scan.size_bytes, MORNING, 1000, 2000)
-    return Entry(sample_stamp(scan.file), scan, verdict)
+    return Entry(sample_stamp(scan.file), scan, verdict, first_id=verdict.verdict_id)
 
 
 def sample_status(state: str, *, station: str = STATION, boot_id: UUID = BOOT_ID) -> Status:
@@ -91,6 +96,7 @@ def sample_status(state: str, *, station: str = STATION, boot_id: UUID = BOOT_ID
         {
             "station": station,
             "boot_id": boot_id,
+            "ledger_id": None,
             "state": state,
             "at": MORNING,
             "versions": {"edge-worker": "1.0.0"},

@@ -139,6 +139,7 @@ class Line:
             reader=reader,
             preprocessor=Preprocessor(fakes.ScriptedEngine(), fakes.INPUT_SPEC),
             store=self.ledger,
+            recall=self.ledger.former,
             policy=fakes.POLICY,
             verdicts=fakes.verdict_factory(STATION),
             never_final=NEVER_FINAL,
@@ -341,13 +342,11 @@ class LineMachine(RuleBasedStateMachine):
         return is_idle and is_silent and not self._without_verdict()
 
     def _without_verdict(self) -> list[str]:
-        """Files the MES knows nothing of: an image by its bytes, anything else by its name as well."""
+        """Files the MES knows nothing of, by name and bytes."""
         scans = [json.loads(payload)["scan"] for payload in self.broker.received]
-        images = {scan["sha256"] for scan in scans}
-        others = {(scan["file"], scan["sha256"]) for scan in scans}
-        images.discard(hashlib.sha256(NO_IMAGE).hexdigest())
+        known = {(scan["file"], scan["sha256"]) for scan in scans}
         here = [(file, _sha256(self.folder / file)) for file in self._files()]
-        return [file for file, sha256 in here if (file, sha256) not in others and sha256 not in images]
+        return [file for file, sha256 in here if (file, sha256) not in known]
 
     def _write(self, name: str, level: int, is_scan: bool, in_place: bool = False) -> None:
         self.written += 1

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import time
+
+import tifffile
 
 from tests.support.tiff_files import written_by_tifffile
 from tests.torture.generator import SlowWriter
@@ -121,11 +124,14 @@ def _start_decoders(rig: Rig) -> None:
 
 
 def arrive_again(trial: Trial) -> None:
-    """R13: same bytes under a new name, new bytes under an old name, a touch, a copy over itself; and empty files.
+    """R13, R24: same bytes or pixels under a new name, new bytes under an old name, a touch, a copy over itself; empty
+    files.
 
-    An image gets one verdict whatever it is called; empty files are all the same bytes, and get one under each name.
+    Each arrival has its verdict: an image judged before goes to review, an empty file is unreadable under each name.
+    Only the same name with the bytes of its last verdict is no arrival.
     """
     rounds = trial.size(5, 50)
+    repeated: list[str] = []
     with trial.rig(Layout(folder={"incomplete_after_s": 0.5})) as rig:
         rig.worker.start()
         generator = rig.generator
@@ -134,7 +140,12 @@ def arrive_again(trial: Trial) -> None:
             rig.await_all()
             path = rig.scans / first.file
             data = path.read_bytes()
-            generator.put(f"copy_{turn}.tif", data, first.p_abnormal)  # the same content: no second verdict
+            copied = generator.put(f"copy_{turn}.tif", data, None)
+            tagged = io.BytesIO()
+            tifffile.imwrite(tagged, tifffile.imread(io.BytesIO(data)), metadata=None, description=f"turn {turn}")
+            pixels = generator.put(f"pixels_{turn}.tif", tagged.getvalue(), None)
+            repeated += [copied.file, pixels.file]
+            rig.await_all()
             empty = rig.scans / f"E01_{turn}.tif"
             for file in (path, empty):
                 file.touch()
@@ -172,6 +183,12 @@ def arrive_again(trial: Trial) -> None:
         distinct = len({listed.sha256 for listed in generator.listed} - {EMPTY})
         rows, _ = rig.ledger_rows()
         trial.require(
-            len(rows) == distinct + rounds, f"{len(rows)} verdicts on {distinct} images and {rounds} empty files"
+            len(rows) == distinct + 2 * rounds,
+            f"{len(rows)} verdicts on {distinct} contents, {rounds} copies of one and {rounds} empty files",
         )
+        said = {message.content["scan"]["file"]: message.content for message in rig.subscriber.of("verdict")}
+        silent = [file for file in repeated if said[file]["reasons"] != ["repeated-image"] or not said[file]["repeats"]]
+        trial.require(not silent, f"repetitions that were not told: {silent}")
+        alarms = [message.content["code"] for message in rig.subscriber.of("alarm")]
+        trial.require("scans-repeated" in alarms, "no alarm scans-repeated")
         trial.figures |= {"distinct_contents": distinct, "arrivals": len(generator.listed), "empty_files": rounds}

@@ -37,12 +37,15 @@ CONTRACT_FIELDS = {
     "verdict_id",
     "station",
     "boot_id",
+    "ledger_id",
     "seq",
     "part_id",
     "bundle",
     "scan",
     "outcome",
     "reasons",
+    "detail",
+    "repeats",
     "p_abnormal",
     "threshold",
     "review_band",
@@ -66,6 +69,7 @@ def health() -> Health:
         last_scan_at=None,
         last_verdict_at=None,
         outcomes={"normal": 3},
+        repeated=0,
         disk_free_bytes=1,
         gpu=None,
         drift={"p_abnormal": None},
@@ -176,24 +180,23 @@ def test_a_file_name_that_is_no_utf8_is_published_readably() -> None:
     assert json.loads(canonical_json(changed(scan=scan)))["scan"]["file"] == "scan-\\udcff.tif"
 
 
-def test_the_verdict_id_depends_on_station_bytes_and_model() -> None:
+def test_the_verdict_id_depends_on_topic_bytes_model_and_arrival() -> None:
     ids = {
         verdict_id("a", "00" * 32, "m"),
         verdict_id("b", "00" * 32, "m"),
         verdict_id("a", "11" * 32, "m"),
         verdict_id("a", "00" * 32, "n"),
+        verdict_id("a", "00" * 32, "m", ("1.tif", "")),
+        verdict_id("a", "00" * 32, "m", ("2.tif", "")),
+        verdict_id("a", "00" * 32, "m", ("1.tif", "last")),
     }
-    assert len(ids) == 4
+    assert len(ids) == 7
 
 
 def test_the_verdict_id_never_changes_between_releases() -> None:
-    assert verdict_id("xray-1", "ab" * 32, "demo-1") == "541ac7dbe7af99d2c612e802a5bfc351"
-    assert verdict_id("xray-1", "ab" * 32, "demo-1", "B01_7.tif") == "ad69d63a067a4e27ee55e908635b2973"
-
-
-def test_the_verdict_id_of_an_unreadable_file_depends_on_its_name_too() -> None:
-    ids = {verdict_id("a", "00" * 32, "m", file) for file in ("1.tif", "2.tif", None)}
-    assert len(ids) == 3
+    assert verdict_id("f/s/a/l/xray-1", "ab" * 32, "cd" * 32) == "ac7e1205eec98c5f4835fd26f51fa860"
+    repeated = verdict_id("f/s/a/l/xray-1", "ab" * 32, "cd" * 32, ("B01_7.tif", "ef" * 16))
+    assert repeated == "dfe93ae524fdbe8e3ee612a6be755dd3"
 
 
 def test_topics_follow_the_namespace() -> None:

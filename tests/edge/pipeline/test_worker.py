@@ -13,16 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 import edge.pipeline.crash_guard
 import edge.pipeline.read_ahead
+from edge.contract.messages import Verdict
 from edge.engines import Batch, EngineOutput
 from edge.engines.preprocessor import Preprocessor
 from edge.errors import EngineError, LedgerError
 from edge.pipeline.crash_guard import DecodeMarks
 from edge.pipeline.read_ahead import ReadAhead
-from edge.pipeline.worker import NEVER_FINAL, Judged, VerdictStore, Worker
-from edge.records import Arrival, Counts, ExpectedFile, FileStamp
+from edge.pipeline.worker import NEVER_FINAL, Judged, Recall, VerdictStore, Worker
+from edge.records import Arrival, Counts, ExpectedFile, FileStamp, Former
 from edge.scans.pixels import decode
 from edge.scans.scan import Decode, Limits
 from edge.scans.tiff import Layout
@@ -76,6 +78,7 @@ class Line:
         engine: fakes.ScriptedEngine | None = None,
         *,
         store: VerdictStore | None = None,
+        recall: Recall | None = None,
         decode: Decode = decode,
         decode_threads: int = 2,
         is_replay: bool = False,
@@ -93,6 +96,7 @@ class Line:
             reader=reader,
             preprocessor=Preprocessor(engine or fakes.ScriptedEngine(), fakes.INPUT_SPEC),
             store=store or self.ledger,
+            recall=None if is_replay else recall or self.ledger.former,
             policy=fakes.POLICY,
             verdicts=fakes.verdict_factory(),
             never_final=frozenset() if is_replay else NEVER_FINAL,
@@ -191,20 +195,67 @@ def test_a_scan_the_model_was_not_made_for_goes_to_review_unscored(
     assert verdict.p_abnormal is None
 
 
-def test_the_same_bytes_under_another_name_get_no_second_verdict(line: Line) -> None:
-    fakes.write_scan(line.folder / "a.tif")
-    (line.folder / "copy.tif").write_bytes((line.folder / "a.tif").read_bytes())
+def copy(line: Line, source: str, target: str) -> None:
+    (line.folder / target).write_bytes((line.folder / source).read_bytes())
+
+
+def arrive(line: Line, file: str, engine: fakes.ScriptedEngine | None = None) -> Verdict | None:
+    line.intake.add(file)
+    run_out(line.worker(engine))
+    return line.judged[-1].verdict
+
+
+def test_the_same_bytes_under_another_name_go_to_review_and_name_the_first(line: Line) -> None:
+    """A detector that hands out its last frame again."""
+    fakes.write_scan(line.folder / "B01_1.tif")
+    copy(line, "B01_1.tif", "B01_2.tif")
     engine = fakes.ScriptedEngine()
-    line.intake.add("a.tif")
-    run_out(line.worker(engine))
-    line.intake.add("copy.tif")
-    run_out(line.worker(engine))
-    assert line.ledger.pending().count == 1
+    first, second = arrive(line, "B01_1.tif", engine), arrive(line, "B01_2.tif", engine)
+    assert first is not None and second is not None
+    assert (first.outcome, first.repeats) == ("normal", None)
+    assert (second.outcome, second.reasons, second.repeats) == ("review", ("repeated-image",), first.verdict_id)
+    assert second.part_id == "2" and second.detail is not None and first.verdict_id in second.detail
+    assert second.verdict_id != first.verdict_id
     assert engine.batches == [1]
-    assert set(line.ledger.files()) == {"a.tif", "copy.tif"}
+    assert line.ledger.pending().count == 2
 
 
-def test_the_same_bytes_twice_in_one_batch_get_one_verdict_and_are_told_of_once(line: Line) -> None:
+def test_the_same_pixels_in_another_file_go_to_review_too(line: Line) -> None:
+    """As where the station writes a time into each file."""
+    scan = fakes.write_scan(line.folder / "B01_1.tif")
+    tifffile.imwrite(line.folder / "B01_2.tif", tifffile.imread(scan), metadata=None, description="10:31")
+    first, second = arrive(line, "B01_1.tif"), arrive(line, "B01_2.tif")
+    assert first is not None and second is not None
+    assert first.scan.sha256 != second.scan.sha256
+    assert (second.outcome, second.reasons, second.repeats) == ("review", ("repeated-image",), first.verdict_id)
+
+
+def test_a_fixed_name_whose_bytes_come_back_after_others_gets_a_verdict_at_each_return(line: Line) -> None:
+    """Torn, good, torn, good, torn: each arrival is told."""
+    for seed, name in enumerate(("good1", "good2")):
+        fakes.write_scan(line.folder / name, seed=seed)
+    (line.folder / "torn").write_bytes(b"II*")
+    verdicts = []
+    for source in ("torn", "good1", "torn", "good2", "torn", "good1"):
+        copy(line, source, "current.tif")
+        line.intake.add("current.tif", is_final=True)
+        run_out(line.worker())
+        verdicts.append(line.judged[-1].verdict)
+    assert [verdict and verdict.outcome.value for verdict in verdicts] == [
+        "unreadable", "normal", "unreadable", "normal", "unreadable", "review",
+    ]  # fmt: skip
+    assert len({verdict.verdict_id for verdict in verdicts if verdict}) == 6
+
+
+def test_the_same_bytes_copied_again_under_their_name_are_no_arrival_also_when_the_file_was_away(line: Line) -> None:
+    fakes.write_scan(line.folder / "a.tif")
+    assert arrive(line, "a.tif") is not None
+    line.ledger.prune_files([])
+    assert arrive(line, "a.tif") is None
+    assert line.ledger.pending().count == 1
+
+
+def test_the_same_bytes_twice_in_one_batch_are_told_as_a_repetition(line: Line) -> None:
     asked, read_ahead = threading.Event(), threading.Event()
     reads = itertools.count(1)
 
@@ -230,9 +281,10 @@ def test_the_same_bytes_twice_in_one_batch_get_one_verdict_and_are_told_of_once(
     run_out(line.worker(engine, decode=staged, decode_threads=1))
     assert engine.batches[0] == 1 and engine.batches[1] >= 2
     told = {judged.prepared.scan.file: judged.verdict and judged.verdict.seq for judged in line.judged}
-    assert told == {"first.tif": 1, "a.tif": 2, "copy.tif": None, "last.tif": 3}
+    assert told == {"first.tif": 1, "a.tif": 2, "copy.tif": 3, "last.tif": 4}
+    assert line.outcomes()["copy.tif"] == ("review", ("repeated-image",))
     assert len(line.intake.done) == 4
-    assert line.ledger.pending().count == 3
+    assert line.ledger.pending().count == 4
 
 
 def test_empty_files_of_three_parts_get_three_verdicts_in_one_batch_or_in_several(line: Line) -> None:
@@ -342,10 +394,7 @@ def test_verdicts_a_full_disk_refused_are_stored_later_without_asking_the_networ
             self._ledger = ledger
             self._refusals = 1
 
-        def has_verdict(self, verdict_id: str) -> bool:
-            return self._ledger.has_verdict(verdict_id)
-
-        def commit(self, entries: Sequence[Entry], now: datetime) -> list[int | None]:
+        def commit(self, entries: Sequence[Entry], now: datetime) -> list[Verdict | None]:
             if self._refusals:
                 self._refusals -= 1
                 raise LedgerError("disk full", hint="free some space")
@@ -369,19 +418,16 @@ def test_a_disk_that_cannot_be_read_either_loses_no_scan_that_is_in_hand(line: L
             self._ledger = ledger
             self._refusals = 2
 
-        def has_verdict(self, verdict_id: str) -> bool:
+        def __call__(self, file: str, first_id: str, pixels_id: str | None) -> Former:
             if self._refusals:
                 self._refusals -= 1
                 raise LedgerError("disk I/O error", hint="check the disk")
-            return self._ledger.has_verdict(verdict_id)
-
-        def commit(self, entries: Sequence[Entry], now: datetime) -> list[int | None]:
-            return self._ledger.commit(entries, now)
+            return self._ledger.former(file, first_id, pixels_id)
 
     for name in ("a.tif", "b.tif"):
         fakes.write_scan(line.folder / name, seed=ord(name[0]))
     line.intake.add("a.tif", "b.tif")
-    worker = line.worker(store=Away(line.ledger))
+    worker = line.worker(recall=Away(line.ledger))
     for _ in range(2):
         with pytest.raises(LedgerError):
             worker.step()

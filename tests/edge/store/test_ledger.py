@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,10 +18,10 @@ import pytest
 
 from edge.contract.messages import canonical_json
 from edge.errors import LedgerError
-from edge.records import FileStamp
+from edge.records import FileStamp, Former
 from edge.store import ledger as ledger_module
 from edge.store import ledger_file
-from edge.store.ledger import Entry, Ledger, open_ledger, request_resend
+from edge.store.ledger import Ledger, open_ledger, request_resend
 from tests.support.samples import MORNING, STATION, sample_entry, sample_stamp, sample_verdict, stored_seqs
 
 REPOSITORY = Path(__file__).parents[3]
@@ -58,31 +59,51 @@ def test_verdicts_are_numbered_from_one_without_gaps_across_restarts(path: Path)
 def test_the_stored_payload_is_the_numbered_verdict_in_canonical_form(ledger: Ledger) -> None:
     ledger.commit([sample_entry(1), sample_entry(2)], NOW)
     (first, second) = ledger.outbox(0, 10)
-    assert second.payload == canonical_json(sample_verdict(2).model_copy(update={"seq": 2}))
+    numbered = {"seq": 2, "ledger_id": ledger.ledger_id}
+    assert second.payload == canonical_json(sample_verdict(2).model_copy(update=numbered))
     assert second.verdict_id == sample_verdict(2).verdict_id
     assert json.loads(first.payload)["seq"] == first.seq == 1
 
 
-def test_the_same_bytes_get_one_verdict_under_any_name(ledger: Ledger) -> None:
+def test_a_verdict_is_stored_once(ledger: Ledger) -> None:
     original = sample_entry(1)
-    copy = Entry(sample_stamp("copy.tif"), original.scan, original.verdict)
-    assert stored_seqs(ledger.commit([original, copy], NOW)) == [1, None]
-    assert stored_seqs(ledger.commit([copy, sample_entry(2)], NOW)) == [None, 2]
+    again = replace(original, stamp=sample_stamp("copy.tif"))
+    assert stored_seqs(ledger.commit([original, again], NOW)) == [1, None]
+    assert stored_seqs(ledger.commit([again, sample_entry(2)], NOW)) == [None, 2]
     assert seqs(ledger) == [1, 2]
     assert set(ledger.files()) == {"B01_0001.tif", "B01_0002.tif", "copy.tif"}
 
 
+def test_earlier_verdicts_are_found_by_name_by_bytes_and_by_pixels(ledger: Ledger) -> None:
+    first, second = sample_verdict(1), sample_verdict(2)
+    pixels, others = "aa" * 16, "bb" * 16
+    ledger.commit([replace(sample_entry(1), pixels_id=pixels)], NOW)
+    one, two = first.verdict_id, second.verdict_id
+    assert ledger.former("B01_0001.tif", one, pixels) == Former(one, is_same=True, repeats=one)
+    assert ledger.former("B01_0001.tif", two, others) == Former(one, is_same=False, repeats=None)
+    assert ledger.former("B01_0002.tif", one, None) == Former(None, is_same=False, repeats=one)
+    assert ledger.former("B01_0002.tif", two, pixels) == Former(None, is_same=False, repeats=one)
+    assert ledger.former("B01_0002.tif", two, others) == Former()
+    ledger.prune_files([])
+    assert ledger.former("B01_0001.tif", one, None).is_same
+
+
+def test_a_ledger_has_an_id_of_its_own_and_puts_it_into_every_verdict(path: Path, tmp_path: Path) -> None:
+    with open_ledger(path, STATION) as ledger:
+        own = ledger.ledger_id
+        ledger.commit([sample_entry(1)], NOW)
+        assert json.loads(ledger.outbox(0, 1)[0].payload)["ledger_id"] == str(own)
+    with open_ledger(path, STATION) as ledger, open_ledger(tmp_path / "b" / "ledger.sqlite", STATION) as other:
+        assert ledger.ledger_id == own != other.ledger_id
+        ledger.renew_id()
+        assert ledger.ledger_id != own
+
+
 def test_a_file_whose_bytes_have_a_verdict_is_finished_without_another(ledger: Ledger) -> None:
     entry = sample_entry(1)
-    assert stored_seqs(ledger.commit([Entry(entry.stamp, entry.scan, None)], NOW)) == [None]
+    assert stored_seqs(ledger.commit([replace(entry, verdict=None)], NOW)) == [None]
     assert ledger.files() == {"B01_0001.tif": entry.stamp}
     assert seqs(ledger) == []
-
-
-def test_a_known_verdict_is_recognised(ledger: Ledger) -> None:
-    ledger.commit([sample_entry(1)], NOW)
-    assert ledger.has_verdict(sample_verdict(1).verdict_id)
-    assert not ledger.has_verdict(sample_verdict(2).verdict_id)
 
 
 def test_a_failed_commit_leaves_nothing_and_no_gap(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +116,7 @@ def test_a_failed_commit_leaves_nothing_and_no_gap(ledger: Ledger, monkeypatch: 
         patch.setattr(ledger_module, "_stamp_text", power_off)
         with pytest.raises(RuntimeError, match="in the middle"):
             ledger.commit([sample_entry(2)], NOW)
-    assert not ledger.has_verdict(sample_verdict(2).verdict_id)
+    assert ledger.former("B01_0002.tif", sample_verdict(2).verdict_id, None) == Former()
     assert stored_seqs(ledger.commit([sample_entry(3)], NOW)) == [2]
 
 
@@ -105,7 +126,7 @@ def test_a_verdict_of_another_station_or_with_a_number_is_a_mistake(ledger: Ledg
     entry = sample_entry(1)
     assert entry.verdict is not None
     with pytest.raises(ValueError, match="seq 4"):
-        ledger.commit([Entry(entry.stamp, entry.scan, entry.verdict.model_copy(update={"seq": 4}))], NOW)
+        ledger.commit([replace(entry, verdict=entry.verdict.model_copy(update={"seq": 4}))], NOW)
     assert seqs(ledger) == []
 
 
@@ -113,7 +134,7 @@ def test_file_names_and_numbers_of_foreign_file_systems_survive(path: Path) -> N
     stamp = FileStamp("sub/scan-\udcff.tif", inode=2**64 - 1, size_bytes=0, modified_ns=-(2**70))
     entry = sample_entry(1)
     with open_ledger(path, STATION) as ledger:
-        ledger.commit([Entry(stamp, entry.scan, entry.verdict)], NOW)
+        ledger.commit([replace(entry, stamp=stamp)], NOW)
     with open_ledger(path, STATION) as ledger:
         assert ledger.files() == {stamp.file: stamp}
 
@@ -122,7 +143,7 @@ def test_a_file_that_was_judged_again_is_known_by_its_newest_stamp(ledger: Ledge
     old, new = sample_entry(1), sample_entry(2)
     stamp = FileStamp(old.stamp.file, inode=8, size_bytes=5, modified_ns=6)
     ledger.commit([old], NOW)
-    ledger.commit([Entry(stamp, new.scan, new.verdict)], NOW)
+    ledger.commit([replace(new, stamp=stamp)], NOW)
     assert ledger.files() == {stamp.file: stamp}
 
 
@@ -251,7 +272,7 @@ def test_of_a_folder_that_was_emptied_everything_is_forgotten_but_the_verdicts(l
     assert ledger.prune_files([]) == 1
     assert ledger.files() == {}
     assert entry.verdict is not None
-    assert ledger.has_verdict(entry.verdict.verdict_id)
+    assert ledger.former("B01_0001.tif", entry.verdict.verdict_id, None).is_same
 
 
 def test_a_sound_ledger_passes_the_check(ledger: Ledger) -> None:
@@ -323,7 +344,7 @@ def test_an_older_schema_is_upgraded_with_its_pending_messages(path: Path, monke
         patch.setattr(ledger_file, "MIGRATIONS", newer)
         with open_ledger(path, STATION) as ledger:
             assert ledger.outbox(0, 10) == before
-    with pytest.raises(LedgerError, match="schema 2, this program knows up to 1"):
+    with pytest.raises(LedgerError, match="schema 3, this program knows up to 2"):
         open_ledger(path, STATION)
 
 

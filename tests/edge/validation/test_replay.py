@@ -96,9 +96,6 @@ class Store:
         self.entries: list[Entry] = []
         self._fails_after = fails_after
 
-    def has_verdict(self, verdict_id: str) -> bool:
-        return True  # a replay must not ask: every file counts
-
     def commit(self, entries: Sequence[Entry], now: datetime) -> list[int | None]:
         if self._fails_after is not None and len(self.entries) >= self._fails_after:
             raise LedgerError("disk full", hint="make room")
