@@ -45,7 +45,7 @@ from edge.model.manifest import (
     Thresholds,
     manifest_json,
 )
-from edge.system.files import sync_directory
+from edge.system.files import sync_directory, written_whole
 from export.arithmetic import check_arithmetic
 from export.decisions import check_decisions
 from export.errors import ExportError
@@ -182,9 +182,8 @@ def write_bundle(out: Path, manifest: Manifest, contents: Mapping[str, bytes], k
     try:
         (temporary / GOLDEN_DIR).mkdir(parents=True)
         for name, data in files.items():
-            _write(temporary / name, data)
-        sync_directory(temporary / GOLDEN_DIR)
-        sync_directory(temporary)
+            with written_whole(temporary / name, durable=True) as stream:
+                stream.write(data)
         bundle = verify_bundle(temporary, [TrustedKey("the signing key", key.public_key())])
         check_arithmetic(bundle)
         engine = open_engine(bundle)
@@ -283,10 +282,3 @@ def _tools() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": str(torch.__version__),
     }
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("xb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())

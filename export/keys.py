@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from edge.system.files import written_whole
 from export.errors import ExportError
 
 DEFAULT_NAME = "signing-key"
@@ -72,8 +73,5 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
 
 
 def _create(path: Path, data: bytes, mode: int) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(fd, "wb") as stream:
+    with written_whole(path, durable=True, mode=mode, replace=False) as stream:
         stream.write(data)
-        stream.flush()
-        os.fsync(fd)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from edge.system.files import sync_directory
+from edge.system import files
 
 
 @contextmanager
@@ -19,21 +18,14 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     Raises OSError, also where torch.save says in words of its own what the disk said.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as stream:
+        with files.written_whole(path, durable=True) as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
     except RuntimeError as error:
         reason = error.__context__
         if isinstance(reason, OSError):
             raise OSError(reason.errno, reason.strerror, str(path)) from error
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_directory(path.parent)
 
 
 def write_json(path: Path, content: object) -> None:

@@ -25,6 +25,7 @@ from edge.engines.choose import CPU_ENGINES, CpuEngine, open_engine
 from edge.engines.golden import check_golden, golden_image
 from edge.errors import EdgeError
 from edge.model.bundle import Bundle
+from edge.system.files import written_whole
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -134,14 +135,9 @@ def _seconds_per_scan(bundle: Bundle, name: CpuEngine, threads: int | None, cloc
 
 
 def _store(state: Path, choice: Choice) -> None:
-    """Whole or not at all."""
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = state / f".{TUNING_FILE}.tmp"
-    with draft.open("w", encoding="utf-8") as stream:
-        stream.write(choice.model_dump_json(indent=2) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(state / TUNING_FILE)
+    with written_whole(state / TUNING_FILE, durable=True) as stream:
+        stream.write(choice.model_dump_json(indent=2).encode() + b"\n")
 
 
 def _version(package: str) -> str | None:

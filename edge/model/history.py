@@ -8,7 +8,6 @@ made, by its signed `created_at`. Going back is one command, `edge-worker --acce
 from __future__ import annotations
 
 import logging
-import os
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from edge.contract.messages import rfc3339
 from edge.errors import BundleError, LedgerError
 from edge.model.bundle import Bundle
-from edge.system.files import sync_directory
+from edge.system.files import written_whole
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -99,14 +98,8 @@ def _newest(bundle: Bundle) -> NewestModel:
 
 def _write(newest: NewestModel, state: Path) -> None:
     """Whole or not at all, and for good. Readable by all: an administrator may write it, the worker's user reads."""
-    draft = state / f".{FILE}.new"
     try:
-        with draft.open("w", encoding="utf-8") as stream:
-            stream.write(newest.model_dump_json(indent=1) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.chmod(0o644)  # the directory is private
-        draft.replace(state / FILE)
-        sync_directory(state)
+        with written_whole(state / FILE, durable=True, mode=0o644) as stream:  # the directory is private
+            stream.write(newest.model_dump_json(indent=1).encode() + b"\n")
     except OSError as error:
         raise LedgerError(f"{state / FILE}: {error.strerror}", hint="check the mount and `state.dir`") from error

@@ -20,7 +20,7 @@ from pathlib import Path
 from edge.errors import LedgerBusy, LedgerError
 from edge.store.ledger import Ledger, open_ledger
 from edge.store.ledger_file import REPLAYED, connect, explained_errors, put_in_place, remove_database, take_lock
-from edge.system.files import sync_directory
+from edge.system.files import opened_regular, sync_directory, written_whole
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def _copied(ledger: Ledger, name: str, go_on: Callable[[], bool]) -> Path:
     final = ledger.path.with_name(f"{ledger.path.name}.copy-{name}")
     try:
         with explained_errors(ledger.path):
-            draft.touch(mode=0o600)
+            draft.touch(mode=0o600, exist_ok=False)
         ledger.copy_into(draft, go_on)
         with explained_errors(ledger.path):
             draft.rename(final)
@@ -149,7 +149,7 @@ def _requested(path: Path) -> Path:
     answer = path.with_name(f"{path.name}.copy-{name}")
     draft = path.with_name(f".{answer.name}")
     with explained_errors(path):
-        request.touch(mode=0o600)
+        request.touch(mode=0o600, exist_ok=False)
     try:
         until_s, seen_bytes = time.monotonic() + ANSWER_S, 0
         while not answer.exists():
@@ -193,14 +193,8 @@ def _delivered(copy: Path, target: Path, station: str) -> Inventory:
 
 
 def _copy_file(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
-    with (
-        source.open("rb") as read,
-        os.fdopen(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file,
-    ):
-        shutil.copyfileobj(read, file)
-        file.flush()
-        os.fsync(file.fileno())
+    with opened_regular(source) as (original, _), written_whole(target, durable=True, mode=0o600) as copy:
+        shutil.copyfileobj(original, copy)
 
 
 def _inventory(file: Path, ledger: Ledger) -> Inventory:

@@ -34,6 +34,7 @@ from edge.contract.messages import Verdict, canonical_json, rfc3339
 from edge.errors import LedgerError
 from edge.records import FileStamp, Former, Scan
 from edge.store.ledger_file import DAMAGED_HINT, connect, create, explained_errors, primary_code, take_lock
+from edge.system.files import written_whole
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -126,12 +127,9 @@ def request_resend(path: Path, since: datetime) -> None:
     """
     if not path.is_file():
         raise LedgerError(f"there is no ledger at {path}", hint="check `state.dir` in the settings")
-    name = f"{path.name}.resend-{uuid.uuid4().hex}"
-    draft = path.with_name(f".{name}")
-    with explained_errors(path):
-        draft.write_text(rfc3339(since), encoding="ascii")
-        draft.chmod(0o644)  # an administrator may ask, the worker's user must read; the directory is private
-        draft.rename(path.with_name(name))
+    request = path.with_name(f"{path.name}.resend-{uuid.uuid4().hex}")
+    with explained_errors(path), written_whole(request, durable=True) as stream:
+        stream.write(rfc3339(since).encode())
 
 
 class Ledger:

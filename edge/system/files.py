@@ -1,12 +1,55 @@
-"""What makes changes to a directory last, and files whole."""
+"""Files that are there whole or not at all, and changes to a directory that last."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
-from contextlib import suppress
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def written_whole(
+    path: Path, *, durable: bool, mode: int | None = None, replace: bool = True, draft: Path | None = None
+) -> Iterator[BinaryIO]:
+    """A stream whose content takes the name `path` once it is written; after an exception it does not.
+
+    `durable`: flush the file and its name to the disk before returning. `mode`: exactly this one; by default as
+    open() makes it. `replace`: False raises FileExistsError where `path` exists. `draft`: name in the same directory
+    to write under, where what a kill left of an earlier attempt shall not stay.
+
+    The draft is made anew and never through a link, so that nobody who can write the directory chooses what is
+    written to. Raises OSError.
+    """
+    draft = draft or path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(draft, flags, 0o666 if mode is None else 0o600)
+    try:
+        with os.fdopen(fd, "wb") as stream:
+            yield stream
+            stream.flush()
+            if mode is not None:
+                os.fchmod(fd, mode)
+            if durable:
+                os.fsync(fd)
+        if replace:
+            draft.replace(path)
+        else:
+            path.hardlink_to(draft)  # unlike a rename it fails where the name is taken
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+    if durable:
+        try:
+            sync_directory(path.parent)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync no directory
+                raise
 
 
 def sync_directory(directory: Path) -> None:
@@ -21,21 +64,21 @@ def sync_directory(directory: Path) -> None:
 def copy_whole(source: Path, draft: Path, target: Path) -> None:
     """Copy a regular file with its times and mode: what bears the name of `target` is whole, and lasts.
 
-    `draft` lies in the same directory and is overwritten; only a kill leaves it behind. Raises OSError, and then there
-    is no `target`, save that `target` was there before.
+    `draft`: as in `written_whole`. Raises OSError, also where `source` is a link or no regular file.
     """
-    draft.unlink(missing_ok=True)
-    try:
-        shutil.copy2(source, draft)
-        with draft.open("rb") as copy:
-            os.fsync(copy.fileno())
-        draft.rename(target)
-    except OSError:
-        with suppress(OSError):
-            draft.unlink()
-        raise
-    try:
-        sync_directory(target.parent)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync no directory
-            raise
+    with opened_regular(source) as (original, status), written_whole(target, durable=True, draft=draft) as copy:
+        shutil.copyfileobj(original, copy)
+        copy.flush()
+        os.fchmod(copy.fileno(), status.st_mode & 0o777)
+        os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@contextmanager
+def opened_regular(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+    """An open regular file and what its descriptor says of it. Raises OSError for a link or anything else."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as stream:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        yield stream, status

@@ -33,6 +33,7 @@ from edge.scans.scan import Limits
 from edge.settings import Settings
 from edge.station.folder import StationFolder
 from edge.store.ledger import Entry
+from edge.system.files import written_whole
 from edge.system.names import display_name
 from edge.validation.gallery import Gallery
 from edge.validation.labels import MatchedLabels, match_labels, read_labels
@@ -362,7 +363,5 @@ def _explained_errors(out: Path) -> Iterator[None]:
 
 
 def _write(path: Path, text: str) -> None:
-    """The whole file or none of it."""
-    draft = path.with_name(path.name + ".part")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    with written_whole(path, durable=False) as stream:
+        stream.write(text.encode())

@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edge.system.files import written_whole
+
 GIB = 1 << 30
 DEFAULT_MAX_BYTES = 8 * GIB
 """A paper-sized set (714 scans, 4 views, 4 conversions) takes 1 GiB."""
@@ -98,13 +100,11 @@ class FeatureCache:
             self._give_up(f"the bound of {self._max_bytes / GIB:.1f} GiB is reached; raise --cache-gib")
             return
         path = self._path(key)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
-            temporary.replace(path)
+            with written_whole(path, durable=False) as stream:
+                stream.write(data)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             self._give_up(f"{self._folder} cannot be written: {error}")
             return
         self._bytes += len(data)

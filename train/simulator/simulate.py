@@ -7,6 +7,7 @@ however many processes draw them.
 It is for demos and tests. It is not evidence about real electrodes; figures that used it say so.
 """
 
+import codecs
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +21,7 @@ import numpy as np
 import tifffile
 
 from edge.errors import EdgeError
+from edge.system.files import written_whole
 from train.simulator.defects import PAINTERS
 from train.simulator.electrode import blank_sheet, expose
 from train.simulator.fields import Counts, generator
@@ -187,12 +189,10 @@ def write_lot(
         rows.append(row)
         if progress is not None:
             progress(len(rows), len(orders))
-    partial = labels.with_suffix(".part")
-    with partial.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
+    with written_whole(labels, durable=False) as stream:
+        writer = csv.writer(codecs.getwriter("utf-8")(stream), lineterminator="\n")
         writer.writerow(LABEL_COLUMNS)
         writer.writerows(rows)
-    partial.replace(labels)
     return labels
 
 

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from edge.errors import EngineError
-from edge.system.files import sync_directory
+from edge.system.files import written_whole
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -122,18 +122,11 @@ class PlanCache:
         described = _canonical(facts)
         head = _HEAD.pack(MAGIC, len(described)) + described
         seal = self._seal(name, head, payload)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            with temporary.open("xb") as stream:
-                os.fchmod(stream.fileno(), 0o640)
+            with written_whole(path, durable=True, mode=0o640) as stream:
                 for part in (head, seal, payload):
                     stream.write(part)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.rename(path)
-            sync_directory(self._folder)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise EngineError(
                 f"the plan {path} cannot be written: {error.strerror}", hint="check the folder's rights and the disk"
             ) from error
@@ -203,21 +196,12 @@ class PlanCache:
         return key
 
     def _create_key(self) -> None:
-        """Whole or not at all: written beside its place, then linked there, which fails where one exists."""
+        """Raises FileExistsError where another process was first."""
         if self._key_file.exists():
             return
         self._key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = self._key_file.with_name(f".{self._key_file.name}.{os.getpid()}.tmp")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as stream:
-                stream.write(secrets.token_bytes(KEY_BYTES))
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.link(temporary, self._key_file)
-            sync_directory(self._key_file.parent)
-        finally:
-            temporary.unlink()
+        with written_whole(self._key_file, durable=True, mode=0o600, replace=False) as stream:
+            stream.write(secrets.token_bytes(KEY_BYTES))
 
 
 def _canonical(facts: Facts) -> bytes:

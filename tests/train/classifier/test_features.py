@@ -2,14 +2,19 @@
 
 import dataclasses
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 import torch
 
+import train.classifier.feature_cache
 from edge.images.conversion import Bounds, Method
 from edge.records import Size
+from edge.system.files import written_whole
 from train.classifier.crossval import make_plan, samples_of
 from train.classifier.experiment import PAPER
 from train.classifier.feature_cache import FeatureCache, FeatureKey, Features
@@ -164,12 +169,14 @@ class TestCache:
         cache = FeatureCache(tmp_path, SHAPE, say=said.append)
         cache.put(key("before"), features(1))
 
-        def full(path: Path, data: bytes) -> int:
-            with path.open("wb") as stream:
-                stream.write(data[:7])
-            raise OSError(28, "No space left on device")
+        @contextmanager
+        def full(path: Path, *, durable: bool) -> Iterator[BinaryIO]:
+            with written_whole(path, durable=durable) as stream:
+                stream.write(b"partial")
+                yield stream
+                raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(Path, "write_bytes", full)
+        monkeypatch.setattr(train.classifier.feature_cache, "written_whole", full)
         cache.put(key("a"), features(1))
         cache.put(key("b"), features(1))
         assert [path.suffix for path in tmp_path.glob("*/*")] == [".features"]

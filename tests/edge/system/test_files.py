@@ -1,0 +1,91 @@
+"""The one way to write a file whole."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from edge.system.files import copy_whole, written_whole
+
+
+def test_a_file_has_its_old_content_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"old")
+    with written_whole(path, durable=True) as stream:
+        stream.write(b"new")
+        stream.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_after_an_error_nothing_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"old")
+    with pytest.raises(TypeError), written_whole(path, durable=False) as stream:
+        stream.write("text")  # type: ignore[arg-type]
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_under_the_name_of_the_draft_is_replaced_and_what_it_leads_to_is_untouched(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"theirs")
+    victim.chmod(0o600)
+    for draft in (tmp_path / f".a.json.{os.getpid()}.tmp", tmp_path / ".draft"):
+        draft.symlink_to(victim)
+    with written_whole(tmp_path / "a.json", durable=True, mode=0o644) as stream:
+        stream.write(b"ours")
+    with written_whole(tmp_path / "b.json", durable=True, mode=0o644, draft=tmp_path / ".draft") as stream:
+        stream.write(b"ours")
+    assert victim.read_bytes() == b"theirs"
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o600
+    assert not (tmp_path / "a.json").is_symlink() and not (tmp_path / "b.json").is_symlink()
+
+
+def test_a_link_put_back_after_the_draft_was_cleared_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"theirs")
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # who holds the directory is faster
+    (tmp_path / ".draft").symlink_to(victim)
+    with (
+        pytest.raises(FileExistsError),
+        written_whole(tmp_path / "a", durable=False, draft=tmp_path / ".draft") as stream,
+    ):
+        stream.write(b"ours")
+    assert victim.read_bytes() == b"theirs"
+
+
+def test_the_mode_is_exactly_the_one_asked_for(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with written_whole(tmp_path / "a", durable=False, mode=0o644):
+            pass
+        with written_whole(tmp_path / "b", durable=False):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o644
+    assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == 0o600
+
+
+def test_a_name_that_is_taken_can_be_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(b"first")
+    with pytest.raises(FileExistsError), written_whole(path, durable=True, replace=False) as stream:
+        stream.write(b"second")
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_copy_never_follows_a_link(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(OSError, match=r"symbolic link"):
+        copy_whole(tmp_path / "link", tmp_path / ".draft", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
