@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from edge.system import files
+import edge.system.files
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with files.written_whole(path, durable=True) as stream:
+        with edge.system.files.written_whole(path, durable=True) as stream:
             yield stream
     except RuntimeError as error:
         reason = error.__context__

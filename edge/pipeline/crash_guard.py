@@ -4,8 +4,9 @@ A mark is a small file written before a scan is read and removed once it is conv
 outlive the process, not the power. A file found marked at start is a suspect: it is first read and converted in a
 child process with limits, as the worker would do it. If the child dies too, and a second one after a pause, the file
 is condemned; if not, the death had another cause (an operator's kill, the memory of another program) and the file is
-judged like any other. A child that was killed from outside proves nothing: the file waits. So a good scan can be
-interrupted any number of times without being called bad.
+judged like any other. A child that was killed from outside, or that came to no end and computed for less than
+PROBE_CPU_S, proves nothing: the file waits. So a good scan can be interrupted any number of times without being
+called bad.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ class DecodeMarks:
 def kills_its_reader(path: Path, limits: Limits, spec: InputSpec) -> str | None:
     """Read and convert `path` in children with limits on time and memory; how they died, or None if one lived.
 
-    Raises ScanIncomplete if there is no child to be had, or if somebody else ended it, which is no fault of the file's.
+    Raises ScanIncomplete if there is no child to be had, or if something else ended or stopped it, which is no fault
+    of the file's.
     """
     deaths: list[_Death] = []
     while len(deaths) < ATTEMPTS:
@@ -107,7 +109,8 @@ def kills_its_reader(path: Path, limits: Limits, spec: InputSpec) -> str | None:
 class _Death(NamedTuple):
     how: str
     is_its_own: bool
-    """Whether decoding explains it: not before the file is opened, nor by a SIGKILL, which no limit of ours sends."""
+    """Whether decoding explains it: not before the file is opened, not by a SIGKILL, which no limit of ours sends, and
+    not by the clock, which runs on for a child that was stopped."""
 
 
 def _death_of_a_child(path: Path, limits: Limits, spec: InputSpec) -> _Death | None:
@@ -123,8 +126,8 @@ def _death_of_a_child(path: Path, limits: Limits, spec: InputSpec) -> _Death | N
     command = [*program, json.dumps(job)]
     try:
         child = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_TIMEOUT_S)  # noqa: S603
-    except subprocess.TimeoutExpired as expired:
-        return _Death(f"no end after {PROBE_TIMEOUT_S:.0f} s", OPENING in (expired.stdout or b""))
+    except subprocess.TimeoutExpired:
+        return _Death(f"no end after {PROBE_TIMEOUT_S:.0f} s", is_its_own=False)
     except OSError as error:
         raise ScanIncomplete(
             "read-failed",

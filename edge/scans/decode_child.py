@@ -2,10 +2,11 @@
 
 `python -m edge.scans.decode_child MAX_PX MAX_BYTES`.
 
-On its standard input it has a socket. It says READY, then answers one request after the other until the other end
-closes. Before the first request it gives away what an unpacker never needs: more memory than the largest scan takes,
-opening anything (a file, a connection to anywhere), writing a file, starting a process. One request may use so much
-processor time and no more. A limit exceeded is this process's end, and never the line's.
+On its standard input it has a socket. It says FILTERED or UNFILTERED, then answers one request after the other until
+the other end closes. Before the first request it gives up what an unpacker never needs: more memory than the largest
+scan takes, and every system call but the few in edge/scans/syscall_filter.py. Where the kernel filters none (it says
+so), limits alone still keep it from opening and writing files and from starting processes. A limit exceeded is this
+process's end, and never the line's; its processor time is watched from outside.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import resource
 import signal
 import socket
 import sys
-import time
 from pathlib import Path
 
 os.putenv("OPENBLAS_NUM_THREADS", "1")  # before numpy is loaded, which starts a thread per processor else
@@ -26,26 +26,23 @@ import imagecodecs
 
 from edge.errors import ScanError
 from edge.records import Counts
-from edge.scans.decoder import ANSWER, PIXELS, READY, REFUSAL, REQUEST
+from edge.scans.decoder import ANSWER, FILTERED, PIXELS, REFUSAL, REQUEST, UNFILTERED
 from edge.scans.pixels import decode
+from edge.scans.syscall_filter import allow_only_unpacking
 from edge.scans.tiff import read_layout
 
-CPU_S = 10
-"""For one scan; the largest that is read takes two or three seconds on a slow core."""
 SPARE_BYTES = 64 << 20
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 
 
 def main(max_px: int, max_bytes: int) -> None:
     channel = socket.socket(fileno=sys.stdin.fileno())
-    confine(max_px, max_bytes)
-    channel.sendall(READY)
+    channel.sendall(FILTERED if confine(max_px, max_bytes) else UNFILTERED)
     while (header := received(channel, REQUEST.size)) is not None:
         (length,) = REQUEST.unpack(header)
         data = received(channel, length)
         if data is None:
             return
-        _limit(resource.RLIMIT_CPU, int(time.process_time()) + CPU_S, resource.RLIM_INFINITY)
         try:
             counts = unpacked(data, max_px)
         except ScanError as error:
@@ -61,16 +58,22 @@ def unpacked(data: bytes, max_px: int) -> Counts:
     return decode(data, read_layout(lambda start, length: data[start : start + length], len(data), max_px))
 
 
-def confine(max_px: int, max_bytes: int) -> None:
-    """Give up, for good, whatever unpacking does not need. Memory: the file twice, and three times its pixels."""
+def confine(max_px: int, max_bytes: int) -> bool:
+    """Give up, for good, whatever unpacking does not need; whether the kernel filters system calls.
+
+    Memory: the file twice, and three times its pixels.
+    """
     for loaded in ("lzw_decode", "deflate_decode", "delta_decode", "LzwError", "DeflateError"):
         getattr(imagecodecs, loaded)  # loads a library, which cannot be done afterwards
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc.prctl(PR_SET_DUMPABLE, 0)
     mapped_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     memory_bytes = mapped_bytes + SPARE_BYTES + 2 * max_bytes + 3 * 2 * max_px
     for kind in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE):
         _limit(kind, 0, 0)
     _limit(resource.RLIMIT_AS, memory_bytes, memory_bytes)
+    return allow_only_unpacking()
 
 
 def received(channel: socket.socket, length: int) -> bytes | None:

@@ -1,13 +1,15 @@
 """Coded scans are unpacked in a process apart: whatever breaks an unpacker costs one verdict, never the line.
 
 Uncompressed scans are read by this product's own code, in the daemon. LZW and Deflate are unpacked by a library in C,
-and files come from outside: the library runs in `edge.scans.decode_child`, under limits on memory, processor time and
-everything else it does not need. Such a process starts with the first coded scan, serves many, and is replaced when
-it dies. It is as many processes as threads ask at the same moment, each about 60 MB.
+and files come from outside: the library runs in `edge.scans.decode_child`, with as much memory and processor time as
+a scan needs and the few system calls of `edge.scans.syscall_filter`. Such a process starts with the first coded scan,
+serves many, and is replaced when it dies. It is as many processes as threads ask at the same moment, each about 60 MB.
 
-A file is condemned (`decoder-crash`) by two deaths, in a row and of fresh processes, or by being unpacked for too long
-twice: one death may have another cause. A SIGKILL, the deed of an operator or of a machine without memory, proves
-nothing: two deaths with one among them let the file wait.
+A file is condemned (`decoder-crash`) by two deaths in a row, the second of a fresh process: one death may have another
+cause. A SIGKILL, the deed of an operator or of a machine without memory, proves nothing: two deaths with one among
+them let the file wait. It is also condemned when unpacking it takes more processor time than its pixels explain, as
+the kernel accounts it to that process alone. Time on the clock is never the file's fault: a process that was stopped
+or got no processor lets the file wait.
 
 Request: length of the file (uint64) and its bytes, which the other side parses once more. Answer: a kind and a length,
 then the pixels (native uint16, row by row), or a reason, a line feed and a message.
@@ -23,8 +25,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 
@@ -37,7 +40,7 @@ from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
-READY = b"R"
+FILTERED, UNFILTERED = b"F", b"U"
 PIXELS = b"P"
 REFUSAL = b"E"
 REQUEST = struct.Struct("<Q")
@@ -45,15 +48,25 @@ ANSWER = struct.Struct("<cQ")
 
 DECODER_CRASH = "decoder-crash"
 ATTEMPTS = 2
+CPU_S = 1.0
+CPU_S_PER_PX = 3e-7
+CPU_S_PER_SEGMENT = 1e-4
+"""Processor time for one scan (segments: strips or tiles): four times what noise takes, which is the worst content."""
 WALL_S = 20.0
-"""For one scan. The child ends itself after half of it spent computing; this is for one that hangs."""
+"""On the clock beyond that, for a process that computes too little to be blamed: it was stopped or got no processor."""
+LOOK_S = 0.1
+"""Between two looks at the processor time of a child that has not answered."""
 START_S = 60.0
 """For a child to load its libraries; a loaded machine is slow."""
+CPUCLOCK_SCHED = 2
 EXIT_S = 1.0
 """From the end of the conversation to the end of the process."""
 MAX_REFUSAL_BYTES = 4096
 REFUSALS = frozenset({"decoder-failed", "inconsistent-header"})
 """What the child may say of a file whose layout has passed here."""
+
+
+UNFILTERED_HINT = "run a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64; limits alone hold the unpacker"
 
 
 class ChildDied(Exception):
@@ -63,6 +76,14 @@ class ChildDied(Exception):
         """`was_killed`: by a SIGKILL, which no limit of ours sends."""
         super().__init__(how)
         self.was_killed = was_killed
+
+
+class Overrun(ChildDied):
+    """The child used up the processor time that the file's pixels explain."""
+
+
+class Starved(ChildDied):
+    """The child neither answered in time nor computed for long."""
 
 
 class Decoder:
@@ -91,6 +112,15 @@ class Decoder:
             child = child or self._new_child()
             try:
                 counts = child.unpack(data, layout, self._wall_s)
+            except Starved as starved:
+                raise ScanIncomplete(
+                    "read-failed",
+                    f"the process that unpacks it was stopped or starved: {starved}",
+                    hint="look at the load of the machine and the processor time the service may use",
+                ) from starved
+            except Overrun as overrun:
+                deaths = [overrun]
+                break
             except ChildDied as death:
                 deaths.append(death)
                 event(log.warning, "decoder died", how=str(death))
@@ -100,7 +130,8 @@ class Decoder:
             else:
                 self._give_back(child)
                 return counts
-        message = f"unpacking it ended {len(deaths)} processes: {', '.join(map(str, deaths))}"
+        ended = "a process" if len(deaths) == 1 else f"{len(deaths)} processes"
+        message = f"unpacking it ended {ended}: {', '.join(map(str, deaths))}"
         if any(death.was_killed for death in deaths):
             raise ScanIncomplete("read-failed", message, hint="look at the memory the service may use")
         raise ScanError(
@@ -116,6 +147,12 @@ class Decoder:
         for child in idle:
             child.end()
 
+    def is_filtered(self) -> bool:
+        """Whether the kernel filters the unpackers' system calls; starts one. Raises ScanIncomplete if it cannot."""
+        child = self._idle_child() or self._new_child()
+        self._give_back(child)
+        return child.is_filtered
+
     def _idle_child(self) -> _Child | None:
         """One that waits for work; those that died while they waited are no file's fault."""
         with self._lock:
@@ -128,7 +165,7 @@ class Decoder:
 
     def _new_child(self) -> _Child:
         try:
-            return _Child(self._program)
+            child = _Child(self._program)
         except (OSError, ChildDied) as error:
             raise ScanIncomplete(
                 "read-failed",
@@ -136,6 +173,9 @@ class Decoder:
                 hint="look at the memory and the number of processes the service may use; `edge-worker --replay` on a "
                 "folder with one coded scan repeats the attempt",
             ) from error
+        if not child.is_filtered:
+            log.warning("system calls of the unpacker not filtered", extra={"fields": {"hint": UNFILTERED_HINT}})
+        return child
 
     def _give_back(self, child: _Child) -> None:
         with self._lock:
@@ -156,29 +196,29 @@ class _Child:
             except OSError:
                 self._channel.close()
                 raise
-        self._receive(len(READY), time.monotonic() + START_S)
+        self._begin(START_S, cpu_s=START_S / 2)
+        self.is_filtered = self._receive(1) == FILTERED
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
     def unpack(self, data: bytes, layout: Layout, wall_s: float) -> Counts:
         """Raises ScanError as the child does, or ChildDied, after which there is nothing left to end."""
-        until_s = time.monotonic() + wall_s
-        try:
-            self._channel.settimeout(wall_s)
-            self._channel.sendall(REQUEST.pack(len(data)))
-            self._channel.sendall(data)
-        except OSError as error:
-            raise self._death(error) from error
-        kind, length = ANSWER.unpack(self._receive(ANSWER.size, until_s))
+        size = layout.size
+        segments = len(layout.offsets_bytes)
+        cpu_s = CPU_S + CPU_S_PER_PX * size.height_px * size.width_px + CPU_S_PER_SEGMENT * segments
+        self._begin(wall_s, cpu_s)
+        self._send(REQUEST.pack(len(data)))
+        self._send(data)
+        kind, length = ANSWER.unpack(self._receive(ANSWER.size))
         if kind == REFUSAL and length <= MAX_REFUSAL_BYTES:
-            reason, _, message = self._receive(length, until_s).decode(errors="replace").partition("\n")
+            reason, _, message = self._receive(length).decode(errors="replace").partition("\n")
             if reason in REFUSALS:
                 raise contradiction(message, reason=reason)
         counts = np.empty(layout.size, np.uint16)
         if kind != PIXELS or length != counts.nbytes:
             raise self._death(ValueError("an answer that is none"))
-        self._receive_into(counts.data.cast("B"), until_s)
+        self._receive_into(counts.data.cast("B"))
         return counts
 
     def end(self) -> None:
@@ -186,21 +226,48 @@ class _Child:
         self._process.kill()
         self._process.wait()
 
-    def _receive(self, length: int, until_s: float) -> bytearray:
+    def _begin(self, wall_s: float, cpu_s: float) -> None:
+        """Give the child so much time from now on."""
+        self._wall_s = wall_s + cpu_s
+        self._until_s = time.monotonic() + self._wall_s
+        self._cpu_s, self._cpu_before_s = cpu_s, _processor_time_s(self._process.pid)
+        self._channel.settimeout(LOOK_S)
+
+    def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self._patiently(partial(self._channel.send, view)) :]
+
+    def _receive(self, length: int) -> bytearray:
         buffer = bytearray(length)
-        self._receive_into(memoryview(buffer), until_s)
+        self._receive_into(memoryview(buffer))
         return buffer
 
-    def _receive_into(self, view: memoryview, until_s: float) -> None:
-        try:
-            while view:
-                self._channel.settimeout(max(0.001, until_s - time.monotonic()))
-                count = self._channel.recv_into(view)
-                if count == 0:
-                    raise self._death(EOFError())
-                view = view[count:]
-        except OSError as error:
-            raise self._death(error) from error
+    def _receive_into(self, view: memoryview) -> None:
+        while view:
+            count = self._patiently(partial(self._channel.recv_into, view))
+            if count == 0:
+                raise self._death(EOFError())
+            view = view[count:]
+
+    def _patiently(self, move: Callable[[], int]) -> int:
+        """Bytes moved through the channel; raises ChildDied when the child's time is up."""
+        while True:
+            try:
+                return move()
+            except TimeoutError:
+                self._check_time()
+            except OSError as error:
+                raise self._death(error) from error
+
+    def _check_time(self) -> None:
+        used_s = _processor_time_s(self._process.pid) - self._cpu_before_s
+        if used_s > self._cpu_s:
+            self.end()
+            raise Overrun(f"more than {self._cpu_s:.1f} s of processor time")
+        if time.monotonic() > self._until_s:
+            self.end()
+            raise Starved(f"{max(used_s, 0.0):.1f} s of processor time in {self._wall_s:.0f} s, and no answer")
 
     def _death(self, cause: Exception) -> ChildDied:
         """End the process, if it has not ended by itself; how it went."""
@@ -210,7 +277,18 @@ class _Child:
         code = self._process.poll()
         self.end()
         if code is None:
-            return ChildDied("no answer in time" if isinstance(cause, TimeoutError) else str(cause) or "it hung up")
+            return ChildDied(str(cause) or "it hung up")
         if code >= 0:
             return ChildDied(f"exit code {code}")
         return ChildDied(f"killed by {signal.Signals(-code).name}", was_killed=-code == signal.SIGKILL)
+
+
+def _processor_time_s(pid: int) -> float:
+    """Processor time a process of this user has used; 0 once it is gone.
+
+    By its own clock, as clock_getcpuclockid(3) makes it: /proc may hide a process that cannot be traced.
+    """
+    try:
+        return time.clock_gettime(~pid << 3 | CPUCLOCK_SCHED)
+    except OSError:
+        return 0.0

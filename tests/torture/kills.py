@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.support.tiff_files import tiff, written_by_tifffile
-from tests.torture.poison import CRASHES, EATS, HANGS
+from tests.torture.poison import BURNS, CRASHES, EATS
 from tests.torture.rig import Rig, wait_until
 from tests.torture.stub import expected_p_abnormal
 from tests.torture.trial import Trial
@@ -122,7 +122,7 @@ def upgrade_and_roll_back(trial: Trial) -> None:
 
 
 def poison_a_scan(trial: Trial) -> None:
-    """R23: files that crash, fill or hang their decoder: `decoder-crash`, and the line goes on.
+    """R23: files that crash, fill or never end their decoder: `decoder-crash`, and the line goes on.
 
     Uncompressed ones are read in the daemon: it dies, and a child that dies of it too condemns the file. Coded ones
     are unpacked in a child: the daemon lives.
@@ -142,7 +142,7 @@ def poison_a_scan(trial: Trial) -> None:
         trial.recovered(time.monotonic() - began_s)
         trial.require(1 <= deaths <= 2, f"{deaths} deaths before the scan was quarantined")
         pid = rig.worker.pid
-        for index, deed in enumerate((CRASHES, EATS, HANGS) * trial.size(2, 10)):
+        for index, deed in enumerate((CRASHES, EATS, BURNS) * trial.size(2, 10)):
             began_s = time.monotonic()
             counts, _ = rig.generator.scan()
             coded = written_by_tifffile(counts, compression="lzw" if index % 2 else "zlib")

@@ -1,31 +1,31 @@
-"""A decoder that dies, eats, or hangs on marked files: stands in for the interpreter of edge's child processes.
+"""A decoder that dies, eats, or never ends on marked files: stands in for the interpreter of edge's child processes.
 
 `python -m tests.torture.poison MODULE ARGUMENTS` runs that module of edge as its program would, poisoned.
 """
 
 from __future__ import annotations
 
+import ctypes
 import runpy
-import signal
 import sys
-import time
 from typing import Any
 
 import edge.scans.pixels
 
-CRASHES, EATS, HANGS = b"POISON-CRASH", b"POISON-MEMORY", b"POISON-SLEEP"
+CRASHES, EATS, BURNS = b"POISON-CRASH", b"POISON-MEMORY", b"POISON-FOREVER"
 
 
 def poisoned(data: bytes, layout: Any) -> Any:
     """In place of edge.scans.pixels.decode."""
     if CRASHES in data:
-        signal.raise_signal(signal.SIGSEGV)  # to this very thread, as a fault is: kill() may leave it a moment to go on
+        ctypes.string_at(0)  # a fault in this very thread, which no system call filter keeps from happening
     if EATS in data:
         eaten = []
         while True:
             eaten.append(b"x" * (1 << 24))
-    if HANGS in data:
-        time.sleep(3600)
+    if BURNS in data:
+        while True:
+            pass
     return healthy(data, layout)
 
 

@@ -38,9 +38,6 @@ from edge.store.ledger import Entry, Ledger, OutboxRow
 from tests.torture.poison import poisoned
 from tests.torture.stub import StubEngine
 
-POISONED_WALL_S = 3.0
-"""Instead of the product's 20 s, so that a hang is seen within the row."""
-
 POINTS: dict[str, tuple[object, str, str]] = {
     "attempt": (edge.pipeline.read_ahead, "prepare_scan", "before"),
     "decode": (edge.pipeline.read_ahead, "prepare_scan", "after"),
@@ -101,7 +98,6 @@ def advance_schema() -> None:
 def poison() -> None:
     """Decoding a file that holds a marker of tests/torture/poison.py does harm, here and in every child."""
     edge.scans.decoder.decode = poisoned
-    edge.daemon.line.Decoder = functools.partial(edge.scans.decoder.Decoder, wall_s=POISONED_WALL_S)  # type: ignore[misc,assignment]
     script = Path(tempfile.mkdtemp(prefix="torture-poison-")) / "python"
     script.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" -m tests.torture.poison "$@"\n')
     script.chmod(0o755)

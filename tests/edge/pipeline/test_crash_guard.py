@@ -104,12 +104,13 @@ def test_a_child_that_is_killed_from_outside_or_never_gets_to_the_file_proves_no
     assert caught.value.reason == "read-failed"
 
 
-def test_children_that_hang_are_ended_and_the_file_is_blamed(
+def test_children_that_get_no_processor_are_ended_and_the_file_is_not_blamed(
     tmp_path: Path, children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     children.will(*["echo opening; exec sleep 60"] * 2)
     monkeypatch.setattr(edge.pipeline.crash_guard, "PROBE_TIMEOUT_S", 0.3)
-    assert kills_its_reader(tmp_path / "a.tif", LIMITS, fakes.INPUT_SPEC) == "no end after 0 s, no end after 0 s"
+    with pytest.raises(ScanIncomplete, match="no end after 0 s, no end after 0 s"):
+        kills_its_reader(tmp_path / "a.tif", LIMITS, fakes.INPUT_SPEC)
 
 
 def test_a_file_that_computes_for_ever_is_not_taken_for_one_that_was_killed_from_outside(tmp_path: Path) -> None:

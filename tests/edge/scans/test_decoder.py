@@ -1,12 +1,17 @@
 """Unpackers that crash, eat, hang or lie: one verdict each, and the next scan is read at once."""
 
+import ctypes
+import itertools
+import json
 import os
+import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +21,18 @@ from edge.errors import ScanError, ScanIncomplete
 from edge.pipeline.crash_guard import kills_its_reader
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits, read_scan
+from edge.scans.syscall_filter import CALLS, PROCESSORS, WITHOUT_EXEC, allow_only_unpacking
 from tests.support import fakes
 from tests.support.tiff_files import electrode, tiff, written_by_tifffile
 
 LIMITS = Limits(max_px=1_000_000, max_bytes=4_000_000)
 POISON = b"POISON"
 CHILD = """
-import os, signal, sys, time
+import ctypes, json, os, signal, socket, sys
+from edge.errors import ScanError
 from edge.scans import decode_child
 from edge.scans.pixels import decode
+{before}
 def poisoned(data, layout):
     if b"POISON" in data:
         {deed}
@@ -32,11 +40,15 @@ def poisoned(data, layout):
 decode_child.decode = poisoned
 decode_child.main(1_000_000, 4_000_000)
 """
-CRASH = "os.kill(os.getpid(), signal.SIGSEGV)"
+CRASH = "ctypes.string_at(0)"
+BURN = "while True: pass"
+HANG = "ctypes.CDLL(None).recv(0, ctypes.create_string_buffer(1), 1, 0)"
+WORK = "for _ in range(5_000_000): pass"
 DEEDS = {
     CRASH: "killed by SIGSEGV, killed by SIGSEGV",
     "eaten = [bytes(1 << 20) for _ in range(1 << 14)]": "exit code 1, exit code 1",
-    "time.sleep(60)": "no answer in time, no answer in time",
+    "ctypes.CDLL(None).syscall(0x40000000 | 39)": "killed by SIGSYS, killed by SIGSYS",
+    BURN: "ended a process: more than 1.0 s of processor time",
     "sys.stdout.close(); os._exit(0)": "exit code 0, exit code 0",
     "return decode(data, layout)[:-1]": "an answer that is none, an answer that is none",
 }
@@ -46,10 +58,10 @@ def packed(seed: int = 0, trailer: bytes = b"", compression: str = "lzw") -> byt
     return written_by_tifffile(electrode(seed=seed), compression=compression) + trailer
 
 
-def scripted(tmp_path: Path, deed: str, wall_s: float = 20.0) -> Decoder:
-    """The real child and its real limits, save what it does to a poisoned file."""
+def scripted(tmp_path: Path, deed: str, *, before: str = "", wall_s: float = 20.0) -> Decoder:
+    """The real child and its real limits, save what it does to a poisoned file. `before`: done at its start."""
     script = tmp_path / "child.py"
-    script.write_text(CHILD.format(deed=deed))
+    script.write_text(CHILD.format(deed=deed, before=before))
     return Decoder(LIMITS, program=(sys.executable, str(script)), wall_s=wall_s)
 
 
@@ -67,13 +79,12 @@ def decoder() -> Iterator[Decoder]:
 
 @pytest.mark.parametrize("deed", DEEDS)
 def test_a_file_that_ends_its_unpacker_is_refused_and_the_next_one_is_read(tmp_path: Path, deed: str) -> None:
-    with closing(scripted(tmp_path, deed, wall_s=0.5 if "sleep" in deed else 20.0)) as decoder:
+    with closing(scripted(tmp_path, deed)) as decoder:
         with pytest.raises(ScanError) as caught:
             read(decoder, tmp_path, packed(trailer=POISON))
         assert caught.value.reason == "decoder-crash"
         assert caught.value.message.endswith(DEEDS[deed])
         assert caught.value.scan is not None and caught.value.scan.width_px == 45
-        decoder._wall_s = 20.0
         assert np.array_equal(read(decoder, tmp_path, packed(seed=1)), electrode(seed=1))
 
 
@@ -87,19 +98,51 @@ def test_an_unpacker_has_one_thread_however_many_the_processor_has(tmp_path: Pat
 def test_one_death_alone_does_not_condemn_a_file(tmp_path: Path) -> None:
     flag = tmp_path / "died"
     flag.touch()
-    deed = f"os.path.exists({str(flag)!r}) and (os.unlink({str(flag)!r}), {CRASH})"
-    with closing(scripted(tmp_path, deed)) as decoder:
+    before = f"is_first = os.path.exists({str(flag)!r}) and not os.unlink({str(flag)!r})"
+    with closing(scripted(tmp_path, f"is_first and {CRASH}", before=before)) as decoder:
         assert np.array_equal(read(decoder, tmp_path, packed(trailer=POISON)), electrode())
     assert not flag.exists()
 
 
 def test_a_file_whose_unpackers_are_killed_from_outside_waits_and_is_not_blamed(tmp_path: Path) -> None:
     """As by the kernel of a machine without memory."""
-    with closing(scripted(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")) as decoder:
-        with pytest.raises(ScanIncomplete) as caught:
-            read(decoder, tmp_path, packed(trailer=POISON))
-        assert caught.value.reason == "read-failed"
-        assert caught.value.message.endswith("killed by SIGKILL, killed by SIGKILL")
+    with (
+        closing(scripted(tmp_path, HANG)) as decoder,
+        signalled(signal.SIGKILL),
+        pytest.raises(ScanIncomplete) as caught,
+    ):
+        read(decoder, tmp_path, packed(trailer=POISON))
+    assert caught.value.reason == "read-failed"
+    assert caught.value.message.endswith("killed by SIGKILL, killed by SIGKILL")
+
+
+@pytest.mark.parametrize("is_stopped", [True, False], ids=["stopped", "waiting"])
+def test_an_unpacker_that_gets_no_processor_lets_the_file_wait_and_is_not_its_fault(
+    tmp_path: Path, is_stopped: bool
+) -> None:
+    """Twice in a row, and the next attempt reads it."""
+    with closing(scripted(tmp_path, WORK if is_stopped else HANG, wall_s=0.2)) as decoder:
+        for _ in range(2):
+            with (
+                signalled(signal.SIGSTOP) if is_stopped else nullcontext(),
+                pytest.raises(ScanIncomplete, match=r"stopped or starved: 0\.\d s of processor time in 1 s") as caught,
+            ):
+                read(decoder, tmp_path, packed(trailer=POISON))
+            assert caught.value.reason == "read-failed"
+        if is_stopped:
+            assert np.array_equal(read(decoder, tmp_path, packed(trailer=POISON)), electrode())
+
+
+def test_a_starved_unpacker_that_still_computes_too_much_is_the_files_fault(tmp_path: Path) -> None:
+    """It is stopped again and again, and what counts is what it computes in between."""
+    with (
+        closing(scripted(tmp_path, BURN)) as decoder,
+        signalled(signal.SIGSTOP, signal.SIGCONT),
+        pytest.raises(ScanError) as caught,
+    ):
+        read(decoder, tmp_path, packed(trailer=POISON))
+    assert caught.value.reason == "decoder-crash"
+    assert caught.value.message.endswith("more than 1.0 s of processor time")
 
 
 def test_one_process_serves_many_scans_and_is_replaced_when_it_was_killed_idle(
@@ -135,22 +178,112 @@ def test_without_an_unpacker_a_scan_waits_and_is_not_blamed(tmp_path: Path, prog
     assert caught.value.reason == "read-failed"
 
 
-def test_the_unpacker_can_open_nothing_start_nothing_and_take_no_more_memory_than_a_scan_needs() -> None:
-    program = f"""
-import os, socket
-from edge.scans.decode_child import confine
-confine({LIMITS.max_px}, {LIMITS.max_bytes})
-def refused(deed):
+PROBES = """
+libc = ctypes.CDLL(None, use_errno=True)
+class Span(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+mine = ctypes.create_string_buffer(b"normal--")
+ours, theirs = Span(ctypes.addressof(mine), 8), Span({address}, 8)
+def call(name, *arguments):
+    ctypes.set_errno(0)
+    if getattr(libc, name)(*arguments) in (-1, 2**64 - 1) and ctypes.get_errno():
+        raise OSError(ctypes.get_errno(), name)
+def across(name):
+    call(name, os.getppid(), ctypes.byref(ours), 1, ctypes.byref(theirs), 1, 0)
+def made_executable():
+    where = libc.mmap(None, 4096, 7, 0x22, -1, 0)
+    if where == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), "mmap")
+libc.mmap.restype = ctypes.c_void_p
+probes = {{
+    "unlink": lambda: os.unlink({state!r} + "/unlinked"),
+    "truncate": lambda: os.truncate({state!r} + "/truncated", 0),
+    "rename": lambda: os.rename({state!r} + "/renamed", {state!r} + "/gone"),
+    "symlink": lambda: os.symlink("/etc/passwd", {state!r} + "/planted"),
+    "chmod": lambda: os.chmod({state!r}, 0o777),
+    "mkdir": lambda: os.mkdir({state!r} + "/made"),
+    "stat": lambda: os.stat({state!r}),
+    "kill": lambda: os.kill(os.getppid(), 0),
+    "setrlimit": lambda: __import__("resource").setrlimit(0, (1000, 1000)),
+    "write": lambda: os.write(1, b"x"),
+    "open": lambda: os.open({state!r}, 0),
+    "socket": lambda: socket.socket(),
+    "connect": lambda: call("connect", 0, b"\\1\\0" + bytes(14), 16),
+    "fork": lambda: os.fork() or os._exit(0),
+    "thread": lambda: __import__("threading").Thread(target=print).start(),
+    "execve": lambda: call("execve", b"/bin/true", None, None),
+    "ptrace": lambda: call("ptrace", 16, os.getppid(), None, None),
+    "process_vm_readv": lambda: across("process_vm_readv"),
+    "process_vm_writev": lambda: across("process_vm_writev"),
+    "io_uring_setup": lambda: call("syscall", 425, 1, ctypes.create_string_buffer(120)),
+    "executable memory": made_executable,
+    "memory of ten scans": lambda: bytes(200_000_000),
+}}
+import resource, threading
+def tried(probe):
     try:
-        deed()
-    except (OSError, MemoryError) as error:
-        return type(error).__name__
+        probe()
+    except (MemoryError, RuntimeError, ValueError):  # also for threads and limits
+        return "refused"
+    except Exception as error:
+        return "refused" if getattr(error, "errno", None) == 1 else repr(error)
     return "permitted"
-print(refused(lambda: open("/etc/hostname")), refused(socket.socket), refused(os.pipe),
-      refused(lambda: bytes(200_000_000)), refused(lambda: bytes(16_000_000)))
+def report():
+    return json.dumps({{name: tried(probe) for name, probe in probes.items()}})
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert done.stdout.split() == ["OSError", "OSError", "OSError", "MemoryError", "permitted"], done.stderr
+REFUSED_WITHOUT_A_FILTER = {
+    *("connect", "execve", "fork", "io_uring_setup", "memory of ten scans", "open", "ptrace", "socket", "thread"),
+    *("process_vm_readv", "process_vm_writev"),
+}
+"""What limits refuse as well, or Yama where it is on; `execve` and `thread` would end the process or go on in it."""
+
+
+@pytest.mark.parametrize("is_filtered", [True, False])
+def test_an_unpacker_under_control_of_a_file_reaches_nothing(tmp_path: Path, is_filtered: bool) -> None:
+    """In the real child, after its own confinement; without the filter most of it is permitted."""
+    state = tmp_path / "state"
+    state.mkdir()
+    for name in ("unlinked", "truncated", "renamed"):
+        (state / name).write_bytes(b"ledger")
+    memory = ctypes.create_string_buffer(b"abnormal")
+    before = PROBES.format(state=str(state), address=ctypes.addressof(memory))
+    if not is_filtered:
+        before += "\ndecode_child.allow_only_unpacking = lambda: False"
+        before += f"\nfor name in {REFUSED_WITHOUT_A_FILTER!r}: del probes[name]"
+    deed = 'raise ScanError("decoder-failed", report(), hint="")'
+    with closing(scripted(tmp_path, deed, before=before)) as decoder:
+        assert decoder.is_filtered() is is_filtered
+        with pytest.raises(ScanError) as caught:
+            read(decoder, tmp_path, packed(trailer=POISON))
+    assert caught.value.reason == "decoder-failed", caught.value
+    found = json.loads(caught.value.message.removeprefix("scan.tif: "))
+    if is_filtered:
+        assert set(found.values()) == {"refused"}, found
+        assert {path.name: path.read_bytes() for path in state.iterdir()} == dict.fromkeys(
+            ("unlinked", "truncated", "renamed"), b"ledger"
+        )
+        assert memory.value == b"abnormal"
+    else:
+        assert set(found.values()) == {"permitted"}, found
+
+
+def test_where_the_kernel_filters_nothing_scans_are_read_and_it_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(scripted(tmp_path, "pass", before="decode_child.allow_only_unpacking = lambda: False")) as decoder:
+        assert np.array_equal(read(decoder, tmp_path, packed()), electrode())
+        assert not decoder.is_filtered()
+    assert "system calls of the unpacker not filtered" in caplog.text
+
+
+@pytest.mark.parametrize("machine", sorted(PROCESSORS))
+def test_each_processor_has_a_number_for_each_call(machine: str) -> None:
+    assert set(PROCESSORS[machine].numbers) == {*CALLS, *WITHOUT_EXEC}
+
+
+def test_a_processor_without_a_table_has_no_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    assert not allow_only_unpacking()
 
 
 def test_the_process_that_asks_never_loads_the_unpacking_library(tmp_path: Path) -> None:
@@ -172,7 +305,7 @@ print("imagecodecs" in sys.modules, "imagecodecs" in Path("/proc/self/maps").rea
 
 
 def test_a_busy_unpacker_ends_with_the_process_that_asked(tmp_path: Path) -> None:
-    (tmp_path / "child.py").write_text(CHILD.format(deed="time.sleep(600)"))
+    (tmp_path / "child.py").write_text(CHILD.format(deed=BURN, before=""))
     (tmp_path / "scan.tif").write_bytes(packed(trailer=POISON))
     program = """
 import sys
@@ -215,6 +348,32 @@ def children(pid: int | None = None) -> list[int]:
     """Of every thread of a process."""
     tasks = Path(f"/proc/{pid or os.getpid()}/task")
     return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+
+
+@contextmanager
+def signalled(*signals: signal.Signals) -> Iterator[None]:
+    """Every unpacker gets these signals in turn, from when it reads a file on."""
+    is_over = threading.Event()
+
+    def send() -> None:
+        for number in itertools.cycle(signals):
+            if is_over.wait(0.05):
+                return
+            for pid in children():
+                if b"child.py" in Path(f"/proc/{pid}/cmdline").read_bytes() and "Seccomp:\t2" in status(pid):
+                    os.kill(pid, number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        sender.join()
+
+
+def status(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
 
 
 def is_alive(pid: int) -> bool:
