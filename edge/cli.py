@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge import __version__
@@ -16,6 +17,7 @@ from edge.errors import BundleError, SettingsError
 from edge.settings import DEFAULT_FILE, Settings, load_settings, service_environment, usual_file
 from edge.system.command import EXITS, add_verb, completes_files, completes_folders, new_parser, path, run_program
 from edge.system.logs import configure_logging, event, leads_to_journal
+from edge.system.privilege import refuse_root
 from edge.system.signals import stop_signals_held
 
 if TYPE_CHECKING:
@@ -92,7 +94,23 @@ def _run(words: Sequence[str]) -> int:
         has_colour=environment.has_colour,
     )
     verb = options.verb if options.verb != "model" else f"model {options.model_verb}"
+    if verb != "replay":
+        refuse_root(_written_folders(verb, settings), _as_typed(words))
     return _VERBS[verb](options, settings)
+
+
+def _written_folders(verb: str, settings: Settings) -> tuple[Path, ...]:
+    if verb == "model build":
+        from edge.pipeline.loaded_model import plan_settings
+
+        plans = plan_settings(settings)
+        return (plans.folder, plans.key_file.parent)
+    return (settings.state.dir,)
+
+
+def _as_typed(words: Sequence[str]) -> tuple[str, ...]:
+    """This program and its arguments, for a hint."""
+    return (sys.argv[0] if Path(sys.argv[0]).name == PROGRAM else PROGRAM, *words)
 
 
 # Each verb imports its own, so that `--version` and a wrong setting answer at once.
@@ -199,10 +217,8 @@ def _model_show(_: argparse.Namespace, settings: Settings) -> int:
 def _model_build(_: argparse.Namespace, settings: Settings) -> int:
     from edge.engines.tensorrt.open import build
     from edge.pipeline.loaded_model import plan_settings, verified_bundle
-    from edge.system.privilege import refuse_root
 
     plans = plan_settings(settings)
-    refuse_root((plans.folder, plans.key_file.parent), "edge-worker --build-engine")
     print(build(verified_bundle(settings.model), plans, max_batch=settings.model.max_batch))
     return 0
 

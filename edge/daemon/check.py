@@ -24,15 +24,16 @@ from edge.engines import RawEngine
 from edge.engines.choose import Degraded, gpu_is_expected
 from edge.engines.tensorrt.device import find_device
 from edge.engines.tuning import tune
-from edge.errors import EdgeError, EngineError, LedgerBusy
+from edge.errors import EdgeError, EngineError, LedgerBusy, ScanError
 from edge.model.history import refuse_older
 from edge.mqtt.connection import Accepted, Connection, Ended
 from edge.pipeline.loaded_model import open_model, verified_bundle
+from edge.scans.decoder import UNFILTERED_HINT, Decoder
+from edge.scans.scan import Limits
 from edge.settings import Settings
 from edge.station.folder import StationFolder
 from edge.station.watch import file_system
 from edge.store.ledger import open_ledger
-from edge.system.privilege import other_owner, refuse_root
 
 GOOD_SQLITE = (3, 51, 3)
 """Older ones can corrupt a WAL database through two connections; the ledger has one, and locks others out."""
@@ -65,7 +66,7 @@ def check(settings: Settings, *, tune_engine: bool = False) -> int:
 
     `tune_engine`: first measure which engine of the CPU is faster, and keep the answer in the state directory.
     """
-    looks = (_settings, _user, _tune, *_LOOKS) if tune_engine else (_settings, _user, *_LOOKS)
+    looks = (_settings, _tune, *_LOOKS) if tune_engine else (_settings, *_LOOKS)
     findings = [finding for look in looks for finding in _guarded(look, settings)]
     table = Table("", "what", "observed", "try", box=None, pad_edge=False)
     colours = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}
@@ -90,15 +91,7 @@ def _settings(settings: Settings) -> Iterator[Finding]:
     yield Finding(Grade.OK, "settings", observed)
 
 
-def _user(settings: Settings) -> Iterator[Finding]:
-    """Root reads and writes what the worker's user may not: its `ok` says little."""
-    if (name := other_owner(settings.state.dir)) is not None:
-        observed = f"root, who may do more than {name}, the owner of {settings.state.dir}"
-        yield Finding(Grade.WARN, "user", observed, f"runuser -u {name} -- edge-worker --check")
-
-
 def _tune(settings: Settings) -> Iterator[Finding]:
-    refuse_root((settings.state.dir,), "edge-worker --check --tune")
     bundle = verified_bundle(settings.model)
     try:
         tuned = tune(bundle, settings.state.dir, threads=settings.model.threads)
@@ -150,6 +143,19 @@ def _gpu(converts_there: bool) -> Iterator[Finding]:
         f"scans are converted on the {'GPU' if converts_there else 'CPU'}"
     )
     yield Finding(Grade.OK, "gpu", observed, "" if converts_there else "install nvcc and build the engine again")
+
+
+def _unpacker(_: Settings) -> Iterator[Finding]:
+    decoder = Decoder(Limits())
+    try:
+        if decoder.is_filtered():
+            yield Finding(Grade.OK, "unpacker", "LZW and Deflate: a process with the few system calls it needs")
+        else:
+            yield Finding(Grade.WARN, "unpacker", "this kernel does not filter its system calls", UNFILTERED_HINT)
+    except ScanError as error:
+        yield Finding(Grade.FAIL, "unpacker", error.message, error.hint)
+    finally:
+        decoder.close()
 
 
 def _folder(settings: Settings) -> Iterator[Finding]:
@@ -258,4 +264,4 @@ def _writable(subject: str, directory: Path) -> Finding:
     return Finding(Grade.OK, subject, f"{directory} is writable")
 
 
-_LOOKS = (_model, _folder, _state, _ledger, _broker)
+_LOOKS = (_model, _unpacker, _folder, _state, _ledger, _broker)

@@ -174,7 +174,7 @@ class Decoder:
                 "folder with one coded scan repeats the attempt",
             ) from error
         if not child.is_filtered:
-            log.warning("system calls of the unpacker not filtered", extra={"fields": {"hint": UNFILTERED_HINT}})
+            event(log.warning, "system calls of the unpacker not filtered", hint=UNFILTERED_HINT)
         return child
 
     def _give_back(self, child: _Child) -> None:

@@ -10,6 +10,7 @@ is that no other program can look into the ledger while the worker runs.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -78,7 +79,7 @@ def take_lock(path: Path) -> int:
     """
     _private_directory(path.parent)
     with explained_errors(path):
-        lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = _opened_lock(path.with_name(f"{path.name}.lock"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -97,11 +98,31 @@ def take_lock(path: Path) -> int:
     return lock
 
 
+def _opened_lock(path: Path) -> int:
+    """Raises LedgerError for a link, symbolic or hard, and for anything but an own regular file: it is written to."""
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        found = "a symbolic link"
+    else:
+        status = os.fstat(lock)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == os.geteuid():
+            return lock
+        os.close(lock)
+        found = f"mode {stat.filemode(status.st_mode)}, user {status.st_uid}, {status.st_nlink} names"
+    raise LedgerError(
+        f"{path} is no lock of this user: {found}, expected a regular file of user {os.geteuid()} with one name",
+        hint="nothing of this program makes that: find out who did, then remove it",
+    )
+
+
 @contextmanager
 def kept_free(path: Path) -> Iterator[bool]:
     """Whether no process owns the ledger; inside, none can take it. Makes and writes nothing. Raises OSError."""
     try:
-        lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDONLY | os.O_CLOEXEC)
+        lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         yield True  # no worker has run here yet
         return
@@ -162,7 +183,10 @@ def remove_database(path: Path) -> None:
 
 def connect(path: Path, station: str) -> sqlite3.Connection:
     """The one connection; raises LedgerError when the file is no ledger of this station and program."""
-    if path.stat().st_size == 0:
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise LedgerError(f"ledger {path} is no regular file: {stat.filemode(status.st_mode)}", hint=DAMAGED_HINT)
+    if status.st_size == 0:
         raise LedgerError(f"ledger {path} is empty, which a ledger never is", hint=DAMAGED_HINT)
     sql = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:

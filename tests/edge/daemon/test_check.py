@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -97,18 +96,6 @@ def test_a_state_directory_that_cannot_be_written_fails(tmp_path: Path) -> None:
     code, table = run_check(config)
     assert code == 78
     assert table["state"].startswith("fail")
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may do more than the worker")
-def test_what_root_may_do_is_no_answer_for_the_workers_user(tmp_path: Path) -> None:
-    config = settings_file(tmp_path, free_port())
-    _, table = run_check(config)
-    assert "user" not in table, "root's own"
-    (tmp_path / "state").mkdir()
-    os.chown(tmp_path / "state", 61_001, -1)
-    _, table = run_check(config)
-    assert table["user"].startswith("warn")
-    assert "runuser -u #61001 -- edge-worker --check" in table["user"]
 
 
 SECRET = "/run/credentials/edge-worker-of-no-machine.service/edge-worker.mqtt-password"
