@@ -13,7 +13,7 @@ from pathlib import Path
 from edge.contract.messages import Verdict
 from edge.pipeline.decide import CLASSIFIER, GATE_MEAN, GATE_STD, UNCERTAIN
 from edge.pipeline.worker import Judged
-from edge.records import Outcome
+from edge.records import ExpectedFile, Outcome
 from edge.station.archive import Archive, Quarantine
 from edge.system.logs import event
 
@@ -63,7 +63,8 @@ class Aftermath:
             self._note(verdict)
             _log_verdict(verdict, judged.prepared.detail)
             if verdict.outcome is Outcome.UNREADABLE:
-                self._quarantine.keep(self._folder / stamp.file, verdict.scan.sha256)
+                expected = judged.prepared.arrival.expected or ExpectedFile(stamp, has_stable_inodes=True)
+                self._quarantine.keep(self._folder / stamp.file, expected, verdict.scan.sha256)
         if self._archive is not None:
             self._archive.move(stamp)
 

@@ -7,15 +7,14 @@ import hashlib
 import itertools
 import logging
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from edge.records import FileStamp
+from edge.records import ExpectedFile, FileStamp
 from edge.station.folder import SCAN_SUFFIXES
-from edge.system.files import copy_whole
+from edge.system.files import copy_open, copy_whole, opened_regular
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -78,7 +77,8 @@ class Archive:
 class Quarantine:
     """Copies of unreadable files for the people who mend the station, within a byte budget.
 
-    The ledger lies on the same disk and comes first: no copy takes what is left below `min_free_bytes`.
+    The ledger lies on the same disk and comes first: no copy takes what is left below `min_free_bytes`, nor the last
+    tenth of the file system's inodes, of which an empty file costs as many as any.
     """
 
     def __init__(self, directory: Path, max_bytes: int, *, min_free_bytes: int) -> None:
@@ -91,24 +91,40 @@ class Quarantine:
                 draft.unlink()
         self._used_bytes = sum(entry.stat().st_size for entry in directory.iterdir() if entry.is_file())
 
-    def keep(self, source: Path, sha256: str) -> None:
-        """Copy `source` beside the others, if there is room for it; silently skipped if it is no regular file."""
+    def keep(self, source: Path, expected: ExpectedFile, sha256: str) -> None:
+        """Copy `source` beside the others, if there is room for it and it still is the expected file.
+
+        It is opened once, and what is copied is the expected number of bytes of that open file: nobody can put a link
+        in its place or let it grow meanwhile. Silently skipped if it is no regular file.
+        """
+        size_bytes = expected.stamp.size_bytes
         name = os.fsencode(source.name)[-QUARANTINE_NAME_BYTES:]
         destination = self._directory / (f"{sha256[:16]}-" + os.fsdecode(name))
         try:
-            if source.is_symlink() or not source.is_file() or destination.exists():
+            if not stat.S_ISREG(source.lstat().st_mode) or os.path.lexists(destination):
                 return
-            size_bytes = source.stat().st_size
-            if self._used_bytes + size_bytes > self._max_bytes:
-                event(log.warning, "quarantine full", directory=str(self._directory))
-                return
-            left_bytes = shutil.disk_usage(self._directory).free - size_bytes
-            if left_bytes < self._min_free_bytes:
-                raise OSError(errno.ENOSPC, f"{left_bytes} bytes would be left, expected {self._min_free_bytes}")
-            copy_whole(source, self._directory / f".{sha256[:16]}{DRAFT_SUFFIX}", destination)
-            self._used_bytes += destination.stat().st_size
+            with opened_regular(source) as (original, status):
+                if not expected.matches(status):
+                    event(log.info, "no quarantine copy of a file that changed", file=source.name)
+                    return
+                if self._used_bytes + size_bytes > self._max_bytes:
+                    event(log.warning, "quarantine full", directory=str(self._directory))
+                    return
+                self._check_room(size_bytes)
+                draft = self._directory / f".{sha256[:16]}{DRAFT_SUFFIX}"
+                copy_open(original, status, draft, destination)
+            self._used_bytes += size_bytes
         except OSError as error:
             event(log.warning, "no quarantine copy", file=source.name, error=str(error))
+
+    def _check_room(self, size_bytes: int) -> None:
+        """Raises OSError if a file of that size would take what the ledger needs."""
+        left = os.statvfs(self._directory)
+        left_bytes = left.f_bavail * left.f_frsize - size_bytes
+        if left_bytes < self._min_free_bytes:
+            raise OSError(errno.ENOSPC, f"{left_bytes} bytes would be left, expected {self._min_free_bytes}")
+        if left.f_favail < left.f_files // 10:  # none at all where a file system does not count them
+            raise OSError(errno.ENOSPC, f"{left.f_favail} of {left.f_files} inodes are left, expected a tenth")
 
 
 def _move(source: Path, destination: Path, stamp: FileStamp, has_stable_inodes: bool) -> None:

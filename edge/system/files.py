@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+CHUNK_BYTES = 1 << 20
 
 
 @contextmanager
@@ -66,8 +67,20 @@ def copy_whole(source: Path, draft: Path, target: Path) -> None:
 
     `draft`: as in `written_whole`. Raises OSError, also where `source` is a link or no regular file.
     """
-    with opened_regular(source) as (original, status), written_whole(target, durable=True, draft=draft) as copy:
-        shutil.copyfileobj(original, copy)
+    with opened_regular(source) as (original, status):
+        copy_open(original, status, draft, target)
+
+
+def copy_open(original: BinaryIO, status: os.stat_result, draft: Path, target: Path) -> None:
+    """As copy_whole, of an open file: exactly the bytes it had by `status`, however it grows meanwhile."""
+    with written_whole(target, durable=True, draft=draft) as copy:
+        left_bytes = status.st_size
+        while left_bytes > 0:
+            chunk = original.read(min(left_bytes, CHUNK_BYTES))
+            if not chunk:
+                raise OSError(errno.ESTALE, "the file became shorter while it was copied")
+            copy.write(chunk)
+            left_bytes -= len(chunk)
         copy.flush()
         os.fchmod(copy.fileno(), status.st_mode & 0o777)
         os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
