@@ -143,8 +143,12 @@ class Worker:
 
     def child_usages(self) -> list[Usage]:
         """Of the processes it has started and that live."""
+        return [Usage.of(child) for child in self.children()]
+
+    def children(self) -> list[int]:
+        """Process ids of those it has started and that live."""
         tasks = Path(f"/proc/{self.pid}/task").iterdir()
-        return [Usage.of(int(child)) for task in tasks for child in (task / "children").read_text().split()]
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 @dataclass(frozen=True, slots=True)

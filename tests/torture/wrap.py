@@ -35,8 +35,11 @@ from edge.errors import EngineError
 from edge.mqtt.connection import SUCCESS, Acknowledged
 from edge.mqtt.publisher import Publisher
 from edge.store.ledger import Entry, Ledger, OutboxRow
-from tests.torture.poison import poisoned
+from tests.torture.poison import UNFILTERED, poisoned
 from tests.torture.stub import StubEngine
+
+POISONED_WALL_S = 5.0
+"""Instead of the product's 20 s, so that a decoder that was stopped is given up within the row."""
 
 POINTS: dict[str, tuple[object, str, str]] = {
     "attempt": (edge.pipeline.read_ahead, "prepare_scan", "before"),
@@ -98,6 +101,7 @@ def advance_schema() -> None:
 def poison() -> None:
     """Decoding a file that holds a marker of tests/torture/poison.py does harm, here and in every child."""
     edge.scans.decoder.decode = poisoned
+    edge.line.Decoder = functools.partial(edge.scans.decoder.Decoder, wall_s=POISONED_WALL_S)  # type: ignore[misc,assignment]
     script = Path(tempfile.mkdtemp(prefix="torture-poison-")) / "python"
     script.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" -m tests.torture.poison "$@"\n')
     script.chmod(0o755)
@@ -176,12 +180,17 @@ def _react_to_created() -> None:
     edge.station.inbox.Inbox.__init__ = init  # type: ignore[method-assign]
 
 
+def _unfiltered_decoder() -> None:
+    os.environ[UNFILTERED] = "1"
+
+
 BREAKAGES: dict[str, Callable[[], None]] = {
     "synchronous-off": _synchronous_off,
     "ack-before-commit": _ack_before_commit,
     "publish-before-commit": _publish_before_commit,
     "close-on-any-code": _close_on_any_code,
     "react-to-created": _react_to_created,
+    "unfiltered-decoder": _unfiltered_decoder,
 }
 
 

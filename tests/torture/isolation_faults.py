@@ -1,0 +1,122 @@
+"""A decoder under a file's control, and files that burn time or disk: R29 and R30."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+from tests.support.tiff_files import coded, written_by_tifffile
+from tests.torture.poison import BURNS, REACHES
+from tests.torture.rig import Layout, Rig, wait_until
+from tests.torture.stub import expected_p_abnormal
+from tests.torture.trial import Trial
+
+LZW = 5
+CLEARINGS = int("100000000" * 8, 2).to_bytes(9, "big")
+"""Eight LZW codes that clear the table."""
+MAX_READ_MS = 2000.0
+IN_OPEN = 0x20
+OPENINGS_BEFORE_THE_COPY = 2
+"""Once by the inbox, once by the reader."""
+BUDGET_BYTES = 1_000_000
+
+
+def decoder_taken_over(trial: Trial) -> None:
+    """R29: a decoder that a file controls reaches no file and no process; its scan is judged as any other."""
+    with trial.rig() as rig:
+        rig.worker.start("--poison")
+        pid = rig.worker.pid
+        rig.generator.arrive(1)
+        rig.await_all()
+        before = sorted(path.name for path in rig.state.iterdir())
+        for index in range(trial.size(4, 40)):
+            counts, _ = rig.generator.scan()
+            data = written_by_tifffile(counts, compression="lzw" if index % 2 else "zlib")
+            reach = REACHES + os.fsencode(rig.state) + b"\n"
+            rig.generator.put(f"B01_reach_{index:03}.tif", data + reach, expected_p_abnormal(counts))
+        trial.recovered(rig.await_all())
+        trial.require(rig.worker.is_alive() and rig.worker.pid == pid, "the decoder ended the daemon")
+        after = sorted(path.name for path in rig.state.iterdir())
+        trial.require(before == after, f"the decoder changed the state directory from {before} to {after}")
+        if rig.worker.is_alive() and (rig.state / "ledger.sqlite").exists():
+            trial.require_clean_stop(rig.worker)
+            trial.take(rig.findings())
+
+
+def files_that_burn(trial: Trial) -> None:
+    """R30: clearings without end, a decoder that is stopped, a bad file that grows while it is copied."""
+    layout = Layout(state={"quarantine_max_bytes": BUDGET_BYTES})
+    with trial.rig(layout) as rig:
+        rig.worker.start("--poison")
+        counts, _ = rig.generator.scan()
+        rig.generator.put("B01_first.tif", written_by_tifffile(counts, compression="lzw"), expected_p_abnormal(counts))
+        rig.await_all()
+        burning = {
+            "B01_clearings.tif": coded(CLEARINGS * (trial.size(40, 250) * 100_000 // 9), LZW, counts),
+            "B01_forever.tif": written_by_tifffile(counts, compression="zlib") + BURNS,
+        }
+        for name, data in burning.items():
+            rig.generator.put(name, data, None)
+        trial.recovered(rig.await_all())
+        _stop_the_decoder_twice(trial, rig)
+        _grow_a_bad_file(trial, rig)
+        trial.require_clean_stop(rig.worker)
+        trial.take(rig.findings())
+        verdicts = {m.content["scan"]["file"]: m.content for m in rig.subscriber.of("verdict")}
+        read_ms = max(verdicts[name]["durations_ms"]["read"] for name in burning if name in verdicts)
+        trial.require_in_time(read_ms <= MAX_READ_MS, f"a burning file took {read_ms:.0f} ms")
+        trial.figures |= {"slowest_burning_file_ms": round(read_ms)}
+
+
+def _stop_the_decoder_twice(trial: Trial, rig: Rig) -> None:
+    """Idle decoders are stopped, so that the next scan finds one that does not answer."""
+    counts, _ = rig.generator.scan()
+    rig.generator.put("B01_starved.tif", written_by_tifffile(counts, compression="zlib"), expected_p_abnormal(counts))
+    starved = 0
+    until_s = time.monotonic() + 40.0
+    while starved < 2 and time.monotonic() < until_s:
+        for pid in rig.worker.children():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text():  # not while it starts
+                    os.kill(pid, signal.SIGSTOP)
+        starved = rig.worker.count("scan not complete", file="B01_starved.tif")
+        if rig.worker.count("scan judged", file="B01_starved.tif"):
+            break
+        time.sleep(0.02)
+    trial.recovered(rig.await_all())
+    outcomes = [m.content["outcome"] for m in rig.subscriber.of("verdict") if "starved" in m.content["scan"]["file"]]
+    trial.require("unreadable" not in outcomes, "a scan was called unreadable because its decoder was stopped")
+    trial.figures |= {"times_the_decoder_was_stopped": starved}
+
+
+def _grow_a_bad_file(trial: Trial, rig: Rig) -> None:
+    """By who writes the share and sees it being opened; inotify(7) tells."""
+    libc = ctypes.CDLL(None)
+    data = f"junk {trial.seed}".encode()
+    bad = rig.scans / "B01_grows.tif"
+    draft = rig.scans / ".grows.draft"
+    draft.write_bytes(data)
+    watch = libc.inotify_init1(os.O_NONBLOCK)
+    try:
+        libc.inotify_add_watch(watch, os.fsencode(draft), IN_OPEN)
+        draft.rename(bad)
+        rig.generator.note(bad.name, data, None)
+        openings = 0
+        until_s = time.monotonic() + 20.0
+        while openings <= OPENINGS_BEFORE_THE_COPY and time.monotonic() < until_s:
+            try:
+                openings += len(os.read(watch, 4096)) // 16
+            except BlockingIOError:
+                time.sleep(0)
+        os.truncate(bad, 64 * BUDGET_BYTES)
+    finally:
+        os.close(watch)
+    wait_until(lambda: rig.worker.count("scan judged", file=bad.name) > 0, "the growing file is judged")
+    rig.await_all()
+    kept_bytes = sum(path.stat().st_size for path in (rig.state / "quarantine").iterdir())
+    trial.require(kept_bytes <= BUDGET_BYTES, f"the quarantine holds {kept_bytes} bytes, its budget is {BUDGET_BYTES}")
+    bad.unlink()
