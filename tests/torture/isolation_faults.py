@@ -62,7 +62,7 @@ def files_that_burn(trial: Trial) -> None:
         for name, data in burning.items():
             rig.generator.put(name, data, None)
         trial.recovered(rig.await_all())
-        _stop_the_decoder_twice(trial, rig)
+        _stop_the_decoder(trial, rig)
         _grow_a_bad_file(trial, rig)
         trial.require_clean_stop(rig.worker)
         trial.take(rig.findings())
@@ -72,8 +72,8 @@ def files_that_burn(trial: Trial) -> None:
         trial.figures |= {"slowest_burning_file_ms": round(read_ms)}
 
 
-def _stop_the_decoder_twice(trial: Trial, rig: Rig) -> None:
-    """Idle decoders are stopped, so that the next scan finds one that does not answer."""
+def _stop_the_decoder(trial: Trial, rig: Rig) -> None:
+    """Twice if it is caught twice: the next scan finds a decoder that does not answer, and waits."""
     counts, _ = rig.generator.scan()
     rig.generator.put("B01_starved.tif", written_by_tifffile(counts, compression="zlib"), expected_p_abnormal(counts))
     starved = 0

@@ -41,7 +41,7 @@ PROCEDURES = (
     Procedure("R22", "bad engine", model_faults.bad_engine),
     Procedure("R23", "poison scan", kills.poison_a_scan),
     Procedure("R29", "decoder under a file's control", isolation_faults.decoder_taken_over),
-    Procedure("R30", "files that burn time or disk", isolation_faults.files_that_burn),
+    Procedure("R30", "files that burn time or disk", isolation_faults.files_that_burn, is_timed=True),
     Procedure("L1", "steady load", load.load, is_timed=True),
     Procedure("S1", "random sequences of events against a model", fuzz.explore_sequences),
     Procedure("F1", "coverage-guided fuzzing of the reader", fuzz.fuzz_the_reader),

@@ -101,7 +101,7 @@ def advance_schema() -> None:
 def poison() -> None:
     """Decoding a file that holds a marker of tests/torture/poison.py does harm, here and in every child."""
     edge.scans.decoder.decode = poisoned
-    edge.line.Decoder = functools.partial(edge.scans.decoder.Decoder, wall_s=POISONED_WALL_S)  # type: ignore[misc,assignment]
+    edge.daemon.line.Decoder = functools.partial(edge.scans.decoder.Decoder, wall_s=POISONED_WALL_S)  # type: ignore[misc,assignment]
     script = Path(tempfile.mkdtemp(prefix="torture-poison-")) / "python"
     script.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" -m tests.torture.poison "$@"\n')
     script.chmod(0o755)
