@@ -11,6 +11,7 @@ import os
 import runpy
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import edge.scans.pixels
 import edge.scans.syscall_filter
 
 CRASHES, EATS, BURNS = b"POISON-CRASH", b"POISON-MEMORY", b"POISON-FOREVER"
+WORKS, WORK_S = b"POISON-WORK", 0.3
+"""It computes so long, then decodes: time enough to stop it."""
 REACHES = b"POISON-REACH:"
 """Followed by the state directory and a line feed: the decoder tries to do harm there, then decodes."""
 UNFILTERED = "TORTURE_UNFILTERED"
@@ -34,6 +37,10 @@ def poisoned(data: bytes, layout: Any) -> Any:
             eaten.append(b"x" * (1 << 24))
     if BURNS in data:
         while True:
+            pass
+    if WORKS in data:
+        until_s = time.process_time() + WORK_S
+        while time.process_time() < until_s:
             pass
     if REACHES in data:
         reach(os.fsdecode(data.partition(REACHES)[2].partition(b"\n")[0]))
