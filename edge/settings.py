@@ -73,6 +73,13 @@ class FolderSettings(Section):
     )
     max_px: int = Field(64_000_000, gt=0, le=1 << 32, description="largest scan that is read, in pixels")
     max_bytes: int = Field(268_435_456, gt=0, le=1 << 34, description="largest file that is read, in bytes")
+    expected_zero_px: int = Field(
+        0,
+        ge=0,
+        le=1 << 32,
+        description="most zero samples that a finished uncompressed scan holds (dead rows, a mask, a background of "
+        "zeros); where zeros stand together and there are more, the scan counts as not yet written",
+    )
 
     @field_validator("done_suffix")
     @classmethod

@@ -17,7 +17,7 @@ from edge.engines.golden import score_one
 from edge.errors import ScanError
 from edge.images.conversion import Bounds, Method, prepare
 from edge.records import Counts, Image, Scores
-from edge.scans.scan import Limits, read_scan
+from edge.scans.scan import SUFFIXES, Limits, read_scan
 from export.errors import ExportError
 from train.dataset import LABELS, LABELS_NAME, read_labels
 
@@ -103,7 +103,7 @@ def _candidates(folder: Path) -> list[tuple[Path, int | None]]:
                 raise ExportError(f"{folder} holds no {name} scan", hint="golden scans are one of each label")
             candidates += of_label[:CANDIDATES]
         return candidates
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in (".tif", ".tiff"))
+    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
     if len(found) < 2:
         raise ExportError(
             f"{folder} holds {len(found)} TIFF files, golden scans are two",
@@ -114,7 +114,7 @@ def _candidates(folder: Path) -> list[tuple[Path, int | None]]:
 
 def _golden_scan(path: Path, engine: Engine, method: Method, bounds: Bounds | None) -> GoldenScan:
     try:
-        counts = shrink(read_scan(path.resolve(), file=path.name, limits=Limits()).counts)
+        counts = shrink(read_scan(path.resolve(), file=path.name, limits=Limits(expected_zero_px=None)).counts)
     except ScanError as error:
         raise ExportError(f"golden scan {path} cannot be read: {error.message}", hint=error.hint) from error
     image = prepare(counts, method, bounds, engine.spec.size)

@@ -9,7 +9,7 @@ from pathlib import Path
 from edge.errors import ScanError
 from edge.images.conversion import Bounds, Method, prepare
 from edge.records import Image, Size
-from edge.scans.scan import Limits, read_scan
+from edge.scans.scan import SUFFIXES, Limits, read_scan
 from edge.validation.labels import Label, match_labels, read_labels
 from export.errors import ExportError
 
@@ -38,7 +38,7 @@ def converted_scans(
     Labels come from `labels`, else from the folder's labels.csv, else from nowhere. Raises ExportError for a folder
     without scans or a scan that cannot be read, SettingsError for labels that make no sense.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".tif", ".tiff"))
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
         raise ExportError(f"{folder} holds no TIFF files", hint="give a folder of scans")
     if at_most is not None and len(files) > at_most:
@@ -49,7 +49,7 @@ def converted_scans(
     scans = []
     for name, path in zip(names, files, strict=True):
         try:
-            counts = read_scan(path.resolve(), file=name, limits=Limits()).counts
+            counts = read_scan(path.resolve(), file=name, limits=Limits(expected_zero_px=None)).counts
         except ScanError as error:
             raise ExportError(f"{path} cannot be read: {error.message}", hint=error.hint) from error
         label = known[name].label if name in known else None

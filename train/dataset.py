@@ -22,7 +22,7 @@ from edge.errors import ScanError, SettingsError
 from edge.images.conversion import Bounds, Histogram, Method, clipped_fraction, histogram, prepare
 from edge.images.exposure import Exposure, exposure
 from edge.records import Frame, Image, Size
-from edge.scans.scan import Limits, read_scan
+from edge.scans.scan import SUFFIXES, Limits, read_scan
 from edge.validation.labels import MatchedLabels, bad_rows, match_labels
 from edge.validation.labels import read_labels as read_label_rows
 from train.errors import DataError
@@ -145,14 +145,12 @@ def _match(data: Path, labels: Path) -> MatchedLabels:
 
 
 def _tiff_files(data: Path) -> list[str]:
-    return sorted(
-        path.relative_to(data).as_posix() for path in data.rglob("*") if path.suffix.lower() in (".tif", ".tiff")
-    )
+    return sorted(path.relative_to(data).as_posix() for path in data.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
 def _rows_of_folders(data: Path) -> Iterator[Row]:
     for path in sorted(data.glob("*/*/*")):
-        if path.suffix.lower() not in (".tif", ".tiff") or not path.is_file():
+        if path.suffix.lower() not in SUFFIXES or not path.is_file():
             continue
         bundle, label = path.parts[-3:-1]
         if label not in LABELS:
@@ -196,7 +194,7 @@ def read_frame(row: Row) -> Frame:
     """The scan of a row. Raises DataError, naming the file, where the line itself could not read it."""
     try:
         # Data sets are often folders of links; the station's folder, where the line refuses them, has none to offer.
-        return read_scan(row.path.resolve(), file=row.file, limits=Limits())
+        return read_scan(row.path.resolve(), file=row.file, limits=Limits(expected_zero_px=None))
     except ScanError as error:
         message = error.message if error.message.startswith(row.file) else f"{row.file}: {error.message}"
         raise DataError(message, hint=f"{error.hint}; or drop its row") from error

@@ -168,7 +168,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
             f"`state.dir` {state.dir} is on {mount.kind} ({mount.mount_point}), expected a local disk",
             hint="a share can damage the ledger: move the whole state directory to a disk of this machine",
         )
-    limits = Limits(max_px=folder.max_px, max_bytes=folder.max_bytes)
+    limits = Limits(folder.max_px, folder.max_bytes, folder.expected_zero_px)
     ledger = stack.enter_context(open_ledger(state.ledger, settings.station))
     note_model(model.bundle, state.dir)
     known = ledger.files()

@@ -12,6 +12,7 @@ called bad.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -118,7 +119,7 @@ def _death_of_a_child(path: Path, limits: Limits, spec: InputSpec) -> _Death | N
     program = (sys.executable, "-P", "-m", "edge.pipeline.crash_guard")
     job = {
         "path": os.fspath(path),
-        "limits": (limits.max_px, limits.max_bytes),
+        "limits": dataclasses.astuple(limits),
         "method": spec.method.value,
         "bounds": None if spec.bounds is None else (spec.bounds.lo_counts, spec.bounds.hi_counts),
         "size": spec.size,

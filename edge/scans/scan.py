@@ -23,16 +23,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from edge.errors import ScanError, ScanIncomplete
 from edge.records import Counts, ExpectedFile, Frame, Scan
 from edge.scans.pixels import decode as decode_here
-from edge.scans.tiff import Compression, Layout, foreign, read_layout, unfinished
+from edge.scans.tiff import Layout, foreign, read_layout, unfinished
+from edge.scans.unwritten import check_codes, check_pixels, has_unwritten_codes
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
+
+SUFFIXES = (".tif", ".tiff")
+"""How the name of a scan ends, in any case of its letters."""
 
 REASONS = frozenset(
     {
@@ -61,18 +62,15 @@ REASONS = frozenset(
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CHUNK_BYTES = 1 << 18
 
-# What an unfinished file looks like: runs of zeros where a writer reserved room and did not come back.
-_BLOCK_BYTES = 4096
-_TAIL_PX = 16
-_ORDINARY_ZEROS = 0.01
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The largest scan that is read: pixels after decoding, and bytes of its file."""
+    """What is read of a folder: the largest scan, in pixels and in bytes of its file, and zeros that are no hole."""
 
     max_px: int = 64_000_000
     max_bytes: int = 268_435_456
+    expected_zero_px: int | None = 0
+    """Samples of zero in a finished uncompressed scan; None where no station writes, see edge/scans/unwritten.py."""
 
 
 Decode = Callable[[bytes, Layout], Counts]
@@ -100,15 +98,24 @@ def read_scan(
         try:
             layout = read_layout(lambda start, length: data[start : start + length], len(data), limits.max_px)
             scan = replace(scan, width_px=layout.size.width_px, height_px=layout.size.height_px)
-            _check_coded_ends(data, layout)
-            counts = decode(data, layout)
-            _check_written(data, layout, counts)
+            check_codes(data, layout)
+            counts = _decoded(data, layout, decode)
+            check_pixels(layout, counts, limits.expected_zero_px)
         except ScanError as error:
             # Torn bytes explain any error: whether they still stand decides which one is reported.
             _check_unchanged(path, fd, before, data, scan)
             raise _named(error, file, scan) from error
         _check_unchanged(path, fd, before, data, scan)
     return Frame(scan, counts)
+
+
+def _decoded(data: bytes, layout: Layout, decode: Decode) -> Counts:
+    try:
+        return decode(data, layout)
+    except ScanError as error:
+        if error.reason in ("decoder-failed", "inconsistent-header") and has_unwritten_codes(data, layout):
+            raise unfinished("zero-tail", f"{error.message}; some coded bytes are zeros: not written yet") from error
+        raise
 
 
 def check_complete(path: Path, limits: Limits) -> None:
@@ -212,64 +219,6 @@ def _check_unchanged(path: Path, fd: int, before: os.stat_result, data: bytes, s
     if not same:
         changed = unfinished("changed-while-reading", "its bytes, time or identity changed while it was read")
         raise _named(changed, scan.file, scan)
-
-
-def _check_coded_ends(data: bytes, layout: Layout) -> None:
-    """No coded strip or tile ends in 16 zeros: Deflate ends with a checksum, LZW with an end code."""
-    if layout.compression is not Compression.NONE:
-        for end, length in zip(layout.offsets_bytes + layout.lengths_bytes, layout.lengths_bytes, strict=True):
-            if not any(data[end - min(length, 16) : end]):
-                raise unfinished("zero-tail", f"the coded pixels before byte {end} are zeros: not written yet")
-
-
-def _check_written(data: bytes, layout: Layout, counts: Counts) -> None:
-    """Refuse a preallocated file that was not written to its end: what is missing reads as zeros.
-
-    Two signs: a run of zero samples at the end, and 4096-byte blocks of zeros in uncompressed strips. Some
-    radiographs have a background of true zeros, so the signs count only if less than 1 % of the other samples are
-    zero, save that 4096 zero bytes at the end count always. "Zero" is as stored: the brightest count of a MINISWHITE
-    file. What a detector's dead last row gives cannot be told from this, and is refused, too.
-    """
-    unwritten = 65_535 if layout.is_inverted else 0
-    tail_px = _tail_px(counts, unwritten)
-    if tail_px * counts.itemsize >= _BLOCK_BYTES:
-        raise unfinished("zero-tail", f"the last {tail_px} px are zero, as in a file that was not written to its end")
-    blocks = _zero_blocks(data, layout)
-    if len(blocks) or tail_px >= _TAIL_PX:
-        signs_px = tail_px + len(blocks) * _BLOCK_BYTES // counts.itemsize
-        if int(np.count_nonzero(counts == unwritten)) - signs_px < _ORDINARY_ZEROS * counts.size:
-            where = f"at byte {blocks[0]} of the file" if len(blocks) else f"in the last {tail_px} px"
-            raise unfinished("zero-tail", f"the samples are zero {where} and almost nowhere else")
-
-
-def _tail_px(counts: Counts, value: int) -> int:
-    """Length of the run of `value` at the end of the scan, in reading order."""
-    flat = counts.reshape(-1)
-    for end in range(flat.size, 0, -_CHUNK_BYTES):
-        others = np.flatnonzero(flat[max(0, end - _CHUNK_BYTES) : end] != value)
-        if len(others):
-            return flat.size - 1 - (max(0, end - _CHUNK_BYTES) + int(others[-1]))
-    return flat.size
-
-
-def _zero_blocks(data: bytes, layout: Layout) -> npt.NDArray[np.int64]:
-    """Offsets of the file's 4096-byte blocks that belong to uncompressed strips and are wholly zero."""
-    # The codings cannot be read across such a hole; tiles at the margin are padded, usually with zeros.
-    count = len(data) // _BLOCK_BYTES
-    if count == 0 or layout.is_tiled or layout.compression is not Compression.NONE:
-        return np.empty(0, np.int64)
-    words = np.frombuffer(data, np.uint64, count * _BLOCK_BYTES // 8).reshape(count, _BLOCK_BYTES // 8)
-    candidates = np.flatnonzero((words[:, 0] == 0) & (words[:, -1] == 0))
-    starts = np.array([index for index in candidates if not words[index].any()], np.int64) * _BLOCK_BYTES
-    by_place = np.argsort(layout.offsets_bytes)
-    offsets = layout.offsets_bytes[by_place]
-    ends = offsets + layout.lengths_bytes[by_place]
-
-    def in_strips(at: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        strip = np.searchsorted(offsets, at, side="right") - 1
-        return (strip >= 0) & (at < ends[strip])
-
-    return starts[in_strips(starts) & in_strips(starts + _BLOCK_BYTES - 1)]
 
 
 def modified_at(modified_ns: int) -> datetime:

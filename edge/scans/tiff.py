@@ -1,8 +1,11 @@
 """The TIFF files a scan may come in: header to layout. Bytes in, no files; edge/scans/pixels.py goes on from there.
 
-Accepted: one page of one 16-bit unsigned grey sample; little or big endian; classic or BigTIFF; strips or tiles;
-uncompressed, LZW or Deflate, with or without the horizontal predictor. Source: TIFF 6.0 (Adobe 1992), its
-Technical Note on Deflate, and the BigTIFF design of libtiff.
+Accepted: one page of one 16-bit unsigned grey sample, and reduced copies of it that say so; little or big endian;
+classic or BigTIFF; strips or tiles; uncompressed, PackBits, LZW or Deflate, with or without the horizontal predictor.
+Source: TIFF 6.0 (Adobe 1992), its Technical Note on Deflate, and the BigTIFF design of libtiff.
+
+What writers leave out is taken as meant only where one meaning is possible: the pointer to a next directory at the
+very end of a file, the length of a single uncompressed strip, a last strip that is filled up to RowsPerStrip.
 
 Strict on purpose. General TIFF libraries mend what contradicts itself and load tables of whatever length the file
 names; a file that contradicts itself must not become pixels here, and every length is checked against the file
@@ -13,10 +16,13 @@ Every function raises ScanError with its reason word, or ScanIncomplete where a 
 
 from __future__ import annotations
 
+import math
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +33,22 @@ from edge.records import Size
 ReadAt = Callable[[int, int], bytes]
 """(offset_bytes, length_bytes) to the bytes there, which may be fewer at the end of the file."""
 
-MAX_SEGMENTS = 16_384
-"""Strips or tiles in one scan: several times one strip per row, and few enough to decode in well under 2 s."""
-
 _MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAX_ENTRIES = 65_535
-_INTEGER_TYPES = {3: "u2", 4: "u4", 16: "u8"}  # SHORT, LONG and BigTIFF's LONG8
+_MAX_DIRECTORIES = 32
+_INTEGER_TYPES = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}  # SHORT, LONG, IFD; LONG8 and IFD8 of BigTIFF
+_TEXT_TYPES = (1, 2)  # BYTE and ASCII
+_DESCRIPTION_BYTES = 1024
+"""As much of ImageDescription as is looked at."""
+
+# Strips or tiles: as many as pixels that may be read allow, few enough to unpack in a second or two.
+_MIN_SEGMENTS_ALLOWED = 16_384
+_PX_PER_SEGMENT = 1024
+
+# Coded bytes of one strip or tile: no coding makes them twice as many, but some writers fill up whole sectors.
+_CODED_BYTES_PER_BYTE = 2
+_SPARE_CODED_BYTES = 65_536
+
 _WHOLE_SCAN_IN_ONE_STRIP = 2**32 - 1
 
 
@@ -42,6 +58,7 @@ class Compression(IntEnum):
     NONE = 1
     LZW = 5
     DEFLATE = 8
+    PACKBITS = 32773
     DEFLATE_OLD = 32946
 
 
@@ -56,6 +73,7 @@ class _Tag(IntEnum):
     COMPRESSION = 259
     PHOTOMETRIC_INTERPRETATION = 262
     FILL_ORDER = 266
+    IMAGE_DESCRIPTION = 270
     STRIP_OFFSETS = 273
     SAMPLES_PER_PIXEL = 277
     ROWS_PER_STRIP = 278
@@ -67,6 +85,8 @@ class _Tag(IntEnum):
     TILE_BYTE_COUNTS = 325
     SUB_IFDS = 330
     SAMPLE_FORMAT = 339
+    STK_PLANE_LIST = 33628
+    STK_PLANES = 33629
 
 
 _TAGS = frozenset(int(tag) for tag in _Tag)
@@ -88,6 +108,21 @@ class Layout:
     """Size of a strip (the last one may be lower) or of a tile (always whole; what overhangs is padding)."""
     offsets_bytes: npt.NDArray[np.int64]
     lengths_bytes: npt.NDArray[np.int64]
+
+    @property
+    def segment_bytes(self) -> int:
+        """Bytes of a whole strip or tile once it is unpacked."""
+        return self.segment.height_px * self.segment.width_px * 2
+
+    def place(self, index: int) -> tuple[slice, slice]:
+        """Rows and columns of the scan that a strip or tile holds."""
+        height, width = self.segment
+        down, across = divmod(index, -(-self.size.width_px // width))
+        top, left = down * height, across * width
+        return (
+            slice(top, min(top + height, self.size.height_px)),
+            slice(left, min(left + width, self.size.width_px)),
+        )
 
     @property
     def is_one_block(self) -> bool:
@@ -112,8 +147,10 @@ class _Directory:
     size_bytes: int
     byte_order: str
     entries: dict[int, _Entry]
+    following: int
+    """Where the next directory begins; 0 if this is the last one."""
     ranges: list[tuple[int, int]]
-    """(start, end) of the header, the directory and the tables read so far: no pixel may lie there."""
+    """(start, end) of the directory and the tables read so far: no pixel may lie there."""
 
     def scalar(self, tag: _Tag, default: int | None = None) -> int:
         if default is not None and tag not in self.entries:
@@ -134,22 +171,34 @@ class _Directory:
         length = dtype.itemsize * expected
         raw = entry.value[:length]
         if length > len(entry.value):
-            start = int.from_bytes(entry.value, "little" if self.byte_order == "<" else "big")
+            start = self.offset_in(entry)
             raw = _bytes_at(self.read_at, self.size_bytes, start, length, f"the table {tag.name}")
             self.ranges.append((start, start + length))
         return np.frombuffer(raw, dtype).astype(np.uint64)
 
+    def text(self, tag: _Tag, most_bytes: int) -> bytes:
+        """The beginning of a tag's text; empty if there is none or it lies outside the file."""
+        entry = self.entries.get(tag)
+        if entry is None or entry.type not in _TEXT_TYPES:
+            return b""
+        if entry.count <= len(entry.value):
+            return entry.value[: entry.count]
+        return self.read_at(self.offset_in(entry), min(entry.count, most_bytes))
 
-def unfinished(reason: str, message: str) -> ScanIncomplete:
+    def offset_in(self, entry: _Entry) -> int:
+        return int.from_bytes(entry.value, "little" if self.byte_order == "<" else "big")
+
+
+def unfinished(reason: str, message: str, hint: str | None = None) -> ScanIncomplete:
     """The error of a file whose writer may still be at work."""
-    hint = "wait for the station to finish writing; if it has, have the scan written again"
-    return ScanIncomplete(reason, message, hint=hint)
+    default = "wait for the station to finish writing; if it has, have the scan written again"
+    return ScanIncomplete(reason, message, hint=hint or default)
 
 
-def foreign(reason: str, message: str) -> ScanError:
+def foreign(reason: str, message: str, hint: str | None = None) -> ScanError:
     """The error of a file that is not in a format this product reads."""
-    hint = "set the station to write one 16-bit unsigned grayscale page per TIFF, uncompressed, LZW or Deflate"
-    return ScanError(reason, message, hint=hint)
+    form = "one 16-bit unsigned grayscale page per TIFF, uncompressed, PackBits, LZW or Deflate"
+    return ScanError(reason, message, hint=hint or f"set the station to write {form}")
 
 
 def contradiction(message: str, reason: str = "inconsistent-header") -> ScanError:
@@ -160,13 +209,17 @@ def contradiction(message: str, reason: str = "inconsistent-header") -> ScanErro
 
 def read_layout(read_at: ReadAt, size_bytes: int, max_px: int) -> Layout:
     """Parse and check the header and the strip or tile tables, without touching a pixel."""
-    tags = _read_directory(read_at, size_bytes)
-    _check_one_grey_page(tags)
+    tags = _read_one_page(read_at, size_bytes)
+    _check_grey(tags)
     size = Size(tags.scalar(_Tag.IMAGE_LENGTH), tags.scalar(_Tag.IMAGE_WIDTH))
     _check_pixels(size, max_px, "the scan")
+    _check_one_plane(tags, size)
     coding = tags.scalar(_Tag.COMPRESSION, default=1)
     if coding not in tuple(Compression):
-        raise foreign("unsupported-compression", f"compression {coding}: expected 1, 5 (LZW), 8 or 32946 (Deflate)")
+        raise foreign(
+            "unsupported-compression",
+            f"compression {coding}: expected 1 (none), 5 (LZW), 8 or 32946 (Deflate) or 32773 (PackBits)",
+        )
     compression = Compression(coding)
     predictor = tags.scalar(_Tag.PREDICTOR, default=1)
     if predictor not in (1, 2):
@@ -184,11 +237,13 @@ def read_layout(read_at: ReadAt, size_bytes: int, max_px: int) -> Layout:
         segment = Size(min(rows, size.height_px), size.width_px)
     _check_pixels(segment, max_px, "a tile" if is_tiled else "a strip")
     down, across = -(-size.height_px // segment.height_px), -(-size.width_px // segment.width_px)
-    if down * across > MAX_SEGMENTS:
-        raise foreign("too-large", f"{down * across} strips or tiles: at most {MAX_SEGMENTS} are read")
+    _check_segment_count(down * across, max_px)
     _check_pixels(Size(down * segment.height_px, across * segment.width_px), 2 * max_px, "the scan with its padding")
     offsets = tags.integers(_Tag.TILE_OFFSETS if is_tiled else _Tag.STRIP_OFFSETS, expected=down * across)
-    lengths = tags.integers(_Tag.TILE_BYTE_COUNTS if is_tiled else _Tag.STRIP_BYTE_COUNTS, expected=down * across)
+    if compression is Compression.NONE and not is_tiled and down == 1:
+        lengths = _length_of_one_strip(tags, size)
+    else:
+        lengths = tags.integers(_Tag.TILE_BYTE_COUNTS if is_tiled else _Tag.STRIP_BYTE_COUNTS, expected=down * across)
     _check_segments_are_inside(offsets, lengths, size_bytes)
 
     layout = Layout(
@@ -205,10 +260,22 @@ def read_layout(read_at: ReadAt, size_bytes: int, max_px: int) -> Layout:
     _check_nothing_overlaps(layout, tags.ranges)
     if compression is Compression.NONE:
         _check_uncompressed_lengths(layout)
+    else:
+        _check_coded_lengths(layout)
     return layout
 
 
-def _read_directory(read_at: ReadAt, size_bytes: int) -> _Directory:
+class _Form(NamedTuple):
+    """How a file writes its directories, by its header."""
+
+    byte_order: str
+    is_big: bool
+    first: int
+    """Where the first directory begins."""
+    header_bytes: int
+
+
+def _read_header(read_at: ReadAt, size_bytes: int) -> _Form:
     if size_bytes == 0:
         raise unfinished("empty", "the file is empty")
     header = read_at(0, 16)
@@ -232,18 +299,22 @@ def _read_directory(read_at: ReadAt, size_bytes: int) -> _Directory:
         (first,) = struct.unpack(order + "I", header[4:8])
     if first == 0:
         raise unfinished("truncated", "the header names no directory yet")
+    return _Form(order, is_big, first, header_bytes)
 
-    count_format, entry_format, next_format = ("Q", "HHQ8s", "Q") if is_big else ("H", "HHI4s", "I")
-    count_bytes, entry_bytes, next_bytes = (8, 20, 8) if is_big else (2, 12, 4)
-    (count,) = struct.unpack(order + count_format, _bytes_at(read_at, size_bytes, first, count_bytes, "the directory"))
+
+def _read_directory(read_at: ReadAt, size_bytes: int, form: _Form, at: int) -> _Directory:
+    order = form.byte_order
+    count_format, entry_format, next_bytes = ("Q", "HHQ8s", 8) if form.is_big else ("H", "HHI4s", 4)
+    count_bytes, entry_bytes = struct.calcsize(order + count_format), struct.calcsize(order + entry_format)
+    (count,) = struct.unpack(order + count_format, _bytes_at(read_at, size_bytes, at, count_bytes, "the directory"))
     if count == 0:
         raise unfinished("zero-tail", "the directory has no entries yet")
     if count > _MAX_ENTRIES:
         raise contradiction(f"the directory claims {count} entries: expected at most {_MAX_ENTRIES}")
-    length = count * entry_bytes + next_bytes
-    raw = _bytes_at(read_at, size_bytes, first + count_bytes, length, "the directory")
+    end = at + count_bytes + count * entry_bytes
+    raw = _bytes_at(read_at, size_bytes, at + count_bytes, count * entry_bytes, "the directory")
     entries: dict[int, _Entry] = {}
-    for code, kind, values, value in struct.iter_unpack(order + entry_format, raw[:-next_bytes]):
+    for code, kind, values, value in struct.iter_unpack(order + entry_format, raw):
         if code not in _TAGS:
             continue
         if code == _Tag.UNWRITTEN:
@@ -251,20 +322,70 @@ def _read_directory(read_at: ReadAt, size_bytes: int) -> _Directory:
         if code in entries:
             raise contradiction(f"the tag {_Tag(code).name} stands twice")
         entries[code] = _Entry(kind, values, value)
-    (following,) = struct.unpack(order + next_format, raw[-next_bytes:])
+    # Some writers let the file end where this pointer belongs.
+    pointer = read_at(end, next_bytes).ljust(next_bytes, b"\0")
+    following = int.from_bytes(pointer, "little" if order == "<" else "big")
     if following >= size_bytes:
-        raise unfinished("truncated", f"a second page is announced at byte {following}, the file has {size_bytes}")
-    if following:
-        raise foreign("multi-page", f"a second page is at byte {following}: expected one page")
-    ranges = [(0, header_bytes), (first, first + count_bytes + length)]
-    return _Directory(read_at, size_bytes, order, entries, ranges)
+        raise unfinished("truncated", f"a further page is announced at byte {following}, the file has {size_bytes}")
+    return _Directory(read_at, size_bytes, order, entries, following, [(at, end + next_bytes)])
 
 
-def _check_one_grey_page(tags: _Directory) -> None:
-    if _Tag.SUB_IFDS in tags.entries:
-        raise foreign("multi-page", "the page has sub-images: expected one page")
-    if tags.scalar(_Tag.NEW_SUBFILE_TYPE, default=0) & 0b101:
-        raise foreign("multi-page", "the page is the reduced copy or the mask of another: expected a scan")
+def _read_one_page(read_at: ReadAt, size_bytes: int) -> _Directory:
+    """The directory of the scan: the first one. All others must say that they hold reduced copies of it."""
+    form = _read_header(read_at, size_bytes)
+    page = _read_directory(read_at, size_bytes, form, form.first)
+    if page.scalar(_Tag.NEW_SUBFILE_TYPE, default=0) & 0b101:
+        raise foreign("multi-page", "the first page is the reduced copy or the mask of another: expected a scan")
+    page.ranges.append((0, form.header_bytes))
+    seen = {form.first}
+    waiting = _further_directories(page)
+    while waiting:
+        at = waiting.pop()
+        if at == form.first:
+            raise foreign("multi-page", "the pages lead back to the first one: expected one page")
+        if at in seen:
+            continue  # sub-directories are often both listed and chained
+        seen.add(at)
+        if len(seen) > _MAX_DIRECTORIES:
+            raise foreign("multi-page", f"more than {_MAX_DIRECTORIES} pages: expected one")
+        other = _read_directory(read_at, size_bytes, form, at)
+        if other.scalar(_Tag.NEW_SUBFILE_TYPE, default=0) != 1:
+            raise foreign(
+                "multi-page",
+                f"a further page is at byte {at}: expected one page, or thumbnails marked as such (NewSubfileType 1)",
+            )
+        waiting += _further_directories(other)
+        page.ranges.extend(other.ranges)
+    return page
+
+
+def _further_directories(page: _Directory) -> list[int]:
+    """Where the next directory and the sub-directories of one begin."""
+    found = [page.following] if page.following else []
+    sub_directories = page.entries.get(_Tag.SUB_IFDS)
+    if sub_directories is not None:
+        if sub_directories.count > _MAX_DIRECTORIES:
+            raise foreign("multi-page", f"{sub_directories.count} sub-images: expected one page")
+        found += map(int, page.integers(_Tag.SUB_IFDS, expected=sub_directories.count))
+    return found
+
+
+def _check_one_plane(page: _Directory, size: Size) -> None:
+    """Refuse a stack whose images stand behind one directory: a reader of TIFF would see its first one alone."""
+    planes = page.entries[_Tag.STK_PLANES].count if _Tag.STK_PLANES in page.entries else 1
+    if planes == 1 and _Tag.STK_PLANE_LIST in page.entries and _Tag.STK_PLANES not in page.entries:
+        raise foreign("multi-page", "the page is a MetaMorph stack of unknown length: expected one image")
+    described = page.text(_Tag.IMAGE_DESCRIPTION, _DESCRIPTION_BYTES)
+    if described.startswith(b"ImageJ=") and (images := re.search(rb"^images=(\d{1,9})\s*$", described, re.MULTILINE)):
+        planes = max(planes, int(images[1]))
+    if shape := re.match(rb'\{"shape": \[([\d, ]{1,200})\]', described):
+        px = math.prod(map(int, re.findall(rb"\d+", shape[1])))
+        planes = max(planes, px // (size.height_px * size.width_px))
+    if planes > 1:
+        raise foreign("multi-page", f"the page is a stack of {planes} images: expected one")
+
+
+def _check_grey(tags: _Directory) -> None:
     samples = tags.scalar(_Tag.SAMPLES_PER_PIXEL, default=1)
     if samples != 1:
         raise foreign("multi-sample", f"{samples} samples per pixel: expected 1")
@@ -280,12 +401,36 @@ def _check_one_grey_page(tags: _Directory) -> None:
         raise foreign("unsupported-compression", "the bits of every byte are stored in reverse order")
 
 
+def _check_segment_count(count: int, max_px: int) -> None:
+    most = max(_MIN_SEGMENTS_ALLOWED, max_px // _PX_PER_SEGMENT)
+    if count > most:
+        raise foreign(
+            "too-large",
+            f"{count} strips or tiles: at most {most} are read",
+            hint="set the station to write more rows into each strip, or raise `folder.max_px`: one is allowed "
+            f"for each {_PX_PER_SEGMENT} px of it",
+        )
+
+
+def _length_of_one_strip(tags: _Directory, size: Size) -> npt.NDArray[np.uint64]:
+    """Of an uncompressed scan in one strip: what its writer left out or zero can only be the size of its pixels."""
+    if _Tag.STRIP_BYTE_COUNTS in tags.entries:
+        lengths = tags.integers(_Tag.STRIP_BYTE_COUNTS, expected=1)
+        if lengths[0]:
+            return lengths
+    return np.array([size.height_px * size.width_px * 2], np.uint64)
+
+
 def _check_pixels(size: Size, max_px: int, what: str) -> None:
     height, width = size
     if height < 1 or width < 1:
         raise contradiction(f"{what} is {height} x {width} px")
     if height * width > max_px:
-        raise foreign("too-large", f"{what} is {height} x {width} px: at most {max_px} px are read")
+        raise foreign(
+            "too-large",
+            f"{what} is {height} x {width} px: at most {max_px} px are read",
+            hint="raise `folder.max_px` if the station writes scans of that size",
+        )
 
 
 def _bytes_at(read_at: ReadAt, size_bytes: int, start: int, length: int, what: str) -> bytes:
@@ -322,14 +467,28 @@ def _check_nothing_overlaps(layout: Layout, ranges: list[tuple[int, int]]) -> No
 
 
 def _check_uncompressed_lengths(layout: Layout) -> None:
-    expected = np.full(len(layout.lengths_bytes), layout.segment.height_px * layout.segment.width_px * 2)
+    expected = np.full(len(layout.lengths_bytes), layout.segment_bytes)
     if not layout.is_tiled:
-        rows_before = (len(expected) - 1) * layout.segment.height_px
-        expected[-1] = (layout.size.height_px - rows_before) * layout.size.width_px * 2
+        rows, columns = layout.place(len(expected) - 1)
+        is_padded = layout.lengths_bytes[-1] == layout.segment_bytes
+        if not is_padded:
+            expected[-1] = (rows.stop - rows.start) * columns.stop * 2
     wrong = layout.lengths_bytes != expected
     if wrong.any():
         index = int(wrong.argmax())
         raise contradiction(
             f"strip or tile {index + 1} of {len(expected)} has {layout.lengths_bytes[index]} bytes: "
             f"its pixels need {expected[index]}"
+        )
+
+
+def _check_coded_lengths(layout: Layout) -> None:
+    """Refuse what would only cost time: no coding needs so many bytes for these pixels."""
+    most = _CODED_BYTES_PER_BYTE * layout.segment_bytes + _SPARE_CODED_BYTES
+    wrong = layout.lengths_bytes > most
+    if wrong.any():
+        index = int(wrong.argmax())
+        raise contradiction(
+            f"strip or tile {index + 1} of {len(wrong)} has {layout.lengths_bytes[index]} coded bytes for "
+            f"{layout.segment_bytes} bytes of pixels: expected at most {most}"
         )

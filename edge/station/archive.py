@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edge.records import ExpectedFile, FileStamp
-from edge.station.folder import SCAN_SUFFIXES
+from edge.scans.scan import SUFFIXES
 from edge.system.files import copy_open, copy_whole, opened_regular
 from edge.system.logs import event
 
@@ -25,7 +25,7 @@ QUARANTINE_NAME_BYTES = 180
 DRAFT_SUFFIX = ".part"
 """Of a hidden name, which no look at a folder takes for a scan."""
 
-SIBLING_SUFFIXES = (*SCAN_SUFFIXES, *(suffix.upper() for suffix in SCAN_SUFFIXES))
+SIBLING_SUFFIXES = (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
 
 
 class Archive:
@@ -71,7 +71,7 @@ class Archive:
         if not found:  # in another case: the listing is dear where a backlog lies
             lower = {name.lower() for name in names}
             found = [path.name for path in scan.parent.iterdir() if path.name.lower() in lower]
-        return [scan.with_name(name) for name in found if not name.lower().endswith(SCAN_SUFFIXES)]
+        return [scan.with_name(name) for name in found if not name.lower().endswith(SUFFIXES)]
 
 
 class Quarantine:

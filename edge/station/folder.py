@@ -22,14 +22,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from edge.records import FileStamp
+from edge.scans.scan import SUFFIXES
 from edge.station.watch import FileSystem, file_system
 from edge.system.logs import event
 from edge.system.names import display_name
 
 log = logging.getLogger(__name__)
-
-SCAN_SUFFIXES = (".tif", ".tiff")
-"""Of a scan's name, in any case."""
 
 IGNORED_STARTS = (".", "~")
 """Hidden files and folders, and drafts of other programs."""
@@ -197,7 +195,7 @@ class StationFolder:
                     names.add(name.lower())
                 if name.startswith(IGNORED_STARTS):
                     continue
-                if name.lower().endswith(SCAN_SUFFIXES):
+                if name.lower().endswith(SUFFIXES):
                     candidates.append((name, entry.inode()))
                 elif self._recursive and entry.is_dir(follow_symlinks=False):
                     folders.append(prefix + name)

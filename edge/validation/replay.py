@@ -29,7 +29,7 @@ from edge.pipeline.read_ahead import ReadAhead
 from edge.pipeline.worker import Judged, VerdictStore, Worker
 from edge.records import Arrival, FileStamp
 from edge.scans.decoder import Decoder
-from edge.scans.scan import Limits
+from edge.scans.scan import SUFFIXES, Limits
 from edge.settings import Settings
 from edge.station.folder import StationFolder
 from edge.store.ledger import Entry
@@ -170,7 +170,7 @@ def _run_replay(
     verdicts, summary, report = (plan.out / name for name in ("verdicts.jsonl", "summary.json", "report.html"))
     for stale in (summary, report):  # results of an earlier replay must not stand beside verdicts of this one
         stale.unlink(missing_ok=True)
-    limits = Limits(max_px=settings.folder.max_px, max_bytes=settings.folder.max_bytes)
+    limits = Limits(settings.folder.max_px, settings.folder.max_bytes, settings.folder.expected_zero_px)
     policy, started_at = model.bundle.policy(), clock()
     gallery = Gallery(size=PICTURES, method=model.bundle.method, geometry=model.bundle.map_geometry(), policy=policy)
     decoder = Decoder(limits)
@@ -347,7 +347,7 @@ def _stamps(folder: Path, *, recursive: bool) -> tuple[FileStamp, ...]:
             stamps.append(FileStamp.of(file, status))
     if not stamps:
         below = "" if recursive else "; set folder.recursive to look into sub-folders"
-        raise SettingsError(f"{folder} holds no *.tif or *.tiff", hint=f"name the folder of scans{below}")
+        raise SettingsError(f"{folder} holds no {' or '.join(SUFFIXES)} file", hint=f"name the folder of scans{below}")
     return tuple(stamps)
 
 

@@ -18,6 +18,7 @@ LIMITS = Limits()
 WIDTH, LENGTH, BITS, CODING, PHOTOMETRIC, OFFSETS, SAMPLES, ROWS, LENGTHS = 256, 257, 258, 259, 262, 273, 277, 278, 279
 FILL_ORDER, PREDICTOR, TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_LENGTHS = 266, 317, 322, 323, 324, 325
 SUBFILE, SUB_IFDS, SAMPLE_FORMAT, ORIENTATION = 254, 330, 339, 274
+STK_PLANE_LIST, STK_PLANES = 33628, 33629
 SHORT, LONG, LONG8 = 3, 4, 16
 
 
@@ -71,6 +72,13 @@ def tiff(
     data[pixels_at : pixels_at + len(pixels)] = pixels
     data[directory_at : directory_at + len(directory)] = directory
     return bytes(data)
+
+
+def with_second_page(tag: int, value: int, *, is_below: bool = False, following: int = 0) -> bytes:
+    """A scan and a second directory of one tag and no pixels, as its next page or below it (SubIFD)."""
+    at = 6000
+    first = tiff(change={SUB_IFDS: (LONG, [at])}) if is_below else tiff(next_page=at)
+    return first.ljust(at, b"\0") + struct.pack("<HHHIII", 1, tag, LONG, 1, value, following)
 
 
 def coded(body: bytes, coding: int, counts: Counts) -> bytes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +30,8 @@ from tests.support.tiff_files import (
     PREDICTOR,
     ROWS,
     SHORT,
+    STK_PLANE_LIST,
+    STK_PLANES,
     SUB_IFDS,
     SUBFILE,
     TILE_LENGTH,
@@ -39,8 +43,16 @@ from tests.support.tiff_files import (
     electrode,
     refusal,
     tiff,
+    with_second_page,
     written_by_tifffile,
 )
+
+
+def lzw_clearings(size_bytes: int) -> bytes:
+    """The LZW code that clears the table, again and again."""
+    eight = int("100000000" * 8, 2).to_bytes(9, "big")
+    return (eight * (size_bytes // 9 + 1))[:size_bytes]
+
 
 FOREIGN: dict[str, tuple[str, bytes | Callable[[], bytes]]] = {
     "a JPEG": ("not-tiff", b"\xff\xd8\xff\xe0\0\x10JFIF" + b"x" * 500),
@@ -63,11 +75,29 @@ FOREIGN: dict[str, tuple[str, bytes | Callable[[], bytes]]] = {
     "colour filter array": ("not-grayscale", lambda: tiff(change={PHOTOMETRIC: (SHORT, [32803])})),
     "two pages": ("multi-page", lambda: written_by_tifffile(np.stack([electrode()] * 2))),
     "a page that follows itself": ("multi-page", lambda: tiff(next_page=8)),
+    "a page and a thumbnail that is not marked": ("multi-page", lambda: with_second_page(SUBFILE, 0)),
+    "a page and a mask": ("multi-page", lambda: with_second_page(SUBFILE, 4)),
+    "a page and the mask of a thumbnail": ("multi-page", lambda: with_second_page(SUBFILE, 5)),
+    "a sub-image that is not marked": ("multi-page", lambda: with_second_page(SUBFILE, 0, is_below=True)),
+    "a thumbnail that leads back": ("multi-page", lambda: with_second_page(SUBFILE, 1, following=8)),
     "sub-images": ("multi-page", lambda: tiff(change={SUB_IFDS: (LONG, [8])})),
+    "a million sub-images": (
+        "multi-page",
+        lambda: tiff(change={SUB_IFDS: (LONG, list(range(10**6)))}, pixels_at=5 * 10**6),
+    ),
+    "an ImageJ stack behind one directory": (
+        "multi-page",
+        lambda: written_by_tifffile(np.stack([electrode()] * 3), imagej=True, truncate=True, metadata={}),
+    ),
+    "a tifffile stack behind one directory": (
+        "multi-page",
+        lambda: written_by_tifffile(np.stack([electrode()] * 3), truncate=True, metadata={}),
+    ),
+    "a MetaMorph stack": ("multi-page", lambda: tiff(change={STK_PLANES: (LONG, list(range(12)))})),
+    "a MetaMorph stack of unknown length": ("multi-page", lambda: tiff(change={STK_PLANE_LIST: (LONG, [1])})),
     "a thumbnail": ("multi-page", lambda: tiff(change={SUBFILE: (LONG, [1])})),
     "a mask": ("multi-page", lambda: tiff(change={SUBFILE: (LONG, [4])})),
     "JPEG 2000": ("unsupported-compression", lambda: tiff(change={CODING: (SHORT, [34712])})),
-    "PackBits": ("unsupported-compression", lambda: written_by_tifffile(electrode(), compression="packbits")),
     "Zstandard": ("unsupported-compression", lambda: tiff(change={CODING: (SHORT, [50000])})),
     "float predictor": (
         "unsupported-compression",
@@ -125,7 +155,12 @@ DAMAGED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "rows per strip 0": ("inconsistent-header", lambda: tiff(change={ROWS: (LONG, [0])})),
     "too few rows per strip": ("inconsistent-header", lambda: tiff(change={ROWS: (LONG, [60])})),
     "no offsets": ("inconsistent-header", lambda: tiff(change={OFFSETS: None})),
-    "no lengths": ("inconsistent-header", lambda: tiff(change={LENGTHS: None})),
+    "no lengths of several strips": (
+        "inconsistent-header",
+        lambda: tiff(electrode(2, 50), change={ROWS: (LONG, [1]), OFFSETS: (LONG, [400, 500]), LENGTHS: None}),
+    ),
+    "no length of a coded strip": ("inconsistent-header", lambda: tiff(change={CODING: (SHORT, [8]), LENGTHS: None})),
+    "a length in samples": ("inconsistent-header", lambda: tiff(change={LENGTHS: (LONG, [61 * 45])})),
     "two offsets": ("inconsistent-header", lambda: tiff(change={OFFSETS: (LONG, [400, 4000])})),
     "a strip one byte short": ("inconsistent-header", lambda: tiff(change={LENGTHS: (LONG, [5489])})),
     "a strip one byte long": ("inconsistent-header", lambda: tiff(change={LENGTHS: (LONG, [5491])}) + b"x"),
@@ -172,7 +207,7 @@ DAMAGED: dict[str, tuple[str, Callable[[], bytes]]] = {
         "decoder-failed",
         lambda: coded(zlib.compress(electrode().tobytes() + b"more"), 8, electrode()),
     ),
-    "a Deflate bomb": ("decoder-failed", lambda: coded(zlib.compress(bytes(10**8)), 8, electrode())),
+    "a Deflate bomb": ("inconsistent-header", lambda: coded(zlib.compress(bytes(10**8)), 8, electrode())),
     "Deflate with a false checksum": (
         "decoder-failed",
         lambda: coded(zlib.compress(electrode().tobytes())[:-1] + b"?", 8, electrode()),
@@ -186,12 +221,21 @@ DAMAGED: dict[str, tuple[str, Callable[[], bytes]]] = {
         "inconsistent-header",
         lambda: coded(imagecodecs.lzw_encode(bytes(range(200))), 5, electrode()),
     ),
-    "LZW that unpacks to more": (
-        "inconsistent-header",
-        lambda: coded(imagecodecs.lzw_encode(electrode().tobytes() + b"more"), 5, electrode()),
+    "LZW without its end": (
+        "decoder-failed",
+        lambda: coded(imagecodecs.lzw_encode(electrode().tobytes())[:-9], 5, electrode()),
     ),
-    "an LZW bomb": ("inconsistent-header", lambda: coded(imagecodecs.lzw_encode(bytes(10**7)), 5, electrode())),
     "no LZW at all": ("decoder-failed", lambda: coded(b"\xff" * 400, 5, electrode())),
+    "LZW that only clears its table": ("inconsistent-header", lambda: coded(lzw_clearings(10**6), 5, electrode())),
+    "PackBits that unpacks to less": (
+        "inconsistent-header",
+        lambda: coded(imagecodecs.packbits_encode(bytes(range(200))), 32773, electrode()),
+    ),
+    "PackBits that unpacks to more": ("decoder-failed", lambda: coded(b"\x81\7" * 100, 32773, electrode())),
+    "PackBits without its end": (
+        "decoder-failed",
+        lambda: coded(imagecodecs.packbits_encode(electrode().tobytes())[:-9], 32773, electrode()),
+    ),
 }
 
 UNFINISHED: dict[str, tuple[str, Callable[[], bytes]]] = {
@@ -215,12 +259,18 @@ UNFINISHED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "reserved, header written": ("zero-tail", lambda: tiff()[:8] + bytes(5000)),
     "reserved, half the directory written": ("zero-tail", lambda: tiff()[:60] + bytes(5000)),
     "no offset written": ("zero-tail", lambda: tiff(change={OFFSETS: (LONG, [0])})),
-    "no length written": ("zero-tail", lambda: tiff(change={LENGTHS: (LONG, [0])})),
-    "nothing but zeros": ("zero-tail", lambda: tiff(np.zeros((61, 45), np.uint16))),
-    "nothing but zeros, coded": (
+    "no length of several strips written": (
         "zero-tail",
-        lambda: written_by_tifffile(np.zeros((61, 45), np.uint16), compression="zlib"),
+        lambda: tiff(
+            electrode(2, 50), change={ROWS: (LONG, [1]), OFFSETS: (LONG, [400, 500]), LENGTHS: (LONG, [0, 0])}
+        ),
     ),
+    "no length written and no pixels": (
+        "zero-tail",
+        lambda: tiff(np.zeros((61, 45), np.uint16), change={LENGTHS: (LONG, [0])}),
+    ),
+    "nothing but zeros": ("zero-tail", lambda: tiff(np.zeros((61, 45), np.uint16))),
+    "a thumbnail whose directory is not written": ("zero-tail", lambda: tiff(next_page=5900) + bytes(100)),
     "nothing but white-is-zero zeros": (
         "zero-tail",
         lambda: tiff(np.zeros((61, 45), np.uint16), change={PHOTOMETRIC: (SHORT, [0])}),
@@ -270,6 +320,31 @@ class TestRefusedFiles:
             assert "unpacks" in error.message or error.reason in ("decoder-failed", "zero-tail")
             return
         assert found == (error.reason, type(error), error.message.split(": ", 1)[1])
+
+    @pytest.mark.parametrize("coding", [5, 8, 32773])
+    def test_coded_bytes_that_no_pixels_need_are_refused_before_any_work(self, path: Path, coding: int) -> None:
+        path.write_bytes(coded(lzw_clearings(40_000_000), coding, electrode(64, 64)))
+        started = time.process_time()
+        with pytest.raises(ScanError, match="40000000 coded bytes for 8192 bytes of pixels") as caught:
+            check_complete(path, LIMITS)
+        assert time.process_time() - started < 0.5  # unpacking them takes longer
+        assert caught.value.reason == "inconsistent-header"
+
+    @pytest.mark.parametrize("what", {**FOREIGN, **DAMAGED, **UNFINISHED})
+    def test_no_message_names_a_library_or_its_errors(self, path: Path, what: str) -> None:
+        error = refusal(path, built({**FOREIGN, **DAMAGED, **UNFINISHED}[what][1]))
+        assert not re.search("imagecodecs|imcd|returned|deflate_|LIBDEFLATE", error.message), error.message
+
+    def test_more_strips_than_the_pixels_that_may_be_read_allow_are_refused(self, path: Path) -> None:
+        counts = electrode(17_000, 2)
+        rows = {ROWS: (LONG, [1]), OFFSETS: (LONG, list(range(300_000, 368_000, 4))), LENGTHS: (LONG, [4] * 17_000)}
+        data = tiff(counts, pixels_at=300_000, change=rows)
+        error = refusal(path, data, Limits(max_px=100_000))
+        assert error.reason == "too-large"
+        assert "folder.max_px" in error.hint
+        path.write_bytes(data)
+        read = read_scan(path, file="x.tif", limits=Limits(max_px=17_000 * 1024)).counts
+        np.testing.assert_array_equal(read, counts)
 
     def test_an_error_carries_the_hash_of_the_bytes_that_were_read(self, path: Path) -> None:
         data = b"\xff\xd8\xff\xe0 no scan"
