@@ -31,6 +31,7 @@ CODES = TABLE - END
 MIN_BYTES_PER_TABLE = 256
 """On average: writers clear full tables, a few clear small ones. Less would let a file of clearings take minutes."""
 SPARE_TABLES = 16
+_SMALL_TABLE_CODES = 512
 
 
 def decode(data: bytes, layout: Layout) -> Counts:
@@ -166,12 +167,12 @@ def sound_lzw(raw: bytes, most_tables: int) -> SoundLzw:
             b"", "the LZW data does not begin with clearing the table, but breaks off or has another bit order"
         )
     flaw = "the LZW table is cleared too often"
+    look = CODES + 1
     at_bit = 0
     for _ in range(most_tables):
         start = at_bit // 8
         places = _places(at_bit % 8)
-        # Small tables: most of what lies behind their end is not looked at.
-        for most in (CODES // 8, CODES + 1):
+        for most in (look, CODES + 1):
             count = min(most, int(np.searchsorted(places.end_bit, 8 * (len(raw) - start), side="right")))
             words = np.ndarray((len(padded) - 3 - start,), ">u4", padded, start, (1,))
             codes = words[places.byte[:count]] >> places.shift[:count] & places.mask[:count]
@@ -189,6 +190,7 @@ def sound_lzw(raw: bytes, most_tables: int) -> SoundLzw:
             at_bit = 8 * start + int(places.begin_bit[stop])
             return SoundLzw(_ended(padded, at_bit, int(places.width[stop])), flaw)
         at_bit = 8 * start + int(places.end_bit[stop])
+        look = _SMALL_TABLE_CODES if stop < _SMALL_TABLE_CODES else CODES + 1  # as the table before it, most likely
     return SoundLzw(_ended(padded, at_bit, 9), flaw)
 
 

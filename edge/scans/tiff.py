@@ -147,6 +147,8 @@ class _Directory:
     size_bytes: int
     byte_order: str
     entries: dict[int, _Entry]
+    descriptions: list[_Entry]
+    """ImageDescription, of which some writers of microscopes make two."""
     following: int
     """Where the next directory begins; 0 if this is the last one."""
     ranges: list[tuple[int, int]]
@@ -176,14 +178,12 @@ class _Directory:
             self.ranges.append((start, start + length))
         return np.frombuffer(raw, dtype).astype(np.uint64)
 
-    def text(self, tag: _Tag, most_bytes: int) -> bytes:
-        """The beginning of a tag's text; empty if there is none or it lies outside the file."""
-        entry = self.entries.get(tag)
-        if entry is None or entry.type not in _TEXT_TYPES:
+    def text(self, entry: _Entry, most_bytes: int) -> bytes:
+        """The beginning of a text; empty if it is none or lies outside the file."""
+        start = self.offset_in(entry)
+        if entry.type not in _TEXT_TYPES or entry.count <= len(entry.value) or start >= self.size_bytes:
             return b""
-        if entry.count <= len(entry.value):
-            return entry.value[: entry.count]
-        return self.read_at(self.offset_in(entry), min(entry.count, most_bytes))
+        return self.read_at(start, min(entry.count, most_bytes))
 
     def offset_in(self, entry: _Entry) -> int:
         return int.from_bytes(entry.value, "little" if self.byte_order == "<" else "big")
@@ -314,11 +314,15 @@ def _read_directory(read_at: ReadAt, size_bytes: int, form: _Form, at: int) -> _
     end = at + count_bytes + count * entry_bytes
     raw = _bytes_at(read_at, size_bytes, at + count_bytes, count * entry_bytes, "the directory")
     entries: dict[int, _Entry] = {}
+    descriptions: list[_Entry] = []
     for code, kind, values, value in struct.iter_unpack(order + entry_format, raw):
         if code not in _TAGS:
             continue
         if code == _Tag.UNWRITTEN:
             raise unfinished("zero-tail", "the directory is not wholly written yet")
+        if code == _Tag.IMAGE_DESCRIPTION:
+            descriptions.append(_Entry(kind, values, value))
+            continue
         if code in entries:
             raise contradiction(f"the tag {_Tag(code).name} stands twice")
         entries[code] = _Entry(kind, values, value)
@@ -327,7 +331,7 @@ def _read_directory(read_at: ReadAt, size_bytes: int, form: _Form, at: int) -> _
     following = int.from_bytes(pointer, "little" if order == "<" else "big")
     if following >= size_bytes:
         raise unfinished("truncated", f"a further page is announced at byte {following}, the file has {size_bytes}")
-    return _Directory(read_at, size_bytes, order, entries, following, [(at, end + next_bytes)])
+    return _Directory(read_at, size_bytes, order, entries, descriptions, following, [(at, end + next_bytes)])
 
 
 def _read_one_page(read_at: ReadAt, size_bytes: int) -> _Directory:
@@ -375,14 +379,20 @@ def _check_one_plane(page: _Directory, size: Size) -> None:
     planes = page.entries[_Tag.STK_PLANES].count if _Tag.STK_PLANES in page.entries else 1
     if planes == 1 and _Tag.STK_PLANE_LIST in page.entries and _Tag.STK_PLANES not in page.entries:
         raise foreign("multi-page", "the page is a MetaMorph stack of unknown length: expected one image")
-    described = page.text(_Tag.IMAGE_DESCRIPTION, _DESCRIPTION_BYTES)
-    if described.startswith(b"ImageJ=") and (images := re.search(rb"^images=(\d{1,9})\s*$", described, re.MULTILINE)):
-        planes = max(planes, int(images[1]))
-    if shape := re.match(rb'\{"shape": \[([\d, ]{1,200})\]', described):
-        px = math.prod(map(int, re.findall(rb"\d+", shape[1])))
-        planes = max(planes, px // (size.height_px * size.width_px))
+    for entry in page.descriptions[:2]:
+        planes = max(planes, _planes_described(page.text(entry, _DESCRIPTION_BYTES), size))
     if planes > 1:
         raise foreign("multi-page", f"the page is a stack of {planes} images: expected one")
+
+
+def _planes_described(described: bytes, size: Size) -> int:
+    """How many images the words of ImageJ or tifffile announce; 1 if they announce none."""
+    if described.startswith(b"ImageJ=") and (images := re.search(rb"^images=(\d{1,9})\s*$", described, re.MULTILINE)):
+        return int(images[1])
+    if shape := re.match(rb'\{"shape": \[([\d, ]{1,200})\]', described):
+        px = math.prod(map(int, re.findall(rb"\d+", shape[1])))
+        return px // (size.height_px * size.width_px)
+    return 1
 
 
 def _check_grey(tags: _Directory) -> None:

@@ -85,7 +85,9 @@ def _zeros_together(layout: Layout, counts: Counts, unwritten: int) -> str | Non
     if layout.is_tiled:
         for index in range(len(layout.offsets_bytes)):
             rows, columns = layout.place(index)
-            tile = np.ascontiguousarray(counts[rows, columns])  # without padding, which is zeros as a rule
+            tile = counts[rows, columns]  # without padding, which is zeros as a rule
+            if not (tile[:, ::_RUN_PX] == unwritten).any():
+                continue  # every run of that length has one of these
             found = _first_run(tile.reshape(-1), unwritten, max(_TAIL_PX, min(_RUN_PX, tile.size)))
             if found is not None:
                 down, across = divmod(found[0], tile.shape[1])

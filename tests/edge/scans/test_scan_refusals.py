@@ -89,6 +89,12 @@ FOREIGN: dict[str, tuple[str, bytes | Callable[[], bytes]]] = {
         "multi-page",
         lambda: written_by_tifffile(np.stack([electrode()] * 3), imagej=True, truncate=True, metadata={}),
     ),
+    "an ImageJ stack with a description of its own before": (
+        "multi-page",
+        lambda: written_by_tifffile(
+            electrode(), description="a line of plants", software="ImageJ=1.54f\nimages=7\n"
+        ).replace(b"\x31\1\2\0", b"\x0e\1\2\0", 1),  # the tag Software becomes a second ImageDescription
+    ),
     "a tifffile stack behind one directory": (
         "multi-page",
         lambda: written_by_tifffile(np.stack([electrode()] * 3), truncate=True, metadata={}),
