@@ -29,8 +29,10 @@ TABLE = 4096
 CODES = TABLE - END
 """LZW codes from one clearing to the next, the one that clears included: with that many the table is full."""
 MIN_BYTES_PER_TABLE = 256
-"""On average: writers clear full tables, a few clear small ones. Less would let a file of clearings take minutes."""
-SPARE_TABLES = 16
+"""On average. Writers clear full tables, a few clear small ones; less would let a file of clearings take minutes."""
+MIN_BYTES_PER_TABLE_OF_A_LARGE_SCAN = 2048
+_LARGE_SCAN_PX = 8_000_000
+SPARE_TABLES = 4
 _SMALL_TABLE_CODES = 512
 
 
@@ -68,7 +70,9 @@ def _segment(data: bytes, layout: Layout, index: int, stored: Size) -> Counts:
     expected = stored.height_px * stored.width_px * 2
     match layout.compression:
         case Compression.LZW:
-            buffer = _unpack_lzw(raw, expected, where)
+            is_large = layout.size.height_px * layout.size.width_px > _LARGE_SCAN_PX
+            per_table = MIN_BYTES_PER_TABLE_OF_A_LARGE_SCAN if is_large else MIN_BYTES_PER_TABLE
+            buffer = _unpack_lzw(raw, expected, SPARE_TABLES + expected // per_table, where)
         case Compression.PACKBITS:
             buffer = _unpack_packbits(raw, expected, layout.segment_bytes, where)
         case _:
@@ -117,11 +121,11 @@ def _unpack_packbits(raw: memoryview, expected: int, padded: int, where: str) ->
     return buffer
 
 
-def _unpack_lzw(raw: memoryview, expected: int, where: str) -> bytearray:
+def _unpack_lzw(raw: memoryview, expected: int, most_tables: int, where: str) -> bytearray:
     """LZW up to `expected` bytes."""
     import imagecodecs
 
-    sound = sound_lzw(_without_padding(raw), SPARE_TABLES + expected // MIN_BYTES_PER_TABLE)
+    sound = sound_lzw(_without_padding(raw), most_tables)
     buffer = bytearray(expected)
     found = len(imagecodecs.lzw_decode(sound.raw, out=buffer)) if sound.raw else 0
     if found < expected:

@@ -41,9 +41,10 @@ _TEXT_TYPES = (1, 2)  # BYTE and ASCII
 _DESCRIPTION_BYTES = 1024
 """As much of ImageDescription as is looked at."""
 
-# Strips or tiles: as many as pixels that may be read allow, few enough to unpack in a second or two.
+# Strips or tiles: as many as the pixels that may be read allow, few enough to read in seconds.
 _MIN_SEGMENTS_ALLOWED = 16_384
 _PX_PER_SEGMENT = 1024
+_PX_PER_CODED_SEGMENT = 4096
 
 # Coded bytes of one strip or tile: no coding makes them twice as many, but some writers fill up whole sectors.
 _CODED_BYTES_PER_BYTE = 2
@@ -237,7 +238,7 @@ def read_layout(read_at: ReadAt, size_bytes: int, max_px: int) -> Layout:
         segment = Size(min(rows, size.height_px), size.width_px)
     _check_pixels(segment, max_px, "a tile" if is_tiled else "a strip")
     down, across = -(-size.height_px // segment.height_px), -(-size.width_px // segment.width_px)
-    _check_segment_count(down * across, max_px)
+    _check_segment_count(down * across, max_px, compression)
     _check_pixels(Size(down * segment.height_px, across * segment.width_px), 2 * max_px, "the scan with its padding")
     offsets = tags.integers(_Tag.TILE_OFFSETS if is_tiled else _Tag.STRIP_OFFSETS, expected=down * across)
     if compression is Compression.NONE and not is_tiled and down == 1:
@@ -411,14 +412,15 @@ def _check_grey(tags: _Directory) -> None:
         raise foreign("unsupported-compression", "the bits of every byte are stored in reverse order")
 
 
-def _check_segment_count(count: int, max_px: int) -> None:
-    most = max(_MIN_SEGMENTS_ALLOWED, max_px // _PX_PER_SEGMENT)
+def _check_segment_count(count: int, max_px: int, compression: Compression) -> None:
+    px_each = _PX_PER_SEGMENT if compression is Compression.NONE else _PX_PER_CODED_SEGMENT
+    most = max(_MIN_SEGMENTS_ALLOWED, max_px // px_each)
     if count > most:
         raise foreign(
             "too-large",
             f"{count} strips or tiles: at most {most} are read",
             hint="set the station to write more rows into each strip, or raise `folder.max_px`: one is allowed "
-            f"for each {_PX_PER_SEGMENT} px of it",
+            f"for each {px_each} px of it",
         )
 
 

@@ -347,7 +347,7 @@ def _stamps(folder: Path, *, recursive: bool) -> tuple[FileStamp, ...]:
             stamps.append(FileStamp.of(file, status))
     if not stamps:
         below = "" if recursive else "; set folder.recursive to look into sub-folders"
-        raise SettingsError(f"{folder} holds no {' or '.join(SUFFIXES)} file", hint=f"name the folder of scans{below}")
+        raise SettingsError(f"{folder} holds no *{' or *'.join(SUFFIXES)}", hint=f"name the folder of scans{below}")
     return tuple(stamps)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -15,9 +16,21 @@ from hypothesis import strategies as st
 
 from edge.errors import ScanError
 from edge.records import Counts
+from edge.scans.decoder import Decoder
 from edge.scans.pixels import CODES, sound_lzw
+from edge.scans.scan import read_scan
 from edge.scans.tiff import read_layout
-from tests.support.tiff_files import ROWS, SHORT, coded, counts_in, electrode, refusal, tiff, written_by_tifffile
+from tests.support.tiff_files import (
+    LIMITS,
+    ROWS,
+    SHORT,
+    coded,
+    counts_in,
+    electrode,
+    refusal,
+    tiff,
+    written_by_tifffile,
+)
 
 CLEAR, END = 256, 257
 LZW, PACKBITS = 5, 32773
@@ -266,6 +279,16 @@ class TestPackBits:
         counts = electrode(1, 3)
         raw = b"\x80\x05" + counts.astype("<u2").tobytes()[:6] + b"\x80"
         np.testing.assert_array_equal(counts_in(path, coded(raw, PACKBITS, counts)), counts)
+
+    def test_the_line_unpacks_it_in_a_process_apart(self, path: Path) -> None:
+        path.write_bytes(written_by_tifffile(electrode(), compression="packbits"))
+        with closing(Decoder(LIMITS)) as decoder:
+            read = read_scan(path, file="x.tif", limits=LIMITS, decode=decoder.decode)
+            np.testing.assert_array_equal(read.counts, electrode())
+            path.write_bytes(coded(b"\x81\7" * 100, PACKBITS, electrode()))
+            with pytest.raises(ScanError, match="unpacks to more than 5490 bytes") as caught:
+                read_scan(path, file="x.tif", limits=LIMITS, decode=decoder.decode)
+        assert caught.value.reason == "decoder-failed"
 
 
 class TestPaddedLastStrip:
