@@ -225,8 +225,9 @@ def read_layout(read_at: ReadAt, size_bytes: int, max_px: int) -> Layout:
     predictor = tags.scalar(_Tag.PREDICTOR, default=1)
     if predictor not in (1, 2):
         raise foreign("unsupported-compression", f"predictor {predictor}: expected 1 (none) or 2 (horizontal)")
-    if predictor == 2 and compression is Compression.NONE:
-        raise contradiction("a predictor without compression")
+    if predictor == 2 and compression in (Compression.NONE, Compression.PACKBITS):
+        # Some readers undo it, others do not.
+        raise contradiction("a predictor without LZW or Deflate")
 
     is_tiled = _Tag.TILE_OFFSETS in tags.entries
     if is_tiled and _Tag.STRIP_OFFSETS in tags.entries:
@@ -328,8 +329,7 @@ def _read_directory(read_at: ReadAt, size_bytes: int, form: _Form, at: int) -> _
             raise contradiction(f"the tag {_Tag(code).name} stands twice")
         entries[code] = _Entry(kind, values, value)
     # Some writers let the file end where this pointer belongs.
-    pointer = read_at(end, next_bytes).ljust(next_bytes, b"\0")
-    following = int.from_bytes(pointer, "little" if order == "<" else "big")
+    following = int.from_bytes(read_at(end, next_bytes), "little" if order == "<" else "big")
     if following >= size_bytes:
         raise unfinished("truncated", f"a further page is announced at byte {following}, the file has {size_bytes}")
     return _Directory(read_at, size_bytes, order, entries, descriptions, following, [(at, end + next_bytes)])

@@ -196,6 +196,10 @@ DAMAGED: dict[str, tuple[str, Callable[[], bytes]]] = {
         ),
     ),
     "a predictor without coding": ("inconsistent-header", lambda: tiff(change={PREDICTOR: (SHORT, [2])})),
+    "a predictor with PackBits": (
+        "inconsistent-header",
+        lambda: tiff(change={PREDICTOR: (SHORT, [2]), CODING: (SHORT, [32773])}),
+    ),
     "65,535 entries and no room": ("truncated", lambda: tiff()[:8] + b"\xff\xff" + tiff()[10:]),
     "a BigTIFF of 4-byte offsets": (
         "inconsistent-header",
