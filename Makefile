@@ -60,7 +60,7 @@ audit: $(LINE)/.installed $(AUDIT)/.installed  ## known vulnerabilities of what 
 demo-model: $(TEST)/.installed  ## train the demo networks from scratch and sign demo/bundle (about an hour on 2 cores)
 	PATH="$(CURDIR)/$(TEST)/bin:$$PATH" $(TEST)/bin/python demo/train_demo_model.py
 
-docs: $(TEST)/.installed  ## regenerate schemas, the settings table and the settings example from the code
+docs: $(TEST)/.installed  ## regenerate schemas, the settings table, the example and the tables of contents from the code
 	$(TEST)/bin/python -m tools.docs
 
 wheel: $(TEST)/.installed  ## the wheel of the last commit, the same bytes wherever it is built: dist/

@@ -1,11 +1,12 @@
 """Writes the documents that follow from the code: `make docs`, or `python -m tools.docs` from the project's root.
 
-The settings example, the settings table in README.md (between its two markers) and the schemas. A test fails
-when any of them is out of date.
+The settings example, the settings table in docs/settings.md, the table of contents of each page in docs/ and the
+schemas. Tables stand between two markers. A test fails when any of them is out of date.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from edge.settings import describe_settings, settings_text, toml_value
@@ -13,6 +14,8 @@ from tools.asyncapi import documents
 
 TABLE_BEGIN = "<!-- settings: made by `make docs` -->"
 TABLE_END = "<!-- end of settings -->"
+CONTENTS_BEGIN = "<!-- contents: made by `make docs` -->"
+CONTENTS_END = "<!-- end of contents -->"
 
 
 def settings_table() -> str:
@@ -25,17 +28,35 @@ def settings_table() -> str:
     return "\n".join(lines)
 
 
+def contents(page: str) -> str:
+    """Markdown list of links to the page's second-level headings; code blocks do not count."""
+    prose = re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^## (.+)$", prose, flags=re.MULTILINE)
+    return "\n".join(f"- [{heading}](#{anchor(heading)})" for heading in headings)
+
+
+def anchor(heading: str) -> str:
+    """Name under which GitHub links a heading: lower case, punctuation removed, hyphens for spaces."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 def generated_files(root: Path) -> dict[Path, str]:
     """Every generated file below `root` with the content it should have."""
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    before, _, rest = readme.partition(TABLE_BEGIN)
-    _, _, after = rest.partition(TABLE_END)
-    files = {
-        root / "README.md": f"{before}{TABLE_BEGIN}\n{settings_table()}\n{TABLE_END}{after}",
-        root / "systemd" / "edge.toml.example": settings_text({}),
-    }
+    files = {root / "systemd" / "edge.toml.example": settings_text({})}
+    for path in sorted((root / "docs").glob("*.md")):
+        page = path.read_text(encoding="utf-8")
+        if path.name == "settings.md":
+            page = _between(page, TABLE_BEGIN, TABLE_END, settings_table())
+        files[path] = _between(page, CONTENTS_BEGIN, CONTENTS_END, contents(page))
     files |= {root / "edge" / "contract" / "schema" / name: text for name, text in documents().items()}
     return files
+
+
+def _between(text: str, begin: str, end: str, inner: str) -> str:
+    """The text with `inner` between the two markers."""
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{inner}\n{end}{after}"
 
 
 def main() -> None:

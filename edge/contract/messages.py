@@ -284,7 +284,7 @@ class Health(Message):
 class Alarm(Message):
     """Not retained; sent when an alarm starts, when it ends, and again after each new connection while it stands.
 
-    A status `online` of another boot_id ends what stood before it. The codes: README, "When it alarms".
+    A status `online` of another boot_id ends what stood before it. The codes: docs/operate.md.
     """
 
     SCHEMA = "alarm/1"

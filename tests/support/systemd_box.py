@@ -125,7 +125,7 @@ def must(command: Sequence[str | Path]) -> str:
 
 def readme_installation() -> str:
     """The commands under `Install on a line PC`, as they stand there."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     section = text.split("## Install on a line PC", 1)[1].split("\n## ", 1)[0]
     block = re.search(r"\n\n((?:    .+\n)+)", section)
     assert block is not None

@@ -1,4 +1,4 @@
-"""Every command of docs/runbook.md, run on a real line: what an operator copies at 3 a.m. works."""
+"""Every command of docs/operate.md, run on a real line: what an operator copies at 3 a.m. works."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.mosquitto import Mosquitto, Recorder, needs_mosquitto
 pytestmark = pytest.mark.timeout(600)
 
 ROOT = Path(__file__).parents[2]
-RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+RUNBOOK = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
 EXIT_CONFIG = 78
 OF_THE_MACHINE = ("journalctl", "systemctl status", "chown")
 """Belong to an installed service; here their programs are only looked for in the text."""

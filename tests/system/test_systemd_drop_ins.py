@@ -109,7 +109,7 @@ def value_of(unit: Path, key: str) -> str:
 
 
 def test_the_readme_installs_what_the_gpus_units_ask_for() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     user, group = value_of(BUILD, "User"), value_of(BUILD, "Group")
     assert re.search(rf"useradd --system --gid {group} --home /var/lib/{user} .* {user}\n", readme)
     for file in (DEVICES, BUILD, DROP_IN):

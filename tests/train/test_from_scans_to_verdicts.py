@@ -1,4 +1,4 @@
-"""The commands of the README from labelled scans to verdicts, read from its text and typed in its order."""
+"""The commands of docs/train.md from labelled scans to verdicts, read from its text and typed in its order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from train.networks import p_abnormal_of
 
 torch.set_num_threads(1)
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[2] / "docs" / "train.md").read_text(encoding="utf-8")
 PROGRAMS: dict[str, Callable[[list[str]], int]] = {
     "edge-train": edge_train,
     "edge-export": edge_export,

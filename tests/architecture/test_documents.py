@@ -1,0 +1,43 @@
+"""README fits a page, every page has a table of contents, and links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tools.docs import CONTENTS_BEGIN, anchor, contents
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES]
+
+
+def headings(path: Path) -> set[str]:
+    """Anchors of a document's headings."""
+    prose = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return {anchor(heading) for heading in re.findall(r"^#+ (.+)$", prose, flags=re.MULTILINE)}
+
+
+def test_the_readme_has_at_most_150_lines() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_page_has_a_table_of_contents(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert CONTENTS_BEGIN in text
+    assert contents(text)
+    assert contents(text) in text
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_every_relative_link_leads_to_a_file_and_a_heading(document: Path) -> None:
+    dead = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, heading = target.partition("#")
+        file = document.parent / name if name else document
+        if not file.exists() or (heading and heading not in headings(file)):
+            dead.append(target)
+    assert dead == []
