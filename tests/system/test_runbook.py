@@ -46,7 +46,7 @@ class Operator:
             "/etc/edge-worker/edge.toml": str(daemon.config),
             "/srv/xray/scans": str(daemon.folder),
             "/var/lib/edge-worker/state": str(root / "state"),
-            "/var/backups": str(root / "backups"),
+            "/var/backups/edge-worker": str(root / "backups"),
             "-p 1883": f"-p {broker.port}",
         }
 
@@ -137,7 +137,7 @@ def test_a_line_moves_to_another_disk_without_losing_numbers_or_ids(tmp_path: Pa
         for number in range(3):
             arrive(daemon.folder, f"B01_{number}.tif", seed=number)
         mes.wait_for("verdict", 3)
-        backup = "/var/backups/edge-worker-2026-03-01.sqlite"
+        backup = "/var/backups/edge-worker/2026-03-01.sqlite"
         operator.type(f"edge-worker --config /etc/edge-worker/edge.toml --backup {backup}")
         for command in commands:
             if "--restore" in command and heading == "Moving":
