@@ -28,6 +28,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from edge.errors import SettingsError
 from edge.system.text import NotUtf8, utf8_text
@@ -247,8 +248,10 @@ class LogSettings(Section):
     )
 
 
-class Settings(Section):
+class Settings(BaseSettings):
     """Every setting of `edge-worker`."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     station: str = Field("station", description="name of this station in topics, ids and sequence numbers")
     folder: FolderSettings = FolderSettings()
@@ -262,6 +265,18 @@ class Settings(Section):
 
     _file: Path | None = PrivateAttr(default=None)
     _ignored: tuple[str, ...] = PrivateAttr(default=())
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """One source: `load_settings` merges file, environment and flags, and tells typos from foreign variables."""
+        return (init_settings,)
 
     @field_validator("station")
     @classmethod
@@ -318,7 +333,7 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
     content = {} if config is None else _file_content(config)
     variables, ignored = _environment_content()
     try:
-        settings = Settings.model_validate(_merged(content, variables, flags or {}))
+        settings = Settings(**_merged(content, variables, flags or {}))
     except ValidationError as error:
         raise explained_errors(error) from None
     settings._file = config
