@@ -72,7 +72,6 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
         seed=options.seed,
         device=options.device,
         jobs=options.jobs,
-        budget_minutes=options.budget,
         folds=tuple(options.folds or ()),
     )
     if options.jobs > 1:
@@ -129,9 +128,7 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     verb.add_argument("--recipe", choices=recipes, default="paper", help=f"{about} (default %(default)s)")
     verb.add_argument("--runs", type=int, default=3, help="trainings of every network (default %(default)s)")
     verb.add_argument("--folds", type=int, nargs="+", metavar="N", help="only these, counted from 1 (default: all)")
-    length = verb.add_mutually_exclusive_group()
-    length.add_argument("--budget", type=float, metavar="MINUTES", help="for all trainings; sets the steps")
-    length.add_argument("--steps", type=int, help="of every training")
+    verb.add_argument("--steps", type=int, help="of every training")
     verb.add_argument("--classifier-steps", type=int, help="of a patch classifier's training (default: --steps)")
     verb.add_argument("--batch", type=int, default=16, help="accepted patches per step (default %(default)s)")
     verb.add_argument("--lr", type=float, default=2e-3, help="greatest learning rate (default %(default)s)")

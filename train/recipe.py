@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -128,6 +129,12 @@ class GateRecipe:
     amp: Amp = "off"
     validation_share: float = 0.2
     seed: int = 0
+
+
+def cosine_rate(greatest: float, step: int, steps: int, rising_steps: int) -> float:
+    """Learning rate of a step: a linear rise, times half a cosine down to 1 % of the greatest."""
+    rise = min(1.0, (step + 1) / rising_steps)
+    return greatest * rise * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
 
 
 def parse_size(text: str) -> Size:

@@ -15,6 +15,8 @@ from multiprocessing import get_context, parent_process
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
+import cv2
+
 from train.errors import TrainError
 
 _Task = TypeVar("_Task")
@@ -71,8 +73,9 @@ class Processes:
             try:
                 for future in as_completed(futures):
                     result = future.result()
-                    del left[futures[future]]
-                    yield futures[future], result
+                    number = futures.pop(future)  # results may be large
+                    del left[number]
+                    yield number, result
             except BrokenProcessPool as error:
                 # One dead process ends them all: what had not finished goes to a new set.
                 self._pool.shutdown(wait=True)
@@ -90,7 +93,29 @@ class Processes:
 
     def _open(self) -> ProcessPoolExecutor:
         # Spawned, not forked: neither torch's nor OpenCV's threads survive a fork.
-        return ProcessPoolExecutor(self._jobs, mp_context=get_context("spawn"), initializer=_end_with_parent)
+        return ProcessPoolExecutor(
+            self._jobs, mp_context=get_context("spawn"), initializer=_prepare, initargs=(self.threads_each,)
+        )
+
+
+def map_in_order(function: Callable[[_Task], _Result], tasks: Sequence[_Task], jobs: int) -> Iterator[_Result]:
+    """Results in the order of the tasks, from `jobs` processes; with 1, from this one."""
+    if jobs == 1:
+        yield from map(function, tasks)
+        return
+    with Processes(jobs) as processes:
+        waiting: dict[int, _Result] = {}
+        due = 0
+        for number, result in processes.map(function, tasks):
+            waiting[number] = result
+            while due in waiting:
+                yield waiting.pop(due)
+                due += 1
+
+
+def _prepare(threads: int) -> None:
+    cv2.setNumThreads(threads)
+    _end_with_parent()
 
 
 def _end_with_parent() -> None:

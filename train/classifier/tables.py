@@ -16,6 +16,7 @@ from edge.validation.statistics import Confusion, Rate, auprc, auroc, confusion
 from train.classifier.folds import FoldResult
 from train.dataset import Row
 from train.metrics import best_threshold, logit, severity_thirds, third_of
+from train.report import finite, percent_span, rate_values, table
 
 PAPER_TABLE: Final = {
     "naive": (50.00, 75.00, 50.00, 90.54, 75.00, 66.15, 82.39, 50.00, 68.53, 50.00, 75.00, 53.33),
@@ -81,28 +82,24 @@ def severity_limit(rows: Sequence[Row]) -> Confusion | None:
 def table_markdown(columns: Sequence[Column], notes: Sequence[str], limit: Confusion | None = None) -> str:
     """Table 1: balanced accuracy in %, bundles down, conversions across; `limit` is `severity_limit`."""
     bundles = list(columns[0].by_bundle)
-    lines = [
-        "| test bundle | scans (abnormal) | " + " | ".join(column.method for column in columns) + " |",
-        "|---" * (len(columns) + 2) + "|",
-    ]
+    rows: list[list[str]] = []
     for bundle in bundles:
         fold = next(fold for fold in columns[0].folds if fold.bundle == bundle)
         cells = [_percent(column.by_bundle[bundle].balanced_accuracy) for column in columns]
         one_class = " ¹" if len(set(fold.labels)) < 2 else ""
-        lines.append(f"| {bundle}{one_class} | {len(fold.labels)} ({sum(fold.labels)}) | {' | '.join(cells)} |")
+        rows.append([f"{bundle}{one_class}", f"{len(fold.labels)} ({sum(fold.labels)})", *cells])
     total = columns[0].overall
     overall = [f"**{_percent(column.overall.balanced_accuracy)}**" for column in columns]
-    lines.append(f"| **overall** | {total.total} ({total.tp + total.fn}) | {' | '.join(overall)} |")
-    intervals = [_span(column.overall.balanced_accuracy_interval) for column in columns]
-    lines.append(f"| 95 % interval | | {' | '.join(intervals)} |")
+    rows.append(["**overall**", f"{total.total} ({total.tp + total.fn})", *overall])
+    rows.append(["95 % interval", "", *(percent_span(c.overall.balanced_accuracy_interval) for c in columns)])
     if limit is not None:
         best = limit.balanced_accuracy
         distances = [f"{100 * (best - c.overall.balanced_accuracy):.2f} below {_percent(best)}" for c in columns]
-        lines.append(f"| limit: severity known | | {' | '.join(distances)} |")
-    for name, of in _FURTHER:
-        lines.append(f"| {name} | | {' | '.join(of(column) for column in columns)} |")
+        rows.append(["limit: severity known", "", *distances])
+    rows += [[name, "", *map(of, columns)] for name, of in _FURTHER]
     paper = [f"{PAPER_OVERALL[c.method]:.2f}" if c.method in PAPER_OVERALL else "" for c in columns]
-    lines.append(f"| paper, overall (its own 714 scans) | 714 (152) | {' | '.join(paper)} |")
+    rows.append(["paper, overall (its own 714 scans)", "714 (152)", *paper])
+    lines = table(["test bundle", "scans (abnormal)", *(column.method for column in columns)], rows)
     remarks = ["Balanced accuracy in %; a bundle marked ¹ holds one class only and scores that class's rate.", *notes]
     return "\n".join([*lines, "", *remarks]) + "\n"
 
@@ -163,14 +160,14 @@ def kind_recalls(column: Column, rows: Sequence[Row]) -> dict[str, dict[str, Any
     found: dict[str, dict[str, Any]] = {}
     for kind in sorted({kind for row, _ in abnormal for kind in row.kinds}):
         of_kind = [(row.severity, hit) for row, hit in abnormal if kind in row.kinds]
-        entry: dict[str, Any] = _of_rate(Rate(sum(hit for _, hit in of_kind), len(of_kind)))
+        entry: dict[str, Any] = rate_values(Rate(sum(hit for _, hit in of_kind), len(of_kind)))
         if thirds:
             entry["by_severity"] = []
             for place, (low, high) in enumerate(thirds):
                 hits = [
                     hit for severity, hit in of_kind if severity is not None and third_of(severity, thirds) == place
                 ]
-                entry["by_severity"].append({"from": low, "to": high, **_of_rate(Rate(sum(hits), len(hits)))})
+                entry["by_severity"].append({"from": low, "to": high, **rate_values(Rate(sum(hits), len(hits)))})
         found[kind] = entry
     return found
 
@@ -178,43 +175,31 @@ def kind_recalls(column: Column, rows: Sequence[Row]) -> dict[str, dict[str, Any
 def _figures(column: Column) -> dict[str, Any]:
     return {
         **_of_counts(column.overall),
-        "auroc": _finite(auroc(column.scores, column.labels)),
-        "auprc": _finite(auprc(column.scores, column.labels)),
+        "auroc": finite(auroc(column.scores, column.labels)),
+        "auprc": finite(auprc(column.scores, column.labels)),
     }
 
 
 def _of_counts(counts: Confusion) -> dict[str, Any]:
     missed = Rate(counts.fn, counts.fn + counts.tp)
     return {
-        "balanced_accuracy": _finite(counts.balanced_accuracy),
+        "balanced_accuracy": finite(counts.balanced_accuracy),
         "balanced_accuracy_interval": list(counts.balanced_accuracy_interval),
         "tp": counts.tp,
         "fp": counts.fp,
         "tn": counts.tn,
         "fn": counts.fn,
-        "escape_rate": _of_rate(missed),
-        "overkill_rate": _of_rate(Rate(counts.fp, counts.fp + counts.tn)),
+        "escape_rate": rate_values(missed),
+        "overkill_rate": rate_values(Rate(counts.fp, counts.fp + counts.tn)),
     }
-
-
-def _of_rate(rate: Rate) -> dict[str, Any]:
-    return {"hits": rate.hits, "total": rate.total, "share": _finite(rate.share), "interval": list(rate.interval)}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2f}" if math.isfinite(share) else "-"
 
 
-def _span(interval: tuple[float, float]) -> str:
-    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
-
-
 def _rate_cell(rate: Rate) -> str:
-    return f"{_percent(rate.share)} ({_span(rate.interval)})"
+    return f"{_percent(rate.share)} ({percent_span(rate.interval)})"
 
 
 _FURTHER: Final[tuple[tuple[str, Callable[[Column], str]], ...]] = (

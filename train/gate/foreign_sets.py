@@ -6,11 +6,8 @@ Nothing here is ever learnt from: the training's own foreign content is made by 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -19,6 +16,7 @@ import numpy as np
 from edge.errors import ScanError
 from edge.scans.scan import Limits, read_scan
 from train.errors import DataError
+from train.runner import map_in_order
 from train.simulator.electrode import MEAN_SIZE_PX
 from train.simulator.fields import Counts
 from train.simulator.foreign import FOREIGN_KINDS, HIGH_COUNTS, LOW_COUNTS, foreign_scan
@@ -39,14 +37,7 @@ class ForeignImage:
 def drawn(per_kind: int, seed: int, jobs: int) -> Iterator[ForeignImage]:
     """`per_kind` images of every kind of `train.simulator.foreign`, the same for any number of processes."""
     orders = [(kind, number) for kind in FOREIGN_KINDS for number in range(per_kind)]
-    with ExitStack() as stack:
-        draw = partial(_draw, seed)
-        if jobs == 1:
-            yield from map(draw, orders)
-            return
-        # Spawned, not forked: OpenCV's threads do not survive a fork.
-        pool = stack.enter_context(ProcessPoolExecutor(jobs, get_context("spawn"), _one_thread))
-        yield from pool.map(draw, orders, chunksize=4)
+    return map_in_order(partial(_draw, seed), orders, jobs)
 
 
 def of_folder(folder: Path) -> Iterator[ForeignImage]:
@@ -82,7 +73,3 @@ def _picture(path: Path) -> Counts:
 def _draw(seed: int, order: tuple[str, int]) -> ForeignImage:
     kind, number = order
     return ForeignImage(f"{kind}_{number:03}", kind, foreign_scan(kind, seed, number))
-
-
-def _one_thread() -> None:
-    cv2.setNumThreads(1)

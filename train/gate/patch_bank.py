@@ -7,21 +7,18 @@ processes, and every batch takes some of them, flipped and turned by right angle
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from typing import Final
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from train.gate.perturb import PATCH_PX, Answer, Patch, Perturbation, drawn
+from train.runner import map_in_order
 
 MOST_DONORS: Final = 48
 """Scans that lend content to foreign patches; each process holds them all."""
@@ -138,22 +135,15 @@ def draw_perturbations(
     donors = [images[i, 0] for i in rng.permutation(len(images))[:MOST_DONORS]]
     added = np.empty((count, PATCH_PX, PATCH_PX), np.float16)
     kept = np.empty((count, PATCH_PX, PATCH_PX), np.bool_) if kind == "foreign" else None
-    stretches = [(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
-    with ExitStack() as stack:
-        if jobs == 1:
-            found: Iterator[tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]] = map(
-                partial(_draw, _Materials(kind, donors, photos), seed), stretches
-            )
-        else:
-            # Spawned, not forked: OpenCV's threads do not survive a fork.
-            start_with = (_Materials(kind, donors, photos),)
-            pool = stack.enter_context(ProcessPoolExecutor(jobs, get_context("spawn"), _start_process, start_with))
-            found = pool.map(partial(_draw_here, seed), stretches)
-        for (start, stop), (some, masks) in zip(stretches, found, strict=True):
-            added[start:stop] = some
-            if kept is not None:
-                kept[start:stop] = ~masks
-            progress(stop, count)
+    # The scans go along with every stretch, so that processes get few of them.
+    chunk = _CHUNK if jobs == 1 else max(_CHUNK, math.ceil(count / (4 * jobs)))
+    stretches = [(start, min(start + chunk, count)) for start in range(0, count, chunk)]
+    draw = partial(_draw, _Materials(kind, donors, photos), seed)
+    for (start, stop), (some, masks) in zip(stretches, map_in_order(draw, stretches, jobs), strict=True):
+        added[start:stop] = some
+        if kept is not None:
+            kept[start:stop] = ~masks
+        progress(stop, count)
     return Perturbations(
         torch.from_numpy(added).to(device), None if kept is None else torch.from_numpy(kept).to(device), answer
     )
@@ -177,16 +167,3 @@ def _draw(
         for number in range(*stretch)
     ]
     return np.stack([added for added, _ in pairs]).astype(np.float16), np.stack([mask for _, mask in pairs])
-
-
-_of_process: list[_Materials] = []
-"""Of a process that draws: sent once, for the scans are large."""
-
-
-def _start_process(materials: _Materials) -> None:
-    cv2.setNumThreads(1)
-    _of_process.append(materials)
-
-
-def _draw_here(seed: int, stretch: tuple[int, int]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]:
-    return _draw(_of_process[0], seed, stretch)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from edge.validation.statistics import Rate
 from train.files import write_json, written_whole
 from train.gate.findings import Finding, Findings, refusals
 from train.gate.plots import kinds_plot, scores_plot
 from train.metrics import severity_thirds, third_of
+from train.report import percent_span, rate_values, table
 
 NORMAL_GOAL, FOREIGN_GOAL = 0.02, 0.99
 """Normal scans of bundles not seen that may go to a person, at most; foreign images that must, at least."""
@@ -141,11 +140,13 @@ def scores_csv(findings: Findings) -> str:
 def _anomaly_table(kinds: dict[str, Any]) -> list[str]:
     thirds: list[dict[str, Any]] = next((entry["by_severity"] for entry in kinds.values()), [])
     heads = [f"{third['from']:.2f} to {third['to']:.2f}" for third in thirds]
-    lines = [f"| {' | '.join(['kind', 'mild', *heads, 'all abnormal'])} |", "|---" * (3 + len(heads)) + "|"]
-    for kind, entry in kinds.items():
-        cells = [_cell(part["gate"]) for part in (entry["mild"], *entry["by_severity"], entry["severe"])]
-        lines.append(f"| {kind} | {' | '.join(cells)} |")
-    return lines
+    return table(
+        ["kind", "mild", *heads, "all abnormal"],
+        [
+            [kind, *(_cell(part["gate"]) for part in (entry["mild"], *entry["by_severity"], entry["severe"]))]
+            for kind, entry in kinds.items()
+        ],
+    )
 
 
 def _kind(findings: Iterable[Finding]) -> dict[str, Any]:
@@ -154,23 +155,15 @@ def _kind(findings: Iterable[Finding]) -> dict[str, Any]:
 
 
 def _rates(findings: Iterable[Finding]) -> dict[str, Any]:
-    return {name: _rate(rate) for name, rate in refusals(findings).items()}
-
-
-def _rate(rate: Rate) -> dict[str, Any]:
-    share = rate.share if math.isfinite(rate.share) else None
-    return {"hits": rate.hits, "total": rate.total, "share": share, "interval": list(rate.interval)}
+    return {name: rate_values(rate) for name, rate in refusals(findings).items()}
 
 
 def _cells(entry: dict[str, Any]) -> str:
-    cells = (f"{_cell(entry[name])} ({_span(entry[name])})" for name in ("gate", "exposure", "either"))
+    cells = (
+        f"{_cell(entry[name])} ({percent_span(entry[name]['interval'])} %)" for name in ("gate", "exposure", "either")
+    )
     return f"{entry['gate']['total']} | {' | '.join(cells)}"
 
 
 def _cell(rate: dict[str, Any]) -> str:
     return "-" if rate["share"] is None else f"{rate['hits']} of {rate['total']}"
-
-
-def _span(rate: dict[str, Any]) -> str:
-    low, high = rate["interval"]
-    return f"{100 * low:.1f} to {100 * high:.1f} %"

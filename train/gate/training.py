@@ -30,7 +30,7 @@ from train.gate.perturb import PATCH_PX, Patch, read_photos
 from train.losses import GateLoss, gate_loss
 from train.networks import GateAutoencoder, centre_crop
 from train.progress import Reporter
-from train.recipe import GateRecipe, flat
+from train.recipe import GateRecipe, cosine_rate, flat
 
 _LEAST_TURNED_PX = math.ceil(PATCH_PX * math.sqrt(2)) + 2
 """A patch at any angle fits."""
@@ -232,6 +232,5 @@ def losses_of(model: GateAutoencoder, pairs: Pairs, bf16: bool) -> GateLoss:
 
 
 def learning_rate(recipe: GateRecipe, step: int) -> float:
-    """A short linear rise, then half a cosine down to 1 %."""
-    rise = min(1.0, (step + 1) / _WARM_STEPS)
-    return recipe.lr * rise * (0.01 + 0.99 * (1 + math.cos(math.pi * step / recipe.steps)) / 2)
+    """The rate of a step."""
+    return cosine_rate(recipe.lr, step, recipe.steps, _WARM_STEPS)

@@ -22,6 +22,7 @@ from train.classifier.tables import columns_of, summary
 from train.dataset import Row
 from train.files import write_json
 from train.progress import Reporter
+from train.report import percent_span, table
 from train.runner import Runner
 from train.survey import Survey
 
@@ -112,16 +113,14 @@ def ablate(
 
 def table_markdown(rows: Sequence[Mapping[str, Any]], under: str) -> str:
     """Rows of `ablation.json` as a table, and below it what it was made from."""
-    lines = ["| step | balanced accuracy, % | 95 % interval | AUROC, % | escapes | false alarms |", "|---" * 6 + "|"]
+    found = []
     for row in rows:
         overall = row["overall"]
-        low, high = overall["balanced_accuracy_interval"]
+        share, interval = 100 * overall["balanced_accuracy"], percent_span(overall["balanced_accuracy_interval"])
         area = "-" if overall["auroc"] is None else f"{100 * overall['auroc']:.2f}"
-        lines.append(
-            f"| {row['step']} | {100 * overall['balanced_accuracy']:.2f} | {100 * low:.1f} to {100 * high:.1f}"
-            f" | {area} | {overall['fn']} | {overall['fp']} |"
-        )
-    return "\n".join([*lines, "", under]) + "\n"
+        found.append([row["step"], f"{share:.2f}", interval, area, overall["fn"], overall["fp"]])
+    heads = ["step", "balanced accuracy, %", "95 % interval", "AUROC, %", "escapes", "false alarms"]
+    return "\n".join([*table(heads, found), "", under]) + "\n"
 
 
 def _found_before(path: Path, under: str) -> dict[int, dict[str, Any]]:

@@ -10,18 +10,16 @@ It is for demos and tests. It is not evidence about real electrodes; figures tha
 import codecs
 import csv
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 import tifffile
 
 from edge.errors import EdgeError
 from edge.system.files import written_whole
+from train.runner import map_in_order
 from train.simulator.defects import PAINTERS
 from train.simulator.electrode import blank_sheet, expose
 from train.simulator.fields import Counts, generator
@@ -185,7 +183,7 @@ def write_lot(
     labels = out / LABELS_NAME
     labels.unlink(missing_ok=True)
     rows: list[tuple[str, ...]] = []
-    for row in _write_all(orders, jobs):
+    for row in map_in_order(_write_one, orders, jobs):
         rows.append(row)
         if progress is not None:
             progress(len(rows), len(orders))
@@ -220,20 +218,6 @@ def _orders(
         for position in range(per_bundle):
             index = position + 1
             yield _Order(out / scan_name(bundle, index), seed, bundle, index, position in abnormal, scale)
-
-
-def _write_all(orders: Sequence[_Order], jobs: int) -> Iterator[tuple[str, ...]]:
-    """Fill the orders, in order, here or in `jobs` processes."""
-    if jobs == 1:
-        yield from map(_write_one, orders)
-        return
-    # Spawned, not forked: OpenCV's threads do not survive a fork.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread_each) as pool:
-        yield from pool.map(_write_one, orders, chunksize=4)
-
-
-def _one_thread_each() -> None:
-    cv2.setNumThreads(1)
 
 
 def _write_one(order: _Order) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from train.papers.welds.evaluation import Detector, Outcome, TestedOf, evaluate
 from train.papers.welds.fold_cache import stored_fold
 from train.papers.welds.folds import Fold, weld_folds
 from train.papers.welds.images import Weld, read_welds
-from train.papers.welds.plan import Request, planned
+from train.papers.welds.plan import Request
 from train.papers.welds.recipes import BenchmarkRecipe
 from train.papers.welds.task import EnsembleTask, Task, is_finished, load_scores, run_ensemble, run_task
 from train.papers.welds.variants import Training, Variant
@@ -70,7 +70,7 @@ def run_benchmark(request: Request, runner: Runner, reporter: Reporter) -> Bench
         reporter.say(_about(facts[-1]))
     del photos
     seconds["data"] = time.perf_counter() - started
-    training = planned(request, digest, folders[0], len(folders), reporter)
+    training = request.training
     tasks = tuple(
         Task(
             fold=fact["name"],

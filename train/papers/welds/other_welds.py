@@ -35,6 +35,7 @@ from train.papers.welds.regions import CONTRASTS, find_regions, of_contrast
 from train.papers.welds.scores import Scores
 from train.papers.welds.task import EnsembleTask, Task, load_network, load_scores, prepared, score_sets
 from train.progress import Reporter
+from train.report import table
 
 Sets = dict[str, npt.NDArray[np.uint8]]
 """Patches uint8 (n, 192, 192) by name: `accepted`, `defects-high`, `-mid`, `-low`; n may be 0 for one of these."""
@@ -117,9 +118,9 @@ def table_markdown(outcomes: dict[str, tuple[Outcome, ...]], counts: dict[str, i
     names = [f"defects-{contrast}" for contrast in CONTRASTS]
     heads = [f"{name}, {counts[name]}" for name in names] + [f"accepted, refused (FPR), {counts[ACCEPTED]}"]
     lines = ["## Welds that are in no fold", "", f"{', '.join(welds)}; patches of each set stand in its head.", ""]
-    lines += ["| detector | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    rows = []
     for name, runs in outcomes.items():
         found = [entry([run.flagged[part] for run in runs]) for part in (*names, ACCEPTED)]
         cells = [f"{100 * one.mean:.1f} ({100 * one.half_spread:.1f})" if one.total else "-" for one in found]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([name, *cells])
+    return "\n".join([*lines, *table(["detector", *heads], rows)]) + "\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,7 @@ from train.losses import LATENT_AS_PRINTED, gate_loss, huber_error, patch_loss
 from train.networks import GateAutoencoder, PatchClassifier, centre_crop
 from train.papers.welds.bank import Bank, drawn, noisy, normalised, perturbed, relit
 from train.papers.welds.variants import Training, Variant
-from train.papers.welds.widening import narrow_into, widened
+from train.recipe import cosine_rate
 
 _WARM_STEPS = 200
 """At the full rate the first steps drive the one-channel latent to a flat side of its bounds, from some initial weights
@@ -74,10 +73,8 @@ def trained_from(bank: Bank, variant: Variant, training: Training, seed: int, st
     device = bank.accepted.device
     torch.manual_seed(seed)  # initial weights and dropout
     generator = torch.Generator(device).manual_seed(seed)
-    narrow = GateAutoencoder() if variant.network == "autoencoder" else PatchClassifier()
-    layout = torch.channels_last if training.channels_last else torch.contiguous_format
-    model = widened(narrow, training.channel_multiple)
-    model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    model = GateAutoencoder() if variant.network == "autoencoder" else PatchClassifier()
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     greatest_lr, settles_at = training.greatest_lr(variant.network), training.settles_at(variant.network, steps)
     optimizer = torch.optim.Adam(model.parameters(), lr=greatest_lr, betas=_BETAS, fused=device.type == "cuda")
     losses = torch.zeros(steps, device=device)
@@ -101,9 +98,8 @@ def trained_from(bank: Bank, variant: Variant, training: Training, seed: int, st
             check(losses[: step + 1], where)
             if step >= _WARM_STEPS and spread_of(model, bank, variant) < _LEAST_SPREAD:
                 return None
-    narrow_into(narrow, model)
-    narrow.to(device).eval()
-    return Trained(narrow, losses.cpu().numpy(), 0.0, spread_of(narrow, bank, variant), starts=1)
+    model.eval()
+    return Trained(model, losses.cpu().numpy(), 0.0, spread_of(model, bank, variant), starts=1)
 
 
 @torch.inference_mode()
@@ -164,9 +160,8 @@ def classifier_loss(
 
 
 def learning_rate(greatest: float, step: int, steps: int) -> float:
-    """A short linear rise, then half a cosine down to 1 %."""
-    rise = min(1.0, (step + 1) / min(_WARM_STEPS, 1 + steps // 4))
-    return greatest * rise * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
+    """The rate of a step; a short training rises for a quarter of its steps."""
+    return cosine_rate(greatest, step, steps, min(_WARM_STEPS, 1 + steps // 4))
 
 
 def check(losses: Tensor, where: str) -> None:

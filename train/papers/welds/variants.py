@@ -62,10 +62,6 @@ class Training:
     louder than most defects. With it 500 steps teach nothing, without it 200 do. A training to convergence may differ.
     """
     bf16: bool = False
-    channels_last: bool = True
-    """How images lie in memory."""
-    channel_multiple: int = 1
-    """Channels are filled up to a multiple of this with zeros (`train.papers.welds.widening`)."""
 
     def steps(self, network: Network) -> int:
         return self.autoencoder_steps if network == "autoencoder" else self.classifier_steps

@@ -18,7 +18,7 @@ from train.papers.welds.benchmark import Benchmark, experiment_digest, scaled
 from train.papers.welds.data import FoldData, PatchCounts
 from train.papers.welds.evaluation import Entry, Outcome
 from train.papers.welds.fold_cache import facts_of_fold, mapped, stored_fold
-from train.papers.welds.plan import Request, Way, measured_ms, planned, ways
+from train.papers.welds.plan import Request
 from train.papers.welds.recipes import (
     ABLATION_RECIPE,
     BEST_RECIPE,
@@ -29,8 +29,7 @@ from train.papers.welds.recipes import (
 )
 from train.papers.welds.tables import PAPER, REAL_SETS, SHARP_SETS, SYNTHETIC_SETS, cell, tables_csv, tables_markdown
 from train.papers.welds.task import Task, network_seed, spread, weld_by_weld, with_defects
-from train.papers.welds.variants import BOTH, CLASSIFIERS, RECIPES, SNI, Network, Training
-from train.progress import Reporter
+from train.papers.welds.variants import BOTH, CLASSIFIERS, RECIPES, SNI, Training
 
 torch.set_num_threads(1)
 
@@ -67,7 +66,6 @@ def command(welds: Path, cache: Path, out: Path, *more: str) -> list[str]:
     return [*start, "--cache", str(cache), "--patches", "0.0004", "--steps", "2", "--batch", "2", "--seed", "1", *more]
 
 
-PLAIN = Training()
 BEST = ("--recipe", "best", "--runs", "2", "--folds", "1")
 
 
@@ -148,7 +146,7 @@ def test_a_benchmark_cut_off_between_networks_goes_on_in_processes_and_ends_with
     assert (other / "tables.csv").read_text() == table
 
 
-def request(out: Path, training: Training = PLAIN, budget_minutes: float | None = None) -> Request:
+def request(out: Path) -> Request:
     return Request(
         welds=out,
         natural=out,
@@ -156,13 +154,12 @@ def request(out: Path, training: Training = PLAIN, budget_minutes: float | None 
         cache=out,
         networks=out,
         recipe=PAPER_RECIPE,
-        training=training,
+        training=Training(),
         counts=PatchCounts(),
         runs=3,
         seed=0,
         device="cpu",
         jobs=1,
-        budget_minutes=budget_minutes,
         folds=(),
     )
 
@@ -186,48 +183,6 @@ def test_whatever_changes_a_network_changes_its_digest_and_nothing_else_does(tmp
         experiment_digest("data", SNI, training, replace(ours, jobs=4, runs=5, recipe=BEST_RECIPE)),
     ]
     assert set(same) == {digest}
-
-
-def test_a_budget_sets_the_steps_from_the_time_of_a_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half an hour for 45 autoencoders at 10 ms and 36 classifiers at 5 ms a step."""
-    measured = []
-
-    def measure(_request: Request, network: Network, _way: Way, _folder: Path) -> float:
-        measured.append(network)
-        return {"autoencoder": 10.0, "classifier": 5.0}[network]
-
-    monkeypatch.setattr("train.papers.welds.plan.measured_ms", measure)
-    asked = request(tmp_path, budget_minutes=30.0)
-    training = planned(asked, "digest", tmp_path, 3, Reporter())
-    assert training.autoencoder_steps == int(0.75 * 1_800_000 / 45 / 10)
-    assert training.classifier_steps == int(0.25 * 1_800_000 / 36 / 5)
-    assert planned(asked, "digest", tmp_path, 3, Reporter()) == training
-    assert measured == ["autoencoder", "classifier"]
-    planned(replace(asked, budget_minutes=1.0), "digest", tmp_path, 3, Reporter())
-    assert len(measured) == 4
-
-
-def test_the_fastest_way_to_compute_is_taken_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measure(_request: Request, _network: Network, way: Way, _folder: Path) -> float:
-        return 3.0 if way["bf16"] and way["channel_multiple"] == 8 else 9.0
-
-    monkeypatch.setattr("train.papers.welds.plan.measured_ms", measure)
-    asked = replace(request(tmp_path, Training(bf16=True), budget_minutes=1.0), device="cuda")
-    assert len(ways(asked)) == 6
-    training = planned(asked, "digest", tmp_path, 3, Reporter())
-    assert (training.bf16, training.channels_last, training.channel_multiple) == (True, True, 8)
-    assert not any(way["bf16"] for way in ways(replace(asked, training=Training())))
-
-
-def test_without_a_budget_the_steps_are_those_asked_for(tmp_path: Path) -> None:
-    assert planned(request(tmp_path), "digest", tmp_path, 3, Reporter()) == Training()
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_step_is_measured_on_the_folds_own_patches(tmp_path: Path) -> None:
-    stored_fold(tmp_path, "x", lambda: fold_of(100))
-    asked = request(tmp_path, Training(batch=2))
-    assert measured_ms(asked, "autoencoder", {"bf16": False}, tmp_path) > 0
 
 
 def test_a_share_of_the_patches_leaves_one_of_each() -> None:
@@ -341,7 +296,7 @@ def outcome(hits: int) -> Outcome:
 def test_tables_give_mean_and_half_spread_of_the_runs_beside_the_papers_figures() -> None:
     runs = (outcome(160), outcome(180), outcome(176))
     outcomes = {detector.name: runs for detector in PAPER_RECIPE.detectors}
-    benchmark = Benchmark(outcomes, (), PLAIN, "digest", (), {})
+    benchmark = Benchmark(outcomes, (), Training(), "digest", (), {})
     text = tables_markdown(benchmark, PAPER_RECIPE.detectors, ["a note"])
     low, high = (100 * limit for limit in Rate(172, 200).interval)
     ours = f"86.0 (5.0) [{low:.1f}, {high:.1f}]"
@@ -360,7 +315,7 @@ def test_tables_give_mean_and_half_spread_of_the_runs_beside_the_papers_figures(
 
 @pytest.mark.parametrize("recipe", [READINGS_RECIPE, ABLATION_RECIPE, BEST_RECIPE])
 def test_other_recipes_have_a_line_for_each_way_to_read_a_network(recipe: BenchmarkRecipe) -> None:
-    benchmark = Benchmark({d.name: (outcome(180),) for d in recipe.detectors}, (), PLAIN, "digest", (), {})
+    benchmark = Benchmark({d.name: (outcome(180),) for d in recipe.detectors}, (), Training(), "digest", (), {})
     text = tables_markdown(benchmark, recipe.detectors, [])
     assert "## Variants" in text
     for detector in recipe.detectors:
@@ -370,7 +325,7 @@ def test_other_recipes_have_a_line_for_each_way_to_read_a_network(recipe: Benchm
 def test_a_table_of_variants_gives_the_synthetic_set_that_is_found_least() -> None:
     found = outcome(180)
     found.flagged["dogbone"] = Rate(20, 200)
-    benchmark = Benchmark({d.name: (found,) for d in BEST_RECIPE.detectors}, (), PLAIN, "digest", (), {})
+    benchmark = Benchmark({d.name: (found,) for d in BEST_RECIPE.detectors}, (), Training(), "digest", (), {})
     row = next(
         line for line in tables_markdown(benchmark, BEST_RECIPE.detectors, []).splitlines() if "each run" in line
     )

@@ -1,0 +1,33 @@
+"""Parts of the reports: tables as Markdown, rates and intervals as text and for JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from edge.validation.statistics import Rate
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Lines of a Markdown table."""
+    return [_line(heads), "|---" * len(heads) + "|", *map(_line, rows)]
+
+
+def percent_span(interval: Sequence[float]) -> str:
+    """The ends of an interval of shares, in %."""
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+
+
+def finite(value: float) -> float | None:
+    """The value for JSON, which knows neither NaN nor infinity."""
+    return value if math.isfinite(value) else None
+
+
+def rate_values(rate: Rate) -> dict[str, Any]:
+    """Counts, share and 95 % interval for JSON."""
+    return {"hits": rate.hits, "total": rate.total, "share": finite(rate.share), "interval": list(rate.interval)}
+
+
+def _line(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
