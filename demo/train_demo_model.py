@@ -28,11 +28,11 @@ LOT = shlex.split("--bundles 180 --scans 8 --abnormal-fraction 0.5 --regions")
 UNSEEN = shlex.split("--bundles 12 --scans 10 --abnormal-fraction 0.5 --seed 77 --first-bundle 1001")
 FOREIGN_PER_KIND = 10
 
-# From scratch and in an hour on two cores: AdamW with one rise and fall of the rate, bfloat16, most epochs at half the
+# From scratch and in an hour on two cores: AdamW with one rise and fall of the rate, most epochs at half the
 # size, and the regions of the anomalies as a second task: a simulator knows where they are.
 CLASSIFIER = shlex.split(
     "--size 1000x500 --weights none --fine-tune all --optimizer adamw --weight-decay 0.02 --lr 4e-4"
-    " --schedule one-cycle --epochs 9 --size-schedule 500x250:7 --jitter 0.1 --amp bf16 --learn-regions"
+    " --schedule one-cycle --epochs 9 --size-schedule 500x250:7 --jitter 0.1 --learn-regions"
     " --recalibrate-scans 320 --validation-share 0.1"
 )
 # The demo's gate refuses what is no electrode and lets ordinary anomalies pass to the classifier: it learns from all
@@ -40,7 +40,7 @@ CLASSIFIER = shlex.split(
 # the most damaged sheets go to a person too.
 GATE = shlex.split(
     "--patches all --calibrate-on all --perturbation foreign --no-rotate --image-fpr 0.04 --margin 1.2"
-    " --steps 2000 --plain-steps 400 --settle-steps 1000 --per-weight 0.3 --batch 6 --lr 2e-3 --amp bf16"
+    " --steps 2000 --plain-steps 400 --settle-steps 1000 --per-weight 0.3 --batch 6 --lr 2e-3"
 )
 
 

@@ -346,7 +346,7 @@ def _data_options(verb: argparse.ArgumentParser, recipe: ClassifierRecipe | Gate
     verb.add_argument(
         "--validation-share", type=float, default=recipe.validation_share, help="of the bundles (default %(default)s)"
     )
-    _choice(verb, recipe, "amp", "arithmetic of the training")
+    _choice(verb, recipe, "amp", "arithmetic: bfloat16 where the device has it (auto), never, or always")
     verb.add_argument(
         "--seed", type=int, default=recipe.seed, help="of the split and of all that is drawn (default %(default)s)"
     )

@@ -13,7 +13,7 @@ from edge.images.conversion import Method
 from train.dataset import read_labels
 from train.errors import TrainError
 from train.progress import Reporter
-from train.recipe import parse_size
+from train.recipe import AMP_HELP, AMPS, parse_size
 from train.runner import Here, Processes, RayCluster, Runner
 
 if TYPE_CHECKING:  # both need torch
@@ -134,10 +134,10 @@ def backbone_and_cache(options: argparse.Namespace, seed: int, reporter: Reporte
     from train.classifier.feature_cache import GIB, FeatureCache
     from train.classifier.features import open_backbone
     from train.classifier.pooling import CHANNELS, TILES
+    from train.device import choose_arithmetic
 
-    backbone = open_backbone(
-        options.weights, parse_size(options.size), seed=seed, amp=options.amp == "bf16", device=options.device
-    )
+    amp = choose_arithmetic(options.amp, options.device, reporter.say) == "bf16"
+    backbone = open_backbone(options.weights, parse_size(options.size), seed=seed, amp=amp, device=options.device)
     folder = options.cache or options.out / CACHE_FOLDER
     return backbone, FeatureCache(folder, (TILES, CHANNELS), max_bytes=int(options.cache_gib * GIB), say=reporter.say)
 
@@ -209,7 +209,12 @@ def experiment_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--jobs", type=int, default=1, help="processes on this machine (default %(default)s)")
     verb.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster instead; `local` starts one here")
     verb.add_argument("--device", default="cpu", help="of the backbone: cpu or cuda (default %(default)s)")
-    verb.add_argument("--amp", choices=("off", "bf16"), default="off", help="arithmetic of the backbone")
+    verb.add_argument(
+        "--amp",
+        choices=AMPS,
+        default="auto",
+        help=AMP_HELP,
+    )
     verb.add_argument("--cache", type=Path, metavar="DIR", help="features already computed (default: OUT/cache)")
     verb.add_argument("--cache-gib", type=float, default=8.0, help="its greatest size (default %(default)s)")
     verb.add_argument("--skip-unreadable", action="store_true", help="leave out scans that cannot be read")

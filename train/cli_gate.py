@@ -12,6 +12,7 @@ from pathlib import Path
 from train.errors import TrainError
 from train.papers.welds.variants import RECIPES
 from train.progress import Reporter
+from train.recipe import AMP_HELP, AMPS
 from train.runner import Here, Processes
 
 BASELINES = "baselines"
@@ -40,7 +41,7 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
         raise TrainError(
             f"recipe {options.recipe!r} learns from photographs, and none are given", hint="add --natural DIR"
         )
-    from train.device import open_device
+    from train.device import choose_arithmetic
     from train.papers.welds.benchmark import run_benchmark, scaled
     from train.papers.welds.data import PatchCounts
     from train.papers.welds.figures import draw_figures
@@ -51,7 +52,7 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
     from train.papers.welds.variants import Training
 
     started = time.perf_counter()
-    open_device(options.device)  # before minutes of cutting patches
+    amp = choose_arithmetic(options.amp, options.device, reporter.say)  # before minutes of cutting patches
     defaults = Training()
     request = Request(
         welds=options.welds,
@@ -65,7 +66,7 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
             classifier_steps=options.classifier_steps or options.steps or defaults.classifier_steps,
             batch=options.batch,
             lr=options.lr,
-            bf16=options.amp == "bf16",
+            bf16=amp == "bf16",
         ),
         counts=scaled(PatchCounts(), options.patches),
         runs=options.runs,
@@ -132,7 +133,12 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     verb.add_argument("--classifier-steps", type=int, help="of a patch classifier's training (default: --steps)")
     verb.add_argument("--batch", type=int, default=16, help="accepted patches per step (default %(default)s)")
     verb.add_argument("--lr", type=float, default=2e-3, help="greatest learning rate (default %(default)s)")
-    verb.add_argument("--amp", choices=("off", "bf16"), default="off", help="arithmetic of the training")
+    verb.add_argument(
+        "--amp",
+        choices=AMPS,
+        default="auto",
+        help=AMP_HELP,
+    )
     verb.add_argument("--device", default="cpu", help="cpu or cuda (default %(default)s)")
     verb.add_argument("--jobs", type=int, default=1, help="networks trained at once, in processes")
     verb.add_argument("--cache", type=Path, metavar="DIR", help="for the folds' patches, GBs (default: OUT/cache)")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from train.bounds import read_bounds
 from train.dataset import read_labels
 from train.progress import Reporter
-from train.recipe import GateRecipe, parse_size
+from train.recipe import AMP_HELP, AMPS, GateRecipe, parse_size
 
 if TYPE_CHECKING:
     from train.gate.foreign_sets import ForeignImage
@@ -103,7 +103,12 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     verb.add_argument("--settle-steps", type=int, default=recipe.settle_steps, help="the last ones, without dropout")
     verb.add_argument("--batch", type=int, default=recipe.batch, help="patches per step")
     verb.add_argument("--lr", type=float, default=recipe.lr, help="greatest learning rate (default %(default)s)")
-    verb.add_argument("--amp", choices=("off", "bf16"), default=recipe.amp, help="arithmetic of the training")
+    verb.add_argument(
+        "--amp",
+        choices=AMPS,
+        default=recipe.amp,
+        help=AMP_HELP,
+    )
     _common(verb)
 
 

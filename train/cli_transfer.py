@@ -12,7 +12,7 @@ from edge.images.conversion import Method
 from edge.records import Size
 from train.errors import TrainError
 from train.progress import Reporter
-from train.recipe import parse_size
+from train.recipe import AMP_HELP, AMPS, parse_size
 
 DEFAULT_SIZE = "96"
 
@@ -22,12 +22,14 @@ def transfer(options: argparse.Namespace, reporter: Reporter) -> int:
     if importlib.util.find_spec("sklearn") is None:
         raise TrainError("`edge-train transfer` needs scikit-learn", hint="pip install electrode-line[train]")
     from train.classifier.features import open_backbone
+    from train.device import choose_arithmetic
     from train.papers.transfer.detector import TransferRecipe, normal_classes, run_transfer
     from train.papers.transfer.fine_tune import Tuning
     from train.papers.transfer.image_sets import Choice, open_image_set
     from train.papers.transfer.results import Run, write_run
 
     started = time.perf_counter()
+    options.amp = choose_arithmetic(options.amp, options.device, reporter.say)  # the report says what it was
     choice = Choice(
         side_or_size(options.size),
         per_class=options.per_class,
@@ -99,7 +101,12 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     verb.add_argument("--seed", type=int, default=0, help="of the split and of all that is drawn (default %(default)s)")
     verb.add_argument("--device", default="cpu", help="cpu or cuda (default %(default)s)")
-    verb.add_argument("--amp", choices=("off", "bf16"), default="off", help="arithmetic of the network")
+    verb.add_argument(
+        "--amp",
+        choices=AMPS,
+        default="auto",
+        help=AMP_HELP,
+    )
     verb.add_argument("--epochs", type=int, default=4, help="of --fine-tune all (default %(default)s)")
     verb.add_argument("--batch", type=int, default=128, help="images per step (default %(default)s)")
     verb.add_argument("--lr", type=float, default=3e-4, help="greatest learning rate (default %(default)s)")

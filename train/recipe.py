@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from edge.images.conversion import Method
 from edge.records import Size
@@ -15,7 +15,10 @@ from train.errors import TrainError
 FineTune = Literal["head", "layer4", "all"]
 Schedule = Literal["step", "one-cycle"]
 Optimizer = Literal["adam", "adamw"]
-Amp = Literal["off", "bf16"]
+Amp = Literal["auto", "off", "bf16"]
+"""Arithmetic of a training: `auto` is bfloat16 where the device has it, else float32."""
+AMPS: tuple[Amp, ...] = get_args(Amp)
+AMP_HELP = "arithmetic: bfloat16 where the device has it (auto), never (off), always (bf16) (default %(default)s)"
 Reduction = Literal[1, 2, 4]
 
 _FULL_FORMAT_PX = 2000 * 1000
@@ -61,7 +64,7 @@ class ClassifierRecipe:
     """Epochs at smaller sizes before the rest at `size`: `250x125:8,500x250:4`."""
     recalibrate_scans: int = 0
     """Training scans over which batch norm statistics are taken anew after the last step; 0 leaves them."""
-    amp: Amp = "off"
+    amp: Amp = "auto"
     device: str = "cpu"
     """`cpu` or `cuda`."""
     validation_share: float = 0.2
@@ -126,7 +129,7 @@ class GateRecipe:
     """Perturbations drawn before the training, each used many times, turned and flipped."""
     batch: int = 16
     lr: float = 1e-3
-    amp: Amp = "off"
+    amp: Amp = "auto"
     validation_share: float = 0.2
     seed: int = 0
 

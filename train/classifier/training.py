@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from train.checkpoint import CLASSIFIER_FILE, Checkpoint, Value, load_checkpoint
 from train.classifier.region_task import RegionTask, flip
 from train.classifier.regions import read_regions
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
-from train.device import open_device
+from train.device import choose_arithmetic, open_device
 from train.errors import TrainError
 from train.losses import classifier_loss, finite
 from train.metrics import best_threshold
@@ -80,7 +80,8 @@ def train_classifier(
             hint="--recalibrate-scans is for --weights none --fine-tune all",
         )
     torch.manual_seed(recipe.seed)
-    open_device(recipe.device)  # before the scans are read: a missing GPU, and missing weights, fail at once
+    # Before the scans are read: a missing GPU, and missing weights, fail at once.
+    recipe = replace(recipe, amp=choose_arithmetic(recipe.amp, recipe.device, reporter.say))
     model = build_classifier(recipe)
     rows = read_labels(data)
     training_rows, validation_rows = split_by_bundle(rows, recipe.validation_share, recipe.seed)

@@ -7,6 +7,7 @@ over the whole image (`train.gate.network`); weights, layout and thresholds are 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from edge.images.conversion import Bounds
 from train.bounds import Mode, find_bounds
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, scans_seen
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
-from train.device import open_device
+from train.device import choose_arithmetic, open_device
 from train.errors import DataError, DivergedError
 from train.gate.calibration import Examples, calibrated, gate_images
 from train.gate.network import gate_of, state_of
@@ -55,7 +56,9 @@ def train_gate(
     Without `bounds` they come from the training bundles. `jobs`: processes that draw perturbations. Raises DataError,
     TrainError, DivergedError.
     """
-    where = open_device(device)  # before the scans are read: a missing GPU fails at once
+    # Before the scans are read: a missing GPU fails at once.
+    recipe = dataclasses.replace(recipe, amp=choose_arithmetic(recipe.amp, device, reporter.say))
+    where = open_device(device)
     pictures = read_photos(photos) if photos is not None else []
     if recipe.perturbation == "sni" and not pictures:
         raise DataError("sni perturbations need photographs", hint="give --photos FOLDER, or --perturbation shapes")
