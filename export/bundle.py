@@ -60,7 +60,7 @@ from export.keys import load_private_key
 from export.parity import check_parity, check_storage, engine_scores, noise_image, torch_scores
 from export.precision import CALIBRATION_SCANS, Precision, to_precision
 from export.request import ExportRequest, TrainedPair, load_pair, storage_for
-from export.scan_range import scan_range
+from export.scan_range import ENOUGH_LOTS, scan_range
 from export.scans import ConvertedScan, converted_scans
 from export.storage import Storage, store_weights
 from train.checkpoint import Checkpoint
@@ -85,6 +85,12 @@ def export_bundle(request: ExportRequest, say: Callable[[str], None]) -> Bundle:
     if request.out.exists() or request.out.is_symlink():
         raise ExportError(f"{request.out} exists already", hint="a bundle never changes: write a new one beside it")
     pair = load_pair(request)
+    lots = {*pair.classifier.lots, *pair.gate.lots}
+    if len(lots) < ENOUGH_LOTS:
+        say(
+            f"warning: {len(lots)} lots say little about the exposure of others, so its limit is wide; expect some good"
+            f" scans of new lots to be sent to a person, and train on {ENOUGH_LOTS} lots or more"
+        )
     size, channels, method = pair.classifier.size, pair.classifier.channels, pair.classifier.method
 
     network, gate_network = classifier_of(pair.classifier), gate_of(pair.gate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge.images.exposure import MARGIN, SHARE, Exposure, fit
+from edge.images.exposure import MARGIN, SHARE, fit
 from edge.model.manifest import ExposureSpec, ScanRange
 from export.errors import ExportError
 from train.checkpoint import Checkpoint
@@ -13,6 +13,8 @@ SIZE_MARGIN: Final = 0.05
 """Scans may be this much smaller or larger than any the networks learnt from before a person has to look."""
 MIN_CLIPPED_FRACTION: Final = 0.02
 """A scan may always have this share of pixels outside the bounds; else twice the most seen in training."""
+ENOUGH_LOTS: Final = 24
+"""From here up the exposures of training lots say what others will be like."""
 
 
 def scan_range(classifier: Checkpoint, gate: Checkpoint) -> ScanRange:
@@ -22,16 +24,17 @@ def scan_range(classifier: Checkpoint, gate: Checkpoint) -> ScanRange:
         height_px=_widened(classifier.scan_height_px, gate.scan_height_px),
         width_px=_widened(classifier.scan_width_px, gate.scan_width_px),
         max_clipped_fraction=min(1.0, max(MIN_CLIPPED_FRACTION, 2 * clipped)),
-        exposure=exposure_spec(classifier.exposures, gate.exposures),
+        exposure=exposure_spec(classifier, gate),
     )
 
 
-def exposure_spec(*seen_by: tuple[Exposure, ...]) -> ExposureSpec:
+def exposure_spec(*networks: Checkpoint) -> ExposureSpec:
     """How the scans of all networks were exposed. Raises ExportError where no checkpoint tells."""
-    seen = [exposure for of_network in seen_by for exposure in of_network]
+    seen = [exposure for network in networks for exposure in network.exposures]
+    lots = [lot for network in networks for lot in network.exposure_lots]
     if not seen:
         raise ExportError("neither checkpoint says how its scans were exposed", hint="train again with this release")
-    model = fit(seen, SHARE, MARGIN)
+    model = fit(seen, SHARE, MARGIN, lots if len(lots) == len(seen) else ())
     return ExposureSpec(mean=model.mean, inverse_covariance=model.inverse_covariance, limit=model.limit)
 
 

@@ -37,6 +37,7 @@ class ScansSeen(TypedDict):
     scan_width_px: tuple[int, int]
     max_clipped_fraction: float
     exposures: tuple[Exposure, ...]
+    exposure_lots: tuple[str, ...]
     scan_sha256s: tuple[str, ...]
     lots: tuple[str, ...]
 
@@ -49,6 +50,7 @@ def scans_seen(rows: Sequence[Row], facts: Sequence[ScanFacts]) -> ScansSeen:
         "scan_width_px": (min(widths), max(widths)),
         "max_clipped_fraction": max(fact.clipped_fraction for fact in facts),
         "exposures": tuple(fact.exposure for fact in facts),
+        "exposure_lots": tuple(row.bundle for row in rows),
         "scan_sha256s": tuple(sorted({fact.sha256 for fact in facts})),
         "lots": tuple(sorted({row.bundle for row in rows})),
     }
@@ -75,6 +77,8 @@ class Checkpoint:
     """Largest share of pixels outside the bounds in any of those scans."""
     exposures: tuple[Exposure, ...] = ()
     """Of all those scans; a checkpoint of an earlier release has none."""
+    exposure_lots: tuple[str, ...] = ()
+    """Lot of the scan of each exposure."""
     scan_sha256s: tuple[str, ...] = ()
     """Digests of all those scans, sorted: none of them may calibrate or test the network."""
     lots: tuple[str, ...] = ()
@@ -151,6 +155,7 @@ def load_checkpoint(path: Path, kind: Kind) -> Checkpoint:
         scan_width_px=tuple(content["scan_width_px"]),
         max_clipped_fraction=content["max_clipped_fraction"],
         exposures=tuple(tuple(one) for one in content.get("exposures", ())),
+        exposure_lots=tuple(content.get("exposure_lots", ())),
         scan_sha256s=tuple(content.get("scan_sha256s", ())),
         lots=tuple(content.get("lots", ())),
         thresholds=content["thresholds"],

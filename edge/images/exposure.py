@@ -24,9 +24,11 @@ PERCENTS: Final = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 FEATURES: Final = ("median", *(f"step p{low} to p{high}" for low, high in pairwise(PERCENTS)))
 
 SHARE: Final = 0.99
-"""Of the training scans, whose exposures lie within the limit;"""
+"""Share of training scans whose distance sets the limit."""
 MARGIN: Final = 1.05
-"""times this."""
+"""Least factor between that distance and the limit."""
+FEW_LOTS_MARGIN: Final = 2.25
+"""How much a small number of lots widens the limit (`fit`), set on simulated scans of 12 lots."""
 
 Exposure = tuple[int, ...]
 """The nine percentiles of one scan, in counts, ascending."""
@@ -78,23 +80,40 @@ def exposure(hist: Histogram) -> Exposure:
     return percentiles(hist, PERCENTS)
 
 
-def fit(exposures: Sequence[Exposure], share: float, margin: float) -> ExposureModel:
+def fit(exposures: Sequence[Exposure], share: float, margin: float, lots: Sequence[str] = ()) -> ExposureModel:
     """The model whose limit is `margin` times the distance that `share` of these training scans do not exceed.
 
+    With `lots`, the lot of each scan, distances are from the scans of all other lots: a new lot is such a one. How far
+    lots can lie apart is known the worse the fewer there are, so the margin is then at least 1 + 2.25 / sqrt(lots).
     Raises ValueError for no scans.
     """
     if not exposures:
         raise ValueError("exposure model of no scans")
+    model = _unlimited(exposures)
+    names = sorted(set(lots))
+    if len(names) < 2:
+        distances = [model.distance(seen) for seen in exposures]
+    else:
+        pairs = list(zip(exposures, lots, strict=True))
+        distances = []
+        for name in names:
+            others = _unlimited([seen for seen, lot in pairs if lot != name])
+            distances += [others.distance(seen) for seen, lot in pairs if lot == name]
+        margin = max(margin, 1 + FEW_LOTS_MARGIN / len(names) ** 0.5)
+    least = len(model.mean) ** 0.5  # its mean over normal deviates
+    limit = max(margin * float(np.quantile(distances, share)), least)
+    return ExposureModel(model.mean, model.inverse_covariance, limit)
+
+
+def _unlimited(exposures: Sequence[Exposure]) -> ExposureModel:
+    """Mean and covariance of the exposures, with a limit that is yet to be set."""
     features = _features(exposures)
     mean = features.mean(axis=0)
     covariance = (features - mean).T @ (features - mean) / len(features)
     variances = np.diag(np.diag(covariance))
     shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * variances + _LEAST_VARIANCE * np.eye(len(mean))
     inverse = np.linalg.inv(shrunk)
-    model = ExposureModel(tuple(mean.tolist()), tuple(tuple(row) for row in inverse.tolist()), 1.0)
-    distances = [model.distance(seen) for seen in exposures]
-    limit = max(margin * float(np.quantile(distances, share)), len(mean) ** 0.5)  # its mean over normal deviates
-    return ExposureModel(model.mean, model.inverse_covariance, limit)
+    return ExposureModel(tuple(mean.tolist()), tuple(tuple(row) for row in inverse.tolist()), 1.0)
 
 
 def _features(exposures: Sequence[Exposure]) -> npt.NDArray[np.float64]:

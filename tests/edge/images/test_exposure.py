@@ -70,3 +70,27 @@ def test_no_scans_make_no_model_and_no_pixels_no_exposure() -> None:
         fit([], share=0.99, margin=1.05)
     with pytest.raises(ValueError, match="without pixels"):
         exposure(np.zeros(LEVELS, np.int64))
+
+
+def lots_of(seed: int, count: int, scans: int = 6) -> tuple[list[Exposure], list[str]]:
+    """Lots that differ from each other by much more than the scans of one do."""
+    rng = np.random.default_rng(seed)
+    seen, lots = [], []
+    for number in range(count):
+        median, factors = rng.uniform(1900, 2300), rng.uniform(0.7, 1.3, 9)
+        for _ in range(scans):
+            counts = np.sort(median + rng.normal(0, 4) + STEPS * factors * rng.uniform(0.97, 1.03, 9))
+            seen.append(tuple(counts.round().astype(int).tolist()))
+            lots.append(f"B{number}")
+    return seen, lots
+
+
+def test_good_scans_of_new_lots_are_in_spec_also_where_few_lots_were_learnt_from() -> None:
+    held_out, in_sample = [], []
+    for draw in range(24):
+        seen, lots = lots_of(draw, 12)
+        new, _ = lots_of(1000 + draw, 24)
+        for refused, of in ((held_out, lots), (in_sample, [])):
+            model = fit(seen, 0.99, 1.05, of)
+            refused.append(np.mean([model.complaint(one) is not None for one in new]))
+    assert np.mean(held_out) <= 0.02 < np.mean(in_sample)
