@@ -25,6 +25,7 @@ from train.bounds import MODES, bounds_json, find_bounds, read_bounds
 from train.classifier.regions import write_simulated_regions
 from train.dataset import read_labels
 from train.errors import TrainError
+from train.files import require_folder
 from train.progress import Reporter
 from train.recipe import ClassifierRecipe, GateRecipe, Reduction, parse_size, usual_reduction
 from train.simulator.simulate import ABNORMAL_FRACTION, write_lot
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         with Reporter() as reporter:
+            if options.verb not in ("simulate", "bounds") and getattr(options, "out", None) is not None:
+                require_folder(options.out)
             if options.verb == "simulate":
                 return simulate(options, reporter)
             if options.verb == "bounds":
@@ -123,8 +126,9 @@ def classifier(options: argparse.Namespace, reporter: Reporter) -> int:
         bounds_mode=options.bounds_mode,
     )
     reporter.say(
-        f"validation: balanced accuracy {checkpoint.metrics['validation_balanced_accuracy']:.4f},"
-        f" AUROC {checkpoint.metrics['validation_auroc']:.4f}, threshold {checkpoint.thresholds['threshold']:.4f}"
+        f"threshold {checkpoint.thresholds['threshold']:.4f}; on the scans that chose it and the epoch, so better than"
+        f" on others: balanced accuracy {checkpoint.metrics['selection_balanced_accuracy']:.4f},"
+        f" AUROC {checkpoint.metrics['validation_auroc']:.4f}; `crossval` says what to expect"
     )
     print(options.out / CLASSIFIER_FILE)
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.images.conversion import Method
-from train.dataset import read_labels
+from train.dataset import read_labels, unlisted_files
 from train.errors import TrainError
 from train.progress import Reporter
 from train.recipe import AMP_HELP, AMPS, parse_size
@@ -96,7 +96,7 @@ def doctor(options: argparse.Namespace, reporter: Reporter) -> int:
     from train.survey import survey
 
     surveyed = survey(read_labels(options.data), Here(), reporter.counter("scans read"), skip_unreadable=True)
-    found = diagnose(surveyed)
+    found = diagnose(surveyed, unlisted_files(options.data))
     print("\n".join(found.lines))
     if options.plot is not None:
         histogram_plot(surveyed, options.plot)

@@ -144,6 +144,16 @@ def _match(data: Path, labels: Path) -> MatchedLabels:
     return match_labels(labels, listed, list(files))
 
 
+def unlisted_files(data: Path) -> list[str]:
+    """Scans in a folder that its labels.csv does not list, or that lie in no BUNDLE/LABEL folder. Raises DataError."""
+    labels = data / LABELS_NAME
+    if labels.is_file():
+        listed = {row.file for row in read_label_rows(labels)}
+        return [file for file in _tiff_files(data) if file not in listed and Path(file).name not in listed]
+    listed = {row.file for row in _rows_of_folders(data)}
+    return [file for file in _tiff_files(data) if file not in listed]
+
+
 def _tiff_files(data: Path) -> list[str]:
     return sorted(path.relative_to(data).as_posix() for path in data.rglob("*") if path.suffix.lower() in SUFFIXES)
 

@@ -16,11 +16,13 @@ from matplotlib.figure import Figure
 from edge.images.conversion import Histogram, percentile
 from train.dataset import LABELS, Row
 from train.plots import save
-from train.survey import Survey
+from train.survey import MOST_NAMED, Survey
 
 OUTLIER_DEVIATIONS = 5.0
 """A bundle whose median count lies this many robust deviations from the others' is named."""
 FEW_ABNORMAL = 3
+MOST_SIZE_DEVIATION = 0.25
+"""Relative deviation of a side from the median beyond which a scan is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +33,15 @@ class Diagnosis:
     problems: int
 
 
-def diagnose(survey: Survey) -> Diagnosis:
-    """Counts, sizes, bounds; then duplicates, one-class bundles, outliers, disputed labels, unreadable files."""
+def diagnose(survey: Survey, unlisted: Sequence[str] = ()) -> Diagnosis:
+    """Counts, sizes, bounds; then what is wrong. `unlisted`: scans in the folder that have no label."""
     problems = [
         *(f"unreadable: {problem}" for problem in survey.unreadable),
         *_duplicates(survey),
         *_one_class(survey.rows),
         *_outliers(survey.bundle_histograms),
+        *_odd_sizes(survey),
+        *_unlisted(unlisted),
     ]
     return Diagnosis((*_facts(survey), *(problems or ["no problems found"])), len(problems))
 
@@ -112,10 +116,30 @@ def _one_class(rows: Sequence[Row]) -> list[str]:
         rest = {row.label for row in rows if row.bundle != bundle}
         if rest and len(rest) < 2:
             lines.append(f"without bundle {bundle} all scans are {LABELS[min(rest)]}: its fold cannot learn")
+    if len(labels) == 1:
+        lines.append(f"all scans are of bundle {next(iter(labels))}: training keeps whole bundles back, and needs two")
     abnormal = sum(row.label for row in rows)
     if 0 < abnormal < FEW_ABNORMAL:
         lines.append(f"only {abnormal} abnormal scans")
     return lines
+
+
+def _odd_sizes(survey: Survey) -> list[str]:
+    """Scans far from the usual size: crops, or scans that lie the other way."""
+    sizes = np.array([(scan.height_px, scan.width_px) for scan in survey.scans])
+    usual = np.median(sizes, axis=0)
+    odd = np.flatnonzero((np.abs(sizes / usual - 1) > MOST_SIZE_DEVIATION).any(axis=1))
+    return [
+        f"{survey.rows[i].file} is {sizes[i][0]} x {sizes[i][1]} px, usual are {usual[0]:.0f} x {usual[1]:.0f}"
+        for i in odd
+    ]
+
+
+def _unlisted(files: Sequence[str]) -> list[str]:
+    if not files:
+        return []
+    more = f" and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else ""
+    return [f"{len(files)} scans have no label and are not learnt from: {', '.join(files[:MOST_NAMED])}{more}"]
 
 
 def _outliers(histograms: dict[str, Histogram]) -> list[str]:

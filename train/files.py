@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 import edge.system.files
@@ -26,6 +27,13 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         if isinstance(reason, OSError):
             raise OSError(reason.errno, reason.strerror, str(path)) from error
         raise
+
+
+def require_folder(path: Path) -> None:
+    """Make a folder for results and write to it, before hours of work need it. Raises OSError."""
+    path.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=path):
+        pass
 
 
 def write_json(path: Path, content: object) -> None:

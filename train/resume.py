@@ -1,12 +1,14 @@
 """A training that was killed goes on where its last epoch ended, with the losses it would have had.
 
-After every epoch everything that the next one depends on is written to `training.pt`, whole or not at all: the network,
-the optimiser, the state of the random numbers, the figures so far. It is taken up again only by a training with the
-same recipe and the same scans, and removed when the training is done.
+Everything that the next epoch (the gate: the next 100 steps) depends on is written to a file, whole or not at all:
+the network, the optimiser, the state of the random numbers, the figures so far. The file is named after recipe and
+scans: a training with other options leaves it alone, and the same options take it up again. It is removed when the
+training is done.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from collections.abc import Sequence
@@ -21,6 +23,9 @@ from torch import Tensor, nn
 from train.files import written_whole
 
 FILE = "training.pt"
+GATE_FILE = "gate-training.pt"
+
+Random = np.random.Generator | torch.Generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +45,35 @@ class EpochEnd:
 class Resume:
     """The file of one training; `key` says which training it is: of recipe and scans."""
 
-    path: Path
+    folder_and_name: Path
+    """Where the file lies, without what the key adds to its name."""
     key: str
 
-    def save(
-        self, at: EpochEnd, modules: Sequence[nn.Module], optimizer: torch.optim.Optimizer, rng: np.random.Generator
-    ) -> None:
+    @property
+    def path(self) -> Path:
+        name = self.folder_and_name
+        return name.with_stem(f"{name.stem}-{hashlib.sha256(self.key.encode()).hexdigest()[:12]}")
+
+    def others(self) -> list[str]:
+        """Names of unfinished trainings with other options or scans in the same folder."""
+        name = self.folder_and_name
+        return sorted(path.name for path in name.parent.glob(f"{name.stem}-*{name.suffix}") if path != self.path)
+
+    def save(self, at: EpochEnd, modules: Sequence[nn.Module], optimizer: torch.optim.Optimizer, rng: Random) -> None:
         """Write the state after an epoch."""
         content = {
             "key": self.key,
             "at": {name: getattr(at, name) for name in EpochEnd.__slots__},
             "modules": [module.state_dict() for module in modules],
             "optimizer": optimizer.state_dict(),
-            "rng": json.dumps(rng.bit_generator.state),
+            "rng": rng.get_state() if isinstance(rng, torch.Generator) else json.dumps(rng.bit_generator.state),
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
         with written_whole(self.path) as stream:
             torch.save(content, stream)
 
-    def load(
-        self, modules: Sequence[nn.Module], optimizer: torch.optim.Optimizer, rng: np.random.Generator
-    ) -> EpochEnd | None:
+    def load(self, modules: Sequence[nn.Module], optimizer: torch.optim.Optimizer, rng: Random) -> EpochEnd | None:
         """Put everything back as it was after the last epoch; None where there is none of this very training."""
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
@@ -70,7 +84,13 @@ class Resume:
         for module, state in zip(modules, content["modules"], strict=True):
             module.load_state_dict(state)
         optimizer.load_state_dict(content["optimizer"])
-        rng.bit_generator.state = json.loads(content["rng"])
+        if isinstance(rng, torch.Generator):
+            rng.set_state(content["rng"])
+        else:
+            rng.bit_generator.state = json.loads(content["rng"])
+        torch.set_rng_state(content["torch_rng"])
+        if content["cuda_rng"]:
+            torch.cuda.set_rng_state_all(content["cuda_rng"])
         return EpochEnd(**content["at"])
 
     def done(self) -> None:

@@ -232,3 +232,22 @@ def test_a_gate_sees_scans_as_the_classifier_it_stands_before_and_contradiction_
     with pytest.raises(TrainError, match=r"--bounds says 1900\.\.3900 counts"):
         image_of(*run, "--bounds", str(tmp_path / "bounds.json"))
     assert image_of("--out", str(tmp_path / "alone")) == (Method.GLOBAL, Size(2000, 1000), None)
+
+
+@pytest.mark.parametrize("verb", ["classifier", "gate", "learn", "crossval"])
+def test_a_folder_for_results_that_cannot_be_made_is_refused_before_a_scan_is_read(
+    tmp_path: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert main([verb, str(tmp_path / "no-data"), "--out", str(tmp_path / "file")]) == 74
+    assert "File exists" in capsys.readouterr().err
+
+
+def test_a_classifier_names_its_figure_after_the_scans_that_chose_it(
+    small_lot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["classifier", str(small_lot), "--out", str(tmp_path), "--weights", "none", "--size", "64x64"]
+    assert main([*command, "--epochs", "1"]) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
+    assert "selection_balanced_accuracy" in metrics and "validation_balanced_accuracy" not in metrics
+    assert "on the scans that chose it" in capsys.readouterr().err

@@ -211,6 +211,8 @@ def fit(
         best_loss, best_state = before.best_loss, before.best_state
         history = [EpochFigures(**figures) for figures in before.history]
         reporter.say(f"going on after epoch {epoch}")
+    elif resume is not None and resume.others():
+        reporter.say(f"other options than those of {', '.join(resume.others())}, which stay for their own")
     for stage in [each for each in stages for _ in range(each.epochs)][epoch:]:
         start_s, losses = time.monotonic(), []
         training_mode(model, recipe)
@@ -381,7 +383,7 @@ def _figures(p: np.ndarray, training: LoadedScans, validation: LoadedScans) -> d
         "validation_fp": decided.fp,
         "validation_tn": decided.tn,
         "validation_fn": decided.fn,
-        "validation_balanced_accuracy": decided.balanced_accuracy,
+        "selection_balanced_accuracy": decided.balanced_accuracy,  # at the threshold chosen on these very scans
         "validation_auroc": auroc(p, labels),
     }
 

@@ -8,6 +8,7 @@ over the whole image (`train.gate.network`); weights, layout and thresholds are 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ from train.losses import GateLoss, gate_loss
 from train.networks import GateAutoencoder, centre_crop
 from train.progress import Reporter
 from train.recipe import GateRecipe, cosine_rate, flat
+from train.resume import GATE_FILE as RESUME_FILE
+from train.resume import EpochEnd, Resume
 
 _LEAST_TURNED_PX = math.ceil(PATCH_PX * math.sqrt(2)) + 2
 """A patch at any angle fits."""
@@ -86,6 +89,10 @@ def train_gate(
         validation_rows, recipe.method, bounds, recipe.size, progress=reporter.counter("validation scans")
     )
     reporter.say(f"training on {len(training.rows)} scans; calibrating on {len(validation.rows)}")
+    facts = training.facts + validation.facts
+    digest = data_digest(training.rows + validation.rows, [fact.sha256 for fact in facts])
+    key = {"recipe": flat(recipe), "bounds": str(bounds), "data": digest, "photos": len(pictures)}
+    resume = Resume(out / RESUME_FILE, json.dumps(key))
     torch.manual_seed(recipe.seed)
     model = GateAutoencoder()
     if recipe.start:
@@ -99,6 +106,7 @@ def train_gate(
         names=[row.file for row in training.rows],
         device=where,
         jobs=jobs,
+        resume=resume,
     )
     examples = _examples(validation, recipe)
     found = calibrated(model, _examples(training, recipe), examples, recipe, reporter.counter)
@@ -111,7 +119,6 @@ def train_gate(
         of_class = validation.labels == label
         metrics[f"validation_{name}_scans"] = int(of_class.sum())
         metrics[f"validation_{name}_flagged"] = int((found.flagged & of_class).sum())
-    facts = training.facts + validation.facts
     checkpoint = Checkpoint(
         kind="gate",
         state_dict=state_of(found.gate),
@@ -119,13 +126,14 @@ def train_gate(
         bounds=bounds,
         size=recipe.size,
         seed=recipe.seed,
-        data_digest=data_digest(training.rows + validation.rows, [fact.sha256 for fact in facts]),
+        data_digest=digest,
         **scans_seen(training.rows + validation.rows, facts),
         thresholds={"gate_mean_threshold": found.thresholds.mean, "gate_std_threshold": found.thresholds.std},
         recipe={**flat(recipe), "bounds_mode": bounds_mode, "photos": len(pictures)},
         metrics=metrics,
     )
     save_checkpoint(out / "gate.pt", checkpoint)
+    resume.done()
     reporter.say(
         f"thresholds: mean {found.thresholds.mean:.4f}, deviation {found.thresholds.std:.4f}; flagged"
         f" {metrics['validation_normal_flagged']} of {metrics['validation_normal_scans']} normal and"
@@ -157,10 +165,11 @@ def fit(
     names: Sequence[str],
     device: torch.device,
     jobs: int = 1,
+    resume: Resume | None = None,
 ) -> list[float]:
     """Run `recipe.steps` batches of patches of images uint8 (n, 1, h, w); returns the loss of every step.
 
-    `names`: of the n scans. Raises DivergedError.
+    `names`: of the n scans. With `resume` it goes on where it was stopped, to the same end. Raises DivergedError.
     """
     torch.set_flush_denormal(True)  # vanishing gradients would otherwise cost a CPU ten times the time
     perturbations = draw_perturbations(
@@ -183,8 +192,14 @@ def fit(
     losses: list[float] = []
     # Looked at once in a while: asking a GPU for a number makes it wait.
     waiting: list[tuple[Tensor, Tensor]] = []
-    for step in range(recipe.steps):
-        if step == recipe.steps - recipe.settle_steps:
+    before = None if resume is None else resume.load([model], optimizer, rng)
+    if before is not None:
+        losses = [figures["loss"] for figures in before.history]
+        reporter.say(f"going on after step {before.step}")
+    elif resume is not None and resume.others():
+        reporter.say(f"other options than those of {', '.join(resume.others())}, which stay for their own")
+    for step in range(len(losses), recipe.steps):
+        if step >= recipe.steps - recipe.settle_steps:
             model.eval()  # there is no batch norm: this only ends the dropout
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
@@ -211,6 +226,9 @@ def fit(
             f" perturbed {terms.per.item():.5f}, windows {terms.kern_ok.item():.5f}"
             f" {terms.kern_per.item():.5f}, latent {terms.reg.item():.5f})"
         )
+        if resume is not None:
+            history = [{"loss": one} for one in losses]
+            resume.save(EpochEnd(0, step + 1, 0.0, history, math.inf, {}), [model], optimizer, rng)
     return losses
 
 

@@ -175,3 +175,19 @@ def test_the_doctor_names_what_is_wrong(small_lot: Path, tmp_path: Path) -> None
 def test_the_doctor_finds_nothing_in_a_good_folder(small_lot: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", str(small_lot)]) == 0
     assert "no problems found" in capsys.readouterr().out
+
+
+def test_the_doctor_names_odd_sizes_a_single_bundle_and_scans_without_a_label(
+    small_lot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(5):
+        shutil.copy(small_lot / f"B0_{number}.tif", tmp_path / f"{number}.tif")
+    tifffile.imwrite(tmp_path / "crop.tif", tifffile.imread(small_lot / "B0_6.tif")[:200])
+    rows = [f"{name}.tif,B1,{label}" for name, label in zip("0123", ("normal", "abnormal") * 2, strict=True)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,bundle,label", *rows, "crop.tif,B1,normal"]) + "\n")
+    assert main(["doctor", str(tmp_path)]) == 1
+    found = capsys.readouterr().out
+    assert "crop.tif is 200 x 300 px, usual are 300 x 300" in found
+    assert "all scans are of bundle B1" in found
+    assert "1 scans have no label and are not learnt from: 4.tif" in found
+    assert "no problems" not in found

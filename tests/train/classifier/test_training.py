@@ -82,6 +82,7 @@ def test_a_killed_training_goes_on_with_the_losses_of_one_that_was_not(
 
     uninterrupted = run(None)
     kept = Resume(tmp_path / "training.pt", "this one")
+    other = Resume(tmp_path / "training.pt", "another one")
     steps = 0
     plain_loss = training.classifier_loss
 
@@ -96,8 +97,10 @@ def test_a_killed_training_goes_on_with_the_losses_of_one_that_was_not(
     with pytest.raises(KeyboardInterrupt):
         run(kept)
     monkeypatch.undo()
+    before = kept.path.read_bytes()
+    assert run(other) == uninterrupted  # from the start: the file is not its own
+    assert kept.path.read_bytes() == before  # and is not lost
     assert run(kept) == uninterrupted
-    assert run(Resume(kept.path, "another one")) == uninterrupted  # from the start: the file is not its own
 
 
 def test_a_loss_that_is_no_number_stops_the_training_with_step_and_files(small_lot: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,12 +14,15 @@ from edge.records import Size
 from train.checkpoint import load_checkpoint
 from train.dataset import load_scans, read_labels
 from train.errors import DataError, DivergedError
+from train.gate import training
 from train.gate.calibration import calibrate, gate_images, score
 from train.gate.network import Gate, gate_of
 from train.gate.training import fit, learning_rate, reduced, train_gate
+from train.losses import GateLoss
 from train.networks import GateAutoencoder, centre_crop
 from train.progress import Reporter
 from train.recipe import GateRecipe
+from train.resume import Resume
 
 torch.set_num_threads(1)
 
@@ -71,6 +75,42 @@ def _fit(images: np.ndarray, recipe: GateRecipe) -> list[float]:
     names = [f"scan {number}" for number in range(len(images))]
     cpu = torch.device("cpu")
     return fit(GateAutoencoder(), images, recipe, Reporter(), photos=[], names=names, device=cpu)
+
+
+@pytest.mark.timeout(300)
+def test_an_interrupted_training_goes_on_with_the_losses_of_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 1, 280, 280)).astype(np.uint8)
+    recipe = dataclasses.replace(TINY, perturbation="foreign", settle_steps=2)
+    monkeypatch.setattr(training, "_REPORT_EVERY_STEPS", 4)
+
+    def run(key: str) -> list[float]:
+        torch.manual_seed(1)
+        cpu, resume = torch.device("cpu"), Resume(tmp_path / "gate-training.pt", key)
+        names = ["first", "second"]
+        return fit(GateAutoencoder(), images, recipe, Reporter(), photos=[], names=names, device=cpu, resume=resume)
+
+    uninterrupted = run("not stopped")
+    plain_losses = training.losses_of
+    steps = 0
+
+    def stop(*arguments: Any) -> GateLoss:
+        nonlocal steps
+        steps += 1
+        if steps == 7:
+            raise KeyboardInterrupt
+        return plain_losses(*arguments)
+
+    monkeypatch.setattr(training, "losses_of", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped")
+    kept = Resume(tmp_path / "gate-training.pt", "stopped").path.read_bytes()
+    steps = 7
+    assert run("other options") == uninterrupted
+    assert Resume(tmp_path / "gate-training.pt", "stopped").path.read_bytes() == kept
+    assert run("stopped") == uninterrupted
+    assert steps == 7 + 12 + 8
 
 
 def test_scores_are_the_extremes_over_all_windows() -> None:
