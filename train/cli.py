@@ -17,6 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar, get_args, get_type_hints
 
+from edge import __version__
 from edge.errors import EdgeError
 from edge.images.conversion import Bounds, Method
 from edge.records import Size
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             further: dict[str, Verb] = {name: verb for room in FURTHER for name, verb in room.VERBS.items()}
             if options.verb in further:
                 return further[options.verb](options, reporter)
-            if options.verb == "classifier":
+            if options.verb in ("fine-tune", "classifier"):
                 return classifier(options, reporter)
             return gate(options, reporter)
     except EdgeError as error:
@@ -212,10 +213,13 @@ def require_torch(verb: str) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line of `edge-train`."""
     top = argparse.ArgumentParser(prog="edge-train", description=__doc__.splitlines()[0] if __doc__ else None)
+    top.add_argument("--version", action="version", version=f"edge-train {__version__}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     _simulate_options(verbs.add_parser("simulate", help="write simulated scans and their labels"))
     _bounds_options(verbs.add_parser("bounds", help="find the grey-level bounds of labelled scans"))
-    _classifier_options(verbs.add_parser("classifier", help="train the electrode classifier"))
+    _classifier_options(
+        verbs.add_parser("fine-tune", aliases=["classifier"], help="train the classifier image by image")
+    )
     _gate_options(verbs.add_parser("gate", help="train the gate that refuses what is no ordinary scan"))
     for room in FURTHER:
         room.add_verbs(verbs)
@@ -341,7 +345,12 @@ def _gate_options(verb: argparse.ArgumentParser) -> None:
 def _data_options(verb: argparse.ArgumentParser, recipe: ClassifierRecipe | GateRecipe) -> None:
     verb.add_argument("data", type=Path, metavar="DATA", help="folder with labels.csv, or BUNDLE/LABEL folders")
     verb.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for what was learnt")
-    verb.add_argument("--method", choices=[str(m) for m in Method], help=f"conversion (default {recipe.method})")
+    verb.add_argument(
+        *("--conversion", "--method"),
+        dest="method",
+        choices=[str(m) for m in Method],
+        help=f"how 16 bit become 8 (default {recipe.method})",
+    )
     verb.add_argument("--size", metavar="HxW", help=f"of the network's input, px (default {_words(recipe.size)})")
     verb.add_argument("--bounds", type=Path, help="bounds.json (default: found in the training bundles)")
     verb.add_argument(

@@ -157,7 +157,14 @@ def parse_methods(text: str, own: Method) -> list[Method]:
     return methods
 
 
-VERBS = {"crossval": crossval, "ablation": ablation, "learn": learn, "doctor": doctor, "calibrate": calibrate}
+VERBS = {
+    "crossval": crossval,
+    "ablation": ablation,
+    "fit-features": learn,
+    "learn": learn,
+    "doctor": doctor,
+    "calibrate": calibrate,
+}
 
 
 def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -179,7 +186,9 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="only these rows, counted from 1; 15 and 16 train the backbone too, 17 and 18 want several labellers"
         " (default: all but 15 and 16)",
     )
-    verb = verbs.add_parser("learn", help="apply a recipe to all bundles: the checkpoint for the line")
+    verb = verbs.add_parser(
+        "fit-features", aliases=["learn"], help="fit a classifier to features of a frozen network, on all bundles"
+    )
     experiment_options(verb)
     verb.add_argument("--recipe", default="best", help="paper, best, or a TOML file (default %(default)s)")
     verb = verbs.add_parser("doctor", help="what is in a folder of scans, and what is wrong with it")

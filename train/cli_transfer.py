@@ -97,7 +97,11 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--test-share", type=float, default=0.3, help="drawn for the test where the set is not split (default 0.3)"
     )
     verb.add_argument(
-        "--method", choices=[str(m) for m in Method], default=str(Method.GLOBAL), help="conversion of 16-bit scans"
+        *("--conversion", "--method"),
+        dest="method",
+        choices=[str(m) for m in Method],
+        default=str(Method.GLOBAL),
+        help="how 16 bit become 8 (default %(default)s)",
     )
     verb.add_argument("--seed", type=int, default=0, help="of the split and of all that is drawn (default %(default)s)")
     verb.add_argument("--device", default="cpu", help="cpu or cuda (default %(default)s)")

@@ -251,3 +251,14 @@ def test_a_classifier_names_its_figure_after_the_scans_that_chose_it(
     metrics = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
     assert "selection_balanced_accuracy" in metrics and "validation_balanced_accuracy" not in metrics
     assert "on the scans that chose it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("verb", "old"), [("fine-tune", "classifier"), ("fit-features", "learn")])
+def test_verbs_and_options_go_by_their_old_names_too(verb: str, old: str) -> None:
+    found = [vars(parser().parse_args([name, "DATA", "--out", "RUN"])) for name in (verb, old)]
+    assert [options.pop("verb") for options in found] == [verb, old]
+    assert found[0] == found[1]
+    options = [
+        parser().parse_args(["gate", "DATA", "--out", "RUN", name, "local"]) for name in ("--conversion", "--method")
+    ]
+    assert options[0] == options[1]
