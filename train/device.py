@@ -42,7 +42,7 @@ def device_name(name: str) -> str:
 def has_bf16(name: str) -> bool:
     """Whether the device has instructions for bfloat16, so that it is faster than float32."""
     if torch.device(name).type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return not BF16_FLAGS.isdisjoint((_cpu_entry("flags") or _cpu_entry("Features")).split())
 
 
