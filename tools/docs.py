@@ -53,9 +53,11 @@ def generated_files(root: Path) -> dict[Path, str]:
 
 
 def _between(text: str, begin: str, end: str, inner: str) -> str:
-    """The text with `inner` between the two markers."""
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
+    """The text with `inner` between the two markers. Raises ValueError where one is missing."""
+    before, has_begin, rest = text.partition(begin)
+    _, has_end, after = rest.partition(end)
+    if not (has_begin and has_end):
+        raise ValueError(f"a page without the markers {begin} and {end}: put both where its contents belong")
     return f"{before}{begin}\n{inner}\n{end}{after}"
 
 

@@ -29,6 +29,7 @@ from train.errors import TrainError
 from train.files import require_folder
 from train.progress import Reporter
 from train.recipe import ClassifierRecipe, GateRecipe, Reduction, parse_size, usual_reduction
+from train.second_simulator.simulate import simulate_lots
 from train.simulator.simulate import ABNORMAL_FRACTION, write_lot
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def simulate(options: argparse.Namespace, reporter: Reporter) -> int:
-    """Write a lot of simulated scans; prints the path of its labels."""
+    """Write simulated scans; prints the path of their labels. Raises TrainError for options the simulator has not."""
+    if options.simulator == "second":
+        return _simulate_second(options, reporter)
     labels = write_lot(
         options.out,
         seed=options.seed,
@@ -95,6 +98,26 @@ def simulate(options: argparse.Namespace, reporter: Reporter) -> int:
     )
     if options.regions:
         write_simulated_regions(options.out, read_labels(options.out), options.seed, reporter.counter("regions"))
+    print(labels)
+    return 0
+
+
+def _simulate_second(options: argparse.Namespace, reporter: Reporter) -> int:
+    if options.regions or options.first_bundle != 1:
+        raise TrainError(
+            "the second simulator writes no regions and counts its lots from 1",
+            hint="leave out --regions and --first-bundle, or take --simulator first",
+        )
+    labels = simulate_lots(
+        options.out,
+        options.bundles,
+        options.scans,
+        scale=options.scale,
+        seed=options.seed,
+        abnormal_share=options.abnormal_fraction,
+        jobs=options.jobs,
+        progress=reporter.counter("scans"),
+    )
     print(labels)
     return 0
 
@@ -228,6 +251,12 @@ def parser() -> argparse.ArgumentParser:
 
 def _simulate_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", type=Path, required=True, help="an empty folder")
+    verb.add_argument(
+        "--simulator",
+        choices=("first", "second"),
+        default="first",
+        help="two programs that share nothing; the second draws severities without a gap (default %(default)s)",
+    )
     verb.add_argument("--bundles", type=int, default=12, help="coating mixtures (default %(default)s)")
     verb.add_argument("--scans", type=int, default=20, help="scans per bundle (default %(default)s)")
     verb.add_argument("--seed", type=int, default=0, help="the same one writes the same scans (default %(default)s)")

@@ -31,7 +31,7 @@ def written_whole(
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(draft, flags, 0o666 if mode is None else 0o600)
     try:
-        with os.fdopen(fd, "wb") as stream:
+        with open(draft, "wb", opener=lambda *_: fd) as stream:  # so that its name is the path, as libraries expect
             yield stream
             stream.flush()
             if mode is not None:

@@ -37,6 +37,9 @@ the production program refuses. *Lost*: listed, not received. *Contradictory*: o
 
 The harness can fail: `tests/torture/test_harness_catches.py` builds in five defects on purpose, and each turns its row
 red.
+
+<!-- contents: made by `make docs` -->
+<!-- end of contents -->
 """
 
 

@@ -40,6 +40,19 @@ def test_simulate_then_bounds_from_the_command_line(tmp_path: Path, capsys: pyte
     assert json.loads(capsys.readouterr().out) == written
 
 
+def test_the_second_simulator_writes_lots_that_training_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lot = tmp_path / "lot"
+    options = ["--simulator", "second", "--bundles", "2", "--scans", "2", "--scale", "0.05"]
+    assert main(["simulate", "--out", str(lot), *options]) == 0
+    assert len(list(lot.glob("*.tif"))) == 4
+    assert main(["bounds", str(lot)]) == 0
+    capsys.readouterr()
+    assert main(["simulate", "--out", str(tmp_path / "other"), *options, "--regions"]) == TrainError.exit_code
+    assert "--simulator first" in capsys.readouterr().err
+
+
 def test_an_error_is_two_lines_and_an_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bounds", str(tmp_path / "nowhere")]) == 65
     lines = capsys.readouterr().err.splitlines()
