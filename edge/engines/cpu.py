@@ -40,7 +40,7 @@ class PairOfNetworks:
     classifier: bytes
     gate: bytes
     size: Size
-    """Of the image, px."""
+    """Size of the image the graphs take, px."""
     channels: int
     precision: str = "fp32"
 
@@ -72,7 +72,7 @@ class PairEngine:
         return self._spec
 
     def infer(self, images: Batch) -> EngineOutput:
-        """See `Engine.infer`. A NaN among the scores is handed on: deciding what it means is not the engine's."""
+        """Score a batch: see `Engine.infer`. A NaN among the scores is handed on: the engine does not judge it."""
         if self._classifier is None or self._gate is None:
             raise EngineError("the engine is closed", hint="open it again: an engine cannot be used after close()")
         check_batch(images, self._spec)

@@ -95,7 +95,7 @@ def _compare(bundle: Bundle, expected_of: Sequence[Golden], observed: Sequence[S
 
 
 def _scores(output: EngineOutput) -> Scores:
-    """Of the one scan in `output`."""
+    """Scores of the one scan in `output`."""
     (scores,) = _all_scores(output)
     return scores
 

@@ -43,7 +43,7 @@ class Conditions(BaseModel):
 
     bundle_sha256: str
     versions: dict[str, str | None]
-    """Of the engines; None where one is not installed."""
+    """Version of each engine; None where one is not installed."""
     processor: str
     cores: tuple[int, ...]
     threads: int | None

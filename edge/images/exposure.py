@@ -46,9 +46,9 @@ class ExposureModel:
     """The exposures a model was made for: see `fit`."""
 
     mean: tuple[float, ...]
-    """Of the features (9,): logarithms of the median and of the eight steps, in counts."""
+    """Mean of the features (9,): logarithms of the median and of the eight steps, in counts."""
     inverse_covariance: tuple[tuple[float, ...], ...]
-    """Of the features, (9, 9)."""
+    """Inverse covariance of the features, (9, 9)."""
     limit: float
     """Greatest distance that is in spec."""
 

@@ -81,7 +81,7 @@ _Answer = Properties | None
 
 
 class Connection:
-    """See the module. One thread uses it; `wake` is called from the dialling thread when that is done."""
+    """One MQTT connection, used once. One thread uses it; the dialling thread calls `wake` when it is done."""
 
     def __init__(
         self, settings: BrokerSettings, client_id: str, will: Outgoing | None, wake: Callable[[], None]

@@ -73,7 +73,7 @@ class PublisherState:
 
 
 class Publisher:
-    """See the module. Starting never waits for the broker, and no answer of the broker's raises."""
+    """Delivers the outbox to the broker. Starting never waits for the broker, and no answer of the broker's raises."""
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ OLDEST_TRIES = 2
 
 
 class Refusals:
-    """See the module. `now_s` is time.monotonic()."""
+    """Keeps the rows the broker refused, and says when to try which again. `now_s` is time.monotonic()."""
 
     def __init__(self, shortest_s: float, longest_s: float, rng: random.Random) -> None:
         self.is_probing = False

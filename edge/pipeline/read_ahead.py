@@ -15,7 +15,7 @@ from edge.scans.scan import Decode, Limits
 
 
 class ReadAhead:
-    """See the module. One thread uses it."""
+    """Prepares the files of a folder ahead of the networks, in order. One thread uses it."""
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ class VerdictFactory:
 
     station: str
     topic: str
-    """Of the verdicts, whole: two lines may each have a station of this name."""
+    """Whole topic of the verdicts: two lines may each have a station of this name."""
     boot_id: UUID
     model: ModelInfo
     policy: Policy

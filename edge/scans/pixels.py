@@ -213,7 +213,7 @@ class _Places(NamedTuple):
 
     byte: npt.NDArray[np.intp]
     shift: npt.NDArray[np.uint32]
-    """Of the 32 bits from that byte on, to the right."""
+    """Bits by which the 32 bits from that byte on are shifted to the right."""
     mask: npt.NDArray[np.uint32]
     width: npt.NDArray[np.intp]
     begin_bit: npt.NDArray[np.intp]

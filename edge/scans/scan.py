@@ -230,7 +230,7 @@ def modified_at(modified_ns: int) -> datetime:
 
 
 def _named(error: ScanError, file: str, scan: Scan | None) -> ScanError:
-    """The same error with the file's name in its message, and the bytes it is about."""
+    """Copy of the error with the file's name in its message, and the bytes it is about."""
     return type(error)(error.reason, f"{file}: {error.message}", hint=error.hint, scan=scan)
 
 

@@ -425,7 +425,7 @@ def _check_segment_count(count: int, max_px: int, compression: Compression) -> N
 
 
 def _length_of_one_strip(tags: _Directory, size: Size) -> npt.NDArray[np.uint64]:
-    """Of an uncompressed scan in one strip: what its writer left out or zero can only be the size of its pixels."""
+    """Bytes (1,) of an uncompressed scan's one strip: a length left out or zero can only be the size of its pixels."""
     if _Tag.STRIP_BYTE_COUNTS in tags.entries:
         lengths = tags.integers(_Tag.STRIP_BYTE_COUNTS, expected=1)
         if lengths[0]:

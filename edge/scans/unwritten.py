@@ -19,7 +19,7 @@ from edge.scans.tiff import Compression, Layout, unfinished
 _RUN_PX = 256
 """Zeros in a row that look unwritten: one sector of a disk, or a whole strip or tile if that is less."""
 _TAIL_PX = 16
-"""The same at the end of what was written last."""
+"""Zeros in a row that look unwritten at the end of what was written last."""
 _CODED_ZERO_BYTES = 16
 """More zero bytes in a row than the codes of LZW (6 at most) or PackBits (2 or 3) hold for any pixels."""
 _BLOCK_PX = 2048

@@ -23,7 +23,7 @@ QUARANTINE_NAME_BYTES = 180
 """Room for the hash prefix within the 255 bytes a file system allows."""
 
 DRAFT_SUFFIX = ".part"
-"""Of a hidden name, which no look at a folder takes for a scan."""
+"""Suffix of a draft. Its name is hidden, and no listing of a folder takes it for a scan."""
 
 SIBLING_SUFFIXES = (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
 

@@ -42,10 +42,10 @@ SPACING_S = 0.02
 """Shortest time from one listing to the next."""
 
 REST_PER_COST = 4
-"""The same in terms of the processor time a listing took: no storm of events makes it more than a fifth of a core."""
+"""After a listing that cost t seconds of CPU, wait at least 4 t: no storm of events takes over a fifth of a core."""
 
 BUSY_SPACING_S = 0.25
-"""The same while ready files wait for room: there is work enough, and new files are not the next to go."""
+"""Shortest time between listings while ready files wait for room: new files are not the next to go."""
 
 FORGET_EVERY_S = 60.0
 """Between two sweeps for known files that are gone: two of them bound what is remembered of files taken away."""

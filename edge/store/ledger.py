@@ -43,7 +43,7 @@ KEEP_LATEST = 10_000
 """Messages that no pruning touches, whatever the clock says: a jump of years must not empty the outbox."""
 
 PRUNE_SPAN_MS = 3_600_000
-"""Of what was sent, one call of `prune` deletes this much time at most: called every ten minutes, six times as fast as
+"""Longest span of sent messages one call of `prune` deletes: called every ten minutes, it prunes six times as fast as
 messages come. A clock that is years ahead for an hour costs the oldest six hours, not all but the newest."""
 
 PRUNE_BATCH = 5_000
@@ -62,7 +62,7 @@ COPY_PAUSE_S = 0.005
 """Between two lots, for whoever waits for the lock."""
 
 KEY_BYTES = 8
-"""Of a hash: enough that no two names or scans of one station share it."""
+"""Bytes kept of a hash: enough that no two names or scans of one station share them."""
 
 PRUNABLE_ROWS = "FROM outbox WHERE sent_at_ms < ? AND seq <= (SELECT max(seq) FROM outbox) - ?"
 
@@ -133,7 +133,9 @@ def request_resend(path: Path, since: datetime) -> None:
 
 
 class Ledger:
-    """See the module. Every method may be called from any thread and raises LedgerError when the disk fails.
+    """What the line has done and still owes, in SQLite.
+
+    Every method may be called from any thread and raises LedgerError when the disk fails.
 
     After an error nothing of the call was kept, and the next call tries afresh: the ledger mends itself
     when space or the disk returns.

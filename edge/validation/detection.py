@@ -55,7 +55,7 @@ class PodCurve:
 
     intercept: float
     slope: float
-    """Of the linear predictor over ln(size): log-odds for hit/miss, standard deviations for signal response."""
+    """Slope of the linear predictor over ln(size): log-odds for hit/miss, standard deviations for signal response."""
 
     a50: float
     a90: float

@@ -35,7 +35,7 @@ class GroupRecall:
     stopped: int
     called: int
     over_lots: LotInterval | None
-    """Of `stopped`."""
+    """Interval over lots of the share `stopped`."""
 
 
 @dataclass(frozen=True, slots=True)

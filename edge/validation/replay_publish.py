@@ -25,7 +25,7 @@ DELIVERY_TIMEOUT_S = 60.0
 
 
 def replay_settings(settings: Settings) -> Settings:
-    """The same settings, for a station of its own."""
+    """Settings under which a replay publishes: the line's, for a station of its own."""
     broker = settings.broker
     client_id = f"{broker.client_id}{STATION_SUFFIX}" if broker.client_id else None
     return settings.model_copy(

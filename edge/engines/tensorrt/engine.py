@@ -71,7 +71,7 @@ class TrtEngine:
         return self._spec
 
     def infer(self, images: Batch) -> EngineOutput:
-        """See `Engine.infer`. A NaN among the scores is handed on: deciding what it means is not the engine's."""
+        """Score a batch: see `Engine.infer`. A NaN among the scores is handed on: the engine does not judge it."""
         check_batch(images, self._spec)
 
         def stage(slot: _Slot, first: int, count: int) -> None:

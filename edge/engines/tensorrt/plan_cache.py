@@ -40,7 +40,7 @@ KEY_BYTES = 32
 MAX_FACTS_BYTES = 64 << 10
 MAX_PLAN_BYTES = 4 << 30
 BUILD_PREFIX = ".build-"
-"""Of the folders in which builds work, beside the plans: their disk has the room."""
+"""Prefix of the folders in which builds work, beside the plans: their disk has the room."""
 
 Facts = Mapping[str, str]
 
