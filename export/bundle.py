@@ -71,8 +71,10 @@ TOLERANCE: Final[dict[Precision, float]] = {"fp32": 2e-3, "fp16": 1e-2, "int8": 
 """How far another engine's golden scores may be off: between float32 on other CPUs (1e-6) and a decision's worth. With
 fewer bits every engine rounds in other places."""
 STORAGE_SCANS: Final = 64
-"""Of the golden folder, evenly spread, for a bundle whose weights are merely stored in fewer bits: that rounds little,
-and judging takes an engine's time for each scan. Where the graphs compute in fewer bits, all scans are judged."""
+"""Scans of the golden folder, evenly spread, that judge a bundle whose weights are merely stored in fewer bits.
+
+That rounds little, and each scan takes an engine's time. Where the graphs compute in fewer bits, all scans are judged.
+"""
 
 
 def export_bundle(request: ExportRequest, say: Callable[[str], None]) -> Bundle:

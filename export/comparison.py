@@ -34,7 +34,7 @@ class Flip:
     p_before: float
     p_after: float
     band_width: float
-    """Of the review band; 0 without."""
+    """Width of the review band; 0 without one."""
 
     @property
     def is_in_band(self) -> bool:
@@ -60,7 +60,7 @@ class Comparison:
     p99: Difference
     flips: tuple[Flip, ...]
     balanced_accuracy: float
-    """Of the classifier at its threshold; NaN without labels."""
+    """Balanced accuracy of the classifier at its threshold; NaN without labels."""
     reference_accuracy: float
 
     @property

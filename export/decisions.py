@@ -24,7 +24,7 @@ from export.parity import Difference, difference, engine_scores
 from export.scans import ConvertedScan, labels_of
 
 SHOWN_LAYERS: Final = 3
-"""Of each graph, in a refusal; `edge-export parity` shows more."""
+"""Layers of each graph that a refusal names; `edge-export parity` shows more."""
 LAYER_SCANS: Final = 2
 
 Graphs = Mapping[str, bytes]
