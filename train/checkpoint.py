@@ -27,7 +27,7 @@ Value = str | int | float | bool | None
 
 FORMAT = 1
 CLASSIFIER_FILE = "classifier.pt"
-"""Of a run, whichever verb learnt it."""
+"""Name of the classifier's checkpoint in a run's folder, whichever verb learnt it."""
 
 
 class ScansSeen(TypedDict):
@@ -76,7 +76,7 @@ class Checkpoint:
     max_clipped_fraction: float = 0.0
     """Largest share of pixels outside the bounds in any of those scans."""
     exposures: tuple[Exposure, ...] = ()
-    """Of all those scans; a checkpoint of an earlier release has none."""
+    """Exposures of all those scans; a checkpoint of an earlier release has none."""
     exposure_lots: tuple[str, ...] = ()
     """Lot of the scan of each exposure."""
     scan_sha256s: tuple[str, ...] = ()

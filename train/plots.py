@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 STYLES = (("#1f4e79", "-"), ("#b3541e", "--"), ("#3c7a3c", "-."), ("#7a3c6e", ":"), ("#555555", "-"), ("#8a7a1e", "--"))
 FIXED: Final[dict[Any, Any]] = {"svg.hashsalt": "electrode-line", "svg.fonttype": "none"}
-"""The same figures give the same file."""
+"""Settings of matplotlib under which equal figures give equal files."""
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -124,7 +124,7 @@ class GateRecipe:
     """The last steps, without dropout. What replaces dropped values in training is missing on the line, and a network
     as small as this one answers to that with a shift of all grey levels."""
     per_weight: float = 1.0
-    """Of the two loss terms of perturbed patches; see `train.losses`."""
+    """Weight of the two loss terms of perturbed patches; see `train.losses`."""
     bank: int = 2048
     """Perturbations drawn before the training, each used many times, turned and flipped."""
     batch: int = 16

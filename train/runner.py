@@ -44,7 +44,7 @@ class Here:
         self.threads_each = len(os.sched_getaffinity(0))
 
     def map(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[tuple[int, _Result]]:
-        """See Runner."""
+        """(number of the task, its result) one after the other, in the tasks' order."""
         for number, task in enumerate(tasks):
             yield number, function(task)
 
@@ -66,7 +66,7 @@ class Processes:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def map(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[tuple[int, _Result]]:
-        """See Runner."""
+        """(number of the task, its result) as processes finish them; a task that lost its worker is tried again."""
         left = dict(enumerate(tasks))
         for attempt in range(1, ATTEMPTS + 1):
             futures = {self._pool.submit(function, task): number for number, task in left.items()}
@@ -159,7 +159,7 @@ class RayCluster:
         self._ray.shutdown()
 
     def map(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[tuple[int, _Result]]:
-        """See Runner. Ray itself gives a lost task to another worker."""
+        """(number of the task, its result) as workers finish them; Ray itself gives a lost task to another worker."""
         remote = self._ray.remote(num_cpus=self.threads_each, max_retries=ATTEMPTS - 1)(function)
         numbers = {remote.remote(task): number for number, task in enumerate(tasks)}
         waiting = list(numbers)

@@ -35,7 +35,7 @@ from train.survey import Survey
 
 FOLDS_FOLDER = "folds"
 FORMAT = 1
-"""Of a fold's result; rises when the same recipe would find something else."""
+"""Version of a fold's result; rises when the same recipe would find something else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class ExperimentRecipe:
     loss: Loss = "plain"
     """`balanced`: both classes weigh the same. `real-world`: errors weigh what they cost (Ho, Wookey 2020)."""
     miss_cost: float = 1.0
-    """Of an abnormal scan called normal, for `real-world`."""
+    """Cost of an abnormal scan called normal, for `real-world`."""
     false_alarm_cost: float = 1.0
     threshold: Threshold = "half"
     """`half`: 0.5, as softmax decides. `calibrated`: of greatest balanced accuracy over training bundles held out in

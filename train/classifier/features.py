@@ -43,13 +43,13 @@ class Backbone:
     weights: str
     """`imagenet`, `none` or a file, as `train.weights` takes it."""
     sha256: str
-    """Of the weights themselves, whatever file they came from."""
+    """Digest of the weights themselves, whatever file they came from."""
     size: Size
     amp: bool
     """bfloat16 where that is fast; features then differ from float32 in the third digit."""
     device: str
     seed: int
-    """Of the weights, where they are `none`."""
+    """Seed of the initial weights, where `weights` is `none`."""
 
     @property
     def arithmetic(self) -> str:

@@ -16,7 +16,7 @@ from train.classifier.regions import MILD, SEVERE, Regions
 from train.networks import ElectrodeClassifier
 
 WEIGHT = 3.0
-"""Of the mean cross-entropy per cell: it starts at about the size of the label's own loss."""
+"""Weight of the mean cross-entropy per cell: it starts at about the size of the label's own loss."""
 POSITIVE_WEIGHT = 3.0
 """Most cells hold no anomaly."""
 

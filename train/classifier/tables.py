@@ -47,7 +47,7 @@ class Column:
 
     @property
     def scores(self) -> npt.NDArray[np.float64]:
-        """Of all bundles, each from its own fold's threshold: logit(p) - logit(threshold), as a probability."""
+        """Scores of all bundles, each from its own fold's threshold: logit(p) - logit(threshold), as a probability."""
         return np.concatenate([_sigmoid(logit(f.scores()) - logit(np.array([f.threshold]))) for f in self.folds])
 
     @property
@@ -144,7 +144,7 @@ def summary(columns: Sequence[Column], own: str, rows: Sequence[Row], facts: dic
 
 
 def kind_recalls(column: Column, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Of abnormal scans of each kind, the share found, in all and by thirds of the severities there are.
+    """Share found of the abnormal scans of each kind, in all and by thirds of the severities there are.
 
     A scan of two kinds counts for both. Empty where the labels name no kinds.
     """

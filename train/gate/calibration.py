@@ -30,7 +30,7 @@ from train.recipe import GateRecipe
 MOST_PLACED: Final = 300
 """Scans from which is learnt what is usual where; more move it by less than their bundles differ."""
 _LEAST_USUAL = 0.25
-"""Of a place, in means over all places: a place that was always quiet may still show that much."""
+"""Least usual residual of a place, in means over all places: one that was always quiet may still show that much."""
 _SHARE_OF_LAYOUTS = 0.5
 _BATCH = {"cpu": 1, "cuda": 16}
 

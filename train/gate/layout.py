@@ -30,11 +30,11 @@ MOST_COMPONENTS: Final = 12
 """Beyond, components describe single bundles: on simulated lots twice as many made bundles not yet seen less usual."""
 FOLDS: Final = 6
 _LEAST_SPREAD = 0.1
-"""Of a cell, in mean spreads of all cells: air that was always the same grey may still differ by that."""
+"""Least spread of a cell, in mean spreads of all cells: air that was always the same grey may still differ by that."""
 _LEAST_REST = 0.3
-"""Likewise of what the components leave."""
+"""Least spread of what the components leave, in its mean spread."""
 _LEAST_VARIANCE = 1e-5
-"""Of the greys of a cell in [0, 1]: a deviation of 0.8 of 255 grey levels, which rounding makes."""
+"""Least variance of the greys of a cell in [0, 1]: a deviation of 0.8 of 255 grey levels, which rounding makes."""
 
 
 class Layout(nn.Module):
@@ -43,11 +43,11 @@ class Layout(nn.Module):
     centre: Tensor
     spread: Tensor
     axes: Tensor
-    """Of unit length each, over cells in units of their spread."""
+    """Axes of the components, each of unit length, over cells in units of their spread."""
     axis_spread: Tensor
     rest_spread: Tensor
     limits: Tensor
-    """Of T and Q, divided by the threshold of the score they join."""
+    """Limits (2,) of T and Q, divided by the threshold of the score they join."""
 
     def __init__(self, cells: int, components: int) -> None:
         super().__init__()

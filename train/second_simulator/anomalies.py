@@ -21,7 +21,7 @@ from train.second_simulator.sheet import LONG_SIDES, Sheet, Side
 LEAST_CHANGE = 0.004
 """Share of the nominal mass below which a change counts as none, and is not made."""
 MM_PER_PIXEL = 0.085
-"""Of a scan of full size. The paper gives no scale: this makes the sheet 97 mm x 176 mm."""
+"""Pixel pitch of a scan of full size, mm. The paper gives no scale: this makes the sheet 97 mm x 176 mm."""
 
 Paint = Callable[[Sheet, float, np.random.Generator], None]
 

@@ -41,7 +41,7 @@ HEAD: Final = ExperimentRecipe(features="layers", head="mlp", penalty=0.05, loss
 """Chosen on a quarter of CIFAR-10's training images, held out: there, of cat and of airplane against the rest, one
 regularised layer ranks 0.01 worse."""
 START: Final = ExperimentRecipe(features="mean", head="logistic", penalty=0.1, loss="balanced")
-"""Of a network that is then trained whole: the paper's, two outputs on the means of the last stage."""
+"""First recipe of a network that is then trained whole: the paper's, two outputs on the means of the last stage."""
 _BATCH = 64
 
 
@@ -58,7 +58,7 @@ class TransferRecipe:
     amp: bool = False
     """bfloat16 in the network."""
     tuning: Tuning = field(default_factory=Tuning)
-    """Of `all`."""
+    """How the whole network is trained, where `fine_tune` is `all`."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ class ClassResult:
     training: tuple[int, int]
     """Normal and anomalous training images."""
     labels: npt.NDArray[np.int64]
-    """Of the test images (n,): 1 anomalous."""
+    """Labels of the test images (n,): 1 anomalous."""
     scores: dict[str, npt.NDArray[np.float64]]
     """By detector, `DETECTOR` first; higher is more anomalous."""
     threshold: float
-    """Of the transfer detector's probability; found on training bundles held out in turn, 0.5 without bundles."""
+    """Threshold of the transfer detector's probability: from training bundles held out in turn, 0.5 without bundles."""
     network: PooledClassifier | None
     """Only of scans: it goes to the line. Others would fill the memory, one per class."""
     seconds: float
@@ -83,7 +83,7 @@ class ClassResult:
         return auroc(self.scores[detector], self.labels)
 
     def interval(self, detector: str) -> Interval:
-        """Of `auroc`, 95 %."""
+        """95 % interval of `auroc`."""
         anomalous = int(self.labels.sum())
         return auroc_interval(self.auroc(detector), anomalous, len(self.labels) - anomalous)
 

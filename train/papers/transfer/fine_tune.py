@@ -17,7 +17,7 @@ from train.networks import p_abnormal_of
 from train.progress import Reporter
 
 _WARM_SHARE = 0.1
-"""Of the steps, over which the rate rises."""
+"""Share of the steps over which the learning rate rises."""
 _MAX_GRADIENT_NORM = 5.0
 _EVALUATION_BATCH = 256
 
@@ -115,7 +115,7 @@ def _mirrored(x: Tensor, axes: tuple[int, ...], rng: np.random.Generator) -> Ten
 
 
 def _share(step: int, steps: int) -> float:
-    """Of the greatest rate, at a step counted from 0."""
+    """Share of the greatest learning rate at a step counted from 0."""
     warm = max(1, round(_WARM_SHARE * steps))
     if step < warm:
         return (step + 1) / warm

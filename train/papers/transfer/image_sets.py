@@ -35,7 +35,7 @@ SPLITS: Final = ("train", "test")
 LEAST_TRAINING: Final = 2
 """Images of a class: of one alone there is no deviation to standardise by."""
 MAX_BYTES: Final = 16 << 30
-"""Of all images at their size in memory."""
+"""Most bytes that all images may take at their size in memory."""
 _WINDOW = 256
 """Pictures read ahead."""
 
@@ -90,7 +90,7 @@ class Choice:
     per_class: int | None = None
     """At most so many training images of each class."""
     test_share: float = 0.3
-    """Of each class, or of the bundles, where the set itself is not split."""
+    """Share of each class, or of the bundles, that is the test, where the set itself is not split."""
     method: Method = Method.GLOBAL
     """Conversion of 16-bit scans."""
     seed: int = 0

@@ -26,7 +26,7 @@ SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 MAX_FILES: Final = 1_000_000
 MAX_FILE_BYTES: Final = 64 << 20
 MAX_ZIP_BYTES: Final = 16 << 30
-"""Of all members unpacked."""
+"""Most bytes of an archive's members unpacked, all together."""
 MAX_PICTURE_PX: Final = 100_000_000
 _EIGHT_BIT_MODES: Final = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 

@@ -36,7 +36,7 @@ SIDES: Final = ("dark", "bright", "bright-no-wires")
 """Columns of each filter; the last leaves wires of image quality indicators out."""
 FILTERS: Final = tuple(Filter(back, noise, window) for back in BACKGROUNDS for noise in NOISES for window in WINDOWS)
 FORMAT: Final = 2
-"""Of the scores; rises when the same filter would answer otherwise."""
+"""Version of the stored scores; rises when the same filter would answer otherwise."""
 
 READ_PX: Final = PATCH_PX - 2 * RIM_PX
 _SETS: Final = ("defects-high", "defects-mid", "defects-low")

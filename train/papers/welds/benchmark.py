@@ -31,7 +31,7 @@ from train.progress import Reporter
 from train.runner import Runner
 
 FORMAT = 5
-"""Of networks; rises when the same recipe would learn something else."""
+"""Version of the stored networks; rises when the same recipe would learn something else."""
 _AnyTask = TypeVar("_AnyTask", Task, EnsembleTask)
 
 

@@ -88,9 +88,9 @@ class FoldData:
     """Images in [0, 1], float16 (t, 192, 192), of test welds: accepted, defects-high, -mid, -low (no patch where the
     test welds have no such defect), and the five anomalies on accepted patches, as printed and ending in `-sharp`."""
     tested_of: dict[str, dict[str, int]]
-    """Of the test sets of real patches, how many are of which weld, in their order."""
+    """Number of patches of each weld in each test set of real patches, in their order."""
     calibrated_of: dict[str, dict[str, int]]
-    """The same of `accepted` and `checked`."""
+    """Number of patches of each weld in `accepted` and in `checked`, in their order."""
 
 
 def fold_data(

@@ -44,7 +44,7 @@ class Detector:
     name: str
     variant: str
     columns: tuple[str, ...] = ("mean9", "std9")
-    """Of STATISTICS; empty for the patch classifier, which has one score."""
+    """Names from STATISTICS; empty for the patch classifier, which has one score."""
     ensemble: bool = False
     """The mean residual of all runs, in place of each run's own."""
     calibrated_on: tuple[str, ...] = (CHECKED, LEARNT)
@@ -52,7 +52,7 @@ class Detector:
     training welds count too; the classifier has seen their labels, and is calibrated on validation welds alone."""
 
     middle_weld: tuple[str, ...] = ()
-    """Of the columns: those whose threshold is that of the middle weld (median), each weld having set one of its own.
+    """Columns whose threshold is that of the middle weld (median), each weld having set one of its own.
     Indications that nobody marked, along one weld, would else decide what is found on all others."""
 
     def read(self, scores: Scores) -> Scores:
@@ -65,12 +65,13 @@ class Outcome:
     """One run of a detector over all folds."""
 
     flagged: dict[str, Rate]
-    """Of every set, patches above the thresholds that accepted patches of other welds set."""
+    """Rate of patches above the thresholds that accepted patches of other welds set, by set."""
     flagged_own: dict[str, Rate]
-    """The same where the accepted test patches set the thresholds, as the paper's tables may be read: all folds'
-    together, since one fold has too few for a rate of 0.1 %."""
+    """Rate of patches above the thresholds that accepted test patches set, by set, as the paper's tables may be read.
+
+    The accepted test patches are those of all folds, since one fold has too few for a rate of 0.1 %."""
     auroc: dict[str, float]
-    """Of every set of anomalies against the accepted test patches."""
+    """AUROC of every set of anomalies against the accepted test patches."""
     by_weld: dict[str, dict[str, Rate]]
     """`flagged` of the test sets of real patches, by the weld that they are of."""
 
@@ -115,7 +116,7 @@ def _joint_thresholds(scores: Scores, fpr: float) -> npt.NDArray[np.float64]:
 
 
 def excesses(detector: Detector, scores: SetScores, fpr: float = PATCH_FPR) -> dict[str, npt.NDArray[np.float64]]:
-    """Of every set (n,): by how much the patch exceeds its thresholds, above 0 is anomalous.
+    """Excess (n,) of each patch over its thresholds, by set; above 0 is anomalous.
 
     In deviations of the scores it is calibrated on, the greatest over the columns: one scale for all folds.
     """

@@ -107,7 +107,7 @@ class View:
         return first, second, third
 
     def classes(self, mean: Map, std: Map) -> npt.NDArray[np.uint8]:
-        """Of every window: 0 ordinary, 1 its mean is anomalous, 2 its deviation, 3 both."""
+        """Class of every window: 0 ordinary, 1 its mean is anomalous, 2 its deviation, 3 both."""
         return (np.abs(mean) > self.thresholds[0]).astype(np.uint8) + 2 * (std > self.thresholds[1]).astype(np.uint8)
 
 

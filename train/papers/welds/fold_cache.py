@@ -14,12 +14,12 @@ from train.files import write_json, written_whole
 from train.papers.welds.data import FoldData
 
 Arrays = dict[str, npt.NDArray[Any]]
-"""Of a fold, patches (n, 192, 192): `accepted`, `checked`, `defective` (uint8), `perturbation-KIND` (float16, added to
+"""Patches of a fold (n, 192, 192): `accepted`, `checked`, `defective` (uint8), `perturbation-KIND` (float16, added to
 images in [0, 1]), `test-NAME` (float16 in [0, 1])."""
 
 _FACTS = "fold.json"
 _LAYOUT = 2
-"""Of a fold's files; rises when they are others and the patches are not."""
+"""Version of a fold's files; rises when they are others and the patches are not."""
 
 
 def stored_fold(folder: Path, digest: str, make: Callable[[], FoldData]) -> dict[str, Any]:
@@ -68,6 +68,6 @@ def mapped(folder: Path, names: Sequence[str]) -> Arrays:
 
 
 def facts_of_fold(folder: Path) -> dict[str, Any]:
-    """Of a stored fold: names of its welds, and how many patches each array, by name, has of which weld."""
+    """Facts of a stored fold: names of its welds, and how many patches each array, by name, has of which weld."""
     facts: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
     return facts

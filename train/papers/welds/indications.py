@@ -112,7 +112,7 @@ def raster(along: Patch, across: Patch) -> Mask:
 
 
 def _shape_of(kind: Anomaly, rng: np.random.Generator) -> tuple[Callable[[Patch, Patch], Mask], float, float]:
-    """Of one kind: the shape over turned coordinates, its amplitude, and its reach from the middle, px."""
+    """Shape of one kind over turned coordinates, its amplitude, and its reach from the middle, px."""
     if kind == "circular-hollow-inclusion":
         return ring, 0.2, 18
     if kind == "dogbone":

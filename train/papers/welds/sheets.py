@@ -22,7 +22,7 @@ ROWS = 5
 _GAP_PX = 4
 _HEADING_PX = 36
 _PERTURBATION_RANGE = 0.25
-"""Of sheets that show W * delta alone: black at less than minus this, white at more than plus."""
+"""Range of grey of sheets that show W * delta alone: black at less than minus this, white at more than plus."""
 
 Images = npt.NDArray[np.floating]
 
@@ -69,7 +69,7 @@ def sheet(heading: str, images: Images) -> npt.NDArray[np.uint8]:
 
 
 def _kinds(folds: Sequence[FoldData], rng: np.random.Generator) -> dict[str, tuple[str, Images]]:
-    """Of every sheet, its heading and its images."""
+    """Heading and images of every sheet, by its name."""
     accepted = _greys([fold.accepted for fold in folds])
     kinds: dict[str, tuple[str, Images]] = {
         "accepted": ("training welds, clear of defects", _stretched(accepted)),

@@ -27,11 +27,11 @@ from train.papers.welds.training import train_network
 from train.papers.welds.variants import Training, Variant
 
 _VALIDATION_PATCHES = 500
-"""Of the accepted validation patches, so many also get a defect added."""
+"""Most accepted validation patches that also get a defect added."""
 _LEARNT_PATCHES = 1000
-"""Of the accepted training patches, so many are scored."""
+"""Most accepted training patches that are scored."""
 _SCORES_FORMAT = 2
-"""Of the scores' file; rises when they are others and the network is not, which then is only scored again."""
+"""Version of the scores' file; rises when scores are others and the network is not, which then is only scored again."""
 _FORMAT_KEY = "format"
 
 

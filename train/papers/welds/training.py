@@ -21,19 +21,24 @@ _WARM_STEPS = 200
 """At the full rate the first steps drive the one-channel latent to a flat side of its bounds, from some initial weights
 for good: with 50 steps one of nine networks came out constant."""
 _KERNEL_WEIGHT = 0.2
-"""Of L_kern beside the errors per pixel: L_kern,per then is about L_per. At 1 it is five times that, and every patch is
-reproduced too dark by half of what a natural indication adds, which halves the greatest error of perturbed ones."""
+"""Weight of L_kern beside the errors per pixel: L_kern,per then is about L_per.
+
+At 1 it is five times that, and every patch is reproduced too dark by half of what a natural indication adds, which
+halves the greatest error of perturbed ones."""
 _BETAS = (0.9, 0.99)
-"""Of Adam. With its usual 0.999 the first steps, whose gradients are a hundred times greater than what follows, would
-slow down the next two thousand."""
+"""Momentum coefficients of Adam.
+
+With its usual 0.999 the first steps, whose gradients are a hundred times greater than what follows, would slow down the
+next two thousand."""
 _CHECK_EVERY_STEPS = 100
 """A look at the losses makes the CPU wait for the device."""
 _SEEN_PATCHES = 8
 _STARTS = 5
 """Initial weights tried at the full rate, and as many more at half of it."""
 _LEAST_SPREAD = 1e-4
-"""Of what a network makes of a batch. One whose bounded latent, or last ReLU, is flat for every patch has no gradient
-left, and stays as it is."""
+"""Least spread of what a network makes of a batch; below it the network is constant.
+
+One whose bounded latent, or last ReLU, is flat for every patch has no gradient left, and stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ class Trained:
 
     model: GateAutoencoder | PatchClassifier
     losses: npt.NDArray[np.float32]
-    """Of every step."""
+    """Loss of every step (steps,)."""
     seconds: float
     spread: float
     """`spread_of` the network; near 0 it says the same of every patch."""

@@ -13,7 +13,7 @@ RECIPES = {
     "readings": "the paper's networks, read otherwise",
     "ablation": "what else a network may learn from",
 }
-"""Of `train.papers.welds.recipes`, here without torch for the command line's help: name and what it compares."""
+"""What each recipe of `train.papers.welds.recipes` compares, by name: here without torch, for the help of --recipe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Variant:
     noisy: bool = False
     """Signal-dependent noise on the input, not on the target (`train.papers.welds.bank.noisy`)."""
     correlated: bool = False
-    """Of `noisy`: neighbouring pixels share their noise, as behind a scintillator or a scanner's optics."""
+    """Neighbouring pixels share the noise of `noisy`, as behind a scintillator or a scanner's optics."""
     robust: bool = False
     """Outliers weigh less in the error (`train.losses.huber_error`)."""
     local: bool = False
@@ -53,13 +53,15 @@ class Training:
     lr: float = 2e-3
     """The autoencoder's greatest; the patch classifier has half of it."""
     plain_share: float = 0.05
-    """Of the autoencoder's steps, the first: without perturbation, until it reproduces anything at all."""
+    """Share of the autoencoder's steps, the first, without perturbation, until it reproduces anything at all."""
     settle_share: float = 0.3
-    """Of the steps, the last: without dropout. What replaces dropped values is missing later, and a network as small as
-    this one answers to that with a shift of all grey levels."""
+    """Share of the autoencoder's steps, the last, without dropout. What replaces dropped values is missing later, and a
+    network as small as this one answers to that with a shift of all grey levels."""
     classifier_settle_share: float = 1.0
-    """The same for the patch classifier: the paper's dropout before each of its eight convolutions, also of pixels, is
-    louder than most defects. With it 500 steps teach nothing, without it 200 do. A training to convergence may differ.
+    """Share of the patch classifier's steps, the last, without dropout.
+
+    The paper's dropout before each of its eight convolutions, also of pixels, is louder than most defects. With it 500
+    steps teach nothing, without it 200 do. A training to convergence may differ.
     """
     bf16: bool = False
 
