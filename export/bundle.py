@@ -47,8 +47,8 @@ from edge.model.manifest import (
 )
 from edge.system.files import sync_directory, written_whole
 from export.arithmetic import check_arithmetic
-from export.decisions import check_decisions
-from export.errors import ExportError
+from export.decisions import check_decisions, decision_lines
+from export.errors import ExportError, ParityError
 from export.golden import GoldenScan, choose_golden
 from export.graphs import (
     ClassifierGraph,
@@ -102,6 +102,34 @@ def export_bundle(request: ExportRequest, say: Callable[[str], None]) -> Bundle:
         GATE_FILE: gate_onnx(GateGraph(gate_network), channels, size),
     }
     plain = {name: graph.SerializeToString() for name, graph in graphs.items()}
+    # A small golden folder cannot show that int8 loses nothing, one scan of it is more than may be lost.
+    tried: list[Storage] = ["fp16"] if request.precision == "fp32" and request.storage is None else []
+    while True:
+        try:
+            stored, golden = _checked(graphs, plain, request, storage, pair, say)
+            break
+        except ParityError as error:
+            if not tried:
+                raise
+            say(f"{error.message}; storing the weights as {tried[0]} instead, which takes twice the space")
+            storage = tried.pop()
+    _say_decisions(stored, request, pair, say)
+
+    contents = stored | {f"{GOLDEN_DIR}/{scan.name}": scan.tiff for scan in golden}
+    manifest = _manifest(request, storage, pair, golden, contents, private_key)
+    return write_bundle(request.out, manifest, contents, private_key)
+
+
+def _checked(
+    graphs: dict[str, onnx.ModelProto],
+    plain: Mapping[str, bytes],
+    request: ExportRequest,
+    storage: Storage,
+    pair: TrainedPair,
+    say: Callable[[str], None],
+) -> tuple[dict[str, bytes], tuple[GoldenScan, GoldenScan]]:
+    """The graphs as they go into the model, and its golden scans. Raises ParityError where they say otherwise."""
+    size, channels, method = pair.classifier.size, pair.classifier.channels, pair.classifier.method
     stored = _stored(graphs, request, storage, pair, say)
 
     golden = _golden(stored, request, pair, say)
@@ -109,17 +137,32 @@ def export_bundle(request: ExportRequest, say: Callable[[str], None]) -> Bundle:
     engine = OrtEngine(PairOfNetworks(plain[CLASSIFIER_FILE], plain[GATE_FILE], size, channels))
     plain_scores = engine_scores(engine, pictures)
     engine.close()
-    parity = check_parity(plain_scores, torch_scores(network, gate_network, method, pictures))
+    parity = check_parity(
+        plain_scores, torch_scores(classifier_of(pair.classifier), gate_of(pair.gate), method, pictures)
+    )
     say(f"torch and onnxruntime agree: {parity}")
     if request.precision == "fp32":
         drift = check_storage([scan.scores for scan in golden], plain_scores[: len(golden)], storage)
         say(f"weights stored as {storage} move the golden scores by: {drift}")
     if stored != plain:
         _check_decisions(stored, plain, request, storage, pair, say)
+    return stored, golden
 
-    contents = stored | {f"{GOLDEN_DIR}/{scan.name}": scan.tiff for scan in golden}
-    manifest = _manifest(request, storage, pair, golden, contents, private_key)
-    return write_bundle(request.out, manifest, contents, private_key)
+
+def _say_decisions(
+    stored: Mapping[str, bytes], request: ExportRequest, pair: TrainedPair, say: Callable[[str], None]
+) -> None:
+    """Say how scans of the golden folder would be decided, and warn where most would go to a person."""
+    of = pair.classifier
+    scans = _scans(request.golden, pair, STORAGE_SCANS)
+    networks = PairOfNetworks(stored[CLASSIFIER_FILE], stored[GATE_FILE], of.size, of.channels, request.precision)
+    engine = OrtEngine(networks)
+    try:
+        scores = engine_scores(engine, [scan.image for scan in scans])
+    finally:
+        engine.close()
+    for line in decision_lines(scores, pair.policy):
+        say(line)
 
 
 def _stored(

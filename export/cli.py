@@ -27,6 +27,7 @@ from edge.engines.tensorrt.open import build
 from edge.errors import EdgeError
 from edge.model.bundle import Bundle, open_bundle
 from edge.model.manifest import ExposureSpec
+from edge.pipeline.decide import GATE_MEAN, GATE_STD, decide
 from edge.records import Scores
 from export.errors import ExportError
 from export.keys import DEFAULT_NAME, create_keys
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 ENGINES: Final = (*CPU_ENGINES, "tensorrt")
 """Each has the name of the package it needs."""
+_TRUSTED_HELP: Final = "public key, or a folder of them"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.verb == "keygen":
             return _keygen(options)
-        if options.verb == "bundle":
+        if options.verb in ("model", "bundle"):
             return _bundle(options)
         if options.verb == "engine":
             return _engine(options)
@@ -124,6 +126,7 @@ def _verify(options: argparse.Namespace) -> int:
             engine.close()
     _print_golden(bundle, observed, engine.spec.name)
     compare_golden(bundle, observed, engine.spec.name)
+    _print_decisions(bundle, observed)
     print(f"good: {options.bundle} is whole, signed by {bundle.signed_by}, and repeats its golden scores")
     return 0
 
@@ -198,6 +201,16 @@ def _print_golden(bundle: Bundle, observed: Sequence[Scores], engine: str) -> No
     _console().print(table)
 
 
+def _print_decisions(bundle: Bundle, observed: Sequence[Scores]) -> None:
+    """How the golden scans would be decided; a model whose gate refuses both is whole and yet of no use."""
+    policy = bundle.policy()
+    decisions = [decide(one, policy) for one in observed]
+    for golden, decision in zip(bundle.manifest.golden, decisions, strict=True):
+        print(f"{golden.file} would be decided: {decision.outcome} {', '.join(decision.reasons)}".rstrip())
+    if all(not {GATE_MEAN, GATE_STD}.isdisjoint(decision.reasons) for decision in decisions):
+        print("warning: the gate refuses all golden scans; replay labelled scans before it runs", file=sys.stderr)
+
+
 def _console() -> Console:
     # Cut off by a narrow pipe, a digest would be worth nothing.
     return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -222,13 +235,17 @@ def _parser() -> argparse.ArgumentParser:
     keygen.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the two PEM files")
     keygen.add_argument("--name", default=DEFAULT_NAME, help=f"their name (default: {DEFAULT_NAME})")
 
-    bundle = verbs.add_parser("bundle", help="make a signed bundle of two checkpoints (needs torch and onnx)")
+    bundle = verbs.add_parser(
+        "model", aliases=["bundle"], help="make a signed model of two checkpoints (needs torch and onnx)"
+    )
     bundle.add_argument("--classifier", type=Path, required=True, metavar="FILE", help="classifier.pt of edge-train")
     bundle.add_argument("--gate", type=Path, required=True, metavar="FILE", help="gate.pt of edge-train")
     bundle.add_argument(
         "--golden", type=Path, required=True, metavar="DIR", help="scans to choose two from, one of each label"
     )
-    bundle.add_argument("--key", type=Path, required=True, metavar="PEM", help="private key of keygen")
+    bundle.add_argument(
+        "--signing-key", "--key", dest="key", type=Path, required=True, metavar="PEM", help="private key of keygen"
+    )
     bundle.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to write; must not exist")
     bundle.add_argument("--model-id", required=True, metavar="ID", help="name of the model in every verdict")
     bundle.add_argument(
@@ -253,7 +270,9 @@ def _parser() -> argparse.ArgumentParser:
 
     parity = verbs.add_parser("parity", help="bundles on all engines, and torch, over the same scans")
     parity.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE", help="of the same checkpoints")
-    parity.add_argument("--key", type=Path, required=True, metavar="PEM", help="public key, or a folder of them")
+    parity.add_argument(
+        "--trusted-key", "--key", dest="key", type=Path, required=True, metavar="PEM", help=_TRUSTED_HELP
+    )
     parity.add_argument("--scans", type=Path, required=True, metavar="DIR", help="scans to judge")
     parity.add_argument("--labels", type=Path, metavar="CSV", help="their labels (default: DIR/labels.csv, if any)")
     parity.add_argument(
@@ -270,13 +289,17 @@ def _parser() -> argparse.ArgumentParser:
 
     verify = verbs.add_parser("verify", help="check a bundle's signature, files and golden scores")
     verify.add_argument("bundle", type=Path, metavar="BUNDLE")
-    verify.add_argument("--key", type=Path, required=True, metavar="PEM", help="public key, or a folder of them")
+    verify.add_argument(
+        "--trusted-key", "--key", dest="key", type=Path, required=True, metavar="PEM", help=_TRUSTED_HELP
+    )
     verify.add_argument("--engine", default="auto", choices=("auto", *ENGINES), help="what runs it")
     _add_plans(verify)
 
     engine = verbs.add_parser("engine", help="build the TensorRT engine of a bundle for the GPU of this machine")
     engine.add_argument("bundle", type=Path, metavar="BUNDLE")
-    engine.add_argument("--key", type=Path, required=True, metavar="PEM", help="public key, or a folder of them")
+    engine.add_argument(
+        "--trusted-key", "--key", dest="key", type=Path, required=True, metavar="PEM", help=_TRUSTED_HELP
+    )
     _add_plans(engine, required=True)
     engine.add_argument(
         "--max-batch", type=int, metavar="N", help="as `model.max_batch` of the line (default: its own)"

@@ -5,6 +5,7 @@ The line may run any of them, and fewer bits round in other places on each.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Final
@@ -16,7 +17,8 @@ from edge.engines.choose import CPU_ENGINES
 from edge.engines.cpu import PairOfNetworks
 from edge.engines.ort import OrtEngine
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE
-from edge.records import Image, Policy, Scores, Size
+from edge.pipeline.decide import GATE_MEAN, GATE_STD, decide
+from edge.records import Image, Outcome, Policy, Scores, Size
 from export.comparison import Comparison, compare, refuse_changed_decisions
 from export.errors import ParityError
 from export.layers import worst_layers
@@ -67,6 +69,21 @@ def check_decisions(
             layers = _layers(graphs, plain, _flipped(found, scans))
             raise ParityError(f"{error.message}{missing}; layers that differ most: {layers}", hint=error.hint) from None
     return difference([one for observed in scored.values() for one in observed], expected * len(scored))
+
+
+def decision_lines(scores: Sequence[Scores], policy: Policy) -> list[str]:
+    """How the line would decide scans with these scores; a warning where the gate refuses most of them."""
+    decisions = [decide(one, policy) for one in scores]
+    refused = sum(not {GATE_MEAN, GATE_STD}.isdisjoint(decision.reasons) for decision in decisions)
+    counts = Counter(decision.outcome for decision in decisions)
+    parts = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
+    lines = [f"of {len(scores)} golden scans the line would decide: {parts}; the gate refuses {refused}"]
+    if 2 * refused > len(scores):
+        lines.append(
+            f"warning: the gate refuses {refused} of {len(scores)} golden scans, so most scans would go to a person:"
+            " train the gate longer or on more lots, and replay labelled scans before this model runs"
+        )
+    return lines
 
 
 def _open(name: str, networks: PairOfNetworks) -> Engine:

@@ -316,3 +316,20 @@ def test_what_is_no_signing_key_is_refused(tmp_path: Path) -> None:
             load_private_key(path)
     with pytest.raises(ExportError, match="No such file"):
         load_private_key(tmp_path / "none.pem")
+
+
+def test_small_sets_that_cannot_show_int8_to_be_harmless_get_float16_and_are_told(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse_int8(_stored: object, _plain: object, storage: str) -> str:
+        if storage == "int8":
+            raise ParityError("storing the weights as int8 loses 1.06 points", hint="none")
+        return "nothing"
+
+    monkeypatch.setattr("export.bundle.check_storage", refuse_int8)
+    assert main(bundle_command(workplace, tmp_path / "out")) == 0
+    said = capsys.readouterr().err
+    assert "loses 1.06 points; storing the weights as fp16 instead" in said
+    assert "golden scans the line would decide" in said
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["weights_storage"] == "fp16"
+    assert main([*bundle_command(workplace, tmp_path / "asked"), "--weights-storage", "int8"]) == ParityError.exit_code

@@ -16,9 +16,10 @@ from edge.engines import Engine
 from edge.engines.cpu import PairOfNetworks
 from edge.model.bundle import open_bundle
 from edge.model.manifest import CLASSIFIER_FILE
-from edge.records import Size
+from edge.records import Policy, Scores, Size
 from export import bundle, decisions, parity
 from export.cli import main
+from export.decisions import decision_lines
 from export.keys import create_keys
 from export.precision import to_precision
 from tests.export.networks import write_checkpoints
@@ -172,3 +173,12 @@ def test_a_band_that_is_asked_for_replaces_the_calibrated_one(
     assert export(place, tmp_path / "out", "calibrated", "--precision", "fp16", "--review-band", "0", "0.001") == 70
     assert "outside the review band" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_line_would_decide_is_said_and_a_gate_that_refuses_most_is_warned_of() -> None:
+    policy = Policy(threshold=0.5, gate_mean_threshold=0.2, gate_std_threshold=0.1)
+    good, refused = Scores(0.1, 0.1, 0.05), Scores(0.1, 0.3, 0.05)
+    (line,) = decision_lines([good, good, Scores(0.9, 0.1, 0.05), refused], policy)
+    assert "2 normal" in line and "1 abnormal" in line and "1 review" in line and "the gate refuses 1" in line
+    lines = decision_lines([good, refused, refused], policy)
+    assert lines[1].startswith("warning: the gate refuses 2 of 3 golden scans")
