@@ -251,7 +251,7 @@ class LogSettings(Section):
 class Settings(BaseSettings):
     """Every setting of `edge-worker`."""
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, case_sensitive=True)
 
     station: str = Field("station", description="name of this station in topics, ids and sequence numbers")
     folder: FolderSettings = FolderSettings()

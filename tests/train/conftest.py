@@ -15,14 +15,14 @@ def small_lot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def held_back(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As many other scans of the same kind."""
-    return write_lot(tmp_path_factory.mktemp("held-back"), 1)
+    """As many other scans of the same kind, of other lots."""
+    return write_lot(tmp_path_factory.mktemp("held-back"), 1, "H")
 
 
 LABELS = ("normal", "abnormal")
 
 
-def write_lot(folder: Path, seed: int) -> Path:
+def write_lot(folder: Path, seed: int, prefix: str = "B") -> Path:
     rng = np.random.default_rng(seed)
     lines = ["file,bundle,label"]
     for bundle in range(3):
@@ -32,8 +32,8 @@ def write_lot(folder: Path, seed: int) -> Path:
             if number % 2:
                 top, left = rng.integers(60, 100, 2)
                 counts[top : top + 120, left : left + 120] = 2650
-            name = f"B{bundle}_{number}.tif"
+            name = f"{prefix}{bundle}_{number}.tif"
             tifffile.imwrite(folder / name, counts.astype(np.uint16), photometric="minisblack")
-            lines.append(f"{name},B{bundle},{LABELS[number % 2]}")
+            lines.append(f"{name},{prefix}{bundle},{LABELS[number % 2]}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     return folder

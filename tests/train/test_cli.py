@@ -88,7 +88,7 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoint_before_it(
 ) -> None:
     path = tmp_path / "model.pt"
     path.write_text("before")
-    monkeypatch.setattr(Path, "open", lambda *_: FullDisk())
+    monkeypatch.setattr("edge.system.files.open", lambda *_, **__: FullDisk(), raising=False)
     with pytest.raises(OSError, match=r"No space left on device.*model\.pt"), written_whole(path) as stream:
         torch.save({"weights": torch.zeros(1_000_000)}, stream)
     monkeypatch.undo()

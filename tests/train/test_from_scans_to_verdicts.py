@@ -33,6 +33,7 @@ PROGRAMS: dict[str, Callable[[list[str]], int]] = {
 SMALL = {
     "classifier": "--size 208x200 --weights none --epochs 1 --batch 4",
     "learn": "--size 208x200 --weights none --recipe recipe.toml",
+    "calibrate": "--alpha 0.34",  # what three lots can carry
     "gate": "--no-rotate --bank 16 --steps 3 --plain-steps 1 --settle-steps 1 --batch 2",
 }
 """Added to the README's words, so that learning takes seconds; the last word on an option counts."""
