@@ -186,13 +186,13 @@ def _write_scan(
         scan.file,
         scan.lot,
         "abnormal" if scan.is_abnormal else "normal",
-        ";".join(one.kind for one in anomalies),
+        "|".join(one.kind for one in anomalies),
         f"{max((one.severity for one in anomalies), default=0.0):.4f}",
-        ";".join(f"{one.severity:.4f}" for one in anomalies),
-        ";".join(f"{one.length:.0f}" for one in anomalies),
-        ";".join(f"{one.length * pitch:.2f}" for one in anomalies),
-        ";".join(str(one.area) for one in anomalies),
-        ";".join(f"{one.area * pitch**2:.2f}" for one in anomalies),
+        "|".join(f"{one.severity:.4f}" for one in anomalies),
+        "|".join(f"{one.length:.0f}" for one in anomalies),
+        "|".join(f"{one.length * pitch:.2f}" for one in anomalies),
+        "|".join(str(one.area) for one in anomalies),
+        "|".join(f"{one.area * pitch**2:.2f}" for one in anomalies),
     )
 
 

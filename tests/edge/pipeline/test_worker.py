@@ -279,7 +279,7 @@ def test_the_same_bytes_twice_in_one_batch_are_told_as_a_repetition(line: Line) 
     engine = fakes.ScriptedEngine(script)
     line.intake.add("first.tif", "a.tif", "copy.tif", "last.tif")
     run_out(line.worker(engine, decode=staged, decode_threads=1))
-    assert engine.batches[0] == 1 and engine.batches[1] >= 2
+    assert engine.batches[0] == 1 and sum(engine.batches) == 3
     told = {judged.prepared.scan.file: judged.verdict and judged.verdict.seq for judged in line.judged}
     assert told == {"first.tif": 1, "a.tif": 2, "copy.tif": 3, "last.tif": 4}
     assert line.outcomes()["copy.tif"] == ("review", ("repeated-image",))

@@ -98,9 +98,9 @@ def test_each_anomaly_has_its_severity_length_and_area_in_both_units(lots: Path)
         rows = [row for row in csv.DictReader(stream) if row["kinds"]]
     assert rows
     for row in rows:
-        kinds = row["kinds"].split(";")
+        kinds = row["kinds"].split("|")
         severities, lengths, mm, areas, mm2 = (
-            [float(cell) for cell in row[name].split(";")]
+            [float(cell) for cell in row[name].split("|")]
             for name in ("severities", "size_px", "size_mm", "area_px", "area_mm2")
         )
         assert len(kinds) == len(severities) == len(lengths) == len(areas)
