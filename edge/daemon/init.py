@@ -6,7 +6,6 @@ import os
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 
 from edge.errors import SettingsError
 from edge.settings import Settings, explained_errors, settings_text
+from edge.system.files import written_whole
 
 Values = Mapping[str, Mapping[str, str]]
 """By section and key; top-level keys are in section ""."""
@@ -78,7 +78,8 @@ def write_settings(
         assert all(written[key] == value for key, value in keys.items()), "the text does not say what was answered"
     try:
         target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        _write_whole(target, text, replace=replace)
+        with written_whole(target, durable=True, mode=0o644, replace=replace) as stream:
+            stream.write(text.encode())
     except FileExistsError:
         raise _exists(target) from None
     except OSError as error:
@@ -127,21 +128,3 @@ def _check(values: Values) -> None:
 
 def _exists(target: Path) -> SettingsError:
     return SettingsError(f"{target} exists already", hint="edit it, or write it anew with --replace")
-
-
-def _write_whole(target: Path, text: str, *, replace: bool) -> None:
-    """Raises OSError; FileExistsError where `target` exists and `replace` is False."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    try:
-        with os.fdopen(fd, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(fd)
-        if replace:
-            draft.replace(target)
-        else:
-            target.hardlink_to(draft)  # unlike a rename it fails where the name is taken
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)

@@ -201,7 +201,7 @@ def test_the_limit_is_what_the_severity_alone_could_decide(tmp_path: Path) -> No
     assert severity_limit([*clear, *blurred, row("B3", None, 0)]) is None
     assert severity_limit([*blurred, row("B1", 0.9, 1)]) is None
     table = table_markdown([Column("global", (fold("B1", (1, 0), (0.9, 0.6)),))], [], Confusion(1, 0, 1, 0))
-    assert "limit: severity known" in table and "50.00 below 100.00" in table
+    assert "| limit: severity known |  | 50.00 below 100.00 |" in table
 
 
 def test_recall_by_kind_counts_a_scan_of_two_kinds_for_both(tmp_path: Path) -> None:
