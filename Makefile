@@ -71,10 +71,11 @@ wheel: $(TEST)/.installed  ## the wheel of the last commit, the same bytes where
 
 # The second to last come with the versions of the first, so that a plant runs what the tests ran.
 constraints: $(AUDIT)/.installed  ## pin what make and plants install; keeps pins that still fit (PINS=--upgrade: the newest)
-	$(PIN) pyproject.toml --extra build --extra test --extra train --extra export --extra openvino --extra ray \
+	$(PIN) pyproject.toml --extra build --extra test --extra train --extra export --extra openvino --extra ray --extra desk \
 		--output-file $(CONSTRAINTS)/test.txt
 	$(PIN) pyproject.toml --extra build --extra openvino -c $(CONSTRAINTS)/test.txt --output-file $(CONSTRAINTS)/line.txt
-	$(PIN) pyproject.toml --extra build --extra demo -c $(CONSTRAINTS)/test.txt --output-file $(CONSTRAINTS)/demo.txt
+	$(PIN) pyproject.toml --extra build --extra openvino --extra desk -c $(CONSTRAINTS)/test.txt --output-file $(CONSTRAINTS)/desk.txt
+	$(PIN) pyproject.toml --extra build --extra demo --extra desk -c $(CONSTRAINTS)/test.txt --output-file $(CONSTRAINTS)/demo.txt
 	$(PIN) pyproject.toml --extra build --extra audit -c $(CONSTRAINTS)/test.txt --output-file $(CONSTRAINTS)/audit.txt
 	sed -n 's/^opencv-python==\([^ ]*\).*/opencv-python-headless==\1/p' $(CONSTRAINTS)/test.txt | \
 		$(PIN) - --no-deps --output-file $(CONSTRAINTS)/headless.txt
@@ -90,4 +91,4 @@ clean:  ## remove what was built, keep the environments
 	@sh demo/make_venv.sh "$(PYTHON)" .venvs/$* $<
 
 $(NEWEST)/.installed: pyproject.toml demo/make_venv.sh
-	@sh demo/make_venv.sh "$(PYTHON)" $(NEWEST) '.[test,train,export,openvino,ray]'
+	@sh demo/make_venv.sh "$(PYTHON)" $(NEWEST) '.[test,train,export,openvino,ray,desk]'

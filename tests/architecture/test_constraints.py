@@ -14,9 +14,10 @@ FOLDER = ROOT / "tools" / "constraints"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = {
     "line": ("build", "openvino"),
-    "demo": ("build", "demo"),
+    "desk": ("build", "openvino", "desk"),
+    "demo": ("build", "demo", "desk"),
     "audit": ("build", "audit"),
-    "test": ("build", "test", "train", "export", "openvino", "ray"),
+    "test": ("build", "test", "train", "export", "openvino", "ray", "desk"),
 }
 """Environment of the Makefile to the extras it installs beside the base."""
 PYTHONS = re.findall(r"Programming Language :: Python :: (\d\.\d+)", "\n".join(PROJECT["classifiers"]))
@@ -73,7 +74,7 @@ def test_pinned_versions_satisfy_what_the_project_asks_for(name: str, python: st
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-@pytest.mark.parametrize("name", ["line", "demo", "audit"])
+@pytest.mark.parametrize("name", ["line", "desk", "demo", "audit"])
 def test_every_environment_holds_the_versions_that_the_tests_ran_with(name: str, python: str) -> None:
     tested = versions("test", python)
     assert {
