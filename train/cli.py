@@ -21,9 +21,9 @@ from edge import __version__
 from edge.errors import EdgeError
 from edge.images.conversion import Bounds, Method
 from edge.records import Size
-from train import cli_experiments, cli_gate, cli_gate_report, cli_transfer
 from train.bounds import MODES, bounds_json, find_bounds, read_bounds
 from train.classifier.regions import write_simulated_regions
+from train.commands import crossval, gate_benchmark, gate_report, transfer
 from train.dataset import read_labels
 from train.errors import TrainError
 from train.files import require_folder
@@ -37,7 +37,7 @@ EXIT_IO = 74
 """EX_IOERR of sysexits.h: a file cannot be read or written."""
 _Recipe = TypeVar("_Recipe", ClassifierRecipe, GateRecipe)
 Verb = Callable[[argparse.Namespace, Reporter], int]
-FURTHER = (cli_experiments, cli_gate, cli_gate_report, cli_transfer)
+FURTHER = (crossval, gate_benchmark, gate_report, transfer)
 """Rooms with more verbs, and their options."""
 
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.verb == "bounds":
                 return bounds(options, reporter)
             if options.verb == "patches":
-                return cli_gate.patches(options, reporter)
+                return gate_benchmark.patches(options, reporter)
             require_torch(options.verb)
             further: dict[str, Verb] = {name: verb for room in FURTHER for name, verb in room.VERBS.items()}
             if options.verb in further:

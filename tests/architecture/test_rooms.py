@@ -149,7 +149,7 @@ def test_nothing_but_the_command_line_imports_the_papers() -> None:
 
 def room_of_train(name: str) -> str:
     first = name.split(".")[1] if "." in name else ""
-    if first.startswith("cli"):
+    if first == "cli":
         return "commands"
     return first if (ROOT / "train" / first / "__init__.py").exists() and first else SHARED
 

@@ -15,7 +15,7 @@ from train.classifier.experiment import BEST, PAPER, read_recipe, replaced
 from train.classifier.folds import FoldResult
 from train.classifier.tables import Column, kind_recalls, severity_limit, table_markdown
 from train.cli import main
-from train.cli_experiments import parse_methods
+from train.commands.crossval import parse_methods
 from train.dataset import Row, read_labels
 from train.errors import DataError, TrainError
 from train.papers.ablation import WITHOUT_FINE_TUNING, steps, usual_steps
