@@ -8,7 +8,8 @@
     ├── EngineError        device or runtime                   exit 70, systemd restarts
     ├── LedgerError        disk full, corrupt                  intake stops, resumes by itself
     │   └── LedgerBusy     another worker has it               this one does not start
-    └── PublishError       broker refuses or is away           back off; the row stays
+    ├── PublishError       broker refuses or is away           back off; the row stays
+    └── EvidenceError      missing, damaged or changed         what reads it shows the error instead
 
 A message says what, where, and observed against expected; the hint says what to try.
 Third-party errors are mapped to these once, in the adapter that owns the library.
@@ -96,3 +97,9 @@ class PublishError(EdgeError):
     """The broker refused or could not be reached; the outbox keeps the row."""
 
     exit_code = 75  # EX_TEMPFAIL
+
+
+class EvidenceError(EdgeError):
+    """Evidence of a verdict is missing, damaged, or not what was written."""
+
+    exit_code = 65  # EX_DATAERR

@@ -8,11 +8,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from edge.engines.preprocessor import Pixels, Preprocessor
 from edge.engines.tensorrt.kernel_args import RawScan
 from edge.errors import ScanError, ScanIncomplete
+from edge.evidence.record import counts_sha256
 from edge.images.conversion import Histogram, clipped_fraction, histogram
 from edge.images.exposure import exposure
 from edge.images.spec import InputSpec, ScanSpec
@@ -72,7 +71,7 @@ def prepare_scan(
     except ScanError as error:
         return given_up(arrival, error, _elapsed_ms(started))
     read_ms = _elapsed_ms(started)
-    pixels_sha256 = _pixels_sha256(frame.counts)
+    pixels_sha256 = counts_sha256(frame.counts)
     started = time.perf_counter()
     complaint, hist = _wrong_size(frame.counts, preprocessor.spec.scan_spec), None
     if complaint is None:
@@ -145,12 +144,6 @@ def _wrong_exposure(hist: Histogram, spec: InputSpec) -> str | None:
             )
     model = spec.scan_spec.exposure
     return None if model is None else model.complaint(exposure(hist))
-
-
-def _pixels_sha256(counts: Counts) -> str:
-    digest = hashlib.sha256(f"{counts.shape[0]}x{counts.shape[1]}\0".encode())
-    digest.update(np.ascontiguousarray(counts, "<u2").data)
-    return digest.hexdigest()
 
 
 def _elapsed_ms(started: float) -> float:

@@ -101,6 +101,7 @@ FLOW_OF_EDGE = (
     "store",
     "mqtt",
     "engines",
+    "evidence",
     "pipeline",
     "daemon",
 )

@@ -1,0 +1,274 @@
+"""One piece of evidence: the names of its files, its record, and the strict reader of both.
+
+    {evidence.dir}/YYYY-MM-DD/<verdict_id>/     UTC day of `decided_at`; appears whole, by a rename
+        record.json        `Record`: what is here, the hash of each file, what is missing and why
+        verdict.json       the verdict, byte for byte as it was published
+        scan.png           16-bit grey: the scan's counts, lossless
+        scan.bin           instead of it where the file is no readable scan: its bytes
+        image.png          8-bit: the image as the networks saw it; colour (red, green, blue) for three channels
+        residual.png       8-bit grey: the gate's residual map, one pixel a cell
+        disposition.json   what a person decided: added later, so not named in the record
+
+Whoever reads it trusts nothing: names are fixed, links are refused, sizes are bounded, hashes are compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, ValidationError
+
+from edge.contract.messages import BoundsCounts, BoxPx, Count, Hex32, Hex64, Part, Text, Timestamp, Verdict
+from edge.errors import EvidenceError
+from edge.records import Counts, Outcome
+
+RECORD = "record.json"
+VERDICT = "verdict.json"
+SCAN = "scan.png"
+ORIGINAL = "scan.bin"
+IMAGE = "image.png"
+RESIDUAL = "residual.png"
+DISPOSITION = "disposition.json"
+NAMES = (VERDICT, SCAN, ORIGINAL, IMAGE, RESIDUAL)
+"""Files that a record may name."""
+KeptName = Annotated[str, Field(pattern=f"^({'|'.join(map(re.escape, NAMES))})$")]
+
+DRAFT_PREFIX = ".tmp-"
+"""Begins the name of a piece that is not whole yet, in the day's folder."""
+
+MAX_TEXT_BYTES = 1 << 20
+"""Largest record or disposition that is read."""
+
+_PATH = re.compile(r"\d{4}-\d{2}-\d{2}/[0-9a-f]{32}", re.ASCII)
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_PNG_BEGIN = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_CHUNK_BYTES = 1 << 20
+_HINT = "the piece is damaged or was changed by hand: judge by the scan itself, if the station still has it"
+
+
+class KeptFile(Part):
+    """A file of the piece as it was written."""
+
+    sha256: Hex64
+    size_bytes: Count
+
+
+class ResidualScale(Part):
+    """How to read `residual.png`.
+
+    Grey level g of the cell in row i, column j: |residual mean| = g * `per_level` (255: at least that), over the
+    pixels of `image.png` from `offset_px + cell_px * (i, j)` on, `cell_px` wide and high.
+    """
+
+    per_level: Annotated[float, Field(gt=0.0)]
+    threshold: Annotated[float, Field(ge=0.0)] = Field(description="from here on the gate sends the scan to review")
+    cell_px: Annotated[int, Field(ge=1)]
+    offset_px: Count
+
+
+class Record(Part):
+    """What a piece holds. Schema `evidence/1`; for this product's own programs, it is not part of the contract."""
+
+    schema_name: Literal["evidence/1"] = Field("evidence/1", alias="schema")
+    verdict_id: Hex32
+    file: Text = Field(description="name of the scan in the station's folder, as in the verdict")
+    part_id: Text | None
+    bundle: Text | None
+    outcome: Outcome
+    reasons: tuple[Text, ...]
+    decided_at: Timestamp
+    kept: Literal["outcome", "sample", "challenge"] = Field(description="why")
+    files: dict[KeptName, KeptFile]
+    height_px: Count | None
+    width_px: Count | None
+    counts_sha256: Hex64 | None = Field(description="of size and counts, see `counts_sha256`; null without pixels")
+    bounds_counts: BoundsCounts | None = Field(description="the model's black and white, in counts")
+    residual: ResidualScale | None
+    boxes_px: tuple[BoxPx, ...]
+    note: Text | None = Field(description="what is missing, and why")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece whose record was read; its files are read, and compared with the record, when they are asked for."""
+
+    path: Path
+    record: Record
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file of the record. Raises EvidenceError where it is missing, a link, or other bytes."""
+        kept = self.record.files.get(name)
+        if kept is None:
+            why = f": {self.record.note}" if self.record.note else ""
+            raise EvidenceError(f"{self.path}: no {name} was kept{why}", hint="nothing is wrong with what is there")
+        with _opened(self.path, name) as handle:
+            data = _read(handle, kept.size_bytes, self.path / name)
+        if len(data) != kept.size_bytes or hashlib.sha256(data).hexdigest() != kept.sha256:
+            raise EvidenceError(f"{self.path / name}: not the bytes that were kept", hint=_HINT)
+        return data
+
+    def verdict(self) -> Verdict:
+        """The verdict as it was published. Raises EvidenceError."""
+        try:
+            return Verdict.model_validate_json(self.read(VERDICT))
+        except ValidationError as error:
+            raise EvidenceError(f"{self.path / VERDICT}: {error.errors()[0]['msg']}", hint=_HINT) from None
+
+    def counts(self) -> Counts:
+        """The scan: uint16 (height_px, width_px). Raises EvidenceError."""
+        pixels = self._pixels(SCAN)
+        if pixels.dtype != np.uint16 or pixels.ndim != 2:
+            raise EvidenceError(f"{self.path / SCAN}: {pixels.dtype} of shape {pixels.shape}", hint=_HINT)
+        counts = np.asarray(pixels, np.uint16)
+        if counts_sha256(counts) != self.record.counts_sha256:
+            raise EvidenceError(f"{self.path / SCAN}: not the counts that were judged", hint=_HINT)
+        return counts
+
+    def image(self) -> npt.NDArray[np.uint8]:
+        """The image as the networks saw it: uint8 (channels, height_px, width_px). Raises EvidenceError."""
+        pixels = self._pixels(IMAGE)
+        if pixels.dtype != np.uint8:
+            raise EvidenceError(f"{self.path / IMAGE}: {pixels.dtype} of shape {pixels.shape}", hint=_HINT)
+        channels = pixels[np.newaxis] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)[::-1]  # OpenCV: blue first
+        return np.ascontiguousarray(channels, np.uint8)
+
+    def residual(self) -> npt.NDArray[np.float32]:
+        """The residual map as far as 8 bits tell: float32 (map_height, map_width). Raises EvidenceError."""
+        levels = self._pixels(RESIDUAL)
+        if levels.dtype != np.uint8 or levels.ndim != 2 or self.record.residual is None:
+            raise EvidenceError(f"{self.path / RESIDUAL}: {levels.dtype} of shape {levels.shape}", hint=_HINT)
+        return levels.astype(np.float32) * np.float32(self.record.residual.per_level)
+
+    def disposition(self) -> bytes | None:
+        """The payload of what a person decided; None where nobody did yet. Raises EvidenceError."""
+        try:
+            with _opened(self.path, DISPOSITION) as handle:
+                return _read(handle, MAX_TEXT_BYTES, self.path / DISPOSITION)
+        except EvidenceError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+
+    def _pixels(self, name: str) -> npt.NDArray[np.generic]:
+        data = self.read(name)
+        # The header first: a few bytes of PNG can unfold into gigabytes.
+        width_px, height_px = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+        expected = (self.record.height_px, self.record.width_px) if name == SCAN else (height_px, width_px)
+        if not data.startswith(_PNG_BEGIN) or (height_px, width_px) != expected:
+            raise EvidenceError(f"{self.path / name}: {height_px} x {width_px} px, expected {expected}", hint=_HINT)
+        try:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        except cv2.error as error:
+            raise EvidenceError(f"{self.path / name}: {error.err}", hint=_HINT) from error
+        if pixels is None:
+            raise EvidenceError(f"{self.path / name}: no PNG that can be read", hint=_HINT)
+        return pixels
+
+
+def counts_sha256(counts: Counts) -> str:
+    """Hash of a scan's size and counts, whatever file they lie in: uint16 (height_px, width_px)."""
+    digest = hashlib.sha256(f"{counts.shape[0]}x{counts.shape[1]}\0".encode())
+    digest.update(np.ascontiguousarray(counts, "<u2").data)
+    return digest.hexdigest()
+
+
+def evidence_path(decided_at: datetime, verdict_id: str) -> str:
+    """Where the evidence of a verdict lies, relative to `evidence.dir`: the field `evidence` of the verdict."""
+    return f"{decided_at.astimezone(UTC).date().isoformat()}/{verdict_id}"
+
+
+def open_piece(folder: Path, evidence: str) -> Piece:
+    """The piece at `evidence` (as in the verdict) below `folder`, which is `evidence.dir`.
+
+    Raises EvidenceError where there is none, where its record is not to be trusted, or where `evidence` is no such
+    path.
+    """
+    if not _PATH.fullmatch(evidence):
+        raise EvidenceError(f"{evidence!r} is no path of evidence", hint="expected YYYY-MM-DD/<verdict_id>")
+    path = folder / evidence
+    try:
+        with _opened(path, RECORD) as handle:
+            data = _read(handle, MAX_TEXT_BYTES, path / RECORD)
+    except EvidenceError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            hint = "it was removed to stay within `evidence.max_bytes`, or dropped: the log says which"
+            raise EvidenceError(f"no evidence at {path}", hint=hint) from error.__cause__
+        raise
+    try:
+        record = Record.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise EvidenceError(f"{path / RECORD}: {where}: {first['msg']}", hint=_HINT) from None
+    if evidence_path(record.decided_at, record.verdict_id) != evidence:
+        raise EvidenceError(f"{path / RECORD}: the record of {record.verdict_id}", hint=_HINT)
+    return Piece(path, record)
+
+
+def days(folder: Path) -> list[str]:
+    """Days that have evidence, oldest first; empty where `folder` is not there. Raises EvidenceError."""
+    return sorted(name for name in _entries(folder) if _DAY.fullmatch(name))
+
+
+def pieces_of_day(folder: Path, day: str) -> list[str]:
+    """Paths of the whole pieces of one of `days`, for `open_piece`; in no order that means anything."""
+    if not _DAY.fullmatch(day):
+        raise EvidenceError(f"{day!r} is no day", hint="expected YYYY-MM-DD")
+    return [f"{day}/{name}" for name in sorted(_entries(folder / day)) if _ID.fullmatch(name)]
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except FileNotFoundError:  # never made, or its last piece was just removed
+        return []
+    except OSError as error:
+        raise EvidenceError(f"{folder}: {error.strerror}", hint="see whether this user may read it") from error
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[int]:
+    """A regular file of the piece, open for reading; nothing on the way from the day's folder on is a link."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        directory = os.open(path, flags | os.O_DIRECTORY)
+        try:
+            handle = os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY, dir_fd=directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise EvidenceError(f"{path / name}: {error.strerror}", hint=_HINT) from error
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise EvidenceError(f"{path / name}: no regular file", hint=_HINT)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _read(handle: int, max_bytes: int, path: Path) -> bytes:
+    """All bytes of an open file. Raises EvidenceError if it has more than `max_bytes`."""
+    parts: list[bytes] = []
+    left = max_bytes + 1
+    try:
+        while left and (part := os.read(handle, min(left, _CHUNK_BYTES))):
+            parts.append(part)
+            left -= len(part)
+    except OSError as error:
+        raise EvidenceError(f"{path}: {error.strerror}", hint="check the disk") from error
+    if not left:
+        raise EvidenceError(f"{path}: more than {max_bytes} bytes", hint=_HINT)
+    return b"".join(parts)
