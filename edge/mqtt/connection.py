@@ -30,9 +30,8 @@ from paho.mqtt.properties import MQTTException as PropertiesException  # type: i
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge.contract.messages import Message, Topics, canonical_json
 from edge.errors import PublishError
-from edge.mqtt.outgoing import Outgoing
-from edge.mqtt.tls import tls_context
 from edge.settings import BrokerSettings
 from edge.system.text import NotUtf8, utf8_text
 
@@ -46,6 +45,23 @@ MID_SPAN = 60_000
 
 _NOT_MQTT = (MQTTException, PropertiesException, struct.error, LookupError, ValueError, AssertionError)
 """What paho raises on bytes that are no MQTT packet; until 2.1 two of its modules had an exception each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One PUBLISH."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retained: bool
+    schema: str
+    verdict_id: str | None = None
+
+    @classmethod
+    def of(cls, message: Message, topics: Topics) -> Outgoing:
+        """A message as it is delivered; stored verdicts go out as their bytes instead."""
+        return cls(topics.of(message.KIND), canonical_json(message), message.QOS, message.RETAINED, message.SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +360,40 @@ class Connection:
     def _on_log(self, _client: mqtt.Client, _data: object, level: int, text: str) -> None:
         if level == LogLevel.MQTT_LOG_ERR:
             self._complaint = text
+
+
+def tls_context(settings: BrokerSettings) -> ssl.SSLContext:
+    """Read anew for every connection, so that renewed certificates need no restart.
+
+    Raises OSError naming the file that is missing, or ssl.SSLError for one that is no certificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and host name
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = _ClosingSocket
+    if settings.ca_file is None:
+        context.load_default_certs()
+    else:
+        context.load_verify_locations(_existing(settings.ca_file))
+    if settings.cert_file is not None and settings.key_file is not None:
+        context.load_cert_chain(_existing(settings.cert_file), _existing(settings.key_file))
+    return context
+
+
+class _ClosingSocket(ssl.SSLSocket):
+    """Closes when the handshake fails; paho would leave it to the garbage collector."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
+def _existing(path: Path) -> Path:
+    """ssl does not name the file it misses; opening it first raises an OSError that does."""
+    path.open("rb").close()
+    return path
 
 
 def _first_line(path: Path | None) -> str | None:

@@ -13,8 +13,13 @@ others (`edge.mqtt.refusals`). Rows behind a refused one may be delivered before
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
+import platform
 import random
+import select
+import socket
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -24,15 +29,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from edge import __version__
 from edge.contract.messages import Alarm, Health, Kind, Message, ModelCard, Status, Topics, Verdict
 from edge.errors import LedgerError
 from edge.mqtt.alarms import AlarmBoard
-from edge.mqtt.backoff import Backoff
-from edge.mqtt.connection import NO_MATCHING_SUBSCRIBERS, SUCCESS, Accepted, Acknowledged, Connection, Ended
-from edge.mqtt.outgoing import Outgoing
-from edge.mqtt.refusals import Refusals
-from edge.mqtt.versions import program_versions
-from edge.mqtt.waker import Waker
+from edge.mqtt.connection import NO_MATCHING_SUBSCRIBERS, SUCCESS, Accepted, Acknowledged, Connection, Ended, Outgoing
+from edge.mqtt.refusals import Backoff, Refusals
 from edge.settings import BrokerSettings, Settings
 from edge.store.ledger import Ledger, OutboxRow
 from edge.system.logs import event
@@ -401,3 +403,39 @@ class Publisher:
             versions=self._versions,
             degraded=self._card.degraded,
         )
+
+
+class Waker:
+    """One thread sleeps, any may wake it; a call between two sleeps ends the next one at once."""
+
+    def __init__(self) -> None:
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+
+    def wake(self) -> None:
+        with suppress(OSError):  # full: woken already; closed: nobody sleeps any more
+            self._waker.send(b"\0")
+
+    def sleep(self, wait_s: float, wanted: tuple[int, int] | None) -> None:
+        """Until somebody wakes, for at most `wait_s`. `wanted`: file descriptor and poll(2) events that wake it."""
+        poll = select.poll()
+        poll.register(self._woken.fileno(), select.POLLIN)
+        if wanted is not None:
+            poll.register(*wanted)
+        poll.poll(wait_s * 1000)
+        with suppress(BlockingIOError):
+            self._woken.recv(4096)
+
+    def close(self) -> None:
+        self._woken.close()
+        self._waker.close()
+
+
+def program_versions() -> dict[str, str]:
+    """Name → version of the program and of what it stands on."""
+    versions = {"edge-worker": __version__, "python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
+    for name in ("onnxruntime", "paho-mqtt", "tensorrt"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

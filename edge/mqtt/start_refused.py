@@ -15,9 +15,8 @@ from uuid import uuid4
 
 from edge.contract.messages import Alarm, Status, Topics
 from edge.errors import BundleError
-from edge.mqtt.connection import Accepted, Acknowledged, Connection, Ended
-from edge.mqtt.outgoing import Outgoing
-from edge.mqtt.versions import program_versions
+from edge.mqtt.connection import Accepted, Acknowledged, Connection, Ended, Outgoing
+from edge.mqtt.publisher import program_versions
 from edge.settings import Settings
 from edge.store.ledger_file import kept_free
 from edge.system.logs import event

@@ -40,8 +40,7 @@ import edge.store.ledger
 from edge.contract.messages import Topics
 from edge.engines.preprocessor import Preprocessor
 from edge.errors import LedgerError, PublishError
-from edge.mqtt.connection import Accepted, Acknowledged, Ended, Event
-from edge.mqtt.outgoing import Outgoing
+from edge.mqtt.connection import Accepted, Acknowledged, Ended, Event, Outgoing
 from edge.mqtt.publisher import Publisher
 from edge.pipeline.crash_guard import DecodeMarks
 from edge.pipeline.read_ahead import ReadAhead

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge.mqtt.versions import program_versions
+from edge.mqtt.publisher import program_versions
 from tests.torture.trial import Row
 
 PROMISES = (

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from edge.mqtt.versions import program_versions
+from edge.mqtt.publisher import program_versions
 from tests.torture.trial import Procedure, Row
 
 COLOURS = {"pass": "green", "late": "magenta", "fail": "red", "skipped": "yellow"}

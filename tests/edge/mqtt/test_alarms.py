@@ -8,8 +8,8 @@ import pytest
 
 from edge.contract.messages import Alarm
 from edge.mqtt.alarms import MAX_WAITING, AlarmBoard
-from edge.mqtt.backoff import Backoff
-from edge.mqtt.versions import program_versions
+from edge.mqtt.publisher import program_versions
+from edge.mqtt.refusals import Backoff
 from tests.support.samples import BOOT_ID, MORNING, STATION
 
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from edge.mqtt.connection import Accepted, Connection, Ended, Event
-from edge.mqtt.outgoing import Outgoing
+from edge.mqtt.connection import Accepted, Connection, Ended, Event, Outgoing
 from edge.settings import BrokerSettings
 from tests.support.certificates import Authority
 from tests.support.mosquitto import Mosquitto, ServerTls, free_port, needs_mosquitto
