@@ -32,7 +32,7 @@ from edge.scans.decoder import UNFILTERED_HINT, Decoder
 from edge.scans.scan import Limits
 from edge.settings import Settings
 from edge.station.folder import StationFolder
-from edge.station.watch import file_system
+from edge.station.mounts import file_system
 from edge.store.ledger import open_ledger
 
 GOOD_SQLITE = (3, 51, 3)

@@ -31,7 +31,8 @@ from edge.settings import Settings
 from edge.station.archive import Archive, Quarantine
 from edge.station.inbox import Inbox
 from edge.station.intake import StationIntake
-from edge.station.watch import Watcher, file_system
+from edge.station.mounts import file_system
+from edge.station.watch import Watcher
 from edge.store.backup import sweep_copies, take_backup_requests
 from edge.store.ledger import Ledger, Pending, open_ledger
 from edge.system.logs import event

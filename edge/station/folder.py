@@ -23,7 +23,7 @@ from pathlib import Path
 
 from edge.records import FileStamp
 from edge.scans.scan import SUFFIXES
-from edge.station.watch import FileSystem, file_system
+from edge.station.mounts import FileSystem, file_system
 from edge.system.logs import event
 from edge.system.names import display_name
 

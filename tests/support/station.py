@@ -20,6 +20,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LIMITS = Limits()
 LOOK_S = 0.25
 MINUTE_AGO_NS = 1_700_000_000_000_000_000
+LOCAL_MOUNT = "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n"
 
 
 def tiff(seed: int = 0, height_px: int = 24, width_px: int = 16) -> bytes:
@@ -31,6 +32,11 @@ def tiff(seed: int = 0, height_px: int = 24, width_px: int = 16) -> bytes:
 
 
 TIFF = tiff()
+
+
+def mounts(*lines: str) -> str:
+    """A mount table: a local root, and these lines."""
+    return LOCAL_MOUNT + "".join(f"{line}\n" for line in lines)
 
 
 def drop(path: Path, data: bytes = TIFF, *, modified_s: float | None = None) -> Path:

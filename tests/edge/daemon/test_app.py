@@ -24,7 +24,8 @@ from edge.errors import EngineError, LedgerError, SettingsError
 from edge.mqtt.publisher import Publisher
 from edge.pipeline.worker import Worker
 from edge.settings import BrokerSettings, FolderSettings, Settings, StateSettings, service_environment
-from edge.station.watch import FileSystem, Watcher
+from edge.station.mounts import FileSystem
+from edge.station.watch import Watcher
 from edge.store.ledger import Ledger, Pending
 from edge.system.service_manager import Notifier
 from tests.support import fakes

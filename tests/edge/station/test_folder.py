@@ -16,7 +16,7 @@ from edge.records import FileStamp
 from edge.station import folder as folder_module
 from edge.station.folder import Away
 from edge.station.known import NOISY_INODES
-from edge.station.watch import FileSystem
+from edge.station.mounts import FileSystem
 from edge.system.names import display_name
 from tests.support.station import LOOK_S, TIFF, Calls, Line, drop, stamp_of, tiff
 

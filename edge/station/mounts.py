@@ -1,0 +1,75 @@
+"""The file system a path lives on, as `/proc/self/mountinfo` tells it."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+
+# fmt: off
+LOCAL_KINDS = frozenset({
+    "bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "hfsplus", "jfs", "msdos", "nilfs2", "ntfs3",
+    "overlay", "ramfs", "reiserfs", "tmpfs", "ubifs", "udf", "vfat", "xfs", "zfs",
+})
+# fmt: on
+"""File systems whose every writer is on this machine, so that inotify sees them all."""
+
+SHARE_KINDS = frozenset({"cifs", "nfs", "nfs4", "smb3", "smbfs"})
+"""File systems of another machine whose locks and flushes a database cannot build on."""
+
+UNSTABLE_INODE_KINDS = frozenset({"exfat", "fuse", "fuseblk", "msdos", "vboxsf", "vfat"})
+"""File systems that invent inode numbers and may invent others for the same file later."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystem:
+    """Where a path lives."""
+
+    kind: str
+    """As the kernel names it: `ext4`, `cifs`, `fuse.sshfs`; `unknown` where mountinfo does not tell."""
+    mount_point: Path
+    options: frozenset[str] = frozenset()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether inotify sees every writer."""
+        return self.kind in LOCAL_KINDS
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it surely is another machine's; other kinds that are not local may be anything."""
+        return self.kind in SHARE_KINDS
+
+    @property
+    def has_stable_inodes(self) -> bool:
+        """Whether a file keeps its inode number for as long as it exists."""
+        return self.kind.split(".")[0] not in UNSTABLE_INODE_KINDS and "noserverino" not in self.options
+
+
+def file_system(path: Path, mountinfo: Path = MOUNTINFO) -> FileSystem:
+    """The file system `path` lives on, or would live on: it need not exist. Never raises."""
+    target = Path(os.path.realpath(path))
+    found = FileSystem("unknown", Path("/"))
+    try:
+        lines = os.fsdecode(mountinfo.read_bytes()).splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        mounted, _, source = line.partition(" - ")
+        fields, source_fields = mounted.split(" "), source.split(" ")
+        if len(fields) < 6 or len(source_fields) < 3:
+            continue
+        mount_point = Path(_unescape(fields[4]))
+        # Mounts are listed in the order they were made: of two on one point the later one is on top.
+        if target.is_relative_to(mount_point) and len(mount_point.parts) >= len(found.mount_point.parts):
+            options = frozenset((*fields[5].split(","), *source_fields[2].split(",")))
+            found = FileSystem(source_fields[0], mount_point, options)
+    return found
+
+
+def _unescape(field: str) -> str:
+    """mountinfo writes space, tab, newline and backslash as three octal digits after a backslash."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), field)
