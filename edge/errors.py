@@ -9,7 +9,8 @@
     ├── LedgerError        disk full, corrupt                  intake stops, resumes by itself
     │   └── LedgerBusy     another worker has it               this one does not start
     ├── PublishError       broker refuses or is away           back off; the row stays
-    └── EvidenceError      missing, damaged or changed         what reads it shows the error instead
+    ├── EvidenceError      missing, damaged or changed         what reads it shows the error instead
+    └── DeskError          the desk's own file                 nothing was saved, the person is told
 
 A message says what, where, and observed against expected; the hint says what to try.
 Third-party errors are mapped to these once, in the adapter that owns the library.
@@ -91,6 +92,12 @@ class LedgerError(EdgeError):
 
 class LedgerBusy(LedgerError):
     """Another process holds the ledger."""
+
+
+class DeskError(EdgeError):
+    """The review desk could not keep or find what it was asked for; nothing of it was saved."""
+
+    exit_code = 74
 
 
 class PublishError(EdgeError):

@@ -1,0 +1,316 @@
+"""The desk's own file: accounts, and a record that is only ever added to, each entry bound to the one before by hash.
+
+An entry is canonical JSON that holds `seq` (from 1, without gaps) and `previous`, the SHA-256 of the entry before it.
+Whoever changes, removes or inserts one changes every hash after it. Newest entries that were cut off are found by what
+left this file: each answer's `disposition_id` begins the hash of its entry, and MES, worker and evidence have it.
+
+SQLite with `synchronous=FULL`: what was answered survives a kill and a power cut. The page and the command line may use
+the file at the same time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from edge.contract.messages import rfc3339
+from edge.desk.readings import Choice, Read, Vote
+from edge.errors import DeskError
+
+FILE_NAME = "desk.sqlite"
+APPLICATION_ID = 0x4544534B  # "EDSK"
+SCHEMA = "desk/1"
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 5.0
+GENESIS = "0" * 64
+"""`previous` of the first entry."""
+
+Role = Literal["reader", "admin"]
+Fields = Mapping[str, Any]
+
+_TABLES = (
+    "CREATE TABLE record (seq INTEGER PRIMARY KEY, entry BLOB NOT NULL)",
+    "CREATE TRIGGER record_is_not_changed BEFORE UPDATE ON record BEGIN SELECT RAISE(ABORT, 'append only'); END",
+    "CREATE TRIGGER record_is_not_cut BEFORE DELETE ON record BEGIN SELECT RAISE(ABORT, 'append only'); END",
+    "CREATE TABLE answer (seq INTEGER PRIMARY KEY REFERENCES record, nonce TEXT NOT NULL UNIQUE,"
+    " verdict_id TEXT NOT NULL, account TEXT NOT NULL, decision TEXT NOT NULL, read TEXT NOT NULL,"
+    " is_handed INTEGER NOT NULL DEFAULT 0)",
+    "CREATE INDEX answer_by_verdict ON answer (verdict_id, seq)",
+    "CREATE INDEX answer_to_hand ON answer (seq) WHERE NOT is_handed",
+    "CREATE TABLE account (name TEXT PRIMARY KEY, secret TEXT NOT NULL, role TEXT NOT NULL,"
+    " is_disabled INTEGER NOT NULL) WITHOUT ROWID",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Somebody who may log in. `secret` is the hash of the password, as edge/desk/accounts.py writes it."""
+
+    name: str
+    secret: str
+    role: Role
+    is_disabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer as the record holds it: its number, its entry's bytes, and what the rule asks of it."""
+
+    seq: int
+    verdict_id: str
+    vote: Vote
+
+
+class DeskStore:
+    """The file of one desk. Any thread may use it; every method raises DeskError when the disk fails."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, or make it; its directory must be there."""
+        self.path = path
+        self._lock = threading.Lock()
+        with explained_errors(path):
+            is_new = not path.exists()
+            self._sql = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+            try:
+                if is_new:
+                    path.chmod(0o600)
+                self._sql.execute("PRAGMA trusted_schema = OFF")
+                self._sql.execute("PRAGMA journal_mode = WAL")
+                self._sql.execute("PRAGMA synchronous = FULL")
+                self._expect_own_file()
+            except BaseException:
+                self._sql.close()
+                raise
+
+    def __enter__(self) -> DeskStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """May be called twice."""
+        self._sql.close()
+
+    def _expect_own_file(self) -> None:
+        with self._transaction():
+            ((version,),) = self._sql.execute("PRAGMA user_version").fetchall()
+            ((application,),) = self._sql.execute("PRAGMA application_id").fetchall()
+            if (version, application) == (0, 0) and not self._sql.execute("SELECT 1 FROM sqlite_schema").fetchall():
+                for statement in _TABLES:
+                    self._sql.execute(statement)
+                self._sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                self._sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            elif (version, application) != (SCHEMA_VERSION, APPLICATION_ID):
+                raise DeskError(
+                    f"{self.path} is no desk's file of version {SCHEMA_VERSION}: application {application:#x}, "
+                    f"version {version}",
+                    hint="check `desk.dir` in the settings",
+                )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it or nothing, on the disk when it ends; one at a time."""
+        with self._lock, explained_errors(self.path):
+            self._sql.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._sql.execute("COMMIT")
+            except BaseException:
+                if self._sql.in_transaction:
+                    self._sql.execute("ROLLBACK")
+                raise
+
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._lock, explained_errors(self.path):
+            return self._sql.execute(query, values).fetchall()
+
+    def _append(self, fields: Fields) -> tuple[int, bytes]:
+        """Add one entry inside the transaction: its number and bytes."""
+        last = self._sql.execute("SELECT seq, CAST(entry AS BLOB) FROM record ORDER BY seq DESC LIMIT 1").fetchone()
+        seq, previous = (1, GENESIS) if last is None else (last[0] + 1, entry_hash(last[1]))
+        entry = canonical({**fields, "schema": SCHEMA, "seq": seq, "previous": previous})
+        self._sql.execute("INSERT INTO record VALUES (?, ?)", (seq, entry))
+        return seq, entry
+
+    def add_entry(self, kind: str, by: str, at: datetime, **fields: object) -> None:
+        """Record something that is neither an answer nor an account, such as an export."""
+        with self._transaction():
+            self._append({"kind": kind, "by": by, "at": rfc3339(at), **fields})
+
+    # -- answers -------------------------------------------------------------------------------------------------
+
+    def add_answer(self, fields: Fields, nonce: str) -> bool:
+        """Record an answer; False where this very answer (by its `nonce`) is recorded already.
+
+        `fields` hold at least verdict_id, by, decision and read.
+        """
+        with self._transaction():
+            if self._sql.execute("SELECT 1 FROM answer WHERE nonce = ?", (nonce,)).fetchone():
+                return False
+            seq, _ = self._append({**fields, "kind": "answer", "nonce": nonce})
+            row = (seq, nonce, fields["verdict_id"], fields["by"], fields["decision"], fields["read"])
+            self._sql.execute("INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?, 0)", row)
+        return True
+
+    def answers(self) -> list[Answer]:
+        """All answers, oldest first."""
+        return [
+            _answer(*row)
+            for row in self._rows("SELECT seq, verdict_id, account, decision, read FROM answer ORDER BY seq")
+        ]
+
+    def answers_on(self, verdict_id: str) -> list[Answer]:
+        """Answers on one verdict, oldest first."""
+        query = "SELECT seq, verdict_id, account, decision, read FROM answer WHERE verdict_id = ? ORDER BY seq"
+        return [_answer(*row) for row in self._rows(query, verdict_id)]
+
+    def entry(self, seq: int) -> bytes:
+        """The bytes of one entry."""
+        ((entry,),) = self._rows("SELECT CAST(entry AS BLOB) FROM record WHERE seq = ?", seq)
+        return bytes(entry)
+
+    def unhanded(self) -> list[int]:
+        """Numbers of the answers that the worker was not given yet, oldest first."""
+        return [seq for (seq,) in self._rows("SELECT seq FROM answer WHERE NOT is_handed ORDER BY seq")]
+
+    def mark_handed(self, seq: int) -> None:
+        """The worker has the answer, or a request file that it will take."""
+        with self._transaction():
+            self._sql.execute("UPDATE answer SET is_handed = 1 WHERE seq = ?", (seq,))
+
+    # -- accounts ------------------------------------------------------------------------------------------------
+
+    def account(self, name: str) -> Account | None:
+        """The account of this name, disabled or not."""
+        return next((each for each in self.accounts() if each.name == name), None)
+
+    def accounts(self) -> list[Account]:
+        """All accounts by name."""
+        rows = self._rows("SELECT name, secret, role, is_disabled FROM account ORDER BY name")
+        return [Account(name, secret, role, bool(is_disabled)) for name, secret, role, is_disabled in rows]
+
+    def put_account(self, account: Account, action: str, by: str, at: datetime) -> None:
+        """Add or replace an account, and say so in the record."""
+        with self._transaction():
+            row = (account.name, account.secret, account.role, int(account.is_disabled))
+            self._sql.execute("INSERT OR REPLACE INTO account VALUES (?, ?, ?, ?)", row)
+            self._append({"kind": "account", "by": by, "at": rfc3339(at), "action": action, **_sealed(account)})
+
+    # -- verification --------------------------------------------------------------------------------------------
+
+    def entries(self) -> list[tuple[Any, ...]]:
+        """Numbers and bytes of all entries, oldest first."""
+        return self._rows("SELECT seq, CAST(entry AS BLOB) FROM record ORDER BY seq")
+
+    def head(self) -> str:
+        """Hash of the newest entry: whoever notes it can later tell whether anything before it was changed."""
+        rows = self._rows("SELECT CAST(entry AS BLOB) FROM record ORDER BY seq DESC LIMIT 1")
+        return entry_hash(rows[0][0]) if rows else GENESIS
+
+    def problems(self) -> list[str]:
+        """Everything in the file that does not fit the chain, in words; empty where nothing was changed."""
+        found, answers, accounts = chain_problems(self.entries())
+        rows = {
+            row[0]: row[1:] for row in self._rows("SELECT seq, nonce, verdict_id, account, decision, read FROM answer")
+        }
+        for seq in sorted(rows.keys() | answers.keys()):
+            if rows.get(seq) != answers.get(seq):
+                found.append(f"entry {seq}: the table of answers says {rows.get(seq)}, the record {answers.get(seq)}")
+        stored = {account.name: _sealed(account) for account in self.accounts()}
+        for name in sorted(stored.keys() | accounts.keys()):
+            if stored.get(name) != accounts.get(name):
+                found.append(f"account {name}: it is not as the record says")
+        return found
+
+
+def chain_problems(
+    entries: Iterable[tuple[Any, ...]],
+) -> tuple[list[str], dict[int, tuple[Any, ...]], dict[str, dict[str, Any]]]:
+    """What is wrong with a chain of entries; and the answers and accounts as it tells them."""
+    found: list[str] = []
+    answers: dict[int, tuple[Any, ...]] = {}
+    accounts: dict[str, dict[str, Any]] = {}
+    previous, expected = GENESIS, 1
+    for seq, entry in entries:
+        if seq != expected:
+            found.append(f"entry {seq}: expected {expected}: entries are missing")
+        try:
+            fields = json.loads(entry)
+            if not isinstance(fields, dict) or canonical(fields) != entry:
+                raise ValueError("not written by this program")
+        except ValueError as error:
+            found.append(f"entry {seq}: {error}")
+            fields = {}
+        if fields.get("seq") != seq:
+            found.append(f"entry {seq}: it says it is entry {fields.get('seq')}")
+        if fields.get("previous") != previous:
+            found.append(f"entry {seq}: it does not follow what stands before it, which was changed or removed")
+        if fields.get("kind") == "answer":
+            answers[seq] = tuple(fields.get(key) for key in ("nonce", "verdict_id", "by", "decision", "read"))
+        elif fields.get("kind") == "account":
+            keys = ("account", "role", "is_disabled", "secret_sha256")
+            accounts[str(fields.get("account"))] = {key: fields.get(key) for key in keys}
+        previous, expected = entry_hash(entry), seq + 1
+    return found, answers, accounts
+
+
+def canonical(fields: Fields) -> bytes:
+    """The one byte form of an entry: keys sorted, no white space, UTF-8, no NaN."""
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace")
+
+
+def entry_hash(entry: bytes) -> str:
+    """SHA-256 of an entry, hexadecimal."""
+    return hashlib.sha256(entry).hexdigest()
+
+
+def votes_by_verdict(answers: Iterable[Answer]) -> dict[str, list[Vote]]:
+    """Votes on each verdict, oldest first."""
+    votes: dict[str, list[Vote]] = {}
+    for answer in answers:
+        votes.setdefault(answer.verdict_id, []).append(answer.vote)
+    return votes
+
+
+@contextmanager
+def explained_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the operating system raise into DeskError, with a hint."""
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise  # a mistake of this program, no state of the disk
+    except sqlite3.DatabaseError as error:
+        is_full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+        hint = "free some space there and send it again" if is_full else "check the disk, the owner and `desk.dir`"
+        raise DeskError(f"{path}: {error}; nothing was saved", hint=hint) from error
+    except OSError as error:
+        raise DeskError(f"{path}: {error.strerror}; nothing was saved", hint="check `desk.dir`") from error
+
+
+def now() -> datetime:
+    """The wall clock, for what people read; order and expiry do not hang on it."""
+    return datetime.now(UTC)
+
+
+def _sealed(account: Account) -> dict[str, Any]:
+    """An account as the record holds it: nothing to guess a password by, but a changed one is seen."""
+    return {
+        "account": account.name,
+        "role": account.role,
+        "is_disabled": account.is_disabled,
+        "secret_sha256": hashlib.sha256(account.secret.encode()).hexdigest(),
+    }
+
+
+def _answer(seq: int, verdict_id: str, account: str, decision: str, read: str) -> Answer:
+    return Answer(seq, verdict_id, Vote(account, Choice(decision), Read(read)))
