@@ -111,7 +111,8 @@ def unlisted_scans(data: Path) -> list[str]:
     """TIFF files of a folder that its labels do not name, or that lie outside BUNDLE/LABEL folders."""
     labels = data / LABELS_NAME
     if labels.is_file():
-        return list(_match(data, labels).unlisted)
+        listed_files = _match(data, labels).by_file
+        return [file for file in _tiff_files(data) if file not in listed_files]
     listed = {row.file for row in _rows_of_folders(data)}
     return [file for file in _tiff_files(data) if file not in listed]
 

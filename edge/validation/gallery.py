@@ -1,7 +1,7 @@
-"""The scans a person should look at after a replay: the worst of each kind, as small pictures.
+"""The scans a person should look at after a replay: the worst of each kind, and some where all went well.
 
-Scans stream by; of each group only the worst are kept, and of those only a thumbnail of about 20 kB. So a replay
-of any length needs the memory of a few dozen pictures.
+Verdicts stream by; of each group only the first few by rank are kept. These scans are read and judged once more, for
+their pictures: so a replay of any length needs the memory of a few dozen pictures, and takes none that nobody sees.
 """
 
 from __future__ import annotations
@@ -9,23 +9,19 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 
 from edge.contract.messages import Verdict
-from edge.errors import ScanError
-from edge.images.conversion import Method
-from edge.images.residual_boxes import MapGeometry
 from edge.pipeline.decide import OUT_OF_SPEC
-from edge.pipeline.worker import Judged
-from edge.records import Outcome, Policy, Size
-from edge.scans.scan import Decode, Limits, read_scan
-from edge.validation.labels import LabelRow
-from edge.validation.pictures import Picture, plain_picture, scan_picture
-from edge.validation.results import ScanRow
+from edge.records import Outcome, Policy
+from edge.validation.labels import Label, LabelRow
+from edge.validation.pictures import Picture
+from edge.validation.table import ScanRow
 
 UNREADABLE_SHOWN = 50
+EXAMPLES_SHOWN = 2
 
 
 class Shelf(StrEnum):
@@ -43,6 +39,10 @@ class Shelf(StrEnum):
     """Sent to review because the model was not made for such scans: in order of arrival."""
     UNREADABLE = "unreadable"
     """No pixels to judge: in order of arrival, without a picture."""
+    NORMAL = "normal"
+    """Rightly, or without a label, passed: two examples, the least probability first."""
+    ABNORMAL = "abnormal"
+    """Labelled and called abnormal: two examples, the highest probability first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,52 +52,39 @@ class Card:
     row: ScanRow
     verdict: Verdict
     truth: LabelRow | None
-    detail: str | None
-    picture: Picture | None
+    picture: Picture | None = None
 
 
 class Gallery:
-    """Takes every judged scan, keeps the worst `size` of each shelf."""
+    """Takes every verdict, keeps the `size` first of each shelf."""
 
-    def __init__(self, *, size: int, method: Method, geometry: MapGeometry, policy: Policy) -> None:
+    def __init__(self, *, size: int, policy: Policy) -> None:
         self._size = size
-        self._method = method
-        self._geometry = geometry
         self._policy = policy
         self._heaps: dict[Shelf, list[tuple[float, int, Card]]] = {shelf: [] for shelf in Shelf}
         self._offered: Counter[Shelf] = Counter()
         self._order = 0
 
-    def offer(self, judged: Judged, verdict: Verdict, row: ScanRow, truth: LabelRow | None) -> None:
-        """Keep the scan if it is among the worst of its kind so far."""
-        shelf = _shelf(row)
-        if shelf is None:
-            return
+    def offer(self, verdict: Verdict, row: ScanRow, truth: LabelRow | None) -> None:
+        """Keep the scan if it is among the first of its shelf so far."""
+        shelf = shelf_of(row)
         self._offered[shelf] += 1
         self._order -= 1  # of equals the first stays
         rank = self._rank(shelf, row)
         heap = self._heaps[shelf]
-        if len(heap) == self._limit(shelf) and (rank, self._order) < heap[0][:2]:
-            return
-        card = Card(row, verdict, truth, judged.prepared.detail, self._picture(judged, verdict))
         if len(heap) < self._limit(shelf):
-            heapq.heappush(heap, (rank, self._order, card))
-        else:
-            heapq.heapreplace(heap, (rank, self._order, card))
+            heapq.heappush(heap, (rank, self._order, Card(row, verdict, truth)))
+        elif (rank, self._order) > heap[0][:2]:
+            heapq.heapreplace(heap, (rank, self._order, Card(row, verdict, truth)))
 
-    def add_out_of_spec_pictures(self, folder: Path, limits: Limits, decode: Decode) -> None:
-        """Read the shown out-of-spec scans again and picture them with their own bounds, once all scans are judged.
-
-        They were never converted. A file that is no longer the judged one stays without a picture.
-        """
-        heap = self._heaps[Shelf.OUT_OF_SPEC]
-        for index, (rank, order, card) in enumerate(heap):
-            try:
-                frame = read_scan(folder / card.row.file, file=card.row.file, limits=limits, decode=decode)
-            except ScanError:
-                continue
-            if frame.scan.sha256 == card.verdict.scan.sha256:
-                heap[index] = (rank, order, replace(card, picture=plain_picture(frame.counts)))
+    def add_pictures(self, picture_of: Callable[[str, Verdict], Picture | None]) -> None:
+        """Picture what is kept, once all scans are judged, by file and verdict; unreadable files have no picture."""
+        for shelf, heap in self._heaps.items():
+            if shelf is not Shelf.UNREADABLE:
+                heap[:] = [
+                    (rank, order, replace(card, picture=picture_of(card.row.file, card.verdict)))
+                    for rank, order, card in heap
+                ]
 
     def cards(self, shelf: Shelf) -> list[Card]:
         """What is on a shelf, worst first."""
@@ -108,10 +95,14 @@ class Gallery:
         return self._offered[shelf]
 
     def _limit(self, shelf: Shelf) -> int:
-        return UNREADABLE_SHOWN if shelf is Shelf.UNREADABLE else self._size
+        return {
+            Shelf.UNREADABLE: UNREADABLE_SHOWN,
+            Shelf.NORMAL: EXAMPLES_SHOWN,
+            Shelf.ABNORMAL: EXAMPLES_SHOWN,
+        }.get(shelf, self._size)
 
     def _rank(self, shelf: Shelf, row: ScanRow) -> float:
-        if shelf in (Shelf.ESCAPE, Shelf.OVERKILL, Shelf.FLAGGED) and row.p_abnormal is not None:
+        if shelf not in (Shelf.REVIEW, Shelf.OUT_OF_SPEC) and row.p_abnormal is not None:
             return abs(row.p_abnormal - self._policy.threshold)
         if shelf is Shelf.REVIEW:
             return max(
@@ -120,31 +111,18 @@ class Gallery:
             )
         return 0.0
 
-    def _picture(self, judged: Judged, verdict: Verdict) -> Picture | None:
-        image, seen = judged.prepared.image, judged.prepared.scan
-        if image is None or seen.height_px is None or seen.width_px is None:
-            return None
-        return scan_picture(
-            image,
-            self._method,
-            judged.residual_map,
-            self._geometry,
-            self._policy.gate_mean_threshold,
-            verdict.gate.boxes_px,
-            Size(seen.height_px, seen.width_px),
-        )
 
-
-def _shelf(row: ScanRow) -> Shelf | None:
+def shelf_of(row: ScanRow) -> Shelf:
+    """Where a scan belongs."""
     if row.outcome is Outcome.UNREADABLE:
         return Shelf.UNREADABLE
     if row.outcome is Outcome.REVIEW:
         return Shelf.OUT_OF_SPEC if OUT_OF_SPEC in row.reasons else Shelf.REVIEW
-    if row.is_escape:
-        return Shelf.ESCAPE
-    if row.is_overkill:
-        return Shelf.OVERKILL
-    return Shelf.FLAGGED if row.outcome is Outcome.ABNORMAL and row.label is None else None
+    if row.outcome is Outcome.NORMAL:
+        return Shelf.ESCAPE if row.label is Label.ABNORMAL else Shelf.NORMAL
+    if row.label is None:
+        return Shelf.FLAGGED
+    return Shelf.OVERKILL if row.label is Label.NORMAL else Shelf.ABNORMAL
 
 
 def _ratio(score: float | None, threshold: float) -> float:

@@ -16,8 +16,9 @@ import csv
 import io
 import math
 import re
+import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -73,8 +74,6 @@ class MatchedLabels:
     by_file: dict[str, LabelRow]
     without_file: tuple[LabelRow, ...]
     """Rows whose scan is not there."""
-    unlisted: tuple[str, ...] = ()
-    """Scans that no row names."""
 
 
 def read_labels(path: Path) -> list[LabelRow]:
@@ -94,7 +93,7 @@ def read_labels(path: Path) -> list[LabelRow]:
         raise SettingsError(f"labels {path} is not a CSV file: {error}", hint=_HEADER_HINT) from None
 
 
-def match_labels(path: Path, rows: Sequence[LabelRow], files: Sequence[str]) -> MatchedLabels:
+def match_labels(path: Path, rows: Sequence[LabelRow], files: Iterable[str]) -> MatchedLabels:
     """Give each row its scan: by relative path, else by base name where only one scan has it.
 
     `path` is named in errors. Raises SettingsError naming the line of every row that fits several scans, or a
@@ -102,9 +101,14 @@ def match_labels(path: Path, rows: Sequence[LabelRow], files: Sequence[str]) -> 
     """
     by_file: dict[str, LabelRow] = {}
     by_name: dict[str, list[str]] = defaultdict(list)
-    for file in files:
-        by_name[PurePosixPath(file).name].append(file)
-    known = set(files)
+    exact = {row.file for row in rows}
+    names = {PurePosixPath(file).name for file in exact}
+    known: set[str] = set()
+    for file in files:  # of a million files, only what rows may mean is kept
+        if file in exact:
+            known.add(file)
+        if (name := file.rpartition("/")[2]) in names:
+            by_name[name].append(file)
     without_file, problems = [], []
     for row in sorted(rows, key=lambda row: row.file not in known):  # exact paths first, then base names
         fitting = [row.file] if row.file in known else by_name[PurePosixPath(row.file).name]
@@ -126,7 +130,7 @@ def match_labels(path: Path, rows: Sequence[LabelRow], files: Sequence[str]) -> 
             bad_rows(path, problems),
             hint="label every scan once; where base names repeat, give paths relative to the folder of scans",
         )
-    return MatchedLabels(by_file, tuple(without_file), tuple(file for file in files if file not in by_file))
+    return MatchedLabels(by_file, tuple(without_file))
 
 
 def bad_rows(path: Path, problems: Sequence[str]) -> str:
@@ -203,7 +207,7 @@ def _row(line: int, cells: dict[str, str], voters: Sequence[str]) -> tuple[Label
     row = LabelRow(
         line=line,
         file=file,
-        lot=cells["bundle"] or None,
+        lot=sys.intern(cells["bundle"]) or None,
         label=majority(cast) if cast else alone,
         votes=votes,
         # `;` joined kinds before the separator could be one.

@@ -26,8 +26,8 @@ from edge.validation.detection import NoCurve, PodCurve, hit_miss, signal_respon
 from edge.validation.labels import Label, LabelRow
 from edge.validation.lots import LotInterval, balanced_accuracy_over_lots, share_over_lots, worst_lot
 from edge.validation.reliability import Detection, GroupRecall, LotError, Plant, Reliability, ReliabilityFigures
-from edge.validation.results import ScanRow
 from edge.validation.sample_size import bound_sentence, lower_bound, size_sentence, upper_bound
+from edge.validation.table import ScanRow, chosen
 
 STOPPED = "Stopped by the line (abnormal, review or unreadable)"
 CALLED = "Called abnormal"
@@ -45,8 +45,8 @@ def measure_reliability(
     rows: Sequence[ScanRow], truths: Mapping[str, LabelRow], policy: Policy, plant: Plant
 ) -> Reliability:
     """All of it, from the judged scans and the label rows of their files."""
-    abnormal = [row for row in rows if row.label is Label.ABNORMAL]
-    normal = [row for row in rows if row.label is Label.NORMAL]
+    abnormal = chosen(rows, lambda row: row.label is Label.ABNORMAL)
+    normal = chosen(rows, lambda row: row.label is Label.NORMAL)
     escapes, overkill = sum(row.is_escape for row in abnormal), sum(row.is_overkill for row in normal)
     size_name, sized = _sized(abnormal, truths)
     detections = _detections(sized, size_name, policy) if size_name is not None else ()
@@ -58,14 +58,15 @@ def measure_reliability(
     )
     balanced = _balanced(rows, policy.threshold)
     figures_of_plant, costs = _plant(abnormal, normal, plant)
-    people, kappas, attributes = _agreement(rows, truths)
-    line_kappa = cohen_kappa(pair_table([_stopped(row) for row in rows], [_defective(row.label) for row in rows]))
+    listed = chosen(rows, lambda row: row.file in truths)
+    people, kappas, attributes = _agreement(listed, truths)
+    line_kappa = cohen_kappa(pair_table([_stopped(row) for row in listed], [_defective(row.label) for row in listed]))
     if line_kappa is not None:
         kappas = (("Line and label (Cohen)", line_kappa), *kappas)
     repeats = repeatability(
-        [truth.part_id if (truth := truths.get(row.file)) is not None else None for row in rows],
-        [row.outcome for row in rows],
-        [row.p_abnormal for row in rows],
+        [truths[row.file].part_id for row in listed],
+        [row.outcome for row in listed],
+        [row.p_abnormal for row in listed],
     )
     curves = {item.name: item.curve for item in detections}
     stopped, called = curves.get(STOPPED), curves.get(CALLED)
@@ -245,10 +246,12 @@ def _lot_error(name: str, rows: Sequence[ScanRow], is_error: Callable[[ScanRow],
 
 
 def _counts(rows: Sequence[ScanRow], is_hit: Callable[[ScanRow], bool]) -> tuple[list[int], list[int], list[str]]:
-    by_lot: dict[str, list[bool]] = {}
+    by_lot: dict[str, list[int]] = {}
     for row in rows:
-        by_lot.setdefault(_lot(row), []).append(is_hit(row))
-    return [sum(hits) for hits in by_lot.values()], [len(hits) for hits in by_lot.values()], list(by_lot)
+        tally = by_lot.setdefault(_lot(row), [0, 0])
+        tally[0] += is_hit(row)
+        tally[1] += 1
+    return [hits for hits, _ in by_lot.values()], [scans for _, scans in by_lot.values()], list(by_lot)
 
 
 def _balanced(rows: Sequence[ScanRow], threshold: float) -> LotInterval | None:
@@ -301,7 +304,7 @@ def _agreement(
     line = [_stopped(row) for row in rows]
     reference = [_defective(row.label) for row in rows]
     attributes = [attribute_row("Line (stopped)", line, reference)]
-    ballots = [truth.votes if (truth := truths.get(row.file)) is not None else () for row in rows]
+    ballots = [truths[row.file].votes for row in rows]
     raters = max((len(ballot) for ballot in ballots), default=0)
     votes = [
         [_defective(ballot[rater]) if rater < len(ballot) else None for ballot in ballots] for rater in range(raters)

@@ -18,8 +18,9 @@ LINE_EVERY_S = 10.0
 class ReplayProgress:
     """Use as a context manager, so that the bar ends with the work."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, judged_before: int = 0) -> None:
         self._total = total
+        self._judged_before = judged_before
         self._outcomes: Counter[Outcome] = Counter()
         self._next_line_s = time.monotonic() + LINE_EVERY_S
         self._bar: Progress | None = None
@@ -31,7 +32,9 @@ class ReplayProgress:
                 TextColumn("{task.description}"),
                 console=Console(stderr=True, highlight=False),
             )
-            self._task = self._bar.add_task("", total=total)
+            self._task = self._bar.add_task("", total=total, completed=judged_before)
+        if judged_before:
+            print(f"{judged_before} of {total} were judged before the last replay was ended", file=sys.stderr)
 
     def __enter__(self) -> ReplayProgress:
         if self._bar is not None:
@@ -51,7 +54,11 @@ class ReplayProgress:
             self._bar.update(self._task, advance=1, description=self._counts())
         elif time.monotonic() >= self._next_line_s:
             self._next_line_s = time.monotonic() + LINE_EVERY_S
-            print(f"{self._outcomes.total()} of {self._total}: {self._counts()}", file=sys.stderr, flush=True)
+            print(
+                f"{self._judged_before + self._outcomes.total()} of {self._total}: {self._counts()}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _counts(self) -> str:
         return ", ".join(f"{self._outcomes[outcome]} {outcome}" for outcome in Outcome if self._outcomes[outcome])

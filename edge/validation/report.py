@@ -36,8 +36,9 @@ from edge.validation.labels import Label
 from edge.validation.pictures import heat_legend, picture_svg
 from edge.validation.reliability import Detection, Reliability
 from edge.validation.requirements import FIGURE_MEANINGS
-from edge.validation.results import BundleFigures, ScanRow, Validation
+from edge.validation.results import BundleFigures, Validation
 from edge.validation.summary import Replay
+from edge.validation.table import ScanRow
 
 NAMES_LISTED = 20
 """Files named in a note; the summary has all of them."""
@@ -82,7 +83,6 @@ def report_html(replay: Replay, gallery: Gallery) -> str:
         whole=_whole,
         max_points=MAX_POINTS,
         card_detail=_detail,
-        finished_at=_minute(replay.finished_at),
     )
 
 
@@ -101,7 +101,6 @@ def _facts(replay: Replay) -> list[tuple[str, str]]:
     band = "no review band" if card.review_band is None else "review from {:.3g} to {:.3g}".format(*card.review_band)
     degraded = f", degraded: {card.degraded}" if card.degraded else ""
     return [
-        ("Judged", f"{_minute(replay.started_at)}, {_duration(replay.elapsed_s)}"),
         ("Conversion", f"{card.conversion}{bounds}"),
         ("Decision", f"abnormal from p = {card.threshold:.4g}, {band}"),
         ("Gate thresholds", f"mean {card.gate_mean_threshold:.4g}, deviation {card.gate_std_threshold:.4g}"),
@@ -233,7 +232,7 @@ def _shown(text: str) -> str:
 
 def _detail(card: Card) -> str:
     """What the reader said of the file, without the name that stands beside it."""
-    return _shown(card.detail or "").removeprefix(f"{display_name(card.row.file)}: ")
+    return _shown(card.verdict.detail or "").removeprefix(f"{display_name(card.row.file)}: ")
 
 
 def _minute(moment: datetime) -> str:
@@ -264,11 +263,3 @@ def _figure_text(name: str, value: int | float | None) -> str:
     if isinstance(value, int) or name.endswith("_count"):
         return "—" if value is None else _whole(int(value))
     return "—" if value is None else f"{value:.4g}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"in {hours} h {minutes} min"
-    return f"in {minutes} min {rest} s" if minutes else f"in {seconds:.1f} s"

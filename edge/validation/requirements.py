@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from edge.errors import SettingsError
 from edge.validation.reliability import RELIABILITY_MEANINGS
 from edge.validation.results import METRIC_MEANINGS
+from edge.validation.speed import SPEED_MEANINGS
 
-FIGURE_MEANINGS = {**METRIC_MEANINGS, **RELIABILITY_MEANINGS}
+FIGURE_MEANINGS = {**METRIC_MEANINGS, **RELIABILITY_MEANINGS, **SPEED_MEANINGS}
 """Every name `--require` accepts, with its definition."""
 
 

@@ -13,8 +13,9 @@ How reviews count is never implied. Three questions are answered apart:
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 
 import numpy as np
@@ -23,34 +24,7 @@ import numpy.typing as npt
 from edge.records import Outcome
 from edge.validation.labels import Label
 from edge.validation.statistics import Confusion, Rate, Roc, auprc, auroc, confusion, roc
-
-STAGES = ("read", "convert", "infer")
-
-
-@dataclass(frozen=True, slots=True)
-class ScanRow:
-    """One judged file, without its pixels: what stays in memory for the whole replay."""
-
-    file: str
-    bundle: str | None
-    label: Label | None
-    outcome: Outcome
-    reasons: tuple[str, ...]
-    p_abnormal: float | None
-    gate_mean_max: float | None
-    gate_std_max: float | None
-    durations_ms: tuple[float | None, float | None, float | None]
-    """In the order of STAGES; None for a step that did not run."""
-
-    @property
-    def is_escape(self) -> bool:
-        """A bad electrode that the line lets pass unseen."""
-        return self.label is Label.ABNORMAL and self.outcome is Outcome.NORMAL
-
-    @property
-    def is_overkill(self) -> bool:
-        """A good electrode that the line rejects."""
-        return self.label is Label.NORMAL and self.outcome is Outcome.ABNORMAL
+from edge.validation.table import ScanRow, Selection, chosen
 
 
 @dataclass(frozen=True)
@@ -95,13 +69,6 @@ class Metrics:
     balanced_accuracy_decided: float | None = field(metadata={"means": "balanced accuracy of decided scans"})
     balanced_accuracy_decided_low: float | None = field(metadata={"means": "its lower limit"})
     balanced_accuracy_decided_high: float | None = field(metadata={"means": "its upper limit"})
-    scans_per_s: float | None = field(metadata={"means": "judged files / seconds from the first to the last"})
-    read_ms_p50: float | None = field(metadata={"means": "median time to read a file, ms"})
-    read_ms_p90: float | None = field(metadata={"means": "90th percentile of it, ms"})
-    convert_ms_p50: float | None = field(metadata={"means": "median time to convert a scan to the input image, ms"})
-    convert_ms_p90: float | None = field(metadata={"means": "90th percentile of it, ms"})
-    infer_ms_p50: float | None = field(metadata={"means": "median time of both networks per scan, ms"})
-    infer_ms_p90: float | None = field(metadata={"means": "90th percentile of it, ms"})
 
     def flat(self) -> dict[str, int | float | None]:
         """Names and values as `summary.json` holds them."""
@@ -128,17 +95,6 @@ class BundleFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class StageFigures:
-    """Milliseconds per scan of one stage; None where it never ran."""
-
-    stage: str
-    n: int
-    p50_ms: float | None
-    p90_ms: float | None
-    max_ms: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Validation:
     """Everything that summary and report show, apart from pictures."""
 
@@ -151,15 +107,17 @@ class Validation:
     review: Rate
     curve: Roc | None
     bundles: tuple[BundleFigures, ...]
-    stages: tuple[StageFigures, ...]
 
 
-def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: int, elapsed_s: float) -> Validation:
-    """Figures of a finished replay. `elapsed_s` is the wall time of the loop over the scans."""
+def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: int) -> Validation:
+    """Figures of a finished replay."""
     outcomes = Counter((row.label, row.outcome) for row in rows)
-    by_outcome = Counter(row.outcome for row in rows)
-    by_label = Counter(row.label for row in rows)
-    scored_rows = [row for row in rows if row.label is not None and row.p_abnormal is not None]
+    by_outcome: Counter[Outcome] = Counter()
+    by_label: Counter[Label | None] = Counter()
+    for (label, outcome), count in outcomes.items():
+        by_outcome[outcome] += count
+        by_label[label] += count
+    scored_rows = chosen(rows, _is_scored)
     p, truth = _arrays(scored_rows)
     scored = confusion(p, truth, threshold)
     decided = Confusion(
@@ -172,8 +130,6 @@ def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: 
     escape = Rate(decided.fn, by_label[Label.ABNORMAL])
     overkill = Rate(decided.fp, by_label[Label.NORMAL])
     review = Rate(by_outcome[Outcome.REVIEW], len(rows))
-    stages = tuple(_stage(rows, index) for index in range(len(STAGES)))
-    read, convert, infer = stages
     metrics = Metrics(
         scans_count=len(rows),
         labelled_count=len(rows) - by_label[None],
@@ -207,13 +163,6 @@ def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: 
         balanced_accuracy_decided=_known(settled.balanced_accuracy),
         balanced_accuracy_decided_low=settled.balanced_accuracy_interval.low if settled.total else None,
         balanced_accuracy_decided_high=settled.balanced_accuracy_interval.high if settled.total else None,
-        scans_per_s=len(rows) / elapsed_s if rows and elapsed_s > 0 else None,
-        read_ms_p50=read.p50_ms,
-        read_ms_p90=read.p90_ms,
-        convert_ms_p50=convert.p50_ms,
-        convert_ms_p90=convert.p90_ms,
-        infer_ms_p50=infer.p50_ms,
-        infer_ms_p90=infer.p90_ms,
     )
     return Validation(
         metrics=metrics,
@@ -225,7 +174,6 @@ def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: 
         review=review,
         curve=roc(p, truth),
         bundles=tuple(_by_bundle(rows, threshold)),
-        stages=stages,
     )
 
 
@@ -236,41 +184,37 @@ def _of_each_label(counts: Confusion, given: Mapping[Label | None, int]) -> Conf
     return Confusion(0, 0, 0, 0) if is_missing else counts
 
 
-def _by_bundle(rows: Iterable[ScanRow], threshold: float) -> list[BundleFigures]:
-    groups: dict[str | None, list[ScanRow]] = {}
-    for row in rows:
-        groups.setdefault(row.bundle, []).append(row)
-    in_order = sorted(groups, key=lambda name: (name is None, name or ""))  # files of no bundle last
-    return [_bundle(name, groups[name], threshold) for name in in_order]
+def _by_bundle(rows: Sequence[ScanRow], threshold: float) -> list[BundleFigures]:
+    places: dict[str | None, array[int]] = {}
+    for place, row in enumerate(rows):
+        places.setdefault(row.bundle, array("Q")).append(place)
+    in_order = sorted(places, key=lambda name: (name is None, name or ""))  # files of no bundle last
+    return [_bundle(name, Selection(rows, places[name]), threshold) for name in in_order]
 
 
 def _bundle(name: str | None, rows: Sequence[ScanRow], threshold: float) -> BundleFigures:
-    p, truth = _arrays([row for row in rows if row.label is not None and row.p_abnormal is not None])
+    p, truth = _arrays(chosen(rows, _is_scored))
+    counts = Counter((row.label, row.outcome) for row in rows)
     return BundleFigures(
         bundle=name,
         scans=len(rows),
-        labelled_normal=sum(row.label is Label.NORMAL for row in rows),
-        labelled_abnormal=sum(row.label is Label.ABNORMAL for row in rows),
-        review=sum(row.outcome is Outcome.REVIEW for row in rows),
-        unreadable=sum(row.outcome is Outcome.UNREADABLE for row in rows),
-        escapes=sum(row.is_escape for row in rows),
-        overkill=sum(row.is_overkill for row in rows),
+        labelled_normal=sum(counts[Label.NORMAL, outcome] for outcome in Outcome),
+        labelled_abnormal=sum(counts[Label.ABNORMAL, outcome] for outcome in Outcome),
+        review=sum(counts[label, Outcome.REVIEW] for label in (None, *Label)),
+        unreadable=sum(counts[label, Outcome.UNREADABLE] for label in (None, *Label)),
+        escapes=counts[Label.ABNORMAL, Outcome.NORMAL],
+        overkill=counts[Label.NORMAL, Outcome.ABNORMAL],
         scored=confusion(p, truth, threshold),
     )
 
 
+def _is_scored(row: ScanRow) -> bool:
+    return row.label is not None and row.p_abnormal is not None
+
+
 def _arrays(rows: Sequence[ScanRow]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    p = np.array([row.p_abnormal for row in rows], np.float64)
-    return p, np.array([row.label is Label.ABNORMAL for row in rows], np.int64)
-
-
-def _stage(rows: Sequence[ScanRow], index: int) -> StageFigures:
-    times_ms = [row.durations_ms[index] for row in rows]
-    ran = np.array([time_ms for time_ms in times_ms if time_ms is not None], np.float64)
-    if not ran.size:
-        return StageFigures(STAGES[index], 0, None, None, None)
-    p50_ms, p90_ms = np.percentile(ran, (50, 90))
-    return StageFigures(STAGES[index], ran.size, float(p50_ms), float(p90_ms), float(ran.max()))
+    p = np.fromiter((math.nan if row.p_abnormal is None else row.p_abnormal for row in rows), np.float64, len(rows))
+    return p, np.fromiter((row.label is Label.ABNORMAL for row in rows), np.int64, len(rows))
 
 
 def _known(value: float) -> float | None:

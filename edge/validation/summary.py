@@ -6,28 +6,25 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
-from edge.contract.messages import ModelCard, rfc3339
+from edge.contract.messages import ModelCard
 from edge.records import Outcome
 from edge.validation.labels import Label
 from edge.validation.reliability import Reliability
 from edge.validation.requirements import RequirementResult
-from edge.validation.results import ScanRow, Validation
+from edge.validation.results import Validation
 from edge.validation.statistics import Confusion
+from edge.validation.table import ScanRow
 
 
 @dataclass(frozen=True)
 class Replay:
-    """A finished replay: where, when, with what, and what came of it."""
+    """A finished replay: where, with what, and what came of it. When and how fast is for `run.json` to say."""
 
     program: str
     folder: str
     labels: str | None
     labels_sha256: str | None
-    started_at: datetime
-    finished_at: datetime
-    elapsed_s: float
     card: ModelCard
     rows: Sequence[ScanRow]
     validation: Validation
@@ -52,10 +49,7 @@ def summary_json(replay: Replay) -> str:
         "folder": replay.folder,
         "labels": replay.labels,
         "labels_sha256": replay.labels_sha256,
-        "started_at": rfc3339(replay.started_at),
-        "finished_at": rfc3339(replay.finished_at),
-        "elapsed_s": round(replay.elapsed_s, 3),
-        "model": replay.card.model_dump(mode="json"),
+        "model": replay.card.model_dump(mode="json", exclude={"boot_id", "loaded_at"}),
         "training": dict(replay.training),
         "metrics": replay.figures,
         "requirements": [
@@ -81,10 +75,6 @@ def summary_json(replay: Replay) -> str:
                 "balanced_accuracy": _known(figures.scored.balanced_accuracy),
             }
             for figures in validation.bundles
-        ],
-        "stages": [
-            {"stage": stage.stage, "n": stage.n, "p50_ms": stage.p50_ms, "p90_ms": stage.p90_ms, "max_ms": stage.max_ms}
-            for stage in validation.stages
         ],
         "labels_without_file": list(replay.labels_without_file),
     }

@@ -210,6 +210,6 @@ def test_the_base_install_names_every_library_edge_imports() -> None:
     names = [requirement.split(">=")[0] for requirement in project["dependencies"]]
     installed = {import_names.get(name, name) for name in names}
     used = {name.split(".")[0] for path in modules_of("edge") for name in imports_of(path)}
-    third_party = used - set(sys.stdlib_module_names) - {"edge"} - {"openvino", "tensorrt", "pycuda"}
+    third_party = used - set(sys.stdlib_module_names) - {"edge"} - {"openvino", "tensorrt", "pycuda", "fsspec", "ray"}
     assert third_party - installed - {"pydantic_core"} == set()
     assert installed - third_party <= {"tifffile"}

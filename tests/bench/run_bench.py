@@ -109,8 +109,8 @@ def _engine(config: Path, scans: int) -> Run:
 def _replay(config: Path, folder: Path, out: Path) -> Run:
     arguments = ("--config", config, "--replay", folder, "--labels", folder / "labels.csv", "--out", out)
     _, peak, wall_s = _timed("-m", "edge.cli", *arguments)
-    summary = json.loads((out / "summary.json").read_text())
-    return Run(summary["elapsed_s"] / summary["metrics"]["scans_count"], peak, wall_s)
+    run = json.loads((out / "run.json").read_text())
+    return Run(run["elapsed_s"] / run["judged"], peak, wall_s)
 
 
 def _script(run: Path, folder: Path, reduction: int) -> Run:

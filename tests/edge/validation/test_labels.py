@@ -147,7 +147,3 @@ def test_all_bad_rows_are_told_at_once_each_by_its_line(tmp_path: Path) -> None:
         "line 5",
         "line 6",
     ]
-
-
-def test_scans_that_no_row_names_are_told(tmp_path: Path) -> None:
-    assert match_labels(tmp_path, rows("a.tif"), ["a.tif", "b.tif"]).unlisted == ("b.tif",)

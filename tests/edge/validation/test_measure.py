@@ -11,7 +11,7 @@ from edge.validation.detection import NoCurve, PodCurve
 from edge.validation.labels import Label, LabelRow
 from edge.validation.measure import CALLED, STOPPED, measure_reliability
 from edge.validation.reliability import Plant, Reliability
-from edge.validation.results import ScanRow
+from edge.validation.table import ScanRow
 
 POLICY = Policy(threshold=0.5, gate_mean_threshold=0.05, gate_std_threshold=0.06)
 PLANT = Plant(0.02, Prices(500, 10, 1))

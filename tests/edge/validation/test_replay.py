@@ -6,8 +6,10 @@ import csv
 import json
 import os
 import re
+import resource
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
@@ -212,25 +214,66 @@ def test_a_second_replay_into_the_same_folder_leaves_nothing_of_the_first(lot: P
 
     with pytest.raises(EngineError, match="device lost"):
         run(lot, out, model=scripted_model(fail))
-    assert not first.summary.exists() and not first.report.exists()
-    assert first.verdicts.read_bytes() == b""
+    assert not any(path.exists() for path in (first.summary, first.report, first.verdicts, out / "run.json"))
     assert len(verdicts(run(lot, out))) == 11
 
 
-def test_an_engine_that_fails_midway_leaves_the_verdicts_made_before(lot: Path, tmp_path: Path) -> None:
-    calls = 0
+class CountedEngine:
+    """Answers as the scripted engine does, and fails at one call."""
 
-    def fail_on_third(images: Batch) -> EngineOutput:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.images = 0
+        self._fails_at = fails_at
+
+    def __call__(self, images: Batch) -> EngineOutput:
+        if self.images == self._fails_at:
             raise EngineError("device lost", hint="reboot")
+        self.images += len(images)
         return bright_is_abnormal(images)
 
+
+def test_what_was_judged_before_a_failure_is_not_judged_again(lot: Path, tmp_path: Path) -> None:
+    whole = run(lot, tmp_path / "whole")
     with pytest.raises(EngineError):
-        run(lot, tmp_path / "out", model=scripted_model(fail_on_third, max_batch=1))
-    lines = (tmp_path / "out" / "verdicts.jsonl").read_bytes().splitlines()
-    assert [Verdict.model_validate_json(line).scan.file for line in lines] == ["B01_0001.tif", "B01_0002.tif"]
+        run(lot, tmp_path / "out", model=scripted_model(CountedEngine(fails_at=3), max_batch=1))
+    kept = b"".join(path.read_bytes() for path in sorted((tmp_path / "out" / ".parts").glob("*.jsonl")))
+    assert [Verdict.model_validate_json(line).scan.file for line in kept.splitlines()] == [
+        f"B01_000{number}.tif" for number in (1, 2, 3)
+    ]
+    again = run(lot, tmp_path / "out", model=scripted_model(CountedEngine(), max_batch=1))
+    assert (again.run.resumed, again.run.judged) == (3, 9)
+    assert again.verdicts.read_bytes().startswith(kept)
+    assert again.report.read_bytes() == whole.report.read_bytes()
+    assert again.summary.read_bytes() == whole.summary.read_bytes()
+
+
+def test_a_line_that_a_kill_cut_and_a_file_that_changed_since_are_judged_again(lot: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(EngineError):
+        run(lot, out, model=scripted_model(CountedEngine(fails_at=4), max_batch=1))
+    part = out / ".parts" / "000000.jsonl"
+    part.write_bytes(part.read_bytes()[:-9])
+    assert run(lot, out).run.resumed == 3
+
+    with pytest.raises(EngineError):
+        run(lot, out, model=scripted_model(CountedEngine(fails_at=4), max_batch=1))
+    write_scan(lot / "B01_0002.tif", ABNORMAL, seed=77)
+    result = run(lot, out)
+    assert result.run.resumed == 1
+    assert verdicts(result)["B01_0002.tif"].outcome == "abnormal"
+
+
+@pytest.mark.parametrize("change", ["file", "model"])
+def test_verdicts_on_other_files_or_of_another_model_do_not_stand(lot: Path, tmp_path: Path, change: str) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(EngineError):
+        run(lot, out, model=scripted_model(CountedEngine(fails_at=3), max_batch=1))
+    if change == "file":
+        write_scan(lot / "A00_0001.tif", NORMAL)
+    model = scripted_model()
+    if change == "model":
+        model = replace(model, bundle=replace(model.bundle, digest="cd" * 32))
+    assert run(lot, out, model=model).run.resumed == 0
 
 
 def test_a_store_that_publishes_gets_every_verdict_before_the_file_does(lot: Path, tmp_path: Path) -> None:
@@ -244,19 +287,33 @@ def test_a_store_that_publishes_gets_every_verdict_before_the_file_does(lot: Pat
 def test_a_store_that_fails_stops_the_replay(lot: Path, tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="disk full"):
         run(lot, tmp_path / "out", publish_to=Store(fails_after=4), model=scripted_model(max_batch=1))
-    assert len((tmp_path / "out" / "verdicts.jsonl").read_bytes().splitlines()) == 4
+    assert len((tmp_path / "out" / ".parts" / "000000.jsonl").read_bytes().splitlines()) == 4
 
 
-def test_a_full_disk_is_named_and_is_no_defect(lot: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "verdicts.jsonl").symlink_to("/dev/full")
-    with pytest.raises(LedgerError, match=r"results in .*out cannot be written: No space left"):
-        run(lot, tmp_path / "out")
+def test_a_disk_that_takes_no_more_is_named_and_is_no_defect(lot: Path, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+    try:
+        with pytest.raises(LedgerError, match=r"results in .*out cannot be written: File too large"):
+            run(lot, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_finished_replay_leaves_its_three_results_and_nothing_else(lot: Path, tmp_path: Path) -> None:
+def test_a_finished_replay_leaves_its_results_and_nothing_else(lot: Path, tmp_path: Path) -> None:
     run(lot, tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"verdicts.jsonl", "summary.json", "report.html"}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"verdicts.jsonl", "summary.json", "report.html", "run.json"}
+
+
+def test_report_and_summary_hold_no_time_and_the_run_does(lot: Path, tmp_path: Path) -> None:
+    first, second = (run(lot, tmp_path / name, labels=lot / "labels.csv") for name in ("first", "second"))
+    assert first.report.read_bytes() == second.report.read_bytes()
+    assert first.summary.read_bytes() == second.summary.read_bytes()
+    told_of = json.loads((tmp_path / "first" / "run.json").read_text())
+    assert told_of["judged"] == 12 and told_of["speed"]["scans_per_s"] > 0
+    assert re.match(r"[\d,]+ scans an hour and core; 10,000,000 take ", told_of["archive"])
+    assert told_of["archive"] in told(first)
 
 
 def test_a_real_ledger_can_take_the_verdicts(lot: Path, tmp_path: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,26 +17,32 @@ import pytest
 from edge.contract.messages import BoxPx
 from edge.images.conversion import Method
 from edge.images.residual_boxes import MapGeometry
-from edge.pipeline.prepare import Prepared
-from edge.pipeline.worker import Judged
-from edge.records import Arrival, Decision, Outcome, Policy, Scan, Size
-from edge.scans.pixels import decode
+from edge.records import Outcome, Policy, Size
 from edge.scans.scan import Limits
 from edge.validation.figures import MAX_POINTS, Group, gate_scatter, interval_bar, roc_figure, score_histogram
 from edge.validation.gallery import UNREADABLE_SHOWN, Gallery, Shelf
 from edge.validation.labels import Label, LabelRow
 from edge.validation.measure import measure_reliability
+from edge.validation.photographer import Photographer
 from edge.validation.pictures import THUMBNAIL_WIDTH_PX, heat_colours, heat_legend, picture_svg, scan_picture
 from edge.validation.reliability import Plant
 from edge.validation.report import report_html
 from edge.validation.requirements import check_requirement, parse_requirement
-from edge.validation.results import ScanRow, validate
+from edge.validation.results import validate
+from edge.validation.sources import LocalFolder
 from edge.validation.statistics import roc
 from edge.validation.summary import Replay, summary_json
-from tests.support.samples import MORNING, sample_model_card, sample_stamp, sample_verdict
+from edge.validation.table import ScanRow
+from tests.support.fakes import write_scan
+from tests.support.models import scripted_model
+from tests.support.samples import sample_model_card, sample_verdict
 
 POLICY = Policy(threshold=0.5, gate_mean_threshold=0.05, gate_std_threshold=0.06)
 GEOMETRY = MapGeometry(cell_px=10, offset_px=5)
+PICTURE = scan_picture(
+    np.full((1, 200, 100), 90, np.uint8), Method.GLOBAL, np.full((18, 9), 0.1, np.float32), GEOMETRY, 0.05, [],
+    Size(2000, 1000),
+)  # fmt: skip
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>&amp;{{ 7*7 }}\u202e\n.tif'
 
 
@@ -44,7 +50,7 @@ class Seen:
     """Scans as the worker hands them over, with a gallery that looks on."""
 
     def __init__(self, pictures: int = 3) -> None:
-        self.gallery = Gallery(size=pictures, method=Method.GLOBAL, geometry=GEOMETRY, policy=POLICY)
+        self.gallery = Gallery(size=pictures, policy=POLICY)
         self.rows: list[ScanRow] = []
         self.truths: list[LabelRow | None] = []
         self.plant = Plant()
@@ -63,23 +69,20 @@ class Seen:
     ) -> None:
         sample = sample_verdict()
         gate = sample.gate.model_copy(update={"mean_max": mean, "std_max": mean})
-        verdict = sample.model_copy(update={"outcome": outcome, "p_abnormal": p, "gate": gate, "reasons": reasons})
-        image = None if p is None else np.full((1, 200, 100), 90, np.uint8)
-        decision = None if image is not None else Decision(outcome, reasons)
-        scan = Scan(file, verdict.scan.sha256, 10, MORNING, 1000, 2000)
-        prepared = Prepared(Arrival(sample_stamp(file), MORNING, True), scan, image, decision, detail, 1.0, 1.0)
-        residual_map = None if image is None else np.full((18, 9), mean or 0.0, np.float32)
+        verdict = sample.model_copy(
+            update={"outcome": outcome, "p_abnormal": p, "gate": gate, "reasons": reasons, "detail": detail}
+        )
         truth = None if label is None else LabelRow(2, file, bundle, label, kinds=("lines",), severities=(0.7,))
         row = ScanRow(file, bundle, label, outcome, reasons, p, mean, mean, (1.0, 2.0, None if p is None else 30.0))
         self.rows.append(row)
         self.truths.append(truth)
-        self.gallery.offer(Judged(prepared, verdict, residual_map), verdict, row, truth)
+        self.gallery.offer(verdict, row, truth)
 
     def files(self, shelf: Shelf) -> list[str]:
         return [card.row.file for card in self.gallery.cards(shelf)]
 
     def replay(self, *requirements: str, labels_without_file: tuple[str, ...] = ()) -> Replay:
-        validation = validate(self.rows, threshold=0.5, labels_without_file=len(labels_without_file), elapsed_s=2.0)
+        validation = validate(self.rows, threshold=0.5, labels_without_file=len(labels_without_file))
         truths = {row.file: truth for row, truth in zip(self.rows, self.truths, strict=True) if truth is not None}
         reliability = measure_reliability(self.rows, truths, POLICY, self.plant)
         figures = {**validation.metrics.flat(), **reliability.figures.flat()}
@@ -89,9 +92,6 @@ class Seen:
             folder="lot",
             labels="labels.csv",
             labels_sha256="cd" * 32,
-            started_at=MORNING,
-            finished_at=MORNING,
-            elapsed_s=2.0,
             card=sample_model_card(),
             rows=self.rows,
             validation=validation,
@@ -102,6 +102,7 @@ class Seen:
         )
 
     def html(self, *requirements: str) -> str:
+        self.gallery.add_pictures(lambda _, verdict: None if verdict.p_abnormal is None else PICTURE)
         return report_html(self.replay(*requirements), self.gallery)
 
 
@@ -164,13 +165,35 @@ def test_scans_without_a_label_that_were_rejected_have_a_shelf_of_their_own() ->
     assert seen.files(Shelf.FLAGGED) == ["b", "a"]
 
 
-def test_an_out_of_spec_scan_is_pictured_only_if_it_is_still_the_judged_file(tmp_path: Path) -> None:
+def test_a_scan_is_pictured_only_if_it_is_still_the_judged_file(tmp_path: Path) -> None:
+    model = scripted_model()
+    photographer = Photographer(LocalFolder(tmp_path, recursive=False), model, Limits())
+    scan = write_scan(tmp_path / "a.tif")
+    sha256 = hashlib.sha256(scan.read_bytes()).hexdigest()
+    sample = sample_verdict()
+    verdict = sample.model_copy(update={"scan": sample.scan.model_copy(update={"sha256": sha256})})
+    seen = photographer.picture_of("a.tif", verdict)
+    assert seen is not None and seen.heat_png is not None
+    not_asked = verdict.model_copy(update={"durations_ms": verdict.durations_ms.model_copy(update={"infer": None})})
+    plain = photographer.picture_of("a.tif", not_asked)
+    assert plain is not None and plain.heat_png is None
+    write_scan(scan, seed=9)
+    assert photographer.picture_of("a.tif", verdict) is None
+    scan.unlink()
+    assert photographer.picture_of("a.tif", verdict) is None
+    photographer.close()
+
+
+def test_a_scan_without_a_picture_says_so() -> None:
     seen = Seen()
-    (tmp_path / "other.tif").write_bytes(b"replaced since")
     seen.judge("other.tif", Outcome.REVIEW, reasons=("out-of-spec",))
-    seen.gallery.add_out_of_spec_pictures(tmp_path, Limits(), decode)
-    assert [card.picture for card in seen.gallery.cards(Shelf.OUT_OF_SPEC)] == [None]
     assert "No picture" in seen.html()
+
+
+def test_scans_that_went_well_have_two_examples_each() -> None:
+    seen = a_mixed_lot()
+    assert seen.files(Shelf.NORMAL) == ["good0.tif", "good1.tif"]
+    assert seen.files(Shelf.ABNORMAL) == ["bad.tif"]
 
 
 def test_heat_grows_from_clear_to_solid_and_nan_is_the_hottest() -> None:
@@ -285,7 +308,7 @@ def test_the_report_shows_the_figures_a_plant_asks_for() -> None:
     ):
         assert expected in text, expected
     pictures = [attributes for tag, attributes in page.tags if tag == "svg" and attributes.get("class") == "picture"]
-    assert len(pictures) == 3
+    assert len(pictures) == 6
 
 
 def test_the_report_loads_nothing_and_runs_nothing() -> None:
@@ -374,7 +397,6 @@ def test_the_summary_is_strict_json_with_flat_metrics() -> None:
         "escapes": 0, "overkill": 0, "balanced_accuracy": None,
     }  # fmt: skip
     assert summary["labels_without_file"] == ["line 9: gone.tif"]
-    assert datetime.fromisoformat(summary["started_at"]).astimezone(UTC).hour == 6
 
 
 def test_only_fifty_unreadable_files_are_listed_and_the_others_are_counted() -> None:
@@ -387,7 +409,7 @@ def test_only_fifty_unreadable_files_are_listed_and_the_others_are_counted() -> 
 def test_pictures_of_one_page_do_not_borrow_each_others_scan() -> None:
     html = a_mixed_lot().html()
     keys = re.findall(r'id="(scan-\d+)"', html)
-    assert len(keys) == len(set(keys)) == 3
+    assert len(keys) == len(set(keys)) == 6
     assert sorted(re.findall(r'<use href="#(scan-\d+)"', html)) == sorted(keys)
 
 
