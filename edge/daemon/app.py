@@ -40,6 +40,10 @@ BACKUP_LOOK_S = 0.5
 LEDGER_RETRY_S = 1.0
 STUCK_AFTER_S = 90.0
 """A loop silent for this long no longer earns the watchdog's beat; a CPU batch takes a few seconds."""
+STUCK_AGAIN_S = 60.0
+"""Between two log lines about it."""
+FOLDER_SILENT_S = 10.0
+"""A look at the folder that lasts this long is an alarm: a share whose server is gone does not fail, it hangs."""
 
 
 def run_app(settings: Settings, environment: ServiceEnvironment, model: LoadedModel) -> int:
@@ -113,14 +117,17 @@ class App:
 
     def _supervise(self) -> None:
         """Feed the watchdog, speak of health, keep house, until a signal or a dead thread."""
-        health_at_s = housekeeping_at_s = time.monotonic()
+        health_at_s = housekeeping_at_s = stuck_at_s = time.monotonic()
         while not self._stop.is_set():
-            loop, silent_s = self._beats.silent_for_s()
+            now_s = time.monotonic()
+            loop, silent_s = self._beats.longest_silence_s()
             if silent_s < STUCK_AFTER_S:
                 self._notifier.watchdog()
-            else:
+            elif now_s >= stuck_at_s:
+                stuck_at_s = now_s + STUCK_AGAIN_S
                 event(log.error, "loop is stuck", loop=loop, silent_s=round(silent_s, 1))
-            now_s = time.monotonic()
+            if (silent_s := self._beats.silent_for_s("inbox")) >= FOLDER_SILENT_S:
+                self._line.tell_of_hang(silent_s)
             if now_s >= health_at_s:
                 health_at_s = now_s + HEALTH_S
                 self._line.report_health()
@@ -161,8 +168,9 @@ class App:
     def _look(self) -> None:
         self._line.watcher.start()
         while not self._stop.is_set():
-            wait_s = self._line.look(time.monotonic(), utc_now())
             self._beats.beat("inbox")
+            wait_s = self._line.look(time.monotonic(), utc_now())
+            self._beats.rest("inbox")
             self._line.folder_changed.wait(wait_s)
 
     def _judge(self) -> None:

@@ -36,6 +36,7 @@ from edge.station.watch import Watcher
 from edge.store.backup import sweep_copies, take_backup_requests
 from edge.store.ledger import Ledger, Pending, open_ledger
 from edge.system.logs import event
+from edge.system.names import display_name
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class Line:
     inbox: Inbox
     watcher: Watcher
     folder_changed: threading.Event
+    files_to_prune: threading.Event
+    """Set when the ledger's files are to be compared with the folder: by the inbox's thread, since that may hang."""
     intake: StationIntake
     worker: Worker
     publisher: Publisher
@@ -78,8 +81,30 @@ class Line:
             self.publisher.clear_alarm("folder-away")
         else:
             self.publisher.raise_alarm("folder-away", state.detail, state.hint)
+        unread = self.inbox.unread
+        if unread:
+            first, why = next(iter(unread.items()))
+            self.publisher.raise_alarm(
+                "folder-partly-read",
+                f"files and sub-folders of {self.settings.folder.path} that cannot be read: {len(unread)}; "
+                f"first {display_name(first)}: {why}",
+                "let the worker's user list and read them (r-x on each sub-folder), or check the disk or share",
+            )
+        else:
+            self.publisher.clear_alarm("folder-partly-read")
         self.scan_alarms.look(now_s, is_folder_away=state.away is not None)
+        if self.files_to_prune.is_set():
+            self.files_to_prune.clear()
+            self._prune_files()
         return self.inbox.wait_s(time.monotonic(), self.settings.folder.poll_s)
+
+    def tell_of_hang(self, silent_s: float) -> None:
+        """Raise `folder-away` for a look that does not end, from another thread than the inbox's; its end clears it."""
+        self.publisher.raise_alarm(
+            "folder-away",
+            f"{self.settings.folder.path}: does not answer; a look at it has lasted {silent_s:.0f} s so far",
+            "check the server of the share and the network to it; the worker goes on when it answers",
+        )
 
     def report_health(self) -> None:
         """Send the health message, with what is known; raise or clear the alarm of a disk that runs full."""
@@ -148,13 +173,20 @@ class Line:
         try:
             sweep_copies(self.ledger.path)
             pruned = self.ledger.prune(utc_now() - timedelta(days=self.settings.state.keep_days))
-            present = self.inbox.present()
-            if present is not None:
-                self.ledger.prune_files(present)
         except LedgerError as error:
             event(log.warning, "ledger not pruned", error=error.message)
         else:
             event(log.debug, "ledger pruned", messages=pruned)
+        self.files_to_prune.set()
+        self.folder_changed.set()
+
+    def _prune_files(self) -> None:
+        present = self.inbox.present()
+        if present is not None:
+            try:
+                self.ledger.prune_files(present)
+            except LedgerError as error:
+                event(log.warning, "ledger not pruned", error=error.message)
 
 
 def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: ExitStack) -> Line:
@@ -240,6 +272,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         inbox=inbox,
         watcher=watcher,
         folder_changed=folder_changed,
+        files_to_prune=threading.Event(),
         intake=intake,
         worker=worker,
         publisher=publisher,

@@ -9,6 +9,9 @@ The folder may be a mount that comes and goes. Its absence must never look like 
   mounted on yet, or one that somebody recreated. It counts as there as soon as it holds anything.
 
 A different folder that does hold something is taken for the new one: stations recreate theirs.
+
+Sub-folders, where they are asked for, are read from a work list, to a limit, and through no link. One that cannot be
+read hides no other, and is reported.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from pathlib import Path
 from edge.records import FileStamp
 from edge.scans.scan import SUFFIXES
 from edge.station.mounts import FileSystem, file_system
+from edge.system.files import opened_folder
 from edge.system.logs import event
 from edge.system.names import display_name
 
@@ -31,6 +35,17 @@ log = logging.getLogger(__name__)
 
 IGNORED_STARTS = (".", "~")
 """Hidden files and folders, and drafts of other programs."""
+
+IGNORED_FOLDERS = frozenset({"$recycle.bin", "lost+found", "system volume information"})
+"""What file systems put into their top folder, in any case of the letters: deleted files, places nobody may list."""
+
+MAX_DEPTH = 32
+"""Levels of sub-folders that are read; stations sort by day, lot and part."""
+
+MAX_PATH_BYTES = 3800
+"""Longest path of a folder that is read: with a file's name, the kernel takes 4096."""
+
+TOO_DEEP = f"more than {MAX_DEPTH} levels deep, or a path of more than {MAX_PATH_BYTES} bytes"
 
 
 class Away(StrEnum):
@@ -92,6 +107,12 @@ class StationFolder:
         self._home = FileSystem("unknown", Path("/"))
         self._denied = False
         self._complained: set[str] = set()
+        self._unread: dict[str, str] = {}
+
+    @property
+    def unread(self) -> Mapping[str, str]:
+        """Files and sub-folders that could not be read since the last look began, and why."""
+        return self._unread
 
     @property
     def has_stable_inodes(self) -> bool:
@@ -101,13 +122,11 @@ class StationFolder:
     def look(self, known: Mapping[str, FileStamp], *, expects_scans: bool) -> Listing:
         """List the folder once, without a stat per file; a file in `known` costs about a microsecond."""
         self._denied = False
+        self._unread = {}
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
+            with opened_folder(self.path, "") as descriptor:
                 # What is identified is what is listed, whatever is mounted or renamed in between.
                 return self._enter(descriptor, known, expects_scans)
-            finally:
-                os.close(descriptor)
         except OSError as error:
             return Listing(away=_reason(error), detail=f"{self.path}: {error.strerror}")
 
@@ -129,26 +148,23 @@ class StationFolder:
         return self._denied
 
     def all_scans(self) -> set[str] | None:
-        """Every file that matches, known or not, marked or not; None unless the folder of the last look is there."""
-        found: list[tuple[str, int]] = []
+        """Every file that matches, known or not, marked or not.
+
+        None unless the folder of the last look is there, and every sub-folder can be read.
+        """
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
+            with opened_folder(self.path, "") as descriptor:
                 status = os.fstat(descriptor)
                 if (status.st_dev, status.st_ino) != self._identity:
                     return None
-                self._read_names(descriptor, "", {}, None, found)
-            finally:
-                os.close(descriptor)
+                names = self._read_names(descriptor, {}, None)
         except OSError:
             return None
-        return {file for file, _ in found}
+        return {file for file, _ in names.found} if names.is_whole else None
 
     def complain(self, file: str, error: OSError) -> None:
-        """Log, once per file, that it is skipped; it is tried again at every look."""
-        if file not in self._complained:
-            self._complained.add(file)
-            event(log.warning, "file skipped", file=display_name(file), folder=str(self.path), error=error.strerror)
+        """Note that a file or sub-folder is skipped, and log it once; it is tried again at every look."""
+        self._skip(file, error.strerror or str(error))
 
     def forget_complaints(self) -> None:
         self._complained.clear()
@@ -165,52 +181,81 @@ class StationFolder:
             if self._identity is not None and _shows_below(home, self._home):
                 was = f"{self._home.kind} is no longer mounted at {self._home.mount_point}"
                 return Listing(away=Away.UNMOUNTED, detail=f"{self.path}: {was}")
-        found: list[tuple[str, int]] = []
-        holds_anything, unmarked = self._read_names(descriptor, "", known, self._done_suffix, found)
-        if expects_scans and not holds_anything and identity != self._identity:
+        names = self._read_names(descriptor, known, self._done_suffix)
+        if expects_scans and not names.holds_anything and identity != self._identity:
             return Listing(away=Away.EMPTY, detail=f"{self.path}: empty, although scans of it are known")
         self._identity, self._home = identity, home
-        return Listing(found, unmarked)
+        return Listing(names.found, names.unmarked)
 
-    def _read_names(
-        self,
-        source: int | str,
-        prefix: str,
-        known: Mapping[str, FileStamp],
-        done_suffix: str | None,
-        found: list[tuple[str, int]],
-    ) -> tuple[bool, int]:
-        """Append to `found`; whether there was any entry at all, and how many scans lack their marker."""
+    def _read_names(self, descriptor: int, known: Mapping[str, FileStamp], done_suffix: str | None) -> _Names:
+        """All names below the open folder that are not known. Raises OSError if it cannot be listed itself."""
+        names = _Names()
+        self._read_folder(descriptor, "", known, done_suffix, names)
+        while names.folders:
+            folder = names.folders.pop()
+            if folder.count("/") >= MAX_DEPTH or len(os.fsencode(self._root + folder)) > MAX_PATH_BYTES:
+                self._skip(folder, TOO_DEEP)
+                continue
+            try:
+                with opened_folder(descriptor, folder) as inner:
+                    self._read_folder(inner, f"{folder}/", known, done_suffix, names)
+            except (FileNotFoundError, NotADirectoryError):
+                pass  # taken away, or replaced by a link, since its name was read
+            except OSError as error:
+                names.is_whole = False
+                self.complain(folder, error)
+        return names
+
+    def _skip(self, file: str, why: str) -> None:
+        self._unread[file] = why
+        if file not in self._complained:
+            self._complained.add(file)
+            event(log.warning, "file skipped", file=display_name(file), folder=str(self.path), error=why)
+
+    def _read_folder(
+        self, descriptor: int, prefix: str, known: Mapping[str, FileStamp], done_suffix: str | None, names: _Names
+    ) -> None:
+        """Add one folder's names; sub-folders to the work list."""
         candidates: list[tuple[str, int]] = []
-        names: set[str] = set()
-        folders: list[str] = []
+        beside: set[str] = set()
         entry = None
-        with os.scandir(source) as entries:
+        with os.scandir(descriptor) as entries:
             for entry in entries:
                 name = entry.name
-                stamp = known.get(prefix + name)
-                if stamp is not None and stamp.inode == entry.inode():
-                    continue  # the whole cost of a known file
+                is_folder = self._recursive and entry.is_dir(follow_symlinks=False)
+                if not is_folder:
+                    stamp = known.get(prefix + name)
+                    if stamp is not None and stamp.inode == entry.inode():
+                        continue  # the whole cost of a known file
                 if done_suffix is not None:
-                    names.add(name.lower())
+                    beside.add(name.lower())
                 if name.startswith(IGNORED_STARTS):
                     continue
-                if name.lower().endswith(SUFFIXES):
+                if is_folder:  # also one that is called like a scan
+                    if name.lower() not in IGNORED_FOLDERS:
+                        names.folders.append(prefix + name)
+                elif name.lower().endswith(SUFFIXES):
                     candidates.append((name, entry.inode()))
-                elif self._recursive and entry.is_dir(follow_symlinks=False):
-                    folders.append(prefix + name)
-        unmarked = 0
         for name, inode in candidates:
-            if done_suffix is None or _is_marked(name.lower(), done_suffix, names):
-                found.append((prefix + name, inode))
+            if done_suffix is None or _is_marked(name.lower(), done_suffix, beside):
+                names.found.append((prefix + name, inode))
             else:
-                unmarked += 1
-        for folder in folders:
-            try:
-                unmarked += self._read_names(self._root + folder, f"{folder}/", known, done_suffix, found)[1]
-            except OSError as error:
-                self.complain(folder, error)
-        return entry is not None, unmarked
+                names.unmarked += 1
+        names.holds_anything = names.holds_anything or entry is not None
+
+
+@dataclass(slots=True)
+class _Names:
+    """What a walk through the folder has read so far."""
+
+    found: list[tuple[str, int]] = field(default_factory=list)
+    unmarked: int = 0
+    is_whole: bool = True
+    """False if a sub-folder could not be read."""
+    holds_anything: bool = False
+    """Whether there is any entry at all."""
+    folders: list[str] = field(default_factory=list)
+    """Sub-folders still to be read."""
 
 
 def _is_marked(name: str, suffix: str, names: set[str]) -> bool:

@@ -140,6 +140,11 @@ class Inbox:
         """Files of the last listing that only lack their marker; 0 without `done_suffix`."""
         return self._unmarked
 
+    @property
+    def unread(self) -> Mapping[str, str]:
+        """Files and sub-folders that could not be looked at, and why; for the thread that calls `poll`."""
+        return self._folder.unread
+
     def touch(self, name: str) -> None:
         """`name` (relative path) was written to or moved here: look at it even if it is known."""
         self._touched.append(name)

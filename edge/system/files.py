@@ -87,6 +87,28 @@ def copy_open(original: BinaryIO, status: os.stat_result, draft: Path, target: P
 
 
 @contextmanager
+def opened_folder(root: Path | int, relative: str, *, create: bool = False) -> Iterator[int]:
+    """Descriptor of the folder `relative` below `root` (a path, or a descriptor that stays open); "" is `root` itself.
+
+    No link is followed below `root`: what is done by the descriptor is done below it, whatever is swapped meanwhile.
+    `create`: make what is missing below `root`. Raises OSError.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    fd = os.dup(root) if isinstance(root, int) else os.open(root, flags)
+    try:
+        for name in filter(None, relative.split("/")):
+            if create:
+                with suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=fd)
+            inner = os.open(name, flags | os.O_NOFOLLOW, dir_fd=fd)
+            os.close(fd)
+            fd = inner
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
 def opened_regular(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
     """An open regular file and what its descriptor says of it. Raises OSError for a link or anything else."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)

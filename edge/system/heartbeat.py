@@ -19,8 +19,18 @@ class Beats:
         with self._lock:
             self._last[loop] = self._clock()
 
-    def silent_for_s(self) -> tuple[str, float]:
-        """The quietest loop and its silence; ("", 0.0) before the first beat."""
+    def rest(self, loop: str) -> None:
+        """The loop waits for something to do: until its next beat its silence means nothing."""
+        with self._lock:
+            self._last.pop(loop, None)
+
+    def silent_for_s(self, loop: str) -> float:
+        """Since its last beat; 0.0 while it rests."""
+        with self._lock:
+            return self._clock() - self._last[loop] if loop in self._last else 0.0
+
+    def longest_silence_s(self) -> tuple[str, float]:
+        """The quietest loop and its silence; ("", 0.0) while all rest."""
         with self._lock:
             if not self._last:
                 return "", 0.0

@@ -17,6 +17,7 @@ import pytest
 
 import edge.daemon.app
 import edge.daemon.line
+import edge.station.folder
 from edge.contract.messages import Gpu, Health
 from edge.daemon.app import run_app
 from edge.daemon.line import Line, build_line, utc_now
@@ -141,6 +142,42 @@ def test_a_loop_that_hangs_before_its_first_turn_is_stuck_and_named(
     assert stuck() == {"inbox"}
 
 
+def test_a_share_that_hangs_is_an_alarm_of_the_main_thread_until_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The calls of a hard mount whose server is gone do not fail, they do not return. The main thread makes none."""
+    answers = threading.Event()
+    until_s = time.monotonic() + 20
+    listed = edge.station.folder.opened_folder
+
+    def hanging(*arguments: Any, **options: Any) -> Any:
+        answers.wait(30)
+        return listed(*arguments, **options)
+
+    def said(event: str) -> list[str]:
+        fields = [vars(record)["fields"] for record in caplog.records if record.message == event]
+        return [each.get("message", "") for each in fields if each["alarm"] == "folder-away"]
+
+    def supervised(_ledger: Ledger, _go_on: Callable[[], bool]) -> int:
+        if said("alarm"):
+            answers.set()
+        if said("alarm over") or time.monotonic() > until_s:
+            answers.set()
+            raise RuntimeError("the test has seen enough")
+        return 0
+
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.setattr(edge.station.folder, "opened_folder", hanging)
+    monkeypatch.setattr(edge.daemon.app, "FOLDER_SILENT_S", 0.5)
+    monkeypatch.setattr(edge.daemon.app, "SUPERVISION_S", 0.05)
+    monkeypatch.setattr(edge.daemon.app, "HOUSEKEEPING_S", 0.1)
+    monkeypatch.setattr(edge.daemon.line, "take_backup_requests", supervised)
+    with caplog.at_level("INFO"), pytest.raises(RuntimeError, match="seen enough"):
+        run_app(settings_below(tmp_path), service_environment(), scripted_model())
+    assert ["does not answer" in message for message in said("alarm")] == [True]
+    assert len(said("alarm over")) == 1
+
+
 @contextmanager
 def line_of(settings: Settings, *, engine: str = "scripted") -> Iterator[Line]:
     """A line whose loops the test turns itself."""
@@ -189,6 +226,7 @@ def test_scans_that_were_moved_on_leave_the_list_of_files_though_the_folder_is_e
         assert list((tmp_path / "scans").iterdir()) == []
         assert len(line.ledger.files()) == 3
         line.keep_house()
+        line.look(100.0, utc_now())
         assert line.ledger.files() == {}
         assert line.ledger.pending().count == 3
 
@@ -201,18 +239,18 @@ def test_nothing_is_forgotten_while_the_folder_is_away_or_an_empty_mount_point(t
         fakes.write_scan(scans / "B01_1.tif")
         judge(line, 1)
         scans.rename(tmp_path / "elsewhere")
-        line.keep_house()  # nobody has looked since
-        line.look(100.0, utc_now())
-        line.keep_house()
+        for now_s in (100.0, 101.0):
+            line.keep_house()
+            line.look(now_s, utc_now())
         scans.mkdir()
-        line.keep_house()
-        line.look(200.0, utc_now())
-        line.keep_house()
+        for now_s in (200.0, 201.0):
+            line.keep_house()
+            line.look(now_s, utc_now())
         assert set(line.ledger.files()) == {"B01_1.tif"}
     with line_of(settings) as line:
-        line.keep_house()
-        line.look(300.0, utc_now())
-        line.keep_house()
+        for now_s in (300.0, 301.0):
+            line.keep_house()
+            line.look(now_s, utc_now())
         assert set(line.ledger.files()) == {"B01_1.tif"}
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from edge.records import FileStamp
 from edge.station import folder as folder_module
-from edge.station.folder import Away
+from edge.station.folder import MAX_DEPTH, TOO_DEEP, Away
 from edge.station.known import NOISY_INODES
 from edge.station.mounts import FileSystem
 from edge.system.names import display_name
@@ -119,7 +121,7 @@ def test_a_sub_folder_that_cannot_be_read_does_not_hide_the_others(
     scandir = os.scandir
 
     def failing(source: int | str) -> object:
-        if str(source).endswith("/bad"):
+        if isinstance(source, int) and Path(f"/proc/self/fd/{source}").readlink().name == "bad":
             raise OSError(errno.EIO, "Input/output error")
         return scandir(source)
 
@@ -127,6 +129,84 @@ def test_a_sub_folder_that_cannot_be_read_does_not_hide_the_others(
 
     assert line.looks(3) == ["good/a.tif"]
     assert line.inbox.state.away is None
+    assert line.inbox.unread == {"bad": "Input/output error"}
+    assert line.inbox.present() is None  # what is in it may still be there
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert line.looks(3) == ["bad/a.tif"]
+    assert line.inbox.unread == {}
+
+
+def test_a_thousand_folders_in_each_other_stop_nobody_and_are_reported(folder: Path) -> None:
+    line = Line(folder, recursive=True)
+    deepest = folder
+    for _ in range(1000):
+        deepest = deepest / "d"
+    subprocess.run(["mkdir", "-p", deepest], check=True)
+    drop(folder.joinpath(*"d" * MAX_DEPTH) / "a.tif")
+    drop(folder.joinpath(*"d" * (MAX_DEPTH + 1)) / "b.tif")
+
+    assert line.looks(3) == ["d/" * MAX_DEPTH + "a.tif"]
+    assert line.inbox.unread == {"/".join("d" * (MAX_DEPTH + 1)): TOO_DEEP}
+    assert line.inbox.present() == {"d/" * MAX_DEPTH + "a.tif"}
+    subprocess.run(["rm", "-rf", folder / "d"], check=True)  # too deep for pytest to remove
+
+
+def test_a_path_that_is_too_long_for_the_kernel_is_reported(folder: Path) -> None:
+    line = Line(folder, recursive=True)
+    name, depth = "d" * 250, 16
+    inner = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=inner)
+        inner, outer = os.open(name, os.O_RDONLY, dir_fd=inner), inner
+        os.close(outer)
+    os.close(os.open("a.tif", os.O_CREAT | os.O_WRONLY, dir_fd=inner))
+    os.close(inner)
+
+    assert line.looks(3) == []
+    assert list(line.inbox.unread.values()) == [TOO_DEEP]
+    subprocess.run(["rm", "-rf", folder / name], check=True)
+
+
+def test_a_sub_folder_called_like_a_scan_is_a_sub_folder_if_they_are_asked_for(folder: Path) -> None:
+    line = Line(folder, recursive=True, known={"lot.tif": FileStamp("lot.tif", 0, 0, 0)})
+    (folder / "lot.tif").mkdir()
+    drop(folder / "lot.tif" / "a.tif")
+
+    assert line.judge_all() == ["lot.tif/a.tif"]
+    assert line.looks(3) == []
+
+
+def test_what_a_file_system_puts_into_its_top_folder_is_left_alone(folder: Path) -> None:
+    line = Line(folder, recursive=True)
+    for name in ("lost+found", "$RECYCLE.BIN", "System Volume Information"):
+        (folder / name).mkdir()
+        drop(folder / name / "deleted.tif")
+
+    assert line.looks(3) == []
+    assert line.inbox.unread == {}
+
+
+def test_a_sub_folder_that_becomes_a_link_while_the_folder_is_listed_leads_nowhere(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Line(folder, recursive=True)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    drop(outside / "a.tif")
+    (folder / "lot").mkdir()
+    scandir = os.scandir
+
+    def swapped(source: int | str) -> object:
+        entries = list(scandir(source))
+        if (folder / "lot").is_dir() and not (folder / "lot").is_symlink():
+            (folder / "lot").rmdir()
+            (folder / "lot").symlink_to(outside)
+        return contextlib.nullcontext(iter(entries))
+
+    monkeypatch.setattr(os, "scandir", swapped)
+    assert line.looks(4) == []
+    assert (folder / "lot").is_symlink()
+    assert line.inbox.unread == {}
 
 
 # --- the folder goes away --------------------------------------------------------------------------------
@@ -348,8 +428,10 @@ def test_a_sub_folder_that_may_be_listed_but_not_searched_does_not_stop_the_othe
 
     assert line.looks(3) == ["good/a.tif"]
     assert line.inbox.state.away is None
+    assert line.inbox.unread == {"bad/a.tif": "Permission denied"}
     (nobodys_folder / "bad").chmod(0o700)
     assert line.looks(3) == ["bad/a.tif"]
+    assert line.inbox.unread == {}
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EHOSTDOWN, errno.ENOTCONN, errno.ETIMEDOUT])
