@@ -21,13 +21,13 @@ from edge import __version__
 from edge.errors import EdgeError
 from edge.images.conversion import Bounds, Method
 from edge.records import Size
+from edge.system.progress import Reporter
 from train.bounds import MODES, bounds_json, find_bounds, read_bounds
 from train.classifier.regions import write_simulated_regions
 from train.commands import crossval, gate_benchmark, gate_report, transfer
 from train.dataset import read_labels
 from train.errors import TrainError
 from train.files import require_folder
-from train.progress import Reporter
 from train.recipe import ClassifierRecipe, GateRecipe, Reduction, parse_size, usual_reduction
 from train.second_simulator.simulate import simulate_lots
 from train.simulator.simulate import ABNORMAL_FRACTION, write_lot

@@ -16,6 +16,7 @@ TRAIN_MAY_USE = {
     "edge.errors",
     "edge.images.exposure",
     "edge.system.files",
+    "edge.system.progress",
     "edge.records",
     "edge.scans.scan",
     "edge.validation.labels",

@@ -13,12 +13,12 @@ import torch
 
 from edge.images.conversion import Bounds, Method
 from edge.records import Size
+from edge.system.progress import Reporter
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.cli import image_of_gate, main, parser
 from train.errors import TrainError
 from train.files import written_whole
 from train.gate import training as gate_training
-from train.progress import Reporter
 from train.recipe import ClassifierRecipe, GateRecipe, parse_size, usual_reduction
 
 

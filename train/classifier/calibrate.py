@@ -16,6 +16,7 @@ import torch
 from matplotlib.figure import Figure
 
 from edge.images.conversion import prepare
+from edge.system.progress import Reporter
 from edge.validation.statistics import Labels, Scores, auroc, confusion
 from train.checkpoint import CLASSIFIER_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from train.classifier.conformal import (
@@ -34,7 +35,6 @@ from train.errors import DataError
 from train.files import write_json
 from train.networks import p_abnormal_of
 from train.plots import save
-from train.progress import Reporter
 from train.survey import natural
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from edge.images.conversion import Bounds, Method
+from edge.system.progress import Reporter
 from train.classifier.experiment import ExperimentRecipe, recipe_values
 from train.classifier.feature_cache import FeatureCache
 from train.classifier.features import Backbone, Conversion, FeatureTable, compute_features
@@ -29,7 +30,6 @@ from train.classifier.learner import Samples
 from train.dataset import LABELS, Row
 from train.errors import DataError
 from train.files import write_json
-from train.progress import Reporter
 from train.runner import Runner
 from train.survey import Survey
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
+from edge.system.progress import Reporter
 from edge.validation.statistics import confusion
 from train.checkpoint import CLASSIFIER_FILE, Checkpoint, save_checkpoint, scans_seen
 from train.classifier.crossval import samples_of
@@ -21,7 +22,6 @@ from train.classifier.learner import Learnt, Samples, learn
 from train.classifier.models import Classifier, PooledClassifier
 from train.dataset import scan_facts
 from train.errors import DataError
-from train.progress import Reporter
 from train.runner import Runner
 from train.survey import Survey
 

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from edge.images.conversion import Bounds, Method
+from edge.system.progress import Reporter
 from train.classifier.experiment import ExperimentRecipe
 from train.classifier.features import Backbone
 from train.classifier.folds import FoldResult
 from train.classifier.learner import HALF
 from train.classifier.training import build_classifier, fit, predict
 from train.dataset import LABELS, LoadedScans, Row, load_scans
-from train.progress import Reporter
 from train.recipe import ClassifierRecipe
 
 

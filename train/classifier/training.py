@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from edge.images.conversion import Bounds
 from edge.records import Size
+from edge.system.progress import Reporter
 from edge.validation.statistics import auroc, confusion
 from train.bounds import Mode, find_bounds
 from train.checkpoint import CLASSIFIER_FILE, Checkpoint, Value, load_checkpoint, save_checkpoint, scans_seen
@@ -33,7 +34,6 @@ from train.errors import TrainError
 from train.losses import classifier_loss, finite
 from train.metrics import best_threshold
 from train.networks import ElectrodeClassifier
-from train.progress import Reporter
 from train.recipe import ClassifierRecipe, FineTune, Stage, flat
 from train.resume import FILE as RESUME_FILE
 from train.resume import EpochEnd, Resume

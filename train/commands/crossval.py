@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.images.conversion import Method
+from edge.system.progress import Reporter
 from train.dataset import read_labels, unlisted_files
 from train.errors import TrainError
-from train.progress import Reporter
 from train.recipe import AMP_HELP, AMPS, parse_size
 from train.runner import Here, Processes, RayCluster, Runner
 

@@ -9,9 +9,9 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
+from edge.system.progress import Reporter
 from train.errors import TrainError
 from train.papers.welds.variants import RECIPES
-from train.progress import Reporter
 from train.recipe import AMP_HELP, AMPS
 from train.runner import Here, Processes
 

@@ -10,9 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge.system.progress import Reporter
 from train.bounds import read_bounds
 from train.dataset import read_labels
-from train.progress import Reporter
 from train.recipe import AMP_HELP, AMPS, GateRecipe, parse_size
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from edge.images.conversion import Method
 from edge.records import Size
+from edge.system.progress import Reporter
 from train.errors import TrainError
-from train.progress import Reporter
 from train.recipe import AMP_HELP, AMPS, parse_size
 
 DEFAULT_SIZE = "96"

@@ -20,6 +20,7 @@ import torch
 from edge.images.conversion import histogram, prepare
 from edge.images.exposure import MARGIN, SHARE, exposure, fit
 from edge.records import Image
+from edge.system.progress import Reporter
 from edge.validation.statistics import Rate
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.dataset import Row, read_frame
@@ -28,7 +29,6 @@ from train.errors import DataError
 from train.gate.calibration import gate_images, score
 from train.gate.foreign_sets import ForeignImage
 from train.gate.network import Gate, gate_of
-from train.progress import Reporter
 from train.simulator.fields import Counts
 
 _Image = tuple[str, str, Row | None, Callable[[], Counts]]

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edge.images.conversion import Bounds
+from edge.system.progress import Reporter
 from train.bounds import Mode, find_bounds
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, scans_seen
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
@@ -31,7 +32,6 @@ from train.gate.patch_bank import Pairs, PatchBank, draw_perturbations
 from train.gate.perturb import PATCH_PX, Patch, read_photos
 from train.losses import GateLoss, gate_loss
 from train.networks import GateAutoencoder, centre_crop
-from train.progress import Reporter
 from train.recipe import GateRecipe, cosine_rate, flat
 from train.resume import GATE_FILE as RESUME_FILE
 from train.resume import EpochEnd, Resume

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.images.conversion import Method
+from edge.system.progress import Reporter
 from train.classifier.crossval import cross_validate
 from train.classifier.experiment import BEST, PAPER, ExperimentRecipe, recipe_values
 from train.classifier.feature_cache import FeatureCache
@@ -21,7 +22,6 @@ from train.classifier.results import conditions
 from train.classifier.tables import columns_of, summary
 from train.dataset import Row
 from train.files import write_json
-from train.progress import Reporter
 from train.report import percent_span, table
 from train.runner import Runner
 from train.survey import Survey

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from edge.images.conversion import Bounds
+from edge.system.progress import Reporter
 from train.checkpoint import load_checkpoint
 from train.dataset import Row
 from train.files import write_json, written_whole
@@ -19,7 +20,6 @@ from train.gate.foreign_sets import ForeignImage
 from train.gate.network import gate_of
 from train.gate.report import write_report
 from train.gate.training import train_gate
-from train.progress import Reporter
 from train.recipe import GateRecipe, Reduction
 
 

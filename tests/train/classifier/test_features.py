@@ -15,6 +15,7 @@ import train.classifier.feature_cache
 from edge.images.conversion import Bounds, Method
 from edge.records import Size
 from edge.system.files import written_whole
+from edge.system.progress import Reporter
 from train.classifier.crossval import make_plan, samples_of
 from train.classifier.experiment import PAPER
 from train.classifier.feature_cache import FeatureCache, FeatureKey, Features
@@ -25,7 +26,6 @@ from train.classifier.training import build_classifier, fit
 from train.classifier.views import view, view_of_flips
 from train.dataset import Row, load_scans, read_labels
 from train.errors import DataError, DivergedError
-from train.progress import Reporter
 from train.recipe import ClassifierRecipe
 from train.runner import Here
 from train.survey import Survey, SurveyedScan, survey

@@ -13,6 +13,7 @@ import torch
 from edge.images.conversion import Method, clipped_fraction, histogram, prepare
 from edge.images.exposure import exposure
 from edge.records import Size
+from edge.system.progress import Reporter
 from train.checkpoint import load_checkpoint
 from train.classifier.calibrate import Wish, calibrate, p_abnormal
 from train.classifier.experiment import BEST, PAPER, ExperimentRecipe
@@ -26,7 +27,6 @@ from train.cli import main
 from train.dataset import read_frame, read_labels
 from train.doctor import diagnose, histogram_plot
 from train.errors import DataError
-from train.progress import Reporter
 from train.runner import Here
 from train.survey import survey
 

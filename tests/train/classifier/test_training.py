@@ -10,6 +10,7 @@ import torch
 
 from edge.images.conversion import Bounds, Method
 from edge.records import Size
+from edge.system.progress import Reporter
 from train.checkpoint import load_checkpoint
 from train.classifier import training
 from train.classifier.region_task import flip
@@ -27,7 +28,6 @@ from train.classifier.training import (
 from train.dataset import load_scans, read_labels
 from train.errors import DivergedError, TrainError
 from train.networks import ElectrodeClassifier
-from train.progress import Reporter
 from train.recipe import ClassifierRecipe, FineTune, Stage, parse_size, parse_size_schedule
 from train.resume import Resume
 

@@ -11,6 +11,7 @@ import torch
 
 from edge.images.conversion import Bounds, Method
 from edge.records import Size
+from edge.system.progress import Reporter
 from train.checkpoint import load_checkpoint
 from train.dataset import load_scans, read_labels
 from train.errors import DataError, DivergedError
@@ -20,7 +21,6 @@ from train.gate.network import Gate, gate_of
 from train.gate.training import fit, learning_rate, reduced, train_gate
 from train.losses import GateLoss
 from train.networks import GateAutoencoder, centre_crop
-from train.progress import Reporter
 from train.recipe import GateRecipe
 from train.resume import Resume
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from edge.system.progress import Reporter
 from edge.validation.statistics import Interval, auroc
 from train.classifier.experiment import ExperimentRecipe
 from train.classifier.features import Backbone, frozen_network
@@ -33,7 +34,6 @@ from train.networks import normalise
 from train.papers.transfer.fine_tune import Tuning, fine_tune, predict
 from train.papers.transfer.image_sets import Choice, ImageSet, Part
 from train.papers.transfer.one_class import one_class_scores
-from train.progress import Reporter
 
 DETECTOR: Final = "transfer"
 """Name of the supervised detector's column."""

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from edge.system.progress import Reporter
 from train.classifier.models import PooledClassifier
 from train.losses import finite, weighted_loss
 from train.networks import p_abnormal_of
-from train.progress import Reporter
 
 _WARM_SHARE = 0.1
 """Share of the steps over which the learning rate rises."""

@@ -23,11 +23,11 @@ import numpy.typing as npt
 
 from edge.images.conversion import Bounds, Method
 from edge.records import Image, Size
+from edge.system.progress import Reporter
 from train.bounds import find_bounds
 from train.dataset import LABELS, LABELS_NAME, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
 from train.errors import DataError
 from train.papers.transfer.pictures import PictureFolder, check_members, decode, open_pictures, resized
-from train.progress import Reporter
 from train.survey import natural
 
 ARRAYS: Final = ("x_train", "y_train", "x_test", "y_test")

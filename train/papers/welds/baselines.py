@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from edge.system.progress import Reporter
 from train.files import written_whole
 from train.gate.perturb import PATCH_PX
 from train.papers.welds.cells import TRUTH_FILE
@@ -29,7 +30,6 @@ from train.papers.welds.folds import Fold, weld_folds
 from train.papers.welds.images import Weld, read_welds
 from train.papers.welds.markers import wires
 from train.papers.welds.patches import RIM_PX, Pose
-from train.progress import Reporter
 from train.runner import Runner
 
 SIDES: Final = ("dark", "bright", "bright-no-wires")

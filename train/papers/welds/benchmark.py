@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from edge.system.progress import Reporter
 from train.errors import DataError
 from train.gate.perturb import Patch, read_photos
 from train.papers.welds.data import FoldData, PatchCounts, fold_data
@@ -27,7 +28,6 @@ from train.papers.welds.plan import Request
 from train.papers.welds.recipes import BenchmarkRecipe
 from train.papers.welds.task import EnsembleTask, Task, is_finished, load_scores, run_ensemble, run_task
 from train.papers.welds.variants import Training, Variant
-from train.progress import Reporter
 from train.runner import Runner
 
 FORMAT = 5

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edge.system.progress import Reporter
 from edge.validation.statistics import auroc
 from train.papers.welds.baselines import ScoreTask, digest_of, scored
 from train.papers.welds.cells import (
@@ -31,7 +32,6 @@ from train.papers.welds.curves import Candidate, WeldScores
 from train.papers.welds.evaluation import ACCEPTED
 from train.papers.welds.images import Weld
 from train.papers.welds.patches import AcceptedSampler, Pose
-from train.progress import Reporter
 from train.runner import Runner
 
 CELL_SET = "cells"

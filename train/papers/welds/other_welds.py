@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from edge.system.progress import Reporter
 from train.errors import DataError
 from train.files import written_whole
 from train.papers.welds.benchmark import Benchmark
@@ -34,7 +35,6 @@ from train.papers.welds.plan import Request
 from train.papers.welds.regions import CONTRASTS, find_regions, of_contrast
 from train.papers.welds.scores import Scores
 from train.papers.welds.task import EnsembleTask, Task, load_network, load_scores, prepared, score_sets
-from train.progress import Reporter
 from train.report import table
 
 Sets = dict[str, npt.NDArray[np.uint8]]

@@ -14,6 +14,7 @@ from PIL import Image
 
 import train.papers.transfer.pictures
 from edge.records import Size
+from edge.system.progress import Reporter
 from train.checkpoint import load_checkpoint
 from train.classifier.features import open_backbone
 from train.classifier.models import classifier_of
@@ -30,7 +31,6 @@ from train.papers.transfer.detector import (
 from train.papers.transfer.fine_tune import Tuning, predict
 from train.papers.transfer.image_sets import Choice, ImageSet, open_image_set
 from train.papers.transfer.one_class import NAMES, one_class_scores
-from train.progress import Reporter
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.timeout(600)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edge.system.progress import Reporter
 from train.papers.welds.baselines import (
     FILTERS,
     SIDES,
@@ -26,7 +27,6 @@ from train.papers.welds.filters import Filter
 from train.papers.welds.folds import weld_folds
 from train.papers.welds.images import Weld, read_welds
 from train.papers.welds.patches import RIM_PX, Pose
-from train.progress import Reporter
 from train.runner import Here
 
 COUNTS = PatchCounts(test_accepted=30, test_defects=10)
