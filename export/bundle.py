@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +46,7 @@ from edge.model.manifest import (
     manifest_json,
 )
 from edge.system.files import sync_directory, written_whole
+from edge.system.progress import Reporter
 from export.arithmetic import check_arithmetic
 from export.decisions import check_decisions, decision_lines
 from export.errors import ExportError, ParityError
@@ -77,7 +78,7 @@ That rounds little, and each scan takes an engine's time. Where the graphs compu
 """
 
 
-def export_bundle(request: ExportRequest, say: Callable[[str], None]) -> Bundle:
+def export_bundle(request: ExportRequest, reporter: Reporter) -> Bundle:
     """Write the bundle `request.out` from two checkpoints of `edge-train`; see the module.
 
     Raises ExportError, ParityError, CheckpointError, and BundleError where the result is not what the line accepts.
@@ -89,14 +90,14 @@ def export_bundle(request: ExportRequest, say: Callable[[str], None]) -> Bundle:
     pair = load_pair(request)
     lots = {*pair.classifier.lots, *pair.gate.lots}
     if len(lots) < ENOUGH_LOTS:
-        say(
+        reporter.say(
             f"warning: {len(lots)} lots say little about the exposure of others, so its limit is wide; expect some good"
             f" scans of new lots to be sent to a person, and train on {ENOUGH_LOTS} lots or more"
         )
     size, channels, method = pair.classifier.size, pair.classifier.channels, pair.classifier.method
 
     network, gate_network = classifier_of(pair.classifier), gate_of(pair.gate)
-    say(f"exporting for {size.height_px} x {size.width_px} px, {channels} channel(s), conversion {method}")
+    reporter.say(f"exporting for {size.height_px} x {size.width_px} px, {channels} channel(s), conversion {method}")
     graphs = {
         CLASSIFIER_FILE: classifier_onnx(ClassifierGraph(network), channels, size),
         GATE_FILE: gate_onnx(GateGraph(gate_network), channels, size),
@@ -106,14 +107,14 @@ def export_bundle(request: ExportRequest, say: Callable[[str], None]) -> Bundle:
     tried: list[Storage] = ["fp16"] if request.precision == "fp32" and request.storage is None else []
     while True:
         try:
-            stored, golden = _checked(graphs, plain, request, storage, pair, say)
+            stored, golden = _checked(graphs, plain, request, storage, pair, reporter)
             break
         except ParityError as error:
             if not tried:
                 raise
-            say(f"{error.message}; storing the weights as {tried[0]} instead, which takes twice the space")
+            reporter.say(f"{error.message}; storing the weights as {tried[0]} instead, which takes twice the space")
             storage = tried.pop()
-    _say_decisions(stored, request, pair, say)
+    _say_decisions(stored, request, pair, reporter)
 
     contents = stored | {f"{GOLDEN_DIR}/{scan.name}": scan.tiff for scan in golden}
     manifest = _manifest(request, storage, pair, golden, contents, private_key)
@@ -126,13 +127,13 @@ def _checked(
     request: ExportRequest,
     storage: Storage,
     pair: TrainedPair,
-    say: Callable[[str], None],
+    reporter: Reporter,
 ) -> tuple[dict[str, bytes], tuple[GoldenScan, GoldenScan]]:
     """The graphs as they go into the model, and its golden scans. Raises ParityError where they say otherwise."""
     size, channels, method = pair.classifier.size, pair.classifier.channels, pair.classifier.method
-    stored = _stored(graphs, request, storage, pair, say)
+    stored = _stored(graphs, request, storage, pair, reporter)
 
-    golden = _golden(stored, request, pair, say)
+    golden = _golden(stored, request, pair, reporter)
     pictures = [*(scan.image for scan in golden), noise_image(channels, *size)]
     engine = OrtEngine(PairOfNetworks(plain[CLASSIFIER_FILE], plain[GATE_FILE], size, channels))
     plain_scores = engine_scores(engine, pictures)
@@ -140,18 +141,16 @@ def _checked(
     parity = check_parity(
         plain_scores, torch_scores(classifier_of(pair.classifier), gate_of(pair.gate), method, pictures)
     )
-    say(f"torch and onnxruntime agree: {parity}")
+    reporter.say(f"torch and onnxruntime agree: {parity}")
     if request.precision == "fp32":
         drift = check_storage([scan.scores for scan in golden], plain_scores[: len(golden)], storage)
-        say(f"weights stored as {storage} move the golden scores by: {drift}")
+        reporter.say(f"weights stored as {storage} move the golden scores by: {drift}")
     if stored != plain:
-        _check_decisions(stored, plain, request, storage, pair, say)
+        _check_decisions(stored, plain, request, storage, pair, reporter)
     return stored, golden
 
 
-def _say_decisions(
-    stored: Mapping[str, bytes], request: ExportRequest, pair: TrainedPair, say: Callable[[str], None]
-) -> None:
+def _say_decisions(stored: Mapping[str, bytes], request: ExportRequest, pair: TrainedPair, reporter: Reporter) -> None:
     """Say how scans of the golden folder would be decided, and warn where most would go to a person."""
     of = pair.classifier
     scans = _scans(request.golden, pair, STORAGE_SCANS)
@@ -162,7 +161,7 @@ def _say_decisions(
     finally:
         engine.close()
     for line in decision_lines(scores, pair.policy):
-        say(line)
+        reporter.say(line)
 
 
 def _stored(
@@ -170,7 +169,7 @@ def _stored(
     request: ExportRequest,
     storage: Storage,
     pair: TrainedPair,
-    say: Callable[[str], None],
+    reporter: Reporter,
 ) -> dict[str, bytes]:
     """The graphs as they go into the bundle."""
     ranges = _scans(request.calibrate, pair, CALIBRATION_SCANS) if request.calibrate else []
@@ -178,7 +177,7 @@ def _stored(
         graphs,
         request.precision,
         [scan.image for scan in ranges],
-        lambda done, total: say(f"calibrating: {done} of {total}"),
+        reporter.counter("calibrating"),
     )
     if request.precision == "fp32":
         computing = {name: store_weights(graph, storage) for name, graph in computing.items()}
@@ -186,7 +185,7 @@ def _stored(
 
 
 def _golden(
-    stored: Mapping[str, bytes], request: ExportRequest, pair: TrainedPair, say: Callable[[str], None]
+    stored: Mapping[str, bytes], request: ExportRequest, pair: TrainedPair, reporter: Reporter
 ) -> tuple[GoldenScan, GoldenScan]:
     of = pair.classifier
     networks = PairOfNetworks(stored[CLASSIFIER_FILE], stored[GATE_FILE], of.size, of.channels, request.precision)
@@ -198,7 +197,7 @@ def _golden(
             method=of.method,
             bounds=of.bounds,
             threshold=pair.policy.threshold,
-            progress=lambda done, total: say(f"golden scans: {done} of {total} candidates scored"),
+            progress=reporter.counter("golden scans"),
         )
     finally:
         engine.close()
@@ -210,14 +209,14 @@ def _check_decisions(
     request: ExportRequest,
     storage: Storage,
     pair: TrainedPair,
-    say: Callable[[str], None],
+    reporter: Reporter,
 ) -> None:
     """Raises ParityError where the graphs of the bundle decide otherwise than the plain ones; see STORAGE_SCANS."""
     if request.precision == "fp32":
         what, scans = f"storing the weights as {storage}", _scans(request.golden, pair, STORAGE_SCANS)
     else:
         what, scans = request.precision, _scans(request.golden, pair)
-    check_decisions(what, stored, plain, request.precision, scans, pair.policy, say)
+    check_decisions(what, stored, plain, request.precision, scans, pair.policy, reporter.say)
 
 
 def _scans(folder: Path, pair: TrainedPair, at_most: int | None = None) -> list[ConvertedScan]:

@@ -29,6 +29,7 @@ from edge.model.bundle import Bundle, open_bundle
 from edge.model.manifest import ExposureSpec
 from edge.pipeline.decide import GATE_MEAN, GATE_STD, decide
 from edge.records import Scores
+from edge.system.progress import Reporter
 from export.errors import ExportError
 from export.keys import DEFAULT_NAME, create_keys
 
@@ -88,7 +89,9 @@ def _bundle(options: argparse.Namespace) -> int:
         calibrate=options.calibrate,
         review_band=options.review_band and tuple(options.review_band),
     )
-    _print_facts(export_bundle(request, say=lambda text: print(text, file=sys.stderr)))
+    with Reporter() as reporter:
+        bundle = export_bundle(request, reporter)
+    _print_facts(bundle)
     print(f"written: {options.out}")
     return 0
 
@@ -99,7 +102,7 @@ def _parity(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise ExportError(f"comparing needs {error.name}", hint="pip install 'electrode-line[export]'") from error
     bundles = [open_bundle(path, options.key) for path in options.bundles]
-    with _plans(options) as plans:
+    with _plans(options) as plans, Reporter() as reporter:
         return parity(
             bundles,
             options.scans,
@@ -109,6 +112,7 @@ def _parity(options: argparse.Namespace) -> int:
             engines=options.engines or [name for name in ENGINES if find_spec(name)],
             plans=plans,
             console=_console(),
+            reporter=reporter,
         )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import onnx
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from edge.engines import PlanSettings
@@ -16,6 +15,7 @@ from edge.errors import EngineError
 from edge.model.bundle import Bundle
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE
 from edge.records import Image, Scores
+from edge.system.progress import Reporter
 from export.comparison import MAX_LOSS_POINTS, Comparison, compare
 from export.errors import ExportError
 from export.layers import worst_layers
@@ -38,6 +38,7 @@ def parity(
     engines: Sequence[str],
     plans: PlanSettings,
     console: Console,
+    reporter: Reporter,
 ) -> int:
     """Print the comparison; 0 where nothing flips outside the review band and no balanced accuracy is lost, else 1.
 
@@ -62,7 +63,7 @@ def parity(
                 all_open = False
                 continue
             what = f"{called} on {name}"
-            scored[what] = engine_scores(engine, track(images, what, console=Console(stderr=True)))
+            scored[what] = engine_scores(engine, reporter.track(images, what))
             engine.close()
     if not scored:
         raise ExportError(

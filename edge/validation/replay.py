@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,17 +25,18 @@ from edge.contract.messages import Verdict
 from edge.errors import LedgerError, SettingsError
 from edge.pipeline.loaded_model import LoadedModel, load_model
 from edge.pipeline.worker import VerdictStore
+from edge.records import Outcome
 from edge.scans.scan import SUFFIXES
 from edge.settings import Settings
 from edge.system.files import written_whole
 from edge.system.names import display_name
+from edge.system.progress import Reporter
 from edge.validation.file_list import FileList, write_file_list
 from edge.validation.gallery import Gallery
 from edge.validation.judging import Job, Judge, Parts, judge_parts
 from edge.validation.labels import LabelRow, MatchedLabels, match_labels, read_labels
 from edge.validation.measure import measure_reliability
 from edge.validation.photographer import Photographer
-from edge.validation.progress import ReplayProgress
 from edge.validation.reliability import Plant
 from edge.validation.report import report_html
 from edge.validation.requirements import Requirement, RequirementResult, check_requirement, parse_requirement
@@ -185,8 +187,10 @@ def _run_replay(
     parts.open(_key(plan, settings, model), plan.source)
     resumed = parts.judged
     started_s = time.perf_counter()
-    with ReplayProgress(len(plan.files), resumed) as progress, closing(Judge(job, model, clock, publish_to)) as judge:
-        judge_parts(judge, parts, plan.source, parts.unfinished(), lambda verdict: progress.judged(verdict.outcome))
+    with Reporter() as reporter, closing(Judge(job, model, clock, publish_to)) as judge:
+        if resumed:
+            reporter.say(f"{resumed} of {len(plan.files)} were judged before the last replay was ended")
+        judge_parts(judge, parts, plan.source, parts.unfinished(), _shown(reporter, resumed, len(plan.files)))
     elapsed_s = time.perf_counter() - started_s
     policy = model.bundle.policy()
     gallery = Gallery(size=PICTURES, policy=policy)
@@ -292,6 +296,19 @@ def told(result: ReplayResult) -> list[str]:
         lines.append(f"{'met    ' if item.met else 'NOT MET'} {item.requirement}: observed {observed}")
     archive = cost_line(result.run)
     return [*lines, *([archive] if archive is not None else []), f"report: {result.report}"]
+
+
+def _shown(reporter: Reporter, done: int, total: int) -> Callable[[Verdict], None]:
+    """Count verdicts by their outcome, after the `done` of an earlier replay."""
+    show, outcomes = reporter.counter("scans"), Counter[Outcome]()
+    show(done, total)
+
+    def judged(verdict: Verdict) -> None:
+        outcomes[verdict.outcome] += 1
+        counts = ", ".join(f"{outcomes[one]} {one}" for one in Outcome if outcomes[one])
+        show(done + outcomes.total(), total, counts)
+
+    return judged
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import pytest
 import tifffile
 
 import edge
-import edge.validation.progress
+import edge.system.progress
 from edge.cli import main
 from edge.contract.messages import Verdict, canonical_json
 from edge.engines import Batch, EngineOutput
@@ -374,12 +374,12 @@ def test_results_go_beside_the_caller_unless_told_otherwise(
 def test_progress_is_plain_lines_where_nobody_watches(
     lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ticks = iter(range(0, 10_000, 6))
-    monkeypatch.setattr(edge.validation.progress, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    ticks = iter(range(0, 10_000, 40))
+    monkeypatch.setattr(edge.system.progress, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     run(lot, tmp_path / "out")
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == "2 of 12: 2 normal"
-    assert said[-1] == "12 of 12: 4 normal, 2 abnormal, 2 review, 4 unreadable"
+    assert said[2] == "scans: 2 of 12 (17%), 0.025/s: 2 normal"
+    assert said[-1] == "scans: 12 of 12 (100%), 0.025/s: 4 normal, 2 abnormal, 2 review, 4 unreadable"
 
 
 def test_progress_is_a_bar_on_a_terminal(lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
