@@ -36,7 +36,7 @@ from edge.station.mounts import file_system
 from edge.store.ledger import open_ledger
 
 GOOD_SQLITE = (3, 51, 3)
-"""Older ones can corrupt a WAL database through two connections; the ledger has one, and locks others out."""
+"""Older ones can corrupt a WAL database that two connections write; one writes the ledger, readers cannot."""
 
 CREDENTIALS = Path("/run/credentials")
 """Where systemd shows each running service its secrets, in a folder of the unit's name."""
@@ -193,7 +193,7 @@ def _state(settings: Settings) -> Iterator[Finding]:
     version = sqlite3.sqlite_version_info
     observed = f"SQLite {sqlite3.sqlite_version}"
     if version < GOOD_SQLITE:
-        observed += ", one locked connection keeps clear of its WAL defect"
+        observed += ", one writing connection keeps clear of its WAL defect"
     yield Finding(Grade.OK, "sqlite", observed)
 
 

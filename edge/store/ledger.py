@@ -146,6 +146,7 @@ class Ledger:
         self.path = path
         self.station = station
         self._connection: sqlite3.Connection | None = connection
+        self._data_version = _data_version(connection)
         self._process_lock: int | None = lock
         self._lock = threading.Lock()
 
@@ -181,7 +182,7 @@ class Ledger:
         with self._transaction("read") as sql:
             last = sql.execute(
                 "SELECT verdict_id, first_key FROM verdicts WHERE file_key = ? ORDER BY seq DESC LIMIT 1",
-                (_file_key(file),),
+                (file_key(file),),
             ).fetchone()
             repeats = first if _is_known(sql, first) else None
             if repeats is None and pixels_id is not None:
@@ -223,7 +224,7 @@ class Ledger:
                         os.fsencode(entry.stamp.file),
                         _stamp_text(entry.stamp),
                         bytes.fromhex(entry.scan.sha256),
-                        _to_ms(now),
+                        to_ms(now),
                     ),
                 )
             sql.execute("UPDATE meta SET value = ? WHERE key = 'next_seq'", (next_seq,))
@@ -238,7 +239,7 @@ class Ledger:
     def mark_sent(self, seqs: Collection[int], now: datetime) -> None:
         """The broker has taken responsibility for these."""
         with self._transaction("write") as sql:
-            rows = [(_to_ms(now), seq) for seq in seqs]
+            rows = [(to_ms(now), seq) for seq in seqs]
             sql.executemany("UPDATE outbox SET sent_at_ms = ? WHERE seq = ? AND sent_at_ms IS NULL", rows)
 
     def pending(self) -> Pending:
@@ -257,7 +258,7 @@ class Ledger:
         it includes everything decided since then.
         """
         with self._transaction("write") as sql:
-            return sql.execute("UPDATE outbox SET sent_at_ms = NULL WHERE sent_at_ms >= ?", (_to_ms(since),)).rowcount
+            return sql.execute("UPDATE outbox SET sent_at_ms = NULL WHERE sent_at_ms >= ?", (to_ms(since),)).rowcount
 
     def take_resend_requests(self) -> int:
         """Carry out what `request_resend` left; how many messages became unsent again."""
@@ -358,9 +359,9 @@ class Ledger:
     def _prune_until_ms(self, before: datetime) -> int:
         with self._transaction("read") as sql:
             oldest = sql.execute(
-                f"SELECT sent_at_ms {PRUNABLE_ROWS} ORDER BY sent_at_ms LIMIT 1", (_to_ms(before), KEEP_LATEST)
+                f"SELECT sent_at_ms {PRUNABLE_ROWS} ORDER BY sent_at_ms LIMIT 1", (to_ms(before), KEEP_LATEST)
             ).fetchone()
-        return _to_ms(before) if oldest is None else min(_to_ms(before), oldest[0] + PRUNE_SPAN_MS)
+        return to_ms(before) if oldest is None else min(to_ms(before), oldest[0] + PRUNE_SPAN_MS)
 
     def _prune_batch(self, until_ms: int) -> int:
         with self._transaction("write") as sql:
@@ -376,6 +377,8 @@ class Ledger:
             sql = self._connected()
             try:
                 sql.execute("BEGIN IMMEDIATE" if kind == "write" else "BEGIN")
+                if kind == "write":
+                    self._expect_no_other_writer(sql)
                 yield sql
                 sql.execute("COMMIT")
             except sqlite3.DatabaseError as error:
@@ -393,13 +396,32 @@ class Ledger:
             raise RuntimeError("the ledger is closed")
         if self._connection is None:
             self._connection = connect(self.path, self.station)
+            self._data_version = _data_version(self._connection)
         return self._connection
+
+    def _expect_no_other_writer(self, sql: sqlite3.Connection) -> None:
+        """Raises LedgerError, once, when another connection has written: two writers can damage a WAL database."""
+        data_version = _data_version(sql)
+        if data_version != self._data_version:
+            self._data_version = data_version
+            event(log.error, "ledger written by another program", file=self.path.name)
+            raise LedgerError(
+                f"another program has written to the ledger {self.path}",
+                hint="find out which (fuser, lsof) and close it: only `edge-worker` may write there; then check the "
+                "ledger with `edge-worker check`",
+            )
 
     def _disconnect(self) -> None:
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
+
+
+def _data_version(sql: sqlite3.Connection) -> int:
+    """Number that changes when another connection commits, and not by this one's commits."""
+    ((version,),) = sql.execute("PRAGMA data_version").fetchall()
+    return int(version)
 
 
 def _is_known(sql: sqlite3.Connection, key: bytes) -> bool:
@@ -411,17 +433,21 @@ def _ledger_id(sql: sqlite3.Connection) -> UUID:
     return UUID(hex=value)
 
 
-def _file_key(file: str) -> bytes:
+def file_key(file: str) -> bytes:
+    """Hash of a scan's name, by which the ledger finds its verdicts."""
     return hashlib.sha256(file.encode("utf-8", "surrogateescape")).digest()[:KEY_BYTES]
 
 
 def _insert_verdict(sql: sqlite3.Connection, verdict: Verdict, entry: Entry) -> None:
     key = bytes.fromhex(verdict.verdict_id)
-    row = (key, verdict.seq, _file_key(entry.scan.file), bytes.fromhex(entry.first_id)[:KEY_BYTES])
+    row = (key, verdict.seq, file_key(entry.scan.file), bytes.fromhex(entry.first_id)[:KEY_BYTES])
     sql.execute("INSERT INTO verdicts VALUES (?, ?, ?, ?)", row)
     if entry.pixels_id is not None:
         sql.execute("INSERT OR IGNORE INTO pixels VALUES (?, ?)", (bytes.fromhex(entry.pixels_id), key))
-    sql.execute("INSERT INTO outbox VALUES (?, ?, ?, NULL)", (verdict.seq, key, _to_ms(verdict.times.decided_at)))
+    sql.execute(
+        "INSERT INTO outbox (seq, verdict_id, decided_at_ms, part_id) VALUES (?, ?, ?, ?)",
+        (verdict.seq, key, to_ms(verdict.times.decided_at), verdict.part_id),
+    )
     sql.execute("INSERT INTO payloads VALUES (?, ?)", (verdict.seq, canonical_json(verdict)))
 
 
@@ -435,5 +461,6 @@ def _stamp(file: str, text: str) -> FileStamp:
     return FileStamp(file, inode, size_bytes, modified_ns)
 
 
-def _to_ms(moment: datetime) -> int:
+def to_ms(moment: datetime) -> int:
+    """Milliseconds since 1970, as the ledger keeps times."""
     return round(moment.timestamp() * 1000)

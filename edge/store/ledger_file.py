@@ -1,11 +1,14 @@
 """The ledger as a file: whose it is, how it is created, opened, upgraded and locked, what its errors mean.
 
-One process owns a ledger (a lock file says so), through one connection, in WAL mode with
-synchronous=FULL: what is committed survives a power cut on a disk that honours flush.
+One process owns a ledger (a lock file says so) and writes it through one connection, in WAL mode with
+synchronous=FULL: what is committed survives a power cut on a disk that honours flush. Other processes may read it
+meanwhile, through `edge.store.reader`.
 
-SQLite before 3.51.3 can corrupt a WAL database that two connections write, and the shared-memory index
-of a WAL does not work on network file systems: `locking_mode=EXCLUSIVE` rules out both. A side effect
-is that no other program can look into the ledger while the worker runs.
+SQLite before 3.51.3 can corrupt a WAL database ("WAL-reset bug", sqlite.org/wal.html#walresetbug) when one connection
+runs a checkpoint while another one commits. Both belong to the one writing connection here, so they never overlap: a
+reader opens the file `mode=ro` and can do neither. A program that writes the ledger without asking for the lock would
+break this: the next write of the owner notices it (`LedgerError`). The shared-memory index that readers need does not
+work on network file systems, where the worker refuses to start.
 """
 
 from __future__ import annotations
@@ -48,6 +51,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX verdicts_by_file ON verdicts (file_key, seq) WHERE file_key IS NOT NULL",
         "CREATE TABLE pixels (pixels_id BLOB PRIMARY KEY, verdict_id BLOB NOT NULL) WITHOUT ROWID",
         "INSERT OR IGNORE INTO meta VALUES ('ledger_id', lower(hex(randomblob(16))))",
+    ),
+    (
+        "ALTER TABLE outbox ADD COLUMN part_id TEXT",
+        "UPDATE outbox SET part_id = (SELECT json_extract(CAST(payload AS TEXT), '$.part_id')"
+        " FROM payloads WHERE payloads.seq = outbox.seq)",
+        "CREATE INDEX outbox_by_part ON outbox (part_id, seq) WHERE part_id IS NOT NULL",
+        "CREATE INDEX outbox_by_decision ON outbox (decided_at_ms, seq)",
     ),
 )
 """Statements that lead from schema version n to n + 1; their number is the version this program writes."""
@@ -190,11 +200,8 @@ def connect(path: Path, station: str) -> sqlite3.Connection:
         raise LedgerError(f"ledger {path} is empty, which a ledger never is", hint=DAMAGED_HINT)
     sql = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
-        sql.execute("PRAGMA locking_mode = EXCLUSIVE")
         sql.execute("PRAGMA trusted_schema = OFF")
-        ((application_id,),) = sql.execute("PRAGMA application_id").fetchall()
-        if application_id != APPLICATION_ID:
-            raise LedgerError(f"{path} is a database, but no ledger", hint="check `state.dir` in the settings")
+        expect_ledger(sql, path)
         ((journal,),) = sql.execute("PRAGMA journal_mode = WAL").fetchall()
         if journal != "wal":
             raise LedgerError(f"ledger {path} cannot use a write-ahead log", hint="put `state.dir` on a local disk")
@@ -208,12 +215,21 @@ def connect(path: Path, station: str) -> sqlite3.Connection:
                 hint="give each station its own `state.dir`; a renamed station starts a new ledger",
             )
         # A killed process may leave committed transactions in the log that were never flushed. From here on
-        # they count, so they are made to last before anybody publishes them.
+        # they count, so they are made to last before anybody publishes them. The checkpoint may stop at what a reader
+        # still looks at, hence the flush.
+        _flush(path.with_name(f"{path.name}-wal"))
         sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except BaseException:
         sql.close()
         raise
     return sql
+
+
+def expect_ledger(sql: sqlite3.Connection, path: Path) -> None:
+    """Raises LedgerError for the database of another program."""
+    ((application_id,),) = sql.execute("PRAGMA application_id").fetchall()
+    if application_id != APPLICATION_ID:
+        raise LedgerError(f"{path} is a database, but no ledger", hint="check `state.dir` in the settings")
 
 
 @contextmanager
@@ -247,6 +263,16 @@ def _upgrade(sql: sqlite3.Connection, path: Path) -> None:
         _migrate(sql, version)
         sql.execute("COMMIT")
         event(log.info, "ledger upgraded", from_schema=version, to_schema=len(MIGRATIONS))
+
+
+def _flush(log_file: Path) -> None:
+    """Flush a write-ahead log, if there is one. SQLite locks no bytes of it, so opening it once more is harmless."""
+    with suppress(FileNotFoundError):
+        handle = os.open(log_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _migrate(sql: sqlite3.Connection, version: int) -> None:

@@ -344,7 +344,7 @@ def test_an_older_schema_is_upgraded_with_its_pending_messages(path: Path, monke
         patch.setattr(ledger_file, "MIGRATIONS", newer)
         with open_ledger(path, STATION) as ledger:
             assert ledger.outbox(0, 10) == before
-    with pytest.raises(LedgerError, match="schema 3, this program knows up to 2"):
+    with pytest.raises(LedgerError, match="schema 4, this program knows up to 3"):
         open_ledger(path, STATION)
 
 
@@ -384,26 +384,30 @@ def test_a_closed_ledger_can_be_opened_again_and_not_used(path: Path) -> None:
         first.pending()
 
 
-def test_no_other_program_can_write_the_ledger_meanwhile(ledger: Ledger, path: Path) -> None:
-    other = sqlite3.connect(path, timeout=0)
+def test_what_another_program_writes_is_told_once(ledger: Ledger, path: Path) -> None:
+    ledger.commit([sample_entry(1)], NOW)
+    other = sqlite3.connect(path)
     try:
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
-            other.execute("DELETE FROM outbox")
+        with other:
+            other.execute("UPDATE outbox SET sent_at_ms = 1")
     finally:
         other.close()
+    with pytest.raises(LedgerError, match="another program has written") as caught:
+        ledger.commit([sample_entry(2)], NOW)
+    assert "edge-worker" in caught.value.hint
+    assert stored_seqs(ledger.commit([sample_entry(2)], NOW)) == [2]
 
 
-def test_a_ledger_that_another_program_reads_is_refused_with_a_hint(
+def test_a_ledger_that_another_program_is_writing_is_refused_with_a_hint(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_ledger(path, STATION).close()
     monkeypatch.setattr(ledger_file, "BUSY_TIMEOUT_S", 0.01)
     other = sqlite3.connect(path, isolation_level=None)
     try:
-        other.execute("BEGIN")
-        other.execute("SELECT * FROM meta").fetchall()
-        with pytest.raises(LedgerError) as caught:
-            open_ledger(path, STATION)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerError) as caught, open_ledger(path, STATION) as ledger:
+            ledger.commit([sample_entry(1)], NOW)
         assert "close it" in caught.value.hint
     finally:
         other.close()

@@ -1,0 +1,156 @@
+"""Questions to a station's ledger, asked beside the running worker.
+
+A reader never writes and never holds the worker up: it opens the file `mode=ro`, and each page of an answer is one
+short read transaction (the worker's log cannot be begun anew while one lasts). What is pruned, 30 days after it was
+sent by default, is no longer found.
+
+A page is what the ledger held at one moment; a verdict that is committed meanwhile may be in a later page.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+from edge.errors import LedgerError
+from edge.store.ledger import file_key, to_ms
+from edge.store.ledger_file import BUSY_TIMEOUT_S, MIGRATIONS, expect_ledger, explained_errors
+
+PAGE_ROWS = 200
+"""Verdicts of one read transaction: about a millisecond's work."""
+
+_COLUMNS = "outbox.seq, outbox.verdict_id, decided_at_ms, sent_at_ms, payload"
+_FROM = "FROM outbox JOIN payloads USING (seq)"
+_FROM_VERDICTS = "FROM verdicts JOIN outbox USING (seq) JOIN payloads USING (seq)"
+BY_DECISION = (
+    f"SELECT {_COLUMNS} {_FROM} WHERE (decided_at_ms, outbox.seq) > (?, ?) AND decided_at_ms < ?"
+    " ORDER BY decided_at_ms, outbox.seq LIMIT ?"
+)
+BY_SEQ = f"SELECT {_COLUMNS} {_FROM} WHERE outbox.seq > ? AND outbox.seq <= ? ORDER BY outbox.seq LIMIT ?"
+BY_PART = f"SELECT {_COLUMNS} {_FROM} WHERE part_id = ? ORDER BY outbox.seq DESC LIMIT ?"
+BY_FILE = f"SELECT {_COLUMNS} {_FROM_VERDICTS} WHERE file_key = ? ORDER BY verdicts.seq DESC LIMIT ?"
+BY_ID = f"SELECT {_COLUMNS} {_FROM_VERDICTS} WHERE verdicts.verdict_id = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVerdict:
+    """A verdict as the ledger holds it."""
+
+    seq: int
+    verdict_id: str
+    decided_at: datetime
+    sent_at: datetime | None
+    """When the broker last took it; None while it waits."""
+    payload: bytes
+    """The message, byte for byte as it is published."""
+
+
+class LedgerReader:
+    """The ledger of a station, read only. One thread uses it; every method raises LedgerError when the disk fails."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises LedgerError if there is no ledger at `path`, or none that this program can read."""
+        if not path.is_file():
+            raise LedgerError(f"there is no ledger at {path}", hint="check `state.dir` in the settings")
+        self.path = path
+        with explained_errors(path):
+            self._sql = sqlite3.connect(
+                f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, isolation_level=None, timeout=BUSY_TIMEOUT_S
+            )
+            try:
+                self._sql.execute("PRAGMA query_only = ON")
+                self._sql.execute("PRAGMA trusted_schema = OFF")
+                expect_ledger(self._sql, path)
+                self._expect_schema()
+            except BaseException:
+                self._sql.close()
+                raise
+
+    def __enter__(self) -> LedgerReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """May be called twice."""
+        with suppress(sqlite3.Error):
+            self._sql.close()
+
+    @property
+    def station(self) -> str:
+        """Whose ledger this is."""
+        return str(self._meta("station"))
+
+    @property
+    def ledger_id(self) -> UUID:
+        """Begins anew with a new or restored ledger."""
+        return UUID(hex=str(self._meta("ledger_id")))
+
+    def decided(self, since: datetime, until: datetime | None = None) -> Iterator[StoredVerdict]:
+        """Verdicts decided at or after `since` and before `until`, oldest first."""
+        place, end_ms = (to_ms(since), -1), to_ms(until) if until is not None else 1 << 62
+        while page := self._page(BY_DECISION, *place, end_ms, PAGE_ROWS):
+            yield from page
+            place = to_ms(page[-1].decided_at), page[-1].seq
+
+    def numbered(self, first: int, last: int) -> Iterator[StoredVerdict]:
+        """Verdicts from number `first` to `last`, both included."""
+        after = first - 1
+        while page := self._page(BY_SEQ, after, last, PAGE_ROWS):
+            yield from page
+            after = page[-1].seq
+
+    def of_part(self, part_id: str, limit: int = PAGE_ROWS) -> list[StoredVerdict]:
+        """Verdicts on a part, newest first: parts of several lots may bear one name."""
+        return self._page(BY_PART, part_id, limit)
+
+    def of_file(self, file: str, limit: int = PAGE_ROWS) -> list[StoredVerdict]:
+        """Verdicts on a file of the station's folder, newest first. `file`: relative to the folder, as in verdicts."""
+        return self._page(BY_FILE, file_key(file), limit)
+
+    def of_id(self, verdict_id: str) -> StoredVerdict | None:
+        """The verdict of this id; None if there is none, or no longer. ValueError: no hexadecimal digits."""
+        return next(iter(self._page(BY_ID, bytes.fromhex(verdict_id))), None)
+
+    def find(self, word: str, limit: int = PAGE_ROWS) -> list[StoredVerdict]:
+        """Verdicts by what a person has at hand: a verdict id, else a file, else a part; newest first."""
+        with suppress(ValueError):
+            if len(word) == 32 and (verdict := self.of_id(word)) is not None:
+                return [verdict]
+        return self.of_file(word, limit) or self.of_part(word, limit)
+
+    def _page(self, query: str, *values: object) -> list[StoredVerdict]:
+        with explained_errors(self.path):
+            return [_verdict(*row) for row in self._sql.execute(query, values).fetchall()]
+
+    def _meta(self, key: str) -> Any:
+        with explained_errors(self.path):
+            ((value,),) = self._sql.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchall()
+        return value
+
+    def _expect_schema(self) -> None:
+        ((version,),) = self._sql.execute("PRAGMA user_version").fetchall()
+        if version != len(MIGRATIONS):
+            raise LedgerError(
+                f"ledger {self.path} has schema {version}, this program reads {len(MIGRATIONS)}",
+                hint="an older ledger is brought up to date when the worker of this release starts"
+                if version < len(MIGRATIONS)
+                else "ask with the newer program",
+            )
+
+
+def _verdict(seq: int, key: bytes, decided_at_ms: int, sent_at_ms: int | None, payload: bytes) -> StoredVerdict:
+    sent_at = None if sent_at_ms is None else _moment(sent_at_ms)
+    return StoredVerdict(seq, key.hex(), _moment(decided_at_ms), sent_at, payload)
+
+
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
