@@ -218,8 +218,8 @@ def watch(line: Line, mes: Mes, lot: Lot, folder: Path, screen: Screen) -> list[
 def replay(options: Options, lot: Lot) -> dict[str, float]:
     """Judge the station's folder again, against the labels; the figures that there is something to measure on."""
     out, log = options.out, options.out / "replay.log"
-    command: list[str | Path] = [edge_worker(), "--replay", out / "station", "--labels", lot.labels]
-    command += ["--bundle", options.bundle, "--out", out / "replay"]
+    command: list[str | Path] = [edge_worker(), "replay", out / "station", "--labels", lot.labels]
+    command += ["--model", options.bundle, "--out", out / "replay"]
     command += ["--trusted-key", options.trusted_key] if options.trusted_key is not None else []
     with child(command, log) as process:
         try:
@@ -269,7 +269,7 @@ def summary(
         f"{out}/verdicts.jsonl   what the MES received\n"
         f"{out}/worker.log       what the worker logged",
         "Next": f"open {out}/report.html in a browser, then replay scans of your own:\n"
-        f"{os.path.relpath(edge_worker())} --bundle {os.path.relpath(BUNDLE)} --replay FOLDER\n"
+        f"{os.path.relpath(edge_worker())} --model {os.path.relpath(BUNDLE)} replay FOLDER\n"
         f"This model knows parts of one size: others get `review` ({_known_size()})",
     }
 

@@ -111,7 +111,7 @@ def draw_foreign(folder: Path) -> None:
 
 def measure(bundle: Path, public_key: Path, unseen: Path, foreign: Path, work: Path) -> dict[str, object]:
     """What the line says of scans from bundles nobody has seen, and of images that are no scans."""
-    as_the_line = ("edge-worker", "--bundle", bundle, "--trusted-key", public_key, "--replay")
+    as_the_line = ("edge-worker", "--model", bundle, "--trusted-key", public_key, "replay")
     command(*as_the_line, unseen, "--labels", unseen / "labels.csv", "--out", work / "replay-unseen")
     command(*as_the_line, foreign, "--out", work / "replay-foreign")
     summary = json.loads((work / "replay-unseen" / "summary.json").read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""`edge-worker --check`: would the line run here? A table of ok, warn and fail; the exit code tells of a fail.
+"""`edge-worker check`: would the line run here? A table of ok, warn and fail; the exit code tells of a fail.
 
-Nothing is judged, published or written, save a probe file in the state directory that is removed at once, and with
-`--tune` the faster engine's name.
+Nothing is judged, published or written, save a probe file in the state directory that is removed at once, and by
+`edge-worker model tune` the faster engine's name.
 """
 
 from __future__ import annotations

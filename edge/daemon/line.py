@@ -162,7 +162,7 @@ class Line:
         return free_bytes
 
     def copy_on_request(self, go_on: Callable[[], bool]) -> None:
-        """Write the copies of the ledger that `edge-worker --backup` asked for, as long as `go_on` says yes."""
+        """Write the copies of the ledger that `edge-worker backup` asked for, as long as `go_on` says yes."""
         try:
             take_backup_requests(self.ledger, go_on)
         except LedgerError as error:

@@ -64,7 +64,7 @@ def open_engine(
         if plans is None:
             raise EngineError(
                 "no folder for built engines was given",
-                hint="`edge-worker` has one, and --build-engine fills it; else choose `onnxruntime`",
+                hint="the settings have one, and `edge-worker model build` fills it; else choose `onnxruntime`",
             )
         from edge.engines.tensorrt.open import open_tensorrt
 

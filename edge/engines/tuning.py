@@ -1,4 +1,4 @@
-"""Which engine of the CPU is faster here: measured once by `edge-worker --check --tune`, then taken by `auto`.
+"""Which engine of the CPU is faster here: measured once by `edge-worker model tune`, then taken by `auto`.
 
 The answer is kept in the state directory with everything it depends on. Where any of that differs it counts for
 nothing, and `auto` takes onnxruntime, the engine of the base installation. A kept answer decides about speed alone:
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 TUNING_FILE: Final = "engine-choice.json"
 ROUNDS: Final = 5
 CPU_FACTS: Final = Path("/sys/devices/system/cpu/modalias")
-"""Not /proc/cpuinfo: the unit hides it from the worker, and `--check --tune` runs outside of the unit."""
+"""Not /proc/cpuinfo: the unit hides it from the worker, and `model tune` runs outside of the unit."""
 
 
 class Conditions(BaseModel):
@@ -114,7 +114,7 @@ def chosen_engine(bundle: Bundle, state: Path, threads: int | None) -> CpuEngine
         event(log.warning, "engine choice not readable", file=str(path), error=str(error)[:200])
         return CPU_ENGINES[0]
     if choice.conditions != conditions_here(bundle, threads):
-        event(log.warning, "engine choice is stale: `edge-worker --check --tune`", file=str(path))
+        event(log.warning, "engine choice is stale: `edge-worker model tune`", file=str(path))
         return CPU_ENGINES[0]
     return choice.engine
 

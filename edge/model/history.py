@@ -2,7 +2,7 @@
 
 A signature says who made a bundle, not that it is still wanted: whoever can write the bundle's folder could bring back
 an old one that was replaced for cause. So the state directory remembers when the newest bundle that ever ran here was
-made, by its signed `created_at`. Going back is one command, `edge-worker --accept-older-model`, and is kept beside it.
+made, by its signed `created_at`. Going back is one command, `edge-worker model accept-older`, and is kept beside it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edge.system.logs import event
 log = logging.getLogger(__name__)
 
 FILE = "newest-model.json"
-_GO_BACK = "to run it all the same: edge-worker --accept-older-model"
+_GO_BACK = "to run it all the same: edge-worker model accept-older"
 
 
 class NewestModel(BaseModel):

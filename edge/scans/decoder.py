@@ -170,7 +170,7 @@ class Decoder:
             raise ScanIncomplete(
                 "read-failed",
                 f"no process can be started to unpack it: {error}",
-                hint="look at the memory and the number of processes the service may use; `edge-worker --replay` on a "
+                hint="look at the memory and the number of processes the service may use; `edge-worker replay` on a "
                 "folder with one coded scan repeats the attempt",
             ) from error
         if not child.is_filtered:

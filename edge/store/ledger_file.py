@@ -240,7 +240,7 @@ def explained_errors(path: Path) -> Iterator[None]:
     except sqlite3.ProgrammingError:
         raise  # a mistake of this program, no state of the disk
     except sqlite3.DatabaseError as error:
-        hint = _HINTS.get(primary_code(error), "check the disk and the ledger with `edge-worker --check`")
+        hint = _HINTS.get(primary_code(error), "check the disk and the ledger with `edge-worker check`")
         raise LedgerError(f"ledger {path}: {error}", hint=hint) from error
     except OSError as error:
         raise LedgerError(f"ledger {path}: {error.strerror}", hint="check the mount and `state.dir`") from error

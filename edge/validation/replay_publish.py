@@ -1,4 +1,4 @@
-"""`--replay --publish`: the verdicts of a replay to the broker, marked as simulated.
+"""`replay --publish`: the verdicts of a replay to the broker, marked as simulated.
 
 They speak as a station of their own, `<station>-replay`: the running line shares the topics' first levels with
 it, but neither its sequence numbers, nor its retained status, nor its verdict ids.

@@ -43,7 +43,6 @@ class Operator:
         self._daemon = daemon
         (root / "backups").mkdir()
         self._places = {
-            "/etc/edge-worker/edge.toml": str(daemon.config),
             "/srv/xray/scans": str(daemon.folder),
             "/var/lib/edge-worker/state": str(root / "state"),
             "/var/backups/edge-worker": str(root / "backups"),
@@ -66,7 +65,7 @@ class Operator:
             command = command.replace(plants, ours)
         words = shlex.split(command)
         if words[0] == "edge-worker":
-            words = [sys.executable, "-m", "edge.cli", *words[1:]]
+            words = [sys.executable, "-m", "edge.cli", "--config", str(self._daemon.config), *words[1:]]
         elif shutil.which(words[0]) is None:
             return None
         return subprocess.run(words, capture_output=True, text=True, timeout=90, env={**os.environ, "COLUMNS": "200"})
@@ -138,9 +137,9 @@ def test_a_line_moves_to_another_disk_without_losing_numbers_or_ids(tmp_path: Pa
             arrive(daemon.folder, f"B01_{number}.tif", seed=number)
         mes.wait_for("verdict", 3)
         backup = "/var/backups/edge-worker/2026-03-01.sqlite"
-        operator.type(f"edge-worker --config /etc/edge-worker/edge.toml --backup {backup}")
+        operator.type(f"edge-worker backup {backup}")
         for command in commands:
-            if "--restore" in command and heading == "Moving":
+            if "edge-worker restore" in command and heading == "Moving":
                 shutil.move(tmp_path / "state", tmp_path / "old-box")
             done = operator.type(command)
             assert done is None or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"

@@ -142,7 +142,7 @@ def test_openvino_runs_with_its_drop_in_and_says_so_without(box: Box) -> None:
 def test_the_engine_that_was_measured_outside_of_the_unit_is_taken_in_it(box: Box) -> None:
     """With the drop-in of the test before; the service is down, and the check is free of fail all the same."""
     box.run(f"sed -i 's#^engine =.*#engine = \"auto\"#' {CONFIGURATION}; systemctl stop {UNIT}")
-    box.run(f"cd /; runuser -u edge-worker -- /opt/edge-worker/bin/edge-worker --config {CONFIGURATION} --check --tune")
+    box.run("cd /; runuser -u edge-worker -- /opt/edge-worker/bin/edge-worker model tune")
     chosen = json.loads(box.path("/var/lib/edge-worker/state/engine-choice.json").read_text())["engine"]
     box.run(f"systemctl start {UNIT}")
     assert re.findall(r"engine=(\w+)", box.journal())[-1] == chosen

@@ -69,7 +69,7 @@ def test_the_build_comes_first_and_the_line_starts_without_it() -> None:
     build, drop_in = BUILD.read_text(encoding="utf-8"), DROP_IN.read_text(encoding="utf-8")
     assert "Type=oneshot" in build
     assert "Before=edge-worker.service" in build
-    assert "--build-engine" in build
+    assert "model build" in build
     assert re.search(r"^Wants=.*\bedge-engine-build\.service", drop_in, re.MULTILINE)
     assert "Requires=" not in drop_in
     assert "SetCredential=device.key:" in drop_in, "without it a missing key would keep the worker from starting"
@@ -151,9 +151,9 @@ class Installed:
 
     def _bundle_by_the_readme(self) -> Path:
         """Copied by the README's command from a folder that only its owner may read."""
-        (source := self.root / "your-bundle").mkdir(mode=0o700)
+        (source := self.root / "your-model").mkdir(mode=0o700)
         (source / "manifest.json").touch(mode=0o600)
-        (command,) = (line for line in readme_installation().splitlines() if "your-bundle" in line)
+        (command,) = (line for line in readme_installation().splitlines() if "your-model" in line)
         command = command.replace("/var/lib", str(self.root))
         subprocess.run(["sh", "-ec", f"umask 022; {command}"], cwd=self.root, check=True, timeout=60)
         return self.worker_home / "bundle"

@@ -24,23 +24,23 @@ from train.networks import p_abnormal_of
 
 torch.set_num_threads(1)
 
-README = (Path(__file__).parents[2] / "docs" / "train.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "train.md").read_text(encoding="utf-8")
 PROGRAMS: dict[str, Callable[[list[str]], int]] = {
     "edge-train": edge_train,
     "edge-export": edge_export,
     "edge-worker": edge_worker,
 }
 SMALL = {
-    "classifier": "--size 208x200 --weights none --epochs 1 --batch 4",
-    "learn": "--size 208x200 --weights none --recipe recipe.toml",
+    "fine-tune": "--size 208x200 --weights none --epochs 1 --batch 4",
+    "fit-features": "--size 208x200 --weights none --recipe recipe.toml",
     "calibrate": "--alpha 0.34",  # what three lots can carry
     "gate": "--no-rotate --bank 16 --steps 3 --plain-steps 1 --settle-steps 1 --batch 2",
 }
-"""Added to the README's words, so that learning takes seconds; the last word on an option counts."""
+"""Added to the page's words, so that learning takes seconds; the last word on an option counts."""
 
 
 def section(heading: str) -> str:
-    return README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
 
 
 def block(heading: str) -> list[list[str]]:
@@ -58,19 +58,19 @@ def in_the_text(heading: str, verb: str) -> list[str]:
 
 
 def commands(classifier: str) -> list[list[str]]:
-    """What to type, in order: the block, with `learn` in the place of `classifier` or not, calibrated before export."""
+    """What to type, in order: the block, with the classifier of that verb, calibrated before export."""
     training = "Train on your own scans"
     install, *typed = block(training)
     assert install[:2] == ["pip", "install"]
     verbs = [words[1] for words in typed]
-    typed[verbs.index("classifier")] = in_the_text(training, "learn") if classifier == "learn" else typed[1]
-    typed.insert(verbs.index("bundle"), in_the_text(training, "calibrate"))
+    typed[verbs.index("fine-tune")] = in_the_text(training, classifier) if classifier == "fit-features" else typed[1]
+    typed.insert(verbs.index("model"), in_the_text(training, "calibrate"))
     return [*typed, in_the_text(training, "bounds"), *block("Validate")]
 
 
-def test_the_readme_goes_from_scans_to_verdicts() -> None:
-    verbs = [words[1] if words[0] != "edge-worker" else words[0] for words in commands("classifier")]
-    named = "doctor, classifier, gate, keygen, calibrate, bundle, verify, bounds, edge-worker"
+def test_the_page_goes_from_scans_to_verdicts() -> None:
+    verbs = [words[1] for words in commands("fine-tune")]
+    named = "doctor, fine-tune, gate, keygen, calibrate, model, verify, bounds, replay"
     assert ", ".join(verbs) == named
 
 
@@ -78,12 +78,12 @@ def test_the_readme_goes_from_scans_to_verdicts() -> None:
 @pytest.mark.parametrize(
     ("classifier", "conversion"),
     [
-        ("classifier", "global"),
-        ("learn", "dhe"),
-        *(pytest.param("learn", name, marks=pytest.mark.slow) for name in ("local", "clahe")),
+        ("fine-tune", "global"),
+        ("fit-features", "dhe"),
+        *(pytest.param("fit-features", name, marks=pytest.mark.slow) for name in ("local", "clahe")),
     ],
 )
-def test_what_was_learnt_from_scans_by_the_readmes_commands_judges_them(
+def test_what_was_learnt_from_scans_by_the_pages_commands_judges_them(
     small_lot: Path,
     held_back: Path,
     tmp_path: Path,

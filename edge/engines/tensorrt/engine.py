@@ -40,7 +40,7 @@ MAX_AXES = 512
 """Tables kept on the device, about 3 MB: scans of 2053 to 2115 by 1119 to 1219 px have 164 between them."""
 
 _RESTART = "restarting the service is right; if it comes back, look at `journalctl -k` for the GPU's own words (Xid)"
-_BUILD_AGAIN = "run `edge-worker --build-engine`; if that does not help, export the bundle again"
+_BUILD_AGAIN = "run `edge-worker model build`; if that does not help, export the bundle again"
 
 
 class TrtEngine:

@@ -45,7 +45,7 @@ BUILD_PREFIX = ".build-"
 Facts = Mapping[str, str]
 
 _HEAD = struct.Struct("<8sI")
-_BUILD_AGAIN = "run `edge-worker --build-engine` (systemd: edge-engine-build.service) to build it again"
+_BUILD_AGAIN = "run `edge-worker model build` (systemd: edge-engine-build.service) to build it again"
 
 
 class PlanRefused(EngineError):

@@ -197,7 +197,7 @@ class PlanRoom:
             raise EngineError(
                 f"there is no plan of {name} for {self._device.gpu}, driver {self._device.driver}, TensorRT "
                 f"{self._device.tensorrt} in {self._cache.folder}, and {why}",
-                hint="start edge-engine-build.service, or run `edge-worker --build-engine` as the user who may",
+                hint="start edge-engine-build.service, or run `edge-worker model build` as the user who may",
             )
 
 

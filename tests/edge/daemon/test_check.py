@@ -1,4 +1,4 @@
-"""`edge-worker --check`: a table an operator can act on, and an exit code a script can."""
+"""`edge-worker check`: a table an operator can act on, and an exit code a script can."""
 
 from __future__ import annotations
 

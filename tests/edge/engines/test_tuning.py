@@ -92,7 +92,7 @@ print(_processor(), *opened, sep="\\n")
 
 
 def test_the_processor_is_told_by_nothing_that_the_service_cannot_see() -> None:
-    """`--check --tune` runs outside of the unit, whose `ProcSubset=pid` hides /proc/cpuinfo: no answer would count."""
+    """`model tune` runs outside of the unit, whose `ProcSubset=pid` hides /proc/cpuinfo: no answer would count."""
     done = subprocess.run([sys.executable, "-c", OPENED], capture_output=True, text=True, check=True, timeout=60)
     processor, *opened = done.stdout.splitlines()
     assert processor

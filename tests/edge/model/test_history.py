@@ -39,7 +39,7 @@ def test_an_older_model_is_refused_once_a_newer_one_has_run(state: Path, tmp_pat
         note_model(bundle, state)
     with pytest.raises(BundleError, match=r"model-2024 .* older than model-2025") as caught:
         refuse_older(older, state)
-    assert "--accept-older-model" in caught.value.hint
+    assert "model accept-older" in caught.value.hint
     refuse_older(newer, state)
 
 

@@ -65,7 +65,7 @@ def test_a_change_of_any_byte_is_refused(cache: PlanCache) -> None:
         changed(path, position)
         with pytest.raises(PlanRefused, match=r"sealed by this machine|truncated or no plan") as caught:
             cache.load("gate", FACTS)
-        assert "--build-engine" in caught.value.hint
+        assert "model build" in caught.value.hint
         path.write_bytes(whole)
     assert cache.load("gate", FACTS) == PLAN
 
