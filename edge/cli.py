@@ -46,6 +46,7 @@ WITH_VALUE = {
     "--labels",
     "--out",
     "--require",
+    "--against",
     "--next-seq",
     "--defect-rate",
     "--prices",
@@ -163,6 +164,7 @@ def _replay(options: argparse.Namespace, settings: Settings) -> int:
         publish=options.publish,
         requirements=tuple(options.require),
         plant=Plant(options.defect_rate, options.prices),
+        against=options.against,
     )
     return replay(replay_options, settings, partial(publishing, settings))
 
@@ -326,6 +328,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     completes_files(restore.add_argument("file", type=path, metavar="FILE", help="the backup"))
     restore.add_argument(
+        "--against",
         "--next-seq",
         type=int,
         metavar="N",
@@ -420,6 +423,7 @@ def _add_replay(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
             "edge-worker replay scans",
             "edge-worker replay scans --labels scans/labels.csv --require 'escape_rate_high<=0.01' "
             "--require 'review_rate<=0.05'",
+            "edge-worker replay scans --labels scans/labels.csv --model new-model --against /var/lib/edge-worker/model",
         ),
         exits={
             0: EXITS[0],
@@ -428,7 +432,14 @@ def _add_replay(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
         },
         parents=[common],
     )
-    completes_folders(replay.add_argument("folder", type=path, metavar="DIR", help="folder of scans"))
+    completes_folders(
+        replay.add_argument(
+            "folder",
+            type=_folder_or_store,
+            metavar="DIR",
+            help="folder of scans, or the address of one in a store that fsspec reaches, such as s3://bucket/scans",
+        )
+    )
     completes_files(
         replay.add_argument(
             "--labels",
@@ -449,6 +460,15 @@ def _add_replay(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
         default=[],
         metavar="RULE",
         help="fail unless it holds, such as 'balanced_accuracy>=0.9'; may be repeated (default: none)",
+    )
+    completes_folders(
+        replay.add_argument(
+            "--against",
+            type=path,
+            metavar="DIR",
+            help="another signed model to judge the same files: paired table, McNemar's test, changed decisions "
+            "(default: none)",
+        )
     )
     replay.add_argument(
         "--defect-rate",
@@ -515,6 +535,11 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     model = {"bundle": getattr(options, "model_dir", None), "trusted_key": getattr(options, "trusted_key", None)}
     chosen = {key: value for key, value in model.items() if value is not None}
     return {"model": chosen} if chosen else {}
+
+
+def _folder_or_store(text: str) -> Path | str:
+    """A folder, or an address as it is written: a path would lose its slashes."""
+    return text if "://" in text else path(text)
 
 
 def _share(text: str) -> float:

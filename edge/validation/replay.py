@@ -15,8 +15,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import repeat
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -31,10 +32,12 @@ from edge.settings import Settings
 from edge.system.files import written_whole
 from edge.system.names import display_name
 from edge.system.progress import Reporter
+from edge.validation.comparison import Changes, Comparison, compare
 from edge.validation.file_list import FileList, write_file_list
 from edge.validation.gallery import Gallery
 from edge.validation.judging import Job, Judge, Parts, judge_parts
 from edge.validation.labels import LabelRow, MatchedLabels, match_labels, read_labels
+from edge.validation.leaks import Leaks
 from edge.validation.measure import measure_reliability
 from edge.validation.photographer import Photographer
 from edge.validation.reliability import Plant
@@ -51,7 +54,7 @@ REQUIREMENT_UNMET = 1
 
 LABELS_NAME = "labels.csv"
 MARKS_NAME = ".decoding"
-PARTS_NAME = ".parts"
+PARTS_NAME, OTHER_PARTS_NAME = ".parts", ".parts-against"
 LIST_NAME = ".files.jsonl"
 PICTURES = 12
 """Scans pictured per group of the report."""
@@ -68,6 +71,8 @@ class ReplayOptions:
     publish: bool = False
     requirements: tuple[str, ...] = ()
     plant: Plant = field(default_factory=Plant)
+    against: Path | None = None
+    """Directory of another model to compare with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,9 @@ class ReplayResult:
     """What a replay found, and where it wrote it."""
 
     metrics: Metrics
+    warning: str | None
+    """What a reader of the figures must know first."""
+    comparison: Comparison | None
     requirements: tuple[RequirementResult, ...]
     run: Run
     verdicts: Path
@@ -117,9 +125,15 @@ def replay(options: ReplayOptions, settings: Settings, publishing: Publishing) -
         model = load_model(settings)
         stack.callback(model.engine.close)
         boot_id, store = uuid4(), None
+        other = None
+        if options.against is not None:
+            other = load_model(
+                settings.model_copy(update={"model": settings.model.model_copy(update={"bundle": options.against})})
+            )
+            stack.callback(other.engine.close)
         if options.publish:
             store = stack.enter_context(publishing(plan.out, model, boot_id))
-        result = run_replay(plan, settings, model, boot_id, publish_to=store)
+        result = run_replay(plan, settings, model, boot_id, publish_to=store, other=other)
     for line in told(result):
         print(line)
     return result.exit_code
@@ -157,9 +171,12 @@ def run_replay(
     boot_id: UUID,
     *,
     publish_to: VerdictStore | None = None,
+    other: LoadedModel | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> ReplayResult:
     """Judge the planned files and write the results. The caller closes the engine.
+
+    `other`: another model that judges the same files, to compare with.
 
     `publish_to` gets every entry as well, before it is kept here: a ledger, which drops equal bytes and counts for
     itself, so the numbers in `verdicts.jsonl` are those of this replay's files, not of its messages. Raises
@@ -167,7 +184,7 @@ def run_replay(
     is not judged again by the next replay into the same folder.
     """
     with _explained_errors(plan.out):
-        return _run_replay(plan, settings, model, boot_id, publish_to, clock)
+        return _run_replay(plan, settings, model, boot_id, publish_to, other, clock)
 
 
 def _run_replay(
@@ -176,6 +193,7 @@ def _run_replay(
     model: LoadedModel,
     boot_id: UUID,
     publish_to: VerdictStore | None,
+    other: LoadedModel | None,
     clock: Callable[[], datetime],
 ) -> ReplayResult:
     names = ("verdicts.jsonl", "summary.json", "report.html", "run.json")
@@ -183,27 +201,35 @@ def _run_replay(
     for stale in (verdicts, summary, report, run_file):  # of an earlier replay
         stale.unlink(missing_ok=True)
     job = Job(plan.source, settings, boot_id, clock(), plan.out / MARKS_NAME)
-    parts = Parts(plan.out / PARTS_NAME, plan.files)
-    parts.open(_key(plan, settings, model), plan.source)
-    resumed = parts.judged
-    started_s = time.perf_counter()
-    with Reporter() as reporter, closing(Judge(job, model, clock, publish_to)) as judge:
-        if resumed:
-            reporter.say(f"{resumed} of {len(plan.files)} were judged before the last replay was ended")
-        judge_parts(judge, parts, plan.source, parts.unfinished(), _shown(reporter, resumed, len(plan.files)))
-    elapsed_s = time.perf_counter() - started_s
+    parts, other_parts = Parts(plan.out / PARTS_NAME, plan.files), None
+    resumed, elapsed_s = _judge(plan, job, model, parts, clock, publish_to)
+    if other is not None:
+        other_parts = Parts(plan.out / OTHER_PARTS_NAME, plan.files)
+        _judge(plan, job, other, other_parts, clock, None)
     policy = model.bundle.policy()
-    gallery = Gallery(size=PICTURES, policy=policy)
-    rows = ScanTable()
+    gallery, changes = Gallery(size=PICTURES, policy=policy), Changes()
+    leaks = Leaks(model.bundle.manifest.learnt_from)
+    rows, other_rows = ScanTable(), ScanTable()
+    other_lines = repeat(b"") if other_parts is None else other_parts.lines()
     with written_whole(verdicts, durable=False) as stream:
-        for file, line in zip(plan.files, parts.lines(), strict=True):
+        for file, line, other_line in zip(plan.files, parts.lines(), other_lines, strict=False):
             stream.write(line)
             verdict = Verdict.model_validate_json(line)
             truth = plan.matched.by_file.get(file)
-            rows.append(_row(file, verdict, truth))
-            gallery.offer(verdict, rows[-1], truth)
+            row = _row(file, verdict, truth)
+            rows.append(row)
+            gallery.offer(verdict, row, truth)
+            leaks.offer(row, verdict)
+            if other_line:
+                other_row = _row(file, Verdict.model_validate_json(other_line), truth)
+                other_rows.append(other_row)
+                changes.offer(row, verdict, other_row)
     with closing(Photographer(plan.source, model, job.limits)) as photographer:
         gallery.add_pictures(photographer.picture_of)
+        changed = changes.kept(photographer.picture_of)
+    comparison = None
+    if other is not None:
+        comparison = compare(rows, other_rows, other.card(settings.station, boot_id), changed, changes.count)
     validation = validate(rows, threshold=policy.threshold, labels_without_file=len(plan.matched.without_file))
     reliability = measure_reliability(rows, plan.matched.by_file, policy, plan.plant)
     cores = settings.model.threads or len(os.sched_getaffinity(0))
@@ -219,7 +245,6 @@ def _run_replay(
         cores=cores,
         speed=measure_speed(rows, judged=len(rows) - resumed, elapsed_s=elapsed_s, cores=cores),
     )
-    figures = {**validation.metrics.flat(), **reliability.figures.flat()}
     found = Replay(
         program=run.program,
         folder=display_name(plan.source.name),
@@ -229,18 +254,52 @@ def _run_replay(
         rows=rows,
         validation=validation,
         reliability=reliability,
-        requirements=tuple(check_requirement(item, {**figures, **run.speed.flat()}) for item in plan.requirements),
+        comparison=comparison,
+        leaks=leaks,
+        requirements=(),
         training=model.bundle.manifest.training,
         labels_without_file=[f"line {row.line}: {display_name(row.file)}" for row in plan.matched.without_file],
     )
+    figures = {**found.figures, **run.speed.flat()}
+    found = replace(found, requirements=tuple(check_requirement(item, figures) for item in plan.requirements))
     _write(run_file, run_json(run))
     _write(summary, summary_json(found))
     _write(report, report_html(found, gallery))
     parts.remove()
+    if other_parts is not None:
+        other_parts.remove()
     plan.files.path.unlink(missing_ok=True)
     with suppress(OSError):  # it keeps the mark of a file whose decoding ended an earlier replay
         job.marks.rmdir()
-    return ReplayResult(validation.metrics, tuple(found.requirements), run, verdicts, summary, report)
+    return ReplayResult(
+        metrics=validation.metrics,
+        warning=leaks.sentence if leaks.is_void else None,
+        comparison=comparison,
+        requirements=tuple(found.requirements),
+        run=run,
+        verdicts=verdicts,
+        summary=summary,
+        report=report,
+    )
+
+
+def _judge(
+    plan: Plan,
+    job: Job,
+    model: LoadedModel,
+    parts: Parts,
+    clock: Callable[[], datetime],
+    publish_to: VerdictStore | None,
+) -> tuple[int, float]:
+    """Bring every file to its verdict; files that an earlier replay had judged, and seconds for the others."""
+    parts.open(_key(plan, job.settings, model), plan.source)
+    resumed = parts.judged
+    started_s = time.perf_counter()
+    with Reporter() as reporter, closing(Judge(job, model, clock, publish_to)) as judge:
+        if resumed:
+            reporter.say(f"{resumed} of {len(plan.files)} were judged before the last replay was ended")
+        judge_parts(judge, parts, plan.source, parts.unfinished(), _shown(reporter, resumed, len(plan.files)))
+    return resumed, time.perf_counter() - started_s
 
 
 def _key(plan: Plan, settings: Settings, model: LoadedModel) -> dict[str, object]:
@@ -294,6 +353,13 @@ def told(result: ReplayResult) -> list[str]:
     for item in result.requirements:
         observed = "not measured" if item.observed is None else f"{item.observed:.6g}"
         lines.append(f"{'met    ' if item.met else 'NOT MET'} {item.requirement}: observed {observed}")
+    if result.comparison is not None:
+        figures = result.comparison.figures
+        lines.append(f"{figures.changed_count} decisions differ from those of {result.comparison.other.id}")
+        for share in result.comparison.shares:
+            lines.append(f"{share.name}: {share.difference.difference:+.1%}, McNemar p {share.table.p_value:.3g}")
+    if result.warning is not None:
+        lines = [result.warning.upper(), *lines, result.warning.upper()]
     archive = cost_line(result.run)
     return [*lines, *([archive] if archive is not None else []), f"report: {result.report}"]
 

@@ -20,6 +20,7 @@ import numpy as np
 from edge.contract.messages import ModelCard
 from edge.records import Outcome
 from edge.system.names import display_name
+from edge.validation.comparison import COMPARISON_MEANINGS
 from edge.validation.detection import PodCurve
 from edge.validation.figures import (
     MAX_POINTS,
@@ -33,7 +34,7 @@ from edge.validation.figures import (
 )
 from edge.validation.gallery import Card, Gallery, Shelf
 from edge.validation.labels import Label
-from edge.validation.pictures import heat_legend, picture_svg
+from edge.validation.pictures import Picture, heat_legend, picture_svg
 from edge.validation.reliability import Detection, Reliability
 from edge.validation.requirements import FIGURE_MEANINGS
 from edge.validation.results import BundleFigures, Validation
@@ -66,14 +67,21 @@ def report_html(replay: Replay, gallery: Gallery) -> str:
         roc=_roc(validation),
         scatter=_scatter(replay.rows, card),
         shelves=[(shelf, gallery.cards(shelf), gallery.offered(shelf)) for shelf in Shelf],
-        figures=[(name, _figure_text(name, value), FIGURE_MEANINGS[name]) for name, value in replay.figures.items()],
+        figures=[
+            (name, _figure_text(name, value), FIGURE_MEANINGS[name])
+            for name, value in replay.figures.items()
+            if replay.comparison is not None or name not in COMPARISON_MEANINGS
+        ],
         bundle_bar=_bundle_bar,
         reliability=replay.reliability,
+        comparison=replay.comparison,
+        leaks=replay.leaks,
         figure_of=replay.reliability.figures,
         pods=[(item, _pod(item)) for item in replay.reliability.detections],
         costs=_costs(replay.reliability, card.threshold),
         interval_bar=interval_bar,
-        picture=_picture_of,
+        picture=lambda card, number: _picture_svg(card.picture, card.row.file, number),
+        difference=_difference,
         heat_legend=heat_legend(),
         percent=_percent,
         span=_span,
@@ -130,6 +138,8 @@ def _notes(replay: Replay) -> list[tuple[str, list[str]]]:
     notes: list[tuple[str, Sequence[str]]] = []
     if replay.card.degraded:
         notes.append((f"The engine ran degraded: {replay.card.degraded}.", ()))
+    if not replay.leaks.is_void:
+        notes.append((replay.leaks.sentence, sorted(replay.leaks.lots)))
     if replay.labels_without_file:
         notes.append(("Rows of the labels file fit no file of the folder:", replay.labels_without_file))
     if metrics.labelled_count and metrics.unlabelled_count:
@@ -217,8 +227,13 @@ def _bundle_bar(figures: BundleFigures) -> str:
     return interval_bar(figures.scored.balanced_accuracy, *figures.scored.balanced_accuracy_interval)
 
 
-def _picture_of(card: Card, number: int) -> str:
-    return "" if card.picture is None else picture_svg(card.picture, display_name(card.row.file), number)
+def _picture_svg(picture: Picture | None, file: str, number: int) -> str:
+    return "" if picture is None else picture_svg(picture, display_name(file), number)
+
+
+def _difference(value: float | None) -> str:
+    """A difference of shares in percentage points."""
+    return "—" if value is None else f"{value * 100:+.1f}"
 
 
 def _band(card: ModelCard) -> tuple[float, float] | None:

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge.errors import SettingsError
+from edge.validation.comparison import COMPARISON_MEANINGS
+from edge.validation.leaks import LEAK_MEANINGS
 from edge.validation.reliability import RELIABILITY_MEANINGS
 from edge.validation.results import METRIC_MEANINGS
 from edge.validation.speed import SPEED_MEANINGS
 
-FIGURE_MEANINGS = {**METRIC_MEANINGS, **RELIABILITY_MEANINGS, **SPEED_MEANINGS}
+FIGURE_MEANINGS = {**METRIC_MEANINGS, **RELIABILITY_MEANINGS, **COMPARISON_MEANINGS, **LEAK_MEANINGS, **SPEED_MEANINGS}
 """Every name `--require` accepts, with its definition."""
 
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from edge.errors import SettingsError
 from edge.scans.scan import SUFFIXES
-from edge.station.folder import IGNORED_STARTS
+from edge.station.folder import IGNORED_FOLDERS, IGNORED_STARTS
 from edge.system.logs import event
 from edge.system.names import display_name
 
@@ -87,10 +87,11 @@ class LocalFolder:
             for entry in entries:
                 if entry.name.startswith(IGNORED_STARTS):
                     continue
-                if entry.name.lower().endswith(SUFFIXES):
+                if self.recursive and entry.is_dir(follow_symlinks=False):
+                    if entry.name.lower() not in IGNORED_FOLDERS:
+                        folders.append(f"{prefix}{entry.name}/")
+                elif entry.name.lower().endswith(SUFFIXES):
                     yield prefix + entry.name
-                elif self.recursive and entry.is_dir(follow_symlinks=False):
-                    folders.append(f"{prefix}{entry.name}/")
         for folder in folders:
             try:
                 yield from self._below(folder)
@@ -119,8 +120,9 @@ class StoredFolder:
             if not store.isdir(root):
                 raise FileNotFoundError(f"{root} is not a folder")
             for _, folders, files in store.walk(root, maxdepth=None if self.recursive else 1, detail=True):
-                for name in [name for name in folders if name.startswith(IGNORED_STARTS)]:
-                    del folders[name]
+                for name in list(folders):
+                    if name.startswith(IGNORED_STARTS) or name.lower() in IGNORED_FOLDERS:
+                        del folders[name]
                 for name, facts in files.items():
                     if name.lower().endswith(SUFFIXES) and not name.startswith(IGNORED_STARTS):
                         yield facts["name"].removeprefix(root).lstrip("/")

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 from edge.contract.messages import ModelCard
 from edge.records import Outcome
+from edge.system.names import display_name
+from edge.validation.comparison import Comparison, ComparisonFigures
 from edge.validation.labels import Label
+from edge.validation.leaks import Leaks
 from edge.validation.reliability import Reliability
 from edge.validation.requirements import RequirementResult
 from edge.validation.results import Validation
@@ -29,6 +32,8 @@ class Replay:
     rows: Sequence[ScanRow]
     validation: Validation
     reliability: Reliability
+    comparison: Comparison | None
+    leaks: Leaks
     requirements: Sequence[RequirementResult]
     training: Mapping[str, str]
     """What the bundle says its networks learnt from."""
@@ -37,7 +42,9 @@ class Replay:
     @property
     def figures(self) -> dict[str, int | float | None]:
         """Every figure `--require` can name, with its value."""
-        return {**self.validation.metrics.flat(), **self.reliability.figures.flat()}
+        comparison = ComparisonFigures() if self.comparison is None else self.comparison.figures
+        found = (self.validation.metrics, self.reliability.figures, comparison, self.leaks.figures)
+        return {name: value for figures in found for name, value in figures.flat().items()}
 
 
 def summary_json(replay: Replay) -> str:
@@ -77,8 +84,35 @@ def summary_json(replay: Replay) -> str:
             for figures in validation.bundles
         ],
         "labels_without_file": list(replay.labels_without_file),
+        "learnt_from": {"is_known": replay.leaks.is_known, "files": list(map(display_name, replay.leaks.files))},
+        "against": None if replay.comparison is None else _comparison_json(replay.comparison),
     }
     return json.dumps(summary, indent=2, allow_nan=False) + "\n"
+
+
+def _comparison_json(comparison: Comparison) -> dict[str, object]:
+    return {
+        "model": comparison.other.model_dump(mode="json", exclude={"boot_id", "loaded_at"}),
+        "tables": [
+            {
+                "name": share.name,
+                "both": share.table.both,
+                "only_other": share.table.only_first,
+                "only_this": share.table.only_second,
+                "neither": share.table.neither,
+            }
+            for share in comparison.shares
+        ],
+        "changes": [
+            {
+                "file": display_name(change.row.file),
+                "label": change.row.label,
+                "other": change.other.outcome,
+                "this": change.row.outcome,
+            }
+            for change in comparison.changes
+        ],
+    }
 
 
 def _known(value: float) -> float | None:

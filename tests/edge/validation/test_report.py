@@ -17,11 +17,13 @@ import pytest
 from edge.contract.messages import BoxPx
 from edge.images.conversion import Method
 from edge.images.residual_boxes import MapGeometry
+from edge.model.manifest import LearntFrom
 from edge.records import Outcome, Policy, Size
 from edge.scans.scan import Limits
 from edge.validation.figures import MAX_POINTS, Group, gate_scatter, interval_bar, roc_figure, score_histogram
 from edge.validation.gallery import UNREADABLE_SHOWN, Gallery, Shelf
 from edge.validation.labels import Label, LabelRow
+from edge.validation.leaks import Leaks
 from edge.validation.measure import measure_reliability
 from edge.validation.photographer import Photographer
 from edge.validation.pictures import THUMBNAIL_WIDTH_PX, heat_colours, heat_legend, picture_svg, scan_picture
@@ -85,9 +87,7 @@ class Seen:
         validation = validate(self.rows, threshold=0.5, labels_without_file=len(labels_without_file))
         truths = {row.file: truth for row, truth in zip(self.rows, self.truths, strict=True) if truth is not None}
         reliability = measure_reliability(self.rows, truths, POLICY, self.plant)
-        figures = {**validation.metrics.flat(), **reliability.figures.flat()}
-        results = [check_requirement(parse_requirement(text), figures) for text in requirements]
-        return Replay(
+        found = Replay(
             program="edge-worker 1.0",
             folder="lot",
             labels="labels.csv",
@@ -96,10 +96,14 @@ class Seen:
             rows=self.rows,
             validation=validation,
             reliability=reliability,
-            requirements=results,
+            comparison=None,
+            leaks=Leaks(LearntFrom()),
+            requirements=(),
             training={"data_digest": "ef" * 32, "data": "simulated"},
             labels_without_file=labels_without_file,
         )
+        results = [check_requirement(parse_requirement(text), found.figures) for text in requirements]
+        return replace(found, requirements=results)
 
     def html(self, *requirements: str) -> str:
         self.gallery.add_pictures(lambda _, verdict: None if verdict.p_abnormal is None else PICTURE)
