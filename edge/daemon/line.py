@@ -41,6 +41,10 @@ from edge.system.names import display_name
 log = logging.getLogger(__name__)
 
 
+FOLDER = "folder"
+"""Under which the ledger remembers where the station's folder is."""
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -64,6 +68,8 @@ class Line:
     publisher: Publisher
     aftermath: Aftermath
     scan_alarms: ScanAlarms
+    remembered: dict[str, str]
+    """What the ledger holds of the whereabouts of folders."""
 
     def wake(self) -> None:
         """End whatever wait the loops are in."""
@@ -92,11 +98,23 @@ class Line:
             )
         else:
             self.publisher.clear_alarm("folder-partly-read")
+        self._remember(FOLDER, self.inbox.whereabouts)
         self.scan_alarms.look(now_s, is_folder_away=state.away is not None)
         if self.files_to_prune.is_set():
             self.files_to_prune.clear()
             self._prune_files()
         return self.inbox.wait_s(time.monotonic(), self.settings.folder.poll_s)
+
+    def _remember(self, name: str, value: str | None) -> None:
+        """Keep in the ledger where a folder is; if that fails, the next look tries again."""
+        if value is None or self.remembered.get(name) == value:
+            return
+        try:
+            self.ledger.remember(name, value)
+        except LedgerError as error:
+            event(log.warning, "whereabouts not kept", folder=name, error=error.message)
+        else:
+            self.remembered[name] = value
 
     def tell_of_hang(self, silent_s: float) -> None:
         """Raise `folder-away` for a look that does not end, from another thread than the inbox's; its end clears it."""
@@ -214,6 +232,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         incomplete_after_s=folder.incomplete_after_s,
         done_suffix=folder.done_suffix,
         recursive=folder.recursive,
+        remembered=ledger.remembered(FOLDER),
     )
     folder_changed = threading.Event()
     watcher = Watcher(folder.path, folder_changed, inbox.touch, recursive=folder.recursive)
@@ -278,4 +297,5 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         publisher=publisher,
         aftermath=aftermath,
         scan_alarms=scan_alarms,
+        remembered={},
     )

@@ -5,10 +5,12 @@ The folder may be a mount that comes and goes. Its absence must never look like 
 
 * it cannot be opened or listed;
 * its file system was mounted at the last look and no longer is, whatever the mount point below holds;
-* another folder stands in its place and is empty although scans are known: a mount point that nothing was
+* another folder stands in its place and is empty although it held scans before: a mount point that nothing was
   mounted on yet, or one that somebody recreated. It counts as there as soon as it holds anything.
 
-A different folder that does hold something is taken for the new one: stations recreate theirs.
+A different folder that does hold something is taken for the new one: stations recreate theirs. Where the folder was is
+kept over a restart (`whereabouts`), since a line that moves its scans on knows none of them then. At the start what an
+unmounted file system leaves is away until it holds a scan: the station may have moved to the local disk for good.
 
 Sub-folders, where they are asked for, are read from a work list, to a limit, and through no link. One that cannot be
 read hides no other, and is reported.
@@ -26,7 +28,7 @@ from pathlib import Path
 
 from edge.records import FileStamp
 from edge.scans.scan import SUFFIXES
-from edge.station.mounts import FileSystem, file_system
+from edge.station.mounts import FileSystem, Whereabouts, file_system
 from edge.system.files import opened_folder
 from edge.system.logs import event
 from edge.system.names import display_name
@@ -64,7 +66,8 @@ HINTS = {
     Away.NOT_A_FOLDER: "set `folder.path` to the folder the station writes into",
     Away.NO_PERMISSION: "let the worker's user list the folder and read the files (r-x on the folder)",
     Away.IO_ERROR: "check the network to the share, and the disk behind it",
-    Away.UNMOUNTED: "mount the share again; restart the worker if the folder has moved to the local disk for good",
+    Away.UNMOUNTED: "mount the share again; if the folder moved to the local disk for good, restart the worker when "
+    "the first scan is there",
     Away.EMPTY: "mount the share; nothing is to be done if the folder was emptied on purpose",
 }
 
@@ -95,9 +98,11 @@ class Listing:
 class StationFolder:
     """Lists the folder and stats its files; never raises for what they are or become. Writes nothing."""
 
-    def __init__(self, path: Path, *, done_suffix: str | None = None, recursive: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, done_suffix: str | None = None, recursive: bool = False, remembered: str | None = None
+    ) -> None:
         """`recursive` also looks into sub-folders, except hidden ones and links. `done_suffix`: a scan counts
-        only once `scan.tif.done` or `scan.done` stands beside it.
+        only once `scan.tif.done` or `scan.done` stands beside it. `remembered`: `whereabouts` of an earlier run.
         """
         self.path = path
         self._root = f"{path}/"
@@ -105,6 +110,8 @@ class StationFolder:
         self._recursive = recursive
         self._identity: tuple[int, int] | None = None
         self._home = FileSystem("unknown", Path("/"))
+        self._seen = Whereabouts.from_text(remembered, path)
+        self._has_held_scans = self._seen is not None
         self._denied = False
         self._complained: set[str] = set()
         self._unread: dict[str, str] = {}
@@ -113,6 +120,11 @@ class StationFolder:
     def unread(self) -> Mapping[str, str]:
         """Files and sub-folders that could not be read since the last look began, and why."""
         return self._unread
+
+    @property
+    def whereabouts(self) -> str | None:
+        """Where the folder was at the last look that found it there, for the next run; None before it held a scan."""
+        return self._seen.as_text() if self._seen is not None and self._has_held_scans else None
 
     @property
     def has_stable_inodes(self) -> bool:
@@ -178,13 +190,18 @@ class StationFolder:
             named = self.path.stat()
             if (named.st_dev, named.st_ino) != identity:
                 return Listing(away=Away.IO_ERROR, detail=f"{self.path}: mounted or replaced while it was opened")
-            if self._identity is not None and _shows_below(home, self._home):
-                was = f"{self._home.kind} is no longer mounted at {self._home.mount_point}"
-                return Listing(away=Away.UNMOUNTED, detail=f"{self.path}: {was}")
         names = self._read_names(descriptor, known, self._done_suffix)
-        if expects_scans and not names.holds_anything and identity != self._identity:
-            return Listing(away=Away.EMPTY, detail=f"{self.path}: empty, although scans of it are known")
+        if identity != self._identity:
+            seen, is_start = self._seen, self._identity is None
+            if seen is not None and seen.is_unmounted(home) and not (is_start and names.holds_scans):
+                was = f"{seen.kind} is not mounted at {seen.mount_point}"
+                return Listing(away=Away.UNMOUNTED, detail=f"{self.path}: {was}")
+            is_seen = is_start and seen is not None and (seen.inode == status.st_ino or not home.has_stable_inodes)
+            if not names.holds_anything and not is_seen and (expects_scans or self._has_held_scans):
+                return Listing(away=Away.EMPTY, detail=f"{self.path}: not the folder that held scans before, and empty")
         self._identity, self._home = identity, home
+        self._seen = Whereabouts.of(self.path, home, status.st_ino)
+        self._has_held_scans = self._has_held_scans or expects_scans or names.holds_scans
         return Listing(names.found, names.unmarked)
 
     def _read_names(self, descriptor: int, known: Mapping[str, FileStamp], done_suffix: str | None) -> _Names:
@@ -226,6 +243,7 @@ class StationFolder:
                 if not is_folder:
                     stamp = known.get(prefix + name)
                     if stamp is not None and stamp.inode == entry.inode():
+                        names.holds_scans = True
                         continue  # the whole cost of a known file
                 if done_suffix is not None:
                     beside.add(name.lower())
@@ -242,6 +260,7 @@ class StationFolder:
             else:
                 names.unmarked += 1
         names.holds_anything = names.holds_anything or entry is not None
+        names.holds_scans = names.holds_scans or bool(candidates)
 
 
 @dataclass(slots=True)
@@ -254,17 +273,14 @@ class _Names:
     """False if a sub-folder could not be read."""
     holds_anything: bool = False
     """Whether there is any entry at all."""
+    holds_scans: bool = False
+    """Whether any of them is a scan, known or not, marked or not."""
     folders: list[str] = field(default_factory=list)
     """Sub-folders still to be read."""
 
 
 def _is_marked(name: str, suffix: str, names: set[str]) -> bool:
     return name + suffix in names or name.rpartition(".")[0] + suffix in names
-
-
-def _shows_below(home: FileSystem, former: FileSystem) -> bool:
-    """Whether `home` is what shows once `former` is unmounted."""
-    return home.mount_point != former.mount_point and former.mount_point.is_relative_to(home.mount_point)
 
 
 def _reason(error: OSError) -> Away:

@@ -94,9 +94,10 @@ class Inbox:
         restat_per_poll: int = 200,
         done_suffix: str | None = None,
         recursive: bool = False,
+        remembered: str | None = None,
     ) -> None:
-        """`known`: the files that have an outcome, copied. `done_suffix` and `recursive`: see `StationFolder`."""
-        self._folder = StationFolder(folder, done_suffix=done_suffix, recursive=recursive)
+        """`known`: the files that have an outcome, copied. The last three: see `StationFolder`."""
+        self._folder = StationFolder(folder, done_suffix=done_suffix, recursive=recursive, remembered=remembered)
         self._limits = limits
         self._stable_polls = stable_polls
         self._stable_for_s = stable_for_s
@@ -139,6 +140,11 @@ class Inbox:
     def unmarked_count(self) -> int:
         """Files of the last listing that only lack their marker; 0 without `done_suffix`."""
         return self._unmarked
+
+    @property
+    def whereabouts(self) -> str | None:
+        """Where the folder is, to be kept for the next run (`StationFolder`); for the thread that calls `poll`."""
+        return self._folder.whereabouts
 
     @property
     def unread(self) -> Mapping[str, str]:

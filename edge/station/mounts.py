@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 MOUNTINFO = Path("/proc/self/mountinfo")
@@ -47,6 +48,37 @@ class FileSystem:
     def has_stable_inodes(self) -> bool:
         """Whether a file keeps its inode number for as long as it exists."""
         return self.kind.split(".")[0] not in UNSTABLE_INODE_KINDS and "noserverino" not in self.options
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a folder was when it was last seen, in words that hold after a restart: device numbers do not."""
+
+    path: str
+    kind: str
+    mount_point: str
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path, home: FileSystem, inode: int) -> Whereabouts:
+        return cls(str(path), home.kind, str(home.mount_point), inode)
+
+    @classmethod
+    def from_text(cls, text: str | None, path: Path) -> Whereabouts | None:
+        """What `text` says of `path`; None if nothing, or of another path."""
+        try:
+            found = cls(**json.loads(text or "{}"))
+        except (TypeError, ValueError):
+            return None
+        return found if found.path == str(path) else None
+
+    def as_text(self) -> str:
+        return json.dumps(asdict(self))
+
+    def is_unmounted(self, home: FileSystem) -> bool:
+        """Whether `home` is what shows once the file system that was seen there is unmounted."""
+        former = Path(self.mount_point)
+        return home.mount_point != former and former.is_relative_to(home.mount_point)
 
 
 def file_system(path: Path, mountinfo: Path = MOUNTINFO) -> FileSystem:

@@ -333,6 +333,17 @@ class Ledger:
             with target.open("rb") as file:
                 os.fsync(file.fileno())
 
+    def remember(self, name: str, value: str) -> None:
+        """Keep a word over the restart, for `remembered`; written only if it is another one."""
+        if self.remembered(name) != value:
+            with self._transaction("write") as sql:
+                sql.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"remembered:{name}", value))
+
+    def remembered(self, name: str) -> str | None:
+        with self._transaction("read") as sql:
+            row = sql.execute("SELECT value FROM meta WHERE key = ?", (f"remembered:{name}",)).fetchone()
+        return str(row[0]) if row else None
+
     def next_seq(self) -> int:
         """The number of the verdict to come."""
         with self._transaction("read") as sql:

@@ -254,6 +254,26 @@ def test_nothing_is_forgotten_while_the_folder_is_away_or_an_empty_mount_point(t
         assert set(line.ledger.files()) == {"B01_1.tif"}
 
 
+def test_an_empty_mount_point_at_the_start_is_an_alarm_though_all_scans_were_moved_on(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    settings = settings_below(tmp_path, after="move", move_to=tmp_path / "done")
+    with line_of(settings) as line:
+        fakes.write_scan(scans / "B01_1.tif")
+        judge(line, 1)
+        line.keep_house()
+        line.look(100.0, utc_now())
+        assert line.ledger.files() == {}
+    scans.rename(tmp_path / "the-share")
+    scans.mkdir()
+    with line_of(settings) as line:
+        line.look(200.0, utc_now())
+        assert line.publisher.standing_alarms == ("folder-away",)
+        scans.rmdir()
+        (tmp_path / "the-share").rename(scans)
+        line.look(201.0, utc_now())
+        assert line.publisher.standing_alarms == ()
+
+
 @pytest.mark.parametrize(("engine", "is_told"), [("tensorrt", True), ("onnxruntime", False)])
 def test_health_tells_of_the_gpu_that_judges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, is_told: bool

@@ -324,6 +324,78 @@ def test_an_empty_folder_is_no_reason_to_worry_when_nothing_is_known_or_it_was_e
     assert line.inbox.state.away is None
 
 
+def remembered(folder: Path, home: FileSystem | None = None) -> str:
+    """What an earlier run keeps of the folder, with no scan left in it."""
+    line = Line(folder)
+    drop(folder / "a.tif")
+    with pytest.MonkeyPatch.context() as patch:
+        if home is not None:
+            patch.setattr(folder_module, "file_system", lambda _path: home)
+        assert line.judge_all() == ["a.tif"]
+    (folder / "a.tif").unlink()
+    assert line.inbox.whereabouts is not None
+    return line.inbox.whereabouts
+
+
+def test_an_empty_folder_at_the_start_is_there_only_if_it_is_the_one_that_held_scans(
+    folder: Path, tmp_path: Path
+) -> None:
+    """With `after = "move"` no scan is known at the start."""
+    where = remembered(folder)
+    line = Line(folder, remembered=where)
+    line.look()
+    assert line.inbox.state.away is None
+    assert line.inbox.whereabouts == where
+
+    folder.rename(tmp_path / "the-share")
+    folder.mkdir()
+    for _ in range(2):
+        line = Line(folder, remembered=where)
+        line.looks(2)
+        assert line.inbox.state.away is Away.EMPTY
+        assert line.inbox.whereabouts == where
+    drop(folder / "b.tif")
+    assert line.looks(3) == ["b.tif"]
+    assert line.inbox.state.away is None
+
+
+def test_a_share_that_is_not_mounted_at_the_start_is_away_until_the_station_writes_below(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = remembered(folder, FileSystem("cifs", folder))
+    (folder / "NOT-MOUNTED").touch()
+    line = Line(folder, remembered=where)
+    line.look()
+    assert line.inbox.state.away is Away.UNMOUNTED
+    assert "cifs is not mounted" in line.inbox.state.detail
+
+    drop(folder / "b.tif")
+    assert line.looks(3) == ["b.tif"]
+
+
+def test_what_is_remembered_of_another_folder_says_nothing_of_this_one(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    for where in (remembered(tmp_path / "other"), "", "{", "[]", '{"path": 1}'):
+        line = Line(folder, remembered=where)
+        line.look()
+        assert line.inbox.state.away is None
+        assert line.inbox.whereabouts is None
+
+
+def test_at_run_time_an_empty_folder_in_place_of_one_that_held_scans_is_away_though_none_is_known(
+    line: Line, tmp_path: Path
+) -> None:
+    judged(line)
+    for path in line.folder.iterdir():
+        path.unlink()
+    line.looks(2)
+    line.inbox._known.stamps.clear()
+    line.folder.rename(tmp_path / "the-share")
+    line.folder.mkdir()
+    line.looks(2)
+    assert line.inbox.state.away is Away.EMPTY
+
+
 def test_a_recreated_folder_with_new_scans_is_the_folder(line: Line, tmp_path: Path) -> None:
     judged(line)
     line.folder.rename(tmp_path / "yesterday")

@@ -609,3 +609,13 @@ def test_the_outbox_is_read_through_its_index(ledger: Ledger, path: Path) -> Non
         sql.close()
     assert "USING INDEX outbox_by_state (sent_at_ms=? AND seq>?)" in plan
     assert "TEMP B-TREE" not in plan
+
+
+def test_a_word_is_remembered_over_the_restart(tmp_path: Path) -> None:
+    with open_ledger(tmp_path / "ledger.sqlite", STATION) as ledger:
+        assert ledger.remembered("folder") is None
+        ledger.remember("folder", "here")
+        ledger.remember("folder", "there")
+    with open_ledger(tmp_path / "ledger.sqlite", STATION) as ledger:
+        assert ledger.remembered("folder") == "there"
+        assert ledger.remembered("station") is None
