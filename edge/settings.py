@@ -167,7 +167,9 @@ class BrokerSettings(Section):
 
     host: str = Field("localhost", min_length=1, description="name or address of the broker")
     port: int = Field(1883, ge=1, le=65535, description="port; 8883 is usual with TLS")
-    client_id: str | None = Field(None, description="MQTT client id; not set = `edge-worker-<station>`")
+    client_id: str | None = Field(
+        None, description="MQTT client id; not set = `edge-worker-<station>-<hash of the topic>`"
+    )
     protocol: Literal["5", "3.1.1"] = Field("5", description="3.1.1 cannot report refused messages: avoid it")
     username: str | None = Field(None, description="user name")
     password_file: NamedPath | None = Field(None, description="file whose first line is the password")
@@ -180,6 +182,11 @@ class BrokerSettings(Section):
     connect_timeout_s: float = Field(10.0, gt=0, le=600, description="give up one connection attempt after this")
     backoff_min_s: float = Field(0.5, gt=0, le=3600, description="shortest wait before a new connection")
     backoff_max_s: float = Field(30.0, gt=0, le=3600, description="longest wait before a new connection")
+    no_subscriber: Literal["keep", "delivered"] = Field(
+        "keep",
+        description="a verdict that the broker takes although nobody is subscribed: `keep` it until somebody is, or "
+        "count it as `delivered`, for a broker whose rules alone take verdicts",
+    )
     flush_s: float = Field(5.0, ge=0, le=600, description="time given to unsent verdicts on a clean stop")
 
     @field_validator("host")
@@ -199,10 +206,6 @@ class BrokerSettings(Section):
         if self.backoff_min_s > self.backoff_max_s:
             raise ValueError("`backoff_min_s` is larger than `backoff_max_s`")
         return self
-
-    def client_id_of(self, station: str) -> str:
-        """The one that is set, or the station's own."""
-        return self.client_id or f"edge-worker-{station}"
 
 
 class TopicSettings(Section):

@@ -324,6 +324,15 @@ class Topics:
         names = settings.topic
         return cls(names.root, names.site, names.area, names.line, settings.station)
 
+    @property
+    def client_id(self) -> str:
+        """The default MQTT client id, made from all levels: stations of one name in two lines must not share it.
+
+        A hash, because mosquitto denies access lists with patterns to ids that hold `/`.
+        """
+        levels = "/".join(getattr(self, level.name) for level in fields(self))
+        return f"edge-worker-{self.station}-{hashlib.sha256(levels.encode()).hexdigest()[:8]}"
+
     def of(self, kind: Kind) -> str:
         """`{root}/{site}/{area}/{line}/{station}/inspection/{kind}`."""
         return f"{self.root}/{self.site}/{self.area}/{self.line}/{self.station}/inspection/{kind}"

@@ -10,7 +10,6 @@ import os
 import shutil
 import sqlite3
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,13 +19,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from edge.contract.messages import Topics
 from edge.engines import RawEngine
 from edge.engines.choose import Degraded, gpu_is_expected
 from edge.engines.tensorrt.device import find_device
 from edge.engines.tuning import tune
 from edge.errors import EdgeError, EngineError, LedgerBusy, ScanError
 from edge.model.history import refuse_older
-from edge.mqtt.connection import Accepted, Connection, Ended
+from edge.mqtt.connection import DIAL_GRACE_S, exchange
 from edge.pipeline.loaded_model import open_model, verified_bundle
 from edge.scans.decoder import UNFILTERED_HINT, Decoder
 from edge.scans.scan import Limits
@@ -219,38 +219,21 @@ def _broker(settings: Settings) -> Iterator[Finding]:
             observed = f"not tried: {file} is there only while the service runs"
             yield Finding(Grade.WARN, "broker", observed, "start the service, then check again")
             return
-    woken = threading.Event()
+    client_id = broker.client_id or Topics.of_station(settings).client_id
     # Not the worker's own, whose connection the broker would end.
-    client_id = f"{broker.client_id_of(settings.station)}-check"
-    connection = Connection(broker, client_id, None, woken.set)
-    until_s = time.monotonic() + broker.connect_timeout_s
-    try:
-        while time.monotonic() < until_s:
-            for event in connection.step(time.monotonic()):
-                if isinstance(event, Accepted):
-                    yield from _broker_accepts(settings, event)
-                    return
-                if isinstance(event, Ended):
-                    yield Finding(Grade.FAIL, "broker", event.error.message, event.error.hint)
-                    return
-            woken.wait(0.02)
-            woken.clear()
-    finally:
-        connection.close()
-    yield Finding(Grade.FAIL, "broker", f"no answer from {broker.host}:{broker.port}", "is it an MQTT listener?")
-
-
-def _broker_accepts(settings: Settings, accepted: Accepted) -> Iterator[Finding]:
-    broker = settings.broker
+    accepted, _ = exchange(broker, f"{client_id}-check", patience_s=broker.connect_timeout_s + DIAL_GRACE_S)
     packet = accepted.maximum_packet_bytes
     observed = (
         f"{broker.host}:{broker.port} speaks MQTT {broker.protocol}, receive maximum {accepted.receive_maximum}, "
-        f"packets up to {packet if packet is not None else 'any number of'} bytes"
+        f"packets up to {packet if packet is not None else 'any number of'} bytes; the worker is client {client_id}"
     )
     if broker.protocol != "5":
         yield Finding(Grade.WARN, "broker", observed, "MQTT 3.1.1 cannot report refused messages: use 5 if it can")
     else:
         yield Finding(Grade.OK, "broker", observed)
+    if not accepted.can_retain:
+        observed = "no retained messages: status, model and health reach those alone who are connected"
+        yield Finding(Grade.WARN, "retain", observed, "allow them in the broker; verdicts do not need them")
     if not broker.tls and broker.host not in ("localhost", "127.0.0.1", "::1"):
         yield Finding(Grade.WARN, "tls", "off on a network connection", "set `broker.tls` and `broker.ca_file`")
 

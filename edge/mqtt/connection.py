@@ -7,17 +7,22 @@ TLS block, so they alone run in a short-lived thread; at most one exists.
 
 The session is clean and subscribes to nothing, hence there is nothing for the broker to keep: what was
 not acknowledged is resent from the ledger, never from a session.
+
+Whether the broker lives is judged by our own clock and `broker.keepalive_s`, whatever it says of keep-alive; what
+acknowledges a message is its PUBACK and nothing else; no packet larger than MAX_PACKET_BYTES is read.
 """
 
 from __future__ import annotations
 
+import math
 import queue
 import select
 import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +43,15 @@ from edge.system.text import NotUtf8, utf8_text
 SUCCESS = 0x00
 NO_MATCHING_SUBSCRIBERS = 0x10
 SERVER_SHUTTING_DOWN = 0x8B
+RETAIN_NOT_SUPPORTED = 0x9A
+MAX_PACKET_BYTES = 64 * 1024
+"""Largest packet that is taken from the broker, which is told so: the longest it has to send is a refusal's words."""
+DIAL_GRACE_S = 5.0
+"""Dialling may take so much longer than `broker.connect_timeout_s`, which counts for each address of the host."""
+TURN_S = 0.02
+"""Longest sleep of `exchange` between two looks."""
+MAX_READS = 1000
+"""Reads of one `step`: who sends without end does not hold it up."""
 CLOSE_S = 1.0
 """Time given to the DISCONNECT packet to leave."""
 MID_SPAN = 60_000
@@ -45,6 +59,8 @@ MID_SPAN = 60_000
 
 _NOT_MQTT = (MQTTException, PropertiesException, struct.error, LookupError, ValueError, AssertionError)
 """What paho raises on bytes that are no MQTT packet; until 2.1 two of its modules had an exception each."""
+_PUBREC, _PUBCOMP = 5, 7
+_IS_IT_MQTT = "is it an MQTT listener, does `broker.tls` suit it, and does it speak the MQTT of `broker.protocol`?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +86,7 @@ class Accepted:
 
     receive_maximum: int
     maximum_packet_bytes: int | None
+    can_retain: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,31 +106,92 @@ class Ended:
     is_refusal: bool = False
     """The broker was there and said no."""
     is_protocol_error: bool = False
-    """paho did not understand the broker: so it takes a refusal whose reason code it does not know."""
+    """An answer that MQTT does not allow here, or that paho does not understand: a reason code it does not know."""
+    code: int | None = None
+    """The broker's reason code, where it gave one."""
 
 
-Event = Accepted | Acknowledged | Ended
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """Dialling takes longer than it may, in the name service mostly; it goes on. Said once."""
+
+    error: PublishError
+
+
+Event = Accepted | Acknowledged | Ended | Stalled
 _Answer = Properties | None
+
+
+def exchange(
+    settings: BrokerSettings,
+    client_id: str,
+    messages: Sequence[Outgoing] = (),
+    *,
+    patience_s: float,
+    go_on: Callable[[], bool] = lambda: True,
+) -> tuple[Accepted, list[Acknowledged]]:
+    """Connect, publish each message (QoS 1) once the one before it was answered, and disconnect; what the broker said.
+
+    Leaves no last will. Raises PublishError when the broker is away or says no to the connection, and when it is not
+    done within `patience_s` or before `go_on` says no.
+    """
+    woken = threading.Event()
+    connection = Connection(settings, client_id, None, woken.set)
+    accepted: Accepted | None = None
+    answers: list[Acknowledged] = []
+    sent = 0
+    until_s = time.monotonic() + patience_s
+    try:
+        while (now_s := time.monotonic()) < until_s and go_on():
+            for incoming in connection.step(now_s):
+                match incoming:
+                    case Accepted():
+                        accepted = incoming
+                    case Acknowledged():
+                        answers.append(incoming)
+                    case Ended():
+                        raise incoming.error
+            if accepted is not None and len(answers) == len(messages):
+                return accepted, answers
+            if accepted is not None and sent == len(answers) and connection.publish(messages[sent]) is not None:
+                sent += 1
+            woken.wait(TURN_S)
+            woken.clear()
+    finally:
+        connection.close()
+    where = f"broker {settings.host}:{settings.port}"
+    if accepted is None:
+        raise PublishError(f"{where} did not answer within {patience_s:g} s", hint=_IS_IT_MQTT)
+    raise PublishError(f"{where} did not take a message within {patience_s:g} s", hint="look into the broker's log")
 
 
 class Connection:
     """One MQTT connection, used once. One thread uses it; the dialling thread calls `wake` when it is done."""
 
     def __init__(
-        self, settings: BrokerSettings, client_id: str, will: Outgoing | None, wake: Callable[[], None]
+        self,
+        settings: BrokerSettings,
+        client_id: str,
+        will: Outgoing | None,
+        wake: Callable[[], None],
+        *,
+        may_retain: bool = True,
     ) -> None:
+        """`may_retain`: whether will and messages keep their retain flag; they lose it if the broker cannot retain."""
         self._settings = settings
         self._client_id = client_id
         self._will = will
         self._wake = wake
+        self.may_retain = may_retain
+        self._retains = may_retain
         self._where = f"broker {settings.host}:{settings.port}"
-        self._dialled: queue.SimpleQueue[mqtt.Client | PublishError] = queue.SimpleQueue()
+        self._dialled: queue.SimpleQueue[_Client | PublishError] = queue.SimpleQueue()
         self._is_abandoned = False
-        self._client: mqtt.Client | None = None
+        self._client: _Client | None = None
         self._events: list[Event] = []
         self._is_over = False
         self._is_accepted = False
-        self._keepalive_s: float = settings.keepalive_s
+        self._stalls_at_s: float | None = None
         self._opened_s = 0.0
         self._heard_s = 0.0
         self._unacknowledged: dict[int, float] = {}  # packet id -> when it was sent
@@ -131,8 +209,9 @@ class Connection:
         self._now_s = now_s
         if self._client is None:
             self._take_dialled()
+            self._check_dialling()
         if self._client is not None and not self._is_over:
-            self._exchange(self._client)
+            self._turn(self._client)
             self._check_patience()
         events, self._events = self._events, []
         return events
@@ -149,7 +228,8 @@ class Connection:
             if (newest - oldest) % 65_535 > MID_SPAN:
                 return None
         properties = self._properties(message, PacketTypes.PUBLISH)
-        info = self._client.publish(message.topic, message.payload, message.qos, message.retained, properties)
+        is_retained = message.retained and self._retains
+        info = self._client.publish(message.topic, message.payload, message.qos, is_retained, properties)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._end(f"sending to {self._where} failed: {mqtt.error_string(info.rc)}")
             return None
@@ -194,7 +274,9 @@ class Connection:
             client = self._new_client()
             where = self._settings.host, self._settings.port, self._settings.keepalive_s
             if self._is_v5:
-                client.connect(*where, clean_start=True)
+                properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+                properties.MaximumPacketSize = MAX_PACKET_BYTES
+                client.connect(*where, clean_start=True, properties=properties)
             else:  # paho knows clean_session here, and nothing else
                 client.connect(*where)
         except (OSError, ValueError) as error:
@@ -205,9 +287,9 @@ class Connection:
             self._dialled.put(client)
         self._wake()
 
-    def _new_client(self) -> mqtt.Client:
+    def _new_client(self) -> _Client:
         settings = self._settings
-        client = mqtt.Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             clean_session=None if self._is_v5 else True,
@@ -222,7 +304,7 @@ class Connection:
             client.tls_set_context(tls_context(settings))
         if (will := self._will) is not None:
             properties = self._properties(will, PacketTypes.WILLMESSAGE)
-            client.will_set(will.topic, will.payload, will.qos, will.retained, properties)
+            client.will_set(will.topic, will.payload, will.qos, will.retained and self._retains, properties)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
@@ -256,13 +338,24 @@ class Connection:
             self._client = outcome
             self._opened_s = self._heard_s = self._now_s
 
-    def _exchange(self, client: mqtt.Client) -> None:
+    def _check_dialling(self) -> None:
+        timeout_s = self._settings.connect_timeout_s
+        if self._client is not None or self._is_over:
+            return
+        if self._stalls_at_s is None:
+            self._stalls_at_s = self._now_s + timeout_s + DIAL_GRACE_S
+        elif self._now_s > self._stalls_at_s:
+            self._stalls_at_s = math.inf
+            message = f"{self._where}: no connection after {timeout_s + DIAL_GRACE_S:g} s of dialling"
+            self._events.append(Stalled(PublishError(message, hint="check `broker.host` and the name service")))
+
+    def _turn(self, client: _Client) -> None:
         if self._read(client):
             if client.want_write():
                 client.loop_write()
             client.loop_misc()
 
-    def _read(self, client: mqtt.Client) -> bool:
+    def _read(self, client: _Client) -> bool:
         """Take what has arrived; whether the connection still stands."""
         sock = client.socket()
         if sock is None or sock.fileno() < 0:
@@ -274,8 +367,14 @@ class Connection:
             if ready.poll(0):
                 self._heard_s = self._now_s
                 client.loop_read()
-            while isinstance(sock, ssl.SSLSocket) and sock.fileno() >= 0 and sock.pending():
-                client.loop_read()  # decrypted already: poll does not see it
+            for _ in range(MAX_READS):  # decrypted already: poll does not see it
+                if not isinstance(sock, ssl.SSLSocket) or sock.fileno() < 0 or not sock.pending():
+                    break
+                client.loop_read()
+        except _TooLargeError as error:
+            self._end(f"{self._where} sent {error}", "look into the broker's log: it has nothing to send but answers")
+        except _WrongAnswerError as error:
+            self._end(f"{self._where} answered a message with {error}, expected PUBACK", is_protocol_error=True)
         except _NOT_MQTT as error:
             self._end(f"{self._where} sent what is no MQTT packet: {error!r}", is_protocol_error=True)
         return not self._is_over
@@ -286,22 +385,34 @@ class Connection:
         timeout_s = self._settings.connect_timeout_s
         if not self._is_accepted and self._now_s - self._opened_s > timeout_s:
             self._end(
-                f"{self._where} took the connection but did not answer for {timeout_s:g} s",
-                "check `broker.port`: is it an MQTT listener, and does `broker.tls` suit it?",
+                f"{self._where} took the connection but did not answer for {timeout_s:g} s", self._protocol_hint()
             )
-        elif silence_s > 1.5 * self._keepalive_s > 0:  # paho has pinged; the broker applies the same rule to us
+        elif silence_s > 1.5 * self._settings.keepalive_s:  # paho has pinged; the broker applies the same rule to us
             self._end(f"{self._where} has been silent for {silence_s:.0f} s")
-        elif self._unacknowledged and self._keepalive_s > 0:
+        elif self._unacknowledged:
             waited_s = self._now_s - next(iter(self._unacknowledged.values()))
-            if waited_s > self._keepalive_s:
+            if waited_s > self._settings.keepalive_s:
                 self._end(f"{self._where} has not acknowledged a message for {waited_s:.0f} s")
 
-    def _end(self, message: str, hint: str = "", *, is_refusal: bool = False, is_protocol_error: bool = False) -> None:
+    def _protocol_hint(self) -> str:
+        """For a peer that does not answer CONNECT: brokers of MQTT 3.1.1 alone close or stay mute."""
+        hint = "check `broker.port` and `broker.tls`, whether it wants a client certificate"
+        return hint + (', and whether it speaks MQTT 5 (if not: `broker.protocol = "3.1.1"`)' if self._is_v5 else "")
+
+    def _end(
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        is_refusal: bool = False,
+        is_protocol_error: bool = False,
+        code: int | None = None,
+    ) -> None:
         if self._is_over:
             return
         self._is_over = True
         error = PublishError(message, hint=hint or "check the broker's log and the network")
-        self._events.append(Ended(error, is_refusal, is_protocol_error))
+        self._events.append(Ended(error, is_refusal, is_protocol_error, code))
         self._close_socket()
 
     def _close_socket(self) -> None:
@@ -312,7 +423,7 @@ class Connection:
 
     def _on_connect(
         self,
-        _client: mqtt.Client,
+        client: mqtt.Client,
         _data: object,
         _flags: mqtt.ConnectFlags,
         reason: ReasonCode,
@@ -321,15 +432,17 @@ class Connection:
         if reason.is_failure:
             code = reason.value
             message = f"{self._where} refused the connection: {_named(reason, answer)}"
-            self._end(message, _CONNECT_HINTS.get(code, "ask the broker's administrators"), is_refusal=True)
+            self._end(message, _CONNECT_HINTS.get(code, "ask the broker's administrators"), is_refusal=True, code=code)
         elif getattr(answer, "MaximumQoS", 1) < 1:
             self._end(f"{self._where} takes no QoS 1", "allow QoS 1 in the broker", is_refusal=True)
         else:
+            assert isinstance(client, _Client)
+            client.ping_every(min(self._settings.keepalive_s, getattr(answer, "ServerKeepAlive", 0) or math.inf))
+            can_retain = getattr(answer, "RetainAvailable", 1) != 0
             self._is_accepted = True
-            self._keepalive_s = getattr(answer, "ServerKeepAlive", self._settings.keepalive_s)
-            self._events.append(
-                Accepted(getattr(answer, "ReceiveMaximum", 65_535), getattr(answer, "MaximumPacketSize", None))
-            )
+            self._retains = self._retains and can_retain
+            receive_maximum = getattr(answer, "ReceiveMaximum", 65_535)
+            self._events.append(Accepted(receive_maximum, getattr(answer, "MaximumPacketSize", None), can_retain))
 
     def _on_disconnect(
         self, _client: mqtt.Client, _data: object, flags: mqtt.DisconnectFlags, reason: ReasonCode, answer: _Answer
@@ -337,7 +450,8 @@ class Connection:
         detail = f": {self._complaint}" if self._complaint else ""
         if flags.is_disconnect_packet_from_server:
             message = f"{self._where} ended the connection: {_named(reason, answer)}"
-            self._end(message, _CONNECT_HINTS.get(reason.value, ""), is_refusal=reason.value != SERVER_SHUTTING_DOWN)
+            is_refusal = reason.value != SERVER_SHUTTING_DOWN
+            self._end(message, _CONNECT_HINTS.get(reason.value, ""), is_refusal=is_refusal, code=reason.value)
         elif self._is_accepted:
             self._end(
                 f"the connection to {self._where} was lost{detail}",
@@ -346,11 +460,7 @@ class Connection:
                 is_protocol_error=reason == "Protocol error",
             )
         else:
-            self._end(
-                f"{self._where} closed the connection before it answered{detail}",
-                "check `broker.port` and `broker.tls`, whether it wants a client certificate, "
-                'and whether it speaks MQTT 5 (if not: `broker.protocol = "3.1.1"`)',
-            )
+            self._end(f"{self._where} closed the connection before it answered{detail}", self._protocol_hint())
 
     def _on_publish(self, _client: mqtt.Client, _data: object, mid: int, reason: ReasonCode, answer: _Answer) -> None:
         if mid in self._unacknowledged:  # and not QoS 0, for which paho calls too
@@ -360,6 +470,38 @@ class Connection:
     def _on_log(self, _client: mqtt.Client, _data: object, level: int, text: str) -> None:
         if level == LogLevel.MQTT_LOG_ERR:
             self._complaint = text
+
+
+class _TooLargeError(Exception):
+    """The broker announced a packet of more than MAX_PACKET_BYTES."""
+
+
+class _WrongAnswerError(Exception):
+    """The broker answered with a packet that is no answer to QoS 1."""
+
+
+class _Client(mqtt.Client):
+    """paho's client, stricter with the broker. Overrides private parts: pyproject.toml bounds paho's version."""
+
+    def ping_every(self, wait_s: float) -> None:
+        """Ping after so much silence, also where the broker asks for no keep-alive or a longer one."""
+        self._keepalive = int(wait_s)
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        """`bufsize` is what is left of the packet: a length that is too large is met before anything is kept of it."""
+        if bufsize > MAX_PACKET_BYTES:
+            raise _TooLargeError(f"a packet of {bufsize} bytes, at most {MAX_PACKET_BYTES} are taken")
+        return super()._sock_recv(bufsize)
+
+    def _packet_handle(self) -> MQTTErrorCode:
+        kind, packet = self._in_packet["command"] >> 4, self._in_packet["packet"]
+        if kind in (_PUBREC, _PUBCOMP):  # paho would close the message, whatever the reason code says
+            name = "PUBREC" if kind == _PUBREC else "PUBCOMP"
+            raise _WrongAnswerError(f"{name} 0x{packet[2] if len(packet) > 2 else SUCCESS:02x}")
+        try:
+            return super()._packet_handle()
+        finally:
+            self._in_messages.clear()  # the first halves of QoS 2, which nobody here asked for
 
 
 def tls_context(settings: BrokerSettings) -> ssl.SSLContext:

@@ -7,6 +7,7 @@ connection ends is simply unsent again and goes out, byte for byte, over the nex
 What the broker refuses stays in the ledger: the connection is kept, verdicts pause with growing waits and
 rows are tried one at a time, until the broker takes one; a row that it alone refuses does not hold up the
 others (`edge.mqtt.refusals`). Rows behind a refused one may be delivered before it; `seq` tells their order.
+Where nobody is subscribed, rows are kept too and offered in turn, unless the settings take that for delivery.
 
 `step` and `stop` belong to one thread; the other methods may be called from any.
 """
@@ -33,8 +34,18 @@ from edge import __version__
 from edge.contract.messages import Alarm, Health, Kind, Message, ModelCard, Status, Topics, Verdict
 from edge.errors import LedgerError
 from edge.mqtt.alarms import AlarmBoard
-from edge.mqtt.connection import NO_MATCHING_SUBSCRIBERS, SUCCESS, Accepted, Acknowledged, Connection, Ended, Outgoing
-from edge.mqtt.refusals import Backoff, Refusals
+from edge.mqtt.connection import (
+    NO_MATCHING_SUBSCRIBERS,
+    RETAIN_NOT_SUPPORTED,
+    SUCCESS,
+    Accepted,
+    Acknowledged,
+    Connection,
+    Ended,
+    Outgoing,
+    Stalled,
+)
+from edge.mqtt.refusals import OFFERS, Backoff, Refusals
 from edge.settings import BrokerSettings, Settings
 from edge.store.ledger import Ledger, OutboxRow
 from edge.system.logs import event
@@ -45,6 +56,7 @@ BROKER_AWAY = "broker-away"
 BROKER_REFUSES = "broker-refuses"
 VERDICT_REFUSED = "verdict-refused"
 NO_SUBSCRIBER = "no-subscriber"
+NO_RETAIN = "no-retain"
 OUTBOX_STUCK = "outbox-stuck"
 
 WAIT_S = 0.25
@@ -90,7 +102,7 @@ class Publisher:
     ) -> None:
         """`clock`: wall time for messages and the ledger; waits go by time.monotonic()."""
         self._settings = settings
-        self._client_id = settings.client_id_of(topics.station)
+        self._client_id = settings.client_id or topics.client_id
         self._topics = topics
         self._ledger = ledger
         self._ledger_id = ledger.ledger_id
@@ -103,6 +115,7 @@ class Publisher:
         self._accepted_at_s = 0.0
         self._dial_at_s = 0.0
         self._dial_backoff = Backoff(settings.backoff_min_s, settings.backoff_max_s, rng)
+        self._may_retain = True  # with the next connection
 
         self._in_flight: dict[int, int] = {}  # packet id -> seq
         self._unmarked: set[int] = set()  # seqs the broker acknowledged and the ledger does not know of yet
@@ -176,7 +189,7 @@ class Publisher:
         """
         if self._connection is None and now_s >= self._dial_at_s:
             will = Outgoing.of(self._status("offline"), self._topics)
-            self._connection = Connection(self._settings, self._client_id, will, self.wake)
+            self._connection = Connection(self._settings, self._client_id, will, self.wake, may_retain=self._may_retain)
         self._listen(now_s)
         self._say()
         if now_s >= self._ledger_at_s:
@@ -219,7 +232,8 @@ class Publisher:
         try:
             aside = self._refusals.aside
             rows = self._ledger.outbox(0, len(aside) + 1)
-            return not self._refusals.is_probing and any(row.seq not in aside for row in rows)
+            is_held = self._refusals.is_probing or self._refusals.is_unheard
+            return not is_held and any(row.seq not in aside for row in rows)
         except LedgerError:
             return False
 
@@ -237,6 +251,8 @@ class Publisher:
                     self._on_notice_answered(self._said.pop(incoming.mid), incoming)
                 case Ended():
                     self._on_ended(incoming, now_s)
+                case Stalled():
+                    self.raise_alarm(BROKER_AWAY, incoming.error.message, incoming.error.hint)
         if self._accepted is not None and now_s - self._accepted_at_s > STABLE_S:
             self._dial_backoff.reset()
             self.clear_alarm(BROKER_AWAY)
@@ -247,22 +263,40 @@ class Publisher:
         self._accepted = accepted
         self._accepted_at_s = now_s
         self._connections += 1
+        if accepted.can_retain and self._may_retain:
+            self.clear_alarm(NO_RETAIN)
+        else:
+            self.raise_alarm(
+                NO_RETAIN,
+                f"broker {self._settings.host}:{self._settings.port} keeps no retained messages: status, model and "
+                "health reach those alone who are connected when they are said",
+                "allow retained messages in the broker; verdicts do not need them",
+            )
+        self._may_retain = accepted.can_retain
         self._to_say = deque([self._status("online"), self._card])
         self._alarms.say_again()
 
     def _on_row_answered(self, seq: int, answer: Acknowledged, now_s: float) -> None:
-        if answer.code == SUCCESS:
+        is_delivered = answer.code == NO_MATCHING_SUBSCRIBERS and self._settings.no_subscriber == "delivered"
+        if answer.code == SUCCESS or is_delivered:
             self._unmarked_since_s = self._unmarked_since_s if self._unmarked else now_s
             self._unmarked.add(seq)
             self._acknowledged += 1
-            self._refusals.taken(seq, now_s)
+            if self._refusals.taken(seq, now_s):
+                self._fed_to = 0
             self._end_alarms_of_refusals()
             return
         topic = self._topics.of(Kind.VERDICT)
         message = f"the broker did not take verdict {seq} on {topic}: {answer.reason}"
         if answer.code == NO_MATCHING_SUBSCRIBERS:
-            hint = "subscribe the MES to it with a fixed client id and a session that outlives its longest outage"
-            self._on_row_refused(seq, NO_SUBSCRIBER, message, hint, now_s)
+            self._refused += 1
+            self._refusals.unheard(seq, NO_SUBSCRIBER, now_s)
+            hint = (
+                "subscribe the MES to it with a fixed client id and a session that outlives its longest outage; where "
+                'rules of the broker alone take verdicts, set `broker.no_subscriber = "delivered"`'
+            )
+            self.raise_alarm(NO_SUBSCRIBER, message, hint)
+            self._end_alarms_of_refusals()
         else:
             hint = f"let client {self._client_id!r} publish there: access list, quota, message size"
             self._on_row_refused(seq, VERDICT_REFUSED, message, hint, now_s)
@@ -292,8 +326,11 @@ class Publisher:
             hint=ended.error.hint,
             retry_s=round(wait_s, 1),
         )
-        code = BROKER_REFUSES if ended.is_refusal else BROKER_AWAY
-        self.raise_alarm(code, ended.error.message, ended.error.hint)
+        if ended.code == RETAIN_NOT_SUPPORTED and self._connection is not None and self._connection.may_retain:
+            self._may_retain = False  # what it refuses is done without: `_on_accepted` says so
+        else:
+            code = BROKER_REFUSES if ended.is_refusal else BROKER_AWAY
+            self.raise_alarm(code, ended.error.message, ended.error.hint)
         if self._in_flight:
             if ended.is_protocol_error or (ended.is_refusal and self._refusals.is_probing):
                 seq = self._refusals.culprit(self._in_flight.values())
@@ -301,7 +338,8 @@ class Publisher:
                 hint = "look into the broker's log: message size, quota, access list"
                 self._on_row_refused(seq, VERDICT_REFUSED, message, hint, now_s)
             self._refusals.suspect()
-        self._fed_to = 0
+        if not self._refusals.is_unheard:  # else the turn goes on where it was
+            self._fed_to = 0
         self._alarms.give_back(notice for notice in self._said.values() if isinstance(notice, Alarm))
         self._in_flight.clear()
         self._said.clear()
@@ -332,11 +370,14 @@ class Publisher:
         """Fill the window in order of seq.
 
         It begins anew from the oldest unsent row after a refusal, a resend, the end of a connection, and when all is
-        settled; rows in flight are left out then, and so are refused ones until they have their turn again.
+        settled; rows in flight are left out then, and so are refused ones until they have their turn again. While
+        nobody is subscribed it goes through all of them, a few at a time.
         """
         if self._refusals.come_back(now_s):
             self._fed_to = 0
         room = min(self._settings.window, accepted.receive_maximum - len(self._said)) - len(self._in_flight)
+        if self._refusals.is_unheard:
+            room = min(room, OFFERS - len(self._in_flight))
         if room <= 0:
             return
         unsettled = {*self._in_flight.values(), *self._unmarked}

@@ -1,13 +1,19 @@
 """Rows the broker refuses: how to find out whether it refuses everything or these rows, and when to try them again.
 
-Nobody listens, an access list, a quota: then one answer holds for all, and sending on is in vain. A single message
+An access list or a quota refuses everything: then one answer holds for all, and sending on is in vain. A single message
 that a broker cannot bear is another matter: the others must go round it. So after a refusal the sending pauses, and
 then in each turn the oldest unsent row is tried alone. If the broker takes it, everything goes on in order of seq. If
 not, it is tried once more, for mosquitto takes up a mended access list only behind the next packet, and then one row
 behind it in the same moment: when that one passes, it is the oldest row, and the others go round it; when it is
 refused too, the next turn comes after a longer pause, with another row beside the oldest.
 
-Rows that others go round are tried again at growing intervals. It knows neither broker nor ledger.
+Rows that others go round are tried again at growing intervals.
+
+Where nobody is subscribed, no row is at fault, and rules of the broker may take what no subscriber does: the rows are
+offered in turn, a few at a time with growing pauses between, and from the oldest again when all were offered. When
+somebody is there for one of them, all go out in order of seq.
+
+It knows neither broker nor ledger.
 """
 
 from __future__ import annotations
@@ -16,6 +22,8 @@ import random
 from collections.abc import Iterable
 
 OLDEST_TRIES = 2
+OFFERS = 3
+"""Rows that are offered at a time while nobody is subscribed."""
 
 
 class Refusals:
@@ -24,6 +32,8 @@ class Refusals:
     def __init__(self, shortest_s: float, longest_s: float, rng: random.Random) -> None:
         self.is_probing = False
         """Rows go out one at a time: `probe` says which."""
+        self.is_unheard = False
+        """Nobody is subscribed: OFFERS rows go out at a time, in turn."""
         self._alarms: dict[int, str] = {}  # refused seq -> code of the alarm it stands for
         self._aside: set[int] = set()
         self._retry_at_s = 0.0
@@ -55,8 +65,8 @@ class Refusals:
         return now_s < self._resume_at_s
 
     def suspect(self) -> None:
-        """A connection ended with rows in flight; one may be why, its refusal lost: go on with one row."""
-        self.is_probing = True
+        """A connection ended with rows in flight; one may be why, its refusal lost: go on with one row, or the turn."""
+        self.is_probing = not self.is_unheard
         self._probe = None
 
     def culprit(self, in_flight: Iterable[int]) -> int:
@@ -70,8 +80,20 @@ class Refusals:
             self._beside = 0
             self._pause(now_s)
 
-    def refused(self, seq: int, alarm: str, now_s: float) -> None:
+    def unheard(self, seq: int, alarm: str, now_s: float) -> None:
+        """Nobody is subscribed to what the row is sent to."""
         is_known = seq in self._alarms
+        self._alarms[seq] = alarm
+        if is_known and not self.is_unheard and not self.is_probing:
+            self._put_aside({seq}, now_s)  # others were taken since: they go to another topic
+        else:
+            self.is_unheard, self.is_probing = True, False
+            self._alone.clear()
+            self._beside = 0
+            self._pause(now_s)
+
+    def refused(self, seq: int, alarm: str, now_s: float) -> None:
+        is_known = self._alarms.get(seq) == alarm if self.is_unheard else seq in self._alarms
         self._alarms[seq] = alarm
         if self.is_probing and seq == self._probe:
             self._alone.add(seq)
@@ -84,10 +106,16 @@ class Refusals:
         elif is_known and not self.is_probing:
             self._put_aside({seq}, now_s)
         else:
-            self.is_probing = True
+            self.is_unheard, self.is_probing = False, True
             self._pause(now_s)
 
-    def taken(self, seq: int, now_s: float) -> None:
+    def taken(self, seq: int, now_s: float) -> bool:
+        """Whether rows that were sent in vain are to be sent again now, from the oldest on."""
+        was_unheard = self.is_unheard
+        if was_unheard:
+            self.is_unheard = False
+            self._resume_at_s = now_s
+            self._pauses.reset()
         self._alarms.pop(seq, None)
         self._aside.discard(seq)
         if self.is_probing:
@@ -101,10 +129,11 @@ class Refusals:
             self._pauses.reset()
         if not self._alarms:
             self._retries.reset()
+        return was_unheard
 
     def come_back(self, now_s: float) -> bool:
         """Whether the time has come to try the rows put aside; they are so no more."""
-        if not self._aside or now_s < self._retry_at_s:
+        if not self._aside or self.is_unheard or now_s < self._retry_at_s:
             return False
         self._aside.clear()
         return True

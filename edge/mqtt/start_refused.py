@@ -59,7 +59,7 @@ def _said(settings: Settings, refusal: BundleError) -> str:
         hint=refusal.hint,
     )
     woken = threading.Event()
-    client_id = settings.broker.client_id_of(settings.station)
+    client_id = settings.broker.client_id or topics.client_id
     connection = Connection(settings.broker, client_id, Outgoing.of(will, topics), woken.set)
     try:
         until_s = time.monotonic() + PATIENCE_S

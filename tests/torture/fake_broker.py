@@ -8,9 +8,10 @@ import socket
 import struct
 import threading
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
-CONNECT, PUBLISH, PINGREQ, DISCONNECT = 1, 3, 12, 14
+CONNECT, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, PINGREQ, DISCONNECT = 1, 3, 4, 5, 6, 7, 12, 14
+RETAIN_NOT_SUPPORTED = 0x9A
 
 
 class FakeBroker:
@@ -31,6 +32,21 @@ class FakeBroker:
         """Protocol level of every CONNECT: 5, or 4 for MQTT 3.1.1."""
         self.hangs_up = False
         """It closes the connection with each refusal; bytes that came after the refused verdict destroy the refusal."""
+        self.properties = b""
+        """Properties of every CONNACK from now on."""
+        self.then: bytes = b""
+        """What it sends behind the CONNACK."""
+        self.is_mute = False
+        """It says nothing after the CONNACK."""
+        self.answer = PUBACK
+        """Packet that answers a verdict, with `code`: PUBACK, PUBREC or PUBCOMP."""
+        self.refuses_retained: Literal["", "will", "message"] = ""
+        """A retained last will gets CONNACK 0x9A, or a retained message DISCONNECT 0x9A."""
+        self.retained: list[str] = []
+        """Topics of retained messages."""
+        self.offered: list[bytes] = []
+        """Packets of all verdicts."""
+        self._connection: socket.socket | None = None
         self._speaks_5 = speaks_5
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(0.2)
@@ -47,11 +63,18 @@ class FakeBroker:
         self._thread.join(10)
         self._listener.close()
 
+    def drop(self) -> None:
+        """End the connection without a word."""
+        assert self._connection is not None
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+
     def _run(self) -> None:
         while not self._is_over.is_set():
             with contextlib.suppress(OSError, EOFError):
                 connection, _ = self._listener.accept()
                 with connection:
+                    self._connection = connection
                     connection.settimeout(0.2)
                     self._serve(connection)
 
@@ -65,14 +88,29 @@ class FakeBroker:
                 if level == 5 and not self._speaks_5:
                     connection.sendall(bytes([0x20, 2, 0, 1]))  # as 3.1.1 brokers say it: unacceptable version
                     return
-                connection.sendall(bytes([0x20, 3, 0, 0, 0]) if level == 5 else bytes([0x20, 2, 0, 0]))
-            elif kind == PUBLISH and head & 0b110:
+                if self.refuses_retained == "will" and body[7] & 0b100000:
+                    connection.sendall(bytes([0x20, 3, 0, RETAIN_NOT_SUPPORTED, 0]))
+                    return
+                properties = bytes([len(self.properties)]) + self.properties
+                connack = bytes([0x20, 2 + len(properties), 0, 0]) + properties
+                connection.sendall((connack if level == 5 else bytes([0x20, 2, 0, 0])) + self.then)
+            elif self.is_mute:
+                continue
+            elif kind == PUBLISH:
                 length = int.from_bytes(body[:2], "big")
                 topic, packet_id = body[2 : 2 + length].decode(), body[2 + length : 4 + length]
+                if head & 1:
+                    self.retained.append(topic)
+                    if self.refuses_retained == "message":
+                        connection.sendall(bytes([DISCONNECT << 4, 1, RETAIN_NOT_SUPPORTED]))
+                        return
+                if not head & 0b110:
+                    continue
                 code = 0
                 if topic.endswith("/verdict"):
                     code = self.code if not self.poison or any(mark in body for mark in self.poison) else 0
                     self.verdicts.append((code, topic))
+                    self.offered.append(body)
                     if not code:
                         self.taken.append(body)
                 if code and self.disconnects:
@@ -82,9 +120,12 @@ class FakeBroker:
                 if is_last and select.select([connection], [], [], 0.05)[0]:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     return
-                connection.sendall(bytes([0x40, 3]) + packet_id + bytes([code]))
+                answer = self.answer if topic.endswith("/verdict") else PUBACK
+                connection.sendall(bytes([answer << 4, 3]) + packet_id + bytes([code]))
                 if is_last:
                     return
+            elif kind == PUBREL:
+                connection.sendall(bytes([PUBCOMP << 4, 3]) + body[:2] + bytes([0]))
             elif kind == PINGREQ:
                 connection.sendall(bytes([0xD0, 0]))
             elif kind == DISCONNECT:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.contract.messages import Topics
 from edge.engines.tuning import TUNING_FILE
 from edge.store.ledger import open_ledger
 from tests.support import bundles, fakes
@@ -125,7 +126,8 @@ def test_the_broker_is_looked_at_under_another_client_id_and_without_a_last_will
     with Mosquitto(tmp_path / "broker") as broker:
         run_check(settings_file(tmp_path, broker.port))
         log = "\n".join(broker.log)
-    assert " as edge-worker-station-check " in log
+    client_id = Topics("enterprise", "site", "area", "line", "station").client_id
+    assert f" as {client_id}-check " in log
     assert "No will message specified." in log
 
 

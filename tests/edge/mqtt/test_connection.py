@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from edge.mqtt.connection import Accepted, Connection, Ended, Event, Outgoing
+from edge.mqtt.connection import MAX_PACKET_BYTES, Accepted, Acknowledged, Connection, Ended, Event, Outgoing, Stalled
 from edge.settings import BrokerSettings
 from tests.support.certificates import Authority
 from tests.support.mosquitto import Mosquitto, ServerTls, free_port, needs_mosquitto
-from tests.torture.fake_broker import FakeBroker
+from tests.torture.fake_broker import PUBCOMP, PUBREC, FakeBroker
 
 PATIENCE_S = 60.0
 WILL = Outgoing("acme/status", b"{}", 1, True, "status/1")
@@ -234,6 +234,97 @@ def test_a_peer_that_says_nothing_is_given_up() -> None:
     with Impostor(None) as impostor:
         end = ended(settings_for(impostor.port, host="127.0.0.1", connect_timeout_s=0.5))
     assert "did not answer" in end.error.message
+    assert "3.1.1" in end.error.hint, "a broker that knows no MQTT 5 may stay mute"
+    with Impostor(None) as impostor:
+        end = ended(settings_for(impostor.port, host="127.0.0.1", connect_timeout_s=0.5, protocol="3.1.1"))
+    assert "3.1.1" not in end.error.hint
+
+
+VERDICT = Outgoing("acme/inspection/verdict", b"{}", 1, False, "verdict/1")
+
+
+def events_until_the_end(connection: Connection, message: Outgoing | None = None) -> list[Event]:
+    """All of them; `message` is published over the connection once it stands."""
+    events: list[Event] = []
+    until_s = time.monotonic() + PATIENCE_S
+    while not any(isinstance(event, Ended) for event in events):
+        assert time.monotonic() < until_s
+        new = connection.step(time.monotonic())
+        events += new
+        if message is not None and any(isinstance(event, Accepted) for event in new):
+            connection.publish(message)
+        time.sleep(0.005)
+    return events
+
+
+@pytest.mark.parametrize("asked_s", [0, 65_535, None])
+@pytest.mark.parametrize("owes", [True, False])
+def test_a_broker_that_falls_silent_is_left_by_our_own_clock_whatever_keep_alive_it_asks_for(
+    asked_s: int | None, owes: bool
+) -> None:
+    with FakeBroker() as fake:
+        fake.is_mute = True
+        fake.properties = b"" if asked_s is None else b"\x13" + asked_s.to_bytes(2, "big")
+        began_s = time.monotonic()
+        connection = Connection(settings_for(fake.port, keepalive_s=1), "test", WILL, lambda: None)
+        events = events_until_the_end(connection, VERDICT if owes else None)
+        connection.close()
+    assert isinstance(events[0], Accepted) and len(events) == 2
+    assert time.monotonic() - began_s < 3.0
+
+
+@pytest.mark.parametrize("answer", [PUBREC, PUBCOMP])
+@pytest.mark.parametrize("code", [0x00, 0x97])
+def test_what_is_no_puback_acknowledges_nothing_and_ends_the_connection(answer: int, code: int) -> None:
+    with FakeBroker() as fake:
+        fake.answer, fake.code = answer, code
+        connection = Connection(settings_for(fake.port), "test", WILL, lambda: None)
+        events = events_until_the_end(connection, VERDICT)
+        connection.close()
+    assert not any(isinstance(event, Acknowledged) for event in events)
+    end = events[-1]
+    assert isinstance(end, Ended) and end.is_protocol_error
+    assert f"0x{code:02x}, expected PUBACK" in end.error.message
+
+
+@pytest.mark.parametrize("length", [b"\xff\xff\xff\x7f", b"\x81\x80\x04"])
+def test_a_packet_larger_than_the_limit_is_not_read(length: bytes) -> None:
+    with FakeBroker() as fake:
+        fake.then = b"\x30" + length + bytes(MAX_PACKET_BYTES)
+        connection = Connection(settings_for(fake.port), "test", WILL, lambda: None)
+        end = events_until_the_end(connection)[-1]
+        connection.close()
+    assert isinstance(end, Ended) and not end.is_protocol_error
+    assert f"at most {MAX_PACKET_BYTES} are taken" in end.error.message
+
+
+def test_what_the_broker_sends_unasked_is_not_kept() -> None:
+    """Messages of QoS 2 wait for a second packet, which may never come."""
+    with FakeBroker() as fake:
+        fake.then = b"".join(b"\x34\x07\x00\x01a" + bytes([0, mid, 0, 0]) for mid in range(1, 100))
+        connection = Connection(settings_for(fake.port), "test", WILL, lambda: None)
+        until_s = time.monotonic() + 1.0
+        while time.monotonic() < until_s:
+            assert not any(isinstance(event, Ended) for event in connection.step(time.monotonic()))
+            time.sleep(0.01)
+        assert connection._client is not None and len(connection._client._in_messages) == 0
+        connection.close()
+
+
+def test_a_broker_without_retained_messages_gets_them_unretained() -> None:
+    with FakeBroker() as fake:
+        fake.properties = b"\x25\x00"
+        connection = Connection(settings_for(fake.port, keepalive_s=1), "test", None, lambda: None)
+        events: list[Event] = []
+        until_s = time.monotonic() + PATIENCE_S
+        while len(events) < 2 and time.monotonic() < until_s:
+            events += connection.step(time.monotonic())
+            if len(events) == 1:
+                connection.publish(WILL)
+            time.sleep(0.005)
+        connection.close()
+        assert [type(event) for event in events] == [Accepted, Acknowledged]
+        assert fake.retained == []
 
 
 class Hoarder(Impostor):
@@ -301,6 +392,9 @@ def test_a_name_service_that_hangs_holds_up_neither_step_nor_close(monkeypatch: 
     assert asked.wait(PATIENCE_S)
     started_s = time.monotonic()
     assert connection.step(started_s) == []
+    (stalled,) = connection.step(started_s + 1000.0)
+    assert isinstance(stalled, Stalled) and "name service" in stalled.error.hint
+    assert connection.step(started_s + 2000.0) == [], "it is said once"
     connection.close()
     assert time.monotonic() - started_s < 1.0
     answered.set()

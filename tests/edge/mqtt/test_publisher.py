@@ -10,10 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -21,6 +22,7 @@ import edge.mqtt.publisher
 from edge.contract.messages import Health, Topics, Verdict
 from edge.errors import LedgerError
 from edge.mqtt.publisher import Publisher
+from edge.mqtt.refusals import OFFERS
 from edge.settings import BrokerSettings, Settings, TopicSettings
 from edge.store.ledger import Ledger, OutboxRow, open_ledger, request_resend
 from tests.support.mosquitto import Mosquitto, Recorder, needs_mosquitto
@@ -110,6 +112,15 @@ def alarms_of(recorder: Recorder) -> list[tuple[str, bool]]:
     return [(alarm["code"], alarm["active"]) for alarm in said]
 
 
+def broker_of(fake: FakeBroker, **changes: Any) -> BrokerSettings:
+    plain = BrokerSettings(host="127.0.0.1", port=fake.port, backoff_min_s=0.05, backoff_max_s=0.1)
+    return plain.model_copy(update=changes)
+
+
+def seqs_of(packets: list[bytes]) -> list[int]:
+    return [json.loads(packet[packet.index(b'{"boot_id"') :])["seq"] for packet in packets]
+
+
 def test_verdicts_arrive_once_in_order_with_the_bytes_of_the_ledger(broker: Mosquitto, ledger: Ledger) -> None:
     rows = fill(ledger, 1, 250)
     with Recorder(broker) as recorder, publishing(settings_for(broker), ledger) as publisher:
@@ -133,7 +144,8 @@ def test_a_station_publishes_by_its_settings(broker: Mosquitto, ledger: Ledger) 
         status = json.loads(recorder.wait_for("status", 1)[0].payload)
         assert status["versions"]["edge-worker"] == edge.__version__
     broker.stop()
-    assert f"as edge-worker-{STATION} (p5, c1, k30)" in "\n".join(broker.log)
+    client_id = Topics("acme", "berlin", "coating", "line2", STATION).client_id
+    assert f"as {client_id} (p5, c1, k30)" in "\n".join(broker.log)
 
 
 def test_a_verdict_carries_its_mqtt5_properties(broker: Mosquitto, ledger: Ledger) -> None:
@@ -254,7 +266,7 @@ def test_the_alarm_of_one_refused_verdict_stands_while_others_pass(ledger: Ledge
                 fill(ledger, number, number)
                 drive(publisher, lambda: ledger.pending().count == 1)
                 assert publisher.standing_alarms == ("verdict-refused",)
-            taken = [json.loads(packet[packet.index(b'{"boot_id"') :])["seq"] for packet in fake.taken]
+            taken = seqs_of(fake.taken)
     assert taken == list(range(2, 130))
 
 
@@ -267,9 +279,90 @@ def test_without_a_subscriber_rows_stay_and_go_out_when_one_comes(broker: Mosqui
         assert publisher.state.is_connected
         with Recorder(broker) as recorder:
             drain(publisher, ledger)
-            assert [message.payload for message in recorder.wait_for("verdict", 300)] == payloads(rows)
+            found = [message.payload for message in recorder.wait_for("verdict", 300)]
+            assert sorted(found) == sorted(payloads(rows))
+            behind = found[OFFERS:]  # those in front found the subscriber; all others come in order
+            assert behind == [payload for payload in payloads(rows) if payload in set(behind)]
             assert publisher.standing_alarms == ()
         assert publisher.state.connections == 1
+
+
+def test_while_nobody_is_subscribed_each_row_is_offered_in_turn(ledger: Ledger) -> None:
+    """Rules of the broker may take them; one row over and over is no use to anybody."""
+    fill(ledger, 1, 10)
+    with FakeBroker() as fake, publishing(broker_of(fake, window=5), ledger) as publisher:
+        fake.code = 0x10
+        drive(publisher, lambda: len(fake.offered) >= 32)
+        fill(ledger, 11, 11)
+        drive(publisher, lambda: 11 in seqs_of(fake.offered))
+        times = Counter(seqs_of(fake.offered))
+        assert max(times.values()) - min(times[seq] for seq in range(1, 11)) <= 2
+        assert ledger.pending().count == 11
+        assert publisher.standing_alarms == ("no-subscriber",)
+        fake.code = 0
+        drain(publisher, ledger)
+        assert publisher.standing_alarms == ()
+        first, *others = seqs_of(fake.taken)
+        assert others == [seq for seq in range(1, 12) if seq != first]
+
+
+def test_a_turn_goes_on_over_a_new_connection(ledger: Ledger) -> None:
+    fill(ledger, 1, 20)
+    with FakeBroker() as fake, publishing(broker_of(fake, window=3), ledger) as publisher:
+        fake.code = 0x10
+        for count in (4, 8, 12, 16, 20):
+            drive(publisher, lambda count=count: len(set(seqs_of(fake.offered))) >= count)  # type: ignore[misc]
+            fake.drop()
+        assert len(fake.offered) <= 20 + 5 * OFFERS
+        assert ledger.pending().count == 20
+
+
+def test_one_topic_without_a_subscriber_does_not_hold_up_the_others(ledger: Ledger) -> None:
+    rows = fill(ledger, 1, 60)
+    with FakeBroker() as fake, publishing(broker_of(fake), ledger) as publisher:
+        fake.poison, fake.code = tuple(rows[seq - 1].verdict_id.encode() for seq in (2, 40)), 0x10
+        drive(publisher, lambda: ledger.pending().count == 2)
+        fill(ledger, 61, 70)
+        drive(publisher, lambda: ledger.pending().count == 2)
+        assert publisher.standing_alarms == ("no-subscriber",)
+        fake.code = 0
+        drain(publisher, ledger)
+
+
+def test_a_broker_whose_rules_alone_take_verdicts_may_count_as_delivery(ledger: Ledger) -> None:
+    fill(ledger, 1, 20)
+    with FakeBroker() as fake, publishing(broker_of(fake, no_subscriber="delivered"), ledger) as publisher:
+        fake.code = 0x10
+        drain(publisher, ledger)
+        assert seqs_of(fake.offered) == list(range(1, 21))
+        assert publisher.standing_alarms == ()
+        fake.code = 0x87
+        fill(ledger, 21, 21)
+        drive(publisher, lambda: publisher.standing_alarms == ("verdict-refused",))
+        assert ledger.pending().count == 1
+
+
+@pytest.mark.parametrize("way", ["", "will", "message"])
+def test_a_broker_without_retained_messages_gets_verdicts_and_an_alarm_says_what_it_cannot_have(
+    ledger: Ledger, way: Literal["", "will", "message"]
+) -> None:
+    fill(ledger, 1, 20)
+    with FakeBroker() as fake:
+        fake.refuses_retained = way
+        fake.properties = b"\x25\x00" if way != "message" else b""
+        with publishing(broker_of(fake), ledger) as publisher:
+            drain(publisher, ledger)
+            drive(publisher, lambda: publisher.standing_alarms == ("no-retain",))
+            connections = publisher.state.connections
+            drive_for(publisher, 0.3)
+            assert publisher.state.connections == connections
+            if way != "message":  # a refusal may be lost with the connection it ends
+                assert (connections, fake.retained) == (1, [])
+            fake.refuses_retained, fake.properties = "", b""
+            fake.drop()
+            drive(publisher, lambda: publisher.state.connections > connections)
+            fake.drop()
+            drive(publisher, lambda: publisher.standing_alarms == ())
 
 
 def test_a_refusal_is_probed_with_single_rows_at_growing_intervals(broker: Mosquitto, ledger: Ledger) -> None:
