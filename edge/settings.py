@@ -162,6 +162,38 @@ class StateSettings(Section):
         return self.dir / "ledger.sqlite"
 
 
+class EvidenceSettings(Section):
+    """Pictures for people: what is kept of a verdict beyond its message."""
+
+    dir: NamedPath | None = Field(None, description="folder of the evidence; not set = `evidence` in `state.dir`")
+    max_bytes: int = Field(
+        21_474_836_480,
+        ge=0,
+        le=1 << 50,
+        description="space for it, about 3 MB a scan of 2000 x 1000; what a person decided makes room first, then the "
+        "oldest, `review` last; 0 keeps none",
+    )
+    min_free_bytes: int = Field(
+        1_073_741_824,
+        ge=0,
+        description="free space below which only decided evidence makes room; without any, the new one is dropped",
+    )
+    sample: float = Field(
+        0.01, ge=0, le=1, description="share of `normal` verdicts that keep evidence, too; 0 = none, 1 = all"
+    )
+    sample_seed: int = Field(0, ge=0, description="another number draws other scans into that share")
+    challenge: str | None = Field(
+        None,
+        description="regular expression searched in the file names of known scans, mixed in to measure the reader: all "
+        "of them keep evidence",
+    )
+
+    @field_validator("challenge")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        return value if value is None else _checked_expression(value)
+
+
 class BrokerSettings(Section):
     """The MQTT broker of the MES."""
 
@@ -233,10 +265,7 @@ class NamingSettings(Section):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, value: str) -> str:
-        try:
-            groups = re.compile(value).groupindex
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
+        groups = re.compile(_checked_expression(value)).groupindex
         if unknown := set(groups) - {"bundle", "part_id"}:
             raise ValueError(f"unknown groups {sorted(unknown)}: only `bundle` and `part_id` are used")
         return value
@@ -261,6 +290,7 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     tensorrt: TensorrtSettings = TensorrtSettings()
     state: StateSettings = StateSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
     broker: BrokerSettings = BrokerSettings()
     topic: TopicSettings = TopicSettings()
     naming: NamingSettings = NamingSettings()
@@ -285,6 +315,11 @@ class Settings(BaseSettings):
     @classmethod
     def _topic_level(cls, value: str) -> str:
         return checked_topic_level(value)
+
+    @property
+    def evidence_dir(self) -> Path:
+        """Folder of the evidence."""
+        return self.evidence.dir or self.state.dir / "evidence"
 
     @property
     def origin(self) -> str:
@@ -546,6 +581,14 @@ def toml_value(value: object) -> str:
     if "\\" in text and "'" not in text and text.isprintable():
         return f"'{text}'"
     return json.dumps(text, ensure_ascii=False)  # a JSON string is a TOML string
+
+
+def _checked_expression(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return value
 
 
 def checked_topic_level(value: str) -> str:

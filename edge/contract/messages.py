@@ -66,6 +66,7 @@ Word = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 """A machine-readable reason or code: lower-case words joined by hyphens."""
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+EvidencePath = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}/[0-9a-f]{32}$")]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=0)]
@@ -187,6 +188,10 @@ class Verdict(Message):
     model: ModelInfo
     times: Times
     durations_ms: DurationsMs
+    evidence: EvidencePath | None = Field(
+        description="folder of the scan's pictures below the worker's `evidence.dir`; named before they are written, "
+        "so they may be missing: dropped, or removed since to make room; null where none are kept"
+    )
     is_simulated: bool = Field(description="true when a replay publishes")
 
     @model_validator(mode="after")
@@ -252,6 +257,14 @@ class Gpu(Part):
     utilization_percent: NonNegative | None = Field(description="null likewise")
 
 
+class Evidence(Part):
+    """Pictures for people, kept on the station's computer."""
+
+    kept: Count = Field(description="verdicts since the start whose evidence was written")
+    dropped: Count = Field(description="verdicts since the start that lack pictures or all evidence; the log says why")
+    used_bytes: Count = Field(description="what all evidence takes on the disk")
+
+
 class Health(Message):
     """Retained, every minute, QoS 0."""
 
@@ -274,6 +287,7 @@ class Health(Message):
         description="files since the start that came again under their name with the bytes of their last verdict"
     )
     disk_free_bytes: Count | None = Field(description="null while the disk of the state directory does not answer")
+    evidence: Evidence | None = Field(description="null where none is kept")
     gpu: Gpu | None = Field(description="null on a CPU, and where nvidia-smi does not tell or lists several GPUs")
     drift: dict[str, float | None] = Field(
         description="running mean of each score over about the last 50 scans, to be watched for change; null = none yet"

@@ -1,4 +1,4 @@
-"""What follows a committed verdict: the log line, the tally, the copy or the move of the file."""
+"""What follows a committed verdict: the log line, the tally, the evidence, the copy or the move of the file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from edge.contract.messages import Verdict
+from edge.evidence.keeper import Keeper, Offer
 from edge.pipeline.decide import CLASSIFIER, GATE_MEAN, GATE_STD, UNCERTAIN
 from edge.pipeline.worker import Judged
 from edge.records import ExpectedFile, Outcome
@@ -38,8 +39,15 @@ class Aftermath:
     """Called by the worker's thread after each commit; the tally may be read from any."""
 
     def __init__(
-        self, folder: Path, quarantine: Quarantine, archive: Archive | None, on_verdict: Callable[[], None]
+        self,
+        folder: Path,
+        quarantine: Quarantine,
+        archive: Archive | None,
+        keeper: Keeper | None,
+        on_verdict: Callable[[], None],
     ) -> None:
+        """`keeper`: None where no evidence is kept."""
+        self._keeper = keeper
         self._folder = folder
         self._quarantine = quarantine
         self._archive = archive
@@ -62,9 +70,13 @@ class Aftermath:
             self._on_verdict()
             self._note(verdict)
             _log_verdict(verdict, judged.prepared.detail)
+            source = None
             if verdict.outcome is Outcome.UNREADABLE:
                 expected = judged.prepared.arrival.expected or ExpectedFile(stamp, has_stable_inodes=True)
-                self._quarantine.keep(self._folder / stamp.file, expected, verdict.scan.sha256)
+                source = self._folder / stamp.file, expected
+                self._quarantine.keep(*source, verdict.scan.sha256)
+            if self._keeper is not None:
+                self._keeper.offer(_offer(judged, verdict), source)
         if self._archive is not None:
             self._archive.move(stamp)
 
@@ -86,6 +98,11 @@ class Aftermath:
                 mean = self._means[name]
                 if value is not None:
                     self._means[name] = value if mean is None else mean + DRIFT_WEIGHT * (value - mean)
+
+
+def _offer(judged: Judged, verdict: Verdict) -> Offer:
+    prepared = judged.prepared
+    return Offer(verdict, prepared.counts, prepared.pixels_sha256, prepared.pixels, judged.residual_map)
 
 
 def _log_verdict(verdict: Verdict, detail: str | None) -> None:

@@ -5,6 +5,7 @@
     worker    owns the engine, turns arrivals into committed verdicts
     publish   owns the broker connection, empties the outbox
     backup    copies the ledger on request, which may take minutes
+    evidence  writes the pictures of what was judged; drops them when it falls behind
 
 A thread that dies stops the process with a non-zero code, and systemd starts a fresh one.
 """
@@ -23,6 +24,7 @@ from uuid import uuid4
 
 from edge.daemon.line import Line, build_line, utc_now
 from edge.errors import EdgeError, LedgerError
+from edge.evidence.keeper import Keeper
 from edge.pipeline.loaded_model import LoadedModel
 from edge.settings import ServiceEnvironment, Settings
 from edge.system.heartbeat import Beats
@@ -37,6 +39,7 @@ HEALTH_S = 60.0
 HOUSEKEEPING_S = 600.0
 IDLE_WAIT_S = 0.5
 BACKUP_LOOK_S = 0.5
+EVIDENCE_WAIT_S = 0.5
 LEDGER_RETRY_S = 1.0
 STUCK_AFTER_S = 90.0
 """A loop silent for this long no longer earns the watchdog's beat; a CPU batch takes a few seconds."""
@@ -68,6 +71,7 @@ class App:
         self._beats = Beats()
         self._stop = threading.Event()
         self._flush = threading.Event()
+        self._is_judged = threading.Event()
         self._failure: Exception | None = None
         self._was_told = False
         """A signal, and no failure, began the stop."""
@@ -78,12 +82,15 @@ class App:
         Whatever ends the supervision, no thread outlives this call: the caller closes what they work on.
         """
         judging: list[threading.Thread] = []
+        keeping: list[threading.Thread] = []
         publishing: list[threading.Thread] = []
         try:
             judging.append(self._thread("inbox", self._look))
             judging.append(self._thread("worker", self._judge))
             # Unwatched: a copy takes as long as the ledger is large, and the line does not wait for it.
             judging.append(self._thread("backup", self._copy, is_watched=False))
+            if self._line.keeper is not None:
+                keeping.append(self._thread("evidence", partial(self._keep, self._line.keeper), is_watched=False))
             publishing.append(self._thread("publish", self._publish))
             self._notifier.ready(f"judging scans in {self._settings.folder.path}")
             self._say_ready()
@@ -94,8 +101,10 @@ class App:
             self._stop.set()
             self._line.wake()
             self._join(judging)
+            self._is_judged.set()
             self._flush.set()
             self._line.wake()
+            self._join(keeping)
             self._join(publishing)
         if self._failure is not None:
             raise self._failure
@@ -162,6 +171,7 @@ class App:
             event(say, "loop died", loop=name, error=str(error) or type(error).__name__)
             self._failure = self._failure or error
             self._stop.set()
+            self._is_judged.set()
             self._flush.set()
             self._line.wake()
 
@@ -189,6 +199,11 @@ class App:
     def _copy(self) -> None:
         while not self._stop.wait(BACKUP_LOOK_S):
             self._line.copy_on_request(lambda: not self._stop.is_set())
+
+    def _keep(self, keeper: Keeper) -> None:
+        """Until nothing more is judged and what was is written."""
+        while keeper.step(EVIDENCE_WAIT_S) or not self._is_judged.is_set():
+            pass
 
     def _publish(self) -> None:
         while not self._flush.is_set():

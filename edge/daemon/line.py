@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import threading
 import time
@@ -12,13 +13,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from edge.contract.messages import Health, ModelInfo
+from edge.contract.messages import Evidence, Health, ModelInfo
 from edge.daemon.after_verdict import Aftermath
 from edge.daemon.scan_alarms import ScanAlarms
 from edge.engines.choose import Degraded
 from edge.engines.preprocessor import Preprocessor
 from edge.engines.tensorrt.gpu_state import gpu_state
 from edge.errors import LedgerError, SettingsError
+from edge.evidence.keeper import Keeper, Scene, Selection
 from edge.model.history import note_model
 from edge.mqtt.publisher import Publisher
 from edge.pipeline.crash_guard import DecodeMarks
@@ -67,6 +69,8 @@ class Line:
     worker: Worker
     publisher: Publisher
     aftermath: Aftermath
+    keeper: Keeper | None
+    """None where no evidence is kept."""
     scan_alarms: ScanAlarms
     remembered: dict[str, str]
     """What the ledger holds of the whereabouts of folders."""
@@ -76,6 +80,8 @@ class Line:
         self.folder_changed.set()
         self.intake.wake()
         self.publisher.wake()
+        if self.keeper is not None:
+            self.keeper.wake()
 
     def look(self, now_s: float, now: datetime) -> float:
         """One turn of the inbox; how long it may sleep, in seconds, unless the folder changes."""
@@ -155,11 +161,18 @@ class Line:
                 outcomes=tally.outcomes,
                 repeated=tally.repeated,
                 disk_free_bytes=free_bytes,
+                evidence=self._evidence(),
                 gpu=gpu_state() if self.model.engine == "tensorrt" else None,
                 drift=tally.drift,
                 alarms=self.publisher.standing_alarms,
             )
         )
+
+    def _evidence(self) -> Evidence | None:
+        if self.keeper is None:
+            return None
+        tally = self.keeper.tally()
+        return Evidence(kept=tally.kept, dropped=tally.dropped, used_bytes=tally.used_bytes)
 
     def _free_bytes(self) -> int | None:
         """On the disk of the state directory; None if it does not answer."""
@@ -251,7 +264,8 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     if isinstance(model.engine, Degraded):
         publisher.raise_alarm("degraded", model.engine.why, model.engine.hint)
     quarantine = Quarantine(state.dir / "quarantine", state.quarantine_max_bytes, min_free_bytes=state.min_free_bytes)
-    aftermath = Aftermath(folder.path, quarantine, archive, publisher.wake)
+    selection, keeper = _evidence_of(settings, model)
+    aftermath = Aftermath(folder.path, quarantine, archive, keeper, publisher.wake)
     scan_alarms = ScanAlarms(folder.path, publisher)
     intake = StationIntake(inbox, folder_changed.set)
     decoder = Decoder(limits)
@@ -275,7 +289,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         store=ledger,
         recall=ledger.former,
         policy=model.bundle.policy(),
-        verdicts=model.verdict_factory(settings, boot_id, is_simulated=False),
+        verdicts=model.verdict_factory(settings, boot_id, selection=selection, is_simulated=False),
         never_final=NEVER_FINAL,
         on_judged=follow,
         on_failed=scan_alarms.failed,
@@ -296,6 +310,27 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         worker=worker,
         publisher=publisher,
         aftermath=aftermath,
+        keeper=keeper,
         scan_alarms=scan_alarms,
         remembered={},
     )
+
+
+def _evidence_of(settings: Settings, model: LoadedModel) -> tuple[Selection, Keeper] | tuple[None, None]:
+    """Which verdicts keep evidence, and who keeps it; neither where there is no space for any."""
+    evidence, bundle = settings.evidence, model.bundle
+    if evidence.max_bytes == 0:
+        return None, None
+    selection = Selection(
+        sample=evidence.sample,
+        seed=evidence.sample_seed,
+        challenge=None if evidence.challenge is None else re.compile(evidence.challenge),
+    )
+    keeper = Keeper(
+        settings.evidence_dir,
+        Scene(bundle.map_geometry(), bundle.policy().gate_mean_threshold),
+        selection,
+        max_bytes=evidence.max_bytes,
+        min_free_bytes=evidence.min_free_bytes,
+    )
+    return selection, keeper

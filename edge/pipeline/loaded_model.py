@@ -14,6 +14,7 @@ from edge.engines import Engine, PlanSettings
 from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
 from edge.engines.tuning import chosen_engine
+from edge.evidence.keeper import Selection
 from edge.model.bundle import Bundle, open_bundle
 from edge.pipeline.verdicts import VerdictFactory
 from edge.settings import ModelSettings, Settings, service_environment
@@ -70,7 +71,10 @@ class LoadedModel:
             degraded=info.degraded,
         )
 
-    def verdict_factory(self, settings: Settings, boot_id: UUID, *, is_simulated: bool) -> VerdictFactory:
+    def verdict_factory(
+        self, settings: Settings, boot_id: UUID, *, selection: Selection | None = None, is_simulated: bool
+    ) -> VerdictFactory:
+        """What the verdicts of one run share. `selection`: which of them keep evidence; None: none does."""
         return VerdictFactory(
             station=settings.station,
             topic=Topics.of_station(settings).of(Kind.VERDICT),
@@ -80,6 +84,7 @@ class LoadedModel:
             input_size=self.bundle.size,
             map_geometry=self.bundle.map_geometry(),
             naming=re.compile(settings.naming.pattern),
+            selection=selection,
             is_simulated=is_simulated,
         )
 

@@ -21,6 +21,9 @@ from edge.scans.decoder import DECODER_CRASH
 from edge.scans.scan import Decode, Limits, check_expected, modified_at, read_scan
 from edge.system.names import display_name
 
+OUT_OF_SPEC_MAX_PX = 16_000_000
+"""Largest scan that is held in memory although the networks are not asked: several are read ahead."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -37,6 +40,8 @@ class Prepared:
     detail: str | None
     read_ms: float
     convert_ms: float
+    counts: Counts | None = None
+    """What was read, for evidence; None without pixels, or with more than OUT_OF_SPEC_MAX_PX that are not judged."""
     pixels_sha256: str | None = None
     """Hash of size and counts, whatever file they lie in; None where there are no pixels."""
 
@@ -79,9 +84,11 @@ def prepare_scan(
         complaint = _wrong_exposure(hist, preprocessor.spec)
     if complaint is not None:
         convert_ms = _elapsed_ms(started)
-        return Prepared(arrival, frame.scan, None, out_of_spec(), complaint, read_ms, convert_ms, pixels_sha256)
+        counts = frame.counts if frame.counts.size <= OUT_OF_SPEC_MAX_PX else None
+        return Prepared(arrival, frame.scan, None, out_of_spec(), complaint, read_ms, convert_ms, counts, pixels_sha256)
     pixels = preprocessor.prepare(frame.counts, hist)
-    return Prepared(arrival, frame.scan, pixels, None, None, read_ms, _elapsed_ms(started), pixels_sha256)
+    convert_ms = _elapsed_ms(started)
+    return Prepared(arrival, frame.scan, pixels, None, None, read_ms, convert_ms, frame.counts, pixels_sha256)
 
 
 def given_up(arrival: Arrival, error: ScanError, read_ms: float = 0.0) -> Prepared:

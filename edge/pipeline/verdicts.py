@@ -21,6 +21,8 @@ from edge.contract.messages import (
     finite_or_none,
     verdict_id,
 )
+from edge.evidence.keeper import Selection
+from edge.evidence.record import evidence_path
 from edge.images.residual_boxes import MapGeometry, worst_windows
 from edge.pipeline.prepare import Prepared
 from edge.records import Box, Decision, Former, Outcome, Policy, Scan, Scores, Size
@@ -41,6 +43,8 @@ class VerdictFactory:
     input_size: Size
     map_geometry: MapGeometry
     naming: re.Pattern[str]
+    selection: Selection | None = None
+    """Which verdicts keep evidence; None: no verdict does."""
     is_simulated: bool = False
 
     def first_id(self, scan: Scan) -> str:
@@ -109,8 +113,10 @@ class VerdictFactory:
         named = self.naming.search(scan.file)
         groups = named.groupdict() if named else {}
         has_pixels = decision.outcome is not Outcome.UNREADABLE
+        verdict_id = self.id_of(scan, former)
+        is_kept = self.selection is not None and self.selection.why(decision.outcome, scan.file, verdict_id) is not None
         return Verdict(
-            verdict_id=self.id_of(scan, former),
+            verdict_id=verdict_id,
             station=self.station,
             boot_id=self.boot_id,
             ledger_id=UUID(int=0),  # both are the ledger's to give
@@ -140,6 +146,7 @@ class VerdictFactory:
                 convert=round(prepared.convert_ms, 3) if has_pixels else None,
                 infer=round(infer_ms, 3) if infer_ms is not None else None,
             ),
+            evidence=evidence_path(now, verdict_id) if is_kept else None,
             is_simulated=self.is_simulated,
         )
 

@@ -72,6 +72,7 @@ def sample_verdict(number: int = 1, *, station: str = STATION, decided_at: datet
         ),
         times=Times(first_seen_at=MORNING, decided_at=decided_at),
         durations_ms=DurationsMs(read=1.5, convert=2.0, infer=300.0),
+        evidence=None,
         is_simulated=False,
     )
 

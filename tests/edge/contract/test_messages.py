@@ -53,6 +53,7 @@ CONTRACT_FIELDS = {
     "model",
     "times",
     "durations_ms",
+    "evidence",
     "is_simulated",
 }
 
@@ -71,6 +72,7 @@ def health() -> Health:
         outcomes={"normal": 3},
         repeated=0,
         disk_free_bytes=1,
+        evidence=None,
         gpu=None,
         drift={"p_abnormal": None},
         alarms=("share-away",),

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from edge.evidence.record import open_piece
 from tests.support import bundles, fakes
 from tests.support.mosquitto import Mosquitto, Recorder, needs_mosquitto
 
@@ -367,3 +368,34 @@ def test_a_resend_request_brings_the_same_bytes_again(tmp_path: Path) -> None:
         mes.wait_for("verdict", 2)
         assert len(set(mes.payloads("verdict"))) == 1
         assert daemon.send(signal.SIGTERM) == 0
+
+
+def test_every_verdict_but_normal_names_evidence_that_is_there_and_whole(tmp_path: Path) -> None:
+    extra = '[evidence]\nmin_free_bytes = 0\nsample = 0.0\nchallenge = "^C01_"'
+    with running_line(tmp_path, extra) as (daemon, _, mes):
+        daemon.start()
+        daemon.wait_for("ready")
+        arrive(daemon.folder, "B01_normal.tif", 1900)
+        arrive(daemon.folder, "C01_known.tif", 1901)
+        arrive(daemon.folder, "B01_abnormal.tif", 2700)
+        arrive(daemon.folder, "B01_strange.tif", 40_000)
+        (daemon.folder / "B01_bad.tif").write_bytes(b"no scan")
+        mes.wait_for("verdict", 5)
+        assert daemon.send(signal.SIGTERM) == 0  # what is judged has its evidence before the end
+        named = {verdict["scan"]["file"]: verdict["evidence"] for verdict in verdicts(mes)}
+        assert named.pop("B01_normal.tif") is None
+        found = {file: open_piece(tmp_path / "state" / "evidence", path) for file, path in named.items()}
+        counts = tifffile.imread(daemon.folder / "B01_abnormal.tif")
+        piece = found["B01_abnormal.tif"]
+        assert np.array_equal(piece.counts(), counts)
+        assert piece.image().dtype == np.uint8
+        assert piece.residual().ndim == 2
+        assert piece.record.bounds_counts is not None
+        assert found["C01_known.tif"].record.kept == "challenge"
+        assert found["B01_bad.tif"].read("scan.bin") == b"no scan"
+        strange = found["B01_strange.tif"]
+        assert strange.record.outcome.value == "review"
+        assert np.array_equal(strange.counts(), tifffile.imread(daemon.folder / "B01_strange.tif"))
+        assert "the networks were not asked" in str(strange.record.note)
+        payloads = {json.loads(payload)["verdict_id"]: payload for payload in mes.payloads("verdict")}
+        assert {piece.read("verdict.json") == payloads[piece.record.verdict_id] for piece in found.values()} == {True}

@@ -560,6 +560,7 @@ def test_health_is_retained_and_only_the_newest_waits(broker: Mosquitto, ledger:
             outcomes={},
             repeated=0,
             disk_free_bytes=1,
+            evidence=None,
             gpu=None,
             drift={},
             alarms=(),

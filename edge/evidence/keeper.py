@@ -1,0 +1,533 @@
+"""Keeps what a person needs to see of a verdict, within a byte budget, without ever delaying one.
+
+The worker's thread offers what it has in hand after the commit; a thread of its own makes the pictures and writes
+them. Offering only appends to a queue. Where the queue is full the pictures are dropped, counted, and the piece says
+so; where even that fails, the log does.
+
+A piece is written as `.tmp-<verdict_id>` and renamed, and renamed away before it is removed, so a kill leaves nothing
+under its name that is not whole: what begins with `.tmp-` is removed at the start.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge.contract.messages import Verdict, canonical_json
+from edge.engines.preprocessor import Pixels
+from edge.engines.tensorrt.kernel_args import RawScan
+from edge.errors import EvidenceError
+from edge.evidence.record import (
+    DISPOSITION,
+    DRAFT_PREFIX,
+    IMAGE,
+    ORIGINAL,
+    RECORD,
+    RESIDUAL,
+    SCAN,
+    VERDICT,
+    KeptFile,
+    Record,
+    ResidualScale,
+    days,
+    open_piece,
+    pieces_of_day,
+)
+from edge.images.residual_boxes import MapGeometry
+from edge.records import Counts, ExpectedFile, Image, Outcome
+from edge.system.files import opened_regular, sync_directory, written_whole
+from edge.system.logs import event
+
+log = logging.getLogger(__name__)
+
+Why = Literal["outcome", "sample", "challenge"]
+
+QUEUE_BYTES = 96 << 20
+"""Pixels that may wait for their turn: about 16 scans of 2000 x 1000. A larger scan waits alone."""
+
+QUEUE_PIECES = 1000
+"""Verdicts that may wait, with or without pixels."""
+
+ORIGINAL_MAX_BYTES = 16 << 20
+"""Largest unreadable file whose bytes are kept."""
+
+MAX_BYTES_PER_PX = 2.05
+SMALL_BYTES = 1 << 16
+"""Most bytes of pictures for each pixel of the scan, and besides: 4 MiB at 2000 x 1000. Beyond it the network's image
+is left out, which the scan and the model's conversion give again."""
+
+PRUNED_SHARE = 0.01
+"""What pruning frees beyond what it must, of the budget, so that it does not sort every piece for each new one."""
+
+FULL_SCALE = 4.0
+"""Residual that `residual.png` shows as 255, in multiples of the gate's threshold."""
+
+FILE_MODE = 0o640
+FOLDER_MODE = 0o750
+"""The desk runs as another user of the worker's group."""
+
+_BLOCK_BYTES = 4096
+_FILTER = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP] if hasattr(cv2, "IMWRITE_PNG_FILTER") else []
+_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, *_FILTER]
+"""Noise has no repetitions worth a search: half the time of the default for the same size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which verdicts keep evidence; a function of the verdict alone, so that it is known before the commit."""
+
+    sample: float
+    """Share of `normal` verdicts, 0 to 1."""
+    seed: int
+    challenge: re.Pattern[str] | None
+    """Fits the names of known scans that are mixed in to measure the reader."""
+
+    def why(self, outcome: Outcome, file: str, verdict_id: str) -> Why | None:
+        """The reason to keep evidence; None to keep none."""
+        if self.challenge is not None and self.challenge.search(file):
+            return "challenge"
+        if outcome is not Outcome.NORMAL:
+            return "outcome"
+        drawn = hashlib.sha256(f"{self.seed} {verdict_id}".encode()).digest()[:8]
+        return "sample" if int.from_bytes(drawn, "big") < self.sample * 2**64 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What all evidence of one model shares."""
+
+    geometry: MapGeometry
+    gate_threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A committed verdict and what is in hand of its scan. The arrays are not changed by anyone."""
+
+    verdict: Verdict
+    counts: Counts | None = None
+    counts_sha256: str | None = None
+    pixels: Pixels | None = None
+    """As the engine took them."""
+    residual_map: npt.NDArray[np.float32] | None = None
+    """float32 (map_height, map_width); None where the networks were not asked."""
+    original: BinaryIO | None = None
+    """The open file of an unreadable scan."""
+    note: str | None = None
+    """Why something of this is missing."""
+
+    @property
+    def pixel_bytes(self) -> int:
+        image = self.pixels.counts if isinstance(self.pixels, RawScan) else self.pixels
+        return sum(array.nbytes for array in (self.counts, image) if array is not None)
+
+    def close(self) -> None:
+        if self.original is not None:
+            self.original.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of the evidence since the start, and what it takes on the disk."""
+
+    kept: int
+    dropped: int
+    """Pieces that lack their pictures, or that could not be written at all."""
+    used_bytes: int
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A whole piece on the disk."""
+
+    evidence: str
+    outcome: Outcome
+    decided_at: datetime
+    used_bytes: int
+    is_decided: bool
+
+    @property
+    def rank(self) -> tuple[bool, bool, datetime]:
+        """The lower, the sooner it goes: what a person decided first, then all but `review`, then the oldest."""
+        return not self.is_decided, self.outcome is Outcome.REVIEW, self.decided_at
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """Every whole piece and the bytes they take."""
+
+    entries: dict[str, _Entry] = field(default_factory=dict)
+    used_bytes: int = 0
+
+    def put(self, entry: _Entry) -> None:
+        self.take(entry.evidence)
+        self.entries[entry.evidence] = entry
+        self.used_bytes += entry.used_bytes
+
+    def take(self, evidence: str) -> None:
+        gone = self.entries.pop(evidence, None)
+        self.used_bytes -= gone.used_bytes if gone else 0
+
+
+class Keeper:
+    """The folder of evidence. `offer` and `decided` may be called from any thread, `step` from one."""
+
+    def __init__(
+        self, folder: Path, scene: Scene, selection: Selection, *, max_bytes: int, min_free_bytes: int
+    ) -> None:
+        """Makes and reads nothing yet: the first `step` does."""
+        self._folder = folder
+        self._scene = scene
+        self._selection = selection
+        self._max_bytes = max_bytes
+        self._min_free_bytes = min_free_bytes
+        self._changed = threading.Condition()
+        self._queue: deque[Offer] = deque()
+        self._queued_bytes = 0
+        self._kept = 0
+        self._dropped = 0
+        self._shelf: _Shelf | None = None
+        self._disk = threading.Lock()
+        """For whoever changes the folder or the shelf."""
+
+    def offer(self, offer: Offer, source: tuple[Path, ExpectedFile] | None = None) -> None:
+        """Take what a committed verdict left, if it is to be kept. Never waits for the disk and never raises.
+
+        `source`: the file of an `unreadable` verdict, opened here because it may be moved away next.
+        """
+        verdict = offer.verdict
+        if verdict.evidence is None:
+            return
+        if source is not None:
+            offer = _with_original(offer, *source)
+        with self._changed:
+            behind, pixel_bytes = len(self._queue), offer.pixel_bytes
+            if pixel_bytes and self._queued_bytes and self._queued_bytes + pixel_bytes > QUEUE_BYTES:
+                offer.close()
+                offer = Offer(verdict, note=f"the pictures were dropped: {behind} other verdicts waited for theirs")
+                self._dropped += 1
+                self._say_dropped(verdict, offer.note)
+            if behind >= QUEUE_PIECES:
+                offer.close()
+                self._dropped += 1
+                self._say_dropped(verdict, f"{behind} other verdicts wait for their evidence")
+                return
+            self._queue.append(offer)
+            self._queued_bytes += offer.pixel_bytes
+            self._changed.notify_all()
+
+    def step(self, wait_s: float) -> bool:
+        """Write one piece; False if none came within `wait_s`. A disk that fails costs the piece, nothing else."""
+        if self._shelf is None:
+            self._open_shelf()
+        with self._changed:
+            if not self._queue:
+                self._changed.wait(wait_s)
+            if not self._queue:
+                return False
+            offer = self._queue[0]
+        try:
+            self._keep(offer)
+        except (OSError, EvidenceError, MemoryError) as error:
+            with self._changed:
+                self._dropped += 1
+            self._say_dropped(offer.verdict, getattr(error, "strerror", None) or str(error) or "no memory")
+        finally:
+            with self._changed:
+                self._queue.popleft()
+                self._queued_bytes -= offer.pixel_bytes
+            offer.close()
+        return True
+
+    def wake(self) -> None:
+        """End the wait of `step`."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def tally(self) -> Tally:
+        """Kept and dropped since the start; the bytes are 0 until the folder was read."""
+        shelf = self._shelf
+        with self._changed:
+            return Tally(self._kept, self._dropped, shelf.used_bytes if shelf else 0)
+
+    def decided(self, evidence: str, payload: bytes) -> None:
+        """Put a person's committed decision beside its evidence; nothing where that is gone. Raises OSError."""
+        path = self._folder / evidence
+        with self._disk:
+            try:
+                open_piece(self._folder, evidence)
+            except EvidenceError:
+                return
+            with written_whole(path / DISPOSITION, durable=True, mode=FILE_MODE) as stream:
+                stream.write(payload)
+            entry = self._shelf.entries.get(evidence) if self._shelf else None
+            if entry is not None:
+                entry.is_decided = _is_decided(payload)
+
+    def _open_shelf(self) -> None:
+        """Read what is there; remove what a kill or a power cut left of a piece."""
+        shelf = _Shelf()
+        with self._disk:
+            try:
+                _make_folder(self._folder)
+                for day in days(self._folder):
+                    for draft in (self._folder / day).glob(f"{DRAFT_PREFIX}*"):
+                        _remove(draft)
+                    for evidence in pieces_of_day(self._folder, day):
+                        entry = _entry_of(self._folder, evidence)
+                        if entry is None:
+                            event(log.warning, "broken evidence removed", evidence=evidence)
+                            self._remove_piece(evidence)
+                        else:
+                            shelf.put(entry)
+            except (OSError, EvidenceError) as error:
+                event(log.warning, "evidence not readable", folder=str(self._folder), error=str(error))
+            self._shelf = shelf
+
+    def _keep(self, offer: Offer) -> None:
+        """Write one piece and make room for it. Raises OSError."""
+        verdict = offer.verdict
+        why = self._selection.why(verdict.outcome, verdict.scan.file, verdict.verdict_id)
+        if verdict.evidence is None or why is None or self._shelf is None:
+            return
+        record, contents = _piece(offer, why, self._scene)
+        contents[RECORD] = json.dumps(record.model_dump(mode="json", by_alias=True), sort_keys=True, indent=1).encode()
+        size_bytes = sum(_on_disk(len(data)) for data in contents.values())
+        with self._disk:
+            day = (self._folder / verdict.evidence).parent
+            _make_folder(self._folder)
+            self._make_room(size_bytes)  # which may remove the day's folder
+            _make_folder(day)
+            draft, target = day / f"{DRAFT_PREFIX}{verdict.verdict_id}", self._folder / verdict.evidence
+            _remove(draft)
+            try:
+                _write_piece(draft, contents)
+                if target.exists():  # of a ledger that was lost: this one has the numbers that count
+                    self._remove_piece(verdict.evidence)
+                draft.rename(target)
+            except OSError:
+                _remove(draft)
+                raise
+            sync_directory(day)
+            self._shelf.put(_Entry(verdict.evidence, verdict.outcome, verdict.times.decided_at, size_bytes, False))
+        with self._changed:
+            self._kept += 1
+
+    def _make_room(self, size_bytes: int) -> None:
+        """Remove pieces until there is room for `size_bytes`. Raises OSError where that is not enough.
+
+        The budget makes room among all pieces; a disk that others fill only among those that a person decided.
+        """
+        assert self._shelf is not None
+        over_bytes = self._shelf.used_bytes + size_bytes - self._max_bytes
+        disk = os.statvfs(self._folder)
+        short_bytes = self._min_free_bytes + size_bytes - disk.f_bavail * disk.f_frsize
+        if over_bytes <= 0 and short_bytes <= 0:
+            return
+        if size_bytes > self._max_bytes:
+            raise OSError(errno.EFBIG, f"{size_bytes} bytes are more than `evidence.max_bytes` {self._max_bytes}")
+        over_bytes += round(self._max_bytes * PRUNED_SHARE) if over_bytes > 0 else 0
+        undecided = 0
+        for entry in sorted(self._shelf.entries.values(), key=lambda entry: entry.rank):
+            if over_bytes <= 0 and (short_bytes <= 0 or not entry.is_decided):
+                break
+            self._remove_piece(entry.evidence)
+            self._shelf.take(entry.evidence)
+            over_bytes -= entry.used_bytes
+            short_bytes -= entry.used_bytes
+            undecided += not entry.is_decided
+        if undecided:
+            event(log.warning, "undecided evidence removed", pieces=undecided, max_bytes=self._max_bytes)
+        if short_bytes > 0:
+            raise OSError(
+                errno.ENOSPC, f"{short_bytes} bytes short of `evidence.min_free_bytes` {self._min_free_bytes}"
+            )
+
+    def _remove_piece(self, evidence: str) -> None:
+        """Under another name first: a kill leaves no half of it under its own."""
+        path = self._folder / evidence
+        aside = path.with_name(f"{DRAFT_PREFIX}old-{path.name}")
+        _remove(aside)
+        with suppress(FileNotFoundError):  # removed by hand
+            path.rename(aside)
+        _remove(aside)
+        with suppress(OSError):  # the day's last one
+            path.parent.rmdir()
+
+    def _say_dropped(self, verdict: Verdict, reason: str | None) -> None:
+        event(log.warning, "evidence dropped", file=verdict.scan.file, verdict_id=verdict.verdict_id, reason=reason)
+
+
+def _piece(offer: Offer, why: Why, scene: Scene) -> tuple[Record, dict[str, bytes]]:
+    """The record of a piece and the content of its other files, by name."""
+    verdict, notes = offer.verdict, [offer.note] if offer.note else []
+    contents = {VERDICT: canonical_json(verdict)}
+    if offer.counts is not None:
+        contents[SCAN] = _png(offer.counts)
+    if (image := _image(offer.pixels)) is not None:
+        contents[IMAGE] = _png(np.ascontiguousarray(np.moveaxis(image[::-1], 0, 2)))  # OpenCV: blue first
+    scale = None
+    if offer.residual_map is not None:
+        scale = _residual_scale(offer.residual_map, scene)
+        levels = np.nan_to_num(offer.residual_map / scale.per_level, nan=255.0, posinf=255.0)
+        contents[RESIDUAL] = _png(np.rint(levels.clip(0, 255)).astype(np.uint8))
+    if offer.original is not None:
+        data = offer.original.read(ORIGINAL_MAX_BYTES + 1)
+        if hashlib.sha256(data).hexdigest() == verdict.scan.sha256:
+            contents[ORIGINAL] = data
+        elif len(data) > ORIGINAL_MAX_BYTES:
+            notes.append(f"the file is not kept: more than {ORIGINAL_MAX_BYTES} bytes")
+        else:
+            notes.append("the file is not kept: its bytes are no longer those that were judged")
+    if offer.counts is not None and IMAGE in contents:
+        pictures_bytes = sum(len(contents.get(name, b"")) for name in (SCAN, IMAGE, RESIDUAL))
+        if pictures_bytes > MAX_BYTES_PER_PX * offer.counts.size + SMALL_BYTES:
+            del contents[IMAGE]
+            notes.append("the network's image is not kept: the scan compresses too badly; its conversion gives it")
+    notes += _absent(offer)
+    record = Record(
+        verdict_id=verdict.verdict_id,
+        file=verdict.scan.file,
+        part_id=verdict.part_id,
+        bundle=verdict.bundle,
+        outcome=verdict.outcome,
+        reasons=verdict.reasons,
+        decided_at=verdict.times.decided_at,
+        kept=why,
+        files={
+            name: KeptFile(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+            for name, data in contents.items()
+        },
+        height_px=offer.counts.shape[0] if offer.counts is not None else None,
+        width_px=offer.counts.shape[1] if offer.counts is not None else None,
+        counts_sha256=offer.counts_sha256 if offer.counts is not None else None,
+        bounds_counts=verdict.model.bounds_counts,
+        residual=scale,
+        boxes_px=verdict.gate.boxes_px,
+        note="; ".join(notes) or None,
+    )
+    return record, contents
+
+
+def _absent(offer: Offer) -> Iterator[str]:
+    """Why pictures are missing that were never there."""
+    if offer.note is not None:
+        return  # it says so
+    if offer.verdict.outcome is Outcome.UNREADABLE:
+        yield "no pictures: the file has no pixels that can be trusted"
+        return
+    if offer.counts is None:
+        yield "the scan is not kept: more pixels than are held of a scan that is not judged"
+    if offer.verdict.repeats is not None:
+        yield "no residual map: the networks were not asked about an image that was judged before"
+    elif offer.pixels is None:
+        yield "no image and no residual map: the networks were not asked about a scan the model was not made for"
+
+
+def _image(pixels: Pixels | None) -> Image | None:
+    return pixels.image() if isinstance(pixels, RawScan) else pixels
+
+
+def _residual_scale(residual_map: npt.NDArray[np.float32], scene: Scene) -> ResidualScale:
+    full = FULL_SCALE * scene.gate_threshold
+    if full <= 0:  # a threshold no scan stays below
+        full = float(np.nanmax(residual_map, initial=1e-6))
+    return ResidualScale(
+        per_level=full / 255,
+        threshold=max(scene.gate_threshold, 0.0),
+        cell_px=scene.geometry.cell_px,
+        offset_px=scene.geometry.offset_px,
+    )
+
+
+def _png(pixels: npt.NDArray[np.uint8] | Counts) -> bytes:
+    """PNG of (height, width) or of (height, width, 1 or 3); lossless, 8 or 16 bit as the pixels are."""
+    try:
+        done, data = cv2.imencode(".png", pixels, _PNG)
+    except cv2.error as error:
+        raise EvidenceError(f"no PNG of {pixels.dtype} {pixels.shape}: {error.err}", hint="look at memory") from error
+    if not done:
+        raise EvidenceError(f"no PNG of {pixels.dtype} {pixels.shape}", hint="check the installation of OpenCV")
+    return bytes(data)
+
+
+def _with_original(offer: Offer, path: Path, expected: ExpectedFile) -> Offer:
+    """With the open file, or with the reason why it is not kept."""
+    try:
+        with opened_regular(path) as (stream, status):
+            if expected.matches(status):
+                return replace(offer, original=os.fdopen(os.dup(stream.fileno()), "rb"))
+    except OSError as error:
+        return replace(offer, note=f"the file is not kept: {error.strerror or error}")
+    return replace(offer, note="the file is not kept: another one has its name by now")
+
+
+def _entry_of(folder: Path, evidence: str) -> _Entry | None:
+    """A piece as it lies there; None where it is not whole."""
+    try:
+        piece = open_piece(folder, evidence)
+        for name, kept in piece.record.files.items():
+            if (piece.path / name).lstat().st_size != kept.size_bytes:
+                return None
+        disposition = piece.disposition()
+        used_bytes = _on_disk((piece.path / RECORD).lstat().st_size)
+    except (EvidenceError, OSError):
+        return None
+    record = piece.record
+    used_bytes += sum(_on_disk(kept.size_bytes) for kept in record.files.values())
+    is_decided = disposition is not None and _is_decided(disposition)
+    return _Entry(evidence, record.outcome, record.decided_at, used_bytes, is_decided)
+
+
+def _is_decided(payload: bytes) -> bool:
+    """Whether a disposition says more than `undecided`."""
+    try:
+        content = json.loads(payload)
+    except ValueError:
+        return False
+    return isinstance(content, dict) and content.get("decision") in ("normal", "abnormal")
+
+
+def _write_piece(draft: Path, contents: dict[str, bytes]) -> None:
+    """Every file flushed: after a power cut a piece is whole, or its record shows that it is not."""
+    _make_folder(draft)
+    for name, data in contents.items():
+        with (draft / name).open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fchmod(stream.fileno(), FILE_MODE)
+            os.fsync(stream.fileno())
+
+
+def _make_folder(path: Path) -> None:
+    """With the mode it is meant to have, whatever the umask."""
+    with suppress(FileExistsError):
+        path.mkdir(parents=True)
+        path.chmod(FOLDER_MODE)
+
+
+def _remove(path: Path) -> None:
+    """A folder and what is in it, if it is there. Raises OSError."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+def _on_disk(size_bytes: int) -> int:
+    return -(-size_bytes // _BLOCK_BYTES) * _BLOCK_BYTES
