@@ -7,7 +7,6 @@ a wrong type stops the program with the key, the value and what to write instead
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import json
 import os
 import re
@@ -32,6 +31,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from edge.errors import SettingsError
 from edge.system.text import NotUtf8, utf8_text
+from edge.system.values import checked_expression, checked_host, checked_topic_level, toml_value
 
 DEFAULT_FILE = Path("/etc/edge-worker/edge.toml")
 """Read where no other file is named."""
@@ -191,7 +191,7 @@ class EvidenceSettings(Section):
     @field_validator("challenge")
     @classmethod
     def _compiles(cls, value: str | None) -> str | None:
-        return value if value is None else _checked_expression(value)
+        return value if value is None else checked_expression(value)
 
 
 class BrokerSettings(Section):
@@ -225,7 +225,7 @@ class BrokerSettings(Section):
     @classmethod
     def _is_a_bare_name(cls, value: str) -> str:
         """Refused here, since the name service would only say that it does not know the name."""
-        return _checked_host(value)
+        return checked_host(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> BrokerSettings:
@@ -265,7 +265,7 @@ class NamingSettings(Section):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, value: str) -> str:
-        groups = re.compile(_checked_expression(value)).groupindex
+        groups = re.compile(checked_expression(value)).groupindex
         if unknown := set(groups) - {"bundle", "part_id"}:
             raise ValueError(f"unknown groups {sorted(unknown)}: only `bundle` and `part_id` are used")
         return value
@@ -565,58 +565,3 @@ def _hint_for_unknown(location: list[str]) -> str:
 def _did_you_mean(name: str, known: set[str]) -> str | None:
     near = difflib.get_close_matches(name.lower(), known, n=1)
     return f"did you mean `{near[0]}`?" if near else None
-
-
-def toml_value(value: object) -> str:
-    """A default as TOML writes it; empty for None, which TOML cannot say."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return f"{value:_}" if abs(value) >= 100_000 else str(value)
-    if isinstance(value, float):
-        return repr(value)
-    text = str(value)
-    if "\\" in text and "'" not in text and text.isprintable():
-        return f"'{text}'"
-    return json.dumps(text, ensure_ascii=False)  # a JSON string is a TOML string
-
-
-def _checked_expression(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from None
-    return value
-
-
-def checked_topic_level(value: str) -> str:
-    """One MQTT topic level: not empty, no wildcard, separator, space or control character."""
-    if not value or re.search(r"[\s+#/$\x00-\x1f\x7f]", value):
-        raise ValueError("must be one topic level: not empty, without space, +, #, /, $ or control characters")
-    return value
-
-
-def _checked_host(value: str) -> str:
-    """The name or address of a host, and nothing around it. Raises ValueError that says what to write."""
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        pass
-    else:
-        return value
-    if not re.search(r"[\s:/@\[\]]", value):
-        return value
-    parts = re.fullmatch(
-        r"(?:(?P<scheme>[A-Za-z][\w+.-]*)://)?(?:[^@/]*@)?(?:\[(?P<address>[^\]]*)\]|(?P<name>[^:/\[\]\s]*))"
-        r"(?::(?P<port>\d*))?(?:/.*)?",
-        value.strip(),
-    )
-    name = (parts["address"] or parts["name"]) if parts is not None else ""
-    if parts is None or not name:
-        raise ValueError("is neither the name nor the address of a host")
-    advice = f'host = "{name}"' + (f", port = {parts['port']}" if parts["port"] else "")
-    if (parts["scheme"] or "").lower() in ("mqtts", "ssl", "tls"):
-        advice += ", tls = true"
-    raise ValueError(f"must be a name or an address alone: write {advice}")

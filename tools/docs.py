@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from edge.settings import describe_settings, settings_text, toml_value
+from edge.settings import describe_settings, settings_text
+from edge.system.values import toml_value
 from tools.asyncapi import documents
 
 TABLE_BEGIN = "<!-- settings: made by `make docs` -->"

@@ -32,7 +32,8 @@ from pydantic import (
 )
 
 from edge.records import Outcome
-from edge.settings import Settings, checked_topic_level
+from edge.settings import Settings
+from edge.system.values import checked_topic_level
 
 
 def rfc3339(moment: datetime) -> str:
