@@ -259,7 +259,8 @@ class NamingSettings(Section):
 
     pattern: str = Field(
         r"(?P<bundle>[^_/]+)_(?P<part_id>[^/]+?)\.(?i:tiff?)$",
-        description="regular expression searched in the file name; groups `bundle` and `part_id`",
+        description="regular expression searched in the path within the folder; the group `part_id` names the part, "
+        "`bundle` its lot",
     )
 
     @field_validator("pattern")
@@ -268,6 +269,8 @@ class NamingSettings(Section):
         groups = re.compile(checked_expression(value)).groupindex
         if unknown := set(groups) - {"bundle", "part_id"}:
             raise ValueError(f"unknown groups {sorted(unknown)}: only `bundle` and `part_id` are used")
+        if "part_id" not in groups:
+            raise ValueError("has no group `part_id`, so no verdict would name its part: write (?P<part_id>...)")
         return value
 
 

@@ -287,6 +287,9 @@ class Health(Message):
     repeated: Count = Field(
         description="files since the start that came again under their name with the bytes of their last verdict"
     )
+    unnamed: Count = Field(
+        description="verdicts since the start whose file name did not fit, so that `part_id` is null"
+    )
     disk_free_bytes: Count | None = Field(description="null while the disk of the state directory does not answer")
     evidence: Evidence | None = Field(description="null where none is kept")
     gpu: Gpu | None = Field(description="null on a CPU, and where nvidia-smi does not tell or lists several GPUs")

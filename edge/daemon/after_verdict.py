@@ -30,6 +30,7 @@ class Tally:
 
     outcomes: dict[str, int]
     repeated: int
+    unnamed: int
     last_scan_at: datetime | None
     last_verdict_at: datetime | None
     drift: dict[str, float | None]
@@ -55,6 +56,7 @@ class Aftermath:
         self._lock = threading.Lock()
         self._outcomes: Counter[str] = Counter()
         self._repeated = 0
+        self._unnamed = 0
         self._last_scan: datetime | None = None
         self._last_verdict: datetime | None = None
         self._means: dict[str, float | None] = {"p_abnormal": None, "gate_mean_max": None, "gate_std_max": None}
@@ -82,7 +84,14 @@ class Aftermath:
 
     def tally(self) -> Tally:
         with self._lock:
-            return Tally(dict(self._outcomes), self._repeated, self._last_scan, self._last_verdict, dict(self._means))
+            return Tally(
+                dict(self._outcomes),
+                self._repeated,
+                self._unnamed,
+                self._last_scan,
+                self._last_verdict,
+                dict(self._means),
+            )
 
     def _note(self, verdict: Verdict) -> None:
         values = {
@@ -92,6 +101,7 @@ class Aftermath:
         }
         with self._lock:
             self._outcomes[verdict.outcome.value] += 1
+            self._unnamed += verdict.part_id is None
             self._last_scan = verdict.times.first_seen_at
             self._last_verdict = verdict.times.decided_at
             for name, value in values.items():

@@ -7,6 +7,7 @@ Nothing is judged, published or written, save a probe file in the state director
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -28,12 +29,14 @@ from edge.errors import EdgeError, EngineError, LedgerBusy, ScanError
 from edge.model.history import refuse_older
 from edge.mqtt.connection import DIAL_GRACE_S, exchange
 from edge.pipeline.loaded_model import open_model, verified_bundle
+from edge.pipeline.verdicts import named_parts
 from edge.scans.decoder import UNFILTERED_HINT, Decoder
 from edge.scans.scan import Limits
 from edge.settings import Settings
 from edge.station.folder import StationFolder
 from edge.station.mounts import file_system
 from edge.store.ledger import open_ledger
+from edge.system.names import display_name
 
 GOOD_SQLITE = (3, 51, 3)
 """Older ones can corrupt a WAL database that two connections write; one writes the ledger, readers cannot."""
@@ -169,10 +172,26 @@ def _folder(settings: Settings) -> Iterator[Finding]:
     mount = file_system(folder.path)
     way = "inotify wakes the inbox" if mount.is_local else f"looked at every {folder.poll_s:g} s"
     yield Finding(Grade.OK, "folder", f"{folder.path}: {len(listing.found)} scans; {mount.kind}, {way}")
+    yield _names(settings.naming.pattern, [display_name(file) for file, _ in listing.found])
     if folder.after == "move" and folder.move_to is not None:
         yield _writable("move_to", folder.move_to)
         if not os.access(folder.path, os.W_OK):
             yield Finding(Grade.FAIL, "folder", f"{folder.path} is read-only", 'needed for `after = "move"`')
+
+
+def _names(pattern: str, files: list[str]) -> Finding:
+    """What the naming expression makes of the scans that are there."""
+    if not files:
+        return Finding(Grade.OK, "names", "no scan to try `naming.pattern` on")
+    parts = {file: named_parts(re.compile(pattern), file) for file in sorted(files)}
+    strangers = [file for file, name in parts.items() if name.get("part_id") is None]
+    example = strangers[0] if strangers else files[0]
+    gives = ", ".join(f"{group}={value}" for group, value in parts[example].items()) or "nothing"
+    observed = f"{len(files) - len(strangers)} of {len(files)} fit, for example {example} gives {gives}"
+    if not strangers:
+        return Finding(Grade.OK, "names", observed)
+    grade = Grade.FAIL if len(strangers) == len(files) else Grade.WARN
+    return Finding(grade, "names", observed, "write `naming.pattern` for these names: their verdicts name no part")
 
 
 def _state(settings: Settings) -> Iterator[Finding]:

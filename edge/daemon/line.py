@@ -160,6 +160,7 @@ class Line:
                 last_verdict_at=tally.last_verdict_at,
                 outcomes=tally.outcomes,
                 repeated=tally.repeated,
+                unnamed=tally.unnamed,
                 disk_free_bytes=free_bytes,
                 evidence=self._evidence(),
                 gpu=gpu_state() if self.model.engine == "tensorrt" else None,

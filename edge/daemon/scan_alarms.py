@@ -6,6 +6,9 @@ finds a scan was read since: at most one start and one end a minute, however goo
 `scans-repeated` stands while the newest scan that was read shows an image that was judged before: a detector that
 hands out its last frame again, or copies under other names. It ends likewise.
 
+`part-unknown` stands while the newest scan's name does not fit `naming.pattern`, so that its verdict names no part.
+It ends likewise.
+
 `scans-not-readable` stands while there are files that get no verdict, because the disk, the share or the process that
 unpacks them fails, and not they. Each has failed twice after it had become final: a scan that was moved on just then,
 or a share that went away, has other signs.
@@ -14,9 +17,11 @@ or a share that went away, has other signs.
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from edge.contract.messages import Verdict
 from edge.errors import ScanIncomplete
 from edge.pipeline.decide import REPEATED_IMAGE
 from edge.pipeline.worker import Judged
@@ -33,6 +38,21 @@ class Alarms(Protocol):
     def clear_alarm(self, code: str) -> None: ...
 
 
+@dataclass(slots=True)
+class _Streak:
+    """A sign of the newest scans: whether it stands, and on how many scans it was seen since it began."""
+
+    count: int = 0
+    is_over: bool = False
+
+    def sees(self, has_sign: bool | None) -> bool:
+        """Count a scan; None: it says nothing of this sign. Returns `has_sign`."""
+        if has_sign is not None:
+            self.is_over = not has_sign
+            self.count += has_sign
+        return bool(has_sign)
+
+
 class ScanAlarms:
     """The worker's thread tells what becomes of the files, the inbox's thread looks again; both may come at once."""
 
@@ -40,40 +60,43 @@ class ScanAlarms:
         self._folder = folder
         self._alarms = alarms
         self._lock = threading.Lock()
-        self._refused_count = 0
-        self._was_read_since = False
-        self._repeated_count = 0
-        self._was_new_since = False
+        self._streaks = {code: _Streak() for code in ("scans-refused", "scans-repeated", "part-unknown")}
         self._failed_once: set[str] = set()
         self._stuck: dict[str, str] = {}  # file -> what is wrong with it
         self._look_at_s: float | None = None
 
     def judged(self, judged: Judged) -> None:
         """A file has its verdict, or had it before."""
-        decision = judged.prepared.decision
         with self._lock:
             self._forget({judged.prepared.arrival.stamp.file})
-            if judged.verdict is not None and REPEATED_IMAGE in judged.verdict.reasons:
-                self._was_new_since = False
-                self._repeated_count += 1
-                self._alarms.raise_alarm(
-                    "scans-repeated",
-                    f"scans that show an image judged before: {self._repeated_count}; last {judged.verdict.scan.file}",
-                    "look at the detector and at what copies files: each scan must be an exposure of its own",
-                )
-            elif judged.verdict is not None and judged.verdict.outcome is not Outcome.UNREADABLE:
-                self._was_new_since = True
-            if decision is None or decision.outcome is not Outcome.UNREADABLE:
-                self._was_read_since = True
-            elif judged.verdict is not None:
-                self._was_read_since = False
-                self._refused_count += 1
-                scan = judged.verdict.scan
-                self._alarms.raise_alarm(
-                    "scans-refused",
-                    f"files refused since this began: {self._refused_count}; last {scan.file}: {decision.reasons[0]}",
-                    "look at the station: the files are not whole 16-bit scans; their verdicts are `unreadable`",
-                )
+            if judged.verdict is not None:
+                self._verdict(judged.verdict)
+            elif (decision := judged.prepared.decision) is None or decision.outcome is not Outcome.UNREADABLE:
+                self._streaks["scans-refused"].sees(False)
+
+    def _verdict(self, verdict: Verdict) -> None:
+        """With the lock held."""
+        file, is_unreadable = verdict.scan.file, verdict.outcome is Outcome.UNREADABLE
+        refused, repeated, unknown = self._streaks.values()
+        if refused.sees(is_unreadable):
+            self._alarms.raise_alarm(
+                "scans-refused",
+                f"files refused since this began: {refused.count}; last {file}: {verdict.reasons[0]}",
+                "look at the station: the files are not whole 16-bit scans; their verdicts are `unreadable`",
+            )
+        is_repeated = REPEATED_IMAGE in verdict.reasons
+        if repeated.sees(None if is_unreadable and not is_repeated else is_repeated):
+            self._alarms.raise_alarm(
+                "scans-repeated",
+                f"scans that show an image judged before: {repeated.count}; last {file}",
+                "look at the detector and at what copies files: each scan must be an exposure of its own",
+            )
+        if unknown.sees(verdict.part_id is None):
+            self._alarms.raise_alarm(
+                "part-unknown",
+                f"verdicts without a part since this began: {unknown.count}; last {file}",
+                "write `naming.pattern` for the station's file names; `edge-worker check` shows what it makes of them",
+            )
 
     def failed(self, arrival: Arrival, error: ScanIncomplete) -> None:
         """A file that nobody waits for any longer could not be read, which is not its own fault."""
@@ -99,15 +122,13 @@ class ScanAlarms:
         gone = set() if is_folder_away else {file for file in files if _is_gone(self._folder / file)}
         with self._lock:
             self._forget(gone)
-            if self._was_read_since:
-                self._refused_count = 0
-                self._alarms.clear_alarm("scans-refused")
-            if self._was_new_since:
-                self._repeated_count = 0
-                self._alarms.clear_alarm("scans-repeated")
+            for code, streak in self._streaks.items():
+                if streak.is_over:
+                    streak.count = 0
+                    self._alarms.clear_alarm(code)
 
     def _forget(self, files: set[str]) -> None:
-        """For whoever holds the lock."""
+        """With the lock held."""
         self._failed_once -= files
         for file in files:
             self._stuck.pop(file, None)

@@ -30,6 +30,12 @@ from edge.records import Box, Decision, Former, Outcome, Policy, Scan, Scores, S
 NEW = Former()
 
 
+def named_parts(naming: re.Pattern[str], file: str) -> dict[str, str | None]:
+    """What a file's name tells by the groups of the expression; empty if it does not fit."""
+    named = naming.search(file)
+    return named.groupdict() if named else {}
+
+
 @dataclass(frozen=True, slots=True)
 class VerdictFactory:
     """What all verdicts of one run share: who speaks, and for which model."""
@@ -110,8 +116,7 @@ class VerdictFactory:
         now: datetime,
     ) -> Verdict:
         scan = prepared.scan
-        named = self.naming.search(scan.file)
-        groups = named.groupdict() if named else {}
+        name = named_parts(self.naming, scan.file)
         has_pixels = decision.outcome is not Outcome.UNREADABLE
         verdict_id = self.id_of(scan, former)
         is_kept = self.selection is not None and self.selection.why(decision.outcome, scan.file, verdict_id) is not None
@@ -121,8 +126,8 @@ class VerdictFactory:
             boot_id=self.boot_id,
             ledger_id=UUID(int=0),  # both are the ledger's to give
             seq=0,
-            part_id=groups.get("part_id"),
-            bundle=groups.get("bundle"),
+            part_id=name.get("part_id"),
+            bundle=name.get("bundle"),
             scan=ScanInfo(
                 file=scan.file,
                 sha256=scan.sha256,

@@ -52,6 +52,8 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path, m
         ('[topic]\nsite = "a/+"\n', "must be one topic level", "second topic level"),
         ("[naming]\npattern = '('\n", "not a regular expression", "regular expression"),
         ("[naming]\npattern = '(?P<lot>.)'\n", "unknown groups ['lot']", "regular expression"),
+        ("[naming]\npattern = '(.*)_(.*).tif'\n", "has no group `part_id`", "regular expression"),
+        ("[naming]\npattern = '(?P<bundle>.*)_.*'\n", "has no group `part_id`", "regular expression"),
         ("station = \n", "is not TOML", "mend the line"),
         ("[BROKER]\nport = 3\n", "unknown setting `BROKER`", "write it in small letters: `broker`"),
         ("[broker]\nport = 3\n[BROKER]\nport = 4\n", "unknown setting `BROKER`", "in small letters: `broker`"),

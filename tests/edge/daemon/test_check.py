@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from edge.contract.messages import Topics
+from edge.daemon.check import _names
 from edge.engines.tuning import TUNING_FILE
+from edge.settings import Settings
 from edge.store.ledger import open_ledger
 from tests.support import bundles, fakes
 from tests.support.cpu_engines import needs_openvino
@@ -55,13 +57,27 @@ def run_check(config: Path, *more: str, **variables: str) -> tuple[int, dict[str
 def test_everything_in_order_is_ok_throughout(tmp_path: Path) -> None:
     with Mosquitto(tmp_path / "broker") as broker:
         config = settings_file(tmp_path, broker.port, engine="onnxruntime")  # `auto` warns where a GPU is unused
-        fakes.write_scan(tmp_path / "scans" / "a.tif")
+        fakes.write_scan(tmp_path / "scans" / "B01_1.tif")
         code, table = run_check(config)
     assert code == 0
     assert {line.split()[0] for line in table.values()} == {"ok"}
     assert set(table) >= {"settings", "bundle", "engine", "folder", "state", "disk", "sqlite", "ledger", "broker"}
     assert "1 scans" in table["folder"]
     assert "speaks MQTT 5" in table["broker"]
+
+
+@pytest.mark.parametrize(
+    ("files", "row"),
+    [
+        ([], "ok names no scan to try"),
+        (["B01_7.tif", "x/B02_0008.tiff"], "ok names 2 of 2 fit, for example B01_7.tif gives bundle=B01, part_id=7"),
+        (["B01_7.tif", "plain.tif"], "warn names 1 of 2 fit, for example plain.tif gives nothing"),
+        (["one.tif", "two.tif"], "fail names 0 of 2 fit, for example one.tif gives nothing"),
+    ],
+)
+def test_the_check_shows_what_the_naming_makes_of_the_scans_that_are_there(files: list[str], row: str) -> None:
+    finding = _names(Settings().naming.pattern, files)
+    assert f"{finding.grade.name.lower()} {finding.subject} {finding.observed}".startswith(row)
 
 
 def test_the_check_says_which_settings_it_looked_at_and_which_variables_are_not_its_own(tmp_path: Path) -> None:

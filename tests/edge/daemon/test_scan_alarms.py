@@ -14,7 +14,7 @@ import pytest
 import edge.daemon.line
 import edge.daemon.scan_alarms
 import edge.scans.scan
-from edge.contract.messages import Alarm
+from edge.contract.messages import Alarm, Health
 from edge.daemon.line import Line, build_line, utc_now
 from edge.engines.choose import Degraded
 from edge.mqtt.alarms import AlarmBoard
@@ -188,6 +188,23 @@ def test_good_and_bad_files_in_turns_cause_no_flood_of_alarms(here: Station) -> 
         here.run(0.9)
     assert here.line.ledger.pending().count == 80
     assert len(here.said()) <= 4
+
+
+def test_a_name_that_names_no_part_is_an_alarm_until_one_fits_and_a_count_in_health(
+    here: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    health: list[Health] = []
+    monkeypatch.setattr(here.line.publisher, "publish_health", health.append)
+    for index in range(2):
+        fakes.write_scan(here.folder / f"nounderscore{index}.tif", seed=index)
+    here.run(2.0)
+    assert here.said() == [("part-unknown", True)]
+    assert here.standing("part-unknown") == "verdicts without a part since this began: 2; last nounderscore1.tif"
+    fakes.write_scan(here.folder / "B01_1.tif", seed=9)
+    here.run(61.0)
+    assert here.said() == [("part-unknown", False)]
+    here.line.report_health()
+    assert health[0].unnamed == 2
 
 
 def test_a_scan_for_a_person_to_look_at_is_not_refused(here: Station) -> None:
