@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge import __version__
-from edge.errors import BundleError, SettingsError
+from edge.errors import BundleError, LedgerError, SettingsError
 from edge.settings import DEFAULT_FILE, Settings, load_settings, service_environment, usual_file
 from edge.system.command import EXITS, add_verb, completes_files, completes_folders, new_parser, path, run_program
 from edge.system.logs import configure_logging, event, leads_to_journal
@@ -170,9 +170,10 @@ def _replay(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _resend(options: argparse.Namespace, settings: Settings) -> int:
-    from edge.store.ledger import request_resend
+    from edge.store.requests import RequestKind, ResendRequest, leave
 
-    request_resend(settings.state.ledger, options.since)
+    _expect_ledger(settings)
+    leave(settings.state.dir, RequestKind.RESEND, ResendRequest(since=options.since))
     print(f"verdicts sent since {options.since.isoformat()} will be sent again with the same bytes")
     return _say_origin(settings)
 
@@ -237,6 +238,11 @@ def _model_accept_older(_: argparse.Namespace, settings: Settings) -> int:
 
     print(accept_older(verified_bundle(settings.model), settings.state.dir, datetime.now(UTC)))
     return 0
+
+
+def _expect_ledger(settings: Settings) -> None:
+    if not settings.state.ledger.is_file():
+        raise LedgerError(f"there is no ledger at {settings.state.ledger}", hint="check `state.dir` in the settings")
 
 
 def _say_origin(settings: Settings) -> int:

@@ -100,6 +100,12 @@ class DeskError(EdgeError):
     exit_code = 74
 
 
+class RequestError(EdgeError):
+    """A request in the drop box that can never be carried out."""
+
+    exit_code = 65  # EX_DATAERR
+
+
 class PublishError(EdgeError):
     """The broker refused or could not be reached; the outbox keeps the row."""
 

@@ -4,6 +4,7 @@
     inbox     looks at the folder, hands complete files to the intake
     worker    owns the engine, turns arrivals into committed verdicts
     publish   owns the broker connection, empties the outbox
+    requests  takes what the drop box asks for
     backup    copies the ledger on request, which may take minutes
     evidence  writes the pictures of what was judged; drops them when it falls behind
 
@@ -38,8 +39,8 @@ SUPERVISION_S = 0.5
 HEALTH_S = 60.0
 HOUSEKEEPING_S = 600.0
 IDLE_WAIT_S = 0.5
-BACKUP_LOOK_S = 0.5
 EVIDENCE_WAIT_S = 0.5
+REQUESTS_LOOK_S = 0.5
 LEDGER_RETRY_S = 1.0
 STUCK_AFTER_S = 90.0
 """A loop silent for this long no longer earns the watchdog's beat; a CPU batch takes a few seconds."""
@@ -87,6 +88,7 @@ class App:
         try:
             judging.append(self._thread("inbox", self._look))
             judging.append(self._thread("worker", self._judge))
+            judging.append(self._thread("requests", self._take_requests))
             # Unwatched: a copy takes as long as the ledger is large, and the line does not wait for it.
             judging.append(self._thread("backup", self._copy, is_watched=False))
             if self._line.keeper is not None:
@@ -196,8 +198,21 @@ class App:
             if not finished and not self._line.worker.in_flight:
                 self._line.intake.wait(IDLE_WAIT_S)
 
+    def _take_requests(self) -> None:
+        trouble = ""
+        while not self._stop.wait(REQUESTS_LOOK_S):
+            self._beats.beat("requests")
+            try:
+                self._line.take_requests()
+            except LedgerError as error:
+                if error.message != trouble:  # a disk that fails for hours is logged once
+                    event(log.warning, "requests wait", error=error.message, hint=error.hint)
+                trouble = error.message
+            else:
+                trouble = ""
+
     def _copy(self) -> None:
-        while not self._stop.wait(BACKUP_LOOK_S):
+        while not self._stop.wait(REQUESTS_LOOK_S):
             self._line.copy_on_request(lambda: not self._stop.is_set())
 
     def _keep(self, keeper: Keeper) -> None:

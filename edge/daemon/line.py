@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from edge.contract.messages import Evidence, Health, ModelInfo
+from edge.contract.messages import Evidence, Health, ModelInfo, rfc3339
 from edge.daemon.after_verdict import Aftermath
 from edge.daemon.scan_alarms import ScanAlarms
 from edge.engines.choose import Degraded
@@ -37,6 +37,7 @@ from edge.station.mounts import file_system
 from edge.station.watch import Watcher
 from edge.store.backup import sweep_copies, take_backup_requests
 from edge.store.ledger import Ledger, Pending, open_ledger
+from edge.store.requests import DropBox, Request, RequestKind, ResendRequest, parsed
 from edge.system.logs import event
 from edge.system.names import display_name
 
@@ -60,6 +61,7 @@ class Line:
     model: ModelInfo
     started_s: float
     ledger: Ledger
+    requests: DropBox
     inbox: Inbox
     watcher: Watcher
     folder_changed: threading.Event
@@ -193,6 +195,25 @@ class Line:
             self.publisher.clear_alarm("disk-low")
         return free_bytes
 
+    def take_requests(self) -> None:
+        """Carry out what waits in the drop box, but for copies of the ledger. Raises LedgerError: it waits on."""
+        self.requests.take({RequestKind.RESEND: self._resend})
+        refusals = self.requests.refusals()
+        if refusals is None:
+            self.publisher.clear_alarm("request-refused")
+        else:
+            self.publisher.raise_alarm(
+                "request-refused",
+                f"{refusals.count} requests refused, the newest: {refusals.newest}",
+                f"each .txt in {self.requests.refused} says why; the alarm ends when that folder is emptied",
+            )
+
+    def _resend(self, _: Request, content: bytes) -> None:
+        since = parsed(ResendRequest, content).since
+        count = self.ledger.requeue(since)
+        event(log.info, "resend", since=rfc3339(since), messages=count)
+        self.publisher.begin_anew()
+
     def copy_on_request(self, go_on: Callable[[], bool]) -> None:
         """Write the copies of the ledger that `edge-worker backup` asked for, as long as `go_on` says yes."""
         try:
@@ -204,6 +225,7 @@ class Line:
         """Prune what is older than its retention."""
         try:
             sweep_copies(self.ledger.path)
+            self.requests.sweep()
             pruned = self.ledger.prune(utc_now() - timedelta(days=self.settings.state.keep_days))
         except LedgerError as error:
             event(log.warning, "ledger not pruned", error=error.message)
@@ -235,6 +257,8 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         )
     limits = Limits(folder.max_px, folder.max_bytes, folder.expected_zero_px)
     ledger = stack.enter_context(open_ledger(state.ledger, settings.station))
+    requests = DropBox(state.dir)
+    requests.prepare()
     note_model(model.bundle, state.dir)
     known = ledger.files()
     inbox = Inbox(
@@ -303,6 +327,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         model=model.info,
         started_s=time.monotonic(),
         ledger=ledger,
+        requests=requests,
         inbox=inbox,
         watcher=watcher,
         folder_changed=folder_changed,

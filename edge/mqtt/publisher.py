@@ -68,7 +68,6 @@ MARK_S = 0.05
 """Acknowledged rows are marked in the ledger together, so that a slow disk does not slow the sending. A kill
 before the mark costs duplicates, at most a window and a batch of them."""
 LEDGER_RETRY_S = 1.0
-RESEND_POLL_S = 1.0
 FAREWELL_S = 2.0
 """Time given to the broker to acknowledge the status `stopped`."""
 PACKET_OVERHEAD_BYTES = 256
@@ -123,7 +122,7 @@ class Publisher:
         self._fed_to = 0  # the newest row that was sent, or gone round, since the feeding last began anew
         self._refusals = Refusals(settings.backoff_min_s, settings.backoff_max_s, rng)
         self._ledger_at_s = 0.0
-        self._resend_at_s = 0.0
+        self._is_to_begin_anew = threading.Event()
 
         self._to_say: deque[Message] = deque()  # status and model
         self._said: dict[int, Message] = {}  # packet id -> status, model or alarm without PUBACK
@@ -181,6 +180,11 @@ class Publisher:
     def wake(self) -> None:
         """There are new rows in the ledger: end the sleep of the current step."""
         self._waker.wake()
+
+    def begin_anew(self) -> None:
+        """Older rows of the ledger are unsent again: send from the oldest on."""
+        self._is_to_begin_anew.set()
+        self.wake()
 
     def step(self, now_s: float, wait_s: float = WAIT_S) -> None:
         """One turn: take what the broker says, give it what it may have; then sleep until something calls.
@@ -356,10 +360,6 @@ class Publisher:
         is_due = len(self._unmarked) >= MARK_BATCH or now_s - self._unmarked_since_s >= MARK_S
         if is_due or not self._in_flight:
             self._mark_sent()
-        if now_s >= self._resend_at_s:
-            self._resend_at_s = now_s + RESEND_POLL_S
-            if self._ledger.take_resend_requests():
-                self._fed_to = 0
 
     def _mark_sent(self) -> None:
         if self._unmarked:
@@ -373,7 +373,8 @@ class Publisher:
         settled; rows in flight are left out then, and so are refused ones until they have their turn again. While
         nobody is subscribed it goes through all of them, a few at a time.
         """
-        if self._refusals.come_back(now_s):
+        if self._refusals.come_back(now_s) or self._is_to_begin_anew.is_set():
+            self._is_to_begin_anew.clear()
             self._fed_to = 0
         room = min(self._settings.window, accepted.receive_maximum - len(self._said)) - len(self._in_flight)
         if self._refusals.is_unheard:

@@ -1,8 +1,8 @@
 """Copies of the ledger: taken while the worker runs, verified, and put in place on a new disk or another box.
 
-A running worker holds its ledger alone, so the copy is made by the worker itself: `back_up` leaves a request
-beside the ledger, the worker answers it with a copy there, and `back_up` brings that copy to where it was
-asked for. The worker thus needs no right to write anywhere else.
+A running worker copies its ledger itself: `back_up` leaves a request in the drop box, the worker answers it with a copy
+beside the ledger, and `back_up` brings that copy to where it was asked for. The worker thus needs no right to write
+anywhere else, and a verdict that it commits during the copy is in the copy, too.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from edge.errors import LedgerBusy, LedgerError
 from edge.store.ledger import Ledger, open_ledger
 from edge.store.ledger_file import REPLAYED, connect, explained_errors, put_in_place, remove_database, take_lock
+from edge.store.requests import BackupRequest, DropBox, Request, RequestKind, leave, parsed
 from edge.system.files import opened_regular, sync_directory, written_whole
 from edge.system.logs import event
 
@@ -62,27 +63,29 @@ def back_up(path: Path, station: str, target: Path) -> Inventory:
 
 
 def take_backup_requests(ledger: Ledger, go_on: Callable[[], bool] = lambda: True) -> int:
-    """Answer what `back_up` asked of a running worker; how many requests there were. Raises LedgerError.
+    """Answer what `back_up` asked of a running worker; how many copies were made. Raises LedgerError.
 
     A copy is given up when its request is gone or `go_on` says no.
     """
-    with explained_errors(ledger.path):
-        requests = sorted(ledger.path.parent.glob(f"{ledger.path.name}.backup-*"))
-    for request in requests:
+    box = DropBox(ledger.path.parent)
 
-        def is_wanted(request: Path = request) -> bool:
-            return request.exists() and go_on()
+    def answer(request: Request, content: bytes) -> None:
+        parsed(BackupRequest, content)
+
+        def is_wanted() -> bool:
+            return request.path.exists() and go_on()
 
         try:
-            copy = _copied(ledger, request.name.rpartition("-")[2], is_wanted)
+            copy = _copied(ledger, request.id, is_wanted)
             with explained_errors(ledger.path):
                 size_bytes = copy.stat().st_size
             event(log.info, "ledger copied", file=copy.name, size_bytes=size_bytes)
         finally:
             # Also after an error: who asked sees that the request is gone and no copy came.
             with suppress(OSError):
-                request.unlink()
-    return len(requests)
+                request.path.unlink()
+
+    return box.take({RequestKind.BACKUP: answer}, with_unknown=False)
 
 
 def sweep_copies(ledger_path: Path) -> None:
@@ -145,11 +148,9 @@ def _copied(ledger: Ledger, name: str, go_on: Callable[[], bool]) -> Path:
 def _requested(path: Path) -> Path:
     """The copy a running worker makes on request."""
     name = uuid.uuid4().hex
-    request = path.with_name(f"{path.name}.backup-{name}")
+    request = leave(path.parent, RequestKind.BACKUP, BackupRequest(), name)
     answer = path.with_name(f"{path.name}.copy-{name}")
     draft = path.with_name(f".{answer.name}")
-    with explained_errors(path):
-        request.touch(mode=0o600, exist_ok=False)
     try:
         until_s, seen_bytes = time.monotonic() + ANSWER_S, 0
         while not answer.exists():

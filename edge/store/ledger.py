@@ -30,11 +30,10 @@ from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
-from edge.contract.messages import Verdict, canonical_json, rfc3339
+from edge.contract.messages import Verdict, canonical_json
 from edge.errors import LedgerError
 from edge.records import FileStamp, Former, Scan
 from edge.store.ledger_file import DAMAGED_HINT, connect, create, explained_errors, primary_code, take_lock
-from edge.system.files import written_whole
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -117,19 +116,6 @@ def open_ledger(path: Path, station: str) -> Ledger:
     except BaseException:
         os.close(lock)
         raise
-
-
-def request_resend(path: Path, since: datetime) -> None:
-    """Ask for every message sent at or after `since` to be sent again.
-
-    Leaves a request file beside the ledger, so it works whether the worker runs or not: a running one
-    takes it within seconds, a stopped one when it starts. Raises LedgerError if there is no ledger.
-    """
-    if not path.is_file():
-        raise LedgerError(f"there is no ledger at {path}", hint="check `state.dir` in the settings")
-    request = path.with_name(f"{path.name}.resend-{uuid.uuid4().hex}")
-    with explained_errors(path), written_whole(request, durable=True) as stream:
-        stream.write(rfc3339(since).encode())
 
 
 class Ledger:
@@ -259,25 +245,6 @@ class Ledger:
         """
         with self._transaction("write") as sql:
             return sql.execute("UPDATE outbox SET sent_at_ms = NULL WHERE sent_at_ms >= ?", (to_ms(since),)).rowcount
-
-    def take_resend_requests(self) -> int:
-        """Carry out what `request_resend` left; how many messages became unsent again."""
-        count = 0
-        with explained_errors(self.path):
-            requests = sorted(self.path.parent.glob(f"{self.path.name}.resend-*"))
-        for request in requests:
-            try:
-                since = datetime.fromisoformat(request.read_text(encoding="ascii"))
-            except (OSError, ValueError) as error:
-                event(log.warning, "resend request refused", file=request.name, error=str(error))
-            else:
-                resent = self.requeue(since)
-                event(log.info, "resend", since=rfc3339(since), messages=resent)
-                count += resent
-            # Only after the commit: a crash between the two repeats the request, which harms nobody.
-            with suppress(OSError):
-                request.unlink()
-        return count
 
     def prune(self, before: datetime) -> int:
         """Delete messages sent before `before`, never the newest `KEEP_LATEST`; how many.

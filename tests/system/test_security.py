@@ -145,12 +145,13 @@ def test_links_pipes_and_directories_in_the_folder_lead_nowhere(tmp_path: Path) 
 
 @pytest.mark.broker
 @needs_mosquitto
-def test_the_state_of_a_new_line_is_for_its_user_alone(tmp_path: Path) -> None:
+def test_the_state_of_a_new_line_is_for_its_user_alone_but_for_the_drop_box(tmp_path: Path) -> None:
     with Rig(tmp_path / "rig", 1) as rig:
         rig.worker.start()
         rig.generator.arrive(1)
         rig.await_all()
         assert rig.worker.stop() == 0
-        modes = {path.name: path.stat().st_mode & 0o777 for path in [rig.state, *rig.state.rglob("*")]}
-    assert modes["state"] == 0o700
+        modes = {path.name: path.stat().st_mode & 0o7777 for path in [rig.state, *rig.state.rglob("*")]}
+    # The group passes through, lists nothing, and leaves requests; files of others it can neither change nor remove.
+    assert (modes["state"], modes["requests"], modes["refused"]) == (0o710, 0o1770, 0o700)
     assert not any(mode & 0o077 for name, mode in modes.items() if name.startswith("ledger"))

@@ -28,6 +28,7 @@ from edge.settings import BrokerSettings, FolderSettings, Settings, StateSetting
 from edge.station.mounts import FileSystem
 from edge.station.watch import Watcher
 from edge.store.ledger import Ledger, Pending
+from edge.store.requests import RequestKind, leave
 from edge.system.service_manager import Notifier
 from tests.support import fakes
 from tests.support.models import scripted_model
@@ -58,8 +59,8 @@ def test_a_defect_of_the_supervision_ends_every_thread_and_is_told(
     monkeypatch.setattr(Line, "keep_house", defect)
     with pytest.raises(RuntimeError, match="a defect"):
         run_app(settings_below(tmp_path), service_environment(), scripted_model())
-    assert {"inbox", "worker", "publish", "backup"} <= set(running)
-    assert not {"inbox", "worker", "publish", "backup"} & {thread.name for thread in threading.enumerate()}
+    assert {"inbox", "worker", "publish", "requests", "backup"} <= set(running)
+    assert not {"inbox", "worker", "publish", "requests", "backup"} & {thread.name for thread in threading.enumerate()}
 
 
 def test_the_watchdog_is_fed_while_a_copy_of_the_ledger_takes_its_time(
@@ -271,6 +272,19 @@ def test_an_empty_mount_point_at_the_start_is_an_alarm_though_all_scans_were_mov
         scans.rmdir()
         (tmp_path / "the-share").rename(scans)
         line.look(201.0, utc_now())
+        assert line.publisher.standing_alarms == ()
+
+
+def test_a_request_that_makes_no_sense_is_an_alarm_until_somebody_has_looked(tmp_path: Path) -> None:
+    with line_of(settings_below(tmp_path)) as line:
+        state = tmp_path / "state"
+        leave(state, RequestKind.RESEND, b'{"since": "yesterday"}')
+        for _ in range(2):
+            line.take_requests()
+        assert line.publisher.standing_alarms == ("request-refused",)
+        for file in line.requests.refused.iterdir():
+            file.unlink()
+        line.take_requests()
         assert line.publisher.standing_alarms == ()
 
 

@@ -24,7 +24,7 @@ from edge.errors import LedgerError
 from edge.mqtt.publisher import Publisher
 from edge.mqtt.refusals import OFFERS
 from edge.settings import BrokerSettings, Settings, TopicSettings
-from edge.store.ledger import Ledger, OutboxRow, open_ledger, request_resend
+from edge.store.ledger import Ledger, OutboxRow, open_ledger
 from tests.support.mosquitto import Mosquitto, Recorder, needs_mosquitto
 from tests.support.relay import Relay
 from tests.support.samples import BOOT_ID, MORNING, STATION, sample_entry, sample_model_card
@@ -190,6 +190,12 @@ def test_a_broker_that_goes_and_comes_back_gets_everything_in_order(tmp_path: Pa
         assert publisher.state.connections == 2
 
 
+def resend(publisher: Publisher, ledger: Ledger, since: datetime) -> None:
+    """As the line does it on request."""
+    ledger.requeue(since)
+    publisher.begin_anew()
+
+
 def test_what_a_killed_broker_acknowledged_and_forgot_comes_with_a_resend(tmp_path: Path, ledger: Ledger) -> None:
     """Rows in flight at the kill go out again by themselves; an acknowledgement in vain needs the resend."""
     broker = Mosquitto(tmp_path / "broker")
@@ -208,7 +214,7 @@ def test_what_a_killed_broker_acknowledged_and_forgot_comes_with_a_resend(tmp_pa
             drain(publisher, ledger)
             after.wait_for("verdict", len(unsent))
             assert after.payloads("verdict") == payloads(unsent)
-            request_resend(ledger.path, started_at)
+            resend(publisher, ledger, started_at)
             drive(publisher, lambda: publisher.state.acknowledged >= 3000)
             after.wait_for("verdict", len(unsent) + 1500)
         assert after.payloads("verdict")[len(unsent) :] == payloads(rows)
@@ -599,7 +605,7 @@ def test_a_resend_request_delivers_identical_bytes_again(broker: Mosquitto, ledg
     rows = fill(ledger, 1, 20)
     with Recorder(broker) as recorder, publishing(settings_for(broker), ledger) as publisher:
         drain(publisher, ledger)
-        request_resend(ledger.path, datetime.now(UTC) - timedelta(minutes=1))
+        resend(publisher, ledger, datetime.now(UTC) - timedelta(minutes=1))
         drive(publisher, lambda: len(recorder.messages("verdict")) >= 40)
         drain(publisher, ledger)
         assert recorder.payloads("verdict") == 2 * payloads(rows)
@@ -626,7 +632,7 @@ def test_a_resend_is_served_while_the_traffic_never_pauses(broker: Mosquitto, le
             scanning.start()
             try:
                 drive(publisher, lambda: len(recorder.messages("verdict")) >= 40)
-                request_resend(ledger.path, datetime.now(UTC) - timedelta(minutes=1))
+                resend(publisher, ledger, datetime.now(UTC) - timedelta(minutes=1))
                 until_s = time.monotonic() + 5.0
                 while recorder.payloads("verdict").count(rows[9].payload) < 2 and time.monotonic() < until_s:
                     publisher.step(time.monotonic(), 0.02)

@@ -20,6 +20,7 @@ import edge.store.ledger
 from edge.errors import LedgerBusy, LedgerError
 from edge.store.backup import back_up, restore, sweep_copies, take_backup_requests
 from edge.store.ledger import Ledger, open_ledger
+from edge.store.requests import BackupRequest, DropBox, Request, RequestKind, leave
 from tests.support.samples import STATION, sample_entry, stored_seqs
 
 NOW = datetime(2026, 5, 4, 6, tzinfo=UTC)
@@ -38,6 +39,15 @@ def ledger(path: Path) -> Iterator[Ledger]:
         yield opened
 
 
+def ask(ledger: Ledger) -> Path:
+    """The request of a backup, without anybody who waits for the copy."""
+    return leave(ledger.path.parent, RequestKind.BACKUP, BackupRequest())
+
+
+def waiting(ledger: Ledger) -> list[Request]:
+    return DropBox(ledger.path.parent).waiting([RequestKind.BACKUP])
+
+
 def back_up_beside(ledger: Ledger, target: Path) -> str:
     """As the command does it from its own process, while this one answers as the worker."""
     said: list[str] = []
@@ -51,10 +61,12 @@ def back_up_beside(ledger: Ledger, target: Path) -> str:
 
 def test_a_backup_of_a_running_ledger_is_whole_and_leaves_nothing_behind(ledger: Ledger, tmp_path: Path) -> None:
     target = tmp_path / "backup.sqlite"
+    DropBox(ledger.path.parent).prepare()
     before = sorted(ledger.path.parent.iterdir())
     said = back_up_beside(ledger, target)
     assert "intact, next seq 6, 3 verdicts unsent" in said
     assert sorted(ledger.path.parent.iterdir()) == before
+    assert waiting(ledger) == []
     assert target.stat().st_mode & 0o777 == 0o600
     ledger.commit([sample_entry(6)], NOW)
     assert ledger.next_seq() == 7
@@ -189,7 +201,7 @@ def test_a_worker_that_does_not_answer_is_given_up(
     monkeypatch.setattr(edge.store.backup, "ANSWER_S", 0.2)
     with pytest.raises(LedgerError, match="did not answer"):
         back_up(ledger.path, STATION, tmp_path / "backup.sqlite")
-    assert not list(ledger.path.parent.glob("*backup-*"))
+    assert waiting(ledger) == []
 
 
 def test_the_line_writes_while_it_is_copied_and_the_copy_has_what_was_written(
@@ -228,9 +240,8 @@ def test_the_line_writes_while_it_is_copied_and_the_copy_has_what_was_written(
 
 
 def test_a_copy_whose_request_is_gone_is_given_up_and_leaves_nothing(ledger: Ledger) -> None:
+    request = ask(ledger)
     before = sorted(ledger.path.parent.iterdir())
-    request = ledger.path.with_name(f"{ledger.path.name}.backup-1")
-    request.touch()
 
     def interrupted() -> bool:
         request.unlink()
@@ -243,8 +254,8 @@ def test_a_copy_whose_request_is_gone_is_given_up_and_leaves_nothing(ledger: Led
 
 
 def test_a_stop_gives_a_copy_up(ledger: Ledger) -> None:
+    ask(ledger)
     before = sorted(ledger.path.parent.iterdir())
-    ledger.path.with_name(f"{ledger.path.name}.backup-1").touch()
     with pytest.raises(LedgerError, match="given up"):
         take_backup_requests(ledger, lambda: False)
     assert sorted(ledger.path.parent.iterdir()) == before
@@ -268,7 +279,7 @@ def test_an_interrupted_backup_takes_its_request_back(
     monkeypatch.setattr(edge.store.backup.time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
         back_up(ledger.path, STATION, tmp_path / "backup.sqlite")
-    assert not list(ledger.path.parent.glob("*backup-*"))
+    assert waiting(ledger) == []
 
 
 def test_a_copy_that_gets_on_is_waited_for(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,20 +303,20 @@ def test_a_backup_opens_in_any_sqlite(ledger: Ledger, tmp_path: Path) -> None:
         assert sql.execute("SELECT count(*) FROM outbox").fetchall() == [(5,)]
 
 
-@pytest.mark.parametrize("call", ["glob", "stat", "unlink"])
+@pytest.mark.parametrize("call", ["scandir", "stat", "unlink"])
 def test_a_disk_that_fails_during_a_backup_is_told_as_the_ledgers_error(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """The line goes on without the copy; an OSError would end it."""
-    request = ledger.path.with_name(f"{ledger.path.name}.backup-1")
-    request.touch()
-    original = getattr(Path, call)
+    ask(ledger)
+    owner = os if call == "scandir" else Path
+    original = getattr(owner, call)
 
     def failing(path: Path, *arguments: object, **options: object) -> object:
-        if call == "glob" or ".copy-" in path.name:
+        if call == "scandir" or ".copy-" in path.name:
             raise OSError(errno.EROFS, "Read-only file system")
         return original(path, *arguments, **options)
 
-    monkeypatch.setattr(Path, call, failing)
+    monkeypatch.setattr(owner, call, failing)
     with contextlib.nullcontext() if call == "unlink" else pytest.raises(LedgerError, match="Read-only"):
         take_backup_requests(ledger)

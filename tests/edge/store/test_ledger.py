@@ -21,7 +21,7 @@ from edge.errors import LedgerError
 from edge.records import FileStamp, Former
 from edge.store import ledger as ledger_module
 from edge.store import ledger_file
-from edge.store.ledger import Ledger, open_ledger, request_resend
+from edge.store.ledger import Ledger, open_ledger
 from tests.support.samples import MORNING, STATION, sample_entry, sample_stamp, sample_verdict, stored_seqs
 
 REPOSITORY = Path(__file__).parents[3]
@@ -176,36 +176,6 @@ def test_a_message_marked_twice_keeps_its_first_time(ledger: Ledger) -> None:
     ledger.mark_sent([1], NOW)
     ledger.mark_sent([1], NOW + timedelta(hours=1))
     assert ledger.requeue(NOW + timedelta(minutes=30)) == 0
-
-
-def test_a_resend_request_reaches_a_running_worker_once(ledger: Ledger, path: Path) -> None:
-    ledger.commit([sample_entry(1), sample_entry(2)], NOW)
-    ledger.mark_sent([1, 2], NOW)
-    request_resend(path, NOW - timedelta(seconds=1))
-    assert ledger.take_resend_requests() == 2
-    assert ledger.take_resend_requests() == 0
-    assert seqs(ledger) == [1, 2]
-
-
-def test_a_resend_request_waits_for_a_stopped_worker(path: Path) -> None:
-    with open_ledger(path, STATION) as ledger:
-        ledger.commit([sample_entry(1)], NOW)
-        ledger.mark_sent([1], NOW)
-    request_resend(path, NOW)
-    with open_ledger(path, STATION) as ledger:
-        assert ledger.take_resend_requests() == 1
-
-
-def test_a_resend_request_that_makes_no_sense_is_dropped(ledger: Ledger, path: Path) -> None:
-    request = path.with_name(f"{path.name}.resend-x")
-    request.write_text("yesterday")
-    assert ledger.take_resend_requests() == 0
-    assert not request.exists()
-
-
-def test_a_resend_request_without_a_ledger_says_so(path: Path) -> None:
-    with pytest.raises(LedgerError, match="no ledger"):
-        request_resend(path, NOW)
 
 
 def test_pruning_drops_old_sent_messages_but_not_the_knowledge(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
