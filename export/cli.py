@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge import __version__
+from edge.contract.reasons import GATE_MEAN, GATE_STD
 from edge.engines import PlanSettings
 from edge.engines.choose import CPU_ENGINES, open_engine
 from edge.engines.golden import compare_golden, golden_scores
@@ -27,7 +28,7 @@ from edge.engines.tensorrt.open import build
 from edge.errors import EdgeError
 from edge.model.bundle import Bundle, open_bundle
 from edge.model.manifest import ExposureSpec
-from edge.pipeline.decide import GATE_MEAN, GATE_STD, decide
+from edge.pipeline.decide import decide
 from edge.records import Scores
 from edge.system.progress import Reporter
 from export.errors import ExportError

@@ -12,7 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from edge.pipeline.decide import UNCERTAIN, decide
+from edge.contract.reasons import UNCERTAIN
+from edge.pipeline.decide import decide
 from edge.records import Decision, Policy, Scores
 from edge.validation.statistics import confusion
 from export.errors import ParityError

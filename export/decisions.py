@@ -12,12 +12,13 @@ from typing import Final
 
 import onnx
 
+from edge.contract.reasons import GATE_MEAN, GATE_STD
 from edge.engines import Engine
 from edge.engines.choose import CPU_ENGINES
 from edge.engines.cpu import PairOfNetworks
 from edge.engines.ort import OrtEngine
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE
-from edge.pipeline.decide import GATE_MEAN, GATE_STD, decide
+from edge.pipeline.decide import decide
 from edge.records import Image, Outcome, Policy, Scores, Size
 from export.comparison import Comparison, compare, refuse_changed_decisions
 from export.errors import ParityError

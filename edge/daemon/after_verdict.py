@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 
 from edge.contract.messages import Verdict
+from edge.contract.reasons import in_words
 from edge.evidence.keeper import Keeper, Offer
-from edge.pipeline.decide import CLASSIFIER, GATE_MEAN, GATE_STD, UNCERTAIN
 from edge.pipeline.worker import Judged
 from edge.records import ExpectedFile, Outcome
 from edge.station.archive import Archive, Quarantine
@@ -71,7 +71,7 @@ class Aftermath:
         else:
             self._on_verdict()
             self._note(verdict)
-            _log_verdict(verdict, judged.prepared.detail)
+            _log_verdict(verdict)
             source = None
             if verdict.outcome is Outcome.UNREADABLE:
                 expected = judged.prepared.arrival.expected or ExpectedFile(stamp, has_stable_inodes=True)
@@ -115,7 +115,7 @@ def _offer(judged: Judged, verdict: Verdict) -> Offer:
     return Offer(verdict, prepared.counts, prepared.pixels_sha256, prepared.pixels, judged.residual_map)
 
 
-def _log_verdict(verdict: Verdict, detail: str | None) -> None:
+def _log_verdict(verdict: Verdict) -> None:
     durations = verdict.durations_ms
     event(
         log.info,
@@ -125,7 +125,7 @@ def _log_verdict(verdict: Verdict, detail: str | None) -> None:
         seq=verdict.seq,
         outcome=verdict.outcome.value,
         reasons=list(verdict.reasons),
-        detail=detail or _in_words(verdict),
+        detail=in_words(verdict),
         p_abnormal=verdict.p_abnormal,
         gate_mean=verdict.gate.mean_max,
         gate_std=verdict.gate.std_max,
@@ -135,22 +135,3 @@ def _log_verdict(verdict: Verdict, detail: str | None) -> None:
         since_seen_s=round((verdict.times.decided_at - verdict.times.first_seen_at).total_seconds(), 3),
         verdict_id=verdict.verdict_id,
     )
-
-
-def _in_words(verdict: Verdict) -> str:
-    """Each score that decided, with the limit it met."""
-    p_abnormal, threshold, band, gate = verdict.p_abnormal, verdict.threshold, verdict.review_band, verdict.gate
-    parts = []
-    for reason in verdict.reasons:
-        if reason == CLASSIFIER and p_abnormal is not None and threshold is not None:
-            way = "from" if verdict.outcome is Outcome.ABNORMAL else "below"
-            parts.append(f"p_abnormal {p_abnormal:.3g}, {way} the threshold {threshold:.3g}")
-        elif reason == UNCERTAIN and p_abnormal is not None and band is not None:
-            parts.append(f"p_abnormal {p_abnormal:.3g} within the review band {band[0]:.3g} to {band[1]:.3g}")
-        elif reason == GATE_MEAN and gate.mean_max is not None and gate.mean_threshold is not None:
-            parts.append(f"gate mean {gate.mean_max:.3g} above {gate.mean_threshold:.3g}")
-        elif reason == GATE_STD and gate.std_max is not None and gate.std_threshold is not None:
-            parts.append(f"gate deviation {gate.std_max:.3g} above {gate.std_threshold:.3g}")
-        else:
-            parts.append(reason)
-    return "; ".join(parts)

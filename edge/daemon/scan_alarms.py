@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Protocol
 
 from edge.contract.messages import Verdict
+from edge.contract.reasons import REPEATED_IMAGE
 from edge.errors import ScanIncomplete
-from edge.pipeline.decide import REPEATED_IMAGE
 from edge.pipeline.worker import Judged
 from edge.records import Arrival, Outcome
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 
+from edge.contract.reasons import (
+    CLASSIFIER,
+    GATE_MEAN,
+    GATE_STD,
+    NON_FINITE_SCORE,
+    OUT_OF_SPEC,
+    REPEATED_IMAGE,
+    UNCERTAIN,
+)
 from edge.records import Decision, Outcome, Policy, Scores
-
-CLASSIFIER = "classifier"
-UNCERTAIN = "uncertain"
-GATE_MEAN = "gate-mean"
-GATE_STD = "gate-std"
-NON_FINITE_SCORE = "non-finite-score"
-OUT_OF_SPEC = "out-of-spec"
-REPEATED_IMAGE = "repeated-image"
 
 
 def decide(scores: Scores, policy: Policy) -> Decision:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from edge.contract.messages import Verdict
-from edge.pipeline.decide import OUT_OF_SPEC
+from edge.contract.reasons import OUT_OF_SPEC
 from edge.records import Outcome, Policy
 from edge.validation.labels import Label, LabelRow
 from edge.validation.pictures import Picture
