@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge import __version__
-from edge.errors import BundleError, LedgerError, SettingsError
+from edge.errors import BundleError, LedgerError
 from edge.settings import DEFAULT_FILE, Settings, load_settings, service_environment, usual_file
 from edge.system.command import EXITS, add_verb, completes_files, completes_folders, new_parser, path, run_program
 from edge.system.logs import configure_logging, event, leads_to_journal
 from edge.system.privilege import refuse_root
 from edge.system.signals import stop_signals_held
-
-if TYPE_CHECKING:
-    from edge.validation.cost import Prices
+from edge.validation import commands as validation
 
 log = logging.getLogger(__name__)
 
 PROGRAM = "edge-worker"
-VERBS = ("init", "check", "run", "replay", "resend", "backup", "restore", "model")
+VERBS = ("init", "check", "run", "replay", "qualify", "resend", "backup", "restore", "model")
 OLD_FLAGS = {
     "--tune": ("model", "tune"),
     "--check": ("check",),
@@ -47,6 +43,9 @@ WITH_VALUE = {
     "--out",
     "--require",
     "--against",
+    "--plan",
+    "--signing-key",
+    "--qualification",
     "--next-seq",
     "--defect-rate",
     "--prices",
@@ -95,7 +94,7 @@ def _run(words: Sequence[str]) -> int:
         has_colour=environment.has_colour,
     )
     verb = options.verb if options.verb != "model" else f"model {options.model_verb}"
-    if verb != "replay":
+    if verb not in ("replay", "qualify"):
         refuse_root(_written_folders(verb, settings), _as_typed(words))
     return _VERBS[verb](options, settings)
 
@@ -146,27 +145,6 @@ def _run_line(_: argparse.Namespace, settings: Settings) -> int:
         except BundleError as error:
             say_model_refused(settings, error)
             raise
-
-
-def _replay(options: argparse.Namespace, settings: Settings) -> int:
-    from edge.validation.reliability import Plant
-    from edge.validation.replay import ReplayOptions, replay
-    from edge.validation.replay_publish import publishing, replay_settings
-
-    if options.prices is not None and options.defect_rate is None:
-        raise SettingsError("--prices given without --defect-rate", hint="add the plant's own: --defect-rate 0.02")
-    if options.publish:
-        settings = replay_settings(settings)
-    replay_options = ReplayOptions(
-        folder=options.folder,
-        labels=options.labels,
-        out=options.out,
-        publish=options.publish,
-        requirements=tuple(options.require),
-        plant=Plant(options.defect_rate, options.prices),
-        against=options.against,
-    )
-    return replay(replay_options, settings, partial(publishing, settings))
 
 
 def _resend(options: argparse.Namespace, settings: Settings) -> int:
@@ -253,7 +231,8 @@ def _say_origin(settings: Settings) -> int:
 _VERBS = {
     "check": _check,
     "run": _run_line,
-    "replay": _replay,
+    "replay": validation.replay,
+    "qualify": validation.qualify,
     "resend": _resend,
     "backup": _backup,
     "restore": _restore,
@@ -282,7 +261,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_common(common)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     _add_init(verbs)
-    add_verb(
+    check = add_verb(
         verbs,
         "check",
         "look at settings, model, folder, disk and broker: would the line run here?",
@@ -290,6 +269,14 @@ def _parser() -> argparse.ArgumentParser:
         examples=("edge-worker check", "edge-worker check --model /var/lib/edge-worker/bundle.new"),
         exits={0: "nothing fails, though it may warn", 2: EXITS[2], 78: "something fails"},
         parents=[common],
+    )
+    completes_folders(
+        check.add_argument(
+            "--qualification",
+            type=path,
+            metavar="DIR",
+            help="record of `qualify` to hold against what would run here (default: `model.qualification`)",
+        )
     )
     add_verb(
         verbs,
@@ -299,7 +286,7 @@ def _parser() -> argparse.ArgumentParser:
         exits=(0, 1, 2, 70, 74, 75, 78),
         parents=[common],
     )
-    _add_replay(verbs, common)
+    validation.add_verbs(verbs, common)
     resend = add_verb(
         verbs,
         "resend",
@@ -420,78 +407,6 @@ def _add_init(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     init.add_argument("--replace", action="store_true", help="write over an existing file (default: refuse)")
 
 
-def _add_replay(verbs: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    replay = add_verb(
-        verbs,
-        "replay",
-        "judge the files of a folder and write a validation report",
-        examples=(
-            "edge-worker replay scans",
-            "edge-worker replay scans --labels scans/labels.csv --require 'escape_rate_high<=0.01' "
-            "--require 'review_rate<=0.05'",
-            "edge-worker replay scans --labels scans/labels.csv --model new-model --against /var/lib/edge-worker/model",
-        ),
-        exits={
-            0: EXITS[0],
-            1: "a requirement is not met, or a defect",
-            **{code: EXITS[code] for code in (2, 70, 74, 75, 78)},
-        },
-        parents=[common],
-    )
-    completes_folders(
-        replay.add_argument(
-            "folder",
-            type=_folder_or_store,
-            metavar="DIR",
-            help="folder of scans, or the address of one in a store that fsspec reaches, such as s3://bucket/scans",
-        )
-    )
-    completes_files(
-        replay.add_argument(
-            "--labels",
-            type=path,
-            metavar="CSV",
-            help="columns file,bundle,label (default: none, no figures of accuracy)",
-        )
-    )
-    completes_folders(
-        replay.add_argument("--out", type=path, metavar="DIR", help="where results go (default: replay-<folder>)")
-    )
-    replay.add_argument(
-        "--publish", action="store_true", help="publish the verdicts too, marked as simulated (default: do not)"
-    )
-    replay.add_argument(
-        "--require",
-        action="append",
-        default=[],
-        metavar="RULE",
-        help="fail unless it holds, such as 'balanced_accuracy>=0.9'; may be repeated (default: none)",
-    )
-    completes_folders(
-        replay.add_argument(
-            "--against",
-            type=path,
-            metavar="DIR",
-            help="another signed model to judge the same files: paired table, McNemar's test, changed decisions "
-            "(default: none)",
-        )
-    )
-    replay.add_argument(
-        "--defect-rate",
-        type=_share,
-        metavar="SHARE",
-        help="the plant's share of defective electrodes, such as 0.02: adds escapes in ppm and the value of `normal` "
-        "(default: not known)",
-    )
-    replay.add_argument(
-        "--prices",
-        type=_prices,
-        metavar="ESCAPE,OVERKILL,REVIEW",
-        help="what each costs, such as 500,10,1: adds the expected cost and its curve; needs --defect-rate "
-        "(default: not known)",
-    )
-
-
 def _add_model(verbs: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
     model = add_verb(
         verbs,
@@ -538,38 +453,13 @@ def _add_model(verbs: argparse._SubParsersAction[argparse.ArgumentParser], commo
 
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     """What the options say in place of the settings, nested like these."""
-    model = {"bundle": getattr(options, "model_dir", None), "trusted_key": getattr(options, "trusted_key", None)}
+    model = {
+        "bundle": getattr(options, "model_dir", None),
+        "trusted_key": getattr(options, "trusted_key", None),
+        "qualification": getattr(options, "qualification", None),
+    }
     chosen = {key: value for key, value in model.items() if value is not None}
     return {"model": chosen} if chosen else {}
-
-
-def _folder_or_store(text: str) -> Path | str:
-    """A folder, or an address as it is written: a path would lose its slashes."""
-    return text if "://" in text else path(text)
-
-
-def _share(text: str) -> float:
-    """A number from 0 to 1."""
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no share: expected a number from 0 to 1")
-    return share
-
-
-def _prices(text: str) -> Prices:
-    """Three numbers of at least 0."""
-    from edge.validation.cost import Prices
-
-    try:
-        escape, overkill, review = (float(price) for price in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not of the form ESCAPE,OVERKILL,REVIEW") from None
-    if not all(0 <= price < math.inf for price in (escape, overkill, review)):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r}: a price is a number of at least 0")
-    return Prices(escape, overkill, review)
 
 
 def _moment(text: str) -> datetime:

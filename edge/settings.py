@@ -119,6 +119,9 @@ class ModelSettings(Section):
     trusted_key: NamedPath | None = Field(
         None, description="public key (PEM) or folder of them; not set = only the demo model is accepted"
     )
+    qualification: NamedPath | None = Field(
+        None, description="folder of the record `edge-worker qualify` wrote, for `check` to look at; not set = none"
+    )
     engine: Literal["auto", "onnxruntime", "openvino", "tensorrt"] = Field(
         "auto", description="what runs the networks: `auto`, `onnxruntime`, `openvino` or `tensorrt`"
     )

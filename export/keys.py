@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
-    load_pem_private_key,
 )
 
+from edge.errors import SettingsError
+from edge.model import private_key as edge_private_key
 from edge.system.files import written_whole
 from export.errors import ExportError
 
@@ -49,27 +48,9 @@ def create_keys(out: Path, name: str = DEFAULT_NAME) -> tuple[Path, Path]:
 def load_private_key(path: Path) -> Ed25519PrivateKey:
     """The key of a PEM file that only its owner may read. Raises ExportError."""
     try:
-        with path.open("rb") as stream:
-            mode = os.fstat(stream.fileno()).st_mode
-            data = stream.read()
-    except OSError as error:
-        raise ExportError(
-            f"the private key {path} cannot be read: {error.strerror}", hint="make one with `edge-export keygen`"
-        ) from None
-    if mode & 0o077:
-        raise ExportError(
-            f"the private key {path} may be read by others (mode {mode & 0o777:o})",
-            hint=f"if nobody else can have read it: chmod 600 {path}; else make a new one",
-        )
-    try:
-        key = load_pem_private_key(data, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ExportError(
-            f"{path} is not an unencrypted private key in PEM form", hint="give the .pem of `edge-export keygen`"
-        ) from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ExportError(f"{path} is not an Ed25519 key", hint="make one with `edge-export keygen`")
-    return key
+        return edge_private_key.load_private_key(path)
+    except SettingsError as error:
+        raise ExportError(error.message, hint=error.hint) from None
 
 
 def _create(path: Path, data: bytes, mode: int) -> None:

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 
@@ -21,14 +22,16 @@ from rich.console import Console
 from rich.table import Table
 
 from edge.contract.messages import Topics
-from edge.engines import RawEngine
+from edge.engines import EngineSpec, RawEngine
 from edge.engines.choose import Degraded, gpu_is_expected
 from edge.engines.tensorrt.device import find_device
 from edge.engines.tuning import tune
-from edge.errors import EdgeError, EngineError, LedgerBusy, ScanError
+from edge.errors import BundleError, EdgeError, EngineError, LedgerBusy, ScanError
+from edge.model.bundle import Bundle, load_trusted_keys
 from edge.model.history import refuse_older
+from edge.model.qualification import engine_words, read_qualification, void_reasons
 from edge.mqtt.connection import DIAL_GRACE_S, exchange
-from edge.pipeline.loaded_model import open_model, verified_bundle
+from edge.pipeline.loaded_model import DEMO_KEY, open_model, verified_bundle
 from edge.pipeline.verdicts import named_parts
 from edge.scans.decoder import UNFILTERED_HINT, Decoder
 from edge.scans.scan import Limits
@@ -129,8 +132,30 @@ def _model(settings: Settings) -> Iterator[Finding]:
         yield Finding(grade, "engine", f"{observed}; degraded: {spec.degraded}", model.engine.hint)
     else:
         yield Finding(grade, "engine", observed)
+    yield from _qualification(settings, bundle, spec)
     if settings.model.engine in ("auto", "tensorrt") and gpu_is_expected():
         yield from _gpu(isinstance(model.engine, RawEngine))
+
+
+def _qualification(settings: Settings, bundle: Bundle, engine: EngineSpec) -> Iterator[Finding]:
+    """Whether the record speaks of what would run here."""
+    folder = settings.model.qualification
+    if folder is None:
+        return
+    try:
+        record = read_qualification(folder, load_trusted_keys(settings.model.trusted_key or DEMO_KEY))
+    except BundleError as error:
+        yield Finding(Grade.FAIL, "qualification", error.message, error.hint)
+        return
+    words = engine_words(engine.name, engine.precision, engine.degraded)
+    reasons = void_reasons(record, folder, bundle, words, settings, datetime.now(UTC))
+    if reasons:
+        observed = f"void, {record.title}: {'; '.join(reasons)}"
+        yield Finding(Grade.FAIL, "qualification", observed, "qualify what runs here, or run what was qualified")
+    else:
+        until = "" if record.valid_until is None else f", valid until {record.valid_until:%Y-%m-%d}"
+        observed = f"{record.title}: {len(record.claims)} requirements met on {record.tested.files_count} scans{until}"
+        yield Finding(Grade.OK, "qualification", observed)
 
 
 def _gpu(converts_there: bool) -> Iterator[Finding]:

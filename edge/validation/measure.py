@@ -97,6 +97,7 @@ def measure_reliability(
         value_of_normal=None if figures_of_plant is None else _known(figures_of_plant.value_of_normal),
         value_of_abnormal=None if figures_of_plant is None else _known(figures_of_plant.value_of_abnormal),
         cost_per_scan=None if figures_of_plant is None else figures_of_plant.cost_per_scan,
+        people_count=sum(row.appraiser.startswith("Person") for row in attributes),
         kappa_people=None if people is None else _known(people.kappa),
         kappa_people_low=None if people is None else _known(people.low),
         kappa_people_high=None if people is None else _known(people.high),

@@ -92,6 +92,7 @@ class ReliabilityFigures:
     value_of_normal: float | None = field(metadata={"means": "share of good among `normal` at --defect-rate"})
     value_of_abnormal: float | None = field(metadata={"means": "share of defective among `abnormal` at --defect-rate"})
     cost_per_scan: float | None = field(metadata={"means": "expected cost of an electrode at --defect-rate, --prices"})
+    people_count: int = field(metadata={"means": "people whose votes the labels hold (label_1, label_2, ...)"})
     kappa_people: float | None = field(metadata={"means": "Fleiss' kappa of the people who voted"})
     kappa_people_low: float | None = field(metadata={"means": "its lower 95 % limit"})
     kappa_people_high: float | None = field(metadata={"means": "its upper 95 % limit"})

@@ -1,0 +1,196 @@
+"""The verbs that test a model: their options, and what each runs. Imports nothing heavy before a verb runs."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge.errors import SettingsError
+from edge.settings import Settings
+from edge.system.command import EXITS, add_verb, completes_files, completes_folders, path
+
+if TYPE_CHECKING:
+    from edge.validation.cost import Prices
+
+
+def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    """Add `replay` and `qualify`."""
+    _add_replay(verbs, common)
+    _add_qualify(verbs, common)
+
+
+def replay(options: argparse.Namespace, settings: Settings) -> int:
+    """Run `replay`; its exit code. Raises EdgeError."""
+    from edge.validation import replay as replaying
+    from edge.validation.reliability import Plant
+    from edge.validation.replay_publish import publishing, replay_settings
+
+    if options.prices is not None and options.defect_rate is None:
+        raise SettingsError("--prices given without --defect-rate", hint="add the plant's own: --defect-rate 0.02")
+    if options.publish:
+        settings = replay_settings(settings)
+    replay_options = replaying.ReplayOptions(
+        folder=options.folder,
+        labels=options.labels,
+        out=options.out,
+        publish=options.publish,
+        requirements=tuple(options.require),
+        plant=Plant(options.defect_rate, options.prices),
+        against=options.against,
+    )
+    return replaying.replay(replay_options, settings, partial(publishing, settings))
+
+
+def qualify(options: argparse.Namespace, settings: Settings) -> int:
+    """Run `qualify`; its exit code. Raises EdgeError."""
+    from edge.validation import qualify as qualifying
+
+    qualify_options = qualifying.QualifyOptions(
+        folder=options.folder,
+        plan=options.plan,
+        labels=options.labels,
+        out=options.out,
+        signing_key=options.signing_key,
+        fix=options.fix,
+    )
+    return qualifying.qualify(qualify_options, settings)
+
+
+def _add_replay(verbs: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    replay = add_verb(
+        verbs,
+        "replay",
+        "judge the files of a folder and write a validation report",
+        examples=(
+            "edge-worker replay scans",
+            "edge-worker replay scans --labels scans/labels.csv --require 'escape_rate_high<=0.01' "
+            "--require 'review_rate<=0.05'",
+            "edge-worker replay scans --labels scans/labels.csv --model new-model --against /var/lib/edge-worker/model",
+        ),
+        exits={
+            0: EXITS[0],
+            1: "a requirement is not met, or a defect",
+            **{code: EXITS[code] for code in (2, 70, 74, 75, 78)},
+        },
+        parents=[common],
+    )
+    completes_folders(
+        replay.add_argument(
+            "folder",
+            type=_folder_or_store,
+            metavar="DIR",
+            help="folder of scans, or the address of one in a store that fsspec reaches, such as s3://bucket/scans",
+        )
+    )
+    completes_files(
+        replay.add_argument(
+            "--labels",
+            type=path,
+            metavar="CSV",
+            help="columns file,bundle,label (default: none, no figures of accuracy)",
+        )
+    )
+    completes_folders(
+        replay.add_argument("--out", type=path, metavar="DIR", help="where results go (default: replay-<folder>)")
+    )
+    replay.add_argument(
+        "--publish", action="store_true", help="publish the verdicts too, marked as simulated (default: do not)"
+    )
+    replay.add_argument(
+        "--require",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="fail unless it holds, such as 'balanced_accuracy>=0.9'; may be repeated (default: none)",
+    )
+    completes_folders(
+        replay.add_argument(
+            "--against",
+            type=path,
+            metavar="DIR",
+            help="another signed model to judge the same files: paired table, McNemar's test, changed decisions "
+            "(default: none)",
+        )
+    )
+    replay.add_argument(
+        "--defect-rate",
+        type=_share,
+        metavar="SHARE",
+        help="the plant's share of defective electrodes, such as 0.02: adds escapes in ppm and the value of `normal` "
+        "(default: not known)",
+    )
+    replay.add_argument(
+        "--prices",
+        type=_prices,
+        metavar="ESCAPE,OVERKILL,REVIEW",
+        help="what each costs, such as 500,10,1: adds the expected cost and its curve; needs --defect-rate "
+        "(default: not known)",
+    )
+
+
+def _add_qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    qualify = add_verb(
+        verbs,
+        "qualify",
+        "test the model by a protocol on a set that was fixed beforehand, and sign the record",
+        description="Writes what `replay` writes, and qualification.json, .sig and .html. docs/qualification.md shows "
+        "a plan. `check --qualification DIR` says whether a record speaks of what runs here.",
+        examples=(
+            "edge-worker qualify set --plan plan.toml --fix",
+            "edge-worker qualify set --plan plan.toml --out record --signing-key quality.pem",
+        ),
+        exits={
+            0: "qualified, or the set was fixed",
+            1: "not qualified, or a defect",
+            **{code: EXITS[code] for code in (2, 70, 74, 78)},
+        },
+        parents=[common],
+    )
+    completes_folders(qualify.add_argument("folder", type=path, metavar="DIR", help="folder of the set"))
+    completes_files(
+        qualify.add_argument(
+            "--plan", type=path, metavar="TOML", required=True, help="the protocol: claims and samples"
+        )
+    )
+    completes_files(
+        qualify.add_argument("--labels", type=path, metavar="CSV", help="labels of the set (default: DIR/labels.csv)")
+    )
+    qualify.add_argument("--fix", action="store_true", help="write the digests of the set into the plan, judge nothing")
+    completes_folders(qualify.add_argument("--out", type=path, metavar="DIR", help="where the record goes"))
+    completes_files(
+        qualify.add_argument(
+            "--signing-key", type=path, metavar="PEM", help="private key that signs the record (`edge-export keygen`)"
+        )
+    )
+
+
+def _folder_or_store(text: str) -> Path | str:
+    """A folder, or an address as it is written: a path would lose its slashes."""
+    return text if "://" in text else path(text)
+
+
+def _share(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no share: expected a number from 0 to 1")
+    return share
+
+
+def _prices(text: str) -> Prices:
+    """Three numbers of at least 0."""
+    from edge.validation.cost import Prices
+
+    try:
+        escape, overkill, review = (float(price) for price in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not of the form ESCAPE,OVERKILL,REVIEW") from None
+    if not all(0 <= price < math.inf for price in (escape, overkill, review)):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}: a price is a number of at least 0")
+    return Prices(escape, overkill, review)

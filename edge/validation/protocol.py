@@ -1,0 +1,190 @@
+"""The protocol of a qualification, `plan.toml`: what is claimed, on how many scans, of a set that is fixed beforehand.
+
+title = "Line 2, coating B, spring"
+disposition = "assisted"        # a person decides on what is stopped; or "automatic"
+prepared_by = "..."
+approved_by = "..."
+valid_days = 365                # optional
+
+[samples]                       # at least
+abnormal = 59
+normal = 100
+lots = 8
+people = 2                      # optional: label_1, label_2, ...
+rescanned_parts = 10            # optional: part_id seen more than once
+
+[plant]                         # optional
+defect_rate = 0.02
+prices = [500, 10, 1]           # escape, overkill, review
+
+[[claim]]
+name = "at most 5 % of defective electrodes pass"
+require = "escape_rate_bound<=0.05"
+
+[set]                           # written by `edge-worker qualify DIR --plan plan.toml --fix`
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edge.errors import SettingsError
+from edge.system.files import CHUNK_BYTES, opened_regular
+from edge.system.names import display_name
+from edge.validation.cost import Prices
+from edge.validation.reliability import Plant
+from edge.validation.requirements import Requirement, parse_requirement
+from edge.validation.sample_size import scans_to_show
+from edge.validation.sources import Source
+
+Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+SHOWN_BY = {"escape_rate_bound": "abnormal", "false_call_rate_bound": "normal"}
+"""Figures whose bound takes a number of scans that can be told beforehand, and of which label."""
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FixedSet(Part):
+    """The set, by the digests it had when the plan was made."""
+
+    files: Annotated[int, Field(ge=1)]
+    sha256: Hex64
+    labels_sha256: Hex64
+
+
+class Samples(Part):
+    """How many of each the set must hold at least."""
+
+    abnormal: Annotated[int, Field(ge=1)]
+    normal: Annotated[int, Field(ge=1)]
+    lots: Annotated[int, Field(ge=1)]
+    people: Annotated[int, Field(ge=0)] = 0
+    rescanned_parts: Annotated[int, Field(ge=0)] = 0
+
+
+class PlantRates(Part):
+    """What the set cannot know."""
+
+    defect_rate: Annotated[float, Field(ge=0, le=1)]
+    prices: tuple[float, float, float] | None = None
+
+
+class PlannedClaim(Part):
+    """A sentence for people and the rule that decides it."""
+
+    name: Annotated[str, Field(min_length=1)]
+    require: str
+
+    @property
+    def rule(self) -> Requirement:
+        return parse_requirement(self.require)
+
+
+class Protocol(Part):
+    """The whole plan."""
+
+    title: Annotated[str, Field(min_length=1)]
+    disposition: Literal["assisted", "automatic"]
+    prepared_by: str = ""
+    approved_by: str = ""
+    valid_days: Annotated[int, Field(ge=1)] | None = None
+    samples: Samples
+    plant: PlantRates | None = None
+    claim: Annotated[tuple[PlannedClaim, ...], Field(min_length=1)]
+    set: FixedSet | None = None
+
+    @property
+    def plant_figures(self) -> Plant:
+        if self.plant is None:
+            return Plant()
+        prices = None if self.plant.prices is None else Prices(*self.plant.prices)
+        return Plant(self.plant.defect_rate, prices)
+
+
+def read_protocol(path: Path) -> Protocol:
+    """The plan of a file. Raises SettingsError: unreadable, a wrong key, an unknown figure, or claims beyond reach."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        protocol = Protocol.model_validate(content)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"the plan {path} cannot be read: {error}", hint="see docs/qualification.md") from None
+    except ValidationError as error:
+        found = "; ".join(
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)
+        )
+        raise SettingsError(f"the plan {path}: {found}", hint="docs/qualification.md shows a whole plan") from None
+    for claim in protocol.claim:
+        _check_reach(claim.rule, protocol.samples, path)
+    return protocol
+
+
+def set_sha256(entries: Iterable[tuple[str, str]]) -> str:
+    """Digest of a set: names as messages show them, with the SHA-256 of each file, in the order of the names."""
+    digest = hashlib.sha256()
+    for file, sha256 in entries:
+        digest.update(f"{file}\0{sha256}\n".encode())
+    return digest.hexdigest()
+
+
+def fixed_set(source: Source, labels: Path) -> FixedSet:
+    """Read the whole set and take its digests. Raises SettingsError for a file that cannot be read."""
+    files = sorted(source.names())
+    with source.fetched(files) as folder:
+        entries = []
+        for file in files:
+            try:
+                digest = hashlib.sha256()
+                with opened_regular(folder / file) as (stream, _):
+                    for chunk in iter(partial(stream.read, CHUNK_BYTES), b""):
+                        digest.update(chunk)
+                entries.append((display_name(file), digest.hexdigest()))
+            except OSError as error:
+                raise SettingsError(
+                    f"{display_name(file)} of the set cannot be read: {error.strerror}",
+                    hint="a set for qualification holds files, no links and no folders named like scans",
+                ) from None
+    if not files:
+        raise SettingsError(f"{source.name} holds no scans", hint="name the folder of the set")
+    try:
+        labels_sha256 = hashlib.sha256(labels.read_bytes()).hexdigest()
+    except OSError as error:
+        raise SettingsError(
+            f"labels {labels} cannot be read: {error.strerror}", hint="name the CSV file with --labels"
+        ) from None
+    return FixedSet(files=len(files), sha256=set_sha256(entries), labels_sha256=labels_sha256)
+
+
+def fix_set(path: Path, protocol: Protocol, found: FixedSet) -> None:
+    """Write the digests of the set into the plan. Raises SettingsError where it names a set already."""
+    if protocol.set is not None:
+        raise SettingsError(
+            f"the plan {path} names a set already", hint="a set is fixed once; write another plan for another set"
+        )
+    table = f'\n[set]\nfiles = {found.files}\nsha256 = "{found.sha256}"\nlabels_sha256 = "{found.labels_sha256}"\n'
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(table)
+    except OSError as error:
+        raise SettingsError(f"the plan {path} cannot be written: {error.strerror}", hint="check its rights") from None
+
+
+def _check_reach(rule: Requirement, samples: Samples, path: Path) -> None:
+    """Refuse a bound that the planned number of scans could not show even without an error."""
+    label = SHOWN_BY.get(rule.name)
+    if label is None or rule.comparison not in ("<", "<=") or not 0 < rule.bound < 1:
+        return
+    planned, needed = getattr(samples, label), scans_to_show(rule.bound)
+    if planned < needed:
+        raise SettingsError(
+            f"the plan {path}: {rule} takes {needed} {label} scans without one error, planned are {planned}",
+            hint=f"plan samples.{label} = {needed} or more, or claim less",
+        )
