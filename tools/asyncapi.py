@@ -72,7 +72,7 @@ def _operation(message: type[Message]) -> dict[str, Any]:
 def _message(message: type[Message]) -> dict[str, Any]:
     """The MQTT 5 user properties stand where AsyncAPI keeps headers."""
     headers: dict[str, Any] = {"schema": {"type": "string", "const": message.SCHEMA}}
-    if message.KIND == "verdict":
+    if "verdict_id" in message.model_fields:
         headers["verdict_id"] = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
     return {
         "name": message.SCHEMA,

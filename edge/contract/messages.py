@@ -86,6 +86,7 @@ class Kind(StrEnum):
     """Last level of the topic."""
 
     VERDICT = "verdict"
+    DISPOSITION = "disposition"
     STATUS = "status"
     MODEL = "model"
     HEALTH = "health"
@@ -205,6 +206,45 @@ class Verdict(Message):
         return self
 
 
+class Answer(Part):
+    """What a person decided of a verdict, as it is handed to the worker."""
+
+    disposition_id: Hex32 = Field(description="deduplicate by this; one answer of one person")
+    verdict_id: Hex32 = Field(description="the verdict that was looked at; of this station, however old")
+    part_id: Text | None = Field(description="as in the verdict; null where it has none")
+    decision: Literal["normal", "abnormal", "undecided"]
+    kinds: Annotated[tuple[Annotated[Text, Field(max_length=64)], ...], Field(max_length=32)] = Field(
+        description="kinds of defect the person saw, in the plant's own words"
+    )
+    boxes_px: Annotated[tuple[BoxPx, ...], Field(max_length=100)] = Field(
+        description="where, in pixels of the original scan"
+    )
+    comment: Annotated[Text, Field(max_length=4000)] | None
+    by: Annotated[Text, Field(min_length=1, max_length=200)] = Field(description="account of the person")
+    at: Timestamp = Field(description="when the answer was given, by the clock of the desk")
+    read: Literal["first", "second", "third"] = Field(
+        description="which look of a person at this scan; the third decides where two disagree"
+    )
+    is_blind: bool = Field(description="true when the person had not seen the verdict, nor another person's answer")
+    seconds_looked: NonNegative | None = Field(description="from the first sight of the scan to the answer")
+    previous: Hex64 | None = Field(description="hash of the record before it at the desk, whose chain shows any change")
+
+
+class Disposition(Answer, Message):
+    """What a person decided of a verdict: the same outbox as the verdicts, the same promises.
+
+    The verdict stays as it is. Of several answers to one verdict the highest `seq` is the newest; which one stands is
+    the desk's rule, and its answer comes last.
+    """
+
+    SCHEMA = "disposition/1"
+    KIND = Kind.DISPOSITION
+
+    station: Text
+    ledger_id: UUID = Field(description="as in verdicts; (ledger_id, seq) is unique")
+    seq: Count = Field(description="from the same gap-free count as the verdicts")
+
+
 class Status(Message):
     """Retained. `offline` is the last will, left with the broker at connection time."""
 
@@ -319,7 +359,7 @@ class Alarm(Message):
     hint: Text = Field(description="what to try")
 
 
-MESSAGES: tuple[type[Message], ...] = (Verdict, Status, ModelCard, Health, Alarm)
+MESSAGES: tuple[type[Message], ...] = (Verdict, Disposition, Status, ModelCard, Health, Alarm)
 
 
 @dataclass(frozen=True, slots=True)

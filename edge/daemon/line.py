@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from edge.contract.messages import Evidence, Health, ModelInfo, rfc3339
+from edge.contract.messages import Answer, Evidence, Health, ModelInfo, rfc3339
 from edge.daemon.after_verdict import Aftermath
 from edge.daemon.scan_alarms import ScanAlarms
 from edge.engines.choose import Degraded
 from edge.engines.preprocessor import Preprocessor
 from edge.engines.tensorrt.gpu_state import gpu_state
-from edge.errors import LedgerError, SettingsError
+from edge.errors import LedgerError, RequestError, SettingsError
 from edge.evidence.keeper import Keeper, Scene, Selection
+from edge.evidence.record import evidence_path
 from edge.model.history import note_model
 from edge.mqtt.publisher import Publisher
 from edge.pipeline.crash_guard import DecodeMarks
@@ -197,7 +198,7 @@ class Line:
 
     def take_requests(self) -> None:
         """Carry out what waits in the drop box, but for copies of the ledger. Raises LedgerError: it waits on."""
-        self.requests.take({RequestKind.RESEND: self._resend})
+        self.requests.take({RequestKind.RESEND: self._resend, RequestKind.DISPOSITION: self._dispose})
         refusals = self.requests.refusals()
         if refusals is None:
             self.publisher.clear_alarm("request-refused")
@@ -207,6 +208,24 @@ class Line:
                 f"{refusals.count} requests refused, the newest: {refusals.newest}",
                 f"each .txt in {self.requests.refused} says why; the alarm ends when that folder is emptied",
             )
+
+    def _dispose(self, request: Request, content: bytes) -> None:
+        """Store a person's decision, then put it beside the evidence: again where an earlier try ended in between."""
+        answer = parsed(Answer, content)
+        if answer.disposition_id != request.id:
+            raise RequestError(
+                f"disposition_id {answer.disposition_id}, expected the id of the file's name",
+                hint="name the file disposition-<disposition_id>.json",
+            )
+        answered = self.ledger.commit_disposition(answer)
+        if answered.is_new:
+            event(log.info, "disposition", verdict_id=answer.verdict_id, decision=answer.decision, by=answer.by)
+            self.publisher.wake()
+        if self.keeper is not None and answered.payload is not None and answered.decided_at is not None:
+            try:
+                self.keeper.decided(evidence_path(answered.decided_at, answer.verdict_id), answered.payload)
+            except OSError as error:  # it is in the ledger, which is what counts
+                event(log.warning, "disposition not put beside the evidence", error=str(error))
 
     def _resend(self, _: Request, content: bytes) -> None:
         since = parsed(ResendRequest, content).since

@@ -31,7 +31,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from edge import __version__
-from edge.contract.messages import Alarm, Health, Kind, Message, ModelCard, Status, Topics, Verdict
+from edge.contract.messages import Alarm, Disposition, Health, Message, ModelCard, Status, Topics, Verdict
 from edge.errors import LedgerError
 from edge.mqtt.alarms import AlarmBoard
 from edge.mqtt.connection import (
@@ -72,6 +72,10 @@ FAREWELL_S = 2.0
 """Time given to the broker to acknowledge the status `stopped`."""
 PACKET_OVERHEAD_BYTES = 256
 """Upper bound of a PUBLISH packet without topic and payload."""
+
+
+STORED = {message.KIND: message for message in (Verdict, Disposition)}
+"""Messages that lie in the ledger as bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,7 @@ class Publisher:
         self._dial_backoff = Backoff(settings.backoff_min_s, settings.backoff_max_s, rng)
         self._may_retain = True  # with the next connection
 
-        self._in_flight: dict[int, int] = {}  # packet id -> seq
+        self._in_flight: dict[int, OutboxRow] = {}  # by packet id
         self._unmarked: set[int] = set()  # seqs the broker acknowledged and the ledger does not know of yet
         self._unmarked_since_s = 0.0
         self._fed_to = 0  # the newest row that was sent, or gone round, since the feeding last began anew
@@ -280,7 +284,8 @@ class Publisher:
         self._to_say = deque([self._status("online"), self._card])
         self._alarms.say_again()
 
-    def _on_row_answered(self, seq: int, answer: Acknowledged, now_s: float) -> None:
+    def _on_row_answered(self, row: OutboxRow, answer: Acknowledged, now_s: float) -> None:
+        seq = row.seq
         is_delivered = answer.code == NO_MATCHING_SUBSCRIBERS and self._settings.no_subscriber == "delivered"
         if answer.code == SUCCESS or is_delivered:
             self._unmarked_since_s = self._unmarked_since_s if self._unmarked else now_s
@@ -290,8 +295,7 @@ class Publisher:
                 self._fed_to = 0
             self._end_alarms_of_refusals()
             return
-        topic = self._topics.of(Kind.VERDICT)
-        message = f"the broker did not take verdict {seq} on {topic}: {answer.reason}"
+        message = f"the broker did not take {row.kind} {seq} on {self._topics.of(row.kind)}: {answer.reason}"
         if answer.code == NO_MATCHING_SUBSCRIBERS:
             self._refused += 1
             self._refusals.unheard(seq, NO_SUBSCRIBER, now_s)
@@ -337,7 +341,7 @@ class Publisher:
             self.raise_alarm(code, ended.error.message, ended.error.hint)
         if self._in_flight:
             if ended.is_protocol_error or (ended.is_refusal and self._refusals.is_probing):
-                seq = self._refusals.culprit(self._in_flight.values())
+                seq = self._refusals.culprit(row.seq for row in self._in_flight.values())
                 message = f"the broker answered verdict {seq} in a way that ended the connection: {ended.error.message}"
                 hint = "look into the broker's log: message size, quota, access list"
                 self._on_row_refused(seq, VERDICT_REFUSED, message, hint, now_s)
@@ -381,7 +385,7 @@ class Publisher:
             room = min(room, OFFERS - len(self._in_flight))
         if room <= 0:
             return
-        unsettled = {*self._in_flight.values(), *self._unmarked}
+        unsettled = {*(row.seq for row in self._in_flight.values()), *self._unmarked}
         left_out = unsettled | self._refusals.aside
         rows = self._ledger.outbox(self._fed_to, room)
         for row in rows:
@@ -402,16 +406,17 @@ class Publisher:
             self._send_row(row, accepted, now_s)
 
     def _send_row(self, row: OutboxRow, accepted: Accepted, now_s: float) -> bool:
-        topic = self._topics.of(Kind.VERDICT)
+        topic = self._topics.of(row.kind)
         size_bytes = len(row.payload) + len(topic) + PACKET_OVERHEAD_BYTES
         if accepted.maximum_packet_bytes is not None and size_bytes > accepted.maximum_packet_bytes:
-            message = f"verdict {row.seq} needs {size_bytes} bytes, the broker takes {accepted.maximum_packet_bytes}"
+            message = f"{row.kind} {row.seq} needs {size_bytes} bytes, the broker takes {accepted.maximum_packet_bytes}"
             self._on_row_refused(row.seq, VERDICT_REFUSED, message, "raise the broker's maximum packet size", now_s)
             return False
-        message_out = Outgoing(topic, row.payload, Verdict.QOS, Verdict.RETAINED, Verdict.SCHEMA, row.verdict_id)
+        stored = STORED[row.kind]
+        message_out = Outgoing(topic, row.payload, stored.QOS, stored.RETAINED, stored.SCHEMA, row.verdict_id)
         mid = self._connection.publish(message_out) if self._connection is not None else None
         if mid is not None:
-            self._in_flight[mid] = row.seq
+            self._in_flight[mid] = row
         return mid is not None
 
     def _say(self) -> None:

@@ -8,7 +8,8 @@ Tables
     verdicts   verdict_id -> seq, kept for ever (about 60 bytes each), with hashes of the file's name and of its bytes:
                the knowledge by which a repetition is told, long after the message itself was pruned
     pixels     hash of a scan's pixels -> its first verdict, kept likewise
-    outbox     one row per message; unsent while `sent_at_ms` is null; pruned after its retention
+    dispositions   what people decided of a verdict: disposition_id -> seq, kept likewise: each is sent once
+    outbox     one row per message, a verdict or a disposition; unsent while `sent_at_ms` is null; pruned in time
     payloads   the bytes of each message: written once, resent as they are, pruned with the outbox row
     meta       station, next_seq, ledger_id
 """
@@ -30,8 +31,8 @@ from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
-from edge.contract.messages import Verdict, canonical_json
-from edge.errors import LedgerError
+from edge.contract.messages import Answer, Disposition, Kind, Verdict, canonical_json
+from edge.errors import LedgerError, RequestError
 from edge.records import FileStamp, Former, Scan
 from edge.store.ledger_file import DAMAGED_HINT, connect, create, explained_errors, primary_code, take_lock
 from edge.system.logs import event
@@ -66,7 +67,7 @@ KEY_BYTES = 8
 PRUNABLE_ROWS = "FROM outbox WHERE sent_at_ms < ? AND seq <= (SELECT max(seq) FROM outbox) - ?"
 
 UNSENT_ROWS = (
-    "SELECT seq, verdict_id, payload FROM outbox JOIN payloads USING (seq)"
+    "SELECT seq, verdict_id, payload, kind FROM outbox JOIN payloads USING (seq)"
     " WHERE sent_at_ms IS NULL AND seq > ? ORDER BY seq LIMIT ?"
 )
 
@@ -90,7 +91,20 @@ class OutboxRow:
 
     seq: int
     verdict_id: str
+    """The verdict it is, or concerns."""
     payload: bytes
+    kind: Kind = Kind.VERDICT
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A person's decision as it is stored."""
+
+    payload: bytes | None
+    """The message; None where it was stored before and is pruned since."""
+    decided_at: datetime | None
+    """When the verdict was decided; None where it is pruned."""
+    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +230,59 @@ class Ledger:
             sql.execute("UPDATE meta SET value = ? WHERE key = 'next_seq'", (next_seq,))
         return stored
 
+    def commit_disposition(self, answer: Answer) -> Answered:
+        """Store what a person decided, with the next sequence number, once per `disposition_id`.
+
+        Raises RequestError for a verdict this ledger never gave, for another part than the verdict's, and for an id
+        that came before with another content.
+        """
+        key, verdict_key = bytes.fromhex(answer.disposition_id), bytes.fromhex(answer.verdict_id)
+        content_key = hashlib.sha256(answer.model_dump_json().encode()).digest()
+        with self._transaction("write") as sql:
+            if not _is_known(sql, verdict_key):
+                raise RequestError(
+                    f"verdict {answer.verdict_id} was never given by this station's ledger",
+                    hint="answer where the verdict came from; a ledger that was begun anew knows none of the old ones",
+                )
+            part = sql.execute(
+                "SELECT part_id, decided_at_ms FROM outbox WHERE verdict_id = ? AND seq ="
+                " (SELECT seq FROM verdicts WHERE verdict_id = ?)",
+                (verdict_key, verdict_key),
+            ).fetchone()
+            if part is not None and part[0] != answer.part_id:
+                raise RequestError(
+                    f"part {answer.part_id!r}, but verdict {answer.verdict_id} is on part {part[0]!r}",
+                    hint="nothing was sent: look at the scan again",
+                )
+            decided_at = None if part is None else datetime.fromtimestamp(part[1] / 1000, UTC)
+            known = sql.execute(
+                "SELECT content_key, payload FROM dispositions LEFT JOIN payloads USING (seq) WHERE disposition_id = ?",
+                (key,),
+            ).fetchone()
+            if known is not None:
+                if known[0] != content_key:
+                    raise RequestError(
+                        f"disposition {answer.disposition_id} came before with another content",
+                        hint="the first one stands; a changed answer needs an id of its own",
+                    )
+                return Answered(known[1], decided_at, is_new=False)
+            ((seq,),) = sql.execute("SELECT value FROM meta WHERE key = 'next_seq'").fetchall()
+            disposition = Disposition(**dict(answer), station=self.station, ledger_id=_ledger_id(sql), seq=seq)
+            payload = canonical_json(disposition)
+            sql.execute("INSERT INTO dispositions VALUES (?, ?, ?, ?)", (key, verdict_key, seq, content_key))
+            sql.execute(
+                "INSERT INTO outbox (seq, verdict_id, decided_at_ms, kind) VALUES (?, ?, ?, ?)",
+                (seq, verdict_key, to_ms(answer.at), Kind.DISPOSITION.value),
+            )
+            sql.execute("INSERT INTO payloads VALUES (?, ?)", (seq, payload))
+            sql.execute("UPDATE meta SET value = ? WHERE key = 'next_seq'", (seq + 1,))
+        return Answered(payload, decided_at, is_new=True)
+
     def outbox(self, after_seq: int, limit: int) -> list[OutboxRow]:
         """Unsent messages with seq > `after_seq`, in order of seq, at most `limit`."""
         with self._transaction("read") as sql:
             rows = sql.execute(UNSENT_ROWS, (after_seq, limit)).fetchall()
-        return [OutboxRow(seq, key.hex(), payload) for seq, key, payload in rows]
+        return [OutboxRow(seq, key.hex(), payload, Kind(kind)) for seq, key, payload, kind in rows]
 
     def mark_sent(self, seqs: Collection[int], now: datetime) -> None:
         """The broker has taken responsibility for these."""

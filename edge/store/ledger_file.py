@@ -59,6 +59,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX outbox_by_part ON outbox (part_id, seq) WHERE part_id IS NOT NULL",
         "CREATE INDEX outbox_by_decision ON outbox (decided_at_ms, seq)",
     ),
+    (
+        "ALTER TABLE outbox ADD COLUMN kind TEXT NOT NULL DEFAULT 'verdict'",
+        "CREATE TABLE dispositions (disposition_id BLOB PRIMARY KEY, verdict_id BLOB NOT NULL, seq INTEGER NOT NULL,"
+        " content_key BLOB NOT NULL) WITHOUT ROWID",
+        "CREATE INDEX dispositions_by_verdict ON dispositions (verdict_id, seq)",
+    ),
 )
 """Statements that lead from schema version n to n + 1; their number is the version this program writes."""
 

@@ -31,12 +31,20 @@ _FROM = "FROM outbox JOIN payloads USING (seq)"
 _FROM_VERDICTS = "FROM verdicts JOIN outbox USING (seq) JOIN payloads USING (seq)"
 BY_DECISION = (
     f"SELECT {_COLUMNS} {_FROM} WHERE (decided_at_ms, outbox.seq) > (?, ?) AND decided_at_ms < ?"
-    " ORDER BY decided_at_ms, outbox.seq LIMIT ?"
+    " AND kind = 'verdict' ORDER BY decided_at_ms, outbox.seq LIMIT ?"
 )
-BY_SEQ = f"SELECT {_COLUMNS} {_FROM} WHERE outbox.seq > ? AND outbox.seq <= ? ORDER BY outbox.seq LIMIT ?"
+BY_SEQ = (
+    f"SELECT {_COLUMNS} {_FROM} WHERE outbox.seq > ? AND outbox.seq <= ? AND kind = 'verdict'"
+    " ORDER BY outbox.seq LIMIT ?"
+)
 BY_PART = f"SELECT {_COLUMNS} {_FROM} WHERE part_id = ? ORDER BY outbox.seq DESC LIMIT ?"
 BY_FILE = f"SELECT {_COLUMNS} {_FROM_VERDICTS} WHERE file_key = ? ORDER BY verdicts.seq DESC LIMIT ?"
 BY_ID = f"SELECT {_COLUMNS} {_FROM_VERDICTS} WHERE verdicts.verdict_id = ?"
+
+ANSWERS = (
+    "SELECT payload FROM dispositions JOIN payloads USING (seq)"
+    " WHERE dispositions.verdict_id = ? ORDER BY dispositions.seq"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,8 @@ class StoredVerdict:
     """When the broker last took it; None while it waits."""
     payload: bytes
     """The message, byte for byte as it is published."""
+    dispositions: tuple[bytes, ...] = ()
+    """What people decided of it, oldest first: messages of schema `disposition/1`."""
 
 
 class LedgerReader:
@@ -129,7 +139,15 @@ class LedgerReader:
 
     def _page(self, query: str, *values: object) -> list[StoredVerdict]:
         with explained_errors(self.path):
-            return [_verdict(*row) for row in self._sql.execute(query, values).fetchall()]
+            self._sql.execute("BEGIN")
+            try:
+                page = self._sql.execute(query, values).fetchall()
+                return [_verdict(row, self._dispositions(row[1])) for row in page]
+            finally:
+                self._sql.execute("COMMIT")
+
+    def _dispositions(self, key: bytes) -> tuple[bytes, ...]:
+        return tuple(payload for (payload,) in self._sql.execute(ANSWERS, (key,)).fetchall())
 
     def _meta(self, key: str) -> Any:
         with explained_errors(self.path):
@@ -147,9 +165,10 @@ class LedgerReader:
             )
 
 
-def _verdict(seq: int, key: bytes, decided_at_ms: int, sent_at_ms: int | None, payload: bytes) -> StoredVerdict:
+def _verdict(row: tuple[int, bytes, int, int | None, bytes], dispositions: tuple[bytes, ...]) -> StoredVerdict:
+    seq, key, decided_at_ms, sent_at_ms, payload = row
     sent_at = None if sent_at_ms is None else _moment(sent_at_ms)
-    return StoredVerdict(seq, key.hex(), _moment(decided_at_ms), sent_at, payload)
+    return StoredVerdict(seq, key.hex(), _moment(decided_at_ms), sent_at, payload, dispositions)
 
 
 def _moment(ms: int) -> datetime:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from edge.contract.messages import (
+    Answer,
     BoxPx,
     DurationsMs,
     GateInfo,
@@ -74,6 +75,27 @@ def sample_verdict(number: int = 1, *, station: str = STATION, decided_at: datet
         durations_ms=DurationsMs(read=1.5, convert=2.0, infer=300.0),
         evidence=None,
         is_simulated=False,
+    )
+
+
+def sample_answer(number: int = 1, *, id_: int = 1, decision: str = "abnormal", part_id: str | None = "") -> Answer:
+    """What a person decided of the verdict on scan `number`."""
+    return Answer.model_validate(
+        {
+            "disposition_id": f"{id_:032x}",
+            "verdict_id": sample_verdict(number).verdict_id,
+            "part_id": f"{number:04d}" if part_id == "" else part_id,
+            "decision": decision,
+            "kinds": ("crack",),
+            "boxes_px": (BoxPx(x_px=1, y_px=2, width_px=3, height_px=4),),
+            "comment": "am Rand, außen",
+            "by": "mueller",
+            "at": MORNING,
+            "read": "first",
+            "is_blind": True,
+            "seconds_looked": 4.5,
+            "previous": "0" * 64,
+        }
     )
 
 

@@ -241,6 +241,7 @@ def test_asyncapi_names_every_message_with_its_delivery() -> None:
     }
     assert delivery == {
         "send-verdict": (1, False),
+        "send-disposition": (1, False),
         "send-status": (1, True),
         "send-model": (1, True),
         "send-health": (0, True),

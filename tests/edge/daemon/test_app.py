@@ -18,13 +18,13 @@ import pytest
 import edge.daemon.app
 import edge.daemon.line
 import edge.station.folder
-from edge.contract.messages import Gpu, Health
+from edge.contract.messages import Gpu, Health, Verdict
 from edge.daemon.app import run_app
 from edge.daemon.line import Line, build_line, utc_now
 from edge.errors import EngineError, LedgerError, SettingsError
 from edge.mqtt.publisher import Publisher
 from edge.pipeline.worker import Worker
-from edge.settings import BrokerSettings, FolderSettings, Settings, StateSettings, service_environment
+from edge.settings import BrokerSettings, EvidenceSettings, FolderSettings, Settings, StateSettings, service_environment
 from edge.station.mounts import FileSystem
 from edge.station.watch import Watcher
 from edge.store.ledger import Ledger, Pending
@@ -33,6 +33,7 @@ from edge.system.service_manager import Notifier
 from tests.support import fakes
 from tests.support.models import scripted_model
 from tests.support.mosquitto import Mosquitto, Recorder, needs_mosquitto
+from tests.support.samples import sample_answer
 
 
 def settings_below(root: Path, **folder: Any) -> Settings:
@@ -273,6 +274,32 @@ def test_an_empty_mount_point_at_the_start_is_an_alarm_though_all_scans_were_mov
         (tmp_path / "the-share").rename(scans)
         line.look(201.0, utc_now())
         assert line.publisher.standing_alarms == ()
+
+
+def test_a_persons_decision_is_stored_once_and_put_beside_the_evidence_even_after_a_kill_in_between(
+    tmp_path: Path,
+) -> None:
+    settings = settings_below(tmp_path)
+    with line_of(settings.model_copy(update={"evidence": EvidenceSettings(sample=1.0)})) as line:
+        fakes.write_scan(tmp_path / "scans" / "B01_1.tif")
+        judge(line, 1)
+        assert line.keeper is not None
+        while line.keeper.step(0.0):
+            pass
+        verdict = Verdict.model_validate_json(line.ledger.outbox(0, 1)[0].payload)
+        assert verdict.evidence is not None
+        answer = sample_answer(part_id=verdict.part_id).model_copy(update={"verdict_id": verdict.verdict_id})
+        line.ledger.commit_disposition(answer)  # and here the process died: the request still lies there
+        for _ in range(2):
+            leave(tmp_path / "state", RequestKind.DISPOSITION, answer, answer.disposition_id)
+            line.take_requests()
+        rows = line.ledger.outbox(0, 9)
+        assert [row.kind for row in rows] == ["verdict", "disposition"]
+        beside = tmp_path / "state" / "evidence" / verdict.evidence / "disposition.json"
+        assert beside.read_bytes() == rows[1].payload
+        leave(tmp_path / "state", RequestKind.DISPOSITION, answer, "f" * 32)
+        line.take_requests()
+        assert line.publisher.standing_alarms == ("request-refused",)
 
 
 def test_a_request_that_makes_no_sense_is_an_alarm_until_somebody_has_looked(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from edge.settings import BrokerSettings, Settings, TopicSettings
 from edge.store.ledger import Ledger, OutboxRow, open_ledger
 from tests.support.mosquitto import Mosquitto, Recorder, needs_mosquitto
 from tests.support.relay import Relay
-from tests.support.samples import BOOT_ID, MORNING, STATION, sample_entry, sample_model_card
+from tests.support.samples import BOOT_ID, MORNING, STATION, sample_answer, sample_entry, sample_model_card
 from tests.torture.fake_broker import FakeBroker
 
 pytestmark = [pytest.mark.broker, needs_mosquitto]
@@ -582,6 +582,19 @@ def test_health_is_retained_and_only_the_newest_waits(broker: Mosquitto, ledger:
         messages = recorder.messages("health")
         assert [json.loads(message.payload)["uptime_s"] for message in messages] == [2.0, 3.0]
         assert {(message.qos, message.retained) for message in messages} == {(0, True)}
+
+
+def test_a_disposition_goes_out_on_its_own_topic_as_it_is_stored(broker: Mosquitto, ledger: Ledger) -> None:
+    fill(ledger, 1, 1)
+    answered = ledger.commit_disposition(sample_answer(1))
+    with Recorder(broker) as recorder, publishing(settings_for(broker), ledger) as publisher:
+        drain(publisher, ledger)
+        (message,) = recorder.wait_for("disposition", 1)
+    assert (message.payload, message.qos, message.retained) == (answered.payload, 1, False)
+    assert dict(message.properties["UserProperty"]) == {
+        "schema": "disposition/1",
+        "verdict_id": sample_answer(1).verdict_id,
+    }
 
 
 def test_a_standing_alarm_is_said_again_after_each_new_connection(tmp_path: Path, ledger: Ledger) -> None:

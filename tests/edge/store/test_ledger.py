@@ -16,13 +16,21 @@ from pathlib import Path
 
 import pytest
 
-from edge.contract.messages import canonical_json
-from edge.errors import LedgerError
+from edge.contract.messages import Disposition, canonical_json
+from edge.errors import LedgerError, RequestError
 from edge.records import FileStamp, Former
 from edge.store import ledger as ledger_module
 from edge.store import ledger_file
 from edge.store.ledger import Ledger, open_ledger
-from tests.support.samples import MORNING, STATION, sample_entry, sample_stamp, sample_verdict, stored_seqs
+from tests.support.samples import (
+    MORNING,
+    STATION,
+    sample_answer,
+    sample_entry,
+    sample_stamp,
+    sample_verdict,
+    stored_seqs,
+)
 
 REPOSITORY = Path(__file__).parents[3]
 NOW = datetime(2026, 3, 1, 7, 0, tzinfo=UTC)
@@ -178,6 +186,56 @@ def test_a_message_marked_twice_keeps_its_first_time(ledger: Ledger) -> None:
     assert ledger.requeue(NOW + timedelta(minutes=30)) == 0
 
 
+def test_a_disposition_takes_the_next_number_and_lies_in_the_same_outbox(ledger: Ledger) -> None:
+    ledger.commit([sample_entry(1)], NOW)
+    answered = ledger.commit_disposition(sample_answer(1))
+    ledger.commit([sample_entry(2)], NOW)
+    verdict, disposition, other = ledger.outbox(0, 9)
+    assert [row.kind for row in (verdict, disposition, other)] == ["verdict", "disposition", "verdict"]
+    assert (disposition.seq, disposition.verdict_id) == (2, sample_verdict(1).verdict_id)
+    content = json.loads(disposition.payload)
+    assert disposition.payload == answered.payload == canonical_json(Disposition.model_validate_json(answered.payload))
+    assert (content["seq"], content["ledger_id"], content["station"]) == (2, str(ledger.ledger_id), STATION)
+    assert (content["decision"], content["by"], content["comment"]) == ("abnormal", "mueller", "am Rand, außen")
+    assert answered.decided_at is not None
+    assert answered.decided_at.replace(microsecond=0) == MORNING.replace(microsecond=0)
+
+
+def test_a_disposition_is_stored_once_and_never_with_another_content(ledger: Ledger) -> None:
+    ledger.commit([sample_entry(1)], NOW)
+    first = ledger.commit_disposition(sample_answer(1))
+    again = ledger.commit_disposition(sample_answer(1))
+    assert (first.is_new, again.is_new, again.payload) == (True, False, first.payload)
+    with pytest.raises(RequestError, match="another content"):
+        ledger.commit_disposition(sample_answer(1, decision="normal"))
+    assert ledger.commit_disposition(sample_answer(1, id_=2, decision="normal")).is_new
+    assert seqs(ledger) == [1, 2, 3]
+
+
+def test_a_disposition_needs_a_verdict_of_this_ledger_on_the_same_part(ledger: Ledger) -> None:
+    ledger.commit([sample_entry(1)], NOW)
+    with pytest.raises(RequestError, match="never given"):
+        ledger.commit_disposition(sample_answer(2))
+    with pytest.raises(RequestError, match="is on part '0001'"):
+        ledger.commit_disposition(sample_answer(1, part_id="0002"))
+    assert (seqs(ledger), ledger.next_seq()) == ([1], 2)
+
+
+def test_a_verdict_that_was_pruned_can_still_be_answered_and_an_answer_is_never_sent_twice(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "KEEP_LATEST", 0)
+    ledger.commit([sample_entry(1)], NOW)
+    ledger.mark_sent([1], NOW)
+    assert ledger.prune(NOW + timedelta(days=1)) == 1
+    answered = ledger.commit_disposition(sample_answer(1))
+    assert (answered.is_new, answered.decided_at) == (True, None)
+    ledger.mark_sent([2], NOW)
+    assert ledger.prune(NOW + timedelta(days=1)) == 1
+    assert ledger.commit_disposition(sample_answer(1)).is_new is False
+    assert ledger.next_seq() == 3
+
+
 def test_pruning_drops_old_sent_messages_but_not_the_knowledge(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_module, "KEEP_LATEST", 2)
     ledger.commit([sample_entry(number) for number in range(1, 7)], NOW)
@@ -314,7 +372,7 @@ def test_an_older_schema_is_upgraded_with_its_pending_messages(path: Path, monke
         patch.setattr(ledger_file, "MIGRATIONS", newer)
         with open_ledger(path, STATION) as ledger:
             assert ledger.outbox(0, 10) == before
-    with pytest.raises(LedgerError, match="schema 4, this program knows up to 3"):
+    with pytest.raises(LedgerError, match="schema 5, this program knows up to 4"):
         open_ledger(path, STATION)
 
 
@@ -516,7 +574,7 @@ def test_a_disk_too_full_to_create_a_ledger_leaves_none(small_disk: Path) -> Non
 FILE_TOO_LARGE = """
 import resource, signal, sys
 from pathlib import Path
-from edge.errors import LedgerError
+from edge.errors import LedgerError, RequestError
 from edge.store.ledger import open_ledger
 from tests.support.samples import MORNING, sample_entry
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -18,7 +18,7 @@ from edge.errors import LedgerError
 from edge.store import ledger_file, reader
 from edge.store.ledger import Ledger, open_ledger
 from edge.store.reader import LedgerReader, StoredVerdict
-from tests.support.samples import MORNING, STATION, sample_entry, sample_verdict
+from tests.support.samples import MORNING, STATION, sample_answer, sample_entry, sample_verdict
 
 REPOSITORY = Path(__file__).parents[3]
 NOW = datetime(2026, 3, 1, 7, 0, tzinfo=UTC)
@@ -109,6 +109,19 @@ def test_a_file_that_came_again_shows_its_newest_verdict_first(ledger: Ledger, p
         assert seqs(asked.of_file("B01_0001.tif")) == [2, 1]
 
 
+def test_what_people_decided_comes_with_the_verdict_and_is_no_verdict(ledger: Ledger, path: Path) -> None:
+    ledger.commit([sample_entry(1), sample_entry(2)], NOW)
+    first = ledger.commit_disposition(sample_answer(1))
+    second = ledger.commit_disposition(sample_answer(1, id_=2, decision="normal"))
+    with LedgerReader(path) as asked:
+        for found in (asked.numbered(1, 9), asked.decided(MORNING - timedelta(hours=1))):
+            assert [(verdict.seq, verdict.dispositions) for verdict in found] == [
+                (1, (first.payload, second.payload)),
+                (2, ()),
+            ]
+        assert asked.of_part("0001")[0].dispositions == (first.payload, second.payload)
+
+
 def test_a_reader_can_neither_write_nor_run_a_checkpoint(ledger: Ledger, path: Path) -> None:
     commit(ledger, range(1, 3))
     log_bytes = path.with_name(f"{path.name}-wal").read_bytes()
@@ -177,7 +190,7 @@ def test_every_question_goes_through_an_index(path: Path) -> None:
     open_ledger(path, STATION).close()
     sql = sqlite3.connect(path)
     try:
-        for query in (reader.BY_DECISION, reader.BY_SEQ, reader.BY_PART, reader.BY_FILE, reader.BY_ID):
+        for query in (reader.BY_DECISION, reader.BY_SEQ, reader.BY_PART, reader.BY_FILE, reader.BY_ID, reader.ANSWERS):
             plan = str(sql.execute("EXPLAIN QUERY PLAN " + query, (1,) * query.count("?")).fetchall())
             assert "SCAN" not in plan, query
             assert "TEMP B-TREE" not in plan, query
@@ -192,6 +205,8 @@ def test_an_older_ledger_is_searchable_once_it_is_upgraded(path: Path, monkeypat
         sql.execute("DROP INDEX outbox_by_part")
         sql.execute("DROP INDEX outbox_by_decision")
         sql.execute("ALTER TABLE outbox DROP COLUMN part_id")
+        sql.execute("ALTER TABLE outbox DROP COLUMN kind")
+        sql.execute("DROP TABLE dispositions")
         key = bytes.fromhex(sample_verdict(1).verdict_id)
         sql.execute("INSERT INTO verdicts VALUES (?, 1, NULL, NULL)", (key,))
         sql.execute("INSERT INTO outbox VALUES (1, ?, 5, NULL)", (key,))
