@@ -321,7 +321,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     completes_files(restore.add_argument("file", type=path, metavar="FILE", help="the backup"))
     restore.add_argument(
-        "--against",
         "--next-seq",
         type=int,
         metavar="N",
