@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from edge import __version__
-from edge.errors import BundleError, LedgerError
-from edge.settings import DEFAULT_FILE, Settings, load_settings, service_environment, usual_file
+from edge.errors import LedgerError, SettingsError
+from edge.settings import DEFAULT_FILE, Settings, load_settings, service_environment, settings_to_tell, usual_file
 from edge.system.command import EXITS, add_verb, completes_files, completes_folders, new_parser, path, run_program
 from edge.system.logs import configure_logging, event, leads_to_journal
 from edge.system.privilege import refuse_root
-from edge.system.signals import stop_signals_held
+from edge.system.signals import stop_ends_process, stop_signals_held
 from edge.validation import commands as validation
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,13 @@ def _run(words: Sequence[str]) -> int:
     options = _parser().parse_args(in_verbs(words))
     if options.verb == "init":
         return _init(options)
-    settings = load_settings(getattr(options, "config", None) or usual_file(), _overrides(options))
+    config, overrides = getattr(options, "config", None) or usual_file(), _overrides(options)
+    try:
+        settings = load_settings(config, overrides)
+    except SettingsError as error:
+        if options.verb == "run" and (known := settings_to_tell(config, overrides)) is not None:
+            _tell_start_refused(known, error)
+        raise
     environment = service_environment()
     configure_logging(
         settings.log.level,
@@ -95,8 +101,19 @@ def _run(words: Sequence[str]) -> int:
     )
     verb = options.verb if options.verb != "model" else f"model {options.model_verb}"
     if verb not in ("replay", "qualify"):
-        refuse_root(_written_folders(verb, settings), _as_typed(words))
+        try:
+            refuse_root(_written_folders(verb, settings), _as_typed(words))
+        except SettingsError as error:
+            if verb == "run":
+                _tell_start_refused(settings, error)
+            raise
     return _VERBS[verb](options, settings)
+
+
+def _tell_start_refused(settings: Settings, error: SettingsError) -> None:
+    from edge.mqtt.start_refused import tell_start_refused
+
+    tell_start_refused(settings, error)
 
 
 def _written_folders(verb: str, settings: Settings) -> tuple[Path, ...]:
@@ -132,19 +149,18 @@ def _check(_: argparse.Namespace, settings: Settings) -> int:
 
 def _run_line(_: argparse.Namespace, settings: Settings) -> int:
     with stop_signals_held():  # before the libraries are imported that start threads
-        from edge.daemon.app import run_app
-        from edge.model.history import refuse_older
-        from edge.mqtt.start_refused import say_model_refused
-        from edge.pipeline.loaded_model import open_model, verified_bundle
+        with stop_ends_process():
+            event(log.info, "starting", version=__version__, station=settings.station, settings=settings.origin)
+            from edge.daemon.app import run_app
+            from edge.model.history import refuse_older
+            from edge.pipeline.loaded_model import LoadedModel, open_model, verified_bundle
 
-        event(log.info, "starting", version=__version__, station=settings.station, settings=settings.origin)
-        try:
+        def load() -> LoadedModel:
             bundle = verified_bundle(settings.model)
             refuse_older(bundle, settings.state.dir)
-            return run_app(settings, service_environment(), open_model(settings, bundle))
-        except BundleError as error:
-            say_model_refused(settings, error)
-            raise
+            return open_model(settings, bundle)
+
+        return run_app(settings, service_environment(), load)
 
 
 def _resend(options: argparse.Namespace, settings: Settings) -> int:

@@ -385,6 +385,21 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
     return settings
 
 
+def settings_to_tell(config: Path | None, flags: Mapping[str, Any]) -> Settings | None:
+    """What of refused settings is needed to tell the MES: None unless station, broker and topic are named and good.
+
+    And the state directory, whose lock says whether another worker speaks for the station.
+    """
+    try:
+        content = {} if config is None else _file_content(config)
+        merged = _merged(content, _environment_content()[0], flags)
+        if not {"station", "broker", "topic"} <= merged.keys():
+            return None
+        return Settings(**{name: merged[name] for name in ("station", "broker", "topic", "state") if name in merged})
+    except (SettingsError, ValidationError):
+        return None
+
+
 def service_environment() -> ServiceEnvironment:
     """Read the variables of sd_notify(3), of systemd's credentials and journal, and NO_COLOR.
 

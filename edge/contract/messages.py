@@ -246,7 +246,7 @@ class Disposition(Answer, Message):
 
 
 class Status(Message):
-    """Retained. `offline` is the last will, left with the broker at connection time."""
+    """Retained. `offline` is the last will, left with the broker at connection time; `refused` never started."""
 
     SCHEMA = "status/1"
     KIND = Kind.STATUS
@@ -255,7 +255,9 @@ class Status(Message):
     station: Text
     boot_id: UUID
     ledger_id: UUID | None = Field(description="whose sequence numbers follow; null where no ledger could be opened")
-    state: Literal["online", "stopped", "offline"]
+    state: Literal["online", "stopped", "offline", "refused"]
+    reason: Text | None = Field(description="why the worker did not start; null unless `refused`")
+    hint: Text | None = Field(description="what to try; null likewise")
     at: Timestamp = Field(description="for `offline`: when the will was left, not when the link broke")
     versions: dict[str, str] = Field(description="program and libraries")
     degraded: Text | None = Field(description="why the station does not run as configured; null when it does")

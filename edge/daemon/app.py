@@ -26,12 +26,13 @@ from uuid import uuid4
 from edge.daemon.line import Line, build_line, utc_now
 from edge.errors import EdgeError, LedgerError
 from edge.evidence.keeper import Keeper
+from edge.mqtt.start_refused import start_refusal_told
 from edge.pipeline.loaded_model import LoadedModel
 from edge.settings import ServiceEnvironment, Settings
 from edge.system.heartbeat import Beats
 from edge.system.logs import event
 from edge.system.service_manager import Notifier
-from edge.system.signals import STOP_SIGNALS, stop_signals_held
+from edge.system.signals import STOP_SIGNALS, stop_ends_process, stop_signals_held
 
 log = logging.getLogger(__name__)
 
@@ -50,15 +51,18 @@ FOLDER_SILENT_S = 10.0
 """A look at the folder that lasts this long is an alarm: a share whose server is gone does not fail, it hangs."""
 
 
-def run_app(settings: Settings, environment: ServiceEnvironment, model: LoadedModel) -> int:
-    """Judge scans until a signal or a failure; the exit code. Closes the model's engine.
+def run_app(settings: Settings, environment: ServiceEnvironment, load: Callable[[], LoadedModel]) -> int:
+    """Load the model and judge scans until a signal or a failure; the exit code. Closes the model's engine.
 
-    Raises EdgeError when the line cannot start, or for what ended one of its threads.
+    Raises EdgeError when the line cannot start, which the MES is told, or for what ended one of its threads.
     """
     with ExitStack() as stack:
         stack.enter_context(stop_signals_held())
-        stack.callback(model.engine.close)
-        line = build_line(settings, model, uuid4(), stack)
+        with stop_ends_process(), start_refusal_told(settings), ExitStack() as building:
+            model = load()
+            building.callback(model.engine.close)
+            line = build_line(settings, model, uuid4(), building)
+            stack.push(building.pop_all())
         return App(settings, line, Notifier(environment.notify_socket)).run()
 
 

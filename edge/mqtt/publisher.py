@@ -446,6 +446,8 @@ class Publisher:
             boot_id=self._card.boot_id,
             ledger_id=self._ledger_id,
             state=state,
+            reason=None,
+            hint=None,
             at=self._clock(),
             versions=self._versions,
             degraded=self._card.degraded,

@@ -1,21 +1,22 @@
-"""The last word of a worker that does not start because its model is refused: one alarm, within seconds or not at all.
+"""The last word of a worker that does not start: the MES reads `refused` and why, within seconds or not at all.
 
-Such a worker ends before there is a line, and systemd does not start it again: without this the MES would see no more
-than a station that is offline. It speaks under the station's own client id, which may be all that the broker lets in,
-and only while no other worker holds the station's ledger.
+Such a worker ends before there is a line to speak for it: without this the MES would read `stopped` or `offline` and
+nothing of the reason. It speaks under the station's own client id, which may be all that the broker lets in, and only
+while no other worker holds the station's ledger. Where nobody can tell, because the lock may not be read, it speaks
+under another id and leaves the retained status alone.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from edge.contract.messages import Alarm, Status, Topics
-from edge.errors import BundleError
-from edge.mqtt.connection import Accepted, Acknowledged, Connection, Ended, Outgoing
+from edge.contract.messages import Alarm, Message, Status, Topics
+from edge.errors import EdgeError, PublishError
+from edge.mqtt.connection import Outgoing, exchange
 from edge.mqtt.publisher import program_versions
 from edge.settings import Settings
 from edge.store.ledger_file import kept_free
@@ -24,56 +25,63 @@ from edge.system.logs import event
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 5.0
-TURN_S = 0.02
+UNSURE = "-refused"
+"""Behind the client id where another worker may be connected under it."""
 
 
-def say_model_refused(settings: Settings, refusal: BundleError) -> None:
-    """Publish the alarm, if the broker takes it in time. Raises nothing: the refusal is what the caller has to tell."""
+@contextmanager
+def start_refusal_told(settings: Settings) -> Iterator[None]:
+    """Inside, an error is what keeps the worker from starting: the MES is told before it goes on its way."""
+    try:
+        yield
+    except (EdgeError, OSError) as error:
+        tell_start_refused(settings, error)
+        raise
+
+
+def tell_start_refused(settings: Settings, refusal: EdgeError | OSError) -> None:
+    """Publish status and alarm if the broker takes them in time. Raises nothing: the caller raises the refusal."""
+    if isinstance(refusal, EdgeError):
+        message, hint = refusal.message, refusal.hint
+    else:
+        message, hint = str(refusal), "look at the log of the worker: journalctl -u edge-worker"
     try:
         with kept_free(settings.state.ledger) as is_free:
-            outcome = _said(settings, refusal) if is_free else "another worker speaks for this station"
-    except OSError as error:
-        outcome = f"nobody can say whether another worker runs: {error.strerror}"
-    event(log.error, "model refused", error=refusal.message, alarm=outcome)
+            told = _tell(settings, message, hint) if is_free else "another worker speaks for this station"
+    except OSError:
+        told = _tell(settings, message, hint, is_sure=False)
+    event(log.error, "start refused", error=message, told=told)
 
 
-def _said(settings: Settings, refusal: BundleError) -> str:
-    """What became of the alarm."""
-    topics, boot_id, now = Topics.of_station(settings), uuid4(), datetime.now(UTC)
-    will = Status(
-        station=settings.station,
-        boot_id=boot_id,
-        ledger_id=None,
-        state="offline",
-        at=now,
-        versions=program_versions(),
-        degraded=None,
-    )
+def _tell(settings: Settings, message: str, hint: str, *, is_sure: bool = True) -> str:
+    """What became of it."""
+    topics, broker = Topics.of_station(settings), settings.broker
+    boot_id, now = uuid4(), datetime.now(UTC)
     alarm = Alarm(
         station=settings.station,
         boot_id=boot_id,
         at=now,
-        code="model-refused",
+        code="start-refused",
         active=True,
-        message=refusal.message,
-        hint=refusal.hint,
+        message=message,
+        hint=hint,
     )
-    woken = threading.Event()
-    client_id = settings.broker.client_id or topics.client_id
-    connection = Connection(settings.broker, client_id, Outgoing.of(will, topics), woken.set)
+    status = Status(
+        station=settings.station,
+        boot_id=boot_id,
+        ledger_id=None,
+        state="refused",
+        reason=message,
+        hint=hint,
+        at=now,
+        versions=program_versions(),
+        degraded=None,
+    )
+    messages: tuple[Message, ...] = (alarm, status) if is_sure else (alarm,)
+    client_id = (broker.client_id or topics.client_id) + ("" if is_sure else UNSURE)
     try:
-        until_s = time.monotonic() + PATIENCE_S
-        while (now_s := time.monotonic()) < until_s:
-            for event in connection.step(now_s):
-                match event:
-                    case Accepted():
-                        connection.publish(Outgoing.of(alarm, topics))
-                    case Acknowledged():
-                        return event.reason
-                    case Ended():
-                        return event.error.message
-            woken.wait(TURN_S)
-            woken.clear()
-        return f"the broker did not take it within {PATIENCE_S:g} s"
-    finally:
-        connection.close()
+        outgoing = [Outgoing.of(message, topics) for message in messages]
+        _, answers = exchange(broker, client_id, outgoing, patience_s=PATIENCE_S)
+    except PublishError as error:
+        return error.message
+    return answers[-1].reason

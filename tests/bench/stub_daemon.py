@@ -35,7 +35,7 @@ def main(config: Path) -> int:
     model = load_model(settings)
     model.engine.close()
     stub = StubEngine(model.engine.spec)
-    return run_app(settings, service_environment(), dataclasses.replace(model, engine=stub))
+    return run_app(settings, service_environment(), lambda: dataclasses.replace(model, engine=stub))
 
 
 if __name__ == "__main__":

@@ -121,6 +121,8 @@ def sample_status(state: str, *, station: str = STATION, boot_id: UUID = BOOT_ID
             "boot_id": boot_id,
             "ledger_id": None,
             "state": state,
+            "reason": None,
+            "hint": None,
             "at": MORNING,
             "versions": {"edge-worker": "1.0.0"},
             "degraded": None,

@@ -53,7 +53,7 @@ def main() -> int:
     try:
         settings = load_settings(options.config)
         configure_logging(settings.log.level, settings.log.format)
-        return run_app(settings, service_environment(), load_stub_model(settings.model.bundle, engine))
+        return run_app(settings, service_environment(), lambda: load_stub_model(settings.model.bundle, engine))
     except EdgeError as error:  # as edge.cli does
         print(f"edge-worker: {error.message}\n  try: {error.hint}", file=sys.stderr)
         return error.exit_code

@@ -59,7 +59,7 @@ def test_a_defect_of_the_supervision_ends_every_thread_and_is_told(
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     monkeypatch.setattr(Line, "keep_house", defect)
     with pytest.raises(RuntimeError, match="a defect"):
-        run_app(settings_below(tmp_path), service_environment(), scripted_model())
+        run_app(settings_below(tmp_path), service_environment(), scripted_model)
     assert {"inbox", "worker", "publish", "requests", "backup"} <= set(running)
     assert not {"inbox", "worker", "publish", "requests", "backup"} & {thread.name for thread in threading.enumerate()}
 
@@ -86,7 +86,7 @@ def test_the_watchdog_is_fed_while_a_copy_of_the_ledger_takes_its_time(
     monkeypatch.setattr(edge.daemon.line, "take_backup_requests", slow)
     monkeypatch.setattr(edge.daemon.app, "STUCK_AFTER_S", 1.5)
     monkeypatch.setattr(Notifier, "watchdog", feed)
-    assert run_app(settings_below(tmp_path), service_environment(), scripted_model()) == 0
+    assert run_app(settings_below(tmp_path), service_environment(), scripted_model) == 0
     assert len(copying_since_s) == 1
 
 
@@ -110,7 +110,7 @@ def test_a_failure_is_told_as_offline_and_never_as_a_clean_stop(
         settings = settings_below(tmp_path)
         settings = settings.model_copy(update={"broker": BrokerSettings(host=broker.host, port=broker.port)})
         with pytest.raises(EngineError, match="the GPU failed"):
-            run_app(settings, service_environment(), scripted_model())
+            run_app(settings, service_environment(), scripted_model)
         said = [json.loads(message.payload)["state"] for message in mes.wait_for("status", 2)]
     assert said == ["online", "offline"]
 
@@ -140,7 +140,7 @@ def test_a_loop_that_hangs_before_its_first_turn_is_stuck_and_named(
     monkeypatch.setattr(edge.daemon.app, "SUPERVISION_S", 0.05)
     monkeypatch.setattr(edge.daemon.line, "take_backup_requests", supervised)
     with pytest.raises(RuntimeError, match="seen enough"):
-        run_app(settings_below(tmp_path), service_environment(), scripted_model())
+        run_app(settings_below(tmp_path), service_environment(), scripted_model)
     assert stuck() == {"inbox"}
 
 
@@ -175,7 +175,7 @@ def test_a_share_that_hangs_is_an_alarm_of_the_main_thread_until_it_answers(
     monkeypatch.setattr(edge.daemon.app, "HOUSEKEEPING_S", 0.1)
     monkeypatch.setattr(edge.daemon.line, "take_backup_requests", supervised)
     with caplog.at_level("INFO"), pytest.raises(RuntimeError, match="seen enough"):
-        run_app(settings_below(tmp_path), service_environment(), scripted_model())
+        run_app(settings_below(tmp_path), service_environment(), scripted_model)
     assert ["does not answer" in message for message in said("alarm")] == [True]
     assert len(said("alarm over")) == 1
 

@@ -64,7 +64,9 @@ backoff_max_s = 0.3
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, *prefix: str) -> None:
-        command = [*prefix, sys.executable, "-m", "edge.cli", "--config", str(self.config)]
+        self.start_program(*prefix, sys.executable, "-m", "edge.cli", "--config", str(self.config))
+
+    def start_program(self, *command: str) -> None:
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
 
@@ -77,6 +79,11 @@ backoff_max_s = 0.3
         """Signal the process and wait for its end; the exit code."""
         assert self._process is not None
         self._process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Until the process ends; the exit code."""
+        assert self._process is not None
         return self._process.wait(30)
 
     def wait_for(self, event: str, count: int = 1) -> list[dict[str, Any]]:
@@ -304,15 +311,118 @@ def refused_model(daemon: Daemon) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
-def test_a_refused_model_is_an_alarm_and_leaves_no_trace_on_the_disk(tmp_path: Path) -> None:
-    with running_line(tmp_path) as (daemon, _, mes):
+def last_status(broker: Mosquitto) -> dict[str, Any]:
+    """What an MES reads that connects now."""
+    with Recorder(broker, client_id="late") as late:
+        found: dict[str, Any] = json.loads(late.wait_for("status", 1)[0].payload)
+        return found
+
+
+def test_a_refused_model_is_the_last_word_and_leaves_no_trace_on_the_disk(tmp_path: Path) -> None:
+    with running_line(tmp_path) as (daemon, broker, mes):
         done = refused_model(daemon)
         assert done.returncode == 78
         (alarm,) = (json.loads(message.payload) for message in mes.wait_for("alarm", 1))
-        assert (alarm["station"], alarm["code"], alarm["active"]) == ("xray-1", "model-refused", True)
+        assert (alarm["station"], alarm["code"], alarm["active"]) == ("xray-1", "start-refused", True)
         assert alarm["message"] in done.stderr and "classifier.onnx" in alarm["message"]
         assert not (tmp_path / "state").exists()
+        status = last_status(broker)
+        assert (status["state"], status["reason"], status["hint"]) == ("refused", alarm["message"], alarm["hint"])
+
+
+def test_a_damaged_ledger_is_the_last_word_until_a_whole_one_is_back(tmp_path: Path) -> None:
+    """The worker was stopped in order, so the MES read `stopped`: on purpose."""
+    with running_line(tmp_path) as (daemon, broker, mes):
+        daemon.start()
+        daemon.wait_for("broker connected")
+        assert daemon.send(signal.SIGTERM) == 0
+        mes.wait_for("status", 2)
+        ledger = tmp_path / "state" / "ledger.sqlite"
+        whole = ledger.read_bytes()
+        ledger.write_bytes(whole[:100] + bytes(300) + whole[400:4096] + bytes(range(256)) * 16 + whole[8192:])
+        daemon.start()
+        assert daemon.wait() == 74
+        status = last_status(broker)
+        assert status["state"] == "refused" and str(ledger) in status["reason"]
+        assert "restore a backup" in status["hint"]
+        ledger.write_bytes(whole)
+        daemon.start()
+        daemon.wait_for("broker connected", 2)
+        mes.wait_for("status", 4)
+        assert last_status(broker)["state"] == "online"
+        assert daemon.send(signal.SIGTERM) == 0
+
+
+TOPIC = '[topic]\nroot = "enterprise"\n'
+
+
+@pytest.mark.parametrize(
+    ("extra", "is_told"),
+    [
+        (TOPIC + "[naming]\npattern = '('\n", True),
+        ("[naming]\npattern = '('\n", False),  # whose topic that is, nobody has said
+        (TOPIC + 'ruut = "x"\n', False),
+    ],
+)
+def test_a_wrong_setting_is_told_where_station_broker_and_topic_are_given(
+    tmp_path: Path, extra: str, is_told: bool
+) -> None:
+    with running_line(tmp_path, extra) as (daemon, broker, mes):
+        daemon.start()
+        assert daemon.wait() == 78
+        if is_told:
+            assert last_status(broker)["reason"].startswith("setting `naming.pattern`")
+        else:
+            assert mes.payloads("status") == []
+
+
+def test_a_ledger_that_may_not_be_looked_at_is_an_alarm_and_leaves_the_status_alone(tmp_path: Path) -> None:
+    """Whose it is, and whether its worker runs, cannot be told: so nobody is thrown off the broker."""
+    with running_line(tmp_path) as (daemon, broker, mes):
+        (tmp_path / "state").write_text("no directory")
+        daemon.start()
+        assert daemon.wait() == 74
+        assert json.loads(mes.wait_for("alarm", 1)[0].payload)["code"] == "start-refused"
         assert mes.payloads("status") == []
+        assert any(line.rstrip().endswith("-refused (p5, c1, k30).") for line in broker.log)
+
+
+SLOW = """
+import sys, time
+import edge.cli
+from edge.system.signals import stop_signals_held
+def build(*_, **__):
+    print('{"event": "building"}', file=sys.stderr, flush=True)
+    time.sleep(60)
+with stop_signals_held():
+    import edge.pipeline.loaded_model
+    edge.pipeline.loaded_model.open_engine = build
+    sys.exit(edge.cli.main(["--config", sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_an_engine_is_built_ends_the_worker_at_once(tmp_path: Path, number: signal.Signals) -> None:
+    with running_line(tmp_path) as (daemon, _, mes):
+        daemon.start_program(sys.executable, "-c", SLOW, str(daemon.config))
+        daemon.wait_for("building")
+        began_s = time.monotonic()
+        assert daemon.send(number) == 0
+        assert time.monotonic() - began_s < 2.0
+        assert daemon.wait_for("stopped before the line was ready")
+        assert mes.payloads("status") == []
+
+
+def test_a_stop_while_the_model_loads_ends_the_worker_at_once(tmp_path: Path) -> None:
+    with running_line(tmp_path) as (daemon, _, _mes):
+        for wait_s in (0.0, 0.5):
+            daemon.log.clear()
+            daemon.start()
+            daemon.wait_for("starting")
+            time.sleep(wait_s)
+            began_s = time.monotonic()
+            assert daemon.send(signal.SIGTERM) == 0
+            assert time.monotonic() - began_s < 2.0
 
 
 def test_a_model_refused_while_another_worker_runs_disturbs_nobody(tmp_path: Path) -> None:
@@ -339,7 +449,7 @@ def test_a_model_refused_while_the_broker_is_away_or_silent_ends_in_time(tmp_pat
             began_s = time.monotonic()
             done = refused_model(daemon)
             assert done.returncode == 78
-            assert "did not take it within 5 s" in done.stderr
+            assert "did not answer within 5 s" in done.stderr
             assert time.monotonic() - began_s < 30
 
 
