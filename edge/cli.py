@@ -43,6 +43,8 @@ WITH_VALUE = {
     "--out",
     "--require",
     "--against",
+    "--jobs",
+    "--ray",
     "--plan",
     "--signing-key",
     "--qualification",

@@ -27,6 +27,7 @@ def replay(options: argparse.Namespace, settings: Settings) -> int:
     from edge.validation import replay as replaying
     from edge.validation.reliability import Plant
     from edge.validation.replay_publish import publishing, replay_settings
+    from edge.validation.workers import Workers
 
     if options.prices is not None and options.defect_rate is None:
         raise SettingsError("--prices given without --defect-rate", hint="add the plant's own: --defect-rate 0.02")
@@ -40,6 +41,7 @@ def replay(options: argparse.Namespace, settings: Settings) -> int:
         requirements=tuple(options.require),
         plant=Plant(options.defect_rate, options.prices),
         against=options.against,
+        workers=Workers(options.jobs, options.ray),
     )
     return replaying.replay(replay_options, settings, partial(publishing, settings))
 
@@ -68,6 +70,7 @@ def _add_replay(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
             "edge-worker replay scans",
             "edge-worker replay scans --labels scans/labels.csv --require 'escape_rate_high<=0.01' "
             "--require 'review_rate<=0.05'",
+            "edge-worker replay s3://archive/2025 --jobs 16 --out year",
             "edge-worker replay scans --labels scans/labels.csv --model new-model --against /var/lib/edge-worker/model",
         ),
         exits={
@@ -114,6 +117,18 @@ def _add_replay(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
             help="another signed model to judge the same files: paired table, McNemar's test, changed decisions "
             "(default: none)",
         )
+    )
+    replay.add_argument(
+        "--jobs",
+        type=_count,
+        metavar="N",
+        help="processes of one core each that judge (default: this process, on the cores of `model.threads`)",
+    )
+    replay.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="judge on a Ray cluster, `auto`, `local` or its address; its machines see DIR under the same path "
+        "(default: this machine; --jobs: number of workers, default all cores)",
     )
     replay.add_argument(
         "--defect-rate",
@@ -170,6 +185,13 @@ def _add_qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser], com
 def _folder_or_store(text: str) -> Path | str:
     """A folder, or an address as it is written: a path would lose its slashes."""
     return text if "://" in text else path(text)
+
+
+def _count(text: str) -> int:
+    """A whole number from 1."""
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of processes: expected 1 or more")
+    return int(text)
 
 
 def _share(text: str) -> float:

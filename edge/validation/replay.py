@@ -48,6 +48,7 @@ from edge.validation.sources import Source, open_source
 from edge.validation.speed import Run, cost_line, measure_speed, run_json
 from edge.validation.summary import Replay, summary_json
 from edge.validation.table import ScanRow, ScanTable
+from edge.validation.workers import Workers, judge_elsewhere
 
 REQUIREMENT_UNMET = 1
 """Exit code of a replay that worked and found too little."""
@@ -73,6 +74,7 @@ class ReplayOptions:
     plant: Plant = field(default_factory=Plant)
     against: Path | None = None
     """Directory of another model to compare with."""
+    workers: Workers = field(default_factory=Workers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class Plan:
     out: Path
     requirements: tuple[Requirement, ...]
     plant: Plant
+    workers: Workers
 
 
 Publishing = Callable[[Path, LoadedModel, UUID], AbstractContextManager[VerdictStore]]
@@ -142,6 +145,8 @@ def replay(options: ReplayOptions, settings: Settings, publishing: Publishing) -
 def plan_replay(options: ReplayOptions, settings: Settings) -> Plan:
     """Check the options, make the output folder, list the files, match the labels. Raises SettingsError."""
     requirements = tuple(parse_requirement(text) for text in options.requirements)
+    if options.publish and not options.workers.is_here:
+        raise SettingsError("--publish is for one process", hint="leave out --jobs and --ray, or --publish")
     source = open_source(options.folder, recursive=settings.folder.recursive)
     label_rows = None if options.labels is None else read_labels(options.labels)
     out = options.out or Path(f"replay-{Path(options.folder).resolve().name}")
@@ -161,7 +166,7 @@ def plan_replay(options: ReplayOptions, settings: Settings) -> Plan:
     if options.labels is not None and label_rows is not None:
         matched = match_labels(options.labels, label_rows, files)
         digest = hashlib.sha256(options.labels.read_bytes()).hexdigest()
-    return Plan(source, files, options.labels, digest, matched, out, requirements, options.plant)
+    return Plan(source, files, options.labels, digest, matched, out, requirements, options.plant, options.workers)
 
 
 def run_replay(
@@ -202,7 +207,7 @@ def _run_replay(
         stale.unlink(missing_ok=True)
     job = Job(plan.source, settings, boot_id, clock(), plan.out / MARKS_NAME)
     parts, other_parts = Parts(plan.out / PARTS_NAME, plan.files), None
-    resumed, elapsed_s = _judge(plan, job, model, parts, clock, publish_to)
+    work = _judge(plan, job, model, parts, clock, publish_to)
     if other is not None:
         other_parts = Parts(plan.out / OTHER_PARTS_NAME, plan.files)
         _judge(plan, job, other, other_parts, clock, None)
@@ -232,18 +237,17 @@ def _run_replay(
         comparison = compare(rows, other_rows, other.card(settings.station, boot_id), changed, changes.count)
     validation = validate(rows, threshold=policy.threshold, labels_without_file=len(plan.matched.without_file))
     reliability = measure_reliability(rows, plan.matched.by_file, policy, plan.plant)
-    cores = settings.model.threads or len(os.sched_getaffinity(0))
     run = Run(
         program=f"edge-worker {__version__}",
         boot_id=boot_id,
         started_at=job.started_at,
         finished_at=clock(),
-        elapsed_s=elapsed_s,
-        judged=len(rows) - resumed,
-        resumed=resumed,
-        workers=1,
-        cores=cores,
-        speed=measure_speed(rows, judged=len(rows) - resumed, elapsed_s=elapsed_s, cores=cores),
+        elapsed_s=work.elapsed_s,
+        judged=len(rows) - work.resumed,
+        resumed=work.resumed,
+        workers=work.workers,
+        cores=work.cores,
+        speed=measure_speed(rows, judged=len(rows) - work.resumed, elapsed_s=work.elapsed_s, cores=work.cores),
     )
     found = Replay(
         program=run.program,
@@ -290,16 +294,34 @@ def _judge(
     parts: Parts,
     clock: Callable[[], datetime],
     publish_to: VerdictStore | None,
-) -> tuple[int, float]:
-    """Bring every file to its verdict; files that an earlier replay had judged, and seconds for the others."""
+) -> _Work:
+    """Bring every file to its verdict."""
     parts.open(_key(plan, job.settings, model), plan.source)
-    resumed = parts.judged
+    resumed, total = parts.judged, len(plan.files)
+    workers, cores = 1, job.settings.model.threads or len(os.sched_getaffinity(0))
     started_s = time.perf_counter()
-    with Reporter() as reporter, closing(Judge(job, model, clock, publish_to)) as judge:
+    with Reporter() as reporter:
         if resumed:
-            reporter.say(f"{resumed} of {len(plan.files)} were judged before the last replay was ended")
-        judge_parts(judge, parts, plan.source, parts.unfinished(), _shown(reporter, resumed, len(plan.files)))
-    return resumed, time.perf_counter() - started_s
+            reporter.say(f"{resumed} of {total} were judged before the last replay was ended")
+        show = _shown(reporter, resumed, total)
+        if plan.workers.is_here:
+            with closing(Judge(job, model, clock, publish_to)) as judge:
+                judge_parts(
+                    judge, parts, plan.source, parts.unfinished(), lambda verdict: show(Counter([verdict.outcome]))
+                )
+        else:
+            workers = cores = judge_elsewhere(plan.workers, job, model, plan.files, parts, show)
+    return _Work(resumed, time.perf_counter() - started_s, workers, cores)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What judging took."""
+
+    resumed: int
+    elapsed_s: float
+    workers: int
+    cores: int
 
 
 def _key(plan: Plan, settings: Settings, model: LoadedModel) -> dict[str, object]:
@@ -364,13 +386,13 @@ def told(result: ReplayResult) -> list[str]:
     return [*lines, *([archive] if archive is not None else []), f"report: {result.report}"]
 
 
-def _shown(reporter: Reporter, done: int, total: int) -> Callable[[Verdict], None]:
-    """Count verdicts by their outcome, after the `done` of an earlier replay."""
+def _shown(reporter: Reporter, done: int, total: int) -> Callable[[Counter[Outcome]], None]:
+    """Count outcomes as they come, after the `done` of an earlier replay."""
     show, outcomes = reporter.counter("scans"), Counter[Outcome]()
     show(done, total)
 
-    def judged(verdict: Verdict) -> None:
-        outcomes[verdict.outcome] += 1
+    def judged(new: Counter[Outcome]) -> None:
+        outcomes.update(new)
         counts = ", ".join(f"{outcomes[one]} {one}" for one in Outcome if outcomes[one])
         show(done + outcomes.total(), total, counts)
 
