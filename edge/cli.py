@@ -6,14 +6,24 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from edge import __version__
+from edge.answers import commands as answers
 from edge.errors import LedgerError, SettingsError
 from edge.settings import DEFAULT_FILE, Settings, load_settings, service_environment, settings_to_tell, usual_file
-from edge.system.command import EXITS, add_verb, completes_files, completes_folders, new_parser, path, run_program
+from edge.system.command import (
+    EXITS,
+    add_verb,
+    completes_files,
+    completes_folders,
+    moment,
+    new_parser,
+    path,
+    run_program,
+)
 from edge.system.logs import configure_logging, event, leads_to_journal
 from edge.system.privilege import refuse_root
 from edge.system.signals import stop_ends_process, stop_signals_held
@@ -22,7 +32,20 @@ from edge.validation import commands as validation
 log = logging.getLogger(__name__)
 
 PROGRAM = "edge-worker"
-VERBS = ("init", "check", "run", "replay", "qualify", "resend", "backup", "restore", "model")
+VERBS = (
+    "init",
+    "check",
+    "run",
+    "report",
+    "show",
+    "export",
+    "replay",
+    "qualify",
+    "resend",
+    "backup",
+    "restore",
+    "model",
+)
 OLD_FLAGS = {
     "--tune": ("model", "tune"),
     "--check": ("check",),
@@ -249,6 +272,9 @@ def _say_origin(settings: Settings) -> int:
 _VERBS = {
     "check": _check,
     "run": _run_line,
+    "report": answers.report,
+    "show": answers.show,
+    "export": answers.export,
     "replay": validation.replay,
     "qualify": validation.qualify,
     "resend": _resend,
@@ -304,6 +330,7 @@ def _parser() -> argparse.ArgumentParser:
         exits=(0, 1, 2, 70, 74, 75, 78),
         parents=[common],
     )
+    answers.add_verbs(verbs, common)
     validation.add_verbs(verbs, common)
     resend = add_verb(
         verbs,
@@ -316,7 +343,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     resend.add_argument(
         "since",
-        type=_moment,
+        type=moment,
         metavar="SINCE",
         help="2026-03-01T06:00 (local time, or with a zone), or an age: 90m, 12h, 7d",
     )
@@ -477,19 +504,6 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     }
     chosen = {key: value for key, value in model.items() if value is not None}
     return {"model": chosen} if chosen else {}
-
-
-def _moment(text: str) -> datetime:
-    """A point in time (local unless it names a zone) or an age."""
-    units = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
-    try:
-        if text[-1:] in units and text[:-1].isdigit():
-            return datetime.now(UTC) - int(text[:-1]) * units[text[-1]]
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError):  # the latter: before the first day of the calendar
-        raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is neither a time like 2026-03-01T06:00 nor an age like 12h"
-        ) from None
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import platform
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import shtab
@@ -120,6 +121,19 @@ def path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
     return Path(text)
+
+
+def moment(text: str) -> datetime:
+    """Type of an option: a point in time (local unless it names a zone), or an age such as 90m, 12h, 7d."""
+    units = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+    try:
+        if text[-1:] in units and text[:-1].isdigit():
+            return datetime.now(UTC) - int(text[:-1]) * units[text[-1]]
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter: before the first day of the calendar
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is neither a time like 2026-03-01T06:00 nor an age like 12h"
+        ) from None
 
 
 def completes_files(action: argparse.Action) -> None:

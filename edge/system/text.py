@@ -1,9 +1,13 @@
-"""Text files that people write with any editor."""
+"""Text that people write with any editor, and text that is written for them."""
 
 from __future__ import annotations
 
 import codecs
+import math
+import unicodedata
 
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_THIN_SPACE = "\u202f"
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -20,3 +24,26 @@ def utf8_text(data: bytes) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise NotUtf8(f"not UTF-8 (byte 0x{data[error.start]:02x} in line {line})") from None
+
+
+def visible(text: str) -> str:
+    r"""Other people's words with their control and formatting characters as `\u202e`: what is read is what is there."""
+    return "".join(f"\\u{ord(char):04x}" if unicodedata.category(char) in _UNSEEN else char for char in text)
+
+
+def whole(count: int) -> str:
+    """A count with its thousands set apart."""
+    return f"{count:,}".replace(",", _THIN_SPACE)
+
+
+def percent(share: float | None) -> str:
+    """A share of 0 to 1 in percent; a dash where there is none."""
+    return "—" if share is None or math.isnan(share) else f"{share * 100:.1f}{_THIN_SPACE}%"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Three significant digits, never as a power of ten; a dash where there is no value."""
+    if value is None:
+        return "—"
+    places = max(digits - 1 - math.floor(math.log10(abs(value))), 0) if value else 0
+    return f"{value:,.{min(places, 4)}f}".replace(",", _THIN_SPACE)

@@ -16,8 +16,8 @@ from edge.images.conversion import Method, prepare
 from edge.images.residual_boxes import MapGeometry
 from edge.records import Counts, Image, Size
 
-THUMBNAIL_WIDTH_PX = 240
-THUMBNAIL_MAX_HEIGHT_PX = 640
+THUMBNAIL = Size(height_px=640, width_px=240)
+"""Largest picture of a report that shows many."""
 JPEG_QUALITY = 85
 _GAP_PX = 8
 _BOX_AIR_PX = 3
@@ -65,13 +65,14 @@ def scan_picture(
     threshold: float,
     boxes_px: Sequence[BoxPx],
     scan_size: Size,
+    limit: Size = THUMBNAIL,
 ) -> Picture:
     """A judged scan: the converted image, its residual map as heat in multiples of `threshold`, its worst windows.
 
-    `boxes_px` are in pixels of the original scan, whose size is `scan_size`.
+    `boxes_px` are in pixels of the original scan, whose size is `scan_size`. `limit`: largest size of the picture.
     """
     input_size = Size(*image.shape[1:])
-    size = _thumbnail_size(input_size)
+    size = _size_within(input_size, limit)
     scale_x, scale_y = size.width_px / input_size.width_px, size.height_px / input_size.height_px
     heat_frame = heat_png = None
     if residual_map is not None:
@@ -92,9 +93,9 @@ def scan_picture(
     )
 
 
-def plain_picture(counts: Counts) -> Picture:
+def plain_picture(counts: Counts, limit: Size = THUMBNAIL) -> Picture:
     """A scan that was never converted for the networks, between its own bounds; counts uint16 (height, width)."""
-    size = _thumbnail_size(Size(*counts.shape))
+    size = _size_within(Size(*counts.shape), limit)
     local = prepare(counts, Method.LOCAL, None, size)
     return Picture(size.width_px, size.height_px, _jpeg(local[0]), None, None, ())
 
@@ -125,7 +126,17 @@ def picture_svg(picture: Picture, name: str, number: int) -> str:
         style, width = "picture", 2 * width + _GAP_PX
     return (
         f'<svg class="{style}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
-        f"{''.join(parts)}</svg>"
+        f'<g id="picture-{number}">{"".join(parts)}</g></svg>'
+    )
+
+
+def same_picture_svg(picture: Picture, number: int) -> str:
+    """What `picture_svg` drew under this number, once more at another size, without its data again."""
+    is_pair = picture.heat_png is not None
+    width = 2 * picture.width_px + _GAP_PX if is_pair else picture.width_px
+    return (
+        f'<svg class="picture{"" if is_pair else " alone"}" viewBox="0 0 {width} {picture.height_px}" '
+        f'aria-hidden="true"><use href="#picture-{number}"/></svg>'
     )
 
 
@@ -157,8 +168,8 @@ def heat_legend() -> str:
     )
 
 
-def _thumbnail_size(size: Size) -> Size:
-    scale = min(THUMBNAIL_WIDTH_PX / size.width_px, THUMBNAIL_MAX_HEIGHT_PX / size.height_px)
+def _size_within(size: Size, limit: Size) -> Size:
+    scale = min(limit.width_px / size.width_px, limit.height_px / size.height_px)
     return Size(max(round(size.height_px * scale), 1), max(round(size.width_px * scale), 1))
 
 

@@ -7,8 +7,6 @@ the figures, which escape their own.
 
 from __future__ import annotations
 
-import math
-import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -20,6 +18,7 @@ import numpy as np
 from edge.contract.messages import ModelCard
 from edge.records import Outcome
 from edge.system.names import display_name
+from edge.system.text import number, percent, visible, whole
 from edge.validation.comparison import COMPARISON_MEANINGS
 from edge.validation.detection import PodCurve
 from edge.validation.figures import (
@@ -44,9 +43,7 @@ from edge.validation.table import ScanRow
 NAMES_LISTED = 20
 """Files named in a note; the summary has all of them."""
 
-_THIN_SPACE = "\u202f"
 _NO_BREAK = "\u00a0"
-_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def report_html(replay: Replay, gallery: Gallery) -> str:
@@ -83,12 +80,12 @@ def report_html(replay: Replay, gallery: Gallery) -> str:
         picture=lambda card, number: _picture_svg(card.picture, card.row.file, number),
         difference=_difference,
         heat_legend=heat_legend(),
-        percent=_percent,
+        percent=percent,
         span=_span,
-        number=_number,
+        number=number,
         display_name=display_name,
-        shown=_shown,
-        whole=_whole,
+        shown=visible,
+        whole=whole,
         max_points=MAX_POINTS,
         card_detail=_detail,
     )
@@ -240,41 +237,20 @@ def _band(card: ModelCard) -> tuple[float, float] | None:
     return None if card.review_band is None else (card.review_band[0], card.review_band[1])
 
 
-def _shown(text: str) -> str:
-    r"""Other people's words with their control and formatting characters as `\u202e`: what is read is what is there."""
-    return "".join(f"\\u{ord(char):04x}" if unicodedata.category(char) in _UNSEEN else char for char in text)
-
-
 def _detail(card: Card) -> str:
     """What the reader said of the file, without the name that stands beside it."""
-    return _shown(card.verdict.detail or "").removeprefix(f"{display_name(card.row.file)}: ")
+    return visible(card.verdict.detail or "").removeprefix(f"{display_name(card.row.file)}: ")
 
 
 def _minute(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _whole(count: int) -> str:
-    return f"{count:,}".replace(",", _THIN_SPACE)
-
-
-def _percent(share: float | None) -> str:
-    return "—" if share is None or math.isnan(share) else f"{share * 100:.1f}{_THIN_SPACE}%"
-
-
 def _span(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{low * 100:.1f} to {high * 100:.1f} %".replace(" ", _NO_BREAK)
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    """Three significant digits, never as a power of ten."""
-    if value is None:
-        return "—"
-    places = max(digits - 1 - math.floor(math.log10(abs(value))), 0) if value else 0
-    return f"{value:,.{min(places, 4)}f}".replace(",", _THIN_SPACE)
-
-
 def _figure_text(name: str, value: int | float | None) -> str:
     if isinstance(value, int) or name.endswith("_count"):
-        return "—" if value is None else _whole(int(value))
+        return "—" if value is None else whole(int(value))
     return "—" if value is None else f"{value:.4g}"

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 import edge.settings
-from edge.cli import OLD_FLAGS, VERBS, _moment, _parser, in_verbs, main
+from edge.cli import OLD_FLAGS, VERBS, _parser, in_verbs, main
 from edge.errors import BundleError
 from edge.store.ledger import open_ledger
-from edge.system.command import EXITS
+from edge.system.command import EXITS, moment
 from tests.support import bundles
 
 
 def test_an_age_and_a_time_are_points_in_time() -> None:
-    assert abs(datetime.now(UTC) - timedelta(hours=12) - _moment("12h")) < timedelta(minutes=1)
-    assert _moment("2026-03-01T06:00+00:00") == datetime(2026, 3, 1, 6, tzinfo=UTC)
+    assert abs(datetime.now(UTC) - timedelta(hours=12) - moment("12h")) < timedelta(minutes=1)
+    assert moment("2026-03-01T06:00+00:00") == datetime(2026, 3, 1, 6, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("text", ["99999999999d", f"{'9' * 5000}d", "0001-01-01T00:00+12:00", "²d", "12w", ""])

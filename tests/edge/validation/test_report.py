@@ -26,7 +26,7 @@ from edge.validation.labels import Label, LabelRow
 from edge.validation.leaks import Leaks
 from edge.validation.measure import measure_reliability
 from edge.validation.photographer import Photographer
-from edge.validation.pictures import THUMBNAIL_WIDTH_PX, heat_colours, heat_legend, picture_svg, scan_picture
+from edge.validation.pictures import THUMBNAIL, heat_colours, heat_legend, picture_svg, scan_picture
 from edge.validation.reliability import Plant
 from edge.validation.report import report_html
 from edge.validation.requirements import check_requirement, parse_requirement
@@ -220,7 +220,7 @@ def test_a_picture_puts_heat_and_boxes_where_the_gate_saw_them() -> None:
         [BoxPx(x_px=328 + 40, y_px=168 + 17, width_px=16, height_px=16)],
         Size(2000, 1000),
     )
-    assert (picture.width_px, picture.height_px) == (THUMBNAIL_WIDTH_PX, 480)
+    assert (picture.width_px, picture.height_px) == (THUMBNAIL.width_px, 480)
     assert picture.heat_frame is not None and picture.heat_png is not None
     assert (picture.heat_frame.x, picture.heat_frame.width) == (pytest.approx(8 * 0.24), pytest.approx(62 * 16 * 0.24))
     heat = cv2.imdecode(np.frombuffer(picture.heat_png, np.uint8), cv2.IMREAD_UNCHANGED)

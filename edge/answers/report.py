@@ -1,0 +1,227 @@
+"""`edge-worker report`: what happened on a shift, in one file that needs nothing else.
+
+Its script sorts and searches; without it everything is there, in the order of time. The content security policy allows
+that script by its hash, pictures inside of the file, and nothing from anywhere. File names and decisions are other
+people's words: they pass through the template's escaping.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from edge import __version__
+from edge.answers.verdicts import Answer, Looked, evidence_of, looked
+from edge.contract.reasons import in_words
+from edge.errors import EvidenceError
+from edge.evidence.record import IMAGE, RESIDUAL, SCAN, Piece
+from edge.images.conversion import Method
+from edge.images.residual_boxes import MapGeometry
+from edge.records import Outcome, Size
+from edge.system.text import number, percent, visible, whole
+from edge.validation.pictures import Picture, heat_legend, picture_svg, plain_picture, same_picture_svg, scan_picture
+
+PICTURE = Size(height_px=1400, width_px=720)
+"""Largest picture of a scan: one of 2000 x 1000 at about two thirds."""
+
+LONGEST_BY_HOUR = timedelta(hours=72)
+"""A longer time is counted by day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A verdict for a person to look at."""
+
+    answer: Answer
+    sentence: str
+    looked: Looked | None
+    picture: Picture | None
+    evidence: str
+    """Where the pictures lie, or why there are none."""
+
+    @property
+    def worst_gate(self) -> float | None:
+        """The larger of both gate scores, in multiples of its threshold."""
+        gate = self.answer.verdict.gate
+        ratios = [
+            score / threshold
+            for score, threshold in ((gate.mean_max, gate.mean_threshold), (gate.std_max, gate.std_threshold))
+            if score is not None and threshold
+        ]
+        return max(ratios, default=None)
+
+
+@dataclass(slots=True)
+class Span:
+    """What was decided in one hour or on one day."""
+
+    began_at: datetime
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    latencies_s: list[float] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        return len(self.latencies_s)
+
+    def latency_s(self, percent: float) -> float | None:
+        return float(np.percentile(self.latencies_s, percent)) if self.latencies_s else None
+
+
+@dataclass(slots=True)
+class Shift:
+    """Everything the report says of the time from `since` to `until`."""
+
+    station: str
+    since: datetime
+    until: datetime
+    spans: list[Span] = field(default_factory=list)
+    whole: Span = field(default_factory=lambda: Span(datetime.now(UTC)))
+    reasons: Counter[str] = field(default_factory=Counter)
+    models: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Verdicts by model id, digest and engine."""
+    unsent: int = 0
+    sampled: int = 0
+    """Normal verdicts that keep evidence."""
+    cards: list[Card] = field(default_factory=list)
+
+    @property
+    def is_by_hour(self) -> bool:
+        return self.until - self.since <= LONGEST_BY_HOUR
+
+
+def shift_of(
+    found: Iterable[Answer], station: str, since: datetime, until: datetime, evidence: Path, pictures: int
+) -> Shift:
+    """Read the verdicts of a time. `evidence`: its folder; `pictures`: how many at most, those of `review` first.
+
+    Raises LedgerError.
+    """
+    shift = Shift(station, since, until)
+    spans: dict[datetime, Span] = {}
+    to_show = []
+    for answer in found:
+        verdict = answer.verdict
+        began_at = _began_at(answer.stored.decided_at, shift.is_by_hour)
+        for span in (spans.setdefault(began_at, Span(began_at)), shift.whole):
+            span.outcomes[verdict.outcome] += 1
+            span.latencies_s.append(answer.latency_s)
+        shift.reasons.update(verdict.reasons)
+        shift.models[verdict.model.id, verdict.model.sha256, verdict.model.engine] += 1
+        shift.unsent += answer.stored.sent_at is None
+        if verdict.outcome is Outcome.NORMAL:
+            shift.sampled += verdict.evidence is not None
+        else:
+            to_show.append(answer)
+    shift.spans = [spans[moment] for moment in sorted(spans)]
+    first = sorted(range(len(to_show)), key=lambda index: to_show[index].verdict.outcome is not Outcome.REVIEW)
+    with_picture = set(first[:pictures])
+    shift.cards = [_card(answer, evidence, index in with_picture) for index, answer in enumerate(to_show)]
+    return shift
+
+
+def report_html(shift: Shift) -> Iterator[str]:
+    """The page, in parts: it may be longer than memory should hold twice."""
+    script = files("edge.answers").joinpath("report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return _template().generate(
+        shift=shift,
+        script=script,
+        script_hash=f"sha256-{digest}",
+        outcomes=list(Outcome),
+        heat_legend=heat_legend(),
+        chart=_chart(shift),
+        picture=picture_svg,
+        same_picture=same_picture_svg,
+        number=number,
+        percent=percent,
+        visible=visible,
+        whole=whole,
+        seconds=_seconds,
+        moment=_moment,
+        hour=lambda moment: f"{moment:%d %b %H:%M}" if shift.is_by_hour else f"{moment:%d %b}",
+        program=f"edge-worker {__version__}",
+        made_at=datetime.now(UTC),
+    )
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(files("edge.answers").joinpath("report.html.j2").read_text(encoding="utf-8"))
+
+
+def _card(answer: Answer, folder: Path, has_picture: bool) -> Card:
+    verdict = answer.verdict
+    piece = evidence_of(verdict, folder)
+    picture = None
+    if isinstance(piece, str):
+        where = piece
+    else:
+        where = str(piece.path)
+        if has_picture:
+            try:
+                picture = _picture(answer, piece)
+            except EvidenceError as error:
+                where = error.message
+            if picture is None and piece.record.note:
+                where += f" ({piece.record.note})"
+        else:
+            where += " (no picture here: see --pictures)"
+    return Card(answer, in_words(verdict), looked(piece), picture, where)
+
+
+def _picture(answer: Answer, piece: Piece) -> Picture | None:
+    """As the networks saw it, with the residual; else the scan between its own bounds. Raises EvidenceError."""
+    kept, verdict = piece.record.files, answer.verdict
+    if IMAGE in kept:
+        scale = piece.record.residual
+        residual_map = piece.residual() if scale is not None and RESIDUAL in kept else None
+        geometry = MapGeometry(scale.cell_px, scale.offset_px) if scale is not None else MapGeometry(1, 0)
+        threshold = scale.threshold if scale is not None else 1.0
+        image = piece.image()
+        size = Size(verdict.scan.height_px or image.shape[1], verdict.scan.width_px or image.shape[2])
+        method, boxes = Method(verdict.model.conversion), verdict.gate.boxes_px
+        return scan_picture(image, method, residual_map, geometry, threshold, boxes, size, PICTURE)
+    return plain_picture(piece.counts(), PICTURE) if SCAN in kept else None
+
+
+def _began_at(moment: datetime, is_by_hour: bool) -> datetime:
+    """Begin of the hour or day, by the clock on the wall."""
+    local = moment.astimezone().replace(minute=0, second=0, microsecond=0)
+    return local if is_by_hour else local.replace(hour=0)
+
+
+def _chart(shift: Shift) -> list[tuple[Span, list[tuple[Outcome, float, float]]]]:
+    """Each span with its bars: outcome, where it begins and how high it is, as shares of the highest."""
+    highest = max((span.count for span in shift.spans), default=1)
+    columns = []
+    for span in shift.spans:
+        base, bars = 0.0, []
+        for outcome in Outcome:
+            share = span.outcomes[outcome] / highest
+            if share:
+                bars.append((outcome, base, share))
+                base += share
+        columns.append((span, bars))
+    return columns
+
+
+def _moment(moment: datetime) -> str:
+    """By the clock on the wall, with its zone."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+
+
+def _seconds(value: float | None) -> str:
+    return "—" if value is None else f"{value * 1e3:.0f} ms" if value < 1 else f"{value:.1f} s"

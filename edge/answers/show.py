@@ -1,0 +1,133 @@
+"""`edge-worker show`: everything about a part, and whether its file is still the one that was judged."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from edge.answers.verdicts import Answer, evidence_of, looked, read
+from edge.contract.messages import ScanInfo, rfc3339
+from edge.contract.reasons import in_words
+from edge.errors import EvidenceError
+from edge.evidence.record import IMAGE, SCAN
+from edge.scans.scan import modified_at
+from edge.settings import Settings
+from edge.store.reader import LedgerReader
+from edge.system.files import CHUNK_BYTES, opened_regular
+from edge.system.names import display_name
+from edge.system.text import visible
+
+CHANGED = 65
+MOST = 20
+"""Verdicts shown of one word."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileCheck:
+    """What the station's folder holds of a judged file."""
+
+    is_changed: bool
+    words: str
+
+
+def show_all(word: str, settings: Settings) -> int:
+    """Print what is known; 0, or CHANGED where a file is no longer the judged one. Raises EvidenceError for nothing."""
+    with LedgerReader(settings.state.ledger) as reader:
+        found = [read(stored, reader.path) for stored in reader.find(word, MOST)]
+        newest = {file: reader.of_file(file, 1) for file in {answer.verdict.scan.file for answer in found}}
+    if not found:
+        raise EvidenceError(
+            f"{settings.state.ledger}: no verdict on {word!r}",
+            hint="give a part id, a file or a verdict id as it stands in a verdict; what was sent more than "
+            f"`state.keep_days` = {settings.state.keep_days:g} days ago is no longer in the ledger",
+        )
+    code = 0
+    for index, answer in enumerate(found):
+        scan, last = answer.verdict.scan, newest[answer.verdict.scan.file]
+        if last and last[0].verdict_id != answer.verdict.verdict_id:
+            check = FileCheck(False, f"{scan.file}: another one of this name was judged since, by {last[0].verdict_id}")
+        else:
+            check = check_file(scan, settings)
+            code = CHANGED if check.is_changed else code
+        if index:
+            print()
+        for name, value in _rows(answer, check, settings):
+            print(f"{name:<10} {visible(value)}")
+    if len(found) == MOST:
+        print(f"\nthe newest {MOST} are shown; others: edge-worker export")
+    return code
+
+
+def check_file(scan: ScanInfo, settings: Settings) -> FileCheck:
+    """Whether the file in the folder, or where judged ones are moved, has the bytes that were judged."""
+    folders = [settings.folder.path, *([settings.folder.move_to] if settings.folder.move_to is not None else [])]
+    for folder in folders:
+        path = _path_of(folder, scan.file)
+        try:
+            with opened_regular(path) as (stream, status):
+                digest = hashlib.sha256()
+                while chunk := stream.read(CHUNK_BYTES):
+                    digest.update(chunk)
+                sha256 = digest.hexdigest()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            return FileCheck(False, f"{path}: cannot be read: {error.strerror}")
+        if sha256 == scan.sha256:
+            return FileCheck(False, f"{path}: unchanged, SHA-256 {sha256}")
+        changed_at = modified_at(status.st_mtime_ns)
+        if _ms(changed_at) == _ms(scan.modified_at) and status.st_size == scan.size_bytes:
+            return FileCheck(False, f"{path}: cannot be compared, its bytes could not be read when it was judged")
+        return FileCheck(
+            True,
+            f"{path}: CHANGED since it was judged: {status.st_size} bytes of {rfc3339(changed_at)}, SHA-256 {sha256}; "
+            f"judged were {scan.size_bytes} bytes of {rfc3339(scan.modified_at)}, SHA-256 {scan.sha256}",
+        )
+    gone = f"{scan.file}: no longer in {' nor '.join(map(str, folders))}"
+    return FileCheck(False, f"{gone}; SHA-256 {scan.sha256} was judged")
+
+
+def _rows(answer: Answer, check: FileCheck, settings: Settings) -> Iterator[tuple[str, str]]:
+    stored, verdict = answer.stored, answer.verdict
+    piece = evidence_of(verdict, settings.evidence_dir)
+    decision = looked(piece)
+    yield "verdict", f"{verdict.verdict_id}, seq {verdict.seq} of ledger {verdict.ledger_id}"
+    yield "part", f"{verdict.part_id or 'unknown'}, lot {verdict.bundle or 'unknown'}"
+    yield "outcome", f"{verdict.outcome}: {in_words(verdict)}"
+    yield "decision", f"{decision.decision} by {decision.by}, {decision.at}" if decision else "none by a person yet"
+    yield "file", check.words
+    yield "decided", f"{_moment(stored.decided_at)}, {answer.latency_s:.1f} s after it was seen"
+    yield "sent", _moment(stored.sent_at) if stored.sent_at else "not yet"
+    degraded = f", degraded: {verdict.model.degraded}" if verdict.model.degraded else ""
+    engine = f"{verdict.model.engine} {verdict.model.precision}{degraded}"
+    yield "model", f"{verdict.model.id}, {engine}, SHA-256 {verdict.model.sha256}"
+    if isinstance(piece, str):
+        yield "evidence", piece
+        return
+    pictures = [name for name in (IMAGE, SCAN) if name in piece.record.files]
+    yield "evidence", str(piece.path / pictures[0]) if pictures else f"{piece.path}: {piece.record.note}"
+
+
+def _path_of(folder: Path, file: str) -> Path:
+    r"""The file that a verdict calls so: names with control characters or foreign bytes stand there as `\xff`."""
+    path = folder / file
+    if "\\" not in file:
+        return path
+    parent = folder / Path(file).parent
+    try:
+        names = [entry.name for entry in parent.iterdir()]
+    except OSError:
+        return path
+    wanted = Path(file).name
+    return next((parent / name for name in names if display_name(name) == wanted), path)
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z} ({rfc3339(moment)})"
+
+
+def _ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)

@@ -1,0 +1,93 @@
+"""`edge-worker export --format csv`: one row for each verdict."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from edge.answers.verdicts import Answer, evidence_of, looked
+from edge.contract.messages import rfc3339
+from edge.contract.reasons import in_words
+
+COLUMNS = (
+    "seq",
+    "verdict_id",
+    "decided_at",
+    "sent_at",
+    "latency_s",
+    "part_id",
+    "bundle",
+    "file",
+    "outcome",
+    "reasons",
+    "detail",
+    "p_abnormal",
+    "threshold",
+    "gate_mean",
+    "gate_mean_threshold",
+    "gate_std",
+    "gate_std_threshold",
+    "height_px",
+    "width_px",
+    "scan_sha256",
+    "model_id",
+    "model_sha256",
+    "evidence",
+    "decision",
+    "decision_by",
+    "decision_at",
+)
+"""Empty where there is no value; times are UTC."""
+
+
+def csv_lines(answers: Iterable[Answer], evidence: Path) -> Iterator[str]:
+    """RFC 4180, UTF-8, with a header. `evidence`: its folder, where decisions lie."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(COLUMNS)
+    for answer in answers:
+        writer.writerow(_row(answer, evidence))
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+    yield buffer.getvalue()
+
+
+def _row(answer: Answer, evidence: Path) -> list[object]:
+    stored, verdict = answer.stored, answer.verdict
+    decision = looked(evidence_of(verdict, evidence)) if verdict.evidence else None
+    return [
+        verdict.seq,
+        verdict.verdict_id,
+        rfc3339(stored.decided_at),
+        rfc3339(stored.sent_at) if stored.sent_at else None,
+        f"{answer.latency_s:.3f}",
+        _text(verdict.part_id),
+        _text(verdict.bundle),
+        _text(verdict.scan.file),
+        verdict.outcome.value,
+        " ".join(verdict.reasons),
+        _text(in_words(verdict)),
+        verdict.p_abnormal,
+        verdict.threshold,
+        verdict.gate.mean_max,
+        verdict.gate.mean_threshold,
+        verdict.gate.std_max,
+        verdict.gate.std_threshold,
+        verdict.scan.height_px,
+        verdict.scan.width_px,
+        verdict.scan.sha256,
+        _text(verdict.model.id),
+        verdict.model.sha256,
+        verdict.evidence,
+        decision.decision if decision else None,
+        _text(decision.by) if decision else None,
+        decision.at if decision else None,
+    ]
+
+
+def _text(text: str | None) -> str | None:
+    """Other people's words, which no spreadsheet shall run: Excel and others take = + - @ for a formula's begin."""
+    return f"'{text}" if text is not None and text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
