@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -44,11 +44,13 @@ class FileStamp:
     inode: int
     size_bytes: int
     modified_ns: int
+    changed_ns: int = field(default=0, compare=False)
+    """The change time, which tells a rewrite that kept size and time, but also changes with rights; 0 = not known."""
 
     @classmethod
     def of(cls, file: str, status: os.stat_result) -> FileStamp:
         """The stamp of `file`, of which `status` was read."""
-        return cls(file, status.st_ino, status.st_size, status.st_mtime_ns)
+        return cls(file, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def matches(self, status: os.stat_result, *, has_stable_inodes: bool) -> bool:
         """Whether `status` shows the stamped file, as far as size, time and inode can tell.
@@ -83,6 +85,8 @@ class Arrival:
     """Waiting is over: if the file is incomplete, that is its verdict."""
     expected: ExpectedFile | None = None
     """Identity to check when reading. None: whatever stands there by then, as in a replay."""
+    is_rewrite: bool = False
+    """Written again in place: the station gives a new scan the file of an old one."""
 
 
 @dataclass(frozen=True, slots=True)

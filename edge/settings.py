@@ -67,6 +67,13 @@ class FolderSettings(Section):
     incomplete_after_s: float = Field(
         60.0, gt=0, le=86_400, description="a file that stays incomplete this long without change becomes `unreadable`"
     )
+    rewrite_hold_s: float = Field(
+        10.0,
+        ge=0,
+        le=3600,
+        description="a file that is written again in place is read when it has stood still this long; a fifth of it "
+        "where the worker saw its writer close it (local folders); `stable_for_s` with `done_suffix`",
+    )
     done_suffix: str | None = Field(None, description="wait for a marker file such as `.done` beside each scan")
     after: Literal["keep", "move"] = Field("keep", description="what happens to a judged scan: `keep` or `move`")
     move_to: NamedPath | None = Field(

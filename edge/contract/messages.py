@@ -329,6 +329,9 @@ class Health(Message):
     repeated: Count = Field(
         description="files since the start that came again under their name with the bytes of their last verdict"
     )
+    overwritten: Count = Field(
+        description="files since the start that were replaced or written over before they were read; as far as was seen"
+    )
     unnamed: Count = Field(
         description="verdicts since the start whose file name did not fit, so that `part_id` is null"
     )

@@ -9,6 +9,9 @@ hands out its last frame again, or copies under other names. It ends likewise.
 `part-unknown` stands while the newest scan's name does not fit `naming.pattern`, so that its verdict names no part.
 It ends likewise.
 
+`scans-rewritten` stands while the newest scan came in the file of an older one, written again in place. It ends
+likewise.
+
 `scans-not-readable` stands while there are files that get no verdict, because the disk, the share or the process that
 unpacks them fails, and not they. Each has failed twice after it had become final: a scan that was moved on just then,
 or a share that went away, has other signs.
@@ -60,7 +63,7 @@ class ScanAlarms:
         self._folder = folder
         self._alarms = alarms
         self._lock = threading.Lock()
-        self._streaks = {code: _Streak() for code in ("scans-refused", "scans-repeated", "part-unknown")}
+        self._refused, self._repeated, self._unknown, self._rewritten = (_Streak() for _ in range(4))
         self._failed_once: set[str] = set()
         self._stuck: dict[str, str] = {}  # file -> what is wrong with it
         self._look_at_s: float | None = None
@@ -71,30 +74,37 @@ class ScanAlarms:
             self._forget({judged.prepared.arrival.stamp.file})
             if judged.verdict is not None:
                 self._verdict(judged.verdict)
+                if self._rewritten.sees(judged.prepared.arrival.is_rewrite):
+                    self._alarms.raise_alarm(
+                        "scans-rewritten",
+                        f"scans written into the file of an older one: {self._rewritten.count}; "
+                        f"last {judged.verdict.scan.file}",
+                        "let the station write each scan under another name and rename it, or set a marker "
+                        "(`folder.done_suffix`): such a file may be half the last scan, and has to wait",
+                    )
             elif (decision := judged.prepared.decision) is None or decision.outcome is not Outcome.UNREADABLE:
-                self._streaks["scans-refused"].sees(False)
+                self._refused.sees(False)
 
     def _verdict(self, verdict: Verdict) -> None:
         """With the lock held."""
         file, is_unreadable = verdict.scan.file, verdict.outcome is Outcome.UNREADABLE
-        refused, repeated, unknown = self._streaks.values()
-        if refused.sees(is_unreadable):
+        if self._refused.sees(is_unreadable):
             self._alarms.raise_alarm(
                 "scans-refused",
-                f"files refused since this began: {refused.count}; last {file}: {verdict.reasons[0]}",
+                f"files refused since this began: {self._refused.count}; last {file}: {verdict.reasons[0]}",
                 "look at the station: the files are not whole 16-bit scans; their verdicts are `unreadable`",
             )
         is_repeated = REPEATED_IMAGE in verdict.reasons
-        if repeated.sees(None if is_unreadable and not is_repeated else is_repeated):
+        if self._repeated.sees(None if is_unreadable and not is_repeated else is_repeated):
             self._alarms.raise_alarm(
                 "scans-repeated",
-                f"scans that show an image judged before: {repeated.count}; last {file}",
+                f"scans that show an image judged before: {self._repeated.count}; last {file}",
                 "look at the detector and at what copies files: each scan must be an exposure of its own",
             )
-        if unknown.sees(verdict.part_id is None):
+        if self._unknown.sees(verdict.part_id is None):
             self._alarms.raise_alarm(
                 "part-unknown",
-                f"verdicts without a part since this began: {unknown.count}; last {file}",
+                f"verdicts without a part since this began: {self._unknown.count}; last {file}",
                 "write `naming.pattern` for the station's file names; `edge-worker check` shows what it makes of them",
             )
 
@@ -122,7 +132,12 @@ class ScanAlarms:
         gone = set() if is_folder_away else {file for file in files if _is_gone(self._folder / file)}
         with self._lock:
             self._forget(gone)
-            for code, streak in self._streaks.items():
+            for code, streak in (
+                ("scans-refused", self._refused),
+                ("scans-repeated", self._repeated),
+                ("part-unknown", self._unknown),
+                ("scans-rewritten", self._rewritten),
+            ):
                 if streak.is_over:
                     streak.count = 0
                     self._alarms.clear_alarm(code)

@@ -155,6 +155,13 @@ class StationFolder:
                 self.complain(file, error)
         return None
 
+    def glance(self, file: str) -> os.stat_result | None:
+        """Status of an entry for any thread, without a word on why it cannot be had."""
+        try:
+            return os.lstat(self._root + file)
+        except OSError:
+            return None
+
     def was_denied(self) -> bool:
         """Whether a stat in the folder itself was refused since the last look."""
         return self._denied

@@ -10,7 +10,12 @@ its writer has locked. What waiting cannot mend goes out at once: bytes that are
 A folder of many known files costs one listing per look and no stat: a name whose inode is the recorded one
 is passed over. A replaced file shows by its inode; one rewritten in place by the watcher's touch, or else
 by the rolling re-stat of `restat_per_poll` known files per look. A rewrite in place that keeps size and
-time is seen by the touch alone.
+time is seen by its change time.
+
+A file that is **written again in place** looks whole at every moment: half of it may be the next scan and half the last
+one. It is held for `rewrite_hold_s` without a change, a fifth of that once its writer was seen to close it. Who makes a
+new file, under another name first, or sets markers is never held. What is replaced or rewritten before it was read is
+counted.
 
 While the folder is away nothing is taken as deleted, nothing is handed out, and `state` says why.
 """
@@ -30,11 +35,12 @@ from pathlib import Path
 
 from edge.errors import ScanError, ScanIncomplete
 from edge.records import Arrival, ExpectedFile, FileStamp
-from edge.scans.scan import Limits, check_complete, report_overwritten
+from edge.scans.scan import SUFFIXES, Limits, check_complete
 from edge.station.backlog import Backlog, age
 from edge.station.folder import HINTS, Away, FolderState, StationFolder
-from edge.station.known import KnownFiles
+from edge.station.known import KnownFiles, Rights, rights_of
 from edge.system.logs import event
+from edge.system.names import display_name
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +63,9 @@ lost for hours is judged within seconds of its return."""
 TOUCHES = 65_536
 """Touched names kept between two looks; the rolling re-stat finds what falls out."""
 
+CLOSED_SHARE = 0.2
+"""Share of the hold of a file written again in place that is left once its writer closed it."""
+
 
 @dataclass(slots=True)
 class _Waiting:
@@ -64,7 +73,7 @@ class _Waiting:
 
     stamp: FileStamp
     is_file: bool
-    changed_ns: int
+    rights: Rights
     since_s: float
     is_arrival: bool
     listing: int
@@ -73,6 +82,10 @@ class _Waiting:
     is_ready: bool = False
     is_final: bool = False
     was_touched: bool = False
+    is_rewrite: bool = False
+    """It was a whole scan before, for all that is known, and was then written to."""
+    has_stood_still: bool = False
+    """Long enough to be taken for a whole scan, as its stamp shows it."""
 
 
 class Inbox:
@@ -91,6 +104,7 @@ class Inbox:
         stable_polls: int = 2,
         stable_for_s: float = 0.2,
         incomplete_after_s: float = 60.0,
+        rewrite_hold_s: float = 10.0,
         restat_per_poll: int = 200,
         done_suffix: str | None = None,
         recursive: bool = False,
@@ -103,13 +117,19 @@ class Inbox:
         self._stable_for_s = stable_for_s
         self._look_every_s = stable_for_s / max(1, stable_polls - 1)
         self._incomplete_after_s = incomplete_after_s
+        # A marker is the station's own word that a file is whole.
+        self._rewrite_hold_s = max(stable_for_s, 0.0 if done_suffix else rewrite_hold_s)
         self._restat_per_poll = restat_per_poll
 
         self._known = KnownFiles(known)
         self._waiting: dict[str, _Waiting] = {}
         self._in_flight: dict[str, _Waiting] = {}
         self._ready = Backlog()
-        self._touched: deque[str] = deque(maxlen=TOUCHES)
+        self._touched: deque[tuple[str, bool, os.stat_result | None]] = deque(maxlen=TOUCHES)
+        self._arrived: dict[str, int] = {}  # name -> inode of the newest file under it that nobody has read
+        self._closed_ns: dict[str, int] = {}  # name -> change time of the file when a writer closed it
+        self._closes_mislead = False
+        self._overwritten = 0
         self._returned: deque[tuple[FileStamp, bool]] = deque()
         self._sweep_at_s: float | None = None
 
@@ -151,9 +171,14 @@ class Inbox:
         """Files and sub-folders that could not be looked at, and why; for the thread that calls `poll`."""
         return self._folder.unread
 
-    def touch(self, name: str) -> None:
-        """`name` (relative path) was written to or moved here: look at it even if it is known."""
-        self._touched.append(name)
+    @property
+    def overwritten_count(self) -> int:
+        """Files that were replaced or written over before they were read."""
+        return self._overwritten
+
+    def touch(self, name: str, is_new: bool = False) -> None:
+        """`name` (relative path) was made or moved here (`is_new`), or closed after writing; for local folders."""
+        self._touched.append((name, is_new, self._folder.glance(name)))
 
     def finished(self, stamp: FileStamp) -> None:
         """The file has its outcome in the ledger."""
@@ -216,7 +241,7 @@ class Inbox:
             self._unmarked = listing.unmarked
             self._is_first_listing = False
             for file in [file for file, waiting in self._waiting.items() if waiting.listing != self._listing]:
-                del self._waiting[file]
+                self._drop(file)
             for file in self._known.next_round(self._restat_per_poll):
                 if file in self._known.stamps:
                     self._restat(file, False, now_s)
@@ -254,23 +279,26 @@ class Inbox:
         else:
             self._observe(waiting, status, now_s)
             waiting.listing = self._listing
-        settled_s = max(waiting.not_before_s, waiting.since_s + self._stable_for_s)
+        settled_s = max(waiting.not_before_s, waiting.since_s + self._hold_s(waiting))
         if waiting.looks >= self._stable_polls and now_s >= settled_s:
-            waiting.is_ready = True
+            waiting.is_ready = waiting.has_stood_still = True
             self._ready.add(waiting.stamp, is_arrival=waiting.is_arrival)
         else:
             self._look_again(waiting)
 
     def _reopen(self, file: str, status: os.stat_result, now_s: float) -> _Waiting:
         """A file that is new, or new again."""
+        known, arrived = self._known.stamps.get(file), self._arrived.get(file)
         self._known.discard(file)
+        self._note_arrival(file, status)
         waiting = self._waiting[file] = _Waiting(
             stamp=FileStamp.of(file, status),
             is_file=stat.S_ISREG(status.st_mode),
-            changed_ns=status.st_ctime_ns,
+            rights=rights_of(status),
             since_s=now_s,
             is_arrival=not self._is_first_listing,
             listing=self._listing,
+            is_rewrite=known is not None and arrived is None and self._is_same_file(known, status),
         )
         self._look_again(waiting)
         return waiting
@@ -284,20 +312,64 @@ class Inbox:
         if stood_still:
             waiting.looks += 1
         else:
-            if waiting.is_ready:
-                report_overwritten(self._expected(waiting.stamp), status)
+            self._note_change(waiting, status)
             waiting.looks, waiting.since_s, waiting.not_before_s = 1, now_s, -math.inf
         waiting.stamp, waiting.is_file = FileStamp.of(waiting.stamp.file, status), is_file
-        waiting.changed_ns, waiting.is_ready = status.st_ctime_ns, False
+        waiting.rights, waiting.is_ready = rights_of(status), False
+        self._note_arrival(waiting.stamp.file, status)
         return stood_still
 
-    def _expected(self, stamp: FileStamp) -> ExpectedFile:
-        return ExpectedFile(stamp, self._folder.has_stable_inodes)
+    def _note_arrival(self, file: str, status: os.stat_result) -> None:
+        """Count what another file has replaced before it was read; an empty one is a placeholder."""
+        former = self._arrived.pop(file, None)
+        if former not in (None, status.st_ino) and self._folder.has_stable_inodes:
+            self._overwritten += 1
+            event(log.warning, "overwritten before it was read", file=display_name(file), by="another file")
+        if status.st_size:
+            self._arrived[file] = status.st_ino
+
+    def _note_change(self, waiting: _Waiting, status: os.stat_result) -> None:
+        """A waiting file has changed: what is written to after it stood still was a scan, unless it only grew."""
+        file, former = waiting.stamp.file, waiting.stamp
+        if not self._is_same_file(former, status):
+            waiting.is_rewrite = waiting.has_stood_still = False
+            return
+        self._note_write(waiting)
+        if waiting.has_stood_still:
+            waiting.is_rewrite, waiting.has_stood_still = True, False
+            if status.st_size <= former.size_bytes:
+                self._overwritten += 1
+                event(log.warning, "overwritten before it was read", file=display_name(file), by="a rewrite in place")
+
+    def _note_write(self, waiting: _Waiting) -> None:
+        """A waiting file was written to: if it had been closed, its writer works in pieces, and closes tell nothing."""
+        file = waiting.stamp.file
+        if waiting.is_rewrite and self._closed_ns.get(file) == waiting.stamp.changed_ns and not self._closes_mislead:
+            self._closes_mislead = True
+            event(log.warning, "written to after its close: a close counts no more", file=display_name(file))
+
+    def _is_same_file(self, stamp: FileStamp, status: os.stat_result) -> bool:
+        """Whether the change, if any, was made in place."""
+        return stat.S_ISREG(status.st_mode) and (stamp.inode == status.st_ino or not self._folder.has_stable_inodes)
+
+    def _hold_s(self, waiting: _Waiting) -> float:
+        """How long the file must stand still."""
+        if not waiting.is_rewrite:
+            return self._stable_for_s
+        is_closed = self._closed_ns.get(waiting.stamp.file) == waiting.stamp.changed_ns and not self._closes_mislead
+        return max(self._stable_for_s, self._rewrite_hold_s * (CLOSED_SHARE if is_closed else 1.0))
+
+    def _drop(self, file: str) -> None:
+        """A waiting file is gone."""
+        del self._waiting[file]
+        self._arrived.pop(file, None)
+        self._closed_ns.pop(file, None)
 
     def _look_again(self, waiting: _Waiting) -> None:
         """Let `wait_s` wake the loop when the next look at this file can tell something."""
         steps = max(1, min(waiting.looks, self._stable_polls - 1))
-        due_s = max(waiting.not_before_s, waiting.since_s + steps * self._look_every_s)
+        stood_s = steps * self._look_every_s if waiting.looks < self._stable_polls else self._hold_s(waiting)
+        due_s = max(waiting.not_before_s, waiting.since_s + stood_s)
         self._due_s = min(self._due_s, due_s)
 
     def _hand_out(self, now_s: float, now: datetime, room: int) -> list[Arrival]:
@@ -311,10 +383,13 @@ class Inbox:
             file = waiting.stamp.file
             status = self._folder.lstat(file)
             if status is None:
-                del self._waiting[file]
+                self._drop(file)
             elif self._observe(waiting, status, now_s) and self._may_go(waiting, now_s):
                 self._in_flight[file] = self._waiting.pop(file)
-                handed_out.append(Arrival(waiting.stamp, now, waiting.is_final, self._expected(waiting.stamp)))
+                self._arrived.pop(file, None)
+                self._closed_ns.pop(file, None)
+                expected = ExpectedFile(waiting.stamp, self._folder.has_stable_inodes)
+                handed_out.append(Arrival(waiting.stamp, now, waiting.is_final, expected, waiting.is_rewrite))
             else:
                 self._look_again(waiting)
         return sorted(handed_out, key=lambda arrival: age(arrival.stamp))
@@ -328,12 +403,13 @@ class Inbox:
         try:
             check_complete(self._folder.path / file, self._limits)
         except ScanIncomplete as error:
+            waiting.has_stood_still = False  # what is written to it now makes it whole
             if not waiting.is_final:
                 self._back_off(waiting, now_s)
                 return False
             if error.reason == "no-permission":
                 # It goes out once, and again only when it became readable or another file.
-                is_news = self._known.bar(waiting.stamp, waiting.changed_ns)
+                is_news = self._known.bar(waiting.stamp)
                 if not is_news:
                     self._known.add(self._waiting.pop(file).stamp)
                 return is_news
@@ -354,17 +430,41 @@ class Inbox:
             stamp, is_finished = self._returned.popleft()
             waiting = self._in_flight.pop(stamp.file, None)
             if is_finished:
-                self._known.add(stamp, waiting.changed_ns if waiting is not None else None)
+                if waiting is not None:
+                    stamp = waiting.stamp  # with its change time
+                self._known.add(stamp, waiting.rights if waiting is not None else None)
                 self._waiting.pop(stamp.file, None)
                 self._restat(stamp.file, waiting is not None and waiting.was_touched, now_s)
             elif waiting is not None:
                 self._known.unbar(stamp.file)
                 self._waiting[stamp.file] = waiting
+                status = self._folder.lstat(stamp.file)
+                if status is None:
+                    pass
+                elif waiting.stamp.matches(status, has_stable_inodes=self._folder.has_stable_inodes):
+                    waiting.has_stood_still = False  # not whole yet, and not changed while it was read
+                elif not self._is_same_file(waiting.stamp, status):
+                    self._overwritten += 1
                 self._back_off(waiting, now_s)
                 self._look_again(waiting)
 
     def _take_touched(self, now_s: float) -> None:
-        for file in {self._touched.popleft() for _ in range(len(self._touched))}:
+        touched = set()
+        for file, is_new, status in [self._touched.popleft() for _ in range(len(self._touched))]:
+            touched.add(file)
+            if status is None or not file.lower().endswith(SUFFIXES):
+                continue
+            read = self._known.stamps.get(file)
+            if file in self._in_flight:
+                read = self._in_flight[file].stamp
+            if not is_new:
+                waiting = self._waiting.get(file)
+                if waiting is not None and waiting.stamp.changed_ns != status.st_ctime_ns:
+                    self._note_write(waiting)
+                self._closed_ns[file] = status.st_ctime_ns
+            elif read is None or read.inode != status.st_ino or read.changed_ns != status.st_ctime_ns:
+                self._note_arrival(file, status)
+        for file in touched:
             waiting = self._in_flight.get(file)
             if waiting is not None:
                 waiting.was_touched = True
@@ -390,4 +490,7 @@ class Inbox:
             present = self._folder.all_scans()
             if present is not None:
                 self._known.forget_gone(present)
+                for seen in (self._arrived, self._closed_ns):
+                    for file in seen.keys() - present:
+                        del seen[file]
                 self._folder.forget_complaints()

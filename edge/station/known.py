@@ -1,6 +1,6 @@
 """Files that have their outcome, and whether what stands under their name still is that file.
 
-Recorded are the stamps of the ledger and, for files of this run, the change time. Nothing here touches the disk.
+Nothing here touches the disk.
 """
 
 from __future__ import annotations
@@ -10,6 +10,12 @@ import stat
 from collections.abc import Collection, Mapping
 
 from edge.records import FileStamp
+
+Rights = tuple[int, int, int, int]
+"""Mode, owner, group and number of names of a file: its change time changes with them."""
+
+NOISY_CHANGES = 1000
+"""Change times alone that changed without a known reason: after so many they count for nothing."""
 
 NOISY_INODES = 1000
 """Listed inodes that changed although their file did not: after so many they count for nothing."""
@@ -21,8 +27,9 @@ class KnownFiles:
     def __init__(self, known: Mapping[str, FileStamp]) -> None:
         self.stamps = dict(known)
         """The stamp of each file at its last outcome; to be read by others, changed only here."""
-        self._changed_ns: dict[str, int] = {}
-        self._barred: dict[str, tuple[FileStamp, int]] = {}
+        self._rights: dict[str, Rights] = {}
+        self._noisy_changes = 0
+        self._barred: dict[str, FileStamp] = {}
         self._listed_inodes: dict[str, int] = {}
         self._noisy_inodes = 0
         self._round: list[str] = []
@@ -31,16 +38,16 @@ class KnownFiles:
     def __len__(self) -> int:
         return len(self.stamps)
 
-    def add(self, stamp: FileStamp, changed_ns: int | None = None) -> None:
-        """The file has its outcome; `changed_ns` is its change time when it was handed out."""
+    def add(self, stamp: FileStamp, rights: Rights | None = None) -> None:
+        """The file has its outcome; `rights` as they were when it was handed out."""
         self.stamps[stamp.file] = stamp
-        if changed_ns is not None:
-            self._changed_ns[stamp.file] = changed_ns
+        if rights is not None:
+            self._rights[stamp.file] = rights
 
     def discard(self, file: str) -> None:
         """Another file stands under this name. That it was barred is kept: the bar compares stamps itself."""
         self.stamps.pop(file, None)
-        self._changed_ns.pop(file, None)
+        self._rights.pop(file, None)
         self._listed_inodes.pop(file, None)
 
     def explains(self, file: str, inode: int) -> bool:
@@ -60,21 +67,31 @@ class KnownFiles:
     def is_still(self, file: str, status: os.stat_result, *, was_touched: bool, has_stable_inodes: bool) -> bool:
         """Whether `status` shows the file that is known.
 
-        If it was touched, a change time other than the recorded one speaks against it. If not, that says
-        nothing: backups, virus scanners and administrators change it without changing a byte.
+        A change time other than the recorded one, all else being equal, speaks against it if the file was touched, or
+        if its rights are what they were: then its bytes were rewritten under the former time, or a backup or a virus
+        scanner left a mark. Reading it again tells; NOISY_CHANGES bounds that.
         """
         barred = self._barred.get(file)
-        if barred is not None and barred[1] != status.st_ctime_ns:
+        if barred is not None and barred.changed_ns != status.st_ctime_ns:
             return False
-        if was_touched and stat.S_ISREG(status.st_mode) and self._changed_ns.get(file) != status.st_ctime_ns:
+        stamp = self.stamps[file]
+        if not stamp.matches(status, has_stable_inodes=has_stable_inodes):
             return False
-        return self.stamps[file].matches(status, has_stable_inodes=has_stable_inodes)
+        if stamp.changed_ns == status.st_ctime_ns or not stat.S_ISREG(status.st_mode):
+            return True
+        if was_touched:
+            return False
+        rights = rights_of(status)
+        if stamp.changed_ns and self._rights.get(file, rights) == rights and self._noisy_changes < NOISY_CHANGES:
+            self._noisy_changes += 1
+            return False
+        self.add(FileStamp.of(file, status), rights)
+        return True
 
-    def bar(self, stamp: FileStamp, changed_ns: int) -> bool:
+    def bar(self, stamp: FileStamp) -> bool:
         """The file may not be read. False if that was said of this very file before."""
-        barred = self._barred.get(stamp.file)
-        self._barred[stamp.file] = stamp, changed_ns
-        return barred is None or barred[0] != stamp
+        barred, self._barred[stamp.file] = self._barred.get(stamp.file), stamp
+        return barred != stamp
 
     def unbar(self, file: str) -> None:
         self._barred.pop(file, None)
@@ -95,3 +112,7 @@ class KnownFiles:
             self.discard(file)
             self.unbar(file)
         self._gone = gone
+
+
+def rights_of(status: os.stat_result) -> Rights:
+    return status.st_mode, status.st_uid, status.st_gid, status.st_nlink

@@ -56,7 +56,9 @@ class WatchMode(StrEnum):
 
 
 class Watcher:
-    """Sets `wake` and calls `touched(path relative to folder)` when something may have arrived.
+    """Sets `wake` and calls `touched(path relative to folder, is_new)` when something may have arrived.
+
+    `is_new`: the name was made or moved there; else a file of this name was closed after writing.
 
     One thread owns it and calls `step` in each of its turns; `touched` is called from watchdog's thread and
     must neither block nor raise. The folder may be absent at any time, also at the start.
@@ -66,7 +68,7 @@ class Watcher:
         self,
         folder: Path,
         wake: threading.Event,
-        touched: Callable[[str], None],
+        touched: Callable[[str, bool], None],
         *,
         recursive: bool = False,
         mountinfo: Path = MOUNTINFO,
@@ -191,14 +193,14 @@ class Watcher:
 class _Hints(FileSystemEventHandler):
     """Hands events over and does nothing else: an exception here would end watchdog's thread."""
 
-    def __init__(self, folder: str, wake: threading.Event, touched: Callable[[str], None]) -> None:
+    def __init__(self, folder: str, wake: threading.Event, touched: Callable[[str, bool], None]) -> None:
         self._prefix = folder.rstrip("/") + "/"
         self._wake = wake
         self._touched = touched
 
     def dispatch(self, event: FileSystemEvent) -> None:
         path = os.fsdecode(event.dest_path or event.src_path)
-        self._touched(path.removeprefix(self._prefix))
+        self._touched(path.removeprefix(self._prefix), isinstance(event, FileCreatedEvent))
         self._wake.set()
 
 

@@ -493,12 +493,12 @@ def _insert_verdict(sql: sqlite3.Connection, verdict: Verdict, entry: Entry) -> 
 
 def _stamp_text(stamp: FileStamp) -> str:
     """As text, because inode numbers and times of foreign file systems exceed SQLite's 64-bit integers."""
-    return f"{stamp.inode} {stamp.size_bytes} {stamp.modified_ns}"
+    return f"{stamp.inode} {stamp.size_bytes} {stamp.modified_ns} {stamp.changed_ns}"
 
 
 def _stamp(file: str, text: str) -> FileStamp:
-    inode, size_bytes, modified_ns = map(int, text.split())
-    return FileStamp(file, inode, size_bytes, modified_ns)
+    inode, size_bytes, modified_ns, *changed_ns = map(int, text.split())  # older programs wrote no change time
+    return FileStamp(file, inode, size_bytes, modified_ns, *changed_ns)
 
 
 def to_ms(moment: datetime) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from edge.records import FileStamp
+from edge.records import Arrival, FileStamp
 from edge.scans.scan import Limits
 from edge.station.inbox import Inbox
 
@@ -58,15 +58,18 @@ class Line:
     def __init__(self, folder: Path, **options: object) -> None:
         self.folder = folder
         known = options.pop("known", {})
+        options.setdefault("rewrite_hold_s", 0.0)
         self.inbox = Inbox(folder, known=known, limits=LIMITS, **options)  # type: ignore[arg-type]
         self.now_s = 1000.0
         self.handed_out: list[FileStamp] = []
+        self.arrivals: list[Arrival] = []
         self.final: dict[FileStamp, bool] = {}
 
     def look(self, after_s: float = LOOK_S, room: int = 64) -> list[str]:
         self.now_s += after_s
         arrivals = self.inbox.poll(self.now_s, NOW, room)
         self.final |= {arrival.stamp: arrival.is_final for arrival in arrivals}
+        self.arrivals += arrivals
         self.handed_out += [arrival.stamp for arrival in arrivals]
         return [arrival.stamp.file for arrival in arrivals]
 

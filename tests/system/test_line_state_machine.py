@@ -124,7 +124,7 @@ class Line:
 
     def __init__(self, folder: Path, state: Path, clock: Callable[[], datetime]) -> None:
         self.ledger = open_ledger(state / "ledger.sqlite", STATION)
-        self.inbox = Inbox(folder, known=self.ledger.files(), limits=LIMITS, incomplete_after_s=3.0)
+        self.inbox = Inbox(folder, known=self.ledger.files(), limits=LIMITS, incomplete_after_s=3.0, rewrite_hold_s=0.5)
         self.intake = StationIntake(self.inbox, lambda: None)
         reader = ReadAhead(
             folder,

@@ -264,7 +264,13 @@ class Rig:
 
     def write_config(self, layout: Layout) -> None:
         sections = {
-            "folder": {"path": self.scans, "poll_s": 0.1, "stable_for_s": 0.05, "incomplete_after_s": 2.0}
+            "folder": {
+                "path": self.scans,
+                "poll_s": 0.1,
+                "stable_for_s": 0.05,
+                "incomplete_after_s": 2.0,
+                "rewrite_hold_s": 0.5,
+            }
             | layout.folder,
             "model": {"bundle": self.root / "bundle", "trusted_key": self.root / "key.pub.pem"},
             "state": {"dir": self.state, "min_free_bytes": 0} | layout.state,

@@ -71,6 +71,7 @@ def health() -> Health:
         last_verdict_at=None,
         outcomes={"normal": 3},
         repeated=0,
+        overwritten=0,
         unnamed=0,
         disk_free_bytes=1,
         evidence=None,

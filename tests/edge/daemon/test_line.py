@@ -46,6 +46,7 @@ path = "{self.folder}"
 poll_s = 0.1
 stable_for_s = 0.05
 incomplete_after_s = 1.0
+rewrite_hold_s = 0.2
 [model]
 bundle = "{root / "bundle"}"
 trusted_key = "{key}"

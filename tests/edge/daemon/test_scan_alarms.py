@@ -190,6 +190,39 @@ def test_good_and_bad_files_in_turns_cause_no_flood_of_alarms(here: Station) -> 
     assert len(here.said()) <= 4
 
 
+def test_a_station_that_rewrites_its_file_is_named_with_the_cure_until_it_makes_new_ones(
+    here: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    health: list[Health] = []
+    monkeypatch.setattr(here.line.publisher, "publish_health", health.append)
+    slot = fakes.write_scan(here.folder / "B01_slot.tif")
+    here.run(2.0)
+    slot.touch()  # the same bytes: no scan was written
+    here.run(12.0)
+    assert here.said() == []
+    other = fakes.write_scan(here.folder.parent / "other.tif", seed=2).read_bytes()
+    with slot.open("r+b") as file:
+        file.write(other)
+    here.run(12.0)
+    (alarm,) = here.heard()
+    assert (alarm.code, alarm.message) == (
+        "scans-rewritten",
+        "scans written into the file of an older one: 1; last B01_slot.tif",
+    )
+    assert "rename it" in alarm.hint and "done_suffix" in alarm.hint
+    fakes.write_scan(here.folder / "B01_1.tif", seed=3)
+    here.run(61.0)
+    assert here.said() == [("scans-rewritten", False)]
+    with slot.open("r+b") as file:
+        file.write(fakes.write_scan(here.folder.parent / "other.tif", seed=4).read_bytes())
+    here.run(1.0)
+    with slot.open("r+b") as file:
+        file.write(fakes.write_scan(here.folder.parent / "other.tif", seed=5).read_bytes())
+    here.run(12.0)
+    here.line.report_health()
+    assert health[0].overwritten == 0  # it had not stood still
+
+
 def test_a_name_that_names_no_part_is_an_alarm_until_one_fits_and_a_count_in_health(
     here: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -565,6 +565,7 @@ def test_health_is_retained_and_only_the_newest_waits(broker: Mosquitto, ledger:
             last_verdict_at=None,
             outcomes={},
             repeated=0,
+            overwritten=0,
             unnamed=0,
             disk_free_bytes=1,
             evidence=None,

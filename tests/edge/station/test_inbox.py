@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import socket
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import edge.station.known
 from edge.records import FileStamp
 from edge.scans.scan import Limits
 from edge.station.inbox import FORGET_EVERY_S, Inbox
@@ -361,6 +363,169 @@ def test_new_permissions_on_judged_files_cause_no_work(line: Line) -> None:
     scan.chmod(0o640)
 
     assert line.looks(4) == []
+
+
+# --- written again in place ------------------------------------------------------------------------------
+
+HOLD_S = 10.0
+
+
+def write_into(path: Path, data: bytes, start: int = 0) -> None:
+    """As a writer that keeps the file and its size: r+, conv=notrunc, a ring buffer."""
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(data)
+
+
+def seconds_until(line: Line, file: str) -> float:
+    """How long it takes until the file goes out, as final or not."""
+    began_s = line.now_s
+    while file not in line.look():
+        assert line.now_s < began_s + 3 * HOLD_S
+    return line.now_s - began_s
+
+
+@pytest.mark.parametrize("former", ["judged", "in flight", "in the backlog", "judged before the restart"])
+def test_a_file_that_is_written_again_in_place_has_to_stand_still_much_longer(folder: Path, former: str) -> None:
+    line = Line(folder, rewrite_hold_s=HOLD_S)
+    scan = drop(folder / "a.tif", tiff(1))
+    for _ in range(3):
+        line.look(room=0 if former == "in the backlog" else 64)
+    if former.startswith("judged"):
+        line.finish()
+        line.look()
+    if former.endswith("restart"):
+        line = Line(folder, rewrite_hold_s=HOLD_S, known=dict(line.inbox._known.stamps))
+    data = tiff(2)
+    write_into(scan, data[:400])
+    if former == "in flight":
+        line.look()
+        line.inbox.retry(line.handed_out[0])
+    assert line.looks(int(0.8 * HOLD_S / LOOK_S)) == []  # the writer's pause
+    write_into(scan, data[400:], 400)
+    assert HOLD_S <= seconds_until(line, "a.tif") <= HOLD_S + 1.0
+    assert line.arrivals[-1].is_rewrite
+
+
+def test_a_writer_that_closes_its_file_is_waited_for_a_fifth_of_it_until_that_proved_wrong(folder: Path) -> None:
+    line = Line(folder, rewrite_hold_s=HOLD_S)
+    scan = drop(folder / "a.tif", tiff(1))
+    line.judge_all()
+    write_into(scan, tiff(2))
+    line.inbox.touch("a.tif")
+    assert HOLD_S / 5 <= seconds_until(line, "a.tif") <= HOLD_S / 5 + 1.0
+    line.finish()
+    line.look()
+
+    write_into(scan, tiff(3)[:400])
+    line.inbox.touch("a.tif")
+    assert line.looks(4) == []
+    write_into(scan, tiff(3)[400:], 400)
+    line.inbox.touch("a.tif")
+    assert seconds_until(line, "a.tif") >= HOLD_S
+
+
+def test_a_map_that_is_written_after_its_file_was_closed_has_not_been_closed(folder: Path) -> None:
+    line = Line(folder, rewrite_hold_s=HOLD_S)
+    scan = drop(folder / "a.tif", tiff(1))
+    line.judge_all()
+    with scan.open("r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 0)
+    line.inbox.touch("a.tif")
+    line.look()
+    mapped[:] = tiff(2)
+    mapped.flush()
+    mapped.close()
+    assert seconds_until(line, "a.tif") >= HOLD_S
+
+
+@pytest.mark.parametrize("how", ["renamed over it", "deleted and made anew", "with a marker"])
+def test_a_new_file_under_the_name_of_a_judged_one_is_not_held(folder: Path, how: str) -> None:
+    line = Line(folder, rewrite_hold_s=HOLD_S, done_suffix=".done" if how == "with a marker" else None)
+    scan = drop(folder / "a.tif", tiff(1))
+    (folder / "a.done").touch()
+    line.judge_all()
+    if how == "renamed over it":
+        drop(scan, tiff(2))
+    elif how == "with a marker":
+        write_into(scan, tiff(2))
+    else:
+        # The inode number may come again at once: where the lowest free one is taken, it does.
+        scan.unlink()
+        scan.write_bytes(tiff(2))
+    line.inbox.touch("a.tif", is_new=how == "deleted and made anew")
+    assert seconds_until(line, "a.tif") <= 1.0
+    assert not line.arrivals[-1].is_rewrite or how == "with a marker"
+
+
+def test_every_scan_that_was_overwritten_unread_is_counted_and_no_other(folder: Path) -> None:
+    line = Line(folder, rewrite_hold_s=HOLD_S)
+    scan = folder / "a.tif"
+    scan.touch()  # a placeholder
+    line.look()
+    for seed in range(3):
+        drop(scan, tiff(seed))
+        line.look(after_s=0.15)
+    assert line.inbox.overwritten_count == 2
+    for seed in range(3, 5):  # between two looks, but not between two events
+        drop(scan, tiff(seed))
+        line.inbox.touch("a.tif", is_new=True)
+    assert line.looks(3) == ["a.tif"]
+    assert line.inbox.overwritten_count == 4
+
+    drop(scan, tiff(5))  # before the reader comes to it
+    line.inbox.retry(line.handed_out[0])
+    assert line.looks(3) == ["a.tif"]
+    assert line.inbox.overwritten_count == 5
+    line.finish()
+    drop(scan, tiff(6))
+    assert line.looks(3, finish=True) == ["a.tif"]
+    slow = folder / "slow.tif"
+    for end in (200, 400):
+        slow.write_bytes(TIFF[:end])
+        line.looks(2)
+    slow.write_bytes(TIFF)
+    assert line.judge_all() == ["slow.tif"]
+    assert line.inbox.overwritten_count == 5
+
+
+def test_a_preallocated_file_that_its_reader_gave_back_was_no_scan(folder: Path) -> None:
+    line = Line(folder, rewrite_hold_s=HOLD_S)
+    scan = folder / "a.tif"
+    scan.write_bytes(TIFF[:400] + bytes(len(TIFF) - 400))
+    assert line.looks(2) == ["a.tif"]
+    line.inbox.retry(line.handed_out[0])
+    line.look(after_s=0.01)
+    write_into(scan, TIFF[400:], 400)
+    assert seconds_until(line, "a.tif") <= 1.0
+    assert line.inbox.overwritten_count == 0
+    assert not line.arrivals[-1].is_rewrite
+
+
+def test_a_rewrite_that_keeps_size_and_time_shows_by_its_change_time_without_an_event(folder: Path) -> None:
+    line = Line(folder)
+    scan = drop(folder / "a.tif", tiff(1), modified_s=1000)
+    line.judge_all()
+    write_into(scan, tiff(2))
+    os.utime(scan, (1000, 1000))
+    assert line.judge_all() == ["a.tif"]
+    line = Line(folder, known=dict(line.inbox._known.stamps))
+    assert line.looks(3) == []
+    write_into(scan, tiff(3))
+    os.utime(scan, (1000, 1000))
+    line = Line(folder, known=dict(line.inbox._known.stamps))
+    assert line.judge_all() == ["a.tif"]
+
+
+def test_change_times_that_change_of_themselves_are_soon_ignored(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge.station.known, "NOISY_CHANGES", 3)
+    line = Line(folder)
+    scan = drop(folder / "a.tif")
+    line.judge_all()
+    for _ in range(5):
+        os.utime(scan, ns=(scan.stat().st_atime_ns, scan.stat().st_mtime_ns))
+        line.judge_all()
+    assert len(line.arrivals) == 1 + 3
 
 
 def test_the_same_bytes_under_a_new_name_are_a_new_file(line: Line) -> None:

@@ -41,7 +41,7 @@ class RunningLine:
     def __init__(self, folder: Path, *, is_watched: bool = True, incomplete_after_s: float = 60.0) -> None:
         self.folder = folder
         self.wake = threading.Event()
-        self.inbox = Inbox(folder, known={}, limits=LIMITS, incomplete_after_s=incomplete_after_s)
+        self.inbox = Inbox(folder, known={}, limits=LIMITS, incomplete_after_s=incomplete_after_s, rewrite_hold_s=0.5)
         self.watcher = Watcher(folder, self.wake, self.inbox.touch)
         self.verdicts: dict[str, list[str]] = {}
         self.read: list[tuple[FileStamp, Scan]] = []

@@ -29,7 +29,16 @@ class Station:
         mountinfo.write_text(mounts)
         self.wake = threading.Event()
         self.touched: list[str] = []
-        self.watcher = Watcher(self.folder, self.wake, self.touched.append, recursive=recursive, mountinfo=mountinfo)
+        self.watcher = Watcher(
+            self.folder,
+            self.wake,
+            self.touch,
+            recursive=recursive,
+            mountinfo=mountinfo,
+        )
+
+    def touch(self, name: str, _is_new: bool) -> None:
+        self.touched.append(name)
 
     def is_woken(self) -> bool:
         woken = self.wake.wait(SOON_S)
@@ -119,7 +128,7 @@ def test_a_linked_folder_is_watched_where_it_points(tmp_path: Path) -> None:
     station = Station(tmp_path)
     link = tmp_path / "link"
     link.symlink_to(station.folder)
-    watcher = Watcher(link, station.wake, station.touched.append, mountinfo=tmp_path / "mountinfo")
+    watcher = Watcher(link, station.wake, station.touch, mountinfo=tmp_path / "mountinfo")
     watcher.start()
     try:
         (link / "a.tif").write_bytes(b"x")
