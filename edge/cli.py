@@ -166,10 +166,10 @@ def _init(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check(_: argparse.Namespace, settings: Settings) -> int:
+def _check(options: argparse.Namespace, settings: Settings) -> int:
     from edge.daemon.check import check
 
-    return check(settings)
+    return check(settings, probe=options.probe)
 
 
 def _run_line(_: argparse.Namespace, settings: Settings) -> int:
@@ -309,10 +309,20 @@ def _parser() -> argparse.ArgumentParser:
         verbs,
         "check",
         "look at settings, model, folder, disk and broker: would the line run here?",
-        description="Judges, publishes and keeps nothing.",
-        examples=("edge-worker check", "edge-worker check --model /var/lib/edge-worker/bundle.new"),
+        description="Judges and keeps nothing, and publishes nothing but what --probe sends.",
+        examples=(
+            "edge-worker check",
+            "edge-worker check --probe",
+            "edge-worker check --model /var/lib/edge-worker/bundle.new",
+        ),
         exits={0: "nothing fails, though it may warn", 2: EXITS[2], 78: "something fails"},
         parents=[common],
+    )
+    check.add_argument(
+        "--probe",
+        action="store_true",
+        help="send a message of schema probe/1 to each topic of the station, not retained, and say what the broker "
+        "answers: finds an access list (default: send nothing)",
     )
     completes_folders(
         check.add_argument(

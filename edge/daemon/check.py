@@ -1,11 +1,12 @@
 """`edge-worker check`: would the line run here? A table of ok, warn and fail; the exit code tells of a fail.
 
-Nothing is judged, published or written, save a probe file in the state directory that is removed at once, and by
-`edge-worker model tune` the faster engine's name.
+Nothing is judged, published or written, save a probe file in the state directory that is removed at once, by
+`edge-worker model tune` the faster engine's name, and with `--probe` a message to each topic.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -21,24 +23,25 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from edge.contract.messages import Topics
+from edge.contract.messages import Kind, Topics, rfc3339
 from edge.engines import EngineSpec, RawEngine
 from edge.engines.choose import Degraded, gpu_is_expected
 from edge.engines.tensorrt.device import find_device
 from edge.engines.tuning import tune
-from edge.errors import BundleError, EdgeError, EngineError, LedgerBusy, ScanError
+from edge.errors import BundleError, EdgeError, EngineError, LedgerBusy, PublishError, ScanError
 from edge.model.bundle import Bundle, load_trusted_keys
 from edge.model.history import refuse_older
 from edge.model.qualification import engine_words, read_qualification, void_reasons
-from edge.mqtt.connection import DIAL_GRACE_S, exchange
+from edge.mqtt.connection import DIAL_GRACE_S, NO_MATCHING_SUBSCRIBERS, REFUSED, Outgoing, exchange
 from edge.pipeline.loaded_model import DEMO_KEY, open_model, verified_bundle
 from edge.pipeline.verdicts import named_parts
 from edge.scans.decoder import UNFILTERED_HINT, Decoder
 from edge.scans.scan import Limits
-from edge.settings import Settings
+from edge.settings import BrokerSettings, Settings
 from edge.station.folder import StationFolder
 from edge.station.mounts import file_system
 from edge.store.ledger import open_ledger
+from edge.store.ledger_file import kept_free
 from edge.system.names import display_name
 
 GOOD_SQLITE = (3, 51, 3)
@@ -46,6 +49,9 @@ GOOD_SQLITE = (3, 51, 3)
 
 CREDENTIALS = Path("/run/credentials")
 """Where systemd shows each running service its secrets, in a folder of the unit's name."""
+
+PROBE = "probe/1"
+"""Schema of the message that `--probe` publishes, which a consumer ignores like any other that it does not know."""
 
 EXIT_FAILED = 78
 """EX_CONFIG of sysexits.h, whatever it is that failed."""
@@ -67,12 +73,13 @@ class Finding:
     hint: str = ""
 
 
-def check(settings: Settings, *, tune_engine: bool = False) -> int:
+def check(settings: Settings, *, tune_engine: bool = False, probe: bool = False) -> int:
     """Look at everything, print the table; 0, with or without warnings, or EXIT_FAILED when anything fails.
 
     `tune_engine`: first measure which engine of the CPU is faster, and keep the answer in the state directory.
+    `probe`: in the end publish a message to each of the station's topics, to find what an access list refuses.
     """
-    looks = (_settings, _tune, *_LOOKS) if tune_engine else (_settings, *_LOOKS)
+    looks = (_settings, *((_tune,) if tune_engine else ()), *_LOOKS, *((_probe,) if probe else ()))
     findings = [finding for look in looks for finding in _guarded(look, settings)]
     table = Table("", "what", "observed", "try", box=None, pad_edge=False)
     colours = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}
@@ -258,11 +265,9 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
 
 def _broker(settings: Settings) -> Iterator[Finding]:
     broker = settings.broker
-    for file in (broker.password_file, broker.ca_file, broker.cert_file, broker.key_file):
-        if file is not None and file.is_relative_to(CREDENTIALS) and not file.parent.exists():
-            observed = f"not tried: {file} is there only while the service runs"
-            yield Finding(Grade.WARN, "broker", observed, "start the service, then check again")
-            return
+    if (missing := _missing_secret(broker)) is not None:
+        yield missing
+        return
     client_id = broker.client_id or Topics.of_station(settings).client_id
     # Not the worker's own, whose connection the broker would end.
     accepted, _ = exchange(broker, f"{client_id}-check", patience_s=broker.connect_timeout_s + DIAL_GRACE_S)
@@ -280,6 +285,49 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield Finding(Grade.WARN, "retain", observed, "allow them in the broker; verdicts do not need them")
     if not broker.tls and broker.host not in ("localhost", "127.0.0.1", "::1"):
         yield Finding(Grade.WARN, "tls", "off on a network connection", "set `broker.tls` and `broker.ca_file`")
+
+
+def _missing_secret(broker: BrokerSettings) -> Finding | None:
+    for file in (broker.password_file, broker.ca_file, broker.cert_file, broker.key_file):
+        if file is not None and file.is_relative_to(CREDENTIALS) and not file.parent.exists():
+            observed = f"not tried: {file} is there only while the service runs"
+            return Finding(Grade.WARN, "broker", observed, "start the service, then check again")
+    return None
+
+
+def _probe(settings: Settings) -> Iterator[Finding]:
+    """Not retained, each over a connection of its own: a broker may answer by ending it."""
+    broker, topics = settings.broker, Topics.of_station(settings)
+    if _missing_secret(broker) is not None:
+        return
+    own_id, patience_s = broker.client_id or topics.client_id, broker.connect_timeout_s + DIAL_GRACE_S
+    content = {"at": rfc3339(datetime.now(UTC)), "schema": PROBE, "station": settings.station}
+    payload = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    with ExitStack() as stack:
+        try:
+            is_ours = stack.enter_context(kept_free(settings.state.ledger))
+        except OSError:
+            is_ours = False
+        client_id = own_id if is_ours else f"{own_id}-check"  # a running worker stays connected
+        exchange(broker, client_id, patience_s=patience_s)
+        yield Finding(Grade.OK, "probe", f"as client {client_id}, not retained: {payload.decode()}")
+        for kind in Kind:
+            message = Outgoing(topics.of(kind), payload, 1, retained=False, schema=PROBE)
+            try:
+                _, (answer,) = exchange(broker, client_id, (message,), patience_s=patience_s)
+            except PublishError as error:
+                yield Finding(Grade.FAIL, f"probe:{kind}", f"{message.topic}: {error.message}", error.hint)
+                continue
+            is_unheard = answer.code == NO_MATCHING_SUBSCRIBERS and kind is Kind.VERDICT
+            if answer.code >= REFUSED:
+                grade, hint = Grade.FAIL, f"let client {own_id!r}, user {broker.username!r}, publish there: access list"
+            elif is_unheard and broker.no_subscriber == "keep":
+                grade, hint = Grade.WARN, "subscribe the MES before the line starts"
+            elif broker.protocol != "5":
+                grade, hint = Grade.WARN, "MQTT 3.1.1 acknowledges what it refuses: look whether it arrived"
+            else:
+                grade, hint = Grade.OK, ""
+            yield Finding(grade, f"probe:{kind}", f"{message.topic}: {answer.reason}", hint)
 
 
 def _writable(subject: str, directory: Path) -> Finding:

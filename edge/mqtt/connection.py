@@ -42,6 +42,8 @@ from edge.system.text import NotUtf8, utf8_text
 
 SUCCESS = 0x00
 NO_MATCHING_SUBSCRIBERS = 0x10
+REFUSED = 0x80
+"""Reason codes from here on are refusals."""
 SERVER_SHUTTING_DOWN = 0x8B
 RETAIN_NOT_SUPPORTED = 0x9A
 MAX_PACKET_BYTES = 64 * 1024

@@ -36,6 +36,7 @@ from edge.errors import LedgerError
 from edge.mqtt.alarms import AlarmBoard
 from edge.mqtt.connection import (
     NO_MATCHING_SUBSCRIBERS,
+    REFUSED,
     RETAIN_NOT_SUPPORTED,
     SUCCESS,
     Accepted,
@@ -322,7 +323,7 @@ class Publisher:
             self.clear_alarm(code)
 
     def _on_notice_answered(self, notice: Message, answer: Acknowledged) -> None:
-        if answer.code >= 0x80:
+        if answer.code >= REFUSED:
             event(log.warning, "broker refuses a notice", topic=self._topics.of(notice.KIND), reason=answer.reason)
 
     def _on_ended(self, ended: Ended, now_s: float) -> None:

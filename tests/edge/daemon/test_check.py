@@ -16,7 +16,7 @@ from edge.settings import Settings
 from edge.store.ledger import open_ledger
 from tests.support import bundles, fakes
 from tests.support.cpu_engines import needs_openvino
-from tests.support.mosquitto import Mosquitto, free_port, needs_mosquitto
+from tests.support.mosquitto import Mosquitto, Recorder, free_port, needs_mosquitto
 
 
 def settings_file(root: Path, port: int, **replaced: str) -> Path:
@@ -145,6 +145,42 @@ def test_the_broker_is_looked_at_under_another_client_id_and_without_a_last_will
     client_id = Topics("enterprise", "site", "area", "line", "station").client_id
     assert f" as {client_id}-check " in log
     assert "No will message specified." in log
+
+
+ACL = "user line\ntopic write enterprise/site/area/line/station/inspection/{kind}\nuser mes\ntopic read #\n"
+
+
+@pytest.mark.broker
+@needs_mosquitto
+def test_a_probe_finds_what_an_access_list_refuses_and_says_what_was_sent_and_where(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path / "broker", acl=ACL.format(kind="alarm"), users={"line": "x", "mes": "y"}) as broker:
+        config = settings_file(tmp_path, broker.port)
+        (tmp_path / "password").write_text("x\n")
+        config.write_text(config.read_text() + f'username = "line"\npassword_file = "{tmp_path}/password"\n')
+        with Recorder(broker, username="mes", password="y") as mes:
+            code, table = run_check(config)
+            assert code == 0 and "probe:verdict" not in table
+            code, table = run_check(config, "--probe")
+            (sent,) = mes.messages("alarm")
+    assert code == 78
+    assert {kind: table[f"probe:{kind}"].split()[0] for kind in ("alarm", "verdict", "status")} == {
+        "alarm": "ok",
+        "verdict": "fail",
+        "status": "fail",
+    }
+    assert sent.payload.decode() in table["probe"] and sent.topic in table["probe:alarm"]
+    assert json.loads(sent.payload)["schema"] == "probe/1" and not sent.retained
+    client_id = Topics("enterprise", "site", "area", "line", "station").client_id
+    assert f"as client {client_id}," in table["probe"] and "Not authorized (0x87)" in table["probe:verdict"]
+
+
+@pytest.mark.broker
+@needs_mosquitto
+def test_a_probe_leaves_the_running_worker_connected_and_warns_where_nobody_is_subscribed(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path / "broker") as broker, open_ledger(tmp_path / "state" / "ledger.sqlite", "station"):
+        _, table = run_check(settings_file(tmp_path, broker.port), "--probe")
+    assert table["probe:verdict"].startswith("warn") and "No matching subscribers" in table["probe:verdict"]
+    assert "-check, not retained" in table["probe"]
 
 
 @needs_openvino
