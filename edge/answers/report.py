@@ -87,6 +87,7 @@ class Shift:
     spans: list[Span] = field(default_factory=list)
     whole: Span = field(default_factory=lambda: Span(datetime.now(UTC)))
     reasons: Counter[str] = field(default_factory=Counter)
+    """Verdicts that are not normal, by reason; one may have several."""
     models: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """Verdicts by model id, digest and engine."""
     unsent: int = 0
@@ -115,12 +116,12 @@ def shift_of(
         for span in (spans.setdefault(began_at, Span(began_at)), shift.whole):
             span.outcomes[verdict.outcome] += 1
             span.latencies_s.append(answer.latency_s)
-        shift.reasons.update(verdict.reasons)
         shift.models[verdict.model.id, verdict.model.sha256, verdict.model.engine] += 1
         shift.unsent += answer.stored.sent_at is None
         if verdict.outcome is Outcome.NORMAL:
             shift.sampled += verdict.evidence is not None
         else:
+            shift.reasons.update(verdict.reasons)
             to_show.append(answer)
     shift.spans = [spans[moment] for moment in sorted(spans)]
     first = sorted(range(len(to_show)), key=lambda index: to_show[index].verdict.outcome is not Outcome.REVIEW)

@@ -12,7 +12,7 @@ from edge.answers.verdicts import Answer, evidence_of, looked, read
 from edge.contract.messages import ScanInfo, rfc3339
 from edge.contract.reasons import in_words
 from edge.errors import EvidenceError
-from edge.evidence.record import IMAGE, SCAN
+from edge.evidence.record import IMAGE, ORIGINAL, RESIDUAL, SCAN
 from edge.scans.scan import modified_at
 from edge.settings import Settings
 from edge.store.reader import LedgerReader
@@ -107,8 +107,11 @@ def _rows(answer: Answer, check: FileCheck, settings: Settings) -> Iterator[tupl
     if isinstance(piece, str):
         yield "evidence", piece
         return
-    pictures = [name for name in (IMAGE, SCAN) if name in piece.record.files]
-    yield "evidence", str(piece.path / pictures[0]) if pictures else f"{piece.path}: {piece.record.note}"
+    pictures = ", ".join(name for name in (SCAN, IMAGE, RESIDUAL, ORIGINAL) if name in piece.record.files)
+    yield (
+        "evidence",
+        f"{piece.path}: {pictures or 'no pictures'}" + (f"; {piece.record.note}" if piece.record.note else ""),
+    )
 
 
 def _path_of(folder: Path, file: str) -> Path:
@@ -126,7 +129,9 @@ def _path_of(folder: Path, file: str) -> Path:
 
 
 def _moment(moment: datetime) -> str:
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z} ({rfc3339(moment)})"
+    """By the clock on the wall, and in UTC where that differs."""
+    local = moment.astimezone()
+    return f"{local:%Y-%m-%d %H:%M:%S %Z}" + (f" ({rfc3339(moment)})" if local.utcoffset() else "")
 
 
 def _ms(moment: datetime) -> int:

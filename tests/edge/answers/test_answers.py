@@ -171,7 +171,7 @@ def test_all_is_said_of_a_part_a_file_or_a_verdict(night: Night, capsys: pytest.
         "normal by <img src=x onerror=alert(2)>",
         f"unchanged, SHA-256 {verdict.scan.sha256}",
         verdict.model.sha256,
-        str(night.root / "state" / "evidence" / str(verdict.evidence) / "image.png"),
+        f"{night.root / 'state' / 'evidence' / str(verdict.evidence)}: scan.png, image.png, residual.png",
     ):
         assert words in text
 
