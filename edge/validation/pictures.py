@@ -108,7 +108,7 @@ def heat_colours(ratio: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return np.stack([np.interp(safe, stops, channel) for channel in channels.T], axis=-1).round().astype(np.uint8)
 
 
-def picture_svg(picture: Picture, name: str, number: int) -> str:
+def picture_svg(picture: Picture, name: str, number: int | str) -> str:
     """The scan called `name`, and beside it the scan under its heat map; `number` is unique on the page."""
     width, height, heat = picture.width_px, picture.height_px, picture.heat_frame
     key, label, style = f"scan-{number}", f"Scan {name}", "picture alone"

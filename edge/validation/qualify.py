@@ -151,7 +151,7 @@ def _record(
         shortfalls.append(f"the engine ran degraded: {model.engine.spec.degraded}")
     valid = None if protocol.valid_days is None else result.run.finished_at + timedelta(days=protocol.valid_days)
     tested = protocol.set
-    names = (PLAN_FILE, LABELS_COPY, "report.html", "summary.json", "verdicts.jsonl", "run.json")
+    names = (PLAN_FILE, LABELS_COPY, "report.html", "summary.json", "verdicts.jsonl", "scans.csv", "run.json")
     out, spec = result.report.parent, model.engine.spec
     engine = engine_words(spec.name, spec.precision, spec.degraded)
     return Qualification(

@@ -3,12 +3,14 @@
 The files are the ones the inbox would find, read, checked, judged and worded by the same code as on the line. What
 differs: a file is judged as it is, nobody waits for a writer; equal bytes are judged each time; and no ledger
 remembers anything. Into `--out` go `verdicts.jsonl` (one canonical verdict per line, in the order of the names),
-`summary.json`, `report.html`, and `run.json`: when, where and how fast. The report and the summary hold no time, so
-that they are the same however many processes judged.
+`summary.json`, `report.html`, `scans.csv`, and `run.json`: when, where and how fast. The others hold no time, so that
+report, summary and table are the same however many processes judged.
 """
 
 from __future__ import annotations
 
+import codecs
+import csv
 import hashlib
 import os
 import time
@@ -57,6 +59,10 @@ LABELS_NAME = "labels.csv"
 MARKS_NAME = ".decoding"
 PARTS_NAME, OTHER_PARTS_NAME = ".parts", ".parts-against"
 LIST_NAME = ".files.jsonl"
+TABLE_COLUMNS = (
+    "file", "bundle", "label", "outcome", "reasons", "p_abnormal", "gate_mean_max", "gate_std_max",
+    "other_outcome", "other_p_abnormal",
+)  # fmt: skip
 PICTURES = 12
 """Scans pictured per group of the report."""
 
@@ -201,9 +207,9 @@ def _run_replay(
     other: LoadedModel | None,
     clock: Callable[[], datetime],
 ) -> ReplayResult:
-    names = ("verdicts.jsonl", "summary.json", "report.html", "run.json")
-    verdicts, summary, report, run_file = (plan.out / name for name in names)
-    for stale in (verdicts, summary, report, run_file):  # of an earlier replay
+    names = ("verdicts.jsonl", "summary.json", "report.html", "run.json", "scans.csv")
+    verdicts, summary, report, run_file, table = (plan.out / name for name in names)
+    for stale in (verdicts, summary, report, run_file, table):  # of an earlier replay
         stale.unlink(missing_ok=True)
     job = Job(plan.source, settings, boot_id, clock(), plan.out / MARKS_NAME)
     parts, other_parts = Parts(plan.out / PARTS_NAME, plan.files), None
@@ -216,7 +222,9 @@ def _run_replay(
     leaks = Leaks(model.bundle.manifest.learnt_from)
     rows, other_rows = ScanTable(), ScanTable()
     other_lines = repeat(b"") if other_parts is None else other_parts.lines()
-    with written_whole(verdicts, durable=False) as stream:
+    with written_whole(verdicts, durable=False) as stream, written_whole(table, durable=False) as cells:
+        csv_rows = csv.writer(codecs.getwriter("utf-8")(cells), lineterminator="\n")
+        csv_rows.writerow(TABLE_COLUMNS)
         for file, line, other_line in zip(plan.files, parts.lines(), other_lines, strict=False):
             stream.write(line)
             verdict = Verdict.model_validate_json(line)
@@ -225,10 +233,12 @@ def _run_replay(
             rows.append(row)
             gallery.offer(verdict, row, truth)
             leaks.offer(row, verdict)
+            other_row = None
             if other_line:
                 other_row = _row(file, Verdict.model_validate_json(other_line), truth)
                 other_rows.append(other_row)
                 changes.offer(row, verdict, other_row)
+            csv_rows.writerow(_cells(row, other_row))
     with closing(Photographer(plan.source, model, job.limits)) as photographer:
         gallery.add_pictures(photographer.picture_of)
         changed = changes.kept(photographer.picture_of)
@@ -334,6 +344,14 @@ def _key(plan: Plan, settings: Settings, model: LoadedModel) -> dict[str, object
         "engine": f"{engine.name} {engine.precision} {engine.degraded}",
         "settings": settings.model_dump(mode="json", include={"station", "topic", "folder", "naming"}),
     }
+
+
+def _cells(row: ScanRow, other: ScanRow | None) -> tuple[object, ...]:
+    """A line of scans.csv; text that a spreadsheet would take for a formula is kept from it."""
+    texts = (display_name(row.file), row.bundle or "", row.label or "", row.outcome, " ".join(row.reasons))
+    safe = (f"'{text}" if text.startswith(("=", "+", "-", "@")) else text for text in texts)
+    others = ("", "") if other is None else (other.outcome, other.p_abnormal)
+    return (*safe, row.p_abnormal, row.gate_mean_max, row.gate_std_max, *others)
 
 
 def _row(file: str, verdict: Verdict, truth: LabelRow | None) -> ScanRow:

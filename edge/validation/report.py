@@ -1,13 +1,15 @@
 """`report.html`: what a replay found, for people.
 
-The report is one file that needs nothing else: no script, no font, no network, and a content security policy that
-allows none. File names and labels are other people's words: everything passes through the template's escaping, except
-the figures, which escape their own.
+The report is one file that needs nothing else: no font, no network, and a content security policy that allows one
+script, by its hash, without which the page is whole. File names and labels are other people's words: everything passes
+through the template's escaping, except the figures, which escape their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import hashlib
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -38,8 +40,10 @@ from edge.validation.reliability import Detection, Reliability
 from edge.validation.requirements import FIGURE_MEANINGS
 from edge.validation.results import BundleFigures, Validation
 from edge.validation.summary import Replay
-from edge.validation.table import ScanRow
+from edge.validation.table import ScanRow, chosen
 
+SCANS_LISTED = 5000
+"""Rows of the table of scans; scans.csv has all of them."""
 NAMES_LISTED = 20
 """Files named in a note; the summary has all of them."""
 
@@ -50,6 +54,10 @@ def report_html(replay: Replay, gallery: Gallery) -> str:
     """The report as one HTML page."""
     validation, card = replay.validation, replay.card
     groups = _groups(replay.rows)
+    script = files("edge.validation").joinpath("report.js").read_text(encoding="utf-8")
+    pictured = {
+        card.row.file: f"card-{number}" for number, card in enumerate(_cards(gallery), 1) if card.picture is not None
+    }
     return _template().render(
         replay=replay,
         card=card,
@@ -70,6 +78,11 @@ def report_html(replay: Replay, gallery: Gallery) -> str:
             if replay.comparison is not None or name not in COMPARISON_MEANINGS
         ],
         bundle_bar=_bundle_bar,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        scans=_listed(replay.rows),
+        anchors=pictured,
+        gate_ratio=lambda row: _gate_ratio(row, card),
         reliability=replay.reliability,
         comparison=replay.comparison,
         leaks=replay.leaks,
@@ -89,6 +102,30 @@ def report_html(replay: Replay, gallery: Gallery) -> str:
         max_points=MAX_POINTS,
         card_detail=_detail,
     )
+
+
+def _cards(gallery: Gallery) -> Iterator[Card]:
+    """Every card that has a picture on the page, in its order."""
+    for shelf in Shelf:
+        if shelf is not Shelf.UNREADABLE:
+            yield from gallery.cards(shelf)
+
+
+def _listed(rows: Sequence[ScanRow]) -> Sequence[ScanRow]:
+    """The rows of the table: all, or of too many those that want a look and as many others as there is room for."""
+    if len(rows) <= SCANS_LISTED:
+        return rows
+    first = chosen(rows, lambda row: row.outcome is not Outcome.NORMAL or row.is_escape)[:SCANS_LISTED]
+    return [
+        *first,
+        *chosen(rows, lambda row: row.outcome is Outcome.NORMAL and not row.is_escape)[: SCANS_LISTED - len(first)],
+    ]
+
+
+def _gate_ratio(row: ScanRow, card: ModelCard) -> float | None:
+    """The gate's worse score as a multiple of its threshold."""
+    scores = ((row.gate_mean_max, card.gate_mean_threshold), (row.gate_std_max, card.gate_std_threshold))
+    return max((score / threshold for score, threshold in scores if score is not None and threshold > 0), default=None)
 
 
 @cache
@@ -224,7 +261,7 @@ def _bundle_bar(figures: BundleFigures) -> str:
     return interval_bar(figures.scored.balanced_accuracy, *figures.scored.balanced_accuracy_interval)
 
 
-def _picture_svg(picture: Picture | None, file: str, number: int) -> str:
+def _picture_svg(picture: Picture | None, file: str, number: int | str) -> str:
     return "" if picture is None else picture_svg(picture, display_name(file), number)
 
 

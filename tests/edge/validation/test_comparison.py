@@ -100,7 +100,7 @@ def test_the_report_shows_what_a_lower_threshold_changes(lot: Path, tmp_path: Pa
     section = report[report.index("Against the model scripted-1") : report.index("Scans to look at")]
     assert section.count("data:image/jpeg") == 4 and "B01_0001.tif" in section
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "verdicts.jsonl", "summary.json", "report.html", "run.json"
+        "verdicts.jsonl", "summary.json", "report.html", "run.json", "scans.csv"
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -136,7 +137,8 @@ class Tags(HTMLParser):
         self.text += " "
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        if self.cdata_elem is None:  # else it is a script or a style sheet
+            self.text += data
 
 
 def test_the_worst_mistakes_stay_however_many_scans_stream_by() -> None:
@@ -315,10 +317,12 @@ def test_the_report_shows_the_figures_a_plant_asks_for() -> None:
     assert len(pictures) == 6
 
 
-def test_the_report_loads_nothing_and_runs_nothing() -> None:
+def test_the_report_loads_nothing_and_runs_its_own_script_alone() -> None:
     html = a_mixed_lot().html()
     page = Tags(html)
-    assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "form", "base", "a"} == set()
+    assert {tag for tag, _ in page.tags} & {"link", "iframe", "object", "embed", "form", "base"} == set()
+    assert [attributes for tag, attributes in page.tags if tag == "script"] == [{}]
+    assert {(attributes["href"] or "")[0] for tag, attributes in page.tags if tag == "a"} == {"#"}
     for _, attributes in page.tags:
         assert not [name for name in attributes if name.startswith("on")]
         for name in ("src", "href", "xlink:href"):
@@ -327,7 +331,27 @@ def test_the_report_loads_nothing_and_runs_nothing() -> None:
     policy = next(
         a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"
     )
-    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    script = html.split("<script>")[1].split("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+
+
+def test_every_scan_is_in_the_table_and_leads_to_its_picture() -> None:
+    seen = a_mixed_lot()
+    page = seen.html()
+    table = page.split('<table id="scans"')[1].split("</table>")[0]
+    assert table.count("<tr data-outcome=") == len(seen.rows) == 11
+    assert table.count('data-mistake="escape"') == table.count('data-mistake="overkill"') == 1
+    for name in ("escape.tif", "good0.tif"):
+        (card,) = re.findall(rf'href="#(card-\d+)">{name}<', table)
+        assert name in page.split(f'id="{card}"')[1].split("</li>")[0]
+    assert 'href="#' not in table.split("broken.tif")[0].rsplit("<tr", 1)[1]
+
+
+def test_of_too_many_scans_the_table_has_what_wants_a_look_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.validation.report.SCANS_LISTED", 6)
+    table = a_mixed_lot().html().split('<table id="scans"')[1].split("</table>")[0]
+    assert re.findall(r">([\w]+)\.tif<", table) == ["bad", "escape", "overkill", "strange", "broken", "good0"]
 
 
 def test_names_of_files_bundles_and_kinds_stay_words() -> None:

@@ -152,7 +152,55 @@ def test_hostile_names_are_read_not_run_and_nothing_is_loaded(browser: Chromium,
     words = browser.evaluate("document.body.innerText")
     for name in HOSTILE:
         assert f"{name}-broken.tif" in words
-    assert browser.evaluate("document.scripts.length + document.querySelectorAll('[onload], [onerror]').length") == 0
+    assert browser.evaluate("document.scripts.length + document.querySelectorAll('[onload], [onerror]').length") == 1
+
+
+def test_the_table_of_scans_is_searched_filtered_and_sorted(browser: Chromium, report: Path) -> None:
+    browser.open(report, width=1400)
+    shown = "[...document.querySelectorAll('#scans tbody tr')].filter(row => !row.hidden)"
+    everything = browser.evaluate(f"{shown}.length")
+    assert everything == browser.evaluate("document.querySelectorAll('#scans tbody tr').length") == 72
+
+    browser.evaluate("""
+        document.querySelector('.filter select').value = 'mistake';
+        document.querySelector('.filter select').dispatchEvent(new Event('change'))""")
+    mistakes = browser.evaluate(f"{shown}.map(row => row.dataset.mistake)")
+    assert mistakes and set(mistakes) <= {"escape", "overkill"}
+    browser.evaluate("""
+        document.querySelector('.filter select').value = '';
+        document.querySelector('.filter input').value = 'B02 normal';
+        document.querySelector('.filter input').dispatchEvent(new Event('input'))""")
+    assert set(browser.evaluate(f"{shown}.map(row => row.cells[1].textContent)")) == {"B02"}
+    assert "of 72 scans" in browser.evaluate("document.querySelector('.filter span').textContent")
+
+    column = "[...document.querySelectorAll('#scans tbody tr')].map(row => row.cells[5].dataset.value)"
+    for direction in (1, -1):
+        browser.evaluate("document.querySelectorAll('#scans th button')[5].click()")
+        values = browser.evaluate(column)
+        known = [float(value) for value in values if value]
+        assert known == sorted(known, reverse=direction < 0) and len(known) > 60
+        assert values[len(known) :] == [""] * (72 - len(known))  # without a score: last
+
+
+def test_a_picture_is_enlarged_by_a_click_and_by_the_keyboard(browser: Chromium, report: Path) -> None:
+    browser.open(report, width=1400)
+    size = "document.querySelector('dialog.zoom svg.picture').getBoundingClientRect().height"
+    browser.evaluate("document.querySelector('svg.picture').dispatchEvent(new MouseEvent('click'))")
+    assert browser.evaluate("document.querySelector('dialog.zoom').open")
+    assert browser.evaluate(size) > 700
+    browser.evaluate("document.querySelector('dialog.zoom').click()")
+    assert not browser.evaluate("document.querySelector('dialog.zoom').open")
+    browser.evaluate(
+        "document.querySelector('svg.picture').dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter'}))"
+    )
+    assert browser.evaluate("document.querySelector('dialog.zoom').open")
+
+
+def test_a_row_leads_to_the_picture_of_its_scan(browser: Chromium, report: Path) -> None:
+    browser.open(report, width=1400)
+    dead = "[...document.querySelectorAll('#scans a')].filter(a => !document.querySelector(a.getAttribute('href')))"
+    assert browser.evaluate("document.querySelectorAll('#scans a').length") > 20
+    assert browser.evaluate(f"{dead}.length") == 0
 
 
 def test_the_page_forbids_what_it_does_not_need(browser: Chromium, report: Path) -> None:
