@@ -80,7 +80,7 @@ class Aftermath:
             if self._keeper is not None:
                 self._keeper.offer(_offer(judged, verdict), source)
         if self._archive is not None:
-            self._archive.move(stamp)
+            self._archive.add(stamp)
 
     def tally(self) -> Tally:
         with self._lock:

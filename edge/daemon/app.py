@@ -5,6 +5,7 @@
     worker    owns the engine, turns arrivals into committed verdicts
     publish   owns the broker connection, empties the outbox
     requests  takes what the drop box asks for
+    archive   moves judged scans on, where that is asked for
     backup    copies the ledger on request, which may take minutes
     evidence  writes the pictures of what was judged; drops them when it falls behind
 
@@ -29,6 +30,7 @@ from edge.evidence.keeper import Keeper
 from edge.mqtt.start_refused import start_refusal_told
 from edge.pipeline.loaded_model import LoadedModel
 from edge.settings import ServiceEnvironment, Settings
+from edge.station.archive import Archive
 from edge.system.heartbeat import Beats
 from edge.system.logs import event
 from edge.system.service_manager import Notifier
@@ -95,6 +97,8 @@ class App:
             judging.append(self._thread("requests", self._take_requests))
             # Unwatched: a copy takes as long as the ledger is large, and the line does not wait for it.
             judging.append(self._thread("backup", self._copy, is_watched=False))
+            if self._line.archive is not None:
+                judging.append(self._thread("archive", partial(self._move, self._line.archive), is_watched=False))
             if self._line.keeper is not None:
                 keeping.append(self._thread("evidence", partial(self._keep, self._line.keeper), is_watched=False))
             publishing.append(self._thread("publish", self._publish))
@@ -143,6 +147,7 @@ class App:
                 event(log.error, "loop is stuck", loop=loop, silent_s=round(silent_s, 1))
             if (silent_s := self._beats.silent_for_s("inbox")) >= FOLDER_SILENT_S:
                 self._line.tell_of_hang(silent_s)
+            self._line.watch_archive(now_s)
             if now_s >= health_at_s:
                 health_at_s = now_s + HEALTH_S
                 self._line.report_health()
@@ -214,6 +219,10 @@ class App:
                 trouble = error.message
             else:
                 trouble = ""
+
+    def _move(self, archive: Archive) -> None:
+        while not self._stop.is_set():
+            archive.wake.wait(self._line.move_on(time.monotonic(), lambda: not self._stop.is_set()))
 
     def _copy(self) -> None:
         while not self._stop.wait(REQUESTS_LOOK_S):

@@ -48,6 +48,12 @@ log = logging.getLogger(__name__)
 FOLDER = "folder"
 """Under which the ledger remembers where the station's folder is."""
 
+TARGET = "move_to"
+"""And where judged scans go."""
+
+TARGET_SILENT_S = 60.0
+"""A move that lasts this long is an alarm; a large scan on a slow share takes some seconds."""
+
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
@@ -75,6 +81,7 @@ class Line:
     keeper: Keeper | None
     """None where no evidence is kept."""
     scan_alarms: ScanAlarms
+    archive: Archive | None
     remembered: dict[str, str]
     """What the ledger holds of the whereabouts of folders."""
 
@@ -83,6 +90,8 @@ class Line:
         self.folder_changed.set()
         self.intake.wake()
         self.publisher.wake()
+        if self.archive is not None:
+            self.archive.wake.set()
         if self.keeper is not None:
             self.keeper.wake()
 
@@ -124,6 +133,31 @@ class Line:
             event(log.warning, "whereabouts not kept", folder=name, error=error.message)
         else:
             self.remembered[name] = value
+
+    def move_on(self, now_s: float, go_on: Callable[[], bool] = lambda: True) -> float:
+        """One turn of the archive's thread; how long it may sleep, in seconds, unless a scan is judged."""
+        assert self.archive is not None, "only with `after = move`"
+        wait_s = self.archive.step(now_s, go_on)
+        if self.archive.failure is not None:
+            self.publisher.raise_alarm(
+                "scans-not-moved",
+                self.archive.failure,
+                "free space in `folder.move_to`, mount it, or let the worker's user write there and in `folder.path`",
+            )
+        else:
+            self.publisher.clear_alarm("scans-not-moved")
+        self._remember(TARGET, self.archive.whereabouts)
+        return wait_s
+
+    def watch_archive(self, now_s: float) -> None:
+        """Raise the alarm for a move that does not end, from another thread than the archive's; its end clears it."""
+        since_s = self.archive.busy_since_s if self.archive is not None else None
+        if since_s is not None and now_s - since_s >= TARGET_SILENT_S:
+            self.publisher.raise_alarm(
+                "scans-not-moved",
+                f"{self.settings.folder.move_to}: does not answer; a move has lasted {now_s - since_s:.0f} s so far",
+                "check the server of the share that `folder.move_to` is on; scans are judged meanwhile",
+            )
 
     def tell_of_hang(self, silent_s: float) -> None:
         """Raise `folder-away` for a look that does not end, from another thread than the inbox's; its end clears it."""
@@ -259,6 +293,9 @@ class Line:
         if present is not None:
             try:
                 self.ledger.prune_files(present)
+                if self.archive is not None:  # what is left was judged, and the folder may have been away since
+                    for stamp in self.ledger.files().values():
+                        self.archive.add(stamp)
             except LedgerError as error:
                 event(log.warning, "ledger not pruned", error=error.message)
 
@@ -302,10 +339,10 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
             folder.path,
             folder.move_to,
             done_suffix=folder.done_suffix,
-            has_stable_inodes=file_system(folder.path).has_stable_inodes,
+            remembered=ledger.remembered(TARGET),
         )
         for stamp in known.values():  # judged by an earlier run that ended before the move
-            archive.move(stamp)
+            archive.add(stamp)
     publisher = Publisher.for_station(settings, ledger, model.card(settings.station, boot_id))
     if isinstance(model.engine, Degraded):
         publisher.raise_alarm("degraded", model.engine.why, model.engine.hint)
@@ -359,6 +396,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         aftermath=aftermath,
         keeper=keeper,
         scan_alarms=scan_alarms,
+        archive=archive,
         remembered={},
     )
 

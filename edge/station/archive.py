@@ -6,16 +6,22 @@ import errno
 import hashlib
 import itertools
 import logging
+import math
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import suppress
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edge.records import ExpectedFile, FileStamp
 from edge.scans.scan import SUFFIXES
-from edge.system.files import copy_open, copy_whole, opened_regular
+from edge.station.mounts import Whereabouts, file_system
+from edge.system.files import copy_open, opened_folder, opened_regular
 from edge.system.logs import event
+from edge.system.names import display_name
 
 log = logging.getLogger(__name__)
 
@@ -25,40 +31,144 @@ QUARANTINE_NAME_BYTES = 180
 DRAFT_SUFFIX = ".part"
 """Suffix of a draft. Its name is hidden, and no listing of a folder takes it for a scan."""
 
+TAKEN_SUFFIX = ".moving"
+"""Suffix of a file between its two places, hidden likewise."""
+
+RETRY_S = 10.0
+"""Between two tries to move what could not be moved."""
+
 SIBLING_SUFFIXES = (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
 
 
 class Archive:
-    """Moves judged scans and their markers out of the station folder. Only built when `after = "move"`."""
+    """Moves judged scans and their markers out of the station folder. Only built when `after = "move"`.
+
+    A scan is first **taken** under a name that nobody else uses, then looked at, then given its name in the archive:
+    what has replaced it a moment before is put back unread. No link is followed below either folder. What cannot be
+    moved, as the target is full or away, is tried again every RETRY_S, and after a restart. One thread calls `step`,
+    any thread `add`.
+    """
 
     def __init__(
-        self, folder: Path, target: Path, *, done_suffix: str | None = None, has_stable_inodes: bool = True
+        self, folder: Path, target: Path, *, done_suffix: str | None = None, remembered: str | None = None
     ) -> None:
-        """`has_stable_inodes`: whether a file in `folder` keeps its inode number while it is not replaced."""
+        """`remembered`: `whereabouts` of an earlier run; a target that was never seen is made."""
         self._folder = folder
         self._target = target
         self._done_suffix = done_suffix
-        self._has_stable_inodes = has_stable_inodes
+        self._seen = Whereabouts.from_text(remembered, target)
+        self._identity: tuple[int, int] | None = None
+        self._added: deque[FileStamp] = deque()
+        self._failed: dict[str, FileStamp] = {}
+        self._why = ""
+        self._retry_at_s = -math.inf
+        self.wake = threading.Event()
+        """Set when there is something to move."""
+        self.busy_since_s: float | None = None
+        """Monotonic; None between two moves. A target that hangs shows by it."""
 
-    def move(self, stamp: FileStamp) -> None:
-        """Move one judged file, unless the station has replaced it since; a failure is logged and retried at start.
+    @property
+    def whereabouts(self) -> str | None:
+        """Where the target is, to be kept for the next run; None before it was seen."""
+        return self._seen.as_text() if self._seen is not None else None
 
-        The move keeps the relative path; a name that is taken gets the inode number added. To another file system only
-        regular files are moved, as a whole or not at all.
+    @property
+    def failure(self) -> str | None:
+        """How many scans could not be moved, and why the last one; None while there is none."""
+        if not self._failed:
+            return None
+        return f"scans not moved to {self._target}: {len(self._failed)}; last {display_name(self._why)}"
+
+    def add(self, stamp: FileStamp) -> None:
+        """A file has its verdict: move it."""
+        self._added.append(stamp)
+        self.wake.set()
+
+    def step(self, now_s: float, go_on: Callable[[], bool] = lambda: True) -> float:
+        """Move what was added, and try again what is due; how long to wait, in seconds, unless `wake` is set."""
+        self.wake.clear()
+        while self._added and go_on():
+            self.move(self._added.popleft())
+        if self._failed and now_s >= self._retry_at_s:
+            self._retry_at_s = now_s + RETRY_S
+            for stamp in list(self._failed.values()):
+                if not go_on() or not self.move(stamp):
+                    break  # the others have the same reason, as a rule; this one is the last to be tried again
+        return RETRY_S
+
+    def move(self, stamp: FileStamp) -> bool:
+        """Move one judged file, unless the station has replaced it since; False if it has to be tried again.
+
+        The move keeps the relative path; a name that is taken gets the inode number added. Only regular files are
+        moved, as a whole or not at all.
         """
-        source, destination = self._folder / stamp.file, self._target / stamp.file
+        self.busy_since_s = time.monotonic()
         try:
-            if not _is_unchanged(source, stamp, self._has_stable_inodes):
-                return
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            # First: a marker without its scan would make the part's next scan count as marked. A scan without its
-            # marker has its verdict, and is moved at the next start.
-            for marker in self._markers(source):
-                with suppress(FileNotFoundError):  # whoever else took it has it
-                    _move(marker, destination.with_name(marker.name), FileStamp.of(marker.name, marker.lstat()), True)
-            _move(source, destination, stamp, self._has_stable_inodes)
+            return self._move(stamp)
+        finally:
+            self.busy_since_s = None
+
+    def _move(self, stamp: FileStamp) -> bool:
+        inner, _, name = stamp.file.rpartition("/")
+        was_failed = self._failed.pop(stamp.file, None) is not None
+        try:
+            with opened_folder(self._folder, inner) as source_fd:
+                has_stable_inodes = file_system(self._folder).has_stable_inodes
+                if self._seen is None and not _is_unchanged(_path(source_fd) / name, stamp, has_stable_inodes):
+                    return True  # nothing was ever moved, so there is nothing to recover
+                with (
+                    self._opened_target() as target_fd,
+                    opened_folder(target_fd, inner, create=True) as inner_fd,
+                ):
+                    self._carry_out(_Move(_path(source_fd), _path(inner_fd), name, stamp, has_stable_inodes))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if self._folder_is_there(inner):
+                return self._fail(stamp, error, was_failed)
         except OSError as error:
-            event(log.warning, "scan not moved", file=stamp.file, error=str(error))
+            return self._fail(stamp, error, was_failed)
+        return True
+
+    def _carry_out(self, move: _Move) -> None:
+        move.recover()
+        if move.is_judged_one():
+            # First: a marker without its scan would make the part's next scan count as marked. A scan without its
+            # marker has its verdict, and is moved at the next try.
+            for marker in self._markers(move.source):
+                with suppress(FileNotFoundError):  # whoever else took it has it
+                    marked = FileStamp.of(marker.name, marker.lstat())
+                    _Move(move.source.parent, move.target, marker.name, marked, True).carry_out()
+            move.carry_out()
+
+    def _fail(self, stamp: FileStamp, error: OSError, was_failed: bool) -> bool:
+        self._failed[stamp.file] = stamp
+        self._why = f"{stamp.file}: {error.strerror or error}"
+        if not was_failed:
+            event(log.warning, "scan not moved", file=display_name(stamp.file), error=str(error))
+        return False
+
+    def _folder_is_there(self, inner: str) -> bool:
+        """Whether it is the target that is missing, and not the place the scan was in."""
+        try:
+            with opened_folder(self._folder, inner):
+                return True
+        except OSError:
+            return False
+
+    @contextmanager
+    def _opened_target(self) -> Iterator[int]:
+        """Raises OSError if it is away: the mount point below a share that is not mounted is another place."""
+        if self._seen is None:
+            self._target.mkdir(parents=True, exist_ok=True)
+        with opened_folder(self._target, "") as descriptor:
+            status = os.fstat(descriptor)
+            if (status.st_dev, status.st_ino) != self._identity:
+                home = file_system(self._target)
+                if self._seen is not None and self._seen.is_unmounted(home):
+                    was = f"{self._seen.kind} is not mounted at {self._seen.mount_point}"
+                    raise OSError(errno.ENOTCONN, was)
+                self._identity = status.st_dev, status.st_ino
+                self._seen = Whereabouts.of(self._target, home, status.st_ino)
+            yield descriptor
 
     def _markers(self, scan: Path) -> list[Path]:
         """Those of this scan, save one that another scan of this stem still needs."""
@@ -72,6 +182,93 @@ class Archive:
             lower = {name.lower() for name in names}
             found = [path.name for path in scan.parent.iterdir() if path.name.lower() in lower]
         return [scan.with_name(name) for name in found if not name.lower().endswith(SUFFIXES)]
+
+
+class _Move:
+    """One file from an open folder to another.
+
+    `source` and `target` go through descriptors (/proc/self/fd), so that whatever is swapped on the way to them
+    meanwhile, they stay the folders that were opened.
+    """
+
+    def __init__(self, folder: Path, target: Path, name: str, stamp: FileStamp, has_stable_inodes: bool) -> None:
+        self.source = folder / name
+        self.target = target
+        self._stamp = stamp
+        self._has_stable_inodes = has_stable_inodes
+        taken = f".{stamp.inode}{TAKEN_SUFFIX}"
+        self._taken = target / taken
+        self._taken_here = folder / taken
+
+    def is_judged_one(self) -> bool:
+        return _is_unchanged(self.source, self._stamp, self._has_stable_inodes)
+
+    def recover(self) -> None:
+        """Finish what a kill cut short between the taking and the naming, in either place."""
+        if os.path.lexists(self._taken):
+            self._name_or_put_back()
+        if os.path.lexists(self._taken_here):
+            self._remove_or_put_back()
+
+    def carry_out(self) -> None:
+        """Raises OSError, with the file where it was, or whole in both places."""
+        try:
+            self.source.rename(self._taken)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._across()
+        else:
+            self._name_or_put_back()
+
+    def _name_or_put_back(self) -> None:
+        if _is_unchanged(self._taken, self._stamp, self._has_stable_inodes):
+            self._taken.rename(next(name for name in self._names() if not os.path.lexists(name)))
+        else:
+            self._put_back(self._taken)
+
+    def _remove_or_put_back(self) -> None:
+        if _is_unchanged(self._taken_here, self._stamp, self._has_stable_inodes):
+            self._taken_here.unlink()
+        else:
+            self._put_back(self._taken_here)
+
+    def _across(self) -> None:
+        """Copy to another file system, then remove."""
+        if not self.is_judged_one():
+            return
+        with opened_regular(self.source) as (original, status):
+            if not self._stamp.matches(status, has_stable_inodes=self._has_stable_inodes):
+                return
+            for name in self._names():
+                if not os.path.lexists(name):
+                    copy_open(original, status, self.target / f".{self._stamp.inode}{DRAFT_SUFFIX}", name)
+                    break
+                if _is_copy(self.source, name):  # made before, and a kill came before the removal
+                    break
+        self.source.rename(self._taken_here)
+        self._remove_or_put_back()
+
+    def _put_back(self, taken: Path) -> None:
+        """It is not the judged one: the station had replaced that a moment before. Not over a still newer one."""
+        try:
+            self.source.hardlink_to(taken)
+            taken.unlink()
+        except FileExistsError:
+            event(log.warning, "overwritten before it was read", file=self.source.name, by="another file")
+            taken.rename(next(name for name in self._names() if not os.path.lexists(name)))
+        except OSError:  # a directory, or a file system without hard links
+            if os.path.lexists(self.source):
+                raise
+            taken.rename(self.source)
+
+    def _names(self) -> Iterator[Path]:
+        """The name itself, then others for when it is taken; a file system gives a freed inode number again."""
+        destination = self.target / self.source.name
+        yield destination
+        yield destination.with_stem(f"{destination.stem}.{self._stamp.inode}")
+        for number in itertools.count(2):
+            yield destination.with_stem(f"{destination.stem}.{self._stamp.inode}-{number}")
 
 
 class Quarantine:
@@ -127,27 +324,9 @@ class Quarantine:
             raise OSError(errno.ENOSPC, f"{left.f_favail} of {left.f_files} inodes are left, expected a tenth")
 
 
-def _move(source: Path, destination: Path, stamp: FileStamp, has_stable_inodes: bool) -> None:
-    try:
-        source.rename(next(name for name in _names(destination, stamp) if not os.path.lexists(name)))
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        _move_across(source, destination, stamp, has_stable_inodes)
-
-
-def _move_across(source: Path, destination: Path, stamp: FileStamp, has_stable_inodes: bool) -> None:
-    """Copy, then remove: a kill at any moment leaves the scan whole in one of the two places, or in both."""
-    if not stat.S_ISREG(source.lstat().st_mode):
-        raise OSError(errno.EXDEV, "only regular files are moved to another file system")
-    for name in _names(destination, stamp):
-        if not os.path.lexists(name):
-            copy_whole(source, destination.with_name(f".{stamp.inode}{DRAFT_SUFFIX}"), name)
-            break
-        if _is_copy(source, name):  # made before, and a kill came before the removal
-            break
-    if _is_unchanged(source, stamp, has_stable_inodes):
-        source.unlink()
+def _path(descriptor: int) -> Path:
+    """A path that stays with the open folder."""
+    return Path(f"/proc/self/fd/{descriptor}")
 
 
 def _is_other(path: Path, scan: Path) -> bool:
@@ -156,14 +335,6 @@ def _is_other(path: Path, scan: Path) -> bool:
         return not os.path.samestat(path.lstat(), scan.lstat())
     except FileNotFoundError:
         return False
-
-
-def _names(destination: Path, stamp: FileStamp) -> Iterator[Path]:
-    """The name itself, then others for when it is taken; a file system gives a freed inode number again."""
-    yield destination
-    yield destination.with_stem(f"{destination.stem}.{stamp.inode}")
-    for number in itertools.count(2):
-        yield destination.with_stem(f"{destination.stem}.{stamp.inode}-{number}")
 
 
 def _is_copy(source: Path, other: Path) -> bool:
@@ -177,9 +348,9 @@ def _is_copy(source: Path, other: Path) -> bool:
 
 
 def _is_unchanged(path: Path, stamp: FileStamp, has_stable_inodes: bool) -> bool:
-    """False if it is gone, too: it was moved before, or whoever else took it has it."""
+    """False if it is gone, too: it was moved before, or whoever else took it has it; and for no regular file."""
     try:
         now = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return stamp.matches(now, has_stable_inodes=has_stable_inodes)
+    return stat.S_ISREG(now.st_mode) and stamp.matches(now, has_stable_inodes=has_stable_inodes)

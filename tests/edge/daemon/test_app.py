@@ -218,6 +218,8 @@ def judge(line: Line, count: int) -> None:
         now_s += 0.3
         line.look(now_s, utc_now())
         count -= line.worker.step()
+    if line.archive is not None:
+        line.move_on(now_s)
 
 
 def test_scans_that_were_moved_on_leave_the_list_of_files_though_the_folder_is_empty(tmp_path: Path) -> None:

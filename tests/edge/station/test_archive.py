@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +20,7 @@ import edge.station.archive
 from edge.images.residual_boxes import MapGeometry, worst_windows
 from edge.records import ExpectedFile, FileStamp, Size
 from edge.station.archive import Archive, Quarantine
+from edge.station.mounts import FileSystem
 from edge.system.files import copy_open, opened_regular
 
 
@@ -25,12 +29,15 @@ def stamp_of(folder: Path, file: str) -> FileStamp:
     return FileStamp(file, seen.st_ino, seen.st_size, seen.st_mtime_ns)
 
 
-def test_where_inode_numbers_are_invented_anew_a_judged_scan_is_moved_all_the_same(tmp_path: Path) -> None:
+def test_where_inode_numbers_are_invented_anew_a_judged_scan_is_moved_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.tif").write_bytes(b"scan")
     stamp = replace(stamp_of(tmp_path, "a.tif"), inode=1)
     Archive(tmp_path, tmp_path / "out").move(stamp)
     assert (tmp_path / "a.tif").exists()
-    Archive(tmp_path, tmp_path / "out", has_stable_inodes=False).move(stamp)
+    monkeypatch.setattr(edge.station.archive, "file_system", lambda _path: FileSystem("vfat", Path("/")))
+    Archive(tmp_path, tmp_path / "out").move(stamp)
     assert (tmp_path / "out" / "a.tif").read_bytes() == b"scan"
 
 
@@ -100,30 +107,205 @@ def test_a_disk_that_fills_up_during_the_move_holds_no_part_of_the_scan(
 def test_a_move_that_a_kill_cut_short_is_finished_and_leaves_one_copy(
     tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the renaming there is a draft; before the removal the scan is in both places."""
+    """Before the renaming there is a draft; before the removal the scan is in both places, and hidden at the last."""
     (tmp_path / "a.tif").write_bytes(b"scan")
     stamp = stamp_of(tmp_path, "a.tif")
     archive = Archive(tmp_path, small_disk / "out")
     draft = f".{stamp.inode}.part"
-    for calls, name, left in ((("replace", "unlink"), draft, draft), (("unlink",), "a.tif", "a.tif")):
+    taken = f".{stamp.inode}.moving"
+    for calls, name, turn, left, here in (
+        (("replace", "unlink"), draft, 1, draft, "a.tif"),
+        (("rename",), "a.tif", 2, "a.tif", "a.tif"),  # the first finds that it is another disk
+        (("unlink",), taken, 1, "a.tif", taken),
+    ):
         with monkeypatch.context() as patch:
             for call in calls:  # a kill leaves no time to remove the draft, either
-                kill_at(patch, call, name)
+                kill_at(patch, call, name, turn)
             with pytest.raises(SystemExit):
                 archive.move(stamp)
         assert [path.name for path in (small_disk / "out").iterdir()] == [left]
-        assert (tmp_path / "a.tif").read_bytes() == b"scan"
+        assert (tmp_path / here).read_bytes() == b"scan"
     archive.move(stamp)
-    assert not (tmp_path / "a.tif").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["disk"]
     assert [path.name for path in (small_disk / "out").iterdir()] == ["a.tif"]
 
 
-def kill_at(monkeypatch: pytest.MonkeyPatch, call: str, name: str) -> None:
-    """End the program where it would rename or remove the file of this name."""
+def test_a_kill_between_taking_and_naming_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = tmp_path / "in" / "a.tif"
+    scan.parent.mkdir()
+    for is_replaced in (False, True):
+        scan.write_bytes(b"judged")
+        stamp = stamp_of(scan.parent, "a.tif")
+        archive = Archive(scan.parent, tmp_path / "out")
+        with monkeypatch.context() as patch:
+            if is_replaced:
+                swap_before(patch, "rename", "a.tif", lambda: renamed_over(scan, b"unread"))
+                kill_at(patch, "hardlink_to", "a.tif", must_exist=False)
+            else:
+                kill_at(patch, "rename", f".{stamp.inode}.moving")
+            with pytest.raises(SystemExit):
+                archive.move(stamp)
+        assert not scan.exists()
+        archive.move(stamp)
+        if is_replaced:
+            assert scan.read_bytes() == b"unread"
+        else:
+            assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.tif"]
+            (tmp_path / "out" / "a.tif").unlink()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["here", "on another disk"])
+@pytest.mark.parametrize("change", ["a new scan", "a link", "a folder"])
+def test_what_takes_a_judged_scans_name_in_the_gap_is_not_moved(
+    tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, where: str, change: str
+) -> None:
+    scan, outside = tmp_path / "in" / "a.tif", tmp_path / "outside.tif"
+    scan.parent.mkdir()
+    scan.write_bytes(b"judged")
+    outside.write_bytes(b"outside")
+    target = (tmp_path if where == "here" else small_disk) / "out"
+    stamp = stamp_of(scan.parent, "a.tif")
+
+    def swap() -> None:
+        if change == "a new scan":
+            renamed_over(scan, b"unread")
+            return
+        scan.unlink()
+        if change == "a link":
+            scan.symlink_to(outside)
+        else:
+            scan.mkdir()
+
+    swap_before(monkeypatch, "rename", "a.tif", swap, turn=1 if where == "here" else 2)
+    assert Archive(scan.parent, target).move(stamp)
+    assert [path.name for path in scan.parent.iterdir()] == ["a.tif"]
+    assert change != "a new scan" or scan.read_bytes() == b"unread"
+    assert change != "a link" or scan.readlink() == outside
+    assert [path.read_bytes() for path in target.iterdir()] == ([] if where == "here" else [b"judged"])
+    assert outside.read_bytes() == b"outside"
+
+
+def test_what_was_taken_by_mistake_is_not_put_back_over_a_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scan = tmp_path / "in" / "a.tif"
+    scan.parent.mkdir()
+    scan.write_bytes(b"judged")
+    swap_before(monkeypatch, "rename", "a.tif", lambda: renamed_over(scan, b"second"))
+    swap_before(monkeypatch, "hardlink_to", "a.tif", lambda: renamed_over(scan, b"third"))
+    assert Archive(scan.parent, tmp_path / "out").move(stamp_of(scan.parent, "a.tif"))
+    assert scan.read_bytes() == b"third"
+    assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"second"]
+    assert "overwritten before it was read" in caplog.text
+
+
+def test_a_folder_that_becomes_a_link_moves_nothing_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the move, and in its gap."""
+    folder, outside = tmp_path / "in", tmp_path / "outside"
+    outside.mkdir()
+    for is_early in (True, False):
+        lot = folder / "lot"
+        lot.mkdir(parents=True)
+        (lot / "a.tif").write_bytes(b"judged")
+        stamp = stamp_of(folder, "lot/a.tif")
+        os.link(lot / "a.tif", outside / "a.tif")  # even where it is the very file
+
+        def swap(lot: Path = lot) -> None:
+            lot.rename(folder / ".old")
+            lot.symlink_to(outside)
+
+        with monkeypatch.context() as patch:
+            if is_early:
+                swap()
+            else:
+                swap_before(patch, "rename", "a.tif", swap)
+            assert Archive(folder, tmp_path / "out").move(stamp)
+        assert (outside / "a.tif").read_bytes() == b"judged"
+        shutil.rmtree(folder)
+        (outside / "a.tif").unlink()
+
+
+def test_what_cannot_be_moved_is_tried_again_until_it_can(tmp_path: Path, small_disk: Path) -> None:
+    folder, target = tmp_path / "in", small_disk / "out"
+    folder.mkdir()
+    archive = Archive(folder, target)
+    filling = small_disk / "filling"
+    with contextlib.suppress(OSError):
+        filling.write_bytes(bytes(2_000_000))
+    for index in range(3):
+        (folder / f"{index}.tif").write_bytes(bytes(100_000))
+        archive.add(stamp_of(folder, f"{index}.tif"))
+    wait_s = archive.step(0.0)
+    assert archive.failure is not None
+    assert archive.failure.startswith(f"scans not moved to {target}: 3; last ")
+    assert archive.failure.endswith("No space left on device")
+    filling.unlink()
+    archive.step(wait_s / 2)
+    assert len(list(folder.iterdir())) == 3
+    archive.step(wait_s)
+    assert archive.failure is None
+    assert list(folder.iterdir()) == []
+    assert len(list(target.iterdir())) == 3
+
+
+def test_a_target_that_is_not_mounted_gets_nothing_into_its_mount_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, target = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    homes = {folder: FileSystem("ext4", Path("/")), target: FileSystem("cifs", target)}
+    monkeypatch.setattr(edge.station.archive, "file_system", homes.get)
+    for name in ("a.tif", "b.tif"):
+        (folder / name).write_bytes(name.encode())
+    archive = Archive(folder, target)
+    assert archive.move(stamp_of(folder, "a.tif"))
+    where = archive.whereabouts
+    target.rename(tmp_path / "the-share")
+    homes[target] = FileSystem("ext4", Path("/"))
+    for is_there in (False, True):
+        if is_there:
+            target.mkdir()
+        for tried in (archive, Archive(folder, target, remembered=where)):
+            assert not tried.move(stamp_of(folder, "b.tif"))
+            assert tried.failure is not None
+    assert list(target.iterdir()) == []
+    target.rmdir()
+    (tmp_path / "the-share").rename(target)
+    homes[target] = FileSystem("cifs", target)
+    assert archive.move(stamp_of(folder, "b.tif"))
+    assert sorted(path.name for path in target.iterdir()) == ["a.tif", "b.tif"]
+
+
+def renamed_over(scan: Path, content: bytes) -> None:
+    """As a station does that makes its next scan of the same name."""
+    draft = scan.with_name(".draft")
+    draft.write_bytes(content)
+    draft.rename(scan)
+
+
+def swap_before(monkeypatch: pytest.MonkeyPatch, call: str, name: str, swap: Callable[[], None], turn: int = 1) -> None:
+    """In the gap between the last look at a file and what is done with its name, at the turn-th call."""
     original = getattr(Path, call)
+    turns = itertools.count(1)
+
+    def swapping(path: Path, *arguments: object, **options: object) -> object:
+        if path.name == name and next(turns) == turn:
+            swap()
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, call, swapping)
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, call: str, name: str, turn: int = 1, *, must_exist: bool = True) -> None:
+    """End the program where it would rename or remove the file of this name, at the turn-th call."""
+    original = getattr(Path, call)
+    turns = itertools.count(1)
 
     def killing(path: Path, *arguments: object, **options: object) -> object:
-        if path.name == name and path.exists():
+        if path.name == name and (path.exists() or not must_exist) and next(turns) == turn:
             raise SystemExit
         return original(path, *arguments, **options)
 
