@@ -7,11 +7,10 @@ a wrong type stops the program with the key, the value and what to write instead
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,14 +30,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from edge.errors import SettingsError
 from edge.system.text import NotUtf8, utf8_text
-from edge.system.values import checked_expression, checked_host, checked_topic_level, toml_value
+from edge.system.values import checked_expression, checked_host, checked_topic_level, is_loopback, shown, toml_value
+from edge.system.variables import PREFIX, is_of_kubernetes, json_section, merged, misspelt, variable
 
 DEFAULT_FILE = Path("/etc/edge-worker/edge.toml")
 """Read where no other file is named."""
-ENV_PREFIX = "EDGE_"
-ENV_DELIMITER = "__"
-TYPO_RATIO = 0.8
-"""Similarity, by difflib, from which on an unknown variable counts as a misspelt setting."""
 
 
 def _not_empty(value: object) -> object:
@@ -171,6 +167,11 @@ class StateSettings(Section):
         """The ledger's file."""
         return self.dir / "ledger.sqlite"
 
+    @property
+    def health(self) -> Path:
+        """The newest health message, for the review desk."""
+        return self.dir / "health.json"
+
 
 class EvidenceSettings(Section):
     """Pictures for people: what is kept of a verdict beyond its message."""
@@ -293,8 +294,67 @@ class LogSettings(Section):
     )
 
 
+class DeskSettings(Section):
+    """The page where a person looks and answers: `edge-desk`, a program of its own."""
+
+    dir: NamedPath = Field(
+        Path("/var/lib/edge-desk"), description="record of the answers and accounts; a local disk, the desk's own"
+    )
+    host: str = Field(
+        "127.0.0.1", description="address to listen on; any but this machine's own needs a certificate", min_length=1
+    )
+    port: int = Field(8480, ge=1, le=65535, description="port to listen on")
+    names: tuple[str, ...] = Field(
+        (), description="host names that people type to reach it, such as `desk.plant.example`; others are refused"
+    )
+    cert_file: NamedPath | None = Field(None, description="certificate (PEM), with its chain; the page is then https")
+    key_file: NamedPath | None = Field(None, description="key of the certificate (PEM)")
+    blind: bool = Field(True, description="hide the line's verdict until the reader's own first answer")
+    kinds: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=40)], ...] = Field(
+        (
+            *("scratches", "lines", "edge-cuts", "edge-tensions", "smudges", "edge-ink-flow", "bubbles"),
+            *("missing-ink", "agglomerate", "ink-fluctuations", "ink-entry-exit"),
+        ),
+        max_length=20,
+        description="kinds of defects that a reader can name, in lower case with hyphens",
+    )
+    known_labels: NamedPath | None = Field(
+        None, description="labels.csv of the known scans (`evidence.challenge`), to measure the readers by"
+    )
+    session_idle_s: float = Field(
+        1800.0, ge=60, le=86_400, description="a reader is logged out after so long without a request"
+    )
+
+    @field_validator("names", "kinds", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        """The environment has only text: names separated by commas."""
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("host")
+    @classmethod
+    def _is_a_bare_name(cls, value: str) -> str:
+        return checked_host(value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DeskSettings:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("`cert_file` and `key_file` belong together: set both or neither")
+        if self.cert_file is None and not self.is_local:
+            raise ValueError(
+                f"passwords would cross the network in the clear: with `host` {self.host!r} set `cert_file` and "
+                "`key_file`, or listen on 127.0.0.1"
+            )
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the page."""
+        return is_loopback(self.host)
+
+
 class Settings(BaseSettings):
-    """Every setting of `edge-worker`."""
+    """Every setting of `edge-worker` and `edge-desk`."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, case_sensitive=True)
 
@@ -307,6 +367,7 @@ class Settings(BaseSettings):
     broker: BrokerSettings = BrokerSettings()
     topic: TopicSettings = TopicSettings()
     naming: NamingSettings = NamingSettings()
+    desk: DeskSettings = DeskSettings()
     log: LogSettings = LogSettings()
 
     _file: Path | None = PrivateAttr(default=None)
@@ -384,7 +445,7 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
     content = {} if config is None else _file_content(config)
     variables, ignored = _environment_content()
     try:
-        settings = Settings(**_merged(content, variables, flags or {}))
+        settings = Settings(**merged(content, variables, flags or {}))
     except ValidationError as error:
         raise explained_errors(error) from None
     settings._file = config
@@ -399,10 +460,10 @@ def settings_to_tell(config: Path | None, flags: Mapping[str, Any]) -> Settings 
     """
     try:
         content = {} if config is None else _file_content(config)
-        merged = _merged(content, _environment_content()[0], flags)
-        if not {"station", "broker", "topic"} <= merged.keys():
+        every = merged(content, _environment_content()[0], flags)
+        if not {"station", "broker", "topic"} <= every.keys():
             return None
-        return Settings(**{name: merged[name] for name in ("station", "broker", "topic", "state") if name in merged})
+        return Settings(**{name: every[name] for name in ("station", "broker", "topic", "state") if name in every})
     except (SettingsError, ValidationError):
         return None
 
@@ -432,7 +493,7 @@ def explained_errors(invalid: ValidationError) -> SettingsError:
         return SettingsError(f"unknown setting `{key}` = {error['input']!r}{more}", hint=_hint_for_unknown(location))
     message = error["msg"].removeprefix("Value error, ")
     return SettingsError(
-        f"setting `{key}` = {_shown(error['input'])}: {message}{more}",
+        f"setting `{key}` = {shown(error['input'])}: {message}{more}",
         hint=_hint_for(location) or "mend the value in the settings file, the environment or the flag",
     )
 
@@ -498,80 +559,23 @@ def _environment_content() -> tuple[dict[str, Any], tuple[str, ...]]:
 
     Raises SettingsError for a variable that looks like a misspelt setting.
     """
-    keys = {_variable(row.section, row.key): (row.section, row.key) for row in describe_settings()}
-    sections = {_variable("", name): name for name in Settings.model_fields if _variable("", name) not in keys}
+    keys = {variable(row.section, row.key): (row.section, row.key) for row in describe_settings()}
+    sections = {variable("", name): name for name in Settings.model_fields if variable("", name) not in keys}
     present = {name.upper(): (name, value) for name, value in os.environ.items()}
     content: dict[str, Any] = {}
     ignored = []
-    for upper in sorted(name for name in present if name.startswith(ENV_PREFIX)):  # a section before its keys
+    for upper in sorted(name for name in present if name.startswith(PREFIX)):  # a section before its keys
         name, value = present[upper]
         if upper in sections:
-            content = _merged(content, {sections[upper]: _json_section(name, sections[upper], value)})
+            content = merged(content, {sections[upper]: json_section(name, sections[upper], value)})
         elif upper in keys:
             section, key = keys[upper]
-            content = _merged(content, {section: {key: value}} if section else {key: value})
-        elif not _is_of_kubernetes(upper, present.keys()) and (hint := _misspelt(upper, {*keys, *sections})):
+            content = merged(content, {section: {key: value}} if section else {key: value})
+        elif not is_of_kubernetes(upper, present.keys()) and (hint := misspelt(upper, {*keys, *sections})):
             raise SettingsError(f"environment variable {name} is no setting of edge-worker", hint=hint)
         else:
             ignored.append(name)
     return content, tuple(ignored)
-
-
-def _variable(section: str, key: str) -> str:
-    return f"{ENV_PREFIX}{section + ENV_DELIMITER if section else ''}{key}".upper()
-
-
-def _json_section(name: str, section: str, value: str) -> dict[str, Any]:
-    try:
-        content = json.loads(value)
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise SettingsError(
-            f"environment variable {name} sets the section `{section}` and is no JSON object: {_shown(value)}",
-            hint=f'write {name}=\'{{"key": "value"}}\', or one variable {name}{ENV_DELIMITER}KEY for each key',
-        )
-    return content
-
-
-def _is_of_kubernetes(name: str, present: Iterable[str]) -> bool:
-    """Whether the variable describes a Service: each has NAME_SERVICE_HOST, and with it NAME_PORT and others."""
-    services = [each.removesuffix("_SERVICE_HOST") for each in present if each.endswith("_SERVICE_HOST")]
-    return any(
-        name == f"{service}_PORT" or name.startswith((f"{service}_SERVICE_", f"{service}_PORT_"))
-        for service in services
-    )
-
-
-def _misspelt(name: str, known: set[str]) -> str | None:
-    """What to write instead, where the variable can only be meant for this program."""
-    plain = {_plain(each): each for each in known}
-    near = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=TYPO_RATIO)
-    if near:
-        return f"did you mean `{plain[near[0]]}`?"
-    section, delimiter, _ = name.partition(ENV_DELIMITER)
-    is_meant = delimiter and section in known
-    return f"unset it; names are {ENV_PREFIX}SECTION{ENV_DELIMITER}KEY" if is_meant else None
-
-
-def _plain(variable: str) -> str:
-    """Without what all have in common, and however many underscores there are."""
-    return re.sub("_+", "_", variable.removeprefix(ENV_PREFIX))
-
-
-def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Key by key within each section; later layers win."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for name, value in layer.items():
-            is_section = isinstance(merged.get(name), Mapping) and isinstance(value, Mapping)
-            merged[name] = {**merged[name], **value} if is_section else value
-    return merged
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else text[:117] + "..."
 
 
 def _hint_for(location: list[str]) -> str | None:

@@ -226,6 +226,9 @@ class Answer(Part):
         description="which look of a person at this scan; the third decides where two disagree"
     )
     is_blind: bool = Field(description="true when the person had not seen the verdict, nor another person's answer")
+    stands: Literal["normal", "abnormal"] | None = Field(
+        description="what all answers on the verdict say together, this one among them; null while another is asked for"
+    )
     seconds_looked: NonNegative | None = Field(description="from the first sight of the scan to the answer")
     previous: Hex64 | None = Field(description="hash of the record before it at the desk, whose chain shows any change")
 
@@ -233,8 +236,8 @@ class Answer(Part):
 class Disposition(Answer, Message):
     """What a person decided of a verdict: the same outbox as the verdicts, the same promises.
 
-    The verdict stays as it is. Of several answers to one verdict the highest `seq` is the newest; which one stands is
-    the desk's rule, and its answer comes last.
+    The verdict stays as it is. One verdict may have several answers, of one or more readers; what they decide together
+    is `stands` of the one with the highest `seq`.
     """
 
     SCHEMA = "disposition/1"

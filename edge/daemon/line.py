@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from edge.contract.messages import Answer, Evidence, Health, ModelInfo, rfc3339
+from edge.contract.messages import Answer, Evidence, Health, ModelInfo, canonical_json, rfc3339
 from edge.daemon.after_verdict import Aftermath
 from edge.daemon.scan_alarms import ScanAlarms
 from edge.engines.choose import Degraded
@@ -39,6 +39,7 @@ from edge.station.watch import Watcher
 from edge.store.backup import sweep_copies, take_backup_requests
 from edge.store.ledger import Ledger, Pending, open_ledger
 from edge.store.requests import DropBox, Request, RequestKind, ResendRequest, parsed
+from edge.system.files import written_whole
 from edge.system.logs import event
 from edge.system.names import display_name
 
@@ -184,28 +185,33 @@ class Line:
                 done_suffix=self.settings.folder.done_suffix,
             )
         now, tally, oldest = utc_now(), self.aftermath.tally(), pending.oldest_decided_at if pending else None
-        self.publisher.publish_health(
-            Health(
-                station=self.settings.station,
-                boot_id=self.boot_id,
-                at=now,
-                uptime_s=round(time.monotonic() - self.started_s, 1),
-                backlog_scans=self.inbox.pending_count + self.inbox.in_flight_count + unmarked_count,
-                unsent_verdicts=pending.count if pending else None,
-                oldest_unsent_s=max(0.0, (now - oldest).total_seconds()) if oldest else None,
-                last_scan_at=tally.last_scan_at,
-                last_verdict_at=tally.last_verdict_at,
-                outcomes=tally.outcomes,
-                repeated=tally.repeated,
-                unnamed=tally.unnamed,
-                overwritten=self.inbox.overwritten_count,
-                disk_free_bytes=free_bytes,
-                evidence=self._evidence(),
-                gpu=gpu_state() if self.model.engine == "tensorrt" else None,
-                drift=tally.drift,
-                alarms=self.publisher.standing_alarms,
-            )
+        health = Health(
+            station=self.settings.station,
+            boot_id=self.boot_id,
+            at=now,
+            uptime_s=round(time.monotonic() - self.started_s, 1),
+            backlog_scans=self.inbox.pending_count + self.inbox.in_flight_count + unmarked_count,
+            unsent_verdicts=pending.count if pending else None,
+            oldest_unsent_s=max(0.0, (now - oldest).total_seconds()) if oldest else None,
+            last_scan_at=tally.last_scan_at,
+            last_verdict_at=tally.last_verdict_at,
+            outcomes=tally.outcomes,
+            repeated=tally.repeated,
+            unnamed=tally.unnamed,
+            overwritten=self.inbox.overwritten_count,
+            disk_free_bytes=free_bytes,
+            evidence=self._evidence(),
+            gpu=gpu_state() if self.model.engine == "tensorrt" else None,
+            drift=tally.drift,
+            alarms=self.publisher.standing_alarms,
         )
+        self.publisher.publish_health(health)
+        try:
+            # For the review desk, another user of this group, to whom the ledger is closed.
+            with written_whole(self.settings.state.health, durable=False, mode=0o640) as stream:
+                stream.write(canonical_json(health))
+        except OSError as error:
+            event(log.warning, "health not written", error=str(error))
 
     def _evidence(self) -> Evidence | None:
         if self.keeper is None:
@@ -256,7 +262,8 @@ class Line:
         if answered.is_new:
             event(log.info, "disposition", verdict_id=answer.verdict_id, decision=answer.decision, by=answer.by)
             self.publisher.wake()
-        if self.keeper is not None and answered.payload is not None and answered.decided_at is not None:
+        is_decided = answer.stands is not None  # else the pictures still wait for another reader
+        if is_decided and self.keeper is not None and answered.payload is not None and answered.decided_at is not None:
             try:
                 self.keeper.decided(evidence_path(answered.decided_at, answer.verdict_id), answered.payload)
             except OSError as error:  # it is in the ledger, which is what counts

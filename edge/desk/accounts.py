@@ -54,7 +54,7 @@ def is_password(password: str, secret: str) -> bool:
 def _scrypt(password: str, salt: bytes, n: int = _SCRYPT_N, r: int = _SCRYPT_R, p: int = _SCRYPT_P) -> bytes:
     with _hashing:
         data = password.encode("utf-8", "surrogatepass")
-        return hashlib.scrypt(data, salt=salt, n=n, r=r, p=p, maxmem=256 * n * r, dklen=32)
+        return hashlib.scrypt(data, salt=salt, n=n, r=r, p=p, maxmem=1 << 26, dklen=32)
 
 
 NO_ACCOUNT: Final = "scrypt$32768$8$1$" + "00" * 16 + "$" + "00" * 32
@@ -121,14 +121,15 @@ class Sessions:
             self._sessions[_key(token)] = Session(account, secrets.token_urlsafe(24), at_s, at_s)
         return token
 
-    def find(self, token: str) -> Session | None:
-        """The session of a cookie, if it lives; it lives on from now."""
+    def find(self, token: str, *, is_active: bool = True) -> Session | None:
+        """The session of a cookie, if it lives. `is_active`: it lives on from now; False for what asks by itself."""
         with self._lock:
             session = self._sessions.get(_key(token))
             if session is None or not self._lives(session):
                 self._sessions.pop(_key(token), None)
                 return None
-            session.seen_s = self._clock()
+            if is_active:
+                session.seen_s = self._clock()
             return session
 
     def end(self, token: str) -> None:
@@ -155,24 +156,30 @@ class LoginLimit:
         self._lock = threading.Lock()
         self._guesses: dict[str, _Guesses] = {}
 
-    def wait_s(self, name: str, address: str) -> float:
-        """Seconds until the next password counts; 0 where it counts now."""
-        with self._lock:
-            return max(self._wait(f"name {name}", FREE_GUESSES), self._wait(address, FREE_GUESSES * ADDRESS_SHARE))
+    def admit(self, name: str, address: str) -> float:
+        """Seconds to wait; 0 where a password may be looked at now, which counts as wrong until `succeeded`.
 
-    def failed(self, name: str, address: str) -> None:
-        """Count a wrong password."""
+        Counted before the password is looked at, so that of a thousand at once only a few are.
+        """
         at_s = self._clock()
         with self._lock:
             self._guesses = {key: each for key, each in self._guesses.items() if at_s - each.last_s < FORGET_S}
-            for key in (f"name {name}", address):
-                guesses = self._guesses.setdefault(key, _Guesses())
-                guesses.wrong, guesses.last_s = guesses.wrong + 1, at_s
+            wait_s = max(self._wait(f"name {name}", FREE_GUESSES), self._wait(address, FREE_GUESSES * ADDRESS_SHARE))
+            if wait_s == 0:
+                for key in (f"name {name}", address):
+                    guesses = self._guesses.setdefault(key, _Guesses())
+                    guesses.wrong, guesses.last_s = guesses.wrong + 1, at_s
+        return wait_s
 
-    def succeeded(self, name: str) -> None:
-        """Forget the wrong passwords for a name; those of an address stay, or a guesser's own account would free it."""
+    def succeeded(self, name: str, address: str) -> None:
+        """The password was right: forget the wrong ones of its name; an address only gets this one back.
+
+        Else a guesser with an account of his own could guess on for others.
+        """
         with self._lock:
             self._guesses.pop(f"name {name}", None)
+            if (guesses := self._guesses.get(address)) is not None:
+                guesses.wrong -= 1
 
     def _wait(self, key: str, free: int) -> float:
         guesses = self._guesses.get(key)

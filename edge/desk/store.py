@@ -14,7 +14,7 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edge.contract.messages import rfc3339
-from edge.desk.readings import Choice, Read, Vote
+from edge.desk.readings import Choice, Read, Vote, standing
 from edge.errors import DeskError
+from edge.records import Outcome
 
 FILE_NAME = "desk.sqlite"
 APPLICATION_ID = 0x4544534B  # "EDSK"
@@ -42,12 +43,21 @@ _TABLES = (
     "CREATE TRIGGER record_is_not_cut BEFORE DELETE ON record BEGIN SELECT RAISE(ABORT, 'append only'); END",
     "CREATE TABLE answer (seq INTEGER PRIMARY KEY REFERENCES record, nonce TEXT NOT NULL UNIQUE,"
     " verdict_id TEXT NOT NULL, account TEXT NOT NULL, decision TEXT NOT NULL, read TEXT NOT NULL,"
+    " outcome TEXT NOT NULL, kept TEXT NOT NULL, file TEXT NOT NULL, seconds_looked REAL NOT NULL,"
     " is_handed INTEGER NOT NULL DEFAULT 0)",
     "CREATE INDEX answer_by_verdict ON answer (verdict_id, seq)",
     "CREATE INDEX answer_to_hand ON answer (seq) WHERE NOT is_handed",
     "CREATE TABLE account (name TEXT PRIMARY KEY, secret TEXT NOT NULL, role TEXT NOT NULL,"
     " is_disabled INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE health (at_ms INTEGER PRIMARY KEY, payload BLOB NOT NULL)",
 )
+_NAMES = ("verdict_id", "by", "decision", "read", "outcome", "kept", "file", "seconds_looked")
+"""Fields of an entry that the table of answers repeats, in its order."""
+_ANSWERS = (
+    "SELECT seq, verdict_id, account, decision, read, outcome, kept, file, seconds_looked FROM answer"
+    " WHERE ?1 IS NULL OR verdict_id = ?1 ORDER BY seq"
+)
+KEEP_HEALTH_MS = 8 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,10 @@ class Answer:
     seq: int
     verdict_id: str
     vote: Vote
+    outcome: Outcome
+    kept: str
+    file: str
+    seconds_looked: float
 
 
 class DeskStore:
@@ -148,30 +162,29 @@ class DeskStore:
 
     # -- answers -------------------------------------------------------------------------------------------------
 
-    def add_answer(self, fields: Fields, nonce: str) -> bool:
+    def add_answer(self, fields: Fields, nonce: str, read_for: Callable[[Sequence[Vote]], Read]) -> bool:
         """Record an answer; False where this very answer (by its `nonce`) is recorded already.
 
-        `fields` hold at least verdict_id, by, decision and read.
+        `fields`: all that the entry says, verdict_id, by and decision among it. `read_for`: which reading it is, by
+        the answers there are at that moment; nobody else answers in between.
         """
         with self._transaction():
             if self._sql.execute("SELECT 1 FROM answer WHERE nonce = ?", (nonce,)).fetchone():
                 return False
-            seq, _ = self._append({**fields, "kind": "answer", "nonce": nonce})
-            row = (seq, nonce, fields["verdict_id"], fields["by"], fields["decision"], fields["read"])
-            self._sql.execute("INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?, 0)", row)
+            rows = self._sql.execute(_ANSWERS, (fields["verdict_id"],)).fetchall()
+            votes = [_answer(*row).vote for row in rows]
+            read = read_for(votes)
+            vote = Vote(fields["by"], Choice(fields["decision"]), read)
+            stands = standing(Outcome(fields["outcome"]), [*votes, vote]).choice
+            said = {**fields, "kind": "answer", "nonce": nonce, "read": read, "stands": stands}
+            seq, _ = self._append(said)
+            row = (seq, nonce, *(_text(said[name]) for name in _NAMES))
+            self._sql.execute("INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)", row)
         return True
 
-    def answers(self) -> list[Answer]:
-        """All answers, oldest first."""
-        return [
-            _answer(*row)
-            for row in self._rows("SELECT seq, verdict_id, account, decision, read FROM answer ORDER BY seq")
-        ]
-
-    def answers_on(self, verdict_id: str) -> list[Answer]:
-        """Answers on one verdict, oldest first."""
-        query = "SELECT seq, verdict_id, account, decision, read FROM answer WHERE verdict_id = ? ORDER BY seq"
-        return [_answer(*row) for row in self._rows(query, verdict_id)]
+    def answers(self, verdict_id: str | None = None) -> list[Answer]:
+        """All answers, or those on one verdict, oldest first."""
+        return [_answer(*row) for row in self._rows(_ANSWERS, verdict_id)]
 
     def entry(self, seq: int) -> bytes:
         """The bytes of one entry."""
@@ -205,6 +218,18 @@ class DeskStore:
             self._sql.execute("INSERT OR REPLACE INTO account VALUES (?, ?, ?, ?)", row)
             self._append({"kind": "account", "by": by, "at": rfc3339(at), "action": action, **_sealed(account)})
 
+    # -- the line's state, for the overview; no part of the record ------------------------------------------------
+
+    def add_health(self, at_ms: int, payload: bytes) -> None:
+        """Keep a health message of the worker; one that is known is kept once, older ones than 8 days are dropped."""
+        with self._transaction():
+            self._sql.execute("INSERT OR IGNORE INTO health VALUES (?, ?)", (at_ms, payload))
+            self._sql.execute("DELETE FROM health WHERE at_ms < ?", (at_ms - KEEP_HEALTH_MS,))
+
+    def health_since(self, at_ms: int) -> list[bytes]:
+        """Health messages from a moment on, oldest first."""
+        return [row[0] for row in self._rows("SELECT payload FROM health WHERE at_ms >= ? ORDER BY at_ms", at_ms)]
+
     # -- verification --------------------------------------------------------------------------------------------
 
     def entries(self) -> list[tuple[Any, ...]]:
@@ -219,9 +244,10 @@ class DeskStore:
     def problems(self) -> list[str]:
         """Everything in the file that does not fit the chain, in words; empty where nothing was changed."""
         found, answers, accounts = chain_problems(self.entries())
-        rows = {
-            row[0]: row[1:] for row in self._rows("SELECT seq, nonce, verdict_id, account, decision, read FROM answer")
-        }
+        stored_answers = self._rows(
+            "SELECT seq, nonce, verdict_id, account, decision, read, outcome, kept, file, seconds_looked FROM answer"
+        )
+        rows = {row[0]: row[1:] for row in stored_answers}
         for seq in sorted(rows.keys() | answers.keys()):
             if rows.get(seq) != answers.get(seq):
                 found.append(f"entry {seq}: the table of answers says {rows.get(seq)}, the record {answers.get(seq)}")
@@ -255,7 +281,7 @@ def chain_problems(
         if fields.get("previous") != previous:
             found.append(f"entry {seq}: it does not follow what stands before it, which was changed or removed")
         if fields.get("kind") == "answer":
-            answers[seq] = tuple(fields.get(key) for key in ("nonce", "verdict_id", "by", "decision", "read"))
+            answers[seq] = tuple(_text(fields.get(key)) for key in ("nonce", *_NAMES))
         elif fields.get("kind") == "account":
             keys = ("account", "role", "is_disabled", "secret_sha256")
             accounts[str(fields.get("account"))] = {key: fields.get(key) for key in keys}
@@ -312,5 +338,21 @@ def _sealed(account: Account) -> dict[str, Any]:
     }
 
 
-def _answer(seq: int, verdict_id: str, account: str, decision: str, read: str) -> Answer:
-    return Answer(seq, verdict_id, Vote(account, Choice(decision), Read(read)))
+def _text(value: object) -> object:
+    """A field as the table holds it; SQLite takes no lone surrogates, nor do entries."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _answer(
+    seq: int,
+    verdict_id: str,
+    account: str,
+    decision: str,
+    read: str,
+    outcome: str,
+    kept: str,
+    file: str,
+    seconds_looked: float,
+) -> Answer:
+    vote = Vote(account, Choice(decision), Read(read))
+    return Answer(seq, verdict_id, vote, Outcome(outcome), kept, file, seconds_looked)

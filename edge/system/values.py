@@ -17,10 +17,18 @@ def toml_value(value: object) -> str:
         return f"{value:_}" if abs(value) >= 100_000 else str(value)
     if isinstance(value, float):
         return repr(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(toml_value, value))}]"
     text = str(value)
     if "\\" in text and "'" not in text and text.isprintable():
         return f"'{text}'"
     return json.dumps(text, ensure_ascii=False)  # a JSON string is a TOML string
+
+
+def shown(value: object) -> str:
+    """A value in a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
 
 
 def checked_expression(value: str) -> str:
@@ -37,6 +45,14 @@ def checked_topic_level(value: str) -> str:
     if not value or re.search(r"[\s+#/$\x00-\x1f\x7f]", value):
         raise ValueError("must be one topic level: not empty, without space, +, #, /, $ or control characters")
     return value
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address or name."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def checked_host(value: str) -> str:

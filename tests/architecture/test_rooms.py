@@ -156,6 +156,25 @@ def room_of_train(name: str) -> str:
     return first if (ROOT / "train" / first / "__init__.py").exists() and first else SHARED
 
 
+DESK_MAY_USE = ("system", "contract", "store.requests", "evidence.record", "validation.labels", "validation.statistics")
+
+
+def test_the_desk_sees_evidence_and_the_drop_box_and_nothing_of_the_line_sees_the_desk() -> None:
+    for name, imported in arrows_within("edge").items():
+        outside = imported - BESIDE_THE_ROOMS
+        if name.startswith("edge.desk"):
+            allowed = tuple(f"edge.{room}" for room in ("desk", *DESK_MAY_USE))
+            assert {other for other in outside if not other.startswith(allowed)} == set(), name
+        else:
+            assert not any(other.startswith("edge.desk") for other in outside), name
+
+
+@pytest.mark.parametrize("path", modules_of("edge"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_the_page_of_the_desk_needs_a_web_server(path: Path) -> None:
+    web = {name for name in imports_of(path) if name.split(".")[0] in {"starlette", "uvicorn"}}
+    assert not web or path == ROOT / "edge" / "desk" / "app.py"
+
+
 def test_only_settings_reads_the_environment() -> None:
     readers = [
         path.name
@@ -179,13 +198,15 @@ def test_only_thread_entry_and_main_catch_every_exception() -> None:
 def test_all_of_edge_imports_where_only_the_base_install_exists() -> None:
     """A fresh interpreter that refuses whatever is not in the base install, as a line PC would."""
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules_of("edge")]
-    extras = {f"edge.engines.{name}" for name in ("ov", "tensorrt.engine", "tensorrt.log", "tensorrt.build_plan")}
+    extras = {"edge.desk.app"} | {
+        f"edge.engines.{name}" for name in ("ov", "tensorrt.engine", "tensorrt.log", "tensorrt.build_plan")
+    }
     program = f"""
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {{"torch", "torchvision", "onnx", "openvino", "tensorrt", "pycuda", "train", "export",
-                                   "amqtt", "scipy", "sklearn", "matplotlib", "pytest"}}:
+                                   "amqtt", "starlette", "uvicorn", "scipy", "sklearn", "matplotlib", "pytest"}}:
             raise ImportError("not in the base install: " + name)
 sys.meta_path.insert(0, Refuse())
 import importlib
@@ -211,6 +232,11 @@ def test_the_base_install_names_every_library_edge_imports() -> None:
     names = [requirement.split(">=")[0] for requirement in project["dependencies"]]
     installed = {import_names.get(name, name) for name in names}
     used = {name.split(".")[0] for path in modules_of("edge") for name in imports_of(path)}
-    third_party = used - set(sys.stdlib_module_names) - {"edge"} - {"openvino", "tensorrt", "pycuda", "fsspec", "ray"}
+    third_party = (
+        used
+        - set(sys.stdlib_module_names)
+        - {"edge"}
+        - {"openvino", "tensorrt", "pycuda", "fsspec", "ray", "starlette", "uvicorn"}
+    )
     assert third_party - installed - {"pydantic_core"} == set()
     assert installed - third_party <= {"tifffile"}

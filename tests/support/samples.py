@@ -93,6 +93,7 @@ def sample_answer(number: int = 1, *, id_: int = 1, decision: str = "abnormal", 
             "at": MORNING,
             "read": "first",
             "is_blind": True,
+            "stands": "normal",
             "seconds_looked": 4.5,
             "previous": "0" * 64,
         }

@@ -47,7 +47,7 @@ def options_without_help(parser: argparse.ArgumentParser) -> Iterator[str]:
             yield f"{parser.prog} {action.option_strings[0]}"
 
 
-@pytest.mark.parametrize("module", ["edge.cli", "train.cli", "export.cli"])
+@pytest.mark.parametrize("module", ["edge.cli", "train.cli", "export.cli", "edge.desk.cli"])
 def test_every_option_of_every_command_has_help(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parsers: list[argparse.ArgumentParser] = []
 
@@ -64,7 +64,7 @@ def test_every_option_of_every_command_has_help(module: str, monkeypatch: pytest
 
 def test_the_project_declares_what_the_readme_promises() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert set(project["scripts"]) == {"edge-worker", "edge-train", "edge-export"}
+    assert set(project["scripts"]) == {"edge-worker", "edge-train", "edge-export", "edge-desk"}
     assert {"gpu", "train", "export", "test", "demo"} <= set(project["optional-dependencies"])
     assert project["license"] == "Apache-2.0"
     assert all((ROOT / room / "py.typed").exists() for room in ("edge", "train", "export"))

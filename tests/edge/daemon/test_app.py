@@ -330,6 +330,16 @@ def test_health_tells_of_the_gpu_that_judges(
     assert [health.gpu for health in said] == [gpu if is_told else None]
 
 
+def test_the_newest_health_lies_beside_the_ledger_for_the_group_to_read(tmp_path: Path) -> None:
+    settings = settings_below(tmp_path)
+    with line_of(settings) as line:
+        line.report_health()
+        first = Health.model_validate_json(settings.state.health.read_bytes())
+        line.report_health()
+    assert Health.model_validate_json(settings.state.health.read_bytes()).at >= first.at
+    assert settings.state.health.stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize("what", ["ledger", "disk"])
 def test_health_goes_on_while_ledger_or_disk_fail_and_leaves_out_what_nobody_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from edge.desk.accounts import add_account, disable_account
+from edge.desk.readings import Read
 from edge.desk.store import FILE_NAME, GENESIS, Account, DeskStore, entry_hash
 from edge.errors import DeskError
 
@@ -29,8 +30,9 @@ def store(tmp_path: Path) -> Iterator[DeskStore]:
 
 
 def answer(store: DeskStore, nonce: str, decision: str = "normal", by: str = "ann", verdict_id: str = ID) -> bool:
-    fields = {"verdict_id": verdict_id, "by": by, "decision": decision, "read": "first", "at": "2026-03-01T12:00:00Z"}
-    return store.add_answer({**fields, "file": "B01_\udcff.tif"}, nonce)
+    fields = {"verdict_id": verdict_id, "by": by, "decision": decision, "outcome": "review", "kept": "outcome"}
+    more = {"file": "B01_\udcff.tif", "seconds_looked": 1.5}
+    return store.add_answer({**fields, **more}, nonce, lambda _: Read.FIRST)
 
 
 def test_each_entry_holds_the_hash_of_the_one_before(store: DeskStore) -> None:
@@ -46,7 +48,7 @@ def test_each_entry_holds_the_hash_of_the_one_before(store: DeskStore) -> None:
 def test_an_answer_that_is_sent_twice_is_recorded_once(store: DeskStore) -> None:
     assert answer(store, "same")
     assert not answer(store, "same", "abnormal")
-    assert [(each.seq, each.vote.choice) for each in store.answers_on(ID)] == [(1, "normal")]
+    assert [(each.seq, each.vote.choice) for each in store.answers(ID)] == [(1, "normal")]
 
 
 def test_the_record_refuses_to_be_changed_or_cut(store: DeskStore, tmp_path: Path) -> None:
@@ -146,11 +148,13 @@ def test_the_file_is_its_users_alone(store: DeskStore) -> None:
 ANSWERER = """
 import sys
 from pathlib import Path
+from edge.desk.readings import Read
 from edge.desk.store import DeskStore
 store = DeskStore(Path(sys.argv[1]))
-fields = {"verdict_id": "ab" * 16, "by": "ann", "decision": "normal", "read": "first"}
+fields = {"verdict_id": "ab" * 16, "by": "ann", "decision": "normal", "outcome": "review", "kept": "outcome"}
+fields |= {"file": "a.tif", "seconds_looked": 1.5}
 for number in range(100000):
-    store.add_answer(fields, f"{sys.argv[2]}-{number}")
+    store.add_answer(fields, f"{sys.argv[2]}-{number}", lambda _: Read.FIRST)
     print(number, flush=True)
 """
 
@@ -181,6 +185,14 @@ def test_a_kill_loses_no_answer_that_was_confirmed(tmp_path: Path) -> None:
         assert confirmed <= set(nonces)
         assert len(nonces) == len(set(nonces))
         assert store.problems() == []
+
+
+def test_health_is_kept_for_eight_days_and_each_once(store: DeskStore) -> None:
+    day_ms = 86_400_000
+    for day in (0, 0, 1, 9):
+        store.add_health(day * day_ms, b"%d" % day)
+    assert store.health_since(0) == [b"1", b"9"]
+    assert store.health_since(2 * day_ms) == [b"9"]
 
 
 def test_answers_wait_until_they_are_handed_over(store: DeskStore) -> None:

@@ -1,0 +1,501 @@
+"""What each page of the desk shows, and what an answer does. No HTTP framework: edge/desk/app.py calls these."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from http import HTTPStatus
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import jinja2
+
+from edge.contract.messages import rfc3339
+from edge.desk import pixels
+from edge.desk.accounts import NO_ACCOUNT, LoginLimit, Sessions, is_password
+from edge.desk.cases import (
+    ALL,
+    PAGE_CASES,
+    WAITING,
+    Case,
+    CaseIndex,
+    Claims,
+    Filter,
+    Reader,
+    Row,
+    neighbours,
+    next_row,
+    row_for,
+    rows_for,
+)
+from edge.desk.hand_over import hand_over
+from edge.desk.overview import note_health, overview_facts
+from edge.desk.readings import Choice, State, Vote, read_of
+from edge.desk.store import Account, DeskStore, now, votes_by_verdict
+from edge.desk.words import LANGUAGES, Language, word
+from edge.errors import DeskError, EvidenceError
+from edge.evidence.record import open_piece
+from edge.records import Outcome
+from edge.settings import Settings
+
+MAX_COMMENT: Final = 2000
+MAX_BOXES: Final = 50
+SEVERITIES: Final = {"mild": 0.25, "clear": 0.5, "severe": 0.9}
+"""Words of the page for numbers of labels.csv, on the scale of 0 to 1 that training uses."""
+LOCAL_PATH: Final = re.compile(r"/(scan/[0-9a-f]{32}|overview)?", re.ASCII)
+"""Where a log-in may lead on to."""
+VERDICT_ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
+
+NOTHING: Final = "\u2013"
+"""Shown where there is no number."""
+
+Form = Mapping[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """All that the pages work on."""
+
+    settings: Settings
+    store: DeskStore
+    index: CaseIndex
+    sessions: Sessions
+    limit: LoginLimit
+    claims: Claims
+    clock: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of a browser."""
+
+    path: str
+    query: Mapping[str, str]
+    form: Form
+    language: Language
+    address: str
+    is_fragment: bool
+    """Asked for by htmx: the list alone, not the whole page."""
+    account: Account | None = None
+    csrf: str = ""
+    token: str = ""
+    """Cookie of the session."""
+
+    def value(self, key: str) -> str:
+        """The first value of a form's field, or an empty text."""
+        return next(iter(self.form.get(key, [])), "")
+
+    def word(self, key: str, **values: object) -> str:
+        """A word in the visitor's language."""
+        return word(self.language, key, **values)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the browser gets."""
+
+    body: bytes = b""
+    kind: str = "text/html; charset=utf-8"
+    status: int = 200
+    location: str | None = None
+    session: str | None = None
+    """Cookie to set; an empty text ends the session."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def redirect(location: str, session: str | None = None) -> Reply:
+    """Lead the browser to another page."""
+    return Reply(status=HTTPStatus.SEE_OTHER, location=location, session=session)
+
+
+@lru_cache
+def _templates() -> jinja2.Environment:
+    loader = jinja2.PackageLoader("edge.desk", "templates")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["moment"] = lambda moment: moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    environment.filters["clock"] = lambda moment: moment.astimezone().strftime("%H:%M:%S")
+    environment.filters["number"] = lambda value: NOTHING if value is None else f"{value:.3g}"
+    environment.filters["seconds"] = lambda value: NOTHING if value is None else f"{value:.2f} s"
+    environment.filters["percent"] = _percent
+    return environment
+
+
+def _percent(share: float | None) -> str:
+    return NOTHING if share is None or math.isnan(share) else f"{100 * share:.1f} %"
+
+
+def render(visit: Visit, template: str, status: int = 200, **values: object) -> Reply:
+    """A page from its template."""
+    text = (
+        _templates()
+        .get_template(template)
+        .render(
+            t=visit.word,
+            visit=visit,
+            language=visit.language,
+            other_language=next(each for each in LANGUAGES if each != visit.language),
+            **values,
+        )
+    )
+    # A file name may hold what is no character.
+    return Reply(text.encode("utf-8", "backslashreplace"), status=status)
+
+
+def message_page(visit: Visit, status: int, text: str, hint: str = "") -> Reply:
+    """A page that says what is wrong and what to try."""
+    return render(visit, "message.html.j2", status, text=text, hint=hint)
+
+
+# -- log in ------------------------------------------------------------------------------------------------------
+
+
+def login_page(desk: Desk, visit: Visit) -> Reply:
+    """The form, or the queue for whoever is logged in."""
+    if visit.account is not None:
+        return redirect("/")
+    return _login_form(desk, visit, HTTPStatus.OK, visit.word("login_again") if "again" in visit.query else "")
+
+
+def _login_form(desk: Desk, visit: Visit, status: int, problem: str) -> Reply:
+    target = visit.query.get("to", "") or visit.value("to")
+    return render(
+        visit,
+        "login.html.j2",
+        status,
+        problem=problem,
+        to=target if LOCAL_PATH.fullmatch(target) else "/",
+        has_accounts=bool(desk.store.accounts()),
+    )
+
+
+def log_in(desk: Desk, visit: Visit) -> Reply:
+    """Compare the password, unless too many were wrong of late."""
+    name = visit.value("account").strip().lower()[:64]
+    wait_s = desk.limit.admit(name, visit.address)
+    if wait_s > 0:
+        text = visit.word("wait_login", seconds=math.ceil(wait_s))
+        return _login_form(desk, visit, HTTPStatus.TOO_MANY_REQUESTS, text)
+    account = desk.store.account(name)
+    is_known = account is not None and not account.is_disabled
+    secret = account.secret if account is not None and is_known else NO_ACCOUNT
+    if not is_password(visit.value("password")[:1000], secret) or not is_known:
+        return _login_form(desk, visit, HTTPStatus.UNAUTHORIZED, visit.word("wrong_login"))
+    desk.limit.succeeded(name, visit.address)
+    target = visit.value("to")
+    return redirect(target if LOCAL_PATH.fullmatch(target) else "/", session=desk.sessions.begin(name))
+
+
+# -- queue -------------------------------------------------------------------------------------------------------
+
+
+def reader_of(desk: Desk, visit: Visit) -> Reader:
+    """Who looks, as the index asks."""
+    assert visit.account is not None
+    return Reader(visit.account.name, visit.account.role == "admin", desk.settings.desk.blind)
+
+
+def queue_page(desk: Desk, visit: Visit) -> Reply:
+    """The list, oldest first, filtered."""
+    reader = reader_of(desk, visit)
+    chosen = Filter.parse(visit.query)
+    rows = rows_for(desk.index.cases(), votes_by_verdict(desk.store.answers()), reader)
+    shown = [row for row in rows if chosen.takes(row)]
+    pages = max(-(-len(shown) // PAGE_CASES), 1)
+    page = min(max(_whole(visit.query.get("page", "")) or 1, 1), pages)
+    values: dict[str, Any] = {
+        "rows": shown[(page - 1) * PAGE_CASES : page * PAGE_CASES],
+        "count": len(shown),
+        "page": page,
+        "pages": pages,
+        "address": lambda **more: "/?" + urlencode({**chosen.words, **more}),
+        "problem": desk.index.problem,
+        "damaged": sorted(desk.index.damaged()),
+        "waiting": sum(row.is_asked for row in rows),
+    }
+    if visit.is_fragment:
+        return render(visit, "rows.html.j2", **values)
+    told = [row.case.record for row in rows if not row.is_hidden]
+    return render(
+        visit,
+        "queue.html.j2",
+        chosen=chosen,
+        states=(WAITING, *State, ALL),
+        outcomes=list(Outcome),
+        lots=sorted({row.case.record.bundle for row in rows if row.case.record.bundle}),
+        reasons=sorted({reason for record in told for reason in record.reasons}),
+        **values,
+    )
+
+
+def next_scan(desk: Desk, visit: Visit) -> Reply:
+    """Lead to the next scan that waits for this reader, or to the queue."""
+    reader = reader_of(desk, visit)
+    rows = rows_for(desk.index.cases(), votes_by_verdict(desk.store.answers()), reader)
+    row = next_row(rows, desk.claims, reader, visit.query.get("after"))
+    return redirect(f"/scan/{row.case.verdict_id}" if row is not None else "/")
+
+
+# -- one scan ----------------------------------------------------------------------------------------------------
+
+
+def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
+    """The scan with its answers, and what the line said where that may be shown."""
+    case = _case(desk, visit, verdict_id)
+    row = _row(desk, visit, case)
+    if row.is_asked:
+        desk.claims.claim(verdict_id, row_reader(visit))
+    record = case.record
+    problem, step, layer, verdict = "", 1, None, None
+    try:
+        if not row.is_hidden and not case.is_gone:
+            verdict = case.piece.verdict()
+            layer = pixels.residual_layer(case.piece)
+        if case.has_scan:
+            step = pixels.shown_step(record.height_px or 0, record.width_px or 0)
+    except EvidenceError as error:
+        problem = error.message
+    own = [vote for vote in row.votes if vote.account == row_reader(visit)]
+    others = [vote for vote in row.votes if vote.account != row_reader(visit)]
+    return render(
+        visit,
+        "scan.html.j2",
+        row=row,
+        record=record,
+        verdict=verdict,
+        problem=problem or (visit.word("gone") if case.is_gone else ""),
+        step=step,
+        viewer=_viewer_words(visit, row, step, layer),
+        own=own[-1] if own else None,
+        votes=row.votes if own else (),
+        seen_others=len(others),
+        both=_met(visit, row, others) if visit.query.get("met") else "",
+        saved=visit.word("saved") if visit.query.get("saved") else "",
+        kinds=desk.settings.desk.kinds,
+        severities=tuple(SEVERITIES),
+        choices=list(Choice),
+        nonce=secrets.token_hex(16),
+        neighbours=[_row(desk, visit, other) for other in neighbours(desk.index.cases(), case)],
+    )
+
+
+def _met(visit: Visit, row: Row, others: Sequence[Vote]) -> str:
+    if not others:
+        return ""
+    words = visit.word(str(row.standing.choice or row.standing.state))
+    return visit.word("both_answered", account=others[-1].account, standing=words)
+
+
+def _viewer_words(visit: Visit, row: Row, step: int, layer: pixels.Layer | None) -> dict[str, Any]:
+    """What the page's script needs; nothing of a verdict that is hidden."""
+    record = row.case.record
+    shown = not row.is_hidden
+    return {
+        "height": -(-(record.height_px or 0) // step),
+        "width": -(-(record.width_px or 0) // step),
+        "step": step,
+        "bounds": record.bounds_counts,
+        "boxes": [box.model_dump() for box in record.boxes_px] if shown else [],
+        "layer": None if layer is None else [layer.left, layer.top, layer.width, layer.height],
+        "hasImage": "image.png" in record.files,
+        "words": {key: visit.word(key) for key in ("counts", "boxes_none", "boxes_count", "load_failed", "choose")},
+    }
+
+
+def scan_counts(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
+    """The raw counts, uint16 little-endian."""
+    piece = _case(desk, visit, verdict_id).piece
+    return Reply(pixels.raw_counts(piece), kind="application/octet-stream")
+
+
+def scan_image(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
+    """The image as the networks saw it."""
+    return Reply(pixels.image_png(_case(desk, visit, verdict_id).piece), kind="image/png")
+
+
+def scan_residual(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
+    """The gate's residual, which tells what the line thought: not before the first answer."""
+    case = _case(desk, visit, verdict_id)
+    if _row(desk, visit, case).is_hidden:
+        return message_page(visit, HTTPStatus.FORBIDDEN, visit.word("is_hidden"))
+    return Reply(pixels.residual_png(case.piece), kind="image/png")
+
+
+def scan_thumbnail(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
+    """A small picture for lists."""
+    case = _case(desk, visit, verdict_id)
+    return Reply(_thumbnail(desk.index.folder, case.evidence), kind="image/jpeg")
+
+
+@lru_cache(maxsize=500)
+def _thumbnail(folder: Path, evidence: str) -> bytes:
+    return pixels.thumbnail_jpeg(open_piece(folder, evidence))
+
+
+def answer(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
+    """Record what the reader says, hand it to the worker, go on."""
+    case = _case(desk, visit, verdict_id)
+    account = row_reader(visit)
+    row = _row(desk, visit, case)
+    try:
+        choice = Choice(visit.value("decision"))
+    except ValueError:
+        return message_page(visit, HTTPStatus.BAD_REQUEST, visit.word("choose"))
+    given = _given(desk, visit, case)
+    nonce = visit.value("nonce")
+    if given is None or not VERDICT_ID.fullmatch(nonce):
+        return message_page(visit, HTTPStatus.BAD_REQUEST, visit.word("bad_request"))
+    if len(visit.value("comment")) > MAX_COMMENT or len(given["boxes_px"]) > MAX_BOXES:
+        return message_page(visit, HTTPStatus.BAD_REQUEST, visit.word("too_large"))
+    reader = reader_of(desk, visit)
+    record = case.record
+    desk.store.add_answer(
+        {
+            "verdict_id": verdict_id,
+            "file": record.file,
+            "part_id": record.part_id,
+            "bundle": record.bundle,
+            "outcome": record.outcome.value,
+            "kept": record.kept,
+            "counts_sha256": record.counts_sha256,
+            "decision": choice.value,
+            "by": account,
+            "at": rfc3339(now()),
+            "is_blind": row.is_hidden,
+            **given,
+        },
+        nonce,
+        lambda votes: read_of(record.outcome, votes, account, is_admin=reader.is_admin),
+    )
+    desk.claims.release(verdict_id)
+    hand_over(desk.store, desk.settings.state.dir)
+    after = [each.vote for each in desk.store.answers(verdict_id)]
+    met = sum(vote.account != account for vote in after) > _others_seen(visit)
+    if row.is_hidden or met or any(vote.account == account for vote in row.votes):
+        return redirect(f"/scan/{verdict_id}?saved=1" + ("&met=1" if met else ""))
+    return redirect(f"/next?after={verdict_id}")
+
+
+def _others_seen(visit: Visit) -> int:
+    """Answers of other people that there were when the page was made."""
+    seen = _whole(visit.value("seen"))
+    return seen if seen is not None else 1 << 30
+
+
+def _given(desk: Desk, visit: Visit, case: Case) -> dict[str, Any] | None:
+    """The fields of the form beside the decision; None where they make no sense."""
+    boxes = _boxes(visit.value("boxes"), case)
+    window = [_whole(visit.value(f"window_{end}")) for end in ("low", "high")]
+    seconds = _seconds(visit.value("seconds"))
+    severity = visit.value("severity")
+    kinds = visit.form.get("kinds", [])
+    if boxes is None or seconds is None or (severity and severity not in SEVERITIES):
+        return None
+    if not set(kinds) <= set(desk.settings.desk.kinds):
+        return None
+    return {
+        "kinds": sorted(set(kinds)),
+        "severity": SEVERITIES.get(severity),
+        "boxes_px": boxes,
+        "comment": visit.value("comment").replace("\r\n", "\n").strip(),
+        "seconds_looked": seconds,
+        "window_counts": window if all(end is not None and end <= 65535 for end in window) else None,
+    }
+
+
+def _boxes(text: str, case: Case) -> list[dict[str, int]] | None:
+    """Boxes of the form that lie on the scan; None for anything else."""
+    try:
+        boxes = json.loads(text or "[]")
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(boxes, list):
+        return None
+    height, width = case.record.height_px or 0, case.record.width_px or 0
+    found = []
+    for box in boxes:
+        keys = ("x_px", "y_px", "width_px", "height_px")
+        if not isinstance(box, dict) or sorted(box) != sorted(keys):
+            return None
+        if not all(type(box[key]) is int and box[key] >= 0 for key in keys):
+            return None
+        if box["x_px"] + box["width_px"] > width or box["y_px"] + box["height_px"] > height or not box["width_px"]:
+            return None
+        found.append({key: box[key] for key in keys})
+    return found
+
+
+# -- the rest ----------------------------------------------------------------------------------------------------
+
+
+def overview_page(desk: Desk, visit: Visit) -> Reply:
+    """Counts, latency, drift, and how line and people agree."""
+    note_health(desk.store, desk.settings.state.health)
+    facts = overview_facts(desk.store, desk.settings.desk.known_labels, now())
+    rows = rows_for(desk.index.cases(), votes_by_verdict(desk.store.answers()), reader_of(desk, visit))
+    waiting = sum(row.is_asked for row in rows)
+    return render(visit, "overview.html.j2", facts=facts, waiting=waiting, head=desk.store.head(), latency=None)
+
+
+STATIC: Final[dict[str, str]] = {
+    "desk.css": "text/css; charset=utf-8",
+    "desk.js": "text/javascript; charset=utf-8",
+    "scan.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+    "htmx.min.js": "text/javascript; charset=utf-8",
+}
+
+
+@lru_cache
+def static_file(name: str) -> Reply | None:
+    """A file of the page itself."""
+    if name not in STATIC:
+        return None
+    return Reply(
+        files("edge.desk").joinpath("static", name).read_bytes(),
+        kind=STATIC[name],
+        headers={"Cache-Control": "no-cache"},
+    )
+
+
+def row_reader(visit: Visit) -> str:
+    """Name of the account that looks."""
+    assert visit.account is not None
+    return visit.account.name
+
+
+class NotFound(DeskError):
+    """There is no such case."""
+
+
+def _case(desk: Desk, visit: Visit, verdict_id: str) -> Case:
+    case = desk.index.find(verdict_id) if VERDICT_ID.fullmatch(verdict_id) else None
+    if case is None:
+        raise NotFound(visit.word("not_found"), hint="")
+    return case
+
+
+def _row(desk: Desk, visit: Visit, case: Case) -> Row:
+    votes = [each.vote for each in desk.store.answers(case.verdict_id)]
+    return row_for(case, votes, reader_of(desk, visit))
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) else None
+
+
+def _seconds(text: str) -> float | None:
+    """How long the reader looked: 0 to a day, in tenths."""
+    try:
+        seconds = float(text or 0)
+    except ValueError:
+        return None
+    return round(min(max(seconds, 0.0), 86_400.0), 1) if math.isfinite(seconds) else None

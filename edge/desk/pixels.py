@@ -1,0 +1,129 @@
+"""What the page draws: raw counts, small pictures, the gate's residual as a coloured layer."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge.errors import EvidenceError
+from edge.evidence.record import Piece
+from edge.records import Counts
+
+MAX_SHOWN_PX = 16_000_000
+"""Pixels that a page gets; a larger scan is shown at 1/2, 1/3, ... of its size."""
+MAX_PX = 64_000_000
+"""Largest scan that is unpacked here: 128 MB of counts."""
+THUMBNAIL_PX = 160
+
+_unpacking = threading.BoundedSemaphore(2)
+"""Scans unpacked at a time, whatever the browsers ask for."""
+
+HEAT = np.array([[255, 221, 87, 0], [255, 176, 46, 140], [226, 73, 51, 191], [110, 0, 120, 230]], np.float64)
+"""Red, green, blue, opacity at 0.5, 1, 2 and 4 times the gate's threshold: from clear to dark, as in the reports."""
+_HEAT_STOPS = (0.5, 1.0, 2.0, 4.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Where a layer lies, as shares of the scan's width and height."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def shown_step(height_px: int, width_px: int) -> int:
+    """Every how-manieth row and column is shown. Raises EvidenceError for a scan that is too large altogether."""
+    if height_px * width_px > MAX_PX:
+        raise EvidenceError(
+            f"the scan has {height_px} x {width_px} px, the desk shows up to {MAX_PX} px",
+            hint="look at the file itself with a program for large images",
+        )
+    step = 1
+    while -(-height_px // step) * -(-width_px // step) > MAX_SHOWN_PX:
+        step += 1
+    return step
+
+
+def raw_counts(piece: Piece) -> bytes:
+    """The counts as the page wants them: uint16 little-endian, row by row, every `shown_step`-th row and column.
+
+    Raises EvidenceError where the picture is missing, damaged or too large.
+    """
+    counts = _counts(piece)
+    step = shown_step(*counts.shape)
+    return np.ascontiguousarray(counts[::step, ::step], "<u2").tobytes()
+
+
+def image_png(piece: Piece) -> bytes:
+    """The image as the networks saw it, as one grey channel. Raises EvidenceError."""
+    with _unpacking:
+        image = piece.image()
+    return _encoded(".png", np.ascontiguousarray(image[0 if len(image) == 1 else 1]))
+
+
+def residual_png(piece: Piece) -> bytes:
+    """The residual map in colours over the gate's threshold, clear where it is far below. Raises EvidenceError."""
+    levels = piece.residual()
+    scale = piece.record.residual
+    assert scale is not None  # Piece.residual() has asked
+    ratio = levels.astype(np.float64) / max(scale.threshold, 1e-9)
+    colours = np.stack([np.interp(ratio, _HEAT_STOPS, channel) for channel in HEAT.T], axis=-1)
+    return _encoded(".png", np.ascontiguousarray(colours.round().astype(np.uint8)[..., [2, 1, 0, 3]]))
+
+
+def residual_layer(piece: Piece) -> Layer | None:
+    """Where the residual map lies on the scan; None where there is none. Raises EvidenceError."""
+    scale = piece.record.residual
+    if scale is None or "residual.png" not in piece.record.files or "image.png" not in piece.record.files:
+        return None
+    rows, columns = piece.residual().shape
+    image_height, image_width = png_size(piece.read("image.png"))
+    return Layer(
+        left=scale.offset_px / image_width,
+        top=scale.offset_px / image_height,
+        width=columns * scale.cell_px / image_width,
+        height=rows * scale.cell_px / image_height,
+    )
+
+
+def thumbnail_jpeg(piece: Piece) -> bytes:
+    """A small picture of the scan between its own 1st and 99th percentile. Raises EvidenceError."""
+    counts = _counts(piece)
+    height, width = counts.shape
+    scale = min(THUMBNAIL_PX / height, THUMBNAIL_PX / width, 1.0)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    small = cv2.resize(counts, size, interpolation=cv2.INTER_AREA).astype(np.float64)
+    low, high = np.percentile(small, (1, 99))
+    return _encoded(".jpg", np.clip((small - low) / max(high - low, 1.0) * 255, 0, 255).round().astype(np.uint8))
+
+
+def scan_tiff(piece: Piece) -> bytes:
+    """The counts as an uncompressed 16-bit TIFF, as training reads it. Raises EvidenceError."""
+    with _unpacking:
+        counts = piece.counts()
+    return _encoded(".tif", counts, cv2.IMWRITE_TIFF_COMPRESSION, 1)
+
+
+def png_size(data: bytes) -> tuple[int, int]:
+    """Height and width in px of a PNG, from its header."""
+    return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
+
+
+def _counts(piece: Piece) -> Counts:
+    record = piece.record
+    shown_step(record.height_px or 0, record.width_px or 0)  # before anything is unpacked
+    with _unpacking:
+        return piece.counts()
+
+
+def _encoded(suffix: str, pixels: npt.NDArray[np.uint8] | Counts, *settings: int) -> bytes:
+    done, data = cv2.imencode(suffix, pixels, settings)
+    if not done:
+        raise RuntimeError(f"OpenCV cannot write {suffix} of {pixels.dtype} {pixels.shape}")
+    return bytes(data)

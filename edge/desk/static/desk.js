@@ -1,0 +1,16 @@
+// What every page does: Enter starts the queue, J and K walk through its rows.
+"use strict";
+addEventListener("keydown", (event) => {
+  if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("input, select, textarea, button, summary")) return;
+  const rows = [...document.querySelectorAll("a.case")];
+  if (event.key === "Enter" && !event.target.closest("a") && document.getElementById("start")) {
+    document.getElementById("start").click();
+  } else if (rows.length && (event.key === "j" || event.key === "k")) {
+    const at = rows.indexOf(document.activeElement);
+    const to = event.key === "j" ? at + 1 : Math.max(at - 1, 0);
+    rows[Math.min(to, rows.length - 1)].focus();
+  } else {
+    return;
+  }
+  event.preventDefault();
+});

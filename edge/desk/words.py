@@ -1,0 +1,279 @@
+"""Every word of the pages, in English and German: nothing is worded anywhere else.
+
+A word in braces is filled in by the page.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+Language = Literal["en", "de"]
+LANGUAGES: Final[tuple[Language, ...]] = ("en", "de")
+
+_WORDS: Final[dict[str, tuple[str, str]]] = {
+    # frame
+    "desk": ("Review desk", "Prüfplatz"),
+    "queue": ("Queue", "Liste"),
+    "overview": ("Overview", "Übersicht"),
+    "log_out": ("Log out", "Abmelden"),
+    "language": ("Deutsch", "English"),
+    "skip": ("To the content", "Zum Inhalt"),
+    "simulated": ("simulated", "simuliert"),
+    "reader": ("reader", "Prüfer"),
+    "admin": ("admin", "Leitung"),
+    # log in
+    "log_in": ("Log in", "Anmelden"),
+    "account": ("Account", "Konto"),
+    "password": ("Password", "Passwort"),
+    "wrong_login": ("Account or password is wrong.", "Konto oder Passwort ist falsch."),
+    "wait_login": (
+        "Too many wrong passwords: the next one counts in {seconds} s.",
+        "Zu viele falsche Passwörter: das nächste zählt in {seconds} s.",
+    ),
+    "login_again": (
+        "The session has ended. Log in again: what you entered for a scan is kept in this window.",
+        "Die Sitzung ist zu Ende. Bitte neu anmelden: Eingaben zu einem Scan bleiben in diesem Fenster erhalten.",
+    ),
+    "no_accounts": (
+        "There is no account yet. On the line PC: edge-desk user add NAME --role admin",
+        "Es gibt noch kein Konto. Auf dem Linien-PC: edge-desk user add NAME --role admin",
+    ),
+    # queue
+    "state": ("Show", "Zeige"),
+    "waiting": ("waiting for me", "wartet auf mich"),
+    "all": ("all", "alle"),
+    "open": ("open", "offen"),
+    "second": ("needs a second reader", "braucht zweite Prüfung"),
+    "arbiter": ("needs an arbiter", "braucht Entscheid der Leitung"),
+    "decided": ("decided", "entschieden"),
+    "outcome": ("Line said", "Linie sagt"),
+    "lot": ("Lot", "Los"),
+    "part": ("Part or file", "Teil oder Datei"),
+    "reason": ("Reason", "Grund"),
+    "since": ("From day", "Ab Tag"),
+    "until": ("To day", "Bis Tag"),
+    "any": ("any", "alle"),
+    "apply": ("Filter", "Filtern"),
+    "clear": ("Clear", "Zurücksetzen"),
+    "start": ("Start with the oldest", "Mit dem ältesten beginnen"),
+    "count": ("{count} scans", "{count} Scans"),
+    "count_one": ("1 scan", "1 Scan"),
+    "nothing": ("Nothing waits here.", "Hier wartet nichts."),
+    "nothing_hint": (
+        "New scans appear by themselves. Other filters show what was decided.",
+        "Neue Scans erscheinen von selbst. Andere Filter zeigen, was entschieden ist.",
+    ),
+    "decided_at": ("Judged at", "Beurteilt um"),
+    "file": ("File", "Datei"),
+    "people": ("People", "Menschen"),
+    "hidden": ("hidden", "verdeckt"),
+    "hidden_why": (
+        "The line's verdict is shown after your first answer.",
+        "Das Urteil der Linie erscheint nach Ihrer ersten Antwort.",
+    ),
+    "older": ("Earlier", "Frühere"),
+    "newer": ("Later", "Spätere"),
+    "page_of": ("Page {page} of {pages}", "Seite {page} von {pages}"),
+    "folder_problem": (
+        "The evidence cannot be read just now: {problem}. What is shown may be old.",
+        "Die Belege sind gerade nicht lesbar: {problem}. Das Gezeigte ist womöglich alt.",
+    ),
+    "damaged_count": (
+        "{count} pieces of evidence are damaged and cannot be shown:",
+        "{count} Belege sind beschädigt und können nicht gezeigt werden:",
+    ),
+    # outcomes and reasons
+    "normal": ("normal", "normal"),
+    "abnormal": ("abnormal", "abnormal"),
+    "undecided": ("undecided", "unentschieden"),
+    "review": ("review", "prüfen"),
+    "unreadable": ("unreadable", "unlesbar"),
+    # scan
+    "scan_label": (
+        "X-ray scan {file}, {height} by {width} pixels. Keys: see the list below the picture.",
+        "Röntgenbild {file}, {height} mal {width} Pixel. Tasten: siehe Liste unter dem Bild.",
+    ),
+    "loading": ("Loading …", "Lädt …"),
+    "load_failed": (
+        "The picture could not be loaded: {problem}",
+        "Das Bild konnte nicht geladen werden: {problem}",
+    ),
+    "reduced": (
+        "Shown at 1/{step} of its size: the scan has {height} × {width} px.",
+        "Gezeigt in 1/{step} der Größe: Der Scan hat {height} × {width} px.",
+    ),
+    "no_picture": ("There is no picture of this scan.", "Von diesem Scan gibt es kein Bild."),
+    "gone": (
+        "The pictures were removed meanwhile to make room. The verdict is in the ledger; look at the part itself.",
+        "Die Bilder wurden inzwischen entfernt, um Platz zu schaffen. Das Urteil steht im Hauptbuch; "
+        "sehen Sie sich das Teil selbst an.",
+    ),
+    "window": ("Window", "Fenster"),
+    "window_model": ("Model", "Modell"),
+    "window_full": ("Full", "Voll"),
+    "window_local": ("Local", "Lokal"),
+    "drag": ("Drag", "Ziehen"),
+    "drag_window": ("brightness", "Helligkeit"),
+    "drag_pan": ("move", "Verschieben"),
+    "drag_box": ("draw a box", "Kasten zeichnen"),
+    "zoom_in": ("Larger", "Größer"),
+    "zoom_out": ("Smaller", "Kleiner"),
+    "fit": ("Fit", "Einpassen"),
+    "layers": ("Layers", "Ebenen"),
+    "layer_residual": ("Residual", "Residuum"),
+    "layer_boxes": ("Boxes", "Kästen"),
+    "layer_image": ("As the networks saw it", "Wie die Netze es sahen"),
+    "layer_invert": ("Invert", "Umkehren"),
+    "counts": ("counts", "Counts"),
+    "keys": ("Keys", "Tasten"),
+    "neighbours": ("Same lot, before and after", "Selbes Los, davor und danach"),
+    # what the line said
+    "line_said": ("The line", "Die Linie"),
+    "why": ("Why", "Warum"),
+    "p_abnormal": ("p(abnormal)", "p(abnormal)"),
+    "threshold": ("threshold {value}", "Schwelle {value}"),
+    "gate": ("Gate, mean / deviation", "Gate, Mittel / Streuung"),
+    "model": ("Model", "Modell"),
+    "size": ("Size", "Größe"),
+    "sha256": ("SHA-256 of the file", "SHA-256 der Datei"),
+    "kept": ("Kept as", "Aufgehoben als"),
+    "kept_outcome": ("result of the line", "Ergebnis der Linie"),
+    "kept_sample": ("blind control (drawn by lot)", "Blindkontrolle (ausgelost)"),
+    "kept_challenge": ("blind control (known scan)", "Blindkontrolle (bekannter Scan)"),
+    "repeats": ("These bytes were judged before", "Diese Bytes wurden schon beurteilt"),
+    # answer
+    "answer": ("Your answer", "Ihre Antwort"),
+    "answer_again": ("Change your answer", "Antwort ändern"),
+    "kinds": ("What is it", "Was ist es"),
+    "severity": ("How severe", "Wie schwer"),
+    "severity_none": ("not said", "keine Angabe"),
+    "severity_mild": ("mild", "leicht"),
+    "severity_clear": ("clear", "deutlich"),
+    "severity_severe": ("severe", "schwer"),
+    "boxes": ("Boxes", "Kästen"),
+    "boxes_none": ("none drawn", "keiner gezeichnet"),
+    "boxes_count": ("{count} drawn", "{count} gezeichnet"),
+    "box_remove": ("Remove the last", "Letzten entfernen"),
+    "comment": ("Comment", "Kommentar"),
+    "save": ("Save", "Speichern"),
+    "next": ("Next scan", "Nächster Scan"),
+    "back": ("Back to the queue", "Zurück zur Liste"),
+    "answers": ("Answers", "Antworten"),
+    "answered": ("{account} said {decision}", "{account} sagt {decision}"),
+    "read_first": ("first reader", "erste Prüfung"),
+    "read_second": ("second reader", "zweite Prüfung"),
+    "read_third": ("arbiter", "Entscheid"),
+    "stands": ("Together", "Zusammen"),
+    "not_asked": (
+        "No further answer is needed; one more is kept all the same.",
+        "Eine weitere Antwort ist nicht nötig; sie wird trotzdem aufgehoben.",
+    ),
+    "both_answered": (
+        "{account} answered while you looked. Both answers are kept; together they say: {standing}.",
+        "{account} hat geantwortet, während Sie hinsahen. Beide Antworten zählen; zusammen: {standing}.",
+    ),
+    "saved": ("Saved.", "Gespeichert."),
+    "saved_before": ("This answer was saved already.", "Diese Antwort war schon gespeichert."),
+    "choose": ("Choose normal, abnormal or undecided.", "Bitte normal, abnormal oder unentschieden wählen."),
+    # keys
+    "key_answer": ("normal, abnormal, undecided", "normal, abnormal, unentschieden"),
+    "key_kinds": ("kind", "Art"),
+    "key_save": ("save; then the next scan", "speichern; dann der nächste Scan"),
+    "key_comment": ("comment", "Kommentar"),
+    "key_box": ("draw a box; Backspace removes it", "Kasten zeichnen; Rücktaste entfernt ihn"),
+    "key_windows": ("window: model, full, local", "Fenster: Modell, voll, lokal"),
+    "key_level": ("brighter, darker, softer, harder", "heller, dunkler, weicher, härter"),
+    "key_zoom": ("zoom; arrows move; 0 fits", "Zoom; Pfeile verschieben; 0 passt ein"),
+    "key_layers": ("residual, boxes, networks' image, invert", "Residuum, Kästen, Bild der Netze, umkehren"),
+    "key_next": ("next scan, back to the queue", "nächster Scan, zurück zur Liste"),
+    # overview
+    "today": ("Today", "Heute"),
+    "latency": ("Seen to judged, p50 / p99", "Gesehen bis beurteilt, p50 / p99"),
+    "unsent": ("Not yet at the broker", "Noch nicht beim Broker"),
+    "last_verdict": ("Last verdict", "Letztes Urteil"),
+    "wait_count": ("Wait for a person", "Warten auf einen Menschen"),
+    "handing": ("Answers not yet with the worker", "Antworten noch nicht beim Worker"),
+    "agreement": ("Line and people", "Linie und Menschen"),
+    "agreement_note": (
+        "Decided scans: what the line said (rows) and what people said (columns).",
+        "Entschiedene Scans: was die Linie sagte (Zeilen) und was Menschen sagten (Spalten).",
+    ),
+    "escapes": ("Escapes found by blind controls", "Schlupf nach Blindkontrollen"),
+    "escapes_of": (
+        "{hits} of {total} controls the line called normal are abnormal",
+        "{hits} von {total} Kontrollen, die die Linie normal nannte, sind abnormal",
+    ),
+    "interval": ("95 % interval {low} to {high}", "95-%-Intervall {low} bis {high}"),
+    "no_controls": ("no control is decided yet", "noch keine Kontrolle entschieden"),
+    "readers": ("Readers", "Prüfer"),
+    "reader_answers": ("Answers", "Antworten"),
+    "reader_seconds": ("Median seconds", "Sekunden (Median)"),
+    "reader_agrees": ("Agrees with the line", "Einig mit der Linie"),
+    "reader_known": ("Right on known scans", "Richtig bei bekannten Scans"),
+    "drift": ("Drift", "Drift"),
+    "drift_note": (
+        "Each curve is the running mean of a score over about the last 50 scans, up to 7 days back.",
+        "Jede Kurve ist das laufende Mittel eines Wertes über etwa 50 Scans, bis zu 7 Tage zurück.",
+    ),
+    "no_health": (
+        "The worker has not told anything yet: counts, backlog, alarms and drift are missing.",
+        "Der Worker hat noch nichts gemeldet: Zahlen, Rückstau, Alarme und Drift fehlen.",
+    ),
+    "old_health": (
+        "The worker last told something at {at}: it does not run, or its disk fails.",
+        "Der Worker hat sich zuletzt um {at} gemeldet: er läuft nicht, oder seine Platte ist gestört.",
+    ),
+    "alarms": ("Alarms", "Alarme"),
+    "backlog": ("Scans not yet judged", "Noch nicht beurteilte Scans"),
+    "record_head": ("Record", "Protokoll"),
+    "record_note": (
+        "The newest entry of the record has the hash {head}. Note it: edge-desk verify --head checks against it.",
+        "Der neueste Eintrag des Protokolls hat den Hash {head}. Notieren: edge-desk verify --head prüft dagegen.",
+    ),
+    # messages
+    "not_found": ("There is no such page or scan.", "Diese Seite oder diesen Scan gibt es nicht."),
+    "forbidden": (
+        "This request did not come from this desk's own page. Nothing was saved.",
+        "Diese Anfrage kam nicht von einer Seite dieses Prüfplatzes. Es wurde nichts gespeichert.",
+    ),
+    "bad_request": ("This request makes no sense here.", "Diese Anfrage ergibt hier keinen Sinn."),
+    "too_large": ("That is too much text or too many boxes.", "Das ist zu viel Text oder zu viele Kästen."),
+    "is_hidden": (
+        "This is shown after your first answer.",
+        "Das wird nach Ihrer ersten Antwort gezeigt.",
+    ),
+    "problem": ("Something is wrong", "Etwas stimmt nicht"),
+    "try": ("Try: {hint}", "Versuch: {hint}"),
+    "defect": (
+        "A defect of this program. It is in the log; nothing was saved.",
+        "Ein Fehler dieses Programms. Er steht im Log; es wurde nichts gespeichert.",
+    ),
+}
+
+
+def word(language: Language, key: str, **values: object) -> str:
+    """The word of a page; KeyError for one that is not listed."""
+    text = _WORDS[key][LANGUAGES.index(language)]
+    return text.format(**values) if values else text
+
+
+def keys() -> tuple[str, ...]:
+    """All words there are."""
+    return tuple(_WORDS)
+
+
+def preferred(accept_language: str) -> Language:
+    """The first language of an Accept-Language header that the desk speaks; English where it speaks none."""
+    weighted = []
+    for position, part in enumerate(accept_language.split(",")[:20]):
+        name, _, quality = part.strip().partition(";q=")
+        try:
+            weight = float(quality) if quality else 1.0
+        except ValueError:
+            weight = 0.0
+        weighted.append((-weight, position, name.strip().lower()[:2]))
+    for _, _, name in sorted(weighted):
+        for language in LANGUAGES:
+            if name == language:
+                return language
+    return "en"

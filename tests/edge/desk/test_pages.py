@@ -1,0 +1,636 @@
+"""The desk's pages as a browser meets them: who may read what, what an answer does, and what bad input gets."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.desk import pixels
+from edge.desk.accounts import disable_account
+from edge.desk.app import build_app, new_desk
+from edge.desk.pages import Desk
+from edge.desk.store import FILE_NAME, DeskStore
+from edge.evidence.record import SCAN
+from edge.records import Outcome
+from edge.settings import DeskSettings, Settings, StateSettings
+from tests.support.desk import MORNING, PASSWORD, Browser, put_account, put_piece, sheet
+
+HOSTILE = '"><script>alert(1)</script>_é\u202e.tif'
+
+
+class Plant:
+    """A desk, its evidence, and as many browsers as readers."""
+
+    def __init__(self, folder: Path, **desk: object) -> None:
+        self.folder = folder
+        self.evidence = folder / "state" / "evidence"
+        self.requests = folder / "state" / "requests"
+        self.requests.mkdir(parents=True)
+        (folder / "desk").mkdir()
+        settings = Settings(
+            station="xray-1",
+            state=StateSettings(dir=folder / "state"),
+            desk=DeskSettings(dir=folder / "desk", **desk),  # type: ignore[arg-type]
+        )
+        self.store = DeskStore(folder / "desk" / FILE_NAME)
+        self.desk: Desk = new_desk(settings, self.store)
+        self.app = build_app(self.desk)
+        self.now_s = 1000.0
+        self.desk.index._clock = self.clock  # the folder is read anew whenever a test turns the clock
+        for name, role in (("ann", "reader"), ("bob", "reader"), ("cleo", "admin")):
+            put_account(self.store, name, role)  # type: ignore[arg-type]
+
+    def clock(self) -> float:
+        self.now_s += 10.0
+        return self.now_s
+
+    def browser(self, name: str) -> Browser:
+        browser = Browser(self.app)
+        assert browser.log_in(name).status == 303
+        return browser
+
+    def put(self, number: int, outcome: Outcome = Outcome.REVIEW, **options: object) -> str:
+        return put_piece(self.evidence, number, outcome, **options).record.verdict_id  # type: ignore[arg-type]
+
+    def dispositions(self) -> list[dict[str, object]]:
+        return [json.loads(path.read_bytes()) for path in sorted(self.requests.glob("disposition-*.json"))]
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Plant:
+    return Plant(tmp_path)
+
+
+# -- who may read --------------------------------------------------------------------------------------------------
+
+
+PARTS = ("", "/counts", "/image.png", "/residual.png", "/thumbnail.jpg")
+PATHS = ("/", "/next", "/overview", *(f"/scan/{{id}}{part}" for part in PARTS))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_is_readable_without_logging_in(plant: Plant, path: str) -> None:
+    verdict_id = plant.put(1)
+    answered = Browser(plant.app).get(path.format(id=verdict_id))
+    assert answered.status in (303, 401)
+    assert b"0001" not in answered.body
+
+
+def test_a_log_in_leads_on_to_the_page_that_was_asked_for(plant: Plant) -> None:
+    verdict_id = plant.put(1)
+    browser = Browser(plant.app)
+    location = browser.get(f"/scan/{verdict_id}").headers["location"]
+    assert f'value="/scan/{verdict_id}"' in browser.get(location).text
+    answered = browser.post("/login", {"account": "ann", "password": PASSWORD, "to": f"/scan/{verdict_id}"})
+    assert answered.headers["location"] == f"/scan/{verdict_id}"
+    for elsewhere in ("//evil.example/", "https://evil.example", "/static/x", "/\\evil"):
+        fresh = Browser(plant.app)
+        assert (
+            fresh.post("/login", {"account": "ann", "password": PASSWORD, "to": elsewhere}).headers["location"] == "/"
+        )
+
+
+def test_every_answer_bears_the_security_headers(plant: Plant) -> None:
+    browser = plant.browser("ann")
+    for path in ("/", "/login", "/static/desk.css", "/nothing", "/scan/x", "/overview"):
+        headers = browser.get(path).headers
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["referrer-policy"] == "same-origin"
+        assert headers["cache-control"] in ("no-store", "no-cache")
+        assert "server" not in headers
+
+
+def test_the_cookie_is_for_this_desk_alone(plant: Plant) -> None:
+    cookie = Browser(plant.app).post("/login", {"account": "ann", "password": PASSWORD}).headers["set-cookie"].lower()
+    assert "httponly" in cookie and "samesite=strict" in cookie and "secure" not in cookie
+    plant.desk.settings.__dict__["desk"] = plant.desk.settings.desk.model_copy(update={"cert_file": Path("c")})
+    answered = Browser(plant.app).post("/login", {"account": "ann", "password": PASSWORD})
+    assert "secure" in answered.headers["set-cookie"].lower()
+    assert "max-age" in answered.headers["strict-transport-security"]
+
+
+def test_a_wrong_password_and_an_unknown_or_disabled_account_are_answered_alike(plant: Plant) -> None:
+    disable_account(plant.store, "bob", "os:test")
+    pages = [
+        Browser(plant.app).post("/login", {"account": name, "password": word})
+        for name, word in (("ann", "wrong"), ("nobody", PASSWORD), ("bob", PASSWORD))
+    ]
+    assert {page.status for page in pages} == {401}
+    assert len({page.body for page in pages}) == 1
+
+
+def test_a_thousand_guesses_get_nowhere(plant: Plant) -> None:
+    """Not even with the right password among them, and no session comes of it."""
+    browser = Browser(plant.app)
+    words = [f"guess {number}" for number in range(999)]
+    words.insert(500, PASSWORD)
+    answers = [browser.post("/login", {"account": "ann", "password": word}).status for word in words]
+    assert answers.count(401) == 5
+    assert answers.count(429) == 995
+    assert "desk_session" not in browser.cookies
+
+
+def test_logging_out_ends_the_session_for_every_copy_of_the_cookie(plant: Plant) -> None:
+    browser = plant.browser("ann")
+    copy = Browser(plant.app)
+    copy.cookies = dict(browser.cookies)
+    assert copy.get("/").status == 200
+    assert browser.post("/logout", {}).status == 303
+    assert copy.get("/").status == 303
+
+
+def test_an_account_disabled_in_mid_session_saves_nothing_more(plant: Plant) -> None:
+    verdict_id = plant.put(1)
+    browser = plant.browser("ann")
+    page = browser.get(f"/scan/{verdict_id}")
+    assert page.status == 200
+    disable_account(plant.store, "ann", "os:test")
+    answered = browser.post(f"/scan/{verdict_id}/answer", {"decision": "normal", "nonce": "a" * 32})
+    assert answered.status == 401
+    assert "Log in again" in answered.text
+    assert plant.store.answers() == []
+    put_account(plant.store, "ann")
+    assert browser.get("/").status == 303, "the old session does not come back with the account"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site"},
+        {"content_type": "text/plain"},
+        {"origin": "http://[bad"},
+    ],
+)
+def test_a_form_of_another_site_is_refused(plant: Plant, headers: dict[str, str]) -> None:
+    verdict_id = plant.put(1)
+    browser = plant.browser("ann")
+    fields = {"decision": "normal", "nonce": "a" * 32}
+    assert browser.post(f"/scan/{verdict_id}/answer", fields, **headers).status == 403
+    browser.csrf = "guessed"
+    assert browser.post(f"/scan/{verdict_id}/answer", fields).status == 403
+    assert plant.store.answers() == []
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8480", "127.0.0.1.evil.example", "", "[::1", "a b"])
+def test_a_foreign_name_that_leads_here_is_refused(plant: Plant, host: str) -> None:
+    assert Browser(plant.app, host=host).get("/login").status == 400
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8480", "localhost:8480", "[::1]:8480", "desk.plant.example", "LOCALHOST"])
+def test_the_own_names_are_answered(tmp_path: Path, host: str) -> None:
+    plant = Plant(tmp_path, names=("desk.plant.example",))
+    assert Browser(plant.app, host=host).get("/login").status == 200
+
+
+# -- queue ---------------------------------------------------------------------------------------------------------
+
+
+def parts(page: str) -> list[str]:
+    return re.findall(r'class="case"[^>]*>([^<]*)<', page)
+
+
+def test_the_queue_is_oldest_first_and_filtered(tmp_path: Path) -> None:
+    plant = Plant(tmp_path, blind=False)
+    plant.put(3, Outcome.REVIEW, lot="B02")
+    plant.put(1, Outcome.ABNORMAL, lot="B01")
+    plant.put(2, Outcome.UNREADABLE, lot="B01")
+    plant.put(4, Outcome.NORMAL, lot="B02", kept="sample", at=MORNING + timedelta(days=2))
+    browser = plant.browser("ann")
+    assert parts(browser.get("/").text) == ["0001", "0002", "0003", "0004"]
+    for query, expected in {
+        "outcome=review": ["0003"],
+        "lot=B01": ["0001", "0002"],
+        "part=0002": ["0002"],
+        "part=b02_": ["0003", "0004"],
+        "reason=truncated": ["0002"],
+        "since=2026-03-02": ["0004"],
+        "until=2026-03-01": ["0001", "0002", "0003"],
+        "state=decided": [],
+        "state=all&outcome=nonsense&since=9999-99-99&until=0001-01-01": ["0001", "0002", "0003", "0004"],
+        "lot=B01&outcome=abnormal": ["0001"],
+    }.items():
+        assert parts(browser.get(f"/?{query}").text) == expected, query
+    fragment = browser.get("/?lot=B02", hx_request="true").text
+    assert parts(fragment) == ["0003", "0004"]
+    assert "<html" not in fragment
+
+
+def test_a_long_queue_has_pages(plant: Plant) -> None:
+    small = sheet(1, 40, 20)
+    for number in range(1, 61):
+        plant.put(number, counts=small)
+    browser = plant.browser("ann")
+    assert len(parts(browser.get("/").text)) == 50
+    assert parts(browser.get("/?page=2").text) == [f"{number:04}" for number in range(51, 61)]
+    for page in ("0", "-1", "99", "x", "9" * 40):
+        assert browser.get(f"/?page={page}").status == 200
+
+
+def test_two_readers_are_not_given_the_same_scan(plant: Plant) -> None:
+    first, second = plant.put(1), plant.put(2)
+    ann, bob = plant.browser("ann"), plant.browser("bob")
+    assert ann.get("/next").headers["location"] == f"/scan/{first}"
+    ann.get(f"/scan/{first}")
+    assert bob.get("/next").headers["location"] == f"/scan/{second}"
+    assert ann.get(f"/next?after={first}").headers["location"] == f"/scan/{second}"
+    ann.answer(first, "normal")
+    assert bob.get(f"/next?after={second}").headers["location"] == "/"
+
+
+# -- blind ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_verdict_is_hidden_until_the_own_first_answer(plant: Plant) -> None:
+    verdict_id = plant.put(1, Outcome.ABNORMAL)
+    ann = plant.browser("ann")
+    telling = ("classifier", "kept_", "demo-1", "0.97", "result of the line", '"boxes": [{', 'class="tag abnormal')
+    pages = [ann.get(path).text for path in ("/", "/?state=all", f"/scan/{verdict_id}")]
+    for page in pages:
+        assert [words for words in telling if words in page] == []
+    assert ann.get(f"/scan/{verdict_id}/residual.png").status == 403
+    for query in ("outcome=abnormal", "outcome=normal", "reason=classifier"):
+        assert parts(ann.get(f"/?state=all&{query}").text) == [], "a filter would tell"
+    assert ann.answer(verdict_id, "abnormal").headers["location"] == f"/scan/{verdict_id}?saved=1"
+    page = ann.get(f"/scan/{verdict_id}").text
+    assert all(words in page for words in ("classifier", "demo-1", "0.97", "result of the line"))
+    assert ann.get(f"/scan/{verdict_id}/residual.png").status == 200
+    assert "classifier" not in plant.browser("bob").get(f"/scan/{verdict_id}").text
+    (entry,) = [json.loads(entry) for _, entry in plant.store.entries() if b'"answer"' in entry]
+    assert entry["is_blind"] is True
+
+
+def test_a_control_cannot_be_told_from_a_result_of_the_line(plant: Plant) -> None:
+    counts = sheet(1)
+    control = plant.put(1, Outcome.NORMAL, kept="sample", counts=counts)
+    result = plant.put(2, Outcome.ABNORMAL, counts=counts)
+    ann = plant.browser("ann")
+
+    def page(verdict_id: str) -> str:
+        text = re.sub(r'(nonce" value=")[0-9a-f]+', r"\1", ann.get(f"/scan/{verdict_id}").text).replace(
+            verdict_id, "ID"
+        )
+        return re.sub(r"B01_000\d|\b000\d\b|06:0\d:00|neighbours.*?</nav>", "", text, flags=re.DOTALL)
+
+    assert page(control) == page(result)
+
+
+def test_without_blind_mode_the_line_speaks_first(tmp_path: Path) -> None:
+    plant = Plant(tmp_path, blind=False)
+    verdict_id, later = plant.put(1), plant.put(2)
+    ann = plant.browser("ann")
+    assert "review-band" in ann.get(f"/scan/{verdict_id}").text
+    assert ann.answer(verdict_id, "normal").headers["location"] == f"/next?after={verdict_id}"
+    assert ann.get(f"/next?after={verdict_id}").headers["location"] == f"/scan/{later}"
+
+
+# -- answers -------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_is_recorded_and_handed_to_the_worker_with_all_that_was_said(plant: Plant) -> None:
+    verdict_id = plant.put(1)
+    boxes = [{"x_px": 10, "y_px": 20, "width_px": 30, "height_px": 40}]
+    plant.browser("ann").answer(
+        verdict_id,
+        "abnormal",
+        kinds=["scratches", "bubbles"],
+        severity="severe",
+        comment=" at the edge\r\nmore ",
+        boxes=json.dumps(boxes),
+        seconds="12.34",
+        window_low="1700",
+        window_high="2800",
+    )
+    (given,) = plant.dispositions()
+    assert {key: given[key] for key in ("verdict_id", "part_id", "decision", "by", "seconds_looked")} == {
+        "verdict_id": verdict_id,
+        "part_id": "0001",
+        "decision": "abnormal",
+        "by": "ann",
+        "seconds_looked": 12.3,
+    }
+    assert given["kinds"] == ["bubbles", "scratches"] and given["boxes_px"] == boxes
+    assert given["comment"] == "at the edge\nmore"
+    entry = json.loads(list(plant.store.entries())[-1][1])
+    assert (entry["window_counts"], entry["severity"], entry["read"]) == ([1700, 2800], 0.9, "first")
+    assert plant.store.unhanded() == []
+    assert plant.store.problems() == []
+
+
+def test_the_same_form_sent_twice_is_one_answer(plant: Plant) -> None:
+    verdict_id = plant.put(1)
+    ann = plant.browser("ann")
+    fields = {"decision": "normal", "nonce": "b" * 32, "seen": "0"}
+    answers = [ann.post(f"/scan/{verdict_id}/answer", fields) for _ in range(2)]
+    assert [answered.status for answered in answers] == [303, 303]
+    assert len(plant.store.answers()) == len(plant.dispositions()) == 1
+
+
+def test_two_readers_on_one_scan_are_both_kept_and_the_later_one_is_told(plant: Plant) -> None:
+    verdict_id = plant.put(1)
+    ann, bob = plant.browser("ann"), plant.browser("bob")
+    for browser in (ann, bob):
+        browser.get(f"/scan/{verdict_id}")
+    target, form = f"/scan/{verdict_id}/answer", {"seen": "0"}
+    first = ann.post(target, {**form, "decision": "normal", "nonce": "a" * 32}).headers["location"]
+    location = bob.post(target, {**form, "decision": "abnormal", "nonce": "b" * 32}).headers["location"]
+    assert "met" not in first
+    assert "ann answered while you looked" in bob.get(location).text
+    assert [each.vote.choice for each in plant.store.answers(verdict_id)] == ["normal", "abnormal"]
+    assert len(plant.dispositions()) == 2
+
+
+def test_a_disagreement_asks_a_second_reader_and_a_dispute_an_admin(plant: Plant) -> None:
+    verdict_id = plant.put(1, Outcome.ABNORMAL)
+    ann, bob, cleo = (plant.browser(name) for name in ("ann", "bob", "cleo"))
+    ann.answer(verdict_id, "normal")
+    assert parts(ann.get("/").text) == []
+    assert parts(bob.get("/").text) == ["0001"]
+    assert "ann" not in bob.get(f"/scan/{verdict_id}").text.split("<main")[1]
+    bob.answer(verdict_id, "undecided")
+    assert parts(bob.get("/?state=arbiter").text) == ["0001"]
+    assert parts(cleo.get("/").text) == ["0001"]
+    cleo.answer(verdict_id, "normal")
+    assert [given["read"] for given in plant.dispositions()].count("third") == 1
+    assert parts(cleo.get("/?state=decided").text) == ["0001"]
+    assert "Together" in ann.get(f"/scan/{verdict_id}").text
+
+
+def test_an_answer_can_be_changed_and_both_stay_in_the_record(plant: Plant) -> None:
+    verdict_id = plant.put(1)
+    ann = plant.browser("ann")
+    ann.answer(verdict_id, "normal")
+    ann.answer(verdict_id, "abnormal")
+    entries = [json.loads(entry) for _, entry in plant.store.entries() if b'"answer"' in entry]
+    assert [(entry["decision"], entry["read"], entry["is_blind"]) for entry in entries] == [
+        ("normal", "first", True),
+        ("abnormal", "first", False),
+    ]
+
+
+def test_answers_wait_for_a_worker_that_is_not_there_and_keep_their_bytes(plant: Plant) -> None:
+    plant.requests.rmdir()
+    plant.requests.touch()  # no folder, and none can be made
+    verdict_id = plant.put(1)
+    ann = plant.browser("ann")
+    assert ann.answer(verdict_id, "normal").status == 303
+    assert plant.store.unhanded() == [4], "the first three are the accounts"
+    plant.requests.unlink()
+    plant.requests.mkdir()
+    ann.answer(plant.put(2), "normal")
+    assert plant.store.unhanded() == []
+    before = {path.name: path.read_bytes() for path in plant.requests.iterdir()}
+    plant.store._sql.execute("UPDATE answer SET is_handed = 0")  # as a kill between the two steps leaves it
+    ann.answer(plant.put(3), "normal")
+    after = {path.name: path.read_bytes() for path in plant.requests.iterdir()}
+    assert before.items() <= after.items() and len(after) == 3
+
+
+# -- bad input -----------------------------------------------------------------------------------------------------
+
+BOXES: dict[str, str] = {
+    "not JSON": "[",
+    "no list": "{}",
+    "no numbers": '[{"x_px": "1", "y_px": 0, "width_px": 1, "height_px": 1}]',
+    "outside": '[{"x_px": 200, "y_px": 0, "width_px": 100, "height_px": 1}]',
+    "negative": '[{"x_px": -1, "y_px": 0, "width_px": 1, "height_px": 1}]',
+    "huge": '[{"x_px": 1e400, "y_px": 0, "width_px": 1, "height_px": 1}]',
+    "deep": "[" * 20000,
+    "true": '[{"x_px": true, "y_px": 0, "width_px": 1, "height_px": 1}]',
+    "other keys": '[{"x": 1}]',
+}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"decision": "good"},
+        {"decision": ""},
+        {"kinds": ["unknown"]},
+        {"severity": "very"},
+        {"seconds": "nan"},
+        {"seconds": "x"},
+        {"nonce": "short"},
+        {"comment": "x" * 2001},
+        *({"boxes": text} for text in BOXES.values()),
+        {"boxes": json.dumps([{"x_px": 1, "y_px": 1, "width_px": 1, "height_px": 1}] * 51)},
+    ],
+    ids=lambda fields: f"{next(iter(fields))}={str(next(iter(fields.values())))[:20]}",
+)
+def test_a_form_that_makes_no_sense_saves_nothing(plant: Plant, fields: dict[str, object]) -> None:
+    verdict_id = plant.put(1)
+    answered = plant.browser("ann").answer(verdict_id, str(fields.pop("decision", "normal")), **fields)
+    assert answered.status == 400
+    assert plant.store.answers() == []
+
+
+def test_a_form_that_is_too_large_is_refused(plant: Plant) -> None:
+    verdict_id = plant.put(1)
+    ann = plant.browser("ann")
+    assert ann.post(f"/scan/{verdict_id}/answer", {"comment": "x" * 70_000}).status == 413
+    assert ann.post(f"/scan/{verdict_id}/answer", {f"field{number}": "" for number in range(300)}).status == 400
+
+
+def test_a_hostile_name_is_read_not_run(plant: Plant) -> None:
+    verdict_id = plant.put(1, file=HOSTILE, lot="<b>")
+    ann = plant.browser("ann")
+    for path in ("/", f"/scan/{verdict_id}"):
+        page = ann.get(path).text
+        assert "<script>alert" not in page and "<b>" not in page
+        assert "&lt;script&gt;alert(1)" in page
+
+
+@pytest.mark.parametrize("verdict_id", ["0" * 32, "x", "..%2f..%2fetc", "A" * 32, "0" * 33, "%00"])
+def test_an_unknown_verdict_is_a_page_that_says_so(plant: Plant, verdict_id: str) -> None:
+    plant.put(1)
+    ann = plant.browser("ann")
+    for rest in ("", "/counts", "/image.png", "/residual.png", "/thumbnail.jpg"):
+        answered = ann.get(f"/scan/{verdict_id}{rest}")
+        assert answered.status == 404
+        assert "no such page or scan" in answered.text
+    assert ann.post(f"/scan/{verdict_id}/answer", {"decision": "normal"}).status == 404
+
+
+def damaged_scan(path: Path) -> None:
+    data = bytearray((path / SCAN).read_bytes())
+    data[len(data) // 2] ^= 1
+    (path / SCAN).write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [damaged_scan, lambda path: (path / SCAN).unlink(), lambda path: (path / SCAN).write_bytes(b"")],
+    ids=["other bytes", "missing", "empty"],
+)
+def test_a_damaged_picture_is_told_and_the_rest_is_shown(plant: Plant, damage: Callable[[Path], None]) -> None:
+    verdict_id = plant.put(1)
+    ann = plant.browser("ann")
+    damage(next(plant.evidence.glob(f"*/{verdict_id}")))
+    assert ann.get(f"/scan/{verdict_id}").status == 200
+    answered = ann.get(f"/scan/{verdict_id}/counts")
+    assert answered.status == 422
+    assert SCAN in answered.text
+    assert ann.get("/").status == 200
+
+
+def test_a_damaged_record_is_listed_and_told(plant: Plant) -> None:
+    good, bad = plant.put(1), plant.put(2)
+    (next(plant.evidence.glob(f"*/{bad}")) / "record.json").write_bytes(b"{}")
+    ann = plant.browser("ann")
+    page = ann.get("/").text
+    assert parts(page) == ["0001"]
+    assert "1 pieces of evidence are damaged" in page and bad in page
+    assert ann.get(f"/scan/{bad}").status == 422
+    assert ann.get(f"/scan/{good}").status == 200
+
+
+def test_a_verdict_whose_pictures_were_pruned_can_be_answered_by_whoever_saw_it(plant: Plant) -> None:
+    verdict_id = plant.put(1)
+    ann = plant.browser("ann")
+    form = ann.get(f"/scan/{verdict_id}").text
+    assert 'id="picture"' in form
+    shutil.rmtree(next(plant.evidence.glob(f"*/{verdict_id}")))
+    page = ann.get(f"/scan/{verdict_id}").text
+    assert "were removed meanwhile" in page and 'id="picture"' not in page
+    assert ann.get(f"/scan/{verdict_id}/counts").status == 422
+    assert parts(ann.get("/").text) == []
+    assert ann.answer(verdict_id, "normal").status == 303
+    assert len(plant.dispositions()) == 1
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_what_was_known_stays(plant: Plant) -> None:
+    plant.put(1)
+    ann = plant.browser("ann")
+    assert parts(ann.get("/").text) == ["0001"]
+    plant.evidence.rename(plant.evidence.with_name("away"))
+    assert "cannot be read just now" in ann.get("/").text
+
+
+def test_a_disk_that_fills_while_an_answer_is_given_says_that_nothing_was_saved(plant: Plant) -> None:
+    verdict_id = plant.put(1)
+    ann = plant.browser("ann")
+    plant.store._sql.execute("PRAGMA max_page_count = 1")
+    answers = [ann.answer(verdict_id, "normal", comment="x" * 2000) for _ in range(30)]
+    refused = [answered for answered in answers if answered.status == 507]
+    assert refused and "nothing was saved" in refused[0].text and "free some space" in refused[0].text
+    assert {answered.status for answered in answers} <= {303, 507}
+    plant.store._sql.execute("PRAGMA max_page_count = 100000")
+    assert ann.answer(verdict_id, "normal").status == 303
+    assert plant.store.problems() == []
+
+
+def test_a_very_large_scan_is_shown_smaller_and_a_larger_one_refused(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict_id = plant.put(1)  # 500 x 250 px
+    ann = plant.browser("ann")
+    monkeypatch.setattr(pixels, "MAX_SHOWN_PX", 20_000)
+    page = ann.get(f"/scan/{verdict_id}").text
+    assert "Shown at 1/3 of its size" in page
+    assert len(ann.get(f"/scan/{verdict_id}/counts").body) == 2 * 167 * 84
+    monkeypatch.setattr(pixels, "MAX_PX", 100_000)
+    assert "the desk shows up to 100000 px" in ann.get(f"/scan/{verdict_id}").text
+    assert ann.get(f"/scan/{verdict_id}/counts").status == 422
+
+
+def test_the_counts_are_those_that_the_line_judged(plant: Plant) -> None:
+    counts = sheet(5)
+    verdict_id = plant.put(1, counts=counts)
+    answered = plant.browser("ann").get(f"/scan/{verdict_id}/counts")
+    assert np.array_equal(np.frombuffer(answered.body, "<u2").reshape(counts.shape), counts)
+
+
+def test_a_fuzz_of_every_route_finds_no_defect(plant: Plant) -> None:
+    """Addresses, queries, forms, cookies and headers drawn at random: every answer is one that was meant."""
+    verdict_id = plant.put(1)
+    plant.put(2, Outcome.UNREADABLE)
+    rng = random.Random(20260301)
+    ann = plant.browser("ann")
+    session, csrf = dict(ann.cookies), ann.csrf
+    routes = ["/", "/login", "/logout", "/next", "/overview", "/static/desk.css", "/static/../pages.py", "//", "/scan"]
+    routes += [f"/scan/{{id}}{part}" for part in (*PARTS, "/answer")]
+    names = [
+        "state",
+        "outcome",
+        "lot",
+        "part",
+        "reason",
+        "since",
+        "until",
+        "page",
+        "after",
+        "lang",
+        "to",
+        "saved",
+        "met",
+        "decision",
+        "kinds",
+        "severity",
+    ]
+    names += ["boxes", "comment", "seconds", "seen", "nonce", "window_low", "auto"]
+    words = [
+        "normal",
+        "1",
+        "-1",
+        "<script>",
+        "[]",
+        "{}",
+        "[[1]]",
+        "%",
+        "%zz",
+        "../..",
+        "9999-12-31",
+        "0001-01-01",
+        "2026-02-30",
+        "nan",
+        "inf",
+        "1e999",
+    ]
+    words += ["decided", "de"]
+    words += ["", "9" * 30, "\x00", "\ud800", "é\u202e", "a" * 32, "\n"]
+    heads = ["hx_request", "accept_language", "origin", "host", "content_type", "cookie", "range"]
+    values = ["true", "de;q=x,en", "127.0.0.1:8480", "text/html", "", "desk_session=\x7f", "bytes=0-", "\xff"]
+    seen = set()
+    for _ in range(800):
+        path = rng.choice(routes).format(id=rng.choice([verdict_id, verdict_id, "0" * 32, "x", "%00", "ä"]))
+        pairs = {rng.choice(names): rng.choice(words) for _ in range(rng.randrange(5))}
+        headers = {rng.choice(heads): rng.choice(values) for _ in range(rng.randrange(3))}
+        ann.cookies, ann.csrf = dict(session), csrf
+        if rng.random() < 0.5:
+            query = "&".join(f"{key}={value}" for key, value in pairs.items())
+            answered = ann.get(path + (f"?{query}" if query else ""), **headers)
+        else:
+            form = {key: value.encode("utf-8", "surrogatepass") for key, value in pairs.items()}
+            answered = ann.post(path, form, **headers)
+        seen.add(answered.status)
+        assert answered.status in (200, 303, 400, 401, 403, 404, 405, 422, 429), (answered.status, path, pairs, headers)
+        if ann.cookies.get("desk_session") == "" or answered.status == 401:
+            ann = plant.browser("ann") if plant.desk.limit.admit("probe", "elsewhere") == 0 else ann
+            session, csrf = dict(ann.cookies), ann.csrf
+    assert {200, 303, 400, 403, 404, 405} <= seen
+
+
+# -- languages -----------------------------------------------------------------------------------------------------
+
+
+def test_the_page_speaks_the_browsers_language_or_the_chosen_one(plant: Plant) -> None:
+    browser = Browser(plant.app)
+    assert 'lang="en"' in browser.get("/login").text
+    assert "Anmelden" in browser.get("/login", accept_language="fr, de-CH;q=0.9, en;q=0.8").text
+    assert browser.get("/login?lang=de&again=1").headers["location"] == "/login?again=1"
+    page = browser.get("/login", accept_language="en").text
+    assert 'lang="de"' in page and "Passwort" in page
