@@ -1,12 +1,14 @@
-"""A broker that is away, forgets, refuses, or sits behind a bad link; an MES that sleeps: R3 to R6."""
+"""A broker that is away, forgets, refuses, answers oddly, or has a bad link; an MES that sleeps: R3 to R6, R31."""
 
 from __future__ import annotations
 
+import json
 import time
+from collections import Counter
 from typing import Any
 
 from tests.support.relay import Relay
-from tests.torture.fake_broker import FakeBroker
+from tests.torture.fake_broker import PUBCOMP, PUBREC, FakeBroker
 from tests.torture.packets import lossy, why_none_can_be_lost
 from tests.torture.rig import Layout, Rig, TimedOut, wait_until
 from tests.torture.trial import Trial
@@ -26,6 +28,8 @@ REFUSALS = {
 }
 """Every reason code of PUBACK but success."""
 KEEPALIVE_S = 5
+HUGE_PACKET = b"\x30\xff\xff\xff\x7f" + bytes(8 << 20)
+"""The first 8 MB of a message of 268 MB."""
 
 
 def broker_away(trial: Trial) -> None:
@@ -148,6 +152,84 @@ def bad_link(trial: Trial) -> None:
         trial.require_clean_stop(rig.worker)
         trial.take(rig.findings())
         trial.figures |= {"faults": faults, "threads_before": threads, "threads_after": after}
+
+
+def odd_answers(trial: Trial) -> None:
+    """R31: keep-alives that nobody keeps, answers that are none, no subscriber for ever, a huge packet, no retain."""
+    no_acknowledgement(trial)
+    with FakeBroker() as fake, trial.rig(Layout(worker_port=fake.port, broker={"keepalive_s": KEEPALIVE_S})) as rig:
+        rig.worker.start()
+        _silent(trial, fake)
+        _huge_packet(trial, rig, fake)
+        _unheard_for_ever(trial, rig, fake)
+        fake.properties, fake.refuses_retained = b"\x25\x00", "will"
+        fake.drop()
+        rig.worker.wait_for("alarm", alarm="no-retain")
+        fake.code = 0
+        rig.generator.arrive(5)
+        count = len(rig.generator.listed)
+        trial.recovered(wait_until(lambda: len(set(_seqs(fake.taken))) == count, "all verdicts, without retain"))
+        trial.require_clean_stop(rig.worker)
+        rows, _ = rig.ledger_rows()
+        trial.require(len(rows) == count and all(row.is_sent for row in rows), "accepted rows stay open")
+        trial.findings.tried = count
+
+
+def _silent(trial: Trial, fake: FakeBroker) -> None:
+    wait_until(lambda: bool(fake.levels), "a connection")
+    fake.is_mute = True
+    for asked_s in (0, 65_535):
+        fake.properties = b"\x13" + asked_s.to_bytes(2, "big")
+        seen = len(fake.levels)
+        fake.drop()
+        wait_until(lambda seen=seen: len(fake.levels) > seen, "a connection to the broker that falls silent")  # type: ignore[misc]
+        try:
+            took_s = wait_until(lambda seen=seen: len(fake.levels) > seen + 1, "another one", 4 * KEEPALIVE_S)  # type: ignore[misc]
+        except TimedOut:
+            trial.require(False, f"asked for a keep-alive of {asked_s} s, the worker waits for ever")
+        else:
+            trial.figures[f"left_after_s (keep-alive {asked_s})"] = round(took_s, 1)
+            trial.require_in_time(took_s < 2 * KEEPALIVE_S, f"a silent broker was left after {took_s:.1f} s")
+    fake.is_mute, fake.properties = False, b""
+    fake.drop()
+
+
+def no_acknowledgement(trial: Trial) -> None:
+    """PUBREC and PUBCOMP answer nothing that was sent; a row closed by them is lost if the broker meant a refusal."""
+    with FakeBroker() as fake, trial.rig(Layout(worker_port=fake.port)) as rig:
+        rig.worker.start()
+        for code, answer in ((0x97, PUBREC), (0, PUBREC), (0, PUBCOMP)):
+            fake.code, fake.answer, seen = code, answer, len(fake.offered)
+            rig.generator.arrive(1)
+            wait_until(lambda seen=seen: len(fake.offered) > seen, "a verdict is offered")  # type: ignore[misc]
+        _require_none_closed(trial, rig, "PUBREC and PUBCOMP")
+
+
+def _huge_packet(trial: Trial, rig: Rig, fake: FakeBroker) -> None:
+    before, fake.then = rig.worker.usage().rss_bytes, HUGE_PACKET
+    seen = len(fake.levels)
+    fake.drop()
+    wait_until(lambda: len(fake.levels) > seen + 3, "three connections that brought a huge packet")
+    fake.then = b""
+    growth = rig.worker.usage().peak_rss_bytes - before
+    trial.require(growth < MAX_RSS_GROWTH_BYTES, f"a huge packet made the memory grow by {growth / 1e6:.0f} MB")
+
+
+def _unheard_for_ever(trial: Trial, rig: Rig, fake: FakeBroker) -> None:
+    fake.code = 0x10
+    rig.generator.arrive(trial.size(12, 60))
+    count = len(rig.generator.listed)
+    rig.worker.wait_for("alarm", alarm="no-subscriber")
+    wait_until(lambda: len(set(_seqs(fake.offered))) == count, "each verdict is offered")
+    seen = len(fake.offered)
+    wait_until(lambda: len(fake.offered) >= seen + 2 * count, "two more rounds")
+    times = Counter(_seqs(fake.offered[seen:]))
+    trial.require(max(times.values()) <= 4, f"one verdict was offered {max(times.values())} times in two rounds")
+    trial.require(len(times) == count, f"{count - len(times)} of {count} verdicts were not offered again")
+
+
+def _seqs(packets: list[bytes]) -> list[int]:
+    return [json.loads(packet[packet.index(b'{"') :])["seq"] for packet in packets]
 
 
 def refused_by_access_list(trial: Trial) -> None:

@@ -13,6 +13,7 @@ from tests.torture import (
     kills,
     load,
     model_faults,
+    start_faults,
 )
 from tests.torture.trial import Procedure
 
@@ -42,6 +43,8 @@ PROCEDURES = (
     Procedure("R23", "poison scan", kills.poison_a_scan),
     Procedure("R29", "decoder under a file's control", isolation_faults.decoder_taken_over),
     Procedure("R30", "files that burn time or disk", isolation_faults.files_that_burn, is_timed=True),
+    Procedure("R31", "broker of odd answers", broker_faults.odd_answers),
+    Procedure("R33", "dead at the start, stopped at the start", start_faults.dead_at_the_start),
     Procedure("L1", "steady load", load.load, is_timed=True),
     Procedure("S1", "random sequences of events against a model", fuzz.explore_sequences),
     Procedure("F1", "coverage-guided fuzzing of the reader", fuzz.fuzz_the_reader),

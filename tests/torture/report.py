@@ -24,7 +24,8 @@ PROMISES = (
     ("A bad file neither stops the line nor yields a verdict on wrong pixels.", "R11 R12 R22 R23 F1"),
     ("Only a signed, unmodified model runs.", "R19"),
     ("A flaw in the decoder reaches neither the ledger nor the rest of the machine.", "R29 R30"),
-    ("A row is closed by PUBACK with reason 0x00 alone; there is no fallback to MQTT 3.1.1.", "R5"),
+    ("A row is closed by PUBACK with reason 0x00 alone; there is no fallback to MQTT 3.1.1.", "R5 R31"),
+    ("A worker that does not start says so at the MES, and why.", "R33"),
 )
 
 PREAMBLE = """# Reliability: what was done to the line, and what it did

@@ -108,11 +108,11 @@ class Worker:
                 os.kill(self.pid, signal.SIGKILL)
             self._process.wait(PATIENCE_S)
 
-    def stop(self) -> int:
-        """SIGTERM; the exit code."""
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """The exit code."""
         assert self._process is not None
         if self.is_alive():
-            os.kill(self.pid, signal.SIGTERM)
+            os.kill(self.pid, number)
         return self._process.wait(PATIENCE_S)
 
     def wait_end(self) -> int:

@@ -9,15 +9,25 @@ that is changed here is changed from outside, in tests/torture/wrap.py: the prod
 from __future__ import annotations
 
 import argparse
+import logging
+import signal
 import sys
+import time
 from pathlib import Path
 
-from edge.daemon.app import run_app
-from edge.errors import EdgeError
-from edge.settings import load_settings, service_environment
-from edge.system.logs import configure_logging
-from tests.torture import wrap
-from tests.torture.stub import StubEngine, load_stub_model
+from edge.system.signals import STOP_SIGNALS
+
+signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # as edge.cli does, before libraries start threads
+
+from edge.daemon.app import run_app  # noqa: E402
+from edge.errors import EdgeError  # noqa: E402
+from edge.pipeline.loaded_model import LoadedModel  # noqa: E402
+from edge.settings import load_settings, service_environment  # noqa: E402
+from edge.system.logs import configure_logging, event  # noqa: E402
+from tests.torture import wrap  # noqa: E402
+from tests.torture.stub import StubEngine, load_stub_model  # noqa: E402
+
+log = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -31,6 +41,7 @@ def main() -> int:
     parser.add_argument("--engine", choices=sorted(wrap.ENGINE_FAULTS), help="what the engine does wrong")
     parser.add_argument("--stuck-after-s", type=float, help="instead of edge.daemon.app.STUCK_AFTER_S")
     parser.add_argument("--housekeeping-s", type=float, help="between two sweeps of ledger and inbox")
+    parser.add_argument("--slow-load-s", type=float, default=0.0, help="loading the model takes so much longer")
     parser.add_argument("--newer-schema", action="store_true", help="a program one ledger schema ahead")
     options = parser.parse_args()
     engine = StubEngine()
@@ -53,7 +64,13 @@ def main() -> int:
     try:
         settings = load_settings(options.config)
         configure_logging(settings.log.level, settings.log.format)
-        return run_app(settings, service_environment(), lambda: load_stub_model(settings.model.bundle, engine))
+
+        def load() -> LoadedModel:
+            event(log.info, "loading")
+            time.sleep(options.slow_load_s)
+            return load_stub_model(settings.model.bundle, engine)
+
+        return run_app(settings, service_environment(), load)
     except EdgeError as error:  # as edge.cli does
         print(f"edge-worker: {error.message}\n  try: {error.hint}", file=sys.stderr)
         return error.exit_code

@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paho.mqtt.client as mqtt
 
 import edge.daemon.app
 import edge.daemon.line
+import edge.mqtt.connection
 import edge.mqtt.publisher
 import edge.pipeline.read_ahead
 import edge.scans.decoder
@@ -189,6 +191,11 @@ def _unfiltered_decoder() -> None:
     os.environ[UNFILTERED] = "1"
 
 
+def _take_any_acknowledgement() -> None:
+    """As paho does: PUBREC and PUBCOMP close a message like PUBACK."""
+    edge.mqtt.connection._Client._packet_handle = mqtt.Client._packet_handle  # type: ignore[method-assign]
+
+
 BREAKAGES: dict[str, Callable[[], None]] = {
     "synchronous-off": _synchronous_off,
     "ack-before-commit": _ack_before_commit,
@@ -196,6 +203,7 @@ BREAKAGES: dict[str, Callable[[], None]] = {
     "close-on-any-code": _close_on_any_code,
     "react-to-created": _react_to_created,
     "unfiltered-decoder": _unfiltered_decoder,
+    "take-any-acknowledgement": _take_any_acknowledgement,
 }
 
 
