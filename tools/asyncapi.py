@@ -1,17 +1,34 @@
 """Makes the files of `edge/contract/schema/`: a JSON Schema per message and an AsyncAPI 3 document.
 
 `make docs` writes the files; a test fails when they differ from the models. The documents are valid both as JSON Schema
-draft-07, which AsyncAPI tools understand, and as 2020-12.
+draft-07, which AsyncAPI tools understand, and as 2020-12. They say what a consumer may rely on, which is less than the
+models, which are strict: a consumer has to take fields and words that a later release adds.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from edge.contract.messages import MESSAGES, Message
+from edge.contract import reasons
+from edge.contract.messages import MESSAGES, Message, canonical_json, open_enumeration
+from edge.scans.scan import REASONS
+from tools.examples import EXAMPLES
 
+RUNBOOK = Path(__file__).parents[1] / "docs" / "operate.md"
+"""Has a section for each alarm, headed by its code."""
+ALARMS = sorted(re.findall(r"^## `([a-z-]+)`$", RUNBOOK.read_text(encoding="utf-8"), flags=re.MULTILINE))
+
+_WORDS: dict[str, dict[str, Sequence[str]]] = {
+    "verdict": {"reasons": sorted({*REASONS, *reasons.DECISIONS})},
+    "alarm": {"code": ALARMS},
+    "health": {"alarms": ALARMS},
+}
+"""Known words of a field, by kind of message."""
 LEVELS = ("root", "site", "area", "line", "station")
 CONTENT_TYPE = "application/json"
 
@@ -24,12 +41,26 @@ def documents() -> dict[str, str]:
 
 
 def _file_name(message: type[Message]) -> str:
-    return message.SCHEMA.replace("/", "-") + ".schema.json"
+    return message.schema_id().replace("/", "-") + ".schema.json"
 
 
 def _json_schema(message: type[Message]) -> dict[str, Any]:
-    schema = message.model_json_schema(mode="serialization")
+    schema = _open(message.model_json_schema(mode="serialization"))
+    words = _WORDS.get(message.KIND, {})
+    for field, values in words.items():
+        place = schema["properties"][field]
+        place = place["items"] if place.get("type") == "array" else place
+        place |= open_enumeration(values, place.pop("pattern"))
+        place.pop("type")
+    schema["examples"] = [json.loads(canonical_json(example)) for example in EXAMPLES if type(example) is message]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": _file_name(message), **schema}
+
+
+def _open(node: Any) -> Any:
+    """The schema without the models' refusal of unknown fields."""
+    if isinstance(node, dict):
+        return {key: _open(value) for key, value in node.items() if (key, value) != ("additionalProperties", False)}
+    return [_open(value) for value in node] if isinstance(node, list) else node
 
 
 def _asyncapi() -> dict[str, Any]:
@@ -71,11 +102,11 @@ def _operation(message: type[Message]) -> dict[str, Any]:
 
 def _message(message: type[Message]) -> dict[str, Any]:
     """The MQTT 5 user properties stand where AsyncAPI keeps headers."""
-    headers: dict[str, Any] = {"schema": {"type": "string", "const": message.SCHEMA}}
+    headers: dict[str, Any] = {"schema": {"type": "string", "const": message.schema_id()}}
     if "verdict_id" in message.model_fields:
         headers["verdict_id"] = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
     return {
-        "name": message.SCHEMA,
+        "name": message.schema_id(),
         "contentType": CONTENT_TYPE,
         "headers": {"type": "object", "properties": headers, "required": sorted(headers)},
         "payload": {

@@ -4,6 +4,9 @@ Every model is frozen, refuses unknown fields and refuses NaN, so a message that
 schema describes. `edge/contract/schema/` holds the JSON Schema of each and an AsyncAPI 3 document of the whole
 interface, both written from these classes by `make docs`.
 
+Within a schema `…/1` fields and words may be added, so the shipped schemas allow unknown ones and consumers ignore
+them; a field that changes its meaning or goes makes `…/2`.
+
 Times are RFC 3339 in UTC with milliseconds. Free text keeps what the operating system allows in file
 names: bytes that are no UTF-8 appear as `\\udcXX`, because JSON and MQTT cannot carry them.
 """
@@ -13,10 +16,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import (
@@ -50,6 +54,15 @@ def _speakable(value: object) -> object:
     return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
 
 
+def open_enumeration(words: Iterable[str], pattern: str | None = None) -> dict[str, Any]:
+    """JSON Schema of a text that is one of `words`, or one that a later release has added."""
+    other = {"type": "string"} if pattern is None else {"type": "string", "pattern": pattern}
+    return {"anyOf": [{"enum": list(words)}, other]}
+
+
+ENGINES = ("onnxruntime", "openvino", "tensorrt")
+PRECISIONS = ("fp32", "fp16", "int8")
+
 Timestamp = Annotated[
     AwareDatetime,
     AfterValidator(_to_utc_ms),
@@ -65,6 +78,8 @@ Timestamp = Annotated[
 Text = Annotated[str, BeforeValidator(_speakable)]
 Word = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 """A machine-readable reason or code: lower-case words joined by hyphens."""
+Engine = Annotated[str, BeforeValidator(_speakable), WithJsonSchema(open_enumeration(ENGINES))]
+Precision = Annotated[str, BeforeValidator(_speakable), WithJsonSchema(open_enumeration(PRECISIONS))]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 EvidencePath = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}/[0-9a-f]{32}$")]
@@ -73,13 +88,48 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=0)]
 Band = Annotated[tuple[Probability, ...], Field(min_length=2, max_length=2)]
 BoundsCounts = Annotated[tuple[Annotated[int, Field(ge=0, le=65535)], ...], Field(min_length=2, max_length=2)]
+Outcomes = Annotated[
+    dict[str, int],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {outcome.value: {"type": "integer", "minimum": 0} for outcome in Outcome},
+            "additionalProperties": {"type": "integer", "minimum": 0},
+        }
+    ),
+]
+Drift = Annotated[
+    dict[str, float | None],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {
+                name: {"anyOf": [{"type": "number"}, {"type": "null"}]}
+                for name in ("p_abnormal", "gate_mean_max", "gate_std_max")
+            },
+            "additionalProperties": {"anyOf": [{"type": "number"}, {"type": "null"}]},
+        }
+    ),
+]
 Conversion = Literal["naive", "global", "local", "mixed", "clahe", "dhe"]
+
+
+STATION_MEANING = "name of the station, one level of its topic"
+BOOT_MEANING = "changes whenever the worker starts"
+SCHEMA_MEANING = "name and version of this message's schema; the MQTT 5 user property `schema` says the same"
 
 
 class Part(BaseModel):
     """A frozen piece of a message."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        populate_by_name=True,
+        json_schema_serialization_defaults_required=True,
+    )
 
 
 class Kind(StrEnum):
@@ -96,30 +146,35 @@ class Kind(StrEnum):
 class Message(Part):
     """A message of its own: the name of its schema, the last level of its topic, and how it is delivered."""
 
-    SCHEMA: ClassVar[str]
+    schema_name: str
     KIND: ClassVar[Kind]
     QOS: ClassVar[Literal[0, 1]] = 1
     RETAINED: ClassVar[bool] = False
+
+    @classmethod
+    def schema_id(cls) -> str:
+        """`verdict/1`, and so on: the value of the field `schema` in every message of the class."""
+        return str(cls.model_fields["schema_name"].default)
 
 
 class ScanInfo(Part):
     """The file that was judged."""
 
     file: Text = Field(description="path relative to the station folder")
-    sha256: Hex64
-    size_bytes: Count
+    sha256: Hex64 = Field(description="of the file's bytes")
+    size_bytes: Count = Field(description="of the file")
     width_px: Count | None = Field(description="null when the header is not readable")
     height_px: Count | None = Field(description="null when the header is not readable")
-    modified_at: Timestamp
+    modified_at: Timestamp = Field(description="of the file, by the clock of what wrote it: the station or its share")
 
 
 class BoxPx(Part):
-    """A window of the scan the gate does not know, in pixels of the original scan."""
+    """A window of the scan, in pixels of the original."""
 
-    x_px: Count
-    y_px: Count
-    width_px: Count
-    height_px: Count
+    x_px: Count = Field(description="left edge, from the left")
+    y_px: Count = Field(description="upper edge, from the top")
+    width_px: Count = Field(description="to the right")
+    height_px: Count = Field(description="downwards")
 
 
 class GateInfo(Part):
@@ -127,34 +182,36 @@ class GateInfo(Part):
 
     mean_max: float | None = Field(description="largest |window mean| of the residual; null if not finite or not asked")
     std_max: float | None = Field(description="largest window deviation of the residual; null likewise")
-    mean_threshold: float | None
-    std_threshold: float | None
-    boxes_px: tuple[BoxPx, ...] = Field(description="worst windows, worst first")
+    mean_threshold: float | None = Field(description="a larger `mean_max` goes to review; null: no such limit")
+    std_threshold: float | None = Field(description="a larger `std_max` goes to review; null likewise")
+    boxes_px: tuple[BoxPx, ...] = Field(description="windows the gate does not know, worst first")
 
 
 class ModelInfo(Part):
     """What judged the scan."""
 
-    id: Text
+    id: Text = Field(description="the model's own name; one id names one model for ever")
     sha256: Hex64 = Field(description="digest of the signed model's manifest, which holds the digest of every file")
     conversion: Conversion = Field(description="how 16-bit counts became 8-bit images")
     bounds_counts: BoundsCounts | None = Field(description="[low, high] of the conversion; null where it has none")
-    engine: Text
-    precision: Text
+    engine: Engine = Field(description="what runs the networks")
+    precision: Precision = Field(description="numbers the networks compute with")
     degraded: Text | None = Field(description="why this is not the engine that was asked for; null when it is")
 
 
 class Times(Part):
-    first_seen_at: Timestamp
-    decided_at: Timestamp
+    """Moments of the inspection, by the worker's clock."""
+
+    first_seen_at: Timestamp = Field(description="when the worker first saw the file complete")
+    decided_at: Timestamp = Field(description="when the outcome was decided")
 
 
 class DurationsMs(Part):
     """Milliseconds; null for a step that did not run."""
 
-    read: NonNegative | None
-    convert: NonNegative | None
-    infer: NonNegative | None
+    read: NonNegative | None = Field(description="reading, hashing and unpacking the file")
+    convert: NonNegative | None = Field(description="from 16-bit counts to the networks' images; null without pixels")
+    infer: NonNegative | None = Field(description="both networks, a batch's time shared; null if not asked")
 
 
 class Verdict(Message):
@@ -165,31 +222,35 @@ class Verdict(Message):
     file copied again, touched or restored) is no arrival.
     """
 
-    SCHEMA = "verdict/1"
     KIND = Kind.VERDICT
 
+    schema_name: Literal["verdict/1"] = Field("verdict/1", alias="schema", description=SCHEMA_MEANING)
     verdict_id: Hex32 = Field(
         description="deduplicate by this: hash of the topic, the scan's bytes and the model's digest; where the bytes "
         "were judged before, of the arrival too"
     )
-    station: Text
-    boot_id: UUID = Field(description="changes whenever the worker starts")
+    station: Text = Field(description=STATION_MEANING)
+    boot_id: UUID = Field(description=BOOT_MEANING)
     ledger_id: UUID = Field(description="changes with a new or restored ledger; (ledger_id, seq) is unique")
     seq: Count = Field(description="gap-free per ledger_id from 1, across restarts; a gap means a lost message")
     part_id: Text | None = Field(description="from the file name by `naming.pattern`; null where that does not fit")
     bundle: Text | None = Field(description="the coating lot, from the file name likewise")
-    scan: ScanInfo
+    scan: ScanInfo = Field(description="the file that was judged")
     outcome: Outcome = Field(description="only `normal` may pass unseen")
-    reasons: tuple[Word, ...] = Field(min_length=1, description="why, in a fixed order, for programs")
+    reasons: tuple[Word, ...] = Field(
+        min_length=1, description="why, in a fixed order, for programs; words may be added within `verdict/1`"
+    )
     detail: Text | None = Field(description="why, as a sentence for people; null where the scores say it all")
     repeats: Hex32 | None = Field(description="verdict_id of the first verdict on these bytes or pixels; null if new")
-    p_abnormal: Probability | None = Field(description="null if not finite, not asked or unreadable")
-    threshold: Probability | None
-    review_band: Band | None
-    gate: GateInfo
-    model: ModelInfo
-    times: Times
-    durations_ms: DurationsMs
+    p_abnormal: Probability | None = Field(
+        description="the classifier's score that the scan is abnormal; null if not finite, not asked or unreadable"
+    )
+    threshold: Probability | None = Field(description="`p_abnormal` from here on is `abnormal`; null if `unreadable`")
+    review_band: Band | None = Field(description="[from, to] of `p_abnormal` that goes to review; null: there is none")
+    gate: GateInfo = Field(description="does the model know this kind of image?")
+    model: ModelInfo = Field(description="what judged the scan, or would have, had it been readable")
+    times: Times = Field(description="moments of the inspection, by the worker's clock")
+    durations_ms: DurationsMs = Field(description="how long the steps took, in milliseconds")
     evidence: EvidencePath | None = Field(
         description="folder of the scan's pictures below the worker's `evidence.dir`; named before they are written, "
         "so they may be missing: dropped, or removed since to make room; null where none are kept"
@@ -212,14 +273,14 @@ class Answer(Part):
     disposition_id: Hex32 = Field(description="deduplicate by this; one answer of one person")
     verdict_id: Hex32 = Field(description="the verdict that was looked at; of this station, however old")
     part_id: Text | None = Field(description="as in the verdict; null where it has none")
-    decision: Literal["normal", "abnormal", "undecided"]
+    decision: Literal["normal", "abnormal", "undecided"] = Field(description="of the person, whatever the line said")
     kinds: Annotated[tuple[Annotated[Text, Field(max_length=64)], ...], Field(max_length=32)] = Field(
         description="kinds of defect the person saw, in the plant's own words"
     )
     boxes_px: Annotated[tuple[BoxPx, ...], Field(max_length=100)] = Field(
         description="where, in pixels of the original scan"
     )
-    comment: Annotated[Text, Field(max_length=4000)] | None
+    comment: Annotated[Text, Field(max_length=4000)] | None = Field(description="in the person's words; null: none")
     by: Annotated[Text, Field(min_length=1, max_length=200)] = Field(description="account of the person")
     at: Timestamp = Field(description="when the answer was given, by the clock of the desk")
     read: Literal["first", "second", "third"] = Field(
@@ -229,8 +290,12 @@ class Answer(Part):
     stands: Literal["normal", "abnormal"] | None = Field(
         description="what all answers on the verdict say together, this one among them; null while another is asked for"
     )
-    seconds_looked: NonNegative | None = Field(description="from the first sight of the scan to the answer")
-    previous: Hex64 | None = Field(description="hash of the record before it at the desk, whose chain shows any change")
+    seconds_looked: NonNegative | None = Field(
+        description="from the first sight of the scan to the answer; null if not known"
+    )
+    previous: Hex64 | None = Field(
+        description="hash of the record before it at the desk, whose chain shows any change; null without a chain"
+    )
 
 
 class Disposition(Answer, Message):
@@ -240,10 +305,10 @@ class Disposition(Answer, Message):
     is `stands` of the one with the highest `seq`.
     """
 
-    SCHEMA = "disposition/1"
     KIND = Kind.DISPOSITION
 
-    station: Text
+    schema_name: Literal["disposition/1"] = Field("disposition/1", alias="schema", description=SCHEMA_MEANING)
+    station: Text = Field(description=STATION_MEANING)
     ledger_id: UUID = Field(description="as in verdicts; (ledger_id, seq) is unique")
     seq: Count = Field(description="from the same gap-free count as the verdicts")
 
@@ -251,17 +316,21 @@ class Disposition(Answer, Message):
 class Status(Message):
     """Retained. `offline` is the last will, left with the broker at connection time; `refused` never started."""
 
-    SCHEMA = "status/1"
     KIND = Kind.STATUS
     RETAINED = True
 
-    station: Text
-    boot_id: UUID
+    schema_name: Literal["status/1"] = Field("status/1", alias="schema", description=SCHEMA_MEANING)
+    station: Text = Field(description=STATION_MEANING)
+    boot_id: UUID = Field(description=BOOT_MEANING)
     ledger_id: UUID | None = Field(description="whose sequence numbers follow; null where no ledger could be opened")
-    state: Literal["online", "stopped", "offline", "refused"]
+    state: Literal["online", "stopped", "offline", "refused"] = Field(
+        description="`stopped` was asked for; `offline`: process or network are gone; `refused`: it must not start"
+    )
     reason: Text | None = Field(description="why the worker did not start; null unless `refused`")
     hint: Text | None = Field(description="what to try; null likewise")
-    at: Timestamp = Field(description="for `offline`: when the will was left, not when the link broke")
+    at: Timestamp = Field(
+        description="by the worker's clock; for `offline`: when the will was left, not when the link broke"
+    )
     versions: dict[str, str] = Field(description="program and libraries")
     degraded: Text | None = Field(description="why the station does not run as configured; null when it does")
 
@@ -269,36 +338,36 @@ class Status(Message):
 class ModelCard(Message):
     """Retained: what judges scans now."""
 
-    SCHEMA = "model/1"
     KIND = Kind.MODEL
     RETAINED = True
 
-    station: Text
-    boot_id: UUID
-    id: Text
-    sha256: Hex64 = Field(description="digest of the bundle's manifest, which holds the digest of every file")
-    created_at: Timestamp
-    loaded_at: Timestamp
-    conversion: Conversion
-    bounds_counts: BoundsCounts | None
-    height_px: Count
-    width_px: Count
-    channels: Count
-    threshold: Probability
-    review_band: Band | None
-    gate_mean_threshold: float
-    gate_std_threshold: float
-    engine: Text
-    precision: Text
-    degraded: Text | None
+    schema_name: Literal["model/1"] = Field("model/1", alias="schema", description=SCHEMA_MEANING)
+    station: Text = Field(description=STATION_MEANING)
+    boot_id: UUID = Field(description=BOOT_MEANING)
+    id: Text = Field(description="the model's own name; one id names one model for ever")
+    sha256: Hex64 = Field(description="digest of the signed model's manifest, which holds the digest of every file")
+    created_at: Timestamp = Field(description="when the model was made, as signed in its manifest")
+    loaded_at: Timestamp = Field(description="when the worker took it, by its clock")
+    conversion: Conversion = Field(description="how 16-bit counts become 8-bit images")
+    bounds_counts: BoundsCounts | None = Field(description="[low, high] of the conversion; null where it has none")
+    height_px: Count = Field(description="of the networks' images")
+    width_px: Count = Field(description="of the networks' images")
+    channels: Count = Field(description="of the networks' images: 1 or 3")
+    threshold: Probability = Field(description="`p_abnormal` from here on is `abnormal`")
+    review_band: Band | None = Field(description="[from, to] of `p_abnormal` that goes to review; null: there is none")
+    gate_mean_threshold: float = Field(description="a larger window mean of the residual goes to review")
+    gate_std_threshold: float = Field(description="a larger window deviation of the residual goes to review")
+    engine: Engine = Field(description="what runs the networks")
+    precision: Precision = Field(description="numbers the networks compute with")
+    degraded: Text | None = Field(description="why this is not the engine that was asked for; null when it is")
 
 
 class Gpu(Part):
     """The GPU that judges, with all that runs on it."""
 
-    name: Text
-    memory_used_bytes: Count
-    memory_total_bytes: Count
+    name: Text = Field(description="as its driver calls it")
+    memory_used_bytes: Count = Field(description="by all programs")
+    memory_total_bytes: Count = Field(description="of the card")
     temperature_c: float | None = Field(description="null where the GPU does not measure it")
     utilization_percent: NonNegative | None = Field(description="null likewise")
 
@@ -314,21 +383,25 @@ class Evidence(Part):
 class Health(Message):
     """Retained, every minute, QoS 0."""
 
-    SCHEMA = "health/1"
     KIND = Kind.HEALTH
     QOS = 0
     RETAINED = True
 
-    station: Text
-    boot_id: UUID
-    at: Timestamp
-    uptime_s: NonNegative
+    schema_name: Literal["health/1"] = Field("health/1", alias="schema", description=SCHEMA_MEANING)
+    station: Text = Field(description=STATION_MEANING)
+    boot_id: UUID = Field(description=BOOT_MEANING)
+    at: Timestamp = Field(description="when this was written, by the worker's clock")
+    uptime_s: NonNegative = Field(description="seconds since the start")
     backlog_scans: Count = Field(description="files seen in the folder without a verdict, unmarked ones too")
-    unsent_verdicts: Count | None = Field(description="null while the ledger cannot be read")
-    oldest_unsent_s: NonNegative | None = Field(description="age of the oldest unsent verdict; null when none waits")
-    last_scan_at: Timestamp | None
-    last_verdict_at: Timestamp | None
-    outcomes: dict[str, int] = Field(description="verdicts since the start, by outcome")
+    unsent_verdicts: Count | None = Field(
+        description="messages the broker has not taken yet, dispositions included; null while the ledger cannot be read"
+    )
+    oldest_unsent_s: NonNegative | None = Field(
+        description="seconds since the oldest of them was decided; null when none waits"
+    )
+    last_scan_at: Timestamp | None = Field(description="when the newest scan was first seen; null before the first one")
+    last_verdict_at: Timestamp | None = Field(description="when the newest verdict was decided; null likewise")
+    outcomes: Outcomes = Field(description="verdicts since the start, by outcome; left out: none yet")
     repeated: Count = Field(
         description="files since the start that came again under their name with the bytes of their last verdict"
     )
@@ -341,7 +414,7 @@ class Health(Message):
     disk_free_bytes: Count | None = Field(description="null while the disk of the state directory does not answer")
     evidence: Evidence | None = Field(description="null where none is kept")
     gpu: Gpu | None = Field(description="null on a CPU, and where nvidia-smi does not tell or lists several GPUs")
-    drift: dict[str, float | None] = Field(
+    drift: Drift = Field(
         description="running mean of each score over about the last 50 scans, to be watched for change; null = none yet"
     )
     alarms: tuple[Word, ...] = Field(description="codes of the alarms that stand")
@@ -353,13 +426,13 @@ class Alarm(Message):
     A status `online` of another boot_id ends what stood before it. The codes: docs/operate.md.
     """
 
-    SCHEMA = "alarm/1"
     KIND = Kind.ALARM
 
-    station: Text
-    boot_id: UUID
-    at: Timestamp
-    code: Word
+    schema_name: Literal["alarm/1"] = Field("alarm/1", alias="schema", description=SCHEMA_MEANING)
+    station: Text = Field(description=STATION_MEANING)
+    boot_id: UUID = Field(description=BOOT_MEANING)
+    at: Timestamp = Field(description="when it started or ended, by the worker's clock")
+    code: Word = Field(description="which alarm, for programs; codes may be added within `alarm/1`")
     active: bool = Field(description="false when the alarm ends")
     message: Text = Field(
         description="what, where, observed against expected; later words than at its start may follow"
@@ -406,7 +479,7 @@ class Topics:
 
 def canonical_json(message: Message) -> bytes:
     """The one byte form of a message: keys sorted, no white space, UTF-8, no NaN."""
-    plain = message.model_dump(mode="json")
+    plain = message.model_dump(mode="json", by_alias=True)
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8")
 

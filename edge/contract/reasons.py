@@ -15,6 +15,9 @@ NON_FINITE_SCORE: Final = "non-finite-score"
 OUT_OF_SPEC: Final = "out-of-spec"
 REPEATED_IMAGE: Final = "repeated-image"
 
+DECISIONS: Final = (CLASSIFIER, UNCERTAIN, GATE_MEAN, GATE_STD, NON_FINITE_SCORE, OUT_OF_SPEC, REPEATED_IMAGE)
+"""Reasons of all outcomes but `unreadable`, whose words are REASONS of edge/scans/scan.py."""
+
 
 def in_words(verdict: Verdict) -> str:
     """Why, as a sentence: the verdict's own detail, or each score that decided with the limit it met."""

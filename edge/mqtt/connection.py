@@ -79,7 +79,7 @@ class Outgoing:
     @classmethod
     def of(cls, message: Message, topics: Topics) -> Outgoing:
         """A message as it is delivered; stored verdicts go out as their bytes instead."""
-        return cls(topics.of(message.KIND), canonical_json(message), message.QOS, message.RETAINED, message.SCHEMA)
+        return cls(topics.of(message.KIND), canonical_json(message), message.QOS, message.RETAINED, message.schema_id())
 
 
 @dataclass(frozen=True, slots=True)

@@ -414,7 +414,7 @@ class Publisher:
             self._on_row_refused(row.seq, VERDICT_REFUSED, message, "raise the broker's maximum packet size", now_s)
             return False
         stored = STORED[row.kind]
-        message_out = Outgoing(topic, row.payload, stored.QOS, stored.RETAINED, stored.SCHEMA, row.verdict_id)
+        message_out = Outgoing(topic, row.payload, stored.QOS, stored.RETAINED, stored.schema_id(), row.verdict_id)
         mid = self._connection.publish(message_out) if self._connection is not None else None
         if mid is not None:
             self._in_flight[mid] = row

@@ -56,7 +56,7 @@ def summary_json(replay: Replay) -> str:
         "folder": replay.folder,
         "labels": replay.labels,
         "labels_sha256": replay.labels_sha256,
-        "model": replay.card.model_dump(mode="json", exclude={"boot_id", "loaded_at"}),
+        "model": replay.card.model_dump(mode="json", exclude={"schema_name", "boot_id", "loaded_at"}),
         "training": dict(replay.training),
         "metrics": replay.figures,
         "requirements": [
@@ -92,7 +92,7 @@ def summary_json(replay: Replay) -> str:
 
 def _comparison_json(comparison: Comparison) -> dict[str, object]:
     return {
-        "model": comparison.other.model_dump(mode="json", exclude={"boot_id", "loaded_at"}),
+        "model": comparison.other.model_dump(mode="json", exclude={"schema_name", "boot_id", "loaded_at"}),
         "tables": [
             {
                 "name": share.name,

@@ -34,6 +34,7 @@ from tools import asyncapi
 
 SCHEMA = Path(edge.__file__).parent / "contract" / "schema"
 CONTRACT_FIELDS = {
+    "schema",
     "verdict_id",
     "station",
     "boot_id",
@@ -223,15 +224,45 @@ def test_the_shipped_schema_is_the_one_of_the_models() -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.KIND.value)
 @pytest.mark.parametrize("draft", [jsonschema.Draft7Validator, jsonschema.Draft202012Validator])
 def test_an_example_satisfies_its_schema_and_a_spoilt_one_does_not(example: Message, draft: Any) -> None:
-    schema = json.loads(asyncapi.documents()[example.SCHEMA.replace("/", "-") + ".schema.json"])
+    schema = json.loads(asyncapi.documents()[example.schema_id().replace("/", "-") + ".schema.json"])
     draft.check_schema({**schema, "$schema": draft.META_SCHEMA["$schema"]})
     validator = draft(schema)
     plain = json.loads(canonical_json(example))
     validator.validate(plain)
     for field in plain:
         assert not validator.is_valid({name: value for name, value in plain.items() if name != field})
-    assert not validator.is_valid({**plain, "colour": "red"})
+    assert validator.is_valid({**plain, "colour": "red"}), "a field that a later release may add"
     assert not validator.is_valid({**plain, "station": 7})
+
+
+def schema_of(message: type[Message]) -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads(asyncapi.documents()[message.schema_id().replace("/", "-") + ".schema.json"])
+    return schema
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.KIND.value)
+def test_every_field_of_a_schema_is_described_and_examples_of_it_are_shipped(message: type[Message]) -> None:
+    schema = schema_of(message)
+    for part in (schema, *schema.get("$defs", {}).values()):
+        for name, field in part.get("properties", {}).items():
+            assert field.get("description"), f"{part['title']}.{name}"
+    assert schema["examples"]
+    for example in schema["examples"]:
+        jsonschema.validate(example, schema)
+        assert canonical_json(message.model_validate_json(json.dumps(example)))
+        assert example["schema"] == message.schema_id()
+
+
+def test_a_word_that_a_later_release_adds_is_no_fault_and_no_word_is() -> None:
+    schema = schema_of(Verdict)
+    plain = json.loads(canonical_json(sample_verdict()))
+    validator = jsonschema.Draft202012Validator(schema)
+    assert "gate-mean" in schema["properties"]["reasons"]["items"]["anyOf"][0]["enum"]
+    assert "not-tiff" in schema["properties"]["reasons"]["items"]["anyOf"][0]["enum"]
+    assert validator.is_valid({**plain, "reasons": ["classifier", "new-word"]})
+    assert not validator.is_valid({**plain, "reasons": ["No Word"]})
+    assert not validator.is_valid({**plain, "outcome": "maybe"}), "an outcome is not among what may be added"
+    assert not validator.is_valid({**plain, "schema": "verdict/2"})
 
 
 def test_asyncapi_names_every_message_with_its_delivery() -> None:
