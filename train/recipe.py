@@ -1,24 +1,21 @@
-"""The choices of a training, flat, so that a checkpoint can record every one of them."""
+"""The choices of a training, flat, so that a checkpoint can record every one of them.
+
+A field's `help` is its only description: `edge-train` makes its options of it (`train.commands.options`).
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, field, fields
+from typing import Literal
 
 from edge.images.conversion import Method
 from edge.records import Size
 from train.errors import TrainError
 
 FineTune = Literal["head", "layer4", "all"]
-Schedule = Literal["step", "one-cycle"]
-Optimizer = Literal["adam", "adamw"]
 Amp = Literal["auto", "off", "bf16"]
-"""Arithmetic of a training: `auto` is bfloat16 where the device has it, else float32."""
-AMPS: tuple[Amp, ...] = get_args(Amp)
-AMP_HELP = "arithmetic: bfloat16 where the device has it (auto), never (off), always (bf16) (default %(default)s)"
 Reduction = Literal[1, 2, 4]
 
 _FULL_FORMAT_PX = 2000 * 1000
@@ -33,42 +30,69 @@ class Stage:
     epochs: int
 
 
-@dataclass(frozen=True)
-class ClassifierRecipe:
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What both trainings choose."""
+
+    method: Method = field(default=Method.GLOBAL, metadata={"help": "how 16 bit become 8"})
+    size: Size = field(default=Size(2000, 1000), metadata={"help": "height and width of the network's input, px"})
+    validation_share: float = field(default=0.2, metadata={"help": "share of the lots that is held out for validation"})
+    amp: Amp = field(
+        default="auto",
+        metadata={"help": "arithmetic: bfloat16 where the device has it (auto), never (off), or always (bf16)"},
+    )
+    device: str = field(default="cpu", metadata={"help": "cpu, cuda, or one of several GPUs: cuda:1"})
+    seed: int = field(default=0, metadata={"help": "seed of the split, of first weights and of all that is drawn"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierRecipe(Recipe):
     """How the classifier is trained; the defaults are the paper's (J 2.4), the rest are options beyond it."""
 
-    method: Method = Method.GLOBAL
-    size: Size = Size(2000, 1000)  # noqa: RUF009 - a NamedTuple cannot change
-    weights: str = "imagenet"
-    start: str = ""
-    """A classifier.pt to go on from; `weights` then only says where that one came from."""
-    fine_tune: FineTune = "head"
-    epochs: int = 50
-    batch: int = 16
-    optimizer: Optimizer = "adam"
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    schedule: Schedule = "step"
-    step_epochs: int = 10
-    step_factor: float = 0.1
-    """The paper says that the rate decays every 10 epochs, not by how much."""
-    flip_p: float = 0.5
-    label_smoothing: float = 0.0
-    jitter: float = 0.0
-    """Greatest relative change of brightness and of contrast, drawn per image and step."""
-    balanced: bool = False
-    """Draw both classes equally often."""
-    learn_regions: bool = False
-    """Also learn where the anomalies lie (`train.classifier.region_task`); the trained network is the same."""
-    size_schedule: str = ""
-    """Epochs at smaller sizes before the rest at `size`: `250x125:8,500x250:4`."""
-    recalibrate_scans: int = 0
-    """Training scans over which batch norm statistics are taken anew after the last step; 0 leaves them."""
-    amp: Amp = "auto"
-    device: str = "cpu"
-    """`cpu` or `cuda`."""
-    validation_share: float = 0.2
-    seed: int = 0
+    weights: str = field(
+        default="imagenet", metadata={"help": "first weights: none, imagenet, or a .pth, .safetensors or .npz file"}
+    )
+    start: str = field(
+        default="", metadata={"help": "a classifier.pt to go on from, instead of --weights", "metavar": "FILE"}
+    )
+    fine_tune: FineTune = field(
+        default="head", metadata={"help": "what is trained: the layers from fc on, layer4 too, or all"}
+    )
+    epochs: int = field(default=50, metadata={"help": "passes over the training scans"})
+    batch: int = field(default=16, metadata={"help": "scans per step"})
+    optimizer: Literal["adam", "adamw"] = field(default="adam", metadata={"help": "the paper's is adam"})
+    lr: float = field(default=1e-3, metadata={"help": "learning rate; of one-cycle the greatest"})
+    weight_decay: float = field(default=0.0, metadata={"help": "weight decay of the optimizer"})
+    schedule: Literal["step", "one-cycle"] = field(
+        default="step", metadata={"help": "how the learning rate changes; the paper's is step"}
+    )
+    step_epochs: int = field(default=10, metadata={"help": "epochs between two steps of the learning rate"})
+    # The paper says that the rate decays every 10 epochs, not by how much.
+    step_factor: float = field(default=0.1, metadata={"help": "factor on the learning rate at each step"})
+    flip_p: float = field(default=0.5, metadata={"help": "probability of each of the two flips"})
+    label_smoothing: float = field(default=0.0, metadata={"help": "share of a label given to the other class"})
+    jitter: float = field(
+        default=0.0, metadata={"help": "greatest relative change of brightness and contrast, drawn per image and step"}
+    )
+    balanced: bool = field(default=False, metadata={"help": "draw both classes equally often"})
+    learn_regions: bool = field(
+        default=False,
+        metadata={"help": "also learn where anomalies lie, from DATA/regions; the trained network is the same"},
+    )
+    size_schedule: str = field(
+        default="",
+        metadata={
+            "help": "first epochs at smaller sizes, as in 250x125:8,500x250:4; the rest of --epochs is at --size",
+            "metavar": "HxW:N,...",
+        },
+    )
+    recalibrate_scans: int = field(
+        default=0,
+        metadata={
+            "help": "training scans over which batch norm statistics are taken anew after the last step, 0 to leave"
+            " them; with --weights none and --fine-tune all"
+        },
+    )
 
     def stages(self) -> list[Stage]:
         """The sizes in the order they are trained at. Raises TrainError for a schedule that does not add up."""
@@ -93,45 +117,58 @@ def usual_reduction(size: Size) -> Reduction:
     return 2 if size.height_px * size.width_px >= _FULL_FORMAT_PX else 1
 
 
-@dataclass(frozen=True)
-class GateRecipe:
+@dataclass(frozen=True, kw_only=True)
+class GateRecipe(Recipe):
     """How the gate is trained (L 3.1)."""
 
-    method: Method = Method.GLOBAL
-    size: Size = Size(2000, 1000)  # noqa: RUF009 - a NamedTuple cannot change
-    start: str = ""
-    """A gate.pt to go on from."""
-    patches: Literal["normal", "all"] = "normal"
-    """Patches of accepted scans (the paper's), or of all ordinary scans (its second use case)."""
-    perturbation: Literal["sni", "shapes", "foreign", "none"] = "shapes"
-    foreign_answer: Literal["clean", "black"] = "clean"
-    """What the gate is taught to answer to foreign content; see `train.gate.perturb`."""
-    calibrate_on: Literal["normal", "all"] = "normal"
-    """Whose scores on the validation bundles set the thresholds."""
-    scores: Literal["placed", "paper"] = "placed"
-    """Windows weighed by place and joined by the layout, or the plain extremes (L 3.1); see `train.gate.network`."""
-    reduction: Reduction = 1
-    """How many times smaller the autoencoder sees the image; see `usual_reduction`."""
-    image_fpr: float = 0.01
-    margin: float = 1.2
-    """All thresholds are multiplied by it: what is rarest in the bundles at hand is not the rarest there is."""
-    rotate: bool = True
-    """Patches at any angle (the paper's); off, the gate may learn that electrodes lie straight."""
-    steps: int = 4000
-    plain_steps: int = 200
-    """The first steps, without perturbation."""
-    settle_steps: int = 0
-    """The last steps, without dropout. What replaces dropped values in training is missing on the line, and a network
-    as small as this one answers to that with a shift of all grey levels."""
-    per_weight: float = 1.0
-    """Weight of the two loss terms of perturbed patches; see `train.losses`."""
-    bank: int = 2048
-    """Perturbations drawn before the training, each used many times, turned and flipped."""
-    batch: int = 16
-    lr: float = 1e-3
-    amp: Amp = "auto"
-    validation_share: float = 0.2
-    seed: int = 0
+    start: str = field(default="", metadata={"help": "a gate.pt to go on from", "metavar": "FILE"})
+    patches: Literal["normal", "all"] = field(
+        default="normal",
+        metadata={
+            "help": "learn patches of normal scans (the paper's), or of all ordinary scans (its second use case)"
+        },
+    )
+    perturbation: Literal["sni", "shapes", "foreign", "none"] = field(
+        default="shapes", metadata={"help": "what is put on patches and must not be reproduced"}
+    )
+    foreign_answer: Literal["clean", "black"] = field(
+        default="clean", metadata={"help": "what it is taught to answer to foreign content"}
+    )
+    calibrate_on: Literal["normal", "all"] = field(
+        default="normal", metadata={"help": "whose scores on the validation lots set the thresholds"}
+    )
+    scores: Literal["placed", "paper"] = field(
+        default="placed",
+        metadata={"help": "windows weighed by place and joined by the layout, or the plain extremes (the paper's)"},
+    )
+    reduction: Reduction = field(default=1, metadata={"help": "how many times smaller the autoencoder sees the image"})
+    image_fpr: float = field(
+        default=0.01,
+        metadata={
+            "help": "greatest share of these scans above a threshold, half by windows, half by layouts, each rounded"
+            " down: with fewer than 200 scans at 0.01 none is, and the greatest score is the threshold"
+        },
+    )
+    margin: float = field(
+        default=1.2,
+        metadata={"help": "factor on all thresholds: what is rarest in the lots at hand is not the rarest there is"},
+    )
+    rotate: bool = field(
+        default=True,
+        metadata={"help": "patches lie as the scans do, and the gate may learn that electrodes lie straight"},
+    )
+    steps: int = field(default=4000, metadata={"help": "batches of patches"})
+    plain_steps: int = field(default=200, metadata={"help": "the first steps, without perturbation"})
+    # What replaces dropped values in training is missing on the line, and a network as small as this one answers to
+    # that with a shift of all grey levels.
+    settle_steps: int = field(default=0, metadata={"help": "the last steps, without dropout"})
+    per_weight: float = field(default=1.0, metadata={"help": "weight of the two loss terms of perturbed patches"})
+    bank: int = field(
+        default=2048,
+        metadata={"help": "perturbations drawn before the training, each used many times, turned and flipped"},
+    )
+    batch: int = field(default=16, metadata={"help": "patches per step"})
+    lr: float = field(default=1e-3, metadata={"help": "greatest learning rate"})
 
 
 def cosine_rate(greatest: float, step: int, steps: int, rising_steps: int) -> float:
@@ -162,9 +199,9 @@ def parse_size_schedule(text: str) -> list[Stage]:
 def flat(recipe: ClassifierRecipe | GateRecipe) -> dict[str, str | int | float | bool | None]:
     """The recipe as a flat dictionary for the checkpoint."""
     values: dict[str, str | int | float | bool | None] = {}
-    for field in dataclasses.fields(recipe):
-        value = getattr(recipe, field.name)
+    for choice in fields(recipe):
+        value = getattr(recipe, choice.name)
         if isinstance(value, Size):
             value = f"{value.height_px}x{value.width_px}"
-        values[field.name] = value.value if isinstance(value, Method) else value
+        values[choice.name] = value.value if isinstance(value, Method) else value
     return values

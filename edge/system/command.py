@@ -19,11 +19,16 @@ from edge.errors import EdgeError
 
 log = logging.getLogger(__name__)
 
+IO_FAILED = 74
 INTERRUPTED = 130
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of descriptions and examples, and breaks no path at its hyphens."""
+    """Wraps descriptions, keeps the lines of examples, and breaks no path at its hyphens."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = [indent + line for line in text.splitlines()]
+        return "\n".join(line if line.startswith("  ") else textwrap.fill(line, width) for line in lines)
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(text, width, break_on_hyphens=False)
@@ -35,7 +40,7 @@ EXITS = {
     2: "wrong words on the command line",
     65: "wrong data",
     70: "the engine or its device failed",
-    74: "a disk or a file failed",
+    IO_FAILED: "a disk or a file failed",
     75: "the broker failed",
     78: "a setting or a model is refused",
     INTERRUPTED: "interrupted",
@@ -61,6 +66,11 @@ def run_program(program: str, command: Callable[[], int], *, stderr_prefix: str 
         # The reader of our output left, as `| head` does; keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        log.info("a disk or a file failed", exc_info=True)
+        hint = "look at the folder, who may read or write there, and the space on its disk"
+        _say(program, str(error), hint, stderr_prefix)
+        return IO_FAILED
     except Exception as error:
         log.critical(f"{program} ended by a defect", exc_info=True)
         _say(program, f"{type(error).__name__}: {error}", "report this with the log above", stderr_prefix)
@@ -99,6 +109,7 @@ def add_verb(
     examples: Sequence[str],
     exits: Sequence[int] | Mapping[int, str] = (0, 1, 2, 78),
     parents: Sequence[argparse.ArgumentParser] = (),
+    aliases: Sequence[str] = (),
 ) -> argparse.ArgumentParser:
     """Add `PROGRAM VERB`: one line for the list of verbs, then what its own help says.
 
@@ -113,6 +124,7 @@ def add_verb(
         formatter_class=_Help,
         allow_abbrev=False,
         parents=parents,
+        aliases=aliases,
     )
 
 

@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TRAIN_MAY_USE = {
     "edge.images.conversion",
-    "edge",  # its version
     "edge.errors",
     "edge.images.exposure",
+    "edge.system.command",
     "edge.system.files",
     "edge.system.progress",
     "edge.records",

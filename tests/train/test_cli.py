@@ -15,7 +15,8 @@ from edge.images.conversion import Bounds, Method
 from edge.records import Size
 from edge.system.progress import Reporter
 from train.checkpoint import Checkpoint, save_checkpoint
-from train.cli import image_of_gate, main, parser
+from train.cli import main, parser
+from train.commands.gate import image_of_gate
 from train.errors import TrainError
 from train.files import written_whole
 from train.gate import training as gate_training
@@ -101,7 +102,7 @@ def test_a_defect_is_logged_and_two_lines(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("train.cli.read_labels", lambda _: 1 / 0)
+    monkeypatch.setattr("train.commands.bounds.read_labels", lambda _: 1 / 0)
     assert main(["bounds", str(tmp_path)]) == 1
     first, second = capsys.readouterr().err.splitlines()[-2:]
     assert first == "edge-train: ZeroDivisionError: division by zero"
@@ -133,7 +134,7 @@ def test_what_is_not_said_is_the_papers_recipe() -> None:
     recipe = ClassifierRecipe()
     for field in ("weights", "fine_tune", "epochs", "lr", "schedule", "step_epochs", "flip_p", "optimizer", "seed"):
         assert getattr(said, field) == getattr(recipe, field), field
-    assert said.size == "2000x1000"
+    assert said.size == recipe.size
 
 
 def test_the_gates_defaults_are_its_recipes() -> None:
@@ -238,7 +239,7 @@ def test_a_gate_sees_scans_as_the_classifier_it_stands_before_and_contradiction_
     run = ["--out", str(tmp_path), *(["--like", str(path)] if how == "like" else [])]
     assert image_of(*run) == (Method.MIXED, size, bounds)
     assert image_of(*run, "--size", "400x300", "--method", "mixed") == (Method.MIXED, size, bounds)
-    for said in (["--size", "200x300"], ["--method", "naive"]):
+    for said in (["--size", "200x300"], ["--conversion", "naive"]):
         with pytest.raises(TrainError, match=rf"{said[0]} says {said[1]}, .* trained with (400x300|mixed)"):
             image_of(*run, *said)
     (tmp_path / "bounds.json").write_text('{"lo_counts": 1900, "hi_counts": 3900}')

@@ -1,26 +1,80 @@
-"""`edge-train transfer`: its options and what it prints."""
+"""`edge-train transfer`: a pretrained network on one class against the rest (Minhas, Zelek 2019)."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import shlex
 import time
 from pathlib import Path
 
 from edge.images.conversion import Method
 from edge.records import Size
+from edge.system.command import completes_files, path
 from edge.system.progress import Reporter
-from train.errors import TrainError
-from train.recipe import AMP_HELP, AMPS, parse_size
+from train.commands.options import TORCH, TRAINS, Verbs, add_command, add_fields, add_out, display
+from train.recipe import ClassifierRecipe, parse_size
 
-DEFAULT_SIZE = "96"
+
+def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
+    """Add the verb and its options."""
+    verb = add_command(
+        verbs,
+        "transfer",
+        "try a pretrained network on one class against the rest, with baselines",
+        transfer,
+        description="The network-based transfer detector, and one-class detectors beside it, for each class in turn.",
+        examples=(
+            "edge-train transfer mnist.npz --out result",
+            "edge-train transfer cifar-10 --out result --fine-tune all --normal cat --device cuda",
+        ),
+        exits=TRAINS,
+        needs=(*TORCH, "sklearn"),
+    )
+    completes_files(
+        verb.add_argument(
+            "data",
+            type=path,
+            metavar="DATASET",
+            help="mnist.npz, a zip or folder of CLASS/ or train/CLASS/ and test/CLASS/, or a folder of labelled scans",
+        )
+    )
+    add_out(verb, "folder for the results")
+    verb.add_argument(
+        "--fine-tune",
+        choices=("head", "all"),
+        default="head",
+        help="train the last layer, or the network (default: head)",
+    )
+    verb.add_argument("--normal", metavar="CLASS", help="take only this class as normal (default: each in turn)")
+    verb.add_argument(
+        "--size", type=side_or_size, default="96", metavar="N|HxW", help="of the network's input, px (default: 96)"
+    )
+    verb.add_argument(
+        "--per-class", type=int, metavar="N", help="at most so many training images of each class (default: all)"
+    )
+    verb.add_argument(
+        "--test-share",
+        type=float,
+        default=0.3,
+        metavar="X",
+        help="share drawn for the test where the set is not split (default: 0.3)",
+    )
+    add_fields(verb, ClassifierRecipe(), only=("method", "weights", "amp", "device", "seed"))
+    verb.add_argument("--epochs", type=int, default=4, metavar="N", help="passes of --fine-tune all (default: 4)")
+    verb.add_argument(
+        "--batch", type=int, default=128, metavar="N", help="images per step of --fine-tune all (default: 128)"
+    )
+    verb.add_argument(
+        "--lr",
+        type=float,
+        default=3e-4,
+        metavar="X",
+        help="greatest learning rate of --fine-tune all (default: 0.0003)",
+    )
 
 
 def transfer(options: argparse.Namespace, reporter: Reporter) -> int:
     """One class against the rest, for every class; prints the table."""
-    if importlib.util.find_spec("sklearn") is None:
-        raise TrainError("`edge-train transfer` needs scikit-learn", hint="pip install electrode-line[train]")
     from train.classifier.features import open_backbone
     from train.device import choose_arithmetic
     from train.papers.transfer.detector import TransferRecipe, normal_classes, run_transfer
@@ -31,7 +85,7 @@ def transfer(options: argparse.Namespace, reporter: Reporter) -> int:
     started = time.perf_counter()
     options.amp = choose_arithmetic(options.amp, options.device, reporter.say)  # the report says what it was
     choice = Choice(
-        side_or_size(options.size),
+        options.size,
         per_class=options.per_class,
         test_share=options.test_share,
         method=Method(options.method),
@@ -67,50 +121,5 @@ def command(options: argparse.Namespace) -> str:
     for name in (*names, *(("epochs", "batch", "lr") if options.fine_tune == "all" else ())):
         value = getattr(options, name)
         if value is not None:
-            words += [f"--{name.replace('_', '-')}", Path(value).name if name == "weights" else str(value)]
+            words += [f"--{name.replace('_', '-')}", Path(value).name if name == "weights" else display(value)]
     return shlex.join(words)
-
-
-VERBS = {"transfer": transfer}
-
-
-def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The options of `transfer`."""
-    verb = verbs.add_parser("transfer", help="a pretrained network on one class against the rest, with baselines")
-    verb.add_argument(
-        "data",
-        type=Path,
-        metavar="DATASET",
-        help="mnist.npz, a zip or folder of CLASS/ or train/CLASS/ and test/CLASS/, or a folder of labelled scans",
-    )
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
-    verb.add_argument("--weights", default="imagenet", help="none, imagenet, or a .pth/.safetensors/.npz")
-    verb.add_argument(
-        "--fine-tune", choices=("head", "all"), default="head", help="the last layer, or the network (default: head)"
-    )
-    verb.add_argument("--normal", metavar="CLASS", help="take only this class as normal (default: each in turn)")
-    verb.add_argument(
-        "--size", default=DEFAULT_SIZE, metavar="N|HxW", help="of the network's input, px (default %(default)s)"
-    )
-    verb.add_argument("--per-class", type=int, metavar="N", help="at most so many training images of each class")
-    verb.add_argument(
-        "--test-share", type=float, default=0.3, help="drawn for the test where the set is not split (default 0.3)"
-    )
-    verb.add_argument(
-        *("--conversion", "--method"),
-        dest="method",
-        choices=[str(m) for m in Method],
-        default=str(Method.GLOBAL),
-        help="how 16 bit become 8 (default %(default)s)",
-    )
-    verb.add_argument("--seed", type=int, default=0, help="of the split and of all that is drawn (default %(default)s)")
-    verb.add_argument("--device", default="cpu", help="cpu or cuda (default %(default)s)")
-    verb.add_argument(
-        "--amp",
-        choices=AMPS,
-        default="auto",
-        help=AMP_HELP,
-    )
-    verb.add_argument("--epochs", type=int, default=4, help="of --fine-tune all (default %(default)s)")
-    verb.add_argument("--batch", type=int, default=128, help="images per step (default %(default)s)")
-    verb.add_argument("--lr", type=float, default=3e-4, help="greatest learning rate (default %(default)s)")

@@ -51,7 +51,6 @@ def train_gate(
     bounds: Bounds | None = None,
     bounds_mode: Mode = "per_scan",
     photos: Path | None = None,
-    device: str = "cpu",
     jobs: int = 1,
 ) -> Checkpoint:
     """Train on a folder of labelled scans; writes `out/gate.pt`.
@@ -60,8 +59,8 @@ def train_gate(
     TrainError, DivergedError.
     """
     # Before the scans are read: a missing GPU fails at once.
-    recipe = dataclasses.replace(recipe, amp=choose_arithmetic(recipe.amp, device, reporter.say))
-    where = open_device(device)
+    recipe = dataclasses.replace(recipe, amp=choose_arithmetic(recipe.amp, recipe.device, reporter.say))
+    where = open_device(recipe.device)
     pictures = read_photos(photos) if photos is not None else []
     if recipe.perturbation == "sni" and not pictures:
         raise DataError("sni perturbations need photographs", hint="give --photos FOLDER, or --perturbation shapes")

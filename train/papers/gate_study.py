@@ -33,7 +33,6 @@ def study(
     reporter: Reporter,
     *,
     bounds: Bounds | None,
-    device: str,
     jobs: int,
     command: str,
 ) -> list[dict[str, Any]]:
@@ -44,9 +43,9 @@ def study(
         reporter.say(f"reduction {reduction}")
         start_s = time.perf_counter()
         one = dataclasses.replace(recipe, reduction=reduction)
-        train_gate(data, run, one, reporter, bounds=bounds, device=device, jobs=jobs)
+        train_gate(data, run, one, reporter, bounds=bounds, jobs=jobs)
         training_s = time.perf_counter() - start_s
-        content = write_report(find(run, test, foreign(), reporter, device), run, command)
+        content = write_report(find(run, test, foreign(), reporter, recipe.device), run, command)
         checkpoint = load_checkpoint(run / "gate.pt", "gate")
         found.append(
             {
@@ -59,13 +58,13 @@ def study(
                 "least_margin": min(entry["margin"] for entry in content["foreign"]["kinds"].values()),
             }
         )
-    write_json(out / "gate_study.json", {"command": command, "device": device, "found": found})
+    write_json(out / "gate_study.json", {"command": command, "device": recipe.device, "found": found})
     with written_whole(out / "gate_study.md") as stream:
-        stream.write(_table(found, recipe, device, command).encode())
+        stream.write(_table(found, recipe, command).encode())
     return found
 
 
-def _table(found: Sequence[dict[str, Any]], recipe: GateRecipe, device: str, command: str) -> str:
+def _table(found: Sequence[dict[str, Any]], recipe: GateRecipe, command: str) -> str:
     size = recipe.size
     threads = found[0]["cpu_threads"]
     lines = [
@@ -73,7 +72,7 @@ def _table(found: Sequence[dict[str, Any]], recipe: GateRecipe, device: str, com
         "",
         f"`{command}`: scans of {size.height_px} x {size.width_px} px, torch {torch.__version__}, float32.",
         "",
-        f"| resolution | normal refused | foreign refused | least margin | abnormal refused | ms on {device} "
+        f"| resolution | normal refused | foreign refused | least margin | abnormal refused | ms on {recipe.device} "
         f"| ms on CPU, {threads} threads | training s |",
         "|---" * 8 + "|",
     ]

@@ -34,6 +34,13 @@ def test_a_defect_is_logged_with_its_trace_and_ends_with_1(
     assert record.levelno == logging.CRITICAL and record.exc_info
 
 
+def test_a_file_that_fails_is_named_and_ends_with_74(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program("edge-x", lambda: raising(PermissionError(13, "Permission denied", "/srv/x"))) == 74
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "edge-x: [Errno 13] Permission denied: '/srv/x'"
+    assert second.startswith("  try: look at the folder")
+
+
 def test_ctrl_c_ends_with_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_program("edge-x", lambda: raising(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "edge-x: interrupted\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Network = Literal["autoencoder", "classifier"]
@@ -48,10 +48,16 @@ class Training:
 
     autoencoder_steps: int = 2000
     classifier_steps: int = 1000
-    batch: int = 16
-    """Accepted patches per step; as many again are perturbed (autoencoder) or defective (classifier)."""
-    lr: float = 2e-3
-    """The autoencoder's greatest; the patch classifier has half of it."""
+    batch: int = field(
+        default=16,
+        metadata={
+            "help": "accepted patches per step; as many again are perturbed (autoencoder) or defective (classifier)"
+        },
+    )
+    lr: float = field(
+        default=2e-3,
+        metadata={"help": "greatest learning rate of an autoencoder; a patch classifier has half of it"},
+    )
     plain_share: float = 0.05
     """Share of the autoencoder's steps, the first, without perturbation, until it reproduces anything at all."""
     settle_share: float = 0.3

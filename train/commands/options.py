@@ -1,0 +1,236 @@
+"""What the verbs of `edge-train` share: options out of recipes' fields, and what these options stand for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shlex
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_type_hints
+
+from edge.images.conversion import Bounds, Method
+from edge.records import Size
+from edge.system.command import EXITS, add_verb, completes_files, completes_folders, path
+from edge.system.progress import Reporter
+from train.bounds import MODES
+from train.dataset import read_labels
+from train.errors import TrainError
+from train.files import require_folder
+from train.recipe import ClassifierRecipe, Recipe, parse_size
+from train.runner import Here, Processes, RayCluster, Runner
+from train.survey import Survey, survey
+
+if TYPE_CHECKING:  # both need torch
+    from train.classifier.feature_cache import FeatureCache
+    from train.classifier.features import Backbone
+
+Verbs = argparse._SubParsersAction  # generic for type checkers alone
+Command = Callable[[argparse.Namespace, Reporter], int]
+_Recipe = TypeVar("_Recipe", bound=Recipe)
+
+TORCH: Final = ("torch", "torchvision")
+TRAIN_EXITS: Final = {
+    0: EXITS[0],
+    1: "the request is refused, or a defect of this program",
+    2: EXITS[2],
+    65: "the scans or their labels are not what the command needs",
+    66: "a checkpoint is missing, damaged, or of another kind",
+    70: "the training diverged",
+    74: EXITS[74],
+    130: EXITS[130],
+}
+RUNS: Final = (0, 1, 2, 65, 74, 130)
+"""Exit codes of a verb that reads scans."""
+TRAINS: Final = tuple(TRAIN_EXITS)
+"""Exit codes of a verb that trains."""
+CACHE_FOLDER: Final = "cache"
+_METAVARS: Final = {int: "N", float: "X", Size: "HxW"}
+_NAMES: Final = {"method": ("--conversion", "--method")}
+"""Options whose names are not the field's."""
+
+
+def add_command(
+    verbs: Verbs[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+    command: Command,
+    *,
+    description: str = "",
+    examples: Sequence[str],
+    exits: Collection[int] = RUNS,
+    aliases: Sequence[str] = (),
+    needs: Collection[str] = TORCH,
+) -> argparse.ArgumentParser:
+    """Add a verb that runs `command` where the modules it `needs` are installed."""
+    words = {code: TRAIN_EXITS[code] for code in exits}
+    verb = add_verb(verbs, name, summary, description=description, examples=examples, exits=words, aliases=aliases)
+    verb.set_defaults(command=command, needs=needs)
+    return verb
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """Run the verb that was parsed, into a folder that can be written: it may run for hours before it does.
+
+    Raises TrainError where a module it needs is not installed, OSError for the folder.
+    """
+    for module in options.needs:
+        if importlib.util.find_spec(module) is None:
+            raise TrainError(
+                f"`edge-train {options.verb}` needs {module}, which is not installed",
+                hint="pip install electrode-line[train]",
+            )
+    with Reporter() as reporter:
+        if getattr(options, "out", None) is not None:
+            require_folder(options.out)
+        command: Command = options.command
+        return command(options, reporter)
+
+
+def add_fields(
+    verb: argparse.ArgumentParser,
+    recipe: object,
+    *,
+    only: Collection[str] | None = None,
+    decided: Mapping[str, str] | None = None,
+) -> None:
+    """Add an option for each field of a recipe that has a `help`: the field's name, type, choices and default.
+
+    `only`: these fields. `decided`: fields that are None unless given, and what their help says of it.
+    """
+    kinds = get_type_hints(type(recipe))
+    for field in fields(recipe):  # type: ignore[arg-type]
+        if "help" not in field.metadata or (only is not None and field.name not in only):
+            continue
+        names = _NAMES.get(field.name, (f"--{field.name.replace('_', '-')}",))
+        kind, default = kinds[field.name], getattr(recipe, field.name)
+        said = "off" if kind is bool else display(default) if default != "" else "none"
+        if decided is not None and field.name in decided:
+            default, said = None, decided[field.name]
+        about = f"{field.metadata['help']} (default: {said})".replace("%", "%%")
+        if kind is bool:
+            names = (f"--no-{field.name.replace('_', '-')}",) if default else names
+            verb.add_argument(*names, dest=field.name, action="store_false" if default else "store_true", help=about)
+            continue
+        choices = [str(method) for method in Method] if kind is Method else list(get_args(kind))
+        verb.add_argument(
+            *names,
+            dest=field.name,
+            default=str(default) if isinstance(default, Method) else default,
+            type=parse_size if kind is Size else type(choices[0]) if choices else kind,
+            choices=choices or None,
+            metavar=None if choices else field.metadata.get("metavar", _METAVARS.get(kind)),
+            help=about,
+        )
+
+
+def recipe_of(kind: type[_Recipe], options: argparse.Namespace, **decided: object) -> _Recipe:
+    """The recipe whose every choice is the option of the same name, or is `decided`."""
+    values: dict[str, Any] = {**vars(options), **decided}
+    chosen = {field.name: values[field.name] for field in fields(kind) if field.name in values}
+    return kind(**chosen | {"method": Method(chosen["method"])})
+
+
+def display(value: object) -> str:
+    """A value as it is typed."""
+    if isinstance(value, Size):
+        return f"{value.height_px}x{value.width_px}"
+    if isinstance(value, Bounds):
+        return f"{value.lo_counts}..{value.hi_counts} counts"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def add_data(
+    verb: argparse.ArgumentParser,
+    name: str = "data",
+    about: str = "folder with labels.csv, or LOT/LABEL folders",
+) -> None:
+    """The folder of labelled scans."""
+    completes_folders(verb.add_argument(name, type=path, metavar=name.upper(), help=about))
+
+
+def add_out(verb: argparse.ArgumentParser, about: str, metavar: str = "DIR") -> None:
+    """The folder for results."""
+    completes_folders(verb.add_argument("--out", type=path, required=True, metavar=metavar, help=about))
+
+
+def add_file(verb: argparse.ArgumentParser, name: str, about: str, metavar: str = "FILE") -> None:
+    """An option that names a file and is None unless given."""
+    completes_files(verb.add_argument(name, type=path, metavar=metavar, help=about))
+
+
+def add_folder(verb: argparse.ArgumentParser, *names: str, about: str, required: bool = False) -> None:
+    """An option that names a folder."""
+    completes_folders(verb.add_argument(*names, type=path, required=required, metavar="DIR", help=about))
+
+
+def add_bounds(verb: argparse.ArgumentParser) -> None:
+    """Bounds that are given, or how they are found."""
+    add_file(verb, "--bounds", "bounds.json of `edge-train bounds` (default: found in the training lots)")
+    verb.add_argument(
+        "--bounds-mode",
+        choices=MODES,
+        default="per_scan",
+        help="how bounds are found, as in `bounds --mode` (default: per_scan)",
+    )
+
+
+def add_jobs(verb: argparse.ArgumentParser, about: str = "processes on this machine") -> None:
+    """How many processes."""
+    verb.add_argument("--jobs", type=int, default=1, metavar="N", help=f"{about} (default: 1)")
+
+
+def add_experiment(verb: argparse.ArgumentParser, recipe: str) -> None:
+    """Arguments of each experiment on features of a frozen network; `recipe`: the usual one."""
+    add_data(verb)
+    add_out(verb, "folder for results; may hold some already")
+    if recipe:
+        verb.add_argument("--recipe", default=recipe, help=f"paper, best, or a TOML file (default: {recipe})")
+    add_fields(verb, ClassifierRecipe(), only=("size", "weights", "amp", "device", "seed"))
+    add_jobs(verb)
+    verb.add_argument(
+        "--ray", metavar="ADDRESS", help="run on a Ray cluster instead; `local` starts one here (default: do not)"
+    )
+    add_folder(verb, "--cache", about="features already computed (default: OUT/cache)")
+    verb.add_argument("--cache-gib", type=float, default=8.0, metavar="X", help="its greatest size (default: 8)")
+    verb.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out scans that cannot be read (default: refuse)"
+    )
+
+
+def runner(jobs: int, ray: str | None = None) -> AbstractContextManager[Runner]:
+    """Where tasks run: on a Ray cluster, in processes, or here."""
+    if ray is not None:
+        return RayCluster(ray)
+    return Processes(jobs) if jobs > 1 else nullcontext(Here())
+
+
+@contextmanager
+def surveyed(options: argparse.Namespace, reporter: Reporter) -> Iterator[tuple[Survey, Runner]]:
+    """The scans of DATA, each read once, and where the tasks run. Raises DataError."""
+    rows = read_labels(options.data)
+    with runner(options.jobs, options.ray) as where:
+        found = survey(rows, where, reporter.counter("scans read"), skip_unreadable=options.skip_unreadable)
+        for problem in found.unreadable:
+            reporter.say(f"left out: {problem}")
+        yield found, where
+
+
+def backbone_and_cache(options: argparse.Namespace, reporter: Reporter) -> tuple[Backbone, FeatureCache]:
+    """The frozen network and the folder for its features. Raises TrainError for weights that cannot be had."""
+    from train.classifier.feature_cache import GIB, FeatureCache
+    from train.classifier.features import open_backbone
+    from train.classifier.pooling import CHANNELS, TILES
+    from train.device import choose_arithmetic
+
+    amp = choose_arithmetic(options.amp, options.device, reporter.say) == "bf16"
+    backbone = open_backbone(options.weights, options.size, seed=options.seed, amp=amp, device=options.device)
+    folder = options.cache or options.out / CACHE_FOLDER
+    return backbone, FeatureCache(folder, (TILES, CHANNELS), max_bytes=int(options.cache_gib * GIB), say=reporter.say)
+
+
+def command_line() -> str:
+    """What was typed, for a report."""
+    return shlex.join(["edge-train", *sys.argv[1:]])
