@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,50 +18,46 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from edge import __version__
 from edge.contract.reasons import GATE_MEAN, GATE_STD
 from edge.engines import PlanSettings
 from edge.engines.choose import CPU_ENGINES, open_engine
 from edge.engines.golden import compare_golden, golden_scores
 from edge.engines.tensorrt.open import build
-from edge.errors import EdgeError
 from edge.model.bundle import Bundle, open_bundle
 from edge.model.manifest import ExposureSpec
 from edge.pipeline.decide import decide
 from edge.records import Scores
+from edge.system.command import EXITS, add_file, add_folder, add_verb, new_parser, run_program
 from edge.system.progress import Reporter
 from export.errors import ExportError
 from export.keys import DEFAULT_NAME, create_keys
 
-log = logging.getLogger(__name__)
-
+PROGRAM: Final = "edge-export"
+FORMATS: Final = ("fp32", "fp16", "int8")
+"""Of weights and of arithmetic; `export.storage` and `export.precision`, which need onnx, hold what each is."""
+EXPORT_EXITS: Final = {
+    0: EXITS[0],
+    1: "the request is refused, or a defect of this program",
+    2: EXITS[2],
+    65: EXITS[65],
+    66: "a checkpoint is missing, damaged, or of another kind",
+    70: "an engine failed, or the graphs say something else than the checkpoints",
+    74: EXITS[74],
+    78: "the model is refused: damaged, not signed with that key, or of another release",
+}
 ENGINES: Final = (*CPU_ENGINES, "tensorrt")
 """Each has the name of the package it needs."""
-_TRUSTED_HELP: Final = "public key, or a folder of them"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; errors become one line of what and one of what to try, and an exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        if options.verb == "keygen":
-            return _keygen(options)
-        if options.verb in ("model", "bundle"):
-            return _bundle(options)
-        if options.verb == "engine":
-            return _engine(options)
-        if options.verb == "parity":
-            return _parity(options)
-        return _verify(options)
-    except EdgeError as error:
-        print(f"edge-export: {error.message}\n  try: {error.hint}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        log.critical("edge-export ended by a defect", exc_info=True)
-        print(f"edge-export: {type(error).__name__}: {error}\n  try: report this with the log above", file=sys.stderr)
-        return EdgeError.exit_code
+    """Run one verb; returns the exit code."""
+
+    def run() -> int:
+        options = _parser().parse_args(arguments)
+        command: Callable[[argparse.Namespace], int] = options.command
+        return command(options)
+
+    return run_program(PROGRAM, run)
 
 
 def _keygen(options: argparse.Namespace) -> int:
@@ -72,17 +67,17 @@ def _keygen(options: argparse.Namespace) -> int:
     return 0
 
 
-def _bundle(options: argparse.Namespace) -> int:
+def _model(options: argparse.Namespace) -> int:
     try:
         from export.bundle import export_bundle  # needs torch and onnx
         from export.request import ExportRequest
     except ModuleNotFoundError as error:
-        raise ExportError(f"making a bundle needs {error.name}", hint="pip install 'electrode-line[export]'") from error
+        raise ExportError(f"making a model needs {error.name}", hint="pip install 'electrode-line[export]'") from error
     request = ExportRequest(
         classifier=options.classifier,
         gate=options.gate,
         golden=options.golden,
-        key=options.key,
+        key=options.signing_key,
         out=options.out,
         model_id=options.model_id,
         precision=options.precision,
@@ -102,7 +97,7 @@ def _parity(options: argparse.Namespace) -> int:
         from export.parity_table import parity  # needs torch and onnx
     except ModuleNotFoundError as error:
         raise ExportError(f"comparing needs {error.name}", hint="pip install 'electrode-line[export]'") from error
-    bundles = [open_bundle(path, options.key) for path in options.bundles]
+    bundles = [open_bundle(path, options.trusted_key) for path in options.models]
     with _plans(options) as plans, Reporter() as reporter:
         return parity(
             bundles,
@@ -118,7 +113,7 @@ def _parity(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    bundle = open_bundle(options.bundle, options.key)
+    bundle = open_bundle(options.model, options.trusted_key)
     _print_facts(bundle)
     _check_arithmetic(bundle)
     with _plans(options) as plans:
@@ -132,7 +127,7 @@ def _verify(options: argparse.Namespace) -> int:
     _print_golden(bundle, observed, engine.spec.name)
     compare_golden(bundle, observed, engine.spec.name)
     _print_decisions(bundle, observed)
-    print(f"good: {options.bundle} is whole, signed by {bundle.signed_by}, and repeats its golden scores")
+    print(f"good: {options.model} is whole, signed by {bundle.signed_by}, and repeats its golden scores")
     return 0
 
 
@@ -146,7 +141,7 @@ def _check_arithmetic(bundle: Bundle) -> None:
 
 
 def _engine(options: argparse.Namespace) -> int:
-    bundle = open_bundle(options.bundle, options.key)
+    bundle = open_bundle(options.model, options.trusted_key)
     with _plans(options) as plans:
         print(build(bundle, plans, max_batch=options.max_batch, rebuild=options.rebuild))
     return 0
@@ -169,7 +164,7 @@ def _print_facts(bundle: Bundle) -> None:
     manifest = bundle.manifest
     policy, spec = manifest.policy, manifest.scan_spec
     bounds = bundle.bounds
-    table = Table(title=f"model bundle {bundle.model_id}", show_header=False, title_justify="left")
+    table = Table(title=f"model {bundle.model_id}", show_header=False, title_justify="left")
     for name, value in (
         ("digest", bundle.digest),
         ("signed by", f"{bundle.signed_by} ({manifest.signing_key[:16]})"),
@@ -230,42 +225,65 @@ def _span(sides: tuple[int, int]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="edge-export", description="Turns trained networks into the signed model bundle that edge-worker runs."
+    parser = new_parser(
+        PROGRAM,
+        "Turns trained networks into the signed model that edge-worker runs.",
+        examples=(
+            "edge-export keygen --out keys",
+            "edge-export model --classifier run/classifier.pt --gate run/gate.pt --golden scans"
+            " --signing-key keys/signing-key.pem --model-id cathode-3 --out model",
+            "edge-export verify model --trusted-key keys/signing-key.pub.pem",
+        ),
+        exits=EXPORT_EXITS,
     )
-    parser.add_argument("--version", action="version", version=f"edge-export {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    keygen = verbs.add_parser("keygen", help="make an Ed25519 key pair for signing bundles")
-    keygen.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the two PEM files")
-    keygen.add_argument("--name", default=DEFAULT_NAME, help=f"their name (default: {DEFAULT_NAME})")
+    keygen = add_verb(
+        verbs,
+        "keygen",
+        "make an Ed25519 key pair for signing models",
+        description="The private half stays with whom releases models, the public half goes to every line.",
+        examples=("edge-export keygen --out keys", "edge-export keygen --out keys --name plant-lyon"),
+        exits=_exits(0, 1, 2),
+    )
+    keygen.set_defaults(command=_keygen)
+    add_folder(keygen, "--out", about="folder for the two PEM files", required=True)
+    keygen.add_argument("--name", default=DEFAULT_NAME, help=f"name of the two files (default: {DEFAULT_NAME})")
 
-    bundle = verbs.add_parser(
-        "model", aliases=["bundle"], help="make a signed model of two checkpoints (needs torch and onnx)"
+    model = add_verb(
+        verbs,
+        "model",
+        "make a signed model of two checkpoints",
+        description="Needs torch and onnx. Refused where the graphs do not repeat the scores of the checkpoints, or"
+        " where a decision on the golden folder changes.",
+        examples=(
+            "edge-export model --classifier run/classifier.pt --gate run/gate.pt --golden scans"
+            " --signing-key keys/signing-key.pem --model-id cathode-3 --out model",
+        ),
+        exits=_exits(0, 1, 2, 65, 66, 70, 74, 78),
+        aliases=("bundle",),
     )
-    bundle.add_argument("--classifier", type=Path, required=True, metavar="FILE", help="classifier.pt of edge-train")
-    bundle.add_argument("--gate", type=Path, required=True, metavar="FILE", help="gate.pt of edge-train")
-    bundle.add_argument(
-        "--golden", type=Path, required=True, metavar="DIR", help="scans to choose two from, one of each label"
-    )
-    bundle.add_argument(
-        "--signing-key", "--key", dest="key", type=Path, required=True, metavar="PEM", help="private key of keygen"
-    )
-    bundle.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to write; must not exist")
-    bundle.add_argument("--model-id", required=True, metavar="ID", help="name of the model in every verdict")
-    bundle.add_argument(
+    model.set_defaults(command=_model)
+    add_file(model, "--classifier", about="classifier.pt of edge-train", required=True)
+    add_file(model, "--gate", about="gate.pt of edge-train", required=True)
+    add_folder(model, "--golden", about="scans to choose two from, one of each label", required=True)
+    add_file(model, "--signing-key", "--key", metavar="PEM", about="private key of keygen", required=True)
+    add_folder(model, "--out", about="folder to write; must not exist", required=True)
+    model.add_argument("--model-id", required=True, metavar="ID", help="name of the model in every verdict")
+    model.add_argument(
         "--weights-storage",
-        choices=("fp32", "fp16", "int8"),
-        help="how weights of an fp32 bundle lie in the file, 90, 45 or 23 MB; float32 in memory (default: int8)",
+        choices=FORMATS,
+        help="how weights of fp32 graphs lie in the file, 90, 45 or 23 MB; float32 in memory"
+        " (default: int8, else fp16 where that loses something)",
     )
-    bundle.add_argument(
+    model.add_argument(
         "--precision",
-        choices=("fp32", "fp16", "int8"),
+        choices=FORMATS,
         default="fp32",
         help="what the graphs compute in; refused where it flips a decision on the golden folder (default: fp32)",
     )
-    bundle.add_argument("--calibrate", type=Path, metavar="DIR", help="scans that int8 takes its ranges from")
-    bundle.add_argument(
+    add_folder(model, "--calibrate", about="scans that int8 takes its ranges from (default: none, for fp32 and fp16)")
+    model.add_argument(
         "--review-band",
         type=float,
         nargs=2,
@@ -273,53 +291,78 @@ def _parser() -> argparse.ArgumentParser:
         help="probabilities of abnormal that a person decides, ends included (default: as calibrated, else none)",
     )
 
-    parity = verbs.add_parser("parity", help="bundles on all engines, and torch, over the same scans")
-    parity.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE", help="of the same checkpoints")
-    parity.add_argument(
-        "--trusted-key", "--key", dest="key", type=Path, required=True, metavar="PEM", help=_TRUSTED_HELP
+    verify = add_verb(
+        verbs,
+        "verify",
+        "check a model's signature, files and golden scores",
+        description="Says how the golden scans would be decided, too.",
+        examples=("edge-export verify model --trusted-key keys/signing-key.pub.pem",),
+        exits=_exits(0, 1, 2, 70, 78),
     )
-    parity.add_argument("--scans", type=Path, required=True, metavar="DIR", help="scans to judge")
-    parity.add_argument("--labels", type=Path, metavar="CSV", help="their labels (default: DIR/labels.csv, if any)")
-    parity.add_argument(
-        "--classifier", type=Path, metavar="FILE", help="checkpoint; with --gate: torch is the reference"
-    )
-    parity.add_argument("--gate", type=Path, metavar="FILE", help="checkpoint of the gate")
-    parity.add_argument(
-        "--engines",
-        nargs="+",
-        choices=ENGINES,
-        help="only these (default: all that are installed)",
-    )
-    _add_plans(parity)
-
-    verify = verbs.add_parser("verify", help="check a bundle's signature, files and golden scores")
-    verify.add_argument("bundle", type=Path, metavar="BUNDLE")
-    verify.add_argument(
-        "--trusted-key", "--key", dest="key", type=Path, required=True, metavar="PEM", help=_TRUSTED_HELP
-    )
-    verify.add_argument("--engine", default="auto", choices=("auto", *ENGINES), help="what runs it")
+    verify.set_defaults(command=_verify)
+    add_folder(verify, "model", metavar="MODEL", about="folder of the model")
+    _add_trusted_key(verify)
+    verify.add_argument("--engine", default="auto", choices=("auto", *ENGINES), help="what runs it (default: auto)")
     _add_plans(verify)
 
-    engine = verbs.add_parser("engine", help="build the TensorRT engine of a bundle for the GPU of this machine")
-    engine.add_argument("bundle", type=Path, metavar="BUNDLE")
-    engine.add_argument(
-        "--trusted-key", "--key", dest="key", type=Path, required=True, metavar="PEM", help=_TRUSTED_HELP
+    parity = add_verb(
+        verbs,
+        "parity",
+        "compare models on all engines, and torch, over the same scans",
+        examples=("edge-export parity model --trusted-key keys/signing-key.pub.pem --scans scans",),
+        exits=_exits(0, 1, 2, 65, 66, 70, 78)
+        | {1: "a decision flips outside the review band, accuracy is lost, an engine does not open, or a defect"},
     )
+    parity.set_defaults(command=_parity)
+    add_folder(parity, "models", nargs="+", metavar="MODEL", about="models of the same checkpoints")
+    _add_trusted_key(parity)
+    add_folder(parity, "--scans", about="scans to judge", required=True)
+    add_file(parity, "--labels", metavar="CSV", about="their labels (default: labels.csv of the scans, if any)")
+    add_file(parity, "--classifier", about="its checkpoint; with --gate: torch is the reference (default: no torch)")
+    add_file(parity, "--gate", about="checkpoint of the gate (default: no torch)")
+    parity.add_argument("--engines", nargs="+", choices=ENGINES, help="only these (default: all that are installed)")
+    _add_plans(parity)
+
+    engine = add_verb(
+        verbs,
+        "engine",
+        "build the TensorRT engine of a model for the GPU of this machine",
+        description="Takes minutes. A line builds its own by `edge-worker model build`.",
+        examples=("edge-export engine model --trusted-key keys/signing-key.pub.pem --plans plans",),
+        exits=_exits(0, 1, 2, 70, 78),
+    )
+    engine.set_defaults(command=_engine)
+    add_folder(engine, "model", metavar="MODEL", about="folder of the model")
+    _add_trusted_key(engine)
     _add_plans(engine, required=True)
     engine.add_argument(
-        "--max-batch", type=int, metavar="N", help="as `model.max_batch` of the line (default: its own)"
+        "--max-batch", type=int, metavar="N", help="as `model.max_batch` of the line (default: the line's default)"
     )
-    engine.add_argument("--rebuild", action="store_true", help="build even where a good engine is stored")
+    engine.add_argument(
+        "--rebuild", action="store_true", help="build even where a good engine is stored (default: take that)"
+    )
     return parser
 
 
-def _add_plans(verb: argparse.ArgumentParser, *, required: bool = False) -> None:
-    """Options of whatever opens TensorRT."""
-    default = "" if required else " (default: a folder that is removed again)"
-    verb.add_argument(
-        "--plans", type=Path, required=required, metavar="DIR", help=f"`tensorrt.plans` of the line{default}"
+def _exits(*codes: int) -> dict[int, str]:
+    return {code: EXPORT_EXITS[code] for code in codes}
+
+
+def _add_trusted_key(verb: argparse.ArgumentParser) -> None:
+    add_file(
+        verb,
+        *("--trusted-key", "--key"),
+        metavar="PEM",
+        about="public key the model must be signed with, or a folder of them",
+        required=True,
     )
-    verb.add_argument("--device-key", type=Path, metavar="FILE", help="`tensorrt.key_file` of the line")
+
+
+def _add_plans(verb: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """Options of a verb that may open TensorRT."""
+    default = "" if required else " (default: a folder that is removed again)"
+    add_folder(verb, "--plans", about=f"`tensorrt.plans` of the line{default}", required=required)
+    add_file(verb, "--device-key", about="`tensorrt.key_file` of the line (default: device.key beside the engines)")
     verb.add_argument("--workspace-mb", type=int, default=4096, metavar="N", help="GPU memory to try (default: 4096)")
     verb.add_argument("--timeout-s", type=float, default=1800.0, metavar="S", help="per network (default: 1800)")
 

@@ -1,6 +1,6 @@
 """The choices of a training, flat, so that a checkpoint can record every one of them.
 
-A field's `help` is its only description: `edge-train` makes its options of it (`train.commands.options`).
+What an `option` says is its only description: `edge-train` makes its command line of it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Literal, TypeVar
 
 from edge.images.conversion import Method
 from edge.records import Size
@@ -19,7 +19,14 @@ Amp = Literal["auto", "off", "bf16"]
 Reduction = Literal[1, 2, 4]
 
 _FULL_FORMAT_PX = 2000 * 1000
+_Value = TypeVar("_Value")
 _STAGE = re.compile(r"(\d+)x(\d+):(\d+)")
+
+
+def option(default: _Value, about: str, metavar: str | None = None) -> _Value:
+    """A field with a default and what the help of its option says."""
+    described: _Value = field(default=default, metadata={"help": about, "metavar": metavar})
+    return described
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,64 +41,44 @@ class Stage:
 class Recipe:
     """What both trainings choose."""
 
-    method: Method = field(default=Method.GLOBAL, metadata={"help": "how 16 bit become 8"})
-    size: Size = field(default=Size(2000, 1000), metadata={"help": "height and width of the network's input, px"})
-    validation_share: float = field(default=0.2, metadata={"help": "share of the lots that is held out for validation"})
-    amp: Amp = field(
-        default="auto",
-        metadata={"help": "arithmetic: bfloat16 where the device has it (auto), never (off), or always (bf16)"},
-    )
-    device: str = field(default="cpu", metadata={"help": "cpu, cuda, or one of several GPUs: cuda:1"})
-    seed: int = field(default=0, metadata={"help": "seed of the split, of first weights and of all that is drawn"})
+    method: Method = option(Method.GLOBAL, "how 16 bit become 8")
+    size: Size = option(Size(2000, 1000), "height and width of the network's input, px")
+    validation_share: float = option(0.2, "share of the lots that is held out for validation")
+    amp: Amp = option("auto", "arithmetic: bfloat16 where the device has it (auto), never (off), or always (bf16)")
+    device: str = option("cpu", "cpu, cuda, or one of several GPUs: cuda:1")
+    seed: int = option(0, "seed of the split, of first weights and of all that is drawn")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierRecipe(Recipe):
     """How the classifier is trained; the defaults are the paper's (J 2.4), the rest are options beyond it."""
 
-    weights: str = field(
-        default="imagenet", metadata={"help": "first weights: none, imagenet, or a .pth, .safetensors or .npz file"}
-    )
-    start: str = field(
-        default="", metadata={"help": "a classifier.pt to go on from, instead of --weights", "metavar": "FILE"}
-    )
-    fine_tune: FineTune = field(
-        default="head", metadata={"help": "what is trained: the layers from fc on, layer4 too, or all"}
-    )
-    epochs: int = field(default=50, metadata={"help": "passes over the training scans"})
-    batch: int = field(default=16, metadata={"help": "scans per step"})
-    optimizer: Literal["adam", "adamw"] = field(default="adam", metadata={"help": "the paper's is adam"})
-    lr: float = field(default=1e-3, metadata={"help": "learning rate; of one-cycle the greatest"})
-    weight_decay: float = field(default=0.0, metadata={"help": "weight decay of the optimizer"})
-    schedule: Literal["step", "one-cycle"] = field(
-        default="step", metadata={"help": "how the learning rate changes; the paper's is step"}
-    )
-    step_epochs: int = field(default=10, metadata={"help": "epochs between two steps of the learning rate"})
+    weights: str = option("imagenet", "first weights: none, imagenet, or a .pth, .safetensors or .npz file")
+    start: str = option("", "a classifier.pt to go on from, instead of --weights", "FILE")
+    fine_tune: FineTune = option("head", "what is trained: the layers from fc on, layer4 too, or all")
+    epochs: int = option(50, "passes over the training scans")
+    batch: int = option(16, "scans per step")
+    optimizer: Literal["adam", "adamw"] = option("adam", "the paper's is adam")
+    lr: float = option(1e-3, "learning rate; of one-cycle the greatest")
+    weight_decay: float = option(0.0, "weight decay of the optimizer")
+    schedule: Literal["step", "one-cycle"] = option("step", "how the learning rate changes; the paper's is step")
+    step_epochs: int = option(10, "epochs between two steps of the learning rate")
     # The paper says that the rate decays every 10 epochs, not by how much.
-    step_factor: float = field(default=0.1, metadata={"help": "factor on the learning rate at each step"})
-    flip_p: float = field(default=0.5, metadata={"help": "probability of each of the two flips"})
-    label_smoothing: float = field(default=0.0, metadata={"help": "share of a label given to the other class"})
-    jitter: float = field(
-        default=0.0, metadata={"help": "greatest relative change of brightness and contrast, drawn per image and step"}
+    step_factor: float = option(0.1, "factor on the learning rate at each step")
+    flip_p: float = option(0.5, "probability of each of the two flips")
+    label_smoothing: float = option(0.0, "share of a label given to the other class")
+    jitter: float = option(0.0, "greatest relative change of brightness and contrast, drawn per image and step")
+    balanced: bool = option(False, "draw both classes equally often")
+    learn_regions: bool = option(
+        False, "also learn where anomalies lie, from DATA/regions; the trained network is the same"
     )
-    balanced: bool = field(default=False, metadata={"help": "draw both classes equally often"})
-    learn_regions: bool = field(
-        default=False,
-        metadata={"help": "also learn where anomalies lie, from DATA/regions; the trained network is the same"},
+    size_schedule: str = option(
+        "", "first epochs at smaller sizes, as in 250x125:8,500x250:4; the rest of --epochs is at --size", "HxW:N,..."
     )
-    size_schedule: str = field(
-        default="",
-        metadata={
-            "help": "first epochs at smaller sizes, as in 250x125:8,500x250:4; the rest of --epochs is at --size",
-            "metavar": "HxW:N,...",
-        },
-    )
-    recalibrate_scans: int = field(
-        default=0,
-        metadata={
-            "help": "training scans over which batch norm statistics are taken anew after the last step, 0 to leave"
-            " them; with --weights none and --fine-tune all"
-        },
+    recalibrate_scans: int = option(
+        0,
+        "training scans over which batch norm statistics are taken anew after the last step, 0 to leave them;"
+        " with --weights none and --fine-tune all",
     )
 
     def stages(self) -> list[Stage]:
@@ -121,54 +108,37 @@ def usual_reduction(size: Size) -> Reduction:
 class GateRecipe(Recipe):
     """How the gate is trained (L 3.1)."""
 
-    start: str = field(default="", metadata={"help": "a gate.pt to go on from", "metavar": "FILE"})
-    patches: Literal["normal", "all"] = field(
-        default="normal",
-        metadata={
-            "help": "learn patches of normal scans (the paper's), or of all ordinary scans (its second use case)"
-        },
+    start: str = option("", "a gate.pt to go on from", "FILE")
+    patches: Literal["normal", "all"] = option(
+        "normal", "learn patches of normal scans (the paper's), or of all ordinary scans (its second use case)"
     )
-    perturbation: Literal["sni", "shapes", "foreign", "none"] = field(
-        default="shapes", metadata={"help": "what is put on patches and must not be reproduced"}
+    perturbation: Literal["sni", "shapes", "foreign", "none"] = option(
+        "shapes", "what is put on patches and must not be reproduced"
     )
-    foreign_answer: Literal["clean", "black"] = field(
-        default="clean", metadata={"help": "what it is taught to answer to foreign content"}
+    foreign_answer: Literal["clean", "black"] = option("clean", "what it is taught to answer to foreign content")
+    calibrate_on: Literal["normal", "all"] = option("normal", "whose scores on the validation lots set the thresholds")
+    scores: Literal["placed", "paper"] = option(
+        "placed", "windows weighed by place and joined by the layout, or the plain extremes (the paper's)"
     )
-    calibrate_on: Literal["normal", "all"] = field(
-        default="normal", metadata={"help": "whose scores on the validation lots set the thresholds"}
+    reduction: Reduction = option(1, "how many times smaller the autoencoder sees the image")
+    image_fpr: float = option(
+        0.01,
+        "greatest share of these scans above a threshold, half by windows, half by layouts, each rounded"
+        " down: with fewer than 200 scans at 0.01 none is, and the greatest score is the threshold",
     )
-    scores: Literal["placed", "paper"] = field(
-        default="placed",
-        metadata={"help": "windows weighed by place and joined by the layout, or the plain extremes (the paper's)"},
+    margin: float = option(
+        1.2, "factor on all thresholds: what is rarest in the lots at hand is not the rarest there is"
     )
-    reduction: Reduction = field(default=1, metadata={"help": "how many times smaller the autoencoder sees the image"})
-    image_fpr: float = field(
-        default=0.01,
-        metadata={
-            "help": "greatest share of these scans above a threshold, half by windows, half by layouts, each rounded"
-            " down: with fewer than 200 scans at 0.01 none is, and the greatest score is the threshold"
-        },
-    )
-    margin: float = field(
-        default=1.2,
-        metadata={"help": "factor on all thresholds: what is rarest in the lots at hand is not the rarest there is"},
-    )
-    rotate: bool = field(
-        default=True,
-        metadata={"help": "patches lie as the scans do, and the gate may learn that electrodes lie straight"},
-    )
-    steps: int = field(default=4000, metadata={"help": "batches of patches"})
-    plain_steps: int = field(default=200, metadata={"help": "the first steps, without perturbation"})
+    rotate: bool = option(True, "patches lie as the scans do, and the gate may learn that electrodes lie straight")
+    steps: int = option(4000, "batches of patches")
+    plain_steps: int = option(200, "the first steps, without perturbation")
     # What replaces dropped values in training is missing on the line, and a network as small as this one answers to
     # that with a shift of all grey levels.
-    settle_steps: int = field(default=0, metadata={"help": "the last steps, without dropout"})
-    per_weight: float = field(default=1.0, metadata={"help": "weight of the two loss terms of perturbed patches"})
-    bank: int = field(
-        default=2048,
-        metadata={"help": "perturbations drawn before the training, each used many times, turned and flipped"},
-    )
-    batch: int = field(default=16, metadata={"help": "patches per step"})
-    lr: float = field(default=1e-3, metadata={"help": "greatest learning rate"})
+    settle_steps: int = option(0, "the last steps, without dropout")
+    per_weight: float = option(1.0, "weight of the two loss terms of perturbed patches")
+    bank: int = option(2048, "perturbations drawn before the training, each used many times, turned and flipped")
+    batch: int = option(16, "patches per step")
+    lr: float = option(1e-3, "greatest learning rate")
 
 
 def cosine_rate(greatest: float, step: int, steps: int, rising_steps: int) -> float:

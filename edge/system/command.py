@@ -158,6 +158,46 @@ def completes_folders(action: argparse.Action) -> None:
     action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
 
 
+def add_file(
+    parser: argparse.ArgumentParser,
+    *names: str,
+    about: str,
+    metavar: str = "FILE",
+    required: bool = False,
+    dest: str | None = None,
+) -> None:
+    """Add an argument that names a file, None unless given."""
+    completes_files(_add_path(parser, names, about, metavar, required, dest))
+
+
+def add_folder(
+    parser: argparse.ArgumentParser,
+    *names: str,
+    about: str,
+    metavar: str = "DIR",
+    required: bool = False,
+    nargs: str | None = None,
+) -> None:
+    """Add an argument that names a folder, or by `nargs` several; None unless given."""
+    completes_folders(_add_path(parser, names, about, metavar, required, nargs=nargs))
+
+
+def _add_path(
+    parser: argparse.ArgumentParser,
+    names: Sequence[str],
+    about: str,
+    metavar: str,
+    required: bool,
+    dest: str | None = None,
+    nargs: str | None = None,
+) -> argparse.Action:
+    if names[0].startswith("-"):
+        return parser.add_argument(
+            *names, dest=dest, type=path, nargs=nargs, metavar=metavar, required=required, help=about
+        )
+    return parser.add_argument(*names, type=path, nargs=nargs, metavar=metavar, help=about)
+
+
 def _epilog(examples: Sequence[str], exits: Mapping[int, str]) -> str:
     codes = [f"  {code:<4} {words}" for code, words in exits.items()]
     return "\n".join(["examples:", *(f"  {example}" for example in examples), "", "exit codes:", *codes])

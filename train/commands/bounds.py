@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edge.system.command import completes_files, path
+from edge.system.command import add_file
 from edge.system.progress import Reporter
 from train.bounds import MODES, bounds_json, find_bounds
 from train.commands.options import Verbs, add_command, add_data
@@ -29,9 +29,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         default="per_scan",
         help="extremes of the scans' own bounds, or bounds of all pixels together (default: per_scan)",
     )
-    completes_files(
-        verb.add_argument("--out", dest="file", type=path, metavar="FILE", help="JSON file to write (default: print)")
-    )
+    add_file(verb, "--out", dest="file", about="JSON file to write (default: print)")
     verb.add_argument("--jobs", type=int, metavar="N", help="threads (default: one per core)")
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from edge.system.command import add_file
 from edge.system.progress import Reporter
-from train.commands.options import RUNS, Verbs, add_command, add_data, add_file
+from train.commands.options import RUNS, Verbs, add_command, add_data
 from train.dataset import read_labels, unlisted_files
 from train.runner import Here
 from train.survey import survey
@@ -24,7 +25,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         needs=("matplotlib",),
     )
     add_data(verb)
-    add_file(verb, "--plot", "also write PATH.png and PATH.svg: counts by lot (default: no plot)", "PATH")
+    add_file(verb, "--plot", about="also write PATH.png and PATH.svg: counts by lot (default: no plot)", metavar="PATH")
 
 
 def doctor(options: argparse.Namespace, reporter: Reporter) -> int:

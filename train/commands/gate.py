@@ -6,6 +6,7 @@ import argparse
 
 from edge.images.conversion import Bounds, Method
 from edge.records import Size
+from edge.system.command import add_file, add_folder
 from edge.system.progress import Reporter
 from train.bounds import read_bounds
 from train.commands.options import (
@@ -15,8 +16,6 @@ from train.commands.options import (
     add_command,
     add_data,
     add_fields,
-    add_file,
-    add_folder,
     add_jobs,
     add_out,
     display,
@@ -46,7 +45,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
     )
     add_data(verb)
     add_out(verb, "folder for gate.pt and what is known of it", "RUN")
-    add_file(verb, "--like", "classifier.pt whose conversion, size and bounds to take (default: RUN's, if any)")
+    add_file(verb, "--like", about="classifier.pt whose conversion, size and bounds to take (default: RUN's, if any)")
     recipe = GateRecipe()
     add_fields(
         verb,

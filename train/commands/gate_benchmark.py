@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from edge.system.command import completes_folders, path
+from edge.system.command import add_folder
 from edge.system.progress import Reporter
 from train.commands.options import (
     CACHE_FOLDER,
@@ -14,7 +14,6 @@ from train.commands.options import (
     add_command,
     add_data,
     add_fields,
-    add_folder,
     add_jobs,
     add_out,
     command_line,
@@ -71,16 +70,9 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
 def add_welds(verb: argparse.ArgumentParser, *, needs_photos: bool = True) -> None:
     """Where welds and photographs are."""
     add_data(verb, "welds", "folder with images/ and masks/ of the same names")
-    completes_folders(
-        verb.add_argument(
-            *("--photos", "--natural"),
-            type=path,
-            required=needs_photos,
-            metavar="DIR",
-            help="folder of grey photographs"
-            + ("" if needs_photos else ", for all recipes but baselines (default: none)"),
-        )
-    )
+
+    about = "folder of grey photographs" + ("" if needs_photos else ", for all recipes but baselines (default: none)")
+    add_folder(verb, "--photos", "--natural", about=about, required=needs_photos)
 
 
 def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:

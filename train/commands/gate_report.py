@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from edge.system.command import completes_folders, path
+from edge.system.command import add_folder
 from edge.system.progress import Reporter
 from train.commands.options import (
     TRAINS,
@@ -46,16 +46,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
 def add_foreign(verb: argparse.ArgumentParser) -> None:
     """Arguments of a report on foreign images."""
     add_out(verb, "folder for the report")
-    completes_folders(
-        verb.add_argument(
-            "--foreign",
-            type=path,
-            nargs="+",
-            default=[],
-            metavar="DIR",
-            help="folders of images that are no scans (default: none)",
-        )
-    )
+    add_folder(verb, "--foreign", nargs="+", about="folders of images that are no scans (default: none)")
     verb.add_argument(
         "--drawn", type=int, default=30, metavar="N", help="images drawn of every foreign kind (default: 30)"
     )
@@ -80,7 +71,7 @@ def foreign_images(options: argparse.Namespace) -> Callable[[], Iterable[Foreign
 
     def images() -> Iterator[ForeignImage]:
         return chain(
-            drawn(options.drawn, options.seed, options.jobs), chain.from_iterable(map(of_folder, options.foreign))
+            drawn(options.drawn, options.seed, options.jobs), chain.from_iterable(map(of_folder, options.foreign or ()))
         )
 
     return images

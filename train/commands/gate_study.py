@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+from edge.system.command import add_file
 from edge.system.progress import Reporter
 from train.bounds import read_bounds
 from train.commands.gate_report import add_foreign, foreign_images
-from train.commands.options import TRAINS, Verbs, add_command, add_data, add_fields, add_file, command_line, recipe_of
+from train.commands.options import TRAINS, Verbs, add_command, add_data, add_fields, command_line, recipe_of
 from train.dataset import read_labels
 from train.recipe import GateRecipe
 
@@ -29,7 +30,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
     )
     add_data(verb, about="labelled scans to learn from")
     add_data(verb, "test", "labelled scans of other lots")
-    add_file(verb, "--bounds", "bounds.json (default: found in the training lots)")
+    add_file(verb, "--bounds", about="bounds.json (default: found in the training lots)")
     verb.add_argument(
         "--reductions",
         type=int,

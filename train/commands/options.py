@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_type_hints
 
 from edge.images.conversion import Bounds, Method
 from edge.records import Size
-from edge.system.command import EXITS, add_verb, completes_files, completes_folders, path
+from edge.system.command import EXITS, add_file, add_folder, add_verb
 from edge.system.progress import Reporter
 from train.bounds import MODES
 from train.dataset import read_labels
@@ -121,7 +121,7 @@ def add_fields(
             default=str(default) if isinstance(default, Method) else default,
             type=parse_size if kind is Size else type(choices[0]) if choices else kind,
             choices=choices or None,
-            metavar=None if choices else field.metadata.get("metavar", _METAVARS.get(kind)),
+            metavar=None if choices else field.metadata["metavar"] or _METAVARS.get(kind),
             help=about,
         )
 
@@ -148,27 +148,17 @@ def add_data(
     about: str = "folder with labels.csv, or LOT/LABEL folders",
 ) -> None:
     """The folder of labelled scans."""
-    completes_folders(verb.add_argument(name, type=path, metavar=name.upper(), help=about))
+    add_folder(verb, name, metavar=name.upper(), about=about)
 
 
 def add_out(verb: argparse.ArgumentParser, about: str, metavar: str = "DIR") -> None:
     """The folder for results."""
-    completes_folders(verb.add_argument("--out", type=path, required=True, metavar=metavar, help=about))
-
-
-def add_file(verb: argparse.ArgumentParser, name: str, about: str, metavar: str = "FILE") -> None:
-    """An option that names a file and is None unless given."""
-    completes_files(verb.add_argument(name, type=path, metavar=metavar, help=about))
-
-
-def add_folder(verb: argparse.ArgumentParser, *names: str, about: str, required: bool = False) -> None:
-    """An option that names a folder."""
-    completes_folders(verb.add_argument(*names, type=path, required=required, metavar="DIR", help=about))
+    add_folder(verb, "--out", about=about, metavar=metavar, required=True)
 
 
 def add_bounds(verb: argparse.ArgumentParser) -> None:
     """Bounds that are given, or how they are found."""
-    add_file(verb, "--bounds", "bounds.json of `edge-train bounds` (default: found in the training lots)")
+    add_file(verb, "--bounds", about="bounds.json of `edge-train bounds` (default: found in the training lots)")
     verb.add_argument(
         "--bounds-mode",
         choices=MODES,

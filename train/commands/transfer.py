@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge.images.conversion import Method
 from edge.records import Size
-from edge.system.command import completes_files, path
+from edge.system.command import add_file
 from edge.system.progress import Reporter
 from train.commands.options import TORCH, TRAINS, Verbs, add_command, add_fields, add_out, display
 from train.recipe import ClassifierRecipe, parse_size
@@ -30,13 +30,11 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         exits=TRAINS,
         needs=(*TORCH, "sklearn"),
     )
-    completes_files(
-        verb.add_argument(
-            "data",
-            type=path,
-            metavar="DATASET",
-            help="mnist.npz, a zip or folder of CLASS/ or train/CLASS/ and test/CLASS/, or a folder of labelled scans",
-        )
+    add_file(
+        verb,
+        "data",
+        metavar="DATASET",
+        about="mnist.npz, a zip or folder of CLASS/ or train/CLASS/ and test/CLASS/, or a folder of labelled scans",
     )
     add_out(verb, "folder for the results")
     verb.add_argument(

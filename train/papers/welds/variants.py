@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
+
+from train.recipe import option
 
 Network = Literal["autoencoder", "classifier"]
 
@@ -48,16 +50,10 @@ class Training:
 
     autoencoder_steps: int = 2000
     classifier_steps: int = 1000
-    batch: int = field(
-        default=16,
-        metadata={
-            "help": "accepted patches per step; as many again are perturbed (autoencoder) or defective (classifier)"
-        },
+    batch: int = option(
+        16, "accepted patches per step; as many again are perturbed (autoencoder) or defective (classifier)"
     )
-    lr: float = field(
-        default=2e-3,
-        metadata={"help": "greatest learning rate of an autoencoder; a patch classifier has half of it"},
-    )
+    lr: float = option(2e-3, "greatest learning rate of an autoencoder; a patch classifier has half of it")
     plain_share: float = 0.05
     """Share of the autoencoder's steps, the first, without perturbation, until it reproduces anything at all."""
     settle_share: float = 0.3
