@@ -81,6 +81,9 @@ def anomalies(findings: Findings) -> dict[str, Any]:
     return found
 
 
+_CELLS = ("images", "gate", "exposure", "either")
+
+
 def markdown(content: dict[str, Any]) -> str:
     """The report for people."""
     normal, foreign, abnormal = content["normal"], content["foreign"], content["abnormal"]
@@ -94,19 +97,23 @@ def markdown(content: dict[str, Any]) -> str:
         "Shares are of images sent to a person, with 95 % intervals (Wilson): by the gate, by the spread of the greys"
         " (exposure), by either.",
         "",
-        "| | images | gate | exposure | either | goal |",
-        "|---|---|---|---|---|---|",
-        f"| normal scans | {_cells(normal)} | {normal['goal']} |",
-        f"| foreign images | {_cells(foreign)} | {foreign['goal']} |",
-        f"| abnormal scans | {_cells(abnormal)} | reported |",
+        *table(
+            ["", *_CELLS, "goal"],
+            [
+                ["normal scans", *_cells(normal), normal["goal"]],
+                ["foreign images", *_cells(foreign), foreign["goal"]],
+                ["abnormal scans", *_cells(abnormal), "reported"],
+            ],
+        ),
         "",
         "## Foreign images",
         "",
         "The margin is that of the least suspicious image: its greatest score over its threshold.",
         "",
-        "| kind | images | gate | exposure | either | margin |",
-        "|---|---|---|---|---|---|",
-        *(f"| {name} | {_cells(entry)} | {entry['margin']:.2f} |" for name, entry in foreign["kinds"].items()),
+        *table(
+            ["kind", *_CELLS, "margin"],
+            [[name, *_cells(entry), f"{entry['margin']:.2f}"] for name, entry in foreign["kinds"].items()],
+        ),
         "",
         "## Anomalies of electrodes, by severity",
         "",
@@ -116,9 +123,7 @@ def markdown(content: dict[str, Any]) -> str:
         "",
         "## Normal scans by bundle",
         "",
-        "| bundle | images | gate | exposure | either |",
-        "|---|---|---|---|---|",
-        *(f"| {name} | {_cells(entry)} |" for name, entry in normal["bundles"].items()),
+        *table(["bundle", *_CELLS], [[name, *_cells(entry)] for name, entry in normal["bundles"].items()]),
     ]
     return "\n".join(lines) + "\n"
 
@@ -158,11 +163,9 @@ def _rates(findings: Iterable[Finding]) -> dict[str, Any]:
     return {name: rate_values(rate) for name, rate in refusals(findings).items()}
 
 
-def _cells(entry: dict[str, Any]) -> str:
-    cells = (
-        f"{_cell(entry[name])} ({percent_span(entry[name]['interval'])} %)" for name in ("gate", "exposure", "either")
-    )
-    return f"{entry['gate']['total']} | {' | '.join(cells)}"
+def _cells(entry: dict[str, Any]) -> list[object]:
+    rates = [f"{_cell(entry[name])} ({percent_span(entry[name]['interval'])} %)" for name in _CELLS[1:]]
+    return [entry["gate"]["total"], *rates]
 
 
 def _cell(rate: dict[str, Any]) -> str:

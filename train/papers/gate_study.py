@@ -21,6 +21,7 @@ from train.gate.network import gate_of
 from train.gate.report import write_report
 from train.gate.training import train_gate
 from train.recipe import GateRecipe, Reduction
+from train.report import table
 
 
 def study(
@@ -67,19 +68,12 @@ def study(
 def _table(found: Sequence[dict[str, Any]], recipe: GateRecipe, command: str) -> str:
     size = recipe.size
     threads = found[0]["cpu_threads"]
-    lines = [
-        "# The gate at several resolutions",
-        "",
-        f"`{command}`: scans of {size.height_px} x {size.width_px} px, torch {torch.__version__}, float32.",
-        "",
-        f"| resolution | normal refused | foreign refused | least margin | abnormal refused | ms on {recipe.device} "
-        f"| ms on CPU, {threads} threads | training s |",
-        "|---" * 8 + "|",
-    ]
+    heads = ["resolution", "normal refused", "foreign refused", "least margin", "abnormal refused"]
+    heads += [f"ms on {recipe.device}", f"ms on CPU, {threads} threads", "training s"]
+    rows = []
     for one in found:
         shares = [f"{one[name]['hits']} of {one[name]['total']}" for name in ("normal", "foreign", "abnormal")]
-        lines.append(
-            f"| 1/{one['reduction']} | {shares[0]} | {shares[1]} | {one['least_margin']:.2f} | {shares[2]} "
-            f"| {one['device_pass_ms']:.1f} | {one['cpu_pass_ms']:.0f} | {one['training_s']:.0f} |"
-        )
-    return "\n".join(lines) + "\n"
+        times = f"{one['device_pass_ms']:.1f}", f"{one['cpu_pass_ms']:.0f}", f"{one['training_s']:.0f}"
+        rows.append([f"1/{one['reduction']}", *shares[:2], f"{one['least_margin']:.2f}", shares[2], *times])
+    about = f"`{command}`: scans of {size.height_px} x {size.width_px} px, torch {torch.__version__}, float32."
+    return "\n".join(["# The gate at several resolutions", "", about, "", *table(heads, rows)]) + "\n"

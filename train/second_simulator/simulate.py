@@ -9,9 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-import multiprocessing
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +20,7 @@ import tifffile
 
 from train.errors import DataError
 from train.files import written_whole
+from train.runner import map_in_order
 from train.second_simulator.anomalies import KINDS, MM_PER_PIXEL, Anomaly, add_anomaly
 from train.second_simulator.detector import Session, draw_session, expose
 from train.second_simulator.sheet import Look, Sheet, draw_look, draw_sheet
@@ -89,11 +88,7 @@ def simulate_lots(
         labeller_noise=labeller_noise,
     )
     places = [(lot, scan) for lot in range(1, lots + 1) for scan in range(1, scans_per_lot + 1)]
-    if jobs == 1:
-        rows = _counted(map(write, places), len(places), progress)
-    else:
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-            rows = _counted(pool.map(write, places, chunksize=4), len(places), progress)
+    rows = _counted(map_in_order(write, places, jobs), len(places), progress)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

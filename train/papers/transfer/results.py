@@ -23,6 +23,7 @@ from train.files import write_json, written_whole
 from train.papers.transfer.detector import DETECTOR, HEAD, START, ClassResult, TransferRecipe, views_of
 from train.papers.transfer.image_sets import ImageSet
 from train.plots import STYLES, save
+from train.report import table
 
 MAX_CURVES: Final = 20
 """Classes drawn, those of the least area first."""
@@ -68,23 +69,19 @@ def write_run(out: Path, run: Run) -> str:
 def table_markdown(run: Run) -> str:
     """AUROC, classes down and detectors across, with everything needed to repeat it."""
     first, *others = run.detectors
-    lines = [
-        f"| normal class | trained on, normal + rest | tested on | {first} (95 % interval) | {' | '.join(others)} |",
-        "|---" * (4 + len(others)) + "|",
-    ]
+    rows = []
     for result in run.results:
         anomalous = int(result.labels.sum())
         cells = [f"{result.auroc(name):.4f}" for name in others]
-        lines.append(
-            f"| {result.name} | {result.training[0]} + {result.training[1]}"
-            f" | {len(result.labels) - anomalous} + {anomalous}"
-            f" | {result.auroc(first):.4f} ({_span(result.interval(first))}) | {' | '.join(cells)} |"
-        )
+        trained, tested = "{} + {}".format(*result.training), f"{len(result.labels) - anomalous} + {anomalous}"
+        own = f"{result.auroc(first):.4f} ({_span(result.interval(first))})"
+        rows.append([result.name, trained, tested, own, *cells])
     if len(run.results) > 1:
         area, limits = run.mean(first)
         cells = [f"**{run.mean(name)[0]:.4f}**" for name in others]
-        lines.append(f"| **mean** | | | **{area:.4f}** ({_span(limits)}) | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *_notes(run)]) + "\n"
+        rows.append(["**mean**", "", "", f"**{area:.4f}** ({_span(limits)})", *cells])
+    heads = ["normal class", "trained on, normal + rest", "tested on", f"{first} (95 % interval)", *others]
+    return "\n".join([*table(heads, rows), "", *_notes(run)]) + "\n"
 
 
 def _notes(run: Run) -> list[str]:

@@ -30,6 +30,7 @@ from train.papers.welds.folds import Fold, weld_folds
 from train.papers.welds.images import Weld, read_welds
 from train.papers.welds.markers import wires
 from train.papers.welds.patches import RIM_PX, Pose
+from train.report import table
 from train.runner import Runner
 
 SIDES: Final = ("dark", "bright", "bright-no-wires")
@@ -296,7 +297,7 @@ def independent_windows(weld: Weld) -> int:
 def rows_markdown(rows: Mapping[str, Curve], *, equal: bool) -> list[str]:
     """One table: filters down, contrasts across at each rate of refusal, with the interval over welds."""
     heads = [f"{100 * rate:g} %: {part}" for rate in RATES for part in ("high", "mid", "low", "refused")]
-    lines = ["| filter | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    lines = []
     for name, found in rows.items():
         cells = []
         for rate in RATES:
@@ -305,8 +306,8 @@ def rows_markdown(rows: Mapping[str, Curve], *, equal: bool) -> list[str]:
                 low, high = found.interval(part, place)
                 cells.append(f"{100 * found.share(part, place):.1f} ({100 * low:.0f} to {100 * high:.0f})")
             cells.append(f"{100 * found.share('accepted', place):.2f}")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return lines
+        lines.append([name, *cells])
+    return table(["filter", *heads], lines)
 
 
 def curves_csv(rows: Mapping[str, Curve]) -> str:

@@ -32,6 +32,7 @@ from train.papers.welds.curves import Candidate, WeldScores
 from train.papers.welds.evaluation import ACCEPTED
 from train.papers.welds.images import Weld
 from train.papers.welds.patches import AcceptedSampler, Pose
+from train.report import table
 from train.runner import Runner
 
 CELL_SET = "cells"
@@ -95,53 +96,53 @@ def film_tables(films: Sequence[Film], masked: Mapping[str, WeldScores], rows: M
     """Markdown: alignment film by film; by row, clean metal refused and cells found; cells found by type."""
     first = next(iter(rows.values()))
     calibrating = np.concatenate([found[ACCEPTED] for found in masked.values()])
-    lines = [
-        "| film | flawed cells | clean cells | AUROC of flawed cells | the same, film mirrored |",
-        "|---" * 5 + "|",
-    ]
+    limits = {name: _limits(candidate, calibrating) for name, candidate in rows.items()}
+
+    def beyond(name: str, film: Film, places: npt.NDArray[np.bool_] | list[int]) -> int:
+        """How many of these cells are above the threshold for 1 %."""
+        return int((_cells(film, rows[name], calibrating)[places] > limits[name][1]).sum())
+
+    aligned: list[list[object]] = []
     for film in films:
-        flawed = flawed_cells(film.flaws)
         areas = [_area(film, first, calibrating, name) for name in (CELL_SET, MIRRORED_SET)]
         cells = ["-" if np.isnan(area) else f"{area:.2f}" for area in areas]
-        lines.append(f"| {film.name} | {len(flawed)} | {len(clean_cells(film.flaws))} | {cells[0]} | {cells[1]} |")
-    lines += ["", "| filter | AUROC of cells | patches refused at nominal 0.3 % | 1 % | flawed cells found at 1 % |"]
-    lines += ["|---" * 5 + "|"]
+        aligned.append([film.name, len(flawed_cells(film.flaws)), len(clean_cells(film.flaws)), *cells])
+    filters: list[list[object]] = []
     for name, candidate in rows.items():
-        known = np.sort(candidate.read(calibrating, calibrating))
-        thresholds = [known[len(known) - 1 - int(rate * len(known))] for rate in (0.003, 0.01)]
         clean = [candidate.read(film.scores[ACCEPTED], calibrating) for film in films]
-        refused = [_over_films([(int((part > limit).sum()), len(part)) for part in clean]) for limit in thresholds]
-        found = [
-            (int((_cells(film, candidate, calibrating)[_flawed(film)] > thresholds[1]).sum()), int(_flawed(film).sum()))
-            for film in films
-        ]
+        refused = [_over_films([(int((part > limit).sum()), len(part)) for part in clean]) for limit in limits[name]]
+        found = [(beyond(name, film, _flawed(film)), int(_flawed(film).sum())) for film in films]
         area = _pooled_area(films, candidate, calibrating)
-        lines.append(f"| {name} | {area} | {refused[0]} | {refused[1]} | {_over_films(found)} |")
-    lines += ["", "| ISO 6520 | flaw | films | cells | " + " | ".join(rows) + " |", "|---" * (4 + len(rows)) + "|"]
+        filters.append([name, area, *refused, _over_films(found)])
+    flaws: list[list[object]] = []
     types = sorted({iso for film in films for flaw in film.flaws for iso in (flaw.iso,)})
     for iso in types:
         places = {
             film.name: [cell - 1 for cell, isos in flawed_cells(film.flaws).items() if iso in isos] for film in films
         }
-        cells = []
-        for candidate in rows.values():
-            known = np.sort(candidate.read(calibrating, calibrating))
-            limit = known[len(known) - 1 - int(0.01 * len(known))]
-            hits = sum(int((_cells(film, candidate, calibrating)[places[film.name]] > limit).sum()) for film in films)
-            cells.append(str(hits))
+        hits = [sum(beyond(name, film, places[film.name]) for film in films) for name in rows]
         count = sum(len(found) for found in places.values())
         shown = sum(bool(found) for found in places.values())
-        lines.append(f"| {iso} | {ISO_6520.get(iso, '')} | {shown} | {count} | " + " | ".join(cells) + " |")
-    clean_found = []
-    for candidate in rows.values():
-        known = np.sort(candidate.read(calibrating, calibrating))
-        limit = known[len(known) - 1 - int(0.01 * len(known))]
-        clean_found.append(
-            sum(int((_cells(film, candidate, calibrating)[_clean(film)] > limit).sum()) for film in films)
-        )
+        flaws.append([iso, ISO_6520.get(iso, ""), shown, count, *hits])
+    refused_cells = [sum(beyond(name, film, _clean(film)) for film in films) for name in rows]
     total = sum(int(_clean(film).sum()) for film in films)
-    lines.append(f"| | *clean cells, refused* | | {total} | " + " | ".join(map(str, clean_found)) + " |")
-    return lines
+    flaws.append(["", "*clean cells, refused*", "", total, *refused_cells])
+    return [
+        *table(["film", "flawed cells", "clean cells", "AUROC of flawed cells", "the same, film mirrored"], aligned),
+        "",
+        *table(
+            ["filter", "AUROC of cells", "patches refused at nominal 0.3 %", "1 %", "flawed cells found at 1 %"],
+            filters,
+        ),
+        "",
+        *table(["ISO 6520", "flaw", "films", "cells", *rows], flaws),
+    ]
+
+
+def _limits(candidate: Candidate, calibrating: npt.NDArray[np.float32]) -> list[np.float64]:
+    """Thresholds that a share of 0.003 and of 0.01 of the calibrating patches exceeds."""
+    known = np.sort(candidate.read(calibrating, calibrating))
+    return [known[len(known) - 1 - int(rate * len(known))] for rate in (0.003, 0.01)]
 
 
 def _cells(

@@ -24,6 +24,7 @@ from train.papers.welds.regions import (
     label_regions,
     of_contrast,
 )
+from train.report import table
 
 RIM_PX = 18
 """What the autoencoder does not reconstruct on each side of a patch: 192 px in, 156 px out."""
@@ -202,7 +203,7 @@ def shares(count: int, weights: Sequence[int]) -> list[int]:
 
 def contrast_table(welds: Sequence[Weld]) -> str:
     """A Markdown table: regions of each contrast by weld, and their area."""
-    lines = ["| weld | size, px | high | mid | low | defect pixels |", "|---|---|---|---|---|---|"]
+    rows: list[list[object]] = []
     totals = dict.fromkeys(CONTRASTS, 0)
     area_px = 0
     for weld in welds:
@@ -213,12 +214,11 @@ def contrast_table(welds: Sequence[Weld]) -> str:
         totals = {contrast: totals[contrast] + counts[contrast] for contrast in CONTRASTS}
         area_px += int(weld.mask.sum())
         height, width = weld.image.shape
-        cells = " | ".join(str(counts[contrast]) for contrast in CONTRASTS)
-        lines.append(f"| {weld.name} | {height} x {width} | {cells} | {int(weld.mask.sum())} |")
+        rows.append([weld.name, f"{height} x {width}", *counts.values(), int(weld.mask.sum())])
     if not area_px:
         raise DataError("no weld has a mask", hint="masks/NAME.png beside images/NAME.png, 255 where a defect is")
-    lines.append(f"| all | | {' | '.join(str(totals[contrast]) for contrast in CONTRASTS)} | {area_px} |")
-    return "\n".join(lines) + "\n"
+    rows.append(["all", "", *totals.values(), area_px])
+    return "\n".join(table(["weld", "size, px", *CONTRASTS, "defect pixels"], rows)) + "\n"
 
 
 def _pose(rng: np.random.Generator, row: float, column: float) -> Pose:

@@ -23,6 +23,7 @@ from train.papers.welds.evaluation import (
 )
 from train.papers.welds.regions import HIGH_CNR_MIN, LOW_CNR_MAX
 from train.papers.welds.variants import BOTH
+from train.report import table
 
 REAL_SETS: Final = ("defects-high", "defects-mid", "defects-low")
 SYNTHETIC_SETS: Final = ("circular-hollow-inclusion", "dogbone", "elongated", "partial-circle", "raster")
@@ -80,9 +81,8 @@ def tables_markdown(benchmark: Benchmark, detectors: Sequence[Detector], notes: 
 
 def paper_table(benchmark: Benchmark, detectors: Sequence[Detector], *, own: bool) -> list[str]:
     """Test sets down, detectors across, ours and the paper's beside each other."""
-    heads = [f"{d.name} | paper" if (d.variant, "raster") in PAPER else d.name for d in detectors]
-    columns = 2 + sum(head.count("|") + 1 for head in heads)
-    lines = ["| test set | patches | " + " | ".join(heads) + " |", "|---" * columns + "|"]
+    heads = [head for d in detectors for head in ((d.name, "paper") if (d.variant, "raster") in PAPER else (d.name,))]
+    rows: list[list[object]] = []
     for name in (*REAL_SETS, *SYNTHETIC_SETS, *SHARP_SETS, ACCEPTED):
         cells = []
         for detector in detectors:
@@ -92,17 +92,13 @@ def paper_table(benchmark: Benchmark, detectors: Sequence[Detector], *, own: boo
                 cells.append("" if paper is None else f"{paper[0]} ({paper[1]})")
         total = entry_of(benchmark, detectors[0], name, own=own).total
         label = "*accepted, refused (FPR)*" if name == ACCEPTED else name
-        lines.append(f"| {label} | {total} | " + " | ".join(cells) + " |")
-    return lines
+        rows.append([label, total, *cells])
+    return table(["test set", "patches", *heads], rows)
 
 
 def variants_table(benchmark: Benchmark, detectors: Sequence[Detector]) -> list[str]:
     """Detectors down: what they find in validation (on which a recipe is chosen) and in each group of test sets."""
-    lines = [
-        "| detector | validation defects | high | mid | low | synthetic | synthetic, sharp | FPR"
-        " | high, own FPR | mid | low |",
-        "|---" * 11 + "|",
-    ]
+    rows = []
     for detector in detectors:
         shares = [cell(entry_of(benchmark, detector, VALIDATION_DEFECTS, own=False))]
         shares += [cell(entry_of(benchmark, detector, name, own=False)) for name in REAL_SETS]
@@ -111,15 +107,16 @@ def variants_table(benchmark: Benchmark, detectors: Sequence[Detector]) -> list[
             shares.append(cell(least))
         shares.append(cell(entry_of(benchmark, detector, ACCEPTED, own=False), digits=2))
         shares += [cell(entry_of(benchmark, detector, name, own=True)) for name in REAL_SETS]
-        lines.append(f"| {detector.name} | " + " | ".join(shares) + " |")
-    lines += ["", "Of the synthetic sets the one that is found least is given."]
-    return lines
+        rows.append([detector.name, *shares])
+    groups = ("validation defects", "high", "mid", "low", "synthetic", "synthetic, sharp", "FPR")
+    lines = table(["detector", *groups, "high, own FPR", "mid", "low"], rows)
+    return [*lines, "", "Of the synthetic sets the one that is found least is given."]
 
 
 def area_table(benchmark: Benchmark, detectors: Sequence[Detector]) -> list[str]:
     """Detectors down, AUROC in % of every test set against the accepted test patches: mean (half spread)."""
     names = (*REAL_SETS, *SYNTHETIC_SETS)
-    lines = ["| detector | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    rows = []
     for detector in detectors:
         outcomes = benchmark.outcomes[detector.name]
         cells = []
@@ -127,26 +124,25 @@ def area_table(benchmark: Benchmark, detectors: Sequence[Detector]) -> list[str]
             areas = [outcome.auroc.get(name, math.nan) for outcome in outcomes]
             known = all(math.isfinite(area) for area in areas)
             cells.append(f"{100 * np.mean(areas):.1f} ({50 * (max(areas) - min(areas)):.1f})" if known else "-")
-        lines.append(f"| {detector.name} | " + " | ".join(cells) + " |")
-    return lines
+        rows.append([detector.name, *cells])
+    return table(["detector", *names], rows)
 
 
 def weld_table(benchmark: Benchmark, detectors: Sequence[Detector]) -> list[str]:
     """Sets of real patches weld by weld down, detectors across: shares in % by the validation thresholds."""
-    lines = ["| set | weld | patches | " + " | ".join(d.name for d in detectors) + " |"]
-    lines.append("|---" * (3 + len(detectors)) + "|")
+    rows: list[list[object]] = []
     for name in (ACCEPTED, *REAL_SETS):
         of_detectors = [[outcome.by_weld.get(name, {}) for outcome in benchmark.outcomes[d.name]] for d in detectors]
         label = "accepted, refused" if name == ACCEPTED else name
         for weld, rate in sorted(of_detectors[0][0].items()):
             if rate.total:
                 cells = [f"{100 * np.mean([run[weld].share for run in runs]):.1f}" for runs in of_detectors]
-                lines.append(f"| {label} | {weld} | {rate.total} | " + " | ".join(cells) + " |")
+                rows.append([label, weld, rate.total, *cells])
         spans = [interval_over_welds(list(runs[0].values())) for runs in of_detectors]
         cells = [f"{100 * low:.1f} to {100 * high:.1f}" for low, high in spans]
-        lines.append(f"| {label} | *95 %, other welds* | | " + " | ".join(cells) + " |")
-    lines += ["", "Last line of each set: welds drawn again and again from these (bootstrap), first run."]
-    return lines
+        rows.append([label, "*95 %, other welds*", "", *cells])
+    lines = table(["set", "weld", "patches", *(d.name for d in detectors)], rows)
+    return [*lines, "", "Last line of each set: welds drawn again and again from these (bootstrap), first run."]
 
 
 def tables_csv(benchmark: Benchmark, detectors: Sequence[Detector]) -> str:
