@@ -173,11 +173,18 @@ def _add_qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser], com
     completes_files(
         qualify.add_argument("--labels", type=path, metavar="CSV", help="labels of the set (default: DIR/labels.csv)")
     )
-    qualify.add_argument("--fix", action="store_true", help="write the digests of the set into the plan, judge nothing")
-    completes_folders(qualify.add_argument("--out", type=path, metavar="DIR", help="where the record goes"))
+    qualify.add_argument(
+        "--fix", action="store_true", help="write the digests of the set into the plan, judge nothing (default: judge)"
+    )
+    completes_folders(
+        qualify.add_argument("--out", type=path, metavar="DIR", help="where the record goes (default: none, for --fix)")
+    )
     completes_files(
         qualify.add_argument(
-            "--signing-key", type=path, metavar="PEM", help="private key that signs the record (`edge-export keygen`)"
+            "--signing-key",
+            type=path,
+            metavar="PEM",
+            help="private key of `edge-export keygen` that signs the record (default: none, for --fix)",
         )
     )
 
