@@ -196,6 +196,6 @@ def test_the_table_counts_regions_by_contrast_and_weld() -> None:
     area = int(made[0].mask.sum()) if made[0].mask is not None else 0
     table = contrast_table([*made, Weld("unknown", seam(1).astype(np.uint8), None)])
     assert f"| weld-1 | 300 x 900 | 1 | 1 | 1 | {area} |" in table
-    assert f"| all | | 3 | 3 | 3 | {3 * area} |" in table
+    assert f"| all |  | 3 | 3 | 3 | {3 * area} |" in table
     with pytest.raises(DataError, match="no weld has a mask"):
         contrast_table([Weld("unknown", seam(1).astype(np.uint8), None)])
