@@ -489,7 +489,7 @@ def _add_model(verbs: argparse._SubParsersAction[argparse.ArgumentParser], commo
     add_verb(
         verbs,
         "tune",
-        "measure which engine of the CPU is faster, keep the answer, then check",
+        "measure which engine of the CPU is faster, then check",
         examples=("edge-worker model tune",),
         exits={0: "nothing fails, though it may warn", 2: EXITS[2], 78: "something fails"},
         parents=[common],

@@ -48,7 +48,6 @@ def open_engine(
     bundle: Bundle,
     name: str = "auto",
     *,
-    cpu_engine: CpuEngine = "onnxruntime",
     threads: int | None = None,
     max_batch: int | None = None,
     plans: PlanSettings | None = None,
@@ -56,9 +55,9 @@ def open_engine(
     """Open the networks of a verified bundle: `onnxruntime`, `openvino`, `tensorrt`, or `auto` for the best there is.
 
     `auto` wants TensorRT where the machine has a GPU's driver or TensorRT installed, and `plans` says where its
-    engines are; where that fails, the CPU runs the networks and the spec says why. `cpu_engine`: what `auto` means on
-    a CPU; where it does not open, onnxruntime it is. `threads`: of the CPU, None for all this process may use.
-    `max_batch`: None for the engine's own choice. Raises EngineError.
+    engines are. Where that fails, and without a GPU, onnxruntime runs the networks on the CPU; in the first case the
+    spec says why. `threads`: of the CPU, None for all this process may use. `max_batch`: None for the engine's own
+    choice. Raises EngineError.
     """
     if name == "tensorrt" or (name == "auto" and plans is not None and gpu_is_expected()):
         if plans is None:
@@ -74,19 +73,8 @@ def open_engine(
             if name == "tensorrt":
                 raise
             event(log.error, "no GPU: the CPU runs the networks", why=error.message, hint=error.hint)
-            cpu = open_engine(bundle, cpu_engine=cpu_engine, threads=threads, max_batch=max_batch)
+            cpu = open_engine(bundle, "onnxruntime", threads=threads, max_batch=max_batch)
             return Degraded(cpu, f"TensorRT: {error.message}", error.hint)
-    if name == "auto" and cpu_engine == "openvino":
-        try:
-            return open_engine(bundle, cpu_engine, threads=threads, max_batch=max_batch)
-        except EngineError as error:
-            event(
-                log.warning,
-                "the faster engine does not open, onnxruntime judges",
-                engine=cpu_engine,
-                error=error.message,
-                hint=error.hint,
-            )
     if name in ("auto", "onnxruntime"):
         # Imported when chosen: a line that runs another engine needs no onnxruntime.
         from edge.engines.ort import OrtEngine

@@ -13,7 +13,6 @@ from edge.contract.messages import Kind, ModelCard, ModelInfo, Topics
 from edge.engines import Engine, PlanSettings
 from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
-from edge.engines.tuning import chosen_engine
 from edge.evidence.keeper import Selection
 from edge.model.bundle import Bundle, open_bundle
 from edge.pipeline.verdicts import VerdictFactory
@@ -121,7 +120,6 @@ def open_model(settings: Settings, bundle: Bundle, *, may_build: bool = True) ->
     engine = open_engine(
         bundle,
         model.engine,
-        cpu_engine=chosen_engine(bundle, settings.state.dir, model.threads),
         threads=model.threads,
         max_batch=model.max_batch,
         plans=plan_settings(settings, may_build=may_build),

@@ -118,18 +118,3 @@ except EngineError as error:
     print(error.hint)
 """)
     assert "MemoryDenyWriteExecute=no" in done.stdout, done.stderr
-
-
-@needs_openvino
-def test_auto_takes_onnxruntime_where_the_faster_engine_does_not_open(tmp_path: Path) -> None:
-    make_bundle(tmp_path / "bundle")
-    done = run_sandboxed(f"""
-from pathlib import Path
-from edge.model.bundle import TrustedKey, verify_bundle
-from edge.engines.choose import open_engine
-from tests.support.bundles import KEY
-bundle = verify_bundle(Path({str(tmp_path / "bundle")!r}), [TrustedKey("key", KEY.public_key())])
-print(open_engine(bundle, "auto", cpu_engine="openvino").spec.name)
-""")
-    assert done.stdout.strip() == "onnxruntime", done.stderr
-    assert "does not open" in done.stderr

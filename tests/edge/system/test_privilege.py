@@ -107,7 +107,7 @@ def test_no_command_of_roots_follows_the_links_of_the_service(name: str, home: P
     (state / "ledger.sqlite").touch()
     for link in (
         *("ledger.sqlite.lock", ".newest-model.json.new", "ledger.sqlite.new", "ledger.sqlite.restored"),
-        *(".engine-choice.json.tmp", "engine-choice.json", "plans", "device.key"),
+        *("plans", "device.key"),
     ):
         (state / link).symlink_to(victim)
     for path in (state, *state.iterdir()):
