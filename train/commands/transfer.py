@@ -11,7 +11,7 @@ from edge.images.conversion import Method
 from edge.records import Size
 from edge.system.command import add_file
 from edge.system.progress import Reporter
-from train.commands.options import TORCH, TRAINS, Verbs, add_command, add_fields, add_out, display
+from train.commands.options import TORCH, TRAINS, Verbs, add_command, add_fields, add_out
 from train.recipe import ClassifierRecipe, parse_size
 
 
@@ -44,9 +44,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         help="train the last layer, or the network (default: head)",
     )
     verb.add_argument("--normal", metavar="CLASS", help="take only this class as normal (default: each in turn)")
-    verb.add_argument(
-        "--size", type=side_or_size, default="96", metavar="N|HxW", help="of the network's input, px (default: 96)"
-    )
+    verb.add_argument("--size", default="96", metavar="N|HxW", help="of the network's input, px (default: 96)")
     verb.add_argument(
         "--per-class", type=int, metavar="N", help="at most so many training images of each class (default: all)"
     )
@@ -83,7 +81,7 @@ def transfer(options: argparse.Namespace, reporter: Reporter) -> int:
     started = time.perf_counter()
     options.amp = choose_arithmetic(options.amp, options.device, reporter.say)  # the report says what it was
     choice = Choice(
-        options.size,
+        side_or_size(options.size),
         per_class=options.per_class,
         test_share=options.test_share,
         method=Method(options.method),
@@ -119,5 +117,5 @@ def command(options: argparse.Namespace) -> str:
     for name in (*names, *(("epochs", "batch", "lr") if options.fine_tune == "all" else ())):
         value = getattr(options, name)
         if value is not None:
-            words += [f"--{name.replace('_', '-')}", Path(value).name if name == "weights" else display(value)]
+            words += [f"--{name.replace('_', '-')}", Path(value).name if name == "weights" else str(value)]
     return shlex.join(words)
