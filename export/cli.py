@@ -34,7 +34,7 @@ from export.keys import DEFAULT_NAME, create_keys
 
 PROGRAM: Final = "edge-export"
 FORMATS: Final = ("fp32", "fp16", "int8")
-"""Of weights and of arithmetic; `export.storage` and `export.precision`, which need onnx, hold what each is."""
+"""Number formats of weights and of arithmetic; `export.storage` and `export.precision`, which need onnx, apply them."""
 EXPORT_EXITS: Final = {
     0: EXITS[0],
     1: "the request is refused, or a defect of this program",
