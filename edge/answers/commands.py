@@ -57,7 +57,7 @@ def export(options: argparse.Namespace, settings: Settings) -> int:
             for stored in reader.decided(since, until):
                 stream.write(stored.payload + b"\n")
         else:
-            for line in csv_lines(answers(reader, since, until), settings.evidence_dir):
+            for line in csv_lines(answers(reader, since, until)):
                 stream.write(line.encode())
     return 0
 

@@ -21,7 +21,8 @@ import jinja2
 import numpy as np
 
 from edge import __version__
-from edge.answers.verdicts import Answer, Looked, evidence_of, looked
+from edge.answers.verdicts import Answer, evidence_of
+from edge.contract.messages import Disposition
 from edge.contract.reasons import in_words
 from edge.errors import EvidenceError
 from edge.evidence.record import IMAGE, RESIDUAL, SCAN, Piece
@@ -44,7 +45,7 @@ class Card:
 
     answer: Answer
     sentence: str
-    looked: Looked | None
+    decision: Disposition | None
     picture: Picture | None
     evidence: str
     """Where the pictures lie, or why there are none."""
@@ -180,7 +181,7 @@ def _card(answer: Answer, folder: Path, has_picture: bool) -> Card:
                 where += f" ({piece.record.note})"
         else:
             where += " (no picture here: see --pictures)"
-    return Card(answer, in_words(verdict), looked(piece), picture, where)
+    return Card(answer, in_words(verdict), answer.decision, picture, where)
 
 
 def _picture(answer: Answer, piece: Piece) -> Picture | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from edge.answers.verdicts import Answer, evidence_of, looked, read
+from edge.answers.verdicts import Answer, evidence_of, read
 from edge.contract.messages import ScanInfo, rfc3339
 from edge.contract.reasons import in_words
 from edge.errors import EvidenceError
@@ -36,7 +36,7 @@ class FileCheck:
 def show_all(word: str, settings: Settings) -> int:
     """Print what is known; 0, or CHANGED where a file is no longer the judged one. Raises EvidenceError for nothing."""
     with LedgerReader(settings.state.ledger) as reader:
-        found = [read(stored, reader.path) for stored in reader.find(word, MOST)]
+        found = [read(stored) for stored in reader.find(word, MOST)]
         newest = {file: reader.of_file(file, 1) for file in {answer.verdict.scan.file for answer in found}}
     if not found:
         raise EvidenceError(
@@ -93,11 +93,14 @@ def check_file(scan: ScanInfo, settings: Settings) -> FileCheck:
 def _rows(answer: Answer, check: FileCheck, settings: Settings) -> Iterator[tuple[str, str]]:
     stored, verdict = answer.stored, answer.verdict
     piece = evidence_of(verdict, settings.evidence_dir)
-    decision = looked(piece)
+    decision = answer.decision
     yield "verdict", f"{verdict.verdict_id}, seq {verdict.seq} of ledger {verdict.ledger_id}"
     yield "part", f"{verdict.part_id or 'unknown'}, lot {verdict.bundle or 'unknown'}"
     yield "outcome", f"{verdict.outcome}: {in_words(verdict)}"
-    yield "decision", f"{decision.decision} by {decision.by}, {decision.at}" if decision else "none by a person yet"
+    yield (
+        "decision",
+        f"{decision.decision} by {decision.by}, {_moment(decision.at)}" if decision else "none by a person yet",
+    )
     yield "file", check.words
     yield "decided", f"{_moment(stored.decided_at)}, {answer.latency_s:.1f} s after it was seen"
     yield "sent", _moment(stored.sent_at) if stored.sent_at else "not yet"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
-from edge.answers.verdicts import Answer, evidence_of, looked
+from edge.answers.verdicts import Answer
 from edge.contract.messages import rfc3339
 from edge.contract.reasons import in_words
 
@@ -42,22 +41,21 @@ COLUMNS = (
 """Empty where there is no value; times are UTC."""
 
 
-def csv_lines(answers: Iterable[Answer], evidence: Path) -> Iterator[str]:
-    """RFC 4180, UTF-8, with a header. `evidence`: its folder, where decisions lie."""
+def csv_lines(answers: Iterable[Answer]) -> Iterator[str]:
+    """RFC 4180, UTF-8, with a header."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(COLUMNS)
     for answer in answers:
-        writer.writerow(_row(answer, evidence))
+        writer.writerow(_row(answer))
         yield buffer.getvalue()
         buffer.seek(0)
         buffer.truncate()
     yield buffer.getvalue()
 
 
-def _row(answer: Answer, evidence: Path) -> list[object]:
-    stored, verdict = answer.stored, answer.verdict
-    decision = looked(evidence_of(verdict, evidence)) if verdict.evidence else None
+def _row(answer: Answer) -> list[object]:
+    stored, verdict, decision = answer.stored, answer.verdict, answer.decision
     return [
         verdict.seq,
         verdict.verdict_id,
@@ -84,7 +82,7 @@ def _row(answer: Answer, evidence: Path) -> list[object]:
         verdict.evidence,
         decision.decision if decision else None,
         _text(decision.by) if decision else None,
-        decision.at if decision else None,
+        rfc3339(decision.at) if decision else None,
     ]
 
 

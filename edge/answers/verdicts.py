@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
-from edge.contract.messages import Verdict
+from edge.contract.messages import Disposition, Message, Verdict
 from edge.errors import EvidenceError, LedgerError
 from edge.evidence.record import Piece, open_piece
 from edge.store.reader import LedgerReader, StoredVerdict
+
+AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,37 +32,20 @@ class Answer:
         return (times.decided_at - times.first_seen_at).total_seconds()
 
     @property
-    def lot(self) -> str | None:
-        """What was coated together: the field `bundle` of the message."""
-        return self.verdict.bundle
-
-
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """What a person decided of a verdict."""
-
-    decision: str
-    by: str
-    at: str
+    def decision(self) -> Disposition | None:
+        """The newest that a person decided of it. Raises LedgerError as `read`."""
+        return _parsed(Disposition, self.stored.dispositions[-1], self.stored.seq) if self.stored.dispositions else None
 
 
 def answers(reader: LedgerReader, since: datetime, until: datetime | None = None) -> Iterator[Answer]:
     """Verdicts decided at or after `since` and before `until`, oldest first. Raises LedgerError."""
     for stored in reader.decided(since, until):
-        yield read(stored, reader.path)
+        yield read(stored)
 
 
-def read(stored: StoredVerdict, ledger: Path) -> Answer:
-    """A row of `ledger` with its message. Raises LedgerError where that is no verdict of this release."""
-    try:
-        return Answer(stored, Verdict.model_validate_json(stored.payload))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the message"
-        raise LedgerError(
-            f"ledger {ledger}: verdict {stored.seq}: {where}: {first['msg']}",
-            hint="it was written by another release: ask with that one, or for a later time",
-        ) from None
+def read(stored: StoredVerdict) -> Answer:
+    """A row of the ledger with its message. Raises LedgerError where that is none of this release."""
+    return Answer(stored, _parsed(Verdict, stored.payload, stored.seq))
 
 
 def evidence_of(verdict: Verdict, folder: Path) -> Piece | str:
@@ -73,11 +58,13 @@ def evidence_of(verdict: Verdict, folder: Path) -> Piece | str:
         return f"{error.message}: {error.hint}"
 
 
-def looked(piece: Piece | str) -> Looked | None:
-    """The decision that lies beside the evidence; None where there is none that can be read."""
+def _parsed(kind: type[AnyMessage], payload: bytes, seq: int) -> AnyMessage:
     try:
-        payload = None if isinstance(piece, str) else piece.disposition()
-        content = None if payload is None else json.loads(payload)
-        return None if content is None else Looked(str(content["decision"]), str(content["by"]), str(content["at"]))
-    except (EvidenceError, ValueError, KeyError, TypeError):
-        return None
+        return kind.model_validate_json(payload)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the message"
+        raise LedgerError(
+            f"ledger: verdict {seq}: {kind.__name__.lower()}: {where}: {first['msg']}",
+            hint="it was written by another release: ask with that one, or for a later time",
+        ) from None

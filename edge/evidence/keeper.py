@@ -204,6 +204,7 @@ class Keeper:
         self._kept = 0
         self._dropped = 0
         self._shelf: _Shelf | None = None
+        """None until the first step begins to read the folder."""
         self._disk = threading.Lock()
         """For whoever changes the folder or the shelf."""
 
@@ -283,23 +284,22 @@ class Keeper:
 
     def _open_shelf(self) -> None:
         """Read what is there; remove what a kill or a power cut left of a piece."""
-        shelf = _Shelf()
-        with self._disk:
-            try:
-                _make_folder(self._folder)
-                for day in days(self._folder):
-                    for draft in (self._folder / day).glob(f"{DRAFT_PREFIX}*"):
-                        _remove(draft)
-                    for evidence in pieces_of_day(self._folder, day):
+        self._shelf = _Shelf()
+        try:
+            _make_folder(self._folder)
+            for day in days(self._folder):
+                for draft in (self._folder / day).glob(f"{DRAFT_PREFIX}*"):
+                    _remove(draft)
+                for evidence in pieces_of_day(self._folder, day):
+                    with self._disk:  # one at a time: a decision does not wait for a large folder
                         entry = _entry_of(self._folder, evidence)
                         if entry is None:
                             event(log.warning, "broken evidence removed", evidence=evidence)
                             self._remove_piece(evidence)
                         else:
-                            shelf.put(entry)
-            except (OSError, EvidenceError) as error:
-                event(log.warning, "evidence not readable", folder=str(self._folder), error=str(error))
-            self._shelf = shelf
+                            self._shelf.put(entry)
+        except (OSError, EvidenceError) as error:
+            event(log.warning, "evidence not readable", folder=str(self._folder), error=str(error))
 
     def _keep(self, offer: Offer) -> None:
         """Write one piece and make room for it. Raises OSError."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 
-from edge.contract.messages import Verdict
-from edge.evidence.record import DISPOSITION, evidence_path
+from edge.contract.messages import Answer, Verdict
+from edge.evidence.record import evidence_path
 from edge.records import Outcome
 from edge.store.ledger import Entry, Ledger, open_ledger
 from tests.support.evidence import sample_piece
@@ -52,14 +51,13 @@ def make_night(root: Path, count: int = 24) -> Night:
     with open_ledger(root / "state" / "ledger.sqlite", STATION) as ledger:
         for number in range(count):
             verdicts += _commit(ledger, root, number)
+        for verdict in verdicts[7::8]:
+            ledger.commit_disposition(sample_answer(verdict, HOSTILE[1]))
         ledger.mark_sent([verdict.seq for verdict in verdicts[:-2]], verdicts[-1].times.decided_at)
     for index, verdict in enumerate(verdicts):
         if verdict.evidence is not None and index != 3:  # the fourth was dropped
             counts = np.random.default_rng(index).integers(1300, 47_000, (200, 100), dtype=np.uint16)
-            piece = sample_piece(root / "state" / "evidence", verdict=verdict, counts=counts)
-            if index % 8 == 7:
-                decision = {"decision": "normal", "by": HOSTILE[1], "at": "2026-03-01T09:00:00.000Z"}
-                (piece.path / DISPOSITION).write_text(json.dumps(decision))
+            sample_piece(root / "state" / "evidence", verdict=verdict, counts=counts)
     return Night(root, verdicts, MORNING - timedelta(minutes=1), MORNING + timedelta(minutes=20 * count))
 
 
@@ -95,6 +93,25 @@ def _commit(ledger: Ledger, root: Path, number: int) -> list[Verdict]:
     changed = Verdict.model_validate({**verdict.model_dump(), **_plain(changes)})
     stored = ledger.commit([Entry(entry.stamp, entry.scan, changed, entry.first_id)], decided_at)
     return [one for one in stored if one is not None]
+
+
+def sample_answer(verdict: Verdict, by: str) -> Answer:
+    """That a person found the scan normal."""
+    return Answer(
+        disposition_id=hashlib.sha256(verdict.verdict_id.encode()).hexdigest()[:32],
+        verdict_id=verdict.verdict_id,
+        part_id=verdict.part_id,
+        decision="normal",
+        kinds=(),
+        boxes_px=(),
+        comment=None,
+        by=by,
+        at=verdict.times.decided_at + timedelta(hours=1),
+        read="first",
+        is_blind=True,
+        seconds_looked=3.0,
+        previous=None,
+    )
 
 
 def _plain(changes: dict[str, object]) -> dict[str, object]:
