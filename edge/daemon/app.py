@@ -43,6 +43,7 @@ HEALTH_S = 60.0
 HOUSEKEEPING_S = 600.0
 IDLE_WAIT_S = 0.5
 EVIDENCE_WAIT_S = 0.5
+EVIDENCE_DRAIN_S = 10.0
 REQUESTS_LOOK_S = 0.5
 LEDGER_RETRY_S = 1.0
 STUCK_AFTER_S = 90.0
@@ -229,9 +230,13 @@ class App:
             self._line.copy_on_request(lambda: not self._stop.is_set())
 
     def _keep(self, keeper: Keeper) -> None:
-        """Until nothing more is judged and what was is written."""
-        while keeper.step(EVIDENCE_WAIT_S) or not self._is_judged.is_set():
+        """Until nothing more is judged and what was is written; on a slow disk not for ever."""
+        while not self._is_judged.is_set():
+            keeper.step(EVIDENCE_WAIT_S)
+        until_s = time.monotonic() + EVIDENCE_DRAIN_S
+        while time.monotonic() < until_s and keeper.step(0.0):
             pass
+        keeper.close()
 
     def _publish(self) -> None:
         while not self._flush.is_set():

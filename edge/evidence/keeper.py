@@ -257,6 +257,15 @@ class Keeper:
             offer.close()
         return True
 
+    def close(self) -> None:
+        """Drop what still waits."""
+        with self._changed:
+            dropped, self._queue = list(self._queue), deque()
+            self._dropped += len(dropped)
+        for offer in dropped:
+            offer.close()
+            self._say_dropped(offer.verdict, "the worker was stopped before its turn")
+
     def wake(self) -> None:
         """End the wait of `step`."""
         with self._changed:

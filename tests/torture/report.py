@@ -37,7 +37,7 @@ networks are a deterministic stub (the score is a checksum of the converted pixe
 the production program refuses. *Lost*: listed, not received. *Contradictory*: one verdict id, two different payloads.
 *Duplicated*: the same bytes more than once, which the contract allows.
 
-The harness can fail: `tests/torture/test_harness_catches.py` builds in five defects on purpose, and each turns its row
+The harness can fail: `tests/torture/test_harness_catches.py` builds in defects on purpose, and each turns its row
 red.
 
 <!-- contents: made by `make docs` -->

@@ -235,6 +235,7 @@ class Layout:
 
     folder: dict[str, object] = field(default_factory=dict)
     state: dict[str, object] = field(default_factory=dict)
+    evidence: dict[str, object] = field(default_factory=dict)
     broker: dict[str, object] = field(default_factory=dict)
     log_level: str = "info"
     mosquitto: dict[str, Any] = field(default_factory=lambda: {"persistence": True, "max_queued": 0})
@@ -274,6 +275,7 @@ class Rig:
             | layout.folder,
             "model": {"bundle": self.root / "bundle", "trusted_key": self.root / "key.pub.pem"},
             "state": {"dir": self.state, "min_free_bytes": 0} | layout.state,
+            "evidence": {"min_free_bytes": 0} | layout.evidence,
             "broker": {
                 "host": "127.0.0.1",
                 "port": layout.worker_port or self.broker.port,

@@ -1,4 +1,4 @@
-"""The torture harness can fail: seven defects built in on purpose, each turns its row red for the right reason.
+"""The torture harness can fail: defects built in on purpose, each turns its row red for the right reason.
 
 The defects are made by tests/torture/wrap.py in the worker's process; the product has no switch for them.
 """
@@ -15,6 +15,7 @@ import tests.torture.rig
 from tests.support.mosquitto import needs_mosquitto
 from tests.torture.broker_faults import no_acknowledgement, refused_by_access_list
 from tests.torture.durability import durability_order, power_cut
+from tests.torture.evidence_faults import kill_while_pieces_are_written
 from tests.torture.file_faults import slow_writers
 from tests.torture.isolation_faults import decoder_taken_over
 from tests.torture.kills import kill_the_worker
@@ -36,6 +37,7 @@ SEED = 20261
         pytest.param(refused_by_access_list, 1.0, "close-on-any-code", "refused rows are closed", id="R5"),
         pytest.param(no_acknowledgement, 1.0, "take-any-acknowledgement", "refused rows are closed", id="R31"),
         pytest.param(decoder_taken_over, 0.3, "unfiltered-decoder", "the decoder", id="R29"),
+        pytest.param(kill_while_pieces_are_written, 1.0, "evidence-in-place", "is broken", id="R37"),
         pytest.param(slow_writers, 0.3, "react-to-created", "bytes nobody listed", id="R11"),
     ],
 )

@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument("--stuck-after-s", type=float, help="instead of edge.daemon.app.STUCK_AFTER_S")
     parser.add_argument("--housekeeping-s", type=float, help="between two sweeps of ledger and inbox")
     parser.add_argument("--slow-load-s", type=float, default=0.0, help="loading the model takes so much longer")
+    parser.add_argument("--slow-evidence", type=float, metavar="SECONDS", help="what writing one piece takes")
     parser.add_argument("--newer-schema", action="store_true", help="a program one ledger schema ahead")
     options = parser.parse_args()
     engine = StubEngine()
@@ -58,6 +59,8 @@ def main() -> int:
         wrap.poison()
     if options.engine:
         wrap.ENGINE_FAULTS[options.engine](engine)
+    if options.slow_evidence:
+        wrap.slow_evidence(options.slow_evidence)
     if options.newer_schema:
         wrap.advance_schema()
     wrap.hurry(options.stuck_after_s, options.housekeeping_s)

@@ -23,6 +23,7 @@ import paho.mqtt.client as mqtt
 
 import edge.daemon.app
 import edge.daemon.line
+import edge.evidence.keeper
 import edge.mqtt.connection
 import edge.mqtt.publisher
 import edge.pipeline.read_ahead
@@ -53,6 +54,7 @@ POINTS: dict[str, tuple[object, str, str]] = {
     "score": (StubEngine, "infer", "after"),
     "uncommitted": (edge.store.ledger, "_insert_verdict", "after"),
     "commit": (Ledger, "commit", "after"),
+    "piece": (edge.evidence.keeper, "_write_piece", "after"),
     "publish": (Publisher, "_send_row", "after"),
     "puback": (Publisher, "_on_row_answered", "after"),
     "mark": (Ledger, "mark_sent", "after"),
@@ -96,6 +98,12 @@ def hurry(stuck_after_s: float | None, housekeeping_s: float | None) -> None:
     if housekeeping_s is not None:
         edge.daemon.app.HOUSEKEEPING_S = housekeeping_s
         edge.station.inbox.FORGET_EVERY_S = housekeeping_s
+
+
+def slow_evidence(seconds: float) -> None:
+    """A disk for the pictures that takes so long for each, and a queue that is soon full."""
+    edge.evidence.keeper.QUEUE_BYTES = 200_000
+    _around(edge.evidence.keeper, "_write_piece", before=lambda: time.sleep(seconds))
 
 
 def advance_schema() -> None:
@@ -187,6 +195,20 @@ def _react_to_created() -> None:
     edge.station.inbox.Inbox.__init__ = init  # type: ignore[method-assign]
 
 
+def _evidence_in_place() -> None:
+    """A piece has its name before it has its files."""
+    original = edge.evidence.keeper._write_piece
+
+    def write(draft: Path, contents: dict[str, bytes]) -> None:
+        target = draft.with_name(draft.name.removeprefix(edge.evidence.keeper.DRAFT_PREFIX))
+        target.mkdir()
+        time.sleep(0.1)
+        original(target, contents)
+        target.rename(draft)
+
+    edge.evidence.keeper._write_piece = write
+
+
 def _unfiltered_decoder() -> None:
     os.environ[UNFILTERED] = "1"
 
@@ -204,6 +226,7 @@ BREAKAGES: dict[str, Callable[[], None]] = {
     "react-to-created": _react_to_created,
     "unfiltered-decoder": _unfiltered_decoder,
     "take-any-acknowledgement": _take_any_acknowledgement,
+    "evidence-in-place": _evidence_in_place,
 }
 
 

@@ -371,6 +371,15 @@ def test_the_queue_of_verdicts_is_bounded_too(tmp_path: Path) -> None:
     assert kept.tally().dropped == 3
 
 
+def test_what_still_waits_when_the_worker_stops_is_dropped_and_counted(tmp_path: Path) -> None:
+    kept, (verdict, source) = keeper(tmp_path / "evidence"), unreadable(tmp_path, b"no scan")
+    kept.offer(Offer(verdict), source)
+    kept.offer(offer_of(verdict_of(2)))
+    kept.close()
+    assert not kept.step(0.0)
+    assert (kept.tally().kept, kept.tally().dropped) == (0, 2)
+
+
 def test_what_a_kill_left_is_removed_and_what_was_whole_stays(tmp_path: Path) -> None:
     kept = keeper(tmp_path)
     verdicts = [verdict_of(number) for number in range(4)]
