@@ -15,6 +15,7 @@ from tests.torture import (
     load,
     model_faults,
     start_faults,
+    station_faults,
 )
 from tests.torture.trial import Procedure
 
@@ -42,6 +43,10 @@ PROCEDURES = (
     Procedure("R21", "upgrade and rollback", kills.upgrade_and_roll_back),
     Procedure("R22", "bad engine", model_faults.bad_engine),
     Procedure("R23", "poison scan", kills.poison_a_scan),
+    Procedure("R25", "rewrite in place, replacement before reading", station_faults.rewritten_in_place),
+    Procedure("R26", "reserved strips and tiles, holes, zero rims, dead rows", station_faults.unwritten_parts),
+    Procedure("R27", "moving: gaps, links, target away, no mount at start", station_faults.moved_on),
+    Procedure("R28", "deep, oddly named, hung folders", station_faults.deep_and_hung),
     Procedure("R29", "decoder under a file's control", isolation_faults.decoder_taken_over),
     Procedure("R30", "files that burn time or disk", isolation_faults.files_that_burn, is_timed=True),
     Procedure("R31", "broker of odd answers", broker_faults.odd_answers),

@@ -17,11 +17,15 @@ PROMISES = (
     (
         "Every complete scan in the folder gets exactly one stored verdict per arrival and model; delivery to the "
         "broker is at least once, with identical bytes.",
-        "R1 R2 R3 R4 R6 R10 R11 R13 R14 R15 R16 R17 R18 R20 R21 R22 L1 S1",
+        "R1 R2 R3 R4 R6 R10 R11 R13 R14 R15 R16 R17 R18 R20 R21 R22 R27 R28 L1 S1",
     ),
     ("Power loss at the edge box loses no published verdict, on a disk that honours flush.", "R7 R8 R9"),
     ("The broker's power loss is recoverable without a new inspection: `edge-worker --resend SINCE`.", "R2 R4"),
-    ("A bad file neither stops the line nor yields a verdict on wrong pixels.", "R11 R12 R22 R23 F1"),
+    (
+        "A bad file neither stops the line nor yields a verdict on wrong pixels. A file rewritten in place is held "
+        "longer than a new one; what was overwritten unread is counted at the MES.",
+        "R11 R12 R22 R23 R25 R26 F1",
+    ),
     ("Only a signed, unmodified model runs.", "R19"),
     ("A flaw in the decoder reaches neither the ledger nor the rest of the machine.", "R29 R30"),
     ("A row is closed by PUBACK with reason 0x00 alone; there is no fallback to MQTT 3.1.1.", "R5 R31"),

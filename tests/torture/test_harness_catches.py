@@ -19,6 +19,7 @@ from tests.torture.evidence_faults import kill_while_pieces_are_written
 from tests.torture.file_faults import slow_writers
 from tests.torture.isolation_faults import decoder_taken_over
 from tests.torture.kills import kill_the_worker
+from tests.torture.station_faults import moved_on, rewritten_in_place
 from tests.torture.trial import Trial
 
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
@@ -38,6 +39,8 @@ SEED = 20261
         pytest.param(no_acknowledgement, 1.0, "take-any-acknowledgement", "refused rows are closed", id="R31"),
         pytest.param(decoder_taken_over, 0.3, "unfiltered-decoder", "the decoder", id="R29"),
         pytest.param(kill_while_pieces_are_written, 1.0, "evidence-in-place", "is broken", id="R37"),
+        pytest.param(rewritten_in_place, 0.4, "no-hold", "bytes nobody listed", id="R25"),
+        pytest.param(moved_on, 0.4, "move-by-name", "lost", id="R27"),
         pytest.param(slow_writers, 0.3, "react-to-created", "bytes nobody listed", id="R11"),
     ],
 )

@@ -43,6 +43,9 @@ def main() -> int:
     parser.add_argument("--housekeeping-s", type=float, help="between two sweeps of ledger and inbox")
     parser.add_argument("--slow-load-s", type=float, default=0.0, help="loading the model takes so much longer")
     parser.add_argument("--slow-evidence", type=float, metavar="SECONDS", help="what writing one piece takes")
+    parser.add_argument("--health-s", type=float, help="between two health messages")
+    parser.add_argument("--slow-moves", type=float, help="seconds between the last look at a judged scan and its move")
+    parser.add_argument("--hang", type=Path, help="no look at the folder ends while this file exists")
     parser.add_argument("--newer-schema", action="store_true", help="a program one ledger schema ahead")
     options = parser.parse_args()
     engine = StubEngine()
@@ -63,7 +66,11 @@ def main() -> int:
         wrap.slow_evidence(options.slow_evidence)
     if options.newer_schema:
         wrap.advance_schema()
-    wrap.hurry(options.stuck_after_s, options.housekeeping_s)
+    if options.slow_moves is not None:
+        wrap.slow_moves(options.slow_moves)
+    if options.hang:
+        wrap.hang(options.hang)
+    wrap.hurry(options.stuck_after_s, options.housekeeping_s, options.health_s)
     try:
         settings = load_settings(options.config)
         configure_logging(settings.log.level, settings.log.format)

@@ -29,6 +29,7 @@ import edge.mqtt.publisher
 import edge.pipeline.read_ahead
 import edge.scans.decoder
 import edge.station.archive
+import edge.station.folder
 import edge.station.inbox
 import edge.station.watch
 import edge.store.ledger
@@ -91,8 +92,26 @@ def deafen() -> None:
     edge.station.watch._Hints.dispatch = lambda *_: None  # type: ignore[method-assign]
 
 
-def hurry(stuck_after_s: float | None, housekeeping_s: float | None) -> None:
+def slow_moves(gap_s: float) -> None:
+    """Time enough to put something else in a judged scan's place; what fails is tried again after a second."""
+    edge.station.archive.RETRY_S = 1.0
+    _around(edge.station.archive._Move, "carry_out", before=lambda: time.sleep(gap_s))
+
+
+def hang(while_exists: Path) -> None:
+    """The calls on a hard mount whose server is gone do not fail, they do not return."""
+
+    def wait() -> None:
+        while while_exists.exists():
+            time.sleep(0.05)
+
+    _around(edge.station.folder, "opened_folder", before=wait)
+
+
+def hurry(stuck_after_s: float | None, housekeeping_s: float | None, health_s: float | None) -> None:
     """Minutes become seconds."""
+    if health_s is not None:
+        edge.daemon.app.HEALTH_S = health_s
     if stuck_after_s is not None:
         edge.daemon.app.STUCK_AFTER_S = stuck_after_s
     if housekeeping_s is not None:
@@ -218,6 +237,16 @@ def _take_any_acknowledgement() -> None:
     edge.mqtt.connection._Client._packet_handle = mqtt.Client._packet_handle  # type: ignore[method-assign]
 
 
+def _no_hold() -> None:
+    """A file that is written again in place is taken as soon as a new one."""
+    edge.station.inbox.Inbox._hold_s = lambda self, _waiting: self._stable_for_s  # type: ignore[method-assign]
+
+
+def _move_by_name() -> None:
+    """What stands under a judged scan's name is moved, whatever it is by now."""
+    edge.station.archive._is_unchanged = lambda path, *_: path.exists()  # type: ignore[assignment]
+
+
 BREAKAGES: dict[str, Callable[[], None]] = {
     "synchronous-off": _synchronous_off,
     "ack-before-commit": _ack_before_commit,
@@ -227,6 +256,8 @@ BREAKAGES: dict[str, Callable[[], None]] = {
     "unfiltered-decoder": _unfiltered_decoder,
     "take-any-acknowledgement": _take_any_acknowledgement,
     "evidence-in-place": _evidence_in_place,
+    "no-hold": _no_hold,
+    "move-by-name": _move_by_name,
 }
 
 
