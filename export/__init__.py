@@ -1,1 +1,1 @@
-"""From checkpoints to the signed model bundle the line runs. Importing it loads neither torch nor onnx."""
+"""From checkpoints to the signed model the line runs. Importing it loads neither torch nor onnx."""

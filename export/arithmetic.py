@@ -18,7 +18,7 @@ QUANTISING: Final = frozenset(
 """Operators that round activations. DequantizeLinear is not one: it expands weights that are merely stored as int8."""
 HALF: Final = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 PERMITTED: Final = {"fp32": ({"fp32"}, {"fp32"}), "fp16": ({"fp16"}, {"fp16"}), "int8": ({"int8"}, {"fp32", "int8"})}
-"""By the manifest's precision: what classifier and gate may compute in. The gate of an int8 bundle stays float32."""
+"""By the manifest's precision: what classifier and gate may compute in. The gate of an int8 model stays float32."""
 
 
 def computes_in(model: onnx.ModelProto) -> str:
@@ -41,7 +41,7 @@ def check_arithmetic(bundle: Bundle) -> None:
         if found not in permitted:
             raise BundleError(
                 f"{name} of {bundle.model_id} computes in {found}, its manifest says precision {bundle.precision}",
-                hint="export the bundle again with `edge-export bundle --precision`: it judges what it signs",
+                hint="export the model again with `edge-export model --precision`: it judges what it signs",
             )
 
 

@@ -1,4 +1,4 @@
-"""From two checkpoints to a signed bundle, whole or not at all.
+"""From two checkpoints to a signed model, whole or not at all.
 
 Export, store the weights, choose golden scans, compare with torch, judge scans as before and after, sign, write beside
 the target, open what was written as the line would, reproduce its golden scores, rename.
@@ -72,21 +72,21 @@ TOLERANCE: Final[dict[Precision, float]] = {"fp32": 2e-3, "fp16": 1e-2, "int8": 
 """How far another engine's golden scores may be off: between float32 on other CPUs (1e-6) and a decision's worth. With
 fewer bits every engine rounds in other places."""
 STORAGE_SCANS: Final = 64
-"""Scans of the golden folder, evenly spread, that judge a bundle whose weights are merely stored in fewer bits.
+"""Scans of the golden folder, evenly spread, that judge a model whose weights are merely stored in fewer bits.
 
 That rounds little, and each scan takes an engine's time. Where the graphs compute in fewer bits, all scans are judged.
 """
 
 
 def export_bundle(request: ExportRequest, reporter: Reporter) -> Bundle:
-    """Write the bundle `request.out` from two checkpoints of `edge-train`; see the module.
+    """Write the model `request.out` from two checkpoints of `edge-train`; see the module.
 
     Raises ExportError, ParityError, CheckpointError, and BundleError where the result is not what the line accepts.
     """
     storage = storage_for(request.precision, request.storage)
     private_key = load_private_key(request.key)
     if request.out.exists() or request.out.is_symlink():
-        raise ExportError(f"{request.out} exists already", hint="a bundle never changes: write a new one beside it")
+        raise ExportError(f"{request.out} exists already", hint="a model never changes: write a new one beside it")
     pair = load_pair(request)
     lots = {*pair.classifier.lots, *pair.gate.lots}
     if len(lots) < ENOUGH_LOTS:
@@ -171,7 +171,7 @@ def _stored(
     pair: TrainedPair,
     reporter: Reporter,
 ) -> dict[str, bytes]:
-    """The graphs as they go into the bundle."""
+    """The graphs as they go into the model."""
     ranges = _scans(request.calibrate, pair, CALIBRATION_SCANS) if request.calibrate else []
     computing = to_precision(
         graphs,
@@ -211,7 +211,7 @@ def _check_decisions(
     pair: TrainedPair,
     reporter: Reporter,
 ) -> None:
-    """Raises ParityError where the graphs of the bundle decide otherwise than the plain ones; see STORAGE_SCANS."""
+    """Raises ParityError where the graphs of the model decide otherwise than the plain ones; see STORAGE_SCANS."""
     if request.precision == "fp32":
         what, scans = f"storing the weights as {storage}", _scans(request.golden, pair, STORAGE_SCANS)
     else:
@@ -245,7 +245,7 @@ def write_bundle(out: Path, manifest: Manifest, contents: Mapping[str, bytes], k
         sync_directory(out.parent)
     except OSError as error:
         raise ExportError(
-            f"the bundle {out} cannot be written: {error}", hint="check the folder and the disk"
+            f"the model {out} cannot be written: {error}", hint="check the folder and the disk"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -310,7 +310,7 @@ def _manifest(
         where = ".".join(str(part) for part in first["loc"])
         raise ExportError(
             f"the checkpoints make no valid manifest: {error.title} {where}: {first['msg']}, got {first['input']!r}",
-            hint="train again, or mend the option it names",
+            hint="train again, or correct the option it names",
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""`edge-export`: make a signing key, make a bundle of two checkpoints, verify a bundle, compare bundles on all engines.
+"""`edge-export`: make a signing key, a model of two checkpoints, verify a model, compare models on all engines.
 
 `keygen` and `verify` run on the base installation, without torch and onnx.
 """

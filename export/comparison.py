@@ -87,7 +87,7 @@ def compare(
     policy: Policy,
     labels: Sequence[int] | None = None,
 ) -> Comparison:
-    """Compare scores of the same scans; `labels`: 1 abnormal, 0 normal, None where nobody knows."""
+    """Compare scores of the same scans; `labels`: 1 abnormal, 0 normal, None without a label."""
     flips = []
     low, high = policy.review_band or (0.0, 0.0)
     for file, before, after in zip(files, expected, observed, strict=True):

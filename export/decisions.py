@@ -1,4 +1,4 @@
-"""Whether the graphs of a bundle decide as the plain float32 ones do, on every engine of the CPU that is installed.
+"""Whether the graphs of a model decide as the plain float32 ones do, on every engine of the CPU that is installed.
 
 The line may run any of them, and fewer bits round in other places on each.
 """
@@ -31,7 +31,7 @@ SHOWN_LAYERS: Final = 3
 LAYER_SCANS: Final = 2
 
 Graphs = Mapping[str, bytes]
-"""The two graphs of a bundle, serialised, by their names in it."""
+"""The two graphs of a model, serialised, by their names in it."""
 
 
 def check_decisions(

@@ -6,7 +6,7 @@ from edge.errors import EdgeError
 
 
 class ExportError(EdgeError):
-    """What was learnt cannot become a bundle; nothing was written."""
+    """The checkpoints cannot become a model; nothing was written."""
 
     exit_code = 1
 

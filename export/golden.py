@@ -1,4 +1,4 @@
-"""The two small scans a bundle carries, so that every engine can prove itself before it judges."""
+"""The two small scans a model carries, so that every engine can prove itself before it judges."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CANDIDATES: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class GoldenScan:
-    """A golden scan as it goes into the bundle."""
+    """A golden scan as it goes into the model."""
 
     name: str
     """File name, such as `normal.tif`."""

@@ -1,4 +1,4 @@
-"""Ed25519 keys that sign bundles. The private half stays with whoever releases models, never on the line."""
+"""Ed25519 keys that sign models. The private half stays where models are released, never on the line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEFAULT_NAME = "signing-key"
 def create_keys(out: Path, name: str = DEFAULT_NAME) -> tuple[Path, Path]:
     """Write `NAME.pem` (private, mode 0600) and `NAME.pub.pem` into `out`; their paths.
 
-    Raises ExportError where either exists: bundles signed with a lost key can never be renewed under its name.
+    Raises ExportError where either exists: models signed with a lost key can never be renewed under its name.
     """
     private_path, public_path = out / f"{name}.pem", out / f"{name}.pub.pem"
     key = Ed25519PrivateKey.generate()

@@ -1,4 +1,4 @@
-"""Whether an exported graph says what the trained network says. No bundle is written where it does not.
+"""Whether an exported graph says what the trained network says. No model is written where it does not.
 
 The reference is the network as training ran it, on torch, with nothing folded: so this compares the folding of the
 normalisation and of batch norm, the exporter, and onnxruntime's own rewriting of the graph, all at once.

@@ -1,4 +1,4 @@
-"""`edge-export parity`: bundles on every engine there is, and on torch, over the same scans."""
+"""`edge-export parity`: models on every engine there is, and on torch, over the same scans."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def parity(
     if not scored:
         raise ExportError(
             f"nothing to compare {reference} with",
-            hint="name another bundle or engine, or --classifier and --gate for torch",
+            hint="name another model or engine, or --classifier and --gate for torch",
         )
     found = [compare(name, files, expected, scores, first.policy(), truth) for name, scores in scored.items()]
     _print(console, reference, found)
@@ -100,7 +100,7 @@ def _check_alike(bundles: Sequence[Bundle]) -> None:
             if getattr(bundle, what) != getattr(first, what):
                 raise ExportError(
                     f"{bundle.model_id} has {what} {getattr(bundle, what)}, {first.model_id} {getattr(first, what)}",
-                    hint="compare bundles of the same checkpoints",
+                    hint="compare models of the same checkpoints",
                 )
 
 

@@ -16,7 +16,7 @@ for activations, the ranges from real scans. Which layers stay in float32 was me
                  scan of 120 to another decision, for a third of the time of both networks. OpenVINO also carried the
                  integers of the image on through the averages of the layouts, and rounded those to grey levels.
 
-int8 is onnxruntime's own quantisation: it adds no dependency and reports to nobody. Also tried: NNCF 3.4, which rounds
+int8 is onnxruntime's own quantisation: it adds no dependency and sends no reports. Also tried: NNCF 3.4, which rounds
 the sums too (logit off by 0.27), needs scikit-learn and reports its use to its makers; nvidia-modelopt 0.47 wants an
 older onnx and the GPU build of onnxruntime, which cannot stand beside the one the line runs on. It is OpenVINO that
 computes such a graph in int8, three times as fast as float32; onnxruntime fuses none of it, and takes longer.
@@ -68,7 +68,7 @@ def to_precision(
     calibration: Sequence[Image] = (),
     progress: Progress | None = None,
 ) -> dict[str, onnx.ModelProto]:
-    """The two graphs of a bundle, by file name, in another precision; the originals are left alone.
+    """The two graphs of a model, by file name, in another precision; the originals are left alone.
 
     `calibration`: converted scans uint8 (channels, height_px, width_px), needed for int8. Raises ExportError.
     """

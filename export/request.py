@@ -1,4 +1,4 @@
-"""What a bundle is made of: what was asked for, and two checkpoints that belong together."""
+"""What a model is made of: what was asked for, and two checkpoints that belong together."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from train.checkpoint import Checkpoint, load_checkpoint
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """What `edge-export bundle` is asked for."""
+    """What `edge-export model` is asked for."""
 
     classifier: Path
     gate: Path
     golden: Path
-    """Folder of scans: two of them go into the bundle, and decisions on them may not change."""
+    """Folder of scans: two of them go into the model, and decisions on them may not change."""
     key: Path
     out: Path
     model_id: str
     precision: Precision = "fp32"
     """What the graphs compute in."""
     storage: Storage | None = None
-    """How weights lie in the file of an fp32 bundle, None for int8."""
+    """How weights lie in the file of an fp32 model, None for int8."""
     calibrate: Path | None = None
     """Folder of scans, for int8 graphs."""
     review_band: tuple[float, float] | None = None
@@ -44,12 +44,12 @@ class TrainedPair:
 
 
 def storage_for(precision: Precision, storage: Storage | None) -> Storage:
-    """How weights are stored: as asked for in an fp32 bundle, else in what computes. Raises ExportError."""
+    """How weights are stored: as asked for in an fp32 model, else in what computes. Raises ExportError."""
     if precision == "fp32":
         return storage or "int8"
     if storage is not None:
         raise ExportError(
-            f"weights of an {precision} bundle are stored as {precision}, not as {storage}",
+            f"weights of an {precision} model are stored as {precision}, not as {storage}",
             hint="--weights-storage is for --precision fp32: it changes the file, not the arithmetic",
         )
     return precision

@@ -18,7 +18,7 @@ LABELS_NAME = "labels.csv"
 
 @dataclass(frozen=True, slots=True)
 class ConvertedScan:
-    """A converted scan; `label`: 1 abnormal, 0 normal, None where nobody says."""
+    """A converted scan; `label`: 1 abnormal, 0 normal, None without a label."""
 
     file: str
     image: Image

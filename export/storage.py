@@ -1,4 +1,4 @@
-"""How weights are stored in the bundle: as float32, float16, or int8 per output channel.
+"""How weights are stored in the model: as float32, float16, or int8 per output channel.
 
 Storage only: a Cast or DequantizeLinear stands between a stored weight and the operator that uses it, and
 onnxruntime computes it once, when it loads the graph (`session.disable_quant_qdq=1`). The arithmetic is float32

@@ -1,4 +1,4 @@
-"""Errors of the training programs; `train/cli.py` turns them into an exit code and two lines of text."""
+"""Errors of the training programs; `edge/system/command.py` turns them into an exit code and two lines of text."""
 
 from __future__ import annotations
 

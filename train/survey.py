@@ -90,7 +90,7 @@ def survey(
         raise DataError(
             f"{len(unreadable)} of {len(rows)} scans cannot be read: {'; '.join(unreadable[:MOST_NAMED])}"
             + (f"; and {len(unreadable) - MOST_NAMED} more" if len(unreadable) > MOST_NAMED else ""),
-            hint="`edge-train doctor` lists them all; mend or drop them, or leave them out with --skip-unreadable",
+            hint="`edge-train doctor` lists them all; repair or drop them, or leave them out with --skip-unreadable",
         )
     good = [i for i in sorted(scans) if scans[i].problem is None]
     if not good:

@@ -1,7 +1,7 @@
 """The eleven kinds of anomalies that the paper names (Jensen 2022, 2.2.2), as changes of mass.
 
 Each kind is a function of the sheet, the severity and chance that changes `sheet.coat`, and `sheet.substrate` where
-material is gone or folded. Severity 0 changes next to nothing, 1 nobody overlooks, and there is no step between. The
+material is gone or folded. Severity 0 changes next to nothing, 1 is never overlooked, and there is no step between. The
 paper names the kinds and shows few of them: the shapes are ours, from how slot dies and blades fail. `px` is a pixel
 of a scan of full size.
 """

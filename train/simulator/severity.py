@@ -3,7 +3,7 @@
 import numpy as np
 
 # Between the two nothing is drawn: on the line, too, an inspector's "acceptable" and "reject" leave a grey zone
-# that nobody labels with confidence. A scan is abnormal if one of its anomalies is severe.
+# that no person labels with confidence. A scan is abnormal if one of its anomalies is severe.
 MILD_SEVERITY_MAX = 0.30
 SEVERE_SEVERITY_MIN = 0.55
 

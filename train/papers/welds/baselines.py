@@ -166,7 +166,7 @@ def stored_digest(path: Path) -> str:
 
 
 def standing() -> dict[str, Candidate]:
-    """Rows that nobody chose on inner folds."""
+    """Rows that were not chosen on inner folds."""
     median, planes = Filter("median31", "local", "5"), Filter("plane8", "own", "5")
     dark, own = candidate_of(median, "dark"), candidate_of(planes, "dark")
     return {

@@ -103,7 +103,7 @@ def fold_data(
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> FoldData:
-    """Draw the patches of a fold in `jobs` processes; `progress` is told (pieces done, pieces).
+    """Draw the patches of a fold in `jobs` processes; `progress` is called with (pieces done, pieces).
 
     Every column of a weld that is clear of defects is as likely as any other to be the middle of an accepted patch, and
     every defect to be the one a defective patch is drawn around. Raises DataError where training, validation or test

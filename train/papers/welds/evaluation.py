@@ -53,7 +53,7 @@ class Detector:
 
     middle_weld: tuple[str, ...] = ()
     """Columns whose threshold is that of the middle weld (median), each weld having set one of its own.
-    Indications that nobody marked, along one weld, would else decide what is found on all others."""
+    Unmarked indications along one weld would otherwise decide what is found on all others."""
 
     def read(self, scores: Scores) -> Scores:
         """The detector's columns (n, k) of a network's scores."""

@@ -21,7 +21,7 @@ _SUFFIXES = {".png", ".bmp", ".tif", ".tiff"}
 
 @dataclass(frozen=True, slots=True)
 class Weld:
-    """One weld: its image uint8 (h, w), and where its defects are, bool (h, w); None where nobody drew them."""
+    """One weld: its image uint8 (h, w), and where its defects are, bool (h, w); None where they are not drawn."""
 
     name: str
     image: npt.NDArray[np.uint8]
@@ -78,7 +78,7 @@ def _read_mask(path: Path, image_path: Path, shape: tuple[int, ...]) -> npt.NDAr
     if not mask.any():
         raise DataError(
             f"{path}: no pixel of the mask is above 127, the brightest is {int(drawn.max())}",
-            hint="defects are drawn in 255 on 0; a weld whose defects nobody drew has no mask file",
+            hint="defects are drawn in 255 on 0; a weld whose defects are not drawn has no mask file",
         )
     return mask
 

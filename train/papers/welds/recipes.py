@@ -25,7 +25,7 @@ BEST_VARIANT: Final = replace(D, name="d-local", local=True)
 BEST_COLUMNS: Final = ("detrended-bright5", "detrended-dark5")
 """The fewest: wider windows and deviations find no more, and share the same 0.1 % of false alarms."""
 _BEST_DARK: Final = ("detrended-dark5",)
-"""By the middle weld: what is dark on an accepted patch is an undercut or a pore that nobody marked, on one weld or
+"""By the middle weld: what is dark on an accepted patch is an undercut or an unmarked pore, on one weld or
 another. What is bright are wires of image quality indicators, which the next weld has too: all welds count."""
 
 
