@@ -15,7 +15,7 @@ CONSTRAINTS := tools/constraints
 PIN = $(AUDIT)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command 'make constraints' $(PINS)
 
-.PHONY: help demo demo-model test coverage check gpu-check bench torture torture-full sbom audit docs wheel constraints test-newest clean
+.PHONY: help demo demo-model test coverage check gpu-check bench torture torture-full sbom audit docs pictures wheel constraints test-newest clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
@@ -66,6 +66,9 @@ demo-model: $(TEST)/.installed  ## train the demo networks from scratch and sign
 
 docs: $(TEST)/.installed  ## regenerate schemas, the settings table, the example and the tables of contents from the code
 	$(TEST)/bin/python -m tools.docs
+
+pictures: $(TEST)/.installed  ## take the screenshots of docs/desk.md anew, in headless Chromium
+	$(TEST)/bin/python -m tests.edge.desk.pictures --out docs
 
 wheel: $(TEST)/.installed  ## the wheel of the last commit, the same bytes wherever it is built: dist/
 	rm -rf build/wheel && mkdir -p build/wheel dist

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import signal
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -130,6 +131,8 @@ def serve(settings: Settings, environment: ServiceEnvironment, store: DeskStore)
     """Answer browsers until a signal; the exit code. Raises SettingsError for a bad address or certificate."""
     notifier = Notifier(environment.notify_socket)
     server = _Server(_server_config(settings.desk, build_app(new_desk(settings, store))), notifier)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # the server raises again what ended it, which would end us by a signal
     server.run()
     notifier.stopping()
     if not server.started:

@@ -369,7 +369,7 @@ def answer(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
             "decision": choice.value,
             "by": account,
             "at": rfc3339(now()),
-            "is_blind": row.is_hidden,
+            "is_blind": row.is_hidden and row.is_asked,  # the list shows what is decided
             **given,
         },
         nonce,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -114,6 +116,53 @@ class Chromium:
         self.call("Page.navigate", url=page.as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._receive())
+
+    def visit(self, url: str, *, width: int, scheme: str = "light") -> None:
+        """Load an address at this width in CSS pixels."""
+        self.events.clear()
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
+        )
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.call("Emulation.setEmulatedMedia", media="", features=features)
+        self.evaluate("void (window.isOldPage = true)")  # a late event of the page before would look like this one's
+        self.call("Page.navigate", url=url)
+        self.wait_for("!window.isOldPage && document.readyState === 'complete'")
+
+    def wait_for(self, expression: str, timeout_s: float = 20.0) -> None:
+        """Until a JavaScript expression is true, also across pages."""
+        end_s = time.monotonic() + timeout_s
+        while not self._truth(expression):
+            assert time.monotonic() < end_s, f"never true: {expression}"
+            time.sleep(0.02)
+
+    def press(self, key: str) -> None:
+        """A key, down and up."""
+        text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    def move(self, x: float, y: float, *, is_down: bool = False) -> None:
+        """The mouse to a place of the page."""
+        button = {"button": "left", "buttons": 1} if is_down else {}
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, **button)
+
+    def drag(self, x: float, y: float, to_x: float, to_y: float, steps: int = 8) -> None:
+        """Press the left button, move, let go."""
+        self.move(x, y)
+        self.call("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, button="left", buttons=1, clickCount=1)
+        for step in range(1, steps + 1):
+            share = step / steps
+            self.move(x + (to_x - x) * share, y + (to_y - y) * share, is_down=True)
+        self.call("Input.dispatchMouseEvent", type="mouseReleased", x=to_x, y=to_y, button="left", clickCount=1)
+
+    def screenshot(self) -> bytes:
+        """What is seen, as PNG."""
+        return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+
+    def _truth(self, expression: str) -> bool:
+        answer = self.call("Runtime.evaluate", expression=f"!!({expression})", returnByValue=True)
+        return answer["result"].get("value") is True
 
     def evaluate(self, expression: str) -> Any:
         """The JSON value of a JavaScript expression in the page."""

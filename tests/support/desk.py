@@ -82,6 +82,9 @@ def put_piece(
         levels = np.abs(cells.mean((1, 3)) - np.median(bright)).clip(0, 255).astype(np.uint8)
         levels[0] = levels[-1] = levels[:, 0] = levels[:, -1] = 0
         levels[:2], levels[-2:] = 0, 0
+        row, column = divmod(int(levels.argmax()), levels.shape[1])
+        if outcome is not Outcome.NORMAL:
+            fields["boxes_px"] = [{"x_px": column * cell, "y_px": row * cell, "width_px": cell, "height_px": cell}]
         _put(piece, fields, IMAGE, png(bright.astype(np.uint8)))
         _put(piece, fields, RESIDUAL, png(levels))
         fields["residual"] = {"per_level": 0.004, "threshold": 0.05, "cell_px": cell, "offset_px": 0}

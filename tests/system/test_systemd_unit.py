@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 
 UNIT = Path(__file__).parents[2] / "systemd" / "edge-worker.service"
+DESK = UNIT.with_name("edge-desk.service")
 MAX_EXPOSURE = 2.0
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
 
 @needs_systemd
-def test_the_service_is_exposed_at_most_two_points() -> None:
+@pytest.mark.parametrize("unit", [UNIT, DESK], ids=lambda unit: unit.name)
+def test_a_service_is_exposed_at_most_two_points(unit: Path) -> None:
     done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--no-pager", UNIT],
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", unit],
         capture_output=True,
         text=True,
         timeout=60,
@@ -29,14 +31,15 @@ def test_the_service_is_exposed_at_most_two_points() -> None:
 
 
 @needs_systemd
-def test_the_unit_has_no_mistake_that_systemd_sees() -> None:
-    done = subprocess.run(["systemd-analyze", "verify", UNIT], capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize("unit", [UNIT, DESK], ids=lambda unit: unit.name)
+def test_a_unit_has_no_mistake_that_systemd_sees(unit: Path) -> None:
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=60)
     newer = ("RestartSteps", "RestartMaxDelaySec")  # systemd 254; older ones say that they ignore them
     not_installed = "is not executable: No such file or directory"
     complaints = [
         line
         for line in done.stderr.splitlines()
-        if UNIT.name in line and not_installed not in line and not any(key in line for key in newer)
+        if unit.name in line and not_installed not in line and not any(key in line for key in newer)
     ]
     assert complaints == []
 
@@ -94,6 +97,14 @@ def test_numpy_starts_no_threads_in_the_service() -> None:
     assert setting("Environment") == "OPENBLAS_NUM_THREADS=1"
 
 
-@pytest.mark.parametrize("unit", ["edge-worker.service", "edge-engine-build.service"])
+@pytest.mark.parametrize("unit", ["edge-worker.service", "edge-engine-build.service", "edge-desk.service"])
 def test_the_units_name_no_file_that_nothing_installs(unit: str) -> None:
     assert "Documentation=file:" not in UNIT.with_name(unit).read_text(encoding="utf-8")
+
+
+def test_the_desk_writes_nothing_of_the_workers_but_its_drop_box() -> None:
+    text = DESK.read_text(encoding="utf-8")
+    assert re.findall(r"^ReadWritePaths=(.*)$", text, re.MULTILINE) == ["-/var/lib/edge-worker/state/requests"]
+    assert re.findall(r"^ReadOnlyPaths=(.*)$", text, re.MULTILINE) == ["-/var/lib/edge-worker"]
+    assert ("User=edge-desk" in text) and ("User=edge-worker" not in text)
+    assert re.findall(r"^IPAddress.*$", text, re.MULTILINE) == ["IPAddressDeny=any", "IPAddressAllow=localhost"]

@@ -1,0 +1,271 @@
+"""The desk in a real browser, as a reader uses it: log in, filter, look, answer by keys, export, verify."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge.desk.store import FILE_NAME, DeskStore
+from edge.records import Counts, Outcome
+from edge.validation.labels import Label, read_labels
+from tests.support.chromium import PROGRAM, Chromium
+from tests.support.desk import BOUNDS, PASSWORD, put_account, put_piece, sheet
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed"),
+]
+
+DRAW_MS = "+document.getElementById('picture').dataset.ms"
+READY = "document.getElementById('picture')?.dataset.ready"
+HOSTILE = '"><img src=x onerror=alert(1)>.tif'
+
+
+@dataclass
+class Served:
+    """A desk that runs as its own process."""
+
+    folder: Path
+    url: str
+    counts: dict[str, Counts]
+    """By part."""
+
+    def command(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "edge.desk.cli", *map(str, words), "--config", str(self.folder / "edge.toml")]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    def dispositions(self) -> list[dict[str, Any]]:
+        return [
+            json.loads(path.read_bytes()) for path in (self.folder / "state" / "requests").glob("disposition-*.json")
+        ]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("desk")
+    (folder / "state" / "requests").mkdir(parents=True)
+    (folder / "desk").mkdir()
+    outcomes = [Outcome.REVIEW, Outcome.ABNORMAL, Outcome.NORMAL, Outcome.UNREADABLE]
+    counts = {}
+    for number in range(1, 9):
+        outcome = outcomes[number % 4]
+        size = (2000, 1000) if number == 1 else (300, 150)
+        counts[f"{number:04}"] = sheet(number, *size, flaw=outcome is not Outcome.NORMAL)
+        put_piece(
+            folder / "state" / "evidence",
+            number,
+            outcome,
+            kept="sample" if outcome is Outcome.NORMAL else "outcome",
+            counts=counts[f"{number:04}"],
+            lot="B01" if number < 6 else "B02",
+            file=HOSTILE if number == 6 else None,
+        )
+    with DeskStore(folder / "desk" / FILE_NAME) as store:
+        put_account(store, "ann", "admin")
+        put_account(store, "bob")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (folder / "edge.toml").write_text(
+        f'[state]\ndir = "{folder}/state"\n[desk]\ndir = "{folder}/desk"\nport = {port}\n', encoding="utf-8"
+    )
+    command = [sys.executable, "-m", "edge.desk.cli", "run", "--config", str(folder / "edge.toml")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "desk ready" in line:
+                break
+        yield Served(folder, f"http://127.0.0.1:{port}", counts)
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == 0, "SIGTERM is a clean end"
+
+
+@pytest.fixture
+def browser(served: Served, tmp_path: Path) -> Iterator[Chromium]:
+    """Logged in as ann."""
+    with Chromium(tmp_path / "profile") as chromium:
+        chromium.visit(f"{served.url}/login", width=1280)
+        log_in(chromium, "ann")
+        yield chromium
+
+
+def log_in(browser: Chromium, name: str) -> None:
+    browser.evaluate(f"document.querySelector('[name=account]').value = {name!r}")
+    browser.evaluate(f"document.querySelector('[name=password]').value = {PASSWORD!r}")
+    browser.evaluate("document.querySelector('.login form button').click()")
+    browser.wait_for("document.getElementById('rows') && document.readyState === 'complete'")
+
+
+def open_part(browser: Chromium, served: Served, part: str, *, width: int = 1280) -> str:
+    browser.visit(f"{served.url}/?state=all&part={part}", width=width)
+    verdict_id = str(browser.evaluate("document.querySelector('a.case').id.slice(5)"))
+    browser.visit(f"{served.url}/scan/{verdict_id}", width=width)
+    browser.wait_for(READY)
+    return verdict_id
+
+
+PIXEL = """
+(() => {
+  const c = document.getElementById('picture'), out = [];
+  for (const [x, y] of %s) out.push(c.getContext('2d').getImageData(x, y, 1, 1).data[0]);
+  return out;
+})()
+"""
+
+
+def windowed(counts: Counts, low: int, high: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.clip((counts.astype(np.float64) - low) / (high - low) * 255, 0, 255)
+
+
+def test_a_shift_from_logging_in_to_the_labels(browser: Chromium, served: Served) -> None:
+    """The whole way: filter, window by keys and by drag with the pixels checked, answer by keys, export, verify."""
+    browser.evaluate(
+        "(() => { const s = document.querySelector('[name=lot]'); s.value = 'B02';"
+        " s.dispatchEvent(new Event('change', {bubbles: true})); })()"
+    )
+    browser.wait_for("document.querySelectorAll('a.case').length === 3")
+    verdict_id = open_part(browser, served, "0005")
+    counts = served.counts["0005"].astype(np.float64)
+    for key in ("0", "+", "+", "+", "+", "+"):
+        browser.press(key)
+    # At a scale above 1 each pixel of the screen is one count, through the window.
+    place = browser.evaluate(
+        "(() => { const p = picture, x = p.canvas.width >> 1, y = p.canvas.height >> 1, at = p.at(x + .5, y + .5);"
+        " return [x, y, Math.floor(at.x), Math.floor(at.y), p.scale]; })()"
+    )
+    x, y, column, row, scale = place
+    assert scale > 1
+    count = counts[row, column]
+    for key, bounds in (("m", BOUNDS), ("f", (0, 65535))):
+        browser.press(key)
+        low, high = bounds
+        browser.wait_for(f"picture.low === {low} && picture.high === {high}")
+        browser.evaluate("picture.paint()")
+        (grey,) = browser.evaluate(PIXEL % f"[[{x}, {y}]]")
+        assert grey == round(float(windowed(np.array(count), low, high))), key
+    browser.press("l")
+    low, high = browser.evaluate("[picture.low, picture.high]")
+    assert 1700 < low < high < 4000
+    browser.drag(500, 400, 560, 400)
+    assert browser.evaluate("picture.high - picture.low") > (high - low) * 1.1, "to the right is softer"
+    browser.evaluate("picture.paint()")
+    low, high = browser.evaluate("[picture.low, picture.high]")
+    (grey,) = browser.evaluate(PIXEL % f"[[{x}, {y}]]")
+    assert grey == pytest.approx(windowed(np.array(count), low, high), abs=0.51)
+    browser.move(500, 400)
+    assert "counts" in browser.evaluate("document.getElementById('pointer').textContent")
+
+    browser.press("b")
+    browser.press("0")
+    browser.drag(430, 300, 500, 380)
+    for key in ("a", "1", "7"):
+        browser.press(key)
+    browser.press("Enter")
+    browser.wait_for("document.getElementById('next')")
+    assert "review-band" not in browser.evaluate("document.body.innerText")
+    assert "classifier" in browser.evaluate("document.body.innerText"), "the line's reason is shown after the answer"
+    (given,) = served.dispositions()
+    assert (given["verdict_id"], given["decision"], given["by"]) == (verdict_id, "abnormal", "ann")
+    assert given["kinds"] == ["bubbles", "scratches"] and len(given["boxes_px"]) == 1
+    assert given["seconds_looked"] > 0 and given["is_blind"] is True
+    assert browser.complaints() == []
+
+    done = served.command("export", "--out", served.folder / "out")
+    assert done.returncode == 0, done.stderr
+    (labelled,) = read_labels(served.folder / "out" / "labels.csv")
+    assert (labelled.label, labelled.kinds) == (Label.ABNORMAL, ("bubbles", "scratches"))
+    verified = served.command("verify")
+    assert verified.returncode == 0, verified.stdout
+    assert verified.stdout.startswith("unchanged: 4 entries")
+
+
+def test_a_large_scan_is_drawn_in_time_and_follows_the_hand(browser: Chromium, served: Served) -> None:
+    """Prints the figures; what a busy machine makes of them is no defect of the page."""
+    open_part(browser, served, "0001")
+    began = time.monotonic()
+    browser.drag(400, 300, 600, 500, steps=40)
+    frames = browser.evaluate("picture.frames")
+    print(
+        f"2000 x 1000 px: first image {browser.evaluate(READY)} ms after the page was asked for, "
+        f"{browser.evaluate(DRAW_MS)} ms a frame, {frames} frames in a drag of {time.monotonic() - began:.2f} s"
+    )
+    assert frames > 10
+
+
+def test_what_was_entered_survives_a_session_that_ends(browser: Chromium, served: Served) -> None:
+    verdict_id = open_part(browser, served, "0002")
+    browser.press("u")
+    browser.press("2")
+    browser.evaluate("document.querySelector('[name=comment]').value = 'kept'; keepDraft()")
+    browser.call("Network.clearBrowserCookies")
+    browser.press("Enter")
+    browser.wait_for("document.querySelector('#problem a')")
+    assert "Log in again" in browser.evaluate("document.getElementById('problem').textContent")
+    browser.evaluate("document.querySelector('#problem a').click()")
+    browser.wait_for("document.querySelector('.login')")
+    browser.evaluate("document.querySelector('[name=account]').value = 'bob'")
+    browser.evaluate(f"document.querySelector('[name=password]').value = {PASSWORD!r}")
+    browser.evaluate("document.querySelector('.login form button').click()")
+    browser.wait_for(f"location.pathname === '/scan/{verdict_id}' && {READY}")
+    assert browser.evaluate("form.elements.decision.value") == "undecided"
+    assert browser.evaluate("form.elements.comment.value") == "kept"
+    assert browser.evaluate("[...document.querySelectorAll('[name=kinds]:checked')].map(k => k.value)") == ["lines"]
+
+
+def test_hostile_names_are_read_and_nothing_is_loaded_from_elsewhere(browser: Chromium, served: Served) -> None:
+    for path in ("/?state=all", "/overview"):
+        browser.visit(served.url + path, width=1280)
+        assert all(url.startswith(served.url) for url in browser.requests())
+        assert browser.complaints() == []
+    open_part(browser, served, "0006")
+    assert HOSTILE in browser.evaluate("document.body.innerText")
+    assert all(url.startswith((served.url, "blob:")) for url in browser.requests())
+    assert browser.complaints() == []
+
+
+PAGES = ("/?state=all", "/overview", "/login", "scan 0001", "scan 0004")
+
+NAMELESS = """
+[...document.querySelectorAll('button, a, input, select, textarea, canvas')].filter(e => e.type !== 'hidden' &&
+  !(e.innerText || e.textContent || '').trim() && !e.getAttribute('aria-label') && !e.closest('label') &&
+  !e.querySelector('img[alt]:not([alt=""])')).map(e => e.outerHTML.slice(0, 90))
+"""
+BEYOND = """
+[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right >
+  document.documentElement.clientWidth + 1 && !e.closest('.scroll, .neighbours ul')).map(e => e.outerHTML.slice(0, 90))
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_fits_is_legible_and_has_names_for_a_screen_reader(
+    browser: Chromium, served: Served, scheme: str
+) -> None:
+    from tests.edge.validation.test_report_browser import CONTRAST
+
+    for page in PAGES:
+        for width in (1280, 360):
+            if page.startswith("scan"):
+                browser.visit(f"{served.url}/?state=all&part={page[5:]}", width=width, scheme=scheme)
+                address = browser.evaluate("document.querySelector('a.case').href")
+            else:
+                address = served.url + page
+            browser.visit(address, width=width, scheme=scheme)
+            where = (page, width, scheme)
+            assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth"), where
+            assert browser.evaluate(BEYOND) == [], where
+            assert browser.evaluate(NAMELESS) == [], where
+            assert [poor for poor in browser.evaluate(CONTRAST) if poor[1] < 4.5] == [], where
+            assert browser.evaluate("document.documentElement.lang") == "en"

@@ -1,0 +1,83 @@
+"""The whole way of a `review`: judged by the line, answered at the desk, read by the MES, kept beside its evidence."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.desk.app import build_app, new_desk
+from edge.desk.store import FILE_NAME, DeskStore, entry_hash
+from edge.desk.verify import verify
+from edge.evidence.record import days, open_piece, pieces_of_day
+from edge.settings import load_settings
+from tests.edge.daemon.test_line import arrive, running_line
+from tests.support.desk import Browser, put_account
+from tests.support.mosquitto import needs_mosquitto
+
+pytestmark = [pytest.mark.broker, needs_mosquitto]
+
+
+def until(found: Callable[[], Any]) -> Any:
+    """What a function finds, as soon as it does."""
+    end_s = time.monotonic() + 30
+    while not (result := found()):
+        assert time.monotonic() < end_s, "nothing came"
+        time.sleep(0.05)
+    return result
+
+
+def test_an_answer_of_the_desk_reaches_the_mes_once_through_a_kill_of_either(tmp_path: Path) -> None:
+    (tmp_path / "desk").mkdir()
+    with running_line(tmp_path, f'[desk]\ndir = "{tmp_path / "desk"}"\n') as (daemon, _, mes):
+        daemon.start()
+        daemon.wait_for("ready")
+        arrive(daemon.folder, "B01_0001.tif", 2700)
+        settings = load_settings(daemon.config)
+        evidence = settings.evidence_dir
+        (name,) = until(lambda: [path for day in days(evidence) for path in pieces_of_day(evidence, day)])
+        verdict_id = name.rpartition("/")[2]
+        store = DeskStore(tmp_path / "desk" / FILE_NAME)
+        put_account(store, "ann")
+        browser = Browser(build_app(new_desk(settings, store)))
+        browser.log_in("ann")
+        assert "0001" in browser.get("/").text
+
+        daemon.send(signal.SIGKILL)
+        assert browser.answer(verdict_id, "abnormal", kinds=["scratches"]).status == 303, (
+            "no worker, and nothing is lost"
+        )
+        store._sql.execute("UPDATE answer SET is_handed = 0")  # a desk that was killed before it noted the hand-over
+        store.close()
+        daemon.start()
+        with DeskStore(tmp_path / "desk" / FILE_NAME) as store:
+            browser = Browser(build_app(new_desk(settings, store)))
+            browser.log_in("ann")
+            (payload,) = until(lambda: mes.payloads("disposition"))
+            disposition = json.loads(payload)
+            assert disposition["verdict_id"] == verdict_id
+            assert (disposition["decision"], disposition["by"], disposition["stands"]) == (
+                "abnormal",
+                "ann",
+                "abnormal",
+            )
+            assert disposition["kinds"] == ["scratches"]
+            assert disposition["disposition_id"] == entry_hash(store.entry(2))[:32]
+            kept = until(lambda: open_piece(evidence, name).disposition())
+            assert kept == payload
+            # The overview has its figures from the worker's own health, which another user may read.
+            until(settings.state.health.is_file)
+            assert "last told something" not in browser.get("/overview").text
+            browser.answer(verdict_id, "normal")  # and changes their mind
+            second = until(lambda: mes.payloads("disposition")[1:])
+            assert json.loads(second[0])["previous"] == entry_hash(store.entry(2))
+            problems, summary = verify(store, evidence, None)
+            assert (problems, summary.split(":")[0]) == ([], "unchanged")
+        assert daemon.send(signal.SIGTERM) == 0
+    payloads = mes.payloads("disposition")
+    assert len({json.loads(payload)["disposition_id"] for payload in payloads}) == len(set(payloads)) == 2
