@@ -19,8 +19,8 @@ PIN = $(AUDIT)/bin/uv pip compile --quiet --no-config --universal --python-versi
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-demo: $(DEMO)/.installed  ## a simulated lot through the real worker, a real broker and a report: build/demo/
-	$(DEMO)/bin/python demo/run_demo.py --out build/demo
+demo: $(DEMO)/.installed  ## a simulated lot through the real worker, a real broker and a report: build/demo/ (DESK=1: and the review desk)
+	$(DEMO)/bin/python demo/run_demo.py --out build/demo $(if $(DESK),--desk)
 
 test: $(TEST)/.installed  ## all default tests, two at a time
 	$(TEST)/bin/python -m pytest --numprocesses 2 --dist worksteal

@@ -1,6 +1,6 @@
 """`make demo`: a simulated lot through the real worker and a real broker to a subscriber, then the report.
 
-    python demo/run_demo.py --out build/demo [--broker auto|mosquitto|embedded]
+    python demo/run_demo.py --out build/demo [--broker auto|mosquitto|embedded] [--desk]
 
 Leaves in the output directory verdicts.jsonl (each verdict as the subscriber received it, one per line), report.html,
 and the settings, logs and ledger of the run. The exit code is 0 only if every file got its verdict, no message was
@@ -13,6 +13,7 @@ import argparse
 import io
 import json
 import os
+import secrets
 import shutil
 import signal
 import statistics
@@ -21,7 +22,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -56,6 +57,7 @@ class Options:
     bundle: Path
     trusted_key: Path | None
     broker: Choice
+    desk: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,12 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", type=Path, default=BUNDLE, help="model bundle (default: the demo's)")
     parser.add_argument("--trusted-key", type=Path, help="public key of a bundle of your own")
     parser.add_argument("--broker", choices=("auto", "mosquitto", "embedded"), default="auto")
+    parser.add_argument("--desk", action="store_true", help="serve the review desk on the demo's evidence at the end")
     options = Options(**vars(parser.parse_args(arguments)))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a tick is no reason to fail
     screen = Screen(Console(highlight=False))
     try:
         run(options, screen)
+        if options.desk:
+            serve_desk(options.out, screen)
     except EdgeError as error:
         screen.failure(error.message, error.hint)
         return error.exit_code
@@ -127,6 +132,7 @@ def prepare(out: Path, bundle: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / MARKER).write_text("demo/run_demo.py made this directory and may delete it\n", "utf-8")
     (out / "station").mkdir()
+    (out / "desk").mkdir(mode=0o700)
 
 
 def write_settings(options: Options, broker: Broker) -> Path:
@@ -137,6 +143,7 @@ def write_settings(options: Options, broker: Broker) -> Path:
         "folder": {"path": str(out / "station"), "incomplete_after_s": 5},
         "model": {"bundle": str(options.bundle.resolve())},
         "state": {"dir": str(out / "state")},
+        "desk": {"dir": str(out / "desk")},
         "broker": {"host": HOST, "port": broker.port, "protocol": broker.protocol},
         "topic": {"root": TOPICS.root, "site": TOPICS.site, "area": TOPICS.area, "line": TOPICS.line},
         "log": {"format": "json"},
@@ -156,12 +163,29 @@ def write_settings(options: Options, broker: Broker) -> Path:
     return config
 
 
+def serve_desk(out: Path, screen: Screen) -> None:
+    """The review desk on the demo's evidence, with an account of its own, until Ctrl-C."""
+    command = [str(program("edge-desk")), "run", "--config", str(out / "edge.toml")]
+    password = secrets.token_urlsafe(9)
+    add = [command[0], "user", "add", "demo", "--role", "admin", *command[2:]]
+    subprocess.run(add, input=password, text=True, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own program
+    screen.console.print(f"\nReview desk: http://127.0.0.1:8480/  account [bold]demo[/], password [bold]{password}[/]")
+    screen.console.print("Ctrl-C ends it. Its answers wait for a worker; this demo's has stopped.")
+    with suppress(KeyboardInterrupt), (out / "desk.log").open("wb") as log:
+        subprocess.run(command, stderr=log, check=False)  # noqa: S603 - our own program
+
+
+def program(name: str) -> Path:
+    """A program in the environment that runs this script."""
+    path = Path(sys.executable).with_name(name)
+    if not path.exists():
+        raise EdgeError(f"{path} is not installed", hint="start the demo with `make demo`")
+    return path
+
+
 def edge_worker() -> Path:
-    """The program in the environment that runs this script."""
-    program = Path(sys.executable).with_name("edge-worker")
-    if not program.exists():
-        raise EdgeError(f"{program} is not installed", hint="start the demo with `make demo`")
-    return program
+    """The worker's program."""
+    return program("edge-worker")
 
 
 class Line:
@@ -271,6 +295,9 @@ def summary(
         "Next": f"open {out}/report.html in a browser, then replay scans of your own:\n"
         f"{os.path.relpath(edge_worker())} --model {os.path.relpath(BUNDLE)} replay FOLDER\n"
         f"This model knows parts of one size: others get `review` ({_known_size()})",
+        "Desk": "make demo DESK=1 ends with the review desk on this evidence; or now, with an account of your own:\n"
+        f"{os.path.relpath(program('edge-desk'))} user add me --role admin --config {out}/edge.toml\n"
+        f"{os.path.relpath(program('edge-desk'))} run --config {out}/edge.toml",
     }
 
 

@@ -124,7 +124,6 @@ def _templates() -> jinja2.Environment:
     environment.filters["moment"] = lambda moment: moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     environment.filters["clock"] = lambda moment: moment.astimezone().strftime("%H:%M:%S")
     environment.filters["number"] = lambda value: NOTHING if value is None else f"{value:.3g}"
-    environment.filters["seconds"] = lambda value: NOTHING if value is None else f"{value:.2f} s"
     environment.filters["percent"] = _percent
     return environment
 
@@ -442,7 +441,7 @@ def overview_page(desk: Desk, visit: Visit) -> Reply:
     facts = overview_facts(desk.store, desk.settings.desk.known_labels, now())
     rows = rows_for(desk.index.cases(), votes_by_verdict(desk.store.answers()), reader_of(desk, visit))
     waiting = sum(row.is_asked for row in rows)
-    return render(visit, "overview.html.j2", facts=facts, waiting=waiting, head=desk.store.head(), latency=None)
+    return render(visit, "overview.html.j2", facts=facts, waiting=waiting, head=desk.store.head())
 
 
 STATIC: Final[dict[str, str]] = {

@@ -119,7 +119,6 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "zoom_in": ("Larger", "Größer"),
     "zoom_out": ("Smaller", "Kleiner"),
     "fit": ("Fit", "Einpassen"),
-    "layers": ("Layers", "Ebenen"),
     "layer_residual": ("Residual", "Residuum"),
     "layer_boxes": ("Boxes", "Kästen"),
     "layer_image": ("As the networks saw it", "Wie die Netze es sahen"),
@@ -173,7 +172,6 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
         "{account} hat geantwortet, während Sie hinsahen. Beide Antworten zählen; zusammen: {standing}.",
     ),
     "saved": ("Saved.", "Gespeichert."),
-    "saved_before": ("This answer was saved already.", "Diese Antwort war schon gespeichert."),
     "choose": ("Choose normal, abnormal or undecided.", "Bitte normal, abnormal oder unentschieden wählen."),
     # keys
     "key_answer": ("normal, abnormal, undecided", "normal, abnormal, unentschieden"),
@@ -188,7 +186,6 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "key_next": ("next scan, back to the queue", "nächster Scan, zurück zur Liste"),
     # overview
     "today": ("Today", "Heute"),
-    "latency": ("Seen to judged, p50 / p99", "Gesehen bis beurteilt, p50 / p99"),
     "unsent": ("Not yet at the broker", "Noch nicht beim Broker"),
     "last_verdict": ("Last verdict", "Letztes Urteil"),
     "wait_count": ("Wait for a person", "Warten auf einen Menschen"),

@@ -310,7 +310,7 @@ def test_an_earlier_demo_is_replaced(tmp_path: Path, bundle: Path) -> None:
 def test_the_settings_the_demo_writes_are_settings_of_the_worker(tmp_path: Path) -> None:
     out = tmp_path / 'o"dd ü'
     out.mkdir()
-    options = run_demo.Options(out, tmp_path / "bundle", tmp_path / "key.pem", "embedded")
+    options = run_demo.Options(out, tmp_path / "bundle", tmp_path / "key.pem", "embedded", desk=False)
     settings = load_settings(run_demo.write_settings(options, brokers.Broker("embedded", 18830, "3.1.1")))
     assert (settings.station, settings.broker.port, settings.broker.protocol) == ("xray-1", 18830, "3.1.1")
     assert settings.folder.path == out / "station"

@@ -1,0 +1,107 @@
+"""Figures of the overview: from the worker's own health and from the answers, with nothing made up between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from edge.contract.messages import Health, canonical_json
+from edge.desk.overview import note_health, overview_facts
+from edge.desk.readings import Read
+from edge.desk.store import FILE_NAME, DeskStore
+from edge.errors import SettingsError
+from tests.edge.contract.test_messages import health
+
+NOON = datetime.now(UTC).astimezone().replace(hour=12, minute=0, second=0, microsecond=0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[DeskStore]:
+    with DeskStore(tmp_path / FILE_NAME) as opened:
+        yield opened
+
+
+def tell(store: DeskStore, at: datetime, boot: int = 1, drift: float | None = None, **outcomes: int) -> None:
+    told = {"at": at, "boot_id": UUID(int=boot), "outcomes": outcomes, "drift": {"p_abnormal": drift}}
+    store.add_health(int(at.timestamp() * 1000), canonical_json(health().model_copy(update=told)))
+
+
+def say(store: DeskStore, verdict: int, outcome: str, decision: str, kept: str = "outcome", by: str = "ann") -> None:
+    fields = {"verdict_id": f"{verdict:032x}", "by": by, "decision": decision, "outcome": outcome, "kept": kept}
+    more = {"file": f"x/B01_{verdict:04}.tif", "seconds_looked": 10.0 * verdict}
+    store.add_answer({**fields, **more}, f"{by}{verdict}{decision}", lambda votes: Read.SECOND if votes else Read.FIRST)
+
+
+def test_verdicts_of_today_are_counted_through_midnight_and_restarts(store: DeskStore) -> None:
+    tell(store, NOON - timedelta(hours=13), normal=90, review=2)
+    tell(store, NOON - timedelta(hours=2), normal=100, review=2)
+    tell(store, NOON - timedelta(hours=1), normal=130, review=3)
+    tell(store, NOON, boot=2, normal=5)
+    facts = overview_facts(store, None, NOON)
+    assert facts.today == {"normal": 45, "abnormal": 0, "review": 1, "unreadable": 0}
+    assert facts.health is not None and not facts.is_old
+    assert overview_facts(store, None, NOON + timedelta(minutes=10)).is_old
+
+
+def test_without_health_nothing_is_said_of_today(store: DeskStore) -> None:
+    facts = overview_facts(store, None, NOON)
+    assert (facts.health, facts.today, facts.drift) == (None, None, {})
+
+
+def test_drift_is_a_curve_once_there_are_two_points(store: DeskStore) -> None:
+    tell(store, NOON - timedelta(hours=2), drift=None)
+    tell(store, NOON - timedelta(hours=1), drift=0.1)
+    assert overview_facts(store, None, NOON).drift == {}
+    tell(store, NOON, drift=0.1)
+    curve = overview_facts(store, None, NOON).drift["p_abnormal"]
+    assert curve.startswith("<svg") and 'aria-label="p_abnormal: 0.1' in curve and "nan" not in curve
+
+
+def test_escapes_are_counted_among_controls_drawn_by_lot_alone(store: DeskStore) -> None:
+    for verdict in range(1, 11):
+        say(store, verdict, "normal", "normal", kept="sample")
+    say(store, 11, "normal", "abnormal", kept="sample")
+    assert overview_facts(store, None, NOON).escapes.total == 10, "one reader against the line is no decision"
+    say(store, 11, "normal", "abnormal", kept="sample", by="bob")
+    say(store, 12, "normal", "abnormal", kept="challenge")
+    say(store, 12, "normal", "abnormal", kept="challenge", by="bob")
+    say(store, 13, "abnormal", "abnormal")
+    facts = overview_facts(store, None, NOON)
+    assert (facts.escapes.hits, facts.escapes.total) == (1, 11)
+    assert facts.escapes.interval.low < 1 / 11 < facts.escapes.interval.high
+    assert facts.agreement["normal"] == {"normal": 10, "abnormal": 2, "undecided": 0}
+    assert facts.agreement["abnormal"]["abnormal"] == 1
+
+
+def test_readers_are_measured_by_their_first_answers(store: DeskStore, tmp_path: Path) -> None:
+    (tmp_path / "known.csv").write_text("file,bundle,label\nB01_0001.tif,B01,normal\nB01_0002.tif,B01,abnormal\n")
+    say(store, 1, "normal", "normal", kept="challenge")
+    say(store, 2, "abnormal", "normal", kept="challenge")
+    say(store, 2, "abnormal", "abnormal", kept="challenge")  # once the line's verdict was seen
+    (ann,) = overview_facts(store, tmp_path / "known.csv", NOON).readers
+    assert (ann.account, ann.answers, ann.median_s) == ("ann", 2, 15.0)
+    assert (ann.agrees.hits, ann.agrees.total) == (1, 2)
+    assert (ann.known.hits, ann.known.total) == (1, 2)
+    with pytest.raises(SettingsError, match=r"`desk\.known_labels`"):
+        overview_facts(store, tmp_path / "missing.csv", NOON)
+
+
+def test_the_workers_health_is_noted_once_and_what_is_none_is_left_alone(store: DeskStore, tmp_path: Path) -> None:
+    file = tmp_path / "health.json"
+    note_health(store, file)
+    file.write_bytes(b"{}")
+    note_health(store, file)
+    assert store.health_since(0) == []
+    file.write_bytes(canonical_json(health()))
+    note_health(store, file)
+    note_health(store, file)
+    (kept,) = store.health_since(0)
+    assert Health.model_validate_json(kept) == health()
+    file.unlink()
+    file.symlink_to(tmp_path / FILE_NAME)
+    note_health(store, file)
+    assert len(store.health_since(0)) == 1

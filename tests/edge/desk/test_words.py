@@ -1,0 +1,51 @@
+"""The wording of the desk: complete in both languages, and nothing in it that no page says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from edge.desk.words import keys, preferred, word
+
+DESK = Path(__file__).parents[3] / "edge" / "desk"
+SOURCES = [*(DESK / "templates").glob("*.j2"), DESK / "pages.py", DESK / "app.py"]
+CHOSEN_BY_VALUE = {
+    *("normal", "abnormal", "undecided", "review", "unreadable"),
+    *("waiting", "all", "open", "second", "arbiter", "decided", "reader", "admin"),
+    *("kept_outcome", "kept_sample", "kept_challenge", "read_first", "read_second", "read_third"),
+    *("severity_mild", "severity_clear", "severity_severe"),
+}
+"""Words whose key is put together from an outcome, a state, a role and so on."""
+
+
+def test_every_word_is_said_somewhere_and_every_key_is_a_word() -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES)
+    asked = set(re.findall(r'\b(?:t|visit\.word)\(\s*"([a-z0-9_]+)"\s*[,)]', text))
+    assert asked <= set(keys())
+    said = asked | set(re.findall(r'"([a-z0-9_]+)"', (DESK / "pages.py").read_text(encoding="utf-8")))
+    said |= set(re.findall(r'"([a-z_]+)"', (DESK / "app.py").read_text(encoding="utf-8")))
+    assert set(keys()) - said - CHOSEN_BY_VALUE == set()
+    assert set(keys()) >= CHOSEN_BY_VALUE
+
+
+@pytest.mark.parametrize("key", keys())
+def test_both_languages_fill_in_the_same_values(key: str) -> None:
+    english, german = (word(language, key) for language in ("en", "de"))  # type: ignore[arg-type]
+    assert set(re.findall(r"\{(\w+)\}", english)) == set(re.findall(r"\{(\w+)\}", german))
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        ("", "en"),
+        ("de", "de"),
+        ("fr", "en"),
+        ("en;q=0.5, de-AT;q=0.9", "de"),
+        ("de;q=x, en", "en"),
+        (",;q=,", "en"),
+    ],
+)
+def test_the_browsers_first_known_language_is_taken(header: str, language: str) -> None:
+    assert preferred(header) == language
