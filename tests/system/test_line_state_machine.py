@@ -50,7 +50,7 @@ from edge.scans.scan import Limits
 from edge.settings import BrokerSettings
 from edge.station.inbox import Inbox
 from edge.station.intake import StationIntake
-from edge.store.ledger import open_ledger, request_resend
+from edge.store.ledger import open_ledger
 from tests.support import fakes
 from tests.support.samples import sample_model_card
 from tests.support.tiff_files import tiff
@@ -93,10 +93,11 @@ class ScriptedConnection:
 
     broker: ClassVar[ScriptedBroker]
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *_: object, may_retain: bool) -> None:
+        self.may_retain = may_retain
         self._mid = 0
         self.broker.unanswered.clear()
-        self.broker.events = [Accepted(20, None)] if self.broker.is_up else []
+        self.broker.events = [Accepted(20, None, can_retain=True)] if self.broker.is_up else []
         if not self.broker.is_up:
             self.broker.drop()
 
@@ -167,7 +168,6 @@ class LineMachine(RuleBasedStateMachine):
         self.folder.mkdir()
         self.patches = contextlib.ExitStack()
         self.patches.enter_context(mock.patch.object(edge.mqtt.publisher, "Connection", ScriptedConnection))
-        self.patches.enter_context(mock.patch.object(edge.mqtt.publisher, "RESEND_POLL_S", 0.0))
         self.patches.enter_context(mock.patch.object(edge.store.ledger, "KEEP_LATEST", 3))
         self.broker = ScriptedConnection.broker = ScriptedBroker()
         self.now_s = 1000.0
@@ -260,7 +260,8 @@ class LineMachine(RuleBasedStateMachine):
 
     @rule()
     def ask_for_a_resend(self) -> None:
-        request_resend(self.line.ledger.path, self._clock() - timedelta(days=1))
+        self.line.ledger.requeue(self._clock() - timedelta(days=1))
+        self.line.publisher.begin_anew()
 
     @rule()
     def prune(self) -> None:
