@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -192,8 +193,14 @@ def _resend(options: argparse.Namespace, settings: Settings) -> int:
     from edge.store.requests import RequestKind, ResendRequest, leave
 
     _expect_ledger(settings)
-    leave(settings.state.dir, RequestKind.RESEND, ResendRequest(since=options.since))
-    print(f"verdicts sent since {options.since.isoformat()} will be sent again with the same bytes")
+    if sum(value is not None for value in (options.since, options.seq, options.verdict)) != 1:
+        raise SettingsError(
+            "say one thing to send again: SINCE, --seq or --verdict",
+            hint="edge-worker resend 12h, edge-worker resend --seq 12-15, edge-worker resend --verdict VERDICT_ID",
+        )
+    request = ResendRequest(since=options.since, numbers=options.seq, verdict_id=options.verdict)
+    leave(settings.state.dir, RequestKind.RESEND, request)
+    print(f"{request} will be sent again with the same bytes")
     return _say_origin(settings)
 
 
@@ -345,9 +352,14 @@ def _parser() -> argparse.ArgumentParser:
     resend = add_verb(
         verbs,
         "resend",
-        "send verdicts again that were sent since then, with the same bytes",
+        "send messages again, with the same bytes: since a time, of a gap in `seq`, or one verdict",
         description="For what the broker or the MES lost. The worker may keep running.",
-        examples=("edge-worker resend 12h", "edge-worker resend 2026-03-01T06:00"),
+        examples=(
+            "edge-worker resend --seq 12-15",
+            "edge-worker resend 12h",
+            "edge-worker resend 2026-03-01T06:00",
+            "edge-worker resend --verdict fc25416784fbb21c4b30632bb0e2acdb",
+        ),
         exits=(0, 1, 2, 74, 78),
         parents=[common],
     )
@@ -355,8 +367,14 @@ def _parser() -> argparse.ArgumentParser:
         "since",
         type=moment,
         metavar="SINCE",
-        help="2026-03-01T06:00 (local time, or with a zone), or an age: 90m, 12h, 7d",
+        nargs="?",
+        help="what was decided, or first sent, since 2026-03-01T06:00 (local time, or with a zone), or an age: 90m, "
+        "12h, 7d (default: see --seq)",
     )
+    resend.add_argument(
+        "--seq", type=_numbers, metavar="FIRST-LAST", help="these numbers, both included, such as 12-15 (default: none)"
+    )
+    resend.add_argument("--verdict", type=_verdict_id, metavar="ID", help="this verdict (default: none)")
     backup = add_verb(
         verbs,
         "backup",
@@ -379,7 +397,8 @@ def _parser() -> argparse.ArgumentParser:
         "--next-seq",
         type=int,
         metavar="N",
-        help="number verdicts from N on: one more than the highest `seq` the MES has (default: go on after the backup)",
+        help="number verdicts from N on: one more than the highest `seq` the MES has; at least the backup's own next "
+        "(default: go on after the backup, under a new ledger_id)",
     )
     _add_model(verbs, common)
     return parser
@@ -503,6 +522,20 @@ def _add_model(verbs: argparse._SubParsersAction[argparse.ArgumentParser], commo
         exits=(0, 1, 2, 74, 78),
         parents=[common],
     )
+
+
+def _numbers(text: str) -> tuple[int, int]:
+    """`12-15`, or a single number."""
+    first, _, last = text.partition("-")
+    if not (first.isdecimal() and (last or first).isdecimal() and 0 < int(first) <= int(last or first)):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no span of numbers: expected FIRST-LAST, such as 12-15")
+    return int(first), int(last or first)
+
+
+def _verdict_id(text: str) -> str:
+    if re.fullmatch(r"[0-9a-f]{32}", text) is None:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no verdict_id: expected 32 digits 0 to 9, a to f")
+    return text
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:

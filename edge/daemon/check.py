@@ -229,6 +229,13 @@ def _state(settings: Settings) -> Iterator[Finding]:
     mount = file_system(directory)
     if not mount.is_local:
         yield Finding(Grade.FAIL, "state", f"{directory} is on {mount.kind}", "the ledger needs a local disk")
+    elif mount.is_volatile:
+        yield Finding(
+            Grade.FAIL,
+            "state",
+            f"{directory} is on {mount.kind}: lost with the power or the container, with verdicts that were published",
+            "put `state.dir` on a disk of this machine, or on a volume",
+        )
     free_bytes = shutil.disk_usage(directory).free
     enough = free_bytes >= state.min_free_bytes
     yield Finding(

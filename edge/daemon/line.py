@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from edge.contract.messages import Answer, Evidence, Health, ModelInfo, canonical_json, rfc3339
+from edge.contract.messages import Answer, Evidence, Health, ModelInfo, canonical_json
 from edge.daemon.after_verdict import Aftermath
 from edge.daemon.scan_alarms import ScanAlarms
 from edge.engines.choose import Degraded
@@ -46,6 +46,8 @@ from edge.system.names import display_name
 log = logging.getLogger(__name__)
 
 
+LEDGER_CHECK_S = 3.0
+"""Time the start gives to the check of the ledger; a million verdicts take minutes."""
 FOLDER = "folder"
 """Under which the ledger remembers where the station's folder is."""
 
@@ -270,9 +272,15 @@ class Line:
                 event(log.warning, "disposition not put beside the evidence", error=str(error))
 
     def _resend(self, _: Request, content: bytes) -> None:
-        since = parsed(ResendRequest, content).since
-        count = self.ledger.requeue(since)
-        event(log.info, "resend", since=rfc3339(since), messages=count)
+        asked = parsed(ResendRequest, content)
+        count = 0
+        if asked.since is not None:
+            count = self.ledger.requeue(asked.since)
+        elif asked.numbers is not None:
+            count = self.ledger.requeue_numbers(*asked.numbers)
+        elif asked.verdict_id is not None:
+            count = self.ledger.requeue_verdict(asked.verdict_id)
+        event(log.info if count else log.warning, "resend", asked=str(asked), messages=count)
         self.publisher.begin_anew()
 
     def copy_on_request(self, go_on: Callable[[], bool]) -> None:
@@ -319,8 +327,12 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
             f"`state.dir` {state.dir} is on {mount.kind} ({mount.mount_point}), expected a local disk",
             hint="a share can damage the ledger: move the whole state directory to a disk of this machine",
         )
+    if mount.is_volatile:
+        event(log.warning, "the state is lost with the power or the container", dir=str(state.dir), kind=mount.kind)
     limits = Limits(folder.max_px, folder.max_bytes, folder.expected_zero_px)
     ledger = stack.enter_context(open_ledger(state.ledger, settings.station))
+    if not ledger.check_quickly(LEDGER_CHECK_S):
+        event(log.info, "ledger not wholly checked", limit_s=LEDGER_CHECK_S)
     requests = DropBox(state.dir)
     requests.prepare()
     note_model(model.bundle, state.dir)

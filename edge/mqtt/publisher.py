@@ -59,6 +59,7 @@ VERDICT_REFUSED = "verdict-refused"
 NO_SUBSCRIBER = "no-subscriber"
 NO_RETAIN = "no-retain"
 OUTBOX_STUCK = "outbox-stuck"
+MESSAGE_DAMAGED = "message-damaged"
 
 WAIT_S = 0.25
 """Longest sleep at the end of a step."""
@@ -209,6 +210,7 @@ class Publisher:
                 self.raise_alarm(OUTBOX_STUCK, error.message, error.hint)
             else:
                 self.clear_alarm(OUTBOX_STUCK)
+                self._tell_of_damage()
         self._sleep(wait_s)
 
     def stop(self, flush_s: float, *, is_clean: bool = True) -> None:
@@ -365,6 +367,16 @@ class Publisher:
         is_due = len(self._unmarked) >= MARK_BATCH or now_s - self._unmarked_since_s >= MARK_S
         if is_due or not self._in_flight:
             self._mark_sent()
+
+    def _tell_of_damage(self) -> None:
+        if damaged := self._ledger.damaged:
+            more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
+            self.raise_alarm(
+                MESSAGE_DAMAGED,
+                f"the ledger no longer holds what was written as message {', '.join(map(str, damaged[:5]))}{more}: "
+                "not sent",
+                "disk or memory fail: look at both, then inspect these parts again; a backup may have the messages",
+            )
 
     def _mark_sent(self) -> None:
         if self._unmarked:

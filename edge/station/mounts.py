@@ -21,6 +21,9 @@ LOCAL_KINDS = frozenset({
 SHARE_KINDS = frozenset({"cifs", "nfs", "nfs4", "smb3", "smbfs"})
 """File systems of another machine whose locks and flushes a database cannot build on."""
 
+VOLATILE_KINDS = frozenset({"overlay", "ramfs", "tmpfs"})
+"""File systems that end with the machine's power, or with a container."""
+
 UNSTABLE_INODE_KINDS = frozenset({"exfat", "fuse", "fuseblk", "msdos", "vboxsf", "vfat"})
 """File systems that invent inode numbers and may invent others for the same file later."""
 
@@ -43,6 +46,11 @@ class FileSystem:
     def is_share(self) -> bool:
         """Whether it surely is another machine's; other kinds that are not local may be anything."""
         return self.kind in SHARE_KINDS
+
+    @property
+    def is_volatile(self) -> bool:
+        """Whether a power cut, or the end of a container, takes what lies there."""
+        return self.kind in VOLATILE_KINDS
 
     @property
     def has_stable_inodes(self) -> bool:

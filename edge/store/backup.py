@@ -12,14 +12,23 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge.errors import LedgerBusy, LedgerError
+from edge.model import history as model_history
 from edge.store.ledger import Ledger, open_ledger
-from edge.store.ledger_file import REPLAYED, connect, explained_errors, put_in_place, remove_database, take_lock
+from edge.store.ledger_file import (
+    DAMAGED_HINT,
+    REPLAYED,
+    connect,
+    explained_errors,
+    put_in_place,
+    remove_database,
+    take_lock,
+)
 from edge.store.requests import BackupRequest, DropBox, Request, RequestKind, leave, parsed
 from edge.system.files import opened_regular, sync_directory, written_whole
 from edge.system.logs import event
@@ -31,6 +40,8 @@ ANSWER_S = 120.0
 ABANDONED_S = 600.0
 """A copy nobody has taken for this long has lost whoever asked for it."""
 LOOK_S = 0.1
+NEWEST_MODEL = "newest-model"
+"""Under this name a backup carries what stands in `newest-model.json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +109,13 @@ def sweep_copies(ledger_path: Path) -> None:
 
 
 def restore(path: Path, station: str, source: Path, next_seq: int | None = None) -> Inventory:
-    """Begin with the ledger of a backup. `next_seq`: the first number to give; never lower than the backup's own.
+    """Begin with the ledger of a backup, and with its knowledge of the newest model where there is none here.
 
-    Raises LedgerError when a ledger is there already, a worker runs, or `source` is no sound ledger of this station.
+    `next_seq`: the first number to give. Raises LedgerError when a ledger is there already, a worker runs, `source` is
+    no sound ledger of this station, or it has given `next_seq` itself.
     """
+    with _blamed_on(source, source), opened_regular(source):
+        pass
     lock = take_lock(path)
     try:
         with explained_errors(path):
@@ -117,16 +131,49 @@ def restore(path: Path, station: str, source: Path, next_seq: int | None = None)
                 if (log_file := source.with_name(source.name + suffix)).exists():
                     _copy_file(log_file, draft.with_name(draft.name + suffix))
             # The lock is the station's, not the draft's: the duplicate goes with the draft.
-            with Ledger(draft, station, connect(draft, station), os.dup(lock)) as ledger:
+            with _blamed_on(source, draft), Ledger(draft, station, connect(draft, station), os.dup(lock)) as ledger:
                 ledger.check()
+                if next_seq is not None and next_seq < ledger.next_seq():
+                    raise LedgerError(
+                        f"--next-seq {next_seq} was given already: {source} goes on with {ledger.next_seq()}",
+                        hint="ask the MES for the highest `seq` it has, and give one more than the higher of the two",
+                    )
                 ledger.renew_id()
                 if next_seq is not None:
                     ledger.skip_to(next_seq)
                 inventory = _inventory(path, ledger)
+                newest = ledger.remembered(NEWEST_MODEL)
+            _restore_model_history(path.parent, newest)
             put_in_place(draft, path)
     finally:
         os.close(lock)
     return inventory
+
+
+@contextmanager
+def _blamed_on(source: Path, opened: Path) -> Iterator[None]:
+    """Errors that tell of the backup `source`, not of the copy `opened` of it."""
+    try:
+        with explained_errors(source):
+            yield
+    except LedgerError as error:
+        message = error.message.replace(str(opened), str(source)).replace("ledger ", "backup ", 1)
+        is_damaged = error.hint == DAMAGED_HINT or isinstance(error.__cause__, OSError)
+        hint = f"check {source}, or take another backup" if is_damaged else error.hint
+        raise LedgerError(message, hint=hint) from error
+
+
+def _model_history(state: Path) -> str | None:
+    with suppress(FileNotFoundError), opened_regular(state / model_history.FILE) as (stream, _):
+        return stream.read().decode("utf-8", "replace")
+    return None
+
+
+def _restore_model_history(state: Path, newest: str | None) -> None:
+    file = state / model_history.FILE
+    if newest is not None and not file.exists():
+        with written_whole(file, durable=True, mode=0o644) as stream:
+            stream.write(newest.encode())
 
 
 def _copied(ledger: Ledger, name: str, go_on: Callable[[], bool]) -> Path:
@@ -184,6 +231,8 @@ def _delivered(copy: Path, target: Path, station: str) -> Inventory:
             lock = os.open(draft, os.O_RDONLY)
             with Ledger(draft, station, connect(draft, station), lock) as ledger:
                 ledger.check()
+                if (newest := _model_history(copy.parent)) is not None:
+                    ledger.remember(NEWEST_MODEL, newest)
                 inventory = _inventory(target, ledger)
             draft.rename(target)
             sync_directory(target.parent)

@@ -20,13 +20,13 @@ from urllib.parse import quote
 from uuid import UUID
 
 from edge.errors import LedgerError
-from edge.store.ledger import file_key, to_ms
-from edge.store.ledger_file import BUSY_TIMEOUT_S, MIGRATIONS, expect_ledger, explained_errors
+from edge.store.ledger import DAMAGED_MS, file_key, to_ms
+from edge.store.ledger_file import BUSY_TIMEOUT_S, DAMAGED_HINT, MIGRATIONS, expect_ledger, explained_errors, is_intact
 
 PAGE_ROWS = 200
 """Verdicts of one read transaction: about a millisecond's work."""
 
-_COLUMNS = "outbox.seq, outbox.verdict_id, decided_at_ms, sent_at_ms, payload"
+_COLUMNS = "outbox.seq, outbox.verdict_id, decided_at_ms, sent_at_ms, kind, payload, checksum"
 _FROM = "FROM outbox JOIN payloads USING (seq)"
 _FROM_VERDICTS = "FROM verdicts JOIN outbox USING (seq) JOIN payloads USING (seq)"
 BY_DECISION = (
@@ -58,6 +58,8 @@ class StoredVerdict:
     """When the broker last took it; None while it waits."""
     payload: bytes
     """The message, byte for byte as it is published."""
+    is_intact: bool = True
+    """Whether these are still the bytes that were written; others are never published."""
     dispositions: tuple[bytes, ...] = ()
     """What people decided of it, oldest first: messages of schema `disposition/1`."""
 
@@ -143,6 +145,8 @@ class LedgerReader:
             try:
                 page = self._sql.execute(query, values).fetchall()
                 return [_verdict(row, self._dispositions(row[1])) for row in page]
+            except (AttributeError, TypeError, ValueError, OverflowError) as error:  # bit rot beside the payload
+                raise LedgerError(f"ledger {self.path} is damaged: {error}", hint=DAMAGED_HINT) from error
             finally:
                 self._sql.execute("COMMIT")
 
@@ -165,10 +169,13 @@ class LedgerReader:
             )
 
 
-def _verdict(row: tuple[int, bytes, int, int | None, bytes], dispositions: tuple[bytes, ...]) -> StoredVerdict:
-    seq, key, decided_at_ms, sent_at_ms, payload = row
-    sent_at = None if sent_at_ms is None else _moment(sent_at_ms)
-    return StoredVerdict(seq, key.hex(), _moment(decided_at_ms), sent_at, payload, dispositions)
+def _verdict(
+    row: tuple[int, bytes, int, int | None, str, bytes, bytes], dispositions: tuple[bytes, ...]
+) -> StoredVerdict:
+    seq, key, decided_at_ms, sent_at_ms, kind, payload, checksum = row
+    sent_at = None if sent_at_ms in (None, DAMAGED_MS) else _moment(sent_at_ms)
+    intact = is_intact(seq, kind, key, payload, checksum)
+    return StoredVerdict(seq, key.hex(), _moment(decided_at_ms), sent_at, payload, intact, dispositions)
 
 
 def _moment(ms: int) -> datetime:

@@ -28,10 +28,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
+from edge.contract.messages import Hex32, rfc3339
 from edge.errors import LedgerError, RequestError
 from edge.store.ledger_file import explained_errors
 from edge.system.files import opened_regular, written_whole
@@ -69,11 +70,27 @@ _NAME = re.compile(rf"({'|'.join(RequestKind)})-([0-9a-f]{{32}})\.json")
 
 
 class ResendRequest(BaseModel):
-    """Send messages again that were sent before."""
+    """Send messages again that were sent before: since a moment, of a span of numbers, or of one verdict."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    since: AwareDatetime
+    since: AwareDatetime | None = None
+    numbers: Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=2)] | None = None
+    """First and last, both included."""
+    verdict_id: Hex32 | None = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> ResendRequest:
+        if sum(value is not None for value in (self.since, self.numbers, self.verdict_id)) != 1:
+            raise ValueError("expected one of since, numbers, verdict_id")
+        return self
+
+    def __str__(self) -> str:
+        if self.since is not None:
+            return f"verdicts decided or first sent since {rfc3339(self.since)}"
+        if self.numbers is not None:
+            return f"messages {self.numbers[0]} to {self.numbers[1]}"
+        return f"verdict {self.verdict_id}"
 
 
 class BackupRequest(BaseModel):

@@ -143,6 +143,21 @@ def test_a_command_without_config_says_which_file_it_read(
     assert main(["--config", str(tmp_path / "other.toml"), "resend", "12h"]) == 74, "another ledger"
 
 
+def test_a_resend_asks_for_a_time_or_numbers_or_one_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "edge.toml").write_text(f'station = "xray-1"\n[state]\ndir = "{tmp_path}"\n')
+    open_ledger(tmp_path / "ledger.sqlite", "xray-1").close()
+    given = ["--config", str(tmp_path / "edge.toml")]
+    assert main([*given, "resend", "--seq", "12-15"]) == 0
+    assert main([*given, "resend", "--seq", "7"]) == 0
+    assert main([*given, "resend", "--verdict", "ab" * 16]) == 0
+    said = capsys.readouterr().out
+    assert "messages 12 to 15 will" in said and "messages 7 to 7 will" in said and f"verdict {'ab' * 16} will" in said
+    assert main([*given, "resend"]) == main([*given, "resend", "1h", "--seq", "1-2"]) == 78
+    for wrong in (["--seq", "15-12"], ["--seq", "0-3"], ["--seq", "a-b"], ["--verdict", "B01_0001.tif"]):
+        with pytest.raises(SystemExit):
+            main([*given, "resend", *wrong])
+
+
 def test_model_show_says_what_would_judge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle, key = bundles.make_bundle(tmp_path / "model"), bundles.write_public_key(tmp_path / "key.pem")
     (tmp_path / "edge.toml").write_text(f'[state]\ndir = "{tmp_path}/state"\n')

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edge.contract.messages import Topics
-from edge.daemon.check import _names
-from edge.settings import Settings
+from edge.daemon.check import Grade, _names, _state
+from edge.settings import Settings, StateSettings
 from edge.store.ledger import open_ledger
 from tests.support import bundles, fakes
 from tests.support.cpu_engines import needs_openvino
@@ -112,6 +112,11 @@ def test_a_state_directory_that_cannot_be_written_fails(tmp_path: Path) -> None:
     code, table = run_check(config)
     assert code == 78
     assert table["state"].startswith("fail")
+
+
+def test_a_state_in_memory_fails_for_a_power_cut_takes_published_verdicts() -> None:
+    findings = list(_state(Settings(state=StateSettings(dir=Path("/dev/shm/none-yet")))))
+    assert [finding.grade for finding in findings if "tmpfs" in finding.observed] == [Grade.FAIL]
 
 
 SECRET = "/run/credentials/edge-worker-of-no-machine.service/edge-worker.mqtt-password"

@@ -598,6 +598,17 @@ def test_a_disposition_goes_out_on_its_own_topic_as_it_is_stored(broker: Mosquit
     }
 
 
+def test_a_message_that_changed_in_the_ledger_is_never_sent_and_is_an_alarm(broker: Mosquitto, ledger: Ledger) -> None:
+    rows = fill(ledger, 1, 3)
+    with ledger._transaction("write") as sql:
+        sql.execute("UPDATE payloads SET payload = x'7b7d' WHERE seq = 2")
+    with Recorder(broker) as recorder, publishing(settings_for(broker), ledger) as publisher:
+        drive(publisher, lambda: ("message-damaged", True) in alarms_of(recorder))
+        drain(publisher, ledger)
+        assert recorder.payloads("verdict") == [rows[0].payload, rows[2].payload]
+        assert "message 2: not sent" in json.loads(recorder.messages("alarm")[0].payload)["message"]
+
+
 def test_a_standing_alarm_is_said_again_after_each_new_connection(tmp_path: Path, ledger: Ledger) -> None:
     with Mosquitto(tmp_path / "broker") as broker, publishing(settings_for(broker), ledger) as publisher:
         with Recorder(broker) as first:

@@ -112,7 +112,52 @@ def test_numbers_the_mes_has_seen_since_are_left_out(ledger: Ledger, path: Path,
     elsewhere = tmp_path / "new-box" / "ledger.sqlite"
     assert restore(elsewhere, STATION, tmp_path / "backup.sqlite", next_seq=100).next_seq == 100
     again = tmp_path / "third" / "ledger.sqlite"
-    assert restore(again, STATION, tmp_path / "backup.sqlite", next_seq=2).next_seq == 6
+    with pytest.raises(LedgerError, match=r"--next-seq 5 was given already.*goes on with 6"):
+        restore(again, STATION, tmp_path / "backup.sqlite", next_seq=5)
+    assert not again.exists()
+    assert restore(again, STATION, tmp_path / "backup.sqlite", next_seq=6).next_seq == 6
+
+
+def test_a_restore_without_a_number_begins_a_sequence_of_its_own(ledger: Ledger, tmp_path: Path) -> None:
+    back_up_beside(ledger, tmp_path / "backup.sqlite")
+    elsewhere = tmp_path / "new-box" / "ledger.sqlite"
+    restore(elsewhere, STATION, tmp_path / "backup.sqlite")
+    with open_ledger(elsewhere, STATION) as moved:
+        assert moved.ledger_id != ledger.ledger_id
+
+
+def test_a_backup_carries_the_knowledge_of_the_newest_model(ledger: Ledger, path: Path, tmp_path: Path) -> None:
+    newest = path.with_name("newest-model.json")
+    newest.write_text('{"model_id": "demo-2"}\n')
+    back_up_beside(ledger, tmp_path / "backup.sqlite")
+    elsewhere = tmp_path / "new-box" / "ledger.sqlite"
+    restore(elsewhere, STATION, tmp_path / "backup.sqlite")
+    assert elsewhere.with_name("newest-model.json").read_text() == newest.read_text()
+    third = tmp_path / "third" / "ledger.sqlite"
+    third.parent.mkdir(0o700)
+    third.with_name("newest-model.json").write_text("newer")
+    restore(third, STATION, tmp_path / "backup.sqlite")
+    assert third.with_name("newest-model.json").read_text() == "newer"
+
+
+@pytest.mark.parametrize("fault", ["missing", "truncated", "no database", "a folder"])
+def test_a_backup_that_is_at_fault_is_blamed_and_not_the_state(ledger: Ledger, tmp_path: Path, fault: str) -> None:
+    backup, state = tmp_path / "backup.sqlite", tmp_path / "new-box"
+    back_up_beside(ledger, backup)
+    if fault == "truncated":
+        backup.write_bytes(backup.read_bytes()[:6000])
+    else:
+        backup.unlink()
+    if fault == "no database":
+        backup.write_text("notes " * 999)
+    elif fault == "a folder":
+        backup.mkdir()
+    with pytest.raises(LedgerError) as caught:
+        restore(state / "ledger.sqlite", STATION, backup)
+    assert str(backup) in caught.value.message
+    assert str(state) not in caught.value.message + caught.value.hint
+    assert "another backup" in caught.value.hint
+    assert not (state / "ledger.sqlite").exists()
 
 
 def test_a_restore_never_overwrites_a_ledger_or_the_one_in_use(ledger: Ledger, path: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -22,6 +23,7 @@ from edge.records import FileStamp, Former
 from edge.store import ledger as ledger_module
 from edge.store import ledger_file
 from edge.store.ledger import Ledger, open_ledger
+from edge.store.reader import LedgerReader
 from tests.support.samples import (
     MORNING,
     STATION,
@@ -177,6 +179,115 @@ def test_requeued_messages_have_the_same_bytes(ledger: Ledger) -> None:
     ledger.mark_sent([2, 3], NOW + timedelta(hours=1))
     assert ledger.requeue(NOW + timedelta(minutes=30)) == 2
     assert ledger.outbox(0, 10) == before[1:]
+
+
+def test_messages_are_resent_by_their_decision_or_first_sending_and_not_by_the_last_resend(ledger: Ledger) -> None:
+    """An hour passes between decision and first sending of 1 and 2: the broker was away."""
+    hour = timedelta(hours=1)
+    ledger.commit([sample_entry(number, decided_at=NOW) for number in (1, 2)], NOW)
+    ledger.commit([sample_entry(3, decided_at=NOW + 2 * hour)], NOW)
+    ledger.mark_sent([1, 2], NOW + hour)
+    ledger.mark_sent([3], NOW + 2 * hour)
+    assert ledger.requeue(NOW + hour) == 3
+    ledger.mark_sent([1, 2, 3], NOW + 5 * hour)
+    assert ledger.requeue(NOW + 2 * hour) == 1
+    assert seqs(ledger) == [3]
+
+
+def test_messages_are_resent_by_number_and_one_verdict_with_its_answers(ledger: Ledger) -> None:
+    ledger.commit([sample_entry(number) for number in range(1, 6)], NOW)
+    ledger.commit_disposition(sample_answer(2))
+    ledger.mark_sent(range(1, 7), NOW)
+    assert ledger.requeue_numbers(3, 4) == 2
+    assert seqs(ledger) == [3, 4]
+    assert ledger.requeue_verdict(sample_verdict(2).verdict_id) == 2
+    assert seqs(ledger) == [2, 3, 4, 6]
+    assert ledger.requeue_numbers(90, 99) == ledger.requeue_verdict("f" * 32) == 0
+
+
+def spoil(path: Path, seq: int) -> None:
+    """Change one digit of a stored message, as bit rot does; the database stays a sound one."""
+    sql = sqlite3.connect(path)
+    with sql:
+        sql.execute(
+            "UPDATE payloads SET payload = CAST(replace(payload, '0.75', '0.15') AS BLOB) WHERE seq = ?", (seq,)
+        )
+    sql.close()
+
+
+def test_a_message_that_changed_in_the_ledger_is_put_aside_and_the_others_go_on(path: Path) -> None:
+    with open_ledger(path, STATION) as ledger:
+        ledger.commit([sample_entry(number) for number in range(1, 5)], NOW)
+    spoil(path, 2)
+    with open_ledger(path, STATION) as ledger:
+        assert [row.seq for row in ledger.outbox(0, 2)] == [1, 3]
+        assert seqs(ledger) == [1, 3, 4]
+        assert (ledger.damaged, ledger.pending().count) == ([2], 3)
+        ledger.mark_sent([1, 3, 4], NOW)
+        ledger.requeue_numbers(1, 4)
+        assert seqs(ledger) == [1, 3, 4], "and no resend brings it out"
+    with open_ledger(path, STATION) as ledger, LedgerReader(path) as asked:
+        assert seqs(ledger) == [1, 3, 4]
+        assert [(verdict.seq, verdict.is_intact) for verdict in asked.numbered(1, 2)] == [(1, True), (2, False)]
+
+
+def test_no_flipped_bit_sends_a_changed_message_or_keeps_one_back_unnoticed(path: Path) -> None:
+    """Single bits anywhere in the file: refused at the start, put aside, or harmless."""
+    with open_ledger(path, STATION) as ledger:
+        ledger.commit([sample_entry(number) for number in range(1, 41)], NOW)
+        written = {row.seq: row.payload for row in ledger.outbox(0, 100)}
+    sound = path.read_bytes()
+    rng, noticed, unharmed = random.Random(34), 0, 0
+    for _ in range(150):
+        bit = rng.randrange(len(sound) * 8)
+        content = bytearray(sound)
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        try:
+            with open_ledger(path, STATION) as ledger:
+                ledger.check_quickly(30.0)
+                sent = {row.seq: row.payload for row in ledger.outbox(0, 100)}
+                put_aside = ledger.damaged
+        except LedgerError:
+            noticed += 1
+            continue
+        finally:
+            for log_file in ("-wal", "-shm"):
+                path.with_name(path.name + log_file).unlink(missing_ok=True)
+        assert sent.items() <= written.items(), bit
+        assert sorted({*sent, *put_aside}) == sorted(written), bit
+        noticed += bool(put_aside)
+        unharmed += not put_aside
+    assert noticed > 20
+    assert unharmed > 0
+
+
+def test_the_check_of_the_start_finds_an_index_that_lost_rows(path: Path) -> None:
+    """They would never be sent, and nobody would know."""
+    with open_ledger(path, STATION) as ledger:
+        ledger.commit([sample_entry(number) for number in range(1, 5)], NOW)
+        assert ledger.check_quickly(30.0)
+    sql = sqlite3.connect(path)
+    with sql:
+        sql.execute("PRAGMA writable_schema = ON")
+        ((root, statement),) = sql.execute(
+            "SELECT rootpage, sql FROM sqlite_schema WHERE name = 'outbox_by_state'"
+        ).fetchall()
+        sql.execute(
+            "UPDATE sqlite_schema SET sql = 'CREATE INDEX outbox_by_state ON outbox (seq, seq)'"
+            " WHERE name = 'outbox_by_state'"
+        )
+    sql.close()
+    assert root and statement
+    with open_ledger(path, STATION) as ledger, pytest.raises(LedgerError, match="is damaged") as caught:
+        ledger.check_quickly(30.0)
+    assert "restore a backup" in caught.value.hint
+
+
+def test_the_check_of_the_start_ends_in_time(ledger: Ledger) -> None:
+    ledger.commit([sample_entry(number) for number in range(1, 100)], NOW)
+    assert ledger.check_quickly(0.0) is False
+    assert stored_seqs(ledger.commit([sample_entry(5000)], NOW)) == [100]
 
 
 def test_a_message_marked_twice_keeps_its_first_time(ledger: Ledger) -> None:
@@ -372,7 +483,7 @@ def test_an_older_schema_is_upgraded_with_its_pending_messages(path: Path, monke
         patch.setattr(ledger_file, "MIGRATIONS", newer)
         with open_ledger(path, STATION) as ledger:
             assert ledger.outbox(0, 10) == before
-    with pytest.raises(LedgerError, match="schema 5, this program knows up to 4"):
+    with pytest.raises(LedgerError, match="schema 6, this program knows up to 5"):
         open_ledger(path, STATION)
 
 

@@ -103,8 +103,11 @@ def test_what_cannot_be_done_now_stays_and_what_never_can_is_refused_with_its_re
 
 
 def test_a_fault_in_a_request_is_named(state: Path, box: DropBox) -> None:
-    with pytest.raises(RequestError, match="since: Field required"):
-        parsed(ResendRequest, b"{}")
+    for content in (b"{}", b'{"numbers": [1, 2], "verdict_id": "%s"}' % (b"a" * 32)):
+        with pytest.raises(RequestError, match="expected one of since, numbers, verdict_id"):
+            parsed(ResendRequest, content)
+    with pytest.raises(RequestError, match=r"numbers: .*at least 2"):
+        parsed(ResendRequest, b'{"numbers": [1]}')
     with pytest.raises(RequestError, match="surprise: Extra inputs"):
         parsed(ResendRequest, b'{"since": "2026-03-01T07:00:00Z", "surprise": 1}')
 
