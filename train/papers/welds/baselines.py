@@ -27,7 +27,7 @@ from train.papers.welds.curves import RATES, Candidate, Curve, WeldScores, choos
 from train.papers.welds.data import PatchCounts, tested_poses
 from train.papers.welds.filters import BACKGROUNDS, NOISES, WINDOWS, Filter, halved, responses
 from train.papers.welds.folds import Fold, weld_folds
-from train.papers.welds.images import Weld, read_welds
+from train.papers.welds.images import Weld, digest_of, read_welds
 from train.papers.welds.markers import wires
 from train.papers.welds.patches import RIM_PX, Pose
 from train.report import table
@@ -114,7 +114,9 @@ def places_of(pose: Pose, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:
     return np.asarray((np.clip(rows, 0, height - 1) * width + np.clip(columns, 0, width - 1)).ravel(), np.int32)
 
 
-def digest_of(weld: Weld, poses: Mapping[str, Sequence[Pose]], backgrounds: Sequence[str] = tuple(BACKGROUNDS)) -> str:
+def scores_digest(
+    weld: Weld, poses: Mapping[str, Sequence[Pose]], backgrounds: Sequence[str] = tuple(BACKGROUNDS)
+) -> str:
     """SHA-256 over all that a weld's scores depend on."""
     digest = hashlib.sha256(weld.image.tobytes() + str((weld.image.shape, FORMAT)).encode())
     digest.update(repr({name: [asdict(pose) for pose in found] for name, found in poses.items()}).encode())
@@ -138,7 +140,7 @@ def weld_scores(
         poses = tested_poses([of[name] for name in fold.test], fold, counts, seed)
         for name in fold.test:
             own = {which: found[name] for which, found in poses.items()}
-            tasks.append(ScoreTask(of[name], own, out / f"scores_{name}.npz", digest_of(of[name], own)))
+            tasks.append(ScoreTask(of[name], own, out / f"scores_{name}.npz", scores_digest(of[name], own)))
     return scored(tasks, runner, reporter)
 
 
@@ -269,7 +271,14 @@ def run_baselines(
         names = ("median of 31 px, dark", "closing and opening, 31 px, dark", *list(standing())[-2:])
         parts += ["## Films with a list of flaws", ""]
         parts += [*film_tables(films, scores, {name: standing()[name] for name in names}), ""]
-    parts += [f"Seed {seed}, {time.perf_counter() - started:.0f} s for the last command:", "", f"    {command}"]
+    listed = (folder / TRUTH_FILE).read_bytes() if (folder / TRUTH_FILE).exists() else b""
+    parts += [
+        f"Data {digest_of(welds, listed)[:12]}: {len(welds)} welds, {len(masked)} of them masked"
+        f"{', and a list of flaws' if listed else ''}. Seed {seed}, {time.perf_counter() - started:.0f} s for the last"
+        " command:",
+        "",
+        f"    {command}",
+    ]
     text = "\n".join(parts) + "\n"
     for name, content in (("baselines.md", text), ("curves.csv", curves_csv(found.rows))):
         with written_whole(out / name) as stream:

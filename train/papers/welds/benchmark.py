@@ -23,7 +23,7 @@ from train.papers.welds.data import FoldData, PatchCounts, fold_data
 from train.papers.welds.evaluation import Detector, Outcome, TestedOf, evaluate
 from train.papers.welds.fold_cache import stored_fold
 from train.papers.welds.folds import Fold, weld_folds
-from train.papers.welds.images import Weld, read_welds
+from train.papers.welds.images import Weld, digest_of, read_welds
 from train.papers.welds.plan import Request
 from train.papers.welds.recipes import BenchmarkRecipe
 from train.papers.welds.task import EnsembleTask, Task, is_finished, load_scores, run_ensemble, run_task
@@ -150,15 +150,8 @@ def scaled(counts: PatchCounts, share: float) -> PatchCounts:
 
 def data_digest(request: Request, welds: Sequence[Weld], photos: Sequence[Patch]) -> str:
     """SHA-256 over the pixels of welds, masks and photographs, and all else the folds' arrays depend on."""
-    digest = hashlib.sha256()
-    for weld in welds:
-        digest.update(weld.name.encode() + str(weld.image.shape).encode() + weld.image.tobytes())
-        if weld.mask is not None:
-            digest.update(weld.mask.tobytes())
-    for photo in photos:
-        digest.update(photo.tobytes())
-    digest.update(json.dumps([asdict(request.counts), request.seed, FORMAT], sort_keys=True).encode())
-    return digest.hexdigest()
+    choices = json.dumps([asdict(request.counts), request.seed, FORMAT], sort_keys=True).encode()
+    return digest_of(welds, *(photo.tobytes() for photo in photos), choices)
 
 
 def experiment_digest(data: str, variant: Variant, training: Training, request: Request) -> str:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edge.system.progress import Reporter
 from edge.validation.statistics import auroc
-from train.papers.welds.baselines import ScoreTask, digest_of, scored
+from train.papers.welds.baselines import ScoreTask, scored, scores_digest
 from train.papers.welds.cells import (
     CELL_PX,
     CELLS,
@@ -81,7 +81,7 @@ def score_films(
             MIRRORED_SET: cell_places(half, CELL_PX / 2, mirrored=True),
         }
         path = out / f"scores_{weld.name}.npz"
-        tasks.append(ScoreTask(clean, poses, path, digest_of(clean, poses, BACKGROUNDS), regions, BACKGROUNDS))
+        tasks.append(ScoreTask(clean, poses, path, scores_digest(clean, poses, BACKGROUNDS), regions, BACKGROUNDS))
     found = scored(tasks, runner, reporter)
     return [Film(name, truth[name], scores) for name, scores in found.items()]
 

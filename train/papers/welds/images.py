@@ -6,6 +6,8 @@ A folder holds `images/NAME.png`, `masks/NAME.png` for those of them whose defec
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +51,18 @@ def read_welds(folder: Path) -> list[Weld]:
         )
     welds = [_read_weld(path, masks.get(path.stem)) for path in [*images, *_files(folder / "unlabelled")]]
     return sorted(welds, key=lambda weld: (weld.mask is None, weld.name))
+
+
+def digest_of(welds: Sequence[Weld], *further: bytes) -> str:
+    """SHA-256 over names and pixels of welds and masks, and whatever else a table is made from."""
+    digest = hashlib.sha256()
+    for weld in welds:
+        digest.update(weld.name.encode() + str(weld.image.shape).encode() + weld.image.tobytes())
+        if weld.mask is not None:
+            digest.update(weld.mask.tobytes())
+    for part in further:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _files(folder: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """The recipe of filters without training, on drawn welds."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -25,7 +26,7 @@ from train.papers.welds.curves import WeldScores
 from train.papers.welds.data import PatchCounts
 from train.papers.welds.filters import Filter
 from train.papers.welds.folds import weld_folds
-from train.papers.welds.images import Weld, read_welds
+from train.papers.welds.images import Weld, digest_of, read_welds
 from train.papers.welds.patches import RIM_PX, Pose
 from train.runner import Here
 
@@ -64,12 +65,19 @@ def scores_of(folder: Path, out: Path) -> tuple[list[Weld], dict[str, WeldScores
     return welds, weld_scores(welds, weld_folds(welds, 0), COUNTS, 0, out, Here(), Reporter())
 
 
-def test_the_report_has_every_row_at_every_rate_and_says_how_it_was_made(out: Path) -> None:
+def test_the_report_has_every_row_at_every_rate_and_says_how_it_was_made(folder: Path, out: Path) -> None:
     text = (out / "baselines.md").read_text(encoding="utf-8")
     for name in (*standing(), "chosen: filter", "chosen: partner of the median"):
         assert text.count(f"| {name} |") == 2  # nominal and equal
     assert "    edge-train gate-benchmark WELDS --recipe baselines" in text
+    assert f"Data {digest_of(read_welds(folder), b'')[:12]}: 3 welds, 3 of them masked. Seed 0" in text
     assert "Films with a list" not in text
+
+
+def test_another_mask_is_another_digest(folder: Path) -> None:
+    first, *rest = read_welds(folder)
+    assert first.mask is not None
+    assert digest_of([replace(first, mask=~first.mask), *rest]) != digest_of([first, *rest])
 
 
 def test_scores_are_made_once(folder: Path, out: Path) -> None:
