@@ -1,0 +1,68 @@
+"""`edge-train across`: learn on one set of scans, judge another, both ways."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from edge.system.progress import Reporter
+from train.commands.options import (
+    TRAINS,
+    Verbs,
+    add_command,
+    add_data,
+    add_experiment,
+    backbone_and_cache,
+    command_line,
+    surveyed,
+)
+from train.dataset import read_labels
+from train.errors import TrainError
+
+RECIPES = ("paper", "neighbours", "best")
+
+
+def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
+    """Add the verb and its options."""
+    verb = add_command(
+        verbs,
+        "across",
+        "learn on one set of scans, judge another, both ways",
+        across,
+        description="What a recipe learnt about electrodes, and what about its set: within each of two sets one lot is"
+        " left out after the other, across them the whole other set is judged. Goes on after a kill.",
+        examples=("edge-train across plant-one plant-two --out table",),
+        exits=TRAINS,
+    )
+    add_experiment(verb, recipe="")
+    add_data(verb, "other", "the second set, a folder like DATA")
+    verb.add_argument(
+        "--recipes",
+        nargs="+",
+        default=RECIPES,
+        metavar="RECIPE",
+        help=f"names or TOML files, a row a recipe and pair of sets (default: {' '.join(RECIPES)})",
+    )
+
+
+def across(options: argparse.Namespace, reporter: Reporter) -> int:
+    """Judge each set by the other and by itself; prints the table. Raises TrainError for a set given twice."""
+    from train.classifier.experiment import read_recipe
+    from train.papers.across_sets import Means, across_sets
+    from train.survey import survey
+
+    if options.data.resolve() == options.other.resolve():
+        raise TrainError(f"{options.data} is given twice", hint="name two sets; within one, `crossval` leaves lots out")
+    recipes = {Path(name).stem: replace(read_recipe(name), seed=options.seed) for name in options.recipes}
+    backbone, cache = backbone_and_cache(options, reporter)
+    names = [folder.resolve().name for folder in (options.data, options.other)]
+    if names[0] == names[1]:
+        names = [str(options.data), str(options.other)]
+    with surveyed(options, reporter) as (first, where):
+        count = reporter.counter("scans read")
+        second = survey(read_labels(options.other), where, count, skip_unreadable=options.skip_unreadable)
+        means = Means(backbone, cache, where, reporter)
+        sets = dict(zip(names, (first, second), strict=True))
+        print(across_sets(sets, recipes, means, options.out, command_line()), end="")
+    return 0
