@@ -7,13 +7,15 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from edge.validation.statistics import Confusion, Rate, auprc, auroc, confusion
+from edge.validation.statistics import Confusion, Interval, Rate, auprc, auroc, confusion
 from train.classifier.folds import FoldResult
+from train.classifier.lots import accuracy_difference, accuracy_interval
 from train.dataset import Row
 from train.metrics import best_threshold, logit, severity_thirds, third_of
 from train.report import finite, percent_span, rate_values, table
@@ -44,6 +46,11 @@ class Column:
     def overall(self) -> Confusion:
         """Decisions of all bundles added up (J 3.2)."""
         return sum(self.by_bundle.values(), Confusion(0, 0, 0, 0))
+
+    @property
+    def interval_over_lots(self) -> Interval:
+        """95 % interval of the balanced accuracy, had other lots been judged."""
+        return accuracy_interval(list(self.by_bundle.values()))
 
     @property
     def scores(self) -> npt.NDArray[np.float64]:
@@ -91,7 +98,8 @@ def table_markdown(columns: Sequence[Column], notes: Sequence[str], limit: Confu
     total = columns[0].overall
     overall = [f"**{_percent(column.overall.balanced_accuracy)}**" for column in columns]
     rows.append(["**overall**", f"{total.total} ({total.tp + total.fn})", *overall])
-    rows.append(["95 % interval", "", *(percent_span(c.overall.balanced_accuracy_interval) for c in columns)])
+    rows.append(["95 %, over scans", "", *(percent_span(c.overall.balanced_accuracy_interval) for c in columns)])
+    rows.append([f"95 %, over the {len(bundles)} lots", "", *(percent_span(c.interval_over_lots) for c in columns)])
     if limit is not None:
         best = limit.balanced_accuracy
         distances = [f"{100 * (best - c.overall.balanced_accuracy):.2f} below {_percent(best)}" for c in columns]
@@ -101,7 +109,19 @@ def table_markdown(columns: Sequence[Column], notes: Sequence[str], limit: Confu
     rows.append(["paper, overall (its own 714 scans)", "714 (152)", *paper])
     lines = table(["test bundle", "scans (abnormal)", *(column.method for column in columns)], rows)
     remarks = ["Balanced accuracy in %; a bundle marked ¹ holds one class only and scores that class's rate.", *notes]
-    return "\n".join([*lines, "", *remarks]) + "\n"
+    return "\n".join([*lines, "", *differences(columns), *remarks]) + "\n"
+
+
+def differences(columns: Sequence[Column]) -> list[str]:
+    """One line: every column against every other, drawn together lot by lot, in points of balanced accuracy."""
+    if len(columns) < 2:
+        return []
+    found = []
+    for one, other in combinations(columns, 2):
+        pairs = [(one.by_bundle[lot], other.by_bundle[lot]) for lot in one.by_bundle]
+        points, (low, high) = accuracy_difference([mine for mine, _ in pairs], [theirs for _, theirs in pairs])
+        found.append(f"{one.method} less {other.method} {100 * points:.1f} ({100 * low:.1f} to {100 * high:.1f})")
+    return [f"Paired over lots, in points (95 %; columns cannot be told apart where it holds 0): {'; '.join(found)}."]
 
 
 def table_csv(columns: Sequence[Column]) -> str:
@@ -175,6 +195,7 @@ def kind_recalls(column: Column, rows: Sequence[Row]) -> dict[str, dict[str, Any
 def _figures(column: Column) -> dict[str, Any]:
     return {
         **_of_counts(column.overall),
+        "balanced_accuracy_interval_over_lots": list(column.interval_over_lots),
         "auroc": finite(auroc(column.scores, column.labels)),
         "auprc": finite(auprc(column.scores, column.labels)),
     }

@@ -183,8 +183,17 @@ def test_overall_adds_up_the_decisions_of_all_bundles_each_at_its_own_threshold(
     assert (counts.tp, counts.fp, counts.tn, counts.fn) == (1, 1, 4, 0)
     assert counts.balanced_accuracy == pytest.approx((1 + 4 / 5) / 2)
     table = table_markdown([column], [])
+    assert "Paired over lots" not in table
     assert "| B2 ¹ | 2 (0) | 100.00 |" in table
     assert "| **overall** | 6 (1) | **90.00** |" in table
+
+
+def test_columns_are_compared_lot_by_lot() -> None:
+    right = tuple(fold(f"B{lot}", (1, 0), (0.9, 0.1)) for lot in range(6))
+    blind = tuple(fold(f"B{lot}", (1, 0), (0.1, 0.1)) for lot in range(6))
+    table = table_markdown([Column("mixed", right), Column("global", blind)], [])
+    assert "mixed less global 50.0 (50.0 to 50.0)." in table
+    assert "| 95 %, over the 6 lots |  | 100.0 to 100.0 | 50.0 to 50.0 |" in table
 
 
 def test_the_limit_is_what_the_severity_alone_could_decide(tmp_path: Path) -> None:
