@@ -14,8 +14,6 @@ from typing import Final
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models.resnet import BasicBlock
 
 from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT
 from edge.images.conversion import Method
@@ -23,7 +21,7 @@ from edge.records import Size
 from export.errors import ExportError
 from train.classifier.models import Classifier
 from train.gate.network import Gate
-from train.networks import IMAGENET_MEAN, IMAGENET_STD, p_abnormal_of
+from train.networks import IMAGENET_MEAN, IMAGENET_STD, fold_batch_norms, p_abnormal_of
 
 OPSET: Final = 18
 """What torch's exporter writes without converting between versions; onnxruntime 1.14 and TensorRT 8.6 read it."""
@@ -38,11 +36,8 @@ class ClassifierGraph(nn.Module):
         super().__init__()
         network = copy.deepcopy(network).eval()  # batch norm is folded in eval mode only
         backbone = network.backbone
-        backbone.conv1 = fuse_conv_bn_eval(_fold_normalisation(backbone.conv1, network.channels), backbone.bn1)
-        backbone.bn1 = nn.Identity()
-        for block in backbone.modules():
-            if isinstance(block, BasicBlock):
-                _fold_batch_norm(block)
+        fold_batch_norms(backbone)
+        backbone.conv1 = _fold_normalisation(backbone.conv1, network.channels)
         self.network = network
         self.eval().requires_grad_(False)
 
@@ -153,11 +148,3 @@ def _fold_normalisation(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
     folded.in_channels = channels + 1
     folded.weight = nn.Parameter(torch.cat([image, ones], dim=1).float(), requires_grad=False)
     return folded
-
-
-def _fold_batch_norm(block: BasicBlock) -> None:
-    block.conv1, block.bn1 = fuse_conv_bn_eval(block.conv1, block.bn1), nn.Identity()
-    block.conv2, block.bn2 = fuse_conv_bn_eval(block.conv2, block.bn2), nn.Identity()
-    if block.downsample is not None:
-        conv, norm = block.downsample
-        block.downsample = nn.Sequential(fuse_conv_bn_eval(conv, norm))

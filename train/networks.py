@@ -10,7 +10,9 @@ from typing import Final
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import resnet34
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models import ResNet, resnet34
+from torchvision.models.resnet import BasicBlock
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -65,6 +67,26 @@ def normalise(images: Tensor, channels: int) -> Tensor:
     mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1)
     return (images.float() / 255.0 - mean) / std
+
+
+def fold_batch_norms(backbone: ResNet) -> None:
+    """Move the batch norms of a frozen ResNet of basic blocks into the convolutions before them, in place.
+
+    A block whose last batch norm multiplies by 0 and adds 0 (training left it at its zero start) hands on what it
+    gets, which a ReLU left nowhere negative; it is left out.
+    """
+    backbone.conv1, backbone.bn1 = fuse_conv_bn_eval(backbone.conv1, backbone.bn1), nn.Identity()
+    for stage in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4):
+        for name, block in list(stage.named_children()):
+            if not isinstance(block, BasicBlock):
+                continue
+            block.conv1, block.bn1 = fuse_conv_bn_eval(block.conv1, block.bn1), nn.Identity()
+            block.conv2, block.bn2 = fuse_conv_bn_eval(block.conv2, block.bn2), nn.Identity()
+            if block.downsample is not None:
+                conv, norm = block.downsample
+                block.downsample = nn.Sequential(fuse_conv_bn_eval(conv, norm))
+            elif not (block.conv2.weight.any() or block.conv2.bias.any()):
+                setattr(stage, name, nn.Identity())
 
 
 def p_abnormal_of(logits: Tensor) -> Tensor:

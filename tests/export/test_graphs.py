@@ -27,6 +27,7 @@ from export.graphs import (
 from export.parity import check_parity, engine_scores, noise_image, torch_scores
 from tests.export.networks import lively_classifier, lively_gate
 from tests.support.cpu_engines import CPU_ENGINES, open_graphs
+from train.classifier.experiment import Features
 from train.classifier.models import PooledClassifier
 from train.classifier.pooling import feature_maps, pool
 from train.classifier.selection import Selection
@@ -238,10 +239,10 @@ def test_scores_that_differ_from_torch_stop_the_export(
         check_parity(engine_scores(engine, pictures), expected)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_classifier_on_tiles_says_the_same_once_exported(channels: int) -> None:
+@pytest.mark.parametrize(("channels", "features"), [(1, "tiles"), (3, "sheet")])
+def test_a_classifier_on_tiles_says_the_same_once_exported(channels: int, features: Features) -> None:
     torch.manual_seed(5)
-    selection = Selection("tiles", standardise=True)
+    selection = Selection(features, standardise=True)
     network = PooledClassifier(channels, selection, nn.Sequential(nn.Linear(selection.width, 3))).eval()
     network.backbone.load_state_dict(
         {k: v for k, v in lively_classifier(channels).backbone.state_dict().items() if not k.startswith("fc.")}

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torchvision.models import resnet34
 
 from train.classifier.training import freeze
 from train.networks import (
@@ -10,6 +12,7 @@ from train.networks import (
     ElectrodeClassifier,
     GateAutoencoder,
     centre_crop,
+    fold_batch_norms,
     gate_output_px,
     residual_statistics,
 )
@@ -115,3 +118,24 @@ def test_one_channel_scans_are_normalised_into_three_equal_greys() -> None:
 def test_an_image_with_the_wrong_channels_is_refused() -> None:
     with pytest.raises(ValueError, match="expected 1 channels, got 3"):
         ElectrodeClassifier(channels=1).normalise(torch.zeros((1, 3, 2, 2), dtype=torch.uint8))
+
+
+def test_folded_batch_norms_say_the_same_and_blocks_that_add_nothing_go() -> None:
+    torch.manual_seed(0)
+    network = resnet34(weights=None).eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.running_mean, 0, 0.1)
+            nn.init.uniform_(layer.running_var, 0.5, 2)
+            nn.init.normal_(layer.bias, 0, 0.1)
+    for block in (network.layer3[4], network.layer3[0]):
+        nn.init.zeros_(block.bn2.weight)
+        nn.init.zeros_(block.bn2.bias)
+    image = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = network(image)
+        fold_batch_norms(network)
+        torch.testing.assert_close(network(image), expected, rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+    assert isinstance(network.layer3[4], nn.Identity)
+    assert not isinstance(network.layer3[0], nn.Identity)  # its shortcut is a convolution

@@ -23,10 +23,10 @@ from train.classifier.views import FLIPS, WARPED
 from train.errors import TrainError
 from train.recipe import FineTune
 
-Features = Literal["mean", "mean+max", "layers", "tiles"]
-Head = Literal["paper", "logistic", "mlp"]
+Features = Literal["mean", "mean+max", "layers", "tiles", "sheet"]
+Head = Literal["paper", "logistic", "mlp", "neighbours"]
 Loss = Literal["plain", "balanced", "real-world"]
-Augmentation = Literal["flips", "warps"]
+Augmentation = Literal["flips", "warps", "none"]
 Threshold = Literal["half", "calibrated"]
 Undecided = Literal["majority", "drop", "class"]
 
@@ -42,10 +42,12 @@ class ExperimentRecipe:
     """`layer4` and `all` train these layers too, without the cache; for machines with a GPU."""
     features: Features = "mean"
     """`mean`: the 512 means of layer 4. `mean+max`: their maxima too. `layers`: both of layer 2, 3 and 4.
-    `tiles`: how far the tiles of layers 2, 3 and 4 stand out of their places and of each other (`selection.py`)."""
+    `tiles`: how far the tiles of layers 2, 3 and 4 stand out of their places and of each other; `sheet`: the same to
+    both sides and in units of the sheet's own spread, of maxima and means (`selection.py`)."""
     head: Head = "paper"
     """`paper`: 1000, 512, 256, 2 fully connected. `logistic`: one layer, regularised. `mlp`: 256 and the classes, with
-    dropout; it takes its own rate and batch from `train.classifier.heads`, and `epochs`."""
+    dropout; it takes its own rate and batch from `train.classifier.heads`, and `epochs`. `neighbours`: no layers, the
+    distance to normal scans, a row of tables that no line runs (`neighbours.py`)."""
     penalty: float = 0.0
     """L2 penalty of the logistic head, on standardised features, relative to the loss; weight decay of `mlp`."""
     epochs: int = 50
@@ -57,7 +59,8 @@ class ExperimentRecipe:
     """The paper says that the rate decays every 10 epochs, not by how much."""
     flip_p: float = 0.5
     augmentation: Augmentation = "flips"
-    """`warps`: half of the views also turned, sheared and shifted a little (Elgendi et al. 2021)."""
+    """`warps`: half of the views also turned, sheared and shifted a little (Elgendi et al. 2021). `none`: scans as they
+    are, so that left and right, entry and exit keep places of their own."""
     loss: Loss = "plain"
     """`balanced`: both classes weigh the same. `real-world`: errors weigh what they cost (Ho, Wookey 2020)."""
     miss_cost: float = 1.0
@@ -73,7 +76,7 @@ class ExperimentRecipe:
     @property
     def views(self) -> tuple[int, ...]:
         """Views of a training scan."""
-        return tuple(range(FLIPS + (WARPED if self.augmentation == "warps" else 0)))
+        return tuple(range({"none": 1, "flips": FLIPS, "warps": FLIPS + WARPED}[self.augmentation]))
 
     @property
     def classes(self) -> int:
@@ -97,18 +100,22 @@ PAPER = ExperimentRecipe()
 BEST = ExperimentRecipe(
     features="tiles", head="logistic", penalty=1e-2, loss="balanced", threshold="calibrated", bounds_mode="pooled"
 )
-NAMED = {"paper": PAPER, "best": BEST}
+NEIGHBOURS = ExperimentRecipe(head="neighbours", features="sheet", augmentation="none", bounds_mode="pooled")
+SHEET = dataclasses.replace(BEST, features="sheet")
+NAMED = {"paper": PAPER, "best": BEST, "sheet": SHEET, "neighbours": NEIGHBOURS}
 
 
 def read_recipe(name: str) -> ExperimentRecipe:
-    """`paper`, `best`, or a TOML file. Raises TrainError naming the key that is unknown or senseless."""
+    """A recipe of `NAMED`, or of a TOML file. Raises TrainError naming the key that is unknown or senseless."""
     if name in NAMED:
         return NAMED[name]
     path = Path(name)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise TrainError(f"no recipe {name!r}: {error}", hint="give paper, best, or a TOML file") from error
+        raise TrainError(
+            f"no recipe {name!r}: {error}", hint=f"give one of {', '.join(NAMED)}, or a TOML file"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TrainError(f"the recipe {path} is not TOML: {error}", hint="write lines such as `epochs = 50`") from error
     base = content.pop("base", "paper")
@@ -134,8 +141,10 @@ def replaced(base: ExperimentRecipe, values: dict[str, Any], where: str) -> Expe
     recipe = dataclasses.replace(base, **values)
     if recipe.epochs < 1 or recipe.batch < 1 or recipe.step_epochs < 1:
         raise TrainError(f"{where}: epochs, batch and step_epochs are at least 1", hint="leave them out for 50, 16, 10")
-    if recipe.head == "paper" and recipe.features == "tiles":
+    if recipe.head == "paper" and recipe.features in ("tiles", "sheet"):
         raise TrainError(f"{where}: the paper's head takes no features of tiles", hint='add head = "logistic"')
+    if recipe.head == "paper" and recipe.augmentation == "none":
+        raise TrainError(f"{where}: the paper's head learns from mirrored scans", hint="leave augmentation out")
     plain = (recipe.features, recipe.head, recipe.threshold, recipe.undecided, recipe.augmentation)
     if recipe.fine_tune != "head" and (plain != _FINE_TUNED or recipe.loss == "real-world"):
         raise TrainError(

@@ -28,7 +28,7 @@ from train.classifier.views import view
 from train.dataset import Row, read_frame
 from train.device import open_device
 from train.errors import DataError
-from train.networks import ElectrodeClassifier
+from train.networks import ElectrodeClassifier, fold_batch_norms
 from train.recipe import ClassifierRecipe
 from train.runner import Runner
 
@@ -151,7 +151,7 @@ class FeatureTable:
         return np.stack([np.stack([self.entries[number, shown].whole for shown in views]) for number in numbers])
 
     def tiles(self, numbers: Sequence[int], views: Sequence[int]) -> npt.NDArray[np.float16]:
-        """Tile maxima float16 (scans, views, tiles, channels)."""
+        """Maxima and means of tiles float16 (scans, views, 2, tiles, channels)."""
         return np.stack([np.stack([self.entries[number, shown].tiles for shown in views]) for number in numbers])
 
 
@@ -230,5 +230,6 @@ def _network(weights: str, channels: int, seed: int) -> ElectrodeClassifier:
 @lru_cache(maxsize=2)
 def _network_on(backbone: Backbone, channels: int) -> ElectrodeClassifier:
     network = _network(backbone.weights, channels, backbone.seed)
+    fold_batch_norms(network.backbone)
     moved: ElectrodeClassifier = network.to(backbone.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return moved

@@ -21,7 +21,7 @@ from train.classifier.heads import starting_layers
 from train.classifier.learner import Learnt, Samples, learn
 from train.classifier.models import Classifier, PooledClassifier
 from train.dataset import scan_facts
-from train.errors import DataError
+from train.errors import DataError, TrainError
 from train.runner import Runner
 from train.survey import Survey
 
@@ -36,6 +36,8 @@ def learn_all(
     reporter: Reporter,
 ) -> Checkpoint:
     """Learn from all scans and write `out/classifier.pt`. Raises DataError, DivergedError, TrainError."""
+    if recipe.head == "neighbours":
+        raise TrainError("neighbours leave no network for the line", hint="fit `best`; compare with them in `crossval`")
     if len({row.label for row in survey.rows}) < 2:
         raise DataError("all scans have the same label", hint="label scans of both classes")
     bounds = survey.bounds_without((), recipe.bounds_mode)

@@ -14,7 +14,7 @@ import torch
 
 from train.classifier.experiment import ExperimentRecipe
 from train.classifier.heads import Start
-from train.classifier.learner import HALF, Samples, learn
+from train.classifier.learner import HALF, Samples, learn_any
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def run_fold(task: FoldTask) -> FoldResult:
         p_abnormal = np.full(len(task.test.labels), float(1 in classes))
         threshold, losses = HALF, ()
     else:
-        learnt = learn(task.training, task.recipe, task.start)
+        learnt = learn_any(task.training, task.recipe, task.start)
         p_abnormal = learnt.predict(task.test)
         threshold, losses = learnt.threshold, learnt.epoch_losses
     return FoldResult(

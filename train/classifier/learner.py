@@ -14,6 +14,7 @@ from torch import nn
 
 from train.classifier.experiment import ExperimentRecipe
 from train.classifier.heads import Start, TrainingSet, fit_logistic, fit_mlp, paper_layers, train_layers
+from train.classifier.neighbours import Neighbours, fit_neighbours
 from train.classifier.pooling import Pooled
 from train.classifier.selection import Selection
 from train.metrics import best_threshold
@@ -67,8 +68,29 @@ class Learnt:
         return p_abnormal_of(logits.double()).numpy()
 
 
+@dataclass(frozen=True)
+class LearntNeighbours:
+    """Judges by the nearest normal scans; no layers, so no network for the line."""
+
+    neighbours: Neighbours
+    threshold: float = HALF
+    epoch_losses: tuple[float, ...] = ()
+
+    def predict(self, samples: Samples) -> npt.NDArray[np.float64]:
+        """As `Learnt.predict`."""
+        return self.neighbours.p_abnormal(samples.tiles[:, 0])
+
+
+def learn_any(samples: Samples, recipe: ExperimentRecipe, start: Start) -> Learnt | LearntNeighbours:
+    """Train by any recipe. Raises DivergedError."""
+    if recipe.head != "neighbours":
+        return learn(samples, recipe, start)
+    normal = samples.take(np.flatnonzero(samples.labels == 0))
+    return LearntNeighbours(fit_neighbours(normal.tiles[:, 0], normal.bundles))
+
+
 def learn(samples: Samples, recipe: ExperimentRecipe, start: Start) -> Learnt:
-    """Train by a recipe; both classes must be there. Raises DivergedError."""
+    """Train layers by a recipe that has some; both classes must be there. Raises DivergedError."""
     if recipe.undecided == "drop":
         samples = samples.take(np.flatnonzero(~samples.disputed))
     learnt = _layers(samples, recipe, start)
@@ -125,5 +147,5 @@ def _pooled(samples: Samples, views: slice) -> Pooled:
     whole, tiles = samples.whole[:, views], samples.tiles[:, views]
     return Pooled(
         torch.from_numpy(np.ascontiguousarray(whole)).flatten(0, 1),
-        torch.from_numpy(np.ascontiguousarray(tiles)).flatten(0, 1).float(),
+        torch.from_numpy(np.ascontiguousarray(tiles)).flatten(0, 1),
     )

@@ -17,7 +17,7 @@ from train.networks import ElectrodeClassifier, normalise
 class PooledClassifier(nn.Module):
     """The frozen backbone, statistics of its feature maps instead of their mean, and layers on these.
 
-    `features` and `standardise` as in `train.selection`. With 3 classes the third is `undecided`.
+    `selection` as it was fitted. With 3 classes the third is `undecided`.
     """
 
     def __init__(self, channels: int, selection: Selection, layers: nn.Sequential) -> None:

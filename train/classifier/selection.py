@@ -5,6 +5,10 @@ tile has its own idea of normal: the mean and deviation, over normal training sc
 channel there; edges of the coating, however strong, are normal at the edge. What is left is taken against the mean of
 the same sheet's tiles, because a whole bundle may answer more strongly than those of the training, and of all tiles
 the one that stands out most counts: an anomaly is local, and a mean would hide it.
+
+`sheet` goes on from there. Maxima and means of tiles, means for what is faint and wide; against the sheet's own median,
+which an anomaly hardly moves, in units of the sheet's own spread, so that a lot whose texture answers twice as strongly
+is not taken for abnormal; and to both sides, because bare metal answers less than coating.
 """
 
 from __future__ import annotations
@@ -14,15 +18,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from train.classifier.pooling import CHANNELS, LAYER_CHANNELS, TILES, Pooled
+from train.classifier.pooling import CHANNELS, LAYER_CHANNELS, TILE_SHAPE, TILES, Pooled
 
 if TYPE_CHECKING:  # recipes need readers of scans and settings, networks do not
     from train.classifier.experiment import Features
 
 FLOOR = 1e-3
 """Least deviation that is divided by, relative to the mean one: a channel that is never active stays quiet."""
+TO_DEVIATION = 1.4826
+"""Deviation of normal values in median absolute ones."""
 LIMIT = 6.0
 """Standardised features are cut at this many deviations: one odd tile shall not decide alone."""
+_AT_ONCE = 16
+"""Images whose tiles are compared at once: their intermediate values stay in a processor's cache."""
 _LAYER4 = slice(CHANNELS - LAYER_CHANNELS["layer4"], CHANNELS)
 
 
@@ -38,23 +46,26 @@ class Selection(nn.Module):
         super().__init__()
         self.features, self.standardise = features, standardise
         self.width = width_of(features)
-        if features == "tiles":
-            self.register_buffer("tile_centre", torch.zeros(TILES, CHANNELS))
-            self.register_buffer("tile_scale", torch.ones(TILES, CHANNELS))
+        if features in ("tiles", "sheet"):
+            shape = TILE_SHAPE if features == "sheet" else TILE_SHAPE[1:]
+            self.register_buffer("tile_centre", torch.zeros(shape))
+            self.register_buffer("tile_scale", torch.ones(shape))
         if standardise:
             self.register_buffer("centre", torch.zeros(self.width))
             self.register_buffer("scale", torch.ones(self.width))
 
     def fit(self, pooled: Pooled, is_normal: Tensor) -> Tensor:
         """Learn what is normal from training scans, of which a bool tensor (n,) says which are; their features."""
-        if self.features == "tiles":
-            normal = pooled.tiles[is_normal]
-            self.tile_centre.copy_(normal.mean(dim=0))
-            self.tile_scale.copy_(_floored(normal.std(dim=0, correction=0)))
-        raw = self._raw(pooled)
+        if self.features in ("tiles", "sheet"):
+            normal = pooled.tiles[is_normal] if self.features == "sheet" else pooled.tiles[is_normal, 0]
+            deviation, centre = torch.std_mean(normal.float(), dim=0, correction=0)
+            self.tile_centre.copy_(centre)
+            self.tile_scale.copy_(floored(deviation))
+        parts = zip(pooled.whole.split(_AT_ONCE), pooled.tiles.split(_AT_ONCE), strict=True)
+        raw = torch.cat([self._raw(Pooled(*part)) for part in parts])
         if self.standardise:
             self.centre.copy_(raw.mean(dim=0))
-            self.scale.copy_(_floored(raw.std(dim=0, correction=0)))
+            self.scale.copy_(floored(raw.std(dim=0, correction=0)))
         return self._standardised(raw)
 
     def forward(self, pooled: Pooled) -> Tensor:
@@ -74,15 +85,28 @@ class Selection(nn.Module):
             return torch.cat([mean[:, _LAYER4], greatest[:, _LAYER4]], dim=1)
         if self.features == "layers":
             return torch.cat([mean, greatest], dim=1)
-        out = (pooled.tiles - self.tile_centre) / self.tile_scale
-        return (out - out.mean(dim=1, keepdim=True)).amax(dim=1)
+        if self.features == "tiles":
+            out = (pooled.tiles[:, 0].float() - self.tile_centre) / self.tile_scale
+            return (out - out.mean(dim=1, keepdim=True)).amax(dim=1)
+        out = (pooled.tiles.float() - self.tile_centre) / self.tile_scale
+        out = out - _median(out)
+        out = out / (TO_DEVIATION * _median(out.abs())).clamp_min(1.0)  # 1: the spread between scans
+        return torch.cat([out.amax(dim=2), -out.amin(dim=2)], dim=1).flatten(1)
 
 
 def width_of(features: Features) -> int:
     """Number of features."""
     layer4 = LAYER_CHANNELS["layer4"]
-    return {"mean": layer4, "mean+max": 2 * layer4, "layers": 2 * CHANNELS, "tiles": CHANNELS}[features]
+    tiles = {"tiles": CHANNELS, "sheet": 4 * CHANNELS}
+    return {"mean": layer4, "mean+max": 2 * layer4, "layers": 2 * CHANNELS, **tiles}[features]
 
 
-def _floored(deviation: Tensor) -> Tensor:
+def _median(tiles: Tensor) -> Tensor:
+    """Median over the tiles of (n, 2, TILES, CHANNELS), kept as a side of 1; by TopK, which every engine has."""
+    upper: Tensor = tiles.topk(TILES // 2 + 1, dim=2).values[:, :, -2:]
+    return upper.mean(dim=2, keepdim=True)
+
+
+def floored(deviation: Tensor) -> Tensor:
+    """Deviations that may be divided by."""
     return deviation + FLOOR * deviation.mean() + 1e-6

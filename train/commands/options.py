@@ -177,7 +177,8 @@ def add_experiment(verb: argparse.ArgumentParser, recipe: str) -> None:
     add_data(verb)
     add_out(verb, "folder for results; may hold some already")
     if recipe:
-        verb.add_argument("--recipe", default=recipe, help=f"paper, best, or a TOML file (default: {recipe})")
+        about = f"paper, best, sheet, neighbours, or a TOML file (default: {recipe})"
+        verb.add_argument("--recipe", default=recipe, help=about)
     add_fields(verb, ClassifierRecipe(), only=("size", "weights", "amp", "device", "seed"))
     add_jobs(verb)
     verb.add_argument(

@@ -21,7 +21,7 @@ from train.classifier.experiment import PAPER
 from train.classifier.feature_cache import FeatureCache, FeatureKey, Features
 from train.classifier.features import Conversion, compute_features, open_backbone
 from train.classifier.heads import TrainingSet, paper_layers, starting_layers, train_layers
-from train.classifier.pooling import CHANNELS, TILES, feature_maps, pool
+from train.classifier.pooling import CHANNELS, TILE_SHAPE, TILES, feature_maps, pool
 from train.classifier.training import build_classifier, fit
 from train.classifier.views import view, view_of_flips
 from train.dataset import Row, load_scans, read_labels
@@ -44,7 +44,7 @@ def key(scan: str = "a", shown: int = 0) -> FeatureKey:
 
 
 def features(value: float) -> Features:
-    return Features(np.full((3, 3), value, np.float32), np.full(SHAPE, value, np.float16))
+    return Features(np.full((3, 3), value, np.float32), np.full((2, *SHAPE), value, np.float16))
 
 
 def test_training_on_cached_features_has_the_losses_of_training_on_images(small_lot: Path, tmp_path: Path) -> None:
@@ -97,16 +97,18 @@ def test_a_scan_that_changes_while_the_command_runs_is_an_error(small_lot: Path,
         compute_features(wanted, read_labels(small_lot)[:1], ["0" * 64], backbone, cache, Here(), lambda *_: None)
 
 
-def test_pooling_keeps_mean_maximum_deviation_and_the_maxima_of_tiles() -> None:
+def test_pooling_keeps_mean_maximum_deviation_and_of_tiles_maximum_and_mean() -> None:
     maps = [torch.rand(2, channels, 9, 5) for channels in (128, 256, 512)]
     pooled = pool(maps)
     x = torch.cat(maps, dim=1)
     torch.testing.assert_close(pooled.whole[:, 0], x.mean(dim=(2, 3)))
     torch.testing.assert_close(pooled.whole[:, 1], x.amax(dim=(2, 3)))
     torch.testing.assert_close(pooled.whole[:, 2], x.std(dim=(2, 3), correction=0))
-    assert pooled.tiles.shape == (2, TILES, CHANNELS)
-    torch.testing.assert_close(pooled.tiles[:, 0], x[:, :, :2, :2].amax(dim=(2, 3)))
-    torch.testing.assert_close(pooled.tiles.amax(dim=1), pooled.whole[:, 1])
+    assert pooled.tiles.shape == (2, *TILE_SHAPE)
+    torch.testing.assert_close(pooled.tiles[:, 0, 0], x[:, :, :2, :2].amax(dim=(2, 3)))
+    torch.testing.assert_close(pooled.tiles[:, 1, 0], x[:, :, :2, :2].mean(dim=(2, 3)))
+    torch.testing.assert_close(pooled.tiles[:, 1, 18], x[:, :, 8, 4])  # of a tile at the border only what is there
+    torch.testing.assert_close(pooled.tiles[:, 0].amax(dim=1), pooled.whole[:, 1])
 
 
 def test_the_layer_4_means_are_what_the_backbones_own_last_layer_takes() -> None:
@@ -186,7 +188,7 @@ class TestCache:
         assert "No space left" in said[0]
 
     def test_beyond_its_bound_the_longest_unused_goes_first(self, tmp_path: Path) -> None:
-        one_file = 32 + 4 * 9 + 2 * 6
+        one_file = 32 + 4 * 9 + 2 * 12
         old = FeatureCache(tmp_path, SHAPE)
         for number in range(10):
             old.put(key(str(number)), features(number))

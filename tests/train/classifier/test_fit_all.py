@@ -22,7 +22,7 @@ from train.classifier.features import open_backbone
 from train.classifier.fit_all import learn_all
 from train.classifier.learner import Samples, calibrated_threshold, inner_parts, learn
 from train.classifier.models import classifier_of
-from train.classifier.pooling import CHANNELS, TILES
+from train.classifier.pooling import CHANNELS, TILE_SHAPE, TILES
 from train.cli import main
 from train.dataset import read_frame, read_labels
 from train.doctor import diagnose, histogram_plot
@@ -80,9 +80,9 @@ def make_samples(disputed: bool = False) -> Samples:
     """40 scans of 4 bundles; abnormal ones have one tile that stands out."""
     rng = np.random.default_rng(0)
     labels = np.tile([0, 1], 20)
-    tiles = rng.random((40, 4, TILES, CHANNELS)).astype(np.float16)
+    tiles = rng.random((40, 4, *TILE_SHAPE)).astype(np.float16)
     for number in np.flatnonzero(labels):
-        tiles[number, :, rng.integers(TILES), :40] += 3
+        tiles[number, :, :, rng.integers(TILES), :40] += 3
     whole = rng.random((40, 4, 3, CHANNELS)).astype(np.float32)
     bundles = tuple(f"B{number // 10}" for number in range(40))
     argued = np.zeros(40, np.bool_)

@@ -236,7 +236,7 @@ def _held_for_threshold(samples: Samples) -> npt.NDArray[np.int64]:
 
 def _samples(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], part: Part) -> Samples:
     """As the learner takes them; of the tiles, which serve electrodes only, none."""
-    tiles = np.empty((*features.shape[:2], 0, CHANNELS), np.float16)
+    tiles = np.empty((*features.shape[:2], 2, 0, CHANNELS), np.float16)
     return Samples(features, tiles, labels, np.zeros(len(labels), np.bool_), part.groups, part.names)
 
 
