@@ -13,6 +13,7 @@ from typing import Final
 from edge.system.command import new_parser, run_program
 from train.commands import (
     ablation,
+    across,
     bounds,
     calibrate,
     crossval,
@@ -32,7 +33,7 @@ from train.commands.options import TRAIN_EXITS, run_command
 PROGRAM: Final = "edge-train"
 WORK: Final = (doctor, simulate, bounds, crossval, fit_features, fine_tune, gate, gate_report, calibrate)
 """Verbs in the order of work."""
-PAPERS: Final = (ablation, gate_study, gate_benchmark, patches, transfer)
+PAPERS: Final = (ablation, across, gate_study, gate_benchmark, patches, transfer)
 """Verbs that repeat what papers and the documents report."""
 
 

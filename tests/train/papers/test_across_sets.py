@@ -1,0 +1,69 @@
+"""Learn on one set and judge another: the table and its resumption."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from edge.images.conversion import Method
+from edge.records import Size
+from edge.system.progress import Reporter
+from train.classifier.experiment import NEIGHBOURS, SHEET
+from train.classifier.feature_cache import GIB, FeatureCache
+from train.classifier.features import open_backbone
+from train.classifier.pooling import CHANNELS, TILES
+from train.dataset import read_labels
+from train.errors import DataError
+from train.papers.across_sets import Means, across_sets
+from train.runner import Here
+from train.survey import Survey, survey
+
+torch.set_num_threads(1)
+pytestmark = pytest.mark.timeout(600)
+
+RECIPES = {
+    "sheet": replace(SHEET, method=Method.LOCAL, threshold="half"),
+    "neighbours": replace(NEIGHBOURS, method=Method.LOCAL),
+}
+"""Without bounds, so that all folds share their features."""
+
+
+def surveyed(folder: Path) -> Survey:
+    return survey(read_labels(folder), Here(), lambda done, total: None, skip_unreadable=False)
+
+
+def means(folder: Path, reporter: Reporter) -> Means:
+    backbone = open_backbone("none", Size(64, 64), seed=0, amp=False, device="cpu")
+    return Means(backbone, FeatureCache(folder, (TILES, CHANNELS), max_bytes=GIB), Here(), reporter)
+
+
+def test_each_set_is_judged_by_the_other_and_by_its_own_other_lots(
+    small_lot: Path, held_back: Path, tmp_path: Path
+) -> None:
+    sets = {"one": surveyed(small_lot), "two": surveyed(held_back)}
+    with Reporter() as reporter:
+        first, second = (
+            across_sets(sets, RECIPES, means(tmp_path / "cache", reporter), tmp_path, "edge-train across one two")
+            for _ in range(2)
+        )
+    assert first == second == (tmp_path / "across.md").read_text()
+    assert "    edge-train across one two" in first
+    rows = json.loads((tmp_path / "across.json").read_text())["rows"]
+    assert [(row["recipe"], row["learnt_on"], row["judged"]) for row in rows] == [
+        (recipe, *pair)
+        for recipe in RECIPES
+        for pair in (("one", "one"), ("one", "two"), ("two", "two"), ("two", "one"))
+    ]
+    for row in rows:
+        assert row["tp"] + row["fn"] == row["tn"] + row["fp"] == 12
+        assert row["auroc"] > 0.9  # half of the coating is missing, or it is not
+        low, high = row["balanced_accuracy_interval"]
+        assert 0.6 < row["balanced_accuracy"] <= 1 and low <= row["balanced_accuracy"] <= high
+        assert f"{100 * row['balanced_accuracy']:.1f} ({100 * low:.1f} to {100 * high:.1f})" in first
+
+
+def test_one_set_alone_is_refused(small_lot: Path, tmp_path: Path) -> None:
+    with Reporter() as reporter, pytest.raises(DataError, match="1 sets"):
+        across_sets({"one": surveyed(small_lot)}, RECIPES, means(tmp_path, reporter), tmp_path, "")

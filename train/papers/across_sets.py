@@ -1,0 +1,215 @@
+"""`edge-train across`: learn on one set of scans, judge another, and the other way round.
+
+What a recipe learnt about electrodes, and what about its set: every recipe learns on each of two sets as a whole, such
+as one of each simulator, and judges the other. Beside it stands the same recipe within the set, leaving one lot out.
+Bounds, standardisation and threshold always come from the training scans. Intervals are over the lots that were judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.system.progress import Reporter
+from edge.validation.statistics import Confusion, auroc, confusion
+from train.classifier.crossval import cross_validate, samples_of
+from train.classifier.experiment import ExperimentRecipe, recipe_values
+from train.classifier.feature_cache import FeatureCache
+from train.classifier.features import Backbone, Conversion, compute_features
+from train.classifier.folds import FoldTask, run_fold
+from train.classifier.heads import starting_layers
+from train.classifier.lots import accuracy_interval, auroc_interval
+from train.classifier.results import conditions
+from train.classifier.tables import columns_of
+from train.dataset import Row
+from train.errors import DataError
+from train.files import write_json
+from train.metrics import logit, severity_thirds, third_of
+from train.report import percent_span, table
+from train.runner import Runner
+from train.survey import Survey
+
+RESULTS_FILE, TABLE_FILE = "across.json", "across.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What one recipe, learnt on one set, says about another, or about the lots it left out of its own."""
+
+    recipe: str
+    learnt_on: str
+    judged: str
+    margins: npt.NDArray[np.float64]
+    """Above 0 where a scan is called abnormal; the logit of p(abnormal) less that of the threshold."""
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What every recipe is computed with."""
+
+    backbone: Backbone
+    cache: FeatureCache
+    runner: Runner
+    reporter: Reporter
+
+
+def across_sets(
+    sets: Mapping[str, Survey], recipes: Mapping[str, ExperimentRecipe], means: Means, out: Path, command: str
+) -> str:
+    """Write across.json and across.md into `out`; returns the latter. Folds within a set are resumable.
+
+    `sets` holds two, by name; recipes must leave the backbone frozen. Raises DataError, DivergedError, TrainError.
+    """
+    if len(sets) != 2:
+        raise DataError(f"{len(sets)} sets of scans", hint="name two: each is judged by what was learnt on the other")
+    for name, surveyed in sets.items():
+        if len({row.label for row in surveyed.rows}) < 2:
+            raise DataError(f"all scans of {name} have the same label", hint="label scans of both classes")
+    found = []
+    for recipe_name, recipe in recipes.items():
+        for own, other in (tuple(sets), tuple(sets)[::-1]):
+            means.reporter.say(f"{recipe_name}: learn on {own}")
+            found.append(_within(recipe_name, own, sets[own], recipe, means, out))
+            found.append(_across(recipe_name, own, other, sets, recipe, means))
+    entries = [_figures(one) for one in found]
+    seed = next(iter(recipes.values())).seed
+    under = {name: conditions(surveyed, means.backbone, seed) for name, surveyed in sets.items()}
+    values = {name: recipe_values(recipe) for name, recipe in recipes.items()}
+    write_json(out / RESULTS_FILE, {"command": command, "conditions": under, "recipes": values, "rows": entries})
+    text = table_markdown(entries, under, command)
+    (out / TABLE_FILE).write_text(text, encoding="utf-8")
+    return text
+
+
+def table_markdown(entries: Sequence[Mapping[str, Any]], under: Mapping[str, str], command: str) -> str:
+    """A line for each recipe and pair of sets, then the share found of each third of the severities and each kind."""
+    heads = ["recipe", "learnt on", "judged", "balanced accuracy, %", "AUROC, %", "escapes", "false alarms"]
+    rows = [
+        [
+            entry["recipe"],
+            entry["learnt_on"],
+            entry["judged"],
+            *(f"{100 * entry[name]:.1f} ({percent_span(entry[f'{name}_interval'])})" for name in _SHARES),
+            entry["fn"],
+            entry["fp"],
+        ]
+        for entry in entries
+    ]
+    lines = table(heads, rows)
+    pairs = [f"{entry['recipe']}, {entry['learnt_on']} to {entry['judged']}" for entry in entries]
+    for part, title in (("severities", "severity"), ("kinds", "kind")):
+        names = list(dict.fromkeys(name for entry in entries for name in entry[part]))
+        if names:
+            found = [[name, *(_hits(entry[part].get(name)) for entry in entries)] for name in names]
+            lines += ["", *table([f"found of abnormal scans by {title}", *pairs], found)]
+    lines += ["", "95 % intervals: the lots judged, drawn again.", ""]
+    lines += [*(f"{name}: {text}" for name, text in under.items()), "", f"    {command}"]
+    return "\n".join(lines) + "\n"
+
+
+_SHARES = ("balanced_accuracy", "auroc")
+_THIRDS = ("lowest third", "middle third", "highest third")
+
+
+def _hits(counts: Sequence[int] | None) -> str:
+    return "{} of {}".format(*(counts or (0, 0)))
+
+
+def _within(name: str, own: str, surveyed: Survey, recipe: ExperimentRecipe, means: Means, out: Path) -> Judged:
+    results, _ = cross_validate(
+        surveyed,
+        [recipe.method],
+        recipe,
+        means.backbone,
+        means.cache,
+        means.runner,
+        out / f"{name}-{own}",
+        means.reporter,
+    )
+    by_file = {row.file: row for row in surveyed.rows}
+    rows = tuple(by_file[file] for result in results for file in result.files)
+    (column,) = columns_of(results)
+    return Judged(name, own, own, logit(column.scores), rows)
+
+
+def _across(
+    name: str, own: str, other: str, sets: Mapping[str, Survey], recipe: ExperimentRecipe, means: Means
+) -> Judged:
+    bounds = sets[own].bounds_without([], recipe.bounds_mode)
+    conversion = Conversion.of(recipe.method, bounds)
+    samples = []
+    for surveyed, views in ((sets[own], recipe.views), (sets[other], (0,))):
+        numbers = range(len(surveyed.rows))
+        hashes = [scan.sha256 for scan in surveyed.scans]
+        wanted = {conversion: dict.fromkeys(numbers, views)}
+        passes = means.reporter.counter("backbone passes")
+        tables = compute_features(wanted, surveyed.rows, hashes, means.backbone, means.cache, means.runner, passes)
+        samples.append(samples_of(tables[conversion], surveyed.rows, numbers, views))
+    task = FoldTask(
+        method=str(recipe.method),
+        bundle=other,
+        bounds_counts=None if conversion.bounds is None else (bounds.lo_counts, bounds.hi_counts),
+        recipe=recipe,
+        start=starting_layers(means.backbone.weights, recipe.seed),
+        training=samples[0],
+        test=samples[1],
+        experiment="",
+        threads=means.runner.threads_each,
+    )
+    ((_, result),) = means.runner.map(run_fold, [task])
+    (column,) = columns_of([result])
+    return Judged(name, own, other, logit(column.scores), sets[other].rows)
+
+
+def _figures(one: Judged) -> dict[str, Any]:
+    labels = np.array([row.label for row in one.rows])
+    lots = [row.bundle for row in one.rows]
+    counts = confusion(one.margins, labels, 0.0)
+    by_lot = [_of_lot(one, lot) for lot in sorted(set(lots))]
+    return {
+        "recipe": one.recipe,
+        "learnt_on": one.learnt_on,
+        "judged": one.judged,
+        **asdict(counts),
+        "balanced_accuracy": counts.balanced_accuracy,
+        "balanced_accuracy_interval": list(accuracy_interval(by_lot)),
+        "auroc": auroc(one.margins, labels),
+        "auroc_interval": list(auroc_interval(one.margins, labels, lots)),
+        "severities": _by_severity(one),
+        "kinds": _by_kind(one),
+    }
+
+
+def _of_lot(one: Judged, lot: str) -> Confusion:
+    numbers = [number for number, row in enumerate(one.rows) if row.bundle == lot]
+    return confusion(one.margins[numbers], np.array([one.rows[number].label for number in numbers]), 0.0)
+
+
+def _by_kind(one: Judged) -> dict[str, tuple[int, int]]:
+    """Found and all abnormal scans with an anomaly of each kind; a scan of two kinds counts for both."""
+    found: dict[str, list[bool]] = {}
+    for row, margin in zip(one.rows, one.margins, strict=True):
+        for kind in set(row.kinds) if row.label else ():
+            found.setdefault(kind, []).append(bool(margin >= 0))
+    return {kind: (sum(hits), len(hits)) for kind, hits in sorted(found.items())}
+
+
+def _by_severity(one: Judged) -> dict[str, tuple[int, int]]:
+    """Found and all abnormal scans of each third of their severities; empty where labels name none."""
+    known = [
+        (row.severity, bool(margin >= 0))
+        for row, margin in zip(one.rows, one.margins, strict=True)
+        if row.label and row.severity is not None
+    ]
+    thirds = severity_thirds([severity for severity, _ in known])
+    hits = {
+        name: [hit for severity, hit in known if third_of(severity, thirds) == place]
+        for place, name in enumerate(_THIRDS[: len(thirds)])
+    }
+    return {name: (sum(found), len(found)) for name, found in hits.items()}
