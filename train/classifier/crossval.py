@@ -125,7 +125,7 @@ def cross_validate(
     plan = make_plan(survey.rows, survey, methods, recipe, set(results))
     wanted_results = [(str(method), bundle) for method in methods for bundle in survey.bundles]
     reporter.say(_announcement(plan, survey, len(wanted_results)))
-    start = starting_layers(backbone.weights, recipe.seed)
+    start = starting_layers(backbone.weights, recipe.seed) if recipe.head == "paper" else {}
     show_passes, show_folds = reporter.counter("backbone passes"), reporter.counter("folds")
     passes = folds = 0
     backbone_s = heads_s = 0.0

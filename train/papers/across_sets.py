@@ -156,7 +156,7 @@ def _across(
         bundle=other,
         bounds_counts=None if conversion.bounds is None else (bounds.lo_counts, bounds.hi_counts),
         recipe=recipe,
-        start=starting_layers(means.backbone.weights, recipe.seed),
+        start=starting_layers(means.backbone.weights, recipe.seed) if recipe.head == "paper" else {},
         training=samples[0],
         test=samples[1],
         experiment="",
