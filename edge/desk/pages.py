@@ -253,15 +253,18 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
     if row.is_asked:
         desk.claims.claim(verdict_id, row_reader(visit))
     record = case.record
-    problem, step, layer, verdict = "", 1, None, None
-    try:
-        if not row.is_hidden and not case.is_gone:
+    problem, damage, step, layer, verdict = "", "", 1, None, None
+    if case.has_scan:
+        try:
+            step = pixels.shown_step(record.height_px or 0, record.width_px or 0)
+        except EvidenceError as error:
+            problem = error.message
+    if not row.is_hidden and not case.is_gone:
+        try:  # what the line said is no reason to show no picture
             verdict = case.piece.verdict()
             layer = pixels.residual_layer(case.piece)
-        if case.has_scan:
-            step = pixels.shown_step(record.height_px or 0, record.width_px or 0)
-    except EvidenceError as error:
-        problem = error.message
+        except EvidenceError as error:
+            damage = error.message
     own = [vote for vote in row.votes if vote.account == row_reader(visit)]
     others = [vote for vote in row.votes if vote.account != row_reader(visit)]
     return render(
@@ -271,6 +274,7 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
         record=record,
         verdict=verdict,
         problem=problem or (visit.word("gone") if case.is_gone else ""),
+        damage=damage,
         step=step,
         viewer=_viewer_words(visit, row, step, layer),
         own=own[-1] if own else None,

@@ -487,6 +487,16 @@ def test_a_damaged_picture_is_told_and_the_rest_is_shown(plant: Plant, damage: C
     assert ann.get("/").status == 200
 
 
+def test_a_damaged_verdict_is_told_and_the_picture_is_shown_all_the_same(plant: Plant) -> None:
+    verdict_id = plant.put(1)
+    ann = plant.browser("ann")
+    (next(plant.evidence.glob(f"*/{verdict_id}")) / "verdict.json").write_bytes(b"{}")
+    ann.answer(verdict_id, "normal")
+    page = ann.get(f"/scan/{verdict_id}").text
+    assert "verdict.json: not the bytes that were kept" in page
+    assert 'id="picture"' in page and "review-band" in page
+
+
 def test_a_damaged_record_is_listed_and_told(plant: Plant) -> None:
     good, bad = plant.put(1), plant.put(2)
     (next(plant.evidence.glob(f"*/{bad}")) / "record.json").write_bytes(b"{}")

@@ -1,0 +1,97 @@
+"""`edge-desk` on the command line: accounts, verification, and what it refuses to serve."""
+
+from __future__ import annotations
+
+import io
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from edge.desk.app import _server_config, build_app, new_desk
+from edge.desk.cli import main
+from edge.desk.store import FILE_NAME, DeskStore
+from edge.errors import SettingsError
+from edge.settings import DeskSettings, load_settings
+from tests.support.certificates import Authority
+from tests.support.desk import PASSWORD, Browser, put_piece
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "desk").mkdir()
+    (tmp_path / "state").mkdir()
+    file = tmp_path / "edge.toml"
+    file.write_text(f'[state]\ndir = "{tmp_path}/state"\n[desk]\ndir = "{tmp_path}/desk"\n', encoding="utf-8")
+    return file
+
+
+def run(config: Path, *words: str) -> int:
+    return main([*words, "--config", str(config)])
+
+
+def test_an_account_is_added_listed_and_disabled(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{PASSWORD}\n"))
+    assert run(config, "user", "add", "ann", "--role", "admin") == 0
+    settings = load_settings(config)
+    with DeskStore(settings.desk.dir / FILE_NAME) as store:
+        assert Browser(build_app(new_desk(settings, store))).log_in("ann").status == 303
+        assert run(config, "user", "disable", "ann") == 0
+        assert Browser(build_app(new_desk(settings, store))).log_in("ann").status == 401
+    assert run(config, "user", "list") == 0
+    said = capsys.readouterr().out
+    assert "account ann (admin) added" in said
+    assert said.splitlines()[-1].split() == ["ann", "admin", "disabled"]
+    assert run(config, "verify") == 0
+    assert "unchanged: 2 entries" in capsys.readouterr().out
+
+
+def test_verify_names_a_change_and_a_hash_that_is_gone(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{PASSWORD}\n"))
+    run(config, "user", "add", "ann")
+    settings = load_settings(config)
+    with DeskStore(settings.desk.dir / FILE_NAME) as store:
+        head = store.head()
+    assert run(config, "verify", "--head", head) == 0
+    piece = put_piece(settings.evidence_dir, 1)
+    (piece.path / "disposition.json").write_text('{"disposition_id": "' + "ab" * 16 + '"}')
+    sql = sqlite3.connect(settings.desk.dir / FILE_NAME)
+    sql.execute("UPDATE account SET role = 'admin'")
+    sql.commit()
+    sql.close()
+    capsys.readouterr()
+    assert run(config, "verify", "--head", "0" * 64) == 65
+    said = capsys.readouterr().out
+    assert "account ann: it is not as the record says" in said
+    assert "no entry has the hash 0000" in said
+    assert f"the answer {'ab' * 16} kept there is not in the record" in said
+    assert said.splitlines()[-1].startswith("3 problems")
+
+
+@pytest.mark.parametrize("words", [("user", "list"), ("verify",), ("export", "--out", "x"), ("user", "disable", "ann")])
+def test_a_desk_that_is_not_there_is_not_made_by_looking(
+    config: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(config, *words) == 74
+    assert "there is no desk's file" in capsys.readouterr().err
+    (config.parent / "desk").rmdir()
+    assert run(config, *words) == 78
+    assert "is not there" in capsys.readouterr().err
+
+
+def test_the_network_is_served_with_a_certificate_or_not_at_all(config: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="passwords would cross the network in the clear"):
+        DeskSettings(host="0.0.0.0")
+    certificate, key = Authority(tmp_path, "plant").issue("desk")
+    _, other_key = Authority(tmp_path, "elsewhere").issue("other")
+    settings = DeskSettings(host="0.0.0.0", cert_file=certificate, key_file=key)
+    with DeskStore(tmp_path / FILE_NAME) as store:
+        app = build_app(new_desk(load_settings(config), store))
+        served = _server_config(settings, app)
+        assert served.is_ssl and served.ssl is not None
+        with pytest.raises(SettingsError, match="cannot be used"):
+            _server_config(settings.model_copy(update={"key_file": other_key}), app)
