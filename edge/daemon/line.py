@@ -367,6 +367,8 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         publisher.raise_alarm("degraded", model.engine.why, model.engine.hint)
     quarantine = Quarantine(state.dir / "quarantine", state.quarantine_max_bytes, min_free_bytes=state.min_free_bytes)
     selection, keeper = _evidence_of(settings, model)
+    if keeper is not None:
+        stack.callback(keeper.close)
     aftermath = Aftermath(folder.path, quarantine, archive, keeper, publisher.wake)
     scan_alarms = ScanAlarms(folder.path, publisher)
     intake = StationIntake(inbox, folder_changed.set)

@@ -94,7 +94,7 @@ class Archive:
             for stamp in list(self._failed.values()):
                 if not go_on() or not self.move(stamp):
                     break  # the others have the same reason, as a rule; this one is the last to be tried again
-        return RETRY_S
+        return max(self._retry_at_s - now_s, 0.0) if self._failed else RETRY_S
 
     def move(self, stamp: FileStamp) -> bool:
         """Move one judged file, unless the station has replaced it since; False if it has to be tried again.

@@ -243,7 +243,7 @@ def test_what_cannot_be_moved_is_tried_again_until_it_can(tmp_path: Path, small_
     assert archive.failure.startswith(f"scans not moved to {target}: 3; last ")
     assert archive.failure.endswith("No space left on device")
     filling.unlink()
-    archive.step(wait_s / 2)
+    assert archive.step(wait_s / 2) == wait_s / 2
     assert len(list(folder.iterdir())) == 3
     archive.step(wait_s)
     assert archive.failure is None
