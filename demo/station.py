@@ -20,8 +20,8 @@ from train.simulator.simulate import bundle_name, simulate_scan, write_lot
 SEED = 20_260
 FIRST_BUNDLE = 900  # far from the bundles any model here is trained on
 BUNDLES = 4
-SCANS_PER_BUNDLE = 6
-ABNORMAL_FRACTION = 0.3
+SCANS_PER_BUNDLE = 7
+ABNORMAL_FRACTION = 0.5  # enough of them for a curve over size in the report
 SPARE_INDEX = 9_000  # sheets that are in the lot only in a broken form
 
 CHUNKS = 4

@@ -22,6 +22,7 @@ from edge.system.files import written_whole
 from train.runner import map_in_order
 from train.simulator.defects import PAINTERS
 from train.simulator.electrode import blank_sheet, expose
+from train.simulator.extent import MM_PER_PX, Extent, extent
 from train.simulator.fields import Counts, generator
 from train.simulator.severity import MILD_SEVERITY_MAX, SEVERE_SEVERITY_MIN
 
@@ -43,7 +44,7 @@ __all__ = [
 KINDS: tuple[str, ...] = tuple(PAINTERS)
 ABNORMAL_FRACTION = 152 / 714  # the paper's collection
 LABELS_NAME = "labels.csv"
-LABEL_COLUMNS = ("file", "bundle", "label", "kinds", "severity")
+LABEL_COLUMNS = ("file", "bundle", "label", "kinds", "severity", "size_px", "size_mm", "area_px", "area_mm2")
 SCALE_RANGE = (0.05, 1.0)  # under 0.05 a sheet is 100 px high and its anomalies are less than a pixel
 
 Label = Literal["normal", "abnormal"]
@@ -65,7 +66,7 @@ class SimulatedScan:
 
     `counts` is uint16 (H, W). `kinds` are those that decide the label, worst first: the severe ones of an abnormal
     scan, the mild ones of a normal scan. `severity` is the greatest severity drawn, 0 if none. `anomalies` is
-    everything that was painted, the mild company of severe ones included.
+    everything that was painted, the mild company of severe ones included. `extents` are those of `kinds`.
     """
 
     counts: Counts
@@ -74,6 +75,7 @@ class SimulatedScan:
     kinds: tuple[str, ...]
     severity: float
     anomalies: tuple[Anomaly, ...]
+    extents: tuple[Extent, ...]
 
 
 def bundle_name(bundle: int) -> str:
@@ -93,8 +95,17 @@ def render_scan(seed: int, bundle: int, index: int, anomalies: Sequence[Anomaly]
     `anomalies` can be subtracted. Raises EdgeError for an unknown kind, a severity outside 0..1, a negative number
     or a scale outside 0.05..1.
     """
+    counts, _ = _render(seed, bundle, index, anomalies, scale)
+    return counts
+
+
+def _render(
+    seed: int, bundle: int, index: int, anomalies: Sequence[Anomaly], scale: float
+) -> tuple[Counts, list[Extent]]:
+    """The scan, and the extent of each anomaly."""
     _check(seed, bundle, index, scale)
     canvas = blank_sheet(seed, bundle, index, scale)
+    extents = []
     for place, anomaly in enumerate(anomalies):
         if anomaly.kind not in PAINTERS or not 0.0 <= anomaly.severity <= 1.0:
             raise EdgeError(
@@ -102,8 +113,10 @@ def render_scan(seed: int, bundle: int, index: int, anomalies: Sequence[Anomaly]
                 hint=f"severity is 0 to 1, kinds are: {', '.join(KINDS)}",
             )
         rng = generator(_STREAM_PAINT, seed, bundle, index, place, KINDS.index(anomaly.kind))
+        before = canvas.thickness.copy()
         PAINTERS[anomaly.kind](canvas, anomaly.severity, rng)
-    return expose(canvas, seed, bundle, index)
+        extents.append(extent(before, canvas.thickness))
+    return expose(canvas, seed, bundle, index), extents
 
 
 def simulate_scan(
@@ -134,15 +147,19 @@ def simulate_scan(
             "an abnormal scan was asked for with no kinds", hint="name at least one kind, or leave kinds out"
         )
     anomalies = _choose(rng, severe_wanted, kinds)
-    deciding = [a for a in anomalies if a.severity >= SEVERE_SEVERITY_MIN] or anomalies
-    worst_first = sorted(deciding, key=lambda anomaly: -anomaly.severity)
+    counts, extents = _render(seed, bundle, index, anomalies, scale)
+    painted = list(zip(anomalies, extents, strict=True))
+    deciding = [pair for pair in painted if pair[0].severity >= SEVERE_SEVERITY_MIN] or painted
+    deciding.sort(key=lambda pair: -pair[0].severity)
+    worst_first = [anomaly for anomaly, _ in deciding]
     return SimulatedScan(
-        counts=render_scan(seed, bundle, index, anomalies, scale=scale),
+        counts=counts,
         bundle=bundle_name(bundle),
         label="abnormal" if severe_wanted else "normal",
         kinds=tuple(anomaly.kind for anomaly in worst_first),
         severity=worst_first[0].severity if worst_first else 0.0,
         anomalies=tuple(anomalies),
+        extents=tuple(extent for _, extent in deciding),
     )
 
 
@@ -161,9 +178,10 @@ def write_lot(
     """Write a lot of scans and `labels.csv` into `out`, and return the path of the labels.
 
     Uncompressed 16-bit TIFFs named like `B03_0017.tif`, and columns file, bundle, label, kinds (joined by `;`),
-    severity (3 decimals). The abnormal scans are spread evenly over the bundles and their number over the lot is
-    exact. `progress(done, total)` is called after every scan. The labels are written last: a lot that has them is
-    complete. Raises EdgeError for senseless numbers and for a directory that holds other TIFFs.
+    severity (3 decimals), then length and area of each of the kinds, in px and mm. The abnormal scans are spread
+    evenly over the bundles and their number over the lot is exact. `progress(done, total)` is called after every scan.
+    The labels are written last: a lot that has them is complete. Raises EdgeError for senseless numbers and for a
+    directory that holds other TIFFs.
     """
     _check(seed, first_bundle, 0, scale)
     _check_fraction(abnormal_fraction)
@@ -225,7 +243,13 @@ def _write_one(order: _Order) -> tuple[str, ...]:
     scan = simulate_scan(order.seed, order.bundle, order.index, abnormal=order.abnormal, scale=order.scale)
     # No metadata, software or date: nothing in the file but the scan, so equal scans are equal files.
     tifffile.imwrite(order.path, scan.counts, photometric="minisblack", metadata=None, software=False)
-    return (order.path.name, scan.bundle, scan.label, ";".join(scan.kinds), f"{scan.severity:.3f}")
+    pitch = MM_PER_PX / order.scale
+    sizes = [
+        (f"{each.length_px:.0f}", f"{each.length_px * pitch:.2f}", str(each.area_px), f"{each.area_px * pitch**2:.2f}")
+        for each in scan.extents
+    ]
+    columns = ("|".join(column) for column in zip(*sizes, strict=True)) if sizes else ("",) * 4
+    return (order.path.name, scan.bundle, scan.label, ";".join(scan.kinds), f"{scan.severity:.3f}", *columns)
 
 
 def _choose(rng: np.random.Generator, severe_wanted: bool, kinds: Sequence[str] | None) -> list[Anomaly]:

@@ -12,6 +12,7 @@ import tifffile
 
 from edge.errors import EdgeError
 from train.simulator.electrode import bundle_look
+from train.simulator.extent import Extent, extent
 from train.simulator.foreign import FOREIGN_KINDS, foreign_scan
 from train.simulator.severity import count, ramp
 from train.simulator.simulate import (
@@ -136,6 +137,23 @@ def test_a_severe_anomaly_changes_far_more_than_a_mild_one(kind: str) -> None:
         assert severe > 500
 
 
+def test_the_extent_of_an_anomaly_is_that_of_its_largest_patch_and_the_area_of_all() -> None:
+    before = np.ones((100, 80), np.float32)
+    after = before.copy()
+    after[10, 10:51] -= 0.5  # a scratch of 41 px
+    after[60:64, 20:24] += 0.3
+    after[80:, 60:] += 0.05  # too faint beside them
+    found = extent(before, after)
+    assert found.length_px == pytest.approx(41, abs=0.5) and found.area_px == 41 + 16
+    assert extent(before, before) == Extent(0.0, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_severe_anomaly_is_larger_than_a_mild_one_of_its_kind(kind: str) -> None:
+    mild, severe = (simulate_scan(5, 1, 1, abnormal=abnormal, kinds=[kind], scale=0.1) for abnormal in (False, True))
+    assert 0 < mild.extents[0].area_px <= severe.extents[0].area_px * 1.2
+
+
 def test_size_contrast_and_number_never_fall_as_severity_rises() -> None:
     severities = np.linspace(0, 1, 101)
     sizes = [ramp(float(severity), 2.0, 50.0) for severity in severities]
@@ -185,7 +203,9 @@ def test_labels_name_every_scan_and_agree_with_it(tmp_path: Path) -> None:
     )
     rows = read_rows(labels)
     assert labels == tmp_path / "lot" / LABELS_NAME
-    assert list(rows[0]) == ["file", "bundle", "label", "kinds", "severity"]
+    assert list(rows[0]) == [
+        "file", "bundle", "label", "kinds", "severity", "size_px", "size_mm", "area_px", "area_mm2"
+    ]  # fmt: skip
     assert {row["file"] for row in rows} == {path.name for path in labels.parent.glob("*.tif")}
     assert Counter(row["bundle"] for row in rows) == {"B07": 10, "B08": 10, "B09": 10}
     assert Counter(row["label"] for row in rows)["abnormal"] == round(30 * 0.2129)
@@ -197,6 +217,9 @@ def test_labels_name_every_scan_and_agree_with_it(tmp_path: Path) -> None:
         assert set(filter(None, row["kinds"].split(";"))) <= set(KINDS)
         assert (float(row["severity"]) >= SEVERE_SEVERITY_MIN) == (row["label"] == "abnormal")
         assert bool(row["kinds"]) == (float(row["severity"]) > 0)
+        lengths = [float(length) for length in row["size_px"].split("|") if length]
+        assert len(lengths) == len(scan_kinds := list(filter(None, row["kinds"].split(";"))))
+        assert not scan_kinds or row["label"] == "normal" or min(lengths) > 0
 
 
 def test_a_written_scan_is_a_plain_uncompressed_16_bit_tiff_of_those_counts(tmp_path: Path) -> None:
