@@ -20,6 +20,7 @@ TRAIN_MAY_USE = {
     "edge.records",
     "edge.scans.scan",
     "edge.validation.labels",
+    "edge.validation.lots",
     "edge.validation.statistics",
 }
 MAX_LINES = 600

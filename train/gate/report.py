@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from edge.validation.lots import share_over_lots
 from train.files import write_json, written_whole
 from train.gate.findings import Finding, Findings, refusals
 from train.gate.plots import kinds_plot, scores_plot
@@ -47,6 +48,7 @@ def summary(findings: Findings, command: str) -> dict[str, Any]:
         "pass_ms": findings.pass_ms,
         "normal": {
             **_rates(findings.normal),
+            "over_lots": _over_lots(findings.normal),
             "goal": f"at most {NORMAL_GOAL:.0%}",
             "bundles": {name: _rates(one for one in findings.normal if one.group == name) for name in bundles},
         },
@@ -55,7 +57,11 @@ def summary(findings: Findings, command: str) -> dict[str, Any]:
             "goal": f"at least {FOREIGN_GOAL:.0%}",
             "kinds": {name: _kind(one for one in findings.foreign if one.group == name) for name in kinds},
         },
-        "abnormal": {**_rates(findings.abnormal), "kinds": anomalies(findings)},
+        "abnormal": {
+            **_rates(findings.abnormal),
+            "over_lots": _over_lots(findings.abnormal),
+            "kinds": anomalies(findings),
+        },
     }
 
 
@@ -105,6 +111,9 @@ def markdown(content: dict[str, Any]) -> str:
                 ["abnormal scans", *_cells(abnormal), "reported"],
             ],
         ),
+        "",
+        "Had other lots been drawn, the shares sent to a person by either would lie (95 %):"
+        f" of normal scans {_lots_span(normal['over_lots'])}, of abnormal scans {_lots_span(abnormal['over_lots'])}.",
         "",
         "## Foreign images",
         "",
@@ -161,6 +170,21 @@ def _kind(findings: Iterable[Finding]) -> dict[str, Any]:
 
 def _rates(findings: Iterable[Finding]) -> dict[str, Any]:
     return {name: rate_values(rate) for name, rate in refusals(findings).items()}
+
+
+def _over_lots(findings: Sequence[Finding]) -> list[float] | None:
+    """95 % interval over lots of the share that either guard refuses; None of no scans."""
+    lots: dict[str, list[int]] = {}
+    for one in findings:
+        tally = lots.setdefault(one.group, [0, 0])
+        tally[0] += one.refused
+        tally[1] += 1
+    found = share_over_lots([hits for hits, _ in lots.values()], [scans for _, scans in lots.values()])
+    return None if found is None else [found.low, found.high]
+
+
+def _lots_span(interval: list[float] | None) -> str:
+    return "-" if interval is None else f"{percent_span(interval)} %"
 
 
 def _cells(entry: dict[str, Any]) -> list[object]:

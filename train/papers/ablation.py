@@ -118,8 +118,10 @@ def table_markdown(rows: Sequence[Mapping[str, Any]], under: str) -> str:
         overall = row["overall"]
         share, interval = 100 * overall["balanced_accuracy"], percent_span(overall["balanced_accuracy_interval"])
         area = "-" if overall["auroc"] is None else f"{100 * overall['auroc']:.2f}"
-        found.append([row["step"], f"{share:.2f}", interval, area, overall["fn"], overall["fp"]])
-    heads = ["step", "balanced accuracy, %", "95 % interval", "AUROC, %", "escapes", "false alarms"]
+        over_lots = overall.get("balanced_accuracy_interval_over_lots")  # rows of an earlier release have none
+        lots = "" if over_lots is None else percent_span(over_lots)
+        found.append([row["step"], f"{share:.2f}", interval, lots, area, overall["fn"], overall["fp"]])
+    heads = ["step", "balanced accuracy, %", "95 % interval", "over lots", "AUROC, %", "escapes", "false alarms"]
     return "\n".join([*table(heads, found), "", under]) + "\n"
 
 

@@ -301,6 +301,8 @@ def test_each_step_of_the_ablation_is_a_row(
     assert (tmp_path / "ablation.md").read_text().splitlines() == table
     found = json.loads((tmp_path / "ablation.json").read_text())
     assert found[1]["recipe"]["threshold"] == "calibrated"
+    low, high = found[0]["overall"]["balanced_accuracy_interval_over_lots"]
+    assert f"| {100 * low:.1f} to {100 * high:.1f} |" in table[2]
     assert main(["ablation", str(small_lot), "--out", str(tmp_path), *options[:-2], "10", "12"]) == 0
     said = capsys.readouterr()
     assert "step 12, 2 of 2" in said.err and said.err.count("3 there already") == 1  # a step keeps its folder

@@ -108,6 +108,9 @@ def test_train_and_report_from_the_command_line(
     assert content["foreign"]["kinds"]["inverted"]["margin"] > 1
     assert content["abnormal"]["gate"]["total"] == 12
     assert (out / "gate_report.md").read_text() == markdown(content)
+    low, high = content["normal"]["over_lots"]
+    assert low <= content["normal"]["either"]["share"] <= high
+    assert f"of normal scans {100 * low:.1f} to {100 * high:.1f} %" in markdown(content)
     lines = (out / "gate_scores.csv").read_text().splitlines()
     assert len(lines) == 1 + 24 + 3
     for name in ("gate_scores.png", "gate_scores.svg", "gate_kinds.png", "gate_kinds.svg"):
