@@ -252,7 +252,8 @@ def replay(options: Options, lot: Lot) -> dict[str, float]:
             raise EdgeError(f"the replay took over {REPLAY_TIMEOUT_S:.0f} s", hint=f"read {log}") from None
     if code != 0:
         raise EdgeError(f"the replay ended with code {code}:\n{tail(log)}", hint=f"read {log}")
-    shutil.copyfile(out / "replay" / "report.html", out / "report.html")
+    for name in ("report.html", "scans.csv", "run.json"):
+        shutil.copyfile(out / "replay" / name, out / name)
     metrics = json.loads((out / "replay" / "summary.json").read_text("utf-8"))["metrics"]
     return {name: value for name, value in metrics.items() if value is not None}
 

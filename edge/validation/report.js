@@ -7,7 +7,7 @@
     const words = rows.map((row) => row.textContent.toLowerCase());
     const search = document.createElement("input");
     search.type = "search";
-    search.placeholder = "file, lot, reason or kind";
+    search.placeholder = "file, lot, outcome or reason";
     search.setAttribute("aria-label", "Search the table of scans");
     const pick = document.createElement("select");
     pick.setAttribute("aria-label", "Show scans by outcome");
