@@ -167,7 +167,11 @@ def _add_qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser], com
     completes_folders(qualify.add_argument("folder", type=path, metavar="DIR", help="folder of the set"))
     completes_files(
         qualify.add_argument(
-            "--plan", type=path, metavar="TOML", required=True, help="the protocol: claims and samples"
+            "--plan",
+            type=path,
+            metavar="TOML",
+            required=True,
+            help="the protocol: claims and samples (default: none, give one)",
         )
     )
     completes_files(
