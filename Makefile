@@ -67,7 +67,8 @@ demo-model: $(TEST)/.installed  ## train the demo networks from scratch and sign
 docs: $(TEST)/.installed  ## regenerate schemas, the settings table, the example and the tables of contents from the code
 	$(TEST)/bin/python -m tools.docs
 
-pictures: $(TEST)/.installed  ## take the screenshots of docs/desk.md anew, in headless Chromium
+pictures: $(TEST)/.installed  ## take the pictures of README and docs/desk.md anew, in headless Chromium
+	$(TEST)/bin/python -m tests.edge.validation.pictures --out docs
 	$(TEST)/bin/python -m tests.edge.desk.pictures --out docs
 
 wheel: $(TEST)/.installed  ## the wheel of the last commit, the same bytes wherever it is built: dist/
