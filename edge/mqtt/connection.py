@@ -45,6 +45,7 @@ NO_MATCHING_SUBSCRIBERS = 0x10
 REFUSED = 0x80
 """Reason codes from here on are refusals."""
 SERVER_SHUTTING_DOWN = 0x8B
+SESSION_TAKEN_OVER = 0x8E
 RETAIN_NOT_SUPPORTED = 0x9A
 MAX_PACKET_BYTES = 64 * 1024
 """Largest packet that is taken from the broker, which is told so: the longest it has to send is a refusal's words."""
@@ -581,7 +582,7 @@ _CONNECT_HINTS = {
     0x85: "set `broker.client_id` to one the broker allows",
     0x86: "check `broker.username` and `broker.password_file`",
     0x87: "check `broker.username` and `broker.password_file`, and the broker's access list",
-    0x8E: "another client uses the same client id: give each station its own `broker.client_id`",
+    SESSION_TAKEN_OVER: "another client uses the same client id: give each station its own `broker.client_id`",
     0x95: "raise the broker's maximum packet size",
     0x97: "raise the broker's quota for this client",
     0x9A: "allow retained messages in the broker: the station's status needs them",

@@ -38,6 +38,7 @@ from edge.mqtt.connection import (
     NO_MATCHING_SUBSCRIBERS,
     REFUSED,
     RETAIN_NOT_SUPPORTED,
+    SESSION_TAKEN_OVER,
     SUCCESS,
     Accepted,
     Acknowledged,
@@ -58,6 +59,7 @@ BROKER_REFUSES = "broker-refuses"
 VERDICT_REFUSED = "verdict-refused"
 NO_SUBSCRIBER = "no-subscriber"
 NO_RETAIN = "no-retain"
+STATION_TWICE = "station-twice"
 OUTBOX_STUCK = "outbox-stuck"
 MESSAGE_DAMAGED = "message-damaged"
 
@@ -65,6 +67,8 @@ WAIT_S = 0.25
 """Longest sleep at the end of a step."""
 STABLE_S = 10.0
 """A connection that lives this long is a good one: its alarm ends, and the next wait starts small again."""
+TAKEN_OVER_S = 600.0
+"""A connection that nobody has taken over for this long is this station's alone again."""
 MARK_BATCH = 100
 MARK_S = 0.05
 """Acknowledged rows are marked in the ledger together, so that a slow disk does not slow the sending. A kill
@@ -268,6 +272,8 @@ class Publisher:
             self._dial_backoff.reset()
             self.clear_alarm(BROKER_AWAY)
             self.clear_alarm(BROKER_REFUSES)
+        if self._accepted is not None and now_s - self._accepted_at_s > TAKEN_OVER_S:
+            self.clear_alarm(STATION_TWICE)
 
     def _on_accepted(self, accepted: Accepted, now_s: float) -> None:
         event(log.info, "broker connected", receive_maximum=accepted.receive_maximum)
@@ -339,6 +345,14 @@ class Publisher:
         )
         if ended.code == RETAIN_NOT_SUPPORTED and self._connection is not None and self._connection.may_retain:
             self._may_retain = False  # what it refuses is done without: `_on_accepted` says so
+        elif ended.code == SESSION_TAKEN_OVER:
+            self.raise_alarm(
+                STATION_TWICE,
+                f"another client with the id {self._client_id!r} took the connection over: two boxes run as one "
+                f"station; this one writes the ledger {self._ledger_id}",
+                "stop one of the two, or give it a `station` and a `state.dir` of its own; `ledger_id` in verdicts and "
+                "status tells them apart",
+            )
         else:
             code = BROKER_REFUSES if ended.is_refusal else BROKER_AWAY
             self.raise_alarm(code, ended.error.message, ended.error.hint)

@@ -762,6 +762,21 @@ def test_a_client_id_used_twice_is_explained(broker: Mosquitto, ledger: Ledger) 
         assert "another client uses the client id 'same'" in json.loads(recorder.payloads("alarm")[0])["hint"]
 
 
+def test_two_boxes_as_one_station_are_an_alarm_until_they_meet_no_more(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.mqtt.publisher, "TAKEN_OVER_S", 0.3)
+    fill(ledger, 1, 5)
+    with FakeBroker() as fake:
+        fake.then = bytes([0xE0, 2, 0x8E, 0])
+        with publishing(broker_of(fake), ledger) as publisher:
+            drive(publisher, lambda: publisher.standing_alarms == ("station-twice",))
+            fake.then = b""
+            drain(publisher, ledger)
+            assert "station-twice" in publisher.standing_alarms
+            drive(publisher, lambda: publisher.standing_alarms == ())
+
+
 def test_an_unstable_connection_keeps_its_alarm(
     broker: Mosquitto, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
