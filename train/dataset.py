@@ -107,16 +107,6 @@ def read_labels(data: Path) -> list[Row]:
     return rows
 
 
-def unlisted_scans(data: Path) -> list[str]:
-    """TIFF files of a folder that its labels do not name, or that lie outside BUNDLE/LABEL folders."""
-    labels = data / LABELS_NAME
-    if labels.is_file():
-        listed_files = _match(data, labels).by_file
-        return [file for file in _tiff_files(data) if file not in listed_files]
-    listed = {row.file for row in _rows_of_folders(data)}
-    return [file for file in _tiff_files(data) if file not in listed]
-
-
 def _rows_of_csv(data: Path, labels: Path) -> list[Row]:
     matched = _match(data, labels)
     problems = {row.line: f"there is no file {data / row.file}" for row in matched.without_file}

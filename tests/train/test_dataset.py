@@ -9,7 +9,7 @@ import tifffile
 from edge.images.conversion import Bounds, Method, histogram, prepare
 from edge.images.exposure import exposure
 from edge.records import Size
-from train.dataset import LoadedScans, Row, data_digest, load_scans, read_labels, split_by_bundle, unlisted_scans
+from train.dataset import LoadedScans, Row, data_digest, load_scans, read_labels, split_by_bundle, unlisted_files
 from train.errors import DataError
 
 
@@ -36,7 +36,7 @@ def test_unlabelled_scans_are_no_training_data_and_unlisted_ones_are_named(tmp_p
         _scan(tmp_path / name)
     _labels(tmp_path, "a.tif,B1,OK", "foreign.tif,,", "b.tif,B1,NG")
     assert [(row.file, row.label) for row in read_labels(tmp_path)] == [("a.tif", 0), ("sub/b.tif", 1)]
-    assert unlisted_scans(tmp_path) == ["new.tif"]
+    assert unlisted_files(tmp_path) == ["new.tif"]
 
 
 def test_all_rows_without_a_scan_are_told_at_once(tmp_path: Path) -> None:
