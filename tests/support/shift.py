@@ -102,6 +102,7 @@ def sample_answer(verdict: Verdict, by: str) -> Answer:
         verdict_id=verdict.verdict_id,
         part_id=verdict.part_id,
         decision="normal",
+        stands="normal",
         kinds=(),
         boxes_px=(),
         comment=None,
