@@ -43,7 +43,7 @@ HEALTH_S = 60.0
 HOUSEKEEPING_S = 600.0
 IDLE_WAIT_S = 0.5
 EVIDENCE_WAIT_S = 0.5
-EVIDENCE_DRAIN_S = 10.0
+DRAIN_S = 10.0
 REQUESTS_LOOK_S = 0.5
 LEDGER_RETRY_S = 1.0
 STUCK_AFTER_S = 90.0
@@ -99,7 +99,7 @@ class App:
             # Unwatched: a copy takes as long as the ledger is large, and the line does not wait for it.
             judging.append(self._thread("backup", self._copy, is_watched=False))
             if self._line.archive is not None:
-                judging.append(self._thread("archive", partial(self._move, self._line.archive), is_watched=False))
+                keeping.append(self._thread("archive", partial(self._move, self._line.archive), is_watched=False))
             if self._line.keeper is not None:
                 keeping.append(self._thread("evidence", partial(self._keep, self._line.keeper), is_watched=False))
             publishing.append(self._thread("publish", self._publish))
@@ -222,8 +222,11 @@ class App:
                 trouble = ""
 
     def _move(self, archive: Archive) -> None:
-        while not self._stop.is_set():
+        """Until nothing more is judged and what was has moved; on a slow share not for ever."""
+        while not self._is_judged.is_set():
             archive.wake.wait(self._line.move_on(time.monotonic(), lambda: not self._stop.is_set()))
+        until_s = time.monotonic() + DRAIN_S
+        self._line.move_on(time.monotonic(), lambda: time.monotonic() < until_s)
 
     def _copy(self) -> None:
         while not self._stop.wait(REQUESTS_LOOK_S):
@@ -233,7 +236,7 @@ class App:
         """Until nothing more is judged and what was is written; on a slow disk not for ever."""
         while not self._is_judged.is_set():
             keeper.step(EVIDENCE_WAIT_S)
-        until_s = time.monotonic() + EVIDENCE_DRAIN_S
+        until_s = time.monotonic() + DRAIN_S
         while time.monotonic() < until_s and keeper.step(0.0):
             pass
         keeper.close()

@@ -66,7 +66,7 @@ def test_a_look_at_a_gpu_without_an_engine_builds_none(patch: pytest.MonkeyPatch
     (engine,) = (line for line in done.stdout.splitlines() if line.split()[1:2] == ["engine"])
     assert engine.startswith("warn")
     assert "there is no plan of classifier for Scripted RTX" in engine and "this command builds none" in engine
-    assert "edge-engine-build.service, or run `edge-worker --build-engine`" in engine
+    assert "edge-engine-build.service, or run `edge-worker model build`" in engine
     assert files_in(tmp_path) == before
 
 
