@@ -17,6 +17,8 @@ from edge.errors import LedgerError, SettingsError
 from edge.settings import DEFAULT_FILE, Settings, load_settings, service_environment, settings_to_tell, usual_file
 from edge.system.command import (
     EXITS,
+    add_config,
+    add_file,
     add_verb,
     completes_files,
     completes_folders,
@@ -383,7 +385,7 @@ def _parser() -> argparse.ArgumentParser:
         exits=(0, 1, 2, 74, 78),
         parents=[common],
     )
-    completes_files(backup.add_argument("file", type=path, metavar="FILE", help="the copy; must not exist yet"))
+    add_file(backup, "file", about="the copy; must not exist yet")
     restore = add_verb(
         verbs,
         "restore",
@@ -392,7 +394,7 @@ def _parser() -> argparse.ArgumentParser:
         exits=(0, 1, 2, 74, 78),
         parents=[common],
     )
-    completes_files(restore.add_argument("file", type=path, metavar="FILE", help="the backup"))
+    add_file(restore, "file", about="the backup")
     restore.add_argument(
         "--next-seq",
         type=int,
@@ -406,15 +408,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     """Options of the program and of each verb; without a default, so that a verb does not undo what stood before it."""
-    completes_files(
-        parser.add_argument(
-            "--config",
-            type=path,
-            metavar="FILE",
-            default=argparse.SUPPRESS,
-            help=f"settings file, TOML (default: {DEFAULT_FILE} where it is there)",
-        )
-    )
+    add_config(parser, DEFAULT_FILE)
     completes_folders(
         parser.add_argument(
             "--model",

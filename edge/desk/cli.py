@@ -14,7 +14,7 @@ from edge.desk.accounts import add_account, disable_account
 from edge.desk.store import FILE_NAME, DeskStore
 from edge.errors import DeskError, SettingsError
 from edge.settings import DEFAULT_FILE, Settings, load_settings, service_environment, usual_file
-from edge.system.command import EXITS, add_verb, completes_files, completes_folders, new_parser, path, run_program
+from edge.system.command import EXITS, add_config, add_folder, add_verb, new_parser, run_program
 from edge.system.logs import configure_logging, leads_to_journal
 from edge.system.privilege import refuse_root
 
@@ -143,15 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         examples=("edge-desk user add ann --role admin", "edge-desk run", "edge-desk verify"),
     )
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    completes_files(
-        common.add_argument(
-            "--config",
-            type=path,
-            metavar="FILE",
-            default=argparse.SUPPRESS,
-            help=f"settings file, TOML (default: {DEFAULT_FILE} where it is there)",
-        )
-    )
+    add_config(common, DEFAULT_FILE)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     add_verb(
         verbs,
@@ -220,9 +212,7 @@ def _parser() -> argparse.ArgumentParser:
         exits=(0, 1, 2, 65, 74, 78),
         parents=[common],
     )
-    completes_folders(
-        export.add_argument("--out", type=path, metavar="DIR", required=True, help="new or empty folder to write into")
-    )
+    add_folder(export, "--out", about="new or empty folder to write into", required=True)
     return parser
 
 

@@ -182,6 +182,19 @@ def add_folder(
     completes_folders(_add_path(parser, names, about, metavar, required, nargs=nargs))
 
 
+def add_config(parser: argparse.ArgumentParser, usual: Path) -> None:
+    """Add `--config`; without a default, so that a verb does not undo what stood before it."""
+    completes_files(
+        parser.add_argument(
+            "--config",
+            type=path,
+            metavar="FILE",
+            default=argparse.SUPPRESS,
+            help=f"settings file, TOML (default: {usual} where it is there)",
+        )
+    )
+
+
 def _add_path(
     parser: argparse.ArgumentParser,
     names: Sequence[str],

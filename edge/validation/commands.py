@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edge.errors import SettingsError
 from edge.settings import Settings
-from edge.system.command import EXITS, add_verb, completes_files, completes_folders, path
+from edge.system.command import EXITS, add_folder, add_verb, completes_files, completes_folders, path
 
 if TYPE_CHECKING:
     from edge.validation.cost import Prices
@@ -164,7 +164,7 @@ def _add_qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser], com
         },
         parents=[common],
     )
-    completes_folders(qualify.add_argument("folder", type=path, metavar="DIR", help="folder of the set"))
+    add_folder(qualify, "folder", about="folder of the set")
     completes_files(
         qualify.add_argument(
             "--plan",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("edge", "train", "export", "tools")
+ROOMS = ("edge", "train", "export", "tools", "demo", "tests")
 LEANING = ("Of ", "The same", "See ")
 """Beginnings of a first line that says nothing without the code around it."""
 

@@ -121,7 +121,7 @@ def test_arrows_between_the_rooms_of_edge_point_down() -> None:
 
 
 SHARED = "shared"
-"""Of train/: the modules beside its rooms, which all of them may use."""
+"""Stands for the modules that lie in train/ beside its rooms; every room may use them."""
 ROOMS_OF_TRAIN = {
     "simulator": {SHARED},
     "second_simulator": {SHARED},

@@ -47,7 +47,7 @@ class Run:
     peak_rss_bytes: int
     wall_s: float
     idle_share: float = 0.0
-    """Of a core, by an engine between scans."""
+    """Share of a core that an engine uses between scans."""
 
 
 def main() -> int:

@@ -89,7 +89,7 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Of the daemon itself, also below a prefix such as strace."""
+        """Number of the daemon itself, also below a prefix such as strace."""
         assert self._process is not None
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children")
@@ -142,7 +142,7 @@ class Worker:
         return Usage.of(self.pid)
 
     def child_usages(self) -> list[Usage]:
-        """Of the processes it has started and that live."""
+        """Usage of the processes it has started and that live."""
         return [Usage.of(child) for child in self.children()]
 
     def children(self) -> list[int]:
@@ -343,7 +343,7 @@ class Rig:
         return read_ledger(self.state / "ledger.sqlite")
 
     def findings(self) -> Findings:
-        """Of a stopped or killed worker."""
+        """What the checker finds of a stopped or killed worker."""
         rows, integrity = self.ledger_rows()
         found = compare(self.generator.listed, self.subscriber.read(), rows)
         if integrity != "ok":

@@ -39,7 +39,7 @@ class Row:
     took_s: float
     figures: dict[str, Any]
     load_average: float | None = None
-    """Of the machine over the last minute of the row: with more than its cores, times say little."""
+    """Load of the machine over the last minute of the row: with more than its cores, times say little."""
     ended_at: str = ""
 
     def as_json(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Trial:
     seed: int
     is_long: bool
     share: float = 1.0
-    """Of the short column's sizes."""
+    """Factor on the short column's sizes."""
     worker_options: tuple[str, ...] = ()
     """For every start of the worker, see tests/torture/worker.py."""
     figures: dict[str, Any] = field(default_factory=dict)

@@ -169,7 +169,7 @@ def test_a_directory_named_like_a_scan_gets_a_verdict_of_its_own(line: Line) -> 
     [(300_000_000_000 * 10**9, "9999-12-31T23:59:59.999Z"), (-80_000_000_000 * 10**9, "0001-01-01T00:00:00.000Z")],
 )
 def test_a_file_time_outside_the_calendar_ends_nothing(line: Line, modified_ns: int, said: str) -> None:
-    """Of a directory, a link or a file that is too large nothing but the directory entry is known."""
+    """Only the directory entry is known of a directory, a link or a file that is too large."""
     (line.folder / "x.tif").mkdir()
     fakes.write_scan(line.folder / "good.tif")
     line.intake.add("x.tif", modified_ns=modified_ns)

@@ -345,7 +345,7 @@ def test_what_lies_in_the_working_directory_is_no_module_of_the_unpackers(
 
 
 def children(pid: int | None = None) -> list[int]:
-    """Of every thread of a process."""
+    """Children of every thread of a process."""
     tasks = Path(f"/proc/{pid or os.getpid()}/task")
     return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
 

@@ -11,7 +11,7 @@ PRICES = Prices(escape=500, overkill=10, review=1)
 
 
 def test_rates_of_a_test_set_become_shares_of_the_plant() -> None:
-    """Of 1,000,000 electrodes at 2 %: 20,000 defective, of these 200 pass; of 980,000 good 49,000 are rejected."""
+    """1,000,000 electrodes at 2 %: 20,000 defective, of these 200 pass; of 980,000 good 49,000 are rejected."""
     figures = plant_figures(VerdictRates(0.01, 0.09, 0.05, 0.05), defect_rate=0.02, prices=PRICES)
 
     assert figures.escapes_ppm == pytest.approx(200)

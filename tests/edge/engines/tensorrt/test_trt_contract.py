@@ -51,7 +51,7 @@ def engine(open_again: Callable[[], Engine]) -> Iterator[Engine]:
 
 @pytest.mark.parametrize("count", range(1, MAX_BATCH + 1))
 def test_raw_scans_score_as_their_images_do(engine: Engine, count: int) -> None:
-    """Of sizes and brightness that differ: a mistake in the ring of buffers would mix them up."""
+    """Sizes and brightness differ, so that a mistake in the ring of buffers would mix them up."""
     assert isinstance(engine, RawEngine)
     rng = np.random.default_rng(count)
     shapes = [(96, 64), (131, 77), (500, 400), (40, 33)]

@@ -47,7 +47,7 @@ def test_a_region_has_exactly_its_number_of_pixels_and_is_one_piece(size_px: int
 
 
 def test_a_region_is_the_pixels_of_a_walk_taken_step_by_step() -> None:
-    """The same random numbers, one step at a time."""
+    """The walk takes equal random numbers one step at a time."""
     for seed, size_px, elongation in ((0, 50, 3.0), (1, 400, 20.0), (2, 10, 1.0)):
         rng = np.random.default_rng(seed)
         across = int(rng.integers(2))
