@@ -84,9 +84,9 @@ def measure_speed(rows: Sequence[ScanRow], *, judged: int, elapsed_s: float, cor
 
 
 def cost_line(run: Run) -> str | None:
-    """What an archive takes at this speed, as a sentence; None where nothing was judged."""
+    """What an archive takes at this speed, as a sentence; None where the networks judged nothing."""
     rate = run.speed.scans_per_core_hour
-    if rate is None:
+    if rate is None or run.speed.infer_ms_p50 is None:  # files that are refused say nothing about an archive
         return None
     core_hours = ARCHIVE_SCANS / rate
     return (

@@ -1,6 +1,8 @@
 """From judged files to figures: what counts where, and what a requirement is held against."""
 
 import math
+from collections.abc import Sequence
+from uuid import UUID
 
 import pytest
 
@@ -9,9 +11,10 @@ from edge.records import Outcome
 from edge.validation.labels import Label
 from edge.validation.requirements import check_requirement, parse_requirement
 from edge.validation.results import METRIC_MEANINGS, Validation, validate
-from edge.validation.speed import measure_speed
+from edge.validation.speed import Run, cost_line, measure_speed
 from edge.validation.statistics import Confusion
 from edge.validation.table import ScanRow, ScanTable, chosen
+from tests.support.samples import MORNING
 
 NORMAL, ABNORMAL, REVIEW, UNREADABLE = Outcome.NORMAL, Outcome.ABNORMAL, Outcome.REVIEW, Outcome.UNREADABLE
 
@@ -95,6 +98,15 @@ def test_stages_that_did_not_run_are_not_timed() -> None:
     assert (speed.read_ms_p50, speed.infer_ms_p90) == (2.0, 100.0)
     assert (speed.scans_per_s, speed.scans_per_core_hour) == (4.0, 7200.0)
     assert measure_speed([MIXED[7]], judged=0, elapsed_s=0.0, cores=1).infer_ms_p50 is None
+
+
+def test_files_that_no_network_judged_give_no_price_of_an_archive() -> None:
+    def run(rows: Sequence[ScanRow]) -> Run:
+        speed = measure_speed(rows, judged=len(rows), elapsed_s=2.0, cores=2)
+        return Run("0", UUID(int=0), MORNING, MORNING, 2.0, len(rows), 0, 1, 2, speed)
+
+    assert cost_line(run([MIXED[7]])) is None
+    assert "scans an hour and core" in str(cost_line(run(MIXED)))
 
 
 def test_rows_come_out_of_the_table_as_they_went_in() -> None:
