@@ -73,8 +73,12 @@ SMALL_BYTES = 1 << 16
 """Most bytes of pictures for each pixel of the scan, and besides: 4 MiB at 2000 x 1000. Beyond it the network's image
 is left out, which the scan and the model's conversion give again."""
 
+MAX_PIECES = 50_000
+"""Pieces on the disk, whatever `evidence.max_bytes` allows: each is remembered, in about 400 bytes of memory. The
+default budget holds a seventh of that at 2000 x 1000."""
+
 PRUNED_SHARE = 0.01
-"""What pruning frees beyond what it must, of the budget, so that it does not sort every piece for each new one."""
+"""What pruning frees beyond what it must, of either limit, so that it does not sort every piece for each new one."""
 
 FULL_SCALE = 4.0
 """Residual that `residual.png` shows as 255, in multiples of the gate's threshold."""
@@ -342,24 +346,28 @@ class Keeper:
     def _make_room(self, size_bytes: int) -> None:
         """Remove pieces until there is room for `size_bytes`. Raises OSError where that is not enough.
 
-        The budget makes room among all pieces; a disk that others fill only among those that a person decided.
+        Budget and number of pieces make room among all pieces, a disk that others fill only among those that a person
+        decided.
         """
         assert self._shelf is not None
         over_bytes = self._shelf.used_bytes + size_bytes - self._max_bytes
+        over_pieces = len(self._shelf.entries) + 1 - MAX_PIECES
         disk = os.statvfs(self._folder)
         short_bytes = self._min_free_bytes + size_bytes - disk.f_bavail * disk.f_frsize
-        if over_bytes <= 0 and short_bytes <= 0:
+        if over_bytes <= 0 and over_pieces <= 0 and short_bytes <= 0:
             return
         if size_bytes > self._max_bytes:
             raise OSError(errno.EFBIG, f"{size_bytes} bytes are more than `evidence.max_bytes` {self._max_bytes}")
         over_bytes += round(self._max_bytes * PRUNED_SHARE) if over_bytes > 0 else 0
+        over_pieces += round(MAX_PIECES * PRUNED_SHARE) if over_pieces > 0 else 0
         undecided = 0
         for entry in sorted(self._shelf.entries.values(), key=lambda entry: entry.rank):
-            if over_bytes <= 0 and (short_bytes <= 0 or not entry.is_decided):
+            if over_bytes <= 0 and over_pieces <= 0 and (short_bytes <= 0 or not entry.is_decided):
                 break
             self._remove_piece(entry.evidence)
             self._shelf.take(entry.evidence)
             over_bytes -= entry.used_bytes
+            over_pieces -= 1
             short_bytes -= entry.used_bytes
             undecided += not entry.is_decided
         if undecided:

@@ -33,11 +33,12 @@ def disk_full(trial: Trial) -> None:
             rig.worker.wait_for("alarm", stops + 1, alarm="intake-stopped")
             time.sleep(rig.chance.uniform(0.2, 1.0))
             _require_stored(trial, rig)
+            starts = rig.worker.count("loading")
             rig.worker.start(wait=False)
+            rig.worker.wait_for("loading", starts + 1)
             time.sleep(1.0)
             filler.unlink()
-            if not rig.worker.is_alive():  # no room even to open the ledger: systemd starts it again
-                rig.worker.start()
+            rig.worker.start_until_ready()  # no room even to open the ledger: systemd starts it again
             took_s = rig.await_all()
             trial.recovered(took_s)
             trial.require_in_time(took_s < MAX_RESUME_S, f"resumed only after {took_s:.0f} s")

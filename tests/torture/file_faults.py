@@ -167,15 +167,15 @@ def arrive_again(trial: Trial) -> None:
         rig.generator.arrive(1)
         rig.await_all()
         empty_names = {f"E01_{turn}.tif" for turn in range(rounds)}
-        for name in empty_names:
-            os.utime(rig.scans / name, (0, 0))
-            generator.note(name, b"", None)
 
         def empty_files() -> list[str]:
             said = (message.content for message in rig.subscriber.of("verdict"))
             return [content["scan"]["file"] for content in said if content["outcome"] == "unreadable"]
 
         wait_until(lambda: set(empty_files()) == empty_names, "a verdict on every empty file")
+        for name in empty_names:
+            os.utime(rig.scans / name, (0, 0))
+            generator.note(name, b"", None)
         for name in empty_names:
             rig.worker.wait_for("same scan judged before", file=name)
         trial.require_clean_stop(rig.worker)

@@ -21,6 +21,9 @@ MAX_UNIT_S = 2
 RUNS_PER_SESSION = 150_000
 """Then a fresh process goes on with the corpus: the fuzzer keeps the result of every comparison of arrays it sees,
 about a kilobyte a run, and would end for lack of memory."""
+FORKED = ("sh", "-c", '"$@"; exit $?', "sh")
+"""A fork between: a process that is started by vfork inherits its parent's peak memory (`ru_maxrss` outlives exec), and
+libFuzzer would take the harness's for its own."""
 REGRESSIONS = Path(__file__).parents[1] / "edge" / "scans" / "regressions"
 
 
@@ -48,7 +51,7 @@ def fuzz_the_reader(trial: Trial) -> None:
     ended_with, said = 0, ""
     while ended_with == 0 and (left_s := round(span_s - (time.monotonic() - began_s))) > 0:
         sessions += 1
-        command = [sys.executable, "-m", "tests.torture.fuzz_child", str(corpus), f"-max_total_time={left_s}"]
+        command = [*FORKED, sys.executable, "-m", "tests.torture.fuzz_child", str(corpus), f"-max_total_time={left_s}"]
         command += [f"-artifact_prefix={artifacts}/", f"-seed={trial.seed + sessions}", f"-rss_limit_mb={MAX_RSS_MB}"]
         command += [f"-timeout={MAX_UNIT_S}", f"-runs={RUNS_PER_SESSION}", "-print_final_stats=1", "-max_len=65536"]
         with (trial.root / f"fuzz-{sessions}.log").open("w+") as log:

@@ -15,7 +15,9 @@ from tests.torture.trial import Trial
 MAX_SLOPE_BYTES = 1e6
 """Per 10,000 scans."""
 SOAK_WARM_UP_SCANS = 10_000
-"""Until then caches fill: 2 MB of database pages, the messages that are always kept, the heaps of the threads."""
+"""Until then caches fill: 2 MB of database pages, the messages that are always kept, the heaps of the threads, and
+the memory of what evidence is kept, whose budget is reached on the way."""
+EVIDENCE_BYTES = 64 << 20
 LOAD_WARM_UP_SCANS = 30_000
 """Until then, at the offered rate, the inbox has swept twice, and remembers as many taken files as it ever will."""
 MIN_SPAN_SCANS = 8_000
@@ -31,7 +33,8 @@ def soak(trial: Trial) -> None:
     count = SOAK_WARM_UP_SCANS + trial.size(10_000, 200_000)
     # Time runs faster here: sent verdicts are old at once, and the ten minutes between two sweeps of ledger and inbox
     # are two seconds. Else a day's scans would pass before the first sweep, and memory holds every name until then.
-    layout = Layout(log_level="warning", state={"keep_days": 1e-6}, mosquitto=_quiet())
+    evidence: dict[str, object] = {"max_bytes": EVIDENCE_BYTES}
+    layout = Layout(log_level="warning", state={"keep_days": 1e-6}, evidence=evidence, mosquitto=_quiet())
     with trial.rig(layout) as rig:
         rig.worker.start("--housekeeping-s", "2", wait=False)
         series = _Series(rig, SOAK_WARM_UP_SCANS)

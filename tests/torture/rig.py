@@ -87,6 +87,20 @@ class Worker:
         if wait:
             wait_until(lambda: self.count("ready") > seen or not self.is_alive(), "the worker is ready")
 
+    def start_until_ready(self) -> None:
+        """Wait for the run that began, and start again as often as one ends before it is ready, as systemd does."""
+
+        def is_ready() -> bool:
+            entries = self.read_log()
+            begun = max((at for at, entry in enumerate(entries) if entry["event"] == "loading"), default=0)
+            if any(entry["event"] == "ready" for entry in entries[begun:]):
+                return True
+            if not self.is_alive():
+                self.start(wait=False)
+            return False
+
+        wait_until(is_ready, "a run of the worker is ready")
+
     @property
     def pid(self) -> int:
         """Number of the daemon itself, also below a prefix such as strace."""

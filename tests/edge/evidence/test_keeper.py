@@ -253,6 +253,13 @@ def test_the_oldest_make_room_and_review_goes_last(tmp_path: Path) -> None:
     assert pieces(tmp_path / "evidence") == paths_of(*more)
 
 
+def test_the_number_of_pieces_is_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge.evidence.keeper, "MAX_PIECES", 3)
+    kept, verdicts = keeper(tmp_path), [verdict_of(number, Outcome.REVIEW) for number in range(1, 6)]
+    fill(kept, *verdicts, counts=noise(200, 100))
+    assert pieces(tmp_path) == paths_of(*verdicts[2:])
+
+
 def test_what_nobody_decided_yet_outlives_what_somebody_did(tmp_path: Path) -> None:
     counts = noise(200, 100)
     probe = keeper(tmp_path / "probe")
