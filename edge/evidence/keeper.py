@@ -14,10 +14,12 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -76,6 +78,9 @@ is left out, which the scan and the model's conversion give again."""
 MAX_PIECES = 50_000
 """Pieces on the disk, whatever `evidence.max_bytes` allows: each is remembered, in about 400 bytes of memory. The
 default budget holds a seventh of that at 2000 x 1000."""
+
+SAY_DROPPED_S = 60.0
+"""Between two log lines about pieces that were dropped: a full disk drops them as fast as scans come."""
 
 PRUNED_SHARE = 0.01
 """What pruning frees beyond what it must, of either limit, so that it does not sort every piece for each new one."""
@@ -206,7 +211,8 @@ class Keeper:
         self._queue: deque[Offer] = deque()
         self._queued_bytes = 0
         self._kept = 0
-        self._dropped = 0
+        self._dropped = self._unsaid = 0
+        self._say_at_s = -math.inf
         self._shelf: _Shelf | None = None
         """None until the first step begins to read the folder."""
         self._disk = threading.Lock()
@@ -227,12 +233,10 @@ class Keeper:
             if pixel_bytes and self._queued_bytes and self._queued_bytes + pixel_bytes > QUEUE_BYTES:
                 offer.close()
                 offer = Offer(verdict, note=f"the pictures were dropped: {behind} other verdicts waited for theirs")
-                self._dropped += 1
-                self._say_dropped(verdict, offer.note)
+                self._count_dropped(verdict, offer.note)
             if behind >= QUEUE_PIECES:
                 offer.close()
-                self._dropped += 1
-                self._say_dropped(verdict, f"{behind} other verdicts wait for their evidence")
+                self._count_dropped(verdict, f"{behind} other verdicts wait for their evidence")
                 return
             self._queue.append(offer)
             self._queued_bytes += offer.pixel_bytes
@@ -251,9 +255,7 @@ class Keeper:
         try:
             self._keep(offer)
         except (OSError, EvidenceError, MemoryError) as error:
-            with self._changed:
-                self._dropped += 1
-            self._say_dropped(offer.verdict, getattr(error, "strerror", None) or str(error) or "no memory")
+            self._count_dropped(offer.verdict, getattr(error, "strerror", None) or str(error) or "no memory")
         finally:
             with self._changed:
                 self._queue.popleft()
@@ -265,10 +267,12 @@ class Keeper:
         """Drop what still waits."""
         with self._changed:
             dropped, self._queue = list(self._queue), deque()
-            self._dropped += len(dropped)
-        for offer in dropped:
-            offer.close()
-            self._say_dropped(offer.verdict, "the worker was stopped before its turn")
+            for offer in dropped:
+                offer.close()
+                self._count_dropped(offer.verdict, "the worker was stopped before its turn")
+            if self._unsaid:
+                event(log.warning, "evidence dropped", pieces=self._unsaid)
+                self._unsaid = 0
 
     def wake(self) -> None:
         """End the wait of `step`."""
@@ -388,8 +392,16 @@ class Keeper:
         with suppress(OSError):  # the day's last one
             path.parent.rmdir()
 
-    def _say_dropped(self, verdict: Verdict, reason: str | None) -> None:
-        event(log.warning, "evidence dropped", file=verdict.scan.file, verdict_id=verdict.verdict_id, reason=reason)
+    def _count_dropped(self, verdict: Verdict, reason: str | None) -> None:
+        """One more; the log names the newest of those since its last line about them."""
+        with self._changed:
+            self._dropped += 1
+            self._unsaid += 1
+            if (now_s := time.monotonic()) < self._say_at_s:
+                return
+            pieces, self._unsaid, self._say_at_s = self._unsaid, 0, now_s + SAY_DROPPED_S
+        file, verdict_id = verdict.scan.file, verdict.verdict_id
+        event(log.warning, "evidence dropped", pieces=pieces, file=file, verdict_id=verdict_id, reason=reason)
 
 
 def _piece(offer: Offer, why: Why, scene: Scene) -> tuple[Record, dict[str, bytes]]:

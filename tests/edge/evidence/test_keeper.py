@@ -371,11 +371,15 @@ def test_a_scan_larger_than_the_queue_is_kept_when_it_waits_alone(
     assert open_piece(tmp_path, str(verdict.evidence)).record.note is None
 
 
-def test_the_queue_of_verdicts_is_bounded_too(tmp_path: Path) -> None:
+def test_the_queue_of_verdicts_is_bounded_too_and_two_log_lines_tell_of_all_that_is_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     kept = keeper(tmp_path)
     for _ in range(QUEUE_PIECES + 3):
         kept.offer(Offer(verdict_of(1)))
     assert kept.tally().dropped == 3
+    kept.close()
+    assert [vars(record)["fields"]["pieces"] for record in caplog.records] == [1, QUEUE_PIECES + 2]
 
 
 def test_what_still_waits_when_the_worker_stops_is_dropped_and_counted(tmp_path: Path) -> None:
