@@ -13,6 +13,7 @@ from typing import Any
 
 from edge import __version__
 from edge.answers import commands as answers
+from edge.contract.messages import MAX_SEQ
 from edge.errors import LedgerError, SettingsError
 from edge.settings import DEFAULT_FILE, Settings, load_settings, service_environment, settings_to_tell, usual_file
 from edge.system.command import (
@@ -397,7 +398,7 @@ def _parser() -> argparse.ArgumentParser:
     add_file(restore, "file", about="the backup")
     restore.add_argument(
         "--next-seq",
-        type=int,
+        type=_number,
         metavar="N",
         help="number verdicts from N on: one more than the highest `seq` the MES has; at least the backup's own next "
         "(default: go on after the backup, under a new ledger_id)",
@@ -521,9 +522,20 @@ def _add_model(verbs: argparse._SubParsersAction[argparse.ArgumentParser], commo
 def _numbers(text: str) -> tuple[int, int]:
     """`12-15`, or a single number."""
     first, _, last = text.partition("-")
-    if not (first.isdecimal() and (last or first).isdecimal() and 0 < int(first) <= int(last or first)):
+    try:
+        numbers = _number(first), _number(last or first)
+    except argparse.ArgumentTypeError:
+        numbers = 1, 0
+    if numbers[0] > numbers[1]:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no span of numbers: expected FIRST-LAST, such as 12-15")
-    return int(first), int(last or first)
+    return numbers
+
+
+def _number(text: str) -> int:
+    """A sequence number."""
+    if re.fullmatch(r"[0-9]{1,16}", text) is None or not 1 <= int(text) <= MAX_SEQ:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no sequence number: expected 1 to {MAX_SEQ}")
+    return int(text)
 
 
 def _verdict_id(text: str) -> str:

@@ -46,7 +46,10 @@ def rfc3339(moment: datetime) -> str:
 
 
 def _to_utc_ms(moment: datetime) -> datetime:
-    moment = moment.astimezone(UTC)
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError:  # hours before the first day of the calendar, or after the last
+        raise ValueError("no time of the calendar in UTC") from None
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
@@ -86,6 +89,9 @@ EvidencePath = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}/[0-9a-f]{32}$")
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=0)]
+MAX_SEQ = 2**53 - 1
+"""Greatest sequence number: every reader of JSON keeps it exact, and SQLite holds it."""
+Seq = Annotated[int, Field(ge=1, le=MAX_SEQ)]
 Band = Annotated[tuple[Probability, ...], Field(min_length=2, max_length=2)]
 BoundsCounts = Annotated[tuple[Annotated[int, Field(ge=0, le=65535)], ...], Field(min_length=2, max_length=2)]
 Outcomes = Annotated[

@@ -30,9 +30,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from edge.contract.messages import Hex32, rfc3339
+from edge.contract.messages import Hex32, Seq, Timestamp, rfc3339
 from edge.errors import LedgerError, RequestError
 from edge.store.ledger_file import explained_errors
 from edge.system.files import opened_regular, written_whole
@@ -74,8 +74,8 @@ class ResendRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    since: AwareDatetime | None = None
-    numbers: Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=2)] | None = None
+    since: Timestamp | None = None
+    numbers: Annotated[tuple[Seq, ...], Field(min_length=2, max_length=2)] | None = None
     """First and last, both included."""
     verdict_id: Hex32 | None = None
 

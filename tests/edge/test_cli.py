@@ -158,6 +158,16 @@ def test_a_resend_asks_for_a_time_or_numbers_or_one_verdict(tmp_path: Path, caps
             main([*given, "resend", *wrong])
 
 
+@pytest.mark.parametrize("number", ["9" * 20, "9" * 5000, "0", "-1", "²"])
+def test_a_number_that_no_ledger_can_give_is_refused(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["resend", f"--seq=1-{number}"])
+    assert "argument --seq: " in (told := capsys.readouterr().err) and "is no span of numbers" in told
+    with pytest.raises(SystemExit):
+        main(["restore", "backup.sqlite", f"--next-seq={number}"])
+    assert "is no sequence number: expected 1 to 9007199254740991" in capsys.readouterr().err
+
+
 def test_model_show_says_what_would_judge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle, key = bundles.make_bundle(tmp_path / "model"), bundles.write_public_key(tmp_path / "key.pem")
     (tmp_path / "edge.toml").write_text(f'[state]\ndir = "{tmp_path}/state"\n')

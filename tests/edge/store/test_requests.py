@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.contract.messages import Answer
 from edge.errors import LedgerError, RequestError
 from edge.store import requests as requests_module
 from edge.store.requests import (
@@ -23,6 +25,7 @@ from edge.store.requests import (
     leave,
     parsed,
 )
+from tests.support.samples import sample_answer
 
 NOW = datetime(2026, 3, 1, 7, 0, tzinfo=UTC)
 RESEND = ResendRequest(since=NOW)
@@ -110,6 +113,16 @@ def test_a_fault_in_a_request_is_named(state: Path, box: DropBox) -> None:
         parsed(ResendRequest, b'{"numbers": [1]}')
     with pytest.raises(RequestError, match="surprise: Extra inputs"):
         parsed(ResendRequest, b'{"since": "2026-03-01T07:00:00Z", "surprise": 1}')
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_no_calendar_holds_in_utc_and_a_number_no_ledger_holds_are_faults(moment: str) -> None:
+    with pytest.raises(RequestError, match=r"since: .*no time of the calendar"):
+        parsed(ResendRequest, b'{"since": "%s"}' % moment.encode())
+    with pytest.raises(RequestError, match=r"at: .*no time of the calendar"):
+        parsed(Answer, json.dumps(json.loads(sample_answer(1).model_dump_json()) | {"at": moment}).encode())
+    with pytest.raises(RequestError, match=r"numbers\.1: .*less than or equal"):
+        parsed(ResendRequest, b'{"numbers": [1, %d]}' % 2**63)
 
 
 HOSTILE: dict[str, Callable[[Path], object]] = {
