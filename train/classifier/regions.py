@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from train.dataset import Row
 from train.errors import DataError
-from train.simulator.severity import SEVERE_SEVERITY_MIN
+from train.simulator.severity import ABNORMAL_FROM
 from train.simulator.simulate import render_scan, simulate_scan
 
 REGIONS = "regions"
@@ -30,10 +30,10 @@ _CHANGE_COUNTS = 25.0
 Regions = npt.NDArray[np.uint8]
 
 
-def simulated_regions(seed: int, bundle: int, index: int, abnormal: bool) -> Regions:
+def simulated_regions(seed: int, bundle: int, index: int, abnormal: bool, *, grey_zone: bool = True) -> Regions:
     """Regions uint8 `SHAPE` of one simulated scan: where its anomalies change the counts by more than 25."""
-    anomalies = simulate_scan(seed, bundle, index, abnormal=abnormal, scale=_SCALE).anomalies
-    mild = [a for a in anomalies if a.severity < SEVERE_SEVERITY_MIN]
+    anomalies = simulate_scan(seed, bundle, index, abnormal=abnormal, grey_zone=grey_zone, scale=_SCALE).anomalies
+    mild = [a for a in anomalies if a.severity < ABNORMAL_FROM]
     regions = np.zeros(SHAPE, np.uint8)
     # The mild ones are painted first. An anomaly's place in the list is part of its random stream, so that only the
     # beginning of the list can be rendered alone.
@@ -49,7 +49,12 @@ def simulated_regions(seed: int, bundle: int, index: int, abnormal: bool) -> Reg
 
 
 def write_simulated_regions(
-    data: Path, rows: Sequence[Row], seed: int, progress: Callable[[int, int], None] | None = None
+    data: Path,
+    rows: Sequence[Row],
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    grey_zone: bool = True,
 ) -> None:
     """Write the regions of a simulated lot; its files are named like `B03_0017.tif`. Raises DataError."""
     folder = data / REGIONS
@@ -58,7 +63,7 @@ def write_simulated_regions(
         bundle, _, index = row.path.stem.partition("_")
         if not (bundle[1:].isdigit() and index.isdigit()):
             raise DataError(f"{row.file} is not named like a simulated scan", hint="expected names like B03_0017.tif")
-        regions = simulated_regions(seed, int(bundle[1:]), int(index), row.label == 1)
+        regions = simulated_regions(seed, int(bundle[1:]), int(index), row.label == 1, grey_zone=grey_zone)
         cv2.imwrite(str(folder / f"{row.path.stem}.png"), regions)
         if progress is not None:
             progress(done, len(rows))

@@ -33,7 +33,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         "--simulator",
         choices=("first", "second"),
         default="first",
-        help="two programs that share nothing; the second draws severities without a gap (default: first)",
+        help="two programs that share nothing (default: first)",
     )
     verb.add_argument(
         *("--lots", "--bundles"), type=int, default=12, metavar="N", help="lots, each of one coating (default: 12)"
@@ -61,6 +61,12 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         metavar="X",
         help="share of abnormal scans (default: the paper's, %(default).3f)",
     )
+    verb.add_argument(
+        "--no-grey-zone",
+        action="store_true",
+        help="first simulator: draw no severity from 0.30 to 0.55, which makes the task easier (default: draw all;"
+        " abnormal is what has an anomaly of 0.425 or more)",
+    )
     add_jobs(verb)
     verb.add_argument(
         "--regions", action="store_true", help="also write where the anomalies lie: regions/*.png (default: do not)"
@@ -70,10 +76,10 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
 def simulate(options: argparse.Namespace, reporter: Reporter) -> int:
     """Write simulated scans; prints the path of their labels. Raises TrainError for options the simulator lacks."""
     if options.simulator == "second":
-        if options.regions or options.first_lot != 1:
+        if options.regions or options.first_lot != 1 or options.no_grey_zone:
             raise TrainError(
-                "the second simulator writes no regions and counts its lots from 1",
-                hint="leave out --regions and --first-lot, or take --simulator first",
+                "the second simulator writes no regions, counts its lots from 1 and always draws a grey zone",
+                hint="leave out --regions, --first-lot and --no-grey-zone, or take --simulator first",
             )
         labels = simulate_lots(
             options.out,
@@ -93,11 +99,18 @@ def simulate(options: argparse.Namespace, reporter: Reporter) -> int:
             scans_per_bundle=options.scans_per_lot,
             abnormal_fraction=options.abnormal_fraction,
             first_bundle=options.first_lot,
+            grey_zone=not options.no_grey_zone,
             scale=options.scale,
             jobs=options.jobs,
             progress=reporter.counter("scans"),
         )
     if options.regions:
-        write_simulated_regions(options.out, read_labels(options.out), options.seed, reporter.counter("regions"))
+        write_simulated_regions(
+            options.out,
+            read_labels(options.out),
+            options.seed,
+            reporter.counter("regions"),
+            grey_zone=not options.no_grey_zone,
+        )
     print(labels)
     return 0

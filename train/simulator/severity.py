@@ -2,18 +2,19 @@
 
 import numpy as np
 
-# Between the two nothing is drawn: on the line, too, an inspector's "acceptable" and "reject" leave a grey zone
-# that no person labels with confidence. A scan is abnormal if one of its anomalies is severe.
-MILD_SEVERITY_MAX = 0.30
-SEVERE_SEVERITY_MIN = 0.55
+ABNORMAL_FROM = 0.425
+"""A scan is abnormal if one of its anomalies is at least so severe. Here sizes and contrasts grow fastest."""
+
+GREY_ZONE = (0.30, 0.55)
+"""Severities about which people disagree. A lot without them is easier than any real one."""
 
 # The share of its range that a size or contrast has reached: flat while mild, then over the grey zone to half.
-_AT_SEVERITY = (0.0, MILD_SEVERITY_MAX, SEVERE_SEVERITY_MIN, 1.0)
+_AT_SEVERITY = (0.0, *GREY_ZONE, 1.0)
 _SHARE = (0.0, 0.13, 0.5, 1.0)
 
 
 def ramp(severity: float, low: float, high: float) -> float:
-    """A size or contrast from `low` (severity 0) to `high` (severity 1), monotone, steepest between mild and severe."""
+    """A size or contrast from `low` (severity 0) to `high` (severity 1), monotone, steepest in the grey zone."""
     return low + (high - low) * float(np.interp(severity, _AT_SEVERITY, _SHARE))
 
 

@@ -24,14 +24,14 @@ from train.simulator.defects import PAINTERS
 from train.simulator.electrode import blank_sheet, expose
 from train.simulator.extent import MM_PER_PX, Extent, extent
 from train.simulator.fields import Counts, generator
-from train.simulator.severity import MILD_SEVERITY_MAX, SEVERE_SEVERITY_MIN
+from train.simulator.severity import ABNORMAL_FROM, GREY_ZONE
 
 __all__ = [
     "ABNORMAL_FRACTION",
+    "ABNORMAL_FROM",
+    "GREY_ZONE",
     "KINDS",
     "LABELS_NAME",
-    "MILD_SEVERITY_MAX",
-    "SEVERE_SEVERITY_MIN",
     "Anomaly",
     "SimulatedScan",
     "bundle_name",
@@ -127,13 +127,15 @@ def simulate_scan(
     abnormal: bool | None = None,
     abnormal_fraction: float = ABNORMAL_FRACTION,
     kinds: Sequence[str] | None = None,
+    grey_zone: bool = True,
     scale: float = 1.0,
 ) -> SimulatedScan:
     """One scan with anomalies by chance, the same for the same arguments.
 
-    A normal scan carries 0-3 mild anomalies (severity up to 0.30), an abnormal one 1-2 severe ones (0.55 and over)
-    and perhaps mild ones. `abnormal` fixes the label; None leaves it to chance with `abnormal_fraction`. `kinds`
-    replaces the choice of kinds: each is painted once, severe or mild as the label asks, and nothing else.
+    A normal scan carries 0-3 mild anomalies (severity below `ABNORMAL_FROM`), an abnormal one 1-2 severe ones (that
+    and over) and perhaps mild ones. `abnormal` fixes the label; None leaves it to chance with `abnormal_fraction`.
+    `kinds` replaces the choice of kinds: each is painted once, severe or mild as the label asks, and nothing else.
+    Without `grey_zone` no severity of `GREY_ZONE` is drawn; kinds, places and noise stay those of the same numbers.
     `counts` is uint16 (H, W): 2053-2115 x 1119-1219 px times `scale`. Raises EdgeError as `render_scan` does, for
     a fraction outside 0..1 and for an abnormal scan with no kinds.
     """
@@ -146,10 +148,10 @@ def simulate_scan(
         raise EdgeError(
             "an abnormal scan was asked for with no kinds", hint="name at least one kind, or leave kinds out"
         )
-    anomalies = _choose(rng, severe_wanted, kinds)
+    anomalies = _choose(rng, severe_wanted, kinds, grey_zone)
     counts, extents = _render(seed, bundle, index, anomalies, scale)
     painted = list(zip(anomalies, extents, strict=True))
-    deciding = [pair for pair in painted if pair[0].severity >= SEVERE_SEVERITY_MIN] or painted
+    deciding = [pair for pair in painted if pair[0].severity >= ABNORMAL_FROM] or painted
     deciding.sort(key=lambda pair: -pair[0].severity)
     worst_first = [anomaly for anomaly, _ in deciding]
     return SimulatedScan(
@@ -171,6 +173,7 @@ def write_lot(
     scans_per_bundle: int,
     abnormal_fraction: float = ABNORMAL_FRACTION,
     first_bundle: int = 1,
+    grey_zone: bool = True,
     scale: float = 1.0,
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -190,7 +193,7 @@ def write_lot(
             f"a lot of {bundles} bundles x {scans_per_bundle} scans by {jobs} jobs cannot be written",
             hint="bundles, scans per bundle and jobs are 1 or more",
         )
-    orders = list(_orders(out, seed, bundles, scans_per_bundle, abnormal_fraction, first_bundle, scale))
+    orders = list(_orders(out, seed, bundles, scans_per_bundle, abnormal_fraction, first_bundle, grey_zone, scale))
     out.mkdir(parents=True, exist_ok=True)
     strangers = {path.name for path in out.glob("*.tif")} - {order.path.name for order in orders}
     if strangers:
@@ -221,11 +224,19 @@ class _Order:
     bundle: int
     index: int
     abnormal: bool
+    grey_zone: bool
     scale: float
 
 
 def _orders(
-    out: Path, seed: int, bundles: int, per_bundle: int, fraction: float, first_bundle: int, scale: float
+    out: Path,
+    seed: int,
+    bundles: int,
+    per_bundle: int,
+    fraction: float,
+    first_bundle: int,
+    grey_zone: bool,
+    scale: float,
 ) -> Iterator[_Order]:
     """The scans of a lot in file order; the running total of abnormal ones is rounded, so none is lost."""
     for ordinal in range(bundles):
@@ -235,12 +246,20 @@ def _orders(
         abnormal = {int(position) for position in shuffled[: after - before]}
         for position in range(per_bundle):
             index = position + 1
-            yield _Order(out / scan_name(bundle, index), seed, bundle, index, position in abnormal, scale)
+            path = out / scan_name(bundle, index)
+            yield _Order(path, seed, bundle, index, position in abnormal, grey_zone, scale)
 
 
 def _write_one(order: _Order) -> tuple[str, ...]:
     """Simulate and write one scan; returns its row of labels.csv."""
-    scan = simulate_scan(order.seed, order.bundle, order.index, abnormal=order.abnormal, scale=order.scale)
+    scan = simulate_scan(
+        order.seed,
+        order.bundle,
+        order.index,
+        abnormal=order.abnormal,
+        grey_zone=order.grey_zone,
+        scale=order.scale,
+    )
     # No metadata, software or date: nothing in the file but the scan, so equal scans are equal files.
     tifffile.imwrite(order.path, scan.counts, photometric="minisblack", metadata=None, software=False)
     pitch = MM_PER_PX / order.scale
@@ -252,14 +271,17 @@ def _write_one(order: _Order) -> tuple[str, ...]:
     return (order.path.name, scan.bundle, scan.label, ";".join(scan.kinds), f"{scan.severity:.3f}", *columns)
 
 
-def _choose(rng: np.random.Generator, severe_wanted: bool, kinds: Sequence[str] | None) -> list[Anomaly]:
+def _choose(
+    rng: np.random.Generator, severe_wanted: bool, kinds: Sequence[str] | None, grey_zone: bool
+) -> list[Anomaly]:
     """Kinds and severities of one scan; severe ones are painted last, over the mild ones."""
+    mild_to, severe_from = (ABNORMAL_FROM, ABNORMAL_FROM) if grey_zone else GREY_ZONE
 
     def mild(kind: str) -> Anomaly:
-        return Anomaly(kind, float(rng.uniform(0.0, MILD_SEVERITY_MAX)))
+        return Anomaly(kind, float(rng.uniform(0.0, mild_to)))
 
     def severe(kind: str) -> Anomaly:
-        return Anomaly(kind, float(rng.uniform(SEVERE_SEVERITY_MIN, 1.0)))
+        return Anomaly(kind, float(rng.uniform(severe_from, 1.0)))
 
     if kinds is not None:
         return [severe(kind) if severe_wanted else mild(kind) for kind in kinds]

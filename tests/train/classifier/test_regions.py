@@ -13,7 +13,7 @@ from train.classifier.training import build_classifier
 from train.dataset import Row, read_labels
 from train.errors import DataError
 from train.recipe import ClassifierRecipe
-from train.simulator.simulate import SEVERE_SEVERITY_MIN, simulate_scan, write_lot
+from train.simulator.simulate import ABNORMAL_FROM, simulate_scan, write_lot
 
 torch.set_num_threads(1)
 
@@ -29,7 +29,7 @@ def test_regions_lie_where_the_scan_differs_from_its_mild_self() -> None:
     from train.simulator.simulate import render_scan
 
     anomalies = simulate_scan(3, 1, 2, abnormal=True, scale=0.5).anomalies
-    mild = [a for a in anomalies if a.severity < SEVERE_SEVERITY_MIN]
+    mild = [a for a in anomalies if a.severity < ABNORMAL_FROM]
     whole, without = (render_scan(3, 1, 2, part, scale=0.5).astype(float) for part in (anomalies, mild))
     change = cv2.resize(np.abs(whole - without), SHAPE[::-1], interpolation=cv2.INTER_AREA)
     severe = simulated_regions(3, 1, 2, abnormal=True) == SEVERE

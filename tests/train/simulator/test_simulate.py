@@ -1,4 +1,4 @@
-"""Simulated scans: reproducible to the byte, within the paper's sizes and counts, mild and severe well apart."""
+"""Simulated scans: reproducible to the byte, within the paper's sizes and counts, mild to severe without a gap."""
 
 import csv
 import re
@@ -16,10 +16,10 @@ from train.simulator.extent import Extent, extent
 from train.simulator.foreign import FOREIGN_KINDS, foreign_scan
 from train.simulator.severity import count, ramp
 from train.simulator.simulate import (
+    ABNORMAL_FROM,
+    GREY_ZONE,
     KINDS,
     LABELS_NAME,
-    MILD_SEVERITY_MAX,
-    SEVERE_SEVERITY_MIN,
     Anomaly,
     render_scan,
     simulate_scan,
@@ -129,8 +129,8 @@ def test_a_dozen_bundles_look_widely_different() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_severe_anomaly_changes_far_more_than_a_mild_one(kind: str) -> None:
     for bundle in (1, 6):
-        mild = grey_change(kind, MILD_SEVERITY_MAX, bundle)
-        severe = grey_change(kind, SEVERE_SEVERITY_MIN, bundle)
+        mild = grey_change(kind, GREY_ZONE[0], bundle)
+        severe = grey_change(kind, GREY_ZONE[1], bundle)
         worst = grey_change(kind, 1.0, bundle)
         assert severe > 2.5 * mild
         assert worst > 1.2 * severe
@@ -167,14 +167,31 @@ def test_the_label_is_abnormal_if_and_only_if_something_is_severe() -> None:
     scans = [simulate_scan(5, bundle, index, scale=0.05) for bundle in range(1, 5) for index in range(1, 41)]
     for scan in scans:
         severities = [anomaly.severity for anomaly in scan.anomalies]
-        severe = [severity for severity in severities if severity >= SEVERE_SEVERITY_MIN]
-        assert all(severity <= MILD_SEVERITY_MAX or severity >= SEVERE_SEVERITY_MIN for severity in severities)
+        severe = [severity for severity in severities if severity >= ABNORMAL_FROM]
         assert (scan.label == "abnormal") == bool(severe)
         assert len(severe) <= 2
         assert scan.severity == max(severities, default=0.0)
         assert len(scan.kinds) == (len(severe) or len(severities))
     abnormal = sum(scan.label == "abnormal" for scan in scans)
     assert 0.12 < abnormal / len(scans) < 0.32
+    near = sorted(a.severity for scan in scans for a in scan.anomalies if abs(a.severity - ABNORMAL_FROM) < 0.2)
+    assert np.diff([ABNORMAL_FROM - 0.2, *near, ABNORMAL_FROM + 0.2]).max() < 0.04, "severities without a gap"
+
+
+def test_a_lot_without_a_grey_zone_is_the_same_but_for_severities(tmp_path: Path) -> None:
+    for scan, easy in (
+        [simulate_scan(5, 2, index, grey_zone=grey_zone, scale=0.05) for grey_zone in (True, False)]
+        for index in range(1, 41)
+    ):
+        assert (scan.label, scan.bundle, scan.counts.shape) == (easy.label, easy.bundle, easy.counts.shape)
+        assert [a.kind for a in scan.anomalies] == [a.kind for a in easy.anomalies]
+        assert not [a for a in easy.anomalies if GREY_ZONE[0] < a.severity < GREY_ZONE[1]]
+        assert (easy.severity >= GREY_ZONE[1]) == (easy.label == "abnormal")
+    labels = write_lot(
+        tmp_path, seed=5, bundles=1, scans_per_bundle=20, abnormal_fraction=0.5, grey_zone=False, scale=0.05
+    )
+    severities = [float(row["severity"]) for row in read_rows(labels)]
+    assert not [severity for severity in severities if GREY_ZONE[0] < severity < GREY_ZONE[1]]
 
 
 def test_normal_scans_carry_up_to_three_mild_anomalies() -> None:
@@ -185,7 +202,7 @@ def test_normal_scans_carry_up_to_three_mild_anomalies() -> None:
 def test_named_kinds_replace_chance() -> None:
     scan = simulate_scan(5, 1, 1, abnormal=True, kinds=("lines", "bubbles"), scale=0.05)
     assert sorted(scan.kinds) == ["bubbles", "lines"]
-    assert all(anomaly.severity >= SEVERE_SEVERITY_MIN for anomaly in scan.anomalies)
+    assert all(anomaly.severity >= ABNORMAL_FROM for anomaly in scan.anomalies)
     assert simulate_scan(5, 1, 1, abnormal=False, kinds=(), scale=0.05).severity == 0.0
 
 
@@ -215,7 +232,7 @@ def test_labels_name_every_scan_and_agree_with_it(tmp_path: Path) -> None:
         assert part is not None
         assert part[1] == row["bundle"]
         assert set(filter(None, row["kinds"].split(";"))) <= set(KINDS)
-        assert (float(row["severity"]) >= SEVERE_SEVERITY_MIN) == (row["label"] == "abnormal")
+        assert (float(row["severity"]) >= ABNORMAL_FROM) == (row["label"] == "abnormal")
         assert bool(row["kinds"]) == (float(row["severity"]) > 0)
         lengths = [float(length) for length in row["size_px"].split("|") if length]
         assert len(lengths) == len(scan_kinds := list(filter(None, row["kinds"].split(";"))))
