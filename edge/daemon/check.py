@@ -258,7 +258,7 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
         return
     try:
         with open_ledger(path, settings.station) as ledger:
-            ledger.check()
+            ledger.database.check()
             pending = ledger.pending()
     except LedgerBusy as error:
         yield Finding(Grade.WARN, "ledger", error.message, "right if the worker runs; stop it to check the ledger")

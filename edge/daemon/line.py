@@ -331,7 +331,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         event(log.warning, "the state is lost with the power or the container", dir=str(state.dir), kind=mount.kind)
     limits = Limits(folder.max_px, folder.max_bytes, folder.expected_zero_px)
     ledger = stack.enter_context(open_ledger(state.ledger, settings.station))
-    if not ledger.check_quickly(LEDGER_CHECK_S):
+    if not ledger.database.check_quickly(LEDGER_CHECK_S):
         event(log.info, "ledger not wholly checked", limit_s=LEDGER_CHECK_S)
     requests = DropBox(state.dir)
     requests.prepare()

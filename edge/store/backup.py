@@ -23,7 +23,6 @@ from edge.store.ledger import Ledger, open_ledger
 from edge.store.ledger_file import (
     DAMAGED_HINT,
     REPLAYED,
-    connect,
     explained_errors,
     put_in_place,
     remove_database,
@@ -131,8 +130,8 @@ def restore(path: Path, station: str, source: Path, next_seq: int | None = None)
                 if (log_file := source.with_name(source.name + suffix)).exists():
                     _copy_file(log_file, draft.with_name(draft.name + suffix))
             # The lock is the station's, not the draft's: the duplicate goes with the draft.
-            with _blamed_on(source, draft), Ledger(draft, station, connect(draft, station), os.dup(lock)) as ledger:
-                ledger.check()
+            with _blamed_on(source, draft), Ledger(draft, station, os.dup(lock)) as ledger:
+                ledger.database.check()
                 if next_seq is not None and next_seq < ledger.next_seq():
                     raise LedgerError(
                         f"--next-seq {next_seq} was given already: {source} goes on with {ledger.next_seq()}",
@@ -183,7 +182,7 @@ def _copied(ledger: Ledger, name: str, go_on: Callable[[], bool]) -> Path:
     try:
         with explained_errors(ledger.path):
             draft.touch(mode=0o600, exist_ok=False)
-        ledger.copy_into(draft, go_on)
+        ledger.database.copy_into(draft, go_on)
         with explained_errors(ledger.path):
             draft.rename(final)
     finally:
@@ -229,8 +228,8 @@ def _delivered(copy: Path, target: Path, station: str) -> Inventory:
         with explained_errors(target):
             _copy_file(copy, draft)
             lock = os.open(draft, os.O_RDONLY)
-            with Ledger(draft, station, connect(draft, station), lock) as ledger:
-                ledger.check()
+            with Ledger(draft, station, lock) as ledger:
+                ledger.database.check()
                 if (newest := _model_history(copy.parent)) is not None:
                     ledger.remember(NEWEST_MODEL, newest)
                 inventory = _inventory(target, ledger)

@@ -1,7 +1,7 @@
 """What the line has done and still owes: judged files, verdicts, outbox, sequence.
 
 When a method returns, its effect survives a power cut. Every write is one short transaction, so a kill
-at any moment leaves the state before or the state after it; `edge.store.ledger_file` says how.
+at any moment leaves the state before or the state after it; `edge.store.database` says how.
 
 Tables
     files      every file of the station folder that has its outcome, as it was then
@@ -20,30 +20,19 @@ import hashlib
 import logging
 import os
 import sqlite3
-import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 from uuid import UUID
 
 from edge.contract.messages import Answer, Disposition, Kind, Verdict, canonical_json
-from edge.errors import LedgerError, RequestError
+from edge.errors import RequestError
 from edge.records import FileStamp, Former, Scan
-from edge.store.ledger_file import (
-    DAMAGED_HINT,
-    connect,
-    create,
-    explained_errors,
-    is_intact,
-    message_checksum,
-    primary_code,
-    take_lock,
-)
+from edge.store.database import Database
+from edge.store.ledger_file import create, explained_errors, is_intact, message_checksum, take_lock
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -64,12 +53,6 @@ PRUNE_BATCHES = 50
 PRUNE_PAUSE_S = 0.05
 """Between two of them, for whoever waits for the lock."""
 
-COPY_PAGES = 1_000
-"""Pages (4 MB) a copy takes at a time; between two lots the line may write."""
-
-COPY_PAUSE_S = 0.005
-"""Between two lots, for whoever waits for the lock."""
-
 DAMAGED_MS = -1
 """In place of the time of sending: the bytes are no longer those that were written, so they are never sent."""
 
@@ -77,11 +60,6 @@ KEY_BYTES = 8
 """Bytes kept of a hash: enough that no two names or scans of one station share them."""
 
 PRUNABLE_ROWS = "FROM outbox WHERE sent_at_ms < ? AND sent_at_ms >= 0 AND seq <= (SELECT max(seq) FROM outbox) - ?"
-
-CHECKS = (
-    *(f"PRAGMA integrity_check({table})" for table in ("meta", "outbox", "files", "dispositions")),
-    "PRAGMA quick_check(1)",
-)
 
 UNSENT_ROWS = (
     "SELECT seq, kind, verdict_id, payload, checksum FROM outbox JOIN payloads USING (seq)"
@@ -143,10 +121,10 @@ def open_ledger(path: Path, station: str) -> Ledger:
         with explained_errors(path):
             if not path.exists():
                 create(path, station)
-            return Ledger(path, station, connect(path, station), lock)
     except BaseException:
         os.close(lock)
         raise
+    return Ledger(path, station, lock)
 
 
 class Ledger:
@@ -158,14 +136,11 @@ class Ledger:
     when space or the disk returns.
     """
 
-    def __init__(self, path: Path, station: str, connection: sqlite3.Connection, lock: int) -> None:
-        """For `open_ledger`. Takes over the connection and the locked file descriptor."""
+    def __init__(self, path: Path, station: str, lock: int) -> None:
+        """For `open_ledger`. Takes over the locked file descriptor, also when it raises LedgerError."""
         self.path = path
         self.station = station
-        self._connection: sqlite3.Connection | None = connection
-        self._data_version = _data_version(connection)
-        self._process_lock: int | None = lock
-        self._lock = threading.Lock()
+        self.database = Database(path, station, lock)
         self._damaged: set[int] = set()
 
     def __enter__(self) -> Ledger:
@@ -175,29 +150,25 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Write the log back into the database and release the lock; may be called twice."""
-        with self._lock:
-            self._disconnect()
-            if self._process_lock is not None:
-                os.close(self._process_lock)
-                self._process_lock = None
+        """Release the lock (`Database.close`); may be called twice."""
+        self.database.close()
 
     def files(self) -> dict[str, FileStamp]:
         """Every file with an outcome, as it was when judged; keys are the relative paths."""
-        with self._transaction("read") as sql:
+        with self.database.transaction("read") as sql:
             rows = sql.execute("SELECT file, stamp FROM files").fetchall()
         return {os.fsdecode(file): _stamp(os.fsdecode(file), text) for file, text in rows}
 
     @property
     def ledger_id(self) -> UUID:
         """Made with the ledger: (ledger_id, seq) names one message for ever."""
-        with self._transaction("read") as sql:
+        with self.database.transaction("read") as sql:
             return _ledger_id(sql)
 
     def former(self, file: str, first_id: str, pixels_id: str | None) -> Former:
         """The earlier verdicts that bear on an arrival of `file` with these bytes and pixels."""
         first = bytes.fromhex(first_id)
-        with self._transaction("read") as sql:
+        with self.database.transaction("read") as sql:
             last = sql.execute(
                 "SELECT verdict_id, first_key FROM verdicts WHERE file_key = ? ORDER BY seq DESC LIMIT 1",
                 (file_key(file),),
@@ -224,7 +195,7 @@ class Ledger:
             verdict = entry.verdict
             if verdict is not None and (verdict.station != self.station or verdict.seq != 0):
                 raise ValueError(f"{entry.scan.file}: a verdict of {verdict.station!r} with seq {verdict.seq}")
-        with self._transaction("write") as sql:
+        with self.database.transaction("write") as sql:
             ((next_seq,),) = sql.execute("SELECT value FROM meta WHERE key = 'next_seq'").fetchall()
             ledger_id = _ledger_id(sql)
             stored: list[Verdict | None] = []
@@ -256,7 +227,7 @@ class Ledger:
         """
         key, verdict_key = bytes.fromhex(answer.disposition_id), bytes.fromhex(answer.verdict_id)
         content_key = hashlib.sha256(answer.model_dump_json().encode()).digest()
-        with self._transaction("write") as sql:
+        with self.database.transaction("write") as sql:
             if not _is_known(sql, verdict_key):
                 raise RequestError(
                     f"verdict {answer.verdict_id} was never given by this station's ledger",
@@ -302,12 +273,12 @@ class Ledger:
         One whose bytes are no longer those that were written is put aside, and is among `damaged` from then on.
         """
         while True:
-            with self._transaction("read") as sql:
+            with self.database.transaction("read") as sql:
                 rows = sql.execute(UNSENT_ROWS, (after_seq, limit)).fetchall()
             damaged = [row[0] for row in rows if not is_intact(*row)]
             if not damaged:
                 return [OutboxRow(seq, key.hex(), payload, Kind(kind)) for seq, kind, key, payload, _ in rows]
-            with self._transaction("write") as sql:
+            with self.database.transaction("write") as sql:
                 sql.executemany(
                     "UPDATE outbox SET sent_at_ms = ? WHERE seq = ?", [(DAMAGED_MS, seq) for seq in damaged]
                 )
@@ -321,7 +292,7 @@ class Ledger:
 
     def mark_sent(self, seqs: Collection[int], now: datetime) -> None:
         """The broker has taken responsibility for these."""
-        with self._transaction("write") as sql:
+        with self.database.transaction("write") as sql:
             rows = [(to_ms(now), seq) for seq in seqs]
             sql.executemany(
                 "UPDATE outbox SET sent_at_ms = ?1, first_sent_at_ms = coalesce(first_sent_at_ms, ?1)"
@@ -331,7 +302,7 @@ class Ledger:
 
     def pending(self) -> Pending:
         """How much is unsent, and how old the first of it is."""
-        with self._transaction("read") as sql:
+        with self.database.transaction("read") as sql:
             ((count,),) = sql.execute("SELECT count(*) FROM outbox WHERE sent_at_ms IS NULL").fetchall()
             oldest = sql.execute(
                 "SELECT decided_at_ms FROM outbox WHERE sent_at_ms IS NULL ORDER BY seq LIMIT 1"
@@ -347,7 +318,7 @@ class Ledger:
         The first sending counts, too: a broker that lost its memory has lost what waited for it long before. Later
         sendings do not, or a second call would send all of the first one again.
         """
-        with self._transaction("write") as sql:
+        with self.database.transaction("write") as sql:
             return sql.execute(
                 "UPDATE outbox SET sent_at_ms = NULL WHERE sent_at_ms IS NOT NULL"
                 " AND (decided_at_ms >= ?1 OR first_sent_at_ms >= ?1)",
@@ -356,14 +327,14 @@ class Ledger:
 
     def requeue_numbers(self, first: int, last: int) -> int:
         """Make the messages from number `first` to `last` unsent again; how many are still there."""
-        with self._transaction("write") as sql:
+        with self.database.transaction("write") as sql:
             query = "UPDATE outbox SET sent_at_ms = NULL WHERE sent_at_ms IS NOT NULL AND seq BETWEEN ? AND ?"
             return sql.execute(query, (first, last)).rowcount
 
     def requeue_verdict(self, verdict_id: str) -> int:
         """Make a verdict, and what people decided of it, unsent again; how many messages are still there."""
         key = bytes.fromhex(verdict_id)
-        with self._transaction("write") as sql:
+        with self.database.transaction("write") as sql:
             return sql.execute(
                 "UPDATE outbox SET sent_at_ms = NULL WHERE sent_at_ms IS NOT NULL AND seq IN"
                 " (SELECT seq FROM verdicts WHERE verdict_id = ?1"
@@ -394,163 +365,51 @@ class Ledger:
         for the caller to know.
         """
         names = {os.fsencode(file) for file in existing}
-        with self._transaction("write") as sql:
+        with self.database.transaction("write") as sql:
             gone = [row for row in sql.execute("SELECT file FROM files").fetchall() if row[0] not in names]
             sql.executemany("DELETE FROM files WHERE file = ?", gone)
         return len(gone)
 
-    def copy_into(self, target: Path, go_on: Callable[[], bool]) -> None:
-        """Write the whole ledger, as it is at the end of the copying, to a new file and flush it. The line goes on.
-
-        `go_on` is asked after every lot of pages. Raises LedgerError, also when it says no.
-        """
-        with self._lock, explained_errors(self.path):
-            source = self._connected()
-
-            def between(_status: int, left: int, _total: int) -> None:
-                if left:
-                    # SQLite gives what this connection writes meanwhile to the copy, too.
-                    self._lock.release()
-                    time.sleep(COPY_PAUSE_S)
-                    self._lock.acquire()
-                if self._connection is not source or not go_on():
-                    raise LedgerError(f"copy of {self.path} given up", hint="ask again")
-
-            copy = sqlite3.connect(target, isolation_level=None)
-            try:
-                copy.execute("PRAGMA synchronous = OFF")  # flushed below, once
-                source.backup(copy, pages=COPY_PAGES, progress=between)
-            finally:
-                copy.close()
-            with target.open("rb") as file:
-                os.fsync(file.fileno())
-
     def remember(self, name: str, value: str) -> None:
         """Keep a word over the restart, for `remembered`; written only if it is another one."""
         if self.remembered(name) != value:
-            with self._transaction("write") as sql:
+            with self.database.transaction("write") as sql:
                 sql.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"remembered:{name}", value))
 
     def remembered(self, name: str) -> str | None:
-        with self._transaction("read") as sql:
+        with self.database.transaction("read") as sql:
             row = sql.execute("SELECT value FROM meta WHERE key = ?", (f"remembered:{name}",)).fetchone()
         return str(row[0]) if row else None
 
     def next_seq(self) -> int:
         """The number of the verdict to come."""
-        with self._transaction("read") as sql:
+        with self.database.transaction("read") as sql:
             ((seq,),) = sql.execute("SELECT value FROM meta WHERE key = 'next_seq'").fetchall()
         return int(seq)
 
     def renew_id(self) -> None:
         """Begin a new sequence: what this ledger says from now on is not what the one it was copied from said."""
-        with self._transaction("write") as sql:
+        with self.database.transaction("write") as sql:
             sql.execute("UPDATE meta SET value = ? WHERE key = 'ledger_id'", (uuid.uuid4().hex,))
 
     def skip_to(self, seq: int) -> None:
         """Leave out the numbers below `seq`; never goes back."""
-        with self._transaction("write") as sql:
+        with self.database.transaction("write") as sql:
             sql.execute("UPDATE meta SET value = max(value, ?) WHERE key = 'next_seq'", (seq,))
 
-    def check_quickly(self, limit_s: float) -> bool:
-        """Verify what `limit_s` allows, the tables that decide what is sent first; whether that was all.
-
-        Payloads come last: each is compared with its checksum before it is sent. Raises LedgerError naming a fault.
-        """
-        with self._lock, explained_errors(self.path):
-            sql = self._connected()
-            alarm_clock = threading.Timer(limit_s, sql.interrupt)
-            alarm_clock.start()
-            try:
-                until_s = time.monotonic() + limit_s
-                for pragma in CHECKS:
-                    if time.monotonic() >= until_s:
-                        return False
-                    (finding,) = sql.execute(pragma).fetchall()[0]
-                    if finding != "ok":
-                        raise LedgerError(f"ledger {self.path} is damaged: {finding}", hint=DAMAGED_HINT)
-            except sqlite3.OperationalError as error:
-                if primary_code(error) != sqlite3.SQLITE_INTERRUPT:
-                    raise
-                return False
-            finally:
-                alarm_clock.cancel()
-                alarm_clock.join()
-            return True
-
-    def check(self) -> None:
-        """Read the whole ledger and verify it. Raises LedgerError naming the first fault."""
-        with self._transaction("read") as sql:
-            ((finding,),) = sql.execute("PRAGMA integrity_check(1)").fetchall()
-        if finding != "ok":
-            raise LedgerError(f"ledger {self.path} is damaged: {finding}", hint=DAMAGED_HINT)
-
     def _prune_until_ms(self, before: datetime) -> int:
-        with self._transaction("read") as sql:
+        with self.database.transaction("read") as sql:
             oldest = sql.execute(
                 f"SELECT sent_at_ms {PRUNABLE_ROWS} ORDER BY sent_at_ms LIMIT 1", (to_ms(before), KEEP_LATEST)
             ).fetchone()
         return to_ms(before) if oldest is None else min(to_ms(before), oldest[0] + PRUNE_SPAN_MS)
 
     def _prune_batch(self, until_ms: int) -> int:
-        with self._transaction("write") as sql:
+        with self.database.transaction("write") as sql:
             rows = sql.execute(f"SELECT seq {PRUNABLE_ROWS} LIMIT ?", (until_ms, KEEP_LATEST, PRUNE_BATCH)).fetchall()
             sql.executemany("DELETE FROM payloads WHERE seq = ?", rows)
             sql.executemany("DELETE FROM outbox WHERE seq = ?", rows)
         return len(rows)
-
-    @contextmanager
-    def _transaction(self, kind: Literal["read", "write"]) -> Iterator[sqlite3.Connection]:
-        """Hold the lock and one transaction: committed on success, rolled back on any exception."""
-        with self._lock, explained_errors(self.path):
-            sql = self._connected()
-            try:
-                sql.execute("BEGIN IMMEDIATE" if kind == "write" else "BEGIN")
-                if kind == "write":
-                    self._expect_no_other_writer(sql)
-                yield sql
-                sql.execute("COMMIT")
-            except sqlite3.DatabaseError as error:
-                if primary_code(error) != sqlite3.SQLITE_FULL:
-                    # After a failed write or flush nobody knows what the file holds: read it afresh.
-                    self._disconnect()
-                raise
-            finally:
-                if self._connection is not None and sql.in_transaction:
-                    sql.execute("ROLLBACK")
-
-    def _connected(self) -> sqlite3.Connection:
-        """The connection, opened anew if an error closed it; for whoever holds the lock."""
-        if self._process_lock is None:
-            raise RuntimeError("the ledger is closed")
-        if self._connection is None:
-            self._connection = connect(self.path, self.station)
-            self._data_version = _data_version(self._connection)
-        return self._connection
-
-    def _expect_no_other_writer(self, sql: sqlite3.Connection) -> None:
-        """Raises LedgerError, once, when another connection has written: two writers can damage a WAL database."""
-        data_version = _data_version(sql)
-        if data_version != self._data_version:
-            self._data_version = data_version
-            event(log.error, "ledger written by another program", file=self.path.name)
-            raise LedgerError(
-                f"another program has written to the ledger {self.path}",
-                hint="find out which (fuser, lsof) and close it: only `edge-worker` may write there; then check the "
-                "ledger with `edge-worker check`",
-            )
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            with suppress(sqlite3.Error):
-                self._connection.close()
-            self._connection = None
-
-
-def _data_version(sql: sqlite3.Connection) -> int:
-    """Number that changes when another connection commits, and not by this one's commits."""
-    ((version,),) = sql.execute("PRAGMA data_version").fetchall()
-    return int(version)
 
 
 def _is_known(sql: sqlite3.Connection, key: bytes) -> bool:

@@ -312,7 +312,7 @@ class LineMachine(RuleBasedStateMachine):
         assert sorted(self.payloads) == list(range(1, len(self.payloads) + 1)), "a gap in seq"
 
     def _rows(self) -> list[tuple[int, bytes]]:
-        with self.line.ledger._transaction("read") as sql:
+        with self.line.ledger.database.transaction("read") as sql:
             return sql.execute("SELECT seq, payload FROM payloads ORDER BY seq").fetchall()
 
     # --- helpers ---

@@ -78,7 +78,7 @@ def _traced_run(rig: Rig, count: int) -> list[Call]:
 def _require_held(trial: Trial, home: Path, before: dict[str, bytes], cut: int) -> None:
     try:
         with open_ledger(home / "ledger.sqlite", STATION) as ledger:
-            ledger.check()
+            ledger.database.check()
     except LedgerError as error:
         trial.require(False, f"cut {cut}: {error.message}")
         return

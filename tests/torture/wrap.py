@@ -32,6 +32,7 @@ import edge.station.archive
 import edge.station.folder
 import edge.station.inbox
 import edge.station.watch
+import edge.store.database
 import edge.store.ledger
 import edge.store.ledger_file
 from edge.contract.messages import canonical_json
@@ -146,14 +147,14 @@ def poison() -> None:
 
 
 def _synchronous_off() -> None:
-    original = edge.store.ledger.connect
+    original = edge.store.database.connect
 
     def connect(path: Path, station: str) -> Any:
         sql = original(path, station)
         sql.execute("PRAGMA synchronous = OFF")
         return sql
 
-    edge.store.ledger.connect = connect
+    edge.store.database.connect = connect
 
 
 def _ack_before_commit() -> None:
@@ -173,7 +174,7 @@ def _publish_before_commit() -> None:
     early: dict[int, OutboxRow] = {}
 
     def commit(self: Ledger, entries: Sequence[Entry], now: datetime) -> list[int | None]:
-        with self._transaction("read") as sql:
+        with self.database.transaction("read") as sql:
             ((seq,),) = sql.execute("SELECT value FROM meta WHERE key = 'next_seq'").fetchall()
         for entry in entries:
             if entry.verdict is not None:

@@ -600,7 +600,7 @@ def test_a_disposition_goes_out_on_its_own_topic_as_it_is_stored(broker: Mosquit
 
 def test_a_message_that_changed_in_the_ledger_is_never_sent_and_is_an_alarm(broker: Mosquitto, ledger: Ledger) -> None:
     rows = fill(ledger, 1, 3)
-    with ledger._transaction("write") as sql:
+    with ledger.database.transaction("write") as sql:
         sql.execute("UPDATE payloads SET payload = x'7b7d' WHERE seq = 2")
     with Recorder(broker) as recorder, publishing(settings_for(broker), ledger) as publisher:
         drive(publisher, lambda: ("message-damaged", True) in alarms_of(recorder))

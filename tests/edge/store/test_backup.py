@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 import edge.store.backup
-import edge.store.ledger
+import edge.store.database
 from edge.errors import LedgerBusy, LedgerError
 from edge.store.backup import back_up, restore, sweep_copies, take_backup_requests
+from edge.store.database import Database
 from edge.store.ledger import Ledger, open_ledger
 from edge.store.requests import BackupRequest, DropBox, Request, RequestKind, leave
 from tests.support.samples import STATION, sample_entry, stored_seqs
@@ -188,7 +189,7 @@ def test_a_restore_is_not_undone_by_the_log_of_the_ledger_before(
     path.with_name(f"{path.name}-wal").rename(path.with_name(f"{left}-wal"))
     assert restore(path, STATION, tmp_path / "backup.sqlite", next_seq=351).next_seq == 351
     with open_ledger(path, STATION) as restored:
-        restored.check()
+        restored.database.check()
         assert (restored.next_seq(), restored.pending().count) == (351, 3)
     assert not list(path.parent.glob("*.restored*"))
 
@@ -218,10 +219,10 @@ def test_an_existing_file_is_never_taken_as_the_target(ledger: Ledger, tmp_path:
 def test_a_worker_that_cannot_copy_says_so_at_once(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_ledger: Ledger, _target: Path, _go_on: object) -> None:
+    def full(_database: Database, _target: Path, _go_on: object) -> None:
         raise LedgerError("database or disk is full", hint="free some space")
 
-    monkeypatch.setattr(Ledger, "copy_into", full)
+    monkeypatch.setattr(Database, "copy_into", full)
     raised: list[LedgerError] = []
 
     def ask() -> None:
@@ -252,7 +253,7 @@ def test_a_worker_that_does_not_answer_is_given_up(
 def test_the_line_writes_while_it_is_copied_and_the_copy_has_what_was_written(
     ledger: Ledger, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edge.store.ledger, "COPY_PAGES", 1)
+    monkeypatch.setattr(edge.store.database, "COPY_PAGES", 1)
     lots: list[int] = []
 
     def go_on() -> bool:
@@ -272,13 +273,13 @@ def test_the_line_writes_while_it_is_copied_and_the_copy_has_what_was_written(
     ledger.commit([sample_entry(number) for number in range(1000, 1200)], NOW)
     writing = threading.Thread(target=commit)
     writing.start()
-    ledger.copy_into(tmp_path / "copy.sqlite", go_on)
+    ledger.database.copy_into(tmp_path / "copy.sqlite", go_on)
     writing.join()
     assert min(committed) < max(committed) <= len(lots)
     (tmp_path / "box").mkdir(mode=0o700)
     restore(tmp_path / "box" / "ledger.sqlite", STATION, tmp_path / "copy.sqlite")
     with open_ledger(tmp_path / "box" / "ledger.sqlite", STATION) as copy:
-        copy.check()
+        copy.database.check()
         assert copy.next_seq() == ledger.next_seq() == 236
         assert copy.outbox(0, 1000) == ledger.outbox(0, 1000)
         assert copy.files() == ledger.files()
@@ -329,16 +330,16 @@ def test_an_interrupted_backup_takes_its_request_back(
 
 def test_a_copy_that_gets_on_is_waited_for(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge.store.backup, "ANSWER_S", 0.5)
-    copy_into = Ledger.copy_into
+    copy_into = Database.copy_into
 
-    def slowly(ledger: Ledger, target: Path, go_on: Callable[[], bool]) -> None:
+    def slowly(database: Database, target: Path, go_on: Callable[[], bool]) -> None:
         for size_bytes in range(1, 6):
             target.write_bytes(bytes(size_bytes))
             time.sleep(0.25)
         target.write_bytes(b"")
-        copy_into(ledger, target, go_on)
+        copy_into(database, target, go_on)
 
-    monkeypatch.setattr(Ledger, "copy_into", slowly)
+    monkeypatch.setattr(Database, "copy_into", slowly)
     assert "intact" in back_up_beside(ledger, tmp_path / "backup.sqlite")
 
 

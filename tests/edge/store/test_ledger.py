@@ -245,7 +245,7 @@ def test_no_flipped_bit_sends_a_changed_message_or_keeps_one_back_unnoticed(path
         path.write_bytes(content)
         try:
             with open_ledger(path, STATION) as ledger:
-                ledger.check_quickly(30.0)
+                ledger.database.check_quickly(30.0)
                 sent = {row.seq: row.payload for row in ledger.outbox(0, 100)}
                 put_aside = ledger.damaged
         except LedgerError:
@@ -266,7 +266,7 @@ def test_the_check_of_the_start_finds_an_index_that_lost_rows(path: Path) -> Non
     """They would never be sent, and nobody would know."""
     with open_ledger(path, STATION) as ledger:
         ledger.commit([sample_entry(number) for number in range(1, 5)], NOW)
-        assert ledger.check_quickly(30.0)
+        assert ledger.database.check_quickly(30.0)
     sql = sqlite3.connect(path)
     with sql:
         sql.execute("PRAGMA writable_schema = ON")
@@ -280,13 +280,13 @@ def test_the_check_of_the_start_finds_an_index_that_lost_rows(path: Path) -> Non
     sql.close()
     assert root and statement
     with open_ledger(path, STATION) as ledger, pytest.raises(LedgerError, match="is damaged") as caught:
-        ledger.check_quickly(30.0)
+        ledger.database.check_quickly(30.0)
     assert "restore a backup" in caught.value.hint
 
 
 def test_the_check_of_the_start_ends_in_time(ledger: Ledger) -> None:
     ledger.commit([sample_entry(number) for number in range(1, 100)], NOW)
-    assert ledger.check_quickly(0.0) is False
+    assert ledger.database.check_quickly(0.0) is False
     assert stored_seqs(ledger.commit([sample_entry(5000)], NOW)) == [100]
 
 
@@ -416,7 +416,7 @@ def test_of_a_folder_that_was_emptied_everything_is_forgotten_but_the_verdicts(l
 
 def test_a_sound_ledger_passes_the_check(ledger: Ledger) -> None:
     ledger.commit([sample_entry(1)], NOW)
-    ledger.check()
+    ledger.database.check()
 
 
 def test_a_damaged_ledger_fails_with_a_hint(path: Path) -> None:
@@ -426,7 +426,7 @@ def test_a_damaged_ledger_fails_with_a_hint(path: Path) -> None:
     content[len(content) // 2 :] = b"\xa5" * (len(content) - len(content) // 2)
     path.write_bytes(content)
     with pytest.raises(LedgerError) as caught, open_ledger(path, STATION) as ledger:
-        ledger.check()
+        ledger.database.check()
     assert "move the whole state directory away" in caught.value.hint
 
 
@@ -594,7 +594,7 @@ def test_a_kill_at_any_moment_loses_no_committed_verdict_and_leaves_no_gap(path:
             if len(fields := line.split()) == 2:
                 reported[int(fields[1])] = int(fields[0])
     with open_ledger(path, STATION) as ledger:  # and the lock of the killed process is free
-        ledger.check()
+        ledger.database.check()
         rows = {row.seq: row.verdict_id for row in ledger.outbox(0, 1_000_000)}
     assert sorted(rows) == list(range(1, len(rows) + 1))
     assert len(reported) >= 150
@@ -628,7 +628,7 @@ def test_a_new_ledger_does_not_take_up_the_log_of_one_that_was_moved_away(path: 
     path.rename(path.with_name("moved-away"))
     for seq in (1, 2):
         with open_ledger(path, STATION) as ledger:
-            ledger.check()
+            ledger.database.check()
             assert stored_seqs(ledger.commit([sample_entry(seq)], NOW)) == [seq]
     (kept,) = path.parent.glob("ledger.sqlite-wal.stale-*")
     assert kept.stat().st_size > 0
@@ -639,7 +639,7 @@ def test_a_draft_of_a_ledger_does_not_take_up_the_log_of_an_earlier_one(path: Pa
     path.with_name(f"{path.name}-wal").rename(path.with_name(f"{path.name}.new-wal"))
     path.rename(path.with_name("moved-away"))
     with open_ledger(path, STATION) as ledger:
-        ledger.check()
+        ledger.database.check()
         assert ledger.next_seq() == 1
     assert not list(path.parent.glob("*.new*"))
 
@@ -666,7 +666,7 @@ def test_a_full_disk_refuses_commits_and_mends_itself_when_space_returns(small_d
             ledger.commit([sample_entry(number) for number in range(committed + 1, committed + 400)], NOW)
         ballast.unlink()
         assert stored_seqs(ledger.commit([sample_entry(committed + 1)], NOW)) == [committed + 1]
-        ledger.check()
+        ledger.database.check()
     with open_ledger(small_disk / "ledger.sqlite", STATION) as ledger:
         assert seqs(ledger) == list(range(1, committed + 2))
 
@@ -703,7 +703,7 @@ with open_ledger(Path(sys.argv[1]), "xray-1") as ledger:
     resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert failed is not None
     assert [verdict.seq for verdict in ledger.commit([sample_entry(failed)], MORNING)] == [failed]
-    ledger.check()
+    ledger.database.check()
     assert [row.seq for row in ledger.outbox(0, 10_000)] == list(range(1, failed + 1))
 """
 
@@ -728,7 +728,7 @@ def test_a_file_handle_that_went_bad_is_replaced(ledger: Ledger, path: Path) -> 
         ledger.commit([sample_entry(2)], NOW)
     assert stored_seqs(ledger.commit([sample_entry(3)], NOW)) == [2]
     assert seqs(ledger) == [1, 2]
-    ledger.check()
+    ledger.database.check()
 
 
 def test_a_state_directory_that_is_a_file_is_explained(tmp_path: Path) -> None:
