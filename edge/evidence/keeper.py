@@ -76,7 +76,7 @@ SMALL_BYTES = 1 << 16
 is left out, which the scan and the model's conversion give again."""
 
 MAX_PIECES = 50_000
-"""Pieces on the disk, whatever `evidence.max_bytes` allows: each is remembered, in about 400 bytes of memory. The
+"""Pieces on the disk, whatever `evidence.max_bytes` allows: each is remembered, in about 700 bytes of memory. The
 default budget holds a seventh of that at 2000 x 1000."""
 
 SAY_DROPPED_S = 60.0

@@ -17,6 +17,7 @@ from train.papers.welds.baselines import (
     find,
     independent_windows,
     places_of,
+    planned,
     rows_markdown,
     run_baselines,
     standing,
@@ -24,7 +25,7 @@ from train.papers.welds.baselines import (
 )
 from train.papers.welds.curves import WeldScores
 from train.papers.welds.data import PatchCounts
-from train.papers.welds.filters import Filter
+from train.papers.welds.filters import AFTERWARDS, Filter
 from train.papers.welds.folds import weld_folds
 from train.papers.welds.images import Weld, digest_of, read_welds
 from train.papers.welds.patches import RIM_PX, Pose
@@ -102,7 +103,10 @@ def test_a_median_finds_all_dark_pores_and_its_bright_side_does_not(folder: Path
 def test_a_candidate_reads_the_columns_of_its_filter() -> None:
     place = FILTERS.index(Filter("median31", "local", "5")) * len(SIDES)
     assert candidate_of(FILTERS[place // len(SIDES)], "both-no-wires").columns == (place, place + 2)
-    assert len({candidate.name for candidate in all_candidates()}) == 4 * len(FILTERS)
+    assert len({candidate.name for candidate in all_candidates()}) == 4 * len(planned())
+    assert {filter_.background for filter_ in FILTERS} - {filter_.background for filter_ in planned()} == set(
+        AFTERWARDS
+    )
 
 
 def test_a_patch_is_read_where_its_pose_cuts_the_image() -> None:
