@@ -175,7 +175,7 @@ def _area(film: Film, candidate: Candidate, calibrating: npt.NDArray[np.float32]
 
 
 _Halves = list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
-"""Of each film the values of its flawed and of its clean cells."""
+"""Values of the flawed and of the clean cells, a pair a film."""
 
 
 def _pooled_area(films: Sequence[Film], candidate: Candidate, calibrating: npt.NDArray[np.float32]) -> str:
