@@ -74,6 +74,7 @@ MARK_S = 0.05
 """Acknowledged rows are marked in the ledger together, so that a slow disk does not slow the sending. A kill
 before the mark costs duplicates, at most a window and a batch of them."""
 LEDGER_RETRY_S = 1.0
+DAMAGE_LOOK_S = 1.0
 FAREWELL_S = 2.0
 """Time given to the broker to acknowledge the status `stopped`."""
 PACKET_OVERHEAD_BYTES = 256
@@ -132,6 +133,7 @@ class Publisher:
         self._fed_to = 0  # the newest row that was sent, or gone round, since the feeding last began anew
         self._refusals = Refusals(settings.backoff_min_s, settings.backoff_max_s, rng)
         self._ledger_at_s = 0.0
+        self._damage_at_s = 0.0
         self._is_to_begin_anew = threading.Event()
 
         self._to_say: deque[Message] = deque()  # status and model
@@ -214,7 +216,6 @@ class Publisher:
                 self.raise_alarm(OUTBOX_STUCK, error.message, error.hint)
             else:
                 self.clear_alarm(OUTBOX_STUCK)
-                self._tell_of_damage()
         self._sleep(wait_s)
 
     def stop(self, flush_s: float, *, is_clean: bool = True) -> None:
@@ -381,15 +382,23 @@ class Publisher:
         is_due = len(self._unmarked) >= MARK_BATCH or now_s - self._unmarked_since_s >= MARK_S
         if is_due or not self._in_flight:
             self._mark_sent()
+        if now_s >= self._damage_at_s:
+            self._damage_at_s = now_s + DAMAGE_LOOK_S
+            self._tell_of_damage()
 
     def _tell_of_damage(self) -> None:
-        if damaged := self._ledger.damaged:
+        """The alarm stands, over a restart too, while there are messages that only `Ledger.damaged` knows."""
+        damaged = self._ledger.damaged()
+        if not damaged:
+            self.clear_alarm(MESSAGE_DAMAGED)
+        else:
             more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
             self.raise_alarm(
                 MESSAGE_DAMAGED,
                 f"the ledger no longer holds what was written as message {', '.join(map(str, damaged[:5]))}{more}: "
                 "not sent",
-                "disk or memory fail: look at both, then inspect these parts again; a backup may have the messages",
+                "disk or memory fail: look at both, then inspect these parts again, which ends the alarm; where memory "
+                "alone had failed, `edge-worker resend --seq` sends them",
             )
 
     def _mark_sent(self) -> None:

@@ -56,10 +56,23 @@ PRUNE_PAUSE_S = 0.05
 DAMAGED_MS = -1
 """In place of the time of sending: the bytes are no longer those that were written, so they are never sent."""
 
+ANSWERED_MS = -2
+"""Likewise, and a later message has said anew what it said: nobody waits for it."""
+
 KEY_BYTES = 8
 """Bytes kept of a hash: enough that no two names or scans of one station share them."""
 
 PRUNABLE_ROWS = "FROM outbox WHERE sent_at_ms < ? AND sent_at_ms >= 0 AND seq <= (SELECT max(seq) FROM outbox) - ?"
+
+DAMAGED_ROWS = (
+    "SELECT seq FROM outbox WHERE sent_at_ms < 0 AND decided_at_ms < ?"
+    " AND seq <= (SELECT max(seq) FROM outbox) - ? LIMIT ?"
+)
+
+ANSWER_DAMAGED = (
+    "UPDATE outbox INDEXED BY outbox_by_state SET sent_at_ms = ?"
+    " WHERE sent_at_ms = ? AND kind = ? AND (part_id = ? OR verdict_id = ?)"
+)
 
 UNSENT_ROWS = (
     "SELECT seq, kind, verdict_id, payload, checksum FROM outbox JOIN payloads USING (seq)"
@@ -141,7 +154,6 @@ class Ledger:
         self.path = path
         self.station = station
         self.database = Database(path, station, lock)
-        self._damaged: set[int] = set()
 
     def __enter__(self) -> Ledger:
         return self
@@ -264,13 +276,14 @@ class Ledger:
                 (seq, verdict_key, to_ms(answer.at), Kind.DISPOSITION.value),
             )
             _insert_payload(sql, seq, Kind.DISPOSITION, verdict_key, payload)
+            sql.execute(ANSWER_DAMAGED, (ANSWERED_MS, DAMAGED_MS, Kind.DISPOSITION.value, None, verdict_key))
             sql.execute("UPDATE meta SET value = ? WHERE key = 'next_seq'", (seq + 1,))
         return Answered(payload, decided_at, is_new=True)
 
     def outbox(self, after_seq: int, limit: int) -> list[OutboxRow]:
         """Unsent messages with seq > `after_seq`, in order of seq, at most `limit`.
 
-        One whose bytes are no longer those that were written is put aside, and is among `damaged` from then on.
+        One whose bytes are no longer those that were written is put aside: it is among `damaged` from then on.
         """
         while True:
             with self.database.transaction("read") as sql:
@@ -282,13 +295,17 @@ class Ledger:
                 sql.executemany(
                     "UPDATE outbox SET sent_at_ms = ? WHERE seq = ?", [(DAMAGED_MS, seq) for seq in damaged]
                 )
-            self._damaged.update(damaged)
             event(log.error, "messages damaged in the ledger", seqs=damaged)
 
-    @property
     def damaged(self) -> list[int]:
-        """Numbers of messages that were found damaged since this ledger was opened, lowest first."""
-        return sorted(self._damaged)
+        """Numbers of messages that were found damaged and that nothing has answered, lowest first.
+
+        A later verdict that names the part or repeats the very image answers a verdict, and a later disposition of the
+        same verdict a disposition. A resend tries again, for memory may have failed and not the disk. `prune` forgets.
+        """
+        with self.database.transaction("read") as sql:
+            rows = sql.execute("SELECT seq FROM outbox WHERE sent_at_ms = ? ORDER BY seq", (DAMAGED_MS,)).fetchall()
+        return [seq for (seq,) in rows]
 
     def mark_sent(self, seqs: Collection[int], now: datetime) -> None:
         """The broker has taken responsibility for these."""
@@ -320,35 +337,35 @@ class Ledger:
         """
         with self.database.transaction("write") as sql:
             return sql.execute(
-                "UPDATE outbox SET sent_at_ms = NULL WHERE sent_at_ms IS NOT NULL"
+                "UPDATE outbox SET sent_at_ms = NULL WHERE sent_at_ms > ?2"
                 " AND (decided_at_ms >= ?1 OR first_sent_at_ms >= ?1)",
-                (to_ms(since),),
+                (to_ms(since), ANSWERED_MS),
             ).rowcount
 
     def requeue_numbers(self, first: int, last: int) -> int:
         """Make the messages from number `first` to `last` unsent again; how many are still there."""
         with self.database.transaction("write") as sql:
-            query = "UPDATE outbox SET sent_at_ms = NULL WHERE sent_at_ms IS NOT NULL AND seq BETWEEN ? AND ?"
-            return sql.execute(query, (first, last)).rowcount
+            query = "UPDATE outbox SET sent_at_ms = NULL WHERE sent_at_ms > ? AND seq BETWEEN ? AND ?"
+            return sql.execute(query, (ANSWERED_MS, first, last)).rowcount
 
     def requeue_verdict(self, verdict_id: str) -> int:
         """Make a verdict, and what people decided of it, unsent again; how many messages are still there."""
         key = bytes.fromhex(verdict_id)
         with self.database.transaction("write") as sql:
             return sql.execute(
-                "UPDATE outbox SET sent_at_ms = NULL WHERE sent_at_ms IS NOT NULL AND seq IN"
+                "UPDATE outbox SET sent_at_ms = NULL WHERE sent_at_ms > ?2 AND seq IN"
                 " (SELECT seq FROM verdicts WHERE verdict_id = ?1"
                 " UNION SELECT seq FROM dispositions WHERE verdict_id = ?1)",
-                (key,),
+                (key, ANSWERED_MS),
             ).rowcount
 
     def prune(self, before: datetime) -> int:
-        """Delete messages sent before `before`, never the newest `KEEP_LATEST`; how many.
+        """Delete messages sent, or damaged and decided, before `before`; never the newest `KEEP_LATEST`; how many.
 
         One call deletes the oldest of them (`PRUNE_SPAN_MS`, `PRUNE_BATCHES`), later calls the others. What was judged
         stays known: `former` does not forget.
         """
-        pruned = 0
+        pruned = self._prune_damaged(before)
         until_ms = self._prune_until_ms(before)
         for _ in range(PRUNE_BATCHES):
             batch = self._prune_batch(until_ms)
@@ -407,9 +424,18 @@ class Ledger:
     def _prune_batch(self, until_ms: int) -> int:
         with self.database.transaction("write") as sql:
             rows = sql.execute(f"SELECT seq {PRUNABLE_ROWS} LIMIT ?", (until_ms, KEEP_LATEST, PRUNE_BATCH)).fetchall()
-            sql.executemany("DELETE FROM payloads WHERE seq = ?", rows)
-            sql.executemany("DELETE FROM outbox WHERE seq = ?", rows)
-        return len(rows)
+            return _delete(sql, rows)
+
+    def _prune_damaged(self, before: datetime) -> int:
+        with self.database.transaction("write") as sql:
+            rows = sql.execute(DAMAGED_ROWS, (to_ms(before), KEEP_LATEST, PRUNE_BATCH)).fetchall()
+            return _delete(sql, rows)
+
+
+def _delete(sql: sqlite3.Connection, rows: list[tuple[int]]) -> int:
+    sql.executemany("DELETE FROM payloads WHERE seq = ?", rows)
+    sql.executemany("DELETE FROM outbox WHERE seq = ?", rows)
+    return len(rows)
 
 
 def _is_known(sql: sqlite3.Connection, key: bytes) -> bool:
@@ -437,6 +463,8 @@ def _insert_verdict(sql: sqlite3.Connection, verdict: Verdict, entry: Entry) -> 
         (verdict.seq, key, to_ms(verdict.times.decided_at), verdict.part_id),
     )
     _insert_payload(sql, verdict.seq, Kind.VERDICT, key, canonical_json(verdict))
+    repeats = None if verdict.repeats is None else bytes.fromhex(verdict.repeats)
+    sql.execute(ANSWER_DAMAGED, (ANSWERED_MS, DAMAGED_MS, Kind.VERDICT.value, verdict.part_id, repeats))
 
 
 def _insert_payload(sql: sqlite3.Connection, seq: int, kind: Kind, key: bytes, payload: bytes) -> None:

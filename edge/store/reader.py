@@ -20,7 +20,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from edge.errors import LedgerError
-from edge.store.ledger import DAMAGED_MS, file_key, to_ms
+from edge.store.ledger import file_key, to_ms
 from edge.store.ledger_file import BUSY_TIMEOUT_S, DAMAGED_HINT, MIGRATIONS, expect_ledger, explained_errors, is_intact
 
 PAGE_ROWS = 200
@@ -173,7 +173,7 @@ def _verdict(
     row: tuple[int, bytes, int, int | None, str, bytes, bytes], dispositions: tuple[bytes, ...]
 ) -> StoredVerdict:
     seq, key, decided_at_ms, sent_at_ms, kind, payload, checksum = row
-    sent_at = None if sent_at_ms in (None, DAMAGED_MS) else _moment(sent_at_ms)
+    sent_at = None if sent_at_ms is None or sent_at_ms < 0 else _moment(sent_at_ms)  # below 0: damaged
     intact = is_intact(seq, kind, key, payload, checksum)
     return StoredVerdict(seq, key.hex(), _moment(decided_at_ms), sent_at, payload, intact, dispositions)
 

@@ -61,8 +61,8 @@ def read_ledger(path: Path) -> tuple[list[LedgerRow], str]:
         try:
             ((word,),) = sql.execute("PRAGMA integrity_check(1)").fetchall()
             rows = sql.execute(
-                "SELECT seq, hex(verdict_id), payload, sent_at_ms IS NOT NULL FROM outbox JOIN payloads USING (seq)"
-                " ORDER BY seq"
+                "SELECT seq, hex(verdict_id), payload, coalesce(sent_at_ms, -1) >= 0 FROM outbox"
+                " JOIN payloads USING (seq) ORDER BY seq"
             ).fetchall()
         finally:
             sql.close()

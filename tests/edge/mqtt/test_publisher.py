@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import random
 import signal
@@ -607,6 +608,10 @@ def test_a_message_that_changed_in_the_ledger_is_never_sent_and_is_an_alarm(brok
         drain(publisher, ledger)
         assert recorder.payloads("verdict") == [rows[0].payload, rows[2].payload]
         assert "message 2: not sent" in json.loads(recorder.messages("alarm")[0].payload)["message"]
+        again = sample_entry(4)
+        verdict = again.verdict.model_copy(update={"part_id": sample_entry(2).verdict.part_id})
+        ledger.commit([dataclasses.replace(again, verdict=verdict)], MORNING)
+        drive(publisher, lambda: ("message-damaged", False) in alarms_of(recorder))
 
 
 def test_a_standing_alarm_is_said_again_after_each_new_connection(tmp_path: Path, ledger: Ledger) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -222,13 +223,59 @@ def test_a_message_that_changed_in_the_ledger_is_put_aside_and_the_others_go_on(
     with open_ledger(path, STATION) as ledger:
         assert [row.seq for row in ledger.outbox(0, 2)] == [1, 3]
         assert seqs(ledger) == [1, 3, 4]
-        assert (ledger.damaged, ledger.pending().count) == ([2], 3)
+        assert (ledger.damaged(), ledger.pending().count) == ([2], 3)
         ledger.mark_sent([1, 3, 4], NOW)
         ledger.requeue_numbers(1, 4)
         assert seqs(ledger) == [1, 3, 4], "and no resend brings it out"
     with open_ledger(path, STATION) as ledger, LedgerReader(path) as asked:
         assert seqs(ledger) == [1, 3, 4]
         assert [(verdict.seq, verdict.is_intact) for verdict in asked.numbered(1, 2)] == [(1, True), (2, False)]
+
+
+def test_damage_stands_over_a_restart_until_the_part_is_inspected_again_or_a_resend_finds_it_whole(path: Path) -> None:
+    with open_ledger(path, STATION) as ledger:
+        ledger.commit([sample_entry(number) for number in range(1, 6)], NOW)
+        ledger.commit_disposition(sample_answer(5))
+        sound = ledger.outbox(3, 1)[0].payload
+    for seq in (1, 2, 4):
+        spoil(path, seq)
+    with sqlite3.connect(path) as sql:
+        sql.execute("UPDATE payloads SET payload = x'7b7d' WHERE seq = 6")
+    sql.close()
+    with open_ledger(path, STATION) as ledger:
+        assert seqs(ledger) == [3, 5]
+    with open_ledger(path, STATION) as ledger:
+        assert ledger.damaged() == [1, 2, 4, 6]
+        with ledger.database.transaction("write") as sql:
+            sql.execute("UPDATE payloads SET payload = ? WHERE seq = 4", (sound,))
+        ledger.requeue_numbers(4, 4)
+        assert (seqs(ledger), ledger.damaged()) == ([3, 4, 5], [1, 2, 6])
+        same_part, same_image = sample_entry(11), sample_entry(12)
+        changes: dict[str, Any] = {"part_id": "0001"}
+        ledger.commit([replace(same_part, verdict=same_part.verdict.model_copy(update=changes))], NOW)
+        assert ledger.damaged() == [2, 6]
+        changes = {"repeats": sample_verdict(2).verdict_id}
+        ledger.commit([replace(same_image, verdict=same_image.verdict.model_copy(update=changes))], NOW)
+        assert ledger.damaged() == [6]
+        ledger.commit_disposition(sample_answer(5, id_=2))
+        assert ledger.damaged() == []
+        ledger.requeue(NOW - timedelta(days=1))
+        assert (seqs(ledger), ledger.damaged()) == ([3, 4, 5, 7, 8, 9], []), "what was answered is not tried again"
+
+
+def test_damage_that_nothing_answers_is_forgotten_when_its_message_would_be_pruned(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "KEEP_LATEST", 2)
+    with open_ledger(path, STATION) as ledger:
+        ledger.commit([sample_entry(number) for number in range(1, 5)], NOW)
+    for seq in (1, 4):
+        spoil(path, seq)
+    with open_ledger(path, STATION) as ledger:
+        assert seqs(ledger) == [2, 3]
+        assert ledger.prune(NOW - timedelta(days=1)) == 0
+        assert ledger.prune(NOW + timedelta(days=1)) == 1
+        assert ledger.damaged() == [4], "the newest are never pruned"
 
 
 def test_no_flipped_bit_sends_a_changed_message_or_keeps_one_back_unnoticed(path: Path) -> None:
@@ -247,7 +294,7 @@ def test_no_flipped_bit_sends_a_changed_message_or_keeps_one_back_unnoticed(path
             with open_ledger(path, STATION) as ledger:
                 ledger.database.check_quickly(30.0)
                 sent = {row.seq: row.payload for row in ledger.outbox(0, 100)}
-                put_aside = ledger.damaged
+                put_aside = ledger.damaged()
         except LedgerError:
             noticed += 1
             continue
@@ -502,6 +549,7 @@ def test_an_upgrade_that_fails_leaves_the_old_schema(path: Path, monkeypatch: py
 OPENING = """
 import sys
 from pathlib import Path
+from typing import Any
 from edge.store.ledger import open_ledger
 open_ledger(Path(sys.argv[1]), "xray-1")
 """
@@ -570,6 +618,7 @@ def test_threads_share_one_sequence(ledger: Ledger) -> None:
 COMMITTING = """
 import sys
 from pathlib import Path
+from typing import Any
 from edge.store.ledger import open_ledger
 from tests.support.samples import MORNING, sample_entry
 first = int(sys.argv[2])
@@ -605,6 +654,7 @@ def test_a_kill_at_any_moment_loses_no_committed_verdict_and_leaves_no_gap(path:
 KILLED = """
 import os, sys
 from pathlib import Path
+from typing import Any
 from edge.store.ledger import open_ledger
 from tests.support.samples import MORNING, sample_entry
 ledger = open_ledger(Path(sys.argv[1]), "xray-1")
@@ -685,6 +735,7 @@ def test_a_disk_too_full_to_create_a_ledger_leaves_none(small_disk: Path) -> Non
 FILE_TOO_LARGE = """
 import resource, signal, sys
 from pathlib import Path
+from typing import Any
 from edge.errors import LedgerError, RequestError
 from edge.store.ledger import open_ledger
 from tests.support.samples import MORNING, sample_entry
