@@ -16,6 +16,7 @@ from edge.evidence.keeper import Keeper, Offer
 from edge.pipeline.worker import Judged
 from edge.records import ExpectedFile, Outcome
 from edge.station.archive import Archive, Quarantine
+from edge.system.heartbeat import Beats
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -46,8 +47,10 @@ class Aftermath:
         archive: Archive | None,
         keeper: Keeper | None,
         on_verdict: Callable[[], None],
+        reads: Beats,
     ) -> None:
-        """`keeper`: None where no evidence is kept."""
+        """`keeper`: None where no evidence is kept. `reads`: told of each file while it is opened and copied."""
+        self._reads = reads
         self._keeper = keeper
         self._folder = folder
         self._quarantine = quarantine
@@ -76,9 +79,11 @@ class Aftermath:
             if verdict.outcome is Outcome.UNREADABLE:
                 expected = judged.prepared.arrival.expected or ExpectedFile(stamp, has_stable_inodes=True)
                 source = self._folder / stamp.file, expected
-                self._quarantine.keep(*source, verdict.scan.sha256)
-            if self._keeper is not None:
-                self._keeper.offer(_offer(judged, verdict), source)
+            with self._reads.turn(stamp.file):
+                if source is not None:
+                    self._quarantine.keep(*source, verdict.scan.sha256)
+                if self._keeper is not None:
+                    self._keeper.offer(_offer(judged, verdict), source)
         if self._archive is not None:
             self._archive.add(stamp)
 

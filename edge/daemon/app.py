@@ -51,7 +51,8 @@ STUCK_AFTER_S = 90.0
 STUCK_AGAIN_S = 60.0
 """Between two log lines about it."""
 FOLDER_SILENT_S = 10.0
-"""A look at the folder that lasts this long is an alarm: a share whose server is gone does not fail, it hangs."""
+"""A look at the folder, or a read of one of its files, that lasts this long is an alarm: a share whose server is gone
+does not fail, it hangs."""
 
 
 def run_app(settings: Settings, environment: ServiceEnvironment, load: Callable[[], LoadedModel]) -> int:
@@ -148,6 +149,7 @@ class App:
                 event(log.error, "loop is stuck", loop=loop, silent_s=round(silent_s, 1))
             if (silent_s := self._beats.silent_for_s("inbox")) >= FOLDER_SILENT_S:
                 self._line.tell_of_hang(silent_s)
+            self._line.watch_reads(FOLDER_SILENT_S)
             self._line.watch_archive(now_s)
             if now_s >= health_at_s:
                 health_at_s = now_s + HEALTH_S

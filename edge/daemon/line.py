@@ -40,6 +40,7 @@ from edge.store.backup import sweep_copies, take_backup_requests
 from edge.store.ledger import Ledger, Pending, open_ledger
 from edge.store.requests import DropBox, Request, RequestKind, ResendRequest, parsed
 from edge.system.files import written_whole
+from edge.system.heartbeat import Beats
 from edge.system.logs import event
 from edge.system.names import display_name
 
@@ -84,6 +85,8 @@ class Line:
     keeper: Keeper | None
     """None where no evidence is kept."""
     scan_alarms: ScanAlarms
+    reads: Beats
+    """A beat for each file of the station's folder at the beginning of its read, and rest at its end."""
     archive: Archive | None
     remembered: dict[str, str]
     """What the ledger holds of the whereabouts of folders."""
@@ -161,6 +164,11 @@ class Line:
                 f"{self.settings.folder.move_to}: does not answer; a move has lasted {now_s - since_s:.0f} s so far",
                 "check the server of the share that `folder.move_to` is on; scans are judged meanwhile",
             )
+
+    def watch_reads(self, limit_s: float) -> None:
+        """Raise `scans-not-readable` for a read that does not end, from another thread than the reader's."""
+        file, silent_s = self.reads.longest_silence_s()
+        self.scan_alarms.hangs(file if silent_s >= limit_s else None, silent_s)
 
     def tell_of_hang(self, silent_s: float) -> None:
         """Raise `folder-away` for a look that does not end, from another thread than the inbox's; its end clears it."""
@@ -369,7 +377,8 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     selection, keeper = _evidence_of(settings, model)
     if keeper is not None:
         stack.callback(keeper.close)
-    aftermath = Aftermath(folder.path, quarantine, archive, keeper, publisher.wake)
+    reads = Beats()
+    aftermath = Aftermath(folder.path, quarantine, archive, keeper, publisher.wake, reads)
     scan_alarms = ScanAlarms(folder.path, publisher)
     intake = StationIntake(inbox, folder_changed.set)
     decoder = Decoder(limits)
@@ -385,6 +394,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         decode=decoder.decode,
         marks=DecodeMarks(state.dir / "decoding"),
         threads=settings.model.decode_threads,
+        reads=reads,
     )
     worker = Worker(
         intake=intake,
@@ -417,6 +427,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         aftermath=aftermath,
         keeper=keeper,
         scan_alarms=scan_alarms,
+        reads=reads,
         archive=archive,
         remembered={},
     )

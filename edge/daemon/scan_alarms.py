@@ -14,7 +14,7 @@ likewise.
 
 `scans-not-readable` stands while there are files that get no verdict, because the disk, the share or the process that
 unpacks them fails, and not they. Each has failed twice after it had become final: a scan that was moved on just then,
-or a share that went away, has other signs.
+or a share that went away, has other signs. Or reading it has not ended for ten seconds.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from edge.contract.reasons import REPEATED_IMAGE
 from edge.errors import ScanIncomplete
 from edge.pipeline.worker import Judged
 from edge.records import Arrival, Outcome
+from edge.system.names import display_name
 
 LOOK_S = 60.0
 
@@ -57,7 +58,7 @@ class _Streak:
 
 
 class ScanAlarms:
-    """The worker's thread tells what becomes of the files, the inbox's thread looks again; both may come at once."""
+    """The worker's thread tells what becomes of the files, the inbox's looks again, the main thread tells of hangs."""
 
     def __init__(self, folder: Path, alarms: Alarms) -> None:
         self._folder = folder
@@ -66,6 +67,7 @@ class ScanAlarms:
         self._refused, self._repeated, self._unknown, self._rewritten = (_Streak() for _ in range(4))
         self._failed_once: set[str] = set()
         self._stuck: dict[str, str] = {}  # file -> what is wrong with it
+        self._hanging: str | None = None
         self._look_at_s: float | None = None
 
     def judged(self, judged: Judged) -> None:
@@ -116,11 +118,17 @@ class ScanAlarms:
                 self._failed_once.add(file)
                 return
             self._failed_once.discard(file)
-            self._stuck[file] = f"{error.message} ({error.reason})"
-            first = next(iter(self._stuck.values()))
-            self._alarms.raise_alarm(
-                "scans-not-readable", f"files without a verdict: {len(self._stuck)}; first {first}", error.hint
-            )
+            self._is_stuck(file, f"{error.message} ({error.reason})", error.hint)
+
+    def hangs(self, file: str | None, silent_s: float = 0.0) -> None:
+        """Reading `file` does not end, for a fault of the share or of the process that unpacks; None: no such file."""
+        with self._lock:
+            if self._hanging not in (None, file):
+                self._forget({self._hanging})
+            self._hanging = file
+            if file is not None:
+                words = f"{display_name(file)}: reading it has lasted {silent_s:.0f} s so far"
+                self._is_stuck(file, words, "check the server of the share, the network to it, and the load here")
 
     def look(self, now_s: float, *, is_folder_away: bool) -> None:
         """Once a minute: end what is over. Files that were taken away are not waited for."""
@@ -141,6 +149,13 @@ class ScanAlarms:
                 if streak.is_over:
                     streak.count = 0
                     self._alarms.clear_alarm(code)
+
+    def _is_stuck(self, file: str, words: str, hint: str) -> None:
+        """With the lock held."""
+        self._stuck[file] = words
+        first = next(iter(self._stuck.values()))
+        message = f"files without a verdict: {len(self._stuck)}; first {first}"
+        self._alarms.raise_alarm("scans-not-readable", message, hint)
 
     def _forget(self, files: set[str]) -> None:
         """With the lock held."""

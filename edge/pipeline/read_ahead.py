@@ -12,6 +12,7 @@ from edge.pipeline.crash_guard import DecodeMarks, kills_its_reader
 from edge.pipeline.prepare import Prepared, condemn, prepare_scan
 from edge.records import Arrival
 from edge.scans.scan import Decode, Limits
+from edge.system.heartbeat import Beats
 
 
 class ReadAhead:
@@ -25,8 +26,11 @@ class ReadAhead:
         decode: Decode,
         marks: DecodeMarks,
         threads: int,
+        reads: Beats | None = None,
     ) -> None:
+        """`reads`: told of each file while it is read, for who watches over reads that do not end."""
         self.threads = threads
+        self._reads = reads or Beats()
         self._folder = folder
         self._limits = limits
         self._decode = decode
@@ -60,9 +64,10 @@ class ReadAhead:
 
     def _read(self, arrival: Arrival, preprocessor: Preprocessor) -> Prepared:
         path = self._folder / arrival.stamp.file
-        if self._marks.is_suspect(arrival.stamp):
-            death = kills_its_reader(path, self._limits, preprocessor.spec)
-            if death is not None:
-                return condemn(path, arrival, self._limits, death)
-        with self._marks.decoding(arrival.stamp):
-            return prepare_scan(path, arrival, preprocessor, self._limits, self._decode)
+        with self._reads.turn(arrival.stamp.file):
+            if self._marks.is_suspect(arrival.stamp):
+                death = kills_its_reader(path, self._limits, preprocessor.spec)
+                if death is not None:
+                    return condemn(path, arrival, self._limits, death)
+            with self._marks.decoding(arrival.stamp):
+                return prepare_scan(path, arrival, preprocessor, self._limits, self._decode)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class Beats:
@@ -23,6 +24,15 @@ class Beats:
         """The loop waits for something to do: until its next beat its silence means nothing."""
         with self._lock:
             self._last.pop(loop, None)
+
+    @contextmanager
+    def turn(self, loop: str) -> Iterator[None]:
+        """One beat, and rest at the end."""
+        self.beat(loop)
+        try:
+            yield
+        finally:
+            self.rest(loop)
 
     def silent_for_s(self, loop: str) -> float:
         """Since its last beat; 0.0 while it rests."""

@@ -272,9 +272,9 @@ def _take_the_target_away(trial: Trial, rig: Rig, target: Path) -> None:
 
 def deep_and_hung(trial: Trial) -> None:
     """R28: a thousand folders in each other, a folder called like a scan, a share that hangs: an alarm each."""
-    hang = trial.root / "hang"
+    hang, hang_reads = trial.root / "hang", trial.root / "hang-reads"
     with trial.rig(Layout(folder={"recursive": True})) as rig:
-        rig.worker.start("--hang", str(hang))
+        rig.worker.start("--hang", str(hang), str(hang_reads))
         rig.generator.arrive(2)
         rig.await_all()
         deepest = rig.scans.joinpath(*"d" * 1000)
@@ -290,13 +290,20 @@ def deep_and_hung(trial: Trial) -> None:
         trial.recovered(rig.await_all())
         os.system(f"rm -rf '{rig.scans / 'd'}'")
         wait_until(lambda: not rig.subscriber.alarms("folder-partly-read")[-1].content["active"], "its end")
+        hang_reads.touch()
+        rig.generator.arrive(1)
+        time.sleep(1.0)  # it was found: its read hangs, and now the folder does
         hang.touch()
-        took_s = wait_until(lambda: bool(rig.subscriber.alarms("folder-away")), "the alarm folder-away")
+        took_s = 1.0
+        for code in ("scans-not-readable", "folder-away"):
+            took_s += wait_until(lambda code=code: bool(rig.subscriber.alarms(code)), f"the alarm {code}")
         trial.require_in_time(took_s <= MAX_SILENT_S, f"a share that hangs was an alarm after {took_s:.1f} s")
         rig.generator.arrive(2)
         hang.unlink()
+        hang_reads.unlink()
         trial.recovered(rig.await_all())
-        wait_until(lambda: not rig.subscriber.alarms("folder-away")[-1].content["active"], "its end")
+        for code in ("scans-not-readable", "folder-away"):
+            wait_until(lambda code=code: not rig.subscriber.alarms(code)[-1].content["active"], f"its end: {code}")
         trial.require_clean_stop(rig.worker)
         trial.take(rig.findings())
         trial.figures |= {"alarm after s": round(took_s, 1), "levels": 1000}

@@ -45,7 +45,12 @@ def main() -> int:
     parser.add_argument("--slow-evidence", type=float, metavar="SECONDS", help="what writing one piece takes")
     parser.add_argument("--health-s", type=float, help="between two health messages")
     parser.add_argument("--slow-moves", type=float, help="seconds between the last look at a judged scan and its move")
-    parser.add_argument("--hang", type=Path, help="no look at the folder ends while this file exists")
+    parser.add_argument(
+        "--hang",
+        type=Path,
+        nargs=2,
+        help="no look at the folder ends while the first file exists, no read of a scan while the second does",
+    )
     parser.add_argument("--newer-schema", action="store_true", help="a program one ledger schema ahead")
     options = parser.parse_args()
     engine = StubEngine()
@@ -69,7 +74,7 @@ def main() -> int:
     if options.slow_moves is not None:
         wrap.slow_moves(options.slow_moves)
     if options.hang:
-        wrap.hang(options.hang)
+        wrap.hang(*options.hang)
     wrap.hurry(options.stuck_after_s, options.housekeeping_s, options.health_s)
     try:
         settings = load_settings(options.config)

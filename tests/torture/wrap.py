@@ -28,6 +28,7 @@ import edge.mqtt.connection
 import edge.mqtt.publisher
 import edge.pipeline.read_ahead
 import edge.scans.decoder
+import edge.scans.scan
 import edge.station.archive
 import edge.station.folder
 import edge.station.inbox
@@ -99,14 +100,15 @@ def slow_moves(gap_s: float) -> None:
     _around(edge.station.archive._Move, "carry_out", before=lambda: time.sleep(gap_s))
 
 
-def hang(while_exists: Path) -> None:
-    """The calls on a hard mount whose server is gone do not fail, they do not return."""
+def hang(folder_while: Path, reads_while: Path) -> None:
+    """The calls on a hard mount whose server is gone do not fail, they do not return: looks at the folder, reads."""
 
-    def wait() -> None:
+    def wait(while_exists: Path) -> None:
         while while_exists.exists():
             time.sleep(0.05)
 
-    _around(edge.station.folder, "opened_folder", before=wait)
+    _around(edge.station.folder, "opened_folder", before=functools.partial(wait, folder_while))
+    _around(edge.scans.scan, "_read_whole", before=functools.partial(wait, reads_while))
 
 
 def hurry(stuck_after_s: float | None, housekeeping_s: float | None, health_s: float | None) -> None:

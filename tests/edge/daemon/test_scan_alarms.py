@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -119,6 +122,30 @@ def test_a_file_the_disk_does_not_give_raises_an_alarm_that_ends_when_it_is_judg
     here.run(20)
     assert here.said() == [("scans-not-readable", False)]
     assert here.line.ledger.pending().count == 2
+
+
+def test_a_read_that_does_not_return_is_an_alarm_until_it_does(here: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a share whose server is gone: the reader's thread, and with it the worker's, is stuck in the kernel."""
+    answers, read_whole = threading.Event(), edge.scans.scan._read_whole
+
+    def hanging(*arguments: Any) -> bytes:
+        answers.wait(30)
+        return read_whole(*arguments)
+
+    monkeypatch.setattr(edge.scans.scan, "_read_whole", hanging)
+    fakes.write_scan(here.folder / "B01_1.tif")
+    working = threading.Thread(target=here.run, args=(20,))
+    working.start()
+    until_s = time.monotonic() + 20
+    while not (said := here.said()) and time.monotonic() < until_s:
+        here.line.watch_reads(0.1)
+    assert said == [("scans-not-readable", True)]
+    assert "first B01_1.tif: reading it has lasted 0 s so far" in here.standing("scans-not-readable")
+    answers.set()
+    working.join()
+    here.line.watch_reads(0.1)
+    assert here.said() == [("scans-not-readable", False)]
+    assert here.line.ledger.pending().count == 1
 
 
 def test_coded_scans_without_a_process_to_unpack_them_raise_the_alarm(
