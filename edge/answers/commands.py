@@ -16,7 +16,7 @@ from edge.system.command import EXITS, add_verb, completes_files, moment, path
 
 MOMENT_HELP = "2026-03-01T06:00 (local time, or with a zone), or an age: 90m, 12h, 7d"
 PICTURES = 300
-"""Pictures of a report, about 0.3 MB each."""
+"""Verdicts that a report shows large, about 0.3 MB each."""
 
 
 def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
@@ -29,14 +29,12 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser], common
 def report(options: argparse.Namespace, settings: Settings) -> int:
     """Run `report`; its exit code. Raises EdgeError."""
     from edge.answers.report import report_html, shift_of
-    from edge.answers.verdicts import answers
     from edge.store.reader import LedgerReader
 
     since, until = _time(options)
     name = options.out or f"report-{settings.station}-{until.astimezone():%Y%m%dT%H%M}.html"
     with LedgerReader(settings.state.ledger) as reader:
-        found = answers(reader, since, until)
-        shift = shift_of(found, reader.station, since, until, settings.evidence_dir, options.pictures)
+        shift = shift_of(reader, since, until, settings.evidence_dir, options.pictures)
     with _written(name) as stream:
         for part in report_html(shift):
             stream.write(part.encode())
@@ -92,7 +90,7 @@ def _add_report(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
         type=_count,
         default=PICTURES,
         metavar="N",
-        help=f"pictures at most, those of `review` first (default: {PICTURES})",
+        help=f"verdicts shown large, those of `review` first; the others stand in the table (default: {PICTURES})",
     )
 
 

@@ -1,9 +1,9 @@
 "use strict";
 // Sorts and searches what the page holds already; without it the page is whole, in the order of time.
 const list = document.getElementById("cards");
-const cards = [...list.children];
-const rows = new Map([...document.querySelectorAll("#index tbody tr")].map(row => [row.dataset.card, row]));
 const body = document.querySelector("#index tbody");
+const rows = [...body.children];
+const cards = new Map([...list.children].map(card => [card.id, card]));  // not every row has one
 const search = document.getElementById("search");
 const count = document.getElementById("count");
 const boxes = [...document.querySelectorAll("[name=outcome]")];
@@ -14,12 +14,14 @@ function show() {
   const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
   const outcomes = new Set(boxes.filter(box => box.checked).map(box => box.value));
   let shown = 0;
-  for (const card of cards) {
-    const fits = outcomes.has(card.dataset.outcome) && words.every(word => card.dataset.words.includes(word));
-    card.hidden = rows.get(card.id).hidden = !fits;
+  for (const row of rows) {
+    const fits = outcomes.has(row.dataset.outcome) && words.every(word => row.dataset.words.includes(word));
+    row.hidden = !fits;
+    const card = cards.get(row.dataset.card);
+    if (card) card.hidden = !fits;
     shown += fits;
   }
-  count.textContent = `${shown} of ${cards.length}`;
+  count.textContent = `${shown} of ${rows.length}`;
 }
 
 function sort(header) {
@@ -27,15 +29,15 @@ function sort(header) {
   const down = header.getAttribute("aria-sort") === "ascending";
   for (const other of headers) other.removeAttribute("aria-sort");
   header.setAttribute("aria-sort", down ? "descending" : "ascending");
-  const value = card => numeric ? (card.dataset[key] === "" ? NaN : Number(card.dataset[key])) : card.dataset[key];
+  const value = row => numeric ? (row.dataset[key] === "" ? NaN : Number(row.dataset[key])) : row.dataset[key];
   const order = (a, b) => numeric ? a - b : a < b ? -1 : a > b ? 1 : 0;
-  const sorted = [...cards].sort((one, other) => {
+  const sorted = [...rows].sort((one, other) => {
     const a = value(one), b = value(other);
     if (numeric && (isNaN(a) || isNaN(b))) return isNaN(a) - isNaN(b);  // what has no value comes last
     return (down ? -1 : 1) * order(a, b);
   });
-  list.append(...sorted);
-  body.append(...sorted.map(card => rows.get(card.id)));
+  body.append(...sorted);
+  list.append(...sorted.map(row => cards.get(row.dataset.card)).filter(Boolean));
 }
 
 search.addEventListener("input", show);

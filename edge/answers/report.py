@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -19,9 +19,10 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
+import numpy.typing as npt
 
 from edge import __version__
-from edge.answers.verdicts import Answer, evidence_of
+from edge.answers.verdicts import Answer, evidence_of, read
 from edge.contract.messages import Disposition
 from edge.contract.reasons import in_words
 from edge.errors import EvidenceError
@@ -29,6 +30,7 @@ from edge.evidence.record import IMAGE, RESIDUAL, SCAN, Piece
 from edge.images.conversion import Method
 from edge.images.residual_boxes import MapGeometry
 from edge.records import Outcome, Size
+from edge.store.reader import LedgerReader
 from edge.system.text import number, percent, visible, whole
 from edge.validation.pictures import Picture, heat_legend, picture_svg, plain_picture, same_picture_svg, scan_picture
 
@@ -49,6 +51,8 @@ class Card:
     picture: Picture | None
     evidence: str
     """Where the pictures lie, or why there are none."""
+    is_large: bool
+    """Whether it is shown by itself, beside its row in the table."""
 
     @property
     def worst_gate(self) -> float | None:
@@ -68,14 +72,19 @@ class Span:
 
     began_at: datetime
     outcomes: Counter[Outcome] = field(default_factory=Counter)
-    latencies_s: list[float] = field(default_factory=list)
+    latencies_ms: list[npt.NDArray[np.int64]] = field(default_factory=list)
 
     @property
     def count(self) -> int:
-        return len(self.latencies_s)
+        return self.outcomes.total()
+
+    def add(self, outcomes: Counter[Outcome], latencies_ms: npt.NDArray[np.int64]) -> None:
+        """Take in what was decided in a part of it."""
+        self.outcomes.update(outcomes)
+        self.latencies_ms.append(latencies_ms)
 
     def latency_s(self, percent: float) -> float | None:
-        return float(np.percentile(self.latencies_s, percent)) if self.latencies_s else None
+        return float(np.percentile(np.concatenate(self.latencies_ms), percent)) / 1e3 if self.latencies_ms else None
 
 
 @dataclass(slots=True)
@@ -95,40 +104,56 @@ class Shift:
     sampled: int = 0
     """Normal verdicts that keep evidence."""
     cards: list[Card] = field(default_factory=list)
+    """Every verdict that is not normal, oldest first."""
 
     @property
     def is_by_hour(self) -> bool:
         return self.until - self.since <= LONGEST_BY_HOUR
 
+    @property
+    def large_cards(self) -> list[Card]:
+        """Those that are shown one by one; the others stand in the table alone."""
+        return [card for card in self.cards if card.is_large]
 
-def shift_of(
-    found: Iterable[Answer], station: str, since: datetime, until: datetime, evidence: Path, pictures: int
-) -> Shift:
-    """Read the verdicts of a time. `evidence`: its folder; `pictures`: how many at most, those of `review` first.
 
-    Raises LedgerError.
+def shift_of(reader: LedgerReader, since: datetime, until: datetime, evidence: Path, pictures: int) -> Shift:
+    """Read the verdicts of a time. `evidence`: its folder; `pictures`: how many to show large, `review` first.
+
+    Figures come from the ledger's columns; only verdicts to look at are read themselves. Raises LedgerError.
     """
-    shift = Shift(station, since, until)
-    spans: dict[datetime, Span] = {}
-    to_show = []
-    for answer in found:
-        verdict = answer.verdict
-        began_at = _began_at(answer.stored.decided_at, shift.is_by_hour)
-        for span in (spans.setdefault(began_at, Span(began_at)), shift.whole):
-            span.outcomes[verdict.outcome] += 1
-            span.latencies_s.append(answer.latency_s)
-        shift.models[verdict.model.id, verdict.model.sha256, verdict.model.engine] += 1
-        shift.unsent += answer.stored.sent_at is None
-        if verdict.outcome is Outcome.NORMAL:
-            shift.sampled += verdict.evidence is not None
-        else:
-            shift.reasons.update(verdict.reasons)
-            to_show.append(answer)
-    shift.spans = [spans[moment] for moment in sorted(spans)]
+    shift = Shift(reader.station, since, until)
+    _count(shift, reader)
+    shift.unsent = reader.unsent(since, until)
+    to_show = [read(stored) for stored in reader.to_look_at(since, until)]
     first = sorted(range(len(to_show)), key=lambda index: to_show[index].verdict.outcome is not Outcome.REVIEW)
-    with_picture = set(first[:pictures])
-    shift.cards = [_card(answer, evidence, index in with_picture) for index, answer in enumerate(to_show)]
+    large = set(first[:pictures])
+    shift.cards = [_card(answer, evidence, index in large) for index, answer in enumerate(to_show)]
     return shift
+
+
+def _count(shift: Shift, reader: LedgerReader) -> None:
+    """Read the figures hour by hour: each is a short read of the ledger."""
+    spans: dict[datetime, Span] = {}
+    at = reader.next_decided(shift.since, shift.until)
+    while at is not None:
+        end = min(at.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1), shift.until)
+        figures = reader.figures(at, end)
+        types = reader.verdict_types()
+        counts = np.bincount(figures.verdict_types)
+        outcomes: Counter[Outcome] = Counter()
+        for key in np.flatnonzero(counts):
+            kind, count = types[int(key)], int(counts[key])
+            outcomes[kind.outcome] += count
+            shift.models[kind.model_id, kind.model_sha256, kind.engine] += count
+            if kind.outcome is Outcome.NORMAL:
+                shift.sampled += count * kind.is_kept
+            else:
+                shift.reasons.update(dict.fromkeys(kind.reasons, count))
+        began_at = _began_at(at, shift.is_by_hour)
+        for span in (spans.setdefault(began_at, Span(began_at)), shift.whole):
+            span.add(outcomes, figures.latencies_ms)
+        at = reader.next_decided(end, shift.until)
+    shift.spans = [spans[moment] for moment in sorted(spans)]
 
 
 def report_html(shift: Shift) -> Iterator[str]:
@@ -164,24 +189,21 @@ def _template() -> jinja2.Template:
     return environment.from_string(files("edge.answers").joinpath("report.html.j2").read_text(encoding="utf-8"))
 
 
-def _card(answer: Answer, folder: Path, has_picture: bool) -> Card:
-    verdict = answer.verdict
-    piece = evidence_of(verdict, folder)
-    picture = None
-    if isinstance(piece, str):
-        where = piece
-    else:
-        where = str(piece.path)
-        if has_picture:
+def _card(answer: Answer, folder: Path, is_large: bool) -> Card:
+    verdict, picture, where = answer.verdict, None, ""
+    if is_large:
+        piece = evidence_of(verdict, folder)
+        if isinstance(piece, str):
+            where = piece
+        else:
+            where = str(piece.path)
             try:
                 picture = _picture(answer, piece)
             except EvidenceError as error:
                 where = error.message
             if picture is None and piece.record.note:
                 where += f" ({piece.record.note})"
-        else:
-            where += " (no picture here: see --pictures)"
-    return Card(answer, in_words(verdict), answer.decision, picture, where)
+    return Card(answer, in_words(verdict), answer.decision, picture, where, is_large)
 
 
 def _picture(answer: Answer, piece: Piece) -> Picture | None:

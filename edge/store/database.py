@@ -29,7 +29,7 @@ COPY_PAUSE_S = 0.005
 """Between two lots, for whoever waits for the lock."""
 
 CHECKS = (
-    *(f"PRAGMA integrity_check({table})" for table in ("meta", "outbox", "files", "dispositions")),
+    *(f"PRAGMA integrity_check({table})" for table in ("meta", "outbox", "files", "dispositions", "verdict_types")),
     "PRAGMA quick_check(1)",
 )
 

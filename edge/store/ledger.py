@@ -10,6 +10,8 @@ Tables
     pixels     hash of a scan's pixels -> its first verdict, kept likewise
     dispositions   what people decided of a verdict: disposition_id -> seq, kept likewise: each is sent once
     outbox     one row per message, a verdict or a disposition; unsent while `sent_at_ms` is null; pruned in time
+    verdict_types  what many verdicts have in common: outcome, reasons, model; a row of the outbox names one, so that a
+               report of a million verdicts need not read their payloads
     payloads   the bytes of each message and a checksum: written once, resent as they are, pruned with the outbox row
     meta       station, next_seq, ledger_id
 """
@@ -458,13 +460,41 @@ def _insert_verdict(sql: sqlite3.Connection, verdict: Verdict, entry: Entry) -> 
     sql.execute("INSERT INTO verdicts VALUES (?, ?, ?, ?)", row)
     if entry.pixels_id is not None:
         sql.execute("INSERT OR IGNORE INTO pixels VALUES (?, ?)", (bytes.fromhex(entry.pixels_id), key))
+    times = verdict.times
+    latency_ms = to_ms(times.decided_at) - to_ms(times.first_seen_at)
     sql.execute(
-        "INSERT INTO outbox (seq, verdict_id, decided_at_ms, part_id) VALUES (?, ?, ?, ?)",
-        (verdict.seq, key, to_ms(verdict.times.decided_at), verdict.part_id),
+        "INSERT INTO outbox (seq, verdict_id, decided_at_ms, part_id, verdict_type, latency_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (verdict.seq, key, to_ms(times.decided_at), verdict.part_id, _verdict_type(sql, verdict), latency_ms),
     )
     _insert_payload(sql, verdict.seq, Kind.VERDICT, key, canonical_json(verdict))
     repeats = None if verdict.repeats is None else bytes.fromhex(verdict.repeats)
     sql.execute(ANSWER_DAMAGED, (ANSWERED_MS, DAMAGED_MS, Kind.VERDICT.value, verdict.part_id, repeats))
+
+
+def _verdict_type(sql: sqlite3.Connection, verdict: Verdict) -> int:
+    """The number of what this verdict has in common with others; made with the first of them."""
+    model = verdict.model
+    facts = (
+        verdict.outcome.value,
+        " ".join(verdict.reasons),
+        verdict.evidence is not None,
+        model.id,
+        model.sha256,
+        model.engine,
+    )
+    row = sql.execute(
+        "SELECT verdict_type FROM verdict_types WHERE (outcome, reasons, is_kept, model_id, model_sha256, engine)"
+        " = (?, ?, ?, ?, ?, ?)",
+        facts,
+    ).fetchone()
+    if row is None:
+        row = sql.execute(
+            "INSERT INTO verdict_types (outcome, reasons, is_kept, model_id, model_sha256, engine)"
+            " VALUES (?, ?, ?, ?, ?, ?) RETURNING verdict_type",
+            facts,
+        ).fetchone()
+    return int(row[0])
 
 
 def _insert_payload(sql: sqlite3.Connection, seq: int, kind: Kind, key: bytes, payload: bytes) -> None:

@@ -56,7 +56,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         "ALTER TABLE outbox ADD COLUMN part_id TEXT",
         "UPDATE outbox SET part_id = (SELECT json_extract(CAST(payload AS TEXT), '$.part_id')"
-        " FROM payloads WHERE payloads.seq = outbox.seq)",
+        " FROM payloads WHERE payloads.seq = outbox.seq AND json_valid(CAST(payload AS TEXT)))",
         "CREATE INDEX outbox_by_part ON outbox (part_id, seq) WHERE part_id IS NOT NULL",
         "CREATE INDEX outbox_by_decision ON outbox (decided_at_ms, seq)",
     ),
@@ -72,6 +72,30 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         " FROM outbox WHERE outbox.seq = payloads.seq)",
         "ALTER TABLE outbox ADD COLUMN first_sent_at_ms INTEGER",
         "UPDATE outbox SET first_sent_at_ms = sent_at_ms",
+    ),
+    (
+        "CREATE TABLE verdict_types (verdict_type INTEGER PRIMARY KEY, outcome TEXT NOT NULL, reasons TEXT NOT NULL,"
+        " is_kept INTEGER NOT NULL, model_id TEXT NOT NULL, model_sha256 TEXT NOT NULL, engine TEXT NOT NULL,"
+        " UNIQUE (outcome, reasons, is_kept, model_id, model_sha256, engine))",
+        "ALTER TABLE outbox ADD COLUMN verdict_type INTEGER",
+        "ALTER TABLE outbox ADD COLUMN latency_ms INTEGER",
+        "CREATE TABLE facts (seq INTEGER PRIMARY KEY, outcome, reasons, is_kept, model_id, model_sha256, engine,"
+        " latency_ms)",
+        "INSERT INTO facts SELECT seq, json_extract(message, '$.outcome'),"
+        " (SELECT group_concat(value, ' ') FROM json_each(message, '$.reasons')),"
+        " json_extract(message, '$.evidence') IS NOT NULL, json_extract(message, '$.model.id'),"
+        " json_extract(message, '$.model.sha256'), json_extract(message, '$.model.engine'),"
+        " round((julianday(json_extract(message, '$.times.decided_at'))"
+        " - julianday(json_extract(message, '$.times.first_seen_at'))) * 86400000)"
+        " FROM (SELECT seq, CAST(payload AS TEXT) AS message FROM outbox JOIN payloads USING (seq)"
+        " WHERE kind = 'verdict' AND json_valid(CAST(payload AS TEXT)))",
+        "INSERT OR IGNORE INTO verdict_types (outcome, reasons, is_kept, model_id, model_sha256, engine)"
+        " SELECT outcome, reasons, is_kept, model_id, model_sha256, engine FROM facts",
+        "UPDATE outbox SET (verdict_type, latency_ms) = (SELECT verdict_type, latency_ms FROM facts JOIN verdict_types"
+        " USING (outcome, reasons, is_kept, model_id, model_sha256, engine) WHERE facts.seq = outbox.seq)",
+        "DROP TABLE facts",
+        "DROP INDEX outbox_by_decision",
+        "CREATE INDEX outbox_by_decision ON outbox (decided_at_ms, seq, verdict_type, latency_ms)",
     ),
 )
 """Statements that lead from schema version n to n + 1; their number is the version this program writes."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,11 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
+import numpy as np
+import numpy.typing as npt
+
 from edge.errors import LedgerError
+from edge.records import Outcome
 from edge.store.ledger import file_key, to_ms
 from edge.store.ledger_file import BUSY_TIMEOUT_S, DAMAGED_HINT, MIGRATIONS, expect_ledger, explained_errors, is_intact
 
@@ -29,10 +33,27 @@ PAGE_ROWS = 200
 _COLUMNS = "outbox.seq, outbox.verdict_id, decided_at_ms, sent_at_ms, kind, payload, checksum"
 _FROM = "FROM outbox JOIN payloads USING (seq)"
 _FROM_VERDICTS = "FROM verdicts JOIN outbox USING (seq) JOIN payloads USING (seq)"
+_NOT_NORMAL = "(SELECT verdict_type FROM verdict_types WHERE outcome <> 'normal')"
 BY_DECISION = (
     f"SELECT {_COLUMNS} {_FROM} WHERE (decided_at_ms, outbox.seq) > (?, ?) AND decided_at_ms < ?"
     " AND kind = 'verdict' ORDER BY decided_at_ms, outbox.seq LIMIT ?"
 )
+TO_LOOK_AT = (
+    f"SELECT {_COLUMNS} {_FROM} WHERE (decided_at_ms, outbox.seq) > (?, ?) AND decided_at_ms < ?"
+    f" AND verdict_type IN {_NOT_NORMAL} ORDER BY decided_at_ms, outbox.seq LIMIT ?"
+)
+NEXT_DECIDED = (
+    "SELECT min(decided_at_ms) FROM outbox WHERE decided_at_ms >= ? AND decided_at_ms < ? AND verdict_type IS NOT NULL"
+)
+FIGURES = (
+    "SELECT group_concat(verdict_type), group_concat(coalesce(latency_ms, 0)) FROM outbox"
+    " WHERE decided_at_ms >= ? AND decided_at_ms < ? AND verdict_type IS NOT NULL"
+)
+UNSENT = (
+    "SELECT count(*) FROM outbox WHERE sent_at_ms IS NULL AND kind = 'verdict'"
+    " AND decided_at_ms >= ? AND decided_at_ms < ?"
+)
+VERDICT_TYPES = "SELECT verdict_type, outcome, reasons, is_kept, model_id, model_sha256, engine FROM verdict_types"
 BY_SEQ = (
     f"SELECT {_COLUMNS} {_FROM} WHERE outbox.seq > ? AND outbox.seq <= ? AND kind = 'verdict'"
     " ORDER BY outbox.seq LIMIT ?"
@@ -62,6 +83,29 @@ class StoredVerdict:
     """Whether these are still the bytes that were written; others are never published."""
     dispositions: tuple[bytes, ...] = ()
     """What people decided of it, oldest first: messages of schema `disposition/1`."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictType:
+    """What many verdicts have in common."""
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    is_kept: bool
+    """Whether they name evidence."""
+    model_id: str
+    model_sha256: str
+    engine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Verdicts of a span of time, in the order of neither time nor number."""
+
+    verdict_types: npt.NDArray[np.int64]
+    """Keys of `LedgerReader.verdict_types`."""
+    latencies_ms: npt.NDArray[np.int64]
+    """From the moment the line first saw each file complete to its decision."""
 
 
 class LedgerReader:
@@ -113,6 +157,36 @@ class LedgerReader:
             yield from page
             place = to_ms(page[-1].decided_at), page[-1].seq
 
+    def to_look_at(self, since: datetime, until: datetime) -> Iterator[StoredVerdict]:
+        """Verdicts of that time that are not `normal`, oldest first."""
+        place, end_ms = (to_ms(since), -1), to_ms(until)
+        while page := self._page(TO_LOOK_AT, *place, end_ms, PAGE_ROWS):
+            yield from page
+            place = to_ms(page[-1].decided_at), page[-1].seq
+
+    def next_decided(self, since: datetime, until: datetime) -> datetime | None:
+        """When the first verdict of that time was decided; None if there is none."""
+        with self._answer(NEXT_DECIDED, to_ms(since), to_ms(until)) as ((first_ms,),):
+            return None if first_ms is None else _moment(first_ms)
+
+    def figures(self, since: datetime, until: datetime) -> Figures:
+        """VerdictType and latency of each verdict of that time: one read transaction, about 1 ms for 2,000 verdicts."""
+        with self._answer(FIGURES, to_ms(since), to_ms(until)) as ((verdict_types, latencies_ms),):
+            return Figures(_numbers(verdict_types), _numbers(latencies_ms))
+
+    def unsent(self, since: datetime, until: datetime) -> int:
+        """How many verdicts of that time the broker has not taken."""
+        with self._answer(UNSENT, to_ms(since), to_ms(until)) as ((count,),):
+            return int(count)
+
+    def verdict_types(self) -> dict[int, VerdictType]:
+        """What verdicts of this ledger have in common, by number."""
+        with self._answer(VERDICT_TYPES) as rows:
+            return {
+                number: VerdictType(Outcome(outcome), tuple(reasons.split()), bool(is_kept), *model)
+                for number, outcome, reasons, is_kept, *model in rows
+            }
+
     def numbered(self, first: int, last: int) -> Iterator[StoredVerdict]:
         """Verdicts from number `first` to `last`, both included."""
         after = first - 1
@@ -140,11 +214,16 @@ class LedgerReader:
         return self.of_file(word, limit) or self.of_part(word, limit)
 
     def _page(self, query: str, *values: object) -> list[StoredVerdict]:
+        with self._answer(query, *values) as rows:
+            return [_verdict(row, self._dispositions(row[1])) for row in rows]
+
+    @contextmanager
+    def _answer(self, query: str, *values: object) -> Iterator[list[Any]]:
+        """Rows of one query, inside of its read transaction."""
         with explained_errors(self.path):
             self._sql.execute("BEGIN")
             try:
-                page = self._sql.execute(query, values).fetchall()
-                return [_verdict(row, self._dispositions(row[1])) for row in page]
+                yield self._sql.execute(query, values).fetchall()
             except (AttributeError, TypeError, ValueError, OverflowError) as error:  # bit rot beside the payload
                 raise LedgerError(f"ledger {self.path} is damaged: {error}", hint=DAMAGED_HINT) from error
             finally:
@@ -176,6 +255,11 @@ def _verdict(
     sent_at = None if sent_at_ms is None or sent_at_ms < 0 else _moment(sent_at_ms)  # below 0: damaged
     intact = is_intact(seq, kind, key, payload, checksum)
     return StoredVerdict(seq, key.hex(), _moment(decided_at_ms), sent_at, payload, intact, dispositions)
+
+
+def _numbers(text: str | None) -> npt.NDArray[np.int64]:
+    """Numbers joined by commas; None is no number. One text of a thousand costs a fifth of a thousand rows."""
+    return np.fromstring(text, np.int64, sep=",") if text else np.empty(0, np.int64)
 
 
 def _moment(ms: int) -> datetime:

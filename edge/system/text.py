@@ -28,6 +28,8 @@ def utf8_text(data: bytes) -> str:
 
 def visible(text: str) -> str:
     r"""Other people's words with their control and formatting characters as `\u202e`: what is read is what is there."""
+    if text.isprintable():  # which says no of some more characters: those are looked at one by one
+        return text
     return "".join(f"\\u{ord(char):04x}" if unicodedata.category(char) in _UNSEEN else char for char in text)
 
 

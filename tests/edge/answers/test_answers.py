@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from edge.answers.report import report_html, shift_of
-from edge.answers.verdicts import answers
 from edge.cli import main
 from edge.contract.messages import canonical_json
 from edge.records import Outcome
@@ -116,8 +115,7 @@ def test_the_report_says_when_there_was_nothing(night: Night, tmp_path: Path) ->
 
 def test_the_figures_of_the_report_are_those_of_the_verdicts(night: Night) -> None:
     with LedgerReader(night.root / "state" / "ledger.sqlite") as reader:
-        found = answers(reader, night.since, night.until)
-        shift = shift_of(found, STATION, night.since, night.until, night.root / "state" / "evidence", 2)
+        shift = shift_of(reader, night.since, night.until, night.root / "state" / "evidence", 2)
     assert shift.whole.outcomes == {
         Outcome.NORMAL: 18,
         Outcome.REVIEW: 2,
@@ -130,13 +128,15 @@ def test_the_figures_of_the_report_are_those_of_the_verdicts(night: Night) -> No
     assert shift.reasons["gate-mean"] == 2
     pictured = [card.answer.verdict.outcome for card in shift.cards if card.picture is not None]
     assert pictured == [Outcome.REVIEW], "the first of both has no evidence"
-    assert any("see --pictures" in card.evidence for card in shift.cards)
+    assert [card.is_large for card in shift.cards] == [True, False, False, True, False, False]
+    assert shift.sampled == 0
+    assert sum(shift.models.values()) == 24
 
 
 def test_a_long_time_is_counted_by_day(night: Night) -> None:
     with LedgerReader(night.root / "state" / "ledger.sqlite") as reader:
         since = night.since - timedelta(days=9)
-        shift = shift_of(answers(reader, since, night.until), STATION, since, night.until, night.root, 0)
+        shift = shift_of(reader, since, night.until, night.root, 0)
     assert len(shift.spans) <= 2
     assert "By day" in "".join(report_html(shift))
 
@@ -147,7 +147,7 @@ def test_damaged_evidence_is_told_and_never_shown(night: Night, tmp_path: Path) 
     for path in copy.glob("*/*/image.png"):
         os.truncate(path, 20)
     with LedgerReader(night.root / "state" / "ledger.sqlite") as reader:
-        shift = shift_of(answers(reader, night.since, night.until), STATION, night.since, night.until, copy, 9)
+        shift = shift_of(reader, night.since, night.until, copy, 9)
     assert [card.picture for card in shift.cards] == [None] * 6
     assert sum("not the bytes that were kept" in card.evidence for card in shift.cards) == 5
 

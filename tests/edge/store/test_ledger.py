@@ -530,7 +530,7 @@ def test_an_older_schema_is_upgraded_with_its_pending_messages(path: Path, monke
         patch.setattr(ledger_file, "MIGRATIONS", newer)
         with open_ledger(path, STATION) as ledger:
             assert ledger.outbox(0, 10) == before
-    with pytest.raises(LedgerError, match="schema 6, this program knows up to 5"):
+    with pytest.raises(LedgerError, match="schema 7, this program knows up to 6"):
         open_ledger(path, STATION)
 
 

@@ -14,13 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from edge.contract.messages import canonical_json
 from edge.errors import LedgerError
+from edge.records import Outcome
 from edge.store import ledger_file, reader
 from edge.store.ledger import Ledger, open_ledger
-from edge.store.reader import LedgerReader, StoredVerdict
+from edge.store.reader import LedgerReader, StoredVerdict, VerdictType
 from tests.support.samples import MORNING, STATION, sample_answer, sample_entry, sample_verdict
 
 REPOSITORY = Path(__file__).parents[3]
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOW = datetime(2026, 3, 1, 7, 0, tzinfo=UTC)
 
 
@@ -190,9 +193,11 @@ def test_every_question_goes_through_an_index(path: Path) -> None:
     open_ledger(path, STATION).close()
     sql = sqlite3.connect(path)
     try:
-        for query in (reader.BY_DECISION, reader.BY_SEQ, reader.BY_PART, reader.BY_FILE, reader.BY_ID, reader.ANSWERS):
+        by_key = reader.BY_PART, reader.BY_FILE, reader.BY_ID, reader.ANSWERS
+        in_order = reader.BY_DECISION, reader.BY_SEQ, reader.TO_LOOK_AT
+        for query in (*by_key, *in_order, reader.FIGURES, reader.NEXT_DECIDED, reader.UNSENT):
             plan = str(sql.execute("EXPLAIN QUERY PLAN " + query, (1,) * query.count("?")).fetchall())
-            assert "SCAN" not in plan, query
+            assert "SCAN" not in plan.replace("SCAN verdict_types", ""), query  # a table of a few dozen rows
             assert "TEMP B-TREE" not in plan, query
     finally:
         sql.close()
@@ -206,16 +211,48 @@ def test_an_older_ledger_is_searchable_once_it_is_upgraded(path: Path, monkeypat
         sql.execute("DROP INDEX outbox_by_decision")
         sql.execute("ALTER TABLE outbox DROP COLUMN part_id")
         sql.execute("ALTER TABLE outbox DROP COLUMN kind")
-        sql.execute("DROP TABLE dispositions")
+        for column in ("verdict_type", "latency_ms"):
+            sql.execute(f"ALTER TABLE outbox DROP COLUMN {column}")
+        for table in ("dispositions", "verdict_types"):
+            sql.execute(f"DROP TABLE {table}")
         sql.execute("ALTER TABLE payloads DROP COLUMN checksum")
         sql.execute("ALTER TABLE outbox DROP COLUMN first_sent_at_ms")
         key = bytes.fromhex(sample_verdict(1).verdict_id)
         sql.execute("INSERT INTO verdicts VALUES (?, 1, NULL, NULL)", (key,))
         sql.execute("INSERT INTO outbox VALUES (1, ?, 5, NULL)", (key,))
-        sql.execute("INSERT INTO payloads VALUES (1, ?)", (b'{"part_id": "0001"}',))
+        old = sample_verdict(1, decided_at=minutes(1))
+        sql.execute("INSERT INTO payloads VALUES (1, ?)", (canonical_json(old),))
+        sql.execute("INSERT INTO outbox VALUES (2, ?, 6, NULL)", (b"rotten",))
+        sql.execute("INSERT INTO payloads VALUES (2, ?)", (b"no message",))
         sql.execute("PRAGMA user_version = 2")
     sql.close()
     open_ledger(path, STATION).close()
     with LedgerReader(path) as asked:
         (found,) = asked.of_part("0001")
         assert (found.seq, found.is_intact) == (1, True)
+        figures, verdict_types = asked.figures(EPOCH, NOW), asked.verdict_types()
+    assert figures.latencies_ms.tolist() == [60_000]
+    (verdict_type,) = verdict_types.values()
+    model = old.model
+    assert verdict_type == VerdictType(old.outcome, ("classifier",), False, model.id, model.sha256, model.engine)
+
+
+def test_figures_come_from_the_verdicts_of_that_time_alone(ledger: Ledger, path: Path) -> None:
+    commit(ledger, range(1, 8))
+    ledger.commit_disposition(sample_answer(2))
+    normal = sample_entry(8, decided_at=minutes(8))
+    assert normal.verdict is not None
+    ledger.commit([replace(normal, verdict=normal.verdict.model_copy(update={"outcome": Outcome.NORMAL}))], NOW)
+    ledger.mark_sent([1, 2, 3], NOW)
+    with LedgerReader(path) as asked:
+        assert asked.figures(minutes(2), minutes(5)).latencies_ms.tolist() == [120_000, 180_000, 240_000]
+        assert asked.figures(minutes(20), minutes(30)).verdict_types.tolist() == []
+        outcomes = [
+            asked.verdict_types()[key].outcome for key in asked.figures(minutes(7), minutes(9)).verdict_types.tolist()
+        ]
+        assert outcomes == [Outcome.ABNORMAL, Outcome.NORMAL]
+        assert seqs(asked.to_look_at(minutes(6), minutes(9))) == [6, 7]
+        assert asked.unsent(minutes(2), minutes(6)) == 2
+        after = minutes(2) + timedelta(milliseconds=1)
+        assert asked.next_decided(after, minutes(9)) == minutes(3).replace(microsecond=123000)
+        assert asked.next_decided(minutes(9), NOW) is None
