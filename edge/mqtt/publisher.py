@@ -443,13 +443,13 @@ class Publisher:
 
     def _send_row(self, row: OutboxRow, accepted: Accepted, now_s: float) -> bool:
         topic = self._topics.of(row.kind)
-        size_bytes = len(row.payload) + len(topic) + PACKET_OVERHEAD_BYTES
+        stored = STORED[row.kind]
+        message_out = Outgoing(topic, row.payload, stored.QOS, stored.RETAINED, stored.schema_id(), row.verdict_id)
+        size_bytes = _packet_bytes(message_out)
         if accepted.maximum_packet_bytes is not None and size_bytes > accepted.maximum_packet_bytes:
             message = f"{row.kind} {row.seq} needs {size_bytes} bytes, the broker takes {accepted.maximum_packet_bytes}"
             self._on_row_refused(row.seq, VERDICT_REFUSED, message, "raise the broker's maximum packet size", now_s)
             return False
-        stored = STORED[row.kind]
-        message_out = Outgoing(topic, row.payload, stored.QOS, stored.RETAINED, stored.schema_id(), row.verdict_id)
         mid = self._connection.publish(message_out) if self._connection is not None else None
         if mid is not None:
             self._in_flight[mid] = row
@@ -471,7 +471,18 @@ class Publisher:
                 self._health = self._health or health
 
     def _send(self, message: Message) -> bool:
-        mid = self._connection.publish(Outgoing.of(message, self._topics)) if self._connection is not None else None
+        """False if the connection is over. What the broker has no room for is cut or left out: it would hang up, each
+        time anew, and no verdict would get through."""
+        outgoing = Outgoing.of(message, self._topics)
+        limit_bytes = self._accepted.maximum_packet_bytes if self._accepted is not None else None
+        if limit_bytes is not None and (excess_bytes := _packet_bytes(outgoing) - limit_bytes) > 0:
+            if isinstance(message, Alarm):  # it may name a file, whose name may be any
+                words = message.message[: max(0, len(message.message) - excess_bytes - len("…".encode()))] + "…"
+                outgoing = Outgoing.of(message.model_copy(update={"message": words}), self._topics)
+            if (size_bytes := _packet_bytes(outgoing)) > limit_bytes:
+                event(log.warning, "notice too large for the broker", topic=outgoing.topic, size_bytes=size_bytes)
+                return True
+        mid = self._connection.publish(outgoing) if self._connection is not None else None
         if mid is not None and message.QOS:
             self._said[mid] = message
         return mid is not None
@@ -488,6 +499,10 @@ class Publisher:
             versions=self._versions,
             degraded=self._card.degraded,
         )
+
+
+def _packet_bytes(message: Outgoing) -> int:
+    return len(message.payload) + len(message.topic.encode()) + PACKET_OVERHEAD_BYTES
 
 
 class Waker:

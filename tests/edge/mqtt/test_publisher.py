@@ -416,6 +416,27 @@ def test_a_message_too_large_for_the_broker_closes_no_row(tmp_path: Path, ledger
         assert ledger.pending().count == 5
 
 
+def test_a_notice_too_large_for_the_broker_is_cut_or_left_out_and_the_verdicts_get_through(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    """Broker that ends the connection at such a packet, each time anew."""
+    with (
+        Mosquitto(tmp_path / "broker", extra=["max_packet_size 2000"]) as broker,
+        Recorder(broker) as recorder,
+        publishing(settings_for(broker), ledger) as publisher,
+    ):
+        publisher.raise_alarm("scans-refused", "the last one: " + "\\u0001" * 250, "look at the station")
+        publisher.raise_alarm("share-away", "the share is away", "mount it " * 250)
+        drive(publisher, lambda: len(alarms_of(recorder)) == 1)
+        rows = fill(ledger, 1, 5)
+        drain(publisher, ledger)
+        assert [message.payload for message in recorder.wait_for("verdict", 5)] == payloads(rows)
+        assert publisher.state.connections == 1
+        (said,) = recorder.payloads("alarm")
+        words = json.loads(said)["message"]
+        assert words.startswith("the last one: ") and words.endswith("…") and len(words) > 1000
+
+
 def test_a_broker_that_takes_two_messages_at_a_time_is_given_no_more(tmp_path: Path, ledger: Ledger) -> None:
     """The receive maximum of MQTT 5, notices included."""
     rows = fill(ledger, 1, 50)
