@@ -52,8 +52,9 @@ class Intake(Protocol):
         ...
 
 
-Recall = Callable[[str, str, str | None], Former]
-"""Earlier verdicts that bear on an arrival: by its file, the first id of its bytes, the key of its pixels."""
+Recall = Callable[[str, str, str, str | None], Former]
+"""Earlier verdicts that bear on an arrival: by its file, the SHA-256 and the first id of its bytes, the key of its
+pixels."""
 
 
 class VerdictStore(Protocol):
@@ -224,7 +225,6 @@ class Worker:
                 judged.prepared.arrival.stamp,
                 judged.prepared.scan,
                 judged.verdict,
-                first_id=self._verdicts.first_id(judged.prepared.scan),
                 pixels_id=_pixels_id(self._verdicts, judged.prepared),
             )
             for judged in self._uncommitted
@@ -244,20 +244,20 @@ class _Memory:
         self._recall = recall
         self._verdicts = verdicts
         self._ids: dict[str, str] = {}  # first_id or pixels_id -> verdict
-        self._names: dict[str, tuple[str, str]] = {}  # file -> its last verdict, first_id of its bytes
+        self._names: dict[str, tuple[str, str]] = {}  # file -> its last verdict, SHA-256 of its bytes
 
     def former(self, prepared: Prepared) -> Former:
         """Earlier verdicts that bear on this scan, which from now on counts as one of them."""
-        file, first_id = prepared.scan.file, self._verdicts.first_id(prepared.scan)
+        file, sha256, first_id = prepared.scan.file, prepared.scan.sha256, self._verdicts.first_id(prepared.scan)
         pixels_id = _pixels_id(self._verdicts, prepared)
-        known = self._recall(file, first_id, pixels_id)
+        known = self._recall(file, sha256, first_id, pixels_id)
         name_id, bytes_of_name = self._names.get(file, (known.name_id, None))
         repeats = known.repeats or self._ids.get(first_id) or (self._ids.get(pixels_id) if pixels_id else None)
-        is_same = known.is_same if bytes_of_name is None else bytes_of_name == first_id
+        is_same = known.is_same if bytes_of_name is None else bytes_of_name == sha256
         former = Former(name_id, is_same, repeats)
         if not is_same:
             own = self._verdicts.id_of(prepared.scan, former)
-            self._names[file] = own, first_id
+            self._names[file] = own, sha256
             self._ids.setdefault(first_id, own)
             if pixels_id is not None:
                 self._ids.setdefault(pixels_id, own)

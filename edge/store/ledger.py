@@ -34,7 +34,15 @@ from edge.contract.messages import Answer, Disposition, Kind, Verdict, canonical
 from edge.errors import RequestError
 from edge.records import FileStamp, Former, Scan
 from edge.store.database import Database
-from edge.store.ledger_file import create, explained_errors, is_intact, message_checksum, take_lock
+from edge.store.ledger_file import (
+    KEY_BYTES,
+    bytes_key,
+    create,
+    explained_errors,
+    is_intact,
+    message_checksum,
+    take_lock,
+)
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -61,9 +69,6 @@ DAMAGED_MS = -1
 ANSWERED_MS = -2
 """Likewise, and a later message has said anew what it said: nobody waits for it."""
 
-KEY_BYTES = 8
-"""Bytes kept of a hash: enough that no two names or scans of one station share them."""
-
 PRUNABLE_ROWS = "FROM outbox WHERE sent_at_ms < ? AND sent_at_ms >= 0 AND seq <= (SELECT max(seq) FROM outbox) - ?"
 
 DAMAGED_ROWS = (
@@ -89,8 +94,6 @@ class Entry:
     stamp: FileStamp
     scan: Scan
     verdict: Verdict | None
-    first_id: str
-    """The id of the first verdict on these bytes by this model: `verdict`'s own, unless it repeats one."""
     pixels_id: str | None = None
     """The key of the scan's pixels; None where it has none."""
 
@@ -179,12 +182,15 @@ class Ledger:
         with self.database.transaction("read") as sql:
             return _ledger_id(sql)
 
-    def former(self, file: str, first_id: str, pixels_id: str | None) -> Former:
-        """The earlier verdicts that bear on an arrival of `file` with these bytes and pixels."""
+    def former(self, file: str, sha256: str, first_id: str, pixels_id: str | None) -> Former:
+        """The earlier verdicts that bear on an arrival of `file` with these bytes and pixels, by whichever model.
+
+        `first_id`: of the first verdict on these bytes by this model; what has no pixels is known by it alone.
+        """
         first = bytes.fromhex(first_id)
         with self.database.transaction("read") as sql:
             last = sql.execute(
-                "SELECT verdict_id, first_key FROM verdicts WHERE file_key = ? ORDER BY seq DESC LIMIT 1",
+                "SELECT verdict_id, bytes_key FROM verdicts WHERE file_key = ? ORDER BY seq DESC LIMIT 1",
                 (file_key(file),),
             ).fetchone()
             repeats = first if _is_known(sql, first) else None
@@ -195,7 +201,7 @@ class Ledger:
                 repeats = row[0] if row else None
         return Former(
             name_id=last[0].hex() if last else None,
-            is_same=last is not None and last[1] == first[:KEY_BYTES],
+            is_same=last is not None and last[1] == bytes_key(sha256),
             repeats=repeats.hex() if repeats else None,
         )
 
@@ -456,7 +462,7 @@ def file_key(file: str) -> bytes:
 
 def _insert_verdict(sql: sqlite3.Connection, verdict: Verdict, entry: Entry) -> None:
     key = bytes.fromhex(verdict.verdict_id)
-    row = (key, verdict.seq, file_key(entry.scan.file), bytes.fromhex(entry.first_id)[:KEY_BYTES])
+    row = (key, verdict.seq, file_key(entry.scan.file), bytes_key(entry.scan.sha256))
     sql.execute("INSERT INTO verdicts VALUES (?, ?, ?, ?)", row)
     if entry.pixels_id is not None:
         sql.execute("INSERT OR IGNORE INTO pixels VALUES (?, ?)", (bytes.fromhex(entry.pixels_id), key))

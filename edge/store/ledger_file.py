@@ -32,6 +32,8 @@ from edge.system.logs import event
 log = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x45444C47  # "EDLG"
+KEY_BYTES = 8
+"""Bytes kept of a hash: enough that no two names or scans of one station share them."""
 WAL_LIMIT_BYTES = 16 * 1024 * 1024
 BUSY_TIMEOUT_S = 5.0
 
@@ -96,6 +98,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "DROP TABLE facts",
         "DROP INDEX outbox_by_decision",
         "CREATE INDEX outbox_by_decision ON outbox (decided_at_ms, seq, verdict_type, latency_ms)",
+    ),
+    (
+        # Both were made with the model's digest: what one model had judged was new to the next.
+        "ALTER TABLE verdicts RENAME COLUMN first_key TO bytes_key",
+        "UPDATE verdicts SET bytes_key = (SELECT bytes_key(json_extract(CAST(payload AS TEXT), '$.scan.sha256'))"
+        " FROM payloads WHERE payloads.seq = verdicts.seq AND json_valid(CAST(payload AS TEXT)))",
+        "DELETE FROM pixels",
     ),
 )
 """Statements that lead from schema version n to n + 1; their number is the version this program writes."""
@@ -318,6 +327,19 @@ def message_checksum(seq: object, kind: object, verdict_id: object, payload: obj
     return hashlib.blake2b(repr((seq, kind, verdict_id, payload)).encode("utf-8", "replace"), digest_size=8).digest()
 
 
+def bytes_key(sha256: str) -> bytes:
+    """By which the bytes of a scan are known again under their name."""
+    return bytes.fromhex(sha256)[:KEY_BYTES]
+
+
+def _bytes_key_or_null(found: object) -> bytes | None:
+    """Likewise, of what bit rot may have made of a message."""
+    try:
+        return bytes_key(str(found))
+    except ValueError:
+        return None
+
+
 def is_intact(seq: object, kind: object, key: object, payload: object, checksum: object) -> bool:
     """Whether a row of the outbox is still the one that was written."""
     return message_checksum(seq, kind, key, payload) == checksum
@@ -325,6 +347,7 @@ def is_intact(seq: object, kind: object, key: object, payload: object, checksum:
 
 def _migrate(sql: sqlite3.Connection, version: int) -> None:
     sql.create_function("message_checksum", 4, message_checksum, deterministic=True)
+    sql.create_function("bytes_key", 1, _bytes_key_or_null, deterministic=True)
     for statements in MIGRATIONS[version:]:
         for statement in statements:
             sql.execute(statement)

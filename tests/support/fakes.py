@@ -50,15 +50,15 @@ def brightness(images: Batch) -> EngineOutput:
     return EngineOutput(p_abnormal, zeros, zeros.copy(), np.zeros((len(images), 4, 3), np.float32))
 
 
-def verdict_factory(station: str = "xray-1") -> VerdictFactory:
-    """The verdict factory of the scripted model."""
+def verdict_factory(station: str = "xray-1", *, model: str = "cd" * 32) -> VerdictFactory:
+    """The verdict factory of a scripted model with this digest."""
     return VerdictFactory(
         station=station,
         topic=f"factory/site/area/line/{station}/inspection/verdict",
         boot_id=BOOT_ID,
         model=ModelInfo(
             id="scripted",
-            sha256="cd" * 32,
+            sha256=model,
             conversion="global",
             bounds_counts=(1700, 2800),
             engine="scripted",

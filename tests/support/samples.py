@@ -112,7 +112,7 @@ def stored_seqs(stored: Iterable[Verdict | None]) -> list[int | None]:
 def sample_entry(number: int = 1, *, station: str = STATION, decided_at: datetime = MORNING) -> Entry:
     verdict = sample_verdict(number, station=station, decided_at=decided_at)
     scan = Scan(verdict.scan.file, verdict.scan.sha256, verdict.scan.size_bytes, MORNING, 1000, 2000)
-    return Entry(sample_stamp(scan.file), scan, verdict, first_id=verdict.verdict_id)
+    return Entry(sample_stamp(scan.file), scan, verdict)
 
 
 def sample_status(state: str, *, station: str = STATION, boot_id: UUID = BOOT_ID) -> Status:

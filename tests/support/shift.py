@@ -91,7 +91,7 @@ def _commit(ledger: Ledger, root: Path, number: int) -> list[Verdict]:
         else:
             changes |= {"gate": verdict.gate.model_copy(update={"mean_max": 0.07})}
     changed = Verdict.model_validate({**verdict.model_dump(), **_plain(changes)})
-    stored = ledger.commit([Entry(entry.stamp, entry.scan, changed, entry.first_id)], decided_at)
+    stored = ledger.commit([Entry(entry.stamp, entry.scan, changed)], decided_at)
     return [one for one in stored if one is not None]
 
 

@@ -82,6 +82,7 @@ class Line:
         decode: Decode = decode,
         decode_threads: int = 2,
         is_replay: bool = False,
+        model: str = "cd" * 32,
         on_judged: Callable[[Judged], None] | None = None,
     ) -> Worker:
         reader = ReadAhead(
@@ -98,7 +99,7 @@ class Line:
             store=store or self.ledger,
             recall=None if is_replay else recall or self.ledger.former,
             policy=fakes.POLICY,
-            verdicts=fakes.verdict_factory(),
+            verdicts=fakes.verdict_factory(model=model),
             never_final=frozenset() if is_replay else NEVER_FINAL,
             on_judged=on_judged or self.judged.append,
             on_failed=lambda arrival, error: self.failed.append((arrival.stamp.file, error.reason)),
@@ -199,9 +200,9 @@ def copy(line: Line, source: str, target: str) -> None:
     (line.folder / target).write_bytes((line.folder / source).read_bytes())
 
 
-def arrive(line: Line, file: str, engine: fakes.ScriptedEngine | None = None) -> Verdict | None:
+def arrive(line: Line, file: str, engine: fakes.ScriptedEngine | None = None, model: str = "cd" * 32) -> Verdict | None:
     line.intake.add(file)
-    run_out(line.worker(engine))
+    run_out(line.worker(engine, model=model))
     return line.judged[-1].verdict
 
 
@@ -253,6 +254,20 @@ def test_the_same_bytes_copied_again_under_their_name_are_no_arrival_also_when_t
     line.ledger.prune_files([])
     assert arrive(line, "a.tif") is None
     assert line.ledger.pending().count == 1
+
+
+def test_what_one_model_has_judged_is_a_repetition_to_the_next(line: Line) -> None:
+    """A detector that had frozen before the model was replaced, and a share that is restored afterwards."""
+    scan = fakes.write_scan(line.folder / "B01_1.tif")
+    copy(line, "B01_1.tif", "B01_2.tif")
+    tifffile.imwrite(line.folder / "B01_3.tif", tifffile.imread(scan), metadata=None, description="10:31")
+    first = arrive(line, "B01_1.tif")
+    assert first is not None
+    for file in ("B01_2.tif", "B01_3.tif"):
+        frozen = arrive(line, file, model="ef" * 32)
+        assert frozen is not None
+        assert (frozen.outcome, frozen.reasons, frozen.repeats) == ("review", ("repeated-image",), first.verdict_id)
+    assert arrive(line, "B01_1.tif", model="ef" * 32) is None
 
 
 def test_the_same_bytes_twice_in_one_batch_are_told_as_a_repetition(line: Line) -> None:
@@ -418,11 +433,11 @@ def test_a_disk_that_cannot_be_read_either_loses_no_scan_that_is_in_hand(line: L
             self._ledger = ledger
             self._refusals = 2
 
-        def __call__(self, file: str, first_id: str, pixels_id: str | None) -> Former:
+        def __call__(self, file: str, sha256: str, first_id: str, pixels_id: str | None) -> Former:
             if self._refusals:
                 self._refusals -= 1
                 raise LedgerError("disk I/O error", hint="check the disk")
-            return self._ledger.former(file, first_id, pixels_id)
+            return self._ledger.former(file, sha256, first_id, pixels_id)
 
     for name in ("a.tif", "b.tif"):
         fakes.write_scan(line.folder / name, seed=ord(name[0]))

@@ -110,7 +110,7 @@ def entry(stamp: FileStamp, scan: Scan) -> Entry:
     """A scan with some verdict, as the worker hands it to the ledger."""
     prepared = Prepared(Arrival(stamp, NOW, is_final=False), scan, None, out_of_spec(), None, 0.0, 0.0)
     verdict = verdict_factory().without_scores(prepared, out_of_spec(), NOW)
-    return Entry(stamp, scan, verdict, first_id=verdict.verdict_id)
+    return Entry(stamp, scan, verdict)
 
 
 def expected(scans: dict[str, bytes]) -> dict[str, list[str]]:

@@ -18,7 +18,7 @@ from edge.contract.messages import canonical_json
 from edge.errors import LedgerError
 from edge.records import Outcome
 from edge.store import ledger_file, reader
-from edge.store.ledger import Ledger, open_ledger
+from edge.store.ledger import Ledger, file_key, open_ledger
 from edge.store.reader import LedgerReader, StoredVerdict, VerdictType
 from tests.support.samples import MORNING, STATION, sample_answer, sample_entry, sample_verdict
 
@@ -217,16 +217,19 @@ def test_an_older_ledger_is_searchable_once_it_is_upgraded(path: Path, monkeypat
             sql.execute(f"DROP TABLE {table}")
         sql.execute("ALTER TABLE payloads DROP COLUMN checksum")
         sql.execute("ALTER TABLE outbox DROP COLUMN first_sent_at_ms")
-        key = bytes.fromhex(sample_verdict(1).verdict_id)
-        sql.execute("INSERT INTO verdicts VALUES (?, 1, NULL, NULL)", (key,))
-        sql.execute("INSERT INTO outbox VALUES (1, ?, 5, NULL)", (key,))
+        sql.execute("ALTER TABLE verdicts RENAME COLUMN bytes_key TO first_key")
         old = sample_verdict(1, decided_at=minutes(1))
+        key = bytes.fromhex(old.verdict_id)
+        sql.execute("INSERT INTO verdicts VALUES (?, 1, ?, NULL)", (key, file_key(old.scan.file)))
+        sql.execute("INSERT INTO outbox VALUES (1, ?, 5, NULL)", (key,))
         sql.execute("INSERT INTO payloads VALUES (1, ?)", (canonical_json(old),))
+        sql.execute("INSERT INTO verdicts VALUES (?, 2, ?, NULL)", (b"rotten", file_key("rotten")))
         sql.execute("INSERT INTO outbox VALUES (2, ?, 6, NULL)", (b"rotten",))
         sql.execute("INSERT INTO payloads VALUES (2, ?)", (b"no message",))
         sql.execute("PRAGMA user_version = 2")
     sql.close()
-    open_ledger(path, STATION).close()
+    with open_ledger(path, STATION) as upgraded:
+        assert upgraded.former(old.scan.file, old.scan.sha256, "cc" * 16, None).is_same
     with LedgerReader(path) as asked:
         (found,) = asked.of_part("0001")
         assert (found.seq, found.is_intact) == (1, True)
