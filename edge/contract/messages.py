@@ -386,6 +386,14 @@ class Evidence(Part):
     used_bytes: Count = Field(description="what all evidence takes on the disk")
 
 
+class Latency(Part):
+    """How long the newest scans waited: from the moment each was first seen complete to its verdict."""
+
+    p50_s: NonNegative = Field(description="half of them took no longer, in seconds")
+    p99_s: NonNegative = Field(description="99 of 100 took no longer, in seconds")
+    scans: Count = Field(description="how many these are: the newest 1000 at most, since the start")
+
+
 class Health(Message):
     """Retained, every minute, QoS 0."""
 
@@ -408,6 +416,7 @@ class Health(Message):
     last_scan_at: Timestamp | None = Field(description="when the newest scan was first seen; null before the first one")
     last_verdict_at: Timestamp | None = Field(description="when the newest verdict was decided; null likewise")
     outcomes: Outcomes = Field(description="verdicts since the start, by outcome; left out: none yet")
+    latency: Latency | None = Field(description="of the newest scans; null before the first verdict")
     repeated: Count = Field(
         description="files since the start that came again under their name with the bytes of their last verdict"
     )

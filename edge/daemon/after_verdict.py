@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from edge.contract.messages import Verdict
+import numpy as np
+
+from edge.contract.messages import Latency, Verdict
 from edge.contract.reasons import in_words
 from edge.evidence.keeper import Keeper, Offer
 from edge.pipeline.worker import Judged
@@ -25,11 +27,16 @@ DRIFT_WEIGHT = 0.02
 """Weight of the newest scan in the running means: about the last 50 scans count."""
 
 
+LATENCY_SCANS = 1000
+"""Newest scans whose latency counts: the slowest ten of them lie above p99."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """What was decided since the start; `drift` holds running means of the scores, None before the first one."""
 
     outcomes: dict[str, int]
+    latency: Latency | None
     repeated: int
     unnamed: int
     last_scan_at: datetime | None
@@ -58,6 +65,7 @@ class Aftermath:
         self._on_verdict = on_verdict
         self._lock = threading.Lock()
         self._outcomes: Counter[str] = Counter()
+        self._latencies_s: deque[float] = deque(maxlen=LATENCY_SCANS)
         self._repeated = 0
         self._unnamed = 0
         self._last_scan: datetime | None = None
@@ -91,6 +99,7 @@ class Aftermath:
         with self._lock:
             return Tally(
                 dict(self._outcomes),
+                _latency(self._latencies_s),
                 self._repeated,
                 self._unnamed,
                 self._last_scan,
@@ -106,6 +115,9 @@ class Aftermath:
         }
         with self._lock:
             self._outcomes[verdict.outcome.value] += 1
+            times = verdict.times
+            # A clock that was set back between the two gives less than nothing.
+            self._latencies_s.append(max((times.decided_at - times.first_seen_at).total_seconds(), 0.0))
             self._unnamed += verdict.part_id is None
             self._last_scan = verdict.times.first_seen_at
             self._last_verdict = verdict.times.decided_at
@@ -113,6 +125,13 @@ class Aftermath:
                 mean = self._means[name]
                 if value is not None:
                     self._means[name] = value if mean is None else mean + DRIFT_WEIGHT * (value - mean)
+
+
+def _latency(latencies_s: Collection[float]) -> Latency | None:
+    if not latencies_s:
+        return None
+    p50_s, p99_s = (round(float(value), 3) for value in np.percentile(list(latencies_s), (50, 99)))
+    return Latency(p50_s=p50_s, p99_s=p99_s, scans=len(latencies_s))
 
 
 def _offer(judged: Judged, verdict: Verdict) -> Offer:

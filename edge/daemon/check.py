@@ -6,16 +6,18 @@ Nothing is judged, published or written, save a probe file in the state director
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import re
 import shutil
 import sqlite3
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
@@ -52,6 +54,9 @@ CREDENTIALS = Path("/run/credentials")
 
 PROBE = "probe/1"
 """Schema of the message that `--probe` publishes, which a consumer ignores like any other that it does not know."""
+
+GROUP_READS = stat.S_IRGRP | stat.S_IXGRP
+"""What the desk's user needs of the folder of evidence."""
 
 EXIT_FAILED = 78
 """EX_CONFIG of sysexits.h, whatever it is that failed."""
@@ -251,6 +256,49 @@ def _state(settings: Settings) -> Iterator[Finding]:
     yield Finding(Grade.OK, "sqlite", observed)
 
 
+def _evidence(settings: Settings) -> Iterator[Finding]:
+    """Nothing here stops the line: a verdict without pictures is still a verdict."""
+    evidence = settings.evidence
+    if evidence.max_bytes == 0:
+        yield Finding(Grade.OK, "evidence", "none is kept: `evidence.max_bytes` is 0")
+        return
+    folder = settings.evidence_dir
+    directory = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    writable = _writable("evidence", directory)
+    if writable.grade is not Grade.OK:
+        yield replace(writable, grade=Grade.WARN)
+        return
+    used_bytes = sum(path.lstat().st_size for path in folder.rglob("*")) if folder.exists() else 0
+    room_bytes = shutil.disk_usage(directory).free - evidence.min_free_bytes + used_bytes
+    observed = f"{used_bytes / 1e9:.1f} of {evidence.max_bytes / 1e9:.1f} GB used in {folder}"
+    if room_bytes < evidence.max_bytes:
+        yield Finding(
+            Grade.WARN,
+            "evidence",
+            f"{observed}, the disk has room for {max(room_bytes, 0) / 1e9:.1f} GB beside `evidence.min_free_bytes`",
+            "new evidence is dropped when the disk is full: lower `evidence.max_bytes` or take a larger disk",
+        )
+        return
+    status = directory.stat()
+    group = _group_name(status.st_gid)
+    if folder.exists() and status.st_mode & GROUP_READS != GROUP_READS:
+        yield Finding(
+            Grade.WARN,
+            "evidence",
+            f"{observed}, mode {stat.S_IMODE(status.st_mode):04o}: members of group {group} cannot read it",
+            f"chmod 0750 {folder}, else the review desk shows nothing",
+        )
+        return
+    yield Finding(Grade.OK, "evidence", f"{observed}, read by group {group}" if folder.exists() else observed)
+
+
+def _group_name(group: int) -> str:
+    try:
+        return grp.getgrgid(group).gr_name
+    except KeyError:  # in a container
+        return str(group)
+
+
 def _ledger(settings: Settings) -> Iterator[Finding]:
     path = settings.state.ledger
     if not path.exists():
@@ -342,4 +390,4 @@ def _writable(subject: str, directory: Path) -> Finding:
     return Finding(Grade.OK, subject, f"{directory} is writable")
 
 
-_LOOKS = (_model, _unpacker, _folder, _state, _ledger, _broker)
+_LOOKS = (_model, _unpacker, _folder, _state, _evidence, _ledger, _broker)

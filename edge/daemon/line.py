@@ -206,6 +206,7 @@ class Line:
             last_scan_at=tally.last_scan_at,
             last_verdict_at=tally.last_verdict_at,
             outcomes=tally.outcomes,
+            latency=tally.latency,
             repeated=tally.repeated,
             unnamed=tally.unnamed,
             overwritten=self.inbox.overwritten_count,
@@ -227,6 +228,16 @@ class Line:
         if self.keeper is None:
             return None
         tally = self.keeper.tally()
+        if tally.failure is None:
+            self.publisher.clear_alarm("evidence-dropped")
+        else:
+            self.publisher.raise_alarm(
+                "evidence-dropped",
+                f"{self.settings.evidence_dir}: {tally.failure}; "
+                f"{tally.dropped} verdicts since the start lack their pictures or all evidence",
+                "verdicts are not touched: free space on that disk, or let the worker's user write there; where "
+                "pictures fall behind, give it a faster disk",
+            )
         return Evidence(kept=tally.kept, dropped=tally.dropped, used_bytes=tally.used_bytes)
 
     def _free_bytes(self) -> int | None:

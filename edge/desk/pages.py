@@ -125,6 +125,7 @@ def _templates() -> jinja2.Environment:
     environment.filters["clock"] = lambda moment: moment.astimezone().strftime("%H:%M:%S")
     environment.filters["number"] = lambda value: NOTHING if value is None else f"{value:.3g}"
     environment.filters["percent"] = _percent
+    environment.filters["seconds"] = lambda value: f"{value * 1e3:.0f} ms" if value < 1 else f"{value:.1f} s"
     return environment
 
 

@@ -187,6 +187,8 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     # overview
     "today": ("Today", "Heute"),
     "unsent": ("Not yet at the broker", "Noch nicht beim Broker"),
+    "latency": ("From file to verdict, p50", "Von Datei zu Urteil, p50"),
+    "latency_of": ("p99 {p99}, newest {count} scans", "p99 {p99}, neueste {count} Scans"),
     "last_verdict": ("Last verdict", "Letztes Urteil"),
     "wait_count": ("Wait for a person", "Warten auf einen Menschen"),
     "handing": ("Answers not yet with the worker", "Antworten noch nicht beim Worker"),

@@ -160,6 +160,8 @@ class Tally:
     dropped: int
     """Pieces that lack their pictures, or that could not be written at all."""
     used_bytes: int
+    failure: str | None
+    """Why the newest piece, or its pictures, were dropped; None once one was kept whole after that."""
 
 
 @dataclass(slots=True)
@@ -212,6 +214,7 @@ class Keeper:
         self._queued_bytes = 0
         self._kept = 0
         self._dropped = self._unsaid = 0
+        self._failure: str | None = None
         self._say_at_s = -math.inf
         self._shelf: _Shelf | None = None
         """None until the first step begins to read the folder."""
@@ -283,7 +286,7 @@ class Keeper:
         """Kept and dropped since the start; the bytes are 0 until the folder was read."""
         shelf = self._shelf
         with self._changed:
-            return Tally(self._kept, self._dropped, shelf.used_bytes if shelf else 0)
+            return Tally(self._kept, self._dropped, shelf.used_bytes if shelf else 0, self._failure)
 
     def decided(self, evidence: str, payload: bytes) -> None:
         """Put a person's committed decision beside its evidence; nothing where that is gone. Raises OSError."""
@@ -316,6 +319,7 @@ class Keeper:
                         else:
                             self._shelf.put(entry)
         except (OSError, EvidenceError) as error:
+            self._failure = getattr(error, "strerror", None) or str(error)
             event(log.warning, "evidence not readable", folder=str(self._folder), error=str(error))
 
     def _keep(self, offer: Offer) -> None:
@@ -346,6 +350,8 @@ class Keeper:
             self._shelf.put(_Entry(verdict.evidence, verdict.outcome, verdict.times.decided_at, size_bytes, False))
         with self._changed:
             self._kept += 1
+            if offer.note is None:  # else it may be one whose pictures were dropped
+                self._failure = None
 
     def _make_room(self, size_bytes: int) -> None:
         """Remove pieces until there is room for `size_bytes`. Raises OSError where that is not enough.
@@ -397,6 +403,7 @@ class Keeper:
         with self._changed:
             self._dropped += 1
             self._unsaid += 1
+            self._failure = reason
             if (now_s := time.monotonic()) < self._say_at_s:
                 return
             pieces, self._unsaid, self._say_at_s = self._unsaid, 0, now_s + SAY_DROPPED_S

@@ -330,6 +330,32 @@ def test_health_tells_of_the_gpu_that_judges(
     assert [health.gpu for health in said] == [gpu if is_told else None]
 
 
+def test_evidence_that_cannot_be_kept_is_an_alarm_until_it_can_and_health_tells_the_latency(tmp_path: Path) -> None:
+    settings = settings_below(tmp_path).model_copy(update={"evidence": EvidenceSettings(sample=1.0)})
+    folder = tmp_path / "state" / "evidence"
+
+    def keep(line: Line, seed: int) -> tuple[str, ...]:
+        fakes.write_scan(tmp_path / "scans" / f"B01_{seed}.tif", seed=seed)
+        judge(line, 1)
+        assert line.keeper is not None
+        while line.keeper.step(0.0):
+            pass
+        line.report_health()
+        return line.publisher.standing_alarms
+
+    with line_of(settings) as line:
+        line.report_health()
+        assert Health.model_validate_json(settings.state.health.read_bytes()).latency is None
+        folder.write_text("in the way")
+        assert keep(line, 1) == ("evidence-dropped",)
+        folder.unlink()
+        assert keep(line, 2) == ()
+    health = Health.model_validate_json(settings.state.health.read_bytes())
+    assert health.evidence is not None and (health.evidence.kept, health.evidence.dropped) == (1, 1)
+    assert health.latency is not None and health.latency.scans == 2
+    assert 0.0 <= health.latency.p50_s <= health.latency.p99_s
+
+
 def test_the_newest_health_lies_beside_the_ledger_for_the_group_to_read(tmp_path: Path) -> None:
     settings = settings_below(tmp_path)
     with line_of(settings) as line:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edge.contract.messages import Topics
-from edge.daemon.check import Grade, _names, _state
-from edge.settings import Settings, StateSettings
+from edge.daemon.check import Grade, _evidence, _names, _state
+from edge.settings import EvidenceSettings, Settings, StateSettings
 from edge.store.ledger import open_ledger
 from tests.support import bundles, fakes
 from tests.support.cpu_engines import needs_openvino
@@ -56,11 +56,25 @@ def run_check(config: Path, *more: str, **variables: str) -> tuple[int, dict[str
 def test_everything_in_order_is_ok_throughout(tmp_path: Path) -> None:
     with Mosquitto(tmp_path / "broker") as broker:
         config = settings_file(tmp_path, broker.port, engine="onnxruntime")  # `auto` warns where a GPU is unused
+        with config.open("a") as stream:
+            stream.write("[evidence]\nmax_bytes = 1_000_000\n")  # the default warns on a small disk
         fakes.write_scan(tmp_path / "scans" / "B01_1.tif")
         code, table = run_check(config)
     assert code == 0
     assert {line.split()[0] for line in table.values()} == {"ok"}
-    assert set(table) >= {"settings", "bundle", "engine", "folder", "state", "disk", "sqlite", "ledger", "broker"}
+    assert set(table) >= {
+        "settings",
+        "bundle",
+        "engine",
+        "folder",
+        "state",
+        "disk",
+        "evidence",
+        "sqlite",
+        "ledger",
+        "broker",
+    }
+    assert "of 0.0 GB used" in table["evidence"]
     assert "1 scans" in table["folder"]
     assert "speaks MQTT 5" in table["broker"]
 
@@ -120,6 +134,24 @@ def test_a_state_in_memory_fails_for_a_power_cut_takes_published_verdicts() -> N
 
 
 SECRET = "/run/credentials/edge-worker-of-no-machine.service/edge-worker.mqtt-password"
+
+
+def test_evidence_that_would_be_dropped_or_seen_by_nobody_is_a_warning(tmp_path: Path) -> None:
+    def row(**evidence: object) -> str:
+        settings = Settings(state=StateSettings(dir=tmp_path), evidence=EvidenceSettings.model_validate(evidence))
+        (finding,) = _evidence(settings)
+        return f"{finding.grade.name.lower()} {finding.observed} {finding.hint}"
+
+    budget = {"max_bytes": 1000, "min_free_bytes": 0}
+    assert row(max_bytes=0).startswith("ok none is kept")
+    assert row(**budget).startswith("ok 0.0 of 0.0 GB used")
+    assert row(max_bytes=1 << 50).startswith("warn 0.0 of 1125899.9 GB used, the disk has room for")
+    folder = tmp_path / "evidence"
+    folder.mkdir(mode=0o700)
+    assert "chmod 0750" in row(**budget)
+    folder.chmod(0o750)
+    assert "read by group" in row(**budget)
+    assert row(**budget, dir="/proc/nowhere").startswith("warn /proc")
 
 
 def test_a_secret_that_systemd_shows_to_the_running_service_alone_is_no_fault_before_its_start(tmp_path: Path) -> None:

@@ -586,6 +586,7 @@ def test_health_is_retained_and_only_the_newest_waits(broker: Mosquitto, ledger:
             last_scan_at=None,
             last_verdict_at=None,
             outcomes={},
+            latency=None,
             repeated=0,
             overwritten=0,
             unnamed=0,
