@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from edge.contract.messages import Answer, Evidence, Health, ModelInfo, canonical_json
+from edge.contract.messages import Answer, Evidence, Health, ModelInfo, canonical_json, rfc3339
 from edge.daemon.after_verdict import Aftermath
 from edge.daemon.scan_alarms import ScanAlarms
 from edge.engines.choose import Degraded
@@ -70,6 +70,7 @@ class Line:
     settings: Settings
     boot_id: UUID
     model: ModelInfo
+    model_made_at: datetime
     started_s: float
     ledger: Ledger
     requests: DropBox
@@ -179,7 +180,7 @@ class Line:
         )
 
     def report_health(self) -> None:
-        """Send the health message, with what is known; raise or clear the alarm of a disk that runs full."""
+        """Send the health message, with what is known; raise or clear the alarms of the disk and of the clock."""
         pending: Pending | None = None
         try:
             pending = self.ledger.pending()
@@ -195,6 +196,7 @@ class Line:
                 done_suffix=self.settings.folder.done_suffix,
             )
         now, tally, oldest = utc_now(), self.aftermath.tally(), pending.oldest_decided_at if pending else None
+        self._look_at_clock(now)
         health = Health(
             station=self.settings.station,
             boot_id=self.boot_id,
@@ -223,6 +225,18 @@ class Line:
                 stream.write(canonical_json(health))
         except OSError as error:
             event(log.warning, "health not written", error=str(error))
+
+    def _look_at_clock(self, now: datetime) -> None:
+        """A box whose clock lost its battery starts years ago: surely so where its model was made later."""
+        if now < self.model_made_at:
+            made = f"the model {self.model.id} was made at {rfc3339(self.model_made_at)}"
+            self.publisher.raise_alarm(
+                "clock-behind",
+                f"the clock says {rfc3339(now)}, but {made}",
+                "set it (timedatectl, a time server); until then the times in messages are wrong, their order is `seq`",
+            )
+        else:
+            self.publisher.clear_alarm("clock-behind")
 
     def _evidence(self) -> Evidence | None:
         if self.keeper is None:
@@ -425,6 +439,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         settings=settings,
         boot_id=boot_id,
         model=model.info,
+        model_made_at=model.bundle.manifest.created_at,
         started_s=time.monotonic(),
         ledger=ledger,
         requests=requests,

@@ -110,6 +110,8 @@ class Ended:
     """The broker was there and said no."""
     is_protocol_error: bool = False
     """An answer that MQTT does not allow here, or that paho does not understand: a reason code it does not know."""
+    is_unexplained: bool = False
+    """An accepted connection was closed from the other side without a word."""
     code: int | None = None
     """The broker's reason code, where it gave one."""
 
@@ -409,13 +411,14 @@ class Connection:
         *,
         is_refusal: bool = False,
         is_protocol_error: bool = False,
+        is_unexplained: bool = False,
         code: int | None = None,
     ) -> None:
         if self._is_over:
             return
         self._is_over = True
         error = PublishError(message, hint=hint or "check the broker's log and the network")
-        self._events.append(Ended(error, is_refusal, is_protocol_error, code))
+        self._events.append(Ended(error, is_refusal, is_protocol_error, is_unexplained, code))
         self._close_socket()
 
     def _close_socket(self) -> None:
@@ -461,6 +464,7 @@ class Connection:
                 f"check the broker's log and the network; if it repeats at once, another client uses the client id "
                 f"{self._client_id!r}: give each station its own `broker.client_id`",
                 is_protocol_error=reason == "Protocol error",
+                is_unexplained=reason != "Protocol error",
             )
         else:
             self._end(f"{self._where} closed the connection before it answered{detail}", self._protocol_hint())

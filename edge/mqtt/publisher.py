@@ -69,6 +69,9 @@ STABLE_S = 10.0
 """A connection that lives this long is a good one: its alarm ends, and the next wait starts small again."""
 TAKEN_OVER_S = 600.0
 """A connection that nobody has taken over for this long is this station's alone again."""
+TAKEOVERS = 5
+"""Connections that end without a word, one accepted after the other, while nothing is on its way, are taken for
+takeovers when so many do within TAKEN_OVER_S: mosquitto 2.0.11 says nothing to the elder of two clients with one id."""
 MARK_BATCH = 100
 MARK_S = 0.05
 """Acknowledged rows are marked in the ledger together, so that a slow disk does not slow the sending. A kill
@@ -123,6 +126,7 @@ class Publisher:
         self._connection: Connection | None = None
         self._accepted: Accepted | None = None
         self._accepted_at_s = 0.0
+        self._unexplained_at_s: deque[float] = deque(maxlen=TAKEOVERS)
         self._dial_at_s = 0.0
         self._dial_backoff = Backoff(settings.backoff_min_s, settings.backoff_max_s, rng)
         self._may_retain = True  # with the next connection
@@ -347,16 +351,18 @@ class Publisher:
         if ended.code == RETAIN_NOT_SUPPORTED and self._connection is not None and self._connection.may_retain:
             self._may_retain = False  # what it refuses is done without: `_on_accepted` says so
         elif ended.code == SESSION_TAKEN_OVER:
-            self.raise_alarm(
-                STATION_TWICE,
-                f"another client with the id {self._client_id!r} took the connection over: two boxes run as one "
-                f"station; this one writes the ledger {self._ledger_id}",
-                "stop one of the two, or give it a `station` and a `state.dir` of its own; `ledger_id` in verdicts and "
-                "status tells them apart",
-            )
+            self._tell_of_another_box("took the connection over")
         else:
             code = BROKER_REFUSES if ended.is_refusal else BROKER_AWAY
             self.raise_alarm(code, ended.error.message, ended.error.hint)
+        if self._accepted is None:
+            self._unexplained_at_s.clear()  # the broker itself is away
+        elif ended.is_unexplained and not self._in_flight and not self._said:
+            self._unexplained_at_s.append(now_s)
+            if len(self._unexplained_at_s) == TAKEOVERS and now_s - self._unexplained_at_s[0] < TAKEN_OVER_S:
+                self._tell_of_another_box(
+                    f"seems to take the connection over: {TAKEOVERS} of them ended without a word"
+                )
         if self._in_flight:
             if ended.is_protocol_error or (ended.is_refusal and self._refusals.is_probing):
                 seq = self._refusals.culprit(row.seq for row in self._in_flight.values())
@@ -372,6 +378,15 @@ class Publisher:
         self._to_say.clear()
         self._connection = self._accepted = None
         self._dial_at_s = now_s + wait_s
+
+    def _tell_of_another_box(self, what: str) -> None:
+        self.raise_alarm(
+            STATION_TWICE,
+            f"another client with the id {self._client_id!r} {what}; two boxes run as one station then; this one "
+            f"writes the ledger {self._ledger_id}",
+            "stop one of the two, or give it a `station` and a `state.dir` of its own; `ledger_id` in verdicts and "
+            "status tells them apart",
+        )
 
     def _exchange_with_ledger(self, now_s: float) -> None:
         if self._accepted is not None and not self._refusals.is_pausing(now_s):

@@ -27,6 +27,12 @@ PROMISES = (
         "R11 R12 R22 R23 R25 R26 F1",
     ),
     ("Only a signed, unmodified model runs.", "R19"),
+    (
+        "`ledger_id` and `seq` name one message for ever; two boxes as one station, and a clock that is before the "
+        "model's time, are alarms.",
+        "R32",
+    ),
+    ("A stored message that has changed is never sent; it is an alarm until its part is inspected again.", "R34"),
     ("The pictures of a verdict are whole or not there, and delay no verdict.", "R37"),
     ("A flaw in the decoder reaches neither the ledger nor the rest of the machine.", "R29 R30"),
     ("A row is closed by PUBACK with reason 0x00 alone; there is no fallback to MQTT 3.1.1.", "R5 R31"),

@@ -317,6 +317,12 @@ class Rig:
         self.subscriber.end()
         self.broker.kill()
 
+    def other_box(self) -> Worker:
+        """A second box set up as this station: the same settings, but for a state of its own."""
+        config = self.root / "other-box.toml"
+        config.write_text(self.config.read_text().replace(str(self.state), str(self.root / "other-state")))
+        return Worker(config, self.root / "other-box.log")
+
     def run_cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The real `edge-worker` on this rig's settings."""
         command = [sys.executable, "-m", "edge.cli", "--config", str(self.config), *arguments]

@@ -17,8 +17,10 @@ from tests.torture.broker_faults import no_acknowledgement, refused_by_access_li
 from tests.torture.durability import durability_order, power_cut
 from tests.torture.evidence_faults import kill_while_pieces_are_written
 from tests.torture.file_faults import slow_writers
+from tests.torture.identity_faults import restored_without_a_number
 from tests.torture.isolation_faults import decoder_taken_over
 from tests.torture.kills import kill_the_worker
+from tests.torture.rot_faults import changed_messages
 from tests.torture.station_faults import moved_on, rewritten_in_place
 from tests.torture.trial import Trial
 
@@ -41,6 +43,8 @@ SEED = 20261
         pytest.param(kill_while_pieces_are_written, 1.0, "evidence-in-place", "is broken", id="R37"),
         pytest.param(rewritten_in_place, 0.4, "no-hold", "bytes nobody listed", id="R25"),
         pytest.param(moved_on, 0.4, "move-by-name", "lost", id="R27"),
+        pytest.param(restored_without_a_number, 1.0, "one-ledger-id", "under one number", id="R32"),
+        pytest.param(changed_messages, 1.0, "unchecked-messages", "a changed message was sent", id="R34"),
         pytest.param(slow_writers, 0.3, "react-to-created", "bytes nobody listed", id="R11"),
     ],
 )

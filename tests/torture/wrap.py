@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import paho.mqtt.client as mqtt
@@ -250,6 +251,15 @@ def _move_by_name() -> None:
     edge.station.archive._is_unchanged = lambda path, *_: path.exists()  # type: ignore[assignment]
 
 
+def _one_ledger_id() -> None:
+    """As before there was one: the number alone names a message."""
+    edge.store.ledger._ledger_id = lambda _sql: UUID(int=1)
+
+
+def _unchecked_messages() -> None:
+    edge.store.ledger.is_intact = lambda *_: True
+
+
 BREAKAGES: dict[str, Callable[[], None]] = {
     "synchronous-off": _synchronous_off,
     "ack-before-commit": _ack_before_commit,
@@ -261,6 +271,8 @@ BREAKAGES: dict[str, Callable[[], None]] = {
     "evidence-in-place": _evidence_in_place,
     "no-hold": _no_hold,
     "move-by-name": _move_by_name,
+    "one-ledger-id": _one_ledger_id,
+    "unchecked-messages": _unchecked_messages,
 }
 
 

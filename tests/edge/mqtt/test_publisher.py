@@ -780,13 +780,16 @@ def test_resets_in_the_middle_of_packets_lose_nothing_and_leak_no_thread(broker:
 
 
 def test_a_client_id_used_twice_is_explained(broker: Mosquitto, ledger: Ledger) -> None:
-    """mosquitto 2.0.11 ends the elder connection without a word."""
+    """mosquitto 2.0.11 ends the elder connection without a word: once is a lost one, again and again two boxes."""
     settings = settings_for(broker, client_id="same")
     with Recorder(broker) as recorder, publishing(settings, ledger) as publisher:
         drive(publisher, lambda: publisher.state.is_connected)
         with Recorder(broker, client_id="same"):
             drive(publisher, lambda: ("broker-away", True) in alarms_of(recorder))
         assert "another client uses the client id 'same'" in json.loads(recorder.payloads("alarm")[0])["hint"]
+        with Recorder(broker, client_id="same"):
+            drive(publisher, lambda: ("station-twice", True) in alarms_of(recorder))
+        assert publisher.state.connections > edge.mqtt.publisher.TAKEOVERS
 
 
 def test_two_boxes_as_one_station_are_an_alarm_until_they_meet_no_more(
