@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -376,7 +377,7 @@ def answer(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
             "is_blind": row.is_hidden and row.is_asked,  # the list shows what is decided
             **given,
         },
-        nonce,
+        _form_key(nonce, account, verdict_id, choice, given),
         lambda votes: read_of(record.outcome, votes, account, is_admin=reader.is_admin),
     )
     desk.claims.release(verdict_id)
@@ -386,6 +387,14 @@ def answer(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
     if row.is_hidden or met or any(vote.account == account for vote in row.votes):
         return redirect(f"/scan/{verdict_id}?saved=1" + ("&met=1" if met else ""))
     return redirect(f"/next?after={verdict_id}")
+
+
+def _form_key(nonce: str, account: str, verdict_id: str, choice: Choice, given: Mapping[str, Any]) -> str:
+    """By which a form that is sent twice is one answer, and one that was changed in between (Back in the browser, a
+    second window) is another."""
+    said = [given[field] for field in ("kinds", "severity", "boxes_px", "comment")]
+    text = json.dumps([nonce, account, verdict_id, choice.value, *said])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _others_seen(visit: Visit) -> int:

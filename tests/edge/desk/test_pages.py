@@ -186,6 +186,20 @@ def test_a_form_of_another_site_is_refused(plant: Plant, headers: dict[str, str]
     assert plant.store.answers() == []
 
 
+def test_a_form_sent_twice_is_one_answer_and_one_changed_in_between_is_another(plant: Plant) -> None:
+    """Back in the browser, another choice, saved again: the page that is shown once more has the same hidden fields."""
+    verdict_id, other_id = plant.put(1), plant.put(2)
+    browser = plant.browser("ann")
+    for decision in ("normal", "normal", "abnormal"):
+        browser.post(f"/scan/{verdict_id}/answer", {"decision": decision, "seconds": "1", "nonce": "a" * 32})
+    browser.post(f"/scan/{other_id}/answer", {"decision": "normal", "nonce": "a" * 32})
+    assert [(each.verdict_id, each.vote.choice) for each in plant.store.answers()] == [
+        (verdict_id, "normal"),
+        (verdict_id, "abnormal"),
+        (other_id, "normal"),
+    ]
+
+
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8480", "127.0.0.1.evil.example", "", "[::1", "a b"])
 def test_a_foreign_name_that_leads_here_is_refused(plant: Plant, host: str) -> None:
     assert Browser(plant.app, host=host).get("/login").status == 400
