@@ -94,7 +94,7 @@ def read_labels(path: Path) -> list[LabelRow]:
 
 
 def match_labels(path: Path, rows: Sequence[LabelRow], files: Iterable[str]) -> MatchedLabels:
-    """Give each row its scan: by relative path, else by base name where only one scan has it.
+    """Give each row its scan: by relative path, else by the only path that ends as the row's does, or begins later.
 
     `path` is named in errors. Raises SettingsError naming the line of every row that fits several scans, or a
     scan that another row has already.
@@ -110,8 +110,12 @@ def match_labels(path: Path, rows: Sequence[LabelRow], files: Iterable[str]) -> 
         if (name := file.rpartition("/")[2]) in names:
             by_name[name].append(file)
     without_file, problems = [], []
-    for row in sorted(rows, key=lambda row: row.file not in known):  # exact paths first, then base names
-        fitting = [row.file] if row.file in known else by_name[PurePosixPath(row.file).name]
+    for row in sorted(rows, key=lambda row: row.file not in known):  # exact paths first, then ends of them
+        fitting = [row.file]
+        if row.file not in known:
+            same_name = by_name[PurePosixPath(row.file).name]
+            # Not lot1/a.tif for lot2/a.tif: that is another scan's label.
+            fitting = [file for file in same_name if _is_end_of(file, row.file) or _is_end_of(row.file, file)]
         if not fitting:
             without_file.append(row)
         elif len(fitting) > 1:
@@ -131,6 +135,10 @@ def match_labels(path: Path, rows: Sequence[LabelRow], files: Iterable[str]) -> 
             hint="label every scan once; where base names repeat, give paths relative to the folder of scans",
         )
     return MatchedLabels(by_file, tuple(without_file))
+
+
+def _is_end_of(part: str, whole: str) -> bool:
+    return f"/{whole}".endswith(f"/{part}")
 
 
 def bad_rows(path: Path, problems: Sequence[str]) -> str:

@@ -80,8 +80,15 @@ def test_a_base_name_that_two_scans_have_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_rows_for_one_scan_are_refused_whatever_their_order(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"line 2: 'other/a\.tif' names the scan 'day1/a\.tif', which line 3"):
-        match_labels(tmp_path, rows("other/a.tif", "day1/a.tif"), ["day1/a.tif"])
+    with pytest.raises(SettingsError, match=r"line 2: 'a\.tif' names the scan 'day1/a\.tif', which line 3"):
+        match_labels(tmp_path, rows("a.tif", "day1/a.tif"), ["day1/a.tif"])
+
+
+def test_a_scan_of_another_folder_is_not_labelled_though_it_has_the_name(tmp_path: Path) -> None:
+    listed = rows("lot1/0001.tif", "lot1/0002.tif", "set/lot2/0003.tif")
+    matched = match_labels(tmp_path, listed, ["lot2/0001.tif", "lot12/0002.tif", "lot2/0003.tif"])
+    assert matched.by_file == {"lot2/0003.tif": listed[2]}
+    assert matched.without_file == (listed[0], listed[1])
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
