@@ -19,6 +19,7 @@ from edge.pipeline.decide import out_of_spec, unreadable
 from edge.records import Arrival, Counts, Decision, FileStamp, Image, Scan
 from edge.scans.decoder import DECODER_CRASH
 from edge.scans.scan import Decode, Limits, check_expected, modified_at, read_scan
+from edge.system.files import CHUNK_BYTES, opened_regular
 from edge.system.names import display_name
 
 OUT_OF_SPEC_MAX_PX = 16_000_000
@@ -120,9 +121,13 @@ def condemn(path: Path, arrival: Arrival, limits: Limits, death: str) -> Prepare
     stamp = arrival.stamp
     scan = unread_scan(stamp)
     if stamp.size_bytes <= limits.max_bytes:
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            scan = Scan(scan.file, digest, stamp.size_bytes, scan.modified_at)
+        # By now a link, a pipe that nobody writes or a file that grows without end may stand there.
+        with contextlib.suppress(OSError), opened_regular(path) as (file, _):
+            digest, left_bytes = hashlib.sha256(), stamp.size_bytes
+            while left_bytes and (chunk := file.read(min(left_bytes, CHUNK_BYTES))):
+                digest.update(chunk)
+                left_bytes -= len(chunk)
+            scan = Scan(scan.file, digest.hexdigest(), stamp.size_bytes, scan.modified_at)
     if arrival.expected is not None:
         check_expected(path, arrival.expected)
     return Prepared(arrival, scan, None, unreadable(DECODER_CRASH), f"decoding it ended a process: {death}", 0.0, 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -524,6 +525,26 @@ def test_a_suspect_is_not_condemned_for_what_was_written_over_it(line: Line, mon
     assert worker.step() == 0
     worker.close()
     assert (line.intake.retried, line.outcomes()) == (["a.tif"], {})
+
+
+def test_a_suspect_is_never_hashed_through_a_link_that_took_its_place(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a pipe hold the line up: both are opened as neither."""
+    fakes.write_scan(line.folder / "a.tif")
+    line.intake.add("a.tif", is_final=True)
+    (secret := tmp_path / "secret").write_text("correct horse battery staple")
+
+    def dies_and_is_replaced(path: Path, limits: Limits, spec: object) -> str:
+        path.unlink()
+        path.symlink_to(secret)
+        return "killed by SIGSEGV"
+
+    monkeypatch.setattr(edge.pipeline.read_ahead, "kills_its_reader", dies_and_is_replaced)
+    monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp: True)
+    run_out(line.worker(is_replay=True))
+    assert line.outcomes() == {"a.tif": ("unreadable", ("decoder-crash",))}
+    assert line.judged[0].prepared.scan.sha256 != hashlib.sha256(secret.read_bytes()).hexdigest()
 
 
 def test_a_replay_judges_every_file_as_it_is(line: Line) -> None:
