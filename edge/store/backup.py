@@ -61,8 +61,8 @@ def back_up(path: Path, station: str, target: Path) -> Inventory:
 
     Raises LedgerError if there is no ledger, if `target` exists, or when the worker does not answer.
     """
-    if target.exists():
-        raise LedgerError(f"{target} exists already", hint="give each backup a name of its own, such as its date")
+    if os.path.lexists(target):
+        raise _taken(target)
     if not path.is_file():
         raise LedgerError(f"there is no ledger at {path}", hint="check `state.dir` in the settings")
     try:
@@ -233,12 +233,28 @@ def _delivered(copy: Path, target: Path, station: str) -> Inventory:
                 if (newest := _model_history(copy.parent)) is not None:
                     ledger.remember(NEWEST_MODEL, newest)
                 inventory = _inventory(target, ledger)
-            draft.rename(target)
+            _name_anew(draft, target)
             sync_directory(target.parent)
     finally:
         copy.unlink(missing_ok=True)
         draft.unlink(missing_ok=True)
     return inventory
+
+
+def _name_anew(draft: Path, target: Path) -> None:
+    """Unlike a rename this takes no name that another backup has taken meanwhile."""
+    try:
+        target.hardlink_to(draft)
+    except FileExistsError:
+        raise _taken(target) from None
+    except OSError:  # a file system without hard links, such as that of a memory stick
+        if os.path.lexists(target):
+            raise _taken(target) from None
+        draft.rename(target)
+
+
+def _taken(target: Path) -> LedgerError:
+    return LedgerError(f"{target} exists already", hint="give each backup a name of its own, such as its date")
 
 
 def _copy_file(source: Path, target: Path) -> None:

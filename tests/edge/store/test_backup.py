@@ -216,6 +216,32 @@ def test_an_existing_file_is_never_taken_as_the_target(ledger: Ledger, tmp_path:
         back_up(ledger.path, STATION, tmp_path / "backup.sqlite")
 
 
+@pytest.mark.parametrize("has_hard_links", [True, False])
+def test_a_file_that_another_backup_wrote_meanwhile_is_not_overwritten(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_hard_links: bool
+) -> None:
+    """Two of them at the same minute, from a crontab and by hand."""
+    open_ledger(path, STATION).close()
+    target = tmp_path / "today.sqlite"
+    copy_file = edge.store.backup._copy_file
+
+    def overtaken(source: Path, draft: Path) -> None:
+        copy_file(source, draft)
+        target.write_text("the other's")
+
+    def no_link(self: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    if not has_hard_links:
+        monkeypatch.setattr(Path, "hardlink_to", no_link)
+    back_up(path, STATION, tmp_path / "first.sqlite")
+    monkeypatch.setattr(edge.store.backup, "_copy_file", overtaken)
+    with pytest.raises(LedgerError, match="exists already"):
+        back_up(path, STATION, target)
+    assert target.read_text() == "the other's"
+    assert sorted(each.name for each in tmp_path.glob("*.sqlite*")) == ["first.sqlite", "today.sqlite"]
+
+
 def test_a_worker_that_cannot_copy_says_so_at_once(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
