@@ -145,7 +145,7 @@ def test_evidence_that_would_be_dropped_or_seen_by_nobody_is_a_warning(tmp_path:
     budget = {"max_bytes": 1000, "min_free_bytes": 0}
     assert row(max_bytes=0).startswith("ok none is kept")
     assert row(**budget).startswith("ok 0.0 of 0.0 GB used")
-    assert row(max_bytes=1 << 50).startswith("warn 0.0 of 1125899.9 GB used, the disk has room for")
+    assert row(max_bytes=1 << 50).startswith("warn 0.0 of 1125899.9 GB used")
     folder = tmp_path / "evidence"
     folder.mkdir(mode=0o700)
     assert "chmod 0750" in row(**budget)
