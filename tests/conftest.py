@@ -3,6 +3,10 @@
 import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Each worker has a core of its own. Threads of torch and numpy that wait for one another would spin on the other's.
+    # Each worker has a core of its own, and so has all that it starts. Torch, onnxruntime, OpenVINO and the commands
+    # take as many threads as they see cores, and threads that wait for one another spin: a small fit then
+    # costs four times its processor time.
+    _cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {_cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(_cores)]})
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
