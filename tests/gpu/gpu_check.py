@@ -24,6 +24,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 460.0
+LEAST_S = 5.0
+"""With less left a part is not begun."""
 PARTS = {  # name: most seconds it may take
     "machine": 60.0,
     "scans": 120.0,
@@ -133,7 +135,7 @@ def run_part(name: str, scratch: Path, limit_s: float) -> dict[str, Any]:
     target = scratch / f"{name}.json"
     program = [sys.executable, str(Path(__file__).with_name("parts.py")), name, str(scratch), str(target)]
     result: dict[str, Any]
-    if limit_s < 5:
+    if limit_s < LEAST_S:
         result = {"failed": f"no time left of {LIMIT_S:.0f} s"}
     else:
         part = subprocess.Popen(

@@ -313,15 +313,20 @@ def missing(part: str) -> Figures:
 
 
 def main(part: str, scratch: Path, target: Path) -> None:
-    from tests.gpu import torch_parts
-
-    own = {work.__name__: work for work in (machine, scans, kernel, kernel_time, bandwidth, pycuda, contract, tensorrt)}
-    torch_own = {work.__name__: work for work in (torch_parts.networks, torch_parts.pipeline, torch_parts.training)}
     try:
-        figures = missing(part) or (own | torch_own)[part](scratch)
+        figures = missing(part) or _work_of(part)(scratch)
     except Exception as error:  # noqa: BLE001 - a part fails alone, with its reason
         figures = {"failed": f"{type(error).__name__}: {getattr(error, 'message', error)}"}
     target.write_text(json.dumps(figures), encoding="utf-8")
+
+
+def _work_of(part: str) -> Callable[[Path], Figures]:
+    own = {work.__name__: work for work in (machine, scans, kernel, kernel_time, bandwidth, pycuda, contract, tensorrt)}
+    if part in own:
+        return own[part]
+    from tests.gpu import torch_parts  # needs torchvision, which takes seconds to import
+
+    return {work.__name__: work for work in (torch_parts.networks, torch_parts.pipeline, torch_parts.training)}[part]
 
 
 if __name__ == "__main__":

@@ -82,8 +82,12 @@ def test_a_part_out_of_time_ends_with_all_that_it_started(tmp_path: Path, monkey
         "child.wait()\n"
     )
     monkeypatch.setattr(gpu_check, "__file__", str(tmp_path / "gpu_check.py"))
-    result = gpu_check.run_part("any", tmp_path, 8.0)
-    assert result["failed"] == "ended after 8 s"
+    monkeypatch.setattr(gpu_check, "LEAST_S", 0.0)
+    for limit_s in (1.0, 8.0):  # a busy machine needs more time for the start of two processes
+        result = gpu_check.run_part("any", tmp_path, limit_s)
+        if (tmp_path / "pid").exists():
+            break
+    assert result["failed"] == f"ended after {limit_s:.0f} s"
     # SIGKILL was sent; on a busy machine the kernel takes its time.
     grandchild = Path(f"/proc/{(tmp_path / 'pid').read_text()}/status")
     until_s = time.monotonic() + 10.0
