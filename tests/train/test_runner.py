@@ -1,12 +1,16 @@
-"""What becomes of worker processes when the program that gives them work is killed."""
+"""What becomes of tasks whose worker process dies, and of workers when the program that gives them work is killed."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from train.errors import TrainError
 from train.runner import Processes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +50,30 @@ def test_workers_end_with_a_program_that_is_killed(tmp_path: Path) -> None:
         program.kill()
         program.wait()
     until(lambda: not runs(worker))
+
+
+def die_once(marker: str) -> str:
+    """A task whose first worker is killed."""
+    path = Path(marker)
+    if path.name.startswith("fatal") and not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path.name
+
+
+def test_a_killed_worker_costs_only_its_task(tmp_path: Path) -> None:
+    markers = [str(tmp_path / name) for name in ("one", "fatal", "three")]
+    with Processes(2) as processes:
+        assert dict(processes.map(die_once, markers)) == {0: "one", 1: "fatal", 2: "three"}
+
+
+def always_dies(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_task_that_kills_every_worker_is_an_error_and_not_an_endless_loop() -> None:
+    with Processes(1) as processes, pytest.raises(TrainError, match="died 3 times with 1 tasks left"):
+        list(processes.map(always_dies, [0]))
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -19,13 +21,14 @@ from train.commands.crossval import parse_methods
 from train.dataset import Row, read_labels
 from train.errors import DataError, TrainError
 from train.papers.ablation import WITHOUT_FINE_TUNING, steps, usual_steps
-from train.runner import Here, Processes, RayCluster
+from train.runner import Here, RayCluster
 from train.survey import natural, survey
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.timeout(600)
 
-RECIPE = 'base = "best"\n'
+RECIPE = 'base = "best"\nfeatures = "mean+max"\n'
+"""The best recipe but for its tiles, whose fits take most of the time; the steps of the ablation below have them."""
 
 
 @pytest.fixture(scope="module")
@@ -90,33 +93,29 @@ def test_processes_give_the_same_table(small_lot: Path, tmp_path: Path, cache: P
     assert (tmp_path / "table1.md").read_bytes() == table_made_here
 
 
-def test_a_local_ray_cluster_gives_the_same_table(
-    small_lot: Path, tmp_path: Path, cache: Path, table_made_here: bytes
-) -> None:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    """A Ray cluster of this machine's cores; it takes longer to start than what the tests ask of it."""
     pytest.importorskip("ray", reason="needs the extra `ray`")
+    with RayCluster("local") as cluster:
+        yield cluster
+
+
+def test_a_local_ray_cluster_gives_the_same_table(
+    small_lot: Path,
+    tmp_path: Path,
+    cache: Path,
+    table_made_here: bytes,
+    cluster: RayCluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("train.commands.options.RayCluster", {"local": nullcontext(cluster)}.__getitem__)
     assert main(command(small_lot, tmp_path, cache, "--ray", "local")) == 0
     assert (tmp_path / "table1.md").read_bytes() == table_made_here
 
 
-def die_once(marker: str) -> str:
-    """A task whose first worker is killed."""
-    path = Path(marker)
-    if path.name.startswith("fatal") and not path.exists():
-        path.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return path.name
-
-
-def test_a_killed_worker_costs_only_its_task(tmp_path: Path) -> None:
-    markers = [str(tmp_path / name) for name in ("one", "fatal", "three")]
-    with Processes(2) as processes:
-        assert dict(processes.map(die_once, markers)) == {0: "one", 1: "fatal", 2: "three"}
-
-
-def test_a_killed_ray_worker_costs_only_its_task(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="needs the extra `ray`")
-
-    def die(marker: str) -> tuple[str, int]:  # not die_once: Ray's workers cannot import this module
+def test_a_killed_ray_worker_costs_only_its_task(tmp_path: Path, cluster: RayCluster) -> None:
+    def die(marker: str) -> tuple[str, int]:  # in here: Ray's workers cannot import this module
         path = Path(marker)
         path.with_suffix(f".{os.getpid()}").touch()
         if path.name == "fatal" and not path.exists():
@@ -125,20 +124,10 @@ def test_a_killed_ray_worker_costs_only_its_task(tmp_path: Path) -> None:
         return path.name, os.getpid()
 
     markers = [str(tmp_path / name) for name in ("one", "fatal", "three", "four")]
-    with RayCluster("local") as cluster:
-        found = dict(cluster.map(die, markers))
+    found = dict(cluster.map(die, markers))
     assert [found[number][0] for number in range(4)] == ["one", "fatal", "three", "four"]
     tried = {name: len(list(tmp_path.glob(f"{name}.*"))) for name in ("one", "fatal", "three", "four")}
     assert tried == {"one": 1, "fatal": 2, "three": 1, "four": 1}
-
-
-def always_dies(_: int) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_task_that_kills_every_worker_is_an_error_and_not_an_endless_loop() -> None:
-    with Processes(1) as processes, pytest.raises(TrainError, match="died 3 times with 1 tasks left"):
-        list(processes.map(always_dies, [0]))
 
 
 def test_an_unreadable_scan_is_named_and_skipped_only_on_request(small_lot: Path, tmp_path: Path) -> None:
