@@ -45,6 +45,9 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._process_lock: int | None = lock
         self._data_version = 0
+        self._file: int | None = None
+        """Handle of the file the connection has open; it names it and cannot read it, so that closing it ends none of
+        SQLite's locks."""
         try:
             with self._lock, explained_errors(path):
                 self._connected()
@@ -65,6 +68,8 @@ class Database:
         """Hold the lock and one transaction: committed on success, rolled back on any exception."""
         with self._lock, explained_errors(self.path):
             sql = self._connected()
+            if kind == "write":
+                self._expect_own_file()
             try:
                 sql.execute("BEGIN IMMEDIATE" if kind == "write" else "BEGIN")
                 if kind == "write":
@@ -146,7 +151,19 @@ class Database:
         if self._connection is None:
             self._connection = connect(self.path, self.station)
             self._data_version = _data_version(self._connection)
+            self._file = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         return self._connection
+
+    def _expect_own_file(self) -> None:
+        """Raises LedgerError when another file, or none, has its name: what is written would end with this process."""
+        assert self._file is not None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(self.path.lstat(), os.fstat(self._file)):
+                return
+        raise LedgerError(
+            f"ledger {self.path} was moved, removed or replaced while the worker writes it",
+            hint="put it back with what lay beside it, or restart the worker: it then begins with what is there",
+        )
 
     def _expect_no_other_writer(self, sql: sqlite3.Connection) -> None:
         """Raises LedgerError, once, when another connection has written: two writers can damage a WAL database."""
@@ -165,6 +182,9 @@ class Database:
             with suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
 
 def _data_version(sql: sqlite3.Connection) -> int:

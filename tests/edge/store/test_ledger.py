@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -572,6 +573,21 @@ def test_a_closed_ledger_can_be_opened_again_and_not_used(path: Path) -> None:
     open_ledger(path, STATION).close()
     with pytest.raises(RuntimeError, match="closed"):
         first.pending()
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_nothing_is_written_into_a_ledger_that_was_moved_away(ledger: Ledger, path: Path, is_replaced: bool) -> None:
+    """As by an operator who forgot to stop the worker: what it wrote on would end with the process."""
+    ledger.commit([sample_entry(1)], NOW)
+    away = path.with_name("away.sqlite")
+    path.rename(away)
+    if is_replaced:
+        shutil.copy(away, path)
+    with pytest.raises(LedgerError, match="moved, removed or replaced"):
+        ledger.commit([sample_entry(2)], NOW)
+    assert seqs(ledger) == [1]
+    away.rename(path)
+    assert stored_seqs(ledger.commit([sample_entry(2)], NOW)) == [2]
 
 
 def test_what_another_program_writes_is_told_once(ledger: Ledger, path: Path) -> None:
