@@ -42,6 +42,7 @@ from edge.model.manifest import (
     Input,
     LearntFrom,
     Manifest,
+    ReasonMap,
     Thresholds,
     manifest_json,
 )
@@ -58,8 +59,9 @@ from export.graphs import (
     gate_onnx,
 )
 from export.keys import load_private_key
-from export.parity import check_parity, check_storage, engine_scores, noise_image, torch_scores
+from export.parity import check_parity, check_reason, check_storage, engine_scores, noise_image, torch_scores
 from export.precision import CALIBRATION_SCANS, Precision, to_precision
+from export.reason import reason_geometry
 from export.request import ExportRequest, TrainedPair, load_pair, storage_for
 from export.scan_range import ENOUGH_LOTS, scan_range
 from export.scans import ConvertedScan, converted_scans
@@ -135,12 +137,14 @@ def _checked(
 
     golden = _golden(stored, request, pair, reporter)
     pictures = [*(scan.image for scan in golden), noise_image(channels, *size)]
-    engine = OrtEngine(PairOfNetworks(plain[CLASSIFIER_FILE], plain[GATE_FILE], size, channels))
+    classifier = classifier_of(pair.classifier)
+    has_reason = reason_geometry(classifier) is not None
+    engine = OrtEngine(PairOfNetworks(plain[CLASSIFIER_FILE], plain[GATE_FILE], size, channels, has_reason=has_reason))
     plain_scores = engine_scores(engine, pictures)
+    if has_reason:
+        check_reason(engine, classifier, pictures[1:])
     engine.close()
-    parity = check_parity(
-        plain_scores, torch_scores(classifier_of(pair.classifier), gate_of(pair.gate), method, pictures)
-    )
+    parity = check_parity(plain_scores, torch_scores(classifier, gate_of(pair.gate), method, pictures))
     reporter.say(f"torch and onnxruntime agree: {parity}")
     if request.precision == "fp32":
         drift = check_storage([scan.scores for scan in golden], plain_scores[: len(golden)], storage)
@@ -262,6 +266,7 @@ def _manifest(
 ) -> Manifest:
     classifier, gate = pair.classifier, pair.gate
     bounds = classifier.bounds
+    cells = reason_geometry(classifier_of(classifier))
     try:
         return Manifest(
             schema_version=SCHEMA_VERSION,
@@ -282,6 +287,7 @@ def _manifest(
             policy=Thresholds.model_validate(asdict(pair.policy)),
             scan_spec=scan_range(classifier, gate),
             gate_map=GateMap(cell_px=MAP_CELL_PX, offset_px=map_offset_px(int(gate.recipe.get("reduction") or 1))),
+            reason_map=None if cells is None else ReasonMap(cell_px=cells.cell_px, offset_px=cells.offset_px),
             precision=request.precision,
             weights_storage=storage,
             training=_training(classifier, gate),

@@ -1,8 +1,8 @@
 """Checkpoints to ONNX graphs that take the converted uint8 scan and hold everything after it.
 
-Classifier: cast, scale, ImageNet normalisation, ResNet-34, pooling, trained layers, softmax. Gate: cast, scale,
-autoencoder, residual, window statistics, layout, their maxima and a small residual map. So one file runs on every
-engine and the host never sees a float image. Sizes are fixed at export, only the batch is free.
+Classifier: cast, scale, ImageNet normalisation, ResNet-34, pooling, trained layers, softmax, reason map. Gate: cast,
+scale, autoencoder, residual, window statistics, layout, their maxima and a small residual map. So one file runs on
+every engine and the host never sees a float image. Sizes are fixed at export, only the batch is free.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT
+from edge.engines import GATE_OUTPUTS, IMAGE_INPUT, classifier_outputs
 from edge.images.conversion import Method
 from edge.records import Size
 from export.errors import ExportError
+from export.reason import explained, reason_geometry
 from train.classifier.models import Classifier
 from train.gate.network import Gate
 from train.networks import IMAGENET_MEAN, IMAGENET_STD, fold_batch_norms, p_abnormal_of
@@ -30,7 +31,10 @@ IR_VERSION: Final = 10
 
 
 class ClassifierGraph(nn.Module):
-    """Converted scans uint8 (n, channels, height, width) -> p_abnormal float32 (n,)."""
+    """Converted scans uint8 (n, channels, height, width) -> p_abnormal float32 (n,), and its map where there is one.
+
+    reason_map: float32 (n, map_height, map_width); see `export.reason`.
+    """
 
     def __init__(self, network: Classifier) -> None:
         super().__init__()
@@ -39,12 +43,13 @@ class ClassifierGraph(nn.Module):
         fold_batch_norms(backbone)
         backbone.conv1 = _fold_normalisation(backbone.conv1, network.channels)
         self.network = network
+        self.has_reason = reason_geometry(network) is not None
         self.eval().requires_grad_(False)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         x = image.float()
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-        return p_abnormal_of(self.network(x))
+        return explained(self.network, x) if self.has_reason else (p_abnormal_of(self.network(x)),)
 
 
 class GateGraph(nn.Module):
@@ -67,8 +72,8 @@ class GateGraph(nn.Module):
 
 
 def classifier_onnx(graph: ClassifierGraph, channels: int, size: Size) -> onnx.ModelProto:
-    """The classifier as an ONNX model with input `image` and output `p_abnormal`. Raises ExportError."""
-    return _export(graph, channels, size, CLASSIFIER_OUTPUTS)
+    """The classifier as an ONNX model: input `image`, output `p_abnormal`, perhaps `reason_map`. Raises ExportError."""
+    return _export(graph, channels, size, classifier_outputs(graph.has_reason))
 
 
 def gate_onnx(graph: GateGraph, channels: int, size: Size) -> onnx.ModelProto:

@@ -18,6 +18,7 @@ from edge.engines.golden import score_one
 from edge.images.conversion import Method
 from edge.records import Image, Scores
 from export.errors import ParityError
+from export.reason import explained
 from train.classifier.models import Classifier
 from train.gate.calibration import gate_images
 from train.gate.calibration import score as gate_score
@@ -28,6 +29,9 @@ MAX_DIFFERENCE: Final = 1e-4
 """Greatest difference of any score between torch and the exported graph; rounding explains 1e-6."""
 MAX_STORAGE_DRIFT: Final = 0.05
 """Greatest change of any golden score by weights stored as fp16 or int8; golden scans are doubtful ones."""
+MAX_REASON_DIFFERENCE: Final = 0.01
+"""Greatest mean difference of a reason map between torch and the exported graph, relative to how far its cells lie from
+their mean. Not of a cell: where two tiles stand out equally, rounding says which one counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,22 @@ def check_parity(observed: Sequence[Scores], expected: Sequence[Scores]) -> Diff
             hint="the exporter of this torch release breaks the networks: export with another release",
         )
     return found
+
+
+def check_reason(engine: Engine, classifier: Classifier, images: Iterable[Image]) -> None:
+    """Raises ParityError unless an engine's reason maps of images are those of the network in torch."""
+    for image in images:
+        observed = engine.infer(image[np.newaxis]).reason_map
+        with torch.inference_mode():
+            _, maps = explained(classifier.eval(), classifier.normalise(torch.from_numpy(image[np.newaxis])))
+        expected = maps.numpy()
+        allowed = MAX_REASON_DIFFERENCE * (1 + float(np.abs(expected - expected.mean()).mean()))
+        found = np.inf if observed is None else float(np.abs(observed - expected).mean())
+        if not found <= allowed:  # written so that NaN fails
+            raise ParityError(
+                f"the exported reason map differs from torch {torch.__version__} by {found:.1e}, allowed {allowed:.1e}",
+                hint="the exporter of this torch release breaks the networks: export with another release",
+            )
 
 
 def check_storage(observed: Sequence[Scores], expected: Sequence[Scores], storage: str) -> Difference:

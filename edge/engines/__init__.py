@@ -23,6 +23,10 @@ IMAGE_INPUT = "image"
 CLASSIFIER_OUTPUTS = ("p_abnormal",)
 GATE_OUTPUTS = ("gate_mean_max", "gate_std_max", "residual_map")
 """The names the graphs of every bundle give to their input and outputs."""
+REASON_MAP = "reason_map"
+"""One more output of the classifier, in models whose manifest says so."""
+MAPS = frozenset({"residual_map", REASON_MAP})
+"""Outputs (n, map_height, map_width); the others are (n,)."""
 
 Batch = npt.NDArray[np.uint8]
 """Converted scans: uint8, shape (n, channels, height_px, width_px)."""
@@ -38,6 +42,8 @@ class EngineSpec:
     size: Size
     channels: int
     max_batch: int
+    has_reason: bool = False
+    """Whether the classifier tells where its answer comes from."""
     degraded: str | None = None
     """Why this is not the engine that was asked for; None when it is."""
 
@@ -48,12 +54,15 @@ class EngineOutput:
 
     `p_abnormal`, `gate_mean_max`, `gate_std_max`: float32 (n,).
     `residual_map`: float32 (n, map_height, map_width), the largest |residual window mean| per cell.
+    `reason_map`: float32 (n, map_height, map_width), of another size: what each place says of log(p / (1 - p)), which
+    is its mean. None where the model has none.
     """
 
     p_abnormal: npt.NDArray[np.float32]
     gate_mean_max: npt.NDArray[np.float32]
     gate_std_max: npt.NDArray[np.float32]
     residual_map: npt.NDArray[np.float32]
+    reason_map: npt.NDArray[np.float32] | None = None
 
 
 class Engine(Protocol):
@@ -90,6 +99,16 @@ class PlanSettings:
     """Where systemd shows secrets to this service alone; None outside of one."""
     may_build: bool = True
     """False: what is stored is opened, and nothing is built, written or made."""
+
+
+def classifier_outputs(has_reason: bool) -> tuple[str, ...]:
+    """The outputs of a classifier's graph."""
+    return (*CLASSIFIER_OUTPUTS, REASON_MAP) if has_reason else CLASSIFIER_OUTPUTS
+
+
+def rank_of(output: str) -> int:
+    """Dimensions of an output; the first one is the batch."""
+    return 3 if output in MAPS else 1
 
 
 def check_batch(images: Batch, spec: EngineSpec) -> None:

@@ -9,13 +9,11 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, Batch, EngineOutput, EngineSpec, check_batch
+from edge.engines import GATE_OUTPUTS, Batch, EngineOutput, EngineSpec, check_batch, classifier_outputs, rank_of
 from edge.errors import EngineError
 from edge.records import Size
 
 EXPORT_AGAIN: Final = "export the bundle again with an `edge-export` of the same release as this program"
-OUTPUT_RANKS: Final = {name: 3 if name == "residual_map" else 1 for name in (*CLASSIFIER_OUTPUTS, *GATE_OUTPUTS)}
-"""Dimensions of every output; the first one is the batch."""
 
 
 class Networks(Protocol):
@@ -31,6 +29,8 @@ class Networks(Protocol):
     def channels(self) -> int: ...
     @property
     def precision(self) -> str: ...
+    @property
+    def has_reason(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class PairOfNetworks:
     """Size of the image the graphs take, px."""
     channels: int
     precision: str = "fp32"
+    has_reason: bool = False
+    """Whether the classifier has an output `reason_map`."""
 
 
 class OpenGraph(Protocol):
@@ -63,7 +65,7 @@ class PairEngine:
     def __init__(self, spec: EngineSpec, open_graph: OpenOne, networks: Networks) -> None:
         self._spec = spec
         self._classifier: OpenGraph | None = open_graph(
-            "classifier.onnx", networks.classifier, _ranks(CLASSIFIER_OUTPUTS)
+            "classifier.onnx", networks.classifier, _ranks(classifier_outputs(spec.has_reason))
         )
         self._gate: OpenGraph | None = open_graph("gate.onnx", networks.gate, _ranks(GATE_OUTPUTS))
 
@@ -84,4 +86,4 @@ class PairEngine:
 
 
 def _ranks(outputs: tuple[str, ...]) -> dict[str, int]:
-    return {name: OUTPUT_RANKS[name] for name in outputs}
+    return {name: rank_of(name) for name in outputs}

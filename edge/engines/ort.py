@@ -54,7 +54,7 @@ class OrtEngine(PairEngine):
 
     def __init__(self, networks: Networks, *, threads: int | None = None, max_batch: int | None = None) -> None:
         size, channels, precision = networks.size, networks.channels, networks.precision
-        spec = EngineSpec(NAME, precision, size, channels, max_batch or DEFAULT_MAX_BATCH)
+        spec = EngineSpec(NAME, precision, size, channels, max_batch or DEFAULT_MAX_BATCH, networks.has_reason)
         threads = threads or len(os.sched_getaffinity(0))
 
         def open_graph(name: str, graph: bytes, ranks: dict[str, int]) -> Graph:

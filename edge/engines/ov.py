@@ -41,7 +41,8 @@ class OvEngine(PairEngine):
 
     def __init__(self, networks: Networks, *, threads: int | None = None, max_batch: int | None = None) -> None:
         size, channels = networks.size, networks.channels
-        spec = EngineSpec(NAME, networks.precision, size, channels, max_batch or DEFAULT_MAX_BATCH)
+        batch = max_batch or DEFAULT_MAX_BATCH
+        spec = EngineSpec(NAME, networks.precision, size, channels, batch, networks.has_reason)
         options = compile_options(threads or len(os.sched_getaffinity(0)))
 
         def open_graph(name: str, graph: bytes, ranks: dict[str, int]) -> Graph:

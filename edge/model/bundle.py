@@ -123,6 +123,16 @@ class Bundle:
     def map_geometry(self) -> MapGeometry:
         return MapGeometry(cell_px=self.manifest.gate_map.cell_px, offset_px=self.manifest.gate_map.offset_px)
 
+    @property
+    def has_reason(self) -> bool:
+        """Whether the classifier tells where its answer comes from."""
+        return self.manifest.reason_map is not None
+
+    def reason_geometry(self) -> MapGeometry | None:
+        """Where the cells of the classifier's map lie; None where it has none."""
+        cells = self.manifest.reason_map
+        return None if cells is None else MapGeometry(cells.cell_px, cells.offset_px)
+
 
 def open_bundle(directory: Path, trusted_key: Path) -> Bundle:
     """Verify and read a bundle; `trusted_key` is a public key (PEM) or a folder of them (*.pem).

@@ -126,6 +126,13 @@ class GateMap(Part):
     offset_px: Annotated[int, Field(ge=0, le=1024)]
 
 
+class ReasonMap(Part):
+    """Cell (i, j) of the classifier's reason map covers input pixels from offset + cell * (i, j)."""
+
+    cell_px: Annotated[int, Field(ge=1, le=1024)]
+    offset_px: Annotated[int, Field(ge=-1024, le=1024)]
+
+
 class Golden(Part):
     """A scan in the bundle and what every engine must say of it, within `tolerance` of each score."""
 
@@ -163,6 +170,8 @@ class Manifest(Part):
     policy: Thresholds
     scan_spec: ScanRange
     gate_map: GateMap
+    reason_map: ReasonMap | None = None
+    """None: the classifier has no such output."""
     precision: Literal["fp32", "fp16", "int8"]
     """What the graphs compute in; int8 means quantised activations too."""
     weights_storage: Literal["fp32", "fp16", "int8"]

@@ -24,7 +24,7 @@ from export.graphs import (
     classifier_onnx,
     gate_onnx,
 )
-from export.parity import check_parity, engine_scores, noise_image, torch_scores
+from export.parity import check_parity, check_reason, engine_scores, noise_image, torch_scores
 from tests.export.networks import lively_classifier, lively_gate
 from tests.support.cpu_engines import CPU_ENGINES, open_graphs
 from train.classifier.experiment import Features
@@ -63,7 +63,9 @@ def engine_of(
     exported: dict[str, onnx.ModelProto], channels: int, max_batch: int = 3, name: str = "onnxruntime"
 ) -> Engine:
     classifier, gate = (exported[part].SerializeToString() for part in ("classifier", "gate"))
-    return open_graphs(name, classifier, gate, size=SIZE, channels=channels, max_batch=max_batch)
+    has_reason = len(exported["classifier"].graph.output) == 2
+    options = {"size": SIZE, "channels": channels, "max_batch": max_batch, "has_reason": has_reason}
+    return open_graphs(name, classifier, gate, **options)
 
 
 @torch.inference_mode()
@@ -85,7 +87,7 @@ def test_the_folded_first_convolution_equals_normalising_first_also_at_the_borde
 def test_folding_does_not_change_the_probability(classifier: ElectrodeClassifier) -> None:
     image = images(classifier.channels, 3)
     expected = torch.softmax(classifier(classifier.normalise(image)), dim=1)[:, 1]
-    observed = ClassifierGraph(classifier)(image)
+    observed, _ = ClassifierGraph(classifier)(image)
     assert len(set(expected.tolist())) == 3
     assert 0.01 < expected.min() < expected.max() < 0.99
     torch.testing.assert_close(observed, expected, rtol=0, atol=1e-5)
@@ -157,6 +159,22 @@ def test_the_batch_is_free(classifier: ElectrodeClassifier, exported: dict[str, 
         alone = engine.infer(batch[row : row + 1])
         np.testing.assert_allclose(alone.p_abnormal[0], together.p_abnormal[row], atol=1e-6)
         np.testing.assert_allclose(alone.residual_map[0], together.residual_map[row], atol=1e-6)
+        assert alone.reason_map is not None
+        assert together.reason_map is not None
+        np.testing.assert_allclose(alone.reason_map[0], together.reason_map[row], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_the_engines_say_where_the_answer_comes_from_as_torch_does(
+    classifier: ElectrodeClassifier, exported: dict[str, onnx.ModelProto], name: str
+) -> None:
+    engine = engine_of(exported, classifier.channels, name=name)
+    pictures = images(classifier.channels, 2).numpy()
+    check_reason(engine, classifier, pictures)
+    other = lively_classifier(classifier.channels)
+    nn.init.normal_(other.head[-1].weight, 1, 3)
+    with pytest.raises(ParityError, match="reason map differs from torch"):
+        check_reason(engine, other, pictures)
 
 
 @pytest.mark.parametrize("name", ["classifier", "gate"])
@@ -239,11 +257,11 @@ def test_scores_that_differ_from_torch_stop_the_export(
         check_parity(engine_scores(engine, pictures), expected)
 
 
-@pytest.mark.parametrize(("channels", "features"), [(1, "tiles"), (3, "sheet")])
-def test_a_classifier_on_tiles_says_the_same_once_exported(channels: int, features: Features) -> None:
+@pytest.mark.parametrize(("channels", "features", "classes"), [(1, "tiles", 2), (3, "sheet", 3)])
+def test_a_classifier_on_tiles_says_the_same_once_exported(channels: int, features: Features, classes: int) -> None:
     torch.manual_seed(5)
     selection = Selection(features, standardise=True)
-    network = PooledClassifier(channels, selection, nn.Sequential(nn.Linear(selection.width, 3))).eval()
+    network = PooledClassifier(channels, selection, nn.Sequential(nn.Linear(selection.width, classes))).eval()
     network.backbone.load_state_dict(
         {k: v for k, v in lively_classifier(channels).backbone.state_dict().items() if not k.startswith("fc.")}
     )
@@ -259,6 +277,8 @@ def test_a_classifier_on_tiles_says_the_same_once_exported(channels: int, featur
     }
     engine = engine_of(exported, channels)
     observed = engine.infer(image.numpy()).p_abnormal
+    if classes == 2:
+        check_reason(engine, network, image.numpy())
     engine.close()
     assert len(set(expected.tolist())) == 3
     np.testing.assert_allclose(observed, expected.numpy(), atol=1e-4)

@@ -21,7 +21,8 @@ def open_graphs(
 ) -> Engine:
     """An engine of that name on these graphs, by default on those that call bright images abnormal."""
     graphs = (classifier or brightness_graph(), gate or spot_graph())
-    networks = PairOfNetworks(*graphs, options.pop("size", SIZE), options.pop("channels", 1), precision)
+    size, channels, has_reason = options.pop("size", SIZE), options.pop("channels", 1), options.pop("has_reason", False)
+    networks = PairOfNetworks(*graphs, size, channels, precision, has_reason)
     options = {"threads": 1, **options}
     if name == "onnxruntime":
         return OrtEngine(networks, **options)

@@ -85,13 +85,26 @@ class Selection(nn.Module):
             return torch.cat([mean[:, _LAYER4], greatest[:, _LAYER4]], dim=1)
         if self.features == "layers":
             return torch.cat([mean, greatest], dim=1)
+        out = self._standing_out(pooled)
+        if self.features == "tiles":
+            return out.amax(dim=1)
+        return torch.cat([out.amax(dim=2), -out.amin(dim=2)], dim=1).flatten(1)
+
+    def tiles_of(self, pooled: Pooled) -> Tensor:
+        """The tile that each feature was taken from: int64 (n, width); for `tiles` and `sheet` alone."""
+        out = self._standing_out(pooled)
+        if self.features == "tiles":
+            return out.argmax(dim=1)
+        return torch.cat([out.argmax(dim=2), out.argmin(dim=2)], dim=1).flatten(1)
+
+    def _standing_out(self, pooled: Pooled) -> Tensor:
+        """How far each tile stands out: float (n, TILES, CHANNELS), for `sheet` (n, 2, TILES, CHANNELS)."""
         if self.features == "tiles":
             out = (pooled.tiles[:, 0].float() - self.tile_centre) / self.tile_scale
-            return (out - out.mean(dim=1, keepdim=True)).amax(dim=1)
+            return out - out.mean(dim=1, keepdim=True)
         out = (pooled.tiles.float() - self.tile_centre) / self.tile_scale
         out = out - _median(out)
-        out = out / (TO_DEVIATION * _median(out.abs())).clamp_min(1.0)  # 1: the spread between scans
-        return torch.cat([out.amax(dim=2), -out.amin(dim=2)], dim=1).flatten(1)
+        return out / (TO_DEVIATION * _median(out.abs())).clamp_min(1.0)  # 1: the spread between scans
 
 
 def width_of(features: Features) -> int:

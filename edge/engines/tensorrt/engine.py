@@ -26,7 +26,16 @@ import numpy.typing as npt
 import pycuda.driver as cuda
 import tensorrt as trt
 
-from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, IMAGE_INPUT, Batch, EngineOutput, EngineSpec, check_batch
+from edge.engines import (
+    GATE_OUTPUTS,
+    IMAGE_INPUT,
+    Batch,
+    EngineOutput,
+    EngineSpec,
+    check_batch,
+    classifier_outputs,
+    rank_of,
+)
 from edge.engines.tensorrt.kernel_args import FRAME, RawScan, axis, frame, launch
 from edge.engines.tensorrt.log import TRT_ERRORS, TrtLog
 from edge.engines.tensorrt.plan_cache import KernelsRefused, PlanRefused
@@ -60,7 +69,7 @@ class TrtEngine:
             runtime = trt.Runtime(self._log)
             self._networks = [
                 _Network("gate", runtime, gate, GATE_OUTPUTS, spec, self._log),
-                _Network("classifier", runtime, classifier, CLASSIFIER_OUTPUTS, spec, self._log),
+                _Network("classifier", runtime, classifier, classifier_outputs(spec.has_reason), spec, self._log),
             ]
             self._upload, self._compute = cuda.Stream(), cuda.Stream()
             shapes = {name: shape for network in self._networks for name, shape in network.tails.items()}
@@ -309,8 +318,12 @@ def _shape(engine: trt.ICudaEngine, tensor: str) -> tuple[int, ...]:
 
 
 def _is_output(tensor: str, dtype: trt.DataType, shape: tuple[int, ...]) -> bool:
-    rank = 3 if tensor == "residual_map" else 1
-    return bool(dtype == trt.DataType.FLOAT and len(shape) == rank and shape[0] == -1 and min(shape[1:], default=1) > 0)
+    return bool(
+        dtype == trt.DataType.FLOAT
+        and len(shape) == rank_of(tensor)
+        and shape[0] == -1
+        and min(shape[1:], default=1) > 0
+    )
 
 
 def _collect(slot: _Slot, first: int, count: int, results: dict[str, npt.NDArray[np.float32]]) -> None:

@@ -86,7 +86,7 @@ def _proven(bundle: Bundle, plans: Plans, max_batch: int) -> TrtEngine:
     # Imported here: it needs TensorRT and pycuda, which `find_device` has seen by now.
     from edge.engines.tensorrt.engine import NAME, FusedTrtEngine, TrtEngine
 
-    spec = EngineSpec(NAME, bundle.precision, bundle.size, bundle.channels, max_batch)
+    spec = EngineSpec(NAME, bundle.precision, bundle.size, bundle.channels, max_batch, bundle.has_reason)
     classifier, gate = plans.classifier.payload, plans.gate.payload
     engine: TrtEngine
     if plans.kernels is None:

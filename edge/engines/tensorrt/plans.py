@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, PlanSettings
+from edge.engines import GATE_OUTPUTS, PlanSettings, classifier_outputs
 from edge.engines.tensorrt.device import Device
 from edge.engines.tensorrt.plan_cache import BUILD_PREFIX, Facts, PlanCache, PlanRefused
 from edge.errors import EngineError
@@ -81,8 +81,9 @@ class PlanRoom:
         """
         if self.may_build:
             self._cache.sweep(self._settings.build_timeout_s + NVCC_TIMEOUT_S)
+        outputs = classifier_outputs(bundle.has_reason)
         return Plans(
-            self._network(CLASSIFIER, bundle, bundle.classifier, CLASSIFIER_OUTPUTS, batch, CLASSIFIER in rebuild),
+            self._network(CLASSIFIER, bundle, bundle.classifier, outputs, batch, CLASSIFIER in rebuild),
             self._network(GATE, bundle, bundle.gate, GATE_OUTPUTS, batch, GATE in rebuild),
             self._kernels(KERNELS in rebuild),
         )
