@@ -136,7 +136,8 @@ def _latency(latencies_s: Collection[float]) -> Latency | None:
 
 def _offer(judged: Judged, verdict: Verdict) -> Offer:
     prepared = judged.prepared
-    return Offer(verdict, prepared.counts, prepared.pixels_sha256, prepared.pixels, judged.residual_map)
+    maps = judged.residual_map, judged.reason_map
+    return Offer(verdict, prepared.counts, prepared.pixels_sha256, prepared.pixels, *maps)
 
 
 def _log_verdict(verdict: Verdict) -> None:

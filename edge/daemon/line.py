@@ -471,7 +471,7 @@ def _evidence_of(settings: Settings, model: LoadedModel) -> tuple[Selection, Kee
     )
     keeper = Keeper(
         settings.evidence_dir,
-        Scene(bundle.map_geometry(), bundle.policy().gate_mean_threshold),
+        Scene(bundle.map_geometry(), bundle.policy().gate_mean_threshold, bundle.reason_geometry()),
         selection,
         max_bytes=evidence.max_bytes,
         min_free_bytes=evidence.min_free_bytes,

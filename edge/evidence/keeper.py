@@ -36,16 +36,19 @@ from edge.contract.messages import Verdict, canonical_json
 from edge.engines.preprocessor import Pixels
 from edge.engines.tensorrt.kernel_args import RawScan
 from edge.errors import EvidenceError
+from edge.evidence.reason import reason_levels
 from edge.evidence.record import (
     DISPOSITION,
     DRAFT_PREFIX,
     IMAGE,
     ORIGINAL,
+    REASON,
     RECORD,
     RESIDUAL,
     SCAN,
     VERDICT,
     KeptFile,
+    ReasonScale,
     Record,
     ResidualScale,
     days,
@@ -53,7 +56,7 @@ from edge.evidence.record import (
     pieces_of_day,
 )
 from edge.images.residual_boxes import MapGeometry
-from edge.records import Counts, ExpectedFile, Image, Outcome
+from edge.records import Counts, ExpectedFile, Image, Outcome, Size
 from edge.system.files import opened_regular, sync_directory, written_whole
 from edge.system.logs import event
 
@@ -123,7 +126,10 @@ class Scene:
     """What all evidence of one model shares."""
 
     geometry: MapGeometry
+    """Of the residual map."""
     gate_threshold: float
+    reason_geometry: MapGeometry | None = None
+    """None where the classifier gives no map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +143,8 @@ class Offer:
     """As the engine took them."""
     residual_map: npt.NDArray[np.float32] | None = None
     """float32 (map_height, map_width); None where the networks were not asked."""
+    reason_map: npt.NDArray[np.float32] | None = None
+    """float32 (map_height, map_width), of another size; None also where the model has none."""
     original: BinaryIO | None = None
     """The open file of an unreadable scan."""
     note: str | None = None
@@ -424,6 +432,12 @@ def _piece(offer: Offer, why: Why, scene: Scene) -> tuple[Record, dict[str, byte
         scale = _residual_scale(offer.residual_map, scene)
         levels = np.nan_to_num(offer.residual_map / scale.per_level, nan=255.0, posinf=255.0)
         contents[RESIDUAL] = _png(np.rint(levels.clip(0, 255)).astype(np.uint8))
+    reason = None
+    try:
+        if (found := _reason(offer, scene)) is not None:
+            contents[REASON], reason = _png(found[0]), found[1]
+    except EvidenceError as error:
+        notes.append(f"no reason map: {error.message}")
     if offer.original is not None:
         data = offer.original.read(ORIGINAL_MAX_BYTES + 1)
         if hashlib.sha256(data).hexdigest() == verdict.scan.sha256:
@@ -433,7 +447,7 @@ def _piece(offer: Offer, why: Why, scene: Scene) -> tuple[Record, dict[str, byte
         else:
             notes.append("the file is not kept: its bytes are no longer those that were judged")
     if offer.counts is not None and IMAGE in contents:
-        pictures_bytes = sum(len(contents.get(name, b"")) for name in (SCAN, IMAGE, RESIDUAL))
+        pictures_bytes = sum(len(contents.get(name, b"")) for name in (SCAN, IMAGE, RESIDUAL, REASON))
         if pictures_bytes > MAX_BYTES_PER_PX * offer.counts.size + SMALL_BYTES:
             del contents[IMAGE]
             notes.append("the network's image is not kept: the scan compresses too badly; its conversion gives it")
@@ -456,6 +470,7 @@ def _piece(offer: Offer, why: Why, scene: Scene) -> tuple[Record, dict[str, byte
         counts_sha256=offer.counts_sha256 if offer.counts is not None else None,
         bounds_counts=verdict.model.bounds_counts,
         residual=scale,
+        reason_map=reason,
         boxes_px=verdict.gate.boxes_px,
         note="; ".join(notes) or None,
     )
@@ -491,6 +506,18 @@ def _residual_scale(residual_map: npt.NDArray[np.float32], scene: Scene) -> Resi
         cell_px=scene.geometry.cell_px,
         offset_px=scene.geometry.offset_px,
     )
+
+
+def _reason(offer: Offer, scene: Scene) -> tuple[npt.NDArray[np.uint8], ReasonScale] | None:
+    """The reason map as it is kept; None where there is none. Raises EvidenceError for one that explains nothing."""
+    verdict, pixels, geometry = offer.verdict, offer.pixels, scene.reason_geometry
+    if offer.reason_map is None or geometry is None or pixels is None or offer.counts is None:
+        return None
+    if verdict.p_abnormal is None or verdict.threshold is None:
+        return None
+    image_size = pixels.size if isinstance(pixels, RawScan) else Size(*pixels.shape[1:])
+    scan_size = Size(*offer.counts.shape)
+    return reason_levels(offer.reason_map, geometry, image_size, scan_size, verdict.p_abnormal, verdict.threshold)
 
 
 def _png(pixels: npt.NDArray[np.uint8] | Counts) -> bytes:

@@ -7,6 +7,7 @@
         scan.bin           instead of it where the file is no readable scan: its bytes
         image.png          8-bit: the image as the networks saw it; colour (red, green, blue) for three channels
         residual.png       8-bit grey: the gate's residual map, one pixel a cell
+        reason.png         8-bit grey: the classifier's reason map, one pixel a cell; not from every model
         disposition.json   what a person decided: added later, so not named in the record
 
 Whoever reads it trusts nothing: names are fixed, links are refused, sizes are bounded, hashes are compared.
@@ -40,8 +41,9 @@ SCAN = "scan.png"
 ORIGINAL = "scan.bin"
 IMAGE = "image.png"
 RESIDUAL = "residual.png"
+REASON = "reason.png"
 DISPOSITION = "disposition.json"
-NAMES = (VERDICT, SCAN, ORIGINAL, IMAGE, RESIDUAL)
+NAMES = (VERDICT, SCAN, ORIGINAL, IMAGE, RESIDUAL, REASON)
 """Files that a record may name."""
 KeptName = Annotated[str, Field(pattern=f"^({'|'.join(map(re.escape, NAMES))})$")]
 
@@ -79,6 +81,25 @@ class ResidualScale(Part):
     offset_px: Count
 
 
+class ReasonScale(Part):
+    """How to read `reason.png`.
+
+    Grey level g of the cell in row i, column j: the place says (g - 128) * `per_level` more than the threshold, as
+    log(p / (1 - p)), over the pixels of the network's image from `offset_px + cell_px * (i, j)` on, `cell_px` wide and
+    high. The mean over the map is what the scan says.
+    """
+
+    per_level: Annotated[float, Field(gt=0.0)]
+    cell_px: Annotated[int, Field(ge=1)]
+    offset_px: int
+    image_height_px: Annotated[int, Field(ge=1)] = Field(description="of the network's image")
+    image_width_px: Annotated[int, Field(ge=1)] = Field(description="of the network's image")
+    box_px: BoxPx | None = Field(description="strongest place, on the scan; null: none says more than the threshold")
+    share: Annotated[float, Field(ge=0.0, le=1.0)] | None = Field(
+        description="part that lies in `box_px` of all that says more than the threshold"
+    )
+
+
 class Record(Part):
     """What a piece holds. Schema `evidence/1`; for this product's own programs, it is not part of the contract."""
 
@@ -97,6 +118,7 @@ class Record(Part):
     counts_sha256: Hex64 | None = Field(description="of size and counts, see `counts_sha256`; null without pixels")
     bounds_counts: BoundsCounts | None = Field(description="the model's black and white, in counts")
     residual: ResidualScale | None
+    reason_map: ReasonScale | None = Field(None, description="null: the classifier gives none, or see `note`")
     boxes_px: tuple[BoxPx, ...]
     note: Text | None = Field(description="what is missing, and why")
 
@@ -151,6 +173,13 @@ class Piece:
         if levels.dtype != np.uint8 or levels.ndim != 2 or self.record.residual is None:
             raise EvidenceError(f"{self.path / RESIDUAL}: {levels.dtype} of shape {levels.shape}", hint=_HINT)
         return levels.astype(np.float32) * np.float32(self.record.residual.per_level)
+
+    def reason(self) -> npt.NDArray[np.float32]:
+        """What each place says more than the threshold: float32 (map_height, map_width). Raises EvidenceError."""
+        levels = self._pixels(REASON)
+        if levels.dtype != np.uint8 or levels.ndim != 2 or self.record.reason_map is None:
+            raise EvidenceError(f"{self.path / REASON}: {levels.dtype} of shape {levels.shape}", hint=_HINT)
+        return (levels.astype(np.float32) - 128) * np.float32(self.record.reason_map.per_level)
 
     def disposition(self) -> bytes | None:
         """The payload of what a person decided; None where nobody did yet. Raises EvidenceError."""

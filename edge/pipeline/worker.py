@@ -67,21 +67,23 @@ class VerdictStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A scan with its verdict and the map that explains it.
+    """A scan with its verdict and the maps that explain it.
 
-    `verdict` is None when this very file has one already. `residual_map`: float32 (map_height,
-    map_width), None when the networks were not asked.
+    `verdict` is None when this very file has one already. The maps are float32 (map_height, map_width), None when the
+    networks were not asked; `reason_map` also where the model has none.
     """
 
     prepared: Prepared
     verdict: Verdict | None
     residual_map: npt.NDArray[np.float32] | None
+    reason_map: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
     scores: Scores
     residual_map: npt.NDArray[np.float32]
+    reason_map: npt.NDArray[np.float32] | None
     infer_ms: float
 
 
@@ -195,7 +197,7 @@ class Worker:
                 verdict = self._verdicts.with_scores(
                     prepared, decision, answer.scores, answer.residual_map, answer.infer_ms, now
                 )
-                judged.append(Judged(prepared, verdict, answer.residual_map))
+                judged.append(Judged(prepared, verdict, answer.residual_map, answer.reason_map))
         return judged
 
     def _infer(self, scans: Sequence[Pixels]) -> list[_Answer]:
@@ -212,6 +214,7 @@ class Worker:
                     gate_std_max=float(output.gate_std_max[row]),
                 ),
                 output.residual_map[row],
+                None if output.reason_map is None else output.reason_map[row],
                 infer_ms,
             )
             for row in range(len(scans))

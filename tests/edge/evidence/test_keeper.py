@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import signal
@@ -21,10 +22,19 @@ import pytest
 import tifffile
 
 import edge.evidence.keeper
-from edge.contract.messages import Verdict, canonical_json
+from edge.contract.messages import BoxPx, Verdict, canonical_json
 from edge.errors import EvidenceError
 from edge.evidence.keeper import FULL_SCALE, QUEUE_PIECES, Keeper, Offer, Scene, Selection
-from edge.evidence.record import DISPOSITION, DRAFT_PREFIX, NAMES, RECORD, counts_sha256, evidence_path, open_piece
+from edge.evidence.record import (
+    DISPOSITION,
+    DRAFT_PREFIX,
+    NAMES,
+    RECORD,
+    Piece,
+    counts_sha256,
+    evidence_path,
+    open_piece,
+)
 from edge.images.residual_boxes import MapGeometry
 from edge.records import Counts, ExpectedFile, FileStamp, Outcome
 from tests.support.samples import MORNING, sample_verdict
@@ -108,6 +118,58 @@ def test_a_residual_that_is_no_number_shows_as_the_worst(tmp_path: Path) -> None
     kept.step(0.0)
     piece = open_piece(tmp_path, str(verdict.evidence))
     assert piece.residual().ravel() == pytest.approx([FULL_SCALE * THRESHOLD, FULL_SCALE * THRESHOLD, 0.0])
+
+
+SPOT = np.full((5, 4), -4.0, np.float32)
+"""A reason map whose lower right says much, of a scan that is abnormal by it; cells of 8 px from -4 on."""
+SPOT[3:, 2:] = 30.0
+
+
+def explained(folder: Path, reason_map: np.ndarray, p_abnormal: float) -> Piece:
+    """The piece of a scan of 40 x 60 px that the networks saw as 40 x 30 px."""
+    selection, scene = EVERY, Scene(GEOMETRY, THRESHOLD, MapGeometry(cell_px=8, offset_px=-4))
+    kept = Keeper(folder, scene, selection, max_bytes=PLENTY, min_free_bytes=0)
+    verdict, counts = verdict_of(1, Outcome.ABNORMAL, p_abnormal=p_abnormal, threshold=0.5), noise(40, 60)
+    image = np.zeros((1, 40, 30), np.uint8)
+    kept.offer(Offer(verdict, counts, counts_sha256(counts), image, None, reason_map))
+    assert kept.step(0.0)
+    return open_piece(folder, str(verdict.evidence))
+
+
+def test_the_classifiers_map_is_kept_with_its_strongest_place_on_the_scan(tmp_path: Path) -> None:
+    piece = explained(tmp_path, SPOT, p_abnormal=1 / (1 + math.exp(-SPOT.mean())))
+    scale = piece.record.reason_map
+    assert scale is not None
+    assert np.abs(piece.reason() - SPOT).max() <= scale.per_level  # the threshold's own log odds are 0 here
+    assert scale.box_px == BoxPx(x_px=24, y_px=20, width_px=32, height_px=16)
+    assert scale.share == 1.0
+    assert (scale.image_height_px, scale.image_width_px) == (40, 30)
+    assert piece.record.note is None
+
+
+def test_two_places_share_what_speaks_for_abnormal(tmp_path: Path) -> None:
+    reason_map = SPOT.copy()
+    reason_map[0, 0] = 40.0
+    piece = explained(tmp_path, reason_map, p_abnormal=1 / (1 + math.exp(-reason_map.mean())))
+    scale = piece.record.reason_map
+    assert scale is not None
+    assert scale.box_px == BoxPx(x_px=0, y_px=0, width_px=8, height_px=4)  # the cell reaches beyond the scan
+    assert scale.share == pytest.approx(40 / 160)
+
+
+def test_a_map_that_is_below_the_threshold_everywhere_has_no_strongest_place(tmp_path: Path) -> None:
+    scale = explained(tmp_path, np.full((5, 4), -2.0, np.float32), p_abnormal=1 / (1 + math.exp(2))).record.reason_map
+    assert scale is not None
+    assert scale.box_px is None
+    assert scale.share is None
+
+
+@pytest.mark.parametrize("value", [-4.0, math.nan, math.inf])
+def test_a_map_that_does_not_add_up_to_the_answer_is_not_kept(value: float, tmp_path: Path) -> None:
+    record = explained(tmp_path, np.full((5, 4), value, np.float32), p_abnormal=0.97).record
+    assert record.reason_map is None
+    assert "reason.png" not in record.files
+    assert "the classifier's map adds up to p" in str(record.note)
 
 
 def test_the_groups_members_may_read_and_nobody_else(tmp_path: Path) -> None:
