@@ -105,6 +105,7 @@ def build_app(desk: Desk) -> Starlette:
             route("/scan/{verdict_id}/counts", pages.scan_counts),
             route("/scan/{verdict_id}/image.png", pages.scan_image),
             route("/scan/{verdict_id}/residual.png", pages.scan_residual),
+            route("/scan/{verdict_id}/reason.png", pages.scan_reason),
             route("/scan/{verdict_id}/thumbnail.jpg", pages.scan_thumbnail),
             route("/scan/{verdict_id}/answer", pages.answer, method="POST"),
             Route("/static/{name}", static, methods=["GET"]),

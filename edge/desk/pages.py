@@ -42,7 +42,7 @@ from edge.desk.readings import Choice, State, Vote, read_of
 from edge.desk.store import Account, DeskStore, now, votes_by_verdict
 from edge.desk.words import LANGUAGES, Language, word
 from edge.errors import DeskError, EvidenceError
-from edge.evidence.record import open_piece
+from edge.evidence.record import Piece, open_piece
 from edge.records import Outcome
 from edge.settings import Settings
 
@@ -255,7 +255,8 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
     if row.is_asked:
         desk.claims.claim(verdict_id, row_reader(visit))
     record = case.record
-    problem, damage, step, layer, verdict = "", "", 1, None, None
+    problem, damage, step, verdict = "", "", 1, None
+    layers: dict[str, pixels.Layer | None] = {"reason": None, "residual": None}
     if case.has_scan:
         try:
             step = pixels.shown_step(record.height_px or 0, record.width_px or 0)
@@ -264,7 +265,8 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
     if not row.is_hidden and not case.is_gone:
         try:  # what the line said is no reason to show no picture
             verdict = case.piece.verdict()
-            layer = pixels.residual_layer(case.piece)
+            layers["residual"] = pixels.residual_layer(case.piece)
+            layers["reason"] = pixels.reason_layer(case.piece)
         except EvidenceError as error:
             damage = error.message
     own = [vote for vote in row.votes if vote.account == row_reader(visit)]
@@ -278,7 +280,7 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
         problem=problem or (visit.word("gone") if case.is_gone else ""),
         damage=damage,
         step=step,
-        viewer=_viewer_words(visit, row, step, layer),
+        viewer=_viewer_words(visit, row, step, layers),
         own=own[-1] if own else None,
         votes=row.votes if own else (),
         seen_others=len(others),
@@ -299,17 +301,22 @@ def _met(visit: Visit, row: Row, others: Sequence[Vote]) -> str:
     return visit.word("both_answered", account=others[-1].account, standing=words)
 
 
-def _viewer_words(visit: Visit, row: Row, step: int, layer: pixels.Layer | None) -> dict[str, Any]:
+def _viewer_words(visit: Visit, row: Row, step: int, layers: Mapping[str, pixels.Layer | None]) -> dict[str, Any]:
     """What the page's script needs; nothing of a verdict that is hidden."""
     record = row.case.record
     shown = not row.is_hidden
+    place = record.reason_map.box_px if record.reason_map is not None else None
     return {
         "height": -(-(record.height_px or 0) // step),
         "width": -(-(record.width_px or 0) // step),
         "step": step,
         "bounds": record.bounds_counts,
         "boxes": [box.model_dump() for box in record.boxes_px] if shown else [],
-        "layer": None if layer is None else [layer.left, layer.top, layer.width, layer.height],
+        "layers": {
+            name: None if layer is None else [layer.left, layer.top, layer.width, layer.height]
+            for name, layer in layers.items()
+        },
+        "place": place.model_dump() if shown and place is not None else None,
         "hasImage": "image.png" in record.files,
         "words": {key: visit.word(key) for key in ("counts", "boxes_none", "boxes_count", "load_failed", "choose")},
     }
@@ -327,11 +334,21 @@ def scan_image(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
 
 
 def scan_residual(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
-    """The gate's residual, which tells what the line thought: not before the first answer."""
+    """The gate's residual."""
+    return _told_layer(desk, visit, verdict_id, pixels.residual_png)
+
+
+def scan_reason(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
+    """The classifier's map."""
+    return _told_layer(desk, visit, verdict_id, pixels.reason_png)
+
+
+def _told_layer(desk: Desk, visit: Visit, verdict_id: str, drawn: Callable[[Piece], bytes]) -> Reply:
+    """A layer that tells what the line thought: not before the first answer."""
     case = _case(desk, visit, verdict_id)
     if _row(desk, visit, case).is_hidden:
         return message_page(visit, HTTPStatus.FORBIDDEN, visit.word("is_hidden"))
-    return Reply(pixels.residual_png(case.piece), kind="image/png")
+    return Reply(drawn(case.piece), kind="image/png")
 
 
 def scan_thumbnail(desk: Desk, visit: Visit, verdict_id: str) -> Reply:

@@ -1,4 +1,4 @@
-"""What the page draws: raw counts, small pictures, the gate's residual as a coloured layer."""
+"""What the page draws: raw counts, small pictures, and what the networks tell, the two maps, as coloured layers."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ _unpacking = threading.BoundedSemaphore(2)
 HEAT = np.array([[255, 221, 87, 0], [255, 176, 46, 140], [226, 73, 51, 191], [110, 0, 120, 230]], np.float64)
 """Red, green, blue, opacity at 0.5, 1, 2 and 4 times the gate's threshold: from clear to dark, as in the reports."""
 _HEAT_STOPS = (0.5, 1.0, 2.0, 4.0)
+REASON = np.array([[196, 226, 80, 0], [94, 201, 98, 115], [33, 145, 140, 166], [68, 20, 110, 217]], np.float64)
+"""The same at 0.1, 0.33, 0.67 and 1 of what the classifier's strongest place says more than the threshold."""
+_REASON_STOPS = (0.1, 0.33, 0.67, 1.0)
+LEAST_STRONGEST = 1.0
+"""Log odds that the darkest colour stands for at least: noise around the threshold shall not look like a finding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +77,13 @@ def residual_png(piece: Piece) -> bytes:
     levels = piece.residual()
     scale = piece.record.residual
     assert scale is not None  # Piece.residual() has asked
-    ratio = levels.astype(np.float64) / max(scale.threshold, 1e-9)
-    colours = np.stack([np.interp(ratio, _HEAT_STOPS, channel) for channel in HEAT.T], axis=-1)
-    return _encoded(".png", np.ascontiguousarray(colours.round().astype(np.uint8)[..., [2, 1, 0, 3]]))
+    return _coloured(levels / max(scale.threshold, 1e-9), _HEAT_STOPS, HEAT)
+
+
+def reason_png(piece: Piece) -> bytes:
+    """The classifier's map in colours, clear where it says no more than the threshold. Raises EvidenceError."""
+    beyond = piece.reason()
+    return _coloured(beyond / max(float(beyond.max()), LEAST_STRONGEST), _REASON_STOPS, REASON)
 
 
 def residual_layer(piece: Piece) -> Layer | None:
@@ -89,6 +98,20 @@ def residual_layer(piece: Piece) -> Layer | None:
         top=scale.offset_px / image_height,
         width=columns * scale.cell_px / image_width,
         height=rows * scale.cell_px / image_height,
+    )
+
+
+def reason_layer(piece: Piece) -> Layer | None:
+    """Where the classifier's map lies on the scan; None where there is none. Raises EvidenceError."""
+    scale = piece.record.reason_map
+    if scale is None or "reason.png" not in piece.record.files:
+        return None
+    rows, columns = piece.reason().shape
+    return Layer(
+        left=scale.offset_px / scale.image_width_px,
+        top=scale.offset_px / scale.image_height_px,
+        width=columns * scale.cell_px / scale.image_width_px,
+        height=rows * scale.cell_px / scale.image_height_px,
     )
 
 
@@ -113,6 +136,12 @@ def scan_tiff(piece: Piece) -> bytes:
 def png_size(data: bytes) -> tuple[int, int]:
     """Height and width in px of a PNG, from its header."""
     return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
+
+
+def _coloured(ratio: npt.NDArray[np.floating], stops: tuple[float, ...], colours: npt.NDArray[np.float64]) -> bytes:
+    """PNG of a map of ratios; between the stops the colours (red, green, blue, opacity) follow straight lines."""
+    pixels = np.stack([np.interp(ratio, stops, channel) for channel in colours.T], axis=-1).round().astype(np.uint8)
+    return _encoded(".png", np.ascontiguousarray(pixels[..., [2, 1, 0, 3]]))
 
 
 def _counts(piece: Piece) -> Counts:

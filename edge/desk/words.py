@@ -119,6 +119,7 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "zoom_in": ("Larger", "Größer"),
     "zoom_out": ("Smaller", "Kleiner"),
     "fit": ("Fit", "Einpassen"),
+    "layer_reason": ("Why", "Warum"),
     "layer_residual": ("Residual", "Residuum"),
     "layer_boxes": ("Boxes", "Kästen"),
     "layer_image": ("As the networks saw it", "Wie die Netze es sahen"),
@@ -131,6 +132,17 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "why": ("Why", "Warum"),
     "p_abnormal": ("p(abnormal)", "p(abnormal)"),
     "threshold": ("threshold {value}", "Schwelle {value}"),
+    "reason_place": ("Strongest place", "Stärkste Stelle"),
+    "reason_box": ("{width} × {height} px at x {x}, y {y}", "{width} × {height} px bei x {x}, y {y}"),
+    "reason_share": ("{share} of what speaks for abnormal", "{share} dessen, was für abnormal spricht"),
+    "reason_nowhere": ("no place says more than the threshold", "keine Stelle sagt mehr als die Schwelle"),
+    "reason_none": ("unknown: no map from this model", "unbekannt: keine Karte von diesem Modell"),
+    "reason_legend": (
+        "What speaks for abnormal: clear, no more than the threshold; dark and framed, the strongest place. It shows "
+        "where the classifier's answer comes from, not what is wrong there.",
+        "Was für abnormal spricht: klar, nicht mehr als die Schwelle; dunkel und gerahmt, die stärkste Stelle. Es "
+        "zeigt, woher die Antwort des Klassifikators kommt, nicht was dort falsch ist.",
+    ),
     "gate": ("Gate, mean / deviation", "Gate, Mittel / Streuung"),
     "model": ("Model", "Modell"),
     "size": ("Size", "Größe"),
@@ -182,7 +194,10 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "key_windows": ("window: model, full, local", "Fenster: Modell, voll, lokal"),
     "key_level": ("brighter, darker, softer, harder", "heller, dunkler, weicher, härter"),
     "key_zoom": ("zoom; arrows move; 0 fits", "Zoom; Pfeile verschieben; 0 passt ein"),
-    "key_layers": ("residual, boxes, networks' image, invert", "Residuum, Kästen, Bild der Netze, umkehren"),
+    "key_layers": (
+        "why, residual, boxes, networks' image, invert",
+        "warum, Residuum, Kästen, Bild der Netze, umkehren",
+    ),
     "key_next": ("next scan, back to the queue", "nächster Scan, zurück zur Liste"),
     # overview
     "today": ("Today", "Heute"),

@@ -19,8 +19,10 @@ import numpy as np
 from edge.contract.messages import BoxPx, GateInfo, Verdict
 from edge.desk.accounts import _scrypt
 from edge.desk.store import Account, DeskStore, Role
-from edge.evidence.record import IMAGE, RECORD, RESIDUAL, SCAN, Piece, open_piece
-from edge.records import Counts, Outcome
+from edge.evidence.reason import log_odds, reason_levels
+from edge.evidence.record import IMAGE, REASON, RECORD, RESIDUAL, SCAN, Piece, open_piece
+from edge.images.residual_boxes import MapGeometry
+from edge.records import Counts, Outcome, Size
 from tests.support.evidence import png, sample_piece
 from tests.support.samples import sample_verdict
 
@@ -88,6 +90,15 @@ def put_piece(
         _put(piece, fields, IMAGE, png(bright.astype(np.uint8)))
         _put(piece, fields, RESIDUAL, png(levels))
         fields["residual"] = {"per_level": 0.004, "threshold": 0.05, "cell_px": cell, "offset_px": 0}
+        p_abnormal, size = verdict.p_abnormal, Size(height, width)
+        assert p_abnormal is not None
+        odds = log_odds(p_abnormal)
+        says = np.full(levels.shape, odds, np.float32)
+        if odds > 0:  # what is bright speaks for abnormal, the rest for normal
+            says = np.asarray(-3 + (3 + odds) / levels.mean() * levels, np.float32)
+        map_levels, scale = reason_levels(says, MapGeometry(cell, 0), size, size, p_abnormal, verdict.threshold or 0.5)
+        _put(piece, fields, REASON, png(map_levels))
+        fields["reason_map"] = scale.model_dump(mode="json")
     (piece.path / RECORD).write_text(json.dumps(fields))
     return open_piece(evidence, f"{piece.path.parent.name}/{piece.path.name}")
 

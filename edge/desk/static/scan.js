@@ -27,7 +27,7 @@ class Picture {
     this.top = 0;
     this.boxes = []; // drawn by the reader
     this.draft = null;
-    this.shown = { boxes: true, residual: false, image: false };
+    this.shown = { boxes: true, reason: false, residual: false, image: false };
     this.layers = {};
     this.lut = new Uint32Array(65536);
     this.frames = 0;
@@ -166,9 +166,15 @@ class Picture {
     const [width, height] = [this.width * scale, this.height * scale];
     context.imageSmoothingEnabled = false;
     if (this.shown.image && this.layers.image) context.drawImage(this.layers.image, left, top, width, height);
-    if (this.shown.residual && this.layers.residual) {
-      const [x, y, w, h] = facts.layer;
-      context.drawImage(this.layers.residual, left + x * width, top + y * height, w * width, h * height);
+    for (const name of ["residual", "reason"]) {
+      if (!this.shown[name] || !this.layers[name]) continue;
+      const [x, y, w, h] = facts.layers[name];
+      context.save();
+      context.beginPath();
+      context.rect(left, top, width, height); // cells reach beyond the scan
+      context.clip();
+      context.drawImage(this.layers[name], left + x * width, top + y * height, w * width, h * height);
+      context.restore();
     }
     const outline = (box, colour, dash) => {
       const [x, y] = [left + (box.x_px / facts.step) * scale, top + (box.y_px / facts.step) * scale];
@@ -182,6 +188,7 @@ class Picture {
       context.strokeStyle = colour;
       context.strokeRect(x, y, w, h);
     };
+    if (this.shown.reason && facts.place) outline(facts.place, "#b6f36a", [8, 4]);
     if (this.shown.boxes) facts.boxes.forEach((box) => outline(box, "#00e5ff", []));
     this.boxes.forEach((box) => outline(box, "#ffe14d", []));
     if (this.draft) outline(this.draft, "#ffe14d", [6, 4]);
@@ -246,6 +253,8 @@ async function toggle(name) {
   else {
     if (on && name !== "boxes") await layer(name);
     picture.shown[name] = on;
+    const legend = document.getElementById(`legend-${name}`);
+    if (legend) legend.hidden = !on;
   }
   picture.draw();
 }
@@ -419,7 +428,7 @@ const pictureKeys = {
   ArrowLeft: () => picture.pan(60, 0), ArrowRight: () => picture.pan(-60, 0),
   ArrowUp: () => picture.pan(0, 60), ArrowDown: () => picture.pan(0, -60),
   b: () => setDrag(drag === "box" ? "window" : "box"), Backspace: deeds["box-remove"],
-  r: () => toggle("residual"), x: () => toggle("boxes"), v: () => toggle("image"), i: () => toggle("invert"),
+  y: () => toggle("reason"), r: () => toggle("residual"), x: () => toggle("boxes"), v: () => toggle("image"), i: () => toggle("invert"),
 };
 
 addEventListener("keydown", (event) => {

@@ -205,6 +205,32 @@ def test_a_large_scan_is_drawn_in_time_and_follows_the_hand(browser: Chromium, s
     assert frames > 10
 
 
+def test_a_key_lays_what_spoke_for_abnormal_over_the_picture(browser: Chromium, served: Served) -> None:
+    open_part(browser, served, "0008")
+    for key in ("a", "Enter"):
+        browser.press(key)
+    browser.wait_for(f"document.getElementById('next') && {READY}")
+    inside = browser.evaluate(
+        "(() => { const p = picture, b = facts.place, at = (start, size, from) => Math.round(from + (start + size / 2)"
+        " * p.scale); return [[at(b.x_px, b.width_px, p.left), at(b.y_px, b.height_px, p.top)]]; })()"
+    )
+    browser.press("x")  # the gate's box may lie on it
+    browser.wait_for("!picture.shown.boxes")
+    browser.evaluate("picture.paint()")
+    before = browser.evaluate(PIXEL % inside)
+    assert browser.evaluate("document.getElementById('legend-reason').hidden")
+    browser.press("y")
+    browser.wait_for("picture.shown.reason && picture.layers.reason")
+    browser.evaluate("picture.paint()")
+    assert browser.evaluate(PIXEL % inside) != before
+    assert "where the classifier's answer comes from" in browser.evaluate("document.body.innerText")
+    browser.press("y")
+    browser.wait_for("!picture.shown.reason")
+    browser.evaluate("picture.paint()")
+    assert browser.evaluate(PIXEL % inside) == before
+    assert browser.complaints() == []
+
+
 def test_what_was_entered_survives_a_session_that_ends(browser: Chromium, served: Served) -> None:
     verdict_id = open_part(browser, served, "0002")
     browser.press("u")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -72,7 +73,7 @@ def plant(tmp_path: Path) -> Plant:
 # -- who may read --------------------------------------------------------------------------------------------------
 
 
-PARTS = ("", "/counts", "/image.png", "/residual.png", "/thumbnail.jpg")
+PARTS = ("", "/counts", "/image.png", "/residual.png", "/reason.png", "/thumbnail.jpg")
 PATHS = ("/", "/next", "/overview", *(f"/scan/{{id}}{part}" for part in PARTS))
 
 
@@ -272,20 +273,86 @@ def test_two_readers_are_not_given_the_same_scan(plant: Plant) -> None:
 def test_the_verdict_is_hidden_until_the_own_first_answer(plant: Plant) -> None:
     verdict_id = plant.put(1, Outcome.ABNORMAL)
     ann = plant.browser("ann")
-    telling = ("classifier", "kept_", "demo-1", "0.97", "result of the line", '"boxes": [{', 'class="tag abnormal')
+    telling = (
+        "classifier",
+        "Strongest place",
+        "kept_",
+        "demo-1",
+        "0.97",
+        "result of the line",
+        '"boxes": [{',
+        'class="tag abnormal',
+    )
     pages = [ann.get(path).text for path in ("/", "/?state=all", f"/scan/{verdict_id}")]
     for page in pages:
         assert [words for words in telling if words in page] == []
-    assert ann.get(f"/scan/{verdict_id}/residual.png").status == 403
+    layers = [f"/scan/{verdict_id}/{layer}.png" for layer in ("residual", "reason")]
+    assert [ann.get(path).status for path in layers] == [403, 403]
     for query in ("outcome=abnormal", "outcome=normal", "reason=classifier"):
         assert parts(ann.get(f"/?state=all&{query}").text) == [], "a filter would tell"
     assert ann.answer(verdict_id, "abnormal").headers["location"] == f"/scan/{verdict_id}?saved=1"
     page = ann.get(f"/scan/{verdict_id}").text
     assert all(words in page for words in ("classifier", "demo-1", "0.97", "result of the line"))
-    assert ann.get(f"/scan/{verdict_id}/residual.png").status == 200
+    assert [ann.get(path).status for path in layers] == [200, 200]
     assert "classifier" not in plant.browser("bob").get(f"/scan/{verdict_id}").text
     (entry,) = [json.loads(entry) for _, entry in plant.store.entries() if b'"answer"' in entry]
     assert entry["is_blind"] is True
+
+
+# -- where the classifier's answer comes from ------------------------------------------------------------------------
+
+
+def test_the_place_that_spoke_for_abnormal_is_named_and_coloured(plant: Plant) -> None:
+    verdict_id = plant.put(1, Outcome.ABNORMAL)
+    ann = plant.browser("ann")
+    ann.answer(verdict_id, "abnormal")
+    page = ann.get(f"/scan/{verdict_id}").text
+    scale = plant.desk.index.cases()[0].record.reason_map
+    assert scale is not None
+    box = scale.box_px
+    assert box is not None
+    assert f"{box.width_px} \u00d7 {box.height_px} px at x {box.x_px}, y {box.y_px}" in page
+    assert f"{100 * (scale.share or 0):.1f} % of what speaks for abnormal" in page
+    drawn = cv2.imdecode(np.frombuffer(ann.get(f"/scan/{verdict_id}/reason.png").body, np.uint8), cv2.IMREAD_UNCHANGED)
+    opacity, cell = drawn[..., 3], scale.cell_px
+    rows, columns = slice(box.y_px // cell, -(-(box.y_px + box.height_px) // cell)), slice(box.x_px // cell, None)
+    assert opacity.max() == opacity[rows, columns].max() == 217
+    assert opacity[0, 0] == 0, "the border says less than the threshold"
+
+
+def test_a_map_of_a_scan_that_nothing_speaks_against_is_clear(plant: Plant) -> None:
+    verdict_id = plant.put(1, Outcome.NORMAL, kept="sample", counts=sheet(1))
+    ann = plant.browser("ann")
+    ann.answer(verdict_id, "normal")
+    assert "no place says more than the threshold" in ann.get(f"/scan/{verdict_id}").text
+    drawn = ann.get(f"/scan/{verdict_id}/reason.png").body
+    assert cv2.imdecode(np.frombuffer(drawn, np.uint8), cv2.IMREAD_UNCHANGED)[..., 3].max() == 0
+
+
+def test_evidence_of_a_model_without_a_map_says_so(plant: Plant) -> None:
+    verdict_id = plant.put(1, Outcome.ABNORMAL)
+    record = next(plant.evidence.glob(f"*/{verdict_id}")) / "record.json"
+    fields = json.loads(record.read_bytes())
+    del fields["reason_map"], fields["files"]["reason.png"]
+    record.write_text(json.dumps(fields | {"note": "no reason map: it adds up to p 0.1"}))
+    ann = plant.browser("ann")
+    ann.answer(verdict_id, "abnormal")
+    page = ann.get(f"/scan/{verdict_id}").text
+    assert "unknown: no map from this model" in page and "it adds up to p 0.1" in page
+    assert 'data-toggle="reason"' not in page and 'data-toggle="residual"' in page
+    assert ann.get(f"/scan/{verdict_id}/reason.png").status == 422
+
+
+def test_a_map_that_was_changed_is_told_and_not_drawn(plant: Plant) -> None:
+    verdict_id = plant.put(1, Outcome.ABNORMAL)
+    path = next(plant.evidence.glob(f"*/{verdict_id}"))
+    (path / "reason.png").write_bytes((path / "residual.png").read_bytes())
+    ann = plant.browser("ann")
+    ann.answer(verdict_id, "abnormal")
+    page = ann.get(f"/scan/{verdict_id}").text
+    assert "reason.png: not the bytes that were kept" in page
+    assert 'data-toggle="reason"' not in page and 'data-toggle="residual"' in page
+    assert ann.get(f"/scan/{verdict_id}/reason.png").status == 422
 
 
 def test_a_control_cannot_be_told_from_a_result_of_the_line(plant: Plant) -> None:
@@ -472,7 +539,7 @@ def test_a_hostile_name_is_read_not_run(plant: Plant) -> None:
 def test_an_unknown_verdict_is_a_page_that_says_so(plant: Plant, verdict_id: str) -> None:
     plant.put(1)
     ann = plant.browser("ann")
-    for rest in ("", "/counts", "/image.png", "/residual.png", "/thumbnail.jpg"):
+    for rest in PARTS:
         answered = ann.get(f"/scan/{verdict_id}{rest}")
         assert answered.status == 404
         assert "no such page or scan" in answered.text
