@@ -67,6 +67,35 @@ def brightness_graph() -> bytes:
     return graph_bytes(nodes, {"p_abnormal": ["n"]})
 
 
+def explained_graph() -> bytes:
+    """p_abnormal as of `brightness_graph`; reason_map = its log odds + (mean of each cell - mean) / 16."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Div", ["mean", "white"], ["p_abnormal"]),
+        helper.make_node("Sub", ["white", "mean"], ["rest"]),
+        helper.make_node("Div", ["mean", "rest"], ["odds"]),
+        helper.make_node("Log", ["odds"], ["margin"]),
+        helper.make_node("Unsqueeze", ["margin", "sides"], ["margins"]),
+        helper.make_node("Unsqueeze", ["mean", "sides"], ["means"]),
+        helper.make_node("AveragePool", ["x"], ["pooled"], kernel_shape=[CELL_PX] * 2, strides=[CELL_PX] * 2),
+        helper.make_node("Squeeze", ["pooled", "channel"], ["cells"]),
+        helper.make_node("Sub", ["cells", "means"], ["beyond"]),
+        helper.make_node("Div", ["beyond", "sixteen"], ["steps"]),
+        helper.make_node("Add", ["steps", "margins"], ["reason_map"]),
+    ]
+    rows, columns = (side // CELL_PX for side in SIZE)
+    numbers = {"channel": [1], "sides": [1, 2]}
+    return graph_bytes(
+        nodes,
+        {"p_abnormal": ["n"], "reason_map": ["n", rows, columns]},
+        constants=(
+            float_constant("sixteen", 16.0),
+            *(numpy_helper.from_array(np.array(axes, np.int64), name) for name, axes in numbers.items()),
+        ),
+    )
+
+
 def spot_graph() -> bytes:
     """residual_map = brightest pixel of each cell / 1000; both scores are its maximum."""
     nodes = [
@@ -128,9 +157,13 @@ def make_bundle(
     edit: Callable[[Content], None] | None = None,
     files: dict[str, bytes] | None = None,
     manifest_bytes: bytes | None = None,
+    has_reason: bool = False,
 ) -> Path:
     """Write a bundle and sign it; `edit` changes the manifest, `files` its files, before they are signed."""
-    contents = {"classifier.onnx": brightness_graph(), "gate.onnx": spot_graph()}
+    contents = {
+        "classifier.onnx": explained_graph() if has_reason else brightness_graph(),
+        "gate.onnx": spot_graph(),
+    }
     engine = OrtEngine(PairOfNetworks(contents["classifier.onnx"], contents["gate.onnx"], SIZE, 1))
     golden = []
     for name, level_counts in (("normal", 1900), ("abnormal", 2700)):
@@ -164,6 +197,7 @@ def make_bundle(
         },
         "scan_spec": {"height_px": [32, 512], "width_px": [32, 512], "max_clipped_fraction": 0.5},
         "gate_map": {"cell_px": CELL_PX, "offset_px": 0},
+        **({"reason_map": {"cell_px": CELL_PX, "offset_px": 0}} if has_reason else {}),
         "precision": "fp32",
         "weights_storage": "fp32",
         "training": {"data_digest": "5" * 64},

@@ -484,6 +484,8 @@ def test_a_resend_request_brings_the_same_bytes_again(tmp_path: Path) -> None:
 def test_every_verdict_but_normal_names_evidence_that_is_there_and_whole(tmp_path: Path) -> None:
     extra = '[evidence]\nmin_free_bytes = 0\nsample = 0.0\nchallenge = "^C01_"'
     with running_line(tmp_path, extra) as (daemon, _, mes):
+        shutil.rmtree(tmp_path / "bundle")
+        bundles.make_bundle(tmp_path / "bundle", has_reason=True)
         daemon.start()
         daemon.wait_for("ready")
         arrive(daemon.folder, "B01_normal.tif", 1900)
@@ -501,6 +503,10 @@ def test_every_verdict_but_normal_names_evidence_that_is_there_and_whole(tmp_pat
         assert np.array_equal(piece.counts(), counts)
         assert piece.image().dtype == np.uint8
         assert piece.residual().ndim == 2
+        scale = piece.record.reason_map
+        assert scale is not None
+        assert scale.box_px is not None
+        assert (piece.reason() > 0).all(), "all of it is brighter than the threshold"
         assert piece.record.bounds_counts is not None
         assert found["C01_known.tif"].record.kept == "challenge"
         assert found["B01_bad.tif"].read("scan.bin") == b"no scan"

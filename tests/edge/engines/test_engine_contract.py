@@ -9,6 +9,7 @@ import pytest
 
 from edge.engines import Batch, Engine, EngineOutput
 from edge.errors import EngineError
+from tests.support.bundles import SIZE, explained_graph
 from tests.support.cpu_engines import CPU_ENGINES, open_graphs
 from tests.support.fakes import ScriptedEngine
 
@@ -117,3 +118,27 @@ def test_scans_with_other_channels_are_refused(engine: Engine) -> None:
 def test_closing_twice_is_harmless(engine: Engine) -> None:
     engine.close()
     engine.close()
+
+
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_a_classifier_that_explains_itself_gives_its_map_when_it_is_asked_to(name: str) -> None:
+    levels = np.array([60, 140], np.uint8).reshape(2, 1, 1, 1)
+    batch = np.broadcast_to(levels, (2, 1, *SIZE)).copy()
+    batch[:, 0, :16, 48:] += 100
+    engine = open_graphs(name, explained_graph(), has_reason=True, max_batch=2)
+    output = engine.infer(batch)
+    engine.close()
+    assert output.reason_map is not None
+    assert output.reason_map.shape == (2, 6, 4)
+    odds = output.p_abnormal / (1 - output.p_abnormal)
+    np.testing.assert_allclose(output.reason_map.mean(axis=(1, 2)), np.log(odds), atol=1e-4)
+    assert [int(cells.argmax()) for cells in output.reason_map] == [3, 3]
+    plain = open_graphs(name, explained_graph(), max_batch=2)
+    assert plain.infer(batch).reason_map is None
+    plain.close()
+
+
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_a_graph_without_the_map_that_its_manifest_promises_is_refused(name: str) -> None:
+    with pytest.raises(EngineError, match="no output reason_map"):
+        open_graphs(name, has_reason=True)

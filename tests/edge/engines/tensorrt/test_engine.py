@@ -405,6 +405,20 @@ def test_a_rebuild_that_fails_leaves_the_good_engine(
     }
 
 
+def test_the_gpu_gives_the_map_of_a_classifier_that_explains_itself(
+    patch: pytest.MonkeyPatch, tmp_path: Path, settings: PlanSettings
+) -> None:
+    engine = open_engine(opened_bundle(tmp_path / "explained", has_reason=True), "tensorrt", plans=settings)
+    images = IMAGES.copy()
+    images[1, 0, -1, -1] = 255
+    output = engine.infer(images)
+    engine.close()
+    assert output.reason_map is not None
+    odds = output.p_abnormal / (1 - output.p_abnormal)
+    np.testing.assert_allclose(output.reason_map.mean(axis=(1, 2)), np.log(odds), atol=1e-4)
+    assert int(output.reason_map[1].argmax()) == output.reason_map[1].size - 1
+
+
 def test_a_graph_with_other_outputs_is_refused_before_it_is_built(
     patch: pytest.MonkeyPatch, tmp_path: Path, settings: PlanSettings
 ) -> None:
