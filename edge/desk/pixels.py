@@ -26,7 +26,7 @@ HEAT = np.array([[255, 221, 87, 0], [255, 176, 46, 140], [226, 73, 51, 191], [11
 """Red, green, blue, opacity at 0.5, 1, 2 and 4 times the gate's threshold: from clear to dark, as in the reports."""
 _HEAT_STOPS = (0.5, 1.0, 2.0, 4.0)
 REASON = np.array([[196, 226, 80, 0], [94, 201, 98, 115], [33, 145, 140, 166], [68, 20, 110, 217]], np.float64)
-"""The same at 0.1, 0.33, 0.67 and 1 of what the classifier's strongest place says more than the threshold."""
+"""Red, green, blue, opacity at 0.1, 0.33, 0.67 and 1 of what the classifier's strongest place says."""
 _REASON_STOPS = (0.1, 0.33, 0.67, 1.0)
 LEAST_STRONGEST = 1.0
 """Log odds that the darkest colour stands for at least: noise around the threshold shall not look like a finding."""

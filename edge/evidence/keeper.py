@@ -126,7 +126,7 @@ class Scene:
     """What all evidence of one model shares."""
 
     geometry: MapGeometry
-    """Of the residual map."""
+    """Where the cells of the residual map lie."""
     gate_threshold: float
     reason_geometry: MapGeometry | None = None
     """None where the classifier gives no map."""
