@@ -14,8 +14,13 @@ import pytest
 import torch
 
 from edge.cli import main as edge_worker
+from edge.desk.app import build_app, new_desk
+from edge.desk.cli import main as edge_desk
+from edge.desk.store import FILE_NAME, DeskStore
 from edge.images.conversion import prepare
+from edge.settings import load_settings
 from export.cli import main as edge_export
+from tests.support.desk import Browser, put_account, put_piece
 from train.checkpoint import CLASSIFIER_FILE, load_checkpoint
 from train.classifier.models import classifier_of
 from train.cli import main as edge_train
@@ -68,6 +73,27 @@ def commands(classifier: str) -> list[list[str]]:
     return [*typed, in_the_text(training, "bounds"), *block("Validate")]
 
 
+def label_at_the_desk(lot: Path, folder: Path, out: Path) -> None:
+    """Scans that the line sent to review, answered by a reader on the desk's pages, exported by its command."""
+    evidence = folder / "state" / "evidence"
+    evidence.mkdir(parents=True)
+    config = folder / "edge.toml"
+    config.write_text(f'[state]\ndir = "{folder.absolute()}/state"\n[desk]\ndir = "{folder.absolute()}/desk"\n')
+    (folder / "desk").mkdir()
+    asked = {
+        put_piece(evidence, number, counts=read_frame(row).counts, lot=row.bundle, file=row.file).record.verdict_id: row
+        for number, row in enumerate(read_labels(lot))
+    }
+    with DeskStore(folder / "desk" / FILE_NAME) as store:
+        put_account(store, "ann")
+        reader = Browser(build_app(new_desk(load_settings(config), store)))
+        reader.log_in("ann")
+        for verdict_id, row in asked.items():
+            answered = reader.answer(verdict_id, "abnormal" if row.label else "normal")
+            assert answered.status == 303, answered.text
+    assert edge_desk(["export", "--out", str(out), "--config", str(config)]) == 0
+
+
 def test_the_page_goes_from_scans_to_verdicts() -> None:
     verbs = [words[1] for words in commands("fine-tune")]
     named = "doctor, fine-tune, gate, keygen, calibrate, model, verify, bounds, replay"
@@ -76,11 +102,11 @@ def test_the_page_goes_from_scans_to_verdicts() -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("classifier", "conversion"),
+    ("classifier", "conversion", "labels"),
     [
-        ("fine-tune", "global"),
-        ("fit-features", "dhe"),
-        *(pytest.param("fit-features", name, marks=pytest.mark.slow) for name in ("local", "clahe")),
+        ("fine-tune", "global", "own"),
+        ("fit-features", "dhe", "desk"),
+        *(pytest.param("fit-features", name, "own", marks=pytest.mark.slow) for name in ("local", "clahe")),
     ],
 )
 def test_what_was_learnt_from_scans_by_the_pages_commands_judges_them(
@@ -90,9 +116,14 @@ def test_what_was_learnt_from_scans_by_the_pages_commands_judges_them(
     monkeypatch: pytest.MonkeyPatch,
     classifier: str,
     conversion: str,
+    labels: str,
 ) -> None:
+    """Labels of the lot's own list, or of people: then what the line asked them comes back as its next model."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(small_lot, "scans")
+    if labels == "desk":
+        label_at_the_desk(small_lot, Path("desk"), Path("scans"))
+    else:
+        shutil.copytree(small_lot, "scans")
     shutil.copytree(held_back, "held-back")
     Path("recipe.toml").write_text(f'base = "best"\nmethod = "{conversion}"\n')
     for program, verb, *rest in commands(classifier):
@@ -104,7 +135,9 @@ def test_what_was_learnt_from_scans_by_the_pages_commands_judges_them(
             assert code == 0, (program, verb)
 
     verdicts = [json.loads(line) for line in Path("validation/verdicts.jsonl").read_text().splitlines()]
-    assert {verdict["scan"]["file"] for verdict in verdicts} == {row.file for row in read_labels(small_lot)}
+    rows = {row.file: row for row in read_labels(Path("scans"))}
+    assert len(rows) == len(read_labels(small_lot))
+    assert {verdict["scan"]["file"] for verdict in verdicts} == set(rows)
     checkpoint = load_checkpoint(Path("run") / CLASSIFIER_FILE, "classifier")
     assert checkpoint.review_band is not None
     network = classifier_of(checkpoint).eval()
@@ -112,8 +145,8 @@ def test_what_was_learnt_from_scans_by_the_pages_commands_judges_them(
     assert len(judged) > len(verdicts) / 2
     for verdict in judged[:4]:
         assert verdict["threshold"] == checkpoint.thresholds["threshold"]
-        row = next(row for row in read_labels(small_lot) if row.file == verdict["scan"]["file"])
-        image = prepare(read_frame(row).counts, checkpoint.method, checkpoint.bounds, checkpoint.size)
+        counts = read_frame(rows[verdict["scan"]["file"]]).counts
+        image = prepare(counts, checkpoint.method, checkpoint.bounds, checkpoint.size)
         with torch.inference_mode():
             p = p_abnormal_of(network(network.normalise(torch.from_numpy(image[np.newaxis]))))
         assert verdict["p_abnormal"] == pytest.approx(float(p[0]), abs=1e-3)
