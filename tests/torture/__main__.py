@@ -42,7 +42,9 @@ def main() -> int:
         print("the mosquitto program is not installed: nothing to torture", file=sys.stderr)
         return 69
     seed = options.seed if options.seed is not None else int(datetime.now(UTC).strftime("%Y%m%d"))
-    wanted = options.rows.split(",") if options.rows else [procedure.id for procedure in PROCEDURES]
+    is_long = options.column == "long"
+    wanted = [procedure.id for procedure in PROCEDURES if is_long or not procedure.is_long_only]
+    wanted = options.rows.split(",") if options.rows else wanted
     if unknown := set(wanted) - {procedure.id for procedure in PROCEDURES}:
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
     folder = options.out / options.column
@@ -53,7 +55,7 @@ def main() -> int:
         kept = folder / "rows" / f"{procedure.id}.json"
         if options.resume and kept.exists() and json.loads(kept.read_text())["verdict"] in ("pass", "skipped"):
             return
-        row = run_procedure(procedure, folder / "work", seed, is_long=options.column == "long")
+        row = run_procedure(procedure, folder / "work", seed, is_long=is_long)
         kept.write_text(json.dumps(row.as_json(), indent=1) + "\n")
         print_row(row)
 

@@ -1,16 +1,21 @@
-"""Hours of work: flat memory, bounded files, steady latency: R18 and the load L1."""
+"""Hours of work: flat memory, bounded files, steady latency: R18, R35 on the real engines, and the load L1."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.torture.rig import Layout, Rig
+from edge.pipeline.loaded_model import DEMO_KEY
+from tests.support.tiff_files import tiff
+from tests.torture.rig import Layout, Rig, Worker, wait_until
 from tests.torture.trial import Trial
+from train.simulator.simulate import simulate_scan
 
 MAX_SLOPE_BYTES = 1e6
 """Per 10,000 scans."""
@@ -26,6 +31,10 @@ MAX_WAL_BYTES = 64 << 20
 OFFERED_PER_S = 200
 KEPT_FILES = 2000
 SAMPLE_S = 1.0
+DEMO = Path(__file__).parents[2] / "demo" / "bundle"
+REAL_WARM_UP_SCANS = 2_000
+WAITING = 16
+"""Scans offered ahead of the engine, and kept after their verdicts."""
 
 
 def soak(trial: Trial) -> None:
@@ -60,6 +69,59 @@ def soak(trial: Trial) -> None:
         trial.require(verdicts == count, f"the ledger knows {verdicts} verdicts")
         trial.require(kept <= 10_000 + 6000, f"{kept} messages are kept: nothing was pruned")
         trial.figures |= {"messages_kept": kept}
+
+
+def soak_on_real_engines(trial: Trial) -> None:
+    """R35: the production program with the demo's networks, on onnxruntime and on OpenVINO: memory stays flat."""
+    for engine in ("onnxruntime", "openvino"):
+        _soak_on(trial, engine, trial.size(60, 2400))
+
+
+def _soak_on(trial: Trial, engine: str, span_s: float) -> None:
+    """As many scans as the engine takes; few stay in the folder, for they are large."""
+    scans = _scans_of_the_demo(trial.seed)
+    model: dict[str, object] = {"bundle": DEMO, "engine": engine, "trusted_key": DEMO_KEY}
+    layout = Layout(log_level="warning", model=model, evidence={"max_bytes": EVIDENCE_BYTES}, mosquitto=_quiet())
+    with trial.rig(layout) as rig:
+        rig.worker = Worker(rig.config, rig.root / "worker.log", program="edge.cli")
+        rig.worker.start(wait=False)
+        wait_until(lambda: rig.subscriber.count("model") > 0 or not rig.worker.is_alive(), "the worker runs")
+        series = _Series(rig, REAL_WARM_UP_SCANS)
+        until_s = time.monotonic() + span_s
+        while time.monotonic() < until_s and rig.worker.is_alive():
+            heard = rig.subscriber.count("verdict")
+            while len(rig.generator.listed) - heard < WAITING:
+                number = len(rig.generator.listed)
+                rig.generator.put(f"B01_{number:06}.tif", next(scans), None)
+            series.sample()
+            _tidy(rig, heard, WAITING)
+            time.sleep(0.05)
+        rig.await_all()
+        series.sample(force=True)
+        trial.require_clean_stop(rig.worker)
+        trial.findings.tried += len(rig.generator.listed)
+        trial.findings.lost += len({listed.sha256 for listed in rig.generator.listed} - rig.subscriber.distinct())
+        trial.require(not trial.findings.lost, f"{engine}: {trial.findings.lost} lost")
+        said = [message.content for message in rig.subscriber.of("verdict")]
+        unjudged = sum(verdict["p_abnormal"] is None for verdict in said)
+        trial.require(unjudged == 0, f"{engine}: {unjudged} of {len(said)} verdicts without a score")
+        names = {message.content["engine"] for message in rig.subscriber.of("model")}
+        trial.require(names == {engine}, f"it ran on {names}, expected {engine}")
+        figures = {name: value for name, value in series.figures().items() if name != "series"}
+        trial.figures[engine] = {"scans": len(said), **figures}
+        is_measured = series.slope_bytes() is not None or not trial.is_long
+        trial.require_in_time(is_measured, f"{engine}: {len(said)} scans are too few for a slope")
+        _require_flat(trial, series)
+
+
+def _scans_of_the_demo(seed: int) -> Iterator[bytes]:
+    """Files of a simulated scan of full size, no two with the same pixels."""
+    counts = simulate_scan(seed, 900, 1, abnormal=False).counts
+    chance = np.random.default_rng([seed, 35])
+    while True:
+        changed = counts.copy()
+        changed[:8] ^= chance.integers(0, 2, changed[:8].shape, np.uint16)
+        yield tiff(changed)
 
 
 def load(trial: Trial) -> None:
@@ -168,10 +230,10 @@ def _latencies_ms(rig: Rig) -> list[float]:
         return [sent_ms - 1e3 * visible[json.loads(payload)["scan"]["sha256"]] for payload, sent_ms in rows]
 
 
-def _tidy(rig: Rig, heard: int) -> None:
+def _tidy(rig: Rig, heard: int, kept: int = KEPT_FILES) -> None:
     """Take old files away, as stations do, so that the folder does not grow for ever."""
     listed = rig.generator.listed
-    while rig.tidied < heard - KEPT_FILES:
+    while rig.tidied < heard - kept:
         (rig.scans / listed[rig.tidied].file).unlink(missing_ok=True)
         rig.tidied += 1
 

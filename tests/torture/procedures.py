@@ -16,6 +16,7 @@ from tests.torture import (
     load,
     model_faults,
     rot_faults,
+    share_faults,
     start_faults,
     station_faults,
 )
@@ -55,6 +56,8 @@ PROCEDURES = (
     Procedure("R32", "two boxes, restore, state in memory, wrong clock", identity_faults.taken_for_another),
     Procedure("R33", "dead at the start, stopped at the start", start_faults.dead_at_the_start),
     Procedure("R34", "bit rot in ledger and evidence", rot_faults.bit_rot),
+    Procedure("R35", "soak on the real engines", load.soak_on_real_engines, is_timed=True, is_long_only=True),
+    Procedure("R36", "Samba and NFS: lock, cut, remount", share_faults.on_a_share, is_long_only=True),
     Procedure("R37", "evidence: kills, a slow disk, a full one", evidence_faults.keep_evidence),
     Procedure("L1", "steady load", load.load, is_timed=True),
     Procedure("S1", "random sequences of events against a model", fuzz.explore_sequences),

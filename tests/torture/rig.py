@@ -68,9 +68,12 @@ class Tail:
 class Worker:
     """The daemon with the stub engine; its log lies in `root/worker.log`, all runs in one file."""
 
-    def __init__(self, config: Path, log: Path, options: Sequence[str] = ()) -> None:
-        """`options` of tests.torture.worker for every start."""
+    def __init__(
+        self, config: Path, log: Path, options: Sequence[str] = (), program: str = "tests.torture.worker"
+    ) -> None:
+        """`options` of the program for every start; edge.cli is the production program."""
         self.config = config
+        self._program = program
         self._options = options
         self.log = log
         self.entries: list[dict[str, Any]] = []
@@ -80,7 +83,7 @@ class Worker:
     def start(self, *options: str, prefix: Sequence[str] = (), wait: bool = True) -> None:
         """`options`: of tests.torture.worker; `prefix`: a program that runs it. Waits for its word `ready`."""
         seen = self.count("ready")
-        command = [*prefix, sys.executable, "-m", "tests.torture.worker", "--config", str(self.config)]
+        command = [*prefix, sys.executable, "-m", self._program, "--config", str(self.config)]
         command += [*self._options, *options]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stderr=log, stdout=log)
@@ -109,7 +112,7 @@ class Worker:
         children = Path(f"/proc/{pid}/task/{pid}/children")
         with children.open() as file:
             below = file.read().split()
-        is_wrapped = b"tests.torture.worker" not in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:3]
+        is_wrapped = self._program.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:3]
         return int(below[0]) if is_wrapped and below else pid
 
     def is_alive(self) -> bool:
@@ -251,6 +254,7 @@ class Layout:
     state: dict[str, object] = field(default_factory=dict)
     evidence: dict[str, object] = field(default_factory=dict)
     broker: dict[str, object] = field(default_factory=dict)
+    model: dict[str, object] = field(default_factory=dict)
     log_level: str = "info"
     mosquitto: dict[str, Any] = field(default_factory=lambda: {"persistence": True, "max_queued": 0})
     worker_port: int | None = None
@@ -287,7 +291,7 @@ class Rig:
                 "rewrite_hold_s": 0.5,
             }
             | layout.folder,
-            "model": {"bundle": self.root / "bundle", "trusted_key": self.root / "key.pub.pem"},
+            "model": {"bundle": self.root / "bundle", "trusted_key": self.root / "key.pub.pem"} | layout.model,
             "state": {"dir": self.state, "min_free_bytes": 0} | layout.state,
             "evidence": {"min_free_bytes": 0} | layout.evidence,
             "broker": {

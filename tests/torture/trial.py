@@ -115,6 +115,8 @@ class Procedure:
     run: Callable[[Trial], None]
     is_timed: bool = False
     """Its bars are times and rates: it runs alone."""
+    is_long_only: bool = False
+    """The short column has it only where it is asked for by name."""
 
 
 def run_procedure(procedure: Procedure, root: Path, seed: int, *, is_long: bool) -> Row:
