@@ -15,13 +15,28 @@ from edge.system.logs import event
 log = logging.getLogger(__name__)
 
 STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+_SENT: Final = frozenset({0, 128, -1, -6})
+"""`si_code` of a signal that somebody sent, by sigaction(2): SI_USER, SI_KERNEL (a terminal), SI_QUEUE, SI_TKILL."""
 LOOK_S = 0.1
 """The end of `stop_ends_process` waits so long at most."""
 
 
+def awaited_stop(timeout_s: float) -> signal.Signals | None:
+    """The stop signal that comes within `timeout_s`, None if none does; within `stop_signals_held`.
+
+    Where the whole process stands still for longer than that (SIGSTOP, a suspended machine, a debugger), CPython's
+    sigtimedwait returns unwritten memory instead of None: taken for a signal, it was the clean stop of a line that
+    nobody had told to stop, and that nobody starts again.
+    """
+    received = signal.sigtimedwait(STOP_SIGNALS, timeout_s)
+    if received is None or received.si_signo not in STOP_SIGNALS or received.si_code not in _SENT:
+        return None
+    return signal.Signals(received.si_signo)
+
+
 @contextmanager
 def stop_signals_held() -> Iterator[None]:
-    """Inside, they wait for `sigtimedwait`: no handler ever interrupts a lock that is half taken.
+    """Inside, they wait for `awaited_stop`: no handler ever interrupts a lock that is half taken.
 
     Threads inherit this, the networks' own ones too, if it is entered before they start. One that had not would take
     the signal whenever the main thread is not waiting for it, and the process would end there and then.
@@ -44,9 +59,8 @@ def stop_ends_process() -> Iterator[None]:
 
     def watch() -> None:
         while not is_over.is_set():
-            received = signal.sigtimedwait(STOP_SIGNALS, LOOK_S)
-            if received is not None:
-                event(log.info, "stopped before the line was ready", signal=signal.Signals(received.si_signo).name)
+            if (received := awaited_stop(LOOK_S)) is not None:
+                event(log.info, "stopped before the line was ready", signal=received.name)
                 os._exit(0)
 
     thread = threading.Thread(target=watch, name="stop", daemon=True)

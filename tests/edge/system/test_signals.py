@@ -1,0 +1,31 @@
+"""The signals that end the line: what is one, and what only looks like one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PAUSED = """
+import os, signal, sys, time
+from edge.system.signals import awaited_stop, stop_signals_held
+with stop_signals_held():
+    line = os.getpid()
+    if (other := os.fork()) == 0:
+        time.sleep(0.1)
+        os.kill(line, signal.SIGSTOP)
+        time.sleep(0.6)
+        os.kill(line, signal.SIGCONT)
+        os._exit(0)
+    began_s = time.monotonic()
+    received = awaited_stop(0.3)
+    assert time.monotonic() - began_s > 0.5, "it was not paused beyond its timeout"
+    os.waitpid(other, 0)
+    os.kill(line, signal.SIGTERM)
+    print(received, awaited_stop(5.0).name)
+"""
+
+
+def test_a_pause_of_the_whole_process_is_no_stop_and_a_stop_after_it_is_one() -> None:
+    """A suspended machine, a debugger, SIGSTOP: the wait for a signal ends long after its time."""
+    done = subprocess.run([sys.executable, "-c", PAUSED], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("None SIGTERM\n", "")
