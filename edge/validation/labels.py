@@ -94,7 +94,7 @@ def read_labels(path: Path) -> list[LabelRow]:
 
 
 def match_labels(path: Path, rows: Sequence[LabelRow], files: Iterable[str]) -> MatchedLabels:
-    """Give each row its scan: by relative path, else by the only path that ends as the row's does, or begins later.
+    """Give each row its scan: by relative path, else by base name where one scan has it and one path ends as the other.
 
     `path` is named in errors. Raises SettingsError naming the line of every row that fits several scans, or a
     scan that another row has already.
@@ -113,9 +113,9 @@ def match_labels(path: Path, rows: Sequence[LabelRow], files: Iterable[str]) -> 
     for row in sorted(rows, key=lambda row: row.file not in known):  # exact paths first, then ends of them
         fitting = [row.file]
         if row.file not in known:
-            same_name = by_name[PurePosixPath(row.file).name]
-            # Not lot1/a.tif for lot2/a.tif: that is another scan's label.
-            fitting = [file for file in same_name if _is_end_of(file, row.file) or _is_end_of(row.file, file)]
+            fitting = by_name[PurePosixPath(row.file).name]
+            if len(fitting) == 1 and not (_is_end_of(fitting[0], row.file) or _is_end_of(row.file, fitting[0])):
+                fitting = []  # lot1/a.tif is no label of lot2/a.tif
         if not fitting:
             without_file.append(row)
         elif len(fitting) > 1:
@@ -201,7 +201,7 @@ _KNOWN = frozenset({"file", "bundle", "label", "kinds", "severity", "size_px", "
 def _row(line: int, cells: dict[str, str], voters: Sequence[str]) -> tuple[LabelRow, list[str]]:
     """A row, and what is wrong with it."""
     problems: list[str] = []
-    file = cells["file"].removeprefix("./")
+    file = str(PurePosixPath(cells["file"])) if cells["file"] else ""  # one spelling of a path, to find it twice
     if not file:
         problems.append("the file is empty")
     elif PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:

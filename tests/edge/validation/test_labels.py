@@ -49,6 +49,7 @@ def test_names_that_are_no_utf_8_match_the_folder(tmp_path: Path) -> None:
         ("file,bundle,label\na.tif,B01,fine\n", "line 2: label 'fine' of 'a.tif'"),
         ("file,bundle,label\n,B01,normal\n", "line 2: the file is empty"),
         ("file,bundle,label\na.tif,B,normal\nb.tif,B,normal\n./a.tif,B,normal\n", "line 4: 'a.tif' .* line 2"),
+        ("file,bundle,label\ns/a.tif,B,normal\n././s//a.tif,B,abnormal\n", "line 3: 's/a.tif' .* line 2"),
         ('file,bundle,label\n"a.tif,B01,normal\n', "line 2|not a CSV"),
     ],
 )
