@@ -550,7 +550,7 @@ def _file_content(config: Path) -> dict[str, Any]:
         ) from None
     except NotUtf8 as error:
         raise SettingsError(f"settings file {config} is {error}", hint="save it as UTF-8 in the editor") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:  # the latter: brackets in brackets
         raise SettingsError(f"settings file {config} is not TOML: {error}", hint="mend the line it names") from None
 
 

@@ -55,6 +55,7 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path, m
         ("[naming]\npattern = '(.*)_(.*).tif'\n", "has no group `part_id`", "regular expression"),
         ("[naming]\npattern = '(?P<bundle>.*)_.*'\n", "has no group `part_id`", "regular expression"),
         ("station = \n", "is not TOML", "mend the line"),
+        ("a = " + "[" * 5000, "is not TOML", "mend the line"),
         ("[BROKER]\nport = 3\n", "unknown setting `BROKER`", "write it in small letters: `broker`"),
         ("[broker]\nport = 3\n[BROKER]\nport = 4\n", "unknown setting `BROKER`", "in small letters: `broker`"),
         ("[broker]\nPort = 3\n", "unknown setting `broker.Port`", "write it in small letters: `port`"),
