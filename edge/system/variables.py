@@ -26,7 +26,7 @@ def json_section(name: str, section: str, value: str) -> dict[str, Any]:
     """A whole section as a JSON object. Raises SettingsError for anything else."""
     try:
         content = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: brackets in brackets
         content = None
     if not isinstance(content, dict):
         raise SettingsError(

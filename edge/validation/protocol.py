@@ -115,7 +115,7 @@ def read_protocol(path: Path) -> Protocol:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         protocol = Protocol.model_validate(content)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"the plan {path} cannot be read: {error}", hint="see docs/qualification.md") from None
     except ValidationError as error:
         found = "; ".join(

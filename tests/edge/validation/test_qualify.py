@@ -243,6 +243,7 @@ def test_a_set_that_is_not_the_one_fixed_is_not_judged(
             "takes 59 abnormal scans without one error",
         ),
         ("title = ", "cannot be read"),
+        ("title = " + "[" * 5000, "cannot be read"),
         (PLAN.replace("abnormal = 6\n", ""), "samples.abnormal"),
     ],
 )
