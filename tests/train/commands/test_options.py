@@ -2,12 +2,13 @@
 
 import argparse
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import pytest
 
 from edge.images.conversion import Method
 from edge.records import Size
-from train.cli import parser
+from train.cli import main, parser
 from train.commands.options import add_fields, recipe_of
 from train.recipe import ClassifierRecipe, GateRecipe, option
 
@@ -57,3 +58,12 @@ def test_a_new_field_is_an_option_with_its_help_and_default(capsys: pytest.Captu
     add_fields(made, Recipe())
     assert vars(made.parse_args(["--depth-px", "9"])) == {"depth_px": 9}
     assert "--depth-px N  depth of 100 % of the layers (default: 7)" in made.format_help()
+
+
+@pytest.mark.parametrize("verb", ["classifier", "gate", "learn", "crossval"])
+def test_a_folder_for_results_that_cannot_be_made_is_refused_before_a_scan_is_read(
+    tmp_path: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert main([verb, str(tmp_path / "no-data"), "--out", str(tmp_path / "file")]) == 74
+    assert "File exists" in capsys.readouterr().err
