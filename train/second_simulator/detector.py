@@ -89,11 +89,6 @@ def transmission(substrate: Map, coat: Map, session: Session) -> Map:
     return passed
 
 
-def expected_counts(substrate: Map, coat: Map, session: Session) -> Map:
-    """Counts of a noiseless, sharp, even detector."""
-    return np.float32(session.open_beam) * transmission(substrate, coat, session)
-
-
 def expose(
     substrate: Map, coat: Map, session: Session, scale: float, rng: np.random.Generator
 ) -> npt.NDArray[np.uint16]:

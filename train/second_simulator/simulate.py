@@ -23,7 +23,7 @@ from train.files import written_whole
 from train.runner import map_in_order
 from train.second_simulator.anomalies import KINDS, MM_PER_PIXEL, Anomaly, add_anomaly
 from train.second_simulator.detector import Session, draw_session, expose
-from train.second_simulator.sheet import Look, Sheet, draw_look, draw_sheet
+from train.second_simulator.sheet import Look, draw_look, draw_sheet
 
 BOUNDARY = 0.425
 """Severity above which an electrode is abnormal. Ours: the paper leaves it to an expert's eye."""
@@ -127,20 +127,6 @@ def draw_lot(seed: int, lot: int) -> Lot:
     """Lot number `lot`, from 1."""
     rng = np.random.default_rng([seed, lot, 0])
     return Lot(f"B{lot:02}", draw_look(rng), draw_session(rng), tuple(rng.dirichlet(np.full(len(KINDS), 3.0))))
-
-
-def render_one(
-    seed: int, lot: int, scan: int, kind: str, severity: float, *, scale: float = 1.0
-) -> tuple[Sheet, Sheet, Anomaly | None, Lot]:
-    """Same sheet without and with one anomaly, before the X-ray: for pictures and for tests."""
-    coated = draw_lot(seed, lot)
-    sheets = [draw_sheet(coated.look, scale, np.random.default_rng([seed, lot, scan])) for _ in range(2)]
-    return (
-        sheets[0],
-        sheets[1],
-        add_anomaly(sheets[1], kind, severity, np.random.default_rng([seed, lot, scan, 1])),
-        coated,
-    )
 
 
 def draw_severities(rng: np.random.Generator, abnormal_share: float, boundary: float) -> list[float]:

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,16 +28,11 @@ NOW = datetime(2026, 5, 4, 6, tzinfo=UTC)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "ledger.sqlite"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
-    with open_ledger(path, STATION) as opened:
-        opened.commit([sample_entry(number) for number in range(1, 6)], NOW)
-        opened.mark_sent([1, 2], NOW)
-        yield opened
+def ledger(ledger: Ledger) -> Ledger:
+    """Five verdicts, two of them sent."""
+    ledger.commit([sample_entry(number) for number in range(1, 6)], NOW)
+    ledger.mark_sent([1, 2], NOW)
+    return ledger
 
 
 def ask(ledger: Ledger) -> Path:

@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,17 +37,6 @@ from tests.support.samples import (
 
 REPOSITORY = Path(__file__).parents[3]
 NOW = datetime(2026, 3, 1, 7, 0, tzinfo=UTC)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "ledger.sqlite"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
-    with open_ledger(path, STATION) as opened:
-        yield opened
 
 
 def seqs(ledger: Ledger) -> list[int]:

@@ -27,17 +27,6 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOW = datetime(2026, 3, 1, 7, 0, tzinfo=UTC)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "ledger.sqlite"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
-    with open_ledger(path, STATION) as opened:
-        yield opened
-
-
 def minutes(count: int) -> datetime:
     return MORNING + timedelta(minutes=count)
 
