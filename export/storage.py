@@ -17,7 +17,6 @@ from onnx import TensorProto, helper, numpy_helper
 from export.errors import ExportError
 
 Storage = Literal["fp32", "fp16", "int8"]
-STORAGES: Final[tuple[Storage, ...]] = ("fp32", "fp16", "int8")
 
 MIN_ELEMENTS: Final = 16_384
 """Smaller tensors stay float32. Together they are under 1 % of a ResNet-34 and hold what rounds badly: the first

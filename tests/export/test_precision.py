@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -19,7 +20,7 @@ from export.graphs import IR_VERSION, ClassifierGraph, GateGraph, classifier_onn
 from export.layers import worst_layers
 from export.parity import engine_scores
 from export.precision import LARGEST_HALF, to_float16, to_precision
-from export.storage import STORAGES, store_weights
+from export.storage import Storage, store_weights
 from tests.export.networks import lively_classifier, lively_gate
 from tests.support.cpu_engines import CPU_ENGINES, needs_openvino, open_graphs
 
@@ -70,7 +71,7 @@ def test_the_graphs_say_themselves_what_they_compute_in(
     plain: dict[str, onnx.ModelProto], half: dict[str, onnx.ModelProto], quantised: dict[str, onnx.ModelProto]
 ) -> None:
     """Weights that are merely stored in fewer bits are computed with in float32."""
-    for storage in STORAGES:
+    for storage in get_args(Storage):
         assert computes_in(store_weights(plain[CLASSIFIER_FILE], storage)) == "fp32"
     for graphs, found in ((plain, ["fp32", "fp32"]), (half, ["fp16", "fp16"]), (quantised, ["int8", "fp32"])):
         assert [computes_in(graphs[name]) for name in (CLASSIFIER_FILE, GATE_FILE)] == found

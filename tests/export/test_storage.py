@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge.engines.ort import PROVIDERS, session_options
 from export.errors import ExportError
-from export.storage import MIN_ELEMENTS, STORAGES, quantise, store_weights
+from export.storage import MIN_ELEMENTS, Storage, quantise, store_weights
 from tests.bench.decisions import expanded
 
 RNG = np.random.default_rng(5)
@@ -81,7 +82,7 @@ def test_a_dead_channel_stays_zero() -> None:
     assert np.isfinite(scale).all()
 
 
-@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("storage", get_args(Storage))
 def test_stored_graphs_are_valid_and_leave_the_original_alone(storage: str) -> None:
     model = network()
     before = model.SerializeToString()
