@@ -12,9 +12,10 @@ from typing import BinaryIO
 
 from edge.errors import SettingsError
 from edge.settings import Settings
-from edge.system.command import EXITS, add_verb, completes_files, moment, path
+from edge.system.command import EXITS, add_file, add_verb, moment
 
 MOMENT_HELP = "2026-03-01T06:00 (local time, or with a zone), or an age: 90m, 12h, 7d"
+STDOUT = Path("-")
 PICTURES = 300
 """Verdicts that a report shows large, about 0.3 MB each."""
 
@@ -32,14 +33,14 @@ def report(options: argparse.Namespace, settings: Settings) -> int:
     from edge.store.reader import LedgerReader
 
     since, until = _time(options)
-    name = options.out or f"report-{settings.station}-{until.astimezone():%Y%m%dT%H%M}.html"
+    file = options.out or Path(f"report-{settings.station}-{until.astimezone():%Y%m%dT%H%M}.html")
     with LedgerReader(settings.state.ledger) as reader:
         shift = shift_of(reader, since, until, settings.evidence_dir, options.pictures)
-    with _written(name) as stream:
+    with _written(file) as stream:
         for part in report_html(shift):
             stream.write(part.encode())
-    if name != "-":
-        print(f"{name}: {shift.whole.count} verdicts, {len(shift.cards)} to look at")
+    if file != STDOUT:
+        print(f"{file}: {shift.whole.count} verdicts, {len(shift.cards)} to look at")
     return 0
 
 
@@ -50,7 +51,7 @@ def export(options: argparse.Namespace, settings: Settings) -> int:
     from edge.store.reader import LedgerReader
 
     since, until = _time(options)
-    with LedgerReader(settings.state.ledger) as reader, _written(options.out or "-") as stream:
+    with LedgerReader(settings.state.ledger) as reader, _written(options.out or STDOUT) as stream:
         if options.format == "jsonl":
             for stored in reader.decided(since, until):
                 stream.write(stored.payload + b"\n")
@@ -78,13 +79,7 @@ def _add_report(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
         parents=[common],
     )
     _add_time(report)
-    completes_files(
-        report.add_argument(
-            "--out",
-            metavar="FILE",
-            help="file to write, `-` = standard output (default: report-STATION-TIME.html here)",
-        )
-    )
+    add_file(report, "--out", about="file to write, `-` = standard output (default: report-STATION-TIME.html here)")
     report.add_argument(
         "--pictures",
         type=_count,
@@ -132,7 +127,7 @@ def _add_export(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
     export.add_argument(
         "--format", choices=("csv", "jsonl"), default="csv", help="csv, or jsonl: byte for byte as sent (default: csv)"
     )
-    completes_files(export.add_argument("--out", metavar="FILE", help="file to write (default: standard output)"))
+    add_file(export, "--out", about="file to write (default: standard output)")
 
 
 def _add_time(verb: argparse.ArgumentParser) -> None:
@@ -159,16 +154,15 @@ def _count(text: str) -> int:
 
 
 @contextmanager
-def _written(name: str) -> Iterator[BinaryIO]:
+def _written(file: Path) -> Iterator[BinaryIO]:
     """A file that is there whole or not at all, or standard output."""
-    if name == "-":
+    if file == STDOUT:
         yield sys.stdout.buffer
         return
     from edge.system.files import written_whole
 
-    target = path(name)
     try:
-        with written_whole(Path(target), durable=False) as stream:
+        with written_whole(file, durable=False) as stream:
             yield stream
     except OSError as error:
-        raise SettingsError(f"{target}: {error.strerror}", hint="name another file with --out") from error
+        raise SettingsError(f"{file}: {error.strerror}", hint="name another file with --out") from error

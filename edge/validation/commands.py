@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edge.errors import SettingsError
 from edge.settings import Settings
-from edge.system.command import EXITS, add_folder, add_verb, completes_files, completes_folders, path
+from edge.system.command import EXITS, add_file, add_folder, add_verb, completes_folders, path
 
 if TYPE_CHECKING:
     from edge.validation.cost import Prices
@@ -88,17 +88,10 @@ def _add_replay(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
             help="folder of scans, or the address of one in a store that fsspec reaches, such as s3://bucket/scans",
         )
     )
-    completes_files(
-        replay.add_argument(
-            "--labels",
-            type=path,
-            metavar="CSV",
-            help="columns file,bundle,label (default: none, no figures of accuracy)",
-        )
+    add_file(
+        replay, "--labels", metavar="CSV", about="columns file,bundle,label (default: none, no figures of accuracy)"
     )
-    completes_folders(
-        replay.add_argument("--out", type=path, metavar="DIR", help="where results go (default: replay-<folder>)")
-    )
+    add_folder(replay, "--out", about="where results go (default: replay-<folder>)")
     replay.add_argument(
         "--publish", action="store_true", help="publish the verdicts too, marked as simulated (default: do not)"
     )
@@ -109,14 +102,11 @@ def _add_replay(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
         metavar="RULE",
         help="fail unless it holds, such as 'balanced_accuracy>=0.9'; may be repeated (default: none)",
     )
-    completes_folders(
-        replay.add_argument(
-            "--against",
-            type=path,
-            metavar="DIR",
-            help="another signed model to judge the same files: paired table, McNemar's test, changed decisions "
-            "(default: none)",
-        )
+    add_folder(
+        replay,
+        "--against",
+        about="another signed model to judge the same files: paired table, McNemar's test, changed decisions "
+        "(default: none)",
     )
     replay.add_argument(
         "--jobs",
@@ -165,31 +155,23 @@ def _add_qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser], com
         parents=[common],
     )
     add_folder(qualify, "folder", about="folder of the set")
-    completes_files(
-        qualify.add_argument(
-            "--plan",
-            type=path,
-            metavar="TOML",
-            required=True,
-            help="the protocol: claims and samples (default: none, give one)",
-        )
+    add_file(
+        qualify,
+        "--plan",
+        metavar="TOML",
+        required=True,
+        about="the protocol: claims and samples (default: none, give one)",
     )
-    completes_files(
-        qualify.add_argument("--labels", type=path, metavar="CSV", help="labels of the set (default: DIR/labels.csv)")
-    )
+    add_file(qualify, "--labels", metavar="CSV", about="labels of the set (default: DIR/labels.csv)")
     qualify.add_argument(
         "--fix", action="store_true", help="write the digests of the set into the plan, judge nothing (default: judge)"
     )
-    completes_folders(
-        qualify.add_argument("--out", type=path, metavar="DIR", help="where the record goes (default: none, for --fix)")
-    )
-    completes_files(
-        qualify.add_argument(
-            "--signing-key",
-            type=path,
-            metavar="PEM",
-            help="private key of `edge-export keygen` that signs the record (default: none, for --fix)",
-        )
+    add_folder(qualify, "--out", about="where the record goes (default: none, for --fix)")
+    add_file(
+        qualify,
+        "--signing-key",
+        metavar="PEM",
+        about="private key of `edge-export keygen` that signs the record (default: none, for --fix)",
     )
 
 
