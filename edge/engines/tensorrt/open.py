@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -49,11 +50,10 @@ def open_tensorrt(
         engine = _tried(bundle, plans, max_batch)
     if isinstance(engine, PlanRefused):
         raise engine
-    try:
+    with ExitStack() as unkept:
+        unkept.callback(engine.close)
         room.keep(plans)
-    except BaseException:
-        engine.close()
-        raise
+        unkept.pop_all()
     return engine
 
 
@@ -97,13 +97,12 @@ def _proven(bundle: Bundle, plans: Plans, max_batch: int) -> TrtEngine:
         engine = FusedTrtEngine(
             classifier=classifier, gate=gate, spec=spec, kernels=plans.kernels.payload, max_scan=largest
         )
-    try:
-        check_golden(bundle, engine)
-        check_full_batch(bundle, engine)
-    except BundleError as error:  # the bundle is as signed: what was built of it here is not
-        engine.close()
-        raise PlanRefused(error.message, hint=error.hint) from error
-    except BaseException:
-        engine.close()
-        raise
+    with ExitStack() as unproven:
+        unproven.callback(engine.close)
+        try:
+            check_golden(bundle, engine)
+            check_full_batch(bundle, engine)
+        except BundleError as error:  # the bundle is as signed: what was built of it here is not
+            raise PlanRefused(error.message, hint=error.hint) from error
+        unproven.pop_all()
     return engine
