@@ -29,6 +29,7 @@ test: $(TEST)/.installed  ## all default tests, two at a time
 coverage: $(TEST)/.installed  ## the same with coverage of lines and branches
 	$(TEST)/bin/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term
 
+# A release's cache starts as a copy of the plain one: only what touches TensorRT is looked at again.
 check: $(TEST)/.installed  ## lint, format, types; calls of TensorRT 10 and 11 where their signatures are
 	$(TEST)/bin/ruff check .
 	$(TEST)/bin/ruff format --check .
@@ -37,6 +38,7 @@ check: $(TEST)/.installed  ## lint, format, types; calls of TensorRT 10 and 11 w
 	@for release in trt10 trt11; do \
 		if [ -d $(TYPINGS)/$$release ]; then \
 			echo "mypy against $$release"; \
+			[ -d .mypy_cache/$$release ] || { mkdir -p .mypy_cache/$$release && cp -R .mypy_cache/3.11 .mypy_cache/$$release; }; \
 			MYPYPATH=$(TYPINGS)/$$release $(TEST)/bin/mypy -p edge --cache-dir .mypy_cache/$$release || exit 1; \
 		else echo "mypy against $$release: skipped, $(TYPINGS)/$$release is not here"; fi; \
 	done
