@@ -52,7 +52,7 @@ def explained(network: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
     deep = maps[-1].flatten(2)
     means = deep.mean(dim=2)
     logits, slopes = _linear_piece([network.backbone.fc, *network.head], means)
-    deviations = torch.matmul(slopes.unsqueeze(1), deep) - (slopes * means).sum(dim=1)[:, None, None]
+    deviations = torch.matmul(slopes.unsqueeze(1), deep - means.unsqueeze(2))
     return p_abnormal_of(logits), _margin(logits) + deviations.unflatten(2, maps[-1].shape[2:]).squeeze(1)
 
 

@@ -83,7 +83,8 @@ def test_fp16_leaves_softmax_and_residual_statistics_in_fp32(half: dict[str, onn
         nodes = [node for node in half[name].graph.node if node.op_type in kinds]
         assert {node.op_type for node in nodes} == set(kinds)
         assert {types[node.output[0]] for node in nodes} == {TensorProto.FLOAT}
-        assert operators(half[name])["Cast"] == 3  # the image to float, into fp16, out of it
+        # The image to float, into fp16, out of it; the classifier's logits and its reason map each for themselves.
+        assert operators(half[name])["Cast"] == (4 if name == CLASSIFIER_FILE else 3)
 
 
 def test_a_weight_that_float16_cannot_hold_is_refused(plain: dict[str, onnx.ModelProto]) -> None:
@@ -135,7 +136,7 @@ def test_the_sums_of_the_residual_blocks_are_not_rounded(quantised: dict[str, on
     """What they round would stay in the stream for all later layers."""
     graph = quantised[CLASSIFIER_FILE].graph
     made_by = {output: node.op_type for node in graph.node for output in node.output}
-    sums = [node for node in graph.node if node.op_type == "Add"]
+    sums = [node for node in graph.node if node.op_type == "Add" and "reason_map" not in node.output]
     assert len(sums) == 16
     assert {made_by[source] for node in sums for source in node.input} == {"Conv", "Relu", "MaxPool"}
 
@@ -178,6 +179,18 @@ def test_scores_stay_close_on_every_engine(
     for one, other in zip(observed, expected, strict=True):
         for name in ("p_abnormal", "gate_mean_max", "gate_std_max"):
             assert getattr(one, name) == pytest.approx(getattr(other, name), abs=error)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_reason_map_adds_up_to_the_answer_in_fewer_bits(precision: str, request: pytest.FixtureRequest) -> None:
+    graphs = request.getfixturevalue("half" if precision == "fp16" else "quantised")
+    classifier, gate = (graphs[name].SerializeToString() for name in (CLASSIFIER_FILE, GATE_FILE))
+    engine = open_graphs("onnxruntime", classifier, gate, size=SIZE, precision=precision, has_reason=True)
+    for image in IMAGES[:2]:
+        output = engine.infer(image[np.newaxis])
+        assert output.reason_map is not None
+        assert 1 / (1 + np.exp(-output.reason_map.mean())) == pytest.approx(output.p_abnormal[0], abs=2e-3)
+    engine.close()
 
 
 @needs_openvino
