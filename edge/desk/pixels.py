@@ -116,13 +116,16 @@ def reason_layer(piece: Piece) -> Layer | None:
 
 
 def thumbnail_jpeg(piece: Piece) -> bytes:
-    """A small picture of the scan between its own 1st and 99th percentile. Raises EvidenceError."""
+    """A small picture of the scan as its page first shows it: between the model's bounds, where it has any.
+
+    Else between its own 1st and 99th percentile. Raises EvidenceError.
+    """
     counts = _counts(piece)
     height, width = counts.shape
     scale = min(THUMBNAIL_PX / height, THUMBNAIL_PX / width, 1.0)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
     small = cv2.resize(counts, size, interpolation=cv2.INTER_AREA).astype(np.float64)
-    low, high = np.percentile(small, (1, 99))
+    low, high = piece.record.bounds_counts or np.percentile(small, (1, 99))
     return _encoded(".jpg", np.clip((small - low) / max(high - low, 1.0) * 255, 0, 255).round().astype(np.uint8))
 
 

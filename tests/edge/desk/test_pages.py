@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
@@ -22,7 +23,7 @@ from edge.desk.store import FILE_NAME, DeskStore
 from edge.evidence.record import SCAN
 from edge.records import Outcome
 from edge.settings import DeskSettings, Settings, StateSettings
-from tests.support.desk import MORNING, PASSWORD, Browser, put_account, put_piece, sheet
+from tests.support.desk import BOUNDS, MORNING, PASSWORD, Browser, put_account, put_piece, sheet
 
 HOSTILE = '"><script>alert(1)</script>_é\u202e.tif'
 
@@ -622,6 +623,23 @@ def test_a_disk_that_fills_while_an_answer_is_given_says_that_nothing_was_saved(
     plant.store._sql.execute("PRAGMA max_page_count = 100000")
     assert ann.answer(verdict_id, "normal").status == 303
     assert plant.store.problems() == []
+
+
+def test_the_one_script_of_others_is_the_one_that_the_documents_name(plant: Plant) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "desk.md").read_text(encoding="utf-8")
+    script = plant.browser("ann").get("/static/htmx.min.js").body
+    assert re.findall(r"`([0-9a-f]{64})`", page) == [hashlib.sha256(script).hexdigest()]
+    assert b'version:"2.0.11"' in script and "htmx 2.0.11" in page
+
+
+def test_a_small_picture_shows_what_the_large_one_does(plant: Plant) -> None:
+    """Between their own extremes, sheets with a bright border were all but black in the queue."""
+    verdict_id = plant.put(1, counts=sheet(1))
+    data = plant.browser("ann").get(f"/scan/{verdict_id}/thumbnail.jpg").body
+    small = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    middle = small[small.shape[0] // 4 : -small.shape[0] // 4, small.shape[1] // 4 : -small.shape[1] // 4]
+    low, high = BOUNDS
+    assert float(np.median(middle)) == pytest.approx((2150 - low) / (high - low) * 255, abs=12)
 
 
 def test_a_very_large_scan_is_shown_smaller_and_a_larger_one_refused(

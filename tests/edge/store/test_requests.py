@@ -15,6 +15,7 @@ import pytest
 
 from edge.contract.messages import Answer
 from edge.errors import LedgerError, RequestError
+from edge.evidence.record import open_piece
 from edge.store import requests as requests_module
 from edge.store.requests import (
     MAX_BYTES,
@@ -25,6 +26,7 @@ from edge.store.requests import (
     leave,
     parsed,
 )
+from tests.edge.evidence.test_keeper import fill, keeper, verdict_of
 from tests.support.samples import sample_answer
 
 NOW = datetime(2026, 3, 1, 7, 0, tzinfo=UTC)
@@ -220,6 +222,30 @@ def shared(state: Path, box: DropBox) -> DropBox:
         os.chown(path, -1, GROUP)
     box.prepare()
     return box
+
+
+@as_root
+def test_the_desks_user_sees_the_evidence_and_changes_nothing_of_it(state: Path, shared: DropBox) -> None:
+    evidence = state / "evidence"
+    fill(keeper(evidence), verdict := verdict_of(1))
+    for path in (evidence, *evidence.rglob("*")):
+        os.chown(path, -1, GROUP)  # as the worker's own files have its group
+    piece = evidence / str(verdict.evidence)
+
+    def look() -> str:
+        found = open_piece(evidence, str(verdict.evidence))
+        return f"{found.record.verdict_id} {found.counts().shape}"
+
+    assert as_desk(look) == f"{verdict.verdict_id} (40, 20)"
+    acts: dict[str, Callable[[], object]] = {
+        "write": lambda: (piece / "scan.png").write_bytes(b""),
+        "add": lambda: (piece / "disposition.json").touch(),
+        "remove": lambda: (piece / "scan.png").unlink(),
+        "rename": lambda: piece.rename(piece.with_name("f" * 32)),
+        "a day": lambda: (evidence / "2026-03-02").mkdir(),
+    }
+    for act, attempt in acts.items():
+        assert as_desk(attempt).startswith("PermissionError"), act
 
 
 @as_root
