@@ -11,7 +11,6 @@ from tests.torture.rig import STATION, Rig, wait_until
 from tests.torture.trial import Skipped, Trial
 
 TEN_YEARS_S = 10 * 365 * 86_400.0
-GIVEN_UP_S = 30.0
 
 
 def taken_for_another(trial: Trial) -> None:
@@ -36,8 +35,8 @@ def _two_boxes(trial: Trial) -> None:
             for worker in (rig.worker, other):
                 worker.start()
             rig.generator.arrive(5)
-            wait_until(lambda: len(_seqs(trial, rig)) >= 2, "both boxes are heard", GIVEN_UP_S)
-            wait_until(lambda: bool(rig.subscriber.alarms("station-twice")), "the alarm station-twice", GIVEN_UP_S)
+            wait_until(lambda: len(_seqs(trial, rig)) >= 2, "both boxes are heard")
+            wait_until(lambda: bool(rig.subscriber.alarms("station-twice")), "the alarm station-twice")
         except AssertionError as error:
             trial.require(False, str(error))
         finally:
@@ -89,7 +88,7 @@ def _state_in_memory(trial: Trial) -> None:
         rig.worker.start()
         rig.generator.arrive(2)
         rig.await_all()
-        wait_until(lambda: rig.subscriber.count("verdict") >= 8, "the first three, judged anew", GIVEN_UP_S)
+        wait_until(lambda: rig.subscriber.count("verdict") >= 8, "the first three, judged anew")
         trial.require_clean_stop(rig.worker)
         seqs = _seqs(trial, rig)
         trial.require(sorted(map(len, seqs.values())) == [3, 5], f"numbers: {seqs}")
@@ -104,14 +103,14 @@ def _wrong_clock(trial: Trial) -> None:
         rig.worker.start("--clock", str(offset), "--health-s", "0.2")
         rig.generator.arrive(3)
         rig.await_all()
-        wait_until(lambda: bool(rig.subscriber.alarms("clock-behind")), "the alarm clock-behind", GIVEN_UP_S)
+        wait_until(lambda: bool(rig.subscriber.alarms("clock-behind")), "the alarm clock-behind")
         offset.write_text("0")
         wait_until(lambda: not rig.subscriber.alarms("clock-behind")[-1].content["active"], "its end")
         rig.generator.arrive(3)
         rig.await_all()
         heard = rig.subscriber.count("verdict")
         leave(rig.state, RequestKind.RESEND, ResendRequest(numbers=(1, 6)))
-        wait_until(lambda: rig.subscriber.count("verdict") == heard + 6, "all six again, by number", GIVEN_UP_S)
+        wait_until(lambda: rig.subscriber.count("verdict") == heard + 6, "all six again, by number")
         trial.require_clean_stop(rig.worker)
         trial.take(rig.findings(), "wrong clock")
 

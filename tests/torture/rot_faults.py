@@ -12,7 +12,6 @@ from tests.torture.rig import Layout, Rig, wait_until
 from tests.torture.trial import Trial
 
 EXIT_IO = 74
-GIVEN_UP_S = 30.0
 SPOILED = (2, 5)
 
 
@@ -36,10 +35,8 @@ def changed_messages(trial: Trial) -> None:
         sql.close()
         rig.broker.start()
         rig.worker.start()
-        wait_until(lambda: len(_heard(rig)) >= 4, "the others are sent", GIVEN_UP_S)
-        wait_until(
-            lambda: bool(_heard(rig) & set(SPOILED) or rig.subscriber.alarms("message-damaged")), "an alarm", GIVEN_UP_S
-        )
+        wait_until(lambda: len(_heard(rig)) >= 4, "the others are sent")
+        wait_until(lambda: bool(_heard(rig) & set(SPOILED) or rig.subscriber.alarms("message-damaged")), "an alarm")
         if not trial.require(not _heard(rig) & set(SPOILED), f"a changed message was sent: {sorted(_heard(rig))}"):
             return
         rig.worker.stop()
@@ -48,13 +45,12 @@ def changed_messages(trial: Trial) -> None:
         wait_until(
             lambda: any(alarm.content["active"] for alarm in rig.subscriber.alarms("message-damaged")[seen:]),
             "the alarm again, after a restart",
-            GIVEN_UP_S,
         )
         for seq in SPOILED:
             image = (rig.scans / listed[seq - 1].file).read_bytes()
             rig.generator.put(f"B01_again_{seq}.tif", image, None)
         rig.await_all()
-        wait_until(lambda: not rig.subscriber.alarms("message-damaged")[-1].content["active"], "its end", GIVEN_UP_S)
+        wait_until(lambda: not rig.subscriber.alarms("message-damaged")[-1].content["active"], "its end")
         trial.require_clean_stop(rig.worker)
         trial.take(rig.findings())
 
@@ -90,7 +86,7 @@ def _anywhere_in_the_ledger(trial: Trial) -> None:
                 return not rig.worker.is_alive() or put_aside or rig.subscriber.count("verdict") >= seen + len(rows)
 
             rig.worker.start(wait=False)
-            wait_until(is_over, f"a refusal, an alarm or all messages, after bit {bit} was changed", GIVEN_UP_S)
+            wait_until(is_over, f"a refusal, an alarm or all messages, after bit {bit} was changed")
             if not rig.worker.is_alive():
                 code = rig.worker.wait_end()
                 trial.require(code == EXIT_IO, f"bit {bit}: exit code {code}, expected {EXIT_IO}")
