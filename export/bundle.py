@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -293,7 +293,8 @@ def _manifest(
             training=_training(classifier, gate),
             learnt_from=LearntFrom(
                 lots=tuple(sorted({*classifier.lots, *gate.lots})),
-                scans=tuple(sorted({sha256[:16] for of in (classifier, gate) for sha256 in of.scan_sha256s})),
+                scans=_short({*classifier.scan_sha256s, *gate.scan_sha256s}),
+                pixels=_short({*classifier.scan_pixels_sha256s, *gate.scan_pixels_sha256s}),
             ),
             tools=_tools(),
             golden=tuple(
@@ -318,6 +319,11 @@ def _manifest(
             f"the checkpoints make no valid manifest: {error.title} {where}: {first['msg']}, got {first['input']!r}",
             hint="train again, or correct the option it names",
         ) from None
+
+
+def _short(sha256s: Iterable[str]) -> tuple[str, ...]:
+    """Digests as the manifest holds them: their first 16 digits, sorted."""
+    return tuple(sorted({sha256[:16] for sha256 in sha256s}))
 
 
 def _training(classifier: Checkpoint, gate: Checkpoint) -> dict[str, str]:

@@ -39,6 +39,7 @@ class ScansSeen(TypedDict):
     exposures: tuple[Exposure, ...]
     exposure_lots: tuple[str, ...]
     scan_sha256s: tuple[str, ...]
+    scan_pixels_sha256s: tuple[str, ...]
     lots: tuple[str, ...]
 
 
@@ -52,6 +53,7 @@ def scans_seen(rows: Sequence[Row], facts: Sequence[ScanFacts]) -> ScansSeen:
         "exposures": tuple(fact.exposure for fact in facts),
         "exposure_lots": tuple(row.bundle for row in rows),
         "scan_sha256s": tuple(sorted({fact.sha256 for fact in facts})),
+        "scan_pixels_sha256s": tuple(sorted({fact.pixels_sha256 for fact in facts})),
         "lots": tuple(sorted({row.bundle for row in rows})),
     }
 
@@ -80,7 +82,9 @@ class Checkpoint:
     exposure_lots: tuple[str, ...] = ()
     """Lot of the scan of each exposure."""
     scan_sha256s: tuple[str, ...] = ()
-    """Digests of all those scans, sorted: none of them may calibrate or test the network."""
+    """Digests of all those scans' files, sorted: none of them may calibrate or test the network."""
+    scan_pixels_sha256s: tuple[str, ...] = ()
+    """Digests of their counts, sorted: nor may one that was saved anew."""
     lots: tuple[str, ...] = ()
     """Names of their lots, sorted."""
     thresholds: dict[str, float] = field(default_factory=dict)
@@ -157,6 +161,7 @@ def load_checkpoint(path: Path, kind: Kind) -> Checkpoint:
         exposures=tuple(tuple(one) for one in content.get("exposures", ())),
         exposure_lots=tuple(content.get("exposure_lots", ())),
         scan_sha256s=tuple(content.get("scan_sha256s", ())),
+        scan_pixels_sha256s=tuple(content.get("scan_pixels_sha256s", ())),
         lots=tuple(content.get("lots", ())),
         thresholds=content["thresholds"],
         recipe=content["recipe"],

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.errors import ScanError, SettingsError
+from edge.evidence.record import counts_sha256
 from edge.images.conversion import Bounds, Histogram, Method, clipped_fraction, histogram, prepare
 from edge.images.exposure import Exposure, exposure
 from edge.records import Frame, Image, Size
@@ -66,6 +67,9 @@ class ScanFacts:
     """What was measured of one scan while it was read."""
 
     sha256: str
+    """Of the file's bytes."""
+    pixels_sha256: str
+    """Of size and counts, whatever file they lie in."""
     height_px: int
     width_px: int
     clipped_fraction: float
@@ -250,7 +254,7 @@ def _facts_of(frame: Frame, bounds: Bounds | None) -> ScanFacts:
     hist = histogram(frame.counts)
     clipped = 0.0 if bounds is None else clipped_fraction(hist, bounds)
     height_px, width_px = frame.counts.shape
-    return ScanFacts(frame.scan.sha256, height_px, width_px, clipped, exposure(hist))
+    return ScanFacts(frame.scan.sha256, counts_sha256(frame.counts), height_px, width_px, clipped, exposure(hist))
 
 
 def data_digest(rows: Sequence[Row], sha256s: Sequence[str]) -> str:

@@ -49,6 +49,7 @@ def replay(options: argparse.Namespace, settings: Settings) -> int:
 def qualify(options: argparse.Namespace, settings: Settings) -> int:
     """Run `qualify`; its exit code. Raises EdgeError."""
     from edge.validation import qualify as qualifying
+    from edge.validation.workers import Workers
 
     qualify_options = qualifying.QualifyOptions(
         folder=options.folder,
@@ -57,6 +58,7 @@ def qualify(options: argparse.Namespace, settings: Settings) -> int:
         out=options.out,
         signing_key=options.signing_key,
         fix=options.fix,
+        workers=Workers(options.jobs),
     )
     return qualifying.qualify(qualify_options, settings)
 
@@ -108,12 +110,7 @@ def _add_replay(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
         about="another signed model to judge the same files: paired table, McNemar's test, changed decisions "
         "(default: none)",
     )
-    replay.add_argument(
-        "--jobs",
-        type=_count,
-        metavar="N",
-        help="processes of one core each that judge (default: this process, on the cores of `model.threads`)",
-    )
+    _add_jobs(replay)
     replay.add_argument(
         "--ray",
         metavar="ADDRESS",
@@ -163,6 +160,7 @@ def _add_qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser], com
         about="the protocol: claims and samples (default: none, give one)",
     )
     add_file(qualify, "--labels", metavar="CSV", about="labels of the set (default: DIR/labels.csv)")
+    _add_jobs(qualify)
     qualify.add_argument(
         "--fix", action="store_true", help="write the digests of the set into the plan, judge nothing (default: judge)"
     )
@@ -172,6 +170,15 @@ def _add_qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser], com
         "--signing-key",
         metavar="PEM",
         about="private key of `edge-export keygen` that signs the record (default: none, for --fix)",
+    )
+
+
+def _add_jobs(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--jobs",
+        type=_count,
+        metavar="N",
+        help="processes of one core each that judge (default: this process, on the cores of `model.threads`)",
     )
 
 

@@ -1,7 +1,8 @@
 """Judges the files of a replay by the line's own worker, part by part; verdicts go to disk as they come.
 
-A part of the file list is a file of canonical verdicts, one a line, in the order of the list. What stands there when
-a replay is killed is not judged again by the next one into the same folder, if files, model and program are the same.
+A part of the file list is a file of lines, in the order of the list: the hash of a scan's counts, or `-` where a file
+has none, a space, the canonical verdict. What stands there when a replay is killed is not judged again by the next one
+into the same folder, if files, model and program are the same.
 """
 
 from __future__ import annotations
@@ -53,6 +54,24 @@ class Job:
         return Limits(folder.max_px, folder.max_bytes, folder.expected_zero_px)
 
 
+@dataclass(frozen=True, slots=True)
+class JudgedFile:
+    """A file's verdict, and the hash of its counts: None where it has none that could be read."""
+
+    verdict: Verdict
+    pixels_sha256: str | None
+
+    def line(self) -> bytes:
+        """As a line of a part, without its end."""
+        return (self.pixels_sha256 or "-").encode() + b" " + canonical_json(self.verdict)
+
+    @classmethod
+    def of_line(cls, line: bytes) -> JudgedFile:
+        """The file of a line."""
+        pixels, _, verdict = line.partition(b" ")
+        return cls(Verdict.model_validate_json(verdict), None if pixels == b"-" else pixels.decode())
+
+
 class Judge:
     """A model that judges files in the order they are given."""
 
@@ -71,7 +90,9 @@ class Judge:
         self._decoder = Decoder(job.limits)
         self._marks = DecodeMarks(job.marks)
 
-    def judge(self, folder: Path, files: Iterable[tuple[int, str]], on_verdict: Callable[[int, Verdict], None]) -> None:
+    def judge(
+        self, folder: Path, files: Iterable[tuple[int, str]], on_judged: Callable[[int, JudgedFile], None]
+    ) -> None:
         """Judge files of `folder`, each with its place in the list: verdicts come in that order, numbered by it.
 
         Raises EngineError, and LedgerError of the store.
@@ -81,7 +102,8 @@ class Judge:
         def hand_on(judged: Judged) -> None:
             assert judged.verdict is not None, "the store knows no verdict, so every file gets one"
             place = intake.places.popleft()
-            on_verdict(place, judged.verdict.model_copy(update={"seq": place + 1}))
+            verdict = judged.verdict.model_copy(update={"seq": place + 1})
+            on_judged(place, JudgedFile(verdict, judged.prepared.pixels_sha256))
 
         reader = ReadAhead(
             folder,
@@ -156,11 +178,11 @@ class Parts:
         named = self._files.part(number)
         return [(first + at, named[at]) for at in range(self._counts[number], len(named))]
 
-    def append(self, place: int, verdict: bytes) -> None:
-        """Keep the verdict of the next file of its part, so that it outlives this process. Raises OSError."""
+    def append(self, place: int, line: bytes) -> None:
+        """Keep what became of the next file of its part, so that it outlives this process. Raises OSError."""
         number = place // self._files.part_files
         with self._path(number).open("ab") as stream:
-            stream.write(verdict + b"\n")
+            stream.write(line + b"\n")
         self._counts[number] += 1
 
     def look_again(self, number: int) -> None:
@@ -169,7 +191,7 @@ class Parts:
             self._counts[number] = _standing(part, self._files.part(number), None)
 
     def lines(self) -> Iterator[bytes]:
-        """Every verdict, in the order of the list."""
+        """Every file's line, in the order of the list."""
         for number in range(self._files.parts_count):
             with self._path(number).open("rb") as stream:
                 yield from stream
@@ -187,9 +209,9 @@ def judge_parts(
 ) -> None:
     """Judge what is left of some parts, one after the other. Raises EngineError, LedgerError, OSError."""
 
-    def keep(place: int, verdict: Verdict) -> None:
-        parts.append(place, canonical_json(verdict))
-        on_verdict(verdict)
+    def keep(place: int, judged: JudgedFile) -> None:
+        parts.append(place, judged.line())
+        on_verdict(judged.verdict)
 
     if source.is_local:  # one stream: reading ahead does not stop at the end of a part
         with source.fetched(()) as folder:
@@ -217,7 +239,7 @@ def _is_of(line: bytes, file: str, source: Source) -> bool:
     """Whether the file is, by size and time, still the one that was judged; a store is not asked."""
     if not source.is_local:
         return True
-    scan = Verdict.model_validate_json(line).scan
+    scan = JudgedFile.of_line(line).verdict.scan
     with source.fetched(()) as folder:
         try:
             status = (folder / file).lstat()

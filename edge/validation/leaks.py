@@ -1,6 +1,7 @@
 """Whether a model learnt from the scans it is tested on: then the test says nothing of scans it has never seen.
 
-Models of `edge-export` carry the first 16 hex digits of each training scan's SHA-256 and the names of their lots.
+Models of `edge-export` carry the first 16 hex digits of two SHA-256 of each training scan, of its file and of its
+counts, and the names of their lots. By the counts a scan is known again that was saved anew, compressed or renamed.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ class Leaks:
         self.files: list[str] = []
         self.lots: set[str] = set()
         """Lots of the test, by names that the model's training lots have too."""
-        self._scans = frozenset(learnt_from.scans)
+        self._scans, self._pixels = frozenset(learnt_from.scans), frozenset(learnt_from.pixels)
         self._lots = frozenset(learnt_from.lots)
         self._count = self._lot_count = 0
 
-    def offer(self, row: ScanRow, verdict: Verdict) -> None:
-        """Look at one scan."""
-        if verdict.scan.sha256[:16] in self._scans:
+    def offer(self, row: ScanRow, verdict: Verdict, pixels_sha256: str | None) -> None:
+        """Look at one scan; `pixels_sha256` is of its counts, None where the file has none."""
+        if verdict.scan.sha256[:16] in self._scans or (pixels_sha256 or "")[:16] in self._pixels:
             self._count += 1
             if len(self.files) < FILES_NAMED:
                 self.files.append(row.file)

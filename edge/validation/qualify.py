@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -38,6 +38,7 @@ from edge.system.names import display_name
 from edge.validation.protocol import FixedSet, Protocol, fix_set, fixed_set, read_protocol, set_sha256
 from edge.validation.replay import LABELS_NAME, REQUIREMENT_UNMET, ReplayOptions, ReplayResult, plan_replay, run_replay
 from edge.validation.sources import open_source
+from edge.validation.workers import Workers
 
 HTML_FILE = "qualification.html"
 PLAN_FILE, LABELS_COPY = "plan.toml", "labels.csv"
@@ -53,6 +54,7 @@ class QualifyOptions:
     out: Path | None = None
     signing_key: Path | None = None
     fix: bool = False
+    workers: Workers = field(default_factory=Workers)
 
 
 def qualify(options: QualifyOptions, settings: Settings) -> int:
@@ -101,6 +103,7 @@ def run_qualification(
         out=options.out,
         requirements=(*(claim.require for claim in protocol.claim), *_sample_rules(protocol)),
         plant=protocol.plant_figures,
+        workers=options.workers,
     )
     try:
         for stale in (RECORD_FILE, SIGNATURE_FILE, HTML_FILE):  # a record must not stand beside another run's report

@@ -37,7 +37,7 @@ from edge.system.progress import Reporter
 from edge.validation.comparison import Changes, Comparison, compare
 from edge.validation.file_list import FileList, write_file_list
 from edge.validation.gallery import Gallery
-from edge.validation.judging import Job, Judge, Parts, judge_parts
+from edge.validation.judging import Job, Judge, JudgedFile, Parts, judge_parts
 from edge.validation.labels import LabelRow, MatchedLabels, match_labels, read_labels
 from edge.validation.leaks import Leaks
 from edge.validation.measure import measure_reliability
@@ -226,16 +226,17 @@ def _run_replay(
         csv_rows = csv.writer(codecs.getwriter("utf-8")(cells), lineterminator="\n")
         csv_rows.writerow(TABLE_COLUMNS)
         for file, line, other_line in zip(plan.files, parts.lines(), other_lines, strict=False):
-            stream.write(line)
-            verdict = Verdict.model_validate_json(line)
+            judged = JudgedFile.of_line(line)
+            verdict = judged.verdict
+            stream.write(line.partition(b" ")[2])
             truth = plan.matched.by_file.get(file)
             row = _row(file, verdict, truth)
             rows.append(row)
             gallery.offer(verdict, row, truth)
-            leaks.offer(row, verdict)
+            leaks.offer(row, verdict, judged.pixels_sha256)
             other_row = None
             if other_line:
-                other_row = _row(file, Verdict.model_validate_json(other_line), truth)
+                other_row = _row(file, JudgedFile.of_line(other_line).verdict, truth)
                 other_rows.append(other_row)
                 changes.offer(row, verdict, other_row)
             csv_rows.writerow(_cells(row, other_row))
@@ -339,6 +340,7 @@ def _key(plan: Plan, settings: Settings, model: LoadedModel) -> dict[str, object
     engine = model.engine.spec
     return {
         "program": __version__,
+        "lines": "pixels verdict",
         "files": plan.files.sha256,
         "model": model.bundle.digest,
         "engine": f"{engine.name} {engine.precision} {engine.degraded}",

@@ -21,14 +21,13 @@ from typing import Any
 
 import cv2
 
-from edge.contract.messages import Verdict, canonical_json
 from edge.errors import EngineError, SettingsError
 from edge.model.bundle import Bundle
 from edge.pipeline.loaded_model import LoadedModel, open_model
 from edge.records import Outcome
 from edge.settings import Settings
 from edge.validation.file_list import FileList
-from edge.validation.judging import Job, Judge, Parts, judge_parts
+from edge.validation.judging import Job, Judge, JudgedFile, Parts, judge_parts
 
 ATTEMPTS = 3
 """Times a part may lose its process before the part is taken for the cause."""
@@ -159,12 +158,12 @@ class RayJudge:
         self._judge: Judge | None = None
 
     def judge(self, todo: Sequence[tuple[int, str]]) -> list[bytes]:
-        """Judge files by their places; their canonical verdicts."""
+        """Judge files by their places; their lines of a part."""
         self._judge = self._judge or _open_judge(self._job, self._bundle)
         lines: list[bytes] = []
 
-        def keep(_: int, verdict: Verdict) -> None:
-            lines.append(canonical_json(verdict))
+        def keep(_: int, judged: JudgedFile) -> None:
+            lines.append(judged.line())
 
         with self._job.source.fetched([file for _, file in todo]) as folder:
             self._judge.judge(folder, todo, keep)
@@ -206,7 +205,7 @@ def _judge_on_ray(workers: Workers, job: Job, bundle: Bundle, files: FileList, p
                 outcomes = Counter[Outcome]()
                 for (place, _), line in zip(parts.left(number), lines, strict=True):
                     parts.append(place, line)
-                    outcomes[Verdict.model_validate_json(line).outcome] += 1
+                    outcomes[JudgedFile.of_line(line).verdict.outcome] += 1
                 on_part(outcomes)
             give(actor)
         return len(actors)

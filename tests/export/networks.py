@@ -63,6 +63,7 @@ def write_checkpoints(
         seed=3,
         data_digest="c" * 64,
         scan_sha256s=("a" * 64,),
+        scan_pixels_sha256s=("d" * 64,),
         lots=("B01",),
         max_clipped_fraction=0.03,
         exposures=tuple(exposure_around(2100 + 20 * step) for step in range(10)),
@@ -77,6 +78,7 @@ def write_checkpoints(
         seed=4,
         data_digest="d" * 64,
         scan_sha256s=("b" * 64,),
+        scan_pixels_sha256s=("c" * 64, "d" * 64),
         lots=("B02",),
         max_clipped_fraction=0.01,
         thresholds={"gate_mean_threshold": 0.2, "gate_std_threshold": 0.1}

@@ -101,7 +101,8 @@ def test_what_was_learnt_is_in_the_manifest(bundle: Bundle) -> None:
     assert manifest.training["gate_data_digest"] == "d" * 64
     assert json.loads(manifest.training["classifier_recipe"]) == {"epochs": 1}
     assert {"torch", "onnx", "onnxruntime", "python"} <= set(manifest.tools)
-    assert manifest.learnt_from == LearntFrom(lots=("B01", "B02"), scans=("a" * 16, "b" * 16))
+    learnt_from = LearntFrom(lots=("B01", "B02"), scans=("a" * 16, "b" * 16), pixels=("c" * 16, "d" * 16))
+    assert manifest.learnt_from == learnt_from
     assert (manifest.precision, manifest.weights_storage) == ("fp32", "int8")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from edge.evidence.record import counts_sha256
 from edge.images.conversion import prepare
 from edge.system.progress import Reporter
 from edge.validation.statistics import Labels, Scores, auroc, confusion
@@ -78,20 +79,22 @@ def calibrate(
             hint="give more bundles, or other ones to check on with --check-bundles",
         )
     network = classifier_of(learnt)
-    sha256s, scores = [], []
+    sha256s, seen, scores = [], [], []
+    learnt_from = {*learnt.scan_sha256s, *learnt.scan_pixels_sha256s}
     show = reporter.counter("scans scored")
     for number, row in enumerate(rows):
         frame = read_frame(row)
         sha256s.append(frame.scan.sha256)
+        if learnt_from & {frame.scan.sha256, counts_sha256(frame.counts)}:
+            seen.append(row.file)
         image = prepare(frame.counts, learnt.method, learnt.bounds, learnt.size)
         scores.append(p_abnormal(network, image))
         show(number + 1, len(rows))
     p = np.array(scores)
     digest = data_digest(rows, sha256s)
-    if seen := {*sha256s} & {*learnt.scan_sha256s}:
-        files = [row.file for row, sha256 in zip(rows, sha256s, strict=True) if sha256 in seen]
+    if seen:
         raise DataError(
-            f"{len(files)} of {len(rows)} scans were learnt from, {files[0]} among them",
+            f"{len(seen)} of {len(rows)} scans were learnt from, {seen[0]} among them",
             hint="keep whole bundles back in a folder of their own",
         )
     threshold = _threshold(p[used], labels[used], wish)

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tifffile
 
 from edge.cli import main
+from edge.evidence.record import counts_sha256
 from edge.model.manifest import LearntFrom
 from edge.pipeline.loaded_model import LoadedModel
 from edge.records import Outcome
@@ -146,6 +148,20 @@ def test_a_test_the_model_learnt_from_is_loudly_no_qualification(lot: Path, tmp_
     head = result.report.read_text().split("<h2>")[0]
     assert "✕ This is no qualification: the model learnt from 2 scans of this folder." in head
     assert "B02_0005.tif" in head
+
+
+def test_a_scan_that_was_saved_anew_is_known_again_by_its_pixels(lot: Path, tmp_path: Path) -> None:
+    counts = tifffile.imread(lot / "B02_0005.tif")
+    anew = tmp_path / "anew.tif"
+    tifffile.imwrite(anew, counts, byteorder=">", photometric="minisblack", rowsperstrip=7, software="another program")
+    assert anew.read_bytes() != (lot / "B02_0005.tif").read_bytes()
+    model = learnt(anew)
+    learnt_from = LearntFrom(scans=model.bundle.manifest.learnt_from.scans, pixels=(counts_sha256(counts)[:16],))
+    manifest = model.bundle.manifest.model_copy(update={"learnt_from": learnt_from})
+    model = replace(model, bundle=replace(model.bundle, manifest=manifest))
+    result = run(lot, tmp_path / "out", model, "learnt_count==0")
+    assert result.requirements[0].observed == 1
+    assert json.loads(result.summary.read_text())["learnt_from"]["files"] == ["B02_0005.tif"]
 
 
 def test_that_nothing_was_learnt_from_is_said_with_the_number_of_scans_known(lot: Path, tmp_path: Path) -> None:

@@ -256,6 +256,14 @@ def test_a_plan_that_cannot_work_is_refused_before_the_set_is_fixed(
     assert complaint in capsys.readouterr().err
 
 
+def test_two_processes_judge_to_the_record_of_one(qualified: Bench) -> None:
+    out = qualified.root / "by-two"
+    assert qualified.run("--out", str(out), "--signing-key", str(qualified.key), "--jobs", "2") == 0
+    record = read_qualification(out, load_trusted_keys(qualified.trusted))
+    assert record.claims == qualified.record().claims and record.tested == qualified.record().tested
+    assert json.loads((out / "run.json").read_bytes())["workers"] == 2
+
+
 def test_a_record_of_an_earlier_qualification_does_not_outlive_the_next_one(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     assert bench.run("--fix") == 0 and bench.qualify() == 0

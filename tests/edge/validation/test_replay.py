@@ -32,6 +32,7 @@ from edge.pipeline.loaded_model import LoadedModel
 from edge.records import Size
 from edge.settings import FolderSettings, Settings
 from edge.store.ledger import Entry, open_ledger
+from edge.validation.judging import JudgedFile
 from edge.validation.replay import REQUIREMENT_UNMET, ReplayOptions, ReplayResult, plan_replay, replay, run_replay, told
 from tests.support.bundles import make_bundle, write_public_key
 from tests.support.fakes import BOOT_ID, write_scan
@@ -236,10 +237,10 @@ def test_what_was_judged_before_a_failure_is_not_judged_again(lot: Path, tmp_pat
     whole = run(lot, tmp_path / "whole")
     with pytest.raises(EngineError):
         run(lot, tmp_path / "out", model=scripted_model(CountedEngine(fails_at=3), max_batch=1))
-    kept = b"".join(path.read_bytes() for path in sorted((tmp_path / "out" / ".parts").glob("*.jsonl")))
-    assert [Verdict.model_validate_json(line).scan.file for line in kept.splitlines()] == [
-        f"B01_000{number}.tif" for number in (1, 2, 3)
-    ]
+    parts = b"".join(path.read_bytes() for path in sorted((tmp_path / "out" / ".parts").glob("*.jsonl")))
+    judged = [JudgedFile.of_line(line).verdict for line in parts.splitlines()]
+    assert [verdict.scan.file for verdict in judged] == [f"B01_000{number}.tif" for number in (1, 2, 3)]
+    kept = b"".join(canonical_json(verdict) + b"\n" for verdict in judged)
     again = run(lot, tmp_path / "out", model=scripted_model(CountedEngine(), max_batch=1))
     assert (again.run.resumed, again.run.judged) == (3, 9)
     assert again.verdicts.read_bytes().startswith(kept)

@@ -144,7 +144,10 @@ def test_calibration_is_written_into_the_checkpoint_and_measured_on_another_bund
     with pytest.raises(DataError, match="learnt from lots of these names: B0"):
         calibrate(run, [*rows, *learnt_from[:8]], ["C1"], Wish(None, None, None), Reporter())
     renamed = [dataclasses.replace(row, bundle="C9") for row in learnt_from[:2]]
-    with pytest.raises(DataError, match=r"2 of 26 scans were learnt from, B0_0\.tif among them"):
+    anew = tmp_path / "anew.tif"
+    tifffile.imwrite(anew, tifffile.imread(learnt_from[2].path), byteorder=">", photometric="minisblack")
+    renamed.append(dataclasses.replace(learnt_from[2], path=anew, file="anew.tif", bundle="C9"))
+    with pytest.raises(DataError, match=r"3 of 27 scans were learnt from, B0_0\.tif among them"):
         calibrate(run, [*rows, *renamed], ["C1"], Wish(None, None, None), Reporter())
     with pytest.raises(
         DataError, match=r"alpha 0\.05 needs at least 19 lots to calibrate on, there are 2 beside the 1"
