@@ -157,7 +157,10 @@ def pod_figure(
     marks: Sequence[tuple[str, float]],
     unit: str,
 ) -> str:
-    """Detection over size on a logarithmic axis, with its lower 95 % curve and named sizes (a90, a90/95) below it."""
+    """Detection over size on a logarithmic axis, with its lower 95 % curve and named sizes (a90, a90/95) below it.
+
+    `unit` is that of size, such as " mm"; empty where `sizes` are severities.
+    """
     left, right, top, bottom = 62, WIDTH - 14, 14, 254
     low, high = math.log(float(sizes[0])), math.log(float(sizes[-1]))
 
@@ -188,10 +191,10 @@ def pod_figure(
         if sizes[0] <= size <= sizes[-1]:
             parts.append(f'<circle class="dot" cx="{x(size):.1f}" cy="{level:.1f}" r="4"/>')
         named.append(f"{name} = {size:.3g}{unit}")
-    parts.append(
-        _text((left + right) / 2, bottom + 40, f"size of the largest anomaly{unit and ','}{unit}", "axis", "middle")
-    )
-    return _figure(bottom + 50, "Probability of detection over size; " + ", ".join(named), parts)
+    axis = f"size of the largest anomaly,{unit}" if unit else "severity of the worst anomaly"
+    parts.append(_text((left + right) / 2, bottom + 40, axis, "axis", "middle"))
+    over = "size" if unit else "severity"
+    return _figure(bottom + 50, f"Probability of detection over {over}; " + ", ".join(named), parts)
 
 
 def cost_figure(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from edge.validation.reliability import Detection, GroupRecall, LotError, Plant,
 from edge.validation.sample_size import bound_sentence, lower_bound, size_sentence, upper_bound
 from edge.validation.table import ScanRow, chosen
 
+SEVERITY = "severity"
 STOPPED = "Stopped by the line (abnormal, review or unreadable)"
 CALLED = "Called abnormal"
 P_SIGNAL = "Probability over size (signal response)"
@@ -49,7 +51,12 @@ def measure_reliability(
     normal = chosen(rows, lambda row: row.label is Label.NORMAL)
     escapes, overkill = sum(row.is_escape for row in abnormal), sum(row.is_overkill for row in normal)
     size_name, sized = _sized(abnormal, truths)
-    detections = _detections(sized, size_name, policy) if size_name is not None else ()
+    graded = _graded(chosen(rows, lambda row: row.label is not None), truths)
+    if size_name == SEVERITY:
+        detections = _detections(graded, SEVERITY, policy)
+    else:
+        detections = () if size_name is None else _detections(sized, size_name, policy)
+        detections = (*_hits(graded, SEVERITY), *detections) if graded else detections
     kinds = _by_kind(abnormal, truths)
     lot_errors = (
         _lot_error("Escapes", abnormal, lambda row: row.is_escape),
@@ -68,8 +75,9 @@ def measure_reliability(
         [row.outcome for row in listed],
         [row.p_abnormal for row in listed],
     )
-    curves = {item.name: item.curve for item in detections}
+    curves = {item.name: item.curve for item in detections if item.unit == size_name}
     stopped, called = curves.get(STOPPED), curves.get(CALLED)
+    by_severity = {item.name: item.curve for item in detections if item.unit == SEVERITY}.get(STOPPED)
     figures = ReliabilityFigures(
         escape_rate_bound=upper_bound(escapes, len(abnormal)) if abnormal else None,
         detection_rate_bound=lower_bound(len(abnormal) - escapes, len(abnormal)) if abnormal else None,
@@ -91,6 +99,9 @@ def measure_reliability(
         called_a50=_a50(called),
         called_a90=_a90(called),
         called_a90_95=_a90_95(called),
+        severity_a50=_a50(by_severity),
+        severity_a90=_a90(by_severity),
+        severity_a90_95=_a90_95(by_severity),
         p_a90_95=_a90_95(curves.get(P_SIGNAL)),
         gate_a90_95=_a90_95(curves.get(GATE_SIGNAL)),
         escapes_ppm=None if figures_of_plant is None else figures_of_plant.escapes_ppm,
@@ -121,7 +132,8 @@ def measure_reliability(
         sentences=tuple(sentences),
         detections=detections,
         kinds=kinds,
-        sizes=_by_size(sized, size_name),
+        severities=_by_size(graded, SEVERITY, bins=10),
+        sizes=() if size_name == SEVERITY else _by_size(sized, size_name),
         size_name=size_name,
         lot_errors=lot_errors if abnormal or normal else (),
         plant=figures_of_plant,
@@ -139,7 +151,7 @@ def _sized(
     measures: tuple[tuple[str, Callable[[LabelRow], float | None]], ...] = (
         ("mm", lambda truth: max(truth.sizes_mm, default=None)),
         ("px", lambda truth: max(truth.sizes_px, default=None)),
-        ("severity", lambda truth: max(truth.severities, default=None)),
+        (SEVERITY, lambda truth: max(truth.severities, default=None)),
     )
     best: tuple[str | None, list[tuple[ScanRow, float]]] = (None, [])
     for name, measure in measures:
@@ -153,13 +165,33 @@ def _sized(
     return best
 
 
-def _detections(sized: Sequence[tuple[ScanRow, float]], unit: str, policy: Policy) -> tuple[Detection, ...]:
+def _graded(labelled: Sequence[ScanRow], truths: Mapping[str, LabelRow]) -> list[tuple[ScanRow, float]]:
+    """Scans with the severity of their worst anomaly, those whose anomalies the label tolerates among them.
+
+    Severity is one scale for all kinds, on which the label is a boundary: a curve over it needs both sides. Sizes are
+    none: a long smear may be tolerated, a short cut not.
+    """
+    severities = ((row, max(truths[row.file].severities, default=0.0)) for row in labelled if row.file in truths)
+    return [(row, severity) for row, severity in severities if severity > 0]
+
+
+def _hits(sized: Sequence[tuple[ScanRow, float]], unit: str) -> list[Detection]:
+    """Curves of hit or miss."""
     sizes = np.array([size for _, size in sized], np.float64)
     rows = [row for row, _ in sized]
-    found = [
-        Detection(STOPPED, unit, hit_miss(sizes, np.array([_stopped(row) for row in rows], bool))),
-        Detection(CALLED, unit, hit_miss(sizes, np.array([row.outcome is Outcome.ABNORMAL for row in rows], bool))),
-    ]
+    tolerated = sum(row.label is Label.NORMAL for row in rows)
+    found = []
+    for name, is_hit in ((STOPPED, _stopped), (CALLED, lambda row: row.outcome is Outcome.ABNORMAL)):
+        curve = hit_miss(sizes, np.array([is_hit(row) for row in rows], bool))
+        if tolerated and isinstance(curve, PodCurve):
+            note = f"{tolerated} of them are tolerated (label normal): those found are false calls."
+            curve = replace(curve, notes=(*curve.notes, note))
+        found.append(Detection(name, unit, curve))
+    return found
+
+
+def _detections(sized: Sequence[tuple[ScanRow, float]], unit: str, policy: Policy) -> tuple[Detection, ...]:
+    found = _hits(sized, unit)
     scored = [(size, row.p_abnormal) for row, size in sized if row.p_abnormal is not None]
     if scored and 0 < policy.threshold < 1:
         end = _log_odds(1 - _P_CLIP)
@@ -225,7 +257,7 @@ def _by_size(sized: Sequence[tuple[ScanRow, float]], unit: str | None, bins: int
     groups = []
     for part in np.array_split(np.arange(len(in_order)), min(bins, max(1, len(in_order) // 4))):
         rows = [in_order[index] for index in part]
-        named = f"{rows[0][1]:.3g} to {rows[-1][1]:.3g}" + ("" if unit == "severity" else f" {unit}")
+        named = f"{rows[0][1]:.3g} to {rows[-1][1]:.3g}" + ("" if unit == SEVERITY else f" {unit}")
         groups.append(_recall(named, [row for row, _ in rows]))
     return tuple(groups)
 

@@ -28,7 +28,7 @@ class Plant:
 
 @dataclass(frozen=True, slots=True)
 class GroupRecall:
-    """Abnormal scans of one kind, severity or size that were stopped, and that were called abnormal."""
+    """Scans of one kind, severity or size that were stopped, and that were called abnormal."""
 
     group: str
     scans: int
@@ -86,6 +86,11 @@ class ReliabilityFigures:
     called_a50: float | None = field(metadata={"means": "size called abnormal with probability 0.5, hit/miss"})
     called_a90: float | None = field(metadata={"means": "size called abnormal with probability 0.9, hit/miss"})
     called_a90_95: float | None = field(metadata={"means": "upper 95 % limit of called_a90, likelihood ratio"})
+    severity_a50: float | None = field(
+        metadata={"means": "severity stopped with probability 0.5, hit/miss, tolerated anomalies among them"}
+    )
+    severity_a90: float | None = field(metadata={"means": "severity stopped with probability 0.9"})
+    severity_a90_95: float | None = field(metadata={"means": "upper 95 % limit of severity_a90, likelihood ratio"})
     p_a90_95: float | None = field(metadata={"means": "a90/95 of p over size, signal response"})
     gate_a90_95: float | None = field(metadata={"means": "a90/95 of the gate score over size, signal response"})
     escapes_ppm: float | None = field(metadata={"means": "escapes in a million electrodes at --defect-rate"})
@@ -120,7 +125,10 @@ class Reliability:
     sentences: tuple[str, ...]
     detections: tuple[Detection, ...]
     kinds: tuple[GroupRecall, ...]
+    severities: tuple[GroupRecall, ...]
+    """By the worst anomaly, tolerated ones (label normal) among them."""
     sizes: tuple[GroupRecall, ...]
+    """By the largest anomaly of abnormal scans, in px or mm."""
     size_name: str | None
     lot_errors: tuple[LotError, ...]
     plant: PlantFigures | None

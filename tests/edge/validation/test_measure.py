@@ -82,7 +82,27 @@ def test_severity_stands_in_where_no_size_is_known() -> None:
         outcome = Outcome.ABNORMAL if number > 15 + 10 * (number % 2) else Outcome.NORMAL
         lot.add(outcome, Label.ABNORMAL, 0.4, severities=(0.02 * (number + 1),))
 
-    assert lot.measured().size_name == "severity"
+    found = lot.measured()
+    assert found.size_name == "severity" and found.sizes == ()
+    assert found.figures.stopped_a90_95 == found.figures.severity_a90_95
+
+
+def test_the_curve_over_severity_has_tolerated_anomalies_too_and_the_one_over_size_has_not() -> None:
+    lot = Lot()
+    for number in range(60):
+        severity = (number + 1) / 60
+        is_found = severity + 0.1 * (-1) ** number > 0.45
+        label = Label.ABNORMAL if severity >= 0.425 else Label.NORMAL
+        outcome = Outcome.ABNORMAL if is_found else Outcome.NORMAL
+        lot.add(outcome, label, 0.4, severities=(severity / 2, severity), sizes_mm=(80.0 - number,))
+    found = lot.measured()
+    over = {(item.name, item.unit): item.curve for item in found.detections}
+    curve, over_size = over[STOPPED, "severity"], over[STOPPED, "mm"]
+    assert isinstance(curve, PodCurve) and curve.targets == 60 and 0.4 < curve.a50 < 0.5
+    assert found.figures.severity_a90 == curve.a90
+    assert curve.notes[-1] == "25 of them are tolerated (label normal): those found are false calls."
+    assert over_size.targets == 35
+    assert sum(group.scans for group in found.severities) == 60 and sum(group.scans for group in found.sizes) == 35
 
 
 def test_an_anomaly_that_was_always_found_is_answered_with_a_sentence() -> None:
