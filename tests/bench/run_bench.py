@@ -101,24 +101,24 @@ def main() -> int:
 
 
 def _engine(config: Path, scans: int) -> Run:
-    done, peak, wall_s = _timed("engines_alone.py", config, scans + 1)
+    done, peak, wall_s = timed("engines_alone.py", config, scans + 1)
     *lines, idle = [float(line.split()[-1]) for line in done.splitlines()]
     return Run(statistics.mean(lines[1:]), peak, wall_s, idle)  # the first call allocates
 
 
 def _replay(config: Path, folder: Path, out: Path) -> Run:
     arguments = ("--config", config, "--replay", folder, "--labels", folder / "labels.csv", "--out", out)
-    _, peak, wall_s = _timed("-m", "edge.cli", *arguments)
+    _, peak, wall_s = timed("-m", "edge.cli", *arguments)
     run = json.loads((out / "run.json").read_text())
     return Run(run["elapsed_s"] / run["judged"], peak, wall_s)
 
 
 def _script(run: Path, folder: Path, reduction: int) -> Run:
-    done, peak, wall_s = _timed("plain_script.py", run, folder, reduction)
+    done, peak, wall_s = timed("plain_script.py", run, folder, reduction)
     return Run(statistics.mean(float(line.split()[-1]) for line in done.splitlines()), peak, wall_s)
 
 
-def _timed(*arguments: object) -> tuple[str, int, float]:
+def timed(*arguments: object) -> tuple[str, int, float]:
     """Output, peak resident bytes and wall seconds of a Python program."""
     first = str(arguments[0])
     program = [str(HERE / first)] if first.endswith(".py") else [first]

@@ -13,9 +13,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from edge.validation.lots import share_over_lots
 from edge.validation.statistics import Confusion, Interval, Rate, auprc, auroc, confusion
 from train.classifier.folds import FoldResult
-from train.classifier.lots import accuracy_difference, accuracy_interval
+from train.classifier.lots import accuracy_difference, accuracy_interval, auroc_interval
 from train.dataset import Row
 from train.metrics import best_threshold, logit, severity_thirds, third_of
 from train.report import finite, percent_span, rate_values, table
@@ -51,6 +52,21 @@ class Column:
     def interval_over_lots(self) -> Interval:
         """95 % interval of the balanced accuracy, had other lots been judged."""
         return accuracy_interval(list(self.by_bundle.values()))
+
+    @property
+    def auroc_over_lots(self) -> Interval:
+        """The same of the area under the ROC curve of `scores`."""
+        return auroc_interval(self.scores, self.labels, [fold.bundle for fold in self.folds for _ in fold.labels])
+
+    @property
+    def escapes_over_lots(self) -> Interval:
+        """The same of the share of abnormal scans called normal."""
+        return _share_over_lots([(lot.fn, lot.fn + lot.tp) for lot in self.by_bundle.values()])
+
+    @property
+    def overkill_over_lots(self) -> Interval:
+        """The same of the share of normal scans called abnormal."""
+        return _share_over_lots([(lot.fp, lot.fp + lot.tn) for lot in self.by_bundle.values()])
 
     @property
     def scores(self) -> npt.NDArray[np.float64]:
@@ -170,7 +186,7 @@ def kind_recalls(column: Column, rows: Sequence[Row]) -> dict[str, dict[str, Any
     """
     by_file = {row.file: row for row in rows}
     abnormal = [
-        (by_file[file], p >= fold.threshold)
+        (by_file[file], bool(p >= fold.threshold))
         for fold in column.folds
         for file, label, p in zip(fold.files, fold.labels, fold.p_abnormal, strict=True)
         if label == 1
@@ -181,6 +197,7 @@ def kind_recalls(column: Column, rows: Sequence[Row]) -> dict[str, dict[str, Any
     for kind in sorted({kind for row, _ in abnormal for kind in row.kinds}):
         of_kind = [(row.severity, hit) for row, hit in abnormal if kind in row.kinds]
         entry: dict[str, Any] = rate_values(Rate(sum(hit for _, hit in of_kind), len(of_kind)))
+        entry["over_lots"] = list(_share_over_lots(_by_lot(abnormal, kind)))
         if thirds:
             entry["by_severity"] = []
             for place, (low, high) in enumerate(thirds):
@@ -197,8 +214,26 @@ def _figures(column: Column) -> dict[str, Any]:
         **_of_counts(column.overall),
         "balanced_accuracy_interval_over_lots": list(column.interval_over_lots),
         "auroc": finite(auroc(column.scores, column.labels)),
+        "auroc_interval_over_lots": list(column.auroc_over_lots),
         "auprc": finite(auprc(column.scores, column.labels)),
+        "escape_rate_over_lots": list(column.escapes_over_lots),
+        "overkill_rate_over_lots": list(column.overkill_over_lots),
     }
+
+
+def _by_lot(abnormal: Sequence[tuple[Row, bool]], kind: str) -> list[tuple[int, int]]:
+    """Found and all abnormal scans of a kind, lot by lot."""
+    lots: dict[str, list[bool]] = {}
+    for row, hit in abnormal:
+        if kind in row.kinds:
+            lots.setdefault(row.bundle, []).append(hit)
+    return [(sum(hits), len(hits)) for hits in lots.values()]
+
+
+def _share_over_lots(lots: Sequence[tuple[int, int]]) -> Interval:
+    """95 % interval of the share of (hits, scans) of lots added up, had other lots been judged."""
+    found = share_over_lots([hits for hits, _ in lots], [scans for _, scans in lots])
+    return Interval(0.0, 1.0) if found is None else Interval(found.low, found.high)
 
 
 def _of_counts(counts: Confusion) -> dict[str, Any]:
@@ -225,9 +260,12 @@ def _rate_cell(rate: Rate) -> str:
 
 _FURTHER: Final[tuple[tuple[str, Callable[[Column], str]], ...]] = (
     ("AUROC", lambda c: _percent(auroc(c.scores, c.labels))),
+    ("AUROC, 95 % over lots", lambda c: percent_span(c.auroc_over_lots)),
     ("AUPRC", lambda c: _percent(auprc(c.scores, c.labels))),
     ("escapes", lambda c: _rate_cell(Rate(c.overall.fn, c.overall.fn + c.overall.tp))),
+    ("escapes, 95 % over lots", lambda c: percent_span(c.escapes_over_lots)),
     ("overkill", lambda c: _rate_cell(Rate(c.overall.fp, c.overall.fp + c.overall.tn))),
+    ("overkill, 95 % over lots", lambda c: percent_span(c.overkill_over_lots)),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def summary(findings: Findings, command: str) -> dict[str, Any]:
         "pass_ms": findings.pass_ms,
         "normal": {
             **_rates(findings.normal),
-            "over_lots": _over_lots(findings.normal),
+            "over_lots": _over_lots(findings.normal, _by_either),
             "goal": f"at most {NORMAL_GOAL:.0%}",
             "bundles": {name: _rates(one for one in findings.normal if one.group == name) for name in bundles},
         },
@@ -59,7 +59,7 @@ def summary(findings: Findings, command: str) -> dict[str, Any]:
         },
         "abnormal": {
             **_rates(findings.abnormal),
-            "over_lots": _over_lots(findings.abnormal),
+            "over_lots": _over_lots(findings.abnormal, _by_either),
             "kinds": anomalies(findings),
         },
     }
@@ -76,7 +76,12 @@ def anomalies(findings: Findings) -> dict[str, Any]:
     for kind in sorted({kind for one in findings.abnormal if one.row for kind in one.row.kinds}):
         of_kind = [one for one in findings.abnormal if one.row and kind in one.row.kinds]
         mild = [one for one in findings.normal if one.row and kind in one.row.kinds]
-        found[kind] = {"mild": _rates(mild), "severe": _rates(of_kind), "by_severity": []}
+        found[kind] = {
+            "mild": _rates(mild),
+            "severe": _rates(of_kind),
+            "gate_over_lots": _over_lots(of_kind, _by_gate),
+            "by_severity": [],
+        }
         for place, (low, high) in enumerate(thirds):
             third = [
                 one
@@ -155,9 +160,13 @@ def _anomaly_table(kinds: dict[str, Any]) -> list[str]:
     thirds: list[dict[str, Any]] = next((entry["by_severity"] for entry in kinds.values()), [])
     heads = [f"{third['from']:.2f} to {third['to']:.2f}" for third in thirds]
     return table(
-        ["kind", "mild", *heads, "all abnormal"],
+        ["kind", "mild", *heads, "all abnormal", "95 % over lots"],
         [
-            [kind, *(_cell(part["gate"]) for part in (entry["mild"], *entry["by_severity"], entry["severe"]))]
+            [
+                kind,
+                *(_cell(part["gate"]) for part in (entry["mild"], *entry["by_severity"], entry["severe"])),
+                _lots_span(entry["gate_over_lots"]),
+            ]
             for kind, entry in kinds.items()
         ],
     )
@@ -172,12 +181,20 @@ def _rates(findings: Iterable[Finding]) -> dict[str, Any]:
     return {name: rate_values(rate) for name, rate in refusals(findings).items()}
 
 
-def _over_lots(findings: Sequence[Finding]) -> list[float] | None:
-    """95 % interval over lots of the share that either guard refuses; None of no scans."""
+def _by_gate(finding: Finding) -> bool:
+    return finding.by_gate
+
+
+def _by_either(finding: Finding) -> bool:
+    return finding.refused
+
+
+def _over_lots(findings: Sequence[Finding], is_refused: Callable[[Finding], bool]) -> list[float] | None:
+    """95 % interval over lots of the share that is refused; None of no scans."""
     lots: dict[str, list[int]] = {}
     for one in findings:
         tally = lots.setdefault(one.group, [0, 0])
-        tally[0] += one.refused
+        tally[0] += is_refused(one)
         tally[1] += 1
     found = share_over_lots([hits for hits, _ in lots.values()], [scans for _, scans in lots.values()])
     return None if found is None else [found.low, found.high]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -183,6 +184,13 @@ def test_columns_are_compared_lot_by_lot() -> None:
     table = table_markdown([Column("mixed", right), Column("global", blind)], [])
     assert "mixed less global 50.0 (50.0 to 50.0)." in table
     assert "| 95 %, over the 6 lots |  | 100.0 to 100.0 | 50.0 to 50.0 |" in table
+    assert "| AUROC, 95 % over lots |  | 100.0 to 100.0 | 50.0 to 50.0 |" in table
+    (first, second) = (
+        next(line for line in table.splitlines() if line.startswith(f"| {name}, 95 % over lots |"))
+        for name in ("escapes", "overkill")
+    )
+    assert re.search(r"\| 0\.0 to [1-9][\d.]* \| [1-9][\d.]* to 100\.0 \|$", first), "none and all of 6"
+    assert re.search(r"\| 0\.0 to [1-9][\d.]* \| 0\.0 to [1-9][\d.]* \|$", second)
 
 
 def test_the_limit_is_what_the_severity_alone_could_decide(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def test_anomalies_are_counted_by_kind_and_by_thirds_of_severity() -> None:
 
     found = anomalies(Some())
     assert found["lines"]["severe"]["gate"]["hits"] == 4
+    assert found["lines"]["gate_over_lots"] == [0.0, 1.0]  # all are of one lot: nothing is known of others
     assert found["scratches"]["severe"]["gate"]["total"] == 3
     assert found["scratches"]["mild"]["gate"]["total"] == 1
     assert [third["gate"]["hits"] for third in found["lines"]["by_severity"]] == [0, 2, 2]

@@ -74,11 +74,17 @@ class Outcome:
     """AUROC of every set of anomalies against the accepted test patches."""
     by_weld: dict[str, dict[str, Rate]]
     """`flagged` of the test sets of real patches, by the weld that they are of."""
+    own_by_weld: dict[str, dict[str, Rate]]
+    """`flagged_own` of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A share in a table: mean and half spread over the runs, the interval of one run's number of patches."""
+    """A share in a table: mean and half spread over the runs, and its interval.
+
+    Over other welds, by the first run, where the welds of the patches are known; else by one run's number of patches,
+    which is too narrow, for patches of one weld resemble each other.
+    """
 
     mean: float
     half_spread: float
@@ -149,14 +155,16 @@ def evaluate(
             labels = np.repeat([0, 1], [len(accepted), total])
             areas[name] = auroc(np.concatenate([accepted, *parts]), labels)
     by_weld: dict[str, dict[str, Rate]] = {}
+    own_by_weld: dict[str, dict[str, Rate]] = {}
     for fold, of_sets in zip(of_folds, tested_of, strict=False):
         for name, of_welds in of_sets.items():
             ends = np.cumsum(list(of_welds.values()), dtype=int)
-            of_weld = np.split(fold[name] > 0, ends)[:-1]
-            by_weld.setdefault(name, {}).update(
-                {weld: Rate(int(part.sum()), len(part)) for weld, part in zip(of_welds, of_weld, strict=True)}
-            )
-    return Outcome(flagged, flagged_own, areas, by_weld)
+            for told, threshold in ((by_weld, 0.0), (own_by_weld, own)):
+                of_weld = np.split(fold[name] > threshold, ends)[:-1]
+                told.setdefault(name, {}).update(
+                    {weld: Rate(int(part.sum()), len(part)) for weld, part in zip(of_welds, of_weld, strict=True)}
+                )
+    return Outcome(flagged, flagged_own, areas, by_weld, own_by_weld)
 
 
 def interval_over_welds(rates: Sequence[Rate]) -> tuple[float, float]:
@@ -170,12 +178,12 @@ def interval_over_welds(rates: Sequence[Rate]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def entry(rates: Sequence[Rate]) -> Entry:
-    """The runs' rates of one set as the paper's tables give them."""
+def entry(rates: Sequence[Rate], welds: Sequence[Rate] = ()) -> Entry:
+    """The runs' rates of one set as the paper's tables give them; `welds`: those of the first run, weld by weld."""
     shares = [rate.share for rate in rates]
     total = rates[0].total
     if not total:
         return Entry(math.nan, math.nan, 0, 0.0, 1.0)
     mean = float(np.mean(shares))
-    low, high = Rate(round(mean * total), total).interval
+    low, high = interval_over_welds(welds) if welds else Rate(round(mean * total), total).interval
     return Entry(mean, (max(shares) - min(shares)) / 2, total, low, high)

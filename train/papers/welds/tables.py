@@ -168,7 +168,8 @@ def tables_json(benchmark: Benchmark, detectors: Sequence[Detector]) -> dict[str
 def entry_of(benchmark: Benchmark, detector: Detector, name: str, *, own: bool) -> Entry:
     """A detector's entry for a set of patches."""
     outcomes = benchmark.outcomes[detector.name]
-    return entry([_rates(outcome, own=own)[name] for outcome in outcomes])
+    welds = outcomes[0].own_by_weld if own else outcomes[0].by_weld
+    return entry([_rates(outcome, own=own)[name] for outcome in outcomes], list(welds.get(name, {}).values()))
 
 
 def cell(figure: Entry, digits: int = 1) -> str:
@@ -213,9 +214,9 @@ def _finite(value: float) -> float | None:
 _READING: Final = (
     f"Share of patches found, in %, by thresholds that {100 * PATCH_FPR:g} % of accepted patches of other welds exceed"
     " (of validation and training welds; for the classifiers of validation welds alone): mean over the runs"
-    " (half spread) [95 % Wilson interval]. Every weld is tested once; the decisions of all folds are added up.",
-    "Patches of one weld resemble each other and overlap, so the uncertainty over other welds is larger than the"
-    " interval says.",
+    " (half spread) [95 % interval]. Every weld is tested once; the decisions of all folds are added up.",
+    "Intervals of real patches are over other welds (bootstrap over the tested ones, first run); those of synthetic"
+    " ones are over patches (Wilson) and too narrow, for patches of one weld resemble each other and overlap.",
     "Folds: welds are dealt to the test sets by the area of their defects, so that each gets much and little to find;"
     " half of the next fold's test welds, those longest clear of defects, validate; the others train."
     " Contrast: how far the stronger half of a defect's pixels is from the weld fitted around it, over the noise;"

@@ -290,7 +290,8 @@ def outcome(hits: int) -> Outcome:
     names = (*REAL_SETS, *SYNTHETIC_SETS, *SHARP_SETS, "accepted", "checked-defects")
     rates, own = ({name: Rate(part, 200) for name in names} for part in (hits, 100))
     by_weld = {"accepted": {"one": Rate(0, 150), "other": Rate(hits // 4, 50)}}
-    return Outcome(rates, own, {name: 0.75 for name in names if name != "accepted"}, by_weld)
+    own_by_weld = {"defects-low": {"one": Rate(100, 100), "other": Rate(0, 100)}}
+    return Outcome(rates, own, {name: 0.75 for name in names if name != "accepted"}, by_weld, own_by_weld)
 
 
 def test_tables_give_mean_and_half_spread_of_the_runs_beside_the_papers_figures() -> None:
@@ -304,6 +305,8 @@ def test_tables_give_mean_and_half_spread_of_the_runs_beside_the_papers_figures(
     assert f"| raster | 200 | {ours} | 71 (27) | {ours} | 98 (3) |" in text
     assert f"| raster-sharp | 200 | {ours} |  | {ours} |" in text
     assert "| AE, SNI | 75.0 (0.0) |" in text
+    assert "| *accepted, refused (FPR)* | 200 | 86.00 (5.00) [0.00, 80.00] |" in text, "over welds, not patches"
+    assert "| defects-low | 200 | 50.0 (0.0) [0.0, 100.0] |" in text
     assert "a note" in text
     columns = len(PAPER_RECIPE.detectors)
     assert "| accepted, refused | other | 50 |" + " 86.0 |" * columns in text

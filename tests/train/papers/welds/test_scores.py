@@ -171,6 +171,8 @@ def test_decisions_are_told_weld_by_weld() -> None:
     scores = fold(9, 10)
     scores["raster"][:4] = 0
     told = evaluate(AE, [scores, fold(10, 3)], [{"raster": {"a": 3, "b": 7, "none": 0}}, {"raster": {"c": 3}}])
+    assert {name: sorted(of) for name, of in told.own_by_weld.items()} == {"raster": ["a", "b", "c", "none"]}
+    assert sum(rate.hits for rate in told.own_by_weld["raster"].values()) == told.flagged_own["raster"].hits
     assert told.by_weld == {"raster": {"a": Rate(0, 3), "b": Rate(6, 7), "none": Rate(0, 0), "c": Rate(3, 3)}}
 
 
