@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from dataclasses import dataclass, field
@@ -17,6 +18,13 @@ Counts = npt.NDArray[np.uint16]
 
 Image = npt.NDArray[np.uint8]
 """A converted scan: uint8, shape (channels, height_px, width_px); 1 channel, or 3 for `mixed`."""
+
+
+def counts_sha256(counts: Counts) -> str:
+    """Hash of a scan's size and counts, whatever file they lie in: uint16 (height_px, width_px)."""
+    digest = hashlib.sha256(f"{counts.shape[0]}x{counts.shape[1]}\0".encode())
+    digest.update(np.ascontiguousarray(counts, "<u2").data)
+    return digest.hexdigest()
 
 
 class Size(NamedTuple):

@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.errors import ScanError, SettingsError
-from edge.evidence.record import counts_sha256
 from edge.images.conversion import Bounds, Histogram, Method, clipped_fraction, histogram, prepare
 from edge.images.exposure import Exposure, exposure
-from edge.records import Frame, Image, Size
+from edge.records import Frame, Image, Size, counts_sha256
 from edge.scans.scan import SUFFIXES, Limits, read_scan
 from edge.validation.labels import MatchedLabels, bad_rows, match_labels
 from edge.validation.labels import read_labels as read_label_rows
@@ -67,9 +66,9 @@ class ScanFacts:
     """What was measured of one scan while it was read."""
 
     sha256: str
-    """Of the file's bytes."""
+    """Hash of the file's bytes."""
     pixels_sha256: str
-    """Of size and counts, whatever file they lie in."""
+    """Hash of size and counts, whatever file they lie in."""
     height_px: int
     width_px: int
     clipped_fraction: float

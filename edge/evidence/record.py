@@ -33,7 +33,7 @@ from pydantic import Field, ValidationError
 
 from edge.contract.messages import BoundsCounts, BoxPx, Count, Hex32, Hex64, Part, Text, Timestamp, Verdict
 from edge.errors import EvidenceError
-from edge.records import Counts, Outcome
+from edge.records import Counts, Outcome, counts_sha256
 
 RECORD = "record.json"
 VERDICT = "verdict.json"
@@ -205,13 +205,6 @@ class Piece:
         if pixels is None:
             raise EvidenceError(f"{self.path / name}: no PNG that can be read", hint=_HINT)
         return pixels
-
-
-def counts_sha256(counts: Counts) -> str:
-    """Hash of a scan's size and counts, whatever file they lie in: uint16 (height_px, width_px)."""
-    digest = hashlib.sha256(f"{counts.shape[0]}x{counts.shape[1]}\0".encode())
-    digest.update(np.ascontiguousarray(counts, "<u2").data)
-    return digest.hexdigest()
 
 
 def evidence_path(decided_at: datetime, verdict_id: str) -> str:

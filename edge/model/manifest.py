@@ -150,7 +150,7 @@ class LearntFrom(Part):
     scans: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...] = ()
     """First 16 hex digits of the SHA-256 of each scan file."""
     pixels: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...] = ()
-    """The same digits over size and counts of each scan, which saving it anew does not change."""
+    """First 16 hex digits of the SHA-256 over size and counts of each scan, which saving it anew does not change."""
 
 
 class FileEntry(Part):

@@ -11,12 +11,11 @@ from pathlib import Path
 from edge.engines.preprocessor import Pixels, Preprocessor
 from edge.engines.tensorrt.kernel_args import RawScan
 from edge.errors import ScanError, ScanIncomplete
-from edge.evidence.record import counts_sha256
 from edge.images.conversion import Histogram, clipped_fraction, histogram
 from edge.images.exposure import exposure
 from edge.images.spec import InputSpec, ScanSpec
 from edge.pipeline.decide import out_of_spec, unreadable
-from edge.records import Arrival, Counts, Decision, FileStamp, Image, Scan
+from edge.records import Arrival, Counts, Decision, FileStamp, Image, Scan, counts_sha256
 from edge.scans.decoder import DECODER_CRASH
 from edge.scans.scan import Decode, Limits, check_expected, modified_at, read_scan
 from edge.system.files import CHUNK_BYTES, opened_regular

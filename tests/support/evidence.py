@@ -20,11 +20,10 @@ from edge.evidence.record import (
     Piece,
     Record,
     ResidualScale,
-    counts_sha256,
     evidence_path,
     open_piece,
 )
-from edge.records import Counts
+from edge.records import Counts, counts_sha256
 from tests.support.samples import sample_verdict
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from edge.evidence.record import counts_sha256
 from edge.images.conversion import prepare
+from edge.records import counts_sha256
 from edge.system.progress import Reporter
 from edge.validation.statistics import Labels, Scores, auroc, confusion
 from train.checkpoint import CLASSIFIER_FILE, Checkpoint, load_checkpoint, save_checkpoint

@@ -55,17 +55,17 @@ class Column:
 
     @property
     def auroc_over_lots(self) -> Interval:
-        """The same of the area under the ROC curve of `scores`."""
+        """95 % interval of the area under the ROC curve of `scores`, had other lots been judged."""
         return auroc_interval(self.scores, self.labels, [fold.bundle for fold in self.folds for _ in fold.labels])
 
     @property
     def escapes_over_lots(self) -> Interval:
-        """The same of the share of abnormal scans called normal."""
+        """95 % interval of the share of abnormal scans called normal, had other lots been judged."""
         return _share_over_lots([(lot.fn, lot.fn + lot.tp) for lot in self.by_bundle.values()])
 
     @property
     def overkill_over_lots(self) -> Interval:
-        """The same of the share of normal scans called abnormal."""
+        """95 % interval of the share of normal scans called abnormal, had other lots been judged."""
         return _share_over_lots([(lot.fp, lot.fp + lot.tn) for lot in self.by_bundle.values()])
 
     @property

@@ -31,12 +31,11 @@ from edge.evidence.record import (
     NAMES,
     RECORD,
     Piece,
-    counts_sha256,
     evidence_path,
     open_piece,
 )
 from edge.images.residual_boxes import MapGeometry
-from edge.records import Counts, ExpectedFile, FileStamp, Outcome
+from edge.records import Counts, ExpectedFile, FileStamp, Outcome, counts_sha256
 from tests.support.samples import MORNING, sample_verdict
 
 GEOMETRY = MapGeometry(cell_px=10, offset_px=3)

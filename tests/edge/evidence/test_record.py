@@ -17,12 +17,12 @@ from edge.evidence.record import (
     RECORD,
     SCAN,
     Piece,
-    counts_sha256,
     days,
     evidence_path,
     open_piece,
     pieces_of_day,
 )
+from edge.records import counts_sha256
 from tests.support.evidence import png, sample_counts, sample_piece
 from tests.support.samples import sample_verdict
 

@@ -11,10 +11,9 @@ import pytest
 import tifffile
 
 from edge.cli import main
-from edge.evidence.record import counts_sha256
 from edge.model.manifest import LearntFrom
 from edge.pipeline.loaded_model import LoadedModel
-from edge.records import Outcome
+from edge.records import Outcome, counts_sha256
 from edge.settings import Settings
 from edge.validation.comparison import CHANGES_LISTED, Changes, compare
 from edge.validation.labels import Label
