@@ -54,9 +54,20 @@ assert not loaded, loaded
 
 @needs_openvino
 def test_threads_number_what_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    assert open_graphs("openvino", threads=None)._gate.compiled.get_property("INFERENCE_NUM_THREADS") == 2
-    assert open_graphs("openvino", threads=1)._gate.compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    from edge.engines import ov
+
+    def threads_of(threads: int | None) -> int:
+        compiled = open_graphs("openvino", threads=threads)._gate.compiled
+        return int(compiled.get_property("INFERENCE_NUM_THREADS"))
+
+    assert threads_of(None) == len(os.sched_getaffinity(0))
+    assert threads_of(1) == 1
+    asked: list[int] = []
+    options = ov.compile_options(1)
+    monkeypatch.setattr(ov, "compile_options", lambda threads: asked.append(threads) or options)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 4, 5})  # OpenVINO itself takes no more than there are
+    threads_of(None)
+    assert asked == [3]
 
 
 @needs_openvino
