@@ -357,6 +357,8 @@ class Publisher:
             self.raise_alarm(code, ended.error.message, ended.error.hint)
         if self._accepted is None:
             self._unexplained_at_s.clear()  # the broker itself is away
+        elif VERDICT_REFUSED in self._refusals.alarms:
+            self._unexplained_at_s.clear()  # some brokers hang up with a refusal
         elif ended.is_unexplained and not self._in_flight and not self._said:
             self._unexplained_at_s.append(now_s)
             if len(self._unexplained_at_s) == TAKEOVERS and now_s - self._unexplained_at_s[0] < TAKEN_OVER_S:
