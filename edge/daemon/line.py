@@ -404,7 +404,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         stack.callback(keeper.close)
     reads = Beats()
     aftermath = Aftermath(folder.path, quarantine, archive, keeper, publisher.wake, reads)
-    scan_alarms = ScanAlarms(folder.path, publisher)
+    scan_alarms = ScanAlarms(folder.path, publisher, are_moved=folder.after == "move")
     intake = StationIntake(inbox, folder_changed.set)
     decoder = Decoder(limits)
     stack.callback(decoder.close)

@@ -4,7 +4,8 @@
 finds a scan was read since: at most one start and one end a minute, however good and bad files take turns.
 
 `scans-repeated` stands while the newest scan that was read shows an image that was judged before: a detector that
-hands out its last frame again, or copies under other names. It ends likewise.
+hands out its last frame again, or copies under other names. It ends likewise. Where judged scans are moved away, a
+file with the name and bytes of the last one is such a frame, too, though it gets no verdict: nothing was left to touch.
 
 `part-unknown` stands while the newest scan's name does not fit `naming.pattern`, so that its verdict names no part.
 It ends likewise.
@@ -60,8 +61,10 @@ class _Streak:
 class ScanAlarms:
     """The worker's thread tells what becomes of the files, the inbox's looks again, the main thread tells of hangs."""
 
-    def __init__(self, folder: Path, alarms: Alarms) -> None:
+    def __init__(self, folder: Path, alarms: Alarms, *, are_moved: bool) -> None:
+        """`are_moved`: judged scans leave the folder."""
         self._folder = folder
+        self._are_moved = are_moved
         self._alarms = alarms
         self._lock = threading.Lock()
         self._refused, self._repeated, self._unknown, self._rewritten = (_Streak() for _ in range(4))
@@ -84,8 +87,11 @@ class ScanAlarms:
                         "let the station write each scan under another name and rename it, or set a marker "
                         "(`folder.done_suffix`): such a file may be half the last scan, and has to wait",
                     )
-            elif (decision := judged.prepared.decision) is None or decision.outcome is not Outcome.UNREADABLE:
+                return
+            if (decision := judged.prepared.decision) is None or decision.outcome is not Outcome.UNREADABLE:
                 self._refused.sees(False)
+                if self._are_moved:
+                    self._sees_repeated(True, judged.prepared.arrival.stamp.file)
 
     def _verdict(self, verdict: Verdict) -> None:
         """With the lock held."""
@@ -97,17 +103,21 @@ class ScanAlarms:
                 "look at the station: the files are not whole 16-bit scans; their verdicts are `unreadable`",
             )
         is_repeated = REPEATED_IMAGE in verdict.reasons
-        if self._repeated.sees(None if is_unreadable and not is_repeated else is_repeated):
-            self._alarms.raise_alarm(
-                "scans-repeated",
-                f"scans that show an image judged before: {self._repeated.count}; last {file}",
-                "look at the detector and at what copies files: each scan must be an exposure of its own",
-            )
+        self._sees_repeated(None if is_unreadable and not is_repeated else is_repeated, file)
         if self._unknown.sees(verdict.part_id is None):
             self._alarms.raise_alarm(
                 "part-unknown",
                 f"verdicts without a part since this began: {self._unknown.count}; last {file}",
                 "write `naming.pattern` for the station's file names; `edge-worker check` shows what it makes of them",
+            )
+
+    def _sees_repeated(self, is_repeated: bool | None, file: str) -> None:
+        """With the lock held."""
+        if self._repeated.sees(is_repeated):
+            self._alarms.raise_alarm(
+                "scans-repeated",
+                f"scans that show an image judged before: {self._repeated.count}; last {file}",
+                "look at the detector and at what copies files: each scan must be an exposure of its own",
             )
 
     def failed(self, arrival: Arrival, error: ScanIncomplete) -> None:

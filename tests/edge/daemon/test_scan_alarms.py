@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -66,12 +66,13 @@ class Station:
 
 
 @contextmanager
-def station(root: Path, *, degraded: str | None = None) -> Iterator[Station]:
-    folder = root / "scans"
+def station(root: Path, *, degraded: str | None = None, after: Literal["keep", "move"] = "keep") -> Iterator[Station]:
+    folder, judged = root / "scans", root / "judged"
     folder.mkdir(exist_ok=True)
+    judged.mkdir(exist_ok=True)
     settings = Settings(
         station="xray-1",
-        folder=FolderSettings(path=folder, incomplete_after_s=2.0),
+        folder=FolderSettings(path=folder, incomplete_after_s=2.0, after=after, move_to=judged),
         state=StateSettings(dir=root / "state", min_free_bytes=0),
         broker=BrokerSettings(host="127.0.0.1", port=1, flush_s=0.0),
     )
@@ -265,6 +266,22 @@ def test_a_name_that_names_no_part_is_an_alarm_until_one_fits_and_a_count_in_hea
     assert here.said() == [("part-unknown", False)]
     here.line.report_health()
     assert health[0].unnamed == 2
+
+
+@pytest.mark.parametrize(("after", "alarms"), [("keep", []), ("move", [("scans-repeated", True)])])
+def test_a_frozen_detector_under_one_name_is_an_alarm_where_judged_scans_are_moved_away(
+    tmp_path: Path, after: Literal["keep", "move"], alarms: list[tuple[str, bool]]
+) -> None:
+    """Where they stay, the same file may only have been touched or restored."""
+    with station(tmp_path, after=after) as here:
+        for _ in range(2):
+            fakes.write_scan(here.folder / "B01_1.tif")
+            here.run(20)
+            if after == "move":
+                here.line.move_on(here.now_s)
+                assert not (here.folder / "B01_1.tif").exists()
+        assert here.said() == alarms
+        assert here.line.ledger.pending().count == 1
 
 
 def test_a_scan_for_a_person_to_look_at_is_not_refused(here: Station) -> None:
