@@ -204,8 +204,8 @@ def test_the_lot_has_good_scans_with_labels_and_four_files_that_are_none(lot: Lo
     names = [path.name for path in lot.files]
     assert names == sorted(path.name for path in lot.labels.parent.glob("*.tif"))
     truths = list(lot.truths.values())
-    assert truths.count("normal") + truths.count("abnormal") == 28
-    assert truths.count("abnormal") == 14
+    assert truths.count("normal") + truths.count("abnormal") == 32
+    assert truths.count("abnormal") == 16
     assert {truth for truth in truths if expected(truth) is Outcome.UNREADABLE} == {"jpeg", "truncated", "8-bit"}
     assert truths.count("foreign") == 1
 
@@ -343,7 +343,7 @@ def test_a_small_lot_goes_from_the_station_to_the_report(
     assert [item["seq"] for item in verdicts] == list(range(1, 33))
     assert (out / "report.html").read_bytes() == (out / "replay" / "report.html").read_bytes()
     said = capsys.readouterr().out
-    assert "1 to 32 without a gap" in said
+    assert "1 to 36 without a gap" in said
     assert ("embedded" in said) == (choice == "embedded")
 
 
