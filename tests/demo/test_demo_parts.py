@@ -340,7 +340,7 @@ def test_a_small_lot_goes_from_the_station_to_the_report(
     arguments = ["--out", str(out), "--bundle", str(folder), "--trusted-key", str(key), "--broker", choice]
     assert run_demo.main(arguments) == 0, capsys.readouterr().out
     verdicts = [json.loads(line) for line in (out / "verdicts.jsonl").read_bytes().splitlines()]
-    assert [item["seq"] for item in verdicts] == list(range(1, 33))
+    assert [item["seq"] for item in verdicts] == list(range(1, 37))
     assert (out / "report.html").read_bytes() == (out / "replay" / "report.html").read_bytes()
     said = capsys.readouterr().out
     assert "1 to 36 without a gap" in said
