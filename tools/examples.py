@@ -181,6 +181,8 @@ EXAMPLES: tuple[Message, ...] = (
         repeated=0,
         overwritten=0,
         unnamed=0,
+        resident_bytes=310_000_000,
+        clock_synchronised=True,
         disk_free_bytes=412_000_000_000,
         evidence=Evidence(kept=3, dropped=0, used_bytes=9_400_000),
         gpu=None,

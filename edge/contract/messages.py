@@ -426,6 +426,12 @@ class Health(Message):
     unnamed: Count = Field(
         description="verdicts since the start whose file name did not fit, so that `part_id` is null"
     )
+    resident_bytes: Count | None = Field(
+        description="memory of the worker's process that is in RAM; null where the kernel does not tell"
+    )
+    clock_synchronised: bool | None = Field(
+        description="whether the machine's clock follows a reference such as NTP; null where nobody tells"
+    )
     disk_free_bytes: Count | None = Field(description="null while the disk of the state directory does not answer")
     evidence: Evidence | None = Field(description="null where none is kept")
     gpu: Gpu | None = Field(description="null on a CPU, and where nvidia-smi does not tell or lists several GPUs")

@@ -42,6 +42,7 @@ from edge.store.requests import DropBox, Request, RequestKind, ResendRequest, pa
 from edge.system.files import written_whole
 from edge.system.heartbeat import Beats
 from edge.system.logs import event
+from edge.system.machine import clock_synchronised, resident_bytes
 from edge.system.names import display_name
 
 log = logging.getLogger(__name__)
@@ -212,6 +213,8 @@ class Line:
             repeated=tally.repeated,
             unnamed=tally.unnamed,
             overwritten=self.inbox.overwritten_count,
+            resident_bytes=resident_bytes(),
+            clock_synchronised=clock_synchronised(),
             disk_free_bytes=free_bytes,
             evidence=self._evidence(),
             gpu=gpu_state() if self.model.engine == "tensorrt" else None,

@@ -76,6 +76,8 @@ def health() -> Health:
         repeated=0,
         overwritten=0,
         unnamed=0,
+        resident_bytes=1,
+        clock_synchronised=True,
         disk_free_bytes=1,
         evidence=None,
         gpu=None,

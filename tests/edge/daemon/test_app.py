@@ -390,7 +390,7 @@ def test_health_goes_on_while_ledger_or_disk_fail_and_leaves_out_what_nobody_kno
                 patch.setattr(edge.daemon.line.shutil, "disk_usage", no_disk)
             line.report_health()
     well, badly = said
-    assert well.unsent_verdicts == 0 and well.disk_free_bytes
+    assert well.unsent_verdicts == 0 and well.disk_free_bytes and well.resident_bytes
     assert (badly.unsent_verdicts is None) == (what == "ledger")
     assert (badly.disk_free_bytes is None) == (what == "disk")
     assert badly.alarms == (("intake-stopped",) if what == "ledger" else ())

@@ -590,6 +590,8 @@ def test_health_is_retained_and_only_the_newest_waits(broker: Mosquitto, ledger:
             repeated=0,
             overwritten=0,
             unnamed=0,
+            resident_bytes=1,
+            clock_synchronised=True,
             disk_free_bytes=1,
             evidence=None,
             gpu=None,

@@ -1,0 +1,43 @@
+"""What the process holds of its machine's memory, and whether the machine's clock follows a reference."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+from pathlib import Path
+from typing import Final
+
+STATM: Final = Path("/proc/self/statm")
+TIMESYNC: Final = Path("/run/systemd/timesync")
+"""Where systemd-timesyncd notes that it has set the clock."""
+
+_TIMEX_BYTES = 512
+"""More than a `struct timex` on any Linux; all zero, it asks and sets nothing (adjtimex(2))."""
+_TIME_ERROR = 5
+
+
+def resident_bytes() -> int | None:
+    """Memory of this process that is in RAM, in bytes; None where the kernel does not tell."""
+    try:
+        return int(STATM.read_text().split()[1]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def clock_synchronised() -> bool | None:
+    """Whether the kernel counts the clock as set by a reference such as NTP; None where neither it nor systemd tells.
+
+    A unit with `ProtectClock=` may not ask the kernel; systemd-timesyncd's note is then what there is.
+    """
+    answer = _clock_state()
+    if answer >= 0:
+        return answer != _TIME_ERROR
+    return (TIMESYNC / "synchronized").exists() if TIMESYNC.is_dir() else None
+
+
+def _clock_state() -> int:
+    """The kernel's clock state, 0 to 5; -1 where it may not be asked."""
+    try:
+        return int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)))
+    except (OSError, AttributeError):
+        return -1
