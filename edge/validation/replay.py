@@ -24,7 +24,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from edge import __version__
-from edge.contract.messages import Verdict
+from edge.contract.messages import ModelCard, Verdict
 from edge.errors import LedgerError, SettingsError
 from edge.pipeline.loaded_model import LoadedModel, load_model
 from edge.pipeline.worker import VerdictStore
@@ -207,22 +207,80 @@ def _run_replay(
     other: LoadedModel | None,
     clock: Callable[[], datetime],
 ) -> ReplayResult:
-    names = ("verdicts.jsonl", "summary.json", "report.html", "run.json", "scans.csv")
-    verdicts, summary, report, run_file, table = (plan.out / name for name in names)
-    for stale in (verdicts, summary, report, run_file, table):  # of an earlier replay
-        stale.unlink(missing_ok=True)
+    files = _Files.fresh(plan.out)
     job = Job(plan.source, settings, boot_id, clock(), plan.out / MARKS_NAME)
     parts, other_parts = Parts(plan.out / PARTS_NAME, plan.files), None
     work = _judge(plan, job, model, parts, clock, publish_to)
     if other is not None:
         other_parts = Parts(plan.out / OTHER_PARTS_NAME, plan.files)
         _judge(plan, job, other, other_parts, clock, None)
-    policy = model.bundle.policy()
-    gallery, changes = Gallery(size=PICTURES, policy=policy), Changes()
-    leaks = Leaks(model.bundle.manifest.learnt_from)
-    rows, other_rows = ScanTable(), ScanTable()
+    reading = _read(plan, model, parts, other_parts, files)
+    with closing(Photographer(plan.source, model, job.limits)) as photographer:
+        reading.gallery.add_pictures(photographer.picture_of)
+        changed = reading.changes.kept(photographer.picture_of)
+    comparison = None
+    if other is not None:
+        card = other.card(settings.station, boot_id)
+        comparison = compare(reading.rows, reading.other_rows, card, changed, reading.changes.count)
+    run = _run_of(job, work, reading.rows, clock())
+    found = _found(plan, model, reading, comparison, run, model.card(settings.station, boot_id))
+    _write(files.run, run_json(run))
+    _write(files.summary, summary_json(found))
+    _write(files.report, report_html(found, reading.gallery))
+    parts.remove()
+    if other_parts is not None:
+        other_parts.remove()
+    plan.files.path.unlink(missing_ok=True)
+    with suppress(OSError):  # it keeps the mark of a file whose decoding ended an earlier replay
+        job.marks.rmdir()
+    return ReplayResult(
+        metrics=found.validation.metrics,
+        warning=reading.leaks.sentence if reading.leaks.is_void else None,
+        comparison=comparison,
+        requirements=tuple(found.requirements),
+        run=run,
+        verdicts=files.verdicts,
+        summary=files.summary,
+        report=files.report,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What a replay leaves in its folder."""
+
+    verdicts: Path
+    summary: Path
+    report: Path
+    run: Path
+    table: Path
+
+    @classmethod
+    def fresh(cls, out: Path) -> _Files:
+        """Their paths; those of an earlier replay are removed."""
+        paths = [out / name for name in ("verdicts.jsonl", "summary.json", "report.html", "run.json", "scans.csv")]
+        for stale in paths:
+            stale.unlink(missing_ok=True)
+        return cls(*paths)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What one pass over all verdicts gathers."""
+
+    gallery: Gallery
+    leaks: Leaks
+    changes: Changes = field(default_factory=Changes)
+    rows: ScanTable = field(default_factory=ScanTable)
+    other_rows: ScanTable = field(default_factory=ScanTable)
+
+
+def _read(plan: Plan, model: LoadedModel, parts: Parts, other_parts: Parts | None, files: _Files) -> _Reading:
+    """Write verdicts and table in the order of the names; gather what the report is made of."""
+    gallery = Gallery(size=PICTURES, policy=model.bundle.policy())
+    reading = _Reading(gallery, Leaks(model.bundle.manifest.learnt_from))
     other_lines = repeat(b"") if other_parts is None else other_parts.lines()
-    with written_whole(verdicts, durable=False) as stream, written_whole(table, durable=False) as cells:
+    with written_whole(files.verdicts, durable=False) as stream, written_whole(files.table, durable=False) as cells:
         csv_rows = csv.writer(codecs.getwriter("utf-8")(cells), lineterminator="\n")
         csv_rows.writerow(TABLE_COLUMNS)
         for file, line, other_line in zip(plan.files, parts.lines(), other_lines, strict=False):
@@ -231,71 +289,57 @@ def _run_replay(
             stream.write(line.partition(b" ")[2])
             truth = plan.matched.by_file.get(file)
             row = _row(file, verdict, truth)
-            rows.append(row)
+            reading.rows.append(row)
             gallery.offer(verdict, row, truth)
-            leaks.offer(row, verdict, judged.pixels_sha256)
+            reading.leaks.offer(row, verdict, judged.pixels_sha256)
             other_row = None
             if other_line:
                 other_row = _row(file, JudgedFile.of_line(other_line).verdict, truth)
-                other_rows.append(other_row)
-                changes.offer(row, verdict, other_row)
+                reading.other_rows.append(other_row)
+                reading.changes.offer(row, verdict, other_row)
             csv_rows.writerow(_cells(row, other_row))
-    with closing(Photographer(plan.source, model, job.limits)) as photographer:
-        gallery.add_pictures(photographer.picture_of)
-        changed = changes.kept(photographer.picture_of)
-    comparison = None
-    if other is not None:
-        comparison = compare(rows, other_rows, other.card(settings.station, boot_id), changed, changes.count)
-    validation = validate(rows, threshold=policy.threshold, labels_without_file=len(plan.matched.without_file))
-    reliability = measure_reliability(rows, plan.matched.by_file, policy, plan.plant)
-    run = Run(
+    return reading
+
+
+def _run_of(job: Job, work: _Work, rows: ScanTable, finished_at: datetime) -> Run:
+    """When, where and how fast."""
+    judged = len(rows) - work.resumed
+    return Run(
         program=f"edge-worker {__version__}",
-        boot_id=boot_id,
+        boot_id=job.boot_id,
         started_at=job.started_at,
-        finished_at=clock(),
+        finished_at=finished_at,
         elapsed_s=work.elapsed_s,
-        judged=len(rows) - work.resumed,
+        judged=judged,
         resumed=work.resumed,
         workers=work.workers,
         cores=work.cores,
-        speed=measure_speed(rows, judged=len(rows) - work.resumed, elapsed_s=work.elapsed_s, cores=work.cores),
+        speed=measure_speed(rows, judged=judged, elapsed_s=work.elapsed_s, cores=work.cores),
     )
+
+
+def _found(
+    plan: Plan, model: LoadedModel, reading: _Reading, comparison: Comparison | None, run: Run, card: ModelCard
+) -> Replay:
+    """All that report and summary say, requirements included."""
+    policy, without_file = model.bundle.policy(), plan.matched.without_file
     found = Replay(
         program=run.program,
         folder=display_name(plan.source.name),
         labels=None if plan.labels is None else display_name(str(plan.labels)),
         labels_sha256=plan.labels_sha256,
-        card=model.card(settings.station, boot_id),
-        rows=rows,
-        validation=validation,
-        reliability=reliability,
+        card=card,
+        rows=reading.rows,
+        validation=validate(reading.rows, threshold=policy.threshold, labels_without_file=len(without_file)),
+        reliability=measure_reliability(reading.rows, plan.matched.by_file, policy, plan.plant),
         comparison=comparison,
-        leaks=leaks,
+        leaks=reading.leaks,
         requirements=(),
         training=model.bundle.manifest.training,
-        labels_without_file=[f"line {row.line}: {display_name(row.file)}" for row in plan.matched.without_file],
+        labels_without_file=[f"line {row.line}: {display_name(row.file)}" for row in without_file],
     )
     figures = {**found.figures, **run.speed.flat()}
-    found = replace(found, requirements=tuple(check_requirement(item, figures) for item in plan.requirements))
-    _write(run_file, run_json(run))
-    _write(summary, summary_json(found))
-    _write(report, report_html(found, gallery))
-    parts.remove()
-    if other_parts is not None:
-        other_parts.remove()
-    plan.files.path.unlink(missing_ok=True)
-    with suppress(OSError):  # it keeps the mark of a file whose decoding ended an earlier replay
-        job.marks.rmdir()
-    return ReplayResult(
-        metrics=validation.metrics,
-        warning=leaks.sentence if leaks.is_void else None,
-        comparison=comparison,
-        requirements=tuple(found.requirements),
-        run=run,
-        verdicts=verdicts,
-        summary=summary,
-        report=report,
-    )
+    return replace(found, requirements=tuple(check_requirement(item, figures) for item in plan.requirements))
 
 
 def _judge(
