@@ -13,7 +13,6 @@ from typing import Any
 
 from edge import __version__
 from edge.answers import commands as answers
-from edge.contract.messages import MAX_SEQ
 from edge.errors import LedgerError, SettingsError
 from edge.settings import DEFAULT_FILE, Settings, load_settings, service_environment, settings_to_tell, usual_file
 from edge.system.command import (
@@ -31,6 +30,7 @@ from edge.system.command import (
 from edge.system.logs import configure_logging, event, leads_to_journal
 from edge.system.privilege import refuse_root
 from edge.system.signals import stop_ends_process, stop_signals_held
+from edge.system.values import MAX_SEQ
 from edge.validation import commands as validation
 
 log = logging.getLogger(__name__)

@@ -37,7 +37,7 @@ from pydantic import (
 
 from edge.records import Outcome
 from edge.settings import Settings
-from edge.system.values import checked_topic_level
+from edge.system.values import MAX_SEQ, checked_topic_level
 
 
 def rfc3339(moment: datetime) -> str:
@@ -89,8 +89,6 @@ EvidencePath = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}/[0-9a-f]{32}$")
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=0)]
-MAX_SEQ = 2**53 - 1
-"""Greatest sequence number: every reader of JSON keeps it exact, and SQLite holds it."""
 Seq = Annotated[int, Field(ge=1, le=MAX_SEQ)]
 Band = Annotated[tuple[Probability, ...], Field(min_length=2, max_length=2)]
 BoundsCounts = Annotated[tuple[Annotated[int, Field(ge=0, le=65535)], ...], Field(min_length=2, max_length=2)]

@@ -1,10 +1,13 @@
-"""Values that people write into settings: checked with words that say what to write instead, and written as TOML."""
+"""Values that people write into settings or commands: checked, in words that say what to write instead; and as TOML."""
 
 from __future__ import annotations
 
 import ipaddress
 import json
 import re
+
+MAX_SEQ = 2**53 - 1
+"""Greatest sequence number: every reader of JSON keeps it exact, and SQLite holds it."""
 
 
 def toml_value(value: object) -> str:

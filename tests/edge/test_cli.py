@@ -1,6 +1,8 @@
 """`edge-worker VERB`: the grammar, the aliases of earlier command lines, and what each help says."""
 
 import argparse
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -141,6 +143,14 @@ def test_a_command_without_config_says_which_file_it_read(
     assert f"settings: {usual}\n" in capsys.readouterr().out
     (tmp_path / "other.toml").write_text("")
     assert main(["--config", str(tmp_path / "other.toml"), "resend", "12h"]) == 74, "another ledger"
+
+
+def test_the_command_line_alone_starts_no_thread() -> None:
+    """The worker holds the stop signals before it imports what starts threads: one that began earlier, as NumPy's
+    OpenBLAS does, would take a SIGTERM while the main thread is busy, and the process would end there and then."""
+    code = "import os, sys, edge.cli; print('numpy' in sys.modules, len(os.listdir('/proc/self/task')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "1"]
 
 
 def test_a_resend_asks_for_a_time_or_numbers_or_one_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
