@@ -164,15 +164,26 @@ def write_settings(options: Options, broker: Broker) -> Path:
 
 
 def serve_desk(out: Path, screen: Screen) -> None:
-    """The review desk on the demo's evidence, with an account of its own, until Ctrl-C."""
+    """Serve the review desk on the demo's evidence, with an account of its own, until Ctrl-C.
+
+    Raises EdgeError where it does not serve, as with another desk on its port.
+    """
     command = [str(program("edge-desk")), "run", "--config", str(out / "edge.toml")]
     password = secrets.token_urlsafe(9)
     add = [command[0], "user", "add", "demo", "--role", "admin", *command[2:]]
     subprocess.run(add, input=password, text=True, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own program
-    screen.console.print(f"\nReview desk: http://127.0.0.1:8480/  account [bold]demo[/], password [bold]{password}[/]")
-    screen.console.print("Ctrl-C ends it. Its answers wait for a worker; this demo's has stopped.")
-    with suppress(KeyboardInterrupt), (out / "desk.log").open("wb") as log:
-        subprocess.run(command, stderr=log, check=False)  # noqa: S603 - our own program
+    log = out / "desk.log"
+    with child(command, log) as desk, suppress(KeyboardInterrupt):
+        while "desk ready" not in tail(log) and desk.poll() is None:
+            time.sleep(0.1)
+        if desk.poll() is None:
+            screen.console.print(
+                f"\nReview desk: http://127.0.0.1:8480/  account [bold]demo[/], password [bold]{password}[/]"
+            )
+            screen.console.print("Ctrl-C ends it. Its answers wait for a worker; this demo's has stopped.")
+        if desk.wait() != 0:
+            what = f"the desk ended with code {desk.returncode}; its last words:\n{tail(log)}"
+            raise EdgeError(what, hint=f"read {log}; another desk may hold the port")
 
 
 def program(name: str) -> Path:

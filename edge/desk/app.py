@@ -134,7 +134,8 @@ def serve(settings: Settings, environment: ServiceEnvironment, store: DeskStore)
     server = _Server(_server_config(settings.desk, build_app(new_desk(settings, store))), notifier)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # the server raises again what ended it, which would end us by a signal
-    server.run()
+    with contextlib.suppress(SystemExit):  # how uvicorn ends where it cannot listen
+        server.run()
     notifier.stopping()
     if not server.started:
         raise SettingsError(

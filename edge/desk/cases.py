@@ -206,6 +206,11 @@ class Filter:
             until=_day_text(word("until")),
         )
 
+    @classmethod
+    def for_next(cls, query: Mapping[str, str]) -> Filter:
+        """Filter for the way from scan to scan, which leads only to what waits for the reader."""
+        return replace(cls.parse(query), state=WAITING)
+
     @property
     def words(self) -> dict[str, str]:
         """The filter as words of an address; what takes all is left out."""
@@ -233,9 +238,12 @@ def rows_for(cases: Iterable[Case], votes: Mapping[str, Sequence[Vote]], reader:
     return [row_for(case, votes.get(case.verdict_id, ()), reader) for case in cases]
 
 
-def next_row(rows: Sequence[Row], claims: Claims, reader: Reader, after: str | None = None) -> Row | None:
-    """The oldest row that waits for the reader and nobody else has open; `after` one, then from the beginning."""
-    waiting = [row for row in rows if row.is_asked and not claims.is_taken(row.case.verdict_id, reader.account)]
+def next_row(
+    rows: Sequence[Row], claims: Claims, reader: Reader, chosen: Filter, after: str | None = None
+) -> Row | None:
+    """The oldest chosen row that waits for the reader and is open nowhere else; `after` one, then from the start."""
+    wanted = [row for row in rows if row.is_asked and chosen.takes(row)]
+    waiting = [row for row in wanted if not claims.is_taken(row.case.verdict_id, reader.account)]
     order = {row.case.verdict_id: number for number, row in enumerate(rows)}
     place = order.get(after or "", -1)
     later = [row for row in waiting if order[row.case.verdict_id] > place]

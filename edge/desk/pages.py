@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 import jinja2
 
 from edge.contract.messages import rfc3339
+from edge.contract.reasons import DECISIONS
 from edge.desk import pixels
 from edge.desk.accounts import NO_ACCOUNT, LoginLimit, Sessions, is_password
 from edge.desk.cases import (
@@ -219,6 +220,7 @@ def queue_page(desk: Desk, visit: Visit) -> Reply:
         "pages": pages,
         "address": lambda **more: "/?" + urlencode({**chosen.words, **more}),
         "problem": desk.index.problem,
+        "filters_hidden": reader.is_blind and bool(chosen.outcome or chosen.reason),
         "damaged": sorted(desk.index.damaged()),
         "waiting": sum(row.is_asked for row in rows),
     }
@@ -229,6 +231,7 @@ def queue_page(desk: Desk, visit: Visit) -> Reply:
         visit,
         "queue.html.j2",
         chosen=chosen,
+        to_next=_address("/next", Filter.for_next(visit.query).words),
         states=(WAITING, *State, ALL),
         outcomes=list(Outcome),
         lots=sorted({row.case.record.bundle for row in rows if row.case.record.bundle}),
@@ -241,8 +244,13 @@ def next_scan(desk: Desk, visit: Visit) -> Reply:
     """Lead to the next scan that waits for this reader, or to the queue."""
     reader = reader_of(desk, visit)
     rows = rows_for(desk.index.cases(), votes_by_verdict(desk.store.answers()), reader)
-    row = next_row(rows, desk.claims, reader, visit.query.get("after"))
-    return redirect(f"/scan/{row.case.verdict_id}" if row is not None else "/")
+    chosen = Filter.for_next(visit.query)
+    row = next_row(rows, desk.claims, reader, chosen, visit.query.get("after"))
+    return redirect(_address(f"/scan/{row.case.verdict_id}" if row is not None else "/", chosen.words))
+
+
+def _address(path: str, words: Mapping[str, str]) -> str:
+    return path + (f"?{urlencode(words)}" if words else "")
 
 
 # -- one scan ----------------------------------------------------------------------------------------------------
@@ -269,6 +277,7 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
             layers["reason"] = pixels.reason_layer(case.piece)
         except EvidenceError as error:
             damage = error.message
+    words = Filter.for_next(visit.query).words
     own = [vote for vote in row.votes if vote.account == row_reader(visit)]
     others = [vote for vote in row.votes if vote.account != row_reader(visit)]
     return render(
@@ -288,8 +297,12 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
         saved=visit.word("saved") if visit.query.get("saved") else "",
         kinds=desk.settings.desk.kinds,
         severities=tuple(SEVERITIES),
+        decisions=DECISIONS,
         choices=list(Choice),
         nonce=secrets.token_hex(16),
+        to_answer=_address(f"/scan/{verdict_id}/answer", words),
+        to_next=_address("/next", {**words, "after": verdict_id}),
+        to_queue=_address("/", words),
         neighbours=[_row(desk, visit, other) for other in neighbours(desk.index.cases(), case)],
     )
 
@@ -401,9 +414,10 @@ def answer(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
     hand_over(desk.store, desk.settings.state.dir)
     after = [each.vote for each in desk.store.answers(verdict_id)]
     met = sum(vote.account != account for vote in after) > _others_seen(visit)
+    words = Filter.for_next(visit.query).words
     if row.is_hidden or met or any(vote.account == account for vote in row.votes):
-        return redirect(f"/scan/{verdict_id}?saved=1" + ("&met=1" if met else ""))
-    return redirect(f"/next?after={verdict_id}")
+        return redirect(_address(f"/scan/{verdict_id}", {**words, "saved": "1", **({"met": "1"} if met else {})}))
+    return redirect(_address("/next", {**words, "after": verdict_id}))
 
 
 def _form_key(nonce: str, account: str, verdict_id: str, choice: Choice, given: Mapping[str, Any]) -> str:
@@ -471,8 +485,9 @@ def overview_page(desk: Desk, visit: Visit) -> Reply:
     note_health(desk.store, desk.settings.state.health)
     facts = overview_facts(desk.store, desk.settings.desk.known_labels, now())
     rows = rows_for(desk.index.cases(), votes_by_verdict(desk.store.answers()), reader_of(desk, visit))
-    waiting = sum(row.is_asked for row in rows)
-    return render(visit, "overview.html.j2", facts=facts, waiting=waiting, head=desk.store.head())
+    waiting = sum(row.standing.state is not State.DECIDED and not row.case.is_gone for row in rows)
+    mine = sum(row.is_asked for row in rows)
+    return render(visit, "overview.html.j2", facts=facts, waiting=waiting, mine=mine, head=desk.store.head())
 
 
 STATIC: Final[dict[str, str]] = {

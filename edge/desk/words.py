@@ -65,11 +65,17 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "decided_at": ("Judged at", "Beurteilt um"),
     "file": ("File", "Datei"),
+    "picture": ("Picture", "Bild"),
     "people": ("People", "Menschen"),
     "hidden": ("hidden", "verdeckt"),
     "hidden_why": (
         "The line's verdict is shown after your first answer.",
         "Das Urteil der Linie erscheint nach Ihrer ersten Antwort.",
+    ),
+    "hidden_filter": (
+        "What the line said is hidden until your first answer: this filter finds only scans you have answered.",
+        "Was die Linie sagt, ist bis zu Ihrer ersten Antwort verdeckt: dieser Filter findet nur Scans, die Sie "
+        "beantwortet haben.",
     ),
     "older": ("Earlier", "Frühere"),
     "newer": ("Later", "Spätere"),
@@ -90,8 +96,8 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "unreadable": ("unreadable", "unlesbar"),
     # scan
     "scan_label": (
-        "X-ray scan {file}, {height} by {width} pixels. Keys: see the list below the picture.",
-        "Röntgenbild {file}, {height} mal {width} Pixel. Tasten: siehe Liste unter dem Bild.",
+        "X-ray scan {file}, {height} by {width} pixels. Keys: see the list at the end of the page.",
+        "Röntgenbild {file}, {height} mal {width} Pixel. Tasten: siehe Liste am Ende der Seite.",
     ),
     "loading": ("Loading …", "Lädt …"),
     "load_failed": (
@@ -132,6 +138,23 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "why": ("Why", "Warum"),
     "p_abnormal": ("p(abnormal)", "p(abnormal)"),
     "threshold": ("threshold {value}", "Schwelle {value}"),
+    "band": ("review band {low} to {high}", "Prüfband {low} bis {high}"),
+    "decided_by_classifier": ("p(abnormal) against the threshold", "p(abnormal) gegen die Schwelle"),
+    "decided_by_uncertain": ("p(abnormal) lies in the review band", "p(abnormal) liegt im Prüfband"),
+    "decided_by_gate-mean": (
+        "the gate does not know this image: its mean is over the threshold",
+        "das Gate kennt dieses Bild nicht: sein Mittel liegt über der Schwelle",
+    ),
+    "decided_by_gate-std": (
+        "the gate does not know this image: its deviation is over the threshold",
+        "das Gate kennt dieses Bild nicht: seine Streuung liegt über der Schwelle",
+    ),
+    "decided_by_non-finite-score": ("a score is no number", "ein Wert ist keine Zahl"),
+    "decided_by_out-of-spec": (
+        "the scan is outside what the model was made for",
+        "der Scan liegt außerhalb dessen, wofür das Modell gemacht ist",
+    ),
+    "decided_by_repeated-image": ("this very image was judged before", "genau dieses Bild wurde schon beurteilt"),
     "reason_place": ("Strongest place", "Stärkste Stelle"),
     "reason_box": ("{width} × {height} px at x {x}, y {y}", "{width} × {height} px bei x {x}, y {y}"),
     "reason_share": ("{share} of what speaks for abnormal", "{share} dessen, was für abnormal spricht"),
@@ -206,6 +229,7 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "latency_of": ("p99 {p99}, newest {count} scans", "p99 {p99}, neueste {count} Scans"),
     "last_verdict": ("Last verdict", "Letztes Urteil"),
     "wait_count": ("Wait for a person", "Warten auf einen Menschen"),
+    "wait_mine": ("{count} of them for you", "{count} davon für Sie"),
     "handing": ("Answers not yet with the worker", "Antworten noch nicht beim Worker"),
     "agreement": ("Line and people", "Linie und Menschen"),
     "agreement_note": (
@@ -225,6 +249,9 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "reader_agrees": ("Agrees with the line", "Einig mit der Linie"),
     "reader_known": ("Right on known scans", "Richtig bei bekannten Scans"),
     "drift": ("Drift", "Drift"),
+    "drift_p_abnormal": ("p(abnormal)", "p(abnormal)"),
+    "drift_gate_mean_max": ("gate, mean", "Gate, Mittel"),
+    "drift_gate_std_max": ("gate, deviation", "Gate, Streuung"),
     "drift_note": (
         "Each curve is the running mean of a score over about the last 50 scans, up to 7 days back.",
         "Jede Kurve ist das laufende Mittel eines Wertes über etwa 50 Scans, bis zu 7 Tage zurück.",

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -315,6 +316,21 @@ def test_the_settings_the_demo_writes_are_settings_of_the_worker(tmp_path: Path)
     assert (settings.station, settings.broker.port, settings.broker.protocol) == ("xray-1", 18830, "3.1.1")
     assert settings.folder.path == out / "station"
     assert settings.model.trusted_key == tmp_path / "key.pem"
+
+
+def test_a_desk_that_cannot_serve_is_told_and_promises_no_address(tmp_path: Path) -> None:
+    (tmp_path / "desk").mkdir(mode=0o700)
+    shown = io.StringIO()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        tables = (
+            f'[state]\ndir = "{tmp_path}/state"\n[desk]\ndir = "{tmp_path}/desk"\nport = {taken.getsockname()[1]}\n'
+        )
+        (tmp_path / "edge.toml").write_text(tables, "utf-8")
+        with pytest.raises(EdgeError, match=r"(?s)the desk ended with code 78.*cannot listen"):
+            run_demo.serve_desk(tmp_path, Screen(Console(file=shown)))
+    assert "Review desk" not in shown.getvalue()
 
 
 def test_without_a_model_bundle_the_demo_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

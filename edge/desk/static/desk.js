@@ -1,5 +1,9 @@
 // What every page does: Enter starts the queue, J and K walk through its rows.
 "use strict";
+// The list follows its filter without a new page; the button above it goes the same way.
+document.getElementById("start")?.addEventListener("click", (event) => {
+  event.currentTarget.href = `/next${location.search}`;
+});
 addEventListener("keydown", (event) => {
   if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("input, select, textarea, button, summary")) return;
   const rows = [...document.querySelectorAll("a.case")];

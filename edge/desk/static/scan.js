@@ -411,15 +411,10 @@ form.addEventListener("input", keepDraft);
 
 // ---- keys ---------------------------------------------------------------------------------------------------
 
-function go(id, otherwise) {
-  const link = document.getElementById(id);
-  location.assign(link ? link.href : otherwise);
-}
-
 const keys = {
   n: () => choose("normal"), a: () => choose("abnormal"), u: () => choose("undecided"),
   c: () => { document.querySelector("details.answer").open = true; form.elements.comment.focus(); },
-  j: () => go("next", `/next?after=${table.dataset.id}`),
+  j: () => location.assign(table.dataset.next),
 };
 const pictureKeys = {
   m: deeds["window-model"], f: deeds["window-full"], l: deeds["window-local"],
@@ -437,14 +432,14 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape") {
     if (typing) event.target.blur();
     else if (drag !== "window") setDrag("window");
-    else location.assign("/");
+    else location.assign(table.dataset.queue);
     return;
   }
   if (typing || (event.target.closest("button, a, summary") && ["Enter", " "].includes(event.key))) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (key === "Enter") {
     if (form.elements.decision.value) save();
-    else if (document.getElementById("next")) go("next");
+    else if (document.getElementById("next")) location.assign(table.dataset.next);
     else problem(words.choose);
   } else if (/^[1-9]$/.test(key)) {
     const box = form.querySelectorAll('[name="kinds"]')[key - 1];

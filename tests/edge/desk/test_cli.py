@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import socket
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,3 +98,14 @@ def test_the_network_is_served_with_a_certificate_or_not_at_all(config: Path, tm
         assert served.is_ssl and served.ssl is not None
         with pytest.raises(SettingsError, match="cannot be used"):
             _server_config(settings.model_copy(update={"key_file": other_key}), app)
+
+
+def test_a_port_that_is_taken_is_named(config: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config.write_text(f"{config.read_text()}port = {port}\n")
+        command = [sys.executable, "-m", "edge.desk.cli", "run", "--config", str(config)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, f"cannot listen on 127.0.0.1:{port}" in ended.stderr) == (78, True), ended.stderr

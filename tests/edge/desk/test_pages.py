@@ -257,6 +257,46 @@ def test_a_long_queue_has_pages(plant: Plant) -> None:
         assert browser.get(f"/?page={page}").status == 200
 
 
+def test_a_reader_who_filters_is_led_through_what_the_filter_shows(tmp_path: Path) -> None:
+    plant = Plant(tmp_path, blind=False)
+    first, other, last = (plant.put(number, lot=lot) for number, lot in ((1, "B02"), (2, "B01"), (3, "B02")))
+    ann = plant.browser("ann")
+    assert 'id="start" href="/next?lot=B02"' in ann.get("/?state=all&lot=B02").text
+    assert ann.get("/next?state=decided&lot=B02").headers["location"] == f"/scan/{first}?lot=B02"
+    page = ann.get(f"/scan/{first}?lot=B02").text
+    (action,) = re.findall(r'action="(/scan/[^"]+)"', page)
+    assert action == f"/scan/{first}/answer?lot=B02"
+    form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page.split('id="answer"')[1]))
+    assert ann.post(action, {**form, "decision": "normal"}).headers["location"] == f"/next?lot=B02&after={first}"
+    assert ann.get(f"/next?lot=B02&after={first}").headers["location"] == f"/scan/{last}?lot=B02"
+    assert f'href="/next?lot=B02&amp;after={first}"' in ann.get(f"/scan/{first}?lot=B02").text
+    ann.answer(last, "normal")
+    assert ann.get(f"/next?lot=B02&after={last}").headers["location"] == "/?lot=B02", "not into the other lot"
+    assert ann.get("/next").headers["location"] == f"/scan/{other}"
+
+
+def test_a_filter_by_what_is_hidden_says_so(plant: Plant) -> None:
+    plant.put(1)
+    ann = plant.browser("ann")
+    assert "is hidden until your first answer: this filter" in ann.get("/?outcome=review").text
+    assert "this filter" not in ann.get("/?lot=B01").text
+
+
+def test_what_decided_is_said_in_words(plant: Plant) -> None:
+    verdict_id = plant.put(1, Outcome.ABNORMAL)
+    ann = plant.browser("ann")
+    ann.answer(verdict_id, "abnormal")
+    assert "p(abnormal) against the threshold" in ann.get(f"/scan/{verdict_id}").text
+
+
+def test_the_overview_counts_what_waits_for_anyone(plant: Plant) -> None:
+    verdict_id = plant.put(1)
+    ann = plant.browser("ann")
+    ann.answer(verdict_id, "undecided")
+    page = ann.get("/overview").text
+    assert '<a href="/">1</a>' in page and "0 of them for you" in page
+
+
 def test_two_readers_are_not_given_the_same_scan(plant: Plant) -> None:
     first, second = plant.put(1), plant.put(2)
     ann, bob = plant.browser("ann"), plant.browser("bob")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.contract.reasons import DECISIONS
 from edge.desk.words import keys, preferred, word
 
 DESK = Path(__file__).parents[3] / "edge" / "desk"
@@ -16,6 +17,8 @@ CHOSEN_BY_VALUE = {
     *("waiting", "all", "open", "second", "arbiter", "decided", "reader", "admin"),
     *("kept_outcome", "kept_sample", "kept_challenge", "read_first", "read_second", "read_third"),
     *("severity_mild", "severity_clear", "severity_severe"),
+    *(f"decided_by_{reason}" for reason in DECISIONS),
+    *("drift_p_abnormal", "drift_gate_mean_max", "drift_gate_std_max"),
 }
 """Words whose key is put together from an outcome, a state, a role and so on."""
 
