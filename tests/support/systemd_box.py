@@ -1,4 +1,4 @@
-"""A Debian system of its own, booted by a real systemd in a container, with the worker installed as the README says."""
+"""A Debian system of its own, booted by a real systemd in a container: worker and desk, installed as the docs say."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.desk import Answered, Browser
+
 ROOT = Path(__file__).parents[2]
-PINNED = ROOT / "tools" / "constraints" / "line.txt"
+PINNED = ROOT / "tools" / "constraints" / "desk.txt"
+"""What the desk needs, and with it the worker."""
 RELEASE = "bookworm"
-PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,mosquitto,mosquitto-clients,libgl1,libglib2.0-0"
+PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,mosquitto,mosquitto-clients,curl,libgl1,libglib2.0-0"
 PATIENCE_S = 90.0
 UNIT = "edge-worker"
 SCANS = "/srv/xray/scans"
@@ -38,7 +41,7 @@ class Box:
         self._init: int | None = None
 
     def make(self) -> None:
-        """Debian, the source, wheels of all it needs, and what the README leaves to whoever installs."""
+        """Debian, the source, wheels of all it needs, and what the documents leave to whoever installs."""
         must(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", RELEASE, self.folder])
         source = self.path("/srv/source")
         must(["git", "clone", "--quiet", ROOT, source])
@@ -81,13 +84,18 @@ class Box:
         """Output of a command in the running system, whatever its exit status."""
         return subprocess.run([*self._inside(), *command], capture_output=True, text=True, timeout=PATIENCE_S).stdout
 
-    def state(self) -> dict[str, str]:
-        """Properties of the service."""
-        shown = self.ask("systemctl", "show", UNIT, "--property=SubState,ExecMainStatus,NRestarts,MainPID,Result")
+    def state(self, unit: str = UNIT) -> dict[str, str]:
+        """Properties of a service."""
+        shown = self.ask("systemctl", "show", unit, "--property=SubState,ExecMainStatus,NRestarts,MainPID,Result")
         return dict(line.split("=", 1) for line in shown.splitlines())
 
-    def journal(self) -> str:
-        return self.ask("journalctl", "--unit", UNIT, "--output=cat", "--no-pager")
+    def journal(self, unit: str = UNIT) -> str:
+        return self.ask("journalctl", "--unit", unit, "--output=cat", "--no-pager")
+
+    def get(self, options: Sequence[str], url: str) -> bytes:
+        """Status line, headers and body of what a server in the system answers to curl."""
+        command = [*self._inside(), "curl", "--silent", "--include", *options, url]
+        return subprocess.run(command, capture_output=True, timeout=PATIENCE_S).stdout
 
     def subscribe(self) -> None:
         """Everything the broker passes on from now on is kept for `received`."""
@@ -96,7 +104,7 @@ class Box:
         self.wait_until(lambda: self.path("/srv/received").exists(), "the subscriber")
 
     def received(self, kind: str) -> list[dict[str, Any]]:
-        """Messages of a kind, `verdict` or `status`, in the order of their arrival."""
+        """Messages of a kind, such as `verdict`, in the order of their arrival."""
         lines = self.path("/srv/received").read_text(encoding="utf-8").splitlines()
         found = [re.fullmatch(rf"\S+/{kind} (\{{.*\}})", line) for line in lines]
         return [json.loads(match[1]) for match in found if match]
@@ -123,10 +131,31 @@ def must(command: Sequence[str | Path]) -> str:
     return done.stdout
 
 
-def readme_installation() -> str:
-    """The commands under `Install on a line PC`, as they stand there."""
-    text = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
-    section = text.split("## Install on a line PC", 1)[1].split("\n## ", 1)[0]
+class BoxBrowser(Browser):
+    """A browser on the screen of the line PC."""
+
+    def __init__(self, box: Box) -> None:
+        super().__init__(None)
+        self._box = box
+
+    def ask(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answered:
+        sent = {**headers, "cookie": "; ".join(f"{key}={value}" for key, value in self.cookies.items())}
+        options = [word for key, value in sent.items() for word in ("--header", f"{key.replace('_', '-')}: {value}")]
+        options += ["--data-raw", body.decode()] if method == "POST" else []
+        head, _, content = self._box.get(options, f"http://{self.host}{path}").partition(b"\r\n\r\n")
+        status, *lines = head.decode("latin-1").split("\r\n")
+        pairs = [(key.lower(), value) for key, _, value in (line.partition(": ") for line in lines)]
+        for key, value in pairs:
+            if key == "set-cookie":
+                name, _, rest = value.partition("=")
+                self.cookies[name] = rest.partition(";")[0].strip('"')
+        return Answered(int(status.split()[1]) if status else 0, dict(pairs), content, dict(self.cookies))
+
+
+def commands_under(page: str, heading: str) -> str:
+    """The first commands under a heading of a page of docs/, as they stand there."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    section = text.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
     block = re.search(r"\n\n((?:    .+\n)+)", section)
     assert block is not None
     return re.sub(r"^    ", "", block[1], flags=re.MULTILINE)

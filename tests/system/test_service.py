@@ -1,4 +1,4 @@
-"""The service as it is installed: by the README's commands, under a real systemd, with everything the unit forbids."""
+"""The services as they are installed: by the documents' commands, under a real systemd, with all the units forbid."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import tifffile
 
-from tests.support.systemd_box import SCANS, UNIT, Box, needs_a_box, readme_installation
+from tests.support.desk import PASSWORD
+from tests.support.systemd_box import SCANS, UNIT, Box, BoxBrowser, commands_under, needs_a_box
 from train.simulator.simulate import simulate_scan
 
 pytestmark = [needs_a_box, pytest.mark.slow, pytest.mark.timeout(1800)]
 CONFIGURATION = "/etc/edge-worker/edge.toml"
+OFFLINE = "cd /srv/source; export PIP_NO_INDEX=1 PIP_FIND_LINKS=/srv/wheels"
+DESK = "edge-desk"
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +27,10 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     box.boot()
     try:
         box.subscribe()
-        commands = readme_installation()
+        commands = commands_under("install.md", "Install on a line PC")
         edit = f"sed -i 's#^. trusted_key =.*#trusted_key = \"/etc/edge-worker/trusted\"#' {CONFIGURATION}"
         at = commands.index("install -m 0644 your-key")  # `then edit`, says the line above
-        offline = "cd /srv/source; export PIP_NO_INDEX=1 PIP_FIND_LINKS=/srv/wheels"
-        box.run("\n".join((offline, commands[:at], edit, commands[at:])))
+        box.run("\n".join((OFFLINE, commands[:at], edit, commands[at:])))
         yield box
     finally:
         box.power_off()
@@ -69,6 +71,44 @@ def test_a_killed_worker_is_back_and_has_lost_nothing(box: Box) -> None:
     box.wait_until(lambda: len(box.verdicts()) == before + 4, "all of them", 180)
     assert sorted({verdict["seq"] for verdict in box.received("verdict")}) == list(range(1, before + 5))
     assert int(box.state()["NRestarts"]) >= 1
+
+
+def test_the_desk_beside_the_worker_takes_an_answer_that_the_worker_publishes(box: Box) -> None:
+    pip = "/opt/edge-worker/bin/pip install --require-hashes -r tools/constraints/desk.txt"
+    commands = commands_under("desk.md", "Set it up").rstrip()
+    assert commands.endswith("user add ann --role admin")  # which asks for a password
+    box.run(f"{OFFLINE}\n{pip}\n{commands} <<< '{PASSWORD}'")
+    exposure = re.search(r"exposure level .*: ([0-9.]+)", box.run(f"systemd-analyze security --no-pager {DESK}"))
+    assert exposure is not None and float(exposure[1]) <= 2.0
+
+    judged = len(box.verdicts())
+    drop(box, "B5_once.tif", scan(5))
+    drop(box, "B5_again.tif", scan(5, compression="deflate"))
+    box.wait_until(lambda: len(box.verdicts()) == judged + 2, "both verdicts", 180)
+    (verdict,) = (found for found in box.verdicts().values() if "B5" in found["scan"]["file"] and found["repeats"])
+    path, pixels = f"/scan/{verdict['verdict_id']}", verdict["scan"]["height_px"] * verdict["scan"]["width_px"]
+    browser = BoxBrowser(box)
+    assert browser.get("/").headers["location"].startswith("/login")
+    assert browser.log_in("ann", "another word").status == 401
+    assert browser.log_in("ann").status == 303
+    box.wait_until(lambda: verdict["verdict_id"] in browser.get("/").text, "its evidence in the queue")
+    assert len(browser.get(f"{path}/counts").body) >= 2 * pixels
+    assert browser.answer(verdict["verdict_id"], "abnormal").status == 303
+    box.wait_until(lambda: len(box.received("disposition")) == 1, "the answer at the MES")
+    answer = box.received("disposition")[0]
+    assert (answer["verdict_id"], answer["decision"], answer["by"]) == (verdict["verdict_id"], "abnormal", "ann")
+
+    killed = box.state(DESK)["MainPID"]
+    box.run(f"systemctl kill --signal=KILL {DESK}")
+    box.wait_until(lambda: box.state(DESK)["MainPID"] not in (killed, "0"), "another process")
+    box.wait_until(lambda: box.state(DESK)["SubState"] == "running", "its start")
+    assert browser.get("/").headers["location"].startswith("/login"), "sessions end with the process"
+    assert browser.log_in("ann").status == 303
+    assert browser.answer(verdict["verdict_id"], "normal").status == 303
+    box.wait_until(lambda: len(box.received("disposition")) == 2, "the second answer")
+    assert [answer["decision"] for answer in box.received("disposition")] == ["abnormal", "normal"]
+    assert "unchanged" in box.run(f"cd /; runuser -u {DESK} -- /opt/edge-worker/bin/edge-desk verify")
+    box.run(f"! runuser -u {DESK} -- head -c 1 /var/lib/edge-worker/state/ledger.sqlite")
 
 
 def test_a_worker_that_stands_still_is_replaced_by_the_watchdog(box: Box) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge.engines.tensorrt.plan_cache import PlanCache
-from tests.support.systemd_box import readme_installation
+from tests.support.systemd_box import commands_under
 
 ROOT = Path(__file__).parents[2]
 SYSTEMD = ROOT / "systemd"
@@ -153,7 +153,9 @@ class Installed:
         """Copied by the README's command from a folder that only its owner may read."""
         (source := self.root / "your-model").mkdir(mode=0o700)
         (source / "manifest.json").touch(mode=0o600)
-        (command,) = (line for line in readme_installation().splitlines() if "your-model" in line)
+        (command,) = (
+            line for line in commands_under("install.md", "Install on a line PC").splitlines() if "your-model" in line
+        )
         command = command.replace("/var/lib", str(self.root))
         subprocess.run(["sh", "-ec", f"umask 022; {command}"], cwd=self.root, check=True, timeout=60)
         return self.worker_home / "bundle"
