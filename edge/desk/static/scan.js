@@ -489,4 +489,9 @@ async function begin() {
   canvas.focus({ preventScroll: true });
 }
 
-begin();
+/** The small pictures of the neighbours: each costs the desk as much as the large one, so they come after it. */
+function showNeighbours() {
+  document.querySelectorAll("img[data-src]").forEach((image) => { image.src = image.dataset.src; });
+}
+
+begin().finally(showNeighbours);

@@ -203,6 +203,8 @@ def test_a_large_scan_is_drawn_in_time_and_follows_the_hand(browser: Chromium, s
         f"{browser.evaluate(DRAW_MS)} ms a frame, {frames} frames in a drag of {time.monotonic() - began:.2f} s"
     )
     assert frames > 10
+    asked = [url.rsplit("/", 1)[1] for url in browser.requests() if "/scan/" in url]
+    assert asked.index("counts") < asked.index("thumbnail.jpg"), "nothing is unpacked before the picture itself"
 
 
 def test_a_key_lays_what_spoke_for_abnormal_over_the_picture(browser: Chromium, served: Served) -> None:
