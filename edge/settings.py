@@ -151,16 +151,9 @@ class TensorrtSettings(Section):
 class StateSettings(Section):
     """What the worker keeps."""
 
-    dir: NamedPath = Field(Path("/var/lib/edge-worker/state"), description="ledger and quarantine; a local disk")
+    dir: NamedPath = Field(Path("/var/lib/edge-worker/state"), description="ledger and drop box; a local disk")
     keep_days: float = Field(30.0, gt=0, le=36_500, description="days a published verdict can be sent again")
-    quarantine_max_bytes: int = Field(
-        1_073_741_824, ge=0, description="space for copies of unreadable files; 0 keeps none"
-    )
-    min_free_bytes: int = Field(
-        268_435_456,
-        ge=0,
-        description="free space below which the alarm `disk-low` stands and unreadable files are not copied",
-    )
+    min_free_bytes: int = Field(268_435_456, ge=0, description="free space below which the alarm `disk-low` stands")
 
     @property
     def ledger(self) -> Path:

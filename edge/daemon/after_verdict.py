@@ -1,4 +1,4 @@
-"""What follows a committed verdict: the log line, the tally, the evidence, the copy or the move of the file."""
+"""What follows a committed verdict: the log line, the tally, the evidence, the move of the file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edge.contract.reasons import in_words
 from edge.evidence.keeper import Keeper, Offer
 from edge.pipeline.worker import Judged
 from edge.records import ExpectedFile, Outcome
-from edge.station.archive import Archive, Quarantine
+from edge.station.archive import Archive
 from edge.system.heartbeat import Beats
 from edge.system.logs import event
 
@@ -50,17 +50,15 @@ class Aftermath:
     def __init__(
         self,
         folder: Path,
-        quarantine: Quarantine,
         archive: Archive | None,
         keeper: Keeper | None,
         on_verdict: Callable[[], None],
         reads: Beats,
     ) -> None:
-        """`keeper`: None where no evidence is kept. `reads`: told of each file while it is opened and copied."""
+        """`keeper`: None where no evidence is kept. `reads`: told of each file while it is opened."""
         self._reads = reads
         self._keeper = keeper
         self._folder = folder
-        self._quarantine = quarantine
         self._archive = archive
         self._on_verdict = on_verdict
         self._lock = threading.Lock()
@@ -73,7 +71,7 @@ class Aftermath:
         self._means: dict[str, float | None] = {"p_abnormal": None, "gate_mean_max": None, "gate_std_max": None}
 
     def follow(self, judged: Judged) -> None:
-        """Never raises for the file: its verdict stands, whatever becomes of the copy or the move."""
+        """Never raises for the file: its verdict stands, whatever becomes of the evidence or the move."""
         stamp, verdict = judged.prepared.arrival.stamp, judged.verdict
         if verdict is None:
             event(log.info, "same scan judged before", file=judged.prepared.scan.file)
@@ -83,14 +81,12 @@ class Aftermath:
             self._on_verdict()
             self._note(verdict)
             _log_verdict(verdict)
-            source = None
-            if verdict.outcome is Outcome.UNREADABLE:
-                expected = judged.prepared.arrival.expected or ExpectedFile(stamp, has_stable_inodes=True)
-                source = self._folder / stamp.file, expected
-            with self._reads.turn(stamp.file):
-                if source is not None:
-                    self._quarantine.keep(*source, verdict.scan.sha256)
-                if self._keeper is not None:
+            if self._keeper is not None:
+                source = None
+                if verdict.outcome is Outcome.UNREADABLE:
+                    expected = judged.prepared.arrival.expected or ExpectedFile(stamp, has_stable_inodes=True)
+                    source = self._folder / stamp.file, expected
+                with self._reads.turn(stamp.file):
                     self._keeper.offer(_offer(judged, verdict), source)
         if self._archive is not None:
             self._archive.add(stamp)

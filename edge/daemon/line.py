@@ -31,7 +31,7 @@ from edge.pipeline.worker import NEVER_FINAL, Judged, Worker
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits
 from edge.settings import Settings
-from edge.station.archive import Archive, Quarantine
+from edge.station.archive import Archive
 from edge.station.inbox import Inbox
 from edge.station.intake import StationIntake
 from edge.station.mounts import file_system
@@ -401,12 +401,11 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     publisher = Publisher.for_station(settings, ledger, model.card(settings.station, boot_id))
     if isinstance(model.engine, Degraded):
         publisher.raise_alarm("degraded", model.engine.why, model.engine.hint)
-    quarantine = Quarantine(state.dir / "quarantine", state.quarantine_max_bytes, min_free_bytes=state.min_free_bytes)
     selection, keeper = _evidence_of(settings, model)
     if keeper is not None:
         stack.callback(keeper.close)
     reads = Beats()
-    aftermath = Aftermath(folder.path, quarantine, archive, keeper, publisher.wake, reads)
+    aftermath = Aftermath(folder.path, archive, keeper, publisher.wake, reads)
     scan_alarms = ScanAlarms(folder.path, publisher, are_moved=folder.after == "move")
     intake = StationIntake(inbox, folder_changed.set)
     decoder = Decoder(limits)

@@ -67,8 +67,8 @@ Why = Literal["outcome", "sample", "challenge"]
 QUEUE_BYTES = 96 << 20
 """Pixels that may wait for their turn: about 16 scans of 2000 x 1000. A larger scan waits alone."""
 
-QUEUE_PIECES = 1000
-"""Verdicts that may wait, with or without pixels."""
+QUEUE_PIECES = 500
+"""Verdicts that may wait, with or without pixels. Each may hold a file open; a process has 1024 of them as a rule."""
 
 ORIGINAL_MAX_BYTES = 16 << 20
 """Largest unreadable file whose bytes are kept."""
@@ -77,6 +77,9 @@ MAX_BYTES_PER_PX = 2.05
 SMALL_BYTES = 1 << 16
 """Most bytes of pictures for each pixel of the scan, and besides: 4 MiB at 2000 x 1000. Beyond it the network's image
 is left out, which the scan and the model's conversion give again."""
+
+FEWEST_INODES = 3
+"""A piece has its folder, a record and a verdict at least."""
 
 MAX_PIECES = 50_000
 """Pieces on the disk, whatever `evidence.max_bytes` allows: each is remembered, in about 700 bytes of memory. The
@@ -365,14 +368,15 @@ class Keeper:
         """Remove pieces until there is room for `size_bytes`. Raises OSError where that is not enough.
 
         Budget and number of pieces make room among all pieces, a disk that others fill only among those that a person
-        decided.
+        decided. As full counts a file system with a tenth of its inodes left, too: an empty file costs as many as any.
         """
         assert self._shelf is not None
         over_bytes = self._shelf.used_bytes + size_bytes - self._max_bytes
         over_pieces = len(self._shelf.entries) + 1 - MAX_PIECES
         disk = os.statvfs(self._folder)
         short_bytes = self._min_free_bytes + size_bytes - disk.f_bavail * disk.f_frsize
-        if over_bytes <= 0 and over_pieces <= 0 and short_bytes <= 0:
+        short_inodes = disk.f_files // 10 - disk.f_favail  # 0 where a file system does not count them
+        if over_bytes <= 0 and over_pieces <= 0 and short_bytes <= 0 and short_inodes <= 0:
             return
         if size_bytes > self._max_bytes:
             raise OSError(errno.EFBIG, f"{size_bytes} bytes are more than `evidence.max_bytes` {self._max_bytes}")
@@ -380,13 +384,15 @@ class Keeper:
         over_pieces += round(MAX_PIECES * PRUNED_SHARE) if over_pieces > 0 else 0
         undecided = 0
         for entry in sorted(self._shelf.entries.values(), key=lambda entry: entry.rank):
-            if over_bytes <= 0 and over_pieces <= 0 and (short_bytes <= 0 or not entry.is_decided):
+            is_short = short_bytes > 0 or short_inodes > 0
+            if over_bytes <= 0 and over_pieces <= 0 and not (is_short and entry.is_decided):
                 break
             self._remove_piece(entry.evidence)
             self._shelf.take(entry.evidence)
             over_bytes -= entry.used_bytes
             over_pieces -= 1
             short_bytes -= entry.used_bytes
+            short_inodes -= FEWEST_INODES
             undecided += not entry.is_decided
         if undecided:
             event(log.warning, "undecided evidence removed", pieces=undecided, max_bytes=self._max_bytes)
@@ -394,6 +400,8 @@ class Keeper:
             raise OSError(
                 errno.ENOSPC, f"{short_bytes} bytes short of `evidence.min_free_bytes` {self._min_free_bytes}"
             )
+        if short_inodes > 0:
+            raise OSError(errno.ENOSPC, f"{disk.f_favail} of {disk.f_files} inodes are left, expected a tenth")
 
     def _remove_piece(self, evidence: str) -> None:
         """Under another name first: a kill leaves no half of it under its own."""
@@ -439,7 +447,8 @@ def _piece(offer: Offer, why: Why, scene: Scene) -> tuple[Record, dict[str, byte
     except EvidenceError as error:
         notes.append(f"no reason map: {error.message}")
     if offer.original is not None:
-        data = offer.original.read(ORIGINAL_MAX_BYTES + 1)
+        # Of a file that has grown since, what was judged: nobody makes the copy larger by writing on.
+        data = offer.original.read(min(verdict.scan.size_bytes, ORIGINAL_MAX_BYTES + 1))
         if hashlib.sha256(data).hexdigest() == verdict.scan.sha256:
             contents[ORIGINAL] = data
         elif len(data) > ORIGINAL_MAX_BYTES:

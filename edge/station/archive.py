@@ -1,4 +1,4 @@
-"""What happens to files after their verdict stands: moved with their markers if asked to, copied if unreadable."""
+"""What happens to files after their verdict stands: moved with their markers if asked to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edge.records import ExpectedFile, FileStamp
+from edge.records import FileStamp
 from edge.scans.scan import SUFFIXES
 from edge.station.mounts import Whereabouts, file_system
 from edge.system.files import copy_open, opened_folder, opened_regular
@@ -24,9 +24,6 @@ from edge.system.logs import event
 from edge.system.names import display_name
 
 log = logging.getLogger(__name__)
-
-QUARANTINE_NAME_BYTES = 180
-"""Room for the hash prefix within the 255 bytes a file system allows."""
 
 DRAFT_SUFFIX = ".part"
 """Suffix of a draft. Its name is hidden, and no listing of a folder takes it for a scan."""
@@ -269,59 +266,6 @@ class _Move:
         yield destination.with_stem(f"{destination.stem}.{self._stamp.inode}")
         for number in itertools.count(2):
             yield destination.with_stem(f"{destination.stem}.{self._stamp.inode}-{number}")
-
-
-class Quarantine:
-    """Copies of unreadable files for the people who mend the station, within a byte budget.
-
-    The ledger lies on the same disk and comes first: no copy takes what is left below `min_free_bytes`, nor the last
-    tenth of the file system's inodes, of which an empty file costs as many as any.
-    """
-
-    def __init__(self, directory: Path, max_bytes: int, *, min_free_bytes: int) -> None:
-        self._directory = directory
-        self._max_bytes = max_bytes
-        self._min_free_bytes = min_free_bytes
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for draft in directory.glob(f".*{DRAFT_SUFFIX}"):  # a kill cut it short; the original is where it was
-            with suppress(OSError):
-                draft.unlink()
-        self._used_bytes = sum(entry.stat().st_size for entry in directory.iterdir() if entry.is_file())
-
-    def keep(self, source: Path, expected: ExpectedFile, sha256: str) -> None:
-        """Copy `source` beside the others, if there is room for it and it still is the expected file.
-
-        It is opened once, and what is copied is the expected number of bytes of that open file: nobody can put a link
-        in its place or let it grow meanwhile. Silently skipped if it is no regular file.
-        """
-        size_bytes = expected.stamp.size_bytes
-        name = os.fsencode(source.name)[-QUARANTINE_NAME_BYTES:]
-        destination = self._directory / (f"{sha256[:16]}-" + os.fsdecode(name))
-        try:
-            if not stat.S_ISREG(source.lstat().st_mode) or os.path.lexists(destination):
-                return
-            with opened_regular(source) as (original, status):
-                if not expected.matches(status):
-                    event(log.info, "no quarantine copy of a file that changed", file=source.name)
-                    return
-                if self._used_bytes + size_bytes > self._max_bytes:
-                    event(log.warning, "quarantine full", directory=str(self._directory))
-                    return
-                self._check_room(size_bytes)
-                draft = self._directory / f".{sha256[:16]}{DRAFT_SUFFIX}"
-                copy_open(original, status, draft, destination)
-            self._used_bytes += size_bytes
-        except OSError as error:
-            event(log.warning, "no quarantine copy", file=source.name, error=str(error))
-
-    def _check_room(self, size_bytes: int) -> None:
-        """Raises OSError if a file of that size would take what the ledger needs."""
-        left = os.statvfs(self._directory)
-        left_bytes = left.f_bavail * left.f_frsize - size_bytes
-        if left_bytes < self._min_free_bytes:
-            raise OSError(errno.ENOSPC, f"{left_bytes} bytes would be left, expected {self._min_free_bytes}")
-        if left.f_favail < left.f_files // 10:  # none at all where a file system does not count them
-            raise OSError(errno.ENOSPC, f"{left.f_favail} of {left.f_files} inodes are left, expected a tenth")
 
 
 def _path(descriptor: int) -> Path:

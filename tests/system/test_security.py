@@ -137,9 +137,15 @@ def test_links_pipes_and_directories_in_the_folder_lead_nowhere(tmp_path: Path) 
         rig.worker.wait_for("scan judged", 6)
         assert rig.worker.stop() == 0
         verdicts = {message.content["scan"]["file"]: message.content for message in rig.subscriber.of("verdict")}
-        kept = list((rig.state / "quarantine").iterdir())
+        notes = {
+            record["file"]: record["note"]
+            for path in (rig.state / "evidence").glob("*/*/record.json")
+            if (record := json.loads(path.read_bytes()))["outcome"] == "unreadable"
+        }
+        kept = list((rig.state / "evidence").glob("*/*/scan.bin"))
     strange = {"link.tif", "loop.tif", "passwd.tif", "folder.tif", "pipe.tif"}
     assert {name: verdicts[name]["reasons"] for name in strange} == {name: ["not-a-file"] for name in strange}
+    assert notes.keys() == strange and all("the file is not kept" in note for note in notes.values())
     assert kept == []
 
 

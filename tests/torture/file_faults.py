@@ -54,7 +54,7 @@ def slow_writers(trial: Trial) -> None:
 def hostile_files(trial: Trial) -> None:
     """R12: mutated and hand-made TIFFs among good scans: a reason each, no crash, no hang, bounded memory."""
     count = trial.size(500, 10_000)
-    with trial.rig(Layout(state={"quarantine_max_bytes": 0}, folder={"incomplete_after_s": 0.5})) as rig:
+    with trial.rig(Layout(folder={"incomplete_after_s": 0.5})) as rig:
         rig.worker.start()
         _start_decoders(rig)
         hostile = [*handmade(), *mutated(count, trial.seed)]

@@ -46,7 +46,7 @@ def decoder_taken_over(trial: Trial) -> None:
 
 def files_that_burn(trial: Trial) -> None:
     """R30: clearings without end, a decoder that is stopped, a bad file that grows while it is copied."""
-    layout = Layout(state={"quarantine_max_bytes": BUDGET_BYTES})
+    layout = Layout(evidence={"max_bytes": BUDGET_BYTES})
     with trial.rig(layout) as rig:
         rig.worker.start("--poison")
         counts, _ = rig.generator.scan()
@@ -60,8 +60,13 @@ def files_that_burn(trial: Trial) -> None:
             rig.generator.put(name, data, None)
         trial.recovered(rig.await_all())
         _stop_the_decoder(trial, rig)
-        _grow_a_bad_file(trial, rig)
+        data = _grow_a_bad_file(trial, rig)
         trial.require_clean_stop(rig.worker)
+        pieces = [path for path in (rig.state / "evidence").glob("*/*/*") if path.is_file()]
+        kept_bytes = sum(path.stat().st_size for path in pieces)
+        trial.require(kept_bytes <= BUDGET_BYTES, f"{kept_bytes} bytes of evidence, its budget is {BUDGET_BYTES}")
+        copies = [path.read_bytes() for path in pieces if path.name == "scan.bin"]
+        trial.require(data in copies, "no copy was made of what was judged")
         trial.take(rig.findings())
         verdicts = {m.content["scan"]["file"]: m.content for m in rig.subscriber.of("verdict")}
         read_ms = max(verdicts[name]["durations_ms"]["read"] for name in burning if name in verdicts)
@@ -89,8 +94,8 @@ def _stop_the_decoder(trial: Trial, rig: Rig) -> None:
     trial.require("unreadable" not in outcomes, "a scan was called unreadable because its decoder was stopped")
 
 
-def _grow_a_bad_file(trial: Trial, rig: Rig) -> None:
-    """After its verdict and its opening for the copy, which is held up for a moment."""
+def _grow_a_bad_file(trial: Trial, rig: Rig) -> bytes:
+    """After its verdict and its opening for the copy, which is held up for a moment; what was judged."""
     data = f"junk {trial.seed}".encode()
     bad = rig.scans / "B01_grows.tif"
     rig.generator.put(bad.name, data, None)
@@ -98,9 +103,5 @@ def _grow_a_bad_file(trial: Trial, rig: Rig) -> None:
     os.truncate(bad, GROWN_BYTES)
     rig.generator.note(bad.name, data.ljust(GROWN_BYTES, b"\0"), None)  # another file by now, with its own verdict
     rig.await_all()
-    kept_bytes = sum(path.stat().st_size for path in (rig.state / "quarantine").iterdir())
-    trial.require(kept_bytes <= BUDGET_BYTES, f"the quarantine holds {kept_bytes} bytes, its budget is {BUDGET_BYTES}")
-    trial.require(
-        any(path.name.endswith(bad.name) for path in (rig.state / "quarantine").iterdir()), "no copy was made"
-    )
     bad.unlink()
+    return data

@@ -140,7 +140,7 @@ def poison_a_scan(trial: Trial) -> None:
                 break
             deaths += 1
         trial.recovered(time.monotonic() - began_s)
-        trial.require(1 <= deaths <= 2, f"{deaths} deaths before the scan was quarantined")
+        trial.require(1 <= deaths <= 2, f"{deaths} deaths before the scan was condemned")
         pid = rig.worker.pid
         for index, deed in enumerate((CRASHES, EATS, BURNS) * trial.size(2, 10)):
             began_s = time.monotonic()

@@ -50,7 +50,7 @@ POISONED_WALL_S = 5.0
 """Instead of the product's 20 s, so that a decoder that was stopped is given up within the row."""
 
 COPY_DELAY_S = 0.3
-"""Between the opening of a bad file and its copy into the quarantine: time enough to change it."""
+"""Between the opening of a bad file and its copy beside its verdict: time enough to change it."""
 
 POINTS: dict[str, tuple[object, str, str]] = {
     "attempt": (edge.pipeline.read_ahead, "prepare_scan", "before"),
@@ -138,7 +138,7 @@ def advance_schema() -> None:
 def poison() -> None:
     """Decoding a file that holds a marker of tests/torture/poison.py does harm, here and in every child."""
     edge.scans.decoder.decode = poisoned
-    _around(edge.station.archive, "copy_open", before=lambda: time.sleep(COPY_DELAY_S))
+    _around(edge.evidence.keeper, "_piece", before=lambda: time.sleep(COPY_DELAY_S))
     edge.daemon.line.Decoder = functools.partial(edge.scans.decoder.Decoder, wall_s=POISONED_WALL_S)  # type: ignore[misc,assignment]
     script = Path(tempfile.mkdtemp(prefix="torture-poison-")) / "python"
     script.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" -m tests.torture.poison "$@"\n')

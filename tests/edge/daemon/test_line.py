@@ -178,7 +178,7 @@ def test_no_thread_takes_the_signal_that_stops_the_line(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_bad_file_is_one_verdict_and_the_next_good_scan_is_judged(tmp_path: Path) -> None:
-    with running_line(tmp_path) as (daemon, _, mes):
+    with running_line(tmp_path, "[evidence]\nmin_free_bytes = 0") as (daemon, _, mes):
         folder = daemon.folder
         counts = np.full((200, 150), 1900, np.uint16)
         _, jpeg = cv2.imencode(".jpg", counts.astype(np.uint8))
@@ -214,9 +214,10 @@ def test_every_kind_of_bad_file_is_one_verdict_and_the_next_good_scan_is_judged(
             "good_1.tif": ["classifier"],
         }
         assert all(v["p_abnormal"] is None for v in verdicts(mes) if v["outcome"] == "unreadable")
-        kept = {path.name.partition("-")[2] for path in (tmp_path / "state" / "quarantine").iterdir()}
-        assert kept >= {"jpeg.tif", "truncated.tif", "eight.tif"}
         assert daemon.send(signal.SIGTERM) == 0
+        kept = {path.read_bytes() for path in (tmp_path / "state" / "evidence").glob("*/*/scan.bin")}
+        bad = ("jpeg.tif", "truncated.tif", "empty.tif", "eight.tif", "huge.tif")
+        assert kept == {(folder / name).read_bytes() for name in bad}
 
 
 def test_a_file_without_read_permission_is_a_verdict(tmp_path: Path) -> None:

@@ -229,14 +229,25 @@ def unreadable(
     path.write_bytes(data)
     verdict = verdict_of(1, Outcome.UNREADABLE)
     sha256 = hashlib.sha256(data if judged is None else judged).hexdigest()
-    verdict = verdict.model_copy(update={"scan": verdict.scan.model_copy(update={"sha256": sha256})})
+    scan = verdict.scan.model_copy(update={"sha256": sha256, "size_bytes": len(data)})
+    verdict = verdict.model_copy(update={"scan": scan})
     return verdict, (path, ExpectedFile(FileStamp.of("bad.tif", path.lstat()), has_stable_inodes=True))
 
 
-def test_an_unreadable_file_is_kept_as_it_is_even_when_it_is_moved_away_next(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", ["gone", "link", "grows"])
+def test_an_unreadable_file_is_kept_as_it_was_judged_whatever_happens_to_its_name_next(
+    tmp_path: Path, change: str
+) -> None:
+    """Whoever writes the share sees it being opened, and lets it grow to a terabyte or puts a link in its place."""
     kept, (verdict, source) = keeper(tmp_path / "evidence"), unreadable(tmp_path, b"no scan")
     kept.offer(Offer(verdict), source)
-    source[0].unlink()
+    if change == "grows":
+        os.truncate(source[0], 1 << 40)
+    else:
+        source[0].unlink()
+    if change == "link":
+        (tmp_path / "secret").write_bytes(b"secret!")
+        source[0].symlink_to("secret")
     kept.step(0.0)
     piece = open_piece(tmp_path / "evidence", str(verdict.evidence))
     assert piece.read("scan.bin") == b"no scan"
@@ -255,7 +266,7 @@ def test_an_unreadable_file_with_other_bytes_than_were_judged_is_not_kept_and_th
         piece.read("scan.bin")
 
 
-@pytest.mark.parametrize("what", ["link", "replaced", "too large"])
+@pytest.mark.parametrize("what", ["link", "folder", "replaced", "grown", "too large"])
 def test_what_is_no_longer_the_judged_file_is_never_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -265,6 +276,11 @@ def test_what_is_no_longer_the_judged_file_is_never_read(
         (tmp_path / "secret").write_bytes(b"secret")
         path.unlink()
         path.symlink_to("secret")
+    elif what == "folder":
+        path.unlink()
+        path.mkdir()
+    elif what == "grown":
+        os.truncate(path, 1 << 40)
     elif what == "replaced":
         (tmp_path / "other").write_bytes(b"another file")
         (tmp_path / "other").rename(path)
@@ -383,6 +399,24 @@ def test_a_disk_that_others_fill_costs_only_what_is_decided(
     assert pieces(tmp_path) == paths_of(undecided, newest)
     assert kept.tally().dropped == 1
     assert any("min_free_bytes" in str(vars(record)) for record in caplog.records)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a file system of its own")
+def test_pieces_leave_the_ledger_the_inodes_it_needs(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=10m,nr_inodes=200", "none", tmp_path], check=True)
+    try:
+        kept, verdicts = keeper(tmp_path / "evidence"), [verdict_of(number) for number in range(1, 51)]
+        fill(kept, *verdicts)
+        whole = pieces(tmp_path / "evidence")
+        assert whole == paths_of(*verdicts[: len(whole)])
+        assert 20 < len(whole) < 40
+        assert os.statvfs(tmp_path).f_favail >= 200 // 10 - 8, "the last one began with a tenth"
+        for verdict in verdicts[:4]:
+            kept.decided(str(verdict.evidence), b'{"decision":"normal"}')
+        fill(kept, newest := verdict_of(99))
+        assert pieces(tmp_path / "evidence") >= paths_of(newest, *verdicts[4 : len(whole)])
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
 
 
 def test_a_full_disk_leaves_no_half_of_a_piece_and_evidence_goes_on_when_it_has_room(small_disk: Path) -> None:

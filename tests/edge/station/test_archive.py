@@ -6,22 +6,18 @@ import contextlib
 import itertools
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pytest
 
 import edge.station.archive
 from edge.images.residual_boxes import MapGeometry, worst_windows
-from edge.records import ExpectedFile, FileStamp, Size
-from edge.station.archive import Archive, Quarantine
+from edge.records import FileStamp, Size
+from edge.station.archive import Archive
 from edge.station.mounts import FileSystem
-from edge.system.files import copy_open, opened_regular
 
 
 def stamp_of(folder: Path, file: str) -> FileStamp:
@@ -374,135 +370,6 @@ def test_the_marker_of_a_scan_that_was_replaced_stays(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(b"new bytes")
     Archive(tmp_path, tmp_path / "out", done_suffix=".done").move(stamp)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "a.tif.done"]
-
-
-def keep(quarantine: Quarantine, path: Path, sha256: str) -> None:
-    quarantine.keep(path, ExpectedFile(stamp_of(path.parent, path.name), has_stable_inodes=True), sha256)
-
-
-@pytest.mark.parametrize("change", ["grow", "shrink", "link"])
-def test_a_file_that_changes_while_it_is_copied_costs_no_more_than_its_size_and_leads_nowhere(
-    tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, change: str
-) -> None:
-    """Whoever writes the share sees it being opened, and lets it grow to a terabyte or puts a link in its place."""
-    (tmp_path / "secret").write_bytes(b"secret")
-    path = tmp_path / "a.tif"
-    path.write_bytes(b"junk" * 10)
-    expected = ExpectedFile(stamp_of(tmp_path, "a.tif"), has_stable_inodes=True)
-    free_bytes = shutil.disk_usage(small_disk).free
-    quarantine = Quarantine(small_disk / "quarantine", max_bytes=1000, min_free_bytes=0)
-
-    def changing(original: BinaryIO, status: os.stat_result, draft: Path, target: Path) -> None:
-        if change == "link":
-            path.unlink()
-            path.symlink_to(tmp_path / "secret")
-        else:
-            os.truncate(path, 1 << 40 if change == "grow" else 7)
-        copy_open(original, status, draft, target)
-
-    monkeypatch.setattr(edge.station.archive, "copy_open", changing)
-    quarantine.keep(path, expected, "a" * 64)
-    kept = [entry.read_bytes() for entry in (small_disk / "quarantine").iterdir()]
-    assert kept == ([] if change == "shrink" else [b"junk" * 10])
-    assert shutil.disk_usage(small_disk).free > free_bytes - 100_000
-
-
-@pytest.mark.parametrize("change", ["grow", "link", "rewrite"])
-def test_what_took_a_files_place_before_it_is_copied_is_not_copied(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
-) -> None:
-    """Also in the gap after the look at its name."""
-    (tmp_path / "secret").write_bytes(b"secret")
-    path = tmp_path / "a.tif"
-    path.write_bytes(b"junk" * 10)
-    expected = ExpectedFile(stamp_of(tmp_path, "a.tif"), has_stable_inodes=True)
-    quarantine = Quarantine(tmp_path / "quarantine", max_bytes=1 << 50, min_free_bytes=0)
-
-    def changing(name: Path) -> AbstractContextManager[tuple[BinaryIO, os.stat_result]]:
-        if change == "grow":
-            os.truncate(path, 1 << 40)
-        else:
-            path.unlink()
-            path.symlink_to(tmp_path / "secret") if change == "link" else path.write_bytes(b"else" * 10)
-        return opened_regular(name)
-
-    monkeypatch.setattr(edge.station.archive, "opened_regular", changing)
-    quarantine.keep(path, expected, "a" * 64)
-    assert list((tmp_path / "quarantine").iterdir()) == []
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs a file system of its own")
-def test_empty_files_leave_the_ledger_the_inodes_it_needs(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=10m,nr_inodes=100", "none", disk], check=True)
-    try:
-        quarantine = Quarantine(disk / "quarantine", max_bytes=1000, min_free_bytes=0)
-        for number in range(200):
-            path = tmp_path / f"{number:03}.tif"
-            path.touch()
-            keep(quarantine, path, f"{number:064}"[::-1])
-        assert 50 < len(list((disk / "quarantine").iterdir())) < 100
-        assert os.statvfs(disk).f_favail >= 9
-    finally:
-        subprocess.run(["umount", disk], check=True)
-
-
-def test_a_quarantine_copy_is_whole_or_not_there(
-    tmp_path: Path, small_disk: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "a.tif").write_bytes(bytes(2_000_000))
-    (tmp_path / "b.tif").write_bytes(bytes(1000))
-    quarantine = Quarantine(
-        small_disk / "quarantine", max_bytes=10_000_000, min_free_bytes=-2_000_000
-    )  # as if taken meanwhile
-    keep(quarantine, tmp_path / "a.tif", "a" * 64)
-    assert ["No space left" in record.fields["error"] for record in caplog.records] == [True]
-    keep(quarantine, tmp_path / "b.tif", "b" * 64)
-    kept = list((small_disk / "quarantine").iterdir())
-    assert [(path.name, path.stat().st_size) for path in kept] == [("b" * 16 + "-b.tif", 1000)]
-
-
-def test_what_a_kill_left_of_a_quarantine_copy_is_removed_at_the_next_start(tmp_path: Path) -> None:
-    draft = tmp_path / "quarantine" / ("." + "a" * 16 + ".part")
-    draft.parent.mkdir()
-    draft.write_bytes(b"half of a sc")
-    Quarantine(tmp_path / "quarantine", max_bytes=10, min_free_bytes=0)
-    assert not draft.exists()
-
-
-def test_the_quarantine_keeps_copies_within_its_budget(tmp_path: Path, caplog) -> None:
-    (tmp_path / "a.tif").write_bytes(b"12345")
-    (tmp_path / "b.tif").write_bytes(b"12345")
-    quarantine = Quarantine(tmp_path / "quarantine", max_bytes=8, min_free_bytes=0)
-    keep(quarantine, tmp_path / "a.tif", "a" * 64)
-    keep(quarantine, tmp_path / "a.tif", "a" * 64)
-    keep(quarantine, tmp_path / "b.tif", "b" * 64)
-    assert [path.name for path in (tmp_path / "quarantine").iterdir()] == ["a" * 16 + "-a.tif"]
-    assert "quarantine full" in caplog.text
-
-
-def test_the_quarantine_leaves_the_ledger_the_free_space_it_needs(
-    tmp_path: Path, small_disk: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    free_bytes = shutil.disk_usage(small_disk).free
-    quarantine = Quarantine(small_disk / "quarantine", 1_073_741_824, min_free_bytes=free_bytes // 2)
-    for name in "abcd":
-        (tmp_path / f"{name}.tif").write_bytes(bytes(free_bytes // 5))
-        keep(quarantine, tmp_path / f"{name}.tif", name * 64)
-    assert len(list((small_disk / "quarantine").iterdir())) == 2
-    assert shutil.disk_usage(small_disk).free >= free_bytes // 2
-    assert ["would be left, expected" in record.fields["error"] for record in caplog.records] == [True, True]
-
-
-def test_a_directory_or_link_is_never_copied_into_quarantine(tmp_path: Path) -> None:
-    quarantine = Quarantine(tmp_path / "quarantine", max_bytes=1000, min_free_bytes=0)
-    (tmp_path / "x.tif").mkdir()
-    (tmp_path / "secret").write_bytes(b"secret")
-    (tmp_path / "y.tif").symlink_to(tmp_path / "secret")
-    keep(quarantine, tmp_path / "x.tif", "0" * 64)
-    keep(quarantine, tmp_path / "y.tif", "1" * 64)
-    assert list((tmp_path / "quarantine").iterdir()) == []
 
 
 def test_the_worst_windows_come_first_and_scale_to_the_scan() -> None:
