@@ -14,7 +14,8 @@ import numpy as np
 
 from edge.contract.messages import Latency, Verdict
 from edge.contract.reasons import in_words
-from edge.evidence.keeper import Keeper, Offer
+from edge.evidence.keeper import Keeper
+from edge.evidence.piece import Offer
 from edge.pipeline.worker import Judged
 from edge.records import ExpectedFile, Outcome
 from edge.station.archive import Archive

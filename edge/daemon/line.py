@@ -20,7 +20,8 @@ from edge.engines.choose import Degraded
 from edge.engines.preprocessor import Preprocessor
 from edge.engines.tensorrt.gpu_state import gpu_state
 from edge.errors import LedgerError, RequestError, SettingsError
-from edge.evidence.keeper import Keeper, Scene, Selection
+from edge.evidence.keeper import Keeper
+from edge.evidence.piece import Scene, Selection
 from edge.evidence.record import evidence_path
 from edge.model.history import note_model
 from edge.mqtt.publisher import Publisher

@@ -11,72 +11,41 @@ under its name that is not whole: what begins with `.tmp-` is removed at the sta
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 import math
 import os
-import re
 import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Literal
 
-import cv2
-import numpy as np
-import numpy.typing as npt
-
-from edge.contract.messages import Verdict, canonical_json
-from edge.engines.preprocessor import Pixels
-from edge.engines.tensorrt.kernel_args import RawScan
+from edge.contract.messages import Verdict
 from edge.errors import EvidenceError
-from edge.evidence.reason import reason_levels
+from edge.evidence.piece import Offer, Scene, Selection, piece_of
 from edge.evidence.record import (
     DISPOSITION,
     DRAFT_PREFIX,
-    IMAGE,
-    ORIGINAL,
-    REASON,
     RECORD,
-    RESIDUAL,
-    SCAN,
-    VERDICT,
-    KeptFile,
-    ReasonScale,
-    Record,
-    ResidualScale,
     days,
     open_piece,
     pieces_of_day,
 )
-from edge.images.residual_boxes import MapGeometry
-from edge.records import Counts, ExpectedFile, Image, Outcome, Size
+from edge.records import ExpectedFile, Outcome
 from edge.system.files import opened_regular, sync_directory, written_whole
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
-
-Why = Literal["outcome", "sample", "challenge"]
 
 QUEUE_BYTES = 96 << 20
 """Pixels that may wait for their turn: about 16 scans of 2000 x 1000. A larger scan waits alone."""
 
 QUEUE_PIECES = 500
 """Verdicts that may wait, with or without pixels. Each may hold a file open; a process has 1024 of them as a rule."""
-
-ORIGINAL_MAX_BYTES = 16 << 20
-"""Largest unreadable file whose bytes are kept."""
-
-MAX_BYTES_PER_PX = 2.05
-SMALL_BYTES = 1 << 16
-"""Most bytes of pictures for each pixel of the scan, and besides: 4 MiB at 2000 x 1000. Beyond it the network's image
-is left out, which the scan and the model's conversion give again."""
 
 FEWEST_INODES = 3
 """A piece has its folder, a record and a verdict at least."""
@@ -91,76 +60,11 @@ SAY_DROPPED_S = 60.0
 PRUNED_SHARE = 0.01
 """What pruning frees beyond what it must, of either limit, so that it does not sort every piece for each new one."""
 
-FULL_SCALE = 4.0
-"""Residual that `residual.png` shows as 255, in multiples of the gate's threshold."""
-
 FILE_MODE = 0o640
 FOLDER_MODE = 0o750
 """The desk runs as another user of the worker's group."""
 
 _BLOCK_BYTES = 4096
-_FILTER = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP] if hasattr(cv2, "IMWRITE_PNG_FILTER") else []
-_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, *_FILTER]
-"""Noise has no repetitions worth a search: half the time of the default for the same size."""
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which verdicts keep evidence; a function of the verdict alone, so that it is known before the commit."""
-
-    sample: float
-    """Share of `normal` verdicts, 0 to 1."""
-    seed: int
-    challenge: re.Pattern[str] | None
-    """Fits the names of known scans that are mixed in to measure the reader."""
-
-    def why(self, outcome: Outcome, file: str, verdict_id: str) -> Why | None:
-        """The reason to keep evidence; None to keep none."""
-        if self.challenge is not None and self.challenge.search(file):
-            return "challenge"
-        if outcome is not Outcome.NORMAL:
-            return "outcome"
-        drawn = hashlib.sha256(f"{self.seed} {verdict_id}".encode()).digest()[:8]
-        return "sample" if int.from_bytes(drawn, "big") < self.sample * 2**64 else None
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What all evidence of one model shares."""
-
-    geometry: MapGeometry
-    """Where the cells of the residual map lie."""
-    gate_threshold: float
-    reason_geometry: MapGeometry | None = None
-    """None where the classifier gives no map."""
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A committed verdict and what is in hand of its scan. The arrays are not changed by anyone."""
-
-    verdict: Verdict
-    counts: Counts | None = None
-    counts_sha256: str | None = None
-    pixels: Pixels | None = None
-    """As the engine took them."""
-    residual_map: npt.NDArray[np.float32] | None = None
-    """float32 (map_height, map_width); None where the networks were not asked."""
-    reason_map: npt.NDArray[np.float32] | None = None
-    """float32 (map_height, map_width), of another size; None also where the model has none."""
-    original: BinaryIO | None = None
-    """The open file of an unreadable scan."""
-    note: str | None = None
-    """Why something of this is missing."""
-
-    @property
-    def pixel_bytes(self) -> int:
-        image = self.pixels.counts if isinstance(self.pixels, RawScan) else self.pixels
-        return sum(array.nbytes for array in (self.counts, image) if array is not None)
-
-    def close(self) -> None:
-        if self.original is not None:
-            self.original.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +243,7 @@ class Keeper:
         why = self._selection.why(verdict.outcome, verdict.scan.file, verdict.verdict_id)
         if verdict.evidence is None or why is None or self._shelf is None:
             return
-        record, contents = _piece(offer, why, self._scene)
+        record, contents = piece_of(offer, why, self._scene)
         contents[RECORD] = json.dumps(record.model_dump(mode="json", by_alias=True), sort_keys=True, indent=1).encode()
         size_bytes = sum(_on_disk(len(data)) for data in contents.values())
         with self._disk:
@@ -425,119 +329,6 @@ class Keeper:
             pieces, self._unsaid, self._say_at_s = self._unsaid, 0, now_s + SAY_DROPPED_S
         file, verdict_id = verdict.scan.file, verdict.verdict_id
         event(log.warning, "evidence dropped", pieces=pieces, file=file, verdict_id=verdict_id, reason=reason)
-
-
-def _piece(offer: Offer, why: Why, scene: Scene) -> tuple[Record, dict[str, bytes]]:
-    """The record of a piece and the content of its other files, by name."""
-    verdict, notes = offer.verdict, [offer.note] if offer.note else []
-    contents = {VERDICT: canonical_json(verdict)}
-    if offer.counts is not None:
-        contents[SCAN] = _png(offer.counts)
-    if (image := _image(offer.pixels)) is not None:
-        contents[IMAGE] = _png(np.ascontiguousarray(np.moveaxis(image[::-1], 0, 2)))  # OpenCV: blue first
-    scale = None
-    if offer.residual_map is not None:
-        scale = _residual_scale(offer.residual_map, scene)
-        levels = np.nan_to_num(offer.residual_map / scale.per_level, nan=255.0, posinf=255.0)
-        contents[RESIDUAL] = _png(np.rint(levels.clip(0, 255)).astype(np.uint8))
-    reason = None
-    try:
-        if (found := _reason(offer, scene)) is not None:
-            contents[REASON], reason = _png(found[0]), found[1]
-    except EvidenceError as error:
-        notes.append(f"no reason map: {error.message}")
-    if offer.original is not None:
-        # Of a file that has grown since, what was judged: nobody makes the copy larger by writing on.
-        data = offer.original.read(min(verdict.scan.size_bytes, ORIGINAL_MAX_BYTES + 1))
-        if hashlib.sha256(data).hexdigest() == verdict.scan.sha256:
-            contents[ORIGINAL] = data
-        elif len(data) > ORIGINAL_MAX_BYTES:
-            notes.append(f"the file is not kept: more than {ORIGINAL_MAX_BYTES} bytes")
-        else:
-            notes.append("the file is not kept: its bytes are no longer those that were judged")
-    if offer.counts is not None and IMAGE in contents:
-        pictures_bytes = sum(len(contents.get(name, b"")) for name in (SCAN, IMAGE, RESIDUAL, REASON))
-        if pictures_bytes > MAX_BYTES_PER_PX * offer.counts.size + SMALL_BYTES:
-            del contents[IMAGE]
-            notes.append("the network's image is not kept: the scan compresses too badly; its conversion gives it")
-    notes += _absent(offer)
-    record = Record(
-        verdict_id=verdict.verdict_id,
-        file=verdict.scan.file,
-        part_id=verdict.part_id,
-        bundle=verdict.bundle,
-        outcome=verdict.outcome,
-        reasons=verdict.reasons,
-        decided_at=verdict.times.decided_at,
-        kept=why,
-        files={
-            name: KeptFile(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
-            for name, data in contents.items()
-        },
-        height_px=offer.counts.shape[0] if offer.counts is not None else None,
-        width_px=offer.counts.shape[1] if offer.counts is not None else None,
-        counts_sha256=offer.counts_sha256 if offer.counts is not None else None,
-        bounds_counts=verdict.model.bounds_counts,
-        residual=scale,
-        reason_map=reason,
-        boxes_px=verdict.gate.boxes_px,
-        note="; ".join(notes) or None,
-    )
-    return record, contents
-
-
-def _absent(offer: Offer) -> Iterator[str]:
-    """Why pictures are missing that were never there."""
-    if offer.note is not None:
-        return  # it says so
-    if offer.verdict.outcome is Outcome.UNREADABLE:
-        yield "no pictures: the file has no pixels that can be trusted"
-        return
-    if offer.counts is None:
-        yield "the scan is not kept: more pixels than are held of a scan that is not judged"
-    if offer.verdict.repeats is not None:
-        yield "no residual map: the networks were not asked about an image that was judged before"
-    elif offer.pixels is None:
-        yield "no image and no residual map: the networks were not asked about a scan the model was not made for"
-
-
-def _image(pixels: Pixels | None) -> Image | None:
-    return pixels.image() if isinstance(pixels, RawScan) else pixels
-
-
-def _residual_scale(residual_map: npt.NDArray[np.float32], scene: Scene) -> ResidualScale:
-    full = FULL_SCALE * scene.gate_threshold
-    if full <= 0:  # a threshold no scan stays below
-        full = float(np.nanmax(residual_map, initial=1e-6))
-    return ResidualScale(
-        per_level=full / 255,
-        threshold=max(scene.gate_threshold, 0.0),
-        cell_px=scene.geometry.cell_px,
-        offset_px=scene.geometry.offset_px,
-    )
-
-
-def _reason(offer: Offer, scene: Scene) -> tuple[npt.NDArray[np.uint8], ReasonScale] | None:
-    """The reason map as it is kept; None where there is none. Raises EvidenceError for one that explains nothing."""
-    verdict, pixels, geometry = offer.verdict, offer.pixels, scene.reason_geometry
-    if offer.reason_map is None or geometry is None or pixels is None or offer.counts is None:
-        return None
-    if verdict.p_abnormal is None or verdict.threshold is None:
-        return None
-    image_size = pixels.size if isinstance(pixels, RawScan) else Size(*pixels.shape[1:])
-    scan_size = Size(*offer.counts.shape)
-    return reason_levels(offer.reason_map, geometry, image_size, scan_size, verdict.p_abnormal, verdict.threshold)
-
-
-def _png(pixels: npt.NDArray[np.uint8] | Counts) -> bytes:
-    """PNG of (height, width) or of (height, width, 1 or 3); lossless, 8 or 16 bit as the pixels are."""
-    try:
-        done, data = cv2.imencode(".png", pixels, _PNG)
-    except cv2.error as error:
-        raise EvidenceError(f"no PNG of {pixels.dtype} {pixels.shape}: {error.err}", hint="look at memory") from error
-    if not done:
-        raise EvidenceError(f"no PNG of {pixels.dtype} {pixels.shape}", hint="check the installation of OpenCV")
-    return bytes(data)
 
 
 def _with_original(offer: Offer, path: Path, expected: ExpectedFile) -> Offer:

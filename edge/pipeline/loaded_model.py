@@ -13,7 +13,7 @@ from edge.contract.messages import Kind, ModelCard, ModelInfo, Topics
 from edge.engines import Engine, PlanSettings
 from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
-from edge.evidence.keeper import Selection
+from edge.evidence.piece import Selection
 from edge.model.bundle import Bundle, open_bundle
 from edge.pipeline.verdicts import VerdictFactory
 from edge.settings import ModelSettings, Settings, service_environment

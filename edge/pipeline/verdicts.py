@@ -21,7 +21,7 @@ from edge.contract.messages import (
     finite_or_none,
     verdict_id,
 )
-from edge.evidence.keeper import Selection
+from edge.evidence.piece import Selection
 from edge.evidence.record import evidence_path
 from edge.images.residual_boxes import MapGeometry, worst_windows
 from edge.pipeline.prepare import Prepared

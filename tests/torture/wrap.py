@@ -138,7 +138,7 @@ def advance_schema() -> None:
 def poison() -> None:
     """Decoding a file that holds a marker of tests/torture/poison.py does harm, here and in every child."""
     edge.scans.decoder.decode = poisoned
-    _around(edge.evidence.keeper, "_piece", before=lambda: time.sleep(COPY_DELAY_S))
+    _around(edge.evidence.keeper, "piece_of", before=lambda: time.sleep(COPY_DELAY_S))
     edge.daemon.line.Decoder = functools.partial(edge.scans.decoder.Decoder, wall_s=POISONED_WALL_S)  # type: ignore[misc,assignment]
     script = Path(tempfile.mkdtemp(prefix="torture-poison-")) / "python"
     script.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" -m tests.torture.poison "$@"\n')

@@ -22,9 +22,11 @@ import pytest
 import tifffile
 
 import edge.evidence.keeper
+import edge.evidence.piece
 from edge.contract.messages import BoxPx, Verdict, canonical_json
 from edge.errors import EvidenceError
-from edge.evidence.keeper import FULL_SCALE, QUEUE_PIECES, Keeper, Offer, Scene, Selection
+from edge.evidence.keeper import QUEUE_PIECES, Keeper
+from edge.evidence.piece import FULL_SCALE, Offer, Scene, Selection
 from edge.evidence.record import (
     DISPOSITION,
     DRAFT_PREFIX,
@@ -285,7 +287,7 @@ def test_what_is_no_longer_the_judged_file_is_never_read(
         (tmp_path / "other").write_bytes(b"another file")
         (tmp_path / "other").rename(path)
     else:
-        monkeypatch.setattr(edge.evidence.keeper, "ORIGINAL_MAX_BYTES", 3)
+        monkeypatch.setattr(edge.evidence.piece, "ORIGINAL_MAX_BYTES", 3)
     kept.offer(Offer(verdict), source)
     kept.step(0.0)
     piece = open_piece(tmp_path / "evidence", str(verdict.evidence))
