@@ -291,7 +291,7 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
         step=step,
         viewer=_viewer_words(visit, row, step, layers),
         own=own[-1] if own else None,
-        votes=row.votes if own else (),
+        given=_answers(desk, verdict_id) if own else (),
         seen_others=len(others),
         both=_met(visit, row, others) if visit.query.get("met") else "",
         saved=visit.word("saved") if visit.query.get("saved") else "",
@@ -305,6 +305,11 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
         to_queue=_address("/", words),
         neighbours=[_row(desk, visit, other) for other in neighbours(desk.index.cases(), case)],
     )
+
+
+def _answers(desk: Desk, verdict_id: str) -> list[tuple[Vote, dict[str, Any]]]:
+    """Every answer on a scan with all that was said, oldest first."""
+    return [(each.vote, json.loads(desk.store.entry(each.seq))) for each in desk.store.answers(verdict_id)]
 
 
 def _met(visit: Visit, row: Row, others: Sequence[Vote]) -> str:

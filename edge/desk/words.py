@@ -160,6 +160,12 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "reason_share": ("{share} of what speaks for abnormal", "{share} dessen, was für abnormal spricht"),
     "reason_nowhere": ("no place says more than the threshold", "keine Stelle sagt mehr als die Schwelle"),
     "reason_none": ("unknown: no map from this model", "unbekannt: keine Karte von diesem Modell"),
+    "residual_legend": (
+        "What the gate could not reproduce: clear, below half its threshold; yellow, at the threshold; dark, at four "
+        "times that.",
+        "Was das Gate nicht nachbilden konnte: klar, unter der halben Schwelle; gelb, an der Schwelle; dunkel, beim "
+        "Vierfachen.",
+    ),
     "reason_legend": (
         "What speaks for abnormal: clear, no more than the threshold; dark and framed, the strongest place. It shows "
         "where the classifier's answer comes from, not what is wrong there.",

@@ -476,6 +476,16 @@ def test_two_readers_on_one_scan_are_both_kept_and_the_later_one_is_told(plant: 
     assert len(plant.dispositions()) == 2
 
 
+def test_what_the_first_reader_wrote_is_read_by_the_second_after_the_own_answer(plant: Plant) -> None:
+    verdict_id = plant.put(1)
+    ann, bob = plant.browser("ann"), plant.browser("bob")
+    ann.answer(verdict_id, "undecided", kinds=["bubbles"], comment="by the <edge>")
+    assert "by the" not in bob.get(f"/scan/{verdict_id}").text
+    bob.answer(verdict_id, "normal")
+    said = bob.get(f"/scan/{verdict_id}").text.split('class="answers"')[1].split("</section>")[0]
+    assert "by the &lt;edge&gt;" in said and "bubbles" in said
+
+
 def test_a_disagreement_asks_a_second_reader_and_a_dispute_an_admin(plant: Plant) -> None:
     verdict_id = plant.put(1, Outcome.ABNORMAL)
     ann, bob, cleo = (plant.browser(name) for name in ("ann", "bob", "cleo"))
