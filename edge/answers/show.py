@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from edge.answers.verdicts import Answer, evidence_of, read
-from edge.contract.messages import ScanInfo, rfc3339
+from edge.contract.messages import Disposition, ScanInfo, rfc3339
 from edge.contract.reasons import in_words
 from edge.errors import EvidenceError
 from edge.evidence.record import IMAGE, ORIGINAL, RESIDUAL, SCAN
@@ -97,10 +97,7 @@ def _rows(answer: Answer, check: FileCheck, settings: Settings) -> Iterator[tupl
     yield "verdict", f"{verdict.verdict_id}, seq {verdict.seq} of ledger {verdict.ledger_id}"
     yield "part", f"{verdict.part_id or 'unknown'}, lot {verdict.bundle or 'unknown'}"
     yield "outcome", f"{verdict.outcome}: {in_words(verdict)}"
-    yield (
-        "decision",
-        f"{decision.decision} by {decision.by}, {_moment(decision.at)}" if decision else "none by a person yet",
-    )
+    yield "decision", _decision(decision) if decision else "none by a person yet"
     yield "file", check.words
     yield "decided", f"{_moment(stored.decided_at)}, {answer.latency_s:.1f} s after it was seen"
     yield "sent", _moment(stored.sent_at) if stored.sent_at else "not yet"
@@ -115,6 +112,14 @@ def _rows(answer: Answer, check: FileCheck, settings: Settings) -> Iterator[tupl
         "evidence",
         f"{piece.path}: {pictures or 'no pictures'}" + (f"; {piece.record.note}" if piece.record.note else ""),
     )
+
+
+def _decision(newest: Disposition) -> str:
+    """What stands of all answers, and the newest one where it says something else."""
+    said = f"{newest.decision} by {newest.by}, {_moment(newest.at)}"
+    if newest.stands == newest.decision:
+        return said
+    return f"{newest.stands or 'open, another reader is asked'}; newest answer: {said}"
 
 
 def _path_of(folder: Path, file: str) -> Path:

@@ -12,16 +12,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
+from uuid import UUID
 
 import pytest
 
 from edge.answers.report import report_html, shift_of
+from edge.answers.show import _decision
 from edge.cli import main
-from edge.contract.messages import canonical_json
+from edge.contract.messages import Disposition, canonical_json
 from edge.records import Outcome
 from edge.store.ledger import open_ledger
 from edge.store.reader import LedgerReader
-from tests.support.samples import MORNING, STATION, sample_entry
+from tests.support.samples import MORNING, STATION, sample_answer, sample_entry
 from tests.support.shift import HOSTILE, Night, make_night
 
 
@@ -174,6 +177,21 @@ def test_all_is_said_of_a_part_a_file_or_a_verdict(night: Night, capsys: pytest.
         f"{night.root / 'state' / 'evidence' / str(verdict.evidence)}: scan.png, image.png, residual.png",
     ):
         assert words in text
+
+
+@pytest.mark.parametrize(
+    ("stands", "words"),
+    [
+        ("normal", "normal by ann"),
+        ("abnormal", "abnormal; newest answer: normal by ann"),
+        (None, "open, another reader is asked; newest answer: normal by ann"),
+    ],
+)
+def test_what_stands_is_said_before_the_newest_answer(stands: Literal["normal", "abnormal"] | None, words: str) -> None:
+    where = {"station": STATION, "ledger_id": UUID(int=1), "seq": 1}
+    said = {"decision": "normal", "by": "ann", "stands": stands}
+    newest = Disposition.model_validate({**sample_answer().model_dump(), **where, **said})
+    assert _decision(newest).startswith(words)
 
 
 def test_evidence_that_was_dropped_is_named_as_missing(night: Night, capsys: pytest.CaptureFixture[str]) -> None:
