@@ -77,7 +77,7 @@ def _entries(numbers: range, count: int) -> Iterator[Entry]:
             update={"first_seen_at": decided_at - timedelta(milliseconds=300 + number % 997)}
         )
         verdict = entry.verdict.model_copy(update={"outcome": outcome, "times": times})
-        yield Entry(entry.stamp, entry.scan, verdict, entry.first_id)
+        yield Entry(entry.stamp, entry.scan, verdict)
 
 
 def run(root: Path, words: Sequence[str]) -> tuple[float, float, int]:
