@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from edge.errors import SettingsError
 from edge.system.text import NotUtf8, utf8_text
@@ -46,7 +47,7 @@ NamedPath = Annotated[Path, BeforeValidator(_not_empty)]
 
 
 class Section(BaseModel):
-    """Base of the sections and of the whole: unknown keys are refused, values are frozen."""
+    """Base of the sections: unknown keys are refused, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -345,8 +346,10 @@ class DeskSettings(Section):
         return is_loopback(self.host)
 
 
-class Settings(Section):
+class Settings(BaseSettings):
     """Every setting of `edge-worker` and `edge-desk`."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, case_sensitive=True)
 
     station: str = Field("station", description="name of this station in topics, ids and sequence numbers")
     folder: FolderSettings = FolderSettings()
@@ -362,6 +365,18 @@ class Settings(Section):
 
     _file: Path | None = PrivateAttr(default=None)
     _ignored: tuple[str, ...] = PrivateAttr(default=())
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """One source: `load_settings` merges file, environment and flags, and tells typos from foreign variables."""
+        return (init_settings,)
 
     @field_validator("station")
     @classmethod

@@ -229,7 +229,7 @@ def test_commands_that_need_no_torch_start_without_it(module: str) -> None:
 
 def test_the_base_install_names_every_library_edge_imports() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    import_names = {"opencv-python": "cv2", "paho-mqtt": "paho"}
+    import_names = {"opencv-python": "cv2", "paho-mqtt": "paho", "pydantic-settings": "pydantic_settings"}
     names = [requirement.split(">=")[0] for requirement in project["dependencies"]]
     installed = {import_names.get(name, name) for name in names}
     used = {name.split(".")[0] for path in modules_of("edge") for name in imports_of(path)}
