@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -33,6 +34,7 @@ from edge.desk.cases import CaseIndex, Claims
 from edge.desk.hand_over import hand_over
 from edge.desk.overview import note_health
 from edge.desk.pages import Desk, Reply, Visit, message_page
+from edge.desk.pixels import CountsCache
 from edge.desk.store import Account, DeskStore
 from edge.desk.words import LANGUAGES, Language, preferred
 from edge.errors import DeskError, EdgeError, SettingsError
@@ -124,6 +126,7 @@ def new_desk(settings: Settings, store: DeskStore) -> Desk:
         sessions=Sessions(time.monotonic, settings.desk.session_idle_s),
         limit=LoginLimit(time.monotonic),
         claims=Claims(time.monotonic),
+        counts=CountsCache(),
         clock=time.monotonic,
     )
 
@@ -327,7 +330,8 @@ def _response(desk: Desk, reply: Reply) -> Response:
         headers["Location"] = reply.location
     if desk.settings.desk.cert_file is not None:
         headers["Strict-Transport-Security"] = "max-age=31536000"
-    response = Response(reply.body, status_code=reply.status, media_type=None, headers=headers)
+    afterwards = BackgroundTask(reply.afterwards) if reply.afterwards is not None else None
+    response = Response(reply.body, status_code=reply.status, headers=headers, background=afterwards)
     response.headers["Content-Type"] = reply.kind
     if reply.session is not None:
         _set_cookie(desk, response, COOKIE, reply.session, max_age=None if reply.session else 0)

@@ -8,6 +8,7 @@ import math
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
@@ -42,7 +43,7 @@ from edge.desk.overview import note_health, overview_facts
 from edge.desk.readings import Choice, State, Vote, read_of
 from edge.desk.store import Account, DeskStore, now, votes_by_verdict
 from edge.desk.words import LANGUAGES, Language, word
-from edge.errors import DeskError, EvidenceError
+from edge.errors import DeskError, EdgeError, EvidenceError
 from edge.evidence.record import Piece, open_piece
 from edge.records import Outcome
 from edge.settings import Settings
@@ -71,6 +72,7 @@ class Desk:
     sessions: Sessions
     limit: LoginLimit
     claims: Claims
+    counts: pixels.CountsCache
     clock: Callable[[], float]
 
 
@@ -110,6 +112,8 @@ class Reply:
     session: str | None = None
     """Cookie to set; an empty text ends the session."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    afterwards: Callable[[], None] | None = None
+    """What to do when the browser has its answer; it may raise nothing."""
 
 
 def redirect(location: str, session: str | None = None) -> Reply:
@@ -123,6 +127,7 @@ def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
+    environment.globals["static"] = static_address
     environment.filters["moment"] = lambda moment: moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     environment.filters["clock"] = lambda moment: moment.astimezone().strftime("%H:%M:%S")
     environment.filters["number"] = lambda value: NOTHING if value is None else f"{value:.3g}"
@@ -242,11 +247,15 @@ def queue_page(desk: Desk, visit: Visit) -> Reply:
 
 def next_scan(desk: Desk, visit: Visit) -> Reply:
     """Lead to the next scan that waits for this reader, or to the queue."""
+    row = _next_row(desk, visit, visit.query.get("after"))
+    words = Filter.for_next(visit.query).words
+    return redirect(_address(f"/scan/{row.case.verdict_id}" if row is not None else "/", words))
+
+
+def _next_row(desk: Desk, visit: Visit, after: str | None) -> Row | None:
     reader = reader_of(desk, visit)
     rows = rows_for(desk.index.cases(), votes_by_verdict(desk.store.answers()), reader)
-    chosen = Filter.for_next(visit.query)
-    row = next_row(rows, desk.claims, reader, chosen, visit.query.get("after"))
-    return redirect(_address(f"/scan/{row.case.verdict_id}" if row is not None else "/", chosen.words))
+    return next_row(rows, desk.claims, reader, Filter.for_next(visit.query), after)
 
 
 def _address(path: str, words: Mapping[str, str]) -> str:
@@ -289,7 +298,7 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
         problem=problem or (visit.word("gone") if case.is_gone else ""),
         damage=damage,
         step=step,
-        viewer=_viewer_words(visit, row, step, layers),
+        viewer=_viewer_words(visit, row, step, layers) | {"counts": _address(f"/scan/{verdict_id}/counts", words)},
         own=own[-1] if own else None,
         given=_answers(desk, verdict_id) if own else (),
         seen_others=len(others),
@@ -341,9 +350,16 @@ def _viewer_words(visit: Visit, row: Row, step: int, layers: Mapping[str, pixels
 
 
 def scan_counts(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
-    """The raw counts, uint16 little-endian."""
-    piece = _case(desk, visit, verdict_id).piece
-    return Reply(pixels.raw_counts(piece), kind="application/octet-stream")
+    """The raw counts, uint16 little-endian; those of the next scan are unpacked while the reader looks at these."""
+
+    def unpack_next() -> None:
+        with suppress(EdgeError):  # it is told on its own page
+            row = _next_row(desk, visit, verdict_id)
+            if row is not None and row.case.has_scan:
+                desk.counts.counts(row.case.piece)
+
+    counts = desk.counts.counts(_case(desk, visit, verdict_id).piece)
+    return Reply(counts, kind="application/octet-stream", afterwards=unpack_next)
 
 
 def scan_image(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
@@ -497,7 +513,7 @@ def overview_page(desk: Desk, visit: Visit) -> Reply:
 
 STATIC: Final[dict[str, str]] = {
     "desk.css": "text/css; charset=utf-8",
-    "desk.js": "text/javascript; charset=utf-8",
+    "queue.js": "text/javascript; charset=utf-8",
     "scan.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
     "htmx.min.js": "text/javascript; charset=utf-8",
@@ -506,14 +522,22 @@ STATIC: Final[dict[str, str]] = {
 
 @lru_cache
 def static_file(name: str) -> Reply | None:
-    """A file of the page itself."""
+    """A file of the page itself; a browser may keep it, because `static_address` changes with its bytes."""
     if name not in STATIC:
         return None
     return Reply(
         files("edge.desk").joinpath("static", name).read_bytes(),
         kind=STATIC[name],
-        headers={"Cache-Control": "no-cache"},
+        headers={"Cache-Control": "public, max-age=31536000, immutable"},
     )
+
+
+@lru_cache
+def static_address(name: str) -> str:
+    """Where a page finds a file of STATIC."""
+    reply = static_file(name)
+    assert reply is not None
+    return f"/static/{name}?v={hashlib.sha256(reply.body).hexdigest()[:16]}"
 
 
 def row_reader(visit: Visit) -> str:

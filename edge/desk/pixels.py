@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import cv2
@@ -18,6 +19,8 @@ MAX_SHOWN_PX = 16_000_000
 MAX_PX = 64_000_000
 """Largest scan that is unpacked here: 128 MB of counts."""
 THUMBNAIL_PX = 160
+MAX_CACHED_BYTES = 64_000_000
+"""Unpacked counts that `CountsCache` holds: a dozen scans of 2000 x 1000."""
 
 _unpacking = threading.BoundedSemaphore(2)
 """Scans unpacked at a time, whatever the browsers ask for."""
@@ -63,6 +66,28 @@ def raw_counts(piece: Piece) -> bytes:
     counts = _counts(piece)
     step = shown_step(*counts.shape)
     return np.ascontiguousarray(counts[::step, ::step], "<u2").tobytes()
+
+
+class CountsCache:
+    """Counts of the newest scans that were asked for, so that the next one can be unpacked while this one is read."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+
+    def counts(self, piece: Piece) -> bytes:
+        """`raw_counts` of the piece. Raises EvidenceError."""
+        key = piece.record.verdict_id
+        with self._lock:
+            if (kept := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+                return kept
+        counts = raw_counts(piece)
+        with self._lock:
+            self._kept[key] = counts
+            while sum(map(len, self._kept.values())) > MAX_CACHED_BYTES:
+                self._kept.popitem(last=False)
+        return counts
 
 
 def image_png(piece: Piece) -> bytes:

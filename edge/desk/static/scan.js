@@ -461,7 +461,7 @@ async function begin() {
   if (!canvas) return;
   const veil = document.getElementById("veil");
   try {
-    const answer = await fetch(`${base}/counts`);
+    const answer = await fetch(facts.counts);
     if (!answer.ok) {
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       throw new Error(page.getElementById("message")?.textContent ?? `${answer.status}`);

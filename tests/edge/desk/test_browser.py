@@ -204,6 +204,7 @@ def test_a_large_scan_is_drawn_in_time_and_follows_the_hand(browser: Chromium, s
     )
     assert frames > 10
     asked = [url.rsplit("/", 1)[1] for url in browser.requests() if "/scan/" in url]
+    assert asked.count("counts") == 1, "what the page asks for ahead is what its script takes"
     assert asked.index("counts") < asked.index("thumbnail.jpg"), "nothing is unpacked before the picture itself"
 
 

@@ -1,4 +1,4 @@
-// What every page does: Enter starts the queue, J and K walk through its rows.
+// The queue by keys: Enter starts it, J and K walk through its rows.
 "use strict";
 // The list follows its filter without a new page; the button above it goes the same way.
 document.getElementById("start")?.addEventListener("click", (event) => {
