@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -124,10 +125,9 @@ def open_model(settings: Settings, bundle: Bundle, *, may_build: bool = True) ->
         max_batch=model.max_batch,
         plans=plan_settings(settings, may_build=may_build),
     )
-    try:
+    with ExitStack() as unproven:
+        unproven.callback(engine.close)
         check_golden(bundle, engine)
-    except BaseException:
-        engine.close()
-        raise
+        unproven.pop_all()
     event(log.info, "model loaded", model=bundle.model_id, engine=engine.spec.name)
     return LoadedModel(bundle, engine, datetime.now(UTC))
