@@ -1,4 +1,4 @@
-"""Well-formed messages and files for tests to vary."""
+"""Well-formed messages and files for tests to vary: the examples of the schemas with plainer values."""
 
 from __future__ import annotations
 
@@ -10,72 +10,41 @@ from uuid import UUID
 from edge.contract.messages import (
     Answer,
     BoxPx,
-    DurationsMs,
     GateInfo,
     ModelCard,
-    ModelInfo,
-    ScanInfo,
     Status,
     Times,
     Verdict,
     verdict_id,
 )
-from edge.records import FileStamp, Outcome, Scan
+from edge.records import FileStamp, Scan
 from edge.store.ledger import Entry
+from tools.examples import ABNORMAL, BOOT_ID, MODEL_CARD, ONLINE, STATION
 
-STATION = "xray-1"
 MODEL_SHA256 = "ab" * 32
-BOOT_ID = UUID("6f1c2a34-9a1b-4c8d-8e55-0c7f0b0a9d11")
 MORNING = datetime(2026, 3, 1, 6, 0, 0, 123456, tzinfo=UTC)
+BOX = BoxPx(x_px=1, y_px=2, width_px=3, height_px=4)
 
 
 def sample_verdict(number: int = 1, *, station: str = STATION, decided_at: datetime = MORNING) -> Verdict:
     """The verdict on scan `number`; equal numbers mean equal bytes on the detector."""
     sha256 = hashlib.sha256(f"scan {number}".encode()).hexdigest()
-    return Verdict(
-        verdict_id=verdict_id(station, sha256, MODEL_SHA256),
-        station=station,
-        boot_id=BOOT_ID,
-        ledger_id=UUID(int=0),
-        seq=0,
-        part_id=f"{number:04d}",
-        bundle="B01",
-        scan=ScanInfo(
-            file=f"B01_{number:04d}.tif",
-            sha256=sha256,
-            size_bytes=4_000_000,
-            width_px=1000,
-            height_px=2000,
-            modified_at=MORNING,
-        ),
-        outcome=Outcome.ABNORMAL,
-        reasons=("classifier",),
-        detail=None,
-        repeats=None,
-        p_abnormal=0.75,
-        threshold=0.5,
-        review_band=(0.4, 0.6),
-        gate=GateInfo(
-            mean_max=0.01,
-            std_max=0.02,
-            mean_threshold=0.05,
-            std_threshold=0.06,
-            boxes_px=(BoxPx(x_px=1, y_px=2, width_px=3, height_px=4),),
-        ),
-        model=ModelInfo(
-            id="demo-1",
-            sha256=MODEL_SHA256,
-            conversion="global",
-            bounds_counts=(1200, 48000),
-            engine="onnxruntime",
-            precision="fp32",
-            degraded=None,
-        ),
-        times=Times(first_seen_at=MORNING, decided_at=decided_at),
-        durations_ms=DurationsMs(read=1.5, convert=2.0, infer=300.0),
-        evidence=None,
-        is_simulated=False,
-    )
+    gate = GateInfo(mean_max=0.01, std_max=0.02, mean_threshold=0.05, std_threshold=0.06, boxes_px=(BOX,))
+    scan = {"file": f"B01_{number:04d}.tif", "sha256": sha256}
+    changes = {
+        "verdict_id": verdict_id(station, sha256, MODEL_SHA256),
+        "station": station,
+        "ledger_id": UUID(int=0),
+        "seq": 0,
+        "part_id": f"{number:04d}",
+        "scan": ABNORMAL.scan.model_copy(update=scan),
+        "p_abnormal": 0.75,
+        "gate": gate,
+        "model": ABNORMAL.model.model_copy(update={"id": "demo-1", "sha256": MODEL_SHA256, "conversion": "global"}),
+        "times": Times(first_seen_at=MORNING, decided_at=decided_at),
+        "evidence": None,
+    }
+    return ABNORMAL.model_copy(update=changes)
 
 
 def sample_answer(number: int = 1, *, id_: int = 1, decision: str = "abnormal", part_id: str | None = "") -> Answer:
@@ -87,7 +56,7 @@ def sample_answer(number: int = 1, *, id_: int = 1, decision: str = "abnormal", 
             "part_id": f"{number:04d}" if part_id == "" else part_id,
             "decision": decision,
             "kinds": ("crack",),
-            "boxes_px": (BoxPx(x_px=1, y_px=2, width_px=3, height_px=4),),
+            "boxes_px": (BOX,),
             "comment": "am Rand, außen",
             "by": "mueller",
             "at": MORNING,
@@ -116,39 +85,19 @@ def sample_entry(number: int = 1, *, station: str = STATION, decided_at: datetim
 
 
 def sample_status(state: str, *, station: str = STATION, boot_id: UUID = BOOT_ID) -> Status:
-    return Status.model_validate(
-        {
-            "station": station,
-            "boot_id": boot_id,
-            "ledger_id": None,
-            "state": state,
-            "reason": None,
-            "hint": None,
-            "at": MORNING,
-            "versions": {"edge-worker": "1.0.0"},
-            "degraded": None,
-        }
-    )
+    return ONLINE.model_copy(update={"station": station, "boot_id": boot_id, "ledger_id": None, "state": state})
 
 
 def sample_model_card(*, station: str = STATION, boot_id: UUID = BOOT_ID) -> ModelCard:
-    return ModelCard(
-        station=station,
-        boot_id=boot_id,
-        id="demo-1",
-        sha256="ab" * 32,
-        created_at=MORNING,
-        loaded_at=MORNING,
-        conversion="global",
-        bounds_counts=(1200, 48000),
-        height_px=2000,
-        width_px=1000,
-        channels=1,
-        threshold=0.5,
-        review_band=(0.4, 0.6),
-        gate_mean_threshold=0.05,
-        gate_std_threshold=0.06,
-        engine="onnxruntime",
-        precision="fp32",
-        degraded=None,
-    )
+    """The card of the model that `sample_verdict` names."""
+    changes = {
+        "station": station,
+        "boot_id": boot_id,
+        "id": "demo-1",
+        "sha256": MODEL_SHA256,
+        "conversion": "global",
+        "channels": 1,
+        "gate_mean_threshold": 0.05,
+        "gate_std_threshold": 0.06,
+    }
+    return MODEL_CARD.model_copy(update=changes)
