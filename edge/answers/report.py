@@ -26,13 +26,22 @@ from edge.answers.verdicts import Answer, evidence_of, read
 from edge.contract.messages import Disposition
 from edge.contract.reasons import in_words
 from edge.errors import EvidenceError
-from edge.evidence.record import IMAGE, RESIDUAL, SCAN, Piece
+from edge.evidence.record import IMAGE, REASON, RESIDUAL, SCAN, Piece
 from edge.images.conversion import Method
 from edge.images.residual_boxes import MapGeometry
 from edge.records import Outcome, Size
 from edge.store.reader import LedgerReader
 from edge.system.text import number, percent, visible, whole
-from edge.validation.pictures import Picture, heat_legend, picture_svg, plain_picture, same_picture_svg, scan_picture
+from edge.validation.pictures import (
+    Picture,
+    heat_legend,
+    picture_svg,
+    plain_picture,
+    reason_legend,
+    same_picture_svg,
+    scan_picture,
+    with_reason,
+)
 
 PICTURE = Size(height_px=1400, width_px=720)
 """Largest picture of a scan: one of 2000 x 1000 at about two thirds."""
@@ -166,6 +175,7 @@ def report_html(shift: Shift) -> Iterator[str]:
         script_hash=f"sha256-{digest}",
         outcomes=list(Outcome),
         heat_legend=heat_legend(),
+        reason_legend=reason_legend(),
         chart=_chart(shift),
         picture=picture_svg,
         same_picture=same_picture_svg,
@@ -207,7 +217,7 @@ def _card(answer: Answer, folder: Path, is_large: bool) -> Card:
 
 
 def _picture(answer: Answer, piece: Piece) -> Picture | None:
-    """As the networks saw it, with the residual; else the scan between its own bounds. Raises EvidenceError."""
+    """As the networks saw it, with residual and reason; else the scan between its own bounds. Raises EvidenceError."""
     kept, verdict = piece.record.files, answer.verdict
     if IMAGE in kept:
         scale = piece.record.residual
@@ -217,7 +227,13 @@ def _picture(answer: Answer, piece: Piece) -> Picture | None:
         image = piece.image()
         size = Size(verdict.scan.height_px or image.shape[1], verdict.scan.width_px or image.shape[2])
         method, boxes = Method(verdict.model.conversion), verdict.gate.boxes_px
-        return scan_picture(image, method, residual_map, geometry, threshold, boxes, size, PICTURE)
+        picture = scan_picture(image, method, residual_map, geometry, threshold, boxes, size, PICTURE)
+        reason = piece.record.reason_map
+        if reason is None or REASON not in kept:
+            return picture
+        image_size = Size(reason.image_height_px, reason.image_width_px)
+        reason_geometry = MapGeometry(reason.cell_px, reason.offset_px)
+        return with_reason(picture, piece.reason(), reason_geometry, image_size, reason.box_px, size)
     return plain_picture(piece.counts(), PICTURE) if SCAN in kept else None
 
 

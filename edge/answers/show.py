@@ -12,7 +12,7 @@ from edge.answers.verdicts import Answer, evidence_of, read
 from edge.contract.messages import Disposition, ScanInfo, rfc3339
 from edge.contract.reasons import in_words
 from edge.errors import EvidenceError
-from edge.evidence.record import IMAGE, ORIGINAL, RESIDUAL, SCAN
+from edge.evidence.record import IMAGE, ORIGINAL, REASON, RESIDUAL, SCAN
 from edge.scans.scan import modified_at
 from edge.settings import Settings
 from edge.store.reader import LedgerReader
@@ -107,7 +107,7 @@ def _rows(answer: Answer, check: FileCheck, settings: Settings) -> Iterator[tupl
     if isinstance(piece, str):
         yield "evidence", piece
         return
-    pictures = ", ".join(name for name in (SCAN, IMAGE, RESIDUAL, ORIGINAL) if name in piece.record.files)
+    pictures = ", ".join(name for name in (SCAN, IMAGE, RESIDUAL, REASON, ORIGINAL) if name in piece.record.files)
     yield (
         "evidence",
         f"{piece.path}: {pictures or 'no pictures'}" + (f"; {piece.record.note}" if piece.record.note else ""),

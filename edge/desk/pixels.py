@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.errors import EvidenceError
+from edge.evidence.colours import heat_colours, reason_colours
 from edge.evidence.record import Piece
 from edge.records import Counts
 
@@ -24,15 +25,6 @@ MAX_CACHED_BYTES = 64_000_000
 
 _unpacking = threading.BoundedSemaphore(2)
 """Scans unpacked at a time, whatever the browsers ask for."""
-
-HEAT = np.array([[255, 221, 87, 0], [255, 176, 46, 140], [226, 73, 51, 191], [110, 0, 120, 230]], np.float64)
-"""Red, green, blue, opacity at 0.5, 1, 2 and 4 times the gate's threshold: from clear to dark, as in the reports."""
-_HEAT_STOPS = (0.5, 1.0, 2.0, 4.0)
-REASON = np.array([[196, 226, 80, 0], [94, 201, 98, 115], [33, 145, 140, 166], [68, 20, 110, 217]], np.float64)
-"""Red, green, blue, opacity at 0.1, 0.33, 0.67 and 1 of what the classifier's strongest place says."""
-_REASON_STOPS = (0.1, 0.33, 0.67, 1.0)
-LEAST_STRONGEST = 1.0
-"""Log odds that the darkest colour stands for at least: noise around the threshold shall not look like a finding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +94,12 @@ def residual_png(piece: Piece) -> bytes:
     levels = piece.residual()
     scale = piece.record.residual
     assert scale is not None  # Piece.residual() has asked
-    return _coloured(levels / max(scale.threshold, 1e-9), _HEAT_STOPS, HEAT)
+    return _coloured(heat_colours(levels / np.float32(max(scale.threshold, 1e-9))))
 
 
 def reason_png(piece: Piece) -> bytes:
     """The classifier's map in colours, clear where it says no more than the threshold. Raises EvidenceError."""
-    beyond = piece.reason()
-    return _coloured(beyond / max(float(beyond.max()), LEAST_STRONGEST), _REASON_STOPS, REASON)
+    return _coloured(reason_colours(piece.reason()))
 
 
 def residual_layer(piece: Piece) -> Layer | None:
@@ -166,10 +157,9 @@ def png_size(data: bytes) -> tuple[int, int]:
     return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
 
 
-def _coloured(ratio: npt.NDArray[np.floating], stops: tuple[float, ...], colours: npt.NDArray[np.float64]) -> bytes:
-    """PNG of a map of ratios; between the stops the colours (red, green, blue, opacity) follow straight lines."""
-    pixels = np.stack([np.interp(ratio, stops, channel) for channel in colours.T], axis=-1).round().astype(np.uint8)
-    return _encoded(".png", np.ascontiguousarray(pixels[..., [2, 1, 0, 3]]))
+def _coloured(colours: npt.NDArray[np.uint8]) -> bytes:
+    """PNG of red, green, blue, opacity (h, w, 4)."""
+    return _encoded(".png", np.ascontiguousarray(colours[..., [2, 1, 0, 3]]))
 
 
 def _counts(piece: Piece) -> Counts:

@@ -1,10 +1,10 @@
-"""Thumbnails of scans: as the networks saw them, and beside it under the heat map of the gate's residual."""
+"""Thumbnails of scans: as the networks saw them, beside it under the gate's residual and the classifier's reason."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import cv2
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.contract.messages import BoxPx
+from edge.evidence.colours import HEAT_STOPS, REASON_STOPS, Stops, heat_colours, reason_colours
 from edge.images.conversion import Method, prepare
 from edge.images.residual_boxes import MapGeometry
 from edge.records import Counts, Image, Size
@@ -21,17 +22,6 @@ THUMBNAIL = Size(height_px=640, width_px=240)
 JPEG_QUALITY = 85
 _GAP_PX = 8
 _BOX_AIR_PX = 3
-
-HEAT_STOPS: tuple[tuple[float, tuple[int, int, int], float], ...] = (
-    (0.5, (255, 221, 87), 0.0),
-    (1.0, (255, 176, 46), 0.55),
-    (2.0, (226, 73, 51), 0.75),
-    (4.0, (110, 0, 120), 0.9),
-)
-"""Residual as a multiple of the gate's threshold, colour (red, green, blue), opacity; straight lines between.
-
-From light to dark and from clear to solid, so that it reads in grey and by the colour-blind.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +35,33 @@ class Frame2d:
 
 
 @dataclass(frozen=True, slots=True)
+class Overlay:
+    """A map over the scan."""
+
+    words: str
+    """What it shows, for who cannot see it."""
+    style: str
+    """Class of its boxes."""
+    colours_png: bytes
+    """One pixel per cell, transparent where it says nothing."""
+    frame: Frame2d
+    boxes: tuple[Frame2d, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
-    """A scan as the networks saw it, with what the gate made of it."""
+    """A scan as the networks saw it, with what they made of it."""
 
     width_px: int
     height_px: int
     scan_jpeg: bytes
-    heat_png: bytes | None
-    """One pixel per cell of the residual map, transparent where the gate saw nothing strange."""
-    heat_frame: Frame2d | None
-    boxes: tuple[Frame2d, ...]
+    heat: Overlay | None = None
+    reason: Overlay | None = None
+
+    @property
+    def overlays(self) -> tuple[Overlay, ...]:
+        """Those there are, in the order they are drawn beside the scan."""
+        return tuple(overlay for overlay in (self.heat, self.reason) if overlay is not None)
 
 
 def scan_picture(
@@ -73,22 +80,43 @@ def scan_picture(
     """
     input_size = Size(*image.shape[1:])
     size = _size_within(input_size, limit)
-    scale_x, scale_y = size.width_px / input_size.width_px, size.height_px / input_size.height_px
-    heat_frame = heat_png = None
-    if residual_map is not None:
-        offset, cell = geometry.offset_px, geometry.cell_px
-        rows, columns = residual_map.shape
-        heat_frame = Frame2d(offset * scale_x, offset * scale_y, columns * cell * scale_x, rows * cell * scale_y)
-        heat_png = _png(heat_colours(residual_map / max(threshold, 1e-9)))
-    to_x, to_y = size.width_px / scan_size.width_px, size.height_px / scan_size.height_px
-    return Picture(
-        width_px=size.width_px,
-        height_px=size.height_px,
-        scan_jpeg=_jpeg(_shrunk(_shown_channel(image, method), size)),
-        heat_png=heat_png,
-        heat_frame=heat_frame,
-        boxes=tuple(
-            Frame2d(box.x_px * to_x, box.y_px * to_y, box.width_px * to_x, box.height_px * to_y) for box in boxes_px
+    picture = Picture(size.width_px, size.height_px, _jpeg(_shrunk(_shown_channel(image, method), size)))
+    if residual_map is None:
+        return picture
+    return replace(
+        picture,
+        heat=Overlay(
+            "the gate's residual",
+            "box",
+            _png(heat_colours(residual_map / max(threshold, 1e-9))),
+            _map_frame(picture, residual_map.shape, geometry, input_size),
+            _box_frames(picture, boxes_px, scan_size),
+        ),
+    )
+
+
+def with_reason(
+    picture: Picture,
+    beyond: npt.NDArray[np.float32],
+    geometry: MapGeometry,
+    image_size: Size,
+    place_px: BoxPx | None,
+    scan_size: Size,
+) -> Picture:
+    """The picture with the classifier's map beside it.
+
+    `beyond`: log odds beyond the threshold (map_height, map_width), over a network's image of `image_size`. `place_px`:
+    the strongest place, in pixels of the original scan.
+    """
+    places = () if place_px is None else (place_px,)
+    return replace(
+        picture,
+        reason=Overlay(
+            "what spoke for abnormal",
+            "place",
+            _png(reason_colours(beyond)),
+            _map_frame(picture, beyond.shape, geometry, image_size),
+            _box_frames(picture, places, scan_size),
         ),
     )
 
@@ -97,46 +125,53 @@ def plain_picture(counts: Counts, limit: Size = THUMBNAIL) -> Picture:
     """A scan that was never converted for the networks, between its own bounds; counts uint16 (height, width)."""
     size = _size_within(Size(*counts.shape), limit)
     local = prepare(counts, Method.LOCAL, None, size)
-    return Picture(size.width_px, size.height_px, _jpeg(local[0]), None, None, ())
-
-
-def heat_colours(ratio: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Residual over threshold (h, w) to red, green, blue, opacity uint8 (h, w, 4); NaN shows as the worst."""
-    stops = np.array([stop for stop, _, _ in HEAT_STOPS])
-    channels = np.array([[*colour, 255.0 * opacity] for _, colour, opacity in HEAT_STOPS])
-    safe = np.nan_to_num(ratio.astype(np.float64), nan=np.inf)
-    return np.stack([np.interp(safe, stops, channel) for channel in channels.T], axis=-1).round().astype(np.uint8)
+    return Picture(size.width_px, size.height_px, _jpeg(local[0]))
 
 
 def picture_svg(picture: Picture, name: str, number: int | str) -> str:
-    """The scan called `name`, and beside it the scan under its heat map; `number` is unique on the page."""
-    width, height, heat = picture.width_px, picture.height_px, picture.heat_frame
-    key, label, style = f"scan-{number}", f"Scan {name}", "picture alone"
-    scan = _data_uri("jpeg", picture.scan_jpeg)
-    parts = [f'<image id="{key}" width="{width}" height="{height}" href="{scan}"/>']
-    if heat is not None and picture.heat_png is not None:
-        label += "; beside it the same scan with the gate's residual"
-        colours = _data_uri("png", picture.heat_png)
+    """The scan called `name`, and beside it the scan under each of its maps; `number` is unique on the page."""
+    width, height = picture.width_px, picture.height_px
+    key, label = f"scan-{number}", f"Scan {name}"
+    parts = [f'<image id="{key}" width="{width}" height="{height}" href="{_data_uri("jpeg", picture.scan_jpeg)}"/>']
+    for place, overlay in enumerate(picture.overlays, start=1):
+        label += f"; beside it the same scan with {overlay.words}"
+        colours = _data_uri("png", overlay.colours_png)
         parts += [
-            f'<g transform="translate({width + _GAP_PX} 0)"><use href="#{key}"/>',
-            f'<image class="heat" {_frame(heat)} preserveAspectRatio="none" href="{colours}"/>',
-            *(f'<rect class="box" {_frame(_around(box))}/>' for box in picture.boxes),
+            f'<g transform="translate({place * (width + _GAP_PX)} 0)"><use href="#{key}"/>',
+            f'<image class="heat" {_frame(overlay.frame)} preserveAspectRatio="none" href="{colours}"/>',
+            *(f'<rect class="{overlay.style}" {_frame(_around(box))}/>' for box in overlay.boxes),
             "</g>",
         ]
-        style, width = "picture", 2 * width + _GAP_PX
     return (
-        f'<svg class="{style}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+        f'<svg {_size_and_style(picture)} role="img" aria-label="{escape(label)}">'
         f'<g id="picture-{number}">{"".join(parts)}</g></svg>'
     )
 
 
 def same_picture_svg(picture: Picture, number: int) -> str:
     """What `picture_svg` drew under this number, once more at another size, without its data again."""
-    is_pair = picture.heat_png is not None
-    width = 2 * picture.width_px + _GAP_PX if is_pair else picture.width_px
+    return f'<svg {_size_and_style(picture)} aria-hidden="true"><use href="#picture-{number}"/></svg>'
+
+
+def _size_and_style(picture: Picture) -> str:
+    beside = len(picture.overlays)
+    style = ("picture alone", "picture", "picture wide")[beside]
     return (
-        f'<svg class="picture{"" if is_pair else " alone"}" viewBox="0 0 {width} {picture.height_px}" '
-        f'aria-hidden="true"><use href="#picture-{number}"/></svg>'
+        f'class="{style}" viewBox="0 0 {picture.width_px + beside * (picture.width_px + _GAP_PX)} {picture.height_px}"'
+    )
+
+
+def _map_frame(picture: Picture, shape: tuple[int, ...], geometry: MapGeometry, image_size: Size) -> Frame2d:
+    """Where a map of (rows, columns) over the network's image lies on the picture."""
+    scale_x, scale_y = picture.width_px / image_size.width_px, picture.height_px / image_size.height_px
+    offset, cell, (rows, columns) = geometry.offset_px, geometry.cell_px, shape
+    return Frame2d(offset * scale_x, offset * scale_y, columns * cell * scale_x, rows * cell * scale_y)
+
+
+def _box_frames(picture: Picture, boxes_px: Sequence[BoxPx], scan_size: Size) -> tuple[Frame2d, ...]:
+    to_x, to_y = picture.width_px / scan_size.width_px, picture.height_px / scan_size.height_px
+    return tuple(
+        Frame2d(box.x_px * to_x, box.y_px * to_y, box.width_px * to_x, box.height_px * to_y) for box in boxes_px
     )
 
 
@@ -151,20 +186,31 @@ def _frame(frame: Frame2d) -> str:
 
 def heat_legend() -> str:
     """A bar of the heat map's colours over a mid grey, with the multiples of the threshold below it."""
-    stops = "".join(
-        f'<stop offset="{index / (len(HEAT_STOPS) - 1):.3f}" stop-color="rgb{colour}" stop-opacity="{opacity}"/>'
-        for index, (_, colour, opacity) in enumerate(HEAT_STOPS)
+    return _legend("heat", HEAT_STOPS, "Colours of the residual, as multiples of the gate's threshold", "{:g}\u00d7")
+
+
+def reason_legend() -> str:
+    """A bar of the reason map's colours over a mid grey, with the shares of the strongest place below it."""
+    return _legend(
+        "reason", REASON_STOPS, "Colours of what spoke for abnormal, as shares of the strongest place", "{:.0%}"
     )
-    step = 200 / (len(HEAT_STOPS) - 1)
+
+
+def _legend(key: str, stops: Stops, label: str, form: str) -> str:
+    colours = "".join(
+        f'<stop offset="{index / (len(stops) - 1):.3f}" stop-color="rgb{colour}" stop-opacity="{opacity}"/>'
+        for index, (_, colour, opacity) in enumerate(stops)
+    )
+    step = 200 / (len(stops) - 1)
     ticks = "".join(
-        f'<text class="axis" x="{20 + index * step:.0f}" y="30" text-anchor="middle">{stop:g}\u00d7</text>'
-        for index, (stop, _, _) in enumerate(HEAT_STOPS)
+        f'<text class="axis" x="{20 + index * step:.0f}" y="30" text-anchor="middle">{form.format(stop)}</text>'
+        for index, (stop, _, _) in enumerate(stops)
     )
     return (
-        '<svg class="legend" viewBox="0 0 240 34" role="img" aria-label="Colours of the residual, as multiples of the '
-        f'gate\'s threshold"><defs><linearGradient id="heat">{stops}</linearGradient></defs>'
+        f'<svg class="legend" viewBox="0 0 240 34" role="img" aria-label="{escape(label)}">'
+        f'<defs><linearGradient id="{key}">{colours}</linearGradient></defs>'
         '<rect x="20" y="2" width="200" height="12" fill="#8a8a8a"/>'
-        f'<rect x="20" y="2" width="200" height="12" fill="url(#heat)"/>{ticks}</svg>'
+        f'<rect x="20" y="2" width="200" height="12" fill="url(#{key})"/>{ticks}</svg>'
     )
 
 

@@ -157,7 +157,15 @@ def room_of_train(name: str) -> str:
     return first if (ROOT / "train" / first / "__init__.py").exists() and first else SHARED
 
 
-DESK_MAY_USE = ("system", "contract", "store.requests", "evidence.record", "validation.labels", "validation.statistics")
+DESK_MAY_USE = (
+    "system",
+    "contract",
+    "store.requests",
+    "evidence.record",
+    "evidence.colours",
+    "validation.labels",
+    "validation.statistics",
+)
 
 
 def test_the_desk_sees_evidence_and_the_drop_box_and_nothing_of_the_line_sees_the_desk() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from edge.contract.messages import Verdict
 from edge.evidence.piece import Offer, Scene, piece_of
+from edge.evidence.reason import log_odds
 from edge.evidence.record import RECORD, Piece, evidence_path, open_piece
 from edge.images.residual_boxes import MapGeometry
 from edge.records import Counts, counts_sha256
@@ -21,19 +22,30 @@ def sample_counts(height_px: int = 40, width_px: int = 20) -> Counts:
 
 
 def sample_piece(
-    folder: Path, number: int = 1, *, verdict: Verdict | None = None, counts: Counts | None = None
+    folder: Path,
+    number: int = 1,
+    *,
+    verdict: Verdict | None = None,
+    counts: Counts | None = None,
+    has_reason: bool = False,
 ) -> Piece:
     """The evidence of `verdict` below `folder`, by default of `sample_verdict(number)` on noise."""
     verdict = sample_verdict(number) if verdict is None else verdict
     counts = sample_counts() if counts is None else counts
+    reason_map = None
+    if has_reason and verdict.p_abnormal is not None:  # one cell alone speaks for abnormal; the mean is the answer
+        reason_map = np.full((4, 2), -3.0, np.float32)
+        reason_map[1, 1] = 8 * log_odds(verdict.p_abnormal) + 21
     offer = Offer(
         verdict,
         counts,
         counts_sha256(counts),
         pixels=(counts >> 8).astype(np.uint8)[np.newaxis],
         residual_map=np.full((4, 2), 0.05, np.float32),
+        reason_map=reason_map,
     )
-    record, contents = piece_of(offer, "outcome", Scene(MapGeometry(cell_px=10, offset_px=0), gate_threshold=0.05))
+    scene = Scene(MapGeometry(10, 0), gate_threshold=0.05, reason_geometry=MapGeometry(counts.shape[0] // 4, 0))
+    record, contents = piece_of(offer, "outcome", scene)
     contents[RECORD] = json.dumps(record.model_dump(mode="json", by_alias=True)).encode()
     evidence = evidence_path(verdict.times.decided_at, verdict.verdict_id)
     path = folder / evidence

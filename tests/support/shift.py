@@ -57,7 +57,7 @@ def make_night(root: Path, count: int = 24) -> Night:
     for index, verdict in enumerate(verdicts):
         if verdict.evidence is not None and index != 3:  # the fourth was dropped
             counts = np.random.default_rng(index).integers(1300, 47_000, (200, 100), dtype=np.uint16)
-            sample_piece(root / "state" / "evidence", verdict=verdict, counts=counts)
+            sample_piece(root / "state" / "evidence", verdict=verdict, counts=counts, has_reason=index % 8 == 7)
     return Night(root, verdicts, MORNING - timedelta(minutes=1), MORNING + timedelta(minutes=20 * count))
 
 

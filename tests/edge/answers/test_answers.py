@@ -110,6 +110,16 @@ def test_the_report_counts_everything_and_shows_what_is_to_be_looked_at(night: N
     assert "no evidence at" in page
 
 
+def test_the_report_shows_what_spoke_for_abnormal_beside_the_residual(night: Night, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    assert run(night, "report", *span(night), "--out", str(out)) == 0
+    page = out.read_text()
+    assert page.count("; beside it the same scan with what spoke for abnormal") == 2
+    assert page.count("; beside it the same scan with the gate&#x27;s residual") == 5
+    # The place from x 50, y 50 on, 50 px wide, on scans that the verdict calls 2000 x 1000 px, shown at 0.7 of that.
+    assert page.count('<rect class="place" x="32.0" y="32.0" width="41.0" height="41.0"/>') == 2
+
+
 def test_the_report_says_when_there_was_nothing(night: Night, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     assert run(night, "report", "--since", "1m", "--out", str(out)) == 0
@@ -174,7 +184,7 @@ def test_all_is_said_of_a_part_a_file_or_a_verdict(night: Night, capsys: pytest.
         "normal by <img src=x onerror=alert(2)>",
         f"unchanged, SHA-256 {verdict.scan.sha256}",
         verdict.model.sha256,
-        f"{night.root / 'state' / 'evidence' / str(verdict.evidence)}: scan.png, image.png, residual.png",
+        f"{night.root / 'state' / 'evidence' / str(verdict.evidence)}: scan.png, image.png, residual.png, reason.png",
     ):
         assert words in text
 

@@ -27,7 +27,7 @@ from edge.validation.labels import Label, LabelRow
 from edge.validation.leaks import Leaks
 from edge.validation.measure import measure_reliability
 from edge.validation.photographer import Photographer
-from edge.validation.pictures import THUMBNAIL, heat_colours, heat_legend, picture_svg, scan_picture
+from edge.validation.pictures import THUMBNAIL, heat_legend, picture_svg, scan_picture
 from edge.validation.reliability import Plant
 from edge.validation.report import report_html
 from edge.validation.requirements import check_requirement, parse_requirement
@@ -179,10 +179,10 @@ def test_a_scan_is_pictured_only_if_it_is_still_the_judged_file(tmp_path: Path) 
     sample = sample_verdict()
     verdict = sample.model_copy(update={"scan": sample.scan.model_copy(update={"sha256": sha256})})
     seen = photographer.picture_of("a.tif", verdict)
-    assert seen is not None and seen.heat_png is not None
+    assert seen is not None and seen.heat is not None
     not_asked = verdict.model_copy(update={"durations_ms": verdict.durations_ms.model_copy(update={"infer": None})})
     plain = photographer.picture_of("a.tif", not_asked)
-    assert plain is not None and plain.heat_png is None
+    assert plain is not None and plain.heat is None
     write_scan(scan, seed=9)
     assert photographer.picture_of("a.tif", verdict) is None
     scan.unlink()
@@ -202,13 +202,6 @@ def test_scans_that_went_well_have_two_examples_each() -> None:
     assert seen.files(Shelf.ABNORMAL) == ["bad.tif"]
 
 
-def test_heat_grows_from_clear_to_solid_and_nan_is_the_hottest() -> None:
-    heat = heat_colours(np.array([[0.0, 0.5, 1.0, 4.0, 100.0, np.nan]], np.float32))
-    assert heat[0, :, 3].tolist() == [0, 0, 140, 230, 230, 230]
-    brightness = heat[0, 1:4, :3].astype(int).sum(axis=1)
-    assert (np.diff(brightness) < 0).all()  # light to dark, so that it reads without colour
-
-
 def test_a_picture_puts_heat_and_boxes_where_the_gate_saw_them() -> None:
     image = np.full((1, 2000, 1000), 80, np.uint8)
     residual_map = np.zeros((124, 62), np.float32)
@@ -223,13 +216,14 @@ def test_a_picture_puts_heat_and_boxes_where_the_gate_saw_them() -> None:
         Size(2000, 1000),
     )
     assert (picture.width_px, picture.height_px) == (THUMBNAIL.width_px, 480)
-    assert picture.heat_frame is not None and picture.heat_png is not None
-    assert (picture.heat_frame.x, picture.heat_frame.width) == (pytest.approx(8 * 0.24), pytest.approx(62 * 16 * 0.24))
-    heat = cv2.imdecode(np.frombuffer(picture.heat_png, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert picture.heat is not None
+    frame = picture.heat.frame
+    assert (frame.x, frame.width) == (pytest.approx(8 * 0.24), pytest.approx(62 * 16 * 0.24))
+    heat = cv2.imdecode(np.frombuffer(picture.heat.colours_png, np.uint8), cv2.IMREAD_UNCHANGED)
     assert heat.shape == (124, 62, 4)
     assert np.argwhere(heat[..., 3] > 0).tolist() == [[10, 20]]
     assert heat[10, 20, :3].tolist() == [120, 0, 110]  # blue, green, red
-    (box,) = picture.boxes
+    (box,) = picture.heat.boxes
     assert (box.x, box.y) == (pytest.approx(368 * 0.24), pytest.approx(185 * 0.24))
 
 
