@@ -19,12 +19,10 @@ from edge.system.command import (
     EXITS,
     add_config,
     add_file,
+    add_folder,
     add_verb,
-    completes_files,
-    completes_folders,
     moment,
     new_parser,
-    path,
     run_program,
 )
 from edge.system.logs import configure_logging, event, leads_to_journal
@@ -36,20 +34,6 @@ from edge.validation import commands as validation
 log = logging.getLogger(__name__)
 
 PROGRAM = "edge-worker"
-VERBS = (
-    "init",
-    "check",
-    "run",
-    "report",
-    "show",
-    "export",
-    "replay",
-    "qualify",
-    "resend",
-    "backup",
-    "restore",
-    "model",
-)
 OLD_FLAGS = {
     "--tune": ("model", "tune"),
     "--check": ("check",),
@@ -61,25 +45,8 @@ OLD_FLAGS = {
     "--accept-older-model": ("model", "accept-older"),
 }
 """Aliases: what each flag of an earlier command line says today."""
-WITH_VALUE = {
-    "--config",
-    "--model",
-    "--bundle",
-    "--trusted-key",
-    "--labels",
-    "--out",
-    "--require",
-    "--against",
-    "--jobs",
-    "--ray",
-    "--plan",
-    "--signing-key",
-    "--qualification",
-    "--next-seq",
-    "--defect-rate",
-    "--prices",
-}
-"""Options that may stand before a verb, or before an old flag, and whose next word is their value."""
+BEFORE_VERB = {"--config", "--model", "--bundle", "--trusted-key"}
+"""Options with a value that may stand before a verb."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,11 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def in_verbs(words: Sequence[str]) -> list[str]:
     """The command line with verbs: an old flag becomes its verb, and no verb at all means `run`."""
-    index = 0
-    while index < len(words) and words[index].startswith("-") and words[index] not in OLD_FLAGS:
-        index += 2 if words[index] in WITH_VALUE else 1
-    if index < len(words) and words[index] in VERBS:
-        return list(words)
     for flag, verb in OLD_FLAGS.items():
         for at, word in enumerate(words):
             if word == flag or word.startswith(f"{flag}="):
@@ -104,6 +66,9 @@ def in_verbs(words: Sequence[str]) -> list[str]:
                 if flag == "--tune" and "--check" in rest:  # the two were one mode
                     rest.remove("--check")
                 return [*verb, *rest]
+    index = 0
+    while index < len(words) and words[index].startswith("-"):
+        index += 2 if words[index] in BEFORE_VERB else 1
     asks_of_program = any(
         word.partition("=")[0] in ("-h", "--help", "--version", "--print-completion") for word in words
     )
@@ -165,7 +130,8 @@ def _as_typed(words: Sequence[str]) -> tuple[str, ...]:
 def _init(options: argparse.Namespace) -> int:
     from edge.daemon.init import QUESTIONS, write_settings
 
-    answers = {question.option: getattr(options, question.option.replace("-", "_")) for question in QUESTIONS}
+    given = {question.option: getattr(options, question.option.replace("-", "_")) for question in QUESTIONS}
+    answers = {option: None if value is None else str(value) for option, value in given.items()}
     print(write_settings(getattr(options, "config", DEFAULT_FILE), answers, replace=options.replace))
     return 0
 
@@ -334,13 +300,10 @@ def _parser() -> argparse.ArgumentParser:
         help="send a message of schema probe/1 to each topic of the station, not retained, and say what the broker "
         "answers: finds an access list (default: send nothing)",
     )
-    completes_folders(
-        check.add_argument(
-            "--qualification",
-            type=path,
-            metavar="DIR",
-            help="record of `qualify` to hold against what would run here (default: `model.qualification`)",
-        )
+    add_folder(
+        check,
+        "--qualification",
+        about="record of `qualify` to hold against what would run here (default: `model.qualification`)",
     )
     add_verb(
         verbs,
@@ -409,26 +372,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     """Options of the program and of each verb; without a default, so that a verb does not undo what stood before it."""
-    add_config(parser, DEFAULT_FILE)
-    completes_folders(
-        parser.add_argument(
-            "--model",
-            "--bundle",
-            dest="model_dir",
-            type=path,
-            metavar="DIR",
-            default=argparse.SUPPRESS,
-            help="directory of the signed model (default: `model.bundle` of the settings)",
-        )
+    add_config(parser, f"settings file, TOML (default: {DEFAULT_FILE} where it is there)")
+    add_folder(
+        parser,
+        "--model",
+        "--bundle",
+        dest="model_dir",
+        about="directory of the signed model (default: `model.bundle` of the settings)",
+        default=argparse.SUPPRESS,
     )
-    completes_files(
-        parser.add_argument(
-            "--trusted-key",
-            type=path,
-            metavar="PEM",
-            default=argparse.SUPPRESS,
-            help="public key the model must be signed with (default: `model.trusted_key` of the settings)",
-        )
+    add_file(
+        parser,
+        "--trusted-key",
+        metavar="PEM",
+        about="public key the model must be signed with (default: `model.trusted_key` of the settings)",
+        default=argparse.SUPPRESS,
     )
 
 
@@ -450,28 +408,14 @@ def _add_init(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
             78: "a value is refused, or the file exists or cannot be written",
         },
     )
-    completes_files(
-        init.add_argument(
-            "--config",
-            type=path,
-            metavar="FILE",
-            default=argparse.SUPPRESS,
-            help=f"file to write (default: {DEFAULT_FILE})",
-        )
-    )
+    add_config(init, f"settings file to write (default: {DEFAULT_FILE})")
     init.add_argument("--station", metavar="NAME", help="name of this station, one level of the topic (default: asked)")
-    completes_folders(
-        init.add_argument("--folder", metavar="DIR", help="folder the station writes its scans into (default: asked)")
-    )
+    add_folder(init, "--folder", about="folder the station writes its scans into (default: asked)")
     init.add_argument("--broker", metavar="HOST", help="name or address of the MQTT broker (default: asked)")
     init.add_argument(
         "--topic", metavar="ROOT/SITE/AREA/LINE", help="the line's topic, before the station (default: asked)"
     )
-    completes_files(
-        init.add_argument(
-            "--trusted-key", metavar="PEM", help="public key of signed models, or a folder (default: asked)"
-        )
-    )
+    add_file(init, "--trusted-key", metavar="PEM", about="public key of signed models, or a folder (default: asked)")
     init.add_argument("--replace", action="store_true", help="write over an existing file (default: refuse)")
 
 

@@ -79,7 +79,9 @@ def _add_report(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
         parents=[common],
     )
     _add_time(report)
-    add_file(report, "--out", about="file to write, `-` = standard output (default: report-STATION-TIME.html here)")
+    add_file(
+        report, "--out", about="HTML file to write, `-` = standard output (default: report-STATION-TIME.html here)"
+    )
     report.add_argument(
         "--pictures",
         type=_count,
@@ -127,7 +129,7 @@ def _add_export(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
     export.add_argument(
         "--format", choices=("csv", "jsonl"), default="csv", help="csv, or jsonl: byte for byte as sent (default: csv)"
     )
-    add_file(export, "--out", about="file to write (default: standard output)")
+    add_file(export, "--out", about="table or messages to write (default: standard output)")
 
 
 def _add_time(verb: argparse.ArgumentParser) -> None:

@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         examples=("edge-desk user add ann --role admin", "edge-desk run", "edge-desk verify"),
     )
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    add_config(common, DEFAULT_FILE)
+    add_config(common, f"settings file, TOML (default: {DEFAULT_FILE} where it is there)")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     add_verb(
         verbs,
@@ -166,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         "add",
         "add an account, or give one a new password and role and enable it again",
         description="Asks for the password twice; not on a terminal, it is the first line of the standard input.",
-        examples=("edge-desk user add ann --role admin", "edge-desk user add bob <password.txt"),
+        examples=("edge-desk user add ann --role admin", "edge-desk user add bob < password.txt"),
         exits=(0, 1, 2, 74, 78),
         parents=[common],
     )
@@ -189,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     add_verb(
         users,
         "list",
-        "list the accounts",
+        "list the accounts, their roles, and which are disabled",
         examples=("edge-desk user list",),
         exits=(0, 1, 2, 74, 78),
         parents=[common],
@@ -203,12 +203,14 @@ def _parser() -> argparse.ArgumentParser:
         exits=_VERIFY_EXITS,
         parents=[common],
     )
-    verify.add_argument("--head", metavar="HASH", help="a hash noted earlier, which must still be in the record")
+    verify.add_argument(
+        "--head", metavar="HASH", help="a hash noted earlier, which must still be in the record (default: none)"
+    )
     export = add_verb(
         verbs,
         "export",
         "write decided scans and labels.csv for edge-train",
-        examples=("edge-desk export --out labelled", "edge-train doctor labelled"),
+        examples=("edge-desk export --out labelled",),
         exits=(0, 1, 2, 65, 74, 78),
         parents=[common],
     )

@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import shtab
 
@@ -148,9 +149,11 @@ def moment(text: str) -> datetime:
         ) from None
 
 
-def completes_files(action: argparse.Action) -> None:
-    """Let shells complete the option's value with names of files."""
-    action.complete = shtab.FILE  # type: ignore[attr-defined]
+def count(text: str) -> int:
+    """Type of an option: a whole number from 1."""
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of them: expected 1 or more")
+    return int(text)
 
 
 def completes_folders(action: argparse.Action) -> None:
@@ -165,9 +168,12 @@ def add_file(
     metavar: str = "FILE",
     required: bool = False,
     dest: str | None = None,
+    default: str | None = None,
 ) -> None:
-    """Add an argument that names a file, None unless given."""
-    completes_files(_add_path(parser, names, about, metavar, required, dest))
+    """Add an argument that names a file; `default` is None or argparse.SUPPRESS."""
+    only = _of_options(names, required, dest)
+    action = parser.add_argument(*names, type=path, metavar=metavar, default=default, help=about, **only)
+    action.complete = shtab.FILE  # type: ignore[attr-defined]
 
 
 def add_folder(
@@ -177,38 +183,24 @@ def add_folder(
     metavar: str = "DIR",
     required: bool = False,
     nargs: str | None = None,
+    dest: str | None = None,
+    default: str | None = None,
 ) -> None:
-    """Add an argument that names a folder, or by `nargs` several; None unless given."""
-    completes_folders(_add_path(parser, names, about, metavar, required, nargs=nargs))
-
-
-def add_config(parser: argparse.ArgumentParser, usual: Path) -> None:
-    """Add `--config`; without a default, so that a verb does not undo what stood before it."""
-    completes_files(
-        parser.add_argument(
-            "--config",
-            type=path,
-            metavar="FILE",
-            default=argparse.SUPPRESS,
-            help=f"settings file, TOML (default: {usual} where it is there)",
-        )
+    """Add an argument that names a folder, or by `nargs` several; `default` is None or argparse.SUPPRESS."""
+    only = _of_options(names, required, dest)
+    completes_folders(
+        parser.add_argument(*names, type=path, metavar=metavar, nargs=nargs, default=default, help=about, **only)
     )
 
 
-def _add_path(
-    parser: argparse.ArgumentParser,
-    names: Sequence[str],
-    about: str,
-    metavar: str,
-    required: bool,
-    dest: str | None = None,
-    nargs: str | None = None,
-) -> argparse.Action:
-    if names[0].startswith("-"):
-        return parser.add_argument(
-            *names, dest=dest, type=path, nargs=nargs, metavar=metavar, required=required, help=about
-        )
-    return parser.add_argument(*names, type=path, nargs=nargs, metavar=metavar, help=about)
+def add_config(parser: argparse.ArgumentParser, about: str) -> None:
+    """Add `--config`; without a default, so that a verb does not undo what stood before it."""
+    add_file(parser, "--config", about=about, default=argparse.SUPPRESS)
+
+
+def _of_options(names: Sequence[str], required: bool, dest: str | None) -> dict[str, Any]:
+    """Arguments of `add_argument` that it takes for an option alone."""
+    return {"required": required, "dest": dest} if names[0].startswith("-") else {}
 
 
 def _epilog(examples: Sequence[str], exits: Mapping[int, str]) -> str:

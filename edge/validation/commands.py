@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edge.errors import SettingsError
 from edge.settings import Settings
-from edge.system.command import EXITS, add_file, add_folder, add_verb, completes_folders, path
+from edge.system.command import EXITS, add_file, add_folder, add_verb, completes_folders, count, path
 
 if TYPE_CHECKING:
     from edge.validation.cost import Prices
@@ -176,7 +176,7 @@ def _add_qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser], com
 def _add_jobs(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--jobs",
-        type=_count,
+        type=count,
         metavar="N",
         help="processes of one core each that judge (default: this process, on the cores of `model.threads`)",
     )
@@ -185,13 +185,6 @@ def _add_jobs(verb: argparse.ArgumentParser) -> None:
 def _folder_or_store(text: str) -> Path | str:
     """A folder, or an address as it is written: a path would lose its slashes."""
     return text if "://" in text else path(text)
-
-
-def _count(text: str) -> int:
-    """A whole number from 1."""
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of processes: expected 1 or more")
-    return int(text)
 
 
 def _share(text: str) -> float:

@@ -1,4 +1,4 @@
-"""Three programs, one grammar: what each verb's help holds, and where the verb lies."""
+"""Four programs, one grammar: what each verb's help holds, and where the verb lies."""
 
 from __future__ import annotations
 
@@ -17,9 +17,16 @@ import pytest
 from edge.cli import in_verbs
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = {"edge-worker": "edge.cli", "edge-train": "train.cli", "edge-export": "export.cli"}
+PROGRAMS = {
+    "edge-worker": "edge.cli",
+    "edge-train": "train.cli",
+    "edge-export": "export.cli",
+    "edge-desk": "edge.desk.cli",
+}
 WITH_COMMANDS = ("edge-train",)
 """Programs whose verbs are modules of their own."""
+MANY_KINDS = {"--out", "--size", "--print-completion"}
+"""A file or a folder; also one number, for a square; the shells' names."""
 
 
 @cache
@@ -62,7 +69,7 @@ def examples_of(parser: argparse.ArgumentParser) -> list[str]:
 def test_the_walk_finds_the_verbs() -> None:
     names = {name for name, _ in EVERY}
     assert {"edge-worker model show", "edge-train fit-features", "edge-train patches preview"} <= names
-    assert {"edge-export model", "edge-export verify"} <= names
+    assert {"edge-export model", "edge-export verify", "edge-desk user add"} <= names
 
 
 @each_parser
@@ -76,7 +83,7 @@ def test_every_help_has_a_description_examples_and_exit_codes(parser: argparse.A
 @each_parser
 def test_every_example_is_a_command_that_parses(parser: argparse.ArgumentParser) -> None:
     for example in examples_of(parser):
-        program, *words = shlex.split(example.partition(" > ")[0])
+        program, *words = shlex.split(re.split(" [<>] ", example)[0])
         verbs = in_verbs(words) if program == "edge-worker" else words
         assert {*parser.prog.split()} <= {program, *verbs}, "the example is of another verb"
         parser_of(program).parse_args(verbs)
@@ -93,6 +100,30 @@ def test_every_option_has_help_that_names_its_default(parser: argparse.ArgumentP
         if not action.help or (action.option_strings and not action.required and "default: " not in action.help):
             silent.append(action.dest)
     assert silent == []
+
+
+def options() -> Iterator[tuple[str, argparse.Action]]:
+    """Every option of every verb, with what is typed before it."""
+    for program, parser in EVERY:
+        for action in parser._actions:
+            if action.option_strings and not isinstance(action, argparse._HelpAction | argparse._VersionAction):
+                yield f"{program} {action.option_strings[0]}", action
+
+
+def test_an_option_of_one_name_takes_one_kind_of_value_in_all_programs() -> None:
+    kinds: dict[str, set[tuple[object, ...]]] = {}
+    for name, action in options():
+        option = name.rpartition(" ")[2]
+        if option not in MANY_KINDS:
+            kinds.setdefault(option, set()).add((action.nargs, action.type or str, action.metavar))
+    assert {option: found for option, found in kinds.items() if len(found) > 1} == {}
+
+
+def test_what_is_said_of_two_options_in_the_same_words_is_one_option() -> None:
+    names: dict[str, set[str]] = {}
+    for name, action in options():
+        names.setdefault((action.help or "").partition(" (default")[0], set()).add(name.rpartition(" ")[2])
+    assert {words: found for words, found in names.items() if len(found) > 1} == {}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -1,9 +1,6 @@
 """What documentation says of the code is what the code says."""
 
-import argparse
-import importlib
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,31 +32,6 @@ def test_every_line_of_the_settings_example_is_valid_when_uncommented(tmp_path: 
     written.write_text("\n".join(lines))
     assert len([line for line in lines if not line.startswith(("#", "[")) and line]) > 30
     load_settings(written)
-
-
-def options_without_help(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """`PROGRAM VERB --option` of every option of the parser and of its verbs that says nothing about itself."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for verb in set(action.choices.values()):
-                yield from options_without_help(verb)
-        elif action.option_strings and not action.help:
-            yield f"{parser.prog} {action.option_strings[0]}"
-
-
-@pytest.mark.parametrize("module", ["edge.cli", "train.cli", "export.cli", "edge.desk.cli"])
-def test_every_option_of_every_command_has_help(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    parsers: list[argparse.ArgumentParser] = []
-
-    def caught(parser: argparse.ArgumentParser, *_: object) -> None:
-        parsers.append(parser)
-        raise SystemExit
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", caught)
-    with pytest.raises(SystemExit):
-        importlib.import_module(module).main([])
-    assert list(options_without_help(parsers[0])) == []
-    assert len(parsers[0].format_help()) > 300
 
 
 def test_the_project_declares_what_the_readme_promises() -> None:

@@ -17,12 +17,12 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         "go from the paper's recipe to the best one, one row per step",
         ablation,
         description="What each change of the recipe gives, by the cross-validation of crossval. Goes on after a kill.",
-        examples=("edge-train ablation scans --out ablation", "edge-train ablation scans --out ablation --steps 1 13"),
+        examples=("edge-train ablation scans --out ablation", "edge-train ablation scans --out ablation --rows 1 13"),
         exits=TRAINS,
     )
     add_experiment(verb, recipe="")
     verb.add_argument(
-        "--steps",
+        "--rows",
         type=int,
         nargs="+",
         metavar="N",
@@ -36,11 +36,11 @@ def ablation(options: argparse.Namespace, reporter: Reporter) -> int:
     from train.papers.ablation import ablate, steps, usual_steps
 
     all_steps = steps(options.seed)
-    unknown = [number for number in options.steps or () if not 1 <= number <= len(all_steps)]
+    unknown = [number for number in options.rows or () if not 1 <= number <= len(all_steps)]
     if unknown:
-        raise TrainError(f"there is no step {unknown[0]}", hint=f"steps are 1 to {len(all_steps)}")
+        raise TrainError(f"there is no row {unknown[0]}", hint=f"rows are 1 to {len(all_steps)}")
     backbone, cache = backbone_and_cache(options, reporter)
     with surveyed(options, reporter) as (survey, where):
-        chosen = [all_steps[number - 1] for number in options.steps or usual_steps(survey.rows)]
+        chosen = [all_steps[number - 1] for number in options.rows or usual_steps(survey.rows)]
         print(ablate(survey, backbone, cache, where, options.out, reporter, chosen), end="")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edge.system.command import add_file
+from edge.system.command import add_file, count
 from edge.system.progress import Reporter
 from train.bounds import MODES, bounds_json, find_bounds
 from train.commands.options import Verbs, add_command, add_data
@@ -30,7 +30,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         help="extremes of the scans' own bounds, or bounds of all pixels together (default: per_scan)",
     )
     add_file(verb, "--out", dest="file", about="JSON file to write (default: print)")
-    verb.add_argument("--jobs", type=int, metavar="N", help="threads (default: one per core)")
+    verb.add_argument("--jobs", type=count, metavar="N", help="threads (default: one per core)")
 
 
 def bounds(options: argparse.Namespace, reporter: Reporter) -> int:

@@ -63,7 +63,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
     add_folder(verb, "--cache", about="folder for the folds' patches, several GB (default: OUT/cache)")
     add_folder(verb, "--networks", about="folder for what is trained (default: OUT/networks)")
     verb.add_argument(
-        "--patches", type=float, default=1.0, metavar="X", help="share of the usual number of patches (default: 1)"
+        "--patch-share", type=float, default=1.0, metavar="X", help="share of the usual number of patches (default: 1)"
     )
 
 
@@ -110,7 +110,7 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
             lr=options.lr,
             bf16=amp == "bf16",
         ),
-        counts=scaled(PatchCounts(), options.patches),
+        counts=scaled(PatchCounts(), options.patch_share),
         runs=options.runs,
         seed=options.seed,
         device=options.device,
@@ -133,7 +133,7 @@ def _baselines(options: argparse.Namespace, reporter: Reporter) -> int:
     from train.papers.welds.benchmark import scaled
     from train.papers.welds.data import PatchCounts
 
-    counts = scaled(PatchCounts(), options.patches)
+    counts = scaled(PatchCounts(), options.patch_share)
     with runner(options.jobs) as where:
         table = run_baselines(
             options.welds, options.out, counts, options.seed, where, reporter, command_line(), options.test_welds

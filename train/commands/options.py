@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_type_hints
 
 from edge.images.conversion import Bounds, Method
 from edge.records import Size
-from edge.system.command import EXITS, add_file, add_folder, add_verb
+from edge.system.command import EXITS, add_file, add_folder, add_verb, count
 from edge.system.progress import Reporter
 from train.bounds import MODES
 from train.dataset import read_labels
@@ -169,7 +169,7 @@ def add_bounds(verb: argparse.ArgumentParser) -> None:
 
 def add_jobs(verb: argparse.ArgumentParser, about: str = "processes on this machine") -> None:
     """How many processes."""
-    verb.add_argument("--jobs", type=int, default=1, metavar="N", help=f"{about} (default: 1)")
+    verb.add_argument("--jobs", type=count, default=1, metavar="N", help=f"{about} (default: 1)")
 
 
 def add_experiment(verb: argparse.ArgumentParser, recipe: str) -> None:

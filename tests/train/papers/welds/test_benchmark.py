@@ -63,7 +63,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(welds: Path, cache: Path, out: Path, *more: str) -> list[str]:
     start = ["gate-benchmark", str(welds), "--natural", str(welds / "natural"), "--out", str(out)]
-    return [*start, "--cache", str(cache), "--patches", "0.0004", "--steps", "2", "--batch", "2", "--seed", "1", *more]
+    return [
+        *start,
+        "--cache",
+        str(cache),
+        "--patch-share",
+        "0.0004",
+        "--steps",
+        "2",
+        "--batch",
+        "2",
+        "--seed",
+        "1",
+        *more,
+    ]
 
 
 BEST = ("--recipe", "best", "--runs", "2", "--folds", "1")
