@@ -420,7 +420,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         folder.path,
         limits=limits,
         decode=decoder.decode,
-        marks=DecodeMarks(state.dir / "decoding"),
+        marks=DecodeMarks(state.dir / "decoding.marks"),
         threads=settings.model.decode_threads,
         reads=reads,
     )

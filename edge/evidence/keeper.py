@@ -5,7 +5,13 @@ them. Offering only appends to a queue. Where the queue is full the pictures are
 so; where even that fails, the log does.
 
 A piece is written as `.tmp-<verdict_id>` and renamed, and renamed away before it is removed, so a kill leaves nothing
-under its name that is not whole: what begins with `.tmp-` is removed at the start.
+under its name that is not whole: what begins with `.tmp-` is removed at the start. A piece that none waits behind is
+flushed before it is renamed. Behind others, flushing each of its files would slow the ledger's own flushes on the same
+disk: the kernel then writes it back within half a minute, and what a power cut left of the newest is found at the
+start, by size and hash.
+
+The folder of the first step stays the folder. Where it was moved, replaced or unmounted meanwhile, nothing is made in
+its place, and nothing is written or removed through a link.
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ import logging
 import math
 import os
 import shutil
+import stat
 import threading
 import time
 from collections import deque
@@ -63,6 +70,9 @@ PRUNED_SHARE = 0.01
 FILE_MODE = 0o640
 FOLDER_MODE = 0o750
 """The desk runs as another user of the worker's group."""
+
+UNFLUSHED_S = 300.0
+"""How long before the newest piece others may not have reached the disk; well beyond the kernel's writeback (30 s)."""
 
 _BLOCK_BYTES = 4096
 
@@ -133,6 +143,8 @@ class Keeper:
         self._say_at_s = -math.inf
         self._shelf: _Shelf | None = None
         """None until the first step begins to read the folder."""
+        self._identity: tuple[int, int] | None = None
+        """Device and inode of the folder of the first step."""
         self._disk = threading.Lock()
         """For whoever changes the folder or the shelf."""
 
@@ -169,9 +181,9 @@ class Keeper:
                 self._changed.wait(wait_s)
             if not self._queue:
                 return False
-            offer = self._queue[0]
+            offer, is_behind = self._queue[0], len(self._queue) > 1
         try:
-            self._keep(offer)
+            self._keep(offer, is_flushed=not is_behind)
         except (OSError, EvidenceError, MemoryError) as error:
             self._count_dropped(offer.verdict, getattr(error, "strerror", None) or str(error) or "no memory")
         finally:
@@ -207,6 +219,7 @@ class Keeper:
         """Put a person's committed decision beside its evidence; nothing where that is gone. Raises OSError."""
         path = self._folder / evidence
         with self._disk:
+            self._expect_same_folder()
             try:
                 open_piece(self._folder, evidence)
             except EvidenceError:
@@ -221,7 +234,7 @@ class Keeper:
         """Read what is there; remove what a kill or a power cut left of a piece."""
         self._shelf = _Shelf()
         try:
-            _make_folder(self._folder)
+            self._expect_same_folder()
             for day in days(self._folder):
                 for draft in (self._folder / day).glob(f"{DRAFT_PREFIX}*"):
                     _remove(draft)
@@ -233,35 +246,64 @@ class Keeper:
                             self._remove_piece(evidence)
                         else:
                             self._shelf.put(entry)
+            self._check_newest()
         except (OSError, EvidenceError) as error:
             self._failure = getattr(error, "strerror", None) or str(error)
             event(log.warning, "evidence not readable", folder=str(self._folder), error=str(error))
 
-    def _keep(self, offer: Offer) -> None:
+    def _check_newest(self) -> None:
+        """Remove what a power cut left of the pieces it found unflushed: of the right size, with other bytes."""
+        assert self._shelf is not None
+        newest = max((entry.decided_at for entry in self._shelf.entries.values()), default=None)
+        if newest is None:
+            return
+        for entry in list(self._shelf.entries.values()):
+            if (newest - entry.decided_at).total_seconds() <= UNFLUSHED_S:
+                with self._disk:
+                    try:
+                        piece = open_piece(self._folder, entry.evidence)
+                        for name in piece.record.files:
+                            piece.read(name)
+                    except EvidenceError as error:
+                        event(log.warning, "broken evidence removed", evidence=entry.evidence, error=error.message)
+                        self._remove_piece(entry.evidence)
+                        self._shelf.take(entry.evidence)
+
+    def _expect_same_folder(self) -> None:
+        """Make the folder, the first time. Raises OSError where it is not there later: a new one would not be found."""
+        if self._identity is None:
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(self._folder)
+            self._identity = _identity(self._folder)
+        elif _identity(self._folder) != self._identity:
+            raise OSError(errno.ESTALE, "the folder was moved, replaced or unmounted since the start")
+
+    def _keep(self, offer: Offer, *, is_flushed: bool) -> None:
         """Write one piece and make room for it. Raises OSError."""
         verdict = offer.verdict
         why = self._selection.why(verdict.outcome, verdict.scan.file, verdict.verdict_id)
         if verdict.evidence is None or why is None or self._shelf is None:
             return
         record, contents = piece_of(offer, why, self._scene)
-        contents[RECORD] = json.dumps(record.model_dump(mode="json", by_alias=True), sort_keys=True, indent=1).encode()
+        contents[RECORD] = record.model_dump_json(by_alias=True, indent=1).encode()
         size_bytes = sum(_on_disk(len(data)) for data in contents.values())
         with self._disk:
             day = (self._folder / verdict.evidence).parent
-            _make_folder(self._folder)
+            self._expect_same_folder()
             self._make_room(size_bytes)  # which may remove the day's folder
             _make_folder(day)
             draft, target = day / f"{DRAFT_PREFIX}{verdict.verdict_id}", self._folder / verdict.evidence
             _remove(draft)
             try:
-                _write_piece(draft, contents)
+                _write_piece(draft, contents, is_flushed=is_flushed)
                 if target.exists():  # of a ledger that was lost: this one has the numbers that count
                     self._remove_piece(verdict.evidence)
                 draft.rename(target)
             except OSError:
                 _remove(draft)
                 raise
-            sync_directory(day)
+            if is_flushed:
+                sync_directory(day)
             self._shelf.put(_Entry(verdict.evidence, verdict.outcome, verdict.times.decided_at, size_bytes, False))
         with self._changed:
             self._kept += 1
@@ -310,6 +352,8 @@ class Keeper:
     def _remove_piece(self, evidence: str) -> None:
         """Under another name first: a kill leaves no half of it under its own."""
         path = self._folder / evidence
+        if path.parent.is_symlink():
+            return
         aside = path.with_name(f"{DRAFT_PREFIX}old-{path.name}")
         _remove(aside)
         with suppress(FileNotFoundError):  # removed by hand
@@ -368,22 +412,33 @@ def _is_decided(payload: bytes) -> bool:
     return isinstance(content, dict) and content.get("decision") in ("normal", "abnormal")
 
 
-def _write_piece(draft: Path, contents: dict[str, bytes]) -> None:
-    """Every file flushed: after a power cut a piece is whole, or its record shows that it is not."""
+def _write_piece(draft: Path, contents: dict[str, bytes], *, is_flushed: bool) -> None:
     _make_folder(draft)
     for name, data in contents.items():
         with (draft / name).open("xb") as stream:
             stream.write(data)
             stream.flush()
             os.fchmod(stream.fileno(), FILE_MODE)
-            os.fsync(stream.fileno())
+            if is_flushed:
+                os.fsync(stream.fileno())
 
 
 def _make_folder(path: Path) -> None:
-    """With the mode it is meant to have, whatever the umask."""
-    with suppress(FileExistsError):
-        path.mkdir(parents=True)
+    """With the mode it is meant to have, whatever the umask. Raises OSError, also for a link that is there."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        _identity(path)
+    else:
         path.chmod(FOLDER_MODE)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """Device and inode. Raises OSError for a link, and for anything but a folder."""
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.ENOTDIR, "a link or a file, expected a folder: name the folder itself in `evidence.dir`")
+    return status.st_dev, status.st_ino
 
 
 def _remove(path: Path) -> None:

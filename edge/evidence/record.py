@@ -253,8 +253,10 @@ def pieces_of_day(folder: Path, day: str) -> list[str]:
 
 
 def _entries(folder: Path) -> list[str]:
+    """Names of the folders in a folder; through no link."""
     try:
-        return [path.name for path in folder.iterdir()]
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:  # never made, or its last piece was just removed
         return []
     except OSError as error:

@@ -1,8 +1,9 @@
 """Which file was being read and converted when the process died, and whether it was to blame.
 
-A mark is a small file written before a scan is read and removed once it is converted. It needs no fsync: it has to
-outlive the process, not the power. A file found marked at start is a suspect: it is first read and converted in a
-child process with limits, as the worker would do it. If the child dies too, and a second one after a pause, the file
+A mark is a few bytes in one file, written before a scan is read and overwritten once it is converted: a file made and
+removed for each scan would cost more than its hash, and slow every flush of the disk. It needs no flush: it has to
+outlive the process, not the power. A scan found marked at start is a suspect: it is first read and converted in a child
+process with limits, as the worker would do it. If the child dies too, and a second one after a pause, the file
 is condemned; if not, the death had another cause (an operator's kill, the memory of another program) and the file is
 judged like any other. A child that was killed from outside, or that came to no end and computed for less than
 PROBE_CPU_S, proves nothing: the file waits. So a good scan can be interrupted any number of times without being
@@ -45,43 +46,70 @@ PROBE_CPU_S = 15
 PROBE_BYTES_PER_FILE_BYTE = 8
 PROBE_BASE_BYTES = 2 << 30
 """Address space of the child: interpreter and libraries map about 1 GiB before the first pixel."""
+MARKS = 256
+"""Marks that the file has room for: of the decodes in progress, and of suspects that never came again."""
+MARK_BYTES = 16
+NO_MARK = bytes(MARK_BYTES)
+_OWN_FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 OPENING = b"opening"
 """The child's word that it is there and that what follows is the file's doing."""
 SHORT_OF_MEMORY = "look at the memory and the number of processes the service may use"
 
 
 class DecodeMarks:
-    """Marks of the decodes in progress, one small file each; thread-safe."""
+    """Marks of the decodes in progress, side by side in one small file; thread-safe."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, path: Path) -> None:
+        """Raises LedgerError where the file cannot be made or read, or is a link."""
+        self._path = path
         self._lock = threading.Lock()
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._suspects = {entry.name for entry in directory.iterdir()}
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDONLY | os.O_CREAT | _OWN_FILE, 0o600)
+            try:
+                found = os.read(handle, MARKS * MARK_BYTES)
+            finally:
+                os.close(handle)
         except OSError as error:
             raise LedgerError(
-                f"decode marks {directory}: {error.strerror}", hint="check that the state directory can be written"
+                f"decode marks {path}: {error.strerror}", hint="check that the state directory can be written"
             ) from None
+        places = [found[at : at + MARK_BYTES] for at in range(0, len(found), MARK_BYTES)]
+        self._suspects = {mark: place for place, mark in enumerate(places) if mark != NO_MARK}
+        self._free = sorted(set(range(MARKS)) - set(self._suspects.values()), reverse=True)
 
     @contextlib.contextmanager
     def decoding(self, stamp: FileStamp) -> Iterator[None]:
-        """Hold the file's mark while its bytes are decoded."""
-        mark = self._directory / _name(stamp)
-        with contextlib.suppress(OSError):  # a full disk must not stop the reading: only the blame is lost
-            mark.touch()
+        """Hold the file's mark while its bytes are decoded. A suspect keeps the mark it has until then."""
+        mark = _mark(stamp)
+        with self._lock:
+            place = self._suspects.get(mark)
+            if place is None and self._free:
+                place = self._free.pop()
+        self._write(place, mark)
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):
-                mark.unlink(missing_ok=True)
+            self._write(place, NO_MARK)
             with self._lock:
-                self._suspects.discard(mark.name)
+                self._suspects.pop(mark, None)
+                if place is not None:
+                    self._free.append(place)
 
     def is_suspect(self, stamp: FileStamp) -> bool:
         """Whether an earlier process died while it decoded this very file."""
         with self._lock:
-            return _name(stamp) in self._suspects
+            return _mark(stamp) in self._suspects
+
+    def _write(self, place: int | None, mark: bytes) -> None:
+        """A full disk or a file that was taken away must not stop the reading: only the blame is lost."""
+        if place is not None:
+            with contextlib.suppress(OSError):
+                handle = os.open(self._path, os.O_WRONLY | _OWN_FILE)
+                try:
+                    os.pwrite(handle, mark, place * MARK_BYTES)
+                finally:
+                    os.close(handle)
 
 
 def kills_its_reader(path: Path, limits: Limits, spec: InputSpec) -> str | None:
@@ -143,9 +171,9 @@ def _death_of_a_child(path: Path, limits: Limits, spec: InputSpec) -> _Death | N
     return _Death(f"killed by {received.name}", OPENING in child.stdout and received != signal.SIGKILL)
 
 
-def _name(stamp: FileStamp) -> str:
+def _mark(stamp: FileStamp) -> bytes:
     identity = f"{stamp.file}\0{stamp.inode}\0{stamp.size_bytes}\0{stamp.modified_ns}"
-    return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).digest()[:MARK_BYTES]
 
 
 def _probe(path: Path, limits: Limits, method: Method, bounds: Bounds | None, size: Size) -> None:

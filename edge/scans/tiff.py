@@ -22,7 +22,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -158,10 +158,15 @@ class _Directory:
     def scalar(self, tag: _Tag, default: int | None = None) -> int:
         if default is not None and tag not in self.entries:
             return default
-        return int(self.integers(tag, expected=1)[0])
+        return int.from_bytes(self._raw(tag, expected=1)[0], "little" if self.byte_order == "<" else "big")
 
     def integers(self, tag: _Tag, expected: int) -> npt.NDArray[np.uint64]:
         """The `expected` unsigned integers of a tag, which must hold exactly so many."""
+        raw, dtype = self._raw(tag, expected)
+        return np.frombuffer(raw, dtype).astype(np.uint64)
+
+    def _raw(self, tag: _Tag, expected: int) -> tuple[bytes, np.dtype[Any]]:
+        """The bytes of a tag's integers, and their type."""
         entry = self.entries.get(tag)
         if entry is None:
             raise contradiction(f"the tag {tag.name} is missing")
@@ -177,7 +182,7 @@ class _Directory:
             start = self.offset_in(entry)
             raw = _bytes_at(self.read_at, self.size_bytes, start, length, f"the table {tag.name}")
             self.ranges.append((start, start + length))
-        return np.frombuffer(raw, dtype).astype(np.uint64)
+        return raw, dtype
 
     def text(self, entry: _Entry, most_bytes: int) -> bytes:
         """The beginning of a text; empty if it is none or lies outside the file."""

@@ -131,7 +131,7 @@ class Line:
             folder,
             limits=LIMITS,
             decode=decode,
-            marks=DecodeMarks(state / "decoding"),
+            marks=DecodeMarks(state / "decoding.marks"),
             threads=1,
         )
         self.worker = Worker(

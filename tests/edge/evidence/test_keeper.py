@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -502,6 +503,91 @@ def test_what_a_kill_left_is_removed_and_what_was_whole_stays(tmp_path: Path) ->
     again.step(0.0)
     assert {path.name for path in day.iterdir()} == {verdicts[3].verdict_id}
     assert 0 < again.tally().used_bytes < kept.tally().used_bytes
+
+
+def test_a_piece_is_flushed_unless_others_wait_behind_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger flushes on the same disk: a burst of pictures must not slow the verdicts."""
+    flushed: list[int] = []
+    fsync = os.fsync
+    monkeypatch.setattr("edge.evidence.keeper.os.fsync", lambda handle: (flushed.append(handle), fsync(handle)))
+    kept = keeper(tmp_path)
+    for number in range(5):
+        kept.offer(offer_of(verdict_of(number)))
+    for waiting in (4, 3, 2, 1):
+        assert kept.step(0.0)
+        assert not flushed, waiting
+    assert kept.step(0.0)
+    assert len(flushed) == 6  # five files and the folder of the day
+
+
+def test_what_a_power_cut_left_with_the_right_size_and_other_bytes_is_removed(tmp_path: Path) -> None:
+    fill(keeper(tmp_path), old := verdict_of(0), lost := verdict_of(20), whole := verdict_of(21))
+    for verdict in (old, lost):
+        file = tmp_path / str(verdict.evidence) / "scan.png"
+        file.write_bytes(bytes(file.stat().st_size))
+    again = keeper(tmp_path)
+    again.step(0.0)
+    assert pieces(tmp_path) == paths_of(old, whole)  # the old one was on the disk: it shows as damaged where it is read
+    assert again.tally().used_bytes == pytest.approx(keeper_bytes(tmp_path))
+
+
+def moved_away(state: Path) -> None:
+    state.rename(state.with_name("kept"))
+
+
+def swapped_for_a_link(state: Path) -> None:
+    moved_away(state)
+    (state.with_name("outside")).mkdir()
+    state.symlink_to(state.with_name("outside"))
+
+
+def unmounted(state: Path) -> None:
+    moved_away(state)
+    (state / "evidence").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("happens", [moved_away, swapped_for_a_link, unmounted])
+def test_nothing_is_made_where_the_folder_of_the_start_is_gone(tmp_path: Path, happens: Callable[[Path], None]) -> None:
+    state = tmp_path / "state"
+    kept = keeper(state / "evidence")
+    fill(kept, before := verdict_of(1))
+    happens(state)
+    (tmp_path / "outside").mkdir(exist_ok=True)
+    elsewhere = sorted(tmp_path.rglob("*"))
+    kept.offer(offer_of(verdict_of(2)))
+    kept.step(0.0)
+    with pytest.raises(OSError, match=r"moved|No such file"):
+        kept.decided(str(before.evidence), b"{}")
+    assert sorted(tmp_path.rglob("*")) == elsewhere
+    assert kept.tally().dropped == 1
+    assert kept.tally().failure
+
+
+def test_a_folder_of_evidence_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "evidence").symlink_to(tmp_path / "outside")
+    kept = keeper(tmp_path / "evidence")
+    fill(kept, verdict_of(1))
+    assert not list((tmp_path / "outside").iterdir())
+    assert "expected a folder" in str(kept.tally().failure)
+
+
+def test_a_day_that_is_a_link_is_neither_swept_nor_written_nor_pruned(tmp_path: Path) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "evidence"
+    (outside / f"{DRAFT_PREFIX}theirs").mkdir(parents=True)
+    folder.mkdir()
+    (folder / "2026-03-01").symlink_to(outside)
+    kept = keeper(folder, max_bytes=30_000)
+    fill(kept, verdict_of(1))
+    assert [path.name for path in outside.iterdir()] == [f"{DRAFT_PREFIX}theirs"]
+    assert kept.tally().dropped == 1
+    (folder / "2026-03-01").unlink()
+    fill(kept, verdict_of(2))
+    (folder / "2026-03-01").rename(tmp_path / "moved")
+    (folder / "2026-03-01").symlink_to(tmp_path / "moved")
+    for number in range(1500, 1508):  # the next day: these make room
+        fill(kept, verdict_of(number))
+    assert len(list((tmp_path / "moved").iterdir())) == 1
 
 
 def test_a_verdict_that_comes_again_with_a_new_ledger_replaces_its_evidence(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 import edge.pipeline.crash_guard
-from edge.errors import ScanIncomplete
+from edge.errors import LedgerError, ScanIncomplete
 from edge.pipeline.crash_guard import DecodeMarks, kills_its_reader
 from edge.records import FileStamp
 from edge.scans.scan import Limits
@@ -25,7 +25,7 @@ from pathlib import Path
 from edge.errors import ScanIncomplete
 from edge.records import FileStamp
 from edge.pipeline.crash_guard import DecodeMarks
-with DecodeMarks(Path(sys.argv[1])).decoding(FileStamp("a.tif", 7, 100, 1)):
+with DecodeMarks(Path(sys.argv[1]) / "marks").decoding(FileStamp("a.tif", 7, 100, 1)):
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -33,19 +33,53 @@ with DecodeMarks(Path(sys.argv[1])).decoding(FileStamp("a.tif", 7, 100, 1)):
 def test_a_process_that_dies_in_a_decode_leaves_a_suspect_of_that_very_file(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", DIE_WHILE_DECODING, str(tmp_path)], timeout=60)
     assert done.returncode == -9
-    marks = DecodeMarks(tmp_path)
+    marks = DecodeMarks(tmp_path / "marks")
     assert marks.is_suspect(STAMP)
     assert not marks.is_suspect(FileStamp("a.tif", 7, 100, 2))
     with marks.decoding(STAMP):
         pass
     assert not marks.is_suspect(STAMP)
-    assert not DecodeMarks(tmp_path).is_suspect(STAMP)
+    assert not DecodeMarks(tmp_path / "marks").is_suspect(STAMP)
+
+
+def test_a_suspect_outlives_a_second_death_before_its_turn_came_again(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", DIE_WHILE_DECODING, str(tmp_path)], timeout=60)
+    other = FileStamp("b.tif", 8, 100, 1)
+    with DecodeMarks(tmp_path / "marks").decoding(other):
+        later = DecodeMarks(tmp_path / "marks")  # as after a kill at this moment
+        assert later.is_suspect(STAMP)
+        assert later.is_suspect(other)
+    assert not DecodeMarks(tmp_path / "marks").is_suspect(other)
+    assert DecodeMarks(tmp_path / "marks").is_suspect(STAMP)
+
+
+def test_marks_are_not_written_through_a_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"someone's")
+    marks = DecodeMarks(tmp_path / "marks")
+    (tmp_path / "marks").unlink()
+    (tmp_path / "marks").symlink_to(outside)
+    with marks.decoding(STAMP):
+        pass
+    assert outside.read_bytes() == b"someone's"
+    with pytest.raises(LedgerError, match="decode marks"):
+        DecodeMarks(tmp_path / "marks")
+
+
+def test_more_decodes_than_there_is_room_for_marks_are_not_held_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.pipeline.crash_guard, "MARKS", 1)
+    marks = DecodeMarks(tmp_path / "marks")
+    with marks.decoding(STAMP), marks.decoding(FileStamp("b.tif", 8, 100, 1)):
+        assert DecodeMarks(tmp_path / "marks").is_suspect(STAMP)
+    assert not DecodeMarks(tmp_path / "marks").is_suspect(STAMP)
 
 
 def test_an_exception_in_a_decode_leaves_no_suspect(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="bad"), DecodeMarks(tmp_path).decoding(STAMP):
+    with pytest.raises(ValueError, match="bad"), DecodeMarks(tmp_path / "marks").decoding(STAMP):
         raise ValueError("bad")
-    assert not DecodeMarks(tmp_path).is_suspect(STAMP)
+    assert not DecodeMarks(tmp_path / "marks").is_suspect(STAMP)
 
 
 def test_a_good_scan_that_an_outside_kill_interrupted_is_not_condemned(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ class Line:
             self.folder,
             limits=Limits(max_px=1_000_000, max_bytes=10_000_000),
             decode=decode,
-            marks=DecodeMarks(self.state / "decoding"),
+            marks=DecodeMarks(self.state / "decoding.marks"),
             threads=decode_threads,
         )
         return Worker(
