@@ -112,6 +112,7 @@ class App:
             self._stop.set()
             self._line.wake()
             self._join(judging)
+            self._line.report_health()  # so that the desk's counts of the day hold the last minute too
             self._is_judged.set()
             self._flush.set()
             self._line.wake()

@@ -174,6 +174,9 @@ def row_for(case: Case, votes: Sequence[Vote], reader: Reader) -> Row:
 WAITING = "waiting"
 """Filter of `state`: what waits for this reader."""
 ALL = "all"
+OLDEST = "oldest"
+ORDERS = (OLDEST, "newest", "part", "lot", "outcome", "reason", "people")
+"""How the queue may be sorted; within what is alike, the oldest is first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +190,7 @@ class Filter:
     reason: str = ""
     since: str = ""
     until: str = ""
+    sort: str = OLDEST
 
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> Filter:
@@ -204,18 +208,19 @@ class Filter:
             reason=word("reason"),
             since=_day_text(word("since")),
             until=_day_text(word("until")),
+            sort=word("sort") if word("sort") in ORDERS else OLDEST,
         )
 
     @classmethod
     def for_next(cls, query: Mapping[str, str]) -> Filter:
-        """Filter for the way from scan to scan, which leads only to what waits for the reader."""
-        return replace(cls.parse(query), state=WAITING)
+        """Filter for the way from scan to scan: only what waits for the reader, the oldest first."""
+        return replace(cls.parse(query), state=WAITING, sort=OLDEST)
 
     @property
     def words(self) -> dict[str, str]:
         """The filter as words of an address; what takes all is left out."""
-        fields = ("state", "outcome", "lot", "part", "reason", "since", "until")
-        return {key: getattr(self, key) for key in fields if getattr(self, key) not in ("", WAITING)}
+        fields = ("state", "outcome", "lot", "part", "reason", "since", "until", "sort")
+        return {key: getattr(self, key) for key in fields if getattr(self, key) not in ("", WAITING, OLDEST)}
 
     def takes(self, row: Row) -> bool:
         """Whether the queue shows the row. What is hidden from the reader is found by no filter that would tell it."""
@@ -231,6 +236,22 @@ class Filter:
             and (not self.since or record.decided_at >= _midnight(self.since))
             and (not self.until or record.decided_at < _midnight(self.until) + timedelta(days=1))
         )
+
+    def in_order(self, rows: Iterable[Row]) -> list[Row]:
+        """The rows that it takes, sorted. `rows`: oldest first. What is hidden comes last, in the order of time."""
+        taken = [row for row in rows if self.takes(row)]
+        if self.sort == OLDEST:
+            return taken
+        return taken[::-1] if self.sort == "newest" else sorted(taken, key=self._place)
+
+    def _place(self, row: Row) -> tuple[bool, str]:
+        record, standing = row.case.record, row.standing
+        if self.sort in ("outcome", "reason"):
+            told = record.outcome if self.sort == "outcome" else " ".join(record.reasons)
+            return row.is_hidden, "" if row.is_hidden else told
+        if self.sort == "people":
+            return row.is_asked, standing.state + ("" if row.is_asked else standing.choice or "")
+        return False, ((record.bundle or "") if self.sort == "lot" else record.part_id or record.file).lower()
 
 
 def rows_for(cases: Iterable[Case], votes: Mapping[str, Sequence[Vote]], reader: Reader) -> list[Row]:

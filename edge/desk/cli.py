@@ -14,6 +14,7 @@ from edge.desk.accounts import add_account, disable_account
 from edge.desk.store import FILE_NAME, DeskStore
 from edge.errors import DeskError, SettingsError
 from edge.settings import DEFAULT_FILE, Settings, load_settings, service_environment, usual_file
+from edge.store.requests import expect_box
 from edge.system.command import EXITS, add_config, add_folder, add_verb, new_parser, run_program
 from edge.system.logs import configure_logging, leads_to_journal
 from edge.system.privilege import refuse_root
@@ -66,6 +67,7 @@ def _run_desk(_: argparse.Namespace, settings: Settings) -> int:
             f"the page needs the library {error.name}, which is not installed",
             hint="pip install 'electrode-line[desk]', or tools/constraints/desk.txt in place of line.txt",
         ) from None
+    expect_box(settings.state.dir)  # a service sees no folder for writing that was made after its start
     with _store(settings, may_make=True) as store:
         return serve(settings, service_environment(), store)
 

@@ -25,6 +25,7 @@ from edge.desk import pixels
 from edge.desk.accounts import NO_ACCOUNT, LoginLimit, Sessions, is_password
 from edge.desk.cases import (
     ALL,
+    ORDERS,
     PAGE_CASES,
     WAITING,
     Case,
@@ -149,7 +150,8 @@ def render(visit: Visit, template: str, status: int = 200, **values: object) -> 
             t=visit.word,
             visit=visit,
             language=visit.language,
-            other_language=next(each for each in LANGUAGES if each != visit.language),
+            other_language=(other := next(each for each in LANGUAGES if each != visit.language)),
+            language_address="?" + urlencode({**visit.query, "lang": other}),
             **values,
         )
     )
@@ -215,7 +217,7 @@ def queue_page(desk: Desk, visit: Visit) -> Reply:
     reader = reader_of(desk, visit)
     chosen = Filter.parse(visit.query)
     rows = rows_for(desk.index.cases(), votes_by_verdict(desk.store.answers()), reader)
-    shown = [row for row in rows if chosen.takes(row)]
+    shown = chosen.in_order(rows)
     pages = max(-(-len(shown) // PAGE_CASES), 1)
     page = min(max(_whole(visit.query.get("page", "")) or 1, 1), pages)
     values: dict[str, Any] = {
@@ -224,6 +226,7 @@ def queue_page(desk: Desk, visit: Visit) -> Reply:
         "page": page,
         "pages": pages,
         "address": lambda **more: "/?" + urlencode({**chosen.words, **more}),
+        "way": _address("", Filter.for_next(visit.query).words),
         "problem": desk.index.problem,
         "filters_hidden": reader.is_blind and bool(chosen.outcome or chosen.reason),
         "damaged": sorted(desk.index.damaged()),
@@ -238,6 +241,7 @@ def queue_page(desk: Desk, visit: Visit) -> Reply:
         chosen=chosen,
         to_next=_address("/next", Filter.for_next(visit.query).words),
         states=(WAITING, *State, ALL),
+        orders=ORDERS,
         outcomes=list(Outcome),
         lots=sorted({row.case.record.bundle for row in rows if row.case.record.bundle}),
         reasons=sorted({reason for record in told for reason in record.reasons}),
@@ -312,6 +316,7 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
         to_answer=_address(f"/scan/{verdict_id}/answer", words),
         to_next=_address("/next", {**words, "after": verdict_id}),
         to_queue=_address("/", words),
+        way=_address("", words),
         neighbours=[_row(desk, visit, other) for other in neighbours(desk.index.cases(), case)],
     )
 
@@ -326,6 +331,9 @@ def _met(visit: Visit, row: Row, others: Sequence[Vote]) -> str:
         return ""
     words = visit.word(str(row.standing.choice or row.standing.state))
     return visit.word("both_answered", account=others[-1].account, standing=words)
+
+
+_SCRIPT_WORDS: Final = ("counts", "boxes_none", "boxes_count", "box_hint", "load_failed", "choose")
 
 
 def _viewer_words(visit: Visit, row: Row, step: int, layers: Mapping[str, pixels.Layer | None]) -> dict[str, Any]:
@@ -345,7 +353,7 @@ def _viewer_words(visit: Visit, row: Row, step: int, layers: Mapping[str, pixels
         },
         "place": place.model_dump() if shown and place is not None else None,
         "hasImage": "image.png" in record.files,
-        "words": {key: visit.word(key) for key in ("counts", "boxes_none", "boxes_count", "load_failed", "choose")},
+        "words": {key: visit.word(key) for key in _SCRIPT_WORDS},
     }
 
 

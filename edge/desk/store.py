@@ -15,7 +15,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,19 +90,17 @@ class DeskStore:
         """Open the file, or make it; its directory must be there."""
         self.path = path
         self._lock = threading.Lock()
-        with explained_errors(path):
+        with explained_errors(path), ExitStack() as unopened:
             is_new = not path.exists()
             self._sql = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
-            try:
-                if is_new:
-                    path.chmod(0o600)
-                self._sql.execute("PRAGMA trusted_schema = OFF")
-                self._sql.execute("PRAGMA journal_mode = WAL")
-                self._sql.execute("PRAGMA synchronous = FULL")
-                self._expect_own_file()
-            except BaseException:
-                self._sql.close()
-                raise
+            unopened.callback(self._sql.close)
+            if is_new:
+                path.chmod(0o600)
+            self._sql.execute("PRAGMA trusted_schema = OFF")
+            self._sql.execute("PRAGMA journal_mode = WAL")
+            self._sql.execute("PRAGMA synchronous = FULL")
+            self._expect_own_file()
+            unopened.pop_all()
 
     def __enter__(self) -> DeskStore:
         return self
@@ -138,10 +136,9 @@ class DeskStore:
             try:
                 yield
                 self._sql.execute("COMMIT")
-            except BaseException:
+            finally:
                 if self._sql.in_transaction:
                     self._sql.execute("ROLLBACK")
-                raise
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with self._lock, explained_errors(self.path):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,18 +116,16 @@ class LedgerReader:
         if not path.is_file():
             raise LedgerError(f"there is no ledger at {path}", hint="check `state.dir` in the settings")
         self.path = path
-        with explained_errors(path):
+        with explained_errors(path), ExitStack() as unopened:
             self._sql = sqlite3.connect(
                 f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, isolation_level=None, timeout=BUSY_TIMEOUT_S
             )
-            try:
-                self._sql.execute("PRAGMA query_only = ON")
-                self._sql.execute("PRAGMA trusted_schema = OFF")
-                expect_ledger(self._sql, path)
-                self._expect_schema()
-            except BaseException:
-                self._sql.close()
-                raise
+            unopened.callback(self._sql.close)
+            self._sql.execute("PRAGMA query_only = ON")
+            self._sql.execute("PRAGMA trusted_schema = OFF")
+            expect_ledger(self._sql, path)
+            self._expect_schema()
+            unopened.pop_all()
 
     def __enter__(self) -> LedgerReader:
         return self

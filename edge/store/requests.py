@@ -122,6 +122,15 @@ Handler = Callable[[Request, bytes], None]
 """Carries out one request, given its content. Raises RequestError if it never can, LedgerError if it cannot now."""
 
 
+def expect_box(state: Path) -> None:
+    """Raises LedgerError where the state directory has no drop box yet, and this user cannot make it."""
+    directory = DropBox(state).directory
+    if not directory.is_dir() and not (state.is_dir() and _is_own(state)):
+        raise LedgerError(
+            f"there is no {directory}: the worker has never run here", hint="start the worker: it makes the folder"
+        )
+
+
 def leave(state: Path, kind: RequestKind, content: BaseModel | bytes, request_id: str | None = None) -> Path:
     """Leave a request for the worker of the state directory `state`; it lasts when this returns.
 
@@ -133,8 +142,7 @@ def leave(state: Path, kind: RequestKind, content: BaseModel | bytes, request_id
     payload = content.model_dump_json().encode() if isinstance(content, BaseModel) else content
     with explained_errors(directory):
         if not directory.is_dir():
-            if not _is_own(state):
-                raise LedgerError(f"there is no {directory}", hint="start the worker: it makes the folder")
+            expect_box(state)
             DropBox(state).prepare()
         path = directory / f"{kind}-{request_id}.json"
         with written_whole(path, durable=True, mode=REQUEST_MODE) as stream:

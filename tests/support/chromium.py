@@ -136,11 +136,12 @@ class Chromium:
             assert time.monotonic() < end_s, f"never true: {expression}"
             time.sleep(0.02)
 
-    def press(self, key: str) -> None:
-        """A key, down and up."""
+    def press(self, key: str, *, shift: bool = False, code: str = "") -> None:
+        """A key, down and up. `code`: its place on the keyboard."""
+        held = {"modifiers": 8 if shift else 0, "code": code}
         text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
-        self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **held, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, **held)
 
     def move(self, x: float, y: float, *, is_down: bool = False) -> None:
         """The mouse to a place of the page."""

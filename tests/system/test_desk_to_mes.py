@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from edge.contract.messages import Health
 from edge.desk.app import build_app, new_desk
 from edge.desk.store import FILE_NAME, DeskStore, entry_hash
 from edge.desk.verify import verify
@@ -78,6 +79,10 @@ def test_an_answer_of_the_desk_reaches_the_mes_once_through_a_kill_of_either(tmp
             assert json.loads(second[0])["previous"] == entry_hash(store.entry(2))
             problems, summary = verify(store, evidence, None)
             assert (problems, summary.split(":")[0]) == ([], "unchanged")
+        arrive(daemon.folder, "B01_0002.tif", 2600)
+        until(lambda: len(mes.payloads("verdict")) > 1)
         assert daemon.send(signal.SIGTERM) == 0
+        health = Health.model_validate_json(settings.state.health.read_bytes())
+        assert sum(health.outcomes.values()) == 1, "the overview counts what was judged in the last minute too"
     payloads = mes.payloads("disposition")
     assert len({json.loads(payload)["disposition_id"] for payload in payloads}) == len(set(payloads)) == 2

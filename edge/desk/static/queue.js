@@ -4,6 +4,11 @@
 document.getElementById("start")?.addEventListener("click", (event) => {
   event.currentTarget.href = `/next${location.search}`;
 });
+document.querySelector(".who a[hreflang]")?.addEventListener("click", (event) => {
+  const address = new URLSearchParams(location.search);
+  address.set("lang", event.currentTarget.hreflang);
+  event.currentTarget.href = `?${address}`;
+});
 addEventListener("keydown", (event) => {
   if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("input, select, textarea, button, summary")) return;
   const rows = [...document.querySelectorAll("a.case")];

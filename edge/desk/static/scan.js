@@ -212,6 +212,7 @@ function half({ counts, width, height }) {
 const canvas = document.getElementById("picture");
 let picture = null;
 let drag = "window";
+let corners = null; // of the box that keys draw, in pixels of the picture
 
 function showWindow() {
   document.getElementById("window-values").textContent = `${picture.low} – ${picture.high} ${words.counts}`;
@@ -234,6 +235,10 @@ function boxesChanged() {
 
 function setDrag(mode) {
   drag = mode;
+  corners = null;
+  if (picture?.draft) { picture.draft = null; picture.draw(); }
+  const pointer = document.getElementById("pointer");
+  if (pointer) pointer.textContent = mode === "box" ? words.box_hint : "\u00a0";
   document.querySelectorAll("[data-drag]").forEach((button) => button.setAttribute("aria-checked", button.dataset.drag === mode));
   canvas.style.cursor = mode === "pan" ? "grab" : "crosshair";
 }
@@ -323,18 +328,40 @@ function onUp(event) {
   if (picture.draft) {
     const box = picture.draft;
     picture.draft = null;
-    if (event.type === "pointerup" && box.width_px >= 3 && box.height_px >= 3 && picture.boxes.length < 50) {
-      picture.boxes.push(box);
-      boxesChanged();
-      if (!form.elements.decision.value) choose("abnormal");
-    }
+    if (event.type === "pointerup") addBox(box);
     setDrag("window");
-    picture.draw();
   }
 }
 
-function boxOf(a, b) {
-  const [p, q] = [picture.at(a.x, a.y), picture.at(b.x, b.y)];
+function addBox(box) {
+  if (box.width_px >= 3 && box.height_px >= 3 && picture.boxes.length < 50) {
+    picture.boxes.push(box);
+    boxesChanged();
+    if (!form.elements.decision.value) choose("abnormal");
+  }
+  picture.draw();
+}
+
+/** An arrow in box mode: the first one puts a box into the middle of what is in sight, others move or size it. */
+function boxByKey(key, isSize) {
+  const a = picture.at(0, 0), b = picture.at(canvas.width, canvas.height);
+  if (!corners) {
+    const part = (low, high, most, share) => Math.max(low, 0) + (Math.min(high, most) - Math.max(low, 0)) * share;
+    corners = [0.4, 0.6].map((share) => ({ x: part(a.x, b.x, picture.width, share), y: part(a.y, b.y, picture.height, share) }));
+  } else {
+    const step = Math.max((b.y - a.y) / 100, 1);
+    const dx = { ArrowLeft: -step, ArrowRight: step }[key] ?? 0, dy = { ArrowUp: -step, ArrowDown: step }[key] ?? 0;
+    for (const corner of isSize ? corners.slice(1) : corners) { corner.x += dx; corner.y += dy; }
+  }
+  const box = boxBetween(...corners);
+  picture.draft = box;
+  document.getElementById("pointer").textContent = `x ${box.x_px}, y ${box.y_px}: ${box.width_px} × ${box.height_px} px`;
+  picture.draw();
+}
+
+const boxOf = (a, b) => boxBetween(picture.at(a.x, a.y), picture.at(b.x, b.y));
+
+function boxBetween(p, q) {
   const clip = (value, most) => Math.round(Math.min(Math.max(value, 0), most)) * facts.step;
   const [x0, x1] = [p.x, q.x].sort((m, n) => m - n).map((x) => clip(x, picture.width - 1));
   const [y0, y1] = [p.y, q.y].sort((m, n) => m - n).map((y) => clip(y, picture.height - 1));
@@ -356,7 +383,7 @@ function keepDraft() {
   const kinds = [...form.querySelectorAll('[name="kinds"]:checked')].map((box) => box.value);
   const { decision, severity, comment, boxes } = form.elements;
   const draft = { decision: decision.value, severity: severity.value, comment: comment.value, kinds, boxes: boxes.value };
-  const isEmpty = !draft.decision && !draft.comment && !kinds.length && draft.boxes === "[]";
+  const isEmpty = !draft.decision && !draft.severity && !draft.comment && !kinds.length && draft.boxes === "[]";
   if (isEmpty) sessionStorage.removeItem(draftKey);
   else sessionStorage.setItem(draftKey, JSON.stringify(draft));
 }
@@ -415,7 +442,24 @@ const keys = {
   n: () => choose("normal"), a: () => choose("abnormal"), u: () => choose("undecided"),
   c: () => { document.querySelector("details.answer").open = true; form.elements.comment.focus(); },
   j: () => location.assign(table.dataset.next),
+  g: () => {
+    const { severity } = form.elements;
+    severity.selectedIndex = (severity.selectedIndex + 1) % severity.length;
+    changed();
+  },
 };
+
+function changed() {
+  document.querySelector("details.answer").open = true;
+  keepDraft();
+}
+
+/** Number of the kind that a key stands for, from 0: 1 to 9, and with Shift the tenth and on, whatever a digit's key types then. */
+function kindOf(event) {
+  if (/^[1-9]$/.test(event.key)) return event.key - 1;
+  const digit = event.shiftKey && /^Digit([1-9])$/.exec(event.code);
+  return digit ? +digit[1] + 8 : null;
+}
 const pictureKeys = {
   m: deeds["window-model"], f: deeds["window-full"], l: deeds["window-local"],
   w: () => level(-0.05, 1), s: () => level(0.05, 1), q: () => level(0, 1.1), e: () => level(0, 1 / 1.1),
@@ -435,15 +479,21 @@ addEventListener("keydown", (event) => {
     else location.assign(table.dataset.queue);
     return;
   }
+  if (!typing && picture && drag === "box" && (event.key.startsWith("Arrow") || (event.key === "Enter" && picture.draft))) {
+    if (event.key === "Enter") { addBox(picture.draft); setDrag("window"); }
+    else boxByKey(event.key, event.shiftKey);
+    event.preventDefault();
+    return;
+  }
   if (typing || (event.target.closest("button, a, summary") && ["Enter", " "].includes(event.key))) return;
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key, kind = kindOf(event);
   if (key === "Enter") {
     if (form.elements.decision.value) save();
     else if (document.getElementById("next")) location.assign(table.dataset.next);
     else problem(words.choose);
-  } else if (/^[1-9]$/.test(key)) {
-    const box = form.querySelectorAll('[name="kinds"]')[key - 1];
-    if (box) { document.querySelector("details.answer").open = true; box.checked = !box.checked; keepDraft(); }
+  } else if (kind !== null) {
+    const box = form.querySelectorAll('[name="kinds"]')[kind];
+    if (box) { box.checked = !box.checked; changed(); }
   } else if (keys[key]) keys[key]();
   else if (picture && pictureKeys[key] && !(key.startsWith("Arrow") && event.target.matches("input"))) pictureKeys[key]();
   else return;

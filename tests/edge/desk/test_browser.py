@@ -234,6 +234,30 @@ def test_a_key_lays_what_spoke_for_abnormal_over_the_picture(browser: Chromium, 
     assert browser.complaints() == []
 
 
+def test_a_box_the_tenth_kind_and_the_severity_need_no_mouse(browser: Chromium, served: Served) -> None:
+    verdict_id = open_part(browser, served, "0004")
+    for key in ("b", "ArrowDown", "ArrowDown", "ArrowRight"):
+        browser.press(key)
+    middle = browser.evaluate("picture.draft")
+    browser.press("ArrowRight", shift=True)
+    wider = browser.evaluate("picture.draft")
+    assert (wider["x_px"], wider["y_px"], wider["height_px"]) == (middle["x_px"], middle["y_px"], middle["height_px"])
+    assert wider["width_px"] > middle["width_px"]
+    browser.press("Enter")
+    assert browser.evaluate("picture.boxes") == [wider] and browser.evaluate("drag") == "window"
+    browser.press("b")
+    browser.press("ArrowDown")
+    browser.press("Escape")
+    assert browser.evaluate("picture.boxes.length === 1 && !picture.draft"), "Esc drops the box, not the page"
+    browser.press("!", shift=True, code="Digit1")
+    for key in ("g", "g", "Enter"):
+        browser.press(key)
+    browser.wait_for("document.getElementById('next')")
+    (given,) = (given for given in served.dispositions() if given["verdict_id"] == verdict_id)
+    assert (given["decision"], given["kinds"], given["boxes_px"]) == ("abnormal", ["ink-fluctuations"], [wider])
+    assert browser.complaints() == []
+
+
 def test_what_was_entered_survives_a_session_that_ends(browser: Chromium, served: Served) -> None:
     verdict_id = open_part(browser, served, "0002")
     browser.press("u")

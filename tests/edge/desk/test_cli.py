@@ -100,6 +100,18 @@ def test_the_network_is_served_with_a_certificate_or_not_at_all(config: Path, tm
             _server_config(settings.model_copy(update={"key_file": other_key}), app)
 
 
+def test_before_the_worker_ever_ran_the_desk_says_so_and_ends_so_that_systemd_tries_again(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "state").rmdir()
+    assert run(config, "run") == 74
+    said = capsys.readouterr().err
+    assert f"there is no {tmp_path / 'state' / 'requests'}: the worker has never run here" in said
+    assert "start the worker" in said
+    unit = (Path(__file__).parents[3] / "systemd" / "edge-desk.service").read_text(encoding="utf-8").splitlines()
+    assert {"Restart=on-failure", "StartLimitIntervalSec=0", "RestartPreventExitStatus=78"} <= set(unit)
+
+
 def test_a_port_that_is_taken_is_named(config: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -275,6 +275,36 @@ def test_a_reader_who_filters_is_led_through_what_the_filter_shows(tmp_path: Pat
     assert ann.get("/next").headers["location"] == f"/scan/{other}"
 
 
+def test_the_queue_is_sorted_and_what_is_hidden_stays_in_the_order_of_time(plant: Plant) -> None:
+    outcomes = (Outcome.REVIEW, Outcome.ABNORMAL, Outcome.NORMAL, Outcome.ABNORMAL)
+    lots = ("B2", "B1", "B3", "B0")
+    ids = [plant.put(n, outcome, lot=lot) for n, outcome, lot in zip((1, 2, 3, 4), outcomes, lots, strict=True)]
+    ann = plant.browser("ann")
+
+    def sorted_by(sort: str) -> list[str]:
+        return parts(ann.get(f"/?state=all&sort={sort}").text)
+
+    assert sorted_by("") == sorted_by("nonsense") == sorted_by("oldest") == ["0001", "0002", "0003", "0004"]
+    assert sorted_by("newest") == ["0004", "0003", "0002", "0001"]
+    assert sorted_by("lot") == ["0004", "0002", "0001", "0003"]
+    assert sorted_by("outcome") == sorted_by("reason") == ["0001", "0002", "0003", "0004"], "nothing is told yet"
+    ann.answer(ids[3], "abnormal")
+    assert sorted_by("outcome") == sorted_by("reason") == sorted_by("people") == ["0004", "0001", "0002", "0003"]
+    assert '<option value="lot" selected>' in ann.get("/?state=all&sort=lot").text
+    assert ann.get("/next?sort=newest").headers["location"] == f"/scan/{ids[0]}", "the oldest is next all the same"
+
+
+def test_a_scan_opened_from_the_list_and_a_change_of_language_keep_the_filter(plant: Plant) -> None:
+    first, second = plant.put(1), plant.put(2)
+    ann = plant.browser("ann")
+    page = ann.get("/?state=all&lot=B01&sort=part").text
+    assert f'href="/scan/{second}?lot=B01"' in page
+    assert 'href="?state=all&amp;lot=B01&amp;sort=part&amp;lang=de"' in page
+    assert ann.get("/?state=all&lot=B01&lang=de").headers["location"] == "/?state=all&lot=B01"
+    scan = ann.get(f"/scan/{second}?lot=B01").text
+    assert 'data-next="/next?lot=B01&amp;' in scan and f'href="/scan/{first}?lot=B01"' in scan
+
+
 def test_a_filter_by_what_is_hidden_says_so(plant: Plant) -> None:
     plant.put(1)
     ann = plant.browser("ann")
@@ -757,6 +787,7 @@ def test_a_fuzz_of_every_route_finds_no_defect(plant: Plant) -> None:
         "decision",
         "kinds",
         "severity",
+        "sort",
     ]
     names += ["boxes", "comment", "seconds", "seen", "nonce", "window_low", "auto"]
     words = [
@@ -777,7 +808,7 @@ def test_a_fuzz_of_every_route_finds_no_defect(plant: Plant) -> None:
         "inf",
         "1e999",
     ]
-    words += ["decided", "de"]
+    words += ["decided", "de", "people", "reason"]
     words += ["", "9" * 30, "\x00", "\ud800", "é\u202e", "a" * 32, "\n"]
     heads = ["hx_request", "accept_language", "origin", "host", "content_type", "cookie", "range"]
     values = ["true", "de;q=x,en", "127.0.0.1:8480", "text/html", "", "desk_session=\x7f", "bytes=0-", "\xff"]

@@ -14,7 +14,7 @@ DESK = Path(__file__).parents[3] / "edge" / "desk"
 SOURCES = [*(DESK / "templates").glob("*.j2"), DESK / "pages.py", DESK / "app.py"]
 CHOSEN_BY_VALUE = {
     *("normal", "abnormal", "undecided", "review", "unreadable"),
-    *("waiting", "all", "open", "second", "arbiter", "decided", "reader", "admin"),
+    *("oldest", "newest", "waiting", "all", "open", "second", "arbiter", "decided", "reader", "admin"),
     *("kept_outcome", "kept_sample", "kept_challenge", "read_first", "read_second", "read_third"),
     *("severity_mild", "severity_clear", "severity_severe"),
     *(f"decided_by_{reason}" for reason in DECISIONS),
