@@ -86,7 +86,7 @@ def folder_away(trial: Trial) -> None:
 def backlog(trial: Trial) -> None:
     """R16: a cold start on many files: the first verdict soon, oldest first, new ones not starved, memory bounded."""
     count = trial.size(10_000, 100_000)
-    with trial.rig(Layout(log_level="warning")) as rig:
+    with trial.rig(Layout(log_level="warning", by_exec=True)) as rig:
         rig.generator.arrive(count)
         oldest_ns = time.time_ns() - 10 * count * 1_000_000
         for index, listed in enumerate(rig.generator.listed):

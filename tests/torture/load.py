@@ -43,7 +43,7 @@ def soak(trial: Trial) -> None:
     # Time runs faster here: sent verdicts are old at once, and the ten minutes between two sweeps of ledger and inbox
     # are two seconds. Else a day's scans would pass before the first sweep, and memory holds every name until then.
     evidence: dict[str, object] = {"max_bytes": EVIDENCE_BYTES}
-    layout = Layout(log_level="warning", state={"keep_days": 1e-6}, evidence=evidence, mosquitto=_quiet())
+    layout = Layout(log_level="warning", state={"keep_days": 1e-6}, evidence=evidence, mosquitto=_quiet(), by_exec=True)
     with trial.rig(layout) as rig:
         rig.worker.start("--housekeeping-s", "2", wait=False)
         series = _Series(rig, SOAK_WARM_UP_SCANS)
@@ -127,7 +127,7 @@ def _scans_of_the_demo(seed: int) -> Iterator[bytes]:
 def load(trial: Trial) -> None:
     """L1: a steady 200 scans/s; latency from visible file to PUBACK, processor time per scan, nothing grows."""
     span_s = trial.size(60, 600)
-    with trial.rig(Layout(log_level="warning", mosquitto=_quiet())) as rig:
+    with trial.rig(Layout(log_level="warning", mosquitto=_quiet(), by_exec=True)) as rig:
         rig.worker.start(wait=False)
         rig.generator.arrive(1)
         rig.await_all()

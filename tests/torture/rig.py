@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from tests.support.mosquitto import Mosquitto
 from tests.torture.checker import Findings, LedgerRow, Message, compare, read_ledger
+from tests.torture.forks import Fork
 from tests.torture.generator import Generator
 from tests.torture.stub import write_stub_bundle
 from tests.torture.subscriber import SUBSCRIBED
@@ -28,6 +29,7 @@ SLOWEST_PER_S = 20.0
 """Scans that even a loaded machine judges: bounds the patience, no bar."""
 LOOK_S = 0.02
 STATION = "torture"
+STUB_WORKER = "tests.torture.worker"
 
 
 class TimedOut(AssertionError):
@@ -69,24 +71,29 @@ class Worker:
     """The daemon with the stub engine; its log lies in `root/worker.log`, all runs in one file."""
 
     def __init__(
-        self, config: Path, log: Path, options: Sequence[str] = (), program: str = "tests.torture.worker"
+        self, config: Path, log: Path, options: Sequence[str] = (), program: str = STUB_WORKER, *, by_exec: bool = False
     ) -> None:
-        """`options` of the program for every start; edge.cli is the production program."""
+        """`options` of the program for every start; edge.cli is the production program, and begins by exec."""
         self.config = config
         self._program = program
+        self._by_exec = by_exec or program != STUB_WORKER
         self._options = options
         self.log = log
         self.entries: list[dict[str, Any]] = []
+        self._counts: Counter[str] = Counter()
         self._tail = Tail(log)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Fork | None = None
 
     def start(self, *options: str, prefix: Sequence[str] = (), wait: bool = True) -> None:
         """`options`: of tests.torture.worker; `prefix`: a program that runs it. Waits for its word `ready`."""
         seen = self.count("ready")
-        command = [*prefix, sys.executable, "-m", self._program, "--config", str(self.config)]
-        command += [*self._options, *options]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stderr=log, stdout=log)
+        arguments = ["--config", str(self.config), *self._options, *options]
+        if self._by_exec or prefix:
+            command = [*prefix, sys.executable, "-m", self._program, *arguments]
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(command, stderr=log, stdout=log)
+        else:
+            self._process = Fork(self._program, arguments, self.log)
         if wait:
             wait_until(lambda: self.count("ready") > seen or not self.is_alive(), "the worker is ready")
 
@@ -109,6 +116,8 @@ class Worker:
         """Number of the daemon itself, also below a prefix such as strace."""
         assert self._process is not None
         pid = self._process.pid
+        if isinstance(self._process, Fork):
+            return pid
         children = Path(f"/proc/{pid}/task/{pid}/children")
         with children.open() as file:
             below = file.read().split()
@@ -141,13 +150,18 @@ class Worker:
     def read_log(self) -> list[dict[str, Any]]:
         """All entries so far; what is no JSON appears as {"event": line}."""
         for line in self._tail.lines():
-            self.entries.append(json.loads(line) if line.startswith("{") else {"event": line})
+            entry = json.loads(line) if line.startswith("{") else {"event": line}
+            self.entries.append(entry)
+            self._counts[entry["event"]] += 1
         return self.entries
 
     def count(self, event: str, **fields: object) -> int:
+        entries = self.read_log()
+        if not fields:
+            return self._counts[event]
         return sum(
             entry["event"] == event and all(entry.get(key) == value for key, value in fields.items())
-            for entry in self.read_log()
+            for entry in entries
         )
 
     def wait_for(self, event: str, count: int = 1, **fields: object) -> float:
@@ -201,7 +215,7 @@ class Subscriber:
         self._port = port
         self._client_id = client_id
         self._tail = Tail(log)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Fork | None = None
         self.messages: list[Message] = []
         self._counts: Counter[str] = Counter()
         self._distinct: set[str] = set()
@@ -209,8 +223,7 @@ class Subscriber:
     def start(self) -> None:
         """Returns when it is subscribed."""
         seen = self.count(SUBSCRIBED)
-        command = [sys.executable, "-m", "tests.torture.subscriber", str(self._port), str(self._log), self._client_id]
-        self._process = subprocess.Popen(command)
+        self._process = Fork("tests.torture.subscriber", [str(self._port), str(self._log), self._client_id])
         wait_until(lambda: self.count(SUBSCRIBED) > seen, "the subscriber is subscribed")
 
     def end(self) -> None:
@@ -259,6 +272,8 @@ class Layout:
     mosquitto: dict[str, Any] = field(default_factory=lambda: {"persistence": True, "max_queued": 0})
     worker_port: int | None = None
     """Where the worker finds its broker, if not at the broker itself: a relay."""
+    by_exec: bool = False
+    """Every start of the worker is one as in service, imports included: where the row measures it, or is about it."""
 
 
 class Rig:
@@ -279,7 +294,7 @@ class Rig:
         self.config = root / "edge.toml"
         write_stub_bundle(root / "bundle")
         self.write_config(layout)
-        self.worker = Worker(self.config, root / "worker.log", worker_options)
+        self.worker = Worker(self.config, root / "worker.log", worker_options, by_exec=layout.by_exec)
 
     def write_config(self, layout: Layout) -> None:
         sections = {
@@ -333,8 +348,8 @@ class Rig:
         return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
 
     def second_worker(self) -> subprocess.CompletedProcess[str]:
-        """Another worker on the same settings, until it ends."""
-        command = [sys.executable, "-m", "tests.torture.worker", "--config", str(self.config)]
+        """Another worker on the same settings, until it ends; it begins by exec."""
+        command = [sys.executable, "-m", STUB_WORKER, "--config", str(self.config)]
         return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
 
     def settle(self) -> None:

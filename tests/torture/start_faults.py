@@ -6,7 +6,7 @@ import signal
 import time
 
 from tests.torture.disk_faults import STATE_BYTES, fill, small_disk
-from tests.torture.rig import Rig, TimedOut, wait_until
+from tests.torture.rig import Layout, Rig, TimedOut, wait_until
 from tests.torture.trial import Skipped, Trial
 
 EXIT_IO, EXIT_CONFIG = 74, 78
@@ -17,7 +17,7 @@ TOLD_S = 10.0
 
 def dead_at_the_start(trial: Trial) -> None:
     """R33: a ledger damaged after a clean stop, a refused model, a full disk: the MES reads `refused`. And stops."""
-    with trial.rig() as rig:
+    with trial.rig(Layout(by_exec=True)) as rig:
         rig.worker.start()
         rig.generator.arrive(3)
         rig.await_all()
@@ -39,7 +39,7 @@ def dead_at_the_start(trial: Trial) -> None:
         trial.require_clean_stop(rig.worker)
         trial.take(rig.findings())
     try:
-        with trial.rig() as rig, small_disk(rig.state, STATE_BYTES):
+        with trial.rig(Layout(by_exec=True)) as rig, small_disk(rig.state, STATE_BYTES):
             fill(rig.state / "filler")
             rig.worker.start(wait=False)
             _require_refused(trial, rig, EXIT_IO, rig.worker.wait_end(), "full")

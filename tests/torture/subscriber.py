@@ -20,7 +20,8 @@ SUBSCRIBED = "subscribed"
 SESSION_S = 86_400
 
 
-def main(port: int, path: Path, client_id: str) -> None:
+def main() -> None:
+    port, path, client_id = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     with path.open("a", encoding="utf-8", buffering=1) as file:
 
         def note(**entry: object) -> None:
@@ -46,4 +47,4 @@ def main(port: int, path: Path, client_id: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    main()
