@@ -37,77 +37,36 @@ KEY_BYTES = 8
 WAL_LIMIT_BYTES = 16 * 1024 * 1024
 BUSY_TIMEOUT_S = 5.0
 
+FIRST_SCHEMA = 8
+"""Version of the first release's schema. What programs before it wrote is not upgraded: it would take reading every
+message, and there is no such ledger at a plant."""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
+        "INSERT INTO meta VALUES ('ledger_id', lower(hex(randomblob(16))))",
         "CREATE TABLE files (file BLOB PRIMARY KEY, stamp TEXT NOT NULL, sha256 BLOB NOT NULL,"
         " finished_at_ms INTEGER NOT NULL) WITHOUT ROWID",
-        "CREATE TABLE verdicts (verdict_id BLOB PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID",
-        "CREATE TABLE outbox (seq INTEGER PRIMARY KEY, verdict_id BLOB NOT NULL,"
-        " decided_at_ms INTEGER NOT NULL, sent_at_ms INTEGER)",
-        "CREATE INDEX outbox_by_state ON outbox (sent_at_ms, seq)",
-        "CREATE TABLE payloads (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL)",
-    ),
-    (
-        "ALTER TABLE verdicts ADD COLUMN file_key BLOB",
-        "ALTER TABLE verdicts ADD COLUMN first_key BLOB",
-        "CREATE INDEX verdicts_by_file ON verdicts (file_key, seq) WHERE file_key IS NOT NULL",
+        "CREATE TABLE verdicts (verdict_id BLOB PRIMARY KEY, seq INTEGER NOT NULL, file_key BLOB NOT NULL,"
+        " bytes_key BLOB NOT NULL) WITHOUT ROWID",
+        "CREATE INDEX verdicts_by_file ON verdicts (file_key, seq)",
         "CREATE TABLE pixels (pixels_id BLOB PRIMARY KEY, verdict_id BLOB NOT NULL) WITHOUT ROWID",
-        "INSERT OR IGNORE INTO meta VALUES ('ledger_id', lower(hex(randomblob(16))))",
-    ),
-    (
-        "ALTER TABLE outbox ADD COLUMN part_id TEXT",
-        "UPDATE outbox SET part_id = (SELECT json_extract(CAST(payload AS TEXT), '$.part_id')"
-        " FROM payloads WHERE payloads.seq = outbox.seq AND json_valid(CAST(payload AS TEXT)))",
-        "CREATE INDEX outbox_by_part ON outbox (part_id, seq) WHERE part_id IS NOT NULL",
-        "CREATE INDEX outbox_by_decision ON outbox (decided_at_ms, seq)",
-    ),
-    (
-        "ALTER TABLE outbox ADD COLUMN kind TEXT NOT NULL DEFAULT 'verdict'",
         "CREATE TABLE dispositions (disposition_id BLOB PRIMARY KEY, verdict_id BLOB NOT NULL, seq INTEGER NOT NULL,"
         " content_key BLOB NOT NULL) WITHOUT ROWID",
         "CREATE INDEX dispositions_by_verdict ON dispositions (verdict_id, seq)",
-    ),
-    (
-        "ALTER TABLE payloads ADD COLUMN checksum BLOB",
-        "UPDATE payloads SET checksum = (SELECT message_checksum(seq, kind, verdict_id, payload)"
-        " FROM outbox WHERE outbox.seq = payloads.seq)",
-        "ALTER TABLE outbox ADD COLUMN first_sent_at_ms INTEGER",
-        "UPDATE outbox SET first_sent_at_ms = sent_at_ms",
-    ),
-    (
+        "CREATE TABLE outbox (seq INTEGER PRIMARY KEY, verdict_id BLOB NOT NULL, kind TEXT NOT NULL DEFAULT 'verdict',"
+        " decided_at_ms INTEGER NOT NULL, sent_at_ms INTEGER, first_sent_at_ms INTEGER, part_id TEXT,"
+        " verdict_type INTEGER, latency_ms INTEGER)",
+        "CREATE INDEX outbox_by_state ON outbox (sent_at_ms, seq)",
+        "CREATE INDEX outbox_by_part ON outbox (part_id, seq) WHERE part_id IS NOT NULL",
+        "CREATE INDEX outbox_by_decision ON outbox (decided_at_ms, seq, verdict_type, latency_ms)",
+        "CREATE TABLE payloads (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL, checksum BLOB NOT NULL)",
         "CREATE TABLE verdict_types (verdict_type INTEGER PRIMARY KEY, outcome TEXT NOT NULL, reasons TEXT NOT NULL,"
         " is_kept INTEGER NOT NULL, model_id TEXT NOT NULL, model_sha256 TEXT NOT NULL, engine TEXT NOT NULL,"
         " UNIQUE (outcome, reasons, is_kept, model_id, model_sha256, engine))",
-        "ALTER TABLE outbox ADD COLUMN verdict_type INTEGER",
-        "ALTER TABLE outbox ADD COLUMN latency_ms INTEGER",
-        "CREATE TABLE facts (seq INTEGER PRIMARY KEY, outcome, reasons, is_kept, model_id, model_sha256, engine,"
-        " latency_ms)",
-        "INSERT INTO facts SELECT seq, json_extract(message, '$.outcome'),"
-        " (SELECT group_concat(value, ' ') FROM json_each(message, '$.reasons')),"
-        " json_extract(message, '$.evidence') IS NOT NULL, json_extract(message, '$.model.id'),"
-        " json_extract(message, '$.model.sha256'), json_extract(message, '$.model.engine'),"
-        " round((julianday(json_extract(message, '$.times.decided_at'))"
-        " - julianday(json_extract(message, '$.times.first_seen_at'))) * 86400000)"
-        " FROM (SELECT seq, CAST(payload AS TEXT) AS message FROM outbox JOIN payloads USING (seq)"
-        " WHERE kind = 'verdict' AND json_valid(CAST(payload AS TEXT)))",
-        "INSERT OR IGNORE INTO verdict_types (outcome, reasons, is_kept, model_id, model_sha256, engine)"
-        " SELECT outcome, reasons, is_kept, model_id, model_sha256, engine FROM facts",
-        "UPDATE outbox SET (verdict_type, latency_ms) = (SELECT verdict_type, latency_ms FROM facts JOIN verdict_types"
-        " USING (outcome, reasons, is_kept, model_id, model_sha256, engine) WHERE facts.seq = outbox.seq)",
-        "DROP TABLE facts",
-        "DROP INDEX outbox_by_decision",
-        "CREATE INDEX outbox_by_decision ON outbox (decided_at_ms, seq, verdict_type, latency_ms)",
-    ),
-    (
-        # Both were made with the model's digest: what one model had judged was new to the next.
-        "ALTER TABLE verdicts RENAME COLUMN first_key TO bytes_key",
-        "UPDATE verdicts SET bytes_key = (SELECT bytes_key(json_extract(CAST(payload AS TEXT), '$.scan.sha256'))"
-        " FROM payloads WHERE payloads.seq = verdicts.seq AND json_valid(CAST(payload AS TEXT)))",
-        "DELETE FROM pixels",
     ),
 )
-"""Statements that lead from schema version n to n + 1; their number is the version this program writes."""
+"""Statements that make an empty database the first schema, and each version the next one."""
 
 REPLAYED = ("-wal", "-journal")
 LOGS = (*REPLAYED, "-shm")
@@ -300,16 +259,22 @@ def primary_code(error: sqlite3.Error) -> int:
 
 def _upgrade(sql: sqlite3.Connection, path: Path) -> None:
     ((version,),) = sql.execute("PRAGMA user_version").fetchall()
-    if version > len(MIGRATIONS):
+    newest = newest_schema()
+    if version > newest:
         raise LedgerError(
-            f"ledger {path} has schema {version}, this program knows up to {len(MIGRATIONS)}",
+            f"ledger {path} has schema {version}, this program knows up to {newest}",
             hint="run the newer program again; its ledger cannot be taken back to an older one",
         )
-    if version < len(MIGRATIONS):
+    if version < FIRST_SCHEMA:
+        raise LedgerError(
+            f"ledger {path} has schema {version}, of a program before the first release, which has {FIRST_SCHEMA}",
+            hint="let that program deliver what is unsent; then move the whole state directory away and start anew",
+        )
+    if version < newest:
         sql.execute("BEGIN IMMEDIATE")
         _migrate(sql, version)
         sql.execute("COMMIT")
-        event(log.info, "ledger upgraded", from_schema=version, to_schema=len(MIGRATIONS))
+        event(log.info, "ledger upgraded", from_schema=version, to_schema=newest)
 
 
 def _flush(log_file: Path) -> None:
@@ -332,26 +297,22 @@ def bytes_key(sha256: str) -> bytes:
     return bytes.fromhex(sha256)[:KEY_BYTES]
 
 
-def _bytes_key_or_null(found: object) -> bytes | None:
-    """Likewise, of what bit rot may have made of a message."""
-    try:
-        return bytes_key(str(found))
-    except ValueError:
-        return None
-
-
 def is_intact(seq: object, kind: object, key: object, payload: object, checksum: object) -> bool:
     """Whether a row of the outbox is still the one that was written."""
     return message_checksum(seq, kind, key, payload) == checksum
 
 
+def newest_schema() -> int:
+    """The version this program writes."""
+    return FIRST_SCHEMA + len(MIGRATIONS) - 1
+
+
 def _migrate(sql: sqlite3.Connection, version: int) -> None:
-    sql.create_function("message_checksum", 4, message_checksum, deterministic=True)
-    sql.create_function("bytes_key", 1, _bytes_key_or_null, deterministic=True)
-    for statements in MIGRATIONS[version:]:
+    """From the schema of this version to the newest; 0 is an empty database."""
+    for statements in MIGRATIONS[max(0, version - FIRST_SCHEMA + 1) :]:
         for statement in statements:
             sql.execute(statement)
-    sql.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    sql.execute(f"PRAGMA user_version = {newest_schema()}")
 
 
 def _private_directory(directory: Path) -> None:

@@ -25,7 +25,14 @@ import numpy.typing as npt
 from edge.errors import LedgerError
 from edge.records import Outcome
 from edge.store.ledger import file_key, to_ms
-from edge.store.ledger_file import BUSY_TIMEOUT_S, DAMAGED_HINT, MIGRATIONS, expect_ledger, explained_errors, is_intact
+from edge.store.ledger_file import (
+    BUSY_TIMEOUT_S,
+    DAMAGED_HINT,
+    expect_ledger,
+    explained_errors,
+    is_intact,
+    newest_schema,
+)
 
 PAGE_ROWS = 200
 """Verdicts of one read transaction: about a millisecond's work."""
@@ -237,11 +244,11 @@ class LedgerReader:
 
     def _expect_schema(self) -> None:
         ((version,),) = self._sql.execute("PRAGMA user_version").fetchall()
-        if version != len(MIGRATIONS):
+        if version != newest_schema():
             raise LedgerError(
-                f"ledger {self.path} has schema {version}, this program reads {len(MIGRATIONS)}",
+                f"ledger {self.path} has schema {version}, this program reads {newest_schema()}",
                 hint="an older ledger is brought up to date when the worker of this release starts"
-                if version < len(MIGRATIONS)
+                if version < newest_schema()
                 else "ask with the newer program",
             )
 

@@ -522,8 +522,21 @@ def test_an_older_schema_is_upgraded_with_its_pending_messages(path: Path, monke
         patch.setattr(ledger_file, "MIGRATIONS", newer)
         with open_ledger(path, STATION) as ledger:
             assert ledger.outbox(0, 10) == before
-    with pytest.raises(LedgerError, match=f"schema {len(newer)}, this program knows up to {len(newer) - 1}"):
+    own = ledger_file.newest_schema()
+    with pytest.raises(LedgerError, match=f"schema {own + 1}, this program knows up to {own}"):
         open_ledger(path, STATION)
+
+
+def test_a_ledger_of_before_the_first_release_is_refused_with_what_to_do_and_not_touched(path: Path) -> None:
+    open_ledger(path, STATION).close()
+    sql = sqlite3.connect(path)
+    sql.execute("PRAGMA user_version = 7")
+    sql.close()
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match="schema 7, of a program before the first release") as caught:
+        open_ledger(path, STATION)
+    assert "move the whole state directory away" in caught.value.hint
+    assert path.read_bytes() == before
 
 
 def test_an_upgrade_that_fails_leaves_the_old_schema(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from edge.contract.messages import canonical_json
 from edge.errors import LedgerError
 from edge.records import Outcome
 from edge.store import ledger_file, reader
-from edge.store.ledger import Ledger, file_key, open_ledger
-from edge.store.reader import LedgerReader, StoredVerdict, VerdictType
+from edge.store.ledger import Ledger, open_ledger
+from edge.store.reader import LedgerReader, StoredVerdict
 from tests.support.samples import MORNING, STATION, sample_answer, sample_entry, sample_verdict
 
 REPOSITORY = Path(__file__).parents[3]
@@ -170,8 +169,7 @@ def test_the_ledger_of_another_release_is_refused_with_what_to_do(
     path: Path, monkeypatch: pytest.MonkeyPatch, by: int, hint: str
 ) -> None:
     open_ledger(path, STATION).close()
-    known = (*ledger_file.MIGRATIONS, ("SELECT 1",))[: len(ledger_file.MIGRATIONS) - by]
-    monkeypatch.setattr(reader, "MIGRATIONS", known)
+    monkeypatch.setattr(ledger_file, "FIRST_SCHEMA", ledger_file.FIRST_SCHEMA - by)
     with pytest.raises(LedgerError, match="this program reads") as caught:
         LedgerReader(path)
     assert hint in caught.value.hint
@@ -190,43 +188,6 @@ def test_every_question_goes_through_an_index(path: Path) -> None:
             assert "TEMP B-TREE" not in plan, query
     finally:
         sql.close()
-
-
-def test_an_older_ledger_is_searchable_once_it_is_upgraded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_ledger(path, STATION).close()
-    sql = sqlite3.connect(path)
-    with sql:
-        sql.execute("DROP INDEX outbox_by_part")
-        sql.execute("DROP INDEX outbox_by_decision")
-        sql.execute("ALTER TABLE outbox DROP COLUMN part_id")
-        sql.execute("ALTER TABLE outbox DROP COLUMN kind")
-        for column in ("verdict_type", "latency_ms"):
-            sql.execute(f"ALTER TABLE outbox DROP COLUMN {column}")
-        for table in ("dispositions", "verdict_types"):
-            sql.execute(f"DROP TABLE {table}")
-        sql.execute("ALTER TABLE payloads DROP COLUMN checksum")
-        sql.execute("ALTER TABLE outbox DROP COLUMN first_sent_at_ms")
-        sql.execute("ALTER TABLE verdicts RENAME COLUMN bytes_key TO first_key")
-        old = sample_verdict(1, decided_at=minutes(1))
-        key = bytes.fromhex(old.verdict_id)
-        sql.execute("INSERT INTO verdicts VALUES (?, 1, ?, NULL)", (key, file_key(old.scan.file)))
-        sql.execute("INSERT INTO outbox VALUES (1, ?, 5, NULL)", (key,))
-        sql.execute("INSERT INTO payloads VALUES (1, ?)", (canonical_json(old),))
-        sql.execute("INSERT INTO verdicts VALUES (?, 2, ?, NULL)", (b"rotten", file_key("rotten")))
-        sql.execute("INSERT INTO outbox VALUES (2, ?, 6, NULL)", (b"rotten",))
-        sql.execute("INSERT INTO payloads VALUES (2, ?)", (b"no message",))
-        sql.execute("PRAGMA user_version = 2")
-    sql.close()
-    with open_ledger(path, STATION) as upgraded:
-        assert upgraded.former(old.scan.file, old.scan.sha256, "cc" * 16, None).is_same
-    with LedgerReader(path) as asked:
-        (found,) = asked.of_part("0001")
-        assert (found.seq, found.is_intact) == (1, True)
-        figures, verdict_types = asked.figures(EPOCH, NOW), asked.verdict_types()
-    assert figures.latencies_ms.tolist() == [60_000]
-    (verdict_type,) = verdict_types.values()
-    model = old.model
-    assert verdict_type == VerdictType(old.outcome, ("classifier",), False, model.id, model.sha256, model.engine)
 
 
 def test_figures_come_from_the_verdicts_of_that_time_alone(ledger: Ledger, path: Path) -> None:
