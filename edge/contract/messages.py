@@ -89,6 +89,8 @@ EvidencePath = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}/[0-9a-f]{32}$")
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=0)]
+Px = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""Bounded: a person's answer comes from outside, and few programs at the MES read a number of 4000 digits."""
 Seq = Annotated[int, Field(ge=1, le=MAX_SEQ)]
 Band = Annotated[tuple[Probability, ...], Field(min_length=2, max_length=2)]
 BoundsCounts = Annotated[tuple[Annotated[int, Field(ge=0, le=65535)], ...], Field(min_length=2, max_length=2)]
@@ -175,10 +177,10 @@ class ScanInfo(Part):
 class BoxPx(Part):
     """A window of the scan, in pixels of the original."""
 
-    x_px: Count = Field(description="left edge, from the left")
-    y_px: Count = Field(description="upper edge, from the top")
-    width_px: Count = Field(description="to the right")
-    height_px: Count = Field(description="downwards")
+    x_px: Px = Field(description="left edge, from the left")
+    y_px: Px = Field(description="upper edge, from the top")
+    width_px: Px = Field(description="to the right")
+    height_px: Px = Field(description="downwards")
 
 
 class GateInfo(Part):

@@ -216,8 +216,9 @@ class App:
             try:
                 self._line.take_requests()
             except LedgerError as error:
-                if error.message != trouble:  # a disk that fails for hours is logged once
+                if error.message != trouble:  # a disk that fails for hours is told once
                     event(log.warning, "requests wait", error=error.message, hint=error.hint)
+                    self._line.publisher.raise_alarm("request-refused", error.message, error.hint)
                 trouble = error.message
             else:
                 trouble = ""
@@ -230,8 +231,9 @@ class App:
         self._line.move_on(time.monotonic(), lambda: time.monotonic() < until_s)
 
     def _copy(self) -> None:
+        trouble = ""
         while not self._stop.wait(REQUESTS_LOOK_S):
-            self._line.copy_on_request(lambda: not self._stop.is_set())
+            trouble = self._line.copy_on_request(lambda: not self._stop.is_set(), trouble)
 
     def _keep(self, keeper: Keeper) -> None:
         """Until nothing more is judged and what was is written; on a slow disk not for ever."""

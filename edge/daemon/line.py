@@ -320,19 +320,25 @@ class Line:
         event(log.info if count else log.warning, "resend", asked=str(asked), messages=count)
         self.publisher.begin_anew()
 
-    def copy_on_request(self, go_on: Callable[[], bool]) -> None:
-        """Write the copies of the ledger that `edge-worker backup` asked for, as long as `go_on` says yes."""
+    def copy_on_request(self, go_on: Callable[[], bool], trouble: str = "") -> str:
+        """Write the copies of the ledger that `edge-worker backup` asked for, as long as `go_on` says yes.
+
+        Returns why it failed, or "": what is `trouble` already, of the call before, is not logged again.
+        """
         try:
             take_backup_requests(self.ledger, go_on)
         except LedgerError as error:
-            event(log.warning, "no backup", error=error.message)
+            if error.message != trouble:
+                event(log.warning, "no backup", error=error.message)
+            return error.message
+        return ""
 
     def keep_house(self) -> None:
         """Prune what is older than its retention."""
         try:
             sweep_copies(self.ledger.path)
-            self.requests.sweep()
             pruned = self.ledger.prune(utc_now() - timedelta(days=self.settings.state.keep_days))
+            self.requests.sweep()
         except LedgerError as error:
             event(log.warning, "ledger not pruned", error=error.message)
         else:

@@ -63,6 +63,9 @@ STATION_TWICE = "station-twice"
 OUTBOX_STUCK = "outbox-stuck"
 MESSAGE_DAMAGED = "message-damaged"
 
+STATE_AGAIN_S = 60.0
+"""Between two times that status and model are said on one connection: the worker subscribes to nothing, so what another
+client left under their topics would stand, retained, until the next connection."""
 WAIT_S = 0.25
 """Longest sleep at the end of a step."""
 STABLE_S = 10.0
@@ -126,6 +129,7 @@ class Publisher:
         self._connection: Connection | None = None
         self._accepted: Accepted | None = None
         self._accepted_at_s = 0.0
+        self._state_at_s = 0.0
         self._unexplained_at_s: deque[float] = deque(maxlen=TAKEOVERS)
         self._dial_at_s = 0.0
         self._dial_backoff = Backoff(settings.backoff_min_s, settings.backoff_max_s, rng)
@@ -211,6 +215,8 @@ class Publisher:
             will = Outgoing.of(self._status("offline"), self._topics)
             self._connection = Connection(self._settings, self._client_id, will, self.wake, may_retain=self._may_retain)
         self._listen(now_s)
+        if self._accepted is not None and now_s >= self._state_at_s and not self._to_say:
+            self._say_state(now_s)
         self._say()
         if now_s >= self._ledger_at_s:
             try:
@@ -295,8 +301,12 @@ class Publisher:
                 "allow retained messages in the broker; verdicts do not need them",
             )
         self._may_retain = accepted.can_retain
-        self._to_say = deque([self._status("online"), self._card])
+        self._say_state(now_s)
         self._alarms.say_again()
+
+    def _say_state(self, now_s: float) -> None:
+        self._to_say = deque([self._status("online"), self._card])
+        self._state_at_s = now_s + STATE_AGAIN_S
 
     def _on_row_answered(self, row: OutboxRow, answer: Acknowledged, now_s: float) -> None:
         seq = row.seq

@@ -174,6 +174,7 @@ class DropBox:
     def prepare(self) -> None:
         """Make the directories, with the modes that say who may ask. Raises LedgerError."""
         with explained_errors(self.directory):
+            self._expect_own()
             mode = stat.S_IMODE(self._state.stat().st_mode)
             if not mode & stat.S_IXGRP and _is_own(self._state):
                 self._state.chmod(mode | stat.S_IXGRP)
@@ -186,10 +187,23 @@ class DropBox:
                 finally:
                     os.close(handle)
 
+    def _expect_own(self) -> None:
+        """Raises LedgerError where a folder of the box is a link: what is behind it is not the worker's to move."""
+        for directory in (self.directory, self.refused):
+            with suppress(FileNotFoundError):
+                mode = directory.lstat().st_mode
+                if not stat.S_ISDIR(mode):
+                    found = "link" if stat.S_ISLNK(mode) else "file"
+                    raise LedgerError(
+                        f"{directory} is a {found}, expected a folder: no request is taken",
+                        hint="nothing of this program makes that: find out who did, remove it and restart the worker",
+                    )
+
     def waiting(self, kinds: Collection[RequestKind | None]) -> list[Request]:
         """Requests of these kinds, oldest first, at most AT_ONCE; None stands for what is no request at all."""
         found = []
         with explained_errors(self.directory):
+            self._expect_own()
             try:
                 entries = list(os.scandir(self.directory))
             except FileNotFoundError:
@@ -226,6 +240,7 @@ class DropBox:
     def refusals(self) -> Refusals | None:
         """What lies among the refused; None if nothing does. Raises LedgerError."""
         with explained_errors(self.refused):
+            self._expect_own()
             reasons = list(_reasons(self.refused))
             if not reasons:
                 return None
@@ -235,6 +250,7 @@ class DropBox:
     def sweep(self) -> None:
         """Remove half-written requests that lost their writer, and all but the newest refused ones."""
         with explained_errors(self.directory):
+            self._expect_own()
             for draft in self.directory.glob(".*"):
                 if time.time() - draft.lstat().st_mtime > ABANDONED_S:
                     with suppress(OSError):
@@ -249,6 +265,7 @@ class DropBox:
         kept = self.refused / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}.json"
         text = f"{name}: {error.message}\n{error.hint}\n"
         with explained_errors(self.directory):
+            self.refused.mkdir(mode=0o700, exist_ok=True)  # who emptied it may have removed it
             with written_whole(kept.with_suffix(".txt"), durable=False, mode=0o600) as stream:
                 stream.write(text.encode("utf-8", "backslashreplace"))
             try:

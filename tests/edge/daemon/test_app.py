@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,13 +148,19 @@ def test_a_loop_that_hangs_before_its_first_turn_is_stuck_and_named(
 def test_a_share_that_hangs_is_an_alarm_of_the_main_thread_until_it_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The calls of a hard mount whose server is gone do not fail, they do not return. The main thread makes none."""
+    """The calls of a hard mount whose server is gone do not fail, they do not return. The main thread makes none.
+
+    The loops' clock stands still but for that one call, so a slow machine delays the test and cannot fail it.
+    """
     answers = threading.Event()
-    until_s = time.monotonic() + 20
+    until_s = time.monotonic() + 60
     listed = edge.station.folder.opened_folder
+    clock_s = [0.0]
 
     def hanging(*arguments: Any, **options: Any) -> Any:
-        answers.wait(30)
+        if not answers.is_set():
+            clock_s[0] = edge.daemon.app.FOLDER_SILENT_S
+            answers.wait(90)
         return listed(*arguments, **options)
 
     def said(event: str) -> list[str]:
@@ -170,14 +177,40 @@ def test_a_share_that_hangs_is_an_alarm_of_the_main_thread_until_it_answers(
 
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     monkeypatch.setattr(edge.station.folder, "opened_folder", hanging)
-    monkeypatch.setattr(edge.daemon.app, "FOLDER_SILENT_S", 0.5)
+    monkeypatch.setattr(edge.daemon.app, "Beats", partial(edge.daemon.app.Beats, lambda: clock_s[0]))
     monkeypatch.setattr(edge.daemon.app, "SUPERVISION_S", 0.05)
-    monkeypatch.setattr(edge.daemon.app, "HOUSEKEEPING_S", 0.1)
     monkeypatch.setattr(edge.daemon.line, "take_backup_requests", supervised)
     with caplog.at_level("INFO"), pytest.raises(RuntimeError, match="seen enough"):
         run_app(settings_below(tmp_path), service_environment(), scripted_model)
     assert ["does not answer" in message for message in said("alarm")] == [True]
     assert len(said("alarm over")) == 1
+
+
+def test_a_drop_box_that_is_swapped_for_a_link_is_an_alarm_and_the_line_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_below(tmp_path)
+    box, outside = settings.state.dir / "requests", tmp_path / "outside"
+    until_s = time.monotonic() + 60
+
+    def told() -> list[str]:
+        alarms = [vars(record)["fields"] for record in caplog.records if record.message == "alarm"]
+        return [each["message"] for each in alarms if each["alarm"] == "request-refused"]
+
+    def fed(_notifier: Notifier) -> None:
+        if not outside.exists():
+            box.rename(outside)
+            box.symlink_to(outside)
+            (outside / "theirs.txt").write_text("not the worker's")
+        if told() or time.monotonic() > until_s:
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.setattr(edge.daemon.app, "SUPERVISION_S", 0.05)
+    monkeypatch.setattr(Notifier, "watchdog", fed)
+    assert run_app(settings, service_environment(), scripted_model) == 0
+    assert ["is a link" in message for message in told()] == [True]
+    assert (outside / "theirs.txt").read_text() == "not the worker's"
 
 
 @contextmanager

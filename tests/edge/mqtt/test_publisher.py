@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from paho.mqtt.publish import single
 
 import edge.mqtt.publisher
 from edge.contract.messages import Health, Topics, Verdict
@@ -489,6 +490,22 @@ def test_status_and_model_are_retained_and_say_stopped_after_a_clean_stop(broker
         with Recorder(broker, client_id="later") as later:
             (stopped,) = later.wait_for("status", 1)
             assert json.loads(stopped.payload)["state"] == "stopped"
+
+
+def test_a_status_that_another_client_left_stands_until_it_is_said_again(
+    broker: Mosquitto, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker subscribes to nothing, so it cannot see it; an access list of the broker keeps it away."""
+    monkeypatch.setattr(edge.mqtt.publisher, "STATE_AGAIN_S", 0.2)
+    with publishing(settings_for(broker), ledger) as publisher, Recorder(broker) as mes:
+        drive(publisher, lambda: len(mes.messages("model")) == 1)
+        forged = b'{"state":"stopped"}'
+        single(f"{PREFIX}/status", forged, 1, retain=True, hostname=broker.host, port=broker.port)
+        drive(publisher, lambda: forged in mes.payloads("status")[:-1])
+        with Recorder(broker, client_id="late") as late:
+            (kept,) = late.wait_for("status", 1)
+            assert json.loads(kept.payload)["state"] == "online"
+        assert publisher.state.connections == 1
 
 
 def test_a_stop_delivers_what_is_left_within_its_time(broker: Mosquitto, ledger: Ledger) -> None:

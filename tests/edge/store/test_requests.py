@@ -149,6 +149,51 @@ def test_what_is_no_request_is_refused_once_and_the_others_go_on(state: Path, bo
     assert Path("/etc/hostname").exists()
 
 
+@pytest.mark.parametrize("swapped", ["requests", "requests/refused"])
+def test_a_folder_of_the_box_that_is_a_link_is_an_error_and_nothing_behind_it_is_touched(
+    state: Path, box: DropBox, swapped: str
+) -> None:
+    """The worker would move, refuse and sweep what is not its own, with its own rights."""
+    outside = state.parent / "outside"
+    (state / swapped).rename(outside)
+    (outside / "refused").mkdir(exist_ok=True)
+    (outside / f"resend-{uuid.uuid4().hex}.json").write_text(RESEND.model_dump_json())
+    for name in ("theirs.txt", ".draft"):
+        (outside / name).write_text("theirs")
+        os.utime(outside / name, (0, 0))
+    before = sorted(outside.rglob("*"))
+    (state / swapped).symlink_to(outside)
+    if swapped != "requests":
+        (box.directory / "notes.txt").write_text("to be refused")
+    for turn in (lambda: taken(box), box.refusals, box.sweep, box.prepare):
+        with pytest.raises(LedgerError, match="is a link, expected a folder"):
+            turn()
+    assert sorted(outside.rglob("*")) == before
+
+
+def test_a_folder_of_refused_requests_that_was_removed_holds_up_no_request(state: Path, box: DropBox) -> None:
+    box.refused.rmdir()
+    (box.directory / "notes.txt").write_text("{}")
+    leave(state, RequestKind.RESEND, RESEND)
+    assert len(taken(box)) == 1
+    assert len(reasons(box)) == 1
+
+
+def test_a_box_of_a_size_that_no_scan_has_is_refused(box: DropBox) -> None:
+    """JSON takes integers of 4000 digits; few programs at the MES read them."""
+    answer = json.loads(sample_answer().model_dump_json())
+    for number in (10**4000, 2**31, -1):
+        answer["boxes_px"] = [{"x_px": 0, "y_px": 0, "width_px": number, "height_px": 1}]
+        (box.directory / f"disposition-{uuid.uuid4().hex}.json").write_text(json.dumps(answer))
+
+    def dispose(_: Request, content: bytes) -> None:
+        parsed(Answer, content)
+
+    assert box.take({RequestKind.DISPOSITION: dispose}) == 0
+    assert len(reasons(box)) == 3
+    assert all("boxes_px.0.width_px" in text and len(text) < 400 for text in reasons(box))
+
+
 def test_a_name_that_is_none_of_a_request_is_refused_by_one_taker(box: DropBox) -> None:
     (box.directory / "resend-1.json").write_text("{}")
     (box.directory / "notes\n.txt").write_text("{}")
