@@ -47,7 +47,6 @@ def report(options: argparse.Namespace, settings: Settings) -> int:
 def export(options: argparse.Namespace, settings: Settings) -> int:
     """Run `export`; its exit code. Raises EdgeError."""
     from edge.answers.table import csv_lines
-    from edge.answers.verdicts import answers
     from edge.store.reader import LedgerReader
 
     since, until = _time(options)
@@ -56,7 +55,7 @@ def export(options: argparse.Namespace, settings: Settings) -> int:
             for stored in reader.decided(since, until):
                 stream.write(stored.payload + b"\n")
         else:
-            for line in csv_lines(answers(reader, since, until)):
+            for line in csv_lines(reader.decided(since, until)):
                 stream.write(line.encode())
     return 0
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 
-from edge.answers.verdicts import Answer
+from edge.answers.verdicts import OTHER_RELEASE, decision_on, fields_of
 from edge.contract.messages import rfc3339
 from edge.contract.reasons import in_words
+from edge.errors import LedgerError
+from edge.store.reader import StoredVerdict
 
 COLUMNS = (
     "seq",
@@ -40,33 +43,40 @@ COLUMNS = (
     "decision_at",
 )
 """Empty where there is no value; times are UTC."""
+CHUNK = 1 << 16
+"""Characters gathered before they are written."""
 
 
-def csv_lines(answers: Iterable[Answer]) -> Iterator[str]:
-    """RFC 4180, UTF-8, with a header."""
+def csv_lines(verdicts: Iterable[StoredVerdict]) -> Iterator[str]:
+    """RFC 4180, UTF-8, with a header; one text for many lines. Raises LedgerError."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(COLUMNS)
-    for answer in answers:
-        writer.writerow(_row(answer))
-        yield buffer.getvalue()
-        buffer.seek(0)
-        buffer.truncate()
+    for stored in verdicts:
+        try:
+            writer.writerow(_row(stored))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise LedgerError(f"ledger: verdict {stored.seq}: {error}", hint=OTHER_RELEASE) from None
+        if buffer.tell() > CHUNK:
+            yield buffer.getvalue()
+            buffer.seek(0)
+            buffer.truncate()
     yield buffer.getvalue()
 
 
-def _row(answer: Answer) -> list[object]:
-    stored, verdict, decision = answer.stored, answer.verdict, answer.decision
+def _row(stored: StoredVerdict) -> list[object]:
+    verdict, decision = fields_of(stored), decision_on(stored)
+    latency = stored.decided_at - datetime.fromisoformat(verdict.times.first_seen_at)
     return [
         verdict.seq,
         verdict.verdict_id,
-        rfc3339(stored.decided_at),
+        verdict.times.decided_at,
         rfc3339(stored.sent_at) if stored.sent_at else None,
-        f"{answer.latency_s:.3f}",
+        f"{latency.total_seconds():.3f}",
         _text(verdict.part_id),
         _text(verdict.bundle),
         _text(verdict.scan.file),
-        verdict.outcome.value,
+        verdict.outcome,
         " ".join(verdict.reasons),
         _text(in_words(verdict)),
         verdict.p_abnormal,

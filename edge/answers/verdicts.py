@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from edge.contract.messages import Disposition, Message, Verdict
 from edge.errors import EvidenceError, LedgerError
 from edge.evidence.record import Piece, open_piece
-from edge.store.reader import LedgerReader, StoredVerdict
+from edge.store.ledger_file import DAMAGED_HINT
+from edge.store.reader import StoredVerdict
 
+_AS_SENT = json.JSONDecoder(object_hook=lambda fields: SimpleNamespace(**fields))
+OTHER_RELEASE = "it was written by another release: ask with that one, or for a later time"
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
@@ -34,18 +37,28 @@ class Answer:
     @property
     def decision(self) -> Disposition | None:
         """The newest that a person decided of it. Raises LedgerError as `read`."""
-        return _parsed(Disposition, self.stored.dispositions[-1], self.stored.seq) if self.stored.dispositions else None
-
-
-def answers(reader: LedgerReader, since: datetime, until: datetime | None = None) -> Iterator[Answer]:
-    """Verdicts decided at or after `since` and before `until`, oldest first. Raises LedgerError."""
-    for stored in reader.decided(since, until):
-        yield read(stored)
+        return decision_on(self.stored)
 
 
 def read(stored: StoredVerdict) -> Answer:
     """A row of the ledger with its message. Raises LedgerError where that is none of this release."""
     return Answer(stored, _parsed(Verdict, stored.payload, stored.seq))
+
+
+def decision_on(stored: StoredVerdict) -> Disposition | None:
+    """The newest that a person decided of a verdict. Raises LedgerError as `read`."""
+    return _parsed(Disposition, stored.dispositions[-1], stored.seq) if stored.dispositions else None
+
+
+def fields_of(stored: StoredVerdict) -> Any:
+    """The message's fields by name, as JSON has them: a third of the time of `read`, which checks each of them.
+
+    Raises LedgerError where it is no JSON.
+    """
+    try:
+        return _AS_SENT.decode(stored.payload.decode())
+    except ValueError as error:
+        raise LedgerError(f"ledger: verdict {stored.seq}: {error}", hint=DAMAGED_HINT) from None
 
 
 def evidence_of(verdict: Verdict, folder: Path) -> Piece | str:
@@ -65,6 +78,5 @@ def _parsed(kind: type[AnyMessage], payload: bytes, seq: int) -> AnyMessage:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the message"
         raise LedgerError(
-            f"ledger: verdict {seq}: {kind.__name__.lower()}: {where}: {first['msg']}",
-            hint="it was written by another release: ask with that one, or for a later time",
+            f"ledger: verdict {seq}: {kind.__name__.lower()}: {where}: {first['msg']}", hint=OTHER_RELEASE
         ) from None

@@ -27,7 +27,7 @@ def in_words(verdict: Verdict) -> str:
     parts = []
     for reason in verdict.reasons:
         if reason == CLASSIFIER and p_abnormal is not None and threshold is not None:
-            way = "from" if verdict.outcome is Outcome.ABNORMAL else "below"
+            way = "from" if verdict.outcome == Outcome.ABNORMAL else "below"
             parts.append(f"p_abnormal {p_abnormal:.3g}, {way} the threshold {threshold:.3g}")
         elif reason == UNCERTAIN and p_abnormal is not None and band is not None:
             parts.append(f"p_abnormal {p_abnormal:.3g} within the review band {band[0]:.3g} to {band[1]:.3g}")

@@ -37,7 +37,10 @@ from edge.store.ledger_file import (
 PAGE_ROWS = 200
 """Verdicts of one read transaction: about a millisecond's work."""
 
-_COLUMNS = "outbox.seq, outbox.verdict_id, decided_at_ms, sent_at_ms, kind, payload, checksum"
+_COLUMNS = (
+    "outbox.seq, outbox.verdict_id, decided_at_ms, sent_at_ms, kind, payload, checksum,"
+    " EXISTS (SELECT 1 FROM dispositions WHERE dispositions.verdict_id = outbox.verdict_id)"
+)
 _FROM = "FROM outbox JOIN payloads USING (seq)"
 _FROM_VERDICTS = "FROM verdicts JOIN outbox USING (seq) JOIN payloads USING (seq)"
 _NOT_NORMAL = "(SELECT verdict_type FROM verdict_types WHERE outcome <> 'normal')"
@@ -220,7 +223,7 @@ class LedgerReader:
 
     def _page(self, query: str, *values: object) -> list[StoredVerdict]:
         with self._answer(query, *values) as rows:
-            return [_verdict(row, self._dispositions(row[1])) for row in rows]
+            return [_verdict(*row[:-1], self._dispositions(row[1]) if row[-1] else ()) for row in rows]
 
     @contextmanager
     def _answer(self, query: str, *values: object) -> Iterator[list[Any]]:
@@ -254,9 +257,15 @@ class LedgerReader:
 
 
 def _verdict(
-    row: tuple[int, bytes, int, int | None, str, bytes, bytes], dispositions: tuple[bytes, ...]
+    seq: int,
+    key: bytes,
+    decided_at_ms: int,
+    sent_at_ms: int | None,
+    kind: str,
+    payload: bytes,
+    checksum: bytes,
+    dispositions: tuple[bytes, ...],
 ) -> StoredVerdict:
-    seq, key, decided_at_ms, sent_at_ms, kind, payload, checksum = row
     sent_at = None if sent_at_ms is None or sent_at_ms < 0 else _moment(sent_at_ms)  # below 0: damaged
     intact = is_intact(seq, kind, key, payload, checksum)
     return StoredVerdict(seq, key.hex(), _moment(decided_at_ms), sent_at, payload, intact, dispositions)

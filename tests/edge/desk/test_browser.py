@@ -232,6 +232,8 @@ def test_a_key_lays_what_spoke_for_abnormal_over_the_picture(browser: Chromium, 
     browser.evaluate("picture.paint()")
     assert browser.evaluate(PIXEL % inside) == before
     assert browser.complaints() == []
+    browser.visit(browser.evaluate("location.href"), width=360)
+    assert browser.evaluate(BEYOND) == [], "what appears with the verdict fits a phone too"
 
 
 def test_a_box_the_tenth_kind_and_the_severity_need_no_mouse(browser: Chromium, served: Served) -> None:
