@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.bench.throughput import _acknowledgements, _await_ready, _config, _offer
-from tests.support.mosquitto import Mosquitto
+from tests.support.mosquitto import Mosquitto, Recorder
 
 SIZE_PX = (512, 256)
 T_95 = {4: 2.78, 6: 2.45, 8: 2.31, 10: 2.23, 12: 2.18}
@@ -37,28 +37,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     cpu_ms: dict[bool, list[float]] = {False: [], True: []}
     spans: list[tuple[bool, dict[str, float]]] = []
-    reports = 0
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         (root / "scans").mkdir()
-        with Mosquitto(root / "broker") as broker:
+        with Mosquitto(root / "broker", max_queued=0) as broker, Recorder(broker):
             config = _config(root, broker)
             worker = subprocess.Popen([sys.executable, "-m", "tests.bench.stub_daemon", str(config)])
             try:
                 _await_ready(root)
                 count = int(options.span_s * options.per_s)
                 _offer(root, count, SIZE_PX, options.per_s)  # warm
-                for number in range(2 * options.pairs):
+                for number in range(1, 2 * options.pairs + 1):
                     is_read = bool(number % 2) ^ bool(number // 2 % 2)  # ABBA: a drift meets both alike
                     stop = threading.Event()
                     reader = threading.Thread(target=_read, args=(config, stop, options.every if is_read else None))
                     before_s = _cpu_s(worker.pid)
                     reader.start()
-                    visible = _offer(root, count, SIZE_PX, options.per_s, f"S{number:02}")
+                    visible = _offer(root, count, SIZE_PX, options.per_s, number * count)
                     stop.set()
                     reader.join()
                     time.sleep(1.0)
-                    reports += is_read
                     cpu_ms[is_read].append((_cpu_s(worker.pid) - before_s) / count * 1e3)
                     spans.append((is_read, visible))
             finally:

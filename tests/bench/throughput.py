@@ -88,18 +88,18 @@ def _await_ready(root: Path) -> None:
         time.sleep(0.05)
 
 
-def _offer(root: Path, count: int, size_px: tuple[int, int], offered_per_s: int, lot: str = "T01") -> dict[str, float]:
-    """Write and rename scans on a fixed schedule; when each became visible (wall clock, s)."""
+def _offer(root: Path, count: int, size_px: tuple[int, int], offered_per_s: int, first: int = 0) -> dict[str, float]:
+    """Write and rename scans, numbered from `first` on, on a fixed schedule; when each became visible (wall clock, s)."""
     template = root / "template.tif"
     counts = np.random.default_rng(0).integers(1800, 2600, size_px).astype(np.uint16)
     tifffile.imwrite(template, counts, metadata=None)
     data = bytearray(template.read_bytes())
     visible_at: dict[str, float] = {}
     started_s = time.perf_counter()
-    for index in range(count):
-        time.sleep(max(0.0, started_s + index / offered_per_s - time.perf_counter()))
+    for index in range(first, first + count):
+        time.sleep(max(0.0, started_s + (index - first) / offered_per_s - time.perf_counter()))
         data[-8:] = (index + (1800 << 48)).to_bytes(8, "little")  # unique bytes, last sample in range
-        name = f"{lot}_{index:06}.tif"
+        name = f"T01_{index:06}.tif"
         draft = root / "scans" / f".{name}.tmp"
         draft.write_bytes(data)
         visible_at[name] = time.time()
