@@ -30,7 +30,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from edge.errors import SettingsError
 from edge.system.text import NotUtf8, utf8_text
-from edge.system.values import checked_expression, checked_host, checked_topic_level, is_loopback, shown, toml_value
+from edge.system.values import checked_expression, checked_host, checked_topic_level, display, is_loopback, toml_value
 from edge.system.variables import PREFIX, is_of_kubernetes, json_section, merged, misspelt, variable
 
 DEFAULT_FILE = Path("/etc/edge-worker/edge.toml")
@@ -440,7 +440,7 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
     try:
         settings = Settings(**merged(content, variables, flags or {}))
     except ValidationError as error:
-        raise explained_errors(error) from None
+        raise settings_error(error) from None
     settings._file = config
     settings._ignored = ignored
     return settings
@@ -475,7 +475,7 @@ def service_environment() -> ServiceEnvironment:
     )
 
 
-def explained_errors(invalid: ValidationError) -> SettingsError:
+def settings_error(invalid: ValidationError) -> SettingsError:
     """The first error in an operator's words; the others are counted."""
     errors = invalid.errors(include_url=False)
     error = errors[0]
@@ -486,7 +486,7 @@ def explained_errors(invalid: ValidationError) -> SettingsError:
         return SettingsError(f"unknown setting `{key}` = {error['input']!r}{more}", hint=_hint_for_unknown(location))
     message = error["msg"].removeprefix("Value error, ")
     return SettingsError(
-        f"setting `{key}` = {shown(error['input'])}: {message}{more}",
+        f"setting `{key}` = {display(error['input'])}: {message}{more}",
         hint=_hint_for(location) or "mend the value in the settings file, the environment or the flag",
     )
 

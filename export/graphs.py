@@ -19,7 +19,7 @@ from edge.engines import GATE_OUTPUTS, IMAGE_INPUT, classifier_outputs
 from edge.images.conversion import Method
 from edge.records import Size
 from export.errors import ExportError
-from export.reason import explained, reason_geometry
+from export.reason import explain, reason_geometry
 from train.classifier.models import Classifier
 from train.gate.network import Gate
 from train.networks import IMAGENET_MEAN, IMAGENET_STD, fold_batch_norms, p_abnormal_of
@@ -49,7 +49,7 @@ class ClassifierGraph(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         x = image.float()
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-        return explained(self.network, x) if self.has_reason else (p_abnormal_of(self.network(x)),)
+        return explain(self.network, x) if self.has_reason else (p_abnormal_of(self.network(x)),)
 
 
 class GateGraph(nn.Module):

@@ -18,7 +18,7 @@ from edge.engines.golden import score_one
 from edge.images.conversion import Method
 from edge.records import Image, Scores
 from export.errors import ParityError
-from export.reason import explained
+from export.reason import explain
 from train.classifier.models import Classifier
 from train.gate.calibration import gate_images
 from train.gate.calibration import score as gate_score
@@ -92,7 +92,7 @@ def check_reason(engine: Engine, classifier: Classifier, images: Iterable[Image]
     for image in images:
         observed = engine.infer(image[np.newaxis]).reason_map
         with torch.inference_mode():
-            _, maps = explained(classifier.eval(), classifier.normalise(torch.from_numpy(image[np.newaxis])))
+            _, maps = explain(classifier.eval(), classifier.normalise(torch.from_numpy(image[np.newaxis])))
         expected = maps.numpy()
         allowed = MAX_REASON_DIFFERENCE * (1 + float(np.abs(expected - expected.mean()).mean()))
         found = np.inf if observed is None else float(np.abs(observed - expected).mean())

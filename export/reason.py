@@ -41,7 +41,7 @@ def reason_geometry(network: Classifier) -> MapGeometry | None:
     return MapGeometry(CELL_PX, 0) if has_tiles and isinstance(last, nn.Linear) and last.out_features == 2 else None
 
 
-def explained(network: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
+def explain(network: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
     """p_abnormal (n,) and its map (n, map_height, map_width) of normalised images (n, 3, height, width).
 
     For networks that have a `reason_geometry`.

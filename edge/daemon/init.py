@@ -13,7 +13,7 @@ from typing import TextIO
 from pydantic import ValidationError
 
 from edge.errors import SettingsError
-from edge.settings import Settings, explained_errors, settings_text
+from edge.settings import Settings, settings_error, settings_text
 from edge.system.files import written_whole
 
 Values = Mapping[str, Mapping[str, str]]
@@ -94,7 +94,7 @@ def write_settings(
 
 def _answered(question: Question, given: str | None, source: TextIO) -> Values:
     while True:
-        answer = given if given is not None else _asked(question, source)
+        answer = given if given is not None else _ask(question, source)
         try:
             values = question.values(answer)
             _check(values)
@@ -106,7 +106,7 @@ def _answered(question: Question, given: str | None, source: TextIO) -> Values:
             return values
 
 
-def _asked(question: Question, source: TextIO) -> str:
+def _ask(question: Question, source: TextIO) -> str:
     default = f" [{question.default}]" if question.default else ""
     print(f"{question.text}{default}: ", end="", file=sys.stderr, flush=True)
     line = source.readline()
@@ -123,7 +123,7 @@ def _check(values: Values) -> None:
     try:
         Settings.model_validate(nested)
     except ValidationError as error:
-        raise explained_errors(error) from None
+        raise settings_error(error) from None
 
 
 def _exists(target: Path) -> SettingsError:

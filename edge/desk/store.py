@@ -90,7 +90,7 @@ class DeskStore:
         """Open the file, or make it; its directory must be there."""
         self.path = path
         self._lock = threading.Lock()
-        with explained_errors(path), ExitStack() as unopened:
+        with map_errors(path), ExitStack() as unopened:
             is_new = not path.exists()
             self._sql = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
             unopened.callback(self._sql.close)
@@ -131,7 +131,7 @@ class DeskStore:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """All of it or nothing, on the disk when it ends; one at a time."""
-        with self._lock, explained_errors(self.path):
+        with self._lock, map_errors(self.path):
             self._sql.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -141,7 +141,7 @@ class DeskStore:
                     self._sql.execute("ROLLBACK")
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with self._lock, explained_errors(self.path):
+        with self._lock, map_errors(self.path):
             return self._sql.execute(query, values).fetchall()
 
     def _append(self, fields: Fields) -> tuple[int, bytes]:
@@ -306,7 +306,7 @@ def votes_by_verdict(answers: Iterable[Answer]) -> dict[str, list[Vote]]:
 
 
 @contextmanager
-def explained_errors(path: Path) -> Iterator[None]:
+def map_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite and the operating system raise into DeskError, with a hint."""
     try:
         yield

@@ -285,7 +285,7 @@ class Connection:
             else:  # paho knows clean_session here, and nothing else
                 client.connect(*where)
         except (OSError, ValueError) as error:
-            self._dialled.put(_explained(error, self._where))
+            self._dialled.put(_publish_error(error, self._where))
         else:
             if self._is_abandoned and (sock := client.socket()) is not None:
                 sock.close()
@@ -437,7 +437,7 @@ class Connection:
     ) -> None:
         if reason.is_failure:
             code = reason.value
-            message = f"{self._where} refused the connection: {_named(reason, answer)}"
+            message = f"{self._where} refused the connection: {_describe(reason, answer)}"
             self._end(message, _CONNECT_HINTS.get(code, "ask the broker's administrators"), is_refusal=True, code=code)
         elif getattr(answer, "MaximumQoS", 1) < 1:
             self._end(f"{self._where} takes no QoS 1", "allow QoS 1 in the broker", is_refusal=True)
@@ -455,7 +455,7 @@ class Connection:
     ) -> None:
         detail = f": {self._complaint}" if self._complaint else ""
         if flags.is_disconnect_packet_from_server:
-            message = f"{self._where} ended the connection: {_named(reason, answer)}"
+            message = f"{self._where} ended the connection: {_describe(reason, answer)}"
             is_refusal = reason.value != SERVER_SHUTTING_DOWN
             self._end(message, _CONNECT_HINTS.get(reason.value, ""), is_refusal=is_refusal, code=reason.value)
         elif self._is_accepted:
@@ -472,7 +472,7 @@ class Connection:
     def _on_publish(self, _client: mqtt.Client, _data: object, mid: int, reason: ReasonCode, answer: _Answer) -> None:
         if mid in self._unacknowledged:  # and not QoS 0, for which paho calls too
             del self._unacknowledged[mid]
-            self._events.append(Acknowledged(mid, reason.value, _named(reason, answer)))
+            self._events.append(Acknowledged(mid, reason.value, _describe(reason, answer)))
 
     def _on_log(self, _client: mqtt.Client, _data: object, level: int, text: str) -> None:
         if level == LogLevel.MQTT_LOG_ERR:
@@ -555,14 +555,14 @@ def _first_line(path: Path | None) -> str | None:
         raise NotUtf8(f"`broker.password_file` {path} is {error}") from None
 
 
-def _named(reason: ReasonCode, answer: _Answer) -> str:
+def _describe(reason: ReasonCode, answer: _Answer) -> str:
     name = f"{reason.getName()} (0x{reason.value:02x})"
     said = getattr(answer, "ReasonString", "")
     moved = getattr(answer, "ServerReference", "")
     return name + (f", {said}" if said else "") + (f", it names {moved}" if moved else "")
 
 
-def _explained(error: OSError | ValueError, where: str) -> PublishError:
+def _publish_error(error: OSError | ValueError, where: str) -> PublishError:
     text = getattr(error, "strerror", None) or str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return PublishError(f"{error.filename}: {text}", hint="check the files named in section `broker`")

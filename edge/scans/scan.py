@@ -104,7 +104,7 @@ def read_scan(
         except ScanError as error:
             # Torn bytes explain any error: whether they still stand decides which one is reported.
             _check_unchanged(path, fd, before, data, scan)
-            raise _named(error, file, scan) from error
+            raise _with_file_name(error, file, scan) from error
         _check_unchanged(path, fd, before, data, scan)
     return Frame(scan, counts)
 
@@ -132,7 +132,7 @@ def check_complete(path: Path, limits: Limits) -> None:
         try:
             read_layout(read_at, before.st_size, limits.max_px)
         except ScanError as error:
-            raise _named(error, path.name, None) from error
+            raise _with_file_name(error, path.name, None) from error
 
 
 def check_expected(path: Path, expected: ExpectedFile) -> None:
@@ -218,7 +218,7 @@ def _check_unchanged(path: Path, fd: int, before: os.stat_result, data: bytes, s
         raise _from_os(error, scan.file, scan) from error
     if not same:
         changed = unfinished("changed-while-reading", "its bytes, time or identity changed while it was read")
-        raise _named(changed, scan.file, scan)
+        raise _with_file_name(changed, scan.file, scan)
 
 
 def modified_at(modified_ns: int) -> datetime:
@@ -229,7 +229,7 @@ def modified_at(modified_ns: int) -> datetime:
         return datetime.max.replace(tzinfo=UTC) if modified_ns > 0 else datetime.min.replace(tzinfo=UTC)
 
 
-def _named(error: ScanError, file: str, scan: Scan | None) -> ScanError:
+def _with_file_name(error: ScanError, file: str, scan: Scan | None) -> ScanError:
     """Copy of the error with the file's name in its message, and the bytes it is about."""
     return type(error)(error.reason, f"{file}: {error.message}", hint=error.hint, scan=scan)
 

@@ -23,7 +23,7 @@ from edge.store.ledger import Ledger, open_ledger
 from edge.store.ledger_file import (
     DAMAGED_HINT,
     REPLAYED,
-    explained_errors,
+    map_errors,
     put_in_place,
     remove_database,
     take_lock,
@@ -66,7 +66,7 @@ def back_up(path: Path, station: str, target: Path) -> Inventory:
     if not path.is_file():
         raise LedgerError(f"there is no ledger at {path}", hint="check `state.dir` in the settings")
     try:
-        with open_ledger(path, station) as ledger, explained_errors(target):
+        with open_ledger(path, station) as ledger, map_errors(target):
             return _delivered(_copied(ledger, uuid.uuid4().hex, lambda: True), target, station)
     except LedgerBusy:
         return _delivered(_requested(path), target, station)
@@ -87,7 +87,7 @@ def take_backup_requests(ledger: Ledger, go_on: Callable[[], bool] = lambda: Tru
 
         try:
             copy = _copied(ledger, request.id, is_wanted)
-            with explained_errors(ledger.path):
+            with map_errors(ledger.path):
                 size_bytes = copy.stat().st_size
             event(log.info, "ledger copied", file=copy.name, size_bytes=size_bytes)
         finally:
@@ -100,7 +100,7 @@ def take_backup_requests(ledger: Ledger, go_on: Callable[[], bool] = lambda: Tru
 
 def sweep_copies(ledger_path: Path) -> None:
     """Remove copies, whole and half, that nobody will fetch: a kill of either side leaves them."""
-    with explained_errors(ledger_path):
+    with map_errors(ledger_path):
         for copy in ledger_path.parent.glob(f"*{ledger_path.name}.copy-*"):
             if time.time() - copy.stat().st_mtime > ABANDONED_S:
                 copy.unlink(missing_ok=True)
@@ -117,7 +117,7 @@ def restore(path: Path, station: str, source: Path, next_seq: int | None = None)
         pass
     lock = take_lock(path)
     try:
-        with explained_errors(path):
+        with map_errors(path):
             if path.exists():
                 raise LedgerError(
                     f"there is a ledger at {path}",
@@ -153,7 +153,7 @@ def restore(path: Path, station: str, source: Path, next_seq: int | None = None)
 def _blamed_on(source: Path, opened: Path) -> Iterator[None]:
     """Errors that tell of the backup `source`, not of the copy `opened` of it."""
     try:
-        with explained_errors(source):
+        with map_errors(source):
             yield
     except LedgerError as error:
         message = error.message.replace(str(opened), str(source)).replace("ledger ", "backup ", 1)
@@ -180,10 +180,10 @@ def _copied(ledger: Ledger, name: str, go_on: Callable[[], bool]) -> Path:
     draft = ledger.path.with_name(f".{ledger.path.name}.copy-{name}")
     final = ledger.path.with_name(f"{ledger.path.name}.copy-{name}")
     try:
-        with explained_errors(ledger.path):
+        with map_errors(ledger.path):
             draft.touch(mode=0o600, exist_ok=False)
         ledger.database.copy_into(draft, go_on)
-        with explained_errors(ledger.path):
+        with map_errors(ledger.path):
             draft.rename(final)
     finally:
         with suppress(OSError):  # a disk that fails here has failed above, and that is said
@@ -225,7 +225,7 @@ def _delivered(copy: Path, target: Path, station: str) -> Inventory:
     """Bring a copy to its place, open it as the worker would, and verify every page."""
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        with explained_errors(target):
+        with map_errors(target):
             _copy_file(copy, draft)
             lock = os.open(draft, os.O_RDONLY)
             with Ledger(draft, station, lock) as ledger:

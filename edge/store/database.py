@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from edge.errors import LedgerError
-from edge.store.ledger_file import DAMAGED_HINT, connect, explained_errors, primary_code
+from edge.store.ledger_file import DAMAGED_HINT, connect, map_errors, primary_code
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Database:
         """Handle of the file the connection has open; it names it and cannot read it, so that closing it ends none of
         SQLite's locks."""
         try:
-            with self._lock, explained_errors(path):
+            with self._lock, map_errors(path):
                 self._connected()
         except BaseException:
             self.close()
@@ -66,7 +66,7 @@ class Database:
     @contextmanager
     def transaction(self, kind: Literal["read", "write"]) -> Iterator[sqlite3.Connection]:
         """Hold the lock and one transaction: committed on success, rolled back on any exception."""
-        with self._lock, explained_errors(self.path):
+        with self._lock, map_errors(self.path):
             sql = self._connected()
             if kind == "write":
                 self._expect_own_file()
@@ -90,7 +90,7 @@ class Database:
 
         `go_on` is asked after every lot of pages. Raises LedgerError, also when it says no.
         """
-        with self._lock, explained_errors(self.path):
+        with self._lock, map_errors(self.path):
             source = self._connected()
 
             def between(_status: int, left: int, _total: int) -> None:
@@ -116,7 +116,7 @@ class Database:
 
         Payloads come last: each is compared with its checksum before it is sent. Raises LedgerError naming a fault.
         """
-        with self._lock, explained_errors(self.path):
+        with self._lock, map_errors(self.path):
             sql = self._connected()
             alarm_clock = threading.Timer(limit_s, sql.interrupt)
             alarm_clock.start()

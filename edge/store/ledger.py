@@ -38,8 +38,8 @@ from edge.store.ledger_file import (
     KEY_BYTES,
     bytes_key,
     create,
-    explained_errors,
     is_intact,
+    map_errors,
     message_checksum,
     take_lock,
 )
@@ -136,7 +136,7 @@ def open_ledger(path: Path, station: str) -> Ledger:
     """
     lock = take_lock(path)
     try:
-        with explained_errors(path):
+        with map_errors(path):
             if not path.exists():
                 create(path, station)
     except BaseException:

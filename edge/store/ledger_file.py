@@ -94,7 +94,7 @@ def take_lock(path: Path) -> int:
     the lock, LedgerError if others can write into the directory.
     """
     _private_directory(path.parent)
-    with explained_errors(path):
+    with map_errors(path):
         lock = _opened_lock(path.with_name(f"{path.name}.lock"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -239,7 +239,7 @@ def expect_ledger(sql: sqlite3.Connection, path: Path) -> None:
 
 
 @contextmanager
-def explained_errors(path: Path) -> Iterator[None]:
+def map_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite and the operating system raise into LedgerError, with a hint."""
     try:
         yield
@@ -316,7 +316,7 @@ def _migrate(sql: sqlite3.Connection, version: int) -> None:
 
 
 def _private_directory(directory: Path) -> None:
-    with explained_errors(directory):
+    with map_errors(directory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         mode = directory.stat().st_mode
     if mode & (stat.S_IWGRP | stat.S_IWOTH):

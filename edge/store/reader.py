@@ -29,8 +29,8 @@ from edge.store.ledger_file import (
     BUSY_TIMEOUT_S,
     DAMAGED_HINT,
     expect_ledger,
-    explained_errors,
     is_intact,
+    map_errors,
     newest_schema,
 )
 
@@ -126,7 +126,7 @@ class LedgerReader:
         if not path.is_file():
             raise LedgerError(f"there is no ledger at {path}", hint="check `state.dir` in the settings")
         self.path = path
-        with explained_errors(path), ExitStack() as unopened:
+        with map_errors(path), ExitStack() as unopened:
             self._sql = sqlite3.connect(
                 f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, isolation_level=None, timeout=BUSY_TIMEOUT_S
             )
@@ -228,7 +228,7 @@ class LedgerReader:
     @contextmanager
     def _answer(self, query: str, *values: object) -> Iterator[list[Any]]:
         """Rows of one query, inside of its read transaction."""
-        with explained_errors(self.path):
+        with map_errors(self.path):
             self._sql.execute("BEGIN")
             try:
                 yield self._sql.execute(query, values).fetchall()
@@ -241,7 +241,7 @@ class LedgerReader:
         return tuple(payload for (payload,) in self._sql.execute(ANSWERS, (key,)).fetchall())
 
     def _meta(self, key: str) -> Any:
-        with explained_errors(self.path):
+        with map_errors(self.path):
             ((value,),) = self._sql.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchall()
         return value
 

@@ -34,7 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from edge.contract.messages import Hex32, Seq, Timestamp, rfc3339
 from edge.errors import LedgerError, RequestError
-from edge.store.ledger_file import explained_errors
+from edge.store.ledger_file import map_errors
 from edge.system.files import opened_regular, written_whole
 from edge.system.logs import event
 from edge.system.names import display_name
@@ -140,7 +140,7 @@ def leave(state: Path, kind: RequestKind, content: BaseModel | bytes, request_id
     directory = DropBox(state).directory
     request_id = request_id or uuid.uuid4().hex
     payload = content.model_dump_json().encode() if isinstance(content, BaseModel) else content
-    with explained_errors(directory):
+    with map_errors(directory):
         if not directory.is_dir():
             expect_box(state)
             DropBox(state).prepare()
@@ -173,7 +173,7 @@ class DropBox:
 
     def prepare(self) -> None:
         """Make the directories, with the modes that say who may ask. Raises LedgerError."""
-        with explained_errors(self.directory):
+        with map_errors(self.directory):
             self._expect_own()
             mode = stat.S_IMODE(self._state.stat().st_mode)
             if not mode & stat.S_IXGRP and _is_own(self._state):
@@ -202,7 +202,7 @@ class DropBox:
     def waiting(self, kinds: Collection[RequestKind | None]) -> list[Request]:
         """Requests of these kinds, oldest first, at most AT_ONCE; None stands for what is no request at all."""
         found = []
-        with explained_errors(self.directory):
+        with map_errors(self.directory):
             self._expect_own()
             try:
                 entries = list(os.scandir(self.directory))
@@ -233,13 +233,13 @@ class DropBox:
             else:
                 done += 1
                 # After the commit, never before it.
-                with explained_errors(self.directory):
+                with map_errors(self.directory):
                     request.path.unlink(missing_ok=True)
         return done
 
     def refusals(self) -> Refusals | None:
         """What lies among the refused; None if nothing does. Raises LedgerError."""
-        with explained_errors(self.refused):
+        with map_errors(self.refused):
             self._expect_own()
             reasons = list(_reasons(self.refused))
             if not reasons:
@@ -249,7 +249,7 @@ class DropBox:
 
     def sweep(self) -> None:
         """Remove half-written requests that lost their writer, and all but the newest refused ones."""
-        with explained_errors(self.directory):
+        with map_errors(self.directory):
             self._expect_own()
             for draft in self.directory.glob(".*"):
                 if time.time() - draft.lstat().st_mtime > ABANDONED_S:
@@ -264,7 +264,7 @@ class DropBox:
         event(log.warning, "request refused", file=name, error=error.message, hint=error.hint)
         kept = self.refused / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}.json"
         text = f"{name}: {error.message}\n{error.hint}\n"
-        with explained_errors(self.directory):
+        with map_errors(self.directory):
             self.refused.mkdir(mode=0o700, exist_ok=True)  # who emptied it may have removed it
             with written_whole(kept.with_suffix(".txt"), durable=False, mode=0o600) as stream:
                 stream.write(text.encode("utf-8", "backslashreplace"))

@@ -28,7 +28,7 @@ def toml_value(value: object) -> str:
     return json.dumps(text, ensure_ascii=False)  # a JSON string is a TOML string
 
 
-def shown(value: object) -> str:
+def display(value: object) -> str:
     """A value in a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 120 else text[:117] + "..."

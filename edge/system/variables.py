@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edge.errors import SettingsError
-from edge.system.values import shown
+from edge.system.values import display
 
 PREFIX = "EDGE_"
 DELIMITER = "__"
@@ -30,7 +30,7 @@ def json_section(name: str, section: str, value: str) -> dict[str, Any]:
         content = None
     if not isinstance(content, dict):
         raise SettingsError(
-            f"environment variable {name} sets the section `{section}` and is no JSON object: {shown(value)}",
+            f"environment variable {name} sets the section `{section}` and is no JSON object: {display(value)}",
             hint=f'write {name}=\'{{"key": "value"}}\', or one variable {name}{DELIMITER}KEY for each key',
         )
     return content

@@ -143,7 +143,7 @@ def replay(options: ReplayOptions, settings: Settings, publishing: Publishing) -
         if options.publish:
             store = stack.enter_context(publishing(plan.out, model, boot_id))
         result = run_replay(plan, settings, model, boot_id, publish_to=store, other=other)
-    for line in told(result):
+    for line in summary_lines(result):
         print(line)
     return result.exit_code
 
@@ -194,7 +194,7 @@ def run_replay(
     EngineError, and LedgerError from `publish_to` or when the results cannot be written; what was judged until then
     is not judged again by the next replay into the same folder.
     """
-    with _explained_errors(plan.out):
+    with _map_errors(plan.out):
         return _run_replay(plan, settings, model, boot_id, publish_to, other, clock)
 
 
@@ -358,7 +358,7 @@ def _judge(
     with Reporter() as reporter:
         if resumed:
             reporter.say(f"{resumed} of {total} were judged before the last replay was ended")
-        show = _shown(reporter, resumed, total)
+        show = _outcome_counter(reporter, resumed, total)
         if plan.workers.is_here:
             with closing(Judge(job, model, clock, publish_to)) as judge:
                 judge_parts(
@@ -415,7 +415,7 @@ def _row(file: str, verdict: Verdict, truth: LabelRow | None) -> ScanRow:
     )
 
 
-def told(result: ReplayResult) -> list[str]:
+def summary_lines(result: ReplayResult) -> list[str]:
     """What the command says at its end, line by line."""
     metrics = result.metrics
     lines = [
@@ -450,7 +450,7 @@ def told(result: ReplayResult) -> list[str]:
     return [*lines, *([archive] if archive is not None else []), f"report: {result.report}"]
 
 
-def _shown(reporter: Reporter, done: int, total: int) -> Callable[[Counter[Outcome]], None]:
+def _outcome_counter(reporter: Reporter, done: int, total: int) -> Callable[[Counter[Outcome]], None]:
     """Count outcomes as they come, after the `done` of an earlier replay."""
     show, outcomes = reporter.counter("scans"), Counter[Outcome]()
     show(done, total)
@@ -464,7 +464,7 @@ def _shown(reporter: Reporter, done: int, total: int) -> Callable[[Counter[Outco
 
 
 @contextmanager
-def _explained_errors(out: Path) -> Iterator[None]:
+def _map_errors(out: Path) -> Iterator[None]:
     """Reading scans raises no OSError: what is left is the writing of results."""
     try:
         yield

@@ -14,7 +14,7 @@ from torchvision.models.resnet import BasicBlock
 from edge.images.residual_boxes import MapGeometry
 from edge.records import Size
 from export.graphs import ClassifierGraph
-from export.reason import explained, reason_geometry
+from export.reason import explain, reason_geometry
 from tests.export.networks import lively_classifier
 from train.classifier.experiment import Features
 from train.classifier.models import Classifier, PooledClassifier
@@ -92,7 +92,7 @@ def on_tiles(features: Features) -> PooledClassifier:
 
 def reason_of(network: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
     with torch.inference_mode():
-        return explained(network, network.normalise(images))
+        return explain(network, network.normalise(images))
 
 
 def peak(cells: Tensor, geometry: MapGeometry) -> tuple[int, int, int, int]:

@@ -1,4 +1,4 @@
-"""The state of the GPU for the health message, as `nvidia-smi` tells it.
+"""The state of the GPU for the health message, from `nvidia-smi`.
 
 A process apart: the CUDA context belongs to the worker's thread, and no library is needed for five numbers a minute.
 """
@@ -25,9 +25,9 @@ MIB_BYTES = 1 << 20
 
 
 def gpu_state() -> Gpu | None:
-    """None where nvidia-smi is missing or fails, or lists several GPUs: which of them judges, it does not tell."""
+    """None where nvidia-smi is missing or fails, or lists several GPUs: it does not say which one runs the model."""
     try:
-        (row,) = _told().splitlines()
+        (row,) = _query().splitlines()
         name, used_mib, total_mib, temperature_c, utilization_percent = row.rsplit(", ", 4)
         return Gpu(
             name=name,
@@ -41,15 +41,15 @@ def gpu_state() -> Gpu | None:
         return None
 
 
-def _told() -> str:
-    """Its standard output. Raises OSError, subprocess.SubprocessError."""
+def _query() -> str:
+    """Standard output of `nvidia-smi`. Raises OSError, subprocess.SubprocessError."""
     process = subprocess.Popen(  # noqa: S603
         QUERY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     assert process.stdout is not None
     with process.stdout:
         try:
-            told, _ = process.communicate(timeout=TIMEOUT_S)
+            stdout, _ = process.communicate(timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             # Not waited for any longer: a driver that hangs lets nothing end that asks it, and this thread feeds the
@@ -59,7 +59,7 @@ def _told() -> str:
             raise
     if process.returncode != 0:
         raise subprocess.CalledProcessError(process.returncode, QUERY)
-    return told
+    return stdout
 
 
 def _number(text: str) -> float | None:

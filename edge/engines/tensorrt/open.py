@@ -39,15 +39,15 @@ def open_tensorrt(
     room = PlanRoom(find_device(), settings)
     max_batch = max_batch or DEFAULT_MAX_BATCH
     plans = room.plans_for(bundle, half_of(max_batch), rebuild=EVERY_PLAN if rebuild else ())
-    engine = _tried(bundle, plans, max_batch)
+    engine = _try_open(bundle, plans, max_batch)
     if isinstance(engine, PlanRefused) and room.may_build and (suspects := _suspects(plans, engine)):
         event(log.error, "stored engine failed, building it again", why=engine.message, again=suspects)
         plans = room.plans_for(bundle, half_of(max_batch), rebuild=suspects)
-        engine = _tried(bundle, plans, max_batch)
+        engine = _try_open(bundle, plans, max_batch)
     if isinstance(engine, KernelsRefused):
         event(log.warning, "scans are converted on the CPU, not on the GPU", reason=engine.message, hint=engine.hint)
         plans = replace(plans, kernels=None)
-        engine = _tried(bundle, plans, max_batch)
+        engine = _try_open(bundle, plans, max_batch)
     if isinstance(engine, PlanRefused):
         raise engine
     with ExitStack() as unkept:
@@ -64,10 +64,10 @@ def _suspects(plans: Plans, refused: PlanRefused) -> list[str]:
     return [] if all(plan.is_new for plan in plans.all) else list(EVERY_PLAN)
 
 
-def _tried(bundle: Bundle, plans: Plans, max_batch: int) -> TrtEngine | PlanRefused:
+def _try_open(bundle: Bundle, plans: Plans, max_batch: int) -> TrtEngine | PlanRefused:
     """A proven engine or what speaks against it, without a traceback: that would keep the failed one's GPU memory."""
     try:
-        return _proven(bundle, plans, max_batch)
+        return _open_proven(bundle, plans, max_batch)
     except PlanRefused as error:
         return type(error)(error.message, hint=error.hint)
 
@@ -82,7 +82,7 @@ def build(bundle: Bundle, settings: PlanSettings, *, max_batch: int | None = Non
     )
 
 
-def _proven(bundle: Bundle, plans: Plans, max_batch: int) -> TrtEngine:
+def _open_proven(bundle: Bundle, plans: Plans, max_batch: int) -> TrtEngine:
     # Imported here: it needs TensorRT and pycuda, which `find_device` has seen by now.
     from edge.engines.tensorrt.engine import NAME, FusedTrtEngine, TrtEngine
 

@@ -160,7 +160,7 @@ class PlanRoom:
             ) from None
         plan = folder / "plan"
         if done.returncode != 0 or not plan.exists() or plan.stat().st_size == 0:
-            raise _told(folder, name, done)
+            raise _build_error(folder, name, done)
         payload = plan.read_bytes()
         with contextlib.suppress(FileNotFoundError):
             self._cache.store(TIMING, self._device.facts, (folder / "timing.cache").read_bytes())
@@ -239,7 +239,7 @@ def compiled_kernels(capability: str) -> bytes:
         ) from error
 
 
-def _told(folder: Path, name: str, done: subprocess.CompletedProcess[str]) -> EngineError:
+def _build_error(folder: Path, name: str, done: subprocess.CompletedProcess[str]) -> EngineError:
     """What the build program said, or how it died."""
     try:
         told = json.loads((folder / "error.json").read_text(encoding="utf-8"))

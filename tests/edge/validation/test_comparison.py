@@ -17,7 +17,7 @@ from edge.records import Outcome, counts_sha256
 from edge.settings import Settings
 from edge.validation.comparison import CHANGES_LISTED, Changes, compare
 from edge.validation.labels import Label
-from edge.validation.replay import ReplayOptions, ReplayResult, plan_replay, run_replay, told
+from edge.validation.replay import ReplayOptions, ReplayResult, plan_replay, run_replay, summary_lines
 from edge.validation.table import ScanRow
 from tests.support.bundles import make_bundle, write_public_key
 from tests.support.fakes import BOOT_ID, write_scan
@@ -91,7 +91,7 @@ def test_the_report_shows_what_a_lower_threshold_changes(lot: Path, tmp_path: Pa
     rules = ("stopped_difference>=0.5", "stopped_difference_low>0", "changed_count==4", "passed_p_value==1")
     result = run(lot, tmp_path / "out", lower, *rules, other=scripted_model())
     assert [item.met for item in result.requirements] == [True] * 4
-    assert "4 decisions differ from those of scripted-1" in told(result)
+    assert "4 decisions differ from those of scripted-1" in summary_lines(result)
     against = json.loads(result.summary.read_text())["against"]
     assert against["tables"][1] == {
         "name": "Abnormal and stopped", "both": 4, "only_other": 0, "only_this": 4, "neither": 0
@@ -140,7 +140,7 @@ def learnt(*files: Path, lots: tuple[str, ...] = ()) -> LoadedModel:
 def test_a_test_the_model_learnt_from_is_loudly_no_qualification(lot: Path, tmp_path: Path) -> None:
     write_scan(tmp_path / "elsewhere.tif", 1900, seed=0)  # the bytes of one scan under another name
     result = run(lot, tmp_path / "out", learnt(tmp_path / "elsewhere.tif", lot / "B02_0005.tif"), "learnt_count==0")
-    lines = told(result)
+    lines = summary_lines(result)
     assert lines[0] == "THIS IS NO QUALIFICATION: THE MODEL LEARNT FROM 2 SCANS OF THIS FOLDER."
     assert not result.requirements[0].met and result.requirements[0].observed == 2
     assert json.loads(result.summary.read_text())["learnt_from"]["files"] == ["B01_0000.tif", "B02_0005.tif"]

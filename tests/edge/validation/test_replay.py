@@ -33,7 +33,15 @@ from edge.records import Size
 from edge.settings import FolderSettings, Settings
 from edge.store.ledger import Entry, open_ledger
 from edge.validation.judging import JudgedFile
-from edge.validation.replay import REQUIREMENT_UNMET, ReplayOptions, ReplayResult, plan_replay, replay, run_replay, told
+from edge.validation.replay import (
+    REQUIREMENT_UNMET,
+    ReplayOptions,
+    ReplayResult,
+    plan_replay,
+    replay,
+    run_replay,
+    summary_lines,
+)
 from tests.support.bundles import make_bundle, write_public_key
 from tests.support.fakes import BOOT_ID, write_scan
 from tests.support.models import bright_is_abnormal, scripted_model
@@ -159,7 +167,7 @@ def test_figures_follow_the_labels(lot: Path, tmp_path: Path) -> None:
 
 def test_the_command_says_what_came_of_it(lot: Path, tmp_path: Path) -> None:
     result = run(lot, tmp_path / "out", "escape_rate<=0.5", "auroc > 0.999", labels=lot / "labels.csv")
-    lines = told(result)
+    lines = summary_lines(result)
     assert lines[0] == "12 files: 4 normal, 2 abnormal, 2 review, 4 unreadable"
     assert lines[1].startswith("balanced accuracy 62.5% (95 % interval ")
     assert "1 rows of the labels file fit no file of the folder" in lines
@@ -314,7 +322,7 @@ def test_report_and_summary_hold_no_time_and_the_run_does(lot: Path, tmp_path: P
     told_of = json.loads((tmp_path / "first" / "run.json").read_text())
     assert told_of["judged"] == 12 and told_of["speed"]["scans_per_s"] > 0
     assert re.match(r"[\d,]+ scans an hour and core; 10,000,000 take ", told_of["archive"])
-    assert told_of["archive"] in told(first)
+    assert told_of["archive"] in summary_lines(first)
 
 
 def test_a_real_ledger_can_take_the_verdicts(lot: Path, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def run_task(task: Task) -> str:
     facts = json.loads(task.stem.with_suffix(".json").read_text(encoding="utf-8"))
     took = f"{facts['steps']} steps in {facts['seconds']:.1f} s"
     again = f", start {facts['starts']}" if facts["starts"] > 1 else ""
-    return f"{_named(task)}: {took}, loss {facts['final_loss']:.5f}, spread {facts['spread']:.3f}{again}"
+    return f"{_describe(task)}: {took}, loss {facts['final_loss']:.5f}, spread {facts['spread']:.3f}{again}"
 
 
 def train(task: Task, device: torch.device) -> None:
@@ -92,7 +92,7 @@ def train(task: Task, device: torch.device) -> None:
     names += [f"perturbation-{kind}" for kind in variant.perturbations]
     bank = open_bank(mapped(task.fold_folder, names), variant.perturbations, defective=variant.defective, device=device)
     steps = training.steps(variant.network)
-    trained = train_network(bank, variant, training, network_seed(task), steps, _named(task))
+    trained = train_network(bank, variant, training, network_seed(task), steps, _describe(task))
     for suffix in (".npz", ".json"):  # of another experiment
         task.stem.with_suffix(suffix).unlink(missing_ok=True)
     with written_whole(task.stem.with_suffix(".pt")) as stream:
@@ -228,7 +228,7 @@ def network_seed(task: Task) -> int:
     return int(digest.generate_state(1)[0])
 
 
-def _named(task: Task) -> str:
+def _describe(task: Task) -> str:
     return f"{task.variant.name} of {task.fold}, run {task.run}"
 
 
