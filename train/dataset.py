@@ -243,10 +243,10 @@ def load_scans(
 
 
 def scan_facts(
-    rows: Sequence[Row], bounds: Bounds | None, *, jobs: int | None = None, progress: Progress | None = None
+    rows: Sequence[Row], bounds: Bounds | None, *, progress: Progress | None = None
 ) -> tuple[ScanFacts, ...]:
     """What `load_scans` measures of scans, without their images. Raises DataError."""
-    return tuple(_in_order(lambda row: _facts_of(read_frame(row), bounds), rows, jobs, progress))
+    return tuple(_in_order(lambda row: _facts_of(read_frame(row), bounds), rows, None, progress))
 
 
 def _facts_of(frame: Frame, bounds: Bounds | None) -> ScanFacts:

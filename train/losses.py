@@ -50,17 +50,18 @@ def squared_error(residual: Tensor) -> Tensor:
     return residual.square().mean()
 
 
-def huber_error(residual: Tensor, delta: float = 0.02) -> Tensor:
-    """As `squared_error` up to `delta`, beyond it growing only as the error itself: outliers weigh less.
-
-    The default is about the noise of a digitised film.
-    """
-    return 2 * F.huber_loss(residual, torch.zeros_like(residual), delta=delta)
+HUBER_DELTA = 0.02
+"""About the noise of a digitised film."""
 
 
-def kernel_error(residual: Tensor, k: int = WINDOW_PX) -> Tensor:
-    """Batch mean of the greatest squared k x k box mean of residuals (n, 1, h, w)."""
-    return F.avg_pool2d(residual, k, stride=1).square().amax(dim=(1, 2, 3)).mean()
+def huber_error(residual: Tensor) -> Tensor:
+    """As `squared_error` up to HUBER_DELTA, beyond it growing only as the error itself: outliers weigh less."""
+    return 2 * F.huber_loss(residual, torch.zeros_like(residual), delta=HUBER_DELTA)
+
+
+def kernel_error(residual: Tensor) -> Tensor:
+    """Batch mean of the greatest squared box mean over WINDOW_PX of residuals (n, 1, h, w)."""
+    return F.avg_pool2d(residual, WINDOW_PX, stride=1).square().amax(dim=(1, 2, 3)).mean()
 
 
 def latent_error(z: Tensor) -> Tensor:

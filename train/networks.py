@@ -98,19 +98,21 @@ def p_abnormal_of(logits: Tensor) -> Tensor:
 class GateAutoencoder(nn.Module):
     """The autoencoder of L 3.1: 41,186 parameters, 192 -> 42x42 latent -> 156, fully convolutional."""
 
-    def __init__(self, dropout: float = 0.12) -> None:
+    DROPOUT = 0.12
+
+    def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
             nn.Conv2d(1, 18, 3),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            nn.Dropout(self.DROPOUT),
             nn.Conv2d(18, 18, 3),
             nn.ReLU(),
             nn.Conv2d(18, 18, 3, stride=2),
             nn.ReLU(),
             nn.Conv2d(18, 24, 3),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            nn.Dropout(self.DROPOUT),
             nn.Conv2d(24, 24, 3),
             nn.ReLU(),
             nn.Conv2d(24, 24, 3, stride=2),
@@ -119,14 +121,14 @@ class GateAutoencoder(nn.Module):
             nn.Hardtanh(0.0, 1.0),  # a ReLU bounded to [0, 1]
         )
         self.decoder = nn.Sequential(
-            nn.Dropout(dropout),
+            nn.Dropout(self.DROPOUT),
             nn.ConvTranspose2d(1, 24, 3, stride=2, padding=1, output_padding=1),  # 'same': twice the size
             nn.ReLU(),
             nn.Conv2d(24, 24, 3),
             nn.ReLU(),
             nn.Conv2d(24, 24, 3),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            nn.Dropout(self.DROPOUT),
             nn.ConvTranspose2d(24, 18, 3, stride=2, padding=1, output_padding=1),
             nn.ReLU(),
             nn.Conv2d(18, 18, 3),
@@ -160,13 +162,15 @@ class PatchClassifier(nn.Module):
 
     FILTERS = (24, 30, 34, 40)
 
-    def __init__(self, dropout: float = 0.1) -> None:
+    DROPOUT = 0.1
+
+    def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = 1
         for filters in self.FILTERS:
             for _ in range(2):
-                layers += [nn.Dropout(dropout), nn.Conv2d(channels, filters, 3), nn.ReLU()]
+                layers += [nn.Dropout(self.DROPOUT), nn.Conv2d(channels, filters, 3), nn.ReLU()]
                 channels = filters
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
@@ -211,8 +215,8 @@ def centre_crop(x: Tensor) -> Tensor:
     return x[..., top : top + height, left : left + width]
 
 
-def residual_statistics(residual: Tensor, k: int = WINDOW_PX) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over every k x k window, stride 1: two maps (n, 1, h - k + 1, w - k + 1)."""
-    mean = F.avg_pool2d(residual, k, stride=1)
-    square = F.avg_pool2d(residual * residual, k, stride=1)
+def residual_statistics(residual: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each window of WINDOW_PX (k), stride 1: two maps (n, 1, h - k + 1, w - k + 1)."""
+    mean = F.avg_pool2d(residual, WINDOW_PX, stride=1)
+    square = F.avg_pool2d(residual * residual, WINDOW_PX, stride=1)
     return mean, (square - mean * mean).clamp_min(0.0).sqrt()

@@ -133,7 +133,7 @@ def _end_with_parent() -> None:
 class RayCluster:
     """A Ray cluster; use as a context manager. Every worker must see DATA under the same path."""
 
-    def __init__(self, address: str, threads_each: int = 1) -> None:
+    def __init__(self, address: str) -> None:
         """`address` as `ray.init` takes it, `local` for a cluster of this machine's cores. Raises TrainError."""
         try:
             import ray  # the extra of the same name
@@ -141,7 +141,7 @@ class RayCluster:
             raise TrainError(
                 "--ray needs ray, which is not installed", hint="pip install electrode-line[ray]"
             ) from error
-        self.threads_each = threads_each
+        self.threads_each = 1
         self._ray: Any = ray
         try:
             ray.init(address=None if address == "local" else address, log_to_driver=False, include_dashboard=False)

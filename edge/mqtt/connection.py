@@ -133,12 +133,11 @@ def exchange(
     messages: Sequence[Outgoing] = (),
     *,
     patience_s: float,
-    go_on: Callable[[], bool] = lambda: True,
 ) -> tuple[Accepted, list[Acknowledged]]:
     """Connect, publish each message (QoS 1) once the one before it was answered, and disconnect; what the broker said.
 
     Leaves no last will. Raises PublishError when the broker is away or says no to the connection, and when it is not
-    done within `patience_s` or before `go_on` says no.
+    done within `patience_s`.
     """
     woken = threading.Event()
     connection = Connection(settings, client_id, None, woken.set)
@@ -147,7 +146,7 @@ def exchange(
     sent = 0
     until_s = time.monotonic() + patience_s
     try:
-        while (now_s := time.monotonic()) < until_s and go_on():
+        while (now_s := time.monotonic()) < until_s:
             for incoming in connection.step(now_s):
                 match incoming:
                     case Accepted():
@@ -508,7 +507,7 @@ class _Client(mqtt.Client):
         try:
             return super()._packet_handle()
         finally:
-            self._in_messages.clear()  # the first halves of QoS 2, which nobody here asked for
+            self._in_messages.clear()  # the first halves of QoS 2, which was not asked for
 
 
 def tls_context(settings: BrokerSettings) -> ssl.SSLContext:

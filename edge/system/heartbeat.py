@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class Beats:
     """Each loop beats once per turn; a loop that is silent for longer than its limit is stuck."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last: dict[str, float] = {}
 
     def beat(self, loop: str) -> None:
         with self._lock:
-            self._last[loop] = self._clock()
+            self._last[loop] = time.monotonic()
 
     def rest(self, loop: str) -> None:
         """The loop waits for something to do: until its next beat its silence means nothing."""
@@ -37,7 +36,7 @@ class Beats:
     def silent_for_s(self, loop: str) -> float:
         """Since its last beat; 0.0 while it rests."""
         with self._lock:
-            return self._clock() - self._last[loop] if loop in self._last else 0.0
+            return time.monotonic() - self._last[loop] if loop in self._last else 0.0
 
     def longest_silence_s(self) -> tuple[str, float]:
         """The quietest loop and its silence; ("", 0.0) while all rest."""
@@ -45,4 +44,4 @@ class Beats:
             if not self._last:
                 return "", 0.0
             loop, last = min(self._last.items(), key=lambda item: item[1])
-            return loop, self._clock() - last
+            return loop, time.monotonic() - last

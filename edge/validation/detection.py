@@ -41,6 +41,7 @@ CURVE_POINTS = 21
 
 _ROOT_CRITICAL = math.sqrt(chi2_quantile(0.90))
 _LOGIT_90 = math.log(9.0)
+_NEWTON_STEPS = 100
 _FARTHEST = 50.0
 """Logarithms of size beyond the data at which a limit counts as infinite."""
 
@@ -281,12 +282,10 @@ def _notes(x: Floats, a90: float, a90_95: float | None, wanted: int) -> tuple[st
     return tuple(notes)
 
 
-def _maximise(
-    likelihood: Callable[[Floats], tuple[float, Floats, Floats]], start: Floats, steps: int = 100
-) -> tuple[Floats, float]:
+def _maximise(likelihood: Callable[[Floats], tuple[float, Floats, Floats]], start: Floats) -> tuple[Floats, float]:
     """Newton's method with halved steps on a concave function; returns the point and the value there."""
     theta, (value, gradient, hessian) = start, likelihood(start)
-    for _ in range(steps):
+    for _ in range(_NEWTON_STEPS):
         step = np.linalg.solve(hessian - 1e-12 * np.eye(theta.size), -gradient)
         if float(gradient @ step) < 1e-12:
             break

@@ -74,11 +74,6 @@ def t_quantile(probability: float, degrees: float) -> float:
     return math.inf if ratio == 0.0 else math.sqrt(degrees * (1 - ratio) / ratio)
 
 
-def chi2_survival(value: float) -> float:
-    """Probability that chi-squared of one degree of freedom exceeds `value` >= 0."""
-    return math.erfc(math.sqrt(value / 2))
-
-
 def chi2_quantile(probability: float) -> float:
     """Quantile of chi-squared of one degree of freedom."""
     return normal_quantile((1 + probability) / 2) ** 2

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -79,13 +79,11 @@ class Judge:
         self,
         job: Job,
         model: LoadedModel,
-        clock: Callable[[], datetime],
         publish_to: VerdictStore | None = None,
     ) -> None:
         """`publish_to` gets every verdict before it is handed on here."""
         self._job = job
         self._model = model
-        self._clock = clock
         self._store = _Store(publish_to)
         self._decoder = Decoder(job.limits)
         self._marks = DecodeMarks(job.marks)
@@ -123,7 +121,7 @@ class Judge:
             never_final=frozenset(),
             on_judged=hand_on,
             on_failed=lambda *_: None,
-            clock=self._clock,
+            clock=lambda: datetime.now(UTC),
         )
         with closing(worker):
             while not intake.is_empty or worker.in_flight:

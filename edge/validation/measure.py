@@ -28,6 +28,7 @@ from edge.validation.labels import Label, LabelRow
 from edge.validation.lots import LotInterval, balanced_accuracy_over_lots, share_over_lots, worst_lot
 from edge.validation.reliability import Detection, GroupRecall, LotError, Plant, Reliability, ReliabilityFigures
 from edge.validation.sample_size import bound_sentence, lower_bound, size_sentence, upper_bound
+from edge.validation.statistics import none_if_nan
 from edge.validation.table import ScanRow, chosen
 
 SEVERITY = "severity"
@@ -105,16 +106,16 @@ def measure_reliability(
         p_a90_95=_a90_95(curves.get(P_SIGNAL)),
         gate_a90_95=_a90_95(curves.get(GATE_SIGNAL)),
         escapes_ppm=None if figures_of_plant is None else figures_of_plant.escapes_ppm,
-        value_of_normal=None if figures_of_plant is None else _known(figures_of_plant.value_of_normal),
-        value_of_abnormal=None if figures_of_plant is None else _known(figures_of_plant.value_of_abnormal),
+        value_of_normal=None if figures_of_plant is None else none_if_nan(figures_of_plant.value_of_normal),
+        value_of_abnormal=None if figures_of_plant is None else none_if_nan(figures_of_plant.value_of_abnormal),
         cost_per_scan=None if figures_of_plant is None else figures_of_plant.cost_per_scan,
         people_count=sum(row.appraiser.startswith("Person") for row in attributes),
-        kappa_people=None if people is None else _known(people.kappa),
-        kappa_people_low=None if people is None else _known(people.low),
-        kappa_people_high=None if people is None else _known(people.high),
-        kappa_line=None if line_kappa is None else _known(line_kappa.kappa),
-        kappa_line_low=None if line_kappa is None else _known(line_kappa.low),
-        kappa_line_high=None if line_kappa is None else _known(line_kappa.high),
+        kappa_people=None if people is None else none_if_nan(people.kappa),
+        kappa_people_low=None if people is None else none_if_nan(people.low),
+        kappa_people_high=None if people is None else none_if_nan(people.high),
+        kappa_line=None if line_kappa is None else none_if_nan(line_kappa.kappa),
+        kappa_line_low=None if line_kappa is None else none_if_nan(line_kappa.low),
+        kappa_line_high=None if line_kappa is None else none_if_nan(line_kappa.high),
         rescanned_parts_count=0 if repeats is None else repeats.parts,
         flipped_parts_count=0 if repeats is None else len(repeats.flipped),
         p_repeat_deviation=None if repeats is None else repeats.p_deviation,
@@ -393,7 +394,3 @@ def _a90(curve: PodCurve | NoCurve | None) -> float | None:
 
 def _a90_95(curve: PodCurve | NoCurve | None) -> float | None:
     return curve.a90_95 if isinstance(curve, PodCurve) else None
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -1,7 +1,7 @@
 """`edge-worker replay DIR`: every file of a folder through the line's own worker, then a validation report.
 
 The files are the ones the inbox would find, read, checked, judged and worded by the same code as on the line. What
-differs: a file is judged as it is, nobody waits for a writer; equal bytes are judged each time; and no ledger
+differs: a file is judged as it is, no writer is waited for; equal bytes are judged each time; and no ledger
 remembers anything. Into `--out` go `verdicts.jsonl` (one canonical verdict per line, in the order of the names),
 `summary.json`, `report.html`, `scans.csv`, and `run.json`: when, where and how fast. The others hold no time, so that
 report, summary and table are the same however many processes judged.
@@ -183,7 +183,6 @@ def run_replay(
     *,
     publish_to: VerdictStore | None = None,
     other: LoadedModel | None = None,
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> ReplayResult:
     """Judge the planned files and write the results. The caller closes the engine.
 
@@ -195,7 +194,7 @@ def run_replay(
     is not judged again by the next replay into the same folder.
     """
     with _map_errors(plan.out):
-        return _run_replay(plan, settings, model, boot_id, publish_to, other, clock)
+        return _run_replay(plan, settings, model, boot_id, publish_to, other)
 
 
 def _run_replay(
@@ -205,15 +204,14 @@ def _run_replay(
     boot_id: UUID,
     publish_to: VerdictStore | None,
     other: LoadedModel | None,
-    clock: Callable[[], datetime],
 ) -> ReplayResult:
     files = _Files.fresh(plan.out)
-    job = Job(plan.source, settings, boot_id, clock(), plan.out / MARKS_NAME)
+    job = Job(plan.source, settings, boot_id, datetime.now(UTC), plan.out / MARKS_NAME)
     parts, other_parts = Parts(plan.out / PARTS_NAME, plan.files), None
-    work = _judge(plan, job, model, parts, clock, publish_to)
+    work = _judge(plan, job, model, parts, publish_to)
     if other is not None:
         other_parts = Parts(plan.out / OTHER_PARTS_NAME, plan.files)
-        _judge(plan, job, other, other_parts, clock, None)
+        _judge(plan, job, other, other_parts, None)
     reading = _read(plan, model, parts, other_parts, files)
     with closing(Photographer(plan.source, model, job.limits)) as photographer:
         reading.gallery.add_pictures(photographer.picture_of)
@@ -222,7 +220,7 @@ def _run_replay(
     if other is not None:
         card = other.card(settings.station, boot_id)
         comparison = compare(reading.rows, reading.other_rows, card, changed, reading.changes.count)
-    run = _run_of(job, work, reading.rows, clock())
+    run = _run_of(job, work, reading.rows, datetime.now(UTC))
     found = _found(plan, model, reading, comparison, run, model.card(settings.station, boot_id))
     _write(files.run, run_json(run))
     _write(files.summary, summary_json(found))
@@ -347,7 +345,6 @@ def _judge(
     job: Job,
     model: LoadedModel,
     parts: Parts,
-    clock: Callable[[], datetime],
     publish_to: VerdictStore | None,
 ) -> _Work:
     """Bring every file to its verdict."""
@@ -360,7 +357,7 @@ def _judge(
             reporter.say(f"{resumed} of {total} were judged before the last replay was ended")
         show = _outcome_counter(reporter, resumed, total)
         if plan.workers.is_here:
-            with closing(Judge(job, model, clock, publish_to)) as judge:
+            with closing(Judge(job, model, publish_to)) as judge:
                 judge_parts(
                     judge, parts, plan.source, parts.unfinished(), lambda verdict: show(Counter([verdict.outcome]))
                 )

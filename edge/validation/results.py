@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from edge.records import Outcome
 from edge.validation.labels import Label
-from edge.validation.statistics import Confusion, Rate, Roc, auprc, auroc, confusion, roc
+from edge.validation.statistics import Confusion, Rate, Roc, auprc, auroc, confusion, none_if_nan, roc
 from edge.validation.table import ScanRow, Selection, chosen
 
 
@@ -57,7 +57,7 @@ class Metrics:
     overkill_rate_high: float | None = field(metadata={"means": "upper limit of the overkill rate"})
     scored_count: int = field(metadata={"means": "labelled scans with a probability, whatever their outcome"})
     balanced_accuracy: float | None = field(
-        metadata={"means": "(sensitivity + specificity) / 2 of scored scans; if nobody gave a label, the other's"}
+        metadata={"means": "(sensitivity + specificity) / 2 of scored scans; without scans of one label, the other's"}
     )
     balanced_accuracy_low: float | None = field(metadata={"means": "lower limit of the balanced accuracy"})
     balanced_accuracy_high: float | None = field(metadata={"means": "upper limit of the balanced accuracy"})
@@ -139,28 +139,28 @@ def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: 
         abnormal_count=by_outcome[Outcome.ABNORMAL],
         review_count=by_outcome[Outcome.REVIEW],
         unreadable_count=by_outcome[Outcome.UNREADABLE],
-        review_rate=_known(review.share),
-        unreadable_rate=_known(Rate(by_outcome[Outcome.UNREADABLE], len(rows)).share),
+        review_rate=none_if_nan(review.share),
+        unreadable_rate=none_if_nan(Rate(by_outcome[Outcome.UNREADABLE], len(rows)).share),
         labelled_abnormal_count=escape.total,
         labelled_normal_count=overkill.total,
         escape_count=escape.hits,
-        escape_rate=_known(escape.share),
+        escape_rate=none_if_nan(escape.share),
         escape_rate_low=escape.interval.low if escape.total else None,
         escape_rate_high=escape.interval.high if escape.total else None,
         overkill_count=overkill.hits,
-        overkill_rate=_known(overkill.share),
+        overkill_rate=none_if_nan(overkill.share),
         overkill_rate_low=overkill.interval.low if overkill.total else None,
         overkill_rate_high=overkill.interval.high if overkill.total else None,
         scored_count=len(scored_rows),
-        balanced_accuracy=_known(measured.balanced_accuracy),
+        balanced_accuracy=none_if_nan(measured.balanced_accuracy),
         balanced_accuracy_low=measured.balanced_accuracy_interval.low if measured.total else None,
         balanced_accuracy_high=measured.balanced_accuracy_interval.high if measured.total else None,
-        sensitivity=_known(scored.sensitivity.share),
-        specificity=_known(scored.specificity.share),
-        auroc=_known(auroc(p, truth)),
-        auprc=_known(auprc(p, truth)),
+        sensitivity=none_if_nan(scored.sensitivity.share),
+        specificity=none_if_nan(scored.specificity.share),
+        auroc=none_if_nan(auroc(p, truth)),
+        auprc=none_if_nan(auprc(p, truth)),
         decided_count=decided.total,
-        balanced_accuracy_decided=_known(settled.balanced_accuracy),
+        balanced_accuracy_decided=none_if_nan(settled.balanced_accuracy),
         balanced_accuracy_decided_low=settled.balanced_accuracy_interval.low if settled.total else None,
         balanced_accuracy_decided_high=settled.balanced_accuracy_interval.high if settled.total else None,
     )
@@ -215,7 +215,3 @@ def _is_scored(row: ScanRow) -> bool:
 def _arrays(rows: Sequence[ScanRow]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     p = np.fromiter((math.nan if row.p_abnormal is None else row.p_abnormal for row in rows), np.float64, len(rows))
     return p, np.fromiter((row.label is Label.ABNORMAL for row in rows), np.int64, len(rows))
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

@@ -20,36 +20,36 @@ def upper_bound(hits: int, total: int, confidence: float = CONFIDENCE) -> float:
     return 1.0 if hits == total else beta_quantile(confidence, hits + 1, total - hits)
 
 
-def lower_bound(hits: int, total: int, confidence: float = CONFIDENCE) -> float:
+def lower_bound(hits: int, total: int) -> float:
     """Exact one-sided lower limit of a share; 0 of nothing. Raises ValueError where hits are no part of the total."""
     _check(hits, total)
-    return 0.0 if hits == 0 else beta_quantile(1 - confidence, hits, total - hits + 1)
+    return 0.0 if hits == 0 else beta_quantile(1 - CONFIDENCE, hits, total - hits + 1)
 
 
-def scans_to_show(rate: float, confidence: float = CONFIDENCE) -> int:
+def scans_to_show(rate: float) -> int:
     """Fewest scans that, with no error among them, show an error rate of at most `rate`: 1 % takes 299.
 
-    The least n with (1 - rate)^n <= 1 - confidence. Raises ValueError unless 0 < rate < 1.
+    The least n with (1 - rate)^n <= 1 - CONFIDENCE. Raises ValueError unless 0 < rate < 1.
     """
     if not 0 < rate < 1:
         raise ValueError(f"a rate of {rate} cannot be shown by a finite number of scans: expected 0 < rate < 1")
-    return math.ceil(math.log(1 - confidence) / math.log1p(-rate))
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-rate))
 
 
-def bound_sentence(hits: int, total: int, errors: str, confidence: float = CONFIDENCE) -> str:
+def bound_sentence(hits: int, total: int, errors: str) -> str:
     """What the count excludes, for instance "0 escapes of 60: more than 4.9 % is excluded (95 % confidence)."."""
     if total == 0:
         return f"No scan could show any {errors}."
-    bound = upper_bound(hits, total, confidence)
+    bound = upper_bound(hits, total)
     if bound >= 1:
         return f"{hits} {errors} of {total}: no rate is excluded."
-    return f"{hits} {errors} of {total}: more than {_percent(bound)} is excluded ({confidence * 100:.3g} % confidence)."
+    return f"{hits} {errors} of {total}: more than {_percent(bound)} is excluded ({CONFIDENCE * 100:.3g} % confidence)."
 
 
-def size_sentence(hits: int, total: int, errors: str, target: float, confidence: float = CONFIDENCE) -> str:
+def size_sentence(hits: int, total: int, errors: str, target: float) -> str:
     """How many scans without an error would show `target`, and whether these already do."""
-    needed = scans_to_show(target, confidence)
-    if total and upper_bound(hits, total, confidence) <= target:
+    needed = scans_to_show(target)
+    if total and upper_bound(hits, total) <= target:
         return f"This shows that {errors} stay below {_percent(target)}."
     return f"{needed} scans without one would show at most {_percent(target)}; this set has {total} with {hits}."
 

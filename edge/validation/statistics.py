@@ -166,13 +166,18 @@ def auprc(p_abnormal: Scores, labels: Labels) -> float:
     return float(np.sum(np.diff(true_hits, prepend=0) * precision) / np.sum(truth))
 
 
-def wilson(successes: int, total: int, z: float = Z_95) -> Interval:
-    """Wilson's score interval of a share, 95 % by default; (0, 1) of nothing. Source: Wilson 1927."""
+def none_if_nan(value: float) -> float | None:
+    """A figure as it is written down: NaN, of nothing to measure, is None."""
+    return None if math.isnan(value) else float(value)
+
+
+def wilson(successes: int, total: int) -> Interval:
+    """Wilson's 95 % score interval of a share; (0, 1) of nothing. Source: Wilson 1927."""
     if not 0 <= successes <= total:
         raise ValueError(f"{successes} of {total} is no share")
     if total == 0:
         return Interval(0.0, 1.0)
-    share = successes / total
+    share, z = successes / total, Z_95
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     # At the ends the limits are 0 and 1 exactly, which rounding would miss.

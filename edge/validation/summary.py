@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from edge.validation.leaks import Leaks
 from edge.validation.reliability import Reliability
 from edge.validation.requirements import RequirementResult
 from edge.validation.results import Validation
-from edge.validation.statistics import Confusion
+from edge.validation.statistics import Confusion, none_if_nan
 from edge.validation.table import ScanRow
 
 
@@ -79,7 +78,7 @@ def summary_json(replay: Replay) -> str:
                 "unreadable": figures.unreadable,
                 "escapes": figures.escapes,
                 "overkill": figures.overkill,
-                "balanced_accuracy": _known(figures.scored.balanced_accuracy),
+                "balanced_accuracy": none_if_nan(figures.scored.balanced_accuracy),
             }
             for figures in validation.bundles
         ],
@@ -113,10 +112,6 @@ def _comparison_json(comparison: Comparison) -> dict[str, object]:
             for change in comparison.changes
         ],
     }
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _confusion_json(counts: Confusion) -> dict[str, int]:

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar, overload
 
 from edge.records import Outcome
 from edge.validation.labels import Label
+from edge.validation.statistics import none_if_nan
 
 Word = TypeVar("Word")
 _OUTCOMES = tuple(Outcome)
@@ -79,8 +80,8 @@ class ScanTable(Sequence[ScanRow]):
         if not 0 <= place < len(self):
             raise IndexError(place)
         outcome, label = divmod(self._codes[place], len(_LABELS))
-        p_abnormal, mean, std = map(_known, self._scores[3 * place : 3 * place + 3])
-        read, convert, infer = map(_known, self._durations[3 * place : 3 * place + 3])
+        p_abnormal, mean, std = map(none_if_nan, self._scores[3 * place : 3 * place + 3])
+        read, convert, infer = map(none_if_nan, self._durations[3 * place : 3 * place + 3])
         start = self._ends[place - 1] if place else 0
         return ScanRow(
             file=self._names[start : self._ends[place]].decode("utf-8", "surrogateescape"),
@@ -140,7 +141,3 @@ class _Words(Generic[Word]):
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

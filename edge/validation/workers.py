@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -228,7 +227,7 @@ def _connected(address: str | None) -> Any:
 
 
 def _open_judge(job: Job, bundle: Bundle) -> Judge:
-    return Judge(job, open_model(job.settings, bundle, may_build=False), lambda: datetime.now(UTC))
+    return Judge(job, open_model(job.settings, bundle, may_build=False))
 
 
 def _died(left: str) -> EngineError:

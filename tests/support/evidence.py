@@ -17,8 +17,8 @@ from edge.records import Counts, counts_sha256
 from tests.support.samples import sample_verdict
 
 
-def sample_counts(height_px: int = 40, width_px: int = 20) -> Counts:
-    return np.random.default_rng(3).integers(0, 1 << 16, (height_px, width_px), dtype=np.uint16)
+def sample_counts() -> Counts:
+    return np.random.default_rng(3).integers(0, 1 << 16, (40, 20), dtype=np.uint16)
 
 
 def sample_piece(

@@ -10,7 +10,6 @@ import numpy as np
 
 from edge.engines import Batch, EngineOutput, EngineSpec
 from edge.errors import EngineError
-from edge.images.conversion import Method
 from edge.model.bundle import Bundle
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE, FileEntry, Manifest
 from edge.pipeline.loaded_model import LoadedModel
@@ -30,10 +29,9 @@ class SizedEngine:
         size: Size,
         channels: int,
         max_batch: int,
-        precision: str = "fp32",
     ) -> None:
         self._script = script
-        self.spec = EngineSpec("scripted", precision, size, channels, max_batch)
+        self.spec = EngineSpec("scripted", "fp32", size, channels, max_batch)
         self.is_closed = False
 
     def infer(self, images: Batch) -> EngineOutput:
@@ -59,15 +57,9 @@ def scripted_model(
     script: Callable[[Batch], EngineOutput] = bright_is_abnormal,
     *,
     model_id: str = "scripted-1",
-    size: Size = SIZE,
-    method: Method = Method.GLOBAL,
     threshold: float = 0.5,
     review_band: tuple[float, float] | None = None,
     gate: tuple[float, float] = (0.2, 0.2),
-    scan_height_px: tuple[int, int] = (64, 512),
-    scan_width_px: tuple[int, int] = (48, 512),
-    map_offset_px: int = 0,
-    map_cell_px: int = CELL_PX,
     max_batch: int = 4,
 ) -> LoadedModel:
     """Ready to judge; its bundle holds a manifest and no files."""
@@ -82,12 +74,8 @@ def scripted_model(
             "model_id": model_id,
             "created_at": MAY,
             "signing_key": "1" * 64,
-            "input": {"height_px": size.height_px, "width_px": size.width_px, "channels": method.channels},
-            "conversion": {
-                "method": method,
-                "lo_counts": 1700 if method.needs_bounds else None,
-                "hi_counts": 2800 if method.needs_bounds else None,
-            },
+            "input": {"height_px": SIZE.height_px, "width_px": SIZE.width_px, "channels": 1},
+            "conversion": {"method": "global", "lo_counts": 1700, "hi_counts": 2800},
             "labels": ("normal", "abnormal"),
             "policy": {
                 "threshold": threshold,
@@ -95,8 +83,8 @@ def scripted_model(
                 "gate_mean_threshold": gate[0],
                 "gate_std_threshold": gate[1],
             },
-            "scan_spec": {"height_px": scan_height_px, "width_px": scan_width_px, "max_clipped_fraction": 0.5},
-            "gate_map": {"cell_px": map_cell_px, "offset_px": map_offset_px},
+            "scan_spec": {"height_px": (64, 512), "width_px": (48, 512), "max_clipped_fraction": 0.5},
+            "gate_map": {"cell_px": CELL_PX, "offset_px": 0},
             "precision": "fp32",
             "weights_storage": "fp32",
             "training": {"data_digest": "2" * 64, "seed": "7"},
@@ -106,5 +94,5 @@ def scripted_model(
         }
     )
     bundle = Bundle(manifest=manifest, digest="ab" * 32, signed_by="test", contents=MappingProxyType({}))
-    engine = SizedEngine(script, size, method.channels, max_batch)
+    engine = SizedEngine(script, SIZE, 1, max_batch)
     return LoadedModel(bundle, engine, MAY)

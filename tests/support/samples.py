@@ -19,7 +19,7 @@ from edge.contract.messages import (
 )
 from edge.records import FileStamp, Scan
 from edge.store.ledger import Entry
-from tools.examples import ABNORMAL, BOOT_ID, MODEL_CARD, ONLINE, STATION
+from tools.examples import ABNORMAL, MODEL_CARD, ONLINE, STATION
 
 MODEL_SHA256 = "ab" * 32
 MORNING = datetime(2026, 3, 1, 6, 0, 0, 123456, tzinfo=UTC)
@@ -84,15 +84,13 @@ def sample_entry(number: int = 1, *, station: str = STATION, decided_at: datetim
     return Entry(sample_stamp(scan.file), scan, verdict)
 
 
-def sample_status(state: str, *, station: str = STATION, boot_id: UUID = BOOT_ID) -> Status:
-    return ONLINE.model_copy(update={"station": station, "boot_id": boot_id, "ledger_id": None, "state": state})
+def sample_status(state: str) -> Status:
+    return ONLINE.model_copy(update={"ledger_id": None, "state": state})
 
 
-def sample_model_card(*, station: str = STATION, boot_id: UUID = BOOT_ID) -> ModelCard:
+def sample_model_card() -> ModelCard:
     """The card of the model that `sample_verdict` names."""
     changes = {
-        "station": station,
-        "boot_id": boot_id,
         "id": "demo-1",
         "sha256": MODEL_SHA256,
         "conversion": "global",

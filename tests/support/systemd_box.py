@@ -89,8 +89,8 @@ class Box:
         shown = self.ask("systemctl", "show", unit, "--property=SubState,ExecMainStatus,NRestarts,MainPID,Result")
         return dict(line.split("=", 1) for line in shown.splitlines())
 
-    def journal(self, unit: str = UNIT) -> str:
-        return self.ask("journalctl", "--unit", unit, "--output=cat", "--no-pager")
+    def journal(self) -> str:
+        return self.ask("journalctl", "--unit", UNIT, "--output=cat", "--no-pager")
 
     def get(self, options: Sequence[str], url: str) -> bytes:
         """Status line, headers and body of what a server in the system answers to curl."""

@@ -86,13 +86,17 @@ def coverage(p_abnormal: Scores, labels: Labels, band: Band, threshold: float) -
     )
 
 
-def reliability(p_abnormal: Scores, labels: Labels, bins: int = 10) -> list[tuple[float, Rate]]:
+BINS = 10
+"""Bins of p in which it is held against the share of abnormal scans."""
+
+
+def reliability(p_abnormal: Scores, labels: Labels) -> list[tuple[float, Rate]]:
     """Mean p and share of abnormal scans of the scans in each bin of p; empty bins are left out."""
     p, truth = np.asarray(p_abnormal, np.float64), np.asarray(labels) == 1
-    place = np.minimum((p * bins).astype(np.int64), bins - 1)
+    place = np.minimum((p * BINS).astype(np.int64), BINS - 1)
     return [
         (float(p[place == i].mean()), Rate(int(truth[place == i].sum()), int((place == i).sum())))
-        for i in range(bins)
+        for i in range(BINS)
         if (place == i).any()
     ]
 

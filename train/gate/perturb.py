@@ -23,6 +23,7 @@ Perturbation = Literal["sni", "shapes", "foreign", "none"]
 Answer = Literal["clean", "black"]
 
 PATCH_PX = 192
+LORENTZIAN_REACH_PX = 7
 _PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 
 
@@ -116,9 +117,9 @@ def walked_region(rng: np.random.Generator, side_px: int, size_px: int, elongati
     return np.asarray((first <= last).reshape(side_px, side_px))
 
 
-def lorentzian(half_width_px: float, reach_px: int = 7) -> Patch:
+def lorentzian(half_width_px: float) -> Patch:
     """A normalised Lorentzian kernel, 1 / (1 + (r / half width)^2), float32."""
-    across = np.arange(-reach_px, reach_px + 1, dtype=np.float32)
+    across = np.arange(-LORENTZIAN_REACH_PX, LORENTZIAN_REACH_PX + 1, dtype=np.float32)
     kernel = 1.0 / (1.0 + (across[:, None] ** 2 + across[None, :] ** 2) / np.float32(half_width_px**2))
     return np.asarray(kernel / kernel.sum(), np.float32)
 

@@ -32,19 +32,19 @@ class Device:
         return {name: str(value) for name, value in asdict(self).items()}
 
 
-def find_device(index: int = 0) -> Device:
+def find_device() -> Device:
     """The GPU and the libraries, without making a CUDA context. Raises EngineError that says which part is missing."""
     trt = _imported("tensorrt", "TensorRT")
     cuda = _imported("pycuda.driver", "pycuda")
     try:
         cuda.init()
         found = cuda.Device.count()
-        if found <= index:
+        if not found:
             raise EngineError(
-                f"CUDA finds {found} GPUs here, GPU {index} was asked for",
+                f"CUDA finds {found} GPUs here, expected at least one",
                 hint="is the card in its slot, and does nvidia-smi list it?",
             )
-        gpu = cuda.Device(index)
+        gpu = cuda.Device(0)
         major, minor = gpu.compute_capability()
         spoken = cuda.get_driver_version()
         return Device(

@@ -55,16 +55,16 @@ _BUILD_AGAIN = "run `edge-worker model build`; if that does not help, export the
 class TrtEngine:
     """Both networks, open on the GPU."""
 
-    def __init__(self, *, classifier: bytes, gate: bytes, spec: EngineSpec, gpu: int = 0) -> None:
+    def __init__(self, *, classifier: bytes, gate: bytes, spec: EngineSpec) -> None:
         """Plans whose bytes were verified. Raises EngineError when one does not load or is not what `spec` says."""
         self._spec = spec
         self._ended = False
         self._log = TrtLog()
         try:
             cuda.init()
-            self._context = cuda.Device(gpu).retain_primary_context()
+            self._context = cuda.Device(0).retain_primary_context()
         except cuda.Error as error:
-            raise EngineError(f"GPU {gpu} cannot be used: {error}", hint=_RESTART) from error
+            raise EngineError(f"the GPU cannot be used: {error}", hint=_RESTART) from error
         with self._on_gpu("opening the engine"):
             runtime = trt.Runtime(self._log)
             self._networks = [
@@ -153,11 +153,9 @@ class TrtEngine:
 class FusedTrtEngine(TrtEngine):
     """The engine with kernels.cu in front: `infer_raw` takes scans as they were read."""
 
-    def __init__(
-        self, *, kernels: bytes, max_scan: Size, classifier: bytes, gate: bytes, spec: EngineSpec, gpu: int = 0
-    ) -> None:
+    def __init__(self, *, kernels: bytes, max_scan: Size, classifier: bytes, gate: bytes, spec: EngineSpec) -> None:
         """`kernels`: a cubin for this GPU, else KernelsRefused. `max_scan`: the largest scan there will be."""
-        super().__init__(classifier=classifier, gate=gate, spec=spec, gpu=gpu)
+        super().__init__(classifier=classifier, gate=gate, spec=spec)
         self._max_px = max_scan.height_px * max_scan.width_px
         self._axes: dict[tuple[int, int], Any] = {}
         self._kernels: dict[str, Any] = {}

@@ -30,8 +30,9 @@ from edge.contract.messages import (
     verdict_id,
 )
 from edge.records import Outcome
-from tests.support.samples import BOOT_ID, MORNING, STATION, sample_model_card, sample_status, sample_verdict
+from tests.support.samples import MORNING, STATION, sample_model_card, sample_status, sample_verdict
 from tools import asyncapi
+from tools.examples import BOOT_ID
 
 SCHEMA = Path(edge.__file__).parent / "contract" / "schema"
 CONTRACT_FIELDS = {

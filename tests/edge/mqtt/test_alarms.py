@@ -10,7 +10,8 @@ from edge.contract.messages import Alarm
 from edge.mqtt.alarms import MAX_WAITING, AlarmBoard
 from edge.mqtt.publisher import program_versions
 from edge.mqtt.refusals import Backoff
-from tests.support.samples import BOOT_ID, MORNING, STATION
+from tests.support.samples import MORNING, STATION
+from tools.examples import BOOT_ID
 
 
 @pytest.fixture

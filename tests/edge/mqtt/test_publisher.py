@@ -29,8 +29,9 @@ from edge.settings import BrokerSettings, Settings, TopicSettings
 from edge.store.ledger import Ledger, OutboxRow, open_ledger
 from tests.support.mosquitto import Mosquitto, Recorder, needs_mosquitto
 from tests.support.relay import Relay
-from tests.support.samples import BOOT_ID, MORNING, STATION, sample_answer, sample_entry, sample_model_card
+from tests.support.samples import MORNING, STATION, sample_answer, sample_entry, sample_model_card
 from tests.torture.fake_broker import FakeBroker
+from tools.examples import BOOT_ID
 
 pytestmark = [pytest.mark.broker, needs_mosquitto]
 

@@ -10,7 +10,6 @@ from edge.validation.distributions import (
     beta_cdf,
     beta_quantile,
     chi2_quantile,
-    chi2_survival,
     log_normal_cdf,
     t_quantile,
 )
@@ -41,4 +40,3 @@ def test_the_log_of_the_normal_function_holds_far_into_the_tail() -> None:
 
 def test_chi_squared_of_one_degree_is_that_of_scipy() -> None:
     assert chi2_quantile(0.9) == pytest.approx(stats.chi2.ppf(0.9, 1))
-    assert chi2_survival(2.7) == pytest.approx(stats.chi2.sf(2.7, 1))

@@ -133,15 +133,15 @@ def grainy(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     return F.conv2d(noise, blur[:, None, None, :], groups=count).transpose(0, 1)
 
 
-def local_contrast(patches: Tensor, side_px: int = _LOCAL_PX) -> Tensor:
+def local_contrast(patches: Tensor) -> Tensor:
     """Patches (n, 1, h, w) without their local mean, over their local deviation; about 0.5, mostly in [0, 1].
 
     The deviation has a floor, or noise on a flat background would become the loudest thing in the image.
     """
-    edge = side_px // 2
+    edge = _LOCAL_PX // 2
     wide = F.pad(patches, (edge, edge, edge, edge), mode="reflect")
-    mean = box_mean(wide, side_px)
-    deviation = (box_mean(wide * wide, side_px) - mean * mean).clamp_min(0.0).sqrt()
+    mean = box_mean(wide, _LOCAL_PX)
+    deviation = (box_mean(wide * wide, _LOCAL_PX) - mean * mean).clamp_min(0.0).sqrt()
     return 0.5 + 0.25 * (patches - mean) / (deviation + _LOCAL_FLOOR)
 
 
@@ -165,7 +165,7 @@ def detrended(images: Tensor, side_px: int) -> Tensor:
 
 def surroundings(images: Tensor, side_px: int) -> Tensor:
     """Mean of images (n, 1, h, w) over the square of `side_px` about each pixel; mirrored at the border."""
-    edge = side_px // 2
+    edge = _LOCAL_PX // 2
     return box_mean(F.pad(images, (edge, edge, edge, edge), mode="reflect"), side_px)
 
 
