@@ -37,7 +37,7 @@ INSTALL_TIMEOUT_S = 60.0  # each command: a demo that waits longer is worse than
 MOSQUITTO_CONF = """\
 # This machine only, and a port of its own: a broker that runs here already is left alone.
 listener {port} {host}
-# Nobody else can reach it. A plant's broker asks for certificates.
+# No other machine can reach it. A plant's broker asks for certificates.
 allow_anonymous true
 {user}
 # The MES must find what was sent while it was away, also after a restart of the broker, so the broker keeps it
@@ -135,7 +135,7 @@ def free_port() -> int:
 
 def _mosquitto_command(program: str, port: int, out: Path) -> list[str]:
     # Started by root, mosquitto becomes the user `mosquitto`, who may not write into this directory.
-    user = "user root" if os.geteuid() == 0 else "# Runs as whoever started the demo."
+    user = "user root" if os.geteuid() == 0 else "# Runs as the user who started the demo."
     conf = out / "mosquitto.conf"
     conf.write_text(MOSQUITTO_CONF.format(port=port, host=HOST, user=user, directory=out.resolve()), "utf-8")
     return [program, "-c", str(conf)]

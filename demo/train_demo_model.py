@@ -76,7 +76,7 @@ def main() -> int:
         shutil.rmtree(HERE / "bundle", ignore_errors=True)
         shutil.copytree(made, HERE / "bundle")
         shutil.copy(public_key, DEMO_KEY)
-    shutil.rmtree(key)  # the public half is trusted by default: nobody may sign anything else with this one
+    shutil.rmtree(key)  # the public half is trusted by default: no one may sign anything else with this one
     return 0
 
 
@@ -110,7 +110,7 @@ def draw_foreign(folder: Path) -> None:
 
 
 def measure(bundle: Path, public_key: Path, unseen: Path, foreign: Path, work: Path) -> dict[str, object]:
-    """What the line says of scans from bundles nobody has seen, and of images that are no scans."""
+    """What the line says of scans of lots it has not seen, and of images that are no scans."""
     as_the_line = ("edge-worker", "--model", bundle, "--trusted-key", public_key, "replay")
     command(*as_the_line, unseen, "--labels", unseen / "labels.csv", "--out", work / "replay-unseen")
     command(*as_the_line, foreign, "--out", work / "replay-foreign")

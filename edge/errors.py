@@ -50,7 +50,7 @@ def _restored(kind: type[EdgeError], fields: dict[str, Any]) -> EdgeError:
 class SettingsError(EdgeError):
     """A setting is unknown, has the wrong type, or contradicts another."""
 
-    exit_code = 78  # EX_CONFIG of sysexits.h: restarting cannot mend it
+    exit_code = 78  # EX_CONFIG of sysexits.h: a restart does not help
 
 
 class ScanError(EdgeError):

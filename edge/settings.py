@@ -220,7 +220,7 @@ class BrokerSettings(Section):
     backoff_max_s: float = Field(30.0, gt=0, le=3600, description="longest wait before a new connection")
     no_subscriber: Literal["keep", "delivered"] = Field(
         "keep",
-        description="a verdict that the broker takes although nobody is subscribed: `keep` it until somebody is, or "
+        description="a verdict that the broker takes without a subscriber: `keep` it until there is one, or "
         "count it as `delivered`, for a broker whose rules alone take verdicts",
     )
     flush_s: float = Field(5.0, ge=0, le=600, description="time given to unsent verdicts on a clean stop")
@@ -487,7 +487,7 @@ def settings_error(invalid: ValidationError) -> SettingsError:
     message = error["msg"].removeprefix("Value error, ")
     return SettingsError(
         f"setting `{key}` = {display(error['input'])}: {message}{more}",
-        hint=_hint_for(location) or "mend the value in the settings file, the environment or the flag",
+        hint=_hint_for(location) or "correct the value in the settings file, the environment or the flag",
     )
 
 
@@ -544,7 +544,7 @@ def _file_content(config: Path) -> dict[str, Any]:
     except NotUtf8 as error:
         raise SettingsError(f"settings file {config} is {error}", hint="save it as UTF-8 in the editor") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:  # the latter: brackets in brackets
-        raise SettingsError(f"settings file {config} is not TOML: {error}", hint="mend the line it names") from None
+        raise SettingsError(f"settings file {config} is not TOML: {error}", hint="correct the line it names") from None
 
 
 def _environment_content() -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _keygen(options: argparse.Namespace) -> int:
     private_path, public_path = create_keys(options.out, options.name)
-    print(f"private key  {private_path}  keep it away from the line; whoever has it can release models")
+    print(f"private key  {private_path}  keep it away from the line; who has it can release models")
     print(f"public key   {public_path}  goes to every line that shall trust it: `model.trusted_key`")
     return 0
 

@@ -430,7 +430,7 @@ class Health(Message):
         description="memory of the worker's process that is in RAM; null where the kernel does not tell"
     )
     clock_synchronised: bool | None = Field(
-        description="whether the machine's clock follows a reference such as NTP; null where nobody tells"
+        description="whether the machine's clock follows a reference such as NTP; null where it is not known"
     )
     disk_free_bytes: Count | None = Field(description="null while the disk of the state directory does not answer")
     evidence: Evidence | None = Field(description="null where none is kept")

@@ -121,7 +121,7 @@ class ScanAlarms:
             )
 
     def failed(self, arrival: Arrival, error: ScanIncomplete) -> None:
-        """A file that nobody waits for any longer could not be read, which is not its own fault."""
+        """A file that is waited for no longer could not be read, which is not its own fault."""
         file = arrival.stamp.file
         with self._lock:
             if file not in self._failed_once and file not in self._stuck:
@@ -177,7 +177,7 @@ class ScanAlarms:
 
 
 def _is_gone(path: Path) -> bool:
-    """False where nobody can say."""
+    """False where it is not known."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):

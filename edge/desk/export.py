@@ -100,7 +100,7 @@ def _labelled(store: DeskStore, piece: Piece, label: Label, answers: Sequence[An
     last = list({answer.vote.account: answer for answer in answers}.values())
     votes = tuple(None if each.vote.choice is Choice.UNDECIDED else Label(each.vote.choice.value) for each in last)
     if majority([vote for vote in votes if vote is not None] or [label]) is not label:
-        votes = (label,)  # whoever reads labels.csv takes the majority; the desk's rule says otherwise here
+        votes = (label,)  # readers of labels.csv take the majority; the desk's rule says otherwise here
     said: list[dict[str, Any]] = [json.loads(store.entry(each.seq)) for each in last if each.vote.choice.value == label]
     severities = [fields["severity"] for fields in said if fields["severity"] is not None]
     return Labelled(

@@ -168,7 +168,7 @@ def message_page(visit: Visit, status: int, text: str, hint: str = "") -> Reply:
 
 
 def login_page(desk: Desk, visit: Visit) -> Reply:
-    """The form, or the queue for whoever is logged in."""
+    """The form, or the queue for a reader who is logged in."""
     if visit.account is not None:
         return redirect("/")
     return _login_form(desk, visit, HTTPStatus.OK, visit.word("login_again") if "again" in visit.query else "")

@@ -6,7 +6,7 @@
 3. Of two or more readers: one `abnormal` is enough for `abnormal`; `normal` needs all of them. Anything else goes to an
    admin who has not read the scan yet, and whose answer stands.
 
-Whoever answers again replaces the own answer; the record keeps both.
+A second answer of one reader replaces the first; the record keeps both.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The desk's own file: accounts, and a record that is only ever added to, each entry bound to the one before by hash.
 
 An entry is canonical JSON that holds `seq` (from 1, without gaps) and `previous`, the SHA-256 of the entry before it.
-Whoever changes, removes or inserts one changes every hash after it. Newest entries that were cut off are found by what
+To change, remove or insert one changes every hash after it. Newest entries that were cut off are found by what
 left this file: each answer's `disposition_id` begins the hash of its entry, and MES, worker and evidence have it.
 
 SQLite with `synchronous=FULL`: what was answered survives a kill and a power cut. The page and the command line may use
@@ -163,7 +163,7 @@ class DeskStore:
         """Record an answer; False where this very answer (by its `nonce`) is recorded already.
 
         `fields`: all that the entry says, verdict_id, by and decision among it. `read_for`: which reading it is, by
-        the answers there are at that moment; nobody else answers in between.
+        the answers there are at that moment; no other answer comes in between.
         """
         with self._transaction():
             if self._sql.execute("SELECT 1 FROM answer WHERE nonce = ?", (nonce,)).fetchone():
@@ -234,7 +234,7 @@ class DeskStore:
         return self._rows("SELECT seq, CAST(entry AS BLOB) FROM record ORDER BY seq")
 
     def head(self) -> str:
-        """Hash of the newest entry: whoever notes it can later tell whether anything before it was changed."""
+        """Hash of the newest entry: who notes it can later tell whether anything before it was changed."""
         rows = self._rows("SELECT CAST(entry AS BLOB) FROM record ORDER BY seq DESC LIMIT 1")
         return entry_hash(rows[0][0]) if rows else GENESIS
 

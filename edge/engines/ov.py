@@ -19,7 +19,7 @@ from edge.engines.cpu import EXPORT_AGAIN, Networks, PairEngine
 from edge.errors import EngineError
 
 # `import openvino` reports its use to its makers over the network, unless this package cannot be imported. A line PC
-# talks to nobody but its broker.
+# talks to its broker alone.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402
 

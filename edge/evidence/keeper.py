@@ -146,7 +146,7 @@ class Keeper:
         self._identity: tuple[int, int] | None = None
         """Device and inode of the folder of the first step."""
         self._disk = threading.Lock()
-        """For whoever changes the folder or the shelf."""
+        """For a change of the folder or the shelf."""
 
     def offer(self, offer: Offer, source: tuple[Path, ExpectedFile] | None = None) -> None:
         """Take what a committed verdict left, if it is to be kept. Never waits for the disk and never raises.

@@ -132,7 +132,7 @@ def piece_of(offer: Offer, why: Why, scene: Scene) -> tuple[Record, dict[str, by
     except EvidenceError as error:
         notes.append(f"no reason map: {error.message}")
     if offer.original is not None:
-        # Of a file that has grown since, what was judged: nobody makes the copy larger by writing on.
+        # Of a file that has grown since, what was judged: writing on does not make the copy larger.
         data = offer.original.read(min(verdict.scan.size_bytes, ORIGINAL_MAX_BYTES + 1))
         if hashlib.sha256(data).hexdigest() == verdict.scan.sha256:
             contents[ORIGINAL] = data

@@ -10,7 +10,7 @@
         reason.png         8-bit grey: the classifier's reason map, one pixel a cell; not from every model
         disposition.json   what a person decided: added later, so not named in the record
 
-Whoever reads it trusts nothing: names are fixed, links are refused, sizes are bounded, hashes are compared.
+Its reader trusts nothing: names are fixed, links are refused, sizes are bounded, hashes are compared.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class Piece:
         return (levels.astype(np.float32) - 128) * np.float32(self.record.reason_map.per_level)
 
     def disposition(self) -> bytes | None:
-        """The payload of what a person decided; None where nobody did yet. Raises EvidenceError."""
+        """The payload of what a person decided; None before a decision. Raises EvidenceError."""
         try:
             with _opened(self.path, DISPOSITION) as handle:
                 return _read(handle, MAX_TEXT_BYTES, self.path / DISPOSITION)

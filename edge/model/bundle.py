@@ -151,12 +151,12 @@ def load_trusted_keys(path: Path) -> tuple[TrustedKey, ...]:
     except OSError as error:
         raise BundleError(
             f"the trusted key {error.filename} cannot be read: {error.strerror}",
-            hint="`trusted_key` names the public key (PEM) of whoever signs your bundles, or a folder of such keys",
+            hint="`trusted_key` names the public key (PEM) of the signer of your bundles, or a folder of such keys",
         ) from None
     if not keys:
         raise BundleError(
             f"the folder {path} holds no *.pem file: no bundle can be trusted",
-            hint="copy the public key of whoever signs your bundles there",
+            hint="copy the public key of the signer of your bundles there",
         )
     return keys
 
@@ -226,7 +226,7 @@ def _check_signature(manifest: bytes, signature: bytes, keys: Sequence[TrustedKe
     if claim is not None and claim not in {trusted.fingerprint for trusted in keys}:
         raise BundleError(
             f"{directory} is signed with the key {claim[:16]}, trusted here: {names}",
-            hint="if you trust whoever made this bundle, add their public key to `trusted_key`; else do not run it",
+            hint="if you trust the maker of this bundle, add its public key to `trusted_key`; else do not run it",
         )
     raise BundleError(
         f"{directory}: {MANIFEST_FILE} or {SIGNATURE_FILE} was changed after signing; trusted here: {names}",

@@ -1,6 +1,6 @@
 """The newest model that has judged here: an older one, however well it is signed, runs only when an operator says so.
 
-A signature says who made a bundle, not that it is still wanted: whoever can write the bundle's folder could bring back
+A signature says who made a bundle, not that it is still wanted: who can write the bundle's folder could bring back
 an old one that was replaced for cause. So the state directory remembers when the newest bundle that ever ran here was
 made, by its signed `created_at`. Going back is one command, `edge-worker model accept-older`, and is kept beside it.
 """
@@ -37,7 +37,7 @@ class NewestModel(BaseModel):
 
 
 def refuse_older(bundle: Bundle, state: Path) -> None:
-    """Raises BundleError if a bundle made later has run here, or if nobody can say whether one has."""
+    """Raises BundleError if a bundle made later has run here, or if that cannot be known."""
     newest = newest_model(state)
     if newest is not None and bundle.model_id == newest.model_id and bundle.digest != newest.sha256:
         raise BundleError(
@@ -87,7 +87,7 @@ def newest_model(state: Path) -> NewestModel | None:
         return None
     except (OSError, ValidationError) as error:
         raise BundleError(
-            f"{path} cannot be read, so nobody can say whether a newer model has run here: {str(error)[:200]}",
+            f"{path} cannot be read, so a newer model may have run here: {str(error)[:200]}",
             hint=f"check the disk and the file's owner; {_GO_BACK}",
         ) from None
 

@@ -197,7 +197,7 @@ class Manifest(Part):
     @classmethod
     def _traceable(cls, training: dict[str, str]) -> dict[str, str]:
         if not training.get("data_digest"):
-            raise ValueError("no data_digest: nobody could say what the model learnt from")
+            raise ValueError("no data_digest: it would not be known what the model learnt from")
         return training
 
     @model_validator(mode="after")

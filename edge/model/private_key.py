@@ -25,7 +25,7 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
     if mode & 0o077:
         raise SettingsError(
             f"the private key {path} may be read by others (mode {mode & 0o777:o})",
-            hint=f"if nobody else can have read it: chmod 600 {path}; else make a new one",
+            hint=f"if no other user can have read it: chmod 600 {path}; else make a new one",
         )
     try:
         key = load_pem_private_key(data, password=None)

@@ -171,7 +171,7 @@ def read_qualification(folder: Path, keys: Sequence[TrustedKey]) -> Qualificatio
         names = ", ".join(f"{trusted.name} ({trusted.fingerprint[:16]})" for trusted in keys)
         raise BundleError(
             f"{folder / RECORD_FILE} was changed after signing, or is signed by another key; trusted here: {names}",
-            hint="copy the record again; if you trust whoever signed it, add their public key to `trusted_key`",
+            hint="copy the record again; if you trust its signer, add that public key to `trusted_key`",
         )
     try:
         return Qualification.model_validate_json(data)

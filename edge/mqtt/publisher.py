@@ -7,7 +7,7 @@ connection ends is simply unsent again and goes out, byte for byte, over the nex
 What the broker refuses stays in the ledger: the connection is kept, verdicts pause with growing waits and
 rows are tried one at a time, until the broker takes one; a row that it alone refuses does not hold up the
 others (`edge.mqtt.refusals`). Rows behind a refused one may be delivered before it; `seq` tells their order.
-Where nobody is subscribed, rows are kept too and offered in turn, unless the settings take that for delivery.
+Without a subscriber rows are kept too and offered in turn, unless the settings take that for delivery.
 
 `step` and `stop` belong to one thread; the other methods may be called from any.
 """
@@ -71,7 +71,7 @@ WAIT_S = 0.25
 STABLE_S = 10.0
 """A connection that lives this long is a good one: its alarm ends, and the next wait starts small again."""
 TAKEN_OVER_S = 600.0
-"""A connection that nobody has taken over for this long is this station's alone again."""
+"""A connection that was not taken over for this long is this station's alone again."""
 TAKEOVERS = 5
 """Connections that end without a word, one accepted after the other, while nothing is on its way, are taken for
 takeovers when so many do within TAKEN_OVER_S: mosquitto 2.0.11 says nothing to the elder of two clients with one id."""
@@ -438,7 +438,7 @@ class Publisher:
 
         It begins anew from the oldest unsent row after a refusal, a resend, the end of a connection, and when all is
         settled; rows in flight are left out then, and so are refused ones until they have their turn again. While
-        nobody is subscribed it goes through all of them, a few at a time.
+        there is no subscriber it goes through all of them, a few at a time.
         """
         if self._refusals.come_back(now_s) or self._is_to_begin_anew.is_set():
             self._is_to_begin_anew.clear()
@@ -541,7 +541,7 @@ class Waker:
         self._waker.setblocking(False)
 
     def wake(self) -> None:
-        with suppress(OSError):  # full: woken already; closed: nobody sleeps any more
+        with suppress(OSError):  # full: woken already; closed: no thread sleeps any more
             self._waker.send(b"\0")
 
     def sleep(self, wait_s: float, wanted: tuple[int, int] | None) -> None:

@@ -3,13 +3,13 @@
 An access list or a quota refuses everything: then one answer holds for all, and sending on is in vain. A single message
 that a broker cannot bear is another matter: the others must go round it. So after a refusal the sending pauses, and
 then in each turn the oldest unsent row is tried alone. If the broker takes it, everything goes on in order of seq. If
-not, it is tried once more, for mosquitto takes up a mended access list only behind the next packet, and then one row
+not, it is tried once more, for mosquitto takes up a corrected access list only behind the next packet, and then one row
 behind it in the same moment: when that one passes, it is the oldest row, and the others go round it; when it is
 refused too, the next turn comes after a longer pause, with another row beside the oldest.
 
 Rows that others go round are tried again at growing intervals.
 
-Where nobody is subscribed, no row is at fault, and rules of the broker may take what no subscriber does: the rows are
+Without a subscriber no row is at fault, and rules of the broker may take what no subscriber does: the rows are
 offered in turn, a few at a time with growing pauses between, and from the oldest again when all were offered. When
 somebody is there for one of them, all go out in order of seq.
 
@@ -23,7 +23,7 @@ from collections.abc import Iterable
 
 OLDEST_TRIES = 2
 OFFERS = 3
-"""Rows that are offered at a time while nobody is subscribed."""
+"""Rows that are offered at a time while there is no subscriber."""
 
 
 class Refusals:
@@ -33,7 +33,7 @@ class Refusals:
         self.is_probing = False
         """Rows go out one at a time: `probe` says which."""
         self.is_unheard = False
-        """Nobody is subscribed: OFFERS rows go out at a time, in turn."""
+        """No subscriber: OFFERS rows go out at a time, in turn."""
         self._alarms: dict[int, str] = {}  # refused seq -> code of the alarm it stands for
         self._aside: set[int] = set()
         self._retry_at_s = 0.0
@@ -81,7 +81,7 @@ class Refusals:
             self._pause(now_s)
 
     def unheard(self, seq: int, alarm: str, now_s: float) -> None:
-        """Nobody is subscribed to what the row is sent to."""
+        """The row's topic has no subscriber."""
         is_known = seq in self._alarms
         self._alarms[seq] = alarm
         if is_known and not self.is_unheard and not self.is_probing:

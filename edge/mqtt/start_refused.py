@@ -2,7 +2,7 @@
 
 Such a worker ends before there is a line to speak for it: without this the MES would read `stopped` or `offline` and
 nothing of the reason. It speaks under the station's own client id, which may be all that the broker lets in, and only
-while no other worker holds the station's ledger. Where nobody can tell, because the lock may not be read, it speaks
+while no other worker holds the station's ledger. Where the lock may not be read, it speaks
 under another id and leaves the retained status alone.
 """
 

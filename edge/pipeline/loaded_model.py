@@ -28,7 +28,7 @@ DEMO_KEY = Path(__file__).with_name("demo-key.pub.pem")
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """Ready to judge; whoever holds it closes the engine."""
+    """A model ready to judge; its holder closes the engine."""
 
     bundle: Bundle
     engine: Engine

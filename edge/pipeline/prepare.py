@@ -120,7 +120,7 @@ def condemn(path: Path, arrival: Arrival, limits: Limits, death: str) -> Prepare
     stamp = arrival.stamp
     scan = unread_scan(stamp)
     if stamp.size_bytes <= limits.max_bytes:
-        # By now a link, a pipe that nobody writes or a file that grows without end may stand there.
+        # By now a link, a pipe without a writer or a file that grows without end may stand there.
         with contextlib.suppress(OSError), opened_regular(path) as (file, _):
             digest, left_bytes = hashlib.sha256(), stamp.size_bytes
             while left_bytes and (chunk := file.read(min(left_bytes, CHUNK_BYTES))):

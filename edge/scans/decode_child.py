@@ -54,7 +54,7 @@ def main(max_px: int, max_bytes: int) -> None:
 
 
 def unpacked(data: bytes, max_px: int) -> Counts:
-    """What the file holds; trusts nobody's word on its layout. Raises ScanError."""
+    """What the file holds; trusts no word on its layout. Raises ScanError."""
     return decode(data, read_layout(lambda start, length: data[start : start + length], len(data), max_px))
 
 

@@ -137,7 +137,7 @@ class Decoder:
         raise ScanError(
             DECODER_CRASH,
             message,
-            hint="keep the file for whoever maintains this program, and scan the electrode again",
+            hint="keep the file for the maintainers of this program, and scan the electrode again",
         )
 
     def close(self) -> None:

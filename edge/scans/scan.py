@@ -168,7 +168,7 @@ def report_overwritten(former: ExpectedFile, status: os.stat_result) -> None:
 def _opened(path: Path, file: str, limits: Limits, expected: ExpectedFile | None = None) -> Iterator[_Opened]:
     """A regular file of permitted size; every OSError on it in the body is mapped here, too."""
     try:
-        # O_NONBLOCK: opening a named pipe that nobody writes would otherwise wait for ever.
+        # O_NONBLOCK: opening a named pipe without a writer would otherwise wait for ever.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
         try:
             before = os.fstat(fd)

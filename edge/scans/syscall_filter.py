@@ -1,6 +1,6 @@
 """Leaves this process the few system calls that unpacking needs, for good.
 
-Whoever takes over an unpacker through a flaw in its library can still compute, but reach nothing: no file by name or
+Who takes over an unpacker through a flaw in its library can still compute, but reach nothing: no file by name or
 descriptor, no other process, no memory but its own, no new code. What is refused returns EPERM. Killing the process
 instead would make every coded file unreadable on the day a new C library asks for one harmless call more; nothing is
 gained by it, since a refused call does nothing. Calls in another system call convention (32 bit, x32) kill: they mean

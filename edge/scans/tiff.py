@@ -7,7 +7,7 @@ Source: TIFF 6.0 (Adobe 1992), its Technical Note on Deflate, and the BigTIFF de
 What writers leave out is taken as meant only where one meaning is possible: the pointer to a next directory at the
 very end of a file, the length of a single uncompressed strip, a last strip that is filled up to RowsPerStrip.
 
-Strict on purpose. General TIFF libraries mend what contradicts itself and load tables of whatever length the file
+Strict on purpose. General TIFF libraries guess where a file contradicts itself and load tables of whatever length it
 names; a file that contradicts itself must not become pixels here, and every length is checked against the file
 and the limits before anything of that length is allocated. Orientation is not applied: counts are as stored.
 

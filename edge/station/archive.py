@@ -40,7 +40,7 @@ SIBLING_SUFFIXES = (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
 class Archive:
     """Moves judged scans and their markers out of the station folder. Only built when `after = "move"`.
 
-    A scan is first **taken** under a name that nobody else uses, then looked at, then given its name in the archive:
+    A scan is first **taken** under a name that nothing else uses, then looked at, then given its name in the archive:
     what has replaced it a moment before is put back unread. No link is followed below either folder. What cannot be
     moved, as the target is full or away, is tried again every RETRY_S, and after a restart. One thread calls `step`,
     any thread `add`.
@@ -131,7 +131,7 @@ class Archive:
             # First: a marker without its scan would make the part's next scan count as marked. A scan without its
             # marker has its verdict, and is moved at the next try.
             for marker in self._markers(move.source):
-                with suppress(FileNotFoundError):  # whoever else took it has it
+                with suppress(FileNotFoundError):  # another process took it
                     marked = FileStamp.of(marker.name, marker.lstat())
                     _Move(move.source.parent, move.target, marker.name, marked, True).carry_out()
             move.carry_out()
@@ -292,7 +292,7 @@ def _is_copy(source: Path, other: Path) -> bool:
 
 
 def _is_unchanged(path: Path, stamp: FileStamp, has_stable_inodes: bool) -> bool:
-    """False if it is gone, too: it was moved before, or whoever else took it has it; and for no regular file."""
+    """False if it is gone, too: it was moved before, or another process took it; and for no regular file."""
     try:
         now = path.lstat()
     except (FileNotFoundError, NotADirectoryError):

@@ -39,7 +39,7 @@ IGNORED_STARTS = (".", "~")
 """Hidden files and folders, and drafts of other programs."""
 
 IGNORED_FOLDERS = frozenset({"$recycle.bin", "lost+found", "system volume information"})
-"""What file systems put into their top folder, in any case of the letters: deleted files, places nobody may list."""
+"""What file systems put into their top folder, in any case of the letters: deleted files, private places."""
 
 MAX_DEPTH = 32
 """Levels of sub-folders that are read; stations sort by day, lot and part."""

@@ -5,7 +5,7 @@ A file is handed out once it is **complete**: size, time and inode stood still f
 asked for. Time means the monotonic `now_s` of the caller. File times only order the files, so a station
 with a wrong clock delays nothing. A file that stays incomplete for `incomplete_after_s` without a change is
 handed out as final: it gets its verdict `unreadable`. So does one that may not be read: a share says that of what
-its writer has locked. What waiting cannot mend goes out at once: bytes that are no scan, a link, a directory, a pipe.
+its writer has locked. What waiting does not change goes out at once: bytes that are no scan, a link, a folder, a pipe.
 
 A folder of many known files costs one listing per look and no stat: a name whose inode is the recorded one
 is passed over. A replaced file shows by its inode; one rewritten in place by the watcher's touch, or else
@@ -126,7 +126,7 @@ class Inbox:
         self._in_flight: dict[str, _Waiting] = {}
         self._ready = Backlog()
         self._touched: deque[tuple[str, bool, os.stat_result | None]] = deque(maxlen=TOUCHES)
-        self._arrived: dict[str, int] = {}  # name -> inode of the newest file under it that nobody has read
+        self._arrived: dict[str, int] = {}  # name -> inode of the newest file under it that was not read
         self._closed_ns: dict[str, int] = {}  # name -> change time of the file when a writer closed it
         self._closes_mislead = False
         self._overwritten = 0
@@ -252,7 +252,7 @@ class Inbox:
             event(log.warning, "station folder is away", detail=detail)
             since_s = self._state.away_since_s
             self._state = FolderState(away, detail, HINTS[away], now_s if since_s is None else since_s)
-        # Whatever stood still has to show it again: nobody watched in between.
+        # Whatever stood still has to show it again: it was not watched in between.
         self._is_first_listing = True
         self._ready.clear()
         for waiting in self._waiting.values():

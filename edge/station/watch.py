@@ -11,7 +11,7 @@ The way of watching follows the file system of the folder (`/proc/self/mountinfo
   watchdog's PollingObserver is not used: it stats every file of the folder at every turn and stops for
   good when the folder goes away, while the listing asks only for names and inodes and outlives the outage.
 
-Local kinds are listed rather than remote ones, so that a file system nobody thought of is polled: that
+Local kinds are listed rather than remote ones, so that an unforeseen file system is polled: that
 costs at most one period per scan, whereas an inotify watch that never fires would look healthy.
 """
 

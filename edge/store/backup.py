@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 ANSWER_S = 120.0
 """Time given to a running worker to answer or to get on with its copy; it looks twice a second."""
 ABANDONED_S = 600.0
-"""A copy nobody has taken for this long has lost whoever asked for it."""
+"""A copy that was not taken for this long: the process that asked for it is gone."""
 LOOK_S = 0.1
 NEWEST_MODEL = "newest-model"
 """Under this name a backup carries what stands in `newest-model.json`."""
@@ -99,7 +99,7 @@ def take_backup_requests(ledger: Ledger, go_on: Callable[[], bool] = lambda: Tru
 
 
 def sweep_copies(ledger_path: Path) -> None:
-    """Remove copies, whole and half, that nobody will fetch: a kill of either side leaves them."""
+    """Remove copies, whole and half, that will not be fetched: a kill of either side leaves them."""
     with map_errors(ledger_path):
         for copy in ledger_path.parent.glob(f"*{ledger_path.name}.copy-*"):
             if time.time() - copy.stat().st_mtime > ABANDONED_S:

@@ -26,7 +26,7 @@ COPY_PAGES = 1_000
 """Pages (4 MB) a copy takes at a time; between two lots the line may write."""
 
 COPY_PAUSE_S = 0.005
-"""Between two lots, for whoever waits for the lock."""
+"""Between two lots, for a thread that waits for the lock."""
 
 CHECKS = (
     *(f"PRAGMA integrity_check({table})" for table in ("meta", "outbox", "files", "dispositions", "verdict_types")),
@@ -78,7 +78,7 @@ class Database:
                 sql.execute("COMMIT")
             except sqlite3.DatabaseError as error:
                 if primary_code(error) != sqlite3.SQLITE_FULL:
-                    # After a failed write or flush nobody knows what the file holds: read it afresh.
+                    # After a failed write or flush it is not known what the file holds: read it afresh.
                     self._disconnect()
                 raise
             finally:
@@ -145,7 +145,7 @@ class Database:
             raise LedgerError(f"ledger {self.path} is damaged: {finding}", hint=DAMAGED_HINT)
 
     def _connected(self) -> sqlite3.Connection:
-        """The connection, opened anew if an error closed it; for whoever holds the lock."""
+        """The connection, opened anew if an error closed it; the caller holds the lock."""
         if self._process_lock is None:
             raise RuntimeError("the ledger is closed")
         if self._connection is None:

@@ -61,13 +61,13 @@ PRUNE_BATCHES = 50
 """Transactions of one call at most, so that it ends within seconds: 400 messages a second, every ten minutes."""
 
 PRUNE_PAUSE_S = 0.05
-"""Between two of them, for whoever waits for the lock."""
+"""Between two of them, for a thread that waits for the lock."""
 
 DAMAGED_MS = -1
 """In place of the time of sending: the bytes are no longer those that were written, so they are never sent."""
 
 ANSWERED_MS = -2
-"""Likewise, and a later message has said anew what it said: nobody waits for it."""
+"""Likewise, and a later message has said anew what it said: it is not waited for."""
 
 PRUNABLE_ROWS = "FROM outbox WHERE sent_at_ms < ? AND sent_at_ms >= 0 AND seq <= (SELECT max(seq) FROM outbox) - ?"
 
@@ -150,7 +150,7 @@ class Ledger:
 
     Every method may be called from any thread and raises LedgerError when the disk fails.
 
-    After an error nothing of the call was kept, and the next call tries afresh: the ledger mends itself
+    After an error nothing of the call was kept, and the next call tries afresh: the ledger recovers by itself
     when space or the disk returns.
     """
 

@@ -2,10 +2,10 @@
 
 A request is one file `<kind>-<32 hexadecimal digits>.json` in `{state.dir}/requests/`. It is written whole, flushed and
 renamed, so it survives a power cut; the worker takes it in its loop, carries it out, and only then removes it: a crash
-between the two repeats it, which harms nobody.
+between the two repeats it, which does no harm.
 
 Who may ask for what is a matter of the file's owner, which the kernel knows. The directory is the worker's, mode 1770:
-its group may leave files there, and nobody but their owner and the worker can change or remove them. A disposition is
+its group may leave files there, and only their owner and the worker can change or remove them. A disposition is
 taken from any of them; `resend` and `backup` from the worker's own user alone. The state directory itself is 0710: the
 group passes through and can neither list nor read what else is in it.
 

@@ -23,7 +23,7 @@ def written_whole(
     open() makes it. `replace`: False raises FileExistsError where `path` exists. `draft`: name in the same directory
     to write under, where what a kill left of an earlier attempt shall not stay.
 
-    The draft is made anew and never through a link, so that nobody who can write the directory chooses what is
+    The draft is made anew and never through a link, so that no other user of the directory chooses what is
     written to. Raises OSError.
     """
     draft = draft or path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -19,7 +19,7 @@ from edge.errors import SettingsError
 def refuse_root(folders: Iterable[Path], command: Sequence[str]) -> None:
     """Raises SettingsError, with the command to type instead, where this is root and another user has a say.
 
-    That is the owner of the folder or of any folder above it, and of a link on the way: whoever can rename a folder can
+    That is the owner of the folder or of any folder above it, and of a link on the way: who can rename a folder can
     put another in its place. `command`: program and arguments, as they were given.
     """
     if os.geteuid() != 0:

@@ -26,7 +26,7 @@ def awaited_stop(timeout_s: float) -> signal.Signals | None:
 
     Where the whole process stands still for longer than that (SIGSTOP, a suspended machine, a debugger), CPython's
     sigtimedwait returns unwritten memory instead of None: taken for a signal, it was the clean stop of a line that
-    nobody had told to stop, and that nobody starts again.
+    was not told to stop, and that is not started again.
     """
     received = signal.sigtimedwait(STOP_SIGNALS, timeout_s)
     if received is None or received.si_signo not in STOP_SIGNALS or received.si_code not in _SENT:

@@ -1,7 +1,7 @@
 """The scans a person should look at after a replay: the worst of each kind, and some where all went well.
 
 Verdicts stream by; of each group only the first few by rank are kept. These scans are read and judged once more, for
-their pictures: so a replay of any length needs the memory of a few dozen pictures, and takes none that nobody sees.
+their pictures: so a replay of any length needs the memory of a few dozen pictures, and takes none that is not seen.
 """
 
 from __future__ import annotations

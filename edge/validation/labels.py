@@ -5,7 +5,7 @@ The first line names the columns, in any order: `file` and `bundle` (the lot) ar
 `size_px`, `size_mm` (several joined by `|`, one for each kind) and `part_id`; all others are left alone. Cells are
 separated by commas, semicolons or tabs; the file is UTF-8, with or without byte order mark.
 
-A label is a word of `LABEL_WORDS`, in capitals or not, or empty: a scan that nobody judged (a foreign image planted in
+A label is a word of `LABEL_WORDS`, in capitals or not, or empty: a scan without a judgement (a foreign image planted in
 a test lot, say) is listed but unlabelled. Where several people voted, their majority is the label, and abnormal where
 they are even.
 """
@@ -57,7 +57,7 @@ class LabelRow:
     lot: str | None
     """The column `bundle`; None where the cell is empty."""
     label: Label | None
-    """None where nobody judged the scan."""
+    """None for a scan without a judgement."""
     votes: tuple[Label | None, ...] = ()
     """One for each person, in the order of the columns label_1, label_2, ...; None where the person left it open."""
     kinds: tuple[str, ...] = ()

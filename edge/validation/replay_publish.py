@@ -70,7 +70,7 @@ def _await_delivery(ledger: Ledger, publisher: Publisher) -> None:
             why = ", ".join(publisher.standing_alarms) or "no answer"
             raise PublishError(
                 f"{left} verdicts were not acknowledged within {DELIVERY_TIMEOUT_S:.0f} s: {why}",
-                hint=f"they stay in {ledger.path}: mend the broker and replay again into the same folder",
+                hint=f"they stay in {ledger.path}: see to the broker and replay again into the same folder",
             )
         time.sleep(0.05)
         now_left = ledger.pending().count

@@ -1,6 +1,7 @@
-"""Docstrings stand alone in an editor's hover."""
+"""Docstrings stand alone in an editor's hover; code and documents are in plain words."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,10 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("edge", "train", "export", "tools", "demo", "tests")
 LEANING = ("Of ", "The same", "See ")
 """Beginnings of a first line that says nothing without the code around it."""
+
+
+RIDDLES = re.compile(r"\b(nobody|whoever|mend(s|ed|ing)?|which see)\b", re.IGNORECASE)
+"""Words behind which a sentence hides who does what: name the user, the process, the repair."""
 
 
 def docstrings(source: str) -> Iterator[tuple[int, str]]:
@@ -27,3 +32,16 @@ def test_no_docstring_begins_with_of_the_same_or_see() -> None:
                 leaning.append(f"{path.relative_to(ROOT)}:{line}: {text.splitlines()[0]}")
     assert read > 1000, "the walk no longer finds the docstrings"
     assert not leaning, "say what it is or does:\n" + "\n".join(leaning)
+
+
+def test_code_and_documents_say_who_does_what() -> None:
+    code = [path for room in ROOMS if room != "tests" for path in (ROOT / room).rglob("*.py")]
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+    assert len(documents) > 10
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in sorted([*code, *documents])
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if RIDDLES.search(line)
+    ]
+    assert not found, "\n".join(found)

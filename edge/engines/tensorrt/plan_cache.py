@@ -62,7 +62,7 @@ def key_of(facts: Facts) -> str:
 
 
 class PlanCache:
-    """The plans of one folder, written by whoever holds the device key."""
+    """The plans of one folder, written by the holder of the device key."""
 
     def __init__(
         self, folder: Path, key_file: Path, credentials: Path | None = None, *, is_read_only: bool = False
@@ -107,7 +107,7 @@ class PlanCache:
         if not hmac.compare_digest(seal, self._seal(name, head, payload)):
             raise PlanRefused(
                 f"{path} was not sealed by this machine, or was changed afterwards",
-                hint=f"{_BUILD_AGAIN}; if nobody copied it here, find out who can write there",
+                hint=f"{_BUILD_AGAIN}; if it was not copied here, find out who can write there",
             )
         stored = json.loads(head[_HEAD.size :])
         if stored != dict(facts):

@@ -123,7 +123,7 @@ class PlanRoom:
         return Plan(name, facts, self._build(job, graph), is_new=True)
 
     def _build(self, job: dict[str, object], graph: bytes) -> bytes:
-        """Run edge/engines/tensorrt/build_plan.py, which see. Raises EngineError with its words."""
+        """Build in a subprocess (see build_plan.py). Raises EngineError with its message."""
         name = job["name"]
         event(log.info, "building a plan; this takes minutes", plan=name, **self._device.facts)
         started_s = time.monotonic()

@@ -274,7 +274,7 @@ NONSENSE: dict[str, tuple[Callable[[Content], Any], str]] = {
     "text for a number": (lambda c: c["policy"].update(threshold="0.5"), "policy.threshold"),
     "unknown field": (lambda c: c.update(note="x"), "note"),
     "missing field": (lambda c: c.pop("scan_spec"), "scan_spec"),
-    "no data digest": (lambda c: c.update(training={}), "nobody could say what the model learnt from"),
+    "no data digest": (lambda c: c.update(training={}), "not be known what the model learnt from"),
     "one golden scan": (lambda c: c["golden"].pop(), "golden"),
     "golden twice": (lambda c: c["golden"].append(c["golden"][0]), "the manifest speaks of"),
     "generous tolerance": (lambda c: c["golden"][0].update(tolerance=0.5), "tolerance"),
