@@ -10,6 +10,7 @@ import numpy as np
 
 from edge.engines import Batch, EngineOutput, EngineSpec
 from edge.errors import EngineError
+from edge.images.conversion import Method
 from edge.model.bundle import Bundle
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE, FileEntry, Manifest
 from edge.pipeline.loaded_model import LoadedModel
@@ -75,7 +76,7 @@ def scripted_model(
             "created_at": MAY,
             "signing_key": "1" * 64,
             "input": {"height_px": SIZE.height_px, "width_px": SIZE.width_px, "channels": 1},
-            "conversion": {"method": "global", "lo_counts": 1700, "hi_counts": 2800},
+            "conversion": {"method": Method.GLOBAL, "lo_counts": 1700, "hi_counts": 2800},
             "labels": ("normal", "abnormal"),
             "policy": {
                 "threshold": threshold,
