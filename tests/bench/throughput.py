@@ -89,7 +89,7 @@ def _await_ready(root: Path) -> None:
 
 
 def _offer(root: Path, count: int, size_px: tuple[int, int], offered_per_s: int, first: int = 0) -> dict[str, float]:
-    """Write and rename scans, numbered from `first` on, on a fixed schedule; when each became visible (wall clock, s)."""
+    """Write and rename scans, numbered from `first` on, on a fixed schedule; when each was visible (wall clock, s)."""
     template = root / "template.tif"
     counts = np.random.default_rng(0).integers(1800, 2600, size_px).astype(np.uint16)
     tifffile.imwrite(template, counts, metadata=None)
