@@ -68,7 +68,7 @@ def note_health(store: DeskStore, path: Path) -> None:
     except (OSError, ValidationError):
         return  # no worker has run yet, or not one of this release: the page says that there is none
     at_ms = int(health.at.timestamp() * 1000)
-    if not store.health_since(at_ms):
+    if payload not in store.health_since(at_ms):
         store.add_health(at_ms, payload)
 
 

@@ -218,10 +218,13 @@ class DeskStore:
     # -- the line's state, for the overview; no part of the record ------------------------------------------------
 
     def add_health(self, at_ms: int, payload: bytes) -> None:
-        """Keep a health message of the worker; one that is known is kept once, older ones than 8 days are dropped."""
+        """Keep the worker's newest health message, once.
+
+        Messages from more than 8 days before it are dropped, and those from after it: the clock was set back since.
+        """
         with self._transaction():
             self._sql.execute("INSERT OR IGNORE INTO health VALUES (?, ?)", (at_ms, payload))
-            self._sql.execute("DELETE FROM health WHERE at_ms < ?", (at_ms - KEEP_HEALTH_MS,))
+            self._sql.execute("DELETE FROM health WHERE at_ms < ? OR at_ms > ?", (at_ms - KEEP_HEALTH_MS, at_ms))
 
     def health_since(self, at_ms: int) -> list[bytes]:
         """Health messages from a moment on, oldest first."""

@@ -47,6 +47,17 @@ def test_verdicts_of_today_are_counted_through_midnight_and_restarts(store: Desk
     assert overview_facts(store, None, NOON + timedelta(minutes=10)).is_old
 
 
+def test_a_clock_that_was_set_back_does_not_freeze_the_overview(store: DeskStore, tmp_path: Path) -> None:
+    file = tmp_path / "health.json"
+    for at in (NOON - timedelta(hours=1), NOON + timedelta(days=1), NOON):
+        file.write_bytes(canonical_json(health().model_copy(update={"at": at})))
+        note_health(store, file)
+        note_health(store, file)
+    newest = overview_facts(store, None, NOON).health
+    assert newest is not None and newest.at == NOON
+    assert len(store.health_since(0)) == 2
+
+
 def test_without_health_nothing_is_said_of_today(store: DeskStore) -> None:
     facts = overview_facts(store, None, NOON)
     assert (facts.health, facts.today, facts.drift) == (None, None, {})
