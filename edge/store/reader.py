@@ -223,7 +223,7 @@ class LedgerReader:
 
     def _page(self, query: str, *values: object) -> list[StoredVerdict]:
         with self._answer(query, *values) as rows:
-            return [_verdict(*row[:-1], self._dispositions(row[1]) if row[-1] else ()) for row in rows]
+            return [_verdict(*row[:-1], dispositions=self._dispositions(row[1]) if row[-1] else ()) for row in rows]
 
     @contextmanager
     def _answer(self, query: str, *values: object) -> Iterator[list[Any]]:
