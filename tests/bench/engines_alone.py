@@ -21,10 +21,11 @@ def main(config: Path, count: int) -> None:
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (count, 1, channels, size.height_px, size.width_px), np.uint8)
     for image in images:
-        started = time.perf_counter()
+        busy_s, started = time.process_time(), time.perf_counter()
         output = model.engine.infer(image)
-        elapsed_s = time.perf_counter() - started
-        print(float(output.p_abnormal[0]), float(output.gate_mean_max[0]), float(output.gate_std_max[0]), elapsed_s)
+        busy_s, elapsed_s = time.process_time() - busy_s, time.perf_counter() - started
+        scores = (output.p_abnormal, output.gate_mean_max, output.gate_std_max)
+        print(*(float(score[0]) for score in scores), busy_s, elapsed_s)
     busy_s, started = time.process_time(), time.perf_counter()
     time.sleep(IDLE_S)
     print("idle", (time.process_time() - busy_s) / (time.perf_counter() - started))

@@ -22,7 +22,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -101,25 +101,37 @@ def main() -> int:
 
 
 def _engine(config: Path, scans: int) -> Run:
-    done, peak, wall_s = timed("engines_alone.py", config, scans + 1)
-    *lines, idle = [float(line.split()[-1]) for line in done.splitlines()]
-    return Run(statistics.mean(lines[1:]), peak, wall_s, idle)  # the first call allocates
+    done = timed("engines_alone.py", config, scans + 1)
+    *lines, idle = [float(line.split()[-1]) for line in done.output.splitlines()]
+    return Run(statistics.mean(lines[1:]), done.peak_rss_bytes, done.wall_s, idle)  # the first call allocates
 
 
 def _replay(config: Path, folder: Path, out: Path) -> Run:
     arguments = ("--config", config, "--replay", folder, "--labels", folder / "labels.csv", "--out", out)
-    _, peak, wall_s = timed("-m", "edge.cli", *arguments)
+    done = timed("-m", "edge.cli", *arguments)
     run = json.loads((out / "run.json").read_text())
-    return Run(run["elapsed_s"] / run["judged"], peak, wall_s)
+    return Run(run["elapsed_s"] / run["judged"], done.peak_rss_bytes, done.wall_s)
 
 
 def _script(run: Path, folder: Path, reduction: int) -> Run:
-    done, peak, wall_s = timed("plain_script.py", run, folder, reduction)
-    return Run(statistics.mean(float(line.split()[-1]) for line in done.splitlines()), peak, wall_s)
+    done = timed("plain_script.py", run, folder, reduction)
+    seconds = [float(line.split()[-1]) for line in done.output.splitlines()]
+    return Run(statistics.mean(seconds), done.peak_rss_bytes, done.wall_s)
 
 
-def timed(*arguments: object) -> tuple[str, int, float]:
-    """Output, peak resident bytes and wall seconds of a Python program."""
+class Timed(NamedTuple):
+    """A program that ended."""
+
+    output: str
+    peak_rss_bytes: int
+    """Peak of the largest of its processes."""
+    wall_s: float
+    busy_s: float
+    """Processor time of all its processes."""
+
+
+def timed(*arguments: object) -> Timed:
+    """Run a Python program. Exits where it fails."""
     first = str(arguments[0])
     program = [str(HERE / first)] if first.endswith(".py") else [first]
     command = [sys.executable, *program, *map(str, arguments[1:])]
@@ -127,16 +139,16 @@ def timed(*arguments: object) -> tuple[str, int, float]:
         "import json,resource,subprocess,sys,time; t=time.perf_counter();"
         "p=subprocess.run(sys.argv[1:],stdout=subprocess.PIPE,text=True);"
         "u=resource.getrusage(resource.RUSAGE_CHILDREN);"
-        "print(json.dumps([p.returncode,p.stdout,u.ru_maxrss*1024,time.perf_counter()-t]))"
+        "print(json.dumps([p.returncode,p.stdout,u.ru_maxrss*1024,time.perf_counter()-t,u.ru_utime+u.ru_stime]))"
     )
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
     done = subprocess.run(
         [sys.executable, "-c", reporter, *command], stdout=subprocess.PIPE, text=True, check=True, env=environment
     )
-    code, output, peak, wall_s = json.loads(done.stdout)
+    code, *found = json.loads(done.stdout)
     if code != 0:
         raise SystemExit(f"{' '.join(command)} ended with {code}")
-    return output, peak, wall_s
+    return Timed(*found)
 
 
 def _result(runs: dict[str, list[Run]], best: str, size: str) -> dict[str, Any]:
