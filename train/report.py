@@ -19,6 +19,13 @@ def percent_span(interval: Sequence[float]) -> str:
     return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
 
 
+def span_over(interval: Sequence[float] | None, clusters: int, what: str) -> str:
+    """An interval over lots, welds or films (`what`) with their number, in %; of one there is no interval."""
+    if interval is None or clusters < 2:
+        return f"no interval: {clusters} {what}"
+    return f"{percent_span(interval)}, {clusters} {what}s"
+
+
 def finite(value: float) -> float | None:
     """The value for JSON, which knows neither NaN nor infinity."""
     return value if math.isfinite(value) else None

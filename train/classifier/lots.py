@@ -1,7 +1,7 @@
 """Intervals had other lots been judged: lots are drawn again, scans of one lot stay together. Plain numpy.
 
 Scans of one lot look alike, so an interval over scans is too narrow; a percentile bootstrap of a dozen lots is still
-rather too narrow than too wide.
+rather too narrow than too wide. Of one lot there is none: 0 to 1.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ Counts = npt.NDArray[np.float64]
 
 def accuracy_interval(lots: Sequence[Confusion]) -> Interval:
     """95 % interval of the balanced accuracy of all lots' decisions added up; `lots` holds one count a lot."""
+    if len(lots) < 2:
+        return Interval(0.0, 1.0)
     counts = _counts(lots)
     return _interval(_balanced(counts[_draws(len(lots))].sum(axis=1)))
 
@@ -41,6 +43,8 @@ def auroc_interval(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64
     """95 % interval of the area under the ROC curve of scores (n,), each of the lot named beside it."""
     names = np.array(lots)
     members = [np.flatnonzero(names == name) for name in np.unique(names)]
+    if len(members) < 2:
+        return Interval(0.0, 1.0)
     areas = []
     for draw in _draws(len(members)):
         numbers = np.concatenate([members[place] for place in draw])

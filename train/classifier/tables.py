@@ -19,7 +19,7 @@ from train.classifier.folds import FoldResult
 from train.classifier.lots import accuracy_difference, accuracy_interval, auroc_interval
 from train.dataset import Row
 from train.metrics import best_threshold, logit, severity_thirds, third_of
-from train.report import finite, percent_span, rate_values, table
+from train.report import finite, percent_span, rate_values, span_over, table
 
 PAPER_TABLE: Final = {
     "naive": (50.00, 75.00, 50.00, 90.54, 75.00, 66.15, 82.39, 50.00, 68.53, 50.00, 75.00, 53.33),
@@ -47,6 +47,10 @@ class Column:
     def overall(self) -> Confusion:
         """Decisions of all bundles added up (J 3.2)."""
         return sum(self.by_bundle.values(), Confusion(0, 0, 0, 0))
+
+    def lots(self, label: int | None = None) -> int:
+        """Lots that were judged; with a label, those that have a scan of it."""
+        return sum(label is None or label in fold.labels for fold in self.folds)
 
     @property
     def interval_over_lots(self) -> Interval:
@@ -115,7 +119,7 @@ def table_markdown(columns: Sequence[Column], notes: Sequence[str], limit: Confu
     overall = [f"**{_percent(column.overall.balanced_accuracy)}**" for column in columns]
     rows.append(["**overall**", f"{total.total} ({total.tp + total.fn})", *overall])
     rows.append(["95 %, over scans", "", *(percent_span(c.overall.balanced_accuracy_interval) for c in columns)])
-    rows.append([f"95 %, over the {len(bundles)} lots", "", *(percent_span(c.interval_over_lots) for c in columns)])
+    rows.append(["95 %, over lots", "", *(span_over(c.interval_over_lots, c.lots(), "lot") for c in columns)])
     if limit is not None:
         best = limit.balanced_accuracy
         distances = [f"{100 * (best - c.overall.balanced_accuracy):.2f} below {_percent(best)}" for c in columns]
@@ -197,7 +201,8 @@ def kind_recalls(column: Column, rows: Sequence[Row]) -> dict[str, dict[str, Any
     for kind in sorted({kind for row, _ in abnormal for kind in row.kinds}):
         of_kind = [(row.severity, hit) for row, hit in abnormal if kind in row.kinds]
         entry: dict[str, Any] = rate_values(Rate(sum(hit for _, hit in of_kind), len(of_kind)))
-        entry["over_lots"] = list(_share_over_lots(_by_lot(abnormal, kind)))
+        lots = _by_lot(abnormal, kind)
+        entry |= {"lots": len(lots), "over_lots": list(_share_over_lots(lots))}
         if thirds:
             entry["by_severity"] = []
             for place, (low, high) in enumerate(thirds):
@@ -212,6 +217,7 @@ def kind_recalls(column: Column, rows: Sequence[Row]) -> dict[str, dict[str, Any
 def _figures(column: Column) -> dict[str, Any]:
     return {
         **_of_counts(column.overall),
+        "lots": column.lots(),
         "balanced_accuracy_interval_over_lots": list(column.interval_over_lots),
         "auroc": finite(auroc(column.scores, column.labels)),
         "auroc_interval_over_lots": list(column.auroc_over_lots),
@@ -260,12 +266,12 @@ def _rate_cell(rate: Rate) -> str:
 
 _FURTHER: Final[tuple[tuple[str, Callable[[Column], str]], ...]] = (
     ("AUROC", lambda c: _percent(auroc(c.scores, c.labels))),
-    ("AUROC, 95 % over lots", lambda c: percent_span(c.auroc_over_lots)),
+    ("AUROC, 95 % over lots", lambda c: span_over(c.auroc_over_lots, c.lots(), "lot")),
     ("AUPRC", lambda c: _percent(auprc(c.scores, c.labels))),
     ("escapes", lambda c: _rate_cell(Rate(c.overall.fn, c.overall.fn + c.overall.tp))),
-    ("escapes, 95 % over lots", lambda c: percent_span(c.escapes_over_lots)),
+    ("escapes, 95 % over lots", lambda c: span_over(c.escapes_over_lots, c.lots(1), "lot")),
     ("overkill", lambda c: _rate_cell(Rate(c.overall.fp, c.overall.fp + c.overall.tn))),
-    ("overkill, 95 % over lots", lambda c: percent_span(c.overkill_over_lots)),
+    ("overkill, 95 % over lots", lambda c: span_over(c.overkill_over_lots, c.lots(0), "lot")),
 )
 
 

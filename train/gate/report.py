@@ -15,7 +15,7 @@ from train.files import write_json, written_whole
 from train.gate.findings import Finding, Findings, refusals
 from train.gate.plots import kinds_plot, scores_plot
 from train.metrics import severity_thirds, third_of
-from train.report import percent_span, rate_values, table
+from train.report import percent_span, rate_values, span_over, table
 
 NORMAL_GOAL, FOREIGN_GOAL = 0.02, 0.99
 """Normal scans of bundles not seen that may go to a person, at most; foreign images that must, at least."""
@@ -117,7 +117,7 @@ def markdown(content: dict[str, Any]) -> str:
             ],
         ),
         "",
-        "Had other lots been drawn, the shares sent to a person by either would lie (95 %):"
+        "Had other lots been drawn, the shares sent to a person by either would lie (95 %, in %):"
         f" of normal scans {_lots_span(normal['over_lots'])}, of abnormal scans {_lots_span(abnormal['over_lots'])}.",
         "",
         "## Foreign images",
@@ -160,7 +160,7 @@ def _anomaly_table(kinds: dict[str, Any]) -> list[str]:
     thirds: list[dict[str, Any]] = next((entry["by_severity"] for entry in kinds.values()), [])
     heads = [f"{third['from']:.2f} to {third['to']:.2f}" for third in thirds]
     return table(
-        ["kind", "mild", *heads, "all abnormal", "95 % over lots"],
+        ["kind", "mild", *heads, "all abnormal", "95 % over lots, in %"],
         [
             [
                 kind,
@@ -189,19 +189,19 @@ def _by_either(finding: Finding) -> bool:
     return finding.refused
 
 
-def _over_lots(findings: Sequence[Finding], is_refused: Callable[[Finding], bool]) -> list[float] | None:
-    """95 % interval over lots of the share that is refused; None of no scans."""
+def _over_lots(findings: Sequence[Finding], is_refused: Callable[[Finding], bool]) -> dict[str, Any] | None:
+    """95 % interval over lots of the share that is refused, and their number; None of no scans."""
     lots: dict[str, list[int]] = {}
     for one in findings:
         tally = lots.setdefault(one.group, [0, 0])
         tally[0] += is_refused(one)
         tally[1] += 1
     found = share_over_lots([hits for hits, _ in lots.values()], [scans for _, scans in lots.values()])
-    return None if found is None else [found.low, found.high]
+    return None if found is None else {"lots": found.lots, "interval": [found.low, found.high]}
 
 
-def _lots_span(interval: list[float] | None) -> str:
-    return "-" if interval is None else f"{percent_span(interval)} %"
+def _lots_span(over: dict[str, Any] | None) -> str:
+    return "-" if over is None else span_over(over["interval"], over["lots"], "lot")
 
 
 def _cells(entry: dict[str, Any]) -> list[object]:

@@ -22,7 +22,7 @@ from train.classifier.results import conditions
 from train.classifier.tables import columns_of, summary
 from train.dataset import Row
 from train.files import write_json
-from train.report import percent_span, table
+from train.report import percent_span, span_over, table
 from train.runner import Runner
 from train.survey import Survey
 
@@ -118,11 +118,22 @@ def table_markdown(rows: Sequence[Mapping[str, Any]], under: str) -> str:
         overall = row["overall"]
         share, interval = 100 * overall["balanced_accuracy"], percent_span(overall["balanced_accuracy_interval"])
         area = "-" if overall["auroc"] is None else f"{100 * overall['auroc']:.2f}"
-        over_lots = overall.get("balanced_accuracy_interval_over_lots")  # rows of an earlier release have none
-        lots = "" if over_lots is None else percent_span(over_lots)
-        found.append([row["step"], f"{share:.2f}", interval, lots, area, overall["fn"], overall["fp"]])
+        lots = overall.get("lots", 0)  # rows of an earlier release have none, or no number of them
+        over = [
+            f" ({percent_span(overall[name])})" if lots > 1 and name in overall else ""
+            for name in ("auroc_interval_over_lots", "escape_rate_over_lots", "overkill_rate_over_lots")
+        ]
+        over_lots = overall.get("balanced_accuracy_interval_over_lots")
+        unnumbered = "" if over_lots is None else percent_span(over_lots)
+        balanced = span_over(over_lots, lots, "lot") if lots else unnumbered
+        figures = [area, overall["fn"], overall["fp"]]
+        shown = [f"{figure}{more}" for figure, more in zip(figures, over, strict=True)]
+        found.append([row["step"], f"{share:.2f}", interval, balanced, *shown])
     heads = ["step", "balanced accuracy, %", "95 % interval", "over lots", "AUROC, %", "escapes", "false alarms"]
-    return "\n".join([*table(heads, found), "", under]) + "\n"
+    about = "In brackets: 95 % interval over lots of the AUROC, of the share of abnormal scans that escape and of the"
+    return (
+        "\n".join([*table(heads, found), "", f"{about} share of normal scans called abnormal, in %.", "", under]) + "\n"
+    )
 
 
 def _found_before(path: Path, under: str) -> dict[int, dict[str, Any]]:

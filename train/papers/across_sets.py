@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.system.progress import Reporter
+from edge.validation.lots import share_over_lots
 from edge.validation.statistics import Confusion, auroc, confusion
 from train.classifier.crossval import cross_validate, samples_of
 from train.classifier.experiment import ExperimentRecipe, recipe_values
@@ -30,7 +31,7 @@ from train.dataset import Row
 from train.errors import DataError
 from train.files import write_json
 from train.metrics import logit, severity_thirds, third_of
-from train.report import percent_span, table
+from train.report import span_over, table
 from train.runner import Runner
 from train.survey import Survey
 
@@ -95,7 +96,10 @@ def table_markdown(entries: Sequence[Mapping[str, Any]], under: Mapping[str, str
             entry["recipe"],
             entry["learnt_on"],
             entry["judged"],
-            *(f"{100 * entry[name]:.1f} ({percent_span(entry[f'{name}_interval'])})" for name in _SHARES),
+            *(
+                f"{100 * entry[name]:.1f} ({span_over(entry[f'{name}_interval'], entry['lots'], 'lot')})"
+                for name in _SHARES
+            ),
             entry["fn"],
             entry["fp"],
         ]
@@ -108,7 +112,11 @@ def table_markdown(entries: Sequence[Mapping[str, Any]], under: Mapping[str, str
         if names:
             found = [[name, *(_hits(entry[part].get(name)) for entry in entries)] for name in names]
             lines += ["", *table([f"found of abnormal scans by {title}", *pairs], found)]
-    lines += ["", "95 % intervals: the lots judged, drawn again.", ""]
+    lines += [
+        "",
+        "95 % intervals, in %: the lots judged, drawn again; of shares found, over the lots with such scans.",
+        "",
+    ]
     lines += [*(f"{name}: {text}" for name, text in under.items()), "", f"    {command}"]
     return "\n".join(lines) + "\n"
 
@@ -117,8 +125,10 @@ _SHARES = ("balanced_accuracy", "auroc")
 _THIRDS = ("lowest third", "middle third", "highest third")
 
 
-def _hits(counts: Sequence[int] | None) -> str:
-    return "{} of {}".format(*(counts or (0, 0)))
+def _hits(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "0 of 0"
+    return f"{found['hits']} of {found['total']} ({span_over(found['over_lots'], found['lots'], 'lot')})"
 
 
 def _within(name: str, own: str, surveyed: Survey, recipe: ExperimentRecipe, means: Means, out: Path) -> Judged:
@@ -181,6 +191,7 @@ def _figures(one: Judged) -> dict[str, Any]:
         "balanced_accuracy_interval": list(accuracy_interval(by_lot)),
         "auroc": auroc(one.margins, labels),
         "auroc_interval": list(auroc_interval(one.margins, labels, lots)),
+        "lots": len(by_lot),
         "severities": _by_severity(one),
         "kinds": _by_kind(one),
     }
@@ -191,25 +202,38 @@ def _of_lot(one: Judged, lot: str) -> Confusion:
     return confusion(one.margins[numbers], np.array([one.rows[number].label for number in numbers]), 0.0)
 
 
-def _by_kind(one: Judged) -> dict[str, tuple[int, int]]:
-    """Found and all abnormal scans with an anomaly of each kind; a scan of two kinds counts for both."""
-    found: dict[str, list[bool]] = {}
+def _by_kind(one: Judged) -> dict[str, dict[str, Any]]:
+    """Abnormal scans found with an anomaly of each kind; a scan of two kinds counts for both."""
+    found: dict[str, list[tuple[str, bool]]] = {}
     for row, margin in zip(one.rows, one.margins, strict=True):
         for kind in set(row.kinds) if row.label else ():
-            found.setdefault(kind, []).append(bool(margin >= 0))
-    return {kind: (sum(hits), len(hits)) for kind, hits in sorted(found.items())}
+            found.setdefault(kind, []).append((row.bundle, bool(margin >= 0)))
+    return {kind: _found(hits) for kind, hits in sorted(found.items())}
 
 
-def _by_severity(one: Judged) -> dict[str, tuple[int, int]]:
-    """Found and all abnormal scans of each third of their severities; empty where labels name none."""
+def _by_severity(one: Judged) -> dict[str, dict[str, Any]]:
+    """Abnormal scans found of each third of their severities; empty where labels name none."""
     known = [
-        (row.severity, bool(margin >= 0))
+        (row.severity, (row.bundle, bool(margin >= 0)))
         for row, margin in zip(one.rows, one.margins, strict=True)
         if row.label and row.severity is not None
     ]
     thirds = severity_thirds([severity for severity, _ in known])
-    hits = {
-        name: [hit for severity, hit in known if third_of(severity, thirds) == place]
+    return {
+        name: _found([hit for severity, hit in known if third_of(severity, thirds) == place])
         for place, name in enumerate(_THIRDS[: len(thirds)])
     }
-    return {name: (sum(found), len(found)) for name, found in hits.items()}
+
+
+def _found(scans: Sequence[tuple[str, bool]]) -> dict[str, Any]:
+    """Counts of scans, each by its lot and whether it was found, with their interval over lots."""
+    lots: dict[str, list[bool]] = {}
+    for lot, is_hit in scans:
+        lots.setdefault(lot, []).append(is_hit)
+    over = share_over_lots([sum(hits) for hits in lots.values()], [len(hits) for hits in lots.values()])
+    return {
+        "hits": sum(is_hit for _, is_hit in scans),
+        "total": len(scans),
+        "lots": len(lots),
+        "over_lots": None if over is None else [over.low, over.high],
+    }

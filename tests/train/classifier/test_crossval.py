@@ -183,14 +183,14 @@ def test_columns_are_compared_lot_by_lot() -> None:
     blind = tuple(fold(f"B{lot}", (1, 0), (0.1, 0.1)) for lot in range(6))
     table = table_markdown([Column("mixed", right), Column("global", blind)], [])
     assert "mixed less global 50.0 (50.0 to 50.0)." in table
-    assert "| 95 %, over the 6 lots |  | 100.0 to 100.0 | 50.0 to 50.0 |" in table
-    assert "| AUROC, 95 % over lots |  | 100.0 to 100.0 | 50.0 to 50.0 |" in table
+    assert "| 95 %, over lots |  | 100.0 to 100.0, 6 lots | 50.0 to 50.0, 6 lots |" in table
+    assert "| AUROC, 95 % over lots |  | 100.0 to 100.0, 6 lots | 50.0 to 50.0, 6 lots |" in table
     (first, second) = (
         next(line for line in table.splitlines() if line.startswith(f"| {name}, 95 % over lots |"))
         for name in ("escapes", "overkill")
     )
-    assert re.search(r"\| 0\.0 to [1-9][\d.]* \| [1-9][\d.]* to 100\.0 \|$", first), "none and all of 6"
-    assert re.search(r"\| 0\.0 to [1-9][\d.]* \| 0\.0 to [1-9][\d.]* \|$", second)
+    assert re.search(r"\| 0\.0 to [1-9][\d.]*, 6 lots \| [1-9][\d.]* to 100\.0, 6 lots \|$", first), "none and all of 6"
+    assert re.search(r"\| 0\.0 to [1-9][\d.]*, 6 lots \| 0\.0 to [1-9][\d.]*, 6 lots \|$", second)
 
 
 def test_the_limit_is_what_the_severity_alone_could_decide(tmp_path: Path) -> None:
@@ -294,12 +294,14 @@ def test_each_step_of_the_ablation_is_a_row(
     assert main(["ablation", str(small_lot), "--out", str(tmp_path), *options]) == 0
     table = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in table[2:4]] == [step.name for step in steps(0)[11:13]]
-    assert table[5].startswith("Data ") and "64 x 64 px" in table[5]
+    assert table[7].startswith("Data ") and "64 x 64 px" in table[7]
     assert (tmp_path / "ablation.md").read_text().splitlines() == table
     found = json.loads((tmp_path / "ablation.json").read_text())
     assert found[1]["recipe"]["threshold"] == "calibrated"
     low, high = found[0]["overall"]["balanced_accuracy_interval_over_lots"]
-    assert f"| {100 * low:.1f} to {100 * high:.1f} |" in table[2]
+    assert f"| {100 * low:.1f} to {100 * high:.1f}, {found[0]['overall']['lots']} lots |" in table[2]
+    low, high = found[0]["overall"]["escape_rate_over_lots"]
+    assert f"| {found[0]['overall']['fn']} ({100 * low:.1f} to {100 * high:.1f}) |" in table[2]
     assert main(["ablation", str(small_lot), "--out", str(tmp_path), *options[:-2], "10", "12"]) == 0
     said = capsys.readouterr()
     assert "step 12, 2 of 2" in said.err and said.err.count("3 there already") == 1  # a step keeps its folder

@@ -5,6 +5,7 @@ import pytest
 
 from edge.validation.statistics import Confusion
 from train.classifier.lots import accuracy_difference, accuracy_interval, auroc_interval
+from train.report import span_over
 
 
 def test_an_interval_is_wider_where_the_errors_lie_together_in_few_lots() -> None:
@@ -25,6 +26,12 @@ def test_what_makes_a_lot_hard_for_both_cancels_out_of_their_difference() -> Non
 
 def test_lots_of_one_class_alone_leave_the_interval_unknown() -> None:
     assert accuracy_interval([Confusion(tp=3, fp=0, tn=0, fn=1)] * 3) == (0.0, 1.0)
+
+
+def test_one_lot_has_no_interval_over_lots() -> None:
+    assert accuracy_interval([Confusion(tp=9, fp=1, tn=9, fn=1)]) == (0.0, 1.0)
+    assert auroc_interval(np.array([0.2, 0.9]), np.array([0, 1]), ["B1", "B1"]) == (0.0, 1.0)
+    assert span_over((0.0, 1.0), 1, "lot") == "no interval: 1 lot"
 
 
 def test_the_area_under_the_curve_is_drawn_by_lot_too() -> None:

@@ -52,7 +52,10 @@ def test_anomalies_are_counted_by_kind_and_by_thirds_of_severity() -> None:
 
     found = anomalies(Some())
     assert found["lines"]["severe"]["gate"]["hits"] == 4
-    assert found["lines"]["gate_over_lots"] == [0.0, 1.0]  # all are of one lot: nothing is known of others
+    assert found["lines"]["gate_over_lots"] == {
+        "lots": 1,
+        "interval": [0.0, 1.0],
+    }  # all are of one lot: nothing is known of others
     assert found["scratches"]["severe"]["gate"]["total"] == 3
     assert found["scratches"]["mild"]["gate"]["total"] == 1
     assert [third["gate"]["hits"] for third in found["lines"]["by_severity"]] == [0, 2, 2]
@@ -109,9 +112,10 @@ def test_train_and_report_from_the_command_line(
     assert content["foreign"]["kinds"]["inverted"]["margin"] > 1
     assert content["abnormal"]["gate"]["total"] == 12
     assert (out / "gate_report.md").read_text() == markdown(content)
-    low, high = content["normal"]["over_lots"]
+    low, high = content["normal"]["over_lots"]["interval"]
+    lots = content["normal"]["over_lots"]["lots"]
     assert low <= content["normal"]["either"]["share"] <= high
-    assert f"of normal scans {100 * low:.1f} to {100 * high:.1f} %" in markdown(content)
+    assert f"of normal scans {100 * low:.1f} to {100 * high:.1f}, {lots} lots" in markdown(content)
     lines = (out / "gate_scores.csv").read_text().splitlines()
     assert len(lines) == 1 + 24 + 3
     for name in ("gate_scores.png", "gate_scores.svg", "gate_kinds.png", "gate_kinds.svg"):

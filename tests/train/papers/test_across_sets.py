@@ -31,7 +31,13 @@ RECIPES = {
 
 
 def surveyed(folder: Path) -> Survey:
-    return survey(read_labels(folder), Here(), lambda done, total: None, skip_unreadable=False)
+    """With a kind and severities, which the labels do not give."""
+    found = survey(read_labels(folder), Here(), lambda done, total: None, skip_unreadable=False)
+    rows = [
+        replace(row, kinds=("hole",) if row.label else (), severity=0.5 + number / 100 if row.label else None)
+        for number, row in enumerate(found.rows)
+    ]
+    return replace(found, rows=tuple(rows))
 
 
 def means(folder: Path, reporter: Reporter) -> Means:
@@ -61,7 +67,16 @@ def test_each_set_is_judged_by_the_other_and_by_its_own_other_lots(
         assert row["auroc"] > 0.8  # half of the coating is missing, or it is not
         low, high = row["balanced_accuracy_interval"]
         assert 0.5 <= row["balanced_accuracy"] <= 1 and low <= row["balanced_accuracy"] <= high
-        assert f"{100 * row['balanced_accuracy']:.1f} ({100 * low:.1f} to {100 * high:.1f})" in first
+        assert (
+            f"{100 * row['balanced_accuracy']:.1f} ({100 * low:.1f} to {100 * high:.1f}, {row['lots']} lots)" in first
+        )
+        assert sum(third["total"] for third in row["severities"].values()) == 12
+        found = row["kinds"]["hole"]
+        assert (found["total"], found["lots"]) == (12, 3)
+        low, high = found["over_lots"]
+        assert (
+            f"{found['hits']} of {found['total']} ({100 * low:.1f} to {100 * high:.1f}, {found['lots']} lots)" in first
+        )
 
 
 def test_one_set_alone_is_refused(small_lot: Path, tmp_path: Path) -> None:

@@ -321,10 +321,12 @@ def rows_markdown(rows: Mapping[str, Curve], *, equal: bool) -> list[str]:
             place = found.at_equal(rate) if equal else found.at_nominal(rate)
             for part in _SETS:
                 low, high = found.interval(part, place)
-                cells.append(f"{100 * found.share(part, place):.1f} ({100 * low:.0f} to {100 * high:.0f})")
+                over = f"{100 * low:.0f} to {100 * high:.0f}" if found.welds_with(part) > 1 else "no interval: 1 weld"
+                cells.append(f"{100 * found.share(part, place):.1f} ({over})")
             cells.append(f"{100 * found.share('accepted', place):.2f}")
         lines.append([name, *cells])
-    return table(["filter", *heads], lines)
+    counts = [f"{next(iter(rows.values())).welds_with(part)}" for _ in RATES for part in (*_SETS, "accepted")]
+    return table(["filter", *heads], [*lines, ["*welds with such patches*", *counts]])
 
 
 def curves_csv(rows: Mapping[str, Curve]) -> str:

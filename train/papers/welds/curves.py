@@ -84,6 +84,10 @@ class Curve:
             [Rate(int(hit), int(total)) for hit, total in zip(self.hits[name][place], self.totals[name], strict=True)]
         )
 
+    def welds_with(self, name: str) -> int:
+        """How many welds have a patch of a set."""
+        return int(np.sum(self.totals[name] > 0))
+
     def points(self) -> list[tuple[float, dict[str, float]]]:
         """Nominal rate and shares of all sets, place by place."""
         rates = np.concatenate([np.zeros(len(_BEYOND)), _SWEEP])

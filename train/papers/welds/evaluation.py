@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,9 @@ OF_WELD = "/"
 
 TestedOf = Mapping[str, Mapping[str, int]]
 """`FoldData.tested_of`."""
+
+Excesses = npt.NDArray[np.float64]
+"""How far patches (n,) are above their thresholds, see `excesses`."""
 
 SetScores = Mapping[str, Scores]
 """Scores float32 (n, k) of each set of one fold: `checked/WELD`, `learnt/WELD`, `checked-defects` and the test sets."""
@@ -76,6 +79,8 @@ class Outcome:
     """`flagged` of the test sets of real patches, by the weld that they are of."""
     own_by_weld: dict[str, dict[str, Rate]]
     """`flagged_own` of them."""
+    auroc_over_welds: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """95 % interval of `auroc` over other welds, of the sets in `by_weld` that two welds have patches of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ class Entry:
     """A share in a table: mean and half spread over the runs, and its interval.
 
     Over other welds, by the first run, where the welds of the patches are known; else by one run's number of patches,
-    which is too narrow, for patches of one weld resemble each other.
+    which is too narrow, for patches of one weld resemble each other. Of one weld there is none: 0 to 1.
     """
 
     mean: float
@@ -91,6 +96,8 @@ class Entry:
     total: int
     low: float
     high: float
+    welds: int | None = None
+    """Welds that have such patches; None where it is not known which they are of."""
 
 
 def thresholds_of(detector: Detector, scores: SetScores, fpr: float = PATCH_FPR) -> npt.NDArray[np.float64]:
@@ -121,14 +128,14 @@ def _joint_thresholds(scores: Scores, fpr: float) -> npt.NDArray[np.float64]:
     return joint_thresholds(scores, math.floor(fpr * len(scores)))
 
 
-def excesses(detector: Detector, scores: SetScores, fpr: float = PATCH_FPR) -> dict[str, npt.NDArray[np.float64]]:
+def excesses(detector: Detector, scores: SetScores, fpr: float = PATCH_FPR) -> dict[str, Excesses]:
     """Excess (n,) of each patch over its thresholds, by set; above 0 is anomalous.
 
     In deviations of the scores it is calibrated on, the greatest over the columns: one scale for all folds.
     """
     thresholds = thresholds_of(detector, scores, fpr)
     scale = np.concatenate(calibration_scores(detector, scores)).astype(np.float64).std(axis=0) + 1e-12
-    parts: defaultdict[str, list[npt.NDArray[np.float64]]] = defaultdict(list)
+    parts: defaultdict[str, list[Excesses]] = defaultdict(list)
     for name, found in scores.items():
         parts[set_of(name)].append(((detector.read(found) - thresholds) / scale).max(axis=1))
     return {name: np.concatenate(of_welds) for name, of_welds in parts.items()}
@@ -140,7 +147,7 @@ def evaluate(
     tested_of: Sequence[TestedOf] = (),
     fpr: float = PATCH_FPR,
 ) -> Outcome:
-    """One run over all folds; `tested_of` is given for each, or for none."""
+    """One run over all folds; `tested_of` is given for each, or for none. A weld may be tested in several folds."""
     of_folds = [excesses(detector, scores, fpr) for scores in folds]
     names = list(dict.fromkeys(name for fold in of_folds for name in fold))
     flagged, flagged_own, areas = {}, {}, {}
@@ -154,21 +161,67 @@ def evaluate(
         if name not in (CHECKED, LEARNT, ACCEPTED):
             labels = np.repeat([0, 1], [len(accepted), total])
             areas[name] = auroc(np.concatenate([accepted, *parts]), labels)
-    by_weld: dict[str, dict[str, Rate]] = {}
-    own_by_weld: dict[str, dict[str, Rate]] = {}
+    of_welds = _by_weld(of_folds, tested_of)
+    by_weld, own_by_weld = (
+        {
+            name: {weld: Rate(int(np.sum(found > threshold)), len(found)) for weld, found in welds.items()}
+            for name, welds in of_welds.items()
+        }
+        for threshold in (0.0, own)
+    )
+    over_welds = {
+        name: interval
+        for name, welds in of_welds.items()
+        if name in areas and (interval := auroc_over_welds(welds, of_welds.get(ACCEPTED, {}))) is not None
+    }
+    return Outcome(flagged, flagged_own, areas, by_weld, own_by_weld, over_welds)
+
+
+def _by_weld(
+    of_folds: Sequence[Mapping[str, Excesses]], tested_of: Sequence[TestedOf]
+) -> dict[str, dict[str, Excesses]]:
+    """Excesses (n,) by set and weld, those of all folds together."""
+    parts: dict[str, dict[str, list[Excesses]]] = {}
     for fold, of_sets in zip(of_folds, tested_of, strict=False):
-        for name, of_welds in of_sets.items():
-            ends = np.cumsum(list(of_welds.values()), dtype=int)
-            for told, threshold in ((by_weld, 0.0), (own_by_weld, own)):
-                of_weld = np.split(fold[name] > threshold, ends)[:-1]
-                told.setdefault(name, {}).update(
-                    {weld: Rate(int(part.sum()), len(part)) for weld, part in zip(of_welds, of_weld, strict=True)}
-                )
-    return Outcome(flagged, flagged_own, areas, by_weld, own_by_weld)
+        for name, counts in of_sets.items():
+            ends = np.cumsum(list(counts.values()), dtype=int)
+            for weld, found in zip(counts, np.split(fold[name], ends)[:-1], strict=True):
+                parts.setdefault(name, {}).setdefault(weld, []).append(found)
+    return {name: {weld: np.concatenate(found) for weld, found in welds.items()} for name, welds in parts.items()}
+
+
+def auroc_over_welds(found: Mapping[str, Excesses], accepted: Mapping[str, Excesses]) -> tuple[float, float] | None:
+    """95 % interval of the AUROC of anomalous against accepted patches, both by weld, had other welds been tested.
+
+    Bootstrap over whole welds. None unless two welds have anomalous patches, and one an accepted one.
+    """
+    welds = list(dict.fromkeys([*found, *accepted]))
+    nothing = np.zeros(0)
+    anomalous = [found.get(weld, nothing) for weld in welds]
+    clear = [np.sort(accepted.get(weld, nothing)) for weld in welds]
+    sizes, clear_sizes = (np.array([len(part) for part in parts], np.float64) for parts in (anomalous, clear))
+    if np.sum(sizes > 0) < 2 or not clear_sizes.any():
+        return None
+    wins = np.array([[_wins(one, other) for other in clear] for one in anomalous])  # pairs ranked rightly
+    drawn = np.random.default_rng(0).integers(len(welds), size=(_RESAMPLED, len(welds)))
+    times = np.stack([np.bincount(draw, minlength=len(welds)) for draw in drawn]).astype(np.float64)
+    pairs = (times @ sizes) * (times @ clear_sizes)
+    areas = np.einsum("ri,ij,rj->r", times, wins, times)[pairs > 0] / pairs[pairs > 0]
+    low, high = np.quantile(areas, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _wins(anomalous: Excesses, accepted: Excesses) -> float:
+    """Pairs in which the anomalous patch is above the accepted one, ties half; `accepted` is sorted."""
+    below, upto = (np.searchsorted(accepted, anomalous, side=side).sum() for side in ("left", "right"))
+    return float(below + upto) / 2
 
 
 def interval_over_welds(rates: Sequence[Rate]) -> tuple[float, float]:
-    """95 % interval of the share of all, had other welds of the same kind been tested: bootstrap over whole welds."""
+    """95 % interval of the share of all, had other welds of the same kind been tested: bootstrap over whole welds.
+
+    Of fewer than two welds with a patch there is none: 0 to 1.
+    """
     counts = np.array([(rate.hits, rate.total) for rate in rates if rate.total])
     if len(counts) < 2:
         return 0.0, 1.0
@@ -186,4 +239,5 @@ def entry(rates: Sequence[Rate], welds: Sequence[Rate] = ()) -> Entry:
         return Entry(math.nan, math.nan, 0, 0.0, 1.0)
     mean = float(np.mean(shares))
     low, high = interval_over_welds(welds) if welds else Rate(round(mean * total), total).interval
-    return Entry(mean, (max(shares) - min(shares)) / 2, total, low, high)
+    count = sum(rate.total > 0 for rate in welds) if welds else None
+    return Entry(mean, (max(shares) - min(shares)) / 2, total, low, high, count)

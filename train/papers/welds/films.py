@@ -181,8 +181,10 @@ _Halves = list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
 def _pooled_area(films: Sequence[Film], candidate: Candidate, calibrating: npt.NDArray[np.float32]) -> str:
     """AUROC of flawed against clean cells of all films, and its 95 % interval over films."""
     parts = _halves(films, candidate, calibrating)
+    if len(parts) < 2:
+        return f"{_area_of(parts, range(len(parts))):.3f} (no interval: {len(parts)} film)"
     low, high = _drawn_over_films(len(parts), lambda chosen: _area_of(parts, chosen))
-    return f"{_area_of(parts, range(len(parts))):.3f} ({low:.2f} to {high:.2f})"
+    return f"{_area_of(parts, range(len(parts))):.3f} ({low:.2f} to {high:.2f}, {len(parts)} films)"
 
 
 def _area_more(
@@ -194,6 +196,8 @@ def _area_more(
     def more(chosen: Sequence[int]) -> float:
         return _area_of(parts, chosen) - _area_of(others, chosen)
 
+    if len(parts) < 2:
+        return f"{more(range(len(parts))):+.3f}"
     low, high = _drawn_over_films(len(parts), more)
     return f"{more(range(len(parts))):+.3f} ({low:+.3f} to {high:+.3f})"
 
@@ -219,8 +223,11 @@ def _drawn_over_films(count: int, figure: Callable[[Sequence[int]], float]) -> t
 
 
 def _over_films(counts: Sequence[tuple[int, int]]) -> str:
-    """Share in % and its interval over films."""
+    """Share in % and its interval over films, with the number of those that have such a part."""
     pairs = np.array([pair for pair in counts if pair[1]])
+    share = 100 * pairs[:, 0].sum() / pairs[:, 1].sum()
+    if len(pairs) < 2:
+        return f"{share:.1f} (no interval: 1 film)"
     drawn = pairs[np.random.default_rng(0).integers(len(pairs), size=(_RESAMPLED, len(pairs)))].sum(axis=1)
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], (0.025, 0.975))
-    return f"{100 * pairs[:, 0].sum() / pairs[:, 1].sum():.1f} ({100 * low:.0f} to {100 * high:.0f})"
+    return f"{share:.1f} ({100 * low:.0f} to {100 * high:.0f}, {len(pairs)} films)"

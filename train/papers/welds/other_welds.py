@@ -1,7 +1,7 @@
 """Welds that are in no fold, judged by the networks of every fold: what was found on one collection, on another film.
 
 Their patches are test sets alone: thresholds stay those of each fold. A set's rate is the mean over the folds'
-networks, which all judge the same patches, so that it has no interval of its own.
+networks, which all judge the same patches; its interval is over the welds, and of one weld there is none.
 """
 
 from __future__ import annotations
@@ -34,11 +34,14 @@ from train.papers.welds.patches import accepted_patches, clear_length_px, defect
 from train.papers.welds.plan import Request
 from train.papers.welds.regions import CONTRASTS, find_regions, of_contrast
 from train.papers.welds.scores import Scores
+from train.papers.welds.tables import cell
 from train.papers.welds.task import EnsembleTask, Task, load_network, load_scores, prepared, score_sets
 from train.report import table
 
 Sets = dict[str, npt.NDArray[np.uint8]]
 """Patches uint8 (n, 192, 192) by name: `accepted`, `defects-high`, `-mid`, `-low`; n may be 0 for one of these."""
+OfWelds = dict[str, dict[str, int]]
+"""Patches by set and weld, in the order they lie in the set."""
 TABLE_FILE = "elsewhere.md"
 _STREAM = 0xE15E
 """Sets these patches' random numbers apart from the folds'."""
@@ -47,23 +50,28 @@ _STREAM = 0xE15E
 def try_elsewhere(request: Request, benchmark: Benchmark, folder: Path, reporter: Reporter) -> str:
     """Score the welds of a folder like WELDS; writes `elsewhere.md`, returns it. Raises DataError, TrainError."""
     welds = [weld for weld in read_welds(folder) if weld.mask is not None]
-    sets = patches_of(welds, request.counts, request.seed)
+    sets, of_welds = patches_of(welds, request.counts, request.seed)
     learnt_from = {name for fold in benchmark.folds for part in ("training", "validation") for name in fold[part]}
     seen = sorted(learnt_from & {weld.name for weld in welds})
     if seen:
         reporter.say(f"not elsewhere, if they are the same welds: {', '.join(seen)}")
     outcomes = {
-        detector.name: outcomes_of(detector, benchmark.tasks, sets, request.device, reporter.counter(detector.name))
+        detector.name: outcomes_of(
+            detector, benchmark.tasks, sets, of_welds, request.device, reporter.counter(detector.name)
+        )
         for detector in request.recipe.detectors
     }
-    text = table_markdown(outcomes, {name: len(found) for name, found in sets.items()}, [weld.name for weld in welds])
+    text = table_markdown(outcomes, of_welds, [weld.name for weld in welds])
     with written_whole(request.out / TABLE_FILE) as stream:
         stream.write(text.encode())
     return text
 
 
-def patches_of(welds: Sequence[Weld], counts: PatchCounts, seed: int) -> Sets:
-    """Test sets of masked welds, as many patches as a fold has. Raises DataError where no weld has an accepted one."""
+def patches_of(welds: Sequence[Weld], counts: PatchCounts, seed: int) -> tuple[Sets, OfWelds]:
+    """Test sets of masked welds, as many patches as a fold has, and how many of them are of each weld.
+
+    Raises DataError where no weld has an accepted one.
+    """
     rng = np.random.default_rng((seed, _STREAM))
     clear_px = [clear_length_px(weld) for weld in welds]
     if not any(clear_px):
@@ -76,18 +84,27 @@ def patches_of(welds: Sequence[Weld], counts: PatchCounts, seed: int) -> Sets:
         accepted_patches(weld, count, rng)
         for weld, count in zip(welds, shares(counts.test_accepted, clear_px), strict=True)
     ]
-    sets = {ACCEPTED: np.concatenate(parts)}
+    drawn_of = {ACCEPTED: parts}
     regions = [find_regions(weld) for weld in welds]
     for contrast in CONTRASTS:
         split = shares(counts.test_defects, [len(of_contrast(found, contrast)) for found in regions])
         drawn = zip(welds, regions, split, strict=True)
         parts = [defect_patches(weld, found, count, rng, contrast)[0] for weld, found, count in drawn]
-        sets[f"defects-{contrast}"] = np.concatenate(parts)
-    return sets
+        drawn_of[f"defects-{contrast}"] = parts
+    of_welds = {
+        name: {weld.name: len(part) for weld, part in zip(welds, found, strict=True)}
+        for name, found in drawn_of.items()
+    }
+    return {name: np.concatenate(found) for name, found in drawn_of.items()}, of_welds
 
 
 def outcomes_of(
-    detector: Detector, tasks: Sequence[Task], sets: Sets, device: str, progress: Callable[[int, int], None]
+    detector: Detector,
+    tasks: Sequence[Task],
+    sets: Sets,
+    of_welds: OfWelds,
+    device: str,
+    progress: Callable[[int, int], None],
 ) -> tuple[Outcome, ...]:
     """The detector's outcome of every run, of an ensemble one in all: each fold's networks by its own thresholds."""
     of_variant = [task for task in tasks if task.variant.name == detector.variant]
@@ -99,7 +116,7 @@ def outcomes_of(
         for fold in dict.fromkeys(task.fold for task in of_variant):
             together = [task for task in of_variant if task.fold == fold and task.run in group]
             folds.append(scored(together, sets, prepared(device)))
-        outcomes.append(evaluate(detector, folds))
+        outcomes.append(evaluate(detector, folds, [of_welds] * len(folds)))
         progress(done, len(groups))
     return tuple(outcomes)
 
@@ -113,14 +130,15 @@ def scored(together: Sequence[Task], sets: Sets, device: torch.device) -> dict[s
     return calibrating | score_sets(models, task, sets, device)
 
 
-def table_markdown(outcomes: dict[str, tuple[Outcome, ...]], counts: dict[str, int], welds: Sequence[str]) -> str:
-    """Detectors down, sets across: mean over runs and folds (half spread of the runs), in %."""
-    names = [f"defects-{contrast}" for contrast in CONTRASTS]
-    heads = [f"{name}, {counts[name]}" for name in names] + [f"accepted, refused (FPR), {counts[ACCEPTED]}"]
-    lines = ["## Welds that are in no fold", "", f"{', '.join(welds)}; patches of each set stand in its head.", ""]
+def table_markdown(outcomes: dict[str, tuple[Outcome, ...]], of_welds: OfWelds, welds: Sequence[str]) -> str:
+    """Detectors down, sets across: mean over runs and folds (half spread of the runs) [interval over welds], in %."""
+    names = [*(f"defects-{contrast}" for contrast in CONTRASTS), ACCEPTED]
+    heads = [
+        f"{'accepted, refused (FPR)' if name == ACCEPTED else name}, {sum(of_welds[name].values())}" for name in names
+    ]
+    about = f"{', '.join(welds)}; patches of each set stand in its head. 95 %: these welds drawn again, first run."
     rows = []
-    for name, runs in outcomes.items():
-        found = [entry([run.flagged[part] for run in runs]) for part in (*names, ACCEPTED)]
-        cells = [f"{100 * one.mean:.1f} ({100 * one.half_spread:.1f})" if one.total else "-" for one in found]
-        rows.append([name, *cells])
-    return "\n".join([*lines, *table(["detector", *heads], rows)]) + "\n"
+    for detector, runs in outcomes.items():
+        found = [entry([run.flagged[name] for run in runs], list(runs[0].by_weld[name].values())) for name in names]
+        rows.append([detector, *(cell(one) for one in found)])
+    return "\n".join(["## Welds that are in no fold", "", about, "", *table(["detector", *heads], rows)]) + "\n"

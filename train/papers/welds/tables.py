@@ -23,7 +23,7 @@ from train.papers.welds.evaluation import (
 )
 from train.papers.welds.regions import HIGH_CNR_MIN, LOW_CNR_MAX
 from train.papers.welds.variants import BOTH
-from train.report import table
+from train.report import span_over, table
 
 REAL_SETS: Final = ("defects-high", "defects-mid", "defects-low")
 SYNTHETIC_SETS: Final = ("circular-hollow-inclusion", "dogbone", "elongated", "partial-circle", "raster")
@@ -114,7 +114,10 @@ def variants_table(benchmark: Benchmark, detectors: Sequence[Detector]) -> list[
 
 
 def area_table(benchmark: Benchmark, detectors: Sequence[Detector]) -> list[str]:
-    """Detectors down, AUROC in % of every test set against the accepted test patches: mean (half spread)."""
+    """Detectors down, AUROC in % of every test set against the accepted test patches: mean (half spread).
+
+    The interval over welds is of the first run, of sets of real patches.
+    """
     names = (*REAL_SETS, *SYNTHETIC_SETS)
     rows = []
     for detector in detectors:
@@ -122,8 +125,13 @@ def area_table(benchmark: Benchmark, detectors: Sequence[Detector]) -> list[str]
         cells = []
         for name in names:
             areas = [outcome.auroc.get(name, math.nan) for outcome in outcomes]
-            known = all(math.isfinite(area) for area in areas)
-            cells.append(f"{100 * np.mean(areas):.1f} ({50 * (max(areas) - min(areas)):.1f})" if known else "-")
+            if not all(math.isfinite(area) for area in areas):
+                cells.append("-")
+                continue
+            spread = f"{100 * np.mean(areas):.1f} ({50 * (max(areas) - min(areas)):.1f})"
+            welds = sum(rate.total > 0 for rate in outcomes[0].by_weld.get(name, {}).values())
+            over = span_over(outcomes[0].auroc_over_welds.get(name), welds, "weld") if welds else ""
+            cells.append(f"{spread} [{over}]" if over else spread)
         rows.append([detector.name, *cells])
     return table(["detector", *names], rows)
 
@@ -139,8 +147,8 @@ def weld_table(benchmark: Benchmark, detectors: Sequence[Detector]) -> list[str]
                 cells = [f"{100 * np.mean([run[weld].share for run in runs]):.1f}" for runs in of_detectors]
                 rows.append([label, weld, rate.total, *cells])
         spans = [interval_over_welds(list(runs[0].values())) for runs in of_detectors]
-        cells = [f"{100 * low:.1f} to {100 * high:.1f}" for low, high in spans]
-        rows.append([label, "*95 %, other welds*", "", *cells])
+        count = sum(rate.total > 0 for rate in of_detectors[0][0].values())
+        rows.append([label, "*95 %, other welds*", "", *(span_over(span, count, "weld") for span in spans)])
     lines = table(["set", "weld", "patches", *(d.name for d in detectors)], rows)
     return [*lines, "", "Last line of each set: welds drawn again and again from these (bootstrap), first run."]
 
@@ -173,11 +181,13 @@ def entry_of(benchmark: Benchmark, detector: Detector, name: str, *, own: bool) 
 
 
 def cell(figure: Entry, digits: int = 1) -> str:
-    """`94.1 (1.2) [92.9, 95.2]`: mean, half spread, 95 % interval, in %; `-` of nothing."""
+    """`94.1 (1.2) [92.9, 95.2; 7 welds]`: mean, half spread, 95 % interval over welds, in %; `-` of nothing."""
     if not figure.total:
         return "-"
     mean, spread, low, high = (100 * x for x in (figure.mean, figure.half_spread, figure.low, figure.high))
-    return f"{mean:.{digits}f} ({spread:.{digits}f}) [{low:.{digits}f}, {high:.{digits}f}]"
+    over = "" if figure.welds is None else f"; {figure.welds} welds"
+    interval = "no interval: 1 weld" if figure.welds == 1 else f"{low:.{digits}f}, {high:.{digits}f}{over}"
+    return f"{mean:.{digits}f} ({spread:.{digits}f}) [{interval}]"
 
 
 def _rates(outcome: Outcome, *, own: bool) -> dict[str, Any]:
@@ -194,6 +204,7 @@ def _of_sets(benchmark: Benchmark, detector: Detector) -> dict[str, dict[str, An
             "validation_fpr": _figures(entry_of(benchmark, detector, name, own=False)),
             "own_fpr": _figures(entry_of(benchmark, detector, name, own=True)),
             "auroc": _finite(float(np.mean(areas))),
+            "auroc_over_welds": outcomes[0].auroc_over_welds.get(name),
         }
     return found
 
@@ -204,6 +215,7 @@ def _figures(figure: Entry) -> dict[str, float | None]:
         "half_spread": _finite(figure.half_spread),
         "low": round(figure.low, 6),
         "high": round(figure.high, 6),
+        "welds": figure.welds,
     }
 
 

@@ -97,7 +97,7 @@ def test_a_median_finds_all_dark_pores_and_its_bright_side_does_not(folder: Path
     assert bright.share("defects-mid", bright.at_nominal(0.01)) < 1.0
     assert found.chosen[0].endswith("on W2, W1")  # the tested weld has no part in the choice
     assert curves_csv(found.rows).count("median of 31 px, both") > 100
-    assert len(rows_markdown(found.rows, equal=True)) == len(found.rows) + 2
+    assert len(rows_markdown(found.rows, equal=True)) == len(found.rows) + 3
 
 
 def test_a_candidate_reads_the_columns_of_its_filter() -> None:

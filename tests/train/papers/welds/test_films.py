@@ -46,5 +46,5 @@ def test_cells_are_counted_by_type(lines: list[str]) -> None:
 
 def test_refused_clean_metal_stands_beside_what_is_found(lines: list[str]) -> None:
     row = next(line for line in lines if line.startswith("| dark |"))
-    assert "| 0.0 (0 to 0) | 0.0 (0 to 0) | 75.0" in row
+    assert "| 0.0 (0 to 0, 3 films) | 0.0 (0 to 0, 3 films) | 75.0" in row
     assert lines[-1].endswith("| 0 |")

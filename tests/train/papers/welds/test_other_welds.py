@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from edge.validation.statistics import Rate
 from tests.train.papers.welds.weld_images import seam, three_welds
 from train.errors import DataError
 from train.papers.welds import other_welds
@@ -22,14 +23,16 @@ TOGETHER = Detector("two runs together", SNI.name, ensemble=True)
 
 
 def test_their_test_sets_are_accepted_patches_and_defects_by_contrast() -> None:
-    sets = patches_of(three_welds(), PatchCounts(test_accepted=7, test_defects=3), seed=1)
+    sets, of_welds = patches_of(three_welds(), PatchCounts(test_accepted=7, test_defects=3), seed=1)
     assert {name: len(found) for name, found in sets.items()} == {
         "accepted": 7,
         "defects-high": 3,
         "defects-mid": 3,
         "defects-low": 3,
     }
-    again = patches_of(three_welds(), PatchCounts(test_accepted=7, test_defects=3), seed=1)
+    assert {name: list(of.values()) for name, of in of_welds.items()}["defects-mid"] == [1, 1, 1]
+    assert sum(of_welds["accepted"].values()) == 7
+    again, _ = patches_of(three_welds(), PatchCounts(test_accepted=7, test_defects=3), seed=1)
     assert all(np.array_equal(sets[name], again[name]) for name in sets)
 
 
@@ -65,15 +68,24 @@ def test_each_folds_networks_judge_them_by_the_folds_own_thresholds(
     ]
     sets = {ACCEPTED: np.full((3, 4, 4), 5, np.uint8), "defects-mid": np.full((2, 4, 4), 50, np.uint8)}
     sets |= {"defects-high": np.full((2, 4, 4), 99, np.uint8), "defects-low": np.zeros((0, 4, 4), np.uint8)}
-    runs = outcomes_of(DETECTOR, tasks, sets, "cpu", lambda *_: None)
+    of_welds = {
+        ACCEPTED: {"A7": 2, "B2": 1},
+        "defects-mid": {"A7": 1, "B2": 1},
+        "defects-high": {"A7": 2, "B2": 0},
+        "defects-low": {"A7": 0, "B2": 0},
+    }
+    runs = outcomes_of(DETECTOR, tasks, sets, of_welds, "cpu", lambda *_: None)
     assert len(runs) == 2
     assert loaded == [Task] * 4
     for run in runs:
         shares = {name: rate.share for name, rate in run.flagged.items() if rate.total}
         assert shares == {ACCEPTED: 0, "defects-mid": 0.5, "defects-high": 1, CHECKED: 0, LEARNT: 0}
-    (together,) = outcomes_of(TOGETHER, tasks, sets, "cpu", lambda *_: None)
+        assert run.by_weld["defects-mid"] == {"A7": Rate(1, 2), "B2": Rate(1, 2)}  # of both folds
+    (together,) = outcomes_of(TOGETHER, tasks, sets, of_welds, "cpu", lambda *_: None)
     assert loaded[4:] == [EnsembleTask] * 2
     assert together.flagged["defects-mid"].share == 0.5
-    counts = {name: len(found) for name, found in sets.items()}
-    text = table_markdown({"AE, SNI": runs}, counts, ["A7"])
-    assert "| AE, SNI | 100.0 (0.0) | 50.0 (0.0) | - | 0.0 (0.0) |" in text
+    text = table_markdown({"AE, SNI": runs}, of_welds, ["A7", "B2"])
+    high, mid, low, refused = text.splitlines()[-1].split(" | ")[1:]
+    assert high == "100.0 (0.0) [no interval: 1 weld]"
+    assert (mid, low, refused) == ("50.0 (0.0) [50.0, 50.0; 2 welds]", "-", "0.0 (0.0) [0.0, 0.0; 2 welds] |")
+    assert "| detector | defects-high, 2 | defects-mid, 2 | defects-low, 0 | accepted, refused (FPR), 3 |" in text

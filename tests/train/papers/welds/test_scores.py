@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from edge.validation.statistics import Rate
+from edge.validation.statistics import Rate, auroc
 from train.metrics import joint_thresholds
 from train.networks import GateAutoencoder, centre_crop
 from train.papers.welds.bank import detrended
-from train.papers.welds.evaluation import Detector, entry, evaluate, excesses, interval_over_welds, thresholds_of
+from train.papers.welds.evaluation import (
+    Detector,
+    auroc_over_welds,
+    entry,
+    evaluate,
+    excesses,
+    interval_over_welds,
+    thresholds_of,
+)
 from train.papers.welds.scores import (
     STATISTICS,
     WINDOWS_PX,
@@ -174,6 +182,21 @@ def test_decisions_are_told_weld_by_weld() -> None:
     assert {name: sorted(of) for name, of in told.own_by_weld.items()} == {"raster": ["a", "b", "c", "none"]}
     assert sum(rate.hits for rate in told.own_by_weld["raster"].values()) == told.flagged_own["raster"].hits
     assert told.by_weld == {"raster": {"a": Rate(0, 3), "b": Rate(6, 7), "none": Rate(0, 0), "c": Rate(3, 3)}}
+
+
+def test_an_auroc_over_welds_has_an_interval_where_two_welds_have_anomalies() -> None:
+    rng = np.random.default_rng(3)
+    clear = {weld: rng.normal(0, 1, 40) for weld in "abcd"}
+    alike = {weld: rng.normal(1, 1, 30) for weld in "abcd"}
+    apart = {weld: rng.normal(3 * (place % 2), 1, 30) for place, weld in enumerate("abcd")}
+    area = auroc(
+        np.concatenate([*alike.values(), *clear.values()]), np.repeat([1, 0], [120, 160])
+    )  # what the intervals are about
+    spans = [auroc_over_welds(found, clear) for found in (alike, apart)]
+    assert spans[0] is not None and spans[1] is not None
+    assert spans[0][0] < area < spans[0][1]
+    assert spans[1][1] - spans[1][0] > 3 * (spans[0][1] - spans[0][0])
+    assert auroc_over_welds({"a": alike["a"], "b": np.zeros(0)}, clear) is None
 
 
 def test_an_interval_over_welds_is_as_wide_as_they_differ() -> None:
