@@ -1,7 +1,8 @@
 """Writes the documents that follow from the code: `make docs`, or `python -m tools.docs` from the project's root.
 
-The settings example, the settings table in docs/settings.md, the table of contents of each page in docs/ and the
-schemas. Tables stand between two markers. A test fails when any of them is out of date.
+The settings example, the settings table in docs/settings.md, the figures in docs/qualification.md, the table of
+contents of each page in docs/ and the schemas. Tables stand between two markers. A test fails when any of them is
+out of date.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from pathlib import Path
 
 from edge.settings import describe_settings, settings_text
 from edge.system.values import toml_value
+from edge.validation.requirements import FIGURE_MEANINGS
 from tools.asyncapi import documents
 
 TABLE_BEGIN = "<!-- settings: made by `make docs` -->"
 TABLE_END = "<!-- end of settings -->"
+FIGURES_BEGIN = "<!-- figures: made by `make docs` -->"
+FIGURES_END = "<!-- end of figures -->"
 CONTENTS_BEGIN = "<!-- contents: made by `make docs` -->"
 CONTENTS_END = "<!-- end of contents -->"
 
@@ -27,6 +31,12 @@ def settings_table() -> str:
         default = toml_value(row.default).replace("|", "\\|")
         lines.append(f"| `{key}` | {f'`{default}`' if default else 'not set'} | {row.description} |")
     return "\n".join(lines)
+
+
+def figures_table() -> str:
+    """Markdown table of every figure that a rule takes."""
+    lines = ["| figure | meaning |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{name}` | {meaning} |" for name, meaning in FIGURE_MEANINGS.items())])
 
 
 def contents(page: str) -> str:
@@ -48,6 +58,8 @@ def generated_files(root: Path) -> dict[Path, str]:
         page = path.read_text(encoding="utf-8")
         if path.name == "settings.md":
             page = _between(page, TABLE_BEGIN, TABLE_END, settings_table())
+        if path.name == "qualification.md":
+            page = _between(page, FIGURES_BEGIN, FIGURES_END, figures_table())
         files[path] = _between(page, CONTENTS_BEGIN, CONTENTS_END, contents(page))
     files |= {root / "edge" / "contract" / "schema" / name: text for name, text in documents().items()}
     return files

@@ -33,29 +33,41 @@ class Kappa:
 
 @dataclass(frozen=True, slots=True)
 class AttributeRow:
-    """One appraiser against the reference: counts, and None for a share of nothing."""
+    """One appraiser against the reference: counts, and None for a share of nothing.
+
+    As in the manual, a part that was judged more than once is right only if it was so every time; misses and false
+    alarms are counted by decision.
+    """
 
     appraiser: str
     parts: int
     right: int
+    """Parts of which every decision was right."""
     defective: int
+    """Decisions on defective parts."""
     missed: int
     good: int
+    """Decisions on good parts."""
     false_alarms: int
 
     @property
+    def decisions(self) -> int:
+        """Decisions on all parts."""
+        return self.defective + self.good
+
+    @property
     def effectiveness(self) -> float | None:
-        """Share of right decisions."""
+        """Share of parts that were always judged rightly."""
         return self.right / self.parts if self.parts else None
 
     @property
     def miss_rate(self) -> float | None:
-        """Share of defective parts that were called good."""
+        """Share of decisions on defective parts that called them good."""
         return self.missed / self.defective if self.defective else None
 
     @property
     def false_alarm_rate(self) -> float | None:
-        """Share of good parts that were called defective."""
+        """Share of decisions on good parts that called them defective."""
         return self.false_alarms / self.good if self.good else None
 
     @property
@@ -144,15 +156,27 @@ def fleiss_kappa(table: npt.NDArray[np.integer]) -> Kappa | None:
     return _with_interval(kappa, variance, n, observed)
 
 
-def attribute_row(appraiser: str, calls: Sequence[bool | None], reference: Sequence[bool | None]) -> AttributeRow:
-    """One appraiser against the reference; True means defective. Parts either does not know are left out."""
-    pairs = [
-        (call, truth) for call, truth in zip(calls, reference, strict=True) if call is not None and truth is not None
-    ]
+def attribute_row(
+    appraiser: str,
+    calls: Sequence[bool | None],
+    reference: Sequence[bool | None],
+    parts: Sequence[str | None],
+) -> AttributeRow:
+    """One appraiser against the reference, a scan each; True means defective, what either does not know is left out.
+
+    `parts` names the part of each scan; scans without a name are parts of their own.
+    """
+    pairs: list[tuple[bool, bool]] = []
+    always_right: dict[str | int, bool] = {}
+    for number, (call, truth, part) in enumerate(zip(calls, reference, parts, strict=True)):
+        if call is not None and truth is not None:
+            pairs.append((call, truth))
+            name = number if part is None else part
+            always_right[name] = always_right.get(name, True) and call == truth
     return AttributeRow(
         appraiser=appraiser,
-        parts=len(pairs),
-        right=sum(call == truth for call, truth in pairs),
+        parts=len(always_right),
+        right=sum(always_right.values()),
         defective=sum(truth for _, truth in pairs),
         missed=sum(truth and not call for call, truth in pairs),
         good=sum(not truth for _, truth in pairs),

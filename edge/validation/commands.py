@@ -25,6 +25,7 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser], common
 def replay(options: argparse.Namespace, settings: Settings) -> int:
     """Run `replay`; its exit code. Raises EdgeError."""
     from edge.validation import replay as replaying
+    from edge.validation.detection import SizeScale
     from edge.validation.reliability import Plant
     from edge.validation.replay_publish import publishing, replay_settings
     from edge.validation.workers import Workers
@@ -40,6 +41,7 @@ def replay(options: argparse.Namespace, settings: Settings) -> int:
         publish=options.publish,
         requirements=tuple(options.require),
         plant=Plant(options.defect_rate, options.prices),
+        size_scale=SizeScale(options.size_scale),
         against=options.against,
         workers=Workers(options.jobs, options.ray),
     )
@@ -102,7 +104,8 @@ def _add_replay(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
         action="append",
         default=[],
         metavar="RULE",
-        help="fail unless it holds, such as 'balanced_accuracy>=0.9'; may be repeated (default: none)",
+        help="fail unless it holds, such as 'escape_rate_bound<=0.05'; may be repeated; docs/qualification.md lists "
+        "all figures (default: none)",
     )
     add_folder(
         replay,
@@ -116,6 +119,12 @@ def _add_replay(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
         metavar="ADDRESS",
         help="judge on a Ray cluster, `auto`, `local` or its address; its machines see DIR under the same path "
         "(default: this machine; --jobs: number of workers, default all cores)",
+    )
+    replay.add_argument(
+        "--size-scale",
+        choices=("log", "linear"),
+        default="log",
+        help="what curves of detection run over: the logarithm of size, or size itself (default: log)",
     )
     replay.add_argument(
         "--defect-rate",

@@ -1,8 +1,9 @@
 """Probability of detection over the size of an anomaly: a50, a90 and a90/95.
 
-Two models, both on the natural logarithm of size: hit/miss, a logit fitted by maximum likelihood (MIL-HDBK-1823A, 2009;
-ASTM E2862), and signal response, a straight line of the score over log size with normal scatter, where scores at an end
-of the scale are censored (MIL-HDBK-1823A; ASTM E3023).
+Two models: hit/miss, a logit fitted by maximum likelihood (MIL-HDBK-1823A, 2009; ASTM E2862), and signal response, a
+straight line of the score over size with normal scatter, where scores at an end of the scale are censored
+(MIL-HDBK-1823A; ASTM E3023). Both run over the natural logarithm of size or over size itself: the handbook leaves the
+choice to the fit, and a curve says so where the other scale fits clearly better.
 
 a90 is the size found with probability 0.9; a90/95 its upper 95 % limit. Limits come from the likelihood ratio: the
 sizes whose best fit through (size, 0.9) is worse in deviance by at most 2.706, the 90 % point of chi-squared with one
@@ -16,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -39,11 +41,33 @@ HANDBOOK_SIGNAL = 40
 
 CURVE_POINTS = 21
 
+CLEARLY_BETTER = 2.0
+"""Log likelihood by which the other scale of size must fit better to be named: odds of seven to one."""
+
 _ROOT_CRITICAL = math.sqrt(chi2_quantile(0.90))
 _LOGIT_90 = math.log(9.0)
 _NEWTON_STEPS = 100
 _FARTHEST = 50.0
-"""Logarithms of size beyond the data at which a limit counts as infinite."""
+"""Standard deviations of the sizes beyond the data at which a limit counts as infinite."""
+
+
+class SizeScale(StrEnum):
+    """What a curve runs over."""
+
+    LOG = "log"
+    LINEAR = "linear"
+
+    def of(self, sizes: Floats) -> Floats:
+        """Sizes as the curve takes them."""
+        return np.log(sizes) if self is SizeScale.LOG else sizes
+
+    def size(self, value: float) -> float:
+        """The size of what the curve takes."""
+        return math.exp(value) if self is SizeScale.LOG else float(value)
+
+    @property
+    def other(self) -> SizeScale:
+        return SizeScale.LINEAR if self is SizeScale.LOG else SizeScale.LOG
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +80,7 @@ class PodCurve:
 
     intercept: float
     slope: float
-    """Slope of the linear predictor over ln(size): log-odds for hit/miss, standard deviations for signal response."""
+    """Slope of the linear predictor over ln(size) or size: log-odds for hit/miss, standard deviations for the other."""
 
     a50: float
     a90: float
@@ -71,6 +95,8 @@ class PodCurve:
     pod_low: Floats
     """Curve and its lower pointwise 95 % limit at `sizes`, shape (CURVE_POINTS,), from the smallest to the largest."""
 
+    scale: SizeScale
+
     notes: tuple[str, ...]
     """What limits the use of the curve, as sentences."""
 
@@ -83,12 +109,15 @@ class NoCurve:
     reason: str
 
 
-def hit_miss(sizes: npt.NDArray[np.floating], found: npt.NDArray[np.bool_]) -> PodCurve | NoCurve:
+def hit_miss(
+    sizes: npt.NDArray[np.floating], found: npt.NDArray[np.bool_], scale: SizeScale = SizeScale.LOG
+) -> PodCurve | NoCurve:
     """Curve of found and missed anomalies, both shape (n,). Raises ValueError for sizes that are not above 0."""
-    x, hit = _log_sizes(sizes), np.asarray(found, bool)
+    values, hit = _sizes(sizes), np.asarray(found, bool)
+    x = scale.of(values)
     if hit.shape != x.shape:
         raise ValueError(f"sizes {x.shape} and found {hit.shape}: expected the same length")
-    if (reason := _unfit(x) or _no_transition(x, hit)) is not None:
+    if (reason := _unfit(values) or _no_transition(values, hit)) is not None:
         return NoCurve(x.size, reason)
     sign = np.where(hit, 1.0, -1.0)
     centre, spread = float(x.mean()), float(x.std())
@@ -101,8 +130,11 @@ def hit_miss(sizes: npt.NDArray[np.floating], found: npt.NDArray[np.bool_]) -> P
         gradient = design.T @ (sign * miss)
         return value, gradient, -(design.T * (miss * (1 - miss))) @ design
 
-    free = np.column_stack([np.ones_like(z), z])
-    theta, best = _maximise(lambda t: likelihood(t, free, np.zeros_like(z)), np.zeros(2))
+    def fitted(over: Floats) -> tuple[Floats, float]:
+        design = np.column_stack([np.ones_like(over), _standardised(over)])
+        return _maximise(lambda t: likelihood(t, design, np.zeros_like(over)), np.zeros(2))
+
+    theta, best = fitted(x)
     if theta[1] <= 0:
         return NoCurve(x.size, "Larger anomalies are not found more often than small ones: no curve rises with size.")
 
@@ -122,9 +154,12 @@ def hit_miss(sizes: npt.NDArray[np.floating], found: npt.NDArray[np.bool_]) -> P
     lower = [_lower_level(lambda level, at=at: deviance(at, level), eta(at)) for at in grid]  # type: ignore[misc]
 
     def size(at: float) -> float:
-        return math.exp(centre + spread * at)
+        return scale.size(centre + spread * at)
 
-    notes = _notes(x, size(z90), None if high is None else size(high), HANDBOOK_HIT_MISS)
+    notes = [
+        *_notes(values, size(z90), None if high is None else size(high), HANDBOOK_HIT_MISS),
+        *_other_scale(scale, best, fitted(scale.other.of(values))[1]),
+    ]
     return PodCurve(
         targets=x.size,
         hits=int(hit.sum()),
@@ -134,10 +169,11 @@ def hit_miss(sizes: npt.NDArray[np.floating], found: npt.NDArray[np.bool_]) -> P
         a90=size(z90),
         a90_low=None if low is None else size(low),
         a90_95=None if high is None else size(high),
-        sizes=np.exp(centre + spread * grid),
+        sizes=np.array([size(at) for at in grid]),
         pod=np.array([_expit(eta(at)) for at in grid]),
         pod_low=np.array([_expit(level) for level in lower]),
-        notes=notes,
+        scale=scale,
+        notes=tuple(notes),
     )
 
 
@@ -147,6 +183,7 @@ def signal_response(
     decision: float,
     floor: float = -math.inf,
     ceiling: float = math.inf,
+    scale: SizeScale = SizeScale.LOG,
 ) -> PodCurve | NoCurve:
     """Curve from scores, both shape (n,): found where the score reaches `decision`.
 
@@ -154,12 +191,13 @@ def signal_response(
     Olsen's parameters (1978), slope and intercept over sigma and 1 / sigma, in which the likelihood has one maximum.
     Raises ValueError for sizes that are not above 0 and for scores that are not finite.
     """
-    x, y = _log_sizes(sizes), np.asarray(response, np.float64)
+    values, y = _sizes(sizes), np.asarray(response, np.float64)
+    x = scale.of(values)
     if y.shape != x.shape or not np.isfinite(y).all():
         raise ValueError(f"sizes {x.shape} and scores {y.shape}: expected the same length and finite scores")
     below, above = y <= floor, y >= ceiling
     inside = ~below & ~above
-    if (reason := _unfit(x)) is not None:
+    if (reason := _unfit(values)) is not None:
         return NoCurve(x.size, reason)
     if inside.sum() < LEAST_TARGETS or np.ptp(x[inside]) == 0 or np.ptp(y[inside]) == 0:
         return NoCurve(
@@ -191,8 +229,11 @@ def signal_response(
         hessian[-1, -1] -= inside.sum() / theta[-1] ** 2
         return float(value.sum()), gradient, hessian
 
-    free = np.column_stack([-np.ones_like(z), -z, scores])
-    theta, best = _maximise(lambda t: likelihood(t, free, np.zeros_like(z)), np.array([0.0, 0.0, 1.0]))
+    def fitted(over: Floats) -> tuple[Floats, float]:
+        design = np.column_stack([-np.ones_like(over), -_standardised(over), scores])
+        return _maximise(lambda t: likelihood(t, design, np.zeros_like(over)), np.array([0.0, 0.0, 1.0]))
+
+    theta, best = fitted(x)
     intercept, slope = float(theta[0]), float(theta[1])
     if slope <= 0:
         return NoCurve(x.size, "The score does not rise with size: no curve can be drawn over it.")
@@ -216,9 +257,12 @@ def signal_response(
     ]
 
     def size(at: float) -> float:
-        return math.exp(x_centre + x_spread * at)
+        return scale.size(x_centre + x_spread * at)
 
-    notes = list(_notes(x, size(z90), None if high is None else size(high), HANDBOOK_SIGNAL))
+    notes = [
+        *_notes(values, size(z90), None if high is None else size(high), HANDBOOK_SIGNAL),
+        *_other_scale(scale, best, fitted(scale.other.of(values))[1]),
+    ]
     if not inside.all():
         notes.append(f"{below.sum() + above.sum()} of {x.size} scores are at an end of the scale (censored).")
     return PodCurve(
@@ -230,18 +274,30 @@ def signal_response(
         a90=size(z90),
         a90_low=None if low is None else size(low),
         a90_95=None if high is None else size(high),
-        sizes=np.exp(x_centre + x_spread * grid),
+        sizes=np.array([size(at) for at in grid]),
         pod=np.array([normal_cdf(value) for value in eta]),
         pod_low=np.array([normal_cdf(value) for value in lower]),
+        scale=scale,
         notes=tuple(notes),
     )
 
 
-def _log_sizes(sizes: npt.NDArray[np.floating]) -> Floats:
+def _sizes(sizes: npt.NDArray[np.floating]) -> Floats:
     values = np.asarray(sizes, np.float64)
     if values.ndim != 1 or not np.isfinite(values).all() or not (values > 0).all():
         raise ValueError("sizes of anomalies are finite and above 0")
-    return np.log(values)
+    return values
+
+
+def _standardised(x: Floats) -> Floats:
+    return np.asarray((x - x.mean()) / x.std())
+
+
+def _other_scale(scale: SizeScale, best: float, other: float) -> list[str]:
+    """What to say where the scale that was not chosen fits clearly better."""
+    if other - best < CLEARLY_BETTER:
+        return []
+    return [f"A {scale.other} scale of size fits better: log likelihood {other:.1f}, here {best:.1f}."]
 
 
 def _unfit(x: Floats) -> str | None:
@@ -257,7 +313,7 @@ def _no_transition(x: Floats, hit: npt.NDArray[np.bool_]) -> str | None:
         return f"All {x.size} anomalies were found: a curve needs some small enough to be missed."
     if not hit.any():
         return f"None of {x.size} anomalies was found: a curve needs some large enough to be found."
-    largest_miss, smallest_hit = math.exp(x[~hit].max()), math.exp(x[hit].min())
+    largest_miss, smallest_hit = x[~hit].max(), x[hit].min()
     if largest_miss <= smallest_hit:
         return (
             f"Found and missed do not overlap: all up to {largest_miss:.3g} were missed, all from {smallest_hit:.3g} "
@@ -270,14 +326,14 @@ def _no_transition(x: Floats, hit: npt.NDArray[np.bool_]) -> str | None:
 
 def _notes(x: Floats, a90: float, a90_95: float | None, wanted: int) -> tuple[str, ...]:
     notes = []
-    largest = math.exp(x.max())
+    largest = x.max()
     if x.size < wanted:
         notes.append(f"{x.size} anomalies; the handbook asks for {wanted}.")
     if a90_95 is None:
         notes.append("a90/95 has no finite value: the data do not show that detection rises with size.")
     elif a90_95 > largest:
         notes.append(f"a90/95 lies beyond the largest anomaly ({largest:.3g}): it is extrapolated.")
-    if a90 < math.exp(x.min()):
+    if a90 < x.min():
         notes.append("a90 lies below the smallest anomaly: it is extrapolated.")
     return tuple(notes)
 

@@ -1,12 +1,18 @@
-"""Whether a model learnt from the scans it is tested on: then the test says nothing of scans it has never seen.
+"""Whether a model learnt from the scans it is tested on, and whether scans of the test are copies of each other.
+
+A test on scans that were learnt from says nothing of scans it has never seen; a copy is no further scan.
 
 Models of `edge-export` carry the first 16 hex digits of two SHA-256 of each training scan, of its file and of its
-counts, and the names of their lots. By the counts a scan is known again that was saved anew, compressed or renamed.
+counts, and the names of their lots. By the counts a scan is known again that was saved anew, compressed or renamed. One
+that was cropped, flipped, converted to 8 bit or changed in any pixel is not.
 """
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import asdict, dataclass, field, fields
+
+import numpy as np
 
 from edge.contract.messages import Verdict
 from edge.model.manifest import LearntFrom
@@ -23,6 +29,10 @@ class LeakFigures:
     learnt_count: int | None = field(metadata={"means": "judged files the model learnt from"})
     learnt_lot_count: int | None = field(
         metadata={"means": "labelled files of a lot whose name is among those the model learnt from"}
+    )
+
+    copies_count: int = field(
+        default=0, metadata={"means": "judged files with the counts of a file before them: copies, no further scans"}
     )
 
     def flat(self) -> dict[str, int | float | None]:
@@ -44,6 +54,8 @@ class Leaks:
         self._scans, self._pixels = frozenset(learnt_from.scans), frozenset(learnt_from.pixels)
         self._lots = frozenset(learnt_from.lots)
         self._count = self._lot_count = 0
+        self._hashes, self._places = array("Q"), array("Q")
+        self._offered = 0
 
     def offer(self, row: ScanRow, verdict: Verdict, pixels_sha256: str | None) -> None:
         """Look at one scan; `pixels_sha256` is of its counts, None where the file has none."""
@@ -51,9 +63,20 @@ class Leaks:
             self._count += 1
             if len(self.files) < FILES_NAMED:
                 self.files.append(row.file)
+        if pixels_sha256 is not None:
+            self._hashes.append(int(pixels_sha256[:16], 16))
+            self._places.append(self._offered)
+        self._offered += 1
         if row.label is not None and row.bundle in self._lots:
             self._lot_count += 1
             self.lots.add(row.bundle)
+
+    def copies(self) -> list[int]:
+        """Places, in the order of the rows, of files that hold the counts of a file before them."""
+        _, firsts = np.unique(np.array(self._hashes, np.uint64), return_index=True)
+        again = np.ones(len(self._hashes), bool)
+        again[firsts] = False
+        return [self._places[number] for number in np.flatnonzero(again)]
 
     @property
     def is_known(self) -> bool:
@@ -62,7 +85,11 @@ class Leaks:
 
     @property
     def figures(self) -> LeakFigures:
-        return LeakFigures(self._count if self._scans else None, self._lot_count if self._lots else None)
+        return LeakFigures(
+            learnt_count=self._count if self._scans else None,
+            learnt_lot_count=self._lot_count if self._lots else None,
+            copies_count=len(self.copies()),
+        )
 
     @property
     def is_void(self) -> bool:

@@ -23,7 +23,7 @@ from edge.validation.agreement import (
     vote_table,
 )
 from edge.validation.cost import CostCurve, PlantFigures, VerdictRates, cost_curve, plant_figures
-from edge.validation.detection import NoCurve, PodCurve, hit_miss, signal_response
+from edge.validation.detection import NoCurve, PodCurve, SizeScale, hit_miss, signal_response
 from edge.validation.labels import Label, LabelRow
 from edge.validation.lots import LotInterval, balanced_accuracy_over_lots, share_over_lots, worst_lot
 from edge.validation.reliability import Detection, GroupRecall, LotError, Plant, Reliability, ReliabilityFigures
@@ -45,19 +45,23 @@ _P_CLIP = 1e-6
 
 
 def measure_reliability(
-    rows: Sequence[ScanRow], truths: Mapping[str, LabelRow], policy: Policy, plant: Plant
+    rows: Sequence[ScanRow],
+    truths: Mapping[str, LabelRow],
+    policy: Policy,
+    plant: Plant,
+    scale: SizeScale = SizeScale.LOG,
 ) -> Reliability:
-    """All of it, from the judged scans and the label rows of their files."""
+    """All of it, from the judged scans and the label rows of their files; `scale` is what curves run over."""
     abnormal = chosen(rows, lambda row: row.label is Label.ABNORMAL)
     normal = chosen(rows, lambda row: row.label is Label.NORMAL)
     escapes, overkill = sum(row.is_escape for row in abnormal), sum(row.is_overkill for row in normal)
     size_name, sized = _sized(abnormal, truths)
     graded = _graded(chosen(rows, lambda row: row.label is not None), truths)
     if size_name == SEVERITY:
-        detections = _detections(graded, SEVERITY, policy)
+        detections = _detections(graded, SEVERITY, policy, scale)
     else:
-        detections = () if size_name is None else _detections(sized, size_name, policy)
-        detections = (*_hits(graded, SEVERITY), *detections) if graded else detections
+        detections = () if size_name is None else _detections(sized, size_name, policy, scale)
+        detections = (*_hits(graded, SEVERITY, scale), *detections) if graded else detections
     kinds = _by_kind(abnormal, truths)
     lot_errors = (
         _lot_error("Escapes", abnormal, lambda row: row.is_escape),
@@ -68,6 +72,7 @@ def measure_reliability(
     figures_of_plant, costs = _plant(abnormal, normal, plant)
     listed = chosen(rows, lambda row: row.file in truths)
     people, kappas, attributes = _agreement(listed, truths)
+    by_line = attributes[0]
     line_kappa = cohen_kappa(pair_table([_stopped(row) for row in listed], [_defective(row.label) for row in listed]))
     if line_kappa is not None:
         kappas = (("Line and label (Cohen)", line_kappa), *kappas)
@@ -89,36 +94,50 @@ def measure_reliability(
         escape_rate_lots_high=_high(lot_errors[0].interval),
         overkill_rate_lots_low=_low(lot_errors[1].interval),
         overkill_rate_lots_high=_high(lot_errors[1].interval),
+        review_rate_lots_low=_low(lot_errors[2].interval),
+        review_rate_lots_high=_high(lot_errors[2].interval),
         balanced_accuracy_lots_low=_low(balanced),
         balanced_accuracy_lots_high=_high(balanced),
         escape_rate_worst_lot=_worst_share(lot_errors[0], bool(abnormal)),
         overkill_rate_worst_lot=_worst_share(lot_errors[1], bool(normal)),
         recall_worst_kind=min((kind.stopped / kind.scans for kind in kinds), default=None),
+        recall_worst_kind_low=min((kind.over_lots.low for kind in kinds), default=None),
         stopped_a50=_a50(stopped),
         stopped_a90=_a90(stopped),
+        stopped_a90_low=_a90_low(stopped),
         stopped_a90_95=_a90_95(stopped),
         called_a50=_a50(called),
         called_a90=_a90(called),
+        called_a90_low=_a90_low(called),
         called_a90_95=_a90_95(called),
         severity_a50=_a50(by_severity),
         severity_a90=_a90(by_severity),
+        severity_a90_low=_a90_low(by_severity),
         severity_a90_95=_a90_95(by_severity),
+        p_a50=_a50(curves.get(P_SIGNAL)),
+        p_a90=_a90(curves.get(P_SIGNAL)),
         p_a90_95=_a90_95(curves.get(P_SIGNAL)),
+        gate_a50=_a50(curves.get(GATE_SIGNAL)),
+        gate_a90=_a90(curves.get(GATE_SIGNAL)),
         gate_a90_95=_a90_95(curves.get(GATE_SIGNAL)),
         escapes_ppm=None if figures_of_plant is None else figures_of_plant.escapes_ppm,
         value_of_normal=None if figures_of_plant is None else none_if_nan(figures_of_plant.value_of_normal),
         value_of_abnormal=None if figures_of_plant is None else none_if_nan(figures_of_plant.value_of_abnormal),
         cost_per_scan=None if figures_of_plant is None else figures_of_plant.cost_per_scan,
-        people_count=sum(row.appraiser.startswith("Person") for row in attributes),
+        people_count=sum(row.appraiser.startswith("Person") and row.parts > 0 for row in attributes),
         kappa_people=None if people is None else none_if_nan(people.kappa),
         kappa_people_low=None if people is None else none_if_nan(people.low),
         kappa_people_high=None if people is None else none_if_nan(people.high),
         kappa_line=None if line_kappa is None else none_if_nan(line_kappa.kappa),
         kappa_line_low=None if line_kappa is None else none_if_nan(line_kappa.low),
         kappa_line_high=None if line_kappa is None else none_if_nan(line_kappa.high),
+        line_effectiveness=by_line.effectiveness,
+        line_miss_rate=by_line.miss_rate,
+        line_false_alarm_rate=by_line.false_alarm_rate,
         rescanned_parts_count=0 if repeats is None else repeats.parts,
         flipped_parts_count=0 if repeats is None else len(repeats.flipped),
         p_repeat_deviation=None if repeats is None else repeats.p_deviation,
+        p_repeat_widest=None if repeats is None else repeats.p_widest,
     )
     sentences = []
     if abnormal:
@@ -139,7 +158,7 @@ def measure_reliability(
         lot_errors=lot_errors if abnormal or normal else (),
         plant=figures_of_plant,
         costs=costs,
-        attributes=attributes,
+        attributes=tuple(row for row in attributes if row.parts),
         kappas=kappas,
         repeats=repeats,
     )
@@ -176,14 +195,14 @@ def _graded(labelled: Sequence[ScanRow], truths: Mapping[str, LabelRow]) -> list
     return [(row, severity) for row, severity in severities if severity > 0]
 
 
-def _hits(sized: Sequence[tuple[ScanRow, float]], unit: str) -> list[Detection]:
+def _hits(sized: Sequence[tuple[ScanRow, float]], unit: str, scale: SizeScale) -> list[Detection]:
     """Curves of hit or miss."""
     sizes = np.array([size for _, size in sized], np.float64)
     rows = [row for row, _ in sized]
     tolerated = sum(row.label is Label.NORMAL for row in rows)
     found = []
     for name, is_hit in ((STOPPED, _stopped), (CALLED, lambda row: row.outcome is Outcome.ABNORMAL)):
-        curve = hit_miss(sizes, np.array([is_hit(row) for row in rows], bool))
+        curve = hit_miss(sizes, np.array([is_hit(row) for row in rows], bool), scale)
         if tolerated and isinstance(curve, PodCurve):
             note = f"{tolerated} of them are tolerated (label normal): those found are false calls."
             curve = replace(curve, notes=(*curve.notes, note))
@@ -191,8 +210,10 @@ def _hits(sized: Sequence[tuple[ScanRow, float]], unit: str) -> list[Detection]:
     return found
 
 
-def _detections(sized: Sequence[tuple[ScanRow, float]], unit: str, policy: Policy) -> tuple[Detection, ...]:
-    found = _hits(sized, unit)
+def _detections(
+    sized: Sequence[tuple[ScanRow, float]], unit: str, policy: Policy, scale: SizeScale
+) -> tuple[Detection, ...]:
+    found = _hits(sized, unit, scale)
     scored = [(size, row.p_abnormal) for row, size in sized if row.p_abnormal is not None]
     if scored and 0 < policy.threshold < 1:
         end = _log_odds(1 - _P_CLIP)
@@ -206,6 +227,7 @@ def _detections(sized: Sequence[tuple[ScanRow, float]], unit: str, policy: Polic
                     _log_odds(policy.threshold),
                     -end,
                     end,
+                    scale,
                 ),
             )
         )
@@ -215,7 +237,9 @@ def _detections(sized: Sequence[tuple[ScanRow, float]], unit: str, policy: Polic
             Detection(
                 GATE_SIGNAL,
                 unit,
-                signal_response(np.array([size for size, _ in gated]), np.log([ratio for _, ratio in gated]), 0.0),
+                signal_response(
+                    np.array([size for size, _ in gated]), np.log([ratio for _, ratio in gated]), 0.0, scale=scale
+                ),
             )
         )
     return tuple(found)
@@ -265,12 +289,14 @@ def _by_size(sized: Sequence[tuple[ScanRow, float]], unit: str | None, bins: int
 
 def _recall(group: str, rows: Sequence[ScanRow]) -> GroupRecall:
     hits, totals, _ = _counts(rows, _stopped)
+    over_lots = share_over_lots(hits, totals)
+    assert over_lots is not None, "a group has a scan"
     return GroupRecall(
         group=group,
         scans=len(rows),
         stopped=sum(hits),
         called=sum(row.outcome is Outcome.ABNORMAL for row in rows),
-        over_lots=share_over_lots(hits, totals),
+        over_lots=over_lots,
     )
 
 
@@ -334,10 +360,11 @@ def _plant(
 def _agreement(
     rows: Sequence[ScanRow], truths: Mapping[str, LabelRow]
 ) -> tuple[Kappa | None, tuple[tuple[str, Kappa], ...], tuple[AttributeRow, ...]]:
-    """People among themselves, each with the line, and everyone against the label."""
+    """People among themselves, each with the line, and everyone against the label, the line first."""
     line = [_stopped(row) for row in rows]
     reference = [_defective(row.label) for row in rows]
-    attributes = [attribute_row("Line (stopped)", line, reference)]
+    parts = [truths[row.file].part_id for row in rows]
+    attributes = [attribute_row("Line (stopped)", line, reference, parts)]
     ballots = [truths[row.file].votes for row in rows]
     raters = max((len(ballot) for ballot in ballots), default=0)
     votes = [
@@ -346,7 +373,7 @@ def _agreement(
     people = fleiss_kappa(vote_table(votes)) if raters >= 2 else None
     kappas: list[tuple[str, Kappa]] = [] if people is None else [("People among themselves (Fleiss)", people)]
     for number, rater in enumerate(votes, 1):
-        attributes.append(attribute_row(f"Person {number}", rater, reference))
+        attributes.append(attribute_row(f"Person {number}", rater, reference, parts))
         with_line = cohen_kappa(pair_table(line, rater))
         if with_line is not None:
             kappas.append((f"Line and person {number} (Cohen)", with_line))
@@ -354,8 +381,7 @@ def _agreement(
             pair = cohen_kappa(pair_table(rater, other))
             if pair is not None:
                 kappas.append((f"Person {number} and person {other_number} (Cohen)", pair))
-    measured = tuple(row for row in attributes if row.parts)
-    return people, tuple(kappas), measured
+    return people, tuple(kappas), tuple(attributes)
 
 
 def _stopped(row: ScanRow) -> bool:
@@ -371,11 +397,12 @@ def _lot(row: ScanRow) -> str:
 
 
 def _low(interval: LotInterval | None) -> float | None:
-    return None if interval is None else interval.low
+    """None of one lot, too: it says nothing of others."""
+    return None if interval is None or interval.lots < 2 else interval.low
 
 
 def _high(interval: LotInterval | None) -> float | None:
-    return None if interval is None else interval.high
+    return None if interval is None or interval.lots < 2 else interval.high
 
 
 def _worst_share(error: LotError, has_scans: bool) -> float | None:
@@ -390,6 +417,10 @@ def _a50(curve: PodCurve | NoCurve | None) -> float | None:
 
 def _a90(curve: PodCurve | NoCurve | None) -> float | None:
     return curve.a90 if isinstance(curve, PodCurve) else None
+
+
+def _a90_low(curve: PodCurve | NoCurve | None) -> float | None:
+    return curve.a90_low if isinstance(curve, PodCurve) else None
 
 
 def _a90_95(curve: PodCurve | NoCurve | None) -> float | None:

@@ -5,6 +5,7 @@ disposition = "assisted"        # a person decides on what is stopped; or "autom
 prepared_by = "..."
 approved_by = "..."
 valid_days = 365                # optional
+size_scale = "log"              # optional: what curves of detection run over; or "linear"
 
 [samples]                       # at least
 abnormal = 59
@@ -38,15 +39,38 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edge.errors import SettingsError
 from edge.system.files import CHUNK_BYTES, opened_regular
 from edge.system.names import display_name
+from edge.validation.comparison import COMPARISON_MEANINGS
 from edge.validation.cost import Prices
+from edge.validation.detection import SizeScale
 from edge.validation.reliability import Plant
 from edge.validation.requirements import Requirement, parse_requirement
 from edge.validation.sample_size import scans_to_show
 from edge.validation.sources import Source
 
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-SHOWN_BY = {"escape_rate_bound": "abnormal", "false_call_rate_bound": "normal"}
+SHOWN_BY = {"escape_rate_bound": "abnormal", "detection_rate_bound": "abnormal", "false_call_rate_bound": "normal"}
 """Figures whose bound takes a number of scans that can be told beforehand, and of which label."""
+ERRORS = (
+    "escape_rate",
+    "overkill_rate",
+    "false_call_rate",
+    "review_rate",
+    "unreadable_rate",
+    "line_miss",
+    "line_false",
+)
+SUCCESSES = ("detection_rate", "balanced_accuracy", "sensitivity", "specificity", "recall_", "line_effectiveness")
+"""How the names of shares begin that a claim bounds from above, and from below."""
+OF_PLANT = ("escapes_ppm", "value_of_normal", "value_of_abnormal")
+OF_PRICES = ("cost_per_scan",)
+OF_RESCANS = ("flipped_parts_count", "p_repeat_deviation", "p_repeat_widest")
+"""Figures that need what a plan may leave out."""
+BETTER_WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "is no key of a plan",
+    "tuple_type": "expected a list; a claim stands below [[claim]], with two brackets",
+}
+"""For kinds of mistakes whose own message speaks of Python."""
 
 
 class Part(BaseModel):
@@ -97,6 +121,7 @@ class Protocol(Part):
     prepared_by: str = ""
     approved_by: str = ""
     valid_days: Annotated[int, Field(ge=1)] | None = None
+    size_scale: SizeScale = SizeScale.LOG
     samples: Samples
     plant: PlantRates | None = None
     claim: Annotated[tuple[PlannedClaim, ...], Field(min_length=1)]
@@ -119,11 +144,12 @@ def read_protocol(path: Path) -> Protocol:
         raise SettingsError(f"the plan {path} cannot be read: {error}", hint="see docs/qualification.md") from None
     except ValidationError as error:
         found = "; ".join(
-            f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)
+            f"{'.'.join(map(str, each['loc']))}: {BETTER_WORDS.get(each['type'], each['msg'])}"
+            for each in error.errors(include_url=False)
         )
         raise SettingsError(f"the plan {path}: {found}", hint="docs/qualification.md shows a whole plan") from None
     for claim in protocol.claim:
-        _check_reach(claim.rule, protocol.samples, path)
+        _check_claim(claim, protocol, path)
     return protocol
 
 
@@ -177,14 +203,54 @@ def fix_set(path: Path, protocol: Protocol, found: FixedSet) -> None:
         raise SettingsError(f"the plan {path} cannot be written: {error.strerror}", hint="check its rights") from None
 
 
-def _check_reach(rule: Requirement, samples: Samples, path: Path) -> None:
+def _check_claim(claim: PlannedClaim, protocol: Protocol, path: Path) -> None:
+    """Refuse a claim that cannot be decided, that nothing could meet, or that a bad model would meet."""
+    where = f"the plan {path}, claim {claim.name!r}"
+    try:
+        rule = claim.rule
+    except SettingsError as error:
+        raise SettingsError(f"{where}: {error}", hint=error.hint) from None
+    if (lacking := _lacking(rule.name, protocol)) is not None:
+        raise SettingsError(f"{where}: {rule.name} could not be measured", hint=lacking)
+    is_error, is_success = rule.name.startswith(ERRORS), rule.name.startswith(SUCCESSES)
+    if (is_error or is_success) and not 0 <= rule.bound <= 1:
+        raise SettingsError(f"{where}: {rule} is no share: expected 0 to 1", hint="write 5 % as 0.05")
+    if (is_error and rule.comparison in (">", ">=")) or (is_success and rule.comparison in ("<", "<=")):
+        raise SettingsError(
+            f"{where}: {rule} holds for a bad model", hint=f"turn it: {rule.name} {'<=' if is_error else '>='} ..."
+        )
+    _check_reach(rule, protocol.samples, where)
+
+
+def _lacking(figure: str, protocol: Protocol) -> str | None:
+    """What the plan lacks for a figure; None where nothing is lacking."""
+    plant, samples = protocol.plant, protocol.samples
+    if figure in COMPARISON_MEANINGS:
+        return "it compares two models: use `edge-worker replay --against`"
+    if figure in OF_PLANT and plant is None:
+        return "add the plant's defect rate: [plant] defect_rate = 0.02"
+    if figure in OF_PRICES and (plant is None or plant.prices is None):
+        return "add [plant] with defect_rate and prices = [ESCAPE, OVERKILL, REVIEW]"
+    if figure.startswith("kappa_people") and samples.people < 2:
+        return "plan labels of two people or more: samples.people = 2"
+    if figure in OF_RESCANS and not samples.rescanned_parts:
+        return "plan parts that are scanned twice: samples.rescanned_parts = 10"
+    if "_lots_" in figure and samples.lots < 2:
+        return "plan two lots or more: samples.lots = 8"
+    return None
+
+
+def _check_reach(rule: Requirement, samples: Samples, where: str) -> None:
     """Refuse a bound that the planned number of scans could not show even without an error."""
     label = SHOWN_BY.get(rule.name)
-    if label is None or rule.comparison not in ("<", "<=") or not 0 < rule.bound < 1:
+    rate = 1 - rule.bound if rule.name.startswith(SUCCESSES) else rule.bound
+    if label is None or rule.comparison == "==" or rate >= 1:
         return
-    planned, needed = getattr(samples, label), scans_to_show(rule.bound)
+    if rate <= 0:
+        raise SettingsError(f"{where}: no number of scans shows {rule}", hint="claim 0.01 or 0.99, say")
+    planned, needed = getattr(samples, label), scans_to_show(rate)
     if planned < needed:
         raise SettingsError(
-            f"the plan {path}: {rule} takes {needed} {label} scans without one error, planned are {planned}",
+            f"{where}: {rule} takes {needed} {label} scans without one error, planned are {planned}",
             hint=f"plan samples.{label} = {needed} or more, or claim less",
         )

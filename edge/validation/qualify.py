@@ -103,6 +103,7 @@ def run_qualification(
         out=options.out,
         requirements=(*(claim.require for claim in protocol.claim), *_sample_rules(protocol)),
         plant=protocol.plant_figures,
+        size_scale=protocol.size_scale,
         workers=options.workers,
     )
     try:
@@ -186,6 +187,7 @@ def _sample_rules(protocol: Protocol) -> dict[str, str]:
     samples = protocol.samples
     rules = {
         "learnt_count==0": "no scan of the set was learnt from",
+        "copies_count==0": "no file of the set is a copy of another",
         "labels_without_file_count==0": "every row of the labels has its scan",
         "unlabelled_count==0": "every scan has a label",
         f"labelled_abnormal_count>={samples.abnormal}": "abnormal scans",

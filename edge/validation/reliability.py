@@ -34,7 +34,7 @@ class GroupRecall:
     scans: int
     stopped: int
     called: int
-    over_lots: LotInterval | None
+    over_lots: LotInterval
     """Interval over lots of the share `stopped`."""
 
 
@@ -73,6 +73,10 @@ class ReliabilityFigures:
     escape_rate_lots_high: float | None = field(metadata={"means": "upper 95 % limit of the escape rate over lots"})
     overkill_rate_lots_low: float | None = field(metadata={"means": "lower 95 % limit of the overkill rate over lots"})
     overkill_rate_lots_high: float | None = field(metadata={"means": "upper 95 % limit of the overkill rate over lots"})
+    review_rate_lots_low: float | None = field(
+        metadata={"means": "lower 95 % limit over lots of the share of files sent to review"}
+    )
+    review_rate_lots_high: float | None = field(metadata={"means": "its upper limit"})
     balanced_accuracy_lots_low: float | None = field(
         metadata={"means": "lower 95 % limit of the balanced accuracy of scored scans over lots"}
     )
@@ -80,19 +84,29 @@ class ReliabilityFigures:
     escape_rate_worst_lot: float | None = field(metadata={"means": "escape rate of the lot with the highest"})
     overkill_rate_worst_lot: float | None = field(metadata={"means": "overkill rate of the lot with the highest"})
     recall_worst_kind: float | None = field(metadata={"means": "least share of stopped scans among the kinds"})
+    recall_worst_kind_low: float | None = field(
+        metadata={"means": "least lower 95 % limit over lots of that share among the kinds"}
+    )
     stopped_a50: float | None = field(metadata={"means": "size stopped with probability 0.5, hit/miss"})
     stopped_a90: float | None = field(metadata={"means": "size stopped with probability 0.9, hit/miss"})
+    stopped_a90_low: float | None = field(metadata={"means": "lower 95 % limit of stopped_a90, likelihood ratio"})
     stopped_a90_95: float | None = field(metadata={"means": "upper 95 % limit of stopped_a90, likelihood ratio"})
     called_a50: float | None = field(metadata={"means": "size called abnormal with probability 0.5, hit/miss"})
     called_a90: float | None = field(metadata={"means": "size called abnormal with probability 0.9, hit/miss"})
+    called_a90_low: float | None = field(metadata={"means": "lower 95 % limit of called_a90, likelihood ratio"})
     called_a90_95: float | None = field(metadata={"means": "upper 95 % limit of called_a90, likelihood ratio"})
     severity_a50: float | None = field(
         metadata={"means": "severity stopped with probability 0.5, hit/miss, tolerated anomalies among them"}
     )
     severity_a90: float | None = field(metadata={"means": "severity stopped with probability 0.9"})
+    severity_a90_low: float | None = field(metadata={"means": "lower 95 % limit of severity_a90, likelihood ratio"})
     severity_a90_95: float | None = field(metadata={"means": "upper 95 % limit of severity_a90, likelihood ratio"})
-    p_a90_95: float | None = field(metadata={"means": "a90/95 of p over size, signal response"})
-    gate_a90_95: float | None = field(metadata={"means": "a90/95 of the gate score over size, signal response"})
+    p_a50: float | None = field(metadata={"means": "size at which half have p above the threshold, signal response"})
+    p_a90: float | None = field(metadata={"means": "size at which nine of ten have it"})
+    p_a90_95: float | None = field(metadata={"means": "upper 95 % limit of p_a90, likelihood ratio"})
+    gate_a50: float | None = field(metadata={"means": "size at which half exceed a gate threshold, signal response"})
+    gate_a90: float | None = field(metadata={"means": "size at which nine of ten do"})
+    gate_a90_95: float | None = field(metadata={"means": "upper 95 % limit of gate_a90, likelihood ratio"})
     escapes_ppm: float | None = field(metadata={"means": "escapes in a million electrodes at --defect-rate"})
     value_of_normal: float | None = field(metadata={"means": "share of good among `normal` at --defect-rate"})
     value_of_abnormal: float | None = field(metadata={"means": "share of defective among `abnormal` at --defect-rate"})
@@ -104,9 +118,19 @@ class ReliabilityFigures:
     kappa_line: float | None = field(metadata={"means": "Cohen's kappa of line (stopped or not) and label"})
     kappa_line_low: float | None = field(metadata={"means": "its lower 95 % limit"})
     kappa_line_high: float | None = field(metadata={"means": "its upper 95 % limit"})
+    line_effectiveness: float | None = field(
+        metadata={"means": "share of parts on which the line (stopped or not) was right every time (AIAG)"}
+    )
+    line_miss_rate: float | None = field(
+        metadata={"means": "share of labelled abnormal scans the line let pass (AIAG)"}
+    )
+    line_false_alarm_rate: float | None = field(
+        metadata={"means": "share of labelled normal scans the line stopped, reviews among them (AIAG)"}
+    )
     rescanned_parts_count: int = field(metadata={"means": "parts scanned more than once (part_id)"})
     flipped_parts_count: int = field(metadata={"means": "of these, parts whose scans had different outcomes"})
     p_repeat_deviation: float | None = field(metadata={"means": "standard deviation of p between scans of one part"})
+    p_repeat_widest: float | None = field(metadata={"means": "largest difference of p between two scans of one part"})
 
     def flat(self) -> dict[str, int | float | None]:
         """Names and values as `summary.json` holds them."""

@@ -34,7 +34,9 @@ from edge.settings import Settings
 from edge.system.files import written_whole
 from edge.system.names import display_name
 from edge.system.progress import Reporter
+from edge.system.text import visible
 from edge.validation.comparison import Changes, Comparison, compare
+from edge.validation.detection import SizeScale
 from edge.validation.file_list import FileList, write_file_list
 from edge.validation.gallery import Gallery
 from edge.validation.judging import Job, Judge, JudgedFile, Parts, judge_parts
@@ -42,7 +44,7 @@ from edge.validation.labels import LabelRow, MatchedLabels, match_labels, read_l
 from edge.validation.leaks import Leaks
 from edge.validation.measure import measure_reliability
 from edge.validation.photographer import Photographer
-from edge.validation.reliability import Plant
+from edge.validation.reliability import LotError, Plant
 from edge.validation.report import report_html
 from edge.validation.requirements import Requirement, RequirementResult, check_requirement, parse_requirement
 from edge.validation.results import Metrics, validate
@@ -78,6 +80,8 @@ class ReplayOptions:
     publish: bool = False
     requirements: tuple[str, ...] = ()
     plant: Plant = field(default_factory=Plant)
+    size_scale: SizeScale = SizeScale.LOG
+    """What curves of detection run over."""
     against: Path | None = None
     """Directory of another model to compare with."""
     workers: Workers = field(default_factory=Workers)
@@ -91,6 +95,7 @@ class ReplayResult:
     warning: str | None
     """What a reader of the figures must know first."""
     comparison: Comparison | None
+    lot_errors: tuple[LotError, ...]
     requirements: tuple[RequirementResult, ...]
     run: Run
     verdicts: Path
@@ -115,6 +120,7 @@ class Plan:
     out: Path
     requirements: tuple[Requirement, ...]
     plant: Plant
+    size_scale: SizeScale
     workers: Workers
 
 
@@ -172,7 +178,18 @@ def plan_replay(options: ReplayOptions, settings: Settings) -> Plan:
     if options.labels is not None and label_rows is not None:
         matched = match_labels(options.labels, label_rows, files)
         digest = hashlib.sha256(options.labels.read_bytes()).hexdigest()
-    return Plan(source, files, options.labels, digest, matched, out, requirements, options.plant, options.workers)
+    return Plan(
+        source,
+        files,
+        options.labels,
+        digest,
+        matched,
+        out,
+        requirements,
+        options.plant,
+        options.size_scale,
+        options.workers,
+    )
 
 
 def run_replay(
@@ -235,6 +252,7 @@ def _run_replay(
         metrics=found.validation.metrics,
         warning=reading.leaks.sentence if reading.leaks.is_void else None,
         comparison=comparison,
+        lot_errors=found.reliability.lot_errors,
         requirements=tuple(found.requirements),
         run=run,
         verdicts=files.verdicts,
@@ -329,7 +347,7 @@ def _found(
         card=card,
         rows=reading.rows,
         validation=validate(reading.rows, threshold=policy.threshold, labels_without_file=len(without_file)),
-        reliability=measure_reliability(reading.rows, plan.matched.by_file, policy, plan.plant),
+        reliability=measure_reliability(reading.rows, plan.matched.by_file, policy, plan.plant, plan.size_scale),
         comparison=comparison,
         leaks=reading.leaks,
         requirements=(),
@@ -429,6 +447,11 @@ def summary_lines(result: ReplayResult) -> list[str]:
             f"escapes {metrics.escape_count} of {metrics.labelled_abnormal_count}, "
             f"overkill {metrics.overkill_count} of {metrics.labelled_normal_count}"
         )
+    for error in result.lot_errors:
+        if error.interval is not None and error.interval.lots > 1:
+            worst = error.worst and f"; worst {visible(error.worst.lot)}: {error.worst.errors} of {error.worst.scans}"
+            span = f"{error.interval.low:.1%} to {error.interval.high:.1%} over {error.interval.lots} lots"
+            lines.append(f"{error.name.lower()}: 95 % interval {span}{worst or ''}")
     if metrics.labels_without_file_count:
         lines.append(f"{metrics.labels_without_file_count} rows of the labels file fit no file of the folder")
     if metrics.labelled_count and metrics.unlabelled_count:

@@ -95,6 +95,7 @@ def report_html(replay: Replay, gallery: Gallery) -> str:
         heat_legend=heat_legend(),
         percent=percent,
         span=_span,
+        over_lots=_over_lots,
         number=number,
         display_name=display_name,
         shown=visible,
@@ -147,7 +148,7 @@ def _facts(replay: Replay) -> list[tuple[str, str]]:
         ("Decision", f"abnormal from p = {card.threshold:.4g}, {band}"),
         ("Gate thresholds", f"mean {card.gate_mean_threshold:.4g}, deviation {card.gate_std_threshold:.4g}"),
         ("Engine", f"{card.engine}, {card.precision}{degraded}"),
-        ("Bundle digest (SHA-256)", card.sha256),
+        ("Model digest (SHA-256)", card.sha256),
     ]
 
 
@@ -174,6 +175,11 @@ def _notes(replay: Replay) -> list[tuple[str, list[str]]]:
         notes.append((f"The engine ran degraded: {replay.card.degraded}.", ()))
     if not replay.leaks.is_void:
         notes.append((replay.leaks.sentence, sorted(replay.leaks.lots)))
+    if copies := replay.leaks.copies():
+        files = "1 file holds" if len(copies) == 1 else f"{whole(len(copies))} files hold"
+        named = [display_name(replay.rows[place].file) for place in copies[: NAMES_LISTED + 1]]
+        sentence = f"{files} the counts of another file of this folder and count twice; a copy is no further scan:"
+        notes.append((sentence, [*named, *[""] * (len(copies) - len(named))]))
     if replay.labels_without_file:
         notes.append(("Rows of the labels file fit no file of the folder:", replay.labels_without_file))
     if metrics.labelled_count and metrics.unlabelled_count:
@@ -285,6 +291,11 @@ def _minute(moment: datetime) -> str:
 
 def _span(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{low * 100:.1f} to {high * 100:.1f} %".replace(" ", _NO_BREAK)
+
+
+def _over_lots(low: float | None, high: float | None, lots: int) -> str:
+    """An interval over lots in words; of one lot there is none."""
+    return f"over {lots} lots {_span(low, high)}" if lots > 1 else "over lots: no interval, 1 lot"
 
 
 def _figure_text(name: str, value: int | float | None) -> str:

@@ -73,6 +73,46 @@ def test_the_interval_of_fleiss_kappa_covers_the_kappa_of_many_subjects() -> Non
     assert covered >= 0.93 - 2 * np.sqrt(0.93 * 0.07 / 400)
 
 
+# AIAG, Measurement Systems Analysis: 50 parts, 3 appraisers, 3 trials. Pairs: decisions (0,0), (0,1), (1,0), (1,1).
+AIAG_PAIRS = {"A B": (44, 6, 3, 97, 0.86), "B C": (42, 5, 9, 94, 0.79), "A C": (43, 7, 8, 92, 0.78)}
+# Each against the reference: decisions by (call, truth), kappa, effectiveness, misses, false alarms.
+AIAG_REFERENCE = {
+    "A": (45, 5, 3, 97, 0.88, 0.84, 0.063, 0.049),
+    "B": (45, 2, 3, 100, 0.92, 0.90, 0.063, 0.020),
+    "C": (42, 9, 6, 93, 0.77, 0.80, 0.125, 0.088),
+}
+
+
+@pytest.mark.parametrize("pair", AIAG_PAIRS)
+def test_appraisers_of_the_aiag_study_agree_with_its_kappas(pair: str) -> None:
+    *counts, published = AIAG_PAIRS[pair]
+    kappa = cohen_kappa(np.array(counts).reshape(2, 2))
+
+    assert kappa is not None
+    assert kappa.kappa == pytest.approx(published, abs=0.005)
+
+
+@pytest.mark.parametrize("appraiser", AIAG_REFERENCE)
+def test_the_aiag_study_has_its_effectiveness_by_part_and_its_errors_by_decision(appraiser: str) -> None:
+    """16 parts are defective and 34 good; of C's 15 errors some fall on one part, so that 10 parts hold them."""
+    _, alarms, missed, _, published, effectiveness, miss_rate, alarm_rate = AIAG_REFERENCE[appraiser]
+    truth = np.repeat([True] * 16 + [False] * 34, 3)
+    calls, wrong_parts = truth.copy(), round(50 * (1 - effectiveness))
+    bad = np.array([3 * part + trial for trial in range(3) for part in range(16)])[:missed]
+    room = wrong_parts - missed
+    good = np.array([48 + 3 * part + trial for trial in range(3) for part in range(room)])[:alarms]
+    calls[bad], calls[good] = False, True
+    parts = [f"P{scan // 3}" for scan in range(150)]
+    row = attribute_row(appraiser, calls.tolist(), truth.tolist(), parts)
+    kappa = cohen_kappa(pair_table(calls.tolist(), truth.tolist()))
+
+    assert (row.parts, row.decisions) == (50, 150)
+    assert row.effectiveness == pytest.approx(effectiveness)
+    assert row.miss_rate == pytest.approx(miss_rate, abs=6e-4)
+    assert row.false_alarm_rate == pytest.approx(alarm_rate, abs=6e-4)
+    assert kappa is not None and kappa.kappa == pytest.approx(published, abs=0.005)
+
+
 def test_kappa_of_raters_who_use_one_class_only_is_not_a_number() -> None:
     one_class = cohen_kappa(np.array([[9, 0], [0, 0]]))
 
@@ -90,7 +130,7 @@ def test_votes_left_open_count_in_no_table() -> None:
 
 
 def test_the_attribute_table_counts_misses_of_the_defective_and_alarms_of_the_good() -> None:
-    row = attribute_row("line", [True, False, True, False, None], [True, True, False, False, True])
+    row = attribute_row("line", [True, False, True, False, None], [True, True, False, False, True], [None] * 5)
 
     assert (row.parts, row.right) == (4, 2)
     assert (row.effectiveness, row.miss_rate, row.false_alarm_rate) == (0.5, 0.5, 0.5)
@@ -103,7 +143,7 @@ def test_the_attribute_table_counts_misses_of_the_defective_and_alarms_of_the_go
 def test_the_grade_is_that_of_the_worst_figure(missed: int, alarms: int, grade: str) -> None:
     calls = [False] * missed + [True] * (100 - missed) + [True] * alarms + [False] * (100 - alarms)
 
-    assert attribute_row("A", calls, [True] * 100 + [False] * 100).verdict == grade
+    assert attribute_row("A", calls, [True] * 100 + [False] * 100, [None] * 200).verdict == grade
 
 
 def test_rescans_of_one_part_show_flips_and_the_spread_of_p() -> None:

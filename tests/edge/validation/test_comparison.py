@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tifffile
 
@@ -161,6 +162,35 @@ def test_a_scan_that_was_saved_anew_is_known_again_by_its_pixels(lot: Path, tmp_
     result = run(lot, tmp_path / "out", model, "learnt_count==0")
     assert result.requirements[0].observed == 1
     assert json.loads(result.summary.read_text())["learnt_from"]["files"] == ["B02_0005.tif"]
+
+
+def test_what_is_known_again_of_a_planted_leak_and_what_is_not(lot: Path, tmp_path: Path) -> None:
+    """docs/qualification.md says so: copies by their bytes and counts, nothing that changed a count."""
+    counts = tifffile.imread(lot / "B01_0000.tif")
+    planted = {
+        "renamed": counts,
+        "deflated": counts,
+        "flipped": counts[:, ::-1],
+        "turned": counts[::-1, ::-1],
+        "cropped": counts[:-2, :],
+        "one count more": counts + np.eye(*counts.shape, dtype=np.uint16),
+        "eight bit": (counts >> 8).astype(np.uint8),
+    }
+    (folder := tmp_path / "set").mkdir()
+    for name, pixels in planted.items():
+        compression = "deflate" if name == "deflated" else None
+        tifffile.imwrite(folder / f"{name}.tif", pixels, photometric="minisblack", compression=compression)
+    model = learnt(lot / "B01_0000.tif")
+    learnt_from = LearntFrom(scans=model.bundle.manifest.learnt_from.scans, pixels=(counts_sha256(counts)[:16],))
+    manifest = model.bundle.manifest.model_copy(update={"learnt_from": learnt_from})
+    model = replace(model, bundle=replace(model.bundle, manifest=manifest))
+    options = ReplayOptions(folder=folder, out=tmp_path / "out", requirements=("learnt_count==2", "copies_count==1"))
+    settings = Settings(station="xray-1")
+    result = run_replay(plan_replay(options, settings), settings, model, BOOT_ID)
+    assert [item.met for item in result.requirements] == [True, True]
+    found = json.loads(result.summary.read_text())["learnt_from"]["files"]
+    assert found == ["deflated.tif", "renamed.tif"]
+    assert "1 file holds the counts of another file of this folder" in result.report.read_text()
 
 
 def test_that_nothing_was_learnt_from_is_said_with_the_number_of_scans_known(lot: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import statsmodels.api as sm
 from scipy import optimize, stats
 
-from edge.validation.detection import NoCurve, PodCurve, hit_miss, signal_response
+from edge.validation.detection import NoCurve, PodCurve, SizeScale, hit_miss, signal_response
 
 # Bliss 1935, flour beetles: log10 dose of carbon disulphide, insects, killed.
 BEETLES = (
@@ -22,6 +22,16 @@ def beetles() -> tuple[np.ndarray, np.ndarray]:
     sizes = np.concatenate([np.full(n, 10**dose) for dose, n, _ in BEETLES])
     found = np.concatenate([np.arange(n) < killed for _, n, killed in BEETLES])
     return sizes, found
+
+
+# Collett 1991, tobacco budworm, as Venables and Ripley fit it: dose in micrograms, killed of 20 females.
+BUDWORM = ((1, 0), (2, 2), (4, 6), (8, 10), (16, 12), (32, 16))
+
+# Launches of the space shuttle before Challenger: temperature in degrees F, whether an O-ring was in distress.
+O_RINGS = (
+    (66, 0), (70, 1), (69, 0), (68, 0), (67, 0), (72, 0), (73, 0), (70, 0), (57, 1), (63, 1), (70, 1), (78, 0),
+    (67, 0), (53, 1), (67, 0), (75, 0), (70, 0), (81, 0), (76, 0), (79, 0), (75, 1), (76, 0), (58, 1),
+)  # fmt: skip
 
 
 def drawn(n: int, rng: np.random.Generator, a50: float = 1.0, slope: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
@@ -37,6 +47,60 @@ def test_the_logit_of_bliss_beetles_is_the_published_one() -> None:
     assert curve.intercept == pytest.approx(-60.72, abs=0.005)
     assert curve.slope * math.log(10) == pytest.approx(34.27, abs=0.005)
     assert math.log10(curve.a50) == pytest.approx(60.72 / 34.27, abs=0.001)
+
+
+def test_the_logit_of_budworms_is_the_published_one() -> None:
+    """Venables and Ripley, Modern Applied Statistics with S, 7.2: females -2.9935 and 0.90604 per doubling of dose."""
+    sizes = np.repeat([float(dose) for dose, _ in BUDWORM], 20)
+    killed = np.concatenate([np.arange(20) < dead for _, dead in BUDWORM])
+    curve = hit_miss(sizes, killed)
+
+    assert isinstance(curve, PodCurve)
+    assert curve.intercept == pytest.approx(-2.9935, abs=5e-5)
+    assert curve.slope * math.log(2) == pytest.approx(0.90604, abs=5e-6)
+    assert math.log2(curve.a50) == pytest.approx(2.9935 / 0.90604, abs=1e-3)
+
+
+def test_the_logit_of_the_o_rings_over_plain_temperature_is_the_published_one() -> None:
+    """Agresti, Categorical Data Analysis: 15.043 - 0.2322 t; here over the degrees below 100, so that it rises."""
+    sizes = np.array([100.0 - degrees for degrees, _ in O_RINGS])
+    curve = hit_miss(sizes, np.array([distress for _, distress in O_RINGS], bool), SizeScale.LINEAR)
+
+    assert isinstance(curve, PodCurve)
+    assert curve.slope == pytest.approx(0.2322, abs=5e-5)
+    assert curve.intercept + 100 * curve.slope == pytest.approx(15.043, abs=5e-4)
+    assert 100 - curve.a50 == pytest.approx(15.043 / 0.2322, abs=0.02)
+    assert curve.scale == "linear" and curve.sizes[[0, -1]] == pytest.approx((19.0, 47.0))
+    deltas = np.diff(curve.sizes)
+    assert deltas == pytest.approx(np.full_like(deltas, deltas[0]))
+
+
+def test_the_limits_on_a_plain_scale_lose_the_critical_likelihood_too() -> None:
+    sizes, found = drawn(70, np.random.default_rng(9))
+    curve = hit_miss(sizes, found, SizeScale.LINEAR)
+    assert isinstance(curve, PodCurve) and curve.a90_95 is not None
+    best = sm.Logit(found.astype(float), sm.add_constant(sizes)).fit(disp=False)
+    through = sm.GLM(
+        found.astype(float),
+        (sizes - curve.a90_95)[:, None],
+        family=sm.families.Binomial(),
+        offset=np.full(sizes.size, math.log(9)),
+    ).fit()
+
+    assert (curve.intercept, curve.slope) == pytest.approx(tuple(best.params), rel=1e-6)
+    assert 2 * (best.llf - through.llf) == pytest.approx(stats.chi2.ppf(0.9, 1), abs=1e-4)
+
+
+def test_a_scale_that_fits_worse_than_the_other_says_so() -> None:
+    rng = np.random.default_rng(21)
+    sizes = np.exp(rng.uniform(math.log(0.05), math.log(20.0), 400))
+    response = np.log(sizes) + rng.normal(0, 0.4, 400)
+    log, linear = (signal_response(sizes, response, 0.0, scale=scale) for scale in SizeScale)
+
+    assert isinstance(log, PodCurve) and isinstance(linear, PodCurve)
+    assert not any("fits better" in note for note in log.notes)
+    assert any(note.startswith("A log scale of size fits better: log likelihood ") for note in linear.notes)
+    assert log.a50 == pytest.approx(1.0, abs=0.1) and abs(linear.a50 - 1) > 0.3
 
 
 def test_a_hit_miss_fit_is_that_of_statsmodels() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from edge.records import Outcome, Policy
 from edge.validation.cost import Prices
-from edge.validation.detection import NoCurve, PodCurve
+from edge.validation.detection import NoCurve, PodCurve, SizeScale
 from edge.validation.labels import Label, LabelRow
 from edge.validation.measure import CALLED, STOPPED, measure_reliability
 from edge.validation.reliability import Plant, Reliability
@@ -172,9 +172,33 @@ def test_rescans_of_a_part_show_its_flips() -> None:
     lot.add(Outcome.NORMAL, None, 0.45, part_id="P7")
     lot.add(Outcome.ABNORMAL, None, 0.55, part_id="P7")
     figures = lot.measured().figures
+    assert figures.line_effectiveness is None
 
     assert (figures.rescanned_parts_count, figures.flipped_parts_count) == (1, 1)
     assert figures.p_repeat_deviation == pytest.approx(0.0707, abs=1e-4)
+
+
+def test_the_line_is_effective_on_parts_it_judged_rightly_every_time() -> None:
+    lot = Lot()
+    for part in range(4):
+        for scan in range(3):
+            passed = part == 0 and scan == 0
+            lot.add(Outcome.NORMAL if passed else Outcome.ABNORMAL, Label.ABNORMAL, 0.5, part_id=f"bad {part}")
+            lot.add(Outcome.NORMAL if scan or part else Outcome.REVIEW, Label.NORMAL, 0.3, part_id=f"good {part}")
+    figures = lot.measured().figures
+
+    assert figures.line_effectiveness == pytest.approx(6 / 8)
+    assert figures.line_miss_rate == figures.line_false_alarm_rate == pytest.approx(1 / 12)
+    assert (figures.flipped_parts_count, figures.p_repeat_widest) == (2, 0.0)
+
+
+def test_curves_run_over_the_scale_that_was_asked_for() -> None:
+    lot = sized_lot()
+    found = measure_reliability(lot.rows, lot.truths, POLICY, PLANT, SizeScale.LINEAR)
+    curves = [item.curve for item in found.detections if isinstance(item.curve, PodCurve)]
+
+    assert len(curves) == 3 and {curve.scale for curve in curves} == {"linear"}
+    assert found.figures.stopped_a90 != lot.measured().figures.stopped_a90
 
 
 def test_a_folder_without_labels_has_no_figures() -> None:

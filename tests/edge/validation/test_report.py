@@ -302,7 +302,7 @@ def test_the_report_shows_the_figures_a_plant_asks_for() -> None:
         "overkill.tif abnormal (classifier); labelled normal: lines, severity 0.7",
         "truncated; 4 000 000 bytes",
         "ends early",
-        "no bundle",
+        "no lot",
         "Training: data simulated",
         "2 of 11 judged files have no label",
     ):
