@@ -10,6 +10,9 @@ TYPINGS ?= ../shared/typings
 # The interpreter that sees torch and the GPU; gpu-check installs nothing.
 GPU_PYTHON ?= python3
 
+# Hundreds of processes start here: without the bytecode each would compile the sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 NEWEST := .venvs/newest
 CONSTRAINTS := tools/constraints
 PIN = $(AUDIT)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -34,7 +37,6 @@ check: $(TEST)/.installed  ## lint, format, types; calls of TensorRT 10 and 11 w
 	$(TEST)/bin/ruff check .
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/mypy
-	$(TEST)/bin/mypy --explicit-package-bases tests/gpu  # no CPU runs these lines
 	@for release in trt10 trt11; do \
 		if [ -d $(TYPINGS)/$$release ]; then \
 			echo "mypy against $$release"; \
