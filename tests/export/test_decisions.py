@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,26 +45,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, level_counts in enumerate((1900, 2300, 2700)):
         write_scan(place / "scans" / f"{number}.tif", level_counts, number)
     return place
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _exported_once() -> Iterator[None]:
-    """All checkpoints here hold the same two networks, which torch takes its time to export."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("classifier_onnx", "gate_onnx"):
-            patch.setattr(bundle, name, once(getattr(bundle, name)))
-        yield
-
-
-def once(export: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProto]:
-    made: list[onnx.ModelProto] = []
-
-    def first(*arguments: object) -> onnx.ModelProto:
-        if not made:
-            made.append(export(*arguments))
-        return made[0]
-
-    return first
 
 
 def is_classifier(model: onnx.ModelProto) -> bool:

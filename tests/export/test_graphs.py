@@ -15,6 +15,7 @@ from edge.engines import Engine
 from edge.images.conversion import Method
 from edge.images.residual_boxes import MapGeometry, worst_windows
 from edge.records import Size
+from export import graphs
 from export.errors import ExportError, ParityError
 from export.graphs import (
     IR_VERSION,
@@ -25,6 +26,7 @@ from export.graphs import (
     gate_onnx,
 )
 from export.parity import check_parity, check_reason, engine_scores, noise_image, torch_scores
+from tests.export.conftest import Export
 from tests.export.networks import lively_classifier, lively_gate
 from tests.support.cpu_engines import CPU_ENGINES, open_graphs
 from train.classifier.experiment import Features
@@ -202,8 +204,12 @@ def test_the_file_says_nothing_about_the_machine_that_wrote_it(exported: dict[st
 
 
 def test_the_same_network_gives_the_same_file(
-    classifier: ElectrodeClassifier, exported: dict[str, onnx.ModelProto]
+    classifier: ElectrodeClassifier,
+    exported: dict[str, onnx.ModelProto],
+    torchs_export: Export,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(graphs, "_export", torchs_export)
     again = gate_onnx(GateGraph(lively_gate()), classifier.channels, SIZE)
     assert again.SerializeToString() == exported["gate"].SerializeToString()
 
