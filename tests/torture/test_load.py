@@ -1,0 +1,53 @@
+"""The soaks' bar on memory: a leak is found in what an hour carries, and what is flat is not taken for one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.torture.load import Row, hourly_slope, slope_after
+
+
+def series(scans: int, leak_bytes_per_scan: float, span_s: int = 2400, seed: int = 0) -> list[Row]:
+    """A worker on a real engine: a heap that fills, an allocator that moves by pages and peaks, and perhaps a leak."""
+    chance = np.random.default_rng(seed)
+    at_s = np.arange(span_s)
+    verdicts = at_s * scans // span_s
+    rss_mb = 900 + 60 * (1 - np.exp(-at_s / 120)) + chance.normal(0, 0.3, span_s)
+    rss_mb += 8 * (chance.random(span_s) < 0.02)
+    rss_mb += verdicts * leak_bytes_per_scan / 1e6
+    return [
+        {"at_s": float(at), "verdicts": int(count), "rss_mb": round(float(rss), 2)}
+        for at, count, rss in zip(at_s, verdicts, rss_mb, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("scans", [3_600, 10_000, 40_000])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_leak_of_a_kilobyte_a_scan_turns_an_hours_soak_red_and_none_does_not(scans: int, seed: int) -> None:
+    leaking, flat = hourly_slope(series(scans, 1000, seed=seed)), hourly_slope(series(scans, 0, seed=seed))
+    assert leaking is not None
+    assert flat is not None
+    assert not leaking.is_flat, leaking
+    assert flat.is_flat, flat
+
+
+def test_the_bar_is_the_strict_one_where_the_scans_are_enough_for_it() -> None:
+    few, many = hourly_slope(series(4_000, 300)), hourly_slope(series(16_000, 300))
+    assert (few and few.limit_bytes, many and many.limit_bytes) == (5e6, 1e6)
+    assert few and few.is_flat
+    assert many and not many.is_flat
+
+
+def test_too_few_scans_carry_no_slope() -> None:
+    assert hourly_slope(series(2_400, 0)) is None
+    assert slope_after(series(12_000, 0), 10_000) is None
+
+
+def test_peaks_do_not_pass_for_growth_in_the_long_soak() -> None:
+    rows = series(20_000, 0)
+    for row in rows[-40:]:
+        row["rss_mb"] += 30
+    slope = slope_after(rows, 10_000)
+    assert slope is not None
+    assert slope.is_flat, slope
