@@ -302,9 +302,15 @@ class Line:
             event(log.info, "disposition", verdict_id=answer.verdict_id, decision=answer.decision, by=answer.by)
             self.publisher.wake()
         is_decided = answer.stands is not None  # else the pictures still wait for another reader
-        if is_decided and self.keeper is not None and answered.payload is not None and answered.decided_at is not None:
+        if is_decided and self.keeper is not None and answered.payload is not None:
+            evidence = (
+                self.keeper.path_of(answer.verdict_id)
+                if answered.decided_at is None
+                else evidence_path(answered.decided_at, answer.verdict_id)
+            )
             try:
-                self.keeper.decided(evidence_path(answered.decided_at, answer.verdict_id), answered.payload)
+                if evidence is not None:
+                    self.keeper.decided(evidence, answered.payload)
             except OSError as error:  # it is in the ledger, which is what counts
                 event(log.warning, "disposition not put beside the evidence", error=str(error))
 

@@ -230,6 +230,12 @@ class Keeper:
             if entry is not None:
                 entry.is_decided = _is_decided(payload)
 
+    def path_of(self, verdict_id: str) -> str | None:
+        """Where the evidence of a verdict lies that the ledger has pruned since; None where there is none."""
+        with self._disk:
+            found = self._shelf.entries if self._shelf else ()
+            return next((evidence for evidence in found if evidence.endswith(f"/{verdict_id}")), None)
+
     def _open_shelf(self) -> None:
         """Read what is there; remove what a kill or a power cut left of a piece."""
         self._shelf = _Shelf()

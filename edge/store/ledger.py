@@ -78,8 +78,9 @@ DAMAGED_ROWS = (
 
 ANSWER_DAMAGED = (
     "UPDATE outbox INDEXED BY outbox_by_state SET sent_at_ms = ?"
-    " WHERE sent_at_ms = ? AND kind = ? AND (part_id = ? OR verdict_id = ?)"
+    " WHERE sent_at_ms = ? AND kind = ? AND ((part_id = ? AND bundle IS ?) OR verdict_id = ?)"
 )
+"""A part's number is the part's only within its lot."""
 
 UNSENT_ROWS = (
     "SELECT seq, kind, verdict_id, payload, checksum FROM outbox JOIN payloads USING (seq)"
@@ -284,7 +285,7 @@ class Ledger:
                 (seq, verdict_key, to_ms(answer.at), Kind.DISPOSITION.value),
             )
             _insert_payload(sql, seq, Kind.DISPOSITION, verdict_key, payload)
-            sql.execute(ANSWER_DAMAGED, (ANSWERED_MS, DAMAGED_MS, Kind.DISPOSITION.value, None, verdict_key))
+            sql.execute(ANSWER_DAMAGED, (ANSWERED_MS, DAMAGED_MS, Kind.DISPOSITION.value, None, None, verdict_key))
             sql.execute("UPDATE meta SET value = ? WHERE key = 'next_seq'", (seq + 1,))
         return Answered(payload, decided_at, is_new=True)
 
@@ -308,8 +309,9 @@ class Ledger:
     def damaged(self) -> list[int]:
         """Numbers of messages that were found damaged and that nothing has answered, lowest first.
 
-        A later verdict that names the part or repeats the very image answers a verdict, and a later disposition of the
-        same verdict a disposition. A resend tries again, for memory may have failed and not the disk. `prune` forgets.
+        A later verdict that names the part and its lot, or repeats the very image, answers a verdict, and a later
+        disposition of the same verdict a disposition. A resend tries again, for memory may have failed and not the
+        disk. `prune` forgets.
         """
         with self.database.transaction("read") as sql:
             rows = sql.execute("SELECT seq FROM outbox WHERE sent_at_ms = ? ORDER BY seq", (DAMAGED_MS,)).fetchall()
@@ -467,15 +469,17 @@ def _insert_verdict(sql: sqlite3.Connection, verdict: Verdict, entry: Entry) -> 
     if entry.pixels_id is not None:
         sql.execute("INSERT OR IGNORE INTO pixels VALUES (?, ?)", (bytes.fromhex(entry.pixels_id), key))
     times = verdict.times
-    latency_ms = to_ms(times.decided_at) - to_ms(times.first_seen_at)
+    decided_at_ms = to_ms(times.decided_at)
+    latency_ms = max(decided_at_ms - to_ms(times.first_seen_at), 0)  # a clock that was set back in between
     sql.execute(
-        "INSERT INTO outbox (seq, verdict_id, decided_at_ms, part_id, verdict_type, latency_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
-        (verdict.seq, key, to_ms(times.decided_at), verdict.part_id, _verdict_type(sql, verdict), latency_ms),
+        "INSERT INTO outbox (seq, verdict_id, decided_at_ms, part_id, bundle, verdict_type, latency_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (verdict.seq, key, decided_at_ms, verdict.part_id, verdict.bundle, _verdict_type(sql, verdict), latency_ms),
     )
     _insert_payload(sql, verdict.seq, Kind.VERDICT, key, canonical_json(verdict))
     repeats = None if verdict.repeats is None else bytes.fromhex(verdict.repeats)
-    sql.execute(ANSWER_DAMAGED, (ANSWERED_MS, DAMAGED_MS, Kind.VERDICT.value, verdict.part_id, repeats))
+    answers = (Kind.VERDICT.value, verdict.part_id, verdict.bundle, repeats)
+    sql.execute(ANSWER_DAMAGED, (ANSWERED_MS, DAMAGED_MS, *answers))
 
 
 def _verdict_type(sql: sqlite3.Connection, verdict: Verdict) -> int:

@@ -56,7 +56,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX dispositions_by_verdict ON dispositions (verdict_id, seq)",
         "CREATE TABLE outbox (seq INTEGER PRIMARY KEY, verdict_id BLOB NOT NULL, kind TEXT NOT NULL DEFAULT 'verdict',"
         " decided_at_ms INTEGER NOT NULL, sent_at_ms INTEGER, first_sent_at_ms INTEGER, part_id TEXT,"
-        " verdict_type INTEGER, latency_ms INTEGER)",
+        " bundle TEXT, verdict_type INTEGER, latency_ms INTEGER)",
         "CREATE INDEX outbox_by_state ON outbox (sent_at_ms, seq)",
         "CREATE INDEX outbox_by_part ON outbox (part_id, seq) WHERE part_id IS NOT NULL",
         "CREATE INDEX outbox_by_decision ON outbox (decided_at_ms, seq, verdict_type, latency_ms)",

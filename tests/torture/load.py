@@ -21,7 +21,7 @@ from train.simulator.simulate import simulate_scan
 MAX_SLOPE_BYTES = 1e6
 """Per 10,000 scans."""
 MAX_SLOPE_OF_AN_HOUR_BYTES = 5e6
-"""Likewise, where an hour is all there is: networks of full size take a few scans a second on two cores. Half of what a
+"""Likewise, where an hour is all there is: networks of full size take about a scan a second on two cores. Half of what a
 leak of 1 kB a scan adds, and more than the heaps of the engines move by themselves over so few scans."""
 SOAK_WARM_UP_SCANS = 10_000
 """Until then caches fill: 2 MB of database pages, the messages that are always kept, the heaps of the threads, and
@@ -31,8 +31,8 @@ LOAD_WARM_UP_SCANS = 30_000
 """Until then, at the offered rate, the inbox has swept twice, and remembers as many taken files as it ever will."""
 MIN_SPAN_SCANS = 8_000
 """Over fewer a slope would be that of a single page of the allocator's."""
-MIN_SPAN_OF_AN_HOUR_SCANS = 2_000
-"""Over which a leak of 1 kB a scan adds 2 MB."""
+MIN_SPAN_OF_AN_HOUR_SCANS = 800
+"""Half a scan a second; a leak of 1 kB a scan adds 0.8 MB over them."""
 MAX_WAL_BYTES = 64 << 20
 OFFERED_PER_S = 200
 KEPT_FILES = 2000

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -335,6 +336,48 @@ def test_a_persons_decision_is_stored_once_and_put_beside_the_evidence_even_afte
         leave(tmp_path / "state", RequestKind.DISPOSITION, answer, "f" * 32)
         line.take_requests()
         assert line.publisher.standing_alarms == ("request-refused",)
+
+
+def test_a_decision_on_a_verdict_that_was_pruned_since_still_reaches_its_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else they would count as undecided for ever, and outlive what nobody has looked at."""
+    monkeypatch.setattr("edge.store.ledger.KEEP_LATEST", 0)
+    settings = settings_below(tmp_path)
+    with line_of(settings.model_copy(update={"evidence": EvidenceSettings(sample=1.0)})) as line:
+        fakes.write_scan(tmp_path / "scans" / "B01_1.tif")
+        judge(line, 1)
+        assert line.keeper is not None
+        while line.keeper.step(0.0):
+            pass
+        verdict = Verdict.model_validate_json(line.ledger.outbox(0, 1)[0].payload)
+        line.ledger.mark_sent([verdict.seq], utc_now())
+        assert line.ledger.prune(utc_now() + timedelta(days=1)) == 1
+        answer = sample_answer(part_id=verdict.part_id).model_copy(update={"verdict_id": verdict.verdict_id})
+        leave(tmp_path / "state", RequestKind.DISPOSITION, answer, answer.disposition_id)
+        line.take_requests()
+        (row,) = line.ledger.outbox(0, 9)
+        beside = tmp_path / "state" / "evidence" / str(verdict.evidence) / "disposition.json"
+        assert beside.read_bytes() == row.payload
+
+
+def test_a_state_directory_that_is_moved_away_and_made_anew_gets_no_second_tree(tmp_path: Path) -> None:
+    """The worker goes on with the open ledger's file alone, says so, and leaves the new directory as it is."""
+    with line_of(settings_below(tmp_path)) as line:
+        fakes.write_scan(tmp_path / "scans" / "B01_1.tif")
+        judge(line, 1)
+        assert line.keeper is not None
+        line.keeper.step(0.0)
+        state = tmp_path / "state"
+        state.rename(tmp_path / "kept")
+        state.mkdir(mode=0o700)
+        fakes.write_scan(tmp_path / "scans" / "B01_2.tif", seed=2)
+        with pytest.raises(LedgerError, match="was moved, removed or replaced"):
+            judge(line, 1)
+        line.keeper.step(0.0)
+        line.take_requests()
+        line.keep_house()
+        assert list(state.iterdir()) == []
 
 
 def test_a_request_that_makes_no_sense_is_an_alarm_until_somebody_has_looked(tmp_path: Path) -> None:

@@ -255,6 +255,28 @@ def test_damage_stands_over_a_restart_until_the_part_is_inspected_again_or_a_res
         assert (seqs(ledger), ledger.damaged()) == ([3, 4, 5, 7, 8, 9], []), "what was answered is not tried again"
 
 
+def test_a_part_of_another_lot_with_the_same_number_answers_no_damage(path: Path) -> None:
+    """The next lot begins at 1 again: its first part must not end the alarm about the first part of the last lot."""
+    with open_ledger(path, STATION) as ledger:
+        ledger.commit([sample_entry(1)], NOW)
+    spoil(path, 1)
+    with open_ledger(path, STATION) as ledger:
+        assert seqs(ledger) == []
+        for number, bundle, standing in ((2, "B02", [1]), (3, None, [1]), (4, sample_verdict(1).bundle, [])):
+            entry = sample_entry(number)
+            assert entry.verdict is not None
+            again = entry.verdict.model_copy(update={"part_id": "0001", "bundle": bundle})
+            ledger.commit([replace(entry, verdict=again)], NOW)
+            assert ledger.damaged() == standing, bundle
+
+
+def test_a_clock_that_was_set_back_makes_no_latency_of_less_than_nothing(ledger: Ledger, path: Path) -> None:
+    ledger.commit([sample_entry(1, decided_at=NOW - timedelta(days=3650))], NOW)
+    with sqlite3.connect(path) as sql:
+        assert sql.execute("SELECT latency_ms FROM outbox").fetchall() == [(0,)]
+    sql.close()
+
+
 def test_damage_that_nothing_answers_is_forgotten_when_its_message_would_be_pruned(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
