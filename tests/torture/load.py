@@ -21,8 +21,8 @@ from train.simulator.simulate import simulate_scan
 MAX_SLOPE_BYTES = 1e6
 """Per 10,000 scans."""
 MAX_SLOPE_OF_AN_HOUR_BYTES = 5e6
-"""Likewise, where an hour is all there is: networks of full size take about a scan a second on two cores. Half of what a
-leak of 1 kB a scan adds, and more than the heaps of the engines move by themselves over so few scans."""
+"""Likewise, where an hour is all there is: networks of full size take about a scan a second on two cores. Half of what
+a leak of 1 kB a scan adds, and more than the heaps of the engines move by themselves over so few scans."""
 SOAK_WARM_UP_SCANS = 10_000
 """Until then caches fill: 2 MB of database pages, the messages that are always kept, the heaps of the threads, and
 the memory of what evidence is kept, whose budget is reached on the way."""
