@@ -29,11 +29,12 @@ def worst_windows(
     `residual_map`: float32 (map_height, map_width), largest |window mean| of the residual per cell.
     """
     flat = np.nan_to_num(residual_map.ravel(), nan=np.inf)
-    order = np.argsort(-flat, kind="stable")[:WORST_WINDOWS]
+    above = np.flatnonzero(flat > threshold)  # few or none of thousands: only these are sorted
+    worst = above[np.argsort(-flat[above], kind="stable")[:WORST_WINDOWS]]
     scale_y = scan_size.height_px / input_size.height_px
     scale_x = scan_size.width_px / input_size.width_px
     boxes = []
-    for index in order[flat[order] > threshold]:
+    for index in worst:
         row, column = divmod(int(index), residual_map.shape[1])
         y_px = round((geometry.offset_px + row * geometry.cell_px) * scale_y)
         x_px = round((geometry.offset_px + column * geometry.cell_px) * scale_x)
