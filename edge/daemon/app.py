@@ -147,8 +147,7 @@ class App:
             elif now_s >= stuck_at_s:
                 stuck_at_s = now_s + STUCK_AGAIN_S
                 event(log.error, "loop is stuck", loop=loop, silent_s=round(silent_s, 1))
-            if (silent_s := self._beats.silent_for_s("inbox")) >= FOLDER_SILENT_S:
-                self._line.tell_of_hang(silent_s)
+            self._beats.if_silent("inbox", FOLDER_SILENT_S, self._line.tell_of_hang)
             self._line.watch_reads(FOLDER_SILENT_S)
             self._line.watch_archive(now_s)
             if now_s >= health_at_s:
@@ -192,7 +191,7 @@ class App:
         self._line.watcher.start()
         while not self._stop.is_set():
             self._beats.beat("inbox")
-            wait_s = self._line.look(time.monotonic(), utc_now())
+            wait_s = self._line.look(time.monotonic(), utc_now(), self._beats.pause("inbox"))
             self._beats.rest("inbox")
             self._line.folder_changed.wait(wait_s)
 

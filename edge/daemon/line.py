@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -104,16 +104,20 @@ class Line:
         if self.keeper is not None:
             self.keeper.wake()
 
-    def look(self, now_s: float, now: datetime) -> float:
-        """One turn of the inbox; how long it may sleep, in seconds, unless the folder changes."""
+    def look(self, now_s: float, now: datetime, answered: AbstractContextManager[None] | None = None) -> float:
+        """One turn of the inbox; how long it may sleep, in seconds, unless the folder changes.
+
+        `answered`: inside it nobody tells of a hang, so that none is told after the answer.
+        """
         self.folder_changed.clear()
         self.watcher.step(now_s)
         self.intake.refill(now_s, now)
         state = self.inbox.state
-        if state.away is None:
-            self.publisher.clear_alarm("folder-away")
-        else:
-            self.publisher.raise_alarm("folder-away", state.detail, state.hint)
+        with answered or nullcontext():
+            if state.away is None:
+                self.publisher.clear_alarm("folder-away")
+            else:
+                self.publisher.raise_alarm("folder-away", state.detail, state.hint)
         unread = self.inbox.unread
         if unread:
             first, why = next(iter(unread.items()))

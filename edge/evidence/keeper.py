@@ -233,7 +233,7 @@ class Keeper:
     def path_of(self, verdict_id: str) -> str | None:
         """Where the evidence of a verdict lies that the ledger has pruned since; None where there is none."""
         with self._disk:
-            found = self._shelf.entries if self._shelf else ()
+            found = self._shelf.entries if self._shelf else {}
             return next((evidence for evidence in found if evidence.endswith(f"/{verdict_id}")), None)
 
     def _open_shelf(self) -> None:

@@ -33,10 +33,19 @@ class Beats:
         finally:
             self.rest(loop)
 
-    def silent_for_s(self, loop: str) -> float:
-        """Since its last beat; 0.0 while it rests."""
+    @contextmanager
+    def pause(self, loop: str) -> Iterator[None]:
+        """Rest, and a beat at the end: inside, `if_silent` tells nothing of the loop."""
+        self.rest(loop)
+        yield
+        self.beat(loop)
+
+    def if_silent(self, loop: str, limit_s: float, tell: Callable[[float], None]) -> None:
+        """Tell of a silence of at least `limit_s`; the loop neither beats nor rests until that is told."""
         with self._lock:
-            return time.monotonic() - self._last[loop] if loop in self._last else 0.0
+            silent_s = time.monotonic() - self._last[loop] if loop in self._last else 0.0
+            if silent_s >= limit_s:
+                tell(silent_s)
 
     def longest_silence_s(self) -> tuple[str, float]:
         """The quietest loop and its silence; ("", 0.0) while all rest."""

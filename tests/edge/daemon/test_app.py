@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ import pytest
 import edge.daemon.app
 import edge.daemon.line
 import edge.station.folder
+import edge.system.heartbeat
 from edge.contract.messages import Gpu, Health, Verdict
 from edge.daemon.app import run_app
 from edge.daemon.line import Line, build_line, utc_now
@@ -178,7 +179,7 @@ def test_a_share_that_hangs_is_an_alarm_of_the_main_thread_until_it_answers(
 
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     monkeypatch.setattr(edge.station.folder, "opened_folder", hanging)
-    monkeypatch.setattr(edge.daemon.app, "Beats", partial(edge.daemon.app.Beats, lambda: clock_s[0]))
+    monkeypatch.setattr(edge.system.heartbeat, "time", SimpleNamespace(monotonic=lambda: clock_s[0]))
     monkeypatch.setattr(edge.daemon.app, "SUPERVISION_S", 0.05)
     monkeypatch.setattr(edge.daemon.line, "take_backup_requests", supervised)
     with caplog.at_level("INFO"), pytest.raises(RuntimeError, match="seen enough"):
