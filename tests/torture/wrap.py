@@ -222,11 +222,11 @@ def _evidence_in_place() -> None:
     """A piece has its name before it has its files."""
     original = edge.evidence.keeper._write_piece
 
-    def write(draft: Path, contents: dict[str, bytes]) -> None:
+    def write(draft: Path, contents: dict[str, bytes], *, is_flushed: bool) -> None:
         target = draft.with_name(draft.name.removeprefix(edge.evidence.keeper.DRAFT_PREFIX))
         target.mkdir()
         time.sleep(0.1)
-        original(target, contents)
+        original(target, contents, is_flushed=is_flushed)
         target.rename(draft)
 
     edge.evidence.keeper._write_piece = write
