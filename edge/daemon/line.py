@@ -107,7 +107,7 @@ class Line:
     def look(self, now_s: float, now: datetime, answered: AbstractContextManager[None] | None = None) -> float:
         """One turn of the inbox; how long it may sleep, in seconds, unless the folder changes.
 
-        `answered`: inside it nobody tells of a hang, so that none is told after the answer.
+        `answered`: inside it the main thread tells of no hang, so that none is told after the answer.
         """
         self.folder_changed.clear()
         self.watcher.step(now_s)
