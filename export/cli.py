@@ -24,7 +24,7 @@ from edge.engines.choose import CPU_ENGINES, open_engine
 from edge.engines.golden import compare_golden, golden_scores
 from edge.engines.tensorrt.open import build
 from edge.model.bundle import Bundle, open_bundle
-from edge.model.manifest import ExposureSpec
+from edge.model.manifest import ExposureSpec, SharpnessSpec
 from edge.pipeline.decide import decide
 from edge.records import Scores
 from edge.system.command import EXITS, add_file, add_folder, add_verb, new_parser, run_program
@@ -177,6 +177,7 @@ def _print_facts(bundle: Bundle) -> None:
         ("scans", f"height {_span(spec.height_px)}, width {_span(spec.width_px)} px"),
         ("clipped at most", f"{spec.max_clipped_fraction:.2%}"),
         ("exposure", "any" if spec.exposure is None else _exposure(spec.exposure)),
+        ("sharpness", "any" if spec.sharpness is None else _sharpness(spec.sharpness)),
         ("precision", f"{manifest.precision}, weights stored as {manifest.weights_storage}"),
         ("training data", manifest.training["data_digest"]),
         ("made with", ", ".join(f"{name} {version}" for name, version in sorted(manifest.tools.items()))),
@@ -218,6 +219,15 @@ def _console() -> Console:
 
 def _exposure(spec: ExposureSpec) -> str:
     return f"distance at most {spec.limit:.1f}, medians about {math.exp(spec.mean[0]):.0f} counts"
+
+
+def _sharpness(spec: SharpnessSpec) -> str:
+    edge_x, edge_y = spec.max_edge_px
+    return (
+        f"edges at most {edge_x:.1f} px wide along x, {edge_y:.1f} px along y; "
+        f"noise {spec.noise_counts[0]:.1f}..{spec.noise_counts[1]:.1f} counts, "
+        f"finest share {spec.fineness[0]:.2f}..{spec.fineness[1]:.2f}"
+    )
 
 
 def _span(sides: tuple[int, int]) -> str:

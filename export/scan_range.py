@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge.images.exposure import MARGIN, SHARE, fit
-from edge.model.manifest import ExposureSpec, ScanRange
+from edge.images import exposure, sharpness
+from edge.images.spread import MARGIN, SHARE
+from edge.model.manifest import ExposureSpec, ScanRange, SharpnessSpec
 from export.errors import ExportError
 from train.checkpoint import Checkpoint
 
@@ -14,28 +15,44 @@ SIZE_MARGIN: Final = 0.05
 MIN_CLIPPED_FRACTION: Final = 0.02
 """A scan may always have this share of pixels outside the bounds; else twice the most seen in training."""
 ENOUGH_LOTS: Final = 24
-"""From here up the exposures of training lots say what others will be like."""
+"""From here up the training lots say what others will be like."""
 
 
 def scan_range(classifier: Checkpoint, gate: Checkpoint) -> ScanRange:
-    """Sizes, clipping and exposures that either network has seen, widened. Raises ExportError."""
+    """Sizes, clipping, exposures and sharpness that either network has seen, widened. Raises ExportError."""
     clipped = max(classifier.max_clipped_fraction, gate.max_clipped_fraction)
     return ScanRange(
         height_px=_widened(classifier.scan_height_px, gate.scan_height_px),
         width_px=_widened(classifier.scan_width_px, gate.scan_width_px),
         max_clipped_fraction=min(1.0, max(MIN_CLIPPED_FRACTION, 2 * clipped)),
         exposure=exposure_spec(classifier, gate),
+        sharpness=sharpness_spec(classifier, gate),
     )
 
 
 def exposure_spec(*networks: Checkpoint) -> ExposureSpec:
     """How the scans of all networks were exposed. Raises ExportError where no checkpoint tells."""
-    seen = [exposure for network in networks for exposure in network.exposures]
+    seen = [one for network in networks for one in network.exposures]
     lots = [lot for network in networks for lot in network.exposure_lots]
     if not seen:
         raise ExportError("neither checkpoint says how its scans were exposed", hint="train again with this release")
-    model = fit(seen, SHARE, MARGIN, lots if len(lots) == len(seen) else ())
-    return ExposureSpec(mean=model.mean, inverse_covariance=model.inverse_covariance, limit=model.limit)
+    spread = exposure.fit(seen, SHARE, MARGIN, lots if len(lots) == len(seen) else ()).spread
+    return ExposureSpec(mean=spread.mean, inverse_covariance=spread.inverse_covariance, limit=spread.limit)
+
+
+def sharpness_spec(*networks: Checkpoint) -> SharpnessSpec:
+    """How sharp the scans of all networks were. Raises ExportError where a checkpoint does not tell."""
+    for network in networks:
+        if len(network.sharpnesses) != len(network.exposures):
+            raise ExportError(
+                f"the {network.kind}'s checkpoint says of {len(network.sharpnesses)} of its {len(network.exposures)} "
+                "scans how sharp they are",
+                hint="train again with this release",
+            )
+    seen = [one for network in networks for one in network.sharpnesses]
+    lots = [lot for network in networks for lot in network.exposure_lots]
+    model = sharpness.fit(seen, SHARE, MARGIN, lots if len(lots) == len(seen) else ())
+    return SharpnessSpec(max_edge_px=model.max_edge_px, noise_counts=model.noise_counts, fineness=model.fineness)
 
 
 def _widened(*ranges: tuple[int, int]) -> tuple[int, int]:

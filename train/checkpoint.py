@@ -17,6 +17,7 @@ from torch import Tensor
 
 from edge.images.conversion import Bounds, Method
 from edge.images.exposure import Exposure
+from edge.images.sharpness import Sharpness
 from edge.records import Size
 from train.dataset import Row, ScanFacts
 from train.errors import CheckpointError
@@ -37,6 +38,7 @@ class ScansSeen(TypedDict):
     scan_width_px: tuple[int, int]
     max_clipped_fraction: float
     exposures: tuple[Exposure, ...]
+    sharpnesses: tuple[Sharpness, ...]
     exposure_lots: tuple[str, ...]
     scan_sha256s: tuple[str, ...]
     scan_pixels_sha256s: tuple[str, ...]
@@ -51,6 +53,7 @@ def scans_seen(rows: Sequence[Row], facts: Sequence[ScanFacts]) -> ScansSeen:
         "scan_width_px": (min(widths), max(widths)),
         "max_clipped_fraction": max(fact.clipped_fraction for fact in facts),
         "exposures": tuple(fact.exposure for fact in facts),
+        "sharpnesses": tuple(fact.sharpness for fact in facts),
         "exposure_lots": tuple(row.bundle for row in rows),
         "scan_sha256s": tuple(sorted({fact.sha256 for fact in facts})),
         "scan_pixels_sha256s": tuple(sorted({fact.pixels_sha256 for fact in facts})),
@@ -79,6 +82,8 @@ class Checkpoint:
     """Largest share of pixels outside the bounds in any of those scans."""
     exposures: tuple[Exposure, ...] = ()
     """Exposures of all those scans; a checkpoint of an earlier release has none."""
+    sharpnesses: tuple[Sharpness, ...] = ()
+    """Sharpness of all those scans, in the order of `exposures`; a checkpoint of an earlier release has none."""
     exposure_lots: tuple[str, ...] = ()
     """Lot of the scan of each exposure."""
     scan_sha256s: tuple[str, ...] = ()
@@ -114,6 +119,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     content["state_dict"] = {k: v.detach().cpu().contiguous() for k, v in checkpoint.state_dict.items()}
     content["method"] = checkpoint.method.value
     content["bounds"] = None if checkpoint.bounds is None else asdict(checkpoint.bounds)
+    content["sharpnesses"] = tuple(tuple(one) for one in checkpoint.sharpnesses)  # plain, to load without code
     content["size"] = tuple(checkpoint.size)
     with written_whole(path) as stream:
         torch.save(content, stream)
@@ -159,6 +165,7 @@ def load_checkpoint(path: Path, kind: Kind) -> Checkpoint:
         scan_width_px=tuple(content["scan_width_px"]),
         max_clipped_fraction=content["max_clipped_fraction"],
         exposures=tuple(tuple(one) for one in content.get("exposures", ())),
+        sharpnesses=tuple(Sharpness(*one) for one in content.get("sharpnesses", ())),
         exposure_lots=tuple(content.get("exposure_lots", ())),
         scan_sha256s=tuple(content.get("scan_sha256s", ())),
         scan_pixels_sha256s=tuple(content.get("scan_pixels_sha256s", ())),

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from edge.errors import ScanError, SettingsError
 from edge.images.conversion import Bounds, Histogram, Method, clipped_fraction, histogram, prepare
 from edge.images.exposure import Exposure, exposure
+from edge.images.sharpness import Sharpness, sharpness
 from edge.records import Frame, Image, Size, counts_sha256
 from edge.scans.scan import SUFFIXES, Limits, read_scan
 from edge.validation.labels import MatchedLabels, bad_rows, match_labels
@@ -74,6 +75,7 @@ class ScanFacts:
     clipped_fraction: float
     """Share of pixels outside the bounds; 0 without bounds."""
     exposure: Exposure
+    sharpness: Sharpness
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,15 @@ def _facts_of(frame: Frame, bounds: Bounds | None) -> ScanFacts:
     hist = histogram(frame.counts)
     clipped = 0.0 if bounds is None else clipped_fraction(hist, bounds)
     height_px, width_px = frame.counts.shape
-    return ScanFacts(frame.scan.sha256, counts_sha256(frame.counts), height_px, width_px, clipped, exposure(hist))
+    return ScanFacts(
+        sha256=frame.scan.sha256,
+        pixels_sha256=counts_sha256(frame.counts),
+        height_px=height_px,
+        width_px=width_px,
+        clipped_fraction=clipped,
+        exposure=exposure(hist),
+        sharpness=sharpness(frame.counts, hist),
+    )
 
 
 def data_digest(rows: Sequence[Row], sha256s: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edge.images.conversion import Bounds, Method
 from edge.images.exposure import ExposureModel
+from edge.images.sharpness import SharpnessModel
 from edge.records import Size
 
 
@@ -17,6 +18,8 @@ class ScanSpec:
     width_px: tuple[int, int]
     max_clipped_fraction: float
     exposure: ExposureModel | None = None
+    """None: any."""
+    sharpness: SharpnessModel | None = None
     """None: any."""
 
 

@@ -13,6 +13,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from edge.errors import BundleError
 from edge.images.conversion import Bounds, Method
 from edge.images.exposure import ExposureModel
+from edge.images.sharpness import SharpnessModel
+from edge.images.spread import Spread
 
 SCHEMA_VERSION: Final = 1
 CLASSIFIER_FILE = "classifier.onnx"
@@ -99,7 +101,27 @@ class ExposureSpec(Part):
 
     @property
     def model(self) -> ExposureModel:
-        return ExposureModel(self.mean, self.inverse_covariance, self.limit)
+        return ExposureModel(Spread(self.mean, self.inverse_covariance, self.limit))
+
+
+class SharpnessSpec(Part):
+    """How sharp and how noisy the training scans are: see `edge.images.sharpness`."""
+
+    max_edge_px: tuple[Positive, Positive]
+    """Along x, along y."""
+    noise_counts: tuple[Positive, Positive]
+    fineness: tuple[Positive, Positive]
+
+    @field_validator("noise_counts", "fineness")
+    @classmethod
+    def _ordered(cls, limits: tuple[float, float]) -> tuple[float, float]:
+        if limits[0] > limits[1]:
+            raise ValueError(f"{limits[0]} to {limits[1]}, expected the lower limit first")
+        return limits
+
+    @property
+    def model(self) -> SharpnessModel:
+        return SharpnessModel(self.max_edge_px, self.noise_counts, self.fineness)
 
 
 class ScanRange(Part):
@@ -109,6 +131,8 @@ class ScanRange(Part):
     width_px: tuple[int, int]
     max_clipped_fraction: Probability
     exposure: ExposureSpec | None = None
+    """None: any; `edge-export` always writes it."""
+    sharpness: SharpnessSpec | None = None
     """None: any; `edge-export` always writes it."""
 
     @field_validator("height_px", "width_px")

@@ -13,6 +13,7 @@ from edge.engines.tensorrt.kernel_args import RawScan
 from edge.errors import ScanError, ScanIncomplete
 from edge.images.conversion import Histogram, clipped_fraction, histogram
 from edge.images.exposure import exposure
+from edge.images.sharpness import sharpness
 from edge.images.spec import InputSpec, ScanSpec
 from edge.pipeline.decide import out_of_spec, unreadable
 from edge.records import Arrival, Counts, Decision, FileStamp, Image, Scan, counts_sha256
@@ -81,7 +82,8 @@ def prepare_scan(
     complaint, hist = _wrong_size(frame.counts, preprocessor.spec.scan_spec), None
     if complaint is None:
         hist = histogram(frame.counts)
-        complaint = _wrong_exposure(hist, preprocessor.spec)
+        complaints = (_wrong_exposure(hist, preprocessor.spec), _wrong_sharpness(frame.counts, hist, preprocessor.spec))
+        complaint = "; ".join(filter(None, complaints)) or None
     if complaint is not None:
         convert_ms = _elapsed_ms(started)
         counts = frame.counts if frame.counts.size <= OUT_OF_SPEC_MAX_PX else None
@@ -155,6 +157,12 @@ def _wrong_exposure(hist: Histogram, spec: InputSpec) -> str | None:
             )
     model = spec.scan_spec.exposure
     return None if model is None else model.complaint(exposure(hist))
+
+
+def _wrong_sharpness(counts: Counts, hist: Histogram, spec: InputSpec) -> str | None:
+    """Why the model was not made for scans with this focus and noise, or None when it was."""
+    model = spec.scan_spec.sharpness
+    return None if model is None else model.complaint(sharpness(counts, hist))
 
 
 def _elapsed_ms(started: float) -> float:

@@ -15,6 +15,8 @@ TRAIN_MAY_USE = {
     "edge.images.conversion",
     "edge.errors",
     "edge.images.exposure",
+    "edge.images.sharpness",
+    "edge.images.spread",
     "edge.system.command",
     "edge.system.files",
     "edge.system.progress",

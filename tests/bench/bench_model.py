@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 
-from edge.images.conversion import Bounds, Method, histogram
-from edge.images.exposure import exposure
+from edge.images.conversion import Bounds, Method
 from edge.records import Size
 from train.checkpoint import Checkpoint, save_checkpoint
-from train.dataset import read_frame, read_labels
+from train.dataset import read_labels, scan_facts
 from train.networks import ElectrodeClassifier, GateAutoencoder
 from train.recipe import usual_reduction
 from train.simulator.simulate import write_lot
 
+BOUNDS = Bounds(1700, 2800)
 PASSES_EVERYTHING = 1e3
 """A gate threshold no residual reaches, as the classifier's of 0 is by all: this is about time, not outcomes."""
 
@@ -35,7 +35,7 @@ def make(run: Path, size: Size, scans: Path) -> Path:
     """
     torch.manual_seed(1)
     networks = {"classifier": ElectrodeClassifier(1), "gate": GateAutoencoder()}
-    exposures = tuple(exposure(histogram(read_frame(row).counts)) for row in read_labels(scans))
+    facts = scan_facts(read_labels(scans), BOUNDS)
     thresholds = {
         "classifier": {"threshold": 0.0},
         "gate": {"gate_mean_threshold": PASSES_EVERYTHING, "gate_std_threshold": PASSES_EVERYTHING},
@@ -47,13 +47,14 @@ def make(run: Path, size: Size, scans: Path) -> Path:
                 kind=kind,
                 state_dict=network.state_dict(),
                 method=Method.GLOBAL,
-                bounds=Bounds(1700, 2800),
+                bounds=BOUNDS,
                 size=size,
                 seed=1,
                 data_digest="0" * 64,
                 scan_height_px=(2053, 2115),
                 scan_width_px=(1119, 1219),
-                exposures=exposures,
+                exposures=tuple(fact.exposure for fact in facts),
+                sharpnesses=tuple(fact.sharpness for fact in facts),
                 thresholds=thresholds[kind],
                 recipe={"reduction": usual_reduction(size)} if kind == "gate" else {},
             ),

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from edge.images.conversion import Bounds, Method
+from edge.images.sharpness import Sharpness
 from edge.records import Size
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.gate.network import Gate, state_of
@@ -67,6 +68,7 @@ def write_checkpoints(
         lots=("B01",),
         max_clipped_fraction=0.03,
         exposures=tuple(exposure_around(2100 + 20 * step) for step in range(10)),
+        sharpnesses=tuple(Sharpness(3.0 + 0.01 * step, 3.2, 10.0 + 0.1 * step, 1.0) for step in range(10)),
         thresholds={"threshold": 0.5} | (thresholds or {}),
         recipe={"epochs": 1},
         **facts,

@@ -19,6 +19,7 @@ from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
 from edge.errors import BundleError
 from edge.images.conversion import Bounds, Method
+from edge.images.sharpness import Sharpness
 from edge.model.bundle import Bundle, open_bundle
 from edge.model.manifest import LearntFrom, Manifest, manifest_json
 from edge.records import Scores, Size
@@ -116,6 +117,11 @@ def test_scans_a_little_beyond_those_learnt_from_are_in_spec(bundle: Bundle) -> 
     assert model.complaint(exposure_around(2190)) is None
     assert model.complaint(exposure_around(2190, spread=2.0)) is not None
     assert model.complaint(exposure_around(3100)) is not None
+    assert spec.sharpness is not None
+    focus = spec.sharpness.model
+    assert focus.complaint(Sharpness(3.2, 3.4, 11.0, 0.95)) is None
+    assert focus.complaint(Sharpness(6.0, 3.2, 10.5, 1.0)) is not None
+    assert focus.complaint(Sharpness(3.0, 3.2, 30.0, 1.0)) is not None
 
 
 def test_golden_scans_are_one_of_each_label_and_small(exported: Path, bundle: Bundle) -> None:

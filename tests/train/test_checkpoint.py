@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from edge.images.conversion import Bounds, Method
+from edge.images.sharpness import Sharpness
 from edge.records import Size
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.errors import CheckpointError
@@ -26,6 +27,7 @@ def _checkpoint() -> Checkpoint:
         scan_width_px=(1119, 1219),
         max_clipped_fraction=0.001,
         exposures=((2000, 2010, 2020, 2030, 2040, 2050, 2060, 2300, 2400),),
+        sharpnesses=(Sharpness(3.0, 3.1, 10.0, 0.99),),
         thresholds={"gate_mean_threshold": 0.1, "gate_std_threshold": 0.2},
         recipe={"steps": 10, "photos": None, "rotate": False},
         metrics={"final_loss": 0.5},
@@ -42,6 +44,15 @@ def test_what_was_saved_is_what_is_loaded(tmp_path: Path) -> None:
     assert loaded.state_dict.keys() == saved.state_dict.keys()
     assert all(torch.equal(loaded.state_dict[key], saved.state_dict[key]) for key in saved.state_dict)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["gate.pt"]
+
+
+def test_a_checkpoint_of_an_earlier_release_does_not_say_how_sharp_its_scans_were(tmp_path: Path) -> None:
+    path = tmp_path / "gate.pt"
+    save_checkpoint(path, _checkpoint())
+    content = torch.load(path, weights_only=True)
+    del content["sharpnesses"]
+    torch.save(content, path)
+    assert load_checkpoint(path, "gate").sharpnesses == ()
 
 
 def test_a_checkpoint_without_bounds_keeps_none(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import tifffile
 
 from edge.images.conversion import Bounds, Method, histogram, prepare
 from edge.images.exposure import exposure
+from edge.images.sharpness import sharpness
 from edge.records import Size
 from train.dataset import LoadedScans, Row, data_digest, load_scans, read_labels, split_by_bundle, unlisted_files
 from train.errors import DataError
@@ -146,6 +147,7 @@ def test_scans_are_loaded_as_the_line_itself_prepares_them(tmp_path: Path) -> No
         np.testing.assert_array_equal(image, prepare(of_scan, Method.GLOBAL, bounds, size))
     assert loaded.facts[0].height_px == 80
     assert loaded.facts[0].clipped_fraction == pytest.approx(np.mean(counts[0] < 2000))
+    assert [fact.sharpness for fact in loaded.facts] == [sharpness(one, histogram(one)) for one in counts]
     assert [fact.exposure for fact in loaded.facts] == [exposure(histogram(of_scan)) for of_scan in counts]
 
 

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from edge.images.conversion import histogram, prepare
-from edge.images.exposure import MARGIN, SHARE, exposure, fit
+from edge.images.exposure import exposure, fit
+from edge.images.spread import MARGIN, SHARE
 from edge.records import Image
 from edge.system.progress import Reporter
 from edge.validation.statistics import Rate
@@ -130,7 +131,7 @@ def _judged(
     def seen(image: _Image) -> tuple[Image, float]:
         counts = image[3]()
         prepared = prepare(counts, checkpoint.method, checkpoint.bounds, checkpoint.size)
-        return prepared, model.distance(exposure(histogram(counts))) / model.limit
+        return prepared, model.distance(exposure(histogram(counts))) / model.spread.limit
 
     done = 0
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:

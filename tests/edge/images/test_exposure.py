@@ -40,7 +40,7 @@ def test_the_distance_is_mahalanobis_worked_out_plainly() -> None:
 def test_sheets_of_the_same_kind_are_in_spec_and_few_of_them_are_not() -> None:
     out = sum(MODEL.complaint(seen) is not None for seen in sheets(400, seed=2))
     assert out <= 12
-    assert 0.01 * 200 >= sum(MODEL.distance(seen) > MODEL.limit / 1.05 for seen in sheets()) >= 1
+    assert 0.01 * 200 >= sum(MODEL.distance(seen) > MODEL.spread.limit / 1.05 for seen in sheets()) >= 1
 
 
 @pytest.mark.parametrize(

@@ -270,6 +270,18 @@ NONSENSE: dict[str, tuple[Callable[[Content], Any], str]] = {
         ),
         "scan_spec.exposure.mean",
     ),
+    "edges of no width": (
+        lambda c: c["scan_spec"].update(
+            sharpness={"max_edge_px": [0.0, 4.0], "noise_counts": [5.0, 20.0], "fineness": [0.7, 1.3]}
+        ),
+        "scan_spec.sharpness.max_edge_px",
+    ),
+    "noise upside down": (
+        lambda c: c["scan_spec"].update(
+            sharpness={"max_edge_px": [4.0, 4.0], "noise_counts": [20.0, 5.0], "fineness": [0.7, 1.3]}
+        ),
+        "expected the lower limit first",
+    ),
     "unknown precision": (lambda c: c.update(precision="fp8"), "precision"),
     "text for a number": (lambda c: c["policy"].update(threshold="0.5"), "policy.threshold"),
     "unknown field": (lambda c: c.update(note="x"), "note"),

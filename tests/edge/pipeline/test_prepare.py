@@ -1,10 +1,11 @@
-"""Which scans the networks are asked about at all: those of the size, clipping and exposure the model was made for."""
+"""Which scans the networks are asked about: those of a size, clipping, exposure and sharpness the model knows."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -12,6 +13,8 @@ import tifffile
 from edge.engines.preprocessor import Preprocessor
 from edge.images.conversion import histogram
 from edge.images.exposure import exposure, fit
+from edge.images.sharpness import SharpnessModel
+from edge.images.spec import InputSpec
 from edge.pipeline.prepare import Prepared, prepare_scan
 from edge.records import Arrival, Counts, Outcome
 from edge.scans.pixels import decode
@@ -38,11 +41,11 @@ SPEC = replace(
 )
 
 
-def prepared(folder: Path, counts: Counts) -> Prepared:
+def prepared(folder: Path, counts: Counts, spec: InputSpec = SPEC) -> Prepared:
     path = folder / "scan.tif"
     tifffile.imwrite(path, counts)
     arrival = Arrival(stamp_of(path, folder), datetime(2026, 5, 4, tzinfo=UTC), is_final=True)
-    return prepare_scan(path, arrival, Preprocessor(ScriptedEngine(), SPEC), Limits(), decode)
+    return prepare_scan(path, arrival, Preprocessor(ScriptedEngine(), spec), Limits(), decode)
 
 
 def test_a_sheet_with_air_around_it_goes_to_the_networks(tmp_path: Path) -> None:
@@ -70,3 +73,28 @@ def test_what_is_exposed_otherwise_is_for_a_person(
     assert ready.decision is not None
     assert (ready.decision.outcome, ready.decision.reasons) == (Outcome.REVIEW, ("out-of-spec",))
     assert ready.detail is not None and "greys are spread as in no training scan" in ready.detail
+
+
+def blurred(counts: Counts) -> Counts:
+    """As a filter in the station, or a focus far out, would leave it."""
+    return np.asarray(cv2.GaussianBlur(counts, (0, 0), 3), np.uint16)
+
+
+def test_a_blurred_scan_is_for_a_person_who_reads_why(tmp_path: Path) -> None:
+    focus = SharpnessModel(max_edge_px=(4.0, 15.0), noise_counts=(10.0, 40.0), fineness=(0.7, 1.3))
+    spec = replace(INPUT_SPEC, scan_spec=replace(INPUT_SPEC.scan_spec, sharpness=focus))
+    sharp = sheet(np.random.default_rng(1))
+    assert prepared(tmp_path, sharp, spec).decision is None
+    ready = prepared(tmp_path, blurred(sharp), spec)
+    assert ready.pixels is None and ready.counts is not None
+    assert ready.decision is not None
+    assert (ready.decision.outcome, ready.decision.reasons) == (Outcome.REVIEW, ("out-of-spec",))
+    assert ready.detail is not None and ready.detail.startswith("blurred: edges along x are ")
+    assert ready.detail.endswith(" px wide, the model takes at most 4.0 px; look at focus, detector and motion")
+
+
+def test_a_scan_that_is_strange_in_both_ways_is_told_both(tmp_path: Path) -> None:
+    focus = SharpnessModel(max_edge_px=(4.0, 15.0), noise_counts=(10.0, 40.0), fineness=(0.7, 1.3))
+    spec = replace(SPEC, scan_spec=replace(SPEC.scan_spec, sharpness=focus))
+    detail = prepared(tmp_path, blurred((sheet(np.random.default_rng(1)) * 1.2).astype(np.uint16)), spec).detail
+    assert detail is not None and "greys are spread as in no training scan" in detail and "; blurred: " in detail

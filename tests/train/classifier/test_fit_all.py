@@ -24,7 +24,7 @@ from train.classifier.learner import Samples, calibrated_threshold, inner_parts,
 from train.classifier.models import classifier_of
 from train.classifier.pooling import CHANNELS, TILE_SHAPE, TILES
 from train.cli import main
-from train.dataset import read_frame, read_labels
+from train.dataset import read_frame, read_labels, scan_facts
 from train.doctor import diagnose, histogram_plot
 from train.errors import DataError
 from train.runner import Here
@@ -67,6 +67,7 @@ def test_the_checkpoints_network_says_of_images_what_was_learnt_from_features(
     assert loaded.thresholds == written.thresholds
     hists = [histogram(read_frame(row).counts) for row in rows]
     assert loaded.exposures == tuple(exposure(hist) for hist in hists)
+    assert loaded.sharpnesses == tuple(fact.sharpness for fact in scan_facts(rows, loaded.bounds))
     clipped = [0.0 if loaded.bounds is None else clipped_fraction(hist, loaded.bounds) for hist in hists]
     assert loaded.max_clipped_fraction == max(clipped)
     network = classifier_of(loaded)
