@@ -140,7 +140,7 @@ def _edge_px(strips: Sequence[Counts], lo: int, hi: int) -> float:
     lie near each other, of the sheet and of its coating, make one wide step, but seldom at both ends of the sheet.
     """
     sums = [cv2.reduce(np.clip(strip, lo, hi), 0, cv2.REDUCE_SUM, dtype=cv2.CV_32F)[0] for strip in strips]
-    whole: _Profiles = np.stack(sums) / np.float32(_STRIP_PX)
+    whole: _Profiles = np.divide(np.stack(sums), _STRIP_PX, dtype=np.float32)
     middle = (whole.shape[1] + 1) // 2
     profiles = np.concatenate([whole[:, :middle], whole[:, -middle:]])
     every = np.arange(len(profiles))
