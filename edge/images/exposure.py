@@ -36,7 +36,7 @@ class ExposureModel:
     """The exposures a model was made for: see `fit`."""
 
     spread: Spread
-    """Of nine features: the median and the eight steps, in counts."""
+    """Nine features: the median and the eight steps, in counts."""
 
     def distance(self, seen: Exposure) -> float:
         """Mahalanobis distance of one scan's exposure from the training scans."""
