@@ -85,7 +85,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--work", type=Path, default=HERE.parent / "build" / "demo-model", help="scans and checkpoints")
     parser.add_argument("--jobs", type=int, default=2, help="processes that simulate")
-    parser.add_argument("--model-id", default="demo-3", help="name of the model in every verdict")
+    parser.add_argument("--model-id", default="demo-4", help="name of the model in every verdict")
     parser.add_argument("--no-install", action="store_true", help="leave demo/bundle as it is")
     return parser.parse_args()
 

@@ -45,7 +45,7 @@ def _scan(part: str, sha256: str, width_px: int | None, height_px: int | None) -
 
 
 _MODEL = ModelInfo(
-    id="demo-2",
+    id="demo-3",
     sha256=MODEL_SHA256,
     conversion="mixed",
     bounds_counts=(1200, 48000),
@@ -117,7 +117,7 @@ ONLINE = Status(
 MODEL_CARD = ModelCard(
     station=STATION,
     boot_id=BOOT_ID,
-    id="demo-2",
+    id="demo-3",
     sha256=MODEL_SHA256,
     created_at=MORNING - timedelta(days=3),
     loaded_at=MORNING,

@@ -149,7 +149,7 @@ def scores_csv(findings: Findings) -> str:
     writer.writerow(("set", "group", "name", "kinds", "severity", "mean", "std", "exposure", "refused"))
     for name in ("normal", "abnormal", "foreign"):
         for one in getattr(findings, name):
-            kinds, severity = (";".join(one.row.kinds), one.row.severity) if one.row else ("", None)
+            kinds, severity = ("|".join(one.row.kinds), one.row.severity) if one.row else ("", None)
             figures = [f"{value:.4f}" for value in (one.mean, one.std, one.exposure)]
             shown = "" if severity is None else f"{severity:.3f}"
             writer.writerow((name, one.group, one.name, kinds, shown, *figures, int(one.refused)))

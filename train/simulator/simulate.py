@@ -180,7 +180,7 @@ def write_lot(
 ) -> Path:
     """Write a lot of scans and `labels.csv` into `out`, and return the path of the labels.
 
-    Uncompressed 16-bit TIFFs named like `B03_0017.tif`, and columns file, bundle, label, kinds (joined by `;`),
+    Uncompressed 16-bit TIFFs named like `B03_0017.tif`, and columns file, bundle, label, kinds (joined by `|`),
     severity (3 decimals), then length and area of each of the kinds, in px and mm. The abnormal scans are spread
     evenly over the bundles and their number over the lot is exact. `progress(done, total)` is called after every scan.
     The labels are written last: a lot that has them is complete. Raises EdgeError for senseless numbers and for a
@@ -268,7 +268,7 @@ def _write_one(order: _Order) -> tuple[str, ...]:
         for each in scan.extents
     ]
     columns = ("|".join(column) for column in zip(*sizes, strict=True)) if sizes else ("",) * 4
-    return (order.path.name, scan.bundle, scan.label, ";".join(scan.kinds), f"{scan.severity:.3f}", *columns)
+    return (order.path.name, scan.bundle, scan.label, "|".join(scan.kinds), f"{scan.severity:.3f}", *columns)
 
 
 def _choose(

@@ -231,11 +231,11 @@ def test_labels_name_every_scan_and_agree_with_it(tmp_path: Path) -> None:
         part = re.fullmatch(r"(B\d\d)_(\d{4})\.tif", row["file"])
         assert part is not None
         assert part[1] == row["bundle"]
-        assert set(filter(None, row["kinds"].split(";"))) <= set(KINDS)
+        assert set(filter(None, row["kinds"].split("|"))) <= set(KINDS)
         assert (float(row["severity"]) >= ABNORMAL_FROM) == (row["label"] == "abnormal")
         assert bool(row["kinds"]) == (float(row["severity"]) > 0)
         lengths = [float(length) for length in row["size_px"].split("|") if length]
-        assert len(lengths) == len(scan_kinds := list(filter(None, row["kinds"].split(";"))))
+        assert len(lengths) == len(scan_kinds := list(filter(None, row["kinds"].split("|"))))
         assert not scan_kinds or row["label"] == "normal" or min(lengths) > 0
 
 
