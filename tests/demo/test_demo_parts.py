@@ -320,6 +320,7 @@ def test_the_settings_the_demo_writes_are_settings_of_the_worker(tmp_path: Path)
 
 def test_a_desk_that_cannot_serve_is_told_and_promises_no_address(tmp_path: Path) -> None:
     (tmp_path / "desk").mkdir(mode=0o700)
+    (tmp_path / "state" / "requests").mkdir(parents=True)
     shown = io.StringIO()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
