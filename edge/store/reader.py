@@ -264,6 +264,7 @@ def _verdict(
     kind: str,
     payload: bytes,
     checksum: bytes,
+    *,
     dispositions: tuple[bytes, ...],
 ) -> StoredVerdict:
     sent_at = None if sent_at_ms is None or sent_at_ms < 0 else _moment(sent_at_ms)  # below 0: damaged
