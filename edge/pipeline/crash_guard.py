@@ -24,7 +24,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,23 +59,16 @@ SHORT_OF_MEMORY = "look at the memory and the number of processes the service ma
 class DecodeMarks:
     """Marks of the decodes in progress, side by side in one small file; thread-safe."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises LedgerError where the file cannot be made or read, or is a link."""
+    def __init__(self, path: Path, others: Iterable[Path] = ()) -> None:
+        """`others`: files of marks of other processes, which are suspects here too.
+
+        Raises LedgerError where a file cannot be made or read, or is a link.
+        """
         self._path = path
         self._lock = threading.Lock()
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDONLY | os.O_CREAT | _OWN_FILE, 0o600)
-            try:
-                found = os.read(handle, MARKS * MARK_BYTES)
-            finally:
-                os.close(handle)
-        except OSError as error:
-            raise LedgerError(
-                f"decode marks {path}: {error.strerror}", hint="check that the state directory can be written"
-            ) from None
-        places = [found[at : at + MARK_BYTES] for at in range(0, len(found), MARK_BYTES)]
-        self._suspects = {mark: place for place, mark in enumerate(places) if mark != NO_MARK}
+        self._suspects: dict[bytes, int | None] = {mark: None for other in others for mark in _marks(other)}
+        self._suspects |= {mark: place for place, mark in enumerate(_marks(path))}
+        self._suspects.pop(NO_MARK, None)
         self._free = sorted(set(range(MARKS)) - set(self._suspects.values()), reverse=True)
 
     @contextlib.contextmanager
@@ -169,6 +162,22 @@ def _death_of_a_child(path: Path, limits: Limits, spec: InputSpec) -> _Death | N
         return _Death(f"exit code {child.returncode}", OPENING in child.stdout)
     received = signal.Signals(-child.returncode)
     return _Death(f"killed by {received.name}", OPENING in child.stdout and received != signal.SIGKILL)
+
+
+def _marks(path: Path) -> list[bytes]:
+    """All places of a file of marks, which is made where it is not there. Raises LedgerError."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT | _OWN_FILE, 0o600)
+        try:
+            found = os.read(handle, MARKS * MARK_BYTES)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise LedgerError(
+            f"decode marks {path}: {error.strerror}", hint="check that the state directory can be written"
+        ) from None
+    return [found[at : at + MARK_BYTES] for at in range(0, len(found), MARK_BYTES)]
 
 
 def _mark(stamp: FileStamp) -> bytes:

@@ -8,6 +8,7 @@ into the same folder, if files, model and program are the same.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from array import array
 from collections import deque
@@ -45,7 +46,7 @@ class Job:
     boot_id: UUID
     started_at: datetime
     marks: Path
-    """Which file was being read when a process died, see edge/pipeline/crash_guard.py."""
+    """Folder that says which file was being read when a process died: see edge/pipeline/crash_guard.py."""
 
     @property
     def limits(self) -> Limits:
@@ -86,7 +87,7 @@ class Judge:
         self._model = model
         self._store = _Store(publish_to)
         self._decoder = Decoder(job.limits)
-        self._marks = DecodeMarks(job.marks)
+        self._marks = DecodeMarks(job.marks / str(os.getpid()), others=job.marks.glob("*"))
 
     def judge(
         self, folder: Path, files: Iterable[tuple[int, str]], on_judged: Callable[[int, JudgedFile], None]

@@ -13,10 +13,11 @@ import codecs
 import csv
 import hashlib
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import repeat
@@ -246,8 +247,7 @@ def _run_replay(
     if other_parts is not None:
         other_parts.remove()
     plan.files.path.unlink(missing_ok=True)
-    with suppress(OSError):  # it keeps the mark of a file whose decoding ended an earlier replay
-        job.marks.rmdir()
+    shutil.rmtree(job.marks, ignore_errors=True)  # each file has its verdict by now
     return ReplayResult(
         metrics=found.validation.metrics,
         warning=reading.leaks.sentence if reading.leaks.is_void else None,

@@ -47,6 +47,7 @@ class Operator:
             "/var/lib/edge-worker/state": str(root / "state"),
             "/var/backups/edge-worker": str(root / "backups"),
             "-p 1883": f"-p {broker.port}",
+            "show FILE": "show B01_1.tif",
         }
 
     def type(self, command: str) -> subprocess.CompletedProcess[str] | None:

@@ -100,8 +100,17 @@ def _grow_a_bad_file(trial: Trial, rig: Rig) -> bytes:
     bad = rig.scans / "B01_grows.tif"
     rig.generator.put(bad.name, data, None)
     wait_until(lambda: rig.worker.count("scan judged", file=bad.name) > 0, "the bad file is judged")
+    wait_until(lambda: _is_open(rig.worker.pid, bad), "the bad file is open for its copy")
     os.truncate(bad, GROWN_BYTES)
     rig.generator.note(bad.name, data.ljust(GROWN_BYTES, b"\0"), None)  # another file by now, with its own verdict
     rig.await_all()
     bad.unlink()
     return data
+
+
+def _is_open(pid: int, path: Path) -> bool:
+    for handle in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if handle.readlink() == path:
+                return True
+    return False

@@ -53,6 +53,17 @@ def test_a_suspect_outlives_a_second_death_before_its_turn_came_again(tmp_path: 
     assert DecodeMarks(tmp_path / "marks").is_suspect(STAMP)
 
 
+def test_processes_side_by_side_keep_their_marks_apart(tmp_path: Path) -> None:
+    other = FileStamp("b.tif", 8, 100, 1)
+    first, second = (DecodeMarks(tmp_path / name, others=tmp_path.glob("*")) for name in "12")
+    with first.decoding(STAMP), second.decoding(other):
+        after_both_died = DecodeMarks(tmp_path / "3", others=tmp_path.glob("*"))
+    assert after_both_died.is_suspect(STAMP) and after_both_died.is_suspect(other)
+    with after_both_died.decoding(STAMP):
+        assert DecodeMarks(tmp_path / "3").is_suspect(STAMP)
+    assert not after_both_died.is_suspect(STAMP)
+
+
 def test_marks_are_not_written_through_a_link(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_bytes(b"someone's")

@@ -290,7 +290,7 @@ def test_votes_are_a_matter_of_the_ablation_only_where_labellers_disagree(tmp_pa
 def test_each_step_of_the_ablation_is_a_row(
     small_lot: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--size", "64x64", "--weights", "none", "--cache", str(cache), "--steps", "12", "13"]
+    options = ["--size", "64x64", "--weights", "none", "--cache", str(cache), "--rows", "12", "13"]
     assert main(["ablation", str(small_lot), "--out", str(tmp_path), *options]) == 0
     table = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in table[2:4]] == [step.name for step in steps(0)[11:13]]

@@ -165,7 +165,7 @@ def detrended(images: Tensor, side_px: int) -> Tensor:
 
 def surroundings(images: Tensor, side_px: int) -> Tensor:
     """Mean of images (n, 1, h, w) over the square of `side_px` about each pixel; mirrored at the border."""
-    edge = _LOCAL_PX // 2
+    edge = side_px // 2
     return box_mean(F.pad(images, (edge, edge, edge, edge), mode="reflect"), side_px)
 
 
