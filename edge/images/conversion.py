@@ -38,8 +38,9 @@ Histogram = npt.NDArray[np.int64]
 Table = npt.NDArray[np.uint8]
 """Grey level of every possible count: uint8, shape (65536,), read-only."""
 
-_BLOCK_PX = 1 << 18
-"""Pixels that are counted at a time: numpy widens them to 64 bits first, and 2 MB of that stay in the cache."""
+_EXACT_FLOAT32_PX = 1 << 24
+_FEW_PX = 1 << 16
+"""Up to here numpy counts faster: OpenCV takes a tenth of a millisecond and more for its 65536 bins alone."""
 
 
 class Method(StrEnum):
@@ -83,11 +84,13 @@ class Bounds:
 def histogram(counts: Counts) -> Histogram:
     """Pixels per count value of uint16 counts (height_px, width_px); exact. Raises ValueError."""
     _check_counts(counts)
-    flat = counts.reshape(-1)
-    total = np.bincount(flat[:_BLOCK_PX], minlength=LEVELS)
-    for first in range(_BLOCK_PX, flat.size, _BLOCK_PX):
-        block = np.bincount(flat[first : first + _BLOCK_PX])
-        total[: block.size] += block
+    if counts.size <= _FEW_PX:
+        return np.bincount(counts.reshape(-1), minlength=LEVELS)
+    total = np.zeros(LEVELS, np.int64)
+    # OpenCV counts in integers but answers in float32, exact up to 2**24 px in one bin: hence the blocks.
+    rows = max(1, _EXACT_FLOAT32_PX // counts.shape[1])
+    for first in range(0, counts.shape[0], rows):
+        total += cv2.calcHist([counts[first : first + rows]], [0], None, [LEVELS], [0, LEVELS]).ravel().astype(np.int64)
     return total
 
 
