@@ -47,7 +47,7 @@ def main() -> int:
     wanted = options.rows.split(",") if options.rows else wanted
     if unknown := set(wanted) - {procedure.id for procedure in PROCEDURES}:
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
-    folder = options.out / options.column
+    folder = options.out.resolve() / options.column
     (folder / "rows").mkdir(parents=True, exist_ok=True)
     began_s = time.monotonic()
 
