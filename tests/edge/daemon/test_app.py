@@ -313,17 +313,22 @@ def test_an_empty_mount_point_at_the_start_is_an_alarm_though_all_scans_were_mov
         assert line.publisher.standing_alarms == ()
 
 
+def judge_and_keep(line: Line, scans: Path) -> Verdict:
+    """The verdict on a first scan, whose evidence is written."""
+    fakes.write_scan(scans / "B01_1.tif")
+    judge(line, 1)
+    assert line.keeper is not None
+    while line.keeper.step(0.0):
+        pass
+    return Verdict.model_validate_json(line.ledger.outbox(0, 1)[0].payload)
+
+
 def test_a_persons_decision_is_stored_once_and_put_beside_the_evidence_even_after_a_kill_in_between(
     tmp_path: Path,
 ) -> None:
     settings = settings_below(tmp_path)
     with line_of(settings.model_copy(update={"evidence": EvidenceSettings(sample=1.0)})) as line:
-        fakes.write_scan(tmp_path / "scans" / "B01_1.tif")
-        judge(line, 1)
-        assert line.keeper is not None
-        while line.keeper.step(0.0):
-            pass
-        verdict = Verdict.model_validate_json(line.ledger.outbox(0, 1)[0].payload)
+        verdict = judge_and_keep(line, tmp_path / "scans")
         assert verdict.evidence is not None
         answer = sample_answer(part_id=verdict.part_id).model_copy(update={"verdict_id": verdict.verdict_id})
         line.ledger.commit_disposition(answer)  # and here the process died: the request still lies there
@@ -346,12 +351,7 @@ def test_a_decision_on_a_verdict_that_was_pruned_since_still_reaches_its_picture
     monkeypatch.setattr("edge.store.ledger.KEEP_LATEST", 0)
     settings = settings_below(tmp_path)
     with line_of(settings.model_copy(update={"evidence": EvidenceSettings(sample=1.0)})) as line:
-        fakes.write_scan(tmp_path / "scans" / "B01_1.tif")
-        judge(line, 1)
-        assert line.keeper is not None
-        while line.keeper.step(0.0):
-            pass
-        verdict = Verdict.model_validate_json(line.ledger.outbox(0, 1)[0].payload)
+        verdict = judge_and_keep(line, tmp_path / "scans")
         line.ledger.mark_sent([verdict.seq], utc_now())
         assert line.ledger.prune(utc_now() + timedelta(days=1)) == 1
         answer = sample_answer(part_id=verdict.part_id).model_copy(update={"verdict_id": verdict.verdict_id})
