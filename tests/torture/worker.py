@@ -2,8 +2,8 @@
 
     python -m tests.torture.worker --config FILE [--die-at POINT:N] [--break NAME] [--clock FILE] [--deaf] ...
 
-It refuses every bundle but the tests' own; the production program refuses that one. All of the product
-that is changed here is changed from outside, in tests/torture/wrap.py: the product has no switch for it.
+Without --real-engine it refuses every bundle but the tests' own; the production program refuses that one. All of
+the product that is changed here is changed from outside, in tests/torture/wrap.py: the product has no switch for it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # as edge.cli does, befo
 
 from edge.daemon.app import run_app  # noqa: E402
 from edge.errors import EdgeError  # noqa: E402
-from edge.pipeline.loaded_model import LoadedModel  # noqa: E402
+from edge.pipeline.loaded_model import LoadedModel, load_model  # noqa: E402
 from edge.settings import load_settings, service_environment  # noqa: E402
 from edge.system.logs import configure_logging, event  # noqa: E402
 from tests.torture import wrap  # noqa: E402
@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--deaf", action="store_true", help="no file event reaches the inbox")
     parser.add_argument("--poison", action="store_true", help="decoding a file with the poison marker is a SIGSEGV")
     parser.add_argument("--engine", choices=sorted(wrap.ENGINE_FAULTS), help="what the engine does wrong")
+    parser.add_argument("--real-engine", action="store_true", help="the settings' own model and engine, as in service")
     parser.add_argument("--stuck-after-s", type=float, help="instead of edge.daemon.app.STUCK_AFTER_S")
     parser.add_argument("--housekeeping-s", type=float, help="between two sweeps of ledger and inbox")
     parser.add_argument("--slow-load-s", type=float, default=0.0, help="loading the model takes so much longer")
@@ -83,6 +84,8 @@ def main() -> int:
         def load() -> LoadedModel:
             event(log.info, "loading")
             time.sleep(options.slow_load_s)
+            if options.real_engine:
+                return load_model(settings)
             return load_stub_model(settings.model.bundle, engine)
 
         return run_app(settings, service_environment(), load)
