@@ -1,4 +1,4 @@
-"""Files that are slow, broken, hostile, or come again: R11 to R13."""
+"""Files that are slow, broken, hostile, or come again: R11 to R13, R24."""
 
 from __future__ import annotations
 
@@ -124,14 +124,12 @@ def _start_decoders(rig: Rig) -> None:
 
 
 def arrive_again(trial: Trial) -> None:
-    """R13, R24: same bytes or pixels under a new name, new bytes under an old name, a touch, a copy over itself; empty
-    files.
+    """R13: a copy under a new name, new bytes under an old name, a touch, a copy over itself; empty files.
 
-    Each arrival has its verdict: an image judged before goes to review, an empty file is unreadable under each name.
-    Only the same name with the bytes of its last verdict is no arrival.
+    Each arrival has its verdict, an empty file under each name. Only the same name with the bytes of its last verdict
+    is no arrival.
     """
     rounds = trial.size(5, 50)
-    repeated: list[str] = []
     with trial.rig(Layout(folder={"incomplete_after_s": 0.5})) as rig:
         rig.worker.start()
         generator = rig.generator
@@ -139,12 +137,7 @@ def arrive_again(trial: Trial) -> None:
             first = generator.arrive(1)[0]
             rig.await_all()
             path = rig.scans / first.file
-            data = path.read_bytes()
-            copied = generator.put(f"copy_{turn}.tif", data, None)
-            tagged = io.BytesIO()
-            tifffile.imwrite(tagged, tifffile.imread(io.BytesIO(data)), metadata=None, description=f"turn {turn}")
-            pixels = generator.put(f"pixels_{turn}.tif", tagged.getvalue(), None)
-            repeated += [copied.file, pixels.file]
+            generator.put(f"copy_{turn}.tif", path.read_bytes(), None)
             rig.await_all()
             empty = rig.scans / f"E01_{turn}.tif"
             for file in (path, empty):
@@ -186,9 +179,65 @@ def arrive_again(trial: Trial) -> None:
             len(rows) == distinct + 2 * rounds,
             f"{len(rows)} verdicts on {distinct} contents, {rounds} copies of one and {rounds} empty files",
         )
-        said = {message.content["scan"]["file"]: message.content for message in rig.subscriber.of("verdict")}
-        silent = [file for file in repeated if said[file]["reasons"] != ["repeated-image"] or not said[file]["repeats"]]
-        trial.require(not silent, f"repetitions that were not told: {silent}")
-        alarms = [message.content["code"] for message in rig.subscriber.of("alarm")]
-        trial.require("scans-repeated" in alarms, "no alarm scans-repeated")
         trial.figures |= {"distinct_contents": distinct, "arrivals": len(generator.listed), "empty_files": rounds}
+
+
+def repeat_images(trial: Trial) -> None:
+    """R24: a frozen detector, torn files under a fixed name, a temporary name and a part number that are corrected.
+
+    Every arrival has a message of its own, and none on an image judged before says `normal` or `abnormal`.
+    """
+    frozen = trial.size(12, 500)
+    expected: dict[str, list[str]] = {}
+    with trial.rig(Layout(folder={"incomplete_after_s": 0.5})) as rig:
+        rig.worker.start()
+
+        def arrive(name: str, data: bytes, outcome: str) -> None:
+            expected.setdefault(name, []).append(outcome)
+            if outcome != "judged":
+                rig.generator.put(name, data, None)
+            wait_until(lambda: len(_outcomes(rig).get(name, [])) == len(expected[name]), f"a message on {name}")
+
+        def first(name: str) -> bytes:
+            counts, data = rig.generator.scan()
+            rig.generator.put(name, data, expected_p_abnormal(counts))
+            arrive(name, data, "judged")
+            return data
+
+        data = first("D01_000000.tif")
+        for turn in range(1, frozen):
+            tagged = io.BytesIO()
+            tifffile.imwrite(tagged, tifffile.imread(io.BytesIO(data)), metadata=None, description=f"turn {turn}")
+            arrive(f"D01_{turn:06}.tif", data if turn % 2 else tagged.getvalue(), "review")
+            if turn == frozen // 2:
+                rig.worker.kill()
+                rig.worker.start()
+        trial.require(bool(rig.subscriber.alarms("scans-repeated")), "no alarm on a frozen detector")
+        for _ in range(trial.size(2, 20)):
+            data = first("latest.tif")
+            for again in (data[: len(data) // 2], data):
+                arrive("latest.tif", again, "unreadable" if again != data else "review")
+        for turn, corrected in enumerate(("rename", "copy")):
+            data = first(f"wrong_{turn}.tif")
+            if corrected == "rename":
+                (rig.scans / f"wrong_{turn}.tif").unlink()
+            arrive(f"D02_{turn:06}.tif", data, "review")
+        trial.require_clean_stop(rig.worker)
+        trial.take(rig.findings())
+        outcomes = _outcomes(rig)
+        wrong = {name: outcomes[name] for name in expected if outcomes[name] != expected[name]}
+        trial.require(not wrong, f"images judged before were judged as new, or files taken for others: {wrong}")
+        said = [message.content for message in rig.subscriber.of("verdict") if message.content["outcome"] == "review"]
+        silent = [one["scan"]["file"] for one in said if one["reasons"] != ["repeated-image"] or not one["repeats"]]
+        trial.require(not silent, f"repetitions that were not told: {silent}")
+        trial.figures |= {"frozen": frozen, "repeated": len(said)}
+
+
+def _outcomes(rig: Rig) -> dict[str, list[str]]:
+    """By file, of each verdict in turn; `judged` where the networks decided."""
+    outcomes: dict[str, list[str]] = {}
+    for message in rig.subscriber.of("verdict"):
+        outcome = message.content["outcome"]
+        judged = outcome if outcome in ("review", "unreadable") else "judged"
+        outcomes.setdefault(message.content["scan"]["file"], []).append(judged)
+    return outcomes

@@ -46,6 +46,7 @@ PROCEDURES = (
     Procedure("R21", "upgrade and rollback", kills.upgrade_and_roll_back),
     Procedure("R22", "bad engine", model_faults.bad_engine),
     Procedure("R23", "poison scan", kills.poison_a_scan),
+    Procedure("R24", "repeated bytes or pixels, torn and corrected files", file_faults.repeat_images),
     Procedure("R25", "rewrite in place, replacement before reading", station_faults.rewritten_in_place),
     Procedure("R26", "reserved strips and tiles, holes, zero rims, dead rows", station_faults.unwritten_parts),
     Procedure("R27", "moving: gaps, links, target away, no mount at start", station_faults.moved_on),

@@ -17,7 +17,7 @@ PROMISES = (
     (
         "Every complete scan in the folder gets exactly one stored verdict per arrival and model; delivery to the "
         "broker is at least once, with identical bytes.",
-        "R1 R2 R3 R4 R6 R10 R11 R13 R14 R15 R16 R17 R18 R20 R21 R22 R27 R28 R35 R36 L1 S1",
+        "R1 R2 R3 R4 R6 R10 R11 R13 R14 R15 R16 R17 R18 R20 R21 R22 R24 R27 R28 R35 R36 L1 S1",
     ),
     ("Power loss at the edge box loses no published verdict, on a disk that honours flush.", "R7 R8 R9"),
     ("The broker's power loss is recoverable without a new inspection: `edge-worker resend SINCE`.", "R2 R4"),

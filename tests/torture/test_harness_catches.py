@@ -16,7 +16,7 @@ from tests.support.mosquitto import needs_mosquitto
 from tests.torture.broker_faults import no_acknowledgement, refused_by_access_list
 from tests.torture.durability import durability_order, power_cut
 from tests.torture.evidence_faults import kill_while_pieces_are_written
-from tests.torture.file_faults import slow_writers
+from tests.torture.file_faults import repeat_images, slow_writers
 from tests.torture.identity_faults import restored_without_a_number
 from tests.torture.isolation_faults import decoder_taken_over
 from tests.torture.kills import kill_the_worker
@@ -41,6 +41,7 @@ SEED = 20261
         pytest.param(no_acknowledgement, 1.0, "take-any-acknowledgement", "refused rows are closed", id="R31"),
         pytest.param(decoder_taken_over, 0.3, "unfiltered-decoder", "the decoder", id="R29"),
         pytest.param(kill_while_pieces_are_written, 1.0, "evidence-in-place", "is broken", id="R37"),
+        pytest.param(repeat_images, 0.4, "bytes-alone", "were judged as new", id="R24"),
         pytest.param(rewritten_in_place, 0.4, "no-hold", "bytes nobody listed", id="R25"),
         pytest.param(moved_on, 0.4, "move-by-name", "lost", id="R27"),
         pytest.param(restored_without_a_number, 1.0, "one-ledger-id", "under one number", id="R32"),

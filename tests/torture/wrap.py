@@ -42,6 +42,7 @@ from edge.engines import Batch, EngineOutput
 from edge.errors import EngineError
 from edge.mqtt.connection import SUCCESS, Acknowledged
 from edge.mqtt.publisher import Publisher
+from edge.records import Former
 from edge.store.ledger import Entry, Ledger, OutboxRow
 from tests.torture.poison import UNFILTERED, poisoned
 from tests.torture.stub import StubEngine
@@ -256,6 +257,16 @@ def _one_ledger_id() -> None:
     edge.store.ledger._ledger_id = lambda _sql: UUID(int=1)
 
 
+def _bytes_alone() -> None:
+    """An image is known again by the bytes of its file, not by its pixels."""
+    original = Ledger.former
+
+    def former(self: Ledger, file: str, sha256: str, first_id: str, _pixels_id: str | None) -> Former:
+        return original(self, file, sha256, first_id, None)
+
+    Ledger.former = former  # type: ignore[method-assign]
+
+
 def _unchecked_messages() -> None:
     edge.store.ledger.is_intact = lambda *_: True
 
@@ -272,6 +283,7 @@ BREAKAGES: dict[str, Callable[[], None]] = {
     "no-hold": _no_hold,
     "move-by-name": _move_by_name,
     "one-ledger-id": _one_ledger_id,
+    "bytes-alone": _bytes_alone,
     "unchecked-messages": _unchecked_messages,
 }
 
