@@ -14,8 +14,9 @@ import hashlib
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +31,9 @@ FILE_NAME = "desk.sqlite"
 APPLICATION_ID = 0x4544534B  # "EDSK"
 SCHEMA = "desk/1"
 SCHEMA_VERSION = 1
-BUSY_TIMEOUT_S = 5.0
+WAIT_S = 20.0
+"""For another process that writes: the command line beside the page, or a disk that is slow to flush."""
+ASK_AGAIN_S = 0.005
 GENESIS = "0" * 64
 """`previous` of the first entry."""
 
@@ -89,16 +92,16 @@ class DeskStore:
     def __init__(self, path: Path) -> None:
         """Open the file, or make it; its directory must be there."""
         self.path = path
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         with map_errors(path), ExitStack() as unopened:
             is_new = not path.exists()
-            self._sql = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+            self._sql = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
             unopened.callback(self._sql.close)
             if is_new:
                 path.chmod(0o600)
-            self._sql.execute("PRAGMA trusted_schema = OFF")
-            self._sql.execute("PRAGMA journal_mode = WAL")
-            self._sql.execute("PRAGMA synchronous = FULL")
+            self._patiently("PRAGMA trusted_schema = OFF")
+            self._patiently("PRAGMA journal_mode = WAL")
+            self._patiently("PRAGMA synchronous = FULL")
             self._expect_own_file()
             unopened.pop_all()
 
@@ -128,11 +131,26 @@ class DeskStore:
                     hint="check `desk.dir` in the settings",
                 )
 
+    def _patiently(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Rows of a statement outside of any transaction, as soon as no other process is in its way.
+
+        SQLite's own wait asks ever more seldom, in the end every 0.1 s. Beside a process that writes one answer after
+        the other it gave up after 5 s without having met a moment between two of them.
+        """
+        end_s = time.monotonic() + WAIT_S
+        while True:
+            try:
+                return self._sql.execute(statement, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error) or time.monotonic() > end_s:
+                    raise
+            time.sleep(ASK_AGAIN_S)
+
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
         """All of it or nothing, on the disk when it ends; one at a time."""
         with self._lock, map_errors(self.path):
-            self._sql.execute("BEGIN IMMEDIATE")
+            self._patiently(f"BEGIN {kind}")
             try:
                 yield
                 self._sql.execute("COMMIT")
@@ -142,7 +160,7 @@ class DeskStore:
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with self._lock, map_errors(self.path):
-            return self._sql.execute(query, values).fetchall()
+            return self._patiently(query, *values)
 
     def _append(self, fields: Fields) -> tuple[int, bytes]:
         """Add one entry inside the transaction: its number and bytes."""
@@ -241,8 +259,15 @@ class DeskStore:
         rows = self._rows("SELECT CAST(entry AS BLOB) FROM record ORDER BY seq DESC LIMIT 1")
         return entry_hash(rows[0][0]) if rows else GENESIS
 
+    def at_one_moment(self) -> AbstractContextManager[None]:
+        """What is read inside fits together, whatever other processes write meanwhile."""
+        return self._transaction("DEFERRED")
+
     def problems(self) -> list[str]:
-        """Everything in the file that does not fit the chain, in words; empty where nothing was changed."""
+        """Everything in the file that does not fit the chain, in words; empty where nothing was changed.
+
+        Beside a desk that is written to, only `at_one_moment` tells the truth.
+        """
         found, answers, accounts = chain_problems(self.entries())
         stored_answers = self._rows(
             "SELECT seq, nonce, verdict_id, account, decision, read, outcome, kept, file, seconds_looked FROM answer"
@@ -318,9 +343,15 @@ def map_errors(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         is_full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
         hint = "free some space there and send it again" if is_full else "check the disk, the owner and `desk.dir`"
+        if _is_busy(error):
+            hint = "another process holds the file, or the disk hardly moves: send it again"
         raise DeskError(f"{path}: {error}; nothing was saved", hint=hint) from error
     except OSError as error:
         raise DeskError(f"{path}: {error.strerror}; nothing was saved", hint="check `desk.dir`") from error
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def now() -> datetime:

@@ -11,13 +11,17 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edge.desk.accounts import add_account, disable_account
 from edge.desk.readings import Read
-from edge.desk.store import FILE_NAME, GENESIS, Account, DeskStore, entry_hash
+from edge.desk.store import FILE_NAME, GENESIS, Account, DeskStore, chain_problems, entry_hash
+from edge.desk.verify import verify
 from edge.errors import DeskError
+from edge.evidence.record import DISPOSITION, days
+from tests.support.desk import put_piece, sheet
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ID = "ab" * 16
@@ -125,6 +129,59 @@ def test_a_full_disk_saves_nothing_and_says_so(store: DeskStore) -> None:
     store._sql.execute("PRAGMA max_page_count = 100000")
     assert answer(store, f"n{kept}"), "the very answer that was refused can be given again"
     assert store.problems() == []
+
+
+def test_an_answer_waits_for_another_process_and_asks_often(
+    store: DeskStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's own wait asks every 0.1 s in the end, and never met the moment between two answers of the other."""
+    other = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            other.execute("COMMIT")
+
+    monkeypatch.setattr("edge.desk.store.time.sleep", wait)
+    assert answer(store, "n0")
+    assert len(waited) == 3 and max(waited) < 0.02
+    monkeypatch.setattr("edge.desk.store.WAIT_S", 0.0)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(DeskError, match="nothing was saved") as refused:
+        answer(store, "n1")
+    assert "send it again" in refused.value.hint
+    other.close()
+    assert answer(store, "n1")
+
+
+def test_what_is_answered_while_the_record_is_verified_is_no_change_of_it(
+    store: DeskStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between any two looks at the file, and between the file and the evidence, there may be an answer."""
+    answer(store, "n0")
+    evidence = tmp_path / "evidence"
+    piece = put_piece(evidence, 1, counts=sheet(1, 20, 10))
+
+    def days_while_a_reader_answers(folder: Path) -> list[str]:
+        with DeskStore(tmp_path / FILE_NAME) as page:
+            answer(page, "n1")
+            given = {"disposition_id": page.head()[:32]}
+        (piece.path / DISPOSITION).write_text(json.dumps(given))
+        return days(folder)
+
+    def problems_while_a_reader_answers(entries: list[tuple[int, bytes]]) -> Any:
+        with DeskStore(tmp_path / FILE_NAME) as page:
+            answer(page, "n2")
+        return chain_problems(entries)
+
+    monkeypatch.setattr("edge.desk.verify.days", days_while_a_reader_answers)
+    monkeypatch.setattr("edge.desk.store.chain_problems", problems_while_a_reader_answers)
+    problems, summary = verify(store, evidence, None)
+    assert problems == []
+    assert summary.startswith("unchanged: 2 entries, 1 answers kept beside evidence")
+    assert len(store.answers()) == 3
 
 
 def test_what_is_no_desk_is_left_alone(tmp_path: Path) -> None:
