@@ -305,8 +305,7 @@ class Line:
         if answered.is_new:
             event(log.info, "disposition", verdict_id=answer.verdict_id, decision=answer.decision, by=answer.by)
             self.publisher.wake()
-        is_decided = answer.stands is not None  # else the pictures still wait for another reader
-        if is_decided and self.keeper is not None and answered.payload is not None:
+        if self.keeper is not None and answered.payload is not None:
             evidence = (
                 self.keeper.path_of(answer.verdict_id)
                 if answered.decided_at is None

@@ -216,7 +216,7 @@ class Keeper:
             return Tally(self._kept, self._dropped, shelf.used_bytes if shelf else 0, self._failure)
 
     def decided(self, evidence: str, payload: bytes) -> None:
-        """Put a person's committed decision beside its evidence; nothing where that is gone. Raises OSError."""
+        """Put a person's committed answer beside its evidence; nothing where that is gone. Raises OSError."""
         path = self._folder / evidence
         with self._disk:
             self._expect_same_folder()
@@ -410,12 +410,12 @@ def _entry_of(folder: Path, evidence: str) -> _Entry | None:
 
 
 def _is_decided(payload: bytes) -> bool:
-    """Whether a disposition says more than `undecided`."""
+    """Whether a disposition leaves nothing open: else the pictures wait for another reader."""
     try:
         content = json.loads(payload)
     except ValueError:
         return False
-    return isinstance(content, dict) and content.get("decision") in ("normal", "abnormal")
+    return isinstance(content, dict) and content.get("stands") in ("normal", "abnormal")
 
 
 def _write_piece(draft: Path, contents: dict[str, bytes], *, is_flushed: bool) -> None:

@@ -8,7 +8,7 @@
         image.png          8-bit: the image as the networks saw it; colour (red, green, blue) for three channels
         residual.png       8-bit grey: the gate's residual map, one pixel a cell
         reason.png         8-bit grey: the classifier's reason map, one pixel a cell; not from every model
-        disposition.json   what a person decided: added later, so not named in the record
+        disposition.json   a person's newest answer: added later, so not named in the record
 
 Its reader trusts nothing: names are fixed, links are refused, sizes are bounded, hashes are compared.
 """
@@ -182,7 +182,7 @@ class Piece:
         return (levels.astype(np.float32) - 128) * np.float32(self.record.reason_map.per_level)
 
     def disposition(self) -> bytes | None:
-        """The payload of what a person decided; None before a decision. Raises EvidenceError."""
+        """The payload of a person's newest answer; None before the first. Raises EvidenceError."""
         try:
             with _opened(self.path, DISPOSITION) as handle:
                 return _read(handle, MAX_TEXT_BYTES, self.path / DISPOSITION)

@@ -339,6 +339,10 @@ def test_a_persons_decision_is_stored_once_and_put_beside_the_evidence_even_afte
         assert [row.kind for row in rows] == ["verdict", "disposition"]
         beside = tmp_path / "state" / "evidence" / verdict.evidence / "disposition.json"
         assert beside.read_bytes() == rows[1].payload
+        taken_back = answer.model_copy(update={"disposition_id": "e" * 32, "stands": None})
+        leave(tmp_path / "state", RequestKind.DISPOSITION, taken_back, taken_back.disposition_id)
+        line.take_requests()
+        assert beside.read_bytes() == line.ledger.outbox(0, 9)[2].payload, "else the pictures would count as decided"
         leave(tmp_path / "state", RequestKind.DISPOSITION, answer, "f" * 32)
         line.take_requests()
         assert line.publisher.standing_alarms == ("request-refused",)

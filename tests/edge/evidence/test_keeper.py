@@ -341,22 +341,25 @@ def test_the_number_of_pieces_is_bounded_too(tmp_path: Path, monkeypatch: pytest
 
 
 def test_what_nobody_decided_yet_outlives_what_somebody_did(tmp_path: Path) -> None:
+    """Decided is what all answers together leave no question about, whatever the newest one says."""
     counts = noise(200, 100)
     probe = keeper(tmp_path / "probe")
     fill(probe, verdict_of(0), counts=counts)
     budget = round(3.5 * probe.tally().used_bytes)
     kept = keeper(tmp_path / "evidence", max_bytes=budget)
-    old, decided, unsure = (
+    asked_again, decided, unsure = (
         verdict_of(1, Outcome.ABNORMAL),
         verdict_of(2, Outcome.REVIEW),
         verdict_of(3, Outcome.ABNORMAL),
     )
-    fill(kept, old, decided, unsure, counts=counts)
-    kept.decided(str(decided.evidence), b'{"decision":"normal"}')
-    kept.decided(str(unsure.evidence), b'{"decision":"undecided"}')
+    fill(kept, asked_again, decided, unsure, counts=counts)
+    kept.decided(str(decided.evidence), b'{"decision":"undecided","stands":"normal"}')
+    kept.decided(str(unsure.evidence), b'{"decision":"undecided","stands":null}')
+    for stands in ('"abnormal"', "null"):  # a reader who changes their mind: now a second one is asked
+        kept.decided(str(asked_again.evidence), b'{"decision":"normal","stands":%s}' % stands.encode())
     kept = keeper(tmp_path / "evidence", max_bytes=budget)  # a restart knows it, too
     fill(kept, newest := verdict_of(4, Outcome.NORMAL), counts=counts)
-    assert pieces(tmp_path / "evidence") == paths_of(old, unsure, newest)
+    assert pieces(tmp_path / "evidence") == paths_of(asked_again, unsure, newest)
 
 
 def test_a_decision_lies_beside_the_evidence_and_nowhere_where_that_is_gone(tmp_path: Path) -> None:
@@ -387,7 +390,7 @@ def test_a_disk_that_others_fill_costs_only_what_is_decided(
     kept = keeper(tmp_path, min_free_bytes=1 << 20)
     decided, undecided = verdict_of(1), verdict_of(2)
     fill(kept, decided, undecided)
-    kept.decided(str(decided.evidence), b'{"decision":"normal"}')
+    kept.decided(str(decided.evidence), b'{"decision":"normal","stands":"normal"}')
     true = os.statvfs(tmp_path)
 
     def nearly_full(_path: object) -> os.statvfs_result:
@@ -415,7 +418,7 @@ def test_pieces_leave_the_ledger_the_inodes_it_needs(tmp_path: Path) -> None:
         assert 20 < len(whole) < 40
         assert os.statvfs(tmp_path).f_favail >= 200 // 10 - 8, "the last one began with a tenth"
         for verdict in verdicts[:4]:
-            kept.decided(str(verdict.evidence), b'{"decision":"normal"}')
+            kept.decided(str(verdict.evidence), b'{"decision":"normal","stands":"normal"}')
         fill(kept, newest := verdict_of(99))
         assert pieces(tmp_path / "evidence") >= paths_of(newest, *verdicts[4 : len(whole)])
     finally:
