@@ -23,6 +23,7 @@ from edge.contract.messages import (
     Verdict,
     verdict_id,
 )
+from edge.images.conversion import Method
 from edge.records import Outcome
 
 STATION = "xray-1"
@@ -47,7 +48,7 @@ def _scan(part: str, sha256: str, width_px: int | None, height_px: int | None) -
 _MODEL = ModelInfo(
     id="demo-3",
     sha256=MODEL_SHA256,
-    conversion="mixed",
+    conversion=Method.MIXED,
     bounds_counts=(1200, 48000),
     engine="onnxruntime",
     precision="fp32",
@@ -121,7 +122,7 @@ MODEL_CARD = ModelCard(
     sha256=MODEL_SHA256,
     created_at=MORNING - timedelta(days=3),
     loaded_at=MORNING,
-    conversion="mixed",
+    conversion=Method.MIXED,
     bounds_counts=(1200, 48000),
     height_px=2000,
     width_px=1000,

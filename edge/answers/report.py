@@ -27,7 +27,6 @@ from edge.contract.messages import Disposition
 from edge.contract.reasons import in_words
 from edge.errors import EvidenceError
 from edge.evidence.record import IMAGE, REASON, RESIDUAL, SCAN, Piece
-from edge.images.conversion import Method
 from edge.images.residual_boxes import MapGeometry
 from edge.records import Outcome, Size
 from edge.store.reader import LedgerReader
@@ -226,7 +225,7 @@ def _picture(answer: Answer, piece: Piece) -> Picture | None:
         threshold = scale.threshold if scale is not None else 1.0
         image = piece.image()
         size = Size(verdict.scan.height_px or image.shape[1], verdict.scan.width_px or image.shape[2])
-        method, boxes = Method(verdict.model.conversion), verdict.gate.boxes_px
+        method, boxes = verdict.model.conversion, verdict.gate.boxes_px
         picture = scan_picture(image, method, residual_map, geometry, threshold, boxes, size, PICTURE)
         reason = piece.record.reason_map
         if reason is None or REASON not in kept:

@@ -35,6 +35,7 @@ from pydantic import (
     model_validator,
 )
 
+from edge.images.conversion import Method
 from edge.records import Outcome
 from edge.settings import Settings
 from edge.system.values import MAX_SEQ, checked_topic_level
@@ -117,8 +118,6 @@ Drift = Annotated[
         }
     ),
 ]
-Conversion = Literal["naive", "global", "local", "mixed", "clahe", "dhe"]
-
 
 STATION_MEANING = "name of the station, one level of its topic"
 BOOT_MEANING = "changes whenever the worker starts"
@@ -198,7 +197,7 @@ class ModelInfo(Part):
 
     id: Text = Field(description="the model's own name; one id names one model for ever")
     sha256: Hex64 = Field(description="digest of the signed model's manifest, which holds the digest of every file")
-    conversion: Conversion = Field(description="how 16-bit counts became 8-bit images")
+    conversion: Method = Field(description="how 16-bit counts became 8-bit images")
     bounds_counts: BoundsCounts | None = Field(description="[low, high] of the conversion; null where it has none")
     engine: Engine = Field(description="what runs the networks")
     precision: Precision = Field(description="numbers the networks compute with")
@@ -354,7 +353,7 @@ class ModelCard(Message):
     sha256: Hex64 = Field(description="digest of the signed model's manifest, which holds the digest of every file")
     created_at: Timestamp = Field(description="when the model was made, as signed in its manifest")
     loaded_at: Timestamp = Field(description="when the worker took it, by its clock")
-    conversion: Conversion = Field(description="how 16-bit counts become 8-bit images")
+    conversion: Method = Field(description="how 16-bit counts become 8-bit images")
     bounds_counts: BoundsCounts | None = Field(description="[low, high] of the conversion; null where it has none")
     height_px: Count = Field(description="of the networks' images")
     width_px: Count = Field(description="of the networks' images")

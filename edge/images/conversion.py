@@ -44,7 +44,7 @@ _FEW_PX = 1 << 16
 
 
 class Method(StrEnum):
-    """The paper's four conversions, and two it names as future work."""
+    """How 16-bit counts become 8-bit images: the four ways of Jensen et al. 2022, and two of their outlook."""
 
     NAIVE = "naive"
     GLOBAL = "global"

@@ -40,7 +40,7 @@ class LoadedModel:
         return ModelInfo(
             id=self.bundle.model_id,
             sha256=self.bundle.digest,
-            conversion=self.bundle.method.value,
+            conversion=self.bundle.method,
             bounds_counts=(bounds.lo_counts, bounds.hi_counts) if bounds else None,
             engine=self.engine.spec.name,
             precision=self.engine.spec.precision,

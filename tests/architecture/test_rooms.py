@@ -32,6 +32,22 @@ PROGRAMS = ("edge", "train", "export", "demo", "tools")
 ALL_MODULES = sorted(path for room in PROGRAMS for path in (ROOT / room).rglob("*.py"))
 
 
+FOLDERS = {"edge", "train", "export", "tests", "systemd", "demo", "docs", "tools", ".ci"}
+LOOSE_FILES = {"pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", ".gitignore"}
+
+
+def test_the_top_level_holds_what_was_agreed_and_nothing_that_a_program_left_there() -> None:
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    if done.returncode:
+        pytest.skip("not a git checkout: what is tracked is not known")
+    tracked = {Path(name).parts[0] for name in done.stdout.splitlines()}
+    assert tracked == FOLDERS | LOOSE_FILES
+
+
+def test_at_most_five_modules_of_edge_lie_outside_its_rooms() -> None:
+    assert len([path for path in (ROOT / "edge").glob("*.py") if path.name != "__init__.py"]) <= 5
+
+
 @cache
 def imports_of(path: Path) -> frozenset[str]:
     names: set[str] = set()

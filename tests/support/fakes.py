@@ -59,7 +59,7 @@ def verdict_factory(station: str = "xray-1", *, model: str = "cd" * 32) -> Verdi
         model=ModelInfo(
             id="scripted",
             sha256=model,
-            conversion="global",
+            conversion=Method.GLOBAL,
             bounds_counts=(1700, 2800),
             engine="scripted",
             precision="fp32",

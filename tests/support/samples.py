@@ -17,6 +17,7 @@ from edge.contract.messages import (
     Verdict,
     verdict_id,
 )
+from edge.images.conversion import Method
 from edge.records import FileStamp, Scan
 from edge.store.ledger import Entry
 from tools.examples import ABNORMAL, MODEL_CARD, ONLINE, STATION
@@ -31,6 +32,7 @@ def sample_verdict(number: int = 1, *, station: str = STATION, decided_at: datet
     sha256 = hashlib.sha256(f"scan {number}".encode()).hexdigest()
     gate = GateInfo(mean_max=0.01, std_max=0.02, mean_threshold=0.05, std_threshold=0.06, boxes_px=(BOX,))
     scan = {"file": f"B01_{number:04d}.tif", "sha256": sha256}
+    model = {"id": "demo-1", "sha256": MODEL_SHA256, "conversion": Method.GLOBAL}
     changes = {
         "verdict_id": verdict_id(station, sha256, MODEL_SHA256),
         "station": station,
@@ -40,7 +42,7 @@ def sample_verdict(number: int = 1, *, station: str = STATION, decided_at: datet
         "scan": ABNORMAL.scan.model_copy(update=scan),
         "p_abnormal": 0.75,
         "gate": gate,
-        "model": ABNORMAL.model.model_copy(update={"id": "demo-1", "sha256": MODEL_SHA256, "conversion": "global"}),
+        "model": ABNORMAL.model.model_copy(update=model),
         "times": Times(first_seen_at=MORNING, decided_at=decided_at),
         "evidence": None,
     }
@@ -93,7 +95,7 @@ def sample_model_card() -> ModelCard:
     changes = {
         "id": "demo-1",
         "sha256": MODEL_SHA256,
-        "conversion": "global",
+        "conversion": Method.GLOBAL,
         "channels": 1,
         "gate_mean_threshold": 0.05,
         "gate_std_threshold": 0.06,
