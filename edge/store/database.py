@@ -22,6 +22,13 @@ from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
+LOGS_IN_USE = ("-wal", "-shm")
+
+LOGS_HINT = (
+    "leave `ledger.sqlite-wal` and `ledger.sqlite-shm` alone while the worker runs: they are part of the ledger; find "
+    "out what cleans up there"
+)
+
 COPY_PAGES = 1_000
 """Pages (4 MB) a copy takes at a time; between two lots the line may write."""
 
@@ -45,9 +52,9 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._process_lock: int | None = lock
         self._data_version = 0
-        self._file: int | None = None
-        """Handle of the file the connection has open; it names it and cannot read it, so that closing it ends none of
-        SQLite's locks."""
+        self._identities: dict[str, tuple[int, int]] = {}
+        """Device and inode of the files the connection has open, by what SQLite puts behind the ledger's name; no other
+        file gets them while it has."""
         try:
             with self._lock, map_errors(path):
                 self._connected()
@@ -70,6 +77,7 @@ class Database:
             sql = self._connected()
             if kind == "write":
                 self._expect_own_file()
+            self._expect_own_logs(sql)
             try:
                 sql.execute("BEGIN IMMEDIATE" if kind == "write" else "BEGIN")
                 if kind == "write":
@@ -150,20 +158,48 @@ class Database:
             raise RuntimeError("the ledger is closed")
         if self._connection is None:
             self._connection = connect(self.path, self.station)
-            self._data_version = _data_version(self._connection)
-            self._file = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                self._data_version = _data_version(self._connection)
+                self._identities = {suffix: _identity(self._named(suffix)) for suffix in ("", *LOGS_IN_USE)}
+            except BaseException:
+                self._disconnect()
+                raise
         return self._connection
+
+    def _named(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
+
+    def _is_own(self, suffix: str) -> bool:
+        """Whether the file of this name is the one that the connection has open."""
+        try:
+            return _identity(self._named(suffix)) == self._identities[suffix]
+        except FileNotFoundError:
+            return False
 
     def _expect_own_file(self) -> None:
         """Raises LedgerError when another file, or none, has its name: what is written would end with this process."""
-        assert self._file is not None
-        with suppress(FileNotFoundError):
-            if os.path.samestat(self.path.lstat(), os.fstat(self._file)):
-                return
-        raise LedgerError(
-            f"ledger {self.path} was moved, removed or replaced while the worker writes it",
-            hint="put it back with what lay beside it, or restart the worker: it then begins with what is there",
-        )
+        if not self._is_own(""):
+            raise LedgerError(
+                f"ledger {self.path} was moved, removed or replaced while the worker writes it",
+                hint="put it back with what lay beside it, or restart the worker: it then begins with what is there",
+            )
+
+    def _expect_own_logs(self, sql: sqlite3.Connection) -> None:
+        """Raises LedgerError, once, when one of SQLite's logs was removed or replaced.
+
+        What is committed would go into a file without a name, and end with this process. So the whole log is written
+        into the ledger first; the next call begins with a new one.
+        """
+        lost = [suffix for suffix in LOGS_IN_USE if not self._is_own(suffix)]
+        if not lost or not self._is_own(""):
+            return
+        ((is_busy, _, _),) = sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        found = f"{self._named(lost[0])} was removed or replaced while the worker writes it"
+        if is_busy:
+            raise LedgerError(f"{found}, and a reader keeps its content out of the ledger", hint=LOGS_HINT)
+        self._disconnect()
+        event(log.error, "log of the ledger removed", file=self._named(lost[0]).name)
+        raise LedgerError(f"{found}; nothing of it is lost", hint=LOGS_HINT)
 
     def _expect_no_other_writer(self, sql: sqlite3.Connection) -> None:
         """Raises LedgerError, once, when another connection has written: two writers can damage a WAL database."""
@@ -182,9 +218,11 @@ class Database:
             with suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.lstat()
+    return status.st_dev, status.st_ino
 
 
 def _data_version(sql: sqlite3.Connection) -> int:

@@ -851,3 +851,34 @@ def test_a_word_is_remembered_over_the_restart(tmp_path: Path) -> None:
     with open_ledger(tmp_path / "ledger.sqlite", STATION) as ledger:
         assert ledger.remembered("folder") == "there"
         assert ledger.remembered("station") is None
+
+
+@pytest.mark.parametrize("removed", [("-wal",), ("-shm",), ("-wal", "-shm")])
+def test_a_clean_up_that_removes_sqlites_logs_costs_no_verdict_whenever_the_power_goes(
+    tmp_path: Path, removed: tuple[str, ...]
+) -> None:
+    path = tmp_path / "state" / "ledger.sqlite"
+    with open_ledger(path, STATION) as ledger:
+        ledger.commit([sample_entry(1)], NOW)
+        for suffix in removed:
+            path.with_name(path.name + suffix).unlink()
+        with pytest.raises(LedgerError, match="removed or replaced while the worker writes it"):
+            ledger.commit([sample_entry(2)], NOW)
+        ledger.commit([sample_entry(2)], NOW)
+        left = tmp_path / "left"
+        shutil.copytree(path.parent, left)  # what a power cut leaves
+    with open_ledger(left / path.name, STATION) as ledger:
+        assert seqs(ledger) == [1, 2]
+
+
+def test_a_log_that_was_removed_is_written_into_the_ledger_before_the_next_verdict_comes(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "ledger.sqlite"
+    with open_ledger(path, STATION) as ledger:
+        ledger.commit([sample_entry(1)], NOW)
+        path.with_name(f"{path.name}-wal").unlink()
+        with pytest.raises(LedgerError, match="nothing of it is lost"):
+            ledger.damaged()  # which the publisher asks every second
+        left = tmp_path / "left"
+        shutil.copytree(path.parent, left)
+    with open_ledger(left / path.name, STATION) as ledger:
+        assert seqs(ledger) == [1]
