@@ -13,7 +13,7 @@ from typing import Any
 
 from edge import __version__
 from edge.answers import commands as answers
-from edge.errors import LedgerError, SettingsError
+from edge.errors import RequestError, SettingsError
 from edge.settings import DEFAULT_FILE, Settings, load_settings, service_environment, settings_to_tell, usual_file
 from edge.system.command import (
     EXITS,
@@ -159,17 +159,27 @@ def _run_line(_: argparse.Namespace, settings: Settings) -> int:
 
 
 def _resend(options: argparse.Namespace, settings: Settings) -> int:
+    from edge.store.reader import LedgerReader
     from edge.store.requests import RequestKind, ResendRequest, leave
 
-    _expect_ledger(settings)
     if sum(value is not None for value in (options.since, options.seq, options.verdict)) != 1:
         raise SettingsError(
             "say one thing to send again: SINCE, --seq or --verdict",
             hint="edge-worker resend 12h, edge-worker resend --seq 12-15, edge-worker resend --verdict VERDICT_ID",
         )
     request = ResendRequest(since=options.since, numbers=options.seq, verdict_id=options.verdict)
-    leave(settings.state.dir, RequestKind.RESEND, request)
-    print(f"{request} will be sent again with the same bytes")
+    with LedgerReader(settings.state.ledger) as ledger:
+        count, held = ledger.sendable(request), ledger.held()
+    holds = "no message" if held is None else f"messages {held[0]} to {held[1]}"
+    if not count and request.since is None:
+        raise RequestError(
+            f"{request}: nothing to send again, the ledger holds {holds}",
+            hint="what was sent is pruned after `state.keep_days`, and another `ledger_id` numbers anew: what the MES "
+            "lacks and the ledger has not can only be inspected again",
+        )
+    if count:
+        leave(settings.state.dir, RequestKind.RESEND, request)
+    print(f"{request}: {count} will be sent again with the same bytes; the ledger holds {holds}")
     return _say_origin(settings)
 
 
@@ -233,11 +243,6 @@ def _model_accept_older(_: argparse.Namespace, settings: Settings) -> int:
 
     print(accept_older(verified_bundle(settings.model), settings.state.dir, datetime.now(UTC)))
     return 0
-
-
-def _expect_ledger(settings: Settings) -> None:
-    if not settings.state.ledger.is_file():
-        raise LedgerError(f"there is no ledger at {settings.state.ledger}", hint="check `state.dir` in the settings")
 
 
 def _say_origin(settings: Settings) -> int:
@@ -326,7 +331,7 @@ def _parser() -> argparse.ArgumentParser:
             "edge-worker resend 2026-03-01T06:00",
             "edge-worker resend --verdict fc25416784fbb21c4b30632bb0e2acdb",
         ),
-        exits=(0, 1, 2, 74, 78),
+        exits={**{code: EXITS[code] for code in (0, 1, 2, 74, 78)}, 65: "the ledger holds none of these messages"},
         parents=[common],
     )
     resend.add_argument(

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from edge.contract.messages import Kind, Topics, rfc3339
 from edge.engines import EngineSpec, RawEngine
@@ -89,9 +90,9 @@ def check(settings: Settings, *, tune_engine: bool = False, probe: bool = False)
     table = Table("", "what", "observed", "try", box=None, pad_edge=False)
     colours = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}
     for finding in findings:
-        grade = f"[{colours[finding.grade]}]{finding.grade.name.lower()}[/]"
+        grade = Text(finding.grade.name.lower(), colours[finding.grade])
         table.add_row(grade, finding.subject, finding.observed, finding.hint)
-    Console(markup=True, highlight=False).print(table)
+    Console(markup=False, highlight=False).print(table)
     return EXIT_FAILED if any(finding.grade is Grade.FAIL for finding in findings) else 0
 
 

@@ -129,6 +129,7 @@ class Publisher:
         self._connection: Connection | None = None
         self._accepted: Accepted | None = None
         self._accepted_at_s = 0.0
+        self._has_answered = False  # the broker, anything, on this connection
         self._state_at_s = 0.0
         self._unexplained_at_s: deque[float] = deque(maxlen=TAKEOVERS)
         self._dial_at_s = 0.0
@@ -272,8 +273,10 @@ class Publisher:
                 case Accepted():
                     self._on_accepted(incoming, now_s)
                 case Acknowledged() if incoming.mid in self._in_flight:
+                    self._has_answered = True
                     self._on_row_answered(self._in_flight.pop(incoming.mid), incoming, now_s)
                 case Acknowledged():
+                    self._has_answered = True
                     self._on_notice_answered(self._said.pop(incoming.mid), incoming)
                 case Ended():
                     self._on_ended(incoming, now_s)
@@ -290,6 +293,7 @@ class Publisher:
         event(log.info, "broker connected", receive_maximum=accepted.receive_maximum)
         self._accepted = accepted
         self._accepted_at_s = now_s
+        self._has_answered = False
         self._connections += 1
         if accepted.can_retain and self._may_retain:
             self.clear_alarm(NO_RETAIN)
@@ -376,8 +380,8 @@ class Publisher:
                     f"seems to take the connection over: {TAKEOVERS} of them ended without a word"
                 )
         if self._in_flight:
-            if ended.is_protocol_error or (ended.is_refusal and self._refusals.is_probing):
-                seq = self._refusals.culprit(row.seq for row in self._in_flight.values())
+            seq = self._refusals.culprit(row.seq for row in self._in_flight.values())
+            if ended.is_protocol_error or (self._refusals.is_probing and self._is_refused_by_end(seq, ended)):
                 message = f"the broker answered verdict {seq} in a way that ended the connection: {ended.error.message}"
                 hint = "look into the broker's log: message size, quota, access list"
                 self._on_row_refused(seq, VERDICT_REFUSED, message, hint, now_s)
@@ -390,6 +394,10 @@ class Publisher:
         self._to_say.clear()
         self._connection = self._accepted = None
         self._dial_at_s = now_s + wait_s
+
+    def _is_refused_by_end(self, seq: int, ended: Ended) -> bool:
+        """Whether the end of a connection with this row alone under way is the broker's no to it."""
+        return ended.is_refusal or (self._has_answered and self._refusals.is_refused_by_silence(seq))
 
     def _tell_of_another_box(self, what: str) -> None:
         self.raise_alarm(

@@ -9,6 +9,9 @@ refused too, the next turn comes after a longer pause, with another row beside t
 
 Rows that others go round are tried again at growing intervals.
 
+Some brokers say nothing of a message they cannot bear: they hang up, or never acknowledge it. When that has happened
+LONE_ENDS times in a row to one row, alone, over connections on which they answered others, it counts as refused.
+
 Without a subscriber no row is at fault, and rules of the broker may take what no subscriber does: the rows are
 offered in turn, a few at a time with growing pauses between, and from the oldest again when all were offered. When
 somebody is there for one of them, all go out in order of seq.
@@ -22,6 +25,7 @@ import random
 from collections.abc import Iterable
 
 OLDEST_TRIES = 2
+LONE_ENDS = 3
 OFFERS = 3
 """Rows that are offered at a time while there is no subscriber."""
 
@@ -44,6 +48,8 @@ class Refusals:
         self._oldest: int | None = None  # refused OLDEST_TRIES times in this turn
         self._tries = 0
         self._beside = 0  # the last row that was tried beside the oldest
+        self._ended_with: int | None = None  # the row that was last alone under way when a connection ended
+        self._ends = 0  # how many of them in a row
         self._alone: set[int] = set()  # refused since the probing began, with nothing else in flight
 
     @property
@@ -68,6 +74,12 @@ class Refusals:
         """A connection ended with rows in flight; one may be why, its refusal lost: go on with one row, or the turn."""
         self.is_probing = not self.is_unheard
         self._probe = None
+
+    def is_refused_by_silence(self, seq: int) -> bool:
+        """A connection that had answered others ended with this row alone under way: whether that is a refusal."""
+        self._ends = self._ends + 1 if seq == self._ended_with else 1
+        self._ended_with = seq
+        return self._ends >= LONE_ENDS
 
     def culprit(self, in_flight: Iterable[int]) -> int:
         """Which row a broker refused that does not say: one it has refused before, else the oldest."""
@@ -118,6 +130,8 @@ class Refusals:
             self._pauses.reset()
         self._alarms.pop(seq, None)
         self._aside.discard(seq)
+        if seq == self._ended_with:
+            self._ended_with = None
         if self.is_probing:
             self._aside.clear()
             if self._oldest is not None and seq == self._probe:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from edge.errors import LedgerError
 from edge.records import Outcome
-from edge.store.ledger import file_key, to_ms
+from edge.store.ledger import ANSWERED_MS, file_key, to_ms
 from edge.store.ledger_file import (
     BUSY_TIMEOUT_S,
     DAMAGED_HINT,
@@ -33,6 +33,7 @@ from edge.store.ledger_file import (
     map_errors,
     newest_schema,
 )
+from edge.store.requests import ResendRequest
 
 PAGE_ROWS = 200
 """Verdicts of one read transaction: about a millisecond's work."""
@@ -72,6 +73,8 @@ BY_PART = f"SELECT {_COLUMNS} {_FROM} WHERE part_id = ? ORDER BY outbox.seq DESC
 BY_FILE = f"SELECT {_COLUMNS} {_FROM_VERDICTS} WHERE file_key = ? ORDER BY verdicts.seq DESC LIMIT ?"
 BY_ID = f"SELECT {_COLUMNS} {_FROM_VERDICTS} WHERE verdicts.verdict_id = ?"
 
+SENDABLE = "SELECT count(*) FROM outbox WHERE coalesce(sent_at_ms, 0) > ?"
+OF_VERDICT = "SELECT seq FROM verdicts WHERE verdict_id = ? UNION SELECT seq FROM dispositions WHERE verdict_id = ?"
 ANSWERS = (
     "SELECT payload FROM dispositions JOIN payloads USING (seq)"
     " WHERE dispositions.verdict_id = ? ORDER BY dispositions.seq"
@@ -201,6 +204,23 @@ class LedgerReader:
         while page := self._page(BY_SEQ, after, last, PAGE_ROWS):
             yield from page
             after = page[-1].seq
+
+    def sendable(self, asked: ResendRequest) -> int:
+        """How many messages the ledger still holds of what is asked for, those included that wait to be sent anyway."""
+        values: tuple[object, ...]
+        if asked.numbers is not None:
+            where, values = "seq BETWEEN ? AND ?", asked.numbers
+        elif asked.since is not None:
+            where, values = "max(decided_at_ms, coalesce(first_sent_at_ms, 0)) >= ?", (to_ms(asked.since),)
+        else:
+            where, values = f"seq IN ({OF_VERDICT})", (bytes.fromhex(asked.verdict_id or ""),) * 2
+        with self._answer(f"{SENDABLE} AND {where}", ANSWERED_MS, *values) as ((count,),):
+            return int(count)
+
+    def held(self) -> tuple[int, int] | None:
+        """Lowest and highest number of the messages that are not pruned; None where there is none."""
+        with self._answer("SELECT min(seq), max(seq) FROM outbox") as ((first, last),):
+            return None if first is None else (int(first), int(last))
 
     def of_part(self, part_id: str, limit: int = PAGE_ROWS) -> list[StoredVerdict]:
         """Verdicts on a part, newest first: parts of several lots may bear one name."""

@@ -9,10 +9,11 @@ import pytest
 
 import edge.settings
 from edge.cli import OLD_FLAGS, _parser, in_verbs, main
-from edge.errors import BundleError
+from edge.errors import BundleError, RequestError
 from edge.store.ledger import open_ledger
 from edge.system.command import EXITS, moment
 from tests.support import bundles
+from tests.support.samples import sample_entry
 
 
 def test_an_age_and_a_time_are_points_in_time() -> None:
@@ -127,17 +128,38 @@ def test_the_command_line_alone_starts_no_thread() -> None:
 
 def test_a_resend_asks_for_a_time_or_numbers_or_one_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "edge.toml").write_text(f'station = "xray-1"\n[state]\ndir = "{tmp_path}"\n')
-    open_ledger(tmp_path / "ledger.sqlite", "xray-1").close()
+    with open_ledger(tmp_path / "ledger.sqlite", "xray-1") as ledger:
+        stored = ledger.commit([sample_entry(number, station="xray-1") for number in range(1, 16)], datetime.now(UTC))
+    verdict_id = stored[0].verdict_id if stored[0] else ""
     given = ["--config", str(tmp_path / "edge.toml")]
     assert main([*given, "resend", "--seq", "12-15"]) == 0
     assert main([*given, "resend", "--seq", "7"]) == 0
-    assert main([*given, "resend", "--verdict", "ab" * 16]) == 0
+    assert main([*given, "resend", "--verdict", verdict_id]) == 0
     said = capsys.readouterr().out
-    assert "messages 12 to 15 will" in said and "messages 7 to 7 will" in said and f"verdict {'ab' * 16} will" in said
+    assert "messages 12 to 15: 4 will" in said and "messages 7 to 7: 1 will" in said
+    assert f"verdict {verdict_id}: 1 will" in said
     assert main([*given, "resend"]) == main([*given, "resend", "1h", "--seq", "1-2"]) == 78
     for wrong in (["--seq", "15-12"], ["--seq", "0-3"], ["--seq", "a-b"], ["--verdict", "B01_0001.tif"]):
         with pytest.raises(SystemExit):
             main([*given, "resend", *wrong])
+
+
+def test_a_resend_of_what_the_ledger_does_not_hold_is_refused_and_of_a_part_says_how_much(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "edge.toml").write_text(f'station = "xray-1"\n[state]\ndir = "{tmp_path}"\n')
+    with open_ledger(tmp_path / "ledger.sqlite", "xray-1") as ledger:
+        ledger.skip_to(12)
+        ledger.commit([sample_entry(number, station="xray-1") for number in (1, 2)], datetime.now(UTC))
+    given = ["--config", str(tmp_path / "edge.toml"), "resend"]
+    for asked in (["--seq", "1-11"], ["--verdict", "ab" * 16]):
+        assert main([*given, *asked]) == RequestError.exit_code
+        assert "nothing to send again, the ledger holds messages 12 to 13" in capsys.readouterr().err
+    assert main([*given, "2099-01-01T00:00"]) == 0
+    assert ": 0 will be sent again" in capsys.readouterr().out
+    assert not list(tmp_path.glob("requests/*.json"))
+    assert main([*given, "--seq", "10-12"]) == 0
+    assert "messages 10 to 12: 1 will be sent again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number", ["9" * 20, "9" * 5000, "0", "-1", "²"])

@@ -48,6 +48,7 @@ class Operator:
             "/var/backups/edge-worker": str(root / "backups"),
             "-p 1883": f"-p {broker.port}",
             "show FILE": "show B01_1.tif",
+            "--seq 12-15": "--seq 1-1",
         }
 
     def type(self, command: str) -> subprocess.CompletedProcess[str] | None:
@@ -107,7 +108,7 @@ def test_every_command_of_every_alarm_runs(tmp_path: Path) -> None:
         def received() -> list[bytes]:
             return [payload for payload in mes.payloads("verdict") if b'"probe/1"' not in payload]
 
-        mes.wait_until(lambda: len(received()) == 2, "the resend")
+        mes.wait_until(lambda: len(received()) >= 2, "the resend")
         assert len(set(received())) == 1
         assert daemon.send(signal.SIGTERM) == 0
 

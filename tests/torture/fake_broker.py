@@ -30,6 +30,8 @@ class FakeBroker:
         """(code it got, topic) of every verdict that came."""
         self.levels: list[int] = []
         """Protocol level of every CONNECT: 5, or 4 for MQTT 3.1.1."""
+        self.swallows: Literal["", "hangs up", "says nothing"] = ""
+        """What it does with a verdict that `code` refuses, instead of answering it."""
         self.hangs_up = False
         """It closes the connection with each refusal; bytes that came after the refused verdict destroy the refusal."""
         self.properties = b""
@@ -113,6 +115,10 @@ class FakeBroker:
                     self.offered.append(body)
                     if not code:
                         self.taken.append(body)
+                if code and self.swallows == "hangs up":
+                    return
+                if code and self.swallows:
+                    continue
                 if code and self.disconnects:
                     connection.sendall(bytes([DISCONNECT << 4, 1, code]))
                     return

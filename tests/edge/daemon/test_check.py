@@ -51,6 +51,13 @@ def run_check(config: Path, *more: str, **variables: str) -> tuple[int, dict[str
     return done.returncode, {line.split()[1]: line for line in lines}
 
 
+def test_a_scan_whose_name_looks_like_markup_is_shown_as_it_is(tmp_path: Path) -> None:
+    config = settings_file(tmp_path, free_port())
+    fakes.write_scan(tmp_path / "scans" / "B01_[red]7[link].tif")
+    _, table = run_check(config)
+    assert "B01_[red]7[link].tif gives bundle=B01, part_id=[red]7[link]" in table["names"]
+
+
 @pytest.mark.broker
 @needs_mosquitto
 def test_everything_in_order_is_ok_throughout(tmp_path: Path) -> None:

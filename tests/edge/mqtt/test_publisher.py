@@ -296,6 +296,25 @@ def test_without_a_subscriber_rows_stay_and_go_out_when_one_comes(broker: Mosqui
         assert publisher.state.connections == 1
 
 
+@pytest.mark.parametrize("swallows", ["hangs up", "says nothing"])
+def test_a_verdict_that_the_broker_swallows_without_a_word_does_not_hold_up_the_others(
+    ledger: Ledger, swallows: Literal["hangs up", "says nothing"]
+) -> None:
+    fill(ledger, 1, 5)
+    with FakeBroker() as fake:
+        fake.code, fake.poison, fake.swallows = 0x83, (b'"seq":3,',), swallows
+        with publishing(broker_of(fake, keepalive_s=1), ledger) as publisher:
+            drive(publisher, lambda: len(fake.levels) >= 3)
+            fill(ledger, 6, 9)  # what comes when the broker is known to end connections
+            drive(publisher, lambda: ledger.pending().count == 1)
+            assert "verdict-refused" in publisher.standing_alarms
+            assert [row.seq for row in ledger.outbox(0, 10)] == [3]
+            fake.code = 0
+            drain(publisher, ledger)
+            drive(publisher, lambda: "verdict-refused" not in publisher.standing_alarms)
+        assert set(seqs_of(fake.taken)) == set(range(1, 10))
+
+
 def test_while_nobody_is_subscribed_each_row_is_offered_in_turn(ledger: Ledger) -> None:
     """Rules of the broker may take them; one row over and over is no use to anybody."""
     fill(ledger, 1, 10)
