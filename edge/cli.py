@@ -21,6 +21,7 @@ from edge.system.command import (
     add_file,
     add_folder,
     add_verb,
+    as_typed,
     moment,
     new_parser,
     run_program,
@@ -96,7 +97,7 @@ def _run(words: Sequence[str]) -> int:
     verb = options.verb if options.verb != "model" else f"model {options.model_verb}"
     if verb not in ("replay", "qualify"):
         try:
-            refuse_root(_written_folders(verb, settings), _as_typed(words))
+            refuse_root(_written_folders(verb, settings), as_typed(PROGRAM, words))
         except SettingsError as error:
             if verb == "run":
                 _tell_start_refused(settings, error)
@@ -117,11 +118,6 @@ def _written_folders(verb: str, settings: Settings) -> tuple[Path, ...]:
         plans = plan_settings(settings)
         return (plans.folder, plans.key_file.parent)
     return (settings.state.dir,)
-
-
-def _as_typed(words: Sequence[str]) -> tuple[str, ...]:
-    """This program and its arguments, for a hint."""
-    return (sys.argv[0] if Path(sys.argv[0]).name == PROGRAM else PROGRAM, *words)
 
 
 # Each verb imports its own, so that `--version` and a wrong setting answer at once.

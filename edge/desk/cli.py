@@ -15,7 +15,7 @@ from edge.desk.store import FILE_NAME, DeskStore
 from edge.errors import DeskError, SettingsError
 from edge.settings import DEFAULT_FILE, Settings, load_settings, service_environment, usual_file
 from edge.store.requests import expect_box
-from edge.system.command import EXITS, add_config, add_folder, add_verb, new_parser, run_program
+from edge.system.command import EXITS, add_config, add_folder, add_verb, as_typed, new_parser, run_program
 from edge.system.logs import configure_logging, leads_to_journal
 from edge.system.privilege import refuse_root
 
@@ -42,8 +42,9 @@ def _run(words: Sequence[str]) -> int:
         journal_stream=environment.journal_stream,
         has_colour=environment.has_colour,
     )
-    refuse_root((settings.desk.dir,), (PROGRAM, *words))
     verb = options.verb if options.verb != "user" else f"user {options.user_verb}"
+    written = (settings.desk.dir, settings.state.dir) if verb == "run" else (settings.desk.dir,)
+    refuse_root(written, as_typed(PROGRAM, words))
     return _VERBS[verb](options, settings)
 
 

@@ -79,6 +79,11 @@ def run_program(program: str, command: Callable[[], int], *, stderr_prefix: str 
     return code
 
 
+def as_typed(program: str, words: Sequence[str]) -> tuple[str, ...]:
+    """The running program and its arguments, for a hint; with its folder, which another user may not find by itself."""
+    return (sys.argv[0] if Path(sys.argv[0]).name == program else program, *words)
+
+
 def new_parser(
     program: str, description: str, *, examples: Sequence[str], exits: Mapping[int, str] = EXITS
 ) -> argparse.ArgumentParser:

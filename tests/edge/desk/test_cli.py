@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import socket
 import sqlite3
 import subprocess
@@ -121,3 +122,45 @@ def test_a_port_that_is_taken_is_named(config: Path) -> None:
         command = [sys.executable, "-m", "edge.desk.cli", "run", "--config", str(config)]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, f"cannot listen on 127.0.0.1:{port}" in ended.stderr) == (78, True), ended.stderr
+
+
+SERVICE = 61_001
+START = "import sys; del sys.argv[0]; from edge.desk.cli import main; sys.exit(main())"
+"""Runs as the program that its first argument names."""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led to what the user may not touch")
+@pytest.mark.parametrize(
+    ("words", "owned"),
+    [
+        (("user", "add", "eve", "--role", "admin"), "desk"),
+        (("verify",), "desk"),
+        (("run",), "desk"),
+        (("run",), "state"),  # where it leaves the answers
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
+)
+def test_root_is_refused_in_the_folder_of_another_user_and_follows_none_of_its_links(
+    config: Path, tmp_path: Path, words: tuple[str, ...], owned: str
+) -> None:
+    victim = tmp_path / "shadow"
+    victim.touch(0o600)
+    folder = tmp_path / owned
+    for name in (FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm", "requests"):
+        (folder / name).symlink_to(victim)
+    os.chown(folder, SERVICE, SERVICE)
+    before = sorted((path.name, path.lstat().st_uid) for path in folder.iterdir())
+    program = tmp_path / "bin" / "edge-desk"
+    done = subprocess.run(
+        [sys.executable, "-c", START, str(program), *words, "--config", str(config)],
+        capture_output=True,
+        text=True,
+        input=f"{PASSWORD}\n",
+        timeout=60,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 78, done.stderr
+    typed = f"try: setpriv --reuid={SERVICE} --regid={SERVICE} --clear-groups -- {program} {' '.join(words)} "
+    assert typed in done.stderr, "with the program's folder: the other user may not find it by itself"
+    assert (victim.read_bytes(), victim.stat().st_uid) == (b"", 0)
+    assert sorted((path.name, path.lstat().st_uid) for path in folder.iterdir()) == before
