@@ -204,6 +204,7 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "comment": ("Comment", "Kommentar"),
     "save": ("Save", "Speichern"),
     "next": ("Next scan", "Nächster Scan"),
+    "not_now": ("Not now", "Nicht jetzt"),
     "back": ("Back to the queue", "Zurück zur Liste"),
     "answers": ("Answers", "Antworten"),
     "answered": ("{account} said {decision}", "{account} sagt {decision}"),

@@ -123,7 +123,6 @@ class Picture {
   }
 
   paint() {
-    const began = performance.now();
     const { width, height } = this.canvas;
     if (!this.words) return;
     const { lut, low, high } = this;
@@ -157,8 +156,6 @@ class Picture {
     this.context.putImageData(this.pixels, 0, 0);
     this.overlays();
     this.frames++;
-    this.canvas.dataset.frames = this.frames;
-    this.canvas.dataset.ms = (performance.now() - began).toFixed(1);
   }
 
   overlays() {
