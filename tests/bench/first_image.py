@@ -11,23 +11,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from edge.desk.store import FILE_NAME, DeskStore
 from tests.support.chromium import Chromium
-from tests.support.desk import PASSWORD, put_account, put_piece, sheet
+from tests.support.desk import ROOT, log_in, put_account, put_piece, serving, sheet
+from tests.support.mosquitto import free_port
 
 SIZE = (2000, 1000)
 LOOK_S = 1.0
 """How long the reader looks at each scan before the next one."""
-ROOT = Path(__file__).parents[2]
 STAGES = """
 (() => {
   const loaded = [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')];
@@ -48,10 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ids = fill(folder, options.runs + 1)
         trees = [ROOT, *([options.beside.resolve()] if options.beside else [])]
-        desks = [stack.enter_context(_served(folder, tree, number)) for number, tree in enumerate(trees)]
+        desks = [stack.enter_context(serving(_settings(folder, number), tree)) for number, tree in enumerate(trees)]
         browsers = [stack.enter_context(Chromium(folder / f"profile-{number}")) for number in range(len(trees))]
         for address, browser in zip(desks, browsers, strict=True):
-            _log_in(browser, address)
+            log_in(browser, address)
         found: list[list[dict[str, int]]] = [[] for _ in trees]
         for run, verdict_id in enumerate(ids):
             for number, (address, browser) in enumerate(zip(desks, browsers, strict=True)):
@@ -80,30 +78,10 @@ def fill(folder: Path, count: int) -> list[str]:
     return [piece.record.verdict_id for piece in pieces]
 
 
-@contextlib.contextmanager
-def _served(folder: Path, tree: Path, number: int) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def _settings(folder: Path, number: int) -> Path:
     config = folder / f"edge-{number}.toml"
-    config.write_text(f'[state]\ndir = "{folder}/state"\n[desk]\ndir = "{folder}/desk"\nport = {port}\n')
-    command = [sys.executable, "-m", "edge.desk.cli", "run", "--config", str(config)]
-    desk = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tree, env={"PYTHONPATH": str(tree)})
-    try:
-        assert desk.stderr is not None
-        next(line for line in desk.stderr if "desk ready" in line)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        desk.terminate()
-        desk.communicate(timeout=20)
-
-
-def _log_in(browser: Chromium, address: str) -> None:
-    browser.visit(f"{address}/login", width=1280)
-    browser.evaluate("document.querySelector('[name=account]').value = 'ann'")
-    browser.evaluate(f"document.querySelector('[name=password]').value = {PASSWORD!r}")
-    browser.evaluate("document.querySelector('.login form button').click()")
-    browser.wait_for("document.getElementById('rows') && document.readyState === 'complete'")
+    config.write_text(f'[state]\ndir = "{folder}/state"\n[desk]\ndir = "{folder}/desk"\nport = {free_port()}\n')
+    return config
 
 
 if __name__ == "__main__":

@@ -117,11 +117,11 @@ class Chromium:
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._receive())
 
-    def visit(self, url: str, *, width: int, scheme: str = "light") -> None:
-        """Load an address at this width in CSS pixels."""
+    def visit(self, url: str, *, width: int, height: int = 900, scheme: str = "light") -> None:
+        """Load an address in a window of this size in CSS pixels."""
         self.events.clear()
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", media="", features=features)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import re
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,9 +27,11 @@ from edge.evidence.reason import log_odds, reason_levels
 from edge.evidence.record import IMAGE, REASON, RECORD, RESIDUAL, SCAN, Piece, open_piece
 from edge.images.residual_boxes import MapGeometry
 from edge.records import Counts, Outcome, Size
+from tests.support.chromium import Chromium
 from tests.support.evidence import png, sample_piece
 from tests.support.samples import sample_verdict
 
+ROOT = Path(__file__).parents[2]
 PASSWORD = "correct horse battery"
 SECRET = f"scrypt$2$8$1${b'salt'.hex()}${_scrypt(PASSWORD, b'salt', n=2).hex()}"
 """Cheap on purpose: a real one costs a tenth of a second at each log-in."""
@@ -146,6 +152,32 @@ def verdict_of(number: int, outcome: Outcome, counts: Counts, lot: str, file: st
 def put_account(store: DeskStore, name: str, role: Role = "reader") -> None:
     """An account with the password of all tests."""
     store.put_account(Account(name, SECRET, role, is_disabled=False), "add", "os:test", MORNING)
+
+
+@contextmanager
+def serving(config: Path, code: Path = ROOT) -> Iterator[str]:
+    """Address of a desk that runs as its own process, with these settings and the code of this checkout."""
+    command = [sys.executable, "-m", "edge.desk.cli", "run", "--config", str(config)]
+    environment = {**os.environ, "PYTHONPATH": str(code)}
+    desk = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=code, env=environment)
+    try:
+        assert desk.stderr is not None
+        ready = next(line for line in desk.stderr if "desk ready" in line)
+        (address,) = re.findall(r"http://[0-9.:]+", ready)
+        yield address
+    finally:
+        desk.terminate()
+        desk.communicate(timeout=20)
+    assert desk.returncode == 0, "SIGTERM is a clean end"
+
+
+def log_in(browser: Chromium, address: str, name: str = "ann") -> None:
+    """Through the form, as far as the queue."""
+    browser.visit(f"{address}/login", width=1280)
+    browser.evaluate(f"document.querySelector('[name=account]').value = {name!r}")
+    browser.evaluate(f"document.querySelector('[name=password]').value = {PASSWORD!r}")
+    browser.evaluate("document.querySelector('.login form button').click()")
+    browser.wait_for("document.getElementById('rows') && document.readyState === 'complete'")
 
 
 @dataclass

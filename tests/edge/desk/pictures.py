@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import subprocess
 import sys
 import tempfile
 from datetime import datetime, timedelta
@@ -16,7 +15,7 @@ from edge.desk.store import FILE_NAME, DeskStore
 from edge.records import Outcome
 from tests.edge.contract.test_messages import health as sample_health
 from tests.support.chromium import Chromium
-from tests.support.desk import PASSWORD, put_account, put_piece
+from tests.support.desk import log_in, put_account, put_piece, serving
 from train.simulator.simulate import simulate_scan
 
 PORT = 8481
@@ -63,19 +62,14 @@ def fill(folder: Path) -> None:
             store.add_health(int(at.timestamp() * 1000), canonical_json(sample_health().model_copy(update=told)))
 
 
-def take(out: Path, folder: Path) -> None:
-    """Every picture, from a desk that serves `folder`."""
-    address = f"http://127.0.0.1:{PORT}"
+def take(out: Path, address: str) -> None:
+    """Every picture, from the desk at this address."""
     with tempfile.TemporaryDirectory() as profile, Chromium(Path(profile)) as browser:
 
         def shot(name: str) -> None:
             (out / f"desk-{name}.png").write_bytes(browser.screenshot())
 
-        browser.visit(f"{address}/login", width=1280)
-        browser.evaluate("document.querySelector('[name=account]').value = 'ann'")
-        browser.evaluate(f"document.querySelector('[name=password]').value = {PASSWORD!r}")
-        browser.evaluate("document.querySelector('.login form button').click()")
-        browser.wait_for("document.getElementById('rows') && document.readyState === 'complete'")
+        log_in(browser, address)
         browser.visit(f"{address}/?state=all", width=1280)
         browser.wait_for("[...document.images].every(image => image.complete)")
         shot("queue")
@@ -98,15 +92,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         fill(folder)
-        command = [sys.executable, "-m", "edge.desk.cli", "run", "--config", str(folder / "edge.toml")]
-        desk = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        try:
-            assert desk.stderr is not None
-            next(line for line in desk.stderr if "desk ready" in line)
-            take(out, folder)
-        finally:
-            desk.terminate()
-            desk.communicate(timeout=20)
+        with serving(folder / "edge.toml") as address:
+            take(out, address)
     return 0
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +17,14 @@ from edge.desk.store import FILE_NAME, DeskStore
 from edge.records import Counts, Outcome
 from edge.validation.labels import Label, read_labels
 from tests.support.chromium import PROGRAM, Chromium
-from tests.support.desk import BOUNDS, PASSWORD, put_account, put_piece, sheet
+from tests.support.desk import BOUNDS, PASSWORD, log_in, put_account, put_piece, serving, sheet
+from tests.support.mosquitto import free_port
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed"),
 ]
 
-DRAW_MS = "+document.getElementById('picture').dataset.ms"
 READY = "document.getElementById('picture')?.dataset.ready"
 HOSTILE = '"><img src=x onerror=alert(1)>.tif'
 
@@ -73,46 +71,25 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with DeskStore(folder / "desk" / FILE_NAME) as store:
         put_account(store, "ann", "admin")
         put_account(store, "bob")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     (folder / "edge.toml").write_text(
-        f'[state]\ndir = "{folder}/state"\n[desk]\ndir = "{folder}/desk"\nport = {port}\n', encoding="utf-8"
+        f'[state]\ndir = "{folder}/state"\n[desk]\ndir = "{folder}/desk"\nport = {free_port()}\n', encoding="utf-8"
     )
-    command = [sys.executable, "-m", "edge.desk.cli", "run", "--config", str(folder / "edge.toml")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "desk ready" in line:
-                break
-        yield Served(folder, f"http://127.0.0.1:{port}", counts)
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
-    assert process.returncode == 0, "SIGTERM is a clean end"
+    with serving(folder / "edge.toml") as url:
+        yield Served(folder, url, counts)
 
 
 @pytest.fixture
 def browser(served: Served, tmp_path: Path) -> Iterator[Chromium]:
     """Logged in as ann."""
     with Chromium(tmp_path / "profile") as chromium:
-        chromium.visit(f"{served.url}/login", width=1280)
-        log_in(chromium, "ann")
+        log_in(chromium, served.url)
         yield chromium
 
 
-def log_in(browser: Chromium, name: str) -> None:
-    browser.evaluate(f"document.querySelector('[name=account]').value = {name!r}")
-    browser.evaluate(f"document.querySelector('[name=password]').value = {PASSWORD!r}")
-    browser.evaluate("document.querySelector('.login form button').click()")
-    browser.wait_for("document.getElementById('rows') && document.readyState === 'complete'")
-
-
-def open_part(browser: Chromium, served: Served, part: str, *, width: int = 1280) -> str:
+def open_part(browser: Chromium, served: Served, part: str, *, width: int = 1280, height: int = 900) -> str:
     browser.visit(f"{served.url}/?state=all&part={part}", width=width)
     verdict_id = str(browser.evaluate("document.querySelector('a.case').id.slice(5)"))
-    browser.visit(f"{served.url}/scan/{verdict_id}", width=width)
+    browser.visit(f"{served.url}/scan/{verdict_id}", width=width, height=height)
     browser.wait_for(READY)
     return verdict_id
 
@@ -192,15 +169,41 @@ def test_a_shift_from_logging_in_to_the_labels(browser: Chromium, served: Served
     assert verified.stdout.startswith("unchanged: 4 entries")
 
 
-def test_a_large_scan_is_drawn_in_time_and_follows_the_hand(browser: Chromium, served: Served) -> None:
-    """Prints the figures; what a busy machine makes of them is no defect of the page."""
+REDRAWS = 20
+REDRAW = f"for (let n = 0; n < {REDRAWS}; n++) {{ picture.window(1700 + n, 2800 + n); picture.paint(); }}"
+
+
+def thread_ms(browser: Chromium) -> float:
+    """Processor time of the page's thread so far."""
+    metrics = browser.call("Performance.getMetrics")["metrics"]
+    return next(1e3 * float(each["value"]) for each in metrics if each["name"] == "TaskDuration")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (2560, 2300)], ids=["1280 px", "each count has a pixel"])
+def test_a_large_scan_follows_the_hand_at_30_frames_a_second(
+    browser: Chromium, served: Served, width: int, height: int
+) -> None:
+    """Processor time of a redraw with another window, by the browser's own books: how long it takes by the clock says
+    more of what else the machine does."""
+    open_part(browser, served, "0001", width=width, height=height)
+    assert (browser.evaluate("picture.scale") >= 1) == (height > 2000)
+    browser.call("Performance.enable", timeDomain="threadTicks")
+    before_ms, frames = thread_ms(browser), browser.evaluate("picture.frames")
+    browser.evaluate(f"(() => {{ {REDRAW} }})()")
+    drawn = browser.evaluate("picture.frames") - frames
+    redraw_ms = (thread_ms(browser) - before_ms) / drawn
+    print(f"2000 x 1000 px in a window of {width} x {height}: {redraw_ms:.1f} ms of processor a redraw")
+    assert drawn >= REDRAWS
+    assert 0 < redraw_ms < 1000 / 30
+
+
+def test_a_large_scan_is_unpacked_once_and_before_anything_else(browser: Chromium, served: Served) -> None:
     open_part(browser, served, "0001")
-    began = time.monotonic()
+    before = browser.evaluate("picture.frames")
     browser.drag(400, 300, 600, 500, steps=40)
-    frames = browser.evaluate("picture.frames")
+    frames = browser.evaluate("picture.frames") - before
     print(
-        f"2000 x 1000 px: first image {browser.evaluate(READY)} ms after the page was asked for, "
-        f"{browser.evaluate(DRAW_MS)} ms a frame, {frames} frames in a drag of {time.monotonic() - began:.2f} s"
+        f"first image {browser.evaluate(READY)} ms after the page was asked for, {frames} frames in a drag of 40 steps"
     )
     assert frames > 10
     asked = [url.rsplit("/", 1)[1] for url in browser.requests() if "/scan/" in url]
@@ -234,6 +237,10 @@ def test_a_key_lays_what_spoke_for_abnormal_over_the_picture(browser: Chromium, 
     assert browser.complaints() == []
     browser.visit(browser.evaluate("location.href"), width=360)
     assert browser.evaluate(BEYOND) == [], "what appears with the verdict fits a phone too"
+    for place in ("0", "document.body.scrollHeight"):
+        browser.evaluate(f"scrollTo(0, {place})")
+        assert browser.evaluate(IN_SIGHT % "#next"), "the way on lies below no facts"
+    assert not browser.evaluate(COVERED), "nor does it cover any, at the end of the page"
 
 
 def test_a_box_the_tenth_kind_and_the_severity_need_no_mouse(browser: Chromium, served: Served) -> None:
@@ -301,6 +308,14 @@ NAMELESS = """
 BEYOND = """
 [...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right >
   document.documentElement.clientWidth + 1 && !e.closest('.scroll, .neighbours ul')).map(e => e.outerHTML.slice(0, 90))
+"""
+IN_SIGHT = """
+(() => { const box = document.querySelector('%s').getBoundingClientRect();
+  return box.width > 0 && box.top >= 0 && box.bottom <= innerHeight; })()
+"""
+COVERED = """
+[...document.querySelectorAll('.side > :not(.onward)')].some(e =>
+  e.getBoundingClientRect().bottom > document.querySelector('.onward').getBoundingClientRect().top)
 """
 
 
