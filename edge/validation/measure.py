@@ -116,9 +116,13 @@ def measure_reliability(
         severity_a90_95=_a90_95(by_severity),
         p_a50=_a50(curves.get(P_SIGNAL)),
         p_a90=_a90(curves.get(P_SIGNAL)),
+        p_a90_low=_a90_low(curves.get(P_SIGNAL)),
+        p_a90_high=_a90_high(curves.get(P_SIGNAL)),
         p_a90_95=_a90_95(curves.get(P_SIGNAL)),
         gate_a50=_a50(curves.get(GATE_SIGNAL)),
         gate_a90=_a90(curves.get(GATE_SIGNAL)),
+        gate_a90_low=_a90_low(curves.get(GATE_SIGNAL)),
+        gate_a90_high=_a90_high(curves.get(GATE_SIGNAL)),
         gate_a90_95=_a90_95(curves.get(GATE_SIGNAL)),
         escapes_ppm=None if figures_of_plant is None else figures_of_plant.escapes_ppm,
         value_of_normal=None if figures_of_plant is None else none_if_nan(figures_of_plant.value_of_normal),
@@ -421,6 +425,10 @@ def _a90(curve: PodCurve | NoCurve | None) -> float | None:
 
 def _a90_low(curve: PodCurve | NoCurve | None) -> float | None:
     return curve.a90_low if isinstance(curve, PodCurve) else None
+
+
+def _a90_high(curve: PodCurve | NoCurve | None) -> float | None:
+    return curve.a90_high if isinstance(curve, PodCurve) else None
 
 
 def _a90_95(curve: PodCurve | NoCurve | None) -> float | None:

@@ -16,7 +16,9 @@ from edge.validation.agreement import (
     vote_table,
 )
 
-# Fleiss 1971: six psychiatrists put each of 30 patients in one of five classes.
+# Fleiss 1971, Measuring nominal scale agreement among many raters, Psychological Bulletin 76: six psychiatrists put
+# each of 30 patients in one of five classes. Also the data set `diagnoses` of the R package irr, whose `kappam.fleiss`
+# gives 0.43.
 PSYCHIATRISTS = np.array(
     [
         (0, 0, 0, 6, 0), (0, 3, 0, 0, 3), (0, 1, 4, 0, 1), (0, 0, 0, 0, 6), (0, 3, 0, 3, 0), (2, 0, 4, 0, 0),
@@ -73,44 +75,52 @@ def test_the_interval_of_fleiss_kappa_covers_the_kappa_of_many_subjects() -> Non
     assert covered >= 0.93 - 2 * np.sqrt(0.93 * 0.07 / 400)
 
 
-# AIAG, Measurement Systems Analysis: 50 parts, 3 appraisers, 3 trials. Pairs: decisions (0,0), (0,1), (1,0), (1,1).
-AIAG_PAIRS = {"A B": (44, 6, 3, 97, 0.86), "B C": (42, 5, 9, 94, 0.79), "A C": (43, 7, 8, 92, 0.78)}
-# Each against the reference: decisions by (call, truth), kappa, effectiveness, misses, false alarms.
-AIAG_REFERENCE = {
-    "A": (45, 5, 3, 97, 0.88, 0.84, 0.063, 0.049),
-    "B": (45, 2, 3, 100, 0.92, 0.90, 0.063, 0.020),
-    "C": (42, 9, 6, 93, 0.77, 0.80, 0.125, 0.088),
+# Visual inspection of plain bearings for black spots: 15 parts, three people, three trials; Y where a spot was seen.
+# Data and answers: JASP quality control, tests/testthat/AAARow.csv and test-msaAttribute.R of jasp-stats/
+# jaspQualityControl, where effectiveness, misses and false alarms follow the AIAG manual.
+BEARINGS = {
+    "EG": "YYY NNN YYY YNN YYY YYY YYY NNN NNN YYY NNN YYY YYY NNN YYY",
+    "BL": "YYY NNN YYY YNN YYY YYY NNN NNN NNN YYY NNN YYY YYY NNN YYY",
+    "MH": "YYY YYY YYY YYY YYY YYY YYY NNY YNN YYY YNY YYY YYY NNN YYY",
+}
+BEARINGS_TRUTH = "YYY NNN YYY YYY YYY NNN YYY NNN NNN YYY NNN YYY YYY YYY YYY"
+# Cohen's kappa with the reference, effectiveness, misses and false alarms.
+BEARINGS_ANSWERS = {
+    "EG": (0.612903225806452, 0.80, 0.1667, 0.20),
+    "BL": (0.492307692307692, 0.7333, 0.2667, 0.20),
+    "MH": (0.264150943396226, 0.60, 0.10, 0.6667),
 }
 
 
-@pytest.mark.parametrize("pair", AIAG_PAIRS)
-def test_appraisers_of_the_aiag_study_agree_with_its_kappas(pair: str) -> None:
-    *counts, published = AIAG_PAIRS[pair]
-    kappa = cohen_kappa(np.array(counts).reshape(2, 2))
-
-    assert kappa is not None
-    assert kappa.kappa == pytest.approx(published, abs=0.005)
+def spots(trials: str) -> list[bool]:
+    """Decisions in the order of parts and trials."""
+    return [letter == "Y" for letter in trials.replace(" ", "")]
 
 
-@pytest.mark.parametrize("appraiser", AIAG_REFERENCE)
-def test_the_aiag_study_has_its_effectiveness_by_part_and_its_errors_by_decision(appraiser: str) -> None:
-    """16 parts are defective and 34 good; of C's 15 errors some fall on one part, so that 10 parts hold them."""
-    _, alarms, missed, _, published, effectiveness, miss_rate, alarm_rate = AIAG_REFERENCE[appraiser]
-    truth = np.repeat([True] * 16 + [False] * 34, 3)
-    calls, wrong_parts = truth.copy(), round(50 * (1 - effectiveness))
-    bad = np.array([3 * part + trial for trial in range(3) for part in range(16)])[:missed]
-    room = wrong_parts - missed
-    good = np.array([48 + 3 * part + trial for trial in range(3) for part in range(room)])[:alarms]
-    calls[bad], calls[good] = False, True
-    parts = [f"P{scan // 3}" for scan in range(150)]
-    row = attribute_row(appraiser, calls.tolist(), truth.tolist(), parts)
-    kappa = cohen_kappa(pair_table(calls.tolist(), truth.tolist()))
+@pytest.mark.parametrize("appraiser", BEARINGS)
+def test_a_published_attribute_study_has_its_effectiveness_by_part_and_its_errors_by_decision(appraiser: str) -> None:
+    calls, truth = spots(BEARINGS[appraiser]), spots(BEARINGS_TRUTH)
+    kappa = cohen_kappa(pair_table(calls, truth))
+    row = attribute_row(appraiser, calls, truth, [str(part) for part in range(15) for _ in range(3)])
+    with_reference, effectiveness, missed, alarms = BEARINGS_ANSWERS[appraiser]
 
-    assert (row.parts, row.decisions) == (50, 150)
-    assert row.effectiveness == pytest.approx(effectiveness)
-    assert row.miss_rate == pytest.approx(miss_rate, abs=6e-4)
-    assert row.false_alarm_rate == pytest.approx(alarm_rate, abs=6e-4)
-    assert kappa is not None and kappa.kappa == pytest.approx(published, abs=0.005)
+    assert kappa is not None and kappa.kappa == pytest.approx(with_reference, abs=1e-12)
+    assert (row.parts, row.decisions) == (15, 45)
+    assert row.effectiveness == pytest.approx(effectiveness, abs=5e-5)
+    assert row.miss_rate == pytest.approx(missed, abs=5e-5)
+    assert row.false_alarm_rate == pytest.approx(alarms, abs=5e-5)
+
+
+def test_the_people_of_a_published_attribute_study_agree_with_its_kappas() -> None:
+    """Fleiss' kappa over all nine decisions on a part, and over the three of each person."""
+    seen = np.array([spots(trials) for trials in BEARINGS.values()]).reshape(3, 15, 3).sum(2)
+    within = [fleiss_kappa(np.stack([3 - person, person], axis=1)) for person in seen]
+    together = fleiss_kappa(np.stack([9 - seen.sum(0), seen.sum(0)], axis=1))
+
+    assert together is not None and together.kappa == pytest.approx(0.641666666666666, abs=1e-12)
+    assert [kappa.kappa for kappa in within if kappa is not None] == pytest.approx(
+        [0.905462184873949, 0.91, 0.543918918918919], abs=1e-12
+    )
 
 
 def test_kappa_of_raters_who_use_one_class_only_is_not_a_number() -> None:
