@@ -206,7 +206,9 @@ class DropBox:
             self._expect_own()
             try:
                 entries = list(os.scandir(self.directory))
-            except FileNotFoundError:
+            except FileNotFoundError:  # who was to empty a folder of it has removed the box: nobody could ask any more
+                event(log.warning, "drop box made anew", folder=str(self.directory))
+                self.prepare()
                 return []
             for entry in entries:
                 request = _request(Path(entry.path))

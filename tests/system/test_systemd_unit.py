@@ -51,6 +51,12 @@ def test_systemd_waits_for_ready_and_feeds_on_the_beat() -> None:
     assert "RestartPreventExitStatus=78" in lines
 
 
+@pytest.mark.parametrize("unit", [UNIT, DESK], ids=lambda unit: unit.name)
+def test_a_hangup_that_a_log_rotation_sends_does_not_end_a_service_for_good(unit: Path) -> None:
+    """With Restart=on-failure alone it would: systemd calls an end by SIGHUP clean."""
+    assert "RestartForceExitStatus=SIGHUP" in unit.read_text(encoding="utf-8").splitlines()
+
+
 def setting(key: str) -> str:
     (value,) = re.findall(rf"^{key}=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)
     return str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import signal
 import threading
 import time
@@ -488,3 +489,21 @@ def test_scans_whose_marker_never_comes_show_in_the_backlog(tmp_path: Path, monk
         line.look(100.0, utc_now())
         line.report_health()
     assert said[0].backlog_scans == 1
+
+
+def test_a_box_of_requests_that_fails_for_hours_is_told_once_by_each_who_looks_into_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(edge.daemon.app, "REQUESTS_LOOK_S", 0.0)
+    settings = settings_below(tmp_path)
+    with line_of(settings) as line:
+        shutil.rmtree(line.requests.directory)
+        line.requests.directory.symlink_to(tmp_path / "scans")
+        app = edge.daemon.app.App(settings, line, Notifier(None))
+        for loop in (app._copy, app._take_requests):
+            told_to_stop = iter([False] * 4 + [True])
+            monkeypatch.setattr(app._stop, "wait", lambda _wait_s, told=told_to_stop: next(told))
+            loop()
+        assert "request-refused" in line.publisher.standing_alarms
+    said = [record.message for record in caplog.records]
+    assert (said.count("no backup"), said.count("requests wait")) == (1, 1)

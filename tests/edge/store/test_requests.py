@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import tempfile
 import uuid
@@ -346,3 +347,11 @@ def test_a_worker_that_is_not_root_takes_what_another_user_left_and_tells_once_o
 def test_without_a_box_another_user_is_told_to_start_the_worker(state: Path) -> None:
     state.chmod(0o755)
     assert "start the worker" in as_desk(lambda: leave(state, RequestKind.DISPOSITION, b"{}"))
+
+
+def test_a_box_that_was_removed_by_hand_is_made_anew_and_takes_what_comes_next(state: Path, box: DropBox) -> None:
+    shutil.rmtree(box.directory)
+    assert taken(box) == []
+    assert stat.S_IMODE(box.directory.stat().st_mode) == requests_module.DIRECTORY_MODE, "others may leave files again"
+    leave(state, RequestKind.RESEND, RESEND)
+    assert [kind for kind, _ in taken(box)] == ["resend"]
