@@ -185,6 +185,7 @@ EXAMPLES: tuple[Message, ...] = (
         latency=Latency(p50_s=0.41, p99_s=0.96, scans=60),
         repeated=0,
         overwritten=0,
+        removed=0,
         unnamed=0,
         resident_bytes=310_000_000,
         clock_synchronised=True,

@@ -422,6 +422,9 @@ class Health(Message):
     overwritten: Count = Field(
         description="files since the start that were replaced or written over before they were read; as far as was seen"
     )
+    removed: Count = Field(
+        description="whole files since the start that went, deleted or moved away, before they were read"
+    )
     unnamed: Count = Field(
         description="verdicts since the start whose file name did not fit, so that `part_id` is null"
     )

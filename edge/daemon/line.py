@@ -218,6 +218,7 @@ class Line:
             repeated=tally.repeated,
             unnamed=tally.unnamed,
             overwritten=self.inbox.overwritten_count,
+            removed=self.inbox.removed_count,
             resident_bytes=resident_bytes(),
             clock_synchronised=clock_synchronised(),
             disk_free_bytes=free_bytes,

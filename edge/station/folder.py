@@ -162,6 +162,16 @@ class StationFolder:
         except OSError:
             return None
 
+    def is_gone(self, file: str) -> bool:
+        """False where that is not known."""
+        try:
+            os.lstat(self._root + file)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            pass
+        return False
+
     def was_denied(self) -> bool:
         """Whether a stat in the folder itself was refused since the last look."""
         return self._denied

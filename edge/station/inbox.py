@@ -15,7 +15,7 @@ time is seen by its change time.
 A file that is **written again in place** looks whole at every moment: half of it may be the next scan and half the last
 one. It is held for `rewrite_hold_s` without a change, a fifth of that once its writer was seen to close it. Who makes a
 new file, under another name first, or sets markers is never held. What is replaced or rewritten before it was read is
-counted.
+counted, and so is what was whole and went unread, to where it is no scan of the folder.
 
 While the folder is away nothing is taken as deleted, nothing is handed out, and `state` says why.
 """
@@ -28,7 +28,7 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -86,6 +86,8 @@ class _Waiting:
     """It was a whole scan before, for all that is known, and was then written to."""
     has_stood_still: bool = False
     """Long enough to be taken for a whole scan, as its stamp shows it."""
+    judged: FileStamp | None = None
+    """The file that had its outcome under this name."""
 
 
 class Inbox:
@@ -129,7 +131,7 @@ class Inbox:
         self._arrived: dict[str, int] = {}  # name -> inode of the newest file under it that was not read
         self._closed_ns: dict[str, int] = {}  # name -> change time of the file when a writer closed it
         self._closes_mislead = False
-        self._overwritten = 0
+        self._overwritten = self._removed = 0
         self._returned: deque[tuple[FileStamp, bool]] = deque()
         self._sweep_at_s: float | None = None
 
@@ -175,6 +177,11 @@ class Inbox:
     def overwritten_count(self) -> int:
         """Files that were replaced or written over before they were read."""
         return self._overwritten
+
+    @property
+    def removed_count(self) -> int:
+        """Whole files that went before they were read."""
+        return self._removed
 
     def touch(self, name: str, is_new: bool = False) -> None:
         """`name` (relative path) was made or moved here (`is_new`), or closed after writing; for local folders."""
@@ -240,7 +247,10 @@ class Inbox:
                 self._state = FolderState()
             self._unmarked = listing.unmarked
             self._is_first_listing = False
-            for file in [file for file, waiting in self._waiting.items() if waiting.listing != self._listing]:
+            gone = [file for file, waiting in self._waiting.items() if waiting.listing != self._listing]
+            if gone:
+                self._note_removals(gone, {inode for _, inode in listing.found})
+            for file in gone:
                 self._drop(file)
             for file in self._known.next_round(self._restat_per_poll):
                 if file in self._known.stamps:
@@ -298,6 +308,7 @@ class Inbox:
             since_s=now_s,
             is_arrival=not self._is_first_listing,
             listing=self._listing,
+            judged=known,
             is_rewrite=known is not None and arrived is None and self._is_same_file(known, status),
         )
         self._look_again(waiting)
@@ -348,6 +359,18 @@ class Inbox:
             self._closes_mislead = True
             event(log.warning, "written to after its close: a close counts no more", file=display_name(file))
 
+    def _note_removals(self, files: Sequence[str], listed_inodes: Collection[int]) -> None:
+        """Count whole scans that went unread: not those that have another name now, nor one that was judged before."""
+        if not self._folder.has_stable_inodes:
+            return
+        here = {*listed_inodes, *(stamp.inode for stamp in self._known.stamps.values())}
+        for file in files:
+            waiting = self._waiting[file]
+            is_news = waiting.is_file and waiting.has_stood_still and waiting.stamp != waiting.judged
+            if is_news and waiting.stamp.inode not in here and self._folder.is_gone(file):
+                self._removed += 1
+                event(log.warning, "removed before it was read", file=display_name(file))
+
     def _is_same_file(self, stamp: FileStamp, status: os.stat_result) -> bool:
         """Whether the change, if any, was made in place."""
         return stat.S_ISREG(status.st_mode) and (stamp.inode == status.st_ino or not self._folder.has_stable_inodes)
@@ -383,7 +406,7 @@ class Inbox:
             file = waiting.stamp.file
             status = self._folder.lstat(file)
             if status is None:
-                self._drop(file)
+                waiting.is_ready = False  # the next look tells whether it is gone
             elif self._observe(waiting, status, now_s) and self._may_go(waiting, now_s):
                 self._in_flight[file] = self._waiting.pop(file)
                 self._arrived.pop(file, None)

@@ -76,6 +76,7 @@ def health() -> Health:
         latency=Latency(p50_s=0.4, p99_s=1.25, scans=3),
         repeated=0,
         overwritten=0,
+        removed=0,
         unnamed=0,
         resident_bytes=1,
         clock_synchronised=True,

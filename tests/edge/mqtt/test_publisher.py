@@ -626,6 +626,7 @@ def test_health_is_retained_and_only_the_newest_waits(broker: Mosquitto, ledger:
             latency=None,
             repeated=0,
             overwritten=0,
+            removed=0,
             unnamed=0,
             resident_bytes=1,
             clock_synchronised=True,

@@ -489,6 +489,55 @@ def test_every_scan_that_was_overwritten_unread_is_counted_and_no_other(folder: 
     assert line.inbox.overwritten_count == 5
 
 
+def test_a_whole_scan_that_is_deleted_or_moved_away_unread_is_counted_and_no_other(folder: Path) -> None:
+    """As by a clean-up of the station's, while the disk of the state is full and nothing is taken."""
+    line = Line(folder, rewrite_hold_s=HOLD_S)
+    for name in ("a.tif", "b.tif", "c.tif", "d.tif"):
+        drop(folder / name, tiff(ord(name[0])))
+    (folder / "half.tif").write_bytes(TIFF[:400])
+    for _ in range(3):
+        line.look(room=0)
+    (folder / "a.tif").unlink()
+    (folder / "b.tif").rename(folder / "b.tif.old")
+    (folder / "c.tif").rename(folder / "renamed.tif")
+    assert set(line.looks(3)) == {"d.tif", "renamed.tif"}
+    assert line.inbox.removed_count == 2
+
+    (folder / "d.tif").unlink()  # handed out, and gone when its reader comes to it
+    (folder / "half.tif").unlink()  # a draft
+    for stamp in line.handed_out:
+        (line.inbox.retry if stamp.file == "d.tif" else line.inbox.finished)(stamp)
+    line.looks(3)
+    assert line.inbox.removed_count == 3
+    (folder / "renamed.tif").unlink()  # it has its verdict
+    line.looks(3)
+    assert line.inbox.removed_count == 3
+
+
+def test_a_judged_scan_that_is_looked_at_again_when_it_is_moved_on_was_not_lost(folder: Path) -> None:
+    line = Line(folder)
+    scan = drop(folder / "a.tif")
+    line.judge_all()
+    line.inbox.touch("a.tif")
+    scan.chmod(0o600)
+    for _ in range(3):
+        line.look(room=0)
+    scan.unlink()
+    line.looks(3)
+    assert line.inbox.removed_count == 0
+
+
+def test_a_scan_that_lost_its_marker_is_not_gone(folder: Path) -> None:
+    line = Line(folder, done_suffix=".done")
+    drop(folder / "a.tif")
+    (folder / "a.tif.done").touch()
+    for _ in range(3):
+        line.look(room=0)
+    (folder / "a.tif.done").unlink()
+    line.looks(3)
+    assert line.inbox.removed_count == 0
+
+
 def test_a_preallocated_file_that_its_reader_gave_back_was_no_scan(folder: Path) -> None:
     line = Line(folder, rewrite_hold_s=HOLD_S)
     scan = folder / "a.tif"
