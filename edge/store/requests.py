@@ -206,7 +206,7 @@ class DropBox:
             self._expect_own()
             try:
                 entries = list(os.scandir(self.directory))
-            except FileNotFoundError:  # who was to empty a folder of it has removed the box: nobody could ask any more
+            except FileNotFoundError:  # removed by hand, where its folder `refused` was to be emptied
                 event(log.warning, "drop box made anew", folder=str(self.directory))
                 self.prepare()
                 return []
