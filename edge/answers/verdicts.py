@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from edge.contract.messages import Disposition, Message, Verdict
 from edge.errors import EvidenceError, LedgerError
 from edge.evidence.record import Piece, open_piece
+from edge.records import Outcome
 from edge.store.ledger_file import DAMAGED_HINT
 from edge.store.reader import StoredVerdict
 
@@ -63,8 +64,10 @@ def fields_of(stored: StoredVerdict) -> Any:
 
 def evidence_of(verdict: Verdict, folder: Path) -> Piece | str:
     """Its pictures below `folder` (`evidence.dir`), or why there are none."""
+    if verdict.evidence is None and verdict.outcome is Outcome.NORMAL:
+        return "none: of normal ones only a share is kept, drawn by lot (`evidence.sample`)"
     if verdict.evidence is None:
-        return "none is kept of such a verdict"
+        return "none: it was decided while `evidence.max_bytes` was 0"
     try:
         return open_piece(folder, verdict.evidence)
     except EvidenceError as error:

@@ -93,7 +93,7 @@ class CaseIndex:
             if self._read_s is not None and self._clock() - self._read_s < REFRESH_S:
                 return
             try:
-                here = [evidence for day in days(self.folder) for evidence in pieces_of_day(self.folder, day)]
+                here = {evidence for day in days(self.folder) for evidence in pieces_of_day(self.folder, day)}
                 self.problem = None if self.folder.is_dir() else f"{self.folder}: there is no such folder"
             except EvidenceError as error:
                 self.problem = error.message
@@ -101,7 +101,7 @@ class CaseIndex:
             known = {case.evidence: case for case in self._cases.values()}
             cases = {case.verdict_id: replace(case, is_gone=evidence not in here) for evidence, case in known.items()}
             damaged = {}
-            for evidence in set(here) - known.keys():
+            for evidence in here - known.keys():
                 try:
                     piece = open_piece(self.folder, evidence)
                 except EvidenceError as error:

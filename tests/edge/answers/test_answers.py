@@ -19,6 +19,7 @@ import pytest
 
 from edge.answers.report import report_html, shift_of
 from edge.answers.show import _decision
+from edge.answers.verdicts import evidence_of
 from edge.cli import main
 from edge.contract.messages import Disposition, canonical_json
 from edge.records import Outcome
@@ -202,6 +203,12 @@ def test_what_stands_is_said_before_the_newest_answer(stands: Literal["normal", 
     said = {"decision": "normal", "by": "ann", "stands": stands}
     newest = Disposition.model_validate({**sample_answer().model_dump(), **where, **said})
     assert _decision(newest).startswith(words)
+
+
+def test_a_verdict_without_evidence_says_why(night: Night, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "only a share is kept, drawn by lot" in show(night, capsys, night.verdicts[0].verdict_id)[1]
+    review = night.of(Outcome.REVIEW)[1].model_copy(update={"evidence": None})
+    assert "while `evidence.max_bytes` was 0" in str(evidence_of(review, night.root))
 
 
 def test_evidence_that_was_dropped_is_named_as_missing(night: Night, capsys: pytest.CaptureFixture[str]) -> None:

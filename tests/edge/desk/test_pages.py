@@ -7,22 +7,26 @@ import json
 import random
 import re
 import shutil
+import time
 from collections.abc import Callable
-from datetime import timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from edge.contract.messages import canonical_json
 from edge.desk import pixels
 from edge.desk.accounts import disable_account
 from edge.desk.app import build_app, new_desk
 from edge.desk.pages import Desk
 from edge.desk.store import FILE_NAME, DeskStore
-from edge.evidence.record import SCAN
+from edge.evidence.record import SCAN, Piece
 from edge.records import Outcome
 from edge.settings import DeskSettings, Settings, StateSettings
+from tests.edge.contract.test_messages import health
 from tests.support.desk import BOUNDS, MORNING, PASSWORD, Browser, put_account, put_piece, sheet
 
 HOSTILE = '"><script>alert(1)</script>_é\u202e.tif'
@@ -325,6 +329,42 @@ def test_the_overview_counts_what_waits_for_anyone(plant: Plant) -> None:
     ann.answer(verdict_id, "undecided")
     page = ann.get("/overview").text
     assert '<a href="/">1</a>' in page and "0 of them for you" in page
+
+
+def test_the_overview_shows_how_the_line_does(plant: Plant) -> None:
+    """By the worker's newest health: what it judged today, latency, backlog, alarms, drift."""
+    at = datetime.now(UTC)
+    for minutes, drift in ((1, 0.11), (0, 0.12)):
+        told = {"at": at - timedelta(minutes=minutes), "drift": {"p_abnormal": drift}, "outcomes": {"normal": 1234}}
+        told |= {"backlog_scans": 56, "unsent_verdicts": 78}
+        plant.desk.settings.state.health.write_bytes(canonical_json(health().model_copy(update=told)))
+        page = plant.browser("ann").get("/overview").text
+    for words in ("normal 1234", ">56<", "Not yet at the broker: 78", "400 ms", "p99 1.2 s", "share-away"):
+        assert words in page, words
+    assert '<svg class="chart"' in page and 'aria-label="p_abnormal: 0.11 … 0.12"' in page
+    plant.desk.settings.state.health.unlink()
+    assert 'class="chart"' in plant.browser("ann").get("/overview").text, "what it told stays when it is away"
+
+
+def test_a_folder_of_many_pieces_is_listed_without_comparing_each_with_each(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at 20,000 known pieces took seconds: a reader met one every two seconds."""
+    piece = plant.desk.index.find(plant.put(1))
+    assert piece is not None
+    names = [f"2026-03-01/{number:032x}" for number in range(20_000)]
+
+    def opened(_: Path, evidence: str) -> Piece:
+        record = piece.record.model_copy(update={"verdict_id": evidence[11:]})
+        return Piece(plant.evidence / evidence, record)
+
+    monkeypatch.setattr("edge.desk.cases.days", lambda _: ["2026-03-01"])
+    monkeypatch.setattr("edge.desk.cases.pieces_of_day", lambda _folder, _day: names)
+    monkeypatch.setattr("edge.desk.cases.open_piece", opened)
+    assert len(plant.desk.index.cases()) == 20_001
+    began_s = time.process_time()
+    assert sum(case.is_gone for case in plant.desk.index.cases()) == 1
+    assert time.process_time() - began_s < 1.5
 
 
 def test_two_readers_are_not_given_the_same_scan(plant: Plant) -> None:
@@ -692,17 +732,26 @@ def test_a_folder_that_cannot_be_read_is_told_and_what_was_known_stays(plant: Pl
     assert "cannot be read just now" in ann.get("/").text
 
 
-def test_a_disk_that_fills_while_an_answer_is_given_says_that_nothing_was_saved(plant: Plant) -> None:
-    verdict_id = plant.put(1)
+def test_a_disk_that_fills_while_an_answer_is_given_says_that_nothing_was_saved(small_disk: Path) -> None:
+    plant = Plant(small_disk)
+    verdict_id = plant.put(1, counts=sheet(1, 60, 40))
     ann = plant.browser("ann")
-    plant.store._sql.execute("PRAGMA max_page_count = 1")
-    answers = [ann.answer(verdict_id, "normal", comment="x" * 2000) for _ in range(30)]
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as stream, suppress(OSError):
+        while True:
+            stream.write(b"x" * 4096)
+    answers = [ann.answer(verdict_id, "normal", comment=f"{number}" + "x" * 1900) for number in range(40)]
     refused = [answered for answered in answers if answered.status == 507]
     assert refused and "nothing was saved" in refused[0].text and "free some space" in refused[0].text
     assert {answered.status for answered in answers} <= {303, 507}
-    plant.store._sql.execute("PRAGMA max_page_count = 100000")
+    saved = [answered.status for answered in answers].count(303)
+    assert len(plant.store.answers()) == saved, "what was said to be saved, and no more"
+    ballast.unlink()
     assert ann.answer(verdict_id, "normal").status == 303
+    assert plant.store.unhanded() == [], "those that the drop box had no room for are there now, too"
+    assert len(plant.dispositions()) == saved + 1
     assert plant.store.problems() == []
+    plant.store.close()
 
 
 def test_the_one_script_of_others_is_the_one_that_the_documents_name(plant: Plant) -> None:
