@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -143,7 +144,8 @@ def test_a_shift_from_logging_in_to_the_labels(browser: Chromium, served: Served
     (grey,) = browser.evaluate(PIXEL % f"[[{x}, {y}]]")
     assert grey == pytest.approx(windowed(np.array(count), low, high), abs=0.51)
     browser.move(500, 400)
-    assert "counts" in browser.evaluate("document.getElementById('pointer').textContent")
+    x, y, count = map(int, re.findall(r"\d+", browser.evaluate("document.getElementById('pointer').textContent")))
+    assert count == counts[y, x], "what stands under the pointer is the detector's count"
 
     browser.press("b")
     browser.press("0")
@@ -211,29 +213,36 @@ def test_a_large_scan_is_unpacked_once_and_before_anything_else(browser: Chromiu
     assert asked.index("counts") < asked.index("thumbnail.jpg"), "nothing is unpacked before the picture itself"
 
 
-def test_a_key_lays_what_spoke_for_abnormal_over_the_picture(browser: Chromium, served: Served) -> None:
+def test_keys_lay_over_the_picture_what_spoke_for_abnormal_and_what_the_gate_could_not_reproduce(
+    browser: Chromium, served: Served
+) -> None:
     open_part(browser, served, "0008")
     for key in ("a", "Enter"):
         browser.press(key)
     browser.wait_for(f"document.getElementById('next') && {READY}")
-    inside = browser.evaluate(
-        "(() => { const p = picture, b = facts.place, at = (start, size, from) => Math.round(from + (start + size / 2)"
-        " * p.scale); return [[at(b.x_px, b.width_px, p.left), at(b.y_px, b.height_px, p.top)]]; })()"
-    )
-    browser.press("x")  # the gate's box may lie on it
+    browser.press("x")  # the gate's box lies on it
     browser.wait_for("!picture.shown.boxes")
-    browser.evaluate("picture.paint()")
-    before = browser.evaluate(PIXEL % inside)
-    assert browser.evaluate("document.getElementById('legend-reason').hidden")
-    browser.press("y")
-    browser.wait_for("picture.shown.reason && picture.layers.reason")
-    browser.evaluate("picture.paint()")
-    assert browser.evaluate(PIXEL % inside) != before
-    assert "where the classifier's answer comes from" in browser.evaluate("document.body.innerText")
-    browser.press("y")
-    browser.wait_for("!picture.shown.reason")
-    browser.evaluate("picture.paint()")
-    assert browser.evaluate(PIXEL % inside) == before
+    for key, layer, place, words in (
+        ("y", "reason", "facts.place", "where the classifier's answer comes from"),
+        ("r", "residual", "facts.boxes[0]", "What the gate could not reproduce"),
+    ):
+        inside = browser.evaluate(
+            f"(() => {{ const p = picture, b = {place};"
+            " const at = (start, size, from) => Math.round(from + (start + size / 2) * p.scale);"
+            " return [[at(b.x_px, b.width_px, p.left), at(b.y_px, b.height_px, p.top)]]; })()"
+        )
+        browser.evaluate("picture.paint()")
+        before = browser.evaluate(PIXEL % inside)
+        assert browser.evaluate(f"document.getElementById('legend-{layer}').hidden")
+        browser.press(key)
+        browser.wait_for(f"picture.shown.{layer} && picture.layers.{layer}")
+        browser.evaluate("picture.paint()")
+        assert browser.evaluate(PIXEL % inside) != before, layer
+        assert words in browser.evaluate("document.body.innerText")
+        browser.press(key)
+        browser.wait_for(f"!picture.shown.{layer}")
+        browser.evaluate("picture.paint()")
+        assert browser.evaluate(PIXEL % inside) == before, layer
     assert browser.complaints() == []
     browser.visit(browser.evaluate("location.href"), width=360)
     assert browser.evaluate(BEYOND) == [], "what appears with the verdict fits a phone too"
@@ -243,7 +252,27 @@ def test_a_key_lays_what_spoke_for_abnormal_over_the_picture(browser: Chromium, 
     assert not browser.evaluate(COVERED), "nor does it cover any, at the end of the page"
 
 
-def test_a_box_the_tenth_kind_and_the_severity_need_no_mouse(browser: Chromium, served: Served) -> None:
+def test_the_wheel_enlarges_what_is_under_the_pointer_and_the_hand_moves_it(browser: Chromium, served: Served) -> None:
+    open_part(browser, served, "0002")
+    window = browser.evaluate("[picture.low, picture.high]")
+    under = "(() => { const r = canvas.getBoundingClientRect(), p = picture.at(500 - r.left, 400 - r.top);" + (
+        " return [p.x, p.y, picture.scale]; })()"
+    )
+    x, y, scale = browser.evaluate(under)
+    browser.call("Input.dispatchMouseEvent", type="mouseWheel", x=500, y=400, deltaX=0, deltaY=-400)
+    browser.wait_for("picture.fitted === false")
+    assert browser.evaluate(under) == pytest.approx([x, y, 2 * scale], abs=0.01)
+    browser.evaluate("setDrag('pan')")
+    browser.drag(500, 400, 540, 380)
+    assert browser.evaluate(under) == pytest.approx([x - 40 / (2 * scale), y + 20 / (2 * scale), 2 * scale], abs=0.01)
+    browser.press("ArrowRight")
+    assert browser.evaluate(under)[0] == pytest.approx(x + 20 / (2 * scale), abs=0.01)
+    assert browser.evaluate("[picture.low, picture.high]") == window, "none of it touches the window"
+    browser.press("0")
+    assert browser.evaluate(under) == pytest.approx([x, y, scale], abs=0.01)
+
+
+def test_a_box_the_tenth_kind_the_severity_and_a_comment_need_no_mouse(browser: Chromium, served: Served) -> None:
     verdict_id = open_part(browser, served, "0004")
     for key in ("b", "ArrowDown", "ArrowDown", "ArrowRight"):
         browser.press(key)
@@ -259,11 +288,12 @@ def test_a_box_the_tenth_kind_and_the_severity_need_no_mouse(browser: Chromium, 
     browser.press("Escape")
     assert browser.evaluate("picture.boxes.length === 1 && !picture.draft"), "Esc drops the box, not the page"
     browser.press("!", shift=True, code="Digit1")
-    for key in ("g", "g", "Enter"):
+    for key in ("g", "g", "c", "n", "1", "Escape", "Enter"):
         browser.press(key)
     browser.wait_for("document.getElementById('next')")
     (given,) = (given for given in served.dispositions() if given["verdict_id"] == verdict_id)
     assert (given["decision"], given["kinds"], given["boxes_px"]) == ("abnormal", ["ink-fluctuations"], [wider])
+    assert given["comment"] == "n1", "in the comment, keys are letters"
     assert browser.complaints() == []
 
 
