@@ -51,14 +51,14 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierRecipe(Recipe):
-    """How the classifier is trained; the defaults are the paper's (J 2.4), the rest are options beyond it."""
+    """How the classifier is trained; the defaults are the paper's (J 2.4), which names no optimizer and no batch."""
 
     weights: str = option("imagenet", "first weights: none, imagenet, or a .pth, .safetensors or .npz file")
     start: str = option("", "a classifier.pt to go on from, instead of --weights", "FILE")
     fine_tune: FineTune = option("head", "what is trained: the layers from fc on, layer4 too, or all")
     epochs: int = option(50, "passes over the training scans")
     batch: int = option(16, "scans per step")
-    optimizer: Literal["adam", "adamw"] = option("adam", "the paper's is adam")
+    optimizer: Literal["adam", "adamw"] = option("adam", "the paper names none")
     lr: float = option(1e-3, "learning rate; of one-cycle the greatest")
     weight_decay: float = option(0.0, "weight decay of the optimizer")
     schedule: Literal["step", "one-cycle"] = option("step", "how the learning rate changes; the paper's is step")

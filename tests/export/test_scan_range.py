@@ -8,9 +8,10 @@ from edge.images.conversion import Bounds, Method
 from edge.images.sharpness import Sharpness
 from edge.records import Size
 from export.errors import ExportError
-from export.scan_range import scan_range
+from export.scan_range import exposure_spec, scan_range
 from tests.export.networks import exposure_around
 from train.checkpoint import Checkpoint
+from train.gate.findings import exposure_model
 
 CLASSIFIER = Checkpoint(
     kind="classifier",
@@ -36,6 +37,12 @@ def test_the_sharpness_of_both_networks_scans_is_in_spec() -> None:
     assert spec is not None
     assert spec.noise_counts[0] < 10.0 and spec.noise_counts[1] > 20.0
     assert 3.75 <= spec.max_edge_px[0] < 4.5
+
+
+def test_the_gates_report_refuses_by_the_exposure_limit_that_its_model_will_have() -> None:
+    limit = exposure_model(GATE).spread.limit
+    assert limit == exposure_spec(GATE).limit
+    assert limit > exposure_model(replace(GATE, exposure_lots=())).spread.limit  # an earlier release did not say
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ What it finds is written into the run's checkpoint, from where `edge-export` tak
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,15 @@ from matplotlib.figure import Figure
 from edge.images.conversion import prepare
 from edge.records import counts_sha256
 from edge.system.progress import Reporter
+from edge.validation.lots import share_over_lots, worst_lot
 from edge.validation.statistics import Labels, Scores, auroc, confusion
 from train.checkpoint import CLASSIFIER_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from train.classifier.conformal import (
     Band,
+    Coverage,
     calibration_error,
     coverage,
+    coverage_by_lot,
     reliability,
     review_band,
     threshold_of_balance,
@@ -36,6 +39,7 @@ from train.errors import DataError
 from train.files import write_json
 from train.networks import p_abnormal_of
 from train.plots import save
+from train.report import percent_span
 from train.survey import natural
 
 
@@ -55,6 +59,7 @@ def calibrate(
     """Calibrate `run/classifier.pt` on labelled scans; writes it again, calibration.json and reliability.png/.svg.
 
     The bundles in `check_bundles`, or without any the last one, are not calibrated on: the coverage is measured there.
+    One lot says little, so the coverage of a band is also counted on each lot it is calibrated on, by all others.
     Raises CheckpointError, and DataError for lots or scans it learnt from or too few lots for the level.
     """
     learnt = load_checkpoint(run / CLASSIFIER_FILE, "classifier")
@@ -109,6 +114,10 @@ def calibrate(
         "calibration": _figures(p[used], labels[used], threshold, band),
         "check": _figures(p[checked], labels[checked], threshold, band),
     }
+    if wish.alpha is not None:
+        lots = [rows[i].bundle for i in used]
+        found = coverage_by_lot(p[used], labels[used], lots, wish.alpha, lambda p, labels: _threshold(p, labels, wish))
+        report["left_out"] = left_out(found)
     thresholds = {"threshold": threshold}
     if band is not None:
         thresholds |= {"review_low": band.low, "review_high": band.high}
@@ -142,6 +151,26 @@ def refuse_lots(learnt: Checkpoint, lots: Sequence[str]) -> None:
         )
 
 
+def left_out(found: Mapping[str, Coverage]) -> dict[str, Any]:
+    """Coverage of lots by the other lots' bands: of each class with its interval over lots, and of the worst lot."""
+    totals: dict[str, Any] = {}
+    for name, rates in (
+        ("covered_normal", [one.normal for one in found.values()]),
+        ("covered_abnormal", [one.abnormal for one in found.values()]),
+        ("reviewed", [one.reviewed for one in found.values()]),
+    ):
+        hits, scans = [rate.hits for rate in rates], [rate.total for rate in rates]
+        over_lots = share_over_lots(hits, scans)
+        interval = None if over_lots is None else [over_lots.low, over_lots.high]
+        totals[name] = {"hits": sum(hits), "total": sum(scans), "interval_over_lots": interval}
+    scans = [one.reviewed.total for one in found.values()]
+    missed = [
+        one.reviewed.total - one.normal.hits - one.abnormal.hits for one in found.values()
+    ]  # neither reviewed nor decided as labelled
+    worst = worst_lot(list(found), missed, scans)
+    return {"lots": len(found), **totals, "worst": None if worst is None else asdict(worst)}
+
+
 def sentences(report: dict[str, Any]) -> list[str]:
     """What `calibrate` found, for a person."""
     band = report["review_band"]
@@ -161,11 +190,32 @@ def sentences(report: dict[str, Any]) -> list[str]:
             f" {figures['false_alarms']} of {figures['scans'] - figures['abnormal']} normal scans are false alarms"
             + ("" if band is None else f", {figures['reviewed']['hits']} of {figures['scans']} go to review")
         )
+    if band is not None:
+        lines.append(_left_out_sentence(report["left_out"]))
     if band is not None and report["check"]["reviewed"]["hits"] > report["check"]["scans"] / 2:
         lines.append(
             "warning: more than half of the scans go to review: give a greater --alpha or train a better network"
         )
     return lines
+
+
+def _left_out_sentence(found: dict[str, Any]) -> str:
+    """Coverage by bands of the other lots, for a person."""
+    parts = []
+    for name in ("normal", "abnormal"):
+        covered = found[f"covered_{name}"]
+        span = covered["interval_over_lots"]
+        over = "" if span is None else f" ({percent_span(span)} % over lots)"
+        parts.append(f"{covered['hits']} of {covered['total']} {name} scans{over}")
+    worst = found["worst"]
+    rest = (
+        "no lot has another"
+        if worst is None
+        else f"worst is lot {worst['lot']}: {worst['errors']} of {worst['scans']} are neither"
+    )
+    return (
+        f"each of {found['lots']} lots left out in turn: reviewed or decided rightly are {' and '.join(parts)}; {rest}"
+    )
 
 
 @torch.inference_mode()

@@ -2,15 +2,17 @@
 
 The band is a split-conformal set (Vovk, Gammerman, Shafer 2005), one quantile per class, since the classes are of very
 different size. At level alpha the set of a scan holds `abnormal` if p is at least the k-th smallest p of the abnormal
-calibration scans, k = floor(alpha (n + 1)), and `normal` likewise from the other side. Whatever the network is worth,
-the true label of a new scan like these is in its set with a probability of 1 - alpha at least, for each class. Where
-the set is not one label, a person decides. The band always holds the threshold, so that outside of it the threshold
-says what the set says.
+calibration scans, k = floor(alpha (n + 1)), and `normal` likewise from the other side. Were scans exchangeable, the
+true label of a new one would be in its set with a probability of 1 - alpha at least, for each class, whatever the
+network is worth. Scans of one lot resemble each other, so of a new lot this holds on average over lots, about: the
+scans of single lots may be covered far less often (`coverage_by_lot`). Where the set is not one label, a person
+decides. The band always holds the threshold, so that outside of it the threshold says what the set says.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +86,24 @@ def coverage(p_abnormal: Scores, labels: Labels, band: Band, threshold: float) -
         abnormal=Rate(int(covered[truth].sum()), int(truth.sum())),
         reviewed=Rate(int(reviewed.sum()), reviewed.size),
     )
+
+
+def coverage_by_lot(
+    p_abnormal: Scores, labels: Labels, lots: Sequence[str], alpha: float, choose: Callable[[Scores, Labels], float]
+) -> dict[str, Coverage]:
+    """What threshold and band of all other lots do to the scans of each lot; `choose` finds a threshold.
+
+    A lot without which a class is missing is left out.
+    """
+    p, truth, of_scan = np.asarray(p_abnormal, np.float64), np.asarray(labels), np.asarray(lots)
+    found = {}
+    for lot in dict.fromkeys(lots):
+        own = of_scan == lot
+        if len(np.unique(truth[~own])) == 2:
+            threshold = choose(p[~own], truth[~own])
+            band = review_band(p[~own], truth[~own], alpha, threshold)
+            found[lot] = coverage(p[own], truth[own], band, threshold)
+    return found
 
 
 BINS = 10

@@ -1,8 +1,9 @@
 """Training of the electrode classifier (Jensen, Moeslund, Andreasen 2022, section 2.4).
 
-The defaults of `ClassifierRecipe` are the paper's: everything frozen up to the 1000-wide layer, Adam at 0.001 decaying
-every 10 epochs, 50 epochs, flips. Beyond the paper: other starting weights, more layers, smaller sizes first, one-cycle
-rates, balanced drawing, bfloat16. Validation is by whole bundles, and they also choose the decision threshold.
+The defaults of `ClassifierRecipe` are the paper's: everything frozen up to the 1000-wide layer, a rate of 0.001 that
+decays every 10 epochs, 50 epochs, flips; the paper names no optimizer, here it is Adam. Beyond it: other starting
+weights, more layers, smaller sizes first, one-cycle rates, balanced drawing, bfloat16. Validation is by whole lots,
+which also choose the epoch and the decision threshold.
 """
 
 from __future__ import annotations

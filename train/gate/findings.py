@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from edge.images.conversion import histogram, prepare
-from edge.images.exposure import exposure, fit
+from edge.images.exposure import ExposureModel, exposure, fit
 from edge.images.spread import MARGIN, SHARE
 from edge.records import Image
 from edge.system.progress import Reporter
@@ -98,6 +98,12 @@ def find(
     return Findings(checkpoint, normal, abnormal, tuple(of_foreign), device, pass_ms(gate, checkpoint))
 
 
+def exposure_model(checkpoint: Checkpoint) -> ExposureModel:
+    """The exposures the gate was made for, with the limit that its model will have on the line: lots left out."""
+    lots = checkpoint.exposure_lots if len(checkpoint.exposure_lots) == len(checkpoint.exposures) else ()
+    return fit(checkpoint.exposures, SHARE, MARGIN, lots)
+
+
 def refusals(findings: Iterable[Finding]) -> dict[str, Rate]:
     """How many the gate, the exposure check and either refuse."""
     seen = list(findings)
@@ -125,7 +131,7 @@ def _judged(
     gate: Gate, checkpoint: Checkpoint, images: Iterable[_Image], reporter: Reporter, what: str
 ) -> Iterator[Finding]:
     """Findings in order, a few images in memory at a time."""
-    model = fit(checkpoint.exposures, SHARE, MARGIN)
+    model = exposure_model(checkpoint)
     limits = (checkpoint.thresholds["gate_mean_threshold"], checkpoint.thresholds["gate_std_threshold"])
 
     def seen(image: _Image) -> tuple[Image, float]:

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 
+from train.classifier.calibrate import left_out
 from train.classifier.conformal import (
     Band,
     calibration_error,
     coverage,
+    coverage_by_lot,
     reliability,
     review_band,
+    threshold_of_balance,
     threshold_of_cost,
     threshold_of_escapes,
 )
@@ -83,3 +86,28 @@ def test_a_calibrated_score_lies_on_the_diagonal() -> None:
     assert calibration_error(p, labels) < 0.02
     assert calibration_error(p**3, labels) > 0.1
     assert [rate.total for _, rate in reliability(np.array([0.0, 1.0, 0.95]), np.array([0, 1, 1]))] == [1, 2]
+
+
+def test_a_lot_unlike_the_others_is_the_one_whose_scans_their_band_does_not_cover() -> None:
+    rng = np.random.default_rng(3)
+    parts = [scores(rng, 40) for _ in range(24)]
+    odd, labels_of_odd = parts[7]
+    parts[7] = (np.where(labels_of_odd == 1, 0.001, odd), labels_of_odd)  # its anomalies look like nothing
+    p, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
+    lots = [f"L{number}" for number in range(24) for _ in range(40)]
+    found = coverage_by_lot(p, labels, lots, 0.2, threshold_of_balance)
+    assert list(found) == list(dict.fromkeys(lots))
+    assert found["L7"].abnormal.hits == 0
+    report = left_out(found)
+    assert report["lots"] == 24
+    assert report["worst"]["lot"] == "L7"
+    assert report["worst"]["errors"] >= labels_of_odd.sum()
+    low, high = report["covered_abnormal"]["interval_over_lots"]
+    share = report["covered_abnormal"]["hits"] / report["covered_abnormal"]["total"]
+    assert low < share < high
+    assert high - low > 0.1  # one lot of 24 is an odd one: the interval over scans would be half as wide
+
+
+def test_a_lot_with_the_only_scans_of_a_class_is_left_out_of_the_coverage() -> None:
+    found = coverage_by_lot(P, LABELS, ["A"] * 4 + ["B"] * 3 + ["C"], 0.2, threshold_of_balance)
+    assert list(found) == ["B", "C"]

@@ -15,7 +15,7 @@ from edge.images.exposure import exposure
 from edge.records import Size
 from edge.system.progress import Reporter
 from train.checkpoint import load_checkpoint
-from train.classifier.calibrate import Wish, calibrate, p_abnormal
+from train.classifier.calibrate import Wish, calibrate, p_abnormal, sentences
 from train.classifier.experiment import BEST, PAPER, ExperimentRecipe
 from train.classifier.feature_cache import FeatureCache
 from train.classifier.features import open_backbone
@@ -134,6 +134,9 @@ def test_calibration_is_written_into_the_checkpoint_and_measured_on_another_bund
     assert report["calibrated_on"] == ["C0", "C2"]
     assert report["checked_on"] == ["C1"]
     assert report["check"]["covered_abnormal"]["total"] == 4
+    assert report["left_out"]["lots"] == 2
+    assert report["left_out"]["covered_abnormal"]["total"] == 8
+    assert "each of 2 lots left out in turn" in "\n".join(sentences(report))
     loaded = load_checkpoint(run / "classifier.pt", "classifier")
     assert loaded.review_band == tuple(report["review_band"])
     assert loaded.thresholds["threshold"] == report["threshold"]

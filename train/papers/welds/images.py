@@ -1,7 +1,8 @@
 """X-ray images of fusion welds with masks of their defects: the gate's benchmark (L 3.3).
 
 A folder holds `images/NAME.png`, `masks/NAME.png` for those of them whose defects were drawn, and
-`unlabelled/NAME.png`. Only masked welds are used: what a weld without a mask shows, defect or not, is not known.
+`unlabelled/NAME.png`. Networks use masked welds alone; of those without a mask filters use what a list of flaws
+describes (`train/papers/welds/cells.py`).
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ _LEVEL_AND_NOISE_FREE: Final = tuple(f"detrended-relative-{name}" for name in _S
 _WITHOUT_NETWORK: Final = tuple(f"input-{name}" for name in (*_SIGNED, "bright17", "dark17"))
 
 BEST_VARIANT: Final = replace(D, name="d-local", local=True)
-"""Chosen on the first fold, by what it finds there and by what it refuses of a weld of another brightness."""
+"""Decided on figures of the first fold, by what it finds there and by what it refuses of a weld of another brightness,
+after a result of all three folds was known: no weld is free of this choice."""
 BEST_COLUMNS: Final = ("detrended-bright5", "detrended-dark5")
 """The fewest: wider windows and deviations find no more, and share the same 0.1 % of false alarms."""
 _BEST_DARK: Final = ("detrended-dark5",)
