@@ -92,7 +92,7 @@ def run(options: Options, screen: Screen) -> None:
     screen.console.print("\n[bold]electrode-line demo[/]  a simulated lot, from the X-ray station to the MES\n")
     with screen.step("Simulating scans") as step:
         lot = make_lot(out / "lot", lambda done, total: step.update(f"Simulating scan {done} of {total}"))
-        step.done = f"Simulated {len(lot.files)} files: {_described(lot)}"
+        step.done = f"Simulated {len(lot.files)} files: {_describe(lot)}"
     mes = Mes(TOPICS, out / "verdicts.jsonl")
     with ExitStack() as stack:
         with screen.step("Starting a broker") as step:
@@ -313,7 +313,7 @@ def summary(
     }
 
 
-def _described(lot: Lot) -> str:
+def _describe(lot: Lot) -> str:
     kinds = Counter(truth if truth in ("normal", "abnormal", "foreign") else "bad" for truth in lot.truths.values())
     return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
 

@@ -53,7 +53,7 @@ def make_lot(folder: Path, progress: Callable[[int, int], None] | None = None, *
         progress=progress,
     )
     truths = {row.file: str(row.label) for row in read_labels(labels)}
-    makers = {"jpeg": _jpeg, "truncated": _truncated, "8-bit": _eight_bit, "foreign": _foreign}
+    makers = {"jpeg": _jpeg, "truncated": _truncate, "8-bit": _eight_bit, "foreign": _foreign}
     for offset, (truth, write) in enumerate(makers.items()):
         path = folder / f"{bundle_name(FIRST_BUNDLE + offset)}_{truth}.tif"
         write(path, offset, scale)
@@ -127,7 +127,7 @@ def _jpeg(path: Path, offset: int, scale: float) -> None:
     path.write_bytes(cv2.imencode(".jpg", _eight_bits(offset, scale))[1].tobytes())
 
 
-def _truncated(path: Path, offset: int, scale: float) -> None:
+def _truncate(path: Path, offset: int, scale: float) -> None:
     """The station lost power while writing."""
     counts = simulate_scan(SEED, FIRST_BUNDLE + offset, SPARE_INDEX, abnormal=False, scale=scale).counts
     tifffile.imwrite(path, counts, photometric="minisblack", metadata=None)

@@ -38,10 +38,10 @@ class EdgeError(Exception):
 
     def __reduce__(self) -> tuple[Callable[..., EdgeError], tuple[type[EdgeError], dict[str, Any]]]:
         """Pickled by its fields: an error of a worker process must arrive as what it was."""
-        return _restored, (type(self), self.__dict__)
+        return _restore, (type(self), self.__dict__)
 
 
-def _restored(kind: type[EdgeError], fields: dict[str, Any]) -> EdgeError:
+def _restore(kind: type[EdgeError], fields: dict[str, Any]) -> EdgeError:
     error = kind.__new__(kind, fields["message"])
     error.__dict__.update(fields)
     return error

@@ -30,7 +30,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from edge.errors import SettingsError
 from edge.system.text import NotUtf8, utf8_text
-from edge.system.values import checked_expression, checked_host, checked_topic_level, display, is_loopback, toml_value
+from edge.system.values import check_expression, check_host, check_topic_level, display, is_loopback, toml_value
 from edge.system.variables import PREFIX, is_of_kubernetes, json_section, merged, misspelt, variable
 
 DEFAULT_FILE = Path("/etc/edge-worker/edge.toml")
@@ -195,7 +195,7 @@ class EvidenceSettings(Section):
     @field_validator("challenge")
     @classmethod
     def _compiles(cls, value: str | None) -> str | None:
-        return value if value is None else checked_expression(value)
+        return value if value is None else check_expression(value)
 
 
 class BrokerSettings(Section):
@@ -229,7 +229,7 @@ class BrokerSettings(Section):
     @classmethod
     def _is_a_bare_name(cls, value: str) -> str:
         """Refused here, since the name service would only say that it does not know the name."""
-        return checked_host(value)
+        return check_host(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> BrokerSettings:
@@ -255,7 +255,7 @@ class TopicSettings(Section):
     @field_validator("root", "site", "area", "line")
     @classmethod
     def _topic_level(cls, value: str) -> str:
-        return checked_topic_level(value)
+        return check_topic_level(value)
 
 
 class NamingSettings(Section):
@@ -270,7 +270,7 @@ class NamingSettings(Section):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, value: str) -> str:
-        groups = re.compile(checked_expression(value)).groupindex
+        groups = re.compile(check_expression(value)).groupindex
         if unknown := set(groups) - {"bundle", "part_id"}:
             raise ValueError(f"unknown groups {sorted(unknown)}: only `bundle` and `part_id` are used")
         if "part_id" not in groups:
@@ -320,14 +320,14 @@ class DeskSettings(Section):
 
     @field_validator("names", "kinds", mode="before")
     @classmethod
-    def _listed(cls, value: object) -> object:
+    def _split_names(cls, value: object) -> object:
         """The environment has only text: names separated by commas."""
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @field_validator("host")
     @classmethod
     def _is_a_bare_name(cls, value: str) -> str:
-        return checked_host(value)
+        return check_host(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> DeskSettings:
@@ -381,7 +381,7 @@ class Settings(BaseSettings):
     @field_validator("station")
     @classmethod
     def _topic_level(cls, value: str) -> str:
-        return checked_topic_level(value)
+        return check_topic_level(value)
 
     @property
     def evidence_dir(self) -> Path:

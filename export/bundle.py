@@ -109,7 +109,7 @@ def export_bundle(request: ExportRequest, reporter: Reporter) -> Bundle:
     tried: list[Storage] = ["fp16"] if request.precision == "fp32" and request.storage is None else []
     while True:
         try:
-            stored, golden = _checked(graphs, plain, request, storage, pair, reporter)
+            stored, golden = _store_and_compare(graphs, plain, request, storage, pair, reporter)
             break
         except ParityError as error:
             if not tried:
@@ -123,7 +123,7 @@ def export_bundle(request: ExportRequest, reporter: Reporter) -> Bundle:
     return write_bundle(request.out, manifest, contents, private_key)
 
 
-def _checked(
+def _store_and_compare(
     graphs: dict[str, onnx.ModelProto],
     plain: Mapping[str, bytes],
     request: ExportRequest,

@@ -126,7 +126,7 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
-    return _checked(copied, "float16")
+    return _pin_and_check(copied, "float16")
 
 
 def to_int8(model: onnx.ModelProto, calibration: Sequence[Image], progress: Progress | None = None) -> onnx.ModelProto:
@@ -161,7 +161,7 @@ def to_int8(model: onnx.ModelProto, calibration: Sequence[Image], progress: Prog
                 "CalibStridedMinMax": 1,  # one scan at a time: all activations of a full-size scan take 2 GB
             },
         )
-        return _checked(_float_for_others(onnx.load(target), kept), "int8")
+        return _pin_and_check(_float_for_others(onnx.load(target), kept), "int8")
 
 
 def _stays_float(weight: tuple[int, ...]) -> bool:
@@ -239,7 +239,7 @@ def _between_weighted_layers(graph: onnx.GraphProto) -> set[str]:
     return after & before
 
 
-def _checked(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
+def _pin_and_check(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
     """Pinned to the file format every engine reads, and valid. Raises ExportError."""
     model.ir_version = IR_VERSION
     del model.metadata_props[:]

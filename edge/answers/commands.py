@@ -36,7 +36,7 @@ def report(options: argparse.Namespace, settings: Settings) -> int:
     file = options.out or Path(f"report-{settings.station}-{until.astimezone():%Y%m%dT%H%M}.html")
     with LedgerReader(settings.state.ledger) as reader:
         shift = shift_of(reader, since, until, settings.evidence_dir, options.pictures)
-    with _written(file) as stream:
+    with _open_output(file) as stream:
         for part in report_html(shift):
             stream.write(part.encode())
     if file != STDOUT:
@@ -50,7 +50,7 @@ def export(options: argparse.Namespace, settings: Settings) -> int:
     from edge.store.reader import LedgerReader
 
     since, until = _time(options)
-    with LedgerReader(settings.state.ledger) as reader, _written(options.out or STDOUT) as stream:
+    with LedgerReader(settings.state.ledger) as reader, _open_output(options.out or STDOUT) as stream:
         if options.format == "jsonl":
             for stored in reader.decided(since, until):
                 stream.write(stored.payload + b"\n")
@@ -155,7 +155,7 @@ def _count(text: str) -> int:
 
 
 @contextmanager
-def _written(file: Path) -> Iterator[BinaryIO]:
+def _open_output(file: Path) -> Iterator[BinaryIO]:
     """A file that is there whole or not at all, or standard output."""
     if file == STDOUT:
         yield sys.stdout.buffer

@@ -16,7 +16,7 @@ from edge.evidence.record import IMAGE, ORIGINAL, REASON, RESIDUAL, SCAN
 from edge.scans.scan import modified_at
 from edge.settings import Settings
 from edge.store.reader import LedgerReader
-from edge.system.files import CHUNK_BYTES, opened_regular
+from edge.system.files import CHUNK_BYTES, open_regular
 from edge.system.names import display_name
 from edge.system.text import visible
 
@@ -67,7 +67,7 @@ def check_file(scan: ScanInfo, settings: Settings) -> FileCheck:
     for folder in folders:
         path = _path_of(folder, scan.file)
         try:
-            with opened_regular(path) as (stream, status):
+            with open_regular(path) as (stream, status):
                 digest = hashlib.sha256()
                 while chunk := stream.read(CHUNK_BYTES):
                     digest.update(chunk)

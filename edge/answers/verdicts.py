@@ -43,12 +43,12 @@ class Answer:
 
 def read(stored: StoredVerdict) -> Answer:
     """A row of the ledger with its message. Raises LedgerError where that is none of this release."""
-    return Answer(stored, _parsed(Verdict, stored.payload, stored.seq))
+    return Answer(stored, _parse(Verdict, stored.payload, stored.seq))
 
 
 def decision_on(stored: StoredVerdict) -> Disposition | None:
     """The newest that a person decided of a verdict. Raises LedgerError as `read`."""
-    return _parsed(Disposition, stored.dispositions[-1], stored.seq) if stored.dispositions else None
+    return _parse(Disposition, stored.dispositions[-1], stored.seq) if stored.dispositions else None
 
 
 def fields_of(stored: StoredVerdict) -> Any:
@@ -74,7 +74,7 @@ def evidence_of(verdict: Verdict, folder: Path) -> Piece | str:
         return f"{error.message}: {error.hint}"
 
 
-def _parsed(kind: type[AnyMessage], payload: bytes, seq: int) -> AnyMessage:
+def _parse(kind: type[AnyMessage], payload: bytes, seq: int) -> AnyMessage:
     try:
         return kind.model_validate_json(payload)
     except ValidationError as error:

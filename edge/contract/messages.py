@@ -38,7 +38,7 @@ from pydantic import (
 from edge.images.conversion import Method
 from edge.records import Outcome
 from edge.settings import Settings
-from edge.system.values import MAX_SEQ, checked_topic_level
+from edge.system.values import MAX_SEQ, check_topic_level
 
 
 def rfc3339(moment: datetime) -> str:
@@ -478,7 +478,7 @@ class Topics:
 
     def __post_init__(self) -> None:
         for level in fields(self):
-            checked_topic_level(getattr(self, level.name))
+            check_topic_level(getattr(self, level.name))
 
     @classmethod
     def of_station(cls, settings: Settings) -> Topics:

@@ -33,7 +33,7 @@ from edge.station.archive import Archive
 from edge.system.heartbeat import Beats
 from edge.system.logs import event
 from edge.system.service_manager import Notifier
-from edge.system.signals import awaited_stop, stop_ends_process, stop_signals_held
+from edge.system.signals import await_stop, stop_ends_process, stop_signals_held
 
 log = logging.getLogger(__name__)
 
@@ -156,14 +156,14 @@ class App:
             if now_s >= housekeeping_at_s:
                 housekeeping_at_s = now_s + HOUSEKEEPING_S
                 self._line.keep_house()
-            if awaited_stop(SUPERVISION_S) is not None:
+            if await_stop(SUPERVISION_S) is not None:
                 self._was_told = True
                 return
 
     def _join(self, threads: list[threading.Thread]) -> None:
         """Wait for the drain; a second signal aborts it. What is judged is in the ledger, the rest in the folder."""
         while any(thread.is_alive() for thread in threads):
-            if (received := awaited_stop(0.05)) is not None:
+            if (received := await_stop(0.05)) is not None:
                 event(log.warning, "aborted")
                 os._exit(128 + received)
 

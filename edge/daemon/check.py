@@ -86,7 +86,7 @@ def check(settings: Settings, *, tune_engine: bool = False, probe: bool = False)
     `probe`: in the end publish a message to each of the station's topics, to find what an access list refuses.
     """
     looks = (_settings, *((_tune,) if tune_engine else ()), *_LOOKS, *((_probe,) if probe else ()))
-    findings = [finding for look in looks for finding in _guarded(look, settings)]
+    findings = [finding for look in looks for finding in _run_look(look, settings)]
     table = Table("", "what", "observed", "try", box=None, pad_edge=False)
     colours = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}
     for finding in findings:
@@ -96,7 +96,7 @@ def check(settings: Settings, *, tune_engine: bool = False, probe: bool = False)
     return EXIT_FAILED if any(finding.grade is Grade.FAIL for finding in findings) else 0
 
 
-def _guarded(look: Callable[[Settings], Iterator[Finding]], settings: Settings) -> Iterator[Finding]:
+def _run_look(look: Callable[[Settings], Iterator[Finding]], settings: Settings) -> Iterator[Finding]:
     try:
         yield from look(settings)
     except EdgeError as error:

@@ -69,7 +69,7 @@ def write_settings(
         raise _exists(target)
     values: dict[str, dict[str, str]] = {}
     for question in QUESTIONS:
-        for section, keys in _answered(question, answers.get(question.option), source).items():
+        for section, keys in _answer(question, answers.get(question.option), source).items():
             values.setdefault(section, {}).update(keys)
     text = settings_text(values)
     content = tomllib.loads(text)
@@ -92,7 +92,7 @@ def write_settings(
     )
 
 
-def _answered(question: Question, given: str | None, source: TextIO) -> Values:
+def _answer(question: Question, given: str | None, source: TextIO) -> Values:
     while True:
         answer = given if given is not None else _ask(question, source)
         try:

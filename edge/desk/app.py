@@ -220,11 +220,11 @@ async def _answer(desk: Desk, request: Request, page: Page, *, is_open: bool) ->
         except ValueError:
             return _response(desk, message_page(visit, HTTPStatus.BAD_REQUEST, visit.word("too_large")))
         visit = replace(visit, form=form)
-    reply = await run_in_threadpool(_guarded, desk, request, visit, page, is_open)
+    reply = await run_in_threadpool(_run_page, desk, request, visit, page, is_open)
     return _response(desk, reply)
 
 
-def _guarded(desk: Desk, request: Request, visit: Visit, page: Page, is_open: bool) -> Reply:
+def _run_page(desk: Desk, request: Request, visit: Visit, page: Page, is_open: bool) -> Reply:
     try:
         session, account = _who(desk, request, visit)
         if account is None and not is_open:

@@ -53,7 +53,7 @@ def export(store: DeskStore, evidence: Path, out: Path, by: str) -> str:
             missing += 1
         else:
             label = Label(stands.choice.value)
-            labelled.append(_labelled(store, piece, label, answers))
+            labelled.append(_label_piece(store, piece, label, answers))
     if not labelled:
         raise DeskError(
             f"no decided scan has its picture in {evidence}", hint="answer some at the desk first, or check --config"
@@ -96,7 +96,7 @@ def _pieces(evidence: Path) -> list[Piece]:
     return pieces
 
 
-def _labelled(store: DeskStore, piece: Piece, label: Label, answers: Sequence[Answer]) -> Labelled:
+def _label_piece(store: DeskStore, piece: Piece, label: Label, answers: Sequence[Answer]) -> Labelled:
     last = list({answer.vote.account: answer for answer in answers}.values())
     votes = tuple(None if each.vote.choice is Choice.UNDECIDED else Label(each.vote.choice.value) for each in last)
     if majority([vote for vote in votes if vote is not None] or [label]) is not label:

@@ -17,7 +17,7 @@ from edge.desk.readings import Choice, State, disagrees, standing
 from edge.desk.store import Answer, DeskStore
 from edge.errors import SettingsError
 from edge.records import Outcome
-from edge.system.files import opened_regular
+from edge.system.files import open_regular
 from edge.validation.labels import Label, read_labels
 from edge.validation.statistics import Rate
 
@@ -62,7 +62,7 @@ class Facts:
 def note_health(store: DeskStore, path: Path) -> None:
     """Keep the worker's newest health message, if it is a new one. Raises DeskError when the desk's file fails."""
     try:
-        with opened_regular(path) as (stream, _):
+        with open_regular(path) as (stream, _):
             payload = stream.read(MAX_HEALTH_BYTES)
         health = Health.model_validate_json(payload)
     except (OSError, ValidationError):
@@ -171,11 +171,11 @@ def _curves(messages: Sequence[Health]) -> dict[str, str]:
     for name in names:
         points = [(message.at, value) for message in messages if (value := message.drift.get(name)) is not None]
         if len(points) >= 2:
-            curves[name] = _curve(name, _thinned(points))
+            curves[name] = _curve(name, _thin(points))
     return curves
 
 
-def _thinned(points: list[tuple[datetime, float]], most: int = 300) -> list[tuple[datetime, float]]:
+def _thin(points: list[tuple[datetime, float]], most: int = 300) -> list[tuple[datetime, float]]:
     """Every n-th point, and the last."""
     step = -(-len(points) // most)
     return points[:-1:step] + points[-1:]

@@ -377,15 +377,15 @@ def scan_image(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
 
 def scan_residual(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
     """The gate's residual."""
-    return _told_layer(desk, visit, verdict_id, pixels.residual_png)
+    return _draw_layer(desk, visit, verdict_id, pixels.residual_png)
 
 
 def scan_reason(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
     """The classifier's map."""
-    return _told_layer(desk, visit, verdict_id, pixels.reason_png)
+    return _draw_layer(desk, visit, verdict_id, pixels.reason_png)
 
 
-def _told_layer(desk: Desk, visit: Visit, verdict_id: str, drawn: Callable[[Piece], bytes]) -> Reply:
+def _draw_layer(desk: Desk, visit: Visit, verdict_id: str, drawn: Callable[[Piece], bytes]) -> Reply:
     """A layer that tells what the line thought: not before the first answer."""
     case = _case(desk, visit, verdict_id)
     if _row(desk, visit, case).is_hidden:
@@ -413,7 +413,7 @@ def answer(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
         choice = Choice(visit.value("decision"))
     except ValueError:
         return message_page(visit, HTTPStatus.BAD_REQUEST, visit.word("choose"))
-    given = _given(desk, visit, case)
+    given = _read_form(desk, visit, case)
     nonce = visit.value("nonce")
     if given is None or not VERDICT_ID.fullmatch(nonce):
         return message_page(visit, HTTPStatus.BAD_REQUEST, visit.word("bad_request"))
@@ -463,7 +463,7 @@ def _others_seen(visit: Visit) -> int:
     return seen if seen is not None else 1 << 30
 
 
-def _given(desk: Desk, visit: Visit, case: Case) -> dict[str, Any] | None:
+def _read_form(desk: Desk, visit: Visit, case: Case) -> dict[str, Any] | None:
     """The fields of the form beside the decision; None where they make no sense."""
     boxes = _boxes(visit.value("boxes"), case)
     window = [_whole(visit.value(f"window_{end}")) for end in ("low", "high")]

@@ -86,7 +86,7 @@ def image_png(piece: Piece) -> bytes:
     """The image as the networks saw it, as one grey channel. Raises EvidenceError."""
     with _unpacking:
         image = piece.image()
-    return _encoded(".png", np.ascontiguousarray(image[0 if len(image) == 1 else 1]))
+    return _encode(".png", np.ascontiguousarray(image[0 if len(image) == 1 else 1]))
 
 
 def residual_png(piece: Piece) -> bytes:
@@ -94,12 +94,12 @@ def residual_png(piece: Piece) -> bytes:
     levels = piece.residual()
     scale = piece.record.residual
     assert scale is not None  # Piece.residual() has asked
-    return _coloured(heat_colours(levels / np.float32(max(scale.threshold, 1e-9))))
+    return _encode_colours(heat_colours(levels / np.float32(max(scale.threshold, 1e-9))))
 
 
 def reason_png(piece: Piece) -> bytes:
     """The classifier's map in colours, clear where it says no more than the threshold. Raises EvidenceError."""
-    return _coloured(reason_colours(piece.reason()))
+    return _encode_colours(reason_colours(piece.reason()))
 
 
 def residual_layer(piece: Piece) -> Layer | None:
@@ -142,14 +142,14 @@ def thumbnail_jpeg(piece: Piece) -> bytes:
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
     small = cv2.resize(counts, size, interpolation=cv2.INTER_AREA).astype(np.float64)
     low, high = piece.record.bounds_counts or np.percentile(small, (1, 99))
-    return _encoded(".jpg", np.clip((small - low) / max(high - low, 1.0) * 255, 0, 255).round().astype(np.uint8))
+    return _encode(".jpg", np.clip((small - low) / max(high - low, 1.0) * 255, 0, 255).round().astype(np.uint8))
 
 
 def scan_tiff(piece: Piece) -> bytes:
     """The counts as an uncompressed 16-bit TIFF, as training reads it. Raises EvidenceError."""
     with _unpacking:
         counts = piece.counts()
-    return _encoded(".tif", counts, cv2.IMWRITE_TIFF_COMPRESSION, 1)
+    return _encode(".tif", counts, cv2.IMWRITE_TIFF_COMPRESSION, 1)
 
 
 def png_size(data: bytes) -> tuple[int, int]:
@@ -157,9 +157,9 @@ def png_size(data: bytes) -> tuple[int, int]:
     return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
 
 
-def _coloured(colours: npt.NDArray[np.uint8]) -> bytes:
+def _encode_colours(colours: npt.NDArray[np.uint8]) -> bytes:
     """PNG of red, green, blue, opacity (h, w, 4)."""
-    return _encoded(".png", np.ascontiguousarray(colours[..., [2, 1, 0, 3]]))
+    return _encode(".png", np.ascontiguousarray(colours[..., [2, 1, 0, 3]]))
 
 
 def _counts(piece: Piece) -> Counts:
@@ -169,7 +169,7 @@ def _counts(piece: Piece) -> Counts:
         return piece.counts()
 
 
-def _encoded(suffix: str, pixels: npt.NDArray[np.uint8] | Counts, *settings: int) -> bytes:
+def _encode(suffix: str, pixels: npt.NDArray[np.uint8] | Counts, *settings: int) -> bytes:
     done, data = cv2.imencode(suffix, pixels, settings)
     if not done:
         raise RuntimeError(f"OpenCV cannot write {suffix} of {pixels.dtype} {pixels.shape}")

@@ -231,7 +231,7 @@ class DeskStore:
         with self._transaction():
             row = (account.name, account.secret, account.role, int(account.is_disabled))
             self._sql.execute("INSERT OR REPLACE INTO account VALUES (?, ?, ?, ?)", row)
-            self._append({"kind": "account", "by": by, "at": rfc3339(at), "action": action, **_sealed(account)})
+            self._append({"kind": "account", "by": by, "at": rfc3339(at), "action": action, **_seal(account)})
 
     # -- the line's state, for the overview; no part of the record ------------------------------------------------
 
@@ -276,7 +276,7 @@ class DeskStore:
         for seq in sorted(rows.keys() | answers.keys()):
             if rows.get(seq) != answers.get(seq):
                 found.append(f"entry {seq}: the table of answers says {rows.get(seq)}, the record {answers.get(seq)}")
-        stored = {account.name: _sealed(account) for account in self.accounts()}
+        stored = {account.name: _seal(account) for account in self.accounts()}
         for name in sorted(stored.keys() | accounts.keys()):
             if stored.get(name) != accounts.get(name):
                 found.append(f"account {name}: it is not as the record says")
@@ -359,7 +359,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _sealed(account: Account) -> dict[str, Any]:
+def _seal(account: Account) -> dict[str, Any]:
     """An account as the record holds it: nothing to guess a password by, but a changed one is seen."""
     return {
         "account": account.name,

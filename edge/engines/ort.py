@@ -97,7 +97,7 @@ class Graph:
             value, expected = outputs[output], (len(images), *tail)
             if not isinstance(value, np.ndarray) or value.dtype != np.float32 or value.shape != expected:
                 raise EngineError(
-                    f"{self._name} returned {output} as {_described(value)}, expected float32 {expected}",
+                    f"{self._name} returned {output} as {_describe(value)}, expected float32 {expected}",
                     hint=EXPORT_AGAIN,
                 )
         return outputs
@@ -183,5 +183,5 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or repr(error)
 
 
-def _described(value: object) -> str:
+def _describe(value: object) -> str:
     return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__

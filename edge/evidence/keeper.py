@@ -43,7 +43,7 @@ from edge.evidence.record import (
     pieces_of_day,
 )
 from edge.records import ExpectedFile, Outcome
-from edge.system.files import opened_regular, sync_directory, written_whole
+from edge.system.files import open_regular, sync_directory, written_whole
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -384,7 +384,7 @@ class Keeper:
 def _with_original(offer: Offer, path: Path, expected: ExpectedFile) -> Offer:
     """With the open file, or with the reason why it is not kept."""
     try:
-        with opened_regular(path) as (stream, status):
+        with open_regular(path) as (stream, status):
             if expected.matches(status):
                 return replace(offer, original=os.fdopen(os.dup(stream.fileno()), "rb"))
     except OSError as error:

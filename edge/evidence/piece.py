@@ -145,7 +145,7 @@ def piece_of(offer: Offer, why: Why, scene: Scene) -> tuple[Record, dict[str, by
         if pictures_bytes > MAX_BYTES_PER_PX * offer.counts.size + SMALL_BYTES:
             del contents[IMAGE]
             notes.append("the network's image is not kept: the scan compresses too badly; its conversion gives it")
-    notes += _absent(offer)
+    notes += _explain_missing(offer)
     record = Record(
         verdict_id=verdict.verdict_id,
         file=verdict.scan.file,
@@ -171,7 +171,7 @@ def piece_of(offer: Offer, why: Why, scene: Scene) -> tuple[Record, dict[str, by
     return record, contents
 
 
-def _absent(offer: Offer) -> Iterator[str]:
+def _explain_missing(offer: Offer) -> Iterator[str]:
     """Why pictures are missing that were never there."""
     if offer.note is not None:
         return  # it says so

@@ -136,7 +136,7 @@ class Piece:
         if kept is None:
             why = f": {self.record.note}" if self.record.note else ""
             raise EvidenceError(f"{self.path}: no {name} was kept{why}", hint="nothing is wrong with what is there")
-        with _opened(self.path, name) as handle:
+        with _open(self.path, name) as handle:
             data = _read(handle, kept.size_bytes, self.path / name)
         if len(data) != kept.size_bytes or hashlib.sha256(data).hexdigest() != kept.sha256:
             raise EvidenceError(f"{self.path / name}: not the bytes that were kept", hint=_HINT)
@@ -184,7 +184,7 @@ class Piece:
     def disposition(self) -> bytes | None:
         """The payload of a person's newest answer; None before the first. Raises EvidenceError."""
         try:
-            with _opened(self.path, DISPOSITION) as handle:
+            with _open(self.path, DISPOSITION) as handle:
                 return _read(handle, MAX_TEXT_BYTES, self.path / DISPOSITION)
         except EvidenceError as error:
             if isinstance(error.__cause__, FileNotFoundError):
@@ -222,7 +222,7 @@ def open_piece(folder: Path, evidence: str) -> Piece:
         raise EvidenceError(f"{evidence!r} is no path of evidence", hint="expected YYYY-MM-DD/<verdict_id>")
     path = folder / evidence
     try:
-        with _opened(path, RECORD) as handle:
+        with _open(path, RECORD) as handle:
             data = _read(handle, MAX_TEXT_BYTES, path / RECORD)
     except EvidenceError as error:
         if isinstance(error.__cause__, FileNotFoundError):
@@ -264,7 +264,7 @@ def _entries(folder: Path) -> list[str]:
 
 
 @contextmanager
-def _opened(path: Path, name: str) -> Iterator[int]:
+def _open(path: Path, name: str) -> Iterator[int]:
     """A regular file of the piece, open for reading; nothing on the way from the day's folder on is a link."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:

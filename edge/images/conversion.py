@@ -123,7 +123,7 @@ def scan_bounds(hist: Histogram) -> Bounds:
     A flat scan, whose percentiles coincide at v, gets (v, v + 1), or (65534, 65535) at the top of the range:
     it then converts to one grey level instead of failing.
     """
-    return _widened(percentile(hist, LOWER_PERCENT), percentile(hist, UPPER_PERCENT), 1)
+    return _widen(percentile(hist, LOWER_PERCENT), percentile(hist, UPPER_PERCENT), 1)
 
 
 def global_bounds(per_scan: Sequence[Bounds]) -> Bounds:
@@ -133,7 +133,7 @@ def global_bounds(per_scan: Sequence[Bounds]) -> Bounds:
     """
     if not per_scan:
         raise ValueError("global bounds of no scans")
-    return _rounded(min(bounds.lo_counts for bounds in per_scan), max(bounds.hi_counts for bounds in per_scan))
+    return _round_bounds(min(bounds.lo_counts for bounds in per_scan), max(bounds.hi_counts for bounds in per_scan))
 
 
 def pooled_bounds(merged: Histogram) -> Bounds:
@@ -141,7 +141,7 @@ def pooled_bounds(merged: Histogram) -> Bounds:
 
     The robust alternative to the paper's bounds: one hot scan among many does not move it.
     """
-    return _rounded(percentile(merged, LOWER_PERCENT), percentile(merged, UPPER_PERCENT))
+    return _round_bounds(percentile(merged, LOWER_PERCENT), percentile(merged, UPPER_PERCENT))
 
 
 @lru_cache(maxsize=32)
@@ -260,14 +260,14 @@ def _opencv_maps_16_bit() -> bool:
     return True
 
 
-def _rounded(lo_counts: int, hi_counts: int) -> Bounds:
+def _round_bounds(lo_counts: int, hi_counts: int) -> Bounds:
     half = ROUNDING_COUNTS // 2
     lo = (lo_counts + half) // ROUNDING_COUNTS * ROUNDING_COUNTS
     hi = (hi_counts + half) // ROUNDING_COUNTS * ROUNDING_COUNTS
-    return _widened(lo, hi, ROUNDING_COUNTS)
+    return _widen(lo, hi, ROUNDING_COUNTS)
 
 
-def _widened(lo_counts: int, hi_counts: int, step_counts: int) -> Bounds:
+def _widen(lo_counts: int, hi_counts: int, step_counts: int) -> Bounds:
     """Bounds that coincide are drawn apart by one step, upwards where there is room."""
     if lo_counts < hi_counts:
         return Bounds(lo_counts, hi_counts)

@@ -176,12 +176,12 @@ def verify_bundle(directory: Path, keys: Sequence[TrustedKey]) -> Bundle:
         manifest = parse_manifest(manifest_bytes, str(directory / MANIFEST_FILE))
         golden = {name.partition("/")[2] for name in manifest.files if "/" in name}
         _check_listing(root_fd, {MANIFEST_FILE, SIGNATURE_FILE, CLASSIFIER_FILE, GATE_FILE, GOLDEN_DIR}, directory)
-        contents = {name: _listed(root_fd, name, manifest, directory) for name in (CLASSIFIER_FILE, GATE_FILE)}
+        contents = {name: _read_listed(root_fd, name, manifest, directory) for name in (CLASSIFIER_FILE, GATE_FILE)}
         with _directory(directory / GOLDEN_DIR, root_fd) as golden_fd:
             _check_listing(golden_fd, golden, directory / GOLDEN_DIR)
             for name in sorted(golden):
                 path = f"{GOLDEN_DIR}/{name}"
-                contents[path] = _listed(golden_fd, path, manifest, directory)
+                contents[path] = _read_listed(golden_fd, path, manifest, directory)
     return Bundle(
         manifest=manifest,
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
@@ -235,7 +235,7 @@ def _check_signature(manifest: bytes, signature: bytes, keys: Sequence[TrustedKe
     )
 
 
-def _listed(dir_fd: int, path: str, manifest: Manifest, directory: Path) -> bytes:
+def _read_listed(dir_fd: int, path: str, manifest: Manifest, directory: Path) -> bytes:
     """Bytes of a file of the manifest, equal to what the manifest says of it."""
     expected = manifest.files[path]
     data = _read(dir_fd, path.rpartition("/")[2], (directory / path).parent, MAX_FILE_BYTES)

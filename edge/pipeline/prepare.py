@@ -19,7 +19,7 @@ from edge.pipeline.decide import out_of_spec, unreadable
 from edge.records import Arrival, Counts, Decision, FileStamp, Image, Scan, counts_sha256
 from edge.scans.decoder import DECODER_CRASH
 from edge.scans.scan import Decode, Limits, check_expected, modified_at, read_scan
-from edge.system.files import CHUNK_BYTES, opened_regular
+from edge.system.files import CHUNK_BYTES, open_regular
 from edge.system.names import display_name
 
 OUT_OF_SPEC_MAX_PX = 16_000_000
@@ -75,7 +75,7 @@ def prepare_scan(
     except ScanIncomplete:
         raise
     except ScanError as error:
-        return given_up(arrival, error, _elapsed_ms(started))
+        return give_up(arrival, error, _elapsed_ms(started))
     read_ms = _elapsed_ms(started)
     pixels_sha256 = counts_sha256(frame.counts)
     started = time.perf_counter()
@@ -93,7 +93,7 @@ def prepare_scan(
     return Prepared(arrival, frame.scan, pixels, None, None, read_ms, convert_ms, frame.counts, pixels_sha256)
 
 
-def given_up(arrival: Arrival, error: ScanError, read_ms: float = 0.0) -> Prepared:
+def give_up(arrival: Arrival, error: ScanError, read_ms: float = 0.0) -> Prepared:
     """A file that gets its verdict without pixels, for the reason the reader gave."""
     scan = error.scan or unread_scan(arrival.stamp)
     return Prepared(arrival, scan, None, unreadable(error.reason), error.message, read_ms, 0.0)
@@ -123,7 +123,7 @@ def condemn(path: Path, arrival: Arrival, limits: Limits, death: str) -> Prepare
     scan = unread_scan(stamp)
     if stamp.size_bytes <= limits.max_bytes:
         # By now a link, a pipe without a writer or a file that grows without end may stand there.
-        with contextlib.suppress(OSError), opened_regular(path) as (file, _):
+        with contextlib.suppress(OSError), open_regular(path) as (file, _):
             digest, left_bytes = hashlib.sha256(), stamp.size_bytes
             while left_bytes and (chunk := file.read(min(left_bytes, CHUNK_BYTES))):
                 digest.update(chunk)

@@ -24,7 +24,7 @@ from edge.contract.messages import Verdict
 from edge.engines.preprocessor import Pixels, Preprocessor
 from edge.errors import ScanIncomplete
 from edge.pipeline.decide import decide, repeated_image
-from edge.pipeline.prepare import Prepared, given_up
+from edge.pipeline.prepare import Prepared, give_up
 from edge.pipeline.read_ahead import ReadAhead
 from edge.pipeline.verdicts import VerdictFactory
 from edge.records import Arrival, FileStamp, Former, Outcome, Policy, Scores
@@ -161,7 +161,7 @@ class Worker:
                 case _, Prepared() as prepared:
                     batch.append(prepared)
                 case arrival, ScanIncomplete() as error if arrival.is_final and error.reason not in self._never_final:
-                    batch.append(given_up(arrival, error))
+                    batch.append(give_up(arrival, error))
                 case arrival, ScanIncomplete() as error:
                     event(log.info, "scan not complete", file=arrival.stamp.file, reason=error.reason)
                     if arrival.is_final:

@@ -192,13 +192,13 @@ def sound_lzw(raw: bytes, most_tables: int) -> SoundLzw:
             if stop == count:
                 flaw = "the LZW data breaks off"
             at_bit = 8 * start + int(places.begin_bit[stop])
-            return SoundLzw(_ended(padded, at_bit, int(places.width[stop])), flaw)
+            return SoundLzw(_end_stream(padded, at_bit, int(places.width[stop])), flaw)
         at_bit = 8 * start + int(places.end_bit[stop])
         look = _SMALL_TABLE_CODES if stop < _SMALL_TABLE_CODES else CODES + 1  # as the table before it, most likely
-    return SoundLzw(_ended(padded, at_bit, 9), flaw)
+    return SoundLzw(_end_stream(padded, at_bit, 9), flaw)
 
 
-def _ended(padded: bytes, at_bit: int, width: int) -> bytes:
+def _end_stream(padded: bytes, at_bit: int, width: int) -> bytes:
     """The stream up to a bit, and an end code there."""
     start, phase = divmod(at_bit, 8)
     kept = padded[start] >> (8 - phase) << (8 - phase)

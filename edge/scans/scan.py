@@ -92,14 +92,14 @@ def read_scan(
     Returns counts as native uint16 (height_px, width_px), C-contiguous, possibly read-only. Raises ScanError or
     ScanIncomplete with a reason of REASONS; its `scan` is set as soon as the bytes were read.
     """
-    with _opened(path, file, limits, expected) as (fd, before):
+    with _open(path, file, limits, expected) as (fd, before):
         data = _read_whole(fd, before.st_size, file)
         scan = Scan(file, hashlib.sha256(data).hexdigest(), len(data), modified_at(before.st_mtime_ns))
         try:
             layout = read_layout(lambda start, length: data[start : start + length], len(data), limits.max_px)
             scan = replace(scan, width_px=layout.size.width_px, height_px=layout.size.height_px)
             check_codes(data, layout)
-            counts = _decoded(data, layout, decode)
+            counts = _decode(data, layout, decode)
             check_pixels(layout, counts, limits.expected_zero_px)
         except ScanError as error:
             # Torn bytes explain any error: whether they still stand decides which one is reported.
@@ -109,7 +109,7 @@ def read_scan(
     return Frame(scan, counts)
 
 
-def _decoded(data: bytes, layout: Layout, decode: Decode) -> Counts:
+def _decode(data: bytes, layout: Layout, decode: Decode) -> Counts:
     try:
         return decode(data, layout)
     except ScanError as error:
@@ -124,7 +124,7 @@ def check_complete(path: Path, limits: Limits) -> None:
     For the inbox: raises ScanIncomplete while the file may still grow. Any other ScanError means that waiting does
     not help: `read_scan` will raise the same one, with the file's hash.
     """
-    with _opened(path, path.name, limits) as (fd, before):
+    with _open(path, path.name, limits) as (fd, before):
 
         def read_at(start: int, length: int) -> bytes:
             return os.pread(fd, length, start)
@@ -165,7 +165,7 @@ def report_overwritten(former: ExpectedFile, status: os.stat_result) -> None:
 
 
 @contextmanager
-def _opened(path: Path, file: str, limits: Limits, expected: ExpectedFile | None = None) -> Iterator[_Opened]:
+def _open(path: Path, file: str, limits: Limits, expected: ExpectedFile | None = None) -> Iterator[_Opened]:
     """A regular file of permitted size; every OSError on it in the body is mapped here, too."""
     try:
         # O_NONBLOCK: opening a named pipe without a writer would otherwise wait for ever.

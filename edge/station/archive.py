@@ -19,7 +19,7 @@ from pathlib import Path
 from edge.records import FileStamp
 from edge.scans.scan import SUFFIXES
 from edge.station.mounts import Whereabouts, file_system
-from edge.system.files import copy_open, opened_folder, opened_regular
+from edge.system.files import copy_open, open_folder, open_regular
 from edge.system.logs import event
 from edge.system.names import display_name
 
@@ -109,13 +109,13 @@ class Archive:
         inner, _, name = stamp.file.rpartition("/")
         was_failed = self._failed.pop(stamp.file, None) is not None
         try:
-            with opened_folder(self._folder, inner) as source_fd:
+            with open_folder(self._folder, inner) as source_fd:
                 has_stable_inodes = file_system(self._folder).has_stable_inodes
                 if self._seen is None and not _is_unchanged(_path(source_fd) / name, stamp, has_stable_inodes):
                     return True  # nothing was ever moved, so there is nothing to recover
                 with (
-                    self._opened_target() as target_fd,
-                    opened_folder(target_fd, inner, create=True) as inner_fd,
+                    self._open_target() as target_fd,
+                    open_folder(target_fd, inner, create=True) as inner_fd,
                 ):
                     self._carry_out(_Move(_path(source_fd), _path(inner_fd), name, stamp, has_stable_inodes))
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -146,17 +146,17 @@ class Archive:
     def _folder_is_there(self, inner: str) -> bool:
         """Whether it is the target that is missing, and not the place the scan was in."""
         try:
-            with opened_folder(self._folder, inner):
+            with open_folder(self._folder, inner):
                 return True
         except OSError:
             return False
 
     @contextmanager
-    def _opened_target(self) -> Iterator[int]:
+    def _open_target(self) -> Iterator[int]:
         """Raises OSError if it is away: the mount point below a share that is not mounted is another place."""
         if self._seen is None:
             self._target.mkdir(parents=True, exist_ok=True)
-        with opened_folder(self._target, "") as descriptor:
+        with open_folder(self._target, "") as descriptor:
             status = os.fstat(descriptor)
             if (status.st_dev, status.st_ino) != self._identity:
                 home = file_system(self._target)
@@ -234,7 +234,7 @@ class _Move:
         """Copy to another file system, then remove."""
         if not self.is_judged_one():
             return
-        with opened_regular(self.source) as (original, status):
+        with open_regular(self.source) as (original, status):
             if not self._stamp.matches(status, has_stable_inodes=self._has_stable_inodes):
                 return
             for name in self._names():

@@ -29,7 +29,7 @@ from pathlib import Path
 from edge.records import FileStamp
 from edge.scans.scan import SUFFIXES
 from edge.station.mounts import FileSystem, Whereabouts, file_system
-from edge.system.files import opened_folder
+from edge.system.files import open_folder
 from edge.system.logs import event
 from edge.system.names import display_name
 
@@ -136,7 +136,7 @@ class StationFolder:
         self._denied = False
         self._unread = {}
         try:
-            with opened_folder(self.path, "") as descriptor:
+            with open_folder(self.path, "") as descriptor:
                 # What is identified is what is listed, whatever is mounted or renamed in between.
                 return self._enter(descriptor, known, expects_scans)
         except OSError as error:
@@ -182,7 +182,7 @@ class StationFolder:
         None unless the folder of the last look is there, and every sub-folder can be read.
         """
         try:
-            with opened_folder(self.path, "") as descriptor:
+            with open_folder(self.path, "") as descriptor:
                 status = os.fstat(descriptor)
                 if (status.st_dev, status.st_ino) != self._identity:
                     return None
@@ -231,7 +231,7 @@ class StationFolder:
                 self._skip(folder, TOO_DEEP)
                 continue
             try:
-                with opened_folder(descriptor, folder) as inner:
+                with open_folder(descriptor, folder) as inner:
                     self._read_folder(inner, f"{folder}/", known, done_suffix, names)
             except (FileNotFoundError, NotADirectoryError):
                 pass  # taken away, or replaced by a link, since its name was read

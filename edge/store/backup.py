@@ -29,7 +29,7 @@ from edge.store.ledger_file import (
     take_lock,
 )
 from edge.store.requests import BackupRequest, DropBox, Request, RequestKind, leave, parsed
-from edge.system.files import opened_regular, sync_directory, written_whole
+from edge.system.files import open_regular, sync_directory, written_whole
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -62,14 +62,14 @@ def back_up(path: Path, station: str, target: Path) -> Inventory:
     Raises LedgerError if there is no ledger, if `target` exists, or when the worker does not answer.
     """
     if os.path.lexists(target):
-        raise _taken(target)
+        raise _taken_error(target)
     if not path.is_file():
         raise LedgerError(f"there is no ledger at {path}", hint="check `state.dir` in the settings")
     try:
         with open_ledger(path, station) as ledger, map_errors(target):
-            return _delivered(_copied(ledger, uuid.uuid4().hex, lambda: True), target, station)
+            return _deliver(_copy(ledger, uuid.uuid4().hex, lambda: True), target, station)
     except LedgerBusy:
-        return _delivered(_requested(path), target, station)
+        return _deliver(_request_copy(path), target, station)
 
 
 def take_backup_requests(ledger: Ledger, go_on: Callable[[], bool] = lambda: True) -> int:
@@ -86,7 +86,7 @@ def take_backup_requests(ledger: Ledger, go_on: Callable[[], bool] = lambda: Tru
             return request.path.exists() and go_on()
 
         try:
-            copy = _copied(ledger, request.id, is_wanted)
+            copy = _copy(ledger, request.id, is_wanted)
             with map_errors(ledger.path):
                 size_bytes = copy.stat().st_size
             event(log.info, "ledger copied", file=copy.name, size_bytes=size_bytes)
@@ -113,7 +113,7 @@ def restore(path: Path, station: str, source: Path, next_seq: int | None = None)
     `next_seq`: the first number to give. Raises LedgerError when a ledger is there already, a worker runs, `source` is
     no sound ledger of this station, or it has given `next_seq` itself.
     """
-    with _blamed_on(source, source), opened_regular(source):
+    with _blame(source, source), open_regular(source):
         pass
     lock = take_lock(path)
     try:
@@ -130,7 +130,7 @@ def restore(path: Path, station: str, source: Path, next_seq: int | None = None)
                 if (log_file := source.with_name(source.name + suffix)).exists():
                     _copy_file(log_file, draft.with_name(draft.name + suffix))
             # The lock is the station's, not the draft's: the duplicate goes with the draft.
-            with _blamed_on(source, draft), Ledger(draft, station, os.dup(lock)) as ledger:
+            with _blame(source, draft), Ledger(draft, station, os.dup(lock)) as ledger:
                 ledger.database.check()
                 if next_seq is not None and next_seq < ledger.next_seq():
                     raise LedgerError(
@@ -150,7 +150,7 @@ def restore(path: Path, station: str, source: Path, next_seq: int | None = None)
 
 
 @contextmanager
-def _blamed_on(source: Path, opened: Path) -> Iterator[None]:
+def _blame(source: Path, opened: Path) -> Iterator[None]:
     """Errors that tell of the backup `source`, not of the copy `opened` of it."""
     try:
         with map_errors(source):
@@ -163,7 +163,7 @@ def _blamed_on(source: Path, opened: Path) -> Iterator[None]:
 
 
 def _model_history(state: Path) -> str | None:
-    with suppress(FileNotFoundError), opened_regular(state / model_history.FILE) as (stream, _):
+    with suppress(FileNotFoundError), open_regular(state / model_history.FILE) as (stream, _):
         return stream.read().decode("utf-8", "replace")
     return None
 
@@ -175,7 +175,7 @@ def _restore_model_history(state: Path, newest: str | None) -> None:
             stream.write(newest.encode())
 
 
-def _copied(ledger: Ledger, name: str, go_on: Callable[[], bool]) -> Path:
+def _copy(ledger: Ledger, name: str, go_on: Callable[[], bool]) -> Path:
     """A copy beside the ledger; what bears its final name is whole."""
     draft = ledger.path.with_name(f".{ledger.path.name}.copy-{name}")
     final = ledger.path.with_name(f"{ledger.path.name}.copy-{name}")
@@ -191,7 +191,7 @@ def _copied(ledger: Ledger, name: str, go_on: Callable[[], bool]) -> Path:
     return final
 
 
-def _requested(path: Path) -> Path:
+def _request_copy(path: Path) -> Path:
     """The copy a running worker makes on request."""
     name = uuid.uuid4().hex
     request = leave(path.parent, RequestKind.BACKUP, BackupRequest(), name)
@@ -221,7 +221,7 @@ def _size_bytes(file: Path) -> int:
         return 0
 
 
-def _delivered(copy: Path, target: Path, station: str) -> Inventory:
+def _deliver(copy: Path, target: Path, station: str) -> Inventory:
     """Bring a copy to its place, open it as the worker would, and verify every page."""
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
@@ -246,19 +246,19 @@ def _name_anew(draft: Path, target: Path) -> None:
     try:
         target.hardlink_to(draft)
     except FileExistsError:
-        raise _taken(target) from None
+        raise _taken_error(target) from None
     except OSError:  # a file system without hard links, such as that of a memory stick
         if os.path.lexists(target):
-            raise _taken(target) from None
+            raise _taken_error(target) from None
         draft.rename(target)
 
 
-def _taken(target: Path) -> LedgerError:
+def _taken_error(target: Path) -> LedgerError:
     return LedgerError(f"{target} exists already", hint="give each backup a name of its own, such as its date")
 
 
 def _copy_file(source: Path, target: Path) -> None:
-    with opened_regular(source) as (original, _), written_whole(target, durable=True, mode=0o600) as copy:
+    with open_regular(source) as (original, _), written_whole(target, durable=True, mode=0o600) as copy:
         shutil.copyfileobj(original, copy)
 
 

@@ -57,7 +57,7 @@ class Database:
         file gets them while it has."""
         try:
             with self._lock, map_errors(path):
-                self._connected()
+                self._connect()
         except BaseException:
             self.close()
             raise
@@ -74,7 +74,7 @@ class Database:
     def transaction(self, kind: Literal["read", "write"]) -> Iterator[sqlite3.Connection]:
         """Hold the lock and one transaction: committed on success, rolled back on any exception."""
         with self._lock, map_errors(self.path):
-            sql = self._connected()
+            sql = self._connect()
             if kind == "write":
                 self._expect_own_file()
             self._expect_own_logs(sql)
@@ -99,7 +99,7 @@ class Database:
         `go_on` is asked after every lot of pages. Raises LedgerError, also when it says no.
         """
         with self._lock, map_errors(self.path):
-            source = self._connected()
+            source = self._connect()
 
             def between(_status: int, left: int, _total: int) -> None:
                 if left:
@@ -125,7 +125,7 @@ class Database:
         Payloads come last: each is compared with its checksum before it is sent. Raises LedgerError naming a fault.
         """
         with self._lock, map_errors(self.path):
-            sql = self._connected()
+            sql = self._connect()
             alarm_clock = threading.Timer(limit_s, sql.interrupt)
             alarm_clock.start()
             try:
@@ -152,7 +152,7 @@ class Database:
         if finding != "ok":
             raise LedgerError(f"ledger {self.path} is damaged: {finding}", hint=DAMAGED_HINT)
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connect(self) -> sqlite3.Connection:
         """The connection, opened anew if an error closed it; the caller holds the lock."""
         if self._process_lock is None:
             raise RuntimeError("the ledger is closed")

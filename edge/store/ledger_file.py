@@ -95,7 +95,7 @@ def take_lock(path: Path) -> int:
     """
     _private_directory(path.parent)
     with map_errors(path):
-        lock = _opened_lock(path.with_name(f"{path.name}.lock"))
+        lock = _open_lock(path.with_name(f"{path.name}.lock"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -114,7 +114,7 @@ def take_lock(path: Path) -> int:
     return lock
 
 
-def _opened_lock(path: Path) -> int:
+def _open_lock(path: Path) -> int:
     """Raises LedgerError for a link, symbolic or hard, and for anything but an own regular file: it is written to."""
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)

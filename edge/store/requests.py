@@ -35,7 +35,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from edge.contract.messages import Hex32, Seq, Timestamp, rfc3339
 from edge.errors import LedgerError, RequestError
 from edge.store.ledger_file import map_errors
-from edge.system.files import opened_regular, written_whole
+from edge.system.files import open_regular, written_whole
 from edge.system.logs import event
 from edge.system.names import display_name
 
@@ -246,7 +246,7 @@ class DropBox:
             reasons = list(_reasons(self.refused))
             if not reasons:
                 return None
-            with opened_regular(max(reasons)) as (stream, _):
+            with open_regular(max(reasons)) as (stream, _):
                 return Refusals(len(reasons), stream.read(1000).decode("utf-8", "replace").strip())
 
     def sweep(self) -> None:
@@ -292,7 +292,7 @@ def _request(path: Path) -> Request | None:
 def _content(request: Request) -> bytes:
     """The bytes of a request whose owner may ask for it. Raises RequestError."""
     try:
-        with opened_regular(request.path) as (stream, status):
+        with open_regular(request.path) as (stream, status):
             if request.kind in OWN_KINDS and status.st_uid != os.geteuid():
                 raise RequestError(
                     f"left by user {status.st_uid}, expected user {os.geteuid()}",

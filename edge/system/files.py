@@ -67,7 +67,7 @@ def copy_whole(source: Path, draft: Path, target: Path) -> None:
 
     `draft`: as in `written_whole`. Raises OSError, also where `source` is a link or no regular file.
     """
-    with opened_regular(source) as (original, status):
+    with open_regular(source) as (original, status):
         copy_open(original, status, draft, target)
 
 
@@ -87,7 +87,7 @@ def copy_open(original: BinaryIO, status: os.stat_result, draft: Path, target: P
 
 
 @contextmanager
-def opened_folder(root: Path | int, relative: str, *, create: bool = False) -> Iterator[int]:
+def open_folder(root: Path | int, relative: str, *, create: bool = False) -> Iterator[int]:
     """Descriptor of the folder `relative` below `root` (a path, or a descriptor that stays open); "" is `root` itself.
 
     No link is followed below `root`: what is done by the descriptor is done below it, whatever is swapped meanwhile.
@@ -109,7 +109,7 @@ def opened_folder(root: Path | int, relative: str, *, create: bool = False) -> I
 
 
 @contextmanager
-def opened_regular(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+def open_regular(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
     """An open regular file and what its descriptor says of it. Raises OSError for a link or anything else."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with os.fdopen(fd, "rb") as stream:

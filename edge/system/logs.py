@@ -56,13 +56,13 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         name = record.levelname
-        level = self._coloured(f"{name:<7}", COLOURS.get(name, "0"))
-        said = self._coloured(_printable(record.getMessage()), "1")
-        fields = " ".join(f"{self._coloured(key + '=', '2')}{value}" for key, value in _readable(record))
-        line = f"{self._coloured(_timestamp(record.created), '2')} {level} {said}" + (f"  {fields}" if fields else "")
+        level = self._colour(f"{name:<7}", COLOURS.get(name, "0"))
+        said = self._colour(_printable(record.getMessage()), "1")
+        fields = " ".join(f"{self._colour(key + '=', '2')}{value}" for key, value in _readable(record))
+        line = f"{self._colour(_timestamp(record.created), '2')} {level} {said}" + (f"  {fields}" if fields else "")
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
-    def _coloured(self, text: str, colour: str) -> str:
+    def _colour(self, text: str, colour: str) -> str:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._has_colour else text
 
 
@@ -170,7 +170,7 @@ def _timestamp(seconds: float) -> str:
 def _readable(record: logging.LogRecord) -> list[tuple[str, str]]:
     """The event's fields for people, as logfmt; what is None is left out."""
     fields = getattr(record, FIELDS, {})
-    return [(key, _quoted(_plain(value))) for key, value in fields.items() if value is not None]
+    return [(key, _quote(_plain(value))) for key, value in fields.items() if value is not None]
 
 
 def _plain(value: object) -> str:
@@ -185,7 +185,7 @@ def _plain(value: object) -> str:
     return str(value)
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     if re.fullmatch(r'[^\s="\\]+', text) and text.isprintable():
         return text
     return f'"{_printable(text.replace(chr(92), chr(92) * 2).replace(chr(34), chr(92) + chr(34)))}"'

@@ -25,7 +25,7 @@ def refuse_root(folders: Iterable[Path], command: Sequence[str]) -> None:
     if os.geteuid() != 0:
         return
     for folder in folders:
-        if (found := _found_of_other(folder)) is not None:
+        if (found := _find_other_owner(folder)) is not None:
             status = found.lstat()
             raise SettingsError(
                 f"root will not work in {folder}: {found} belongs to {_name_of(status.st_uid)}, who could lead it to "
@@ -34,7 +34,7 @@ def refuse_root(folders: Iterable[Path], command: Sequence[str]) -> None:
             )
 
 
-def _found_of_other(folder: Path) -> Path | None:
+def _find_other_owner(folder: Path) -> Path | None:
     """The nearest of a path, and of where its links lead, that is not root's."""
     for way in (folder.absolute(), folder.resolve()):
         for path in (way, *way.parents):

@@ -21,7 +21,7 @@ LOOK_S = 0.1
 """The end of `stop_ends_process` waits so long at most."""
 
 
-def awaited_stop(timeout_s: float) -> signal.Signals | None:
+def await_stop(timeout_s: float) -> signal.Signals | None:
     """The stop signal that comes within `timeout_s`, None if none does; within `stop_signals_held`.
 
     Where the whole process stands still for longer than that (SIGSTOP, a suspended machine, a debugger), CPython's
@@ -36,7 +36,7 @@ def awaited_stop(timeout_s: float) -> signal.Signals | None:
 
 @contextmanager
 def stop_signals_held() -> Iterator[None]:
-    """Inside, they wait for `awaited_stop`: no handler ever interrupts a lock that is half taken.
+    """Inside, they wait for `await_stop`: no handler ever interrupts a lock that is half taken.
 
     Threads inherit this, the networks' own ones too, if it is entered before they start. One that had not would take
     the signal whenever the main thread is not waiting for it, and the process would end there and then.
@@ -59,7 +59,7 @@ def stop_ends_process() -> Iterator[None]:
 
     def watch() -> None:
         while not is_over.is_set():
-            if (received := awaited_stop(LOOK_S)) is not None:
+            if (received := await_stop(LOOK_S)) is not None:
                 event(log.info, "stopped before the line was ready", signal=received.name)
                 os._exit(0)
 

@@ -34,7 +34,7 @@ def display(value: object) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def checked_expression(value: str) -> str:
+def check_expression(value: str) -> str:
     """A regular expression. Raises ValueError with what is wrong with it."""
     try:
         re.compile(value)
@@ -43,7 +43,7 @@ def checked_expression(value: str) -> str:
     return value
 
 
-def checked_topic_level(value: str) -> str:
+def check_topic_level(value: str) -> str:
     """One MQTT topic level: not empty, no wildcard, separator, space or control character."""
     if not value or re.search(r"[\s+#/$\x00-\x1f\x7f]", value):
         raise ValueError("must be one topic level: not empty, without space, +, #, /, $ or control characters")
@@ -58,7 +58,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def checked_host(value: str) -> str:
+def check_host(value: str) -> str:
     """The name or address of a host, and nothing around it. Raises ValueError that says what to write."""
     try:
         ipaddress.ip_address(value)

@@ -143,7 +143,7 @@ def hit_miss(
         return value, gradient, -(design.T * (miss * (1 - miss))) @ design
 
     def fitted(over: Floats) -> tuple[Floats, float]:
-        design = np.column_stack([np.ones_like(over), _standardised(over)])
+        design = np.column_stack([np.ones_like(over), _standardise(over)])
         return _maximise(lambda t: likelihood(t, design, np.zeros_like(over)), np.zeros(2))
 
     theta, best = fitted(x)
@@ -245,7 +245,7 @@ def signal_response(
         return float(value.sum()), gradient, hessian
 
     def of_line(over: Floats) -> Callable[[Floats], tuple[float, Floats, Floats]]:
-        design = np.column_stack([-np.ones_like(over), -_standardised(over), scores])
+        design = np.column_stack([-np.ones_like(over), -_standardise(over), scores])
         return lambda t: likelihood(t, design, np.zeros_like(over))
 
     def fitted(over: Floats) -> tuple[Floats, float]:
@@ -317,7 +317,7 @@ def _sizes(sizes: npt.NDArray[np.floating]) -> Floats:
     return values
 
 
-def _standardised(x: Floats) -> Floats:
+def _standardise(x: Floats) -> Floats:
     return np.asarray((x - x.mean()) / x.std())
 
 

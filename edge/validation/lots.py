@@ -116,8 +116,8 @@ def balanced_accuracy_over_lots(
             np.asarray(passed, np.float64) - specificity.share * np.asarray(normal, np.float64),
         ),
     )
-    below = _combined(sensitivity.share - sensitivity.low, specificity.share - specificity.low, together)
-    above = _combined(sensitivity.high - sensitivity.share, specificity.high - specificity.share, together)
+    below = _combine(sensitivity.share - sensitivity.low, specificity.share - specificity.low, together)
+    above = _combine(sensitivity.high - sensitivity.share, specificity.high - specificity.share, together)
     return LotInterval(
         share=middle,
         low=max(0.0, middle - below / 2),
@@ -143,7 +143,7 @@ def worst_lot(lots: Sequence[str], errors: Sequence[int], totals: Sequence[int])
     return WorstLot(lot, errors_here, scans)
 
 
-def _combined(one: float, other: float, correlation: float) -> float:
+def _combine(one: float, other: float, correlation: float) -> float:
     return math.sqrt(one * one + other * other + 2 * correlation * one * other)
 
 

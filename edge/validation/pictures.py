@@ -240,14 +240,14 @@ def _data_uri(kind: str, data: bytes) -> str:
 
 
 def _jpeg(channel: npt.NDArray[np.uint8]) -> bytes:
-    return _encoded(".jpg", channel, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return _encode(".jpg", channel, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
 
 
 def _png(colours: npt.NDArray[np.uint8]) -> bytes:
-    return _encoded(".png", np.ascontiguousarray(colours[..., [2, 1, 0, 3]]), [])  # OpenCV wants blue first
+    return _encode(".png", np.ascontiguousarray(colours[..., [2, 1, 0, 3]]), [])  # OpenCV wants blue first
 
 
-def _encoded(suffix: str, pixels: npt.NDArray[np.uint8], settings: list[int]) -> bytes:
+def _encode(suffix: str, pixels: npt.NDArray[np.uint8], settings: list[int]) -> bytes:
     done, data = cv2.imencode(suffix, pixels, settings)
     if not done:
         raise RuntimeError(f"OpenCV cannot write {suffix} of {pixels.dtype} {pixels.shape}")

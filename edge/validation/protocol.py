@@ -37,7 +37,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge.errors import SettingsError
-from edge.system.files import CHUNK_BYTES, opened_regular
+from edge.system.files import CHUNK_BYTES, open_regular
 from edge.system.names import display_name
 from edge.validation.comparison import COMPARISON_MEANINGS
 from edge.validation.cost import Prices
@@ -169,7 +169,7 @@ def fixed_set(source: Source, labels: Path) -> FixedSet:
         for file in files:
             try:
                 digest = hashlib.sha256()
-                with opened_regular(folder / file) as (stream, _):
+                with open_regular(folder / file) as (stream, _):
                     for chunk in iter(partial(stream.read, CHUNK_BYTES), b""):
                         digest.update(chunk)
                 entries.append((display_name(file), digest.hexdigest()))

@@ -80,7 +80,7 @@ def report_html(replay: Replay, gallery: Gallery) -> str:
         bundle_bar=_bundle_bar,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        scans=_listed(replay.rows),
+        scans=_choose_rows(replay.rows),
         anchors=pictured,
         gate_ratio=lambda row: _gate_ratio(row, card),
         reliability=replay.reliability,
@@ -112,7 +112,7 @@ def _cards(gallery: Gallery) -> Iterator[Card]:
             yield from gallery.cards(shelf)
 
 
-def _listed(rows: Sequence[ScanRow]) -> Sequence[ScanRow]:
+def _choose_rows(rows: Sequence[ScanRow]) -> Sequence[ScanRow]:
     """The rows of the table: all, or of too many those that want a look and as many others as there is room for."""
     if len(rows) <= SCANS_LISTED:
         return rows

@@ -115,7 +115,7 @@ class StoredFolder:
         return False
 
     def names(self) -> Iterator[str]:
-        store, root = self._opened()
+        store, root = self._open_store()
         try:
             if not store.isdir(root):
                 raise FileNotFoundError(f"{root} is not a folder")
@@ -134,7 +134,7 @@ class StoredFolder:
     @contextmanager
     def fetched(self, files: Sequence[str], /) -> Iterator[Path]:
         """A copy of the files. One that cannot be had is left out, and so becomes `vanished`."""
-        store, root = self._opened()
+        store, root = self._open_store()
         folder = Path(tempfile.mkdtemp(prefix="edge-replay-"))
         try:
             for file in files:
@@ -149,7 +149,7 @@ class StoredFolder:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _opened(self) -> tuple[Any, str]:
+    def _open_store(self) -> tuple[Any, str]:
         try:
             import fsspec
         except ImportError:

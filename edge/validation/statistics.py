@@ -118,7 +118,7 @@ class Roc:
 
 def confusion(p_abnormal: Scores, labels: Labels, threshold: float) -> Confusion:
     """Decisions `p >= threshold` against labels, both shape (n,). Raises ValueError for other shapes or NaN."""
-    p, truth = _checked(p_abnormal, labels)
+    p, truth = _check(p_abnormal, labels)
     positive = p >= threshold
     return Confusion(
         tp=int(np.sum(positive & truth)),
@@ -130,7 +130,7 @@ def confusion(p_abnormal: Scores, labels: Labels, threshold: float) -> Confusion
 
 def roc(p_abnormal: Scores, labels: Labels) -> Roc | None:
     """The ROC curve; None unless both classes are there. Raises ValueError as `confusion` does."""
-    p, truth = _checked(p_abnormal, labels)
+    p, truth = _check(p_abnormal, labels)
     if truth.all() or not truth.any():
         return None
     thresholds, true_hits, false_hits = _hits_by_threshold(p, truth)
@@ -158,7 +158,7 @@ def auprc(p_abnormal: Scores, labels: Labels) -> float:
     A guess scores the share of abnormal scans here, not 0.5. NaN unless both classes are there. Raises
     ValueError as `confusion` does.
     """
-    p, truth = _checked(p_abnormal, labels)
+    p, truth = _check(p_abnormal, labels)
     if truth.all() or not truth.any():
         return math.nan
     _, true_hits, false_hits = _hits_by_threshold(p, truth)
@@ -197,7 +197,7 @@ def _hits_by_threshold(
     return ranked[last_of_ties], true_hits, last_of_ties + 1 - true_hits
 
 
-def _checked(p_abnormal: Scores, labels: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+def _check(p_abnormal: Scores, labels: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     p, classes = np.asarray(p_abnormal, np.float64), np.asarray(labels)
     if p.ndim != 1 or p.shape != classes.shape:
         raise ValueError(f"scores {p.shape} and labels {classes.shape}: expected the same length")

@@ -97,7 +97,7 @@ def _judge_in_processes(jobs: int, job: Job, bundle: Bundle, files: FileList, pa
                 parts.look_again(number)
             lost = 0 if parts.judged > before else lost + 1
             if lost == ATTEMPTS:
-                raise _died(f"{len(parts.unfinished())} parts left") from error
+                raise _worker_error(f"{len(parts.unfinished())} parts left") from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         left = parts.unfinished()
@@ -170,7 +170,7 @@ class RayJudge:
 
 
 def _judge_on_ray(workers: Workers, job: Job, bundle: Bundle, files: FileList, parts: Parts, on_part: OnPart) -> int:
-    ray = _connected(workers.ray)
+    ray = _connect_to_ray(workers.ray)
     try:
         jobs = workers.jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
         shared = ray.put(bundle)
@@ -195,7 +195,7 @@ def _judge_on_ray(workers: Workers, job: Job, bundle: Bundle, files: FileList, p
             except ray.exceptions.RayActorError as error:
                 lost[number] += 1
                 if lost[number] == ATTEMPTS:
-                    raise _died(f"part {number} of {files.parts_count}") from error
+                    raise _worker_error(f"part {number} of {files.parts_count}") from error
                 waiting.append(number)
                 actors[actor] = remote.remote(job, shared)
             except ray.exceptions.RayTaskError as error:
@@ -212,7 +212,7 @@ def _judge_on_ray(workers: Workers, job: Job, bundle: Bundle, files: FileList, p
         ray.shutdown()
 
 
-def _connected(address: str | None) -> Any:
+def _connect_to_ray(address: str | None) -> Any:
     try:
         import ray  # the extra of the same name
     except ImportError:
@@ -230,7 +230,7 @@ def _open_judge(job: Job, bundle: Bundle) -> Judge:
     return Judge(job, open_model(job.settings, bundle, may_build=False))
 
 
-def _died(left: str) -> EngineError:
+def _worker_error(left: str) -> EngineError:
     return EngineError(
         f"worker processes died {ATTEMPTS} times in a row without a verdict: {left}",
         hint="they may need more memory: give fewer --jobs; what was judged is kept for the next run",

@@ -56,7 +56,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     with scripted_gpu.installed():
-        monkeypatch.setattr(plans, "compiled_kernels", lambda _: b"cubin")
+        monkeypatch.setattr(plans, "compile_kernels", lambda _: b"cubin")
         yield temporary
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from edge.engines.tensorrt.kernel_args import RawScan, axis, frame, launch
-from edge.engines.tensorrt.plans import compiled_kernels
+from edge.engines.tensorrt.plans import compile_kernels
 from edge.records import Size
 
 
@@ -24,7 +24,7 @@ class Kernels:
         torch.zeros(1, device="cuda")  # makes the primary context current
         self._driver = ctypes.CDLL("libcuda.so.1")
         major, minor = torch.cuda.get_device_capability()
-        module, cubin = ctypes.c_void_p(), compiled_kernels(f"{major}.{minor}")
+        module, cubin = ctypes.c_void_p(), compile_kernels(f"{major}.{minor}")
         self._call("cuModuleLoadData", ctypes.byref(module), cubin)
         self._functions = {}
         for name in ("stretch", "stretch_resize"):

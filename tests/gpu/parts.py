@@ -185,14 +185,14 @@ def pycuda(scratch: Path) -> Figures:
     import pycuda.driver as cuda
 
     from edge.engines.tensorrt.kernel_args import FRAME, axis, frame, launch
-    from edge.engines.tensorrt.plans import compiled_kernels
+    from edge.engines.tensorrt.plans import compile_kernels
 
     cuda.init()
     device = cuda.Device(0)
     context = device.retain_primary_context()
     context.push()
     try:
-        module = cuda.module_from_buffer(compiled_kernels(".".join(map(str, device.compute_capability()))))
+        module = cuda.module_from_buffer(compile_kernels(".".join(map(str, device.compute_capability()))))
         worst = 0
         for counts in islice(_counts(scratch), 5):
             scan = raw_scan(counts, Method.MIXED, BOUNDS, SIZE)

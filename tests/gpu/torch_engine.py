@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from edge.engines import CLASSIFIER_OUTPUTS, GATE_OUTPUTS, EngineSpec
-from edge.engines.tensorrt.plans import compiled_kernels
+from edge.engines.tensorrt.plans import compile_kernels
 from edge.records import Size
 
 MAP_PX = (25, 13)
@@ -61,7 +61,7 @@ def open_engine(networks: Any, size: Size, max_batch: int) -> Any:
     trt._Network = Network  # type: ignore[assignment, misc]
     spec = EngineSpec("tensorrt", "fp16", size, 1, max_batch)
     capability = ".".join(map(str, torch.cuda.get_device_capability()))
-    kernels = compiled_kernels(capability)
+    kernels = compile_kernels(capability)
     return trt.FusedTrtEngine(classifier=b"", gate=b"", spec=spec, kernels=kernels, max_scan=Size(2200, 1300))
 
 

@@ -109,7 +109,7 @@ def hang(folder_while: Path, reads_while: Path) -> None:
         while while_exists.exists():
             time.sleep(0.05)
 
-    _around(edge.station.folder, "opened_folder", before=functools.partial(wait, folder_while))
+    _around(edge.station.folder, "open_folder", before=functools.partial(wait, folder_while))
     _around(edge.scans.scan, "_read_whole", before=functools.partial(wait, reads_while))
 
 

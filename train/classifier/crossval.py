@@ -121,10 +121,10 @@ def cross_validate(
     folder = out / FOLDS_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     experiment = experiment_digest(survey, recipe, backbone)
-    results = {(r.method, r.bundle): r for r in _finished(folder, experiment)}
+    results = {(r.method, r.bundle): r for r in _read_finished(folder, experiment)}
     plan = make_plan(survey.rows, survey, methods, recipe, set(results))
     wanted_results = [(str(method), bundle) for method in methods for bundle in survey.bundles]
-    reporter.say(_announcement(plan, survey, len(wanted_results)))
+    reporter.say(_announce(plan, survey, len(wanted_results)))
     start = starting_layers(backbone.weights, recipe.seed) if recipe.head == "paper" else {}
     show_passes, show_folds = reporter.counter("backbone passes"), reporter.counter("folds")
     passes = folds = 0
@@ -240,7 +240,7 @@ def _image_task(
     )
 
 
-def _finished(folder: Path, experiment: str) -> list[FoldResult]:
+def _read_finished(folder: Path, experiment: str) -> list[FoldResult]:
     """Results of this very experiment; others, and files that a kill cut short, are made again."""
     results = []
     for path in sorted(folder.glob("*.json")):
@@ -254,7 +254,7 @@ def _finished(folder: Path, experiment: str) -> list[FoldResult]:
     return results
 
 
-def _announcement(plan: Plan, survey: Survey, folds: int) -> str:
+def _announce(plan: Plan, survey: Survey, folds: int) -> str:
     abnormal = sum(row.label for row in survey.rows)
     there = folds - len(plan.folds)
     text = (

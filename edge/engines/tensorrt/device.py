@@ -34,8 +34,8 @@ class Device:
 
 def find_device() -> Device:
     """The GPU and the libraries, without making a CUDA context. Raises EngineError that says which part is missing."""
-    trt = _imported("tensorrt", "TensorRT")
-    cuda = _imported("pycuda.driver", "pycuda")
+    trt = _import_library("tensorrt", "TensorRT")
+    cuda = _import_library("pycuda.driver", "pycuda")
     try:
         cuda.init()
         found = cuda.Device.count()
@@ -69,7 +69,7 @@ def _driver_version() -> str:
         return "of the kernel"
 
 
-def _imported(module: str, library: str) -> Any:
+def _import_library(module: str, library: str) -> Any:
     """An optional library. Whatever its import raises is one error: it is compiled code with parts that may miss."""
     try:
         return importlib.import_module(module)

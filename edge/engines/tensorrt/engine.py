@@ -161,7 +161,7 @@ class FusedTrtEngine(TrtEngine):
         self._kernels: dict[str, Any] = {}
         try:
             with self._on_gpu("loading the kernels"):
-                self._kernels = _loaded(kernels)
+                self._kernels = _load_kernels(kernels)
                 for slot in self._slots:
                     slot.add_raw(half_of(spec.max_batch), self._max_px)
         except EngineError:
@@ -232,7 +232,7 @@ class FusedTrtEngine(TrtEngine):
         super()._release()
 
 
-def _loaded(cubin: bytes) -> dict[str, Any]:
+def _load_kernels(cubin: bytes) -> dict[str, Any]:
     """The kernels by name, ready to be launched."""
     try:
         module = cuda.module_from_buffer(cubin)

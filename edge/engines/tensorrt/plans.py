@@ -106,7 +106,7 @@ class PlanRoom:
             "profile": f"1..{batch} x {bundle.channels} x {bundle.size.height_px} x {bundle.size.width_px}",
             "workspace_bytes": str(self._settings.workspace_bytes),
         }
-        stored = None if rebuild else self._stored(name, facts)
+        stored = None if rebuild else self._load_stored(name, facts)
         if stored is not None:
             return Plan(name, facts, stored, is_new=False)
         self._check_may_build(name)
@@ -144,7 +144,7 @@ class PlanRoom:
         name = str(job["name"])
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         (folder / "graph.onnx").write_bytes(graph)
-        timing = self._stored(TIMING, self._device.facts)
+        timing = self._load_stored(TIMING, self._device.facts)
         if timing is not None:
             (folder / "timing.cache").write_bytes(timing)
         # -P: what lies in the working directory is no module of ours.
@@ -173,16 +173,16 @@ class PlanRoom:
         capability = self._device.compute_capability
         facts = {"source_sha256": hashlib.sha256(source).hexdigest(), "compute_capability": capability}
         try:
-            stored = None if rebuild else self._stored(KERNELS, facts)
+            stored = None if rebuild else self._load_stored(KERNELS, facts)
             if stored is not None:
                 return Plan(KERNELS, facts, stored, is_new=False)
             self._check_may_build(KERNELS)
-            return Plan(KERNELS, facts, compiled_kernels(capability), is_new=True)
+            return Plan(KERNELS, facts, compile_kernels(capability), is_new=True)
         except EngineError as error:
             event(log.warning, "scans are converted on the CPU, not on the GPU", reason=error.message, hint=error.hint)
             return None
 
-    def _stored(self, name: str, facts: Facts) -> bytes | None:
+    def _load_stored(self, name: str, facts: Facts) -> bytes | None:
         """None also for a plan that must not be loaded: it is built anew, and the log says why."""
         try:
             return self._cache.load(name, facts)
@@ -207,7 +207,7 @@ def half_of(max_batch: int) -> int:
     return (max_batch + 1) // 2
 
 
-def compiled_kernels(capability: str) -> bytes:
+def compile_kernels(capability: str) -> bytes:
     """kernels.cu as a cubin for a compute capability such as `8.7`. Raises EngineError.
 
     Compiled ahead, so that the line needs no compiler and no memory that is writable and executable.

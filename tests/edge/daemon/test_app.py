@@ -157,7 +157,7 @@ def test_a_share_that_hangs_is_an_alarm_of_the_main_thread_until_it_answers(
     """
     answers = threading.Event()
     until_s = time.monotonic() + 60
-    listed = edge.station.folder.opened_folder
+    listed = edge.station.folder.open_folder
     clock_s = [0.0]
 
     def hanging(*arguments: Any, **options: Any) -> Any:
@@ -179,7 +179,7 @@ def test_a_share_that_hangs_is_an_alarm_of_the_main_thread_until_it_answers(
         return 0
 
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    monkeypatch.setattr(edge.station.folder, "opened_folder", hanging)
+    monkeypatch.setattr(edge.station.folder, "open_folder", hanging)
     monkeypatch.setattr(edge.system.heartbeat, "time", SimpleNamespace(monotonic=lambda: clock_s[0]))
     monkeypatch.setattr(edge.daemon.app, "SUPERVISION_S", 0.05)
     monkeypatch.setattr(edge.daemon.line, "take_backup_requests", supervised)

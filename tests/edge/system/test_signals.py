@@ -7,7 +7,7 @@ import sys
 
 PAUSED = """
 import os, signal, sys, time
-from edge.system.signals import awaited_stop, stop_signals_held
+from edge.system.signals import await_stop, stop_signals_held
 with stop_signals_held():
     line = os.getpid()
     if (other := os.fork()) == 0:
@@ -17,11 +17,11 @@ with stop_signals_held():
         os.kill(line, signal.SIGCONT)
         os._exit(0)
     began_s = time.monotonic()
-    received = awaited_stop(0.3)
+    received = await_stop(0.3)
     assert time.monotonic() - began_s > 0.5, "it was not paused beyond its timeout"
     os.waitpid(other, 0)
     os.kill(line, signal.SIGTERM)
-    print(received, awaited_stop(5.0).name)
+    print(received, await_stop(5.0).name)
 """
 
 

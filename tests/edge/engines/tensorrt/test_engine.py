@@ -23,7 +23,7 @@ from edge.engines.tensorrt import plans
 from edge.engines.tensorrt.device import INSTALL
 from edge.engines.tensorrt.kernel_args import axis, raw_scan
 from edge.engines.tensorrt.open import build, open_tensorrt
-from edge.engines.tensorrt.plans import compiled_kernels
+from edge.engines.tensorrt.plans import compile_kernels
 from edge.errors import EngineError
 from edge.images.conversion import Method
 from edge.model.bundle import Bundle, TrustedKey, verify_bundle
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.skipif(host_kernels.COMPILER is None, reason="no C++ co
 @pytest.fixture
 def patch(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     with scripted_gpu.installed():
-        monkeypatch.setattr(plans, "compiled_kernels", lambda _: b"cubin")
+        monkeypatch.setattr(plans, "compile_kernels", lambda _: b"cubin")
         yield monkeypatch
 
 
@@ -217,7 +217,7 @@ def test_a_stored_plan_that_no_longer_proves_itself_is_built_again(
     build(bundle, settings)
     patch.undo()
     with scripted_gpu.installed(), pytest.MonkeyPatch.context() as again:
-        again.setattr(plans, "compiled_kernels", lambda _: b"cubin")
+        again.setattr(plans, "compile_kernels", lambda _: b"cubin")
         engine = open_engine(bundle, "tensorrt", plans=settings)
         assert engine.infer(IMAGES[:1]).p_abnormal == pytest.approx([0.2])
         engine.close()
@@ -299,7 +299,7 @@ def test_stored_kernels_that_do_not_load_are_compiled_again_and_nothing_else(
     before = stored(settings)
     no_builds(patch)
     scripted_gpu.play(patch, bad_cubin="cubin", memory_bytes=one_engine_bytes + 20_000)
-    patch.setattr(plans, "compiled_kernels", lambda _: b"cubin that loads")
+    patch.setattr(plans, "compile_kernels", lambda _: b"cubin that loads")
     engine = open_tensorrt(bundle, settings)
     assert isinstance(engine, RawEngine)
     engine.close()
@@ -335,7 +335,7 @@ def test_a_gpu_that_fails_is_no_reason_to_build(
 
 def test_a_rebuild_compiles_the_kernels_too(patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings) -> None:
     build(bundle, settings)
-    patch.setattr(plans, "compiled_kernels", lambda _: b"cubin of another toolkit")
+    patch.setattr(plans, "compile_kernels", lambda _: b"cubin of another toolkit")
     build(bundle, settings, rebuild=True)
     (kernels,) = (data for name, data in stored(settings).items() if name.startswith("kernels"))
     assert kernels.endswith(b"cubin of another toolkit")
@@ -358,7 +358,7 @@ def test_a_full_disk_leaves_the_line_on_the_cpu(
 
 def compiled(patch: pytest.MonkeyPatch) -> bytes:
     patch.setattr(plans.shutil, "which", lambda *_, **__: "/usr/bin/nvcc")
-    return compiled_kernels("8.7")
+    return compile_kernels("8.7")
 
 
 def test_what_killed_builds_left_is_deleted_and_running_ones_are_not(
@@ -452,7 +452,7 @@ def test_without_a_compiler_for_the_gpu_the_cpu_converts(
     def missing(_: str) -> bytes:
         raise EngineError("nvcc, which compiles the preprocessing for the GPU, is not installed", hint="install it")
 
-    patch.setattr(plans, "compiled_kernels", missing)
+    patch.setattr(plans, "compile_kernels", missing)
     engine = open_engine(bundle, "tensorrt", plans=settings)
     assert not isinstance(engine, RawEngine)
     assert engine.infer(IMAGES).p_abnormal == pytest.approx([0.2] * 3)
@@ -462,13 +462,13 @@ def test_without_a_compiler_for_the_gpu_the_cpu_converts(
 def test_nvcc_is_what_compiles_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans.shutil, "which", lambda *_, **__: None)
     with pytest.raises(EngineError, match="nvcc, which compiles") as caught:
-        plans.compiled_kernels("8.7")
+        plans.compile_kernels("8.7")
     assert "CUDA toolkit" in caught.value.hint
     done = SimpleNamespace(returncode=1, stderr="nvcc fatal   : Unsupported gpu architecture 'sm_87'\n")
     monkeypatch.setattr(plans.shutil, "which", lambda *_, **__: "/usr/bin/nvcc")
     monkeypatch.setattr(plans.subprocess, "run", lambda *_, **__: done)
     with pytest.raises(EngineError, match="Unsupported gpu architecture 'sm_87'"):
-        plans.compiled_kernels("8.7")
+        plans.compile_kernels("8.7")
 
 
 def test_a_gpu_that_disappears_ends_the_engine(

@@ -38,7 +38,7 @@ def open_again(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
     bundle = verify_bundle(make_bundle(root / "bundle"), [TrustedKey("key", KEY.public_key())])
     settings = PlanSettings(root / "plans", root / "device.key", 1 << 30, 100.0)
     with scripted_gpu.installed(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plans, "compiled_kernels", lambda _: b"cubin")
+        patch.setattr(plans, "compile_kernels", lambda _: b"cubin")
         yield lambda: open_engine(bundle, "tensorrt", max_batch=MAX_BATCH, plans=settings)
 
 
