@@ -177,7 +177,7 @@ def _print_facts(bundle: Bundle) -> None:
         ("scans", f"height {_span(spec.height_px)}, width {_span(spec.width_px)} px"),
         ("clipped at most", f"{spec.max_clipped_fraction:.2%}"),
         ("exposure", "any" if spec.exposure is None else _exposure(spec.exposure)),
-        ("sharpness", "any" if spec.sharpness is None else _sharpness(spec.sharpness)),
+        ("sharpness", _sharpness(spec.sharpness)),
         ("precision", f"{manifest.precision}, weights stored as {manifest.weights_storage}"),
         ("training data", manifest.training["data_digest"]),
         ("made with", ", ".join(f"{name} {version}" for name, version in sorted(manifest.tools.items()))),

@@ -17,9 +17,8 @@ class ScanSpec:
     height_px: tuple[int, int]
     width_px: tuple[int, int]
     max_clipped_fraction: float
+    sharpness: SharpnessModel
     exposure: ExposureModel | None = None
-    """None: any."""
-    sharpness: SharpnessModel | None = None
     """None: any."""
 
 

@@ -117,8 +117,7 @@ class Bundle:
         """How a scan becomes the networks' input, and which scans may."""
         spec = self.manifest.scan_spec
         exposure = None if spec.exposure is None else spec.exposure.model
-        sharpness = None if spec.sharpness is None else spec.sharpness.model
-        scan_spec = ScanSpec(spec.height_px, spec.width_px, spec.max_clipped_fraction, exposure, sharpness)
+        scan_spec = ScanSpec(spec.height_px, spec.width_px, spec.max_clipped_fraction, spec.sharpness.model, exposure)
         return InputSpec(method=self.method, bounds=self.bounds, size=self.size, scan_spec=scan_spec)
 
     def map_geometry(self) -> MapGeometry:

@@ -130,9 +130,9 @@ class ScanRange(Part):
     height_px: tuple[int, int]
     width_px: tuple[int, int]
     max_clipped_fraction: Probability
+    sharpness: SharpnessSpec
+    """Without it a blurred scan would be judged, and a blurred defect is a normal electrode."""
     exposure: ExposureSpec | None = None
-    """None: any; `edge-export` always writes it."""
-    sharpness: SharpnessSpec | None = None
     """None: any; `edge-export` always writes it."""
 
     @field_validator("height_px", "width_px")

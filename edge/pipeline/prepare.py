@@ -82,7 +82,11 @@ def prepare_scan(
     complaint, hist = _wrong_size(frame.counts, preprocessor.spec.scan_spec), None
     if complaint is None:
         hist = histogram(frame.counts)
-        complaints = (_wrong_exposure(hist, preprocessor.spec), _wrong_sharpness(frame.counts, hist, preprocessor.spec))
+        spec = preprocessor.spec
+        complaints = (
+            _wrong_exposure(hist, spec),
+            spec.scan_spec.sharpness.complaint(sharpness(frame.counts, hist)),
+        )
         complaint = "; ".join(filter(None, complaints)) or None
     if complaint is not None:
         convert_ms = _elapsed_ms(started)
@@ -157,12 +161,6 @@ def _wrong_exposure(hist: Histogram, spec: InputSpec) -> str | None:
             )
     model = spec.scan_spec.exposure
     return None if model is None else model.complaint(exposure(hist))
-
-
-def _wrong_sharpness(counts: Counts, hist: Histogram, spec: InputSpec) -> str | None:
-    """Why the model was not made for scans with this focus and noise, or None when it was."""
-    model = spec.scan_spec.sharpness
-    return None if model is None else model.complaint(sharpness(counts, hist))
 
 
 def _elapsed_ms(started: float) -> float:

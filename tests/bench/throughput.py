@@ -117,4 +117,4 @@ def _acknowledgements(ledger: Path) -> dict[str, float]:
 
 
 def _any_size(manifest: bundles.Content) -> None:
-    manifest["scan_spec"] = {"height_px": [32, 4096], "width_px": [32, 4096], "max_clipped_fraction": 0.5}
+    manifest["scan_spec"] |= {"height_px": [32, 4096], "width_px": [32, 4096], "max_clipped_fraction": 0.5}

@@ -21,6 +21,7 @@ from edge.images.conversion import Bounds, Method, prepare
 from edge.model.bundle import TrustedKey
 from edge.records import Size
 from export.golden import tiff_bytes
+from tests.support.models import ANY_SHARPNESS
 
 SIZE = Size(96, 64)
 CELL_PX = 16
@@ -195,7 +196,12 @@ def make_bundle(
             "gate_mean_threshold": 0.3,
             "gate_std_threshold": 0.2,
         },
-        "scan_spec": {"height_px": [32, 512], "width_px": [32, 512], "max_clipped_fraction": 0.5},
+        "scan_spec": {
+            "height_px": [32, 512],
+            "width_px": [32, 512],
+            "max_clipped_fraction": 0.5,
+            "sharpness": ANY_SHARPNESS.model_dump(mode="json"),
+        },
         "gate_map": {"cell_px": CELL_PX, "offset_px": 0},
         **({"reason_map": {"cell_px": CELL_PX, "offset_px": 0}} if has_reason else {}),
         "precision": "fp32",

@@ -12,12 +12,14 @@ from edge.engines import Batch, EngineOutput, EngineSpec
 from edge.errors import EngineError
 from edge.images.conversion import Method
 from edge.model.bundle import Bundle
-from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE, FileEntry, Manifest
+from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE, FileEntry, Manifest, SharpnessSpec
 from edge.pipeline.loaded_model import LoadedModel
 from edge.records import Size
 
 SIZE = Size(96, 64)
 CELL_PX = 16
+ANY_SHARPNESS = SharpnessSpec(max_edge_px=(13.0, 13.0), noise_counts=(0.1, 1e5), fineness=(1e-6, 1e6))
+"""Wide enough for noise, for flat fields and for what a test draws: see `edge.images.sharpness.sharpness`."""
 MAY = datetime(2026, 5, 4, 8, 0, 0, tzinfo=UTC)
 
 
@@ -84,7 +86,12 @@ def scripted_model(
                 "gate_mean_threshold": gate[0],
                 "gate_std_threshold": gate[1],
             },
-            "scan_spec": {"height_px": (64, 512), "width_px": (48, 512), "max_clipped_fraction": 0.5},
+            "scan_spec": {
+                "height_px": (64, 512),
+                "width_px": (48, 512),
+                "max_clipped_fraction": 0.5,
+                "sharpness": ANY_SHARPNESS,
+            },
             "gate_map": {"cell_px": CELL_PX, "offset_px": 0},
             "precision": "fp32",
             "weights_storage": "fp32",

@@ -21,6 +21,7 @@ from edge.model.bundle import Bundle, TrustedKey
 from edge.model.manifest import Manifest
 from edge.pipeline.loaded_model import LoadedModel
 from edge.records import Counts, Size
+from tests.support.models import ANY_SHARPNESS
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 KIND = "torture-stub"
@@ -66,7 +67,12 @@ def write_stub_bundle(folder: Path, *, created_at: str = "2026-05-04T08:00:00Z")
         "conversion": {"method": "global", "lo_counts": LO_COUNTS, "hi_counts": HI_COUNTS},
         "labels": ["normal", "abnormal"],
         "policy": {"threshold": 0.5, "review_band": None, "gate_mean_threshold": 0.3, "gate_std_threshold": 0.2},
-        "scan_spec": {"height_px": [32, 4096], "width_px": [32, 4096], "max_clipped_fraction": 0.5},
+        "scan_spec": {
+            "height_px": [32, 4096],
+            "width_px": [32, 4096],
+            "max_clipped_fraction": 0.5,
+            "sharpness": ANY_SHARPNESS.model_dump(mode="json"),
+        },
         "gate_map": {"cell_px": 16, "offset_px": 0},
         "precision": "fp32",
         "weights_storage": "fp32",
