@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import os
 import re
 import subprocess
@@ -23,12 +21,13 @@ import numpy as np
 from edge.contract.messages import BoxPx, GateInfo, Verdict
 from edge.desk.accounts import _scrypt
 from edge.desk.store import Account, DeskStore, Role
-from edge.evidence.reason import log_odds, reason_levels
-from edge.evidence.record import IMAGE, REASON, RECORD, RESIDUAL, SCAN, Piece, open_piece
+from edge.evidence.piece import Offer, Scene, Why
+from edge.evidence.reason import log_odds
+from edge.evidence.record import Piece
 from edge.images.residual_boxes import MapGeometry
-from edge.records import Counts, Outcome, Size
+from edge.records import Counts, Outcome, counts_sha256
 from tests.support.chromium import Chromium
-from tests.support.evidence import png, sample_piece
+from tests.support.evidence import write_piece
 from tests.support.samples import sample_verdict
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +60,7 @@ def put_piece(
     number: int,
     outcome: Outcome = Outcome.REVIEW,
     *,
-    kept: str = "outcome",
+    kept: Why = "outcome",
     counts: Counts | None = None,
     lot: str = "B01",
     file: str | None = None,
@@ -71,47 +70,33 @@ def put_piece(
     counts = sheet(number, flaw=outcome is not Outcome.NORMAL) if counts is None else counts
     name = file or f"{lot}_{number:04}.tif"
     verdict = verdict_of(number, outcome, counts, lot, name, at or MORNING + timedelta(minutes=3 * number))
-    piece = sample_piece(evidence, verdict=verdict, counts=counts)
-    fields = json.loads((piece.path / RECORD).read_bytes())
-    fields |= {"kept": kept, "bounds_counts": BOUNDS}
-    if outcome is Outcome.UNREADABLE:
-        for gone in (SCAN, IMAGE, RESIDUAL):
-            (piece.path / gone).unlink()
-            del fields["files"][gone]
-        fields |= dict.fromkeys(("height_px", "width_px", "counts_sha256", "bounds_counts", "residual"))
-        fields |= {"note": "the file is no readable scan: truncated"}
-    else:
-        height, width = counts.shape
-        cell = max(height // 20, 1)
-        bright = np.clip((counts.astype(np.float64) - BOUNDS[0]) / (BOUNDS[1] - BOUNDS[0]) * 255, 0, 255)
-        cells = bright[: height // cell * cell, : width // cell * cell].reshape(
-            height // cell, cell, width // cell, cell
-        )
-        levels = np.abs(cells.mean((1, 3)) - np.median(bright)).clip(0, 255).astype(np.uint8)
-        levels[0] = levels[-1] = levels[:, 0] = levels[:, -1] = 0
-        levels[:2], levels[-2:] = 0, 0
-        row, column = divmod(int(levels.argmax()), levels.shape[1])
-        if outcome is not Outcome.NORMAL:
-            fields["boxes_px"] = [{"x_px": column * cell, "y_px": row * cell, "width_px": cell, "height_px": cell}]
-        _put(piece, fields, IMAGE, png(bright.astype(np.uint8)))
-        _put(piece, fields, RESIDUAL, png(levels))
-        fields["residual"] = {"per_level": 0.004, "threshold": 0.05, "cell_px": cell, "offset_px": 0}
-        p_abnormal, size = verdict.p_abnormal, Size(height, width)
-        assert p_abnormal is not None
-        odds = log_odds(p_abnormal)
-        says = np.full(levels.shape, odds, np.float32)
-        if odds > 0:  # what is bright speaks for abnormal, the rest for normal
-            says = np.asarray(-3 + (3 + odds) / levels.mean() * levels, np.float32)
-        map_levels, scale = reason_levels(says, MapGeometry(cell, 0), size, size, p_abnormal, verdict.threshold or 0.5)
-        _put(piece, fields, REASON, png(map_levels))
-        fields["reason_map"] = scale.model_dump(mode="json")
-    (piece.path / RECORD).write_text(json.dumps(fields))
-    return open_piece(evidence, f"{piece.path.parent.name}/{piece.path.name}")
-
-
-def _put(piece: Piece, fields: dict[str, Any], name: str, data: bytes) -> None:
-    (piece.path / name).write_bytes(data)
-    fields["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+    p_abnormal = verdict.p_abnormal
+    if p_abnormal is None:
+        return write_piece(evidence, Offer(verdict, note="the file is no readable scan: truncated"), kept)
+    height, width = counts.shape
+    cell = max(height // 20, 1)
+    bright = np.clip((counts.astype(np.float64) - BOUNDS[0]) / (BOUNDS[1] - BOUNDS[0]) * 255, 0, 255)
+    cells = bright[: height // cell * cell, : width // cell * cell].reshape(height // cell, cell, width // cell, cell)
+    strange = np.abs(cells.mean((1, 3)) - np.median(bright)).clip(0, 255).astype(np.uint8)
+    strange[:2] = strange[-2:] = strange[:, 0] = strange[:, -1] = 0
+    if outcome is not Outcome.NORMAL:
+        row, column = divmod(int(strange.argmax()), strange.shape[1])
+        box = BoxPx(x_px=column * cell, y_px=row * cell, width_px=cell, height_px=cell)
+        verdict = verdict.model_copy(update={"gate": verdict.gate.model_copy(update={"boxes_px": (box,)})})
+    odds = log_odds(p_abnormal)
+    says = np.full(strange.shape, odds, np.float32)
+    if odds > 0:  # what is bright speaks for abnormal, the rest for normal
+        says = np.asarray(-3 + (3 + odds) / strange.mean() * strange, np.float32)
+    offer = Offer(
+        verdict,
+        counts,
+        counts_sha256(counts),
+        pixels=bright.astype(np.uint8)[np.newaxis],
+        residual_map=strange * np.float32(0.004),
+        reason_map=says,
+    )
+    geometry = MapGeometry(cell, 0)
+    return write_piece(evidence, offer, kept, Scene(geometry, 0.05, geometry))
 
 
 def verdict_of(number: int, outcome: Outcome, counts: Counts, lot: str, file: str, at: datetime) -> Verdict:

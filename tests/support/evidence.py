@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from edge.contract.messages import Verdict
-from edge.evidence.piece import Offer, Scene, piece_of
+from edge.evidence.piece import Offer, Scene, Why, piece_of
 from edge.evidence.reason import log_odds
 from edge.evidence.record import RECORD, Piece, evidence_path, open_piece
 from edge.images.residual_boxes import MapGeometry
@@ -44,10 +44,17 @@ def sample_piece(
         residual_map=np.full((4, 2), 0.05, np.float32),
         reason_map=reason_map,
     )
-    scene = Scene(MapGeometry(10, 0), gate_threshold=0.05, reason_geometry=MapGeometry(counts.shape[0] // 4, 0))
-    record, contents = piece_of(offer, "outcome", scene)
+    geometry = MapGeometry(counts.shape[0] // 4, 0)
+    return write_piece(
+        folder, offer, "outcome", Scene(MapGeometry(10, 0), gate_threshold=0.05, reason_geometry=geometry)
+    )
+
+
+def write_piece(folder: Path, offer: Offer, why: Why, scene: Scene | None = None) -> Piece:
+    """What the keeper would write of `offer` below `folder`; without `scene` it has no maps."""
+    record, contents = piece_of(offer, why, scene or Scene(MapGeometry(10, 0), 0.05))
     contents[RECORD] = json.dumps(record.model_dump(mode="json", by_alias=True)).encode()
-    evidence = evidence_path(verdict.times.decided_at, verdict.verdict_id)
+    evidence = evidence_path(offer.verdict.times.decided_at, offer.verdict.verdict_id)
     path = folder / evidence
     path.mkdir(parents=True)
     for name, data in contents.items():
