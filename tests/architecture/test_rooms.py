@@ -48,6 +48,32 @@ def test_at_most_five_modules_of_edge_lie_outside_its_rooms() -> None:
     assert len([path for path in (ROOT / "edge").glob("*.py") if path.name != "__init__.py"]) <= 5
 
 
+OF_SEVERAL_MODULES = {
+    "answers",
+    "browser",
+    "engine_contract",
+    "from_scans_to_verdicts",
+    "fused_decisions",
+    "gpu_commands",
+    "placed_gate",
+    "transfer_bundle",
+    "trt_contract",
+}
+
+
+def test_tests_lie_where_what_they_test_lies() -> None:
+    """`tests/edge/scans/test_scan_refusals.py` tests `edge/scans/scan.py`: the module's name, perhaps an aspect."""
+    lost = []
+    for program in ("edge", "train", "export"):
+        for path in sorted((ROOT / "tests" / program).rglob("test_*.py")):
+            room, name = ROOT / path.parent.relative_to(ROOT / "tests"), path.stem.removeprefix("test_")
+            words = name.split("_")
+            fits = any((room / f"{'_'.join(words[:count])}.py").exists() for count in range(1, len(words) + 1))
+            if not fits and (name not in OF_SEVERAL_MODULES or not room.is_dir()):
+                lost.append(str(path.relative_to(ROOT)))
+    assert lost == []
+
+
 @cache
 def imports_of(path: Path) -> frozenset[str]:
     names: set[str] = set()
@@ -98,11 +124,16 @@ def arrows_within(room: str) -> dict[str, set[str]]:
     return arrows
 
 
-def test_arrows_within_edge_point_one_way() -> None:
+@pytest.mark.parametrize("program", ["edge", "train", "export", "tools"])
+def test_no_imports_go_in_a_circle(program: str) -> None:
     try:
-        order = list(TopologicalSorter(arrows_within("edge")).static_order())
+        TopologicalSorter(arrows_within(program)).prepare()
     except CycleError as error:
         pytest.fail("circle of imports: " + " -> ".join(reversed(error.args[1])))
+
+
+def test_what_opens_a_model_imports_the_engines_and_not_the_other_way_round() -> None:
+    order = list(TopologicalSorter(arrows_within("edge")).static_order())
     engines = (
         "edge.engines",
         "edge.engines.golden",
@@ -202,6 +233,12 @@ def test_the_desk_sees_evidence_and_the_drop_box_and_nothing_of_the_line_sees_th
 def test_only_the_page_of_the_desk_needs_a_web_server(path: Path) -> None:
     web = {name for name in imports_of(path) if name.split(".")[0] in {"starlette", "uvicorn"}}
     assert not web or path == ROOT / "edge" / "desk" / "app.py"
+
+
+def test_only_one_folder_needs_what_comes_with_an_nvidia_gpu() -> None:
+    libraries = {"tensorrt", "pycuda"}
+    users = {path for path in modules_of("edge") if {name.split(".")[0] for name in imports_of(path)} & libraries}
+    assert users and {path.parent for path in users} == {ROOT / "edge" / "engines" / "tensorrt"}
 
 
 def test_only_settings_reads_the_environment() -> None:

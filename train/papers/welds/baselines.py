@@ -7,40 +7,28 @@ its middle 156 px. Scores of each weld are kept, so that a run that is started a
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import cv2
-import numpy as np
-import numpy.typing as npt
-
 from edge.system.progress import Reporter
 from train.files import written_whole
-from train.gate.perturb import PATCH_PX
 from train.papers.welds.cells import TRUTH_FILE
 from train.papers.welds.curves import RATES, Candidate, Curve, WeldScores, choose, curve, fusions
 from train.papers.welds.data import PatchCounts, tested_poses
-from train.papers.welds.filters import AFTERWARDS, BACKGROUNDS, NOISES, WINDOWS, Filter, halved, responses
+from train.papers.welds.films import film_tables, score_films
+from train.papers.welds.filter_scores import FILTERS, READ_PX, SIDES, ScoreTask, score_all, scores_digest
+from train.papers.welds.filters import AFTERWARDS, Filter
 from train.papers.welds.folds import Fold, weld_folds
 from train.papers.welds.images import Weld, digest_of, read_welds
-from train.papers.welds.markers import wires
-from train.papers.welds.patches import RIM_PX, Pose
 from train.report import table
 from train.runner import Runner
 
-SIDES: Final = ("dark", "bright", "bright-no-wires")
-"""Columns of each filter; the last leaves wires of image quality indicators out."""
-FILTERS: Final = tuple(Filter(back, noise, window) for back in BACKGROUNDS for noise in NOISES for window in WINDOWS)
 SHORT: Final = "short median, 28 px, dark"
-FORMAT: Final = 2
-"""Version of the stored scores; rises when the same filter would answer otherwise."""
 
-READ_PX: Final = PATCH_PX - 2 * RIM_PX
 _SETS: Final = ("defects-high", "defects-mid", "defects-low")
 
 
@@ -50,20 +38,6 @@ class Found:
 
     rows: dict[str, Curve]
     chosen: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreTask:
-    """A weld to score, with the poses of its patches by set."""
-
-    weld: Weld
-    poses: dict[str, list[Pose]]
-    path: Path
-    digest: str
-    regions: Mapping[str, Sequence[npt.NDArray[np.int32]]] = field(default_factory=dict)
-    """By set, flat indices in a map of half the scale of what else is read."""
-    backgrounds: tuple[str, ...] = tuple(BACKGROUNDS)
-    """Scores of filters with other backgrounds are NaN."""
 
 
 def candidate_of(filter_: Filter, side: str) -> Candidate:
@@ -84,52 +58,6 @@ def planned() -> list[Filter]:
     return [filter_ for filter_ in FILTERS if filter_.background not in AFTERWARDS]
 
 
-def score_weld(task: ScoreTask) -> str:
-    """Score every patch of a weld and store the scores; returns one line about it."""
-    cv2.setNumThreads(1)
-    places: dict[str, Sequence[npt.NDArray[np.int32]]] = {
-        name: [places_of(pose, task.weld.image.shape) for pose in poses] for name, poses in task.poses.items()
-    }
-    places |= task.regions
-    scores = {
-        name: np.full((len(found), len(FILTERS) * len(SIDES)), np.nan, np.float32) for name, found in places.items()
-    }
-    off = ~halved(wires(task.weld.image).astype(np.float32)).astype(bool)
-    for background in task.backgrounds:
-        column = [filter_.background for filter_ in FILTERS].index(background) * len(SIDES)
-        for _, bright, dark in responses(task.weld.image, background):
-            for values in (dark, bright, bright * off):
-                flat = np.ascontiguousarray(values).ravel()
-                for name, found in places.items():
-                    scores[name][:, column] = [flat[place].max(initial=-np.inf) for place in found]
-                column += 1
-    with written_whole(task.path) as stream:
-        np.savez(stream, digest=np.array(task.digest), **scores)  # type: ignore[arg-type]
-    return f"{task.weld.name}: {sum(len(found) for found in places.values())} patches"
-
-
-def places_of(pose: Pose, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:
-    """Flat indices, in a map of half the scale, of the pixels in the reconstructed part of a patch."""
-    side = READ_PX // 2
-    steps = np.arange(side) - (side - 1) / 2
-    angle = np.deg2rad(pose.angle_deg)
-    along, across = steps[None, :], steps[:, None]
-    height, width = shape[0] // 2, shape[1] // 2
-    columns = np.rint((pose.column - 0.5) / 2 + along * np.cos(angle) - across * np.sin(angle)).astype(np.int32)
-    rows = np.rint((pose.row - 0.5) / 2 + along * np.sin(angle) + across * np.cos(angle)).astype(np.int32)
-    return np.asarray((np.clip(rows, 0, height - 1) * width + np.clip(columns, 0, width - 1)).ravel(), np.int32)
-
-
-def scores_digest(
-    weld: Weld, poses: Mapping[str, Sequence[Pose]], backgrounds: Sequence[str] = tuple(BACKGROUNDS)
-) -> str:
-    """SHA-256 over all that a weld's scores depend on."""
-    digest = hashlib.sha256(weld.image.tobytes() + str((weld.image.shape, FORMAT)).encode())
-    digest.update(repr({name: [asdict(pose) for pose in found] for name, found in poses.items()}).encode())
-    digest.update(repr(([filter_.name for filter_ in FILTERS], list(backgrounds))).encode())
-    return digest.hexdigest()
-
-
 def weld_scores(
     welds: Sequence[Weld],
     folds: Sequence[Fold],
@@ -147,30 +75,7 @@ def weld_scores(
         for name in fold.test:
             own = {which: found[name] for which, found in poses.items()}
             tasks.append(ScoreTask(of[name], own, out / f"scores_{name}.npz", scores_digest(of[name], own)))
-    return scored(tasks, runner, reporter)
-
-
-def scored(tasks: Sequence[ScoreTask], runner: Runner, reporter: Reporter) -> dict[str, WeldScores]:
-    """Scores by weld, made where they are missing."""
-    missing = [task for task in tasks if stored_digest(task.path) != task.digest]
-    show = reporter.counter("welds")
-    for done, (_, line) in enumerate(runner.map(score_weld, missing), 1):
-        reporter.say(line)
-        show(done, len(missing))
-    scores: dict[str, WeldScores] = {}
-    for task in tasks:
-        with np.load(task.path) as stored:
-            scores[task.weld.name] = {name: stored[name] for name in (*task.poses, *task.regions)}
-    return scores
-
-
-def stored_digest(path: Path) -> str:
-    """Digest of what a file of scores holds; empty where there is none."""
-    try:
-        with np.load(path) as stored:
-            return str(stored["digest"])
-    except (OSError, ValueError, KeyError):
-        return ""
+    return score_all(tasks, runner, reporter)
 
 
 def standing() -> dict[str, Candidate]:
@@ -238,8 +143,6 @@ def run_baselines(
 
     `other` is a folder of further masked welds, judged by the standing rows with thresholds of all masked welds.
     """
-    from train.papers.welds.films import film_tables, score_films
-
     started = time.perf_counter()
     welds = read_welds(folder)
     masked = [weld for weld in welds if weld.mask is not None]

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from edge.system.progress import Reporter
 from edge.validation.statistics import auroc
-from train.papers.welds.baselines import ScoreTask, scored, scores_digest
 from train.papers.welds.cells import (
     CELL_PX,
     CELLS,
@@ -30,6 +29,7 @@ from train.papers.welds.cells import (
 )
 from train.papers.welds.curves import Candidate, WeldScores
 from train.papers.welds.evaluation import ACCEPTED
+from train.papers.welds.filter_scores import ScoreTask, score_all, scores_digest
 from train.papers.welds.images import Weld
 from train.papers.welds.patches import AcceptedSampler, Pose
 from train.report import table
@@ -82,7 +82,7 @@ def score_films(
         }
         path = out / f"scores_{weld.name}.npz"
         tasks.append(ScoreTask(clean, poses, path, scores_digest(clean, poses, BACKGROUNDS), regions, BACKGROUNDS))
-    found = scored(tasks, runner, reporter)
+    found = score_all(tasks, runner, reporter)
     return [Film(name, truth[name], scores) for name, scores in found.items()]
 
 

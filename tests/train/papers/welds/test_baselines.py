@@ -9,14 +9,11 @@ import pytest
 
 from edge.system.progress import Reporter
 from train.papers.welds.baselines import (
-    FILTERS,
-    SIDES,
     all_candidates,
     candidate_of,
     curves_csv,
     find,
     independent_windows,
-    places_of,
     planned,
     rows_markdown,
     run_baselines,
@@ -25,6 +22,7 @@ from train.papers.welds.baselines import (
 )
 from train.papers.welds.curves import WeldScores
 from train.papers.welds.data import PatchCounts
+from train.papers.welds.filter_scores import FILTERS, SIDES, places_of
 from train.papers.welds.filters import AFTERWARDS, Filter
 from train.papers.welds.folds import weld_folds
 from train.papers.welds.images import Weld, digest_of, read_welds
