@@ -7,10 +7,11 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 from edge.contract.messages import Answer, Evidence, Health, ModelInfo, canonical_json, rfc3339
@@ -29,6 +30,7 @@ from edge.pipeline.crash_guard import DecodeMarks
 from edge.pipeline.loaded_model import LoadedModel
 from edge.pipeline.read_ahead import ReadAhead
 from edge.pipeline.worker import NEVER_FINAL, Judged, Worker
+from edge.records import FileStamp
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits
 from edge.settings import Settings
@@ -374,14 +376,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     Raises SettingsError, LedgerError, BundleError, EngineError.
     """
     folder, state = settings.folder, settings.state
-    mount = file_system(state.dir)
-    if mount.is_share:
-        raise SettingsError(
-            f"`state.dir` {state.dir} is on {mount.kind} ({mount.mount_point}), expected a local disk",
-            hint="a share can damage the ledger: move the whole state directory to a disk of this machine",
-        )
-    if mount.is_volatile:
-        event(log.warning, "the state is lost with the power or the container", dir=str(state.dir), kind=mount.kind)
+    _expect_local_disk(state.dir)
     limits = Limits(folder.max_px, folder.max_bytes, folder.expected_zero_px)
     ledger = stack.enter_context(open_ledger(state.ledger, settings.station))
     if not ledger.database.check_quickly(LEDGER_CHECK_S):
@@ -405,16 +400,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     folder_changed = threading.Event()
     watcher = Watcher(folder.path, folder_changed, inbox.touch, recursive=folder.recursive)
     stack.callback(watcher.stop)
-    archive = None
-    if folder.after == "move" and folder.move_to:
-        archive = Archive(
-            folder.path,
-            folder.move_to,
-            done_suffix=folder.done_suffix,
-            remembered=ledger.remembered(TARGET),
-        )
-        for stamp in known.values():  # judged by an earlier run that ended before the move
-            archive.add(stamp)
+    archive = _archive_of(settings, ledger, known)
     publisher = Publisher.for_station(settings, ledger, model.card(settings.station, boot_id))
     if isinstance(model.engine, Degraded):
         publisher.raise_alarm("degraded", model.engine.why, model.engine.hint)
@@ -476,6 +462,29 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         archive=archive,
         remembered={},
     )
+
+
+def _expect_local_disk(state: Path) -> None:
+    """Raises SettingsError for a share, which can damage the ledger; warns of a disk that forgets."""
+    mount = file_system(state)
+    if mount.is_share:
+        raise SettingsError(
+            f"`state.dir` {state} is on {mount.kind} ({mount.mount_point}), expected a local disk",
+            hint="a share can damage the ledger: move the whole state directory to a disk of this machine",
+        )
+    if mount.is_volatile:
+        event(log.warning, "the state is lost with the power or the container", dir=str(state), kind=mount.kind)
+
+
+def _archive_of(settings: Settings, ledger: Ledger, known: Mapping[str, FileStamp]) -> Archive | None:
+    """What moves judged scans; None where they stay."""
+    folder = settings.folder
+    if folder.after != "move" or not folder.move_to:
+        return None
+    archive = Archive(folder.path, folder.move_to, done_suffix=folder.done_suffix, remembered=ledger.remembered(TARGET))
+    for stamp in known.values():  # judged by an earlier run that ended before the move
+        archive.add(stamp)
+    return archive
 
 
 def _evidence_of(settings: Settings, model: LoadedModel) -> tuple[Selection, Keeper] | tuple[None, None]:
