@@ -48,7 +48,8 @@ def learn_all(
     show = reporter.counter("backbone passes")
     table = compute_features(wanted, survey.rows, sha256s, backbone, cache, runner, show)[conversion]
     samples = samples_of(table, survey.rows, numbers, recipe.views)
-    learnt = learn(samples, recipe, starting_layers(backbone.weights, recipe.seed))
+    start = starting_layers(backbone.weights, recipe.seed) if recipe.head == "paper" else {}
+    learnt = learn(samples, recipe, start)
     network = network_of(learnt, recipe, backbone)
     is_pooled = isinstance(network, PooledClassifier)
     checkpoint = Checkpoint(

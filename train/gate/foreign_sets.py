@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from edge.errors import ScanError
-from edge.scans.scan import Limits, read_scan
+from edge.scans.scan import SUFFIXES, Limits, read_scan
 from train.errors import DataError
 from train.runner import map_in_order
 from train.simulator.electrode import MEAN_SIZE_PX
@@ -22,7 +22,6 @@ from train.simulator.fields import Counts
 from train.simulator.foreign import FOREIGN_KINDS, HIGH_COUNTS, LOW_COUNTS, foreign_scan
 
 _EIGHT_BIT = {".jpg", ".jpeg", ".png", ".bmp"}
-_SIXTEEN_BIT = {".tif", ".tiff"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +45,11 @@ def of_folder(folder: Path) -> Iterator[ForeignImage]:
     16-bit TIFFs are taken as they are. 8-bit images become scans of the usual size and of 1700 to 2800 counts, so that
     neither format nor range gives them away. Raises DataError for a folder without images and for one it cannot read.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _EIGHT_BIT | _SIXTEEN_BIT)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _EIGHT_BIT.union(SUFFIXES))
     if not paths:
         raise DataError(f"no images in {folder}", hint="give a folder of 16-bit TIFFs, or of JPEG, PNG or BMP images")
     for path in paths:
-        counts = _tiff(path) if path.suffix.lower() in _SIXTEEN_BIT else _picture(path)
+        counts = _tiff(path) if path.suffix.lower() in SUFFIXES else _picture(path)
         yield ForeignImage(path.relative_to(folder).as_posix(), folder.name, counts)
 
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from edge.images.conversion import Bounds, Method
 from edge.records import Image, Size
+from edge.scans.scan import SUFFIXES
 from edge.system.progress import Reporter
 from train.bounds import find_bounds
 from train.dataset import LABELS, LABELS_NAME, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
@@ -124,7 +125,7 @@ def open_image_set(path: Path, choice: Choice, reporter: Reporter) -> ImageSet:
 def _holds_scans(path: Path) -> bool:
     if (path / LABELS_NAME).is_file():
         return True
-    return any(file.suffix.lower() in (".tif", ".tiff") for label in LABELS for file in path.glob(f"*/{label}/*"))
+    return any(file.suffix.lower() in SUFFIXES for label in LABELS for file in path.glob(f"*/{label}/*"))
 
 
 def _scans(path: Path, choice: Choice, reporter: Reporter) -> ImageSet:
