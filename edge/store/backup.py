@@ -19,7 +19,7 @@ from pathlib import Path
 
 from edge.errors import LedgerBusy, LedgerError
 from edge.model import history as model_history
-from edge.store.ledger import Ledger, open_ledger
+from edge.store.ledger import PLACE, Ledger, open_ledger
 from edge.store.ledger_file import (
     DAMAGED_HINT,
     REPLAYED,
@@ -232,6 +232,7 @@ def _deliver(copy: Path, target: Path, station: str) -> Inventory:
                 ledger.database.check()
                 if (newest := _model_history(copy.parent)) is not None:
                     ledger.remember(NEWEST_MODEL, newest)
+                ledger.remember(PLACE, "a backup")  # so that it is told from the ledger where it is put back with `cp`
                 inventory = _inventory(target, ledger)
             _name_anew(draft, target)
             sync_directory(target.parent)

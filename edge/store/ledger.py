@@ -13,7 +13,7 @@ Tables
     verdict_types  what many verdicts have in common: outcome, reasons, model; a row of the outbox names one, so that a
                report of a million verdicts need not read their payloads
     payloads   the bytes of each message and a checksum: written once, resent as they are, pruned with the outbox row
-    meta       station, next_seq, ledger_id
+    meta       station, next_seq, ledger_id, and what is remembered over a restart: places of folders, and its own
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from edge.store.ledger_file import (
     take_lock,
 )
 from edge.system.logs import event
+from edge.system.machine import machine_key
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,10 @@ DAMAGED_MS = -1
 
 ANSWERED_MS = -2
 """Likewise, and a later message has said anew what it said: it is not waited for."""
+
+PLACE = "place"
+"""Under which a ledger remembers its machine and inode: elsewhere it is a copy."""
+PLACE_KEY = f"remembered:{PLACE}"
 
 PRUNABLE_ROWS = "FROM outbox WHERE sent_at_ms < ? AND sent_at_ms >= 0 AND seq <= (SELECT max(seq) FROM outbox) - ?"
 
@@ -132,6 +137,7 @@ class Pending:
 def open_ledger(path: Path, station: str) -> Ledger:
     """Open the station's ledger, creating it and its directory (mode 0700) if there is none.
 
+    A copy of a ledger begins a new sequence (`Ledger.settle`).
     Raises LedgerError when another process has it, when it belongs to another station or a newer
     program, when others can write into its directory, or when it cannot be read.
     """
@@ -143,7 +149,13 @@ def open_ledger(path: Path, station: str) -> Ledger:
     except BaseException:
         os.close(lock)
         raise
-    return Ledger(path, station, lock)
+    ledger = Ledger(path, station, lock)
+    try:
+        ledger.settle()
+    except BaseException:
+        ledger.close()
+        raise
+    return ledger
 
 
 class Ledger:
@@ -417,7 +429,25 @@ class Ledger:
     def renew_id(self) -> None:
         """Begin a new sequence: what this ledger says from now on is not what the one it was copied from said."""
         with self.database.transaction("write") as sql:
-            sql.execute("UPDATE meta SET value = ? WHERE key = 'ledger_id'", (uuid.uuid4().hex,))
+            _renew_id(sql)
+            sql.execute("DELETE FROM meta WHERE key = ?", (PLACE_KEY,))  # for `settle` not to do it again
+
+    def settle(self) -> None:
+        """Begin a new sequence where this is not the file that gave the former numbers, but a copy of it.
+
+        The other one may still give them: on another machine, or after this one was put back over it. A machine whose
+        whole disk was cloned looks the same.
+        """
+        with map_errors(self.path):
+            place = f"{machine_key()} {self.path.lstat().st_ino}"
+        former = self.remembered(PLACE)
+        if former != place:
+            with self.database.transaction("write") as sql:
+                if former is not None:
+                    _renew_id(sql)
+                sql.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (PLACE_KEY, place))
+            if former is not None:
+                event(log.warning, "the ledger is a copy: it goes on under a new ledger_id", file=self.path.name)
 
     def skip_to(self, seq: int) -> None:
         """Leave out the numbers below `seq`; never goes back."""
@@ -455,6 +485,10 @@ def _is_known(sql: sqlite3.Connection, key: bytes) -> bool:
 def _ledger_id(sql: sqlite3.Connection) -> UUID:
     ((value,),) = sql.execute("SELECT value FROM meta WHERE key = 'ledger_id'").fetchall()
     return UUID(hex=value)
+
+
+def _renew_id(sql: sqlite3.Connection) -> None:
+    sql.execute("UPDATE meta SET value = ? WHERE key = 'ledger_id'", (uuid.uuid4().hex,))
 
 
 def file_key(file: str) -> bytes:

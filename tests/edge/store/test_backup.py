@@ -387,3 +387,13 @@ def test_a_disk_that_fails_during_a_backup_is_told_as_the_ledgers_error(
     monkeypatch.setattr(owner, call, failing)
     with contextlib.nullcontext() if call == "unlink" else pytest.raises(LedgerError, match="Read-only"):
         take_backup_requests(ledger)
+
+
+def test_a_backup_that_is_put_over_the_ledger_with_cp_begins_a_new_sequence(tmp_path: Path) -> None:
+    path, backup = tmp_path / "state" / "ledger.sqlite", tmp_path / "backup.sqlite"
+    with open_ledger(path, STATION) as ledger:
+        first_id = ledger.ledger_id
+    back_up(path, STATION, backup)
+    path.write_bytes(backup.read_bytes())  # under the inode of the ledger
+    with open_ledger(path, STATION) as ledger:
+        assert ledger.ledger_id != first_id

@@ -25,6 +25,7 @@ from edge.store import ledger as ledger_module
 from edge.store import ledger_file
 from edge.store.ledger import Ledger, open_ledger
 from edge.store.reader import LedgerReader
+from edge.system import machine
 from tests.support.samples import (
     MORNING,
     STATION,
@@ -851,6 +852,36 @@ def test_a_word_is_remembered_over_the_restart(tmp_path: Path) -> None:
     with open_ledger(tmp_path / "ledger.sqlite", STATION) as ledger:
         assert ledger.remembered("folder") == "there"
         assert ledger.remembered("station") is None
+
+
+def test_a_copy_of_a_ledger_begins_a_new_sequence_and_the_ledger_itself_goes_on(tmp_path: Path) -> None:
+    """As by a copy of the state directory to a second box, or an old one put back: numbers would be given twice."""
+    path, second = tmp_path / "state" / "ledger.sqlite", tmp_path / "second" / "ledger.sqlite"
+    with open_ledger(path, STATION) as ledger:
+        ledger.commit([sample_entry(1)], NOW)
+        first_id = ledger.ledger_id
+    shutil.copytree(path.parent, second.parent)
+    with open_ledger(path, STATION) as ledger:
+        assert ledger.ledger_id == first_id
+    with open_ledger(second, STATION) as copy:
+        second_id = copy.ledger_id
+        assert second_id != first_id
+        assert copy.next_seq() == 2
+    with open_ledger(second, STATION) as copy:
+        assert copy.ledger_id == second_id
+
+
+def test_a_disk_that_moved_to_another_machine_begins_a_new_sequence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, number = tmp_path / "state" / "ledger.sqlite", tmp_path / "machine-id"
+    monkeypatch.setattr(machine, "MACHINE_ID", number)
+    ids = []
+    for text in ("11" * 16, "11" * 16, "22" * 16):
+        number.write_text(text)
+        with open_ledger(path, STATION) as ledger:
+            ids.append(ledger.ledger_id)
+    assert ids[0] == ids[1] != ids[2]
 
 
 @pytest.mark.parametrize("removed", [("-wal",), ("-shm",), ("-wal", "-shm")])
