@@ -80,6 +80,8 @@ def _run(words: Sequence[str]) -> int:
     options = _parser().parse_args(in_verbs(words))
     if options.verb == "init":
         return _init(options)
+    if options.verb == "study":
+        return validation.study(options)
     config, overrides = getattr(options, "config", None) or usual_file(), _overrides(options)
     try:
         settings = load_settings(config, overrides)

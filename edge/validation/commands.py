@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    """Add `replay` and `qualify`."""
+    """Add `replay`, `qualify` and `study`."""
     _add_replay(verbs, common)
     _add_qualify(verbs, common)
+    _add_study(verbs)
 
 
 def replay(options: argparse.Namespace, settings: Settings) -> int:
@@ -63,6 +64,33 @@ def qualify(options: argparse.Namespace, settings: Settings) -> int:
         workers=Workers(options.jobs),
     )
     return qualifying.qualify(qualify_options, settings)
+
+
+def study(options: argparse.Namespace) -> int:
+    """Run `study`, which needs no settings; its exit code. Raises SettingsError."""
+    from edge.validation.detection import SizeScale
+    from edge.validation.study import StudyOptions, study_json, study_lines
+    from edge.validation.study import study as measure
+
+    found = measure(
+        StudyOptions(
+            table=options.table,
+            size=options.size,
+            found=options.found,
+            response=options.response,
+            decision=options.decision,
+            floor=-math.inf if options.floor is None else options.floor,
+            ceiling=math.inf if options.ceiling is None else options.ceiling,
+            size_scale=SizeScale(options.size_scale),
+            people=tuple(options.people or ()),
+            reference=options.reference,
+            defective=options.defective,
+            part=options.part,
+            count=options.count,
+        )
+    )
+    print(study_json(found) if options.json else "\n".join(study_lines(found)))
+    return 0
 
 
 def _add_replay(verbs: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
@@ -120,12 +148,7 @@ def _add_replay(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
         help="judge on a Ray cluster, `auto`, `local` or its address; its machines see DIR under the same path "
         "(default: this machine; --jobs: number of workers, default all cores)",
     )
-    replay.add_argument(
-        "--size-scale",
-        choices=("log", "linear"),
-        default="log",
-        help="what curves of detection run over: the logarithm of size, or size itself (default: log)",
-    )
+    _add_size_scale(replay)
     replay.add_argument(
         "--defect-rate",
         type=_share,
@@ -179,6 +202,63 @@ def _add_qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser], com
         "--signing-key",
         metavar="PEM",
         about="private key of `edge-export keygen` that signs the record (default: none, for --fix)",
+    )
+
+
+def _add_study(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    study = add_verb(
+        verbs,
+        "study",
+        "measure probability of detection and agreement from a table, without scans or a model",
+        description="Cells are separated by commas, semicolons or tabs; the first line names the columns; what is "
+        "empty or says NA is left out.",
+        examples=(
+            "edge-worker study cracks.csv --size length_mm --found hit --size-scale linear",
+            "edge-worker study echoes.csv --size depth_mm --response mV --decision 200 --floor 50 --ceiling 1375",
+            "edge-worker study msa.csv --people anna,ben,carla --reference truth --part part --defective NG",
+        ),
+        exits=(0, 1, 2, 78),
+    )
+    add_file(study, "table", metavar="TABLE", about="CSV file, a part or a decision a row")
+    columns = {
+        "--size": "column of sizes, in any unit (default: none, no curve)",
+        "--found": "column that says 1, yes, hit, found or 0, no, miss, missed (default: none)",
+        "--response": "column of a signal, for signal response; needs --decision (default: none)",
+        "--reference": "column of the truth about each part (default: none)",
+        "--part": "column that names the part; of one judged more than once all decisions count together for "
+        "effectiveness (default: each row is a part of its own)",
+        "--count": "column that says how many rows a row stands for (default: one)",
+    }
+    for option, about in columns.items():
+        study.add_argument(option, metavar="COLUMN", help=about)
+    limits = {
+        "--decision": "signal from which an anomaly is found (default: none)",
+        "--floor": "signals down here or below are censored (default: none are)",
+        "--ceiling": "signals up here or above are censored (default: none are)",
+    }
+    for option, about in limits.items():
+        study.add_argument(option, type=float, metavar="SIGNAL", help=about)
+    _add_size_scale(study)
+    study.add_argument(
+        "--people",
+        type=lambda text: text.split(","),
+        metavar="COLUMN,COLUMN",
+        help="columns of what people said, one each: kappas (default: none)",
+    )
+    study.add_argument(
+        "--defective",
+        metavar="WORD",
+        help="what people say of a defective part (default: NG, bad, abnormal and the like)",
+    )
+    study.add_argument("--json", action="store_true", help="print JSON, curves included (default: lines of text)")
+
+
+def _add_size_scale(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--size-scale",
+        choices=("log", "linear"),
+        default="log",
+        help="what curves of detection run over: the logarithm of size, or size itself (default: log)",
     )
 
 

@@ -142,7 +142,7 @@ def _is_end_of(part: str, whole: str) -> bool:
 
 
 def bad_rows(path: Path, problems: Sequence[str]) -> str:
-    """One message for all bad rows of a labels file, each `line N: what`."""
+    """One message for all bad rows of a table, each `line N: what`."""
     told = list(problems[:MOST_PROBLEMS])
     if len(problems) > len(told):
         told.append(f"and {len(problems) - len(told)} more")
@@ -153,10 +153,15 @@ def bad_rows(path: Path, problems: Sequence[str]) -> str:
     )
 
 
+def csv_reader(text: str) -> csv._reader:
+    """Reader of the cells of a table, whose separator is the one of SEPARATORS that its first line has most of."""
+    first_line = next(iter(text.splitlines()), "")
+    return csv.reader(io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=first_line.count))
+
+
 def _rows(path: Path, text: str) -> list[LabelRow]:
     first_line = next(iter(text.splitlines()), "")
-    separator = max(SEPARATORS, key=first_line.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    reader = csv_reader(text)
     header = [name.strip().lower() for name in next(reader, [])]
     voters = [name for name in header if re.fullmatch(r"label_\d+", name)]
     needed = (*REQUIRED_COLUMNS, *(() if voters else ("label",)))

@@ -1,0 +1,133 @@
+"""Figures from a table alone: the handbook's examples, published kappas, and what a table may get wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.cli import main
+from tests.edge.validation.handbook import example_1, example_3
+from tests.edge.validation.test_agreement import BEARINGS, BEARINGS_TRUTH, PSYCHIATRISTS
+
+
+def table(folder: Path, header: str, rows: Sequence[Sequence[object]], separator: str = ",") -> Path:
+    file = folder / "table.csv"
+    lines = [header.replace(",", separator), *(separator.join(map(str, row)) for row in rows)]
+    file.write_text("\n".join(lines))
+    return file
+
+
+def measured(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
+    assert main(["study", *map(str, words), "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_the_handbooks_hit_miss_table_has_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """MIL-HDBK-1823A, figure G-43, page 132."""
+    sizes, found = example_3()
+    file = table(tmp_path, "ID,length.inch,hit.miss", [(0, *row) for row in zip(sizes, found.astype(int), strict=True)])
+    curve = measured(capsys, file, "--size", "length.inch", "--found", "hit.miss", "--size-scale", "linear")["curves"][
+        "Hit/miss"
+    ]
+
+    assert (curve["hits"], curve["targets"]) == (92, 134)
+    assert [round(curve[name], 4) for name in ("a50", "a90", "a90_95")] == [0.1156, 0.1709, 0.1974]
+
+
+def test_the_handbooks_signal_table_has_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """MIL-HDBK-1823A, figure G-6, page 92; a table of a spreadsheet with semicolons and decimal commas."""
+    rows = [(f"{size:.1f}".replace(".", ","), int(signal)) for size, signal in zip(*example_1(), strict=True)]
+    file = table(tmp_path, "size,signal", rows, ";")
+    limits = ("--decision", 200, "--floor", 50, "--ceiling", 1375)
+    curve = measured(capsys, file, "--size", "size", "--response", "signal", *limits)["curves"]["Signal response"]
+
+    assert [round(curve[name], 2) for name in ("a50", "a90", "a90_95")] == [8.8, 12.69, 13.68]
+
+
+def test_rows_that_stand_for_several_and_unknown_ones_are_counted_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    doses = ((1, 0), (2, 2), (4, 6), (8, 10), (16, 12), (32, 16))  # Venables and Ripley's budworms: killed of 20
+    rows: list[tuple[object, ...]] = [(dose, "hit", killed) for dose, killed in doses]
+    rows += [(dose, "miss", 20 - killed) for dose, killed in doses]
+    file = table(tmp_path, "dose,found,moths", [*rows, ("NA", "hit", 1), (3, "", 1)])
+    found = measured(capsys, file, "--size", "dose", "--found", "found", "--count", "moths")
+    curve = found["curves"]["Hit/miss"]
+
+    assert (curve["hits"], curve["targets"]) == (46, 120)
+    assert curve["intercept"] == pytest.approx(-2.9935, abs=5e-5)
+    assert found["notes"] == ["2 of 14 rows have no dose or no found."]
+
+
+def test_a_published_attribute_study_has_its_kappas_and_its_attribute_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = [list(trials.replace(" ", "")) for trials in (*BEARINGS.values(), BEARINGS_TRUTH)]
+    rows = [(number // 3, *row) for number, row in enumerate(zip(*columns, strict=True))]
+    file = table(tmp_path, "bearing,EG,BL,MH,truth", rows)
+    words = ("--people", "EG,BL,MH", "--reference", "truth", "--part", "bearing", "--defective", "y")
+    found = measured(capsys, file, *words)
+
+    assert found["kappas"]["EG and truth (Cohen)"]["kappa"] == pytest.approx(0.612903225806452)
+    assert found["kappas"]["MH and truth (Cohen)"]["kappa"] == pytest.approx(0.264150943396226)
+    row = found["attributes"]["BL"]
+    shares = (row["effectiveness"], row["miss_rate"], row["false_alarm_rate"])
+    assert [round(100 * share, 2) for share in shares] == [73.33, 26.67, 20.0]
+
+
+def test_classes_of_any_name_have_fleiss_kappa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fleiss 1971: 0.430; without a word for defective there is no attribute table."""
+    names = ("depression", "personality", "schizophrenia", "neurosis", "other")
+    rows = [[name for name, votes in zip(names, row, strict=True) for _ in range(votes)] for row in PSYCHIATRISTS]
+    file = table(tmp_path, "a,b,c,d,e,f", rows)
+
+    assert measured(capsys, file, "--people", "a,b,c,d,e,f")["kappas"]["All (Fleiss)"]["kappa"] == pytest.approx(
+        0.430, abs=5e-4
+    )
+    found = measured(capsys, file, "--people", "a,b", "--reference", "f")
+    assert found["attributes"] == {} and "--defective" in found["notes"][0]
+
+
+def test_the_words_of_labels_need_no_word_for_defective_and_are_said_in_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = table(tmp_path, "anna,ben,truth", [("OK", "ok", "OK"), ("NG", "OK", "NG"), ("NG", "NG", "NG")])
+
+    assert main(["study", str(file), "--people", "anna,ben", "--reference", "truth"]) == 0
+    said = capsys.readouterr().out
+    assert "anna and ben (Cohen): kappa 0.400" in said
+    assert "ben: effectiveness 66.7%, missed 50.0%, false alarms 0.0% (unacceptable)" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ((), "nothing to measure"),
+        (("--size", "size"), "without what was found"),
+        (("--size", "size", "--response", "signal"), "without --decision"),
+        (("--size", "length", "--found", "hit"), "no column, or more than one, named 'length'"),
+        (("--size", "size", "--found", "hit"), "line 3: hit 'perhaps'"),
+        (("--size", "signal", "--found", "good"), "line 2: signal '-3', expected a number above 0"),
+        (("--people", "good,hit", "--reference", "good", "--defective", "rotten"), "nobody said 'rotten'"),
+    ],
+)
+def test_what_a_table_cannot_answer_is_refused_with_the_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], complaint: str
+) -> None:
+    file = table(tmp_path, "size,signal,hit,good", [(1, -3, 1, 1), (2, 4, "perhaps", 0)])
+
+    assert main(["study", str(file), *words]) == 78
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_table_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "table.csv").write_text("size,found\n1,0\n2\n")
+
+    assert main(["study", str(tmp_path / "table.csv"), "--size", "size", "--found", "found"]) == 78
+    assert "line 3: 1 cells, the header has 2" in capsys.readouterr().err
+    assert main(["study", str(tmp_path / "none.csv"), "--people", "a"]) == 78
