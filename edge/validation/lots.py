@@ -127,6 +127,46 @@ def balanced_accuracy_over_lots(
     )
 
 
+def auroc_over_lots(
+    scores: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], lots: Sequence[str]
+) -> LotInterval | None:
+    """Area under the ROC curve with its interval over lots; all of shape (n,), labels 1 abnormal, 0 normal.
+
+    The variance is that of the scans' placements, those of one lot together (Obuchowski 1997, after DeLong 1988); the
+    interval is Wilson's at the number of scans that variance is worth, with the guards of the others. None unless both
+    labels are there; 0 to 1 where a label is of one lot alone.
+    """
+    values, is_abnormal = np.asarray(scores, np.float64), np.asarray(labels) == 1
+    if is_abnormal.all() or not is_abnormal.any():
+        return None
+    names, place = np.unique(np.asarray(lots), return_inverse=True)
+    placements = np.empty_like(values)  # share of the other label's scans that are ranked rightly beside this one
+    for mine, sign in ((is_abnormal, 1.0), (~is_abnormal, -1.0)):
+        others = np.sort(sign * values[~mine])
+        below, upto = (np.searchsorted(others, sign * values[mine], side=side) for side in ("left", "right"))
+        placements[mine] = (below + upto) / (2 * others.size)
+    area, residual, most, spread = float(placements[is_abnormal].mean()), np.zeros(names.size), math.inf, names.size
+    for mine in (is_abnormal, ~is_abnormal):
+        sizes = np.bincount(place[mine], minlength=names.size)
+        residual += np.bincount(place[mine], weights=placements[mine] - area, minlength=names.size) / mine.sum()
+        most = min(most, effective_scans(np.zeros(names.size)[sizes > 0], sizes[sizes > 0].astype(np.float64)))
+        spread = min(spread, int((sizes > 0).sum()))
+    if spread < 2:
+        return LotInterval(area, 0.0, 1.0, spread, most)
+    variance = names.size / (names.size - 1) * float(residual @ residual)
+    effective = min(most, area * (1 - area) / variance) if variance > 0 and 0 < area < 1 else most
+    with_error = int((np.bincount(place, weights=1 - placements, minlength=names.size) > 0).sum())
+    degrees = max(min(spread - 1, _LEAST_DEGREES), min(spread, with_error) - 1)
+    low, high = _wilson(area, effective, t_quantile((1 + CONFIDENCE) / 2, degrees))
+    return LotInterval(area, 0.0 if area == 0 else low, 1.0 if area == 1 else high, spread, effective)
+
+
+def half_width(residuals: Floats) -> float:
+    """Half of the 95 % interval of a figure whose lots leave these residuals, which add up to 0: Student's t."""
+    lots = residuals.size
+    return t_quantile((1 + CONFIDENCE) / 2, lots - 1) * math.sqrt(lots / (lots - 1) * float(residuals @ residuals))
+
+
 def worst_lot(lots: Sequence[str], errors: Sequence[int], totals: Sequence[int]) -> WorstLot | None:
     """Lot with the highest share of errors; among equals the one with more scans, then the first by name.
 

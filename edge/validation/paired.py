@@ -6,14 +6,14 @@ of a fair coin. It counts scans as independent; the interval of the difference t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from edge.validation.distributions import beta_cdf, t_quantile
+from edge.validation.distributions import beta_cdf
+from edge.validation.lots import half_width
 from edge.validation.sample_size import upper_bound
 
 Flags = npt.NDArray[np.bool_]
@@ -87,8 +87,6 @@ def difference_over_lots(first_right: Flags, second_right: Flags, lots: Sequence
     mean = float(change.mean())
     if len(names) < 2:
         return Difference(mean, None, None, len(names))
-    residual = by_lot - mean * scans
-    error = math.sqrt(len(names) / (len(names) - 1) * float(residual @ residual)) / change.size
     least = upper_bound(0, change.size, 0.975) if not change.any() else 0.0
-    half = max(t_quantile(0.975, len(names) - 1) * error, least)
+    half = max(half_width((by_lot - mean * scans) / change.size), least)
     return Difference(mean, max(-1.0, mean - half), min(1.0, mean + half), len(names))

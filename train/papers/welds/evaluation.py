@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from edge.validation.lots import auroc_over_lots, share_over_lots
 from edge.validation.statistics import Rate, auroc
 from train.metrics import joint_thresholds, threshold_with_above
 from train.papers.welds.scores import STATISTICS, Scores
 
 PATCH_FPR = 0.001
-_RESAMPLED = 2000
 CHECKED = "checked"
 ACCEPTED = "accepted"
 VALIDATION_DEFECTS = "checked-defects"
@@ -193,42 +193,26 @@ def _by_weld(
 def auroc_over_welds(found: Mapping[str, Excesses], accepted: Mapping[str, Excesses]) -> tuple[float, float] | None:
     """95 % interval of the AUROC of anomalous against accepted patches, both by weld, had other welds been tested.
 
-    Bootstrap over whole welds. None unless two welds have anomalous patches, and one an accepted one.
+    None unless two welds have anomalous patches, and one an accepted one; 0 to 1 where that is the only one.
     """
-    welds = list(dict.fromkeys([*found, *accepted]))
-    nothing = np.zeros(0)
-    anomalous = [found.get(weld, nothing) for weld in welds]
-    clear = [np.sort(accepted.get(weld, nothing)) for weld in welds]
-    sizes, clear_sizes = (np.array([len(part) for part in parts], np.float64) for parts in (anomalous, clear))
-    if np.sum(sizes > 0) < 2 or not clear_sizes.any():
+    if sum(len(part) > 0 for part in found.values()) < 2 or not any(len(part) for part in accepted.values()):
         return None
-    wins = np.array([[_wins(one, other) for other in clear] for one in anomalous])  # pairs ranked rightly
-    drawn = np.random.default_rng(0).integers(len(welds), size=(_RESAMPLED, len(welds)))
-    times = np.stack([np.bincount(draw, minlength=len(welds)) for draw in drawn]).astype(np.float64)
-    pairs = (times @ sizes) * (times @ clear_sizes)
-    areas = np.einsum("ri,ij,rj->r", times, wins, times)[pairs > 0] / pairs[pairs > 0]
-    low, high = np.quantile(areas, (0.025, 0.975))
-    return float(low), float(high)
-
-
-def _wins(anomalous: Excesses, accepted: Excesses) -> float:
-    """Pairs in which the anomalous patch is above the accepted one, ties half; `accepted` is sorted."""
-    below, upto = (np.searchsorted(accepted, anomalous, side=side).sum() for side in ("left", "right"))
-    return float(below + upto) / 2
+    parts = [(weld, part, label) for label, of in ((1, found), (0, accepted)) for weld, part in of.items()]
+    over = auroc_over_lots(
+        np.concatenate([part for _, part, _ in parts]),
+        np.concatenate([np.full(len(part), label) for _, part, label in parts]),
+        [weld for weld, part, _ in parts for _ in part],
+    )
+    return None if over is None else (over.low, over.high)
 
 
 def interval_over_welds(rates: Sequence[Rate]) -> tuple[float, float]:
-    """95 % interval of the share of all, had other welds of the same kind been tested: bootstrap over whole welds.
+    """95 % interval of the share of all, had other welds of the same kind been tested.
 
     Of fewer than two welds with a patch there is none: 0 to 1.
     """
-    counts = np.array([(rate.hits, rate.total) for rate in rates if rate.total])
-    if len(counts) < 2:
-        return 0.0, 1.0
-    drawn = counts[np.random.default_rng(0).integers(len(counts), size=(_RESAMPLED, len(counts)))].sum(axis=1)
-    shares = drawn[:, 0] / drawn[:, 1]
-    low, high = np.quantile(shares, (0.025, 0.975))
-    return float(low), float(high)
+    over = share_over_lots([rate.hits for rate in rates], [rate.total for rate in rates])
+    return (0.0, 1.0) if over is None else (over.low, over.high)
 
 
 def entry(rates: Sequence[Rate], welds: Sequence[Rate] = ()) -> Entry:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.system.progress import Reporter
+from edge.validation.lots import share_over_lots
 from edge.validation.statistics import auroc
 from train.papers.welds.cells import (
     CELL_PX,
@@ -224,10 +225,7 @@ def _drawn_over_films(count: int, figure: Callable[[Sequence[int]], float]) -> t
 
 def _over_films(counts: Sequence[tuple[int, int]]) -> str:
     """Share in % and its interval over films, with the number of those that have such a part."""
-    pairs = np.array([pair for pair in counts if pair[1]])
-    share = 100 * pairs[:, 0].sum() / pairs[:, 1].sum()
-    if len(pairs) < 2:
-        return f"{share:.1f} (no interval: 1 film)"
-    drawn = pairs[np.random.default_rng(0).integers(len(pairs), size=(_RESAMPLED, len(pairs)))].sum(axis=1)
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], (0.025, 0.975))
-    return f"{share:.1f} ({100 * low:.0f} to {100 * high:.0f}, {len(pairs)} films)"
+    over = share_over_lots([hits for hits, _ in counts], [parts for _, parts in counts])
+    if over is None or over.lots < 2:
+        return f"{100 * sum(hits for hits, _ in counts) / sum(parts for _, parts in counts):.1f} (no interval: 1 film)"
+    return f"{100 * over.share:.1f} ({100 * over.low:.0f} to {100 * over.high:.0f}, {over.lots} films)"

@@ -150,7 +150,7 @@ def weld_table(benchmark: Benchmark, detectors: Sequence[Detector]) -> list[str]
         count = sum(rate.total > 0 for rate in of_detectors[0][0].values())
         rows.append([label, "*95 %, other welds*", "", *(span_over(span, count, "weld") for span in spans)])
     lines = table(["set", "weld", "patches", *(d.name for d in detectors)], rows)
-    return [*lines, "", "Last line of each set: welds drawn again and again from these (bootstrap), first run."]
+    return [*lines, "", "Last line of each set: interval over welds, first run."]
 
 
 def tables_csv(benchmark: Benchmark, detectors: Sequence[Detector]) -> str:
@@ -227,7 +227,7 @@ _READING: Final = (
     f"Share of patches found, in %, by thresholds that {100 * PATCH_FPR:g} % of accepted patches of other welds exceed"
     " (of validation and training welds; for the classifiers of validation welds alone): mean over the runs"
     " (half spread) [95 % interval]. Every weld is tested once; the decisions of all folds are added up.",
-    "Intervals of real patches are over other welds (bootstrap over the tested ones, first run); those of synthetic"
+    "Intervals of real patches are over other welds (t over the tested ones, first run); those of synthetic"
     " ones are over patches (Wilson) and too narrow, for patches of one weld resemble each other and overlap.",
     "Folds: welds are dealt to the test sets by the area of their defects, so that each gets much and little to find;"
     " half of the next fold's test welds, those longest clear of defects, validate; the others train."

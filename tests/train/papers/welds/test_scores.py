@@ -195,16 +195,15 @@ def test_an_auroc_over_welds_has_an_interval_where_two_welds_have_anomalies() ->
     spans = [auroc_over_welds(found, clear) for found in (alike, apart)]
     assert spans[0] is not None and spans[1] is not None
     assert spans[0][0] < area < spans[0][1]
-    assert spans[1][1] - spans[1][0] > 3 * (spans[0][1] - spans[0][0])
+    assert spans[1][1] - spans[1][0] > 1.5 * (spans[0][1] - spans[0][0])
     assert auroc_over_welds({"a": alike["a"], "b": np.zeros(0)}, clear) is None
 
 
 def test_an_interval_over_welds_is_as_wide_as_they_differ() -> None:
-    alike = interval_over_welds([Rate(50, 100)] * 5)
-    assert alike == (0.5, 0.5)
-    low, high = interval_over_welds([Rate(0, 100)] * 4 + [Rate(100, 100)])
-    assert low == 0.0
-    assert 0.5 < high <= 0.8
+    alike = interval_over_welds([Rate(20, 100)] * 5)
+    apart = interval_over_welds([Rate(0, 100)] * 4 + [Rate(100, 100)])
+    assert 0.05 < alike[0] < 0.2 < alike[1] < 0.5
+    assert apart[0] < 0.05 and apart[1] > 0.6
     assert interval_over_welds([Rate(1, 2), Rate(0, 0)]) == (0.0, 1.0)
 
 
