@@ -141,27 +141,27 @@ def _is_end_of(part: str, whole: str) -> bool:
     return f"/{whole}".endswith(f"/{part}")
 
 
-def bad_rows(path: Path, problems: Sequence[str]) -> str:
-    """One message for all bad rows of a table, each `line N: what`."""
+def bad_rows(path: Path, problems: Sequence[str], what: str = "labels") -> str:
+    """One message for all bad rows of a file, each `line N: what`."""
     told = list(problems[:MOST_PROBLEMS])
     if len(problems) > len(told):
         told.append(f"and {len(problems) - len(told)} more")
     return (
-        f"labels {path} {told[0]}"
+        f"{what} {path} {told[0]}"
         if len(told) == 1
-        else "\n  ".join([f"labels {path}: {len(problems)} bad rows", *told])
+        else "\n  ".join([f"{what} {path}: {len(problems)} bad rows", *told])
     )
 
 
-def csv_reader(text: str) -> csv._reader:
-    """Reader of the cells of a table, whose separator is the one of SEPARATORS that its first line has most of."""
+def separator_of(text: str) -> str:
+    """The separator of a table: the one of SEPARATORS that its first line has most of."""
     first_line = next(iter(text.splitlines()), "")
-    return csv.reader(io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=first_line.count))
+    return max(SEPARATORS, key=first_line.count)
 
 
 def _rows(path: Path, text: str) -> list[LabelRow]:
     first_line = next(iter(text.splitlines()), "")
-    reader = csv_reader(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator_of(text))
     header = [name.strip().lower() for name in next(reader, [])]
     voters = [name for name in header if re.fullmatch(r"label_\d+", name)]
     needed = (*REQUIRED_COLUMNS, *(() if voters else ("label",)))

@@ -7,6 +7,7 @@ found, or holds a signal; agreement needs a column for each person. Cells that a
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
 import math
@@ -22,7 +23,7 @@ from edge.errors import SettingsError
 from edge.system.text import visible
 from edge.validation.agreement import AttributeRow, Kappa, attribute_row, cohen_kappa, fleiss_kappa
 from edge.validation.detection import NoCurve, PodCurve, SizeScale, hit_miss, signal_response
-from edge.validation.labels import LABEL_WORDS, Label, bad_rows, csv_reader
+from edge.validation.labels import LABEL_WORDS, Label, bad_rows, separator_of
 from edge.validation.statistics import none_if_nan
 
 FOUND_WORDS: Final = {
@@ -145,7 +146,8 @@ class _Table:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            reader = csv_reader(path.read_bytes().decode("utf-8-sig"))
+            text = path.read_bytes().decode("utf-8-sig")
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator_of(text))
             self._header = [name.strip() for name in next(reader, [])]
             rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
         except OSError as error:
@@ -194,7 +196,9 @@ class _Table:
 
     def _refuse(self, problems: Sequence[str]) -> None:
         if problems:
-            raise SettingsError(bad_rows(self._path, problems), hint="mend these cells, or leave them empty")
+            raise SettingsError(
+                bad_rows(self._path, problems, "table"), hint="correct these cells; an empty one is unknown"
+            )
 
 
 def _curves(
@@ -277,13 +281,13 @@ def _pairs(one: Words, other: Words, classes: Sequence[str]) -> npt.NDArray[np.i
 
 
 def _defective(classes: Sequence[str], word: str | None) -> dict[str, bool] | None:
-    """Which words call a part defective; None where they do not say. Raises SettingsError for a word nobody used."""
+    """Words with whether each calls a part defective; None where that is not known. Raises SettingsError."""
     if word is None:
         known = {each: LABEL_WORDS.get(each) for each in classes}
         return None if None in known.values() else {each: label is Label.ABNORMAL for each, label in known.items()}
     if word.casefold() not in classes:
         raise SettingsError(
-            f"nobody said {visible(word)!r}; the words are {', '.join(map(visible, classes))[:200]}",
+            f"the columns do not hold {visible(word)!r}; their words are {', '.join(map(visible, classes))[:200]}",
             hint="give --defective one of these",
         )
     return {each: each == word.casefold() for each in classes}

@@ -111,9 +111,12 @@ def test_the_words_of_labels_need_no_word_for_defective_and_are_said_in_lines(
         (("--size", "size"), "without what was found"),
         (("--size", "size", "--response", "signal"), "without --decision"),
         (("--size", "length", "--found", "hit"), "no column, or more than one, named 'length'"),
-        (("--size", "size", "--found", "hit"), "line 3: hit 'perhaps'"),
+        (("--size", "size", "--found", "hit"), "table.csv line 3: hit 'perhaps'"),
         (("--size", "signal", "--found", "good"), "line 2: signal '-3', expected a number above 0"),
-        (("--people", "good,hit", "--reference", "good", "--defective", "rotten"), "nobody said 'rotten'"),
+        (
+            ("--people", "good,hit", "--reference", "good", "--defective", "rotten"),
+            "the columns do not hold 'rotten'; their words are",
+        ),
     ],
 )
 def test_what_a_table_cannot_answer_is_refused_with_the_place(
