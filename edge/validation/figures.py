@@ -191,9 +191,10 @@ def pod_figure(
         if sizes[0] <= size <= sizes[-1]:
             parts.append(f'<circle class="dot" cx="{x(size):.1f}" cy="{level:.1f}" r="4"/>')
         named.append(f"{name} = {size:.3g}{unit}")
-    axis = f"size of the largest anomaly,{unit}" if unit else "severity of the worst anomaly"
+    measure = "area" if unit.endswith("²") else "size"
+    axis = f"{measure} of the largest anomaly,{unit}" if unit else "severity of the worst anomaly"
     parts.append(_text((left + right) / 2, bottom + 40, axis, "axis", "middle"))
-    over = "size" if unit else "severity"
+    over = measure if unit else "severity"
     return _figure(bottom + 50, f"Probability of detection over {over}; " + ", ".join(named), parts)
 
 

@@ -2,7 +2,8 @@
 
 The first line names the columns, in any order: `file` and `bundle` (the lot) are required, and `label` or `label_1`,
 `label_2` and so on, one column a person. Further columns are read where they are there: `kinds`, `severity`,
-`size_px`, `size_mm` (several joined by `|`, one for each kind) and `part_id`; all others are left alone. Cells are
+`size_px`, `size_mm` (lengths), `area_px`, `area_mm2` (several joined by `|`, one for each anomaly) and `part_id`;
+all others are left alone. Cells are
 separated by commas, semicolons or tabs; the file is UTF-8, with or without byte order mark.
 
 A label is a word of `LABEL_WORDS`, in capitals or not, or empty: a scan without a judgement (a foreign image planted in
@@ -65,6 +66,8 @@ class LabelRow:
     sizes_px: tuple[float, ...] = ()
     sizes_mm: tuple[float, ...] = ()
     part_id: str | None = None
+    areas_px: tuple[float, ...] = ()
+    areas_mm2: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +203,9 @@ def _rows(path: Path, text: str) -> list[LabelRow]:
     return rows
 
 
-_KNOWN = frozenset({"file", "bundle", "label", "kinds", "severity", "size_px", "size_mm", "part_id"})
+_KNOWN = frozenset(
+    {"file", "bundle", "label", "kinds", "severity", "size_px", "size_mm", "area_px", "area_mm2", "part_id"}
+)
 
 
 def _row(line: int, cells: dict[str, str], voters: Sequence[str]) -> tuple[LabelRow, list[str]]:
@@ -229,6 +234,8 @@ def _row(line: int, cells: dict[str, str], voters: Sequence[str]) -> tuple[Label
         sizes_px=_numbers(cells, "size_px", file, problems),
         sizes_mm=_numbers(cells, "size_mm", file, problems),
         part_id=cells.get("part_id") or None,
+        areas_px=_numbers(cells, "area_px", file, problems),
+        areas_mm2=_numbers(cells, "area_mm2", file, problems),
     )
     return row, problems
 

@@ -40,6 +40,16 @@ NO_LOT = "no lot"
 SHOWN_RATE = 0.01
 """Escape rate that the sample-size sentence aims at."""
 
+Measures = tuple[tuple[str, Callable[[LabelRow], Sequence[float]]], ...]
+"""Sizes of anomalies by their unit, the best first."""
+
+LENGTHS: Measures = (
+    ("mm", lambda truth: truth.sizes_mm),
+    ("px", lambda truth: truth.sizes_px),
+    (SEVERITY, lambda truth: truth.severities),
+)
+AREAS: Measures = (("mm²", lambda truth: truth.areas_mm2), ("px²", lambda truth: truth.areas_px))
+
 _P_CLIP = 1e-6
 """Probabilities nearer to 0 or 1 than this are censored: single precision does not tell them apart."""
 
@@ -55,13 +65,18 @@ def measure_reliability(
     abnormal = chosen(rows, lambda row: row.label is Label.ABNORMAL)
     normal = chosen(rows, lambda row: row.label is Label.NORMAL)
     escapes, overkill = sum(row.is_escape for row in abnormal), sum(row.is_overkill for row in normal)
-    size_name, sized = _sized(abnormal, truths)
+    size_name, sized = _sized(abnormal, truths, LENGTHS)
+    area_name, with_area = _sized(abnormal, truths, AREAS)
     graded = _graded(chosen(rows, lambda row: row.label is not None), truths)
     if size_name == SEVERITY:
         detections = _detections(graded, SEVERITY, policy, scale)
     else:
         detections = () if size_name is None else _detections(sized, size_name, policy, scale)
+        detections = tuple(_without_size(item, abnormal, sized) for item in detections)
         detections = (*_hits(graded, SEVERITY, scale), *detections) if graded else detections
+    if area_name is not None:
+        over_area = (_without_size(item, abnormal, with_area) for item in _hits(with_area, area_name, scale))
+        detections = (*detections, *over_area)
     kinds = _by_kind(abnormal, truths)
     lot_errors = (
         _lot_error("Escapes", abnormal, lambda row: row.is_escape),
@@ -169,20 +184,15 @@ def measure_reliability(
 
 
 def _sized(
-    abnormal: Sequence[ScanRow], truths: Mapping[str, LabelRow]
+    abnormal: Sequence[ScanRow], truths: Mapping[str, LabelRow], measures: Measures
 ) -> tuple[str | None, list[tuple[ScanRow, float]]]:
     """Abnormal scans with the size of their largest anomaly, in the best measure that most of them have."""
-    measures: tuple[tuple[str, Callable[[LabelRow], float | None]], ...] = (
-        ("mm", lambda truth: max(truth.sizes_mm, default=None)),
-        ("px", lambda truth: max(truth.sizes_px, default=None)),
-        (SEVERITY, lambda truth: max(truth.severities, default=None)),
-    )
     best: tuple[str | None, list[tuple[ScanRow, float]]] = (None, [])
     for name, measure in measures:
         found = [
             (row, size)
             for row in abnormal
-            if (truth := truths.get(row.file)) is not None and (size := measure(truth)) is not None and size > 0
+            if (truth := truths.get(row.file)) is not None and (size := max(measure(truth), default=0.0)) > 0
         ]
         if len(found) > 2 * len(best[1]):  # a poorer measure must know many more scans
             best = (name, found)
@@ -212,6 +222,14 @@ def _hits(sized: Sequence[tuple[ScanRow, float]], unit: str, scale: SizeScale) -
             curve = replace(curve, notes=(*curve.notes, note))
         found.append(Detection(name, unit, curve))
     return found
+
+
+def _without_size(item: Detection, abnormal: Sequence[ScanRow], sized: Sequence[tuple[ScanRow, float]]) -> Detection:
+    """The curve, with a word on the abnormal scans that it lacks."""
+    if len(sized) == len(abnormal) or not isinstance(item.curve, PodCurve):
+        return item
+    note = f"{len(abnormal) - len(sized)} of {len(abnormal)} abnormal scans have no size and are left out."
+    return replace(item, curve=replace(item.curve, notes=(*item.curve.notes, note)))
 
 
 def _detections(

@@ -58,6 +58,28 @@ def test_a_senseless_file_is_refused_by_its_line(tmp_path: Path, text: str, comp
         read_labels(labels_file(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    ("cell", "sizes"),
+    [("1,5", (1.5,)), ("1.5|0,25", (1.5, 0.25)), ("", ()), ("0", (0.0,))],
+)
+def test_sizes_have_a_point_or_a_comma_and_may_be_missing(tmp_path: Path, cell: str, sizes: tuple[float, ...]) -> None:
+    lines = f"file;bundle;label;size_mm;area_mm2\na.tif;B1;NG;{cell};{cell}\nb.tif;B1;OK;;\n"
+    sized, plain = read_labels(labels_file(tmp_path, lines))
+    assert sized.sizes_mm == sized.areas_mm2 == sizes
+    assert plain.sizes_mm == plain.areas_mm2 == ()
+
+
+@pytest.mark.parametrize("cell", ["1.234,5", "-1", "1.5 mm", "3||2", "n/a", "inf"])
+def test_a_size_that_is_no_number_is_refused_by_its_line(tmp_path: Path, cell: str) -> None:
+    with pytest.raises(SettingsError, match=r"line 2: size_mm .* of 'a\.tif': numbers from 0, joined by \|"):
+        read_labels(labels_file(tmp_path, f"file;bundle;label;size_mm\na.tif;B1;NG;{cell}\n"))
+
+
+def test_a_decimal_comma_in_a_table_of_commas_is_told_how_to_be_written(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="line 2: 5 cells, the header has 4; quote a cell with a separator"):
+        read_labels(labels_file(tmp_path, "file,bundle,label,size_mm\na.tif,B1,NG,1,5\n"))
+
+
 def test_a_labels_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"nowhere\.csv.*No such file"):
         read_labels(tmp_path / "nowhere.csv")

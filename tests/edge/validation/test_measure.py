@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -74,6 +76,19 @@ def test_a_scan_has_the_size_of_its_largest_anomaly() -> None:
     assert found.sizes[-1].group.endswith("mm")
     assert float(found.sizes[-1].group.split(" to ")[1].removesuffix(" mm")) > 3.5
     assert sum(group.scans for group in found.sizes) == 120
+
+
+def test_curves_run_over_area_too_and_say_which_scans_have_no_size() -> None:
+    lot = sized_lot()
+    for file, truth in lot.truths.items():
+        lot.truths[file] = replace(truth, areas_mm2=tuple(size**2 for size in truth.sizes_mm))
+    lot.add(Outcome.NORMAL, Label.ABNORMAL, 0.1)
+    over = {(item.name, item.unit): item.curve for item in lot.measured().detections}
+    length, area = over[STOPPED, "mm"], over[STOPPED, "mm²"]
+
+    assert isinstance(length, PodCurve) and isinstance(area, PodCurve)
+    assert area.a90 == pytest.approx(length.a90**2, rel=1e-6)
+    assert area.notes[-1] == length.notes[-1] == "1 of 121 abnormal scans have no size and are left out."
 
 
 def test_severity_stands_in_where_no_size_is_known() -> None:
