@@ -55,6 +55,8 @@ _ROOT_CRITICAL = math.sqrt(chi2_quantile(0.95))
 _LOGIT_90 = math.log(9.0)
 _Z_95_ONE_SIDED = normal_quantile(0.95)
 _NEWTON_STEPS = 100
+_LEAST_SCATTER = 1e4
+"""Spread of the scores over their scatter about the line from which on there is no scatter but rounding."""
 _FARTHEST_LEVEL = 6.0
 """Standard deviations of the score between which a curve is drawn: beyond, it is 0 or 1."""
 _FARTHEST = 50.0
@@ -255,6 +257,8 @@ def signal_response(
     intercept, slope = float(theta[0]), float(theta[1])
     if slope <= 0:
         return NoCurve(x.size, "The score does not rise with size: no curve can be drawn over it.")
+    if theta[2] > _LEAST_SCATTER:
+        return NoCurve(x.size, "The score follows size without scatter: it cannot say how often it would not.")
 
     def deviance(at: float, level: float) -> float:
         """Twice the log likelihood lost when the line must reach `level` standard deviations at `at`."""

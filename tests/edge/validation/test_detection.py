@@ -321,3 +321,11 @@ def test_a_score_that_falls_with_size_has_no_curve() -> None:
 
     assert isinstance(curve, NoCurve)
     assert "does not rise" in curve.reason
+
+
+def test_a_score_without_scatter_has_no_curve() -> None:
+    sizes, _ = censored(60, np.random.default_rng(3))
+    curve = signal_response(sizes, 0.3 + 2.0 * np.log(sizes), decision=0.5)
+
+    assert isinstance(curve, NoCurve)
+    assert "without scatter" in curve.reason
