@@ -1,5 +1,7 @@
 """Tables of films whose flaws are listed."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -46,5 +48,6 @@ def test_cells_are_counted_by_type(lines: list[str]) -> None:
 
 def test_refused_clean_metal_stands_beside_what_is_found(lines: list[str]) -> None:
     row = next(line for line in lines if line.startswith("| dark |"))
-    assert "| 0.0 (0 to 0, 3 films) | 0.0 (0 to 0, 3 films) | 75.0" in row
+    none = r"\| 0\.0 \(0 to [1-9]\d?, 3 films\) "
+    assert re.search(rf"{none}{none}\| 75\.0", row), row
     assert lines[-1].endswith("| 0 |")
