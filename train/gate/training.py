@@ -138,7 +138,17 @@ def train_gate(
         f" {metrics['validation_normal_flagged']} of {metrics['validation_normal_scans']} normal and"
         f" {metrics['validation_abnormal_flagged']} of {metrics['validation_abnormal_scans']} abnormal scans"
     )
+    reporter.say(calibration_sentence(examples))
     return checkpoint
+
+
+def calibration_sentence(examples: Examples) -> str:
+    """How many lots the windows' thresholds rest on, and what that excludes (exact one-sided 95 % bound over lots)."""
+    lots = {lot for lot, ordinary in zip(examples.bundles, examples.ordinary, strict=True) if ordinary}
+    return (
+        f"the windows' thresholds rest on {int(examples.ordinary.sum())} ordinary scans of {len(lots)} lots: even if"
+        f" they refuse none of these lots, they may refuse {1 - 0.05 ** (1 / len(lots)):.0%} of others"
+    )
 
 
 def reduced(images: npt.NDArray[np.uint8], reduction: int) -> npt.NDArray[np.uint8]:

@@ -16,9 +16,9 @@ from train.checkpoint import load_checkpoint
 from train.dataset import load_scans, read_labels
 from train.errors import DataError, DivergedError
 from train.gate import training
-from train.gate.calibration import calibrate, gate_images, score
+from train.gate.calibration import Examples, calibrate, gate_images, score
 from train.gate.network import Gate, gate_of
-from train.gate.training import fit, learning_rate, reduced, train_gate
+from train.gate.training import calibration_sentence, fit, learning_rate, reduced, train_gate
 from train.losses import GateLoss
 from train.networks import GateAutoencoder, centre_crop
 from train.recipe import GateRecipe
@@ -164,6 +164,14 @@ def test_the_gate_sees_the_global_channel_of_a_mixed_image() -> None:
     assert gate_images(images, Method.MIXED).tolist() == np.ones((1, 1, 4, 4), int).tolist()
     assert gate_images(images[:, :1], Method.GLOBAL).max() == 0
     assert [method.gate_channel for method in Method] == [0, 0, 0, 1, 0, 0]
+
+
+def test_a_training_says_on_how_few_lots_its_thresholds_rest() -> None:
+    images = np.zeros((6, 1, 4, 4), np.uint8)
+    ordinary = np.array([True, True, True, True, False, False])
+    said = calibration_sentence(Examples(images, ["B1", "B1", "B2", "B2", "B3", "B3"], ordinary))
+    assert "4 ordinary scans of 2 lots" in said
+    assert said.endswith("they may refuse 78% of others")  # 1 - 0.05 ** (1 / 2)
 
 
 def test_photographs_are_asked_for_before_anything_is_read(tmp_path: Path) -> None:
