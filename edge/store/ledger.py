@@ -41,6 +41,7 @@ from edge.store.ledger_file import (
     is_intact,
     map_errors,
     message_checksum,
+    parsed_id,
     take_lock,
 )
 from edge.system.logs import event
@@ -184,10 +185,23 @@ class Ledger:
         self.database.close()
 
     def files(self) -> dict[str, FileStamp]:
-        """Every file with an outcome, as it was when judged; keys are the relative paths."""
+        """Every file with an outcome, as it was when judged; keys are the relative paths.
+
+        One whose stamp bit rot has made unreadable is left out: it is looked at again, and known by name and bytes.
+        """
         with self.database.transaction("read") as sql:
             rows = sql.execute("SELECT file, stamp FROM files").fetchall()
-        return {os.fsdecode(file): _stamp(os.fsdecode(file), text) for file, text in rows}
+        stamps, damaged = {}, 0
+        for file, text in rows:
+            try:
+                stamp = _stamp(os.fsdecode(file), text)
+            except (AttributeError, TypeError, ValueError):
+                damaged += 1
+            else:
+                stamps[stamp.file] = stamp
+        if damaged:
+            event(log.error, "files damaged in the ledger", files=damaged)
+        return stamps
 
     @property
     def ledger_id(self) -> UUID:
@@ -484,7 +498,7 @@ def _is_known(sql: sqlite3.Connection, key: bytes) -> bool:
 
 def _ledger_id(sql: sqlite3.Connection) -> UUID:
     ((value,),) = sql.execute("SELECT value FROM meta WHERE key = 'ledger_id'").fetchall()
-    return UUID(hex=value)
+    return parsed_id(value)
 
 
 def _renew_id(sql: sqlite3.Connection) -> None:

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 from edge.errors import LedgerBusy, LedgerError
 from edge.system.files import sync_directory
@@ -248,6 +249,8 @@ def map_errors(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         hint = _HINTS.get(primary_code(error), "check the disk and the ledger with `edge-worker check`")
         raise LedgerError(f"ledger {path}: {error}", hint=hint) from error
+    except UnicodeDecodeError as error:  # SQLite quotes what it cannot read
+        raise LedgerError(f"ledger {path} is damaged: {error}", hint=DAMAGED_HINT) from error
     except OSError as error:
         raise LedgerError(f"ledger {path}: {error.strerror}", hint="check the mount and `state.dir`") from error
 
@@ -290,6 +293,14 @@ def _flush(log_file: Path) -> None:
 def message_checksum(seq: object, kind: object, verdict_id: object, payload: object) -> bytes:
     """Eight bytes that no other message has. Takes what bit rot may have made of a row, of whatever type."""
     return hashlib.blake2b(repr((seq, kind, verdict_id, payload)).encode("utf-8", "replace"), digest_size=8).digest()
+
+
+def parsed_id(value: object) -> UUID:
+    """A ledger's id as it is stored. Raises LedgerError where bit rot has made something else of it."""
+    try:
+        return UUID(hex=str(value))
+    except ValueError:
+        raise LedgerError(f"the ledger's id is damaged: {value!r}", hint=DAMAGED_HINT) from None
 
 
 def bytes_key(sha256: str) -> bytes:

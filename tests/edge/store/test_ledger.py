@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -852,6 +853,43 @@ def test_a_word_is_remembered_over_the_restart(tmp_path: Path) -> None:
     with open_ledger(tmp_path / "ledger.sqlite", STATION) as ledger:
         assert ledger.remembered("folder") == "there"
         assert ledger.remembered("station") is None
+
+
+def changed(path: Path, statement: str) -> None:
+    """As bit rot would, which no check of SQLite's finds."""
+    with contextlib.closing(sqlite3.connect(path)) as sql, sql:
+        sql.execute(statement)
+
+
+def test_a_file_whose_stamp_is_damaged_is_looked_at_again_and_does_not_keep_the_worker_from_starting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "state" / "ledger.sqlite"
+    with open_ledger(path, STATION) as ledger:
+        ledger.commit([sample_entry(1), sample_entry(2)], NOW)
+        spoilt, sound = sorted(ledger.files())
+    changed(path, f"UPDATE files SET stamp = '12 3x 4 5' WHERE file = CAST('{spoilt}' AS BLOB)")
+    with open_ledger(path, STATION) as ledger:
+        assert list(ledger.files()) == [sound]
+        assert "files damaged in the ledger" in caplog.messages
+
+
+def test_an_id_that_is_damaged_is_a_damaged_ledger(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "ledger.sqlite"
+    open_ledger(path, STATION).close()
+    changed(path, "UPDATE meta SET value = 'q' || substr(value, 2) WHERE key = 'ledger_id'")
+    with open_ledger(path, STATION) as ledger, pytest.raises(LedgerError, match="id is damaged") as caught:
+        _ = ledger.ledger_id
+    assert "restore a backup" in caught.value.hint
+
+
+def test_what_sqlite_quotes_of_a_damaged_schema_is_a_damaged_ledger(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "ledger.sqlite"
+    open_ledger(path, STATION).close()
+    path.write_bytes(path.read_bytes().replace(b"CREATE INDEX outbox_by_part", b"CREATE INDE\xd8 outbox_by_part"))
+    with pytest.raises(LedgerError) as caught:
+        open_ledger(path, STATION)
+    assert "move the whole state directory away" in caught.value.hint
 
 
 def test_a_copy_of_a_ledger_begins_a_new_sequence_and_the_ledger_itself_goes_on(tmp_path: Path) -> None:
