@@ -31,6 +31,8 @@ DRAFT_SUFFIX = ".part"
 TAKEN_SUFFIX = ".moving"
 """Suffix of a file between its two places, hidden likewise."""
 
+MAX_NAME_BYTES = 255
+
 RETRY_S = 10.0
 """Between two tries to move what could not be moved."""
 
@@ -263,9 +265,10 @@ class _Move:
         """The name itself, then others for when it is taken; a file system gives a freed inode number again."""
         destination = self.target / self.source.name
         yield destination
-        yield destination.with_stem(f"{destination.stem}.{self._stamp.inode}")
-        for number in itertools.count(2):
-            yield destination.with_stem(f"{destination.stem}.{self._stamp.inode}-{number}")
+        for number in itertools.count(1):
+            addition = f".{self._stamp.inode}" + (f"-{number}" if number > 1 else "") + destination.suffix
+            room = MAX_NAME_BYTES - len(addition)
+            yield destination.with_name(os.fsencode(destination.stem)[:room].decode("utf-8", "ignore") + addition)
 
 
 def _path(descriptor: int) -> Path:

@@ -308,6 +308,18 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, call: str, name: str, turn: int = 1
     monkeypatch.setattr(Path, call, killing)
 
 
+def test_a_name_of_255_bytes_that_is_taken_leaves_room_for_the_number(tmp_path: Path) -> None:
+    folder, target = tmp_path / "scans", tmp_path / "done"
+    folder.mkdir()
+    archive, name = Archive(folder, target), "ü" * 125 + "x.tif"
+    for content in (b"scan 1", b"scan 2"):
+        (folder / ".draft").write_bytes(content)
+        (folder / ".draft").rename(folder / name)
+        archive.move(stamp_of(folder, name))
+    assert archive.failure is None
+    assert sorted(path.read_bytes() for path in target.glob("*.tif")) == [b"scan 1", b"scan 2"]
+
+
 def test_no_archived_scan_is_overwritten_however_often_a_name_and_an_inode_come_again(
     tmp_path: Path, small_disk: Path
 ) -> None:
