@@ -36,7 +36,15 @@ from edge.settings import Settings
 from edge.system.files import written_whole
 from edge.system.names import display_name
 from edge.validation.protocol import FixedSet, Protocol, fix_set, fixed_set, read_protocol, set_sha256
-from edge.validation.replay import LABELS_NAME, REQUIREMENT_UNMET, ReplayOptions, ReplayResult, plan_replay, run_replay
+from edge.validation.replay import (
+    LABELS_NAME,
+    REQUIREMENT_UNMET,
+    ReplayOptions,
+    ReplayResult,
+    only_one_into,
+    plan_replay,
+    run_replay,
+)
 from edge.validation.sources import open_source
 from edge.validation.workers import Workers
 
@@ -109,7 +117,8 @@ def run_qualification(
     try:
         for stale in (RECORD_FILE, SIGNATURE_FILE, HTML_FILE):  # a record must not stand beside another run's report
             (options.out / stale).unlink(missing_ok=True)
-        result = run_replay(plan_replay(replay_options, settings), settings, model, uuid4())
+        with only_one_into(options.out):
+            result = run_replay(plan_replay(replay_options, settings), settings, model, uuid4())
         kept = {PLAN_FILE: options.plan.read_bytes(), LABELS_COPY: labels.read_bytes()}
         for name, data in kept.items():
             _write(options.out / name, data)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import fcntl
 import hashlib
 import os
 import shutil
@@ -134,10 +135,11 @@ def replay(options: ReplayOptions, settings: Settings, publishing: Publishing) -
 
     `publishing` is used if the options ask for it.
     """
-    plan = plan_replay(options, settings)
-    if plan.labels is None and (beside := Path(options.folder) / LABELS_NAME).is_file():
-        print(f"not scored: {beside} exists; to compare with it, add --labels")
     with ExitStack() as stack:
+        stack.enter_context(only_one_into(_out_of(options)))
+        plan = plan_replay(options, settings)
+        if plan.labels is None and (beside := Path(options.folder) / LABELS_NAME).is_file():
+            print(f"not scored: {beside} exists; to compare with it, add --labels")
         model = load_model(settings)
         stack.callback(model.engine.close)
         boot_id, store = uuid4(), None
@@ -155,6 +157,34 @@ def replay(options: ReplayOptions, settings: Settings, publishing: Publishing) -
     return result.exit_code
 
 
+@contextmanager
+def only_one_into(out: Path) -> Iterator[None]:
+    """Inside, no other replay takes this folder: each would write its list and its verdicts over the other's.
+
+    Raises SettingsError where one has it.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield  # `plan_replay` says what is wrong with it
+        return
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsError(
+                f"another replay writes into {out}", hint="wait for it, or name another folder with --out"
+            ) from None
+        yield
+    finally:
+        os.close(folder)
+
+
+def _out_of(options: ReplayOptions) -> Path:
+    return options.out or Path(f"replay-{Path(options.folder).resolve().name}")
+
+
 def plan_replay(options: ReplayOptions, settings: Settings) -> Plan:
     """Check the options, make the output folder, list the files, match the labels. Raises SettingsError."""
     requirements = tuple(parse_requirement(text) for text in options.requirements)
@@ -162,7 +192,7 @@ def plan_replay(options: ReplayOptions, settings: Settings) -> Plan:
         raise SettingsError("--publish is for one process", hint="leave out --jobs and --ray, or --publish")
     source = open_source(options.folder, recursive=settings.folder.recursive)
     label_rows = None if options.labels is None else read_labels(options.labels)
-    out = options.out or Path(f"replay-{Path(options.folder).resolve().name}")
+    out = _out_of(options)
     try:
         out.mkdir(parents=True, exist_ok=True)
         files = write_file_list(source.names(), out / LIST_NAME)

@@ -37,6 +37,7 @@ from edge.validation.replay import (
     REQUIREMENT_UNMET,
     ReplayOptions,
     ReplayResult,
+    only_one_into,
     plan_replay,
     replay,
     run_replay,
@@ -461,3 +462,10 @@ def test_the_command_line_refuses_an_unknown_figure_before_it_loads_the_model(
     code = main(["--replay", str(lot), "--bundle", str(tmp_path / "no-bundle"), "--require", "recall>=1"])
     assert code == SettingsError.exit_code
     assert "no figure is called 'recall'" in capsys.readouterr().err
+
+
+def test_two_replays_never_write_into_one_folder_at_the_same_time(lot: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with only_one_into(out), pytest.raises(SettingsError, match="another replay writes into"):
+        replay(ReplayOptions(folder=lot, out=out), settings(), publishing=lambda *_: pytest.fail("not asked for"))
+    assert not list(out.iterdir()), "the second one has touched nothing"
