@@ -37,6 +37,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.contract.messages import Message, Topics, canonical_json
 from edge.errors import PublishError
+from edge.mqtt.tls import NotUsable, tls_context
 from edge.settings import BrokerSettings
 from edge.system.text import NotUtf8, utf8_text
 
@@ -510,40 +511,6 @@ class _Client(mqtt.Client):
             self._in_messages.clear()  # the first halves of QoS 2, which was not asked for
 
 
-def tls_context(settings: BrokerSettings) -> ssl.SSLContext:
-    """Read anew for every connection, so that renewed certificates need no restart.
-
-    Raises OSError naming the file that is missing, or ssl.SSLError for one that is no certificate.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and host name
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.sslsocket_class = _ClosingSocket
-    if settings.ca_file is None:
-        context.load_default_certs()
-    else:
-        context.load_verify_locations(_existing(settings.ca_file))
-    if settings.cert_file is not None and settings.key_file is not None:
-        context.load_cert_chain(_existing(settings.cert_file), _existing(settings.key_file))
-    return context
-
-
-class _ClosingSocket(ssl.SSLSocket):
-    """Closes when the handshake fails; paho would leave it to the garbage collector."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        try:
-            super().do_handshake(block)
-        except OSError:
-            self.close()
-            raise
-
-
-def _existing(path: Path) -> Path:
-    """ssl does not name the file it misses; opening it first raises an OSError that does."""
-    path.open("rb").close()
-    return path
-
-
 def _first_line(path: Path | None) -> str | None:
     """Raises OSError, NotUtf8 naming the file."""
     if path is None:
@@ -567,6 +534,8 @@ def _publish_error(error: OSError | ValueError, where: str) -> PublishError:
         return PublishError(f"{error.filename}: {text}", hint="check the files named in section `broker`")
     if isinstance(error, NotUtf8):
         return PublishError(text, hint="save it as UTF-8: the broker compares the bytes of the password")
+    if isinstance(error, NotUsable):
+        return PublishError(text, hint="expected PEM: certificates, and a key without a passphrase")
     if isinstance(error, ssl.SSLCertVerificationError):
         hint = "check `broker.ca_file`, and that `broker.host` is a name in the broker's certificate"
     elif isinstance(error, ssl.SSLError):

@@ -12,6 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from edge.mqtt.connection import MAX_PACKET_BYTES, Accepted, Acknowledged, Connection, Ended, Event, Outgoing, Stalled
 from edge.settings import BrokerSettings
@@ -58,6 +65,33 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("other-ca"), "other CA")
+
+
+@pytest.mark.parametrize(
+    ("setting", "content", "complaint"),
+    [
+        ("key_file", "encrypted", "is encrypted with a passphrase"),
+        ("key_file", "of another certificate", "no certificate with its key: key values mismatch"),
+        ("cert_file", "DER", "no certificate with its key"),
+        ("ca_file", "DER", "holds no certificate in PEM"),
+    ],
+)
+def test_a_file_of_certificates_that_cannot_be_used_is_named_and_no_passphrase_is_asked_for(
+    authority: Authority, tmp_path: Path, setting: str, content: str, complaint: str
+) -> None:
+    cert_file, key_file = authority.issue("edge-worker")
+    other = tmp_path / "other"
+    if content == "DER":
+        other.write_bytes(x509.load_pem_x509_certificate(cert_file.read_bytes()).public_bytes(Encoding.DER))
+    elif content == "encrypted":
+        key = load_pem_private_key(key_file.read_bytes(), None)
+        other.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")))
+    else:
+        other.write_bytes(authority.issue("another")[1].read_bytes())
+    files = {"ca_file": authority.certificate, "cert_file": cert_file, "key_file": key_file, setting: other}
+    error = ended(settings_for(1, tls=True, **files)).error
+    assert f"`broker.{setting}` {other}" in error.message and complaint in error.message
+    assert "PEM" in error.hint
 
 
 @pytest.fixture
