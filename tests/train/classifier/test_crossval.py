@@ -49,7 +49,7 @@ def test_one_command_writes_the_table_and_a_second_one_resumes_it(
     small_lot: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "short.toml"
-    other.write_text("epochs = 2\n")
+    other.write_text('epochs = 2\nbounds_mode = "pooled"\n')  # as `best` has it: its features serve both
     beside = ("--beside", str(other))
     assert main(command(small_lot, tmp_path, cache, *beside)) == 0
     printed = capsys.readouterr()
