@@ -58,8 +58,8 @@ class VerdictFactory:
         return verdict_id(self.topic, scan.sha256, self.model.sha256)
 
     def pixels_id(self, pixels_sha256: str) -> str:
-        """The key by which equal pixels are known again, in unequal files and by another model."""
-        return verdict_id(self.topic, pixels_sha256, "", ("pixels",))
+        """The key by which equal pixels are known again: in unequal files, by another model, under another topic."""
+        return verdict_id("", pixels_sha256, "", ("pixels",))
 
     def with_scores(
         self,

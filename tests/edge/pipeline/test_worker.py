@@ -9,6 +9,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -84,6 +85,7 @@ class Line:
         decode_threads: int = 2,
         is_replay: bool = False,
         model: str = "cd" * 32,
+        line: str = "line",
         on_judged: Callable[[Judged], None] | None = None,
     ) -> Worker:
         reader = ReadAhead(
@@ -100,7 +102,7 @@ class Line:
             store=store or self.ledger,
             recall=None if is_replay else recall or self.ledger.former,
             policy=fakes.POLICY,
-            verdicts=fakes.verdict_factory(model=model),
+            verdicts=replace(fakes.verdict_factory(model=model), topic=f"factory/{line}/xray-1/inspection/verdict"),
             never_final=frozenset() if is_replay else NEVER_FINAL,
             on_judged=on_judged or self.judged.append,
             on_failed=lambda arrival, error: self.failed.append((arrival.stamp.file, error.reason)),
@@ -269,6 +271,17 @@ def test_what_one_model_has_judged_is_a_repetition_to_the_next(line: Line) -> No
         assert frozen is not None
         assert (frozen.outcome, frozen.reasons, frozen.repeats) == ("review", ("repeated-image",), first.verdict_id)
     assert arrive(line, "B01_1.tif", model="ef" * 32) is None
+
+
+def test_what_was_judged_before_the_topic_was_renamed_is_known_again(line: Line) -> None:
+    fakes.write_scan(line.folder / "B01_1.tif")
+    copy(line, "B01_1.tif", "B01_2.tif")
+    first = arrive(line, "B01_1.tif")
+    line.intake.add("B01_2.tif")
+    run_out(line.worker(line="hall-2"))
+    frozen = line.judged[-1].verdict
+    assert first is not None and frozen is not None
+    assert (frozen.outcome, frozen.reasons, frozen.repeats) == ("review", ("repeated-image",), first.verdict_id)
 
 
 def test_the_same_bytes_twice_in_one_batch_are_told_as_a_repetition(line: Line) -> None:
