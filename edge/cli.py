@@ -189,9 +189,11 @@ def _backup(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _restore(options: argparse.Namespace, settings: Settings) -> int:
+    from edge.contract.messages import Kind, Topics
     from edge.store.backup import restore
 
-    print(restore(settings.state.ledger, settings.station, options.file, options.next_seq))
+    topic = Topics.of_station(settings).of(Kind.VERDICT)
+    print(restore(settings.state.ledger, settings.station, options.file, options.next_seq, topic))
     return _say_origin(settings)
 
 

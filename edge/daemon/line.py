@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-from edge.contract.messages import Answer, Evidence, Health, ModelInfo, canonical_json, rfc3339
+from edge.contract.messages import Answer, Evidence, Health, Kind, ModelInfo, Topics, canonical_json, rfc3339
 from edge.daemon.after_verdict import Aftermath
 from edge.daemon.scan_alarms import ScanAlarms
 from edge.engines.choose import Degraded
@@ -40,7 +40,7 @@ from edge.station.intake import StationIntake
 from edge.station.mounts import file_system
 from edge.station.watch import Watcher
 from edge.store.backup import sweep_copies, take_backup_requests
-from edge.store.ledger import Ledger, Pending, open_ledger
+from edge.store.ledger import TOPIC, Ledger, Pending, open_ledger
 from edge.store.requests import DropBox, Request, RequestKind, ResendRequest, parsed
 from edge.system.files import written_whole
 from edge.system.heartbeat import Beats
@@ -381,6 +381,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     ledger = stack.enter_context(open_ledger(state.ledger, settings.station))
     if not ledger.database.check_quickly(LEDGER_CHECK_S):
         event(log.info, "ledger not wholly checked", limit_s=LEDGER_CHECK_S)
+    ledger.remember(TOPIC, Topics.of_station(settings).of(Kind.VERDICT))
     requests = DropBox(state.dir)
     requests.prepare()
     note_model(model.bundle, state.dir)

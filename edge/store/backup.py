@@ -19,7 +19,7 @@ from pathlib import Path
 
 from edge.errors import LedgerBusy, LedgerError
 from edge.model import history as model_history
-from edge.store.ledger import PLACE, Ledger, open_ledger
+from edge.store.ledger import PLACE, TOPIC, Ledger, open_ledger
 from edge.store.ledger_file import (
     DAMAGED_HINT,
     REPLAYED,
@@ -107,11 +107,12 @@ def sweep_copies(ledger_path: Path) -> None:
                 event(log.info, "abandoned copy removed", file=copy.name)
 
 
-def restore(path: Path, station: str, source: Path, next_seq: int | None = None) -> Inventory:
+def restore(path: Path, station: str, source: Path, next_seq: int | None = None, topic: str | None = None) -> Inventory:
     """Begin with the ledger of a backup, and with its knowledge of the newest model where there is none here.
 
-    `next_seq`: the first number to give. Raises LedgerError when a ledger is there already, a worker runs, `source` is
-    no sound ledger of this station, or it has given `next_seq` itself.
+    `next_seq`: the first number to give. `topic`: where this line's verdicts are published; two lines may each have a
+    station of one name. Raises LedgerError when a ledger is there already, a worker runs, `source` is no sound ledger
+    of this station or published elsewhere, or it has given `next_seq` itself.
     """
     with _blame(source, source), open_regular(source):
         pass
@@ -132,6 +133,11 @@ def restore(path: Path, station: str, source: Path, next_seq: int | None = None)
             # The lock is the station's, not the draft's: the duplicate goes with the draft.
             with _blame(source, draft), Ledger(draft, station, os.dup(lock)) as ledger:
                 ledger.database.check()
+                if topic is not None and (former := ledger.remembered(TOPIC)) not in (None, topic):
+                    raise LedgerError(
+                        f"{source} is the ledger of a line that published on {former}, this one publishes on {topic}",
+                        hint="name this line's backup; where `topic` was renamed, restore under the old one first",
+                    )
                 if next_seq is not None and next_seq < ledger.next_seq():
                     raise LedgerError(
                         f"--next-seq {next_seq} was given already: {source} goes on with {ledger.next_seq()}",

@@ -71,6 +71,8 @@ DAMAGED_MS = -1
 ANSWERED_MS = -2
 """Likewise, and a later message has said anew what it said: it is not waited for."""
 
+TOPIC = "topic"
+"""Under which a ledger remembers where its verdicts are published."""
 PLACE = "place"
 """Under which a ledger remembers its machine and inode: elsewhere it is a copy."""
 PLACE_KEY = f"remembered:{PLACE}"

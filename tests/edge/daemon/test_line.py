@@ -23,6 +23,7 @@ import pytest
 import tifffile
 
 from edge.evidence.record import open_piece
+from edge.store.ledger import open_ledger
 from tests.support import bundles, fakes
 from tests.support.mosquitto import Mosquitto, Recorder, needs_mosquitto
 
@@ -157,6 +158,9 @@ def test_scans_in_verdicts_out_and_a_clean_stop(tmp_path: Path) -> None:
         states = [json.loads(payload)["state"] for payload in mes.payloads("status")]
         assert states == ["online", "stopped"]
         assert sorted(path.name for path in daemon.folder.iterdir()) == ["B01_1.tif", "B01_2.tif"]
+        (topic,) = {message.topic for message in mes.messages("verdict")}
+        with open_ledger(tmp_path / "state" / "ledger.sqlite", "xray-1") as ledger:
+            assert ledger.remembered("topic") == topic
 
 
 def test_no_thread_takes_the_signal_that_stops_the_line(tmp_path: Path) -> None:

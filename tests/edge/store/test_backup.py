@@ -20,7 +20,7 @@ import edge.store.database
 from edge.errors import LedgerBusy, LedgerError
 from edge.store.backup import back_up, restore, sweep_copies, take_backup_requests
 from edge.store.database import Database
-from edge.store.ledger import Ledger, open_ledger
+from edge.store.ledger import TOPIC, Ledger, open_ledger
 from edge.store.requests import BackupRequest, DropBox, Request, RequestKind, leave
 from tests.support.samples import STATION, sample_entry, stored_seqs
 
@@ -187,6 +187,16 @@ def test_a_restore_is_not_undone_by_the_log_of_the_ledger_before(
         restored.database.check()
         assert (restored.next_seq(), restored.pending().count) == (351, 3)
     assert not list(path.parent.glob("*.restored*"))
+
+
+def test_the_backup_of_a_line_that_publishes_elsewhere_is_refused(ledger: Ledger, path: Path, tmp_path: Path) -> None:
+    ledger.remember(TOPIC, "plant/hall-1/xray-1/inspection/verdict")
+    back_up_beside(ledger, tmp_path / "backup.sqlite")
+    elsewhere = tmp_path / "new-box" / "ledger.sqlite"
+    with pytest.raises(LedgerError, match=r"published on plant/hall-1/.*, this one publishes on plant/hall-2/"):
+        restore(elsewhere, STATION, tmp_path / "backup.sqlite", topic="plant/hall-2/xray-1/inspection/verdict")
+    assert not elsewhere.exists()
+    restore(elsewhere, STATION, tmp_path / "backup.sqlite", topic="plant/hall-1/xray-1/inspection/verdict")
 
 
 def test_a_damaged_or_foreign_backup_is_refused_and_leaves_no_ledger(
