@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,7 @@ def main() -> int:
     wanted = options.rows.split(",") if options.rows else wanted
     if unknown := set(wanted) - {procedure.id for procedure in PROCEDURES}:
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    logging.getLogger("edge").addHandler(logging.NullHandler())  # rows that open a ledger here judge by what is in it
     folder = options.out.resolve() / options.column
     (folder / "rows").mkdir(parents=True, exist_ok=True)
     began_s = time.monotonic()
