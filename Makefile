@@ -25,8 +25,8 @@ help:  ## this list
 demo: $(DEMO)/.installed  ## a simulated lot through the real worker, a real broker and a report: build/demo/ (DESK=1: and the review desk)
 	$(DEMO)/bin/python demo/run_demo.py --out build/demo $(if $(DESK),--desk)
 
-test: $(TEST)/.installed  ## all default tests, three at a time: on two cores a fifth of their time is waiting
-	$(TEST)/bin/python -m pytest --numprocesses 3 --dist worksteal
+test: $(TEST)/.installed  ## all default tests, two at a time
+	$(TEST)/bin/python -m pytest --numprocesses 2 --dist worksteal
 
 # Not part of `test`: on Python 3.11 it takes nearly twice the processor time.
 coverage: $(TEST)/.installed  ## the same with coverage of lines and branches

@@ -170,12 +170,16 @@ class DropBox:
         self.refused = self.directory / "refused"
         self._state = state
         self._told: set[str] = set()  # names that can be neither taken nor moved
+        self._prepared_in: tuple[int, int] | None = None
+        """Device and inode of the state directory."""
 
     def prepare(self) -> None:
         """Make the directories, with the modes that say who may ask. Raises LedgerError."""
         with map_errors(self.directory):
             self._expect_own()
-            mode = stat.S_IMODE(self._state.stat().st_mode)
+            status = self._state.stat()
+            self._prepared_in = status.st_dev, status.st_ino
+            mode = stat.S_IMODE(status.st_mode)
             if not mode & stat.S_IXGRP and _is_own(self._state):
                 self._state.chmod(mode | stat.S_IXGRP)
             for directory, expected in ((self.directory, DIRECTORY_MODE), (self.refused, 0o700)):
@@ -207,6 +211,9 @@ class DropBox:
             try:
                 entries = list(os.scandir(self.directory))
             except FileNotFoundError:  # removed by hand, where its folder `refused` was to be emptied
+                status = self._state.stat()
+                if self._prepared_in not in (None, (status.st_dev, status.st_ino)):
+                    return []  # another directory under this name, which the ledger tells: nothing is made in it
                 event(log.warning, "drop box made anew", folder=str(self.directory))
                 self.prepare()
                 return []

@@ -22,7 +22,7 @@ from train.simulator.simulate import write_lot
 pytestmark = pytest.mark.timeout(600)  # torch exports a network
 
 SIZE = Size(96, 64)
-"""Of other tests too, so that the gate was exported before: what it says of a scan is no part of what is asked here."""
+"""Other tests use it too, so the gate was exported before: what it says of a scan is no part of what is asked here."""
 
 
 def test_a_transfer_run_becomes_a_bundle_that_judges_like_it(tmp_path: Path) -> None:
