@@ -15,7 +15,8 @@ import tifffile
 from edge.engines import Engine
 from edge.engines.golden import score_one
 from edge.errors import ScanError
-from edge.images.conversion import Bounds, Method, prepare
+from edge.images.conversion import Bounds, prepare
+from edge.images.method import Method
 from edge.records import Counts, Image, Scores
 from edge.scans.scan import SUFFIXES, Limits, read_scan
 from export.errors import ExportError

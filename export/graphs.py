@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from edge.engines import GATE_OUTPUTS, IMAGE_INPUT, classifier_outputs
-from edge.images.conversion import Method
+from edge.images.method import Method
 from edge.records import Size
 from export.errors import ExportError
 from export.reason import explain, reason_geometry

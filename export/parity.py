@@ -15,7 +15,7 @@ import torch
 
 from edge.engines import Engine
 from edge.engines.golden import score_one
-from edge.images.conversion import Method
+from edge.images.method import Method
 from edge.records import Image, Scores
 from export.errors import ParityError
 from export.reason import explain

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.errors import ScanError
-from edge.images.conversion import Bounds, Method, prepare
+from edge.images.conversion import Bounds, prepare
+from edge.images.method import Method
 from edge.records import Image, Size
 from edge.scans.scan import SUFFIXES, Limits, read_scan
 from edge.validation.labels import Label, match_labels, read_labels

@@ -23,7 +23,7 @@ from edge.contract.messages import (
     Verdict,
     verdict_id,
 )
-from edge.images.conversion import Method
+from edge.images.method import Method
 from edge.records import Outcome
 
 STATION = "xray-1"

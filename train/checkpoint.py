@@ -15,8 +15,9 @@ from typing import Any, Literal, TypedDict
 import torch
 from torch import Tensor
 
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
 from edge.images.exposure import Exposure
+from edge.images.method import Method
 from edge.images.sharpness import Sharpness
 from edge.records import Size
 from train.dataset import Row, ScanFacts

@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.errors import ScanError, SettingsError
-from edge.images.conversion import Bounds, Histogram, Method, clipped_fraction, histogram, prepare
+from edge.images.conversion import Bounds, Histogram, clipped_fraction, histogram, prepare
 from edge.images.exposure import Exposure, exposure
+from edge.images.method import Method
 from edge.images.sharpness import Sharpness, sharpness
 from edge.records import Frame, Image, Size, counts_sha256
 from edge.scans.scan import SUFFIXES, Limits, read_scan

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Literal, TypeVar
 
-from edge.images.conversion import Method
+from edge.images.method import Method
 from edge.records import Size
 from train.errors import TrainError
 

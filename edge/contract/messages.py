@@ -35,7 +35,7 @@ from pydantic import (
     model_validator,
 )
 
-from edge.images.conversion import Method
+from edge.images.method import Method
 from edge.records import Outcome
 from edge.settings import Settings
 from edge.system.values import MAX_SEQ, check_topic_level

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from fractions import Fraction
 from functools import cache, lru_cache
 
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.images.equalise import GREYS, clahe, dhe_table
+from edge.images.method import Method
 from edge.records import Counts, Image, Size
 
 LEVELS = 65_536
@@ -41,32 +41,6 @@ Table = npt.NDArray[np.uint8]
 _EXACT_FLOAT32_PX = 1 << 24
 _FEW_PX = 1 << 16
 """Up to here numpy counts faster: OpenCV takes a tenth of a millisecond and more for its 65536 bins alone."""
-
-
-class Method(StrEnum):
-    """How 16-bit counts become 8-bit images: the four ways of Jensen et al. 2022, and two of their outlook."""
-
-    NAIVE = "naive"
-    GLOBAL = "global"
-    LOCAL = "local"
-    MIXED = "mixed"
-    CLAHE = "clahe"
-    DHE = "dhe"
-
-    @property
-    def channels(self) -> int:
-        """Channels of the converted image: 3 for `mixed` (naive, global, local), else 1."""
-        return 3 if self is Method.MIXED else 1
-
-    @property
-    def gate_channel(self) -> int:
-        """Channel that the gate looks at: of `mixed` the one converted with the global bounds."""
-        return 1 if self is Method.MIXED else 0
-
-    @property
-    def needs_bounds(self) -> bool:
-        """Whether the conversion uses bounds found in training."""
-        return self not in (Method.NAIVE, Method.LOCAL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
 from edge.images.exposure import ExposureModel
+from edge.images.method import Method
 from edge.images.sharpness import SharpnessModel
 from edge.records import Size
 

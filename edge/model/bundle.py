@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from edge.errors import BundleError
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
+from edge.images.method import Method
 from edge.images.residual_boxes import MapGeometry
 from edge.images.spec import InputSpec, ScanSpec
 from edge.model.manifest import (

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edge.errors import BundleError
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
 from edge.images.exposure import ExposureModel
+from edge.images.method import Method
 from edge.images.sharpness import SharpnessModel
 from edge.images.spread import Spread
 

@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge.errors import LedgerError, ScanError, ScanIncomplete
-from edge.images.conversion import Bounds, Method, histogram, prepare
+from edge.images.conversion import Bounds, histogram, prepare
+from edge.images.method import Method
 from edge.images.spec import InputSpec
 from edge.records import FileStamp, Size
 from edge.scans.scan import Limits, read_scan

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from edge.contract.messages import BoxPx
 from edge.evidence.colours import HEAT_STOPS, REASON_STOPS, Stops, heat_colours, reason_colours
-from edge.images.conversion import Method, prepare
+from edge.images.conversion import prepare
+from edge.images.method import Method
 from edge.images.residual_boxes import MapGeometry
 from edge.records import Counts, Image, Size
 

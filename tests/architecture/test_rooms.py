@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TRAIN_MAY_USE = {
     "edge.images.conversion",
+    "edge.images.method",
     "edge.errors",
     "edge.images.exposure",
     "edge.images.sharpness",

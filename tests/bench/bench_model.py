@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
+from edge.images.method import Method
 from edge.records import Size
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.dataset import read_labels, scan_facts

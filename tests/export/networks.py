@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
+from edge.images.method import Method
 from edge.images.sharpness import Sharpness
 from edge.records import Size
 from train.checkpoint import Checkpoint, save_checkpoint

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
 from edge.errors import BundleError
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
+from edge.images.method import Method
 from edge.images.sharpness import Sharpness
 from edge.model.bundle import Bundle, open_bundle
 from edge.model.manifest import LearntFrom, Manifest, manifest_json

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edge.engines import Engine
-from edge.images.conversion import Method
+from edge.images.method import Method
 from edge.images.residual_boxes import MapGeometry, worst_windows
 from edge.records import Size
 from export import graphs

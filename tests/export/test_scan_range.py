@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
+from edge.images.method import Method
 from edge.images.sharpness import Sharpness
 from edge.records import Size
 from export.errors import ExportError

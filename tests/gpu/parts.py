@@ -25,7 +25,8 @@ import torch  # noqa: E402
 
 from edge.engines.tensorrt.kernel_args import METHODS, raw_scan  # noqa: E402
 from edge.engines.tensorrt.plans import NVCC_PLACES  # noqa: E402
-from edge.images.conversion import Bounds, Method, prepare  # noqa: E402
+from edge.images.conversion import Bounds, prepare  # noqa: E402
+from edge.images.method import Method  # noqa: E402
 from edge.records import Counts, Size  # noqa: E402
 
 SCANS = 200

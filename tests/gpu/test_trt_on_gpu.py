@@ -18,7 +18,7 @@ from edge.engines import Engine, PlanSettings, RawEngine
 from edge.engines.choose import GPU_NODES, open_engine
 from edge.engines.tensorrt.kernel_args import raw_scan
 from edge.engines.tensorrt.open import open_tensorrt
-from edge.images.conversion import Method
+from edge.images.method import Method
 from edge.model.bundle import TrustedKey, verify_bundle
 from tests.edge.engines.tensorrt.test_trt_contract import (
     assert_same_scores,

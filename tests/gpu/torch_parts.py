@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from edge.engines.tensorrt.kernel_args import RawScan, raw_scan
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
+from edge.images.method import Method
 from edge.records import Size
 from edge.scans.scan import Limits, read_scan
 from train.losses import classifier_loss, gate_loss

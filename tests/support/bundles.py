@@ -17,7 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from edge.engines.cpu import PairOfNetworks
 from edge.engines.golden import score_one
 from edge.engines.ort import OrtEngine
-from edge.images.conversion import Bounds, Method, prepare
+from edge.images.conversion import Bounds, prepare
+from edge.images.method import Method
 from edge.model.bundle import TrustedKey
 from edge.records import Size
 from export.golden import tiff_bytes

@@ -13,7 +13,8 @@ import tifffile
 from edge.contract.messages import ModelInfo
 from edge.engines import Batch, Engine, EngineOutput, EngineSpec
 from edge.errors import EngineError
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
+from edge.images.method import Method
 from edge.images.residual_boxes import MapGeometry
 from edge.images.spec import InputSpec, ScanSpec
 from edge.pipeline.verdicts import VerdictFactory

@@ -10,7 +10,7 @@ import numpy as np
 
 from edge.engines import Batch, EngineOutput, EngineSpec
 from edge.errors import EngineError
-from edge.images.conversion import Method
+from edge.images.method import Method
 from edge.model.bundle import Bundle
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE, FileEntry, Manifest, SharpnessSpec
 from edge.pipeline.loaded_model import LoadedModel

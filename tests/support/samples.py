@@ -17,7 +17,7 @@ from edge.contract.messages import (
     Verdict,
     verdict_id,
 )
-from edge.images.conversion import Method
+from edge.images.method import Method
 from edge.records import FileStamp, Scan
 from edge.store.ledger import Entry
 from tools.examples import ABNORMAL, MODEL_CARD, ONLINE, STATION

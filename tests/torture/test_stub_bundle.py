@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from edge.errors import BundleError
-from edge.images.conversion import Bounds, Method, prepare
+from edge.images.conversion import Bounds, prepare
+from edge.images.method import Method
 from edge.model.bundle import open_bundle
 from tests.torture.generator import Generator
 from tests.torture.stub import HI_COUNTS, LO_COUNTS, SIZE, StubEngine, expected_p_abnormal, write_stub_bundle

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
+from edge.images.method import Method
 from edge.images.sharpness import Sharpness
 from edge.records import Size
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from edge.images.conversion import Bounds, Method, histogram, prepare
+from edge.images.conversion import Bounds, histogram, prepare
 from edge.images.exposure import exposure
+from edge.images.method import Method
 from edge.images.sharpness import sharpness
 from edge.records import Size
 from train.dataset import LoadedScans, Row, data_digest, load_scans, read_labels, split_by_bundle, unlisted_files

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
+from edge.images.method import Method
 from edge.system.progress import Reporter
 from train.classifier.experiment import ExperimentRecipe, recipe_values
 from train.classifier.feature_cache import FeatureCache

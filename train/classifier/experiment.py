@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edge.images.conversion import Method
+from edge.images.method import Method
 from train.bounds import Mode
 from train.classifier.views import FLIPS, WARPED
 from train.errors import TrainError

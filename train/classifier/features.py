@@ -19,7 +19,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edge.images.conversion import Bounds, Method, prepare
+from edge.images.conversion import Bounds, prepare
+from edge.images.method import Method
 from edge.records import Size
 from train.classifier.feature_cache import FeatureCache, FeatureKey, Features
 from train.classifier.pooling import STATISTICS, feature_maps, pool

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
+from edge.images.method import Method
 from edge.system.progress import Reporter
 from train.classifier.experiment import ExperimentRecipe
 from train.classifier.features import Backbone

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from edge.images.conversion import Method
+from edge.images.method import Method
 from edge.system.progress import Reporter
 from train.commands.options import TRAINS, Verbs, add_command, add_experiment, backbone_and_cache, surveyed
 from train.errors import TrainError

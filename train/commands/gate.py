@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
+from edge.images.method import Method
 from edge.records import Size
 from edge.system.command import add_file, add_folder
 from edge.system.progress import Reporter

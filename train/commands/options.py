@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_type_hints
 
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
+from edge.images.method import Method
 from edge.records import Size
 from edge.system.command import EXITS, add_file, add_folder, add_verb, count
 from edge.system.progress import Reporter

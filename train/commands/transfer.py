@@ -7,7 +7,7 @@ import shlex
 import time
 from pathlib import Path
 
-from edge.images.conversion import Method
+from edge.images.method import Method
 from edge.records import Size
 from edge.system.command import add_file
 from edge.system.progress import Reporter

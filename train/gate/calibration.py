@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge.images.conversion import Method
+from edge.images.method import Method
 from train.errors import DataError
 from train.gate.layout import Layout, Sight, cell_side_px, fit_layout, grid, scores_without_own_bundle
 from train.gate.network import Gate

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge.images.conversion import Method
+from edge.images.method import Method
 from edge.system.progress import Reporter
 from train.classifier.crossval import cross_validate
 from train.classifier.experiment import BEST, PAPER, ExperimentRecipe, recipe_values

@@ -25,7 +25,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from edge.images.conversion import LEVELS, Bounds, Histogram, Method, Table, histogram, resize, scan_bounds
+from edge.images.conversion import LEVELS, Bounds, Histogram, Table, histogram, resize, scan_bounds
+from edge.images.method import Method
 from edge.records import Counts, Image, Size
 
 WEIGHT_BITS = 11

@@ -9,7 +9,7 @@ import pytest
 from edge.engines import EngineOutput
 from edge.engines.preprocessor import Preprocessor
 from edge.engines.tensorrt.kernel_args import METHODS, RawScan
-from edge.images.conversion import Method
+from edge.images.method import Method
 from tests.support.fakes import INPUT_SPEC, ScriptedEngine, brightness
 
 COUNTS = np.random.default_rng(3).integers(1700, 2800, (100, 80)).astype(np.uint16)

@@ -11,7 +11,6 @@ from edge.images import conversion
 from edge.images.conversion import (
     LEVELS,
     Bounds,
-    Method,
     clipped_fraction,
     convert,
     global_bounds,
@@ -24,6 +23,7 @@ from edge.images.conversion import (
     scan_bounds,
     stretch_table,
 )
+from edge.images.method import Method
 from edge.records import Counts, Size
 
 EVERY_COUNT: Counts = np.arange(LEVELS, dtype=np.uint16).reshape(256, 256)

@@ -12,7 +12,6 @@ from hypothesis.extra import numpy as hnp
 from edge.images.conversion import (
     LEVELS,
     Bounds,
-    Method,
     clipped_fraction,
     convert,
     global_bounds,
@@ -23,6 +22,7 @@ from edge.images.conversion import (
     scan_bounds,
     stretch_table,
 )
+from edge.images.method import Method
 from edge.records import Counts, Size
 
 shapes = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from edge.images.conversion import Bounds, Method, convert
+from edge.images.conversion import Bounds, convert
 from edge.images.equalise import GREYS, clahe, dhe_table
+from edge.images.method import Method
 
 BOUNDS = Bounds(1700, 2800)
 

@@ -18,7 +18,8 @@ from edge.engines import EngineOutput
 from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
 from edge.errors import BundleError
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
+from edge.images.method import Method
 from edge.images.residual_boxes import MapGeometry
 from edge.model.bundle import Bundle, TrustedKey, load_trusted_keys, open_bundle, verify_bundle
 from edge.model.manifest import manifest_json

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from edge.contract.messages import BoxPx
-from edge.images.conversion import Method
+from edge.images.method import Method
 from edge.images.residual_boxes import MapGeometry
 from edge.model.manifest import LearntFrom
 from edge.records import Outcome, Policy, Size

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 import torch
 
-from edge.images.conversion import Method
+from edge.images.method import Method
 from edge.validation.statistics import Confusion
 from train.classifier.experiment import BEST, PAPER, read_recipe, replaced
 from train.classifier.folds import FoldResult

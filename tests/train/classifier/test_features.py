@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import train.classifier.feature_cache
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
+from edge.images.method import Method
 from edge.records import Size
 from edge.system.files import written_whole
 from edge.system.progress import Reporter

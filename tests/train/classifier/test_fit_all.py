@@ -10,8 +10,9 @@ import pytest
 import tifffile
 import torch
 
-from edge.images.conversion import Method, clipped_fraction, histogram, prepare
+from edge.images.conversion import clipped_fraction, histogram, prepare
 from edge.images.exposure import exposure
+from edge.images.method import Method
 from edge.records import Size
 from edge.system.progress import Reporter
 from train.checkpoint import load_checkpoint

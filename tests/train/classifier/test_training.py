@@ -10,7 +10,8 @@ import torch
 from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock
 
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
+from edge.images.method import Method
 from edge.records import Size
 from edge.system.progress import Reporter
 from train import networks

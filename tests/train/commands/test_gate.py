@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
+from edge.images.method import Method
 from edge.records import Size
 from edge.system.progress import Reporter
 from train.checkpoint import Checkpoint, save_checkpoint

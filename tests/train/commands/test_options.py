@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.images.conversion import Method
+from edge.images.method import Method
 from edge.records import Size
 from train.cli import main, parser
 from train.commands.options import add_fields, recipe_of

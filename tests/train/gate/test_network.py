@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from edge.images.conversion import Method
+from edge.images.method import Method
 from edge.records import Size
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.gate.calibration import Examples, calibrated, score

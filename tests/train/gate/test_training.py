@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
+from edge.images.method import Method
 from edge.records import Size
 from edge.system.progress import Reporter
 from train.checkpoint import load_checkpoint

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edge.images.conversion import Method
+from edge.images.method import Method
 from edge.records import Size
 from edge.system.progress import Reporter
 from train.classifier.experiment import NEIGHBOURS, SHEET

@@ -21,7 +21,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edge.images.conversion import Bounds, Method
+from edge.images.conversion import Bounds
+from edge.images.method import Method
 from edge.records import Image, Size
 from edge.scans.scan import SUFFIXES
 from edge.system.progress import Reporter

@@ -25,7 +25,7 @@ from edge.engines.tensorrt.kernel_args import axis, raw_scan
 from edge.engines.tensorrt.open import build, open_tensorrt
 from edge.engines.tensorrt.plans import compile_kernels
 from edge.errors import EngineError
-from edge.images.conversion import Method
+from edge.images.method import Method
 from edge.model.bundle import Bundle, TrustedKey, verify_bundle
 from tests.gpu import host_kernels
 from tests.support import bundles, scripted_gpu

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from edge.engines.tensorrt import kernel_args as raw
-from edge.images.conversion import LEVELS, Bounds, Method, naive_table, prepare, stretch_table
+from edge.images.conversion import LEVELS, Bounds, naive_table, prepare, stretch_table
+from edge.images.method import Method
 from edge.records import Counts, Image, Size
 from tests.gpu import host_kernels, twin
 

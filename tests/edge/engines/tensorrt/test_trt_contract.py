@@ -12,7 +12,8 @@ from edge.engines.choose import open_engine
 from edge.engines.tensorrt import plans
 from edge.engines.tensorrt.kernel_args import raw_scan
 from edge.errors import EngineError
-from edge.images.conversion import Method, prepare
+from edge.images.conversion import prepare
+from edge.images.method import Method
 from edge.model.bundle import TrustedKey, verify_bundle
 from tests.edge.engines.test_engine_contract import *  # noqa: F403 - the suite, on the fixture below
 from tests.edge.engines.test_engine_contract import MAX_BATCH, scores
