@@ -41,6 +41,7 @@ class Operator:
 
     def __init__(self, root: Path, daemon: Daemon, broker: Mosquitto) -> None:
         self._daemon = daemon
+        self._root = root
         (root / "backups").mkdir()
         self._places = {
             "/srv/xray/scans": str(daemon.folder),
@@ -70,7 +71,8 @@ class Operator:
             words = [sys.executable, "-m", "edge.cli", "--config", str(self._daemon.config), *words[1:]]
         elif shutil.which(words[0]) is None:
             return None
-        return subprocess.run(words, capture_output=True, text=True, timeout=90, env={**os.environ, "COLUMNS": "200"})
+        environment = {**os.environ, "COLUMNS": "200"}
+        return subprocess.run(words, capture_output=True, text=True, timeout=90, env=environment, cwd=self._root)
 
 
 def alarms(mes: Recorder, code: str) -> list[bool]:
