@@ -482,7 +482,13 @@ def _archive_of(settings: Settings, ledger: Ledger, known: Mapping[str, FileStam
     folder = settings.folder
     if folder.after != "move" or not folder.move_to:
         return None
-    archive = Archive(folder.path, folder.move_to, done_suffix=folder.done_suffix, remembered=ledger.remembered(TARGET))
+    archive = Archive(
+        folder.path,
+        folder.move_to,
+        is_judged=ledger.is_judged,
+        done_suffix=folder.done_suffix,
+        remembered=ledger.remembered(TARGET),
+    )
     for stamp in known.values():  # judged by an earlier run that ended before the move
         archive.add(stamp)
     return archive

@@ -15,11 +15,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
+from edge.errors import LedgerError
 from edge.records import FileStamp
 from edge.scans.scan import SUFFIXES
 from edge.station.mounts import Whereabouts, file_system
-from edge.system.files import copy_open, open_folder, open_regular
+from edge.system.files import CHUNK_BYTES, copy_open, open_folder, open_regular
 from edge.system.logs import event
 from edge.system.names import display_name
 
@@ -49,11 +51,21 @@ class Archive:
     """
 
     def __init__(
-        self, folder: Path, target: Path, *, done_suffix: str | None = None, remembered: str | None = None
+        self,
+        folder: Path,
+        target: Path,
+        *,
+        is_judged: Callable[[str, str], bool],
+        done_suffix: str | None = None,
+        remembered: str | None = None,
     ) -> None:
-        """`remembered`: `whereabouts` of an earlier run; a target that was never seen is made."""
+        """`is_judged`: whether the last verdict on a file was on bytes of this SHA-256; may raise LedgerError.
+
+        `remembered`: `whereabouts` of an earlier run; a target that was never seen is made.
+        """
         self._folder = folder
         self._target = target
+        self._is_judged = is_judged
         self._done_suffix = done_suffix
         self._seen = Whereabouts.from_text(remembered, target)
         self._identity: tuple[int, int] | None = None
@@ -129,7 +141,7 @@ class Archive:
 
     def _carry_out(self, move: _Move) -> None:
         move.recover()
-        if move.is_judged_one():
+        if move.is_judged_one() and self._has_judged_bytes(move.source, move.stamp):
             # First: a marker without its scan would make the part's next scan count as marked. A scan without its
             # marker has its verdict, and is moved at the next try.
             for marker in self._markers(move.source):
@@ -137,6 +149,20 @@ class Archive:
                     marked = FileStamp.of(marker.name, marker.lstat())
                     _Move(move.source.parent, move.target, marker.name, marked, True).carry_out()
             move.carry_out()
+
+    def _has_judged_bytes(self, source: Path, stamp: FileStamp) -> bool:
+        """Asked for what has its size and time, but changed since: while a move waits, much can be done to a file.
+
+        Other bytes stay, for the inbox to hand out.
+        """
+        if stamp.changed_ns in (0, source.lstat().st_ctime_ns):
+            return True
+        with open_regular(source) as (file, _):
+            sha256 = _digest(file).hex()
+        try:
+            return self._is_judged(stamp.file, sha256)
+        except LedgerError as error:
+            raise OSError(errno.EIO, error.message) from error
 
     def _fail(self, stamp: FileStamp, error: OSError, was_failed: bool) -> bool:
         self._failed[stamp.file] = stamp
@@ -193,14 +219,14 @@ class _Move:
     def __init__(self, folder: Path, target: Path, name: str, stamp: FileStamp, has_stable_inodes: bool) -> None:
         self.source = folder / name
         self.target = target
-        self._stamp = stamp
+        self.stamp = stamp
         self._has_stable_inodes = has_stable_inodes
         taken = f".{stamp.inode}{TAKEN_SUFFIX}"
         self._taken = target / taken
         self._taken_here = folder / taken
 
     def is_judged_one(self) -> bool:
-        return _is_unchanged(self.source, self._stamp, self._has_stable_inodes)
+        return _is_unchanged(self.source, self.stamp, self._has_stable_inodes)
 
     def recover(self) -> None:
         """Finish what a kill cut short between the taking and the naming, in either place."""
@@ -221,13 +247,13 @@ class _Move:
             self._name_or_put_back()
 
     def _name_or_put_back(self) -> None:
-        if _is_unchanged(self._taken, self._stamp, self._has_stable_inodes):
+        if _is_unchanged(self._taken, self.stamp, self._has_stable_inodes):
             self._taken.rename(next(name for name in self._names() if not os.path.lexists(name)))
         else:
             self._put_back(self._taken)
 
     def _remove_or_put_back(self) -> None:
-        if _is_unchanged(self._taken_here, self._stamp, self._has_stable_inodes):
+        if _is_unchanged(self._taken_here, self.stamp, self._has_stable_inodes):
             self._taken_here.unlink()
         else:
             self._put_back(self._taken_here)
@@ -237,11 +263,11 @@ class _Move:
         if not self.is_judged_one():
             return
         with open_regular(self.source) as (original, status):
-            if not self._stamp.matches(status, has_stable_inodes=self._has_stable_inodes):
+            if not self.stamp.matches(status, has_stable_inodes=self._has_stable_inodes):
                 return
             for name in self._names():
                 if not os.path.lexists(name):
-                    copy_open(original, status, self.target / f".{self._stamp.inode}{DRAFT_SUFFIX}", name)
+                    copy_open(original, status, self.target / f".{self.stamp.inode}{DRAFT_SUFFIX}", name)
                     break
                 if _is_copy(self.source, name):  # made before, and a kill came before the removal
                     break
@@ -266,7 +292,7 @@ class _Move:
         destination = self.target / self.source.name
         yield destination
         for number in itertools.count(1):
-            addition = f".{self._stamp.inode}" + (f"-{number}" if number > 1 else "") + destination.suffix
+            addition = f".{self.stamp.inode}" + (f"-{number}" if number > 1 else "") + destination.suffix
             room = MAX_NAME_BYTES - len(addition)
             yield destination.with_name(os.fsencode(destination.stem)[:room].decode("utf-8", "ignore") + addition)
 
@@ -287,11 +313,15 @@ def _is_other(path: Path, scan: Path) -> bool:
 def _is_copy(source: Path, other: Path) -> bool:
     if other.is_symlink() or not other.is_file() or other.stat().st_size != source.stat().st_size:
         return False
-    digests = []
-    for path in (source, other):
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").digest())
-    return digests[0] == digests[1]
+    with source.open("rb") as one, other.open("rb") as another:
+        return _digest(one) == _digest(another)
+
+
+def _digest(file: BinaryIO) -> bytes:
+    digest = hashlib.sha256()
+    while chunk := file.read(CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.digest()
 
 
 def _is_unchanged(path: Path, stamp: FileStamp, has_stable_inodes: bool) -> bool:

@@ -218,10 +218,7 @@ class Ledger:
         """
         first = bytes.fromhex(first_id)
         with self.database.transaction("read") as sql:
-            last = sql.execute(
-                "SELECT verdict_id, bytes_key FROM verdicts WHERE file_key = ? ORDER BY seq DESC LIMIT 1",
-                (file_key(file),),
-            ).fetchone()
+            last = _last_of(sql, file)
             repeats = first if _is_known(sql, first) else None
             if repeats is None and pixels_id is not None:
                 row = sql.execute(
@@ -233,6 +230,12 @@ class Ledger:
             is_same=last is not None and last[1] == bytes_key(sha256),
             repeats=repeats.hex() if repeats else None,
         )
+
+    def is_judged(self, file: str, sha256: str) -> bool:
+        """Whether the last verdict on `file` is one on these bytes."""
+        with self.database.transaction("read") as sql:
+            last = _last_of(sql, file)
+        return last is not None and last[1] == bytes_key(sha256)
 
     def commit(self, entries: Sequence[Entry], now: datetime) -> list[Verdict | None]:
         """Finish files in one transaction; each new verdict as it is stored, with its sequence number.
@@ -496,6 +499,14 @@ def _delete(sql: sqlite3.Connection, rows: list[tuple[int]]) -> int:
 
 def _is_known(sql: sqlite3.Connection, key: bytes) -> bool:
     return bool(sql.execute("SELECT 1 FROM verdicts WHERE verdict_id = ?", (key,)).fetchall())
+
+
+def _last_of(sql: sqlite3.Connection, file: str) -> tuple[bytes, bytes] | None:
+    """The id and the key of the bytes of the last verdict on a file."""
+    rows: list[tuple[bytes, bytes]] = sql.execute(
+        "SELECT verdict_id, bytes_key FROM verdicts WHERE file_key = ? ORDER BY seq DESC LIMIT 1", (file_key(file),)
+    ).fetchall()
+    return rows[0] if rows else None
 
 
 def _ledger_id(sql: sqlite3.Connection) -> UUID:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,15 +28,20 @@ def stamp_of(folder: Path, file: str) -> FileStamp:
     return FileStamp(file, seen.st_ino, seen.st_size, seen.st_mtime_ns)
 
 
+def archive_of(folder: Path, target: Path, **options: Any) -> Archive:
+    """One whose stamps know no change time, so that it never has to ask."""
+    return Archive(folder, target, is_judged=lambda *_: False, **options)
+
+
 def test_where_inode_numbers_are_invented_anew_a_judged_scan_is_moved_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.tif").write_bytes(b"scan")
     stamp = replace(stamp_of(tmp_path, "a.tif"), inode=1)
-    Archive(tmp_path, tmp_path / "out").move(stamp)
+    archive_of(tmp_path, tmp_path / "out").move(stamp)
     assert (tmp_path / "a.tif").exists()
     monkeypatch.setattr(edge.station.archive, "file_system", lambda _path: FileSystem("vfat", Path("/")))
-    Archive(tmp_path, tmp_path / "out").move(stamp)
+    archive_of(tmp_path, tmp_path / "out").move(stamp)
     assert (tmp_path / "out" / "a.tif").read_bytes() == b"scan"
 
 
@@ -41,7 +49,7 @@ def test_a_judged_scan_moves_with_its_relative_path(tmp_path: Path) -> None:
     folder, target = tmp_path / "in", tmp_path / "out"
     (folder / "day").mkdir(parents=True)
     (folder / "day" / "a.tif").write_bytes(b"scan")
-    Archive(folder, target).move(stamp_of(folder, "day/a.tif"))
+    archive_of(folder, target).move(stamp_of(folder, "day/a.tif"))
     assert not (folder / "day" / "a.tif").exists()
     assert (target / "day" / "a.tif").read_bytes() == b"scan"
 
@@ -50,12 +58,12 @@ def test_a_scan_that_was_replaced_after_its_verdict_stays(tmp_path: Path) -> Non
     (tmp_path / "a.tif").write_bytes(b"old")
     stamp = stamp_of(tmp_path, "a.tif")
     (tmp_path / "a.tif").write_bytes(b"new bytes")
-    Archive(tmp_path, tmp_path / "out").move(stamp)
+    archive_of(tmp_path, tmp_path / "out").move(stamp)
     assert (tmp_path / "a.tif").read_bytes() == b"new bytes"
 
 
 def test_a_taken_name_does_not_overwrite_the_archived_scan(tmp_path: Path) -> None:
-    archive = Archive(tmp_path, tmp_path / "out")
+    archive = archive_of(tmp_path, tmp_path / "out")
     for content in (b"first", b"second"):
         (tmp_path / "a.tif").write_bytes(content)
         archive.move(stamp_of(tmp_path, "a.tif"))
@@ -65,7 +73,7 @@ def test_a_taken_name_does_not_overwrite_the_archived_scan(tmp_path: Path) -> No
 def test_a_file_that_cannot_be_moved_is_logged_and_left(tmp_path: Path, caplog) -> None:
     (tmp_path / "a.tif").write_bytes(b"scan")
     (tmp_path / "out").write_bytes(b"a file where the folder should be")
-    Archive(tmp_path, tmp_path / "out").move(stamp_of(tmp_path, "a.tif"))
+    archive_of(tmp_path, tmp_path / "out").move(stamp_of(tmp_path, "a.tif"))
     assert "scan not moved" in caplog.text
     assert (tmp_path / "a.tif").exists()
 
@@ -74,7 +82,7 @@ def test_a_scan_that_was_moved_before_is_no_news(tmp_path: Path, caplog: pytest.
     """Every start goes through the files of the ledger, most of which an earlier run has moved."""
     (tmp_path / "a.tif").write_bytes(b"scan")
     stamp = stamp_of(tmp_path, "a.tif")
-    archive = Archive(tmp_path, tmp_path / "out")
+    archive = archive_of(tmp_path, tmp_path / "out")
     for _ in range(2):
         archive.move(stamp)
     assert caplog.text == ""
@@ -84,7 +92,7 @@ def test_a_scan_that_was_moved_before_is_no_news(tmp_path: Path, caplog: pytest.
 def test_to_another_disk_a_scan_moves_with_its_time(tmp_path: Path, small_disk: Path) -> None:
     (tmp_path / "a.tif").write_bytes(b"scan")
     stamp = stamp_of(tmp_path, "a.tif")
-    Archive(tmp_path, small_disk / "out").move(stamp)
+    archive_of(tmp_path, small_disk / "out").move(stamp)
     assert not (tmp_path / "a.tif").exists()
     moved = stamp_of(small_disk / "out", "a.tif")
     assert (moved.size_bytes, moved.modified_ns) == (4, stamp.modified_ns)
@@ -94,7 +102,7 @@ def test_a_disk_that_fills_up_during_the_move_holds_no_part_of_the_scan(
     tmp_path: Path, small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "a.tif").write_bytes(bytes(2_000_000))
-    Archive(tmp_path, small_disk / "out").move(stamp_of(tmp_path, "a.tif"))
+    archive_of(tmp_path, small_disk / "out").move(stamp_of(tmp_path, "a.tif"))
     assert ["No space left" in record.fields["error"] for record in caplog.records] == [True]
     assert list((small_disk / "out").iterdir()) == []
     assert (tmp_path / "a.tif").stat().st_size == 2_000_000
@@ -106,7 +114,7 @@ def test_a_move_that_a_kill_cut_short_is_finished_and_leaves_one_copy(
     """Before the renaming there is a draft; before the removal the scan is in both places, and hidden at the last."""
     (tmp_path / "a.tif").write_bytes(b"scan")
     stamp = stamp_of(tmp_path, "a.tif")
-    archive = Archive(tmp_path, small_disk / "out")
+    archive = archive_of(tmp_path, small_disk / "out")
     draft = f".{stamp.inode}.part"
     taken = f".{stamp.inode}.moving"
     for calls, name, turn, left, here in (
@@ -132,7 +140,7 @@ def test_a_kill_between_taking_and_naming_loses_nothing(tmp_path: Path, monkeypa
     for is_replaced in (False, True):
         scan.write_bytes(b"judged")
         stamp = stamp_of(scan.parent, "a.tif")
-        archive = Archive(scan.parent, tmp_path / "out")
+        archive = archive_of(scan.parent, tmp_path / "out")
         with monkeypatch.context() as patch:
             if is_replaced:
                 swap_before(patch, "rename", "a.tif", lambda: renamed_over(scan, b"unread"))
@@ -174,7 +182,7 @@ def test_what_takes_a_judged_scans_name_in_the_gap_is_not_moved(
             scan.mkdir()
 
     swap_before(monkeypatch, "rename", "a.tif", swap, turn=1 if where == "here" else 2)
-    assert Archive(scan.parent, target).move(stamp)
+    assert archive_of(scan.parent, target).move(stamp)
     assert [path.name for path in scan.parent.iterdir()] == ["a.tif"]
     assert change != "a new scan" or scan.read_bytes() == b"unread"
     assert change != "a link" or scan.readlink() == outside
@@ -190,7 +198,7 @@ def test_what_was_taken_by_mistake_is_not_put_back_over_a_newer_one(
     scan.write_bytes(b"judged")
     swap_before(monkeypatch, "rename", "a.tif", lambda: renamed_over(scan, b"second"))
     swap_before(monkeypatch, "hardlink_to", "a.tif", lambda: renamed_over(scan, b"third"))
-    assert Archive(scan.parent, tmp_path / "out").move(stamp_of(scan.parent, "a.tif"))
+    assert archive_of(scan.parent, tmp_path / "out").move(stamp_of(scan.parent, "a.tif"))
     assert scan.read_bytes() == b"third"
     assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"second"]
     assert "overwritten before it was read" in caplog.text
@@ -218,7 +226,7 @@ def test_a_folder_that_becomes_a_link_moves_nothing_from_outside(
                 swap()
             else:
                 swap_before(patch, "rename", "a.tif", swap)
-            assert Archive(folder, tmp_path / "out").move(stamp)
+            assert archive_of(folder, tmp_path / "out").move(stamp)
         assert (outside / "a.tif").read_bytes() == b"judged"
         shutil.rmtree(folder)
         (outside / "a.tif").unlink()
@@ -227,7 +235,7 @@ def test_a_folder_that_becomes_a_link_moves_nothing_from_outside(
 def test_what_cannot_be_moved_is_tried_again_until_it_can(tmp_path: Path, small_disk: Path) -> None:
     folder, target = tmp_path / "in", small_disk / "out"
     folder.mkdir()
-    archive = Archive(folder, target)
+    archive = archive_of(folder, target)
     filling = small_disk / "filling"
     with contextlib.suppress(OSError):
         filling.write_bytes(bytes(2_000_000))
@@ -256,7 +264,7 @@ def test_a_target_that_is_not_mounted_gets_nothing_into_its_mount_point(
     monkeypatch.setattr(edge.station.archive, "file_system", homes.get)
     for name in ("a.tif", "b.tif"):
         (folder / name).write_bytes(name.encode())
-    archive = Archive(folder, target)
+    archive = archive_of(folder, target)
     assert archive.move(stamp_of(folder, "a.tif"))
     where = archive.whereabouts
     target.rename(tmp_path / "the-share")
@@ -264,7 +272,7 @@ def test_a_target_that_is_not_mounted_gets_nothing_into_its_mount_point(
     for is_there in (False, True):
         if is_there:
             target.mkdir()
-        for tried in (archive, Archive(folder, target, remembered=where)):
+        for tried in (archive, archive_of(folder, target, remembered=where)):
             assert not tried.move(stamp_of(folder, "b.tif"))
             assert tried.failure is not None
     assert list(target.iterdir()) == []
@@ -311,7 +319,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, call: str, name: str, turn: int = 1
 def test_a_name_of_255_bytes_that_is_taken_leaves_room_for_the_number(tmp_path: Path) -> None:
     folder, target = tmp_path / "scans", tmp_path / "done"
     folder.mkdir()
-    archive, name = Archive(folder, target), "ü" * 125 + "x.tif"
+    archive, name = archive_of(folder, target), "ü" * 125 + "x.tif"
     for content in (b"scan 1", b"scan 2"):
         (folder / ".draft").write_bytes(content)
         (folder / ".draft").rename(folder / name)
@@ -328,7 +336,7 @@ def test_no_archived_scan_is_overwritten_however_often_a_name_and_an_inode_come_
         (tmp_path / "a.tif").write_bytes(content)
         stamp = stamp_of(tmp_path, "a.tif")
         (small_disk / f"a.{stamp.inode}.tif").write_bytes(b"an earlier scan that had this inode")
-        Archive(tmp_path, small_disk).move(stamp)
+        archive_of(tmp_path, small_disk).move(stamp)
     found = [path.read_bytes() for path in small_disk.iterdir()]
     assert {b"first", b"other", b"third"} <= set(found)
     assert not (tmp_path / "a.tif").exists()
@@ -343,7 +351,7 @@ def test_the_marker_goes_with_its_scan_so_that_the_next_scan_of_the_part_has_to_
         folder.mkdir(exist_ok=True)
         for name in ("a.tif", marker, "b.tif.done", "b.done"):
             (folder / name).write_bytes(name.encode())
-        Archive(folder, target, done_suffix=".done").move(stamp_of(folder, "a.tif"))
+        archive_of(folder, target, done_suffix=".done").move(stamp_of(folder, "a.tif"))
         assert sorted(path.name for path in folder.iterdir()) == ["b.done", "b.tif.done"]
         assert {path.name: path.read_bytes() for path in target.iterdir()} == {
             "a.tif": b"a.tif",
@@ -355,7 +363,7 @@ def test_a_kill_between_leaves_no_marker_without_its_scan(tmp_path: Path, monkey
     for name in ("a.tif", "a.tif.done"):
         (tmp_path / name).write_bytes(b"x")
     stamp = stamp_of(tmp_path, "a.tif")
-    archive = Archive(tmp_path, tmp_path / "out", done_suffix=".done")
+    archive = archive_of(tmp_path, tmp_path / "out", done_suffix=".done")
     with monkeypatch.context() as patch:
         kill_at(patch, "rename", "a.tif")
         with pytest.raises(SystemExit):
@@ -368,7 +376,7 @@ def test_a_kill_between_leaves_no_marker_without_its_scan(tmp_path: Path, monkey
 def test_a_marker_that_another_scan_needs_stays_until_that_one_goes(tmp_path: Path) -> None:
     for name in ("a.tif", "a.tiff", "a.done"):
         (tmp_path / name).write_bytes(b"x")
-    archive = Archive(tmp_path, tmp_path / "out", done_suffix=".done")
+    archive = archive_of(tmp_path, tmp_path / "out", done_suffix=".done")
     archive.move(stamp_of(tmp_path, "a.tif"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.done", "a.tiff", "out"]
     archive.move(stamp_of(tmp_path, "a.tiff"))
@@ -380,7 +388,7 @@ def test_the_marker_of_a_scan_that_was_replaced_stays(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"old")
     stamp = stamp_of(tmp_path, "a.tif")
     (tmp_path / "a.tif").write_bytes(b"new bytes")
-    Archive(tmp_path, tmp_path / "out", done_suffix=".done").move(stamp)
+    archive_of(tmp_path, tmp_path / "out", done_suffix=".done").move(stamp)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "a.tif.done"]
 
 
@@ -396,3 +404,36 @@ def test_the_worst_windows_come_first_and_scale_to_the_scan() -> None:
 def test_a_nan_residual_is_evidence_too() -> None:
     residual_map = np.full((2, 2), np.nan, np.float32)
     assert len(worst_windows(residual_map, MapGeometry(8, 0), Size(16, 16), Size(16, 16), threshold=0.1)) == 4
+
+
+def test_what_was_rewritten_under_its_former_size_and_time_while_its_move_waited_stays_until_it_is_judged(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    folder, target = tmp_path / "in", small_disk / "out"
+    folder.mkdir()
+    scan = folder / "a.tif"
+    scan.write_bytes(b"scan of one part")
+    judged = {hashlib.sha256(scan.read_bytes()).hexdigest()}
+    archive = Archive(folder, target, is_judged=lambda _file, sha256: sha256 in judged)
+    stamp = FileStamp.of("a.tif", scan.lstat())
+    target.write_bytes(b"in the way")
+    assert not archive.move(stamp)
+    scan.write_bytes(b"scan of the next")
+    os.utime(scan, ns=(stamp.modified_ns, stamp.modified_ns))
+    target.unlink()
+    archive.step(100.0)
+    assert scan.read_bytes() == b"scan of the next", "moved unread"
+    judged.add(hashlib.sha256(scan.read_bytes()).hexdigest())
+    archive.add(FileStamp.of("a.tif", scan.lstat()))
+    archive.step(200.0)
+    assert (target / "a.tif").read_bytes() == b"scan of the next"
+
+
+def test_a_judged_scan_whose_rights_alone_have_changed_since_is_moved(tmp_path: Path) -> None:
+    scan = tmp_path / "a.tif"
+    scan.write_bytes(b"scan")
+    stamp, sha256 = FileStamp.of("a.tif", scan.lstat()), hashlib.sha256(b"scan").hexdigest()
+    time.sleep(0.01)  # file systems tick slowly
+    scan.chmod(0o444)
+    Archive(tmp_path, tmp_path / "out", is_judged=lambda *asked: asked == ("a.tif", sha256)).move(stamp)
+    assert (tmp_path / "out" / "a.tif").exists()
