@@ -176,7 +176,7 @@ def _print_facts(bundle: Bundle) -> None:
         ("gate thresholds", f"mean {policy.gate_mean_threshold:g}, deviation {policy.gate_std_threshold:g}"),
         ("scans", f"height {_span(spec.height_px)}, width {_span(spec.width_px)} px"),
         ("clipped at most", f"{spec.max_clipped_fraction:.2%}"),
-        ("exposure", "any" if spec.exposure is None else _exposure(spec.exposure)),
+        ("exposure", _exposure(spec.exposure)),
         ("sharpness", _sharpness(spec.sharpness)),
         ("precision", f"{manifest.precision}, weights stored as {manifest.weights_storage}"),
         ("training data", manifest.training["data_digest"]),

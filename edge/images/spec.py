@@ -19,8 +19,7 @@ class ScanSpec:
     width_px: tuple[int, int]
     max_clipped_fraction: float
     sharpness: SharpnessModel
-    exposure: ExposureModel | None = None
-    """None: any."""
+    exposure: ExposureModel
 
 
 @dataclass(frozen=True, slots=True)

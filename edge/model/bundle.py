@@ -117,8 +117,9 @@ class Bundle:
     def input_spec(self) -> InputSpec:
         """How a scan becomes the networks' input, and which scans may."""
         spec = self.manifest.scan_spec
-        exposure = None if spec.exposure is None else spec.exposure.model
-        scan_spec = ScanSpec(spec.height_px, spec.width_px, spec.max_clipped_fraction, spec.sharpness.model, exposure)
+        scan_spec = ScanSpec(
+            spec.height_px, spec.width_px, spec.max_clipped_fraction, spec.sharpness.model, spec.exposure.model
+        )
         return InputSpec(method=self.method, bounds=self.bounds, size=self.size, scan_spec=scan_spec)
 
     def map_geometry(self) -> MapGeometry:

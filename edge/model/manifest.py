@@ -133,8 +133,7 @@ class ScanRange(Part):
     max_clipped_fraction: Probability
     sharpness: SharpnessSpec
     """Without it a blurred scan would be judged, and a blurred defect is a normal electrode."""
-    exposure: ExposureSpec | None = None
-    """None: any; `edge-export` always writes it."""
+    exposure: ExposureSpec
 
     @field_validator("height_px", "width_px")
     @classmethod

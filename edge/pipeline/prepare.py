@@ -159,8 +159,7 @@ def _wrong_exposure(hist: Histogram, spec: InputSpec) -> str | None:
                 f"{clipped:.0%} of the pixels lie outside {spec.bounds.lo_counts} to {spec.bounds.hi_counts} counts, "
                 f"the model takes at most {spec.scan_spec.max_clipped_fraction:.0%}"
             )
-    model = spec.scan_spec.exposure
-    return None if model is None else model.complaint(exposure(hist))
+    return spec.scan_spec.exposure.complaint(exposure(hist))
 
 
 def _elapsed_ms(started: float) -> float:

@@ -113,7 +113,6 @@ def test_scans_a_little_beyond_those_learnt_from_are_in_spec(bundle: Bundle) -> 
     assert spec.height_px == (85, 116)
     assert spec.width_px == (57, 84)
     assert spec.max_clipped_fraction == pytest.approx(0.06)
-    assert spec.exposure is not None
     model = spec.exposure.model
     assert model.complaint(exposure_around(2190)) is None
     assert model.complaint(exposure_around(2190, spread=2.0)) is not None

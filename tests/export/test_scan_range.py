@@ -35,7 +35,6 @@ GATE = replace(
 
 def test_the_sharpness_of_both_networks_scans_is_in_spec() -> None:
     spec = scan_range(CLASSIFIER, GATE).sharpness
-    assert spec is not None
     assert spec.noise_counts[0] < 10.0 and spec.noise_counts[1] > 20.0
     assert 3.75 <= spec.max_edge_px[0] < 4.5
 

@@ -22,7 +22,7 @@ from edge.images.method import Method
 from edge.model.bundle import TrustedKey
 from edge.records import Size
 from export.golden import tiff_bytes
-from tests.support.models import ANY_SHARPNESS
+from tests.support.models import ANY_EXPOSURE, ANY_SHARPNESS
 
 SIZE = Size(96, 64)
 CELL_PX = 16
@@ -202,6 +202,7 @@ def make_bundle(
             "width_px": [32, 512],
             "max_clipped_fraction": 0.5,
             "sharpness": ANY_SHARPNESS.model_dump(mode="json"),
+            "exposure": ANY_EXPOSURE.model_dump(mode="json"),
         },
         "gate_map": {"cell_px": CELL_PX, "offset_px": 0},
         **({"reason_map": {"cell_px": CELL_PX, "offset_px": 0}} if has_reason else {}),

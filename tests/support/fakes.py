@@ -19,13 +19,16 @@ from edge.images.residual_boxes import MapGeometry
 from edge.images.spec import InputSpec, ScanSpec
 from edge.pipeline.verdicts import VerdictFactory
 from edge.records import Policy, Size
-from tests.support.models import ANY_SHARPNESS
+from tests.support.models import ANY_EXPOSURE, ANY_SHARPNESS
 
 SIZE = Size(64, 48)
 BOOT_ID = UUID("00000000-0000-4000-8000-000000000001")
 POLICY = Policy(threshold=0.5, gate_mean_threshold=0.1, gate_std_threshold=0.1)
 INPUT_SPEC = InputSpec(
-    Method.GLOBAL, Bounds(1700, 2800), SIZE, ScanSpec((32, 512), (32, 512), 0.5, ANY_SHARPNESS.model)
+    Method.GLOBAL,
+    Bounds(1700, 2800),
+    SIZE,
+    ScanSpec((32, 512), (32, 512), 0.5, ANY_SHARPNESS.model, ANY_EXPOSURE.model),
 )
 
 

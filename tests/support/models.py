@@ -12,7 +12,7 @@ from edge.engines import Batch, EngineOutput, EngineSpec
 from edge.errors import EngineError
 from edge.images.method import Method
 from edge.model.bundle import Bundle
-from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE, FileEntry, Manifest, SharpnessSpec
+from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE, ExposureSpec, FileEntry, Manifest, SharpnessSpec
 from edge.pipeline.loaded_model import LoadedModel
 from edge.records import Size
 
@@ -20,6 +20,8 @@ SIZE = Size(96, 64)
 CELL_PX = 16
 ANY_SHARPNESS = SharpnessSpec(max_edge_px=(13.0, 13.0), noise_counts=(0.1, 1e5), fineness=(1e-6, 1e6))
 """Wide enough for noise, for flat fields and for what a test draws: see `edge.images.sharpness.sharpness`."""
+ANY_EXPOSURE = ExposureSpec(mean=(0.0,) * 9, inverse_covariance=((0.0,) * 9,) * 9, limit=1.0)
+"""Every scan lies at a distance of 0."""
 MAY = datetime(2026, 5, 4, 8, 0, 0, tzinfo=UTC)
 
 
@@ -91,6 +93,7 @@ def scripted_model(
                 "width_px": (48, 512),
                 "max_clipped_fraction": 0.5,
                 "sharpness": ANY_SHARPNESS,
+                "exposure": ANY_EXPOSURE,
             },
             "gate_map": {"cell_px": CELL_PX, "offset_px": 0},
             "precision": "fp32",

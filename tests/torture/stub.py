@@ -21,7 +21,7 @@ from edge.model.bundle import Bundle, TrustedKey
 from edge.model.manifest import Manifest
 from edge.pipeline.loaded_model import LoadedModel
 from edge.records import Counts, Size
-from tests.support.models import ANY_SHARPNESS
+from tests.support.models import ANY_EXPOSURE, ANY_SHARPNESS
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 KIND = "torture-stub"
@@ -72,6 +72,7 @@ def write_stub_bundle(folder: Path, *, created_at: str = "2026-05-04T08:00:00Z")
             "width_px": [32, 4096],
             "max_clipped_fraction": 0.5,
             "sharpness": ANY_SHARPNESS.model_dump(mode="json"),
+            "exposure": ANY_EXPOSURE.model_dump(mode="json"),
         },
         "gate_map": {"cell_px": 16, "offset_px": 0},
         "precision": "fp32",

@@ -288,6 +288,7 @@ NONSENSE: dict[str, tuple[Callable[[Content], Any], str]] = {
     "unknown field": (lambda c: c.update(note="x"), "note"),
     "missing field": (lambda c: c.pop("scan_spec"), "scan_spec"),
     "no limit of sharpness": (lambda c: c["scan_spec"].pop("sharpness"), "scan_spec.sharpness"),
+    "no limit of exposure": (lambda c: c["scan_spec"].pop("exposure"), "scan_spec.exposure"),
     "no data digest": (lambda c: c.update(training={}), "not be known what the model learnt from"),
     "one golden scan": (lambda c: c["golden"].pop(), "golden"),
     "golden twice": (lambda c: c["golden"].append(c["golden"][0]), "the manifest speaks of"),
