@@ -1,12 +1,13 @@
 """Writes the documents that follow from the code: `make docs`, or `python -m tools.docs` from the project's root.
 
-The settings example, the settings table in docs/settings.md, the figures in docs/qualification.md, the table of
-contents of each page in docs/ and the schemas. Tables stand between two markers. A test fails when any of them is
-out of date.
+The settings example, the example of a verdict, the settings table in docs/settings.md, the figures in
+docs/qualification.md, the table of contents of each page in docs/ and the schemas. Tables stand between two markers.
+A test fails when any of them is out of date.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -14,11 +15,15 @@ from edge.settings import describe_settings, settings_text
 from edge.system.values import toml_value
 from edge.validation.requirements import FIGURE_MEANINGS
 from tools.asyncapi import documents
+from tools.examples import ABNORMAL
 
 TABLE_BEGIN = "<!-- settings: made by `make docs` -->"
 TABLE_END = "<!-- end of settings -->"
 FIGURES_BEGIN = "<!-- figures: made by `make docs` -->"
 FIGURES_END = "<!-- end of figures -->"
+LINE_WIDTH = 115
+VERDICT_BEGIN = "<!-- verdict: made by `make docs` -->"
+VERDICT_END = "<!-- end of verdict -->"
 CONTENTS_BEGIN = "<!-- contents: made by `make docs` -->"
 CONTENTS_END = "<!-- end of contents -->"
 
@@ -39,6 +44,18 @@ def figures_table() -> str:
     return "\n".join([*lines, *(f"| `{name}` | {meaning} |" for name, meaning in FIGURE_MEANINGS.items())])
 
 
+def example_verdict() -> str:
+    """The verdict of the schema's example as an indented block, its fields in the order of the message."""
+    plain = ABNORMAL.model_dump(mode="json", by_alias=True)
+    fields = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in plain.items()]
+    lines = [""]
+    for field in fields:
+        if len(lines[-1]) + len(field) > LINE_WIDTH:
+            lines.append("")
+        lines[-1] += f" {field},"
+    return "\n" + "\n".join(f"    {line}" for line in ["{" + lines[0][1:], *lines[1:]])[:-1] + "}\n"
+
+
 def contents(page: str) -> str:
     """Markdown list of links to the page's second-level headings; code blocks do not count."""
     prose = re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
@@ -53,13 +70,19 @@ def anchor(heading: str) -> str:
 
 def generated_files(root: Path) -> dict[Path, str]:
     """Every generated file below `root` with the content it should have."""
-    files = {root / "systemd" / "edge.toml.example": settings_text({})}
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    files = {
+        root / "systemd" / "edge.toml.example": settings_text({}),
+        root / "README.md": _between(readme, VERDICT_BEGIN, VERDICT_END, example_verdict()),
+    }
     for path in sorted((root / "docs").glob("*.md")):
         page = path.read_text(encoding="utf-8")
         if path.name == "settings.md":
             page = _between(page, TABLE_BEGIN, TABLE_END, settings_table())
         if path.name == "qualification.md":
             page = _between(page, FIGURES_BEGIN, FIGURES_END, figures_table())
+        if path.name == "mes.md":
+            page = _between(page, VERDICT_BEGIN, VERDICT_END, example_verdict())
         files[path] = _between(page, CONTENTS_BEGIN, CONTENTS_END, contents(page))
     files |= {root / "edge" / "contract" / "schema" / name: text for name, text in documents().items()}
     return files
