@@ -48,6 +48,7 @@ OLD_FLAGS = {
 """Aliases: what each flag of an earlier command line says today."""
 BEFORE_VERB = {"--config", "--model", "--bundle", "--trusted-key"}
 """Options with a value that may stand before a verb."""
+CHECK_EXITS = {0: "nothing fails, though it may warn", 78: "something fails"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -280,6 +281,7 @@ def _parser() -> argparse.ArgumentParser:
             "edge-worker",
             "edge-worker replay scans --labels labels.csv",
         ),
+        exits=(65, 70, 75, 78),
     )
     _add_common(parser)
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -296,7 +298,7 @@ def _parser() -> argparse.ArgumentParser:
             "edge-worker check --probe",
             "edge-worker check --model /var/lib/edge-worker/bundle.new",
         ),
-        exits={0: "nothing fails, though it may warn", 2: EXITS[2], 78: "something fails"},
+        exits=CHECK_EXITS,
         parents=[common],
     )
     check.add_argument(
@@ -315,7 +317,7 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         "judge scans until SIGTERM; a second one does not wait for the drain",
         examples=("edge-worker run", "edge-worker --config ./edge.toml"),
-        exits=(0, 1, 2, 70, 74, 75, 78),
+        exits=(70, 75, 78),
         parents=[common],
     )
     answers.add_verbs(verbs, common)
@@ -331,7 +333,7 @@ def _parser() -> argparse.ArgumentParser:
             "edge-worker resend 2026-03-01T06:00",
             "edge-worker resend --verdict fc25416784fbb21c4b30632bb0e2acdb",
         ),
-        exits={**{code: EXITS[code] for code in (0, 1, 2, 74, 78)}, 65: "the ledger holds none of these messages"},
+        exits={65: "the ledger holds none of these messages", 78: EXITS[78]},
         parents=[common],
     )
     resend.add_argument(
@@ -351,7 +353,7 @@ def _parser() -> argparse.ArgumentParser:
         "backup",
         "copy the ledger, verified; the worker may keep running",
         examples=("edge-worker backup /var/backups/edge-worker-2026-03-01.sqlite",),
-        exits=(0, 1, 2, 74, 78),
+        exits=(78,),
         parents=[common],
     )
     add_file(backup, "file", about="the copy; must not exist yet")
@@ -360,7 +362,7 @@ def _parser() -> argparse.ArgumentParser:
         "restore",
         "begin with the ledger of a backup; the worker must be stopped",
         examples=("edge-worker restore /var/backups/edge-worker-2026-03-01.sqlite --next-seq 1000",),
-        exits=(0, 1, 2, 74, 78),
+        exits=(78,),
         parents=[common],
     )
     add_file(restore, "file", about="the backup")
@@ -406,12 +408,7 @@ def _add_init(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
             "edge-worker init --station xray-1 --folder /srv/xray/scans --broker mes.example.com "
             "--topic acme/lyon/coating/line-2 --trusted-key /etc/edge-worker/trusted",
         ),
-        exits={
-            0: EXITS[0],
-            1: EXITS[1],
-            2: EXITS[2],
-            78: "a value is refused, or the file exists or cannot be written",
-        },
+        exits={78: "a value is refused, or the file exists or cannot be written"},
     )
     add_config(init, f"settings file to write (default: {DEFAULT_FILE})")
     init.add_argument("--station", metavar="NAME", help="name of this station, one level of the topic (default: asked)")
@@ -430,7 +427,7 @@ def _add_model(verbs: argparse._SubParsersAction[argparse.ArgumentParser], commo
         "model",
         "show the model, prepare its engine, or go back to an older one",
         examples=("edge-worker model show", "edge-worker model tune"),
-        exits=(0, 1, 2, 70, 74, 78),
+        exits=(70, 78),
     )
     verbs = model.add_subparsers(dest="model_verb", metavar="VERB", required=True)
     add_verb(
@@ -438,6 +435,7 @@ def _add_model(verbs: argparse._SubParsersAction[argparse.ArgumentParser], commo
         "show",
         "verify the model's signature and say what it is",
         examples=("edge-worker model show --model /var/lib/edge-worker/bundle.new",),
+        exits=(78,),
         parents=[common],
     )
     add_verb(
@@ -446,7 +444,7 @@ def _add_model(verbs: argparse._SubParsersAction[argparse.ArgumentParser], commo
         "build the TensorRT engine for this machine's GPU, if it has none",
         description="Takes minutes.",
         examples=("edge-worker model build",),
-        exits=(0, 1, 2, 70, 78),
+        exits=(70, 78),
         parents=[common],
     )
     add_verb(
@@ -454,7 +452,7 @@ def _add_model(verbs: argparse._SubParsersAction[argparse.ArgumentParser], commo
         "tune",
         "measure which engine of the CPU is faster, then check",
         examples=("edge-worker model tune",),
-        exits={0: "nothing fails, though it may warn", 2: EXITS[2], 78: "something fails"},
+        exits=CHECK_EXITS,
         parents=[common],
     )
     add_verb(
@@ -463,7 +461,7 @@ def _add_model(verbs: argparse._SubParsersAction[argparse.ArgumentParser], commo
         "let the model run although a newer one has run here",
         description="Logged, and kept in the state directory.",
         examples=("edge-worker model accept-older",),
-        exits=(0, 1, 2, 74, 78),
+        exits=(78,),
         parents=[common],
     )
 

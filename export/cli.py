@@ -36,13 +36,10 @@ PROGRAM: Final = "edge-export"
 FORMATS: Final = ("fp32", "fp16", "int8")
 """Number formats of weights and of arithmetic; `export.storage` and `export.precision`, which need onnx, apply them."""
 EXPORT_EXITS: Final = {
-    0: EXITS[0],
     1: "the request is refused, or a defect of this program",
-    2: EXITS[2],
     65: EXITS[65],
     66: "a checkpoint is missing, damaged, or of another kind",
     70: "an engine failed, or the graphs say something else than the checkpoints",
-    74: EXITS[74],
     78: "the model is refused: damaged, not signed with that key, or of another release",
 }
 ENGINES: Final = (*CPU_ENGINES, "tensorrt")
@@ -254,7 +251,7 @@ def _parser() -> argparse.ArgumentParser:
         "make an Ed25519 key pair for signing models",
         description="The private half stays with whom releases models, the public half goes to every line.",
         examples=("edge-export keygen --out keys", "edge-export keygen --out keys --name plant-lyon"),
-        exits=_exits(0, 1, 2),
+        exits=_exits(),
     )
     keygen.set_defaults(command=_keygen)
     add_folder(keygen, "--out", about="folder for the two PEM files", required=True)
@@ -270,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
             "edge-export model --classifier run/classifier.pt --gate run/gate.pt --golden scans"
             " --signing-key keys/signing-key.pem --model-id cathode-3 --out model",
         ),
-        exits=_exits(0, 1, 2, 65, 66, 70, 74, 78),
+        exits=_exits(65, 66, 70, 78),
         aliases=("bundle",),
     )
     model.set_defaults(command=_model)
@@ -307,7 +304,7 @@ def _parser() -> argparse.ArgumentParser:
         "check a model's signature, files and golden scores",
         description="Says how the golden scans would be decided, too.",
         examples=("edge-export verify model --trusted-key keys/signing-key.pub.pem",),
-        exits=_exits(0, 1, 2, 70, 78),
+        exits=_exits(70, 78),
     )
     verify.set_defaults(command=_verify)
     add_folder(verify, "model", metavar="MODEL", about="folder of the model")
@@ -320,7 +317,7 @@ def _parser() -> argparse.ArgumentParser:
         "parity",
         "compare models on all engines, and torch, over the same scans",
         examples=("edge-export parity model --trusted-key keys/signing-key.pub.pem --scans scans",),
-        exits=_exits(0, 1, 2, 65, 66, 70, 78)
+        exits=_exits(65, 66, 70, 78)
         | {1: "a decision flips outside the review band, accuracy is lost, an engine does not open, or a defect"},
     )
     parity.set_defaults(command=_parity)
@@ -339,7 +336,7 @@ def _parser() -> argparse.ArgumentParser:
         "build the TensorRT engine of a model for the GPU of this machine",
         description="Takes minutes. A line builds its own by `edge-worker model build`.",
         examples=("edge-export engine model --trusted-key keys/signing-key.pub.pem --plans plans",),
-        exits=_exits(0, 1, 2, 70, 78),
+        exits=_exits(70, 78),
     )
     engine.set_defaults(command=_engine)
     add_folder(engine, "model", metavar="MODEL", about="folder of the model")
@@ -355,7 +352,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _exits(*codes: int) -> dict[int, str]:
-    return {code: EXPORT_EXITS[code] for code in codes}
+    return {code: EXPORT_EXITS[code] for code in (1, *codes)}
 
 
 def _add_trusted_key(verb: argparse.ArgumentParser) -> None:

@@ -74,7 +74,7 @@ def _add_report(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
         "write what happened on a shift as one HTML file, with every scan to look at",
         description="The worker may keep running.",
         examples=("edge-worker report --since 8h", "edge-worker report --since 2026-03-01T06:00 --out shift.html"),
-        exits=(0, 1, 2, 74, 78),
+        exits=(78,),
         parents=[common],
     )
     _add_time(report)
@@ -98,11 +98,7 @@ def _add_show(verbs: argparse._SubParsersAction[argparse.ArgumentParser], common
         description="Newest first. The worker may keep running.",
         examples=("edge-worker show 0003", "edge-worker show B01_0003.tif"),
         exits={
-            0: EXITS[0],
-            1: EXITS[1],
-            2: EXITS[2],
             65: "nothing is known of it, or a file in the folder is not the one that was judged",
-            74: EXITS[74],
             78: EXITS[78],
         },
         parents=[common],
@@ -121,7 +117,7 @@ def _add_export(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
             "edge-worker export --since 7d > week.csv",
             "edge-worker export --since 2026-03-01 --until 2026-03-02 --format jsonl --out day.jsonl",
         ),
-        exits=(0, 1, 2, 74, 78),
+        exits=(78,),
         parents=[common],
     )
     _add_time(export)

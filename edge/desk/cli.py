@@ -22,7 +22,6 @@ from edge.system.privilege import refuse_root
 log = logging.getLogger(__name__)
 
 PROGRAM = "edge-desk"
-_VERIFY_EXITS = {0: "nothing was changed", 2: EXITS[2], 65: "something was changed", 74: EXITS[74], 78: EXITS[78]}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -144,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         "The page where a person looks at what the line could not decide, and answers.\n"
         "It reads the settings of edge-worker; its own are in [desk].",
         examples=("edge-desk user add ann --role admin", "edge-desk run", "edge-desk verify"),
+        exits=(65, 78),
     )
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add_config(common, f"settings file, TOML (default: {DEFAULT_FILE} where it is there)")
@@ -153,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         "serve the page until SIGTERM",
         examples=("edge-desk run", "edge-desk run --config ./edge.toml"),
-        exits=(0, 1, 2, 74, 78),
+        exits=(78,),
         parents=[common],
     )
     user = add_verb(
@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
         "user",
         "add, disable or list the accounts of the page",
         examples=("edge-desk user add ann --role admin",),
-        exits=(0, 1, 2, 74, 78),
+        exits=(78,),
     )
     users = user.add_subparsers(dest="user_verb", metavar="VERB", required=True)
     add = add_verb(
@@ -170,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         "add an account, or give one a new password and role and enable it again",
         description="Asks for the password twice; not on a terminal, it is the first line of the standard input.",
         examples=("edge-desk user add ann --role admin", "edge-desk user add bob < password.txt"),
-        exits=(0, 1, 2, 74, 78),
+        exits=(78,),
         parents=[common],
     )
     add.add_argument("name", metavar="NAME", help="1 to 40 of a-z 0-9 . _ -")
@@ -185,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
         "disable",
         "disable an account; who is logged in with it is logged out",
         examples=("edge-desk user disable bob",),
-        exits=(0, 1, 2, 74, 78),
+        exits=(78,),
         parents=[common],
     )
     disable.add_argument("name", metavar="NAME", help="the account")
@@ -194,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
         "list",
         "list the accounts, their roles, and which are disabled",
         examples=("edge-desk user list",),
-        exits=(0, 1, 2, 74, 78),
+        exits=(78,),
         parents=[common],
     )
     verify = add_verb(
@@ -203,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
         "find any change of the record of answers and accounts",
         description="The desk may keep running. Prints the hash of the newest entry last: note it elsewhere.",
         examples=("edge-desk verify", "edge-desk verify --head 5f0c…"),
-        exits=_VERIFY_EXITS,
+        exits={0: "nothing was changed", 65: "something was changed", 78: EXITS[78]},
         parents=[common],
     )
     verify.add_argument(
@@ -214,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
         "export",
         "write decided scans and labels.csv for edge-train",
         examples=("edge-desk export --out labelled",),
-        exits=(0, 1, 2, 65, 74, 78),
+        exits=(65, 78),
         parents=[common],
     )
     add_folder(export, "--out", about="new or empty folder to write into", required=True)

@@ -47,6 +47,8 @@ EXITS = {
     INTERRUPTED: "interrupted",
 }
 """Exit codes, mostly of sysexits.h, and what each says."""
+COMMON_EXITS = (0, 1, 2, IO_FAILED, INTERRUPTED)
+"""Codes that any verb can end with: argparse gives 2, `run_program` the others."""
 
 
 def run_program(program: str, command: Callable[[], int], *, stderr_prefix: str = "") -> int:
@@ -85,9 +87,12 @@ def as_typed(program: str, words: Sequence[str]) -> tuple[str, ...]:
 
 
 def new_parser(
-    program: str, description: str, *, examples: Sequence[str], exits: Mapping[int, str] = EXITS
+    program: str, description: str, *, examples: Sequence[str], exits: Sequence[int] | Mapping[int, str]
 ) -> argparse.ArgumentParser:
-    """The parser of a program, with `--version` and shell completion; its verbs come from `add_verb`."""
+    """The parser of a program, with `--version` and shell completion; its verbs come from `add_verb`.
+
+    `exits`: as of `add_verb`, those of all its verbs.
+    """
     parser = argparse.ArgumentParser(
         prog=program,
         description=description,
@@ -113,20 +118,19 @@ def add_verb(
     *,
     description: str = "",
     examples: Sequence[str],
-    exits: Sequence[int] | Mapping[int, str] = (0, 1, 2, 78),
+    exits: Sequence[int] | Mapping[int, str],
     parents: Sequence[argparse.ArgumentParser] = (),
     aliases: Sequence[str] = (),
 ) -> argparse.ArgumentParser:
     """Add `PROGRAM VERB`: one line for the list of verbs, then what its own help says.
 
-    `exits`: codes of EXITS, or codes with words of this verb's own.
+    `exits`: codes of EXITS beside the common ones, or codes with words of this verb's own.
     """
-    words = exits if isinstance(exits, Mapping) else {code: EXITS[code] for code in exits}
     return verbs.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}." + (f" {description}" if description else ""),
-        epilog=_epilog(examples, words),
+        epilog=_epilog(examples, exits),
         formatter_class=_Help,
         allow_abbrev=False,
         parents=parents,
@@ -208,8 +212,10 @@ def _of_options(names: Sequence[str], required: bool, dest: str | None) -> dict[
     return {"required": required, "dest": dest} if names[0].startswith("-") else {}
 
 
-def _epilog(examples: Sequence[str], exits: Mapping[int, str]) -> str:
-    codes = [f"  {code:<4} {words}" for code, words in exits.items()]
+def _epilog(examples: Sequence[str], exits: Sequence[int] | Mapping[int, str]) -> str:
+    own = exits if isinstance(exits, Mapping) else {code: EXITS[code] for code in exits}
+    words = {code: EXITS[code] for code in COMMON_EXITS} | dict(own)
+    codes = [f"  {code:<4} {words[code]}" for code in sorted(words)]
     return "\n".join(["examples:", *(f"  {example}" for example in examples), "", "exit codes:", *codes])
 
 

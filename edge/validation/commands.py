@@ -106,9 +106,8 @@ def _add_replay(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
             "edge-worker replay scans --labels scans/labels.csv --model new-model --against /var/lib/edge-worker/model",
         ),
         exits={
-            0: EXITS[0],
             1: "a requirement is not met, or a defect",
-            **{code: EXITS[code] for code in (2, 70, 74, 75, 78)},
+            **{code: EXITS[code] for code in (70, 75, 78)},
         },
         parents=[common],
     )
@@ -179,7 +178,7 @@ def _add_qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser], com
         exits={
             0: "qualified, or the set was fixed",
             1: "not qualified, or a defect",
-            **{code: EXITS[code] for code in (2, 70, 74, 78)},
+            **{code: EXITS[code] for code in (70, 78)},
         },
         parents=[common],
     )
@@ -189,7 +188,7 @@ def _add_qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser], com
         "--plan",
         metavar="TOML",
         required=True,
-        about="the protocol: claims and samples (default: none, give one)",
+        about="the protocol: claims and samples",
     )
     add_file(qualify, "--labels", metavar="CSV", about="labels of the set (default: DIR/labels.csv)")
     _add_jobs(qualify)
@@ -217,7 +216,7 @@ def _add_study(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
             "edge-worker study echoes.csv --size depth_mm --response mV --decision 200 --floor 50 --ceiling 1375",
             "edge-worker study msa.csv --people anna,ben,carla --reference truth --part part --defective NG",
         ),
-        exits=(0, 1, 2, 78),
+        exits=(78,),
     )
     add_file(study, "table", metavar="TABLE", about="CSV file, a part or a decision a row")
     columns = {

@@ -66,6 +66,12 @@ def examples_of(parser: argparse.ArgumentParser) -> list[str]:
     return [line.strip() for line in found[1].splitlines()] if found else []
 
 
+def codes_of(parser: argparse.ArgumentParser) -> list[int]:
+    """The exit codes its help lists, in the order of the help."""
+    found = re.search(r"^exit codes:\n((?:  \d+ .+\n)+)", parser.format_help(), re.MULTILINE)
+    return [int(line.split()[0]) for line in found[1].splitlines()] if found else []
+
+
 def test_the_walk_finds_the_verbs() -> None:
     names = {name for name, _ in EVERY}
     assert {"edge-worker model show", "edge-train fit-features", "edge-train patches preview"} <= names
@@ -76,8 +82,15 @@ def test_the_walk_finds_the_verbs() -> None:
 def test_every_help_has_a_description_examples_and_exit_codes(parser: argparse.ArgumentParser) -> None:
     assert parser.description and len(parser.description) > 20
     assert examples_of(parser)
-    codes = re.search(r"^exit codes:\n((?:  \d+ .+\n)+)", parser.format_help(), re.MULTILINE)
-    assert codes and codes[1].startswith("  0 ")
+    codes = codes_of(parser)
+    assert codes == sorted(codes)
+    assert set(codes) >= {0, 1, 2, 74, 130}, "any verb can end with these: argparse and `run_program` give them"
+
+
+@each_parser
+def test_a_program_names_the_exit_codes_that_one_of_its_verbs_has_and_no_other(parser: argparse.ArgumentParser) -> None:
+    below = [set(codes_of(verb)) for verb in verbs_below(parser)]
+    assert not below or set(codes_of(parser)) == set.union(*below)
 
 
 @each_parser

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_type_hints
 from edge.images.conversion import Bounds
 from edge.images.method import Method
 from edge.records import Size
-from edge.system.command import EXITS, add_file, add_folder, add_verb, count
+from edge.system.command import add_file, add_folder, add_verb, count
 from edge.system.progress import Reporter
 from train.bounds import MODES
 from train.dataset import read_labels
@@ -34,18 +34,14 @@ _Recipe = TypeVar("_Recipe", bound=Recipe)
 
 TORCH: Final = ("torch", "torchvision")
 TRAIN_EXITS: Final = {
-    0: EXITS[0],
     1: "the request is refused, or a defect of this program",
-    2: EXITS[2],
     65: "the scans or their labels are not what the command needs",
     66: "a checkpoint is missing, damaged, or of another kind",
     70: "the training diverged",
-    74: EXITS[74],
-    130: EXITS[130],
 }
-RUNS: Final = (0, 1, 2, 65, 74, 130)
+RUNS: Final = (65,)
 """Exit codes of a verb that reads scans."""
-TRAINS: Final = tuple(TRAIN_EXITS)
+TRAINS: Final = (65, 66, 70)
 """Exit codes of a verb that trains."""
 CACHE_FOLDER: Final = "cache"
 _METAVARS: Final = {int: "N", float: "X", Size: "HxW"}
@@ -66,7 +62,7 @@ def add_command(
     needs: Collection[str] = TORCH,
 ) -> argparse.ArgumentParser:
     """Add a verb that runs `command` where the modules it `needs` are installed."""
-    words = {code: TRAIN_EXITS[code] for code in exits}
+    words = {code: TRAIN_EXITS[code] for code in (1, *exits)}
     verb = add_verb(verbs, name, summary, description=description, examples=examples, exits=words, aliases=aliases)
     verb.set_defaults(command=command, needs=needs)
     return verb
