@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.systemd_box import commands_under
+
 UNIT = Path(__file__).parents[2] / "systemd" / "edge-worker.service"
 DESK = UNIT.with_name("edge-desk.service")
 MAX_EXPOSURE = 2.0
@@ -114,3 +116,14 @@ def test_the_desk_writes_nothing_of_the_workers_but_its_drop_box() -> None:
     assert re.findall(r"^ReadOnlyPaths=(.*)$", text, re.MULTILINE) == ["-/var/lib/edge-worker"]
     assert ("User=edge-desk" in text) and ("User=edge-worker" not in text)
     assert re.findall(r"^IPAddress.*$", text, re.MULTILINE) == ["IPAddressDeny=any", "IPAddressAllow=localhost"]
+
+
+def test_the_unit_of_a_second_station_differs_in_its_settings_alone(tmp_path: Path) -> None:
+    commands = commands_under("install.md", "A second station on the same box").splitlines()
+    (make,) = [command for command in commands if command.startswith("sed ")]
+    second = tmp_path / "edge-worker-2.service"
+    made = make.replace("/etc/systemd/system/edge-worker-2.service", str(second))
+    subprocess.run(made, shell=True, check=True, cwd=UNIT.parents[1])
+    first = UNIT.read_text(encoding="utf-8").splitlines()
+    changed = [line for line in second.read_text(encoding="utf-8").splitlines() if line not in first]
+    assert changed == ["ExecStart=/opt/edge-worker/bin/edge-worker --config /etc/edge-worker/edge-2.toml"]
