@@ -28,7 +28,7 @@ from edge.system.command import (
 )
 from edge.system.logs import configure_logging, event, leads_to_journal
 from edge.system.privilege import refuse_root
-from edge.system.signals import stop_ends_process, stop_signals_held
+from edge.system.signals import hold_stop_signals, stop_ends_process
 from edge.system.values import MAX_SEQ
 from edge.validation import commands as validation
 
@@ -142,15 +142,15 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _run_line(_: argparse.Namespace, settings: Settings) -> int:
-    with stop_signals_held():  # before the libraries are imported that start threads
+    with hold_stop_signals():  # before the libraries are imported that start threads
         with stop_ends_process():
             event(log.info, "starting", version=__version__, station=settings.station, settings=settings.origin)
             from edge.daemon.app import run_app
             from edge.model.history import refuse_older
-            from edge.pipeline.loaded_model import LoadedModel, open_model, verified_bundle
+            from edge.pipeline.loaded_model import LoadedModel, open_model, open_trusted_bundle
 
         def load() -> LoadedModel:
-            bundle = verified_bundle(settings.model)
+            bundle = open_trusted_bundle(settings.model)
             refuse_older(bundle, settings.state.dir)
             return open_model(settings, bundle)
 
@@ -200,9 +200,9 @@ def _restore(options: argparse.Namespace, settings: Settings) -> int:
 
 def _model_show(_: argparse.Namespace, settings: Settings) -> int:
     from edge.model.history import newest_model
-    from edge.pipeline.loaded_model import verified_bundle
+    from edge.pipeline.loaded_model import open_trusted_bundle
 
-    bundle = verified_bundle(settings.model)
+    bundle = open_trusted_bundle(settings.model)
     policy, newest = bundle.policy(), newest_model(settings.state.dir)
     band = "none" if policy.review_band is None else "{:.4g} to {:.4g}".format(*policy.review_band)
     rows = {
@@ -225,10 +225,10 @@ def _model_show(_: argparse.Namespace, settings: Settings) -> int:
 
 def _model_build(_: argparse.Namespace, settings: Settings) -> int:
     from edge.engines.tensorrt.open import build
-    from edge.pipeline.loaded_model import plan_settings, verified_bundle
+    from edge.pipeline.loaded_model import open_trusted_bundle, plan_settings
 
     plans = plan_settings(settings)
-    print(build(verified_bundle(settings.model), plans, max_batch=settings.model.max_batch))
+    print(build(open_trusted_bundle(settings.model), plans, max_batch=settings.model.max_batch))
     return 0
 
 
@@ -240,9 +240,9 @@ def _model_tune(_: argparse.Namespace, settings: Settings) -> int:
 
 def _model_accept_older(_: argparse.Namespace, settings: Settings) -> int:
     from edge.model.history import accept_older
-    from edge.pipeline.loaded_model import verified_bundle
+    from edge.pipeline.loaded_model import open_trusted_bundle
 
-    print(accept_older(verified_bundle(settings.model), settings.state.dir, datetime.now(UTC)))
+    print(accept_older(open_trusted_bundle(settings.model), settings.state.dir, datetime.now(UTC)))
     return 0
 
 

@@ -31,7 +31,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from edge.errors import SettingsError
 from edge.system.text import NotUtf8, utf8_text
 from edge.system.values import check_expression, check_host, check_topic_level, display, is_loopback, toml_value
-from edge.system.variables import PREFIX, is_of_kubernetes, json_section, merged, misspelt, variable
+from edge.system.variables import PREFIX, is_of_kubernetes, json_section, merge, suggest_setting, variable
 
 DEFAULT_FILE = Path("/etc/edge-worker/edge.toml")
 """Read where no other file is named."""
@@ -438,7 +438,7 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
     content = {} if config is None else _file_content(config)
     variables, ignored = _environment_content()
     try:
-        settings = Settings(**merged(content, variables, flags or {}))
+        settings = Settings(**merge(content, variables, flags or {}))
     except ValidationError as error:
         raise settings_error(error) from None
     settings._file = config
@@ -453,7 +453,7 @@ def settings_to_tell(config: Path | None, flags: Mapping[str, Any]) -> Settings 
     """
     try:
         content = {} if config is None else _file_content(config)
-        every = merged(content, _environment_content()[0], flags)
+        every = merge(content, _environment_content()[0], flags)
         if not {"station", "broker", "topic"} <= every.keys():
             return None
         return Settings(**{name: every[name] for name in ("station", "broker", "topic", "state") if name in every})
@@ -560,11 +560,11 @@ def _environment_content() -> tuple[dict[str, Any], tuple[str, ...]]:
     for upper in sorted(name for name in present if name.startswith(PREFIX)):  # a section before its keys
         name, value = present[upper]
         if upper in sections:
-            content = merged(content, {sections[upper]: json_section(name, sections[upper], value)})
+            content = merge(content, {sections[upper]: json_section(name, sections[upper], value)})
         elif upper in keys:
             section, key = keys[upper]
-            content = merged(content, {section: {key: value}} if section else {key: value})
-        elif not is_of_kubernetes(upper, present.keys()) and (hint := misspelt(upper, {*keys, *sections})):
+            content = merge(content, {section: {key: value}} if section else {key: value})
+        elif not is_of_kubernetes(upper, present.keys()) and (hint := suggest_setting(upper, {*keys, *sections})):
             raise SettingsError(f"environment variable {name} is no setting of edge-worker", hint=hint)
         else:
             ignored.append(name)

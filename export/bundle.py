@@ -46,7 +46,7 @@ from edge.model.manifest import (
     Thresholds,
     manifest_json,
 )
-from edge.system.files import sync_directory, written_whole
+from edge.system.files import sync_directory, write_whole
 from edge.system.progress import Reporter
 from export.arithmetic import check_arithmetic
 from export.decisions import check_decisions, decision_lines
@@ -236,7 +236,7 @@ def write_bundle(out: Path, manifest: Manifest, contents: Mapping[str, bytes], k
     try:
         (temporary / GOLDEN_DIR).mkdir(parents=True)
         for name, data in files.items():
-            with written_whole(temporary / name, durable=True) as stream:
+            with write_whole(temporary / name, durable=True) as stream:
                 stream.write(data)
         bundle = verify_bundle(temporary, [TrustedKey("the signing key", key.public_key())])
         check_arithmetic(bundle)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from edge.errors import SettingsError
 from edge.model import private_key as edge_private_key
-from edge.system.files import written_whole
+from edge.system.files import write_whole
 from export.errors import ExportError
 
 DEFAULT_NAME = "signing-key"
@@ -54,5 +54,5 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
 
 
 def _create(path: Path, data: bytes, mode: int) -> None:
-    with written_whole(path, durable=True, mode=mode, replace=False) as stream:
+    with write_whole(path, durable=True, mode=mode, replace=False) as stream:
         stream.write(data)

@@ -22,7 +22,7 @@ from edge.images.sharpness import Sharpness
 from edge.records import Size
 from train.dataset import Row, ScanFacts
 from train.errors import CheckpointError
-from train.files import written_whole
+from train.files import write_whole
 
 Kind = Literal["classifier", "gate"]
 Value = str | int | float | bool | None
@@ -122,7 +122,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     content["bounds"] = None if checkpoint.bounds is None else asdict(checkpoint.bounds)
     content["sharpnesses"] = tuple(tuple(one) for one in checkpoint.sharpnesses)  # plain, to load without code
     content["size"] = tuple(checkpoint.size)
-    with written_whole(path) as stream:
+    with write_whole(path) as stream:
         torch.save(content, stream)
 
 

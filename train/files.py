@@ -13,14 +13,14 @@ import edge.system.files
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
+def write_whole(path: Path) -> Iterator[BinaryIO]:
     """A stream whose content takes the place of `path` once it is on the disk; its folder is made.
 
     Raises OSError, also where torch.save says in words of its own what the disk said.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with edge.system.files.written_whole(path, durable=True) as stream:
+        with edge.system.files.write_whole(path, durable=True) as stream:
             yield stream
     except RuntimeError as error:
         reason = error.__context__
@@ -39,5 +39,5 @@ def require_folder(path: Path) -> None:
 def write_json(path: Path, content: object) -> None:
     """JSON with sorted keys; a NaN in it is a ValueError."""
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
-    with written_whole(path) as stream:
+    with write_whole(path) as stream:
         stream.write(text.encode() + b"\n")

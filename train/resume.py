@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.files import written_whole
+from train.files import write_whole
 
 FILE = "training.pt"
 GATE_FILE = "gate-training.pt"
@@ -70,7 +70,7 @@ class Resume:
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
-        with written_whole(self.path) as stream:
+        with write_whole(self.path) as stream:
             torch.save(content, stream)
 
     def load(self, modules: Sequence[nn.Module], optimizer: torch.optim.Optimizer, rng: Random) -> EpochEnd | None:

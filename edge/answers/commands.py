@@ -156,10 +156,10 @@ def _open_output(file: Path) -> Iterator[BinaryIO]:
     if file == STDOUT:
         yield sys.stdout.buffer
         return
-    from edge.system.files import written_whole
+    from edge.system.files import write_whole
 
     try:
-        with written_whole(file, durable=False) as stream:
+        with write_whole(file, durable=False) as stream:
             yield stream
     except OSError as error:
         raise SettingsError(f"{file}: {error.strerror}", hint="name another file with --out") from error

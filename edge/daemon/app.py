@@ -26,14 +26,14 @@ from uuid import uuid4
 from edge.daemon.line import Line, build_line, utc_now
 from edge.errors import EdgeError, LedgerError
 from edge.evidence.keeper import Keeper
-from edge.mqtt.start_refused import start_refusal_told
+from edge.mqtt.start_refused import report_start_refusal
 from edge.pipeline.loaded_model import LoadedModel
 from edge.settings import ServiceEnvironment, Settings
 from edge.station.archive import Archive
 from edge.system.heartbeat import Beats
 from edge.system.logs import event
 from edge.system.service_manager import Notifier
-from edge.system.signals import await_stop, stop_ends_process, stop_signals_held
+from edge.system.signals import await_stop, hold_stop_signals, stop_ends_process
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,8 @@ def run_app(settings: Settings, environment: ServiceEnvironment, load: Callable[
     Raises EdgeError when the line cannot start, which the MES is told, or for what ended one of its threads.
     """
     with ExitStack() as stack:
-        stack.enter_context(stop_signals_held())
-        with stop_ends_process(), start_refusal_told(settings), ExitStack() as building:
+        stack.enter_context(hold_stop_signals())
+        with stop_ends_process(), report_start_refusal(settings), ExitStack() as building:
             model = load()
             building.callback(model.engine.close)
             line = build_line(settings, model, uuid4(), building)

@@ -36,15 +36,15 @@ from edge.model.bundle import Bundle, load_trusted_keys
 from edge.model.history import refuse_older
 from edge.model.qualification import engine_words, read_qualification, void_reasons
 from edge.mqtt.connection import DIAL_GRACE_S, NO_MATCHING_SUBSCRIBERS, REFUSED, Outgoing, exchange
-from edge.pipeline.loaded_model import DEMO_KEY, open_model, verified_bundle
-from edge.pipeline.verdicts import named_parts
+from edge.pipeline.loaded_model import DEMO_KEY, open_model, open_trusted_bundle
+from edge.pipeline.verdicts import parse_name
 from edge.scans.decoder import UNFILTERED_HINT, Decoder
 from edge.scans.scan import Limits
 from edge.settings import BrokerSettings, Settings
 from edge.station.folder import StationFolder
 from edge.station.mounts import file_system
 from edge.store.ledger import open_ledger
-from edge.store.ledger_file import kept_free
+from edge.store.ledger_file import keep_free
 from edge.system.names import display_name
 
 GOOD_SQLITE = (3, 51, 3)
@@ -111,7 +111,7 @@ def _settings(settings: Settings) -> Iterator[Finding]:
 
 
 def _tune(settings: Settings) -> Iterator[Finding]:
-    bundle = verified_bundle(settings.model)
+    bundle = open_trusted_bundle(settings.model)
     tuned = tune(bundle, threads=settings.model.threads)
     times = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in tuned.seconds.items())
     used = CPU_ENGINES[0] if settings.model.engine == "auto" else settings.model.engine
@@ -122,7 +122,7 @@ def _tune(settings: Settings) -> Iterator[Finding]:
 
 
 def _model(settings: Settings) -> Iterator[Finding]:
-    bundle = verified_bundle(settings.model)
+    bundle = open_trusted_bundle(settings.model)
     yield Finding(
         Grade.OK if settings.model.trusted_key else Grade.WARN,
         "bundle",
@@ -217,7 +217,7 @@ def _names(pattern: str, files: list[str]) -> Finding:
     """What the naming expression makes of the scans that are there."""
     if not files:
         return Finding(Grade.OK, "names", "no scan to try `naming.pattern` on")
-    parts = {file: named_parts(re.compile(pattern), file) for file in sorted(files)}
+    parts = {file: parse_name(re.compile(pattern), file) for file in sorted(files)}
     strangers = [file for file, name in parts.items() if name.get("part_id") is None]
     example = strangers[0] if strangers else files[0]
     gives = ", ".join(f"{group}={value}" for group, value in parts[example].items()) or "nothing"
@@ -357,7 +357,7 @@ def _probe(settings: Settings) -> Iterator[Finding]:
     payload = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     with ExitStack() as stack:
         try:
-            is_ours = stack.enter_context(kept_free(settings.state.ledger))
+            is_ours = stack.enter_context(keep_free(settings.state.ledger))
         except OSError:
             is_ours = False
         client_id = own_id if is_ours else f"{own_id}-check"  # a running worker stays connected

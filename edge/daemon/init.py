@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from edge.errors import SettingsError
 from edge.settings import Settings, settings_error, settings_text
-from edge.system.files import written_whole
+from edge.system.files import write_whole
 
 Values = Mapping[str, Mapping[str, str]]
 """By section and key; top-level keys are in section ""."""
@@ -78,7 +78,7 @@ def write_settings(
         assert all(written[key] == value for key, value in keys.items()), "the text does not say what was answered"
     try:
         target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with written_whole(target, durable=True, mode=0o644, replace=replace) as stream:
+        with write_whole(target, durable=True, mode=0o644, replace=replace) as stream:
             stream.write(text.encode())
     except FileExistsError:
         raise _exists(target) from None

@@ -41,8 +41,8 @@ from edge.station.mounts import file_system
 from edge.station.watch import Watcher
 from edge.store.backup import sweep_copies, take_backup_requests
 from edge.store.ledger import TOPIC, Ledger, Pending, open_ledger
-from edge.store.requests import DropBox, Request, RequestKind, ResendRequest, parsed
-from edge.system.files import written_whole
+from edge.store.requests import DropBox, Request, RequestKind, ResendRequest, parse_request
+from edge.system.files import write_whole
 from edge.system.heartbeat import Beats
 from edge.system.logs import event
 from edge.system.machine import clock_synchronised, resident_bytes
@@ -232,7 +232,7 @@ class Line:
         self.publisher.publish_health(health)
         try:
             # For the review desk, another user of this group, to whom the ledger is closed.
-            with written_whole(self.settings.state.health, durable=False, mode=0o640) as stream:
+            with write_whole(self.settings.state.health, durable=False, mode=0o640) as stream:
                 stream.write(canonical_json(health))
         except OSError as error:
             event(log.warning, "health not written", error=str(error))
@@ -298,7 +298,7 @@ class Line:
 
     def _dispose(self, request: Request, content: bytes) -> None:
         """Store a person's decision, then put it beside the evidence: again where an earlier try ended in between."""
-        answer = parsed(Answer, content)
+        answer = parse_request(Answer, content)
         if answer.disposition_id != request.id:
             raise RequestError(
                 f"disposition_id {answer.disposition_id}, expected the id of the file's name",
@@ -321,7 +321,7 @@ class Line:
                 event(log.warning, "disposition not put beside the evidence", error=str(error))
 
     def _resend(self, _: Request, content: bytes) -> None:
-        asked = parsed(ResendRequest, content)
+        asked = parse_request(ResendRequest, content)
         count = 0
         if asked.since is not None:
             count = self.ledger.requeue(asked.since)
@@ -396,7 +396,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         rewrite_hold_s=folder.rewrite_hold_s,
         done_suffix=folder.done_suffix,
         recursive=folder.recursive,
-        remembered=ledger.remembered(FOLDER),
+        remembered=ledger.recall(FOLDER),
     )
     folder_changed = threading.Event()
     watcher = Watcher(folder.path, folder_changed, inbox.touch, recursive=folder.recursive)
@@ -487,7 +487,7 @@ def _archive_of(settings: Settings, ledger: Ledger, known: Mapping[str, FileStam
         folder.move_to,
         is_judged=ledger.is_judged,
         done_suffix=folder.done_suffix,
-        remembered=ledger.remembered(TARGET),
+        remembered=ledger.recall(TARGET),
     )
     for stamp in known.values():  # judged by an earlier run that ended before the move
         archive.add(stamp)

@@ -157,7 +157,7 @@ class LoginLimit:
         self._guesses: dict[str, _Guesses] = {}
 
     def admit(self, name: str, address: str) -> float:
-        """Seconds to wait; 0 where a password may be looked at now, which counts as wrong until `succeeded`.
+        """Seconds to wait; 0 where a password may be looked at now, which counts as wrong until `note_success`.
 
         Counted before the password is looked at, so that of a thousand at once only a few are.
         """
@@ -171,7 +171,7 @@ class LoginLimit:
                     guesses.wrong, guesses.last_s = guesses.wrong + 1, at_s
         return wait_s
 
-    def succeeded(self, name: str, address: str) -> None:
+    def note_success(self, name: str, address: str) -> None:
         """The password was right: forget the wrong ones of its name; an address only gets this one back.
 
         Else a guesser with an account of his own could guess on for others.

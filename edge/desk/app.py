@@ -36,7 +36,7 @@ from edge.desk.overview import note_health
 from edge.desk.pages import Desk, Reply, Visit, message_page
 from edge.desk.pixels import CountsCache
 from edge.desk.store import Account, DeskStore
-from edge.desk.words import LANGUAGES, Language, preferred
+from edge.desk.words import LANGUAGES, Language, choose_language
 from edge.errors import DeskError, EdgeError, SettingsError
 from edge.settings import DeskSettings, ServiceEnvironment, Settings
 from edge.system.logs import event
@@ -275,7 +275,7 @@ def _visit(request: Request, form: pages.Form) -> Visit:
         path=str(request.scope["path"]),  # the whole address need not be UTF-8
         query=dict(request.query_params),
         form=form,
-        language=language if language in LANGUAGES else preferred(request.headers.get("accept-language", "")),
+        language=language if language in LANGUAGES else choose_language(request.headers.get("accept-language", "")),
         address=request.client.host if request.client is not None else "unknown",
         is_fragment="hx-request" in request.headers,
     )

@@ -17,7 +17,7 @@ from edge.desk.readings import Choice, State, standing
 from edge.desk.store import Answer, DeskStore, now
 from edge.errors import DeskError, EvidenceError, SettingsError
 from edge.evidence.record import Piece, days, open_piece, pieces_of_day
-from edge.system.files import written_whole
+from edge.system.files import write_whole
 from edge.validation.labels import Label, majority
 
 LABELS_NAME = "labels.csv"
@@ -64,7 +64,7 @@ def export(store: DeskStore, evidence: Path, out: Path, by: str) -> str:
             raise SettingsError(f"{out} is not empty", hint="name a new folder with --out")
         damaged = _write_scans(out, labelled)
         table = _table([each for each in labelled if each.file not in damaged])
-        with written_whole(out / LABELS_NAME, durable=True) as stream:
+        with write_whole(out / LABELS_NAME, durable=True) as stream:
             stream.write(table)
     except OSError as error:
         raise DeskError(
@@ -129,7 +129,7 @@ def _write_scans(out: Path, labelled: Sequence[Labelled]) -> dict[str, str]:
         except EvidenceError:
             damaged[each.file] = each.piece.record.file
         else:
-            with written_whole(out / each.file, durable=False) as stream:
+            with write_whole(out / each.file, durable=False) as stream:
                 stream.write(data)
     return damaged
 

@@ -198,7 +198,7 @@ def log_in(desk: Desk, visit: Visit) -> Reply:
     secret = account.secret if account is not None and is_known else NO_ACCOUNT
     if not is_password(visit.value("password")[:1000], secret) or not is_known:
         return _login_form(desk, visit, HTTPStatus.UNAUTHORIZED, visit.word("wrong_login"))
-    desk.limit.succeeded(name, visit.address)
+    desk.limit.note_success(name, visit.address)
     target = visit.value("to")
     return redirect(target if LOCAL_PATH.fullmatch(target) else "/", session=desk.sessions.begin(name))
 
@@ -280,7 +280,7 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
     layers: dict[str, pixels.Layer | None] = {"reason": None, "residual": None}
     if case.has_scan:
         try:
-            step = pixels.shown_step(record.height_px or 0, record.width_px or 0)
+            step = pixels.display_step(record.height_px or 0, record.width_px or 0)
         except EvidenceError as error:
             problem = error.message
     if not row.is_hidden and not case.is_gone:

@@ -37,7 +37,7 @@ class Layer:
     height: float
 
 
-def shown_step(height_px: int, width_px: int) -> int:
+def display_step(height_px: int, width_px: int) -> int:
     """Every how-manieth row and column is shown. Raises EvidenceError for a scan that is too large altogether."""
     if height_px * width_px > MAX_PX:
         raise EvidenceError(
@@ -51,12 +51,12 @@ def shown_step(height_px: int, width_px: int) -> int:
 
 
 def raw_counts(piece: Piece) -> bytes:
-    """The counts as the page wants them: uint16 little-endian, row by row, every `shown_step`-th row and column.
+    """The counts as the page wants them: uint16 little-endian, row by row, every `display_step`-th row and column.
 
     Raises EvidenceError where the picture is missing, damaged or too large.
     """
     counts = _counts(piece)
-    step = shown_step(*counts.shape)
+    step = display_step(*counts.shape)
     return np.ascontiguousarray(counts[::step, ::step], "<u2").tobytes()
 
 
@@ -164,7 +164,7 @@ def _encode_colours(colours: npt.NDArray[np.uint8]) -> bytes:
 
 def _counts(piece: Piece) -> Counts:
     record = piece.record
-    shown_step(record.height_px or 0, record.width_px or 0)  # before anything is unpacked
+    display_step(record.height_px or 0, record.width_px or 0)  # before anything is unpacked
     with _unpacking:
         return piece.counts()
 

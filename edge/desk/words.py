@@ -320,7 +320,7 @@ def keys() -> tuple[str, ...]:
     return tuple(_WORDS)
 
 
-def preferred(accept_language: str) -> Language:
+def choose_language(accept_language: str) -> Language:
     """The first language of an Accept-Language header that the desk speaks; English where it speaks none."""
     weighted = []
     for position, part in enumerate(accept_language.split(",")[:20]):

@@ -43,7 +43,7 @@ from edge.evidence.record import (
     pieces_of_day,
 )
 from edge.records import ExpectedFile, Outcome
-from edge.system.files import open_regular, sync_directory, written_whole
+from edge.system.files import open_regular, sync_directory, write_whole
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -224,7 +224,7 @@ class Keeper:
                 open_piece(self._folder, evidence)
             except EvidenceError:
                 return
-            with written_whole(path / DISPOSITION, durable=True, mode=FILE_MODE) as stream:
+            with write_whole(path / DISPOSITION, durable=True, mode=FILE_MODE) as stream:
                 stream.write(payload)
             entry = self._shelf.entries.get(evidence) if self._shelf else None
             if entry is not None:

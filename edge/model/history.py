@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from edge.contract.messages import rfc3339
 from edge.errors import BundleError, LedgerError
 from edge.model.bundle import Bundle
-from edge.system.files import written_whole
+from edge.system.files import write_whole
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def _newest(bundle: Bundle) -> NewestModel:
 def _write(newest: NewestModel, state: Path) -> None:
     """Whole or not at all, and for good. Readable by all: an administrator may write it, the worker's user reads."""
     try:
-        with written_whole(state / FILE, durable=True, mode=0o644) as stream:  # no secret
+        with write_whole(state / FILE, durable=True, mode=0o644) as stream:  # no secret
             stream.write(newest.model_dump_json(indent=1).encode() + b"\n")
     except OSError as error:
         raise LedgerError(f"{state / FILE}: {error.strerror}", hint="check the mount and `state.dir`") from error

@@ -19,7 +19,7 @@ from edge.errors import EdgeError, PublishError
 from edge.mqtt.connection import Outgoing, exchange
 from edge.mqtt.publisher import program_versions
 from edge.settings import Settings
-from edge.store.ledger_file import kept_free
+from edge.store.ledger_file import keep_free
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ UNSURE = "-refused"
 
 
 @contextmanager
-def start_refusal_told(settings: Settings) -> Iterator[None]:
+def report_start_refusal(settings: Settings) -> Iterator[None]:
     """Inside, an error is what keeps the worker from starting: the MES is told before it goes on its way."""
     try:
         yield
@@ -46,7 +46,7 @@ def tell_start_refused(settings: Settings, refusal: EdgeError | OSError) -> None
     else:
         message, hint = str(refusal), "look at the log of the worker: journalctl -u edge-worker"
     try:
-        with kept_free(settings.state.ledger) as is_free:
+        with keep_free(settings.state.ledger) as is_free:
             told = _tell(settings, message, hint) if is_free else "another worker speaks for this station"
     except OSError:
         told = _tell(settings, message, hint, is_sure=False)

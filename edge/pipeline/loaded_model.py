@@ -89,7 +89,7 @@ class LoadedModel:
         )
 
 
-def verified_bundle(settings: ModelSettings) -> Bundle:
+def open_trusted_bundle(settings: ModelSettings) -> Bundle:
     """The bundle of the settings, signed by a key they trust. Raises BundleError."""
     return open_bundle(settings.bundle, settings.trusted_key or DEMO_KEY)
 
@@ -109,7 +109,7 @@ def plan_settings(settings: Settings, *, may_build: bool = True) -> PlanSettings
 
 def load_model(settings: Settings) -> LoadedModel:
     """Verify, open, reproduce. Raises BundleError, EngineError."""
-    return open_model(settings, verified_bundle(settings.model))
+    return open_model(settings, open_trusted_bundle(settings.model))
 
 
 def open_model(settings: Settings, bundle: Bundle, *, may_build: bool = True) -> LoadedModel:

@@ -30,7 +30,7 @@ from edge.records import Box, Decision, Former, Outcome, Policy, Scan, Scores, S
 NEW = Former()
 
 
-def named_parts(naming: re.Pattern[str], file: str) -> dict[str, str | None]:
+def parse_name(naming: re.Pattern[str], file: str) -> dict[str, str | None]:
     """What a file's name tells by the groups of the expression; empty if it does not fit."""
     named = naming.search(file)
     return named.groupdict() if named else {}
@@ -116,7 +116,7 @@ class VerdictFactory:
         now: datetime,
     ) -> Verdict:
         scan = prepared.scan
-        name = named_parts(self.naming, scan.file)
+        name = parse_name(self.naming, scan.file)
         has_pixels = decision.outcome is not Outcome.UNREADABLE
         verdict_id = self.id_of(scan, former)
         is_kept = self.selection is not None and self.selection.why(decision.outcome, scan.file, verdict_id) is not None

@@ -38,13 +38,13 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 def main(max_px: int, max_bytes: int) -> None:
     channel = socket.socket(fileno=sys.stdin.fileno())
     channel.sendall(FILTERED if confine(max_px, max_bytes) else UNFILTERED)
-    while (header := received(channel, REQUEST.size)) is not None:
+    while (header := receive(channel, REQUEST.size)) is not None:
         (length,) = REQUEST.unpack(header)
-        data = received(channel, length)
+        data = receive(channel, length)
         if data is None:
             return
         try:
-            counts = unpacked(data, max_px)
+            counts = unpack(data, max_px)
         except ScanError as error:
             said = f"{error.reason}\n{error.message}".encode()
             channel.sendall(ANSWER.pack(REFUSAL, len(said)) + said)
@@ -53,7 +53,7 @@ def main(max_px: int, max_bytes: int) -> None:
             channel.sendall(counts.data.cast("B"))
 
 
-def unpacked(data: bytes, max_px: int) -> Counts:
+def unpack(data: bytes, max_px: int) -> Counts:
     """What the file holds; trusts no word on its layout. Raises ScanError."""
     return decode(data, read_layout(lambda start, length: data[start : start + length], len(data), max_px))
 
@@ -76,7 +76,7 @@ def confine(max_px: int, max_bytes: int) -> bool:
     return allow_only_unpacking()
 
 
-def received(channel: socket.socket, length: int) -> bytes | None:
+def receive(channel: socket.socket, length: int) -> bytes | None:
     """Exactly so many bytes; None when the other end has closed."""
     buffer = bytearray(length)
     filled = 0

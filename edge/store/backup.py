@@ -28,8 +28,8 @@ from edge.store.ledger_file import (
     remove_database,
     take_lock,
 )
-from edge.store.requests import BackupRequest, DropBox, Request, RequestKind, leave, parsed
-from edge.system.files import open_regular, sync_directory, written_whole
+from edge.store.requests import BackupRequest, DropBox, Request, RequestKind, leave, parse_request
+from edge.system.files import open_regular, sync_directory, write_whole
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def take_backup_requests(ledger: Ledger, go_on: Callable[[], bool] = lambda: Tru
     box = DropBox(ledger.path.parent)
 
     def answer(request: Request, content: bytes) -> None:
-        parsed(BackupRequest, content)
+        parse_request(BackupRequest, content)
 
         def is_wanted() -> bool:
             return request.path.exists() and go_on()
@@ -133,7 +133,7 @@ def restore(path: Path, station: str, source: Path, next_seq: int | None = None,
             # The lock is the station's, not the draft's: the duplicate goes with the draft.
             with _blame(source, draft), Ledger(draft, station, os.dup(lock)) as ledger:
                 ledger.database.check()
-                if topic is not None and (former := ledger.remembered(TOPIC)) not in (None, topic):
+                if topic is not None and (former := ledger.recall(TOPIC)) not in (None, topic):
                     raise LedgerError(
                         f"{source} is the ledger of a line that published on {former}, this one publishes on {topic}",
                         hint="name this line's backup; where `topic` was renamed, restore under the old one first",
@@ -147,7 +147,7 @@ def restore(path: Path, station: str, source: Path, next_seq: int | None = None,
                 if next_seq is not None:
                     ledger.skip_to(next_seq)
                 inventory = _inventory(path, ledger)
-                newest = ledger.remembered(NEWEST_MODEL)
+                newest = ledger.recall(NEWEST_MODEL)
             _restore_model_history(path.parent, newest)
             put_in_place(draft, path)
     finally:
@@ -177,7 +177,7 @@ def _model_history(state: Path) -> str | None:
 def _restore_model_history(state: Path, newest: str | None) -> None:
     file = state / model_history.FILE
     if newest is not None and not file.exists():
-        with written_whole(file, durable=True, mode=0o644) as stream:
+        with write_whole(file, durable=True, mode=0o644) as stream:
             stream.write(newest.encode())
 
 
@@ -265,7 +265,7 @@ def _taken_error(target: Path) -> LedgerError:
 
 
 def _copy_file(source: Path, target: Path) -> None:
-    with open_regular(source) as (original, _), written_whole(target, durable=True, mode=0o600) as copy:
+    with open_regular(source) as (original, _), write_whole(target, durable=True, mode=0o600) as copy:
         shutil.copyfileobj(original, copy)
 
 

@@ -41,7 +41,7 @@ from edge.store.ledger_file import (
     is_intact,
     map_errors,
     message_checksum,
-    parsed_id,
+    parse_id,
     take_lock,
 )
 from edge.system.logs import event
@@ -429,12 +429,12 @@ class Ledger:
         return len(gone)
 
     def remember(self, name: str, value: str) -> None:
-        """Keep a word over the restart, for `remembered`; written only if it is another one."""
-        if self.remembered(name) != value:
+        """Keep a word over the restart, for recall; written only if it is another one."""
+        if self.recall(name) != value:
             with self.database.transaction("write") as sql:
                 sql.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"remembered:{name}", value))
 
-    def remembered(self, name: str) -> str | None:
+    def recall(self, name: str) -> str | None:
         with self.database.transaction("read") as sql:
             row = sql.execute("SELECT value FROM meta WHERE key = ?", (f"remembered:{name}",)).fetchone()
         return str(row[0]) if row else None
@@ -459,7 +459,7 @@ class Ledger:
         """
         with map_errors(self.path):
             place = f"{machine_key()} {self.path.lstat().st_ino}"
-        former = self.remembered(PLACE)
+        former = self.recall(PLACE)
         if former != place:
             with self.database.transaction("write") as sql:
                 if former is not None:
@@ -511,7 +511,7 @@ def _last_of(sql: sqlite3.Connection, file: str) -> tuple[bytes, bytes] | None:
 
 def _ledger_id(sql: sqlite3.Connection) -> UUID:
     ((value,),) = sql.execute("SELECT value FROM meta WHERE key = 'ledger_id'").fetchall()
-    return parsed_id(value)
+    return parse_id(value)
 
 
 def _renew_id(sql: sqlite3.Connection) -> None:

@@ -136,7 +136,7 @@ def _open_lock(path: Path) -> int:
 
 
 @contextmanager
-def kept_free(path: Path) -> Iterator[bool]:
+def keep_free(path: Path) -> Iterator[bool]:
     """Whether no process owns the ledger; inside, none can take it. Makes and writes nothing. Raises OSError."""
     try:
         lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -295,7 +295,7 @@ def message_checksum(seq: object, kind: object, verdict_id: object, payload: obj
     return hashlib.blake2b(repr((seq, kind, verdict_id, payload)).encode("utf-8", "replace"), digest_size=8).digest()
 
 
-def parsed_id(value: object) -> UUID:
+def parse_id(value: object) -> UUID:
     """A ledger's id as it is stored. Raises LedgerError where bit rot has made something else of it."""
     try:
         return UUID(hex=str(value))

@@ -32,7 +32,7 @@ from edge.store.ledger_file import (
     is_intact,
     map_errors,
     newest_schema,
-    parsed_id,
+    parse_id,
 )
 from edge.store.requests import ResendRequest
 
@@ -160,7 +160,7 @@ class LedgerReader:
     @property
     def ledger_id(self) -> UUID:
         """Begins anew with a new or restored ledger."""
-        return parsed_id(self._meta("ledger_id"))
+        return parse_id(self._meta("ledger_id"))
 
     def decided(self, since: datetime, until: datetime | None = None) -> Iterator[StoredVerdict]:
         """Verdicts decided at or after `since` and before `until`, oldest first."""

@@ -35,7 +35,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from edge.contract.messages import Hex32, Seq, Timestamp, rfc3339
 from edge.errors import LedgerError, RequestError
 from edge.store.ledger_file import map_errors
-from edge.system.files import open_regular, written_whole
+from edge.system.files import open_regular, write_whole
 from edge.system.logs import event
 from edge.system.names import display_name
 
@@ -145,12 +145,12 @@ def leave(state: Path, kind: RequestKind, content: BaseModel | bytes, request_id
             expect_box(state)
             DropBox(state).prepare()
         path = directory / f"{kind}-{request_id}.json"
-        with written_whole(path, durable=True, mode=REQUEST_MODE) as stream:
+        with write_whole(path, durable=True, mode=REQUEST_MODE) as stream:
             stream.write(payload)
     return path
 
 
-def parsed(model: type[Model], content: bytes) -> Model:
+def parse_request(model: type[Model], content: bytes) -> Model:
     """The content of a request as its model. Raises RequestError that names the first fault."""
     try:
         return model.model_validate_json(content)
@@ -275,7 +275,7 @@ class DropBox:
         text = f"{name}: {error.message}\n{error.hint}\n"
         with map_errors(self.directory):
             self.refused.mkdir(mode=0o700, exist_ok=True)  # who emptied it may have removed it
-            with written_whole(kept.with_suffix(".txt"), durable=False, mode=0o600) as stream:
+            with write_whole(kept.with_suffix(".txt"), durable=False, mode=0o600) as stream:
                 stream.write(text.encode("utf-8", "backslashreplace"))
             try:
                 if stat.S_ISREG(request.path.lstat().st_mode) and request.path.lstat().st_size <= MAX_BYTES:

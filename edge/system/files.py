@@ -14,7 +14,7 @@ CHUNK_BYTES = 1 << 20
 
 
 @contextmanager
-def written_whole(
+def write_whole(
     path: Path, *, durable: bool, mode: int | None = None, replace: bool = True, draft: Path | None = None
 ) -> Iterator[BinaryIO]:
     """A stream whose content takes the name `path` once it is written; after an exception it does not.
@@ -65,7 +65,7 @@ def sync_directory(directory: Path) -> None:
 def copy_whole(source: Path, draft: Path, target: Path) -> None:
     """Copy a regular file with its times and mode: what bears the name of `target` is whole, and lasts.
 
-    `draft`: as in `written_whole`. Raises OSError, also where `source` is a link or no regular file.
+    `draft`: as in `write_whole`. Raises OSError, also where `source` is a link or no regular file.
     """
     with open_regular(source) as (original, status):
         copy_open(original, status, draft, target)
@@ -73,7 +73,7 @@ def copy_whole(source: Path, draft: Path, target: Path) -> None:
 
 def copy_open(original: BinaryIO, status: os.stat_result, draft: Path, target: Path) -> None:
     """As copy_whole, of an open file: exactly the bytes it had by `status`, however it grows meanwhile."""
-    with written_whole(target, durable=True, draft=draft) as copy:
+    with write_whole(target, durable=True, draft=draft) as copy:
         left_bytes = status.st_size
         while left_bytes > 0:
             chunk = original.read(min(left_bytes, CHUNK_BYTES))

@@ -22,7 +22,7 @@ LOOK_S = 0.1
 
 
 def await_stop(timeout_s: float) -> signal.Signals | None:
-    """The stop signal that comes within `timeout_s`, None if none does; within `stop_signals_held`.
+    """The stop signal that comes within `timeout_s`, None if none does; within `hold_stop_signals`.
 
     Where the whole process stands still for longer than that (SIGSTOP, a suspended machine, a debugger), CPython's
     sigtimedwait returns unwritten memory instead of None: taken for a signal, it was the clean stop of a line that
@@ -35,7 +35,7 @@ def await_stop(timeout_s: float) -> signal.Signals | None:
 
 
 @contextmanager
-def stop_signals_held() -> Iterator[None]:
+def hold_stop_signals() -> Iterator[None]:
     """Inside, they wait for `await_stop`: no handler ever interrupts a lock that is half taken.
 
     Threads inherit this, the networks' own ones too, if it is entered before they start. One that had not would take
@@ -52,7 +52,7 @@ def stop_signals_held() -> Iterator[None]:
 def stop_ends_process() -> Iterator[None]:
     """Inside, a stop ends the process at once with 0, whatever the main thread is waiting for.
 
-    For the start of the line, within `stop_signals_held`: loading a model takes seconds, building its engine minutes,
+    For the start of the line, within `hold_stop_signals`: loading a model takes seconds, building its engine minutes,
     and until the line runs nothing is lost by an end as sudden as a kill.
     """
     is_over = threading.Event()

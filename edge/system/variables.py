@@ -45,7 +45,7 @@ def is_of_kubernetes(name: str, present: Iterable[str]) -> bool:
     )
 
 
-def misspelt(name: str, known: set[str]) -> str | None:
+def suggest_setting(name: str, known: set[str]) -> str | None:
     """What to write instead, where the variable can only be meant for this program."""
     plain = {_plain(each): each for each in known}
     near = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=TYPO_RATIO)
@@ -61,7 +61,7 @@ def _plain(variable: str) -> str:
     return re.sub("_+", "_", variable.removeprefix(PREFIX))
 
 
-def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Key by key within each section; later layers win."""
     merged: dict[str, Any] = {}
     for layer in layers:

@@ -30,7 +30,7 @@ from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits, modified_at
 from edge.settings import Settings
 from edge.store.ledger import Entry
-from edge.system.files import written_whole
+from edge.system.files import write_whole
 from edge.validation.file_list import FileList
 from edge.validation.sources import Source
 
@@ -156,7 +156,7 @@ class Parts:
         if not (kept.is_file() and kept.read_bytes() == text):
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
-            with written_whole(kept, durable=False) as stream:
+            with write_whole(kept, durable=False) as stream:
                 stream.write(text)
         for number in range(self._files.parts_count):
             if (part := self._path(number)).is_file():

@@ -33,7 +33,7 @@ from edge.model.qualification import (
 )
 from edge.pipeline.loaded_model import LoadedModel, load_model
 from edge.settings import Settings
-from edge.system.files import written_whole
+from edge.system.files import write_whole
 from edge.system.names import display_name
 from edge.validation.protocol import FixedSet, Protocol, fix_set, fixed_set, read_protocol, set_sha256
 from edge.validation.replay import (
@@ -258,5 +258,5 @@ def _float(value: int | float | None) -> float | None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    with written_whole(path, durable=True) as stream:
+    with write_whole(path, durable=True) as stream:
         stream.write(data)

@@ -33,7 +33,7 @@ from edge.pipeline.worker import VerdictStore
 from edge.records import Outcome
 from edge.scans.scan import SUFFIXES
 from edge.settings import Settings
-from edge.system.files import written_whole
+from edge.system.files import write_whole
 from edge.system.names import display_name
 from edge.system.progress import Reporter
 from edge.system.text import visible
@@ -326,7 +326,7 @@ def _read(plan: Plan, model: LoadedModel, parts: Parts, other_parts: Parts | Non
     gallery = Gallery(size=PICTURES, policy=model.bundle.policy())
     reading = _Reading(gallery, Leaks(model.bundle.manifest.learnt_from))
     other_lines = repeat(b"") if other_parts is None else other_parts.lines()
-    with written_whole(files.verdicts, durable=False) as stream, written_whole(files.table, durable=False) as cells:
+    with write_whole(files.verdicts, durable=False) as stream, write_whole(files.table, durable=False) as cells:
         csv_rows = csv.writer(codecs.getwriter("utf-8")(cells), lineterminator="\n")
         csv_rows.writerow(TABLE_COLUMNS)
         for file, line, other_line in zip(plan.files, parts.lines(), other_lines, strict=False):
@@ -525,5 +525,5 @@ def _map_errors(out: Path) -> Iterator[None]:
 
 
 def _write(path: Path, text: str) -> None:
-    with written_whole(path, durable=False) as stream:
+    with write_whole(path, durable=False) as stream:
         stream.write(text.encode())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from train.files import written_whole
+from train.files import write_whole
 
 
 class FullDisk(io.BytesIO):
@@ -26,7 +26,7 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoint_before_it(
     path = tmp_path / "model.pt"
     path.write_text("before")
     monkeypatch.setattr("edge.system.files.open", lambda *_, **__: FullDisk(), raising=False)
-    with pytest.raises(OSError, match=r"No space left on device.*model\.pt"), written_whole(path) as stream:
+    with pytest.raises(OSError, match=r"No space left on device.*model\.pt"), write_whole(path) as stream:
         torch.save({"weights": torch.zeros(1_000_000)}, stream)
     monkeypatch.undo()
     assert [one.read_text() for one in tmp_path.iterdir()] == ["before"]

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edge.system.files import written_whole
+from edge.system.files import write_whole
 
 GIB = 1 << 30
 DEFAULT_MAX_BYTES = 8 * GIB
@@ -102,7 +102,7 @@ class FeatureCache:
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with written_whole(path, durable=False) as stream:
+            with write_whole(path, durable=False) as stream:
                 stream.write(data)
         except OSError as error:
             self._give_up(f"{self._folder} cannot be written: {error}")

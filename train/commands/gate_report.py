@@ -67,11 +67,12 @@ def gate_report(options: argparse.Namespace, reporter: Reporter) -> int:
 
 def foreign_images(options: argparse.Namespace) -> Callable[[], Iterable[ForeignImage]]:
     """The images that are no scans, as the options name them; drawn anew at every call."""
-    from train.gate.foreign_sets import drawn, of_folder
+    from train.gate.foreign_sets import draw_foreign, of_folder
 
     def images() -> Iterator[ForeignImage]:
         return chain(
-            drawn(options.drawn, options.seed, options.jobs), chain.from_iterable(map(of_folder, options.foreign or ()))
+            draw_foreign(options.drawn, options.seed, options.jobs),
+            chain.from_iterable(map(of_folder, options.foreign or ())),
         )
 
     return images

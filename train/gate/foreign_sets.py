@@ -33,7 +33,7 @@ class ForeignImage:
     counts: Counts
 
 
-def drawn(per_kind: int, seed: int, jobs: int) -> Iterator[ForeignImage]:
+def draw_foreign(per_kind: int, seed: int, jobs: int) -> Iterator[ForeignImage]:
     """`per_kind` images of every kind of `train.simulator.foreign`, the same for any number of processes."""
     orders = [(kind, number) for kind in FOREIGN_KINDS for number in range(per_kind)]
     return map_in_order(partial(_draw, seed), orders, jobs)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from train.gate.perturb import PATCH_PX, Answer, Patch, Perturbation, drawn
+from train.gate.perturb import PATCH_PX, Answer, Patch, Perturbation, draw_perturbation
 from train.runner import map_in_order
 
 MOST_DONORS: Final = 48
@@ -163,7 +163,7 @@ def _draw(
 ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]:
     """Perturbations number start to stop, and where they replace the patch."""
     pairs = [
-        drawn(materials.kind, np.random.default_rng((seed, number)), materials.donors, materials.photos)
+        draw_perturbation(materials.kind, np.random.default_rng((seed, number)), materials.donors, materials.photos)
         for number in range(*stretch)
     ]
     return np.stack([added for added, _ in pairs]).astype(np.float16), np.stack([mask for _, mask in pairs])

@@ -45,7 +45,7 @@ def read_photos(folder: Path, at_most: int = 400) -> list[Patch]:
     return photos
 
 
-def drawn(
+def draw_perturbation(
     kind: Perturbation, rng: np.random.Generator, donors: Sequence[Grey] = (), photos: Sequence[Patch] = ()
 ) -> tuple[Patch, npt.NDArray[np.bool_]]:
     """W * delta, to be added to a patch, and W where the patch is to be black before: true for `foreign` alone.
@@ -201,10 +201,10 @@ def oblique(image: Grey, side: int, angle_deg: float, rng: np.random.Generator) 
     place = rng.uniform(0, 1, size=2)
     if rng.random() < 0.8:
         place[int(rng.integers(2))] = rng.choice([0.0, 1.0]) + rng.uniform(-0.08, 0.08)
-    return turned(image, (float(place[0]) * image.shape[0], float(place[1]) * image.shape[1]), angle_deg, side)
+    return rotate(image, (float(place[0]) * image.shape[0], float(place[1]) * image.shape[1]), angle_deg, side)
 
 
-def turned(image: Grey, middle: tuple[float, float], angle_deg: float, side: int) -> Patch:
+def rotate(image: Grey, middle: tuple[float, float], angle_deg: float, side: int) -> Patch:
     """The square of `side` px around (row, column) `middle` of uint8 (h, w), turned; float32 in [0, 1].
 
     Beyond the image its border pixels are repeated.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from edge.validation.lots import share_over_lots
-from train.files import write_json, written_whole
+from train.files import write_json, write_whole
 from train.gate.findings import Finding, Findings, refusals
 from train.gate.plots import kinds_plot, scores_plot
 from train.metrics import severity_thirds, third_of
@@ -26,7 +26,7 @@ def write_report(findings: Findings, out: Path, command: str) -> dict[str, Any]:
     content = summary(findings, command)
     write_json(out / "gate_report.json", content)
     for name, text in (("gate_report.md", markdown(content)), ("gate_scores.csv", scores_csv(findings))):
-        with written_whole(out / name) as stream:
+        with write_whole(out / name) as stream:
             stream.write(text.encode())
     scores_plot(findings, out / "gate_scores")
     kinds_plot(content, out / "gate_kinds")

@@ -14,7 +14,7 @@ from edge.images.conversion import Bounds
 from edge.system.progress import Reporter
 from train.checkpoint import load_checkpoint
 from train.dataset import Row
-from train.files import write_json, written_whole
+from train.files import write_json, write_whole
 from train.gate.findings import find, pass_ms
 from train.gate.foreign_sets import ForeignImage
 from train.gate.network import gate_of
@@ -60,7 +60,7 @@ def study(
             }
         )
     write_json(out / "gate_study.json", {"command": command, "device": recipe.device, "found": found})
-    with written_whole(out / "gate_study.md") as stream:
+    with write_whole(out / "gate_study.md") as stream:
         stream.write(_table(found, recipe, command).encode())
     return found
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import tifffile
 
 from train.errors import DataError
-from train.files import written_whole
+from train.files import write_whole
 from train.runner import map_in_order
 from train.second_simulator.anomalies import KINDS, MM_PER_PIXEL, Anomaly, add_anomaly
 from train.second_simulator.detector import Session, draw_session, expose
@@ -94,7 +94,7 @@ def simulate_lots(
     writer.writerow(COLUMNS)
     writer.writerows(rows)
     labels = out / "labels.csv"
-    with written_whole(labels) as stream:
+    with write_whole(labels) as stream:
         stream.write(text.getvalue().encode())
     return labels
 
@@ -159,7 +159,7 @@ def _write_scan(
         boundary=boundary,
         labeller_noise=labeller_noise,
     )
-    with written_whole(out / scan.file) as stream:
+    with write_whole(out / scan.file) as stream:
         tifffile.imwrite(stream, scan.counts, photometric="minisblack", metadata=None, software=False)
     pitch = MM_PER_PIXEL / scale
     anomalies = scan.anomalies

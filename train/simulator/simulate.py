@@ -18,7 +18,7 @@ import numpy as np
 import tifffile
 
 from edge.errors import EdgeError
-from edge.system.files import written_whole
+from edge.system.files import write_whole
 from train.runner import map_in_order
 from train.simulator.defects import PAINTERS
 from train.simulator.electrode import blank_sheet, expose
@@ -208,7 +208,7 @@ def write_lot(
         rows.append(row)
         if progress is not None:
             progress(len(rows), len(orders))
-    with written_whole(labels, durable=False) as stream:
+    with write_whole(labels, durable=False) as stream:
         writer = csv.writer(codecs.getwriter("utf-8")(stream), lineterminator="\n")
         writer.writerow(LABEL_COLUMNS)
         writer.writerows(rows)

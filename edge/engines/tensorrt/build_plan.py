@@ -63,7 +63,7 @@ class BuildFailed(Exception):
 def main(folder: Path) -> int:
     job = Job(**json.loads((folder / JOB).read_text(encoding="utf-8")))
     try:
-        graph = expanded(folder) if job.is_float32 else (folder / GRAPH).read_bytes()
+        graph = expand_weights(folder) if job.is_float32 else (folder / GRAPH).read_bytes()
         timing_file = folder / TIMING
         plan, timing = build(job, graph, timing_file.read_bytes() if timing_file.exists() else b"")
     except BuildFailed as error:
@@ -77,7 +77,7 @@ def main(folder: Path) -> int:
     return 0
 
 
-def expanded(folder: Path) -> bytes:
+def expand_weights(folder: Path) -> bytes:
     """The graph with the weights it computes with: stored int8 or float16 folded to float32, nothing else changed."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from edge.errors import EngineError
-from edge.system.files import written_whole
+from edge.system.files import write_whole
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class PlanCache:
         head = _HEAD.pack(MAGIC, len(described)) + described
         seal = self._seal(name, head, payload)
         try:
-            with written_whole(path, durable=True, mode=0o640) as stream:
+            with write_whole(path, durable=True, mode=0o640) as stream:
                 for part in (head, seal, payload):
                     stream.write(part)
         except OSError as error:
@@ -200,7 +200,7 @@ class PlanCache:
         if self._key_file.exists():
             return
         self._key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with written_whole(self._key_file, durable=True, mode=0o600, replace=False) as stream:
+        with write_whole(self._key_file, durable=True, mode=0o600, replace=False) as stream:
             stream.write(secrets.token_bytes(KEY_BYTES))
 
 

@@ -160,7 +160,7 @@ def test_scans_in_verdicts_out_and_a_clean_stop(tmp_path: Path) -> None:
         assert sorted(path.name for path in daemon.folder.iterdir()) == ["B01_1.tif", "B01_2.tif"]
         (topic,) = {message.topic for message in mes.messages("verdict")}
         with open_ledger(tmp_path / "state" / "ledger.sqlite", "xray-1") as ledger:
-            assert ledger.remembered("topic") == topic
+            assert ledger.recall("topic") == topic
 
 
 def test_no_thread_takes_the_signal_that_stops_the_line(tmp_path: Path) -> None:
@@ -396,11 +396,11 @@ def test_a_ledger_that_may_not_be_looked_at_is_an_alarm_and_leaves_the_status_al
 SLOW = """
 import sys, time
 import edge.cli
-from edge.system.signals import stop_signals_held
+from edge.system.signals import hold_stop_signals
 def build(*_, **__):
     print('{"event": "building"}', file=sys.stderr, flush=True)
     time.sleep(60)
-with stop_signals_held():
+with hold_stop_signals():
     import edge.pipeline.loaded_model
     edge.pipeline.loaded_model.open_engine = build
     sys.exit(edge.cli.main(["--config", sys.argv[1]]))

@@ -102,12 +102,12 @@ def test_a_right_password_forgets_the_wrong_ones_of_its_name_alone() -> None:
     limit = LoginLimit(Clock())
     for _ in range(4):
         limit.admit("ann", "10.0.0.1")
-    limit.succeeded("ann", "10.0.0.1")
+    limit.note_success("ann", "10.0.0.1")
     assert [limit.admit("ann", "10.0.0.1") for _ in range(5)] == [0.0] * 5
     for number in range(100):  # with an account of one's own in between
         limit.admit(f"user{number}", "10.0.0.9")
         if limit.admit("eve", "10.0.0.9") == 0:
-            limit.succeeded("eve", "10.0.0.9")
+            limit.note_success("eve", "10.0.0.9")
     assert limit.admit("user", "10.0.0.9") > 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge.contract.reasons import DECISIONS
-from edge.desk.words import keys, preferred, word
+from edge.desk.words import choose_language, keys, word
 
 DESK = Path(__file__).parents[3] / "edge" / "desk"
 SOURCES = [*(DESK / "templates").glob("*.j2"), DESK / "pages.py", DESK / "app.py"]
@@ -51,4 +51,4 @@ def test_both_languages_fill_in_the_same_values(key: str) -> None:
     ],
 )
 def test_the_browsers_first_known_language_is_taken(header: str, language: str) -> None:
-    assert preferred(header) == language
+    assert choose_language(header) == language

@@ -847,12 +847,12 @@ def test_the_outbox_is_read_through_its_index(ledger: Ledger, path: Path) -> Non
 
 def test_a_word_is_remembered_over_the_restart(tmp_path: Path) -> None:
     with open_ledger(tmp_path / "ledger.sqlite", STATION) as ledger:
-        assert ledger.remembered("folder") is None
+        assert ledger.recall("folder") is None
         ledger.remember("folder", "here")
         ledger.remember("folder", "there")
     with open_ledger(tmp_path / "ledger.sqlite", STATION) as ledger:
-        assert ledger.remembered("folder") == "there"
-        assert ledger.remembered("station") is None
+        assert ledger.recall("folder") == "there"
+        assert ledger.recall("station") is None
 
 
 def changed(path: Path, statement: str) -> None:

@@ -25,7 +25,7 @@ from edge.store.requests import (
     RequestKind,
     ResendRequest,
     leave,
-    parsed,
+    parse_request,
 )
 from tests.edge.evidence.test_keeper import fill, keeper, verdict_of
 from tests.support.samples import sample_answer
@@ -83,7 +83,7 @@ def test_a_request_is_carried_out_once_and_in_order_of_arrival(state: Path, box:
 def test_a_request_waits_for_a_worker_that_has_not_run_yet(state: Path) -> None:
     leave(state, RequestKind.RESEND, RESEND)
     box = DropBox(state)
-    assert [parsed(ResendRequest, content).since for _, content in taken(box)] == [NOW]
+    assert [parse_request(ResendRequest, content).since for _, content in taken(box)] == [NOW]
 
 
 def test_what_cannot_be_done_now_stays_and_what_never_can_is_refused_with_its_reason(state: Path, box: DropBox) -> None:
@@ -111,21 +111,21 @@ def test_what_cannot_be_done_now_stays_and_what_never_can_is_refused_with_its_re
 def test_a_fault_in_a_request_is_named(state: Path, box: DropBox) -> None:
     for content in (b"{}", b'{"numbers": [1, 2], "verdict_id": "%s"}' % (b"a" * 32)):
         with pytest.raises(RequestError, match="expected one of since, numbers, verdict_id"):
-            parsed(ResendRequest, content)
+            parse_request(ResendRequest, content)
     with pytest.raises(RequestError, match=r"numbers: .*at least 2"):
-        parsed(ResendRequest, b'{"numbers": [1]}')
+        parse_request(ResendRequest, b'{"numbers": [1]}')
     with pytest.raises(RequestError, match="surprise: Extra inputs"):
-        parsed(ResendRequest, b'{"since": "2026-03-01T07:00:00Z", "surprise": 1}')
+        parse_request(ResendRequest, b'{"since": "2026-03-01T07:00:00Z", "surprise": 1}')
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
 def test_a_time_that_no_calendar_holds_in_utc_and_a_number_no_ledger_holds_are_faults(moment: str) -> None:
     with pytest.raises(RequestError, match=r"since: .*no time of the calendar"):
-        parsed(ResendRequest, b'{"since": "%s"}' % moment.encode())
+        parse_request(ResendRequest, b'{"since": "%s"}' % moment.encode())
     with pytest.raises(RequestError, match=r"at: .*no time of the calendar"):
-        parsed(Answer, json.dumps(json.loads(sample_answer(1).model_dump_json()) | {"at": moment}).encode())
+        parse_request(Answer, json.dumps(json.loads(sample_answer(1).model_dump_json()) | {"at": moment}).encode())
     with pytest.raises(RequestError, match=r"numbers\.1: .*less than or equal"):
-        parsed(ResendRequest, b'{"numbers": [1, %d]}' % 2**63)
+        parse_request(ResendRequest, b'{"numbers": [1, %d]}' % 2**63)
 
 
 HOSTILE: dict[str, Callable[[Path], object]] = {
@@ -188,7 +188,7 @@ def test_a_box_of_a_size_that_no_scan_has_is_refused(box: DropBox) -> None:
         (box.directory / f"disposition-{uuid.uuid4().hex}.json").write_text(json.dumps(answer))
 
     def dispose(_: Request, content: bytes) -> None:
-        parsed(Answer, content)
+        parse_request(Answer, content)
 
     assert box.take({RequestKind.DISPOSITION: dispose}) == 0
     assert len(reasons(box)) == 3

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from edge.system.files import copy_whole, written_whole
+from edge.system.files import copy_whole, write_whole
 
 
 def test_a_file_has_its_old_content_until_the_new_one_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b"old")
-    with written_whole(path, durable=True) as stream:
+    with write_whole(path, durable=True) as stream:
         stream.write(b"new")
         stream.flush()
         assert path.read_bytes() == b"old"
@@ -25,7 +25,7 @@ def test_a_file_has_its_old_content_until_the_new_one_is_whole(tmp_path: Path) -
 def test_after_an_error_nothing_has_changed(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b"old")
-    with pytest.raises(TypeError), written_whole(path, durable=False) as stream:
+    with pytest.raises(TypeError), write_whole(path, durable=False) as stream:
         stream.write("text")  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -37,9 +37,9 @@ def test_a_link_under_the_name_of_the_draft_is_replaced_and_what_it_leads_to_is_
     victim.chmod(0o600)
     for draft in (tmp_path / f".a.json.{os.getpid()}.tmp", tmp_path / ".draft"):
         draft.symlink_to(victim)
-    with written_whole(tmp_path / "a.json", durable=True, mode=0o644) as stream:
+    with write_whole(tmp_path / "a.json", durable=True, mode=0o644) as stream:
         stream.write(b"ours")
-    with written_whole(tmp_path / "b.json", durable=True, mode=0o644, draft=tmp_path / ".draft") as stream:
+    with write_whole(tmp_path / "b.json", durable=True, mode=0o644, draft=tmp_path / ".draft") as stream:
         stream.write(b"ours")
     assert victim.read_bytes() == b"theirs"
     assert stat.S_IMODE(victim.stat().st_mode) == 0o600
@@ -55,7 +55,7 @@ def test_a_link_put_back_after_the_draft_was_cleared_is_an_error(
     (tmp_path / ".draft").symlink_to(victim)
     with (
         pytest.raises(FileExistsError),
-        written_whole(tmp_path / "a", durable=False, draft=tmp_path / ".draft") as stream,
+        write_whole(tmp_path / "a", durable=False, draft=tmp_path / ".draft") as stream,
     ):
         stream.write(b"ours")
     assert victim.read_bytes() == b"theirs"
@@ -64,9 +64,9 @@ def test_a_link_put_back_after_the_draft_was_cleared_is_an_error(
 def test_the_mode_is_exactly_the_one_asked_for(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        with written_whole(tmp_path / "a", durable=False, mode=0o644):
+        with write_whole(tmp_path / "a", durable=False, mode=0o644):
             pass
-        with written_whole(tmp_path / "b", durable=False):
+        with write_whole(tmp_path / "b", durable=False):
             pass
     finally:
         os.umask(before)
@@ -77,7 +77,7 @@ def test_the_mode_is_exactly_the_one_asked_for(tmp_path: Path) -> None:
 def test_a_name_that_is_taken_can_be_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_bytes(b"first")
-    with pytest.raises(FileExistsError), written_whole(path, durable=True, replace=False) as stream:
+    with pytest.raises(FileExistsError), write_whole(path, durable=True, replace=False) as stream:
         stream.write(b"second")
     assert path.read_bytes() == b"first"
     assert list(tmp_path.iterdir()) == [path]

@@ -7,8 +7,8 @@ import sys
 
 PAUSED = """
 import os, signal, sys, time
-from edge.system.signals import await_stop, stop_signals_held
-with stop_signals_held():
+from edge.system.signals import await_stop, hold_stop_signals
+with hold_stop_signals():
     line = os.getpid()
     if (other := os.fork()) == 0:
         time.sleep(0.1)

@@ -15,7 +15,7 @@ import train.classifier.feature_cache
 from edge.images.conversion import Bounds
 from edge.images.method import Method
 from edge.records import Size
-from edge.system.files import written_whole
+from edge.system.files import write_whole
 from edge.system.progress import Reporter
 from train.classifier.crossval import make_plan, samples_of
 from train.classifier.experiment import PAPER
@@ -174,12 +174,12 @@ class TestCache:
 
         @contextmanager
         def full(path: Path, *, durable: bool) -> Iterator[BinaryIO]:
-            with written_whole(path, durable=durable) as stream:
+            with write_whole(path, durable=durable) as stream:
                 stream.write(b"partial")
                 yield stream
                 raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(train.classifier.feature_cache, "written_whole", full)
+        monkeypatch.setattr(train.classifier.feature_cache, "write_whole", full)
         cache.put(key("a"), features(1))
         cache.put(key("b"), features(1))
         assert [path.suffix for path in tmp_path.glob("*/*")] == [".features"]

@@ -10,7 +10,7 @@ from train.errors import DataError
 from train.gate import perturb
 from train.gate.perturb import (
     PATCH_PX,
-    drawn,
+    draw_perturbation,
     foreign_patch,
     indications,
     leaves,
@@ -63,7 +63,7 @@ def test_the_lorentzian_kernel_keeps_the_sum_and_falls_by_half_at_its_half_width
 @pytest.mark.parametrize("kind", ["shapes", "foreign"])
 def test_the_same_seed_draws_alike_and_another_otherwise(kind: str) -> None:
     (first, where), (second, there), (third, _) = (
-        drawn(kind, np.random.default_rng(seed), [_scan()]) for seed in (4, 4, 5)
+        draw_perturbation(kind, np.random.default_rng(seed), [_scan()]) for seed in (4, 4, 5)
     )
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(where, there)
@@ -73,10 +73,10 @@ def test_the_same_seed_draws_alike_and_another_otherwise(kind: str) -> None:
 
 def test_foreign_content_is_black_where_it_replaces_nothing() -> None:
     for seed in range(20):
-        added, replaces = drawn("foreign", np.random.default_rng(seed), [_scan()])
+        added, replaces = draw_perturbation("foreign", np.random.default_rng(seed), [_scan()])
         assert replaces.any()
         assert np.all(added[~replaces] == 0)
-        assert not drawn("shapes", np.random.default_rng(seed))[1].any()
+        assert not draw_perturbation("shapes", np.random.default_rng(seed))[1].any()
 
 
 def test_every_foreign_patch_is_an_image_in_range() -> None:
@@ -98,7 +98,7 @@ def test_photographs_are_read_grey_and_small_ones_passed_over(tmp_path: Path) ->
     cv2.imwrite(str(tmp_path / "small.png"), np.full((100, 220, 3), 128, np.uint8))
     (photo,) = read_photos(tmp_path)
     assert photo.shape == (200, 220)
-    assert np.abs(drawn("sni", np.random.default_rng(0), photos=[photo])[0]).max() > 0
+    assert np.abs(draw_perturbation("sni", np.random.default_rng(0), photos=[photo])[0]).max() > 0
 
 
 def test_a_folder_without_photographs_is_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from train.cli import main
 from train.dataset import Row
 from train.errors import DataError
 from train.gate.findings import Finding, refusals
-from train.gate.foreign_sets import drawn, of_folder
+from train.gate.foreign_sets import draw_foreign, of_folder
 from train.gate.report import anomalies, markdown
 
 pytestmark = pytest.mark.timeout(300)
@@ -85,7 +85,7 @@ def test_a_folder_without_images_or_with_a_broken_one_is_refused_by_name(tmp_pat
 
 
 def test_nothing_is_drawn_where_nothing_is_asked_for() -> None:
-    assert list(drawn(0, 0, 1)) == []
+    assert list(draw_foreign(0, 0, 1)) == []
 
 
 def test_train_and_report_from_the_command_line(

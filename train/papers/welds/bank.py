@@ -58,7 +58,7 @@ def on_device(patches: npt.NDArray[Any], device: torch.device) -> Tensor:
     return torch.from_numpy(np.array(patches)[:, None]).to(device)  # a copy: the stored arrays are read-only
 
 
-def drawn(patches: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def draw(patches: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Random ones of patches (n, 1, side, side), each in one of its eight poses; float32, uint8 becomes [0, 1]."""
     indices = torch.randint(len(patches), (count,), generator=generator, device=patches.device)
     chosen = patches[indices]
@@ -84,7 +84,7 @@ def perturbed(clean: Tensor, bank: Bank, generator: torch.Generator, *, both_sig
     """
     parts = [len(part) for part in clean.tensor_split(len(bank.perturbations))]
     kinds = zip(bank.perturbations, parts, strict=True)
-    delta = torch.cat([drawn(deltas, count, generator) for deltas, count in kinds])
+    delta = torch.cat([draw(deltas, count, generator) for deltas, count in kinds])
     if both_signs:
         delta = delta * (2 * torch.randint(2, (len(clean), 1, 1, 1), generator=generator, device=clean.device) - 1)
     return (clean + delta).clamp(0.0, 1.0)

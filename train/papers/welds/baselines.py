@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from edge.system.progress import Reporter
-from train.files import written_whole
+from train.files import write_whole
 from train.papers.welds.cells import TRUTH_FILE
 from train.papers.welds.curves import RATES, Candidate, Curve, WeldScores, choose, curve, fusions
 from train.papers.welds.data import PatchCounts, tested_poses
@@ -192,7 +192,7 @@ def run_baselines(
     ]
     text = "\n".join(parts) + "\n"
     for name, content in (("baselines.md", text), ("curves.csv", curves_csv(found.rows))):
-        with written_whole(out / name) as stream:
+        with write_whole(out / name) as stream:
             stream.write(content.encode())
     return text
 

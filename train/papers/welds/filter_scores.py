@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.system.progress import Reporter
-from train.files import written_whole
+from train.files import write_whole
 from train.gate.perturb import PATCH_PX
 from train.papers.welds.curves import WeldScores
 from train.papers.welds.filters import BACKGROUNDS, NOISES, WINDOWS, Filter, halved, responses
@@ -80,7 +80,7 @@ def score_weld(task: ScoreTask) -> str:
                 for name, found in places.items():
                     scores[name][:, column] = [flat[place].max(initial=-np.inf) for place in found]
                 column += 1
-    with written_whole(task.path) as stream:
+    with write_whole(task.path) as stream:
         np.savez(stream, digest=np.array(task.digest), **scores)  # type: ignore[arg-type]
     return f"{task.weld.name}: {sum(len(found) for found in places.values())} patches"
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from train.files import write_json, written_whole
+from train.files import write_json, write_whole
 from train.papers.welds.data import FoldData
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -34,7 +34,7 @@ def stored_fold(folder: Path, digest: str, make: Callable[[], FoldData]) -> dict
     (folder / _FACTS).unlink(missing_ok=True)  # while arrays of two makings lie beside each other, none of them counts
     arrays = arrays_of(data)
     for name, array in arrays.items():
-        with written_whole(folder / f"{name}.npy") as stream:
+        with write_whole(folder / f"{name}.npy") as stream:
             np.save(stream, array)
     facts = {
         "digest": digest,

@@ -15,7 +15,7 @@ import torch
 
 from edge.system.progress import Reporter
 from train.errors import DataError
-from train.files import written_whole
+from train.files import write_whole
 from train.papers.welds.benchmark import Benchmark
 from train.papers.welds.data import PatchCounts
 from train.papers.welds.evaluation import (
@@ -62,7 +62,7 @@ def try_elsewhere(request: Request, benchmark: Benchmark, folder: Path, reporter
         for detector in request.recipe.detectors
     }
     text = table_markdown(outcomes, of_welds, [weld.name for weld in welds])
-    with written_whole(request.out / TABLE_FILE) as stream:
+    with write_whole(request.out / TABLE_FILE) as stream:
         stream.write(text.encode())
     return text
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from train.device import device_name
-from train.files import write_json, written_whole
+from train.files import write_json, write_whole
 from train.papers.welds.benchmark import Benchmark
 from train.papers.welds.plan import Request
 from train.papers.welds.tables import tables_csv, tables_json, tables_markdown
@@ -39,7 +39,7 @@ def write_benchmark(request: Request, benchmark: Benchmark, command: str, wall_s
     ]
     text = tables_markdown(benchmark, detectors, notes)
     for name, content in (("tables.md", text), ("tables.csv", tables_csv(benchmark, detectors))):
-        with written_whole(request.out / name) as stream:
+        with write_whole(request.out / name) as stream:
             stream.write(content.encode())
     write_json(request.out / "tables.json", {"facts": facts, "detectors": tables_json(benchmark, detectors)})
     return text

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from train.errors import DataError
-from train.files import written_whole
+from train.files import write_whole
 from train.gate.perturb import PATCH_PX, Patch
 from train.papers.welds.data import FoldData, PatchCounts, fold_data
 from train.papers.welds.folds import weld_folds
@@ -51,7 +51,7 @@ def write_sheets(
         paths.append(out / f"{name}.png")
         _write_png(paths[-1], sheet(f"{name}: {heading}", images[: COLUMNS * ROWS]))
     paths.append(out / "contrasts.md")
-    with written_whole(paths[-1]) as stream:
+    with write_whole(paths[-1]) as stream:
         stream.write(contrast_table(welds).encode())
     return paths
 
@@ -109,5 +109,5 @@ def _write_png(path: Path, image: npt.NDArray[np.uint8]) -> None:
     done, data = cv2.imencode(".png", image)
     if not done:
         raise DataError(f"{path}: a sheet of {image.shape} could not be encoded", hint="report this with the command")
-    with written_whole(path) as stream:
+    with write_whole(path) as stream:
         stream.write(data.tobytes())

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from train.device import open_device
-from train.files import write_json, written_whole
+from train.files import write_json, write_whole
 from train.networks import GateAutoencoder, PatchClassifier
 from train.papers.welds.bank import open_bank
 from train.papers.welds.evaluation import CHECKED, LEARNT, OF_WELD, VALIDATION_DEFECTS
@@ -95,7 +95,7 @@ def train(task: Task, device: torch.device) -> None:
     trained = train_network(bank, variant, training, network_seed(task), steps, _describe(task))
     for suffix in (".npz", ".json"):  # of another experiment
         task.stem.with_suffix(suffix).unlink(missing_ok=True)
-    with written_whole(task.stem.with_suffix(".pt")) as stream:
+    with write_whole(task.stem.with_suffix(".pt")) as stream:
         torch.save({name: value.cpu() for name, value in trained.model.state_dict().items()}, stream)
     last = trained.losses[-max(1, steps // 20) :]
     facts = {
@@ -159,7 +159,7 @@ def load_scores(task: Task | EnsembleTask) -> dict[str, Scores]:
 
 
 def save_scores(stem: Path, scores: dict[str, Scores]) -> None:
-    with written_whole(stem.with_suffix(".npz")) as stream:
+    with write_whole(stem.with_suffix(".npz")) as stream:
         np.savez(stream, **{_FORMAT_KEY: np.array(_SCORES_FORMAT), **scores})  # type: ignore[arg-type]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from train.errors import DivergedError
 from train.losses import LATENT_AS_PRINTED, gate_loss, huber_error, patch_loss
 from train.networks import GateAutoencoder, PatchClassifier, centre_crop
-from train.papers.welds.bank import Bank, drawn, noisy, normalised, perturbed, relit
+from train.papers.welds.bank import Bank, draw, noisy, normalised, perturbed, relit
 from train.papers.welds.variants import Training, Variant
 from train.recipe import cosine_rate
 
@@ -125,9 +125,9 @@ def autoencoder_loss(
     model: GateAutoencoder, bank: Bank, variant: Variant, batch: int, generator: torch.Generator, *, plain: bool
 ) -> Tensor:
     """The five terms of L 3.1 on a batch drawn from the bank; `plain` leaves the perturbation out."""
-    clean = drawn(bank.accepted, batch, generator)
+    clean = draw(bank.accepted, batch, generator)
     if bank.defective is not None:
-        clean = torch.cat([clean[batch // 2 :], drawn(bank.defective, batch // 2, generator)])
+        clean = torch.cat([clean[batch // 2 :], draw(bank.defective, batch // 2, generator)])
     if variant.relit:
         clean = relit(clean, generator)
     seen = clean
@@ -154,11 +154,11 @@ def classifier_loss(
     Sources are each kind of perturbation, added to accepted patches, and whole defective patches. What is perturbed are
     the accepted patches of the same batch: nothing but the perturbation tells the two apart.
     """
-    accepted = drawn(bank.accepted, batch, generator)
+    accepted = draw(bank.accepted, batch, generator)
     whole = batch // (len(bank.perturbations) + 1) if bank.defective is not None else 0
     defective = perturbed(accepted[whole:], bank, generator, both_signs=variant.both_signs)
     if bank.defective is not None:
-        defective = torch.cat([defective, drawn(bank.defective, whole, generator)])
+        defective = torch.cat([defective, draw(bank.defective, whole, generator)])
     truth = torch.cat([torch.zeros(batch, device=accepted.device), torch.ones(batch, device=accepted.device)])
     images = torch.cat([accepted, defective])
     return patch_loss(model(images).float(), truth)
