@@ -8,6 +8,7 @@
     ├── EngineError        device or runtime                   exit 70, systemd restarts
     ├── LedgerError        disk full, corrupt                  intake stops, resumes by itself
     │   └── LedgerBusy     another worker has it               this one does not start
+    ├── SourceError        the store of a replay is away       the replay ends; the next one takes up there
     ├── PublishError       broker refuses or is away           back off; the row stays
     ├── EvidenceError      missing, damaged or changed         what reads it shows the error instead
     └── DeskError          the desk's own file                 nothing was saved, the person is told
@@ -92,6 +93,12 @@ class LedgerError(EdgeError):
 
 class LedgerBusy(LedgerError):
     """Another process holds the ledger."""
+
+
+class SourceError(EdgeError):
+    """The store that holds the scans of a replay cannot be read now; no verdict may be made of that."""
+
+    exit_code = 74
 
 
 class DeskError(EdgeError):

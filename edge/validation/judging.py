@@ -14,7 +14,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -32,7 +32,7 @@ from edge.settings import Settings
 from edge.store.ledger import Entry
 from edge.system.files import write_whole
 from edge.validation.file_list import FileList
-from edge.validation.sources import Source
+from edge.validation.sources import LocalFolder, Served, Source, Todo
 
 KEY_NAME = "key.json"
 
@@ -89,14 +89,16 @@ class Judge:
         self._decoder = Decoder(job.limits)
         self._marks = DecodeMarks(job.marks / str(os.getpid()), others=job.marks.glob("*"))
 
-    def judge(
-        self, folder: Path, files: Iterable[tuple[int, str]], on_judged: Callable[[int, JudgedFile], None]
-    ) -> None:
-        """Judge files of `folder`, each with its place in the list: verdicts come in that order, numbered by it.
+    def judge(self, files: Iterable[Todo], on_judged: Callable[[int, JudgedFile], None]) -> None:
+        """Judge files of the source: verdicts come in their order, numbered by their places in the list.
 
-        Raises EngineError, and LedgerError of the store.
+        Raises EngineError, SourceError, and LedgerError of the store.
         """
-        intake = _Files(folder, iter(files), self._job.started_at)
+        with self._job.source.served(files) as served:
+            self._judge(served, on_judged)
+
+    def _judge(self, served: Served, on_judged: Callable[[int, JudgedFile], None]) -> None:
+        intake = _Files(served, self._job.started_at)
 
         def hand_on(judged: Judged) -> None:
             assert judged.verdict is not None, "the store knows no verdict, so every file gets one"
@@ -105,7 +107,7 @@ class Judge:
             on_judged(place, JudgedFile(verdict, judged.prepared.pixels_sha256))
 
         reader = ReadAhead(
-            folder,
+            served.folder,
             limits=self._job.limits,
             decode=self._decoder.decode,
             marks=self._marks,
@@ -203,23 +205,15 @@ class Parts:
         return self.folder / f"{number:06}.jsonl"
 
 
-def judge_parts(
-    judge: Judge, parts: Parts, source: Source, numbers: Sequence[int], on_verdict: Callable[[Verdict], None]
-) -> None:
-    """Judge what is left of some parts, one after the other. Raises EngineError, LedgerError, OSError."""
+def judge_parts(judge: Judge, parts: Parts, numbers: Sequence[int], on_verdict: Callable[[Verdict], None]) -> None:
+    """Judge what is left of some parts. Raises EngineError, LedgerError, SourceError, OSError."""
 
     def keep(place: int, judged: JudgedFile) -> None:
         parts.append(place, judged.line())
         on_verdict(judged.verdict)
 
-    if source.is_local:  # one stream: reading ahead does not stop at the end of a part
-        with source.fetched(()) as folder:
-            judge.judge(folder, (todo for number in numbers for todo in parts.left(number)), keep)
-        return
-    for number in numbers:
-        todo = parts.left(number)
-        with source.fetched([file for _, file in todo]) as folder:
-            judge.judge(folder, todo, keep)
+    # One stream: reading ahead does not stop at the end of a part.
+    judge.judge((todo for number in numbers for todo in parts.left(number)), keep)
 
 
 def _standing(part: Path, files: Sequence[str], source: Source | None) -> int:
@@ -236,14 +230,13 @@ def _standing(part: Path, files: Sequence[str], source: Source | None) -> int:
 
 def _is_of(line: bytes, file: str, source: Source) -> bool:
     """Whether the file is, by size and time, still the one that was judged; a store is not asked."""
-    if not source.is_local:
+    if not isinstance(source, LocalFolder):
         return True
     scan = JudgedFile.of_line(line).verdict.scan
-    with source.fetched(()) as folder:
-        try:
-            status = (folder / file).lstat()
-        except OSError:
-            return False
+    try:
+        status = (source.path / file).lstat()
+    except OSError:
+        return False
     # Messages carry milliseconds.
     age_s = abs((modified_at(status.st_mtime_ns) - scan.modified_at).total_seconds())
     return status.st_size == scan.size_bytes and age_s < 1e-3
@@ -252,13 +245,12 @@ def _is_of(line: bytes, file: str, source: Source) -> bool:
 class _Files:
     """An intake of files that are final: each is taken once."""
 
-    def __init__(self, folder: Path, files: Iterator[tuple[int, str]], seen_at: datetime) -> None:
+    def __init__(self, served: Served, seen_at: datetime) -> None:
         self.places: deque[int] = deque()
         """Places of the files that were taken and have no verdict."""
-        self._folder = folder
-        self._files = files
+        self._served = served
         self._seen_at = seen_at
-        self._next = next(files, None)
+        self._next = next(served.files, None)
 
     @property
     def is_empty(self) -> bool:
@@ -270,18 +262,19 @@ class _Files:
             place, file = self._next
             self.places.append(place)
             taken.append(Arrival(self._stamp(file), self._seen_at, is_final=True))
-            self._next = next(self._files, None)
+            self._next = next(self._served.files, None)
         return taken
 
     def finished(self, stamp: FileStamp) -> None:
-        """Nothing to do: a file is on the list once."""
+        self._served.release(stamp.file)
 
     def retry(self, stamp: FileStamp) -> None:
         raise AssertionError(f"{stamp.file} is final: another look at it would be out of order")
 
     def _stamp(self, file: str) -> FileStamp:
         try:
-            return FileStamp.of(file, (self._folder / file).lstat())
+            # Inode 0: a poison file of a store must be known again, and each copy of it has another.
+            return replace(FileStamp.of(file, (self._served.folder / file).lstat()), inode=0)
         except OSError:
             return FileStamp(file, 0, 0, 0)  # reading it says what is wrong
 

@@ -30,10 +30,11 @@ class Photographer:
     def picture_of(self, file: str, verdict: Verdict) -> Picture | None:
         """The scan under the gate's residual; where the networks were not asked, between its own bounds.
 
-        None where the file is no longer the judged one. Raises EngineError.
+        None where the file is no longer the judged one. Raises EngineError, SourceError.
         """
-        with self._source.fetched([file]) as folder:
-            return self._picture(folder / file, file, verdict)
+        with self._source.served([(0, file)]) as served:
+            next(served.files)
+            return self._picture(served.folder / file, file, verdict)
 
     def close(self) -> None:
         """Release the decoder; the model stays open."""

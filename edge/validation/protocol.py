@@ -164,12 +164,12 @@ def set_sha256(entries: Iterable[tuple[str, str]]) -> str:
 def fixed_set(source: Source, labels: Path) -> FixedSet:
     """Read the whole set and take its digests. Raises SettingsError for a file that cannot be read."""
     files = sorted(source.names())
-    with source.fetched(files) as folder:
-        entries = []
-        for file in files:
+    entries = []
+    with source.served(enumerate(files)) as served:
+        for _, file in served.files:
             try:
                 digest = hashlib.sha256()
-                with open_regular(folder / file) as (stream, _):
+                with open_regular(served.folder / file) as (stream, _):
                     for chunk in iter(partial(stream.read, CHUNK_BYTES), b""):
                         digest.update(chunk)
                 entries.append((display_name(file), digest.hexdigest()))

@@ -406,9 +406,7 @@ def _judge(
         show = _outcome_counter(reporter, resumed, total)
         if plan.workers.is_here:
             with closing(Judge(job, model, publish_to)) as judge:
-                judge_parts(
-                    judge, parts, plan.source, parts.unfinished(), lambda verdict: show(Counter([verdict.outcome]))
-                )
+                judge_parts(judge, parts, parts.unfinished(), lambda verdict: show(Counter([verdict.outcome])))
         else:
             workers = cores = judge_elsewhere(plan.workers, job, model, plan.files, parts, show)
     return _Work(resumed, time.perf_counter() - started_s, workers, cores)

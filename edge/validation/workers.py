@@ -117,9 +117,7 @@ class _Process:
         self._judge = self._judge or _open_judge(self._job, self._bundle)
         outcomes = Counter[Outcome]()
         self._parts.look_again(number)
-        judge_parts(
-            self._judge, self._parts, self._job.source, [number], lambda verdict: outcomes.update([verdict.outcome])
-        )
+        judge_parts(self._judge, self._parts, [number], lambda verdict: outcomes.update([verdict.outcome]))
         return outcomes
 
 
@@ -164,8 +162,7 @@ class RayJudge:
         def keep(_: int, judged: JudgedFile) -> None:
             lines.append(judged.line())
 
-        with self._job.source.fetched([file for _, file in todo]) as folder:
-            self._judge.judge(folder, todo, keep)
+        self._judge.judge(todo, keep)
         return lines
 
 

@@ -1,14 +1,15 @@
 """What `replay --jobs` makes of an archive: its efficiency beside the engines alone, and its memory over many files.
 
     python tests/bench/archive.py --out build/archive                       # about five minutes on 2 cores
-    python tests/bench/archive.py --out build/archive --scans 0 --stubs 100000
+    python tests/bench/archive.py --out build/archive --scans 0 --stubs 100000     # about twenty minutes of processor
 
 Efficiency is scans a second of `replay --jobs N` over those of N engines of one thread each that run side by side on
 converted images: 1 would be a program that costs nothing beside its networks. Engines and replay take turns, and each
 replay is set against the engines before and after it, so that what else the machine does strikes both. It is given
 twice: by the clock, and by processor time, which hardly knows the machine's other work. Opening processes and models
 and writing the report is a cost of every replay, not of every scan: it is measured by a short replay each round, taken
-off, and given beside. Memory is the peak of the largest process; flat means that ten times the files take hardly more.
+off, and given beside. Memory is the peak of the largest process, and the course of
+the one that gathers the results; flat means that ten times the files take hardly more.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-
-import cv2
-import numpy as np
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
@@ -41,7 +42,8 @@ DRAWN = 12
 """Scans that are simulated; the others are the same bytes under other names."""
 SHORT_PER_JOB = 8
 """Scans of each process in the replay that shows what every replay costs."""
-STUB_SIZE = Size(64, 64)
+STUB_SIZE, STUB_SCALE = Size(64, 64), 0.1
+"""Networks and scans that cost little, so that what is left is the program. Scans of 0.1 are 205 x 112 px."""
 
 
 def main() -> int:
@@ -57,7 +59,7 @@ def main() -> int:
     options.out = options.out.resolve()
     shutil.rmtree(options.out, ignore_errors=True)
     options.out.mkdir(parents=True)
-    result: dict[str, Any] = {"schema": "archive-bench/2", "jobs": options.jobs, "cores": len(os.sched_getaffinity(0))}
+    result: dict[str, Any] = {"schema": "archive-bench/3", "jobs": options.jobs, "cores": len(os.sched_getaffinity(0))}
     if options.scans:
         result["efficiency"] = efficiency(options)
     if options.stubs:
@@ -151,30 +153,68 @@ def spread(values: list[float]) -> list[float]:
     return [round(value, 4) for value in (min(values), statistics.median(values), max(values))]
 
 
-def memory(options: argparse.Namespace) -> dict[str, float | int]:
-    """Peak memory of replays of a tenth of the small files and of all of them."""
-    drawn = options.out / "stub-drawn"
-    drawn.mkdir()
-    rng = np.random.default_rng(1)
-    for number in range(DRAWN):
-        counts = rng.normal(2100, 60, (80, 80)).clip(1, 65535).astype(np.uint16)
-        cv2.imwrite(str(drawn / f"{number}.tif"), counts, [cv2.IMWRITE_TIFF_COMPRESSION, 1])
-    lot = write_lot(options.out / "stub-lot", seed=7, bundles=1, scans_per_bundle=2, scale=0.2).parent
-    model = bench_model.make(options.out / "stub-model", STUB_SIZE, lot)
-    found: dict[str, float | int] = {}
+def memory(options: argparse.Namespace) -> dict[str, Any]:
+    """Peak memory of replays of a tenth of the small files and of all of them, and its course over the latter."""
+    drawn = write_lot(options.out / "stub-drawn", seed=7, bundles=2, scans_per_bundle=DRAWN // 2, scale=STUB_SCALE)
+    model = bench_model.make(options.out / "stub-model", STUB_SIZE, drawn.parent, STUB_SCALE)
+    found: dict[str, Any] = {}
     for name, count in (("tenth", options.stubs // 10), ("all", options.stubs)):
-        folder = copies(sorted(drawn.glob("*.tif")), count, options.out / name)
-        arguments = ("replay", folder, "--jobs", options.jobs, "--out", options.out / f"replay-{name}")
-        done = timed("-m", "edge.cli", "--config", model / "onnxruntime-fp32.toml", *arguments)
-        files = json.loads((options.out / f"replay-{name}" / "summary.json").read_text())["metrics"]["scans_count"]
+        folder, out = (
+            copies(sorted(drawn.parent.glob("*.tif")), count, options.out / name),
+            options.out / f"replay-{name}",
+        )
+        arguments = ("replay", folder, "--jobs", options.jobs, "--out", out)
+        with Watch(options.out) as watch:
+            done = timed("-m", "edge.cli", "--config", model / "onnxruntime-fp32.toml", *arguments)
+        run = json.loads((out / "run.json").read_text())
         found |= {
-            f"{name}_files": files,
+            f"{name}_files": run["judged"],
+            f"{name}_scans_per_s": round(run["speed"]["scans_per_s"], 1),
             f"{name}_peak_rss_bytes": done.peak_rss_bytes,
             f"{name}_wall_s": round(done.wall_s, 1),
-            f"{name}_busy_ms_per_file": round(1e3 * done.busy_s / files, 3),
+            f"{name}_busy_s": round(done.busy_s, 1),
+            f"{name}_infer_ms_p50": run["speed"]["infer_ms_p50"],
         }
+        found["curve_s_rss_mb"] = watch.curve()
+    files = found["all_files"] - found["tenth_files"]
+    found["busy_ms_per_file"] = round(1e3 * (found["all_busy_s"] - found["tenth_busy_s"]) / files, 3)
     found["peak_over_tenth"] = round(found["all_peak_rss_bytes"] / found["tenth_peak_rss_bytes"], 3)
     return found
+
+
+class Watch:
+    """Looks at the memory of the processes whose command line names a folder, while inside."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder).encode()
+        self._seen: list[tuple[float, int]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def curve(self, points: int = 20) -> list[list[float]]:
+        """Seconds since the start with MB of the replay's own process, evenly spread."""
+        step = max(1, len(self._seen) // points)
+        return [[round(at_s), round(rss / 1e6)] for at_s, rss in self._seen[::step]]
+
+    def _look(self) -> None:
+        started_s = time.monotonic()
+        while not self._over.wait(1.0):
+            rss = 0
+            for process in Path("/proc").iterdir():
+                with suppress(OSError, ValueError):
+                    words = (process / "cmdline").read_bytes().split(b"\0")
+                    if b"edge.cli" in words[:3] and any(self._folder in word for word in words):
+                        pages = int((process / "statm").read_text().split()[1])
+                        rss = max(rss, pages * os.sysconf("SC_PAGESIZE"))
+            self._seen.append((time.monotonic() - started_s, rss))
 
 
 def copies(drawn: list[Path], count: int, folder: Path) -> Path:

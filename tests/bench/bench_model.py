@@ -29,10 +29,10 @@ ENGINES = {
 """What is measured: engine and precision, by the name of its settings file."""
 
 
-def make(run: Path, size: Size, scans: Path) -> Path:
+def make(run: Path, size: Size, scans: Path, scale: float = 1.0) -> Path:
     """For the scans of a folder: classifier.pt, gate.pt, a bundle of each precision, settings for each of ENGINES.
 
-    Returns `run`.
+    `scale`: that of the scans beside full format. Returns `run`.
     """
     torch.manual_seed(1)
     networks = {"classifier": ElectrodeClassifier(1), "gate": GateAutoencoder()}
@@ -52,8 +52,8 @@ def make(run: Path, size: Size, scans: Path) -> Path:
                 size=size,
                 seed=1,
                 data_digest="0" * 64,
-                scan_height_px=(2053, 2115),
-                scan_width_px=(1119, 1219),
+                scan_height_px=(int(2053 * scale), round(2115 * scale)),
+                scan_width_px=(int(1119 * scale), round(1219 * scale)),
                 exposures=tuple(fact.exposure for fact in facts),
                 sharpnesses=tuple(fact.sharpness for fact in facts),
                 thresholds=thresholds[kind],
