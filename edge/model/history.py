@@ -34,18 +34,17 @@ class NewestModel(BaseModel):
     sha256: str
     created_at: AwareDatetime
     went_back_at: AwareDatetime | None = None
+    digests: dict[str, str]
+    """By the id of each model that has run here."""
 
 
 def refuse_older(bundle: Bundle, state: Path) -> None:
     """Raises BundleError if a bundle made later has run here, or if that cannot be known."""
     newest = newest_model(state)
-    if newest is not None and bundle.model_id == newest.model_id and bundle.digest != newest.sha256:
-        raise BundleError(
-            f"model {bundle.model_id} is not the one of this id that has run here: its digest is {bundle.digest[:12]}, "
-            f"that of the other {newest.sha256[:12]}",
-            hint="one id names one model for ever: sign it again under a new id (`--model-id`)",
-        )
-    if newest is not None and bundle.manifest.created_at < newest.created_at:
+    if newest is None:
+        return
+    _refuse_another_of_its_id(bundle, newest)
+    if bundle.manifest.created_at < newest.created_at:
         raise BundleError(
             f"model {bundle.model_id} was made at {rfc3339(bundle.manifest.created_at)}, older than "
             f"{newest.model_id} of {rfc3339(newest.created_at)} that has run here",
@@ -55,14 +54,15 @@ def refuse_older(bundle: Bundle, state: Path) -> None:
 
 def note_model(bundle: Bundle, state: Path) -> None:
     """The model is about to judge. Raises LedgerError if that cannot be written down, BundleError as refuse_older."""
-    newest = newest_model(state)
-    if newest is None or bundle.manifest.created_at > newest.created_at:
-        _write(_newest(bundle), state)
+    former = newest_model(state)
+    if former is None or bundle.manifest.created_at > former.created_at:
+        _write(_newest(bundle, former), state)
 
 
 def accept_older(bundle: Bundle, state: Path, now: datetime) -> str:
-    """Let a verified bundle run although it is older; what to tell the operator. Raises LedgerError.
+    """Let a verified bundle run although it is older; what to tell the operator.
 
+    Raises LedgerError, and BundleError where another model of its id has run here.
     Whatever could not be read of the file is replaced: this is the way out of a damaged one, too.
     """
     try:
@@ -72,7 +72,8 @@ def accept_older(bundle: Bundle, state: Path, now: datetime) -> str:
     else:
         if newest is None or newest.created_at <= bundle.manifest.created_at:
             return f"{bundle.model_id} is not older than what has run here: nothing to accept"
-    _write(_newest(bundle).model_copy(update={"went_back_at": now}), state)
+        _refuse_another_of_its_id(bundle, newest)
+    _write(_newest(bundle, newest).model_copy(update={"went_back_at": now}), state)
     before = newest.model_id if newest is not None else "unknown"
     event(log.warning, "older model accepted", model=bundle.model_id, instead_of=before)
     return f"{bundle.model_id} of {rfc3339(bundle.manifest.created_at)} may run here, instead of {before}"
@@ -92,8 +93,23 @@ def newest_model(state: Path) -> NewestModel | None:
         ) from None
 
 
-def _newest(bundle: Bundle) -> NewestModel:
-    return NewestModel(model_id=bundle.model_id, sha256=bundle.digest, created_at=bundle.manifest.created_at)
+def _refuse_another_of_its_id(bundle: Bundle, newest: NewestModel) -> None:
+    digest = newest.digests.get(bundle.model_id, bundle.digest)
+    if digest != bundle.digest:
+        raise BundleError(
+            f"model {bundle.model_id} is not the one of this id that has run here: its digest is {bundle.digest[:12]}, "
+            f"that of the other {digest[:12]}",
+            hint="one id names one model for ever: sign it again under a new id (`--model-id`)",
+        )
+
+
+def _newest(bundle: Bundle, former: NewestModel | None) -> NewestModel:
+    return NewestModel(
+        model_id=bundle.model_id,
+        sha256=bundle.digest,
+        created_at=bundle.manifest.created_at,
+        digests={**(former.digests if former is not None else {}), bundle.model_id: bundle.digest},
+    )
 
 
 def _write(newest: NewestModel, state: Path) -> None:

@@ -33,6 +33,7 @@ from edge.images.conversion import Bounds, histogram, prepare
 from edge.images.method import Method
 from edge.images.spec import InputSpec
 from edge.records import FileStamp, Size
+from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits, read_scan
 from edge.system.logs import event
 
@@ -189,6 +190,7 @@ def _mark(stamp: FileStamp) -> bytes:
 def _probe(path: Path, limits: Limits, method: Method, bounds: Bounds | None, size: Size) -> None:
     """The child: living through it is the answer, whatever comes of it.
 
+    It unpacks coded files where the line does, apart and behind the filter: a suspect is trusted no more than others.
     What the worker does with pixels beyond this (engines, pictures) takes arrays of the model's own size.
     """
     address_space = PROBE_BASE_BYTES + PROBE_BYTES_PER_FILE_BYTE * limits.max_bytes
@@ -199,8 +201,8 @@ def _probe(path: Path, limits: Limits, method: Method, bounds: Bounds | None, si
         resource.setrlimit(resource.RLIMIT_CPU, (PROBE_CPU_S, resource.getrlimit(resource.RLIMIT_CPU)[1]))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     print(OPENING.decode(), flush=True)
-    with contextlib.suppress(ScanError):
-        counts = read_scan(path, file=path.name, limits=limits).counts
+    with contextlib.suppress(ScanError), contextlib.closing(Decoder(limits)) as decoder:
+        counts = read_scan(path, file=path.name, limits=limits, decode=decoder.decode).counts
         prepare(counts, method, bounds, size, histogram(counts))
 
 

@@ -19,10 +19,10 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-def made_in(year: int, root: Path) -> Bundle:
+def made_in(year: int, root: Path, model_id: str | None = None) -> Bundle:
     folder = bundles.make_bundle(
         root / str(year),
-        edit=lambda content: content.update(created_at=f"{year}-01-01T00:00:00Z", model_id=f"model-{year}"),
+        edit=lambda content: content.update(created_at=f"{year}-01-01T00:00:00Z", model_id=model_id or f"model-{year}"),
     )
     return open_bundle(folder, bundles.write_public_key(root / "key.pem"))
 
@@ -82,3 +82,19 @@ def test_a_damaged_memory_lets_nothing_run_until_an_operator_accepts(
         refuse_older(bundle, state)
     accept_older(bundle, state, NOW)
     refuse_older(bundle, state)
+
+
+def test_an_id_names_one_model_for_ever_whatever_has_run_in_between(state: Path, tmp_path: Path) -> None:
+    first, between, second = (made_in(2020 + at, tmp_path, f"cathode-{at % 2}") for at in range(3))
+    for bundle in (first, between):
+        refuse_older(bundle, state)
+        note_model(bundle, state)
+    with pytest.raises(BundleError, match="cathode-0 is not the one of this id"):
+        refuse_older(second, state)
+
+
+def test_an_operator_cannot_go_back_to_another_model_of_an_id_that_has_run(state: Path, tmp_path: Path) -> None:
+    older, newer = made_in(2024, tmp_path, "cathode"), made_in(2025, tmp_path, "cathode")
+    note_model(newer, state)
+    with pytest.raises(BundleError, match="cathode is not the one of this id"):
+        accept_older(older, state, NOW)

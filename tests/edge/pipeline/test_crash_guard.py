@@ -168,6 +168,22 @@ def test_a_file_that_computes_for_ever_is_not_taken_for_one_that_was_killed_from
     assert (done.returncode, done.stdout) == (-signal.SIGXCPU, b"opening\n")
 
 
+def test_a_suspect_is_unpacked_behind_the_filter_of_system_calls_and_not_in_the_child_itself(tmp_path: Path) -> None:
+    counts = np.full((64, 48), 2000, np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", counts, compression="lzw", metadata=None)
+    program = (
+        "import sys; import edge.pipeline.crash_guard as s; from pathlib import Path;"
+        "prepared = []; convert = s.prepare;"
+        "s.prepare = lambda *asked: prepared.append(int(asked[0].mean())) or convert(*asked);"
+        "s._probe(Path(sys.argv[1]), s.Limits(), s.Method.NAIVE, None, s.Size(2, 2));"
+        "print(prepared, 'imagecodecs' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "a.tif")], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.splitlines()[1:] == ["[2000] False"], done.stderr
+
+
 ABORT_WHILE_CONVERTING = """
 import os
 import edge.images.conversion as conversion
