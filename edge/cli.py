@@ -272,9 +272,9 @@ _VERBS = {
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser(
         PROGRAM,
-        "Judges 16-bit X-ray scans of electrodes as the station writes them and publishes verdicts over MQTT.\n"
-        "Without a verb it runs until it is told to stop. Every setting of the file can also be given as\n"
-        "environment variable EDGE_SECTION__KEY. The older flags --check, --replay DIR and so on still work.",
+        "Judges 16-bit X-ray scans of electrodes as the station writes them and publishes verdicts over MQTT. "
+        "Without a verb it runs until it is told to stop. Every setting of the file can also be given as environment "
+        "variable EDGE_SECTION__KEY. `--check`, `--replay DIR`, `--resend` and others are aliases of verbs.",
         examples=(
             "edge-worker init",
             "edge-worker check",
@@ -291,7 +291,7 @@ def _parser() -> argparse.ArgumentParser:
     check = add_verb(
         verbs,
         "check",
-        "look at settings, model, folder, disk and broker: would the line run here?",
+        "look at settings, model, folder, disk and broker before the line runs",
         description="Judges and keeps nothing, and publishes nothing but what --probe sends.",
         examples=(
             "edge-worker check",

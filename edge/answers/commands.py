@@ -111,7 +111,7 @@ def _add_export(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
         verbs,
         "export",
         "write verdicts as a table or as the messages they were sent as",
-        description="Oldest first; the worker may keep running.\n"
+        description="Oldest first; the worker may keep running. "
         "In CSV a text that a spreadsheet would take for a formula has a ' before it.",
         examples=(
             "edge-worker export --since 7d > week.csv",

@@ -140,7 +140,7 @@ _VERBS = {
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser(
         PROGRAM,
-        "The page where a person looks at what the line could not decide, and answers.\n"
+        "The page where a person looks at what the line could not decide, and answers. "
         "It reads the settings of edge-worker; its own are in [desk].",
         examples=("edge-desk user add ann --role admin", "edge-desk run", "edge-desk verify"),
         exits=(65, 78),
