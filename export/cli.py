@@ -22,7 +22,6 @@ from edge.contract.reasons import GATE_MEAN, GATE_STD
 from edge.engines import PlanSettings
 from edge.engines.choose import CPU_ENGINES, open_engine
 from edge.engines.golden import compare_golden, golden_scores
-from edge.engines.tensorrt.open import build
 from edge.model.bundle import Bundle, open_bundle
 from edge.model.manifest import ExposureSpec, SharpnessSpec
 from edge.pipeline.decide import decide
@@ -135,13 +134,6 @@ def _check_arithmetic(bundle: Bundle) -> None:
         print(f"not checked without {error.name}: whether the graphs compute in {bundle.precision}", file=sys.stderr)
         return
     check_arithmetic(bundle)
-
-
-def _engine(options: argparse.Namespace) -> int:
-    bundle = open_bundle(options.model, options.trusted_key)
-    with _plans(options) as plans:
-        print(build(bundle, plans, max_batch=options.max_batch, rebuild=options.rebuild))
-    return 0
 
 
 @contextmanager
@@ -329,25 +321,6 @@ def _parser() -> argparse.ArgumentParser:
     add_file(parity, "--gate", about="checkpoint of the gate (default: no torch)")
     parity.add_argument("--engines", nargs="+", choices=ENGINES, help="only these (default: all that are installed)")
     _add_plans(parity)
-
-    engine = add_verb(
-        verbs,
-        "engine",
-        "build the TensorRT engine of a model for the GPU of this machine",
-        description="Takes minutes. A line builds its own by `edge-worker model build`.",
-        examples=("edge-export engine model --trusted-key keys/signing-key.pub.pem --plans plans",),
-        exits=_exits(70, 78),
-    )
-    engine.set_defaults(command=_engine)
-    add_folder(engine, "model", metavar="MODEL", about="folder of the model")
-    _add_trusted_key(engine)
-    _add_plans(engine, required=True)
-    engine.add_argument(
-        "--max-batch", type=int, metavar="N", help="as `model.max_batch` of the line (default: the line's default)"
-    )
-    engine.add_argument(
-        "--rebuild", action="store_true", help="build even where a good engine is stored (default: take that)"
-    )
     return parser
 
 
@@ -365,10 +338,9 @@ def _add_trusted_key(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_plans(verb: argparse.ArgumentParser, *, required: bool = False) -> None:
+def _add_plans(verb: argparse.ArgumentParser) -> None:
     """Options of a verb that may open TensorRT."""
-    default = "" if required else " (default: a folder that is removed again)"
-    add_folder(verb, "--plans", about=f"`tensorrt.plans` of the line{default}", required=required)
+    add_folder(verb, "--plans", about="`tensorrt.plans` of the line (default: a folder that is removed again)")
     add_file(verb, "--device-key", about="`tensorrt.key_file` of the line (default: device.key beside the engines)")
     verb.add_argument("--workspace-mb", type=int, default=4096, metavar="N", help="GPU memory to try (default: 4096)")
     verb.add_argument("--timeout-s", type=float, default=1800.0, metavar="S", help="per network (default: 1800)")

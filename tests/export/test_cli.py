@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge.engines import Engine
+from edge.engines import Engine, PlanSettings
 from edge.engines.tensorrt import plans
+from edge.engines.tensorrt.open import build
 from edge.errors import BundleError, EngineError
 from edge.model.bundle import Bundle, open_bundle
 from export import cli, parity_table
@@ -74,9 +75,9 @@ def test_verify_builds_for_the_gpu_and_leaves_nothing_behind(
 def test_verify_takes_the_engine_that_the_line_has(
     gpu: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = [str(make_bundle(tmp_path / "bundle")), "--key", str(key), "--plans", str(tmp_path / "plans")]
-    options += ["--device-key", str(tmp_path / "state" / "device.key")]
-    assert main(["engine", *options]) == 0
+    bundle, device_key = make_bundle(tmp_path / "bundle"), tmp_path / "state" / "device.key"
+    build(open_bundle(bundle, key), PlanSettings(tmp_path / "plans", device_key, 4096 << 20, 1800.0))
+    options = [str(bundle), "--key", str(key), "--plans", str(tmp_path / "plans"), "--device-key", str(device_key)]
     monkeypatch.setattr(plans.subprocess, "run", lambda *_, **__: pytest.fail("nothing was to be built"))
     for engine in ("tensorrt", "auto"):
         assert main(["verify", *options, "--engine", engine]) == 0

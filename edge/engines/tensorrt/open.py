@@ -26,19 +26,17 @@ DEFAULT_MAX_BATCH = 4
 """Two halves of two: enough to overlap upload and computing, little memory, and no scan waits for many others."""
 
 
-def open_tensorrt(
-    bundle: Bundle, settings: PlanSettings, *, max_batch: int | None = None, rebuild: bool = False
-) -> TrtEngine:
+def open_tensorrt(bundle: Bundle, settings: PlanSettings, *, max_batch: int | None = None) -> TrtEngine:
     """The networks of a verified bundle on the GPU, golden scans reproduced.
 
     A plan that is missing is built, where this user may write one; so is, once, what is stored and is refused, does not
     load, or does not repeat the golden scores. A GPU that is full or fails is no reason to build. What is new is kept
     once it has proven itself. Kernels that do not load even when they are new are done without: the CPU converts.
-    `rebuild`: build even where a good engine is stored. Raises EngineError that says what is missing or failed.
+    Raises EngineError that says what is missing or failed.
     """
     room = PlanRoom(find_device(), settings)
     max_batch = max_batch or DEFAULT_MAX_BATCH
-    plans = room.plans_for(bundle, half_of(max_batch), rebuild=EVERY_PLAN if rebuild else ())
+    plans = room.plans_for(bundle, half_of(max_batch))
     engine = _try_open(bundle, plans, max_batch)
     if isinstance(engine, PlanRefused) and room.may_build and (suspects := _suspects(plans, engine)):
         event(log.error, "stored engine failed, building it again", why=engine.message, again=suspects)
@@ -72,9 +70,9 @@ def _try_open(bundle: Bundle, plans: Plans, max_batch: int) -> TrtEngine | PlanR
         return type(error)(error.message, hint=error.hint)
 
 
-def build(bundle: Bundle, settings: PlanSettings, *, max_batch: int | None = None, rebuild: bool = False) -> str:
+def build(bundle: Bundle, settings: PlanSettings, *, max_batch: int | None = None) -> str:
     """Have a proven engine on disk for the next start, and say which. Raises EngineError."""
-    engine = open_tensorrt(bundle, settings, max_batch=max_batch, rebuild=rebuild)
+    engine = open_tensorrt(bundle, settings, max_batch=max_batch)
     engine.close()
     return (
         f"the engine of {bundle.model_id} ({bundle.precision}) is in {settings.folder}: it repeats the golden scans "

@@ -229,8 +229,11 @@ def test_a_timing_cache_that_is_not_accepted_costs_no_build(
 ) -> None:
     """As after an upgrade of TensorRT or a change of GPU that the facts do not show."""
     build(bundle, settings)
+    for plan in settings.folder.glob("[!t]*.plan"):
+        plan.unlink()
     scripted_gpu.play(patch, timing_cache=fault)
-    build(bundle, settings, rebuild=True)
+    build(bundle, settings)
+    assert names(settings) == ["classifier", "gate", "kernels", "timing"]
 
 
 def test_a_build_without_any_timing_cache_is_as_good(
@@ -254,7 +257,8 @@ def test_a_residual_that_is_not_finite_never_passes(
     for release, is_nan in (({}, True), ({"no_strict_nans": True}, False)):
         scripted_gpu.play(patch, **release)
         with scripted_gpu.installed():
-            engine = open_tensorrt(nan_bundle(tmp_path / str(is_nan)), settings, rebuild=True)
+            plans_of_release = replace(settings, folder=tmp_path / f"plans-{is_nan}")
+            engine = open_tensorrt(nan_bundle(tmp_path / str(is_nan)), plans_of_release)
             assert np.isnan(engine.infer(IMAGES).gate_mean_max).all() == is_nan, "the release before folds 0 x to 0"
             engine.close()
 
@@ -333,14 +337,6 @@ def test_a_gpu_that_fails_is_no_reason_to_build(
         open_tensorrt(bundle, settings)
 
 
-def test_a_rebuild_compiles_the_kernels_too(patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings) -> None:
-    build(bundle, settings)
-    patch.setattr(plans, "compile_kernels", lambda _: b"cubin of another toolkit")
-    build(bundle, settings, rebuild=True)
-    (kernels,) = (data for name, data in stored(settings).items() if name.startswith("kernels"))
-    assert kernels.endswith(b"cubin of another toolkit")
-
-
 def test_a_full_disk_leaves_the_line_on_the_cpu(
     patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
 ) -> None:
@@ -391,14 +387,14 @@ def test_a_look_opens_what_is_stored(patch: pytest.MonkeyPatch, bundle: Bundle, 
     open_tensorrt(bundle, replace(settings, may_build=False)).close()
 
 
-def test_a_rebuild_that_fails_leaves_the_good_engine(
+def test_an_upgrade_whose_build_fails_leaves_the_good_engine(
     patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
 ) -> None:
     build(bundle, settings)
     before = stored(settings)
-    scripted_gpu.play(patch, wrong_scores=0.01)
-    with pytest.raises(EngineError):
-        build(bundle, settings, rebuild=True)
+    scripted_gpu.play(patch, tensorrt="12.0", wrong_scores=0.01)
+    with scripted_gpu.installed(), pytest.raises(EngineError):
+        build(bundle, settings)
     after = stored(settings)
     assert {name: data for name, data in after.items() if not name.startswith("timing")} == {
         name: data for name, data in before.items() if not name.startswith("timing")
