@@ -94,7 +94,7 @@ class Arrival:
     expected: ExpectedFile | None = None
     """Identity to check when reading. None: whatever stands there by then, as in a replay."""
     is_rewrite: bool = False
-    """Written again in place: the station gives a new scan the file of an old one."""
+    """Written again in place, with no marker set since: the station gives a new scan the file of an old one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class FolderSettings(Section):
         ge=0,
         le=3600,
         description="a file that is written again in place is read when it has stood still this long; a fifth of it "
-        "where the worker saw its writer close it (local folders); `stable_for_s` with `done_suffix`",
+        "where the worker saw its writer close it (local folders); `stable_for_s` where its marker was set after that",
     )
     done_suffix: str | None = Field(None, description="wait for a marker file such as `.done` beside each scan")
     after: Literal["keep", "move"] = Field("keep", description="what happens to a judged scan: `keep` or `move`")

@@ -10,8 +10,8 @@ file with the name and bytes of the last one is such a frame, too, though it get
 `part-unknown` stands while the newest scan's name does not fit `naming.pattern`, so that its verdict names no part.
 It ends likewise.
 
-`scans-rewritten` stands while the newest scan came in the file of an older one, written again in place. It ends
-likewise.
+`scans-rewritten` stands while the newest scan came in the file of an older one, written again in place, and had no new
+marker. It ends likewise.
 
 `scans-not-readable` stands while there are files that get no verdict, because the disk, the share or the process that
 unpacks them fails, and not they. Each has failed twice after it had become final: a scan that was moved on just then,
@@ -84,8 +84,8 @@ class ScanAlarms:
                         "scans-rewritten",
                         f"scans written into the file of an older one: {self._rewritten.count}; "
                         f"last {judged.verdict.scan.file}",
-                        "let the station write each scan under another name and rename it, or set a marker "
-                        "(`folder.done_suffix`): such a file may be half the last scan, and has to wait",
+                        "let the station write each scan under another name and rename it, or set a new marker "
+                        "for each (`folder.done_suffix`): such a file may be half the last scan, and has to wait",
                     )
                 return
             if (decision := judged.prepared.decision) is None or decision.outcome is not Outcome.UNREADABLE:

@@ -20,6 +20,7 @@ from typing import BinaryIO
 from edge.errors import LedgerError
 from edge.records import FileStamp
 from edge.scans.scan import SUFFIXES
+from edge.station.folder import find_markers, marker_names
 from edge.station.mounts import Whereabouts, file_system
 from edge.system.files import CHUNK_BYTES, copy_open, open_folder, open_regular
 from edge.system.logs import event
@@ -199,14 +200,9 @@ class Archive:
         """Those of this scan, save one that another scan of this stem still needs."""
         if self._done_suffix is None:
             return []
-        names = [scan.name + self._done_suffix]
-        if not any(_is_other(scan.with_suffix(suffix), scan) for suffix in SIBLING_SUFFIXES):
-            names.append(scan.stem + self._done_suffix)
-        found = [name for name in names if os.path.lexists(scan.with_name(name))]
-        if not found:  # in another case: the listing is dear where a backlog lies
-            lower = {name.lower() for name in names}
-            found = [path.name for path in scan.parent.iterdir() if path.name.lower() in lower]
-        return [scan.with_name(name) for name in found if not name.lower().endswith(SUFFIXES)]
+        own, shared = marker_names(scan, self._done_suffix)
+        is_shared = any(_is_other(scan.with_suffix(suffix), scan) for suffix in SIBLING_SUFFIXES)
+        return find_markers(scan, (own,) if is_shared else (own, shared))
 
 
 class _Move:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -162,6 +162,17 @@ class StationFolder:
         except OSError:
             return None
 
+    def marked_ns(self, file: str) -> int | None:
+        """Change time of the newest marker beside the file; None where there is none, or none is asked for."""
+        if self._done_suffix is None:
+            return None
+        scan = self.path / file
+        try:
+            markers = find_markers(scan, marker_names(scan, self._done_suffix))
+            return max((marker.lstat().st_ctime_ns for marker in markers), default=None)
+        except OSError:
+            return None
+
     def is_gone(self, file: str) -> bool:
         """False where that is not known."""
         try:
@@ -294,6 +305,20 @@ class _Names:
     """Whether any of them is a scan, known or not, marked or not."""
     folders: list[str] = field(default_factory=list)
     """Sub-folders still to be read."""
+
+
+def marker_names(scan: Path, suffix: str) -> tuple[str, str]:
+    """As a station calls its marker: `scan.tif.done` or `scan.done`."""
+    return scan.name + suffix, scan.stem + suffix
+
+
+def find_markers(scan: Path, names: Collection[str]) -> list[Path]:
+    """Those of `names` that stand beside the scan, in any case of their letters, and are no scans. Raises OSError."""
+    found = [name for name in names if os.path.lexists(scan.with_name(name))]
+    if not found:  # in another case: the listing is dear where a backlog lies
+        lower = {name.lower() for name in names}
+        found = [path.name for path in scan.parent.iterdir() if path.name.lower() in lower]
+    return [scan.with_name(name) for name in found if not name.lower().endswith(SUFFIXES)]
 
 
 def _is_marked(name: str, suffix: str, names: set[str]) -> bool:

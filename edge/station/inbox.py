@@ -14,8 +14,9 @@ time is seen by its change time.
 
 A file that is **written again in place** looks whole at every moment: half of it may be the next scan and half the last
 one. It is held for `rewrite_hold_s` without a change, a fifth of that once its writer was seen to close it. Who makes a
-new file, under another name first, or sets markers is never held. What is replaced or rewritten before it was read is
-counted, and so is what was whole and went unread, to where it is no scan of the folder.
+new file, under another name first, is never held, nor who sets a marker after the last write; one left from the scan
+before says nothing. What is replaced or rewritten before it was read is counted, and so is what was whole and went
+unread, to where it is no scan of the folder.
 
 While the folder is away nothing is taken as deleted, nothing is handed out, and `state` says why.
 """
@@ -119,8 +120,7 @@ class Inbox:
         self._stable_for_s = stable_for_s
         self._look_every_s = stable_for_s / max(1, stable_polls - 1)
         self._incomplete_after_s = incomplete_after_s
-        # A marker is the station's own word that a file is whole.
-        self._rewrite_hold_s = max(stable_for_s, 0.0 if done_suffix else rewrite_hold_s)
+        self._rewrite_hold_s = max(stable_for_s, rewrite_hold_s)
         self._restat_per_poll = restat_per_poll
 
         self._known = KnownFiles(known)
@@ -377,10 +377,17 @@ class Inbox:
 
     def _hold_s(self, waiting: _Waiting) -> float:
         """How long the file must stand still."""
-        if not waiting.is_rewrite:
+        if not self._is_in_doubt(waiting):
             return self._stable_for_s
         is_closed = self._closed_ns.get(waiting.stamp.file) == waiting.stamp.changed_ns and not self._closes_mislead
         return max(self._stable_for_s, self._rewrite_hold_s * (CLOSED_SHARE if is_closed else 1.0))
+
+    def _is_in_doubt(self, waiting: _Waiting) -> bool:
+        """Whether it was written again in place, and no marker that is younger than that says that it is whole."""
+        if not waiting.is_rewrite:
+            return False
+        marked_ns = self._folder.marked_ns(waiting.stamp.file)
+        return marked_ns is None or marked_ns < waiting.stamp.changed_ns
 
     def _drop(self, file: str) -> None:
         """A waiting file is gone."""
@@ -412,7 +419,8 @@ class Inbox:
                 self._arrived.pop(file, None)
                 self._closed_ns.pop(file, None)
                 expected = ExpectedFile(waiting.stamp, self._folder.has_stable_inodes)
-                handed_out.append(Arrival(waiting.stamp, now, waiting.is_final, expected, waiting.is_rewrite))
+                is_in_doubt = self._is_in_doubt(waiting)
+                handed_out.append(Arrival(waiting.stamp, now, waiting.is_final, expected, is_in_doubt))
             else:
                 self._look_again(waiting)
         return sorted(handed_out, key=lambda arrival: age(arrival.stamp))

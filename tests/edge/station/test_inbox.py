@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import socket
+import time
 from collections.abc import Callable
 from itertools import chain, pairwise
 from pathlib import Path
@@ -439,23 +440,43 @@ def test_a_map_that_is_written_after_its_file_was_closed_has_not_been_closed(fol
     assert seconds_until(line, "a.tif") >= HOLD_S
 
 
-@pytest.mark.parametrize("how", ["renamed over it", "deleted and made anew", "with a marker"])
+@pytest.mark.parametrize("how", ["renamed over it", "deleted and made anew"])
 def test_a_new_file_under_the_name_of_a_judged_one_is_not_held(folder: Path, how: str) -> None:
-    line = Line(folder, rewrite_hold_s=HOLD_S, done_suffix=".done" if how == "with a marker" else None)
+    line = Line(folder, rewrite_hold_s=HOLD_S)
     scan = drop(folder / "a.tif", tiff(1))
-    (folder / "a.done").touch()
     line.judge_all()
     if how == "renamed over it":
         drop(scan, tiff(2))
-    elif how == "with a marker":
-        write_into(scan, tiff(2))
     else:
         # The inode number may come again at once: where the lowest free one is taken, it does.
         scan.unlink()
         scan.write_bytes(tiff(2))
     line.inbox.touch("a.tif", is_new=how == "deleted and made anew")
     assert seconds_until(line, "a.tif") <= 1.0
-    assert not line.arrivals[-1].is_rewrite or how == "with a marker"
+    assert not line.arrivals[-1].is_rewrite
+
+
+@pytest.mark.parametrize("marker", ["a.tif.done", "A.Done"])
+def test_a_marker_speaks_for_a_rewrite_only_if_it_was_set_after_it(folder: Path, marker: str) -> None:
+    """A station that leaves its markers is held as one without; one that sets them anew is not, nor is it accused."""
+    line = Line(folder, rewrite_hold_s=HOLD_S, done_suffix=".done")
+    scan = drop(folder / "a.tif", tiff(1))
+    (folder / marker).touch()
+    line.judge_all()
+    time.sleep(0.01)  # file systems tick slowly
+    write_into(scan, tiff(2)[:400])
+    assert line.looks(int(0.8 * HOLD_S / LOOK_S)) == []  # the writer's pause
+    write_into(scan, tiff(2)[400:], 400)
+    assert seconds_until(line, "a.tif") >= HOLD_S
+    assert line.arrivals[-1].is_rewrite
+    line.finish()
+    line.look()
+
+    write_into(scan, tiff(3))
+    assert line.looks(8) == []
+    (folder / marker).touch()
+    assert seconds_until(line, "a.tif") <= 1.0
+    assert not line.arrivals[-1].is_rewrite
 
 
 def test_every_scan_that_was_overwritten_unread_is_counted_and_no_other(folder: Path) -> None:
