@@ -11,6 +11,8 @@
     ├── SourceError        the store of a replay is away       the replay ends; the next one takes up there
     ├── PublishError       broker refuses or is away           back off; the row stays
     ├── EvidenceError      missing, damaged or changed         what reads it shows the error instead
+    ├── TableError         labels, or a study's table          exit 65, nothing is judged or measured
+    ├── RequestError       one that cannot be carried out      refused: the ledger stays as it is
     └── DeskError          the desk's own file                 nothing was saved, the person is told
 
 A message says what, where, and observed against expected; the hint says what to try.
@@ -111,6 +113,12 @@ class RequestError(EdgeError):
     """A request in the drop box that can never be carried out."""
 
     exit_code = 65  # EX_DATAERR
+
+
+class TableError(EdgeError):
+    """A file of labels, or another table, cannot be read or does not say what it must; the message names the lines."""
+
+    exit_code = 65
 
 
 class PublishError(EdgeError):

@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from edge.errors import ScanError, SettingsError
+from edge.errors import ScanError, TableError
 from edge.images.conversion import Bounds, Histogram, clipped_fraction, histogram, prepare
 from edge.images.exposure import Exposure, exposure
 from edge.images.method import Method
@@ -104,7 +104,7 @@ def read_labels(data: Path) -> list[Row]:
     labels = data / LABELS_NAME
     try:
         rows = _rows_of_csv(data, labels) if labels.is_file() else list(_rows_of_folders(data))
-    except SettingsError as error:
+    except TableError as error:
         raise DataError(error.message, hint=error.hint) from error
     except OSError as error:
         raise DataError(f"{data} cannot be read: {error}", hint="look at the folder and who may read it") from error

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from edge.contract.messages import Health
 from edge.desk.readings import Choice, State, disagrees, standing
 from edge.desk.store import Answer, DeskStore
-from edge.errors import SettingsError
+from edge.errors import SettingsError, TableError
 from edge.records import Outcome
 from edge.system.files import open_regular
 from edge.validation.labels import Label, read_labels
@@ -156,7 +156,7 @@ def _truth(labels: Path | None) -> dict[str, Label]:
         return {}
     try:
         return {PurePosixPath(row.file).name: row.label for row in read_labels(labels) if row.label is not None}
-    except SettingsError as error:
+    except TableError as error:
         raise SettingsError(f"`desk.known_labels`: {error.message}", hint=error.hint) from None
 
 

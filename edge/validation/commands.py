@@ -67,7 +67,7 @@ def qualify(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def study(options: argparse.Namespace) -> int:
-    """Run `study`, which needs no settings; its exit code. Raises SettingsError."""
+    """Run `study`, which needs no settings; its exit code. Raises SettingsError, TableError."""
     from edge.validation.detection import SizeScale
     from edge.validation.study import StudyOptions, study_json, study_lines
     from edge.validation.study import study as measure
@@ -107,7 +107,7 @@ def _add_replay(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
         ),
         exits={
             1: "a requirement is not met, or a defect",
-            **{code: EXITS[code] for code in (70, 75, 78)},
+            **{code: EXITS[code] for code in (65, 70, 75, 78)},
         },
         parents=[common],
     )
@@ -178,7 +178,7 @@ def _add_qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser], com
         exits={
             0: "qualified, or the set was fixed",
             1: "not qualified, or a defect",
-            **{code: EXITS[code] for code in (70, 78)},
+            **{code: EXITS[code] for code in (65, 70, 78)},
         },
         parents=[common],
     )
@@ -216,7 +216,7 @@ def _add_study(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
             "edge-worker study echoes.csv --size depth_mm --response mV --decision 200 --floor 50 --ceiling 1375",
             "edge-worker study msa.csv --people anna,ben,carla --reference truth --part part --defective NG",
         ),
-        exits=(78,),
+        exits=(65, 78),
     )
     add_file(study, "table", metavar="TABLE", about="CSV file, a part or a decision a row")
     columns = {

@@ -25,7 +25,7 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from edge.errors import SettingsError
+from edge.errors import TableError
 
 REQUIRED_COLUMNS = ("file", "bundle")
 SEPARATORS = ",;\t"
@@ -82,24 +82,24 @@ class MatchedLabels:
 def read_labels(path: Path) -> list[LabelRow]:
     """The rows of a labels file, in its order.
 
-    Raises SettingsError: the file cannot be read, lacks a column, has no rows; or naming the line of every bad row.
+    Raises TableError: the file cannot be read, lacks a column, has no rows; or naming the line of every bad row.
     """
     try:
         # Names of files may hold bytes that are not UTF-8; they must equal the names the folder gives.
         text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
         return _rows(path, text)
     except OSError as error:
-        raise SettingsError(
+        raise TableError(
             f"labels {path} cannot be read: {error.strerror}", hint="name the CSV file with --labels"
         ) from None
     except csv.Error as error:
-        raise SettingsError(f"labels {path} is not a CSV file: {error}", hint=_HEADER_HINT) from None
+        raise TableError(f"labels {path} is not a CSV file: {error}", hint=_HEADER_HINT) from None
 
 
 def match_labels(path: Path, rows: Sequence[LabelRow], files: Iterable[str]) -> MatchedLabels:
     """Give each row its scan: by relative path, else by base name where one scan has it and one path ends as the other.
 
-    `path` is named in errors. Raises SettingsError naming the line of every row that fits several scans, or a
+    `path` is named in errors. Raises TableError naming the line of every row that fits several scans, or a
     scan that another row has already.
     """
     by_file: dict[str, LabelRow] = {}
@@ -133,7 +133,7 @@ def match_labels(path: Path, rows: Sequence[LabelRow], files: Iterable[str]) -> 
         else:
             by_file[fitting[0]] = row
     if problems:
-        raise SettingsError(
+        raise TableError(
             bad_rows(path, problems),
             hint="label every scan once; where base names repeat, give paths relative to the folder of scans",
         )
@@ -171,7 +171,7 @@ def _rows(path: Path, text: str) -> list[LabelRow]:
     wrong = [name for name in needed if name not in header]
     wrong += [name for name in dict.fromkeys(header) if name in _KNOWN | {*voters} and header.count(name) > 1]
     if wrong:
-        raise SettingsError(
+        raise TableError(
             f"labels {path} line 1: no column, or more than one, named {', '.join(wrong)} in {first_line[:120]!r}",
             hint=_HEADER_HINT,
         )
@@ -194,12 +194,12 @@ def _rows(path: Path, text: str) -> list[LabelRow]:
         problems += [f"line {line}: {problem}" for problem in wrong_here]
         rows.append(row)
     if problems:
-        raise SettingsError(
+        raise TableError(
             bad_rows(path, problems),
             hint="a label is normal, OK, good or abnormal, NG, bad, or empty; numbers are joined by |",
         )
     if not rows:
-        raise SettingsError(f"labels {path} has no rows below its header", hint="list one scan per line")
+        raise TableError(f"labels {path} has no rows below its header", hint="list one scan per line")
     return rows
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edge.errors import SettingsError
+from edge.errors import SettingsError, TableError
 from edge.system.text import visible
 from edge.validation.agreement import AttributeRow, Kappa, attribute_row, cohen_kappa, fleiss_kappa
 from edge.validation.detection import NoCurve, PodCurve, SizeScale, hit_miss, signal_response
@@ -70,7 +70,10 @@ class Study:
 
 
 def study(options: StudyOptions) -> Study:
-    """Read the table and measure. Raises SettingsError: an option is missing, or naming the line of every bad row."""
+    """Read the table and measure.
+
+    Raises SettingsError where an option is missing or names no column, TableError naming the line of every bad row.
+    """
     if options.size is None and not options.people:
         raise SettingsError(
             "nothing to measure is named",
@@ -151,9 +154,9 @@ class _Table:
             self._header = [name.strip() for name in next(reader, [])]
             rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
         except OSError as error:
-            raise SettingsError(f"{path} cannot be read: {error.strerror}", hint="name a CSV file") from None
+            raise TableError(f"{path} cannot be read: {error.strerror}", hint="name a CSV file") from None
         except (UnicodeDecodeError, csv.Error) as error:
-            raise SettingsError(f"{path} is no CSV file in UTF-8: {error}", hint="save the table as such") from None
+            raise TableError(f"{path} is no CSV file in UTF-8: {error}", hint="save the table as such") from None
         width = len(self._header)
         self._refuse(
             [f"line {line}: {len(cells)} cells, the header has {width}" for line, cells in rows if len(cells) != width]
@@ -196,7 +199,7 @@ class _Table:
 
     def _refuse(self, problems: Sequence[str]) -> None:
         if problems:
-            raise SettingsError(
+            raise TableError(
                 bad_rows(self._path, problems, "table"), hint="correct these cells; an empty one is unknown"
             )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.errors import SettingsError
+from edge.errors import TableError
 from edge.validation.labels import Label, LabelRow, match_labels, read_labels
 
 
@@ -54,7 +54,7 @@ def test_names_that_are_no_utf_8_match_the_folder(tmp_path: Path) -> None:
     ],
 )
 def test_a_senseless_file_is_refused_by_its_line(tmp_path: Path, text: str, complaint: str) -> None:
-    with pytest.raises(SettingsError, match=complaint):
+    with pytest.raises(TableError, match=complaint):
         read_labels(labels_file(tmp_path, text))
 
 
@@ -71,17 +71,17 @@ def test_sizes_have_a_point_or_a_comma_and_may_be_missing(tmp_path: Path, cell: 
 
 @pytest.mark.parametrize("cell", ["1.234,5", "-1", "1.5 mm", "3||2", "n/a", "inf"])
 def test_a_size_that_is_no_number_is_refused_by_its_line(tmp_path: Path, cell: str) -> None:
-    with pytest.raises(SettingsError, match=r"line 2: size_mm .* of 'a\.tif': numbers from 0, joined by \|"):
+    with pytest.raises(TableError, match=r"line 2: size_mm .* of 'a\.tif': numbers from 0, joined by \|"):
         read_labels(labels_file(tmp_path, f"file;bundle;label;size_mm\na.tif;B1;NG;{cell}\n"))
 
 
 def test_a_decimal_comma_in_a_table_of_commas_is_told_how_to_be_written(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="line 2: 5 cells, the header has 4; quote a cell with a separator"):
+    with pytest.raises(TableError, match="line 2: 5 cells, the header has 4; quote a cell with a separator"):
         read_labels(labels_file(tmp_path, "file,bundle,label,size_mm\na.tif,B1,NG,1,5\n"))
 
 
 def test_a_labels_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"nowhere\.csv.*No such file"):
+    with pytest.raises(TableError, match=r"nowhere\.csv.*No such file"):
         read_labels(tmp_path / "nowhere.csv")
 
 
@@ -98,12 +98,12 @@ def test_rows_without_a_scan_are_kept_apart(tmp_path: Path) -> None:
 
 
 def test_a_base_name_that_two_scans_have_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"line 2: 'a\.tif' fits 2 scans"):
+    with pytest.raises(TableError, match=r"line 2: 'a\.tif' fits 2 scans"):
         match_labels(tmp_path, rows("a.tif"), ["day1/a.tif", "day2/a.tif"])
 
 
 def test_two_rows_for_one_scan_are_refused_whatever_their_order(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"line 2: 'a\.tif' names the scan 'day1/a\.tif', which line 3"):
+    with pytest.raises(TableError, match=r"line 2: 'a\.tif' names the scan 'day1/a\.tif', which line 3"):
         match_labels(tmp_path, rows("a.tif", "day1/a.tif"), ["day1/a.tif"])
 
 
@@ -169,7 +169,7 @@ def test_votes_outweigh_the_single_label_beside_them(tmp_path: Path) -> None:
 
 def test_all_bad_rows_are_told_at_once_each_by_its_line(tmp_path: Path) -> None:
     text = "file,bundle,label,severity\na.tif,B1,fine,\nb.tif,B1,normal,\nc.tif,B1,NG,much\n../d.tif,B1,OK,\ne.tif,B1\n"
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(TableError) as caught:
         read_labels(labels_file(tmp_path, text))
     assert [line.split(":")[0].strip() for line in caught.value.message.splitlines()[1:]] == [
         "line 2",

@@ -27,7 +27,7 @@ import edge.system.progress
 from edge.cli import main
 from edge.contract.messages import Verdict, canonical_json
 from edge.engines import Batch, EngineOutput
-from edge.errors import EngineError, LedgerError, SettingsError
+from edge.errors import EdgeError, EngineError, LedgerError, SettingsError, TableError
 from edge.pipeline.loaded_model import LoadedModel
 from edge.records import Size
 from edge.settings import FolderSettings, Settings
@@ -347,19 +347,19 @@ def test_a_folder_of_any_length_costs_the_memory_of_a_few_pictures(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "error", "complaint"),
     [
-        ({"requirements": ("balanced_accuracy>=0.9", "speed>1")}, "no figure is called 'speed'"),
-        ({"labels": Path("no-such.csv")}, "no-such.csv cannot be read"),
-        ({"folder": Path("no-such-folder")}, "no-such-folder is not a folder"),
-        ({"out": Path("/proc/version/out")}, "results cannot go to"),
+        ({"requirements": ("balanced_accuracy>=0.9", "speed>1")}, SettingsError, "no figure is called 'speed'"),
+        ({"labels": Path("no-such.csv")}, TableError, "no-such.csv cannot be read"),
+        ({"folder": Path("no-such-folder")}, SettingsError, "no-such-folder is not a folder"),
+        ({"out": Path("/proc/version/out")}, SettingsError, "results cannot go to"),
     ],
 )
 def test_what_was_mistyped_is_said_before_anything_is_judged(
-    lot: Path, tmp_path: Path, arguments: dict[str, object], complaint: str
+    lot: Path, tmp_path: Path, arguments: dict[str, object], error: type[EdgeError], complaint: str
 ) -> None:
     options = {"folder": lot, "out": tmp_path / "out", **arguments}
-    with pytest.raises(SettingsError, match=re.escape(complaint)):
+    with pytest.raises(error, match=re.escape(complaint)):
         plan_replay(ReplayOptions(**options), settings())  # type: ignore[arg-type]
 
 

@@ -124,13 +124,13 @@ def test_what_a_table_cannot_answer_is_refused_with_the_place(
 ) -> None:
     file = table(tmp_path, "size,signal,hit,good", [(1, -3, 1, 1), (2, 4, "perhaps", 0)])
 
-    assert main(["study", str(file), *words]) == 78
+    assert main(["study", str(file), *words]) == (65 if " line " in f" {complaint}" else 78)
     assert complaint in capsys.readouterr().err
 
 
 def test_a_table_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "table.csv").write_text("size,found\n1,0\n2\n")
 
-    assert main(["study", str(tmp_path / "table.csv"), "--size", "size", "--found", "found"]) == 78
+    assert main(["study", str(tmp_path / "table.csv"), "--size", "size", "--found", "found"]) == 65
     assert "line 3: 1 cells, the header has 2" in capsys.readouterr().err
-    assert main(["study", str(tmp_path / "none.csv"), "--people", "a"]) == 78
+    assert main(["study", str(tmp_path / "none.csv"), "--people", "a"]) == 65
