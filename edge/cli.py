@@ -98,6 +98,8 @@ def _run(words: Sequence[str]) -> int:
         has_colour=environment.has_colour,
     )
     verb = options.verb if options.verb != "model" else f"model {options.model_verb}"
+    if verb != "run":  # which logs it
+        print(f"settings: {settings.origin}", file=sys.stderr)
     if verb not in ("replay", "qualify"):
         try:
             refuse_root(_written_folders(verb, settings), as_typed(PROGRAM, words))
@@ -179,14 +181,14 @@ def _resend(options: argparse.Namespace, settings: Settings) -> int:
     if count:
         leave(settings.state.dir, RequestKind.RESEND, request)
     print(f"{request}: {count} will be sent again with the same bytes; the ledger holds {holds}")
-    return _say_origin(settings)
+    return 0
 
 
 def _backup(options: argparse.Namespace, settings: Settings) -> int:
     from edge.store.backup import back_up
 
     print(back_up(settings.state.ledger, settings.station, options.file))
-    return _say_origin(settings)
+    return 0
 
 
 def _restore(options: argparse.Namespace, settings: Settings) -> int:
@@ -195,7 +197,7 @@ def _restore(options: argparse.Namespace, settings: Settings) -> int:
 
     topic = Topics.of_station(settings).of(Kind.VERDICT)
     print(restore(settings.state.ledger, settings.station, options.file, options.next_seq, topic))
-    return _say_origin(settings)
+    return 0
 
 
 def _model_show(_: argparse.Namespace, settings: Settings) -> int:
@@ -216,7 +218,6 @@ def _model_show(_: argparse.Namespace, settings: Settings) -> int:
         "threshold": f"{policy.threshold:.4g}, review band {band}",
         "gate": f"mean up to {policy.gate_mean_threshold:.4g}, deviation up to {policy.gate_std_threshold:.4g}",
         "newest run here": "none yet" if newest is None else f"{newest.model_id} of {newest.created_at.isoformat()}",
-        "settings": settings.origin,
     }
     for name, value in rows.items():
         print(f"{name:<16} {value}")
@@ -243,11 +244,6 @@ def _model_accept_older(_: argparse.Namespace, settings: Settings) -> int:
     from edge.pipeline.loaded_model import open_trusted_bundle
 
     print(accept_older(open_trusted_bundle(settings.model), settings.state.dir, datetime.now(UTC)))
-    return 0
-
-
-def _say_origin(settings: Settings) -> int:
-    print(f"settings: {settings.origin}")
     return 0
 
 
@@ -408,7 +404,7 @@ def _add_init(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
             "edge-worker init --station xray-1 --folder /srv/xray/scans --broker mes.example.com "
             "--topic acme/lyon/coating/line-2 --trusted-key /etc/edge-worker/trusted",
         ),
-        exits={78: "a value is refused, or the file exists or cannot be written"},
+        exits={78: "a value is refused, or the file exists"},
     )
     add_config(init, f"settings file to write (default: {DEFAULT_FILE})")
     init.add_argument("--station", metavar="NAME", help="name of this station, one level of the topic (default: asked)")

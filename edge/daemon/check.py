@@ -104,7 +104,7 @@ def _run_look(look: Callable[[Settings], Iterator[Finding]], settings: Settings)
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
-    observed = f"station {settings.station}; {settings.origin}; all keys valid"
+    observed = f"station {settings.station}; all keys valid"
     if settings.ignored_variables:
         observed += f"; not ours: {', '.join(settings.ignored_variables)}"
     yield Finding(Grade.OK, "settings", observed)

@@ -62,7 +62,7 @@ def write_settings(
     """Write `target`, whole or not at all; what to tell the operator.
 
     `answers` by the questions' options; what is None is asked on `stdin`, one line each, and asked again on a terminal
-    if it is refused. Raises SettingsError, also where `target` exists and `replace` is False.
+    if it is refused. Raises SettingsError, also where `target` exists and `replace` is False, and OSError.
     """
     source = sys.stdin if stdin is None else stdin
     if not replace and os.path.lexists(target):
@@ -82,10 +82,6 @@ def write_settings(
             stream.write(text.encode())
     except FileExistsError:
         raise _exists(target) from None
-    except OSError as error:
-        raise SettingsError(
-            f"settings file {target} cannot be written: {error.strerror}", hint="run it as the owner of that folder"
-        ) from None
     return (
         f"wrote {target}; every other key is in it, commented, with its default\n"
         f"next: edge-worker check --config {target}"

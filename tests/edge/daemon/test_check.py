@@ -103,7 +103,7 @@ def test_the_check_shows_what_the_naming_makes_of_the_scans_that_are_there(files
 def test_the_check_says_which_settings_it_looked_at_and_which_variables_are_not_its_own(tmp_path: Path) -> None:
     config = settings_file(tmp_path, free_port())
     _, table = run_check(config, EDGE_SERVICE_HOST="10.0.0.7")
-    assert f"station station; {config}; all keys valid; not ours: EDGE_SERVICE_HOST" in table["settings"]
+    assert "station station; all keys valid; not ours: EDGE_SERVICE_HOST" in table["settings"]
 
 
 def test_each_fault_is_found_and_the_others_are_still_looked_at(tmp_path: Path) -> None:
