@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from edge.contract import reasons
+from edge.contract.alarm_code import AlarmCode
 from edge.contract.messages import MESSAGES, Message, canonical_json, open_enumeration
 from edge.scans.scan import REASONS
 from tools.examples import EXAMPLES
 
-RUNBOOK = Path(__file__).parents[1] / "docs" / "operate.md"
-"""Has a section for each alarm, headed by its code."""
-ALARMS = sorted(re.findall(r"^## `([a-z-]+)`$", RUNBOOK.read_text(encoding="utf-8"), flags=re.MULTILINE))
+ALARMS = sorted(AlarmCode)
 
 _WORDS: dict[str, dict[str, Sequence[str]]] = {
     "verdict": {"reasons": sorted({*REASONS, *reasons.DECISIONS})},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from edge.contract.alarm_code import AlarmCode
 from edge.contract.messages import (
     Alarm,
     BoxPx,
@@ -199,7 +200,7 @@ EXAMPLES: tuple[Message, ...] = (
         station=STATION,
         boot_id=BOOT_ID,
         at=MORNING + timedelta(hours=2),
-        code="folder-away",
+        code=AlarmCode.FOLDER_AWAY,
         active=True,
         message="/srv/xray/scans: No such file or directory",
         hint="check the mount; scans are taken when it is back",

@@ -23,6 +23,7 @@ from contextlib import ExitStack
 from functools import partial
 from uuid import uuid4
 
+from edge.contract.alarm_code import AlarmCode
 from edge.daemon.line import Line, build_line, utc_now
 from edge.errors import EdgeError, LedgerError
 from edge.evidence.keeper import Keeper
@@ -201,10 +202,10 @@ class App:
             try:
                 finished = self._line.worker.step()
             except LedgerError as error:
-                self._line.publisher.raise_alarm("intake-stopped", error.message, error.hint)
+                self._line.publisher.raise_alarm(AlarmCode.INTAKE_STOPPED, error.message, error.hint)
                 self._stop.wait(LEDGER_RETRY_S)
                 continue
-            self._line.publisher.clear_alarm("intake-stopped")
+            self._line.publisher.clear_alarm(AlarmCode.INTAKE_STOPPED)
             if not finished and not self._line.worker.in_flight:
                 self._line.intake.wait(IDLE_WAIT_S)
 
@@ -217,7 +218,7 @@ class App:
             except LedgerError as error:
                 if error.message != trouble:  # a disk that fails for hours is told once
                     event(log.warning, "requests wait", error=error.message, hint=error.hint)
-                    self._line.publisher.raise_alarm("request-refused", error.message, error.hint)
+                    self._line.publisher.raise_alarm(AlarmCode.REQUEST_REFUSED, error.message, error.hint)
                 trouble = error.message
             else:
                 trouble = ""

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+from edge.contract.alarm_code import AlarmCode
 from edge.contract.messages import Answer, Evidence, Health, Kind, ModelInfo, Topics, canonical_json, rfc3339
 from edge.daemon.after_verdict import Aftermath
 from edge.daemon.scan_alarms import ScanAlarms
@@ -117,20 +118,20 @@ class Line:
         state = self.inbox.state
         with answered or nullcontext():
             if state.away is None:
-                self.publisher.clear_alarm("folder-away")
+                self.publisher.clear_alarm(AlarmCode.FOLDER_AWAY)
             else:
-                self.publisher.raise_alarm("folder-away", state.detail, state.hint)
+                self.publisher.raise_alarm(AlarmCode.FOLDER_AWAY, state.detail, state.hint)
         unread = self.inbox.unread
         if unread:
             first, why = next(iter(unread.items()))
             self.publisher.raise_alarm(
-                "folder-partly-read",
+                AlarmCode.FOLDER_PARTLY_READ,
                 f"files and sub-folders of {self.settings.folder.path} that cannot be read: {len(unread)}; "
                 f"first {display_name(first)}: {why}",
                 "let the worker's user list and read them (r-x on each sub-folder), or check the disk or share",
             )
         else:
-            self.publisher.clear_alarm("folder-partly-read")
+            self.publisher.clear_alarm(AlarmCode.FOLDER_PARTLY_READ)
         self._remember(FOLDER, self.inbox.whereabouts)
         self.scan_alarms.look(now_s, is_folder_away=state.away is not None)
         if self.files_to_prune.is_set():
@@ -155,12 +156,12 @@ class Line:
         wait_s = self.archive.step(now_s, go_on)
         if self.archive.failure is not None:
             self.publisher.raise_alarm(
-                "scans-not-moved",
+                AlarmCode.SCANS_NOT_MOVED,
                 self.archive.failure,
                 "free space in `folder.move_to`, mount it, or let the worker's user write there and in `folder.path`",
             )
         else:
-            self.publisher.clear_alarm("scans-not-moved")
+            self.publisher.clear_alarm(AlarmCode.SCANS_NOT_MOVED)
         self._remember(TARGET, self.archive.whereabouts)
         return wait_s
 
@@ -169,7 +170,7 @@ class Line:
         since_s = self.archive.busy_since_s if self.archive is not None else None
         if since_s is not None and now_s - since_s >= TARGET_SILENT_S:
             self.publisher.raise_alarm(
-                "scans-not-moved",
+                AlarmCode.SCANS_NOT_MOVED,
                 f"{self.settings.folder.move_to}: does not answer; a move has lasted {now_s - since_s:.0f} s so far",
                 "check the server of the share that `folder.move_to` is on; scans are judged meanwhile",
             )
@@ -182,7 +183,7 @@ class Line:
     def tell_of_hang(self, silent_s: float) -> None:
         """Raise `folder-away` for a look that does not end, from another thread than the inbox's; its end clears it."""
         self.publisher.raise_alarm(
-            "folder-away",
+            AlarmCode.FOLDER_AWAY,
             f"{self.settings.folder.path}: does not answer; a look at it has lasted {silent_s:.0f} s so far",
             "check the server of the share and the network to it; the worker goes on when it answers",
         )
@@ -242,22 +243,22 @@ class Line:
         if now < self.model_made_at:
             made = f"the model {self.model.id} was made at {rfc3339(self.model_made_at)}"
             self.publisher.raise_alarm(
-                "clock-behind",
+                AlarmCode.CLOCK_BEHIND,
                 f"the clock says {rfc3339(now)}, but {made}",
                 "set it (timedatectl, a time server); until then the times in messages are wrong, their order is `seq`",
             )
         else:
-            self.publisher.clear_alarm("clock-behind")
+            self.publisher.clear_alarm(AlarmCode.CLOCK_BEHIND)
 
     def _evidence(self) -> Evidence | None:
         if self.keeper is None:
             return None
         tally = self.keeper.tally()
         if tally.failure is None:
-            self.publisher.clear_alarm("evidence-dropped")
+            self.publisher.clear_alarm(AlarmCode.EVIDENCE_DROPPED)
         else:
             self.publisher.raise_alarm(
-                "evidence-dropped",
+                AlarmCode.EVIDENCE_DROPPED,
                 f"{self.settings.evidence_dir}: {tally.failure}; "
                 f"{tally.dropped} verdicts since the start lack their pictures or all evidence",
                 "verdicts are not touched: free space on that disk, or let the worker's user write there; where "
@@ -275,12 +276,12 @@ class Line:
             return None
         if free_bytes < state.min_free_bytes:
             self.publisher.raise_alarm(
-                "disk-low",
+                AlarmCode.DISK_LOW,
                 f"{free_bytes} bytes free in {state.dir}, expected {state.min_free_bytes}",
                 "free some space: when the disk is full the worker stops taking scans",
             )
         else:
-            self.publisher.clear_alarm("disk-low")
+            self.publisher.clear_alarm(AlarmCode.DISK_LOW)
         return free_bytes
 
     def take_requests(self) -> None:
@@ -288,10 +289,10 @@ class Line:
         self.requests.take({RequestKind.RESEND: self._resend, RequestKind.DISPOSITION: self._dispose})
         refusals = self.requests.refusals()
         if refusals is None:
-            self.publisher.clear_alarm("request-refused")
+            self.publisher.clear_alarm(AlarmCode.REQUEST_REFUSED)
         else:
             self.publisher.raise_alarm(
-                "request-refused",
+                AlarmCode.REQUEST_REFUSED,
                 f"{refusals.count} requests refused, the newest: {refusals.newest}",
                 f"each .txt in {self.requests.refused} says why; the alarm ends when that folder is emptied",
             )
@@ -404,7 +405,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     archive = _archive_of(settings, ledger, known)
     publisher = Publisher.for_station(settings, ledger, model.card(settings.station, boot_id))
     if isinstance(model.engine, Degraded):
-        publisher.raise_alarm("degraded", model.engine.why, model.engine.hint)
+        publisher.raise_alarm(AlarmCode.DEGRADED, model.engine.why, model.engine.hint)
     selection, keeper = _evidence_of(settings, model)
     if keeper is not None:
         stack.callback(keeper.close)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from edge.contract.alarm_code import AlarmCode
 from edge.contract.messages import Verdict
 from edge.contract.reasons import REPEATED_IMAGE
 from edge.errors import ScanIncomplete
@@ -38,9 +39,9 @@ LOOK_S = 60.0
 class Alarms(Protocol):
     """Where they are raised: the publisher."""
 
-    def raise_alarm(self, code: str, message: str, hint: str) -> None: ...
+    def raise_alarm(self, code: AlarmCode, message: str, hint: str) -> None: ...
 
-    def clear_alarm(self, code: str) -> None: ...
+    def clear_alarm(self, code: AlarmCode) -> None: ...
 
 
 @dataclass(slots=True)
@@ -81,7 +82,7 @@ class ScanAlarms:
                 self._verdict(judged.verdict)
                 if self._rewritten.sees(judged.prepared.arrival.is_rewrite):
                     self._alarms.raise_alarm(
-                        "scans-rewritten",
+                        AlarmCode.SCANS_REWRITTEN,
                         f"scans written into the file of an older one: {self._rewritten.count}; "
                         f"last {judged.verdict.scan.file}",
                         "let the station write each scan under another name and rename it, or set a new marker "
@@ -98,7 +99,7 @@ class ScanAlarms:
         file, is_unreadable = verdict.scan.file, verdict.outcome is Outcome.UNREADABLE
         if self._refused.sees(is_unreadable):
             self._alarms.raise_alarm(
-                "scans-refused",
+                AlarmCode.SCANS_REFUSED,
                 f"files refused since this began: {self._refused.count}; last {file}: {verdict.reasons[0]}",
                 "look at the station: the files are not whole 16-bit scans; their verdicts are `unreadable`",
             )
@@ -106,7 +107,7 @@ class ScanAlarms:
         self._sees_repeated(None if is_unreadable and not is_repeated else is_repeated, file)
         if self._unknown.sees(verdict.part_id is None):
             self._alarms.raise_alarm(
-                "part-unknown",
+                AlarmCode.PART_UNKNOWN,
                 f"verdicts without a part since this began: {self._unknown.count}; last {file}",
                 "write `naming.pattern` for the station's file names; `edge-worker check` shows what it makes of them",
             )
@@ -115,7 +116,7 @@ class ScanAlarms:
         """With the lock held."""
         if self._repeated.sees(is_repeated):
             self._alarms.raise_alarm(
-                "scans-repeated",
+                AlarmCode.SCANS_REPEATED,
                 f"scans that show an image judged before: {self._repeated.count}; last {file}",
                 "look at the detector and at what copies files: each scan must be an exposure of its own",
             )
@@ -151,10 +152,10 @@ class ScanAlarms:
         with self._lock:
             self._forget(gone)
             for code, streak in (
-                ("scans-refused", self._refused),
-                ("scans-repeated", self._repeated),
-                ("part-unknown", self._unknown),
-                ("scans-rewritten", self._rewritten),
+                (AlarmCode.SCANS_REFUSED, self._refused),
+                (AlarmCode.SCANS_REPEATED, self._repeated),
+                (AlarmCode.PART_UNKNOWN, self._unknown),
+                (AlarmCode.SCANS_REWRITTEN, self._rewritten),
             ):
                 if streak.is_over:
                     streak.count = 0
@@ -165,7 +166,7 @@ class ScanAlarms:
         self._stuck[file] = words
         first = next(iter(self._stuck.values()))
         message = f"files without a verdict: {len(self._stuck)}; first {first}"
-        self._alarms.raise_alarm("scans-not-readable", message, hint)
+        self._alarms.raise_alarm(AlarmCode.SCANS_NOT_READABLE, message, hint)
 
     def _forget(self, files: set[str]) -> None:
         """With the lock held."""
@@ -173,7 +174,7 @@ class ScanAlarms:
         for file in files:
             self._stuck.pop(file, None)
         if not self._stuck:
-            self._alarms.clear_alarm("scans-not-readable")
+            self._alarms.clear_alarm(AlarmCode.SCANS_NOT_READABLE)
 
 
 def _is_gone(path: Path) -> bool:

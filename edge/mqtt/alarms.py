@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from uuid import UUID
 
+from edge.contract.alarm_code import AlarmCode
 from edge.contract.messages import Alarm
 from edge.system.logs import event
 
@@ -26,16 +27,16 @@ class AlarmBoard:
         self._boot_id = boot_id
         self._clock = clock
         self._lock = threading.Lock()
-        self._standing: dict[str, Alarm] = {}
+        self._standing: dict[AlarmCode, Alarm] = {}
         self._waiting: deque[Alarm] = deque(maxlen=MAX_WAITING)
 
     @property
-    def standing(self) -> tuple[str, ...]:
+    def standing(self) -> tuple[AlarmCode, ...]:
         """Codes, sorted."""
         with self._lock:
             return tuple(sorted(self._standing))
 
-    def start(self, code: str, message: str, hint: str) -> bool:
+    def start(self, code: AlarmCode, message: str, hint: str) -> bool:
         """False if it stands already: these are then its words at its end and over a new connection."""
         alarm = self._alarm(code, message, hint, active=True)
         with self._lock:
@@ -48,7 +49,7 @@ class AlarmBoard:
         event(log.error, "alarm", alarm=code, message=alarm.message, hint=alarm.hint)
         return True
 
-    def end(self, code: str) -> bool:
+    def end(self, code: AlarmCode) -> bool:
         """False if it does not stand."""
         with self._lock:
             begun = self._standing.pop(code, None)
@@ -78,7 +79,7 @@ class AlarmBoard:
         with self._lock:
             return bool(self._waiting)
 
-    def _alarm(self, code: str, message: str, hint: str, *, active: bool) -> Alarm:
+    def _alarm(self, code: AlarmCode, message: str, hint: str, *, active: bool) -> Alarm:
         return Alarm(
             station=self._station,
             boot_id=self._boot_id,

@@ -31,6 +31,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from edge import __version__
+from edge.contract.alarm_code import AlarmCode
 from edge.contract.messages import Alarm, Disposition, Health, Message, ModelCard, Status, Topics, Verdict
 from edge.errors import LedgerError
 from edge.mqtt.alarms import AlarmBoard
@@ -53,15 +54,6 @@ from edge.store.ledger import Ledger, OutboxRow
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
-
-BROKER_AWAY = "broker-away"
-BROKER_REFUSES = "broker-refuses"
-VERDICT_REFUSED = "verdict-refused"
-NO_SUBSCRIBER = "no-subscriber"
-NO_RETAIN = "no-retain"
-STATION_TWICE = "station-twice"
-OUTBOX_STUCK = "outbox-stuck"
-MESSAGE_DAMAGED = "message-damaged"
 
 STATE_AGAIN_S = 60.0
 """Between two times that status and model are said on one connection: the worker subscribes to nothing, so what another
@@ -178,16 +170,16 @@ class Publisher:
         return PublisherState(is_connected, len(self._in_flight), self._acknowledged, self._refused, self._connections)
 
     @property
-    def standing_alarms(self) -> tuple[str, ...]:
+    def standing_alarms(self) -> tuple[AlarmCode, ...]:
         """Codes of the alarms that stand, sorted."""
         return self._alarms.standing
 
-    def raise_alarm(self, code: str, message: str, hint: str) -> None:
+    def raise_alarm(self, code: AlarmCode, message: str, hint: str) -> None:
         """Start an alarm; one that stands already is not said again, it takes these words."""
         if self._alarms.start(code, message, hint):
             self.wake()
 
-    def clear_alarm(self, code: str) -> None:
+    def clear_alarm(self, code: AlarmCode) -> None:
         """End an alarm, if it stands."""
         if self._alarms.end(code):
             self.wake()
@@ -224,9 +216,9 @@ class Publisher:
                 self._exchange_with_ledger(now_s)
             except LedgerError as error:
                 self._ledger_at_s = now_s + LEDGER_RETRY_S
-                self.raise_alarm(OUTBOX_STUCK, error.message, error.hint)
+                self.raise_alarm(AlarmCode.OUTBOX_STUCK, error.message, error.hint)
             else:
-                self.clear_alarm(OUTBOX_STUCK)
+                self.clear_alarm(AlarmCode.OUTBOX_STUCK)
         self._sleep(wait_s)
 
     def stop(self, flush_s: float, *, is_clean: bool = True) -> None:
@@ -281,13 +273,13 @@ class Publisher:
                 case Ended():
                     self._on_ended(incoming, now_s)
                 case Stalled():
-                    self.raise_alarm(BROKER_AWAY, incoming.error.message, incoming.error.hint)
+                    self.raise_alarm(AlarmCode.BROKER_AWAY, incoming.error.message, incoming.error.hint)
         if self._accepted is not None and now_s - self._accepted_at_s > STABLE_S:
             self._dial_backoff.reset()
-            self.clear_alarm(BROKER_AWAY)
-            self.clear_alarm(BROKER_REFUSES)
+            self.clear_alarm(AlarmCode.BROKER_AWAY)
+            self.clear_alarm(AlarmCode.BROKER_REFUSES)
         if self._accepted is not None and now_s - self._accepted_at_s > TAKEN_OVER_S:
-            self.clear_alarm(STATION_TWICE)
+            self.clear_alarm(AlarmCode.STATION_TWICE)
 
     def _on_accepted(self, accepted: Accepted, now_s: float) -> None:
         event(log.info, "broker connected", receive_maximum=accepted.receive_maximum)
@@ -296,10 +288,10 @@ class Publisher:
         self._has_answered = False
         self._connections += 1
         if accepted.can_retain and self._may_retain:
-            self.clear_alarm(NO_RETAIN)
+            self.clear_alarm(AlarmCode.NO_RETAIN)
         else:
             self.raise_alarm(
-                NO_RETAIN,
+                AlarmCode.NO_RETAIN,
                 f"broker {self._settings.host}:{self._settings.port} keeps no retained messages: status, model and "
                 "health reach those alone who are connected when they are said",
                 "allow retained messages in the broker; verdicts do not need them",
@@ -326,18 +318,18 @@ class Publisher:
         message = f"the broker did not take {row.kind} {seq} on {self._topics.of(row.kind)}: {answer.reason}"
         if answer.code == NO_MATCHING_SUBSCRIBERS:
             self._refused += 1
-            self._refusals.unheard(seq, NO_SUBSCRIBER, now_s)
+            self._refusals.unheard(seq, AlarmCode.NO_SUBSCRIBER, now_s)
             hint = (
                 "subscribe the MES to it with a fixed client id and a session that outlives its longest outage; where "
                 'rules of the broker alone take verdicts, set `broker.no_subscriber = "delivered"`'
             )
-            self.raise_alarm(NO_SUBSCRIBER, message, hint)
+            self.raise_alarm(AlarmCode.NO_SUBSCRIBER, message, hint)
             self._end_alarms_of_refusals()
         else:
             hint = f"let client {self._client_id!r} publish there: access list, quota, message size"
-            self._on_row_refused(seq, VERDICT_REFUSED, message, hint, now_s)
+            self._on_row_refused(seq, AlarmCode.VERDICT_REFUSED, message, hint, now_s)
 
-    def _on_row_refused(self, seq: int, code: str, message: str, hint: str, now_s: float) -> None:
+    def _on_row_refused(self, seq: int, code: AlarmCode, message: str, hint: str, now_s: float) -> None:
         """The row stays; its alarm stands until the broker takes it."""
         self._refused += 1
         self._fed_to = 0
@@ -346,7 +338,7 @@ class Publisher:
         self._end_alarms_of_refusals()
 
     def _end_alarms_of_refusals(self) -> None:
-        for code in {NO_SUBSCRIBER, VERDICT_REFUSED} - self._refusals.alarms:
+        for code in {AlarmCode.NO_SUBSCRIBER, AlarmCode.VERDICT_REFUSED} - self._refusals.alarms:
             self.clear_alarm(code)
 
     def _on_notice_answered(self, notice: Message, answer: Acknowledged) -> None:
@@ -367,11 +359,11 @@ class Publisher:
         elif ended.code == SESSION_TAKEN_OVER:
             self._tell_of_another_box("took the connection over")
         else:
-            code = BROKER_REFUSES if ended.is_refusal else BROKER_AWAY
+            code = AlarmCode.BROKER_REFUSES if ended.is_refusal else AlarmCode.BROKER_AWAY
             self.raise_alarm(code, ended.error.message, ended.error.hint)
         if self._accepted is None:
             self._unexplained_at_s.clear()  # the broker itself is away
-        elif VERDICT_REFUSED in self._refusals.alarms:
+        elif AlarmCode.VERDICT_REFUSED in self._refusals.alarms:
             self._unexplained_at_s.clear()  # some brokers hang up with a refusal
         elif ended.is_unexplained and not self._in_flight and not self._said:
             self._unexplained_at_s.append(now_s)
@@ -384,7 +376,7 @@ class Publisher:
             if ended.is_protocol_error or (self._refusals.is_probing and self._is_refused_by_end(seq, ended)):
                 message = f"the broker answered verdict {seq} in a way that ended the connection: {ended.error.message}"
                 hint = "look into the broker's log: message size, quota, access list"
-                self._on_row_refused(seq, VERDICT_REFUSED, message, hint, now_s)
+                self._on_row_refused(seq, AlarmCode.VERDICT_REFUSED, message, hint, now_s)
             self._refusals.suspect()
         if not self._refusals.is_unheard:  # else the turn goes on where it was
             self._fed_to = 0
@@ -401,7 +393,7 @@ class Publisher:
 
     def _tell_of_another_box(self, what: str) -> None:
         self.raise_alarm(
-            STATION_TWICE,
+            AlarmCode.STATION_TWICE,
             f"another client with the id {self._client_id!r} {what}; two boxes run as one station then; this one "
             f"writes the ledger {self._ledger_id}",
             "stop one of the two, or give it a `station` and a `state.dir` of its own; `ledger_id` in verdicts and "
@@ -425,11 +417,11 @@ class Publisher:
         """The alarm stands, over a restart too, while there are messages that only `Ledger.damaged` knows."""
         damaged = self._ledger.damaged()
         if not damaged:
-            self.clear_alarm(MESSAGE_DAMAGED)
+            self.clear_alarm(AlarmCode.MESSAGE_DAMAGED)
         else:
             more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
             self.raise_alarm(
-                MESSAGE_DAMAGED,
+                AlarmCode.MESSAGE_DAMAGED,
                 f"the ledger no longer holds what was written as message {', '.join(map(str, damaged[:5]))}{more}: "
                 "not sent",
                 "disk or memory fail: look at both, then inspect these parts again, which ends the alarm; where memory "
@@ -483,7 +475,9 @@ class Publisher:
         size_bytes = _packet_bytes(message_out)
         if accepted.maximum_packet_bytes is not None and size_bytes > accepted.maximum_packet_bytes:
             message = f"{row.kind} {row.seq} needs {size_bytes} bytes, the broker takes {accepted.maximum_packet_bytes}"
-            self._on_row_refused(row.seq, VERDICT_REFUSED, message, "raise the broker's maximum packet size", now_s)
+            self._on_row_refused(
+                row.seq, AlarmCode.VERDICT_REFUSED, message, "raise the broker's maximum packet size", now_s
+            )
             return False
         mid = self._connection.publish(message_out) if self._connection is not None else None
         if mid is not None:

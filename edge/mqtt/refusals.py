@@ -24,6 +24,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
+from edge.contract.alarm_code import AlarmCode
+
 OLDEST_TRIES = 2
 LONE_ENDS = 3
 OFFERS = 3
@@ -38,7 +40,7 @@ class Refusals:
         """Rows go out one at a time: `probe` says which."""
         self.is_unheard = False
         """No subscriber: OFFERS rows go out at a time, in turn."""
-        self._alarms: dict[int, str] = {}  # refused seq -> code of the alarm it stands for
+        self._alarms: dict[int, AlarmCode] = {}  # refused seq -> code of the alarm it stands for
         self._aside: set[int] = set()
         self._retry_at_s = 0.0
         self._retries = Backoff(shortest_s, longest_s, rng)
@@ -53,7 +55,7 @@ class Refusals:
         self._alone: set[int] = set()  # refused since the probing began, with nothing else in flight
 
     @property
-    def alarms(self) -> set[str]:
+    def alarms(self) -> set[AlarmCode]:
         """Codes of the alarms for which a refused row stands."""
         return set(self._alarms.values())
 
@@ -92,7 +94,7 @@ class Refusals:
             self._beside = 0
             self._pause(now_s)
 
-    def unheard(self, seq: int, alarm: str, now_s: float) -> None:
+    def unheard(self, seq: int, alarm: AlarmCode, now_s: float) -> None:
         """The row's topic has no subscriber."""
         is_known = seq in self._alarms
         self._alarms[seq] = alarm
@@ -104,7 +106,7 @@ class Refusals:
             self._beside = 0
             self._pause(now_s)
 
-    def refused(self, seq: int, alarm: str, now_s: float) -> None:
+    def refused(self, seq: int, alarm: AlarmCode, now_s: float) -> None:
         is_known = self._alarms.get(seq) == alarm if self.is_unheard else seq in self._alarms
         self._alarms[seq] = alarm
         if self.is_probing and seq == self._probe:

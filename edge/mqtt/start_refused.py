@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from uuid import uuid4
 
+from edge.contract.alarm_code import AlarmCode
 from edge.contract.messages import Alarm, Message, Status, Topics
 from edge.errors import EdgeError, PublishError
 from edge.mqtt.connection import Outgoing, exchange
@@ -61,7 +62,7 @@ def _tell(settings: Settings, message: str, hint: str, *, is_sure: bool = True) 
         station=settings.station,
         boot_id=boot_id,
         at=now,
-        code="start-refused",
+        code=AlarmCode.START_REFUSED,
         active=True,
         message=message,
         hint=hint,

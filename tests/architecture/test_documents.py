@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.contract.alarm_code import AlarmCode
 from tools.docs import CONTENTS_BEGIN, anchor, contents
 
 ROOT = Path(__file__).parents[2]
@@ -41,3 +42,8 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(document: Path) -> No
         if not file.exists() or (heading and heading not in headings(file)):
             dead.append(target)
     assert dead == []
+
+
+def test_the_runbook_has_a_section_for_each_alarm_and_for_no_other() -> None:
+    text = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^## `([a-z-]+)`$", text, flags=re.MULTILINE)) == sorted(AlarmCode)
