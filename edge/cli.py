@@ -163,12 +163,13 @@ def _resend(options: argparse.Namespace, settings: Settings) -> int:
     from edge.store.reader import LedgerReader
     from edge.store.requests import RequestKind, ResendRequest, leave
 
-    if sum(value is not None for value in (options.since, options.seq, options.verdict)) != 1:
+    try:
+        request = ResendRequest(since=options.since, numbers=options.seq, verdict_id=options.verdict)
+    except ValueError:  # each option was checked when it was parsed: what is left is how many are given
         raise SettingsError(
             "say one thing to send again: SINCE, --seq or --verdict",
             hint="edge-worker resend 12h, edge-worker resend --seq 12-15, edge-worker resend --verdict VERDICT_ID",
-        )
-    request = ResendRequest(since=options.since, numbers=options.seq, verdict_id=options.verdict)
+        ) from None
     with LedgerReader(settings.state.ledger) as ledger:
         count, held = ledger.sendable(request), ledger.held()
     holds = "no message" if held is None else f"messages {held[0]} to {held[1]}"

@@ -323,13 +323,7 @@ class Line:
 
     def _resend(self, _: Request, content: bytes) -> None:
         asked = parse_request(ResendRequest, content)
-        count = 0
-        if asked.since is not None:
-            count = self.ledger.requeue(asked.since)
-        elif asked.numbers is not None:
-            count = self.ledger.requeue_numbers(*asked.numbers)
-        elif asked.verdict_id is not None:
-            count = self.ledger.requeue_verdict(asked.verdict_id)
+        count = self.ledger.requeue(asked)
         event(log.info if count else log.warning, "resend", asked=str(asked), messages=count)
         self.publisher.begin_anew()
 

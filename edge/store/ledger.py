@@ -44,6 +44,7 @@ from edge.store.ledger_file import (
     parse_id,
     take_lock,
 )
+from edge.store.requests import ResendRequest
 from edge.system.logs import event
 from edge.system.machine import machine_key
 
@@ -70,6 +71,8 @@ DAMAGED_MS = -1
 
 ANSWERED_MS = -2
 """Likewise, and a later message has said anew what it said: it is not waited for."""
+
+REQUEUE = "UPDATE outbox SET sent_at_ms = NULL WHERE sent_at_ms > ?"
 
 TOPIC = "topic"
 """Under which a ledger remembers where its verdicts are published."""
@@ -370,35 +373,11 @@ class Ledger:
         except (TypeError, ValueError, OverflowError):  # bit rot: the age is not what matters then
             return Pending(count, None)
 
-    def requeue(self, since: datetime) -> int:
-        """Make messages decided, or sent for the first time, at or after `since` unsent again; how many.
-
-        The first sending counts, too: a broker that lost its memory has lost what waited for it long before. Later
-        sendings do not, or a second call would send all of the first one again.
-        """
+    def requeue(self, asked: ResendRequest) -> int:
+        """Make the messages that are asked for unsent again; how many of them were sent and are still there."""
+        where, values = where_asked(asked)
         with self.database.transaction("write") as sql:
-            return sql.execute(
-                "UPDATE outbox SET sent_at_ms = NULL WHERE sent_at_ms > ?2"
-                " AND (decided_at_ms >= ?1 OR first_sent_at_ms >= ?1)",
-                (to_ms(since), ANSWERED_MS),
-            ).rowcount
-
-    def requeue_numbers(self, first: int, last: int) -> int:
-        """Make the messages from number `first` to `last` unsent again; how many are still there."""
-        with self.database.transaction("write") as sql:
-            query = "UPDATE outbox SET sent_at_ms = NULL WHERE sent_at_ms > ? AND seq BETWEEN ? AND ?"
-            return sql.execute(query, (ANSWERED_MS, first, last)).rowcount
-
-    def requeue_verdict(self, verdict_id: str) -> int:
-        """Make a verdict, and what people decided of it, unsent again; how many messages are still there."""
-        key = bytes.fromhex(verdict_id)
-        with self.database.transaction("write") as sql:
-            return sql.execute(
-                "UPDATE outbox SET sent_at_ms = NULL WHERE sent_at_ms > ?2 AND seq IN"
-                " (SELECT seq FROM verdicts WHERE verdict_id = ?1"
-                " UNION SELECT seq FROM dispositions WHERE verdict_id = ?1)",
-                (key, ANSWERED_MS),
-            ).rowcount
+            return sql.execute(f"{REQUEUE} AND {where}", (ANSWERED_MS, *values)).rowcount
 
     def prune(self, before: datetime) -> int:
         """Delete messages sent, or damaged and decided, before `before`; never the newest `KEEP_LATEST`; how many.
@@ -586,3 +565,19 @@ def _stamp(file: str, text: str) -> FileStamp:
 def to_ms(moment: datetime) -> int:
     """Milliseconds since 1970, as the ledger keeps times."""
     return round(moment.timestamp() * 1000)
+
+
+def where_asked(asked: ResendRequest) -> tuple[str, tuple[object, ...]]:
+    """Condition on rows of the outbox that picks what is asked for, and its values.
+
+    Since a moment: decided, or sent for the first time, then or later. The first sending counts, too: a broker that
+    lost its memory has lost what waited for it long before. Later sendings do not, or a second resend would send all of
+    the first one again. Of a verdict: with what people decided of it.
+    """
+    if asked.numbers is not None:
+        return "seq BETWEEN ? AND ?", asked.numbers
+    if asked.since is not None:
+        return "(decided_at_ms >= ? OR first_sent_at_ms >= ?)", (to_ms(asked.since),) * 2
+    assert asked.verdict_id is not None, "a request says one thing"
+    of_verdict = "SELECT seq FROM verdicts WHERE verdict_id = ? UNION SELECT seq FROM dispositions WHERE verdict_id = ?"
+    return f"seq IN ({of_verdict})", (bytes.fromhex(asked.verdict_id),) * 2

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from edge.errors import LedgerError
 from edge.records import Outcome
-from edge.store.ledger import ANSWERED_MS, file_key, to_ms
+from edge.store.ledger import ANSWERED_MS, file_key, to_ms, where_asked
 from edge.store.ledger_file import (
     BUSY_TIMEOUT_S,
     DAMAGED_HINT,
@@ -75,7 +75,6 @@ BY_FILE = f"SELECT {_COLUMNS} {_FROM_VERDICTS} WHERE file_key = ? ORDER BY verdi
 BY_ID = f"SELECT {_COLUMNS} {_FROM_VERDICTS} WHERE verdicts.verdict_id = ?"
 
 SENDABLE = "SELECT count(*) FROM outbox WHERE coalesce(sent_at_ms, 0) > ?"
-OF_VERDICT = "SELECT seq FROM verdicts WHERE verdict_id = ? UNION SELECT seq FROM dispositions WHERE verdict_id = ?"
 ANSWERS = (
     "SELECT payload FROM dispositions JOIN payloads USING (seq)"
     " WHERE dispositions.verdict_id = ? ORDER BY dispositions.seq"
@@ -208,13 +207,7 @@ class LedgerReader:
 
     def sendable(self, asked: ResendRequest) -> int:
         """How many messages the ledger still holds of what is asked for, those included that wait to be sent anyway."""
-        values: tuple[object, ...]
-        if asked.numbers is not None:
-            where, values = "seq BETWEEN ? AND ?", asked.numbers
-        elif asked.since is not None:
-            where, values = "max(decided_at_ms, coalesce(first_sent_at_ms, 0)) >= ?", (to_ms(asked.since),)
-        else:
-            where, values = f"seq IN ({OF_VERDICT})", (bytes.fromhex(asked.verdict_id or ""),) * 2
+        where, values = where_asked(asked)
         with self._answer(f"{SENDABLE} AND {where}", ANSWERED_MS, *values) as ((count,),):
             return int(count)
 

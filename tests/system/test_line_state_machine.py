@@ -51,6 +51,7 @@ from edge.settings import BrokerSettings
 from edge.station.inbox import Inbox
 from edge.station.intake import StationIntake
 from edge.store.ledger import open_ledger
+from edge.store.requests import ResendRequest
 from tests.support import fakes
 from tests.support.samples import sample_model_card
 from tests.support.tiff_files import tiff
@@ -260,7 +261,7 @@ class LineMachine(RuleBasedStateMachine):
 
     @rule()
     def ask_for_a_resend(self) -> None:
-        self.line.ledger.requeue(self._clock() - timedelta(days=1))
+        self.line.ledger.requeue(ResendRequest(since=self._clock() - timedelta(days=1)))
         self.line.publisher.begin_anew()
 
     @rule()

@@ -27,6 +27,7 @@ from edge.mqtt.publisher import Publisher
 from edge.mqtt.refusals import OFFERS
 from edge.settings import BrokerSettings, Settings, TopicSettings
 from edge.store.ledger import Ledger, OutboxRow, open_ledger
+from edge.store.requests import ResendRequest
 from tests.support.mosquitto import Mosquitto, Recorder, needs_mosquitto
 from tests.support.relay import Relay
 from tests.support.samples import MORNING, STATION, sample_answer, sample_entry, sample_model_card
@@ -195,7 +196,7 @@ def test_a_broker_that_goes_and_comes_back_gets_everything_in_order(tmp_path: Pa
 
 def resend(publisher: Publisher, ledger: Ledger, since: datetime) -> None:
     """As the line does it on request."""
-    ledger.requeue(since)
+    ledger.requeue(ResendRequest(since=since))
     publisher.begin_anew()
 
 

@@ -26,6 +26,7 @@ from edge.store import ledger as ledger_module
 from edge.store import ledger_file
 from edge.store.ledger import Ledger, open_ledger
 from edge.store.reader import LedgerReader
+from edge.store.requests import ResendRequest
 from edge.system import machine
 from tests.support.samples import (
     MORNING,
@@ -172,7 +173,7 @@ def test_requeued_messages_have_the_same_bytes(ledger: Ledger) -> None:
     before = ledger.outbox(0, 10)
     ledger.mark_sent([1], NOW)
     ledger.mark_sent([2, 3], NOW + timedelta(hours=1))
-    assert ledger.requeue(NOW + timedelta(minutes=30)) == 2
+    assert ledger.requeue(ResendRequest(since=NOW + timedelta(minutes=30))) == 2
     assert ledger.outbox(0, 10) == before[1:]
 
 
@@ -183,9 +184,9 @@ def test_messages_are_resent_by_their_decision_or_first_sending_and_not_by_the_l
     ledger.commit([sample_entry(3, decided_at=NOW + 2 * hour)], NOW)
     ledger.mark_sent([1, 2], NOW + hour)
     ledger.mark_sent([3], NOW + 2 * hour)
-    assert ledger.requeue(NOW + hour) == 3
+    assert ledger.requeue(ResendRequest(since=NOW + hour)) == 3
     ledger.mark_sent([1, 2, 3], NOW + 5 * hour)
-    assert ledger.requeue(NOW + 2 * hour) == 1
+    assert ledger.requeue(ResendRequest(since=NOW + 2 * hour)) == 1
     assert seqs(ledger) == [3]
 
 
@@ -193,11 +194,11 @@ def test_messages_are_resent_by_number_and_one_verdict_with_its_answers(ledger: 
     ledger.commit([sample_entry(number) for number in range(1, 6)], NOW)
     ledger.commit_disposition(sample_answer(2))
     ledger.mark_sent(range(1, 7), NOW)
-    assert ledger.requeue_numbers(3, 4) == 2
+    assert ledger.requeue(ResendRequest(numbers=(3, 4))) == 2
     assert seqs(ledger) == [3, 4]
-    assert ledger.requeue_verdict(sample_verdict(2).verdict_id) == 2
+    assert ledger.requeue(ResendRequest(verdict_id=sample_verdict(2).verdict_id)) == 2
     assert seqs(ledger) == [2, 3, 4, 6]
-    assert ledger.requeue_numbers(90, 99) == ledger.requeue_verdict("f" * 32) == 0
+    assert ledger.requeue(ResendRequest(numbers=(90, 99))) == ledger.requeue(ResendRequest(verdict_id="f" * 32)) == 0
 
 
 def spoil(path: Path, seq: int) -> None:
@@ -219,7 +220,7 @@ def test_a_message_that_changed_in_the_ledger_is_put_aside_and_the_others_go_on(
         assert seqs(ledger) == [1, 3, 4]
         assert (ledger.damaged(), ledger.pending().count) == ([2], 3)
         ledger.mark_sent([1, 3, 4], NOW)
-        ledger.requeue_numbers(1, 4)
+        ledger.requeue(ResendRequest(numbers=(1, 4)))
         assert seqs(ledger) == [1, 3, 4], "and no resend brings it out"
     with open_ledger(path, STATION) as ledger, LedgerReader(path) as asked:
         assert seqs(ledger) == [1, 3, 4]
@@ -242,7 +243,7 @@ def test_damage_stands_over_a_restart_until_the_part_is_inspected_again_or_a_res
         assert ledger.damaged() == [1, 2, 4, 6]
         with ledger.database.transaction("write") as sql:
             sql.execute("UPDATE payloads SET payload = ? WHERE seq = 4", (sound,))
-        ledger.requeue_numbers(4, 4)
+        ledger.requeue(ResendRequest(numbers=(4, 4)))
         assert (seqs(ledger), ledger.damaged()) == ([3, 4, 5], [1, 2, 6])
         same_part, same_image = sample_entry(11), sample_entry(12)
         changes: dict[str, Any] = {"part_id": "0001"}
@@ -253,7 +254,7 @@ def test_damage_stands_over_a_restart_until_the_part_is_inspected_again_or_a_res
         assert ledger.damaged() == [6]
         ledger.commit_disposition(sample_answer(5, id_=2))
         assert ledger.damaged() == []
-        ledger.requeue(NOW - timedelta(days=1))
+        ledger.requeue(ResendRequest(since=NOW - timedelta(days=1)))
         assert (seqs(ledger), ledger.damaged()) == ([3, 4, 5, 7, 8, 9], []), "what was answered is not tried again"
 
 
@@ -357,7 +358,7 @@ def test_a_message_marked_twice_keeps_its_first_time(ledger: Ledger) -> None:
     ledger.commit([sample_entry(1)], NOW)
     ledger.mark_sent([1], NOW)
     ledger.mark_sent([1], NOW + timedelta(hours=1))
-    assert ledger.requeue(NOW + timedelta(minutes=30)) == 0
+    assert ledger.requeue(ResendRequest(since=NOW + timedelta(minutes=30))) == 0
 
 
 def test_a_disposition_takes_the_next_number_and_lies_in_the_same_outbox(ledger: Ledger) -> None:
@@ -416,7 +417,7 @@ def test_pruning_drops_old_sent_messages_but_not_the_knowledge(ledger: Ledger, m
     ledger.mark_sent([1, 3, 6], NOW)
     ledger.mark_sent([4], NOW + timedelta(days=2))
     assert ledger.prune(NOW + timedelta(days=1)) == 2  # 2 is unsent, 4 is young, 6 is among the newest
-    assert ledger.requeue(NOW) == 2
+    assert ledger.requeue(ResendRequest(since=NOW)) == 2
     assert seqs(ledger) == [2, 4, 5, 6]
     assert stored_seqs(ledger.commit([sample_entry(1), sample_entry(7)], NOW)) == [None, 7]
 
@@ -429,7 +430,7 @@ def test_a_clock_that_jumps_ten_years_does_not_empty_the_outbox(
     ledger.mark_sent(range(1, 11), NOW)
     assert ledger.prune(NOW + timedelta(days=3650)) == 6
     assert ledger.prune(NOW + timedelta(days=3650)) == 0
-    assert ledger.requeue(NOW) == 4
+    assert ledger.requeue(ResendRequest(since=NOW)) == 4
 
 
 def test_a_clock_that_is_years_ahead_for_an_hour_costs_six_hours_of_resend(
@@ -655,7 +656,7 @@ def test_threads_share_one_sequence(ledger: Ledger) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    ledger.requeue(NOW)
+    ledger.requeue(ResendRequest(since=NOW))
     assert seqs(ledger) == list(range(1, 101))
 
 
