@@ -220,7 +220,7 @@ class Line:
             latency=tally.latency,
             repeated=tally.repeated,
             unnamed=tally.unnamed,
-            overwritten=self.inbox.overwritten_count,
+            overwritten=self.inbox.overwritten_count + (self.archive.overwritten_count if self.archive else 0),
             removed=self.inbox.removed_count,
             resident_bytes=resident_bytes(),
             clock_synchronised=clock_synchronised(),

@@ -76,6 +76,8 @@ class Archive:
         self._retry_at_s = -math.inf
         self.wake = threading.Event()
         """Set when there is something to move."""
+        self.overwritten_count = 0
+        """Files that were replaced before they were read, as a move found: the inbox never saw them."""
         self.busy_since_s: float | None = None
         """Monotonic; None between two moves. A target that hangs shows by it."""
 
@@ -132,7 +134,11 @@ class Archive:
                     self._open_target() as target_fd,
                     open_folder(target_fd, inner, create=True) as inner_fd,
                 ):
-                    self._carry_out(_Move(_path(source_fd), _path(inner_fd), name, stamp, has_stable_inodes))
+                    move = _Move(_path(source_fd), _path(inner_fd), name, stamp, has_stable_inodes)
+                    try:
+                        self._carry_out(move)
+                    finally:
+                        self.overwritten_count += move.overwritten_count
         except (FileNotFoundError, NotADirectoryError) as error:
             if self._folder_is_there(inner):
                 return self._fail(stamp, error, was_failed)
@@ -216,6 +222,7 @@ class _Move:
         self.source = folder / name
         self.target = target
         self.stamp = stamp
+        self.overwritten_count = 0
         self._has_stable_inodes = has_stable_inodes
         taken = f".{stamp.inode}{TAKEN_SUFFIX}"
         self._taken = target / taken
@@ -276,7 +283,8 @@ class _Move:
             self.source.hardlink_to(taken)
             taken.unlink()
         except FileExistsError:
-            event(log.warning, "overwritten before it was read", file=self.source.name, by="another file")
+            self.overwritten_count += 1
+            event(log.warning, "overwritten before it was read", file=display_name(self.stamp.file), by="another file")
             taken.rename(next(name for name in self._names() if not os.path.lexists(name)))
         except OSError:  # a directory, or a file system without hard links
             if os.path.lexists(self.source):

@@ -334,8 +334,7 @@ class Inbox:
         """Count what another file has replaced before it was read; an empty one is a placeholder."""
         former = self._arrived.pop(file, None)
         if former not in (None, status.st_ino) and self._folder.has_stable_inodes:
-            self._overwritten += 1
-            event(log.warning, "overwritten before it was read", file=display_name(file), by="another file")
+            self._note_overwritten(file, "another file")
         if status.st_size:
             self._arrived[file] = status.st_ino
 
@@ -349,8 +348,11 @@ class Inbox:
         if waiting.has_stood_still:
             waiting.is_rewrite, waiting.has_stood_still = True, False
             if status.st_size <= former.size_bytes:
-                self._overwritten += 1
-                event(log.warning, "overwritten before it was read", file=display_name(file), by="a rewrite in place")
+                self._note_overwritten(file, "a rewrite in place")
+
+    def _note_overwritten(self, file: str, by: str) -> None:
+        self._overwritten += 1
+        event(log.warning, "overwritten before it was read", file=display_name(file), by=by)
 
     def _note_write(self, waiting: _Waiting) -> None:
         """A waiting file was written to: if it had been closed, its writer works in pieces, and closes tell nothing."""
@@ -475,7 +477,7 @@ class Inbox:
                 elif waiting.stamp.matches(status, has_stable_inodes=self._folder.has_stable_inodes):
                     waiting.has_stood_still = False  # not whole yet, and not changed while it was read
                 elif not self._is_same_file(waiting.stamp, status):
-                    self._overwritten += 1
+                    self._overwritten += 1  # its reader has logged it
                 self._back_off(waiting, now_s)
                 self._look_again(waiting)
 

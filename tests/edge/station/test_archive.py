@@ -198,10 +198,11 @@ def test_what_was_taken_by_mistake_is_not_put_back_over_a_newer_one(
     scan.write_bytes(b"judged")
     swap_before(monkeypatch, "rename", "a.tif", lambda: renamed_over(scan, b"second"))
     swap_before(monkeypatch, "hardlink_to", "a.tif", lambda: renamed_over(scan, b"third"))
-    assert archive_of(scan.parent, tmp_path / "out").move(stamp_of(scan.parent, "a.tif"))
+    archive = archive_of(scan.parent, tmp_path / "out")
+    assert archive.move(stamp_of(scan.parent, "a.tif"))
     assert scan.read_bytes() == b"third"
     assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"second"]
-    assert "overwritten before it was read" in caplog.text
+    assert "overwritten before it was read" in caplog.text and archive.overwritten_count == 1
 
 
 def test_a_folder_that_becomes_a_link_moves_nothing_from_outside(
