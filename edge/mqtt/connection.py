@@ -557,7 +557,7 @@ _CONNECT_HINTS = {
     SESSION_TAKEN_OVER: "another client uses the same client id: give each station its own `broker.client_id`",
     0x95: "raise the broker's maximum packet size",
     0x97: "raise the broker's quota for this client",
-    0x9A: "allow retained messages in the broker: the station's status needs them",
+    RETAIN_NOT_SUPPORTED: "allow retained messages in the broker; the worker goes on without them",
     0x9C: "set `broker.host` to the server it names",
     0x9D: "set `broker.host` to the server it names",
 }
