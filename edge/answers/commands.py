@@ -98,7 +98,7 @@ def _add_show(verbs: argparse._SubParsersAction[argparse.ArgumentParser], common
         description="Newest first. The worker may keep running.",
         examples=("edge-worker show 0003", "edge-worker show B01_0003.tif"),
         exits={
-            65: "nothing is known of it, or a file in the folder is not the one that was judged",
+            65: "nothing is known of it, a file is not the one that was judged, or the ledger's row is damaged",
             78: EXITS[78],
         },
         parents=[common],

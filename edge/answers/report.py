@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edge import __version__
-from edge.answers.verdicts import Answer, evidence_of, read
+from edge.answers.verdicts import Answer, read
 from edge.contract.messages import Disposition
 from edge.contract.reasons import in_words
 from edge.errors import EvidenceError
-from edge.evidence.record import IMAGE, REASON, RESIDUAL, SCAN, Piece
+from edge.evidence.record import IMAGE, REASON, RESIDUAL, SCAN, Piece, evidence_of
 from edge.images.residual_boxes import MapGeometry
 from edge.records import Outcome, Size
 from edge.store.reader import LedgerReader

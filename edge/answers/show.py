@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from edge.answers.verdicts import Answer, evidence_of, read
+from edge.answers.verdicts import Answer, read
 from edge.contract.messages import Disposition, ScanInfo, rfc3339
 from edge.contract.reasons import in_words
 from edge.errors import EvidenceError
-from edge.evidence.record import IMAGE, ORIGINAL, REASON, RESIDUAL, SCAN
+from edge.evidence.record import IMAGE, ORIGINAL, REASON, RESIDUAL, SCAN, evidence_of
 from edge.scans.scan import modified_at
 from edge.settings import Settings
 from edge.store.reader import LedgerReader
@@ -34,7 +34,10 @@ class FileCheck:
 
 
 def show_all(word: str, settings: Settings) -> int:
-    """Print what is known; 0, or CHANGED where a file is no longer the judged one. Raises EvidenceError for nothing."""
+    """Print what is known; 0, or CHANGED where a file or a verdict is no longer what was judged or written.
+
+    Raises EvidenceError for nothing.
+    """
     with LedgerReader(settings.state.ledger) as reader:
         found = [read(stored) for stored in reader.find(word, MOST)]
         newest = {file: reader.of_file(file, 1) for file in {answer.verdict.scan.file for answer in found}}
@@ -52,6 +55,7 @@ def show_all(word: str, settings: Settings) -> int:
         else:
             check = check_file(scan, settings)
             code = CHANGED if check.is_changed else code
+        code = code if answer.stored.is_intact else CHANGED
         if index:
             print()
         for name, value in _rows(answer, check, settings):
@@ -94,7 +98,8 @@ def _rows(answer: Answer, check: FileCheck, settings: Settings) -> Iterator[tupl
     stored, verdict = answer.stored, answer.verdict
     piece = evidence_of(verdict, settings.evidence_dir)
     decision = answer.decision
-    yield "verdict", f"{verdict.verdict_id}, seq {verdict.seq} of ledger {verdict.ledger_id}"
+    damage = "" if stored.is_intact else "; DAMAGED: the ledger no longer has the bytes that were written"
+    yield "verdict", f"{verdict.verdict_id}, seq {verdict.seq} of ledger {verdict.ledger_id}{damage}"
     yield "part", f"{verdict.part_id or 'unknown'}, lot {verdict.bundle or 'unknown'}"
     yield "outcome", f"{verdict.outcome}: {in_words(verdict)}"
     yield "decision", _decision(decision) if decision else "none by a person yet"

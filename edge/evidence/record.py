@@ -240,6 +240,18 @@ def open_piece(folder: Path, evidence: str) -> Piece:
     return Piece(path, record)
 
 
+def evidence_of(verdict: Verdict, folder: Path) -> Piece | str:
+    """Its pictures below `folder` (`evidence.dir`), or why there are none."""
+    if verdict.evidence is None and verdict.outcome is Outcome.NORMAL:
+        return "none: of normal ones only a share is kept, drawn by lot (`evidence.sample`)"
+    if verdict.evidence is None:
+        return "none: it was decided while `evidence.max_bytes` was 0"
+    try:
+        return open_piece(folder, verdict.evidence)
+    except EvidenceError as error:
+        return f"{error.message}: {error.hint}"
+
+
 def days(folder: Path) -> list[str]:
     """Days that have evidence, oldest first; empty where `folder` is not there. Raises EvidenceError."""
     return sorted(name for name in _entries(folder) if _DAY.fullmatch(name))

@@ -40,7 +40,7 @@ PAGE_ROWS = 200
 """Verdicts of one read transaction: about a millisecond's work."""
 
 _COLUMNS = (
-    "outbox.seq, outbox.verdict_id, decided_at_ms, sent_at_ms, kind, payload, checksum,"
+    "outbox.seq, outbox.verdict_id, decided_at_ms, sent_at_ms, payload, checksum,"
     " EXISTS (SELECT 1 FROM dispositions WHERE dispositions.verdict_id = outbox.verdict_id)"
 )
 _FROM = "FROM outbox JOIN payloads USING (seq)"
@@ -92,10 +92,15 @@ class StoredVerdict:
     """When the broker last took it; None while it waits."""
     payload: bytes
     """The message, byte for byte as it is published."""
-    is_intact: bool = True
-    """Whether these are still the bytes that were written; others are never published."""
+    checksum: bytes
+    """As the message was written with."""
     dispositions: tuple[bytes, ...] = ()
     """What people decided of it, oldest first: messages of schema `disposition/1`."""
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether these are still the bytes that were written; others are never published."""
+        return is_intact(self.seq, "verdict", bytes.fromhex(self.verdict_id), self.payload, self.checksum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,15 +280,13 @@ def _verdict(
     key: bytes,
     decided_at_ms: int,
     sent_at_ms: int | None,
-    kind: str,
     payload: bytes,
     checksum: bytes,
     *,
     dispositions: tuple[bytes, ...],
 ) -> StoredVerdict:
     sent_at = None if sent_at_ms is None or sent_at_ms < 0 else _moment(sent_at_ms)  # below 0: damaged
-    intact = is_intact(seq, kind, key, payload, checksum)
-    return StoredVerdict(seq, key.hex(), _moment(decided_at_ms), sent_at, payload, intact, dispositions)
+    return StoredVerdict(seq, key.hex(), _moment(decided_at_ms), sent_at, payload, checksum, dispositions)
 
 
 def _numbers(text: str | None) -> npt.NDArray[np.int64]:
