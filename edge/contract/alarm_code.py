@@ -29,5 +29,6 @@ class AlarmCode(StrEnum):
     NO_RETAIN = "no-retain"
     REQUEST_REFUSED = "request-refused"
     MESSAGE_DAMAGED = "message-damaged"
+    LEDGER_RENEWED = "ledger-renewed"
     DEGRADED = "degraded"
     START_REFUSED = "start-refused"

@@ -308,11 +308,15 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
     try:
         with open_ledger(path, settings.station) as ledger:
             ledger.database.check()
-            pending = ledger.pending()
+            pending, renewed = ledger.pending(), ledger.renewed
     except LedgerBusy as error:
         yield Finding(Grade.WARN, "ledger", error.message, "right if the worker runs; stop it to check the ledger")
     else:
-        yield Finding(Grade.OK, "ledger", f"{path} intact, {pending.count} verdicts unsent")
+        observed = f"{path} intact, {pending.count} verdicts unsent"
+        if renewed is not None:
+            observed += f"; it goes on under a new `ledger_id`, which the MES is told at the start: {renewed}"
+        grade = Grade.OK if renewed is None else Grade.WARN
+        yield Finding(grade, "ledger", observed, "" if renewed is None else "look at disk and memory, or for the copy")
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:

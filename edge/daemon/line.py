@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -400,6 +400,15 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     publisher = Publisher.for_station(settings, ledger, model.card(settings.station, boot_id))
     if isinstance(model.engine, Degraded):
         publisher.raise_alarm(AlarmCode.DEGRADED, model.engine.why, model.engine.hint)
+    if ledger.renewed is not None:
+        publisher.raise_alarm(
+            AlarmCode.LEDGER_RENEWED,
+            f"the ledger goes on under a new `ledger_id`, {ledger.ledger_id}, with number {ledger.next_seq()}: "
+            f"{ledger.renewed}",
+            "find out why: a copy, or a disk or memory that fails; numbers of the old `ledger_id` end here, without a "
+            "gap being one; the alarm ends with the next start",
+        )
+        stack.callback(_forget_renewal, ledger, publisher)
     selection, keeper = _evidence_of(settings, model)
     if keeper is not None:
         stack.callback(keeper.close)
@@ -458,6 +467,13 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         archive=archive,
         remembered={},
     )
+
+
+def _forget_renewal(ledger: Ledger, publisher: Publisher) -> None:
+    """At the end of a run in which the MES could hear of it."""
+    if publisher.state.connections:
+        with suppress(LedgerError):
+            ledger.forget_renewal()
 
 
 def _expect_local_disk(state: Path) -> None:

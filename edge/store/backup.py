@@ -19,7 +19,7 @@ from pathlib import Path
 
 from edge.errors import LedgerBusy, LedgerError
 from edge.model import history as model_history
-from edge.store.ledger import PLACE, TOPIC, Ledger, open_ledger
+from edge.store.ledger import TOPIC, Ledger, open_ledger
 from edge.store.ledger_file import (
     DAMAGED_HINT,
     REPLAYED,
@@ -28,6 +28,7 @@ from edge.store.ledger_file import (
     remove_database,
     take_lock,
 )
+from edge.store.numbers import PLACE
 from edge.store.requests import BackupRequest, DropBox, Request, RequestKind, leave, parse_request
 from edge.system.files import open_regular, sync_directory, write_whole
 from edge.system.logs import event
@@ -138,12 +139,12 @@ def restore(path: Path, station: str, source: Path, next_seq: int | None = None,
                         f"{source} is the ledger of a line that published on {former}, this one publishes on {topic}",
                         hint="name this line's backup; where `topic` was renamed, restore under the old one first",
                     )
+                ledger.renew_id()
                 if next_seq is not None and next_seq < ledger.next_seq():
                     raise LedgerError(
                         f"--next-seq {next_seq} was given already: {source} goes on with {ledger.next_seq()}",
                         hint="ask the MES for the highest `seq` it has, and give one more than the higher of the two",
                     )
-                ledger.renew_id()
                 if next_seq is not None:
                     ledger.skip_to(next_seq)
                 inventory = _inventory(path, ledger)

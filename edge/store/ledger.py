@@ -23,7 +23,6 @@ import logging
 import os
 import sqlite3
 import time
-import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +32,7 @@ from uuid import UUID
 from edge.contract.messages import Answer, Disposition, Kind, Verdict, canonical_json
 from edge.errors import RequestError
 from edge.records import FileStamp, Former, Scan
+from edge.store import numbers
 from edge.store.database import Database
 from edge.store.ledger_file import (
     KEY_BYTES,
@@ -41,7 +41,6 @@ from edge.store.ledger_file import (
     is_intact,
     map_errors,
     message_checksum,
-    parse_id,
     take_lock,
 )
 from edge.store.requests import ResendRequest
@@ -51,7 +50,8 @@ from edge.system.machine import machine_key
 log = logging.getLogger(__name__)
 
 KEEP_LATEST = 10_000
-"""Messages that no pruning touches, whatever the clock says: a jump of years must not empty the outbox."""
+"""Messages that no pruning touches, whatever the clock says: a jump of years must not empty the outbox. At least 1: the
+newest one proves what number comes next (edge.store.numbers)."""
 
 PRUNE_SPAN_MS = 3_600_000
 """Longest span of sent messages one call of `prune` deletes: called every ten minutes, it prunes six times as fast as
@@ -76,9 +76,6 @@ REQUEUE = "UPDATE outbox SET sent_at_ms = NULL WHERE sent_at_ms > ?"
 
 TOPIC = "topic"
 """Under which a ledger remembers where its verdicts are published."""
-PLACE = "place"
-"""Under which a ledger remembers its machine and inode: elsewhere it is a copy."""
-PLACE_KEY = f"remembered:{PLACE}"
 
 PRUNABLE_ROWS = "FROM outbox WHERE sent_at_ms < ? AND sent_at_ms >= 0 AND seq <= (SELECT max(seq) FROM outbox) - ?"
 
@@ -212,7 +209,7 @@ class Ledger:
     def ledger_id(self) -> UUID:
         """Made with the ledger: (ledger_id, seq) names one message for ever."""
         with self.database.transaction("read") as sql:
-            return _ledger_id(sql)
+            return numbers.ledger_id(sql)
 
     def former(self, file: str, sha256: str, first_id: str, pixels_id: str | None) -> Former:
         """The earlier verdicts that bear on an arrival of `file` with these bytes and pixels, by whichever model.
@@ -251,8 +248,7 @@ class Ledger:
             if verdict is not None and (verdict.station != self.station or verdict.seq != 0):
                 raise ValueError(f"{entry.scan.file}: a verdict of {verdict.station!r} with seq {verdict.seq}")
         with self.database.transaction("write") as sql:
-            ((next_seq,),) = sql.execute("SELECT value FROM meta WHERE key = 'next_seq'").fetchall()
-            ledger_id = _ledger_id(sql)
+            next_seq, ledger_id = numbers.next_seq(sql), numbers.ledger_id(sql)
             stored: list[Verdict | None] = []
             for entry in entries:
                 if entry.verdict is None or _is_known(sql, bytes.fromhex(entry.verdict.verdict_id)):
@@ -271,7 +267,7 @@ class Ledger:
                         to_ms(now),
                     ),
                 )
-            sql.execute("UPDATE meta SET value = ? WHERE key = 'next_seq'", (next_seq,))
+            numbers.set_next_seq(sql, next_seq)
         return stored
 
     def commit_disposition(self, answer: Answer) -> Answered:
@@ -310,8 +306,8 @@ class Ledger:
                         hint="the first one stands; a changed answer needs an id of its own",
                     )
                 return Answered(known[1], decided_at, is_new=False)
-            ((seq,),) = sql.execute("SELECT value FROM meta WHERE key = 'next_seq'").fetchall()
-            disposition = Disposition(**dict(answer), station=self.station, ledger_id=_ledger_id(sql), seq=seq)
+            seq = numbers.next_seq(sql)
+            disposition = Disposition(**dict(answer), station=self.station, ledger_id=numbers.ledger_id(sql), seq=seq)
             payload = canonical_json(disposition)
             sql.execute("INSERT INTO dispositions VALUES (?, ?, ?, ?)", (key, verdict_key, seq, content_key))
             sql.execute(
@@ -320,7 +316,7 @@ class Ledger:
             )
             _insert_payload(sql, seq, Kind.DISPOSITION, verdict_key, payload)
             sql.execute(ANSWER_DAMAGED, (ANSWERED_MS, DAMAGED_MS, Kind.DISPOSITION.value, None, None, verdict_key))
-            sql.execute("UPDATE meta SET value = ? WHERE key = 'next_seq'", (seq + 1,))
+            numbers.set_next_seq(sql, seq + 1)
         return Answered(payload, decided_at, is_new=True)
 
     def outbox(self, after_seq: int, limit: int) -> list[OutboxRow]:
@@ -421,36 +417,40 @@ class Ledger:
     def next_seq(self) -> int:
         """The number of the verdict to come."""
         with self.database.transaction("read") as sql:
-            ((seq,),) = sql.execute("SELECT value FROM meta WHERE key = 'next_seq'").fetchall()
-        return int(seq)
+            return numbers.next_seq(sql)
 
     def renew_id(self) -> None:
         """Begin a new sequence: what this ledger says from now on is not what the one it was copied from said."""
         with self.database.transaction("write") as sql:
-            _renew_id(sql)
-            sql.execute("DELETE FROM meta WHERE key = ?", (PLACE_KEY,))  # for `settle` not to do it again
+            numbers.begin_sequence(sql)
 
     def settle(self) -> None:
-        """Begin a new sequence where this is not the file that gave the former numbers, but a copy of it.
+        """Begin a new sequence where this is not the file that gave the former numbers, or has lost the last one.
 
-        The other one may still give them: on another machine, or after this one was put back over it. A machine whose
-        whole disk was cloned looks the same.
+        The file may be a copy, whose original may still give them: on another machine, or after this one was put back
+        over it. A machine whose whole disk was cloned looks the same. `renewed` says why until `forget_renewal`.
         """
         with map_errors(self.path):
             place = f"{machine_key()} {self.path.lstat().st_ino}"
-        former = self.recall(PLACE)
-        if former != place:
-            with self.database.transaction("write") as sql:
-                if former is not None:
-                    _renew_id(sql)
-                sql.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (PLACE_KEY, place))
-            if former is not None:
-                event(log.warning, "the ledger is a copy: it goes on under a new ledger_id", file=self.path.name)
+        with self.database.transaction("write") as sql:
+            why = numbers.settle(sql, place)
+        if why is not None:
+            event(log.error, "the ledger goes on under a new ledger_id", file=self.path.name, reason=why)
+
+    @property
+    def renewed(self) -> str | None:
+        """Why `settle` began a new sequence; None where it did not, or where that was told."""
+        return self.recall(numbers.RENEWED)
+
+    def forget_renewal(self) -> None:
+        """The MES was told of the new `ledger_id`."""
+        with self.database.transaction("write") as sql:
+            sql.execute("DELETE FROM meta WHERE key = ?", (f"remembered:{numbers.RENEWED}",))
 
     def skip_to(self, seq: int) -> None:
         """Leave out the numbers below `seq`; never goes back."""
         with self.database.transaction("write") as sql:
-            sql.execute("UPDATE meta SET value = max(value, ?) WHERE key = 'next_seq'", (seq,))
+            numbers.skip_to(sql, seq)
 
     def _prune_until_ms(self, before: datetime) -> int:
         with self.database.transaction("read") as sql:
@@ -486,15 +486,6 @@ def _last_of(sql: sqlite3.Connection, file: str) -> tuple[bytes, bytes] | None:
         "SELECT verdict_id, bytes_key FROM verdicts WHERE file_key = ? ORDER BY seq DESC LIMIT 1", (file_key(file),)
     ).fetchall()
     return rows[0] if rows else None
-
-
-def _ledger_id(sql: sqlite3.Connection) -> UUID:
-    ((value,),) = sql.execute("SELECT value FROM meta WHERE key = 'ledger_id'").fetchall()
-    return parse_id(value)
-
-
-def _renew_id(sql: sqlite3.Connection) -> None:
-    sql.execute("UPDATE meta SET value = ? WHERE key = 'ledger_id'", (uuid.uuid4().hex,))
 
 
 def file_key(file: str) -> bytes:

@@ -215,8 +215,10 @@ def connect(path: Path, station: str) -> sqlite3.Connection:
         sql.execute("PRAGMA synchronous = FULL")
         sql.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
         _upgrade(sql, path)
-        ((owner,),) = sql.execute("SELECT value FROM meta WHERE key = 'station'").fetchall()
-        if owner != station:
+        row = sql.execute("SELECT value FROM meta WHERE key = 'station'").fetchone()
+        if row is None:
+            raise LedgerError(f"ledger {path} names no station", hint=DAMAGED_HINT)
+        if (owner := row[0]) != station:
             raise LedgerError(
                 f"ledger {path} belongs to station {owner!r}, the settings say {station!r}",
                 hint="give each station its own `state.dir`; a renamed station starts a new ledger",

@@ -261,8 +261,10 @@ class LedgerReader:
 
     def _meta(self, key: str) -> Any:
         with map_errors(self.path):
-            ((value,),) = self._sql.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchall()
-        return value
+            row = self._sql.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            raise LedgerError(f"ledger {self.path} is damaged: it has no {key}", hint=DAMAGED_HINT)
+        return row[0]
 
     def _expect_schema(self) -> None:
         ((version,),) = self._sql.execute("PRAGMA user_version").fetchall()

@@ -247,6 +247,23 @@ def test_a_file_system_that_may_be_local_is_left_to_the_check(
         assert line.ledger.next_seq() == 1
 
 
+def test_a_ledger_whose_numbers_were_damaged_is_told_at_the_mes_until_it_could_hear(tmp_path: Path) -> None:
+    settings = settings_below(tmp_path)
+    with line_of(settings) as line:
+        assert line.publisher.standing_alarms == ()
+        former = line.ledger.ledger_id
+        with line.ledger.database.transaction("write") as sql:
+            sql.execute("UPDATE meta SET value = 4000 WHERE key = 'next_seq'")
+    for _ in range(2):  # no broker was there in the first run
+        with line_of(settings) as line:
+            assert line.ledger.ledger_id != former
+            assert line.publisher.standing_alarms == ("ledger-renewed",)
+    with line_of(settings) as line:
+        line.publisher._connections = 1
+    with line_of(settings) as line:
+        assert line.publisher.standing_alarms == ()
+
+
 def judge(line: Line, count: int) -> None:
     """Turn inbox and worker until `count` more scans have their verdict; their clock runs ahead."""
     now_s = 0.0
@@ -353,11 +370,13 @@ def test_a_decision_on_a_verdict_that_was_pruned_since_still_reaches_its_picture
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else they would count as undecided for ever, and outlive what nobody has looked at."""
-    monkeypatch.setattr("edge.store.ledger.KEEP_LATEST", 0)
+    monkeypatch.setattr("edge.store.ledger.KEEP_LATEST", 1)
     settings = settings_below(tmp_path)
     with line_of(settings.model_copy(update={"evidence": EvidenceSettings(sample=1.0)})) as line:
         verdict = judge_and_keep(line, tmp_path / "scans")
-        line.ledger.mark_sent([verdict.seq], utc_now())
+        fakes.write_scan(tmp_path / "scans" / "B01_2.tif", seed=2)
+        judge(line, 1)  # the newest message is never pruned
+        line.ledger.mark_sent([verdict.seq, verdict.seq + 1], utc_now())
         assert line.ledger.prune(utc_now() + timedelta(days=1)) == 1
         answer = sample_answer(part_id=verdict.part_id).model_copy(update={"verdict_id": verdict.verdict_id})
         leave(tmp_path / "state", RequestKind.DISPOSITION, answer, answer.disposition_id)

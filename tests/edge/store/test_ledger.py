@@ -399,16 +399,17 @@ def test_a_disposition_needs_a_verdict_of_this_ledger_on_the_same_part(ledger: L
 def test_a_verdict_that_was_pruned_can_still_be_answered_and_an_answer_is_never_sent_twice(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "KEEP_LATEST", 0)
-    ledger.commit([sample_entry(1)], NOW)
-    ledger.mark_sent([1], NOW)
+    monkeypatch.setattr(ledger_module, "KEEP_LATEST", 1)
+    ledger.commit([sample_entry(1), sample_entry(2)], NOW)
+    ledger.mark_sent([1, 2], NOW)
     assert ledger.prune(NOW + timedelta(days=1)) == 1
     answered = ledger.commit_disposition(sample_answer(1))
     assert (answered.is_new, answered.decided_at) == (True, None)
-    ledger.mark_sent([2], NOW)
-    assert ledger.prune(NOW + timedelta(days=1)) == 1
+    ledger.commit([sample_entry(3)], NOW)
+    ledger.mark_sent([3, 4], NOW)
+    assert ledger.prune(NOW + timedelta(days=1)) == 2
     assert ledger.commit_disposition(sample_answer(1)).is_new is False
-    assert ledger.next_seq() == 3
+    assert ledger.next_seq() == 5
 
 
 def test_pruning_drops_old_sent_messages_but_not_the_knowledge(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -880,6 +881,66 @@ def test_an_id_that_is_damaged_is_a_damaged_ledger(tmp_path: Path) -> None:
     open_ledger(path, STATION).close()
     changed(path, "UPDATE meta SET value = 'q' || substr(value, 2) WHERE key = 'ledger_id'")
     with open_ledger(path, STATION) as ledger, pytest.raises(LedgerError, match="id is damaged") as caught:
+        _ = ledger.ledger_id
+    assert "restore a backup" in caught.value.hint
+
+
+ROT = {
+    "too low": "UPDATE meta SET value = 1 WHERE key = 'next_seq'",
+    "a bit flipped": "UPDATE meta SET value = value + (1 << 20) WHERE key = 'next_seq'",
+    "text": "UPDATE meta SET value = CAST(x'39ff' AS TEXT) WHERE key = 'next_seq'",
+    "gone": "UPDATE meta SET key = 'next_sep' WHERE key = 'next_seq'",
+    "the newest message": "UPDATE outbox SET seq = seq + (1 << 40) WHERE seq = 6",
+    "what was skipped to": "UPDATE meta SET value = 1 << 40 WHERE key = 'skipped_to'",
+}
+
+
+@pytest.mark.parametrize("where", ROT)
+def test_a_number_that_bit_rot_changed_is_never_given_twice_under_one_id_nor_a_silent_gap(
+    path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of SQLite's checks a value. Pruned but for the newest: what was given is known by that one."""
+    monkeypatch.setattr(ledger_module, "KEEP_LATEST", 1)
+    with open_ledger(path, STATION) as ledger:
+        ledger.skip_to(3)
+        assert stored_seqs(ledger.commit([sample_entry(number) for number in range(4)], NOW)) == [3, 4, 5, 6]
+        former = ledger.ledger_id
+        ledger.mark_sent(range(3, 7), NOW)
+        assert ledger.prune(NOW + timedelta(days=1)) == 3
+    with open_ledger(path, STATION) as ledger:
+        assert (ledger.ledger_id, ledger.next_seq(), ledger.renewed) == (former, 7, None)
+    changed(path, ROT[where])
+    with open_ledger(path, STATION) as ledger:
+        assert ledger.ledger_id != former
+        assert "next number" in str(ledger.renewed)
+        (seq,) = stored_seqs(ledger.commit([sample_entry(9)], NOW))
+        assert seq is not None
+        assert seq >= 7
+        second = ledger.ledger_id
+        ledger.database.check()
+    with open_ledger(path, STATION) as ledger:
+        assert (ledger.ledger_id, ledger.next_seq()) == (second, seq + 1)
+        assert ledger.renewed is not None
+        ledger.forget_renewal()
+        assert ledger.renewed is None
+
+
+def test_a_number_that_changes_while_the_worker_runs_is_not_given(ledger: Ledger) -> None:
+    ledger.commit([sample_entry(1)], NOW)
+    with ledger.database.transaction("write") as sql:
+        sql.execute(ROT["too low"])
+    with pytest.raises(LedgerError, match="next number is 1, expected 2"):
+        ledger.commit([sample_entry(2)], NOW)
+    with pytest.raises(LedgerError, match="next number is 1, expected 2"):
+        ledger.commit_disposition(sample_answer(1))
+    assert seqs(ledger) == [1]
+
+
+@pytest.mark.parametrize("key", ["station", "ledger_id"])
+def test_a_ledger_that_lost_a_word_about_itself_is_a_damaged_one(path: Path, key: str) -> None:
+    open_ledger(path, STATION).close()
+    changed(path, f"DELETE FROM meta WHERE key = '{key}'")
+    with pytest.raises(LedgerError) as caught, open_ledger(path, STATION) as ledger:
         _ = ledger.ledger_id
     assert "restore a backup" in caught.value.hint
 
