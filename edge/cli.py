@@ -145,7 +145,9 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
 
 def _run_line(_: argparse.Namespace, settings: Settings) -> int:
     with hold_stop_signals():  # before the libraries are imported that start threads
-        with stop_ends_process():
+        from edge.mqtt.start_refused import report_start_refusal
+
+        with stop_ends_process(), report_start_refusal(settings):
             event(log.info, "starting", version=__version__, station=settings.station, settings=settings.origin)
             from edge.daemon.app import run_app
             from edge.model.history import refuse_older

@@ -131,3 +131,12 @@ class EvidenceError(EdgeError):
     """Evidence of a verdict is missing, damaged, or not what was written."""
 
     exit_code = 65  # EX_DATAERR
+
+
+def library_error(error: ImportError) -> EngineError:
+    """The EngineError of a library that does not load: it is not there, or lacks another one of the system."""
+    return EngineError(
+        f"a library that this program needs does not load: {error}",
+        hint="install the program again, into its own environment; where a file such as libGL.so.1 is missing: "
+        "apt install libgl1 libglib2.0-0",
+    )

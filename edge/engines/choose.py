@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from edge.engines import Batch, Engine, EngineOutput, EngineSpec, PlanSettings
-from edge.errors import EngineError
+from edge.errors import EngineError, library_error
 from edge.model.bundle import Bundle
 from edge.system.logs import event
 
@@ -77,8 +77,10 @@ def open_engine(
             return Degraded(cpu, f"TensorRT: {error.message}", error.hint)
     if name in ("auto", "onnxruntime"):
         # Imported when chosen: a line that runs another engine needs no onnxruntime.
-        from edge.engines.ort import OrtEngine
-
+        try:
+            from edge.engines.ort import OrtEngine
+        except ImportError as error:
+            raise library_error(error) from error
         return OrtEngine(bundle, threads=threads, max_batch=max_batch)
     if name == "openvino":
         try:

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from edge.contract.alarm_code import AlarmCode
 from edge.contract.messages import Alarm, Message, Status, Topics
-from edge.errors import EdgeError, PublishError
+from edge.errors import EdgeError, PublishError, library_error
 from edge.mqtt.connection import Outgoing, exchange
 from edge.mqtt.publisher import program_versions
 from edge.settings import Settings
@@ -38,6 +38,10 @@ def report_start_refusal(settings: Settings) -> Iterator[None]:
     except (EdgeError, OSError) as error:
         tell_start_refused(settings, error)
         raise
+    except ImportError as error:
+        refusal = library_error(error)
+        tell_start_refused(settings, refusal)
+        raise refusal from error
 
 
 def tell_start_refused(settings: Settings, refusal: EdgeError | OSError) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import shtab
 
 from edge import __version__
-from edge.errors import EdgeError
+from edge.errors import EdgeError, library_error
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,11 @@ def run_program(program: str, command: Callable[[], int], *, stderr_prefix: str 
     except EdgeError as error:
         _say(program, error.message, error.hint, stderr_prefix)
         return error.exit_code
+    except ImportError as error:
+        log.info("a library does not load", exc_info=True)
+        refusal = library_error(error)
+        _say(program, refusal.message, refusal.hint, stderr_prefix)
+        return refusal.exit_code
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return INTERRUPTED

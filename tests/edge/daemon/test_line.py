@@ -336,6 +336,26 @@ def test_a_refused_model_is_the_last_word_and_leaves_no_trace_on_the_disk(tmp_pa
         assert (status["state"], status["reason"], status["hint"]) == ("refused", alarm["message"], alarm["hint"])
 
 
+@pytest.mark.parametrize("library", ["cv2", "onnxruntime"])
+def test_a_library_that_does_not_load_is_the_last_word(tmp_path: Path, library: str) -> None:
+    """As OpenCV does not on a server without its graphics libraries, or onnxruntime after half an upgrade."""
+    words = "libGL.so.1: cannot open shared object file: No such file or directory"
+    (tmp_path / f"{library}.py").write_text(f"raise ImportError({words!r})\n")
+    with running_line(tmp_path) as (daemon, broker, mes):
+        done = subprocess.run(
+            [sys.executable, "-m", "edge.cli", "--config", str(daemon.config)],
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 70, done.stderr
+        (alarm,) = (json.loads(message.payload) for message in mes.wait_for("alarm", 1))
+        assert words in alarm["message"] and alarm["message"] in done.stderr
+        assert "apt install libgl1 libglib2.0-0" in alarm["hint"]
+        assert last_status(broker)["state"] == "refused"
+
+
 def test_a_damaged_ledger_is_the_last_word_until_a_whole_one_is_back(tmp_path: Path) -> None:
     """The worker was stopped in order, so the MES read `stopped`: on purpose."""
     with running_line(tmp_path) as (daemon, broker, mes):

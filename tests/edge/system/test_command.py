@@ -41,6 +41,13 @@ def test_a_file_that_fails_is_named_and_ends_with_74(capsys: pytest.CaptureFixtu
     assert second.startswith("  try: look at the folder")
 
 
+def test_a_library_that_does_not_load_is_no_defect_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program("edge-x", lambda: raising(ImportError("libGL.so.1: cannot open shared object file"))) == 70
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith("does not load: libGL.so.1: cannot open shared object file")
+    assert "apt install libgl1" in second
+
+
 def test_ctrl_c_ends_with_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_program("edge-x", lambda: raising(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "edge-x: interrupted\n"
