@@ -15,8 +15,9 @@ time is seen by its change time.
 A file that is **written again in place** looks whole at every moment: half of it may be the next scan and half the last
 one. It is held for `rewrite_hold_s` without a change, a fifth of that once its writer was seen to close it. Who makes a
 new file, under another name first, is never held, nor who sets a marker after the last write; one left from the scan
-before says nothing. What is replaced or rewritten before it was read is counted, and so is what was whole and went
-unread, to where it is no scan of the folder.
+before says nothing. The file counts, by its inode and birth, and not its name: a slot of a ring may be renamed, or
+linked, before it is written to. What is replaced or rewritten before it was read is counted, and so is what was whole
+and went unread, to where it is no scan of the folder.
 
 While the folder is away nothing is taken as deleted, nothing is handed out, and `state` says why.
 """
@@ -30,7 +31,7 @@ import stat
 import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from edge.scans.scan import SUFFIXES, Limits, check_complete
 from edge.station.backlog import Backlog, age
 from edge.station.folder import HINTS, Away, FolderState, StationFolder
 from edge.station.known import KnownFiles, Rights, rights_of
+from edge.system.files import birth_ns
 from edge.system.logs import event
 from edge.system.names import display_name
 
@@ -88,7 +90,12 @@ class _Waiting:
     has_stood_still: bool = False
     """Long enough to be taken for a whole scan, as its stamp shows it."""
     judged: FileStamp | None = None
-    """The file that had its outcome under this name."""
+    """What had its outcome under this name, or in this file under another."""
+
+    @property
+    def is_news(self) -> bool:
+        """Whether it is another scan than the one that was judged."""
+        return self.stamp != self.judged
 
 
 class Inbox:
@@ -128,6 +135,7 @@ class Inbox:
         self._in_flight: dict[str, _Waiting] = {}
         self._ready = Backlog()
         self._touched: deque[tuple[str, bool, os.stat_result | None]] = deque(maxlen=TOUCHES)
+        self._unread: dict[int, FileStamp] = {}  # inode -> the whole scan in it that was not judged
         self._arrived: dict[str, int] = {}  # name -> inode of the newest file under it that was not read
         self._closed_ns: dict[str, int] = {}  # name -> change time of the file when a writer closed it
         self._closes_mislead = False
@@ -292,6 +300,8 @@ class Inbox:
         settled_s = max(waiting.not_before_s, waiting.since_s + self._hold_s(waiting))
         if waiting.looks >= self._stable_polls and now_s >= settled_s:
             waiting.is_ready = waiting.has_stood_still = True
+            if waiting.is_news:
+                self._unread[waiting.stamp.inode] = waiting.stamp
             self._ready.add(waiting.stamp, is_arrival=waiting.is_arrival)
         else:
             self._look_again(waiting)
@@ -309,10 +319,44 @@ class Inbox:
             is_arrival=not self._is_first_listing,
             listing=self._listing,
             judged=known,
-            is_rewrite=known is not None and arrived is None and self._is_same_file(known, status),
         )
+        if known is not None and arrived is None and self._is_same_file(known, status):
+            waiting.is_rewrite = True
+        else:
+            self._recognise(waiting, status)
         self._look_again(waiting)
         return waiting
+
+    def _recognise(self, waiting: _Waiting, status: os.stat_result) -> None:
+        """Whether a file that is new under its name held a scan before under another one, as in a ring."""
+        file = waiting.stamp.file
+        unread, judged = (held.get(status.st_ino) for held in (self._unread, self._known.by_inode))
+        former = unread or judged
+        if former is None or former.file == file or not self._lives_on(former, file, status):
+            return
+        if (former.size_bytes, former.modified_ns) == (status.st_size, status.st_mtime_ns):
+            waiting.has_stood_still = True  # renamed or linked: what is written to it from now on is a rewrite
+            if unread is None:
+                waiting.judged = replace(former, file=file)
+            return
+        waiting.is_rewrite = True
+        if former.file in self._in_flight:
+            return  # its reader tells whether it came too late
+        if self._unread.pop(status.st_ino, None) is not None:
+            self._overwritten += 1
+            event(
+                log.warning, "overwritten before it was read", file=display_name(former.file), by="a rewrite in place"
+            )
+
+    def _lives_on(self, former: FileStamp, file: str, status: os.stat_result) -> bool:
+        """Whether `file` is the very file of `former`, and not one that was given its inode number after its end."""
+        if status.st_ino != former.inode or not stat.S_ISREG(status.st_mode) or not self._folder.has_stable_inodes:
+            return False
+        born_ns = birth_ns(self._folder.path / file)
+        if born_ns is not None:
+            return born_ns <= former.changed_ns
+        named = self._folder.glance(former.file)
+        return named is not None and named.st_ino == former.inode
 
     def _observe(self, waiting: _Waiting, status: os.stat_result, now_s: float) -> bool:
         """Note another look at a waiting file; whether it stood still."""
@@ -343,11 +387,14 @@ class Inbox:
         file, former = waiting.stamp.file, waiting.stamp
         if not self._is_same_file(former, status):
             waiting.is_rewrite = waiting.has_stood_still = False
+            self._recognise(waiting, status)
             return
         self._note_write(waiting)
         if waiting.has_stood_still:
             waiting.is_rewrite, waiting.has_stood_still = True, False
-            if status.st_size <= former.size_bytes:
+            # Of two names of one file the first that is seen to change takes the count.
+            was_unread = self._unread.pop(former.inode, None) is not None or not self._folder.has_stable_inodes
+            if was_unread and waiting.is_news and status.st_size <= former.size_bytes:
                 self._note_overwritten(file, "a rewrite in place")
 
     def _note_overwritten(self, file: str, by: str) -> None:
@@ -368,8 +415,8 @@ class Inbox:
         here = {*listed_inodes, *(stamp.inode for stamp in self._known.stamps.values())}
         for file in files:
             waiting = self._waiting[file]
-            is_news = waiting.is_file and waiting.has_stood_still and waiting.stamp != waiting.judged
-            if is_news and waiting.stamp.inode not in here and self._folder.is_gone(file):
+            is_lost = waiting.is_file and waiting.has_stood_still and waiting.is_news
+            if is_lost and waiting.stamp.inode not in here and self._folder.is_gone(file):
                 self._removed += 1
                 event(log.warning, "removed before it was read", file=display_name(file))
 
@@ -436,7 +483,7 @@ class Inbox:
         try:
             check_complete(self._folder.path / file, self._limits)
         except ScanIncomplete as error:
-            waiting.has_stood_still = False  # what is written to it now makes it whole
+            self._was_not_whole(waiting)
             if not waiting.is_final:
                 self._back_off(waiting, now_s)
                 return False
@@ -450,6 +497,11 @@ class Inbox:
             waiting.is_final = True
         self._known.unbar(file)
         return True
+
+    def _was_not_whole(self, waiting: _Waiting) -> None:
+        """It stood still for another reason: what is written to it now makes it whole."""
+        waiting.has_stood_still = False
+        self._unread.pop(waiting.stamp.inode, None)
 
     def _back_off(self, waiting: _Waiting, now_s: float) -> None:
         """Half as long again as it has lasted: bytes can change below an unchanged time (mapped files, cached
@@ -465,6 +517,8 @@ class Inbox:
             if is_finished:
                 if waiting is not None:
                     stamp = waiting.stamp  # with its change time
+                if self._unread.get(stamp.inode) == stamp:
+                    del self._unread[stamp.inode]
                 self._known.add(stamp, waiting.rights if waiting is not None else None)
                 self._waiting.pop(stamp.file, None)
                 self._restat(stamp.file, waiting is not None and waiting.was_touched, now_s)
@@ -473,9 +527,11 @@ class Inbox:
                 self._waiting[stamp.file] = waiting
                 status = self._folder.lstat(stamp.file)
                 if status is None:
-                    pass
+                    others = self._waiting.values()
+                    if any(other.is_rewrite and other.stamp.inode == waiting.stamp.inode for other in others):
+                        self._note_overwritten(stamp.file, "a rewrite in place")
                 elif waiting.stamp.matches(status, has_stable_inodes=self._folder.has_stable_inodes):
-                    waiting.has_stood_still = False  # not whole yet, and not changed while it was read
+                    self._was_not_whole(waiting)
                 elif not self._is_same_file(waiting.stamp, status):
                     self._overwritten += 1  # its reader has logged it
                 self._back_off(waiting, now_s)
@@ -523,6 +579,7 @@ class Inbox:
             present = self._folder.all_scans()
             if present is not None:
                 self._known.forget_gone(present)
+                self._unread = {inode: stamp for inode, stamp in self._unread.items() if stamp.file in present}
                 for seen in (self._arrived, self._closed_ns):
                     for file in seen.keys() - present:
                         del seen[file]

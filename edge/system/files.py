@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 CHUNK_BYTES = 1 << 20
+
+_AT_FDCWD, _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, _STATX_BYTES, _BTIME_AT = -100, 0x100, 0x800, 256, 80
+"""What statx(2) is asked for, and where its answer holds the time of birth, 64 bit of seconds and 32 of nanoseconds."""
 
 
 @contextmanager
@@ -84,6 +89,23 @@ def copy_open(original: BinaryIO, status: os.stat_result, draft: Path, target: P
         copy.flush()
         os.fchmod(copy.fileno(), status.st_mode & 0o777)
         os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def birth_ns(path: Path) -> int | None:
+    """When the file itself was made, whatever its names were since; None where the file system does not tell.
+
+    A file that has the inode number of a deleted one was made later than that was last changed.
+    """
+    answer = ctypes.create_string_buffer(_STATX_BYTES)
+    try:
+        failed = ctypes.CDLL(None).statx(_AT_FDCWD, os.fsencode(path), _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, answer)
+    except (OSError, AttributeError):  # a C library without it
+        return None
+    (mask,) = struct.unpack_from("=I", answer)
+    if failed or not mask & _STATX_BTIME:
+        return None
+    seconds, nanoseconds = struct.unpack_from("=qI", answer, _BTIME_AT)
+    return int(seconds) * 10**9 + int(nanoseconds)
 
 
 @contextmanager

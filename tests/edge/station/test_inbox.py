@@ -18,6 +18,7 @@ import edge.station.known
 from edge.records import FileStamp
 from edge.scans.scan import Limits
 from edge.station.inbox import FORGET_EVERY_S, Inbox
+from edge.system.files import birth_ns
 from tests.support.station import LOOK_S, MINUTE_AGO_NS, NOW, TIFF, Calls, Line, drop, stamp_of, tiff
 
 # --- complete or not -------------------------------------------------------------------------------------
@@ -477,6 +478,79 @@ def test_a_marker_speaks_for_a_rewrite_only_if_it_was_set_after_it(folder: Path,
     (folder / marker).touch()
     assert seconds_until(line, "a.tif") <= 1.0
     assert not line.arrivals[-1].is_rewrite
+
+
+@pytest.mark.parametrize("how", ["renamed", "linked"])
+@pytest.mark.parametrize(
+    "former", ["judged", "in the backlog", "being read", "given back", "judged before the restart", "forgotten"]
+)
+def test_a_slot_of_a_ring_that_is_written_again_under_the_next_name_is_held(
+    folder: Path, how: str, former: str
+) -> None:
+    line = Line(folder, rewrite_hold_s=HOLD_S)
+    slot, scan = drop(folder / "a.tif", tiff(1)), folder / "b.tif"
+    if how == "renamed" and birth_ns(slot) is None:
+        pytest.skip("this file system does not tell when a file was made")
+    for _ in range(3):
+        line.look(room=0 if former == "in the backlog" else 64)
+    if former not in ("in the backlog", "being read", "given back"):
+        line.finish()
+        line.look()
+    if former.endswith("restart"):
+        line = Line(folder, rewrite_hold_s=HOLD_S, known=dict(line.inbox._known.stamps))
+    if former == "forgotten":
+        line.inbox._known.discard("a.tif")
+    time.sleep(0.01)  # file systems tick slowly
+    if how == "renamed":
+        slot.rename(scan)
+    else:
+        os.link(slot, scan)
+    write_into(scan, tiff(2)[:400])
+    if former == "given back":
+        line.look()
+        line.inbox.retry(line.handed_out.pop())
+    assert "b.tif" not in line.looks(int(0.8 * HOLD_S / LOOK_S), finish=True)  # the writer's pause
+    write_into(scan, tiff(2)[400:], 400)
+    assert seconds_until(line, "b.tif") >= HOLD_S
+    assert [arrival.is_rewrite for arrival in line.arrivals if arrival.stamp.file == "b.tif"] == [True]
+    assert line.inbox.overwritten_count == (former in ("in the backlog", "given back"))
+    assert line.inbox.removed_count == 0
+
+
+def test_a_slot_that_is_renamed_first_and_written_later_is_held_too(folder: Path) -> None:
+    line = Line(folder, rewrite_hold_s=HOLD_S)
+    slot = drop(folder / "a.tif", tiff(1))
+    if birth_ns(slot) is None:
+        pytest.skip("this file system does not tell when a file was made")
+    line.judge_all()
+    scan = slot.rename(folder / "b.tif")
+    assert line.look() == []
+    write_into(scan, tiff(2)[:400])
+    assert line.looks(int(0.8 * HOLD_S / LOOK_S)) == []
+    write_into(scan, tiff(2)[400:], 400)
+    assert seconds_until(line, "b.tif") >= HOLD_S
+    assert line.inbox.overwritten_count == 0, "it was judged"
+
+
+def test_a_new_file_with_the_inode_number_of_a_deleted_or_renamed_one_is_not_held(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File systems give freed numbers again; here each new file claims the number of the one before."""
+    line = Line(folder, rewrite_hold_s=HOLD_S)
+    former = drop(folder / "a.tif", tiff(1))
+    line.judge_all()
+    renamed = former.rename(folder / "renamed.tif")
+    assert seconds_until(line, "renamed.tif") <= 1.0
+    line.finish()
+    line.look()
+    renamed.rename(folder.parent / "moved away.tif")
+    time.sleep(0.01)  # file systems tick slowly
+    new = drop(folder / "b.tif", tiff(2))
+    line.inbox._known.by_inode[new.stat().st_ino] = line.inbox._known.by_inode[
+        (folder.parent / "moved away.tif").stat().st_ino
+    ]
+    assert seconds_until(line, "b.tif") <= 1.0
+    assert not any(arrival.is_rewrite for arrival in line.arrivals)
 
 
 def test_every_scan_that_was_overwritten_unread_is_counted_and_no_other(folder: Path) -> None:

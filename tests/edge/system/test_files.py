@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
-from edge.system.files import copy_whole, write_whole
+from edge.system.files import birth_ns, copy_whole, write_whole
 
 
 def test_a_file_has_its_old_content_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -89,3 +90,19 @@ def test_a_copy_never_follows_a_link(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"symbolic link"):
         copy_whole(tmp_path / "link", tmp_path / ".draft", tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
+
+
+def test_a_file_keeps_its_time_of_birth_under_every_name_and_a_new_one_has_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"old")
+    born_ns = birth_ns(file)
+    if born_ns is None:
+        pytest.skip("this file system does not tell it")
+    assert 0 <= file.stat().st_ctime_ns - born_ns < 10**9
+    time.sleep(0.01)  # file systems tick slowly
+    renamed = file.rename(tmp_path / "b")
+    renamed.write_bytes(b"new")
+    assert birth_ns(renamed) == born_ns
+    file.write_bytes(b"another")
+    assert (birth_ns(file) or 0) > born_ns
+    assert birth_ns(tmp_path / "none") is None
