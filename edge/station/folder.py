@@ -89,8 +89,8 @@ class Listing:
 
     found: list[tuple[str, int]] = field(default_factory=list)
     """(file, inode of its directory entry) of the scans that are not known by both."""
-    unmarked: int = 0
-    """Scans left out because their marker is missing."""
+    unmarked: list[tuple[str, int]] = field(default_factory=list)
+    """Scans left out because their marker is missing, likewise."""
     away: Away | None = None
     detail: str = ""
 
@@ -286,7 +286,7 @@ class StationFolder:
             if done_suffix is None or _is_marked(name.lower(), done_suffix, beside):
                 names.found.append((prefix + name, inode))
             else:
-                names.unmarked += 1
+                names.unmarked.append((prefix + name, inode))
         names.holds_anything = names.holds_anything or entry is not None
         names.holds_scans = names.holds_scans or bool(candidates)
 
@@ -296,7 +296,7 @@ class _Names:
     """What a walk through the folder has read so far."""
 
     found: list[tuple[str, int]] = field(default_factory=list)
-    unmarked: int = 0
+    unmarked: list[tuple[str, int]] = field(default_factory=list)
     is_whole: bool = True
     """False if a sub-folder could not be read."""
     holds_anything: bool = False

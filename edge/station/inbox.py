@@ -30,7 +30,7 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -41,7 +41,7 @@ from edge.scans.scan import SUFFIXES, Limits, check_complete
 from edge.station.backlog import Backlog, age
 from edge.station.folder import HINTS, Away, FolderState, StationFolder
 from edge.station.known import KnownFiles, Rights, rights_of
-from edge.system.files import birth_ns
+from edge.station.unread import UnreadScans
 from edge.system.logs import event
 from edge.system.names import display_name
 
@@ -66,6 +66,9 @@ lost for hours is judged within seconds of its return."""
 TOUCHES = 65_536
 """Touched names kept between two looks; the rolling re-stat finds what falls out."""
 
+CHECKS_PER_LOOK = 16
+"""Files without room whose structure is looked at in a look: what is written over later was a scan, or was not."""
+
 CLOSED_SHARE = 0.2
 """Share of the hold of a file written again in place that is left once its writer closed it."""
 
@@ -89,6 +92,8 @@ class _Waiting:
     """It was a whole scan before, for all that is known, and was then written to."""
     has_stood_still: bool = False
     """Long enough to be taken for a whole scan, as its stamp shows it."""
+    is_complete: bool = False
+    """Its structure lay inside the file, as its stamp shows it."""
     judged: FileStamp | None = None
     """What had its outcome under this name, or in this file under another."""
 
@@ -135,11 +140,10 @@ class Inbox:
         self._in_flight: dict[str, _Waiting] = {}
         self._ready = Backlog()
         self._touched: deque[tuple[str, bool, os.stat_result | None]] = deque(maxlen=TOUCHES)
-        self._unread: dict[int, FileStamp] = {}  # inode -> the whole scan in it that was not judged
-        self._arrived: dict[str, int] = {}  # name -> inode of the newest file under it that was not read
+        self._unread = UnreadScans(self._folder, self._known)
+        self._unchecked: deque[str] = deque()
         self._closed_ns: dict[str, int] = {}  # name -> change time of the file when a writer closed it
         self._closes_mislead = False
-        self._overwritten = self._removed = 0
         self._returned: deque[tuple[FileStamp, bool]] = deque()
         self._sweep_at_s: float | None = None
 
@@ -184,12 +188,12 @@ class Inbox:
     @property
     def overwritten_count(self) -> int:
         """Files that were replaced or written over before they were read."""
-        return self._overwritten
+        return self._unread.overwritten_count
 
     @property
     def removed_count(self) -> int:
         """Whole files that went before they were read."""
-        return self._removed
+        return self._unread.removed_count
 
     def touch(self, name: str, is_new: bool = False) -> None:
         """`name` (relative path) was made or moved here (`is_new`), or closed after writing; for local folders."""
@@ -227,6 +231,7 @@ class Inbox:
             return []
         handed_out = self._hand_out(now_s, now, room)
         if is_looking:
+            self._check_waiting()
             ended_s = now_s + time.monotonic() - began_s
             spacing_s = BUSY_SPACING_S if self._ready else SPACING_S
             self._next_listing_s = ended_s + max(spacing_s, REST_PER_COST * cost_s)
@@ -253,11 +258,16 @@ class Inbox:
             if self._state.away is not None:
                 event(log.info, "station folder is back", folder=str(self._folder.path))
                 self._state = FolderState()
-            self._unmarked = listing.unmarked
+            self._unmarked = len(listing.unmarked)
             self._is_first_listing = False
             gone = [file for file, waiting in self._waiting.items() if waiting.listing != self._listing]
-            if gone:
-                self._note_removals(gone, {inode for _, inode in listing.found})
+            if gone or self._unread.has_replaced:
+                names = {inode: file for file, inode in (*listing.found, *listing.unmarked)}
+                self._unread.note_replaced(names)
+                for file in gone:
+                    waiting = self._waiting[file]
+                    if waiting.is_file and waiting.has_stood_still and waiting.is_news:
+                        self._unread.note_removed(waiting.stamp, names)
             for file in gone:
                 self._drop(file)
             for file in self._known.next_round(self._restat_per_poll):
@@ -301,16 +311,17 @@ class Inbox:
         if waiting.looks >= self._stable_polls and now_s >= settled_s:
             waiting.is_ready = waiting.has_stood_still = True
             if waiting.is_news:
-                self._unread[waiting.stamp.inode] = waiting.stamp
+                self._unread.note_whole(waiting.stamp)
+            self._unchecked.append(file)
             self._ready.add(waiting.stamp, is_arrival=waiting.is_arrival)
         else:
             self._look_again(waiting)
 
     def _reopen(self, file: str, status: os.stat_result, now_s: float) -> _Waiting:
         """A file that is new, or new again."""
-        known, arrived = self._known.stamps.get(file), self._arrived.get(file)
+        known, is_other = self._known.stamps.get(file), self._unread.has_arrived(file)
         self._known.discard(file)
-        self._note_arrival(file, status)
+        self._unread.note_arrival(file, status)
         waiting = self._waiting[file] = _Waiting(
             stamp=FileStamp.of(file, status),
             is_file=stat.S_ISREG(status.st_mode),
@@ -320,7 +331,7 @@ class Inbox:
             listing=self._listing,
             judged=known,
         )
-        if known is not None and arrived is None and self._is_same_file(known, status):
+        if known is not None and not is_other and self._is_same_file(known, status):
             waiting.is_rewrite = True
         else:
             self._recognise(waiting, status)
@@ -330,33 +341,19 @@ class Inbox:
     def _recognise(self, waiting: _Waiting, status: os.stat_result) -> None:
         """Whether a file that is new under its name held a scan before under another one, as in a ring."""
         file = waiting.stamp.file
-        unread, judged = (held.get(status.st_ino) for held in (self._unread, self._known.by_inode))
-        former = unread or judged
-        if former is None or former.file == file or not self._lives_on(former, file, status):
+        found = self._unread.former(file, status)
+        if found is None:
             return
+        former, was_unread = found
         if (former.size_bytes, former.modified_ns) == (status.st_size, status.st_mtime_ns):
             waiting.has_stood_still = True  # renamed or linked: what is written to it from now on is a rewrite
-            if unread is None:
+            if not was_unread:
                 waiting.judged = replace(former, file=file)
             return
         waiting.is_rewrite = True
-        if former.file in self._in_flight:
-            return  # its reader tells whether it came too late
-        if self._unread.pop(status.st_ino, None) is not None:
-            self._overwritten += 1
-            event(
-                log.warning, "overwritten before it was read", file=display_name(former.file), by="a rewrite in place"
-            )
-
-    def _lives_on(self, former: FileStamp, file: str, status: os.stat_result) -> bool:
-        """Whether `file` is the very file of `former`, and not one that was given its inode number after its end."""
-        if status.st_ino != former.inode or not stat.S_ISREG(status.st_mode) or not self._folder.has_stable_inodes:
-            return False
-        born_ns = birth_ns(self._folder.path / file)
-        if born_ns is not None:
-            return born_ns <= former.changed_ns
-        named = self._folder.glance(former.file)
-        return named is not None and named.st_ino == former.inode
+        # Of one in flight its reader tells whether it came too late.
+        if former.file not in self._in_flight and was_unread and self._unread.release(former.inode):
+            self._unread.note_overwritten(former.file, "a rewrite in place")
 
     def _observe(self, waiting: _Waiting, status: os.stat_result, now_s: float) -> bool:
         """Note another look at a waiting file; whether it stood still."""
@@ -369,21 +366,17 @@ class Inbox:
         else:
             self._note_change(waiting, status)
             waiting.looks, waiting.since_s, waiting.not_before_s = 1, now_s, -math.inf
+            waiting.is_complete = False
         waiting.stamp, waiting.is_file = FileStamp.of(waiting.stamp.file, status), is_file
         waiting.rights, waiting.is_ready = rights_of(status), False
-        self._note_arrival(waiting.stamp.file, status)
+        self._unread.note_arrival(waiting.stamp.file, status)
         return stood_still
 
-    def _note_arrival(self, file: str, status: os.stat_result) -> None:
-        """Count what another file has replaced before it was read; an empty one is a placeholder."""
-        former = self._arrived.pop(file, None)
-        if former not in (None, status.st_ino) and self._folder.has_stable_inodes:
-            self._note_overwritten(file, "another file")
-        if status.st_size:
-            self._arrived[file] = status.st_ino
-
     def _note_change(self, waiting: _Waiting, status: os.stat_result) -> None:
-        """A waiting file has changed: what is written to after it stood still was a scan, unless it only grew."""
+        """A waiting file has changed: what is written to after it stood still was a scan.
+
+        Unless it only grew, and was not complete for all that is known.
+        """
         file, former = waiting.stamp.file, waiting.stamp
         if not self._is_same_file(former, status):
             waiting.is_rewrite = waiting.has_stood_still = False
@@ -393,13 +386,10 @@ class Inbox:
         if waiting.has_stood_still:
             waiting.is_rewrite, waiting.has_stood_still = True, False
             # Of two names of one file the first that is seen to change takes the count.
-            was_unread = self._unread.pop(former.inode, None) is not None or not self._folder.has_stable_inodes
-            if was_unread and waiting.is_news and status.st_size <= former.size_bytes:
-                self._note_overwritten(file, "a rewrite in place")
-
-    def _note_overwritten(self, file: str, by: str) -> None:
-        self._overwritten += 1
-        event(log.warning, "overwritten before it was read", file=display_name(file), by=by)
+            was_unread = self._unread.release(former.inode)
+            was_scan = waiting.is_complete or status.st_size <= former.size_bytes
+            if was_unread and waiting.is_news and was_scan:
+                self._unread.note_overwritten(file, "a rewrite in place")
 
     def _note_write(self, waiting: _Waiting) -> None:
         """A waiting file was written to: if it had been closed, its writer works in pieces, and closes tell nothing."""
@@ -407,18 +397,6 @@ class Inbox:
         if waiting.is_rewrite and self._closed_ns.get(file) == waiting.stamp.changed_ns and not self._closes_mislead:
             self._closes_mislead = True
             event(log.warning, "written to after its close: a close counts no more", file=display_name(file))
-
-    def _note_removals(self, files: Sequence[str], listed_inodes: Collection[int]) -> None:
-        """Count whole scans that went unread: not those that have another name now, nor one that was judged before."""
-        if not self._folder.has_stable_inodes:
-            return
-        here = {*listed_inodes, *(stamp.inode for stamp in self._known.stamps.values())}
-        for file in files:
-            waiting = self._waiting[file]
-            is_lost = waiting.is_file and waiting.has_stood_still and waiting.is_news
-            if is_lost and waiting.stamp.inode not in here and self._folder.is_gone(file):
-                self._removed += 1
-                event(log.warning, "removed before it was read", file=display_name(file))
 
     def _is_same_file(self, stamp: FileStamp, status: os.stat_result) -> bool:
         """Whether the change, if any, was made in place."""
@@ -441,7 +419,7 @@ class Inbox:
     def _drop(self, file: str) -> None:
         """A waiting file is gone."""
         del self._waiting[file]
-        self._arrived.pop(file, None)
+        self._unread.drop(file)
         self._closed_ns.pop(file, None)
 
     def _look_again(self, waiting: _Waiting) -> None:
@@ -465,7 +443,7 @@ class Inbox:
                 waiting.is_ready = False  # the next look tells whether it is gone
             elif self._observe(waiting, status, now_s) and self._may_go(waiting, now_s):
                 self._in_flight[file] = self._waiting.pop(file)
-                self._arrived.pop(file, None)
+                self._unread.drop(file)
                 self._closed_ns.pop(file, None)
                 expected = ExpectedFile(waiting.stamp, self._folder.has_stable_inodes)
                 is_in_doubt = self._is_in_doubt(waiting)
@@ -482,6 +460,7 @@ class Inbox:
             return True
         try:
             check_complete(self._folder.path / file, self._limits)
+            waiting.is_complete = True
         except ScanIncomplete as error:
             self._was_not_whole(waiting)
             if not waiting.is_final:
@@ -498,10 +477,26 @@ class Inbox:
         self._known.unbar(file)
         return True
 
+    def _check_waiting(self) -> None:
+        """Look at what is ready and finds no room, so that it is known to be a scan when it is written over."""
+        checks_left = CHECKS_PER_LOOK
+        while self._unchecked and checks_left:
+            waiting = self._waiting.get(self._unchecked.popleft())
+            if waiting is None or not waiting.is_ready or not waiting.is_file:
+                continue
+            checks_left -= 1
+            try:
+                check_complete(self._folder.path / waiting.stamp.file, self._limits)
+                waiting.is_complete = True
+            except ScanIncomplete:
+                self._was_not_whole(waiting)
+            except ScanError:
+                pass  # no scan at all: its verdict says so
+
     def _was_not_whole(self, waiting: _Waiting) -> None:
         """It stood still for another reason: what is written to it now makes it whole."""
         waiting.has_stood_still = False
-        self._unread.pop(waiting.stamp.inode, None)
+        self._unread.release(waiting.stamp.inode)
 
     def _back_off(self, waiting: _Waiting, now_s: float) -> None:
         """Half as long again as it has lasted: bytes can change below an unchanged time (mapped files, cached
@@ -517,8 +512,7 @@ class Inbox:
             if is_finished:
                 if waiting is not None:
                     stamp = waiting.stamp  # with its change time
-                if self._unread.get(stamp.inode) == stamp:
-                    del self._unread[stamp.inode]
+                self._unread.read(stamp)
                 self._known.add(stamp, waiting.rights if waiting is not None else None)
                 self._waiting.pop(stamp.file, None)
                 self._restat(stamp.file, waiting is not None and waiting.was_touched, now_s)
@@ -529,11 +523,11 @@ class Inbox:
                 if status is None:
                     others = self._waiting.values()
                     if any(other.is_rewrite and other.stamp.inode == waiting.stamp.inode for other in others):
-                        self._note_overwritten(stamp.file, "a rewrite in place")
+                        self._unread.note_overwritten(stamp.file, "a rewrite in place")
                 elif waiting.stamp.matches(status, has_stable_inodes=self._folder.has_stable_inodes):
                     self._was_not_whole(waiting)
                 elif not self._is_same_file(waiting.stamp, status):
-                    self._overwritten += 1  # its reader has logged it
+                    self._unread.overwritten_count += 1  # its reader has logged it
                 self._back_off(waiting, now_s)
                 self._look_again(waiting)
 
@@ -552,7 +546,7 @@ class Inbox:
                     self._note_write(waiting)
                 self._closed_ns[file] = status.st_ctime_ns
             elif read is None or read.inode != status.st_ino or read.changed_ns != status.st_ctime_ns:
-                self._note_arrival(file, status)
+                self._unread.note_arrival(file, status)
         for file in touched:
             waiting = self._in_flight.get(file)
             if waiting is not None:
@@ -579,8 +573,7 @@ class Inbox:
             present = self._folder.all_scans()
             if present is not None:
                 self._known.forget_gone(present)
-                self._unread = {inode: stamp for inode, stamp in self._unread.items() if stamp.file in present}
-                for seen in (self._arrived, self._closed_ns):
-                    for file in seen.keys() - present:
-                        del seen[file]
+                self._unread.forget(present)
+                for file in self._closed_ns.keys() - present:
+                    del self._closed_ns[file]
                 self._folder.forget_complaints()

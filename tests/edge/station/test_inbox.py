@@ -584,6 +584,31 @@ def test_every_scan_that_was_overwritten_unread_is_counted_and_no_other(folder: 
     assert line.inbox.overwritten_count == 5
 
 
+@pytest.mark.parametrize("has_events", [True, False])
+@pytest.mark.parametrize("done_suffix", [None, ".done"])
+def test_a_scan_that_is_renamed_when_it_is_whole_and_followed_at_once_was_not_overwritten(
+    folder: Path, has_events: bool, done_suffix: str | None
+) -> None:
+    line = Line(folder, rewrite_hold_s=HOLD_S, done_suffix=done_suffix)
+    current = folder / "cur.tif"
+    for seed in range(10):
+        current.write_bytes(tiff(seed)[:200])
+        if has_events:
+            line.inbox.touch("cur.tif", is_new=True)
+        line.look()
+        current.write_bytes(tiff(seed))
+        line.look()
+        current.rename(folder / f"B1_{seed}.tif")
+        if has_events:
+            line.inbox.touch(f"B1_{seed}.tif", is_new=True)
+    for seed in range(10):
+        (folder / f"B1_{seed}.done").touch()
+    line.looks(6)
+    assert sorted(arrival.stamp.file for arrival in line.arrivals) == [f"B1_{seed}.tif" for seed in range(10)]
+    assert (line.inbox.overwritten_count, line.inbox.removed_count) == (0, 0)
+    assert not any(arrival.is_rewrite for arrival in line.arrivals)
+
+
 def test_a_whole_scan_that_is_deleted_or_moved_away_unread_is_counted_and_no_other(folder: Path) -> None:
     """As by a clean-up of the station's, while the disk of the state is full and nothing is taken."""
     line = Line(folder, rewrite_hold_s=HOLD_S)
@@ -947,20 +972,22 @@ def test_while_ready_files_wait_for_room_the_folder_is_listed_less_often(
 def test_a_scan_that_is_overwritten_in_the_backlog_is_reported_and_one_that_grows_is_not(
     line: Line, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("a.tif", "b.tif", "c.tif"):
+    for name in ("a.tif", "b.tif", "d.tif"):
         drop(line.folder / name)
+    (line.folder / "c.tif").write_bytes(TIFF[:-1])
     assert [line.look(room=0) for _ in range(3)] == [[]] * 3
     drop(line.folder / "a.tif", tiff(seed=1))
     (line.folder / "b.tif").write_bytes(tiff(seed=1))
+    (line.folder / "d.tif").write_bytes(tiff(seed=1, height_px=40))  # a larger one, in place
     with (line.folder / "c.tif").open("ab") as file:
-        file.write(b"more")
+        file.write(TIFF[-1:])
 
     assert line.look() == []
+    assert sorted(line.looks(4)) == ["a.tif", "b.tif", "c.tif", "d.tif"]
 
     said = [record for record in caplog.records if record.msg == "overwritten before it was read"]
-    assert [record.fields["file"] for record in said] == ["a.tif", "b.tif"]  # type: ignore[attr-defined]
-    assert sorted(line.looks(3)) == ["a.tif", "b.tif", "c.tif"]
-    assert len([record for record in caplog.records if "overwritten" in record.msg]) == 2
+    assert sorted(record.fields["file"] for record in said) == ["a.tif", "b.tif", "d.tif"]  # type: ignore[attr-defined]
+    assert line.inbox.overwritten_count == 3
 
 
 def test_the_loop_is_told_when_the_next_look_is_worthwhile(line: Line, tmp_path: Path) -> None:
