@@ -22,7 +22,7 @@ from edge.records import FileStamp
 from edge.scans.scan import SUFFIXES
 from edge.station.folder import find_markers, marker_names
 from edge.station.mounts import Whereabouts, file_system
-from edge.system.files import CHUNK_BYTES, copy_open, open_folder, open_regular
+from edge.system.files import CHUNK_BYTES, copy_open, copy_whole, open_folder, open_regular
 from edge.system.logs import event
 from edge.system.names import display_name
 
@@ -148,13 +148,17 @@ class Archive:
 
     def _carry_out(self, move: _Move) -> None:
         move.recover()
+        if not move.is_judged_one():
+            return
+        # Stamped before the look that counts: a station sets its marker after the scan, so while the judged one stands
+        # these are its own, and a marker that is set later is another, which stays.
+        markers = self._stamped_markers(move.source)
         if move.is_judged_one() and self._has_judged_bytes(move.source, move.stamp):
             # First: a marker without its scan would make the part's next scan count as marked. A scan without its
             # marker has its verdict, and is moved at the next try.
-            for marker in self._markers(move.source):
+            for marked in markers:
                 with suppress(FileNotFoundError):  # another process took it
-                    marked = FileStamp.of(marker.name, marker.lstat())
-                    _Move(move.source.parent, move.target, marker.name, marked, True).carry_out()
+                    _Move(move.source.parent, move.target, marked.file, marked, has_stable_inodes=True).carry_out()
             move.carry_out()
 
     def _has_judged_bytes(self, source: Path, stamp: FileStamp) -> bool:
@@ -202,13 +206,17 @@ class Archive:
                 self._seen = Whereabouts.of(self._target, home, status.st_ino)
             yield descriptor
 
-    def _markers(self, scan: Path) -> list[Path]:
-        """Those of this scan, save one that another scan of this stem still needs."""
+    def _stamped_markers(self, scan: Path) -> list[FileStamp]:
+        """Those of this scan, save one that another scan of this stem still needs; of files in the scan's folder."""
         if self._done_suffix is None:
             return []
         own, shared = marker_names(scan, self._done_suffix)
         is_shared = any(_is_other(scan.with_suffix(suffix), scan) for suffix in SIBLING_SUFFIXES)
-        return find_markers(scan, (own,) if is_shared else (own, shared))
+        stamps = []
+        for marker in find_markers(scan, (own,) if is_shared else (own, shared)):
+            with suppress(FileNotFoundError):
+                stamps.append(FileStamp.of(marker.name, marker.lstat()))
+        return stamps
 
 
 class _Move:
@@ -251,7 +259,7 @@ class _Move:
 
     def _name_or_put_back(self) -> None:
         if _is_unchanged(self._taken, self.stamp, self._has_stable_inodes):
-            self._taken.rename(next(name for name in self._names() if not os.path.lexists(name)))
+            self._taken.rename(self._free_name())
         else:
             self._put_back(self._taken)
 
@@ -283,13 +291,26 @@ class _Move:
             self.source.hardlink_to(taken)
             taken.unlink()
         except FileExistsError:
+            if not self.source.name.lower().endswith(SUFFIXES):
+                taken.unlink()  # of two markers of the next scan one is enough
+                return
+            name = self._free_name()
+            try:
+                taken.rename(name)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                copy_whole(taken, self.target / f".{self.stamp.inode}{DRAFT_SUFFIX}", name)
+                taken.unlink()
             self.overwritten_count += 1
             event(log.warning, "overwritten before it was read", file=display_name(self.stamp.file), by="another file")
-            taken.rename(next(name for name in self._names() if not os.path.lexists(name)))
         except OSError:  # a directory, or a file system without hard links
             if os.path.lexists(self.source):
                 raise
             taken.rename(self.source)
+
+    def _free_name(self) -> Path:
+        return next(name for name in self._names() if not os.path.lexists(name))
 
     def _names(self) -> Iterator[Path]:
         """The name itself, then others for when it is taken; a file system gives a freed inode number again."""

@@ -20,6 +20,7 @@ import edge.station.archive
 from edge.images.residual_boxes import MapGeometry, worst_windows
 from edge.records import FileStamp, Size
 from edge.station.archive import Archive
+from edge.station.folder import find_markers
 from edge.station.mounts import FileSystem
 
 
@@ -190,18 +191,22 @@ def test_what_takes_a_judged_scans_name_in_the_gap_is_not_moved(
     assert outside.read_bytes() == b"outside"
 
 
+@pytest.mark.parametrize("where", ["here", "on another disk"])
 def test_what_was_taken_by_mistake_is_not_put_back_over_a_newer_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
 ) -> None:
     scan = tmp_path / "in" / "a.tif"
     scan.parent.mkdir()
     scan.write_bytes(b"judged")
-    swap_before(monkeypatch, "rename", "a.tif", lambda: renamed_over(scan, b"second"))
+    target, turn = (tmp_path / "out", 1) if where == "here" else (small_disk / "out", 2)
+    swap_before(monkeypatch, "rename", "a.tif", lambda: renamed_over(scan, b"second"), turn)
     swap_before(monkeypatch, "hardlink_to", "a.tif", lambda: renamed_over(scan, b"third"))
-    archive = archive_of(scan.parent, tmp_path / "out")
+    archive = archive_of(scan.parent, target)
     assert archive.move(stamp_of(scan.parent, "a.tif"))
     assert scan.read_bytes() == b"third"
-    assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"second"]
+    assert [path.name for path in scan.parent.iterdir()] == ["a.tif"]
+    copied = [] if where == "here" else [b"judged"]
+    assert sorted(path.read_bytes() for path in target.iterdir()) == [*copied, b"second"]
     assert "overwritten before it was read" in caplog.text and archive.overwritten_count == 1
 
 
@@ -382,6 +387,48 @@ def test_a_marker_that_another_scan_needs_stays_until_that_one_goes(tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.done", "a.tiff", "out"]
     archive.move(stamp_of(tmp_path, "a.tiff"))
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    "when", ["before its marker is looked at", "before its marker is taken", "when it was put back"]
+)
+@pytest.mark.parametrize("where", ["here", "on another disk"])
+def test_a_scan_that_takes_the_judged_ones_place_keeps_its_own_marker(
+    tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any, when: str, where: str
+) -> None:
+    """Else it would wait for that marker for ever, in the folder and without a word."""
+    folder, target = tmp_path / "in", (tmp_path if where == "here" else small_disk) / "out"
+    folder.mkdir()
+    scan, marker = folder / "a.tif", folder / "a.tif.done"
+    scan.write_bytes(b"judged")
+    marker.touch()
+    stamp = stamp_of(folder, "a.tif")
+    time.sleep(0.01)  # file systems tick slowly
+
+    def next_scan() -> None:
+        renamed_over(scan, b"unread")
+        renamed_over(marker, b"of the unread")
+
+    def looking(*arguments: Any) -> list[Path]:
+        next_scan()
+        return find_markers(*arguments)
+
+    if when == "before its marker is looked at":
+        monkeypatch.setattr(edge.station.archive, "find_markers", looking)
+    elif when == "before its marker is taken":
+        swap_before(monkeypatch, "rename", "a.tif.done", next_scan, turn=1 if where == "here" else 2)
+    else:
+        swap_before(monkeypatch, "rename", "a.tif.done", next_scan, turn=1 if where == "here" else 2)
+        swap_before(monkeypatch, "hardlink_to", "a.tif.done", lambda: renamed_over(marker, b"of the unread"))
+    archive = archive_of(folder, target, done_suffix=".done")
+    assert archive.move(stamp)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        "a.tif": b"unread",
+        "a.tif.done": b"of the unread",
+    }
+    assert b"unread" not in [path.read_bytes() for path in target.iterdir()]
+    assert archive.overwritten_count == 0
+    assert "overwritten" not in caplog.text
 
 
 def test_the_marker_of_a_scan_that_was_replaced_stays(tmp_path: Path) -> None:
