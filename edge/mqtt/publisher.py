@@ -39,6 +39,7 @@ from edge.mqtt.connection import (
     NO_MATCHING_SUBSCRIBERS,
     REFUSED,
     RETAIN_NOT_SUPPORTED,
+    SERVER_SHUTTING_DOWN,
     SESSION_TAKEN_OVER,
     SUCCESS,
     Accepted,
@@ -60,6 +61,8 @@ STATE_AGAIN_S = 60.0
 client left under their topics would stand, retained, until the next connection."""
 WAIT_S = 0.25
 """Longest sleep at the end of a step."""
+RETAINED_ENDS = 3
+"""Connections that end, one after the other, at their first retained message: the next one goes without retaining."""
 STABLE_S = 10.0
 """A connection that lives this long is a good one: its alarm ends, and the next wait starts small again."""
 TAKEN_OVER_S = 600.0
@@ -127,6 +130,7 @@ class Publisher:
         self._dial_at_s = 0.0
         self._dial_backoff = Backoff(settings.backoff_min_s, settings.backoff_max_s, rng)
         self._may_retain = True  # with the next connection
+        self._retained_ends = 0  # connections in a row that ended while their first retained message had no answer
 
         self._in_flight: dict[int, OutboxRow] = {}  # by packet id
         self._unmarked: set[int] = set()  # seqs the broker acknowledged and the ledger does not know of yet
@@ -287,9 +291,7 @@ class Publisher:
         self._accepted_at_s = now_s
         self._has_answered = False
         self._connections += 1
-        if accepted.can_retain and self._may_retain:
-            self.clear_alarm(AlarmCode.NO_RETAIN)
-        else:
+        if not (accepted.can_retain and self._may_retain):
             self.raise_alarm(
                 AlarmCode.NO_RETAIN,
                 f"broker {self._settings.host}:{self._settings.port} keeps no retained messages: status, model and "
@@ -342,6 +344,9 @@ class Publisher:
             self.clear_alarm(code)
 
     def _on_notice_answered(self, notice: Message, answer: Acknowledged) -> None:
+        if notice.RETAINED and self._is_retaining():
+            self._retained_ends = 0
+            self.clear_alarm(AlarmCode.NO_RETAIN)
         if answer.code >= REFUSED:
             event(log.warning, "broker refuses a notice", topic=self._topics.of(notice.KIND), reason=answer.reason)
 
@@ -361,6 +366,9 @@ class Publisher:
         else:
             code = AlarmCode.BROKER_REFUSES if ended.is_refusal else AlarmCode.BROKER_AWAY
             self.raise_alarm(code, ended.error.message, ended.error.hint)
+        if self._is_end_at_retained(ended):
+            self._retained_ends += 1
+            self._may_retain = self._retained_ends < RETAINED_ENDS
         if self._accepted is None:
             self._unexplained_at_s.clear()  # the broker itself is away
         elif AlarmCode.VERDICT_REFUSED in self._refusals.alarms:
@@ -373,7 +381,8 @@ class Publisher:
                 )
         if self._in_flight:
             seq = self._refusals.culprit(row.seq for row in self._in_flight.values())
-            if ended.is_protocol_error or (self._refusals.is_probing and self._is_refused_by_end(seq, ended)):
+            is_lone = self._refusals.is_probing and not self._said
+            if ended.is_protocol_error or (is_lone and self._is_refused_by_end(seq, ended)):
                 message = f"the broker answered verdict {seq} in a way that ended the connection: {ended.error.message}"
                 hint = "look into the broker's log: message size, quota, access list"
                 self._on_row_refused(seq, AlarmCode.VERDICT_REFUSED, message, hint, now_s)
@@ -386,6 +395,17 @@ class Publisher:
         self._to_say.clear()
         self._connection = self._accepted = None
         self._dial_at_s = now_s + wait_s
+
+    def _is_end_at_retained(self, ended: Ended) -> bool:
+        """Whether the broker may have ended the connection because of a retained message: some do instead of 0x9A."""
+        is_of_another = ended.code in (SESSION_TAKEN_OVER, SERVER_SHUTTING_DOWN)
+        return self._is_retaining() and not is_of_another and any(notice.RETAINED for notice in self._said.values())
+
+    def _is_retaining(self) -> bool:
+        """Whether messages go out retained on this connection."""
+        if self._connection is None or self._accepted is None:
+            return False
+        return self._connection.may_retain and self._accepted.can_retain
 
     def _is_refused_by_end(self, seq: int, ended: Ended) -> bool:
         """Whether the end of a connection with this row alone under way is the broker's no to it."""
@@ -459,8 +479,8 @@ class Publisher:
             self._fed_to = 0
 
     def _probe(self, accepted: Accepted, now_s: float) -> None:
-        """Send one row alone, when all answers to earlier ones have come."""
-        if self._in_flight or len(self._said) >= accepted.receive_maximum:
+        """Send one row alone, when all that was sent before is answered: its answer, or the end, is its own."""
+        if self._in_flight or self._said:
             return
         rows = self._ledger.outbox(self._refusals.probe_after, len(self._unmarked) + 1)
         row = next((row for row in rows if row.seq not in self._unmarked), None)

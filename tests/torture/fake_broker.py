@@ -42,8 +42,8 @@ class FakeBroker:
         """It says nothing after the CONNACK."""
         self.answer = PUBACK
         """Packet that answers a verdict, with `code`: PUBACK, PUBREC or PUBCOMP."""
-        self.refuses_retained: Literal["", "will", "message"] = ""
-        """A retained last will gets CONNACK 0x9A, or a retained message DISCONNECT 0x9A."""
+        self.refuses_retained: Literal["", "will", "message", "kicks", "closes"] = ""
+        """A retained last will gets CONNACK 0x9A; or a retained message DISCONNECT 0x9A, or 0x83, or no word."""
         self.retained: list[str] = []
         """Topics of retained messages."""
         self.offered: list[bytes] = []
@@ -103,8 +103,10 @@ class FakeBroker:
                 topic, packet_id = body[2 : 2 + length].decode(), body[2 + length : 4 + length]
                 if head & 1:
                     self.retained.append(topic)
-                    if self.refuses_retained == "message":
-                        connection.sendall(bytes([DISCONNECT << 4, 1, RETAIN_NOT_SUPPORTED]))
+                    if self.refuses_retained in ("message", "kicks"):
+                        code = RETAIN_NOT_SUPPORTED if self.refuses_retained == "message" else 0x83
+                        connection.sendall(bytes([DISCONNECT << 4, 1, code]))
+                    if self.refuses_retained not in ("", "will"):
                         return
                 if not head & 0b110:
                     continue
@@ -127,7 +129,8 @@ class FakeBroker:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     return
                 answer = self.answer if topic.endswith("/verdict") else PUBACK
-                connection.sendall(bytes([answer << 4, 3]) + packet_id + bytes([code]))
+                reason = bytes([code]) if self.levels[-1] == 5 else b""
+                connection.sendall(bytes([answer << 4, 2 + len(reason)]) + packet_id + reason)
                 if is_last:
                     return
             elif kind == PUBREL:

@@ -23,7 +23,7 @@ from paho.mqtt.publish import single
 import edge.mqtt.publisher
 from edge.contract.messages import Health, Topics, Verdict
 from edge.errors import LedgerError
-from edge.mqtt.publisher import Publisher
+from edge.mqtt.publisher import RETAINED_ENDS, Publisher
 from edge.mqtt.refusals import OFFERS
 from edge.settings import BrokerSettings, Settings, TopicSettings
 from edge.store.ledger import Ledger, OutboxRow, open_ledger
@@ -394,6 +394,33 @@ def test_a_broker_without_retained_messages_gets_verdicts_and_an_alarm_says_what
             drive(publisher, lambda: publisher.standing_alarms == ())
 
 
+@pytest.mark.parametrize(("way", "protocol"), [("kicks", "5"), ("closes", "5"), ("closes", "3.1.1")])
+def test_a_broker_that_ends_the_connection_at_a_retained_message_gets_verdicts_and_no_row_is_blamed(
+    ledger: Ledger, way: Literal["kicks", "closes"], protocol: Literal["5", "3.1.1"]
+) -> None:
+    """Some say 0x83 instead of 0x9A; MQTT 3.1.1 has no word for it at all."""
+    fill(ledger, 1, 20)
+    with FakeBroker() as fake:
+        fake.refuses_retained = way
+        with publishing(broker_of(fake, protocol=protocol), ledger) as publisher:
+            drive(publisher, lambda: ledger.pending().count == 0 or "verdict-refused" in publisher.standing_alarms)
+            drive(publisher, lambda: publisher.standing_alarms == ("no-retain",))
+            connections = publisher.state.connections
+            assert connections <= RETAINED_ENDS + 1
+            fill(ledger, 21, 22)
+            drain(publisher, ledger)
+            assert publisher.state.connections == connections
+            fake.drop()
+            drive(publisher, lambda: publisher.state.connections > connections)  # tries once whether it retains by now
+            fill(ledger, 23, 24)
+            drain(publisher, ledger)
+            assert "no-retain" in publisher.standing_alarms
+            assert publisher.state.connections <= connections + 2
+            fake.refuses_retained = ""
+            fake.drop()
+            drive(publisher, lambda: publisher.standing_alarms == ())
+
+
 def test_a_refusal_is_probed_with_single_rows_at_growing_intervals(broker: Mosquitto, ledger: Ledger) -> None:
     fill(ledger, 1, 50)
     with publishing(settings_for(broker, window=50), ledger) as publisher:
@@ -565,7 +592,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from edge.store.ledger import open_ledger
 from edge.contract.messages import Topics
-from edge.mqtt.publisher import Publisher
+from edge.mqtt.publisher import RETAINED_ENDS, Publisher
 from edge.settings import BrokerSettings, TopicSettings
 from edge.settings import Settings
 from tests.support.samples import sample_model_card
