@@ -16,7 +16,7 @@ import jinja2
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.contract.messages import Verdict
-from edge.errors import LedgerError, SettingsError
+from edge.errors import SettingsError
 from edge.model.bundle import TrustedKey
 from edge.model.private_key import load_private_key
 from edge.model.qualification import (
@@ -41,6 +41,7 @@ from edge.validation.replay import (
     REQUIREMENT_UNMET,
     ReplayOptions,
     ReplayResult,
+    folder_named,
     only_one_into,
     plan_replay,
     run_replay,
@@ -66,7 +67,7 @@ class QualifyOptions:
 
 
 def qualify(options: QualifyOptions, settings: Settings) -> int:
-    """The command: 0 if qualified, REQUIREMENT_UNMET if not. Raises EdgeError."""
+    """The command: 0 if qualified, REQUIREMENT_UNMET if not. Raises EdgeError, OSError."""
     protocol = read_protocol(options.plan)
     labels = options.labels or options.folder / LABELS_NAME
     source = open_source(options.folder, recursive=settings.folder.recursive)
@@ -103,7 +104,7 @@ def run_qualification(
     model: LoadedModel,
     key: Ed25519PrivateKey,
 ) -> Qualification:
-    """Judge the set and write the signed record into `options.out`. Raises EdgeError."""
+    """Judge the set and write the signed record into `options.out`. Raises EdgeError, OSError."""
     assert options.out is not None and protocol.set is not None
     replay_options = ReplayOptions(
         folder=options.folder,
@@ -114,7 +115,7 @@ def run_qualification(
         size_scale=protocol.size_scale,
         workers=options.workers,
     )
-    try:
+    with folder_named(options.out):
         for stale in (RECORD_FILE, SIGNATURE_FILE, HTML_FILE):  # a record must not stand beside another run's report
             (options.out / stale).unlink(missing_ok=True)
         with only_one_into(options.out):
@@ -131,10 +132,6 @@ def run_qualification(
         _write(options.out / HTML_FILE, page)
         _write(options.out / RECORD_FILE, data)
         _write(options.out / SIGNATURE_FILE, key.sign(data))
-    except OSError as error:
-        raise LedgerError(
-            f"the record in {options.out} cannot be written: {error.strerror}", hint="make room there"
-        ) from None
     return record
 
 

@@ -27,7 +27,7 @@ from uuid import UUID, uuid4
 
 from edge import __version__
 from edge.contract.messages import ModelCard, Verdict
-from edge.errors import LedgerError, SettingsError
+from edge.errors import SettingsError
 from edge.pipeline.loaded_model import LoadedModel, load_model
 from edge.pipeline.worker import VerdictStore
 from edge.records import Outcome
@@ -131,7 +131,7 @@ Publishing = Callable[[Path, LoadedModel, UUID], AbstractContextManager[VerdictS
 
 
 def replay(options: ReplayOptions, settings: Settings, publishing: Publishing) -> int:
-    """The command: plan, load the model, replay, say what came of it; the exit code. Raises EdgeError.
+    """The command: plan, load the model, replay, say what came of it; the exit code. Raises EdgeError, OSError.
 
     `publishing` is used if the options ask for it.
     """
@@ -155,6 +155,17 @@ def replay(options: ReplayOptions, settings: Settings, publishing: Publishing) -
     for line in summary_lines(result):
         print(line)
     return result.exit_code
+
+
+@contextmanager
+def folder_named(out: Path) -> Iterator[None]:
+    """Inside, an OSError names at least the folder of results: that of a full disk names nothing by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(out)
+        raise
 
 
 @contextmanager
@@ -238,57 +249,46 @@ def run_replay(
 
     `publish_to` gets every entry as well, before it is kept here: a ledger, which drops equal bytes and counts for
     itself, so the numbers in `verdicts.jsonl` are those of this replay's files, not of its messages. Raises
-    EngineError, and LedgerError from `publish_to` or when the results cannot be written; what was judged until then
-    is not judged again by the next replay into the same folder.
+    EngineError, LedgerError from `publish_to`, and OSError when the results cannot be written; what was judged until
+    then is not judged again by the next replay into the same folder.
     """
-    with _map_errors(plan.out):
-        return _run_replay(plan, settings, model, boot_id, publish_to, other)
-
-
-def _run_replay(
-    plan: Plan,
-    settings: Settings,
-    model: LoadedModel,
-    boot_id: UUID,
-    publish_to: VerdictStore | None,
-    other: LoadedModel | None,
-) -> ReplayResult:
-    files = _Files.fresh(plan.out)
-    job = Job(plan.source, settings, boot_id, datetime.now(UTC), plan.out / MARKS_NAME)
-    parts, other_parts = Parts(plan.out / PARTS_NAME, plan.files), None
-    work = _judge(plan, job, model, parts, publish_to)
-    if other is not None:
-        other_parts = Parts(plan.out / OTHER_PARTS_NAME, plan.files)
-        _judge(plan, job, other, other_parts, None)
-    reading = _read(plan, model, parts, other_parts, files)
-    with closing(Photographer(plan.source, model, job.limits)) as photographer:
-        reading.gallery.add_pictures(photographer.picture_of)
-        changed = reading.changes.kept(photographer.picture_of)
-    comparison = None
-    if other is not None:
-        card = other.card(settings.station, boot_id)
-        comparison = compare(reading.rows, reading.other_rows, card, changed, reading.changes.count)
-    run = _run_of(job, work, reading.rows, datetime.now(UTC))
-    found = _found(plan, model, reading, comparison, run, model.card(settings.station, boot_id))
-    _write(files.run, run_json(run))
-    _write(files.summary, summary_json(found))
-    _write(files.report, report_html(found, reading.gallery))
-    parts.remove()
-    if other_parts is not None:
-        other_parts.remove()
-    plan.files.path.unlink(missing_ok=True)
-    shutil.rmtree(job.marks, ignore_errors=True)  # each file has its verdict by now
-    return ReplayResult(
-        metrics=found.validation.metrics,
-        warning=reading.leaks.sentence if reading.leaks.is_void else None,
-        comparison=comparison,
-        lot_errors=found.reliability.lot_errors,
-        requirements=tuple(found.requirements),
-        run=run,
-        verdicts=files.verdicts,
-        summary=files.summary,
-        report=files.report,
-    )
+    with folder_named(plan.out):
+        files = _Files.cleared(plan.out)
+        job = Job(plan.source, settings, boot_id, datetime.now(UTC), plan.out / MARKS_NAME)
+        parts, other_parts = Parts(plan.out / PARTS_NAME, plan.files), None
+        work = _judge(plan, job, model, parts, publish_to)
+        if other is not None:
+            other_parts = Parts(plan.out / OTHER_PARTS_NAME, plan.files)
+            _judge(plan, job, other, other_parts, None)
+        reading = _read(plan, model, parts, other_parts, files)
+        with closing(Photographer(plan.source, model, job.limits)) as photographer:
+            reading.gallery.add_pictures(photographer.picture_of)
+            changed = reading.changes.kept(photographer.picture_of)
+        comparison = None
+        if other is not None:
+            card = other.card(settings.station, boot_id)
+            comparison = compare(reading.rows, reading.other_rows, card, changed, reading.changes.count)
+        run = _run_of(job, work, reading.rows, datetime.now(UTC))
+        found = _found(plan, model, reading, comparison, run, model.card(settings.station, boot_id))
+        _write(files.run, run_json(run))
+        _write(files.summary, summary_json(found))
+        _write(files.report, report_html(found, reading.gallery))
+        parts.remove()
+        if other_parts is not None:
+            other_parts.remove()
+        plan.files.path.unlink(missing_ok=True)
+        shutil.rmtree(job.marks, ignore_errors=True)  # each file has its verdict by now
+        return ReplayResult(
+            metrics=found.validation.metrics,
+            warning=reading.leaks.sentence if reading.leaks.is_void else None,
+            comparison=comparison,
+            lot_errors=found.reliability.lot_errors,
+            requirements=tuple(found.requirements),
+            run=run,
+            verdicts=files.verdicts,
+            summary=files.summary,
+            report=files.report,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +302,7 @@ class _Files:
     table: Path
 
     @classmethod
-    def fresh(cls, out: Path) -> _Files:
+    def cleared(cls, out: Path) -> _Files:
         """Their paths; those of an earlier replay are removed."""
         paths = [out / name for name in ("verdicts.jsonl", "summary.json", "report.html", "run.json", "scans.csv")]
         for stale in paths:
@@ -509,17 +509,6 @@ def _outcome_counter(reporter: Reporter, done: int, total: int) -> Callable[[Cou
         show(done + outcomes.total(), total, counts)
 
     return judged
-
-
-@contextmanager
-def _map_errors(out: Path) -> Iterator[None]:
-    """Reading scans raises no OSError: what is left is the writing of results."""
-    try:
-        yield
-    except OSError as error:
-        raise LedgerError(
-            f"results in {out} cannot be written: {error.strerror}", hint="make room there, or name another --out"
-        ) from None
 
 
 def _write(path: Path, text: str) -> None:
