@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from edge.answers.verdicts import Answer, read
-from edge.contract.messages import Disposition, ScanInfo, rfc3339
+from edge.contract.messages import Disposition, ScanInfo
 from edge.contract.reasons import in_words
 from edge.errors import EvidenceError
 from edge.evidence.record import IMAGE, ORIGINAL, REASON, RESIDUAL, SCAN, evidence_of
@@ -18,7 +18,7 @@ from edge.settings import Settings
 from edge.store.reader import LedgerReader
 from edge.system.files import CHUNK_BYTES, open_regular
 from edge.system.names import display_name
-from edge.system.text import visible
+from edge.system.text import rfc3339, visible
 
 CHANGED = 65
 MOST = 20

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from edge.answers.verdicts import OTHER_RELEASE, decision_on, fields_of
-from edge.contract.messages import rfc3339
 from edge.contract.reasons import in_words
 from edge.errors import LedgerError
 from edge.store.reader import StoredVerdict
+from edge.system.text import rfc3339
 
 COLUMNS = (
     "seq",

@@ -38,12 +38,8 @@ from pydantic import (
 from edge.images.method import Method
 from edge.records import Outcome
 from edge.settings import Settings
+from edge.system.text import rfc3339
 from edge.system.values import MAX_SEQ, check_topic_level
-
-
-def rfc3339(moment: datetime) -> str:
-    """`2026-03-01T12:34:56.789Z`; the moment must know its time zone."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _to_utc_ms(moment: datetime) -> datetime:

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edge.contract.messages import Kind, Topics, rfc3339
+from edge.contract.messages import Kind, Topics
 from edge.engines import EngineSpec, RawEngine
 from edge.engines.choose import CPU_ENGINES, Degraded, gpu_is_expected
 from edge.engines.tensorrt.device import find_device
@@ -46,6 +46,7 @@ from edge.station.mounts import file_system
 from edge.store.ledger import open_ledger
 from edge.store.ledger_file import keep_free
 from edge.system.names import display_name
+from edge.system.text import rfc3339
 
 GOOD_SQLITE = (3, 51, 3)
 """Older ones can corrupt a WAL database that two connections write; one writes the ledger, readers cannot."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from uuid import UUID
 
 from edge.contract.alarm_code import AlarmCode
-from edge.contract.messages import Answer, Evidence, Health, Kind, ModelInfo, Topics, canonical_json, rfc3339
+from edge.contract.messages import Answer, Evidence, Health, Kind, ModelInfo, Topics, canonical_json
 from edge.daemon.after_verdict import Aftermath
 from edge.daemon.scan_alarms import ScanAlarms
 from edge.engines.choose import Degraded
@@ -48,6 +48,7 @@ from edge.system.heartbeat import Beats
 from edge.system.logs import event
 from edge.system.machine import clock_synchronised, resident_bytes
 from edge.system.names import display_name
+from edge.system.text import rfc3339
 
 log = logging.getLogger(__name__)
 

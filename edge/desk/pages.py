@@ -19,7 +19,6 @@ from urllib.parse import urlencode
 
 import jinja2
 
-from edge.contract.messages import rfc3339
 from edge.contract.reasons import DECISIONS
 from edge.desk import pixels
 from edge.desk.accounts import NO_ACCOUNT, LoginLimit, Sessions, is_password
@@ -48,6 +47,7 @@ from edge.errors import DeskError, EdgeError, EvidenceError
 from edge.evidence.record import Piece, open_piece
 from edge.records import Outcome
 from edge.settings import Settings
+from edge.system.text import rfc3339
 
 MAX_COMMENT: Final = 2000
 MAX_BOXES: Final = 50

@@ -22,10 +22,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from edge.contract.messages import rfc3339
 from edge.desk.readings import Choice, Read, Vote, standing
 from edge.errors import DeskError
 from edge.records import Outcome
+from edge.system.text import rfc3339
 
 FILE_NAME = "desk.sqlite"
 APPLICATION_ID = 0x4544534B  # "EDSK"

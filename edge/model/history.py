@@ -13,11 +13,11 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from edge.contract.messages import rfc3339
 from edge.errors import BundleError, LedgerError
 from edge.model.bundle import Bundle
 from edge.system.files import write_whole
 from edge.system.logs import event
+from edge.system.text import rfc3339
 
 log = logging.getLogger(__name__)
 

@@ -32,12 +32,13 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from edge.contract.messages import Hex32, Seq, Timestamp, rfc3339
+from edge.contract.messages import Hex32, Seq, Timestamp
 from edge.errors import LedgerError, RequestError
 from edge.store.ledger_file import map_errors
 from edge.system.files import open_regular, write_whole
 from edge.system.logs import event
 from edge.system.names import display_name
+from edge.system.text import rfc3339
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from edge.system.text import rfc3339
+
 FIELDS = "fields"
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
@@ -36,7 +38,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
-            "time": _timestamp(record.created),
+            "time": _timestamp(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
@@ -59,7 +61,7 @@ class TextFormatter(logging.Formatter):
         level = self._colour(f"{name:<7}", COLOURS.get(name, "0"))
         said = self._colour(_printable(record.getMessage()), "1")
         fields = " ".join(f"{self._colour(key + '=', '2')}{value}" for key, value in _readable(record))
-        line = f"{self._colour(_timestamp(record.created), '2')} {level} {said}" + (f"  {fields}" if fields else "")
+        line = f"{self._colour(_timestamp(record), '2')} {level} {said}" + (f"  {fields}" if fields else "")
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
     def _colour(self, text: str, colour: str) -> str:
@@ -163,8 +165,8 @@ def _journal_field(name: str, value: bytes) -> bytes:
     return name.encode() + b"=" + value + b"\n"
 
 
-def _timestamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _timestamp(record: logging.LogRecord) -> str:
+    return rfc3339(datetime.fromtimestamp(record.created, UTC))
 
 
 def _readable(record: logging.LogRecord) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import math
 import unicodedata
+from datetime import UTC, datetime
 
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _THIN_SPACE = "\u202f"
@@ -31,6 +32,11 @@ def visible(text: str) -> str:
     if text.isprintable():  # which says no of some more characters: those are looked at one by one
         return text
     return "".join(f"\\u{ord(char):04x}" if unicodedata.category(char) in _UNSEEN else char for char in text)
+
+
+def rfc3339(moment: datetime) -> str:
+    """`2026-03-01T12:34:56.789Z`; the moment must know its time zone."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def whole(count: int) -> str:

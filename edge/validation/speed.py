@@ -13,7 +13,7 @@ from uuid import UUID
 
 import numpy as np
 
-from edge.contract.messages import rfc3339
+from edge.system.text import rfc3339
 from edge.validation.table import ScanRow
 
 STAGES = ("read", "convert", "infer")
