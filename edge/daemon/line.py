@@ -190,13 +190,10 @@ class Line:
         )
 
     def report_health(self) -> None:
-        """Send the health message, with what is known; raise or clear the alarms of the disk and of the clock."""
-        pending: Pending | None = None
-        try:
-            pending = self.ledger.pending()
-        except LedgerError as error:
-            event(log.warning, "health not wholly known", error=error.message)
-        free_bytes = self._free_bytes()
+        """Raise or clear the alarms of disk, evidence and clock; then send the health message and keep it in a file."""
+        free_bytes, evidence = self._watch_disk(), self._watch_evidence()
+        now = utc_now()
+        self._watch_clock(now)
         unmarked_count = self.inbox.unmarked_count
         if unmarked_count:
             event(
@@ -205,32 +202,7 @@ class Line:
                 scans=unmarked_count,
                 done_suffix=self.settings.folder.done_suffix,
             )
-        now, tally, oldest = utc_now(), self.aftermath.tally(), pending.oldest_decided_at if pending else None
-        self._look_at_clock(now)
-        health = Health(
-            station=self.settings.station,
-            boot_id=self.boot_id,
-            at=now,
-            uptime_s=round(time.monotonic() - self.started_s, 1),
-            backlog_scans=self.inbox.pending_count + self.inbox.in_flight_count + unmarked_count,
-            unsent_verdicts=pending.count if pending else None,
-            oldest_unsent_s=max(0.0, (now - oldest).total_seconds()) if oldest else None,
-            last_scan_at=tally.last_scan_at,
-            last_verdict_at=tally.last_verdict_at,
-            outcomes=tally.outcomes,
-            latency=tally.latency,
-            repeated=tally.repeated,
-            unnamed=tally.unnamed,
-            overwritten=self.inbox.overwritten_count + (self.archive.overwritten_count if self.archive else 0),
-            removed=self.inbox.removed_count,
-            resident_bytes=resident_bytes(),
-            clock_synchronised=clock_synchronised(),
-            disk_free_bytes=free_bytes,
-            evidence=self._evidence(),
-            gpu=gpu_state() if self.model.engine == "tensorrt" else None,
-            drift=tally.drift,
-            alarms=self.publisher.standing_alarms,
-        )
+        health = self._health(now, free_bytes, evidence)
         self.publisher.publish_health(health)
         try:
             # For the review desk, another user of this group, to whom the ledger is closed.
@@ -239,7 +211,41 @@ class Line:
         except OSError as error:
             event(log.warning, "health not written", error=str(error))
 
-    def _look_at_clock(self, now: datetime) -> None:
+    def _health(self, now: datetime, free_bytes: int | None, evidence: Evidence | None) -> Health:
+        """How the line is, as far as it is known."""
+        pending: Pending | None = None
+        try:
+            pending = self.ledger.pending()
+        except LedgerError as error:
+            event(log.warning, "health not wholly known", error=error.message)
+        tally, oldest = self.aftermath.tally(), pending.oldest_decided_at if pending else None
+        moved_over = self.archive.overwritten_count if self.archive is not None else 0
+        return Health(
+            station=self.settings.station,
+            boot_id=self.boot_id,
+            at=now,
+            uptime_s=round(time.monotonic() - self.started_s, 1),
+            backlog_scans=self.inbox.pending_count + self.inbox.in_flight_count + self.inbox.unmarked_count,
+            unsent_verdicts=pending.count if pending else None,
+            oldest_unsent_s=max(0.0, (now - oldest).total_seconds()) if oldest else None,
+            last_scan_at=tally.last_scan_at,
+            last_verdict_at=tally.last_verdict_at,
+            outcomes=tally.outcomes,
+            latency=tally.latency,
+            repeated=tally.repeated,
+            unnamed=tally.unnamed,
+            overwritten=self.inbox.overwritten_count + moved_over,
+            removed=self.inbox.removed_count,
+            resident_bytes=resident_bytes(),
+            clock_synchronised=clock_synchronised(),
+            disk_free_bytes=free_bytes,
+            evidence=evidence,
+            gpu=gpu_state() if self.model.engine == "tensorrt" else None,
+            drift=tally.drift,
+            alarms=self.publisher.standing_alarms,
+        )
+
+    def _watch_clock(self, now: datetime) -> None:
         """A box whose clock lost its battery starts years ago: surely so where its model was made later."""
         if now < self.model_made_at:
             made = f"the model {self.model.id} was made at {rfc3339(self.model_made_at)}"
@@ -251,7 +257,8 @@ class Line:
         else:
             self.publisher.clear_alarm(AlarmCode.CLOCK_BEHIND)
 
-    def _evidence(self) -> Evidence | None:
+    def _watch_evidence(self) -> Evidence | None:
+        """Raise or clear `evidence-dropped`; what is kept, None where none is."""
         if self.keeper is None:
             return None
         tally = self.keeper.tally()
@@ -267,8 +274,8 @@ class Line:
             )
         return Evidence(kept=tally.kept, dropped=tally.dropped, used_bytes=tally.used_bytes)
 
-    def _free_bytes(self) -> int | None:
-        """On the disk of the state directory; None if it does not answer."""
+    def _watch_disk(self) -> int | None:
+        """Raise or clear `disk-low`; bytes free on the disk of the state directory, None if it does not answer."""
         state = self.settings.state
         try:
             free_bytes = shutil.disk_usage(state.dir).free
