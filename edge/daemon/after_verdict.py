@@ -45,7 +45,7 @@ class Tally:
     drift: dict[str, float | None]
 
 
-class Aftermath:
+class AfterVerdict:
     """Called by the worker's thread after each commit; the tally may be read from any."""
 
     def __init__(

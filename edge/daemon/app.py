@@ -121,7 +121,7 @@ class App:
             self._join(publishing)
         if self._failure is not None:
             raise self._failure
-        event(log.info, "stopped", **self._line.aftermath.tally().outcomes)
+        event(log.info, "stopped", **self._line.after_verdict.tally().outcomes)
         return 0
 
     def _say_ready(self) -> None:

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from edge.contract.alarm_code import AlarmCode
 from edge.contract.messages import Answer, Evidence, Health, Kind, ModelInfo, Topics, canonical_json
-from edge.daemon.after_verdict import Aftermath
+from edge.daemon.after_verdict import AfterVerdict
 from edge.daemon.scan_alarms import ScanAlarms
 from edge.engines.choose import Degraded
 from edge.engines.preprocessor import Preprocessor
@@ -88,7 +88,7 @@ class Line:
     intake: StationIntake
     worker: Worker
     publisher: Publisher
-    aftermath: Aftermath
+    after_verdict: AfterVerdict
     keeper: Keeper | None
     """None where no evidence is kept."""
     scan_alarms: ScanAlarms
@@ -218,7 +218,7 @@ class Line:
             pending = self.ledger.pending()
         except LedgerError as error:
             event(log.warning, "health not wholly known", error=error.message)
-        tally, oldest = self.aftermath.tally(), pending.oldest_decided_at if pending else None
+        tally, oldest = self.after_verdict.tally(), pending.oldest_decided_at if pending else None
         moved_over = self.archive.overwritten_count if self.archive is not None else 0
         return Health(
             station=self.settings.station,
@@ -421,14 +421,14 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     if keeper is not None:
         stack.callback(keeper.close)
     reads = Beats()
-    aftermath = Aftermath(folder.path, archive, keeper, publisher.wake, reads)
+    after_verdict = AfterVerdict(folder.path, archive, keeper, publisher.wake, reads)
     scan_alarms = ScanAlarms(folder.path, publisher, are_moved=folder.after == "move")
     intake = StationIntake(inbox, folder_changed.set)
     decoder = Decoder(limits)
     stack.callback(decoder.close)
 
     def follow(judged: Judged) -> None:
-        aftermath.follow(judged)
+        after_verdict.follow(judged)
         scan_alarms.judged(judged)
 
     reader = ReadAhead(
@@ -468,7 +468,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         intake=intake,
         worker=worker,
         publisher=publisher,
-        aftermath=aftermath,
+        after_verdict=after_verdict,
         keeper=keeper,
         scan_alarms=scan_alarms,
         reads=reads,

@@ -59,7 +59,7 @@ OpenOne = Callable[[str, bytes, dict[str, int]], OpenGraph]
 """Opens a graph by the name it goes by in messages, its bytes, and its outputs with their dimensions."""
 
 
-class PairEngine:
+class CpuEngine:
     """Both graphs, open. One thread calls `infer`."""
 
     def __init__(self, spec: EngineSpec, open_graph: OpenOne, networks: Networks) -> None:

@@ -19,7 +19,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from edge.engines import IMAGE_INPUT, Batch, EngineSpec
-from edge.engines.cpu import EXPORT_AGAIN, Networks, PairEngine
+from edge.engines.cpu import EXPORT_AGAIN, CpuEngine, Networks
 from edge.errors import EngineError
 
 NAME = "onnxruntime"
@@ -45,7 +45,7 @@ _ORT_ERRORS: tuple[type[BaseException], ...] = (
 )
 
 
-class OrtEngine(PairEngine):
+class OrtEngine(CpuEngine):
     """Both graphs in onnxruntime on the CPU, from memory; nothing is read from disk.
 
     `threads`: None takes every core this process may use. `max_batch`: None takes the measured default.

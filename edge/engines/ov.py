@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.engines import IMAGE_INPUT, Batch, EngineSpec
-from edge.engines.cpu import EXPORT_AGAIN, Networks, PairEngine
+from edge.engines.cpu import EXPORT_AGAIN, CpuEngine, Networks
 from edge.errors import EngineError
 
 # `import openvino` reports its use to its makers over the network, unless this package cannot be imported. A line PC
@@ -36,7 +36,7 @@ _ALLOW_KERNELS = (
 )
 
 
-class OvEngine(PairEngine):
+class OvEngine(CpuEngine):
     """Both graphs in OpenVINO on the CPU, from memory; nothing is read from disk. Parameters as of `OrtEngine`."""
 
     def __init__(self, networks: Networks, *, threads: int | None = None, max_batch: int | None = None) -> None:

@@ -113,11 +113,11 @@ class _Shelf:
     used_bytes: int = 0
 
     def put(self, entry: _Entry) -> None:
-        self.take(entry.evidence)
+        self.remove(entry.evidence)
         self.entries[entry.evidence] = entry
         self.used_bytes += entry.used_bytes
 
-    def take(self, evidence: str) -> None:
+    def remove(self, evidence: str) -> None:
         gone = self.entries.pop(evidence, None)
         self.used_bytes -= gone.used_bytes if gone else 0
 
@@ -273,7 +273,7 @@ class Keeper:
                     except EvidenceError as error:
                         event(log.warning, "broken evidence removed", evidence=entry.evidence, error=error.message)
                         self._remove_piece(entry.evidence)
-                        self._shelf.take(entry.evidence)
+                        self._shelf.remove(entry.evidence)
 
     def _expect_same_folder(self) -> None:
         """Make the folder, the first time. Raises OSError where it is not there later: a new one would not be found."""
@@ -340,7 +340,7 @@ class Keeper:
             if over_bytes <= 0 and over_pieces <= 0 and not (is_short and entry.is_decided):
                 break
             self._remove_piece(entry.evidence)
-            self._shelf.take(entry.evidence)
+            self._shelf.remove(entry.evidence)
             over_bytes -= entry.used_bytes
             over_pieces -= 1
             short_bytes -= entry.used_bytes

@@ -80,7 +80,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _Inference:
     scores: Scores
     residual_map: npt.NDArray[np.float32]
     reason_map: npt.NDArray[np.float32] | None
@@ -180,7 +180,7 @@ class Worker:
             for prepared, former in zip(batch, formers, strict=True)
             if prepared.pixels is not None and not former.is_same and former.repeats is None
         ]
-        answers = iter(self._infer(asked))
+        inferences = iter(self._infer(asked))
         now = self._clock()
         judged = []
         for prepared, former in zip(batch, formers, strict=True):
@@ -192,22 +192,22 @@ class Worker:
                     decision = repeated_image()
                 judged.append(Judged(prepared, self._verdicts.without_scores(prepared, decision, now, former), None))
             else:
-                answer = next(answers)
-                decision = decide(answer.scores, self._policy)
+                inference = next(inferences)
+                decision = decide(inference.scores, self._policy)
                 verdict = self._verdicts.with_scores(
-                    prepared, decision, answer.scores, answer.residual_map, answer.infer_ms, now
+                    prepared, decision, inference.scores, inference.residual_map, inference.infer_ms, now
                 )
-                judged.append(Judged(prepared, verdict, answer.residual_map, answer.reason_map))
+                judged.append(Judged(prepared, verdict, inference.residual_map, inference.reason_map))
         return judged
 
-    def _infer(self, scans: Sequence[Pixels]) -> list[_Answer]:
+    def _infer(self, scans: Sequence[Pixels]) -> list[_Inference]:
         if not scans:
             return []
         started = time.perf_counter()
         output = self._preprocessor.infer(scans)
         infer_ms = (time.perf_counter() - started) * 1e3 / len(scans)
         return [
-            _Answer(
+            _Inference(
                 Scores(
                     p_abnormal=float(output.p_abnormal[row]),
                     gate_mean_max=float(output.gate_mean_max[row]),

@@ -41,9 +41,9 @@ from edge.validation.replay import (
     REQUIREMENT_UNMET,
     ReplayOptions,
     ReplayResult,
+    check_replay,
     folder_named,
     only_one_into,
-    plan_replay,
     run_replay,
 )
 from edge.validation.sources import open_source
@@ -119,7 +119,7 @@ def run_qualification(
         for stale in (RECORD_FILE, SIGNATURE_FILE, HTML_FILE):  # a record must not stand beside another run's report
             (options.out / stale).unlink(missing_ok=True)
         with only_one_into(options.out):
-            result = run_replay(plan_replay(replay_options, settings), settings, model, uuid4())
+            result = run_replay(check_replay(replay_options, settings), settings, model, uuid4())
         kept = {PLAN_FILE: options.plan.read_bytes(), LABELS_COPY: labels.read_bytes()}
         for name, data in kept.items():
             _write(options.out / name, data)

@@ -111,7 +111,7 @@ class ReplayResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CheckedReplay:
     """A replay that can begin: everything a person may have mistyped is checked."""
 
     source: Source
@@ -131,14 +131,14 @@ Publishing = Callable[[Path, LoadedModel, UUID], AbstractContextManager[VerdictS
 
 
 def replay(options: ReplayOptions, settings: Settings, publishing: Publishing) -> int:
-    """The command: plan, load the model, replay, say what came of it; the exit code. Raises EdgeError, OSError.
+    """The command: check the options, load the model, replay, say what came of it; the exit code.
 
-    `publishing` is used if the options ask for it.
+    `publishing` is used if the options ask for it. Raises EdgeError, OSError.
     """
     with ExitStack() as stack:
         stack.enter_context(only_one_into(_out_of(options)))
-        plan = plan_replay(options, settings)
-        if plan.labels is None and (beside := Path(options.folder) / LABELS_NAME).is_file():
+        checked = check_replay(options, settings)
+        if checked.labels is None and (beside := Path(options.folder) / LABELS_NAME).is_file():
             print(f"not scored: {beside} exists; to compare with it, add --labels")
         model = load_model(settings)
         stack.callback(model.engine.close)
@@ -150,8 +150,8 @@ def replay(options: ReplayOptions, settings: Settings, publishing: Publishing) -
             )
             stack.callback(other.engine.close)
         if options.publish:
-            store = stack.enter_context(publishing(plan.out, model, boot_id))
-        result = run_replay(plan, settings, model, boot_id, publish_to=store, other=other)
+            store = stack.enter_context(publishing(checked.out, model, boot_id))
+        result = run_replay(checked, settings, model, boot_id, publish_to=store, other=other)
     for line in summary_lines(result):
         print(line)
     return result.exit_code
@@ -178,7 +178,7 @@ def only_one_into(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        yield  # `plan_replay` says what is wrong with it
+        yield  # `check_replay` says what is wrong with it
         return
     try:
         try:
@@ -196,7 +196,7 @@ def _out_of(options: ReplayOptions) -> Path:
     return options.out or Path(f"replay-{Path(options.folder).resolve().name}")
 
 
-def plan_replay(options: ReplayOptions, settings: Settings) -> Plan:
+def check_replay(options: ReplayOptions, settings: Settings) -> CheckedReplay:
     """Check the options, make the output folder, list the files, match the labels. Raises SettingsError."""
     requirements = tuple(parse_requirement(text) for text in options.requirements)
     if options.publish and not options.workers.is_here:
@@ -220,7 +220,7 @@ def plan_replay(options: ReplayOptions, settings: Settings) -> Plan:
     if options.labels is not None and label_rows is not None:
         matched = match_labels(options.labels, label_rows, files)
         digest = hashlib.sha256(options.labels.read_bytes()).hexdigest()
-    return Plan(
+    return CheckedReplay(
         source,
         files,
         options.labels,
@@ -235,7 +235,7 @@ def plan_replay(options: ReplayOptions, settings: Settings) -> Plan:
 
 
 def run_replay(
-    plan: Plan,
+    checked: CheckedReplay,
     settings: Settings,
     model: LoadedModel,
     boot_id: UUID,
@@ -252,16 +252,16 @@ def run_replay(
     EngineError, LedgerError from `publish_to`, and OSError when the results cannot be written; what was judged until
     then is not judged again by the next replay into the same folder.
     """
-    with folder_named(plan.out):
-        files = _Files.cleared(plan.out)
-        job = Job(plan.source, settings, boot_id, datetime.now(UTC), plan.out / MARKS_NAME)
-        parts, other_parts = Parts(plan.out / PARTS_NAME, plan.files), None
-        work = _judge(plan, job, model, parts, publish_to)
+    with folder_named(checked.out):
+        files = _Files.cleared(checked.out)
+        job = Job(checked.source, settings, boot_id, datetime.now(UTC), checked.out / MARKS_NAME)
+        parts, other_parts = Parts(checked.out / PARTS_NAME, checked.files), None
+        work = _judge(checked, job, model, parts, publish_to)
         if other is not None:
-            other_parts = Parts(plan.out / OTHER_PARTS_NAME, plan.files)
-            _judge(plan, job, other, other_parts, None)
-        reading = _read(plan, model, parts, other_parts, files)
-        with closing(Photographer(plan.source, model, job.limits)) as photographer:
+            other_parts = Parts(checked.out / OTHER_PARTS_NAME, checked.files)
+            _judge(checked, job, other, other_parts, None)
+        reading = _read(checked, model, parts, other_parts, files)
+        with closing(Photographer(checked.source, model, job.limits)) as photographer:
             reading.gallery.add_pictures(photographer.picture_of)
             changed = reading.changes.kept(photographer.picture_of)
         comparison = None
@@ -269,14 +269,14 @@ def run_replay(
             card = other.card(settings.station, boot_id)
             comparison = compare(reading.rows, reading.other_rows, card, changed, reading.changes.count)
         run = _run_of(job, work, reading.rows, datetime.now(UTC))
-        found = _found(plan, model, reading, comparison, run, model.card(settings.station, boot_id))
+        found = _found(checked, model, reading, comparison, run, model.card(settings.station, boot_id))
         _write(files.run, run_json(run))
         _write(files.summary, summary_json(found))
         _write(files.report, report_html(found, reading.gallery))
         parts.remove()
         if other_parts is not None:
             other_parts.remove()
-        plan.files.path.unlink(missing_ok=True)
+        checked.files.path.unlink(missing_ok=True)
         shutil.rmtree(job.marks, ignore_errors=True)  # each file has its verdict by now
         return ReplayResult(
             metrics=found.validation.metrics,
@@ -321,7 +321,9 @@ class _Reading:
     other_rows: ScanTable = field(default_factory=ScanTable)
 
 
-def _read(plan: Plan, model: LoadedModel, parts: Parts, other_parts: Parts | None, files: _Files) -> _Reading:
+def _read(
+    checked: CheckedReplay, model: LoadedModel, parts: Parts, other_parts: Parts | None, files: _Files
+) -> _Reading:
     """Write verdicts and table in the order of the names; gather what the report is made of."""
     gallery = Gallery(size=PICTURES, policy=model.bundle.policy())
     reading = _Reading(gallery, Leaks(model.bundle.manifest.learnt_from))
@@ -329,11 +331,11 @@ def _read(plan: Plan, model: LoadedModel, parts: Parts, other_parts: Parts | Non
     with write_whole(files.verdicts, durable=False) as stream, write_whole(files.table, durable=False) as cells:
         csv_rows = csv.writer(codecs.getwriter("utf-8")(cells), lineterminator="\n")
         csv_rows.writerow(TABLE_COLUMNS)
-        for file, line, other_line in zip(plan.files, parts.lines(), other_lines, strict=False):
+        for file, line, other_line in zip(checked.files, parts.lines(), other_lines, strict=False):
             judged = JudgedFile.of_line(line)
             verdict = judged.verdict
             stream.write(line.partition(b" ")[2])
-            truth = plan.matched.by_file.get(file)
+            truth = checked.matched.by_file.get(file)
             row = _row(file, verdict, truth)
             reading.rows.append(row)
             gallery.offer(verdict, row, truth)
@@ -365,19 +367,26 @@ def _run_of(job: Job, work: _Work, rows: ScanTable, finished_at: datetime) -> Ru
 
 
 def _found(
-    plan: Plan, model: LoadedModel, reading: _Reading, comparison: Comparison | None, run: Run, card: ModelCard
+    checked: CheckedReplay,
+    model: LoadedModel,
+    reading: _Reading,
+    comparison: Comparison | None,
+    run: Run,
+    card: ModelCard,
 ) -> Replay:
     """All that report and summary say, requirements included."""
-    policy, without_file = model.bundle.policy(), plan.matched.without_file
+    policy, without_file = model.bundle.policy(), checked.matched.without_file
     found = Replay(
         program=run.program,
-        folder=display_name(plan.source.name),
-        labels=None if plan.labels is None else display_name(str(plan.labels)),
-        labels_sha256=plan.labels_sha256,
+        folder=display_name(checked.source.name),
+        labels=None if checked.labels is None else display_name(str(checked.labels)),
+        labels_sha256=checked.labels_sha256,
         card=card,
         rows=reading.rows,
         validation=validate(reading.rows, threshold=policy.threshold, labels_without_file=len(without_file)),
-        reliability=measure_reliability(reading.rows, plan.matched.by_file, policy, plan.plant, plan.size_scale),
+        reliability=measure_reliability(
+            reading.rows, checked.matched.by_file, policy, checked.plant, checked.size_scale
+        ),
         comparison=comparison,
         leaks=reading.leaks,
         requirements=(),
@@ -385,30 +394,30 @@ def _found(
         labels_without_file=[f"line {row.line}: {display_name(row.file)}" for row in without_file],
     )
     figures = {**found.figures, **run.speed.flat()}
-    return replace(found, requirements=tuple(check_requirement(item, figures) for item in plan.requirements))
+    return replace(found, requirements=tuple(check_requirement(item, figures) for item in checked.requirements))
 
 
 def _judge(
-    plan: Plan,
+    checked: CheckedReplay,
     job: Job,
     model: LoadedModel,
     parts: Parts,
     publish_to: VerdictStore | None,
 ) -> _Work:
     """Bring every file to its verdict."""
-    parts.open(_key(plan, job.settings, model), plan.source)
-    resumed, total = parts.judged, len(plan.files)
+    parts.open(_key(checked, job.settings, model), checked.source)
+    resumed, total = parts.judged, len(checked.files)
     workers, cores = 1, job.settings.model.threads or len(os.sched_getaffinity(0))
     started_s = time.perf_counter()
     with Reporter() as reporter:
         if resumed:
             reporter.say(f"{resumed} of {total} were judged before the last replay was ended")
         show = _outcome_counter(reporter, resumed, total)
-        if plan.workers.is_here:
+        if checked.workers.is_here:
             with closing(Judge(job, model, publish_to)) as judge:
                 judge_parts(judge, parts, parts.unfinished(), lambda verdict: show(Counter([verdict.outcome])))
         else:
-            workers = cores = judge_elsewhere(plan.workers, job, model, plan.files, parts, show)
+            workers = cores = judge_elsewhere(checked.workers, job, model, checked.files, parts, show)
     return _Work(resumed, time.perf_counter() - started_s, workers, cores)
 
 
@@ -422,13 +431,13 @@ class _Work:
     cores: int
 
 
-def _key(plan: Plan, settings: Settings, model: LoadedModel) -> dict[str, object]:
+def _key(checked: CheckedReplay, settings: Settings, model: LoadedModel) -> dict[str, object]:
     """What must be equal for verdicts of an earlier replay to stand."""
     engine = model.engine.spec
     return {
         "program": __version__,
         "lines": "pixels verdict",
-        "files": plan.files.sha256,
+        "files": checked.files.sha256,
         "model": model.bundle.digest,
         "engine": f"{engine.name} {engine.precision} {engine.degraded}",
         "settings": settings.model_dump(mode="json", include={"station", "topic", "folder", "naming"}),

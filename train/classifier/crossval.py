@@ -53,7 +53,7 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """The folds, and the backbone passes they take."""
 
     folds: tuple[Fold, ...]
@@ -77,9 +77,9 @@ class Timing:
     """Learnt in this run; the others were there already."""
 
 
-def make_plan(
+def make_schedule(
     rows: Sequence[Row], survey: Survey, methods: Sequence[Method], recipe: ExperimentRecipe, done: set[tuple[str, str]]
-) -> Plan:
+) -> Schedule:
     """The folds that are still to do. Raises DataError for fewer than two bundles."""
     if len(survey.bundles) < 2:
         raise DataError(
@@ -102,7 +102,7 @@ def make_plan(
             of_conversion.setdefault(number, set()).update((0,) if is_test else recipe.views)
             uncached += 1 if is_test else recipe.epochs
     wanted = {c: {n: tuple(sorted(shown)) for n, shown in scans.items()} for c, scans in views.items()}
-    return Plan(tuple(folds), wanted, uncached)
+    return Schedule(tuple(folds), wanted, uncached)
 
 
 def cross_validate(
@@ -123,20 +123,20 @@ def cross_validate(
     folder.mkdir(parents=True, exist_ok=True)
     experiment = experiment_digest(survey, recipe, backbone)
     results = {(r.method, r.bundle): r for r in _read_finished(folder, experiment)}
-    plan = make_plan(survey.rows, survey, methods, recipe, set(results))
+    schedule = make_schedule(survey.rows, survey, methods, recipe, set(results))
     wanted_results = [(str(method), bundle) for method in methods for bundle in survey.bundles]
-    reporter.say(_announce(plan, survey, len(wanted_results)))
+    reporter.say(_announce(schedule, survey, len(wanted_results)))
     start = starting_layers(backbone.weights, recipe.seed) if recipe.head == "paper" else {}
     show_passes, show_folds = reporter.counter("backbone passes"), reporter.counter("folds")
     passes = folds = 0
     backbone_s = heads_s = 0.0
     sha256s = [scan.sha256 for scan in survey.scans]
     for method in methods:  # one conversion's features in memory at a time
-        ours = [fold for fold in plan.folds if fold.method is method]
+        ours = [fold for fold in schedule.folds if fold.method is method]
         if recipe.fine_tune == "head":
             started = time.perf_counter()
-            wanted = {c: scans for c, scans in plan.wanted.items() if c.method is method}
-            show = partial(_show_part, show_passes, passes, plan.passes)
+            wanted = {c: scans for c, scans in schedule.wanted.items() if c.method is method}
+            show = partial(_show_part, show_passes, passes, schedule.passes)
             tables = compute_features(wanted, survey.rows, sha256s, backbone, cache, runner, show)
             passes += sum(len(views) for scans in wanted.values() for views in scans.values())
             backbone_s += time.perf_counter() - started
@@ -154,7 +154,7 @@ def cross_validate(
             results[result.method, result.bundle] = result
             _say_of_classes(result, reporter)
             folds += 1
-            show_folds(folds, len(plan.folds))
+            show_folds(folds, len(schedule.folds))
         heads_s += time.perf_counter() - started
     return [results[key] for key in wanted_results], Timing(backbone_s, heads_s, folds)
 
@@ -255,18 +255,18 @@ def _read_finished(folder: Path, experiment: str) -> list[FoldResult]:
     return results
 
 
-def _announce(plan: Plan, survey: Survey, folds: int) -> str:
+def _announce(schedule: Schedule, survey: Survey, folds: int) -> str:
     abnormal = sum(row.label for row in survey.rows)
-    there = folds - len(plan.folds)
+    there = folds - len(schedule.folds)
     text = (
-        f"{len(survey.rows)} scans, {abnormal} abnormal, {len(survey.bundles)} bundles; {len(plan.folds)} folds to do"
-        + (f", {there} there already" if there else "")
+        f"{len(survey.rows)} scans, {abnormal} abnormal, {len(survey.bundles)} bundles; "
+        f"{len(schedule.folds)} folds to do" + (f", {there} there already" if there else "")
     )
-    if not plan.folds:
+    if not schedule.folds:
         return text
     return (
-        f"{text}; backbone passes: {plan.passes:,} instead of {plan.passes_uncached:,}"
-        f" ({plan.passes_uncached / plan.passes:.0f} times fewer), {len(plan.wanted)} sets of bounds"
+        f"{text}; backbone passes: {schedule.passes:,} instead of {schedule.passes_uncached:,}"
+        f" ({schedule.passes_uncached / schedule.passes:.0f} times fewer), {len(schedule.wanted)} sets of bounds"
     )
 
 

@@ -18,7 +18,7 @@ from edge.records import Outcome, counts_sha256
 from edge.settings import Settings
 from edge.validation.comparison import CHANGES_LISTED, Changes, compare
 from edge.validation.labels import Label
-from edge.validation.replay import ReplayOptions, ReplayResult, plan_replay, run_replay, summary_lines
+from edge.validation.replay import ReplayOptions, ReplayResult, check_replay, run_replay, summary_lines
 from edge.validation.table import ScanRow
 from tests.support.bundles import make_bundle, write_public_key
 from tests.support.fakes import BOOT_ID, write_scan
@@ -84,7 +84,7 @@ def lot(tmp_path: Path) -> Path:
 
 def run(lot: Path, out: Path, model: LoadedModel, *rules: str, other: LoadedModel | None = None) -> ReplayResult:
     options = ReplayOptions(folder=lot, labels=lot / "labels.csv", out=out, requirements=rules)
-    return run_replay(plan_replay(options, SETTINGS), SETTINGS, model, BOOT_ID, other=other)
+    return run_replay(check_replay(options, SETTINGS), SETTINGS, model, BOOT_ID, other=other)
 
 
 def test_the_report_shows_what_a_lower_threshold_changes(lot: Path, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_what_is_known_again_of_a_planted_leak_and_what_is_not(lot: Path, tmp_pa
     model = replace(model, bundle=replace(model.bundle, manifest=manifest))
     options = ReplayOptions(folder=folder, out=tmp_path / "out", requirements=("learnt_count==2", "copies_count==1"))
     settings = Settings(station="xray-1")
-    result = run_replay(plan_replay(options, settings), settings, model, BOOT_ID)
+    result = run_replay(check_replay(options, settings), settings, model, BOOT_ID)
     assert [item.met for item in result.requirements] == [True, True]
     found = json.loads(result.summary.read_text())["learnt_from"]["files"]
     assert found == ["deflated.tif", "renamed.tif"]

@@ -37,8 +37,8 @@ from edge.validation.replay import (
     REQUIREMENT_UNMET,
     ReplayOptions,
     ReplayResult,
+    check_replay,
     only_one_into,
-    plan_replay,
     replay,
     run_replay,
     summary_lines,
@@ -98,7 +98,7 @@ def run(
     options = ReplayOptions(folder=folder, labels=labels, out=out, requirements=requirements)
     chosen = settings(recursive=recursive)
     store = publish_to if isinstance(publish_to, Store) else None
-    return run_replay(plan_replay(options, chosen), chosen, model or scripted_model(), BOOT_ID, publish_to=store)
+    return run_replay(check_replay(options, chosen), chosen, model or scripted_model(), BOOT_ID, publish_to=store)
 
 
 class Store:
@@ -328,9 +328,9 @@ def test_report_and_summary_hold_no_time_and_the_run_does(lot: Path, tmp_path: P
 
 def test_a_real_ledger_can_take_the_verdicts(lot: Path, tmp_path: Path) -> None:
     chosen = settings()
-    plan = plan_replay(ReplayOptions(folder=lot, out=tmp_path / "out"), chosen)
+    checked = check_replay(ReplayOptions(folder=lot, out=tmp_path / "out"), chosen)
     with open_ledger(tmp_path / "out" / "ledger.sqlite", "xray-1") as ledger:
-        run_replay(plan, chosen, scripted_model(), BOOT_ID, publish_to=ledger)
+        run_replay(checked, chosen, scripted_model(), BOOT_ID, publish_to=ledger)
         assert ledger.pending().count == 12
         assert [row.seq for row in ledger.outbox(0, 99)] == list(range(1, 13))
 
@@ -360,13 +360,13 @@ def test_what_was_mistyped_is_said_before_anything_is_judged(
 ) -> None:
     options = {"folder": lot, "out": tmp_path / "out", **arguments}
     with pytest.raises(error, match=re.escape(complaint)):
-        plan_replay(ReplayOptions(**options), settings())  # type: ignore[arg-type]
+        check_replay(ReplayOptions(**options), settings())  # type: ignore[arg-type]
 
 
 def test_a_folder_without_scans_is_refused_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing here")
     with pytest.raises(SettingsError, match=r"holds no \*\.tif") as caught:
-        plan_replay(ReplayOptions(folder=tmp_path, out=tmp_path / "out"), settings())
+        check_replay(ReplayOptions(folder=tmp_path, out=tmp_path / "out"), settings())
     assert "folder.recursive" in caught.value.hint
 
 
@@ -375,8 +375,8 @@ def test_results_go_beside_the_caller_unless_told_otherwise(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = sorted(path.name for path in lot.iterdir())
-    plan = plan_replay(ReplayOptions(folder=lot), settings())
-    result = run_replay(plan, settings(), scripted_model(), BOOT_ID)
+    checked = check_replay(ReplayOptions(folder=lot), settings())
+    result = run_replay(checked, settings(), scripted_model(), BOOT_ID)
     assert result.report.resolve() == tmp_path / "replay-lot" / "report.html"
     assert sorted(path.name for path in lot.iterdir()) == before  # the folder itself is never written to
 

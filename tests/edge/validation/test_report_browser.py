@@ -11,7 +11,7 @@ import pytest
 from edge.engines import Batch, EngineOutput
 from edge.records import Size
 from edge.settings import Settings
-from edge.validation.replay import ReplayOptions, plan_replay, run_replay
+from edge.validation.replay import ReplayOptions, check_replay, run_replay
 from tests.support.chromium import PROGRAM, Chromium
 from tests.support.fakes import BOOT_ID, write_scan
 from tests.support.models import bright_is_abnormal, scripted_model
@@ -101,7 +101,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rules = ("balanced_accuracy_decided_high>=0.9", "unreadable_count<=1")
     options = ReplayOptions(folder=lot, labels=lot / "labels.csv", out=lot / "out", requirements=rules)
     model = scripted_model(shuffled_scores, threshold=0.45, review_band=(0.44, 0.46), gate=(0.03, 0.03))
-    return run_replay(plan_replay(options, settings), settings, model, BOOT_ID).report
+    return run_replay(check_replay(options, settings), settings, model, BOOT_ID).report
 
 
 @pytest.fixture(scope="module")

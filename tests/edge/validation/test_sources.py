@@ -19,7 +19,7 @@ from edge.errors import SettingsError, SourceError
 from edge.settings import FolderSettings, Settings
 from edge.station.folder import IGNORED_FOLDERS, StationFolder
 from edge.validation.file_list import write_file_list
-from edge.validation.replay import ReplayOptions, ReplayResult, plan_replay, run_replay
+from edge.validation.replay import ReplayOptions, ReplayResult, check_replay, run_replay
 from edge.validation.sources import open_source
 from tests.support.fakes import BOOT_ID, write_scan
 from tests.support.models import scripted_model
@@ -78,7 +78,7 @@ def test_scans_of_a_store_are_judged_as_those_of_a_folder(tmp_path: Path) -> Non
     results = []
     for source in (folder, "memory://bucket/lot"):
         options = ReplayOptions(folder=source, out=tmp_path / f"out{len(results)}")
-        results.append(run_replay(plan_replay(options, settings), settings, scripted_model(), BOOT_ID))
+        results.append(run_replay(check_replay(options, settings), settings, scripted_model(), BOOT_ID))
     first, second = (json.loads(result.summary.read_text()) for result in results)
     assert first["metrics"] == second["metrics"] and first["metrics"]["scans_count"] == 20
     judged = json.loads(results[1].verdicts.read_text().splitlines()[0])
@@ -92,7 +92,7 @@ def test_scans_of_a_store_are_judged_as_those_of_a_folder(tmp_path: Path) -> Non
 def test_a_store_that_cannot_be_listed_is_named(tmp_path: Path, address: str) -> None:
     pytest.importorskip("fsspec")
     with pytest.raises(SettingsError, match=address):
-        plan_replay(ReplayOptions(folder=address, out=tmp_path / "out"), Settings())
+        check_replay(ReplayOptions(folder=address, out=tmp_path / "out"), Settings())
 
 
 class OddStore:
@@ -143,8 +143,8 @@ def odd_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Odd:
 
 def replayed(tmp_path: Path) -> ReplayResult:
     settings = Settings(station="xray-1")
-    plan = plan_replay(ReplayOptions(folder="odd://lot", out=tmp_path / "out"), settings)
-    return run_replay(plan, settings, scripted_model(), BOOT_ID)
+    checked = check_replay(ReplayOptions(folder="odd://lot", out=tmp_path / "out"), settings)
+    return run_replay(checked, settings, scripted_model(), BOOT_ID)
 
 
 def test_a_scan_that_left_the_store_since_it_was_listed_has_vanished(tmp_path: Path, odd_store: Odd) -> None:

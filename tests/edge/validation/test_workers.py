@@ -16,7 +16,7 @@ import pytest
 
 from edge.pipeline.loaded_model import LoadedModel, load_model
 from edge.settings import ModelSettings, Settings, StateSettings
-from edge.validation.replay import ReplayOptions, ReplayResult, plan_replay, run_replay
+from edge.validation.replay import ReplayOptions, ReplayResult, check_replay, run_replay
 from edge.validation.workers import Workers
 from tests.support.bundles import make_bundle, write_public_key
 from tests.support.fakes import BOOT_ID, write_scan
@@ -52,7 +52,7 @@ def model(settings: Settings) -> LoadedModel:
 
 def run(lot: Path, out: Path, settings: Settings, model: LoadedModel, workers: Workers) -> ReplayResult:
     options = ReplayOptions(folder=lot, labels=lot / "labels.csv", out=out, workers=workers)
-    return run_replay(plan_replay(options, settings), settings, model, BOOT_ID)
+    return run_replay(check_replay(options, settings), settings, model, BOOT_ID)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ import os, threading, time
 from pathlib import Path
 from edge.pipeline.loaded_model import load_model
 from edge.settings import ModelSettings, Settings, StateSettings
-from edge.validation.replay import ReplayOptions, plan_replay, run_replay
+from edge.validation.replay import ReplayOptions, check_replay, run_replay
 from edge.validation.workers import Workers
 from tests.edge.validation.test_workers import kill_one_ray_actor
 from tests.support.fakes import BOOT_ID
@@ -116,7 +116,7 @@ settings = Settings(station="xray-1", model=model, state=StateSettings(dir=Path(
 lot, out = Path({str(lot)!r}), Path({str(tmp_path / "out")!r})
 options = ReplayOptions(folder=lot, labels=lot / "labels.csv", out=out, workers=Workers(jobs=2, ray="local"))
 threading.Thread(target=kill_one_ray_actor, args=(out / ".parts",), daemon=True).start()
-print("judged", run_replay(plan_replay(options, settings), settings, load_model(settings), BOOT_ID).run.judged)
+print("judged", run_replay(check_replay(options, settings), settings, load_model(settings), BOOT_ID).run.judged)
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
     done = subprocess.run(

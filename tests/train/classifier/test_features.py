@@ -17,7 +17,7 @@ from edge.images.method import Method
 from edge.records import Size
 from edge.system.files import write_whole
 from edge.system.progress import Reporter
-from train.classifier.crossval import make_plan, samples_of
+from train.classifier.crossval import make_schedule, samples_of
 from train.classifier.experiment import PAPER
 from train.classifier.feature_cache import FeatureCache, FeatureKey, Features
 from train.classifier.features import Conversion, compute_features, open_backbone
@@ -222,21 +222,21 @@ def paper_sized_survey(bounds_of: dict[int, Bounds]) -> Survey:
 
 def test_the_papers_experiment_takes_a_hundred_times_fewer_passes() -> None:
     sizes = paper_sized_survey({1: Bounds(1710, 2750), 7: Bounds(1800, 2840)})
-    plan = make_plan(sizes.rows, sizes, [Method.NAIVE, Method.GLOBAL, Method.LOCAL, Method.MIXED], PAPER, set())
-    assert len(plan.folds) == 48
-    assert len(plan.wanted) == 4  # rounded to hundreds, all folds have the same bounds
-    assert plan.passes == 4 * 4 * 714
-    assert plan.passes_uncached == 4 * (50 * 11 + 1) * 714
-    assert plan.passes_uncached / plan.passes > 100
+    schedule = make_schedule(sizes.rows, sizes, [Method.NAIVE, Method.GLOBAL, Method.LOCAL, Method.MIXED], PAPER, set())
+    assert len(schedule.folds) == 48
+    assert len(schedule.wanted) == 4  # rounded to hundreds, all folds have the same bounds
+    assert schedule.passes == 4 * 4 * 714
+    assert schedule.passes_uncached == 4 * (50 * 11 + 1) * 714
+    assert schedule.passes_uncached / schedule.passes > 100
 
 
 def test_a_bundle_that_alone_sets_a_bound_costs_the_passes_of_one_more_set() -> None:
     sizes = paper_sized_survey({1: Bounds(1500, 2750)})
-    plan = make_plan(sizes.rows, sizes, [Method.NAIVE, Method.GLOBAL], PAPER, set())
+    schedule = make_schedule(sizes.rows, sizes, [Method.NAIVE, Method.GLOBAL], PAPER, set())
     held_out = sum(row.bundle == "B1" for row in sizes.rows)
     own = 4 * (714 - held_out) + held_out  # the fold without B1
     others = 4 * 714
-    assert plan.passes == 4 * 714 + own + others
+    assert schedule.passes == 4 * 714 + own + others
 
 
 def test_a_loss_that_is_no_number_stops_with_step_and_files() -> None:
