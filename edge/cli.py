@@ -24,9 +24,10 @@ from edge.system.command import (
     as_typed,
     moment,
     new_parser,
-    run_program,
+    run_service,
+    start_log,
 )
-from edge.system.logs import configure_logging, event, leads_to_journal
+from edge.system.logs import event
 from edge.system.privilege import refuse_root
 from edge.system.signals import hold_stop_signals, stop_ends_process
 from edge.system.values import MAX_SEQ
@@ -52,10 +53,8 @@ CHECK_EXITS = {0: "nothing fails, though it may warn", 78: "something fails"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; errors become one line of what and one of what to try, and an exit code of sysexits.h."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    is_journal = leads_to_journal(sys.stderr, service_environment().journal_stream)
-    return run_program(PROGRAM, lambda: _run(words), stderr_prefix="<3>" if is_journal else "")
+    """Entry point; returns the exit code."""
+    return run_service(PROGRAM, _run, arguments, service_environment())
 
 
 def in_verbs(words: Sequence[str]) -> list[str]:
@@ -90,13 +89,7 @@ def _run(words: Sequence[str]) -> int:
         if options.verb == "run" and (known := settings_to_tell(config, overrides)) is not None:
             _tell_start_refused(known, error)
         raise
-    environment = service_environment()
-    configure_logging(
-        settings.log.level,
-        settings.log.format,
-        journal_stream=environment.journal_stream,
-        has_colour=environment.has_colour,
-    )
+    start_log(settings.log, service_environment())
     verb = options.verb if options.verb != "model" else f"model {options.model_verb}"
     if verb != "run":  # which logs it
         print(f"settings: {settings.origin}", file=sys.stderr)

@@ -15,8 +15,7 @@ from edge.desk.store import FILE_NAME, DeskStore
 from edge.errors import DeskError, SettingsError
 from edge.settings import DEFAULT_FILE, Settings, load_settings, service_environment, usual_file
 from edge.store.requests import expect_box
-from edge.system.command import EXITS, add_config, add_folder, add_verb, as_typed, new_parser, run_program
-from edge.system.logs import configure_logging, leads_to_journal
+from edge.system.command import EXITS, add_config, add_folder, add_verb, as_typed, new_parser, run_service, start_log
 from edge.system.privilege import refuse_root
 
 log = logging.getLogger(__name__)
@@ -25,22 +24,14 @@ PROGRAM = "edge-desk"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; errors become one line of what and one of what to try, and an exit code of sysexits.h."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    is_journal = leads_to_journal(sys.stderr, service_environment().journal_stream)
-    return run_program(PROGRAM, lambda: _run(words), stderr_prefix="<3>" if is_journal else "")
+    """Entry point; returns the exit code."""
+    return run_service(PROGRAM, _run, arguments, service_environment())
 
 
 def _run(words: Sequence[str]) -> int:
     options = _parser().parse_args(words)
     settings = load_settings(getattr(options, "config", None) or usual_file())
-    environment = service_environment()
-    configure_logging(
-        settings.log.level,
-        settings.log.format,
-        journal_stream=environment.journal_stream,
-        has_colour=environment.has_colour,
-    )
+    start_log(settings.log, service_environment())
     verb = options.verb if options.verb != "user" else f"user {options.user_verb}"
     written = (settings.desk.dir, settings.state.dir) if verb == "run" else (settings.desk.dir,)
     refuse_root(written, as_typed(PROGRAM, words))

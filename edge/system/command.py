@@ -11,12 +11,16 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import shtab
 
 from edge import __version__
 from edge.errors import EdgeError, library_error
+from edge.system.logs import configure_logging, leads_to_journal
+
+if TYPE_CHECKING:
+    from edge.settings import LogSettings, ServiceEnvironment
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +88,32 @@ def run_program(program: str, command: Callable[[], int], *, stderr_prefix: str 
         _say(program, f"{type(error).__name__}: {error}", "report this with the log above", stderr_prefix)
         return EdgeError.exit_code
     return code
+
+
+def run_service(
+    program: str,
+    run: Callable[[Sequence[str]], int],
+    arguments: Sequence[str] | None,
+    environment: ServiceEnvironment,
+) -> int:
+    """Run a program that systemd may have started with its arguments, by default those of the process.
+
+    An error becomes one line of what and one of what to try, with their priority where the journal reads them, and an
+    exit code of sysexits.h.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    is_journal = leads_to_journal(sys.stderr, environment.journal_stream)
+    return run_program(program, lambda: run(words), stderr_prefix="<3>" if is_journal else "")
+
+
+def start_log(settings: LogSettings, environment: ServiceEnvironment) -> None:
+    """Log from here on as the settings say and as systemd or the terminal reads it."""
+    configure_logging(
+        settings.level,
+        settings.format,
+        journal_stream=environment.journal_stream,
+        has_colour=environment.has_colour,
+    )
 
 
 def as_typed(program: str, words: Sequence[str]) -> tuple[str, ...]:
