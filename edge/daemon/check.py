@@ -355,7 +355,8 @@ def _missing_secret(broker: BrokerSettings) -> Finding | None:
 def _probe(settings: Settings) -> Iterator[Finding]:
     """Not retained, each over a connection of its own: a broker may answer by ending it."""
     broker, topics = settings.broker, Topics.of_station(settings)
-    if _missing_secret(broker) is not None:
+    if (missing := _missing_secret(broker)) is not None:
+        yield replace(missing, subject="probe")
         return
     own_id, patience_s = broker.client_id or topics.client_id, broker.connect_timeout_s + DIAL_GRACE_S
     content = {"at": rfc3339(datetime.now(UTC)), "schema": PROBE, "station": settings.station}
