@@ -11,6 +11,7 @@ import pytest
 import tifffile
 
 from edge.errors import EdgeError
+from edge.settings import DeskSettings
 from train.simulator.electrode import bundle_look
 from train.simulator.extent import Extent, extent
 from train.simulator.foreign import FOREIGN_KINDS, foreign_scan
@@ -124,6 +125,10 @@ def test_a_dozen_bundles_look_widely_different() -> None:
     for parameter in ("mottle_counts", "stripe_counts", "grain_counts"):
         values = [getattr(look, parameter) for look in looks]
         assert max(values) > 2.5 * min(values)
+
+
+def test_a_reader_at_the_desk_can_name_every_kind_that_is_simulated() -> None:
+    assert DeskSettings().kinds == KINDS
 
 
 @pytest.mark.parametrize("kind", KINDS)
