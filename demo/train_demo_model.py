@@ -23,9 +23,9 @@ from train.simulator.foreign import FOREIGN_KINDS, foreign_scan
 
 HERE = Path(__file__).resolve().parent
 SEED = 1
-LOT = shlex.split("--bundles 180 --scans 8 --abnormal-fraction 0.5 --regions")
-"""Many bundles of few scans: what a network has to learn to overlook is what differs between bundles."""
-UNSEEN = shlex.split("--bundles 12 --scans 10 --abnormal-fraction 0.5 --seed 77 --first-bundle 1001")
+LOT = shlex.split("--lots 180 --scans-per-lot 8 --abnormal-fraction 0.5 --regions")
+"""Many lots of few scans: what a network has to learn to overlook is what differs between lots."""
+UNSEEN = shlex.split("--lots 12 --scans-per-lot 10 --abnormal-fraction 0.5 --seed 77 --first-lot 1001")
 FOREIGN_PER_KIND = 10
 
 # From scratch and in an hour on two cores: AdamW with one rise and fall of the rate, most epochs at half the
@@ -57,7 +57,7 @@ def main() -> int:
     draw_foreign(foreign)
     classifier, gate = run / "classifier.pt", run / "gate.pt"
     if not classifier.is_file():
-        command("edge-train", "classifier", lot, "--out", run, *CLASSIFIER, "--seed", SEED)
+        command("edge-train", "fine-tune", lot, "--out", run, *CLASSIFIER, "--seed", SEED)
     if not gate.is_file():
         command("edge-train", "gate", lot, "--out", run, "--like", classifier, *GATE, "--seed", SEED, *jobs)
     key, made = work / "key", work / "bundle"
@@ -65,8 +65,8 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
     command("edge-export", "keygen", "--out", key, "--name", "demo-key")
     command(
-        *("edge-export", "bundle", "--classifier", classifier, "--gate", gate, "--golden", unseen),
-        *("--key", key / "demo-key.pem", "--out", made, "--model-id", options.model_id),
+        *("edge-export", "model", "--classifier", classifier, "--gate", gate, "--golden", unseen),
+        *("--signing-key", key / "demo-key.pem", "--out", made, "--model-id", options.model_id),
     )
     public_key = key / "demo-key.pub.pem"
     figures = measure(made, public_key, unseen, foreign, work)

@@ -126,7 +126,7 @@ def _model(settings: Settings) -> Iterator[Finding]:
     bundle = open_trusted_bundle(settings.model)
     yield Finding(
         Grade.OK if settings.model.trusted_key else Grade.WARN,
-        "bundle",
+        "model",
         f"{bundle.model_id}, {bundle.digest[:12]}, signed by {bundle.signed_by}",
         "" if settings.model.trusted_key else "no `model.trusted_key` is set: only the demo model runs",
     )

@@ -117,7 +117,7 @@ def check_batch(images: Batch, spec: EngineSpec) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted:
         raise EngineError(
             f"images are {images.dtype} {images.shape}, this model takes uint8 (n, {', '.join(map(str, wanted))})",
-            hint="convert the scan with the conversion and the size of the bundle",
+            hint="convert the scan with the conversion and the size of the model",
         )
     if not 1 <= len(images) <= spec.max_batch:
         raise EngineError(

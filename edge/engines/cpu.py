@@ -13,7 +13,7 @@ from edge.engines import GATE_OUTPUTS, Batch, EngineOutput, EngineSpec, check_ba
 from edge.errors import EngineError
 from edge.records import Size
 
-EXPORT_AGAIN: Final = "export the bundle again with an `edge-export` of the same release as this program"
+EXPORT_AGAIN: Final = "export the model again with an `edge-export` of the same release as this program"
 
 
 class Networks(Protocol):

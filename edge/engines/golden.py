@@ -28,7 +28,7 @@ def golden_counts(bundle: Bundle, golden: Golden) -> Counts:
     except ScanError as error:
         raise BundleError(
             f"golden scan {golden.file} of bundle {bundle.model_id} cannot be read: {error.message}",
-            hint="export the bundle again",
+            hint="export the model again",
         ) from error
 
 

@@ -47,7 +47,7 @@ MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 512 << 20
 MAX_KEY_BYTES = 64 << 10
 
-_COPY_AGAIN = "copy the whole bundle again from where it was exported; if that does not help, export it again"
+_COPY_AGAIN = "copy the whole model again from where it was exported; if that does not help, export it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +153,12 @@ def load_trusted_keys(path: Path) -> tuple[TrustedKey, ...]:
     except OSError as error:
         raise BundleError(
             f"the trusted key {error.filename} cannot be read: {error.strerror}",
-            hint="`trusted_key` names the public key (PEM) of the signer of your bundles, or a folder of such keys",
+            hint="`trusted_key` names the public key (PEM) of the signer of your models, or a folder of such keys",
         ) from None
     if not keys:
         raise BundleError(
-            f"the folder {path} holds no *.pem file: no bundle can be trusted",
-            hint="copy the public key of the signer of your bundles there",
+            f"the folder {path} holds no *.pem file: no model can be trusted",
+            hint="copy the public key of the signer of your models there",
         )
     return keys
 
@@ -170,7 +170,7 @@ def verify_bundle(directory: Path, keys: Sequence[TrustedKey]) -> Bundle:
         if SIGNATURE_FILE not in _names(root_fd):
             raise BundleError(
                 f"{directory} is not signed: it has no {SIGNATURE_FILE}",
-                hint="only signed bundles run here: export it with `edge-export bundle --key`",
+                hint="only signed models run here: make one with `edge-export model --signing-key`",
             )
         signature = _read(root_fd, SIGNATURE_FILE, directory, MAX_MANIFEST_BYTES)
         signed_by = _check_signature(manifest_bytes, signature, keys, directory)
@@ -228,7 +228,7 @@ def _check_signature(manifest: bytes, signature: bytes, keys: Sequence[TrustedKe
     if claim is not None and claim not in {trusted.fingerprint for trusted in keys}:
         raise BundleError(
             f"{directory} is signed with the key {claim[:16]}, trusted here: {names}",
-            hint="if you trust the maker of this bundle, add its public key to `trusted_key`; else do not run it",
+            hint="if you trust the maker of this model, add its public key to `trusted_key`; else do not run it",
         )
     raise BundleError(
         f"{directory}: {MANIFEST_FILE} or {SIGNATURE_FILE} was changed after signing; trusted here: {names}",
@@ -262,7 +262,7 @@ def _check_listing(dir_fd: int, expected: set[str], directory: Path) -> None:
     if extra := sorted(found - expected):
         raise BundleError(
             f"{directory} holds {', '.join(repr(name) for name in extra[:5])}, which the signed manifest does not list",
-            hint="remove what does not belong to the bundle; nothing may be stored in its folder",
+            hint="remove what does not belong to the model; nothing may be stored in its folder",
         )
 
 
@@ -305,12 +305,12 @@ def _read(dir_fd: int, name: str, directory: Path, limit_bytes: int) -> bytes:
 def _refuse(path: Path, error: OSError) -> NoReturn:
     if error.errno == errno.ELOOP or (error.errno == errno.ENOTDIR and path.is_symlink()):
         raise BundleError(
-            f"{path} is a symbolic link", hint="a bundle holds its own files: copy it with links resolved"
+            f"{path} is a symbolic link", hint="a model holds its own files: copy it with links resolved"
         ) from None
     if error.errno == errno.ENOENT:
-        raise BundleError(f"{path} does not exist", hint="give the folder that `edge-export bundle` wrote") from None
+        raise BundleError(f"{path} does not exist", hint="give the folder that `edge-export model` wrote") from None
     if error.errno == errno.ENOTDIR:
-        raise BundleError(f"{path} is not a folder", hint="give the folder that `edge-export bundle` wrote") from None
+        raise BundleError(f"{path} is not a folder", hint="give the folder that `edge-export model` wrote") from None
     raise BundleError(
-        f"{path} cannot be read: {error.strerror}", hint="check the permissions of the bundle and the disk"
+        f"{path} cannot be read: {error.strerror}", hint="check the permissions of the model and the disk"
     ) from None

@@ -48,7 +48,7 @@ def refuse_older(bundle: Bundle, state: Path) -> None:
         raise BundleError(
             f"model {bundle.model_id} was made at {rfc3339(bundle.manifest.created_at)}, older than "
             f"{newest.model_id} of {rfc3339(newest.created_at)} that has run here",
-            hint=f"put the newer bundle back; {_GO_BACK}",
+            hint=f"put the newer model back; {_GO_BACK}",
         )
 
 

@@ -29,7 +29,7 @@ MIN_INPUT_PX = 64
 MAX_INPUT_PX = 8192
 MIN_GOLDEN = 2
 
-_EXPORT_AGAIN = "export the bundle again with an `edge-export` of the same release as this program"
+_EXPORT_AGAIN = "export the model again with an `edge-export` of the same release as this program"
 
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
@@ -253,7 +253,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     if version > SCHEMA_VERSION:
         raise BundleError(
             f"{where} has schema version {version}, this program reads up to {SCHEMA_VERSION}",
-            hint="the bundle is newer than this program: update the program, or export with an older release",
+            hint="the model is newer than this program: update the program, or export with an older release",
         )
     try:
         return Manifest.model_validate_json(data)

@@ -81,7 +81,7 @@ def calibrate(
     if len(set(labels[used].tolist())) < 2:
         raise DataError(
             f"calibration is left with {len(used)} scans of one class",
-            hint="give more bundles, or other ones to check on with --check-bundles",
+            hint="give more lots, or other ones to check on with --check-lots",
         )
     network = classifier_of(learnt)
     sha256s, seen, scores = [], [], []

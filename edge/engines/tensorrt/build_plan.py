@@ -153,7 +153,7 @@ def _check_network(job: Job, network: trt.INetworkDefinition) -> None:
         raise BuildFailed(
             f"{job.name}.onnx has inputs {inputs} and outputs {outputs}, expected [{IMAGE_INPUT!r}] and "
             f"{list(job.outputs)}",
-            "export the bundle again with an `edge-export` of the same release as this program",
+            "export the model again with an `edge-export` of the same release as this program",
         )
 
 

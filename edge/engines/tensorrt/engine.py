@@ -49,7 +49,7 @@ MAX_AXES = 512
 """Tables kept on the device, about 3 MB: scans of 2053 to 2115 by 1119 to 1219 px have 164 between them."""
 
 _RESTART = "restarting the service is right; if it comes back, look at `journalctl -k` for the GPU's own words (Xid)"
-_BUILD_AGAIN = "run `edge-worker model build`; if that does not help, export the bundle again"
+_BUILD_AGAIN = "run `edge-worker model build`; if that does not help, export the model again"
 
 
 class TrtEngine:
@@ -223,7 +223,7 @@ class FusedTrtEngine(TrtEngine):
                     f"a raw scan of {scan.counts.dtype} {scan.counts.shape} for {len(scan.stretches)} x "
                     f"{tuple(scan.size)} px, this engine takes uint16 of up to {self._max_px} px for "
                     f"{self._spec.channels} x {tuple(self._spec.size)} px",
-                    hint="check the scan against the bundle's `scan_spec` before",
+                    hint="check the scan against the model's `scan_spec` before",
                 )
 
     def _release(self) -> None:

@@ -133,7 +133,7 @@ class PlanRoom:
         except OSError as error:
             raise EngineError(
                 f"the plan of {name} cannot be built in {self._settings.folder}: {error.strerror}",
-                hint="building takes a few times the bundle's size there: free space, and check the folder's rights",
+                hint="building takes a few times the model's size there: free space, and check the folder's rights",
             ) from error
         took_s = round(time.monotonic() - started_s, 1)
         event(log.info, "plan built", plan=name, size_bytes=len(payload), took_s=took_s)

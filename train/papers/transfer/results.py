@@ -145,7 +145,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def checkpoint_of(run: Run) -> Checkpoint:
-    """The detector of an electrode set, as `edge-export bundle` takes it."""
+    """The detector of an electrode set, as `edge-export model` takes it."""
     (result,), scans = run.results, run.images.scans
     if scans is None or result.network is None:
         raise ValueError("only scans make a checkpoint for the line")
