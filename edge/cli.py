@@ -273,7 +273,7 @@ def _parser() -> argparse.ArgumentParser:
             "edge-worker",
             "edge-worker replay scans --labels labels.csv",
         ),
-        exits=(65, 70, 75, 78),
+        exits=(65, 75, 78),
     )
     _add_common(parser)
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -309,7 +309,7 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         "judge scans until SIGTERM; a second one does not wait for the drain",
         examples=("edge-worker run", "edge-worker --config ./edge.toml"),
-        exits=(70, 75, 78),
+        exits=(75, 78),
         parents=[common],
     )
     answers.add_verbs(verbs, common)
@@ -419,7 +419,7 @@ def _add_model(verbs: argparse._SubParsersAction[argparse.ArgumentParser], commo
         "model",
         "show the model, prepare its engine, or go back to an older one",
         examples=("edge-worker model show", "edge-worker model tune"),
-        exits=(70, 78),
+        exits=(78,),
     )
     verbs = model.add_subparsers(dest="model_verb", metavar="VERB", required=True)
     add_verb(
@@ -436,7 +436,7 @@ def _add_model(verbs: argparse._SubParsersAction[argparse.ArgumentParser], commo
         "build the TensorRT engine for this machine's GPU, if it has none",
         description="Takes minutes.",
         examples=("edge-worker model build",),
-        exits=(70, 78),
+        exits=(78,),
         parents=[common],
     )
     add_verb(

@@ -38,7 +38,7 @@ EXPORT_EXITS: Final = {
     1: "the request is refused, or a defect of this program",
     65: EXITS[65],
     66: "a checkpoint is missing, damaged, or of another kind",
-    70: "an engine failed, or the graphs say something else than the checkpoints",
+    70: "an engine or a library failed, or the graphs say something else than the checkpoints",
     78: "the model is refused: damaged, not signed with that key, or of another release",
 }
 ENGINES: Final = (*CPU_ENGINES, "tensorrt")
@@ -259,7 +259,7 @@ def _parser() -> argparse.ArgumentParser:
             "edge-export model --classifier run/classifier.pt --gate run/gate.pt --golden scans"
             " --signing-key keys/signing-key.pem --model-id cathode-3 --out model",
         ),
-        exits=_exits(65, 66, 70, 78),
+        exits=_exits(65, 66, 78),
         aliases=("bundle",),
     )
     model.set_defaults(command=_model)
@@ -296,7 +296,7 @@ def _parser() -> argparse.ArgumentParser:
         "check a model's signature, files and golden scores",
         description="Says how the golden scans would be decided, too.",
         examples=("edge-export verify model --trusted-key keys/signing-key.pub.pem",),
-        exits=_exits(70, 78),
+        exits=_exits(78),
     )
     verify.set_defaults(command=_verify)
     add_folder(verify, "model", metavar="MODEL", about="folder of the model")
@@ -309,7 +309,7 @@ def _parser() -> argparse.ArgumentParser:
         "parity",
         "compare models on all engines, and torch, over the same scans",
         examples=("edge-export parity model --trusted-key keys/signing-key.pub.pem --scans scans",),
-        exits=_exits(65, 66, 70, 78)
+        exits=_exits(65, 66, 78)
         | {1: "a decision flips outside the review band, accuracy is lost, an engine does not open, or a defect"},
     )
     parity.set_defaults(command=_parity)
@@ -325,7 +325,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _exits(*codes: int) -> dict[int, str]:
-    return {code: EXPORT_EXITS[code] for code in (1, *codes)}
+    return {code: EXPORT_EXITS[code] for code in (1, 70, *codes)}
 
 
 def _add_trusted_key(verb: argparse.ArgumentParser) -> None:

@@ -44,14 +44,14 @@ EXITS = {
     1: "a defect of this program",
     2: "wrong words on the command line",
     65: "wrong data",
-    70: "the engine or its device failed",
+    70: "the engine, its device or a library failed",
     IO_FAILED: "a disk or a file failed",
     75: "the broker failed",
     78: "a setting or a model is refused",
     INTERRUPTED: "interrupted",
 }
 """Exit codes, mostly of sysexits.h, and what each says."""
-COMMON_EXITS = (0, 1, 2, IO_FAILED, INTERRUPTED)
+COMMON_EXITS = (0, 1, 2, 70, IO_FAILED, INTERRUPTED)
 """Codes that any verb can end with: argparse gives 2, `run_program` the others."""
 
 

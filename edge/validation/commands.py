@@ -107,7 +107,7 @@ def _add_replay(verbs: argparse._SubParsersAction[argparse.ArgumentParser], comm
         ),
         exits={
             1: "a requirement is not met, or a defect",
-            **{code: EXITS[code] for code in (65, 70, 75, 78)},
+            **{code: EXITS[code] for code in (65, 75, 78)},
         },
         parents=[common],
     )
@@ -178,7 +178,7 @@ def _add_qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser], com
         exits={
             0: "qualified, or the set was fixed",
             1: "not qualified, or a defect",
-            **{code: EXITS[code] for code in (65, 70, 78)},
+            **{code: EXITS[code] for code in (65, 78)},
         },
         parents=[common],
     )

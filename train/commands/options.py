@@ -37,11 +37,11 @@ TRAIN_EXITS: Final = {
     1: "the request is refused, or a defect of this program",
     65: "the scans or their labels are not what the command needs",
     66: "a checkpoint is missing, damaged, or of another kind",
-    70: "the training diverged",
+    70: "the training diverged, or a library does not load",
 }
 RUNS: Final = (65,)
 """Exit codes of a verb that reads scans."""
-TRAINS: Final = (65, 66, 70)
+TRAINS: Final = (65, 66)
 """Exit codes of a verb that trains."""
 CACHE_FOLDER: Final = "cache"
 _METAVARS: Final = {int: "N", float: "X", Size: "HxW"}
@@ -62,7 +62,7 @@ def add_command(
     needs: Collection[str] = TORCH,
 ) -> argparse.ArgumentParser:
     """Add a verb that runs `command` where the modules it `needs` are installed."""
-    words = {code: TRAIN_EXITS[code] for code in (1, *exits)}
+    words = {code: TRAIN_EXITS[code] for code in (1, 70, *exits)}
     verb = add_verb(verbs, name, summary, description=description, examples=examples, exits=words, aliases=aliases)
     verb.set_defaults(command=command, needs=needs)
     return verb
