@@ -54,6 +54,9 @@ class FileStamp:
     modified_ns: int
     changed_ns: int = field(default=0, compare=False)
     """The change time, which tells a rewrite that kept size and time, but also changes with rights; 0 = not known."""
+    is_whole: bool = field(default=True, compare=False)
+    """False for a judged file that was given up as empty, torn, unwritten or barred: what is written to it later, or
+    done to its rights, makes it the scan that it was to be."""
 
     @classmethod
     def of(cls, file: str, status: os.stat_result) -> FileStamp:

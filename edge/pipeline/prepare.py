@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge.engines.preprocessor import Pixels, Preprocessor
@@ -99,6 +99,8 @@ def prepare_scan(
 
 def give_up(arrival: Arrival, error: ScanError, read_ms: float = 0.0) -> Prepared:
     """A file that gets its verdict without pixels, for the reason the reader gave."""
+    if isinstance(error, ScanIncomplete):
+        arrival = replace(arrival, stamp=replace(arrival.stamp, is_whole=False))
     scan = error.scan or unread_scan(arrival.stamp)
     return Prepared(arrival, scan, None, unreadable(error.reason), error.message, read_ms, 0.0)
 

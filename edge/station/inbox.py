@@ -332,7 +332,7 @@ class Inbox:
             judged=known,
         )
         if known is not None and not is_other and self._is_same_file(known, status):
-            waiting.is_rewrite = True
+            waiting.is_rewrite = known.is_whole and not self._unread.was_made_anew(known)
         else:
             self._recognise(waiting, status)
         self._look_again(waiting)
@@ -470,7 +470,7 @@ class Inbox:
                 # It goes out once, and again only when it became readable or another file.
                 is_news = self._known.bar(waiting.stamp)
                 if not is_news:
-                    self._known.add(self._waiting.pop(file).stamp)
+                    self._known.add(replace(self._waiting.pop(file).stamp, is_whole=False))
                 return is_news
         except ScanError:
             waiting.is_final = True
@@ -511,7 +511,7 @@ class Inbox:
             waiting = self._in_flight.pop(stamp.file, None)
             if is_finished:
                 if waiting is not None:
-                    stamp = waiting.stamp  # with its change time
+                    stamp = replace(waiting.stamp, is_whole=stamp.is_whole)  # with its change time
                 self._unread.read(stamp)
                 self._known.add(stamp, waiting.rights if waiting is not None else None)
                 self._waiting.pop(stamp.file, None)

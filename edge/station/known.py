@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from edge.records import FileStamp
 
@@ -94,7 +95,7 @@ class KnownFiles:
         if stamp.changed_ns and self._rights.get(file, rights) == rights and self._noisy_changes < NOISY_CHANGES:
             self._noisy_changes += 1
             return False
-        self.add(FileStamp.of(file, status), rights)
+        self.add(replace(stamp, changed_ns=status.st_ctime_ns), rights)
         return True
 
     def bar(self, stamp: FileStamp) -> bool:

@@ -21,6 +21,9 @@ from edge.system.names import display_name
 
 log = logging.getLogger(__name__)
 
+COARSEST_NS = 2_000_000_000
+"""Two times of one file differ by so much on FAT, whatever happened first."""
+
 
 class UnreadScans:
     """What the inbox has seen of files without an outcome; one thread owns it."""
@@ -72,7 +75,7 @@ class UnreadScans:
         """The whole scan that this very file held last under another name, and whether that was not read."""
         unread = self._whole.get(status.st_ino)
         former = unread or self._known.by_inode.get(status.st_ino)
-        if former is None or former.file == file or not self._folder.has_stable_inodes:
+        if former is None or former.file == file or not former.is_whole or not self._folder.has_stable_inodes:
             return None
         if not stat.S_ISREG(status.st_mode):
             return None
@@ -81,6 +84,11 @@ class UnreadScans:
             named = self._folder.glance(former.file)
             lived = named is not None and named.st_ino == former.inode
         return (former, unread is not None) if lived else None
+
+    def was_made_anew(self, former: FileStamp) -> bool:
+        """Whether the file under this name surely is another than `former`, which had its inode number."""
+        born_ns = birth_ns(self._folder.path / former.file)
+        return born_ns is not None and bool(former.changed_ns) and born_ns > former.changed_ns + COARSEST_NS
 
     def note_overwritten(self, file: str, by: str) -> None:
         self.overwritten_count += 1

@@ -545,12 +545,13 @@ def _insert_payload(sql: sqlite3.Connection, seq: int, kind: Kind, key: bytes, p
 
 def _stamp_text(stamp: FileStamp) -> str:
     """As text, because inode numbers and times of foreign file systems exceed SQLite's 64-bit integers."""
-    return f"{stamp.inode} {stamp.size_bytes} {stamp.modified_ns} {stamp.changed_ns}"
+    return f"{stamp.inode} {stamp.size_bytes} {stamp.modified_ns} {stamp.changed_ns} {int(stamp.is_whole)}"
 
 
 def _stamp(file: str, text: str) -> FileStamp:
-    inode, size_bytes, modified_ns, *changed_ns = map(int, text.split())  # older programs wrote no change time
-    return FileStamp(file, inode, size_bytes, modified_ns, *changed_ns)
+    inode, size_bytes, modified_ns, *newer = map(int, text.split())  # older programs wrote less
+    changed_ns, is_whole = (*newer, *(0, 1)[len(newer) :])
+    return FileStamp(file, inode, size_bytes, modified_ns, changed_ns, bool(is_whole))
 
 
 def to_ms(moment: datetime) -> int:

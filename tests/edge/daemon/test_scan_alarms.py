@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import threading
 import time
@@ -249,6 +250,51 @@ def test_a_station_that_rewrites_its_file_is_named_with_the_cure_until_it_makes_
     here.run(12.0)
     here.line.report_health()
     assert health[0].overwritten == 0  # it had not stood still
+
+
+@pytest.mark.parametrize("former", ["empty", "truncated", "preallocated", "not readable"])
+@pytest.mark.parametrize("has_restarted", [False, True])
+def test_a_file_that_was_given_up_unfinished_and_is_finished_later_is_no_rewrite(
+    tmp_path: Path, former: str, has_restarted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as stack:
+        here = stack.enter_context(station(tmp_path))
+        data = fakes.write_scan(here.folder.parent / "whole.tif", seed=2).read_bytes()
+        scan = here.folder / "B01_1.tif"
+        lengths = {"empty": 0, "truncated": 500, "preallocated": len(data) // 2}
+        written = data[: lengths.get(former, len(data))]
+        scan.write_bytes(written + bytes(len(data) - len(written) if former == "preallocated" else 0))
+        barred = {scan} if former == "not readable" else set()
+        really = os.open
+
+        def opening(path: Any, *arguments: Any, **options: Any) -> int:
+            if path in barred:
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return really(path, *arguments, **options)
+
+        monkeypatch.setattr(os, "open", opening)
+        here.run(6.0)
+        assert outcomes(here) == ["unreadable"]
+        assert ("scans-refused", True) in here.said()
+        if has_restarted:
+            stack.close()
+            here = stack.enter_context(station(tmp_path))
+            here.run(1.0)
+        time.sleep(0.01)  # file systems tick slowly
+        if barred:
+            barred.clear()
+            scan.chmod(0o600)
+        else:
+            with scan.open("r+b") as file:
+                file.write(data)
+        here.run(2.0)
+        assert len(outcomes(here)) == 2, "held"
+        assert "scans-rewritten" not in [code for code, _ in here.said()]
+
+
+def outcomes(here: Station) -> list[str]:
+    """What the verdicts in the ledger say, the oldest first."""
+    return [json.loads(row.payload)["outcome"] for row in here.line.ledger.outbox(0, 10)]
 
 
 def test_a_name_that_names_no_part_is_an_alarm_until_one_fits_and_a_count_in_health(

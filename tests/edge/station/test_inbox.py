@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -453,6 +454,19 @@ def test_a_new_file_under_the_name_of_a_judged_one_is_not_held(folder: Path, how
         scan.unlink()
         scan.write_bytes(tiff(2))
     line.inbox.touch("a.tif", is_new=how == "deleted and made anew")
+    assert seconds_until(line, "a.tif") <= 1.0
+    assert not line.arrivals[-1].is_rewrite
+
+
+def test_a_file_that_was_deleted_and_made_anew_with_its_inode_number_is_not_held_without_an_event(folder: Path) -> None:
+    """As on a share; the time of birth tells."""
+    scan = drop(folder / "a.tif", tiff(2))
+    if birth_ns(scan) is None:
+        pytest.skip("this file system does not tell when a file was made")
+    stamp = replace(stamp_of(scan, folder), modified_ns=1)
+    held = Line(folder, rewrite_hold_s=HOLD_S, known={"a.tif": stamp})
+    assert held.looks(8) == []
+    line = Line(folder, rewrite_hold_s=HOLD_S, known={"a.tif": replace(stamp, changed_ns=MINUTE_AGO_NS)})
     assert seconds_until(line, "a.tif") <= 1.0
     assert not line.arrivals[-1].is_rewrite
 

@@ -153,6 +153,18 @@ def test_a_file_that_was_judged_again_is_known_by_its_newest_stamp(ledger: Ledge
     assert ledger.files() == {stamp.file: stamp}
 
 
+def test_whether_a_judged_file_was_whole_is_known_after_a_restart(path: Path) -> None:
+    first, second = sample_entry(1), sample_entry(2)
+    with open_ledger(path, STATION) as ledger:
+        ledger.commit([first, replace(second, stamp=replace(second.stamp, is_whole=False))], NOW)
+    with sqlite3.connect(path) as sql:  # as older programs wrote it
+        sql.execute("UPDATE files SET stamp = '1 2 3' WHERE file = ?", (first.stamp.file.encode(),))
+    sql.close()
+    with open_ledger(path, STATION) as ledger:
+        files = ledger.files()
+    assert [files[entry.stamp.file].is_whole for entry in (first, second)] == [True, False]
+
+
 def test_the_outbox_gives_unsent_messages_in_order_from_a_place(ledger: Ledger) -> None:
     ledger.commit([sample_entry(number) for number in range(1, 8)], NOW)
     ledger.mark_sent([2, 4], NOW)
