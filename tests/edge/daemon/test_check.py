@@ -71,7 +71,7 @@ def test_everything_in_order_is_ok_throughout(tmp_path: Path) -> None:
     assert {line.split()[0] for line in table.values()} == {"ok"}
     assert set(table) >= {
         "settings",
-        "bundle",
+        "model",
         "engine",
         "folder",
         "state",
