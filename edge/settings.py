@@ -29,9 +29,10 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from edge.errors import SettingsError
+from edge.system.names import SCAN_SUFFIXES
 from edge.system.text import NotUtf8, utf8_text
 from edge.system.values import check_expression, check_host, check_topic_level, display, is_loopback, toml_value
-from edge.system.variables import PREFIX, is_of_kubernetes, json_section, merge, suggest_setting, variable
+from edge.system.variables import PREFIX, expect_utf8, is_of_kubernetes, json_section, merge, suggest_setting, variable
 
 DEFAULT_FILE = Path("/etc/edge-worker/edge.toml")
 """Read where no other file is named."""
@@ -91,6 +92,8 @@ class FolderSettings(Section):
         """Without its dot a suffix fits no file, and the line waits for markers that never come."""
         if value is not None and (not value or value[0].isalnum() or "/" in value):
             raise ValueError(f"is no suffix of a file name: write {'.' + (value.replace('/', '') or 'done')!r}")
+        if value is not None and value.lower().endswith(SCAN_SUFFIXES):  # else each scan would be its own marker
+            raise ValueError("is the suffix of a scan, and a marker is none: write '.done'")
         return value
 
     @model_validator(mode="after")
@@ -438,7 +441,7 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
     content = {} if config is None else _file_content(config)
     variables, ignored = _environment_content()
     try:
-        settings = Settings(**merge(content, variables, flags or {}))
+        settings = Settings(**expect_utf8(merge(content, variables, flags or {})))
     except ValidationError as error:
         raise settings_error(error) from None
     settings._file = config
@@ -456,7 +459,8 @@ def settings_to_tell(config: Path | None, flags: Mapping[str, Any]) -> Settings 
         every = merge(content, _environment_content()[0], flags)
         if not {"station", "broker", "topic"} <= every.keys():
             return None
-        return Settings(**{name: every[name] for name in ("station", "broker", "topic", "state") if name in every})
+        needed = {name: every[name] for name in ("station", "broker", "topic", "state") if name in every}
+        return Settings(**expect_utf8(needed))
     except (SettingsError, ValidationError):
         return None
 

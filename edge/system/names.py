@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
+SCAN_SUFFIXES = (".tif", ".tiff")
+"""In any case of their letters: what a file is called that is a scan."""
+
 
 def display_name(file: str) -> str:
     r"""The file as unambiguous, well-formed text.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from edge.errors import SettingsError
+from edge.system.names import display_name
 from edge.system.values import display
 
 PREFIX = "EDGE_"
@@ -69,3 +71,31 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
             is_section = isinstance(merged.get(name), Mapping) and isinstance(value, Mapping)
             merged[name] = {**merged[name], **value} if is_section else value
     return merged
+
+
+def expect_utf8(content: dict[str, Any]) -> dict[str, Any]:
+    """The settings, each text of which can be written into a message, a log and the ledger. Raises SettingsError.
+
+    What the environment and the command line hold are bytes: Python keeps those that are no UTF-8 as lone surrogates.
+    """
+    for key, value in _texts(content):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise SettingsError(
+                f"setting `{key}` = '{display_name(value)}' is not UTF-8",
+                hint="write it in UTF-8, or into the settings file, saved as UTF-8",
+            ) from None
+    return content
+
+
+def _texts(value: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text and path in nested settings, with the key it belongs to."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _texts(inner, f"{key}.{name}" if key else name)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner, key)
+    elif isinstance(value, str | Path):
+        yield key, str(value)

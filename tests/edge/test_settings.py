@@ -1,6 +1,9 @@
 """Settings: precedence, and errors that name the key, the value and the fix."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,8 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path, m
         ("[broker]\nPort = 3\n", "unknown setting `broker.Port`", "write it in small letters: `port`"),
         ('[folder]\ndone_suffix = "done"\n', "is no suffix of a file name: write '.done'", "marker file"),
         ('[folder]\ndone_suffix = ""\n', "is no suffix of a file name: write '.done'", "marker file"),
+        ('[folder]\ndone_suffix = ".tif"\n', "is the suffix of a scan, and a marker is none", "marker file"),
+        ('[folder]\ndone_suffix = ".done.TIFF"\n', "is the suffix of a scan, and a marker is none", "marker file"),
         (
             '[broker]\nhost = "mqtt://mes"\n',
             'must be a name or an address alone: write host = "mes"',
@@ -189,6 +194,33 @@ def test_a_settings_file_in_another_encoding_stops_the_start_with_the_encoding(
     said = capsys.readouterr().err
     assert f"settings file {config} {message}" in said
     assert "try: save it as UTF-8" in said
+
+
+@pytest.mark.parametrize(
+    ("variables", "key"),
+    [
+        ({b"EDGE_STATION": b"Pr\xfcfplatz"}, "station"),
+        ({b"EDGE_BROKER__USERNAME": b"M\xfcller"}, "broker.username"),
+        ({b"EDGE_STATE__DIR": b"/srv/pr\xfcf"}, "state.dir"),
+        ({b"EDGE_NAMING__PATTERN": b"(?P<part_id>\xfc)"}, "naming.pattern"),
+        ({b"EDGE_DESK__NAMES": b"desk,pr\xfcf"}, "desk.names"),
+        ({b"EDGE_TOPIC": b'{"line": "pr\\udcfcf"}'}, "topic.line"),
+    ],
+)
+def test_a_setting_of_the_environment_in_another_encoding_is_refused_before_it_is_used(
+    variables: dict[bytes, bytes], key: str
+) -> None:
+    """Else it stops whatever first writes it: the ledger, a message, on every start anew."""
+    done = subprocess.run(
+        [sys.executable, "-m", "edge.cli"],
+        env={**os.environb, b"EDGE_STATE__DIR": b"/nowhere", **variables},
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 78
+    first, second = done.stderr.decode().splitlines()
+    assert f"setting `{key}` = '" in first and r"\xfc" in first and first.endswith("' is not UTF-8")
+    assert "UTF-8" in second
 
 
 def test_the_mark_that_windows_editors_write_is_skipped(tmp_path: Path) -> None:
