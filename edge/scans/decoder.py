@@ -50,8 +50,8 @@ DECODER_CRASH = "decoder-crash"
 ATTEMPTS = 2
 CPU_S = 1.0
 CPU_S_PER_PX = 3e-7
-CPU_S_PER_SEGMENT = 1e-4
-"""Processor time for one scan (segments: strips or tiles): four times what noise takes, which is the worst content."""
+CPU_S_PER_SEGMENT = 4e-4
+"""Processor time for one scan (segments: strips or tiles): thrice what noise, the worst content, takes as LZW."""
 WALL_S = 20.0
 """On the clock beyond that, for a process that computes too little to be blamed: it was stopped or got no processor."""
 LOOK_S = 0.1

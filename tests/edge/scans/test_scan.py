@@ -88,6 +88,12 @@ class TestAcceptedForms:
         )
         np.testing.assert_array_equal(counts_in(path, data), counts)
 
+    @pytest.mark.parametrize("coding", [None, "lzw", "zlib", "packbits"])
+    def test_as_many_strips_are_read_as_a_scan_of_a_station_has_rows(self, path: Path, coding: str | None) -> None:
+        counts = electrode(17_000, 47)
+        path.write_bytes(written_by_tifffile(counts, rowsperstrip=1, compression=coding))
+        np.testing.assert_array_equal(read_scan(path, file="x.tif", limits=LIMITS).counts, counts)
+
     @pytest.mark.parametrize("order", ["<", ">"])
     @pytest.mark.parametrize("pixels_at", [400, 401, 403])
     def test_pixels_may_begin_at_any_byte(self, path: Path, order: str, pixels_at: int) -> None:
