@@ -38,8 +38,12 @@ _MAX_ENTRIES = 65_535
 _MAX_DIRECTORIES = 32
 _INTEGER_TYPES = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}  # SHORT, LONG, IFD; LONG8 and IFD8 of BigTIFF
 _TEXT_TYPES = (1, 2)  # BYTE and ASCII
-_DESCRIPTION_BYTES = 1024
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_DESCRIPTION_BYTES = 65_536
 """As much of ImageDescription as is looked at."""
+_LOOK_BYTES = 1 << 20
+_METADATA_BYTES = 1 << 20
+"""What follows the pixels unnamed and is longer is no metadata."""
 
 # Strips or tiles: as many as the pixels that may be read allow. A strip is at least a row and a tile at least 16 x 16
 # px, so no scan of 256 columns or more (LZW: 1024) is refused for them. Each costs a fixed time, 30 us (LZW: 130), and
@@ -156,6 +160,8 @@ class _Directory:
     """Where the next directory begins; 0 if this is the last one."""
     ranges: list[tuple[int, int]]
     """(start, end) of the directory and the tables read so far: no pixel may lie there."""
+    named: list[tuple[int, int]]
+    """(start, end) of the values of all its tags, known or not, as far as they do not lie in the directory."""
 
     def scalar(self, tag: _Tag, default: int | None = None) -> int:
         if default is not None and tag not in self.entries:
@@ -267,6 +273,7 @@ def read_layout(read_at: ReadAt, size_bytes: int, max_px: int) -> Layout:
         lengths_bytes=lengths.astype(np.int64),
     )
     _check_nothing_overlaps(layout, tags.ranges)
+    _check_nothing_follows(layout, tags)
     if compression is Compression.NONE:
         _check_uncompressed_lengths(layout)
     else:
@@ -324,7 +331,12 @@ def _read_directory(read_at: ReadAt, size_bytes: int, form: _Form, at: int) -> _
     raw = _bytes_at(read_at, size_bytes, at + count_bytes, count * entry_bytes, "the directory")
     entries: dict[int, _Entry] = {}
     descriptions: list[_Entry] = []
+    named: list[tuple[int, int]] = []
     for code, kind, values, value in struct.iter_unpack(order + entry_format, raw):
+        length = _TYPE_BYTES.get(kind, 0) * values
+        if length > len(value):
+            start = int.from_bytes(value, "little" if order == "<" else "big")
+            named.append((start, start + length))
         if code not in _TAGS:
             continue
         if code == _Tag.UNWRITTEN:
@@ -339,7 +351,8 @@ def _read_directory(read_at: ReadAt, size_bytes: int, form: _Form, at: int) -> _
     following = int.from_bytes(read_at(end, next_bytes), "little" if order == "<" else "big")
     if following >= size_bytes:
         raise unfinished("truncated", f"a further page is announced at byte {following}, the file has {size_bytes}")
-    return _Directory(read_at, size_bytes, order, entries, descriptions, following, [(at, end + next_bytes)])
+    own = [(at, end + next_bytes)]
+    return _Directory(read_at, size_bytes, order, entries, descriptions, following, own, [*named, *own])
 
 
 def _read_one_page(read_at: ReadAt, size_bytes: int) -> _Directory:
@@ -368,7 +381,21 @@ def _read_one_page(read_at: ReadAt, size_bytes: int) -> _Directory:
             )
         waiting += _further_directories(other)
         page.ranges.extend(other.ranges)
+        page.named.extend((*other.named, *_pixels_of(other)))
     return page
+
+
+def _pixels_of(copy: _Directory) -> list[tuple[int, int]]:
+    """Where the strips or tiles of a reduced copy lie; all of the file where its tables do not say."""
+    for at, length in ((_Tag.STRIP_OFFSETS, _Tag.STRIP_BYTE_COUNTS), (_Tag.TILE_OFFSETS, _Tag.TILE_BYTE_COUNTS)):
+        if at in copy.entries and length in copy.entries:
+            count = min(copy.entries[at].count, _SEGMENTS_OF_SMALL_LIMITS)
+            try:
+                starts, lengths = copy.integers(at, count), copy.integers(length, count)
+            except ScanError:
+                break
+            return [(start, start + size) for start, size in zip(starts.tolist(), lengths.tolist(), strict=True)]
+    return [(0, copy.size_bytes)]
 
 
 def _further_directories(page: _Directory) -> list[int]:
@@ -394,9 +421,13 @@ def _check_one_plane(page: _Directory, size: Size) -> None:
 
 
 def _planes_described(described: bytes, size: Size) -> int:
-    """How many images the words of ImageJ or tifffile announce; 1 if they announce none."""
-    if described.startswith(b"ImageJ=") and (images := re.search(rb"^images=(\d{1,9})\s*$", described, re.MULTILINE)):
-        return int(images[1])
+    """How many images the words of ImageJ, OME or tifffile announce; 1 if they announce none."""
+    if described.startswith(b"ImageJ="):
+        said = dict(re.findall(rb"^(images|channels|slices|frames)=(\d{1,9})\s*$", described, re.MULTILINE))
+        axes = (said.get(axis, b"1") for axis in (b"channels", b"slices", b"frames"))
+        return max(int(said.get(b"images", b"1")), math.prod(map(int, axes)))
+    if pixels := re.search(rb"<(?:\w+:)?Pixels\s[^>]*>", described):
+        return math.prod(map(int, re.findall(rb"\sSize[ZCT]\s*=\s*[\"'](\d{1,9})[\"']", pixels[0])))
     if shape := re.match(rb'\{"shape": \[([\d, ]{1,200})\]', described):
         px = math.prod(map(int, re.findall(rb"\d+", shape[1])))
         return px // (size.height_px * size.width_px)
@@ -483,6 +514,33 @@ def _check_nothing_overlaps(layout: Layout, ranges: list[tuple[int, int]]) -> No
     overlaps = ends[order][:-1] > starts[order][1:]
     if overlaps.any():
         raise contradiction(f"two parts of the file overlap at byte {starts[order][1:][overlaps.argmax()]}")
+
+
+def _check_nothing_follows(layout: Layout, page: _Directory) -> None:
+    """Refuse a stack without words: behind the pixels lie further images, which no tag names.
+
+    Some writers append the frames of a stack behind the one directory of the first. What follows a scan otherwise is
+    named by a tag, zero, or metadata: shorter than the pixels, or, of a small scan, short and no multiple of them.
+    """
+    image_bytes = 2 * layout.size.height_px * layout.size.width_px
+    end = int((layout.offsets_bytes + layout.lengths_bytes).max())
+    if page.size_bytes - end < image_bytes:
+        return
+    for start, stop in sorted((*page.named, *page.ranges, (page.size_bytes, page.size_bytes))):
+        gap_bytes = start - end
+        is_image = gap_bytes >= image_bytes and (gap_bytes >= _METADATA_BYTES or gap_bytes % image_bytes == 0)
+        if is_image and _holds_anything(page.read_at, end, start):
+            raise foreign(
+                "multi-page",
+                f"behind the pixels lie {gap_bytes} bytes that no tag names, the image has {image_bytes}: expected "
+                "one image",
+            )
+        end = max(end, stop)
+
+
+def _holds_anything(read_at: ReadAt, start: int, end: int) -> bool:
+    """Whether any byte of that part of the file is not zero."""
+    return any(read_at(at, min(_LOOK_BYTES, end - at)).strip(b"\0") for at in range(start, end, _LOOK_BYTES))
 
 
 def _check_uncompressed_lengths(layout: Layout) -> None:

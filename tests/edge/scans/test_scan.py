@@ -94,6 +94,23 @@ class TestAcceptedForms:
         path.write_bytes(written_by_tifffile(counts, rowsperstrip=1, compression=coding))
         np.testing.assert_array_equal(read_scan(path, file="x.tif", limits=LIMITS).counts, counts)
 
+    @pytest.mark.parametrize(
+        "data",
+        [
+            tiff() + b"made by a station" * 300,
+            tiff() + bytes(100_000),
+            written_by_tifffile(electrode(), extratags=[(700, 1, 60_000, bytes(range(256)) * 250, True)]),
+            written_by_tifffile(electrode(), description='<OME><Pixels SizeZ="1" SizeC="1" SizeT="1"/></OME>'),
+            written_by_tifffile(electrode(), description="ImageJ=1.54f\nimages=1\nslices=1\n"),
+        ],
+        ids=["metadata", "room for more", "a long tag", "OME", "ImageJ"],
+    )
+    def test_what_follows_the_pixels_is_no_further_image_if_it_is_shorter_named_or_zero(
+        self, path: Path, data: bytes
+    ) -> None:
+        path.write_bytes(data)
+        np.testing.assert_array_equal(read_scan(path, file="x.tif", limits=LIMITS).counts, electrode())
+
     @pytest.mark.parametrize("order", ["<", ">"])
     @pytest.mark.parametrize("pixels_at", [400, 401, 403])
     def test_pixels_may_begin_at_any_byte(self, path: Path, order: str, pixels_at: int) -> None:

@@ -99,6 +99,33 @@ FOREIGN: dict[str, tuple[str, bytes | Callable[[], bytes]]] = {
         "multi-page",
         lambda: written_by_tifffile(np.stack([electrode()] * 3), truncate=True, metadata={}),
     ),
+    "an ImageJ stack that says its slices alone": (
+        "multi-page",
+        lambda: written_by_tifffile(electrode(), description="ImageJ=1.54f\nslices=3\n"),
+    ),
+    "an ImageJ stack of two channels and two frames": (
+        "multi-page",
+        lambda: written_by_tifffile(electrode(), description="ImageJ=1.54f\nchannels=2\nframes=2\n"),
+    ),
+    "an OME stack behind one directory": (
+        "multi-page",
+        lambda: written_by_tifffile(
+            electrode(),
+            description=f'<?xml version="1.0"?><!--{"-" * 2000}--><OME><Pixels SizeX="45" SizeZ="3"/></OME>',
+        ),
+    ),
+    "two frames without words behind one directory": (
+        "multi-page",
+        lambda: tiff() + electrode(seed=1).tobytes() + electrode(seed=2).tobytes(),
+    ),
+    "a frame without words between directory and metadata": (
+        "multi-page",
+        lambda: tiff(electrode(800, 700)) + electrode(800, 700, seed=1).tobytes() + b"made by a station",
+    ),
+    "a coded scan with a frame behind it": (
+        "multi-page",
+        lambda: written_by_tifffile(electrode(), compression="zlib") + electrode(seed=1).tobytes(),
+    ),
     "a MetaMorph stack": ("multi-page", lambda: tiff(change={STK_PLANES: (LONG, list(range(12)))})),
     "a MetaMorph stack of unknown length": ("multi-page", lambda: tiff(change={STK_PLANE_LIST: (LONG, [1])})),
     "a thumbnail": ("multi-page", lambda: tiff(change={SUBFILE: (LONG, [1])})),
