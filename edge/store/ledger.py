@@ -140,7 +140,7 @@ class Pending:
 def open_ledger(path: Path, station: str) -> Ledger:
     """Open the station's ledger, creating it and its directory (mode 0700) if there is none.
 
-    A copy of a ledger begins a new sequence (`Ledger.settle`).
+    A copy of a ledger begins a new sequence (`Ledger.renew_id_if_needed`).
     Raises LedgerError when another process has it, when it belongs to another station or a newer
     program, when others can write into its directory, or when it cannot be read.
     """
@@ -154,7 +154,7 @@ def open_ledger(path: Path, station: str) -> Ledger:
         raise
     ledger = Ledger(path, station, lock)
     try:
-        ledger.settle()
+        ledger.renew_id_if_needed()
     except BaseException:
         ledger.close()
         raise
@@ -424,7 +424,7 @@ class Ledger:
         with self.database.transaction("write") as sql:
             numbers.begin_sequence(sql)
 
-    def settle(self) -> None:
+    def renew_id_if_needed(self) -> None:
         """Begin a new sequence where this is not the file that gave the former numbers, or has lost the last one.
 
         The file may be a copy, whose original may still give them: on another machine, or after this one was put back
@@ -433,13 +433,13 @@ class Ledger:
         with map_errors(self.path):
             place = f"{machine_key()} {self.path.lstat().st_ino}"
         with self.database.transaction("write") as sql:
-            why = numbers.settle(sql, place)
+            why = numbers.renew_id_if_needed(sql, place)
         if why is not None:
             event(log.error, "the ledger goes on under a new ledger_id", file=self.path.name, reason=why)
 
     @property
     def renewed(self) -> str | None:
-        """Why `settle` began a new sequence; None where it did not, or where that was told."""
+        """Why `renew_id_if_needed` began a new sequence; None where it did not, or where that was told."""
         return self.recall(numbers.RENEWED)
 
     def forget_renewal(self) -> None:

@@ -61,13 +61,13 @@ def ledger_id(sql: sqlite3.Connection) -> UUID:
 
 
 def begin_sequence(sql: sqlite3.Connection) -> None:
-    """Begin a sequence on purpose: a new id, and no memory of a place for `settle` to do it again."""
+    """Begin a sequence on purpose: a new id, and no memory of a place for `renew_id_if_needed` to do it again."""
     _repair_next_seq(sql)
     _renew_id(sql)
     sql.execute("DELETE FROM meta WHERE key = ?", (f"remembered:{PLACE}",))
 
 
-def settle(sql: sqlite3.Connection, place: str) -> str | None:
+def renew_id_if_needed(sql: sqlite3.Connection, place: str) -> str | None:
     """Begin a new sequence where the old one may not go on at `place`; why, None where it may.
 
     What the ledger remembers as RENEWED says so, too.
