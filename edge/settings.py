@@ -29,7 +29,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from edge.errors import SettingsError
-from edge.system.names import SCAN_SUFFIXES
+from edge.system.names import SCAN_SUFFIXES, finds_again
 from edge.system.text import NotUtf8, utf8_text
 from edge.system.values import check_expression, check_host, check_topic_level, display, is_loopback, toml_value
 from edge.system.variables import PREFIX, expect_utf8, is_of_kubernetes, json_section, merge, suggest_setting, variable
@@ -97,24 +97,21 @@ class FolderSettings(Section):
         return value
 
     @model_validator(mode="after")
-    def _move_needs_a_target(self) -> FolderSettings:
-        if self.after == "move" and self.move_to is None:
-            raise ValueError("`after` is 'move' but `move_to` is not set: name the folder for judged scans")
-        return self
+    def _moves_to_another_place(self) -> FolderSettings:
+        """By the names alone: asking a share whose server is gone would hang before any thread is watched.
 
-    @model_validator(mode="after")
-    def _moved_scans_leave_the_folder(self) -> FolderSettings:
-        """Else each moved scan is found again, judged again, and moved one level deeper, without end."""
-        if self.after == "move" and self.move_to is not None:
-            home, target = Path(os.path.realpath(self.path)), Path(os.path.realpath(self.move_to))
-            levels = target.relative_to(home).parts if target.is_relative_to(home) else None
-            # What edge/station/folder.py does not look into.
-            is_hidden = levels is not None and any(level.startswith((".", "~")) for level in levels)
-            if levels is not None and not is_hidden and (self.recursive or not levels):
-                raise ValueError(
-                    f"judged scans would be moved to {target}, where the worker looks for new ones: set `move_to` to a "
-                    f"folder outside of {home}"
-                )
+        What links make of them the archive's thread finds out, and `check`.
+        """
+        if self.after != "move":
+            return self
+        if self.move_to is None:
+            raise ValueError("`after` is 'move' but `move_to` is not set: name the folder for judged scans")
+        home, target = (Path(os.path.normpath(path.absolute())) for path in (self.path, self.move_to))
+        if finds_again(home, target, recursive=self.recursive):
+            raise ValueError(
+                f"judged scans would be moved to {target}, where the worker looks for new ones: set `move_to` to a "
+                f"folder outside of {home}"
+            )
         return self
 
 

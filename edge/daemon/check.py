@@ -45,7 +45,7 @@ from edge.station.folder import StationFolder
 from edge.station.mounts import file_system
 from edge.store.ledger import open_ledger
 from edge.store.ledger_file import keep_free
-from edge.system.names import display_name
+from edge.system.names import display_name, finds_again
 from edge.system.text import rfc3339
 
 GOOD_SQLITE = (3, 51, 3)
@@ -209,6 +209,10 @@ def _folder(settings: Settings) -> Iterator[Finding]:
     yield Finding(Grade.OK, "folder", f"{folder.path}: {len(listing.found)} scans; {mount.kind}, {way}")
     yield _names(settings.naming.pattern, [display_name(file) for file, _ in listing.found])
     if folder.after == "move" and folder.move_to is not None:
+        real = Path(os.path.realpath(folder.move_to))
+        if finds_again(Path(os.path.realpath(folder.path)), real, recursive=folder.recursive):
+            observed = f"{folder.move_to} leads to {real}, where the worker looks for new scans"
+            yield Finding(Grade.FAIL, "move_to", observed, f"set `move_to` to a folder outside of {folder.path}")
         yield _writable("move_to", folder.move_to)
         if not os.access(folder.path, os.W_OK):
             yield Finding(Grade.FAIL, "folder", f"{folder.path} is read-only", 'needed for `after = "move"`')

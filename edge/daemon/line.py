@@ -505,6 +505,7 @@ def _archive_of(settings: Settings, ledger: Ledger, known: Mapping[str, FileStam
         folder.path,
         folder.move_to,
         is_judged=ledger.is_judged,
+        recursive=folder.recursive,
         done_suffix=folder.done_suffix,
         remembered=ledger.recall(TARGET),
     )

@@ -24,7 +24,7 @@ from edge.station.folder import find_markers, marker_names
 from edge.station.mounts import Whereabouts, file_system
 from edge.system.files import CHUNK_BYTES, copy_open, copy_whole, open_folder, open_regular
 from edge.system.logs import event
-from edge.system.names import display_name
+from edge.system.names import display_name, finds_again
 
 log = logging.getLogger(__name__)
 
@@ -57,16 +57,18 @@ class Archive:
         target: Path,
         *,
         is_judged: Callable[[str, str], bool],
+        recursive: bool = False,
         done_suffix: str | None = None,
         remembered: str | None = None,
     ) -> None:
         """`is_judged`: whether the last verdict on a file was on bytes of this SHA-256; may raise LedgerError.
-
+        `recursive`: the inbox looks into sub-folders; nothing is moved to where it would find it again.
         `remembered`: `whereabouts` of an earlier run; a target that was never seen is made.
         """
         self._folder = folder
         self._target = target
         self._is_judged = is_judged
+        self._recursive = recursive
         self._done_suffix = done_suffix
         self._seen = Whereabouts.from_text(remembered, target)
         self._identity: tuple[int, int] | None = None
@@ -202,6 +204,9 @@ class Archive:
                 if self._seen is not None and self._seen.is_unmounted(home):
                     was = f"{self._seen.kind} is not mounted at {self._seen.mount_point}"
                     raise OSError(errno.ENOTCONN, was)
+                real = Path(os.path.realpath(self._target))
+                if finds_again(Path(os.path.realpath(self._folder)), real, recursive=self._recursive):
+                    raise OSError(errno.ELOOP, f"it leads to {real}, where the worker looks for new scans")
                 self._identity = status.st_dev, status.st_ino
                 self._seen = Whereabouts.of(self._target, home, status.st_ino)
             yield descriptor

@@ -31,12 +31,9 @@ from edge.scans.scan import SUFFIXES
 from edge.station.mounts import FileSystem, Whereabouts, file_system
 from edge.system.files import open_folder
 from edge.system.logs import event
-from edge.system.names import display_name
+from edge.system.names import IGNORED_STARTS, display_name
 
 log = logging.getLogger(__name__)
-
-IGNORED_STARTS = (".", "~")
-"""Hidden files and folders, and drafts of other programs."""
 
 IGNORED_FOLDERS = frozenset({"$recycle.bin", "lost+found", "system volume information"})
 """What file systems put into their top folder, in any case of the letters: deleted files, private places."""

@@ -1,12 +1,27 @@
-"""File names as text that JSON, logs and screens can take."""
+"""Names of files: which are looked at, and as text that JSON, logs and screens can take."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from pathlib import Path
 
 SCAN_SUFFIXES = (".tif", ".tiff")
 """In any case of their letters: what a file is called that is a scan."""
+
+IGNORED_STARTS = (".", "~")
+"""Hidden files and folders, and drafts of other programs."""
+
+
+def finds_again(home: Path, target: Path, *, recursive: bool) -> bool:
+    """Whether one who looks for scans in `home` finds those that are moved to `target`; by the names, asks no disk.
+
+    Each moved scan would be judged again, and moved one level deeper, without end.
+    """
+    if not target.is_relative_to(home):
+        return False
+    levels = target.relative_to(home).parts
+    return not any(level.startswith(IGNORED_STARTS) for level in levels) and (recursive or not levels)
 
 
 def display_name(file: str) -> str:

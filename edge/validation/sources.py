@@ -23,9 +23,9 @@ from typing import Any, Protocol
 
 from edge.errors import SettingsError, SourceError
 from edge.scans.scan import SUFFIXES
-from edge.station.folder import IGNORED_FOLDERS, IGNORED_STARTS
+from edge.station.folder import IGNORED_FOLDERS
 from edge.system.logs import event
-from edge.system.names import display_name
+from edge.system.names import IGNORED_STARTS, display_name
 
 log = logging.getLogger(__name__)
 

@@ -22,6 +22,7 @@ from edge.settings import (
     settings_text,
     usual_file,
 )
+from tests.support.station import hang_below
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -115,6 +116,14 @@ def test_judged_scans_may_not_move_to_where_new_ones_are_looked_for(
             load_settings(config)
     else:
         assert load_settings(config).folder.after == "move"
+
+
+def test_reading_the_settings_asks_the_stations_disk_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share whose server is gone hangs at the first question, and no log and no alarm would be there yet."""
+    share = tmp_path / "share"
+    config = written(tmp_path, f"[folder]\npath = '{share}/scans'\nmove_to = '{share}/done'\nafter = 'move'\n")
+    hang_below(share, monkeypatch)
+    assert load_settings(config).folder.after == "move"
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "1e18"])

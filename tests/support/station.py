@@ -52,6 +52,20 @@ def stamp_of(path: Path, folder: Path) -> FileStamp:
     return FileStamp.of(str(path.relative_to(folder)), path.lstat())
 
 
+def hang_below(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share whose server is gone, to who must not ask it: any question to it is an error."""
+
+    def hanging(really: Callable[..., object]) -> Callable[..., object]:
+        def ask(path: object, *arguments: object, **options: object) -> object:
+            assert not str(path).startswith(str(folder)), f"{path} hangs"
+            return really(path, *arguments, **options)
+
+        return ask
+
+    for name in ("access", "lstat", "mkdir", "open", "readlink", "scandir", "stat"):
+        monkeypatch.setattr(os, name, hanging(getattr(os, name)))
+
+
 class Line:
     """An inbox with a clock of its own; what it hands out is noted."""
 

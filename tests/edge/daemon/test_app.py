@@ -38,6 +38,7 @@ from tests.support import fakes
 from tests.support.models import scripted_model
 from tests.support.mosquitto import Mosquitto, Recorder, needs_mosquitto
 from tests.support.samples import sample_answer
+from tests.support.station import hang_below
 
 
 def settings_below(root: Path, **folder: Any) -> Settings:
@@ -226,6 +227,16 @@ def line_of(settings: Settings, *, engine: str = "scripted") -> Iterator[Line]:
         line = build_line(settings, model, fakes.BOOT_ID, stack)
         stack.callback(line.publisher.stop, 0.0)
         yield line
+
+
+def test_a_line_is_built_without_a_question_to_the_stations_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may hang: only the threads that the main one watches ask it."""
+    settings = settings_below(tmp_path, after="move", move_to=tmp_path / "scans" / ".done")
+    hang_below(tmp_path / "scans", monkeypatch)
+    with line_of(settings) as line:
+        assert line.archive is not None
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs"])

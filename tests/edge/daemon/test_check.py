@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edge.contract.messages import Topics
-from edge.daemon.check import Grade, _evidence, _names, _state
-from edge.settings import EvidenceSettings, Settings, StateSettings
+from edge.daemon.check import Grade, _evidence, _folder, _names, _state
+from edge.settings import EvidenceSettings, FolderSettings, Settings, StateSettings
 from edge.store.ledger import open_ledger
 from tests.support import bundles, fakes
 from tests.support.cpu_engines import needs_openvino
@@ -118,6 +118,15 @@ def test_each_fault_is_found_and_the_others_are_still_looked_at(tmp_path: Path) 
     assert table["broker"].startswith("fail")
     assert "is the broker running" in table["broker"]
     assert table["state"].startswith("ok")
+
+
+def test_a_folder_for_judged_scans_that_leads_back_to_the_new_ones_fails(tmp_path: Path) -> None:
+    (tmp_path / "scans" / "day").mkdir(parents=True)
+    (tmp_path / "done").symlink_to(tmp_path / "scans" / "day")
+    folder = FolderSettings(path=tmp_path / "scans", move_to=tmp_path / "done", after="move", recursive=True)
+    found = {finding.observed: finding.grade for finding in _folder(Settings(folder=folder))}
+    observed = f"{tmp_path}/done leads to {tmp_path}/scans/day, where the worker looks for new scans"
+    assert found[observed] is Grade.FAIL
 
 
 def test_a_running_worker_is_no_fault_of_the_ledger(tmp_path: Path) -> None:

@@ -261,6 +261,21 @@ def test_what_cannot_be_moved_is_tried_again_until_it_can(tmp_path: Path, small_
     assert len(list(target.iterdir())) == 3
 
 
+def test_nothing_is_moved_through_a_link_to_where_new_scans_are_looked_for(tmp_path: Path) -> None:
+    folder, target = tmp_path / "in", tmp_path / "out"
+    (folder / "day").mkdir(parents=True)
+    (folder / "a.tif").write_bytes(b"scan")
+    target.symlink_to(folder / "day")
+    archive = archive_of(folder, target, recursive=True)
+    assert not archive.move(stamp_of(folder, "a.tif"))
+    assert archive.failure is not None
+    assert archive.failure.endswith(f"it leads to {folder}/day, where the worker looks for new scans")
+    assert (folder / "a.tif").exists()
+    target.unlink()
+    archive.step(0.0)
+    assert (target / "a.tif").exists()
+
+
 def test_a_target_that_is_not_mounted_gets_nothing_into_its_mount_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
