@@ -237,16 +237,8 @@ def _state(settings: Settings) -> Iterator[Finding]:
     state = settings.state
     directory = next(parent for parent in (state.dir, *state.dir.parents) if parent.exists())
     yield _writable("state", directory)
-    mount = file_system(directory)
-    if not mount.is_local:
-        yield Finding(Grade.FAIL, "state", f"{directory} is on {mount.kind}", "the ledger needs a local disk")
-    elif mount.is_volatile:
-        yield Finding(
-            Grade.FAIL,
-            "state",
-            f"{directory} is on {mount.kind}: lost with the power or the container, with verdicts that were published",
-            "put `state.dir` on a disk of this machine, or on a volume",
-        )
+    if (trouble := file_system(directory).state_trouble) is not None:
+        yield Finding(Grade.FAIL, "state", f"{directory} is {trouble.message}", trouble.hint)
     free_bytes = shutil.disk_usage(directory).free
     enough = free_bytes >= state.min_free_bytes
     yield Finding(

@@ -485,15 +485,13 @@ def _forget_renewal(ledger: Ledger, publisher: Publisher) -> None:
 
 
 def _expect_local_disk(state: Path) -> None:
-    """Raises SettingsError for a share, which can damage the ledger; warns of a disk that forgets."""
-    mount = file_system(state)
-    if mount.is_share:
-        raise SettingsError(
-            f"`state.dir` {state} is on {mount.kind} ({mount.mount_point}), expected a local disk",
-            hint="a share can damage the ledger: move the whole state directory to a disk of this machine",
-        )
-    if mount.is_volatile:
-        event(log.warning, "the state is lost with the power or the container", dir=str(state), kind=mount.kind)
+    """Raises SettingsError for a share, which can damage the ledger; warns of anything else that is no local disk."""
+    trouble = file_system(state).state_trouble
+    if trouble is None:
+        return
+    if trouble.is_refused:
+        raise SettingsError(f"`state.dir` {state} is {trouble.message}", hint=trouble.hint)
+    event(log.warning, "the state is on no local disk", dir=str(state), found=trouble.message, hint=trouble.hint)
 
 
 def _archive_of(settings: Settings, ledger: Ledger, known: Mapping[str, FileStamp]) -> Archive | None:

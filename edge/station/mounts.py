@@ -18,14 +18,30 @@ LOCAL_KINDS = frozenset({
 # fmt: on
 """File systems whose every writer is on this machine, so that inotify sees them all."""
 
-SHARE_KINDS = frozenset({"cifs", "nfs", "nfs4", "smb3", "smbfs"})
+# fmt: off
+SHARE_KINDS = frozenset({
+    "9p", "afs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "glusterfs", "lustre", "nfs", "nfs4", "smb3", "smbfs",
+    "vboxsf",
+})
+# fmt: on
 """File systems of another machine whose locks and flushes a database cannot build on."""
 
-VOLATILE_KINDS = frozenset({"overlay", "ramfs", "tmpfs"})
+VOLATILE_KINDS = frozenset({"aufs", "fuse.fuse-overlayfs", "overlay", "ramfs", "rootfs", "tmpfs"})
 """File systems that end with the machine's power, or with a container."""
 
 UNSTABLE_INODE_KINDS = frozenset({"exfat", "fuse", "fuseblk", "msdos", "vboxsf", "vfat"})
 """File systems that invent inode numbers and may invent others for the same file later."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateTrouble:
+    """Why a file system is none for the ledger: `edge-worker check` fails, the start warns or refuses."""
+
+    message: str
+    """Goes on a sentence that begins with the directory."""
+    hint: str
+    is_refused: bool = False
+    """Whether the worker does not start there: the ledger would be damaged, and not only lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +59,19 @@ class FileSystem:
         return self.kind in LOCAL_KINDS
 
     @property
-    def is_share(self) -> bool:
-        """Whether it surely is another machine's; other kinds that are not local may be anything."""
-        return self.kind in SHARE_KINDS
-
-    @property
-    def is_volatile(self) -> bool:
-        """Whether a power cut, or the end of a container, takes what lies there."""
-        return self.kind in VOLATILE_KINDS
+    def state_trouble(self) -> StateTrouble | None:
+        """Why the state directory should not lie here; None where it may."""
+        where = f"on {self.kind} ({self.mount_point})"
+        if self.kind in SHARE_KINDS:
+            hint = "a share can damage the ledger: move the whole state directory to a disk of this machine"
+            return StateTrouble(f"{where}, expected a local disk", hint, is_refused=True)
+        if self.kind in VOLATILE_KINDS:
+            said = f"{where}: lost with the power or the container, with verdicts that were published"
+            return StateTrouble(said, "put `state.dir` on a disk of this machine, or on a volume")
+        if not self.is_local:
+            hint = "the ledger needs a local disk: move the whole state directory to one of this machine"
+            return StateTrouble(f"{where}, which may be anything: expected a local disk", hint)
+        return None
 
     @property
     def has_stable_inodes(self) -> bool:

@@ -24,6 +24,7 @@ import edge.station.folder
 import edge.system.heartbeat
 from edge.contract.messages import Gpu, Health, Verdict
 from edge.daemon.app import run_app
+from edge.daemon.check import Grade, _state
 from edge.daemon.line import Line, build_line, utc_now
 from edge.errors import EngineError, LedgerError, SettingsError
 from edge.mqtt.publisher import Publisher
@@ -239,7 +240,7 @@ def test_a_line_is_built_without_a_question_to_the_stations_disk(
         assert line.archive is not None
 
 
-@pytest.mark.parametrize("kind", ["nfs4", "cifs"])
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs", "vboxsf", "ceph"])
 def test_a_ledger_on_a_share_is_refused_before_it_is_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -249,13 +250,29 @@ def test_a_ledger_on_a_share_is_refused_before_it_is_touched(
     assert not (tmp_path / "state").exists()
 
 
-@pytest.mark.parametrize("kind", ["ext4", "fuse.unheard-of", "unknown"])
-def test_a_file_system_that_may_be_local_is_left_to_the_check(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("ext4", ""),
+        ("overlay", "lost with the power or the container"),
+        ("fuse.fuse-overlayfs", "lost with the power or the container"),
+        ("rootfs", "lost with the power or the container"),
+        ("virtiofs", "expected a local disk"),
+        ("fuse.unheard-of", "expected a local disk"),
+        ("unknown", "expected a local disk"),
+    ],
+)
+def test_the_start_warns_of_each_place_for_the_state_that_the_check_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str, words: str
 ) -> None:
-    monkeypatch.setattr(edge.daemon.line, "file_system", lambda path: FileSystem(kind, path))
+    for module in (edge.daemon.line, edge.daemon.check):
+        monkeypatch.setattr(module, "file_system", lambda path: FileSystem(kind, path))
     with line_of(settings_below(tmp_path)) as line:
         assert line.ledger.next_seq() == 1
+    found = [record.fields["found"] for record in caplog.records if record.msg == "the state is on no local disk"]  # type: ignore[attr-defined]
+    assert [words in said for said in found] == [True] * bool(words)
+    grades = {finding.grade for finding in _state(settings_below(tmp_path)) if finding.subject == "state"}
+    assert (Grade.FAIL in grades) is bool(words)
 
 
 def test_a_ledger_whose_numbers_were_damaged_is_told_at_the_mes_until_it_could_hear(tmp_path: Path) -> None:
