@@ -246,16 +246,28 @@ class Line:
         )
 
     def _watch_clock(self, now: datetime) -> None:
-        """A box whose clock lost its battery starts years ago: surely so where its model was made later."""
+        """A box without a clock battery starts years ago, or when systemd last saved the time.
+
+        It is surely behind where its model was made later, or a verdict was given later; the latter unless a time
+        server vouches for the clock, which was then ahead at that verdict.
+        """
+        newest: datetime | None = None
+        if not clock_synchronised():
+            with suppress(LedgerError):
+                newest = self.ledger.newest_decision()
         if now < self.model_made_at:
-            made = f"the model {self.model.id} was made at {rfc3339(self.model_made_at)}"
-            self.publisher.raise_alarm(
-                AlarmCode.CLOCK_BEHIND,
-                f"the clock says {rfc3339(now)}, but {made}",
-                "set it (timedatectl, a time server); until then the times in messages are wrong, their order is `seq`",
-            )
+            later = f"the model {self.model.id} was made at {rfc3339(self.model_made_at)}"
+        elif newest is not None and now < newest:
+            later = f"a verdict in the ledger was decided at {rfc3339(newest)}"
         else:
             self.publisher.clear_alarm(AlarmCode.CLOCK_BEHIND)
+            return
+        self.publisher.raise_alarm(
+            AlarmCode.CLOCK_BEHIND,
+            f"the clock says {rfc3339(now)}, but {later}",
+            "set it (timedatectl, a time server), unless it is right and was ahead at that verdict; until then the "
+            "times in messages are wrong, their order is `seq`",
+        )
 
     def _watch_evidence(self) -> Evidence | None:
         """Raise or clear `evidence-dropped`; what is kept, None where none is."""

@@ -369,6 +369,16 @@ class Ledger:
         except (TypeError, ValueError, OverflowError):  # bit rot: the age is not what matters then
             return Pending(count, None)
 
+    def newest_decision(self) -> datetime | None:
+        """When the line last decided, by the clock of the time; None before the first verdict."""
+        query = "SELECT decided_at_ms FROM outbox WHERE verdict_type IS NOT NULL ORDER BY decided_at_ms DESC LIMIT 1"
+        with self.database.transaction("read") as sql:
+            row = sql.execute(query).fetchone()
+        try:
+            return None if row is None else datetime.fromtimestamp(row[0] / 1000, UTC)
+        except (TypeError, ValueError, OverflowError):  # bit rot
+            return None
+
     def requeue(self, asked: ResendRequest) -> int:
         """Make the messages that are asked for unsent again; how many of them were sent and are still there."""
         where, values = where_asked(asked)

@@ -22,7 +22,7 @@ import edge.daemon.app
 import edge.daemon.line
 import edge.station.folder
 import edge.system.heartbeat
-from edge.contract.messages import Gpu, Health, Verdict
+from edge.contract.messages import Gpu, Health, Verdict, rfc3339
 from edge.daemon.app import run_app
 from edge.daemon.check import Grade, _state
 from edge.daemon.line import Line, build_line, utc_now
@@ -289,6 +289,30 @@ def test_a_ledger_whose_numbers_were_damaged_is_told_at_the_mes_until_it_could_h
     with line_of(settings) as line:
         line.publisher._connections = 1
     with line_of(settings) as line:
+        assert line.publisher.standing_alarms == ()
+
+
+def test_a_clock_that_is_behind_the_newest_verdict_is_an_alarm_unless_a_time_server_has_set_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a battery systemd begins at the time it last saved, which is mostly later than the model's."""
+    is_synchronised: list[bool | None] = [None]
+    monkeypatch.setattr(edge.daemon.line, "clock_synchronised", lambda: is_synchronised[0])
+    with line_of(settings_below(tmp_path)) as line:
+        fakes.write_scan(tmp_path / "scans" / "B01_1.tif")
+        judge(line, 1)
+        line.report_health()
+        assert line.publisher.standing_alarms == ()
+        assert (decided_at := line.ledger.newest_decision()) is not None
+        behind = utc_now() - timedelta(hours=5)
+        assert behind > line.model_made_at
+        monkeypatch.setattr(edge.daemon.line, "utc_now", lambda: behind)
+        line.report_health()
+        assert line.publisher.standing_alarms == ("clock-behind",)
+        (alarm,) = (each for each in line.publisher._alarms._standing.values())
+        assert f"a verdict in the ledger was decided at {rfc3339(decided_at)}" in alarm.message
+        is_synchronised[0] = True
+        line.report_health()
         assert line.publisher.standing_alarms == ()
 
 
