@@ -89,7 +89,7 @@ def _run(words: Sequence[str]) -> int:
         if options.verb == "run" and (known := settings_to_tell(config, overrides)) is not None:
             _tell_start_refused(known, error)
         raise
-    start_log(settings.log, service_environment())
+    start_log(PROGRAM, settings.log, service_environment())
     verb = options.verb if options.verb != "model" else f"model {options.model_verb}"
     if verb != "run":  # which logs it
         print(f"settings: {settings.origin}", file=sys.stderr)

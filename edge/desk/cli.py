@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> int:
     options = _parser().parse_args(words)
     settings = load_settings(getattr(options, "config", None) or usual_file())
-    start_log(settings.log, service_environment())
+    start_log(PROGRAM, settings.log, service_environment())
     verb = options.verb if options.verb != "user" else f"user {options.user_verb}"
     written = (settings.desk.dir, settings.state.dir) if verb == "run" else (settings.desk.dir,)
     refuse_root(written, as_typed(PROGRAM, words))

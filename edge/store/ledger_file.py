@@ -79,7 +79,9 @@ DAMAGED_HINT = (
 )
 _HINTS = {
     sqlite3.SQLITE_FULL: "free some space there; the worker goes on by itself",
-    sqlite3.SQLITE_IOERR: "check the disk (dmesg); the worker goes on by itself when it answers again",
+    # SQLite also says so of a quota that is used up (EDQUOT).
+    sqlite3.SQLITE_IOERR: "check the quota of the worker's user and project there (quota, repquota), and the disk "
+    "(dmesg); the worker goes on by itself when it can write again",
     sqlite3.SQLITE_READONLY: "check the mount and the owner of `state.dir`",
     sqlite3.SQLITE_CANTOPEN: "check the mount and the owner of `state.dir`",
     sqlite3.SQLITE_BUSY: "another program has it open: close it",

@@ -106,11 +106,12 @@ def run_service(
     return run_program(program, lambda: run(words), stderr_prefix="<3>" if is_journal else "")
 
 
-def start_log(settings: LogSettings, environment: ServiceEnvironment) -> None:
-    """Log from here on as the settings say and as systemd or the terminal reads it."""
+def start_log(program: str, settings: LogSettings, environment: ServiceEnvironment) -> None:
+    """Log from here on as the settings say and as systemd or the terminal reads it, under the program's name."""
     configure_logging(
         settings.level,
         settings.format,
+        program=program,
         journal_stream=environment.journal_stream,
         has_colour=environment.has_colour,
     )

@@ -83,18 +83,19 @@ class PrefixedFormatter(logging.Formatter):
 class JournalHandler(logging.Handler):
     """Entries with fields for journald, by its own protocol (systemd.io, "Native Journal Protocol").
 
-    `fallback` gets what journald does not take.
+    `fallback` gets what journald does not take. `program`: whose entries they are, for `journalctl -t`.
     """
 
-    def __init__(self, fallback: logging.Handler, address: str = JOURNAL_SOCKET) -> None:
+    def __init__(self, program: str, fallback: logging.Handler, address: str = JOURNAL_SOCKET) -> None:
         super().__init__()
+        self._program = program
         self._fallback = fallback
         self._address = address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._socket.sendto(_journal_entry(record), self._address)
+            self._socket.sendto(_journal_entry(self._program, record), self._address)
         except OSError:
             self._fallback.handle(record)
 
@@ -107,6 +108,7 @@ def configure_logging(
     level: str,
     style: Literal["auto", "json", "text"],
     *,
+    program: str = "edge-worker",
     stream: TextIO | None = None,
     journal_stream: str | None = None,
     has_colour: bool = True,
@@ -122,7 +124,7 @@ def configure_logging(
     handler: logging.Handler = logging.StreamHandler(output)
     handler.setFormatter(PrefixedFormatter(formatter) if is_journal else formatter)
     if is_journal and style == "auto":
-        handler = JournalHandler(handler)
+        handler = JournalHandler(program, handler)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
@@ -137,14 +139,14 @@ def leads_to_journal(stream: TextIO, journal_stream: str | None) -> bool:
     return journal_stream == f"{status.st_dev}:{status.st_ino}"
 
 
-def _journal_entry(record: logging.LogRecord) -> bytes:
+def _journal_entry(program: str, record: logging.LogRecord) -> bytes:
     message = _printable(record.getMessage())
     shown = "  ".join(
         [message, *([text] if (text := " ".join(f"{key}={value}" for key, value in _readable(record))) else [])]
     )
     entry = {
         "PRIORITY": str(PRIORITIES.get(record.levelname, 6)),
-        "SYSLOG_IDENTIFIER": "edge-worker",
+        "SYSLOG_IDENTIFIER": program,
         "LOGGER": record.name,
         "EVENT": message,
         "MESSAGE": shown,

@@ -807,7 +807,7 @@ with open_ledger(Path(sys.argv[1]), "xray-1") as ledger:
             ledger.commit([sample_entry(number)], MORNING)
         except LedgerError as error:
             failed = number
-            print(error.message)
+            print(error.message, error.hint)
             break
     resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert failed is not None
@@ -823,6 +823,7 @@ def test_an_input_output_error_is_reported_and_the_ledger_works_afterwards(path:
     said, complaint = worker.communicate(timeout=60)
     assert worker.returncode == 0, complaint
     assert "ledger" in said
+    assert "dmesg" in said and "quota" in said  # SQLite says the same of a quota that is used up
 
 
 def test_a_file_handle_that_went_bad_is_replaced(ledger: Ledger, path: Path) -> None:

@@ -89,17 +89,17 @@ def read_entry(data: bytes) -> dict[str, str]:
     return entry
 
 
-def test_the_journal_gets_the_priority_and_each_field(tmp_path: Path) -> None:
+def test_the_journal_gets_the_program_the_priority_and_each_field(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(str(tmp_path / "socket"))
-        handler = JournalHandler(logging.NullHandler(), str(tmp_path / "socket"))
+        handler = JournalHandler("edge-desk", logging.NullHandler(), str(tmp_path / "socket"))
         handler.handle(record(part_id="0003", seq=12, outcome="review", p_abnormal=0.25, message="x\ny", none=None))
         entry = read_entry(journald.recv(100_000))
         handler.close()
     assert entry.pop("MESSAGE") == r'scan judged  part_id=0003 seq=12 outcome=review p_abnormal=0.25 message="x\ny"'
     assert entry == {
         "PRIORITY": "6",
-        "SYSLOG_IDENTIFIER": "edge-worker",
+        "SYSLOG_IDENTIFIER": "edge-desk",
         "LOGGER": "edge.pipeline.worker",
         "EVENT": "scan judged",
         "PART_ID": "0003",
@@ -114,7 +114,7 @@ def test_what_the_journal_does_not_take_goes_to_standard_error(tmp_path: Path) -
     stream = io.StringIO()
     fallback = logging.StreamHandler(stream)
     fallback.setFormatter(PrefixedFormatter(TextFormatter()))
-    handler = JournalHandler(fallback, str(tmp_path / "nowhere"))
+    handler = JournalHandler("edge-worker", fallback, str(tmp_path / "nowhere"))
     handler.handle(record(file="a.tif"))
     handler.close()
     assert re.match(r"<6>\S+ INFO    scan judged  file=a\.tif\n$", stream.getvalue())
