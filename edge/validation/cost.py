@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edge.validation.sample_size import CONFIDENCE, lower_bound, upper_bound
+
 PER_MILLION = 1e6
 
 
@@ -30,13 +32,15 @@ class Prices:
 
 
 @dataclass(frozen=True, slots=True)
-class VerdictRates:
-    """Shares of each class's scans by verdict: escapes and reviews of abnormal, overkill and reviews of normal."""
+class VerdictCounts:
+    """Scans of each class by verdict: escapes and reviews of abnormal, overkill and reviews of normal."""
 
-    escape: float
-    review_of_abnormal: float
-    overkill: float
-    review_of_normal: float
+    abnormal: int
+    escaped: int
+    reviewed_abnormal: int
+    normal: int
+    overkill: int
+    reviewed_normal: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,13 @@ class PlantFigures:
     cost_per_scan: float | None
     """Expected cost of one electrode; None without prices."""
 
+    escapes_ppm_bound: float
+    """One-sided 95 % limits here and below, exact where one rate enters, Bonferroni's where several do."""
+
+    value_of_normal_bound: float
+    value_of_abnormal_bound: float
+    cost_per_scan_bound: float | None
+
 
 @dataclass(frozen=True, slots=True)
 class CostCurve:
@@ -76,25 +87,52 @@ class CostCurve:
         return float(self.thresholds[int(np.argmin(self.cost))])
 
 
-def plant_figures(rates: VerdictRates, defect_rate: float, prices: Prices | None = None) -> PlantFigures:
-    """Figures of the verdicts at the plant's defect rate. Raises ValueError unless 0 <= defect_rate <= 1."""
+def plant_figures(counts: VerdictCounts, defect_rate: float, prices: Prices | None = None) -> PlantFigures:
+    """Figures of the verdicts at the plant's defect rate.
+
+    Raises ValueError unless 0 <= defect_rate <= 1, and where a class has no scan.
+    """
     _check_rate(defect_rate)
-    good = 1 - defect_rate
-    escaped, overkill = defect_rate * rates.escape, good * rates.overkill
-    review = defect_rate * rates.review_of_abnormal + good * rates.review_of_normal
-    right_normal = good * (1 - rates.overkill - rates.review_of_normal)
-    right_abnormal = defect_rate * (1 - rates.escape - rates.review_of_abnormal)
-    value_of_normal = _ratio(right_normal, right_normal + escaped)
+    if not counts.abnormal or not counts.normal:
+        raise ValueError("figures of a plant need normal and abnormal scans")
+    good, bad = counts.normal, counts.abnormal
+    passed, found = good - counts.overkill - counts.reviewed_normal, bad - counts.escaped - counts.reviewed_abnormal
+    escape, overkill = counts.escaped / bad, counts.overkill / good
+    share_bad, share_good = defect_rate, 1 - defect_rate
+    of_bad, of_good = counts.reviewed_abnormal / bad, counts.reviewed_normal / good
+
+    def value(right: float, wrong: float) -> float:
+        return right / (right + wrong) if right + wrong > 0 else math.nan
+
+    def cost(escape: float, overkill: float, of_bad: float, of_good: float) -> float | None:
+        if prices is None:
+            return None
+        review = share_bad * of_bad + share_good * of_good
+        return prices.escape * share_bad * escape + prices.overkill * share_good * overkill + prices.review * review
+
+    of_two, of_four = (1 - (1 - CONFIDENCE) / rates for rates in (2, 4))
+    value_of_normal = value(share_good * passed / good, share_bad * escape)
     return PlantFigures(
         defect_rate=defect_rate,
-        escapes_ppm=escaped * PER_MILLION,
+        escapes_ppm=defect_rate * escape * PER_MILLION,
         escapes_ppm_of_normal=(1 - value_of_normal) * PER_MILLION,
         value_of_normal=value_of_normal,
-        value_of_abnormal=_ratio(right_abnormal, right_abnormal + overkill),
-        review_share=review,
-        cost_per_scan=None
-        if prices is None
-        else prices.escape * escaped + prices.overkill * overkill + prices.review * review,
+        value_of_abnormal=value(share_bad * found / bad, share_good * overkill),
+        review_share=share_bad * of_bad + share_good * of_good,
+        cost_per_scan=cost(escape, overkill, of_bad, of_good),
+        escapes_ppm_bound=defect_rate * upper_bound(counts.escaped, bad) * PER_MILLION,
+        value_of_normal_bound=value(
+            share_good * lower_bound(passed, good, of_two), share_bad * upper_bound(counts.escaped, bad, of_two)
+        ),
+        value_of_abnormal_bound=value(
+            share_bad * lower_bound(found, bad, of_two), share_good * upper_bound(counts.overkill, good, of_two)
+        ),
+        cost_per_scan_bound=cost(
+            upper_bound(counts.escaped, bad, of_four),
+            upper_bound(counts.overkill, good, of_four),
+            upper_bound(counts.reviewed_abnormal, bad, of_four),
+            upper_bound(counts.reviewed_normal, good, of_four),
+        ),
     )
 
 
@@ -125,10 +163,6 @@ def cost_curve(
         prices.escape * defect_rate * escape + prices.overkill * (1 - defect_rate) * overkill + prices.review * review
     )
     return CostCurve(thresholds, cost, escape, overkill)
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else math.nan
 
 
 def _check_rate(defect_rate: float) -> None:

@@ -229,13 +229,13 @@ def _standing(part: Path, files: Sequence[str], source: Source | None) -> int:
 
 
 def _is_of(line: bytes, file: str, source: Source) -> bool:
-    """Whether the file is, by size and time, still the one that was judged; a store is not asked."""
-    if not isinstance(source, LocalFolder):
-        return True
-    scan = JudgedFile.of_line(line).verdict.scan
+    """Whether the line is whole and, but of a store, the file by size and time still the one that was judged."""
     try:
+        scan = JudgedFile.of_line(line).verdict.scan
+        if not isinstance(source, LocalFolder):
+            return True
         status = (source.path / file).lstat()
-    except OSError:
+    except (OSError, ValueError):  # of a disk that failed, or a power cut: what it left is no verdict
         return False
     # Messages carry milliseconds.
     age_s = abs((modified_at(status.st_mtime_ns) - scan.modified_at).total_seconds())

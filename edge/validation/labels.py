@@ -13,6 +13,7 @@ they are even.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import math
@@ -86,8 +87,10 @@ def read_labels(path: Path) -> list[LabelRow]:
     """
     try:
         # Names of files may hold bytes that are not UTF-8; they must equal the names the folder gives.
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-        return _rows(path, text)
+        data = path.read_bytes()
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise TableError(f"labels {path} is UTF-16: expected UTF-8", hint="save it as CSV UTF-8")
+        return _rows(path, data.decode("utf-8-sig", "surrogateescape"))
     except OSError as error:
         raise TableError(
             f"labels {path} cannot be read: {error.strerror}", hint="name the CSV file with --labels"
@@ -255,7 +258,8 @@ def _label(word: str, column: str, file: str, problems: list[str]) -> Label | No
 def _numbers(cells: dict[str, str], column: str, file: str, problems: list[str]) -> tuple[float, ...]:
     text = cells.get(column, "")
     try:
-        numbers = tuple(float(part.replace(",", ".")) for part in text.split("|")) if text else ()
+        # Python reads 1_000 as a thousand; a person may have meant a range.
+        numbers = tuple(float(part.replace(",", ".").replace("_", "?")) for part in text.split("|")) if text else ()
     except ValueError:
         numbers = (math.nan,)
     if not all(math.isfinite(number) and number >= 0 for number in numbers):

@@ -137,7 +137,7 @@ def auroc_over_lots(
     labels are there; 0 to 1 where a label is of one lot alone.
     """
     values, is_abnormal = np.asarray(scores, np.float64), np.asarray(labels) == 1
-    if is_abnormal.all() or not is_abnormal.any():
+    if is_abnormal.all() or not is_abnormal.any():  # of no scans, too
         return None
     names, place = np.unique(np.asarray(lots), return_inverse=True)
     placements = np.empty_like(values)  # share of the other label's scans that are ranked rightly beside this one

@@ -6,10 +6,12 @@ Each figure comes from the calculation modules beside this one; here the scans a
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from edge.records import Outcome, Policy
 from edge.validation.agreement import (
@@ -22,13 +24,22 @@ from edge.validation.agreement import (
     repeatability,
     vote_table,
 )
-from edge.validation.cost import CostCurve, PlantFigures, VerdictRates, cost_curve, plant_figures
-from edge.validation.detection import NoCurve, PodCurve, SizeScale, hit_miss, signal_response
+from edge.validation.cost import CostCurve, PlantFigures, VerdictCounts, cost_curve, plant_figures
+from edge.validation.detection import PodCurve, SizeScale, hit_miss, signal_response
 from edge.validation.labels import Label, LabelRow
-from edge.validation.lots import LotInterval, balanced_accuracy_over_lots, share_over_lots, worst_lot
-from edge.validation.reliability import Detection, GroupRecall, LotError, Plant, Reliability, ReliabilityFigures
+from edge.validation.lots import LotInterval, auroc_over_lots, balanced_accuracy_over_lots, share_over_lots, worst_lot
+from edge.validation.reliability import (
+    CURVE_POINTS,
+    CURVES,
+    Detection,
+    GroupRecall,
+    LotError,
+    Plant,
+    Reliability,
+    ReliabilityFigures,
+)
 from edge.validation.sample_size import bound_sentence, lower_bound, size_sentence, upper_bound
-from edge.validation.statistics import none_if_nan
+from edge.validation.statistics import none_if_nan, wilson
 from edge.validation.table import ScanRow, chosen
 
 SEVERITY = "severity"
@@ -84,7 +95,8 @@ def measure_reliability(
         _lot_error("Sent to review", rows, lambda row: row.outcome is Outcome.REVIEW),
     )
     balanced = _balanced(rows, policy.threshold)
-    figures_of_plant, costs = _plant(abnormal, normal, plant)
+    area = auroc_over_lots(*_scored(rows))
+    of_plant, costs = _plant(abnormal, normal, plant)
     listed = chosen(rows, lambda row: row.file in truths)
     people, kappas, attributes = _agreement(listed, truths)
     by_line = attributes[0]
@@ -96,9 +108,6 @@ def measure_reliability(
         [row.outcome for row in listed],
         [row.p_abnormal for row in listed],
     )
-    curves = {item.name: item.curve for item in detections if item.unit == size_name}
-    stopped, called = curves.get(STOPPED), curves.get(CALLED)
-    by_severity = {item.name: item.curve for item in detections if item.unit == SEVERITY}.get(STOPPED)
     figures = ReliabilityFigures(
         escape_rate_bound=upper_bound(escapes, len(abnormal)) if abnormal else None,
         detection_rate_bound=lower_bound(len(abnormal) - escapes, len(abnormal)) if abnormal else None,
@@ -113,36 +122,22 @@ def measure_reliability(
         review_rate_lots_high=_high(lot_errors[2].interval),
         balanced_accuracy_lots_low=_low(balanced),
         balanced_accuracy_lots_high=_high(balanced),
+        auroc_lots_low=_low(area),
+        auroc_lots_high=_high(area),
         escape_rate_worst_lot=_worst_share(lot_errors[0], bool(abnormal)),
         overkill_rate_worst_lot=_worst_share(lot_errors[1], bool(normal)),
         recall_worst_kind=min((kind.stopped / kind.scans for kind in kinds), default=None),
         recall_worst_kind_low=min((kind.over_lots.low for kind in kinds), default=None),
-        stopped_a50=_a50(stopped),
-        stopped_a90=_a90(stopped),
-        stopped_a90_low=_a90_low(stopped),
-        stopped_a90_95=_a90_95(stopped),
-        called_a50=_a50(called),
-        called_a90=_a90(called),
-        called_a90_low=_a90_low(called),
-        called_a90_95=_a90_95(called),
-        severity_a50=_a50(by_severity),
-        severity_a90=_a90(by_severity),
-        severity_a90_low=_a90_low(by_severity),
-        severity_a90_95=_a90_95(by_severity),
-        p_a50=_a50(curves.get(P_SIGNAL)),
-        p_a90=_a90(curves.get(P_SIGNAL)),
-        p_a90_low=_a90_low(curves.get(P_SIGNAL)),
-        p_a90_high=_a90_high(curves.get(P_SIGNAL)),
-        p_a90_95=_a90_95(curves.get(P_SIGNAL)),
-        gate_a50=_a50(curves.get(GATE_SIGNAL)),
-        gate_a90=_a90(curves.get(GATE_SIGNAL)),
-        gate_a90_low=_a90_low(curves.get(GATE_SIGNAL)),
-        gate_a90_high=_a90_high(curves.get(GATE_SIGNAL)),
-        gate_a90_95=_a90_95(curves.get(GATE_SIGNAL)),
-        escapes_ppm=None if figures_of_plant is None else figures_of_plant.escapes_ppm,
-        value_of_normal=None if figures_of_plant is None else none_if_nan(figures_of_plant.value_of_normal),
-        value_of_abnormal=None if figures_of_plant is None else none_if_nan(figures_of_plant.value_of_abnormal),
-        cost_per_scan=None if figures_of_plant is None else figures_of_plant.cost_per_scan,
+        escapes_ppm=None if of_plant is None else of_plant.escapes_ppm,
+        escapes_ppm_bound=None if of_plant is None else of_plant.escapes_ppm_bound,
+        value_of_normal=None if of_plant is None else none_if_nan(of_plant.value_of_normal),
+        value_of_normal_bound=None if of_plant is None else none_if_nan(of_plant.value_of_normal_bound),
+        value_of_abnormal=None if of_plant is None else none_if_nan(of_plant.value_of_abnormal),
+        value_of_abnormal_bound=None if of_plant is None else none_if_nan(of_plant.value_of_abnormal_bound),
+        cost_per_scan=None if of_plant is None else of_plant.cost_per_scan,
+        cost_per_scan_bound=None if of_plant is None else of_plant.cost_per_scan_bound,
+        cheapest_threshold=None if costs is None else costs.cheapest,
+        cheapest_cost_per_scan=None if costs is None else float(costs.cost.min()),
         people_count=sum(row.appraiser.startswith("Person") and row.parts > 0 for row in attributes),
         kappa_people=None if people is None else none_if_nan(people.kappa),
         kappa_people_low=None if people is None else none_if_nan(people.low),
@@ -151,12 +146,19 @@ def measure_reliability(
         kappa_line_low=None if line_kappa is None else none_if_nan(line_kappa.low),
         kappa_line_high=None if line_kappa is None else none_if_nan(line_kappa.high),
         line_effectiveness=by_line.effectiveness,
+        line_effectiveness_low=wilson(by_line.right, by_line.parts).low if by_line.parts else None,
+        line_effectiveness_high=wilson(by_line.right, by_line.parts).high if by_line.parts else None,
         line_miss_rate=by_line.miss_rate,
+        line_miss_rate_high=wilson(by_line.missed, by_line.defective).high if by_line.defective else None,
         line_false_alarm_rate=by_line.false_alarm_rate,
+        line_false_alarm_rate_high=wilson(by_line.false_alarms, by_line.good).high if by_line.good else None,
         rescanned_parts_count=0 if repeats is None else repeats.parts,
         flipped_parts_count=0 if repeats is None else len(repeats.flipped),
+        flipped_parts_share_bound=None if repeats is None else upper_bound(len(repeats.flipped), repeats.parts),
         p_repeat_deviation=None if repeats is None else repeats.p_deviation,
         p_repeat_widest=None if repeats is None else repeats.p_widest,
+        curves=_curve_figures(detections, size_name, area_name),
+        rows=_row_figures(kinds, attributes[1:], kappas),
     )
     sentences = []
     if abnormal:
@@ -175,7 +177,7 @@ def measure_reliability(
         sizes=() if size_name == SEVERITY else _by_size(sized, size_name),
         size_name=size_name,
         lot_errors=lot_errors if abnormal or normal else (),
-        plant=figures_of_plant,
+        plant=of_plant,
         costs=costs,
         attributes=tuple(row for row in attributes if row.parts),
         kappas=kappas,
@@ -215,7 +217,7 @@ def _hits(sized: Sequence[tuple[ScanRow, float]], unit: str, scale: SizeScale) -
     rows = [row for row, _ in sized]
     tolerated = sum(row.label is Label.NORMAL for row in rows)
     found = []
-    for name, is_hit in ((STOPPED, _stopped), (CALLED, lambda row: row.outcome is Outcome.ABNORMAL)):
+    for name, is_hit in ((STOPPED, _stopped), (CALLED, _called)):
         curve = hit_miss(sizes, np.array([is_hit(row) for row in rows], bool), scale)
         if tolerated and isinstance(curve, PodCurve):
             note = f"{tolerated} of them are tolerated (label normal): those found are false calls."
@@ -311,15 +313,10 @@ def _by_size(sized: Sequence[tuple[ScanRow, float]], unit: str | None, bins: int
 
 def _recall(group: str, rows: Sequence[ScanRow]) -> GroupRecall:
     hits, totals, _ = _counts(rows, _stopped)
-    over_lots = share_over_lots(hits, totals)
-    assert over_lots is not None, "a group has a scan"
-    return GroupRecall(
-        group=group,
-        scans=len(rows),
-        stopped=sum(hits),
-        called=sum(row.outcome is Outcome.ABNORMAL for row in rows),
-        over_lots=over_lots,
-    )
+    called, _, _ = _counts(rows, _called)
+    over_lots, called_over_lots = share_over_lots(hits, totals), share_over_lots(called, totals)
+    assert over_lots is not None and called_over_lots is not None, "a group has a scan"
+    return GroupRecall(group, len(rows), sum(hits), sum(called), over_lots, called_over_lots)
 
 
 def _lot_error(name: str, rows: Sequence[ScanRow], is_error: Callable[[ScanRow], bool]) -> LotError:
@@ -350,6 +347,16 @@ def _balanced(rows: Sequence[ScanRow], threshold: float) -> LotInterval | None:
     return balanced_accuracy_over_lots(*columns)
 
 
+def _scored(rows: Sequence[ScanRow]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], list[str]]:
+    """Probabilities, labels and lots of the scans that have both."""
+    found = chosen(rows, lambda row: row.label is not None and row.p_abnormal is not None)
+    return (
+        np.array([row.p_abnormal for row in found], np.float64),
+        np.array([row.label is Label.ABNORMAL for row in found], np.int64),
+        [_lot(row) for row in found],
+    )
+
+
 def _plant(
     abnormal: Sequence[ScanRow], normal: Sequence[ScanRow], plant: Plant
 ) -> tuple[PlantFigures | None, CostCurve | None]:
@@ -359,13 +366,15 @@ def _plant(
     def to_person(row: ScanRow) -> bool:
         return row.outcome in (Outcome.REVIEW, Outcome.UNREADABLE)
 
-    rates = VerdictRates(
-        escape=sum(row.is_escape for row in abnormal) / len(abnormal),
-        review_of_abnormal=sum(map(to_person, abnormal)) / len(abnormal),
-        overkill=sum(row.is_overkill for row in normal) / len(normal),
-        review_of_normal=sum(map(to_person, normal)) / len(normal),
+    counts = VerdictCounts(
+        abnormal=len(abnormal),
+        escaped=sum(row.is_escape for row in abnormal),
+        reviewed_abnormal=sum(map(to_person, abnormal)),
+        normal=len(normal),
+        overkill=sum(row.is_overkill for row in normal),
+        reviewed_normal=sum(map(to_person, normal)),
     )
-    figures = plant_figures(rates, plant.defect_rate, plant.prices)
+    figures = plant_figures(counts, plant.defect_rate, plant.prices)
     if plant.prices is None:
         return figures, None
     labelled = [*abnormal, *normal]
@@ -410,6 +419,10 @@ def _stopped(row: ScanRow) -> bool:
     return row.outcome is not Outcome.NORMAL
 
 
+def _called(row: ScanRow) -> bool:
+    return row.outcome is Outcome.ABNORMAL
+
+
 def _defective(label: Label | None) -> bool | None:
     return None if label is None else label is Label.ABNORMAL
 
@@ -433,21 +446,51 @@ def _worst_share(error: LotError, has_scans: bool) -> float | None:
     return error.worst.errors / error.worst.scans
 
 
-def _a50(curve: PodCurve | NoCurve | None) -> float | None:
-    return curve.a50 if isinstance(curve, PodCurve) else None
+def _curve_figures(
+    detections: Sequence[Detection], size_name: str | None, area_name: str | None
+) -> dict[str, float | None]:
+    """Figures of every curve of CURVES; None where there is no curve."""
+    of_curves = {
+        "stopped": (STOPPED, size_name),
+        "called": (CALLED, size_name),
+        "severity": (STOPPED, SEVERITY),
+        "severity_called": (CALLED, SEVERITY),
+        "area": (STOPPED, area_name),
+        "area_called": (CALLED, area_name),
+        "p": (P_SIGNAL, size_name),
+        "gate": (GATE_SIGNAL, size_name),
+    }
+    found = {(item.name, item.unit): item.curve for item in detections}
+    figures: dict[str, float | None] = {}
+    for name in CURVES:
+        title, unit = of_curves[name]
+        curve = None if unit is None else found.get((title, unit))
+        for point in CURVE_POINTS:
+            figures[f"{name}_{point}"] = getattr(curve, point) if isinstance(curve, PodCurve) else None
+    return figures
 
 
-def _a90(curve: PodCurve | NoCurve | None) -> float | None:
-    return curve.a90 if isinstance(curve, PodCurve) else None
-
-
-def _a90_low(curve: PodCurve | NoCurve | None) -> float | None:
-    return curve.a90_low if isinstance(curve, PodCurve) else None
-
-
-def _a90_high(curve: PodCurve | NoCurve | None) -> float | None:
-    return curve.a90_high if isinstance(curve, PodCurve) else None
-
-
-def _a90_95(curve: PodCurve | NoCurve | None) -> float | None:
-    return curve.a90_95 if isinstance(curve, PodCurve) else None
+def _row_figures(
+    kinds: Sequence[GroupRecall], people: Sequence[AttributeRow], kappas: Sequence[tuple[str, Kappa]]
+) -> dict[str, float | None]:
+    """Figures of the rows of tables, by the names of ROW_MEANINGS."""
+    figures: dict[str, float | None] = {}
+    for kind in kinds:
+        for name, share, interval in (
+            ("recall", kind.stopped / kind.scans, kind.over_lots),
+            ("called", kind.called / kind.scans, kind.called_over_lots),
+        ):
+            figures[f"{name}[{kind.group}]"] = share
+            figures[f"{name}_low[{kind.group}]"] = _low(interval)
+            figures[f"{name}_high[{kind.group}]"] = _high(interval)
+    for number, row in enumerate(people, 1):
+        figures[f"effectiveness[{number}]"] = row.effectiveness
+        figures[f"miss_rate[{number}]"] = row.miss_rate
+        figures[f"false_alarm_rate[{number}]"] = row.false_alarm_rate
+    for name, kappa in kappas:
+        numbers = re.findall(r"person (\d+)", name.lower())
+        if numbers:
+            of = "kappa_line" if len(numbers) == 1 else "kappa_people"
+            for end, value in (("", kappa.kappa), ("_low", kappa.low), ("_high", kappa.high)):
+                figures[f"{of}{end}[{','.join(numbers)}]"] = none_if_nan(value)
+    return figures

@@ -58,13 +58,28 @@ ERRORS = (
     "unreadable_rate",
     "line_miss",
     "line_false",
+    "miss_rate",
+    "false_alarm_rate",
+    "flipped_parts_share",
 )
-SUCCESSES = ("detection_rate", "balanced_accuracy", "sensitivity", "specificity", "recall_", "line_effectiveness")
+SUCCESSES = (
+    "detection_rate",
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+    "recall",
+    "called[",
+    "called_low[",
+    "called_high[",
+    "line_effectiveness",
+    "effectiveness",
+    "value_of_",
+)
 """How the names of shares begin that a claim bounds from above, and from below."""
-OF_PLANT = ("escapes_ppm", "value_of_normal", "value_of_abnormal")
-OF_PRICES = ("cost_per_scan",)
-OF_RESCANS = ("flipped_parts_count", "p_repeat_deviation", "p_repeat_widest")
-"""Figures that need what a plan may leave out."""
+OF_PLANT = ("escapes_ppm", "value_of_")
+OF_PRICES = ("cost_per_scan", "cheapest_")
+OF_RESCANS = ("flipped_parts", "p_repeat_")
+"""How the names of figures begin that need what a plan may leave out."""
 BETTER_WORDS = {
     "missing": "is missing",
     "extra_forbidden": "is no key of a plan",
@@ -227,13 +242,13 @@ def _lacking(figure: str, protocol: Protocol) -> str | None:
     plant, samples = protocol.plant, protocol.samples
     if figure in COMPARISON_MEANINGS:
         return "it compares two models: use `edge-worker replay --against`"
-    if figure in OF_PLANT and plant is None:
+    if figure.startswith(OF_PLANT) and plant is None:
         return "add the plant's defect rate: [plant] defect_rate = 0.02"
-    if figure in OF_PRICES and (plant is None or plant.prices is None):
+    if figure.startswith(OF_PRICES) and (plant is None or plant.prices is None):
         return "add [plant] with defect_rate and prices = [ESCAPE, OVERKILL, REVIEW]"
     if figure.startswith("kappa_people") and samples.people < 2:
         return "plan labels of two people or more: samples.people = 2"
-    if figure in OF_RESCANS and not samples.rescanned_parts:
+    if figure.startswith(OF_RESCANS) and not samples.rescanned_parts:
         return "plan parts that are scanned twice: samples.rescanned_parts = 10"
     if "_lots_" in figure and samples.lots < 2:
         return "plan two lots or more: samples.lots = 8"

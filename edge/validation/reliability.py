@@ -6,7 +6,8 @@ unreadable), and *called abnormal*.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 
 from edge.validation.agreement import (
     AttributeRow,
@@ -36,6 +37,7 @@ class GroupRecall:
     called: int
     over_lots: LotInterval
     """Interval over lots of the share `stopped`."""
+    called_over_lots: LotInterval
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,40 +83,24 @@ class ReliabilityFigures:
         metadata={"means": "lower 95 % limit of the balanced accuracy of scored scans over lots"}
     )
     balanced_accuracy_lots_high: float | None = field(metadata={"means": "its upper limit"})
+    auroc_lots_low: float | None = field(metadata={"means": "lower 95 % limit of auroc over lots"})
+    auroc_lots_high: float | None = field(metadata={"means": "its upper limit"})
     escape_rate_worst_lot: float | None = field(metadata={"means": "escape rate of the lot with the highest"})
     overkill_rate_worst_lot: float | None = field(metadata={"means": "overkill rate of the lot with the highest"})
     recall_worst_kind: float | None = field(metadata={"means": "least share of stopped scans among the kinds"})
     recall_worst_kind_low: float | None = field(
         metadata={"means": "least lower 95 % limit over lots of that share among the kinds"}
     )
-    stopped_a50: float | None = field(metadata={"means": "size stopped with probability 0.5, hit/miss"})
-    stopped_a90: float | None = field(metadata={"means": "size stopped with probability 0.9, hit/miss"})
-    stopped_a90_low: float | None = field(metadata={"means": "lower end of its 95 % likelihood-ratio interval"})
-    stopped_a90_95: float | None = field(metadata={"means": "upper end of that interval, a90/95 of MIL-HDBK-1823A"})
-    called_a50: float | None = field(metadata={"means": "size called abnormal with probability 0.5, hit/miss"})
-    called_a90: float | None = field(metadata={"means": "size called abnormal with probability 0.9, hit/miss"})
-    called_a90_low: float | None = field(metadata={"means": "lower end of its 95 % likelihood-ratio interval"})
-    called_a90_95: float | None = field(metadata={"means": "upper end of that interval, a90/95 of MIL-HDBK-1823A"})
-    severity_a50: float | None = field(
-        metadata={"means": "severity stopped with probability 0.5, hit/miss, tolerated anomalies among them"}
-    )
-    severity_a90: float | None = field(metadata={"means": "severity stopped with probability 0.9"})
-    severity_a90_low: float | None = field(metadata={"means": "lower end of its 95 % likelihood-ratio interval"})
-    severity_a90_95: float | None = field(metadata={"means": "upper end of that interval, a90/95 of MIL-HDBK-1823A"})
-    p_a50: float | None = field(metadata={"means": "size at which half have p above the threshold, signal response"})
-    p_a90: float | None = field(metadata={"means": "size at which nine of ten have it"})
-    p_a90_low: float | None = field(metadata={"means": "lower end of its 95 % likelihood-ratio interval"})
-    p_a90_high: float | None = field(metadata={"means": "upper end of that interval"})
-    p_a90_95: float | None = field(metadata={"means": "a90/95 of MIL-HDBK-1823A: Wald's limit, narrower than that"})
-    gate_a50: float | None = field(metadata={"means": "size at which half exceed a gate threshold, signal response"})
-    gate_a90: float | None = field(metadata={"means": "size at which nine of ten do"})
-    gate_a90_low: float | None = field(metadata={"means": "lower end of its 95 % likelihood-ratio interval"})
-    gate_a90_high: float | None = field(metadata={"means": "upper end of that interval"})
-    gate_a90_95: float | None = field(metadata={"means": "a90/95 of MIL-HDBK-1823A: Wald's limit, narrower than that"})
     escapes_ppm: float | None = field(metadata={"means": "escapes in a million electrodes at --defect-rate"})
+    escapes_ppm_bound: float | None = field(metadata={"means": "its one-sided upper 95 % limit"})
     value_of_normal: float | None = field(metadata={"means": "share of good among `normal` at --defect-rate"})
+    value_of_normal_bound: float | None = field(metadata={"means": "its one-sided lower 95 % limit"})
     value_of_abnormal: float | None = field(metadata={"means": "share of defective among `abnormal` at --defect-rate"})
+    value_of_abnormal_bound: float | None = field(metadata={"means": "its one-sided lower 95 % limit"})
     cost_per_scan: float | None = field(metadata={"means": "expected cost of an electrode at --defect-rate, --prices"})
+    cost_per_scan_bound: float | None = field(metadata={"means": "its one-sided upper 95 % limit"})
+    cheapest_threshold: float | None = field(metadata={"means": "threshold at which that cost is least on this set"})
+    cheapest_cost_per_scan: float | None = field(metadata={"means": "cost at that threshold"})
     people_count: int = field(metadata={"means": "people whose votes the labels hold (label_1, label_2, ...)"})
     kappa_people: float | None = field(metadata={"means": "Fleiss' kappa of the people who voted"})
     kappa_people_low: float | None = field(metadata={"means": "its lower 95 % limit"})
@@ -125,23 +111,85 @@ class ReliabilityFigures:
     line_effectiveness: float | None = field(
         metadata={"means": "share of parts on which the line (stopped or not) was right every time (AIAG)"}
     )
+    line_effectiveness_low: float | None = field(metadata={"means": "its lower 95 % limit"})
+    line_effectiveness_high: float | None = field(metadata={"means": "its upper 95 % limit"})
     line_miss_rate: float | None = field(
         metadata={"means": "share of labelled abnormal scans the line let pass (AIAG)"}
     )
+    line_miss_rate_high: float | None = field(metadata={"means": "its upper 95 % limit"})
     line_false_alarm_rate: float | None = field(
         metadata={"means": "share of labelled normal scans the line stopped, reviews among them (AIAG)"}
     )
+    line_false_alarm_rate_high: float | None = field(metadata={"means": "its upper 95 % limit"})
     rescanned_parts_count: int = field(metadata={"means": "parts scanned more than once (part_id)"})
     flipped_parts_count: int = field(metadata={"means": "of these, parts whose scans had different outcomes"})
+    flipped_parts_share_bound: float | None = field(
+        metadata={"means": "one-sided upper 95 % limit of the share of rescanned parts that flip"}
+    )
     p_repeat_deviation: float | None = field(metadata={"means": "standard deviation of p between scans of one part"})
     p_repeat_widest: float | None = field(metadata={"means": "largest difference of p between two scans of one part"})
+    curves: Mapping[str, float | None]
+    """By the names of CURVE_MEANINGS."""
+    rows: Mapping[str, float | None]
+    """Figures of table rows, by the names of ROW_MEANINGS with the name of the row in its place."""
 
     def flat(self) -> dict[str, int | float | None]:
         """Names and values as `summary.json` holds them."""
-        return asdict(self)
+        single = {item.name: getattr(self, item.name) for item in fields(self) if "means" in item.metadata}
+        return {**single, **self.curves, **self.rows}
 
 
-RELIABILITY_MEANINGS: dict[str, str] = {item.name: item.metadata["means"] for item in fields(ReliabilityFigures)}
+CURVES = {
+    "stopped": "size stopped (hit/miss)",
+    "called": "size called abnormal (hit/miss)",
+    "severity": "severity stopped, tolerated anomalies among them (hit/miss)",
+    "severity_called": "severity called abnormal, tolerated anomalies among them (hit/miss)",
+    "area": "area stopped (hit/miss)",
+    "area_called": "area called abnormal (hit/miss)",
+    "p": "size at which p reaches the threshold (signal response)",
+    "gate": "size at which a gate score reaches its threshold (signal response)",
+}
+"""Curves of detection by the beginning of their figures' names."""
+
+CURVE_POINTS = {
+    "a50": "{} with probability 0.5",
+    "a90": "{} with probability 0.9",
+    "a90_low": "lower end of its 95 % likelihood-ratio interval",
+    "a90_high": "upper end of that interval: claim this one",
+    "a90_95": "a90/95 of MIL-HDBK-1823A, below that",
+}
+"""Figures of each curve."""
+
+CURVE_MEANINGS = {
+    f"{curve}_{point}": meaning.format(about)
+    for curve, about in CURVES.items()
+    for point, meaning in CURVE_POINTS.items()
+}
+
+ROW_MEANINGS = {
+    "recall[KIND]": "share of abnormal scans of a kind that were stopped, such as recall[cut]",
+    "recall_low[KIND]": "its lower 95 % limit over lots",
+    "recall_high[KIND]": "its upper 95 % limit over lots",
+    "called[KIND]": "share of abnormal scans of a kind that were called abnormal",
+    "called_low[KIND]": "its lower 95 % limit over lots",
+    "called_high[KIND]": "its upper 95 % limit over lots",
+    "effectiveness[PERSON]": "as line_effectiveness, of the person of column label_1, label_2, ...: effectiveness[1]",
+    "miss_rate[PERSON]": "as line_miss_rate, of a person",
+    "false_alarm_rate[PERSON]": "as line_false_alarm_rate, of a person",
+    "kappa_line[PERSON]": "Cohen's kappa of line (stopped or not) and person",
+    "kappa_line_low[PERSON]": "its lower 95 % limit",
+    "kappa_line_high[PERSON]": "its upper 95 % limit",
+    "kappa_people[PERSON,PERSON]": "Cohen's kappa of two people, such as kappa_people[1,2]",
+    "kappa_people_low[PERSON,PERSON]": "its lower 95 % limit",
+    "kappa_people_high[PERSON,PERSON]": "its upper 95 % limit",
+}
+"""Figures of which there are as many as tables have rows."""
+
+RELIABILITY_MEANINGS: dict[str, str] = {
+    **{item.name: item.metadata["means"] for item in fields(ReliabilityFigures) if "means" in item.metadata},
+    **CURVE_MEANINGS,
+    **ROW_MEANINGS,
+}
 """Names of these figures with their definitions."""
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import errno
 import fcntl
 import hashlib
 import os
@@ -28,6 +29,7 @@ from uuid import UUID, uuid4
 from edge import __version__
 from edge.contract.messages import ModelCard, Verdict
 from edge.errors import SettingsError
+from edge.model.qualification import program_sha256
 from edge.pipeline.loaded_model import LoadedModel, load_model
 from edge.pipeline.worker import VerdictStore
 from edge.records import Outcome
@@ -346,6 +348,8 @@ def _read(
                 reading.other_rows.append(other_row)
                 reading.changes.offer(row, verdict, other_row)
             csv_rows.writerow(_cells(row, other_row))
+    if len(reading.rows) != len(checked.files):  # what is missing is judged by the next replay
+        raise OSError(errno.EIO, f"{len(reading.rows)} verdicts for {len(checked.files)} files", str(parts.folder))
     return reading
 
 
@@ -435,7 +439,7 @@ def _key(checked: CheckedReplay, settings: Settings, model: LoadedModel) -> dict
     """What must be equal for verdicts of an earlier replay to stand."""
     engine = model.engine.spec
     return {
-        "program": __version__,
+        "program": program_sha256(),
         "lines": "pixels verdict",
         "files": checked.files.sha256,
         "model": model.bundle.digest,

@@ -37,8 +37,9 @@ from edge.validation.gallery import Card, Gallery, Shelf
 from edge.validation.labels import Label
 from edge.validation.pictures import Picture, heat_legend, picture_svg
 from edge.validation.reliability import Detection, Reliability
-from edge.validation.requirements import FIGURE_MEANINGS
+from edge.validation.requirements import meaning_of
 from edge.validation.results import BundleFigures, Validation
+from edge.validation.statistics import wilson
 from edge.validation.summary import Replay
 from edge.validation.table import ScanRow, chosen
 
@@ -73,7 +74,7 @@ def report_html(replay: Replay, gallery: Gallery) -> str:
         scatter=_scatter(replay.rows, card),
         shelves=[(shelf, gallery.cards(shelf), gallery.offered(shelf)) for shelf in Shelf],
         figures=[
-            (name, _figure_text(name, value), FIGURE_MEANINGS[name])
+            (name, _figure_text(name, value), meaning_of(name))
             for name, value in replay.figures.items()
             if replay.comparison is not None or name not in COMPARISON_MEANINGS
         ],
@@ -95,6 +96,7 @@ def report_html(replay: Replay, gallery: Gallery) -> str:
         heat_legend=heat_legend(),
         percent=percent,
         span=_span,
+        wilson=lambda hits, total: _span(*wilson(hits, total)),
         over_lots=_over_lots,
         number=number,
         display_name=display_name,
@@ -250,10 +252,10 @@ def _pod(item: Detection) -> str | None:
     if not isinstance(item.curve, PodCurve):
         return None
     curve, unit = item.curve, "" if item.unit == "severity" else f" {item.unit}"
-    marks = [("a50", curve.a50), ("a90", curve.a90)]
-    if curve.a90_95 is not None:
-        marks.append(("a90/95", curve.a90_95))
-    return pod_figure(curve.sizes, curve.pod, curve.pod_low, marks[1:], unit)
+    marks = [("a90", curve.a90)]
+    if curve.a90_high is not None:
+        marks.append(("its upper limit", curve.a90_high))
+    return pod_figure(curve.sizes, curve.pod, curve.pod_low, marks, unit)
 
 
 def _costs(reliability: Reliability, threshold: float) -> str | None:

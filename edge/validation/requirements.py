@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from edge.errors import SettingsError
 from edge.validation.comparison import COMPARISON_MEANINGS
 from edge.validation.leaks import LEAK_MEANINGS
-from edge.validation.reliability import RELIABILITY_MEANINGS
+from edge.validation.reliability import RELIABILITY_MEANINGS, ROW_MEANINGS
 from edge.validation.results import METRIC_MEANINGS
 from edge.validation.speed import SPEED_MEANINGS
 
@@ -46,7 +46,7 @@ _COMPARISONS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": ope
 
 def parse_requirement(text: str) -> Requirement:
     """`NAME OP NUMBER`, OP one of >= > <= < ==. Raises SettingsError for another form or an unknown name."""
-    parts = re.fullmatch(r"\s*(\w+)\s*(>=|<=|==|>|<)\s*(\S+)\s*", text)
+    parts = re.fullmatch(r"\s*(\w+(?:\[.+\])?)\s*(>=|<=|==|>|<)\s*(\S+)\s*", text)
     try:
         bound = float(parts[3]) if parts else math.nan
     except ValueError:
@@ -56,7 +56,7 @@ def parse_requirement(text: str) -> Requirement:
             f"requirement {text!r} is not of the form NAME OP NUMBER",
             hint="write for example 'balanced_accuracy>=0.9'; OP is one of " + " ".join(_COMPARISONS),
         )
-    if parts[1] not in FIGURE_MEANINGS:
+    if meaning_of(parts[1]) is None:
         near = difflib.get_close_matches(parts[1], FIGURE_MEANINGS, n=1)
         guess = f"did you mean {near[0]}? " if near else ""
         raise SettingsError(
@@ -66,8 +66,17 @@ def parse_requirement(text: str) -> Requirement:
     return Requirement(parts[1], parts[2], bound)
 
 
+def meaning_of(name: str) -> str | None:
+    """Definition of a figure; that of its family for a row of a table, such as `recall[cut]`; None of no figure."""
+    if "[" in name and name in FIGURE_MEANINGS:
+        return None  # the name of a family itself
+    family, _, row = name.partition("[")
+    named = (known for known in ROW_MEANINGS if row and known.startswith(f"{family}["))
+    return FIGURE_MEANINGS.get(name) or next((FIGURE_MEANINGS[known] for known in named), None)
+
+
 def check_requirement(requirement: Requirement, figures: Mapping[str, int | float | None]) -> RequirementResult:
-    """Compare one figure with its bar."""
-    observed = figures[requirement.name]
+    """Compare one figure with its bar; a row that its table lacks was not measured."""
+    observed = figures.get(requirement.name) if "[" in requirement.name else figures[requirement.name]
     met = observed is not None and bool(_COMPARISONS[requirement.comparison](observed, requirement.bound))
     return RequirementResult(requirement, observed, met)

@@ -44,7 +44,11 @@ class Metrics:
     review_count: int = field(metadata={"means": "outcome review"})
     unreadable_count: int = field(metadata={"means": "outcome unreadable"})
     review_rate: float | None = field(metadata={"means": "outcome review / judged files"})
+    review_rate_low: float | None = field(metadata={"means": "its lower limit"})
+    review_rate_high: float | None = field(metadata={"means": "its upper limit"})
     unreadable_rate: float | None = field(metadata={"means": "outcome unreadable / judged files"})
+    unreadable_rate_low: float | None = field(metadata={"means": "its lower limit"})
+    unreadable_rate_high: float | None = field(metadata={"means": "its upper limit"})
     labelled_abnormal_count: int = field(metadata={"means": "judged files labelled abnormal"})
     labelled_normal_count: int = field(metadata={"means": "judged files labelled normal"})
     escape_count: int = field(metadata={"means": "labelled abnormal, outcome normal"})
@@ -62,7 +66,11 @@ class Metrics:
     balanced_accuracy_low: float | None = field(metadata={"means": "lower limit of the balanced accuracy"})
     balanced_accuracy_high: float | None = field(metadata={"means": "upper limit of the balanced accuracy"})
     sensitivity: float | None = field(metadata={"means": "p >= threshold / scored scans labelled abnormal"})
+    sensitivity_low: float | None = field(metadata={"means": "its lower limit"})
+    sensitivity_high: float | None = field(metadata={"means": "its upper limit"})
     specificity: float | None = field(metadata={"means": "p < threshold / scored scans labelled normal"})
+    specificity_low: float | None = field(metadata={"means": "its lower limit"})
+    specificity_high: float | None = field(metadata={"means": "its upper limit"})
     auroc: float | None = field(metadata={"means": "area under the ROC curve of scored scans"})
     auprc: float | None = field(metadata={"means": "average precision of scored scans"})
     decided_count: int = field(metadata={"means": "labelled scans with the outcome normal or abnormal"})
@@ -130,6 +138,7 @@ def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: 
     escape = Rate(decided.fn, by_label[Label.ABNORMAL])
     overkill = Rate(decided.fp, by_label[Label.NORMAL])
     review = Rate(by_outcome[Outcome.REVIEW], len(rows))
+    unreadable = Rate(by_outcome[Outcome.UNREADABLE], len(rows))
     metrics = Metrics(
         scans_count=len(rows),
         labelled_count=len(rows) - by_label[None],
@@ -140,7 +149,11 @@ def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: 
         review_count=by_outcome[Outcome.REVIEW],
         unreadable_count=by_outcome[Outcome.UNREADABLE],
         review_rate=none_if_nan(review.share),
-        unreadable_rate=none_if_nan(Rate(by_outcome[Outcome.UNREADABLE], len(rows)).share),
+        review_rate_low=review.interval.low if review.total else None,
+        review_rate_high=review.interval.high if review.total else None,
+        unreadable_rate=none_if_nan(unreadable.share),
+        unreadable_rate_low=unreadable.interval.low if unreadable.total else None,
+        unreadable_rate_high=unreadable.interval.high if unreadable.total else None,
         labelled_abnormal_count=escape.total,
         labelled_normal_count=overkill.total,
         escape_count=escape.hits,
@@ -156,7 +169,11 @@ def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: 
         balanced_accuracy_low=measured.balanced_accuracy_interval.low if measured.total else None,
         balanced_accuracy_high=measured.balanced_accuracy_interval.high if measured.total else None,
         sensitivity=none_if_nan(scored.sensitivity.share),
+        sensitivity_low=scored.sensitivity.interval.low if scored.sensitivity.total else None,
+        sensitivity_high=scored.sensitivity.interval.high if scored.sensitivity.total else None,
         specificity=none_if_nan(scored.specificity.share),
+        specificity_low=scored.specificity.interval.low if scored.specificity.total else None,
+        specificity_high=scored.specificity.interval.high if scored.specificity.total else None,
         auroc=none_if_nan(auroc(p, truth)),
         auprc=none_if_nan(auprc(p, truth)),
         decided_count=decided.total,

@@ -20,10 +20,10 @@ def upper_bound(hits: int, total: int, confidence: float = CONFIDENCE) -> float:
     return 1.0 if hits == total else beta_quantile(confidence, hits + 1, total - hits)
 
 
-def lower_bound(hits: int, total: int) -> float:
+def lower_bound(hits: int, total: int, confidence: float = CONFIDENCE) -> float:
     """Exact one-sided lower limit of a share; 0 of nothing. Raises ValueError where hits are no part of the total."""
     _check(hits, total)
-    return 0.0 if hits == 0 else beta_quantile(1 - CONFIDENCE, hits, total - hits + 1)
+    return 0.0 if hits == 0 else beta_quantile(1 - confidence, hits, total - hits + 1)
 
 
 def scans_to_show(rate: float) -> int:

@@ -102,7 +102,7 @@ def study_lines(found: Study) -> list[str]:
             f"{name}: {hits}{curve.targets} anomalies, {curve.scale} scale of size",
             f"  a50 = {curve.a50:.4g}, a90 = {curve.a90:.4g} "
             f"(95 % {_size(curve.a90_low, 'from 0')} to {_size(curve.a90_high, 'no limit')}), "
-            f"a90/95 = {_size(curve.a90_95, 'not reached')}",
+            f"a90/95 of MIL-HDBK-1823A = {_size(curve.a90_95, 'not reached')}",
             f"  intercept {curve.intercept:.5g}, slope {curve.slope:.5g}",
             *(f"  {note}" for note in curve.notes),
         ]

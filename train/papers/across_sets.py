@@ -114,7 +114,7 @@ def table_markdown(entries: Sequence[Mapping[str, Any]], under: Mapping[str, str
             lines += ["", *table([f"found of abnormal scans by {title}", *pairs], found)]
     lines += [
         "",
-        "95 % intervals, in %: the lots judged, drawn again; of shares found, over the lots with such scans.",
+        "95 % intervals, in %, over lots; of shares found, over the lots with such scans.",
         "",
     ]
     lines += [*(f"{name}: {text}" for name, text in under.items()), "", f"    {command}"]

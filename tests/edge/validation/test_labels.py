@@ -69,7 +69,7 @@ def test_sizes_have_a_point_or_a_comma_and_may_be_missing(tmp_path: Path, cell: 
     assert plain.sizes_mm == plain.areas_mm2 == ()
 
 
-@pytest.mark.parametrize("cell", ["1.234,5", "-1", "1.5 mm", "3||2", "n/a", "inf"])
+@pytest.mark.parametrize("cell", ["1.234,5", "-1", "1.5 mm", "3||2", "n/a", "inf", "1_5"])
 def test_a_size_that_is_no_number_is_refused_by_its_line(tmp_path: Path, cell: str) -> None:
     with pytest.raises(TableError, match=r"line 2: size_mm .* of 'a\.tif': numbers from 0, joined by \|"):
         read_labels(labels_file(tmp_path, f"file;bundle;label;size_mm\na.tif;B1;NG;{cell}\n"))
@@ -78,6 +78,12 @@ def test_a_size_that_is_no_number_is_refused_by_its_line(tmp_path: Path, cell: s
 def test_a_decimal_comma_in_a_table_of_commas_is_told_how_to_be_written(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="line 2: 5 cells, the header has 4; quote a cell with a separator"):
         read_labels(labels_file(tmp_path, "file,bundle,label,size_mm\na.tif,B1,NG,1,5\n"))
+
+
+def test_a_spreadsheets_unicode_text_is_told_how_to_be_saved(tmp_path: Path) -> None:
+    (path := tmp_path / "labels.csv").write_bytes("file,bundle,label\na.tif,B1,NG\n".encode("utf-16"))
+    with pytest.raises(TableError, match="UTF-16: expected UTF-8"):
+        read_labels(path)
 
 
 def test_a_labels_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -58,15 +58,15 @@ def test_a_review_stops_an_anomaly_but_calls_it_nothing() -> None:
     assert isinstance(stopped, PodCurve) and isinstance(called, PodCurve)
     assert stopped.a50 < called.a50
     assert called.hits == sum(row.outcome is Outcome.ABNORMAL for row in lot.rows)
-    assert found.figures.stopped_a90_95 is not None and found.figures.stopped_a90 is not None
-    assert found.figures.stopped_a90 < found.figures.stopped_a90_95
+    assert stopped.a90_95 is not None and stopped.a90_high is not None
+    assert stopped.a90 < stopped.a90_95 < stopped.a90_high
+    assert found.figures.curves["stopped_a90_high"] == stopped.a90_high
 
 
 def test_the_curve_of_the_probability_agrees_with_that_of_the_calls() -> None:
-    figures = sized_lot(400).measured().figures
+    figures = sized_lot(400).measured().figures.curves
 
-    assert figures.p_a90_95 is not None and figures.called_a90 is not None
-    assert figures.p_a90_95 == pytest.approx(figures.called_a90, rel=0.35)
+    assert figures["p_a90_high"] == pytest.approx(figures["called_a90"], rel=0.35)
 
 
 def test_a_scan_has_the_size_of_its_largest_anomaly() -> None:
@@ -99,7 +99,7 @@ def test_severity_stands_in_where_no_size_is_known() -> None:
 
     found = lot.measured()
     assert found.size_name == "severity" and found.sizes == ()
-    assert found.figures.stopped_a90_95 == found.figures.severity_a90_95
+    assert found.figures.curves["stopped_a90_95"] == found.figures.curves["severity_a90_95"]
 
 
 def test_the_curve_over_severity_has_tolerated_anomalies_too_and_the_one_over_size_has_not() -> None:
@@ -114,7 +114,7 @@ def test_the_curve_over_severity_has_tolerated_anomalies_too_and_the_one_over_si
     over = {(item.name, item.unit): item.curve for item in found.detections}
     curve, over_size = over[STOPPED, "severity"], over[STOPPED, "mm"]
     assert isinstance(curve, PodCurve) and curve.targets == 60 and 0.4 < curve.a50 < 0.5
-    assert found.figures.severity_a90 == curve.a90
+    assert found.figures.curves["severity_a90"] == curve.a90
     assert curve.notes[-1] == "25 of them are tolerated (label normal): those found are false calls."
     assert over_size.targets == 35
     assert sum(group.scans for group in found.severities) == 60 and sum(group.scans for group in found.sizes) == 35
@@ -127,7 +127,7 @@ def test_an_anomaly_that_was_always_found_is_answered_with_a_sentence() -> None:
     found = lot.measured()
 
     assert isinstance(found.detections[0].curve, NoCurve)
-    assert found.figures.stopped_a90_95 is None
+    assert found.figures.curves["stopped_a90_high"] is None
 
 
 def test_the_worst_lot_and_the_worst_kind_are_named() -> None:
@@ -213,7 +213,7 @@ def test_curves_run_over_the_scale_that_was_asked_for() -> None:
     curves = [item.curve for item in found.detections if isinstance(item.curve, PodCurve)]
 
     assert len(curves) == 3 and {curve.scale for curve in curves} == {"linear"}
-    assert found.figures.stopped_a90 != lot.measured().figures.stopped_a90
+    assert found.figures.curves["stopped_a90"] != lot.measured().figures.curves["stopped_a90"]
 
 
 def test_a_folder_without_labels_has_no_figures() -> None:

@@ -273,13 +273,29 @@ def test_a_line_that_a_kill_cut_and_a_file_that_changed_since_are_judged_again(l
     assert verdicts(result)["B01_0002.tif"].outcome == "abnormal"
 
 
-@pytest.mark.parametrize("change", ["file", "model"])
-def test_verdicts_on_other_files_or_of_another_model_do_not_stand(lot: Path, tmp_path: Path, change: str) -> None:
+def test_a_part_that_a_failing_disk_damaged_is_judged_again_from_there(lot: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(EngineError):
+        run(lot, out, model=scripted_model(CountedEngine(fails_at=4), max_batch=1))
+    part = out / ".parts" / "000000.jsonl"
+    lines = part.read_bytes().splitlines(keepends=True)
+    part.write_bytes(b"".join([*lines[:2], bytes(len(lines[2]) - 1) + b"\n", *lines[3:]]))
+    result = run(lot, out)
+    assert result.run.resumed == 2
+    assert len(verdicts(result)) == 12
+
+
+@pytest.mark.parametrize("change", ["file", "model", "program"])
+def test_verdicts_on_other_files_or_of_another_model_or_program_do_not_stand(
+    lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
     out = tmp_path / "out"
     with pytest.raises(EngineError):
         run(lot, out, model=scripted_model(CountedEngine(fails_at=3), max_batch=1))
     if change == "file":
         write_scan(lot / "A00_0001.tif", NORMAL)
+    if change == "program":
+        monkeypatch.setattr("edge.validation.replay.program_sha256", lambda: "ef" * 32)
     model = scripted_model()
     if change == "model":
         model = replace(model, bundle=replace(model.bundle, digest="cd" * 32))

@@ -6,7 +6,7 @@ that the masked welds' accepted patches set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.system.progress import Reporter
-from edge.validation.lots import share_over_lots
+from edge.validation.lots import auroc_over_lots, half_width, share_over_lots
 from edge.validation.statistics import auroc
 from train.papers.welds.cells import (
     CELL_PX,
@@ -41,7 +41,6 @@ MIRRORED_SET = "cells-mirrored"
 BACKGROUNDS = ("median31", "short28", "top-hat31", "plane8")
 _PATCHES_A_CELL = 20
 _STREAM = 0xCE11
-_RESAMPLED = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,25 +181,29 @@ _Halves = list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
 def _pooled_area(films: Sequence[Film], candidate: Candidate, calibrating: npt.NDArray[np.float32]) -> str:
     """AUROC of flawed against clean cells of all films, and its 95 % interval over films."""
     parts = _halves(films, candidate, calibrating)
-    if len(parts) < 2:
-        return f"{_area_of(parts, range(len(parts))):.3f} (no interval: {len(parts)} film)"
-    low, high = _drawn_over_films(len(parts), lambda chosen: _area_of(parts, chosen))
-    return f"{_area_of(parts, range(len(parts))):.3f} ({low:.2f} to {high:.2f}, {len(parts)} films)"
+    scores = np.concatenate([half for halves in parts for half in halves])
+    labels = np.concatenate([np.repeat([1, 0], [len(flawed), len(clean)]) for flawed, clean in parts])
+    names = np.repeat([str(place) for place in range(len(parts))], [sum(map(len, halves)) for halves in parts])
+    over = auroc_over_lots(scores, labels, names.tolist())
+    if over is None or over.lots < 2:
+        return f"{_area_of(parts):.3f} (no interval: {len(parts)} film)"
+    return f"{over.share:.3f} ({over.low:.2f} to {over.high:.2f}, {over.lots} films)"
 
 
 def _area_more(
     films: Sequence[Film], candidate: Candidate, first: Candidate, calibrating: npt.NDArray[np.float32]
 ) -> str:
-    """By how much its AUROC is above another's, the same films drawn for both."""
+    """By how much its AUROC is above another's, with its 95 % interval over films: Student's t, by the jackknife."""
     parts, others = (_halves(films, read, calibrating) for read in (candidate, first))
-
-    def more(chosen: Sequence[int]) -> float:
-        return _area_of(parts, chosen) - _area_of(others, chosen)
-
-    if len(parts) < 2:
-        return f"{more(range(len(parts))):+.3f}"
-    low, high = _drawn_over_films(len(parts), more)
-    return f"{more(range(len(parts))):+.3f} ({low:+.3f} to {high:+.3f})"
+    more = _area_of(parts) - _area_of(others)
+    count = len(parts)
+    if count < 2:
+        return f"{more:+.3f}"
+    without = np.array(
+        [_area_of(parts[:at] + parts[at + 1 :]) - _area_of(others[:at] + others[at + 1 :]) for at in range(count)]
+    )
+    half = half_width((count - 1) / count * (without.mean() - without))  # jackknife over films
+    return f"{more:+.3f} ({more - half:+.3f} to {more + half:+.3f})"
 
 
 def _halves(films: Sequence[Film], candidate: Candidate, calibrating: npt.NDArray[np.float32]) -> _Halves:
@@ -208,19 +211,11 @@ def _halves(films: Sequence[Film], candidate: Candidate, calibrating: npt.NDArra
     return [(found[_flawed(film)], found[_clean(film)]) for film, found in zip(films, values, strict=True)]
 
 
-def _area_of(parts: _Halves, chosen: Sequence[int]) -> float:
-    flawed, clean = (np.concatenate([parts[place][half] for place in chosen]) for half in (0, 1))
+def _area_of(parts: _Halves) -> float:
+    flawed, clean = (np.concatenate([halves[half] for halves in parts]) for half in (0, 1))
     if not (len(flawed) and len(clean)):
         return float("nan")
     return auroc(np.concatenate([flawed, clean]), np.repeat([1, 0], [len(flawed), len(clean)]))
-
-
-def _drawn_over_films(count: int, figure: Callable[[Sequence[int]], float]) -> tuple[float, float]:
-    """95 % interval of a figure over films drawn again."""
-    rng = np.random.default_rng(0)
-    drawn = [figure(rng.integers(count, size=count).tolist()) for _ in range(_RESAMPLED // 4)]
-    low, high = np.nanquantile(drawn, (0.025, 0.975))
-    return float(low), float(high)
 
 
 def _over_films(counts: Sequence[tuple[int, int]]) -> str:

@@ -136,7 +136,7 @@ def table_markdown(outcomes: dict[str, tuple[Outcome, ...]], of_welds: OfWelds, 
     heads = [
         f"{'accepted, refused (FPR)' if name == ACCEPTED else name}, {sum(of_welds[name].values())}" for name in names
     ]
-    about = f"{', '.join(welds)}; patches of each set stand in its head. 95 %: these welds drawn again, first run."
+    about = f"{', '.join(welds)}; patches of each set stand in its head. 95 %: over other welds, first run."
     rows = []
     for detector, runs in outcomes.items():
         found = [entry([run.flagged[name] for run in runs], list(runs[0].by_weld[name].values())) for name in names]

@@ -51,3 +51,8 @@ def test_refused_clean_metal_stands_beside_what_is_found(lines: list[str]) -> No
     none = r"\| 0\.0 \(0 to [1-9]\d?, 3 films\) "
     assert re.search(rf"{none}{none}\| 75\.0", row), row
     assert lines[-1].endswith("| 0 |")
+
+
+def test_an_area_that_is_whole_on_few_films_is_not_certain_of_others(lines: list[str]) -> None:
+    row = next(line for line in lines if line.startswith("| dark |"))
+    assert re.search(r"\b1\.000 \(0\.\d\d to 1\.00, 2 films\)", row), row
