@@ -14,6 +14,7 @@ class AlarmCode(StrEnum):
     SCANS_REFUSED = "scans-refused"
     SCANS_REPEATED = "scans-repeated"
     SCANS_REWRITTEN = "scans-rewritten"
+    SCANS_UNMARKED = "scans-unmarked"
     PART_UNKNOWN = "part-unknown"
     SCANS_NOT_MOVED = "scans-not-moved"
     SCANS_NOT_READABLE = "scans-not-readable"

@@ -61,6 +61,9 @@ FOLDER = "folder"
 TARGET = "move_to"
 """And where judged scans go."""
 
+UNMARKED_S = 600.0
+"""A scan that lacks its marker for so long was forgotten: it would wait for ever."""
+
 TARGET_SILENT_S = 60.0
 """A move that lasts this long is an alarm; a large scan on a slow share takes some seconds."""
 
@@ -133,12 +136,28 @@ class Line:
             )
         else:
             self.publisher.clear_alarm(AlarmCode.FOLDER_PARTLY_READ)
+        self._look_for_unmarked(now_s)
         self._remember(FOLDER, self.inbox.whereabouts)
         self.scan_alarms.look(now_s, is_folder_away=state.away is not None)
         if self.files_to_prune.is_set():
             self.files_to_prune.clear()
             self._prune_files()
         return self.inbox.wait_s(time.monotonic(), self.settings.folder.poll_s)
+
+    def _look_for_unmarked(self, now_s: float) -> None:
+        """Raise or clear the alarm for scans that the station seems to have forgotten: without a marker they wait."""
+        since_s = self.inbox.unmarked_since_s
+        overdue = [file for file, first_s in since_s.items() if now_s - first_s >= UNMARKED_S]
+        if overdue:
+            self.publisher.raise_alarm(
+                AlarmCode.SCANS_UNMARKED,
+                f"scans that have waited for their marker ({self.settings.folder.done_suffix}) for more than "
+                f"{UNMARKED_S / 60:.0f} minutes: {len(overdue)}; first {display_name(min(overdue))}",
+                "see why the station did not set it, or correct `folder.done_suffix`; set it by hand where the scan is "
+                "whole, else take the file away",
+            )
+        else:
+            self.publisher.clear_alarm(AlarmCode.SCANS_UNMARKED)
 
     def _remember(self, name: str, value: str | None) -> None:
         """Keep in the ledger where a folder is; if that fails, the next look tries again."""

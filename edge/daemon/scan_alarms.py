@@ -85,7 +85,7 @@ class ScanAlarms:
                         AlarmCode.SCANS_REWRITTEN,
                         f"scans written into the file of an older one: {self._rewritten.count}; "
                         f"last {judged.verdict.scan.file}",
-                        "let the station write each scan under another name and rename it, or set a new marker "
+                        "let the station write each scan into a new file and rename it, or set a new marker "
                         "for each (`folder.done_suffix`): such a file may be half the last scan, and has to wait",
                     )
                 return

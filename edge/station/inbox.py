@@ -153,7 +153,7 @@ class Inbox:
         self._next_listing_s = -math.inf
         self._due_s = math.inf
         self._next_hand_out_s = math.inf
-        self._unmarked = 0
+        self._unmarked: dict[str, float] = {}  # file -> since when it lacks its marker
 
     @property
     def state(self) -> FolderState:
@@ -173,6 +173,11 @@ class Inbox:
     @property
     def unmarked_count(self) -> int:
         """Files of the last listing that only lack their marker; 0 without `done_suffix`."""
+        return len(self._unmarked)
+
+    @property
+    def unmarked_since_s(self) -> Mapping[str, float]:
+        """Each of these files, and when it was first seen so; for the thread that calls `poll`."""
         return self._unmarked
 
     @property
@@ -258,7 +263,7 @@ class Inbox:
             if self._state.away is not None:
                 event(log.info, "station folder is back", folder=str(self._folder.path))
                 self._state = FolderState()
-            self._unmarked = len(listing.unmarked)
+            self._unmarked = {file: self._unmarked.get(file, now_s) for file, _ in listing.unmarked}
             self._is_first_listing = False
             gone = [file for file, waiting in self._waiting.items() if waiting.listing != self._listing]
             if gone or self._unread.has_replaced:

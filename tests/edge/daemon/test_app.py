@@ -562,6 +562,19 @@ def test_scans_whose_marker_never_comes_show_in_the_backlog(tmp_path: Path, monk
     assert said[0].backlog_scans == 1
 
 
+def test_scans_that_the_station_forgot_to_mark_are_an_alarm_until_they_are_marked(tmp_path: Path) -> None:
+    with line_of(settings_below(tmp_path, done_suffix=".done")) as line:
+        for index in range(2):
+            fakes.write_scan(tmp_path / "scans" / f"B01_{index}.tif", seed=index)
+        alarms = []
+        for now_s, marked in ((100.0, ""), (690.0, "B01_0.done"), (701.0, ""), (702.0, "B01_1.tif.done"), (703.0, "")):
+            line.look(now_s, utc_now())
+            alarms.append([alarm for alarm in line.publisher.standing_alarms if alarm == "scans-unmarked"])
+            if marked:
+                (tmp_path / "scans" / marked).touch()
+        assert [len(standing) for standing in alarms] == [0, 0, 1, 1, 0]
+
+
 def test_a_box_of_requests_that_fails_for_hours_is_told_once_by_each_who_looks_into_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
