@@ -296,6 +296,11 @@ def _manifest(
                 scans=_short({*classifier.scan_sha256s, *gate.scan_sha256s}),
                 pixels=_short({*classifier.scan_pixels_sha256s, *gate.scan_pixels_sha256s}),
             ),
+            calibrated_on=LearntFrom(
+                lots=classifier.calibrated_lots,
+                scans=_short(classifier.calibrated_sha256s),
+                pixels=_short(classifier.calibrated_pixels_sha256s),
+            ),
             tools=_tools(),
             golden=tuple(
                 Golden(

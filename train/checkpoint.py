@@ -93,6 +93,12 @@ class Checkpoint:
     """Digests of their counts, sorted: nor may one that was saved anew."""
     lots: tuple[str, ...] = ()
     """Names of their lots, sorted."""
+    calibrated_sha256s: tuple[str, ...] = ()
+    """Classifier: digests of the files that a calibration set its thresholds on, sorted; none before one."""
+    calibrated_pixels_sha256s: tuple[str, ...] = ()
+    """Digests of their counts, sorted."""
+    calibrated_lots: tuple[str, ...] = ()
+    """Names of their lots, sorted."""
     thresholds: dict[str, float] = field(default_factory=dict)
     """Classifier: `threshold`, and `review_low`, `review_high` once calibrated with a level. Gate:
     `gate_mean_threshold`, `gate_std_threshold`."""
@@ -171,6 +177,9 @@ def load_checkpoint(path: Path, kind: Kind) -> Checkpoint:
         scan_sha256s=tuple(content.get("scan_sha256s", ())),
         scan_pixels_sha256s=tuple(content.get("scan_pixels_sha256s", ())),
         lots=tuple(content.get("lots", ())),
+        calibrated_sha256s=tuple(content.get("calibrated_sha256s", ())),
+        calibrated_pixels_sha256s=tuple(content.get("calibrated_pixels_sha256s", ())),
+        calibrated_lots=tuple(content.get("calibrated_lots", ())),
         thresholds=content["thresholds"],
         recipe=content["recipe"],
         metrics=content["metrics"],

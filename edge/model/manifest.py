@@ -168,7 +168,7 @@ class Golden(Part):
 
 
 class LearntFrom(Part):
-    """What the networks learnt from: a test on any of it says nothing."""
+    """What the networks learnt from, or the thresholds were set on: a test on any of it says nothing."""
 
     lots: tuple[str, ...] = ()
     scans: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...] = ()
@@ -207,6 +207,8 @@ class Manifest(Part):
     tools: dict[str, str]
     learnt_from: LearntFrom = LearntFrom()
     """Empty in models of earlier releases, which do not say."""
+    calibrated_on: LearntFrom = LearntFrom()
+    """Empty where the thresholds are those of the training."""
     golden: Annotated[tuple[Golden, ...], Field(min_length=MIN_GOLDEN, max_length=16)]
     files: dict[FilePath, FileEntry]
 

@@ -2,9 +2,10 @@
 
 A test on scans that were learnt from says nothing of scans it has never seen; a copy is no further scan.
 
-Models of `edge-export` carry the first 16 hex digits of two SHA-256 of each training scan, of its file and of its
-counts, and the names of their lots. By the counts a scan is known again that was saved anew, compressed or renamed. One
-that was cropped, flipped, converted to 8 bit or changed in any pixel is not.
+Models of `edge-export` carry the first 16 hex digits of two SHA-256 of each scan they learnt from, or that their
+thresholds were set on, of its file and of its counts, and the names of their lots. By the counts a scan is known again
+that was saved anew, compressed or renamed. One that was cropped, flipped, converted to 8 bit or changed in any pixel is
+not.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ class LeakFigures:
     """Flat figures for `summary.json` and `--require`; None: the model does not say what it learnt from."""
 
     learnt_count: int | None = field(metadata={"means": "judged files the model learnt from"})
+    calibrated_count: int | None = field(metadata={"means": "judged files the model's thresholds were set on"})
     learnt_lot_count: int | None = field(
-        metadata={"means": "labelled files of a lot whose name is among those the model learnt from"}
+        metadata={"means": "labelled files of a lot whose name is among those the model learnt from or was set on"}
     )
 
     copies_count: int = field(
@@ -45,15 +47,17 @@ LEAK_MEANINGS: dict[str, str] = {item.name: item.metadata["means"] for item in f
 
 
 class Leaks:
-    """Takes every verdict, keeps the files that the model learnt from."""
+    """Takes every verdict, keeps the files that the model learnt from or that its thresholds were set on."""
 
-    def __init__(self, learnt_from: LearntFrom) -> None:
+    def __init__(self, learnt_from: LearntFrom, calibrated_on: LearntFrom) -> None:
         self.files: list[str] = []
+        self.calibrated_files: list[str] = []
         self.lots: set[str] = set()
-        """Lots of the test, by names that the model's training lots have too."""
+        """Lots of the test, by names that the model's own lots have too."""
         self._scans, self._pixels = frozenset(learnt_from.scans), frozenset(learnt_from.pixels)
-        self._lots = frozenset(learnt_from.lots)
-        self._count = self._lot_count = 0
+        self._calibrated = frozenset((*calibrated_on.scans, *calibrated_on.pixels))
+        self._lots = frozenset((*learnt_from.lots, *calibrated_on.lots))
+        self._count = self._calibrated_count = self._lot_count = 0
         self._hashes, self._places = array("Q"), array("Q")
         self._offered = 0
 
@@ -63,6 +67,10 @@ class Leaks:
             self._count += 1
             if len(self.files) < FILES_NAMED:
                 self.files.append(row.file)
+        elif self._calibrated & {verdict.scan.sha256[:16], (pixels_sha256 or "")[:16]}:
+            self._calibrated_count += 1
+            if len(self.calibrated_files) < FILES_NAMED:
+                self.calibrated_files.append(row.file)
         if pixels_sha256 is not None:
             self._hashes.append(int(pixels_sha256[:16], 16))
             self._places.append(self._offered)
@@ -87,21 +95,23 @@ class Leaks:
     def figures(self) -> LeakFigures:
         return LeakFigures(
             learnt_count=self._count if self._scans else None,
+            calibrated_count=self._calibrated_count if self._scans else None,
             learnt_lot_count=self._lot_count if self._lots else None,
             copies_count=len(self.copies()),
         )
 
     @property
     def is_void(self) -> bool:
-        """Whether the test is none: the model saw scans of it."""
-        return self._count > 0
+        """Whether the test is none: the networks learnt from scans of it, or the thresholds were set on some."""
+        return self._count + self._calibrated_count > 0
 
     @property
     def sentence(self) -> str:
         """What a reader of the figures must know first."""
-        if self._count:
-            scans = "1 scan" if self._count == 1 else f"{self._count} scans"
-            return f"This is no qualification: the model learnt from {scans} of this folder."
+        if self.is_void:
+            counts = {"the model learnt from": self._count, "its thresholds were set on": self._calibrated_count}
+            said = [f"{what} {count} {'scan' if count == 1 else 'scans'}" for what, count in counts.items() if count]
+            return f"This is no qualification: {' and '.join(said)} of this folder."
         if not self._scans:
             return (
                 "The model does not say what it learnt from: that it saw none of these scans before is not proven. "
@@ -110,6 +120,10 @@ class Leaks:
         if self._lot_count:
             return (
                 f"No scan of this folder was learnt from, but {self._lot_count} labelled scans are of lots with the "
-                "names of training lots: if these are the same lots, the figures are too good."
+                "names of training lots, or of lots that the thresholds were set on: if these are the same lots, the "
+                "figures are too good."
             )
-        return f"No scan of this folder is among the {len(self._scans)} scans the model learnt from."
+        return (
+            f"No scan of this folder is among the {len(self._scans)} scans the model learnt from, nor was a threshold "
+            "set on one."
+        )

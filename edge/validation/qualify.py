@@ -193,6 +193,7 @@ def _sample_rules(protocol: Protocol) -> dict[str, str]:
     samples = protocol.samples
     rules = {
         "learnt_count==0": "no scan of the set was learnt from",
+        "calibrated_count==0": "no threshold was set on a scan of the set",
         "copies_count==0": "no file of the set is a copy of another",
         "labels_without_file_count==0": "every row of the labels has its scan",
         "unlabelled_count==0": "every scan has a label",

@@ -327,8 +327,8 @@ def _read(
     checked: CheckedReplay, model: LoadedModel, parts: Parts, other_parts: Parts | None, files: _Files
 ) -> _Reading:
     """Write verdicts and table in the order of the names; gather what the report is made of."""
-    gallery = Gallery(size=PICTURES, policy=model.bundle.policy())
-    reading = _Reading(gallery, Leaks(model.bundle.manifest.learnt_from))
+    gallery, manifest = Gallery(size=PICTURES, policy=model.bundle.policy()), model.bundle.manifest
+    reading = _Reading(gallery, Leaks(manifest.learnt_from, manifest.calibrated_on))
     other_lines = repeat(b"") if other_parts is None else other_parts.lines()
     with write_whole(files.verdicts, durable=False) as stream, write_whole(files.table, durable=False) as cells:
         csv_rows = csv.writer(codecs.getwriter("utf-8")(cells), lineterminator="\n")

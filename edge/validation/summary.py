@@ -84,6 +84,7 @@ def summary_json(replay: Replay) -> str:
         ],
         "labels_without_file": list(replay.labels_without_file),
         "learnt_from": {"is_known": replay.leaks.is_known, "files": list(map(display_name, replay.leaks.files))},
+        "calibrated_on": {"files": list(map(display_name, replay.leaks.calibrated_files))},
         "against": None if replay.comparison is None else _comparison_json(replay.comparison),
     }
     return json.dumps(summary, indent=2, allow_nan=False) + "\n"

@@ -105,6 +105,7 @@ def test_what_was_learnt_is_in_the_manifest(bundle: Bundle) -> None:
     assert {"torch", "onnx", "onnxruntime", "python"} <= set(manifest.tools)
     learnt_from = LearntFrom(lots=("B01", "B02"), scans=("a" * 16, "b" * 16), pixels=("c" * 16, "d" * 16))
     assert manifest.learnt_from == learnt_from
+    assert manifest.calibrated_on == LearntFrom(lots=("B03",), scans=("e" * 16,), pixels=("f" * 16,))
     assert (manifest.precision, manifest.weights_storage) == ("fp32", "int8")
 
 

@@ -84,13 +84,14 @@ def calibrate(
             hint="give more lots, or other ones to check on with --check-lots",
         )
     network = classifier_of(learnt)
-    sha256s, seen, scores = [], [], []
+    sha256s, pixels_sha256s, seen, scores = [], [], [], []
     learnt_from = {*learnt.scan_sha256s, *learnt.scan_pixels_sha256s}
     show = reporter.counter("scans scored")
     for number, row in enumerate(rows):
         frame = read_frame(row)
         sha256s.append(frame.scan.sha256)
-        if learnt_from & {frame.scan.sha256, counts_sha256(frame.counts)}:
+        pixels_sha256s.append(counts_sha256(frame.counts))
+        if learnt_from & {sha256s[-1], pixels_sha256s[-1]}:
             seen.append(row.file)
         image = prepare(frame.counts, learnt.method, learnt.bounds, learnt.size)
         scores.append(p_abnormal(network, image))
@@ -122,9 +123,15 @@ def calibrate(
     if band is not None:
         thresholds |= {"review_low": band.low, "review_high": band.high}
     metrics = {"calibration_data_digest": digest, "calibration_alpha": wish.alpha}
-    save_checkpoint(
-        run / CLASSIFIER_FILE, replace(learnt, thresholds=thresholds, metrics={**learnt.metrics, **metrics})
+    calibrated = replace(
+        learnt,
+        thresholds=thresholds,
+        metrics={**learnt.metrics, **metrics},
+        calibrated_sha256s=tuple(sorted({sha256s[i] for i in used})),
+        calibrated_pixels_sha256s=tuple(sorted({pixels_sha256s[i] for i in used})),
+        calibrated_lots=tuple(sorted({rows[i].bundle for i in used})),
     )
+    save_checkpoint(run / CLASSIFIER_FILE, calibrated)
     write_json(run / "calibration.json", report)
     _plot(p, labels, run / "reliability")
     return report

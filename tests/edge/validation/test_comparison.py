@@ -164,6 +164,26 @@ def test_a_scan_that_was_saved_anew_is_known_again_by_its_pixels(lot: Path, tmp_
     assert json.loads(result.summary.read_text())["learnt_from"]["files"] == ["B02_0005.tif"]
 
 
+def test_a_test_that_the_thresholds_were_set_on_is_loudly_no_qualification(lot: Path, tmp_path: Path) -> None:
+    """`edge-train calibrate` chose them for the best figures on just these scans; one was saved anew since."""
+    write_scan(tmp_path / "elsewhere.tif", 1900, seed=99)
+    model = learnt(tmp_path / "elsewhere.tif")
+    scan, pixels = lot / "B01_0000.tif", tifffile.imread(lot / "B02_0005.tif")
+    calibrated_on = LearntFrom(
+        lots=("B01",),
+        scans=(hashlib.sha256(scan.read_bytes()).hexdigest()[:16],),
+        pixels=(counts_sha256(pixels)[:16],),
+    )
+    manifest = model.bundle.manifest.model_copy(update={"calibrated_on": calibrated_on})
+    model = replace(model, bundle=replace(model.bundle, manifest=manifest))
+    result = run(lot, tmp_path / "out", model, "learnt_count==0", "calibrated_count==0", "learnt_lot_count>=1")
+    assert summary_lines(result)[0] == "THIS IS NO QUALIFICATION: ITS THRESHOLDS WERE SET ON 2 SCANS OF THIS FOLDER."
+    assert [item.met for item in result.requirements] == [True, False, True]
+    assert json.loads(result.summary.read_text())["calibrated_on"]["files"] == ["B01_0000.tif", "B02_0005.tif"]
+    head = result.report.read_text().split("<h2>")[0]
+    assert "Thresholds set on: B01_0000.tif, B02_0005.tif." in head and "Learnt from:" not in head
+
+
 def test_what_is_known_again_of_a_planted_leak_and_what_is_not(lot: Path, tmp_path: Path) -> None:
     """docs/qualification.md says so: copies by their bytes and counts, nothing that changed a count."""
     counts = tifffile.imread(lot / "B01_0000.tif")

@@ -99,6 +99,7 @@ def test_a_set_that_is_fixed_and_claims_that_hold_make_a_signed_record(qualified
     assert [claim.rule for claim in record.claims[:3]] == [
         "escape_rate_bound <= 0.4", "false_call_rate_bound <= 0.4", "learnt_count == 0"
     ]  # fmt: skip
+    assert "calibrated_count == 0" in {claim.rule for claim in record.claims}
     assert {claim.name for claim in record.claims} >= {"abnormal scans", "lots", "people who labelled"}
     assert record.tested.files_count == 12 and record.model.id == "bright-is-abnormal"
     for name, sha256 in record.files.items():

@@ -98,7 +98,7 @@ class Seen:
             validation=validation,
             reliability=reliability,
             comparison=None,
-            leaks=Leaks(LearntFrom()),
+            leaks=Leaks(LearntFrom(), LearntFrom()),
             requirements=(),
             training={"data_digest": "ef" * 32, "data": "simulated"},
             labels_without_file=labels_without_file,

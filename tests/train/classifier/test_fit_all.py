@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from edge.images.conversion import clipped_fraction, histogram, prepare
 from edge.images.exposure import exposure
 from edge.images.method import Method
-from edge.records import Size
+from edge.records import Size, counts_sha256
 from edge.system.progress import Reporter
 from train.checkpoint import load_checkpoint
 from train.classifier import heads
@@ -154,6 +155,10 @@ def test_calibration_is_written_into_the_checkpoint_and_measured_on_another_bund
     assert loaded.review_band == tuple(report["review_band"])
     assert loaded.thresholds["threshold"] == report["threshold"]
     assert json.loads((run / "calibration.json").read_text())["wish"]["alpha"] == 0.34
+    used = [row for row in rows if row.bundle != "C1"]
+    assert loaded.calibrated_lots == ("C0", "C2")
+    assert loaded.calibrated_sha256s == tuple(sorted(sha256(row.path.read_bytes()).hexdigest() for row in used))
+    assert set(loaded.calibrated_pixels_sha256s) == {counts_sha256(tifffile.imread(row.path)) for row in used}
     assert (run / "reliability.png").stat().st_size > 1000
     assert calibrate(run, rows[:16], [], Wish(None, None, 0.0), Reporter())["calibration"]["escapes"] == 0
     assert load_checkpoint(run / "classifier.pt", "classifier").review_band is None
