@@ -134,7 +134,7 @@ class Former:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A window of the scan the gate reconstructs badly, in pixels of the original scan."""
+    """A window of the scan that the gate does not know, in pixels of the original scan."""
 
     x_px: int
     y_px: int

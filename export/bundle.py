@@ -68,7 +68,7 @@ from export.scans import ConvertedScan, converted_scans
 from export.storage import Storage, store_weights
 from train.checkpoint import Checkpoint
 from train.classifier.models import classifier_of
-from train.gate.network import MAP_CELL_PX, gate_of, map_offset_px
+from train.gate.network import MAP_CELL_PX, gate_of
 
 TOLERANCE: Final[dict[Precision, float]] = {"fp32": 2e-3, "fp16": 1e-2, "int8": 3e-2}
 """How far another engine's golden scores may be off: between float32 on other CPUs (1e-6) and a decision's worth. With
@@ -286,7 +286,7 @@ def _manifest(
             labels=LABELS,
             policy=Thresholds.model_validate(asdict(pair.policy)),
             scan_spec=scan_range(classifier, gate),
-            gate_map=GateMap(cell_px=MAP_CELL_PX, offset_px=map_offset_px(int(gate.recipe.get("reduction") or 1))),
+            gate_map=GateMap(cell_px=MAP_CELL_PX, offset_px=gate_of(gate).map_offset_px),
             reason_map=None if cells is None else ReasonMap(cell_px=cells.cell_px, offset_px=cells.offset_px),
             precision=request.precision,
             weights_storage=storage,

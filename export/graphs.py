@@ -1,8 +1,8 @@
 """Checkpoints to ONNX graphs that take the converted uint8 scan and hold everything after it.
 
 Classifier: cast, scale, ImageNet normalisation, ResNet-34, pooling, trained layers, softmax, reason map. Gate: cast,
-scale, autoencoder, residual, window statistics, layout, their maxima and a small residual map. So one file runs on
-every engine and the host never sees a float image. Sizes are fixed at export, only the batch is free.
+scale, autoencoder, residual, window statistics, layout, filter, their maxima and a small residual map. So one file runs
+on every engine and the host never sees a float image. Sizes are fixed at export, only the batch is free.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class ClassifierGraph(nn.Module):
 class GateGraph(nn.Module):
     """Converted scans uint8 (n, channels, height, width) -> gate_mean_max (n,), gate_std_max (n,), residual_map.
 
-    residual_map: float32 (n, map_height, map_width), the largest |window mean| of each cell, weighed as the gate does.
+    residual_map: float32 (n, map_height, map_width), the largest |window mean| of each cell by autoencoder or filter,
+    weighed as the gate does.
     """
 
     def __init__(self, gate: Gate) -> None:

@@ -22,6 +22,7 @@ from train.commands import (
     fit_features,
     gate,
     gate_benchmark,
+    gate_filter,
     gate_report,
     gate_study,
     patches,
@@ -31,7 +32,7 @@ from train.commands import (
 from train.commands.options import TRAIN_EXITS, run_command
 
 PROGRAM: Final = "edge-train"
-WORK: Final = (doctor, simulate, bounds, crossval, fit_features, fine_tune, gate, gate_report, calibrate)
+WORK: Final = (doctor, simulate, bounds, crossval, fit_features, fine_tune, gate, gate_filter, gate_report, calibrate)
 """Verbs in the order of work."""
 PAPERS: Final = (ablation, across, gate_study, gate_benchmark, patches, transfer)
 """Verbs that repeat what papers and the documents report."""

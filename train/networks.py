@@ -26,6 +26,8 @@ is up to 3 pixels wider.
 """
 WINDOW_PX: Final = 9
 """Side of the windows over which the gate takes its residual statistics, stride 1."""
+FIRST_WINDOW_PX: Final = GATE_OFFSET_PX + WINDOW_PX // 2
+"""Row and column of the gate's input in which the first of these windows is centred."""
 
 
 class ElectrodeClassifier(nn.Module):

@@ -120,6 +120,11 @@ class GateRecipe(Recipe):
     scores: Literal["placed", "paper"] = option(
         "placed", "windows weighed by place and joined by the layout, or the plain extremes (the paper's)"
     )
+    filter: bool = option(
+        False,
+        "a short median filter beside the network, with placed scores; it may refuse a quarter of --image-fpr of the"
+        " normal scans besides",
+    )
     reduction: Reduction = option(1, "how many times smaller the autoencoder sees the image")
     image_fpr: float = option(
         0.01,

@@ -78,7 +78,7 @@ class ResidualScale(Part):
     per_level: Annotated[float, Field(gt=0.0)]
     threshold: Annotated[float, Field(ge=0.0)] = Field(description="from here on the gate sends the scan to review")
     cell_px: Annotated[int, Field(ge=1)]
-    offset_px: Count
+    offset_px: int
 
 
 class ReasonScale(Part):

@@ -36,9 +36,14 @@ def worst_windows(
     boxes = []
     for index in worst:
         row, column = divmod(int(index), residual_map.shape[1])
-        y_px = round((geometry.offset_px + row * geometry.cell_px) * scale_y)
-        x_px = round((geometry.offset_px + column * geometry.cell_px) * scale_x)
-        height_px = min(round(geometry.cell_px * scale_y), scan_size.height_px - y_px)
-        width_px = min(round(geometry.cell_px * scale_x), scan_size.width_px - x_px)
+        y_px, height_px = _side(geometry, row, scale_y, scan_size.height_px)
+        x_px, width_px = _side(geometry, column, scale_x, scan_size.width_px)
         boxes.append(Box(x_px=x_px, y_px=y_px, width_px=width_px, height_px=height_px))
     return tuple(boxes)
+
+
+def _side(geometry: MapGeometry, cell: int, scale: float, scan_px: int) -> tuple[int, int]:
+    """First pixel and pixel count of a row or column of cells on the scan, and within it: cells may begin before it."""
+    first_px = round((geometry.offset_px + cell * geometry.cell_px) * scale)
+    last_px = min(first_px + round(geometry.cell_px * scale), scan_px)
+    return max(first_px, 0), last_px - max(first_px, 0)

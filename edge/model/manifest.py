@@ -147,7 +147,7 @@ class GateMap(Part):
     """Cell (i, j) of the residual map holds the windows centred in input pixels from offset + cell * (i, j)."""
 
     cell_px: Annotated[int, Field(ge=1, le=1024)]
-    offset_px: Annotated[int, Field(ge=0, le=1024)]
+    offset_px: Annotated[int, Field(ge=-1024, le=1024)]
 
 
 class ReasonMap(Part):

@@ -35,7 +35,7 @@ from train.classifier.pooling import feature_maps, pool
 from train.classifier.selection import Selection
 from train.gate.calibration import gate_images
 from train.gate.calibration import score as gate_score
-from train.gate.network import MAP_CELL_PX, Gate, map_offset_px
+from train.gate.network import MAP_CELL_PX, Gate
 from train.networks import ElectrodeClassifier, GateAutoencoder, p_abnormal_of
 
 pytestmark = pytest.mark.timeout(600)  # torch exports two networks
@@ -134,8 +134,9 @@ def test_the_hottest_cell_of_the_map_lies_over_the_spot_that_made_it(y_px: int, 
     size = Size(203, 205)
     image = torch.zeros(1, 1, *size, dtype=torch.uint8)
     image[0, 0, y_px - 4 : y_px + 5, x_px - 4 : x_px + 5] = 255  # one window's worth, centred on the spot
-    _, _, residual_map = GateGraph(Gate(network))(image)
-    geometry = MapGeometry(cell_px=MAP_CELL_PX, offset_px=map_offset_px(1))
+    gate = Gate(network)
+    _, _, residual_map = GateGraph(gate)(image)
+    geometry = MapGeometry(cell_px=MAP_CELL_PX, offset_px=gate.map_offset_px)
     box = worst_windows(residual_map[0].numpy(), geometry, size, size, 0.5)[0]
     assert box.y_px <= y_px < box.y_px + box.height_px
     assert box.x_px <= x_px < box.x_px + box.width_px

@@ -1,4 +1,4 @@
-"""The gate with places and layouts, exported: the graph says what the training says, in every precision."""
+"""The gate with places, layouts and filter, exported: the graph says what the training says, in every precision."""
 
 import numpy as np
 import onnx
@@ -7,13 +7,16 @@ import pytest
 import torch
 
 from edge.engines import GATE_OUTPUTS, IMAGE_INPUT
+from edge.images.residual_boxes import MapGeometry, worst_windows
 from edge.records import Size
 from export.graphs import GateGraph, gate_onnx
 from export.precision import to_float16
 from tests.export.networks import lively_gate
-from train.gate.calibration import score
+from tests.support.cpu_engines import needs_openvino
+from train.gate.calibration import score, scores_apart
+from train.gate.filter import FilterStage, window_maps
 from train.gate.layout import cell_side_px, fit_layout, grid
-from train.gate.network import Gate
+from train.gate.network import MAP_CELL_PX, Gate
 
 pytestmark = pytest.mark.timeout(600)  # torch exports a network
 SIZE = Size(204, 104)  # not a multiple of the layout's cells
@@ -32,7 +35,7 @@ def _images(count: int, seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["full", "half"])
 def gate(request: pytest.FixtureRequest) -> Gate:
-    """Both layouts decide some scores, the windows others."""
+    """Both layouts decide some scores, windows and filter others."""
     cell_px = cell_side_px(SIZE)
     ordinary = torch.from_numpy(_images(42, 1)[2:]).float() / 255
     bundles = [f"B{number // 4}" for number in range(40)]
@@ -45,12 +48,24 @@ def gate(request: pytest.FixtureRequest) -> Gate:
     weights = [0.5 + torch.rand(values.shape[1:]) for values in maps]
     for layout, values in zip(layouts, maps, strict=True):
         layout.limits.fill_(2 / float(values.max()))
-    return Gate(autoencoder, request.param, *weights, *layouts, cell_px).eval()
+    seen = window_maps(plain.reduced(ordinary), plain.map_cell_px)
+    stage = FilterStage(*(0.5 + torch.rand(values.shape[1:]) for values in seen), plain.map_cell_px)
+    stage.limits.copy_(
+        torch.tensor([float(by_filter.max() / by_net.max()) for by_filter, by_net in zip(seen, maps, strict=True)])
+    )
+    return Gate(autoencoder, request.param, *weights, *layouts, cell_px, stage).eval()
 
 
 @pytest.fixture(scope="module")
 def exported(gate: Gate) -> onnx.ModelProto:
     return gate_onnx(GateGraph(gate), 1, SIZE)
+
+
+def _spotted(seed: int) -> tuple[np.ndarray, int]:
+    """A sheet with one dark spot at the left rim, further out than the autoencoder sees, and its row."""
+    image = _images(3, seed)[2:]
+    image[0, 0, 100:112, :12] = 20
+    return image, 106
 
 
 def _outputs(model: onnx.ModelProto, images: np.ndarray) -> list[np.ndarray]:
@@ -59,19 +74,50 @@ def _outputs(model: onnx.ModelProto, images: np.ndarray) -> list[np.ndarray]:
 
 
 def test_the_graph_scores_what_the_training_scores(gate: Gate, exported: onnx.ModelProto) -> None:
-    images = _images(5, 2)
+    images = np.concatenate([_images(5, 2), _spotted(3)[0]])
     means, stds = score(gate, images)
     mean_max, std_max, residual_map = _outputs(exported, images)
     np.testing.assert_allclose(mean_max, means, rtol=1e-4)
     np.testing.assert_allclose(std_max, stds, rtol=1e-4)
     by_layout = mean_max > residual_map.max(axis=(1, 2)) * 1.001
     assert by_layout[0]
-    assert not by_layout[2:].any()
+    assert not by_layout[2:5].any()
+    by_network, by_filter = scores_apart(gate, images)
+    assert (by_network > by_filter)[0].all()
+    assert by_filter[3, 0] > by_network[3, 0]
+    assert by_filter[5, 1] > by_network[5, 1]
 
 
-def test_half_precision_leaves_the_layouts_as_they_are(gate: Gate, exported: onnx.ModelProto) -> None:
-    images = _images(5, 2)
+@needs_openvino
+def test_openvino_scores_what_the_training_scores(gate: Gate, exported: onnx.ModelProto) -> None:
+    import openvino
+
+    images = np.concatenate([_images(5, 2), _spotted(3)[0]])
+    core = openvino.Core()
+    network = core.read_model(exported.SerializeToString())
+    compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compiled([images])
+    for name, expected in zip(GATE_OUTPUTS, score(gate, images), strict=False):
+        np.testing.assert_allclose(found[name], expected, rtol=1e-4)
+
+
+def test_the_map_shows_what_lies_at_the_rim(gate: Gate, exported: onnx.ModelProto) -> None:
+    image, row_px = _spotted(3)
+    residual_map = _outputs(exported, image)[2][0]
+    geometry = MapGeometry(MAP_CELL_PX, gate.map_offset_px)
+    threshold = float(_outputs(exported, _images(3, 3)[2:])[2].max())
+    box = worst_windows(residual_map, geometry, SIZE, SIZE, threshold)[0]
+    assert box.x_px == 0
+    assert 0 < box.width_px <= MAP_CELL_PX
+    assert box.y_px - 6 <= row_px <= box.y_px + box.height_px + 6
+
+
+def test_half_precision_leaves_layouts_and_filter_as_they_are(gate: Gate, exported: onnx.ModelProto) -> None:
+    images = np.concatenate([_images(5, 2), _spotted(3)[0]])
     half = _outputs(to_float16(exported), images)
     for one, other in zip(half[:2], _outputs(exported, images)[:2], strict=True):
         np.testing.assert_allclose(one, other, atol=2e-3)
-    assert half[0][0] == pytest.approx(float(score(gate, images[:1])[0][0]), rel=1e-5)
+    means, stds = score(gate, images)
+    assert half[0][0] == pytest.approx(float(means[0]), rel=1e-5)  # by a layout
+    assert half[0][3] == pytest.approx(float(means[3]), rel=1e-5)  # by the filter
+    assert half[1][5] == pytest.approx(float(stds[5]), rel=1e-5)  # by the filter

@@ -3,7 +3,8 @@
 Both thresholds are set on whole scans of bundles the networks have not seen, for a chosen share of ordinary scans sent
 to review (`image_fpr`); the paper's rate is per patch. In the `placed` form half of that share goes to the windows,
 half to the two layouts, whose limits come from cross-fitting over all bundles: it costs nothing to fit, and few bundles
-held back say little about the next one.
+held back say little about the next one. The filter's limits are found likewise; it has as much as a layout, beyond that
+share, but of normal scans alone: where the gate accepts anomalies, it would learn to accept all it can see.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 
 from edge.images.method import Method
 from train.errors import DataError
-from train.gate.layout import Layout, Sight, cell_side_px, fit_layout, grid, scores_without_own_bundle
+from train.gate.filter import FilterStage, window_maps
+from train.gate.layout import Layout, Sight, cell_side_px, fit_layout, folds_of, grid, scores_without_own_bundle
 from train.gate.network import Gate
 from train.metrics import joint_thresholds
 from train.networks import GateAutoencoder
@@ -53,6 +55,7 @@ class Examples:
     images: npt.NDArray[np.uint8]
     bundles: Sequence[str]
     ordinary: npt.NDArray[np.bool_]
+    normal: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +101,18 @@ def calibrated(
         flagged |= (apart > 1)[len(training.bundles) :]
         layout.limits /= threshold
         layouts[sight] = layout
-    gate = Gate(autoencoder, recipe.reduction, *weights, layouts["greys"], layouts["textures"], cell_px).to(device)
-    return Calibrated(gate, thresholds, flagged)
+    stage = None
+    if recipe.filter:
+        learnt = np.flatnonzero(training.normal)  # abnormal training scans are neither learnt from nor counted
+        images = training.images[learnt], validation.images
+        maps = torch.cat([filter_maps(gate, part, counter("filter")) for part in images if len(part)], dim=1)
+        bundles = [*(training.bundles[number] for number in learnt), *validation.bundles]
+        normal = np.concatenate([np.ones(len(learnt), np.bool_), validation.normal])
+        stage, beyond = calibrated_filter(maps, bundles, normal, recipe.image_fpr, recipe.margin, gate.map_cell_px)
+        flagged |= beyond[len(learnt) :]
+        stage.limits /= torch.tensor([thresholds.mean, thresholds.std])
+    layers = layouts["greys"], layouts["textures"], cell_px, stage
+    return Calibrated(Gate(autoencoder, recipe.reduction, *weights, *layers).to(device), thresholds, flagged)
 
 
 def calibrated_layout(
@@ -121,6 +134,45 @@ def calibrated_layout(
     return layout, np.maximum(unusual / limits.mean, unexplained / limits.std)
 
 
+def calibrated_filter(
+    maps: Tensor, bundles: Sequence[str], normal: npt.NDArray[np.bool_], image_fpr: float, margin: float, cell_px: int
+) -> tuple[FilterStage, npt.NDArray[np.bool_]]:
+    """The filter with its limits, by maps (2, n, map_height, map_width), and which scans exceed them, bool (n,).
+
+    A normal scan counts with what weights say that have not seen its bundle, or with what the final ones say, where
+    that is more. Limits, as of the layouts: ranks of normal scans, times the margin.
+    """
+    is_normal = torch.from_numpy(normal)
+    weights = weights_of(maps[:, is_normal])
+    scores = _weighed(maps, weights)
+    fold = torch.from_numpy(folds_of(bundles))
+    for number in range(int(fold.max()) + 1):
+        others, own = (fold != number) & is_normal, fold == number
+        if others.any():
+            apart = _weighed(maps[:, own], weights_of(maps[:, others]))
+            scores[:, own] = torch.maximum(scores[:, own], apart)
+    means, stds = scores.double().numpy()
+    limits = calibrate(means[normal], stds[normal], image_fpr * _SHARE_OF_LAYOUTS / 2, margin)
+    stage = FilterStage(*weights, cell_px)
+    stage.limits.copy_(torch.tensor([limits.mean, limits.std]))
+    return stage, (means > limits.mean) | (stds > limits.std)
+
+
+@torch.no_grad()
+def filter_maps(gate: Gate, images: npt.NDArray[np.uint8], progress: Progress) -> Tensor:
+    """What the filter sees at every place of images (n, 1, h, w): (2, n, map_height, map_width), on the CPU."""
+
+    def see(part: Tensor) -> Tensor:
+        return torch.stack(window_maps(gate.reduced(part), gate.map_cell_px)).cpu()
+
+    return torch.cat(list(_passes(images, gate, see, progress)), dim=1)
+
+
+def _weighed(maps: Tensor, weights: Tensor) -> Tensor:
+    """Greatest weighed values (2, n) of maps (2, n, map_height, map_width)."""
+    return (maps * weights[:, None]).amax(dim=(2, 3))
+
+
 @torch.no_grad()
 def place_weights(gate: Gate, training: Examples, progress: Progress) -> tuple[Tensor, Tensor]:
     """Weights of |mean| and deviation by place, from what ordinary scans show there; two maps with a mean of 1.
@@ -132,11 +184,18 @@ def place_weights(gate: Gate, training: Examples, progress: Progress) -> tuple[T
         raise DataError("no ordinary scans to learn from what is usual where", hint="label more scans as normal")
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(MOST_PLACED, len(chosen))).astype(int)]
     seen = _passes(training.images[chosen], gate, lambda x: torch.stack(gate.windows(gate.residual(x))), progress)
-    # Medians: where ordinary scans are allowed anomalies, these are no part of what is usual.
-    usual = F.max_pool2d(torch.cat(list(seen), dim=1).median(dim=1).values, 3, stride=1, padding=1)
+    means, stds = weights_of(torch.cat(list(seen), dim=1))
+    return means, stds
+
+
+def weights_of(maps: Tensor) -> Tensor:
+    """Weights (2, map_height, map_width) of places by maps (2, n, map_height, map_width) of ordinary scans.
+
+    Medians: where ordinary scans are allowed anomalies, these are no part of what is usual.
+    """
+    usual = F.max_pool2d(maps.median(dim=1).values, 3, stride=1, padding=1)
     weights = 1 / (usual + _LEAST_USUAL * usual.mean(dim=(1, 2), keepdim=True))
-    weights = weights / weights.mean(dim=(1, 2), keepdim=True)
-    return weights[0], weights[1]
+    return weights / weights.mean(dim=(1, 2), keepdim=True)
 
 
 @torch.inference_mode()
@@ -147,6 +206,17 @@ def score(
     found = [(scores.mean, scores.std) for scores in _passes(images, gate, gate, progress)]
     means, stds = (torch.cat(column).double().cpu().numpy() for column in zip(*found, strict=True))
     return means, stds
+
+
+@torch.inference_mode()
+def scores_apart(gate: Gate, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Both scores of whole images (n, 1, h, w) uint8 by the network, (n, 2), and by the filter; 0 without one."""
+    network, filtered = [], []
+    for by_network, by_filter in _passes(images, gate, gate.apart, None):
+        network.append(torch.stack(by_network[:2], dim=1))
+        filtered.append(torch.zeros_like(network[-1]) if by_filter is None else torch.stack(by_filter[:2], dim=1))
+    by_network, by_filter = (torch.cat(parts).double().cpu().numpy() for parts in (network, filtered))
+    return by_network, by_filter
 
 
 def gate_images(images: npt.NDArray[np.uint8], method: Method) -> npt.NDArray[np.uint8]:

@@ -27,7 +27,7 @@ from train.checkpoint import Checkpoint, load_checkpoint
 from train.dataset import Row, read_frame
 from train.device import open_device
 from train.errors import DataError
-from train.gate.calibration import gate_images, score
+from train.gate.calibration import gate_images, scores_apart
 from train.gate.foreign_sets import ForeignImage
 from train.gate.network import Gate, gate_of
 from train.simulator.fields import Counts
@@ -51,6 +51,10 @@ class Finding:
     mean: float
     std: float
     exposure: float
+    network: float
+    """The greater of both by the network with its layouts alone."""
+    filter: float
+    """The greater of both by the filter alone; 0 without one."""
 
     @property
     def by_gate(self) -> bool:
@@ -105,10 +109,12 @@ def exposure_model(checkpoint: Checkpoint) -> ExposureModel:
 
 
 def refusals(findings: Iterable[Finding]) -> dict[str, Rate]:
-    """How many the gate, the exposure check and either refuse."""
+    """How many the gate refuses, its network and its filter apart, and how many the exposure check and either do."""
     seen = list(findings)
     return {
         "gate": Rate(sum(one.by_gate for one in seen), len(seen)),
+        "network": Rate(sum(not one.network <= 1 for one in seen), len(seen)),
+        "filter": Rate(sum(not one.filter <= 1 for one in seen), len(seen)),
         "exposure": Rate(sum(one.by_exposure for one in seen), len(seen)),
         "either": Rate(sum(one.refused for one in seen), len(seen)),
     }
@@ -132,7 +138,7 @@ def _judged(
 ) -> Iterator[Finding]:
     """Findings in order, a few images in memory at a time."""
     model = exposure_model(checkpoint)
-    limits = (checkpoint.thresholds["gate_mean_threshold"], checkpoint.thresholds["gate_std_threshold"])
+    limits = [checkpoint.thresholds[name] for name in ("gate_mean_threshold", "gate_std_threshold")]
 
     def seen(image: _Image) -> tuple[Image, float]:
         counts = image[3]()
@@ -143,9 +149,15 @@ def _judged(
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for some in _in_parts(images):
             prepared, spreads = zip(*pool.map(seen, some), strict=True)
-            means, stds = score(gate, gate_images(np.stack(prepared), checkpoint.method))
-            for (name, group, row, _), mean, std, spread in zip(some, means, stds, spreads, strict=True):
-                yield Finding(name, group, row, float(mean / limits[0]), float(std / limits[1]), spread)
+            apart = scores_apart(gate, gate_images(np.stack(prepared), checkpoint.method))
+            network, filtered = (scores / limits for scores in apart)
+            # Of NaN and a number the greater is NaN.
+            mean, std = np.maximum(network, filtered).T.tolist()
+            found = zip(
+                some, mean, std, spreads, network.max(axis=1).tolist(), filtered.max(axis=1).tolist(), strict=True
+            )
+            for (name, group, row, _), *scores in found:
+                yield Finding(name, group, row, *scores)
             done += len(some)
             reporter.say(f"{done} {what} judged")
 

@@ -131,17 +131,21 @@ def _principal(off: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return variances[-count:].flip(0), axes / axes.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
 
+def folds_of(bundles: Sequence[str]) -> npt.NDArray[np.int_]:
+    """Number of the fold of every scan (n,): bundles are dealt to `FOLDS` of them, or fewer."""
+    names = sorted(set(bundles))
+    fold_of = {name: place % min(FOLDS, len(names)) for place, name in enumerate(names)}
+    return np.array([fold_of[name] for name in bundles])
+
+
 def scores_without_own_bundle(grids: Tensor, bundles: Sequence[str], learns: npt.NDArray[np.bool_]) -> LayoutScores:
     """T and Q of every scan by layouts that have not seen its bundle; `learns` (n,) marks the scans they are fitted on.
 
     So limits hold for bundles to come, though all bundles are learnt from in the end. With two folds and more.
     """
-    names = sorted(set(bundles))
-    folds = min(FOLDS, len(names))
-    fold_of = {name: place % folds for place, name in enumerate(names)}
-    fold = np.array([fold_of[name] for name in bundles])
+    fold = folds_of(bundles)
     scores = np.empty((2, len(bundles)))
-    for number in range(folds):
+    for number in range(fold.max() + 1):
         others, own = torch.from_numpy((fold != number) & learns), torch.from_numpy(fold == number)
         layout = fit_layout(grids[others], [b for b, other in zip(bundles, others, strict=True) if other])
         for row, found in enumerate(layout.distances(grids[own])):

@@ -92,7 +92,7 @@ def anomalies(findings: Findings) -> dict[str, Any]:
     return found
 
 
-_CELLS = ("images", "gate", "exposure", "either")
+_CELLS = ("images", "gate", "network", "filter", "exposure", "either")
 
 
 def markdown(content: dict[str, Any]) -> str:
@@ -105,8 +105,8 @@ def markdown(content: dict[str, Any]) -> str:
         "",
         f"Recipe: `{content['recipe']}`. One pass of the gate takes {content['pass_ms']:.1f} ms on"
         f" {content['device']} (torch {content['torch']}). Data digest of the training: {content['data_digest'][:16]}.",
-        "Shares are of images sent to a person, with 95 % intervals (Wilson): by the gate, by the spread of the greys"
-        " (exposure), by either.",
+        "Shares are of images sent to a person, with 95 % intervals (Wilson): by the gate, by its network with the"
+        " layouts and by its filter alone, by the spread of the greys (exposure), by gate or exposure.",
         "",
         *table(
             ["", *_CELLS, "goal"],
@@ -146,11 +146,13 @@ def scores_csv(findings: Findings) -> str:
     """One line per image: its scores over their thresholds."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("set", "group", "name", "kinds", "severity", "mean", "std", "exposure", "refused"))
+    writer.writerow(
+        ("set", "group", "name", "kinds", "severity", "mean", "std", "network", "filter", "exposure", "refused")
+    )
     for name in ("normal", "abnormal", "foreign"):
         for one in getattr(findings, name):
             kinds, severity = ("|".join(one.row.kinds), one.row.severity) if one.row else ("", None)
-            figures = [f"{value:.4f}" for value in (one.mean, one.std, one.exposure)]
+            figures = [f"{value:.4f}" for value in (one.mean, one.std, one.network, one.filter, one.exposure)]
             shown = "" if severity is None else f"{severity:.3f}"
             writer.writerow((name, one.group, one.name, kinds, shown, *figures, int(one.refused)))
     return text.getvalue()
@@ -160,12 +162,13 @@ def _anomaly_table(kinds: dict[str, Any]) -> list[str]:
     thirds: list[dict[str, Any]] = next((entry["by_severity"] for entry in kinds.values()), [])
     heads = [f"{third['from']:.2f} to {third['to']:.2f}" for third in thirds]
     return table(
-        ["kind", "mild", *heads, "all abnormal", "95 % over lots, in %"],
+        ["kind", "mild", *heads, "all abnormal", "95 % over lots, in %", "by the network", "by the filter"],
         [
             [
                 kind,
                 *(_cell(part["gate"]) for part in (entry["mild"], *entry["by_severity"], entry["severe"])),
                 _lots_span(entry["gate_over_lots"]),
+                *(_cell(entry["severe"][name]) for name in ("network", "filter")),
             ]
             for kind, entry in kinds.items()
         ],

@@ -8,6 +8,7 @@ over the whole image (`train.gate.network`); weights, layout and thresholds are 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, scans
 from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
 from train.device import choose_arithmetic, open_device
 from train.errors import DataError, DivergedError
-from train.gate.calibration import Examples, calibrated, gate_images
+from train.gate.calibration import Examples, calibrated, calibrated_filter, filter_maps, gate_images
 from train.gate.network import gate_of, state_of
 from train.gate.patch_bank import Pairs, PatchBank, draw_perturbations
 from train.gate.perturb import PATCH_PX, Patch, read_photos
@@ -75,8 +76,7 @@ def train_gate(
             f"images of {recipe.size.height_px}x{recipe.size.width_px} px are too small for patches",
             hint=f"use a size from {least_px}x{least_px} up, straight patches (--no-rotate), a smaller --reduction",
         )
-    rows = read_labels(data)
-    training_rows, validation_rows = split_by_bundle(rows, recipe.validation_share, recipe.seed)
+    training_rows, validation_rows = split_by_bundle(read_labels(data), recipe.validation_share, recipe.seed)
     if bounds is None and recipe.method.needs_bounds:  # of all training scans, as the classifier finds them
         bounds = find_bounds(training_rows, bounds_mode, progress=reporter.counter("bounds")).bounds
     if recipe.patches == "normal":
@@ -142,6 +142,50 @@ def train_gate(
     return checkpoint
 
 
+def add_filter(data: Path, start: Path, out: Path, reporter: Reporter) -> Checkpoint:
+    """Write to `out/gate.pt` the gate of `start` as it stands, with a filter calibrated on the scans it learnt from.
+
+    Raises DataError, CheckpointError; the former where `data` is not what it learnt from.
+    """
+    before = load_checkpoint(start, "gate")
+    gate, recipe = gate_of(before), before.recipe
+    if gate.mean_weight is None:
+        raise DataError(f"{start} scores as the paper does: no filter joins it", hint="train with --scores placed")
+    share, rate, margin = (float(str(recipe[name])) for name in ("validation_share", "image_fpr", "margin"))
+    training_rows, validation_rows = split_by_bundle(read_labels(data), share, before.seed)
+    if recipe["patches"] == "normal":
+        training_rows = [row for row in training_rows if row.label == 0]
+    rows = training_rows + validation_rows
+    digest = data_digest(rows, [_file_sha256(row.path) for row in rows])
+    if digest != before.data_digest:
+        raise DataError(
+            f"{data} is not what {start} learnt from: digest {digest[:16]}, expected {before.data_digest[:16]}",
+            hint="give the folder of its training, files and labels unchanged",
+        )
+    rows = [row for row in rows if row.label == 0]
+    scans = load_scans(rows, before.method, before.bounds, before.size, progress=reporter.counter("normal scans"))
+    maps = filter_maps(gate, gate_images(scans.images, before.method), reporter.counter("filter"))
+    normal, bundles = np.ones(len(rows), np.bool_), [row.bundle for row in rows]
+    stage, beyond = calibrated_filter(maps, bundles, normal, rate, margin, gate.map_cell_px)
+    stage.limits /= torch.tensor([before.thresholds[name] for name in ("gate_mean_threshold", "gate_std_threshold")])
+    gate.filter = stage
+    checkpoint = dataclasses.replace(
+        before,
+        state_dict=state_of(gate),
+        recipe={**recipe, "filter": True},
+        metrics={**before.metrics, "filter_normal_scans": len(rows), "filter_normal_flagged": int(beyond.sum())},
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(out / "gate.pt", checkpoint)
+    reporter.say(f"the filter would refuse {int(beyond.sum())} of {len(rows)} normal scans")
+    return checkpoint
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def calibration_sentence(examples: Examples) -> str:
     """How many lots the windows' thresholds rest on, and what that excludes (exact one-sided 95 % bound over lots)."""
     lots = {lot for lot, ordinary in zip(examples.bundles, examples.ordinary, strict=True) if ordinary}
@@ -160,8 +204,9 @@ def reduced(images: npt.NDArray[np.uint8], reduction: int) -> npt.NDArray[np.uin
 
 
 def _examples(scans: LoadedScans, recipe: GateRecipe) -> Examples:
-    ordinary = np.ones(len(scans.rows), np.bool_) if recipe.calibrate_on == "all" else scans.labels == 0
-    return Examples(gate_images(scans.images, recipe.method), [row.bundle for row in scans.rows], ordinary)
+    normal = scans.labels == 0
+    ordinary = np.ones_like(normal) if recipe.calibrate_on == "all" else normal
+    return Examples(gate_images(scans.images, recipe.method), [row.bundle for row in scans.rows], ordinary, normal)
 
 
 def fit(

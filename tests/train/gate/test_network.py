@@ -10,7 +10,7 @@ from edge.images.method import Method
 from edge.records import Size
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.gate.calibration import Examples, calibrated, score
-from train.gate.network import MAP_CELL_PX, Gate, gate_of, map_offset_px, state_of
+from train.gate.network import MAP_CELL_PX, Gate, gate_of, state_of
 from train.networks import GateAutoencoder
 from train.recipe import GateRecipe
 
@@ -37,12 +37,15 @@ def _sheets(count: int, seed: int) -> np.ndarray:
 
 
 def _examples(count: int, seed: int) -> Examples:
-    return Examples(_sheets(count, seed), [f"B{seed}{i // 4}" for i in range(count)], np.ones(count, np.bool_))
+    bundles, ordinary = [f"B{seed}{i // 4}" for i in range(count)], np.ones(count, np.bool_)
+    return Examples(_sheets(count, seed), bundles, ordinary, ordinary)
 
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[Gate, float, float]:
-    found = calibrated(_blind(), _examples(40, 1), _examples(20, 2), GateRecipe(size=SIZE), lambda what: _quiet)
+    found = calibrated(
+        _blind(), _examples(40, 1), _examples(20, 2), GateRecipe(size=SIZE, filter=True), lambda what: _quiet
+    )
     assert not found.flagged.any()
     return found.gate.eval(), found.thresholds.mean, found.thresholds.std
 
@@ -96,7 +99,7 @@ def test_a_cell_of_the_map_lies_at_the_same_place_at_every_resolution(reduction:
     image = torch.zeros(1, 1, 400, 400)
     image[0, 0, 240:276, 300:336] = 1
     row, column = divmod(int(gate(image).residual_map[0].argmax()), gate(image).residual_map.shape[2])
-    offset = map_offset_px(reduction)
+    offset = gate.map_offset_px
     assert offset + MAP_CELL_PX * row <= 276
     assert offset + MAP_CELL_PX * (row + 1) >= 240
     assert offset + MAP_CELL_PX * column <= 336

@@ -18,8 +18,15 @@ from train.gate.report import anomalies, markdown
 pytestmark = pytest.mark.timeout(300)
 
 
-def _finding(mean: float, std: float = 0.5, spread: float = 0.5, row: Row | None = None) -> Finding:
-    return Finding("name", "group", row, mean, std, spread)
+def _finding(
+    mean: float,
+    std: float = 0.5,
+    spread: float = 0.5,
+    row: Row | None = None,
+    network: float = 0.0,
+    filtered: float = 0.0,
+) -> Finding:
+    return Finding("name", "group", row, mean, std, spread, network, filtered)
 
 
 def _row(label: int, kinds: tuple[str, ...], severity: float) -> Row:
@@ -36,8 +43,16 @@ def test_one_score_above_its_threshold_refuses_and_so_does_one_that_is_not_a_num
 
 
 def test_refusals_are_counted_by_guard() -> None:
-    found = refusals([_finding(2), _finding(0.5, spread=2), _finding(0.5), _finding(2, spread=2)])
-    assert {name: rate.hits for name, rate in found.items()} == {"gate": 2, "exposure": 2, "either": 3}
+    found = refusals(
+        [
+            _finding(2, network=2),
+            _finding(0.5, spread=2),
+            _finding(3, filtered=3),
+            _finding(2, spread=2, network=2, filtered=1),
+        ]
+    )
+    hits = {name: rate.hits for name, rate in found.items()}
+    assert hits == {"gate": 3, "network": 2, "filter": 1, "exposure": 2, "either": 4}
 
 
 def test_anomalies_are_counted_by_kind_and_by_thirds_of_severity() -> None:

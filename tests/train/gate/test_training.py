@@ -13,21 +13,25 @@ from edge.images.conversion import Bounds
 from edge.images.method import Method
 from edge.records import Size
 from edge.system.progress import Reporter
-from train.checkpoint import load_checkpoint
+from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from train.cli import main
 from train.dataset import load_scans, read_labels
 from train.errors import DataError, DivergedError
 from train.gate import training
 from train.gate.calibration import Examples, calibrate, gate_images, score
-from train.gate.network import Gate, gate_of
-from train.gate.training import calibration_sentence, fit, learning_rate, reduced, train_gate
+from train.gate.layout import Layout
+from train.gate.network import Gate, gate_of, state_of
+from train.gate.training import add_filter, calibration_sentence, fit, learning_rate, reduced, train_gate
 from train.losses import GateLoss
 from train.networks import GateAutoencoder, centre_crop
-from train.recipe import GateRecipe
+from train.recipe import GateRecipe, flat
 from train.resume import Resume
 
 torch.set_num_threads(1)
 
-TINY = GateRecipe(size=Size(280, 280), steps=12, plain_steps=6, bank=8, batch=2, lr=2e-3, seed=1, rotate=False)
+TINY = GateRecipe(
+    size=Size(280, 280), steps=12, plain_steps=6, bank=8, batch=2, lr=2e-3, seed=1, rotate=False, filter=True
+)
 BOUNDS = Bounds(1900, 2700)
 
 
@@ -42,11 +46,42 @@ def test_a_training_records_thresholds_that_pass_ordinary_scans(small_lot: Path,
     assert loaded.metrics["calibration_scans"] == loaded.metrics["validation_normal_scans"] == 4
     assert (loaded.bounds, loaded.size, loaded.recipe["perturbation"]) == (BOUNDS, Size(280, 280), "foreign")
     gate = gate_of(loaded)
-    assert (gate.greys is None) == (gate.textures is None) == (scores == "paper")
+    assert (gate.greys is None) == (gate.textures is None) == (gate.filter is None) == (scores == "paper")
     scans = load_scans(read_labels(small_lot), Method.GLOBAL, BOUNDS, TINY.size)
     means, stds = score(gate, scans.images)
     passed = (means <= loaded.thresholds["gate_mean_threshold"]) & (stds <= loaded.thresholds["gate_std_threshold"])
     assert passed[scans.labels == 0].all()
+
+
+@pytest.mark.timeout(300)
+def test_a_gate_without_a_filter_is_given_the_one_its_training_would_have_made(small_lot: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(TINY, steps=2, plain_steps=2, perturbation="none")
+    made = train_gate(small_lot, tmp_path / "new", recipe, Reporter(), bounds=BOUNDS)
+    state = {name: value for name, value in made.state_dict.items() if not name.startswith("filter.")}
+    old = tmp_path / "old.pt"
+    save_checkpoint(old, dataclasses.replace(made, state_dict=state, recipe={**made.recipe, "filter": False}))
+    assert main(["gate-filter", str(small_lot), "--gate", str(old), "--out", str(tmp_path / "given")]) == 0
+    given = load_checkpoint(tmp_path / "given" / "gate.pt", "gate")
+    assert given.state_dict.keys() == made.state_dict.keys()
+    for name, value in made.state_dict.items():
+        torch.testing.assert_close(given.state_dict[name], value, rtol=1e-6, atol=0)
+    assert (given.thresholds, given.recipe) == (made.thresholds, made.recipe)
+    assert given.metrics["filter_normal_scans"] == 12
+
+
+def test_a_filter_is_calibrated_on_what_the_gate_learnt_from_and_on_nothing_else(
+    small_lot: Path, tmp_path: Path
+) -> None:
+    placed = torch.ones(2, 2)
+    gate = Gate(GateAutoencoder(), 1, placed, placed, Layout(4, 1), Layout(4, 1), 140)
+    facts = {"seed": 1, "data_digest": "e" * 64, "scan_height_px": (1, 2), "scan_width_px": (1, 2), "bounds": BOUNDS}
+    made = Checkpoint("gate", state_of(gate), Method.GLOBAL, size=TINY.size, recipe=flat(TINY), **facts)
+    save_checkpoint(tmp_path / "gate.pt", made)
+    with pytest.raises(DataError, match=r"is not what .*gate\.pt learnt from: digest [0-9a-f]{16}, expected e{16}"):
+        add_filter(small_lot, tmp_path / "gate.pt", tmp_path, Reporter())
+    save_checkpoint(tmp_path / "gate.pt", dataclasses.replace(made, state_dict=GateAutoencoder().state_dict()))
+    with pytest.raises(DataError, match="no filter joins it"):
+        add_filter(small_lot, tmp_path / "gate.pt", tmp_path, Reporter())
 
 
 @pytest.mark.timeout(300)
@@ -170,7 +205,7 @@ def test_the_gate_sees_the_global_channel_of_a_mixed_image() -> None:
 def test_a_training_says_on_how_few_lots_its_thresholds_rest() -> None:
     images = np.zeros((6, 1, 4, 4), np.uint8)
     ordinary = np.array([True, True, True, True, False, False])
-    said = calibration_sentence(Examples(images, ["B1", "B1", "B2", "B2", "B3", "B3"], ordinary))
+    said = calibration_sentence(Examples(images, ["B1", "B1", "B2", "B2", "B3", "B3"], ordinary, ordinary))
     assert "4 ordinary scans of 2 lots" in said
     assert said.endswith("they may refuse 78% of others")  # 1 - 0.05 ** (1 / 2)
 
