@@ -456,7 +456,9 @@ def settings_to_tell(config: Path | None, flags: Mapping[str, Any]) -> Settings 
         every = merge(content, _environment_content()[0], flags)
         if not {"station", "broker", "topic"} <= every.keys():
             return None
-        needed = {name: every[name] for name in ("station", "broker", "topic", "state") if name in every}
+        needed: dict[str, Any] = {
+            name: every[name] for name in ("station", "broker", "topic", "state") if name in every
+        }
         return Settings(**expect_utf8(needed))
     except (SettingsError, ValidationError):
         return None
