@@ -80,18 +80,6 @@ def alarms(mes: Recorder, code: str) -> list[bool]:
     return [alarm["active"] for alarm in said if alarm["code"] == code]
 
 
-def test_every_alarm_of_the_code_has_its_section_and_no_other() -> None:
-    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "edge").rglob("*.py"))
-    raised = set(re.findall(r'(?:raise_alarm\(\s*|\bcode=)"([a-z-]+)"', code))
-    raised |= set(
-        re.findall(
-            r'^[A-Z_]+ = "([a-z]+-[a-z]+)"$', (ROOT / "edge" / "mqtt" / "publisher.py").read_text(), re.MULTILINE
-        )
-    )
-    described = {heading.strip("`") for heading in sections() if heading.startswith("`")}
-    assert described == raised
-
-
 @pytest.mark.broker
 @needs_mosquitto
 def test_every_command_of_every_alarm_runs(tmp_path: Path) -> None:
