@@ -6,6 +6,7 @@ of a fair coin. It counts scans as independent; the interval of the difference t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from edge.validation.distributions import beta_cdf
 from edge.validation.lots import half_width
 from edge.validation.sample_size import upper_bound
+from edge.validation.statistics import Z_95
 
 Flags = npt.NDArray[np.bool_]
 
@@ -74,8 +76,9 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
 def difference_over_lots(first_right: Flags, second_right: Flags, lots: Sequence[str | None]) -> Difference | None:
     """Difference of the shares of right decisions (second less first); all of shape (n,). None of no scans.
 
-    The interval is Student's t on the lots' residuals. Where that has no width, as when no decision changed, it is
-    the exact bound on how often one could have: a set without a change does not prove that there is none.
+    The interval is Student's t on the lots' residuals, and no narrower than that of independent scans (Bonett and Price
+    2012): lots that happen to be alike would leave it no width. Where no decision changed it is the exact bound on how
+    often one could have: a set without a change does not prove that there is none.
     """
     change = np.asarray(second_right, np.int64) - np.asarray(first_right, np.int64)
     if change.size == 0:
@@ -87,6 +90,9 @@ def difference_over_lots(first_right: Flags, second_right: Flags, lots: Sequence
     mean = float(change.mean())
     if len(names) < 2:
         return Difference(mean, None, None, len(names))
-    least = upper_bound(0, change.size, 0.975) if not change.any() else 0.0
-    half = max(half_width((by_lot - mean * scans) / change.size), least)
+    half = half_width((by_lot - mean * scans) / change.size)
+    more, fewer = (((change == sign).sum() + 1) / (change.size + 2) for sign in (1, -1))
+    half = max(half, Z_95 * math.sqrt((more + fewer - (more - fewer) ** 2) / (change.size + 2)))
+    if not change.any():
+        half = max(half, upper_bound(0, change.size, 0.975))
     return Difference(mean, max(-1.0, mean - half), min(1.0, mean + half), len(names))

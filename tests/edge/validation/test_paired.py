@@ -51,6 +51,18 @@ def test_no_changed_decision_does_not_prove_that_there_is_none() -> None:
     assert difference.low < -0.05 < 0.05 < difference.high
 
 
+@pytest.mark.parametrize("changed", [1, 10])
+def test_lots_that_happen_to_be_alike_do_not_make_a_difference_certain(changed: int) -> None:
+    """Three lots of ten scans, in each as many set right: the lots do not vary, the scans do."""
+    second = np.tile(np.arange(10) < changed, 3)
+    difference = difference_over_lots(np.zeros(30, bool), second, [f"L{i // 10}" for i in range(30)])
+
+    assert difference is not None and difference.low is not None and difference.high is not None
+    assert difference.difference == pytest.approx(changed / 10)
+    assert difference.low < changed / 10 - 0.05
+    assert difference.high == 1.0 if changed == 10 else difference.high > 0.15
+
+
 def test_one_lot_has_a_difference_without_interval() -> None:
     difference = difference_over_lots(np.array([True, False]), np.array([True, True]), ["A", "A"])
 
