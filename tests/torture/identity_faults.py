@@ -83,7 +83,7 @@ def _state_in_memory(trial: Trial) -> None:
             rig.generator.arrive(3)
             rig.await_all()
             rig.worker.kill()
-        warned = rig.worker.count("the state is lost with the power or the container")
+        warned = rig.worker.count("the state is on no local disk")
         trial.require(warned == 1, f"{warned} warnings of a state in memory, expected 1")
         rig.worker.start()
         rig.generator.arrive(2)
