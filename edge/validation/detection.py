@@ -40,6 +40,8 @@ from edge.validation.distributions import (
 )
 
 Floats = npt.NDArray[np.float64]
+Likelihood = tuple[float, Floats, Floats]
+"""Log likelihood, its gradient (k,) and its Hessian (k, k) in the k parameters."""
 
 LEAST_TARGETS = 10
 """Anomalies below which no curve is fitted."""
@@ -139,18 +141,11 @@ def hit_miss(
     centre, spread = float(x.mean()), float(x.std())
     z = (x - centre) / spread
 
-    def likelihood(theta: Floats, design: Floats, offset: Floats) -> tuple[float, Floats, Floats]:
-        margin = sign * (design @ theta + offset)
-        value = -float(np.sum(np.logaddexp(0.0, -margin)))
-        miss = np.exp(-np.logaddexp(0.0, margin))  # 1 - probability of what was seen
-        gradient = design.T @ (sign * miss)
-        return value, gradient, -(design.T * (miss * (1 - miss))) @ design
-
-    def fitted(over: Floats) -> tuple[Floats, float]:
+    def fit(over: Floats) -> tuple[Floats, float]:
         design = np.column_stack([np.ones_like(over), _standardise(over)])
-        return _maximise(lambda t: likelihood(t, design, np.zeros_like(over)), np.zeros(2))
+        return _maximise(lambda t: _logit_likelihood(t, design, np.zeros_like(over), sign), np.zeros(2))
 
-    theta, best = fitted(x)
+    theta, best = fit(x)
     if theta[1] <= 0:
         return NoCurve(x.size, "Larger anomalies are not found more often than small ones: no curve rises with size.")
 
@@ -158,7 +153,7 @@ def hit_miss(
         """Twice the log likelihood lost when the curve must pass through (at, level), in log-odds."""
         column = (z - at)[:, None]
         offset = np.full_like(z, level)
-        _, constrained = _maximise(lambda t: likelihood(t, column, offset), theta[1:])
+        _, constrained = _maximise(lambda t: _logit_likelihood(t, column, offset, sign), theta[1:])
         return 2 * (best - constrained)
 
     def eta(at: float) -> float:
@@ -174,7 +169,7 @@ def hit_miss(
 
     notes = [
         *_notes(values, size(z90), None if high is None else size(high), HANDBOOK_HIT_MISS),
-        *_other_scale(scale, best, fitted(scale.other.of(values))[1]),
+        *_other_scale(scale, best, fit(scale.other.of(values))[1]),
     ]
     return PodCurve(
         targets=x.size,
@@ -224,36 +219,18 @@ def signal_response(
         )
     x_centre, x_spread = float(x.mean()), float(x.std())
     y_spread = float(y[inside].std())
-    z, scores = (x - x_centre) / x_spread, np.clip(y, floor, ceiling)
-    scores = (scores - decision) / y_spread  # the decision is at 0: a score found is a score above 0
+    z = (x - x_centre) / x_spread
+    # The decision is at 0: a score found is a score above 0.
+    seen = _Censored((np.clip(y, floor, ceiling) - decision) / y_spread, below, above)
 
-    def likelihood(theta: Floats, design: Floats, offset: Floats) -> tuple[float, Floats, Floats]:
-        """Parameters end with h = 1 / sigma; u = h score - line, in standard deviations."""
-        if theta[-1] <= 0:
-            return -math.inf, theta, np.eye(theta.size)
-        u = design @ theta + offset
-        value, first, second = np.empty_like(u), np.empty_like(u), np.empty_like(u)
-        value[inside] = log_normal_density(u[inside]) + math.log(theta[-1])
-        first[inside], second[inside] = -u[inside], -1.0
-        for side, mask in ((1.0, below), (-1.0, above)):
-            tail = log_normal_cdf(side * u[mask])
-            mills = np.exp(log_normal_density(u[mask]) - tail)
-            value[mask], first[mask] = tail, side * mills
-            second[mask] = -mills * (mills + side * u[mask])
-        gradient = design.T @ first
-        hessian = (design.T * second) @ design
-        gradient[-1] += inside.sum() / theta[-1]
-        hessian[-1, -1] -= inside.sum() / theta[-1] ** 2
-        return float(value.sum()), gradient, hessian
+    def design_over(place: Floats) -> Floats:
+        return np.column_stack([-np.ones_like(place), -_standardise(place), seen.scores])
 
-    def of_line(over: Floats) -> Callable[[Floats], tuple[float, Floats, Floats]]:
-        design = np.column_stack([-np.ones_like(over), -_standardise(over), scores])
-        return lambda t: likelihood(t, design, np.zeros_like(over))
+    def fit(over: Floats) -> tuple[Floats, float]:
+        design = design_over(over)
+        return _maximise(lambda t: seen.likelihood(t, design), np.array([0.0, 0.0, 1.0]))
 
-    def fitted(over: Floats) -> tuple[Floats, float]:
-        return _maximise(of_line(over), np.array([0.0, 0.0, 1.0]))
-
-    theta, best = fitted(x)
+    theta, best = fit(x)
     intercept, slope = float(theta[0]), float(theta[1])
     if slope <= 0:
         return NoCurve(x.size, "The score does not rise with size: no curve can be drawn over it.")
@@ -262,10 +239,8 @@ def signal_response(
 
     def deviance(at: float, level: float) -> float:
         """Twice the log likelihood lost when the line must reach `level` standard deviations at `at`."""
-        design = np.column_stack([-(z - at), scores])
-        _, constrained = _maximise(
-            lambda t: likelihood(t, design, np.full_like(z, -level)), np.array([max(slope, 0.1), theta[2]])
-        )
+        design = np.column_stack([-(z - at), seen.scores])
+        _, constrained = _maximise(lambda t: seen.likelihood(t, design, -level), np.array([max(slope, 0.1), theta[2]]))
         return 2 * (best - constrained)
 
     def eta(at: float) -> float:
@@ -274,7 +249,7 @@ def signal_response(
     level_90 = normal_quantile(0.9)
     z90, z50 = (level_90 - intercept) / slope, -intercept / slope
     low, high, _ = _limits(lambda at: deviance(at, level_90), z90, x.size)
-    covariance = np.linalg.inv(-of_line(x)(theta)[2])[:2, :2]
+    covariance = np.linalg.inv(-seen.likelihood(theta, design_over(x))[2])[:2, :2]
     gradient = np.array([1.0, z90]) / slope
     wald = z90 + _Z_95_ONE_SIDED * math.sqrt(float(gradient @ covariance @ gradient))
     limit = None if high is None else wald  # a slope this uncertain has no place at which it is reached for certain
@@ -286,7 +261,7 @@ def signal_response(
 
     notes = [
         *_notes(values, size(z90), None if high is None else size(high), HANDBOOK_SIGNAL),
-        *_other_scale(scale, best, fitted(scale.other.of(values))[1]),
+        *_other_scale(scale, best, fit(scale.other.of(values))[1]),
     ]
     if not inside.all():
         notes.append(f"{below.sum() + above.sum()} of {x.size} scores are at an end of the scale (censored).")
@@ -306,6 +281,44 @@ def signal_response(
         scale=scale,
         notes=tuple(notes),
     )
+
+
+def _logit_likelihood(theta: Floats, design: Floats, offset: Floats, sign: Floats) -> Likelihood:
+    """Log likelihood of hits (sign 1) and misses (-1), shape (n,), whose log-odds are design @ theta + offset."""
+    margin = sign * (design @ theta + offset)
+    value = -float(np.sum(np.logaddexp(0.0, -margin)))
+    miss = np.exp(-np.logaddexp(0.0, margin))  # 1 - probability of what was seen
+    gradient = design.T @ (sign * miss)
+    return value, gradient, -(design.T * (miss * (1 - miss))) @ design
+
+
+@dataclass(frozen=True, slots=True)
+class _Censored:
+    """Scores, shape (n,), of which some say only that the true one lies below or above."""
+
+    scores: Floats
+    below: npt.NDArray[np.bool_]
+    above: npt.NDArray[np.bool_]
+
+    def likelihood(self, theta: Floats, design: Floats, offset: float = 0.0) -> Likelihood:
+        """Parameters end with h = 1 / sigma; u = h score - line, in standard deviations."""
+        if theta[-1] <= 0:
+            return -math.inf, theta, np.eye(theta.size)
+        inside = ~self.below & ~self.above
+        u = design @ theta + offset
+        value, first, second = np.empty_like(u), np.empty_like(u), np.empty_like(u)
+        value[inside] = log_normal_density(u[inside]) + math.log(theta[-1])
+        first[inside], second[inside] = -u[inside], -1.0
+        for side, mask in ((1.0, self.below), (-1.0, self.above)):
+            tail = log_normal_cdf(side * u[mask])
+            mills = np.exp(log_normal_density(u[mask]) - tail)
+            value[mask], first[mask] = tail, side * mills
+            second[mask] = -mills * (mills + side * u[mask])
+        gradient = design.T @ first
+        hessian = (design.T * second) @ design
+        gradient[-1] += inside.sum() / theta[-1]
+        hessian[-1, -1] -= inside.sum() / theta[-1] ** 2
+        return float(value.sum()), gradient, hessian
 
 
 def _sizes(sizes: npt.NDArray[np.floating]) -> Floats:
@@ -364,7 +377,7 @@ def _notes(x: Floats, a90: float, a90_high: float | None, wanted: int) -> tuple[
     return tuple(notes)
 
 
-def _maximise(likelihood: Callable[[Floats], tuple[float, Floats, Floats]], start: Floats) -> tuple[Floats, float]:
+def _maximise(likelihood: Callable[[Floats], Likelihood], start: Floats) -> tuple[Floats, float]:
     """Newton's method with halved steps on a concave function; returns the point and the value there."""
     theta, (value, gradient, hessian) = start, likelihood(start)
     for _ in range(_NEWTON_STEPS):
