@@ -5,14 +5,15 @@ Electrode classifier: Jensen, Moeslund, Andreasen 2022, section 2.4. Gate: Lindg
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models import ResNet, resnet34
-from torchvision.models.resnet import BasicBlock
+
+if TYPE_CHECKING:  # torchvision takes seconds to import: who needs no classifier does without
+    from torchvision.models import ResNet
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -38,6 +39,8 @@ class ElectrodeClassifier(nn.Module):
     """
 
     def __init__(self, channels: int = 3) -> None:
+        from torchvision.models import resnet34
+
         super().__init__()
         if channels not in (1, 3):
             raise ValueError(f"a converted scan has 1 or 3 channels, not {channels}")
@@ -77,6 +80,8 @@ def fold_batch_norms(backbone: ResNet) -> None:
     A block whose last batch norm multiplies by 0 and adds 0 (training left it at its zero start) hands on what it
     gets, which a ReLU left nowhere negative; it is left out.
     """
+    from torchvision.models.resnet import BasicBlock
+
     backbone.conv1, backbone.bn1 = fuse_conv_bn_eval(backbone.conv1, backbone.bn1), nn.Identity()
     for stage in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4):
         for name, block in list(stage.named_children()):

@@ -10,7 +10,6 @@ from urllib.error import URLError
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet34_Weights
 
 from train.errors import TrainError
 
@@ -43,6 +42,8 @@ def load_weights(backbone: nn.Module, weights: str) -> str:
 
 
 def _imagenet() -> dict[str, Tensor]:
+    from torchvision.models import ResNet34_Weights  # as in train/networks.py
+
     try:
         state: dict[str, Tensor] = dict(ResNet34_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
     except (URLError, OSError, RuntimeError) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import cast
 
 from torch import Tensor, nn
-from torchvision.models import resnet34
 
 from train.checkpoint import Checkpoint
 from train.classifier.experiment import Features
@@ -21,6 +20,8 @@ class PooledClassifier(nn.Module):
     """
 
     def __init__(self, channels: int, selection: Selection, layers: nn.Sequential) -> None:
+        from torchvision.models import resnet34  # as in train/networks.py
+
         super().__init__()
         if channels not in (1, 3):
             raise ValueError(f"a converted scan has 1 or 3 channels, not {channels}")
