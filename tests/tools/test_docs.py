@@ -9,11 +9,12 @@ from edge.settings import describe_settings, load_settings
 from tools.docs import generated_files
 
 ROOT = Path(__file__).parents[2]
+GENERATED = generated_files(ROOT)
 
 
-@pytest.mark.parametrize("path", sorted(generated_files(ROOT)), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(GENERATED), ids=lambda path: path.name)
 def test_generated_documentation_is_current(path: Path) -> None:
-    assert path.read_text(encoding="utf-8") == generated_files(ROOT)[path], "run `make docs`"
+    assert path.read_text(encoding="utf-8") == GENERATED[path], "run `make docs`"
 
 
 def test_the_settings_example_is_valid_and_means_the_defaults() -> None:

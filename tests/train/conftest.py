@@ -1,5 +1,6 @@
-"""Small lots for the tests of the training."""
+"""Small lots for the tests of the training, and a small network."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,30 @@ import pytest
 import tifffile
 
 
+@pytest.fixture
+def shallow() -> Iterator[None]:
+    """One block a stage where ResNet-34 has 3 to 6: a quarter of the weights, for what asks nothing of the network.
+
+    In this process alone: others, that it starts, have the whole network.
+    """
+    import torchvision
+    from torchvision.models.resnet import BasicBlock, ResNet
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torchvision.models, "resnet34", lambda weights: ResNet(BasicBlock, [1, 1, 1, 1]))
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_lot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """3 bundles of 8 scans, 300 x 300 px; half of them abnormal: a good part of their coating is missing."""
     return write_lot(tmp_path_factory.mktemp("lot"), 0)
+
+
+@pytest.fixture(scope="session")
+def tiny_lot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """3 bundles of 4 such scans, for what learns from a lot many times over."""
+    return write_lot(tmp_path_factory.mktemp("tiny-lot"), 0, scans=4)
 
 
 @pytest.fixture(scope="session")
@@ -22,11 +43,11 @@ def held_back(tmp_path_factory: pytest.TempPathFactory) -> Path:
 LABELS = ("normal", "abnormal")
 
 
-def write_lot(folder: Path, seed: int, prefix: str = "B") -> Path:
+def write_lot(folder: Path, seed: int, prefix: str = "B", scans: int = 8) -> Path:
     rng = np.random.default_rng(seed)
     lines = ["file,bundle,label"]
     for bundle in range(3):
-        for number in range(8):
+        for number in range(scans):
             counts = rng.normal(2650, 10, (300, 300))
             counts[30:270, 30:270] = 1950 + 40 * bundle + rng.normal(0, 10, (240, 240))
             if number % 2:

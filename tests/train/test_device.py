@@ -62,6 +62,7 @@ def test_a_gpu_is_asked_whether_it_has_bfloat16_itself(name: str, monkeypatch: p
     assert has_bf16(name)
 
 
+@pytest.mark.usefixtures("shallow")
 def test_a_training_records_what_it_computed_in(small_lot: Path, tmp_path: Path) -> None:
     from train.checkpoint import load_checkpoint
 

@@ -260,12 +260,13 @@ def test_verdicts_wait_for_a_broker_that_is_away_and_arrive_once_in_order(tmp_pa
         assert daemon.send(signal.SIGTERM) == 0
 
 
-def test_a_worker_killed_twenty_times_loses_and_contradicts_nothing(tmp_path: Path) -> None:
+def test_a_worker_killed_again_and_again_loses_and_contradicts_nothing(tmp_path: Path) -> None:
+    """A few kills of the many of row R1 of `make torture`, so that a default test run has some."""
     seed = 20261
     rng = random.Random(seed)
     with running_line(tmp_path) as (daemon, _, mes):
         files = set()
-        for kill in range(20):
+        for kill in range(5):
             for index in range(3):
                 name = f"K{kill:02}_{index}.tif"
                 arrive(daemon.folder, name, rng.choice([1800, 2700]), seed=1000 * kill + index)

@@ -32,6 +32,7 @@ from train.runner import Here
 from train.survey import Survey, SurveyedScan, survey
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("shallow")
 
 SIZE = Size(64, 64)
 BOUNDS = Bounds(1900, 2700)

@@ -35,7 +35,7 @@ from train.runner import Here
 from train.survey import Survey, survey
 
 torch.set_num_threads(1)
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("shallow")]
 
 SIZE = Size(64, 64)
 RECIPES = {
@@ -58,12 +58,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def surveyed(small_lot: Path) -> Survey:
-    return survey(read_labels(small_lot), Here(), lambda *_: None, skip_unreadable=False)
+def surveyed(tiny_lot: Path) -> Survey:
+    return survey(read_labels(tiny_lot), Here(), lambda *_: None, skip_unreadable=False)
 
 
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
+@pytest.fixture
+def backbone(shallow: None) -> Backbone:
     return open_backbone("none", SIZE, seed=0, amp=False, device="cpu")
 
 

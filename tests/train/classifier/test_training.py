@@ -7,14 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torchvision.models import ResNet
-from torchvision.models.resnet import BasicBlock
 
 from edge.images.conversion import Bounds
 from edge.images.method import Method
 from edge.records import Size
 from edge.system.progress import Reporter
-from train import networks
 from train.checkpoint import load_checkpoint
 from train.classifier import training
 from train.classifier.region_task import flip
@@ -36,17 +33,12 @@ from train.recipe import ClassifierRecipe, FineTune, Stage, parse_size, parse_si
 from train.resume import Resume
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("shallow")
 
 TINY = ClassifierRecipe(
     size=Size(64, 64), weights="none", fine_tune="all", epochs=3, batch=8, optimizer="adamw", lr=1e-3, seed=1
 )
 TINIEST = Size(32, 32)
-
-
-@pytest.fixture
-def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One block a stage where ResNet-34 has 3 to 6: a quarter of the weights, for what asks nothing of the network."""
-    monkeypatch.setattr(networks, "resnet34", lambda weights: ResNet(BasicBlock, [1, 1, 1, 1]))
 
 
 @pytest.mark.timeout(300)
@@ -67,7 +59,6 @@ def test_a_training_from_scratch_learns_a_missing_patch_and_records_how(small_lo
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.usefixtures("shallow")
 def test_the_same_seed_gives_the_same_losses(small_lot: Path) -> None:
     scans = load_scans(read_labels(small_lot)[:8], Method.GLOBAL, Bounds(1900, 2700), TINIEST)
     runs = []
@@ -80,7 +71,6 @@ def test_the_same_seed_gives_the_same_losses(small_lot: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.usefixtures("shallow")
 def test_a_training_that_is_killed_again_and_again_has_the_losses_of_one_that_was_not(
     small_lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +156,6 @@ def test_statistics_that_the_training_left_frozen_are_not_replaced_at_its_end(
         train_classifier(small_lot, tmp_path, recipe, Reporter())
 
 
-@pytest.mark.usefixtures("shallow")
 def test_statistics_of_a_training_from_scratch_are_taken_anew_over_training_scans(
     small_lot: Path, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ def test_a_gpu_that_is_not_there_is_said_at_once(
     assert "torch cannot compute on 'cuda:77'" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("shallow")
 def test_a_classifier_names_its_figure_after_the_scans_that_chose_it(
     small_lot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,7 @@ from train.runner import Here
 from train.survey import Survey, survey
 
 torch.set_num_threads(1)
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("shallow")]
 
 RECIPES = {
     "sheet": replace(SHEET, method=Method.LOCAL, threshold="half"),
