@@ -60,7 +60,7 @@ def fit(features: Features, share: float, margin: float, lots: Sequence[str] = (
     """
     if not len(features):
         raise ValueError("spread of no scans")
-    whole = _unlimited(features)
+    whole = _spread_of(features)
     names = sorted(set(lots))
     if len(names) < 2:
         distances = [whole.distance(one) for one in features]
@@ -68,7 +68,7 @@ def fit(features: Features, share: float, margin: float, lots: Sequence[str] = (
         of_lot = np.array(lots)
         distances = []
         for name in names:
-            others = _unlimited(features[of_lot != name])
+            others = _spread_of(features[of_lot != name])
             distances += [others.distance(one) for one in features[of_lot == name]]
         margin = max(margin, 1 + FEW_LOTS_MARGIN / len(names) ** 0.5)
     least = len(whole.mean) ** 0.5  # its mean over normal deviates
@@ -76,7 +76,7 @@ def fit(features: Features, share: float, margin: float, lots: Sequence[str] = (
     return Spread(whole.mean, whole.inverse_covariance, limit)
 
 
-def _unlimited(features: Features) -> Spread:
+def _spread_of(features: Features) -> Spread:
     """Mean and covariance of the features (n, k), with a limit that is yet to be set."""
     mean = features.mean(axis=0)
     covariance = (features - mean).T @ (features - mean) / len(features)

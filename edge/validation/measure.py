@@ -40,7 +40,7 @@ from edge.validation.reliability import (
 )
 from edge.validation.sample_size import bound_sentence, lower_bound, size_sentence, upper_bound
 from edge.validation.statistics import none_if_nan, wilson
-from edge.validation.table import ScanRow, chosen
+from edge.validation.table import ScanRow, select
 
 SEVERITY = "severity"
 STOPPED = "Stopped by the line (abnormal, review or unreadable)"
@@ -73,12 +73,12 @@ def measure_reliability(
     scale: SizeScale = SizeScale.LOG,
 ) -> Reliability:
     """All of it, from the judged scans and the label rows of their files; `scale` is what curves run over."""
-    abnormal = chosen(rows, lambda row: row.label is Label.ABNORMAL)
-    normal = chosen(rows, lambda row: row.label is Label.NORMAL)
+    abnormal = select(rows, lambda row: row.label is Label.ABNORMAL)
+    normal = select(rows, lambda row: row.label is Label.NORMAL)
     escapes, overkill = sum(row.is_escape for row in abnormal), sum(row.is_overkill for row in normal)
-    size_name, sized = _sized(abnormal, truths, LENGTHS)
-    area_name, with_area = _sized(abnormal, truths, AREAS)
-    graded = _graded(chosen(rows, lambda row: row.label is not None), truths)
+    size_name, sized = _with_size(abnormal, truths, LENGTHS)
+    area_name, with_area = _with_size(abnormal, truths, AREAS)
+    graded = _with_severity(select(rows, lambda row: row.label is not None), truths)
     if size_name == SEVERITY:
         detections = _detections(graded, SEVERITY, policy, scale)
     else:
@@ -94,13 +94,15 @@ def measure_reliability(
         _lot_error("Overkill", normal, lambda row: row.is_overkill),
         _lot_error("Sent to review", rows, lambda row: row.outcome is Outcome.REVIEW),
     )
-    balanced = _balanced(rows, policy.threshold)
-    area = auroc_over_lots(*_scored(rows))
+    balanced = _balanced_accuracy(rows, policy.threshold)
+    area = auroc_over_lots(*_scores_and_truths(rows))
     of_plant, costs = _plant(abnormal, normal, plant)
-    listed = chosen(rows, lambda row: row.file in truths)
+    listed = select(rows, lambda row: row.file in truths)
     people, kappas, attributes = _agreement(listed, truths)
     by_line = attributes[0]
-    line_kappa = cohen_kappa(pair_table([_stopped(row) for row in listed], [_defective(row.label) for row in listed]))
+    line_kappa = cohen_kappa(
+        pair_table([_is_stopped(row) for row in listed], [_defective(row.label) for row in listed])
+    )
     if line_kappa is not None:
         kappas = (("Line and label (Cohen)", line_kappa), *kappas)
     repeats = repeatability(
@@ -160,17 +162,9 @@ def measure_reliability(
         curves=_curve_figures(detections, size_name, area_name),
         rows=_row_figures(kinds, attributes[1:], kappas),
     )
-    sentences = []
-    if abnormal:
-        sentences.append(bound_sentence(escapes, len(abnormal), "escapes"))
-        sentences.append(size_sentence(escapes, len(abnormal), "escapes", SHOWN_RATE))
-    if normal:
-        sentences.append(bound_sentence(overkill, len(normal), "false calls"))
-    if abnormal or normal:
-        sentences.append("These bounds take scans as independent; the intervals over lots below do not.")
     return Reliability(
         figures=figures,
-        sentences=tuple(sentences),
+        sentences=_sentences(abnormal, normal),
         detections=detections,
         kinds=kinds,
         severities=_by_size(graded, SEVERITY, bins=10),
@@ -185,7 +179,21 @@ def measure_reliability(
     )
 
 
-def _sized(
+def _sentences(abnormal: Sequence[ScanRow], normal: Sequence[ScanRow]) -> tuple[str, ...]:
+    """What the numbers of scans carry, in words."""
+    sentences = []
+    if abnormal:
+        escapes = sum(row.is_escape for row in abnormal)
+        sentences.append(bound_sentence(escapes, len(abnormal), "escapes"))
+        sentences.append(size_sentence(escapes, len(abnormal), "escapes", SHOWN_RATE))
+    if normal:
+        sentences.append(bound_sentence(sum(row.is_overkill for row in normal), len(normal), "false calls"))
+    if sentences:
+        sentences.append("These bounds take scans as independent; the intervals over lots below do not.")
+    return tuple(sentences)
+
+
+def _with_size(
     abnormal: Sequence[ScanRow], truths: Mapping[str, LabelRow], measures: Measures
 ) -> tuple[str | None, list[tuple[ScanRow, float]]]:
     """Abnormal scans with the size of their largest anomaly, in the best measure that most of them have."""
@@ -201,7 +209,7 @@ def _sized(
     return best
 
 
-def _graded(labelled: Sequence[ScanRow], truths: Mapping[str, LabelRow]) -> list[tuple[ScanRow, float]]:
+def _with_severity(labelled: Sequence[ScanRow], truths: Mapping[str, LabelRow]) -> list[tuple[ScanRow, float]]:
     """Scans with the severity of their worst anomaly, those whose anomalies the label tolerates among them.
 
     Severity is one scale for all kinds, on which the label is a boundary: a curve over it needs both sides. Sizes are
@@ -217,7 +225,7 @@ def _hits(sized: Sequence[tuple[ScanRow, float]], unit: str, scale: SizeScale) -
     rows = [row for row, _ in sized]
     tolerated = sum(row.label is Label.NORMAL for row in rows)
     found = []
-    for name, is_hit in ((STOPPED, _stopped), (CALLED, _called)):
+    for name, is_hit in ((STOPPED, _is_stopped), (CALLED, _is_called)):
         curve = hit_miss(sizes, np.array([is_hit(row) for row in rows], bool), scale)
         if tolerated and isinstance(curve, PodCurve):
             note = f"{tolerated} of them are tolerated (label normal): those found are false calls."
@@ -312,8 +320,8 @@ def _by_size(sized: Sequence[tuple[ScanRow, float]], unit: str | None, bins: int
 
 
 def _recall(group: str, rows: Sequence[ScanRow]) -> GroupRecall:
-    hits, totals, _ = _counts(rows, _stopped)
-    called, _, _ = _counts(rows, _called)
+    hits, totals, _ = _counts(rows, _is_stopped)
+    called, _, _ = _counts(rows, _is_called)
     over_lots, called_over_lots = share_over_lots(hits, totals), share_over_lots(called, totals)
     assert over_lots is not None and called_over_lots is not None, "a group has a scan"
     return GroupRecall(group, len(rows), sum(hits), sum(called), over_lots, called_over_lots)
@@ -333,7 +341,7 @@ def _counts(rows: Sequence[ScanRow], is_hit: Callable[[ScanRow], bool]) -> tuple
     return [hits for hits, _ in by_lot.values()], [scans for _, scans in by_lot.values()], list(by_lot)
 
 
-def _balanced(rows: Sequence[ScanRow], threshold: float) -> LotInterval | None:
+def _balanced_accuracy(rows: Sequence[ScanRow], threshold: float) -> LotInterval | None:
     """Over lots, of the classifier alone: scored scans by the threshold."""
     tallies: dict[str, list[int]] = {}
     for row in rows:
@@ -347,9 +355,9 @@ def _balanced(rows: Sequence[ScanRow], threshold: float) -> LotInterval | None:
     return balanced_accuracy_over_lots(*columns)
 
 
-def _scored(rows: Sequence[ScanRow]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], list[str]]:
+def _scores_and_truths(rows: Sequence[ScanRow]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], list[str]]:
     """Probabilities, labels and lots of the scans that have both."""
-    found = chosen(rows, lambda row: row.label is not None and row.p_abnormal is not None)
+    found = select(rows, lambda row: row.label is not None and row.p_abnormal is not None)
     return (
         np.array([row.p_abnormal for row in found], np.float64),
         np.array([row.label is Label.ABNORMAL for row in found], np.int64),
@@ -392,7 +400,7 @@ def _agreement(
     rows: Sequence[ScanRow], truths: Mapping[str, LabelRow]
 ) -> tuple[Kappa | None, tuple[tuple[str, Kappa], ...], tuple[AttributeRow, ...]]:
     """People among themselves, each with the line, and everyone against the label, the line first."""
-    line = [_stopped(row) for row in rows]
+    line = [_is_stopped(row) for row in rows]
     reference = [_defective(row.label) for row in rows]
     parts = [truths[row.file].part_id for row in rows]
     attributes = [attribute_row("Line (stopped)", line, reference, parts)]
@@ -415,11 +423,11 @@ def _agreement(
     return people, tuple(kappas), tuple(attributes)
 
 
-def _stopped(row: ScanRow) -> bool:
+def _is_stopped(row: ScanRow) -> bool:
     return row.outcome is not Outcome.NORMAL
 
 
-def _called(row: ScanRow) -> bool:
+def _is_called(row: ScanRow) -> bool:
     return row.outcome is Outcome.ABNORMAL
 
 

@@ -41,7 +41,7 @@ from edge.validation.requirements import meaning_of
 from edge.validation.results import BundleFigures, Validation
 from edge.validation.statistics import wilson
 from edge.validation.summary import Replay
-from edge.validation.table import ScanRow, chosen
+from edge.validation.table import ScanRow, select
 
 SCANS_LISTED = 5000
 """Rows of the table of scans; scans.csv has all of them."""
@@ -118,10 +118,10 @@ def _choose_rows(rows: Sequence[ScanRow]) -> Sequence[ScanRow]:
     """The rows of the table: all, or of too many those that want a look and as many others as there is room for."""
     if len(rows) <= SCANS_LISTED:
         return rows
-    first = chosen(rows, lambda row: row.outcome is not Outcome.NORMAL or row.is_escape)[:SCANS_LISTED]
+    first = select(rows, lambda row: row.outcome is not Outcome.NORMAL or row.is_escape)[:SCANS_LISTED]
     return [
         *first,
-        *chosen(rows, lambda row: row.outcome is Outcome.NORMAL and not row.is_escape)[: SCANS_LISTED - len(first)],
+        *select(rows, lambda row: row.outcome is Outcome.NORMAL and not row.is_escape)[: SCANS_LISTED - len(first)],
     ]
 
 

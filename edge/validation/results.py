@@ -24,7 +24,7 @@ import numpy.typing as npt
 from edge.records import Outcome
 from edge.validation.labels import Label
 from edge.validation.statistics import Confusion, Rate, Roc, auprc, auroc, confusion, none_if_nan, roc
-from edge.validation.table import ScanRow, Selection, chosen
+from edge.validation.table import ScanRow, Selection, select
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: 
     for (label, outcome), count in outcomes.items():
         by_outcome[outcome] += count
         by_label[label] += count
-    scored_rows = chosen(rows, _is_scored)
+    scored_rows = select(rows, _is_scored)
     p, truth = _arrays(scored_rows)
     scored = confusion(p, truth, threshold)
     decided = Confusion(
@@ -210,7 +210,7 @@ def _by_bundle(rows: Sequence[ScanRow], threshold: float) -> list[BundleFigures]
 
 
 def _bundle(name: str | None, rows: Sequence[ScanRow], threshold: float) -> BundleFigures:
-    p, truth = _arrays(chosen(rows, _is_scored))
+    p, truth = _arrays(select(rows, _is_scored))
     counts = Counter((row.label, row.outcome) for row in rows)
     return BundleFigures(
         bundle=name,

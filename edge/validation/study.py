@@ -220,8 +220,8 @@ def _curves(
         known = [at for at, pair in enumerate(zip(sizes, values, strict=True)) if None not in pair]
         if len(known) < len(sizes):
             notes.append(f"{len(sizes) - len(known)} of {len(sizes)} rows have no {options.size} or no {column}.")
-        size = _repeated(np.array([sizes[at] for at in known], np.float64), known, weights)
-        value = _repeated(np.array([values[at] for at in known], np.float64), known, weights)
+        size = _repeat(np.array([sizes[at] for at in known], np.float64), known, weights)
+        value = _repeat(np.array([values[at] for at in known], np.float64), known, weights)
         if column is options.found:
             curves.append(("Hit/miss", hit_miss(size, value > 0, options.size_scale)))
         else:
@@ -236,7 +236,7 @@ def _agreement(
 ) -> tuple[list[tuple[str, Kappa | None]], list[AttributeRow], list[str]]:
     columns = (*options.people, *(() if options.reference is None else (options.reference,)))
     rows = list(range(len(table.words(columns[0]))))
-    words = {name: _repeated(np.array(table.words(name), object), rows, weights) for name in columns}
+    words = {name: _repeat(np.array(table.words(name), object), rows, weights) for name in columns}
     classes = sorted({word for column in words.values() for word in column if word is not None})
     kappas: list[tuple[str, Kappa | None]] = []
     if len(options.people) > 1:
@@ -252,7 +252,7 @@ def _agreement(
     if meanings is None:
         return kappas, [], ["Misses and false alarms: --defective WORD says which word calls a part defective."]
     named = [None] * len(rows) if options.part is None else table.words(options.part)
-    parts = _repeated(np.array(named, object), rows, weights).tolist()
+    parts = _repeat(np.array(named, object), rows, weights).tolist()
     truth = [None if word is None else meanings[word] for word in words[options.reference]]
     return (
         kappas,
@@ -264,9 +264,7 @@ def _agreement(
     )
 
 
-def _repeated(
-    values: npt.NDArray[Any], rows: Sequence[int], weights: Sequence[float | None] | None
-) -> npt.NDArray[Any]:
+def _repeat(values: npt.NDArray[Any], rows: Sequence[int], weights: Sequence[float | None] | None) -> npt.NDArray[Any]:
     """Each value as often as its row counts."""
     if weights is None:
         return values

@@ -116,7 +116,7 @@ class Selection(Sequence[ScanRow]):
         return self._rows[self._places[place]]
 
 
-def chosen(rows: Sequence[ScanRow], is_chosen: Callable[[ScanRow], bool]) -> Selection:
+def select(rows: Sequence[ScanRow], is_chosen: Callable[[ScanRow], bool]) -> Selection:
     """The rows for which `is_chosen` holds, in their order."""
     return Selection(rows, array("Q", (place for place, row in enumerate(rows) if is_chosen(row))))
 

@@ -45,3 +45,20 @@ def test_code_and_documents_say_who_does_what() -> None:
         if RIDDLES.search(line)
     ]
     assert not found, "\n".join(found)
+
+
+PARTICIPLE = re.compile(r"_?([a-z]+(?<!e)ed|told|said|shown|drawn|written|kept|held|taken|chosen|made|sent|built)")
+ADJECTIVES = {"unfinished"}
+"""Name a reason, not what a function did."""
+
+
+def test_a_function_of_edge_is_called_by_what_it_does() -> None:
+    names = {
+        node.name: path
+        for path in (ROOT / "edge").rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert len(names) > 500, "the walk no longer finds the functions"
+    done = {f"{path.relative_to(ROOT)}: {name}" for name, path in names.items() if PARTICIPLE.fullmatch(name)}
+    assert {each for each in done if each.rpartition(" ")[2] not in ADJECTIVES} == set(), "use the verb"

@@ -13,7 +13,7 @@ from edge.validation.requirements import check_requirement, parse_requirement
 from edge.validation.results import METRIC_MEANINGS, Validation, validate
 from edge.validation.speed import Run, cost_line, measure_speed
 from edge.validation.statistics import Confusion
-from edge.validation.table import ScanRow, ScanTable, chosen
+from edge.validation.table import ScanRow, ScanTable, select
 from tests.support.samples import MORNING
 
 NORMAL, ABNORMAL, REVIEW, UNREADABLE = Outcome.NORMAL, Outcome.ABNORMAL, Outcome.REVIEW, Outcome.UNREADABLE
@@ -116,7 +116,7 @@ def test_rows_come_out_of_the_table_as_they_went_in() -> None:
         table.append(each)
     assert list(table) == [*MIXED, odd]
     assert list(table[-2:]) == [MIXED[-1], odd] and table[-1] == odd
-    assert list(chosen(table, lambda each: each.outcome is REVIEW)) == [MIXED[3], MIXED[6], MIXED[7], odd]
+    assert list(select(table, lambda each: each.outcome is REVIEW)) == [MIXED[3], MIXED[6], MIXED[7], odd]
 
 
 def test_without_labels_there_is_no_rate_of_errors_and_no_made_up_number() -> None:
