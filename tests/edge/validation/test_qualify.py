@@ -289,5 +289,5 @@ def test_the_plan_of_the_documentation_is_one(tmp_path: Path) -> None:
     assert protocol.plant_figures.defect_rate == 0.02
     (tmp_path / "plan.toml").write_text(page.split("```toml")[2].split("```")[0])
     assert [claim.rule.name for claim in read_protocol(tmp_path / "plan.toml").claim] == [
-        "escape_rate_bound", "severity_a90_95", "false_call_rate_bound"
+        "escape_rate_bound", "severity_a90_high", "false_call_rate_bound"
     ]  # fmt: skip
