@@ -47,3 +47,8 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(document: Path) -> No
 def test_the_runbook_has_a_section_for_each_alarm_and_for_no_other() -> None:
     text = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^## `([a-z-]+)`$", text, flags=re.MULTILINE)) == sorted(AlarmCode)
+
+
+def test_every_code_of_an_alarm_is_one_that_the_worker_raises() -> None:
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "edge").rglob("*.py"))
+    assert set(re.findall(r"AlarmCode\.([A-Z_]+)\b", code)) == set(AlarmCode.__members__)
