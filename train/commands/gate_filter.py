@@ -1,4 +1,4 @@
-"""`edge-train gate-filter`: give a trained gate the filter that gates of today have."""
+"""`edge-train gate-filter`: give a gate that was trained without it the filter."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         "gate-filter",
         "give a gate that was trained without it the filter, and leave all else as it stands",
         gate_filter,
-        description="`edge-train gate` does so by itself. The filter is calibrated on the normal scans of the folder"
-        " that the gate learnt from; no other folder is taken. Prints the path of the new checkpoint.",
+        description="`edge-train gate --filter` does so by itself. The filter is calibrated on the normal scans of the"
+        " folder that the gate learnt from; no other folder is taken. Prints the path of the new checkpoint.",
         examples=("edge-train gate-filter scans --gate old/gate.pt --out run",),
         exits=TRAINS,
     )

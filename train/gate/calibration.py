@@ -103,7 +103,7 @@ def calibrated(
         layouts[sight] = layout
     stage = None
     if recipe.filter:
-        learnt = np.flatnonzero(training.normal)  # abnormal training scans are neither learnt from nor counted
+        learnt = np.flatnonzero(training.normal).tolist()  # abnormal training scans are neither learnt from nor counted
         images = training.images[learnt], validation.images
         maps = torch.cat([filter_maps(gate, part, counter("filter")) for part in images if len(part)], dim=1)
         bundles = [*(training.bundles[number] for number in learnt), *validation.bundles]
@@ -111,8 +111,8 @@ def calibrated(
         stage, beyond = calibrated_filter(maps, bundles, normal, recipe.image_fpr, recipe.margin, gate.map_cell_px)
         flagged |= beyond[len(learnt) :]
         stage.limits /= torch.tensor([thresholds.mean, thresholds.std])
-    layers = layouts["greys"], layouts["textures"], cell_px, stage
-    return Calibrated(Gate(autoencoder, recipe.reduction, *weights, *layers).to(device), thresholds, flagged)
+    gate = Gate(autoencoder, recipe.reduction, *weights, layouts["greys"], layouts["textures"], cell_px, stage)
+    return Calibrated(gate.to(device), thresholds, flagged)
 
 
 def calibrated_layout(
@@ -153,7 +153,7 @@ def calibrated_filter(
             scores[:, own] = torch.maximum(scores[:, own], apart)
     means, stds = scores.double().numpy()
     limits = calibrate(means[normal], stds[normal], image_fpr * _SHARE_OF_LAYOUTS / 2, margin)
-    stage = FilterStage(*weights, cell_px)
+    stage = FilterStage(weights[0], weights[1], cell_px)
     stage.limits.copy_(torch.tensor([limits.mean, limits.std]))
     return stage, (means > limits.mean) | (stds > limits.std)
 
@@ -215,8 +215,7 @@ def scores_apart(gate: Gate, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray
     for by_network, by_filter in _passes(images, gate, gate.apart, None):
         network.append(torch.stack(by_network[:2], dim=1))
         filtered.append(torch.zeros_like(network[-1]) if by_filter is None else torch.stack(by_filter[:2], dim=1))
-    by_network, by_filter = (torch.cat(parts).double().cpu().numpy() for parts in (network, filtered))
-    return by_network, by_filter
+    return torch.cat(network).double().cpu().numpy(), torch.cat(filtered).double().cpu().numpy()
 
 
 def gate_images(images: npt.NDArray[np.uint8], method: Method) -> npt.NDArray[np.uint8]:

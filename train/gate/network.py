@@ -172,8 +172,8 @@ def _layout_like(axes: Tensor) -> Layout:
 
 def _filter_like(state: dict[str, Tensor], reduction: int) -> FilterStage:
     """An empty stage to load that of a checkpoint into."""
-    weights = (torch.empty_like(state[f"filter.{name}"]) for name in ("mean_weight", "std_weight"))
-    return FilterStage(*weights, MAP_CELL_PX // reduction)
+    mean_weight, std_weight = (torch.empty_like(state[f"filter.{name}"]) for name in ("mean_weight", "std_weight"))
+    return FilterStage(mean_weight, std_weight, MAP_CELL_PX // reduction)
 
 
 def state_of(gate: Gate) -> dict[str, Tensor]:
