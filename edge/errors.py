@@ -21,7 +21,7 @@ Third-party errors are mapped to these once, in the adapter that owns the librar
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,10 +103,21 @@ class SourceError(EdgeError):
     exit_code = 74
 
 
+DeskFault = Literal["busy", "disk", "full", "refused"]
+"""Why the desk saved nothing: another process writes, its file or its disk fails, no room, or it may not be."""
+
+
 class DeskError(EdgeError):
-    """The review desk could not keep or find what it was asked for; nothing of it was saved."""
+    """The review desk could not keep or find what it was asked for; nothing of it was saved.
+
+    By `reason` the page says it in the reader's language.
+    """
 
     exit_code = 74
+
+    def __init__(self, message: str, *, hint: str, reason: DeskFault = "refused") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
 
 
 class RequestError(EdgeError):
@@ -127,10 +138,22 @@ class PublishError(EdgeError):
     exit_code = 75  # EX_TEMPFAIL
 
 
+EvidenceFault = Literal["damaged", "gone", "no-access", "not-kept", "too-large"]
+"""Why evidence is not shown: not the bytes that were written, pruned or dropped, the system refuses to read it, never
+there, or more than is shown."""
+
+
 class EvidenceError(EdgeError):
-    """Evidence of a verdict is missing, damaged, or not what was written."""
+    """Evidence of a verdict is missing, damaged, or not what was written.
+
+    By `reason` the desk says it in the reader's language.
+    """
 
     exit_code = 65  # EX_DATAERR
+
+    def __init__(self, message: str, *, hint: str, reason: EvidenceFault = "damaged") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
 
 
 def library_error(error: ImportError) -> EngineError:

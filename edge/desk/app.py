@@ -13,13 +13,14 @@ import re
 import signal
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import uvicorn
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
@@ -33,11 +34,12 @@ from edge.desk.accounts import LoginLimit, Session, Sessions
 from edge.desk.cases import CaseIndex, Claims
 from edge.desk.hand_over import hand_over
 from edge.desk.overview import note_health
-from edge.desk.pages import Desk, Reply, Visit, message_page
+from edge.desk.pages import Desk, Reply, Visit, error_page, message_page
 from edge.desk.pixels import CountsCache
 from edge.desk.store import Account, DeskStore
 from edge.desk.words import LANGUAGES, Language, choose_language
 from edge.errors import DeskError, EdgeError, SettingsError
+from edge.evidence.record import Record
 from edge.settings import DeskSettings, ServiceEnvironment, Settings
 from edge.system.logs import event
 from edge.system.service_manager import Notifier
@@ -122,13 +124,20 @@ def new_desk(settings: Settings, store: DeskStore) -> Desk:
     return Desk(
         settings=settings,
         store=store,
-        index=CaseIndex(settings.evidence_dir, time.monotonic),
+        index=CaseIndex(settings.evidence_dir, time.monotonic, _read_shown(store)),
         sessions=Sessions(time.monotonic, settings.desk.session_idle_s),
         limit=LoginLimit(time.monotonic),
         claims=Claims(time.monotonic),
         counts=CountsCache(),
         clock=time.monotonic,
     )
+
+
+def _read_shown(store: DeskStore) -> Iterator[Record]:
+    """What readers were shown before, as far as this release reads it."""
+    for data in store.shown():
+        with contextlib.suppress(ValidationError):
+            yield Record.model_validate_json(data)
 
 
 def serve(settings: Settings, environment: ServiceEnvironment, store: DeskStore) -> int:
@@ -238,10 +247,10 @@ def _run_page(desk: Desk, request: Request, visit: Visit, page: Page, is_open: b
         return message_page(visit, HTTPStatus.NOT_FOUND, error.message)
     except DeskError as error:
         event(log.error, "desk cannot save", error=error.message)
-        return message_page(visit, HTTPStatus.INSUFFICIENT_STORAGE, error.message, error.hint)
+        return error_page(visit, HTTPStatus.INSUFFICIENT_STORAGE, error)
     except EdgeError as error:
         event(log.warning, "evidence not shown", error=error.message)
-        return message_page(visit, HTTPStatus.UNPROCESSABLE_ENTITY, error.message, error.hint)
+        return error_page(visit, HTTPStatus.UNPROCESSABLE_ENTITY, error)
 
 
 def _who(desk: Desk, request: Request, visit: Visit) -> tuple[Session | None, Account | None]:

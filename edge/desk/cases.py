@@ -1,7 +1,8 @@
 """The scans that wait for a person: what lies in the evidence folder, with what was answered so far.
 
 A case is a verdict with evidence. The index is in memory and follows the folder; a case whose pictures were removed
-meanwhile stays until the desk restarts, so that who has it on the screen is told.
+meanwhile stays until the desk restarts, so that who has it on the screen is told. What a reader was shown stays longer:
+the desk's file remembers it, so that an answer that comes after all is taken.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from edge.desk.readings import Standing, State, Vote, is_asked, standing
 from edge.errors import EvidenceError
-from edge.evidence.record import Piece, Record, days, open_piece, pieces_of_day
+from edge.evidence.record import Piece, Record, days, evidence_path, open_piece, pieces_of_day
 from edge.records import Outcome
 
 REFRESH_S = 2.0
@@ -57,21 +58,25 @@ class Case:
 class CaseIndex:
     """All cases of an evidence folder, oldest first."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
-        """`clock`: monotonic, in seconds."""
+    def __init__(self, folder: Path, clock: Callable[[], float], shown: Iterable[Record] = ()) -> None:
+        """`clock`: monotonic, in seconds. `shown`: what readers were shown before the desk restarted."""
         self.folder = folder
         self._clock = clock
         self._lock = threading.Lock()
+        self._here: set[str] = set()
         self._cases: dict[str, Case] = {}
+        self._sorted: list[Case] = []
         self._damaged: dict[str, str] = {}
         self._read_s: float | None = None
-        self.problem: str | None = None
+        self.problem: EvidenceError | None = None
         """Why the folder could not be read just now."""
+        paths = ((folder / evidence_path(record.decided_at, record.verdict_id), record) for record in shown)
+        self._put([Case(path, record, is_gone=True) for path, record in paths])
 
     def cases(self) -> list[Case]:
         """Every case, oldest first."""
         self._refresh()
-        return sorted(self._cases.values(), key=lambda case: (case.record.decided_at, case.verdict_id))
+        return self._sorted
 
     def find(self, verdict_id: str) -> Case | None:
         """The case of a verdict. Raises EvidenceError where its record is damaged."""
@@ -92,24 +97,34 @@ class CaseIndex:
         with self._lock:
             if self._read_s is not None and self._clock() - self._read_s < REFRESH_S:
                 return
+            self._read_s = self._clock()
             try:
                 here = {evidence for day in days(self.folder) for evidence in pieces_of_day(self.folder, day)}
-                self.problem = None if self.folder.is_dir() else f"{self.folder}: there is no such folder"
+                self.problem = None if self.folder.is_dir() else self._no_folder()
             except EvidenceError as error:
-                self.problem = error.message
+                self.problem = error
+            if self.problem is not None:
                 return
-            known = {case.evidence: case for case in self._cases.values()}
-            cases = {case.verdict_id: replace(case, is_gone=evidence not in here) for evidence, case in known.items()}
+            gone = [self._cases[evidence.rpartition("/")[2]] for evidence in self._here - here]
+            changed = [replace(case, is_gone=True) for case in gone]
             damaged = {}
-            for evidence in here - known.keys():
+            for evidence in here - self._here:
                 try:
                     piece = open_piece(self.folder, evidence)
                 except EvidenceError as error:
                     damaged[evidence] = error.message
                 else:
-                    cases[piece.record.verdict_id] = Case(piece.path, piece.record)
-            self._cases, self._damaged = cases, damaged
-            self._read_s = self._clock()
+                    changed.append(Case(piece.path, piece.record))
+            self._here, self._damaged = here - damaged.keys(), damaged
+            self._put(changed)
+
+    def _put(self, changed: Sequence[Case]) -> None:
+        if changed:
+            self._cases = self._cases | {case.verdict_id: case for case in changed}
+            self._sorted = sorted(self._cases.values(), key=lambda case: (case.record.decided_at, case.verdict_id))
+
+    def _no_folder(self) -> EvidenceError:
+        return EvidenceError(f"{self.folder}: there is no such folder", hint="see `evidence.dir`", reason="no-access")
 
 
 class Claims:

@@ -19,7 +19,6 @@ from urllib.parse import urlencode
 
 import jinja2
 
-from edge.contract.reasons import DECISIONS
 from edge.desk import pixels
 from edge.desk.accounts import NO_ACCOUNT, LoginLimit, Sessions, is_password
 from edge.desk.cases import (
@@ -41,8 +40,8 @@ from edge.desk.cases import (
 from edge.desk.hand_over import hand_over
 from edge.desk.overview import note_health, overview_facts
 from edge.desk.readings import Choice, State, Vote, read_of
-from edge.desk.store import Account, DeskStore, now, votes_by_verdict
-from edge.desk.words import LANGUAGES, Language, word
+from edge.desk.store import Account, DeskStore, now
+from edge.desk.words import LANGUAGES, TOLD_REASONS, Fault, Language, fault_of, word
 from edge.errors import DeskError, EdgeError, EvidenceError
 from edge.evidence.record import Piece, open_piece
 from edge.records import Outcome
@@ -159,9 +158,14 @@ def render(visit: Visit, template: str, status: int = 200, **values: object) -> 
     return Reply(text.encode("utf-8", "backslashreplace"), status=status)
 
 
-def message_page(visit: Visit, status: int, text: str, hint: str = "") -> Reply:
+def message_page(visit: Visit, status: int, text: str) -> Reply:
+    """A page that says what is wrong."""
+    return render(visit, "message.html.j2", status, fault=Fault(text))
+
+
+def error_page(visit: Visit, status: int, error: EdgeError) -> Reply:
     """A page that says what is wrong and what to try."""
-    return render(visit, "message.html.j2", status, text=text, hint=hint)
+    return render(visit, "message.html.j2", status, fault=fault_of(visit.language, error))
 
 
 # -- log in ------------------------------------------------------------------------------------------------------
@@ -216,7 +220,8 @@ def queue_page(desk: Desk, visit: Visit) -> Reply:
     """The list, oldest first, filtered."""
     reader = reader_of(desk, visit)
     chosen = Filter.parse(visit.query)
-    rows = rows_for(desk.index.cases(), votes_by_verdict(desk.store.answers()), reader)
+    is_poll = visit.is_fragment and chosen.state == WAITING
+    rows = rows_for(_list_waiting(desk) if is_poll else desk.index.cases(), desk.store.votes(), reader)
     shown = chosen.in_order(rows)
     pages = max(-(-len(shown) // PAGE_CASES), 1)
     page = min(max(_whole(visit.query.get("page", "")) or 1, 1), pages)
@@ -227,7 +232,7 @@ def queue_page(desk: Desk, visit: Visit) -> Reply:
         "pages": pages,
         "address": lambda **more: "/?" + urlencode({**chosen.words, **more}),
         "way": _address("", Filter.for_next(visit.query).words),
-        "problem": desk.index.problem,
+        "problem": fault_of(visit.language, desk.index.problem) if desk.index.problem else None,
         "filters_hidden": reader.is_blind and bool(chosen.outcome or chosen.reason),
         "damaged": sorted(desk.index.damaged()),
         "waiting": sum(row.is_asked for row in rows),
@@ -258,8 +263,14 @@ def next_scan(desk: Desk, visit: Visit) -> Reply:
 
 def _next_row(desk: Desk, visit: Visit, after: str | None) -> Row | None:
     reader = reader_of(desk, visit)
-    rows = rows_for(desk.index.cases(), votes_by_verdict(desk.store.answers()), reader)
+    rows = rows_for(_list_waiting(desk, after), desk.store.votes(), reader)
     return next_row(rows, desk.claims, reader, Filter.for_next(visit.query), after)
+
+
+def _list_waiting(desk: Desk, after: str | None = None) -> list[Case]:
+    """Cases that may wait for somebody, oldest first; and the one that the way goes on from."""
+    decided = desk.store.decided()
+    return [case for case in desk.index.cases() if case.verdict_id not in decided or case.verdict_id == after]
 
 
 def _address(path: str, words: Mapping[str, str]) -> str:
@@ -273,23 +284,26 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
     """The scan with its answers, and what the line said where that may be shown."""
     case = _case(desk, visit, verdict_id)
     row = _row(desk, visit, case)
+    record = case.record
     if row.is_asked:
         desk.claims.claim(verdict_id, row_reader(visit))
-    record = case.record
-    problem, damage, step, verdict = "", "", 1, None
+        with suppress(DeskError):  # a full disk: the answer itself would say so
+            desk.store.note_shown(verdict_id, record.model_dump_json(by_alias=True).encode())
+    problem = Fault(visit.word("gone")) if case.is_gone else None
+    damage, step, verdict = None, 1, None
     layers: dict[str, pixels.Layer | None] = {"reason": None, "residual": None}
     if case.has_scan:
         try:
             step = pixels.display_step(record.height_px or 0, record.width_px or 0)
         except EvidenceError as error:
-            problem = error.message
+            problem = problem or fault_of(visit.language, error)
     if not row.is_hidden and not case.is_gone:
         try:  # what the line said is no reason to show no picture
             verdict = case.piece.verdict()
             layers["residual"] = pixels.residual_layer(case.piece)
             layers["reason"] = pixels.reason_layer(case.piece)
         except EvidenceError as error:
-            damage = error.message
+            damage = fault_of(visit.language, error)
     words = Filter.for_next(visit.query).words
     own = [vote for vote in row.votes if vote.account == row_reader(visit)]
     others = [vote for vote in row.votes if vote.account != row_reader(visit)]
@@ -299,7 +313,7 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
         row=row,
         record=record,
         verdict=verdict,
-        problem=problem or (visit.word("gone") if case.is_gone else ""),
+        problem=problem,
         damage=damage,
         step=step,
         viewer=_viewer_words(visit, row, step, layers) | {"counts": _address(f"/scan/{verdict_id}/counts", words)},
@@ -310,7 +324,7 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
         saved=visit.word("saved") if visit.query.get("saved") else "",
         kinds=desk.settings.desk.kinds,
         severities=tuple(SEVERITIES),
-        decisions=DECISIONS,
+        told_reasons=TOLD_REASONS,
         choices=list(Choice),
         nonce=secrets.token_hex(16),
         to_answer=_address(f"/scan/{verdict_id}/answer", words),
@@ -441,7 +455,7 @@ def answer(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
     )
     desk.claims.release(verdict_id)
     hand_over(desk.store, desk.settings.state.dir)
-    after = [each.vote for each in desk.store.answers(verdict_id)]
+    after = desk.store.votes()[verdict_id]
     met = sum(vote.account != account for vote in after) > _others_seen(visit)
     words = Filter.for_next(visit.query).words
     if row.is_hidden or met or any(vote.account == account for vote in row.votes):
@@ -513,7 +527,7 @@ def overview_page(desk: Desk, visit: Visit) -> Reply:
     """Counts, latency, drift, and how line and people agree."""
     note_health(desk.store, desk.settings.state.health)
     facts = overview_facts(desk.store, desk.settings.desk.known_labels, now())
-    rows = rows_for(desk.index.cases(), votes_by_verdict(desk.store.answers()), reader_of(desk, visit))
+    rows = rows_for(desk.index.cases(), desk.store.votes(), reader_of(desk, visit))
     waiting = sum(row.standing.state is not State.DECIDED and not row.case.is_gone for row in rows)
     mine = sum(row.is_asked for row in rows)
     return render(visit, "overview.html.j2", facts=facts, waiting=waiting, mine=mine, head=desk.store.head())
@@ -566,8 +580,7 @@ def _case(desk: Desk, visit: Visit, verdict_id: str) -> Case:
 
 
 def _row(desk: Desk, visit: Visit, case: Case) -> Row:
-    votes = [each.vote for each in desk.store.answers(case.verdict_id)]
-    return row_for(case, votes, reader_of(desk, visit))
+    return row_for(case, desk.store.votes().get(case.verdict_id, ()), reader_of(desk, visit))
 
 
 def _whole(text: str) -> int | None:

@@ -43,6 +43,7 @@ def display_step(height_px: int, width_px: int) -> int:
         raise EvidenceError(
             f"the scan has {height_px} x {width_px} px, the desk shows up to {MAX_PX} px",
             hint="look at the file itself with a program for large images",
+            reason="too-large",
         )
     step = 1
     while -(-height_px // step) * -(-width_px // step) > MAX_SHOWN_PX:

@@ -15,22 +15,22 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from edge.desk.readings import Choice, Read, Vote, standing
-from edge.errors import DeskError
+from edge.desk.readings import Choice, Read, State, Vote, standing
+from edge.errors import DeskError, DeskFault
 from edge.records import Outcome
 from edge.system.text import rfc3339
 
 FILE_NAME = "desk.sqlite"
 APPLICATION_ID = 0x4544534B  # "EDSK"
 SCHEMA = "desk/1"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 WAIT_S = 20.0
 """For another process that writes: the command line beside the page, or a disk that is slow to flush."""
 ASK_AGAIN_S = 0.005
@@ -53,14 +53,16 @@ _TABLES = (
     "CREATE TABLE account (name TEXT PRIMARY KEY, secret TEXT NOT NULL, role TEXT NOT NULL,"
     " is_disabled INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE health (at_ms INTEGER PRIMARY KEY, payload BLOB NOT NULL)",
+    "CREATE TABLE shown (number INTEGER PRIMARY KEY, verdict_id TEXT NOT NULL UNIQUE, record BLOB NOT NULL)",
 )
 _NAMES = ("verdict_id", "by", "decision", "read", "outcome", "kept", "file", "seconds_looked")
 """Fields of an entry that the table of answers repeats, in its order."""
-_ANSWERS = (
-    "SELECT seq, verdict_id, account, decision, read, outcome, kept, file, seconds_looked FROM answer"
-    " WHERE ?1 IS NULL OR verdict_id = ?1 ORDER BY seq"
-)
+_ANSWERS = "SELECT seq, verdict_id, account, decision, read, outcome, kept, file, seconds_looked FROM answer"
+_ANSWERS_AFTER = f"{_ANSWERS} WHERE seq > ? ORDER BY seq"
+_ANSWERS_ON = f"{_ANSWERS} WHERE verdict_id = ? ORDER BY seq"
 KEEP_HEALTH_MS = 8 * 86_400_000
+KEEP_SHOWN = 1000
+"""Scans that are remembered of those readers were shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,9 @@ class DeskStore:
         """Open the file, or make it; its directory must be there."""
         self.path = path
         self._lock = threading.RLock()
+        self._votes: dict[str, tuple[Vote, ...]] = {}
+        self._votes_seq = 0
+        self._decided: set[str] = set()
         with map_errors(path), ExitStack() as unopened:
             is_new = not path.exists()
             self._sql = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
@@ -186,7 +191,7 @@ class DeskStore:
         with self._transaction():
             if self._sql.execute("SELECT 1 FROM answer WHERE nonce = ?", (nonce,)).fetchone():
                 return False
-            rows = self._sql.execute(_ANSWERS, (fields["verdict_id"],)).fetchall()
+            rows = self._sql.execute(_ANSWERS_ON, (fields["verdict_id"],)).fetchall()
             votes = [_answer(*row).vote for row in rows]
             read = read_for(votes)
             vote = Vote(fields["by"], Choice(fields["decision"]), read)
@@ -199,7 +204,28 @@ class DeskStore:
 
     def answers(self, verdict_id: str | None = None) -> list[Answer]:
         """All answers, or those on one verdict, oldest first."""
-        return [_answer(*row) for row in self._rows(_ANSWERS, verdict_id)]
+        rows = self._rows(_ANSWERS_AFTER, 0) if verdict_id is None else self._rows(_ANSWERS_ON, verdict_id)
+        return [_answer(*row) for row in rows]
+
+    def votes(self) -> Mapping[str, Sequence[Vote]]:
+        """Votes on each verdict, oldest first."""
+        self._read_new_answers()
+        return self._votes
+
+    def decided(self) -> Set[str]:
+        """Verdicts on which no further answer is wanted."""
+        self._read_new_answers()
+        return self._decided
+
+    def _read_new_answers(self) -> None:
+        """Take in what is new since the last call: the queue asks every few seconds, on each open page."""
+        with self._lock:
+            for answer in [_answer(*row) for row in self._rows(_ANSWERS_AFTER, self._votes_seq)]:
+                votes = self._votes[answer.verdict_id] = (*self._votes.get(answer.verdict_id, ()), answer.vote)
+                self._decided.discard(answer.verdict_id)
+                if standing(answer.outcome, votes).state is State.DECIDED:
+                    self._decided.add(answer.verdict_id)
+                self._votes_seq = answer.seq
 
     def entry(self, seq: int) -> bytes:
         """The bytes of one entry."""
@@ -247,6 +273,20 @@ class DeskStore:
     def health_since(self, at_ms: int) -> list[bytes]:
         """Health messages from a moment on, oldest first."""
         return [row[0] for row in self._rows("SELECT payload FROM health WHERE at_ms >= ? ORDER BY at_ms", at_ms)]
+
+    # -- what readers have on the screen; no part of the record -------------------------------------------------------
+
+    def note_shown(self, verdict_id: str, record: bytes) -> None:
+        """Remember what a reader was shown of a verdict, so that an answer can be taken when the evidence is gone."""
+        if self._rows("SELECT 1 FROM shown WHERE verdict_id = ?", verdict_id):
+            return
+        with self._transaction():
+            self._sql.execute("INSERT OR IGNORE INTO shown (verdict_id, record) VALUES (?, ?)", (verdict_id, record))
+            self._sql.execute("DELETE FROM shown WHERE number <= (SELECT max(number) FROM shown) - ?", (KEEP_SHOWN,))
+
+    def shown(self) -> list[bytes]:
+        """Records of what readers were shown, oldest first."""
+        return [row[0] for row in self._rows("SELECT record FROM shown ORDER BY number")]
 
     # -- verification --------------------------------------------------------------------------------------------
 
@@ -325,14 +365,6 @@ def entry_hash(entry: bytes) -> str:
     return hashlib.sha256(entry).hexdigest()
 
 
-def votes_by_verdict(answers: Iterable[Answer]) -> dict[str, list[Vote]]:
-    """Votes on each verdict, oldest first."""
-    votes: dict[str, list[Vote]] = {}
-    for answer in answers:
-        votes.setdefault(answer.verdict_id, []).append(answer.vote)
-    return votes
-
-
 @contextmanager
 def map_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite and the operating system raise into DeskError, with a hint."""
@@ -341,13 +373,16 @@ def map_errors(path: Path) -> Iterator[None]:
     except sqlite3.ProgrammingError:
         raise  # a mistake of this program, no state of the disk
     except sqlite3.DatabaseError as error:
-        is_full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
-        hint = "free some space there and send it again" if is_full else "check the disk, the owner and `desk.dir`"
-        if _is_busy(error):
-            hint = "another process holds the file, or the disk hardly moves: send it again"
-        raise DeskError(f"{path}: {error}; nothing was saved", hint=hint) from error
+        reason: DeskFault = "disk"
+        hint = "check the disk, the owner and `desk.dir`"
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+            reason, hint = "full", "free some space there and send it again"
+        elif _is_busy(error):
+            reason, hint = "busy", "another process holds the file, or the disk hardly moves: send it again"
+        raise DeskError(f"{path}: {error}; nothing was saved", hint=hint, reason=reason) from error
     except OSError as error:
-        raise DeskError(f"{path}: {error.strerror}; nothing was saved", hint="check `desk.dir`") from error
+        message = f"{path}: {error.strerror}; nothing was saved"
+        raise DeskError(message, hint="check `desk.dir`", reason="disk") from error
 
 
 def _is_busy(error: sqlite3.Error) -> bool:

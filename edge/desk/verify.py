@@ -24,7 +24,7 @@ def verify(store: DeskStore, evidence: Path, head: str | None) -> tuple[list[str
                 if payload is not None:
                     kept.append((name, str(json.loads(payload)["disposition_id"])))
             except EvidenceError as error:
-                if "no evidence at" not in error.message:
+                if error.reason != "gone":
                     problems.append(error.message)
             except (KeyError, TypeError, ValueError):
                 problems.append(f"{evidence / name}: its disposition.json is damaged")

@@ -5,7 +5,10 @@ A word in braces is filled in by the page.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, Literal
+
+from edge.errors import DeskError, EdgeError, EvidenceError
 
 Language = Literal["en", "de"]
 LANGUAGES: Final[tuple[Language, ...]] = ("en", "de")
@@ -84,8 +87,8 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "newer": ("Later", "Spätere"),
     "page_of": ("Page {page} of {pages}", "Seite {page} von {pages}"),
     "folder_problem": (
-        "The evidence cannot be read just now: {problem}. What is shown may be old.",
-        "Die Belege sind gerade nicht lesbar: {problem}. Das Gezeigte ist womöglich alt.",
+        "The evidence cannot be read just now. What is shown may be old.",
+        "Die Belege sind gerade nicht lesbar. Das Gezeigte ist womöglich alt.",
     ),
     "damaged_count": (
         "{count} pieces of evidence are damaged and cannot be shown:",
@@ -158,6 +161,28 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
         "der Scan liegt außerhalb dessen, wofür das Modell gemacht ist",
     ),
     "decided_by_repeated-image": ("this very image was judged before", "genau dieses Bild wurde schon beurteilt"),
+    "decided_by_changed-while-reading": (
+        "the file changed while it was read",
+        "die Datei änderte sich während des Lesens",
+    ),
+    "decided_by_decoder-crash": ("reading the file ended the reader", "die Datei brachte das Leseprogramm zum Absturz"),
+    "decided_by_decoder-failed": ("its pixels cannot be unpacked", "die Bildpunkte lassen sich nicht entpacken"),
+    "decided_by_empty": ("the file is empty", "die Datei ist leer"),
+    "decided_by_inconsistent-header": ("its header contradicts itself", "der Dateikopf widerspricht sich"),
+    "decided_by_multi-page": ("it holds several images", "sie enthält mehrere Bilder"),
+    "decided_by_multi-sample": ("it has several values a pixel", "sie hat mehrere Werte je Bildpunkt"),
+    "decided_by_no-permission": ("the line may not read it", "die Linie darf sie nicht lesen"),
+    "decided_by_not-16-bit": ("it has not 16 bits a pixel", "sie hat keine 16 Bit je Bildpunkt"),
+    "decided_by_not-a-file": ("it is no regular file", "sie ist keine gewöhnliche Datei"),
+    "decided_by_not-grayscale": ("it is not a grey image", "sie ist kein Graubild"),
+    "decided_by_not-tiff": ("it is no TIFF", "sie ist kein TIFF"),
+    "decided_by_read-failed": ("the disk or the network did not give it", "Platte oder Netz gaben sie nicht her"),
+    "decided_by_too-large": ("it is larger than the line reads", "sie ist größer, als die Linie liest"),
+    "decided_by_truncated": ("the file ends too early", "die Datei endet zu früh"),
+    "decided_by_unsupported-compression": ("its compression is not read", "ihre Kompression wird nicht gelesen"),
+    "decided_by_vanished": ("it was gone before it was read", "sie verschwand, bevor sie gelesen wurde"),
+    "decided_by_zero-tail": ("zeros where pixels should be", "Nullen, wo Bildpunkte sein sollten"),
+    "note_of_line": ("The line noted:", "Die Linie vermerkt:"),
     "reason_place": ("Strongest place", "Stärkste Stelle"),
     "reason_box": ("{width} × {height} px at x {x}, y {y}", "{width} × {height} px bei x {x}, y {y}"),
     "reason_share": ("{share} of what speaks for abnormal", "{share} dessen, was für abnormal spricht"),
@@ -300,6 +325,63 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
         "This is shown after your first answer.",
         "Das wird nach Ihrer ersten Antwort gezeigt.",
     ),
+    "fault_damaged": (
+        "A file of the evidence is missing, damaged or was changed: it is not shown.",
+        "Eine Datei der Belege fehlt, ist beschädigt oder wurde verändert: Sie wird nicht gezeigt.",
+    ),
+    "fault_damaged_try": (
+        "judge the part itself, or its scan where the station still has it.",
+        "das Teil selbst beurteilen, oder seinen Scan, falls die Station ihn noch hat.",
+    ),
+    "fault_gone": (
+        "The pictures were removed meanwhile to make room, or were never kept.",
+        "Die Bilder wurden inzwischen entfernt, um Platz zu schaffen, oder nie aufgehoben.",
+    ),
+    "fault_gone_try": ("look at the part itself.", "das Teil selbst ansehen."),
+    "fault_no-access": (
+        "The system does not let this desk read the evidence.",
+        "Das System lässt diesen Prüfplatz die Belege nicht lesen.",
+    ),
+    "fault_no-access_try": (
+        "ask those who look after the line PC: rights of the folder, or its disk.",
+        "bei der Betreuung des Linien-PC nachfragen: Rechte des Ordners oder dessen Platte.",
+    ),
+    "fault_not-kept": ("This picture was not kept.", "Dieses Bild wurde nicht aufgehoben."),
+    "fault_not-kept_try": (
+        "nothing is wrong with the others: go by them.",
+        "die anderen Bilder sind in Ordnung: nach ihnen urteilen.",
+    ),
+    "fault_too-large": ("The scan is too large to be shown here.", "Der Scan ist zu groß, um hier gezeigt zu werden."),
+    "fault_too-large_try": (
+        "look at the file itself with a program for large images.",
+        "die Datei selbst mit einem Programm für große Bilder ansehen.",
+    ),
+    "fault_full": (
+        "The desk's disk is full: nothing was saved.",
+        "Die Platte des Prüfplatzes ist voll: Es wurde nichts gespeichert.",
+    ),
+    "fault_full_try": (
+        "free some space there, then send it again: what you entered is still in this window.",
+        "dort Platz schaffen und erneut senden: Ihre Eingaben sind noch in diesem Fenster.",
+    ),
+    "fault_busy": (
+        "Another program holds the desk's file: nothing was saved.",
+        "Ein anderes Programm hält die Datei des Prüfplatzes: Es wurde nichts gespeichert.",
+    ),
+    "fault_busy_try": ("send it again.", "erneut senden."),
+    "fault_disk": (
+        "The desk's file cannot be written: nothing was saved.",
+        "Die Datei des Prüfplatzes ist nicht beschreibbar: Es wurde nichts gespeichert.",
+    ),
+    "fault_disk_try": (
+        "ask those who look after the line PC, then send it again: what you entered is still in this window.",
+        "bei der Betreuung des Linien-PC nachfragen und erneut senden: Ihre Eingaben sind noch in diesem Fenster.",
+    ),
+    "fault_refused": ("Nothing was saved.", "Es wurde nichts gespeichert."),
+    "fault_refused_try": ("see the detail.", "siehe unten."),
+    "fault_other": ("This page cannot be shown.", "Diese Seite kann nicht gezeigt werden."),
+    "fault_other_try": ("see the detail.", "siehe unten."),
+    "detail": ("In detail:", "Im Einzelnen:"),
     "problem": ("Something is wrong", "Etwas stimmt nicht"),
     "try": ("Try: {hint}", "Versuch: {hint}"),
     "defect": (
@@ -309,10 +391,30 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
+TOLD_REASONS: Final = frozenset(key.removeprefix("decided_by_") for key in _WORDS if key.startswith("decided_by_"))
+"""Reasons of verdicts that are said in words beside."""
+
+
 def word(language: Language, key: str, **values: object) -> str:
     """The word of a page; KeyError for one that is not listed."""
     text = _WORDS[key][LANGUAGES.index(language)]
     return text.format(**values) if values else text
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that is wrong, in the reader's language."""
+
+    text: str
+    hint: str = ""
+    detail: str = ""
+    """The program's own message, in English as in the log: names the file."""
+
+
+def fault_of(language: Language, error: EdgeError) -> Fault:
+    """What an error of a lower room is to a reader."""
+    key = f"fault_{error.reason}" if isinstance(error, DeskError | EvidenceError) else "fault_other"
+    return Fault(word(language, key), word(language, f"{key}_try"), error.message)
 
 
 def keys() -> tuple[str, ...]:

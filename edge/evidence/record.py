@@ -15,6 +15,7 @@ Its reader trusts nothing: names are fixed, links are refused, sizes are bounded
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -32,7 +33,7 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError
 
 from edge.contract.messages import BoundsCounts, BoxPx, Count, Hex32, Hex64, Part, Text, Timestamp, Verdict
-from edge.errors import EvidenceError
+from edge.errors import EvidenceError, EvidenceFault
 from edge.records import Counts, Outcome, counts_sha256
 
 RECORD = "record.json"
@@ -135,7 +136,9 @@ class Piece:
         kept = self.record.files.get(name)
         if kept is None:
             why = f": {self.record.note}" if self.record.note else ""
-            raise EvidenceError(f"{self.path}: no {name} was kept{why}", hint="nothing is wrong with what is there")
+            raise EvidenceError(
+                f"{self.path}: no {name} was kept{why}", hint="nothing is wrong with what is there", reason="not-kept"
+            )
         with _open(self.path, name) as handle:
             data = _read(handle, kept.size_bytes, self.path / name)
         if len(data) != kept.size_bytes or hashlib.sha256(data).hexdigest() != kept.sha256:
@@ -227,7 +230,7 @@ def open_piece(folder: Path, evidence: str) -> Piece:
     except EvidenceError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             hint = "it was removed to stay within `evidence.max_bytes`, or dropped: the log says which"
-            raise EvidenceError(f"no evidence at {path}", hint=hint) from error.__cause__
+            raise EvidenceError(f"no evidence at {path}", hint=hint, reason="gone") from error.__cause__
         raise
     try:
         record = Record.model_validate_json(data)
@@ -272,7 +275,9 @@ def _entries(folder: Path) -> list[str]:
     except FileNotFoundError:  # never made, or its last piece was just removed
         return []
     except OSError as error:
-        raise EvidenceError(f"{folder}: {error.strerror}", hint="see whether this user may read it") from error
+        raise EvidenceError(
+            f"{folder}: {error.strerror}", hint="see whether this user may read it", reason="no-access"
+        ) from error
 
 
 @contextmanager
@@ -286,7 +291,9 @@ def _open(path: Path, name: str) -> Iterator[int]:
         finally:
             os.close(directory)
     except OSError as error:
-        raise EvidenceError(f"{path / name}: {error.strerror}", hint=_HINT) from error
+        is_damage = isinstance(error, FileNotFoundError) or error.errno in (errno.ELOOP, errno.ENOTDIR)
+        reason: EvidenceFault = "damaged" if is_damage else "no-access"
+        raise EvidenceError(f"{path / name}: {error.strerror}", hint=_HINT, reason=reason) from error
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise EvidenceError(f"{path / name}: no regular file", hint=_HINT)
@@ -304,7 +311,7 @@ def _read(handle: int, max_bytes: int, path: Path) -> bytes:
             parts.append(part)
             left -= len(part)
     except OSError as error:
-        raise EvidenceError(f"{path}: {error.strerror}", hint="check the disk") from error
+        raise EvidenceError(f"{path}: {error.strerror}", hint="check the disk", reason="no-access") from error
     if not left:
         raise EvidenceError(f"{path}: more than {max_bytes} bytes", hint=_HINT)
     return b"".join(parts)

@@ -54,6 +54,12 @@ class Plant:
         for name, role in (("ann", "reader"), ("bob", "reader"), ("cleo", "admin")):
             put_account(self.store, name, role)  # type: ignore[arg-type]
 
+    def restart(self) -> None:
+        """A new process on the same files: no sessions, no claims, no index."""
+        self.desk = new_desk(self.desk.settings, self.store)
+        self.app = build_app(self.desk)
+        self.desk.index._clock = self.clock
+
     def clock(self) -> float:
         self.now_s += 10.0
         return self.now_s
@@ -139,6 +145,7 @@ def test_a_wrong_password_and_an_unknown_or_disabled_account_are_answered_alike(
 
 def test_a_thousand_guesses_get_nowhere(plant: Plant) -> None:
     """Not even with the right password among them, and no session comes of it."""
+    plant.desk.limit._clock = lambda: 0.0  # however long a thousand take here
     browser = Browser(plant.app)
     words = [f"guess {number}" for number in range(999)]
     words.insert(500, PASSWORD)
@@ -724,12 +731,61 @@ def test_a_verdict_whose_pictures_were_pruned_can_be_answered_by_whoever_saw_it(
     assert len(plant.dispositions()) == 1
 
 
+def test_a_scan_that_was_pruned_while_the_desk_restarted_can_be_answered_by_whoever_saw_it(plant: Plant) -> None:
+    seen, unseen = plant.put(1), plant.put(2)
+    ann = plant.browser("ann")
+    form = ann.get(f"/scan/{seen}").text
+    shutil.rmtree(plant.evidence)
+    plant.evidence.mkdir()
+    plant.restart()
+    ann._app = plant.app
+    assert ann.post(f"/scan/{seen}/answer", {"decision": "abnormal"}).status == 401, "a restart ends sessions"
+    again = plant.browser("ann")
+    assert "were removed meanwhile" in again.get(f"/scan/{seen}").text
+    (nonce,) = re.findall(r'name="nonce" value="(\w+)"', form)
+    kept = {"decision": "abnormal", "nonce": nonce, "comment": "a tear", "seconds": "7", "seen": "0"}
+    assert again.post(f"/scan/{seen}/answer", kept).status == 303
+    assert [each["comment"] for each in plant.dispositions()] == ["a tear"]
+    answered = again.get(f"/scan/{unseen}")
+    assert answered.status == 404 and "no such page or scan" in answered.text
+    assert parts(again.get("/").text) == [], "what is gone waits for nobody"
+
+
+def test_errors_are_told_in_the_readers_language_with_the_programs_own_words_beside(plant: Plant) -> None:
+    verdict_id = plant.put(1)
+    (next(plant.evidence.glob(f"*/{verdict_id}")) / SCAN).unlink()
+    ann = plant.browser("ann")
+    ann.cookies["desk_language"] = "de"
+    page = ann.get(f"/scan/{verdict_id}/counts").text
+    assert "fehlt, ist beschädigt oder wurde verändert" in page and "das Teil selbst beurteilen" in page
+    assert "judge by the scan itself" not in page
+    assert re.search(r'<span lang="en">[^<]*scan\.png: No such file', page)
+
+
 def test_a_folder_that_cannot_be_read_is_told_and_what_was_known_stays(plant: Plant) -> None:
     plant.put(1)
     ann = plant.browser("ann")
     assert parts(ann.get("/").text) == ["0001"]
     plant.evidence.rename(plant.evidence.with_name("away"))
-    assert "cannot be read just now" in ann.get("/").text
+    page = ann.get("/").text
+    assert "cannot be read just now" in page and parts(page) == ["0001"]
+    plant.evidence.with_name("away").rename(plant.evidence)
+    assert "cannot be read just now" not in ann.get("/").text
+
+
+def test_a_poll_of_the_queue_reads_only_the_answers_that_are_new(plant: Plant) -> None:
+    first, second = plant.put(1), plant.put(2)
+    ann = plant.browser("ann")
+    ann.answer(first, "normal")
+    ann.get("/")
+    asked: list[str] = []
+    newest = plant.store.answers()[-1].seq
+    plant.store._sql.set_trace_callback(asked.append)
+    assert parts(ann.get("/", hx_request="true").text) == ["0002"]
+    queries = [query for query in asked if "FROM answer" in query]
+    assert queries and all(f"seq > {newest} " in query for query in queries)
+    ann.answer(second, "normal")
+    assert parts(ann.get("/").text) == []
 
 
 def test_a_disk_that_fills_while_an_answer_is_given_says_that_nothing_was_saved(small_disk: Path) -> None:

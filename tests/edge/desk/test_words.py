@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from edge.contract.reasons import DECISIONS
-from edge.desk.words import choose_language, keys, word
+from edge.desk.words import TOLD_REASONS, choose_language, keys, word
+from edge.errors import DeskFault, EvidenceFault
+from edge.scans.scan import REASONS
 
 DESK = Path(__file__).parents[3] / "edge" / "desk"
 SOURCES = [*(DESK / "templates").glob("*.j2"), DESK / "pages.py", DESK / "app.py"]
+FAULTS = (*get_args(DeskFault), *get_args(EvidenceFault), "other")
 CHOSEN_BY_VALUE = {
     *("normal", "abnormal", "undecided", "review", "unreadable"),
     *("oldest", "newest", "waiting", "all", "open", "second", "arbiter", "decided", "reader", "admin"),
     *("kept_outcome", "kept_sample", "kept_challenge", "read_first", "read_second", "read_third"),
     *("severity_mild", "severity_clear", "severity_severe"),
-    *(f"decided_by_{reason}" for reason in DECISIONS),
+    *(f"decided_by_{reason}" for reason in TOLD_REASONS),
+    *(f"fault_{fault}{part}" for fault in FAULTS for part in ("", "_try")),
     *("drift_p_abnormal", "drift_gate_mean_max", "drift_gate_std_max"),
 }
 """Words whose key is put together from an outcome, a state, a role and so on."""
@@ -31,6 +36,10 @@ def test_every_word_is_said_somewhere_and_every_key_is_a_word() -> None:
     said |= set(re.findall(r'"([a-z_]+)"', (DESK / "app.py").read_text(encoding="utf-8")))
     assert set(keys()) - said - CHOSEN_BY_VALUE == set()
     assert set(keys()) >= CHOSEN_BY_VALUE
+
+
+def test_every_reason_of_a_verdict_is_said_in_words() -> None:
+    assert set(TOLD_REASONS) == {*DECISIONS, *REASONS}
 
 
 @pytest.mark.parametrize("key", keys())
