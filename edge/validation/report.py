@@ -21,7 +21,6 @@ from edge.contract.messages import ModelCard
 from edge.records import Outcome
 from edge.system.names import display_name
 from edge.system.text import number, percent, visible, whole
-from edge.validation.comparison import COMPARISON_MEANINGS
 from edge.validation.detection import PodCurve
 from edge.validation.figures import (
     MAX_POINTS,
@@ -76,7 +75,7 @@ def report_html(replay: Replay, gallery: Gallery) -> str:
         figures=[
             (name, _figure_text(name, value), meaning_of(name))
             for name, value in replay.figures.items()
-            if replay.comparison is not None or name not in COMPARISON_MEANINGS
+            if value is not None
         ],
         bundle_bar=_bundle_bar,
         script=script,
@@ -300,7 +299,5 @@ def _over_lots(low: float | None, high: float | None, lots: int) -> str:
     return f"over {lots} lots {_span(low, high)}" if lots > 1 else "over lots: no interval, 1 lot"
 
 
-def _figure_text(name: str, value: int | float | None) -> str:
-    if isinstance(value, int) or name.endswith("_count"):
-        return "—" if value is None else whole(int(value))
-    return "—" if value is None else f"{value:.4g}"
+def _figure_text(name: str, value: int | float) -> str:
+    return whole(int(value)) if isinstance(value, int) or name.endswith("_count") else f"{value:.4g}"
