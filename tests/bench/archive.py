@@ -1,7 +1,7 @@
 """What `replay --jobs` makes of an archive: its efficiency beside the engines alone, and its memory over many files.
 
     python tests/bench/archive.py --out build/archive                       # about five minutes on 2 cores
-    python tests/bench/archive.py --out build/archive --scans 0 --stubs 100000     # about twenty minutes of processor
+    python tests/bench/archive.py --out build/archive --scans 0 --stubs 100000     # about an hour of processor
 
 Efficiency is scans a second of `replay --jobs N` over those of N engines of one thread each that run side by side on
 converted images: 1 would be a program that costs nothing beside its networks. Engines and replay take turns, and each
