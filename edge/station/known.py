@@ -18,8 +18,8 @@ Rights = tuple[int, int, int, int]
 NOISY_CHANGES = 1000
 """Change times alone that changed without a known reason: after so many they count for nothing."""
 
-REMEMBERED_INODES = 100_000
-"""Files whose last outcome is remembered by their inode, whatever becomes of their names."""
+GONE_INODES = 5_000
+"""Files whose last outcome is remembered by their inode although their names went: the newest, in about 2 MB."""
 
 NOISY_INODES = 1000
 """Listed inodes that changed although their file did not: after so many they count for nothing."""
@@ -32,7 +32,7 @@ class KnownFiles:
         self.stamps = dict(known)
         """The stamp of each file at its last outcome; to be read by others, changed only here."""
         self.by_inode = {stamp.inode: stamp for stamp in known.values()}
-        """The last stamp of each inode that had its outcome, also after the name went; likewise."""
+        """The last stamp of each inode that had its outcome, of some also after the name went; likewise."""
         self._rights: dict[str, Rights] = {}
         self._noisy_changes = 0
         self._barred: dict[str, FileStamp] = {}
@@ -49,7 +49,7 @@ class KnownFiles:
         self.stamps[stamp.file] = stamp
         self.by_inode.pop(stamp.inode, None)
         self.by_inode[stamp.inode] = stamp
-        if len(self.by_inode) > REMEMBERED_INODES:
+        while len(self.by_inode) > len(self.stamps) + GONE_INODES:
             del self.by_inode[next(iter(self.by_inode))]
         if rights is not None:
             self._rights[stamp.file] = rights
