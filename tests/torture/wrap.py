@@ -37,6 +37,7 @@ import edge.station.watch
 import edge.store.database
 import edge.store.ledger
 import edge.store.ledger_file
+import edge.store.numbers
 from edge.contract.messages import canonical_json
 from edge.engines import Batch, EngineOutput
 from edge.errors import EngineError
@@ -250,11 +251,12 @@ def _no_hold() -> None:
 def _move_by_name() -> None:
     """What stands under a judged scan's name is moved, whatever it is by now."""
     edge.station.archive._is_unchanged = lambda path, *_: path.exists()  # type: ignore[assignment]
+    edge.station.archive.Archive._has_judged_bytes = lambda *_: True  # type: ignore[method-assign]
 
 
 def _one_ledger_id() -> None:
     """As before there was one: the number alone names a message."""
-    edge.store.ledger._ledger_id = lambda _sql: UUID(int=1)
+    edge.store.numbers.ledger_id = lambda _sql: UUID(int=1)
 
 
 def _bytes_alone() -> None:

@@ -130,7 +130,9 @@ def test_what_was_learnt_from_scans_by_the_pages_commands_judges_them(
         code = PROGRAMS[program]([verb, *rest, *shlex.split(SMALL.get(verb, ""))])
         if program == "edge-worker":
             summary = json.loads(Path("validation/summary.json").read_text())
-            assert (code == 0) == (summary["metrics"]["balanced_accuracy"] >= 0.9)  # a bar that so little may miss
+            figures = summary["metrics"]
+            is_met = figures["escape_rate_high"] <= 0.05 and figures["review_rate"] <= 0.1
+            assert (code == 0) == is_met  # bars that so few scans cannot reach
         else:
             assert code == 0, (program, verb)
 

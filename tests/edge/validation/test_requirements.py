@@ -78,7 +78,7 @@ def judged() -> tuple[list[ScanRow], list[ScanRow], dict[str, LabelRow]]:
 @pytest.fixture(scope="module")
 def replay() -> Replay:
     rows, others, truths = judged()
-    leaks = Leaks(LearntFrom(scans=("0" * 16,), lots=("L3",)))
+    leaks = Leaks(LearntFrom(scans=("0" * 16,), lots=("L3",)), LearntFrom())
     for row in rows:
         leaks.offer(row, sample_verdict(), f"{int(row.file[:3]) // 2:064x}")
     return Replay(

@@ -16,7 +16,7 @@ from train.gate.perturb import (
     leaves,
     lorentzian,
     read_photos,
-    turned,
+    rotate,
 )
 
 
@@ -89,7 +89,7 @@ def test_every_foreign_patch_is_an_image_in_range() -> None:
 
 def test_an_unturned_square_is_cut_where_it_was_asked_for() -> None:
     image = np.arange(400 * 300, dtype=np.uint32).reshape(400, 300).astype(np.uint8)
-    patch = turned(image, (200.0, 150.0), 0.0, 64)
+    patch = rotate(image, (200.0, 150.0), 0.0, 64)
     np.testing.assert_allclose(patch, image[168:232, 118:182].astype(np.float32) / 255, atol=1e-6)
 
 

@@ -10,7 +10,7 @@ from train.networks import GateAutoencoder, centre_crop
 from train.papers.welds.bank import (
     Bank,
     box_mean,
-    drawn,
+    draw,
     grainy,
     local_contrast,
     noisy,
@@ -41,13 +41,13 @@ def test_the_eight_poses_are_all_right_angles_and_flips() -> None:
 
 def test_drawn_patches_come_from_the_bank_in_0_to_1() -> None:
     bank = torch.stack([torch.full((1, 4, 4), level, dtype=torch.uint8) for level in (0, 51, 255)])
-    levels = drawn(bank, 200, seeded()).amax(dim=(1, 2, 3)).unique()
+    levels = draw(bank, 200, seeded()).amax(dim=(1, 2, 3)).unique()
     torch.testing.assert_close(levels, torch.tensor([0.0, 0.2, 1.0]))
 
 
 def test_stored_perturbations_keep_their_units_and_sign() -> None:
     stored = np.full((1, 4, 4), -0.25, np.float16)
-    assert float(drawn(on_device(stored, torch.device("cpu")), 1, seeded()).min()) == -0.25
+    assert float(draw(on_device(stored, torch.device("cpu")), 1, seeded()).min()) == -0.25
 
 
 def test_every_kind_perturbs_an_equal_part_of_the_batch() -> None:
