@@ -30,7 +30,7 @@ from tests.support.samples import sample_model_card, sample_verdict
 POLICY = Policy(threshold=0.5, gate_mean_threshold=0.05, gate_std_threshold=0.06)
 FACTS = {
     "schema", "program", "folder", "labels", "labels_sha256", "model", "training", "metrics", "requirements",
-    "outcomes", "confusion", "bundles", "labels_without_file", "learnt_from", "against",
+    "outcomes", "confusion", "bundles", "labels_without_file", "learnt_from", "calibrated_on", "against",
 }  # fmt: skip
 """Keys of the summary; the figures among them are `metrics`, the others hold the counts these are made of."""
 
