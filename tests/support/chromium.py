@@ -162,7 +162,13 @@ class Chromium:
         return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
 
     def _truth(self, expression: str) -> bool:
-        answer = self.call("Runtime.evaluate", expression=f"!!({expression})", returnByValue=True)
+        try:
+            answer = self.call("Runtime.evaluate", expression=f"!!({expression})", returnByValue=True)
+        except AssertionError as error:
+            # The page that was asked gave way to the next one: not true yet, and the next one is asked.
+            if "navigated" not in str(error):
+                raise
+            return False
         return answer["result"].get("value") is True
 
     def evaluate(self, expression: str) -> Any:
