@@ -16,8 +16,9 @@ quietly() {
         exit 1
     }
 }
+# Of the modules of torch few are ever imported: each compiles when it is, not all of them now.
 pip() {
-    quietly "$dir/bin/python" -m pip --disable-pip-version-check install "$@"
+    quietly "$dir/bin/python" -m pip --disable-pip-version-check install --no-compile "$@"
 }
 
 echo "Environment $dir: installing $what with $("$python" --version)"
