@@ -51,3 +51,15 @@ def test_peaks_do_not_pass_for_growth_in_the_long_soak() -> None:
     slope = slope_after(rows, 10_000)
     assert slope is not None
     assert slope.is_flat, slope
+
+
+@pytest.mark.parametrize("scans", [20_000, 30_000, 40_000])
+def test_a_soak_that_goes_on_tells_a_leak_from_a_step_that_the_allocator_takes_once(scans: int) -> None:
+    leaking, stepping = series(scans, 150), series(scans, 0)
+    for row in stepping:
+        row["rss_mb"] += 1.6 * (row["verdicts"] > 10_500) + 1.5 * (row["verdicts"] > 13_000)
+    leak, steps = slope_after(leaking, 10_000), slope_after(stepping, 10_000)
+    assert leak is not None
+    assert steps is not None
+    assert not leak.is_flat, leak
+    assert steps.is_flat is (scans > 20_000), steps
