@@ -65,7 +65,7 @@ sbom: $(LINE)/.installed $(AUDIT)/.installed  ## software bill of materials of a
 audit: $(LINE)/.installed $(AUDIT)/.installed  ## known vulnerabilities of what an installation holds (asks PyPI)
 	$(AUDIT)/bin/pip-audit --path "$$($(LINE)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
-demo-model: $(TEST)/.installed  ## train the demo networks from scratch and sign demo/bundle (about an hour on 2 cores)
+demo-model: $(TEST)/.installed  ## train the demo networks from scratch and sign demo/model (about an hour on 2 cores)
 	PATH="$(CURDIR)/$(TEST)/bin:$$PATH" $(TEST)/bin/python demo/train_demo_model.py
 
 docs: $(TEST)/.installed  ## regenerate schemas, the settings table, the example and the tables of contents from the code

@@ -39,7 +39,7 @@ from edge.contract.messages import Topics, Verdict
 from edge.errors import EdgeError
 from edge.records import Outcome
 
-BUNDLE = Path(__file__).resolve().parent / "bundle"
+MODEL = Path(__file__).resolve().parent / "model"
 MARKER = ".made-by-the-demo"
 TOPICS = Topics(root="acme", site="plant-1", area="electrodes", line="line-1", station="xray-1")
 PACE_S = 0.8
@@ -54,7 +54,7 @@ class Options:
     """What the command line asks for."""
 
     out: Path
-    bundle: Path
+    model: Path
     trusted_key: Path | None
     broker: Choice
     desk: bool
@@ -63,8 +63,8 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="A simulated lot through the real worker and a real broker.")
     parser.add_argument("--out", type=Path, default=Path("build/demo"), help="replaced if it is an earlier demo's")
-    parser.add_argument("--bundle", type=Path, default=BUNDLE, help="model bundle (default: the demo's)")
-    parser.add_argument("--trusted-key", type=Path, help="public key of a bundle of your own")
+    parser.add_argument("--model", type=Path, default=MODEL, help="signed model (default: the demo's)")
+    parser.add_argument("--trusted-key", type=Path, help="public key of a model of your own")
     parser.add_argument("--broker", choices=("auto", "mosquitto", "embedded"), default="auto")
     parser.add_argument("--desk", action="store_true", help="serve the review desk on the demo's evidence at the end")
     options = Options(**vars(parser.parse_args(arguments)))
@@ -88,7 +88,7 @@ def run(options: Options, screen: Screen) -> None:
     """The whole demo; raises EdgeError for whatever is not as it should be."""
     started = time.monotonic()
     out = options.out
-    prepare(out, options.bundle)
+    prepare(out, options.model)
     screen.console.print("\n[bold]electrode-line demo[/]  a simulated lot, from the X-ray station to the MES\n")
     with screen.step("Simulating scans") as step:
         lot = make_lot(out / "lot", lambda done, total: step.update(f"Simulating scan {done} of {total}"))
@@ -121,10 +121,10 @@ def run(options: Options, screen: Screen) -> None:
     screen.panel(f"Done in {time.monotonic() - started:.0f} s", summary(out, mes, lot, delays_s, metrics))
 
 
-def prepare(out: Path, bundle: Path) -> None:
+def prepare(out: Path, model: Path) -> None:
     """An empty output directory; raises EdgeError rather than delete what no demo made."""
-    if not (bundle / "manifest.json").is_file():
-        raise EdgeError(f"there is no model bundle in {bundle}", hint="git checkout demo/bundle, or make demo-model")
+    if not (model / "manifest.json").is_file():
+        raise EdgeError(f"there is no signed model in {model}", hint="git checkout demo/model, or make demo-model")
     if out.exists() and any(out.iterdir()):
         if not (out / MARKER).is_file():
             raise EdgeError(f"{out} holds files that are not an earlier demo's", hint="choose another --out")
@@ -141,7 +141,7 @@ def write_settings(options: Options, broker: Broker) -> Path:
     tables: dict[str, dict[str, str | int]] = {
         # A file that stops growing stays so in this demo: no need to wait the usual minute for it.
         "folder": {"path": str(out / "station"), "incomplete_after_s": 5},
-        "model": {"bundle": str(options.bundle.resolve())},
+        "model": {"dir": str(options.model.resolve())},
         "state": {"dir": str(out / "state")},
         "desk": {"dir": str(out / "desk")},
         "broker": {"host": HOST, "port": broker.port, "protocol": broker.protocol},
@@ -254,7 +254,7 @@ def replay(options: Options, lot: Lot) -> dict[str, float]:
     """Judge the station's folder again, against the labels; the figures that there is something to measure on."""
     out, log = options.out, options.out / "replay.log"
     command: list[str | Path] = [edge_worker(), "replay", out / "station", "--labels", lot.labels]
-    command += ["--model", options.bundle, "--out", out / "replay"]
+    command += ["--model", options.model, "--out", out / "replay"]
     command += ["--trusted-key", options.trusted_key] if options.trusted_key is not None else []
     with child(command, log) as process:
         try:
@@ -305,7 +305,7 @@ def summary(
         f"{out}/verdicts.jsonl   what the MES received\n"
         f"{out}/worker.log       what the worker logged",
         "Next": f"open {out}/report.html in a browser, then replay scans of your own:\n"
-        f"{os.path.relpath(edge_worker())} --model {os.path.relpath(BUNDLE)} replay FOLDER\n"
+        f"{os.path.relpath(edge_worker())} --model {os.path.relpath(MODEL)} replay FOLDER\n"
         f"This model knows parts of one size: others get `review` ({_known_size()})",
         "Desk": "make demo DESK=1 ends with the review desk on this evidence; or now, with an account of your own:\n"
         f"{os.path.relpath(program('edge-desk'))} user add me --role admin --config {out}/edge.toml\n"
@@ -320,7 +320,7 @@ def _describe(lot: Lot) -> str:
 
 def _known_size() -> str:
     """Height and width of the scans that the demo's model judges."""
-    limits = json.loads((BUNDLE / "manifest.json").read_text("utf-8"))["scan_spec"]
+    limits = json.loads((MODEL / "manifest.json").read_text("utf-8"))["scan_spec"]
     (low, high), (narrow, wide) = limits["height_px"], limits["width_px"]
     return f"{low} to {high} px high, {narrow} to {wide} wide"
 

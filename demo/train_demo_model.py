@@ -1,7 +1,7 @@
-"""`make demo-model`: the demo's networks from scratch, on simulated scans only, exported and signed into demo/bundle.
+"""`make demo-model`: the demo's networks from scratch, on simulated scans only, exported and signed into demo/model.
 
-Simulates 180 bundles of 8 scans, trains classifier and gate at 1000 x 500, makes the bundle and lets the line itself
-judge 120 scans of bundles no network has seen, and images that are no scans. Nothing is downloaded, and no real scan,
+Simulates 180 lots of 8 scans, trains classifier and gate at 1000 x 500, makes the model and lets the line itself
+judge 120 scans of lots no network has seen, and images that are no scans. Nothing is downloaded, and no real scan,
 photograph or foreign weight goes in. It shows that the line works; it says nothing about real electrodes.
 """
 
@@ -60,7 +60,7 @@ def main() -> int:
         command("edge-train", "fine-tune", lot, "--out", run, *CLASSIFIER, "--seed", SEED)
     if not gate.is_file():
         command("edge-train", "gate", lot, "--out", run, "--like", classifier, *GATE, "--seed", SEED, *jobs)
-    key, made = work / "key", work / "bundle"
+    key, made = work / "key", work / "model"
     for folder in (key, made, work / "replay-unseen", work / "replay-foreign"):
         shutil.rmtree(folder, ignore_errors=True)
     command("edge-export", "keygen", "--out", key, "--name", "demo-key")
@@ -73,8 +73,8 @@ def main() -> int:
     (work / "unseen.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(figures, indent=2))
     if not options.no_install:
-        shutil.rmtree(HERE / "bundle", ignore_errors=True)
-        shutil.copytree(made, HERE / "bundle")
+        shutil.rmtree(HERE / "model", ignore_errors=True)
+        shutil.copytree(made, HERE / "model")
         shutil.copy(public_key, DEMO_KEY)
     shutil.rmtree(key)  # the public half is trusted by default: no one may sign anything else with this one
     return 0
@@ -86,7 +86,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=HERE.parent / "build" / "demo-model", help="scans and checkpoints")
     parser.add_argument("--jobs", type=int, default=2, help="processes that simulate")
     parser.add_argument("--model-id", default="demo-4", help="name of the model in every verdict")
-    parser.add_argument("--no-install", action="store_true", help="leave demo/bundle as it is")
+    parser.add_argument("--no-install", action="store_true", help="leave demo/model as it is")
     return parser.parse_args()
 
 
@@ -109,9 +109,9 @@ def draw_foreign(folder: Path) -> None:
                 cv2.imwrite(str(path), foreign_scan(kind, 5, number), [cv2.IMWRITE_TIFF_COMPRESSION, 1])
 
 
-def measure(bundle: Path, public_key: Path, unseen: Path, foreign: Path, work: Path) -> dict[str, object]:
+def measure(model: Path, public_key: Path, unseen: Path, foreign: Path, work: Path) -> dict[str, object]:
     """What the line says of scans of lots it has not seen, and of images that are no scans."""
-    as_the_line = ("edge-worker", "--model", bundle, "--trusted-key", public_key, "replay")
+    as_the_line = ("edge-worker", "--model", model, "--trusted-key", public_key, "replay")
     command(*as_the_line, unseen, "--labels", unseen / "labels.csv", "--out", work / "replay-unseen")
     command(*as_the_line, foreign, "--out", work / "replay-foreign")
     summary = json.loads((work / "replay-unseen" / "summary.json").read_text(encoding="utf-8"))

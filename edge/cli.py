@@ -144,12 +144,12 @@ def _run_line(_: argparse.Namespace, settings: Settings) -> int:
             event(log.info, "starting", version=__version__, station=settings.station, settings=settings.origin)
             from edge.daemon.app import run_app
             from edge.model.history import refuse_older
-            from edge.pipeline.loaded_model import LoadedModel, open_model, open_trusted_bundle
+            from edge.pipeline.loaded_model import LoadedModel, open_model, read_trusted_model
 
         def load() -> LoadedModel:
-            bundle = open_trusted_bundle(settings.model)
-            refuse_older(bundle, settings.state.dir)
-            return open_model(settings, bundle)
+            model = read_trusted_model(settings.model)
+            refuse_older(model, settings.state.dir)
+            return open_model(settings, model)
 
         return run_app(settings, service_environment(), load)
 
@@ -198,19 +198,19 @@ def _restore(options: argparse.Namespace, settings: Settings) -> int:
 
 def _model_show(_: argparse.Namespace, settings: Settings) -> int:
     from edge.model.history import newest_model
-    from edge.pipeline.loaded_model import open_trusted_bundle
+    from edge.pipeline.loaded_model import read_trusted_model
 
-    bundle = open_trusted_bundle(settings.model)
-    policy, newest = bundle.policy(), newest_model(settings.state.dir)
+    model = read_trusted_model(settings.model)
+    policy, newest = model.policy(), newest_model(settings.state.dir)
     band = "none" if policy.review_band is None else "{:.4g} to {:.4g}".format(*policy.review_band)
     rows = {
-        "model": bundle.model_id,
-        "digest": bundle.digest,
-        "made": bundle.manifest.created_at.isoformat(),
-        "signed by": bundle.signed_by,
-        "directory": settings.model.bundle,
-        "images": f"{bundle.size.height_px} x {bundle.size.width_px} px, {bundle.channels} channels",
-        "conversion": bundle.method.value,
+        "model": model.model_id,
+        "digest": model.digest,
+        "made": model.manifest.created_at.isoformat(),
+        "signed by": model.signed_by,
+        "directory": settings.model.dir,
+        "images": f"{model.size.height_px} x {model.size.width_px} px, {model.channels} channels",
+        "conversion": model.method.value,
         "threshold": f"{policy.threshold:.4g}, review band {band}",
         "gate": f"mean up to {policy.gate_mean_threshold:.4g}, deviation up to {policy.gate_std_threshold:.4g}",
         "newest run here": "none yet" if newest is None else f"{newest.model_id} of {newest.created_at.isoformat()}",
@@ -222,10 +222,10 @@ def _model_show(_: argparse.Namespace, settings: Settings) -> int:
 
 def _model_build(_: argparse.Namespace, settings: Settings) -> int:
     from edge.engines.tensorrt.open import build
-    from edge.pipeline.loaded_model import open_trusted_bundle, plan_settings
+    from edge.pipeline.loaded_model import plan_settings, read_trusted_model
 
     plans = plan_settings(settings)
-    print(build(open_trusted_bundle(settings.model), plans, max_batch=settings.model.max_batch))
+    print(build(read_trusted_model(settings.model), plans, max_batch=settings.model.max_batch))
     return 0
 
 
@@ -237,9 +237,9 @@ def _model_tune(_: argparse.Namespace, settings: Settings) -> int:
 
 def _model_accept_older(_: argparse.Namespace, settings: Settings) -> int:
     from edge.model.history import accept_older
-    from edge.pipeline.loaded_model import open_trusted_bundle
+    from edge.pipeline.loaded_model import read_trusted_model
 
-    print(accept_older(open_trusted_bundle(settings.model), settings.state.dir, datetime.now(UTC)))
+    print(accept_older(read_trusted_model(settings.model), settings.state.dir, datetime.now(UTC)))
     return 0
 
 
@@ -288,7 +288,7 @@ def _parser() -> argparse.ArgumentParser:
         examples=(
             "edge-worker check",
             "edge-worker check --probe",
-            "edge-worker check --model /var/lib/edge-worker/bundle.new",
+            "edge-worker check --model /var/lib/edge-worker/model.new",
         ),
         exits=CHECK_EXITS,
         parents=[common],
@@ -377,7 +377,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--model",
         "--bundle",
         dest="model_dir",
-        about="directory of the signed model (default: `model.bundle` of the settings)",
+        about="directory of the signed model (default: `model.dir` of the settings)",
         default=argparse.SUPPRESS,
     )
     add_file(
@@ -426,7 +426,7 @@ def _add_model(verbs: argparse._SubParsersAction[argparse.ArgumentParser], commo
         verbs,
         "show",
         "verify the model's signature and say what it is",
-        examples=("edge-worker model show --model /var/lib/edge-worker/bundle.new",),
+        examples=("edge-worker model show --model /var/lib/edge-worker/model.new",),
         exits=(78,),
         parents=[common],
     )
@@ -486,7 +486,7 @@ def _verdict_id(text: str) -> str:
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     """What the options say in place of the settings, nested like these."""
     model = {
-        "bundle": getattr(options, "model_dir", None),
+        "dir": getattr(options, "model_dir", None),
         "trusted_key": getattr(options, "trusted_key", None),
         "qualification": getattr(options, "qualification", None),
     }

@@ -4,7 +4,7 @@
     ├── SettingsError      wrong key, type or value            exit 78, systemd does not restart
     ├── ScanError          this file only                      a verdict `unreadable`, the line goes on
     │   └── ScanIncomplete the writer may not have finished    wait, then `unreadable`
-    ├── BundleError        tampered, unsigned, wrong version   exit 78, nothing is loaded
+    ├── ModelError         tampered, unsigned, wrong version   exit 78, nothing is loaded
     ├── EngineError        device or runtime                   exit 70, systemd restarts
     ├── LedgerError        disk full, corrupt                  intake stops, resumes by itself
     │   └── LedgerBusy     another worker has it               this one does not start
@@ -75,8 +75,8 @@ class ScanIncomplete(ScanError):
     """The file may still be growing: worth another look before it is called unreadable."""
 
 
-class BundleError(EdgeError):
-    """The model bundle is tampered with, unsigned, or of a version this program does not know."""
+class ModelError(EdgeError):
+    """The signed model is tampered with, unsigned, or of a version this program does not know."""
 
     exit_code = 78
 

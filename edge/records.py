@@ -153,7 +153,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The thresholds that turn scores into an outcome; they travel in the model bundle."""
+    """The thresholds that turn scores into an outcome; they travel in the signed model."""
 
     threshold: float
     gate_mean_threshold: float

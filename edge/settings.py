@@ -118,7 +118,7 @@ class FolderSettings(Section):
 class ModelSettings(Section):
     """The signed model and what runs it."""
 
-    bundle: NamedPath = Field(Path("/var/lib/edge-worker/bundle"), description="directory of the signed model")
+    dir: NamedPath = Field(Path("/var/lib/edge-worker/model"), description="directory of the signed model")
     trusted_key: NamedPath | None = Field(
         None, description="public key (PEM) or folder of them; not set = only the demo model is accepted"
     )

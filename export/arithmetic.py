@@ -7,9 +7,9 @@ from typing import Final
 import onnx
 from onnx import TensorProto
 
-from edge.errors import BundleError
-from edge.model.bundle import Bundle
+from edge.errors import ModelError
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE
+from edge.model.signed_model import SignedModel
 
 WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 QUANTISING: Final = frozenset(
@@ -30,17 +30,17 @@ def computes_in(model: onnx.ModelProto) -> str:
     return "fp16" if any(types.get(name) in HALF for node in weighted for name in node.input) else "fp32"
 
 
-def check_arithmetic(bundle: Bundle) -> None:
-    """Raises BundleError unless both graphs compute in what the manifest says.
+def check_arithmetic(model: SignedModel) -> None:
+    """Raises ModelError unless both graphs compute in what the manifest says.
 
-    onnxruntime would not fuse the int8 of a bundle that calls itself fp32, OpenVINO and TensorRT would; either way the
-    bundle was never judged as what it is.
+    onnxruntime would not fuse the int8 of a model that calls itself fp32, OpenVINO and TensorRT would; either way the
+    model was never judged as what it is.
     """
-    for name, permitted in zip((CLASSIFIER_FILE, GATE_FILE), PERMITTED[bundle.precision], strict=True):
-        found = computes_in(onnx.load_from_string(bundle.contents[name]))
+    for name, permitted in zip((CLASSIFIER_FILE, GATE_FILE), PERMITTED[model.precision], strict=True):
+        found = computes_in(onnx.load_from_string(model.contents[name]))
         if found not in permitted:
-            raise BundleError(
-                f"{name} of {bundle.model_id} computes in {found}, its manifest says precision {bundle.precision}",
+            raise ModelError(
+                f"{name} of {model.model_id} computes in {found}, its manifest says precision {model.precision}",
                 hint="export the model again with `edge-export model --precision`: it judges what it signs",
             )
 

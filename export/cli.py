@@ -22,8 +22,8 @@ from edge.contract.reasons import GATE_MEAN, GATE_STD
 from edge.engines import PlanSettings
 from edge.engines.choose import CPU_ENGINES, open_engine
 from edge.engines.golden import compare_golden, golden_scores
-from edge.model.bundle import Bundle, open_bundle
 from edge.model.manifest import ExposureSpec, SharpnessSpec
+from edge.model.signed_model import SignedModel, read_model
 from edge.pipeline.decide import decide
 from edge.records import Scores
 from edge.system.command import EXITS, add_file, add_folder, add_verb, new_parser, run_program
@@ -65,8 +65,8 @@ def _keygen(options: argparse.Namespace) -> int:
 
 def _model(options: argparse.Namespace) -> int:
     try:
-        from export.bundle import export_bundle  # needs torch and onnx
         from export.request import ExportRequest
+        from export.signed_model import export_model  # needs torch and onnx
     except ModuleNotFoundError as error:
         raise ExportError(f"making a model needs {error.name}", hint="pip install 'electrode-line[export]'") from error
     request = ExportRequest(
@@ -82,8 +82,8 @@ def _model(options: argparse.Namespace) -> int:
         review_band=options.review_band and tuple(options.review_band),
     )
     with Reporter() as reporter:
-        bundle = export_bundle(request, reporter)
-    _print_facts(bundle)
+        model = export_model(request, reporter)
+    _print_facts(model)
     print(f"written: {options.out}")
     return 0
 
@@ -93,10 +93,10 @@ def _parity(options: argparse.Namespace) -> int:
         from export.parity_table import parity  # needs torch and onnx
     except ModuleNotFoundError as error:
         raise ExportError(f"comparing needs {error.name}", hint="pip install 'electrode-line[export]'") from error
-    bundles = [open_bundle(path, options.trusted_key) for path in options.models]
+    models = [read_model(path, options.trusted_key) for path in options.models]
     with _plans(options) as plans, Reporter() as reporter:
         return parity(
-            bundles,
+            models,
             options.scans,
             labels=options.labels,
             classifier=options.classifier,
@@ -109,31 +109,31 @@ def _parity(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    bundle = open_bundle(options.model, options.trusted_key)
-    _print_facts(bundle)
-    _check_arithmetic(bundle)
+    model = read_model(options.model, options.trusted_key)
+    _print_facts(model)
+    _check_arithmetic(model)
     with _plans(options) as plans:
         # `auto` on a machine with a GPU would build for minutes what is thrown away afterwards.
         wants_gpu = options.engine == "tensorrt" or options.plans is not None
-        engine = open_engine(bundle, options.engine, plans=plans if wants_gpu else None)
+        engine = open_engine(model, options.engine, plans=plans if wants_gpu else None)
         try:
-            observed = golden_scores(bundle, engine)
+            observed = golden_scores(model, engine)
         finally:
             engine.close()
-    _print_golden(bundle, observed, engine.spec.name)
-    compare_golden(bundle, observed, engine.spec.name)
-    _print_decisions(bundle, observed)
-    print(f"good: {options.model} is whole, signed by {bundle.signed_by}, and repeats its golden scores")
+    _print_golden(model, observed, engine.spec.name)
+    compare_golden(model, observed, engine.spec.name)
+    _print_decisions(model, observed)
+    print(f"good: {options.model} is whole, signed by {model.signed_by}, and repeats its golden scores")
     return 0
 
 
-def _check_arithmetic(bundle: Bundle) -> None:
+def _check_arithmetic(model: SignedModel) -> None:
     try:
         from export.arithmetic import check_arithmetic  # needs onnx
     except ModuleNotFoundError as error:
-        print(f"not checked without {error.name}: whether the graphs compute in {bundle.precision}", file=sys.stderr)
+        print(f"not checked without {error.name}: whether the graphs compute in {model.precision}", file=sys.stderr)
         return
-    check_arithmetic(bundle)
+    check_arithmetic(model)
 
 
 @contextmanager
@@ -149,17 +149,17 @@ def _plans(options: argparse.Namespace) -> Iterator[PlanSettings]:
         )
 
 
-def _print_facts(bundle: Bundle) -> None:
-    manifest = bundle.manifest
+def _print_facts(model: SignedModel) -> None:
+    manifest = model.manifest
     policy, spec = manifest.policy, manifest.scan_spec
-    bounds = bundle.bounds
-    table = Table(title=f"model {bundle.model_id}", show_header=False, title_justify="left")
+    bounds = model.bounds
+    table = Table(title=f"model {model.model_id}", show_header=False, title_justify="left")
     for name, value in (
-        ("digest", bundle.digest),
-        ("signed by", f"{bundle.signed_by} ({manifest.signing_key[:16]})"),
+        ("digest", model.digest),
+        ("signed by", f"{model.signed_by} ({manifest.signing_key[:16]})"),
         ("created", manifest.created_at.isoformat()),
-        ("input", f"{bundle.channels} x {bundle.size.height_px} x {bundle.size.width_px} px, uint8"),
-        ("conversion", bundle.method + (f", {bounds.lo_counts}..{bounds.hi_counts} counts" if bounds else "")),
+        ("input", f"{model.channels} x {model.size.height_px} x {model.size.width_px} px, uint8"),
+        ("conversion", model.method + (f", {bounds.lo_counts}..{bounds.hi_counts} counts" if bounds else "")),
         ("threshold", f"{policy.threshold:g}"),
         ("review band", "off" if policy.review_band is None else "{:g}..{:g}".format(*policy.review_band)),
         ("gate thresholds", f"mean {policy.gate_mean_threshold:g}, deviation {policy.gate_std_threshold:g}"),
@@ -176,11 +176,11 @@ def _print_facts(bundle: Bundle) -> None:
     _console().print(table)
 
 
-def _print_golden(bundle: Bundle, observed: Sequence[Scores], engine: str) -> None:
+def _print_golden(model: SignedModel, observed: Sequence[Scores], engine: str) -> None:
     table = Table(title=f"golden scores on {engine}: observed (expected)", title_justify="left")
     for column in ("scan", "p abnormal", "gate mean", "gate deviation", "tolerance"):
         table.add_column(column)
-    for golden, scores in zip(bundle.manifest.golden, observed, strict=True):
+    for golden, scores in zip(model.manifest.golden, observed, strict=True):
         table.add_row(
             golden.file,
             f"{scores.p_abnormal:.6f} ({golden.p_abnormal:.6f})",
@@ -191,11 +191,11 @@ def _print_golden(bundle: Bundle, observed: Sequence[Scores], engine: str) -> No
     _console().print(table)
 
 
-def _print_decisions(bundle: Bundle, observed: Sequence[Scores]) -> None:
+def _print_decisions(model: SignedModel, observed: Sequence[Scores]) -> None:
     """How the golden scans would be decided; a model whose gate refuses both is whole and yet of no use."""
-    policy = bundle.policy()
+    policy = model.policy()
     decisions = [decide(one, policy) for one in observed]
-    for golden, decision in zip(bundle.manifest.golden, decisions, strict=True):
+    for golden, decision in zip(model.manifest.golden, decisions, strict=True):
         print(f"{golden.file} would be decided: {decision.outcome} {', '.join(decision.reasons)}".rstrip())
     if all(not {GATE_MEAN, GATE_STD}.isdisjoint(decision.reasons) for decision in decisions):
         print("warning: the gate refuses all golden scans; replay labelled scans before it runs", file=sys.stderr)

@@ -1,6 +1,6 @@
 """One set of scans, judged twice: how far the scores lie apart, and which decisions flip.
 
-A bundle whose graphs compute in less than float32 is written only where it decides as float32 does.
+A model whose graphs compute in less than float32 is written only where it decides as float32 does.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from rich.table import Table
 from edge.engines import PlanSettings
 from edge.engines.choose import open_engine
 from edge.errors import EngineError
-from edge.model.bundle import Bundle
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE
+from edge.model.signed_model import SignedModel
 from edge.records import Image, Scores
 from edge.system.progress import Reporter
 from export.comparison import MAX_LOSS_POINTS, Comparison, compare
@@ -29,7 +29,7 @@ LAYER_SCANS = 2
 
 
 def parity(
-    bundles: Sequence[Bundle],
+    models: Sequence[SignedModel],
     scans_folder: Path,
     *,
     labels: Path | None,
@@ -43,21 +43,21 @@ def parity(
     """Print the comparison; 0 where nothing flips outside the review band and no balanced accuracy is lost, else 1.
 
     1 also where one of `engines` does not open: what was not compared is not alike. `plans`: for TensorRT. The
-    reference is torch where both checkpoints are given, else the first bundle on the first engine. Raises ExportError,
+    reference is torch where both checkpoints are given, else the first model on the first engine. Raises ExportError,
     EngineError, CheckpointError.
     """
-    first = bundles[0]
-    _check_alike(bundles)
+    first = models[0]
+    _check_alike(models)
     scans = converted_scans(scans_folder, first.method, first.bounds, first.size, labels=labels)
     images, files, truth = [scan.image for scan in scans], [scan.file for scan in scans], labels_of(scans)
     scored: dict[str, list[Scores]] = {}
     all_open = True
     if classifier is not None and gate is not None:
         scored["torch fp32"] = _torch(classifier, gate, first, images)
-    for bundle, called in zip(bundles, _names(bundles), strict=True):
+    for model, called in zip(models, _names(models), strict=True):
         for name in engines:
             try:
-                engine = open_engine(bundle, name, plans=plans)
+                engine = open_engine(model, name, plans=plans)
             except EngineError as error:
                 console.print(f"{called} on {name}: {error.message}")
                 all_open = False
@@ -79,34 +79,34 @@ def parity(
         )
     found = [compare(name, files, expected, scores, first.policy(), truth) for name, scores in scored.items()]
     _print(console, reference, found)
-    plainest = next((bundle for bundle in bundles if bundle.precision == "fp32"), None)
-    for bundle in bundles:
-        if plainest is not None and bundle is not plainest:
-            _print_layers(console, bundle, plainest, images[:LAYER_SCANS])
+    plainest = next((model for model in models if model.precision == "fp32"), None)
+    for model in models:
+        if plainest is not None and model is not plainest:
+            _print_layers(console, model, plainest, images[:LAYER_SCANS])
     is_alike = not any(each.hard_flips or each.loses_accuracy for each in found)
     return 0 if is_alike and all_open else 1
 
 
-def _names(bundles: Sequence[Bundle]) -> list[str]:
+def _names(models: Sequence[SignedModel]) -> list[str]:
     """What each is called in the table; numbered where two would be called the same."""
-    names = [f"{bundle.model_id} {bundle.precision}" for bundle in bundles]
+    names = [f"{model.model_id} {model.precision}" for model in models]
     return [name if names.count(name) == 1 else f"{name} #{number}" for number, name in enumerate(names, start=1)]
 
 
-def _check_alike(bundles: Sequence[Bundle]) -> None:
-    first = bundles[0]
-    for bundle in bundles[1:]:
+def _check_alike(models: Sequence[SignedModel]) -> None:
+    first = models[0]
+    for model in models[1:]:
         for what in ("method", "bounds", "size"):
-            if getattr(bundle, what) != getattr(first, what):
+            if getattr(model, what) != getattr(first, what):
                 raise ExportError(
-                    f"{bundle.model_id} has {what} {getattr(bundle, what)}, {first.model_id} {getattr(first, what)}",
+                    f"{model.model_id} has {what} {getattr(model, what)}, {first.model_id} {getattr(first, what)}",
                     hint="compare models of the same checkpoints",
                 )
 
 
-def _torch(classifier: Path, gate: Path, bundle: Bundle, images: Sequence[Image]) -> list[Scores]:
+def _torch(classifier: Path, gate: Path, model: SignedModel, images: Sequence[Image]) -> list[Scores]:
     network = classifier_of(load_checkpoint(classifier, "classifier"))
-    return torch_scores(network, gate_of(load_checkpoint(gate, "gate")), bundle.method, images)
+    return torch_scores(network, gate_of(load_checkpoint(gate, "gate")), model.method, images)
 
 
 def _print(console: Console, reference: str, found: Sequence[Comparison]) -> None:
@@ -126,9 +126,9 @@ def _print(console: Console, reference: str, found: Sequence[Comparison]) -> Non
             console.print(f"{each.name}: loses {each.loss_points:.2f} points, allowed are {MAX_LOSS_POINTS}")
 
 
-def _print_layers(console: Console, bundle: Bundle, plainest: Bundle, images: Sequence[Image]) -> None:
+def _print_layers(console: Console, model: SignedModel, plainest: SignedModel, images: Sequence[Image]) -> None:
     for name in (CLASSIFIER_FILE, GATE_FILE):
-        graphs = [onnx.load_from_string(each.contents[name]) for each in (bundle, plainest)]
+        graphs = [onnx.load_from_string(each.contents[name]) for each in (model, plainest)]
         layers = worst_layers(graphs[0], graphs[1], images)
         listed = ", ".join(map(str, layers))
-        console.print(f"{bundle.model_id} {bundle.precision}, {name}, layers that differ most: {listed}")
+        console.print(f"{model.model_id} {model.precision}, {name}, layers that differ most: {listed}")

@@ -31,12 +31,12 @@ from edge.engines import EngineSpec, RawEngine
 from edge.engines.choose import CPU_ENGINES, Degraded, gpu_is_expected
 from edge.engines.tensorrt.device import find_device
 from edge.engines.tuning import tune
-from edge.errors import BundleError, EdgeError, EngineError, LedgerBusy, PublishError, ScanError
-from edge.model.bundle import Bundle, load_trusted_keys
+from edge.errors import EdgeError, EngineError, LedgerBusy, ModelError, PublishError, ScanError
 from edge.model.history import refuse_older
 from edge.model.qualification import engine_words, read_qualification, void_reasons
+from edge.model.signed_model import SignedModel, load_trusted_keys
 from edge.mqtt.connection import DIAL_GRACE_S, NO_MATCHING_SUBSCRIBERS, REFUSED, Outgoing, exchange
-from edge.pipeline.loaded_model import DEMO_KEY, open_model, open_trusted_bundle
+from edge.pipeline.loaded_model import DEMO_KEY, open_model, read_trusted_model
 from edge.pipeline.verdicts import parse_name
 from edge.scans.decoder import UNFILTERED_HINT, Decoder
 from edge.scans.scan import Limits
@@ -112,8 +112,8 @@ def _settings(settings: Settings) -> Iterator[Finding]:
 
 
 def _tune(settings: Settings) -> Iterator[Finding]:
-    bundle = open_trusted_bundle(settings.model)
-    tuned = tune(bundle, threads=settings.model.threads)
+    model = read_trusted_model(settings.model)
+    tuned = tune(model, threads=settings.model.threads)
     times = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in tuned.seconds.items())
     used = CPU_ENGINES[0] if settings.model.engine == "auto" else settings.model.engine
     hint = "" if tuned.faster == used else f'set `model.engine = "{tuned.faster}"`, unless a GPU is to judge'
@@ -123,16 +123,16 @@ def _tune(settings: Settings) -> Iterator[Finding]:
 
 
 def _model(settings: Settings) -> Iterator[Finding]:
-    bundle = open_trusted_bundle(settings.model)
+    signed = read_trusted_model(settings.model)
     yield Finding(
         Grade.OK if settings.model.trusted_key else Grade.WARN,
         "model",
-        f"{bundle.model_id}, {bundle.digest[:12]}, signed by {bundle.signed_by}",
+        f"{signed.model_id}, {signed.digest[:12]}, signed by {signed.signed_by}",
         "" if settings.model.trusted_key else "no `model.trusted_key` is set: only the demo model runs",
     )
-    refuse_older(bundle, settings.state.dir)
+    refuse_older(signed, settings.state.dir)
     started = time.perf_counter()
-    model = open_model(settings, bundle, may_build=False)
+    model = open_model(settings, signed, may_build=False)
     spec = model.engine.spec
     model.engine.close()
     took_s = time.perf_counter() - started
@@ -142,23 +142,23 @@ def _model(settings: Settings) -> Iterator[Finding]:
         yield Finding(grade, "engine", f"{observed}; degraded: {spec.degraded}", model.engine.hint)
     else:
         yield Finding(grade, "engine", observed)
-    yield from _qualification(settings, bundle, spec)
+    yield from _qualification(settings, signed, spec)
     if settings.model.engine in ("auto", "tensorrt") and gpu_is_expected():
         yield from _gpu(isinstance(model.engine, RawEngine))
 
 
-def _qualification(settings: Settings, bundle: Bundle, engine: EngineSpec) -> Iterator[Finding]:
+def _qualification(settings: Settings, model: SignedModel, engine: EngineSpec) -> Iterator[Finding]:
     """Whether the record speaks of what would run here."""
     folder = settings.model.qualification
     if folder is None:
         return
     try:
         record = read_qualification(folder, load_trusted_keys(settings.model.trusted_key or DEMO_KEY))
-    except BundleError as error:
+    except ModelError as error:
         yield Finding(Grade.FAIL, "qualification", error.message, error.hint)
         return
     words = engine_words(engine.name, engine.precision, engine.degraded)
-    reasons = void_reasons(record, folder, bundle, words, settings, datetime.now(UTC))
+    reasons = void_reasons(record, folder, model, words, settings, datetime.now(UTC))
     if reasons:
         observed = f"void, {record.title}: {'; '.join(reasons)}"
         yield Finding(Grade.FAIL, "qualification", observed, "qualify what runs here, or run what was qualified")

@@ -407,7 +407,7 @@ class Line:
 def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: ExitStack) -> Line:
     """Open everything but the threads; `stack` closes it.
 
-    Raises SettingsError, LedgerError, BundleError, EngineError.
+    Raises SettingsError, LedgerError, ModelError, EngineError.
     """
     folder, state = settings.folder, settings.state
     _expect_local_disk(state.dir)
@@ -418,7 +418,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     ledger.remember(TOPIC, Topics.of_station(settings).of(Kind.VERDICT))
     requests = DropBox(state.dir)
     requests.prepare()
-    note_model(model.bundle, state.dir)
+    note_model(model.signed, state.dir)
     known = ledger.files()
     inbox = Inbox(
         folder.path,
@@ -473,10 +473,10 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     worker = Worker(
         intake=intake,
         reader=reader,
-        preprocessor=Preprocessor(model.engine, model.bundle.input_spec()),
+        preprocessor=Preprocessor(model.engine, model.signed.input_spec()),
         store=ledger,
         recall=ledger.former,
-        policy=model.bundle.policy(),
+        policy=model.signed.policy(),
         verdicts=model.verdict_factory(settings, boot_id, selection=selection, is_simulated=False),
         never_final=NEVER_FINAL,
         on_judged=follow,
@@ -488,7 +488,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         settings=settings,
         boot_id=boot_id,
         model=model.info,
-        model_made_at=model.bundle.manifest.created_at,
+        model_made_at=model.signed.manifest.created_at,
         started_s=time.monotonic(),
         ledger=ledger,
         requests=requests,
@@ -545,7 +545,7 @@ def _archive_of(settings: Settings, ledger: Ledger, known: Mapping[str, FileStam
 
 def _evidence_of(settings: Settings, model: LoadedModel) -> tuple[Selection, Keeper] | tuple[None, None]:
     """Which verdicts keep evidence, and who keeps it; neither where there is no space for any."""
-    evidence, bundle = settings.evidence, model.bundle
+    evidence, signed = settings.evidence, model.signed
     if evidence.max_bytes == 0:
         return None, None
     selection = Selection(
@@ -555,7 +555,7 @@ def _evidence_of(settings: Settings, model: LoadedModel) -> tuple[Selection, Kee
     )
     keeper = Keeper(
         settings.evidence_dir,
-        Scene(bundle.map_geometry(), bundle.policy().gate_mean_threshold, bundle.reason_geometry()),
+        Scene(signed.map_geometry(), signed.policy().gate_mean_threshold, signed.reason_geometry()),
         selection,
         max_bytes=evidence.max_bytes,
         min_free_bytes=evidence.min_free_bytes,

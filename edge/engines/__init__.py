@@ -1,4 +1,4 @@
-"""Engines run the two networks of a bundle on one device.
+"""Engines run the two networks of a model on one device.
 
 An open engine is always usable: opening raises or succeeds, `infer` raises `EngineError` or returns
 numbers of the promised shapes. The image that enters is the converted uint8 scan; everything after
@@ -22,7 +22,7 @@ from edge.records import Size
 IMAGE_INPUT = "image"
 CLASSIFIER_OUTPUTS = ("p_abnormal",)
 GATE_OUTPUTS = ("gate_mean_max", "gate_std_max", "residual_map")
-"""The names the graphs of every bundle give to their input and outputs."""
+"""The names the graphs of every model give to their input and outputs."""
 REASON_MAP = "reason_map"
 """One more output of the classifier, in models whose manifest says so."""
 MAPS = frozenset({"residual_map", REASON_MAP})
@@ -66,7 +66,7 @@ class EngineOutput:
 
 
 class Engine(Protocol):
-    """The networks of one bundle, open on one device."""
+    """The networks of one model, open on one device."""
 
     @property
     def spec(self) -> EngineSpec: ...

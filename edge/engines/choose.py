@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from edge.engines import Batch, Engine, EngineOutput, EngineSpec, PlanSettings
 from edge.errors import EngineError, library_error
-from edge.model.bundle import Bundle
+from edge.model.signed_model import SignedModel
 from edge.system.logs import event
 
 log = logging.getLogger(__name__)
@@ -45,14 +45,14 @@ class Degraded:
 
 
 def open_engine(
-    bundle: Bundle,
+    model: SignedModel,
     name: str = "auto",
     *,
     threads: int | None = None,
     max_batch: int | None = None,
     plans: PlanSettings | None = None,
 ) -> Engine:
-    """Open the networks of a verified bundle: `onnxruntime`, `openvino`, `tensorrt`, or `auto` for the best there is.
+    """Open the networks of a verified model: `onnxruntime`, `openvino`, `tensorrt`, or `auto` for the best there is.
 
     `auto` wants TensorRT where the machine has a GPU's driver or TensorRT installed, and `plans` says where its
     engines are. Where that fails, and without a GPU, onnxruntime runs the networks on the CPU; in the first case the
@@ -68,12 +68,12 @@ def open_engine(
         from edge.engines.tensorrt.open import open_tensorrt
 
         try:
-            return open_tensorrt(bundle, plans, max_batch=max_batch)
+            return open_tensorrt(model, plans, max_batch=max_batch)
         except EngineError as error:
             if name == "tensorrt":
                 raise
             event(log.error, "no GPU: the CPU runs the networks", why=error.message, hint=error.hint)
-            cpu = open_engine(bundle, "onnxruntime", threads=threads, max_batch=max_batch)
+            cpu = open_engine(model, "onnxruntime", threads=threads, max_batch=max_batch)
             return Degraded(cpu, f"TensorRT: {error.message}", error.hint)
     if name in ("auto", "onnxruntime"):
         # Imported when chosen: a line that runs another engine needs no onnxruntime.
@@ -81,7 +81,7 @@ def open_engine(
             from edge.engines.ort import OrtEngine
         except ImportError as error:
             raise library_error(error) from error
-        return OrtEngine(bundle, threads=threads, max_batch=max_batch)
+        return OrtEngine(model, threads=threads, max_batch=max_batch)
     if name == "openvino":
         try:
             from edge.engines.ov import OvEngine
@@ -90,7 +90,7 @@ def open_engine(
                 f"the engine `openvino` is not installed: {error}",
                 hint="pip install 'electrode-line[openvino]', or set `model.engine = \"onnxruntime\"`",
             ) from error
-        return OvEngine(bundle, threads=threads, max_batch=max_batch)
+        return OvEngine(model, threads=threads, max_batch=max_batch)
     raise EngineError(
         f"there is no engine {name!r}", hint="`model.engine` is one of auto, onnxruntime, openvino, tensorrt"
     )

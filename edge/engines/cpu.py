@@ -17,7 +17,7 @@ EXPORT_AGAIN: Final = "export the model again with an `edge-export` of the same 
 
 
 class Networks(Protocol):
-    """What an engine is opened with: a verified bundle is such a thing, `PairOfNetworks` another."""
+    """What an engine is opened with: a verified model is such a thing, `PairOfNetworks` another."""
 
     @property
     def classifier(self) -> bytes: ...
@@ -35,7 +35,7 @@ class Networks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PairOfNetworks:
-    """Two ONNX graphs that are in no bundle, or not yet."""
+    """Two ONNX graphs that are in no model, or not yet."""
 
     classifier: bytes
     gate: bytes

@@ -13,7 +13,7 @@ import numpy as np
 from edge.engines.choose import CPU_ENGINES, CpuEngine, open_engine
 from edge.engines.golden import check_golden, golden_image
 from edge.errors import EdgeError
-from edge.model.bundle import Bundle
+from edge.model.signed_model import SignedModel
 
 ROUNDS: Final = 5
 
@@ -32,17 +32,17 @@ class Tuned:
         return min(self.seconds, key=lambda name: self.seconds[name])
 
 
-def tune(bundle: Bundle, *, threads: int | None, clock: Callable[[], float] = time.perf_counter) -> Tuned:
+def tune(model: SignedModel, *, threads: int | None, clock: Callable[[], float] = time.perf_counter) -> Tuned:
     """Measure each engine of the CPU on a golden scan, one after the other.
 
-    Raises EngineError or BundleError where none can judge.
+    Raises EngineError or ModelError where none can judge.
     """
     seconds: dict[CpuEngine, float] = {}
     failures: dict[CpuEngine, str] = {}
     last: EdgeError | None = None
     for name in CPU_ENGINES:
         try:
-            seconds[name] = _seconds_per_scan(bundle, name, threads, clock)
+            seconds[name] = _seconds_per_scan(model, name, threads, clock)
         except EdgeError as error:
             failures[name] = error.message
             last = error
@@ -51,11 +51,11 @@ def tune(bundle: Bundle, *, threads: int | None, clock: Callable[[], float] = ti
     return Tuned(seconds, failures)
 
 
-def _seconds_per_scan(bundle: Bundle, name: CpuEngine, threads: int | None, clock: Callable[[], float]) -> float:
-    engine = open_engine(bundle, name, threads=threads)
+def _seconds_per_scan(model: SignedModel, name: CpuEngine, threads: int | None, clock: Callable[[], float]) -> float:
+    engine = open_engine(model, name, threads=threads)
     try:
-        check_golden(bundle, engine)
-        image = golden_image(bundle, bundle.manifest.golden[0])[np.newaxis]
+        check_golden(model, engine)
+        image = golden_image(model, model.manifest.golden[0])[np.newaxis]
         times = []
         for _ in range(ROUNDS):
             started = clock()

@@ -24,7 +24,7 @@ class ScanSpec:
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """How counts become the networks' input: everything the bundle says before its graphs begin."""
+    """How counts become the networks' input: everything the model says before its graphs begin."""
 
     method: Method
     bounds: Bounds | None

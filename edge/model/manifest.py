@@ -1,4 +1,4 @@
-"""What a model bundle says of itself: `manifest.json`, schema version 1.
+"""What a signed model says of itself: `manifest.json`, schema version 1.
 
 Every value is checked here, once, so that the rest of the line may rely on it. Export writes the same model.
 """
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from edge.errors import BundleError
+from edge.errors import ModelError
 from edge.images.conversion import Bounds
 from edge.images.exposure import ExposureModel
 from edge.images.method import Method
@@ -158,7 +158,7 @@ class ReasonMap(Part):
 
 
 class Golden(Part):
-    """A scan in the bundle and what every engine must say of it, within `tolerance` of each score."""
+    """A scan in the model and what every engine must say of it, within `tolerance` of each score."""
 
     file: GoldenPath
     p_abnormal: Probability
@@ -247,13 +247,13 @@ def manifest_json(manifest: Manifest) -> bytes:
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
-    """Manifest of bytes whose signature was checked before. Raises BundleError naming `where` and the field."""
+    """Manifest of bytes whose signature was checked before. Raises ModelError naming `where` and the field."""
     content = _json_object(data, where)
     version = content.get("schema_version")
     if type(version) is not int or version < 1:
-        raise BundleError(f"{where} has schema version {version!r}, expected {SCHEMA_VERSION}", hint=_EXPORT_AGAIN)
+        raise ModelError(f"{where} has schema version {version!r}, expected {SCHEMA_VERSION}", hint=_EXPORT_AGAIN)
     if version > SCHEMA_VERSION:
-        raise BundleError(
+        raise ModelError(
             f"{where} has schema version {version}, this program reads up to {SCHEMA_VERSION}",
             hint="the model is newer than this program: update the program, or export with an older release",
         )
@@ -264,14 +264,14 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         location = ".".join(str(part) for part in first["loc"]) or "manifest"
         message = first["msg"].removeprefix("Value error, ")
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise BundleError(f"{where}: {location}: {message}{more}", hint=_EXPORT_AGAIN) from None
+        raise ModelError(f"{where}: {location}: {message}{more}", hint=_EXPORT_AGAIN) from None
 
 
 def claimed_key(data: bytes) -> str | None:
     """Fingerprint of the key an *unverified* manifest says it was signed with: for an error message only."""
     try:
         claim = _json_object(data, "manifest").get("signing_key")
-    except BundleError:
+    except ModelError:
         return None
     return claim if isinstance(claim, str) and len(claim) == 64 and claim.isalnum() else None
 
@@ -280,7 +280,7 @@ def _json_object(data: bytes, where: str) -> dict[str, Any]:
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{where} is not JSON: {error}", hint=_EXPORT_AGAIN) from None
+        raise ModelError(f"{where} is not JSON: {error}", hint=_EXPORT_AGAIN) from None
     if not isinstance(content, dict):
-        raise BundleError(f"{where} is not a JSON object", hint=_EXPORT_AGAIN)
+        raise ModelError(f"{where} is not a JSON object", hint=_EXPORT_AGAIN)
     return content

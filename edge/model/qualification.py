@@ -22,8 +22,8 @@ from cryptography.exceptions import InvalidSignature
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 import edge
-from edge.errors import BundleError
-from edge.model.bundle import Bundle, TrustedKey
+from edge.errors import ModelError
+from edge.model.signed_model import SignedModel, TrustedKey
 from edge.settings import Settings
 
 RECORD_FILE, SIGNATURE_FILE = "qualification.json", "qualification.sig"
@@ -96,13 +96,13 @@ class Qualification(Part):
     """SHA-256 of the 32-byte public key, to tell keys apart. Trust never comes from it."""
 
 
-def tested_model(bundle: Bundle) -> TestedModel:
+def tested_model(model: SignedModel) -> TestedModel:
     """What a record says of a model."""
-    policy = bundle.policy()
+    policy = model.policy()
     return TestedModel(
-        id=bundle.model_id,
-        sha256=bundle.digest,
-        conversion=bundle.method.value,
+        id=model.model_id,
+        sha256=model.digest,
+        conversion=model.method.value,
         threshold=policy.threshold,
         review_band=policy.review_band,
         gate_mean_threshold=policy.gate_mean_threshold,
@@ -157,19 +157,19 @@ def record_json(record: Qualification) -> bytes:
 
 
 def read_qualification(folder: Path, keys: Sequence[TrustedKey]) -> Qualification:
-    """A record signed by one of `keys`. Raises BundleError: missing, changed, or signed by another."""
+    """A record signed by one of `keys`. Raises ModelError: missing, changed, or signed by another."""
     try:
         with (folder / RECORD_FILE).open("rb") as stream:
             data = stream.read(MAX_RECORD_BYTES)
         signature = (folder / SIGNATURE_FILE).read_bytes()
     except OSError as error:
-        raise BundleError(
+        raise ModelError(
             f"the qualification in {folder} cannot be read: {error.strerror}",
             hint="name the folder that `edge-worker qualify` wrote",
         ) from None
     if not any(_is_signed(data, signature, trusted) for trusted in keys):
         names = ", ".join(f"{trusted.name} ({trusted.fingerprint[:16]})" for trusted in keys)
-        raise BundleError(
+        raise ModelError(
             f"{folder / RECORD_FILE} was changed after signing, or is signed by another key; trusted here: {names}",
             hint="copy the record again; if you trust its signer, add that public key to `trusted_key`",
         )
@@ -178,19 +178,19 @@ def read_qualification(folder: Path, keys: Sequence[TrustedKey]) -> Qualificatio
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise BundleError(
+        raise ModelError(
             f"{folder / RECORD_FILE}: {where}: {first['msg']}", hint="qualify again with this release"
         ) from None
 
 
 def void_reasons(
-    record: Qualification, folder: Path, bundle: Bundle, engine: str, settings: Settings, now: datetime
+    record: Qualification, folder: Path, model: SignedModel, engine: str, settings: Settings, now: datetime
 ) -> list[str]:
     """Why a record does not speak of what would run here; empty if it does."""
     reasons = [] if record.is_qualified else [f"it says not qualified: {'; '.join(record.shortfalls)}"]
     if record.valid_until is not None and now > record.valid_until:
         reasons.append(f"it was valid until {record.valid_until.astimezone(UTC):%Y-%m-%d}")
-    here = tested_model(bundle)
+    here = tested_model(model)
     if record.model != here:
         changed = [
             f"{name} {getattr(here, name)} instead of {getattr(record.model, name)}"

@@ -1,4 +1,4 @@
-"""The model that judges: a verified bundle, open on an engine that reproduces its golden scans."""
+"""The model that judges: verified, and open on an engine that reproduces its golden scans."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge.engines import Engine, PlanSettings
 from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
 from edge.evidence.piece import Selection
-from edge.model.bundle import Bundle, open_bundle
+from edge.model.signed_model import SignedModel, read_model
 from edge.pipeline.verdicts import VerdictFactory
 from edge.settings import ModelSettings, Settings, service_environment
 from edge.system.logs import event
@@ -23,24 +23,24 @@ from edge.system.logs import event
 log = logging.getLogger(__name__)
 
 DEMO_KEY = Path(__file__).with_name("demo-key.pub.pem")
-"""Trusted only where no key is configured. Its private half was thrown away: it vouches for the demo bundle alone."""
+"""Trusted only where no key is configured. Its private half was thrown away: it vouches for the demo model alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A model ready to judge; its holder closes the engine."""
 
-    bundle: Bundle
+    signed: SignedModel
     engine: Engine
     loaded_at: datetime
 
     @property
     def info(self) -> ModelInfo:
-        bounds = self.bundle.bounds
+        bounds = self.signed.bounds
         return ModelInfo(
-            id=self.bundle.model_id,
-            sha256=self.bundle.digest,
-            conversion=self.bundle.method,
+            id=self.signed.model_id,
+            sha256=self.signed.digest,
+            conversion=self.signed.method,
             bounds_counts=(bounds.lo_counts, bounds.hi_counts) if bounds else None,
             engine=self.engine.spec.name,
             precision=self.engine.spec.precision,
@@ -49,19 +49,19 @@ class LoadedModel:
 
     def card(self, station: str, boot_id: UUID) -> ModelCard:
         """The retained message that tells the MES what judges now."""
-        info, policy, size = self.info, self.bundle.policy(), self.bundle.size
+        info, policy, size = self.info, self.signed.policy(), self.signed.size
         return ModelCard(
             station=station,
             boot_id=boot_id,
             id=info.id,
-            sha256=self.bundle.digest,
-            created_at=self.bundle.manifest.created_at,
+            sha256=self.signed.digest,
+            created_at=self.signed.manifest.created_at,
             loaded_at=self.loaded_at,
             conversion=info.conversion,
             bounds_counts=info.bounds_counts,
             height_px=size.height_px,
             width_px=size.width_px,
-            channels=self.bundle.channels,
+            channels=self.signed.channels,
             threshold=policy.threshold,
             review_band=policy.review_band,
             gate_mean_threshold=policy.gate_mean_threshold,
@@ -80,18 +80,18 @@ class LoadedModel:
             topic=Topics.of_station(settings).of(Kind.VERDICT),
             boot_id=boot_id,
             model=self.info,
-            policy=self.bundle.policy(),
-            input_size=self.bundle.size,
-            map_geometry=self.bundle.map_geometry(),
+            policy=self.signed.policy(),
+            input_size=self.signed.size,
+            map_geometry=self.signed.map_geometry(),
             naming=re.compile(settings.naming.pattern),
             selection=selection,
             is_simulated=is_simulated,
         )
 
 
-def open_trusted_bundle(settings: ModelSettings) -> Bundle:
-    """The bundle of the settings, signed by a key they trust. Raises BundleError."""
-    return open_bundle(settings.bundle, settings.trusted_key or DEMO_KEY)
+def read_trusted_model(settings: ModelSettings) -> SignedModel:
+    """The model of the settings, signed by a key they trust. Raises ModelError."""
+    return read_model(settings.dir, settings.trusted_key or DEMO_KEY)
 
 
 def plan_settings(settings: Settings, *, may_build: bool = True) -> PlanSettings:
@@ -108,18 +108,18 @@ def plan_settings(settings: Settings, *, may_build: bool = True) -> PlanSettings
 
 
 def load_model(settings: Settings) -> LoadedModel:
-    """Verify, open, reproduce. Raises BundleError, EngineError."""
-    return open_model(settings, open_trusted_bundle(settings.model))
+    """Verify, open, reproduce. Raises ModelError, EngineError."""
+    return open_model(settings, read_trusted_model(settings.model))
 
 
-def open_model(settings: Settings, bundle: Bundle, *, may_build: bool = True) -> LoadedModel:
-    """Open a verified bundle, reproduce its golden scans. Raises BundleError, EngineError.
+def open_model(settings: Settings, signed: SignedModel, *, may_build: bool = True) -> LoadedModel:
+    """Open a verified model, reproduce its golden scans. Raises ModelError, EngineError.
 
     `may_build`: whether an engine that this machine has not may be built and kept.
     """
     model = settings.model
     engine = open_engine(
-        bundle,
+        signed,
         model.engine,
         threads=model.threads,
         max_batch=model.max_batch,
@@ -127,7 +127,7 @@ def open_model(settings: Settings, bundle: Bundle, *, may_build: bool = True) ->
     )
     with ExitStack() as unproven:
         unproven.callback(engine.close)
-        check_golden(bundle, engine)
+        check_golden(signed, engine)
         unproven.pop_all()
-    event(log.info, "model loaded", model=bundle.model_id, engine=engine.spec.name)
-    return LoadedModel(bundle, engine, datetime.now(UTC))
+    event(log.info, "model loaded", model=signed.model_id, engine=engine.spec.name)
+    return LoadedModel(signed, engine, datetime.now(UTC))

@@ -116,10 +116,10 @@ class Judge:
         worker = Worker(
             intake=intake,
             reader=reader,
-            preprocessor=Preprocessor(self._model.engine, self._model.bundle.input_spec()),
+            preprocessor=Preprocessor(self._model.engine, self._model.signed.input_spec()),
             store=self._store,
             recall=None,
-            policy=self._model.bundle.policy(),
+            policy=self._model.signed.policy(),
             verdicts=self._model.verdict_factory(self._job.settings, self._job.boot_id, is_simulated=True),
             never_final=frozenset(),
             on_judged=hand_on,

@@ -22,8 +22,8 @@ class Photographer:
 
     def __init__(self, source: Source, model: LoadedModel, limits: Limits) -> None:
         self._source = source
-        self._bundle = model.bundle
-        self._preprocessor = Preprocessor(model.engine, model.bundle.input_spec())
+        self._signed = model.signed
+        self._preprocessor = Preprocessor(model.engine, model.signed.input_spec())
         self._limits = limits
         self._decoder = Decoder(limits)
 
@@ -53,10 +53,10 @@ class Photographer:
         output = self._preprocessor.infer([pixels])
         return scan_picture(
             pixels.image() if isinstance(pixels, RawScan) else pixels,
-            self._bundle.method,
+            self._signed.method,
             output.residual_map[0],
-            self._bundle.map_geometry(),
-            self._bundle.policy().gate_mean_threshold,
+            self._signed.map_geometry(),
+            self._signed.policy().gate_mean_threshold,
             verdict.gate.boxes_px,
             Size(*frame.counts.shape),
         )

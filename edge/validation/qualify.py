@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.contract.messages import Verdict
 from edge.errors import SettingsError
-from edge.model.bundle import TrustedKey
 from edge.model.private_key import load_private_key
 from edge.model.qualification import (
     RECORD_FILE,
@@ -31,6 +30,7 @@ from edge.model.qualification import (
     software,
     tested_model,
 )
+from edge.model.signed_model import TrustedKey
 from edge.pipeline.loaded_model import LoadedModel, load_model
 from edge.settings import Settings
 from edge.system.files import write_whole
@@ -175,7 +175,7 @@ def _record(
         claims=(*claims, *samples),
         plan_sha256=hashlib.sha256(options.plan.read_bytes()).hexdigest(),
         tested=TestedSet(files_count=tested.files, sha256=tested.sha256, labels_sha256=tested.labels_sha256),
-        model=tested_model(model.bundle),
+        model=tested_model(model.signed),
         engine=engine,
         software=software(engine),
         settings=decisive_settings(settings),

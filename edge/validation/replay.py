@@ -148,7 +148,7 @@ def replay(options: ReplayOptions, settings: Settings, publishing: Publishing) -
         other = None
         if options.against is not None:
             other = load_model(
-                settings.model_copy(update={"model": settings.model.model_copy(update={"bundle": options.against})})
+                settings.model_copy(update={"model": settings.model.model_copy(update={"dir": options.against})})
             )
             stack.callback(other.engine.close)
         if options.publish:
@@ -327,7 +327,7 @@ def _read(
     checked: CheckedReplay, model: LoadedModel, parts: Parts, other_parts: Parts | None, files: _Files
 ) -> _Reading:
     """Write verdicts and table in the order of the names; gather what the report is made of."""
-    gallery, manifest = Gallery(size=PICTURES, policy=model.bundle.policy()), model.bundle.manifest
+    gallery, manifest = Gallery(size=PICTURES, policy=model.signed.policy()), model.signed.manifest
     reading = _Reading(gallery, Leaks(manifest.learnt_from, manifest.calibrated_on))
     other_lines = repeat(b"") if other_parts is None else other_parts.lines()
     with write_whole(files.verdicts, durable=False) as stream, write_whole(files.table, durable=False) as cells:
@@ -379,7 +379,7 @@ def _found(
     card: ModelCard,
 ) -> Replay:
     """All that report and summary say, requirements included."""
-    policy, without_file = model.bundle.policy(), checked.matched.without_file
+    policy, without_file = model.signed.policy(), checked.matched.without_file
     found = Replay(
         program=run.program,
         folder=display_name(checked.source.name),
@@ -394,7 +394,7 @@ def _found(
         comparison=comparison,
         leaks=reading.leaks,
         requirements=(),
-        training=model.bundle.manifest.training,
+        training=model.signed.manifest.training,
         labels_without_file=[f"line {row.line}: {display_name(row.file)}" for row in without_file],
     )
     figures = {**found.figures, **run.speed.flat()}
@@ -442,7 +442,7 @@ def _key(checked: CheckedReplay, settings: Settings, model: LoadedModel) -> dict
         "program": program_sha256(),
         "lines": "pixels verdict",
         "files": checked.files.sha256,
-        "model": model.bundle.digest,
+        "model": model.signed.digest,
         "engine": f"{engine.name} {engine.precision} {engine.degraded}",
         "settings": settings.model_dump(mode="json", include={"station", "topic", "folder", "naming"}),
     }

@@ -21,7 +21,7 @@ from typing import Any
 import cv2
 
 from edge.errors import EngineError, SettingsError
-from edge.model.bundle import Bundle
+from edge.model.signed_model import SignedModel
 from edge.pipeline.loaded_model import LoadedModel, open_model
 from edge.records import Outcome
 from edge.settings import Settings
@@ -56,11 +56,11 @@ def judge_elsewhere(
     """Judge what is left of all parts; the number of processes. Raises EdgeError, OSError."""
     single = replace(job, settings=_single(job.settings, model))
     # Plain: what a process is sent must be a copy, and a view of a dictionary is none.
-    bundle = replace(model.bundle, contents=dict(model.bundle.contents))
+    signed = replace(model.signed, contents=dict(model.signed.contents))
     if workers.ray is not None:
-        return _judge_on_ray(workers, single, bundle, files, parts, on_part)
+        return _judge_on_ray(workers, single, signed, files, parts, on_part)
     assert workers.jobs is not None
-    _judge_in_processes(workers.jobs, single, bundle, files, parts, on_part)
+    _judge_in_processes(workers.jobs, single, signed, files, parts, on_part)
     return workers.jobs
 
 
@@ -70,14 +70,16 @@ def _single(settings: Settings, model: LoadedModel) -> Settings:
     return settings.model_copy(update={"model": settings.model.model_copy(update=alone)})
 
 
-def _judge_in_processes(jobs: int, job: Job, bundle: Bundle, files: FileList, parts: Parts, on_part: OnPart) -> None:
+def _judge_in_processes(
+    jobs: int, job: Job, model: SignedModel, files: FileList, parts: Parts, on_part: OnPart
+) -> None:
     left = parts.unfinished()
     lost = 0
     while left:
         before = parts.judged
         # Spawned, not forked: neither the engines' threads nor OpenCV's survive a fork.
         pool = ProcessPoolExecutor(
-            jobs, mp_context=get_context("spawn"), initializer=_start, initargs=(job, bundle, files, parts.folder)
+            jobs, mp_context=get_context("spawn"), initializer=_start, initargs=(job, model, files, parts.folder)
         )
         given: dict[Future[Counter[Outcome]], int] = {}
         waiting = iter(left)
@@ -106,15 +108,15 @@ def _judge_in_processes(jobs: int, job: Job, bundle: Bundle, files: FileList, pa
 class _Process:
     """A worker process: its model is opened for the first part, so that an error is that part's."""
 
-    def __init__(self, job: Job, bundle: Bundle, files: FileList, folder: Path) -> None:
+    def __init__(self, job: Job, model: SignedModel, files: FileList, folder: Path) -> None:
         self._job = job
-        self._bundle = bundle
+        self._signed = model
         self._parts = Parts(folder, files)
         self._judge: Judge | None = None
 
     def judge(self, number: int) -> Counter[Outcome]:
         """Judge what is left of a part into its file on disk."""
-        self._judge = self._judge or _open_judge(self._job, self._bundle)
+        self._judge = self._judge or _open_judge(self._job, self._signed)
         outcomes = Counter[Outcome]()
         self._parts.look_again(number)
         judge_parts(self._judge, self._parts, [number], lambda verdict: outcomes.update([verdict.outcome]))
@@ -125,7 +127,7 @@ _process: _Process | None = None
 """The one of a worker process."""
 
 
-def _start(job: Job, bundle: Bundle, files: FileList, folder: Path) -> None:
+def _start(job: Job, model: SignedModel, files: FileList, folder: Path) -> None:
     global _process
     cv2.setNumThreads(1)
     parent = parent_process()
@@ -136,7 +138,7 @@ def _start(job: Job, bundle: Bundle, files: FileList, folder: Path) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
-    _process = _Process(job, bundle, files, folder)
+    _process = _Process(job, model, files, folder)
 
 
 def _judge_part(number: int) -> Counter[Outcome]:
@@ -147,16 +149,16 @@ def _judge_part(number: int) -> Counter[Outcome]:
 class RayJudge:
     """An actor of a Ray cluster: sends verdicts back, for its disk is not the caller's."""
 
-    def __init__(self, job: Job, bundle: Bundle) -> None:
+    def __init__(self, job: Job, model: SignedModel) -> None:
         cv2.setNumThreads(1)
         # The same for all actors of a node: what killed one is looked at with care by the next.
         self._job = replace(job, marks=Path(tempfile.gettempdir()) / f"edge-replay-{job.boot_id}")
-        self._bundle = bundle
+        self._signed = model
         self._judge: Judge | None = None
 
     def judge(self, todo: Sequence[tuple[int, str]]) -> list[bytes]:
         """Judge files by their places; their lines of a part."""
-        self._judge = self._judge or _open_judge(self._job, self._bundle)
+        self._judge = self._judge or _open_judge(self._job, self._signed)
         lines: list[bytes] = []
 
         def keep(_: int, judged: JudgedFile) -> None:
@@ -166,11 +168,13 @@ class RayJudge:
         return lines
 
 
-def _judge_on_ray(workers: Workers, job: Job, bundle: Bundle, files: FileList, parts: Parts, on_part: OnPart) -> int:
+def _judge_on_ray(
+    workers: Workers, job: Job, model: SignedModel, files: FileList, parts: Parts, on_part: OnPart
+) -> int:
     ray = _connect_to_ray(workers.ray)
     try:
         jobs = workers.jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        shared = ray.put(bundle)
+        shared = ray.put(model)
         remote = ray.remote(num_cpus=1)(RayJudge)
         actors = [remote.remote(job, shared) for _ in range(min(jobs, files.parts_count))]
         waiting = parts.unfinished()[::-1]
@@ -223,8 +227,8 @@ def _connect_to_ray(address: str | None) -> Any:
     return ray
 
 
-def _open_judge(job: Job, bundle: Bundle) -> Judge:
-    return Judge(job, open_model(job.settings, bundle, may_build=False))
+def _open_judge(job: Job, model: SignedModel) -> Judge:
+    return Judge(job, open_model(job.settings, model, may_build=False))
 
 
 def _worker_error(left: str) -> EngineError:

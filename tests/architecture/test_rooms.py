@@ -57,7 +57,7 @@ OF_SEVERAL_MODULES = {
     "fused_decisions",
     "gpu_commands",
     "placed_gate",
-    "transfer_bundle",
+    "transfer_model",
     "trt_contract",
 }
 

@@ -1,4 +1,4 @@
-"""A signed bundle with random weights at any input size, and the checkpoints it was made of."""
+"""A signed model with random weights at any input size, and the checkpoints it was made of."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ENGINES = {
 
 
 def make(run: Path, size: Size, scans: Path, scale: float = 1.0) -> Path:
-    """For the scans of a folder: classifier.pt, gate.pt, a bundle of each precision, settings for each of ENGINES.
+    """For the scans of a folder: classifier.pt, gate.pt, a model of each precision, settings for each of ENGINES.
 
     `scale`: that of the scans beside full format. Returns `run`.
     """
@@ -66,14 +66,14 @@ def make(run: Path, size: Size, scans: Path, scale: float = 1.0) -> Path:
     for precision, more in (("fp32", ["--weights-storage", "fp32"]), ("int8", ["--calibrate", golden])):
         _run(
             [
-                *(*export, "bundle", "--classifier", run / "classifier.pt", "--gate", run / "gate.pt"),
+                *(*export, "model", "--classifier", run / "classifier.pt", "--gate", run / "gate.pt"),
                 *("--golden", golden, "--key", run / "key" / "signing-key.pem", "--out", run / precision),
                 *("--model-id", f"bench-{precision}", "--precision", precision, *more),
             ]
         )
     for name, (engine, precision) in ENGINES.items():
         (run / f"{name}.toml").write_text(
-            f'[model]\nbundle = "{run / precision}"\ntrusted_key = "{run / "key" / "signing-key.pub.pem"}"\n'
+            f'[model]\ndir = "{run / precision}"\ntrusted_key = "{run / "key" / "signing-key.pub.pem"}"\n'
             f'engine = "{engine}"\n[state]\ndir = "{run / "state"}"\n[log]\nlevel = "error"\n'
         )
     return run

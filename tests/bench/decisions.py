@@ -1,7 +1,7 @@
 """Do the fast engines decide as the plain float32 path does? The demo's networks on simulated scans.
 
-The reference is torch, where the checkpoints lie that the committed bundle was made of, else the bundle's own graphs in
-float32 on onnxruntime. int8 is made of those graphs as `edge-export bundle --precision int8` makes it.
+The reference is torch, where the checkpoints lie that the committed model was made of, else the model's own graphs in
+float32 on onnxruntime. int8 is made of those graphs as `edge-export model --precision int8` makes it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from edge.engines import Engine
 from edge.engines.cpu import PairOfNetworks
 from edge.engines.ort import OrtEngine
 from edge.images.conversion import prepare
-from edge.model.bundle import Bundle, open_bundle
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE
+from edge.model.signed_model import SignedModel, read_model
 from edge.pipeline.decide import decide
 from edge.pipeline.loaded_model import DEMO_KEY
 from edge.records import Image, Scores
@@ -36,24 +36,24 @@ from train.gate.network import gate_of
 from train.simulator.simulate import simulate_scan
 
 PROJECT = Path(__file__).parents[2]
-BUNDLE = PROJECT / "demo" / "bundle"
+MODEL = PROJECT / "demo" / "model"
 CHECKPOINTS = PROJECT / "build" / "demo-model" / "run"
 """Where `make demo-model` leaves them; they are not committed."""
 SCANS_PER_BUNDLE = 20
 FIRST_BUNDLE, FIRST_CALIBRATION_BUNDLE = 5001, 6001
-"""No network has learnt from these bundles, and int8 takes its ranges from others than it is judged on."""
+"""No network has learnt from these lots, and int8 takes its ranges from others than it is judged on."""
 
 
 def measure(scans: int, checkpoints: Path = CHECKPOINTS) -> dict[str, Any]:
     """Equal decisions of each of ENGINES, of `scans`, half of them abnormal; the reference by name."""
-    bundle = open_bundle(BUNDLE, DEMO_KEY)
-    images = [_image(bundle, FIRST_BUNDLE, number) for number in track(range(scans), "simulating")]
-    reference, expected = _reference(bundle, images, checkpoints)
-    policy = bundle.policy()
+    model = read_model(MODEL, DEMO_KEY)
+    images = [_image(model, FIRST_BUNDLE, number) for number in track(range(scans), "simulating")]
+    reference, expected = _reference(model, images, checkpoints)
+    policy = model.policy()
     files = [str(number) for number in range(scans)]
     engines = {}
     for name, (engine, precision) in ENGINES.items():
-        networks = _int8(bundle) if precision == "int8" else _pair(bundle)
+        networks = _int8(model) if precision == "int8" else _pair(model)
         found = compare(name, files, expected, _scores(_open(engine, networks), images, name), policy)
         equal = Rate(scans - len(found.flips), scans)
         engines[name] = {
@@ -63,28 +63,28 @@ def measure(scans: int, checkpoints: Path = CHECKPOINTS) -> dict[str, Any]:
             "flips": [str(flip) for flip in found.flips],
         }
     outcomes = Counter(decide(scores, policy).outcome.value for scores in expected)
-    return {"model": bundle.model_id, "reference": reference, "scans": scans, "outcomes": outcomes, "engines": engines}
+    return {"model": model.model_id, "reference": reference, "scans": scans, "outcomes": outcomes, "engines": engines}
 
 
-def _image(bundle: Bundle, first_bundle: int, number: int) -> Image:
+def _image(model: SignedModel, first_bundle: int, number: int) -> Image:
     scan = simulate_scan(9, first_bundle + number // SCANS_PER_BUNDLE, number, abnormal=number % 2 == 1)
-    return prepare(scan.counts, bundle.method, bundle.bounds, bundle.size)
+    return prepare(scan.counts, model.method, model.bounds, model.size)
 
 
-def _reference(bundle: Bundle, images: list[Image], folder: Path) -> tuple[str, list[Scores]]:
+def _reference(model: SignedModel, images: list[Image], folder: Path) -> tuple[str, list[Scores]]:
     """What is plain float32 here, and what it says."""
     if not all((folder / f"{kind}.pt").is_file() for kind in ("classifier", "gate")):
         why = f"no checkpoints in {folder}"
     else:
         classifier, gate = (load_checkpoint(folder / f"{kind}.pt", kind) for kind in ("classifier", "gate"))
         thresholds = {**classifier.thresholds, **gate.thresholds}
-        of_bundle = bundle.manifest.policy.model_dump(exclude={"review_band"})
-        if {name: thresholds.get(name) for name in of_bundle} == of_bundle:
+        of_model = model.manifest.policy.model_dump(exclude={"review_band"})
+        if {name: thresholds.get(name) for name in of_model} == of_model:
             networks = classifier_of(classifier), gate_of(gate)
-            scores = [torch_scores(*networks, bundle.method, [image])[0] for image in track(images, "torch fp32")]
+            scores = [torch_scores(*networks, model.method, [image])[0] for image in track(images, "torch fp32")]
             return "torch fp32", scores
-        why = f"the checkpoints in {folder} are not those of the bundle"
-    return f"onnxruntime fp32 ({why})", _scores(OrtEngine(_pair(bundle)), images, "onnxruntime fp32")
+        why = f"the checkpoints in {folder} are not those of the model"
+    return f"onnxruntime fp32 ({why})", _scores(OrtEngine(_pair(model)), images, "onnxruntime fp32")
 
 
 def _scores(engine: Engine, images: list[Image], what: str) -> list[Scores]:
@@ -101,16 +101,16 @@ def _open(name: str, networks: PairOfNetworks) -> Engine:
     return OvEngine(networks)
 
 
-def _pair(bundle: Bundle) -> PairOfNetworks:
-    return PairOfNetworks(bundle.classifier, bundle.gate, bundle.size, bundle.channels, bundle.precision)
+def _pair(model: SignedModel) -> PairOfNetworks:
+    return PairOfNetworks(model.classifier, model.gate, model.size, model.channels, model.precision)
 
 
-def _int8(bundle: Bundle) -> PairOfNetworks:
-    graphs = {name: expanded(onnx.load_from_string(bundle.contents[name])) for name in (CLASSIFIER_FILE, GATE_FILE)}
-    ranges = [_image(bundle, FIRST_CALIBRATION_BUNDLE, number) for number in range(CALIBRATION_SCANS)]
+def _int8(model: SignedModel) -> PairOfNetworks:
+    graphs = {name: expanded(onnx.load_from_string(model.contents[name])) for name in (CLASSIFIER_FILE, GATE_FILE)}
+    ranges = [_image(model, FIRST_CALIBRATION_BUNDLE, number) for number in range(CALIBRATION_SCANS)]
     graphs = to_precision(graphs, "int8", ranges)
     classifier, gate = (graphs[name].SerializeToString() for name in (CLASSIFIER_FILE, GATE_FILE))
-    return replace(_pair(bundle), classifier=classifier, gate=gate, precision="int8")
+    return replace(_pair(model), classifier=classifier, gate=gate, precision="int8")
 
 
 def expanded(model: onnx.ModelProto) -> onnx.ModelProto:

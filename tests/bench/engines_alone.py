@@ -17,7 +17,7 @@ IDLE_S = 2.0
 
 def main(config: Path, count: int) -> None:
     model = load_model(load_settings(config))
-    size, channels = model.bundle.size, model.bundle.channels
+    size, channels = model.signed.size, model.signed.channels
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (count, 1, channels, size.height_px, size.width_px), np.uint8)
     for image in images:

@@ -1,7 +1,7 @@
 """What a user would write without this product: tifffile, numpy, eager PyTorch, one scan at a time.
 
 The yardstick of the benchmark. It is written plainly on purpose and must stay so; it judges with the same
-checkpoints as the bundle it is compared with.
+checkpoints as the model it is compared with.
 """
 
 from __future__ import annotations

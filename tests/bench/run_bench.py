@@ -2,7 +2,7 @@
 
 Three programs on the same scans and the same networks, side by side in one run and in turns, because times on a
 shared machine drift: (a) each engine alone, in each precision it is meant for, (b) `edge-worker --replay` end to end
-on the one that was fastest in the first round, (c) a plain PyTorch script, once with the gate that the bundle has and
+on the one that was fastest in the first round, (c) a plain PyTorch script, once with the gate that the model has and
 once with the paper's at full resolution. Then the daemon with a stub engine: file
 visible to PUBACK, sustained.
 
@@ -36,7 +36,7 @@ from train.recipe import usual_reduction  # noqa: E402
 from train.simulator.simulate import write_lot  # noqa: E402
 
 SCRIPTS = ("script", "paper")
-"""The plain script with the gate's reduction as in the bundle, and at full resolution as in the paper."""
+"""The plain script with the gate's reduction as in the model, and at full resolution as in the paper."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 import tifffile
 
 from edge.contract.messages import Kind
-from tests.support import bundles
+from tests.support import signed_models
 from tests.support.mosquitto import PROGRAM, Mosquitto, Recorder
 
 
@@ -67,12 +67,12 @@ def _peak_rss_bytes(pid: int) -> int:
 
 
 def _config(root: Path, broker: Mosquitto) -> Path:
-    bundles.make_bundle(root / "bundle", edit=_any_size)
-    key = bundles.write_public_key(root / "key.pub.pem")
+    signed_models.make_signed_model(root / "model", edit=_any_size)
+    key = signed_models.write_public_key(root / "key.pub.pem")
     path = root / "edge.toml"
     path.write_text(
         f'[folder]\npath = "{root / "scans"}"\nstable_polls = 2\nstable_for_s = 0.05\n'
-        f'[model]\nbundle = "{root / "bundle"}"\ntrusted_key = "{key}"\n'
+        f'[model]\ndir = "{root / "model"}"\ntrusted_key = "{key}"\n'
         f'[state]\ndir = "{root / "state"}"\nmin_free_bytes = 0\n[broker]\nport = {broker.port}\n'
         '[log]\nlevel = "warning"\n'
     )
@@ -116,5 +116,5 @@ def _acknowledgements(ledger: Path) -> dict[str, float]:
         return {json.loads(payload)["scan"]["file"]: sent_at_ms / 1e3 for payload, sent_at_ms in rows}
 
 
-def _any_size(manifest: bundles.Content) -> None:
+def _any_size(manifest: signed_models.Content) -> None:
     manifest["scan_spec"] |= {"height_px": [32, 4096], "width_px": [32, 4096], "max_clipped_fraction": 0.5}

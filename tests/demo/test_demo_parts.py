@@ -34,8 +34,8 @@ from edge.errors import EdgeError, ScanError
 from edge.records import Outcome
 from edge.scans.scan import Limits, read_scan
 from edge.settings import load_settings
-from tests.support.bundles import make_bundle, write_public_key
 from tests.support.samples import MORNING, sample_status, sample_verdict
+from tests.support.signed_models import make_signed_model, write_public_key
 
 TOPICS = Topics("acme", "plant-1", "electrodes", "line-1", "xray-1")
 NEEDS_MOSQUITTO = pytest.param("mosquitto", marks=pytest.mark.broker)
@@ -285,33 +285,33 @@ def test_nothing_is_installed_without_being_root(tmp_path: Path, monkeypatch: py
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    (tmp_path / "bundle").mkdir()
-    (tmp_path / "bundle" / "manifest.json").write_text("{}")
-    return tmp_path / "bundle"
+def model(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "manifest.json").write_text("{}")
+    return tmp_path / "model"
 
 
-def test_a_directory_that_no_demo_made_is_not_deleted(tmp_path: Path, bundle: Path) -> None:
+def test_a_directory_that_no_demo_made_is_not_deleted(tmp_path: Path, model: Path) -> None:
     out = tmp_path / "thesis"
     out.mkdir()
     (out / "chapter-1.txt").write_text("years of work")
     with pytest.raises(EdgeError, match="thesis holds files"):
-        run_demo.prepare(out, bundle)
+        run_demo.prepare(out, model)
     assert (out / "chapter-1.txt").exists()
 
 
-def test_an_earlier_demo_is_replaced(tmp_path: Path, bundle: Path) -> None:
+def test_an_earlier_demo_is_replaced(tmp_path: Path, model: Path) -> None:
     out = tmp_path / "demo"
-    run_demo.prepare(out, bundle)
+    run_demo.prepare(out, model)
     (out / "report.html").write_text("old")
-    run_demo.prepare(out, bundle)
+    run_demo.prepare(out, model)
     assert not (out / "report.html").exists()
 
 
 def test_the_settings_the_demo_writes_are_settings_of_the_worker(tmp_path: Path) -> None:
     out = tmp_path / 'o"dd ü'
     out.mkdir()
-    options = run_demo.Options(out, tmp_path / "bundle", tmp_path / "key.pem", "embedded", desk=False)
+    options = run_demo.Options(out, tmp_path / "model", tmp_path / "key.pem", "embedded", desk=False)
     settings = load_settings(run_demo.write_settings(options, brokers.Broker("embedded", 18830, "3.1.1")))
     assert (settings.station, settings.broker.port, settings.broker.protocol) == ("xray-1", 18830, "3.1.1")
     assert settings.folder.path == out / "station"
@@ -334,9 +334,9 @@ def test_a_desk_that_cannot_serve_is_told_and_promises_no_address(tmp_path: Path
     assert "Review desk" not in shown.getvalue()
 
 
-def test_without_a_model_bundle_the_demo_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_demo.main(["--out", str(tmp_path / "out"), "--bundle", str(tmp_path / "none")]) == 1
-    assert "there is no model bundle" in capsys.readouterr().out
+def test_without_a_signed_model_the_demo_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_demo.main(["--out", str(tmp_path / "out"), "--model", str(tmp_path / "none")]) == 1
+    assert "there is no signed model" in capsys.readouterr().out
 
 
 def reads_small_scans(manifest: dict[str, Any]) -> None:
@@ -353,8 +353,8 @@ def test_a_small_lot_goes_from_the_station_to_the_report(
     monkeypatch.setattr(run_demo, "PACE_S", 0.0)
     monkeypatch.setattr(stations, "CHUNK_PAUSE_S", 0.01)
     out = tmp_path / "demo"
-    folder, key = make_bundle(tmp_path / "bundle", edit=reads_small_scans), write_public_key(tmp_path / "key.pem")
-    arguments = ["--out", str(out), "--bundle", str(folder), "--trusted-key", str(key), "--broker", choice]
+    folder, key = make_signed_model(tmp_path / "model", edit=reads_small_scans), write_public_key(tmp_path / "key.pem")
+    arguments = ["--out", str(out), "--model", str(folder), "--trusted-key", str(key), "--broker", choice]
     assert run_demo.main(arguments) == 0, capsys.readouterr().out
     verdicts = [json.loads(line) for line in (out / "verdicts.jsonl").read_bytes().splitlines()]
     assert [item["seq"] for item in verdicts] == list(range(1, 37))
@@ -369,9 +369,9 @@ def test_a_worker_that_refuses_to_start_ends_the_demo_with_its_words(
 ) -> None:
     pytest.importorskip("amqtt.broker", reason="amqtt is not installed")
     monkeypatch.setattr(run_demo, "make_lot", functools.partial(make_lot, scale=0.05))
-    folder, key = make_bundle(tmp_path / "bundle"), write_public_key(tmp_path / "key.pem")
+    folder, key = make_signed_model(tmp_path / "model"), write_public_key(tmp_path / "key.pem")
     (folder / "classifier.onnx").write_bytes(b"tampered with")
-    arguments = ["--out", str(tmp_path / "demo"), "--bundle", str(folder), "--trusted-key", str(key)]
+    arguments = ["--out", str(tmp_path / "demo"), "--model", str(folder), "--trusted-key", str(key)]
     assert run_demo.main([*arguments, "--broker", "embedded"]) == 1
     said = capsys.readouterr().out
     assert "edge-worker ended with code 78" in said

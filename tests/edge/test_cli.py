@@ -9,10 +9,10 @@ import pytest
 
 import edge.settings
 from edge.cli import OLD_FLAGS, _parser, in_verbs, main
-from edge.errors import BundleError, RequestError
+from edge.errors import ModelError, RequestError
 from edge.store.ledger import open_ledger
 from edge.system.command import EXITS, moment
-from tests.support import bundles
+from tests.support import signed_models
 from tests.support.samples import sample_entry
 
 
@@ -174,11 +174,12 @@ def test_a_number_that_no_ledger_can_give_is_refused(number: str, capsys: pytest
 
 
 def test_model_show_says_what_would_judge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bundle, key = bundles.make_bundle(tmp_path / "model"), bundles.write_public_key(tmp_path / "key.pem")
+    model = signed_models.make_signed_model(tmp_path / "model")
+    key = signed_models.write_public_key(tmp_path / "key.pem")
     (tmp_path / "edge.toml").write_text(f'[state]\ndir = "{tmp_path}/state"\n')
     given = ["--config", str(tmp_path / "edge.toml"), "--trusted-key", str(key)]
-    assert main(["model", "show", "--model", str(bundle), *given]) == 0
+    assert main(["model", "show", "--model", str(model), *given]) == 0
     said = capsys.readouterr().out
     assert "bright-is-abnormal" in said and "newest run here  none yet" in said
-    (bundle / "classifier.onnx").write_bytes(b"other")
-    assert main(["model", "show", "--model", str(bundle), *given]) == BundleError.exit_code
+    (model / "classifier.onnx").write_bytes(b"other")
+    assert main(["model", "show", "--model", str(model), *given]) == ModelError.exit_code

@@ -135,7 +135,7 @@ def test_no_time_of_the_settings_is_endless(tmp_path: Path, row: SettingRow, val
 
 
 PATHS = [
-    *("folder.path", "folder.move_to", "model.bundle", "model.trusted_key", "tensorrt.plans", "tensorrt.key_file"),
+    *("folder.path", "folder.move_to", "model.dir", "model.trusted_key", "tensorrt.plans", "tensorrt.key_file"),
     *("state.dir", "broker.password_file", "broker.ca_file", "broker.cert_file", "broker.key_file"),
     *("desk.dir", "desk.known_labels", "model.qualification"),
 ]

@@ -1,4 +1,4 @@
-"""`edge-export verify` and `parity` on the engines they name, with small bundles: no torch, and a scripted GPU."""
+"""`edge-export verify` and `parity` on the engines they name, with small models: no torch, and a scripted GPU."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from onnx import TensorProto, helper, numpy_helper
 from edge.engines import Engine, PlanSettings
 from edge.engines.tensorrt import plans
 from edge.engines.tensorrt.open import build
-from edge.errors import BundleError, EngineError
-from edge.model.bundle import Bundle, open_bundle
+from edge.errors import EngineError, ModelError
+from edge.model.signed_model import SignedModel, read_model
 from export import cli, parity_table
-from export.bundle import write_bundle
 from export.cli import main
+from export.signed_model import write_model
 from tests.gpu import host_kernels
 from tests.support import scripted_gpu
-from tests.support.bundles import (
+from tests.support.fakes import write_scan
+from tests.support.signed_models import (
     KEY,
     Content,
     brightness_graph,
     float_constant,
     graph_bytes,
-    make_bundle,
+    make_signed_model,
     write_public_key,
 )
-from tests.support.fakes import write_scan
 
 needs_compiler = pytest.mark.skipif(host_kernels.COMPILER is None, reason="no C++ compiler stands in for the GPU's")
 
@@ -65,8 +65,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 def test_verify_builds_for_the_gpu_and_leaves_nothing_behind(
     gpu: Path, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = make_bundle(tmp_path / "bundle")
-    assert main(["verify", str(bundle), "--key", str(key), "--engine", "tensorrt"]) == 0
+    model = make_signed_model(tmp_path / "model")
+    assert main(["verify", str(model), "--key", str(key), "--engine", "tensorrt"]) == 0
     assert "golden scores on tensorrt" in capsys.readouterr().out
     assert list(gpu.glob("edge-export-*")) == []
 
@@ -75,9 +75,9 @@ def test_verify_builds_for_the_gpu_and_leaves_nothing_behind(
 def test_verify_takes_the_engine_that_the_line_has(
     gpu: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle, device_key = make_bundle(tmp_path / "bundle"), tmp_path / "state" / "device.key"
-    build(open_bundle(bundle, key), PlanSettings(tmp_path / "plans", device_key, 4096 << 20, 1800.0))
-    options = [str(bundle), "--key", str(key), "--plans", str(tmp_path / "plans"), "--device-key", str(device_key)]
+    model, device_key = make_signed_model(tmp_path / "model"), tmp_path / "state" / "device.key"
+    build(read_model(model, key), PlanSettings(tmp_path / "plans", device_key, 4096 << 20, 1800.0))
+    options = [str(model), "--key", str(key), "--plans", str(tmp_path / "plans"), "--device-key", str(device_key)]
     monkeypatch.setattr(plans.subprocess, "run", lambda *_, **__: pytest.fail("nothing was to be built"))
     for engine in ("tensorrt", "auto"):
         assert main(["verify", *options, "--engine", engine]) == 0
@@ -87,7 +87,7 @@ def test_verify_takes_the_engine_that_the_line_has(
 def test_parity_runs_on_the_gpu(
     gpu: Path, key: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["parity", str(make_bundle(tmp_path / "bundle")), "--key", str(key), "--scans", str(scans)]
+    command = ["parity", str(make_signed_model(tmp_path / "model")), "--key", str(key), "--scans", str(scans)]
     assert main([*command, "--engines", "onnxruntime", "tensorrt"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "differences from bright-is-abnormal fp32 on onnxruntime" in printed
@@ -110,15 +110,15 @@ def test_parity_fails_where_balanced_accuracy_is_lost(
         helper.make_node("Mul", ["least", "nothing"], ["p_abnormal"]),
     ]
     blind = graph_bytes(nodes, {"p_abnormal": ["n"]}, constants=(float_constant("nothing", 0.0),))
-    good = make_bundle(tmp_path / "good", edit=everything_to_a_person)
-    worse = make_bundle(tmp_path / "worse", edit=everything_to_a_person, files={"classifier.onnx": blind})
+    good = make_signed_model(tmp_path / "good", edit=everything_to_a_person)
+    worse = make_signed_model(tmp_path / "worse", edit=everything_to_a_person, files={"classifier.onnx": blind})
     options = ["--key", str(key), "--scans", str(scans), "--engines", "onnxruntime"]
     assert main(["parity", str(good), str(good), *options]) == 0
     capsys.readouterr()
     assert main(["parity", str(good), str(worse), *options]) == 1
     printed = " ".join(capsys.readouterr().out.split())
     assert "fp32 #2 on onnxruntime: loses 50.00 points, allowed are 0.2" in printed
-    assert "fp32 #1" in printed, "bundles of one name are told apart"
+    assert "fp32 #1" in printed, "models of one name are told apart"
 
 
 def test_parity_fails_where_an_engine_does_not_open(
@@ -127,15 +127,15 @@ def test_parity_fails_where_an_engine_does_not_open(
     """Whether it was named or is installed: it would have been compared."""
     opened = parity_table.open_engine
 
-    def without_openvino(bundle: Bundle, name: str, **more: Any) -> Engine:
+    def without_openvino(model: SignedModel, name: str, **more: Any) -> Engine:
         if name == "openvino":
             raise EngineError("does not load", hint="none")
-        return opened(bundle, name, **more)
+        return opened(model, name, **more)
 
     monkeypatch.setattr(parity_table, "open_engine", without_openvino)
     monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "tensorrt" else object())
-    bundle = str(make_bundle(tmp_path / "bundle"))
-    command = ["parity", bundle, bundle, "--key", str(key), "--scans", str(scans)]
+    model = str(make_signed_model(tmp_path / "model"))
+    command = ["parity", model, model, "--key", str(key), "--scans", str(scans)]
     assert main([*command, "--engines", "onnxruntime"]) == 0
     assert main([*command, "--engines", "onnxruntime", "openvino"]) == 1
     capsys.readouterr()
@@ -146,8 +146,8 @@ def test_parity_fails_where_an_engine_does_not_open(
 def test_parity_with_nothing_to_compare_is_no_success(
     key: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = str(make_bundle(tmp_path / "bundle"))
-    assert main(["parity", bundle, "--key", str(key), "--scans", str(scans), "--engines", "onnxruntime"]) == 1
+    model = str(make_signed_model(tmp_path / "model"))
+    assert main(["parity", model, "--key", str(key), "--scans", str(scans), "--engines", "onnxruntime"]) == 1
     assert "nothing to compare bright-is-abnormal fp32 on onnxruntime with" in capsys.readouterr().err
 
 
@@ -179,18 +179,18 @@ def test_verify_refuses_graphs_that_compute_in_something_else_than_the_manifest_
     case: str, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     graph, edit, message = LIES[case]
-    bundle = make_bundle(tmp_path / "bundle", files={"classifier.onnx": graph()}, edit=edit)
-    assert main(["verify", str(bundle), "--key", str(key)]) == 78
+    model = make_signed_model(tmp_path / "model", files={"classifier.onnx": graph()}, edit=edit)
+    assert main(["verify", str(model), "--key", str(key)]) == 78
     assert f"classifier.onnx of bright-is-abnormal {message}" in capsys.readouterr().err
 
 
-def test_an_int8_bundle_says_so(key: Path, tmp_path: Path) -> None:
-    bundle = make_bundle(tmp_path / "bundle", files={"classifier.onnx": rounded_graph()}, edit=called_int8)
-    assert main(["verify", str(bundle), "--key", str(key)]) == 0
+def test_an_int8_model_says_so(key: Path, tmp_path: Path) -> None:
+    model = make_signed_model(tmp_path / "model", files={"classifier.onnx": rounded_graph()}, edit=called_int8)
+    assert main(["verify", str(model), "--key", str(key)]) == 0
 
 
-def test_a_bundle_that_does_not_say_what_it_computes_in_is_not_written(key: Path, tmp_path: Path) -> None:
-    source = open_bundle(make_bundle(tmp_path / "bundle", files={"classifier.onnx": rounded_graph()}), key)
-    with pytest.raises(BundleError, match="computes in int8"):
-        write_bundle(tmp_path / "out", source.manifest, source.contents, KEY)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "key.pub.pem"]
+def test_a_model_that_does_not_say_what_it_computes_in_is_not_written(key: Path, tmp_path: Path) -> None:
+    source = read_model(make_signed_model(tmp_path / "model", files={"classifier.onnx": rounded_graph()}), key)
+    with pytest.raises(ModelError, match="computes in int8"):
+        write_model(tmp_path / "out", source.manifest, source.contents, KEY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "key.pub.pem"]

@@ -1,4 +1,4 @@
-"""A bundle that decides otherwise than float32 is not written, by the command: here graphs are spoilt on purpose."""
+"""A model that decides otherwise than float32 is not written, by the command: here graphs are spoilt on purpose."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from onnx import helper
 
 from edge.engines import Engine
 from edge.engines.cpu import PairOfNetworks
-from edge.model.bundle import open_bundle
 from edge.model.manifest import CLASSIFIER_FILE
+from edge.model.signed_model import read_model
 from edge.records import Policy, Scores, Size
-from export import bundle, decisions, parity
+from export import decisions, parity, signed_model
 from export.cli import main
 from export.decisions import decision_lines
 from export.keys import create_keys
 from export.precision import to_precision
 from tests.export.networks import write_checkpoints
-from tests.support.bundles import float_constant
 from tests.support.cpu_engines import needs_openvino
 from tests.support.fakes import write_scan
+from tests.support.signed_models import float_constant
 
 pytestmark = pytest.mark.timeout(600)  # torch exports two networks
 SIZE = Size(96, 64)
@@ -69,7 +69,7 @@ def spoilt_precision(monkeypatch: pytest.MonkeyPatch) -> None:
         converted = to_precision(graphs, *more)
         return converted | {CLASSIFIER_FILE: upside_down(converted[CLASSIFIER_FILE])}
 
-    monkeypatch.setattr(bundle, "to_precision", spoil)
+    monkeypatch.setattr(signed_model, "to_precision", spoil)
 
 
 def export(place: Path, out: Path, run: str, *more: str) -> int:
@@ -81,7 +81,7 @@ def export(place: Path, out: Path, run: str, *more: str) -> int:
         "--out": out,
         "--model-id": "lively",
     }
-    return main(["bundle", *(str(part) for pair in options.items() for part in pair), *more])
+    return main(["model", *(str(part) for pair in options.items() for part in pair), *more])
 
 
 @pytest.mark.usefixtures("spoilt_precision")
@@ -128,7 +128,9 @@ def test_weights_that_are_only_stored_in_fewer_bits_may_change_no_decision_eithe
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the golden scans say, which are only two."""
-    monkeypatch.setattr(bundle, "store_weights", lambda graph, _: upside_down(graph) if is_classifier(graph) else graph)
+    monkeypatch.setattr(
+        signed_model, "store_weights", lambda graph, _: upside_down(graph) if is_classifier(graph) else graph
+    )
     monkeypatch.setattr(parity, "MAX_STORAGE_DRIFT", 2.0)
     assert export(place, tmp_path / "out", "plain") == 70
     refusal = capsys.readouterr().err
@@ -139,9 +141,9 @@ def test_weights_that_are_only_stored_in_fewer_bits_may_change_no_decision_eithe
 
 @pytest.mark.usefixtures("spoilt_precision")
 def test_flips_inside_the_calibrated_band_are_what_it_is_for(place: Path, tmp_path: Path) -> None:
-    """The band that `edge-train calibrate` left in the checkpoint is judged by, as it is what the bundle gets."""
+    """The band that `edge-train calibrate` left in the checkpoint is judged by, as it is what the model gets."""
     assert export(place, tmp_path / "out", "calibrated", "--precision", "fp16") == 0
-    exported = open_bundle(tmp_path / "out", place / "keys" / "signing-key.pub.pem")
+    exported = read_model(tmp_path / "out", place / "keys" / "signing-key.pub.pem")
     assert exported.policy().review_band == (0.0, 1.0)
 
 

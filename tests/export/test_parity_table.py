@@ -1,4 +1,4 @@
-"""`edge-export bundle --precision` and `edge-export parity`, by their commands."""
+"""`edge-export model --precision` and `edge-export parity`, by their commands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.model.bundle import open_bundle
+from edge.model.signed_model import read_model
 from edge.records import Size
 from export.cli import main
 from export.keys import create_keys
@@ -19,7 +19,7 @@ SIZE = Size(96, 64)
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints, a key, labelled scans, and a bundle of each precision."""
+    """Checkpoints, a key, labelled scans, and a model of each precision."""
     place = tmp_path_factory.mktemp("parity")
     write_checkpoints(place / "run", SIZE)
     create_keys(place / "keys")
@@ -29,12 +29,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_scan(place / "scans" / f"{number}.tif", level_counts, number)
         rows.append(f"{number}.tif,b1,{label}")
     (place / "scans" / "labels.csv").write_text("\n".join(rows) + "\n")
-    assert main([*bundle_command(place, "fp32")]) == 0
-    assert main([*bundle_command(place, "int8"), "--calibrate", str(place / "scans")]) == 0
+    assert main([*model_command(place, "fp32")]) == 0
+    assert main([*model_command(place, "int8"), "--calibrate", str(place / "scans")]) == 0
     return place
 
 
-def bundle_command(place: Path, precision: str) -> list[str]:
+def model_command(place: Path, precision: str) -> list[str]:
     options = {
         "--classifier": place / "run" / "classifier.pt",
         "--gate": place / "run" / "gate.pt",
@@ -45,30 +45,30 @@ def bundle_command(place: Path, precision: str) -> list[str]:
         "--precision": precision,
     }
     # Everything lies in the review band: what untrained networks decide is left to chance.
-    return ["bundle", *(str(part) for pair in options.items() for part in pair), "--review-band", "0", "1"]
+    return ["model", *(str(part) for pair in options.items() for part in pair), "--review-band", "0", "1"]
 
 
 def parity_command(place: Path, *precisions: str) -> list[str]:
-    bundles = [str(place / precision) for precision in precisions]
+    models = [str(place / precision) for precision in precisions]
     key = place / "keys" / "signing-key.pub.pem"
-    return ["parity", *bundles, "--key", str(key), "--scans", str(place / "scans")]
+    return ["parity", *models, "--key", str(key), "--scans", str(place / "scans")]
 
 
 def test_the_manifest_says_what_the_graphs_compute_in(place: Path) -> None:
     for precision in ("fp32", "int8"):
-        manifest = open_bundle(place / precision, place / "keys" / "signing-key.pub.pem").manifest
+        manifest = read_model(place / precision, place / "keys" / "signing-key.pub.pem").manifest
         assert (manifest.precision, manifest.weights_storage) == (precision, "int8")
 
 
 def test_int8_without_scans_is_refused_and_writes_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = [part if part != str(place / "int8") else str(place / "other") for part in bundle_command(place, "int8")]
+    command = [part if part != str(place / "int8") else str(place / "other") for part in model_command(place, "int8")]
     assert main(command) == 1
     assert "--calibrate DIR" in capsys.readouterr().err
     assert not (place / "other").exists()
 
 
-def test_storage_of_weights_is_no_matter_of_an_int8_bundle(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = [part if part != str(place / "int8") else str(place / "other") for part in bundle_command(place, "int8")]
+def test_storage_of_weights_is_no_matter_of_an_int8_model(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [part if part != str(place / "int8") else str(place / "other") for part in model_command(place, "int8")]
     assert main([*command, "--weights-storage", "fp16"]) == 1
     assert "it changes the file, not the arithmetic" in capsys.readouterr().err
 

@@ -38,8 +38,8 @@ def gate(request: pytest.FixtureRequest) -> Gate:
     """Both layouts decide some scores, windows and filter others."""
     cell_px = cell_side_px(SIZE)
     ordinary = torch.from_numpy(_images(42, 1)[2:]).float() / 255
-    bundles = [f"B{number // 4}" for number in range(40)]
-    layouts = [fit_layout(grid(ordinary, cell_px, sight), bundles) for sight in ("greys", "textures")]
+    lots = [f"B{number // 4}" for number in range(40)]
+    layouts = [fit_layout(grid(ordinary, cell_px, sight), lots) for sight in ("greys", "textures")]
     autoencoder = lively_gate().autoencoder
     plain = Gate(autoencoder, request.param)
     with torch.no_grad():

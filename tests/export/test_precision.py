@@ -126,7 +126,7 @@ def test_int8_quantises_the_classifiers_convolutions_but_those_of_64_channels_an
         assert is_quantised == [layer.name not in floats] * 2, layer.name
 
 
-def test_the_gate_of_an_int8_bundle_is_the_float32_one(
+def test_the_gate_of_an_int8_model_is_the_float32_one(
     plain: dict[str, onnx.ModelProto], quantised: dict[str, onnx.ModelProto]
 ) -> None:
     assert quantised[GATE_FILE] == plain[GATE_FILE]

@@ -157,7 +157,7 @@ def test_a_weight_used_twice_is_stored_once() -> None:
 
 
 def test_the_bench_expands_stored_weights_to_what_is_computed_with() -> None:
-    """It makes its int8 graphs of a bundle, of which no float32 weights are left."""
+    """It makes its int8 graphs of a model, of which no float32 weights are left."""
     stored = store_weights(network(), "int8")
     plain = expanded(stored)
     assert [node.op_type for node in plain.graph.node] == [node.op_type for node in network().graph.node]

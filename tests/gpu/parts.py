@@ -249,19 +249,19 @@ def tensorrt(scratch: Path) -> Figures:
     from edge.engines import PlanSettings, RawEngine
     from edge.engines.preprocessor import Preprocessor
     from edge.engines.tensorrt.open import open_tensorrt
-    from edge.model.bundle import open_bundle
+    from edge.model.signed_model import read_model
 
-    bundle = open_bundle(ROOT / "demo" / "bundle", ROOT / "edge" / "pipeline" / "demo-key.pub.pem")
+    model = read_model(ROOT / "demo" / "model", ROOT / "edge" / "pipeline" / "demo-key.pub.pem")
     settings = PlanSettings(scratch / "plans", scratch / "device.key", 8 << 30, 250.0)
     figures: Figures = {}
     started_s = time.perf_counter()
-    open_tensorrt(bundle, settings, max_batch=8).close()
+    open_tensorrt(model, settings, max_batch=8).close()
     figures["build, golden scans reproduced, s"] = round(time.perf_counter() - started_s, 1)
-    engine = open_tensorrt(bundle, settings, max_batch=8)
-    preprocessor = Preprocessor(engine, bundle.input_spec())
+    engine = open_tensorrt(model, settings, max_batch=8)
+    preprocessor = Preprocessor(engine, model.input_spec())
     batch = [preprocessor.prepare(counts) for _, counts in enumerate(islice(_counts(scratch), 8))]
     ms = min(_wall_ms(lambda: preprocessor.infer(batch)) for _ in range(10)) / len(batch)
-    figures[f"demo bundle, {'raw' if isinstance(engine, RawEngine) else 'converted'} scans, ms per scan"] = round(ms, 3)
+    figures[f"demo model, {'raw' if isinstance(engine, RawEngine) else 'converted'} scans, ms per scan"] = round(ms, 3)
     engine.close()
     return figures
 

@@ -19,7 +19,7 @@ from edge.engines.choose import GPU_NODES, open_engine
 from edge.engines.tensorrt.kernel_args import raw_scan
 from edge.engines.tensorrt.open import open_tensorrt
 from edge.images.method import Method
-from edge.model.bundle import TrustedKey, verify_bundle
+from edge.model.signed_model import TrustedKey, verify_model
 from tests.edge.engines.tensorrt.test_trt_contract import (
     assert_same_scores,
     test_raw_scans_score_as_their_images_do,  # noqa: F401
@@ -28,7 +28,7 @@ from tests.edge.engines.tensorrt.test_trt_contract import (
 from tests.edge.engines.test_engine_contract import *  # noqa: F403 - the suite, on the fixture below
 from tests.edge.engines.test_engine_contract import MAX_BATCH, scores
 from tests.support import scripted_gpu
-from tests.support.bundles import BOUNDS, KEY, SIZE, make_bundle, nan_graph
+from tests.support.signed_models import BOUNDS, KEY, SIZE, make_signed_model, nan_graph
 
 HAS_GPU = any(Path(node).exists() for node in GPU_NODES)
 
@@ -47,10 +47,10 @@ def open_again(
     if request.param == "tensorrt" and find_spec("tensorrt") is None:
         pytest.skip("not installed: tensorrt")
     root = tmp_path_factory.mktemp("trt")
-    bundle = verify_bundle(make_bundle(root / "bundle"), [TrustedKey("key", KEY.public_key())])
+    model = verify_model(make_signed_model(root / "model"), [TrustedKey("key", KEY.public_key())])
     settings = PlanSettings(root / "plans", root / "device.key", 1 << 30, 250.0)
     with nullcontext() if request.param == "tensorrt" else scripted_gpu.installed(gpu="real"):
-        yield lambda: open_engine(bundle, "tensorrt", max_batch=MAX_BATCH, plans=settings)
+        yield lambda: open_engine(model, "tensorrt", max_batch=MAX_BATCH, plans=settings)
 
 
 @pytest.fixture  # type: ignore[no-redef]  # the suite's gives way
@@ -85,10 +85,10 @@ def test_a_residual_that_is_not_finite_never_passes(tmp_path: Path, monkeypatch:
     """With one weight of the gate no number: TensorRT must not take `residual * 0.0` for 0."""
     monkeypatch.setattr("edge.engines.tensorrt.open.check_golden", lambda *_: None)
     monkeypatch.setattr("edge.engines.tensorrt.open.check_full_batch", lambda *_: None)
-    folder = make_bundle(tmp_path / "bundle", files={"gate.onnx": nan_graph()})
-    bundle = verify_bundle(folder, [TrustedKey("key", KEY.public_key())])
+    folder = make_signed_model(tmp_path / "model", files={"gate.onnx": nan_graph()})
+    model = verify_model(folder, [TrustedKey("key", KEY.public_key())])
     settings = PlanSettings(tmp_path / "plans", tmp_path / "device.key", 1 << 30, 250.0)
-    engine = open_tensorrt(bundle, settings, max_batch=MAX_BATCH)
+    engine = open_tensorrt(model, settings, max_batch=MAX_BATCH)
     output = engine.infer(np.full((MAX_BATCH, 1, *SIZE), 51, np.uint8))
     engine.close()
     assert np.isnan(output.gate_mean_max).all() and np.isnan(output.gate_std_max).all()

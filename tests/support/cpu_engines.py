@@ -10,7 +10,7 @@ import pytest
 from edge.engines import Engine
 from edge.engines.cpu import PairOfNetworks
 from edge.engines.ort import OrtEngine
-from tests.support.bundles import SIZE, brightness_graph, spot_graph
+from tests.support.signed_models import SIZE, brightness_graph, spot_graph
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 CPU_ENGINES = ("onnxruntime", pytest.param("openvino", marks=needs_openvino))

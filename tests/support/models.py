@@ -11,8 +11,8 @@ import numpy as np
 from edge.engines import Batch, EngineOutput, EngineSpec
 from edge.errors import EngineError
 from edge.images.method import Method
-from edge.model.bundle import Bundle
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE, ExposureSpec, FileEntry, Manifest, SharpnessSpec
+from edge.model.signed_model import SignedModel
 from edge.pipeline.loaded_model import LoadedModel
 from edge.records import Size
 
@@ -67,7 +67,7 @@ def scripted_model(
     gate: tuple[float, float] = (0.2, 0.2),
     max_batch: int = 4,
 ) -> LoadedModel:
-    """Ready to judge; its bundle holds a manifest and no files."""
+    """Ready to judge; its signed model holds a manifest and no files."""
     golden = [
         {"file": f"golden/{name}.tif", "p_abnormal": 0.1, "gate_mean_max": 0.0, "gate_std_max": 0.0, "tolerance": 0.01}
         for name in ("a", "b")
@@ -104,6 +104,6 @@ def scripted_model(
             "files": dict.fromkeys((CLASSIFIER_FILE, GATE_FILE, "golden/a.tif", "golden/b.tif"), entry),
         }
     )
-    bundle = Bundle(manifest=manifest, digest="ab" * 32, signed_by="test", contents=MappingProxyType({}))
+    model = SignedModel(manifest=manifest, digest="ab" * 32, signed_by="test", contents=MappingProxyType({}))
     engine = SizedEngine(script, SIZE, 1, max_batch)
-    return LoadedModel(bundle, engine, MAY)
+    return LoadedModel(model, engine, MAY)

@@ -48,7 +48,7 @@ class Box:
         wheels = self.path("/srv/wheels")
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", wheels, "--only-binary=:all:"]
         must([*pip, "--python-version=3.11", "--require-hashes", f"--requirement={PINNED}"])
-        shutil.copytree(ROOT / "demo" / "bundle", source / "your-model")
+        shutil.copytree(ROOT / "demo" / "model", source / "your-model")
         shutil.copy(ROOT / "edge" / "pipeline" / "demo-key.pub.pem", source / "your-key.pub.pem")
         self.path(SCANS).mkdir(parents=True)
         self.path("/etc/hosts").write_text("127.0.0.1 localhost\n", encoding="ascii")

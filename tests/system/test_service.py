@@ -138,8 +138,8 @@ def test_a_stop_is_said_and_is_no_failure(box: Box) -> None:
     [
         (f"sed -i '1i stationn = \"x\"' {CONFIGURATION}", f"sed -i 1d {CONFIGURATION}", "unknown setting `stationn`"),
         (
-            "printf x >> /var/lib/edge-worker/bundle/gate.onnx",
-            "truncate --size=-1 /var/lib/edge-worker/bundle/gate.onnx",
+            "printf x >> /var/lib/edge-worker/model/gate.onnx",
+            "truncate --size=-1 /var/lib/edge-worker/model/gate.onnx",
             "gate.onnx has",
         ),
     ],

@@ -135,7 +135,7 @@ class Installed:
             home.mkdir()
             home.chmod(int(value_of(unit, "StateDirectoryMode"), 8))
             os.chown(home, user, self.GROUP)
-        self.bundle = self._bundle_by_the_readme()
+        self.model = self._model_by_the_readme()
         self.state = self.worker_home / "state"
         self.state.mkdir(mode=0o700)
         os.chown(self.state, self.WORKER, self.GROUP)
@@ -149,7 +149,7 @@ class Installed:
         for path in (self.engine_home / "plans", self.engine_home / "device.key", self.plan):
             os.chown(path, self.ENGINE, self.GROUP)
 
-    def _bundle_by_the_readme(self) -> Path:
+    def _model_by_the_readme(self) -> Path:
         """Copied by the README's command from a folder that only its owner may read."""
         (source := self.root / "your-model").mkdir(mode=0o700)
         (source / "manifest.json").touch(mode=0o600)
@@ -158,7 +158,7 @@ class Installed:
         )
         command = command.replace("/var/lib", str(self.root))
         subprocess.run(["sh", "-ec", f"umask 022; {command}"], cwd=self.root, check=True, timeout=60)
-        return self.worker_home / "bundle"
+        return self.worker_home / "model"
 
     def may(self, user: int, how: str, path: Path) -> bool:
         """As test(1) says: `-r` read, `-w` write, `-x` enter."""
@@ -175,17 +175,17 @@ def installed() -> Iterator[Installed]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as other users")
-def test_the_build_reads_the_bundle_and_the_worker_the_engine_and_neither_more(installed: Installed) -> None:
+def test_the_build_reads_the_model_and_the_worker_the_engine_and_neither_more(installed: Installed) -> None:
     worker, engine = installed.WORKER, installed.ENGINE
-    assert installed.may(engine, "-x", installed.bundle) and installed.may(engine, "-r", installed.bundle)
-    assert installed.may(engine, "-r", installed.bundle / "manifest.json")
-    assert installed.may(worker, "-r", installed.bundle / "manifest.json")
+    assert installed.may(engine, "-x", installed.model) and installed.may(engine, "-r", installed.model)
+    assert installed.may(engine, "-r", installed.model / "manifest.json")
+    assert installed.may(worker, "-r", installed.model / "manifest.json")
     assert installed.may(worker, "-r", installed.plan)
     for user, path in (
         (engine, installed.worker_home),
-        (engine, installed.bundle),
-        (engine, installed.bundle / "manifest.json"),
-        (worker, installed.bundle / "manifest.json"),
+        (engine, installed.model),
+        (engine, installed.model / "manifest.json"),
+        (worker, installed.model / "manifest.json"),
         (worker, installed.engine_home),
         (worker, installed.plan.parent),
         (worker, installed.plan),

@@ -69,7 +69,7 @@ import os, resource, sys, threading
 import cv2, numpy
 from edge.engines.ort import OrtEngine
 from edge.engines.cpu import PairOfNetworks
-from tests.support.bundles import SIZE, brightness_graph, spot_graph
+from tests.support.signed_models import SIZE, brightness_graph, spot_graph
 
 processors, tasks, user = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NPROC, (tasks, tasks))

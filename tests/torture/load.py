@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edge.pipeline.loaded_model import DEMO_KEY
-from tests.support.bundles import make_bundle
+from tests.support.signed_models import make_signed_model
 from tests.support.tiff_files import tiff
 from tests.torture.rig import Layout, Rig, TimedOut, Worker, wait_until
 from tests.torture.trial import Trial
@@ -42,7 +42,7 @@ KEPT_FILES = 2000
 SAMPLE_S = 1.0
 SLOPE_SAMPLES = 400
 """Samples a slope is taken from; all pairs of them are."""
-DEMO = Path(__file__).parents[2] / "demo" / "bundle"
+DEMO = Path(__file__).parents[2] / "demo" / "model"
 REAL_WARM_UP = 1 / 3
 """Part of the time in which the engines' heaps fill."""
 Row = dict[str, Any]
@@ -125,8 +125,8 @@ def _bring(rig: Rig, series: _Series, count: int) -> None:
 
 def _soak_on_small_graphs(trial: Trial, engine: str, count: int) -> None:
     """Graphs of a few nodes, loaded and run as every model is."""
-    bundle = make_bundle(trial.root / f"small-{engine}")
-    with trial.rig(_soak_layout({"bundle": bundle, "engine": engine})) as rig:
+    model = make_signed_model(trial.root / f"small-{engine}")
+    with trial.rig(_soak_layout({"dir": model, "engine": engine})) as rig:
         series = _soak_in(trial, rig, count, "--real-engine")
         _require_engine(trial, rig, engine)
         slope = series.slope()
@@ -138,7 +138,7 @@ def _soak_on_small_graphs(trial: Trial, engine: str, count: int) -> None:
 def _soak_on_demo(trial: Trial, engine: str, span_s: float) -> None:
     """As many scans as the engine takes; few stay in the folder, for they are large."""
     scans = _scans_of_the_demo(trial.seed)
-    model: dict[str, object] = {"bundle": DEMO, "engine": engine, "trusted_key": DEMO_KEY}
+    model: dict[str, object] = {"dir": DEMO, "engine": engine, "trusted_key": DEMO_KEY}
     layout = Layout(log_level="warning", model=model, evidence={"max_bytes": EVIDENCE_BYTES}, mosquitto=_quiet())
     with trial.rig(layout) as rig:
         rig.worker = Worker(rig.config, rig.root / "worker.log", program="edge.cli")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
-from edge.errors import BundleError
-from edge.model.bundle import open_bundle
-from tests.support import bundles
+from edge.errors import ModelError
+from edge.model.signed_model import read_model
+from tests.support import signed_models
 from tests.torture.rig import PATIENCE_S, Rig, wait_until
 from tests.torture.trial import Trial
 
@@ -25,28 +25,28 @@ WATCHDOG_S = 5.0
 """Instead of the unit's 120 s."""
 
 
-def tampered_bundle(trial: Trial) -> None:
-    """R19: a flipped byte in any file, another key, files swapped after verification, an older bundle: refused."""
+def tampered_model(trial: Trial) -> None:
+    """R19: a flipped byte in any file, another key, files swapped after verification, an older model: refused."""
     with trial.rig() as rig:
-        bundle = bundles.make_bundle(trial.root / "real")
-        key = bundles.write_public_key(trial.root / "real-key.pem")
-        files = sorted(path.relative_to(bundle) for path in bundle.rglob("*") if path.is_file())
+        model = signed_models.make_signed_model(trial.root / "real")
+        key = signed_models.write_public_key(trial.root / "real-key.pem")
+        files = sorted(path.relative_to(model) for path in model.rglob("*") if path.is_file())
         refused = tried = 0
         for file in files:
-            whole = (bundle / file).read_bytes()
+            whole = (model / file).read_bytes()
             for place in range(0, len(whole), max(1, len(whole) // trial.size(5, 50))):
                 changed = bytearray(whole)
                 changed[place] ^= 1
-                (bundle / file).write_bytes(changed)
+                (model / file).write_bytes(changed)
                 tried += 1
                 try:
-                    open_bundle(bundle, key)
-                except BundleError:
+                    read_model(model, key)
+                except ModelError:
                     refused += 1
-            (bundle / file).write_bytes(whole)
-        trial.require(refused == tried, f"{tried - refused} of {tried} changed bundles were opened")
-        _refused_by_the_daemon(trial, rig, bundle, key, files)
-        _swapped_after_verification(trial, bundle, key)
+            (model / file).write_bytes(whole)
+        trial.require(refused == tried, f"{tried - refused} of {tried} changed models were opened")
+        _refused_by_the_daemon(trial, rig, model, key, files)
+        _swapped_after_verification(trial, model, key)
         _replayed_older(trial, rig, key)
         trial.findings.tried = tried
         trial.figures |= {"flips": tried, "refused": refused, "files": len(files)}
@@ -79,13 +79,14 @@ def bad_engine(trial: Trial) -> None:
 def _no_gpu(trial: Trial) -> None:
     """The real program and networks, where TensorRT is installed and does not work."""
     with trial.rig() as rig:
-        bundle, key = bundles.make_bundle(rig.root / "real"), bundles.write_public_key(rig.root / "real-key.pem")
+        model = signed_models.make_signed_model(rig.root / "real")
+        key = signed_models.write_public_key(rig.root / "real-key.pem")
         broken = rig.root / "site" / "tensorrt"
         broken.mkdir(parents=True)
         (broken / "__init__.py").write_text("raise ImportError('no driver')\n")
         rig.generator.arrive(10)
         environment = os.environ | {"PYTHONPATH": f"{broken.parent}:{os.environ.get('PYTHONPATH', Path.cwd())}"}
-        command = [sys.executable, "-m", "edge.cli", "--config", str(rig.config), "--bundle", str(bundle)]
+        command = [sys.executable, "-m", "edge.cli", "--config", str(rig.config), "--model", str(model)]
         with (rig.root / "edge-worker.log").open("wb") as log:
             process = subprocess.Popen([*command, "--trusted-key", str(key)], env=environment, stderr=log)
         try:
@@ -100,53 +101,54 @@ def _no_gpu(trial: Trial) -> None:
         trial.figures["flagged_as_degraded"] = len(flagged)
 
 
-def _refused_by_the_daemon(trial: Trial, rig: Rig, bundle: Path, key: Path, files: list[Path]) -> None:
-    """The real program: exit code, its word on the error output, and a good bundle beside it untouched."""
+def _refused_by_the_daemon(trial: Trial, rig: Rig, model: Path, key: Path, files: list[Path]) -> None:
+    """The real program: exit code, its word on the error output, and a good model beside it untouched."""
     graph = next(file for file in files if file.name == "classifier.onnx")
-    whole = (bundle / graph).read_bytes()
-    (bundle / graph).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    done = rig.run_cli("--bundle", str(bundle), "--trusted-key", str(key))
+    whole = (model / graph).read_bytes()
+    (model / graph).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    done = rig.run_cli("--model", str(model), "--trusted-key", str(key))
     said = done.stderr
-    trial.require(done.returncode == EXIT_CONFIG, f"a tampered bundle: exit code {done.returncode}")
+    trial.require(done.returncode == EXIT_CONFIG, f"a tampered model: exit code {done.returncode}")
     trial.require("was changed" in said and "model loaded" not in said, f"it said {said[-300:]!r}")
-    (bundle / graph).write_bytes(whole)
-    other = bundles.write_public_key(trial.root / "other-key.pem", bundles.OTHER_KEY)
-    done = rig.run_cli("--bundle", str(bundle), "--trusted-key", str(other))
+    (model / graph).write_bytes(whole)
+    other = signed_models.write_public_key(trial.root / "other-key.pem", signed_models.OTHER_KEY)
+    done = rig.run_cli("--model", str(model), "--trusted-key", str(other))
     trial.require(done.returncode == EXIT_CONFIG, f"another key: exit code {done.returncode}")
     trial.require("is signed with the key" in done.stderr, f"it said {done.stderr[-300:]!r}")
     trial.require(not rig.state.exists(), "a refused model left traces in the state directory")
 
 
-def _swapped_after_verification(trial: Trial, bundle: Path, key: Path) -> None:
+def _swapped_after_verification(trial: Trial, model: Path, key: Path) -> None:
     """What is run are the bytes that were verified, whatever lies there afterwards."""
-    verified = open_bundle(bundle, key)
+    verified = read_model(model, key)
     swapped = trial.root / "swapped"
-    shutil.copytree(bundle, swapped)
-    for file in bundle.rglob("*.onnx"):
+    shutil.copytree(model, swapped)
+    for file in model.rglob("*.onnx"):
         file.write_bytes(b"something else")
     engine = open_engine(verified, "onnxruntime")
     try:
         check_golden(verified, engine)
     finally:
         engine.close()
-    shutil.rmtree(bundle)
-    swapped.rename(bundle)
+    shutil.rmtree(model)
+    swapped.rename(model)
 
 
 def _replayed_older(trial: Trial, rig: Rig, key: Path) -> None:
-    """An old bundle with a good signature, put back by whoever writes the folder; then by an operator, who may."""
+    """An old model with a good signature, put back by whoever writes the folder; then by an operator, who may."""
 
     def made_in(year: int) -> tuple[str, ...]:
-        def dated(content: bundles.Content) -> None:
+        def dated(content: signed_models.Content) -> None:
             content |= {"created_at": f"{year}-01-01T00:00:00Z", "model_id": f"model-{year}"}
 
-        return ("--bundle", str(bundles.make_bundle(trial.root / str(year), edit=dated)), "--trusted-key", str(key))
+        made = signed_models.make_signed_model(trial.root / str(year), edit=dated)
+        return ("--model", str(made), "--trusted-key", str(key))
 
     older, newer = made_in(2024), made_in(2025)
     trial.require(_runs(rig, *newer), "the newer model does not run")
     before = {path.name: path.read_bytes() for path in rig.state.iterdir() if path.is_file()}
     done = rig.run_cli(*older)
-    trial.require(done.returncode == EXIT_CONFIG, f"an older bundle: exit code {done.returncode}")
+    trial.require(done.returncode == EXIT_CONFIG, f"an older model: exit code {done.returncode}")
     trial.require(
         "older than model-2025" in done.stderr and "model loaded" not in done.stderr, f"it said {done.stderr[-300:]!r}"
     )

@@ -41,7 +41,7 @@ PROCEDURES = (
     Procedure("R16", "backlog", folder_faults.backlog, is_timed=True),
     Procedure("R17", "clock jumps", folder_faults.clock_jumps),
     Procedure("R18", "soak", load.soak, is_timed=True),
-    Procedure("R19", "tamper", model_faults.tampered_bundle),
+    Procedure("R19", "tamper", model_faults.tampered_model),
     Procedure("R20", "two workers, one folder", kills.start_a_second_worker),
     Procedure("R21", "upgrade and rollback", kills.upgrade_and_roll_back),
     Procedure("R22", "bad engine", model_faults.bad_engine),

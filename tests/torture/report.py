@@ -44,7 +44,7 @@ PREAMBLE = """# Reliability: what was done to the line, and what it did
 Written by the harness itself (`make torture-full`, or `--report`); do not edit. Each row is a fault brought upon the
 real daemon process, with a real mosquitto and a separate subscriber process. A generator lists the scans it writes; a
 checker, which shares no code with the daemon, compares that list with the ledger and with the messages received. The
-networks are a deterministic stub (the score is a checksum of the converted pixels), loaded from a kind of bundle that
+networks are a deterministic stub (the score is a checksum of the converted pixels), loaded from a kind of model that
 the production program refuses. *Lost*: listed, not received. *Contradictory*: one verdict id, two different payloads.
 *Duplicated*: the same bytes more than once, which the contract allows.
 

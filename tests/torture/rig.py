@@ -20,7 +20,7 @@ from tests.support.mosquitto import Mosquitto
 from tests.torture.checker import Findings, LedgerRow, Message, compare, read_ledger
 from tests.torture.forks import Fork
 from tests.torture.generator import Generator
-from tests.torture.stub import write_stub_bundle
+from tests.torture.stub import write_stub_model
 from tests.torture.subscriber import SUBSCRIBED
 
 PATIENCE_S = 180.0
@@ -292,7 +292,7 @@ class Rig:
         """How many of the listed files were taken away again."""
         self.subscriber = Subscriber(root / "received.jsonl", self.broker.port)
         self.config = root / "edge.toml"
-        write_stub_bundle(root / "bundle")
+        write_stub_model(root / "model")
         self.write_config(layout)
         self.worker = Worker(self.config, root / "worker.log", worker_options, by_exec=layout.by_exec)
 
@@ -306,7 +306,7 @@ class Rig:
                 "rewrite_hold_s": 0.5,
             }
             | layout.folder,
-            "model": {"bundle": self.root / "bundle", "trusted_key": self.root / "key.pub.pem"} | layout.model,
+            "model": {"dir": self.root / "model", "trusted_key": self.root / "key.pub.pem"} | layout.model,
             "state": {"dir": self.state, "min_free_bytes": 0} | layout.state,
             "evidence": {"min_free_bytes": 0} | layout.evidence,
             "broker": {

@@ -28,8 +28,8 @@ def dead_at_the_start(trial: Trial) -> None:
         rig.worker.start(wait=False)
         _require_refused(trial, rig, EXIT_IO, rig.worker.wait_end(), str(ledger))
         ledger.write_bytes(whole)
-        # The production program refuses the tests' kind of bundle.
-        _require_refused(trial, rig, EXIT_CONFIG, rig.run_cli().returncode, "bundle")
+        # The production program refuses the tests' kind of model.
+        _require_refused(trial, rig, EXIT_CONFIG, rig.run_cli().returncode, "model")
         for number in (signal.SIGTERM, signal.SIGINT):
             _stopped_while_loading(trial, rig, number)
         rig.worker.start()

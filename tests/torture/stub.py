@@ -1,8 +1,8 @@
-"""A bundle of a kind that exists in the tests alone: no networks, scores that follow from the pixels.
+"""A model of a kind that exists in the tests alone: no networks, scores that follow from the pixels.
 
 The score of a scan is a checksum of its converted pixels, so that whoever knows the file knows what its
 verdict must say. `expected_p_abnormal` repeats the conversion in its own words: a verdict on wrong pixels
-differs from it. The production loader refuses such a bundle even when a trusted key signed it.
+differs from it. The production loader refuses such a model even when a trusted key signed it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from edge.engines import Batch, EngineOutput, EngineSpec
-from edge.model.bundle import Bundle, TrustedKey
 from edge.model.manifest import Manifest
+from edge.model.signed_model import SignedModel, TrustedKey
 from edge.pipeline.loaded_model import LoadedModel
 from edge.records import Counts, Size
 from tests.support.models import ANY_EXPOSURE, ANY_SHARPNESS
@@ -52,8 +52,8 @@ def expected_p_abnormal(counts: Counts) -> float:
     return float(np.float32(_score(grey.tobytes())))
 
 
-def write_stub_bundle(folder: Path, *, created_at: str = "2026-05-04T08:00:00Z") -> Path:
-    """The bundle, signed by the tests' key; the public key lies beside it as `key.pub.pem`."""
+def write_stub_model(folder: Path, *, created_at: str = "2026-05-04T08:00:00Z") -> Path:
+    """The model, signed by the tests' key; the public key lies beside it as `key.pub.pem`."""
     folder.mkdir(parents=True)
     files = ("classifier.onnx", "gate.onnx", "golden/a.tif", "golden/b.tif")
     score = {"p_abnormal": 0.0, "gate_mean_max": 0.0, "gate_std_max": 0.0, "tolerance": 0.01}
@@ -91,12 +91,12 @@ def write_stub_bundle(folder: Path, *, created_at: str = "2026-05-04T08:00:00Z")
 
 
 def load_stub_model(folder: Path, engine: StubEngine) -> LoadedModel:
-    """What the torture worker runs. ValueError if the folder holds no stub bundle."""
+    """What the torture worker runs. ValueError if the folder holds no stub model."""
     content = json.loads((folder / "manifest.json").read_bytes())
     if content.pop("kind", None) != KIND:
-        raise ValueError(f"{folder} is no {KIND} bundle: the torture worker runs nothing else")
+        raise ValueError(f"{folder} is no {KIND} model: the torture worker runs nothing else")
     manifest = Manifest.model_validate_json(json.dumps(content))
-    return LoadedModel(Bundle(manifest, "0" * 64, "nobody", {}), engine, datetime.now(UTC))
+    return LoadedModel(SignedModel(manifest, "0" * 64, "nobody", {}), engine, datetime.now(UTC))
 
 
 def _score(image: bytes) -> float:

@@ -2,7 +2,7 @@
 
     python -m tests.torture.worker --config FILE [--die-at POINT:N] [--break NAME] [--clock FILE] [--deaf] ...
 
-Without --real-engine it refuses every bundle but the tests' own; the production program refuses that one. All of
+Without --real-engine it refuses every model but the tests' own; the production program refuses that one. All of
 the product that is changed here is changed from outside, in tests/torture/wrap.py: the product has no switch for it.
 """
 
@@ -86,7 +86,7 @@ def main() -> int:
             time.sleep(options.slow_load_s)
             if options.real_engine:
                 return load_model(settings)
-            return load_stub_model(settings.model.bundle, engine)
+            return load_stub_model(settings.model.dir, engine)
 
         return run_app(settings, service_environment(), load)
     except EdgeError as error:  # as edge.cli does

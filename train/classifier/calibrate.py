@@ -1,6 +1,6 @@
 """`edge-train calibrate`: the threshold and the review band of a trained classifier, from bundles it has not seen.
 
-What it finds is written into the run's checkpoint, from where `edge-export` takes it into the bundle.
+What it finds is written into the run's checkpoint, from where `edge-export` takes it into the model.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ process down. FOLDER holds `job.json`, `graph.onnx` and perhaps `timing.cache`; 
 and, when it fails, `error.json` with what and what to try.
 
 Precision lives in the graph: the network is strongly typed, which both TensorRT 10 and 11 know, so nothing here asks
-for a version. Weights that a float32 bundle stores as int8 or float16 only to be small are expanded first, by
-onnxruntime's constant folding; a graph that computes in float16 or int8 is built as it is. What a float32 bundle
+for a version. Weights that a float32 model stores as int8 or float16 only to be small are expanded first, by
+onnxruntime's constant folding; a graph that computes in float16 or int8 is built as it is. What a float32 model
 promises is float32: TF32, which TensorRT takes for it by default, has 10 bits of mantissa and is switched off.
 
 NaNs are strict, where the release can have them so: else TensorRT may take `0 x` for 0 whatever x is, and with it the

@@ -1,4 +1,4 @@
-"""The plans of a bundle for this machine: from the cache, or built now in a process of its own."""
+"""The plans of a model for this machine: from the cache, or built now in a process of its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edge.errors import EngineError
 from edge.system.logs import event
 
 if TYPE_CHECKING:
-    from edge.model.bundle import Bundle
+    from edge.model.signed_model import SignedModel
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class PlanRoom:
         """Whether this command may, and this user could keep what is built."""
         return self._cache.is_writable()
 
-    def plans_for(self, bundle: Bundle, batch: int, *, rebuild: Collection[str] = ()) -> Plans:
+    def plans_for(self, model: SignedModel, batch: int, *, rebuild: Collection[str] = ()) -> Plans:
         """The plans of both networks for batches 1..`batch`, and the compiled kernels.
 
         What is not in the cache, or named in `rebuild`, is built, and kept by `keep` once it has proven itself. Raises
@@ -81,10 +81,10 @@ class PlanRoom:
         """
         if self.may_build:
             self._cache.sweep(self._settings.build_timeout_s + NVCC_TIMEOUT_S)
-        outputs = classifier_outputs(bundle.has_reason)
+        outputs = classifier_outputs(model.has_reason)
         return Plans(
-            self._network(CLASSIFIER, bundle, bundle.classifier, outputs, batch, CLASSIFIER in rebuild),
-            self._network(GATE, bundle, bundle.gate, GATE_OUTPUTS, batch, GATE in rebuild),
+            self._network(CLASSIFIER, model, model.classifier, outputs, batch, CLASSIFIER in rebuild),
+            self._network(GATE, model, model.gate, GATE_OUTPUTS, batch, GATE in rebuild),
             self._kernels(KERNELS in rebuild),
         )
 
@@ -96,14 +96,14 @@ class PlanRoom:
                 self._cache.prune(plan.name, keep=[plan.facts])
 
     def _network(
-        self, name: str, bundle: Bundle, graph: bytes, outputs: tuple[str, ...], batch: int, rebuild: bool
+        self, name: str, model: SignedModel, graph: bytes, outputs: tuple[str, ...], batch: int, rebuild: bool
     ) -> Plan:
-        is_float32 = bundle.precision == "fp32"
+        is_float32 = model.precision == "fp32"
         facts = self._device.facts | {
             "onnx_sha256": hashlib.sha256(graph).hexdigest(),
-            "precision": bundle.precision,
+            "precision": model.precision,
             "arithmetic": "strict NaNs, no TF32" if is_float32 else "strict NaNs",
-            "profile": f"1..{batch} x {bundle.channels} x {bundle.size.height_px} x {bundle.size.width_px}",
+            "profile": f"1..{batch} x {model.channels} x {model.size.height_px} x {model.size.width_px}",
             "workspace_bytes": str(self._settings.workspace_bytes),
         }
         stored = None if rebuild else self._load_stored(name, facts)
@@ -112,9 +112,9 @@ class PlanRoom:
         self._check_may_build(name)
         job = {
             "name": name,
-            "channels": bundle.channels,
-            "height_px": bundle.size.height_px,
-            "width_px": bundle.size.width_px,
+            "channels": model.channels,
+            "height_px": model.size.height_px,
+            "width_px": model.size.width_px,
             "max_batch": batch,
             "outputs": outputs,
             "workspace_bytes": self._settings.workspace_bytes,

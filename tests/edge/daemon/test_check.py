@@ -13,25 +13,25 @@ from edge.contract.messages import Topics
 from edge.daemon.check import Grade, _evidence, _folder, _names, _state
 from edge.settings import EvidenceSettings, FolderSettings, Settings, StateSettings
 from edge.store.ledger import open_ledger
-from tests.support import bundles, fakes
+from tests.support import fakes, signed_models
 from tests.support.cpu_engines import needs_openvino
 from tests.support.mosquitto import Mosquitto, Recorder, free_port, needs_mosquitto
 
 
 def settings_file(root: Path, port: int, **replaced: str) -> Path:
     (root / "scans").mkdir()
-    bundles.make_bundle(root / "bundle")
-    key = bundles.write_public_key(root / "key.pub.pem")
+    signed_models.make_signed_model(root / "model")
+    key = signed_models.write_public_key(root / "key.pub.pem")
     values = {
         "path": root / "scans",
-        "bundle": root / "bundle",
+        "model": root / "model",
         "trusted_key": key,
         "dir": root / "state",
         "engine": "auto",
     } | replaced
     config = root / "edge.toml"
     config.write_text(
-        f'[folder]\npath = "{values["path"]}"\n[model]\nbundle = "{values["bundle"]}"\n'
+        f'[folder]\npath = "{values["path"]}"\n[model]\ndir = "{values["model"]}"\n'
         f'trusted_key = "{values["trusted_key"]}"\nengine = "{values["engine"]}"\n[state]\ndir = "{values["dir"]}"\n'
         f"[broker]\nport = {port}\nconnect_timeout_s = 2.0\n"
     )
@@ -108,7 +108,7 @@ def test_the_check_says_which_settings_it_looked_at_and_which_variables_are_not_
 
 def test_each_fault_is_found_and_the_others_are_still_looked_at(tmp_path: Path) -> None:
     config = settings_file(tmp_path, free_port(), path=str(tmp_path / "nowhere"))
-    manifest = tmp_path / "bundle" / "manifest.json"
+    manifest = tmp_path / "model" / "manifest.json"
     manifest.write_bytes(manifest.read_bytes().replace(b'"threshold": 0.5', b'"threshold": 0.9'))
     code, table = run_check(config)
     assert code == 78

@@ -24,7 +24,7 @@ import tifffile
 
 from edge.evidence.record import open_piece
 from edge.store.ledger import open_ledger
-from tests.support import bundles, fakes
+from tests.support import fakes, signed_models
 from tests.support.mosquitto import Mosquitto, Recorder, needs_mosquitto
 
 pytestmark = [pytest.mark.broker, needs_mosquitto]
@@ -36,8 +36,8 @@ class Daemon:
     def __init__(self, root: Path, broker: Mosquitto, extra: str = "") -> None:
         self.folder = root / "scans"
         self.folder.mkdir()
-        bundles.make_bundle(root / "bundle")
-        key = bundles.write_public_key(root / "key.pub.pem")
+        signed_models.make_signed_model(root / "model")
+        key = signed_models.write_public_key(root / "key.pub.pem")
         self.config = root / "edge.toml"
         self.config.write_text(
             f"""
@@ -49,7 +49,7 @@ stable_for_s = 0.05
 incomplete_after_s = 1.0
 rewrite_hold_s = 0.2
 [model]
-bundle = "{root / "bundle"}"
+dir = "{root / "model"}"
 trusted_key = "{key}"
 [state]
 dir = "{root / "state"}"
@@ -312,8 +312,8 @@ def test_a_second_worker_on_the_same_state_is_refused(tmp_path: Path) -> None:
 
 
 def refused_model(daemon: Daemon) -> subprocess.CompletedProcess[str]:
-    """A start with a bundle that somebody has touched."""
-    (daemon.config.parent / "bundle" / "classifier.onnx").write_bytes(b"something else")
+    """A start with a model that somebody has touched."""
+    (daemon.config.parent / "model" / "classifier.onnx").write_bytes(b"something else")
     command = [sys.executable, "-m", "edge.cli", "--config", str(daemon.config)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
@@ -510,8 +510,8 @@ def test_a_resend_request_brings_the_same_bytes_again(tmp_path: Path) -> None:
 def test_every_verdict_but_normal_names_evidence_that_is_there_and_whole(tmp_path: Path) -> None:
     extra = '[evidence]\nmin_free_bytes = 0\nsample = 0.0\nchallenge = "^C01_"'
     with running_line(tmp_path, extra) as (daemon, _, mes):
-        shutil.rmtree(tmp_path / "bundle")
-        bundles.make_bundle(tmp_path / "bundle", has_reason=True)
+        shutil.rmtree(tmp_path / "model")
+        signed_models.make_signed_model(tmp_path / "model", has_reason=True)
         daemon.start()
         daemon.wait_for("ready")
         arrive(daemon.folder, "B01_normal.tif", 1900)

@@ -81,7 +81,7 @@ def station(root: Path, *, degraded: str | None = None, after: Literal["keep", "
         model = scripted_model()
         if degraded is not None:
             model = edge.daemon.line.LoadedModel(
-                model.bundle, Degraded(model.engine, degraded, "look at the driver"), model.loaded_at
+                model.signed, Degraded(model.engine, degraded, "look at the driver"), model.loaded_at
             )
         stack.callback(model.engine.close)
         line = build_line(settings, model, fakes.BOOT_ID, stack)

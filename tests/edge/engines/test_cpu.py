@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edge.errors import EngineError
-from tests.support.bundles import SIZE, brightness_graph, float_constant, graph_bytes
 from tests.support.cpu_engines import CPU_ENGINES, open_graphs
+from tests.support.signed_models import SIZE, brightness_graph, float_constant, graph_bytes
 
 IMAGES = np.full((1, 1, *SIZE), 51, np.uint8)
 

@@ -9,9 +9,9 @@ import pytest
 
 from edge.engines import Batch, Engine, EngineOutput
 from edge.errors import EngineError
-from tests.support.bundles import SIZE, explained_graph
 from tests.support.cpu_engines import CPU_ENGINES, open_graphs
 from tests.support.fakes import ScriptedEngine
+from tests.support.signed_models import SIZE, explained_graph
 
 MAX_BATCH = 4
 

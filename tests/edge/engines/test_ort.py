@@ -18,8 +18,16 @@ from edge.engines.cpu import PairOfNetworks
 from edge.engines.golden import check_golden
 from edge.engines.ort import OrtEngine, session_options
 from edge.errors import EngineError
-from edge.model.bundle import TrustedKey, verify_bundle
-from tests.support.bundles import KEY, SIZE, brightness_graph, float_constant, graph_bytes, make_bundle, spot_graph
+from edge.model.signed_model import TrustedKey, verify_model
+from tests.support.signed_models import (
+    KEY,
+    SIZE,
+    brightness_graph,
+    float_constant,
+    graph_bytes,
+    make_signed_model,
+    spot_graph,
+)
 
 IMAGES = np.full((1, 1, *SIZE), 51, np.uint8)
 
@@ -35,12 +43,12 @@ def refusal(classifier: bytes | None = None, gate: bytes | None = None) -> Engin
     return caught.value
 
 
-def test_a_bundle_repeats_its_golden_scores_on_onnxruntime(tmp_path: Path) -> None:
-    bundle = verify_bundle(make_bundle(tmp_path / "bundle"), [TrustedKey("key", KEY.public_key())])
+def test_a_model_repeats_its_golden_scores_on_onnxruntime(tmp_path: Path) -> None:
+    model = verify_model(make_signed_model(tmp_path / "model"), [TrustedKey("key", KEY.public_key())])
     for name in ("auto", "onnxruntime"):
-        engine = open_engine(bundle, name, threads=1)
+        engine = open_engine(model, name, threads=1)
         assert engine.spec.name == "onnxruntime"
-        check_golden(bundle, engine)
+        check_golden(model, engine)
         engine.close()
 
 
@@ -48,9 +56,9 @@ def test_a_bundle_repeats_its_golden_scores_on_onnxruntime(tmp_path: Path) -> No
     ("name", "message"), [("tensorrt", "no folder for built engines"), ("abacus", "no engine 'abacus'")]
 )
 def test_an_engine_that_does_not_exist_says_which_do(tmp_path: Path, name: str, message: str) -> None:
-    bundle = verify_bundle(make_bundle(tmp_path / "bundle"), [TrustedKey("key", KEY.public_key())])
+    model = verify_model(make_signed_model(tmp_path / "model"), [TrustedKey("key", KEY.public_key())])
     with pytest.raises(EngineError, match=message) as caught:
-        open_engine(bundle, name)
+        open_engine(model, name)
     assert "onnxruntime" in caught.value.hint
 
 

@@ -15,28 +15,28 @@ import pytest
 from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
 from edge.errors import EngineError
-from edge.model.bundle import TrustedKey, verify_bundle
-from tests.support.bundles import KEY, SIZE, make_bundle
+from edge.model.signed_model import TrustedKey, verify_model
 from tests.support.cpu_engines import needs_openvino, open_graphs
+from tests.support.signed_models import KEY, SIZE, make_signed_model
 
 ROOT = Path(__file__).parents[3]
 
 
 @needs_openvino
-def test_a_bundle_repeats_its_golden_scores_on_openvino(tmp_path: Path) -> None:
-    bundle = verify_bundle(make_bundle(tmp_path / "bundle"), [TrustedKey("key", KEY.public_key())])
-    engine = open_engine(bundle, "openvino", threads=1)
+def test_a_model_repeats_its_golden_scores_on_openvino(tmp_path: Path) -> None:
+    model = verify_model(make_signed_model(tmp_path / "model"), [TrustedKey("key", KEY.public_key())])
+    engine = open_engine(model, "openvino", threads=1)
     assert engine.spec.name == "openvino"
-    check_golden(bundle, engine)
+    check_golden(model, engine)
     engine.close()
 
 
 def test_without_openvino_the_engine_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = verify_bundle(make_bundle(tmp_path / "bundle"), [TrustedKey("key", KEY.public_key())])
+    model = verify_model(make_signed_model(tmp_path / "model"), [TrustedKey("key", KEY.public_key())])
     monkeypatch.delitem(sys.modules, "edge.engines.ov", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(EngineError, match="is not installed") as caught:
-        open_engine(bundle, "openvino")
+        open_engine(model, "openvino")
     assert "electrode-line[openvino]" in caught.value.hint
 
 

@@ -10,15 +10,15 @@ import edge.engines.tuning
 from edge.engines import Engine
 from edge.engines.tuning import ROUNDS, tune
 from edge.errors import EngineError
-from edge.model.bundle import Bundle, TrustedKey, verify_bundle
-from tests.support.bundles import KEY, make_bundle
+from edge.model.signed_model import SignedModel, TrustedKey, verify_model
 from tests.support.cpu_engines import needs_openvino
+from tests.support.signed_models import KEY, make_signed_model
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = make_bundle(tmp_path_factory.mktemp("tuning") / "bundle")
-    return verify_bundle(folder, [TrustedKey("key", KEY.public_key())])
+def model(tmp_path_factory: pytest.TempPathFactory) -> SignedModel:
+    folder = make_signed_model(tmp_path_factory.mktemp("tuning") / "model")
+    return verify_model(folder, [TrustedKey("key", KEY.public_key())])
 
 
 def clock_of(**seconds: float) -> Callable[[], float]:
@@ -39,33 +39,33 @@ def clock_of(**seconds: float) -> Callable[[], float]:
 @needs_openvino
 @pytest.mark.parametrize(("seconds", "faster"), [((2.0, 1.0), "openvino"), ((1.0, 2.0), "onnxruntime")])
 def test_the_faster_engine_is_the_one_that_takes_less_time(
-    bundle: Bundle, seconds: tuple[float, float], faster: str
+    model: SignedModel, seconds: tuple[float, float], faster: str
 ) -> None:
     times = dict(zip(("onnxruntime", "openvino"), seconds, strict=True))
-    tuned = tune(bundle, threads=1, clock=clock_of(**times))
+    tuned = tune(model, threads=1, clock=clock_of(**times))
     assert tuned.faster == faster
     assert tuned.seconds == pytest.approx(times)
     assert not tuned.failures
 
 
-def test_an_engine_that_cannot_judge_takes_no_part(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_cannot_judge_takes_no_part(model: SignedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = edge.engines.tuning.open_engine
 
-    def only_onnxruntime(bundle: Bundle, name: str, *, threads: int | None) -> Engine:
+    def only_onnxruntime(model: SignedModel, name: str, *, threads: int | None) -> Engine:
         if name == "openvino":
             raise EngineError("no such thing here", hint="none")
-        return opened(bundle, name, threads=threads)
+        return opened(model, name, threads=threads)
 
     monkeypatch.setattr(edge.engines.tuning, "open_engine", only_onnxruntime)
-    tuned = tune(bundle, threads=1)
+    tuned = tune(model, threads=1)
     assert tuned.faster == "onnxruntime"
     assert tuned.failures == {"openvino": "no such thing here"}
 
 
-def test_where_no_engine_can_judge_the_reason_is_said(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_engine_can_judge_the_reason_is_said(model: SignedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: object, **__: object) -> Engine:
         raise EngineError("no such thing here", hint="none")
 
     monkeypatch.setattr(edge.engines.tuning, "open_engine", none)
     with pytest.raises(EngineError, match="no such thing"):
-        tune(bundle, threads=1)
+        tune(model, threads=1)

@@ -30,7 +30,7 @@ def judge(folder: Path) -> Path:
         tifffile.imwrite(scans / f"B71_{number:04}.tif", scan.counts, photometric="minisblack")
         lines.append(f"B71_{number:04}.tif,B71,{'normal' if kinds is None else 'abnormal'}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    command = [sys.executable, "-m", "edge.cli", "--model", ROOT / "demo" / "bundle", "replay", scans]
+    command = [sys.executable, "-m", "edge.cli", "--model", ROOT / "demo" / "model", "replay", scans]
     subprocess.run([*command, "--labels", folder / "labels.csv", "--out", folder / "replay"], cwd=folder, check=True)
     return folder / "replay" / "report.html"
 

@@ -20,10 +20,10 @@ from edge.validation.comparison import CHANGES_LISTED, Changes, compare
 from edge.validation.labels import Label
 from edge.validation.replay import ReplayOptions, ReplayResult, check_replay, run_replay, summary_lines
 from edge.validation.table import ScanRow
-from tests.support.bundles import make_bundle, write_public_key
 from tests.support.fakes import BOOT_ID, write_scan
 from tests.support.models import scripted_model
 from tests.support.samples import sample_model_card, sample_verdict
+from tests.support.signed_models import make_signed_model, write_public_key
 
 NORMAL, ABNORMAL, REVIEW = Outcome.NORMAL, Outcome.ABNORMAL, Outcome.REVIEW
 SETTINGS = Settings(station="xray-1")
@@ -124,7 +124,7 @@ def test_the_command_line_judges_by_two_signed_models(
             "gate_std_threshold": 9.0,
         }
 
-    new, old = make_bundle(tmp_path / "new", edit=lower), make_bundle(tmp_path / "old")
+    new, old = make_signed_model(tmp_path / "new", edit=lower), make_signed_model(tmp_path / "old")
     key = write_public_key(tmp_path / "key.pem")
     words = ["replay", str(lot), "--labels", str(lot / "labels.csv"), "--model", str(new), "--against", str(old)]
     assert main([*words, "--trusted-key", str(key), "--out", str(tmp_path / "out")]) == 0
@@ -134,8 +134,8 @@ def test_the_command_line_judges_by_two_signed_models(
 def learnt(*files: Path, lots: tuple[str, ...] = ()) -> LoadedModel:
     model = scripted_model()
     scans = tuple(hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files)
-    manifest = model.bundle.manifest.model_copy(update={"learnt_from": LearntFrom(lots=lots, scans=scans)})
-    return replace(model, bundle=replace(model.bundle, manifest=manifest))
+    manifest = model.signed.manifest.model_copy(update={"learnt_from": LearntFrom(lots=lots, scans=scans)})
+    return replace(model, signed=replace(model.signed, manifest=manifest))
 
 
 def test_a_test_the_model_learnt_from_is_loudly_no_qualification(lot: Path, tmp_path: Path) -> None:
@@ -156,9 +156,9 @@ def test_a_scan_that_was_saved_anew_is_known_again_by_its_pixels(lot: Path, tmp_
     tifffile.imwrite(anew, counts, byteorder=">", photometric="minisblack", rowsperstrip=7, software="another program")
     assert anew.read_bytes() != (lot / "B02_0005.tif").read_bytes()
     model = learnt(anew)
-    learnt_from = LearntFrom(scans=model.bundle.manifest.learnt_from.scans, pixels=(counts_sha256(counts)[:16],))
-    manifest = model.bundle.manifest.model_copy(update={"learnt_from": learnt_from})
-    model = replace(model, bundle=replace(model.bundle, manifest=manifest))
+    learnt_from = LearntFrom(scans=model.signed.manifest.learnt_from.scans, pixels=(counts_sha256(counts)[:16],))
+    manifest = model.signed.manifest.model_copy(update={"learnt_from": learnt_from})
+    model = replace(model, signed=replace(model.signed, manifest=manifest))
     result = run(lot, tmp_path / "out", model, "learnt_count==0")
     assert result.requirements[0].observed == 1
     assert json.loads(result.summary.read_text())["learnt_from"]["files"] == ["B02_0005.tif"]
@@ -174,8 +174,8 @@ def test_a_test_that_the_thresholds_were_set_on_is_loudly_no_qualification(lot: 
         scans=(hashlib.sha256(scan.read_bytes()).hexdigest()[:16],),
         pixels=(counts_sha256(pixels)[:16],),
     )
-    manifest = model.bundle.manifest.model_copy(update={"calibrated_on": calibrated_on})
-    model = replace(model, bundle=replace(model.bundle, manifest=manifest))
+    manifest = model.signed.manifest.model_copy(update={"calibrated_on": calibrated_on})
+    model = replace(model, signed=replace(model.signed, manifest=manifest))
     result = run(lot, tmp_path / "out", model, "learnt_count==0", "calibrated_count==0", "learnt_lot_count>=1")
     assert summary_lines(result)[0] == "THIS IS NO QUALIFICATION: ITS THRESHOLDS WERE SET ON 2 SCANS OF THIS FOLDER."
     assert [item.met for item in result.requirements] == [True, False, True]
@@ -201,9 +201,9 @@ def test_what_is_known_again_of_a_planted_leak_and_what_is_not(lot: Path, tmp_pa
         compression = "deflate" if name == "deflated" else None
         tifffile.imwrite(folder / f"{name}.tif", pixels, photometric="minisblack", compression=compression)
     model = learnt(lot / "B01_0000.tif")
-    learnt_from = LearntFrom(scans=model.bundle.manifest.learnt_from.scans, pixels=(counts_sha256(counts)[:16],))
-    manifest = model.bundle.manifest.model_copy(update={"learnt_from": learnt_from})
-    model = replace(model, bundle=replace(model.bundle, manifest=manifest))
+    learnt_from = LearntFrom(scans=model.signed.manifest.learnt_from.scans, pixels=(counts_sha256(counts)[:16],))
+    manifest = model.signed.manifest.model_copy(update={"learnt_from": learnt_from})
+    model = replace(model, signed=replace(model.signed, manifest=manifest))
     options = ReplayOptions(folder=folder, out=tmp_path / "out", requirements=("learnt_count==2", "copies_count==1"))
     settings = Settings(station="xray-1")
     result = run_replay(check_replay(options, settings), settings, model, BOOT_ID)

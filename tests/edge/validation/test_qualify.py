@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 import edge.model.qualification
 from edge.cli import main
-from edge.errors import BundleError
-from edge.model.bundle import load_trusted_keys, open_bundle
+from edge.errors import ModelError
 from edge.model.qualification import Qualification, read_qualification, record_json, software, void_reasons
+from edge.model.signed_model import load_trusted_keys, read_model
 from edge.settings import FolderSettings, Settings
 from edge.validation.protocol import read_protocol
-from tests.support.bundles import KEY, OTHER_KEY, make_bundle, write_public_key
 from tests.support.fakes import write_scan
+from tests.support.signed_models import KEY, OTHER_KEY, make_signed_model, write_public_key
 
 PLAN = """
 title = "Line 2, <coating B>"
@@ -55,7 +55,7 @@ class Bench:
         if not learnt:
             learnt = (self.set / "B01_0000.tif").read_bytes()
         self.scans = (hashlib.sha256(learnt).hexdigest()[:16],)
-        self.model = make_bundle(root / "model", edit=lambda content: content.update(self.learnt_from()))
+        self.model = make_signed_model(root / "model", edit=lambda content: content.update(self.learnt_from()))
         self.trusted = write_public_key(root / "key.pub.pem")
         self.key = root / "key.pem"
         self.key.write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -79,9 +79,9 @@ class Bench:
     def void(
         self, record: Qualification, settings: Settings | None = None, engine: str = "", age: timedelta = timedelta(0)
     ) -> list[str]:
-        bundle = open_bundle(self.model, self.trusted)
+        model = read_model(self.model, self.trusted)
         now = datetime.now(UTC) + age
-        return void_reasons(record, self.out, bundle, engine or record.engine, settings or Settings(), now)
+        return void_reasons(record, self.out, model, engine or record.engine, settings or Settings(), now)
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +116,12 @@ def test_a_plan_names_its_set_once(qualified: Bench, capsys: pytest.CaptureFixtu
 
 
 def test_a_record_another_key_signed_or_that_was_changed_is_refused(qualified: Bench, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="signed by another key"):
+    with pytest.raises(ModelError, match="signed by another key"):
         read_qualification(qualified.out, load_trusted_keys(write_public_key(tmp_path / "other.pem", OTHER_KEY)))
     changed = (qualified.out / "qualification.json").read_bytes().replace(b'"observed": 0.0', b'"observed": 0.1')
     (tmp_path / "qualification.json").write_bytes(changed)
     (tmp_path / "qualification.sig").write_bytes((qualified.out / "qualification.sig").read_bytes())
-    with pytest.raises(BundleError, match="was changed after signing"):
+    with pytest.raises(ModelError, match="was changed after signing"):
         read_qualification(tmp_path, load_trusted_keys(qualified.trusted))
 
 
@@ -181,7 +181,7 @@ def test_check_says_whether_the_record_speaks_of_what_runs(
         assert isinstance(policy, dict)
         content.update(qualified.learnt_from() | {"policy": policy | {"threshold": 0.55}})
 
-    void = row(make_bundle(tmp_path / "retuned", edit=retuned))
+    void = row(make_signed_model(tmp_path / "retuned", edit=retuned))
     assert void.split()[0] == "fail"
     assert "void, Line 2, <coating B>: the model is another: threshold 0.55 instead of 0.5" in void
 

@@ -43,9 +43,9 @@ from edge.validation.replay import (
     run_replay,
     summary_lines,
 )
-from tests.support.bundles import make_bundle, write_public_key
 from tests.support.fakes import BOOT_ID, write_scan
 from tests.support.models import bright_is_abnormal, scripted_model
+from tests.support.signed_models import make_signed_model, write_public_key
 
 NORMAL, ABNORMAL = 1900, 2700
 """Counts of scans that are normal and abnormal for the scripted engine."""
@@ -160,7 +160,7 @@ def test_figures_follow_the_labels(lot: Path, tmp_path: Path) -> None:
     assert summary["metrics"].items() >= metrics.flat().items()
     assert summary["metrics"]["lots_count"] == 3
     assert summary["labels_without_file"] == ["line 10: gone.tif"]
-    assert [bundle["bundle"] for bundle in summary["bundles"]] == ["B01", "B02", "B03", "B04"]
+    assert [lot["bundle"] for lot in summary["bundles"]] == ["B01", "B02", "B03", "B04"]
     report = result.report.read_text()
     assert "B01_0003.tif" in report and "line 10: gone.tif" in report
     assert "height 20 px, the model takes 64 to 512 px" in report
@@ -298,7 +298,7 @@ def test_verdicts_on_other_files_or_of_another_model_or_program_do_not_stand(
         monkeypatch.setattr("edge.validation.replay.program_sha256", lambda: "ef" * 32)
     model = scripted_model()
     if change == "model":
-        model = replace(model, bundle=replace(model.bundle, digest="cd" * 32))
+        model = replace(model, signed=replace(model.signed, digest="cd" * 32))
     assert run(lot, out, model=model).run.resumed == 0
 
 
@@ -457,11 +457,11 @@ def test_publishing_spans_the_replay(lot: Path, tmp_path: Path, monkeypatch: pyt
     assert story == ["opened in out", "delivered 12"]
 
 
-def test_the_command_line_replays_with_a_signed_bundle(
+def test_the_command_line_replays_with_a_signed_model(
     lot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle, key = make_bundle(tmp_path / "bundle"), write_public_key(tmp_path / "key.pem")
-    given = ["--replay", str(lot), "--bundle", str(bundle), "--trusted-key", str(key), "--out", str(tmp_path / "out")]
+    model, key = make_signed_model(tmp_path / "model"), write_public_key(tmp_path / "key.pem")
+    given = ["--replay", str(lot), "--model", str(model), "--trusted-key", str(key), "--out", str(tmp_path / "out")]
     code = main([*given, "--labels", str(lot / "labels.csv"), "--require", "escape_rate<=0.1"])
     said = capsys.readouterr().out
     assert code == REQUIREMENT_UNMET
@@ -475,7 +475,7 @@ def test_the_command_line_replays_with_a_signed_bundle(
 def test_the_command_line_refuses_an_unknown_figure_before_it_loads_the_model(
     lot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(["--replay", str(lot), "--bundle", str(tmp_path / "no-bundle"), "--require", "recall>=1"])
+    code = main(["--replay", str(lot), "--model", str(tmp_path / "no-model"), "--require", "recall>=1"])
     assert code == SettingsError.exit_code
     assert "no figure is called 'recall'" in capsys.readouterr().err
 

@@ -18,8 +18,8 @@ from edge.pipeline.loaded_model import LoadedModel, load_model
 from edge.settings import ModelSettings, Settings, StateSettings
 from edge.validation.replay import ReplayOptions, ReplayResult, check_replay, run_replay
 from edge.validation.workers import Workers
-from tests.support.bundles import make_bundle, write_public_key
 from tests.support.fakes import BOOT_ID, write_scan
+from tests.support.signed_models import make_signed_model, write_public_key
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     root = tmp_path_factory.mktemp("model")
-    model = ModelSettings(bundle=make_bundle(root / "bundle"), trusted_key=write_public_key(root / "key.pem"))
+    model = ModelSettings(dir=make_signed_model(root / "model"), trusted_key=write_public_key(root / "key.pem"))
     return Settings(station="xray-1", model=model, state=StateSettings(dir=root / "state"))
 
 
@@ -81,7 +81,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(
 ) -> None:
     out = tmp_path / "out"
     words = [str(lot), "--labels", str(lot / "labels.csv"), "--out", str(out), "--jobs", "1"]
-    words += ["--model", str(settings.model.bundle), "--trusted-key", str(settings.model.trusted_key)]
+    words += ["--model", str(settings.model.dir), "--trusted-key", str(settings.model.trusted_key)]
     environment = {**os.environ, "EDGE_STATION": "xray-1", "EDGE_STATE__DIR": str(tmp_path / "state")}
     program = subprocess.Popen([sys.executable, "-m", "edge.cli", "replay", *words], cwd=ROOT, env=environment)
     try:
@@ -110,8 +110,8 @@ from edge.validation.replay import ReplayOptions, check_replay, run_replay
 from edge.validation.workers import Workers
 from tests.edge.validation.test_workers import kill_one_ray_actor
 from tests.support.fakes import BOOT_ID
-bundle, key = Path({str(settings.model.bundle)!r}), Path({str(settings.model.trusted_key)!r})
-model = ModelSettings(bundle=bundle, trusted_key=key)
+directory, key = Path({str(settings.model.dir)!r}), Path({str(settings.model.trusted_key)!r})
+model = ModelSettings(dir=directory, trusted_key=key)
 settings = Settings(station="xray-1", model=model, state=StateSettings(dir=Path({str(tmp_path / "state")!r})))
 lot, out = Path({str(lot)!r}), Path({str(tmp_path / "out")!r})
 options = ReplayOptions(folder=lot, labels=lot / "labels.csv", out=out, workers=Workers(jobs=2, ray="local"))

@@ -26,10 +26,10 @@ from edge.engines.tensorrt.open import build, open_tensorrt
 from edge.engines.tensorrt.plans import compile_kernels
 from edge.errors import EngineError
 from edge.images.method import Method
-from edge.model.bundle import Bundle, TrustedKey, verify_bundle
+from edge.model.signed_model import SignedModel, TrustedKey, verify_model
 from tests.gpu import host_kernels
-from tests.support import bundles, scripted_gpu
-from tests.support.bundles import SIZE, graph_bytes, make_bundle
+from tests.support import scripted_gpu, signed_models
+from tests.support.signed_models import SIZE, graph_bytes, make_signed_model
 
 IMAGES = np.full((3, 1, *SIZE), 51, np.uint8)
 TYPINGS = Path(__file__).parents[5] / "shared" / "typings"
@@ -44,13 +44,13 @@ def patch(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
         yield monkeypatch
 
 
-def opened_bundle(folder: Path, **options: object) -> Bundle:
-    return verify_bundle(make_bundle(folder, **options), [TrustedKey("key", bundles.KEY.public_key())])
+def verified_model(folder: Path, **options: object) -> SignedModel:
+    return verify_model(make_signed_model(folder, **options), [TrustedKey("key", signed_models.KEY.public_key())])
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
-    return opened_bundle(tmp_path / "bundle")
+def model(tmp_path: Path) -> SignedModel:
+    return verified_model(tmp_path / "model")
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def no_builds(patch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_first_start_builds_and_the_next_one_loads(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
-    engine = open_engine(bundle, "auto", plans=settings)
+    engine = open_engine(model, "auto", plans=settings)
     assert engine.spec.name == "tensorrt"
     assert engine.spec.degraded is None
     assert isinstance(engine, RawEngine)
@@ -88,22 +88,24 @@ def test_the_first_start_builds_and_the_next_one_loads(
     assert names(settings) == ["classifier", "gate", "kernels", "timing"]
     assert [path for path in settings.folder.iterdir() if path.suffix != ".plan"] == []
     no_builds(patch)
-    open_engine(bundle, "tensorrt", plans=settings).close()
+    open_engine(model, "tensorrt", plans=settings).close()
 
 
-def test_the_command_builds_and_says_where(patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings) -> None:
-    assert f"is in {settings.folder}: it repeats the golden scans" in build(bundle, settings)
+def test_the_command_builds_and_says_where(
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
+) -> None:
+    assert f"is in {settings.folder}: it repeats the golden scans" in build(model, settings)
     assert names(settings) == ["classifier", "gate", "kernels", "timing"]
 
 
 def test_an_upgrade_builds_anew_and_keeps_the_engine_before(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
-    build(bundle, settings)
+    build(model, settings)
     before = stored(settings)
     scripted_gpu.play(patch, tensorrt="12.0")
     with scripted_gpu.installed():
-        build(bundle, settings)
+        build(model, settings)
     after = stored(settings)
     networks = {name for name in before if name.startswith(("gate", "classifier"))}
     assert {name: after.get(name) for name in networks} == {name: before[name] for name in networks}
@@ -129,7 +131,7 @@ def test_an_upgrade_builds_anew_and_keeps_the_engine_before(
 )
 def test_what_fails_is_named_and_auto_goes_on_degraded(
     patch: pytest.MonkeyPatch,
-    bundle: Bundle,
+    model: SignedModel,
     settings: PlanSettings,
     script: dict[str, object],
     message: str,
@@ -137,12 +139,12 @@ def test_what_fails_is_named_and_auto_goes_on_degraded(
 ) -> None:
     scripted_gpu.play(patch, **script)
     with pytest.raises(EngineError, match=message) as caught:
-        open_engine(bundle, "tensorrt", plans=settings)
+        open_engine(model, "tensorrt", plans=settings)
     assert hint in caught.value.hint
     assert caught.value.exit_code == 70
     if len(script) == 1 and "gpus" not in script and "wrong_scores" not in script:
         return  # falling back is the same code for all: two of them are enough
-    engine = open_engine(bundle, "auto", threads=1, plans=settings)
+    engine = open_engine(model, "auto", threads=1, plans=settings)
     assert engine.spec.name == "onnxruntime"
     assert engine.spec.degraded is not None
     assert engine.spec.degraded.startswith("TensorRT: ")
@@ -151,21 +153,21 @@ def test_what_fails_is_named_and_auto_goes_on_degraded(
     assert not {"gate", "classifier"} & set(names(settings)), "nothing is kept that has not proven itself"
 
 
-def test_a_build_that_hangs_is_ended(patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings) -> None:
+def test_a_build_that_hangs_is_ended(patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings) -> None:
     scripted_gpu.play(patch, hangs=True)
     impatient = PlanSettings(settings.folder, settings.key_file, 1 << 30, 0.05)
     with pytest.raises(EngineError, match=r"took more than 0\.05 s and was ended") as caught:
-        open_tensorrt(bundle, impatient)
+        open_tensorrt(model, impatient)
     assert "build_timeout_s" in caught.value.hint
     assert list(settings.folder.iterdir()) == []
 
 
 def test_a_changed_plan_is_never_deserialised_and_is_built_again(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
     import tensorrt
 
-    build(bundle, settings)
+    build(model, settings)
     good = stored(settings)
     (victim,) = settings.folder.glob("gate-*.plan")
     evil = victim.read_bytes()[:-1] + b"!"
@@ -178,75 +180,75 @@ def test_a_changed_plan_is_never_deserialised_and_is_built_again(
         return deserialise(runtime, plan)
 
     patch.setattr(tensorrt.Runtime, "deserialize_cuda_engine", watched)
-    open_engine(bundle, "tensorrt", plans=settings).close()
+    open_engine(model, "tensorrt", plans=settings).close()
     assert len(seen) == 2
     assert not any(evil.endswith(plan) for plan in seen)
     assert stored(settings)[victim.name] == good[victim.name]
 
 
 def test_a_worker_that_may_not_write_refuses_a_changed_plan(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
-    build(bundle, settings)
+    build(model, settings)
     (victim,) = settings.folder.glob("classifier-*.plan")
     victim.write_bytes(victim.read_bytes()[:-1])
     patch.setattr(os, "access", lambda *_: False)
     no_builds(patch)
     with pytest.raises(EngineError, match="not sealed by this machine") as caught:
-        open_engine(bundle, "tensorrt", plans=settings)
+        open_engine(model, "tensorrt", plans=settings)
     assert "edge-engine-build.service" in caught.value.hint
 
 
 def test_a_worker_that_may_not_write_says_who_builds(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
     patch.setattr(os, "access", lambda *_: False)
     no_builds(patch)
     with pytest.raises(EngineError, match="no plan of classifier for Scripted RTX, driver") as caught:
-        open_engine(bundle, "tensorrt", plans=settings)
+        open_engine(model, "tensorrt", plans=settings)
     assert "edge-engine-build.service" in caught.value.hint
 
 
 def test_a_stored_plan_that_no_longer_proves_itself_is_built_again(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
     """Sealed and found, and yet wrong: a disk may lose a write, a library may change under its version."""
     scripted_gpu.play(patch, wrong_scores=0.01)
     patch.setattr("edge.engines.tensorrt.open.check_golden", lambda *_: None)
     patch.setattr("edge.engines.tensorrt.open.check_full_batch", lambda *_: None)
-    build(bundle, settings)
+    build(model, settings)
     patch.undo()
     with scripted_gpu.installed(), pytest.MonkeyPatch.context() as again:
         again.setattr(plans, "compile_kernels", lambda _: b"cubin")
-        engine = open_engine(bundle, "tensorrt", plans=settings)
+        engine = open_engine(model, "tensorrt", plans=settings)
         assert engine.infer(IMAGES[:1]).p_abnormal == pytest.approx([0.2])
         engine.close()
 
 
 @pytest.mark.parametrize("fault", ["not created", "not set"])
 def test_a_timing_cache_that_is_not_accepted_costs_no_build(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings, fault: str
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings, fault: str
 ) -> None:
     """As after an upgrade of TensorRT or a change of GPU that the facts do not show."""
-    build(bundle, settings)
+    build(model, settings)
     for plan in settings.folder.glob("[!t]*.plan"):
         plan.unlink()
     scripted_gpu.play(patch, timing_cache=fault)
-    build(bundle, settings)
+    build(model, settings)
     assert names(settings) == ["classifier", "gate", "kernels", "timing"]
 
 
 def test_a_build_without_any_timing_cache_is_as_good(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
     scripted_gpu.play(patch, timing_cache="never set")
-    build(bundle, settings)
+    build(model, settings)
     assert names(settings) == ["classifier", "gate", "kernels"]
 
 
-def nan_bundle(folder: Path) -> Bundle:
+def nan_model(folder: Path) -> SignedModel:
     """With a gate of one NaN weight: its maximum overlooks what is not finite, `residual * 0.0` must not."""
-    return opened_bundle(folder, files={"gate.onnx": bundles.nan_graph()})
+    return verified_model(folder, files={"gate.onnx": signed_models.nan_graph()})
 
 
 def test_a_residual_that_is_not_finite_never_passes(
@@ -258,7 +260,7 @@ def test_a_residual_that_is_not_finite_never_passes(
         scripted_gpu.play(patch, **release)
         with scripted_gpu.installed():
             plans_of_release = replace(settings, folder=tmp_path / f"plans-{is_nan}")
-            engine = open_tensorrt(nan_bundle(tmp_path / str(is_nan)), plans_of_release)
+            engine = open_tensorrt(nan_model(tmp_path / str(is_nan)), plans_of_release)
             assert np.isnan(engine.infer(IMAGES).gate_mean_max).all() == is_nan, "the release before folds 0 x to 0"
             engine.close()
 
@@ -267,8 +269,8 @@ def test_a_residual_that_is_not_finite_never_passes(
 def test_what_a_plan_may_compute_is_set_and_part_of_its_key(
     patch: pytest.MonkeyPatch, tmp_path: Path, settings: PlanSettings, precision: str, flags: list[str]
 ) -> None:
-    bundle = opened_bundle(tmp_path / "bundle", edit=lambda content: content.update(precision=precision))
-    build(bundle, settings)
+    model = verified_model(tmp_path / "model", edit=lambda content: content.update(precision=precision))
+    build(model, settings)
     for name, data in stored(settings).items():
         if name.startswith(("classifier", "gate")):
             assert f'"flags": {json.dumps(flags)}'.encode() in data
@@ -276,35 +278,35 @@ def test_what_a_plan_may_compute_is_set_and_part_of_its_key(
 
 
 def test_a_build_that_dies_leaves_its_last_word(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
     scripted_gpu.play(patch, dies=True)
     with pytest.raises(EngineError, match=r"ended with signal 9: .* ERROR +tensorrt +message=.\[tuner\] about to die"):
-        build(bundle, settings)
+        build(model, settings)
 
 
 def test_a_module_in_the_working_directory_is_not_taken_for_ours(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings, tmp_path: Path
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings, tmp_path: Path
 ) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise SystemExit('not ours')\n")
     patch.chdir(tmp_path)
-    build(bundle, settings)
+    build(model, settings)
 
 
 def test_stored_kernels_that_do_not_load_are_compiled_again_and_nothing_else(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
     """The GPU has room for one engine: the one that failed is gone before the next one opens."""
     import pycuda.driver as cuda
 
-    engine = open_tensorrt(bundle, settings)
+    engine = open_tensorrt(model, settings)
     one_engine_bytes = cuda.LIVE_BYTES
     engine.close()
     before = stored(settings)
     no_builds(patch)
     scripted_gpu.play(patch, bad_cubin="cubin", memory_bytes=one_engine_bytes + 20_000)
     patch.setattr(plans, "compile_kernels", lambda _: b"cubin that loads")
-    engine = open_tensorrt(bundle, settings)
+    engine = open_tensorrt(model, settings)
     assert isinstance(engine, RawEngine)
     engine.close()
     after = stored(settings)
@@ -312,10 +314,10 @@ def test_stored_kernels_that_do_not_load_are_compiled_again_and_nothing_else(
 
 
 def test_kernels_that_never_load_leave_the_networks_on_the_gpu(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
     scripted_gpu.play(patch, no_image_for_device=True)
-    engine = open_tensorrt(bundle, settings)
+    engine = open_tensorrt(model, settings)
     assert not isinstance(engine, RawEngine)
     assert engine.infer(IMAGES).p_abnormal == pytest.approx([0.2] * 3)
     engine.close()
@@ -328,17 +330,17 @@ def test_kernels_that_never_load_leave_the_networks_on_the_gpu(
     ids=lambda script: next(iter(script)),
 )
 def test_a_gpu_that_fails_is_no_reason_to_build(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings, script: dict[str, object]
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings, script: dict[str, object]
 ) -> None:
-    build(bundle, settings)
+    build(model, settings)
     no_builds(patch)
     scripted_gpu.play(patch, **script)
     with pytest.raises(EngineError):
-        open_tensorrt(bundle, settings)
+        open_tensorrt(model, settings)
 
 
 def test_a_full_disk_leaves_the_line_on_the_cpu(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -346,7 +348,7 @@ def test_a_full_disk_leaves_the_line_on_the_cpu(
     patch.setattr(plans.tempfile, "TemporaryDirectory", full)
     with pytest.raises(EngineError, match=r"nvcc cannot be run: .*No space left"):
         compiled(patch)
-    engine = open_engine(bundle, "auto", threads=1, plans=settings)
+    engine = open_engine(model, "auto", threads=1, plans=settings)
     assert engine.spec.degraded is not None
     assert "cannot be built in" in engine.spec.degraded and "No space left on device" in engine.spec.degraded
     engine.close()
@@ -358,7 +360,7 @@ def compiled(patch: pytest.MonkeyPatch) -> bytes:
 
 
 def test_what_killed_builds_left_is_deleted_and_running_ones_are_not(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
     old, new = settings.folder / ".build-killed", settings.folder / ".build-running"
     for folder in (old, new):
@@ -366,35 +368,35 @@ def test_what_killed_builds_left_is_deleted_and_running_ones_are_not(
     (settings.folder / "gate-1.77.tmp").touch()
     for path in (old, settings.folder / "gate-1.77.tmp"):
         os.utime(path, (1000, 1000))
-    build(bundle, settings)
+    build(model, settings)
     assert sorted(path.name for path in settings.folder.iterdir() if path.suffix != ".plan") == [".build-running"]
 
 
 def test_a_look_builds_nothing_and_makes_nothing(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
     no_builds(patch)
     look = replace(settings, may_build=False)
     with pytest.raises(EngineError, match=r"no plan of classifier for Scripted RTX, .*and this command builds none"):
-        open_tensorrt(bundle, look)
+        open_tensorrt(model, look)
     assert not settings.folder.exists()
     assert not settings.key_file.parent.exists()
 
 
-def test_a_look_opens_what_is_stored(patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings) -> None:
-    build(bundle, settings)
+def test_a_look_opens_what_is_stored(patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings) -> None:
+    build(model, settings)
     no_builds(patch)
-    open_tensorrt(bundle, replace(settings, may_build=False)).close()
+    open_tensorrt(model, replace(settings, may_build=False)).close()
 
 
 def test_an_upgrade_whose_build_fails_leaves_the_good_engine(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
-    build(bundle, settings)
+    build(model, settings)
     before = stored(settings)
     scripted_gpu.play(patch, tensorrt="12.0", wrong_scores=0.01)
     with scripted_gpu.installed(), pytest.raises(EngineError):
-        build(bundle, settings)
+        build(model, settings)
     after = stored(settings)
     assert {name: data for name, data in after.items() if not name.startswith("timing")} == {
         name: data for name, data in before.items() if not name.startswith("timing")
@@ -404,7 +406,7 @@ def test_an_upgrade_whose_build_fails_leaves_the_good_engine(
 def test_the_gpu_gives_the_map_of_a_classifier_that_explains_itself(
     patch: pytest.MonkeyPatch, tmp_path: Path, settings: PlanSettings
 ) -> None:
-    engine = open_engine(opened_bundle(tmp_path / "explained", has_reason=True), "tensorrt", plans=settings)
+    engine = open_engine(verified_model(tmp_path / "explained", has_reason=True), "tensorrt", plans=settings)
     images = IMAGES.copy()
     images[1, 0, -1, -1] = 255
     output = engine.infer(images)
@@ -424,7 +426,7 @@ def test_a_graph_with_other_outputs_is_refused_before_it_is_built(
         helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["x"], ["p_normal"], axes=[1, 2, 3], keepdims=0),
     ]
-    wrong = opened_bundle(tmp_path / "wrong", files={"classifier.onnx": graph_bytes(nodes, {"p_normal": ["n"]})})
+    wrong = verified_model(tmp_path / "wrong", files={"classifier.onnx": graph_bytes(nodes, {"p_normal": ["n"]})})
     with pytest.raises(EngineError, match=r"has inputs \['image'\] and outputs \['p_normal'\], expected"):
         open_tensorrt(wrong, settings)
 
@@ -437,19 +439,19 @@ def test_a_graph_for_another_size_is_refused(patch: pytest.MonkeyPatch, tmp_path
         helper.make_node("ReduceMean", ["x"], ["p_abnormal"], axes=[1, 2, 3], keepdims=0),
     ]
     graph = graph_bytes(nodes, {"p_abnormal": ["n"]}, image=["n", 1, 32, 32])
-    wrong = opened_bundle(tmp_path / "wrong", files={"classifier.onnx": graph})
+    wrong = verified_model(tmp_path / "wrong", files={"classifier.onnx": graph})
     with pytest.raises(EngineError, match=r"the manifest says image, uint8 \(-1, 1, 96, 64\)"):
         open_tensorrt(wrong, settings)
 
 
 def test_without_a_compiler_for_the_gpu_the_cpu_converts(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
     def missing(_: str) -> bytes:
         raise EngineError("nvcc, which compiles the preprocessing for the GPU, is not installed", hint="install it")
 
     patch.setattr(plans, "compile_kernels", missing)
-    engine = open_engine(bundle, "tensorrt", plans=settings)
+    engine = open_engine(model, "tensorrt", plans=settings)
     assert not isinstance(engine, RawEngine)
     assert engine.infer(IMAGES).p_abnormal == pytest.approx([0.2] * 3)
     engine.close()
@@ -468,9 +470,9 @@ def test_nvcc_is_what_compiles_the_kernels(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_gpu_that_disappears_ends_the_engine(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
-    engine: Engine = open_engine(bundle, "tensorrt", plans=settings)
+    engine: Engine = open_engine(model, "tensorrt", plans=settings)
     scripted_gpu.play(patch, lost=True)
     with pytest.raises(EngineError, match=r"the GPU failed at a batch of 3: .*unspecified launch failure") as caught:
         engine.infer(IMAGES)
@@ -482,7 +484,7 @@ def test_a_gpu_that_disappears_ends_the_engine(
 
 
 def test_memory_of_tables_is_freed_in_the_thread_that_infers(
-    patch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+    patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
     """The main thread opens the engine, the worker infers: there pycuda frees only what has its context current."""
     import pycuda.driver as cuda
@@ -490,10 +492,10 @@ def test_memory_of_tables_is_freed_in_the_thread_that_infers(
     from edge.engines.tensorrt import engine as trt
 
     patch.setattr(trt, "MAX_AXES", 64)
-    engine = open_tensorrt(bundle, settings)
+    engine = open_tensorrt(model, settings)
     assert isinstance(engine, RawEngine)
     scans = [
-        raw_scan(np.full((90 + number, 60 + number), 2000, np.uint16), Method.GLOBAL, bundles.BOUNDS, SIZE)
+        raw_scan(np.full((90 + number, 60 + number), 2000, np.uint16), Method.GLOBAL, signed_models.BOUNDS, SIZE)
         for number in range(70)
     ]
     most_bytes = cuda.LIVE_BYTES + trt.MAX_AXES * max(axis(90, side).nbytes for side in SIZE)
@@ -516,24 +518,24 @@ def test_the_tables_of_the_papers_scans_fit(patch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_machine_that_was_never_meant_to_have_a_gpu_is_not_degraded(
-    monkeypatch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings
+    monkeypatch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
     monkeypatch.setattr(choose, "GPU_NODES", ())
     monkeypatch.setattr(choose, "find_spec", lambda _: None)
-    engine = open_engine(bundle, "auto", threads=1, plans=settings)
+    engine = open_engine(model, "auto", threads=1, plans=settings)
     assert (engine.spec.name, engine.spec.degraded) == ("onnxruntime", None)
     engine.close()
 
 
 def test_a_gpu_without_tensorrt_is_degraded_and_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, bundle: Bundle, settings: PlanSettings, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(choose, "GPU_NODES", (str(tmp_path),))
-    engine = open_engine(bundle, "auto", threads=1, plans=settings)
+    engine = open_engine(model, "auto", threads=1, plans=settings)
     assert engine.spec.degraded == "TensorRT: TensorRT is not installed"
     engine.close()
     with pytest.raises(EngineError, match="TensorRT is not installed") as caught:
-        open_engine(bundle, "tensorrt", plans=settings)
+        open_engine(model, "tensorrt", plans=settings)
     assert caught.value.hint == INSTALL
 
 

@@ -15,7 +15,7 @@ from edge.engines.golden import score_one
 from edge.engines.ort import OrtEngine
 from edge.engines.tensorrt.kernel_args import raw_scan
 from edge.images.conversion import prepare
-from edge.model.bundle import open_bundle
+from edge.model.signed_model import read_model
 from edge.pipeline.decide import decide
 from edge.pipeline.loaded_model import DEMO_KEY
 from tests.gpu import twin
@@ -24,20 +24,20 @@ from train.simulator.simulate import simulate_scan
 SCANS = 200
 BUNDLES = 20
 SEED = 515
-DEMO_BUNDLE = Path(__file__).parents[4] / "demo" / "bundle"
+DEMO_MODEL = Path(__file__).parents[4] / "demo" / "model"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_no_decision_flips_on_200_simulated_scans() -> None:
-    bundle = open_bundle(DEMO_BUNDLE, DEMO_KEY)
-    policy = bundle.policy()
-    engine = OrtEngine(bundle)
+    model = read_model(DEMO_MODEL, DEMO_KEY)
+    policy = model.policy()
+    engine = OrtEngine(model)
     flips, moved, changed, outcomes = [], [], [], Counter[str]()
     for number in range(SCANS):
         counts = simulate_scan(SEED, number % BUNDLES, number // BUNDLES).counts
-        by_opencv = prepare(counts, bundle.method, bundle.bounds, bundle.size)
-        by_twin = twin.fused(raw_scan(counts, bundle.method, bundle.bounds, bundle.size))
+        by_opencv = prepare(counts, model.method, model.bounds, model.size)
+        by_twin = twin.fused(raw_scan(counts, model.method, model.bounds, model.size))
         difference = np.abs(by_twin.astype(np.int16) - by_opencv)
         assert difference.max() <= 1
         changed.append(float((difference > 0).mean()))

@@ -1,4 +1,4 @@
-"""From two checkpoints to a bundle the line accepts, by the commands."""
+"""From two checkpoints to a model the line accepts, by the commands."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
-from edge.errors import BundleError
+from edge.errors import ModelError
 from edge.images.conversion import Bounds
 from edge.images.method import Method
 from edge.images.sharpness import Sharpness
-from edge.model.bundle import Bundle, open_bundle
 from edge.model.manifest import LearntFrom, Manifest, manifest_json
+from edge.model.signed_model import SignedModel, read_model
 from edge.records import Scores, Size
-from export.bundle import write_bundle
 from export.cli import main
 from export.errors import ExportError, ParityError
 from export.golden import GOLDEN_SIDE_PX, choose_golden, shrink, tiff_bytes
 from export.keys import create_keys, load_private_key
 from export.parity import MAX_STORAGE_DRIFT, check_storage
 from export.request import check_pair
+from export.signed_model import write_model
 from tests.export.networks import BOUNDS, exposure_around, write_checkpoints
 from tests.support.fakes import ScriptedEngine, write_scan
 from train.checkpoint import load_checkpoint
@@ -58,7 +58,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def bundle_command(place: Path, out: Path, *more: str) -> list[str]:
+def model_command(place: Path, out: Path, *more: str) -> list[str]:
     options = {
         "--classifier": place / "run" / "classifier.pt",
         "--gate": place / "run" / "gate.pt",
@@ -67,13 +67,13 @@ def bundle_command(place: Path, out: Path, *more: str) -> list[str]:
         "--out": out,
         "--model-id": "lively-1",
     }
-    return ["bundle", *(str(part) for pair in options.items() for part in pair), *more]
+    return ["model", *(str(part) for pair in options.items() for part in pair), *more]
 
 
 @pytest.fixture(scope="module")
 def exported(workplace: Path) -> Path:
-    out = workplace / "bundle"
-    assert main(bundle_command(workplace, out, "--review-band", "0.4", "0.6")) == 0
+    out = workplace / "model"
+    assert main(model_command(workplace, out, "--review-band", "0.4", "0.6")) == 0
     return out
 
 
@@ -83,20 +83,20 @@ def public_key(workplace: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(exported: Path, public_key: Path) -> Bundle:
-    return open_bundle(exported, public_key)
+def signed(exported: Path, public_key: Path) -> SignedModel:
+    return read_model(exported, public_key)
 
 
-def test_the_line_opens_what_was_exported_and_repeats_its_scores(bundle: Bundle) -> None:
-    engine = open_engine(bundle, threads=1)
-    check_golden(bundle, engine)
+def test_the_line_opens_what_was_exported_and_repeats_its_scores(signed: SignedModel) -> None:
+    engine = open_engine(signed, threads=1)
+    check_golden(signed, engine)
     engine.close()
 
 
-def test_what_was_learnt_is_in_the_manifest(bundle: Bundle) -> None:
-    manifest = bundle.manifest
-    assert (bundle.method, bundle.bounds, bundle.size, bundle.channels) == (Method.GLOBAL, BOUNDS, SIZE, 1)
-    policy = bundle.policy()
+def test_what_was_learnt_is_in_the_manifest(signed: SignedModel) -> None:
+    manifest = signed.manifest
+    assert (signed.method, signed.bounds, signed.size, signed.channels) == (Method.GLOBAL, BOUNDS, SIZE, 1)
+    policy = signed.policy()
     assert (policy.threshold, policy.gate_mean_threshold, policy.gate_std_threshold) == (0.5, 0.2, 0.1)
     assert policy.review_band == (0.4, 0.6)
     assert manifest.training["data_digest"] == manifest.training["classifier_data_digest"] == "c" * 64
@@ -109,8 +109,8 @@ def test_what_was_learnt_is_in_the_manifest(bundle: Bundle) -> None:
     assert (manifest.precision, manifest.weights_storage) == ("fp32", "int8")
 
 
-def test_scans_a_little_beyond_those_learnt_from_are_in_spec(bundle: Bundle) -> None:
-    spec = bundle.manifest.scan_spec
+def test_scans_a_little_beyond_those_learnt_from_are_in_spec(signed: SignedModel) -> None:
+    spec = signed.manifest.scan_spec
     assert spec.height_px == (85, 116)
     assert spec.width_px == (57, 84)
     assert spec.max_clipped_fraction == pytest.approx(0.06)
@@ -125,18 +125,18 @@ def test_scans_a_little_beyond_those_learnt_from_are_in_spec(bundle: Bundle) -> 
     assert focus.complaint(Sharpness(3.0, 3.2, 30.0, 1.0)) is not None
 
 
-def test_golden_scans_are_one_of_each_label_and_small(exported: Path, bundle: Bundle) -> None:
-    normal, abnormal = bundle.manifest.golden
+def test_golden_scans_are_one_of_each_label_and_small(exported: Path, signed: SignedModel) -> None:
+    normal, abnormal = signed.manifest.golden
     assert (normal.file, abnormal.file) == ("golden/normal.tif", "golden/abnormal.tif")
     levels = [float(np.median(tifffile.imread(exported / entry.file))) for entry in (normal, abnormal)]
     assert levels[0] < 2100
     assert levels[1] > 2200
-    assert all(bundle.manifest.files[entry.file].size_bytes < 200_000 for entry in (normal, abnormal))
+    assert all(signed.manifest.files[entry.file].size_bytes < 200_000 for entry in (normal, abnormal))
 
 
-def test_int8_storage_takes_a_quarter(bundle: Bundle) -> None:
-    assert 22e6 < bundle.manifest.files["classifier.onnx"].size_bytes < 23.5e6
-    assert sum(entry.size_bytes for entry in bundle.manifest.files.values()) < 45e6
+def test_int8_storage_takes_a_quarter(signed: SignedModel) -> None:
+    assert 22e6 < signed.manifest.files["classifier.onnx"].size_bytes < 23.5e6
+    assert sum(entry.size_bytes for entry in signed.manifest.files.values()) < 45e6
 
 
 def test_verify_prints_the_facts_and_both_scores(
@@ -148,7 +148,7 @@ def test_verify_prints_the_facts_and_both_scores(
         assert fact in printed
 
 
-def test_keys_are_made_and_bundles_verified_without_torch_and_onnx(
+def test_keys_are_made_and_models_verified_without_torch_and_onnx(
     exported: Path, public_key: Path, tmp_path: Path
 ) -> None:
     program = f"""
@@ -157,17 +157,17 @@ sys.modules["torch"] = sys.modules["onnx"] = sys.modules["torchvision"] = None
 from export.cli import main
 assert main(["keygen", "--out", {str(tmp_path)!r}]) == 0
 assert main(["verify", {str(exported)!r}, "--key", {str(public_key)!r}]) == 0
-assert main({bundle_command(tmp_path, tmp_path / "out")!r}) == 1
+assert main({model_command(tmp_path, tmp_path / "out")!r}) == 1
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert "pip install 'electrode-line[export]'" in done.stderr
 
 
-def test_verify_refuses_a_changed_bundle_with_its_exit_code(
+def test_verify_refuses_a_changed_model_with_its_exit_code(
     exported: Path, public_key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = shutil.copytree(exported, tmp_path / "bundle")
+    folder = shutil.copytree(exported, tmp_path / "model")
     data = bytearray((folder / "gate.onnx").read_bytes())
     data[1000] ^= 1
     (folder / "gate.onnx").write_bytes(data)
@@ -179,29 +179,31 @@ def test_an_existing_folder_is_never_written_over(
     workplace: Path, exported: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (exported / "manifest.json").read_bytes()
-    assert main(bundle_command(workplace, exported)) == 1
+    assert main(model_command(workplace, exported)) == 1
     assert "exists already" in capsys.readouterr().err
     assert (exported / "manifest.json").read_bytes() == before
 
 
-def rewrite(bundle: Bundle, out: Path, key: Path, manifest: Manifest) -> Bundle:
-    return write_bundle(out, manifest, dict(bundle.contents), load_private_key(key))
+def rewrite(signed: SignedModel, out: Path, key: Path, manifest: Manifest) -> SignedModel:
+    return write_model(out, manifest, dict(signed.contents), load_private_key(key))
 
 
-def test_a_bundle_that_does_not_repeat_its_scores_is_not_left_behind(
-    workplace: Path, bundle: Bundle, tmp_path: Path
+def test_a_model_that_does_not_repeat_its_scores_is_not_left_behind(
+    workplace: Path, signed: SignedModel, tmp_path: Path
 ) -> None:
-    wrong = bundle.manifest.golden[0].model_copy(update={"gate_mean_max": 9.0})
-    manifest = bundle.manifest.model_copy(update={"golden": (wrong, *bundle.manifest.golden[1:])})
-    with pytest.raises(BundleError, match="gate_mean_max of golden"):
-        rewrite(bundle, tmp_path / "out", workplace / "keys" / "signing-key.pem", manifest)
+    wrong = signed.manifest.golden[0].model_copy(update={"gate_mean_max": 9.0})
+    manifest = signed.manifest.model_copy(update={"golden": (wrong, *signed.manifest.golden[1:])})
+    with pytest.raises(ModelError, match="gate_mean_max of golden"):
+        rewrite(signed, tmp_path / "out", workplace / "keys" / "signing-key.pem", manifest)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_same_manifest_is_the_same_bytes(workplace: Path, bundle: Bundle, exported: Path, tmp_path: Path) -> None:
-    again = rewrite(bundle, tmp_path / "out", workplace / "keys" / "signing-key.pem", bundle.manifest)
-    assert again.digest == bundle.digest
-    assert (exported / "manifest.json").read_bytes() == manifest_json(bundle.manifest)
+def test_the_same_manifest_is_the_same_bytes(
+    workplace: Path, signed: SignedModel, exported: Path, tmp_path: Path
+) -> None:
+    again = rewrite(signed, tmp_path / "out", workplace / "keys" / "signing-key.pem", signed.manifest)
+    assert again.digest == signed.digest
+    assert (exported / "manifest.json").read_bytes() == manifest_json(signed.manifest)
 
 
 def test_checkpoints_that_look_at_different_images_are_refused(tmp_path: Path, workplace: Path) -> None:
@@ -334,10 +336,10 @@ def test_small_sets_that_cannot_show_int8_to_be_harmless_get_float16_and_are_tol
             raise ParityError("storing the weights as int8 loses 1.06 points", hint="none")
         return "nothing"
 
-    monkeypatch.setattr("export.bundle.check_storage", refuse_int8)
-    assert main(bundle_command(workplace, tmp_path / "out")) == 0
+    monkeypatch.setattr("export.signed_model.check_storage", refuse_int8)
+    assert main(model_command(workplace, tmp_path / "out")) == 0
     said = capsys.readouterr().err
     assert "loses 1.06 points; storing the weights as fp16 instead" in said
     assert "golden scans the line would decide" in said
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["weights_storage"] == "fp16"
-    assert main([*bundle_command(workplace, tmp_path / "asked"), "--weights-storage", "int8"]) == ParityError.exit_code
+    assert main([*model_command(workplace, tmp_path / "asked"), "--weights-storage", "int8"]) == ParityError.exit_code

@@ -28,7 +28,6 @@ from edge.engines.choose import open_engine
 from edge.engines.cpu import PairOfNetworks
 from edge.engines.golden import check_golden
 from edge.engines.ort import OrtEngine
-from edge.model.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, TrustedKey, verify_bundle
 from edge.model.manifest import (
     CLASSIFIER_FILE,
     GATE_FILE,
@@ -46,6 +45,7 @@ from edge.model.manifest import (
     Thresholds,
     manifest_json,
 )
+from edge.model.signed_model import MANIFEST_FILE, SIGNATURE_FILE, SignedModel, TrustedKey, verify_model
 from edge.system.files import sync_directory, write_whole
 from edge.system.progress import Reporter
 from export.arithmetic import check_arithmetic
@@ -80,10 +80,10 @@ That rounds little, and each scan takes an engine's time. Where the graphs compu
 """
 
 
-def export_bundle(request: ExportRequest, reporter: Reporter) -> Bundle:
+def export_model(request: ExportRequest, reporter: Reporter) -> SignedModel:
     """Write the model `request.out` from two checkpoints of `edge-train`; see the module.
 
-    Raises ExportError, ParityError, CheckpointError, and BundleError where the result is not what the line accepts.
+    Raises ExportError, ParityError, CheckpointError, and ModelError where the result is not what the line accepts.
     """
     storage = storage_for(request.precision, request.storage)
     private_key = load_private_key(request.key)
@@ -120,7 +120,7 @@ def export_bundle(request: ExportRequest, reporter: Reporter) -> Bundle:
 
     contents = stored | {f"{GOLDEN_DIR}/{scan.name}": scan.tiff for scan in golden}
     manifest = _manifest(request, storage, pair, golden, contents, private_key)
-    return write_bundle(request.out, manifest, contents, private_key)
+    return write_model(request.out, manifest, contents, private_key)
 
 
 def _store_and_compare(
@@ -228,7 +228,7 @@ def _scans(folder: Path, pair: TrainedPair, at_most: int | None = None) -> list[
     return converted_scans(folder, of.method, of.bounds, of.size, at_most)
 
 
-def write_bundle(out: Path, manifest: Manifest, contents: Mapping[str, bytes], key: Ed25519PrivateKey) -> Bundle:
+def write_model(out: Path, manifest: Manifest, contents: Mapping[str, bytes], key: Ed25519PrivateKey) -> SignedModel:
     """Sign and write; the folder appears under its name only after it was opened and its golden scores repeated."""
     manifest_bytes = manifest_json(manifest)
     files = {MANIFEST_FILE: manifest_bytes, SIGNATURE_FILE: key.sign(manifest_bytes), **contents}
@@ -238,11 +238,11 @@ def write_bundle(out: Path, manifest: Manifest, contents: Mapping[str, bytes], k
         for name, data in files.items():
             with write_whole(temporary / name, durable=True) as stream:
                 stream.write(data)
-        bundle = verify_bundle(temporary, [TrustedKey("the signing key", key.public_key())])
-        check_arithmetic(bundle)
-        engine = open_engine(bundle)
+        model = verify_model(temporary, [TrustedKey("the signing key", key.public_key())])
+        check_arithmetic(model)
+        engine = open_engine(model)
         try:
-            check_golden(bundle, engine)
+            check_golden(model, engine)
         finally:
             engine.close()
         temporary.rename(out)
@@ -253,7 +253,7 @@ def write_bundle(out: Path, manifest: Manifest, contents: Mapping[str, bytes], k
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return bundle
+    return model
 
 
 def _manifest(

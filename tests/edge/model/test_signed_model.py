@@ -1,4 +1,4 @@
-"""The bundle: what is verified is what is loaded, and nothing else is."""
+"""The model: what is verified is what is loaded, and nothing else is."""
 
 from __future__ import annotations
 
@@ -17,15 +17,24 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from edge.engines import EngineOutput
 from edge.engines.choose import open_engine
 from edge.engines.golden import check_golden
-from edge.errors import BundleError
+from edge.errors import ModelError
 from edge.images.conversion import Bounds
 from edge.images.method import Method
 from edge.images.residual_boxes import MapGeometry
-from edge.model.bundle import Bundle, TrustedKey, load_trusted_keys, open_bundle, verify_bundle
 from edge.model.manifest import manifest_json
+from edge.model.signed_model import SignedModel, TrustedKey, load_trusted_keys, read_model, verify_model
 from edge.records import Policy, Size
-from tests.support.bundles import BOUNDS, CELL_PX, KEY, OTHER_KEY, SIZE, Content, make_bundle, write_public_key
 from tests.support.models import SizedEngine
+from tests.support.signed_models import (
+    BOUNDS,
+    CELL_PX,
+    KEY,
+    OTHER_KEY,
+    SIZE,
+    Content,
+    make_signed_model,
+    write_public_key,
+)
 
 FILES = ("manifest.json", "manifest.sig", "classifier.onnx", "gate.onnx", "golden/normal.tif", "golden/abnormal.tif")
 TRUSTED = (TrustedKey("release.pub.pem", KEY.public_key()),)
@@ -33,26 +42,26 @@ TRUSTED = (TrustedKey("release.pub.pem", KEY.public_key()),)
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("pristine") / "bundle")
+    return make_signed_model(tmp_path_factory.mktemp("pristine") / "model")
 
 
 @pytest.fixture
 def folder(pristine: Path, tmp_path: Path) -> Path:
-    """A good bundle to spoil."""
-    return Path(shutil.copytree(pristine, tmp_path / "bundle"))
+    """A good model to spoil."""
+    return Path(shutil.copytree(pristine, tmp_path / "model"))
 
 
-def refused(folder: Path) -> BundleError:
-    with pytest.raises(BundleError) as caught:
-        verify_bundle(folder, TRUSTED)
+def refused(folder: Path) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        verify_model(folder, TRUSTED)
     assert caught.value.hint
     assert caught.value.exit_code == 78
     return caught.value
 
 
 def signed_nonsense(tmp_path: Path, edit: Callable[[Content], None]) -> str:
-    """The message on a bundle whose manifest is well signed and wrong."""
-    return refused(make_bundle(tmp_path / "nonsense", edit=edit)).message
+    """The message on a model whose manifest is well signed and wrong."""
+    return refused(make_signed_model(tmp_path / "nonsense", edit=edit)).message
 
 
 def flip(path: Path, position: int) -> None:
@@ -62,41 +71,41 @@ def flip(path: Path, position: int) -> None:
     path.write_bytes(data)
 
 
-def test_a_signed_bundle_opens_with_the_key_file(folder: Path, tmp_path: Path) -> None:
-    bundle = open_bundle(folder, write_public_key(tmp_path / "release.pub.pem"))
-    assert bundle.signed_by == "release.pub.pem"
-    assert bundle.model_id == "bright-is-abnormal"
+def test_a_signed_model_opens_with_the_key_file(folder: Path, tmp_path: Path) -> None:
+    model = read_model(folder, write_public_key(tmp_path / "release.pub.pem"))
+    assert model.signed_by == "release.pub.pem"
+    assert model.model_id == "bright-is-abnormal"
 
 
 def test_the_contents_are_the_bytes_of_the_files(folder: Path) -> None:
-    bundle = verify_bundle(folder, TRUSTED)
-    assert dict(bundle.contents) == {name: (folder / name).read_bytes() for name in FILES[2:]}
-    assert bundle.classifier == (folder / "classifier.onnx").read_bytes()
-    assert bundle.gate == (folder / "gate.onnx").read_bytes()
+    model = verify_model(folder, TRUSTED)
+    assert dict(model.contents) == {name: (folder / name).read_bytes() for name in FILES[2:]}
+    assert model.classifier == (folder / "classifier.onnx").read_bytes()
+    assert model.gate == (folder / "gate.onnx").read_bytes()
 
 
-def test_the_line_finds_in_the_bundle_what_it_needs(folder: Path) -> None:
-    bundle = verify_bundle(folder, TRUSTED)
-    assert bundle.size == SIZE
-    assert bundle.channels == 1
-    assert (bundle.method, bundle.bounds) == (Method.GLOBAL, BOUNDS)
-    assert bundle.policy() == Policy(0.5, 0.3, 0.2, (0.4, 0.45))
-    assert bundle.map_geometry() == MapGeometry(CELL_PX, 0)
-    spec = bundle.input_spec()
+def test_the_line_finds_in_the_model_what_it_needs(folder: Path) -> None:
+    model = verify_model(folder, TRUSTED)
+    assert model.size == SIZE
+    assert model.channels == 1
+    assert (model.method, model.bounds) == (Method.GLOBAL, BOUNDS)
+    assert model.policy() == Policy(0.5, 0.3, 0.2, (0.4, 0.45))
+    assert model.map_geometry() == MapGeometry(CELL_PX, 0)
+    spec = model.input_spec()
     assert (spec.method, spec.bounds, spec.size) == (Method.GLOBAL, Bounds(1700, 2800), Size(96, 64))
     assert spec.scan_spec.height_px == (32, 512)
 
 
 def test_contents_cannot_be_replaced(folder: Path) -> None:
-    bundle = verify_bundle(folder, TRUSTED)
+    model = verify_model(folder, TRUSTED)
     with pytest.raises(TypeError):
-        bundle.contents["gate.onnx"] = b""  # type: ignore[index]
+        model.contents["gate.onnx"] = b""  # type: ignore[index]
 
 
 def test_a_manifest_reads_back_as_it_was_written(folder: Path) -> None:
-    bundle = verify_bundle(folder, TRUSTED)
-    rewritten = manifest_json(bundle.manifest)
-    assert type(bundle.manifest).model_validate_json(rewritten) == bundle.manifest
+    model = verify_model(folder, TRUSTED)
+    rewritten = manifest_json(model.manifest)
+    assert type(model.manifest).model_validate_json(rewritten) == model.manifest
 
 
 @pytest.mark.parametrize("name", FILES[2:])
@@ -116,11 +125,11 @@ def test_one_changed_bit_anywhere_in_manifest_or_signature_is_refused(folder: Pa
             # A bit of the key's name inside the manifest makes it look like another signer's.
             assert "changed after signing" in message or "is signed with the key" in message
             flip(path, position)
-    verify_bundle(folder, TRUSTED)
+    verify_model(folder, TRUSTED)
 
 
-def test_a_bundle_of_another_signer_names_both_keys(tmp_path: Path) -> None:
-    folder = make_bundle(tmp_path / "bundle", key=OTHER_KEY)
+def test_a_model_of_another_signer_names_both_keys(tmp_path: Path) -> None:
+    folder = make_signed_model(tmp_path / "model", key=OTHER_KEY)
     error = refused(folder)
     assert TrustedKey("", OTHER_KEY.public_key()).fingerprint[:16] in error.message
     assert f"release.pub.pem ({TRUSTED[0].fingerprint[:16]})" in error.message
@@ -134,7 +143,7 @@ def test_a_forged_manifest_that_names_the_trusted_key_is_refused(folder: Path) -
     assert "changed after signing" in refused(folder).message
 
 
-def test_a_bundle_without_signature_is_called_unsigned(folder: Path) -> None:
+def test_a_model_without_signature_is_called_unsigned(folder: Path) -> None:
     (folder / "manifest.sig").unlink()
     assert "is not signed" in refused(folder).message
 
@@ -177,10 +186,10 @@ def test_a_symbolic_link_in_place_of_the_golden_folder_is_refused(folder: Path) 
     assert "is a symbolic link" in refused(folder).message
 
 
-def test_the_bundle_itself_may_be_reached_by_a_symbolic_link(folder: Path) -> None:
-    """So that an operator can switch between two bundles by one rename."""
+def test_the_model_itself_may_be_reached_by_a_symbolic_link(folder: Path) -> None:
+    """So that an operator can switch between two models by one rename."""
     (folder.parent / "current").symlink_to(folder)
-    assert verify_bundle(folder.parent / "current", TRUSTED).model_id == "bright-is-abnormal"
+    assert verify_model(folder.parent / "current", TRUSTED).model_id == "bright-is-abnormal"
 
 
 @pytest.mark.timeout(10)
@@ -204,13 +213,13 @@ def test_a_manifest_of_unreasonable_size_is_not_read_whole(folder: Path) -> None
     assert "is larger than" in refused(folder).message
 
 
-def test_a_bundle_that_is_not_there_says_so(tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_says_so(tmp_path: Path) -> None:
     assert "does not exist" in refused(tmp_path / "nowhere").message
 
 
-def test_a_file_in_place_of_a_bundle_says_so(tmp_path: Path) -> None:
-    (tmp_path / "bundle").write_bytes(b"x")
-    assert "is not a folder" in refused(tmp_path / "bundle").message
+def test_a_file_in_place_of_a_model_says_so(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(b"x")
+    assert "is not a folder" in refused(tmp_path / "model").message
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
@@ -220,16 +229,16 @@ def test_a_file_without_read_permission_says_so(folder: Path) -> None:
 
 
 def test_files_swapped_after_verification_have_no_effect(folder: Path, tmp_path: Path) -> None:
-    bundle = verify_bundle(folder, TRUSTED)
+    model = verify_model(folder, TRUSTED)
     for name in FILES:
         (folder / name).write_bytes(b"something else")
-    engine = open_engine(bundle, threads=1)
-    check_golden(bundle, engine)
+    engine = open_engine(model, threads=1)
+    check_golden(model, engine)
     engine.close()
 
 
 def test_a_newer_schema_version_asks_for_an_update(tmp_path: Path) -> None:
-    error = refused(make_bundle(tmp_path / "bundle", edit=lambda content: content.update(schema_version=2)))
+    error = refused(make_signed_model(tmp_path / "model", edit=lambda content: content.update(schema_version=2)))
     assert "schema version 2, this program reads up to 1" in error.message
     assert "update the program" in error.hint
 
@@ -294,7 +303,7 @@ NONSENSE: dict[str, tuple[Callable[[Content], Any], str]] = {
     "golden twice": (lambda c: c["golden"].append(c["golden"][0]), "the manifest speaks of"),
     "generous tolerance": (lambda c: c["golden"][0].update(tolerance=0.5), "tolerance"),
     "unlisted graph": (lambda c: c["files"].pop("gate.onnx"), "the manifest speaks of"),
-    "path out of the bundle": (lambda c: c["files"].update({"../x": c["files"]["gate.onnx"]}), "files"),
+    "path out of the model": (lambda c: c["files"].update({"../x": c["files"]["gate.onnx"]}), "files"),
     "path below": (lambda c: c["files"].update({"golden/a/b.tif": c["files"]["gate.onnx"]}), "files"),
     "absolute path": (lambda c: c["golden"][0].update(file="/etc/passwd"), "golden.0.file"),
     "naive time": (lambda c: c.update(created_at="2026-05-04T08:00:00"), "created_at"),
@@ -309,20 +318,20 @@ def test_signed_nonsense_is_refused_and_named(tmp_path: Path, case: str) -> None
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000])
 def test_signed_bytes_that_are_no_json_object_are_refused(tmp_path: Path, data: bytes) -> None:
-    assert "JSON" in refused(make_bundle(tmp_path / "bundle", manifest_bytes=data)).message
+    assert "JSON" in refused(make_signed_model(tmp_path / "model", manifest_bytes=data)).message
 
 
 def test_any_key_of_a_trusted_folder_will_do(tmp_path: Path) -> None:
-    folder = make_bundle(tmp_path / "bundle", key=OTHER_KEY)
+    folder = make_signed_model(tmp_path / "model", key=OTHER_KEY)
     keys = tmp_path / "trusted"
     keys.mkdir()
     write_public_key(keys / "a-old.pem")
     write_public_key(keys / "b-new.pem", OTHER_KEY)
-    assert open_bundle(folder, keys).signed_by == "b-new.pem"
+    assert read_model(folder, keys).signed_by == "b-new.pem"
 
 
-def key_error(path: Path) -> BundleError:
-    with pytest.raises(BundleError) as caught:
+def key_error(path: Path) -> ModelError:
+    with pytest.raises(ModelError) as caught:
         load_trusted_keys(path)
     return caught.value
 
@@ -355,13 +364,13 @@ def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
     assert "another kind than Ed25519" in key_error(tmp_path / "key.pem").message
 
 
-def scripted(bundle: Bundle, **changed: float) -> SizedEngine:
+def scripted(model: SignedModel, **changed: float) -> SizedEngine:
     """An engine that repeats the first golden scan's scores, save for what is changed."""
-    golden = bundle.manifest.golden[0]
+    golden = model.manifest.golden[0]
     expected = {name: getattr(golden, name) for name in ("p_abnormal", "gate_mean_max", "gate_std_max")} | changed
     values = {name: np.array([value], np.float32) for name, value in expected.items()}
     output = EngineOutput(residual_map=np.zeros((1, 6, 4), np.float32), **values)
-    return SizedEngine(lambda _: output, bundle.size, bundle.channels, 1)
+    return SizedEngine(lambda _: output, model.size, model.channels, 1)
 
 
 def same_scan_twice(content: Content) -> None:
@@ -370,28 +379,28 @@ def same_scan_twice(content: Content) -> None:
 
 
 def test_an_engine_that_repeats_the_golden_scores_may_judge(tmp_path: Path) -> None:
-    bundle = verify_bundle(make_bundle(tmp_path / "bundle", edit=same_scan_twice), TRUSTED)
-    check_golden(bundle, scripted(bundle))
+    model = verify_model(make_signed_model(tmp_path / "model", edit=same_scan_twice), TRUSTED)
+    check_golden(model, scripted(model))
 
 
 @pytest.mark.parametrize("name", ["p_abnormal", "gate_mean_max", "gate_std_max"])
 @pytest.mark.parametrize("off", [0.002, -0.002, float("nan"), float("inf")])
 def test_an_engine_that_says_something_else_may_not(tmp_path: Path, name: str, off: float) -> None:
-    bundle = verify_bundle(make_bundle(tmp_path / "bundle", edit=same_scan_twice), TRUSTED)
-    engine = scripted(bundle, **{name: getattr(bundle.manifest.golden[0], name) + off})
-    with pytest.raises(BundleError, match=rf"on scripted: {name} of golden/normal.tif is"):
-        check_golden(bundle, engine)
+    model = verify_model(make_signed_model(tmp_path / "model", edit=same_scan_twice), TRUSTED)
+    engine = scripted(model, **{name: getattr(model.manifest.golden[0], name) + off})
+    with pytest.raises(ModelError, match=rf"on scripted: {name} of golden/normal.tif is"):
+        check_golden(model, engine)
 
 
 def test_a_signed_golden_scan_that_is_no_scan_is_refused(tmp_path: Path) -> None:
-    folder = make_bundle(tmp_path / "bundle", files={"golden/normal.tif": b"II*\0 and no more"})
-    bundle = verify_bundle(folder, TRUSTED)
-    with pytest.raises(BundleError, match=r"golden/normal\.tif of bundle bright-is-abnormal cannot be read"):
-        check_golden(bundle, scripted(bundle))
+    folder = make_signed_model(tmp_path / "model", files={"golden/normal.tif": b"II*\0 and no more"})
+    model = verify_model(folder, TRUSTED)
+    with pytest.raises(ModelError, match=r"golden/normal\.tif of model bright-is-abnormal cannot be read"):
+        check_golden(model, scripted(model))
 
 
 def test_the_digest_is_that_of_the_manifest_file(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_bytes())
-    bundle = verify_bundle(folder, TRUSTED)
-    assert len(bundle.digest) == 64
-    assert bundle.digest not in json.dumps(manifest)
+    model = verify_model(folder, TRUSTED)
+    assert len(model.digest) == 64
+    assert model.digest not in json.dumps(manifest)

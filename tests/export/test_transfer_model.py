@@ -25,9 +25,9 @@ SIZE = Size(96, 64)
 """Other tests use it too, so the gate was exported before: what it says of a scan is no part of what is asked here."""
 
 
-def test_a_transfer_run_becomes_a_bundle_that_judges_like_it(tmp_path: Path) -> None:
+def test_a_transfer_run_becomes_a_model_that_judges_like_it(tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    lot, run, bundle, out = (tmp_path / name for name in ("lot", "run", "bundle", "out"))
+    lot, run, exported, out = (tmp_path / name for name in ("lot", "run", "model", "out"))
     write_lot(lot, seed=3, bundles=3, scans_per_bundle=4, abnormal_fraction=0.5, scale=0.15)
     options = ["--weights", "none", "--size", f"{SIZE.height_px}x{SIZE.width_px}"]
     assert train(["transfer", str(lot), "--out", str(run), *options]) == 0
@@ -36,8 +36,8 @@ def test_a_transfer_run_becomes_a_bundle_that_judges_like_it(tmp_path: Path) -> 
     assert export(["keygen", "--out", str(tmp_path)]) == 0
     checkpoints = ["--classifier", str(run / "classifier.pt"), "--gate", str(gate), "--golden", str(lot)]
     signed = ["--key", str(tmp_path / "signing-key.pem"), "--model-id", "transfer-1", "--weights-storage", "fp32"]
-    assert export(["bundle", *checkpoints, *signed, "--out", str(bundle)]) == 0
-    model = ["--bundle", str(bundle), "--trusted-key", str(tmp_path / "signing-key.pub.pem")]
+    assert export(["model", *checkpoints, *signed, "--out", str(exported)]) == 0
+    model = ["--model", str(exported), "--trusted-key", str(tmp_path / "signing-key.pub.pem")]
     assert worker(["--replay", str(lot), *model, "--labels", str(lot / "labels.csv"), "--out", str(out)]) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert summary["model"]["id"] == "transfer-1"

@@ -1,8 +1,8 @@
-"""The model bundle: verified first, and what was verified is what is loaded.
+"""The signed model: verified first, and what was verified is what is loaded.
 
-    BUNDLE/manifest.json     what the model is, and size and SHA-256 of every other file
-    BUNDLE/manifest.sig      Ed25519 signature (64 bytes) over the bytes of manifest.json, RFC 8032
-    BUNDLE/classifier.onnx   BUNDLE/gate.onnx   BUNDLE/golden/*.tif
+    MODEL/manifest.json     what the model is, and size and SHA-256 of every other file
+    MODEL/manifest.sig      Ed25519 signature (64 bytes) over the bytes of manifest.json, RFC 8032
+    MODEL/classifier.onnx   MODEL/gate.onnx   MODEL/golden/*.tif
 
 Each file is read once, into memory, through one handle on the directory; hashes and engines see those bytes, so
 whatever happens to the directory afterwards has no effect. Nothing is parsed before the signature holds.
@@ -25,7 +25,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from edge.errors import BundleError
+from edge.errors import ModelError
 from edge.images.conversion import Bounds
 from edge.images.method import Method
 from edge.images.residual_boxes import MapGeometry
@@ -52,7 +52,7 @@ _COPY_AGAIN = "copy the whole model again from where it was exported; if that do
 
 @dataclass(frozen=True, slots=True)
 class TrustedKey:
-    """A public key whose signature makes a bundle loadable; `name` is its file."""
+    """A public key whose signature makes a model loadable; `name` is its file."""
 
     name: str
     key: Ed25519PublicKey
@@ -64,8 +64,8 @@ class TrustedKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Bundle:
-    """A verified bundle. `contents` are the bytes the signature vouches for, by the names of the manifest."""
+class SignedModel:
+    """A verified model. `contents` are the bytes the signature vouches for, by the names of the manifest."""
 
     manifest: Manifest
     digest: str
@@ -136,39 +136,39 @@ class Bundle:
         return None if cells is None else MapGeometry(cells.cell_px, cells.offset_px)
 
 
-def open_bundle(directory: Path, trusted_key: Path) -> Bundle:
-    """Verify and read a bundle; `trusted_key` is a public key (PEM) or a folder of them (*.pem).
+def read_model(directory: Path, trusted_key: Path) -> SignedModel:
+    """Verify and read a model; `trusted_key` is a public key (PEM) or a folder of them (*.pem).
 
-    Raises BundleError: unsigned, signed by another key, changed, incomplete, with files that do not belong to it,
+    Raises ModelError: unsigned, signed by another key, changed, incomplete, with files that do not belong to it,
     or of a schema this program does not read.
     """
-    return verify_bundle(directory, load_trusted_keys(trusted_key))
+    return verify_model(directory, load_trusted_keys(trusted_key))
 
 
 def load_trusted_keys(path: Path) -> tuple[TrustedKey, ...]:
-    """The Ed25519 public keys of a PEM file, or of all *.pem files of a folder. Raises BundleError."""
+    """The Ed25519 public keys of a PEM file, or of all *.pem files of a folder. Raises ModelError."""
     try:
         files = sorted(path.glob("*.pem")) if path.is_dir() else [path]
         keys = tuple(TrustedKey(file.name, _public_key(file)) for file in files)
     except OSError as error:
-        raise BundleError(
+        raise ModelError(
             f"the trusted key {error.filename} cannot be read: {error.strerror}",
             hint="`trusted_key` names the public key (PEM) of the signer of your models, or a folder of such keys",
         ) from None
     if not keys:
-        raise BundleError(
+        raise ModelError(
             f"the folder {path} holds no *.pem file: no model can be trusted",
             hint="copy the public key of the signer of your models there",
         )
     return keys
 
 
-def verify_bundle(directory: Path, keys: Sequence[TrustedKey]) -> Bundle:
-    """`open_bundle` with keys in hand."""
+def verify_model(directory: Path, keys: Sequence[TrustedKey]) -> SignedModel:
+    """`read_model` with keys in hand."""
     with _directory(directory) as root_fd:
         manifest_bytes = _read(root_fd, MANIFEST_FILE, directory, MAX_MANIFEST_BYTES)
         if SIGNATURE_FILE not in _names(root_fd):
-            raise BundleError(
+            raise ModelError(
                 f"{directory} is not signed: it has no {SIGNATURE_FILE}",
                 hint="only signed models run here: make one with `edge-export model --signing-key`",
             )
@@ -183,7 +183,7 @@ def verify_bundle(directory: Path, keys: Sequence[TrustedKey]) -> Bundle:
             for name in sorted(golden):
                 path = f"{GOLDEN_DIR}/{name}"
                 contents[path] = _read_listed(golden_fd, path, manifest, directory)
-    return Bundle(
+    return SignedModel(
         manifest=manifest,
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
         signed_by=signed_by,
@@ -195,16 +195,16 @@ def _public_key(file: Path) -> Ed25519PublicKey:
     with file.open("rb") as stream:
         data = stream.read(MAX_KEY_BYTES)
     if b"PRIVATE KEY" in data:
-        raise BundleError(
+        raise ModelError(
             f"{file} is a private key",
             hint="give the .pub.pem beside it, and keep the private key away from the line: it can sign any model",
         )
     try:
         key = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm):
-        raise BundleError(f"{file} is not a public key in PEM form", hint="give the .pub.pem of `keygen`") from None
+        raise ModelError(f"{file} is not a public key in PEM form", hint="give the .pub.pem of `keygen`") from None
     if not isinstance(key, Ed25519PublicKey):
-        raise BundleError(
+        raise ModelError(
             f"{file} is a public key of another kind than Ed25519", hint="make one with `edge-export keygen`"
         )
     return key
@@ -213,7 +213,7 @@ def _public_key(file: Path) -> Ed25519PublicKey:
 def _check_signature(manifest: bytes, signature: bytes, keys: Sequence[TrustedKey], directory: Path) -> str:
     """Name of the key that signed `manifest`."""
     if len(signature) != SIGNATURE_BYTES:
-        raise BundleError(
+        raise ModelError(
             f"{directory / SIGNATURE_FILE} has {len(signature)} bytes, an Ed25519 signature has {SIGNATURE_BYTES}",
             hint=_COPY_AGAIN,
         )
@@ -226,11 +226,11 @@ def _check_signature(manifest: bytes, signature: bytes, keys: Sequence[TrustedKe
     claim = claimed_key(manifest)
     names = ", ".join(f"{trusted.name} ({trusted.fingerprint[:16]})" for trusted in keys)
     if claim is not None and claim not in {trusted.fingerprint for trusted in keys}:
-        raise BundleError(
+        raise ModelError(
             f"{directory} is signed with the key {claim[:16]}, trusted here: {names}",
             hint="if you trust the maker of this model, add its public key to `trusted_key`; else do not run it",
         )
-    raise BundleError(
+    raise ModelError(
         f"{directory}: {MANIFEST_FILE} or {SIGNATURE_FILE} was changed after signing; trusted here: {names}",
         hint=_COPY_AGAIN,
     )
@@ -241,13 +241,13 @@ def _read_listed(dir_fd: int, path: str, manifest: Manifest, directory: Path) ->
     expected = manifest.files[path]
     data = _read(dir_fd, path.rpartition("/")[2], (directory / path).parent, MAX_FILE_BYTES)
     if len(data) != expected.size_bytes:
-        raise BundleError(
+        raise ModelError(
             f"{directory / path} has {len(data)} bytes, the signed manifest says {expected.size_bytes}",
             hint=_COPY_AGAIN,
         )
     digest = hashlib.sha256(data).hexdigest()
     if digest != expected.sha256:
-        raise BundleError(
+        raise ModelError(
             f"{directory / path} was changed: its SHA-256 is {digest[:16]}…, "
             f"the signed manifest says {expected.sha256[:16]}…",
             hint=_COPY_AGAIN,
@@ -258,9 +258,9 @@ def _read_listed(dir_fd: int, path: str, manifest: Manifest, directory: Path) ->
 def _check_listing(dir_fd: int, expected: set[str], directory: Path) -> None:
     found = _names(dir_fd)
     if missing := sorted(expected - found):
-        raise BundleError(f"{directory} lacks {', '.join(missing)}", hint=_COPY_AGAIN)
+        raise ModelError(f"{directory} lacks {', '.join(missing)}", hint=_COPY_AGAIN)
     if extra := sorted(found - expected):
-        raise BundleError(
+        raise ModelError(
             f"{directory} holds {', '.join(repr(name) for name in extra[:5])}, which the signed manifest does not list",
             hint="remove what does not belong to the model; nothing may be stored in its folder",
         )
@@ -272,7 +272,7 @@ def _names(dir_fd: int) -> set[str]:
 
 @contextmanager
 def _directory(path: Path, parent_fd: int | None = None) -> Iterator[int]:
-    """A handle on a folder. The bundle itself may be reached by a symbolic link, what is in it may not be one."""
+    """A handle on a folder. The model itself may be reached by a symbolic link, what is in it may not be one."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     inner = parent_fd is not None
     try:
@@ -293,24 +293,24 @@ def _read(dir_fd: int, name: str, directory: Path, limit_bytes: int) -> bytes:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
         with os.fdopen(fd, "rb") as stream:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise BundleError(f"{path} is not a regular file", hint=_COPY_AGAIN)
+                raise ModelError(f"{path} is not a regular file", hint=_COPY_AGAIN)
             data = stream.read(limit_bytes + 1)
     except OSError as error:
         _refuse(path, error)
     if len(data) > limit_bytes:
-        raise BundleError(f"{path} is larger than {limit_bytes} bytes", hint=_COPY_AGAIN)
+        raise ModelError(f"{path} is larger than {limit_bytes} bytes", hint=_COPY_AGAIN)
     return data
 
 
 def _refuse(path: Path, error: OSError) -> NoReturn:
     if error.errno == errno.ELOOP or (error.errno == errno.ENOTDIR and path.is_symlink()):
-        raise BundleError(
+        raise ModelError(
             f"{path} is a symbolic link", hint="a model holds its own files: copy it with links resolved"
         ) from None
     if error.errno == errno.ENOENT:
-        raise BundleError(f"{path} does not exist", hint="give the folder that `edge-export model` wrote") from None
+        raise ModelError(f"{path} does not exist", hint="give the folder that `edge-export model` wrote") from None
     if error.errno == errno.ENOTDIR:
-        raise BundleError(f"{path} is not a folder", hint="give the folder that `edge-export model` wrote") from None
-    raise BundleError(
+        raise ModelError(f"{path} is not a folder", hint="give the folder that `edge-export model` wrote") from None
+    raise ModelError(
         f"{path} cannot be read: {error.strerror}", hint="check the permissions of the model and the disk"
     ) from None

@@ -1,4 +1,4 @@
-"""Small signed bundles with real graphs, made in milliseconds without torch: bright is abnormal."""
+"""Small signed models with real graphs, made in milliseconds without torch: bright is abnormal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edge.engines.golden import score_one
 from edge.engines.ort import OrtEngine
 from edge.images.conversion import Bounds, prepare
 from edge.images.method import Method
-from edge.model.bundle import TrustedKey
+from edge.model.signed_model import TrustedKey
 from edge.records import Size
 from export.golden import tiff_bytes
 from tests.support.models import ANY_EXPOSURE, ANY_SHARPNESS
@@ -152,7 +152,7 @@ def nan_graph() -> bytes:
     )
 
 
-def make_bundle(
+def make_signed_model(
     folder: Path,
     *,
     key: Ed25519PrivateKey = KEY,
@@ -161,7 +161,7 @@ def make_bundle(
     manifest_bytes: bytes | None = None,
     has_reason: bool = False,
 ) -> Path:
-    """Write a bundle and sign it; `edit` changes the manifest, `files` its files, before they are signed."""
+    """Write a model and sign it; `edit` changes the manifest, `files` its files, before they are signed."""
     contents = {
         "classifier.onnx": explained_graph() if has_reason else brightness_graph(),
         "gate.onnx": spot_graph(),
