@@ -6,6 +6,8 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
+
 from edge.engines.preprocessor import Preprocessor
 from edge.errors import ScanIncomplete
 from edge.pipeline.crash_guard import DecodeMarks, kills_its_reader
@@ -35,6 +37,7 @@ class ReadAhead:
         self._limits = limits
         self._decode = decode
         self._marks = marks
+        cv2.setNumThreads(1)  # OpenCV's own spin between its calls, and gain nothing beside the pool
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._jobs: deque[tuple[Arrival, Future[Prepared]]] = deque()
 

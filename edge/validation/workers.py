@@ -18,8 +18,6 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from edge.errors import EngineError, SettingsError
 from edge.model.signed_model import SignedModel
 from edge.pipeline.loaded_model import LoadedModel, open_model
@@ -129,7 +127,6 @@ _process: _Process | None = None
 
 def _start(job: Job, model: SignedModel, files: FileList, folder: Path) -> None:
     global _process
-    cv2.setNumThreads(1)
     parent = parent_process()
     assert parent is not None
 
@@ -150,7 +147,6 @@ class RayJudge:
     """An actor of a Ray cluster: sends verdicts back, for its disk is not the caller's."""
 
     def __init__(self, job: Job, model: SignedModel) -> None:
-        cv2.setNumThreads(1)
         # The same for all actors of a node: what killed one is looked at with care by the next.
         self._job = replace(job, marks=Path(tempfile.gettempdir()) / f"edge-replay-{job.boot_id}")
         self._signed = model

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -592,3 +593,9 @@ def test_a_suspect_waits_while_no_process_can_be_started_to_try_it_in(
     run_out(line.worker())
     assert line.outcomes() == {"b.tif": ("normal", ("classifier",))}
     assert line.intake.retried == ["a.tif"]
+
+
+def test_the_pool_alone_has_threads_for_scans(line: Line) -> None:
+    cv2.setNumThreads(4)
+    line.worker(decode_threads=2).close()
+    assert cv2.getNumThreads() == 1
