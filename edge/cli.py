@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from edge import __version__
-from edge.answers import commands as answers
 from edge.errors import RequestError, SettingsError
+from edge.reports import commands as reports
 from edge.settings import DEFAULT_FILE, Settings, load_settings, service_environment, settings_to_tell, usual_file
 from edge.system.command import (
     EXITS,
@@ -246,9 +246,9 @@ def _model_accept_older(_: argparse.Namespace, settings: Settings) -> int:
 _VERBS = {
     "check": _check,
     "run": _run_line,
-    "report": answers.report,
-    "show": answers.show,
-    "export": answers.export,
+    "report": reports.report,
+    "show": reports.show,
+    "export": reports.export,
     "replay": validation.replay,
     "qualify": validation.qualify,
     "resend": _resend,
@@ -312,7 +312,7 @@ def _parser() -> argparse.ArgumentParser:
         exits=(75, 78),
         parents=[common],
     )
-    answers.add_verbs(verbs, common)
+    reports.add_verbs(verbs, common)
     validation.add_verbs(verbs, common)
     resend = add_verb(
         verbs,

@@ -50,13 +50,13 @@ def test_at_most_five_modules_of_edge_lie_outside_its_rooms() -> None:
 
 
 OF_SEVERAL_MODULES = {
-    "answers",
     "browser",
     "engine_contract",
     "from_scans_to_verdicts",
     "fused_decisions",
     "gpu_commands",
     "placed_gate",
+    "reports",
     "transfer_model",
     "trt_contract",
 }

@@ -19,12 +19,12 @@ from uuid import UUID
 
 import pytest
 
-from edge.answers.report import report_html, shift_of
-from edge.answers.show import _decision
 from edge.cli import main
 from edge.contract.messages import Disposition, canonical_json
 from edge.evidence.record import evidence_of
 from edge.records import Outcome
+from edge.reports.report import report_html, shift_of
+from edge.reports.show import _decision
 from edge.store.ledger import open_ledger
 from edge.store.reader import LedgerReader
 from tests.support.samples import MORNING, STATION, sample_answer, sample_entry

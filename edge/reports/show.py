@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from edge.answers.verdicts import Answer, read
 from edge.contract.messages import Disposition, ScanInfo
 from edge.contract.reasons import in_words
 from edge.errors import EvidenceError
 from edge.evidence.record import IMAGE, ORIGINAL, REASON, RESIDUAL, SCAN, evidence_of
+from edge.reports.verdicts import Answer, read
 from edge.scans.scan import modified_at
 from edge.settings import Settings
 from edge.store.reader import LedgerReader

@@ -1,6 +1,6 @@
 """How long `report`, `show` and `export` take on a ledger of a million verdicts, in processor time.
 
-    .venvs/test/bin/python -m tests.bench.answers --out build/answers [--verdicts 1000000]
+    .venvs/test/bin/python -m tests.bench.reports --out build/reports [--verdicts 1000000]
 
 The ledger is made once (about 2 GB) and used again; delete the folder to be rid of it. One verdict every 2.5 s, one in
 a hundred not `normal`, no evidence: pictures cost their own time, about 40 ms each at 2000 x 1000.
@@ -31,7 +31,7 @@ END = datetime(2026, 3, 1, 14, 0, tzinfo=UTC)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the ledger where it is missing, and print a table of times."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("build/answers"))
+    parser.add_argument("--out", type=Path, default=Path("build/reports"))
     parser.add_argument("--verdicts", type=int, default=1_000_000)
     options = parser.parse_args(arguments)
     make_ledger(options.out, options.verdicts)

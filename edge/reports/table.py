@@ -7,9 +7,9 @@ import io
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from edge.answers.verdicts import OTHER_RELEASE, decision_on, fields_of
 from edge.contract.reasons import in_words
 from edge.errors import LedgerError
+from edge.reports.verdicts import OTHER_RELEASE, decision_on, fields_of
 from edge.store.reader import StoredVerdict
 from edge.system.text import rfc3339
 

@@ -22,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edge import __version__
-from edge.answers.verdicts import Answer, read
 from edge.contract.messages import Disposition
 from edge.contract.reasons import in_words
 from edge.errors import EvidenceError
 from edge.evidence.record import IMAGE, REASON, RESIDUAL, SCAN, Piece, evidence_of
 from edge.images.residual_boxes import MapGeometry
 from edge.records import Outcome, Size
+from edge.reports.verdicts import Answer, read
 from edge.store.reader import LedgerReader
 from edge.system.text import number, percent, visible, whole
 from edge.validation.pictures import (
@@ -166,7 +166,7 @@ def _count(shift: Shift, reader: LedgerReader) -> None:
 
 def report_html(shift: Shift) -> Iterator[str]:
     """The page, in parts: it may be longer than memory should hold twice."""
-    script = files("edge.answers").joinpath("report.js").read_text(encoding="utf-8")
+    script = files("edge.reports").joinpath("report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _template().generate(
         shift=shift,
@@ -195,7 +195,7 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(files("edge.answers").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    return environment.from_string(files("edge.reports").joinpath("report.html.j2").read_text(encoding="utf-8"))
 
 
 def _card(answer: Answer, folder: Path, is_large: bool) -> Card:

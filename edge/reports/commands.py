@@ -29,7 +29,7 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser], common
 
 def report(options: argparse.Namespace, settings: Settings) -> int:
     """Run `report`; its exit code. Raises EdgeError."""
-    from edge.answers.report import report_html, shift_of
+    from edge.reports.report import report_html, shift_of
     from edge.store.reader import LedgerReader
 
     since, until = _time(options)
@@ -46,7 +46,7 @@ def report(options: argparse.Namespace, settings: Settings) -> int:
 
 def export(options: argparse.Namespace, settings: Settings) -> int:
     """Run `export`; its exit code. Raises EdgeError."""
-    from edge.answers.table import csv_lines
+    from edge.reports.table import csv_lines
     from edge.store.reader import LedgerReader
 
     since, until = _time(options)
@@ -62,7 +62,7 @@ def export(options: argparse.Namespace, settings: Settings) -> int:
 
 def show(options: argparse.Namespace, settings: Settings) -> int:
     """Run `show`; its exit code. Raises EdgeError."""
-    from edge.answers.show import show_all
+    from edge.reports.show import show_all
 
     return show_all(options.word, settings)
 
