@@ -28,7 +28,7 @@ from edge.errors import EvidenceError
 from edge.evidence.record import IMAGE, REASON, RESIDUAL, SCAN, Piece, evidence_of
 from edge.images.residual_boxes import MapGeometry
 from edge.records import Outcome, Size
-from edge.reports.verdicts import Answer, read
+from edge.reports.verdicts import PastVerdict, read
 from edge.store.reader import LedgerReader
 from edge.system.text import number, percent, visible, whole
 from edge.validation.pictures import (
@@ -53,7 +53,7 @@ LONGEST_BY_HOUR = timedelta(hours=72)
 class Card:
     """A verdict for a person to look at."""
 
-    answer: Answer
+    past: PastVerdict
     sentence: str
     decision: Disposition | None
     picture: Picture | None
@@ -65,7 +65,7 @@ class Card:
     @property
     def worst_gate(self) -> float | None:
         """The larger of both gate scores, in multiples of its threshold."""
-        gate = self.answer.verdict.gate
+        gate = self.past.verdict.gate
         ratios = [
             score / threshold
             for score, threshold in ((gate.mean_max, gate.mean_threshold), (gate.std_max, gate.std_threshold))
@@ -135,7 +135,7 @@ def shift_of(reader: LedgerReader, since: datetime, until: datetime, evidence: P
     to_show = [read(stored) for stored in reader.to_look_at(since, until)]
     first = sorted(range(len(to_show)), key=lambda index: to_show[index].verdict.outcome is not Outcome.REVIEW)
     large = set(first[:pictures])
-    shift.cards = [_card(answer, evidence, index in large) for index, answer in enumerate(to_show)]
+    shift.cards = [_card(past, evidence, index in large) for index, past in enumerate(to_show)]
     return shift
 
 
@@ -198,8 +198,8 @@ def _template() -> jinja2.Template:
     return environment.from_string(files("edge.reports").joinpath("report.html.j2").read_text(encoding="utf-8"))
 
 
-def _card(answer: Answer, folder: Path, is_large: bool) -> Card:
-    verdict, picture, where = answer.verdict, None, ""
+def _card(past: PastVerdict, folder: Path, is_large: bool) -> Card:
+    verdict, picture, where = past.verdict, None, ""
     if is_large:
         piece = evidence_of(verdict, folder)
         if isinstance(piece, str):
@@ -207,17 +207,17 @@ def _card(answer: Answer, folder: Path, is_large: bool) -> Card:
         else:
             where = str(piece.path)
             try:
-                picture = _picture(answer, piece)
+                picture = _picture(past, piece)
             except EvidenceError as error:
                 where = error.message
             if picture is None and piece.record.note:
                 where += f" ({piece.record.note})"
-    return Card(answer, in_words(verdict), answer.decision, picture, where, is_large)
+    return Card(past, in_words(verdict), past.decision, picture, where, is_large)
 
 
-def _picture(answer: Answer, piece: Piece) -> Picture | None:
+def _picture(past: PastVerdict, piece: Piece) -> Picture | None:
     """As the networks saw it, with residual and reason; else the scan between its own bounds. Raises EvidenceError."""
-    kept, verdict = piece.record.files, answer.verdict
+    kept, verdict = piece.record.files, past.verdict
     if IMAGE in kept:
         scale = piece.record.residual
         residual_map = piece.residual() if scale is not None and RESIDUAL in kept else None

@@ -12,7 +12,7 @@ from edge.contract.messages import Disposition, ScanInfo
 from edge.contract.reasons import in_words
 from edge.errors import EvidenceError
 from edge.evidence.record import IMAGE, ORIGINAL, REASON, RESIDUAL, SCAN, evidence_of
-from edge.reports.verdicts import Answer, read
+from edge.reports.verdicts import PastVerdict, read
 from edge.scans.scan import modified_at
 from edge.settings import Settings
 from edge.store.reader import LedgerReader
@@ -40,7 +40,7 @@ def show_all(word: str, settings: Settings) -> int:
     """
     with LedgerReader(settings.state.ledger) as reader:
         found = [read(stored) for stored in reader.find(word, MOST)]
-        newest = {file: reader.of_file(file, 1) for file in {answer.verdict.scan.file for answer in found}}
+        newest = {file: reader.of_file(file, 1) for file in {past.verdict.scan.file for past in found}}
     if not found:
         raise EvidenceError(
             f"{settings.state.ledger}: no verdict on {word!r}",
@@ -48,17 +48,17 @@ def show_all(word: str, settings: Settings) -> int:
             f"`state.keep_days` = {settings.state.keep_days:g} days ago is no longer in the ledger",
         )
     code = 0
-    for index, answer in enumerate(found):
-        scan, last = answer.verdict.scan, newest[answer.verdict.scan.file]
-        if last and last[0].verdict_id != answer.verdict.verdict_id:
+    for index, past in enumerate(found):
+        scan, last = past.verdict.scan, newest[past.verdict.scan.file]
+        if last and last[0].verdict_id != past.verdict.verdict_id:
             check = FileCheck(False, f"{scan.file}: another one of this name was judged since, by {last[0].verdict_id}")
         else:
             check = check_file(scan, settings)
             code = CHANGED if check.is_changed else code
-        code = code if answer.stored.is_intact else CHANGED
+        code = code if past.stored.is_intact else CHANGED
         if index:
             print()
-        for name, value in _rows(answer, check, settings):
+        for name, value in _rows(past, check, settings):
             print(f"{name:<10} {visible(value)}")
     if len(found) == MOST:
         print(f"\nthe newest {MOST} are shown; others: edge-worker export")
@@ -94,17 +94,17 @@ def check_file(scan: ScanInfo, settings: Settings) -> FileCheck:
     return FileCheck(False, f"{gone}; SHA-256 {scan.sha256} was judged")
 
 
-def _rows(answer: Answer, check: FileCheck, settings: Settings) -> Iterator[tuple[str, str]]:
-    stored, verdict = answer.stored, answer.verdict
+def _rows(past: PastVerdict, check: FileCheck, settings: Settings) -> Iterator[tuple[str, str]]:
+    stored, verdict = past.stored, past.verdict
     piece = evidence_of(verdict, settings.evidence_dir)
-    decision = answer.decision
+    decision = past.decision
     damage = "" if stored.is_intact else "; DAMAGED: the ledger no longer has the bytes that were written"
     yield "verdict", f"{verdict.verdict_id}, seq {verdict.seq} of ledger {verdict.ledger_id}{damage}"
     yield "part", f"{verdict.part_id or 'unknown'}, lot {verdict.bundle or 'unknown'}"
     yield "outcome", f"{verdict.outcome}: {in_words(verdict)}"
     yield "decision", _decision(decision) if decision else "none by a person yet"
     yield "file", check.words
-    yield "decided", f"{_moment(stored.decided_at)}, {answer.latency_s:.1f} s after it was seen"
+    yield "decided", f"{_moment(stored.decided_at)}, {past.latency_s:.1f} s after it was seen"
     yield "sent", _moment(stored.sent_at) if stored.sent_at else "not yet"
     degraded = f", degraded: {verdict.model.degraded}" if verdict.model.degraded else ""
     engine = f"{verdict.model.engine} {verdict.model.precision}{degraded}"

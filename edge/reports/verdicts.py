@@ -1,4 +1,4 @@
-"""Verdicts of the ledger as answers need them: with their latency, and what a person decided."""
+"""Verdicts of the ledger as reports need them: with their latency, and what a person decided."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PastVerdict:
     """A stored verdict, read."""
 
     stored: StoredVerdict
@@ -39,9 +39,9 @@ class Answer:
         return decision_on(self.stored)
 
 
-def read(stored: StoredVerdict) -> Answer:
+def read(stored: StoredVerdict) -> PastVerdict:
     """A row of the ledger with its message. Raises LedgerError where that is none of this release."""
-    return Answer(stored, _parse(Verdict, stored.payload, stored.seq))
+    return PastVerdict(stored, _parse(Verdict, stored.payload, stored.seq))
 
 
 def decision_on(stored: StoredVerdict) -> Disposition | None:

@@ -150,7 +150,7 @@ def test_the_figures_of_the_report_are_those_of_the_verdicts(night: Night) -> No
     assert sum(span.count for span in shift.spans) == 24
     assert {span.count for span in shift.spans} == {3}
     assert shift.reasons["gate-mean"] == 2
-    pictured = [card.answer.verdict.outcome for card in shift.cards if card.picture is not None]
+    pictured = [card.past.verdict.outcome for card in shift.cards if card.picture is not None]
     assert pictured == [Outcome.REVIEW], "the first of both has no evidence"
     assert [card.is_large for card in shift.cards] == [True, False, False, True, False, False]
     assert shift.sampled == 0
