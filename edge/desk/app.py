@@ -31,6 +31,7 @@ from starlette.routing import Route
 
 from edge.desk import pages
 from edge.desk.accounts import LoginLimit, Session, Sessions
+from edge.desk.answer_form import Form
 from edge.desk.cases import CaseIndex, Claims
 from edge.desk.hand_over import hand_over
 from edge.desk.overview import note_health
@@ -278,7 +279,7 @@ def _log_out(desk: Desk, visit: Visit) -> Reply:
     return pages.redirect("/login", session="")
 
 
-def _visit(request: Request, form: pages.Form) -> Visit:
+def _visit(request: Request, form: Form) -> Visit:
     language = request.cookies.get(LANGUAGE_COOKIE)
     return Visit(
         path=str(request.scope["path"]),  # the whole address need not be UTF-8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 from edge.contract.messages import Health
 from edge.desk.readings import Choice, State, disagrees, standing
 from edge.desk.store import Answer, DeskStore
+from edge.desk.words import Language, name_code, number, short_moment
 from edge.errors import SettingsError, TableError
 from edge.records import Outcome
 from edge.system.files import open_regular
@@ -50,7 +50,7 @@ class Facts:
     today: Mapping[str, int] | None
     """Verdicts since midnight by outcome."""
     drift: Mapping[str, str]
-    """A curve as SVG by the name of its score."""
+    """A curve as SVG by the name of its score, in the reader's words."""
     agreement: Mapping[str, Mapping[str, int]]
     """Decided scans: outcome of the line, then what stands of the people."""
     escapes: Rate
@@ -72,8 +72,11 @@ def note_health(store: DeskStore, path: Path) -> None:
         store.add_health(at_ms, payload)
 
 
-def overview_facts(store: DeskStore, known_labels: Path | None, at: datetime) -> Facts:
-    """The figures at a moment. Raises SettingsError where the labels of the known scans cannot be read."""
+def overview_facts(store: DeskStore, known_labels: Path | None, at: datetime, language: Language) -> Facts:
+    """The figures at a moment, the curves labelled in `language`.
+
+    Raises SettingsError where the labels of the known scans cannot be read.
+    """
     since = at - timedelta(days=DRIFT_DAYS)
     messages = list(_messages(store.health_since(int(since.timestamp() * 1000))))
     newest = messages[-1] if messages else None
@@ -94,7 +97,7 @@ def overview_facts(store: DeskStore, known_labels: Path | None, at: datetime) ->
         health=newest,
         is_old=newest is not None and (at - newest.at).total_seconds() > OLD_S,
         today=_counts_of_day(messages, at),
-        drift=_curves(messages),
+        drift=_curves(messages, language),
         agreement=agreement,
         escapes=Rate(controls[Choice.ABNORMAL], controls[Choice.ABNORMAL] + controls[Choice.NORMAL]),
         readers=_readers(answers, _truth(known_labels)),
@@ -165,13 +168,14 @@ def _truth(labels: Path | None) -> dict[str, Label]:
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 440, 150, 52, 12, 122
 
 
-def _curves(messages: Sequence[Health]) -> dict[str, str]:
+def _curves(messages: Sequence[Health], language: Language) -> dict[str, str]:
     names = sorted({name for message in messages for name in message.drift})
     curves = {}
     for name in names:
         points = [(message.at, value) for message in messages if (value := message.drift.get(name)) is not None]
         if len(points) >= 2:
-            curves[name] = _curve(name, _thin(points))
+            title = name_code(language, "drift_", name)
+            curves[title] = _curve(title, _thin(points), language)
     return curves
 
 
@@ -181,7 +185,7 @@ def _thin(points: list[tuple[datetime, float]], most: int = 300) -> list[tuple[d
     return points[:-1:step] + points[-1:]
 
 
-def _curve(name: str, points: Sequence[tuple[datetime, float]]) -> str:
+def _curve(title: str, points: Sequence[tuple[datetime, float]], language: Language) -> str:
     """A curve over time as inline SVG; a gap of more than an hour breaks it. Colours come from the style sheet."""
     values = [value for _, value in points]
     low, high = min(values), max(values)
@@ -203,20 +207,15 @@ def _curve(name: str, points: Sequence[tuple[datetime, float]]) -> str:
     ticks = [low + (high - low) * share for share in (0.1, 0.5, 0.9)]
     lines = [
         f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - 8}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
-        f'<text x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{_short(tick)}</text>'
+        f'<text x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{number(language, tick)}</text>'
         for tick in ticks
     ]
-    form = "%H:%M" if span_s < 86_400 else "%d.%m. %H:%M"
     ends = [
-        f'<text x="{place}" y="{_HEIGHT - 8}" text-anchor="{anchor}">{moment.astimezone():{form}}</text>'
+        f'<text x="{place}" y="{_HEIGHT - 8}" text-anchor="{anchor}">{short_moment(language, moment)}</text>'
         for place, anchor, moment in ((_LEFT, "start", begin), (_WIDTH - 8, "end", points[-1][0]))
     ]
-    words = escape(f"{name}: {_short(values[0])} … {_short(values[-1])}")
+    words = escape(f"{title}: {number(language, values[0])} … {number(language, values[-1])}")
     return (
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{words}">{"".join(lines)}'
         f'<path class="curve" d="{"".join(path)}"/>{"".join(ends)}</svg>'
     )
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "?"

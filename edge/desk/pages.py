@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from importlib.resources import files
 from pathlib import Path
@@ -18,9 +18,11 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import jinja2
+from jinja2.runtime import Context
 
 from edge.desk import pixels
 from edge.desk.accounts import NO_ACCOUNT, LoginLimit, Sessions, is_password
+from edge.desk.answer_form import SEVERITIES, Form, FormRefusedError, read_form, whole
 from edge.desk.cases import (
     ALL,
     ORDERS,
@@ -41,25 +43,28 @@ from edge.desk.hand_over import hand_over
 from edge.desk.overview import note_health, overview_facts
 from edge.desk.readings import Choice, State, Vote, read_of
 from edge.desk.store import Account, DeskStore, now
-from edge.desk.words import LANGUAGES, TOLD_REASONS, Fault, Language, fault_of, word
+from edge.desk.words import (
+    LANGUAGES,
+    Fault,
+    Language,
+    clock,
+    fault_of,
+    moment,
+    name_code,
+    number,
+    percent,
+    seconds,
+    word,
+)
 from edge.errors import DeskError, EdgeError, EvidenceError
 from edge.evidence.record import Piece, open_piece
 from edge.records import Outcome
 from edge.settings import Settings
 from edge.system.text import rfc3339
 
-MAX_COMMENT: Final = 2000
-MAX_BOXES: Final = 50
-SEVERITIES: Final = {"mild": 0.25, "clear": 0.5, "severe": 0.9}
-"""Words of the page for numbers of labels.csv, on the scale of 0 to 1 that training uses."""
 LOCAL_PATH: Final = re.compile(r"/(scan/[0-9a-f]{32}|overview)?", re.ASCII)
 """Where a log-in may lead on to."""
 VERDICT_ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
-
-NOTHING: Final = "\u2013"
-"""Shown where there is no number."""
-
-Form = Mapping[str, list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +133,19 @@ def _templates() -> jinja2.Environment:
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.globals["static"] = static_address
-    environment.filters["moment"] = lambda moment: moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    environment.filters["clock"] = lambda moment: moment.astimezone().strftime("%H:%M:%S")
-    environment.filters["number"] = lambda value: NOTHING if value is None else f"{value:.3g}"
-    environment.filters["percent"] = _percent
-    environment.filters["seconds"] = lambda value: f"{value * 1e3:.0f} ms" if value < 1 else f"{value:.1f} s"
+    for form in (moment, clock, number, percent, seconds):
+        environment.filters[form.__name__] = _in_language(form)
     return environment
 
 
-def _percent(share: float | None) -> str:
-    return NOTHING if share is None or math.isnan(share) else f"{100 * share:.1f} %"
+def _in_language(form: Callable[[Language, Any], str]) -> Callable[[Context, Any], str]:
+    """A template's filter that speaks the language of the page."""
+
+    @jinja2.pass_context
+    def filtered(context: Context, value: Any) -> str:
+        return form(context["language"], value)
+
+    return filtered
 
 
 def render(visit: Visit, template: str, status: int = 200, **values: object) -> Reply:
@@ -147,6 +155,7 @@ def render(visit: Visit, template: str, status: int = 200, **values: object) -> 
         .get_template(template)
         .render(
             t=visit.word,
+            name_code=partial(name_code, visit.language),
             visit=visit,
             language=visit.language,
             other_language=(other := next(each for each in LANGUAGES if each != visit.language)),
@@ -224,7 +233,7 @@ def queue_page(desk: Desk, visit: Visit) -> Reply:
     rows = rows_for(_list_waiting(desk) if is_poll else desk.index.cases(), desk.store.votes(), reader)
     shown = chosen.in_order(rows)
     pages = max(-(-len(shown) // PAGE_CASES), 1)
-    page = min(max(_whole(visit.query.get("page", "")) or 1, 1), pages)
+    page = min(max(whole(visit.query.get("page", "")) or 1, 1), pages)
     values: dict[str, Any] = {
         "rows": shown[(page - 1) * PAGE_CASES : page * PAGE_CASES],
         "count": len(shown),
@@ -324,7 +333,6 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
         saved=visit.word("saved") if visit.query.get("saved") else "",
         kinds=desk.settings.desk.kinds,
         severities=tuple(SEVERITIES),
-        told_reasons=TOLD_REASONS,
         choices=list(Choice),
         nonce=secrets.token_hex(16),
         to_answer=_address(f"/scan/{verdict_id}/answer", words),
@@ -347,7 +355,16 @@ def _met(visit: Visit, row: Row, others: Sequence[Vote]) -> str:
     return visit.word("both_answered", account=others[-1].account, standing=words)
 
 
-_SCRIPT_WORDS: Final = ("counts", "boxes_none", "boxes_count", "box_hint", "load_failed", "choose")
+_SCRIPT_WORDS: Final = (
+    "counts",
+    "boxes_none",
+    "boxes_count",
+    "box_hint",
+    "load_failed",
+    "layer_failed",
+    "no_answer",
+    "choose",
+)
 
 
 def _viewer_words(visit: Visit, row: Row, step: int, layers: Mapping[str, pixels.Layer | None]) -> dict[str, Any]:
@@ -408,9 +425,12 @@ def _draw_layer(desk: Desk, visit: Visit, verdict_id: str, drawn: Callable[[Piec
 
 
 def scan_thumbnail(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
-    """A small picture for lists."""
+    """A small picture for lists; a sign where the scan is damaged, which its own page explains."""
     case = _case(desk, visit, verdict_id)
-    return Reply(_thumbnail(desk.index.folder, case.evidence), kind="image/jpeg")
+    try:
+        return Reply(_thumbnail(desk.index.folder, case.evidence), kind="image/jpeg")
+    except EvidenceError:
+        return Reply(_static_bytes("damaged.svg"), kind="image/svg+xml")
 
 
 @lru_cache(maxsize=500)
@@ -424,15 +444,9 @@ def answer(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
     account = row_reader(visit)
     row = _row(desk, visit, case)
     try:
-        choice = Choice(visit.value("decision"))
-    except ValueError:
-        return message_page(visit, HTTPStatus.BAD_REQUEST, visit.word("choose"))
-    given = _read_form(desk, visit, case)
-    nonce = visit.value("nonce")
-    if given is None or not VERDICT_ID.fullmatch(nonce):
-        return message_page(visit, HTTPStatus.BAD_REQUEST, visit.word("bad_request"))
-    if len(visit.value("comment")) > MAX_COMMENT or len(given["boxes_px"]) > MAX_BOXES:
-        return message_page(visit, HTTPStatus.BAD_REQUEST, visit.word("too_large"))
+        form = read_form(visit.form, case.record, desk.settings.desk.kinds)
+    except FormRefusedError as refused:
+        return message_page(visit, HTTPStatus.BAD_REQUEST, visit.word(str(refused)))
     reader = reader_of(desk, visit)
     record = case.record
     desk.store.add_answer(
@@ -444,80 +458,23 @@ def answer(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
             "outcome": record.outcome.value,
             "kept": record.kept,
             "counts_sha256": record.counts_sha256,
-            "decision": choice.value,
+            "decision": form.choice.value,
             "by": account,
             "at": rfc3339(now()),
             "is_blind": row.is_hidden and row.is_asked,  # the list shows what is decided
-            **given,
+            **form.said,
         },
-        _form_key(nonce, account, verdict_id, choice, given),
+        form.key(account, verdict_id),
         lambda votes: read_of(record.outcome, votes, account, is_admin=reader.is_admin),
     )
     desk.claims.release(verdict_id)
     hand_over(desk.store, desk.settings.state.dir)
     after = desk.store.votes()[verdict_id]
-    met = sum(vote.account != account for vote in after) > _others_seen(visit)
+    met = sum(vote.account != account for vote in after) > form.others_seen
     words = Filter.for_next(visit.query).words
     if row.is_hidden or met or any(vote.account == account for vote in row.votes):
         return redirect(_address(f"/scan/{verdict_id}", {**words, "saved": "1", **({"met": "1"} if met else {})}))
     return redirect(_address("/next", {**words, "after": verdict_id}))
-
-
-def _form_key(nonce: str, account: str, verdict_id: str, choice: Choice, given: Mapping[str, Any]) -> str:
-    """By which a form that is sent twice is one answer, and one that was changed in between (Back in the browser, a
-    second window) is another."""
-    said = [given[field] for field in ("kinds", "severity", "boxes_px", "comment")]
-    text = json.dumps([nonce, account, verdict_id, choice.value, *said])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _others_seen(visit: Visit) -> int:
-    """Answers of other people that there were when the page was made."""
-    seen = _whole(visit.value("seen"))
-    return seen if seen is not None else 1 << 30
-
-
-def _read_form(desk: Desk, visit: Visit, case: Case) -> dict[str, Any] | None:
-    """The fields of the form beside the decision; None where they make no sense."""
-    boxes = _boxes(visit.value("boxes"), case)
-    window = [_whole(visit.value(f"window_{end}")) for end in ("low", "high")]
-    seconds = _seconds(visit.value("seconds"))
-    severity = visit.value("severity")
-    kinds = visit.form.get("kinds", [])
-    if boxes is None or seconds is None or (severity and severity not in SEVERITIES):
-        return None
-    if not set(kinds) <= set(desk.settings.desk.kinds):
-        return None
-    return {
-        "kinds": sorted(set(kinds)),
-        "severity": SEVERITIES.get(severity),
-        "boxes_px": boxes,
-        "comment": visit.value("comment").replace("\r\n", "\n").strip(),
-        "seconds_looked": seconds,
-        "window_counts": window if all(end is not None and end <= 65535 for end in window) else None,
-    }
-
-
-def _boxes(text: str, case: Case) -> list[dict[str, int]] | None:
-    """Boxes of the form that lie on the scan; None for anything else."""
-    try:
-        boxes = json.loads(text or "[]")
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(boxes, list):
-        return None
-    height, width = case.record.height_px or 0, case.record.width_px or 0
-    found = []
-    for box in boxes:
-        keys = ("x_px", "y_px", "width_px", "height_px")
-        if not isinstance(box, dict) or sorted(box) != sorted(keys):
-            return None
-        if not all(type(box[key]) is int and box[key] >= 0 for key in keys):
-            return None
-        if box["x_px"] + box["width_px"] > width or box["y_px"] + box["height_px"] > height or not box["width_px"]:
-            return None
-        found.append({key: box[key] for key in keys})
-    return found
 
 
 # -- the rest ----------------------------------------------------------------------------------------------------
@@ -526,7 +483,7 @@ def _boxes(text: str, case: Case) -> list[dict[str, int]] | None:
 def overview_page(desk: Desk, visit: Visit) -> Reply:
     """Counts, latency, drift, and how line and people agree."""
     note_health(desk.store, desk.settings.state.health)
-    facts = overview_facts(desk.store, desk.settings.desk.known_labels, now())
+    facts = overview_facts(desk.store, desk.settings.desk.known_labels, now(), visit.language)
     rows = rows_for(desk.index.cases(), desk.store.votes(), reader_of(desk, visit))
     waiting = sum(row.standing.state is not State.DECIDED and not row.case.is_gone for row in rows)
     mine = sum(row.is_asked for row in rows)
@@ -548,10 +505,14 @@ def static_file(name: str) -> Reply | None:
     if name not in STATIC:
         return None
     return Reply(
-        files("edge.desk").joinpath("static", name).read_bytes(),
+        _static_bytes(name),
         kind=STATIC[name],
         headers={"Cache-Control": "public, max-age=31536000, immutable"},
     )
+
+
+def _static_bytes(name: str) -> bytes:
+    return files("edge.desk").joinpath("static", name).read_bytes()
 
 
 @lru_cache
@@ -581,16 +542,3 @@ def _case(desk: Desk, visit: Visit, verdict_id: str) -> Case:
 
 def _row(desk: Desk, visit: Visit, case: Case) -> Row:
     return row_for(case, desk.store.votes().get(case.verdict_id, ()), reader_of(desk, visit))
-
-
-def _whole(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) else None
-
-
-def _seconds(text: str) -> float | None:
-    """How long the reader looked: 0 to a day, in tenths."""
-    try:
-        seconds = float(text or 0)
-    except ValueError:
-        return None
-    return round(min(max(seconds, 0.0), 86_400.0), 1) if math.isfinite(seconds) else None

@@ -1,17 +1,21 @@
-"""Every word of the pages, in English and German: nothing is worded anywhere else.
+"""Every word of the pages, in English and German, and the form of their numbers and times: nothing is worded elsewhere.
 
 A word in braces is filled in by the page.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Literal
 
 from edge.errors import DeskError, EdgeError, EvidenceError
 
 Language = Literal["en", "de"]
 LANGUAGES: Final[tuple[Language, ...]] = ("en", "de")
+NOTHING: Final = "\u2013"
+"""Shown where there is no number."""
 
 _WORDS: Final[dict[str, tuple[str, str]]] = {
     # frame
@@ -107,8 +111,17 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "loading": ("Loading …", "Lädt …"),
     "load_failed": (
-        "The picture could not be loaded: {problem}",
-        "Das Bild konnte nicht geladen werden: {problem}",
+        "The picture did not arrive. Load this page again.",
+        "Das Bild ist nicht angekommen. Laden Sie diese Seite neu.",
+    ),
+    "layer_failed": (
+        "This layer is missing or damaged. The picture below it is whole: go by that.",
+        "Diese Ebene fehlt oder ist beschädigt. Das Bild darunter ist heil: danach urteilen.",
+    ),
+    "no_answer": (
+        "The desk does not answer, nothing was saved. What you entered is kept in this window: save it again.",
+        "Der Prüfplatz antwortet nicht, es wurde nichts gespeichert. Ihre Eingaben bleiben in diesem Fenster: "
+        "erneut speichern.",
     ),
     "reduced": (
         "Shown at 1/{step} of its size: the scan has {height} × {width} px.",
@@ -136,7 +149,7 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "layer_boxes": ("Boxes", "Kästen"),
     "layer_image": ("As the networks saw it", "Wie die Netze es sahen"),
     "layer_invert": ("Invert", "Umkehren"),
-    "counts": ("counts", "Counts"),
+    "counts": ("counts", "Zählwerte"),
     "keys": ("Keys", "Tasten"),
     "neighbours": ("Same lot, before and after", "Selbes Los, davor und danach"),
     # what the line said
@@ -247,6 +260,18 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "saved": ("Saved.", "Gespeichert."),
     "choose": ("Choose normal, abnormal or undecided.", "Bitte normal, abnormal oder unentschieden wählen."),
+    # kinds of defect, as delivered; a plant's own are shown as it names them
+    "kind_scratches": ("scratches", "Kratzer"),
+    "kind_lines": ("lines", "Linien"),
+    "kind_edge-cuts": ("edge cuts", "Schnitte am Rand"),
+    "kind_edge-tensions": ("edge tensions", "Spannungen am Rand"),
+    "kind_smudges": ("smudges", "Flecken"),
+    "kind_edge-ink-flow": ("ink flow at the edge", "Tinte läuft am Rand"),
+    "kind_bubbles": ("bubbles", "Blasen"),
+    "kind_missing-ink": ("missing ink", "fehlende Tinte"),
+    "kind_agglomerate": ("agglomerate", "Klumpen"),
+    "kind_ink-fluctuations": ("ink fluctuations", "ungleiche Tinte"),
+    "kind_ink-entry-exit": ("ink entry and exit", "Ein- und Auslauf"),
     # keys
     "key_answer": ("normal, abnormal, undecided", "normal, abnormal, unentschieden"),
     "key_kinds": ("kind; from the tenth on with Shift", "Art; ab der zehnten mit Umschalt"),
@@ -307,6 +332,31 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
         "Der Worker hat sich zuletzt um {at} gemeldet: er läuft nicht, oder seine Platte ist gestört.",
     ),
     "alarms": ("Alarms", "Alarme"),
+    "alarm_folder-away": ("the station's folder is away", "der Ordner der Station ist weg"),
+    "alarm_folder-partly-read": ("part of the folder cannot be read", "ein Teil des Ordners ist nicht lesbar"),
+    "alarm_intake-stopped": ("verdicts cannot be stored", "Urteile lassen sich nicht speichern"),
+    "alarm_scans-refused": ("scans are unreadable", "Scans sind unlesbar"),
+    "alarm_scans-repeated": ("the same image comes again", "dasselbe Bild kommt wieder"),
+    "alarm_scans-rewritten": ("judged scans were written anew", "beurteilte Scans wurden neu geschrieben"),
+    "alarm_scans-unmarked": ("scans wait for their mark", "Scans warten auf ihre Marke"),
+    "alarm_part-unknown": ("file names tell no part", "Dateinamen nennen kein Teil"),
+    "alarm_scans-not-moved": ("judged scans cannot be moved", "beurteilte Scans lassen sich nicht verschieben"),
+    "alarm_scans-not-readable": ("scans get no verdict: reading fails", "Scans ohne Urteil: das Lesen misslingt"),
+    "alarm_clock-behind": ("the clock is wrong", "die Uhr geht falsch"),
+    "alarm_disk-low": ("the disk is nearly full", "die Platte ist fast voll"),
+    "alarm_evidence-dropped": ("evidence was dropped", "Belege wurden ausgelassen"),
+    "alarm_outbox-stuck": ("messages do not leave", "Nachrichten gehen nicht ab"),
+    "alarm_broker-away": ("the broker is away", "der Broker ist weg"),
+    "alarm_broker-refuses": ("the broker refuses the station", "der Broker weist die Station ab"),
+    "alarm_station-twice": ("another worker has this station's name", "ein zweiter Worker trägt diesen Stationsnamen"),
+    "alarm_verdict-refused": ("the broker refuses verdicts", "der Broker weist Urteile ab"),
+    "alarm_no-subscriber": ("the verdicts have no subscriber", "niemand empfängt die Urteile"),
+    "alarm_no-retain": ("the broker keeps no messages", "der Broker bewahrt keine Nachrichten"),
+    "alarm_request-refused": ("a request was refused", "ein Auftrag wurde abgewiesen"),
+    "alarm_message-damaged": ("a stored message is damaged", "eine gespeicherte Nachricht ist beschädigt"),
+    "alarm_ledger-renewed": ("the ledger goes on under a new id", "das Hauptbuch läuft unter neuer Kennung"),
+    "alarm_degraded": ("the GPU is not used", "die GPU wird nicht genutzt"),
+    "alarm_start-refused": ("the worker refused to start", "der Worker verweigerte den Start"),
     "backlog": ("Scans not yet judged", "Noch nicht beurteilte Scans"),
     "record_head": ("Record", "Protokoll"),
     "record_note": (
@@ -330,8 +380,9 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
         "Eine Datei der Belege fehlt, ist beschädigt oder wurde verändert: Sie wird nicht gezeigt.",
     ),
     "fault_damaged_try": (
-        "judge the part itself, or its scan where the station still has it.",
-        "das Teil selbst beurteilen, oder seinen Scan, falls die Station ihn noch hat.",
+        "judge the part itself, or its scan where the station still has it. Your answer is taken here all the same.",
+        "das Teil selbst beurteilen, oder seinen Scan, falls die Station ihn noch hat. Ihre Antwort wird hier "
+        "trotzdem angenommen.",
     ),
     "fault_gone": (
         "The pictures were removed meanwhile to make room, or were never kept.",
@@ -383,7 +434,7 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "fault_other_try": ("see the detail.", "siehe unten."),
     "detail": ("In detail:", "Im Einzelnen:"),
     "problem": ("Something is wrong", "Etwas stimmt nicht"),
-    "try": ("Try: {hint}", "Versuch: {hint}"),
+    "try": ("Try: {hint}", "Was Sie tun können: {hint}"),
     "defect": (
         "A defect of this program. It is in the log; nothing was saved.",
         "Ein Fehler dieses Programms. Er steht im Log; es wurde nichts gespeichert.",
@@ -391,14 +442,53 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-TOLD_REASONS: Final = frozenset(key.removeprefix("decided_by_") for key in _WORDS if key.startswith("decided_by_"))
-"""Reasons of verdicts that are said in words beside."""
-
-
 def word(language: Language, key: str, **values: object) -> str:
     """The word of a page; KeyError for one that is not listed."""
     text = _WORDS[key][LANGUAGES.index(language)]
     return text.format(**values) if values else text
+
+
+def name_code(language: Language, prefix: str, code: str) -> str:
+    """A code of the product in words, such as `alarm_` and `disk-low`; one that is not listed is shown as it stands."""
+    return word(language, key) if (key := prefix + code) in _WORDS else code
+
+
+def number(language: Language, value: float | None) -> str:
+    """Three digits, with the reader's decimal sign."""
+    return _figure(language, value, ".3g")
+
+
+def percent(language: Language, share: float | None) -> str:
+    """A share of 1 in percent, with one decimal."""
+    text = _figure(language, None if share is None else 100 * share, ".1f")
+    return text if text == NOTHING else f"{text} %"
+
+
+def seconds(language: Language, value: float) -> str:
+    """A duration given in seconds, in milliseconds below one."""
+    return f"{value * 1e3:.0f} ms" if value < 1 else f"{_figure(language, value, '.1f')} s"
+
+
+def _figure(language: Language, value: float | None, form: str) -> str:
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    text = format(value, form)
+    return text.replace(".", ",") if language == "de" else text
+
+
+def moment(language: Language, at: datetime) -> str:
+    """Date and time of day by the desk's own clock."""
+    return format(at.astimezone(), "%d.%m.%Y %H:%M:%S" if language == "de" else "%Y-%m-%d %H:%M:%S")
+
+
+def short_moment(language: Language, at: datetime) -> str:
+    """A moment within the last days, to the minute."""
+    return format(at.astimezone(), "%d.%m. %H:%M" if language == "de" else "%m-%d %H:%M")
+
+
+def clock(_: Language, at: datetime) -> str:
+    """Time of day alone."""
+    return format(at.astimezone(), "%H:%M:%S")
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def verdict_of(number: int, outcome: Outcome, counts: Counts, lot: str, file: st
     """A verdict with scores that fit its outcome."""
     height, width = counts.shape
     scores = {Outcome.NORMAL: 0.03, Outcome.ABNORMAL: 0.97, Outcome.REVIEW: 0.52, Outcome.UNREADABLE: None}
-    reasons = {Outcome.NORMAL: "normal", Outcome.REVIEW: "review-band", Outcome.UNREADABLE: "truncated"}
+    reasons = {Outcome.NORMAL: "normal", Outcome.REVIEW: "uncertain", Outcome.UNREADABLE: "truncated"}
     is_readable = outcome is not Outcome.UNREADABLE
     box = BoxPx(x_px=width // 3, y_px=height // 3, width_px=width // 6, height_px=width // 6)
     verdict = sample_verdict(number, decided_at=at)

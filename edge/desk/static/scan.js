@@ -9,6 +9,17 @@ const form = document.getElementById("answer");
 const say = (key, values = {}) => words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 const opened = performance.now();
 
+/** What the desk says, as paragraphs, instead of what it was asked for: what is wrong, and what to try. */
+async function refusal(answer) {
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const lines = [...(page.getElementById("fault")?.children ?? [])];
+  if (answer.status === 401) {
+    const link = Object.assign(document.createElement("a"), { href: `/login?again=1&to=${base}`, textContent: " →" });
+    lines[0]?.append(link);
+  }
+  return lines.length ? lines : [`${answer.status}`];
+}
+
 // ---- the picture --------------------------------------------------------------------------------------------
 
 class Picture {
@@ -240,10 +251,23 @@ function setDrag(mode) {
   canvas.style.cursor = mode === "pan" ? "grab" : "crosshair";
 }
 
+/** Load a layer once; whether it can be shown. Where not, a note says why. */
 async function layer(name) {
-  if (picture.layers[name]) return;
-  const answer = await fetch(`${base}/${name}.png`);
-  if (answer.ok) picture.layers[name] = await createImageBitmap(await answer.blob());
+  const note = document.getElementById("layer-problem");
+  note.hidden = true;
+  if (picture.layers[name]) return true;
+  const lines = [words.layer_failed];
+  try {
+    const answer = await fetch(`${base}/${name}.png`);
+    if (answer.ok) {
+      picture.layers[name] = await createImageBitmap(await answer.blob());
+      return true;
+    }
+    lines.push(" ", (await refusal(answer)).at(-1));
+  } catch { /* the desk does not answer: nothing more to say of it */ }
+  note.replaceChildren(...lines);
+  note.hidden = false;
+  return false;
 }
 
 async function toggle(name) {
@@ -253,7 +277,7 @@ async function toggle(name) {
   button.setAttribute("aria-pressed", on);
   if (name === "invert") picture.inverted = on;
   else {
-    if (on && name !== "boxes") await layer(name);
+    if (on && name !== "boxes" && !(await layer(name))) return button.setAttribute("aria-pressed", false);
     picture.shown[name] = on;
     const legend = document.getElementById(`legend-${name}`);
     if (legend) legend.hidden = !on;
@@ -397,10 +421,10 @@ function restoreDraft() {
   boxesChanged();
 }
 
-function problem(text) {
+function problem(...lines) {
   const note = document.getElementById("problem");
-  note.textContent = text;
-  note.hidden = !text;
+  note.replaceChildren(...lines);
+  note.hidden = lines.length === 0;
 }
 
 async function save() {
@@ -408,7 +432,7 @@ async function save() {
   const button = form.querySelector("button.main");
   if (button.disabled) return;
   button.disabled = true;
-  problem("");
+  problem();
   form.elements.seconds.value = ((performance.now() - opened) / 1000).toFixed(1);
   try {
     const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) });
@@ -417,15 +441,9 @@ async function save() {
       location.assign(answer.url);
       return;
     }
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const text = page.getElementById("message");
-    problem(text ? text.textContent : `${answer.status}`);
-    if (answer.status === 401) {
-      const link = Object.assign(document.createElement("a"), { href: `/login?again=1&to=${base}`, textContent: " →" });
-      document.getElementById("problem").append(link);
-    }
-  } catch (error) {
-    problem(error.message);
+    problem(...(await refusal(answer)));
+  } catch {
+    problem(words.no_answer);
   }
   button.disabled = false;
 }
@@ -509,16 +527,12 @@ async function begin() {
   const veil = document.getElementById("veil");
   try {
     const answer = await fetch(facts.counts);
-    if (!answer.ok) {
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      throw new Error(page.getElementById("message")?.textContent ?? `${answer.status}`);
-    }
+    if (!answer.ok) return noPicture(await refusal(answer));
     const counts = new Uint16Array(await answer.arrayBuffer());
-    if (counts.length !== facts.width * facts.height) throw new Error(`${counts.length} px`);
+    if (counts.length !== facts.width * facts.height) return noPicture([words.load_failed]);
     picture = new Picture(canvas, counts, facts.width, facts.height);
-  } catch (error) {
-    veil.textContent = say("load_failed", { problem: error.message });
-    return;
+  } catch {
+    return noPicture([words.load_failed]);
   }
   picture.resize();
   setWindow(...(facts.bounds ?? picture.percentiles(0.005)));
@@ -534,6 +548,16 @@ async function begin() {
   canvas.addEventListener("wheel", (event) => { event.preventDefault(); const { x, y } = place(event); picture.zoom(2 ** (-event.deltaY / 400), x, y); }, { passive: false });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => picture.draw());
   canvas.focus({ preventScroll: true });
+}
+
+/** The veil says what is the matter; tools that have nothing to work on are off, the answer is not. */
+function noPicture(lines) {
+  const veil = document.getElementById("veil");
+  const box = document.createElement("div");
+  box.append(...lines);
+  veil.replaceChildren(box);
+  veil.classList.add("failed");
+  document.querySelectorAll(".tools button").forEach((button) => { button.disabled = true; });
 }
 
 /** The small pictures of the neighbours: each costs the desk as much as the large one, so they come after it. */

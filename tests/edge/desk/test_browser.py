@@ -38,6 +38,8 @@ class Served:
     url: str
     counts: dict[str, Counts]
     """By part."""
+    damaged: dict[str, str]
+    """Verdict whose evidence lacks this file."""
 
     def command(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "edge.desk.cli", *map(str, words), "--config", str(self.folder / "edge.toml")]
@@ -69,6 +71,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             lot="B01" if number < 6 else "B02",
             file=HOSTILE if number == 6 else None,
         )
+    damaged = {}
+    for number, name in ((9, "scan.png"), (10, "image.png")):
+        piece = put_piece(folder / "state" / "evidence", number, counts=sheet(number, 300, 150), lot="B09")
+        (piece.path / name).unlink()
+        damaged[name] = piece.record.verdict_id
     with DeskStore(folder / "desk" / FILE_NAME) as store:
         put_account(store, "ann", "admin")
         put_account(store, "bob")
@@ -76,7 +83,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         f'[state]\ndir = "{folder}/state"\n[desk]\ndir = "{folder}/desk"\nport = {free_port()}\n', encoding="utf-8"
     )
     with serving(folder / "edge.toml") as url:
-        yield Served(folder, url, counts)
+        yield Served(folder, url, counts, damaged)
 
 
 @pytest.fixture
@@ -154,7 +161,7 @@ def test_a_shift_from_logging_in_to_the_labels(browser: Chromium, served: Served
         browser.press(key)
     browser.press("Enter")
     browser.wait_for("document.getElementById('next')")
-    assert "review-band" not in browser.evaluate("document.body.innerText")
+    assert "lies in the review band" not in browser.evaluate("document.body.innerText")
     assert "classifier" in browser.evaluate("document.body.innerText"), "the line's reason is shown after the answer"
     (given,) = served.dispositions()
     assert (given["verdict_id"], given["decision"], given["by"]) == (verdict_id, "abnormal", "ann")
@@ -315,6 +322,30 @@ def test_what_was_entered_survives_a_session_that_ends(browser: Chromium, served
     assert browser.evaluate("form.elements.decision.value") == "undecided"
     assert browser.evaluate("form.elements.comment.value") == "kept"
     assert browser.evaluate("[...document.querySelectorAll('[name=kinds]:checked')].map(k => k.value)") == ["lines"]
+
+
+def test_a_damaged_scan_says_over_its_place_what_is_wrong_and_what_to_do_and_can_be_answered(
+    browser: Chromium, served: Served
+) -> None:
+    browser.visit(f"{served.url}/?lang=de", width=1280)
+    browser.visit(f"{served.url}/scan/{served.damaged['scan.png']}", width=1280)
+    browser.wait_for("document.querySelector('.veil.failed')")
+    veil = browser.evaluate("document.getElementById('veil').innerText")
+    assert "fehlt, ist beschädigt oder wurde verändert" in veil and "Was Sie tun können: das Teil selbst" in veil
+    assert "scan.png: No such file" in veil
+    assert browser.evaluate("[...document.querySelectorAll('.tools button')].every(button => button.disabled)")
+    assert browser.evaluate(IN_SIGHT % ".veil > div")
+    for key in ("u", "Enter"):
+        browser.press(key)
+    browser.wait_for("document.getElementById('next')")
+    assert served.damaged["scan.png"] in {given["verdict_id"] for given in served.dispositions()}
+    browser.visit(f"{served.url}/scan/{served.damaged['image.png']}", width=1280)
+    browser.wait_for(READY)
+    browser.press("v")
+    browser.wait_for("!document.getElementById('layer-problem').hidden")
+    note = browser.evaluate("document.getElementById('layer-problem').innerText")
+    assert "Das Bild darunter ist heil" in note and "image.png: No such file" in note
+    assert browser.evaluate("document.querySelector('[data-toggle=image]').getAttribute('aria-pressed')") == "false"
 
 
 def test_hostile_names_are_read_and_nothing_is_loaded_from_elsewhere(browser: Chromium, served: Served) -> None:

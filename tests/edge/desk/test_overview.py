@@ -41,10 +41,10 @@ def test_verdicts_of_today_are_counted_through_midnight_and_restarts(store: Desk
     tell(store, NOON - timedelta(hours=2), normal=100, review=2)
     tell(store, NOON - timedelta(hours=1), normal=130, review=3)
     tell(store, NOON, boot=2, normal=5)
-    facts = overview_facts(store, None, NOON)
+    facts = overview_facts(store, None, NOON, "en")
     assert facts.today == {"normal": 45, "abnormal": 0, "review": 1, "unreadable": 0}
     assert facts.health is not None and not facts.is_old
-    assert overview_facts(store, None, NOON + timedelta(minutes=10)).is_old
+    assert overview_facts(store, None, NOON + timedelta(minutes=10), "en").is_old
 
 
 def test_a_clock_that_was_set_back_does_not_freeze_the_overview(store: DeskStore, tmp_path: Path) -> None:
@@ -53,35 +53,35 @@ def test_a_clock_that_was_set_back_does_not_freeze_the_overview(store: DeskStore
         file.write_bytes(canonical_json(health().model_copy(update={"at": at})))
         note_health(store, file)
         note_health(store, file)
-    newest = overview_facts(store, None, NOON).health
+    newest = overview_facts(store, None, NOON, "en").health
     assert newest is not None and newest.at == NOON
     assert len(store.health_since(0)) == 2
 
 
 def test_without_health_nothing_is_said_of_today(store: DeskStore) -> None:
-    facts = overview_facts(store, None, NOON)
+    facts = overview_facts(store, None, NOON, "en")
     assert (facts.health, facts.today, facts.drift) == (None, None, {})
 
 
 def test_drift_is_a_curve_once_there_are_two_points(store: DeskStore) -> None:
     tell(store, NOON - timedelta(hours=2), drift=None)
     tell(store, NOON - timedelta(hours=1), drift=0.1)
-    assert overview_facts(store, None, NOON).drift == {}
+    assert overview_facts(store, None, NOON, "en").drift == {}
     tell(store, NOON, drift=0.1)
-    curve = overview_facts(store, None, NOON).drift["p_abnormal"]
-    assert curve.startswith("<svg") and 'aria-label="p_abnormal: 0.1' in curve and "nan" not in curve
+    curve = overview_facts(store, None, NOON, "en").drift["p(abnormal)"]
+    assert curve.startswith("<svg") and 'aria-label="p(abnormal): 0.1' in curve and "nan" not in curve
 
 
 def test_escapes_are_counted_among_controls_drawn_by_lot_alone(store: DeskStore) -> None:
     for verdict in range(1, 11):
         say(store, verdict, "normal", "normal", kept="sample")
     say(store, 11, "normal", "abnormal", kept="sample")
-    assert overview_facts(store, None, NOON).escapes.total == 10, "one reader against the line is no decision"
+    assert overview_facts(store, None, NOON, "en").escapes.total == 10, "one reader against the line is no decision"
     say(store, 11, "normal", "abnormal", kept="sample", by="bob")
     say(store, 12, "normal", "abnormal", kept="challenge")
     say(store, 12, "normal", "abnormal", kept="challenge", by="bob")
     say(store, 13, "abnormal", "abnormal")
-    facts = overview_facts(store, None, NOON)
+    facts = overview_facts(store, None, NOON, "en")
     assert (facts.escapes.hits, facts.escapes.total) == (1, 11)
     assert facts.escapes.interval.low < 1 / 11 < facts.escapes.interval.high
     assert facts.agreement["normal"] == {"normal": 10, "abnormal": 2, "undecided": 0}
@@ -93,12 +93,12 @@ def test_readers_are_measured_by_their_first_answers(store: DeskStore, tmp_path:
     say(store, 1, "normal", "normal", kept="challenge")
     say(store, 2, "abnormal", "normal", kept="challenge")
     say(store, 2, "abnormal", "abnormal", kept="challenge")  # once the line's verdict was seen
-    (ann,) = overview_facts(store, tmp_path / "known.csv", NOON).readers
+    (ann,) = overview_facts(store, tmp_path / "known.csv", NOON, "en").readers
     assert (ann.account, ann.answers, ann.median_s) == ("ann", 2, 15.0)
     assert (ann.agrees.hits, ann.agrees.total) == (1, 2)
     assert (ann.known.hits, ann.known.total) == (1, 2)
     with pytest.raises(SettingsError, match=r"`desk\.known_labels`"):
-        overview_facts(store, tmp_path / "missing.csv", NOON)
+        overview_facts(store, tmp_path / "missing.csv", NOON, "en")
 
 
 def test_the_workers_health_is_noted_once_and_what_is_none_is_left_alone(store: DeskStore, tmp_path: Path) -> None:

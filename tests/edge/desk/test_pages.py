@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,7 @@ from edge.desk.accounts import disable_account
 from edge.desk.app import build_app, new_desk
 from edge.desk.pages import Desk
 from edge.desk.store import FILE_NAME, DeskStore
+from edge.desk.words import keys, word
 from edge.evidence.record import SCAN, Piece
 from edge.records import Outcome
 from edge.settings import DeskSettings, Settings, StateSettings
@@ -348,7 +350,7 @@ def test_the_overview_shows_how_the_line_does(plant: Plant) -> None:
         page = plant.browser("ann").get("/overview").text
     for words in ("normal 1234", ">56<", "Not yet at the broker: 78", "400 ms", "p99 1.2 s", "share-away"):
         assert words in page, words
-    assert '<svg class="chart"' in page and 'aria-label="p_abnormal: 0.11 … 0.12"' in page
+    assert '<svg class="chart"' in page and 'aria-label="p(abnormal): 0.11 … 0.12"' in page
     plant.desk.settings.state.health.unlink()
     assert 'class="chart"' in plant.browser("ann").get("/overview").text, "what it told stays when it is away"
 
@@ -492,7 +494,7 @@ def test_without_blind_mode_the_line_speaks_first(tmp_path: Path) -> None:
     plant = Plant(tmp_path, blind=False)
     verdict_id, later = plant.put(1), plant.put(2)
     ann = plant.browser("ann")
-    assert "review-band" in ann.get(f"/scan/{verdict_id}").text
+    assert "lies in the review band" in ann.get(f"/scan/{verdict_id}").text
     assert ann.answer(verdict_id, "normal").headers["location"] == f"/next?after={verdict_id}"
     assert ann.get(f"/next?after={verdict_id}").headers["location"] == f"/scan/{later}"
 
@@ -703,7 +705,7 @@ def test_a_damaged_verdict_is_told_and_the_picture_is_shown_all_the_same(plant: 
     ann.answer(verdict_id, "normal")
     page = ann.get(f"/scan/{verdict_id}").text
     assert "verdict.json: not the bytes that were kept" in page
-    assert 'id="picture"' in page and "review-band" in page
+    assert 'id="picture"' in page and "lies in the review band" in page
 
 
 def test_a_damaged_record_is_listed_and_told(plant: Plant) -> None:
@@ -938,6 +940,73 @@ def test_a_fuzz_of_every_route_finds_no_defect(plant: Plant) -> None:
 
 
 # -- languages -----------------------------------------------------------------------------------------------------
+
+
+class Shown(HTMLParser):
+    """What a page says to a reader who sees or hears it, less what it marks as English or as a code."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.text = ""
+        self._open: list[tuple[str, bool]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        if tag not in ("meta", "link", "input", "img", "br"):
+            is_code = tag in ("code", "script", "style", "kbd")
+            self._open.append((tag, is_code or named.get("lang") == "en"))
+        for label in ("aria-label", "title", "alt"):
+            self.handle_data(f" {named.get(label) or ''} ")
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if not any(skipped for _, skipped in self._open):
+            self.text += f" {data}"
+
+
+def test_a_german_page_holds_no_english_word_number_or_time(plant: Plant) -> None:
+    outcomes = (Outcome.REVIEW, Outcome.ABNORMAL, Outcome.UNREADABLE, Outcome.NORMAL)
+    ids = [
+        plant.put(n, outcome, kept="sample" if outcome is Outcome.NORMAL else "outcome")
+        for n, outcome in enumerate(outcomes, 1)
+    ]
+    cleo = plant.browser("cleo")
+    cleo.cookies["desk_language"] = "de"
+    paths = ["/", "/overview", *(f"/scan/{verdict_id}" for verdict_id in ids), "/scan/x"]
+    pages = {path: cleo.get(path).text for path in paths}
+    pages["/login"] = Browser(plant.app).get("/login?again=1", accept_language="de").text
+    at = datetime.now(UTC)
+    for minutes, drift in ((90, 0.1125), (0, 0.1271)):
+        told = {"at": at - timedelta(minutes=minutes), "drift": {"p_abnormal": drift, "gate_std_max": drift}}
+        told |= {"alarms": ("disk-low", "broker-away"), "last_verdict_at": at, "outcomes": {"normal": 5}}
+        message = health().model_copy(update=told)
+        plant.store.add_health(int(message.at.timestamp() * 1000), canonical_json(message))
+    for verdict_id in ids:
+        cleo.answer(verdict_id, "abnormal", kinds=["missing-ink", "lines"], severity="mild")
+    plant.browser("bob").answer(ids[3], "abnormal")
+    path = next(plant.evidence.glob(f"*/{ids[0]}"))
+    (path / "verdict.json").write_bytes(b"{}")
+    (path / SCAN).unlink()
+    paths += [f"{path}?saved=1" for path in paths[2:4]] + ["/?state=all&page=1", f"/scan/{ids[0]}/counts"]
+    pages |= {f"{path} answered": cleo.get(path).text for path in paths}
+    english, german = (
+        {each for key in keys() for each in re.findall(r"[^\W\d_]{2,}", word(language, key).lower())}  # type: ignore[arg-type]
+        for language in ("en", "de")
+    )
+    assert len(pages) > 15 and len(english - german) > 300
+    for path, page in pages.items():
+        said = re.sub(r"\b[0-9a-f]{32,}\b", "", Shown(page).text)
+        assert 'lang="de"' in page, path
+        assert set(re.findall(r"[^\W\d_]{2,}", said.lower())) & (english - german) == set(), path
+        rest = re.sub(r"\b\d\d\.\d\d\.(\d{4}\b)?", "", said)
+        assert re.findall(r"\S*\d\.\d\S*|\d{4}-\d\d-\d\d", rest) == [], path
+    scan, overview = pages[f"/scan/{ids[1]} answered"], pages["/overview answered"]
+    assert "0,97" in scan and "Schwelle 0,5" in scan and "fehlende Tinte" in scan
+    assert "01.03.2026" in scan and "100,0 %" in overview and "die Platte ist fast voll" in overview
 
 
 def test_the_page_speaks_the_browsers_language_or_the_chosen_one(plant: Plant) -> None:
