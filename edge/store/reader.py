@@ -66,10 +66,6 @@ UNSENT = (
     " AND decided_at_ms >= ? AND decided_at_ms < ?"
 )
 VERDICT_TYPES = "SELECT verdict_type, outcome, reasons, is_kept, model_id, model_sha256, engine FROM verdict_types"
-BY_SEQ = (
-    f"SELECT {_COLUMNS} {_FROM} WHERE outbox.seq > ? AND outbox.seq <= ? AND kind = 'verdict'"
-    " ORDER BY outbox.seq LIMIT ?"
-)
 BY_PART = f"SELECT {_COLUMNS} {_FROM} WHERE part_id = ? ORDER BY outbox.seq DESC LIMIT ?"
 BY_FILE = f"SELECT {_COLUMNS} {_FROM_VERDICTS} WHERE file_key = ? ORDER BY verdicts.seq DESC LIMIT ?"
 BY_ID = f"SELECT {_COLUMNS} {_FROM_VERDICTS} WHERE verdicts.verdict_id = ?"
@@ -202,13 +198,6 @@ class LedgerReader:
                 number: VerdictType(Outcome(outcome), tuple(reasons.split()), bool(is_kept), *model)
                 for number, outcome, reasons, is_kept, *model in rows
             }
-
-    def numbered(self, first: int, last: int) -> Iterator[StoredVerdict]:
-        """Verdicts from number `first` to `last`, both included."""
-        after = first - 1
-        while page := self._page(BY_SEQ, after, last, PAGE_ROWS):
-            yield from page
-            after = page[-1].seq
 
     def sendable(self, asked: ResendRequest) -> int:
         """How many messages the ledger still holds of what is asked for, those included that wait to be sent anyway."""
