@@ -20,7 +20,7 @@ import ctypes
 import json
 import signal
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime
@@ -47,9 +47,6 @@ class Job:
     outputs: tuple[str, ...]
     workspace_bytes: int
     is_float32: bool
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
 
 
 class BuildFailed(Exception):
