@@ -153,7 +153,7 @@ def _share(
     for row, other in zip(rows, others, strict=True):
         if row.label in labels:
             flags.append((_is_right(other), _is_right(row)))
-            lots.append(row.bundle)
+            lots.append(row.lot)
     first, second = np.array(flags, bool).reshape(-1, 2).T
     difference = difference_over_lots(first, second, lots)
     return None if difference is None else PairedShare(name, paired_table(first, second), difference)

@@ -75,9 +75,9 @@ class Leaks:
             self._hashes.append(int(pixels_sha256[:16], 16))
             self._places.append(self._offered)
         self._offered += 1
-        if row.label is not None and row.bundle in self._lots:
+        if row.label is not None and row.lot in self._lots:
             self._lot_count += 1
-            self.lots.add(row.bundle)
+            self.lots.add(row.lot)
 
     def copies(self) -> list[int]:
         """Places, in the order of the rows, of files that hold the counts of a file before them."""

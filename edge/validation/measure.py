@@ -436,7 +436,7 @@ def _defective(label: Label | None) -> bool | None:
 
 
 def _lot(row: ScanRow) -> str:
-    return NO_LOT if row.bundle is None else row.bundle
+    return NO_LOT if row.lot is None else row.lot
 
 
 def _low(interval: LotInterval | None) -> float | None:

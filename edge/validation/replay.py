@@ -450,7 +450,7 @@ def _key(checked: CheckedReplay, settings: Settings, model: LoadedModel) -> dict
 
 def _cells(row: ScanRow, other: ScanRow | None) -> tuple[object, ...]:
     """A line of scans.csv; text that a spreadsheet would take for a formula is kept from it."""
-    texts = (display_name(row.file), row.bundle or "", row.label or "", row.outcome, " ".join(row.reasons))
+    texts = (display_name(row.file), row.lot or "", row.label or "", row.outcome, " ".join(row.reasons))
     safe = (f"'{text}" if text.startswith(("=", "+", "-", "@")) else text for text in texts)
     others = ("", "") if other is None else (other.outcome, other.p_abnormal)
     return (*safe, row.p_abnormal, row.gate_mean_max, row.gate_std_max, *others)
@@ -460,7 +460,7 @@ def _row(file: str, verdict: Verdict, truth: LabelRow | None) -> ScanRow:
     times = verdict.durations_ms
     return ScanRow(
         file=file,
-        bundle=truth.lot if truth is not None and truth.lot is not None else verdict.bundle,
+        lot=truth.lot if truth is not None and truth.lot is not None else verdict.bundle,
         label=None if truth is None else truth.label,
         outcome=verdict.outcome,
         reasons=verdict.reasons,

@@ -37,7 +37,7 @@ from edge.validation.labels import Label
 from edge.validation.pictures import Picture, heat_legend, picture_svg
 from edge.validation.reliability import Detection, Reliability
 from edge.validation.requirements import meaning_of
-from edge.validation.results import BundleFigures, Validation
+from edge.validation.results import LotFigures, Validation
 from edge.validation.statistics import wilson
 from edge.validation.summary import Replay
 from edge.validation.table import ScanRow, select
@@ -77,7 +77,7 @@ def report_html(replay: Replay, gallery: Gallery) -> str:
             for name, value in replay.figures.items()
             if value is not None
         ],
-        bundle_bar=_bundle_bar,
+        lot_bar=_lot_bar,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         scans=_choose_rows(replay.rows),
@@ -262,7 +262,7 @@ def _costs(reliability: Reliability, threshold: float) -> str | None:
     return None if costs is None else cost_figure(costs.thresholds, costs.cost, threshold, costs.cheapest)
 
 
-def _bundle_bar(figures: BundleFigures) -> str:
+def _lot_bar(figures: LotFigures) -> str:
     if not figures.scored.total:
         return ""
     return interval_bar(figures.scored.balanced_accuracy, *figures.scored.balanced_accuracy_interval)

@@ -88,10 +88,10 @@ METRIC_MEANINGS: dict[str, str] = {item.name: item.metadata["means"] for item in
 
 
 @dataclass(frozen=True, slots=True)
-class BundleFigures:
-    """One coating bundle. `scored` decides by the threshold alone; escapes and overkill are the line's."""
+class LotFigures:
+    """One lot. `scored` decides by the threshold alone; escapes and overkill are the line's."""
 
-    bundle: str | None
+    lot: str | None
     scans: int
     labelled_normal: int
     labelled_abnormal: int
@@ -114,7 +114,7 @@ class Validation:
     overkill: Rate
     review: Rate
     curve: Roc | None
-    bundles: tuple[BundleFigures, ...]
+    lots: tuple[LotFigures, ...]
 
 
 def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: int) -> Validation:
@@ -190,7 +190,7 @@ def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: 
         overkill=overkill,
         review=review,
         curve=roc(p, truth),
-        bundles=tuple(_by_bundle(rows, threshold)),
+        lots=tuple(_by_lot(rows, threshold)),
     )
 
 
@@ -201,19 +201,19 @@ def _of_each_label(counts: Confusion, given: Mapping[Label | None, int]) -> Conf
     return Confusion(0, 0, 0, 0) if is_missing else counts
 
 
-def _by_bundle(rows: Sequence[ScanRow], threshold: float) -> list[BundleFigures]:
+def _by_lot(rows: Sequence[ScanRow], threshold: float) -> list[LotFigures]:
     places: dict[str | None, array[int]] = {}
     for place, row in enumerate(rows):
-        places.setdefault(row.bundle, array("Q")).append(place)
-    in_order = sorted(places, key=lambda name: (name is None, name or ""))  # files of no bundle last
-    return [_bundle(name, Selection(rows, places[name]), threshold) for name in in_order]
+        places.setdefault(row.lot, array("Q")).append(place)
+    in_order = sorted(places, key=lambda name: (name is None, name or ""))  # files of no lot last
+    return [_lot(name, Selection(rows, places[name]), threshold) for name in in_order]
 
 
-def _bundle(name: str | None, rows: Sequence[ScanRow], threshold: float) -> BundleFigures:
+def _lot(name: str | None, rows: Sequence[ScanRow], threshold: float) -> LotFigures:
     p, truth = _arrays(select(rows, _is_scored))
     counts = Counter((row.label, row.outcome) for row in rows)
-    return BundleFigures(
-        bundle=name,
+    return LotFigures(
+        lot=name,
         scans=len(rows),
         labelled_normal=sum(counts[Label.NORMAL, outcome] for outcome in Outcome),
         labelled_abnormal=sum(counts[Label.ABNORMAL, outcome] for outcome in Outcome),

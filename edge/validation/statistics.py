@@ -57,7 +57,7 @@ class Confusion:
     fn: int
 
     def __add__(self, other: Confusion) -> Confusion:
-        """Decisions of several bundles together: the paper sums the counts, not the accuracies (J 3)."""
+        """Decisions of several lots together: the paper sums the counts, not the accuracies (J 3)."""
         return Confusion(self.tp + other.tp, self.fp + other.fp, self.tn + other.tn, self.fn + other.fn)
 
     @property
@@ -88,8 +88,8 @@ class Confusion:
         With rates a, b and their Wilson limits, the lower limit is
         (a + b)/2 - sqrt((a - low_a)^2 + (b - low_b)^2)/2, the upper one likewise: the method of variance
         estimates recovery (Newcombe 1998, method 10; Zou and Donner 2008). Unlike a bootstrap it is not
-        empty when every decision was right. It takes the scans as independent; scans of one bundle are not,
-        so the true uncertainty over new bundles is larger.
+        empty when every decision was right. It takes the scans as independent; scans of one lot are not,
+        so the true uncertainty over new lots is larger.
         """
         rates = [rate for rate in (self.sensitivity, self.specificity) if rate.total]
         if len(rates) < 2:

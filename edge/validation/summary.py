@@ -35,7 +35,7 @@ class Replay:
     leaks: Leaks
     requirements: Sequence[RequirementResult]
     training: Mapping[str, str]
-    """What the bundle says its networks learnt from."""
+    """What the model says its networks learnt from."""
     labels_without_file: Sequence[str]
 
     @property
@@ -70,7 +70,7 @@ def summary_json(replay: Replay) -> str:
         "confusion": {name: _confusion_json(getattr(validation, name)) for name in ("scored", "decided")},
         "bundles": [
             {
-                "bundle": figures.bundle,
+                "bundle": figures.lot,
                 "scans": figures.scans,
                 "labelled_normal": figures.labelled_normal,
                 "labelled_abnormal": figures.labelled_abnormal,
@@ -80,7 +80,7 @@ def summary_json(replay: Replay) -> str:
                 "overkill": figures.overkill,
                 "balanced_accuracy": none_if_nan(figures.scored.balanced_accuracy),
             }
-            for figures in validation.bundles
+            for figures in validation.lots
         ],
         "labels_without_file": list(replay.labels_without_file),
         "learnt_from": {"is_known": replay.leaks.is_known, "files": list(map(display_name, replay.leaks.files))},

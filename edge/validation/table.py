@@ -22,7 +22,7 @@ class ScanRow:
     """One judged file, without its pixels."""
 
     file: str
-    bundle: str | None
+    lot: str | None
     label: Label | None
     outcome: Outcome
     reasons: tuple[str, ...]
@@ -59,7 +59,7 @@ class ScanTable(Sequence[ScanRow]):
         """Add a row at the end."""
         self._names += row.file.encode("utf-8", "surrogateescape")
         self._ends.append(len(self._names))
-        self._lots.append(row.bundle)
+        self._lots.append(row.lot)
         self._reasons.append(row.reasons)
         self._codes.append(_OUTCOMES.index(row.outcome) * len(_LABELS) + _LABELS.index(row.label))
         self._scores.extend(map(_number, (row.p_abnormal, row.gate_mean_max, row.gate_std_max)))
@@ -85,7 +85,7 @@ class ScanTable(Sequence[ScanRow]):
         start = self._ends[place - 1] if place else 0
         return ScanRow(
             file=self._names[start : self._ends[place]].decode("utf-8", "surrogateescape"),
-            bundle=self._lots[place],
+            lot=self._lots[place],
             label=_LABELS[label],
             outcome=_OUTCOMES[outcome],
             reasons=self._reasons[place],

@@ -193,4 +193,4 @@ def test_a_model_that_does_not_say_what_it_computes_in_is_not_written(key: Path,
     source = read_model(make_signed_model(tmp_path / "model", files={"classifier.onnx": rounded_graph()}), key)
     with pytest.raises(ModelError, match="computes in int8"):
         write_model(tmp_path / "out", source.manifest, source.contents, KEY)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "key.pub.pem"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["key.pub.pem", "model"]

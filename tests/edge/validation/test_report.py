@@ -66,7 +66,7 @@ class Seen:
         label: Label | None = None,
         p: float | None = None,
         mean: float | None = None,
-        bundle: str | None = "B01",
+        lot: str | None = "B01",
         reasons: tuple[str, ...] = ("classifier",),
         detail: str | None = None,
     ) -> None:
@@ -75,8 +75,8 @@ class Seen:
         verdict = sample.model_copy(
             update={"outcome": outcome, "p_abnormal": p, "gate": gate, "reasons": reasons, "detail": detail}
         )
-        truth = None if label is None else LabelRow(2, file, bundle, label, kinds=("lines",), severities=(0.7,))
-        row = ScanRow(file, bundle, label, outcome, reasons, p, mean, mean, (1.0, 2.0, None if p is None else 30.0))
+        truth = None if label is None else LabelRow(2, file, lot, label, kinds=("lines",), severities=(0.7,))
+        row = ScanRow(file, lot, label, outcome, reasons, p, mean, mean, (1.0, 2.0, None if p is None else 30.0))
         self.rows.append(row)
         self.truths.append(truth)
         self.gallery.offer(verdict, row, truth)
@@ -115,11 +115,11 @@ def a_mixed_lot() -> Seen:
     seen = Seen()
     for number in range(6):
         seen.judge(f"good{number}.tif", Outcome.NORMAL, label=Label.NORMAL, p=0.05 * number, mean=0.01)
-    seen.judge("bad.tif", Outcome.ABNORMAL, label=Label.ABNORMAL, p=0.9, mean=0.02, bundle="B02")
-    seen.judge("escape.tif", Outcome.NORMAL, label=Label.ABNORMAL, p=0.2, mean=0.02, bundle="B02")
-    seen.judge("overkill.tif", Outcome.ABNORMAL, label=Label.NORMAL, p=0.8, mean=0.02, bundle="B02")
+    seen.judge("bad.tif", Outcome.ABNORMAL, label=Label.ABNORMAL, p=0.9, mean=0.02, lot="B02")
+    seen.judge("escape.tif", Outcome.NORMAL, label=Label.ABNORMAL, p=0.2, mean=0.02, lot="B02")
+    seen.judge("overkill.tif", Outcome.ABNORMAL, label=Label.NORMAL, p=0.8, mean=0.02, lot="B02")
     seen.judge("strange.tif", Outcome.REVIEW, label=None, p=0.4, mean=0.2, reasons=("gate-mean",))
-    seen.judge("broken.tif", Outcome.UNREADABLE, bundle=None, reasons=("truncated",), detail="broken.tif: ends early")
+    seen.judge("broken.tif", Outcome.UNREADABLE, lot=None, reasons=("truncated",), detail="broken.tif: ends early")
     return seen
 
 
@@ -348,11 +348,11 @@ def test_of_too_many_scans_the_table_has_what_wants_a_look_first(monkeypatch: py
     assert re.findall(r">([\w]+)\.tif<", table) == ["bad", "escape", "overkill", "strange", "broken", "good0"]
 
 
-def test_names_of_files_bundles_and_kinds_stay_words() -> None:
+def test_names_of_files_lots_and_kinds_stay_words() -> None:
     seen = Seen()
     tame = a_mixed_lot()
     for outcome, p in ((Outcome.NORMAL, 0.2), (Outcome.REVIEW, 0.4), (Outcome.UNREADABLE, None)):
-        seen.judge(HOSTILE, outcome, label=Label.ABNORMAL, p=p, mean=p, bundle=HOSTILE, detail=f"{HOSTILE}: {HOSTILE}")
+        seen.judge(HOSTILE, outcome, label=Label.ABNORMAL, p=p, mean=p, lot=HOSTILE, detail=f"{HOSTILE}: {HOSTILE}")
     replay = replace(
         seen.replay(labels_without_file=(HOSTILE,)),
         folder=HOSTILE,

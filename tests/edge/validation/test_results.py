@@ -19,10 +19,10 @@ from tests.support.samples import MORNING
 NORMAL, ABNORMAL, REVIEW, UNREADABLE = Outcome.NORMAL, Outcome.ABNORMAL, Outcome.REVIEW, Outcome.UNREADABLE
 
 
-def row(label: Label | None, outcome: Outcome, p_abnormal: float | None, bundle: str | None = "B01") -> ScanRow:
+def row(label: Label | None, outcome: Outcome, p_abnormal: float | None, lot: str | None = "B01") -> ScanRow:
     return ScanRow(
         file="scan.tif",
-        bundle=bundle,
+        lot=lot,
         label=label,
         outcome=outcome,
         reasons=("classifier",),
@@ -83,13 +83,13 @@ def test_files_are_counted_by_outcome_and_by_label() -> None:
     assert metrics.review_rate == 0.3
 
 
-def test_each_bundle_has_its_own_figures_and_the_last_has_none() -> None:
-    bundles = validated(MIXED).bundles
-    assert [figures.bundle for figures in bundles] == ["B01", "B02", None]
-    assert bundles[0].scored.balanced_accuracy == 0.5  # normal only: its rate
-    assert (bundles[1].escapes, bundles[1].review) == (1, 2)
-    assert bundles[2].unreadable == 1 and math.isnan(bundles[2].scored.balanced_accuracy)
-    total = sum((figures.scored for figures in bundles), Confusion(0, 0, 0, 0))
+def test_each_lot_has_its_own_figures_and_the_last_has_none() -> None:
+    lots = validated(MIXED).lots
+    assert [figures.lot for figures in lots] == ["B01", "B02", None]
+    assert lots[0].scored.balanced_accuracy == 0.5  # normal only: its rate
+    assert (lots[1].escapes, lots[1].review) == (1, 2)
+    assert lots[2].unreadable == 1 and math.isnan(lots[2].scored.balanced_accuracy)
+    total = sum((figures.scored for figures in lots), Confusion(0, 0, 0, 0))
     assert total == validated(MIXED).scored
 
 

@@ -24,7 +24,7 @@ def test_a_score_equal_to_the_threshold_is_a_positive_decision() -> None:
     assert confusion(TIED_P, TIED_LABELS, 0.5) == Confusion(tp=2, fp=1, tn=1, fn=0)
 
 
-def test_confusions_of_bundles_add_up_before_the_accuracy_is_taken() -> None:
+def test_confusions_of_lots_add_up_before_the_accuracy_is_taken() -> None:
     first, second = Confusion(tp=1, fp=0, tn=0, fn=0), Confusion(tp=0, fp=1, tn=8, fn=1)
     assert (first + second).balanced_accuracy == pytest.approx((1 / 2 + 8 / 9) / 2)
 
