@@ -103,8 +103,9 @@ class SourceError(EdgeError):
     exit_code = 74
 
 
-DeskFault = Literal["busy", "disk", "full", "refused"]
-"""Why the desk saved nothing: another process writes, its file or its disk fails, no room, or it may not be."""
+DeskFault = Literal["busy", "changed", "disk", "full", "refused"]
+"""Why the desk saved nothing: another process writes, its file is not the one it opened, its file or its disk fails, no
+room, or it may not be."""
 
 
 class DeskError(EdgeError):

@@ -92,9 +92,10 @@ def disable_account(store: DeskStore, name: str, by: str) -> str:
 
 @dataclass(slots=True)
 class Session:
-    """A logged-in browser. `csrf` is the word that its forms must repeat."""
+    """A logged-in browser. `csrf` is the word that its forms must repeat, `secret` the hash of the password it gave."""
 
     account: str
+    secret: str
     csrf: str
     begun_s: float
     seen_s: float
@@ -110,15 +111,15 @@ class Sessions:
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
 
-    def begin(self, account: str) -> str:
-        """A new session: the value of its cookie."""
+    def begin(self, account: str, secret: str) -> str:
+        """A new session: the value of its cookie. It ends when the account's `secret` is another one."""
         token = secrets.token_urlsafe(32)
         at_s = self._clock()
         with self._lock:
             self._sessions = {key: each for key, each in self._sessions.items() if self._lives(each)}
             while len(self._sessions) >= MOST_SESSIONS:
                 self._sessions.pop(min(self._sessions, key=lambda key: self._sessions[key].seen_s))
-            self._sessions[_key(token)] = Session(account, secrets.token_urlsafe(24), at_s, at_s)
+            self._sessions[_key(token)] = Session(account, secret, secrets.token_urlsafe(24), at_s, at_s)
         return token
 
     def find(self, token: str, *, is_active: bool = True) -> Session | None:

@@ -202,10 +202,18 @@ def _server_config(settings: DeskSettings, app: Starlette) -> uvicorn.Config:
 
 
 async def _hand_over_for_ever(desk: Desk) -> None:
-    """Give the worker what it could not be given at once, and keep what it tells of the line."""
+    """Give the worker what it could not be given at once, and keep what it tells of the line.
+
+    The newest entry of the record goes to the log, which is out of reach of who may write the record: what was cut off
+    its end is found by `edge-desk verify --head`.
+    """
+    head = ""
     while True:
         try:
             await run_in_threadpool(hand_over, desk.store, desk.settings.state.dir)
+            if (newest := await run_in_threadpool(desk.store.head)) != head:
+                head = newest
+                event(log.info, "record", newest=head)
             await run_in_threadpool(note_health, desk.store, desk.settings.state.health)
         except EdgeError as error:
             event(log.warning, "answers not handed over", error=error.message)
@@ -255,11 +263,11 @@ def _run_page(desk: Desk, request: Request, visit: Visit, page: Page, is_open: b
 
 
 def _who(desk: Desk, request: Request, visit: Visit) -> tuple[Session | None, Account | None]:
-    """The session and account of the cookie; an account that was disabled ends it."""
+    """The session and account of the cookie; an account that was disabled, or has a new password, ends it."""
     token = request.cookies.get(COOKIE, "")
     session = desk.sessions.find(token, is_active="auto" not in visit.query)
     account = desk.store.account(session.account) if session is not None else None
-    if account is None or account.is_disabled:
+    if session is None or account is None or account.is_disabled or account.secret != session.secret:
         desk.sessions.end(token)
         return None, None
     return session, account

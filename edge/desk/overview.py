@@ -95,7 +95,7 @@ def overview_facts(store: DeskStore, known_labels: Path | None, at: datetime, la
                 controls[stands.choice] += 1
     return Facts(
         health=newest,
-        is_old=newest is not None and (at - newest.at).total_seconds() > OLD_S,
+        is_old=newest is not None and abs((at - newest.at).total_seconds()) > OLD_S,  # a clock may have been set back
         today=_counts_of_day(messages, at),
         drift=_curves(messages, language),
         agreement=agreement,

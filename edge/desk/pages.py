@@ -213,7 +213,7 @@ def log_in(desk: Desk, visit: Visit) -> Reply:
         return _login_form(desk, visit, HTTPStatus.UNAUTHORIZED, visit.word("wrong_login"))
     desk.limit.note_success(name, visit.address)
     target = visit.value("to")
-    return redirect(target if LOCAL_PATH.fullmatch(target) else "/", session=desk.sessions.begin(name))
+    return redirect(target if LOCAL_PATH.fullmatch(target) else "/", session=desk.sessions.begin(name, secret))
 
 
 # -- queue -------------------------------------------------------------------------------------------------------
@@ -329,7 +329,9 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
         own=own[-1] if own else None,
         given=_answers(desk, verdict_id) if own else (),
         seen_others=len(others),
+        seen_own=len(own),
         both=_met(visit, row, others) if visit.query.get("met") else "",
+        twice=visit.word("answered_twice") if visit.query.get("twice") else "",
         saved=visit.word("saved") if visit.query.get("saved") else "",
         kinds=desk.settings.desk.kinds,
         severities=tuple(SEVERITIES),
@@ -471,9 +473,11 @@ def answer(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
     hand_over(desk.store, desk.settings.state.dir)
     after = desk.store.votes()[verdict_id]
     met = sum(vote.account != account for vote in after) > form.others_seen
+    twice = sum(vote.account == account for vote in after) > form.own_seen + 1  # in another window
     words = Filter.for_next(visit.query).words
     if row.is_hidden or met or any(vote.account == account for vote in row.votes):
-        return redirect(_address(f"/scan/{verdict_id}", {**words, "saved": "1", **({"met": "1"} if met else {})}))
+        told = {key: "1" for key, is_so in (("saved", True), ("met", met), ("twice", twice)) if is_so}
+        return redirect(_address(f"/scan/{verdict_id}", {**words, **told}))
     return redirect(_address("/next", {**words, "after": verdict_id}))
 
 
@@ -482,7 +486,8 @@ def answer(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
 
 def overview_page(desk: Desk, visit: Visit) -> Reply:
     """Counts, latency, drift, and how line and people agree."""
-    note_health(desk.store, desk.settings.state.health)
+    with suppress(DeskError):  # what is there is shown, whether or not there is room for more
+        note_health(desk.store, desk.settings.state.health)
     facts = overview_facts(desk.store, desk.settings.desk.known_labels, now(), visit.language)
     rows = rows_for(desk.index.cases(), desk.store.votes(), reader_of(desk, visit))
     waiting = sum(row.standing.state is not State.DECIDED and not row.case.is_gone for row in rows)

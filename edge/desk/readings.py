@@ -4,7 +4,7 @@
 2. A second reader, of another account, is asked where the first one disagrees with the line or is undecided. Neither
    sees the other's answer before giving an own one.
 3. Of two or more readers: one `abnormal` is enough for `abnormal`; `normal` needs all of them. Anything else goes to an
-   admin who has not read the scan yet, and whose answer stands.
+   admin who has not read the scan yet, and whose answer stands; of two admins' answers, `abnormal` stands.
 
 A second answer of one reader replaces the first; the record keeps both.
 """
@@ -65,9 +65,9 @@ def standing(outcome: Outcome, votes: Sequence[Vote]) -> Standing:
     last = {vote.account: vote for vote in votes}
     if not last:
         return Standing(State.OPEN)
-    arbiters = [vote.choice for vote in last.values() if vote.read is Read.THIRD]
-    if arbiters and arbiters[-1] is not Choice.UNDECIDED:
-        return Standing(State.DECIDED, arbiters[-1])
+    arbiters = {vote.choice for vote in last.values() if vote.read is Read.THIRD} - {Choice.UNDECIDED}
+    if arbiters:
+        return Standing(State.DECIDED, Choice.ABNORMAL if Choice.ABNORMAL in arbiters else Choice.NORMAL)
     choices = {vote.choice for vote in last.values()}
     if len(last) == 1:
         (choice,) = choices

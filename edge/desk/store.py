@@ -98,6 +98,8 @@ class DeskStore:
         self._votes: dict[str, tuple[Vote, ...]] = {}
         self._votes_seq = 0
         self._decided: set[str] = set()
+        self._newest: tuple[int, str] | None = None
+        self._appended: tuple[int, str] | None = None
         with map_errors(path), ExitStack() as unopened:
             is_new = not path.exists()
             self._sql = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
@@ -107,6 +109,7 @@ class DeskStore:
             self._patiently("PRAGMA trusted_schema = OFF")
             self._patiently("PRAGMA journal_mode = WAL")
             self._patiently("PRAGMA synchronous = FULL")
+            self._file_id = _file_id(path)
             self._expect_own_file()
             unopened.pop_all()
 
@@ -121,7 +124,7 @@ class DeskStore:
         self._sql.close()
 
     def _expect_own_file(self) -> None:
-        with self._transaction():
+        with self._transaction("IMMEDIATE", is_checked=False):
             ((version,),) = self._sql.execute("PRAGMA user_version").fetchall()
             ((application,),) = self._sql.execute("PRAGMA application_id").fetchall()
             if (version, application) == (0, 0) and not self._sql.execute("SELECT 1 FROM sqlite_schema").fetchall():
@@ -129,12 +132,18 @@ class DeskStore:
                     self._sql.execute(statement)
                 self._sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 self._sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            elif (version, application) != (SCHEMA_VERSION, APPLICATION_ID):
+            elif application != APPLICATION_ID:
                 raise DeskError(
-                    f"{self.path} is no desk's file of version {SCHEMA_VERSION}: application {application:#x}, "
-                    f"version {version}",
+                    f"{self.path} is no desk's file: application {application:#x}, expected {APPLICATION_ID:#x}",
                     hint="check `desk.dir` in the settings",
                 )
+            elif version != SCHEMA_VERSION:
+                raise DeskError(
+                    f"{self.path} is a desk's file of version {version}, expected {SCHEMA_VERSION}",
+                    hint="it was written by another release: run that one, or put back the copy made before the change",
+                )
+            last = self._last_entry()
+            self._newest = None if last is None else (last[0], entry_hash(last[1]))
 
     def _patiently(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of a statement outside of any transaction, as soon as no other process is in its way.
@@ -152,13 +161,17 @@ class DeskStore:
             time.sleep(ASK_AGAIN_S)
 
     @contextmanager
-    def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
+    def _transaction(self, kind: str = "IMMEDIATE", *, is_checked: bool = True) -> Iterator[None]:
         """All of it or nothing, on the disk when it ends; one at a time."""
         with self._lock, map_errors(self.path):
             self._patiently(f"BEGIN {kind}")
             try:
+                if is_checked and kind == "IMMEDIATE":
+                    self._expect_same_file()
+                self._appended = None
                 yield
                 self._sql.execute("COMMIT")
+                self._newest = self._appended or self._newest
             finally:
                 if self._sql.in_transaction:
                     self._sql.execute("ROLLBACK")
@@ -167,13 +180,40 @@ class DeskStore:
         with self._lock, map_errors(self.path):
             return self._patiently(query, *values)
 
-    def _append(self, fields: Fields) -> tuple[int, bytes]:
-        """Add one entry inside the transaction: its number and bytes."""
-        last = self._sql.execute("SELECT seq, CAST(entry AS BLOB) FROM record ORDER BY seq DESC LIMIT 1").fetchone()
+    def _expect_same_file(self) -> None:
+        """Raises DeskError where an answer would go into a file that is no longer the desk's, or onto a cut record.
+
+        A file that was exchanged (a copy put back) lives on without a name until the desk ends, with all that is
+        written into it; one that another release has upgraded has other tables.
+        """
+        found = ""
+        if _file_id(self.path) != self._file_id:
+            found = "another file has taken its place"
+        elif self._sql.execute("PRAGMA user_version").fetchone() != (SCHEMA_VERSION,):
+            found = "another release has upgraded it"
+        elif self._newest is not None:
+            entry = self._sql.execute("SELECT CAST(entry AS BLOB) FROM record WHERE seq = ?", self._newest[:1])
+            if [entry_hash(data) for (data,) in entry] != [self._newest[1]]:
+                found = f"entry {self._newest[0]} of its record was removed or changed"
+        if found:
+            raise DeskError(
+                f"{self.path}: {found} while it was open; nothing was saved",
+                hint="edge-desk verify, then restart the desk",
+                reason="changed",
+            )
+
+    def _last_entry(self) -> tuple[int, bytes] | None:
+        rows = self._sql.execute("SELECT seq, CAST(entry AS BLOB) FROM record ORDER BY seq DESC LIMIT 1").fetchall()
+        return rows[0] if rows else None
+
+    def _append(self, fields: Fields) -> int:
+        """Add one entry inside the transaction: its number."""
+        last = self._last_entry()
         seq, previous = (1, GENESIS) if last is None else (last[0] + 1, entry_hash(last[1]))
         entry = canonical({**fields, "schema": SCHEMA, "seq": seq, "previous": previous})
         self._sql.execute("INSERT INTO record VALUES (?, ?)", (seq, entry))
-        return seq, entry
+        self._appended = (seq, entry_hash(entry))
+        return seq
 
     def add_entry(self, kind: str, by: str, at: datetime, **fields: object) -> None:
         """Record something that is neither an answer nor an account, such as an export."""
@@ -197,7 +237,7 @@ class DeskStore:
             vote = Vote(fields["by"], Choice(fields["decision"]), read)
             stands = standing(Outcome(fields["outcome"]), [*votes, vote]).choice
             said = {**fields, "kind": "answer", "nonce": nonce, "read": read, "stands": stands}
-            seq, _ = self._append(said)
+            seq = self._append(said)
             row = (seq, nonce, *(_text(said[name]) for name in _NAMES))
             self._sql.execute("INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)", row)
         return True
@@ -383,6 +423,15 @@ def map_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         message = f"{path}: {error.strerror}; nothing was saved"
         raise DeskError(message, hint="check `desk.dir`", reason="disk") from error
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
+    """Device and number of the file that has this name now; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _is_busy(error: sqlite3.Error) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from edge.desk.store import GENESIS, DeskStore, entry_hash
+from pydantic import ValidationError
+
+from edge.contract.messages import Answer, Disposition
+from edge.desk.hand_over import disposition
+from edge.desk.store import GENESIS, DeskStore, canonical, entry_hash
 from edge.errors import EvidenceError
 from edge.evidence.record import days, open_piece, pieces_of_day
 
@@ -16,27 +19,43 @@ def verify(store: DeskStore, evidence: Path, head: str | None) -> tuple[list[str
     `evidence`: the folder whose `disposition.json` the worker wrote from this record. `head`: a hash noted earlier.
     """
     problems: list[str] = []
-    kept: list[tuple[str, str]] = []
+    kept: list[tuple[str, Disposition]] = []
     for day in days(evidence):
         for name in pieces_of_day(evidence, day):
             try:
                 payload = open_piece(evidence, name).disposition()
                 if payload is not None:
-                    kept.append((name, str(json.loads(payload)["disposition_id"])))
+                    kept.append((name, Disposition.model_validate_json(payload)))
             except EvidenceError as error:
                 if error.reason != "gone":
                     problems.append(error.message)
-            except (KeyError, TypeError, ValueError):
+            except ValidationError:
                 problems.append(f"{evidence / name}: its disposition.json is damaged")
     with store.at_one_moment():  # after the evidence: an answer that came there meanwhile was recorded before
-        hashes = [entry_hash(entry) for _, entry in store.entries()]
+        entries = {entry_hash(entry): entry for _, entry in store.entries()}
+        hashes = list(entries)
         problems += store.problems()
     if head is not None and head.lower() not in hashes:
         problems.append(f"no entry has the hash {head}: the record was cut or changed since it was noted")
-    known = {each[:32] for each in hashes}
-    for name, disposition_id in kept:
-        if disposition_id not in known:
-            problems.append(f"{name}: the answer {disposition_id} kept there is not in the record")
+    known = {each[:32]: entry for each, entry in entries.items()}
+    for name, given in kept:
+        if (entry := known.get(given.disposition_id)) is None:
+            problems.append(f"{name}: the answer {given.disposition_id} kept there is not in the record")
+        elif changed := _differences(given, entry, name):
+            where = f"the answer {given.disposition_id} kept there"
+            problems.append(f"{name}: {where} is not as the record has it: {', '.join(changed)}")
     state = f"{len(problems)} problems" if problems else "unchanged"
     newest = hashes[-1] if hashes else GENESIS
     return problems, f"{state}: {len(hashes)} entries, {len(kept)} answers kept beside evidence, newest {newest}"
+
+
+def _differences(given: Disposition, entry: bytes, evidence: str) -> list[str]:
+    """Fields of a kept answer that are not as the record has them."""
+    try:
+        recorded = Answer.model_validate_json(canonical(disposition(entry)))
+    except (KeyError, ValidationError):
+        return ["kind"]  # an account or an export
+    changed = [name for name in Answer.model_fields if getattr(given, name) != getattr(recorded, name)]
+    if evidence.rpartition("/")[2] != recorded.verdict_id:
+        changed.append("verdict_id")
+    return sorted(set(changed))

@@ -258,6 +258,11 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
         "{account} answered while you looked. Both answers are kept; together they say: {standing}.",
         "{account} hat geantwortet, während Sie hinsahen. Beide Antworten zählen; zusammen: {standing}.",
     ),
+    "answered_twice": (
+        "You had already answered this scan in another window. Both answers are kept; the later one counts.",
+        "Sie hatten diesen Scan in einem anderen Fenster schon beantwortet. Beide Antworten bleiben aufgehoben; "
+        "die spätere zählt.",
+    ),
     "saved": ("Saved.", "Gespeichert."),
     "choose": ("Choose normal, abnormal or undecided.", "Bitte normal, abnormal oder unentschieden wählen."),
     # kinds of defect, as delivered; a plant's own are shown as it names them
@@ -420,6 +425,17 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
         "Ein anderes Programm hält die Datei des Prüfplatzes: Es wurde nichts gespeichert.",
     ),
     "fault_busy_try": ("send it again.", "erneut senden."),
+    "fault_changed": (
+        "The desk's file was exchanged, cut or upgraded while the desk ran: nothing was saved.",
+        "Die Datei des Prüfplatzes wurde im Betrieb ausgetauscht, gekürzt oder umgestellt: "
+        "Es wurde nichts gespeichert.",
+    ),
+    "fault_changed_try": (
+        "ask those who look after the line PC: edge-desk verify, then restart the desk. What you entered is still in "
+        "this window.",
+        "bei der Betreuung des Linien-PC nachfragen: edge-desk verify, dann den Prüfplatz neu starten. Ihre Eingaben "
+        "sind noch in diesem Fenster.",
+    ),
     "fault_disk": (
         "The desk's file cannot be written: nothing was saved.",
         "Die Datei des Prüfplatzes ist nicht beschreibbar: Es wurde nichts gespeichert.",

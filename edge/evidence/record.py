@@ -148,9 +148,13 @@ class Piece:
     def verdict(self) -> Verdict:
         """The verdict as it was published. Raises EvidenceError."""
         try:
-            return Verdict.model_validate_json(self.read(VERDICT))
+            verdict = Verdict.model_validate_json(self.read(VERDICT))
         except ValidationError as error:
             raise EvidenceError(f"{self.path / VERDICT}: {error.errors()[0]['msg']}", hint=_HINT) from None
+        found = (verdict.verdict_id, verdict.scan.file, verdict.outcome)
+        if found != (self.record.verdict_id, self.record.file, self.record.outcome):
+            raise EvidenceError(f"{self.path / VERDICT}: another one, {' '.join(map(str, found))}", hint=_HINT)
+        return verdict
 
     def counts(self) -> Counts:
         """The scan: uint16 (height_px, width_px). Raises EvidenceError."""
@@ -285,7 +289,11 @@ def _open(path: Path, name: str) -> Iterator[int]:
     """A regular file of the piece, open for reading; nothing on the way from the day's folder on is a link."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        directory = os.open(path, flags | os.O_DIRECTORY)
+        day = os.open(path.parent, flags | os.O_DIRECTORY)
+        try:
+            directory = os.open(path.name, flags | os.O_DIRECTORY, dir_fd=day)
+        finally:
+            os.close(day)
         try:
             handle = os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY, dir_fd=directory)
         finally:

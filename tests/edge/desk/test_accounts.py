@@ -59,17 +59,17 @@ def test_disabling_nobody_is_an_error(tmp_path: Path) -> None:
 def test_a_session_ends_when_it_is_idle_old_or_ended() -> None:
     clock = Clock()
     sessions = Sessions(clock, idle_s=600)
-    token = sessions.begin("ann")
+    token = sessions.begin("ann", "secret")
     for _ in range(70):
         clock.now_s += 590
         found = sessions.find(token)
         assert found is not None and found.account == "ann"
     clock.now_s += 12 * 3600 - 70 * 590 + 1
     assert sessions.find(token) is None, "a session has its day, however busy"
-    token = sessions.begin("ann")
+    token = sessions.begin("ann", "secret")
     clock.now_s += 601
     assert sessions.find(token) is None
-    token = sessions.begin("ann")
+    token = sessions.begin("ann", "secret")
     sessions.end(token)
     assert sessions.find(token) is None
     assert sessions.find("guessed") is None
@@ -77,7 +77,7 @@ def test_a_session_ends_when_it_is_idle_old_or_ended() -> None:
 
 def test_a_session_does_not_follow_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     sessions = Sessions(time.monotonic, idle_s=600)
-    token = sessions.begin("ann")
+    token = sessions.begin("ann", "secret")
     monkeypatch.setattr(time, "time", lambda: 4e9)
     assert sessions.find(token) is not None
 

@@ -56,6 +56,7 @@ def test_a_clock_that_was_set_back_does_not_freeze_the_overview(store: DeskStore
     newest = overview_facts(store, None, NOON, "en").health
     assert newest is not None and newest.at == NOON
     assert len(store.health_since(0)) == 2
+    assert overview_facts(store, None, NOON - timedelta(hours=6), "en").is_old, "what is told ahead of time is not now"
 
 
 def test_without_health_nothing_is_said_of_today(store: DeskStore) -> None:

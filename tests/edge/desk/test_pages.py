@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import random
@@ -20,8 +21,9 @@ import pytest
 
 from edge.contract.messages import canonical_json
 from edge.desk import pixels
-from edge.desk.accounts import disable_account
-from edge.desk.app import build_app, new_desk
+from edge.desk.accounts import add_account, disable_account
+from edge.desk.app import _hand_over_for_ever, build_app, new_desk
+from edge.desk.hand_over import disposition
 from edge.desk.pages import Desk
 from edge.desk.store import FILE_NAME, DeskStore
 from edge.desk.words import keys, word
@@ -76,6 +78,9 @@ class Plant:
 
     def dispositions(self) -> list[dict[str, object]]:
         return [json.loads(path.read_bytes()) for path in sorted(self.requests.glob("disposition-*.json"))]
+
+    def dispositions_by_time(self) -> list[dict[str, object]]:
+        return [disposition(self.store.entry(answer.seq)) for answer in self.store.answers()]
 
 
 @pytest.fixture
@@ -178,6 +183,54 @@ def test_an_account_disabled_in_mid_session_saves_nothing_more(plant: Plant) -> 
     assert plant.store.answers() == []
     put_account(plant.store, "ann")
     assert browser.get("/").status == 303, "the old session does not come back with the account"
+
+
+def test_a_new_password_ends_the_sessions_of_the_old_one(plant: Plant) -> None:
+    """Also where the account was disabled in between and no request met it disabled."""
+    verdict_id = plant.put(1)
+    browser = plant.browser("ann")
+    page = browser.get(f"/scan/{verdict_id}")
+    disable_account(plant.store, "ann", "os:test")
+    add_account(plant.store, "ann", "another horse battery", "reader", "os:test")
+    answered = browser.post(f"/scan/{verdict_id}/answer", {"decision": "normal", "nonce": "a" * 32})
+    assert (page.status, answered.status) == (200, 401)
+    assert plant.store.answers() == []
+
+
+def test_two_windows_of_one_reader_on_one_scan_are_told_of_each_other(plant: Plant) -> None:
+    verdict_id = plant.put(1)
+    ann = plant.browser("ann")
+    forms = [ann.get(f"/scan/{verdict_id}").text for _ in range(2)]
+    answers = []
+    for page, decision in zip(forms, ("normal", "abnormal"), strict=True):
+        form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page.split('id="answer"')[1]))
+        answers.append(ann.post(f"/scan/{verdict_id}/answer", {**form, "decision": decision}).headers["location"])
+    assert "twice" not in answers[0] and "twice=1" in answers[1]
+    assert "You had already answered this scan in another window" in ann.get(answers[1]).text
+    assert [each["stands"] for each in plant.dispositions_by_time()] == ["normal", "abnormal"], "the later one counts"
+    assert "twice" not in ann.answer(verdict_id, "normal").headers["location"], "nor is a change of mind"
+
+
+def test_the_log_names_the_newest_entry_of_the_record_whenever_there_is_one(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Outside of the file: entries that are cut off its end with all that they told are found by what the log has."""
+    verdict_id = plant.put(1)
+    monkeypatch.setattr("edge.desk.app.HAND_OVER_S", 0.005)
+    caplog.set_level("INFO", "edge.desk.app")
+
+    async def run() -> None:
+        courier = asyncio.create_task(_hand_over_for_ever(plant.desk))
+        await asyncio.sleep(0.1)
+        courier.cancel()
+
+    heads = []
+    for _ in range(2):
+        asyncio.run(run())
+        heads.append(plant.store.head())
+        plant.browser("ann").answer(verdict_id, "normal")
+    said = [record.fields["newest"] for record in caplog.records if record.message == "record"]  # type: ignore[attr-defined]
+    assert said == heads and heads[0] != heads[1]
 
 
 @pytest.mark.parametrize(
@@ -618,6 +671,8 @@ BOXES: dict[str, str] = {
     "no list": "{}",
     "no numbers": '[{"x_px": "1", "y_px": 0, "width_px": 1, "height_px": 1}]',
     "outside": '[{"x_px": 200, "y_px": 0, "width_px": 100, "height_px": 1}]',
+    "without height": '[{"x_px": 1, "y_px": 1, "width_px": 9, "height_px": 0}]',
+    "not a number": '[{"x_px": NaN, "y_px": 0, "width_px": 1, "height_px": Infinity}]',
     "negative": '[{"x_px": -1, "y_px": 0, "width_px": 1, "height_px": 1}]',
     "huge": '[{"x_px": 1e400, "y_px": 0, "width_px": 1, "height_px": 1}]',
     "deep": "[" * 20000,
@@ -647,6 +702,14 @@ def test_a_form_that_makes_no_sense_saves_nothing(plant: Plant, fields: dict[str
     answered = plant.browser("ann").answer(verdict_id, str(fields.pop("decision", "normal")), **fields)
     assert answered.status == 400
     assert plant.store.answers() == []
+
+
+def test_a_comment_of_full_length_may_have_lines(plant: Plant) -> None:
+    """The page counts a line's end once, a browser sends it as two characters."""
+    verdict_id = plant.put(1)
+    lines = "a tear\n" * 285
+    assert plant.browser("ann").answer(verdict_id, "normal", comment=lines.replace("\n", "\r\n")).status == 303
+    assert plant.dispositions()[0]["comment"] == lines.strip()
 
 
 def test_a_form_that_is_too_large_is_refused(plant: Plant) -> None:
@@ -794,6 +857,7 @@ def test_a_disk_that_fills_while_an_answer_is_given_says_that_nothing_was_saved(
     plant = Plant(small_disk)
     verdict_id = plant.put(1, counts=sheet(1, 60, 40))
     ann = plant.browser("ann")
+    plant.desk.settings.state.health.write_bytes(canonical_json(health()))
     ballast = small_disk / "ballast"
     with ballast.open("wb", buffering=0) as stream, suppress(OSError):
         while True:
@@ -802,6 +866,7 @@ def test_a_disk_that_fills_while_an_answer_is_given_says_that_nothing_was_saved(
     refused = [answered for answered in answers if answered.status == 507]
     assert refused and "nothing was saved" in refused[0].text and "free some space" in refused[0].text
     assert {answered.status for answered in answers} <= {303, 507}
+    assert ann.get("/overview").status == 200, "what is there can be looked at"
     saved = [answered.status for answered in answers].count(303)
     assert len(plant.store.answers()) == saved, "what was said to be saved, and no more"
     ballast.unlink()

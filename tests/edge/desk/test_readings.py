@@ -59,6 +59,14 @@ def test_the_answer_of_the_arbiter_stands_and_an_undecided_one_asks_another_arbi
     assert standing(Outcome.REVIEW, votes(UNDECIDED, NORMAL, UNDECIDED)) == Standing(State.ARBITER)
 
 
+def test_of_two_arbiters_abnormal_stands_whoever_changes_the_own_answer() -> None:
+    """The first was undecided, so a second one was asked; then the first one made up their mind."""
+    asked = [*votes(UNDECIDED, NORMAL), Vote("cleo", UNDECIDED, Read.THIRD), Vote("dora", NORMAL, Read.THIRD)]
+    assert standing(Outcome.REVIEW, asked) == Standing(State.DECIDED, NORMAL)
+    late = [*asked, Vote("cleo", ABNORMAL, Read.THIRD)]
+    assert standing(Outcome.REVIEW, late) == Standing(State.DECIDED, ABNORMAL)
+
+
 def test_whoever_answers_again_replaces_the_own_answer() -> None:
     again = [Vote("ann", ABNORMAL, Read.FIRST), Vote("ann", NORMAL, Read.FIRST)]
     assert standing(Outcome.REVIEW, again) == Standing(State.DECIDED, NORMAL)

@@ -8,19 +8,22 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from edge.desk.accounts import add_account, disable_account
+from edge.desk.hand_over import disposition
 from edge.desk.readings import Read
 from edge.desk.store import FILE_NAME, GENESIS, Account, DeskStore, chain_problems, entry_hash
 from edge.desk.verify import verify
 from edge.errors import DeskError
 from edge.evidence.record import DISPOSITION, days
+from edge.system.text import rfc3339
 from tests.support.desk import put_piece, sheet
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -35,7 +38,8 @@ def store(tmp_path: Path) -> Iterator[DeskStore]:
 
 def answer(store: DeskStore, nonce: str, decision: str = "normal", by: str = "ann", verdict_id: str = ID) -> bool:
     fields = {"verdict_id": verdict_id, "by": by, "decision": decision, "outcome": "review", "kept": "outcome"}
-    more = {"file": "B01_\udcff.tif", "seconds_looked": 1.5}
+    more = {"file": "B01_\udcff.tif", "seconds_looked": 1.5, "part_id": None, "kinds": [], "boxes_px": []}
+    more |= {"comment": "", "at": rfc3339(AT), "is_blind": True}
     return store.add_answer({**fields, **more}, nonce, lambda _: Read.FIRST)
 
 
@@ -62,6 +66,13 @@ def test_the_record_refuses_to_be_changed_or_cut(store: DeskStore, tmp_path: Pat
         with pytest.raises(sqlite3.IntegrityError, match="append only"):
             other.execute(statement)
     other.close()
+
+
+def published(store: DeskStore) -> bytes:
+    """The newest answer as the worker leaves it beside the evidence."""
+    given = disposition(store.entries()[-1][1])
+    more = {"schema": "disposition/1", "station": "xray-1", "ledger_id": str(UUID(int=1)), "seq": 7}
+    return json.dumps({**given, **more}).encode()
 
 
 def tamper(path: Path, *statements: str) -> None:
@@ -166,9 +177,8 @@ def test_what_is_answered_while_the_record_is_verified_is_no_change_of_it(
 
     def days_while_a_reader_answers(folder: Path) -> list[str]:
         with DeskStore(tmp_path / FILE_NAME) as page:
-            answer(page, "n1")
-            given = {"disposition_id": page.head()[:32]}
-        (piece.path / DISPOSITION).write_text(json.dumps(given))
+            answer(page, "n1", verdict_id=piece.record.verdict_id)
+            (piece.path / DISPOSITION).write_bytes(published(page))
         return days(folder)
 
     def problems_while_a_reader_answers(entries: list[tuple[int, bytes]]) -> Any:
@@ -184,6 +194,69 @@ def test_what_is_answered_while_the_record_is_verified_is_no_change_of_it(
     assert len(store.answers()) == 3
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"decision": "abnormal"}, "is not as the record has it: decision"),
+        ({"comment": "fine"}, "is not as the record has it: comment"),
+        ({"disposition_id": "0" * 32}, "is not in the record"),
+        ({"seconds_looked": "long"}, "is damaged"),
+    ],
+    ids=["another decision", "another comment", "unknown", "no answer"],
+)
+def test_an_answer_beside_the_evidence_that_was_changed_is_found(
+    store: DeskStore, tmp_path: Path, change: dict[str, str], words: str
+) -> None:
+    piece = put_piece(tmp_path / "evidence", 1, counts=sheet(1, 20, 10))
+    answer(store, "n", verdict_id=piece.record.verdict_id)
+    (piece.path / DISPOSITION).write_bytes(published(store))
+    assert verify(store, tmp_path / "evidence", None)[0] == []
+    (piece.path / DISPOSITION).write_text(json.dumps(json.loads(published(store)) | change))
+    (problem,) = verify(store, tmp_path / "evidence", None)[0]
+    assert words in problem
+
+
+def test_the_answer_of_one_verdict_beside_the_evidence_of_another_is_found(store: DeskStore, tmp_path: Path) -> None:
+    one, other = (put_piece(tmp_path / "evidence", number, counts=sheet(1, 20, 10)) for number in (1, 2))
+    answer(store, "n", verdict_id=one.record.verdict_id)
+    (other.path / DISPOSITION).write_bytes(published(store))
+    (problem,) = verify(store, tmp_path / "evidence", None)[0]
+    assert other.record.verdict_id in problem and "not as the record has it: verdict_id" in problem
+
+
+def cut(path: Path) -> None:
+    """The last answer, the account made after it, and what tells of them."""
+    tamper(path, "DELETE FROM record WHERE seq > 2", "DELETE FROM answer WHERE seq > 2", "DELETE FROM account")
+
+
+def exchange(path: Path) -> None:
+    with DeskStore(path.with_name("copy")):
+        path.with_name("copy").replace(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (cut, "entry 4 of its record was removed or changed"),
+        (exchange, "another file has taken its place"),
+        (Path.unlink, "another file has taken its place"),
+        (lambda path: tamper(path, "PRAGMA user_version = 3"), "another release has upgraded it"),
+    ],
+    ids=["cut", "a copy put back", "removed", "upgraded"],
+)
+def test_a_file_that_was_changed_while_it_is_open_takes_no_answer(
+    store: DeskStore, change: Callable[[Path], None], words: str
+) -> None:
+    """It would go on from a record that was cut, or into a file that ends with this process."""
+    for number in range(3):
+        answer(store, f"n{number}")
+    store.put_account(Account("ann", "scrypt$...", "reader", is_disabled=False), "add", "root", AT)
+    change(store.path)
+    with pytest.raises(DeskError, match=words) as refused:
+        answer(store, "n9")
+    assert refused.value.reason == "changed" and "nothing was saved" in refused.value.message
+
+
 def test_what_is_no_desk_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     sql = sqlite3.connect(path)
@@ -191,6 +264,12 @@ def test_what_is_no_desk_is_left_alone(tmp_path: Path) -> None:
     sql.close()
     with pytest.raises(DeskError, match="is no desk's file"):
         DeskStore(path)
+    newer = tmp_path / "newer"
+    DeskStore(newer).close()
+    tamper(newer, "PRAGMA user_version = 9")
+    with pytest.raises(DeskError, match="of version 9, expected 2") as refused:
+        DeskStore(newer)
+    assert "another release" in refused.value.hint
     path.write_bytes(b"no database at all, and long enough to be read as one" * 20)
     with pytest.raises(DeskError, match="nothing was saved"):
         DeskStore(path)

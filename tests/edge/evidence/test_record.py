@@ -16,6 +16,8 @@ from edge.evidence.record import (
     ORIGINAL,
     RECORD,
     SCAN,
+    VERDICT,
+    KeptFile,
     Piece,
     days,
     evidence_path,
@@ -59,6 +61,28 @@ def test_pieces_are_listed_by_day_and_what_is_not_whole_is_no_piece(tmp_path: Pa
 def test_nothing_but_a_path_of_evidence_is_opened(tmp_path: Path, evidence: str) -> None:
     with pytest.raises(EvidenceError, match="is no path of evidence"):
         open_piece(tmp_path, evidence)
+
+
+def test_a_day_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    folder = tmp_path / "evidence"
+    piece = sample_piece(folder)
+    piece.path.parent.rename(tmp_path / "elsewhere")
+    piece.path.parent.symlink_to(tmp_path / "elsewhere")
+    assert days(folder) == []
+    for read in (lambda: open_piece(folder, f"{piece.path.parent.name}/{piece.path.name}"), piece.counts):
+        with pytest.raises(EvidenceError):
+            read()
+
+
+def test_the_verdict_of_another_scan_is_not_shown_even_where_the_record_fits_it(tmp_path: Path) -> None:
+    """Two pieces mixed up by hand, the hashes made to fit."""
+    piece, other = sample_piece(tmp_path, 1), sample_piece(tmp_path, 2)
+    data = other.read(VERDICT)
+    (piece.path / VERDICT).write_bytes(data)
+    fits = KeptFile(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+    record = piece.record.model_copy(update={"files": {**piece.record.files, VERDICT: fits}})
+    with pytest.raises(EvidenceError, match="another one"):
+        Piece(piece.path, record).verdict()
 
 
 def test_a_piece_that_was_pruned_says_so(tmp_path: Path) -> None:
