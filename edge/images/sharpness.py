@@ -104,9 +104,9 @@ def sharpness(counts: Counts, hist: Histogram) -> Sharpness:
     lo, hi = percentiles(hist, _CLIPPED_PERCENTS)
     fine, coarse = _noise(counts)
     rows, columns = (_places(side, _STRIP_PX, _STRIPS) for side in counts.shape)
-    along_x = [counts[at : at + _STRIP_PX] for at in rows]
-    along_y = [np.asarray(cv2.transpose(counts[:, at : at + _STRIP_PX]), np.uint16) for at in columns]
-    return Sharpness(_edge_px(along_x, lo, hi), _edge_px(along_y, lo, hi), fine, fine / coarse)
+    along_x = np.concatenate([counts[at : at + _STRIP_PX] for at in rows])
+    along_y = np.concatenate([cv2.transpose(counts[:, at : at + _STRIP_PX]) for at in columns])
+    return Sharpness(_edge_px(along_x.clip(lo, hi)), _edge_px(along_y.clip(lo, hi)), fine, fine / coarse)
 
 
 def fit(seen: Sequence[Sharpness], share: float, margin: float, lots: Sequence[str] = ()) -> SharpnessModel:
@@ -133,14 +133,13 @@ def _places(length_px: int, size_px: int, count: int) -> npt.NDArray[np.int64]:
     return np.linspace(0, length_px - size_px, count).astype(np.int64)
 
 
-def _edge_px(strips: Sequence[Counts], lo: int, hi: int) -> float:
-    """Width of the edges that strips (16, length_px) show along their length, in px.
+def _edge_px(strips: Counts) -> float:
+    """Width of the edges that strips, one below the other (16 * 16, length_px), show along their length, in px.
 
     The largest step of each half of a strip counts, with the steepest slope within it: a half because two edges that
     lie near each other, of the sheet and of its coating, make one wide step, but seldom at both ends of the sheet.
     """
-    sums = [cv2.reduce(np.clip(strip, lo, hi), 0, cv2.REDUCE_SUM, dtype=cv2.CV_32F)[0] for strip in strips]
-    whole: _Profiles = np.divide(np.stack(sums), _STRIP_PX, dtype=np.float32)
+    whole: _Profiles = strips.reshape(_STRIPS, _STRIP_PX, -1).sum(axis=1, dtype=np.float32) / _STRIP_PX
     middle = (whole.shape[1] + 1) // 2
     profiles = np.concatenate([whole[:, :middle], whole[:, -middle:]])
     every = np.arange(len(profiles))
@@ -162,14 +161,16 @@ def _noise(counts: Counts) -> tuple[float, float]:
     rows, columns = (_places(side, _PATCH_PX, _PATCHES) for side in counts.shape)
     patches = sliding_window_view(counts, (_PATCH_PX, _PATCH_PX))[rows[:, None], columns].astype(np.float32)
     fine, coarse = (
-        float(np.median(np.abs(_second(_second(patches, 2, lag), 3, lag)).mean(axis=(2, 3)))) for lag in (1, _LAG_PX)
+        float(np.median(np.abs(_second(_second(patches, lag).swapaxes(2, 3), lag)).mean(axis=(2, 3))))
+        for lag in (1, _LAG_PX)
     )
     per_deviation = 6 * (2 / np.pi) ** 0.5  # mean size of such differences of white noise of deviation 1
     return max(fine / per_deviation, _LEAST_NOISE_COUNTS), max(coarse / per_deviation, _LEAST_NOISE_COUNTS)
 
 
-def _second(values: npt.NDArray[np.float32], axis: int, lag: int) -> npt.NDArray[np.float32]:
-    """Second differences along an axis of values `lag` px apart."""
-    moved = np.moveaxis(values, axis, -1)
-    differences = moved[..., 2 * lag :] - 2 * moved[..., lag:-lag] + moved[..., : -2 * lag]
-    return np.moveaxis(differences, -1, axis)
+def _second(patches: npt.NDArray[np.float32], lag: int) -> npt.NDArray[np.float32]:
+    """Second differences of patches (16, 16, height_px, width_px) along their height, of values `lag` px apart."""
+    differences: npt.NDArray[np.float32] = (
+        patches[:, :, 2 * lag :] - 2 * patches[:, :, lag:-lag] + patches[:, :, : -2 * lag]
+    )
+    return differences
