@@ -39,8 +39,8 @@ Table = npt.NDArray[np.uint8]
 """Grey level of every possible count: uint8, shape (65536,), read-only."""
 
 _EXACT_FLOAT32_PX = 1 << 24
-_FEW_PX = 1 << 16
-"""Up to here numpy counts faster: OpenCV takes a tenth of a millisecond and more for its 65536 bins alone."""
+_FEW_PX = 1 << 17
+"""Up to here numpy counts faster: OpenCV takes a third of a millisecond for its 65536 bins alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,15 @@ def percentiles(hist: Histogram, percents: Sequence[float]) -> tuple[int, ...]:
     pixels = int(cumulative[-1])
     if pixels == 0:
         raise ValueError("percentile of a histogram without pixels")
-    ranks = [max(1, int(-(-Fraction(str(percent)) * pixels // 100))) for percent in percents]  # rounded up
+    shares = [_share(percent) for percent in percents]
+    ranks = [max(1, -(-part * pixels // whole)) for part, whole in shares]  # rounded up
     return tuple(np.searchsorted(cumulative, ranks).tolist())
+
+
+@cache
+def _share(percent: float) -> tuple[int, int]:
+    """A percent, taken as the decimal it is written as, as a fraction of one: numerator and denominator."""
+    return (Fraction(str(percent)) / 100).as_integer_ratio()
 
 
 def scan_bounds(hist: Histogram) -> Bounds:
