@@ -9,8 +9,8 @@ its writer has locked. What waiting does not change goes out at once: bytes that
 
 A folder of many known files costs one listing per look and no stat: a name whose inode is the recorded one
 is passed over. A replaced file shows by its inode; one rewritten in place by the watcher's touch, or else
-by the rolling re-stat of `restat_per_poll` known files per look. A rewrite in place that keeps size and
-time is seen by its change time.
+by the rolling re-stat of `restat_per_poll` known files per look, ten times a second at most. A rewrite in place that
+keeps size and time is seen by its change time.
 
 A file that is **written again in place** looks whole at every moment: half of it may be the next scan and half the last
 one. It is held for `rewrite_hold_s` without a change, a fifth of that once its writer was seen to close it. Who makes a
@@ -55,6 +55,9 @@ REST_PER_COST = 4
 
 BUSY_SPACING_S = 0.25
 """Shortest time between listings while ready files wait for room: new files are not the next to go."""
+
+RESTAT_SPACING_S = 0.1
+"""Shortest time between two rolling re-stats: what makes a storm of looks rewrites no known file."""
 
 FORGET_EVERY_S = 60.0
 """Between two sweeps for known files that are gone: two of them bound what is remembered of files taken away."""
@@ -145,6 +148,7 @@ class Inbox:
         self._closed_ns: dict[str, int] = {}  # name -> change time of the file when a writer closed it
         self._closes_mislead = False
         self._returned: deque[tuple[FileStamp, bool]] = deque()
+        self._restat_at_s = -math.inf
         self._sweep_at_s: float | None = None
 
         self._state = FolderState()
@@ -275,9 +279,11 @@ class Inbox:
                         self._unread.note_removed(waiting.stamp, names)
             for file in gone:
                 self._drop(file)
-            for file in self._known.next_round(self._restat_per_poll):
-                if file in self._known.stamps:
-                    self._restat(file, False, now_s)
+            if now_s >= self._restat_at_s:
+                self._restat_at_s = now_s + RESTAT_SPACING_S
+                for file in self._known.next_round(self._restat_per_poll):
+                    if file in self._known.stamps:
+                        self._restat(file, False, now_s)
             self._forget_gone(now_s)
 
     def _go_away(self, away: Away, detail: str, now_s: float) -> None:
@@ -464,8 +470,9 @@ class Inbox:
         if not waiting.is_file:
             return True
         try:
-            check_complete(self._folder.path / file, self._limits)
-            waiting.is_complete = True
+            if not waiting.is_complete:
+                check_complete(self._folder.path / file, self._limits)
+                waiting.is_complete = True
         except ScanIncomplete as error:
             self._was_not_whole(waiting)
             if not waiting.is_final:
@@ -500,7 +507,7 @@ class Inbox:
 
     def _was_not_whole(self, waiting: _Waiting) -> None:
         """It stood still for another reason: what is written to it now makes it whole."""
-        waiting.has_stood_still = False
+        waiting.has_stood_still = waiting.is_complete = False
         self._unread.release(waiting.stamp.inode)
 
     def _back_off(self, waiting: _Waiting, now_s: float) -> None:

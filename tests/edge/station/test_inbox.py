@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import edge.station.known
 from edge.records import FileStamp
 from edge.scans.scan import Limits
-from edge.station.inbox import FORGET_EVERY_S, Inbox
+from edge.station.inbox import FORGET_EVERY_S, RESTAT_SPACING_S, Inbox
 from edge.system.files import birth_ns
 from tests.support.station import LOOK_S, MINUTE_AGO_NS, NOW, TIFF, Calls, Line, drop, stamp_of, tiff
 
@@ -966,6 +966,31 @@ def test_a_storm_of_wake_ups_does_not_become_a_storm_of_listings(folder: Path, m
         line.look(after_s=0.001)
 
     assert 1 <= calls.count["scandir"] <= 50
+
+
+def test_a_storm_of_wake_ups_does_not_become_a_storm_of_stats(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = Line(folder, restat_per_poll=10)
+    for index in range(30):
+        drop(folder / f"{index}.tif")
+    line.judge_all()
+    calls = Calls(folder, monkeypatch)
+
+    for _ in range(50):
+        line.look(after_s=0.02)
+
+    assert 10 <= calls.count["lstat"] <= 10 * (1 + 1.0 / RESTAT_SPACING_S)
+
+
+def test_a_file_that_waits_for_room_is_opened_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = Line(folder)
+    for index in range(5):
+        drop(folder / f"{index}.tif")
+    assert [line.look(room=0) for _ in range(3)] == [[]] * 3
+    calls = Calls(folder, monkeypatch)
+
+    assert len(line.look()) == 5
+
+    assert calls.count["open"] <= 1, "the folder alone"
 
 
 def test_while_ready_files_wait_for_room_the_folder_is_listed_less_often(
