@@ -52,9 +52,10 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._process_lock: int | None = lock
         self._data_version = 0
+        self._files = {suffix: path.with_name(path.name + suffix) for suffix in ("", *LOGS_IN_USE)}
+        """What the connection has open, by what SQLite puts behind the ledger's name."""
         self._identities: dict[str, tuple[int, int]] = {}
-        """Device and inode of the files the connection has open, by what SQLite puts behind the ledger's name; no other
-        file gets them while it has."""
+        """Device and inode of each of these; no other file gets them while they are open."""
         try:
             with self._lock, map_errors(path):
                 self._connect()
@@ -160,19 +161,16 @@ class Database:
             self._connection = connect(self.path, self.station)
             try:
                 self._data_version = _data_version(self._connection)
-                self._identities = {suffix: _identity(self._named(suffix)) for suffix in ("", *LOGS_IN_USE)}
+                self._identities = {suffix: _identity(file) for suffix, file in self._files.items()}
             except BaseException:
                 self._disconnect()
                 raise
         return self._connection
 
-    def _named(self, suffix: str) -> Path:
-        return self.path.with_name(self.path.name + suffix)
-
     def _is_own(self, suffix: str) -> bool:
         """Whether the file of this name is the one that the connection has open."""
         try:
-            return _identity(self._named(suffix)) == self._identities[suffix]
+            return _identity(self._files[suffix]) == self._identities[suffix]
         except FileNotFoundError:
             return False
 
@@ -194,11 +192,11 @@ class Database:
         if not lost or not self._is_own(""):
             return
         ((is_busy, _, _),) = sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        found = f"{self._named(lost[0])} was removed or replaced while the worker writes it"
+        found = f"{self._files[lost[0]]} was removed or replaced while the worker writes it"
         if is_busy:
             raise LedgerError(f"{found}, and a reader keeps its content out of the ledger", hint=LOGS_HINT)
         self._disconnect()
-        event(log.error, "log of the ledger removed", file=self._named(lost[0]).name)
+        event(log.error, "log of the ledger removed", file=self._files[lost[0]].name)
         raise LedgerError(f"{found}; nothing of it is lost", hint=LOGS_HINT)
 
     def _expect_no_other_writer(self, sql: sqlite3.Connection) -> None:
