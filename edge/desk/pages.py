@@ -245,6 +245,7 @@ def queue_page(desk: Desk, visit: Visit) -> Reply:
         "filters_hidden": reader.is_blind and bool(chosen.outcome or chosen.reason),
         "damaged": sorted(desk.index.damaged()),
         "waiting": sum(row.is_asked for row in rows),
+        "others": sum(_waits_for_others(row) for row in rows) if chosen == Filter() else 0,
     }
     if visit.is_fragment:
         return render(visit, "rows.html.j2", **values)
@@ -263,6 +264,10 @@ def queue_page(desk: Desk, visit: Visit) -> Reply:
     )
 
 
+def _waits_for_others(row: Row) -> bool:
+    return not row.is_asked and not row.case.is_gone and row.standing.state is not State.DECIDED
+
+
 def next_scan(desk: Desk, visit: Visit) -> Reply:
     """Lead to the next scan that waits for this reader, or to the queue."""
     row = _next_row(desk, visit, visit.query.get("after"))
@@ -274,6 +279,12 @@ def _next_row(desk: Desk, visit: Visit, after: str | None) -> Row | None:
     reader = reader_of(desk, visit)
     rows = rows_for(_list_waiting(desk, after), desk.store.votes(), reader)
     return next_row(rows, desk.claims, reader, Filter.for_next(visit.query), after)
+
+
+def _rows_waiting(desk: Desk, visit: Visit) -> list[Row]:
+    """What the way from scan to scan leads through."""
+    rows = rows_for(_list_waiting(desk), desk.store.votes(), reader_of(desk, visit))
+    return Filter.for_next(visit.query).in_order(rows)
 
 
 def _list_waiting(desk: Desk, after: str | None = None) -> list[Case]:
@@ -330,6 +341,7 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
         given=_answers(desk, verdict_id) if own else (),
         seen_others=len(others),
         seen_own=len(own),
+        left=sum(each.is_asked and each.case is not case for each in _rows_waiting(desk, visit)),
         both=_met(visit, row, others) if visit.query.get("met") else "",
         twice=visit.word("answered_twice") if visit.query.get("twice") else "",
         saved=visit.word("saved") if visit.query.get("saved") else "",

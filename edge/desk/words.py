@@ -69,6 +69,10 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "count": ("{count} scans", "{count} Scans"),
     "count_one": ("1 scan", "1 Scan"),
     "nothing": ("Nothing waits here.", "Hier wartet nichts."),
+    "others_wait": ("{count} scans wait for another reader:", "{count} Scans warten auf andere Prüfer:"),
+    "others_wait_one": ("1 scan waits for another reader:", "1 Scan wartet auf andere Prüfer:"),
+    "left": ("{count} more wait for you", "{count} weitere warten auf Sie"),
+    "left_one": ("1 more waits for you", "1 weiterer wartet auf Sie"),
     "nothing_hint": (
         "New scans appear by themselves. Other filters show what was decided.",
         "Neue Scans erscheinen von selbst. Andere Filter zeigen, was entschieden ist.",
@@ -365,8 +369,8 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "backlog": ("Scans not yet judged", "Noch nicht beurteilte Scans"),
     "record_head": ("Record", "Protokoll"),
     "record_note": (
-        "The newest entry of the record has the hash {head}. Note it: edge-desk verify --head checks against it.",
-        "Der neueste Eintrag des Protokolls hat den Hash {head}. Notieren: edge-desk verify --head prüft dagegen.",
+        "Hash of the newest entry. Note it elsewhere: edge-desk verify --head checks against it.",
+        "Hash des neuesten Eintrags. Anderswo notieren: edge-desk verify --head prüft dagegen.",
     ),
     # messages
     "not_found": ("There is no such page or scan.", "Diese Seite oder diesen Scan gibt es nicht."),

@@ -285,10 +285,22 @@ async function toggle(name) {
   picture.draw();
 }
 
+const windows = {
+  model: () => setWindow(...(facts.bounds ?? picture.percentiles(0.005))),
+  full: () => setWindow(0, 65535),
+  local: () => setWindow(...picture.percentiles(0.01)),
+};
+
+/** One of the windows, which the next scans open with, too. */
+function chooseWindow(name) {
+  sessionStorage.setItem("window", name);
+  windows[name]();
+}
+
 const deeds = {
-  "window-model": () => facts.bounds && setWindow(...facts.bounds),
-  "window-full": () => setWindow(0, 65535),
-  "window-local": () => setWindow(...picture.percentiles(0.01)),
+  "window-model": () => chooseWindow("model"),
+  "window-full": () => chooseWindow("full"),
+  "window-local": () => chooseWindow("local"),
   "zoom-in": () => picture.zoom(1.4),
   "zoom-out": () => picture.zoom(1 / 1.4),
   fit: () => { picture.fitted = undefined; picture.fit(); },
@@ -421,6 +433,22 @@ function restoreDraft() {
   boxesChanged();
 }
 
+/** The place and window of the picture, for the page that shows what the line said of it. */
+function keepView() {
+  const { low, high, scale, left, top, fitted, inverted } = picture;
+  const view = { low, high, scale, left, top, fitted, inverted };
+  sessionStorage.setItem("view", JSON.stringify({ id: table.dataset.id, size: [canvas.width, canvas.height], view }));
+}
+
+function restoreView() {
+  const kept = JSON.parse(sessionStorage.getItem("view") || "null");
+  sessionStorage.removeItem("view");
+  if (kept?.id !== table.dataset.id || `${kept.size}` !== `${[canvas.width, canvas.height]}`) return;
+  Object.assign(picture, kept.view);
+  document.querySelector('[data-toggle="invert"]').setAttribute("aria-pressed", picture.inverted);
+  showWindow();
+}
+
 function problem(...lines) {
   const note = document.getElementById("problem");
   note.replaceChildren(...lines);
@@ -438,6 +466,7 @@ async function save() {
     const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) });
     if (answer.ok) {
       sessionStorage.removeItem(draftKey);
+      if (picture) keepView();
       location.assign(answer.url);
       return;
     }
@@ -535,7 +564,8 @@ async function begin() {
     return noPicture([words.load_failed]);
   }
   picture.resize();
-  setWindow(...(facts.bounds ?? picture.percentiles(0.005)));
+  windows[sessionStorage.getItem("window") ?? "model"]();
+  restoreView();
   picture.paint();
   veil.hidden = true;
   canvas.dataset.ready = Math.round(performance.now());

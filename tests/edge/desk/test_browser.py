@@ -259,6 +259,25 @@ def test_keys_lay_over_the_picture_what_spoke_for_abnormal_and_what_the_gate_cou
     assert not browser.evaluate(COVERED), "nor does it cover any, at the end of the page"
 
 
+def test_saving_keeps_the_place_and_window_and_the_next_scan_opens_with_the_chosen_one(
+    browser: Chromium, served: Served
+) -> None:
+    """What the line said appears over the very spot that the reader looked at."""
+    verdict_id = open_part(browser, served, "0005")
+    for key in ("l", "+", "+", "ArrowRight", "q", "i", "u"):
+        browser.press(key)
+    view = "[picture.low, picture.high, picture.scale, picture.left, picture.top, picture.inverted]"
+    before = browser.evaluate(view)
+    browser.evaluate("void (window.isOldPage = true)")
+    browser.press("Enter")
+    browser.wait_for(f"!window.isOldPage && location.pathname === '/scan/{verdict_id}' && {READY}")
+    assert browser.evaluate(view) == before
+    open_part(browser, served, "0001")
+    fitted = browser.evaluate("[picture.low, picture.high, picture.fitted === false]")
+    assert fitted == [*browser.evaluate("picture.percentiles(0.01)"), False]
+    browser.press("m")
+
+
 def test_the_wheel_enlarges_what_is_under_the_pointer_and_the_hand_moves_it(browser: Chromium, served: Served) -> None:
     open_part(browser, served, "0002")
     window = browser.evaluate("[picture.low, picture.high]")

@@ -385,6 +385,20 @@ def test_what_decided_is_said_in_words(plant: Plant) -> None:
     assert "p(abnormal) against the threshold" in ann.get(f"/scan/{verdict_id}").text
 
 
+def test_a_reader_sees_how_many_more_wait_and_at_the_end_how_many_wait_for_others(plant: Plant) -> None:
+    ids = [plant.put(number) for number in (1, 2, 3)]
+    ann = plant.browser("ann")
+    assert "2 more wait for you" in ann.get(f"/scan/{ids[0]}").text
+    assert "1 more waits for you" not in ann.get(f"/scan/{ids[0]}?lot=B99").text
+    for verdict_id in ids:
+        ann.answer(verdict_id, "undecided")
+    page = ann.get("/").text
+    assert "Nothing waits here." in page and "3 scans wait for another reader:" in page
+    assert parts(ann.get("/?state=second").text) == ["0001", "0002", "0003"]
+    assert "wait for another reader" not in ann.get("/?lot=B99").text
+    assert "more wait" not in ann.get(f"/scan/{ids[2]}").text
+
+
 def test_the_overview_counts_what_waits_for_anyone(plant: Plant) -> None:
     verdict_id = plant.put(1)
     ann = plant.browser("ann")
