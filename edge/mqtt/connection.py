@@ -115,6 +115,8 @@ class Ended:
     """An accepted connection was closed from the other side without a word."""
     code: int | None = None
     """The broker's reason code, where it gave one."""
+    is_at_connect: bool = False
+    """The broker was there and did not accept the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,7 +420,7 @@ class Connection:
             return
         self._is_over = True
         error = PublishError(message, hint=hint or "check the broker's log and the network")
-        self._events.append(Ended(error, is_refusal, is_protocol_error, is_unexplained, code))
+        self._events.append(Ended(error, is_refusal, is_protocol_error, is_unexplained, code, not self._is_accepted))
         self._close_socket()
 
     def _close_socket(self) -> None:

@@ -35,11 +35,10 @@ from edge.contract.alarm_code import AlarmCode
 from edge.contract.messages import Alarm, Disposition, Health, Message, ModelCard, Status, Topics, Verdict
 from edge.errors import LedgerError
 from edge.mqtt.alarms import AlarmBoard
+from edge.mqtt.concessions import Concessions
 from edge.mqtt.connection import (
     NO_MATCHING_SUBSCRIBERS,
     REFUSED,
-    RETAIN_NOT_SUPPORTED,
-    SERVER_SHUTTING_DOWN,
     SESSION_TAKEN_OVER,
     SUCCESS,
     Accepted,
@@ -61,8 +60,6 @@ STATE_AGAIN_S = 60.0
 client left under their topics would stand, retained, until the next connection."""
 WAIT_S = 0.25
 """Longest sleep at the end of a step."""
-RETAINED_ENDS = 3
-"""Connections that end, one after the other, at their first retained message: the next one goes without retaining."""
 STABLE_S = 10.0
 """A connection that lives this long is a good one: its alarm ends, and the next wait starts small again."""
 TAKEN_OVER_S = 600.0
@@ -129,8 +126,7 @@ class Publisher:
         self._unexplained_at_s: deque[float] = deque(maxlen=TAKEOVERS)
         self._dial_at_s = 0.0
         self._dial_backoff = Backoff(settings.backoff_min_s, settings.backoff_max_s, rng)
-        self._may_retain = True  # with the next connection
-        self._retained_ends = 0  # connections in a row that ended while their first retained message had no answer
+        self._concessions = Concessions()
 
         self._in_flight: dict[int, OutboxRow] = {}  # by packet id
         self._unmarked: set[int] = set()  # seqs the broker acknowledged and the ledger does not know of yet
@@ -209,8 +205,7 @@ class Publisher:
         `now_s`: time.monotonic(). The sleep ends with the network, with `wake`, or after `wait_s`.
         """
         if self._connection is None and now_s >= self._dial_at_s:
-            will = Outgoing.of(self._status("offline"), self._topics)
-            self._connection = Connection(self._settings, self._client_id, will, self.wake, may_retain=self._may_retain)
+            self._dial()
         self._listen(now_s)
         if self._accepted is not None and now_s >= self._state_at_s and not self._to_say:
             self._say_state(now_s)
@@ -260,6 +255,12 @@ class Publisher:
         except LedgerError:
             return False
 
+    def _dial(self) -> None:
+        self._concessions.begin()
+        will = Outgoing.of(self._status("offline"), self._topics) if self._concessions.has_will else None
+        may_retain = self._concessions.may_retain
+        self._connection = Connection(self._settings, self._client_id, will, self.wake, may_retain=may_retain)
+
     def _sleep(self, wait_s: float) -> None:
         self._waker.sleep(wait_s, self._connection.wait_for() if self._connection is not None else None)
 
@@ -286,19 +287,22 @@ class Publisher:
             self.clear_alarm(AlarmCode.STATION_TWICE)
 
     def _on_accepted(self, accepted: Accepted, now_s: float) -> None:
+        if not self._concessions.accepted(can_retain=accepted.can_retain) and self._connection is not None:
+            self._connection.close()
+            self._connection = None
+            self._dial_at_s = now_s
+            return
         event(log.info, "broker connected", receive_maximum=accepted.receive_maximum)
         self._accepted = accepted
         self._accepted_at_s = now_s
         self._has_answered = False
         self._connections += 1
-        if not (accepted.can_retain and self._may_retain):
+        if (missing := self._concessions.missing()) is not None:
             self.raise_alarm(
                 AlarmCode.NO_RETAIN,
-                f"broker {self._settings.host}:{self._settings.port} keeps no retained messages: status, model and "
-                "health reach those alone who are connected when they are said",
-                "allow retained messages in the broker; verdicts do not need them",
+                f"broker {self._settings.host}:{self._settings.port} {missing}",
+                "allow retained messages and a last will in the broker; verdicts do not need them",
             )
-        self._may_retain = accepted.can_retain
         self._say_state(now_s)
         self._alarms.say_again()
 
@@ -344,8 +348,8 @@ class Publisher:
             self.clear_alarm(code)
 
     def _on_notice_answered(self, notice: Message, answer: Acknowledged) -> None:
-        if notice.RETAINED and self._is_retaining():
-            self._retained_ends = 0
+        if notice.RETAINED and self._concessions.is_retaining:
+            self._concessions.retained()
             self.clear_alarm(AlarmCode.NO_RETAIN)
         if answer.code >= REFUSED:
             event(log.warning, "broker refuses a notice", topic=self._topics.of(notice.KIND), reason=answer.reason)
@@ -359,16 +363,13 @@ class Publisher:
             hint=ended.error.hint,
             retry_s=round(wait_s, 1),
         )
-        if ended.code == RETAIN_NOT_SUPPORTED and self._connection is not None and self._connection.may_retain:
-            self._may_retain = False  # what it refuses is done without: `_on_accepted` says so
-        elif ended.code == SESSION_TAKEN_OVER:
+        is_at_retained = any(notice.RETAINED for notice in self._said.values())
+        is_done_without = self._concessions.ended(ended, is_at_retained=is_at_retained)
+        if ended.code == SESSION_TAKEN_OVER:
             self._tell_of_another_box("took the connection over")
-        else:
+        elif not is_done_without:  # else `_on_accepted` says so
             code = AlarmCode.BROKER_REFUSES if ended.is_refusal else AlarmCode.BROKER_AWAY
             self.raise_alarm(code, ended.error.message, ended.error.hint)
-        if self._is_end_at_retained(ended):
-            self._retained_ends += 1
-            self._may_retain = self._retained_ends < RETAINED_ENDS
         if self._accepted is None:
             self._unexplained_at_s.clear()  # the broker itself is away
         elif AlarmCode.VERDICT_REFUSED in self._refusals.alarms:
@@ -395,17 +396,6 @@ class Publisher:
         self._to_say.clear()
         self._connection = self._accepted = None
         self._dial_at_s = now_s + wait_s
-
-    def _is_end_at_retained(self, ended: Ended) -> bool:
-        """Whether the broker may have ended the connection because of a retained message: some do instead of 0x9A."""
-        is_of_another = ended.code in (SESSION_TAKEN_OVER, SERVER_SHUTTING_DOWN)
-        return self._is_retaining() and not is_of_another and any(notice.RETAINED for notice in self._said.values())
-
-    def _is_retaining(self) -> bool:
-        """Whether messages go out retained on this connection."""
-        if self._connection is None or self._accepted is None:
-            return False
-        return self._connection.may_retain and self._accepted.can_retain
 
     def _is_refused_by_end(self, seq: int, ended: Ended) -> bool:
         """Whether the end of a connection with this row alone under way is the broker's no to it."""

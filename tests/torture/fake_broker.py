@@ -44,6 +44,10 @@ class FakeBroker:
         """Packet that answers a verdict, with `code`: PUBACK, PUBREC or PUBCOMP."""
         self.refuses_retained: Literal["", "will", "message", "kicks", "closes"] = ""
         """A retained last will gets CONNACK 0x9A; or a retained message DISCONNECT 0x9A, or 0x83, or no word."""
+        self.refuses_wills: Literal["", "retained", "all"] = ""
+        """Last wills that get `will_code`."""
+        self.will_code: int | None = None
+        """CONNACK with this code; None: no CONNACK, the connection is closed."""
         self.retained: list[str] = []
         """Topics of retained messages."""
         self.offered: list[bytes] = []
@@ -92,6 +96,10 @@ class FakeBroker:
                     return
                 if self.refuses_retained == "will" and body[7] & 0b100000:
                     connection.sendall(bytes([0x20, 3, 0, RETAIN_NOT_SUPPORTED, 0]))
+                    return
+                if (body[7] & 0b100000 and self.refuses_wills) or (body[7] & 0b100 and self.refuses_wills == "all"):
+                    if self.will_code is not None:
+                        connection.sendall(bytes([0x20, 3, 0, self.will_code, 0]))
                     return
                 properties = bytes([len(self.properties)]) + self.properties
                 connack = bytes([0x20, 2 + len(properties), 0, 0]) + properties

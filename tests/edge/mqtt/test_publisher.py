@@ -23,7 +23,8 @@ from paho.mqtt.publish import single
 import edge.mqtt.publisher
 from edge.contract.messages import Health, Topics, Verdict
 from edge.errors import LedgerError
-from edge.mqtt.publisher import RETAINED_ENDS, Publisher
+from edge.mqtt.concessions import CONCESSION_ENDS
+from edge.mqtt.publisher import Publisher
 from edge.mqtt.refusals import OFFERS
 from edge.settings import BrokerSettings, Settings, TopicSettings
 from edge.store.ledger import Ledger, OutboxRow, open_ledger
@@ -394,6 +395,48 @@ def test_a_broker_without_retained_messages_gets_verdicts_and_an_alarm_says_what
             drive(publisher, lambda: publisher.standing_alarms == ())
 
 
+@pytest.mark.parametrize(("wills", "code"), [("retained", None), ("retained", 0x87), ("all", None), ("all", 0x83)])
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_broker_that_refuses_the_last_will_gets_verdicts_and_an_alarm_says_what_it_cannot_have(
+    ledger: Ledger,
+    wills: Literal["retained", "all"],
+    code: int | None,
+    protocol: Literal["5", "3.1.1"],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Before it accepts the connection, with a code that says nothing of it, or no word at all."""
+    fill(ledger, 1, 20)
+    with FakeBroker() as fake:
+        fake.refuses_wills, fake.will_code = wills, code if protocol == "5" or code is None else 5
+        with publishing(broker_of(fake, protocol=protocol), ledger) as publisher:
+            drain(publisher, ledger)
+            drive(publisher, lambda: "no-retain" in publisher.standing_alarms)
+            assert publisher.state.connections == 1
+            said = [str(record.__dict__) for record in caplog.records]
+            assert any("takes no last will" in text for text in said) is (wills == "all")
+            fake.drop()
+            drive(publisher, lambda: publisher.state.connections == 2)
+            fill(ledger, 21, 22)
+            drain(publisher, ledger)
+            assert fake.retained == []
+            fake.refuses_wills = ""
+            fake.drop()
+            drive(publisher, lambda: "no-retain" not in publisher.standing_alarms)
+            assert fake.retained
+
+
+def test_a_broker_that_refused_connections_for_another_reason_is_not_left_without_a_will(ledger: Ledger) -> None:
+    """An access list that is mended while the worker tries in turn without what may be refused."""
+    with FakeBroker() as fake:
+        fake.refuses_wills, fake.will_code = "all", 0x87
+        with publishing(broker_of(fake), ledger) as publisher:
+            drive(publisher, lambda: len(fake.levels) > CONCESSION_ENDS)
+            fake.refuses_wills = ""
+            drive(publisher, lambda: bool(fake.retained))
+            assert publisher.standing_alarms in ((), ("broker-refuses",))
+            assert publisher.state.connections == 1
+
+
 @pytest.mark.parametrize(("way", "protocol"), [("kicks", "5"), ("closes", "5"), ("closes", "3.1.1")])
 def test_a_broker_that_ends_the_connection_at_a_retained_message_gets_verdicts_and_no_row_is_blamed(
     ledger: Ledger, way: Literal["kicks", "closes"], protocol: Literal["5", "3.1.1"]
@@ -406,7 +449,7 @@ def test_a_broker_that_ends_the_connection_at_a_retained_message_gets_verdicts_a
             drive(publisher, lambda: ledger.pending().count == 0 or "verdict-refused" in publisher.standing_alarms)
             drive(publisher, lambda: publisher.standing_alarms == ("no-retain",))
             connections = publisher.state.connections
-            assert connections <= RETAINED_ENDS + 1
+            assert connections <= CONCESSION_ENDS + 1
             fill(ledger, 21, 22)
             drain(publisher, ledger)
             assert publisher.state.connections == connections
@@ -592,7 +635,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from edge.store.ledger import open_ledger
 from edge.contract.messages import Topics
-from edge.mqtt.publisher import RETAINED_ENDS, Publisher
+from edge.mqtt.publisher import Publisher
 from edge.settings import BrokerSettings, TopicSettings
 from edge.settings import Settings
 from tests.support.samples import sample_model_card
