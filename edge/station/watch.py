@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 from edge.station.mounts import MOUNTINFO, file_system
 from edge.system.logs import event
+from edge.system.names import IGNORED_STARTS
 
 log = logging.getLogger(__name__)
 
@@ -220,6 +221,11 @@ class _ArrivalEmitter(InotifyEmitter):
             | InotifyConstants.IN_DELETE_SELF
         )
         return cast("Mask", mask)
+
+    def queue_event(self, event: FileSystemEvent) -> None:
+        """Not for drafts, which the listing passes over: a station makes two events of one before the scan's own."""
+        if not os.fsdecode(event.src_path).rpartition("/")[2].startswith(IGNORED_STARTS):
+            super().queue_event(event)
 
 
 class _ArrivalObserver(InotifyObserver):

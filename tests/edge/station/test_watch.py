@@ -90,6 +90,17 @@ def test_a_rewrite_in_place_is_touched_when_it_is_closed(station: Station) -> No
     assert station.wait_for("a.tif")
 
 
+def test_a_draft_of_a_scan_wakes_nobody_and_the_scan_does(station: Station) -> None:
+    station.watcher.start()
+    draft = station.folder / ".a.tif.tmp"
+    draft.write_bytes(b"x")
+
+    draft.rename(station.folder / "a.tif")
+
+    assert station.wait_for("a.tif")
+    assert station.touched == ["a.tif"]
+
+
 def test_reading_the_scans_wakes_nobody(station: Station) -> None:
     scan = station.folder / "a.tif"
     scan.write_bytes(b"x")
