@@ -29,13 +29,12 @@ EDGE_PERCENT: Final = 10
 LEAST_FACTOR: Final = 1.25
 """A figure may always differ from the training scans' mean by this factor."""
 
-_STRIPS = 16
-_STRIP_PX = 16
+_PIECES = 16
+"""Strips that edges are looked for in, along each axis; patches for noise stand where strips of both axes cross."""
+_PIECE_PX = 16
 """Rows averaged to a profile: noise falls to a quarter, and a sheet turned by 2 degrees widens an edge by half a px."""
 _REACH_PX = 6
 """An edge is a step between means this far on either side of it; wider edges all count as 12 px wide."""
-_PATCHES = 16
-_PATCH_PX = 16
 _LAG_PX = 4
 """Pixels this far apart give the coarser noise."""
 _LEAST_SIDE_PX = 32
@@ -102,10 +101,11 @@ def sharpness(counts: Counts, hist: Histogram) -> Sharpness:
         bordered = cv2.copyMakeBorder(counts, 0, lacking[0], 0, lacking[1], cv2.BORDER_REPLICATE)
         counts = np.asarray(bordered, np.uint16)
     lo, hi = percentiles(hist, _CLIPPED_PERCENTS)
-    fine, coarse = _noise(counts)
-    rows, columns = (_places(side, _STRIP_PX, _STRIPS) for side in counts.shape)
-    along_x = np.concatenate([counts[at : at + _STRIP_PX] for at in rows])
-    along_y = np.concatenate([cv2.transpose(counts[:, at : at + _STRIP_PX]) for at in columns])
+    rows, columns = (np.linspace(0, side - _PIECE_PX, _PIECES).astype(np.int64) for side in counts.shape)
+    along_x = np.concatenate([counts[at : at + _PIECE_PX] for at in rows])
+    along_y = np.concatenate([cv2.transpose(counts[:, at : at + _PIECE_PX]) for at in columns])
+    patches = sliding_window_view(counts, (_PIECE_PX, _PIECE_PX))[rows[:, None], columns]
+    fine, coarse = _noise(patches.astype(np.float32))
     return Sharpness(_edge_px(along_x.clip(lo, hi)), _edge_px(along_y.clip(lo, hi)), fine, fine / coarse)
 
 
@@ -128,18 +128,13 @@ def fit(seen: Sequence[Sharpness], share: float, margin: float, lots: Sequence[s
     return SharpnessModel((edge_x, edge_y), noise, fineness)
 
 
-def _places(length_px: int, size_px: int, count: int) -> npt.NDArray[np.int64]:
-    """First pixels of `count` pieces of this size, evenly spread over a side."""
-    return np.linspace(0, length_px - size_px, count).astype(np.int64)
-
-
 def _edge_px(strips: Counts) -> float:
     """Width of the edges that strips, one below the other (16 * 16, length_px), show along their length, in px.
 
     The largest step of each half of a strip counts, with the steepest slope within it: a half because two edges that
     lie near each other, of the sheet and of its coating, make one wide step, but seldom at both ends of the sheet.
     """
-    whole: _Profiles = strips.reshape(_STRIPS, _STRIP_PX, -1).sum(axis=1, dtype=np.float32) / _STRIP_PX
+    whole: _Profiles = strips.reshape(_PIECES, _PIECE_PX, -1).sum(axis=1, dtype=np.float32) / _PIECE_PX
     middle = (whole.shape[1] + 1) // 2
     profiles = np.concatenate([whole[:, :middle], whole[:, -middle:]])
     every = np.arange(len(profiles))
@@ -153,13 +148,11 @@ def _edge_px(strips: Counts) -> float:
     return float(np.percentile(widths[is_edge], EDGE_PERCENT))
 
 
-def _noise(counts: Counts) -> tuple[float, float]:
-    """Noise in counts from neighbours and from pixels 4 px apart: the median over patches all over the scan.
+def _noise(patches: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Noise in counts from neighbours and from pixels 4 px apart: the median over patches (16, 16, 16 px, 16 px).
 
     Second differences across both axes see neither slopes nor stripes along an axis (Immerkaer 1996).
     """
-    rows, columns = (_places(side, _PATCH_PX, _PATCHES) for side in counts.shape)
-    patches = sliding_window_view(counts, (_PATCH_PX, _PATCH_PX))[rows[:, None], columns].astype(np.float32)
     fine, coarse = (
         float(np.median(np.abs(_second(_second(patches, lag).swapaxes(2, 3), lag)).mean(axis=(2, 3))))
         for lag in (1, _LAG_PX)
