@@ -17,13 +17,14 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from edge.records import Outcome
 from edge.validation.labels import Label
-from edge.validation.statistics import Confusion, Rate, Roc, auprc, auroc, confusion, none_if_nan, roc
+from edge.validation.statistics import Confusion, Roc, auprc, auroc, confusion, none_if_nan, roc, wilson
 from edge.validation.table import ScanRow, Selection, select
 
 
@@ -110,9 +111,6 @@ class Validation:
     outcomes: Mapping[tuple[Label | None, Outcome], int]
     scored: Confusion
     decided: Confusion
-    escape: Rate
-    overkill: Rate
-    review: Rate
     curve: Roc | None
     lots: tuple[LotFigures, ...]
 
@@ -120,13 +118,7 @@ class Validation:
 def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: int) -> Validation:
     """Figures of a finished replay."""
     outcomes = Counter((row.label, row.outcome) for row in rows)
-    by_outcome: Counter[Outcome] = Counter()
-    by_label: Counter[Label | None] = Counter()
-    for (label, outcome), count in outcomes.items():
-        by_outcome[outcome] += count
-        by_label[label] += count
-    scored_rows = select(rows, _is_scored)
-    p, truth = _arrays(scored_rows)
+    p, truth = _arrays(select(rows, _is_scored))
     scored = confusion(p, truth, threshold)
     decided = Confusion(
         tp=outcomes[Label.ABNORMAL, Outcome.ABNORMAL],
@@ -134,71 +126,92 @@ def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: 
         tn=outcomes[Label.NORMAL, Outcome.NORMAL],
         fn=outcomes[Label.ABNORMAL, Outcome.NORMAL],
     )
-    measured, settled = _of_each_label(scored, by_label), _of_each_label(decided, by_label)
-    escape = Rate(decided.fn, by_label[Label.ABNORMAL])
-    overkill = Rate(decided.fp, by_label[Label.NORMAL])
-    review = Rate(by_outcome[Outcome.REVIEW], len(rows))
-    unreadable = Rate(by_outcome[Outcome.UNREADABLE], len(rows))
-    metrics = Metrics(
-        scans_count=len(rows),
-        labelled_count=len(rows) - by_label[None],
-        unlabelled_count=by_label[None],
+    metrics = _metrics(outcomes, scored, decided, auroc(p, truth), auprc(p, truth), labels_without_file)
+    return Validation(metrics, outcomes, scored, decided, roc(p, truth), tuple(_by_lot(rows, threshold)))
+
+
+def _metrics(
+    outcomes: Counter[tuple[Label | None, Outcome]],
+    scored: Confusion,
+    decided: Confusion,
+    roc_area: float,
+    precision: float,
+    labels_without_file: int,
+) -> Metrics:
+    scans = outcomes.total()
+    labelled = {label: sum(outcomes[label, outcome] for outcome in Outcome) for label in (None, *Label)}
+    judged = {outcome: sum(outcomes[label, outcome] for label in (None, *Label)) for outcome in Outcome}
+    review, unreadable = _rate(judged[Outcome.REVIEW], scans), _rate(judged[Outcome.UNREADABLE], scans)
+    escape = _rate(decided.fn, labelled[Label.ABNORMAL])
+    overkill = _rate(decided.fp, labelled[Label.NORMAL])
+    sensitivity = _rate(scored.tp, scored.tp + scored.fn)
+    specificity = _rate(scored.tn, scored.tn + scored.fp)
+    accuracy, accuracy_decided = _balanced_accuracy(scored, labelled), _balanced_accuracy(decided, labelled)
+    return Metrics(
+        scans_count=scans,
+        labelled_count=scans - labelled[None],
+        unlabelled_count=labelled[None],
         labels_without_file_count=labels_without_file,
-        normal_count=by_outcome[Outcome.NORMAL],
-        abnormal_count=by_outcome[Outcome.ABNORMAL],
-        review_count=by_outcome[Outcome.REVIEW],
-        unreadable_count=by_outcome[Outcome.UNREADABLE],
-        review_rate=none_if_nan(review.share),
-        review_rate_low=review.interval.low if review.total else None,
-        review_rate_high=review.interval.high if review.total else None,
-        unreadable_rate=none_if_nan(unreadable.share),
-        unreadable_rate_low=unreadable.interval.low if unreadable.total else None,
-        unreadable_rate_high=unreadable.interval.high if unreadable.total else None,
-        labelled_abnormal_count=escape.total,
-        labelled_normal_count=overkill.total,
-        escape_count=escape.hits,
-        escape_rate=none_if_nan(escape.share),
-        escape_rate_low=escape.interval.low if escape.total else None,
-        escape_rate_high=escape.interval.high if escape.total else None,
-        overkill_count=overkill.hits,
-        overkill_rate=none_if_nan(overkill.share),
-        overkill_rate_low=overkill.interval.low if overkill.total else None,
-        overkill_rate_high=overkill.interval.high if overkill.total else None,
-        scored_count=len(scored_rows),
-        balanced_accuracy=none_if_nan(measured.balanced_accuracy),
-        balanced_accuracy_low=measured.balanced_accuracy_interval.low if measured.total else None,
-        balanced_accuracy_high=measured.balanced_accuracy_interval.high if measured.total else None,
-        sensitivity=none_if_nan(scored.sensitivity.share),
-        sensitivity_low=scored.sensitivity.interval.low if scored.sensitivity.total else None,
-        sensitivity_high=scored.sensitivity.interval.high if scored.sensitivity.total else None,
-        specificity=none_if_nan(scored.specificity.share),
-        specificity_low=scored.specificity.interval.low if scored.specificity.total else None,
-        specificity_high=scored.specificity.interval.high if scored.specificity.total else None,
-        auroc=none_if_nan(auroc(p, truth)),
-        auprc=none_if_nan(auprc(p, truth)),
+        normal_count=judged[Outcome.NORMAL],
+        abnormal_count=judged[Outcome.ABNORMAL],
+        review_count=judged[Outcome.REVIEW],
+        unreadable_count=judged[Outcome.UNREADABLE],
+        review_rate=review.value,
+        review_rate_low=review.low,
+        review_rate_high=review.high,
+        unreadable_rate=unreadable.value,
+        unreadable_rate_low=unreadable.low,
+        unreadable_rate_high=unreadable.high,
+        labelled_abnormal_count=labelled[Label.ABNORMAL],
+        labelled_normal_count=labelled[Label.NORMAL],
+        escape_count=decided.fn,
+        escape_rate=escape.value,
+        escape_rate_low=escape.low,
+        escape_rate_high=escape.high,
+        overkill_count=decided.fp,
+        overkill_rate=overkill.value,
+        overkill_rate_low=overkill.low,
+        overkill_rate_high=overkill.high,
+        scored_count=scored.total,
+        balanced_accuracy=accuracy.value,
+        balanced_accuracy_low=accuracy.low,
+        balanced_accuracy_high=accuracy.high,
+        sensitivity=sensitivity.value,
+        sensitivity_low=sensitivity.low,
+        sensitivity_high=sensitivity.high,
+        specificity=specificity.value,
+        specificity_low=specificity.low,
+        specificity_high=specificity.high,
+        auroc=none_if_nan(roc_area),
+        auprc=none_if_nan(precision),
         decided_count=decided.total,
-        balanced_accuracy_decided=none_if_nan(settled.balanced_accuracy),
-        balanced_accuracy_decided_low=settled.balanced_accuracy_interval.low if settled.total else None,
-        balanced_accuracy_decided_high=settled.balanced_accuracy_interval.high if settled.total else None,
-    )
-    return Validation(
-        metrics=metrics,
-        outcomes=outcomes,
-        scored=scored,
-        decided=decided,
-        escape=escape,
-        overkill=overkill,
-        review=review,
-        curve=roc(p, truth),
-        lots=tuple(_by_lot(rows, threshold)),
+        balanced_accuracy_decided=accuracy_decided.value,
+        balanced_accuracy_decided_low=accuracy_decided.low,
+        balanced_accuracy_decided_high=accuracy_decided.high,
     )
 
 
-def _of_each_label(counts: Confusion, given: Mapping[Label | None, int]) -> Confusion:
-    """The counts, or none where a label was given and no scan of it counts: the other's rate would stand for both."""
-    totals = {Label.ABNORMAL: counts.sensitivity.total, Label.NORMAL: counts.specificity.total}
-    is_missing = any(given[label] and not total for label, total in totals.items())
-    return Confusion(0, 0, 0, 0) if is_missing else counts
+class _Figure(NamedTuple):
+    """A figure and its 95 % interval; three times None where there was nothing to measure it on."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+_UNDEFINED = _Figure(None, None, None)
+
+
+def _rate(hits: int, total: int) -> _Figure:
+    return _Figure(hits / total, *wilson(hits, total)) if total else _UNDEFINED
+
+
+def _balanced_accuracy(counts: Confusion, labelled: Mapping[Label | None, int]) -> _Figure:
+    """Undefined where a label was given and no scan of it counts: the other's rate would stand for both."""
+    of_label = {Label.ABNORMAL: counts.sensitivity.total, Label.NORMAL: counts.specificity.total}
+    if not counts.total or any(labelled[label] and not total for label, total in of_label.items()):
+        return _UNDEFINED
+    return _Figure(counts.balanced_accuracy, *counts.balanced_accuracy_interval)
 
 
 def _by_lot(rows: Sequence[ScanRow], threshold: float) -> list[LotFigures]:
