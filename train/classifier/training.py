@@ -47,7 +47,7 @@ _EVALUATION_BATCH = 8
 
 @dataclass(frozen=True, slots=True)
 class EpochFigures:
-    """One line of the log."""
+    """What one epoch came to."""
 
     epoch: int
     size: str
@@ -58,6 +58,13 @@ class EpochFigures:
     """At the best threshold of this epoch."""
     validation_auroc: float
     seconds: float
+
+    def line(self) -> str:
+        return (
+            f"epoch {self.epoch} {self.size} lr {self.lr:.2g} loss {self.loss:.4f} validation loss"
+            f" {self.validation_loss:.4f} balanced accuracy {self.validation_balanced_accuracy:.4f}"
+            f" AUROC {self.validation_auroc:.4f} ({self.seconds:.0f} s)"
+        )
 
 
 def train_classifier(
@@ -221,34 +228,16 @@ def fit(
         for indices in batches(training.labels, recipe, rng):
             seen_px += _area(stage.size) / steps_per_epoch
             lr = learning_rate(recipe, epoch, seen_px / total_px)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            images = torch.from_numpy(training.images[indices]).to(device)
-            flips = draw_flips(len(indices), recipe.flip_p, rng, device)
-            x = flip(augment(model.normalise(images), stage.size, recipe.jitter, rng), flips)
-            x = x.contiguous(memory_format=torch.channels_last)
-            labels = torch.from_numpy(training.labels[indices]).to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.amp == "bf16"):
-                logits = model(x)
-            loss = classifier_loss(logits.float(), labels, recipe.label_smoothing)
-            if regions is not None:
-                loss = loss + regions.loss(torch.from_numpy(indices), flips)
+            loss = _batch_loss(model, training, indices, stage.size, recipe, rng, regions)
             losses.append(finite(loss, step, (training.rows[i].file for i in indices)))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(trained, 5.0)
-            optimizer.step()
+            _descend(optimizer, loss, lr, trained)
             step += 1
             count(len(losses), steps_per_epoch)
         epoch += 1
         p_abnormal = predict(model, validation.images, stage.size, recipe.amp == "bf16")
         figures = _epoch_figures(epoch, stage.size, lr, losses, p_abnormal, validation, start_s)
         history.append(figures)
-        reporter.say(
-            f"epoch {epoch} {figures.size} lr {lr:.2g} loss {figures.loss:.4f} validation loss"
-            f" {figures.validation_loss:.4f} balanced accuracy {figures.validation_balanced_accuracy:.4f}"
-            f" AUROC {figures.validation_auroc:.4f} ({figures.seconds:.0f} s)"
-        )
+        reporter.say(figures.line())
         if stage is stages[-1] and figures.validation_loss < best_loss:
             best_loss, best_state = figures.validation_loss, copy.deepcopy(model.state_dict())
         if resume is not None:
@@ -256,6 +245,37 @@ def fit(
             at = EpochEnd(epoch, step, seen_px, figures_so_far, best_loss, best_state)
             resume.save(at, modules, optimizer, rng)
     return history, best_state
+
+
+def _batch_loss(
+    model: ElectrodeClassifier,
+    training: LoadedScans,
+    indices: np.ndarray,
+    size: Size,
+    recipe: ClassifierRecipe,
+    rng: np.random.Generator,
+    regions: RegionTask | None,
+) -> Tensor:
+    """Loss of some scans of the training, flipped, shrunk to `size` and changed a little at random."""
+    device = next(model.parameters()).device
+    images = torch.from_numpy(training.images[indices]).to(device)
+    labels = torch.from_numpy(training.labels[indices]).to(device)
+    flips = draw_flips(len(indices), recipe.flip_p, rng, device)
+    x = flip(augment(model.normalise(images), size, recipe.jitter, rng), flips)
+    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.amp == "bf16"):
+        logits = model(x.contiguous(memory_format=torch.channels_last))
+    loss = classifier_loss(logits.float(), labels, recipe.label_smoothing)
+    return loss if regions is None else loss + regions.loss(torch.from_numpy(indices), flips)
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, trained: list[nn.Parameter]) -> None:
+    """One step down the gradient of a batch."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(trained, 5.0)
+    optimizer.step()
 
 
 def _on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
