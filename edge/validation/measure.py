@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -93,8 +93,10 @@ def measure_reliability(
         _lot_error("Escapes", abnormal, lambda row: row.is_escape),
         _lot_error("Overkill", normal, lambda row: row.is_overkill),
         _lot_error("Sent to review", rows, lambda row: row.outcome is Outcome.REVIEW),
+        _lot_error("Unreadable", rows, lambda row: row.outcome is Outcome.UNREADABLE),
     )
-    balanced = _balanced_accuracy(rows, policy.threshold)
+    alone = _accuracy(rows, lambda row: None if row.p_abnormal is None else row.p_abnormal >= policy.threshold)
+    decided = _accuracy(rows, lambda row: _DECIDED.get(row.outcome))
     area = auroc_over_lots(*_scores_and_truths(rows))
     of_plant, costs = _plant(abnormal, normal, plant)
     listed = select(rows, lambda row: row.file in truths)
@@ -122,8 +124,16 @@ def measure_reliability(
         overkill_rate_lots_high=_high(lot_errors[1].interval),
         review_rate_lots_low=_low(lot_errors[2].interval),
         review_rate_lots_high=_high(lot_errors[2].interval),
-        balanced_accuracy_lots_low=_low(balanced),
-        balanced_accuracy_lots_high=_high(balanced),
+        unreadable_rate_lots_low=_low(lot_errors[3].interval),
+        unreadable_rate_lots_high=_high(lot_errors[3].interval),
+        balanced_accuracy_lots_low=_low(alone.balanced),
+        balanced_accuracy_lots_high=_high(alone.balanced),
+        sensitivity_lots_low=_low(alone.sensitivity),
+        sensitivity_lots_high=_high(alone.sensitivity),
+        specificity_lots_low=_low(alone.specificity),
+        specificity_lots_high=_high(alone.specificity),
+        balanced_accuracy_decided_lots_low=_low(decided.balanced),
+        balanced_accuracy_decided_lots_high=_high(decided.balanced),
         auroc_lots_low=_low(area),
         auroc_lots_high=_high(area),
         escape_rate_worst_lot=_worst_share(lot_errors[0], bool(abnormal)),
@@ -341,18 +351,36 @@ def _counts(rows: Sequence[ScanRow], is_hit: Callable[[ScanRow], bool]) -> tuple
     return [hits for hits, _ in by_lot.values()], [scans for _, scans in by_lot.values()], list(by_lot)
 
 
-def _balanced_accuracy(rows: Sequence[ScanRow], threshold: float) -> LotInterval | None:
-    """Over lots, of the classifier alone: scored scans by the threshold."""
+@dataclass(frozen=True, slots=True)
+class _Accuracy:
+    """Right calls over lots; None where no scan of the label, or of either, was called."""
+
+    sensitivity: LotInterval | None
+    specificity: LotInterval | None
+    balanced: LotInterval | None
+
+
+_DECIDED = {Outcome.ABNORMAL: True, Outcome.NORMAL: False}
+"""Whether the line called a scan abnormal, where it decided by itself."""
+
+
+def _accuracy(rows: Sequence[ScanRow], is_called: Callable[[ScanRow], bool | None]) -> _Accuracy:
+    """How the labelled scans are called. `is_called`: abnormal or normal; None leaves a scan out."""
     tallies: dict[str, list[int]] = {}
     for row in rows:
-        if row.label is None or row.p_abnormal is None:
+        called = is_called(row)
+        if row.label is None or called is None:
             continue
         tally = tallies.setdefault(_lot(row), [0, 0, 0, 0])
-        is_called, place = row.p_abnormal >= threshold, 0 if row.label is Label.ABNORMAL else 2
-        tally[place] += is_called == (place == 0)
+        place = 0 if row.label is Label.ABNORMAL else 2
+        tally[place] += called == (place == 0)
         tally[place + 1] += 1
-    columns = list(zip(*tallies.values(), strict=True)) or [(), (), (), ()]
-    return balanced_accuracy_over_lots(*columns)
+    found, abnormal, passed, normal = list(zip(*tallies.values(), strict=True)) or [(), (), (), ()]
+    return _Accuracy(
+        sensitivity=share_over_lots(found, abnormal),
+        specificity=share_over_lots(passed, normal),
+        balanced=balanced_accuracy_over_lots(found, abnormal, passed, normal),
+    )
 
 
 def _scores_and_truths(rows: Sequence[ScanRow]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], list[str]]:

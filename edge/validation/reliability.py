@@ -79,10 +79,22 @@ class ReliabilityFigures:
         metadata={"means": "lower 95 % limit over lots of the share of files sent to review"}
     )
     review_rate_lots_high: float | None = field(metadata={"means": "its upper limit"})
+    unreadable_rate_lots_low: float | None = field(
+        metadata={"means": "lower 95 % limit over lots of the share of unreadable files"}
+    )
+    unreadable_rate_lots_high: float | None = field(metadata={"means": "its upper limit"})
     balanced_accuracy_lots_low: float | None = field(
         metadata={"means": "lower 95 % limit of the balanced accuracy of scored scans over lots"}
     )
     balanced_accuracy_lots_high: float | None = field(metadata={"means": "its upper limit"})
+    sensitivity_lots_low: float | None = field(metadata={"means": "lower 95 % limit of the sensitivity over lots"})
+    sensitivity_lots_high: float | None = field(metadata={"means": "its upper limit"})
+    specificity_lots_low: float | None = field(metadata={"means": "lower 95 % limit of the specificity over lots"})
+    specificity_lots_high: float | None = field(metadata={"means": "its upper limit"})
+    balanced_accuracy_decided_lots_low: float | None = field(
+        metadata={"means": "lower 95 % limit of the balanced accuracy of decided scans over lots"}
+    )
+    balanced_accuracy_decided_lots_high: float | None = field(metadata={"means": "its upper limit"})
     auroc_lots_low: float | None = field(metadata={"means": "lower 95 % limit of auroc over lots"})
     auroc_lots_high: float | None = field(metadata={"means": "its upper limit"})
     escape_rate_worst_lot: float | None = field(metadata={"means": "escape rate of the lot with the highest"})

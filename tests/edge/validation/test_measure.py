@@ -11,6 +11,7 @@ from edge.records import Outcome, Policy
 from edge.validation.cost import Prices
 from edge.validation.detection import NoCurve, PodCurve, SizeScale
 from edge.validation.labels import Label, LabelRow
+from edge.validation.lots import balanced_accuracy_over_lots, share_over_lots
 from edge.validation.measure import CALLED, STOPPED, measure_reliability
 from edge.validation.reliability import Plant, Reliability
 from edge.validation.table import ScanRow
@@ -143,6 +144,28 @@ def test_the_worst_lot_and_the_worst_kind_are_named() -> None:
     assert found.figures.escape_rate_worst_lot == pytest.approx(0.3)
     assert found.kinds[0].group == "bubble"
     assert found.figures.recall_worst_kind == pytest.approx(0.7)
+
+
+def test_unreadable_files_and_what_the_line_decided_have_intervals_over_lots() -> None:
+    """By outcome, not by p: a scan that was sent to review is no decision, whatever its p."""
+    lot, torn, wrong = Lot(), (0, 4, 0, 1), (0, 0, 5, 1)
+    for name, unreadable, missed in zip("ABCD", torn, wrong, strict=True):
+        for number in range(10):
+            lot.add(Outcome.NORMAL if number < missed else Outcome.ABNORMAL, Label.ABNORMAL, 0.5, name)
+            lot.add(Outcome.NORMAL, Label.NORMAL, 0.1, name)
+            lot.add(Outcome.REVIEW, Label.NORMAL, 0.9, name)
+        for _ in range(unreadable):
+            lot.add(Outcome.UNREADABLE, Label.NORMAL, None, name)
+    found = lot.measured().figures
+
+    unreadable = share_over_lots(torn, [30 + count for count in torn])
+    decided = balanced_accuracy_over_lots([10 - count for count in wrong], [10] * 4, [10] * 4, [10] * 4)
+    assert unreadable is not None and decided is not None
+    assert (found.unreadable_rate_lots_low, found.unreadable_rate_lots_high) == (unreadable.low, unreadable.high)
+    assert found.balanced_accuracy_decided_lots_low == decided.low
+    assert found.balanced_accuracy_decided_lots_high == decided.high
+    assert found.sensitivity_lots_low is not None and found.specificity_lots_high is not None
+    assert found.balanced_accuracy_lots_high is not None and found.balanced_accuracy_lots_high < decided.high
 
 
 def test_no_escape_of_sixty_is_said_with_what_it_excludes() -> None:

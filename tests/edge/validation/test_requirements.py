@@ -21,7 +21,7 @@ from edge.validation.leaks import Leaks
 from edge.validation.measure import measure_reliability
 from edge.validation.reliability import ROW_MEANINGS, Plant
 from edge.validation.requirements import FIGURE_MEANINGS, check_requirement, meaning_of, parse_requirement
-from edge.validation.results import validate
+from edge.validation.results import METRIC_MEANINGS, validate
 from edge.validation.speed import Run, measure_speed, run_json
 from edge.validation.summary import Replay, summary_json
 from edge.validation.table import ScanRow
@@ -133,6 +133,13 @@ def test_every_rate_and_size_has_its_bounds_among_the_figures() -> None:
     lacking = [name for name in estimates if not any(f"{name}{limit}" in FIGURE_MEANINGS for limit in limits)]
     assert {"escape_rate", "auroc", "stopped_a90", "value_of_normal", "kappa_people"} <= set(estimates)
     assert lacking == []
+
+
+def test_every_share_of_scans_has_its_bounds_over_lots_too() -> None:
+    """Scans of one lot err together: without lots an interval is too narrow for the next lot."""
+    shares = [name.removesuffix("_low") for name in METRIC_MEANINGS if name.endswith("_low")]
+    assert {"unreadable_rate", "balanced_accuracy_decided", "sensitivity"} <= set(shares)
+    assert [name for name in shares if not {f"{name}_lots_low", f"{name}_lots_high"} <= set(FIGURE_MEANINGS)] == []
 
 
 def test_the_summary_holds_no_figures_beside_those(replay: Replay) -> None:
