@@ -295,8 +295,10 @@ def _span(low: float | None, high: float | None) -> str:
 
 
 def _over_lots(low: float | None, high: float | None, lots: int) -> str:
-    """An interval over lots in words; of one lot there is none."""
-    return f"over {lots} lots {_span(low, high)}" if lots > 1 else "over lots: no interval, 1 lot"
+    """An interval over lots in words; where scans of a label come from one lot alone there is none."""
+    if lots > 1 and low is not None:
+        return f"over {lots} lots {_span(low, high)}"
+    return "over lots: no interval, 1 lot" if lots == 1 else "over lots: no interval, under 2 lots of a label"
 
 
 def _figure_text(name: str, value: int | float) -> str:
