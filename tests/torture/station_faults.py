@@ -279,7 +279,14 @@ def deep_and_hung(trial: Trial) -> None:
         rig.await_all()
         deepest = rig.scans.joinpath(*"d" * 1000)
         os.system(f"mkdir -p '{deepest}'")  # os.makedirs recurses
-        wait_until(lambda: bool(rig.subscriber.alarms("folder-partly-read")), "the alarm folder-partly-read")
+        wait_until(
+            lambda: bool(rig.subscriber.alarms("folder-partly-read")) or not rig.worker.is_alive(),
+            "the alarm folder-partly-read",
+        )
+        if not rig.worker.is_alive():
+            os.system(f"rm -rf '{rig.scans / 'd'}'")  # shutil recurses, too
+            trial.require(False, "a thousand folders in each other ended the worker")
+            return
         lot = rig.scans / "lot.tif"
         lot.mkdir()
         counts, data = rig.generator.scan()

@@ -5,6 +5,7 @@ The defects are made by tests/torture/wrap.py in the worker's process; the produ
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,22 +13,39 @@ from pathlib import Path
 import pytest
 
 import tests.torture.rig
+import tests.torture.start_faults
 from tests.support.mosquitto import needs_mosquitto
 from tests.torture.broker_faults import no_acknowledgement, refused_by_access_list
 from tests.torture.durability import durability_order, power_cut
 from tests.torture.evidence_faults import kill_while_pieces_are_written
 from tests.torture.file_faults import repeat_images, slow_writers
 from tests.torture.identity_faults import restored_without_a_number
-from tests.torture.isolation_faults import decoder_taken_over
+from tests.torture.isolation_faults import decoder_taken_over, files_that_burn
 from tests.torture.kills import kill_the_worker
 from tests.torture.rot_faults import changed_messages
-from tests.torture.station_faults import moved_on, rewritten_in_place
+from tests.torture.start_faults import dead_at_the_start
+from tests.torture.station_faults import deep_and_hung, moved_on, rewritten_in_place, unwritten_parts
 from tests.torture.trial import Trial
 
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 pytestmark = [pytest.mark.broker, needs_mosquitto, pytest.mark.timeout(600)]
 
 SEED = 20261
+
+
+class Shown(Exception):
+    """The row has said what it was to say: the rest of it is no concern here."""
+
+
+class ShortTrial(Trial):
+    """Ends with the complaint that is waited for."""
+
+    complaint = ""
+
+    def require(self, holds: bool, otherwise: str) -> bool:
+        if not super().require(holds, otherwise) and self.complaint in otherwise:
+            raise Shown
+        return holds
 
 
 @pytest.mark.parametrize(
@@ -46,6 +64,10 @@ SEED = 20261
         pytest.param(moved_on, 0.4, "move-by-name", "lost", id="R27"),
         pytest.param(restored_without_a_number, 1.0, "one-ledger-id", "under one number", id="R32"),
         pytest.param(changed_messages, 1.0, "unchecked-messages", "a changed message was sent", id="R34"),
+        pytest.param(unwritten_parts, 1.0, "unwritten-is-read", "judged while unwritten", id="R26"),
+        pytest.param(deep_and_hung, 1.0, "walk-by-recursion", "ended the worker", id="R28"),
+        pytest.param(files_that_burn, 0.1, "blame-the-clock", "waited 0 times", id="R30"),
+        pytest.param(dead_at_the_start, 1.0, "silent-refusal", "the MES reads ['stopped'], expected", id="R33"),
         pytest.param(slow_writers, 0.3, "react-to-created", "bytes nobody listed", id="R11"),
     ],
 )
@@ -58,6 +80,9 @@ def test_a_defect_built_in_on_purpose_turns_its_row_red(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tests.torture.rig, "PATIENCE_S", 30.0)
-    trial = Trial(tmp_path, SEED, is_long=False, share=share, worker_options=("--break", defect))
-    row(trial)
+    monkeypatch.setattr(tests.torture.start_faults, "TOLD_S", 3.0)
+    trial = ShortTrial(tmp_path, SEED, is_long=False, share=share, worker_options=("--break", defect))
+    trial.complaint = complaint
+    with contextlib.suppress(Shown):
+        row(trial)
     assert any(complaint in problem for problem in trial.problems), trial.problems

@@ -5,6 +5,7 @@ Each function changes names of edge's modules in the process of tests/torture/wo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -273,6 +274,52 @@ def _unchecked_messages() -> None:
     edge.store.ledger.is_intact = lambda *_: True
 
 
+def _unwritten_is_read() -> None:
+    """Zeros are counts like any other, where pixels are missing, too."""
+    edge.scans.scan.check_pixels = lambda *_: None
+    edge.scans.scan.check_codes = lambda *_: None
+    edge.scans.scan.has_unwritten_codes = lambda *_: False
+
+
+def _walk_by_recursion() -> None:
+    """A call for each folder in a folder, and no limit."""
+
+    def read_names(
+        self: edge.station.folder.StationFolder, _descriptor: int, known: Any, done_suffix: str | None
+    ) -> edge.station.folder._Names:
+        names = edge.station.folder._Names()
+
+        def walk(folder: str) -> None:
+            with edge.station.folder.open_folder(self.path / folder, "") as inner:
+                self._read_folder(inner, folder and f"{folder}/", known, done_suffix, names)
+            below, names.folders = names.folders, []
+            for inside in below:
+                walk(inside)
+
+        walk("")
+        return names
+
+    edge.station.folder.StationFolder._read_names = read_names  # type: ignore[method-assign]
+
+
+def _blame_the_clock() -> None:
+    """A scan whose unpacker does not answer in time is called bad, whatever the unpacker computed meanwhile."""
+    original = edge.scans.decoder._Child._check_time
+
+    def check_time(self: edge.scans.decoder._Child) -> None:
+        try:
+            original(self)
+        except edge.scans.decoder.Starved as starved:
+            raise edge.scans.decoder.Overrun(str(starved)) from None
+
+    edge.scans.decoder._Child._check_time = check_time  # type: ignore[method-assign]
+
+
+def _silent_refusal() -> None:
+    """A worker that does not start says so in its log alone."""
+    edge.daemon.app.report_start_refusal = lambda _settings: contextlib.nullcontext()  # type: ignore[assignment]
+
+
 BREAKAGES: dict[str, Callable[[], None]] = {
     "synchronous-off": _synchronous_off,
     "ack-before-commit": _ack_before_commit,
@@ -287,6 +334,10 @@ BREAKAGES: dict[str, Callable[[], None]] = {
     "one-ledger-id": _one_ledger_id,
     "bytes-alone": _bytes_alone,
     "unchecked-messages": _unchecked_messages,
+    "unwritten-is-read": _unwritten_is_read,
+    "walk-by-recursion": _walk_by_recursion,
+    "blame-the-clock": _blame_the_clock,
+    "silent-refusal": _silent_refusal,
 }
 
 
