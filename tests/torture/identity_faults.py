@@ -35,13 +35,13 @@ def _two_boxes(trial: Trial) -> None:
             for worker in (rig.worker, other):
                 worker.start()
             rig.generator.arrive(5)
-            wait_until(lambda: len(_seqs(trial, rig)) >= 2, "both boxes are heard")
+            wait_until(lambda: len(numbers_heard(trial, rig)) >= 2, "both boxes are heard")
             wait_until(lambda: bool(rig.subscriber.alarms("station-twice")), "the alarm station-twice")
         except AssertionError as error:
             trial.require(False, str(error))
         finally:
             other.kill()
-        heard = _seqs(trial, rig)
+        heard = numbers_heard(trial, rig)
         said = [message.content["message"] for message in rig.subscriber.alarms("station-twice")]
         named = {ledger for ledger in heard if any(ledger in words for words in said)}
         trial.require(bool(named), f"no alarm names a ledger: {said[:1]}")
@@ -70,7 +70,7 @@ def restored_without_a_number(trial: Trial) -> None:
         rig.generator.arrive(2)
         rig.await_all()
         trial.require_clean_stop(rig.worker)
-        seqs = _seqs(trial, rig)
+        seqs = numbers_heard(trial, rig)
         trial.require([*map(sorted, seqs.values())] == [[1, 2, 3, 4, 5, 6, 7], [5, 6, 7, 8, 9]], f"numbers: {seqs}")
         trial.findings.tried += 9
 
@@ -90,7 +90,7 @@ def _state_in_memory(trial: Trial) -> None:
         rig.await_all()
         wait_until(lambda: rig.subscriber.count("verdict") >= 8, "the first three, judged anew")
         trial.require_clean_stop(rig.worker)
-        seqs = _seqs(trial, rig)
+        seqs = numbers_heard(trial, rig)
         trial.require(sorted(map(len, seqs.values())) == [3, 5], f"numbers: {seqs}")
         trial.findings.tried += 5
 
@@ -115,7 +115,7 @@ def _wrong_clock(trial: Trial) -> None:
         trial.take(rig.findings(), "wrong clock")
 
 
-def _seqs(trial: Trial, rig: Rig) -> dict[str, list[int]]:
+def numbers_heard(trial: Trial, rig: Rig) -> dict[str, list[int]]:
     """Numbers heard, by ledger, in order of its first message; a number of two payloads is a broken promise."""
     payloads: dict[tuple[str, int], set[str]] = defaultdict(set)
     seqs: dict[str, list[int]] = {}

@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
+from uuid import UUID
 
 from edge.errors import EvidenceError
 from edge.evidence.record import open_piece
+from tests.torture.identity_faults import numbers_heard
 from tests.torture.rig import Layout, Rig, wait_until
 from tests.torture.trial import Trial
+from tests.torture.wrap import POINTS
 
 EXIT_IO = 74
 SPOILED = (2, 5)
+ROTS = (
+    "UPDATE meta SET value = value | 1 << 40 WHERE key = 'next_seq'",
+    "UPDATE meta SET value = value & (value - 1) WHERE key = 'next_seq'",
+    "UPDATE meta SET value = value | 1 << 20 WHERE key = 'skipped_to'",
+    "DELETE FROM meta WHERE key = 'next_seq'",
+    "UPDATE meta SET value = 'x' || value WHERE key = 'next_seq'",
+)
+"""What becomes of the number to come; the third is there once it was mended."""
 
 
 def bit_rot(trial: Trial) -> None:
-    """R34: bits of stored messages, of the ledger anywhere, of a piece of evidence. R19 has those of the model."""
+    """R34: bits of stored messages, of the number to come, of the ledger anywhere, of a piece of evidence.
+
+    R19 has those of the model.
+    """
     changed_messages(trial)
+    rotten_numbers(trial)
     _anywhere_in_the_ledger(trial)
 
 
@@ -53,6 +70,47 @@ def changed_messages(trial: Trial) -> None:
         wait_until(lambda: not rig.subscriber.alarms("message-damaged")[-1].content["active"], "its end")
         trial.require_clean_stop(rig.worker)
         trial.take(rig.findings())
+
+
+def rotten_numbers(trial: Trial) -> None:
+    """The number to come is changed before each start, and each run dies at another point: no number comes twice."""
+    with trial.rig() as rig:
+        rig.worker.start()
+        rig.generator.arrive(5)
+        rig.await_all()
+        rig.worker.kill()
+        ids = [_ledger_id(rig)]
+        for run in range(trial.size(len(POINTS), 10 * len(POINTS))):
+            rot = ROTS[run % len(ROTS)]
+            with sqlite3.connect(rig.state / "ledger.sqlite") as sql:
+                sql.execute(rot)
+            sql.close()
+            point = [*POINTS][run % len(POINTS)]
+            rig.worker.start("--die-at", f"{point}:{rig.chance.randint(1, 3)}", wait=False)
+
+            def is_dead() -> bool:
+                rig.generator.arrive(1)
+                time.sleep(0.05)
+                return not rig.worker.is_alive()
+
+            wait_until(is_dead, f"its end at {point}, after {rot}")
+            ids.append(_ledger_id(rig))
+            if not trial.require(ids[-1] != ids[-2], f"went on under one ledger_id after {rot}"):
+                return
+        rig.worker.start()
+        trial.recovered(rig.await_all())
+        wait_until(lambda: bool(rig.subscriber.alarms("ledger-renewed")), "the alarm ledger-renewed")
+        trial.require_clean_stop(rig.worker)
+        trial.take(rig.findings(), "rotten numbers")
+        seqs = numbers_heard(trial, rig)
+        trial.require(set(seqs) <= {str(UUID(ledger_id)) for ledger_id in ids}, f"heard of {len(seqs)} ledgers")
+        trial.figures["ledgers of rotten numbers"] = len(ids)
+
+
+def _ledger_id(rig: Rig) -> str:
+    with closing(sqlite3.connect(rig.state / "ledger.sqlite")) as sql:
+        ((ledger_id,),) = sql.execute("SELECT value FROM meta WHERE key = 'ledger_id'").fetchall()
+    return str(ledger_id)
 
 
 def _anywhere_in_the_ledger(trial: Trial) -> None:

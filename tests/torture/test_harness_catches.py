@@ -22,7 +22,7 @@ from tests.torture.file_faults import repeat_images, slow_writers
 from tests.torture.identity_faults import restored_without_a_number
 from tests.torture.isolation_faults import decoder_taken_over, files_that_burn
 from tests.torture.kills import kill_the_worker
-from tests.torture.rot_faults import changed_messages
+from tests.torture.rot_faults import changed_messages, rotten_numbers
 from tests.torture.start_faults import dead_at_the_start
 from tests.torture.station_faults import deep_and_hung, moved_on, rewritten_in_place, unwritten_parts
 from tests.torture.trial import Trial
@@ -64,6 +64,7 @@ class ShortTrial(Trial):
         pytest.param(moved_on, 0.4, "move-by-name", "lost", id="R27"),
         pytest.param(restored_without_a_number, 1.0, "one-ledger-id", "under one number", id="R32"),
         pytest.param(changed_messages, 1.0, "unchecked-messages", "a changed message was sent", id="R34"),
+        pytest.param(rotten_numbers, 1.0, "mend-numbers-silently", "went on under one ledger_id", id="R34-number"),
         pytest.param(unwritten_parts, 1.0, "unwritten-is-read", "judged while unwritten", id="R26"),
         pytest.param(deep_and_hung, 1.0, "walk-by-recursion", "ended the worker", id="R28"),
         pytest.param(files_that_burn, 0.1, "blame-the-clock", "waited 0 times", id="R30"),

@@ -274,6 +274,11 @@ def _unchecked_messages() -> None:
     edge.store.ledger.is_intact = lambda *_: True
 
 
+def _mend_numbers_silently() -> None:
+    """A number to come that cannot be right is set right, under the old id."""
+    edge.store.numbers._renew_id = lambda _sql: None
+
+
 def _unwritten_is_read() -> None:
     """Zeros are counts like any other, where pixels are missing, too."""
     edge.scans.scan.check_pixels = lambda *_: None
@@ -334,6 +339,7 @@ BREAKAGES: dict[str, Callable[[], None]] = {
     "one-ledger-id": _one_ledger_id,
     "bytes-alone": _bytes_alone,
     "unchecked-messages": _unchecked_messages,
+    "mend-numbers-silently": _mend_numbers_silently,
     "unwritten-is-read": _unwritten_is_read,
     "walk-by-recursion": _walk_by_recursion,
     "blame-the-clock": _blame_the_clock,
