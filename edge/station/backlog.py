@@ -1,11 +1,45 @@
-"""In which order ready files are handed out when there are more of them than room."""
+"""Files without an outcome, and in which order the ready ones go when there are more of them than room."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 from edge.records import FileStamp
+from edge.station.known import Rights
 
 NEWEST_TURN = 4
 """Every fourth place goes to the newest arrival; that matters only while more is ready than there is room for."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A file without an outcome."""
+
+    stamp: FileStamp
+    is_file: bool
+    rights: Rights
+    since_s: float
+    is_arrival: bool
+    listing: int
+    looks: int = 1
+    not_before_s: float = -math.inf
+    is_ready: bool = False
+    is_final: bool = False
+    was_touched: bool = False
+    is_rewrite: bool = False
+    """It was a whole scan before, for all that is known, and was then written to."""
+    has_stood_still: bool = False
+    """Long enough to be taken for a whole scan, as its stamp shows it."""
+    is_complete: bool = False
+    """Its structure lay inside the file, as its stamp shows it."""
+    judged: FileStamp | None = None
+    """What had its outcome under this name, or in this file under another."""
+
+    @property
+    def is_news(self) -> bool:
+        """Whether it is another scan than the one that was judged."""
+        return self.stamp != self.judged
 
 
 class Backlog:

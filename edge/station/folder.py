@@ -128,6 +128,15 @@ class StationFolder:
         """Whether a file that is not replaced keeps its inode number here."""
         return self._home.has_stable_inodes
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a scan is told by its own name alone: there are no markers and no sub-folders."""
+        return self._done_suffix is None and not self._recursive
+
+    def takes(self, file: str) -> bool:
+        """Whether an entry of this name in a plain folder is a scan."""
+        return self.is_plain and not file.startswith(IGNORED_STARTS) and file.lower().endswith(SUFFIXES)
+
     def look(self, known: Mapping[str, FileStamp], *, expects_scans: bool) -> Listing:
         """List the folder once, without a stat per file; a file in `known` costs about a microsecond."""
         self._denied = False

@@ -7,10 +7,11 @@ with a wrong clock delays nothing. A file that stays incomplete for `incomplete_
 handed out as final: it gets its verdict `unreadable`. So does one that may not be read: a share says that of what
 its writer has locked. What waiting does not change goes out at once: bytes that are no scan, a link, a folder, a pipe.
 
-A folder of many known files costs one listing per look and no stat: a name whose inode is the recorded one
-is passed over. A replaced file shows by its inode; one rewritten in place by the watcher's touch, or else
-by the rolling re-stat of `restat_per_poll` known files per look, ten times a second at most. A rewrite in place that
-keeps size and time is seen by its change time.
+A folder of many known files costs a listing and no stat: a name whose inode is the recorded one is passed over. Where
+there are no markers and no sub-folders, looks that come soon after a listing need none: they are at the names of what
+waits, and of what the watcher touched. A replaced file shows by its inode; one rewritten in place by the watcher's
+touch, or else by the rolling re-stat of `restat_per_poll` known files per listing. A rewrite in place that keeps size
+and time is seen by its change time.
 
 A file that is **written again in place** looks whole at every moment: half of it may be the next scan and half the last
 one. It is held for `rewrite_hold_s` without a change, a fifth of that once its writer was seen to close it. Who makes a
@@ -31,16 +32,16 @@ import stat
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from edge.errors import ScanError, ScanIncomplete
 from edge.records import Arrival, ExpectedFile, FileStamp
 from edge.scans.scan import SUFFIXES, Limits, check_complete
-from edge.station.backlog import Backlog, age
+from edge.station.backlog import Backlog, Waiting, age
 from edge.station.folder import HINTS, Away, FolderState, StationFolder
-from edge.station.known import KnownFiles, Rights, rights_of
+from edge.station.known import KnownFiles, rights_of
 from edge.station.unread import UnreadScans
 from edge.system.logs import event
 from edge.system.names import display_name
@@ -48,16 +49,19 @@ from edge.system.names import display_name
 log = logging.getLogger(__name__)
 
 SPACING_S = 0.02
-"""Shortest time from one listing to the next."""
+"""Shortest time from one look to the next."""
+
+LISTING_SPACING_S = 0.1
+"""Shortest time from one listing to the next where the looks between them need none."""
+
+FEW = 64
+"""Files that such a look may be at."""
 
 REST_PER_COST = 4
 """After a listing that cost t seconds of CPU, wait at least 4 t: no storm of events takes over a fifth of a core."""
 
 BUSY_SPACING_S = 0.25
 """Shortest time between listings while ready files wait for room: new files are not the next to go."""
-
-RESTAT_SPACING_S = 0.1
-"""Shortest time between two rolling re-stats: what makes a storm of looks rewrites no known file."""
 
 FORGET_EVERY_S = 60.0
 """Between two sweeps for known files that are gone: two of them bound what is remembered of files taken away."""
@@ -74,36 +78,6 @@ CHECKS_PER_LOOK = 16
 
 CLOSED_SHARE = 0.2
 """Share of the hold of a file written again in place that is left once its writer closed it."""
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """A file without an outcome."""
-
-    stamp: FileStamp
-    is_file: bool
-    rights: Rights
-    since_s: float
-    is_arrival: bool
-    listing: int
-    looks: int = 1
-    not_before_s: float = -math.inf
-    is_ready: bool = False
-    is_final: bool = False
-    was_touched: bool = False
-    is_rewrite: bool = False
-    """It was a whole scan before, for all that is known, and was then written to."""
-    has_stood_still: bool = False
-    """Long enough to be taken for a whole scan, as its stamp shows it."""
-    is_complete: bool = False
-    """Its structure lay inside the file, as its stamp shows it."""
-    judged: FileStamp | None = None
-    """What had its outcome under this name, or in this file under another."""
-
-    @property
-    def is_news(self) -> bool:
-        """Whether it is another scan than the one that was judged."""
-        return self.stamp != self.judged
 
 
 class Inbox:
@@ -139,8 +113,8 @@ class Inbox:
         self._restat_per_poll = restat_per_poll
 
         self._known = KnownFiles(known)
-        self._waiting: dict[str, _Waiting] = {}
-        self._in_flight: dict[str, _Waiting] = {}
+        self._waiting: dict[str, Waiting] = {}
+        self._in_flight: dict[str, Waiting] = {}
         self._ready = Backlog()
         self._touched: deque[tuple[str, bool, os.stat_result | None]] = deque(maxlen=TOUCHES)
         self._unread = UnreadScans(self._folder, self._known)
@@ -148,13 +122,13 @@ class Inbox:
         self._closed_ns: dict[str, int] = {}  # name -> change time of the file when a writer closed it
         self._closes_mislead = False
         self._returned: deque[tuple[FileStamp, bool]] = deque()
-        self._restat_at_s = -math.inf
         self._sweep_at_s: float | None = None
 
         self._state = FolderState()
         self._is_first_listing = True
         self._listing = 0
-        self._next_listing_s = -math.inf
+        self._next_look_s = self._next_listing_s = -math.inf
+        self._fresh: set[str] = set()  # touched since the last look, and not known
         self._due_s = math.inf
         self._next_hand_out_s = math.inf
         self._unmarked: dict[str, float] = {}  # file -> since when it lacks its marker
@@ -220,7 +194,8 @@ class Inbox:
         """How long to sleep before the next useful `poll`; `period_s` at most, which is right while nothing moves."""
         if self._state.away is not None:
             return period_s
-        next_s = min(self._next_hand_out_s, max(self._due_s, self._next_listing_s))
+        next_look_s = self._next_look_s if self._needs_no_listing else self._next_listing_s
+        next_s = min(self._next_hand_out_s, max(self._due_s, next_look_s))
         return max(0.0, min(period_s, next_s - now_s))
 
     def poll(self, now_s: float, now: datetime, room: int = 64) -> list[Arrival]:
@@ -231,19 +206,25 @@ class Inbox:
         """
         self._take_returned(now_s)
         self._take_touched(now_s)
-        is_looking = now_s >= self._next_listing_s
+        is_listing = now_s >= self._next_listing_s
+        is_looking = is_listing or (self._needs_no_listing and now_s >= self._next_look_s)
         began_s, cost_s = time.monotonic(), time.thread_time()
-        if is_looking:
+        if is_listing:
             self._look(now_s)
             cost_s = time.thread_time() - cost_s
+        elif is_looking:
+            self._look_at_few(now_s)
         if self._state.away is not None:
             return []
         handed_out = self._hand_out(now_s, now, room)
         if is_looking:
             self._check_waiting()
             ended_s = now_s + time.monotonic() - began_s
-            spacing_s = BUSY_SPACING_S if self._ready else SPACING_S
-            self._next_listing_s = ended_s + max(spacing_s, REST_PER_COST * cost_s)
+            self._next_look_s = ended_s + SPACING_S
+            if is_listing:
+                spacing_s = LISTING_SPACING_S if self._folder.is_plain else SPACING_S
+                spacing_s = BUSY_SPACING_S if self._ready else spacing_s
+                self._next_listing_s = ended_s + max(spacing_s, REST_PER_COST * cost_s)
         self._next_hand_out_s = now_s + SPACING_S if self._ready and handed_out else math.inf
         return handed_out
 
@@ -251,10 +232,25 @@ class Inbox:
         """All files of the folder that match, None while it is away. For housekeeping: lists the folder anew."""
         return None if self._state.away is not None else self._folder.all_scans()
 
+    @property
+    def _needs_no_listing(self) -> bool:
+        """Whether what waits and what was touched can be looked at by name."""
+        return self._folder.is_plain and not self._is_first_listing and len(self._waiting) + len(self._fresh) <= FEW
+
+    def _look_at_few(self, now_s: float) -> None:
+        """Look at what waits or was touched, by name: the folder may hold many others."""
+        self._due_s = math.inf
+        for file in [file for file, waiting in self._waiting.items() if not waiting.is_ready] + [*self._fresh]:
+            status = self._folder.lstat(file)
+            if status is not None:
+                self._look_at(file, status, now_s)
+        self._fresh.clear()
+
     def _look(self, now_s: float) -> None:
         """List the folder, look at what is new or waiting, and at some of the known."""
         self._listing += 1
         self._due_s = math.inf
+        self._fresh.clear()
         expects_scans = bool(self._known or self._waiting or self._in_flight)
         listing = self._folder.look(self._known.stamps, expects_scans=expects_scans)
         for file, inode in listing.found:
@@ -279,11 +275,9 @@ class Inbox:
                         self._unread.note_removed(waiting.stamp, names)
             for file in gone:
                 self._drop(file)
-            if now_s >= self._restat_at_s:
-                self._restat_at_s = now_s + RESTAT_SPACING_S
-                for file in self._known.next_round(self._restat_per_poll):
-                    if file in self._known.stamps:
-                        self._restat(file, False, now_s)
+            for file in self._known.next_round(self._restat_per_poll):
+                if file in self._known.stamps:
+                    self._restat(file, False, now_s)
             self._forget_gone(now_s)
 
     def _go_away(self, away: Away, detail: str, now_s: float) -> None:
@@ -313,6 +307,11 @@ class Inbox:
         if file in self._known.stamps and self._is_still(file, status, was_touched=False):
             self._known.note_inode(file, inode)
             return
+        self._look_at(file, status, now_s)
+
+    def _look_at(self, file: str, status: os.stat_result, now_s: float) -> None:
+        """A file without an outcome."""
+        waiting = self._waiting.get(file)
         if waiting is None:
             waiting = self._reopen(file, status, now_s)
         else:
@@ -328,12 +327,12 @@ class Inbox:
         else:
             self._look_again(waiting)
 
-    def _reopen(self, file: str, status: os.stat_result, now_s: float) -> _Waiting:
+    def _reopen(self, file: str, status: os.stat_result, now_s: float) -> Waiting:
         """A file that is new, or new again."""
         known, is_other = self._known.stamps.get(file), self._unread.has_arrived(file)
         self._known.discard(file)
         self._unread.note_arrival(file, status)
-        waiting = self._waiting[file] = _Waiting(
+        waiting = self._waiting[file] = Waiting(
             stamp=FileStamp.of(file, status),
             is_file=stat.S_ISREG(status.st_mode),
             rights=rights_of(status),
@@ -349,7 +348,7 @@ class Inbox:
         self._look_again(waiting)
         return waiting
 
-    def _recognise(self, waiting: _Waiting, status: os.stat_result) -> None:
+    def _recognise(self, waiting: Waiting, status: os.stat_result) -> None:
         """Whether a file that is new under its name held a scan before under another one, as in a ring."""
         file = waiting.stamp.file
         found = self._unread.former(file, status)
@@ -366,7 +365,7 @@ class Inbox:
         if former.file not in self._in_flight and was_unread and self._unread.release(former.inode):
             self._unread.note_overwritten(former.file, "a rewrite in place")
 
-    def _observe(self, waiting: _Waiting, status: os.stat_result, now_s: float) -> bool:
+    def _observe(self, waiting: Waiting, status: os.stat_result, now_s: float) -> bool:
         """Note another look at a waiting file; whether it stood still."""
         is_file = stat.S_ISREG(status.st_mode)
         stood_still = is_file == waiting.is_file and waiting.stamp.matches(
@@ -383,7 +382,7 @@ class Inbox:
         self._unread.note_arrival(waiting.stamp.file, status)
         return stood_still
 
-    def _note_change(self, waiting: _Waiting, status: os.stat_result) -> None:
+    def _note_change(self, waiting: Waiting, status: os.stat_result) -> None:
         """A waiting file has changed: what is written to after it stood still was a scan.
 
         Unless it only grew, and was not complete for all that is known.
@@ -402,7 +401,7 @@ class Inbox:
             if was_unread and waiting.is_news and was_scan:
                 self._unread.note_overwritten(file, "a rewrite in place")
 
-    def _note_write(self, waiting: _Waiting) -> None:
+    def _note_write(self, waiting: Waiting) -> None:
         """A waiting file was written to: if it had been closed, its writer works in pieces, and closes tell nothing."""
         file = waiting.stamp.file
         if waiting.is_rewrite and self._closed_ns.get(file) == waiting.stamp.changed_ns and not self._closes_mislead:
@@ -413,14 +412,14 @@ class Inbox:
         """Whether the change, if any, was made in place."""
         return stat.S_ISREG(status.st_mode) and (stamp.inode == status.st_ino or not self._folder.has_stable_inodes)
 
-    def _hold_s(self, waiting: _Waiting) -> float:
+    def _hold_s(self, waiting: Waiting) -> float:
         """How long the file must stand still."""
         if not self._is_in_doubt(waiting):
             return self._stable_for_s
         is_closed = self._closed_ns.get(waiting.stamp.file) == waiting.stamp.changed_ns and not self._closes_mislead
         return max(self._stable_for_s, self._rewrite_hold_s * (CLOSED_SHARE if is_closed else 1.0))
 
-    def _is_in_doubt(self, waiting: _Waiting) -> bool:
+    def _is_in_doubt(self, waiting: Waiting) -> bool:
         """Whether it was written again in place, and no marker that is younger than that says that it is whole."""
         if not waiting.is_rewrite:
             return False
@@ -433,7 +432,7 @@ class Inbox:
         self._unread.drop(file)
         self._closed_ns.pop(file, None)
 
-    def _look_again(self, waiting: _Waiting) -> None:
+    def _look_again(self, waiting: Waiting) -> None:
         """Let `wait_s` wake the loop when the next look at this file can tell something."""
         steps = max(1, min(waiting.looks, self._stable_polls - 1))
         stood_s = steps * self._look_every_s if waiting.looks < self._stable_polls else self._hold_s(waiting)
@@ -463,7 +462,7 @@ class Inbox:
                 self._look_again(waiting)
         return sorted(handed_out, key=lambda arrival: age(arrival.stamp))
 
-    def _may_go(self, waiting: _Waiting, now_s: float) -> bool:
+    def _may_go(self, waiting: Waiting, now_s: float) -> bool:
         """Whether a file that stood still is complete, or final; if neither, when to look again."""
         file = waiting.stamp.file
         waiting.is_final = now_s >= waiting.since_s + self._incomplete_after_s
@@ -505,12 +504,12 @@ class Inbox:
             except ScanError:
                 pass  # no scan at all: its verdict says so
 
-    def _was_not_whole(self, waiting: _Waiting) -> None:
+    def _was_not_whole(self, waiting: Waiting) -> None:
         """It stood still for another reason: what is written to it now makes it whole."""
         waiting.has_stood_still = waiting.is_complete = False
         self._unread.release(waiting.stamp.inode)
 
-    def _back_off(self, waiting: _Waiting, now_s: float) -> None:
+    def _back_off(self, waiting: Waiting, now_s: float) -> None:
         """Half as long again as it has lasted: bytes can change below an unchanged time (mapped files, cached
         attributes), and a share comes back."""
         wait_s = min(max(self._stable_for_s, (now_s - waiting.since_s) / 2), LONGEST_WAIT_S)
@@ -565,6 +564,9 @@ class Inbox:
                 waiting.was_touched = True
             elif file in self._known.stamps:
                 self._restat(file, True, now_s)
+            elif file not in self._waiting and self._folder.takes(file):
+                self._fresh.add(file)
+                self._due_s = now_s
 
     def _restat(self, file: str, was_touched: bool, now_s: float) -> None:
         """Take a known file for new if it is not the one that is known."""

@@ -10,15 +10,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import edge.station.inbox
 import edge.station.known
 from edge.records import FileStamp
 from edge.scans.scan import Limits
-from edge.station.inbox import FORGET_EVERY_S, RESTAT_SPACING_S, Inbox
+from edge.station.inbox import FORGET_EVERY_S, LISTING_SPACING_S, SPACING_S, Inbox
 from edge.system.files import birth_ns
 from tests.support.station import LOOK_S, MINUTE_AGO_NS, NOW, TIFF, Calls, Line, drop, stamp_of, tiff
 
@@ -978,7 +980,64 @@ def test_a_storm_of_wake_ups_does_not_become_a_storm_of_stats(folder: Path, monk
     for _ in range(50):
         line.look(after_s=0.02)
 
-    assert 10 <= calls.count["lstat"] <= 10 * (1 + 1.0 / RESTAT_SPACING_S)
+    assert 10 <= calls.count["lstat"] <= 10 * (1 + 1.0 / LISTING_SPACING_S)
+
+
+@pytest.fixture
+def instant_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks take no time: what they wait for depends on no load of the machine."""
+    monkeypatch.setattr(edge.station.inbox, "time", SimpleNamespace(monotonic=lambda: 0.0, thread_time=lambda: 0.0))
+
+
+@pytest.mark.usefixtures("instant_looks")
+def test_between_two_listings_a_touched_scan_is_looked_at_by_its_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Line(folder, stable_for_s=0.04)
+    for index in range(10):
+        drop(folder / f"{index}.tif")
+    line.judge_all()
+    drop(folder / "new.tif")
+    line.inbox.touch("new.tif", is_new=True)
+    calls = Calls(folder, monkeypatch)
+
+    assert line.look(after_s=0.001) == []  # too soon after the listing
+    assert line.inbox.wait_s(line.now_s, 0.5) < SPACING_S
+    assert line.look(after_s=0.03) == []
+    assert line.look(after_s=0.045) == ["new.tif"]
+
+    assert calls.count["scandir"] == 0
+    assert calls.count["lstat"] <= 4
+
+
+@pytest.mark.usefixtures("instant_looks")
+def test_between_two_listings_nothing_is_said_of_names_that_are_no_scans(folder: Path) -> None:
+    line = Line(folder)
+    line.look()
+    for name in (".a.tif", "~a.tif", "a.txt"):
+        (folder / name).write_bytes(TIFF)
+        line.inbox.touch(name, is_new=True)
+
+    line.look(after_s=0.03)
+
+    assert line.inbox.pending_count == 0
+
+
+@pytest.mark.usefixtures("instant_looks")
+@pytest.mark.parametrize("options", [{"done_suffix": ".done"}, {"recursive": True}])
+def test_with_markers_or_sub_folders_every_look_lists(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
+) -> None:
+    line = Line(folder, **options)
+    line.look()
+    drop(folder / "a.tif")
+    line.inbox.touch("a.tif", is_new=True)
+    calls = Calls(folder, monkeypatch)
+
+    line.look(after_s=0.03)
+
+    assert calls.count["scandir"] == 1
+    assert line.inbox.pending_count == (0 if "done_suffix" in options else 1)
 
 
 def test_a_file_that_waits_for_room_is_opened_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1090,8 +1149,8 @@ def test_whatever_happens_the_last_bytes_of_every_file_are_handed_out(
     in_flight: dict[str, FileStamp] = {}
     last: dict[str, FileStamp] = {}
 
-    def look() -> None:
-        line.now_s += 0.3
+    def look(after_s: float = 0.3) -> None:
+        line.now_s += after_s
         for stamp in [arrival.stamp for arrival in line.inbox.poll(line.now_s, NOW, room=2)]:
             assert stamp.file not in in_flight
             in_flight[stamp.file] = stamp
@@ -1110,7 +1169,7 @@ def test_whatever_happens_the_last_bytes_of_every_file_are_handed_out(
         elif action == "touch":
             line.inbox.touch(scan.name)
         elif action == "look":
-            look()
+            look(after_s=(0.03, 0.03, 0.09, 0.3)[seed - 1])  # the first three may need no listing
         elif action == "finish" and scan.name in in_flight:
             last[scan.name] = in_flight.pop(scan.name)
             line.inbox.finished(last[scan.name])
