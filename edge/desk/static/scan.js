@@ -443,8 +443,10 @@ function keepView() {
 function restoreView() {
   const kept = JSON.parse(sessionStorage.getItem("view") || "null");
   sessionStorage.removeItem("view");
-  if (kept?.id !== table.dataset.id || `${kept.size}` !== `${[canvas.width, canvas.height]}`) return;
+  if (kept?.id !== table.dataset.id) return;
   Object.assign(picture, kept.view);
+  if (picture.fitted !== false) picture.fit();
+  else picture.pan((canvas.width - kept.size[0]) / 2, (canvas.height - kept.size[1]) / 2); // the page may have other tools now
   document.querySelector('[data-toggle="invert"]').setAttribute("aria-pressed", picture.inverted);
   showWindow();
 }
