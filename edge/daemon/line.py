@@ -428,6 +428,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         stable_for_s=folder.stable_for_s,
         incomplete_after_s=folder.incomplete_after_s,
         rewrite_hold_s=folder.rewrite_hold_s,
+        poll_s=folder.poll_s,
         done_suffix=folder.done_suffix,
         recursive=folder.recursive,
         remembered=ledger.recall(FOLDER),

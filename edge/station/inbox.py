@@ -51,8 +51,9 @@ log = logging.getLogger(__name__)
 SPACING_S = 0.02
 """Shortest time from one look to the next."""
 
-LISTING_SPACING_S = 0.1
-"""Shortest time from one listing to the next where the looks between them need none."""
+LISTING_SPACING_S = 0.25
+"""Shortest time from one listing to the next where the looks between them need none, and no new scan waits for it: the
+period if that is shorter."""
 
 FEW = 64
 """Files that such a look may be at."""
@@ -98,11 +99,14 @@ class Inbox:
         incomplete_after_s: float = 60.0,
         rewrite_hold_s: float = 10.0,
         restat_per_poll: int = 200,
+        poll_s: float = 0.1,
         done_suffix: str | None = None,
         recursive: bool = False,
         remembered: str | None = None,
     ) -> None:
-        """`known`: the files that have an outcome, copied. The last three: see `StationFolder`."""
+        """`known`: the files that have an outcome, copied. `poll_s`: between two looks while nothing moves. The last
+        three: see `StationFolder`.
+        """
         self._folder = StationFolder(folder, done_suffix=done_suffix, recursive=recursive, remembered=remembered)
         self._limits = limits
         self._stable_polls = stable_polls
@@ -111,6 +115,7 @@ class Inbox:
         self._incomplete_after_s = incomplete_after_s
         self._rewrite_hold_s = max(stable_for_s, rewrite_hold_s)
         self._restat_per_poll = restat_per_poll
+        self._listing_spacing_s = min(LISTING_SPACING_S, poll_s) if self._folder.is_plain else SPACING_S
 
         self._known = KnownFiles(known)
         self._waiting: dict[str, Waiting] = {}
@@ -222,8 +227,7 @@ class Inbox:
             ended_s = now_s + time.monotonic() - began_s
             self._next_look_s = ended_s + SPACING_S
             if is_listing:
-                spacing_s = LISTING_SPACING_S if self._folder.is_plain else SPACING_S
-                spacing_s = BUSY_SPACING_S if self._ready else spacing_s
+                spacing_s = BUSY_SPACING_S if self._ready else self._listing_spacing_s
                 self._next_listing_s = ended_s + max(spacing_s, REST_PER_COST * cost_s)
         self._next_hand_out_s = now_s + SPACING_S if self._ready and handed_out else math.inf
         return handed_out

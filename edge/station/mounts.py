@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 MOUNTINFO = Path("/proc/self/mountinfo")
@@ -102,7 +102,7 @@ class Whereabouts:
         return found if found.path == str(path) else None
 
     def as_text(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps({name: getattr(self, name) for name in self.__slots__})
 
     def is_unmounted(self, home: FileSystem) -> bool:
         """Whether `home` is what shows once the file system that was seen there is unmounted."""

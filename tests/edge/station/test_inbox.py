@@ -971,7 +971,7 @@ def test_a_storm_of_wake_ups_does_not_become_a_storm_of_listings(folder: Path, m
 
 
 def test_a_storm_of_wake_ups_does_not_become_a_storm_of_stats(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    line = Line(folder, restat_per_poll=10)
+    line = Line(folder, restat_per_poll=10, poll_s=1.0)
     for index in range(30):
         drop(folder / f"{index}.tif")
     line.judge_all()
@@ -1008,6 +1008,21 @@ def test_between_two_listings_a_touched_scan_is_looked_at_by_its_name(
 
     assert calls.count["scandir"] == 0
     assert calls.count["lstat"] <= 4
+
+
+@pytest.mark.usefixtures("instant_looks")
+@pytest.mark.parametrize(("poll_s", "after_s"), [(0.1, 0.11), (0.5, LISTING_SPACING_S + 0.01)])
+def test_a_scan_that_nothing_tells_of_is_listed_within_the_period(folder: Path, poll_s: float, after_s: float) -> None:
+    line = Line(folder, poll_s=poll_s)
+    line.look()
+    drop(folder / "told.tif")
+    line.inbox.touch("told.tif", is_new=True)
+    drop(folder / "untold.tif")
+
+    line.look(after_s=after_s - 0.02)
+    assert line.inbox.pending_count == 1
+    line.look(after_s=0.02)
+    assert line.inbox.pending_count == 2
 
 
 @pytest.mark.usefixtures("instant_looks")
