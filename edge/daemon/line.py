@@ -411,44 +411,18 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     """
     folder, state = settings.folder, settings.state
     _expect_local_disk(state.dir)
-    limits = Limits(folder.max_px, folder.max_bytes, folder.expected_zero_px)
-    ledger = stack.enter_context(open_ledger(state.ledger, settings.station))
-    if not ledger.database.check_quickly(LEDGER_CHECK_S):
-        event(log.info, "ledger not wholly checked", limit_s=LEDGER_CHECK_S)
-    ledger.remember(TOPIC, Topics.of_station(settings).of(Kind.VERDICT))
+    ledger = _ledger_of(settings, stack)
     requests = DropBox(state.dir)
     requests.prepare()
     note_model(model.signed, state.dir)
     known = ledger.files()
-    inbox = Inbox(
-        folder.path,
-        known=known,
-        limits=limits,
-        stable_polls=folder.stable_polls,
-        stable_for_s=folder.stable_for_s,
-        incomplete_after_s=folder.incomplete_after_s,
-        rewrite_hold_s=folder.rewrite_hold_s,
-        poll_s=folder.poll_s,
-        done_suffix=folder.done_suffix,
-        recursive=folder.recursive,
-        remembered=ledger.recall(FOLDER),
-    )
+    limits = Limits(folder.max_px, folder.max_bytes, folder.expected_zero_px)
+    inbox = _inbox_of(settings, limits, ledger, known)
     folder_changed = threading.Event()
     watcher = Watcher(folder.path, folder_changed, inbox.touch, recursive=folder.recursive)
     stack.callback(watcher.stop)
     archive = _archive_of(settings, ledger, known)
-    publisher = Publisher.for_station(settings, ledger, model.card(settings.station, boot_id))
-    if isinstance(model.engine, Degraded):
-        publisher.raise_alarm(AlarmCode.DEGRADED, model.engine.why, model.engine.hint)
-    if ledger.renewed is not None:
-        publisher.raise_alarm(
-            AlarmCode.LEDGER_RENEWED,
-            f"the ledger goes on under a new `ledger_id`, {ledger.ledger_id}, with number {ledger.next_seq()}: "
-            f"{ledger.renewed}",
-            "find out why: a copy, or a disk or memory that fails; numbers of the old `ledger_id` end here, without a "
-            "gap being one; the alarm ends with the next start",
-        )
-        stack.callback(_forget_renewal, ledger, publisher)
+    publisher = _publisher_of(settings, model, boot_id, ledger, stack)
     selection, keeper = _evidence_of(settings, model)
     if keeper is not None:
         stack.callback(keeper.close)
@@ -456,24 +430,14 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     after_verdict = AfterVerdict(folder.path, archive, keeper, publisher.wake, reads)
     scan_alarms = ScanAlarms(folder.path, publisher, are_moved=folder.after == "move")
     intake = StationIntake(inbox, folder_changed.set)
-    decoder = Decoder(limits)
-    stack.callback(decoder.close)
 
     def follow(judged: Judged) -> None:
         after_verdict.follow(judged)
         scan_alarms.judged(judged)
 
-    reader = ReadAhead(
-        folder.path,
-        limits=limits,
-        decode=decoder.decode,
-        marks=DecodeMarks(state.dir / "decoding.marks"),
-        threads=settings.model.decode_threads,
-        reads=reads,
-    )
     worker = Worker(
         intake=intake,
-        reader=reader,
+        reader=_reader_of(settings, limits, reads, stack),
         preprocessor=Preprocessor(model.engine, model.signed.input_spec()),
         store=ledger,
         recall=ledger.former,
@@ -506,6 +470,63 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
         reads=reads,
         archive=archive,
         remembered={},
+    )
+
+
+def _ledger_of(settings: Settings, stack: ExitStack) -> Ledger:
+    """The ledger, open, and looked through as far as a start has time for."""
+    ledger = stack.enter_context(open_ledger(settings.state.ledger, settings.station))
+    if not ledger.database.check_quickly(LEDGER_CHECK_S):
+        event(log.info, "ledger not wholly checked", limit_s=LEDGER_CHECK_S)
+    ledger.remember(TOPIC, Topics.of_station(settings).of(Kind.VERDICT))
+    return ledger
+
+
+def _inbox_of(settings: Settings, limits: Limits, ledger: Ledger, known: Mapping[str, FileStamp]) -> Inbox:
+    folder = settings.folder
+    return Inbox(
+        folder.path,
+        known=known,
+        limits=limits,
+        stable_polls=folder.stable_polls,
+        stable_for_s=folder.stable_for_s,
+        incomplete_after_s=folder.incomplete_after_s,
+        rewrite_hold_s=folder.rewrite_hold_s,
+        poll_s=folder.poll_s,
+        done_suffix=folder.done_suffix,
+        recursive=folder.recursive,
+        remembered=ledger.recall(FOLDER),
+    )
+
+
+def _publisher_of(settings: Settings, model: LoadedModel, boot_id: UUID, ledger: Ledger, stack: ExitStack) -> Publisher:
+    """What talks to the broker, with the alarms that stand from the start."""
+    publisher = Publisher.for_station(settings, ledger, model.card(settings.station, boot_id))
+    if isinstance(model.engine, Degraded):
+        publisher.raise_alarm(AlarmCode.DEGRADED, model.engine.why, model.engine.hint)
+    if ledger.renewed is not None:
+        publisher.raise_alarm(
+            AlarmCode.LEDGER_RENEWED,
+            f"the ledger goes on under a new `ledger_id`, {ledger.ledger_id}, with number {ledger.next_seq()}: "
+            f"{ledger.renewed}",
+            "find out why: a copy, or a disk or memory that fails; numbers of the old `ledger_id` end here, without a "
+            "gap being one; the alarm ends with the next start",
+        )
+        stack.callback(_forget_renewal, ledger, publisher)
+    return publisher
+
+
+def _reader_of(settings: Settings, limits: Limits, reads: Beats, stack: ExitStack) -> ReadAhead:
+    """What reads and decodes scans ahead of the worker."""
+    decoder = Decoder(limits)
+    stack.callback(decoder.close)
+    return ReadAhead(
+        settings.folder.path,
+        limits=limits,
+        decode=decoder.decode,
+        marks=DecodeMarks(settings.state.dir / "decoding.marks"),
+        threads=settings.model.decode_threads,
+        reads=reads,
     )
 
 
