@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge.images.conversion import histogram
-from edge.images.sharpness import Sharpness, fit, sharpness
+from edge.images.sharpness import Sharpness, _percentile, fit, sharpness
 from edge.records import Counts
 
 SHAPE = (400, 300)
@@ -207,3 +207,12 @@ def test_wider_blur_is_never_read_as_less() -> None:
 def test_no_scans_make_no_model() -> None:
     with pytest.raises(ValueError, match="no scans"):
         fit([], share=0.99, margin=1.05)
+
+
+@pytest.mark.parametrize("percent", [10, 75])
+def test_a_percentile_of_a_few_values_is_numpys_to_the_bit(percent: int) -> None:
+    rng = np.random.default_rng(0)
+    for count in range(1, 33):
+        for scale in (1e-3, 1.0, 1e4):
+            values = (rng.random(count) * scale).astype(np.float32)
+            assert _percentile(values, percent) == np.percentile(values, percent)
