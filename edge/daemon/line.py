@@ -138,7 +138,7 @@ class Line:
             self.publisher.clear_alarm(AlarmCode.FOLDER_PARTLY_READ)
         self._look_for_unmarked(now_s)
         self._remember(FOLDER, self.inbox.whereabouts)
-        self.scan_alarms.look(now_s, is_folder_away=state.away is not None)
+        self.scan_alarms.look(now_s, is_folder_away=state.away is not None, restless=self.inbox.restless)
         if self.files_to_prune.is_set():
             self.files_to_prune.clear()
             self._prune_files()

@@ -11,7 +11,7 @@ file with the name and bytes of the last one is such a frame, too, though it get
 It ends likewise.
 
 `scans-rewritten` stands while the newest scan came in the file of an older one, written again in place, and had no new
-marker. It ends likewise.
+marker. It ends likewise. It also stands while a file is written to so often that none of its scans can be read.
 
 `scans-not-readable` stands while there are files that get no verdict, because the disk, the share or the process that
 unpacks them fails, and not they. Each has failed twice after it had become final: a scan that was moved on just then,
@@ -21,6 +21,7 @@ or a share that went away, has other signs. Or reading it has not ended for ten 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -72,6 +73,7 @@ class ScanAlarms:
         self._failed_once: set[str] = set()
         self._stuck: dict[str, str] = {}  # file -> what is wrong with it
         self._hanging: str | None = None
+        self._has_restless = False
         self._look_at_s: float | None = None
 
     def judged(self, judged: Judged) -> None:
@@ -141,8 +143,11 @@ class ScanAlarms:
                 words = f"{display_name(file)}: reading it has lasted {silent_s:.0f} s so far"
                 self._is_stuck(file, words, "check the server of the share, the network to it, and the load here")
 
-    def look(self, now_s: float, *, is_folder_away: bool) -> None:
-        """Once a minute: end what is over. Files that were taken away are not waited for."""
+    def look(self, now_s: float, *, is_folder_away: bool, restless: Callable[[float], list[str]]) -> None:
+        """Once a minute: end what is over, and tell of `restless` files, which are never still for long enough.
+
+        Files that were taken away are not waited for.
+        """
         if self._look_at_s is not None and now_s < self._look_at_s:
             return
         self._look_at_s = now_s + LOOK_S
@@ -151,6 +156,7 @@ class ScanAlarms:
         gone = set() if is_folder_away else {file for file in files if _is_gone(self._folder / file)}
         with self._lock:
             self._forget(gone)
+            self._see_restless(restless(now_s))
             for code, streak in (
                 (AlarmCode.SCANS_REFUSED, self._refused),
                 (AlarmCode.SCANS_REPEATED, self._repeated),
@@ -159,7 +165,23 @@ class ScanAlarms:
             ):
                 if streak.is_over:
                     streak.count = 0
-                    self._alarms.clear_alarm(code)
+                    if code is not AlarmCode.SCANS_REWRITTEN or not self._has_restless:
+                        self._alarms.clear_alarm(code)
+
+    def _see_restless(self, files: list[str]) -> None:
+        """With the lock held."""
+        if files:
+            self._alarms.raise_alarm(
+                AlarmCode.SCANS_REWRITTEN,
+                f"files written to again and again, before any of their scans could be read: {len(files)}; "
+                f"first {display_name(min(files))}",
+                "let the station write each scan into a new file and rename it, or set a new marker for each "
+                "(`folder.done_suffix`): what it writes there now is lost; if it writes no scan there, keep that "
+                "file out of the folder",
+            )
+        elif self._has_restless and not self._rewritten.count:
+            self._alarms.clear_alarm(AlarmCode.SCANS_REWRITTEN)
+        self._has_restless = bool(files)
 
     def _is_stuck(self, file: str, words: str, hint: str) -> None:
         """With the lock held."""

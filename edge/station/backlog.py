@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edge.records import FileStamp
 from edge.station.known import Rights
+
+REWRITING_S = 60.0
+WRITING_S = 600.0
+"""How long a file may be written to and never stand still: one that held a scan before, and a new one."""
 
 NEWEST_TURN = 4
 """Every fourth place goes to the newest arrival; that matters only while more is ready than there is room for."""
@@ -36,10 +40,40 @@ class Waiting:
     judged: FileStamp | None = None
     """What had its outcome under this name, or in this file under another."""
 
+    restless_since_s: float = field(init=False)
+    """Since when it has not stood still for long enough; infinite once it has, until it is written to again."""
+
+    def __post_init__(self) -> None:
+        self.restless_since_s = self.since_s
+
     @property
     def is_news(self) -> bool:
         """Whether it is another scan than the one that was judged."""
         return self.stamp != self.judged
+
+    def begin_anew(self, now_s: float) -> None:
+        """It was not watched until now."""
+        self.looks, self.is_ready = 0, False
+        self.since_s = self.restless_since_s = now_s
+
+    def settle(self) -> None:
+        """It stood still for long enough."""
+        self.is_ready = self.has_stood_still = True
+        self.restless_since_s = math.inf
+
+    def change(self, now_s: float) -> None:
+        """It was written to, or is another file."""
+        self.looks, self.since_s, self.not_before_s = 1, now_s, -math.inf
+        self.restless_since_s = min(self.restless_since_s, now_s)
+        self.is_complete = False
+
+    def is_restless(self, now_s: float, hold_s: float) -> bool:
+        """Whether it has not stood still for so long that scan after scan may be lost in it.
+
+        `hold_s`: how long a file that is written again in place has to stand still.
+        """
+        limit_s = max(REWRITING_S, 3 * hold_s) if self.is_rewrite else WRITING_S
+        return now_s - self.restless_since_s >= limit_s
 
 
 class Backlog:

@@ -183,6 +183,10 @@ class Inbox:
         """Whole files that went before they were read."""
         return self._unread.removed_count
 
+    def restless(self, now_s: float) -> list[str]:
+        """Files that are written to again before each time they could be read; for the thread that calls `poll`."""
+        return [file for file, waiting in self._waiting.items() if waiting.is_restless(now_s, self._rewrite_hold_s)]
+
     def touch(self, name: str, is_new: bool = False) -> None:
         """`name` (relative path) was made or moved here (`is_new`), or closed after writing; for local folders."""
         self._touched.append((name, is_new, self._folder.glance(name)))
@@ -293,7 +297,7 @@ class Inbox:
         self._is_first_listing = True
         self._ready.clear()
         for waiting in self._waiting.values():
-            waiting.looks, waiting.since_s, waiting.is_ready = 0, now_s, False
+            waiting.begin_anew(now_s)
 
     def _consider(self, file: str, inode: int, now_s: float) -> None:
         """A listed file that is not known by name and inode."""
@@ -323,7 +327,7 @@ class Inbox:
             waiting.listing = self._listing
         settled_s = max(waiting.not_before_s, waiting.since_s + self._hold_s(waiting))
         if waiting.looks >= self._stable_polls and now_s >= settled_s:
-            waiting.is_ready = waiting.has_stood_still = True
+            waiting.settle()
             if waiting.is_news:
                 self._unread.note_whole(waiting.stamp)
             self._unchecked.append(file)
@@ -379,8 +383,7 @@ class Inbox:
             waiting.looks += 1
         else:
             self._note_change(waiting, status)
-            waiting.looks, waiting.since_s, waiting.not_before_s = 1, now_s, -math.inf
-            waiting.is_complete = False
+            waiting.change(now_s)
         waiting.stamp, waiting.is_file = FileStamp.of(waiting.stamp.file, status), is_file
         waiting.rights, waiting.is_ready = rights_of(status), False
         self._unread.note_arrival(waiting.stamp.file, status)

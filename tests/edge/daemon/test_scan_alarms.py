@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import threading
@@ -18,6 +19,7 @@ import pytest
 import edge.daemon.line
 import edge.daemon.scan_alarms
 import edge.scans.scan
+import edge.station.backlog
 from edge.contract.messages import Alarm, Health
 from edge.daemon.line import Line, build_line, utc_now
 from edge.engines.choose import Degraded
@@ -105,6 +107,49 @@ def break_reads_of(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
     broken = SimpleNamespace(**{name: getattr(os, name) for name in dir(os)} | {"read": read})
     monkeypatch.setattr(edge.scans.scan, "os", broken)
+
+
+def test_a_file_rewritten_faster_than_it_is_held_raises_an_alarm_although_none_of_its_scans_is_read(
+    here: Station, tmp_path: Path
+) -> None:
+    """A station with one file for all scans; its writer never closes it, as a share tells of no close."""
+    slot = here.folder / "B01_1.tif"
+    fakes.write_scan(slot)
+    here.run(3)
+    with slot.open("r+b", buffering=0) as writer:
+        for seed in range(2, 30):
+            fakes.write_scan(tmp_path / "next.tif", seed=seed)
+            writer.seek(0)
+            writer.write((tmp_path / "next.tif").read_bytes())
+            here.run(5)
+    assert here.said() == [("scans-rewritten", True)]
+    assert here.standing("scans-rewritten").endswith("before any of their scans could be read: 1; first B01_1.tif")
+    fakes.write_scan(here.folder / "B01_2.tif", seed=40)
+    here.run(20)
+    assert here.said() == [], "the slot was read by now, as a rewrite"
+    fakes.write_scan(here.folder / "B01_3.tif", seed=41)
+    here.run(70)
+    assert here.said() == [("scans-rewritten", False)]
+
+
+def test_a_new_file_that_is_written_to_for_minutes_is_told_and_a_slow_one_is_not(
+    here: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.station.backlog, "WRITING_S", 30.0)
+    fakes.write_scan(here.folder / "B01_1.tif")
+    times = itertools.count(1)
+    for _ in range(80):  # 24 s
+        os.utime(here.folder / "B01_1.tif", (1, next(times)))
+        here.run(LOOK_S)
+    here.run(70)
+    assert here.said() == []
+    fakes.write_scan(here.folder / "B01_2.tif", seed=2)
+    for _ in range(350):  # more than a minute and a half
+        os.utime(here.folder / "B01_2.tif", (1, next(times)))
+        here.run(LOOK_S)
+    assert here.said() == [("scans-rewritten", True)]
+    here.run(70)
+    assert here.said() == [("scans-rewritten", False)]
 
 
 def test_a_file_the_disk_does_not_give_raises_an_alarm_that_ends_when_it_is_judged(
