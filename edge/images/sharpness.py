@@ -163,10 +163,10 @@ def _noise(patches: npt.NDArray[np.float32]) -> tuple[float, float]:
 
     Second differences across both axes see neither slopes nor stripes along an axis (Immerkaer 1996).
     """
-    fine, coarse = (
-        float(np.median(np.abs(_second(_second(patches, lag).swapaxes(2, 3), lag)).mean(axis=(2, 3))))
-        for lag in (1, _LAG_PX)
-    )
+    sizes = [
+        np.abs(_second(_second(patches, lag).swapaxes(2, 3), lag)).mean(axis=(2, 3)).ravel() for lag in (1, _LAG_PX)
+    ]
+    fine, coarse = np.median(sizes, axis=1).tolist()
     per_deviation = 6 * (2 / np.pi) ** 0.5  # mean size of such differences of white noise of deviation 1
     return max(fine / per_deviation, _LEAST_NOISE_COUNTS), max(coarse / per_deviation, _LEAST_NOISE_COUNTS)
 
