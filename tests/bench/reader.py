@@ -10,7 +10,6 @@ waits. Printed: the mean of the paired differences with its 95 % interval.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench.throughput import _acknowledgements, _await_ready, _config, _offer
+from tests.bench.throughput import _acknowledgements, _await_ready, _config, _cpu_s, _offer
 from tests.support.mosquitto import Mosquitto, Recorder
 
 SIZE_PX = (512, 256)
@@ -92,11 +91,6 @@ def _read(config: Path, stop: threading.Event, every_s: float | None) -> None:
         command = [sys.executable, "-m", "edge.cli", "report", "--since", "8h", "--out", "-", "--config", str(config)]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
         stop.wait(max(0.0, began_s + every_s - time.monotonic()))
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":
