@@ -15,12 +15,12 @@ import tifffile
 
 from edge.validation.labels import read_labels
 from train.simulator.foreign import foreign_scan
-from train.simulator.simulate import bundle_name, simulate_scan, write_lot
+from train.simulator.simulate import lot_name, simulate_scan, write_lots
 
 SEED = 2  # no model here is trained on scans of it
-FIRST_BUNDLE = 215  # the first of four in which found and missed severities overlap, so that the report draws a curve
-BUNDLES = 4
-SCANS_PER_BUNDLE = 8
+FIRST_LOT = 215  # the first of four in which found and missed severities overlap, so that the report draws a curve
+LOTS = 4
+SCANS_PER_LOT = 8
 ABNORMAL_FRACTION = 0.5
 SPARE_INDEX = 9_000  # sheets that are in the lot only in a broken form
 
@@ -42,20 +42,20 @@ class Lot:
 
 def make_lot(folder: Path, progress: Callable[[int, int], None] | None = None, *, scale: float = 1.0) -> Lot:
     """Simulate the electrodes, one foreign image and the three bad files into `folder`."""
-    labels = write_lot(
+    labels = write_lots(
         folder,
         seed=SEED,
-        bundles=BUNDLES,
-        scans_per_bundle=SCANS_PER_BUNDLE,
+        lots=LOTS,
+        scans_per_lot=SCANS_PER_LOT,
         abnormal_fraction=ABNORMAL_FRACTION,
-        first_bundle=FIRST_BUNDLE,
+        first_lot=FIRST_LOT,
         scale=scale,
         progress=progress,
     )
     truths = {row.file: str(row.label) for row in read_labels(labels)}
     makers = {"jpeg": _jpeg, "truncated": _truncate, "8-bit": _eight_bit, "foreign": _foreign}
     for offset, (truth, write) in enumerate(makers.items()):
-        path = folder / f"{bundle_name(FIRST_BUNDLE + offset)}_{truth}.tif"
+        path = folder / f"{lot_name(FIRST_LOT + offset)}_{truth}.tif"
         write(path, offset, scale)
         truths[path.name] = truth
     return Lot(tuple(folder / name for name in sorted(truths)), truths, labels)
@@ -116,7 +116,7 @@ class Station:
 
 def _eight_bits(offset: int, scale: float) -> npt.NDArray[np.uint8]:
     """A good sheet as an 8-bit picture: uint8 (H, W)."""
-    counts = simulate_scan(SEED, FIRST_BUNDLE + offset, SPARE_INDEX, abnormal=False, scale=scale).counts
+    counts = simulate_scan(SEED, FIRST_LOT + offset, SPARE_INDEX, abnormal=False, scale=scale).counts
     stretched = (counts.astype(np.float32) - 1700.0) * (255.0 / 1100.0)
     picture: npt.NDArray[np.uint8] = np.clip(stretched, 0, 255).astype(np.uint8)
     return picture
@@ -129,7 +129,7 @@ def _jpeg(path: Path, offset: int, scale: float) -> None:
 
 def _truncate(path: Path, offset: int, scale: float) -> None:
     """The station lost power while writing."""
-    counts = simulate_scan(SEED, FIRST_BUNDLE + offset, SPARE_INDEX, abnormal=False, scale=scale).counts
+    counts = simulate_scan(SEED, FIRST_LOT + offset, SPARE_INDEX, abnormal=False, scale=scale).counts
     tifffile.imwrite(path, counts, photometric="minisblack", metadata=None)
     with path.open("r+b") as stream:
         stream.truncate(path.stat().st_size * 6 // 10)

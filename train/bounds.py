@@ -25,7 +25,7 @@ class BoundsReport:
     bounds: Bounds
     mode: Mode
     scans: int
-    bundles: tuple[str, ...]
+    lots: tuple[str, ...]
     data_digest: str
     lowest: str
     """File whose own lower bound is lowest: with `per_scan` it alone decides."""
@@ -50,7 +50,7 @@ def find_bounds(
         bounds=global_bounds(own) if mode == "per_scan" else pooled_bounds(merged),
         mode=mode,
         scans=len(rows),
-        bundles=tuple(sorted({row.bundle for row in rows})),
+        lots=tuple(sorted({row.lot for row in rows})),
         data_digest=data_digest(rows, sha256s),
         lowest=rows[min(range(len(rows)), key=lambda i: own[i].lo_counts)].file,
         highest=rows[max(range(len(rows)), key=lambda i: own[i].hi_counts)].file,
@@ -64,7 +64,7 @@ def bounds_json(report: BoundsReport) -> str:
         "hi_counts": report.bounds.hi_counts,
         "mode": report.mode,
         "scans": report.scans,
-        "bundles": list(report.bundles),
+        "bundles": list(report.lots),
         "data_digest": report.data_digest,
         "lowest": report.lowest,
         "highest": report.highest,

@@ -55,10 +55,10 @@ def scans_seen(rows: Sequence[Row], facts: Sequence[ScanFacts]) -> ScansSeen:
         "max_clipped_fraction": max(fact.clipped_fraction for fact in facts),
         "exposures": tuple(fact.exposure for fact in facts),
         "sharpnesses": tuple(fact.sharpness for fact in facts),
-        "exposure_lots": tuple(row.bundle for row in rows),
+        "exposure_lots": tuple(row.lot for row in rows),
         "scan_sha256s": tuple(sorted({fact.sha256 for fact in facts})),
         "scan_pixels_sha256s": tuple(sorted({fact.pixels_sha256 for fact in facts})),
-        "lots": tuple(sorted({row.bundle for row in rows})),
+        "lots": tuple(sorted({row.lot for row in rows})),
     }
 
 

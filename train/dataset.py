@@ -1,7 +1,7 @@
-"""A folder of labelled scans: reading its labels, splitting it by bundle, loading it as network images.
+"""A folder of labelled scans: reading its labels, splitting it by lot, loading it as network images.
 
 Two layouts are read: `labels.csv` at the top of the folder, as `edge.validation.labels` describes it, or, without one,
-folders `BUNDLE/normal/*.tif` and `BUNDLE/abnormal/*.tif`.
+folders `LOT/normal/*.tif` and `LOT/abnormal/*.tif`.
 Needs no torch: `edge-train bounds` runs on the base installation.
 """
 
@@ -33,7 +33,7 @@ LABELS_NAME = "labels.csv"
 LABELS = ("normal", "abnormal")
 """Class 0 and class 1."""
 
-_LAYOUT_HINT = "give a folder with labels.csv (file,bundle,label) or with BUNDLE/normal and BUNDLE/abnormal in it"
+_LAYOUT_HINT = "give a folder with labels.csv (file,bundle,label) or with LOT/normal and LOT/abnormal in it"
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -49,7 +49,7 @@ class Row:
     path: Path
     file: str
     """Path relative to the data folder, with forward slashes."""
-    bundle: str
+    lot: str
     label: int
     """Index into `LABELS`."""
     kinds: tuple[str, ...] = ()
@@ -117,14 +117,14 @@ def _rows_of_csv(data: Path, labels: Path) -> list[Row]:
     matched = _match(data, labels)
     problems = {row.line: f"there is no file {data / row.file}" for row in matched.without_file}
     problems |= {
-        row.line: f"{row.file!r} has no bundle"
+        row.line: f"{row.file!r} has no lot in the column `bundle`"
         for row in matched.by_file.values()
         if row.lot is None and row.label is not None
     }
     if problems:
         raise DataError(
             bad_rows(labels, [f"line {line}: {problems[line]}" for line in sorted(problems)]),
-            hint="copy the scans there or drop their rows; every labelled row names its bundle",
+            hint="copy the scans there or drop their rows; every labelled row names its lot",
         )
     rows = []
     for file, row in sorted(matched.by_file.items(), key=lambda item: item[1].line):
@@ -142,7 +142,7 @@ def _match(data: Path, labels: Path) -> MatchedLabels:
 
 
 def unlisted_files(data: Path) -> list[str]:
-    """Scans in a folder that its labels.csv does not list, or that lie in no BUNDLE/LABEL folder. Raises DataError."""
+    """Scans in a folder that its labels.csv does not list, or that lie in no LOT/LABEL folder. Raises DataError."""
     labels = data / LABELS_NAME
     if labels.is_file():
         listed = {row.file for row in read_label_rows(labels)}
@@ -159,39 +159,37 @@ def _rows_of_folders(data: Path) -> Iterator[Row]:
     for path in sorted(data.glob("*/*/*")):
         if path.suffix.lower() not in SUFFIXES or not path.is_file():
             continue
-        bundle, label = path.parts[-3:-1]
+        lot, label = path.parts[-3:-1]
         if label not in LABELS:
-            raise DataError(
-                f"{path}: the folder {label!r} is not a label", hint="folders are BUNDLE/normal, BUNDLE/abnormal"
-            )
-        yield Row(path, path.relative_to(data).as_posix(), bundle, LABELS.index(label))
+            raise DataError(f"{path}: the folder {label!r} is not a label", hint="folders are LOT/normal, LOT/abnormal")
+        yield Row(path, path.relative_to(data).as_posix(), lot, LABELS.index(label))
 
 
-def split_by_bundle(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """Training rows and validation rows; a bundle is never split (J 2.2).
+def split_by_lot(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Training rows and validation rows; a lot is never split (J 2.2).
 
-    About `share` of the bundles, at least one, go to validation, chosen by `seed`; both parts must hold both
-    classes. Raises DataError where there are too few bundles for that.
+    About `share` of the lots, at least one, go to validation, chosen by `seed`; both parts must hold both
+    classes. Raises DataError where there are too few lots for that.
     """
     if not 0.0 < share < 1.0:
         raise DataError(
             f"a validation share of {share} leaves nothing on one side",
-            hint="give a share of the bundles between 0 and 1, such as 0.2",
+            hint="give a share of the lots between 0 and 1, such as 0.2",
         )
-    bundles = sorted({row.bundle for row in rows})
-    if len(bundles) < 2:
+    lots = sorted({row.lot for row in rows})
+    if len(lots) < 2:
         raise DataError(
-            f"all {len(rows)} scans are of bundle {bundles[0]}",
-            hint="validation takes whole bundles: label scans of at least 2 bundles",
+            f"all {len(rows)} scans are of lot {lots[0]}",
+            hint="validation takes whole lots: label scans of at least 2 lots",
         )
-    count = min(len(bundles) - 1, max(1, round(share * len(bundles))))
-    held = {bundles[i] for i in np.random.default_rng(seed).permutation(len(bundles))[:count]}
-    training = [row for row in rows if row.bundle not in held]
-    validation = [row for row in rows if row.bundle in held]
+    count = min(len(lots) - 1, max(1, round(share * len(lots))))
+    held = {lots[i] for i in np.random.default_rng(seed).permutation(len(lots))[:count]}
+    training = [row for row in rows if row.lot not in held]
+    validation = [row for row in rows if row.lot in held]
     for part, name in ((training, "training"), (validation, "validation")):
         if len({row.label for row in part}) < 2:
             raise DataError(
-                f"the {name} bundles ({', '.join(sorted({row.bundle for row in part}))}) hold one class only",
+                f"the {name} lots ({', '.join(sorted({row.lot for row in part}))}) hold one class only",
                 hint="try another --seed or a larger --validation-share, or label more scans",
             )
     return training, validation
@@ -268,8 +266,8 @@ def _facts_of(frame: Frame, bounds: Bounds | None) -> ScanFacts:
 
 
 def data_digest(rows: Sequence[Row], sha256s: Sequence[str]) -> str:
-    """SHA-256 over (file hash, bundle, label) of every scan, whatever their order and file names."""
-    lines = sorted(f"{sha256},{row.bundle},{LABELS[row.label]}\n" for row, sha256 in zip(rows, sha256s, strict=True))
+    """SHA-256 over (file hash, lot, label) of every scan, whatever their order and file names."""
+    lines = sorted(f"{sha256},{row.lot},{LABELS[row.label]}\n" for row, sha256 in zip(rows, sha256s, strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -19,7 +19,7 @@ from train.plots import save
 from train.survey import MOST_NAMED, Survey
 
 OUTLIER_DEVIATIONS = 5.0
-"""A bundle whose median count lies this many robust deviations from the others' is named."""
+"""A lot whose median count lies this many robust deviations from the others' is named."""
 FEW_ABNORMAL = 3
 MOST_SIZE_DEVIATION = 0.25
 """Relative deviation of a side from the median beyond which a scan is named."""
@@ -39,7 +39,7 @@ def diagnose(survey: Survey, unlisted: Sequence[str] = ()) -> Diagnosis:
         *(f"unreadable: {problem}" for problem in survey.unreadable),
         *_duplicates(survey),
         *_one_class(survey.rows),
-        *_outliers(survey.bundle_histograms),
+        *_outliers(survey.lot_histograms),
         *_odd_sizes(survey),
         *_unlisted(unlisted),
     ]
@@ -47,20 +47,20 @@ def diagnose(survey: Survey, unlisted: Sequence[str] = ()) -> Diagnosis:
 
 
 def histogram_plot(survey: Survey, path: Path) -> None:
-    """Pixels per count of every bundle and the global bounds. Writes PATH.png and PATH.svg."""
+    """Pixels per count of every lot and the global bounds. Writes PATH.png and PATH.svg."""
     bounds = survey.bounds_without((), "per_scan")
     low, high = max(0, bounds.lo_counts - 500), min(65_535, bounds.hi_counts + 500)
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     step = max(1, (high - low) // 300)
-    for bundle in survey.bundles:
-        hist = survey.bundle_histograms[bundle][low:high]
+    for lot in survey.lots:
+        hist = survey.lot_histograms[lot][low:high]
         binned = np.add.reduceat(hist, np.arange(0, hist.size, step)) / max(1, hist.sum())
-        axes.plot(low + step * np.arange(binned.size), binned, linewidth=1, label=bundle)
+        axes.plot(low + step * np.arange(binned.size), binned, linewidth=1, label=lot)
     for edge in (bounds.lo_counts, bounds.hi_counts):
         axes.axvline(edge, color="#555555", linestyle="--", linewidth=1)
     axes.set(xlabel="counts", ylabel="share of pixels", yscale="log")
-    axes.set_title(f"Counts by bundle; dashed: bounds {bounds.lo_counts} to {bounds.hi_counts}", fontsize=10)
+    axes.set_title(f"Counts by lot; dashed: bounds {bounds.lo_counts} to {bounds.hi_counts}", fontsize=10)
     axes.legend(fontsize=7, ncols=2, frameon=False)
     save(figure, path)
 
@@ -71,13 +71,13 @@ def _facts(survey: Survey) -> list[str]:
     per_scan, pooled = (survey.bounds_without((), mode) for mode in ("per_scan", "pooled"))
     counts: dict[str, Counter[int]] = defaultdict(Counter)
     for row in survey.rows:
-        counts[row.bundle][row.label] += 1
+        counts[row.lot][row.label] += 1
     abnormal = sum(row.label for row in survey.rows)
     disputed = sum(row.is_disputed for row in survey.rows)
     return [
-        f"{len(survey.rows)} scans, {abnormal} abnormal, {len(survey.bundles)} bundles"
+        f"{len(survey.rows)} scans, {abnormal} abnormal, {len(survey.lots)} lots"
         + (f"; labellers disagree on {disputed}" if disputed else ""),
-        *(f"  {bundle}: {counts[bundle][0]} normal, {counts[bundle][1]} abnormal" for bundle in survey.bundles),
+        *(f"  {lot}: {counts[lot][0]} normal, {counts[lot][1]} abnormal" for lot in survey.lots),
         f"16 bit, one channel; height {min(heights)} to {max(heights)} px, width {min(widths)} to {max(widths)} px",
         f"bounds {per_scan.lo_counts} to {per_scan.hi_counts} counts per scan,"
         f" {pooled.lo_counts} to {pooled.hi_counts} pooled",
@@ -85,7 +85,7 @@ def _facts(survey: Survey) -> list[str]:
 
 
 def _duplicates(survey: Survey) -> list[str]:
-    """Files of the same content: across bundles they leak from training to test, with two labels one is wrong."""
+    """Files of the same content: across lots they leak from training to test, with two labels one is wrong."""
     found: dict[str, list[Row]] = defaultdict(list)
     for row, scan in zip(survey.rows, survey.scans, strict=True):
         found[scan.sha256].append(row)
@@ -94,8 +94,8 @@ def _duplicates(survey: Survey) -> list[str]:
         if len(rows) < 2:
             continue
         files = ", ".join(row.file for row in rows)
-        if len({row.bundle for row in rows}) > 1:
-            lines.append(f"the same scan in several bundles, a leak from training to test: {files}")
+        if len({row.lot for row in rows}) > 1:
+            lines.append(f"the same scan in several lots, a leak from training to test: {files}")
         else:
             lines.append(f"the same scan several times: {files}")
         if len({row.label for row in rows}) > 1:
@@ -106,18 +106,18 @@ def _duplicates(survey: Survey) -> list[str]:
 def _one_class(rows: Sequence[Row]) -> list[str]:
     labels: dict[str, set[int]] = defaultdict(set)
     for row in rows:
-        labels[row.bundle].add(row.label)
+        labels[row.lot].add(row.label)
     lines = [
-        f"bundle {bundle} is all {LABELS[min(found)]}: its balanced accuracy is one rate only"
-        for bundle, found in labels.items()
+        f"lot {lot} is all {LABELS[min(found)]}: its balanced accuracy is one rate only"
+        for lot, found in labels.items()
         if len(found) == 1
     ]
-    for bundle in labels:
-        rest = {row.label for row in rows if row.bundle != bundle}
+    for lot in labels:
+        rest = {row.label for row in rows if row.lot != lot}
         if rest and len(rest) < 2:
-            lines.append(f"without bundle {bundle} all scans are {LABELS[min(rest)]}: its fold cannot learn")
+            lines.append(f"without lot {lot} all scans are {LABELS[min(rest)]}: its fold cannot learn")
     if len(labels) == 1:
-        lines.append(f"all scans are of bundle {next(iter(labels))}: training keeps whole bundles back, and needs two")
+        lines.append(f"all scans are of lot {next(iter(labels))}: training keeps whole lots back, and needs two")
     abnormal = sum(row.label for row in rows)
     if 0 < abnormal < FEW_ABNORMAL:
         lines.append(f"only {abnormal} abnormal scans")
@@ -143,14 +143,14 @@ def _unlisted(files: Sequence[str]) -> list[str]:
 
 
 def _outliers(histograms: dict[str, Histogram]) -> list[str]:
-    """Bundles whose median count lies far from the others': another exposure, detector or material."""
+    """Lots whose median count lies far from the others': another exposure, detector or material."""
     if len(histograms) < 4:
         return []
-    medians = {bundle: percentile(hist, 50) for bundle, hist in histograms.items() if hist.any()}
+    medians = {lot: percentile(hist, 50) for lot, hist in histograms.items() if hist.any()}
     middle = float(np.median(list(medians.values())))
     spread = 1.4826 * float(np.median([abs(value - middle) for value in medians.values()])) + 1.0
     return [
-        f"bundle {bundle} stands apart: median {value} counts, the others' about {middle:.0f} with spread {spread:.0f}"
-        for bundle, value in medians.items()
+        f"lot {lot} stands apart: median {value} counts, the others' about {middle:.0f} with spread {spread:.0f}"
+        for lot, value in medians.items()
         if abs(value - middle) > OUTLIER_DEVIATIONS * spread
     ]

@@ -31,7 +31,7 @@ class SurveyedScan:
 
 @dataclass(frozen=True, slots=True)
 class SurveyPart:
-    """Some scans of one bundle, and the histogram of all their pixels: int64 (65536,). Parts merge by addition."""
+    """Some scans of one lot, and the histogram of all their pixels: int64 (65536,). Parts merge by addition."""
 
     scans: tuple[SurveyedScan, ...]
     merged: Histogram
@@ -43,27 +43,27 @@ class Survey:
 
     rows: tuple[Row, ...]
     scans: tuple[SurveyedScan, ...]
-    bundle_histograms: dict[str, Histogram]
+    lot_histograms: dict[str, Histogram]
     unreadable: tuple[str, ...]
     """`file: why` of every scan left out."""
 
     @property
-    def bundles(self) -> tuple[str, ...]:
-        """Names of the bundles, in the natural order: B2 before B10."""
-        return tuple(sorted({row.bundle for row in self.rows}, key=natural))
+    def lots(self) -> tuple[str, ...]:
+        """Names of the lots, in the natural order: B2 before B10."""
+        return tuple(sorted({row.lot for row in self.rows}, key=natural))
 
     @property
     def digest(self) -> str:
-        """SHA-256 over hashes, bundles and labels."""
+        """SHA-256 over hashes, lots and labels."""
         return data_digest(self.rows, [scan.sha256 for scan in self.scans])
 
     def bounds_without(self, held_out: Iterable[str], mode: Mode) -> Bounds:
-        """Bounds of all scans but those of some bundles."""
+        """Bounds of all scans but those of some lots."""
         out = set(held_out)
         if mode == "pooled":
-            kept = [hist for bundle, hist in self.bundle_histograms.items() if bundle not in out]
+            kept = [hist for lot, hist in self.lot_histograms.items() if lot not in out]
             return pooled_bounds(np.sum(kept, axis=0, dtype=np.int64))
-        own = [scan.bounds for row, scan in zip(self.rows, self.scans, strict=True) if row.bundle not in out]
+        own = [scan.bounds for row, scan in zip(self.rows, self.scans, strict=True) if row.lot not in out]
         return global_bounds([bounds for bounds in own if bounds is not None])
 
 
@@ -73,17 +73,17 @@ def survey(
     """Read every scan once. Raises DataError, naming the first, where some cannot be read and must not be skipped."""
     tasks: list[tuple[Row, ...]] = []
     numbers: list[list[int]] = []
-    for bundle in sorted({row.bundle for row in rows}):
-        of_bundle = [number for number, row in enumerate(rows) if row.bundle == bundle]
-        for start in range(0, len(of_bundle), CHUNK_SCANS):
-            numbers.append(of_bundle[start : start + CHUNK_SCANS])
+    for lot in sorted({row.lot for row in rows}):
+        of_lot = [number for number, row in enumerate(rows) if row.lot == lot]
+        for start in range(0, len(of_lot), CHUNK_SCANS):
+            numbers.append(of_lot[start : start + CHUNK_SCANS])
             tasks.append(tuple(rows[number] for number in numbers[-1]))
     scans: dict[int, SurveyedScan] = {}
     merged: dict[str, Histogram] = {}
     for index, part in runner.map(survey_part, tasks):
         scans |= dict(zip(numbers[index], part.scans, strict=True))
-        bundle = tasks[index][0].bundle
-        merged[bundle] = merged.get(bundle, np.zeros(LEVELS, np.int64)) + part.merged
+        lot = tasks[index][0].lot
+        merged[lot] = merged.get(lot, np.zeros(LEVELS, np.int64)) + part.merged
         progress(len(scans), len(rows))
     unreadable = tuple(f"{rows[i].file}: {scans[i].problem}" for i in sorted(scans) if scans[i].problem)
     if unreadable and not skip_unreadable:

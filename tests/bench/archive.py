@@ -36,7 +36,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 from edge.records import Size  # noqa: E402
 from tests.bench import bench_model  # noqa: E402
 from tests.bench.run_bench import timed  # noqa: E402
-from train.simulator.simulate import write_lot  # noqa: E402
+from train.simulator.simulate import write_lots  # noqa: E402
 
 DRAWN = 12
 """Scans that are simulated; the others are the same bytes under other names."""
@@ -72,7 +72,7 @@ def main() -> int:
 def efficiency(options: argparse.Namespace) -> dict[str, Any]:
     """Rounds of a short and a long replay between the engines alone; shares as (lowest, median, highest)."""
     height, width = map(int, options.size.split("x"))
-    drawn = write_lot(options.out / "drawn", seed=7, bundles=2, scans_per_bundle=DRAWN // 2, jobs=2).parent
+    drawn = write_lots(options.out / "drawn", seed=7, lots=2, scans_per_lot=DRAWN // 2, jobs=2).parent
     model = bench_model.make(options.out / "model", Size(height, width), drawn)
     config = model / f"{options.engine}.toml"
     text = config.read_text().replace("[model]\n", "[model]\nthreads = 1\n")
@@ -155,7 +155,7 @@ def spread(values: list[float]) -> list[float]:
 
 def memory(options: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of replays of a tenth of the small files and of all of them, and its course over the latter."""
-    drawn = write_lot(options.out / "stub-drawn", seed=7, bundles=2, scans_per_bundle=DRAWN // 2, scale=STUB_SCALE)
+    drawn = write_lots(options.out / "stub-drawn", seed=7, lots=2, scans_per_lot=DRAWN // 2, scale=STUB_SCALE)
     model = bench_model.make(options.out / "stub-model", STUB_SIZE, drawn.parent, STUB_SCALE)
     found: dict[str, Any] = {}
     for name, count in (("tenth", options.stubs // 10), ("all", options.stubs)):

@@ -15,7 +15,7 @@ from train.checkpoint import Checkpoint, save_checkpoint
 from train.dataset import read_labels, scan_facts
 from train.networks import ElectrodeClassifier, GateAutoencoder
 from train.recipe import usual_reduction
-from train.simulator.simulate import write_lot
+from train.simulator.simulate import write_lots
 
 BOUNDS = Bounds(1700, 2800)
 PASSES_EVERYTHING = 1e3
@@ -60,7 +60,7 @@ def make(run: Path, size: Size, scans: Path, scale: float = 1.0) -> Path:
                 recipe={"reduction": usual_reduction(size)} if kind == "gate" else {},
             ),
         )
-    golden = write_lot(run / "golden", seed=3, bundles=1, scans_per_bundle=2, abnormal_fraction=0.5, scale=0.2).parent
+    golden = write_lots(run / "golden", seed=3, lots=1, scans_per_lot=2, abnormal_fraction=0.5, scale=0.2).parent
     export = [sys.executable, "-m", "export.cli"]
     _run([*export, "keygen", "--out", run / "key"])
     for precision, more in (("fp32", ["--weights-storage", "fp32"]), ("int8", ["--calibrate", golden])):

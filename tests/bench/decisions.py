@@ -39,15 +39,15 @@ PROJECT = Path(__file__).parents[2]
 MODEL = PROJECT / "demo" / "model"
 CHECKPOINTS = PROJECT / "build" / "demo-model" / "run"
 """Where `make demo-model` leaves them; they are not committed."""
-SCANS_PER_BUNDLE = 20
-FIRST_BUNDLE, FIRST_CALIBRATION_BUNDLE = 5001, 6001
+SCANS_PER_LOT = 20
+FIRST_LOT, FIRST_CALIBRATION_LOT = 5001, 6001
 """No network has learnt from these lots, and int8 takes its ranges from others than it is judged on."""
 
 
 def measure(scans: int, checkpoints: Path = CHECKPOINTS) -> dict[str, Any]:
     """Equal decisions of each of ENGINES, of `scans`, half of them abnormal; the reference by name."""
     model = read_model(MODEL, DEMO_KEY)
-    images = [_image(model, FIRST_BUNDLE, number) for number in track(range(scans), "simulating")]
+    images = [_image(model, FIRST_LOT, number) for number in track(range(scans), "simulating")]
     reference, expected = _reference(model, images, checkpoints)
     policy = model.policy()
     files = [str(number) for number in range(scans)]
@@ -66,8 +66,8 @@ def measure(scans: int, checkpoints: Path = CHECKPOINTS) -> dict[str, Any]:
     return {"model": model.model_id, "reference": reference, "scans": scans, "outcomes": outcomes, "engines": engines}
 
 
-def _image(model: SignedModel, first_bundle: int, number: int) -> Image:
-    scan = simulate_scan(9, first_bundle + number // SCANS_PER_BUNDLE, number, abnormal=number % 2 == 1)
+def _image(model: SignedModel, first_lot: int, number: int) -> Image:
+    scan = simulate_scan(9, first_lot + number // SCANS_PER_LOT, number, abnormal=number % 2 == 1)
     return prepare(scan.counts, model.method, model.bounds, model.size)
 
 
@@ -107,7 +107,7 @@ def _pair(model: SignedModel) -> PairOfNetworks:
 
 def _int8(model: SignedModel) -> PairOfNetworks:
     graphs = {name: expanded(onnx.load_from_string(model.contents[name])) for name in (CLASSIFIER_FILE, GATE_FILE)}
-    ranges = [_image(model, FIRST_CALIBRATION_BUNDLE, number) for number in range(CALIBRATION_SCANS)]
+    ranges = [_image(model, FIRST_CALIBRATION_LOT, number) for number in range(CALIBRATION_SCANS)]
     graphs = to_precision(graphs, "int8", ranges)
     classifier, gate = (graphs[name].SerializeToString() for name in (CLASSIFIER_FILE, GATE_FILE))
     return replace(_pair(model), classifier=classifier, gate=gate, precision="int8")

@@ -33,7 +33,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 from edge.records import Size  # noqa: E402
 from tests.bench import bench_model, decisions, throughput  # noqa: E402
 from train.recipe import usual_reduction  # noqa: E402
-from train.simulator.simulate import write_lot  # noqa: E402
+from train.simulator.simulate import write_lots  # noqa: E402
 
 SCRIPTS = ("script", "paper")
 """The plain script with the gate's reduction as in the model, and at full resolution as in the paper."""
@@ -73,7 +73,7 @@ def main() -> int:
     shutil.rmtree(options.out, ignore_errors=True)
     options.out.mkdir(parents=True)
 
-    folder = write_lot(options.out / "scans", seed=7, bundles=2, scans_per_bundle=options.scans // 2, jobs=2).parent
+    folder = write_lots(options.out / "scans", seed=7, lots=2, scans_per_lot=options.scans // 2, jobs=2).parent
     run = bench_model.make(options.out / "model", Size(height, width), folder)
     runs: dict[str, list[Run]] = {name: [] for name in (*bench_model.ENGINES, "replay", *SCRIPTS)}
     best = ""

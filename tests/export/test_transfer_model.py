@@ -17,7 +17,7 @@ from train.classifier.models import classifier_of
 from train.cli import main as train
 from train.dataset import load_scans, read_labels
 from train.papers.transfer.fine_tune import predict
-from train.simulator.simulate import write_lot
+from train.simulator.simulate import write_lots
 
 pytestmark = pytest.mark.timeout(600)  # torch exports a network
 
@@ -28,7 +28,7 @@ SIZE = Size(96, 64)
 def test_a_transfer_run_becomes_a_model_that_judges_like_it(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     lot, run, exported, out = (tmp_path / name for name in ("lot", "run", "model", "out"))
-    write_lot(lot, seed=3, bundles=3, scans_per_bundle=4, abnormal_fraction=0.5, scale=0.15)
+    write_lots(lot, seed=3, lots=3, scans_per_lot=4, abnormal_fraction=0.5, scale=0.15)
     options = ["--weights", "none", "--size", f"{SIZE.height_px}x{SIZE.width_px}"]
     assert train(["transfer", str(lot), "--out", str(run), *options]) == 0
     learnt = load_checkpoint(run / "classifier.pt", "classifier")
@@ -45,7 +45,7 @@ def test_a_transfer_run_becomes_a_model_that_judges_like_it(tmp_path: Path) -> N
     verdicts = [json.loads(line) for line in (out / "verdicts.jsonl").read_text().splitlines()]
     p_abnormal = {verdict["scan"]["file"]: verdict["p_abnormal"] for verdict in verdicts}
     found = json.loads((run / "transfer.json").read_text())
-    held_out = [row for row in read_labels(lot) if found["split"] == f"bundles held out: {row.bundle}"]
+    held_out = [row for row in read_labels(lot) if found["split"] == f"lots held out: {row.lot}"]
     area = auroc(np.array([p_abnormal[row.file] for row in held_out]), np.array([row.label for row in held_out]))
     assert area == pytest.approx(found["classes"]["normal"]["transfer"]["auroc"])
     images = load_scans(held_out, learnt.method, learnt.bounds, learnt.size).images

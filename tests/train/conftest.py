@@ -24,37 +24,37 @@ def shallow() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def small_lot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """3 bundles of 8 scans, 300 x 300 px; half of them abnormal: a good part of their coating is missing."""
-    return write_lot(tmp_path_factory.mktemp("lot"), 0)
+    """3 lots of 8 scans, 300 x 300 px; half of them abnormal: a good part of their coating is missing."""
+    return write_lots(tmp_path_factory.mktemp("lot"), 0)
 
 
 @pytest.fixture(scope="session")
 def tiny_lot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """3 bundles of 4 such scans, for what learns from a lot many times over."""
-    return write_lot(tmp_path_factory.mktemp("tiny-lot"), 0, scans=4)
+    """3 lots of 4 such scans, for what learns from a lot many times over."""
+    return write_lots(tmp_path_factory.mktemp("tiny-lot"), 0, scans=4)
 
 
 @pytest.fixture(scope="session")
 def held_back(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As many other scans of the same kind, of other lots."""
-    return write_lot(tmp_path_factory.mktemp("held-back"), 1, "H")
+    return write_lots(tmp_path_factory.mktemp("held-back"), 1, "H")
 
 
 LABELS = ("normal", "abnormal")
 
 
-def write_lot(folder: Path, seed: int, prefix: str = "B", scans: int = 8) -> Path:
+def write_lots(folder: Path, seed: int, prefix: str = "B", scans: int = 8) -> Path:
     rng = np.random.default_rng(seed)
     lines = ["file,bundle,label"]
-    for bundle in range(3):
+    for lot in range(3):
         for number in range(scans):
             counts = rng.normal(2650, 10, (300, 300))
-            counts[30:270, 30:270] = 1950 + 40 * bundle + rng.normal(0, 10, (240, 240))
+            counts[30:270, 30:270] = 1950 + 40 * lot + rng.normal(0, 10, (240, 240))
             if number % 2:
                 top, left = rng.integers(60, 100, 2)
                 counts[top : top + 120, left : left + 120] = 2650
-            name = f"{prefix}{bundle}_{number}.tif"
+            name = f"{prefix}{lot}_{number}.tif"
             tifffile.imwrite(folder / name, counts.astype(np.uint16), photometric="minisblack")
-            lines.append(f"{name},{prefix}{bundle},{LABELS[number % 2]}")
+            lines.append(f"{name},{prefix}{lot},{LABELS[number % 2]}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     return folder

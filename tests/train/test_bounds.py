@@ -29,7 +29,7 @@ def test_the_papers_bounds_are_the_extremes_of_the_scans(tmp_path: Path) -> None
     _lot(tmp_path)
     report = find_bounds(read_labels(tmp_path), "per_scan")
     assert report.bounds == Bounds(1800, 9000)
-    assert (report.scans, report.bundles, report.highest) == (4, ("B0", "B1"), "3.tif")
+    assert (report.scans, report.lots, report.highest) == (4, ("B0", "B1"), "3.tif")
 
 
 def test_one_hot_scan_moves_pooled_bounds_less_where_it_is_one_of_many(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from edge.images.exposure import exposure
 from edge.images.method import Method
 from edge.images.sharpness import sharpness
 from edge.records import Size
-from train.dataset import LoadedScans, Row, data_digest, load_scans, read_labels, split_by_bundle, unlisted_files
+from train.dataset import LoadedScans, Row, data_digest, load_scans, read_labels, split_by_lot, unlisted_files
 from train.errors import DataError
 
 
@@ -44,14 +44,14 @@ def test_unlabelled_scans_are_no_training_data_and_unlisted_ones_are_named(tmp_p
 def test_all_rows_without_a_scan_are_told_at_once(tmp_path: Path) -> None:
     _scan(tmp_path / "a.tif")
     _labels(tmp_path, "a.tif,,normal", "b.tif,B1,normal", "c.tif,B1,normal")
-    with pytest.raises(DataError, match=r"(?s)3 bad rows.*line 2: .*no bundle.*line 3: there is no .*line 4: "):
+    with pytest.raises(DataError, match=r"(?s)3 bad rows.*line 2: .*no lot.*line 3: there is no .*line 4: "):
         read_labels(tmp_path)
 
 
 def test_a_folder_without_labels_is_read_by_its_folders(tmp_path: Path) -> None:
     for name in ("B2/normal/x.tif", "B1/abnormal/y.TIF", "B1/normal/z.tiff"):
         _scan(tmp_path / name)
-    assert [(row.file, row.bundle, row.label) for row in read_labels(tmp_path)] == [
+    assert [(row.file, row.lot, row.label) for row in read_labels(tmp_path)] == [
         ("B1/abnormal/y.TIF", "B1", 1),
         ("B1/normal/z.tiff", "B1", 0),
         ("B2/normal/x.tif", "B2", 0),
@@ -62,7 +62,7 @@ def test_a_folder_without_labels_is_read_by_its_folders(tmp_path: Path) -> None:
     ("line", "words"),
     [
         ("b.tif,B1,fine", "line 3: label 'fine' of 'b.tif'"),
-        ("b.tif,,normal", "line 3: 'b.tif' has no bundle"),
+        ("b.tif,,normal", "line 3: 'b.tif' has no lot"),
         ("missing.tif,B1,normal", "line 3: there is no file"),
         ("a.tif,B1,normal", "line 3: 'a.tif' is listed already on line 2"),
         ("../b.tif,B1,normal", "line 3: '../b.tif' lies outside the folder"),
@@ -105,36 +105,34 @@ def test_an_empty_folder_and_one_that_is_not_there_are_refused(tmp_path: Path) -
         read_labels(tmp_path / "nowhere")
 
 
-def _rows(bundles: int, per_bundle: int) -> list[Row]:
-    return [
-        Row(Path(f"{b}_{i}.tif"), f"{b}_{i}.tif", f"B{b:02d}", i % 2) for b in range(bundles) for i in range(per_bundle)
-    ]
+def _rows(lots: int, per_lot: int) -> list[Row]:
+    return [Row(Path(f"{b}_{i}.tif"), f"{b}_{i}.tif", f"B{b:02d}", i % 2) for b in range(lots) for i in range(per_lot)]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_bundle_is_never_split_between_training_and_validation(seed: int) -> None:
+def test_a_lot_is_never_split_between_training_and_validation(seed: int) -> None:
     rows = _rows(10, 6)
-    training, validation = split_by_bundle(rows, 0.2, seed)
-    assert {row.bundle for row in training} & {row.bundle for row in validation} == set()
+    training, validation = split_by_lot(rows, 0.2, seed)
+    assert {row.lot for row in training} & {row.lot for row in validation} == set()
     assert len(training) + len(validation) == len(rows)
-    assert len({row.bundle for row in validation}) == 2
+    assert len({row.lot for row in validation}) == 2
 
 
-def test_the_same_seed_holds_the_same_bundles_back() -> None:
-    assert split_by_bundle(_rows(10, 4), 0.3, 7) == split_by_bundle(_rows(10, 4), 0.3, 7)
-    held = {frozenset(row.bundle for row in split_by_bundle(_rows(10, 4), 0.3, seed)[1]) for seed in range(6)}
+def test_the_same_seed_holds_the_same_lots_back() -> None:
+    assert split_by_lot(_rows(10, 4), 0.3, 7) == split_by_lot(_rows(10, 4), 0.3, 7)
+    held = {frozenset(row.lot for row in split_by_lot(_rows(10, 4), 0.3, seed)[1]) for seed in range(6)}
     assert len(held) > 1
 
 
-def test_one_bundle_cannot_be_split() -> None:
-    with pytest.raises(DataError, match="all 4 scans are of bundle B00"):
-        split_by_bundle(_rows(1, 4), 0.2, 0)
+def test_one_lot_cannot_be_split() -> None:
+    with pytest.raises(DataError, match="all 4 scans are of lot B00"):
+        split_by_lot(_rows(1, 4), 0.2, 0)
 
 
 def test_a_split_that_leaves_one_class_is_refused_by_name() -> None:
     rows = [Row(Path(f"{b}"), f"{b}", f"B{b}", int(b == 0)) for b in range(4)]
     with pytest.raises(DataError, match="hold one class only"):
-        split_by_bundle(rows, 0.25, 0)
+        split_by_lot(rows, 0.25, 0)
 
 
 def test_scans_are_loaded_as_the_line_itself_prepares_them(tmp_path: Path) -> None:
@@ -172,4 +170,4 @@ def test_the_digest_follows_content_and_labels_not_order() -> None:
     digest = data_digest(rows, hashes)
     assert data_digest(rows[::-1], hashes[::-1]) == digest
     assert data_digest(rows, ["a", "b", "c", "e"]) != digest
-    assert data_digest([Row(r.path, r.file, r.bundle, 1 - r.label) for r in rows], hashes) != digest
+    assert data_digest([Row(r.path, r.file, r.lot, 1 - r.label) for r in rows], hashes) != digest

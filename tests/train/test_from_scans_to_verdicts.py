@@ -81,7 +81,7 @@ def label_at_the_desk(lot: Path, folder: Path, out: Path) -> None:
     config.write_text(f'[state]\ndir = "{folder.absolute()}/state"\n[desk]\ndir = "{folder.absolute()}/desk"\n')
     (folder / "desk").mkdir()
     asked = {
-        put_piece(evidence, number, counts=read_frame(row).counts, lot=row.bundle, file=row.file).record.verdict_id: row
+        put_piece(evidence, number, counts=read_frame(row).counts, lot=row.lot, file=row.file).record.verdict_id: row
         for number, row in enumerate(read_labels(lot))
     }
     with DeskStore(folder / "desk" / FILE_NAME) as store:

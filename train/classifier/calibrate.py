@@ -1,4 +1,4 @@
-"""`edge-train calibrate`: the threshold and the review band of a trained classifier, from bundles it has not seen.
+"""`edge-train calibrate`: the threshold and the review band of a trained classifier, from lots it has not seen.
 
 What it finds is written into the run's checkpoint, from where `edge-export` takes it into the model.
 """
@@ -54,29 +54,29 @@ class Wish:
 
 
 def calibrate(
-    run: Path, rows: Sequence[Row], check_bundles: Sequence[str], wish: Wish, reporter: Reporter
+    run: Path, rows: Sequence[Row], check_lots: Sequence[str], wish: Wish, reporter: Reporter
 ) -> dict[str, Any]:
     """Calibrate `run/classifier.pt` on labelled scans; writes it again, calibration.json and reliability.png/.svg.
 
-    The bundles in `check_bundles`, or without any the last one, are not calibrated on: the coverage is measured there.
+    The lots in `check_lots`, or without any the last one, are not calibrated on: the coverage is measured there.
     One lot says little, so the coverage of a band is also counted on each lot it is calibrated on, by all others.
     Raises CheckpointError, and DataError for lots or scans it learnt from or too few lots for the level.
     """
     learnt = load_checkpoint(run / CLASSIFIER_FILE, "classifier")
-    bundles = sorted({row.bundle for row in rows}, key=natural)
-    held = list(check_bundles) or bundles[-1:]
-    unknown = set(held) - set(bundles)
+    lots = sorted({row.lot for row in rows}, key=natural)
+    held = list(check_lots) or lots[-1:]
+    unknown = set(held) - set(lots)
     if unknown:
-        raise DataError(f"there is no bundle {', '.join(sorted(unknown))}", hint=f"there are {', '.join(bundles)}")
-    refuse_lots(learnt, bundles)
-    if wish.alpha is not None and len(bundles) - len(held) < (needed := lots_needed(wish.alpha)):
+        raise DataError(f"there is no lot {', '.join(sorted(unknown))}", hint=f"there are {', '.join(lots)}")
+    refuse_lots(learnt, lots)
+    if wish.alpha is not None and len(lots) - len(held) < (needed := lots_needed(wish.alpha)):
         raise DataError(
-            f"alpha {wish.alpha:g} needs at least {needed} lots to calibrate on, there are {len(bundles) - len(held)}"
+            f"alpha {wish.alpha:g} needs at least {needed} lots to calibrate on, there are {len(lots) - len(held)}"
             f" beside the {len(held)} that check it",
             hint=f"label scans of {needed + len(held)} lots, or give a greater --alpha",
         )
-    used = [i for i, row in enumerate(rows) if row.bundle not in held]
-    checked = [i for i, row in enumerate(rows) if row.bundle in held]
+    used = [i for i, row in enumerate(rows) if row.lot not in held]
+    checked = [i for i, row in enumerate(rows) if row.lot in held]
     labels = np.array([row.label for row in rows], np.int64)
     if len(set(labels[used].tolist())) < 2:
         raise DataError(
@@ -101,13 +101,13 @@ def calibrate(
     if seen:
         raise DataError(
             f"{len(seen)} of {len(rows)} scans were learnt from, {seen[0]} among them",
-            hint="keep whole bundles back in a folder of their own",
+            hint="keep whole lots back in a folder of their own",
         )
     threshold = _threshold(p[used], labels[used], wish)
     band = None if wish.alpha is None else review_band(p[used], labels[used], wish.alpha, threshold)
     report = {
         "data_digest": digest,
-        "calibrated_on": [bundle for bundle in bundles if bundle not in held],
+        "calibrated_on": [lot for lot in lots if lot not in held],
         "checked_on": held,
         "wish": asdict(wish),
         "threshold": threshold,
@@ -116,8 +116,10 @@ def calibrate(
         "check": _figures(p[checked], labels[checked], threshold, band),
     }
     if wish.alpha is not None:
-        lots = [rows[i].bundle for i in used]
-        found = coverage_by_lot(p[used], labels[used], lots, wish.alpha, lambda p, labels: _threshold(p, labels, wish))
+        lot_of_scan = [rows[i].lot for i in used]
+        found = coverage_by_lot(
+            p[used], labels[used], lot_of_scan, wish.alpha, lambda p, labels: _threshold(p, labels, wish)
+        )
         report["left_out"] = left_out(found)
     thresholds = {"threshold": threshold}
     if band is not None:
@@ -129,7 +131,7 @@ def calibrate(
         metrics={**learnt.metrics, **metrics},
         calibrated_sha256s=tuple(sorted({sha256s[i] for i in used})),
         calibrated_pixels_sha256s=tuple(sorted({pixels_sha256s[i] for i in used})),
-        calibrated_lots=tuple(sorted({rows[i].bundle for i in used})),
+        calibrated_lots=tuple(sorted({rows[i].lot for i in used})),
     )
     save_checkpoint(run / CLASSIFIER_FILE, calibrated)
     write_json(run / "calibration.json", report)

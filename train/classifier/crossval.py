@@ -1,4 +1,4 @@
-"""Leave one bundle out, for every conversion: the paper's whole experiment (J 3.2), resumable fold by fold.
+"""Leave one lot out, for every conversion: the paper's whole experiment (J 3.2), resumable fold by fold.
 
 The backbone runs first, once per scan, view and conversion; then each fold learns from features alone. A fold's result
 is one JSON file, written whole or not at all; a run that is started again with the same recipe, scans and weights
@@ -41,10 +41,10 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """A bundle held out under a conversion, with the bounds of all the others."""
+    """A lot held out under a conversion, with the bounds of all the others."""
 
     method: Method
-    bundle: str
+    lot: str
     bounds: Bounds
 
     @property
@@ -80,25 +80,22 @@ class Timing:
 def make_schedule(
     rows: Sequence[Row], survey: Survey, methods: Sequence[Method], recipe: ExperimentRecipe, done: set[tuple[str, str]]
 ) -> Schedule:
-    """The folds that are still to do. Raises DataError for fewer than two bundles."""
-    if len(survey.bundles) < 2:
+    """The folds that are still to do. Raises DataError for fewer than two lots."""
+    if len(survey.lots) < 2:
         raise DataError(
-            f"all {len(rows)} scans are of bundle {survey.bundles[0]}",
-            hint="cross-validation leaves one bundle out: label scans of at least 2 bundles",
+            f"all {len(rows)} scans are of lot {survey.lots[0]}",
+            hint="cross-validation leaves one lot out: label scans of at least 2 lots",
         )
-    bounds = {bundle: survey.bounds_without([bundle], recipe.bounds_mode) for bundle in survey.bundles}
+    bounds = {lot: survey.bounds_without([lot], recipe.bounds_mode) for lot in survey.lots}
     folds = [
-        Fold(method, bundle, bounds[bundle])
-        for method in methods
-        for bundle in survey.bundles
-        if (str(method), bundle) not in done
+        Fold(method, lot, bounds[lot]) for method in methods for lot in survey.lots if (str(method), lot) not in done
     ]
     views: dict[Conversion, dict[int, set[int]]] = {}
     uncached = 0
     for fold in folds:
         of_conversion = views.setdefault(fold.conversion, {})
         for number, row in enumerate(rows):
-            is_test = row.bundle == fold.bundle
+            is_test = row.lot == fold.lot
             of_conversion.setdefault(number, set()).update((0,) if is_test else recipe.views)
             uncached += 1 if is_test else recipe.epochs
     wanted = {c: {n: tuple(sorted(shown)) for n, shown in scans.items()} for c, scans in views.items()}
@@ -115,16 +112,16 @@ def cross_validate(
     out: Path,
     reporter: Reporter,
 ) -> tuple[list[FoldResult], Timing]:
-    """All folds, those of an earlier run included, in the order of the conversions and bundles.
+    """All folds, those of an earlier run included, in the order of the conversions and lots.
 
     Raises DataError, DivergedError, TrainError; what was finished before stays.
     """
     folder = out / FOLDS_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     experiment = experiment_digest(survey, recipe, backbone)
-    results = {(r.method, r.bundle): r for r in _read_finished(folder, experiment)}
+    results = {(r.method, r.lot): r for r in _read_finished(folder, experiment)}
     schedule = make_schedule(survey.rows, survey, methods, recipe, set(results))
-    wanted_results = [(str(method), bundle) for method in methods for bundle in survey.bundles]
+    wanted_results = [(str(method), lot) for method in methods for lot in survey.lots]
     reporter.say(_announce(schedule, survey, len(wanted_results)))
     start = starting_layers(backbone.weights, recipe.seed) if recipe.head == "paper" else {}
     show_passes, show_folds = reporter.counter("backbone passes"), reporter.counter("folds")
@@ -150,8 +147,8 @@ def cross_validate(
             finished = runner.map(run_image_fold, images)
         started = time.perf_counter()
         for _, result in finished:
-            write_json(folder / f"{result.method}-{_safe(result.bundle)}.json", asdict(result))
-            results[result.method, result.bundle] = result
+            write_json(folder / f"{result.method}-{_safe(result.lot)}.json", asdict(result))
+            results[result.method, result.lot] = result
             _say_of_classes(result, reporter)
             folds += 1
             show_folds(folds, len(schedule.folds))
@@ -160,7 +157,7 @@ def cross_validate(
 
 
 def _say_of_classes(result: FoldResult, reporter: Reporter) -> None:
-    where = f"fold {result.method} {result.bundle}"
+    where = f"fold {result.method} {result.lot}"
     if result.one_class:
         reporter.say(f"{where}: all training scans are {result.one_class}")
     elif len(set(result.labels)) < 2:
@@ -168,7 +165,7 @@ def _say_of_classes(result: FoldResult, reporter: Reporter) -> None:
 
 
 def experiment_digest(survey: Survey, recipe: ExperimentRecipe, backbone: Backbone) -> str:
-    """SHA-256 over everything a fold's result depends on but its conversion and bundle."""
+    """SHA-256 over everything a fold's result depends on but its conversion and lot."""
     values = {key: value for key, value in recipe_values(recipe).items() if key != "method"}
     facts = {
         "recipe": values,
@@ -191,7 +188,7 @@ def samples_of(table: FeatureTable, rows: Sequence[Row], numbers: Sequence[int],
         tiles=table.tiles(numbers, views),
         labels=np.array([row.label for row in chosen], np.int64),
         disputed=np.array([row.is_disputed for row in chosen], np.bool_),
-        bundles=tuple(row.bundle for row in chosen),
+        lots=tuple(row.lot for row in chosen),
         files=tuple(row.file for row in chosen),
     )
 
@@ -209,12 +206,12 @@ def _task(
     experiment: str,
     threads: int,
 ) -> FoldTask:
-    test = [number for number, row in enumerate(rows) if row.bundle == fold.bundle]
-    training = [number for number, row in enumerate(rows) if row.bundle != fold.bundle]
+    test = [number for number, row in enumerate(rows) if row.lot == fold.lot]
+    training = [number for number, row in enumerate(rows) if row.lot != fold.lot]
     bounds = fold.conversion.bounds
     return FoldTask(
         method=str(fold.method),
-        bundle=fold.bundle,
+        lot=fold.lot,
         bounds_counts=None if bounds is None else (bounds.lo_counts, bounds.hi_counts),
         recipe=recipe,
         start=start,
@@ -230,12 +227,12 @@ def _image_task(
 ) -> ImageFoldTask:
     return ImageFoldTask(
         method=fold.method,
-        bundle=fold.bundle,
+        lot=fold.lot,
         bounds=fold.conversion.bounds,
         recipe=recipe,
         backbone=backbone,
-        training=tuple(row for row in rows if row.bundle != fold.bundle),
-        test=tuple(row for row in rows if row.bundle == fold.bundle),
+        training=tuple(row for row in rows if row.lot != fold.lot),
+        test=tuple(row for row in rows if row.lot == fold.lot),
         experiment=experiment,
         threads=threads,
     )
@@ -259,7 +256,7 @@ def _announce(schedule: Schedule, survey: Survey, folds: int) -> str:
     abnormal = sum(row.label for row in survey.rows)
     there = folds - len(schedule.folds)
     text = (
-        f"{len(survey.rows)} scans, {abnormal} abnormal, {len(survey.bundles)} bundles; "
+        f"{len(survey.rows)} scans, {abnormal} abnormal, {len(survey.lots)} lots; "
         f"{len(schedule.folds)} folds to do" + (f", {there} there already" if there else "")
     )
     if not schedule.folds:
@@ -270,6 +267,6 @@ def _announce(schedule: Schedule, survey: Survey, folds: int) -> str:
     )
 
 
-def _safe(bundle: str) -> str:
-    """A bundle's name as part of a file name."""
-    return "".join(c if c.isalnum() or c in "-_." else f"%{ord(c):x}" for c in bundle)
+def _safe(lot: str) -> str:
+    """A lot's name as part of a file name."""
+    return "".join(c if c.isalnum() or c in "-_." else f"%{ord(c):x}" for c in lot)

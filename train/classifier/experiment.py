@@ -67,7 +67,7 @@ class ExperimentRecipe:
     """Cost of an abnormal scan called normal, for `real-world`."""
     false_alarm_cost: float = 1.0
     threshold: Threshold = "half"
-    """`half`: 0.5, as softmax decides. `calibrated`: of greatest balanced accuracy over training bundles held out in
+    """`half`: 0.5, as softmax decides. `calibrated`: of greatest balanced accuracy over training lots held out in
     turn."""
     undecided: Undecided = "majority"
     """Scans on which labellers disagree: take the majority's label, leave them out, or make them a third class."""

@@ -1,7 +1,7 @@
-"""A recipe applied to all bundles of a folder: the checkpoint that goes to the line.
+"""A recipe applied to all lots of a folder: the checkpoint that goes to the line.
 
 What the cross-validation said of the recipe is what to expect of it; here nothing is held out but for the threshold,
-which a recipe with a calibrated one still finds on bundles held out in turn.
+which a recipe with a calibrated one still finds on lots held out in turn.
 """
 
 from __future__ import annotations
@@ -101,6 +101,6 @@ def _figures(learnt: Learnt, samples: Samples) -> dict[str, str | int | float | 
     decided = confusion(learnt.predict(samples), samples.labels, learnt.threshold)
     return {
         "training_scans": len(samples.labels),
-        "training_bundles": len(set(samples.bundles)),
+        "training_bundles": len(set(samples.lots)),
         "training_balanced_accuracy": decided.balanced_accuracy,
     }

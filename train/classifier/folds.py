@@ -1,4 +1,4 @@
-"""One fold: learn from all bundles but one, judge that one. The same function on every machine.
+"""One fold: learn from all lots but one, judge that one. The same function on every machine.
 
 A fold gets features, not images, and answers with a plain dictionary that is its JSON file.
 """
@@ -22,7 +22,7 @@ class FoldTask:
     """Everything one fold needs."""
 
     method: str
-    bundle: str
+    lot: str
     """Held out."""
     bounds_counts: tuple[int, int] | None
     recipe: ExperimentRecipe
@@ -41,7 +41,7 @@ class FoldResult:
 
     experiment: str
     method: str
-    bundle: str
+    lot: str
     bounds_counts: tuple[int, int] | None
     threshold: float
     files: tuple[str, ...]
@@ -78,7 +78,7 @@ def run_fold(task: FoldTask) -> FoldResult:
     return FoldResult(
         experiment=task.experiment,
         method=task.method,
-        bundle=task.bundle,
+        lot=task.lot,
         bounds_counts=task.bounds_counts,
         threshold=threshold,
         files=task.test.files,

@@ -25,7 +25,7 @@ class ImageFoldTask:
     """Everything such a fold needs; every worker must see the scans."""
 
     method: Method
-    bundle: str
+    lot: str
     """Held out."""
     bounds: Bounds | None
     recipe: ExperimentRecipe
@@ -71,7 +71,7 @@ def run_image_fold(task: ImageFoldTask) -> FoldResult:
     return FoldResult(
         experiment=task.experiment,
         method=str(task.method),
-        bundle=task.bundle,
+        lot=task.lot,
         bounds_counts=None if task.bounds is None else (task.bounds.lo_counts, task.bounds.hi_counts),
         threshold=HALF,
         files=tuple(row.file for row in test.rows),
@@ -84,7 +84,7 @@ def run_image_fold(task: ImageFoldTask) -> FoldResult:
 
 
 def _one_of_each(scans: LoadedScans) -> LoadedScans:
-    """One scan of each class: `fit` wants something to report on, and the held-out bundle must not be it."""
+    """One scan of each class: `fit` wants something to report on, and the held-out lot must not be it."""
     chosen = [int((scans.labels == label).argmax()) for label in (0, 1)]
     return LoadedScans(
         tuple(scans.rows[i] for i in chosen), scans.images[chosen], tuple(scans.facts[i] for i in chosen)

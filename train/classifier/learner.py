@@ -1,6 +1,6 @@
 """From features of labelled scans to something that judges: the layers of a recipe, its threshold, its network.
 
-Whatever is chosen here (standardisation, threshold) is chosen on the training scans it is given, bundle by bundle.
+Whatever is chosen here (standardisation, threshold) is chosen on the training scans it is given, lot by lot.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from train.networks import p_abnormal_of
 UNDECIDED = 2
 """Class of scans on which labellers disagree, in recipes that have it."""
 INNER_FOLDS = 4
-"""Parts that the training bundles are held out in, to choose a threshold without the test bundle."""
+"""Parts that the training lots are held out in, to choose a threshold without the test lot."""
 HALF = 0.5
 
 
@@ -37,7 +37,7 @@ class Samples:
     """0 normal, 1 abnormal: of disputed scans what the majority said."""
     disputed: npt.NDArray[np.bool_]
     """On which labellers disagreed."""
-    bundles: tuple[str, ...]
+    lots: tuple[str, ...]
     files: tuple[str, ...]
 
     def take(self, numbers: npt.NDArray[np.int64]) -> Samples:
@@ -47,7 +47,7 @@ class Samples:
             self.tiles[numbers],
             self.labels[numbers],
             self.disputed[numbers],
-            tuple(self.bundles[i] for i in numbers),
+            tuple(self.lots[i] for i in numbers),
             tuple(self.files[i] for i in numbers),
         )
 
@@ -86,7 +86,7 @@ def learn_any(samples: Samples, recipe: ExperimentRecipe, start: Start) -> Learn
     if recipe.head != "neighbours":
         return learn(samples, recipe, start)
     normal = samples.take(np.flatnonzero(samples.labels == 0))
-    return LearntNeighbours(fit_neighbours(normal.tiles[:, 0], normal.bundles))
+    return LearntNeighbours(fit_neighbours(normal.tiles[:, 0], normal.lots))
 
 
 def learn(samples: Samples, recipe: ExperimentRecipe, start: Start) -> Learnt:
@@ -100,9 +100,9 @@ def learn(samples: Samples, recipe: ExperimentRecipe, start: Start) -> Learnt:
 
 
 def calibrated_threshold(samples: Samples, recipe: ExperimentRecipe, start: Start) -> float:
-    """Threshold of greatest balanced accuracy over training bundles that were held out in turn.
+    """Threshold of greatest balanced accuracy over training lots that were held out in turn.
 
-    0.5 where no part of the bundles can be held out without losing a class.
+    0.5 where no part of the lots can be held out without losing a class.
     """
     scores, labels = [], []
     for held in inner_parts(samples):
@@ -117,12 +117,12 @@ def calibrated_threshold(samples: Samples, recipe: ExperimentRecipe, start: Star
 
 
 def inner_parts(samples: Samples) -> list[npt.NDArray[np.int64]]:
-    """Numbers of the scans of a few groups of whole bundles, one group per part; none with fewer than 2 bundles."""
-    bundles = sorted(set(samples.bundles))
-    if len(bundles) < 2:
+    """Numbers of the scans of a few groups of whole lots, one group per part; none with fewer than 2 lots."""
+    lots = sorted(set(samples.lots))
+    if len(lots) < 2:
         return []
-    of_scan = np.array([bundles.index(bundle) for bundle in samples.bundles])
-    return [np.flatnonzero(of_scan % INNER_FOLDS == part) for part in range(min(INNER_FOLDS, len(bundles)))]
+    of_scan = np.array([lots.index(lot) for lot in samples.lots])
+    return [np.flatnonzero(of_scan % INNER_FOLDS == part) for part in range(min(INNER_FOLDS, len(lots)))]
 
 
 def _layers(samples: Samples, recipe: ExperimentRecipe, start: Start) -> Learnt:

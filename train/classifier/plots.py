@@ -17,7 +17,7 @@ _THIRDS = (("v", 0.18), ("s", 0.28), ("^", 0.38))
 
 
 def roc_plot(columns: Sequence[Column], path: Path) -> None:
-    """ROC of every conversion over all bundles, and where its thresholds stand. Writes PATH.png and PATH.svg."""
+    """ROC of every conversion over all lots, and where its thresholds stand. Writes PATH.png and PATH.svg."""
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
     axes = figure.subplots()
     for column, (colour, dashes) in zip(columns, STYLES, strict=False):
@@ -29,7 +29,7 @@ def roc_plot(columns: Sequence[Column], path: Path) -> None:
         axes.plot(1 - counts.specificity.share, counts.sensitivity.share, "o", color=colour, markersize=6)
     axes.plot([0, 1], [0, 1], color="#cccccc", linewidth=1, zorder=0)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="normal scans called abnormal")
-    axes.set(ylabel="abnormal scans found", title="ROC over all held-out bundles; dots: the folds' own thresholds")
+    axes.set(ylabel="abnormal scans found", title="ROC over all held-out lots; dots: the folds' own thresholds")
     axes.title.set_fontsize(10)
     axes.grid(color="#eeeeee")
     axes.legend(loc="lower right", frameon=False)

@@ -30,16 +30,16 @@ _CHANGE_COUNTS = 25.0
 Regions = npt.NDArray[np.uint8]
 
 
-def simulated_regions(seed: int, bundle: int, index: int, abnormal: bool, *, grey_zone: bool = True) -> Regions:
+def simulated_regions(seed: int, lot: int, index: int, abnormal: bool, *, grey_zone: bool = True) -> Regions:
     """Regions uint8 `SHAPE` of one simulated scan: where its anomalies change the counts by more than 25."""
-    anomalies = simulate_scan(seed, bundle, index, abnormal=abnormal, grey_zone=grey_zone, scale=_SCALE).anomalies
+    anomalies = simulate_scan(seed, lot, index, abnormal=abnormal, grey_zone=grey_zone, scale=_SCALE).anomalies
     mild = [a for a in anomalies if a.severity < ABNORMAL_FROM]
     regions = np.zeros(SHAPE, np.uint8)
     # The mild ones are painted first. An anomaly's place in the list is part of its random stream, so that only the
     # beginning of the list can be rendered alone.
-    before = render_scan(seed, bundle, index, [], scale=_SCALE).astype(np.float32)
+    before = render_scan(seed, lot, index, [], scale=_SCALE).astype(np.float32)
     for level, painted in ((MILD, mild), (SEVERE, list(anomalies))):
-        after = render_scan(seed, bundle, index, painted, scale=_SCALE).astype(np.float32)
+        after = render_scan(seed, lot, index, painted, scale=_SCALE).astype(np.float32)
         smooth = cv2.blur(np.minimum(np.abs(after - before), 500), (3, 3))
         changed = (smooth > _CHANGE_COUNTS).astype(np.float32)
         # Area means, then any: a thin scratch still counts where it covers a twentieth of a pixel here.
@@ -60,10 +60,10 @@ def write_simulated_regions(
     folder = data / REGIONS
     folder.mkdir(exist_ok=True)
     for done, row in enumerate(rows, 1):
-        bundle, _, index = row.path.stem.partition("_")
-        if not (bundle[1:].isdigit() and index.isdigit()):
+        lot, _, index = row.path.stem.partition("_")
+        if not (lot[1:].isdigit() and index.isdigit()):
             raise DataError(f"{row.file} is not named like a simulated scan", hint="expected names like B03_0017.tif")
-        regions = simulated_regions(seed, int(bundle[1:]), int(index), row.label == 1, grey_zone=grey_zone)
+        regions = simulated_regions(seed, int(lot[1:]), int(index), row.label == 1, grey_zone=grey_zone)
         cv2.imwrite(str(folder / f"{row.path.stem}.png"), regions)
         if progress is not None:
             progress(done, len(rows))

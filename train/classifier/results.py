@@ -42,7 +42,7 @@ def write_results(
         *(f"{name}: head `{r.head}`, features `{r.features}`, threshold {r.threshold}." for name, r in beside.items()),
     ]
     for column in columns:
-        one_class = [f"{fold.bundle} ({fold.one_class})" for fold in column.folds if fold.one_class]
+        one_class = [f"{fold.lot} ({fold.one_class})" for fold in column.folds if fold.one_class]
         if one_class:
             notes.append(f"Nothing to learn under {column.method}, one class in training: {', '.join(one_class)}.")
     if survey.unreadable:
@@ -55,7 +55,7 @@ def write_results(
         "beside": {name: recipe_values(other) for name, other in beside.items()},
         "data_digest": survey.digest,
         "scans": len(survey.rows),
-        "bundles_held_out": list(survey.bundles),
+        "bundles_held_out": list(survey.lots),
         "weights": Path(backbone.weights).name,
         "weights_sha256": backbone.sha256,
         "size": list(backbone.size),

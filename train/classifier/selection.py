@@ -3,7 +3,7 @@
 `mean`, `mean+max` and `layers` merely choose. `tiles` asks how far a place stands out. Sheets lie much alike, so every
 tile has its own idea of normal: the mean and deviation, over normal training scans, of the greatest answer of each
 channel there; edges of the coating, however strong, are normal at the edge. What is left is taken against the mean of
-the same sheet's tiles, because a whole bundle may answer more strongly than those of the training, and of all tiles
+the same sheet's tiles, because a whole lot may answer more strongly than those of the training, and of all tiles
 the one that stands out most counts: an anomaly is local, and a mean would hide it.
 
 `sheet` goes on from there. Maxima and means of tiles, means for what is faint and wide; against the sheet's own median,

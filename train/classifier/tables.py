@@ -27,26 +27,26 @@ PAPER_TABLE: Final = {
     "local": (50.00, 75.00, 50.00, 67.30, 75.00, 77.56, 73.89, 100.00, 90.00, 54.17, 75.00, 75.52),
     "mixed": (40.63, 75.00, 50.00, 67.30, 62.50, 85.13, 72.17, 50.00, 70.00, 54.17, 75.00, 67.76),
 }
-"""Balanced accuracy in % of the paper's bundles 1 to 12 (J Table 1). Its bundles are not ours: only the last line of
-the table, over all bundles, may be compared."""
+"""Balanced accuracy in % of the paper's lots 1 to 12 (J Table 1). Its lots are not ours: only the last line of
+the table, over all lots, may be compared."""
 PAPER_OVERALL: Final = {"naive": 82.31, "global": 85.18, "local": 85.00, "mixed": 81.02}
 
 
 @dataclass(frozen=True)
 class Column:
-    """One conversion over all bundles."""
+    """One conversion over all lots."""
 
     method: str
     folds: tuple[FoldResult, ...]
 
     @property
-    def by_bundle(self) -> dict[str, Confusion]:
-        return {fold.bundle: confusion(fold.scores(), fold.truth(), fold.threshold) for fold in self.folds}
+    def by_lot(self) -> dict[str, Confusion]:
+        return {fold.lot: confusion(fold.scores(), fold.truth(), fold.threshold) for fold in self.folds}
 
     @property
     def overall(self) -> Confusion:
-        """Decisions of all bundles added up (J 3.2)."""
-        return sum(self.by_bundle.values(), Confusion(0, 0, 0, 0))
+        """Decisions of all lots added up (J 3.2)."""
+        return sum(self.by_lot.values(), Confusion(0, 0, 0, 0))
 
     def lots(self, label: int | None = None) -> int:
         """Lots that were judged; with a label, those that have a scan of it."""
@@ -55,26 +55,26 @@ class Column:
     @property
     def interval_over_lots(self) -> Interval:
         """95 % interval of the balanced accuracy, had other lots been judged."""
-        return accuracy_interval(list(self.by_bundle.values()))
+        return accuracy_interval(list(self.by_lot.values()))
 
     @property
     def auroc_over_lots(self) -> Interval:
         """95 % interval of the area under the ROC curve of `scores`, had other lots been judged."""
-        return auroc_interval(self.scores, self.labels, [fold.bundle for fold in self.folds for _ in fold.labels])
+        return auroc_interval(self.scores, self.labels, [fold.lot for fold in self.folds for _ in fold.labels])
 
     @property
     def escapes_over_lots(self) -> Interval:
         """95 % interval of the share of abnormal scans called normal, had other lots been judged."""
-        return _share_over_lots([(lot.fn, lot.fn + lot.tp) for lot in self.by_bundle.values()])
+        return _share_over_lots([(lot.fn, lot.fn + lot.tp) for lot in self.by_lot.values()])
 
     @property
     def overkill_over_lots(self) -> Interval:
         """95 % interval of the share of normal scans called abnormal, had other lots been judged."""
-        return _share_over_lots([(lot.fp, lot.fp + lot.tn) for lot in self.by_bundle.values()])
+        return _share_over_lots([(lot.fp, lot.fp + lot.tn) for lot in self.by_lot.values()])
 
     @property
     def scores(self) -> npt.NDArray[np.float64]:
-        """Scores of all bundles, each from its own fold's threshold: logit(p) - logit(threshold), as a probability."""
+        """Scores of all lots, each from its own fold's threshold: logit(p) - logit(threshold), as a probability."""
         return np.concatenate([_sigmoid(logit(f.scores()) - logit(np.array([f.threshold]))) for f in self.folds])
 
     @property
@@ -91,14 +91,14 @@ def columns_of(results: Sequence[FoldResult]) -> list[Column]:
 def severity_limit(rows: Sequence[Row]) -> Confusion | None:
     """What one could reach who knew every scan's severity, and not where labels part: the oracle of a simulated set.
 
-    Judged as the networks are: the threshold on the severity comes from the other bundles. None where the labels do
+    Judged as the networks are: the threshold on the severity comes from the other lots. None where the labels do
     not give the severities of all scans, or a fold's training scans hold one class only.
     """
     severities = np.array([np.nan if row.severity is None else row.severity for row in rows])
-    labels, bundles = np.array([row.label for row in rows]), np.array([row.bundle for row in rows])
+    labels, lots = np.array([row.label for row in rows]), np.array([row.lot for row in rows])
     total = Confusion(0, 0, 0, 0)
-    for bundle in np.unique(bundles):
-        held_out = bundles == bundle
+    for lot in np.unique(lots):
+        held_out = lots == lot
         if np.isnan(severities).any() or len(np.unique(labels[~held_out])) < 2:
             return None
         threshold = best_threshold(severities[~held_out], labels[~held_out])
@@ -107,14 +107,14 @@ def severity_limit(rows: Sequence[Row]) -> Confusion | None:
 
 
 def table_markdown(columns: Sequence[Column], notes: Sequence[str], limit: Confusion | None = None) -> str:
-    """Table 1: balanced accuracy in %, bundles down, conversions across; `limit` is `severity_limit`."""
-    bundles = list(columns[0].by_bundle)
+    """Table 1: balanced accuracy in %, lots down, conversions across; `limit` is `severity_limit`."""
+    lots = list(columns[0].by_lot)
     rows: list[list[str]] = []
-    for bundle in bundles:
-        fold = next(fold for fold in columns[0].folds if fold.bundle == bundle)
-        cells = [_percent(column.by_bundle[bundle].balanced_accuracy) for column in columns]
+    for lot in lots:
+        fold = next(fold for fold in columns[0].folds if fold.lot == lot)
+        cells = [_percent(column.by_lot[lot].balanced_accuracy) for column in columns]
         one_class = " ¹" if len(set(fold.labels)) < 2 else ""
-        rows.append([f"{bundle}{one_class}", f"{len(fold.labels)} ({sum(fold.labels)})", *cells])
+        rows.append([f"{lot}{one_class}", f"{len(fold.labels)} ({sum(fold.labels)})", *cells])
     total = columns[0].overall
     overall = [f"**{_percent(column.overall.balanced_accuracy)}**" for column in columns]
     rows.append(["**overall**", f"{total.total} ({total.tp + total.fn})", *overall])
@@ -127,8 +127,8 @@ def table_markdown(columns: Sequence[Column], notes: Sequence[str], limit: Confu
     rows += [[name, "", *map(of, columns)] for name, of in _FURTHER]
     paper = [f"{PAPER_OVERALL[c.method]:.2f}" if c.method in PAPER_OVERALL else "" for c in columns]
     rows.append(["paper, overall (its own 714 scans)", "714 (152)", *paper])
-    lines = table(["test bundle", "scans (abnormal)", *(column.method for column in columns)], rows)
-    remarks = ["Balanced accuracy in %; a bundle marked ¹ holds one class only and scores that class's rate.", *notes]
+    lines = table(["test lot", "scans (abnormal)", *(column.method for column in columns)], rows)
+    remarks = ["Balanced accuracy in %; a lot marked ¹ holds one class only and scores that class's rate.", *notes]
     return "\n".join([*lines, "", *differences(columns), *remarks]) + "\n"
 
 
@@ -138,24 +138,24 @@ def differences(columns: Sequence[Column]) -> list[str]:
         return []
     found = []
     for one, other in combinations(columns, 2):
-        pairs = [(one.by_bundle[lot], other.by_bundle[lot]) for lot in one.by_bundle]
+        pairs = [(one.by_lot[lot], other.by_lot[lot]) for lot in one.by_lot]
         points, (low, high) = accuracy_difference([mine for mine, _ in pairs], [theirs for _, theirs in pairs])
         found.append(f"{one.method} less {other.method} {100 * points:.1f} ({100 * low:.1f} to {100 * high:.1f})")
     return [f"Paired over lots, in points (95 %; columns cannot be told apart where it holds 0): {'; '.join(found)}."]
 
 
 def table_csv(columns: Sequence[Column]) -> str:
-    """The counts behind the table, one line per conversion and bundle, then `overall` and `paper`."""
+    """The counts behind the table, one line per conversion and lot, then `overall` and `paper`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("conversion", "bundle", "tp", "fp", "tn", "fn", "threshold", "balanced_accuracy", "low", "high"))
     for column in columns:
-        thresholds: dict[str, float | str] = {fold.bundle: f"{fold.threshold:.6f}" for fold in column.folds}
-        for bundle, counts in [*column.by_bundle.items(), ("overall", column.overall)]:
+        thresholds: dict[str, float | str] = {fold.lot: f"{fold.threshold:.6f}" for fold in column.folds}
+        for lot, counts in [*column.by_lot.items(), ("overall", column.overall)]:
             low, high = counts.balanced_accuracy_interval
             figures = [f"{value:.6f}" for value in (counts.balanced_accuracy, low, high)]
-            where = thresholds.get(bundle, "")
-            writer.writerow((column.method, bundle, counts.tp, counts.fp, counts.tn, counts.fn, where, *figures))
+            where = thresholds.get(lot, "")
+            writer.writerow((column.method, lot, counts.tp, counts.fp, counts.tn, counts.fn, where, *figures))
         for number, share in enumerate(PAPER_TABLE.get(column.method, ()), 1):
             writer.writerow((column.method, f"paper {number}", "", "", "", "", "", f"{share / 100:.4f}", "", ""))
         if column.method in PAPER_OVERALL:
@@ -174,8 +174,7 @@ def summary(columns: Sequence[Column], own: str, rows: Sequence[Row], facts: dic
         "overall": {"conversion": chosen.method, **_figures(chosen)},
         "conversions": {column.method: _figures(column) for column in columns},
         "bundles": {
-            column.method: {bundle: _of_counts(counts) for bundle, counts in column.by_bundle.items()}
-            for column in columns
+            column.method: {lot: _of_counts(counts) for lot, counts in column.by_lot.items()} for column in columns
         },
         "kinds": {column.method: kind_recalls(column, rows) for column in columns},
         "severity_known": None if limit is None else _of_counts(limit),
@@ -232,7 +231,7 @@ def _by_lot(abnormal: Sequence[tuple[Row, bool]], kind: str) -> list[tuple[int, 
     lots: dict[str, list[bool]] = {}
     for row, hit in abnormal:
         if kind in row.kinds:
-            lots.setdefault(row.bundle, []).append(hit)
+            lots.setdefault(row.lot, []).append(hit)
     return [(sum(hits), len(hits)) for hits in lots.values()]
 
 

@@ -29,7 +29,7 @@ from train.bounds import Mode, find_bounds
 from train.checkpoint import CLASSIFIER_FILE, Checkpoint, Value, load_checkpoint, save_checkpoint, scans_seen
 from train.classifier.region_task import RegionTask, flip
 from train.classifier.regions import read_regions
-from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
+from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_lot
 from train.device import choose_arithmetic, open_device
 from train.errors import TrainError
 from train.losses import classifier_loss, finite
@@ -78,7 +78,7 @@ def train_classifier(
 ) -> Checkpoint:
     """Train on a folder of labelled scans; writes `out/classifier.pt` and `out/metrics.json`.
 
-    Without `bounds` they come from the training bundles. Raises DataError, TrainError, DivergedError.
+    Without `bounds` they come from the training lots. Raises DataError, TrainError, DivergedError.
     """
     stages = recipe.stages()
     if recipe.recalibrate_scans and not learns_statistics(recipe):
@@ -92,7 +92,7 @@ def train_classifier(
     recipe = replace(recipe, amp=choose_arithmetic(recipe.amp, recipe.device, reporter.say))
     model = build_classifier(recipe)
     rows = read_labels(data)
-    training_rows, validation_rows = split_by_bundle(rows, recipe.validation_share, recipe.seed)
+    training_rows, validation_rows = split_by_lot(rows, recipe.validation_share, recipe.seed)
     if bounds is None and recipe.method.needs_bounds:
         bounds = find_bounds(training_rows, bounds_mode, progress=reporter.counter("bounds")).bounds
         reporter.say(f"bounds {bounds.lo_counts}..{bounds.hi_counts} counts ({bounds_mode})")
@@ -131,7 +131,7 @@ def train_classifier(
         "metrics": checkpoint.metrics,
         "thresholds": checkpoint.thresholds,
         "epochs": [asdict(figures) for figures in history],
-        "validation_bundles": sorted({row.bundle for row in validation.rows}),
+        "validation_bundles": sorted({row.lot for row in validation.rows}),
     }
     (out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     resume.done()
@@ -397,9 +397,9 @@ def _figures(p: np.ndarray, training: LoadedScans, validation: LoadedScans) -> d
     decided = confusion(p, labels, best_threshold(p, labels))
     return {
         "training_scans": len(training.rows),
-        "training_bundles": len({row.bundle for row in training.rows}),
+        "training_bundles": len({row.lot for row in training.rows}),
         "validation_scans": len(validation.rows),
-        "validation_bundles": len({row.bundle for row in validation.rows}),
+        "validation_bundles": len({row.lot for row in validation.rows}),
         "validation_tp": decided.tp,
         "validation_fp": decided.fp,
         "validation_tn": decided.tn,
@@ -411,8 +411,8 @@ def _figures(p: np.ndarray, training: LoadedScans, validation: LoadedScans) -> d
 
 def _describe(scans: LoadedScans) -> str:
     abnormal = int(scans.labels.sum())
-    bundles = len({row.bundle for row in scans.rows})
-    return f"{len(scans.rows)} scans of {bundles} bundles, {abnormal} abnormal"
+    lots = len({row.lot for row in scans.rows})
+    return f"{len(scans.rows)} scans of {lots} lots, {abnormal} abnormal"
 
 
 def _area(size: Size) -> int:

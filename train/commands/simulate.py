@@ -10,7 +10,7 @@ from train.commands.options import Verbs, add_command, add_jobs, add_out
 from train.dataset import read_labels
 from train.errors import TrainError
 from train.second_simulator.simulate import simulate_lots
-from train.simulator.simulate import ABNORMAL_FRACTION, write_lot
+from train.simulator.simulate import ABNORMAL_FRACTION, write_lots
 
 
 def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
@@ -92,13 +92,13 @@ def simulate(options: argparse.Namespace, reporter: Reporter) -> int:
             progress=reporter.counter("scans"),
         )
     else:
-        labels = write_lot(
+        labels = write_lots(
             options.out,
             seed=options.seed,
-            bundles=options.lots,
-            scans_per_bundle=options.scans_per_lot,
+            lots=options.lots,
+            scans_per_lot=options.scans_per_lot,
             abnormal_fraction=options.abnormal_fraction,
-            first_bundle=options.first_lot,
+            first_lot=options.first_lot,
             grey_zone=not options.no_grey_zone,
             scale=options.scale,
             jobs=options.jobs,

@@ -1,8 +1,8 @@
 """From a trained autoencoder to a gate: what is usual at every place of a scan, and the thresholds.
 
-Both thresholds are set on whole scans of bundles the networks have not seen, for a chosen share of ordinary scans sent
+Both thresholds are set on whole scans of lots the networks have not seen, for a chosen share of ordinary scans sent
 to review (`image_fpr`); the paper's rate is per patch. In the `placed` form half of that share goes to the windows,
-half to the two layouts, whose limits come from cross-fitting over all bundles: it costs nothing to fit, and few bundles
+half to the two layouts, whose limits come from cross-fitting over all lots: it costs nothing to fit, and few lots
 held back say little about the next one. The filter's limits are found likewise; it has as much as a layout, beyond that
 share, but of normal scans alone: where the gate accepts anomalies, it would learn to accept all it can see.
 """
@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from edge.images.method import Method
 from train.errors import DataError
 from train.gate.filter import FilterStage, window_maps
-from train.gate.layout import Layout, Sight, cell_side_px, fit_layout, folds_of, grid, scores_without_own_bundle
+from train.gate.layout import Layout, Sight, cell_side_px, fit_layout, folds_of, grid, scores_without_own_lot
 from train.gate.network import Gate
 from train.metrics import joint_thresholds
 from train.networks import GateAutoencoder
 from train.recipe import GateRecipe
 
 MOST_PLACED: Final = 300
-"""Scans from which is learnt what is usual where; more move it by less than their bundles differ."""
+"""Scans from which is learnt what is usual where; more move it by less than their lots differ."""
 _LEAST_USUAL = 0.25
 """Least usual residual of a place, in means over all places: one that was always quiet may still show that much."""
 _SHARE_OF_LAYOUTS = 0.5
@@ -50,10 +50,10 @@ class GateThresholds:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Scans as the gate sees them, uint8 (n, 1, h, w), with their bundles; `ordinary` (n,) marks those it accepts."""
+    """Scans as the gate sees them, uint8 (n, 1, h, w), with their lots; `ordinary` (n,) marks those it accepts."""
 
     images: npt.NDArray[np.uint8]
-    bundles: Sequence[str]
+    lots: Sequence[str]
     ordinary: npt.NDArray[np.bool_]
     normal: npt.NDArray[np.bool_]
 
@@ -90,15 +90,15 @@ def calibrated(
 
     cell_px = cell_side_px(recipe.size)
     learns = np.concatenate([training.ordinary, validation.ordinary])
-    bundles = [*training.bundles, *validation.bundles]
+    lots = [*training.lots, *validation.lots]
     flagged = (means > thresholds.mean) | (stds > thresholds.std)
     device = _device(autoencoder)
     layouts: dict[Sight, Layout] = {}
     joins: tuple[tuple[Sight, float], ...] = (("greys", thresholds.mean), ("textures", thresholds.std))
     for sight, threshold in joins:
         grids = torch.cat([grids_of(part.images, cell_px, sight, device) for part in (training, validation)])
-        layout, apart = calibrated_layout(grids, bundles, learns, recipe)
-        flagged |= (apart > 1)[len(training.bundles) :]
+        layout, apart = calibrated_layout(grids, lots, learns, recipe)
+        flagged |= (apart > 1)[len(training.lots) :]
         layout.limits /= threshold
         layouts[sight] = layout
     stage = None
@@ -106,9 +106,9 @@ def calibrated(
         learnt = np.flatnonzero(training.normal).tolist()  # abnormal training scans are neither learnt from nor counted
         images = training.images[learnt], validation.images
         maps = torch.cat([filter_maps(gate, part, counter("filter")) for part in images if len(part)], dim=1)
-        bundles = [*(training.bundles[number] for number in learnt), *validation.bundles]
+        lots = [*(training.lots[number] for number in learnt), *validation.lots]
         normal = np.concatenate([np.ones(len(learnt), np.bool_), validation.normal])
-        stage, beyond = calibrated_filter(maps, bundles, normal, recipe.image_fpr, recipe.margin, gate.map_cell_px)
+        stage, beyond = calibrated_filter(maps, lots, normal, recipe.image_fpr, recipe.margin, gate.map_cell_px)
         flagged |= beyond[len(learnt) :]
         stage.limits /= torch.tensor([thresholds.mean, thresholds.std])
     gate = Gate(autoencoder, recipe.reduction, *weights, layouts["greys"], layouts["textures"], cell_px, stage)
@@ -116,16 +116,16 @@ def calibrated(
 
 
 def calibrated_layout(
-    grids: Tensor, bundles: Sequence[str], learns: npt.NDArray[np.bool_], recipe: GateRecipe
+    grids: Tensor, lots: Sequence[str], learns: npt.NDArray[np.bool_], recipe: GateRecipe
 ) -> tuple[Layout, npt.NDArray[np.float64]]:
     """The layout of grids (n, cells) with its limits, and the greater of T and Q of every scan over its limit (n,).
 
-    `learns` (n,) marks the scans that are ordinary. A scan counts with what a layout says that has not seen its bundle,
+    `learns` (n,) marks the scans that are ordinary. A scan counts with what a layout says that has not seen its lot,
     or with what the final one says, where that is more: few scans lie further out where they were learnt from.
     """
-    learnt = [bundle for bundle, yes in zip(bundles, learns, strict=True) if yes]
+    learnt = [lot for lot, yes in zip(lots, learns, strict=True) if yes]
     layout = fit_layout(grids[torch.from_numpy(learns).to(grids.device)], learnt)
-    apart = scores_without_own_bundle(grids, bundles, learns)
+    apart = scores_without_own_lot(grids, lots, learns)
     within = [distances.double().cpu().numpy() for distances in layout.distances(grids)]
     unusual, unexplained = np.maximum(apart.unusual, within[0]), np.maximum(apart.unexplained, within[1])
     share = recipe.image_fpr * _SHARE_OF_LAYOUTS / 2
@@ -135,17 +135,17 @@ def calibrated_layout(
 
 
 def calibrated_filter(
-    maps: Tensor, bundles: Sequence[str], normal: npt.NDArray[np.bool_], image_fpr: float, margin: float, cell_px: int
+    maps: Tensor, lots: Sequence[str], normal: npt.NDArray[np.bool_], image_fpr: float, margin: float, cell_px: int
 ) -> tuple[FilterStage, npt.NDArray[np.bool_]]:
     """The filter with its limits, by maps (2, n, map_height, map_width), and which scans exceed them, bool (n,).
 
-    A normal scan counts with what weights say that have not seen its bundle, or with what the final ones say, where
+    A normal scan counts with what weights say that have not seen its lot, or with what the final ones say, where
     that is more. Limits, as of the layouts: ranks of normal scans, times the margin.
     """
     is_normal = torch.from_numpy(normal)
     weights = weights_of(maps[:, is_normal])
     scores = _weighed(maps, weights)
-    fold = torch.from_numpy(folds_of(bundles))
+    fold = torch.from_numpy(folds_of(lots))
     for number in range(int(fold.max()) + 1):
         others, own = (fold != number) & is_normal, fold == number
         if others.any():

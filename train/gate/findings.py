@@ -45,7 +45,7 @@ class Finding:
 
     name: str
     group: str
-    """The bundle of a scan, the kind of a foreign image."""
+    """The lot of a scan, the kind of a foreign image."""
     row: Row | None
     """None for a foreign image."""
     mean: float
@@ -93,7 +93,7 @@ def find(
     if not checkpoint.exposures:
         raise DataError(f"{run / 'gate.pt'} says nothing of exposures", hint="train it again with this release")
     gate = gate_of(checkpoint).to(open_device(device))
-    scans = ((row.file, row.bundle, row, partial(_counts_of, row)) for row in rows)
+    scans = ((row.file, row.lot, row, partial(_counts_of, row)) for row in rows)
     of_scans = list(_judged(gate, checkpoint, scans, reporter, f"of {len(rows)} scans"))
     images = ((image.name, image.kind, None, partial(_as_it_is, image)) for image in foreign)
     of_foreign = list(_judged(gate, checkpoint, images, reporter, "foreign images"))

@@ -27,7 +27,7 @@ Sight = Literal["greys", "textures"]
 ROWS: Final = 50
 """Cells along the height: 40 px of a full scan, some 1250 cells in all."""
 MOST_COMPONENTS: Final = 12
-"""Beyond, components describe single bundles: on simulated lots twice as many made bundles not yet seen less usual."""
+"""Beyond, components describe single lots: on simulated lots twice as many made lots not yet seen less usual."""
 FOLDS: Final = 6
 _LEAST_SPREAD = 0.1
 """Least spread of a cell, in mean spreads of all cells: air that was always the same grey may still differ by that."""
@@ -76,7 +76,7 @@ class Layout(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class LayoutScores:
-    """T and Q, float64 (n,) each, of scans by a layout fitted without their bundles."""
+    """T and Q, float64 (n,) each, of scans by a layout fitted without their lots."""
 
     unusual: npt.NDArray[np.float64]
     unexplained: npt.NDArray[np.float64]
@@ -100,15 +100,15 @@ def grid(images: Tensor, cell_px: int, sight: Sight) -> Tensor:
     return 0.5 * variance.clamp_min(_LEAST_VARIANCE).log().flatten(1)
 
 
-def components_for(bundles: int, scans: int) -> int:
-    """How many components so many scans can carry: what they vary in is mostly their bundle."""
-    return max(1, min(MOST_COMPONENTS, bundles // 2, scans - 1))
+def components_for(lots: int, scans: int) -> int:
+    """How many components so many scans can carry: what they vary in is mostly their lot."""
+    return max(1, min(MOST_COMPONENTS, lots // 2, scans - 1))
 
 
-def fit_layout(grids: Tensor, bundles: Sequence[str]) -> Layout:
+def fit_layout(grids: Tensor, lots: Sequence[str]) -> Layout:
     """The layout of ordinary scans with grids float (n, cells); limits of 1."""
     values = grids.double()
-    layout = Layout(values.shape[1], components_for(len(set(bundles)), len(values)))
+    layout = Layout(values.shape[1], components_for(len(set(lots)), len(values)))
     centre, spread = values.mean(dim=0), values.std(dim=0, correction=0)
     spread = spread + _LEAST_SPREAD * spread.mean().clamp_min(1e-6)
     off = (values - centre) / spread
@@ -131,23 +131,23 @@ def _principal(off: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return variances[-count:].flip(0), axes / axes.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
 
-def folds_of(bundles: Sequence[str]) -> npt.NDArray[np.int_]:
-    """Number of the fold of every scan (n,): bundles are dealt to `FOLDS` of them, or fewer."""
-    names = sorted(set(bundles))
+def folds_of(lots: Sequence[str]) -> npt.NDArray[np.int_]:
+    """Number of the fold of every scan (n,): lots are dealt to `FOLDS` of them, or fewer."""
+    names = sorted(set(lots))
     fold_of = {name: place % min(FOLDS, len(names)) for place, name in enumerate(names)}
-    return np.array([fold_of[name] for name in bundles])
+    return np.array([fold_of[name] for name in lots])
 
 
-def scores_without_own_bundle(grids: Tensor, bundles: Sequence[str], learns: npt.NDArray[np.bool_]) -> LayoutScores:
-    """T and Q of every scan by layouts that have not seen its bundle; `learns` (n,) marks the scans they are fitted on.
+def scores_without_own_lot(grids: Tensor, lots: Sequence[str], learns: npt.NDArray[np.bool_]) -> LayoutScores:
+    """T and Q of every scan by layouts that have not seen its lot; `learns` (n,) marks the scans they are fitted on.
 
-    So limits hold for bundles to come, though all bundles are learnt from in the end. With two folds and more.
+    So limits hold for lots to come, though all lots are learnt from in the end. With two folds and more.
     """
-    fold = folds_of(bundles)
-    scores = np.empty((2, len(bundles)))
+    fold = folds_of(lots)
+    scores = np.empty((2, len(lots)))
     for number in range(fold.max() + 1):
         others, own = torch.from_numpy((fold != number) & learns), torch.from_numpy(fold == number)
-        layout = fit_layout(grids[others], [b for b, other in zip(bundles, others, strict=True) if other])
+        layout = fit_layout(grids[others], [b for b, other in zip(lots, others, strict=True) if other])
         for row, found in enumerate(layout.distances(grids[own])):
             scores[row, own.numpy()] = found.double().cpu().numpy()
     return LayoutScores(scores[0], scores[1])

@@ -18,7 +18,7 @@ from train.metrics import severity_thirds, third_of
 from train.report import percent_span, rate_values, span_over, table
 
 NORMAL_GOAL, FOREIGN_GOAL = 0.02, 0.99
-"""Normal scans of bundles not seen that may go to a person, at most; foreign images that must, at least."""
+"""Normal scans of lots not seen that may go to a person, at most; foreign images that must, at least."""
 
 
 def write_report(findings: Findings, out: Path, command: str) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def write_report(findings: Findings, out: Path, command: str) -> dict[str, Any]:
 def summary(findings: Findings, command: str) -> dict[str, Any]:
     """The figures as one dictionary."""
     checkpoint = findings.checkpoint
-    bundles = sorted({one.group for one in findings.normal})
+    lots = sorted({one.group for one in findings.normal})
     kinds = sorted({one.group for one in findings.foreign})
     return {
         "command": command,
@@ -50,7 +50,7 @@ def summary(findings: Findings, command: str) -> dict[str, Any]:
             **_rates(findings.normal),
             "over_lots": _over_lots(findings.normal, _by_either),
             "goal": f"at most {NORMAL_GOAL:.0%}",
-            "bundles": {name: _rates(one for one in findings.normal if one.group == name) for name in bundles},
+            "bundles": {name: _rates(one for one in findings.normal if one.group == name) for name in lots},
         },
         "foreign": {
             **_rates(findings.foreign),
@@ -135,9 +135,9 @@ def markdown(content: dict[str, Any]) -> str:
         "",
         *_anomaly_table(abnormal["kinds"]),
         "",
-        "## Normal scans by bundle",
+        "## Normal scans by lot",
         "",
-        *table(["bundle", *_CELLS], [[name, *_cells(entry)] for name, entry in normal["bundles"].items()]),
+        *table(["lot", *_CELLS], [[name, *_cells(entry)] for name, entry in normal["bundles"].items()]),
     ]
     return "\n".join(lines) + "\n"
 

@@ -24,7 +24,7 @@ from edge.images.conversion import Bounds
 from edge.system.progress import Reporter
 from train.bounds import Mode, find_bounds
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, scans_seen
-from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
+from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_lot
 from train.device import choose_arithmetic, open_device
 from train.errors import DataError, DivergedError
 from train.gate.calibration import Examples, calibrated, calibrated_filter, filter_maps, gate_images
@@ -56,7 +56,7 @@ def train_gate(
 ) -> Checkpoint:
     """Train on a folder of labelled scans; writes `out/gate.pt`.
 
-    Without `bounds` they come from the training bundles. `jobs`: processes that draw perturbations. Raises DataError,
+    Without `bounds` they come from the training lots. `jobs`: processes that draw perturbations. Raises DataError,
     TrainError, DivergedError.
     """
     # Before the scans are read: a missing GPU fails at once.
@@ -76,7 +76,7 @@ def train_gate(
             f"images of {recipe.size.height_px}x{recipe.size.width_px} px are too small for patches",
             hint=f"use a size from {least_px}x{least_px} up, straight patches (--no-rotate), a smaller --reduction",
         )
-    training_rows, validation_rows = split_by_bundle(read_labels(data), recipe.validation_share, recipe.seed)
+    training_rows, validation_rows = split_by_lot(read_labels(data), recipe.validation_share, recipe.seed)
     if bounds is None and recipe.method.needs_bounds:  # of all training scans, as the classifier finds them
         bounds = find_bounds(training_rows, bounds_mode, progress=reporter.counter("bounds")).bounds
     if recipe.patches == "normal":
@@ -152,7 +152,7 @@ def add_filter(data: Path, start: Path, out: Path, reporter: Reporter) -> Checkp
     if gate.mean_weight is None:
         raise DataError(f"{start} scores as the paper does: no filter joins it", hint="train with --scores placed")
     share, rate, margin = (float(str(recipe[name])) for name in ("validation_share", "image_fpr", "margin"))
-    training_rows, validation_rows = split_by_bundle(read_labels(data), share, before.seed)
+    training_rows, validation_rows = split_by_lot(read_labels(data), share, before.seed)
     if recipe["patches"] == "normal":
         training_rows = [row for row in training_rows if row.label == 0]
     rows = training_rows + validation_rows
@@ -165,8 +165,8 @@ def add_filter(data: Path, start: Path, out: Path, reporter: Reporter) -> Checkp
     rows = [row for row in rows if row.label == 0]
     scans = load_scans(rows, before.method, before.bounds, before.size, progress=reporter.counter("normal scans"))
     maps = filter_maps(gate, gate_images(scans.images, before.method), reporter.counter("filter"))
-    normal, bundles = np.ones(len(rows), np.bool_), [row.bundle for row in rows]
-    stage, beyond = calibrated_filter(maps, bundles, normal, rate, margin, gate.map_cell_px)
+    normal, lots = np.ones(len(rows), np.bool_), [row.lot for row in rows]
+    stage, beyond = calibrated_filter(maps, lots, normal, rate, margin, gate.map_cell_px)
     stage.limits /= torch.tensor([before.thresholds[name] for name in ("gate_mean_threshold", "gate_std_threshold")])
     gate.filter = stage
     checkpoint = dataclasses.replace(
@@ -188,7 +188,7 @@ def _file_sha256(path: Path) -> str:
 
 def calibration_sentence(examples: Examples) -> str:
     """How many lots the windows' thresholds rest on, and what that excludes (exact one-sided 95 % bound over lots)."""
-    lots = {lot for lot, ordinary in zip(examples.bundles, examples.ordinary, strict=True) if ordinary}
+    lots = {lot for lot, ordinary in zip(examples.lots, examples.ordinary, strict=True) if ordinary}
     return (
         f"the windows' thresholds rest on {int(examples.ordinary.sum())} ordinary scans of {len(lots)} lots: even if"
         f" they refuse none of these lots, they may refuse {1 - 0.05 ** (1 / len(lots)):.0%} of others"
@@ -206,7 +206,7 @@ def reduced(images: npt.NDArray[np.uint8], reduction: int) -> npt.NDArray[np.uin
 def _examples(scans: LoadedScans, recipe: GateRecipe) -> Examples:
     normal = scans.labels == 0
     ordinary = np.ones_like(normal) if recipe.calibrate_on == "all" else normal
-    return Examples(gate_images(scans.images, recipe.method), [row.bundle for row in scans.rows], ordinary, normal)
+    return Examples(gate_images(scans.images, recipe.method), [row.lot for row in scans.rows], ordinary, normal)
 
 
 def fit(

@@ -163,7 +163,7 @@ def _across(
         samples.append(samples_of(tables[conversion], surveyed.rows, numbers, views))
     task = FoldTask(
         method=str(recipe.method),
-        bundle=other,
+        lot=other,
         bounds_counts=None if conversion.bounds is None else (bounds.lo_counts, bounds.hi_counts),
         recipe=recipe,
         start=starting_layers(means.backbone.weights, recipe.seed) if recipe.head == "paper" else {},
@@ -179,7 +179,7 @@ def _across(
 
 def _figures(one: Judged) -> dict[str, Any]:
     labels = np.array([row.label for row in one.rows])
-    lots = [row.bundle for row in one.rows]
+    lots = [row.lot for row in one.rows]
     counts = confusion(one.margins, labels, 0.0)
     by_lot = [_of_lot(one, lot) for lot in sorted(set(lots))]
     return {
@@ -198,7 +198,7 @@ def _figures(one: Judged) -> dict[str, Any]:
 
 
 def _of_lot(one: Judged, lot: str) -> Confusion:
-    numbers = [number for number, row in enumerate(one.rows) if row.bundle == lot]
+    numbers = [number for number, row in enumerate(one.rows) if row.lot == lot]
     return confusion(one.margins[numbers], np.array([one.rows[number].label for number in numbers]), 0.0)
 
 
@@ -207,14 +207,14 @@ def _by_kind(one: Judged) -> dict[str, dict[str, Any]]:
     found: dict[str, list[tuple[str, bool]]] = {}
     for row, margin in zip(one.rows, one.margins, strict=True):
         for kind in set(row.kinds) if row.label else ():
-            found.setdefault(kind, []).append((row.bundle, bool(margin >= 0)))
+            found.setdefault(kind, []).append((row.lot, bool(margin >= 0)))
     return {kind: _found(hits) for kind, hits in sorted(found.items())}
 
 
 def _by_severity(one: Judged) -> dict[str, dict[str, Any]]:
     """Abnormal scans found of each third of their severities; empty where labels name none."""
     known = [
-        (row.severity, (row.bundle, bool(margin >= 0)))
+        (row.severity, (row.lot, bool(margin >= 0)))
         for row, margin in zip(one.rows, one.margins, strict=True)
         if row.label and row.severity is not None
     ]

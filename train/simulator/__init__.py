@@ -1,5 +1,5 @@
 """Simulated electrodes, and images that are none: numpy and OpenCV alone.
 
-`simulate` writes a lot; `electrode` is a good sheet and the detector that sees it, `defects` the 11 anomaly kinds,
+`simulate` writes lots; `electrode` is a good sheet and the detector that sees it, `defects` the 11 anomaly kinds,
 `foreign` what a gate must refuse.
 """

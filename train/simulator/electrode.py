@@ -1,6 +1,6 @@
 """A normal electrode sheet and the detector that sees it: geometry, coating texture, Beer-Lambert, noise.
 
-The sheet is painted as a *coating thickness* (1 = the bundle's nominal one), because that is what the anomalies of
+The sheet is painted as a *coating thickness* (1 = the lot's nominal one), because that is what the anomalies of
 a coating line change. `expose` turns thickness into counts by I = I0 exp(-(sheet + coating * thickness)), with what
 the detector adds: scatter and dark pedestal, heel effect, blur, column gain, quantum noise, hot pixels.
 
@@ -28,14 +28,14 @@ FULL_SCALE_COUNTS = 65535
 
 COATING_METHODS = ("slot-die", "blade", "spray", "screen-print", "inkjet")
 
-_STREAM_BUNDLE, _STREAM_SHEET, _STREAM_DETECTOR, _STREAM_EXPOSURE, _STREAM_TOOL = 11, 12, 13, 14, 15
+_STREAM_LOT, _STREAM_SHEET, _STREAM_DETECTOR, _STREAM_EXPOSURE, _STREAM_TOOL = 11, 12, 13, 14, 15
 _STREAM_SPREAD = 16
-_DOZEN = 12  # the paper's number of bundles: so many cover the range of every parameter evenly
+_DOZEN = 12  # the paper's number of lots: so many cover the range of every parameter evenly
 
 
 @dataclass(frozen=True)
-class BundleLook:
-    """What the scans of one bundle have in common. Lengths in px at full size; `_counts` are standard deviations."""
+class LotLook:
+    """What the scans of one lot have in common. Lengths in px at full size; `_counts` are standard deviations."""
 
     method: str
     air_counts: float
@@ -58,7 +58,7 @@ class BundleLook:
 
     @property
     def liveliness(self) -> float:
-        """How much stronger than usual (>= 1) the bundle's own structure is; anomalies grow with it."""
+        """How much stronger than usual (>= 1) the lot's own structure is; anomalies grow with it."""
         own = float(np.hypot(np.hypot(self.grain_counts, self.mottle_counts), self.stripe_counts))
         return max(1.0, own / 14.0)
 
@@ -70,13 +70,13 @@ class Canvas:
     `size` is the scale of the drawing (1 = full format): multiply every length by it.
     """
 
-    look: BundleLook
+    look: LotLook
     size: float
     thickness: Field
     coated: tuple[float, float, float, float]
 
     def darker(self, counts: float) -> float:
-        """Extra thickness that darkens nominal coating by `counts` (scaled up on lively bundles)."""
+        """Extra thickness that darkens nominal coating by `counts` (scaled up on lively lots)."""
         drop = min(counts * self.look.liveliness / self.look.coat_signal_counts, 0.72)
         return float(-np.log1p(-drop) / self.look.coat_attenuation)
 
@@ -86,11 +86,11 @@ class Canvas:
         return float(min(np.log1p(rise) / self.look.coat_attenuation, 1.0))
 
 
-def bundle_look(seed: int, bundle: int) -> BundleLook:
-    """The look of one bundle of one lot; neighbouring bundles differ widely by construction."""
-    rng = generator(_STREAM_BUNDLE, seed, bundle)
-    # A Latin hypercube over every dozen of bundles: each parameter takes 12 different levels, in an order of its own.
-    dozen, place = divmod(bundle, _DOZEN)
+def lot_look(seed: int, lot: int) -> LotLook:
+    """The look of one lot; neighbouring lots differ widely by construction."""
+    rng = generator(_STREAM_LOT, seed, lot)
+    # A Latin hypercube over every dozen of lots: each parameter takes 12 different levels, in an order of its own.
+    dozen, place = divmod(lot, _DOZEN)
     orders = [generator(_STREAM_SPREAD, seed, dozen, order).permutation(_DOZEN) for order in range(5)]
     spread = [(float(order[place]) + float(rng.uniform())) / _DOZEN for order in orders]
     method = COATING_METHODS[int(orders[4][place]) % len(COATING_METHODS)]
@@ -105,7 +105,7 @@ def bundle_look(seed: int, bundle: int) -> BundleLook:
     stripe_scale = {"slot-die": 1.0, "blade": 1.1, "spray": 0.15, "screen-print": 0.6, "inkjet": 0.9}[method]
     period = {"slot-die": 90.0, "blade": 50.0, "spray": 200.0, "screen-print": 14.0, "inkjet": 26.0}[method]
     rim = [float(width) for width in rng.uniform(34, 84, size=4)]
-    return BundleLook(
+    return LotLook(
         method=method,
         air_counts=air,
         sheet_attenuation=sheet,
@@ -121,17 +121,17 @@ def bundle_look(seed: int, bundle: int) -> BundleLook:
     )
 
 
-def blank_sheet(seed: int, bundle: int, index: int, scale: float) -> Canvas:
+def blank_sheet(seed: int, lot: int, index: int, scale: float) -> Canvas:
     """A normal coated sheet before anything went wrong, unrotated, at `scale` times full format."""
-    look = bundle_look(seed, bundle)
-    rng = generator(_STREAM_SHEET, seed, bundle, index)
+    look = lot_look(seed, lot)
+    rng = generator(_STREAM_SHEET, seed, lot, index)
     height = _skewed(rng, HEIGHT_RANGE_PX, MEAN_SIZE_PX[0])
     width = _skewed(rng, WIDTH_RANGE_PX, MEAN_SIZE_PX[1])
     shape = (max(8, round(height * scale)), max(8, round(width * scale)))
     rims = np.array(look.rim_px) + rng.normal(0, 3, size=4)
     top, left = rims[0] * scale, rims[1] * scale
     bottom, right = shape[0] - rims[2] * scale, shape[1] - rims[3] * scale
-    tool = generator(_STREAM_TOOL, seed, bundle)  # the same for every sheet of the bundle
+    tool = generator(_STREAM_TOOL, seed, lot)  # the same for every sheet of the lot
     thickness = _texture(look, rng, tool, shape, scale)
     np.multiply(thickness, _coated_cover(rng, shape, (top, left, bottom, right), scale), out=thickness)
     return Canvas(look, scale, thickness, (top, left, bottom, right))
@@ -145,7 +145,7 @@ def _skewed(rng: np.random.Generator, limits: tuple[int, int], mean: float) -> i
 
 
 def _texture(
-    look: BundleLook, rng: np.random.Generator, tool: np.random.Generator, shape: tuple[int, int], scale: float
+    look: LotLook, rng: np.random.Generator, tool: np.random.Generator, shape: tuple[int, int], scale: float
 ) -> Field:
     """Coating thickness of a normal sheet, float32 (H, W) about 1."""
     per_count = 1.0 / (look.coat_signal_counts * look.coat_attenuation)  # small-signal Beer-Lambert
@@ -161,7 +161,7 @@ def _texture(
 
 
 def _stripes(
-    look: BundleLook, rng: np.random.Generator, tool: np.random.Generator, shape: tuple[int, int], scale: float
+    look: LotLook, rng: np.random.Generator, tool: np.random.Generator, shape: tuple[int, int], scale: float
 ) -> tuple[Field, Field]:
     """The coating method's own marks: along the coating direction (1, W) and across it (H, 1), sd up to 1."""
     height, width = shape
@@ -204,10 +204,10 @@ def _coated_cover(
     return np.asarray(cover, dtype=np.float32)
 
 
-def expose(canvas: Canvas, seed: int, bundle: int, index: int) -> Counts:
+def expose(canvas: Canvas, seed: int, lot: int, index: int) -> Counts:
     """The scan of a painted sheet: uint16 (H, W) counts, most of them in 1700-2800."""
     look, scale = canvas.look, canvas.size
-    rng = generator(_STREAM_EXPOSURE, seed, bundle, index)
+    rng = generator(_STREAM_EXPOSURE, seed, lot, index)
     attenuation = np.maximum(canvas.thickness, np.float32(0)) * np.float32(look.coat_attenuation)
     height, width = attenuation.shape
     margins = [max(1, int(margin * scale)) for margin in rng.uniform(10, 22, size=4)]
@@ -236,7 +236,7 @@ def expose(canvas: Canvas, seed: int, bundle: int, index: int) -> Counts:
     return counts
 
 
-def _illuminate(signal: Field, look: BundleLook, seed: int) -> None:
+def _illuminate(signal: Field, look: LotLook, seed: int) -> None:
     """Heel effect along the sheet, fall-off across it and what flat-fielding left of the column gains, in place."""
     height, width = signal.shape
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]

@@ -19,7 +19,7 @@ __all__ = ["FOREIGN_KINDS", "foreign_scan"]
 
 LOW_COUNTS, HIGH_COUNTS = 1700, 2800
 _STREAM = 31
-_BUNDLES = 12  # the electrodes are of bundles 1..12 of the same seed: sheets the gate knows, seen as it must not be
+_LOTS = 12  # the electrodes are of lots 1..12 of the same seed: sheets the gate knows, seen as it must not be
 
 
 def foreign_scan(kind: str, seed: int, index: int, scale: float = 1.0) -> Counts:
@@ -103,8 +103,8 @@ def dead_rows(frame: Frame) -> Field:
 def _electrode(frame: Frame) -> Field:
     """A good sheet without its hot pixels, float32 (H, W) counts; not quite the frame's shape."""
     # Indices beyond any lot's: the gate has not been trained on these very sheets.
-    bundle, index = int(frame.rng.integers(1, _BUNDLES + 1)), int(frame.rng.integers(10_000, 20_000))
-    counts = render_scan(frame.seed, bundle, index, scale=frame.scale)
+    lot, index = int(frame.rng.integers(1, _LOTS + 1)), int(frame.rng.integers(10_000, 20_000))
+    counts = render_scan(frame.seed, lot, index, scale=frame.scale)
     return np.minimum(counts, HIGH_COUNTS).astype(np.float32)
 
 

@@ -1,7 +1,7 @@
 """Simulated electrode scans: the stand-in for the data set that was never published.
 
-`simulate_scan` makes one scan, `write_lot` a directory of 16-bit TIFFs with `labels.csv`. Everything follows from
-whole numbers (seed, bundle, index): the same numbers give the same bytes on the same machine and library versions,
+`simulate_scan` makes one scan, `write_lots` a directory of 16-bit TIFFs with `labels.csv`. Everything follows from
+whole numbers (seed, lot, index): the same numbers give the same bytes on the same machine and library versions,
 however many processes draw them.
 
 It is for demos and tests. It is not evidence about real electrodes; figures that used it say so.
@@ -34,11 +34,11 @@ __all__ = [
     "LABELS_NAME",
     "Anomaly",
     "SimulatedScan",
-    "bundle_name",
+    "lot_name",
     "render_scan",
     "scan_name",
     "simulate_scan",
-    "write_lot",
+    "write_lots",
 ]
 
 KINDS: tuple[str, ...] = tuple(PAINTERS)
@@ -49,7 +49,7 @@ SCALE_RANGE = (0.05, 1.0)  # under 0.05 a sheet is 100 px high and its anomalies
 
 Label = Literal["normal", "abnormal"]
 
-_STREAM_CHOICE, _STREAM_PAINT, _STREAM_LOT = 1, 2, 3
+_STREAM_CHOICE, _STREAM_PAINT, _STREAM_ORDER = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class SimulatedScan:
     """
 
     counts: Counts
-    bundle: str
+    lot: str
     label: Label
     kinds: tuple[str, ...]
     severity: float
@@ -78,33 +78,31 @@ class SimulatedScan:
     extents: tuple[Extent, ...]
 
 
-def bundle_name(bundle: int) -> str:
-    """`B03` for bundle 3."""
-    return f"B{bundle:02d}"
+def lot_name(lot: int) -> str:
+    """`B03` for lot 3."""
+    return f"B{lot:02d}"
 
 
-def scan_name(bundle: int, index: int) -> str:
-    """`B03_0017.tif` for scan 17 of bundle 3."""
-    return f"{bundle_name(bundle)}_{index:04d}.tif"
+def scan_name(lot: int, index: int) -> str:
+    """`B03_0017.tif` for scan 17 of lot 3."""
+    return f"{lot_name(lot)}_{index:04d}.tif"
 
 
-def render_scan(seed: int, bundle: int, index: int, anomalies: Sequence[Anomaly] = (), *, scale: float = 1.0) -> Counts:
+def render_scan(seed: int, lot: int, index: int, anomalies: Sequence[Anomaly] = (), *, scale: float = 1.0) -> Counts:
     """The scan of one sheet with exactly these anomalies: uint16 (H, W) counts, most of them in 1700-2800.
 
-    The sheet, its pose and its noise depend on (seed, bundle, index) alone, so scans that differ only in
+    The sheet, its pose and its noise depend on (seed, lot, index) alone, so scans that differ only in
     `anomalies` can be subtracted. Raises EdgeError for an unknown kind, a severity outside 0..1, a negative number
     or a scale outside 0.05..1.
     """
-    counts, _ = _render(seed, bundle, index, anomalies, scale)
+    counts, _ = _render(seed, lot, index, anomalies, scale)
     return counts
 
 
-def _render(
-    seed: int, bundle: int, index: int, anomalies: Sequence[Anomaly], scale: float
-) -> tuple[Counts, list[Extent]]:
+def _render(seed: int, lot: int, index: int, anomalies: Sequence[Anomaly], scale: float) -> tuple[Counts, list[Extent]]:
     """The scan, and the extent of each anomaly."""
-    _check(seed, bundle, index, scale)
-    canvas = blank_sheet(seed, bundle, index, scale)
+    _check(seed, lot, index, scale)
+    canvas = blank_sheet(seed, lot, index, scale)
     extents = []
     for place, anomaly in enumerate(anomalies):
         if anomaly.kind not in PAINTERS or not 0.0 <= anomaly.severity <= 1.0:
@@ -112,16 +110,16 @@ def _render(
                 f"cannot paint {anomaly.kind!r} with severity {anomaly.severity}",
                 hint=f"severity is 0 to 1, kinds are: {', '.join(KINDS)}",
             )
-        rng = generator(_STREAM_PAINT, seed, bundle, index, place, KINDS.index(anomaly.kind))
+        rng = generator(_STREAM_PAINT, seed, lot, index, place, KINDS.index(anomaly.kind))
         before = canvas.thickness.copy()
         PAINTERS[anomaly.kind](canvas, anomaly.severity, rng)
         extents.append(extent(before, canvas.thickness))
-    return expose(canvas, seed, bundle, index), extents
+    return expose(canvas, seed, lot, index), extents
 
 
 def simulate_scan(
     seed: int,
-    bundle: int,
+    lot: int,
     index: int,
     *,
     abnormal: bool | None = None,
@@ -139,9 +137,9 @@ def simulate_scan(
     `counts` is uint16 (H, W): 2053-2115 x 1119-1219 px times `scale`. Raises EdgeError as `render_scan` does, for
     a fraction outside 0..1 and for an abnormal scan with no kinds.
     """
-    _check(seed, bundle, index, scale)
+    _check(seed, lot, index, scale)
     _check_fraction(abnormal_fraction)
-    rng = generator(_STREAM_CHOICE, seed, bundle, index)
+    rng = generator(_STREAM_CHOICE, seed, lot, index)
     chance = float(rng.uniform())
     severe_wanted = chance < abnormal_fraction if abnormal is None else abnormal
     if severe_wanted and kinds is not None and not kinds:
@@ -149,14 +147,14 @@ def simulate_scan(
             "an abnormal scan was asked for with no kinds", hint="name at least one kind, or leave kinds out"
         )
     anomalies = _choose(rng, severe_wanted, kinds, grey_zone)
-    counts, extents = _render(seed, bundle, index, anomalies, scale)
+    counts, extents = _render(seed, lot, index, anomalies, scale)
     painted = list(zip(anomalies, extents, strict=True))
     deciding = [pair for pair in painted if pair[0].severity >= ABNORMAL_FROM] or painted
     deciding.sort(key=lambda pair: -pair[0].severity)
     worst_first = [anomaly for anomaly, _ in deciding]
     return SimulatedScan(
         counts=counts,
-        bundle=bundle_name(bundle),
+        lot=lot_name(lot),
         label="abnormal" if severe_wanted else "normal",
         kinds=tuple(anomaly.kind for anomaly in worst_first),
         severity=worst_first[0].severity if worst_first else 0.0,
@@ -165,41 +163,41 @@ def simulate_scan(
     )
 
 
-def write_lot(
+def write_lots(
     out: Path,
     *,
     seed: int,
-    bundles: int,
-    scans_per_bundle: int,
+    lots: int,
+    scans_per_lot: int,
     abnormal_fraction: float = ABNORMAL_FRACTION,
-    first_bundle: int = 1,
+    first_lot: int = 1,
     grey_zone: bool = True,
     scale: float = 1.0,
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write a lot of scans and `labels.csv` into `out`, and return the path of the labels.
+    """Write the scans of some lots and `labels.csv` into `out`, and return the path of the labels.
 
     Uncompressed 16-bit TIFFs named like `B03_0017.tif`, and columns file, bundle, label, kinds (joined by `|`),
     severity (3 decimals), then length and area of each of the kinds, in px and mm. The abnormal scans are spread
-    evenly over the bundles and their number over the lot is exact. `progress(done, total)` is called after every scan.
-    The labels are written last: a lot that has them is complete. Raises EdgeError for senseless numbers and for a
+    evenly over the lots and their number over all of them is exact. `progress(done, total)` is called after every scan.
+    The labels are written last: a folder that has them is complete. Raises EdgeError for senseless numbers and for a
     directory that holds other TIFFs.
     """
-    _check(seed, first_bundle, 0, scale)
+    _check(seed, first_lot, 0, scale)
     _check_fraction(abnormal_fraction)
-    if bundles < 1 or scans_per_bundle < 1 or jobs < 1:
+    if lots < 1 or scans_per_lot < 1 or jobs < 1:
         raise EdgeError(
-            f"a lot of {bundles} bundles x {scans_per_bundle} scans by {jobs} jobs cannot be written",
-            hint="bundles, scans per bundle and jobs are 1 or more",
+            f"{lots} lots x {scans_per_lot} scans by {jobs} jobs cannot be written",
+            hint="lots, scans per lot and jobs are 1 or more",
         )
-    orders = list(_orders(out, seed, bundles, scans_per_bundle, abnormal_fraction, first_bundle, grey_zone, scale))
+    orders = list(_orders(out, seed, lots, scans_per_lot, abnormal_fraction, first_lot, grey_zone, scale))
     out.mkdir(parents=True, exist_ok=True)
     strangers = {path.name for path in out.glob("*.tif")} - {order.path.name for order in orders}
     if strangers:
         raise EdgeError(
             f"{out} already holds {len(strangers)} other scans, such as {min(strangers)}",
-            hint="choose an empty directory: a lot and its labels belong together",
+            hint="choose an empty directory: scans and their labels belong together",
         )
     labels = out / LABELS_NAME
     labels.unlink(missing_ok=True)
@@ -221,7 +219,7 @@ class _Order:
 
     path: Path
     seed: int
-    bundle: int
+    lot: int
     index: int
     abnormal: bool
     grey_zone: bool
@@ -231,30 +229,30 @@ class _Order:
 def _orders(
     out: Path,
     seed: int,
-    bundles: int,
-    per_bundle: int,
+    lots: int,
+    per_lot: int,
     fraction: float,
-    first_bundle: int,
+    first_lot: int,
     grey_zone: bool,
     scale: float,
 ) -> Iterator[_Order]:
-    """The scans of a lot in file order; the running total of abnormal ones is rounded, so none is lost."""
-    for ordinal in range(bundles):
-        bundle = first_bundle + ordinal
-        before, after = (round((ordinal + step) * per_bundle * fraction) for step in (0, 1))
-        shuffled = generator(_STREAM_LOT, seed, bundle).permutation(per_bundle)
+    """The scans of all lots in file order; the running total of abnormal ones is rounded, so none is lost."""
+    for ordinal in range(lots):
+        lot = first_lot + ordinal
+        before, after = (round((ordinal + step) * per_lot * fraction) for step in (0, 1))
+        shuffled = generator(_STREAM_ORDER, seed, lot).permutation(per_lot)
         abnormal = {int(position) for position in shuffled[: after - before]}
-        for position in range(per_bundle):
+        for position in range(per_lot):
             index = position + 1
-            path = out / scan_name(bundle, index)
-            yield _Order(path, seed, bundle, index, position in abnormal, grey_zone, scale)
+            path = out / scan_name(lot, index)
+            yield _Order(path, seed, lot, index, position in abnormal, grey_zone, scale)
 
 
 def _write_one(order: _Order) -> tuple[str, ...]:
     """Simulate and write one scan; returns its row of labels.csv."""
     scan = simulate_scan(
         order.seed,
-        order.bundle,
+        order.lot,
         order.index,
         abnormal=order.abnormal,
         grey_zone=order.grey_zone,
@@ -268,7 +266,7 @@ def _write_one(order: _Order) -> tuple[str, ...]:
         for each in scan.extents
     ]
     columns = ("|".join(column) for column in zip(*sizes, strict=True)) if sizes else ("",) * 4
-    return (order.path.name, scan.bundle, scan.label, "|".join(scan.kinds), f"{scan.severity:.3f}", *columns)
+    return (order.path.name, scan.lot, scan.label, "|".join(scan.kinds), f"{scan.severity:.3f}", *columns)
 
 
 def _choose(
@@ -292,10 +290,10 @@ def _choose(
     return chosen + [severe(kind) for kind in order[:severe_number]]
 
 
-def _check(seed: int, bundle: int, index: int, scale: float) -> None:
-    if min(seed, bundle, index) < 0:
+def _check(seed: int, lot: int, index: int, scale: float) -> None:
+    if min(seed, lot, index) < 0:
         raise EdgeError(
-            f"seed {seed}, bundle {bundle}, index {index}: a negative number names no scan",
+            f"seed {seed}, lot {lot}, index {index}: a negative number names no scan",
             hint="use whole numbers from 0 up",
         )
     if not SCALE_RANGE[0] <= scale <= SCALE_RANGE[1]:

@@ -58,7 +58,7 @@ def test_one_command_writes_the_table_and_a_second_one_resumes_it(
     table = (tmp_path / "table1.md").read_text()
     assert printed.out == table
     assert "| B0 | 4 (2) |" in table
-    assert "| test bundle | scans (abnormal) | local | global | short-global |" in table
+    assert "| test lot | scans (abnormal) | local | global | short-global |" in table
     assert "| paper, overall (its own 714 scans) | 714 (152) | 85.00 | 85.18 |  |" in table
     found = json.loads((tmp_path / "summary.json").read_text())
     assert found["overall"]["conversion"] == "global"
@@ -160,12 +160,12 @@ def test_of_many_unreadable_scans_the_first_are_named_once_each(tmp_path: Path) 
     assert caught.value.message.count("7.tif") == 1 and "8.tif" not in caught.value.message
 
 
-def fold(bundle: str, labels: tuple[int, ...], p: tuple[float, ...], threshold: float = 0.5) -> FoldResult:
-    files = tuple(f"{bundle}_{number}.tif" for number in range(len(labels)))
-    return FoldResult("x", "global", bundle, (1700, 2800), threshold, files, labels, p, (), None, 1.0)
+def fold(lot: str, labels: tuple[int, ...], p: tuple[float, ...], threshold: float = 0.5) -> FoldResult:
+    files = tuple(f"{lot}_{number}.tif" for number in range(len(labels)))
+    return FoldResult("x", "global", lot, (1700, 2800), threshold, files, labels, p, (), None, 1.0)
 
 
-def test_overall_adds_up_the_decisions_of_all_bundles_each_at_its_own_threshold() -> None:
+def test_overall_adds_up_the_decisions_of_all_lots_each_at_its_own_threshold() -> None:
     column = Column(
         "global",
         (fold("B1", (1, 0, 0, 0), (0.9, 0.1, 0.1, 0.6)), fold("B2", (0, 0), (0.6, 0.1), threshold=0.7)),
@@ -198,10 +198,10 @@ def test_columns_are_compared_lot_by_lot() -> None:
 def test_the_limit_is_what_the_severity_alone_could_decide(tmp_path: Path) -> None:
     """B2 calls 0.4 abnormal, which the threshold of B1 and B3 calls normal: even an oracle misses it."""
 
-    def row(bundle: str, severity: float | None, label: int) -> Row:
-        return Row(tmp_path / "x.tif", "x.tif", bundle, label, severity=severity)
+    def row(lot: str, severity: float | None, label: int) -> Row:
+        return Row(tmp_path / "x.tif", "x.tif", lot, label, severity=severity)
 
-    clear = [row(bundle, severity, int(severity > 0.5)) for bundle in ("B1", "B3") for severity in (0.0, 0.45, 0.6)]
+    clear = [row(lot, severity, int(severity > 0.5)) for lot in ("B1", "B3") for severity in (0.0, 0.45, 0.6)]
     blurred = [row("B2", 0.0, 0), row("B2", 0.4, 1)]
     limit = severity_limit(clear + blurred)
     assert limit is not None
@@ -227,7 +227,7 @@ def test_recall_by_kind_counts_a_scan_of_two_kinds_for_both(tmp_path: Path) -> N
     assert [third["share"] for third in found["scratches"]["by_severity"]] == [0.0, 1.0, None]
 
 
-def test_bundles_are_in_their_natural_order() -> None:
+def test_lots_are_in_their_natural_order() -> None:
     assert sorted(["B10", "B2", "A", "B1"], key=natural) == ["A", "B1", "B2", "B10"]
 
 

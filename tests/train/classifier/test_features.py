@@ -214,10 +214,10 @@ class TestCache:
 
 
 def paper_sized_survey(bounds_of: dict[int, Bounds]) -> Survey:
-    """714 scans in 12 bundles, all with the same bounds but for those of some bundles."""
-    bundles = [f"B{1 + number * 12 // 714}" for number in range(714)]
-    rows = tuple(Row(Path("x"), f"{n}.tif", bundle, int(n % 5 == 0)) for n, bundle in enumerate(bundles))
-    scans = [SurveyedScan("0", 2072, 1145, bounds_of.get(int(bundle[1:]), Bounds(1730, 2790))) for bundle in bundles]
+    """714 scans in 12 lots, all with the same bounds but for those of some lots."""
+    lots = [f"B{1 + number * 12 // 714}" for number in range(714)]
+    rows = tuple(Row(Path("x"), f"{n}.tif", lot, int(n % 5 == 0)) for n, lot in enumerate(lots))
+    scans = [SurveyedScan("0", 2072, 1145, bounds_of.get(int(lot[1:]), Bounds(1730, 2790))) for lot in lots]
     return Survey(rows, tuple(scans), {}, ())
 
 
@@ -231,10 +231,10 @@ def test_the_papers_experiment_takes_a_hundred_times_fewer_passes() -> None:
     assert schedule.passes_uncached / schedule.passes > 100
 
 
-def test_a_bundle_that_alone_sets_a_bound_costs_the_passes_of_one_more_set() -> None:
+def test_a_lot_that_alone_sets_a_bound_costs_the_passes_of_one_more_set() -> None:
     sizes = paper_sized_survey({1: Bounds(1500, 2750)})
     schedule = make_schedule(sizes.rows, sizes, [Method.NAIVE, Method.GLOBAL], PAPER, set())
-    held_out = sum(row.bundle == "B1" for row in sizes.rows)
+    held_out = sum(row.lot == "B1" for row in sizes.rows)
     own = 4 * (714 - held_out) + held_out  # the fold without B1
     others = 4 * 714
     assert schedule.passes == 4 * 714 + own + others

@@ -97,17 +97,17 @@ def test_the_checkpoints_network_says_of_images_what_was_learnt_from_features(
 
 
 def make_samples(disputed: bool = False) -> Samples:
-    """40 scans of 4 bundles; abnormal ones have one tile that stands out."""
+    """40 scans of 4 lots; abnormal ones have one tile that stands out."""
     rng = np.random.default_rng(0)
     labels = np.tile([0, 1], 20)
     tiles = rng.random((40, 4, *TILE_SHAPE)).astype(np.float16)
     for number in np.flatnonzero(labels):
         tiles[number, :, :, rng.integers(TILES), :40] += 3
     whole = rng.random((40, 4, 3, CHANNELS)).astype(np.float32)
-    bundles = tuple(f"B{number // 10}" for number in range(40))
+    lots = tuple(f"B{number // 10}" for number in range(40))
     argued = np.zeros(40, np.bool_)
     argued[:6] = disputed
-    return Samples(whole, tiles, labels, argued, bundles, tuple(f"{n}.tif" for n in range(40)))
+    return Samples(whole, tiles, labels, argued, lots, tuple(f"{n}.tif" for n in range(40)))
 
 
 def test_one_tile_that_stands_out_anywhere_is_enough_for_the_best_recipe() -> None:
@@ -117,12 +117,12 @@ def test_one_tile_that_stands_out_anywhere_is_enough_for_the_best_recipe() -> No
     assert ((learnt.predict(held_out) >= learnt.threshold) == held_out.labels).all()
 
 
-def test_the_threshold_comes_from_whole_bundles_held_out_in_turn() -> None:
+def test_the_threshold_comes_from_whole_lots_held_out_in_turn() -> None:
     samples = make_samples()
     parts = inner_parts(samples)
     assert sorted(np.concatenate(parts).tolist()) == list(range(40))
     for part in parts:
-        assert {samples.bundles[i] for i in part}.isdisjoint({samples.bundles[i] for i in set(range(40)) - {*part}})
+        assert {samples.lots[i] for i in part}.isdisjoint({samples.lots[i] for i in set(range(40)) - {*part}})
     assert 0.0 < calibrated_threshold(samples, BEST, {}) < 1.0
 
 
@@ -136,10 +136,10 @@ def test_disputed_scans_are_left_out_or_pulled_to_the_middle() -> None:
     np.testing.assert_allclose(dropped, without)
 
 
-def test_calibration_is_written_into_the_checkpoint_and_measured_on_another_bundle(
+def test_calibration_is_written_into_the_checkpoint_and_measured_on_another_lot(
     small_lot: Path, held_back: Path, tmp_path: Path, cache: Path
 ) -> None:
-    rows = [dataclasses.replace(row, bundle=f"C{row.bundle[1:]}") for row in read_labels(held_back)]
+    rows = [dataclasses.replace(row, lot=f"C{row.lot[1:]}") for row in read_labels(held_back)]
     run = tmp_path / "run"
     (tmp_path / "quick.toml").write_text('base = "best"\nfeatures = "mean+max"\naugmentation = "none"\n')
     options = ["--size", "64x64", "--weights", "none", "--cache", str(cache), "--recipe", str(tmp_path / "quick.toml")]
@@ -155,7 +155,7 @@ def test_calibration_is_written_into_the_checkpoint_and_measured_on_another_bund
     assert loaded.review_band == tuple(report["review_band"])
     assert loaded.thresholds["threshold"] == report["threshold"]
     assert json.loads((run / "calibration.json").read_text())["wish"]["alpha"] == 0.34
-    used = [row for row in rows if row.bundle != "C1"]
+    used = [row for row in rows if row.lot != "C1"]
     assert loaded.calibrated_lots == ("C0", "C2")
     assert loaded.calibrated_sha256s == tuple(sorted(sha256(row.path.read_bytes()).hexdigest() for row in used))
     assert set(loaded.calibrated_pixels_sha256s) == {counts_sha256(tifffile.imread(row.path)) for row in used}
@@ -165,25 +165,25 @@ def test_calibration_is_written_into_the_checkpoint_and_measured_on_another_bund
     learnt_from = read_labels(small_lot)
     with pytest.raises(DataError, match="learnt from lots of these names: B0"):
         calibrate(run, [*rows, *learnt_from[:8]], ["C1"], Wish(None, None, None), Reporter())
-    renamed = [dataclasses.replace(row, bundle="C9") for row in learnt_from[:2]]
+    renamed = [dataclasses.replace(row, lot="C9") for row in learnt_from[:2]]
     anew = tmp_path / "anew.tif"
     tifffile.imwrite(anew, tifffile.imread(learnt_from[2].path), byteorder=">", photometric="minisblack")
-    renamed.append(dataclasses.replace(learnt_from[2], path=anew, file="anew.tif", bundle="C9"))
+    renamed.append(dataclasses.replace(learnt_from[2], path=anew, file="anew.tif", lot="C9"))
     with pytest.raises(DataError, match=r"3 of 7 scans were learnt from, B0_0\.tif among them"):
         calibrate(run, [*rows[:2], *rows[8:10], *renamed], ["C1"], Wish(None, None, None), Reporter())
     with pytest.raises(
         DataError, match=r"alpha 0\.05 needs at least 19 lots to calibrate on, there are 2 beside the 1"
     ):
         calibrate(run, rows, ["C1"], Wish(0.05, None, None), Reporter())
-    with pytest.raises(DataError, match="there is no bundle B9"):
+    with pytest.raises(DataError, match="there is no lot B9"):
         calibrate(run, rows, ["B9"], Wish(None, None, None), Reporter())
 
 
 def test_the_doctor_names_what_is_wrong(small_lot: Path, tmp_path: Path) -> None:
     lines = ["file,bundle,label_1,label_2"]
-    for number, bundle in enumerate(["B1", "B1", "B2", "B3", "B4", "B5"]):
+    for number, lot in enumerate(["B1", "B1", "B2", "B3", "B4", "B5"]):
         shutil.copy(small_lot / f"B0_{number}.tif", tmp_path / f"{number}.tif")
-        lines.append(f"{number}.tif,{bundle},{('normal', 'abnormal')[number % 2]},normal")
+        lines.append(f"{number}.tif,{lot},{('normal', 'abnormal')[number % 2]},normal")
     shutil.copy(small_lot / "B0_0.tif", tmp_path / "copy.tif")
     bright = tifffile.imread(small_lot / "B0_1.tif") + np.uint16(3000)
     tifffile.imwrite(tmp_path / "bright.tif", bright)
@@ -192,13 +192,13 @@ def test_the_doctor_names_what_is_wrong(small_lot: Path, tmp_path: Path) -> None
     (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
     surveyed = survey(read_labels(tmp_path), Here(), lambda *_: None, skip_unreadable=True)
     text = "\n".join(diagnose(surveyed).lines)
-    assert "8 scans, 4 abnormal, 6 bundles; labellers disagree on 3" in text
+    assert "8 scans, 4 abnormal, 6 lots; labellers disagree on 3" in text
     assert "B1: 1 normal, 1 abnormal" in text
     assert "unreadable: broken.tif: " in text
     assert "a leak from training to test: 0.tif, copy.tif" in text
     assert "the same scan with both labels: 0.tif, copy.tif" in text
-    assert "bundle B6 is all normal" in text
-    assert "bundle B6 stands apart: median" in text
+    assert "lot B6 is all normal" in text
+    assert "lot B6 stands apart: median" in text
     histogram_plot(surveyed, tmp_path / "histogram")
     assert (tmp_path / "histogram.svg").stat().st_size > 1000
 
@@ -208,7 +208,7 @@ def test_the_doctor_finds_nothing_in_a_good_folder(small_lot: Path, capsys: pyte
     assert "no problems found" in capsys.readouterr().out
 
 
-def test_the_doctor_names_odd_sizes_a_single_bundle_and_scans_without_a_label(
+def test_the_doctor_names_odd_sizes_a_single_lot_and_scans_without_a_label(
     small_lot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(5):
@@ -219,6 +219,6 @@ def test_the_doctor_names_odd_sizes_a_single_bundle_and_scans_without_a_label(
     assert main(["doctor", str(tmp_path)]) == 1
     found = capsys.readouterr().out
     assert "crop.tif is 200 x 300 px, usual are 300 x 300" in found
-    assert "all scans are of bundle B1" in found
+    assert "all scans are of lot B1" in found
     assert "1 scans have no label and are not learnt from: 4.tif" in found
     assert "no problems" not in found

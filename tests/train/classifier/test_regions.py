@@ -13,7 +13,7 @@ from train.classifier.training import build_classifier
 from train.dataset import Row, read_labels
 from train.errors import DataError
 from train.recipe import ClassifierRecipe
-from train.simulator.simulate import ABNORMAL_FROM, simulate_scan, write_lot
+from train.simulator.simulate import ABNORMAL_FROM, simulate_scan, write_lots
 
 torch.set_num_threads(1)
 
@@ -37,7 +37,7 @@ def test_regions_lie_where_the_scan_differs_from_its_mild_self() -> None:
 
 
 def test_regions_of_a_lot_are_written_beside_it_and_read_back(tmp_path: Path) -> None:
-    write_lot(tmp_path, seed=3, bundles=1, scans_per_bundle=2, abnormal_fraction=0.5, scale=0.05)
+    write_lots(tmp_path, seed=3, lots=1, scans_per_lot=2, abnormal_fraction=0.5, scale=0.05)
     rows = read_labels(tmp_path)
     write_simulated_regions(tmp_path, rows, 3)
     regions = read_regions(rows)

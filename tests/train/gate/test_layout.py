@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from edge.records import Size
-from train.gate.layout import Layout, cell_side_px, components_for, fit_layout, grid, scores_without_own_bundle
+from train.gate.layout import Layout, cell_side_px, components_for, fit_layout, grid, scores_without_own_lot
 
 
 def _grids(scans: int, seed: int = 0) -> torch.Tensor:
@@ -15,7 +15,7 @@ def _grids(scans: int, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(0.5 + rng.normal(size=(scans, 2)) @ ways * 0.05 + rng.normal(0, 0.004, (scans, 30))).float()
 
 
-def _bundles(scans: int) -> list[str]:
+def _lots(scans: int) -> list[str]:
     return [f"B{number // 10:02}" for number in range(scans)]
 
 
@@ -42,7 +42,7 @@ def test_the_distances_are_those_of_principal_components(cells: int) -> None:
     """With more scans than cells, and with fewer."""
     noise = torch.from_numpy(np.random.default_rng(3).normal(0.5, 0.004, (60, 50))).float()
     values = torch.cat([_grids(60), noise], dim=1)[:, :cells]
-    layout = fit_layout(values, _bundles(60))
+    layout = fit_layout(values, _lots(60))
     off = (values.numpy() - layout.centre.numpy()) / layout.spread.numpy()
     _, singular, axes = np.linalg.svd(off, full_matrices=False)
     kept = len(layout.axes)
@@ -58,7 +58,7 @@ def test_the_distances_are_those_of_principal_components(cells: int) -> None:
 
 def test_what_varies_too_far_is_unusual_and_what_varies_otherwise_unexplained() -> None:
     values = _grids(120)
-    layout = fit_layout(values, _bundles(120))
+    layout = fit_layout(values, _lots(120))
     new = _grids(20, seed=5)
     far = new[0] + 8 * (values[0] - values.mean(dim=0))
     other = new[0] + 0.1 * torch.from_numpy(np.random.default_rng(7).normal(size=30)).float()
@@ -72,29 +72,29 @@ def test_what_varies_too_far_is_unusual_and_what_varies_otherwise_unexplained() 
     assert (layout(new) <= 1).all()
 
 
-def test_a_bundle_is_scored_by_a_layout_that_has_not_seen_it() -> None:
-    """One bundle unlike all others: with it the layout would know it."""
-    values, bundles = _grids(60), _bundles(60)
+def test_a_lot_is_scored_by_a_layout_that_has_not_seen_it() -> None:
+    """One lot unlike all others: with it the layout would know it."""
+    values, lots = _grids(60), _lots(60)
     values[50:] += 0.3 * torch.linspace(-1, 1, 30)
-    apart = scores_without_own_bundle(values, bundles, np.ones(60, np.bool_))
-    within = fit_layout(values, bundles).distances(values)
+    apart = scores_without_own_lot(values, lots, np.ones(60, np.bool_))
+    within = fit_layout(values, lots).distances(values)
     of_new_kind = np.maximum(apart.unusual, apart.unexplained)
     assert of_new_kind[50:].min() > 2 * torch.maximum(*within)[50:].max()
     assert of_new_kind[50:].min() > 2 * of_new_kind[:50].max()
 
 
 def test_scans_that_are_not_to_be_learnt_from_change_nothing() -> None:
-    values, bundles = _grids(40), _bundles(40)
+    values, lots = _grids(40), _lots(40)
     learns = np.arange(40) % 2 == 0
-    before = scores_without_own_bundle(values, bundles, learns)
+    before = scores_without_own_lot(values, lots, learns)
     values[1::2] += 5
-    after = scores_without_own_bundle(values, bundles, learns)
+    after = scores_without_own_lot(values, lots, learns)
     np.testing.assert_array_equal(before.unusual[learns], after.unusual[learns])
     assert (after.unusual[~learns] > before.unusual[~learns]).all()
 
 
-def test_few_bundles_carry_few_components() -> None:
-    assert [components_for(bundles, 400) for bundles in (2, 6, 12, 100)] == [1, 3, 6, 12]
+def test_few_lots_carry_few_components() -> None:
+    assert [components_for(lots, 400) for lots in (2, 6, 12, 100)] == [1, 3, 6, 12]
     assert components_for(12, 3) == 2
 
 
@@ -104,7 +104,7 @@ def test_cells_keep_their_number_at_every_size() -> None:
 
 
 def test_an_empty_layout_can_be_loaded() -> None:
-    layout = fit_layout(_grids(60), _bundles(60))
+    layout = fit_layout(_grids(60), _lots(60))
     copy = Layout(30, 3)
     copy.load_state_dict(layout.state_dict())
     torch.testing.assert_close(copy(_grids(5, 1)), layout(_grids(5, 1)))

@@ -37,8 +37,8 @@ def _sheets(count: int, seed: int) -> np.ndarray:
 
 
 def _examples(count: int, seed: int) -> Examples:
-    bundles, ordinary = [f"B{seed}{i // 4}" for i in range(count)], np.ones(count, np.bool_)
-    return Examples(_sheets(count, seed), bundles, ordinary, ordinary)
+    lots, ordinary = [f"B{seed}{i // 4}" for i in range(count)], np.ones(count, np.bool_)
+    return Examples(_sheets(count, seed), lots, ordinary, ordinary)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def _refused(trained: tuple[Gate, float, float], images: np.ndarray) -> tuple[np
     return means > mean, stds > std
 
 
-def test_ordinary_scans_of_other_bundles_pass(trained: tuple[Gate, float, float]) -> None:
+def test_ordinary_scans_of_other_lots_pass(trained: tuple[Gate, float, float]) -> None:
     by_mean, by_std = _refused(trained, _sheets(30, 3))
     assert not by_mean.any()
     assert not by_std.any()

@@ -83,7 +83,7 @@ def test_lots_look_different_and_scans_of_a_lot_alike() -> None:
 def test_both_programs_read_the_labels(lots: Path) -> None:
     rows = read_labels(lots)
     assert [row.file for row in rows] == [f"B{lot:02}_{scan:04}.tif" for lot in (1, 2, 3) for scan in range(1, 9)]
-    assert {row.bundle for row in rows} == {"B01", "B02", "B03"}
+    assert {row.lot for row in rows} == {"B01", "B02", "B03"}
     line_rows = read_line_labels(lots / "labels.csv")
     for row, line_row in zip(rows, line_rows, strict=True):
         assert row.severity is not None

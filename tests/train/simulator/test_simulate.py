@@ -12,7 +12,7 @@ import tifffile
 
 from edge.errors import EdgeError
 from edge.settings import DeskSettings
-from train.simulator.electrode import bundle_look
+from train.simulator.electrode import lot_look
 from train.simulator.extent import Extent, extent
 from train.simulator.foreign import FOREIGN_KINDS, foreign_scan
 from train.simulator.severity import count, ramp
@@ -24,7 +24,7 @@ from train.simulator.simulate import (
     Anomaly,
     render_scan,
     simulate_scan,
-    write_lot,
+    write_lots,
 )
 
 SMALL = 0.25
@@ -40,10 +40,10 @@ def read_rows(labels: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def grey_change(kind: str, severity: float, bundle: int) -> float:
+def grey_change(kind: str, severity: float, lot: int) -> float:
     """Sum over the scan of what an anomaly changes, in grey levels, small changes left out."""
-    plain = render_scan(3, bundle, 1, scale=SMALL).astype(np.int64)
-    painted = render_scan(3, bundle, 1, [Anomaly(kind, severity)], scale=SMALL).astype(np.int64)
+    plain = render_scan(3, lot, 1, scale=SMALL).astype(np.int64)
+    painted = render_scan(3, lot, 1, [Anomaly(kind, severity)], scale=SMALL).astype(np.int64)
     change: npt.NDArray[np.int64] = np.abs(painted - plain)
     return float(change[(change > 3 * GREY_COUNTS) & (change < 2000)].sum() / GREY_COUNTS)
 
@@ -71,19 +71,19 @@ def test_a_scan_follows_from_its_numbers_alone() -> None:
 
 
 @pytest.mark.parametrize("other", [(8, 2, 5), (9, 3, 5), (9, 2, 6)])
-def test_another_seed_bundle_or_index_is_another_scan(other: tuple[int, int, int]) -> None:
+def test_another_seed_lot_or_index_is_another_scan(other: tuple[int, int, int]) -> None:
     one, two = render_scan(9, 2, 5, scale=SMALL), render_scan(*other, scale=SMALL)
     assert one.shape != two.shape or np.any(one != two)
 
 
 def test_a_lot_has_the_same_bytes_whatever_the_number_of_jobs(tmp_path: Path) -> None:
     for name, jobs in (("one", 1), ("two", 2)):
-        write_lot(tmp_path / name, seed=4, bundles=2, scans_per_bundle=3, abnormal_fraction=0.5, scale=SMALL, jobs=jobs)
+        write_lots(tmp_path / name, seed=4, lots=2, scans_per_lot=3, abnormal_fraction=0.5, scale=SMALL, jobs=jobs)
     assert lot_bytes(tmp_path / "one") == lot_bytes(tmp_path / "two")
 
 
 def test_full_format_scans_have_the_papers_sizes_and_counts() -> None:
-    scans = [simulate_scan(1, bundle, index).counts for bundle in range(1, 7) for index in (1, 2)]
+    scans = [simulate_scan(1, lot, index).counts for lot in range(1, 7) for index in (1, 2)]
     for counts in scans:
         assert counts.dtype == np.uint16
         assert 2053 <= counts.shape[0] <= 2115
@@ -103,8 +103,8 @@ def test_a_scan_has_dozens_of_hot_pixels() -> None:
 
 
 def test_noise_at_full_format_is_8_to_15_counts_on_coating() -> None:
-    for bundle in (1, 2, 3):
-        centre = render_scan(1, bundle, 1)[900:1100, 500:700].astype(np.float64)
+    for lot in (1, 2, 3):
+        centre = render_scan(1, lot, 1)[900:1100, 500:700].astype(np.float64)
         # Differences of neighbours hold the noise twice and almost none of the texture; the median ignores hot pixels.
         sigma = 1.4826 * np.median(np.abs(np.diff(centre, axis=0))) / np.sqrt(2)
         assert 7 < sigma < 16
@@ -117,8 +117,8 @@ def test_half_scale_is_the_same_sheet_at_half_the_size() -> None:
     assert abs(float(np.median(full)) - float(np.median(half))) < 15
 
 
-def test_a_dozen_bundles_look_widely_different() -> None:
-    looks = [bundle_look(1, bundle) for bundle in range(1, 13)]
+def test_a_dozen_lots_look_widely_different() -> None:
+    looks = [lot_look(1, lot) for lot in range(1, 13)]
     coated = [look.coat_signal_counts for look in looks]
     assert max(coated) - min(coated) > 250
     assert len({look.method for look in looks}) == 5
@@ -133,10 +133,10 @@ def test_a_reader_at_the_desk_can_name_every_kind_that_is_simulated() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_severe_anomaly_changes_far_more_than_a_mild_one(kind: str) -> None:
-    for bundle in (1, 6):
-        mild = grey_change(kind, GREY_ZONE[0], bundle)
-        severe = grey_change(kind, GREY_ZONE[1], bundle)
-        worst = grey_change(kind, 1.0, bundle)
+    for lot in (1, 6):
+        mild = grey_change(kind, GREY_ZONE[0], lot)
+        severe = grey_change(kind, GREY_ZONE[1], lot)
+        worst = grey_change(kind, 1.0, lot)
         assert severe > 2.5 * mild
         assert worst > 1.2 * severe
         assert severe > 500
@@ -169,7 +169,7 @@ def test_size_contrast_and_number_never_fall_as_severity_rises() -> None:
 
 
 def test_the_label_is_abnormal_if_and_only_if_something_is_severe() -> None:
-    scans = [simulate_scan(5, bundle, index, scale=0.05) for bundle in range(1, 5) for index in range(1, 41)]
+    scans = [simulate_scan(5, lot, index, scale=0.05) for lot in range(1, 5) for index in range(1, 41)]
     for scan in scans:
         severities = [anomaly.severity for anomaly in scan.anomalies]
         severe = [severity for severity in severities if severity >= ABNORMAL_FROM]
@@ -188,13 +188,11 @@ def test_a_lot_without_a_grey_zone_is_the_same_but_for_severities(tmp_path: Path
         [simulate_scan(5, 2, index, grey_zone=grey_zone, scale=0.05) for grey_zone in (True, False)]
         for index in range(1, 41)
     ):
-        assert (scan.label, scan.bundle, scan.counts.shape) == (easy.label, easy.bundle, easy.counts.shape)
+        assert (scan.label, scan.lot, scan.counts.shape) == (easy.label, easy.lot, easy.counts.shape)
         assert [a.kind for a in scan.anomalies] == [a.kind for a in easy.anomalies]
         assert not [a for a in easy.anomalies if GREY_ZONE[0] < a.severity < GREY_ZONE[1]]
         assert (easy.severity >= GREY_ZONE[1]) == (easy.label == "abnormal")
-    labels = write_lot(
-        tmp_path, seed=5, bundles=1, scans_per_bundle=20, abnormal_fraction=0.5, grey_zone=False, scale=0.05
-    )
+    labels = write_lots(tmp_path, seed=5, lots=1, scans_per_lot=20, abnormal_fraction=0.5, grey_zone=False, scale=0.05)
     severities = [float(row["severity"]) for row in read_rows(labels)]
     assert not [severity for severity in severities if GREY_ZONE[0] < severity < GREY_ZONE[1]]
 
@@ -213,13 +211,13 @@ def test_named_kinds_replace_chance() -> None:
 
 def test_labels_name_every_scan_and_agree_with_it(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    labels = write_lot(
+    labels = write_lots(
         tmp_path / "lot",
         seed=4,
-        bundles=3,
-        scans_per_bundle=10,
+        lots=3,
+        scans_per_lot=10,
         abnormal_fraction=0.2129,
-        first_bundle=7,
+        first_lot=7,
         scale=0.05,
         progress=lambda done, total: calls.append((done, total)),
     )
@@ -245,7 +243,7 @@ def test_labels_name_every_scan_and_agree_with_it(tmp_path: Path) -> None:
 
 
 def test_a_written_scan_is_a_plain_uncompressed_16_bit_tiff_of_those_counts(tmp_path: Path) -> None:
-    write_lot(tmp_path, seed=4, bundles=1, scans_per_bundle=1, abnormal_fraction=1.0, scale=SMALL)
+    write_lots(tmp_path, seed=4, lots=1, scans_per_lot=1, abnormal_fraction=1.0, scale=SMALL)
     with tifffile.TiffFile(tmp_path / "B01_0001.tif") as tiff:
         page = tiff.pages.first
         assert (page.bitspersample, page.samplesperpixel, page.compression) == (16, 1, 1)
@@ -255,20 +253,20 @@ def test_a_written_scan_is_a_plain_uncompressed_16_bit_tiff_of_those_counts(tmp_
 
 
 def test_a_lot_is_not_mixed_with_other_scans(tmp_path: Path) -> None:
-    write_lot(tmp_path, seed=4, bundles=1, scans_per_bundle=2, scale=0.05)
-    write_lot(tmp_path, seed=4, bundles=1, scans_per_bundle=2, scale=0.05)  # the same lot again is welcome
+    write_lots(tmp_path, seed=4, lots=1, scans_per_lot=2, scale=0.05)
+    write_lots(tmp_path, seed=4, lots=1, scans_per_lot=2, scale=0.05)  # the same lot again is welcome
     with pytest.raises(EdgeError, match="already holds 2 other scans"):
-        write_lot(tmp_path, seed=4, bundles=1, scans_per_bundle=2, first_bundle=5, scale=0.05)
+        write_lots(tmp_path, seed=4, lots=1, scans_per_lot=2, first_lot=5, scale=0.05)
 
 
 def test_a_lot_that_stopped_half_way_has_no_labels(tmp_path: Path) -> None:
-    write_lot(tmp_path, seed=4, bundles=1, scans_per_bundle=3, scale=0.05)
+    write_lots(tmp_path, seed=4, lots=1, scans_per_lot=3, scale=0.05)
 
     def pull_the_plug(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_lot(tmp_path, seed=4, bundles=1, scans_per_bundle=3, scale=0.05, progress=pull_the_plug)
+        write_lots(tmp_path, seed=4, lots=1, scans_per_lot=3, scale=0.05, progress=pull_the_plug)
     assert not (tmp_path / LABELS_NAME).exists()
 
 
@@ -283,8 +281,8 @@ def test_senseless_numbers_are_refused_with_a_hint(tmp_path: Path) -> None:
         simulate_scan(1, 1, 1, abnormal=True, kinds=())
     with pytest.raises(EdgeError, match="cannot paint 'rust'"):
         simulate_scan(1, 1, 1, kinds=("rust",), scale=0.05)
-    with pytest.raises(EdgeError, match="0 bundles") as refused:
-        write_lot(tmp_path, seed=1, bundles=0, scans_per_bundle=1)
+    with pytest.raises(EdgeError, match="0 lots") as refused:
+        write_lots(tmp_path, seed=1, lots=0, scans_per_lot=1)
     assert refused.value.hint
 
 

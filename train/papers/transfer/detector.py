@@ -73,7 +73,7 @@ class ClassResult:
     scores: dict[str, npt.NDArray[np.float64]]
     """By detector, `DETECTOR` first; higher is more anomalous."""
     threshold: float
-    """Threshold of the transfer detector's probability: from training bundles held out in turn, 0.5 without bundles."""
+    """Threshold of the transfer detector's probability: from training lots held out in turn, 0.5 without lots."""
     network: PooledClassifier | None
     """Only of scans: it goes to the line. Others would fill the memory, one per class."""
     seconds: float
@@ -168,7 +168,7 @@ def _one_against_rest(
     is_anomalous, test_labels = ((part.labels != number).astype(np.int64) for part in (images.training, images.test))
     samples = _samples(frozen.training, is_anomalous, images.training)
     if recipe.fine_tune == "head":
-        # Without bundles there is nothing that could be held out honestly, nor a line that asks for a threshold.
+        # Without lots there is nothing that could be held out honestly, nor a line that asks for a threshold.
         head = replace(HEAD, seed=recipe.choice.seed, threshold="half" if images.scans is None else "calibrated")
         learnt = learn(samples, head, {})
         network = pooled_network(learnt, images.training.images.shape[1], backbone) if images.scans else None
@@ -200,7 +200,7 @@ def _one_against_rest(
 def _tuned(
     images: ImageSet, samples: Samples, recipe: TransferRecipe, backbone: Backbone, reporter: Reporter
 ) -> tuple[PooledClassifier, float]:
-    """The network trained whole, and its threshold: of scans on a part of the training bundles that it has not seen."""
+    """The network trained whole, and its threshold: of scans on a part of the training lots that it has not seen."""
     part, everything = images.training, np.arange(len(samples.labels))
     held = _held_for_threshold(samples) if images.scans is not None else everything[:0]
     rest = np.setdiff1d(everything, held)
@@ -226,7 +226,7 @@ def _tuned(
 
 
 def _held_for_threshold(samples: Samples) -> npt.NDArray[np.int64]:
-    """A part of the training bundles with both classes in it and left without it; none where there is no such part."""
+    """A part of the training lots with both classes in it and left without it; none where there is no such part."""
     for held in inner_parts(samples):
         rest = np.setdiff1d(np.arange(len(samples.labels)), held)
         if all(len(np.unique(samples.labels[part])) == 2 for part in (held, rest)):

@@ -2,7 +2,7 @@
 
 Four kinds are read. An .npz with x_train, y_train, x_test and y_test, as MNIST comes. A zip or a folder of pictures,
 whose class is the folder they lie in; where a folder above is called `train` or `test` that is the split, else a share
-of each class is drawn for the test. And a folder of labelled 16-bit scans (`train.dataset`), of which whole bundles are
+of each class is drawn for the test. And a folder of labelled 16-bit scans (`train.dataset`), of which whole lots are
 held out.
 """
 
@@ -27,7 +27,7 @@ from edge.records import Image, Size
 from edge.scans.scan import SUFFIXES
 from edge.system.progress import Reporter
 from train.bounds import find_bounds
-from train.dataset import LABELS, LABELS_NAME, LoadedScans, data_digest, load_scans, read_labels, split_by_bundle
+from train.dataset import LABELS, LABELS_NAME, LoadedScans, data_digest, load_scans, read_labels, split_by_lot
 from train.errors import DataError
 from train.papers.transfer.pictures import PictureFolder, check_members, decode, open_pictures, resized
 from train.survey import natural
@@ -51,7 +51,7 @@ class Part:
     """Indices of classes (n,)."""
     names: tuple[str, ...]
     groups: tuple[str, ...]
-    """What must not be torn apart when a part of them is held out: of scans their bundle, of others themselves."""
+    """What must not be torn apart when a part of them is held out: of scans their lot, of others themselves."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Choice:
     per_class: int | None = None
     """At most so many training images of each class."""
     test_share: float = 0.3
-    """Share of each class, or of the bundles, that is the test, where the set itself is not split."""
+    """Share of each class, or of the lots, that is the test, where the set itself is not split."""
     method: Method = Method.GLOBAL
     """Conversion of 16-bit scans."""
     seed: int = 0
@@ -130,11 +130,11 @@ def _holds_scans(path: Path) -> bool:
 
 
 def _scans(path: Path, choice: Choice, reporter: Reporter) -> ImageSet:
-    training_rows, test_rows = split_by_bundle(read_labels(path), choice.test_share, choice.seed)
+    training_rows, test_rows = split_by_lot(read_labels(path), choice.test_share, choice.seed)
     for label, name in enumerate(LABELS):
         if (count := sum(row.label == label for row in training_rows)) < LEAST_TRAINING:
             raise DataError(
-                f"{count} {name} scans in the training bundles of {path}, at least {LEAST_TRAINING} are needed",
+                f"{count} {name} scans in the training lots of {path}, at least {LEAST_TRAINING} are needed",
                 hint="label more scans, or try another --seed",
             )
     bounds = None
@@ -144,7 +144,7 @@ def _scans(path: Path, choice: Choice, reporter: Reporter) -> ImageSet:
         load_scans(rows, choice.method, bounds, choice.size, progress=reporter.counter(f"{name} scans"))
         for rows, name in ((training_rows, "training"), (test_rows, "test"))
     )
-    held_out = sorted({row.bundle for row in test_rows})
+    held_out = sorted({row.lot for row in test_rows})
     seen = {fact.sha256 for fact in training.facts}
     return ImageSet(
         name=path.name,
@@ -152,7 +152,7 @@ def _scans(path: Path, choice: Choice, reporter: Reporter) -> ImageSet:
         training=_part_of_scans(training),
         test=_part_of_scans(test),
         digest=data_digest(training.rows + test.rows, [fact.sha256 for fact in training.facts + test.facts]),
-        split=f"bundles held out: {', '.join(held_out)}",
+        split=f"lots held out: {', '.join(held_out)}",
         copies=sum(fact.sha256 in seen for fact in test.facts),
         mirrors=(2, 3),
         scans=ScanFacts(choice.method, bounds, training, test),
@@ -161,7 +161,7 @@ def _scans(path: Path, choice: Choice, reporter: Reporter) -> ImageSet:
 
 def _part_of_scans(scans: LoadedScans) -> Part:
     rows = scans.rows
-    return Part(scans.images, scans.labels, tuple(row.file for row in rows), tuple(row.bundle for row in rows))
+    return Part(scans.images, scans.labels, tuple(row.file for row in rows), tuple(row.lot for row in rows))
 
 
 def _arrays(path: Path, choice: Choice) -> ImageSet:

@@ -150,5 +150,5 @@ def _check_kind(name: str, opened: Image.Image) -> None:
     if opened.mode not in _EIGHT_BIT_MODES:
         raise DataError(
             f"{name} has pixels of mode {opened.mode}, expected 8 bits a channel",
-            hint="16-bit scans go in as an electrode set: labels.csv, or BUNDLE/normal and BUNDLE/abnormal",
+            hint="16-bit scans go in as an electrode set: labels.csv, or LOT/normal and LOT/abnormal",
         )
