@@ -56,7 +56,7 @@ def test_training_reads_what_the_desk_exports(shift: Shift, tmp_path: Path) -> N
     words = export(shift.store, shift.evidence, tmp_path / "out", "os:test")
     assert words == f"3 scans and labels.csv written to {tmp_path / 'out'}"
     rows = read_training_labels(tmp_path / "out")
-    assert sorted((row.bundle, row.label) for row in rows) == [("B01", 0), ("B01", 1), ("B02", 0)]
+    assert sorted((row.lot, row.label) for row in rows) == [("B01", 0), ("B01", 1), ("B02", 0)]
     for row in rows:
         assert np.array_equal(read_frame(row).counts, counts[row.path.stem[-8:]])
     assert json.loads(list(shift.store.entries())[-1][1])["scans"] == 3
