@@ -105,7 +105,7 @@ def _boxes(text: str, height_px: int, width_px: int) -> list[dict[str, int]]:
 def _lies_on(box: object, height_px: int, width_px: int) -> bool:
     if not isinstance(box, dict) or sorted(box) != sorted(_SIDES) or not all(type(box[side]) is int for side in _SIDES):
         return False
-    x, y, width, height = (box[side] for side in _SIDES)
+    x, y, width, height = (int(box[side]) for side in _SIDES)
     return 0 <= x < x + width <= width_px and 0 <= y < y + height <= height_px
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 import cv2
 import numpy as np
@@ -132,6 +134,12 @@ def verdict_of(number: int, outcome: Outcome, counts: Counts, lot: str, file: st
             "model": verdict.model.model_copy(update={"bounds_counts": BOUNDS}),
         }
     )
+
+
+def as_published(given: Mapping[str, Any]) -> bytes:
+    """An answer as the worker publishes it, and leaves it beside the evidence."""
+    more = {"schema": "disposition/1", "station": "xray-1", "ledger_id": str(UUID(int=1)), "seq": 7}
+    return json.dumps({**given, **more}).encode()
 
 
 def put_account(store: DeskStore, name: str, role: Role = "reader") -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -24,7 +23,7 @@ from edge.desk.verify import verify
 from edge.errors import DeskError
 from edge.evidence.record import DISPOSITION, days
 from edge.system.text import rfc3339
-from tests.support.desk import put_piece, sheet
+from tests.support.desk import as_published, put_piece, sheet
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ID = "ab" * 16
@@ -70,9 +69,7 @@ def test_the_record_refuses_to_be_changed_or_cut(store: DeskStore, tmp_path: Pat
 
 def published(store: DeskStore) -> bytes:
     """The newest answer as the worker leaves it beside the evidence."""
-    given = disposition(store.entries()[-1][1])
-    more = {"schema": "disposition/1", "station": "xray-1", "ledger_id": str(UUID(int=1)), "seq": 7}
-    return json.dumps({**given, **more}).encode()
+    return as_published(disposition(store.entries()[-1][1]))
 
 
 def tamper(path: Path, *statements: str) -> None:
