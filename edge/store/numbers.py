@@ -31,10 +31,9 @@ HIGHEST_NUMBER = (
 
 def next_seq(sql: sqlite3.Connection) -> int:
     """Number of the message to come. Raises LedgerError where it is not the one behind all that were given."""
-    query = "SELECT (SELECT CASE typeof(value) WHEN 'integer' THEN value END FROM meta WHERE key = ?)"
-    ((stored,),) = sql.execute(query, (NEXT_SEQ,)).fetchall()
-    ((skipped_to,),) = sql.execute(query, (SKIPPED_TO,)).fetchall()
-    ((last,),) = sql.execute("SELECT max(seq) FROM outbox").fetchall()
+    integer = "(SELECT CASE typeof(value) WHEN 'integer' THEN value END FROM meta WHERE key = ?)"
+    query = f"SELECT {integer}, {integer}, (SELECT max(seq) FROM outbox)"  # noqa: S608
+    ((stored, skipped_to, last),) = sql.execute(query, (NEXT_SEQ, SKIPPED_TO)).fetchall()
     expected: int = max((last or 0) + 1, skipped_to or 1)
     if stored != expected:
         raise LedgerError(
