@@ -975,7 +975,7 @@ def test_a_fuzz_of_every_route_finds_no_defect(plant: Plant) -> None:
         "severity",
         "sort",
     ]
-    names += ["boxes", "comment", "seconds", "seen", "nonce", "window_low", "auto"]
+    names += ["boxes", "comment", "seconds", "seen", "own_seen", "twice", "nonce", "window_low", "auto"]
     words = [
         "normal",
         "1",
