@@ -49,6 +49,8 @@ from edge.system.machine import machine_key
 
 log = logging.getLogger(__name__)
 
+ID_BYTES = 16
+"""Length of a verdict's id."""
 KEEP_LATEST = 10_000
 """Messages that no pruning touches, whatever the clock says: a jump of years must not empty the outbox. At least 1: the
 newest one proves what number comes next (edge.store.numbers)."""
@@ -226,9 +228,9 @@ class Ledger:
                 ).fetchone()
                 repeats = row[0] if row else None
         return Former(
-            name_id=last[0].hex() if last else None,
+            name_id=_hex_id(last[0]) if last else None,
             is_same=last is not None and last[1] == bytes_key(sha256),
-            repeats=repeats.hex() if repeats else None,
+            repeats=None if repeats is None else _hex_id(repeats),
         )
 
     def is_judged(self, file: str, sha256: str) -> bool:
@@ -294,7 +296,7 @@ class Ledger:
                     f"part {answer.part_id!r}, but verdict {answer.verdict_id} is on part {part[0]!r}",
                     hint="nothing was sent: look at the scan again",
                 )
-            decided_at = None if part is None else datetime.fromtimestamp(part[1] / 1000, UTC)
+            decided_at = None if part is None else _moment(part[1])
             known = sql.execute(
                 "SELECT content_key, payload FROM dispositions LEFT JOIN payloads USING (seq) WHERE disposition_id = ?",
                 (key,),
@@ -364,20 +366,14 @@ class Ledger:
             oldest = sql.execute(
                 "SELECT decided_at_ms FROM outbox WHERE sent_at_ms IS NULL ORDER BY seq LIMIT 1"
             ).fetchall()
-        try:
-            return Pending(count, datetime.fromtimestamp(oldest[0][0] / 1000, UTC) if oldest else None)
-        except (TypeError, ValueError, OverflowError):  # bit rot: the age is not what matters then
-            return Pending(count, None)
+        return Pending(count, _moment(oldest[0][0]) if oldest else None)
 
     def newest_decision(self) -> datetime | None:
         """When the line last decided, by the clock of the time; None before the first verdict."""
         query = "SELECT decided_at_ms FROM outbox WHERE verdict_type IS NOT NULL ORDER BY decided_at_ms DESC LIMIT 1"
         with self.database.transaction("read") as sql:
             row = sql.execute(query).fetchone()
-        try:
-            return None if row is None else datetime.fromtimestamp(row[0] / 1000, UTC)
-        except (TypeError, ValueError, OverflowError):  # bit rot
-            return None
+        return None if row is None else _moment(row[0])
 
     def requeue(self, asked: ResendRequest) -> int:
         """Make the messages that are asked for unsent again; how many of them were sent and are still there."""
@@ -567,6 +563,21 @@ def _stamp(file: str, text: str) -> FileStamp:
 def to_ms(moment: datetime) -> int:
     """Milliseconds since 1970, as the ledger keeps times."""
     return round(moment.timestamp() * 1000)
+
+
+def _moment(ms: float) -> datetime | None:
+    """The inverse of `to_ms`; None where bit rot has made something else of a time."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _hex_id(stored: object) -> str:
+    """A verdict's id as text; for what bit rot has made of one, an id of no verdict, so that what it tells stands."""
+    if isinstance(stored, bytes) and len(stored) == ID_BYTES:
+        return stored.hex()
+    return hashlib.sha256(repr(stored).encode()).hexdigest()[: 2 * ID_BYTES]
 
 
 def where_asked(asked: ResendRequest) -> tuple[str, tuple[object, ...]]:

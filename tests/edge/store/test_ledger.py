@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -897,6 +898,82 @@ def test_an_id_that_is_damaged_is_a_damaged_ledger(tmp_path: Path) -> None:
     with open_ledger(path, STATION) as ledger, pytest.raises(LedgerError, match="id is damaged") as caught:
         _ = ledger.ledger_id
     assert "restore a backup" in caught.value.hint
+
+
+COLUMNS = {
+    "files": ("file", "stamp", "sha256", "finished_at_ms"),
+    "verdicts": ("verdict_id", "seq", "file_key", "bytes_key"),
+    "pixels": ("pixels_id", "verdict_id"),
+    "dispositions": ("disposition_id", "verdict_id", "seq", "content_key"),
+    "outbox": ("verdict_id", "kind", "decided_at_ms", "sent_at_ms", "first_sent_at_ms", "part_id", "verdict_type"),
+    "payloads": ("payload", "checksum"),
+    "verdict_types": ("outcome", "reasons", "model_id"),
+}
+
+
+def test_whatever_one_value_becomes_by_bit_rot_the_ledger_answers_or_says_that_it_is_damaged(tmp_path: Path) -> None:
+    """Anything else would end the worker, and each of its next runs at the same scan or request."""
+    sound = tmp_path / "sound" / "ledger.sqlite"
+    pixels_id = f"{7:064x}"
+    with open_ledger(sound, STATION) as ledger:
+        ledger.commit([replace(sample_entry(number), pixels_id=pixels_id) for number in (1, 2)], NOW)
+        ledger.commit_disposition(sample_answer(1))
+        ledger.mark_sent([1], NOW)
+    path = tmp_path / "rotten" / "ledger.sqlite"
+    path.parent.mkdir(mode=0o700)
+    tried = 0
+    for table, columns in COLUMNS.items():
+        for column in columns:
+            for value in ("'x'", "x'ff'", "9e18"):
+                for log in ("", "-wal", "-shm"):
+                    Path(f"{path}{log}").unlink(missing_ok=True)
+                shutil.copy(sound, path)
+                changed(path, f"UPDATE OR IGNORE {table} SET {column} = {value}")
+                tried += 1
+                _use(path, pixels_id)
+    assert tried > 70
+
+
+def _use(path: Path, pixels_id: str) -> None:
+    """Each thing a line asks of its ledger."""
+    verdicts = [sample_verdict(number) for number in (1, 2, 3)]
+    with contextlib.suppress(LedgerError), open_ledger(path, STATION) as ledger:
+        for deed in (
+            ledger.files,
+            *(
+                lambda verdict=verdict: ledger.former(
+                    verdict.scan.file, verdict.scan.sha256, verdict.verdict_id, pixels_id
+                )
+                for verdict in verdicts
+            ),
+            lambda: ledger.commit([sample_entry(3)], NOW),
+            *(lambda number=number: ledger.commit_disposition(sample_answer(number, id_=number)) for number in (1, 2)),
+            lambda: ledger.outbox(0, 10),
+            ledger.damaged,
+            ledger.pending,
+            ledger.newest_decision,
+            lambda: ledger.requeue(ResendRequest(numbers=(1, 9))),
+            lambda: ledger.prune_files([]),
+            lambda: ledger.prune(NOW + timedelta(days=40)),
+        ):
+            with contextlib.suppress(LedgerError, RequestError):
+                deed()
+
+
+@pytest.mark.parametrize("rot", ["'x'", "x'ff'", "12"])
+def test_a_repetition_is_told_although_bit_rot_took_the_id_of_what_it_repeats(path: Path, rot: str) -> None:
+    pixels_id = f"{7:064x}"
+    with open_ledger(path, STATION) as ledger:
+        ledger.commit([replace(sample_entry(1), pixels_id=pixels_id)], NOW)
+    changed(path, f"UPDATE pixels SET verdict_id = {rot}")
+    changed(path, f"UPDATE verdicts SET verdict_id = {rot}")
+    with open_ledger(path, STATION) as ledger:
+        verdict = sample_verdict(1)
+        former = ledger.former(verdict.scan.file, verdict.scan.sha256, verdict.verdict_id, pixels_id)
+    assert former.is_same
+    for found in (former.name_id, former.repeats):
+        assert found is not None
+        assert re.fullmatch("[0-9a-f]{32}", found)
 
 
 ROT = {
