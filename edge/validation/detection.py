@@ -440,7 +440,7 @@ def _crossing(deviance: Callable[[float], float], middle: float, direction: floa
     for _ in range(60):
         guess = near[0] - lower * (far[0] - near[0]) / (upper - lower)
         value = excess(guess)
-        if abs(value) < 1e-8:
+        if abs(value) < 1e-5:
             break
         if value < 0:
             near, lower, upper = (guess, value), value, upper / 2
