@@ -25,12 +25,12 @@ help:  ## this list
 demo: $(DEMO)/.installed  ## a simulated lot through the real worker, a real broker and a report: build/demo/ (DESK=1: and the review desk)
 	$(DEMO)/bin/python demo/run_demo.py --out build/demo $(if $(DESK),--desk)
 
-test: $(TEST)/.installed  ## all default tests, two at a time
-	$(TEST)/bin/python -m pytest --numprocesses 2 --dist worksteal
+test: $(TEST)/.installed  ## all default tests, three at a time: they wait for half of theirs
+	$(TEST)/bin/python -m pytest --numprocesses 3 --dist worksteal
 
 # Not part of `test`: on Python 3.11 it takes nearly twice the processor time.
 coverage: $(TEST)/.installed  ## the same with coverage of lines and branches
-	$(TEST)/bin/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term
+	$(TEST)/bin/python -m pytest --numprocesses 3 --dist worksteal --cov --cov-report=term
 
 # A release's cache starts as a copy of the plain one: only what touches TensorRT is looked at again.
 check: $(TEST)/.installed  ## lint, format, types; calls of TensorRT 10 and 11 where their signatures are
@@ -93,7 +93,7 @@ constraints: $(AUDIT)/.installed  ## pin what make and plants install; keeps pin
 		$(PIN) - --no-deps --output-file $(CONSTRAINTS)/headless.txt
 
 test-newest: $(NEWEST)/.installed  ## the default tests with the newest release of every library, pinned nowhere
-	$(NEWEST)/bin/python -m pytest --numprocesses 2 --dist worksteal
+	$(NEWEST)/bin/python -m pytest --numprocesses 3 --dist worksteal
 
 clean:  ## remove what was built, keep the environments
 	rm -rf build dist *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,9 +1,9 @@
-"""What tests that run beside others need: `make test` runs two at a time."""
+"""What tests that run beside others need: `make test` runs three at a time."""
 
 import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Each worker has a core of its own, and so has all that it starts. Torch, onnxruntime, OpenVINO and the commands
+    # Each worker keeps to one core, and so does all that it starts. Torch, onnxruntime, OpenVINO and the commands
     # take as many threads as they see cores, and threads that wait for one another spin: a small fit then
     # costs four times its processor time.
     _cores = sorted(os.sched_getaffinity(0))
