@@ -67,7 +67,9 @@ class AlarmBoard:
     def give_back(self, alarms: Iterable[Alarm]) -> None:
         """They did not arrive: first in line again, in this order."""
         with self._lock:
-            self._waiting.extendleft(reversed(list(alarms)))
+            waiting = [*alarms, *self._waiting]
+            self._waiting.clear()
+            self._waiting.extend(waiting)
 
     def say_again(self) -> None:
         """A new connection: hand out what stands once more."""

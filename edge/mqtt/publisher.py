@@ -139,6 +139,7 @@ class Publisher:
 
         self._to_say: deque[Message] = deque()  # status and model
         self._said: dict[int, Message] = {}  # packet id -> status, model or alarm without PUBACK
+        self._refused_alarms: list[Alarm] = []  # said again with the state: a quota passes
         self._alarms = AlarmBoard(topics.station, card.boot_id, clock)
         self._health_lock = threading.Lock()
         self._health: Health | None = None
@@ -308,6 +309,8 @@ class Publisher:
 
     def _say_state(self, now_s: float) -> None:
         self._to_say = deque([self._status("online"), self._card])
+        self._alarms.give_back(self._refused_alarms)
+        self._refused_alarms.clear()
         self._state_at_s = now_s + STATE_AGAIN_S
 
     def _on_row_answered(self, row: OutboxRow, answer: Acknowledged, now_s: float) -> None:
@@ -353,6 +356,8 @@ class Publisher:
             self.clear_alarm(AlarmCode.NO_RETAIN)
         if answer.code >= REFUSED:
             event(log.warning, "broker refuses a notice", topic=self._topics.of(notice.KIND), reason=answer.reason)
+            if isinstance(notice, Alarm):
+                self._refused_alarms.append(notice)
 
     def _on_ended(self, ended: Ended, now_s: float) -> None:
         wait_s = self._dial_backoff.next_s()

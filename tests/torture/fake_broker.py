@@ -20,6 +20,12 @@ class FakeBroker:
     def __init__(self, *, speaks_5: bool = True) -> None:
         self.code = 0
         """The reason code of every PUBACK of a verdict from now on; other topics get 0x00."""
+        self.alarm_code = 0
+        """The reason code of every PUBACK of an alarm from now on."""
+        self.alarms: list[bytes] = []
+        """Packets of the alarms that got 0x00."""
+        self.refused_alarms: list[bytes] = []
+        """Packets of the others."""
         self.poison: tuple[bytes, ...] = ()
         """If given, `code` is the answer only to packets with one of these bytes in them."""
         self.disconnects = False
@@ -119,6 +125,9 @@ class FakeBroker:
                 if not head & 0b110:
                     continue
                 code = 0
+                if topic.endswith("/alarm"):
+                    code = self.alarm_code
+                    (self.refused_alarms if code else self.alarms).append(body)
                 if topic.endswith("/verdict"):
                     code = self.code if not self.poison or any(mark in body for mark in self.poison) else 0
                     self.verdicts.append((code, topic))

@@ -21,6 +21,7 @@ import pytest
 from paho.mqtt.publish import single
 
 import edge.mqtt.publisher
+from edge.contract.alarm_code import AlarmCode
 from edge.contract.messages import Health, Topics, Verdict
 from edge.errors import LedgerError
 from edge.mqtt.concessions import CONCESSION_ENDS
@@ -462,6 +463,23 @@ def test_a_broker_that_ends_the_connection_at_a_retained_message_gets_verdicts_a
             fake.refuses_retained = ""
             fake.drop()
             drive(publisher, lambda: publisher.standing_alarms == ())
+
+
+def test_an_alarm_that_the_broker_refused_for_a_while_is_said_again(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a quota: else the MES would hear of its end alone."""
+    monkeypatch.setattr(edge.mqtt.publisher, "STATE_AGAIN_S", 0.2)
+    with FakeBroker() as fake, publishing(broker_of(fake), ledger) as publisher:
+        drive(publisher, lambda: publisher.state.is_connected)
+        fake.alarm_code = 0x97
+        publisher.raise_alarm(AlarmCode.DISK_LOW, "little is free", "free some")
+        drive(publisher, lambda: len(fake.refused_alarms) >= 2)
+        fake.alarm_code = 0
+        drive(publisher, lambda: len(fake.alarms) == 1)
+        drive_for(publisher, 0.5)
+        assert len(fake.alarms) == 1
+        assert publisher.state.connections == 1
 
 
 def test_a_refusal_is_probed_with_single_rows_at_growing_intervals(broker: Mosquitto, ledger: Ledger) -> None:
