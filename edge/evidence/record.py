@@ -35,6 +35,7 @@ from pydantic import Field, ValidationError
 from edge.contract.messages import BoundsCounts, BoxPx, Count, Hex32, Hex64, Part, Text, Timestamp, Verdict
 from edge.errors import EvidenceError, EvidenceFault
 from edge.records import Counts, Outcome, counts_sha256
+from edge.system.text import first_error
 
 RECORD = "record.json"
 VERDICT = "verdict.json"
@@ -150,7 +151,7 @@ class Piece:
         try:
             verdict = Verdict.model_validate_json(self.read(VERDICT))
         except ValidationError as error:
-            raise EvidenceError(f"{self.path / VERDICT}: {error.errors()[0]['msg']}", hint=_HINT) from None
+            raise EvidenceError(f"{self.path / VERDICT}: {first_error(error, 'the verdict')}", hint=_HINT) from None
         found = (verdict.verdict_id, verdict.scan.file, verdict.outcome)
         if found != (self.record.verdict_id, self.record.file, self.record.outcome):
             raise EvidenceError(f"{self.path / VERDICT}: another one, {' '.join(map(str, found))}", hint=_HINT)
@@ -239,9 +240,7 @@ def open_piece(folder: Path, evidence: str) -> Piece:
     try:
         record = Record.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise EvidenceError(f"{path / RECORD}: {where}: {first['msg']}", hint=_HINT) from None
+        raise EvidenceError(f"{path / RECORD}: {first_error(error, 'the record')}", hint=_HINT) from None
     if evidence_path(record.decided_at, record.verdict_id) != evidence:
         raise EvidenceError(f"{path / RECORD}: the record of {record.verdict_id}", hint=_HINT)
     return Piece(path, record)

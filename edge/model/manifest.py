@@ -16,6 +16,7 @@ from edge.images.exposure import ExposureModel
 from edge.images.method import Method
 from edge.images.sharpness import SharpnessModel
 from edge.images.spread import Spread
+from edge.system.text import first_error
 
 SCHEMA_VERSION: Final = 1
 CLASSIFIER_FILE = "classifier.onnx"
@@ -260,11 +261,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        location = ".".join(str(part) for part in first["loc"]) or "manifest"
-        message = first["msg"].removeprefix("Value error, ")
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ModelError(f"{where}: {location}: {message}{more}", hint=_EXPORT_AGAIN) from None
+        raise ModelError(f"{where}: {first_error(error, 'manifest')}", hint=_EXPORT_AGAIN) from None
 
 
 def claimed_key(data: bytes) -> str | None:

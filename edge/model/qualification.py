@@ -25,6 +25,7 @@ import edge
 from edge.errors import ModelError
 from edge.model.signed_model import SignedModel, TrustedKey
 from edge.settings import Settings
+from edge.system.text import first_error
 
 RECORD_FILE, SIGNATURE_FILE = "qualification.json", "qualification.sig"
 MAX_RECORD_BYTES = 1 << 20
@@ -176,11 +177,8 @@ def read_qualification(folder: Path, keys: Sequence[TrustedKey]) -> Qualificatio
     try:
         return Qualification.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ModelError(
-            f"{folder / RECORD_FILE}: {where}: {first['msg']}", hint="qualify again with this release"
-        ) from None
+        found = first_error(error, "the record")
+        raise ModelError(f"{folder / RECORD_FILE}: {found}", hint="qualify again with this release") from None
 
 
 def void_reasons(

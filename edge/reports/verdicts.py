@@ -13,6 +13,7 @@ from edge.contract.messages import Disposition, Message, Verdict
 from edge.errors import LedgerError
 from edge.store.ledger_file import DAMAGED_HINT
 from edge.store.reader import StoredVerdict
+from edge.system.text import first_error
 
 _PARTS = ("gate", "model", "scan", "times")
 """Fields of a verdict that have fields of their own, as far as `fields_of` names them."""
@@ -67,8 +68,5 @@ def _parse(kind: type[AnyMessage], payload: bytes, seq: int) -> AnyMessage:
     try:
         return kind.model_validate_json(payload)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the message"
-        raise LedgerError(
-            f"ledger: verdict {seq}: {kind.__name__.lower()}: {where}: {first['msg']}", hint=OTHER_RELEASE
-        ) from None
+        found = first_error(error, "the message")
+        raise LedgerError(f"ledger: verdict {seq}: {kind.__name__.lower()}: {found}", hint=OTHER_RELEASE) from None

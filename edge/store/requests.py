@@ -38,7 +38,7 @@ from edge.store.ledger_file import map_errors
 from edge.system.files import open_regular, write_whole
 from edge.system.logs import event
 from edge.system.names import display_name
-from edge.system.text import rfc3339
+from edge.system.text import first_error, rfc3339
 
 log = logging.getLogger(__name__)
 
@@ -156,11 +156,7 @@ def parse_request(model: type[Model], content: bytes) -> Model:
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise RequestError(
-            f"{place or 'the file'}: {first['msg']}", hint="the schemas are in edge/contract/schema"
-        ) from None
+        raise RequestError(first_error(error, "the file"), hint="the schemas are in edge/contract/schema") from None
 
 
 class DropBox:

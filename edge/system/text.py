@@ -6,6 +6,10 @@ import codecs
 import math
 import unicodedata
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the process that unpacks writes logs, and starts without pydantic
+    from pydantic import ValidationError
 
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _THIN_SPACE = "\u202f"
@@ -25,6 +29,17 @@ def utf8_text(data: bytes) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise NotUtf8(f"not UTF-8 (byte 0x{data[error.start]:02x} in line {line})") from None
+
+
+def first_error(invalid: ValidationError, everything: str) -> str:
+    """The first thing wrong and how many more: `times.decided_at: Field required (and 2 more)`.
+
+    `everything` stands for the field where none is to blame.
+    """
+    first = invalid.errors(include_url=False, include_input=False)[0]
+    field = ".".join(map(str, first["loc"])) or everything
+    more = f" (and {invalid.error_count() - 1} more)" if invalid.error_count() > 1 else ""
+    return f"{field}: {first['msg'].removeprefix('Value error, ')}{more}"
 
 
 def visible(text: str) -> str:
