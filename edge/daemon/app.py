@@ -44,6 +44,7 @@ HOUSEKEEPING_S = 600.0
 IDLE_WAIT_S = 0.5
 EVIDENCE_WAIT_S = 0.5
 DRAIN_S = 10.0
+"""At a stop: what was judged may still be moved, and its pictures written, for so long."""
 REQUESTS_LOOK_S = 0.5
 LEDGER_RETRY_S = 1.0
 STUCK_AFTER_S = 90.0
