@@ -155,7 +155,7 @@ def bad_link(trial: Trial) -> None:
 
 
 def odd_answers(trial: Trial) -> None:
-    """R31: keep-alives that nobody keeps, answers that are none, no subscriber for ever, a huge packet, no retain."""
+    """R31: keep-alives that nobody keeps, answers that are none, no subscriber, a huge packet, no retain, no will."""
     no_acknowledgement(trial)
     with FakeBroker() as fake, trial.rig(Layout(worker_port=fake.port, broker={"keepalive_s": KEEPALIVE_S})) as rig:
         rig.worker.start()
@@ -169,6 +169,11 @@ def odd_answers(trial: Trial) -> None:
         rig.generator.arrive(5)
         count = len(rig.generator.listed)
         trial.recovered(wait_until(lambda: len(set(_seqs(fake.taken))) == count, "all verdicts, without retain"))
+        fake.properties, fake.refuses_retained, fake.refuses_wills = b"", "", "all"
+        fake.drop()
+        rig.generator.arrive(2)
+        count += 2
+        wait_until(lambda: len(set(_seqs(fake.taken))) == count, "all verdicts, without a last will")
         trial.require_clean_stop(rig.worker)
         rows, _ = rig.ledger_rows()
         trial.require(len(rows) == count and all(row.is_sent for row in rows), "accepted rows stay open")
