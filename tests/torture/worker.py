@@ -65,7 +65,7 @@ def main() -> int:
     if options.deaf:
         wrap.deafen()
     if options.poison:
-        wrap.poison()
+        wrap.poison(options.config.parent)
     if options.engine:
         wrap.ENGINE_FAULTS[options.engine](engine)
     if options.slow_evidence:

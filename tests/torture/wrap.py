@@ -12,7 +12,6 @@ import itertools
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -138,12 +137,15 @@ def advance_schema() -> None:
     edge.store.ledger_file.MIGRATIONS = newer
 
 
-def poison() -> None:
-    """Decoding a file that holds a marker of tests/torture/poison.py does harm, here and in every child."""
+def poison(root: Path) -> None:
+    """Decoding a file that holds a marker of tests/torture/poison.py does harm, here and in every child.
+
+    `root`: a folder of the test's own, for the program that children are started with.
+    """
     edge.scans.decoder.decode = poisoned
     _around(edge.evidence.keeper, "piece_of", before=lambda: time.sleep(COPY_DELAY_S))
     edge.daemon.line.Decoder = functools.partial(edge.scans.decoder.Decoder, wall_s=POISONED_WALL_S)  # type: ignore[misc,assignment]
-    script = Path(tempfile.mkdtemp(prefix="torture-poison-")) / "python"
+    script = root / "poisoned-python"
     script.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" -m tests.torture.poison "$@"\n')
     script.chmod(0o755)
     sys.executable = str(script)
