@@ -107,8 +107,6 @@ class StationFolder:
         self._recursive = recursive
         self._identity: tuple[int, int] | None = None
         self._home = FileSystem("unknown", Path("/"))
-        self.has_stable_inodes = self._home.has_stable_inodes
-        """Whether a file that is not replaced keeps its inode number here."""
         self._seen = Whereabouts.from_text(remembered, path)
         self._has_held_scans = self._seen is not None
         self._denied = False
@@ -124,6 +122,11 @@ class StationFolder:
     def whereabouts(self) -> str | None:
         """Where the folder was at the last look that found it there, for the next run; None before it held a scan."""
         return self._seen.as_text() if self._seen is not None and self._has_held_scans else None
+
+    @property
+    def has_stable_inodes(self) -> bool:
+        """Whether a file that is not replaced keeps its inode number here."""
+        return self._home.has_stable_inodes
 
     @property
     def is_plain(self) -> bool:
@@ -230,7 +233,7 @@ class StationFolder:
             is_seen = is_start and seen is not None and (seen.inode == status.st_ino or not home.has_stable_inodes)
             if not names.holds_anything and not is_seen and (expects_scans or self._has_held_scans):
                 return Listing(away=Away.EMPTY, detail=f"{self.path}: not the folder that held scans before, and empty")
-        self._identity, self._home, self.has_stable_inodes = identity, home, home.has_stable_inodes
+        self._identity, self._home = identity, home
         self._seen = Whereabouts.of(self.path, home, status.st_ino)
         self._has_held_scans = self._has_held_scans or expects_scans or names.holds_scans
         return Listing(names.found, names.unmarked)
