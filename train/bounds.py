@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from edge.images.conversion import LEVELS, Bounds, global_bounds, pooled_bounds, scan_bounds
+from edge.images.method import Method
 from train.dataset import Progress, Row, data_digest, scan_histograms
 from train.errors import DataError
 
@@ -55,6 +56,11 @@ def find_bounds(
         lowest=rows[min(range(len(rows)), key=lambda i: own[i].lo_counts)].file,
         highest=rows[max(range(len(rows)), key=lambda i: own[i].hi_counts)].file,
     )
+
+
+def bounds_needed(method: Method, rows: Sequence[Row], mode: Mode, counter: Callable[[str], Progress]) -> Bounds | None:
+    """Bounds of these scans, or None where the conversion takes none. Raises DataError."""
+    return find_bounds(rows, mode, progress=counter("bounds")).bounds if method.needs_bounds else None
 
 
 def bounds_json(report: BoundsReport) -> str:

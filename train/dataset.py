@@ -93,6 +93,26 @@ class LoadedScans:
         return np.array([row.label for row in self.rows], np.int64)
 
 
+@dataclass(frozen=True)
+class SplitScans:
+    """Scans to learn from, and scans of other lots that are held out."""
+
+    training: LoadedScans
+    held_out: LoadedScans
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return self.training.rows + self.held_out.rows
+
+    @property
+    def facts(self) -> tuple[ScanFacts, ...]:
+        return self.training.facts + self.held_out.facts
+
+    @property
+    def digest(self) -> str:
+        return data_digest(self.rows, [fact.sha256 for fact in self.facts])
+
+
 def read_labels(data: Path) -> list[Row]:
     """The labelled scans of a folder, in the order of `labels.csv` or sorted by path; unlabelled ones are left out.
 
@@ -241,6 +261,21 @@ def load_scans(
         images[number] = image
         facts.append(fact)
     return LoadedScans(tuple(rows), images, tuple(facts))
+
+
+def load_split(
+    training: Sequence[Row],
+    held_out: Sequence[Row],
+    method: Method,
+    bounds: Bounds | None,
+    size: Size,
+    counter: Callable[[str], Progress],
+) -> SplitScans:
+    """Both parts of a split by lot; `counter` shows how far each is. Raises DataError."""
+    return SplitScans(
+        load_scans(training, method, bounds, size, progress=counter("training scans")),
+        load_scans(held_out, method, bounds, size, progress=counter("held out scans")),
+    )
 
 
 def scan_facts(

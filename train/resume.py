@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,6 @@ class Resume:
         name = self.folder_and_name
         return name.with_stem(f"{name.stem}-{hashlib.sha256(self.key.encode()).hexdigest()[:12]}")
 
-    def others(self) -> list[str]:
-        """Names of unfinished trainings with other options or scans in the same folder."""
-        name = self.folder_and_name
-        return sorted(path.name for path in name.parent.glob(f"{name.stem}-*{name.suffix}") if path != self.path)
-
     def save(self, at: EpochEnd, modules: Sequence[nn.Module], optimizer: torch.optim.Optimizer, rng: Random) -> None:
         """Write the state after an epoch."""
         content = {
@@ -73,13 +68,18 @@ class Resume:
         with write_whole(self.path) as stream:
             torch.save(content, stream)
 
-    def load(self, modules: Sequence[nn.Module], optimizer: torch.optim.Optimizer, rng: Random) -> EpochEnd | None:
+    def load(
+        self,
+        modules: Sequence[nn.Module],
+        optimizer: torch.optim.Optimizer,
+        rng: Random,
+        say: Callable[[str], None],
+    ) -> EpochEnd | None:
         """Put everything back as it was after the last epoch; None where there is none of this very training."""
-        try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError):
-            return None
-        if not isinstance(content, dict) or content.get("key") != self.key:
+        content = self._read()
+        if content is None:
+            if others := self._others():
+                say(f"other options than those of {', '.join(others)}, which stay for their own")
             return None
         for module, state in zip(modules, content["modules"], strict=True):
             module.load_state_dict(state)
@@ -91,7 +91,21 @@ class Resume:
         torch.set_rng_state(content["torch_rng"])
         if content["cuda_rng"]:
             torch.cuda.set_rng_state_all(content["cuda_rng"])
-        return EpochEnd(**content["at"])
+        at = EpochEnd(**content["at"])
+        say(f"going on after {f'epoch {at.epoch}' if at.epoch else f'step {at.step}'}")
+        return at
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError):
+            return None
+        return content if isinstance(content, dict) and content.get("key") == self.key else None
+
+    def _others(self) -> list[str]:
+        """Names of unfinished trainings with other options or scans in the same folder."""
+        name = self.folder_and_name
+        return sorted(path.name for path in name.parent.glob(f"{name.stem}-*{name.suffix}") if path != self.path)
 
     def done(self) -> None:
         """Remove the file: the checkpoint is written."""

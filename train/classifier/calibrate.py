@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,30 +84,12 @@ def calibrate(
             f"calibration is left with {len(used)} scans of one class",
             hint="give more lots, or other ones to check on with --check-lots",
         )
-    network = classifier_of(learnt)
-    sha256s, pixels_sha256s, seen, scores = [], [], [], []
-    learnt_from = {*learnt.scan_sha256s, *learnt.scan_pixels_sha256s}
-    show = reporter.counter("scans scored")
-    for number, row in enumerate(rows):
-        frame = read_frame(row)
-        sha256s.append(frame.scan.sha256)
-        pixels_sha256s.append(counts_sha256(frame.counts))
-        if learnt_from & {sha256s[-1], pixels_sha256s[-1]}:
-            seen.append(row.file)
-        image = prepare(frame.counts, learnt.method, learnt.bounds, learnt.size)
-        scores.append(p_abnormal(network, image))
-        show(number + 1, len(rows))
-    p = np.array(scores)
-    digest = data_digest(rows, sha256s)
-    if seen:
-        raise DataError(
-            f"{len(seen)} of {len(rows)} scans were learnt from, {seen[0]} among them",
-            hint="keep whole lots back in a folder of their own",
-        )
+    scored = _score(learnt, rows, reporter)
+    p = scored.p
     threshold = _threshold(p[used], labels[used], wish)
     band = None if wish.alpha is None else review_band(p[used], labels[used], wish.alpha, threshold)
     report = {
-        "data_digest": digest,
+        "data_digest": scored.digest,
         "calibrated_on": [lot for lot in lots if lot not in held],
         "checked_on": held,
         "wish": asdict(wish),
@@ -117,26 +100,58 @@ def calibrate(
     }
     if wish.alpha is not None:
         lot_of_scan = [rows[i].lot for i in used]
-        found = coverage_by_lot(
-            p[used], labels[used], lot_of_scan, wish.alpha, lambda p, labels: _threshold(p, labels, wish)
-        )
+        found = coverage_by_lot(p[used], labels[used], lot_of_scan, wish.alpha, partial(_threshold, wish=wish))
         report["left_out"] = left_out(found)
     thresholds = {"threshold": threshold}
     if band is not None:
         thresholds |= {"review_low": band.low, "review_high": band.high}
-    metrics = {"calibration_data_digest": digest, "calibration_alpha": wish.alpha}
+    metrics = {"calibration_data_digest": scored.digest, "calibration_alpha": wish.alpha}
     calibrated = replace(
         learnt,
         thresholds=thresholds,
         metrics={**learnt.metrics, **metrics},
-        calibrated_sha256s=tuple(sorted({sha256s[i] for i in used})),
-        calibrated_pixels_sha256s=tuple(sorted({pixels_sha256s[i] for i in used})),
+        calibrated_sha256s=tuple(sorted({scored.sha256s[i] for i in used})),
+        calibrated_pixels_sha256s=tuple(sorted({scored.pixels_sha256s[i] for i in used})),
         calibrated_lots=tuple(sorted({rows[i].lot for i in used})),
     )
     save_checkpoint(run / CLASSIFIER_FILE, calibrated)
     write_json(run / "calibration.json", report)
     _plot(p, labels, run / "reliability")
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """p(abnormal) of scans, shape (n,), and the digests of their files and counts."""
+
+    p: Scores
+    sha256s: list[str]
+    pixels_sha256s: list[str]
+    digest: str
+    """Over all of them, with lots and labels."""
+
+
+def _score(learnt: Checkpoint, rows: Sequence[Row], reporter: Reporter) -> _Scored:
+    """Judge each scan. Raises DataError where the classifier learnt from one of them."""
+    network = classifier_of(learnt)
+    learnt_from = {*learnt.scan_sha256s, *learnt.scan_pixels_sha256s}
+    sha256s, pixels_sha256s, seen, scores = [], [], [], []
+    show = reporter.counter("scans scored")
+    for number, row in enumerate(rows):
+        frame = read_frame(row)
+        sha256s.append(frame.scan.sha256)
+        pixels_sha256s.append(counts_sha256(frame.counts))
+        if learnt_from & {sha256s[-1], pixels_sha256s[-1]}:
+            seen.append(row.file)
+        image = prepare(frame.counts, learnt.method, learnt.bounds, learnt.size)
+        scores.append(p_abnormal(network, image))
+        show(number + 1, len(rows))
+    if seen:
+        raise DataError(
+            f"{len(seen)} of {len(rows)} scans were learnt from, {seen[0]} among them",
+            hint="keep whole lots back in a folder of their own",
+        )
+    return _Scored(np.array(scores), sha256s, pixels_sha256s, data_digest(rows, sha256s))
 
 
 def lots_needed(alpha: float) -> int:

@@ -25,11 +25,11 @@ from edge.images.conversion import Bounds
 from edge.records import Size
 from edge.system.progress import Reporter
 from edge.validation.statistics import auroc, confusion
-from train.bounds import Mode, find_bounds
+from train.bounds import Mode, bounds_needed
 from train.checkpoint import CLASSIFIER_FILE, Checkpoint, Value, load_checkpoint, save_checkpoint, scans_seen
 from train.classifier.region_task import RegionTask, flip
 from train.classifier.regions import read_regions
-from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_lot
+from train.dataset import LABELS, LoadedScans, load_split, read_labels, split_by_lot
 from train.device import choose_arithmetic, open_device
 from train.errors import TrainError
 from train.losses import classifier_loss, finite
@@ -91,20 +91,15 @@ def train_classifier(
     # Before the scans are read: a missing GPU, and missing weights, fail at once.
     recipe = replace(recipe, amp=choose_arithmetic(recipe.amp, recipe.device, reporter.say))
     model = build_classifier(recipe)
-    rows = read_labels(data)
-    training_rows, validation_rows = split_by_lot(rows, recipe.validation_share, recipe.seed)
-    if bounds is None and recipe.method.needs_bounds:
-        bounds = find_bounds(training_rows, bounds_mode, progress=reporter.counter("bounds")).bounds
-        reporter.say(f"bounds {bounds.lo_counts}..{bounds.hi_counts} counts ({bounds_mode})")
-    training = load_scans(
-        training_rows, recipe.method, bounds, recipe.size, progress=reporter.counter("training scans")
-    )
-    validation = load_scans(
-        validation_rows, recipe.method, bounds, recipe.size, progress=reporter.counter("validation scans")
-    )
+    training_rows, validation_rows = split_by_lot(read_labels(data), recipe.validation_share, recipe.seed)
+    if bounds is None:
+        bounds = bounds_needed(recipe.method, training_rows, bounds_mode, reporter.counter)
+    if bounds is not None:
+        reporter.say(f"bounds {bounds.lo_counts}..{bounds.hi_counts} counts")
+    scans = load_split(training_rows, validation_rows, recipe.method, bounds, recipe.size, reporter.counter)
+    training, validation = scans.training, scans.held_out
     reporter.say(f"training on {_describe(training)}; validating on {_describe(validation)}")
-    facts = training.facts + validation.facts
-    digest = data_digest(training.rows + validation.rows, [fact.sha256 for fact in facts])
+    digest = scans.digest
     resume = Resume(out / RESUME_FILE, json.dumps({"recipe": flat(recipe), "bounds": str(bounds), "data": digest}))
     history, state = fit(model, training, validation, recipe, stages, reporter, resume)
     model.load_state_dict(state)
@@ -120,7 +115,7 @@ def train_classifier(
         size=recipe.size,
         seed=recipe.seed,
         data_digest=digest,
-        **scans_seen(training.rows + validation.rows, facts),
+        **scans_seen(scans.rows, scans.facts),
         thresholds={"threshold": best_threshold(p_abnormal, validation.labels)},
         recipe={**flat(recipe), "bounds_mode": bounds_mode},
         metrics=_figures(p_abnormal, training, validation),
@@ -213,14 +208,10 @@ def fit(
     best_loss, best_state = math.inf, copy.deepcopy(model.state_dict())
     step = epoch = 0
     modules = [model] if regions is None else [model, regions.layer]
-    before = None if resume is None else resume.load(modules, optimizer, rng)
-    if before is not None:
+    if resume is not None and (before := resume.load(modules, optimizer, rng, reporter.say)) is not None:
         epoch, step, seen_px = before.epoch, before.step, before.seen_px
         best_loss, best_state = before.best_loss, before.best_state
         history = [EpochFigures(**figures) for figures in before.history]
-        reporter.say(f"going on after epoch {epoch}")
-    elif resume is not None and resume.others():
-        reporter.say(f"other options than those of {', '.join(resume.others())}, which stay for their own")
     for stage in [each for each in stages for _ in range(each.epochs)][epoch:]:
         start_s, losses = time.monotonic(), []
         training_mode(model, recipe)

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from edge.images.conversion import Bounds
 from edge.system.progress import Reporter
-from train.bounds import Mode, find_bounds
+from train.bounds import Mode, bounds_needed
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, scans_seen
-from train.dataset import LABELS, LoadedScans, data_digest, load_scans, read_labels, split_by_lot
+from train.dataset import LABELS, LoadedScans, data_digest, load_scans, load_split, read_labels, split_by_lot
 from train.device import choose_arithmetic, open_device
 from train.errors import DataError, DivergedError
 from train.gate.calibration import Examples, calibrated, calibrated_filter, filter_maps, gate_images
@@ -63,34 +63,16 @@ def train_gate(
     recipe = dataclasses.replace(recipe, amp=choose_arithmetic(recipe.amp, recipe.device, reporter.say))
     where = open_device(recipe.device)
     pictures = read_photos(photos) if photos is not None else []
-    if recipe.perturbation == "sni" and not pictures:
-        raise DataError("sni perturbations need photographs", hint="give --photos FOLDER, or --perturbation shapes")
-    if pictures and recipe.perturbation != "sni":
-        raise DataError(
-            f"photographs are for sni perturbations, not for {recipe.perturbation}",
-            hint="leave out --photos or --perturbation",
-        )
-    least_px = (_LEAST_TURNED_PX if recipe.rotate else PATCH_PX) * recipe.reduction
-    if min(recipe.size) < least_px:
-        raise DataError(
-            f"images of {recipe.size.height_px}x{recipe.size.width_px} px are too small for patches",
-            hint=f"use a size from {least_px}x{least_px} up, straight patches (--no-rotate), a smaller --reduction",
-        )
+    _require_fit(recipe, pictures)
     training_rows, validation_rows = split_by_lot(read_labels(data), recipe.validation_share, recipe.seed)
-    if bounds is None and recipe.method.needs_bounds:  # of all training scans, as the classifier finds them
-        bounds = find_bounds(training_rows, bounds_mode, progress=reporter.counter("bounds")).bounds
+    if bounds is None:  # of all training scans, as the classifier finds them
+        bounds = bounds_needed(recipe.method, training_rows, bounds_mode, reporter.counter)
     if recipe.patches == "normal":
         training_rows = [row for row in training_rows if row.label == 0]
-    training = load_scans(
-        training_rows, recipe.method, bounds, recipe.size, progress=reporter.counter("training scans")
-    )
-    validation = load_scans(
-        validation_rows, recipe.method, bounds, recipe.size, progress=reporter.counter("validation scans")
-    )
+    scans = load_split(training_rows, validation_rows, recipe.method, bounds, recipe.size, reporter.counter)
+    training, validation = scans.training, scans.held_out
     reporter.say(f"training on {len(training.rows)} scans; calibrating on {len(validation.rows)}")
-    facts = training.facts + validation.facts
-    digest = data_digest(training.rows + validation.rows, [fact.sha256 for fact in facts])
-    key = {"recipe": flat(recipe), "bounds": str(bounds), "data": digest, "photos": len(pictures)}
+    key = {"recipe": flat(recipe), "bounds": str(bounds), "data": scans.digest, "photos": len(pictures)}
     resume = Resume(out / RESUME_FILE, json.dumps(key))
     torch.manual_seed(recipe.seed)
     model = GateAutoencoder()
@@ -125,8 +107,8 @@ def train_gate(
         bounds=bounds,
         size=recipe.size,
         seed=recipe.seed,
-        data_digest=digest,
-        **scans_seen(training.rows + validation.rows, facts),
+        data_digest=scans.digest,
+        **scans_seen(scans.rows, scans.facts),
         thresholds={"gate_mean_threshold": found.thresholds.mean, "gate_std_threshold": found.thresholds.std},
         recipe={**flat(recipe), "bounds_mode": bounds_mode, "photos": len(pictures)},
         metrics=metrics,
@@ -140,6 +122,23 @@ def train_gate(
     )
     reporter.say(calibration_sentence(examples))
     return checkpoint
+
+
+def _require_fit(recipe: GateRecipe, photos: Sequence[Patch]) -> None:
+    """Raise DataError where the recipe's options contradict each other."""
+    if recipe.perturbation == "sni" and not photos:
+        raise DataError("sni perturbations need photographs", hint="give --photos FOLDER, or --perturbation shapes")
+    if photos and recipe.perturbation != "sni":
+        raise DataError(
+            f"photographs are for sni perturbations, not for {recipe.perturbation}",
+            hint="leave out --photos or --perturbation",
+        )
+    least_px = (_LEAST_TURNED_PX if recipe.rotate else PATCH_PX) * recipe.reduction
+    if min(recipe.size) < least_px:
+        raise DataError(
+            f"images of {recipe.size.height_px}x{recipe.size.width_px} px are too small for patches",
+            hint=f"use a size from {least_px}x{least_px} up, straight patches (--no-rotate), a smaller --reduction",
+        )
 
 
 def add_filter(data: Path, start: Path, out: Path, reporter: Reporter) -> Checkpoint:
@@ -246,12 +245,8 @@ def fit(
     losses: list[float] = []
     # Looked at once in a while: asking a GPU for a number makes it wait.
     waiting: list[tuple[Tensor, Tensor]] = []
-    before = None if resume is None else resume.load([model], optimizer, rng)
-    if before is not None:
+    if resume is not None and (before := resume.load([model], optimizer, rng, reporter.say)) is not None:
         losses = [figures["loss"] for figures in before.history]
-        reporter.say(f"going on after step {before.step}")
-    elif resume is not None and resume.others():
-        reporter.say(f"other options than those of {', '.join(resume.others())}, which stay for their own")
     for step in range(len(losses), recipe.steps):
         if step >= recipe.steps - recipe.settle_steps:
             model.eval()  # there is no batch norm: this only ends the dropout

@@ -26,8 +26,8 @@ from edge.images.method import Method
 from edge.records import Image, Size
 from edge.scans.scan import SUFFIXES
 from edge.system.progress import Reporter
-from train.bounds import find_bounds
-from train.dataset import LABELS, LABELS_NAME, LoadedScans, data_digest, load_scans, read_labels, split_by_lot
+from train.bounds import bounds_needed
+from train.dataset import LABELS, LABELS_NAME, LoadedScans, load_split, read_labels, split_by_lot
 from train.errors import DataError
 from train.papers.transfer.pictures import PictureFolder, check_members, decode, open_pictures, resized
 from train.survey import natural
@@ -137,13 +137,9 @@ def _scans(path: Path, choice: Choice, reporter: Reporter) -> ImageSet:
                 f"{count} {name} scans in the training lots of {path}, at least {LEAST_TRAINING} are needed",
                 hint="label more scans, or try another --seed",
             )
-    bounds = None
-    if choice.method.needs_bounds:
-        bounds = find_bounds(training_rows, "per_scan", progress=reporter.counter("bounds")).bounds
-    training, test = (
-        load_scans(rows, choice.method, bounds, choice.size, progress=reporter.counter(f"{name} scans"))
-        for rows, name in ((training_rows, "training"), (test_rows, "test"))
-    )
+    bounds = bounds_needed(choice.method, training_rows, "per_scan", reporter.counter)
+    scans = load_split(training_rows, test_rows, choice.method, bounds, choice.size, reporter.counter)
+    training, test = scans.training, scans.held_out
     held_out = sorted({row.lot for row in test_rows})
     seen = {fact.sha256 for fact in training.facts}
     return ImageSet(
@@ -151,7 +147,7 @@ def _scans(path: Path, choice: Choice, reporter: Reporter) -> ImageSet:
         classes=LABELS,
         training=_part_of_scans(training),
         test=_part_of_scans(test),
-        digest=data_digest(training.rows + test.rows, [fact.sha256 for fact in training.facts + test.facts]),
+        digest=scans.digest,
         split=f"lots held out: {', '.join(held_out)}",
         copies=sum(fact.sha256 in seen for fact in test.facts),
         mirrors=(2, 3),
