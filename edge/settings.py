@@ -29,7 +29,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from edge.errors import SettingsError
-from edge.system.names import SCAN_SUFFIXES, finds_again
+from edge.system.names import finds_again, is_scan_name
 from edge.system.text import NotUtf8, utf8_text
 from edge.system.values import check_expression, check_host, check_topic_level, display, is_loopback, toml_value
 from edge.system.variables import PREFIX, expect_utf8, is_of_kubernetes, json_section, merge, suggest_setting, variable
@@ -92,7 +92,7 @@ class FolderSettings(Section):
         """Without its dot a suffix fits no file, and the line waits for markers that never come."""
         if value is not None and (not value or value[0].isalnum() or "/" in value):
             raise ValueError(f"is no suffix of a file name: write {'.' + (value.replace('/', '') or 'done')!r}")
-        if value is not None and value.lower().endswith(SCAN_SUFFIXES):  # else each scan would be its own marker
+        if value is not None and is_scan_name(value):  # else each scan would be its own marker
             raise ValueError("is the suffix of a scan, and a marker is none: write '.done'")
         return value
 

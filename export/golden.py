@@ -18,7 +18,8 @@ from edge.errors import ScanError
 from edge.images.conversion import Bounds, prepare
 from edge.images.method import Method
 from edge.records import Counts, Image, Scores
-from edge.scans.scan import SUFFIXES, Limits, read_scan
+from edge.scans.scan import Limits, read_scan
+from edge.system.names import is_scan_name
 from export.errors import ExportError
 from train.dataset import LABELS, LABELS_NAME, read_labels
 
@@ -104,7 +105,7 @@ def _candidates(folder: Path) -> list[tuple[Path, int | None]]:
                 raise ExportError(f"{folder} holds no {name} scan", hint="golden scans are one of each label")
             candidates += of_label[:CANDIDATES]
         return candidates
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    found = sorted(path for path in folder.glob("*") if is_scan_name(path.name))
     if len(found) < 2:
         raise ExportError(
             f"{folder} holds {len(found)} TIFF files, golden scans are two",

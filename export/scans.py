@@ -10,7 +10,8 @@ from edge.errors import ScanError
 from edge.images.conversion import Bounds, prepare
 from edge.images.method import Method
 from edge.records import Image, Size
-from edge.scans.scan import SUFFIXES, Limits, read_scan
+from edge.scans.scan import Limits, read_scan
+from edge.system.names import is_scan_name
 from edge.validation.labels import Label, match_labels, read_labels
 from export.errors import ExportError
 
@@ -39,7 +40,7 @@ def converted_scans(
     Labels come from `labels`, else from the folder's labels.csv, else from nowhere. Raises ExportError for a folder
     without scans or a scan that cannot be read, SettingsError for labels that make no sense.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = sorted(path for path in folder.rglob("*") if is_scan_name(path.name))
     if not files:
         raise ExportError(f"{folder} holds no TIFF files", hint="give a folder of scans")
     if at_most is not None and len(files) > at_most:

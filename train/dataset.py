@@ -24,7 +24,8 @@ from edge.images.exposure import Exposure, exposure
 from edge.images.method import Method
 from edge.images.sharpness import Sharpness, sharpness
 from edge.records import Frame, Image, Size, counts_sha256
-from edge.scans.scan import SUFFIXES, Limits, read_scan
+from edge.scans.scan import Limits, read_scan
+from edge.system.names import is_scan_name
 from edge.validation.labels import MatchedLabels, bad_rows, match_labels
 from edge.validation.labels import read_labels as read_label_rows
 from train.errors import DataError
@@ -172,12 +173,12 @@ def unlisted_files(data: Path) -> list[str]:
 
 
 def _tiff_files(data: Path) -> list[str]:
-    return sorted(path.relative_to(data).as_posix() for path in data.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return sorted(path.relative_to(data).as_posix() for path in data.rglob("*") if is_scan_name(path.name))
 
 
 def _rows_of_folders(data: Path) -> Iterator[Row]:
     for path in sorted(data.glob("*/*/*")):
-        if path.suffix.lower() not in SUFFIXES or not path.is_file():
+        if not is_scan_name(path.name) or not path.is_file():
             continue
         lot, label = path.parts[-3:-1]
         if label not in LABELS:

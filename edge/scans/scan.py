@@ -29,12 +29,8 @@ from edge.scans.pixels import decode as decode_here
 from edge.scans.tiff import Layout, foreign, read_layout, unfinished
 from edge.scans.unwritten import check_codes, check_pixels, has_unwritten_codes
 from edge.system.logs import event
-from edge.system.names import SCAN_SUFFIXES
 
 log = logging.getLogger(__name__)
-
-SUFFIXES = SCAN_SUFFIXES
-"""How the name of a scan ends, in any case of its letters."""
 
 REASONS = frozenset(
     {

@@ -19,12 +19,11 @@ from typing import BinaryIO
 
 from edge.errors import LedgerError
 from edge.records import FileStamp
-from edge.scans.scan import SUFFIXES
 from edge.station.folder import find_markers, marker_names
 from edge.station.mounts import Whereabouts, file_system
 from edge.system.files import CHUNK_BYTES, copy_open, copy_whole, open_folder, open_regular
 from edge.system.logs import event
-from edge.system.names import display_name, finds_again
+from edge.system.names import SCAN_SUFFIXES, display_name, finds_again, is_scan_name
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ MAX_NAME_BYTES = 255
 RETRY_S = 10.0
 """Between two tries to move what could not be moved."""
 
-SIBLING_SUFFIXES = (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
+SIBLING_SUFFIXES = (*SCAN_SUFFIXES, *(suffix.upper() for suffix in SCAN_SUFFIXES))
 
 
 class Archive:
@@ -296,7 +295,7 @@ class _Move:
             self.source.hardlink_to(taken)
             taken.unlink()
         except FileExistsError:
-            if not self.source.name.lower().endswith(SUFFIXES):
+            if not is_scan_name(self.source.name):
                 taken.unlink()  # of two markers of the next scan one is enough
                 return
             name = self._free_name()

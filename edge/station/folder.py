@@ -27,11 +27,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from edge.records import FileStamp
-from edge.scans.scan import SUFFIXES
 from edge.station.mounts import FileSystem, Whereabouts, file_system
 from edge.system.files import open_folder
 from edge.system.logs import event
-from edge.system.names import IGNORED_STARTS, display_name
+from edge.system.names import IGNORED_STARTS, display_name, is_scan_name
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +134,7 @@ class StationFolder:
 
     def takes(self, file: str) -> bool:
         """Whether an entry of this name in a plain folder is a scan."""
-        return self.is_plain and not file.startswith(IGNORED_STARTS) and file.lower().endswith(SUFFIXES)
+        return self.is_plain and not file.startswith(IGNORED_STARTS) and is_scan_name(file)
 
     def look(self, known: Mapping[str, FileStamp], *, expects_scans: bool) -> Listing:
         """List the folder once, without a stat per file; a file in `known` costs about a microsecond."""
@@ -286,7 +285,7 @@ class StationFolder:
                 if is_folder:  # also one that is called like a scan
                     if name.lower() not in IGNORED_FOLDERS:
                         names.folders.append(prefix + name)
-                elif name.lower().endswith(SUFFIXES):
+                elif is_scan_name(name):
                     candidates.append((name, entry.inode()))
         for name, inode in candidates:
             if done_suffix is None or _is_marked(name.lower(), done_suffix, beside):
@@ -324,7 +323,7 @@ def find_markers(scan: Path, names: Collection[str]) -> list[Path]:
     if not found:  # in another case: the listing is dear where a backlog lies
         lower = {name.lower() for name in names}
         found = [path.name for path in scan.parent.iterdir() if path.name.lower() in lower]
-    return [scan.with_name(name) for name in found if not name.lower().endswith(SUFFIXES)]
+    return [scan.with_name(name) for name in found if not is_scan_name(name)]
 
 
 def _is_marked(name: str, suffix: str, names: set[str]) -> bool:

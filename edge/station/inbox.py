@@ -38,13 +38,13 @@ from pathlib import Path
 
 from edge.errors import ScanError, ScanIncomplete
 from edge.records import Arrival, ExpectedFile, FileStamp
-from edge.scans.scan import SUFFIXES, Limits, check_complete
+from edge.scans.scan import Limits, check_complete
 from edge.station.backlog import Backlog, Waiting, age
 from edge.station.folder import HINTS, Away, FolderState, StationFolder
 from edge.station.known import KnownFiles, rights_of
 from edge.station.unread import UnreadScans
 from edge.system.logs import event
-from edge.system.names import display_name
+from edge.system.names import display_name, is_scan_name
 
 log = logging.getLogger(__name__)
 
@@ -553,7 +553,7 @@ class Inbox:
         touched = set()
         for file, is_new, status in [self._touched.popleft() for _ in range(len(self._touched))]:
             touched.add(file)
-            if status is None or not file.lower().endswith(SUFFIXES):
+            if status is None or not is_scan_name(file):
                 continue
             read = self._known.stamps.get(file)
             if file in self._in_flight:

@@ -7,10 +7,15 @@ import unicodedata
 from pathlib import Path
 
 SCAN_SUFFIXES = (".tif", ".tiff")
-"""In any case of their letters: what a file is called that is a scan."""
+"""How the name of a scan ends, in any case of its letters."""
 
 IGNORED_STARTS = (".", "~")
 """Hidden files and folders, and drafts of other programs."""
+
+
+def is_scan_name(name: str) -> bool:
+    """Whether a file of this name is taken for a scan."""
+    return name.lower().endswith(SCAN_SUFFIXES)
 
 
 def finds_again(home: Path, target: Path, *, recursive: bool) -> bool:

@@ -33,10 +33,9 @@ from edge.model.qualification import program_sha256
 from edge.pipeline.loaded_model import LoadedModel, load_model
 from edge.pipeline.worker import VerdictStore
 from edge.records import Outcome
-from edge.scans.scan import SUFFIXES
 from edge.settings import Settings
 from edge.system.files import write_whole
-from edge.system.names import display_name
+from edge.system.names import SCAN_SUFFIXES, display_name
 from edge.system.progress import Reporter
 from edge.system.text import visible
 from edge.validation.comparison import Changes, Comparison, compare
@@ -216,7 +215,7 @@ def check_replay(options: ReplayOptions, settings: Settings) -> CheckedReplay:
     if not files:
         below = "" if settings.folder.recursive else "; set folder.recursive to look into sub-folders"
         raise SettingsError(
-            f"{source.name} holds no *{' or *'.join(SUFFIXES)}", hint=f"name the folder of scans{below}"
+            f"{source.name} holds no *{' or *'.join(SCAN_SUFFIXES)}", hint=f"name the folder of scans{below}"
         )
     matched, digest = MatchedLabels({}, ()), None
     if options.labels is not None and label_rows is not None:

@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edge.errors import SettingsError, SourceError
-from edge.scans.scan import SUFFIXES
 from edge.station.folder import IGNORED_FOLDERS
 from edge.system.logs import event
-from edge.system.names import IGNORED_STARTS, display_name
+from edge.system.names import IGNORED_STARTS, display_name, is_scan_name
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ class LocalFolder:
                 if self.recursive and entry.is_dir(follow_symlinks=False):
                     if entry.name.lower() not in IGNORED_FOLDERS:
                         folders.append(f"{prefix}{entry.name}/")
-                elif entry.name.lower().endswith(SUFFIXES):
+                elif is_scan_name(entry.name):
                     yield prefix + entry.name
         for folder in folders:
             try:
@@ -132,7 +131,7 @@ class StoredFolder:
         with closing(_Store(self.url)) as store:
             for name in store.s3_names(self.recursive) if store.is_s3 else store.names(self.recursive):
                 *folders, last = name.split("/")
-                if not last.lower().endswith(SUFFIXES) or any(
+                if not is_scan_name(last) or any(
                     part.startswith(IGNORED_STARTS) or part.lower() in IGNORED_FOLDERS for part in folders
                 ):
                     continue

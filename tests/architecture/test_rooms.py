@@ -20,6 +20,7 @@ TRAIN_MAY_USE = {
     "edge.images.spread",
     "edge.system.command",
     "edge.system.files",
+    "edge.system.names",
     "edge.system.progress",
     "edge.records",
     "edge.scans.scan",

@@ -25,10 +25,11 @@ import tifffile
 
 from edge.errors import ScanError
 from edge.records import Counts
-from edge.scans.scan import SUFFIXES, Limits, read_scan
+from edge.scans.scan import Limits, read_scan
+from edge.system.names import SCAN_SUFFIXES
 
 FINISHED = Limits(expected_zero_px=1 << 32)  # no station writes into a checkout
-ENDINGS = (*SUFFIXES, ".stk")
+ENDINGS = (*SCAN_SUFFIXES, ".stk")
 
 
 def main() -> int:

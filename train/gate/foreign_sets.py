@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 
 from edge.errors import ScanError
-from edge.scans.scan import SUFFIXES, Limits, read_scan
+from edge.scans.scan import Limits, read_scan
+from edge.system.names import is_scan_name
 from train.errors import DataError
 from train.runner import map_in_order
 from train.simulator.electrode import MEAN_SIZE_PX
@@ -45,11 +46,11 @@ def of_folder(folder: Path) -> Iterator[ForeignImage]:
     16-bit TIFFs are taken as they are. 8-bit images become scans of the usual size and of 1700 to 2800 counts, so that
     neither format nor range gives them away. Raises DataError for a folder without images and for one it cannot read.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _EIGHT_BIT.union(SUFFIXES))
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _EIGHT_BIT or is_scan_name(path.name))
     if not paths:
         raise DataError(f"no images in {folder}", hint="give a folder of 16-bit TIFFs, or of JPEG, PNG or BMP images")
     for path in paths:
-        counts = _tiff(path) if path.suffix.lower() in SUFFIXES else _picture(path)
+        counts = _tiff(path) if is_scan_name(path.name) else _picture(path)
         yield ForeignImage(path.relative_to(folder).as_posix(), folder.name, counts)
 
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from edge.images.conversion import Bounds
 from edge.images.method import Method
 from edge.records import Image, Size
-from edge.scans.scan import SUFFIXES
+from edge.system.names import is_scan_name
 from edge.system.progress import Reporter
 from train.bounds import bounds_needed
 from train.dataset import LABELS, LABELS_NAME, LoadedScans, load_split, read_labels, split_by_lot
@@ -126,7 +126,7 @@ def open_image_set(path: Path, choice: Choice, reporter: Reporter) -> ImageSet:
 def _holds_scans(path: Path) -> bool:
     if (path / LABELS_NAME).is_file():
         return True
-    return any(file.suffix.lower() in SUFFIXES for label in LABELS for file in path.glob(f"*/{label}/*"))
+    return any(is_scan_name(file.name) for label in LABELS for file in path.glob(f"*/{label}/*"))
 
 
 def _scans(path: Path, choice: Choice, reporter: Reporter) -> ImageSet:
