@@ -11,6 +11,14 @@ from typing import BinaryIO
 
 import edge.system.files
 
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+"""How the name of an image that is no scan of the line ends, in any case of its letters."""
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file of this name is taken for an image."""
+    return name.lower().endswith(PICTURE_SUFFIXES)
+
 
 @contextmanager
 def write_whole(path: Path) -> Iterator[BinaryIO]:

@@ -17,12 +17,11 @@ from edge.errors import ScanError
 from edge.scans.scan import Limits, read_scan
 from edge.system.names import is_scan_name
 from train.errors import DataError
+from train.files import is_picture_name
 from train.runner import map_in_order
 from train.simulator.electrode import MEAN_SIZE_PX
 from train.simulator.fields import Counts
 from train.simulator.foreign import FOREIGN_KINDS, HIGH_COUNTS, LOW_COUNTS, foreign_scan
-
-_EIGHT_BIT = {".jpg", ".jpeg", ".png", ".bmp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ def of_folder(folder: Path) -> Iterator[ForeignImage]:
     16-bit TIFFs are taken as they are. 8-bit images become scans of the usual size and of 1700 to 2800 counts, so that
     neither format nor range gives them away. Raises DataError for a folder without images and for one it cannot read.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _EIGHT_BIT or is_scan_name(path.name))
+    paths = sorted(path for path in folder.rglob("*") if is_picture_name(path.name))
     if not paths:
         raise DataError(f"no images in {folder}", hint="give a folder of 16-bit TIFFs, or of JPEG, PNG or BMP images")
     for path in paths:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from train.errors import DataError
+from train.files import is_picture_name
 
 Patch = npt.NDArray[np.float32]
 Grey = npt.NDArray[np.uint8]
@@ -24,12 +25,11 @@ Answer = Literal["clean", "black"]
 
 PATCH_PX = 192
 LORENTZIAN_REACH_PX = 7
-_PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 
 
 def read_photos(folder: Path, at_most: int = 400) -> list[Patch]:
     """Grey photographs in [0, 1], each at least a patch on every side. Raises DataError where there are none."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PHOTO_SUFFIXES)
+    paths = sorted(path for path in folder.rglob("*") if is_picture_name(path.name))
     photos: list[Patch] = []
     for path in paths:
         image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)

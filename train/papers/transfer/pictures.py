@@ -21,8 +21,8 @@ from PIL import Image, UnidentifiedImageError
 from edge.records import Image as Picture
 from edge.records import Size
 from train.errors import DataError
+from train.files import is_picture_name
 
-SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 MAX_FILES: Final = 1_000_000
 MAX_FILE_BYTES: Final = 64 << 20
 MAX_ZIP_BYTES: Final = 16 << 30
@@ -102,7 +102,7 @@ def check_members(path: Path, archive: zipfile.ZipFile) -> None:
 
 
 def _folder(path: Path) -> PictureFolder:
-    files = sorted(found for found in path.rglob("*") if found.suffix.lower() in SUFFIXES and found.is_file())
+    files = sorted(found for found in path.rglob("*") if is_picture_name(found.name) and found.is_file())
 
     def read(name: str) -> bytes:
         file = path / name
@@ -117,7 +117,7 @@ def _folder(path: Path) -> PictureFolder:
 
 def _zip(path: Path, archive: zipfile.ZipFile) -> PictureFolder:
     check_members(path, archive)
-    names = sorted(member.filename for member in archive.infolist() if Path(member.filename).suffix.lower() in SUFFIXES)
+    names = sorted(member.filename for member in archive.infolist() if is_picture_name(member.filename))
     # Finder adds a shadow of every file to the zips it makes.
     names = [name for name in names if not name.startswith("__MACOSX/")]
 

@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from train.errors import DataError
+from train.files import is_picture_name
 from train.gate.perturb import PATCH_PX
-
-_SUFFIXES = {".png", ".bmp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def digest_of(welds: Sequence[Weld], *further: bytes) -> str:
 
 def _files(folder: Path) -> list[Path]:
     """Image files of a folder by name; none where there is no such folder."""
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES)
+    return sorted(path for path in folder.glob("*") if is_picture_name(path.name))
 
 
 def _read_weld(path: Path, mask_path: Path | None) -> Weld:
