@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--rows", help="only these, such as R1,R9")
     parser.add_argument("--seed", type=int, help="default: today's date")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "torture")
-    parser.add_argument("--jobs", type=int, default=2, help="rows at a time; those whose bars are times run alone")
+    parser.add_argument("--jobs", type=int, default=2, help="rows at a time; those whose bars are rates run alone")
     parser.add_argument("--resume", action="store_true", help="keep the rows of --out that passed or were skipped")
     parser.add_argument("--allow-late", action="store_true", help="missed bars of time alone do not fail the run")
     parser.add_argument(
@@ -62,8 +62,9 @@ def main() -> int:
         print_row(row)
 
     chosen = [procedure for procedure in PROCEDURES if procedure.id in wanted]
+    side_by_side = [procedure for procedure in chosen if not procedure.is_timed]
     with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(run, [procedure for procedure in chosen if not procedure.is_timed]))
+        list(pool.map(run, sorted(side_by_side, key=lambda procedure: not procedure.is_lengthy)))
     for procedure in chosen:
         if procedure.is_timed:
             run(procedure)

@@ -240,7 +240,7 @@ def _scans_of_the_demo(seed: int) -> Iterator[bytes]:
 
 def load(trial: Trial) -> None:
     """L1: a steady 200 scans/s; latency from visible file to PUBACK, processor time per scan, nothing grows."""
-    span_s = trial.size(60, 600)
+    span_s = trial.size(20, 600)
     with trial.rig(Layout(log_level="warning", mosquitto=_quiet(), by_exec=True)) as rig:
         rig.worker.start(wait=False)
         rig.generator.arrive(1)

@@ -114,7 +114,9 @@ class Procedure:
     fault: str
     run: Callable[[Trial], None]
     is_timed: bool = False
-    """Its bars are times and rates: it runs alone."""
+    """Work beside it would spoil its rates and latencies: it runs alone."""
+    is_lengthy: bool = False
+    """It begins before the others, so that none is left running by itself."""
     is_long_only: bool = False
     """The short column has it only where it is asked for by name."""
 
