@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
@@ -503,6 +504,7 @@ def canonical_json(message: Message) -> bytes:
     return text.encode("utf-8")
 
 
+@lru_cache(maxsize=64)  # a scan's ids are asked for by who looks up, who judges and who stores
 def verdict_id(topic: str, sha256: str, model_sha256: str, arrival: tuple[str, ...] = ()) -> str:
     """32 hexadecimal digits that repeat for the same bytes, topic and model, and for nothing else.
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import cv2
@@ -102,12 +103,20 @@ def sharpness(counts: Counts, hist: Histogram) -> Sharpness:
         bordered = cv2.copyMakeBorder(counts, 0, lacking[0], 0, lacking[1], cv2.BORDER_REPLICATE)
         counts = np.asarray(bordered, np.uint16)
     lo, hi = percentiles(hist, _CLIPPED_PERCENTS)
-    rows, columns = (np.linspace(0, side - _PIECE_PX, _PIECES).astype(np.int64) for side in counts.shape)
+    rows, columns = map(_places, counts.shape)
     along_x = np.concatenate([counts[at : at + _PIECE_PX] for at in rows])
     along_y = np.concatenate([cv2.transpose(counts[:, at : at + _PIECE_PX]) for at in columns])
     patches = sliding_window_view(counts, (_PIECE_PX, _PIECE_PX))[rows[:, None], columns]
     fine, coarse = _noise(patches.astype(np.float32))
     return Sharpness(_edge_px(along_x.clip(lo, hi)), _edge_px(along_y.clip(lo, hi)), fine, fine / coarse)
+
+
+@lru_cache(maxsize=16)
+def _places(side_px: int) -> npt.NDArray[np.int64]:
+    """Where the pieces along a side begin: int64 (16,)."""
+    places = np.linspace(0, side_px - _PIECE_PX, _PIECES).astype(np.int64)
+    places.setflags(write=False)
+    return places
 
 
 def fit(seen: Sequence[Sharpness], share: float, margin: float, lots: Sequence[str] = ()) -> SharpnessModel:
@@ -166,7 +175,8 @@ def _noise(patches: npt.NDArray[np.float32]) -> tuple[float, float]:
     sizes = [
         np.abs(_second(_second(patches, lag).swapaxes(2, 3), lag)).mean(axis=(2, 3)).ravel() for lag in (1, _LAG_PX)
     ]
-    fine, coarse = np.median(sizes, axis=1).tolist()
+    middle = np.sort(sizes, axis=1)[:, _PIECES**2 // 2 - 1 : _PIECES**2 // 2 + 1]
+    fine, coarse = middle.mean(axis=1).tolist()  # as numpy.median, without what that does for NaN and masks
     per_deviation = 6 * (2 / np.pi) ** 0.5  # mean size of such differences of white noise of deviation 1
     return max(fine / per_deviation, _LEAST_NOISE_COUNTS), max(coarse / per_deviation, _LEAST_NOISE_COUNTS)
 

@@ -25,14 +25,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt import MQTTException
 from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import MQTTException as PropertiesException  # type: ignore[attr-defined]
-from paho.mqtt.properties import Properties
+from paho.mqtt.properties import Properties, VariableByteIntegers
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.contract.messages import Message, Topics, canonical_json
@@ -64,6 +66,8 @@ MID_SPAN = 60_000
 _NOT_MQTT = (MQTTException, PropertiesException, struct.error, LookupError, ValueError, AssertionError)
 """What paho raises on bytes that are no MQTT packet; until 2.1 two of its modules had an exception each."""
 _PUBREC, _PUBCOMP = 5, 7
+_USER_PROPERTY = b"\x26"
+"""Begins each in a packet (MQTT 5, 2.2.2.2)."""
 _IS_IT_MQTT = "is it an MQTT listener, does `broker.tls` suit it, and does it speak the MQTT of `broker.protocol`?"
 
 
@@ -321,14 +325,10 @@ class Connection:
     def _properties(self, message: Outgoing, packet_type: int) -> Properties | None:
         if not self._is_v5:
             return None
-        properties = Properties(packet_type)  # type: ignore[no-untyped-call]
-        properties.PayloadFormatIndicator = 1
-        properties.ContentType = "application/json"
-        user = [("schema", message.schema)]
+        packed = _common_properties(packet_type, message.schema)
         if message.verdict_id is not None:
-            user.append(("verdict_id", message.verdict_id))
-        properties.UserProperty = user
-        return properties
+            packed += _user_property("verdict_id", message.verdict_id)
+        return _Packed(packed)
 
     def _take_dialled(self) -> None:
         has_ended = not self._dialler.is_alive()
@@ -476,9 +476,37 @@ class Connection:
             del self._unacknowledged[mid]
             self._events.append(Acknowledged(mid, reason.value, _describe(reason, answer)))
 
-    def _on_log(self, _client: mqtt.Client, _data: object, level: int, text: str) -> None:
-        if level == LogLevel.MQTT_LOG_ERR:
-            self._complaint = text
+    def _on_log(self, _client: mqtt.Client, _data: object, _level: int, text: str) -> None:
+        self._complaint = text
+
+
+class _Packed(Properties):
+    """Properties in the form they are sent in: paho's own search its tables of names for each message anew."""
+
+    def __init__(self, packed: bytes) -> None:
+        """`packed`: without their length in front. paho's tables are not made: `pack` needs none."""
+        object.__setattr__(self, "packed", VariableByteIntegers.encode(len(packed)) + packed)  # type: ignore[no-untyped-call]
+
+    def pack(self) -> bytes:
+        packed: bytes = object.__getattribute__(self, "packed")
+        return packed
+
+
+@cache
+def _common_properties(packet_type: int, schema: str) -> bytes:
+    """Packed properties of every message of a schema."""
+    properties = Properties(packet_type)  # type: ignore[no-untyped-call]
+    properties.PayloadFormatIndicator = 1
+    properties.ContentType = "application/json"
+    properties.UserProperty = [("schema", schema)]
+    packed: bytes = properties.pack()  # type: ignore[no-untyped-call]
+    _, length_bytes = VariableByteIntegers.decode(packed)  # type: ignore[no-untyped-call]
+    return packed[length_bytes:]
+
+
+def _user_property(name: str, value: str) -> bytes:
+    texts = (text.encode() for text in (name, value))
+    return _USER_PROPERTY + b"".join(len(text).to_bytes(2, "big") + text for text in texts)
 
 
 class _TooLargeError(Exception):
@@ -495,6 +523,11 @@ class _Client(mqtt.Client):
     def ping_every(self, wait_s: float) -> None:
         """Ping after so much silence, also where the broker asks for no keep-alive or a longer one."""
         self._keepalive = int(wait_s)
+
+    def _easy_log(self, level: LogLevel, fmt: str, *args: Any) -> None:
+        """paho would format a line for each packet, and we read the complaints alone."""
+        if level == LogLevel.MQTT_LOG_ERR:
+            super()._easy_log(level, fmt, *args)
 
     def _sock_recv(self, bufsize: int) -> bytes:
         """`bufsize` is what is left of the packet: a length that is too large is met before anything is kept of it."""
