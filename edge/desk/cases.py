@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
-from edge.desk.readings import Standing, State, Vote, is_asked, standing
+from edge.desk.readings import Standing, State, Vote, has_answered, is_asked, standing
 from edge.errors import EvidenceError
 from edge.evidence.record import Piece, Record, days, evidence_path, open_piece, pieces_of_day
 from edge.records import Outcome
@@ -159,9 +160,8 @@ class Reader:
     """Whether the line's verdict is hidden until the own first answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A case as one reader may see it."""
+class Row(NamedTuple):
+    """A case as one reader may see it. A tuple, because a page makes one for each of thousands."""
 
     case: Case
     votes: tuple[Vote, ...]
@@ -174,16 +174,15 @@ class Row:
 
 def row_for(case: Case, votes: Sequence[Vote], reader: Reader) -> Row:
     """How the reader may see the case, and whether an answer is wanted."""
-    outcome = case.record.outcome
-    has_answered = any(vote.account == reader.account for vote in votes)
-    return Row(
-        case=case,
-        votes=tuple(votes),
-        standing=standing(outcome, votes),
-        is_asked=not case.is_gone and is_asked(outcome, votes, reader.account, is_admin=reader.is_admin),
-        # Without pixels there is nothing to judge before the verdict is known.
-        is_hidden=reader.is_blind and case.has_scan and not has_answered,
-    )
+    stands = standing(case.record.outcome, votes)
+    # Without pixels there is nothing to judge before the verdict is known.
+    is_hidden = reader.is_blind and case.has_scan and not has_answered(votes, reader.account)
+    return Row(case, tuple(votes), stands, _is_asked(case, votes, reader), is_hidden)
+
+
+def _is_asked(case: Case, votes: Sequence[Vote], reader: Reader) -> bool:
+    stands = standing(case.record.outcome, votes)
+    return not case.is_gone and is_asked(stands.state, votes, reader.account, is_admin=reader.is_admin)
 
 
 WAITING = "waiting"
@@ -274,16 +273,36 @@ def rows_for(cases: Iterable[Case], votes: Mapping[str, Sequence[Vote]], reader:
     return [row_for(case, votes.get(case.verdict_id, ()), reader) for case in cases]
 
 
+def count_asked(cases: Iterable[Case], votes: Mapping[str, Sequence[Vote]], reader: Reader, chosen: Filter) -> int:
+    """How many of the chosen cases wait for the reader."""
+    if chosen == Filter():  # as a rule: no need of a row for each
+        return sum(_is_asked(case, votes.get(case.verdict_id, ()), reader) for case in cases)
+    return len(chosen.in_order(rows_for(cases, votes, reader)))
+
+
 def next_row(
-    rows: Sequence[Row], claims: Claims, reader: Reader, chosen: Filter, after: str | None = None
+    cases: Iterable[Case],
+    votes: Mapping[str, Sequence[Vote]],
+    claims: Claims,
+    reader: Reader,
+    chosen: Filter,
+    after: str | None = None,
 ) -> Row | None:
-    """The oldest chosen row that waits for the reader and is open nowhere else; `after` one, then from the start."""
-    wanted = [row for row in rows if row.is_asked and chosen.takes(row)]
-    waiting = [row for row in wanted if not claims.is_taken(row.case.verdict_id, reader.account)]
-    order = {row.case.verdict_id: number for number, row in enumerate(rows)}
-    place = order.get(after or "", -1)
-    later = [row for row in waiting if order[row.case.verdict_id] > place]
-    return next(iter([*later, *(row for row in waiting if row.case.verdict_id != after)]), None)
+    """The oldest chosen case that waits for the reader and is open nowhere else; `after` one, then from the start.
+
+    `cases`: oldest first. Few of them are looked at: the queue may hold thousands.
+    """
+    first, is_after = None, after is None
+    for case in cases:
+        if case.verdict_id == after:
+            is_after = True
+        elif is_after or first is None:
+            row = row_for(case, votes.get(case.verdict_id, ()), reader)
+            if row.is_asked and chosen.takes(row) and not claims.is_taken(case.verdict_id, reader.account):
+                if is_after:
+                    return row
+                first = row
+    return first
 
 
 def neighbours(cases: Sequence[Case], case: Case, most: int = 3) -> list[Case]:

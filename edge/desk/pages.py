@@ -34,6 +34,7 @@ from edge.desk.cases import (
     Filter,
     Reader,
     Row,
+    count_asked,
     neighbours,
     next_row,
     row_for,
@@ -277,14 +278,14 @@ def next_scan(desk: Desk, visit: Visit) -> Reply:
 
 def _next_row(desk: Desk, visit: Visit, after: str | None) -> Row | None:
     reader = reader_of(desk, visit)
-    rows = rows_for(_list_waiting(desk, after), desk.store.votes(), reader)
-    return next_row(rows, desk.claims, reader, Filter.for_next(visit.query), after)
+    cases, chosen = _list_waiting(desk, after), Filter.for_next(visit.query)
+    return next_row(cases, desk.store.votes(), desk.claims, reader, chosen, after)
 
 
-def _rows_waiting(desk: Desk, visit: Visit) -> list[Row]:
-    """What the way from scan to scan leads through."""
-    rows = rows_for(_list_waiting(desk), desk.store.votes(), reader_of(desk, visit))
-    return Filter.for_next(visit.query).in_order(rows)
+def _count_waiting(desk: Desk, visit: Visit) -> int:
+    """How many the way from scan to scan still leads through."""
+    chosen = Filter.for_next(visit.query)
+    return count_asked(_list_waiting(desk), desk.store.votes(), reader_of(desk, visit), chosen)
 
 
 def _list_waiting(desk: Desk, after: str | None = None) -> list[Case]:
@@ -341,7 +342,7 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
         given=_answers(desk, verdict_id) if own else (),
         seen_others=len(others),
         seen_own=len(own),
-        left=sum(each.is_asked and each.case is not case for each in _rows_waiting(desk, visit)),
+        left=_count_waiting(desk, visit) - (row.is_asked and Filter.for_next(visit.query).takes(row)),
         both=_met(visit, row, others) if visit.query.get("met") else "",
         twice=visit.word("answered_twice") if visit.query.get("twice") else "",
         saved=visit.word("saved") if visit.query.get("saved") else "",

@@ -60,11 +60,14 @@ class Standing:
     choice: Choice | None = None
 
 
+_OPEN = Standing(State.OPEN)
+
+
 def standing(outcome: Outcome, votes: Sequence[Vote]) -> Standing:
     """Apply the rule to the answers on one verdict, oldest first."""
+    if not votes:
+        return _OPEN
     last = {vote.account: vote for vote in votes}
-    if not last:
-        return Standing(State.OPEN)
     arbiters = {vote.choice for vote in last.values() if vote.read is Read.THIRD} - {Choice.UNDECIDED}
     if arbiters:
         return Standing(State.DECIDED, Choice.ABNORMAL if Choice.ABNORMAL in arbiters else Choice.NORMAL)
@@ -91,12 +94,19 @@ def read_of(outcome: Outcome, votes: Sequence[Vote], account: str, *, is_admin: 
     return Read.SECOND if votes else Read.FIRST
 
 
-def is_asked(outcome: Outcome, votes: Sequence[Vote], account: str, *, is_admin: bool) -> bool:
-    """Whether this account's answer is wanted: the scan waits, and for somebody who has not read it."""
-    state = standing(outcome, votes).state
-    if any(vote.account == account for vote in votes):
+def is_asked(state: State, votes: Sequence[Vote], account: str, *, is_admin: bool) -> bool:
+    """Whether this account's answer is wanted: the scan waits, and for somebody who has not read it.
+
+    `state`: what `standing` makes of `votes`.
+    """
+    if has_answered(votes, account):
         return False
     return state in (State.OPEN, State.SECOND) or (state is State.ARBITER and is_admin)
+
+
+def has_answered(votes: Sequence[Vote], account: str) -> bool:
+    """Whether one of the answers is this account's."""
+    return bool(votes) and any(vote.account == account for vote in votes)
 
 
 def disagrees(outcome: Outcome, choice: Choice) -> bool:
