@@ -9,9 +9,10 @@ import pwd
 import sys
 from collections.abc import Sequence
 from os import geteuid
+from pathlib import Path
 
 from edge.desk.accounts import add_account, disable_account
-from edge.desk.store import FILE_NAME, DeskStore
+from edge.desk.store import FILE_NAME, DeskStore, open_to_verify
 from edge.errors import DeskError, SettingsError
 from edge.settings import DEFAULT_FILE, Settings, load_settings, service_environment, usual_file
 from edge.store.requests import expect_box
@@ -39,6 +40,10 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _store(settings: Settings, *, may_make: bool = False) -> DeskStore:
+    return DeskStore(_file(settings, may_make=may_make))
+
+
+def _file(settings: Settings, *, may_make: bool = False) -> Path:
     file = settings.desk.dir / FILE_NAME
     if not settings.desk.dir.is_dir():
         raise SettingsError(
@@ -47,7 +52,7 @@ def _store(settings: Settings, *, may_make: bool = False) -> DeskStore:
         )
     if not may_make and not file.exists():
         raise DeskError(f"there is no desk's file {file}", hint="check --config and `desk.dir`")
-    return DeskStore(file)
+    return file
 
 
 def _run_desk(_: argparse.Namespace, settings: Settings) -> int:
@@ -85,7 +90,7 @@ def _user_list(_: argparse.Namespace, settings: Settings) -> int:
 def _verify(options: argparse.Namespace, settings: Settings) -> int:
     from edge.desk.verify import verify
 
-    with _store(settings) as store:
+    with open_to_verify(_file(settings)) as store:
         problems, summary = verify(store, settings.evidence_dir, options.head)
     for problem in problems:
         print(problem)
@@ -192,7 +197,8 @@ def _parser() -> argparse.ArgumentParser:
         verbs,
         "verify",
         "find any change of the record of answers and accounts",
-        description="The desk may keep running. Prints the hash of the newest entry last: note it elsewhere.",
+        description="The desk may keep running; a copy that cannot be written will do. "
+        "Prints the hash of the newest entry last: note it elsewhere.",
         examples=("edge-desk verify", "edge-desk verify --head 5f0c…"),
         exits={0: "nothing was changed", 65: "something was changed", 78: EXITS[78]},
         parents=[common],

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -20,6 +22,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from edge.desk.readings import Choice, Read, State, Vote, standing
@@ -361,6 +364,28 @@ class DeskStore:
             if stored.get(name) != accounts.get(name):
                 found.append(f"account {name}: it is not as the record says")
         return found
+
+
+@contextmanager
+def open_to_verify(path: Path) -> Iterator[DeskStore]:
+    """The desk's file, or a copy of it where this user cannot write it, as on a medium that is for reading only.
+
+    SQLite writes beside a file that it only reads. What the file's journal holds (`-wal`) is part of it. Raises
+    DeskError.
+    """
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        with DeskStore(path) as store:
+            yield store
+        return
+    with TemporaryDirectory(prefix="edge-desk-") as folder:
+        copy = Path(folder) / path.name
+        with map_errors(path):
+            shutil.copyfile(path, copy)
+            journal = path.with_name(f"{path.name}-wal")
+            if journal.exists():
+                shutil.copyfile(journal, copy.with_name(journal.name))
+        with DeskStore(copy) as store:
+            yield store
 
 
 def chain_problems(

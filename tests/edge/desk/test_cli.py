@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from edge.desk.app import _server_config, build_app, new_desk
 from edge.desk.cli import main
-from edge.desk.store import FILE_NAME, DeskStore
+from edge.desk.store import FILE_NAME, DeskStore, now
 from edge.errors import SettingsError
 from edge.settings import DeskSettings, load_settings
 from tests.support.certificates import Authority
@@ -76,6 +77,24 @@ def test_verify_names_a_change_and_a_hash_that_is_gone(
     assert "no entry has the hash 0000" in said
     assert f"the answer {'ab' * 16} kept there is not in the record" in said
     assert said.splitlines()[-1].startswith("3 problems")
+
+
+def test_a_copy_on_a_disk_for_reading_only_is_verified_with_its_journal(
+    config: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{PASSWORD}\n"))
+    run(config, "user", "add", "ann")
+    file = load_settings(config).desk.dir / FILE_NAME
+    with DeskStore(file) as store:  # open: its newest entry stands in the journal alone
+        store.add_entry("export", "os:test", now())
+        head = store.head()
+        for name in (FILE_NAME, f"{FILE_NAME}-wal"):
+            shutil.copyfile(file.with_name(name), small_disk / name)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    config.write_text(config.read_text("utf-8").replace(str(file.parent), str(small_disk)), "utf-8")
+    assert run(config, "verify", "--head", head) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("unchanged: 2 entries")
+    assert run(config, "verify", "--head", "f" * 64) == 65
 
 
 @pytest.mark.parametrize("words", [("user", "list"), ("verify",), ("export", "--out", "x"), ("user", "disable", "ann")])
