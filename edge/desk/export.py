@@ -43,10 +43,11 @@ def export(store: DeskStore, evidence: Path, out: Path, by: str) -> str:
     Raises SettingsError for a folder that holds something, DeskError where the disk fails.
     """
     pieces = {piece.record.verdict_id: piece for piece in _pieces(evidence)}
-    labelled, missing = [], 0
+    labelled, missing, undecided = [], 0, 0
     for verdict_id, answers in _by_verdict(store.answers()).items():
         stands = standing(answers[0].outcome, [answer.vote for answer in answers])
         if stands.state is not State.DECIDED or stands.choice is None:
+            undecided += 1
             continue
         piece = pieces.get(verdict_id)
         if piece is None or piece.record.counts_sha256 is None:
@@ -73,7 +74,8 @@ def export(store: DeskStore, evidence: Path, out: Path, by: str) -> str:
     count = len(labelled) - len(damaged)
     digest = hashlib.sha256(table).hexdigest()
     store.add_entry("export", by, now(), scans=count, labels_sha256=digest)
-    notes = [f"{missing} decided ones have no picture (any more)"] if missing else []
+    notes = [f"{undecided} answered ones wait for another reader"] if undecided else []
+    notes += [f"{missing} decided ones have no picture (any more)"] if missing else []
     notes += [f"{len(damaged)} are damaged: {', '.join(sorted(damaged.values()))}"] if damaged else []
     return "; ".join([f"{count} scans and {LABELS_NAME} written to {out}", *notes])
 

@@ -105,7 +105,8 @@ def test_undecided_and_disputed_scans_are_left_out(shift: Shift, tmp_path: Path)
     shift.say(shift.scan(1), "normal")
     shift.say(shift.scan(2), "undecided")
     shift.say(shift.scan(3, Outcome.ABNORMAL), "normal", outcome="abnormal")
-    export(shift.store, shift.evidence, tmp_path / "out", "os:test")
+    words = export(shift.store, shift.evidence, tmp_path / "out", "os:test")
+    assert words.endswith("; 2 answered ones wait for another reader"), "a reader who answered three looks for three"
     assert len(read_labels(tmp_path / "out" / "labels.csv")) == 1
 
 
