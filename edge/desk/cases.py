@@ -89,6 +89,10 @@ class CaseIndex:
                 raise EvidenceError(message, hint="judge the part by itself; the folder of evidence needs a look")
         return None
 
+    def has(self, verdict_id: str | None) -> bool:
+        """Whether there is such a case."""
+        return verdict_id in self._cases
+
     def damaged(self) -> Mapping[str, str]:
         """Pieces whose record cannot be read, and why."""
         self._refresh()

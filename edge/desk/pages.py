@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from http import HTTPStatus
 from importlib.resources import files
@@ -246,6 +246,7 @@ def queue_page(desk: Desk, visit: Visit) -> Reply:
         "filters_hidden": reader.is_blind and bool(chosen.outcome or chosen.reason),
         "damaged": sorted(desk.index.damaged()),
         "waiting": sum(row.is_asked for row in rows),
+        "elsewhere": 0 if shown or chosen == Filter() else _count_all(desk, reader, chosen),
         "others": sum(_waits_for_others(row) for row in rows) if chosen == Filter() else 0,
     }
     if visit.is_fragment:
@@ -263,6 +264,11 @@ def queue_page(desk: Desk, visit: Visit) -> Reply:
         reasons=sorted({reason for record in told for reason in record.reasons}),
         **values,
     )
+
+
+def _count_all(desk: Desk, reader: Reader, chosen: Filter) -> int:
+    """How many scans the filter finds whatever they wait for: a search for a part must not end with "nothing"."""
+    return len(replace(chosen, state=ALL).in_order(rows_for(desk.index.cases(), desk.store.votes(), reader)))
 
 
 def _waits_for_others(row: Row) -> bool:
@@ -334,6 +340,7 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
         row=row,
         record=record,
         verdict=verdict,
+        is_earlier_here=verdict is not None and desk.index.has(verdict.repeats),
         problem=problem,
         damage=damage,
         step=step,

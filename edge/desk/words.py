@@ -73,6 +73,7 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "others_wait_one": ("1 scan waits for another reader:", "1 Scan wartet auf andere Prüfer:"),
     "left": ("{count} more wait for you", "{count} weitere warten auf Sie"),
     "left_one": ("1 more waits for you", "1 weiterer wartet auf Sie"),
+    "elsewhere": ("Show all that fit: {count}", "Alle passenden zeigen: {count}"),
     "nothing_hint": (
         "New scans appear by themselves. Other filters show what was decided.",
         "Neue Scans erscheinen von selbst. Andere Filter zeigen, was entschieden ist.",
@@ -144,10 +145,12 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "drag": ("Drag", "Ziehen"),
     "drag_window": ("brightness", "Helligkeit"),
     "drag_pan": ("move", "Verschieben"),
-    "drag_box": ("draw a box", "Kasten zeichnen"),
+    "drag_box": ("box", "Kasten"),
     "zoom_in": ("Larger", "Größer"),
     "zoom_out": ("Smaller", "Kleiner"),
     "fit": ("Fit", "Einpassen"),
+    "one_to_one": ("One pixel of the scan on one of the screen", "Ein Bildpunkt des Scans auf einem des Bildschirms"),
+    "turn": ("Turn", "Drehen"),
     "layer_reason": ("Why", "Warum"),
     "layer_residual": ("Residual", "Residuum"),
     "layer_boxes": ("Boxes", "Kästen"),
@@ -226,6 +229,7 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "kept_sample": ("blind control (drawn by lot)", "Blindkontrolle (ausgelost)"),
     "kept_challenge": ("blind control (known scan)", "Blindkontrolle (bekannter Scan)"),
     "repeats": ("These bytes were judged before", "Diese Bytes wurden schon beurteilt"),
+    "repeats_away": ("(not kept: edge-worker show)", "(nicht aufgehoben: edge-worker show)"),
     # answer
     "answer": ("Your answer", "Ihre Antwort"),
     "answer_again": ("Change your answer", "Antwort ändern"),
@@ -292,7 +296,10 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "key_windows": ("window: model, full, local", "Fenster: Modell, voll, lokal"),
     "key_level": ("brighter, darker, softer, harder", "heller, dunkler, weicher, härter"),
-    "key_zoom": ("zoom; arrows move; 0 fits", "Zoom; Pfeile verschieben; 0 passt ein"),
+    "key_zoom": (
+        "zoom, 1:1, fit, turn; arrows move",
+        "Zoom, 1:1, einpassen, drehen; Pfeile verschieben",
+    ),
     "key_layers": (
         "why, residual, boxes, networks' image, invert",
         "warum, Residuum, Kästen, Bild der Netze, umkehren",

@@ -67,11 +67,13 @@ def put_piece(
     lot: str = "B01",
     file: str | None = None,
     at: datetime | None = None,
+    repeats: str | None = None,
 ) -> Piece:
     """Evidence of one verdict. `unreadable` has no pixels."""
     counts = sheet(number, flaw=outcome is not Outcome.NORMAL) if counts is None else counts
     name = file or f"{lot}_{number:04}.tif"
     verdict = verdict_of(number, outcome, counts, lot, name, at or MORNING + timedelta(minutes=3 * number))
+    verdict = verdict.model_copy(update={"repeats": repeats})
     p_abnormal = verdict.p_abnormal
     if p_abnormal is None:
         return write_piece(evidence, Offer(verdict, note="the file is no readable scan: truncated"), kept)

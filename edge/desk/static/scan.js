@@ -70,7 +70,7 @@ class Picture {
   }
 
   zoom(factor, x = this.canvas.width / 2, y = this.canvas.height / 2) {
-    const least = Math.min(this.canvas.width / this.width, this.canvas.height / this.height) / 2;
+    const least = Math.min(this.canvas.width / this.width / 2, this.canvas.height / this.height / 2, 1);
     const scale = Math.min(Math.max(this.scale * factor, least), 32);
     this.left = x - ((x - this.left) * scale) / this.scale;
     this.top = y - ((y - this.top) * scale) / this.scale;
@@ -221,6 +221,7 @@ const canvas = document.getElementById("picture");
 let picture = null;
 let drag = "window";
 let corners = null; // of the box that keys draw, in pixels of the picture
+let turned = false; // by 90 degrees to the right, as the style does it: the canvas itself knows nothing of it
 
 function showWindow() {
   document.getElementById("window-values").textContent = `${picture.low} – ${picture.high} ${words.counts}`;
@@ -291,6 +292,15 @@ const windows = {
   local: () => setWindow(...picture.percentiles(0.01)),
 };
 
+/** Lay the picture on its side, or upright again; the next scans lie as this one. */
+function turn(on) {
+  turned = on;
+  sessionStorage.setItem("turned", on ? "1" : "");
+  canvas.classList.toggle("turned", on);
+  document.querySelector('[data-do="turn"]').setAttribute("aria-pressed", on);
+  picture.resize();
+}
+
 /** One of the windows, which the next scans open with, too. */
 function chooseWindow(name) {
   sessionStorage.setItem("window", name);
@@ -304,6 +314,8 @@ const deeds = {
   "zoom-in": () => picture.zoom(1.4),
   "zoom-out": () => picture.zoom(1 / 1.4),
   fit: () => { picture.fitted = undefined; picture.fit(); },
+  "one-to-one": () => picture.zoom(1 / picture.scale),
+  turn: () => turn(!turned),
   "box-remove": () => { picture.boxes.pop(); boxesChanged(); picture.draw(); },
 };
 
@@ -318,9 +330,12 @@ function level(shift, stretch) {
 const pointers = new Map();
 let start = null;
 
+/** Where the pointer is: on the canvas, in its pixels; and to the right and down as the reader sees it. */
 function place(event) {
   const rect = canvas.getBoundingClientRect();
-  return { x: ((event.clientX - rect.left) * canvas.width) / rect.width, y: ((event.clientY - rect.top) * canvas.height) / rect.height };
+  const ratio = canvas.width / (turned ? rect.height : rect.width);
+  const [right, down] = [(event.clientX - rect.left) * ratio, (event.clientY - rect.top) * ratio];
+  return turned ? { x: down, y: canvas.height - right, right, down } : { x: right, y: down, right, down };
 }
 
 function onDown(event) {
@@ -350,8 +365,8 @@ function onMove(event) {
     picture.draw();
   } else {
     const width = start.high - start.low, reach = Math.min(canvas.width, 800);
-    const half = Math.max((width * 2 ** ((3 * (now.x - start.x)) / reach)) / 2, 1);
-    const centre = (start.low + start.high) / 2 + ((now.y - start.y) / reach) * Math.max(width, 64);
+    const half = Math.max((width * 2 ** ((3 * (now.right - start.right)) / reach)) / 2, 1);
+    const centre = (start.low + start.high) / 2 + ((now.down - start.down) / reach) * Math.max(width, 64);
     setWindow(centre - half, centre + half);
   }
 }
@@ -383,7 +398,8 @@ function boxByKey(key, isSize) {
     corners = [0.4, 0.6].map((share) => ({ x: part(a.x, b.x, picture.width, share), y: part(a.y, b.y, picture.height, share) }));
   } else {
     const step = Math.max((b.y - a.y) / 100, 1);
-    const dx = { ArrowLeft: -step, ArrowRight: step }[key] ?? 0, dy = { ArrowUp: -step, ArrowDown: step }[key] ?? 0;
+    const down = isSize && turned ? -step : step; // to the right enlarges, whichever side of the scan that is
+    const dx = { ArrowLeft: -step, ArrowRight: step }[key] ?? 0, dy = { ArrowUp: -down, ArrowDown: down }[key] ?? 0;
     for (const corner of isSize ? corners.slice(1) : corners) { corner.x += dx; corner.y += dy; }
   }
   const box = boxBetween(...corners);
@@ -509,15 +525,19 @@ function kindOf(event) {
 const pictureKeys = {
   m: deeds["window-model"], f: deeds["window-full"], l: deeds["window-local"],
   w: () => level(-0.05, 1), s: () => level(0.05, 1), q: () => level(0, 1.1), e: () => level(0, 1 / 1.1),
-  "+": deeds["zoom-in"], "=": deeds["zoom-in"], "-": deeds["zoom-out"], 0: deeds.fit,
+  "+": deeds["zoom-in"], "=": deeds["zoom-in"], "-": deeds["zoom-out"], 0: deeds.fit, z: deeds["one-to-one"], t: deeds.turn,
   ArrowLeft: () => picture.pan(60, 0), ArrowRight: () => picture.pan(-60, 0),
   ArrowUp: () => picture.pan(0, 60), ArrowDown: () => picture.pan(0, -60),
   b: () => setDrag(drag === "box" ? "window" : "box"), Backspace: deeds["box-remove"],
   y: () => toggle("reason"), r: () => toggle("residual"), x: () => toggle("boxes"), v: () => toggle("image"), i: () => toggle("invert"),
 };
 
+/** The arrow that does on the canvas what this one does before the reader's eyes. */
+const turnedArrows = { ArrowRight: "ArrowUp", ArrowUp: "ArrowLeft", ArrowLeft: "ArrowDown", ArrowDown: "ArrowRight" };
+
 addEventListener("keydown", (event) => {
   if (event.altKey || event.ctrlKey || event.metaKey) return;
+  const pressed = (turned && turnedArrows[event.key]) || event.key;
   const typing = event.target.closest("input:not([type=radio]):not([type=checkbox]), select, textarea");
   if (event.key === "Escape") {
     if (typing) event.target.blur();
@@ -527,12 +547,12 @@ addEventListener("keydown", (event) => {
   }
   if (!typing && picture && drag === "box" && (event.key.startsWith("Arrow") || (event.key === "Enter" && picture.draft))) {
     if (event.key === "Enter") { addBox(picture.draft); setDrag("window"); }
-    else boxByKey(event.key, event.shiftKey);
+    else boxByKey(pressed, event.shiftKey);
     event.preventDefault();
     return;
   }
   if (typing || (event.target.closest("button, a, summary") && ["Enter", " "].includes(event.key))) return;
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key, kind = kindOf(event);
+  const key = pressed.length === 1 ? pressed.toLowerCase() : pressed, kind = kindOf(event);
   if (key === "Enter") {
     if (form.elements.decision.value) save();
     else if (document.getElementById("next")) location.assign(table.dataset.next);
@@ -565,7 +585,7 @@ async function begin() {
   } catch {
     return noPicture([words.load_failed]);
   }
-  picture.resize();
+  turn(Boolean(sessionStorage.getItem("turned")));
   windows[sessionStorage.getItem("window") ?? "model"]();
   restoreView();
   picture.paint();

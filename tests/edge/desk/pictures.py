@@ -75,7 +75,7 @@ def take(out: Path, address: str) -> None:
         shot("queue")
         browser.visit(f"{address}/next", width=1280)
         browser.wait_for("document.getElementById('picture')?.dataset.ready")
-        for key in ("a", "1", "Enter"):
+        for key in ("a", "8", "Enter"):
             browser.press(key)
         browser.wait_for("document.getElementById('next') && document.getElementById('picture')?.dataset.ready")
         browser.press("r")

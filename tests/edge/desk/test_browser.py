@@ -301,6 +301,48 @@ def test_the_wheel_enlarges_what_is_under_the_pointer_and_the_hand_moves_it(brow
     assert browser.evaluate(under) == pytest.approx([x, y, scale], abs=0.01)
 
 
+UNDER = "document.getElementById('pointer').textContent"
+
+
+def test_a_key_lays_the_picture_on_its_side_and_another_shows_each_count_on_a_pixel(
+    browser: Chromium, served: Served
+) -> None:
+    open_part(browser, served, "0004")
+    upright = browser.evaluate("picture.scale")
+
+    def under(x: float, y: float) -> tuple[int, int]:
+        browser.move(x, y)
+        column, row, count = map(int, re.findall(r"\d+", browser.evaluate(UNDER)))
+        assert count == served.counts["0004"][row, column], "the count under the pointer, however the picture lies"
+        return column, row
+
+    browser.press("t")
+    browser.wait_for(f"picture.scale !== {upright}")
+    column, row = under(430, 450)
+    right, below = under(530, 450), under(430, 530)
+    assert right[0] == column and right[1] < row, "what was up is right"
+    assert below[1] == row and below[0] > column
+    low, high = browser.evaluate("[picture.low, picture.high]")
+    browser.drag(430, 450, 500, 450)
+    assert browser.evaluate("picture.high - picture.low") > (high - low) * 1.1, "to the right is softer all the same"
+    browser.press("b")
+    browser.drag(430, 450, 530, 530)
+    (box,) = browser.evaluate("picture.boxes")
+    corners = [box["x_px"], box["y_px"], box["x_px"] + box["width_px"], box["y_px"] + box["height_px"]]
+    assert corners == pytest.approx([column, right[1], below[0], row], abs=1)
+    browser.press("Backspace")
+    browser.press("ArrowRight")
+    assert under(430, 450)[1] < row, "an arrow moves what the reader sees"
+    browser.press("z")
+    assert browser.evaluate("picture.scale") == 1
+    open_part(browser, served, "0005")
+    assert browser.evaluate("canvas.className") == "turned", "the next scan lies as this one"
+    assert browser.evaluate(IN_SIGHT % "#picture")
+    browser.press("t")
+    browser.wait_for("!canvas.className")
+    assert browser.complaints() == []
+
+
 def test_a_box_the_tenth_kind_the_severity_and_a_comment_need_no_mouse(browser: Chromium, served: Served) -> None:
     verdict_id = open_part(browser, served, "0004")
     for key in ("b", "ArrowDown", "ArrowDown", "ArrowRight"):

@@ -380,6 +380,32 @@ def test_a_filter_by_what_is_hidden_says_so(plant: Plant) -> None:
     assert "this filter" not in ann.get("/?lot=B01").text
 
 
+def test_a_search_for_a_part_that_waits_for_none_leads_to_it(plant: Plant) -> None:
+    """The list begins with what waits: who seeks yesterday's part there was told that nothing waits."""
+    ids = [plant.put(number) for number in range(1, 4)]
+    ann = plant.browser("ann")
+    ann.answer(ids[1], "normal")
+    assert "Show all that fit" not in ann.get("/?part=0001").text, "what it finds is enough"
+    (link,) = re.findall(r'href="([^"]*)">Show all that fit: 1<', ann.get("/?part=0002").text)
+    assert f"case-{ids[1]}" in ann.get(link.replace("&amp;", "&")).text
+    assert "Show all that fit" not in ann.get("/?part=0009").text
+    for verdict_id in (ids[0], ids[2]):
+        ann.answer(verdict_id, "normal")
+    assert "Show all that fit" not in ann.get("/").text, "without a filter there is nothing to seek"
+
+
+def test_an_earlier_verdict_on_the_same_image_is_a_link_where_it_can_be_shown(plant: Plant) -> None:
+    earlier = plant.put(1)
+    ids = [plant.put(number, repeats=repeats) for number, repeats in ((2, earlier), (3, "0" * 32))]
+    ann = plant.browser("ann")
+    pages = []
+    for verdict_id in ids:
+        ann.answer(verdict_id, "normal")
+        pages.append(ann.get(f"/scan/{verdict_id}").text)
+    assert f'href="/scan/{earlier}"><code>' in pages[0]
+    assert "/scan/000" not in pages[1] and f"<code>{'0' * 32}</code>" in pages[1], "of normal ones few are kept"
+
+
 def test_what_decided_is_said_in_words(plant: Plant) -> None:
     verdict_id = plant.put(1, Outcome.ABNORMAL)
     ann = plant.browser("ann")
