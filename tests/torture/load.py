@@ -304,10 +304,10 @@ def _slope(rows: Sequence[Row], min_span_scans: int, limit_bytes: float) -> Slop
         return None
     rows = rows[:: max(1, len(rows) // SLOPE_SAMPLES)]
     scans = np.array([row["verdicts"] for row in rows], float)
-    rss_bytes = np.array([row["rss_mb"] for row in rows]) * 1e6
+    own_bytes = np.array([row["own_mb"] for row in rows]) * 1e6
     first, second = np.triu_indices(len(rows), 1)
     apart = scans[second] - scans[first]
-    slopes = (rss_bytes[second] - rss_bytes[first])[apart > 0] / apart[apart > 0]
+    slopes = (own_bytes[second] - own_bytes[first])[apart > 0] / apart[apart > 0]
     return Slope(float(np.median(slopes)) * 10_000, limit_bytes)
 
 
@@ -331,7 +331,7 @@ class _Series:
             {
                 "at_s": round(now_s - self._began_s, 1),
                 "verdicts": self._rig.subscriber.count("verdict"),
-                "rss_mb": round(usage.rss_bytes / 1e6, 2),
+                "own_mb": round(usage.own_bytes / 1e6, 2),
                 "fds": usage.fds,
                 "threads": usage.threads,
                 "wal_mb": round(wal.stat().st_size / 1e6, 2) if wal.exists() else 0.0,
@@ -348,9 +348,9 @@ class _Series:
     def figures(self, slope: Slope | None) -> dict[str, Any]:
         last = self.rows[-1]
         return {
-            "rss_slope_mb_per_10k": "not measured: too short" if slope is None else round(slope.per_10k_bytes / 1e6, 2),
-            "rss_slope_limit_mb_per_10k": None if slope is None else slope.limit_bytes / 1e6,
-            "rss_mb": last["rss_mb"],
+            "own_slope_mb_per_10k": "not measured: too short" if slope is None else round(slope.per_10k_bytes / 1e6, 2),
+            "own_slope_limit_mb_per_10k": None if slope is None else slope.limit_bytes / 1e6,
+            "own_mb": last["own_mb"],
             "wal_max_mb": max(row["wal_mb"] for row in self.rows),
             "threads": last["threads"],
             "scans_per_s": round((last["verdicts"] - self.rows[0]["verdicts"]) / last["at_s"], 1),

@@ -152,7 +152,7 @@ def _plot(rows: Sequence[Row], path: Path) -> None:
         minutes = [point["at_s"] / 60 for point in series]
         spans = itertools.pairwise(series)
         rates = [(b["verdicts"] - a["verdicts"]) / max(0.1, b["at_s"] - a["at_s"]) for a, b in spans]
-        panels[0].plot(minutes, [point["rss_mb"] for point in series])
+        panels[0].plot(minutes, [point["own_mb"] for point in series])
         panels[0].set_ylim(bottom=0)
         panels[0].set_title(f"{row.id} {row.fault}: memory, MB")
         panels[1].plot(minutes, [point["fds"] for point in series], label="descriptors")

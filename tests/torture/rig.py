@@ -188,6 +188,8 @@ class Usage:
 
     rss_bytes: int
     peak_rss_bytes: int
+    own_bytes: int
+    """What belongs to no file, swapped out or not: a busy kernel takes pages of files back, and hides a leak."""
     threads: int
     fds: int
     cpu_s: float
@@ -198,9 +200,11 @@ class Usage:
             line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
         )
         times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        held = {name: 1024 * int(value.split()[0]) for name, value in status.items() if value.endswith("kB")}
         return cls(
-            rss_bytes=int(status["VmRSS"].split()[0]) * 1024,
-            peak_rss_bytes=int(status["VmHWM"].split()[0]) * 1024,
+            rss_bytes=held["VmRSS"],
+            peak_rss_bytes=held["VmHWM"],
+            own_bytes=held["RssAnon"] + held["RssShmem"] + held.get("VmSwap", 0),
             threads=int(status["Threads"]),
             fds=sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()),
             cpu_s=(int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK"),

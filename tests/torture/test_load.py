@@ -13,12 +13,12 @@ def series(scans: int, leak_bytes_per_scan: float, span_s: int = 2400, seed: int
     chance = np.random.default_rng(seed)
     at_s = np.arange(span_s)
     verdicts = at_s * scans // span_s
-    rss_mb = 900 + 60 * (1 - np.exp(-at_s / 120)) + chance.normal(0, 0.3, span_s)
-    rss_mb += 8 * (chance.random(span_s) < 0.02)
-    rss_mb += verdicts * leak_bytes_per_scan / 1e6
+    own_mb = 900 + 60 * (1 - np.exp(-at_s / 120)) + chance.normal(0, 0.3, span_s)
+    own_mb += 8 * (chance.random(span_s) < 0.02)
+    own_mb += verdicts * leak_bytes_per_scan / 1e6
     return [
-        {"at_s": float(at), "verdicts": int(count), "rss_mb": round(float(rss), 2)}
-        for at, count, rss in zip(at_s, verdicts, rss_mb, strict=True)
+        {"at_s": float(at), "verdicts": int(count), "own_mb": round(float(own), 2)}
+        for at, count, own in zip(at_s, verdicts, own_mb, strict=True)
     ]
 
 
@@ -47,7 +47,7 @@ def test_too_few_scans_carry_no_slope() -> None:
 def test_peaks_do_not_pass_for_growth_in_the_long_soak() -> None:
     rows = series(20_000, 0)
     for row in rows[-40:]:
-        row["rss_mb"] += 30
+        row["own_mb"] += 30
     slope = slope_after(rows, 10_000)
     assert slope is not None
     assert slope.is_flat, slope
@@ -57,7 +57,7 @@ def test_peaks_do_not_pass_for_growth_in_the_long_soak() -> None:
 def test_a_soak_that_goes_on_tells_a_leak_from_a_step_that_the_allocator_takes_once(scans: int) -> None:
     leaking, stepping = series(scans, 150), series(scans, 0)
     for row in stepping:
-        row["rss_mb"] += 1.6 * (row["verdicts"] > 10_500) + 1.5 * (row["verdicts"] > 13_000)
+        row["own_mb"] += 1.6 * (row["verdicts"] > 10_500) + 1.5 * (row["verdicts"] > 13_000)
     leak, steps = slope_after(leaking, 10_000), slope_after(stepping, 10_000)
     assert leak is not None
     assert steps is not None

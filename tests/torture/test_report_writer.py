@@ -25,7 +25,7 @@ def need_a_mount(_trial: Trial) -> None:
 
 def work(trial: Trial) -> None:
     trial.findings.tried = 10
-    points = [{"at_s": at, "verdicts": 100 * at, "rss_mb": 90, "fds": 20, "threads": 9, "wal_mb": 4} for at in range(9)]
+    points = [{"at_s": at, "verdicts": 100 * at, "own_mb": 90, "fds": 20, "threads": 9, "wal_mb": 4} for at in range(9)]
     trial.figures |= {"scans": 10, "series": points}
 
 
