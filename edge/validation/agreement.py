@@ -2,21 +2,28 @@
 
 Kappa: 1 is full agreement, 0 what chance gives. Cohen 1960 for two raters, Fleiss 1971 for any number. The attribute
 table is that of the measurement systems analysis manual of the AIAG.
+
+The usual interval, kappa with 1.96 standard errors on either side, has no width where all agree, and held the true
+kappa in 30 to 90 % of sets of 20 to 40 subjects on which raters agree well. Used instead: Wilson's interval of the
+observed agreement, at as many subjects as the large-sample variance of kappa is worth, put on kappa's scale with the
+chance agreement that was seen. In simulation (20 to 300 subjects, kappa 0.26 to 0.96, 36 settings of 1,500 sets each)
+it held the true kappa in 92 to 98 %. Over lots it is that of `edge.validation.lots`, on the same scale.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from edge.validation.distributions import normal_quantile
+from edge.validation.lots import LotInterval, interval_over_lots, most_scans, share_over_lots, wilson_at
+from edge.validation.statistics import Z_95
 
 Counts = npt.NDArray[np.int64]
-_Z = normal_quantile(0.975)
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,12 @@ class Kappa:
     subjects: int
     observed: float
     """Share of agreement that was seen."""
+
+    effective_subjects: float
+    """Independent subjects that the interval is as wide as."""
+
+    over_lots: LotInterval | None
+    """The interval had other lots been judged; None of one lot, or where subjects have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +62,10 @@ class AttributeRow:
     good: int
     """Decisions on good parts."""
     false_alarms: int
+    right_over_lots: LotInterval | None
+    """`effectiveness`, `miss_rate` and `false_alarm_rate` with their intervals over lots; None of nothing."""
+    missed_over_lots: LotInterval | None
+    false_alarms_over_lots: LotInterval | None
 
     @property
     def decisions(self) -> int:
@@ -102,58 +119,90 @@ class Repeatability:
     p_widest_part: str | None
 
 
-def cohen_kappa(table: npt.NDArray[np.integer]) -> Kappa | None:
-    """Two raters; `table[i, j]` counts subjects that the first put in class i and the second in j. None of no subjects.
+def cohen_kappa(tables: npt.NDArray[np.integer]) -> Kappa | None:
+    """Two raters; `tables[i, j]` counts subjects that the first put in class i and the second in j. None of none.
 
-    The interval uses the large-sample variance of Fleiss, Cohen and Everitt (1969), not Cohen's first one.
+    Of several lots: one table each, shape (lots, classes, classes). The variance is that of Fleiss, Cohen and Everitt
+    (1969), not Cohen's first one.
     """
-    counts = np.asarray(table, np.float64)
-    n = counts.sum()
+    counts = np.asarray(tables, np.float64)
+    by_lot = counts if counts.ndim == 3 else counts[None]
+    by_lot = by_lot[by_lot.sum((1, 2)) > 0]  # lots that both judged
+    n = by_lot.sum()
     if n == 0:
         return None
-    share = counts / n
+    share = by_lot.sum(0) / n
     row, column = share.sum(1), share.sum(0)
     observed, chance = float(np.trace(share)), float(row @ column)
-    if chance >= 1:
-        return Kappa(math.nan, math.nan, math.nan, int(n), observed)
-    kappa = (observed - chance) / (1 - chance)
-    diagonal = np.diag(share) @ (1 - (row + column) * (1 - kappa)) ** 2
-    weights = (column[:, None] + row[None, :]) ** 2
-    off = share * weights
-    others = (1 - kappa) ** 2 * (off.sum() - np.trace(off))
-    variance = (diagonal + others - (kappa - chance * (1 - kappa)) ** 2) / (n * (1 - chance) ** 2)
-    return _with_interval(kappa, float(variance), int(n), observed)
+    agreed = np.eye(len(share)) - observed
+    adds = _adds(agreed, column[:, None] + row[None, :] - 2 * chance, observed, chance)
+    sums = (by_lot * adds).sum((1, 2)) / n
+    sizes, errors = by_lot.sum((1, 2)), (by_lot * (1 - np.eye(len(share)))).sum((1, 2))
+    variance = float((share * adds**2).sum() / n)
+    return _kappa(observed, chance, int(n), variance, sums, sizes, errors)
 
 
-def fleiss_kappa(table: npt.NDArray[np.integer]) -> Kappa | None:
+def fleiss_kappa(table: npt.NDArray[np.integer], lots: Sequence[str] | None = None) -> Kappa | None:
     """Any raters; `table[i, j]` counts raters that put subject i in class j. None unless some subject has two raters.
 
     Subjects may have different numbers of raters: each gives its share of agreeing pairs, and classes count by subject
-    (equal to Fleiss 1971 where the numbers are equal). The interval is a jackknife
-    over subjects, as Fleiss' own variance holds only where there is no agreement.
+    (equal to Fleiss 1971 where the numbers are equal). `lots` names the lot of each subject. The variance is that of
+    kappa's derivatives by the subjects' weights, as Fleiss' own holds only where there is no agreement.
     """
     counts = np.asarray(table, np.float64)
-    counts = counts[counts.sum(1) >= 2]
+    kept = counts.sum(1) >= 2
+    counts = counts[kept]
     n = counts.shape[0]
     if n == 0:
         return None
     raters = counts.sum(1)
     agreeing = (counts * (counts - 1)).sum(1) / (raters * (raters - 1))
     observed = float(agreeing.mean())
-    chance = float(((counts.sum(0) / counts.sum()) ** 2).sum())
+    shares = counts.sum(0) / counts.sum()
+    chance = float((shares**2).sum())
+    chances = 2 * (counts - raters[:, None] * shares) @ shares * n / raters.sum()
+    adds = _adds(agreeing - observed, chances, observed, chance)
+    names = np.full(kept.size, "") if lots is None else np.asarray(lots)
+    _, place = np.unique(names[kept], return_inverse=True)
+    sums, sizes, errors = (
+        np.asarray(np.bincount(place, weights=each), np.float64) for each in (adds / n, np.ones(n), 1 - agreeing)
+    )
+    variance = float((adds**2).sum()) / (n * max(n - 1, 1))
+    return _kappa(observed, chance, n, variance, sums, sizes, errors)
+
+
+def _adds(agreed: Floats, chances: Floats, observed: float, chance: float) -> Floats:
+    """What a subject adds to the observed agreement, less what it adds to chance on the scale of agreement.
+
+    Both are derivatives by the subject's weight; divided by 1 - chance it is what the subject adds to kappa.
+    """
+    return agreed - chances * (1 - observed) / (1 - chance) if chance < 1 else np.zeros_like(agreed)
+
+
+def _kappa(
+    observed: float, chance: float, subjects: int, variance: float, by_lot: Floats, sizes: Floats, errors: Floats
+) -> Kappa:
+    """Kappa with its intervals; `variance` is on the scale of agreement.
+
+    `by_lot`, `sizes`, `errors`, shape (lots,): what each lot adds on that scale, its subjects, its disagreement.
+    """
     if chance >= 1:
-        return Kappa(math.nan, math.nan, math.nan, n, observed)
-    kappa = (observed - chance) / (1 - chance)
-    if n < 3:
-        return Kappa(kappa, -1.0, 1.0, n, observed)
-    without_observed = (agreeing.sum() - agreeing) / (n - 1)
-    without_shares = (counts.sum(0) - counts) / (counts.sum() - raters)[:, None]
-    without_chance = (without_shares**2).sum(1)
-    if (without_chance >= 1).any():
-        return Kappa(kappa, -1.0, 1.0, n, observed)
-    without = (without_observed - without_chance) / (1 - without_chance)
-    variance = (n - 1) / n * float(((without - without.mean()) ** 2).sum())
-    return _with_interval(kappa, variance, n, observed)
+        return Kappa(math.nan, math.nan, math.nan, subjects, observed, math.nan, None)
+
+    def scaled(agreement: float) -> float:
+        return max(-1.0, (agreement - chance) / (1 - chance))
+
+    worth = observed * (1 - observed) / variance if variance > 0 and 0 < observed < 1 else subjects
+    effective = min(subjects, worth)
+    low, high = wilson_at(observed, effective, Z_95)
+    high = 1.0 if observed == 1 else high
+    over = None
+    if (lots := sizes.size) > 1:
+        most = min(most_scans(sizes), effective)
+        of_lots = interval_over_lots(observed, by_lot, most, lots, int((errors > 0).sum()))
+        ends = scaled(min(low, of_lots.low)), scaled(max(high, of_lots.high))
+        over = LotInterval(scaled(observed), *ends, lots, of_lots.effective_scans)
+    return Kappa(scaled(observed), scaled(low), scaled(high), subjects, observed, effective, over)
 
 
 def attribute_row(
@@ -161,35 +210,60 @@ def attribute_row(
     calls: Sequence[bool | None],
     reference: Sequence[bool | None],
     parts: Sequence[str | None],
+    lots: Sequence[str] | None = None,
 ) -> AttributeRow:
     """One appraiser against the reference, a scan each; True means defective, what either does not know is left out.
 
-    `parts` names the part of each scan; scans without a name are parts of their own.
+    `parts` names the part of each scan; scans without a name are parts of their own. `lots` names the lots; a part is
+    of that of its first scan.
     """
-    pairs: list[tuple[bool, bool]] = []
-    always_right: dict[str | int, bool] = {}
+    pairs: list[tuple[bool, bool, str]] = []
+    always_right: dict[str | int, tuple[bool, str]] = {}
     for number, (call, truth, part) in enumerate(zip(calls, reference, parts, strict=True)):
         if call is not None and truth is not None:
-            pairs.append((call, truth))
+            lot = "" if lots is None else lots[number]
+            pairs.append((call, truth, lot))
             name = number if part is None else part
-            always_right[name] = always_right.get(name, True) and call == truth
+            before, first_lot = always_right.get(name, (True, lot))
+            always_right[name] = before and call == truth, first_lot
+    defective = [(not call, lot) for call, truth, lot in pairs if truth]
+    good = [(call, lot) for call, truth, lot in pairs if not truth]
     return AttributeRow(
         appraiser=appraiser,
         parts=len(always_right),
-        right=sum(always_right.values()),
-        defective=sum(truth for _, truth in pairs),
-        missed=sum(truth and not call for call, truth in pairs),
-        good=sum(not truth for _, truth in pairs),
-        false_alarms=sum(call and not truth for call, truth in pairs),
+        right=sum(is_right for is_right, _ in always_right.values()),
+        defective=len(defective),
+        missed=sum(is_missed for is_missed, _ in defective),
+        good=len(good),
+        false_alarms=sum(is_alarm for is_alarm, _ in good),
+        right_over_lots=_over_lots(always_right.values()),
+        missed_over_lots=_over_lots(defective),
+        false_alarms_over_lots=_over_lots(good),
     )
 
 
-def pair_table(first: Sequence[bool | None], second: Sequence[bool | None]) -> Counts:
-    """Counts of two raters' classes, shape (2, 2), for `cohen_kappa`; subjects one of them left open are left out."""
-    table = np.zeros((2, 2), np.int64)
-    for one, other in zip(first, second, strict=True):
+def _over_lots(found: Iterable[tuple[bool, str]]) -> LotInterval | None:
+    """Share of what holds, each with its lot."""
+    tallies: dict[str, list[int]] = {}
+    for is_hit, lot in found:
+        tally = tallies.setdefault(lot, [0, 0])
+        tally[0] += is_hit
+        tally[1] += 1
+    return share_over_lots([hits for hits, _ in tallies.values()], [all_ for _, all_ in tallies.values()])
+
+
+def pair_table(
+    first: Sequence[bool | None], second: Sequence[bool | None], lots: Sequence[str] | None = None
+) -> Counts:
+    """Counts of two raters' classes by lot, shape (lots, 2, 2), for `cohen_kappa`; without `lots` all are of one.
+
+    Subjects one of the raters left open are left out.
+    """
+    names = {lot: number for number, lot in enumerate(dict.fromkeys(lots or ("",)))}
+    table = np.zeros((len(names), 2, 2), np.int64)
+    for number, (one, other) in enumerate(zip(first, second, strict=True)):
         if one is not None and other is not None:
-            table[int(one), int(other)] += 1
+            table[names["" if lots is None else lots[number]], int(one), int(other)] += 1
     return table
 
 
@@ -228,8 +302,3 @@ def repeatability(
         p_widest=widest,
         p_widest_part=widest_part,
     )
-
-
-def _with_interval(kappa: float, variance: float, subjects: int, observed: float) -> Kappa:
-    half = _Z * math.sqrt(max(variance, 0.0))
-    return Kappa(kappa, max(-1.0, kappa - half), min(1.0, kappa + half), subjects, observed)

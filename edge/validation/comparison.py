@@ -11,6 +11,7 @@ import numpy as np
 from edge.contract.messages import ModelCard, Verdict
 from edge.records import Outcome
 from edge.validation.labels import Label
+from edge.validation.lots import NO_LOT, WorstLot, worst_lot
 from edge.validation.paired import Difference, PairedTable, difference_over_lots, paired_table
 from edge.validation.pictures import Picture
 from edge.validation.table import ScanRow
@@ -63,6 +64,8 @@ class PairedShare:
     name: str
     table: PairedTable
     difference: Difference
+    worst: WorstLot | None
+    """Lot that lost the largest share of right decisions; None where none lost any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,16 @@ def _share(
             lots.append(row.lot)
     first, second = np.array(flags, bool).reshape(-1, 2).T
     difference = difference_over_lots(first, second, lots)
-    return None if difference is None else PairedShare(name, paired_table(first, second), difference)
+    if difference is None:
+        return None
+    lost: dict[str, list[int]] = {}
+    for (was_right, is_right), lot in zip(flags, lots, strict=True):
+        tally = lost.setdefault(NO_LOT if lot is None else lot, [0, 0])
+        tally[0] += was_right - is_right
+        tally[1] += 1
+    losses = [max(0, less) for less, _ in lost.values()]
+    worst = worst_lot(list(lost), losses, [scans for _, scans in lost.values()])
+    return PairedShare(name, paired_table(first, second), difference, worst)
 
 
 def _is_right(row: ScanRow) -> bool:

@@ -7,14 +7,18 @@ to another defect rate, shares of verdicts do not. Every figure here weighs the 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from edge.validation.lots import share_over_lots
 from edge.validation.sample_size import CONFIDENCE, lower_bound, upper_bound
 
 PER_MILLION = 1e6
+_OF_TWO, _OF_FOUR = (1 - (1 - CONFIDENCE) / rates for rates in (2, 4))
+"""Confidence of each of several limits that hold together (Bonferroni)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,16 @@ class PlantFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class PlantBounds:
+    """One-sided 95 % limits of the figures of a plant had other lots been judged; fields as of PlantFigures."""
+
+    escapes_ppm: float
+    value_of_normal: float
+    value_of_abnormal: float
+    cost_per_scan: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class CostCurve:
     """Expected cost of one scan by threshold; all arrays float64, shape (k,), thresholds rising."""
 
@@ -101,37 +115,66 @@ def plant_figures(counts: VerdictCounts, defect_rate: float, prices: Prices | No
     share_bad, share_good = defect_rate, 1 - defect_rate
     of_bad, of_good = counts.reviewed_abnormal / bad, counts.reviewed_normal / good
 
-    def value(right: float, wrong: float) -> float:
-        return right / (right + wrong) if right + wrong > 0 else math.nan
-
-    def cost(escape: float, overkill: float, of_bad: float, of_good: float) -> float | None:
-        if prices is None:
-            return None
-        review = share_bad * of_bad + share_good * of_good
-        return prices.escape * share_bad * escape + prices.overkill * share_good * overkill + prices.review * review
-
-    of_two, of_four = (1 - (1 - CONFIDENCE) / rates for rates in (2, 4))
-    value_of_normal = value(share_good * passed / good, share_bad * escape)
+    value_of_normal = _value(share_good * passed / good, share_bad * escape)
     return PlantFigures(
         defect_rate=defect_rate,
         escapes_ppm=defect_rate * escape * PER_MILLION,
         escapes_ppm_of_normal=(1 - value_of_normal) * PER_MILLION,
         value_of_normal=value_of_normal,
-        value_of_abnormal=value(share_bad * found / bad, share_good * overkill),
+        value_of_abnormal=_value(share_bad * found / bad, share_good * overkill),
         review_share=share_bad * of_bad + share_good * of_good,
-        cost_per_scan=cost(escape, overkill, of_bad, of_good),
+        cost_per_scan=_cost(prices, defect_rate, escape, overkill, of_bad, of_good),
         escapes_ppm_bound=defect_rate * upper_bound(counts.escaped, bad) * PER_MILLION,
-        value_of_normal_bound=value(
-            share_good * lower_bound(passed, good, of_two), share_bad * upper_bound(counts.escaped, bad, of_two)
+        value_of_normal_bound=_value(
+            share_good * lower_bound(passed, good, _OF_TWO), share_bad * upper_bound(counts.escaped, bad, _OF_TWO)
         ),
-        value_of_abnormal_bound=value(
-            share_bad * lower_bound(found, bad, of_two), share_good * upper_bound(counts.overkill, good, of_two)
+        value_of_abnormal_bound=_value(
+            share_bad * lower_bound(found, bad, _OF_TWO), share_good * upper_bound(counts.overkill, good, _OF_TWO)
         ),
-        cost_per_scan_bound=cost(
-            upper_bound(counts.escaped, bad, of_four),
-            upper_bound(counts.overkill, good, of_four),
-            upper_bound(counts.reviewed_abnormal, bad, of_four),
-            upper_bound(counts.reviewed_normal, good, of_four),
+        cost_per_scan_bound=_cost(
+            prices,
+            defect_rate,
+            upper_bound(counts.escaped, bad, _OF_FOUR),
+            upper_bound(counts.overkill, good, _OF_FOUR),
+            upper_bound(counts.reviewed_abnormal, bad, _OF_FOUR),
+            upper_bound(counts.reviewed_normal, good, _OF_FOUR),
+        ),
+    )
+
+
+def plant_bounds(lots: Sequence[VerdictCounts], defect_rate: float, prices: Prices | None = None) -> PlantBounds | None:
+    """Limits over lots, one entry each; Bonferroni's where several rates enter. None of a class from one lot alone.
+
+    Raises ValueError unless 0 <= defect_rate <= 1.
+    """
+    _check_rate(defect_rate)
+    bad, good = [lot.abnormal for lot in lots], [lot.normal for lot in lots]
+    if min(sum(scans > 0 for scans in of_class) for of_class in (bad, good)) < 2:
+        return None
+
+    def ends(hits: Iterable[int], scans: Sequence[int], one_sided: float) -> tuple[float, float]:
+        found = share_over_lots(list(hits), scans, 2 * one_sided - 1)
+        assert found is not None, "two lots have such scans"
+        return found.low, found.high
+
+    def upper(hits: Iterable[int], scans: Sequence[int], one_sided: float) -> float:
+        return ends(hits, scans, one_sided)[1]
+
+    escaped, overkill = [lot.escaped for lot in lots], [lot.overkill for lot in lots]
+    passed, _ = ends((lot.normal - lot.overkill - lot.reviewed_normal for lot in lots), good, _OF_TWO)
+    found, _ = ends((lot.abnormal - lot.escaped - lot.reviewed_abnormal for lot in lots), bad, _OF_TWO)
+    share_bad, share_good = defect_rate, 1 - defect_rate
+    return PlantBounds(
+        escapes_ppm=defect_rate * upper(escaped, bad, CONFIDENCE) * PER_MILLION,
+        value_of_normal=_value(share_good * passed, share_bad * upper(escaped, bad, _OF_TWO)),
+        value_of_abnormal=_value(share_bad * found, share_good * upper(overkill, good, _OF_TWO)),
+        cost_per_scan=_cost(
+            prices,
+            defect_rate,
+            upper(escaped, bad, _OF_FOUR),
+            upper(overkill, good, _OF_FOUR),
+            upper((lot.reviewed_abnormal for lot in lots), bad, _OF_FOUR),
+            upper((lot.reviewed_normal for lot in lots), good, _OF_FOUR),
         ),
     )
 
@@ -163,6 +206,22 @@ def cost_curve(
         prices.escape * defect_rate * escape + prices.overkill * (1 - defect_rate) * overkill + prices.review * review
     )
     return CostCurve(thresholds, cost, escape, overkill)
+
+
+def _value(right: float, wrong: float) -> float:
+    """Share of right verdicts among all of a kind; NaN of none."""
+    return right / (right + wrong) if right + wrong > 0 else math.nan
+
+
+def _cost(
+    prices: Prices | None, defect_rate: float, escape: float, overkill: float, of_bad: float, of_good: float
+) -> float | None:
+    """Of an electrode: the rates of escapes, of overkill, and of reviews of bad and of good ones."""
+    if prices is None:
+        return None
+    review = defect_rate * of_bad + (1 - defect_rate) * of_good
+    errors = prices.escape * defect_rate * escape + prices.overkill * (1 - defect_rate) * overkill
+    return errors + prices.review * review
 
 
 def _check_rate(defect_rate: float) -> None:

@@ -9,20 +9,24 @@ a90 is the size found with probability 0.9. Its 95 % interval comes from the lik
 through (size, 0.9) loses at most t^2 in deviance, t being the 97.5 % point of Student's distribution with n - 2 degrees
 of freedom. For a line without censoring that is the exact test (n log(1 + t^2 / (n - 2)) is within 1 % of t^2), for
 hit/miss a small-sample allowance: in simulation (n from 15 to 100, three slopes, four ranges of sizes, 8,000 sets each)
-the interval held the true a90 in 94.2 to 98 %, and the chi-squared point that is usual, 3.841, in 93.3 to 98 %. The
-limits go to infinity where the data hold no slope.
+the interval held the true a90 in 94.2 to 98 %, and the chi-squared point that is usual, 3.841, in 93.3 to 98 %. There
+is no curve where the deviance of no slope is within it.
 
 a90/95 is what MIL-HDBK-1823A calls so, and lies below the upper end of that interval. Hit/miss: the size that loses
 3.841, for the handbook's contour lies at a log likelihood ratio of 1.92. Signal response: Wald's limit of 95 % on one
 side, by the delta method (G.3.4.3); in simulation without censoring it lay above the true a90 in 89 % of sets of 40,
-91 % of 60 and 92 % of 100 (20,000 sets each). Claim `a90_high`. Anomalies count as independent; several of one lot are
-not quite.
+91 % of 60 and 92 % of 100 (20,000 sets each). Claim `a90_high`.
+
+All these take anomalies as independent. Where their lots are named, a second interval takes the lots as what was drawn:
+the deviance is divided by the variance of a90 between lots (the sandwich of the lots' scores; Rao and Scott 1984) over
+that of independent anomalies, which is at least 1 and at least what a correlation within lots of 0.1 makes of it, and t
+has as many degrees of freedom as there are lots less one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -38,6 +42,7 @@ from edge.validation.distributions import (
     normal_quantile,
     t_quantile,
 )
+from edge.validation.lots import most_scans
 
 Floats = npt.NDArray[np.float64]
 Likelihood = tuple[float, Floats, Floats]
@@ -107,6 +112,13 @@ class PodCurve:
     a90_95: float | None
     """The handbook's a90/95, below `a90_high`: see the head of this module."""
 
+    lots: int
+    """Lots of the anomalies; 0 where they were not named."""
+
+    a90_lots_low: float | None
+    a90_lots_high: float | None
+    """Ends of the interval over lots; None, too, of fewer than two lots."""
+
     sizes: Floats
     pod: Floats
     pod_low: Floats
@@ -128,9 +140,15 @@ class NoCurve:
 
 
 def hit_miss(
-    sizes: npt.NDArray[np.floating], found: npt.NDArray[np.bool_], scale: SizeScale = SizeScale.LOG
+    sizes: npt.NDArray[np.floating],
+    found: npt.NDArray[np.bool_],
+    scale: SizeScale = SizeScale.LOG,
+    lots: Sequence[str] = (),
 ) -> PodCurve | NoCurve:
-    """Curve of found and missed anomalies, both shape (n,). Raises ValueError for sizes that are not above 0."""
+    """Curve of found and missed anomalies, both shape (n,), each of the lot named beside it, if any.
+
+    Raises ValueError for sizes that are not above 0.
+    """
     values, hit = _sizes(sizes), np.asarray(found, bool)
     x = scale.of(values)
     if hit.shape != x.shape:
@@ -148,6 +166,10 @@ def hit_miss(
     theta, best = fit(x)
     if theta[1] <= 0:
         return NoCurve(x.size, "Larger anomalies are not found more often than small ones: no curve rises with size.")
+    share = float(hit.mean())
+    flat = x.size * (share * math.log(share) + (1 - share) * math.log1p(-share))
+    if (reason := _flat(best, flat, x.size)) is not None:
+        return NoCurve(x.size, reason)
 
     def deviance(at: float, level: float) -> float:
         """Twice the log likelihood lost when the curve must pass through (at, level), in log-odds."""
@@ -161,6 +183,17 @@ def hit_miss(
 
     z90, z50 = (_LOGIT_90 - theta[0]) / theta[1], -theta[0] / theta[1]
     low, high, handbook = _limits(lambda at: deviance(at, _LOGIT_90), z90, x.size)
+    design = np.column_stack([np.ones_like(z), z])
+    miss = np.exp(-np.logaddexp(0.0, sign * (design @ theta)))  # 1 - probability of what was seen
+    covariance = np.asarray(np.linalg.inv((design.T * (miss * (1 - miss))) @ design), np.float64)
+    over_lots = _limits_over_lots(
+        lambda at: deviance(at, _LOGIT_90),
+        z90,
+        np.asarray(design * (sign * miss)[:, None], np.float64),
+        covariance,
+        theta[1],
+        lots,
+    )
     grid = np.linspace(z.min(), z.max(), CURVE_POINTS)
     lower = _lower_curve(deviance, eta, grid, x.size)
 
@@ -181,6 +214,9 @@ def hit_miss(
         a90_low=None if low is None else size(low),
         a90_high=None if high is None else size(high),
         a90_95=None if handbook is None else size(handbook),
+        lots=len(set(lots)),
+        a90_lots_low=None if over_lots[0] is None else size(over_lots[0]),
+        a90_lots_high=None if over_lots[1] is None else size(over_lots[1]),
         sizes=np.array([size(at) for at in grid]),
         pod=np.array([_expit(eta(at)) for at in grid]),
         pod_low=np.array([_expit(level) for level in lower]),
@@ -196,8 +232,9 @@ def signal_response(
     floor: float = -math.inf,
     ceiling: float = math.inf,
     scale: SizeScale = SizeScale.LOG,
+    lots: Sequence[str] = (),
 ) -> PodCurve | NoCurve:
-    """Curve from scores, both shape (n,): found where the score reaches `decision`.
+    """Curve from scores, both shape (n,): found where the score reaches `decision`; `lots` as in `hit_miss`.
 
     Scores at or below `floor`, or at or above `ceiling`, say only that the true one lies beyond (censored). Fitted in
     Olsen's parameters (1978), slope and intercept over sigma and 1 / sigma, in which the likelihood has one maximum.
@@ -236,6 +273,10 @@ def signal_response(
         return NoCurve(x.size, "The score does not rise with size: no curve can be drawn over it.")
     if theta[2] > _LEAST_SCATTER:
         return NoCurve(x.size, "The score follows size without scatter: it cannot say how often it would not.")
+    alone = np.column_stack([-np.ones_like(z), seen.scores])
+    _, flat = _maximise(lambda t: seen.likelihood(t, alone), np.array([0.0, 1.0]))
+    if (reason := _flat(best, flat, x.size)) is not None:
+        return NoCurve(x.size, reason)
 
     def deviance(at: float, level: float) -> float:
         """Twice the log likelihood lost when the line must reach `level` standard deviations at `at`."""
@@ -249,7 +290,11 @@ def signal_response(
     level_90 = normal_quantile(0.9)
     z90, z50 = (level_90 - intercept) / slope, -intercept / slope
     low, high, _ = _limits(lambda at: deviance(at, level_90), z90, x.size)
-    covariance = np.linalg.inv(-seen.likelihood(theta, design_over(x))[2])[:2, :2]
+    covariance = np.asarray(np.linalg.inv(-seen.likelihood(theta, design_over(x))[2]), np.float64)
+    over_lots = _limits_over_lots(
+        lambda at: deviance(at, level_90), z90, seen.by_anomaly(theta, design_over(x)), covariance, slope, lots
+    )
+    covariance = covariance[:2, :2]
     gradient = np.array([1.0, z90]) / slope
     wald = z90 + _Z_95_ONE_SIDED * math.sqrt(float(gradient @ covariance @ gradient))
     limit = None if high is None else wald  # a slope this uncertain has no place at which it is reached for certain
@@ -275,6 +320,9 @@ def signal_response(
         a90_low=None if low is None else size(low),
         a90_high=None if high is None else size(high),
         a90_95=None if limit is None else size(limit),
+        lots=len(set(lots)),
+        a90_lots_low=None if over_lots[0] is None else size(over_lots[0]),
+        a90_lots_high=None if over_lots[1] is None else size(over_lots[1]),
         sizes=np.array([size(at) for at in grid]),
         pod=np.array([normal_cdf(eta(at)) for at in grid]),
         pod_low=np.array([normal_cdf(value) for value in lower]),
@@ -305,6 +353,23 @@ class _Censored:
         if theta[-1] <= 0:
             return -math.inf, theta, np.eye(theta.size)
         inside = ~self.below & ~self.above
+        value, first, second = self._terms(theta, design, offset)
+        gradient = design.T @ first
+        hessian = (design.T * second) @ design
+        gradient[-1] += inside.sum() / theta[-1]
+        hessian[-1, -1] -= inside.sum() / theta[-1] ** 2
+        return float(value.sum()), gradient, hessian
+
+    def by_anomaly(self, theta: Floats, design: Floats) -> Floats:
+        """What each anomaly adds to the gradient, shape (n, k)."""
+        _, first, _ = self._terms(theta, design, 0.0)
+        gradients = design * first[:, None]
+        gradients[~self.below & ~self.above, -1] += 1 / theta[-1]
+        return gradients
+
+    def _terms(self, theta: Floats, design: Floats, offset: float) -> tuple[Floats, Floats, Floats]:
+        """Log likelihood of each anomaly with its first and second derivative by u."""
+        inside = ~self.below & ~self.above
         u = design @ theta + offset
         value, first, second = np.empty_like(u), np.empty_like(u), np.empty_like(u)
         value[inside] = log_normal_density(u[inside]) + math.log(theta[-1])
@@ -314,11 +379,7 @@ class _Censored:
             mills = np.exp(log_normal_density(u[mask]) - tail)
             value[mask], first[mask] = tail, side * mills
             second[mask] = -mills * (mills + side * u[mask])
-        gradient = design.T @ first
-        hessian = (design.T * second) @ design
-        gradient[-1] += inside.sum() / theta[-1]
-        hessian[-1, -1] -= inside.sum() / theta[-1] ** 2
-        return float(value.sum()), gradient, hessian
+        return value, first, second
 
 
 def _sizes(sizes: npt.NDArray[np.floating]) -> Floats:
@@ -361,6 +422,13 @@ def _no_transition(x: Floats, hit: npt.NDArray[np.bool_]) -> str | None:
     if x[hit].max() <= x[~hit].min():
         return "Only the smallest anomalies were found: no curve rises with size."
     return None
+
+
+def _flat(best: float, flat: float, targets: int) -> str | None:
+    """What to say where a line of no slope fits as well: a50 and a90 lie anywhere, mostly beyond all sizes."""
+    if math.sqrt(max(2 * (best - flat), 0.0)) > _root_critical(targets):
+        return None
+    return f"These {targets} anomalies do not show that larger ones are found more often: no curve rises with size."
 
 
 def _notes(x: Floats, a90: float, a90_high: float | None, wanted: int) -> tuple[str, ...]:
@@ -406,6 +474,33 @@ def _limits(
         _crossing(deviance, middle, 1.0, student),
         _crossing(deviance, middle, 1.0, _ROOT_CHI2),
     )
+
+
+def _limits_over_lots(
+    deviance: Callable[[float], float],
+    middle: float,
+    gradients: Floats,
+    covariance: Floats,
+    slope: float,
+    lots: Sequence[str],
+) -> tuple[float | None, float | None]:
+    """Ends of the interval over lots of where the line reaches a level, at `middle`: see the head of this module.
+
+    `gradients` (n, k) is what each anomaly adds to the gradient of the likelihood, `covariance` (k, k) that of
+    independent anomalies; the first two parameters are intercept and `slope` of the line.
+    """
+    names, place = np.unique(np.asarray(lots), return_inverse=True)
+    if names.size < 2:
+        return None, None
+    moves = np.zeros(len(covariance))
+    moves[:2] = np.array([1.0, middle]) / slope
+    pull = gradients @ (covariance @ moves)  # how far each anomaly pulls the place
+    by_lot = np.bincount(place, weights=pull)
+    between = names.size / (names.size - 1) * float(by_lot @ by_lot)
+    sizes = np.bincount(place).astype(np.float64)
+    worth = max(1.0, sizes.sum() / most_scans(sizes), between / float(moves @ covariance @ moves))
+    critical = t_quantile(0.975, names.size - 1) * math.sqrt(worth)
+    return _crossing(deviance, middle, -1.0, critical), _crossing(deviance, middle, 1.0, critical)
 
 
 def _root_critical(targets: int) -> float:

@@ -7,8 +7,8 @@ all others are left alone. Cells are
 separated by commas, semicolons or tabs; the file is UTF-8, with or without byte order mark.
 
 A label is a word of `LABEL_WORDS`, in capitals or not, or empty: a scan without a judgement (a foreign image planted in
-a test lot, say) is listed but unlabelled. Where several people voted, their majority is the label, and abnormal where
-they are even.
+a test lot, say) is listed but unlabelled. Beside the votes of several people `label` is the reference they are held
+against; where it is missing or empty their majority is the label, and abnormal where they are even.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ class LabelRow:
     part_id: str | None = None
     areas_px: tuple[float, ...] = ()
     areas_mm2: tuple[float, ...] = ()
+    is_majority: bool = False
+    """Whether the label is what most of the votes say, for want of a reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,8 @@ def _row(line: int, cells: dict[str, str], voters: Sequence[str]) -> tuple[Label
         line=line,
         file=file,
         lot=sys.intern(cells["bundle"]) or None,
-        label=majority(cast) if cast else alone,
+        label=majority(cast) if alone is None and cast else alone,
+        is_majority=alone is None and bool(cast),
         votes=votes,
         # `;` joined kinds before the separator could be one.
         kinds=tuple(kind for part in re.split(r"[|;]", cells.get("kinds", "")) if (kind := part.strip())),

@@ -22,6 +22,9 @@ from edge.validation.distributions import t_quantile
 
 Floats = npt.NDArray[np.float64]
 
+NO_LOT = "no lot"
+"""Name that scans of no lot go by together."""
+
 FEW_LOTS = 8
 """Lots below which an interval over lots carries a warning."""
 
@@ -60,7 +63,7 @@ class WorstLot:
     scans: int
 
 
-def share_over_lots(hits: Sequence[int], totals: Sequence[int]) -> LotInterval | None:
+def share_over_lots(hits: Sequence[int], totals: Sequence[int], confidence: float = CONFIDENCE) -> LotInterval | None:
     """Share of all hits among all scans, with its interval over lots; one entry a lot, empty lots are left out.
 
     None where no lot holds a scan. Of one lot the interval is 0 to 1: nothing is known about others. Raises ValueError
@@ -72,28 +75,34 @@ def share_over_lots(hits: Sequence[int], totals: Sequence[int]) -> LotInterval |
     x, n = x[n > 0], n[n > 0]
     if n.size == 0:
         return None
-    scans, share = float(n.sum()), float(x.sum() / n.sum())
-    effective = effective_scans(x, n)
-    if n.size == 1:
-        return LotInterval(share, 0.0, 1.0, 1, effective)
-    lots_with_error = int(min((x > 0).sum(), (x < n).sum()))
-    degrees = max(min(n.size - 1, _LEAST_DEGREES), lots_with_error - 1)
-    low, high = _wilson(share, effective, t_quantile((1 + CONFIDENCE) / 2, degrees))
-    return LotInterval(
-        share, 0.0 if x.sum() == 0 else low, 1.0 if x.sum() == scans else high, int(n.size), float(effective)
-    )
+    scans = float(n.sum())
+    share = float(x.sum()) / scans
+    with_error = int(min((x > 0).sum(), (x < n).sum()))
+    return interval_over_lots(share, (x - share * n) / scans, most_scans(n), n.size, with_error, confidence)
 
 
-def effective_scans(hits: Floats, totals: Floats) -> float:
-    """Independent scans that would fix the share as well as these lots do; lots are not empty."""
-    scans, share, lots = totals.sum(), hits.sum() / totals.sum(), totals.size
-    mean_size = (totals @ totals) / scans  # of the lot of a scan drawn at random
-    most = scans / (1 + (mean_size - 1) * _LEAST_CORRELATION)
-    if lots < 2 or hits.sum() in (0, scans):
-        return float(most)
-    residual = hits - share * totals
-    variance = lots / (lots - 1) * (residual @ residual) / scans**2
-    return float(min(most, share * (1 - share) / variance)) if variance > 0 else float(most)
+def interval_over_lots(
+    share: float, residuals: Floats, most: float, lots: int, with_error: int, confidence: float = CONFIDENCE
+) -> LotInterval:
+    """Wilson's interval of a share at the number of scans that the variance between lots is worth.
+
+    `residuals`: what each lot adds to the share beyond its part, float64 (lots,), in all 0; `most`: independent scans
+    that the share is worth at best; `lots`, and of these `with_error`, say what Student's t may rest on.
+    """
+    if lots < 2:
+        return LotInterval(share, 0.0, 1.0, lots, most)
+    variance = residuals.size / (residuals.size - 1) * float(residuals @ residuals)
+    effective = min(most, share * (1 - share) / variance) if variance > 0 and 0 < share < 1 else most
+    degrees = max(min(lots - 1, _LEAST_DEGREES), min(lots, with_error) - 1)
+    low, high = wilson_at(share, effective, t_quantile((1 + confidence) / 2, degrees))
+    return LotInterval(share, 0.0 if share == 0 else low, 1.0 if share == 1 else high, lots, effective)
+
+
+def most_scans(sizes: Floats) -> float:
+    """Independent scans that lots of these sizes, none empty, are worth at best."""
+    scans = float(sizes.sum())
+    mean_size = float(sizes @ sizes) / scans  # of the lot of a scan drawn at random
+    return scans / (1 + (mean_size - 1) * _LEAST_CORRELATION)
 
 
 def balanced_accuracy_over_lots(
@@ -128,37 +137,69 @@ def balanced_accuracy_over_lots(
 
 
 def auroc_over_lots(
-    scores: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], lots: Sequence[str]
+    scores: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], lots: Sequence[str | int]
 ) -> LotInterval | None:
     """Area under the ROC curve with its interval over lots; all of shape (n,), labels 1 abnormal, 0 normal.
 
     The variance is that of the scans' placements, those of one lot together (Obuchowski 1997, after DeLong 1988); the
     interval is Wilson's at the number of scans that variance is worth, with the guards of the others. None unless both
-    labels are there; 0 to 1 where a label is of one lot alone.
+    labels are there; 0 to 1 where a label is of one lot alone. Scans that are lots of their own count as independent.
     """
     values, is_abnormal = np.asarray(scores, np.float64), np.asarray(labels) == 1
     if is_abnormal.all() or not is_abnormal.any():  # of no scans, too
         return None
-    names, place = np.unique(np.asarray(lots), return_inverse=True)
-    placements = np.empty_like(values)  # share of the other label's scans that are ranked rightly beside this one
+    placements = _placements(values, is_abnormal)
+    area, adds = float(placements[is_abnormal].mean()), np.empty_like(values)
+    for mine in (is_abnormal, ~is_abnormal):
+        adds[mine] = (placements[mine] - area) / mine.sum()
+    return _area_over_lots(area, adds, placements, is_abnormal, lots)
+
+
+def auprc_over_lots(
+    scores: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], lots: Sequence[str | int]
+) -> LotInterval | None:
+    """Average precision with its interval over lots, as `auroc_over_lots`.
+
+    What a scan adds is the derivative of the average precision by its weight: its own precision, and what it changes in
+    the precision of the abnormal scans that are ranked no higher.
+    """
+    values, is_abnormal = np.asarray(scores, np.float64), np.asarray(labels) == 1
+    if is_abnormal.all() or not is_abnormal.any():
+        return None
+    ranked, rank = np.unique(-values, return_inverse=True)  # the highest score first
+    seen = np.cumsum(np.bincount(rank, minlength=ranked.size))
+    hits = np.bincount(rank[is_abnormal], minlength=ranked.size)
+    precision = np.cumsum(hits) / seen
+    area = float(hits @ precision / hits.sum())
+    # Sums over the abnormal scans that are ranked no higher.
+    below, precise_below = (np.cumsum((hits * each / seen)[::-1])[::-1] for each in (1.0, precision))
+    adds = (is_abnormal * (precision[rank] - area + below[rank]) - precise_below[rank]) / hits.sum()
+    return _area_over_lots(area, adds, _placements(values, is_abnormal), is_abnormal, lots)
+
+
+def _placements(values: Floats, is_abnormal: npt.NDArray[np.bool_]) -> Floats:
+    """Share of the other label's scans that are ranked rightly beside each, shape (n,)."""
+    placements = np.empty_like(values)
     for mine, sign in ((is_abnormal, 1.0), (~is_abnormal, -1.0)):
         others = np.sort(sign * values[~mine])
         below, upto = (np.searchsorted(others, sign * values[mine], side=side) for side in ("left", "right"))
         placements[mine] = (below + upto) / (2 * others.size)
-    area, residual, most, spread = float(placements[is_abnormal].mean()), np.zeros(names.size), math.inf, names.size
+    return placements
+
+
+def _area_over_lots(
+    area: float, adds: Floats, placements: Floats, is_abnormal: npt.NDArray[np.bool_], lots: Sequence[str | int]
+) -> LotInterval:
+    """Interval of an area to which each scan adds `adds` beyond its part; all shape (n,)."""
+    names, place = np.unique(np.asarray(lots), return_inverse=True)
+    most, spread = math.inf, names.size
     for mine in (is_abnormal, ~is_abnormal):
         sizes = np.bincount(place[mine], minlength=names.size)
-        residual += np.bincount(place[mine], weights=placements[mine] - area, minlength=names.size) / mine.sum()
-        most = min(most, effective_scans(np.zeros(names.size)[sizes > 0], sizes[sizes > 0].astype(np.float64)))
+        most = min(most, most_scans(sizes[sizes > 0].astype(np.float64)))
         spread = min(spread, int((sizes > 0).sum()))
-    if spread < 2:
-        return LotInterval(area, 0.0, 1.0, spread, most)
-    variance = names.size / (names.size - 1) * float(residual @ residual)
-    effective = min(most, area * (1 - area) / variance) if variance > 0 and 0 < area < 1 else most
+    residuals = np.asarray(np.bincount(place, weights=adds, minlength=names.size), np.float64)
     with_error = int((np.bincount(place, weights=1 - placements, minlength=names.size) > 0).sum())
-    degrees = max(min(spread - 1, _LEAST_DEGREES), min(spread, with_error) - 1)
-    low, high = _wilson(area, effective, t_quantile((1 + CONFIDENCE) / 2, degrees))
-    return LotInterval(area, 0.0 if area == 0 else low, 1.0 if area == 1 else high, spread, effective)
+    return interval_over_lots(area, residuals, most, spread, with_error)
 
 
 def half_width(residuals: Floats) -> float:
@@ -192,7 +233,8 @@ def _correlation(one: Floats, other: Floats) -> float:
     return float(one @ other) / scale if scale > 0 else 0.0
 
 
-def _wilson(share: float, scans: float, t: float) -> tuple[float, float]:
+def wilson_at(share: float, scans: float, t: float) -> tuple[float, float]:
+    """Wilson's interval of a share of `scans` independent scans, which need not be a whole number, at the point `t`."""
     middle = (share + t * t / (2 * scans)) / (1 + t * t / scans)
     half = t / (1 + t * t / scans) * math.sqrt(share * (1 - share) / scans + t * t / (4 * scans * scans))
     return max(0.0, middle - half), min(1.0, middle + half)

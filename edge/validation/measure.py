@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from edge.records import Outcome, Policy
 from edge.validation.agreement import (
@@ -24,10 +24,26 @@ from edge.validation.agreement import (
     repeatability,
     vote_table,
 )
-from edge.validation.cost import CostCurve, PlantFigures, VerdictCounts, cost_curve, plant_figures
+from edge.validation.cost import (
+    CostCurve,
+    PlantBounds,
+    PlantFigures,
+    VerdictCounts,
+    cost_curve,
+    plant_bounds,
+    plant_figures,
+)
 from edge.validation.detection import PodCurve, SizeScale, hit_miss, signal_response
 from edge.validation.labels import Label, LabelRow
-from edge.validation.lots import LotInterval, auroc_over_lots, balanced_accuracy_over_lots, share_over_lots, worst_lot
+from edge.validation.lots import (
+    NO_LOT,
+    LotInterval,
+    auprc_over_lots,
+    auroc_over_lots,
+    balanced_accuracy_over_lots,
+    share_over_lots,
+    worst_lot,
+)
 from edge.validation.reliability import (
     CURVE_POINTS,
     CURVES,
@@ -47,7 +63,6 @@ STOPPED = "Stopped by the line (abnormal, review or unreadable)"
 CALLED = "Called abnormal"
 P_SIGNAL = "Probability over size (signal response)"
 GATE_SIGNAL = "Gate score over size (signal response)"
-NO_LOT = "no lot"
 SHOWN_RATE = 0.01
 """Escape rate that the sample-size sentence aims at."""
 
@@ -89,21 +104,32 @@ def measure_reliability(
         over_area = (_without_size(item, abnormal, with_area) for item in _hits(with_area, area_name, scale))
         detections = (*detections, *over_area)
     kinds = _by_kind(abnormal, truths)
+    scored = select(rows, lambda row: row.label is not None and row.p_abnormal is not None)
     lot_errors = (
         _lot_error("Escapes", abnormal, lambda row: row.is_escape),
         _lot_error("Overkill", normal, lambda row: row.is_overkill),
         _lot_error("Sent to review", rows, lambda row: row.outcome is Outcome.REVIEW),
         _lot_error("Unreadable", rows, lambda row: row.outcome is Outcome.UNREADABLE),
+        _lot_error("Called wrongly by the classifier", scored, lambda row: _is_called_wrongly(row, policy.threshold)),
     )
-    alone = _accuracy(rows, lambda row: None if row.p_abnormal is None else row.p_abnormal >= policy.threshold)
+    alone = _accuracy(scored, lambda row: row.p_abnormal is not None and row.p_abnormal >= policy.threshold)
     decided = _accuracy(rows, lambda row: _DECIDED.get(row.outcome))
-    area = auroc_over_lots(*_scores_and_truths(rows))
-    of_plant, costs = _plant(abnormal, normal, plant)
+    scores = np.array([row.p_abnormal for row in scored], np.float64)
+    classes = np.array([row.label is Label.ABNORMAL for row in scored], np.int64)
+    lots_of_scores = [_lot(row) for row in scored]
+    area, precision = (over(scores, classes, lots_of_scores) for over in (auroc_over_lots, auprc_over_lots))
+    each = range(len(scores))  # a scan as a lot of its own: independent scans
+    area_of_scans, precision_of_scans = (over(scores, classes, each) for over in (auroc_over_lots, auprc_over_lots))
+    of_plant, plant_over_lots, costs = _plant(abnormal, normal, plant)
     listed = select(rows, lambda row: row.file in truths)
     people, kappas, attributes = _agreement(listed, truths)
     by_line = attributes[0]
     line_kappa = cohen_kappa(
-        pair_table([_is_stopped(row) for row in listed], [_defective(row.label) for row in listed])
+        pair_table(
+            [_is_stopped(row) for row in listed],
+            [_defective(row.label) for row in listed],
+            [_lot(row) for row in listed],
+        )
     )
     if line_kappa is not None:
         kappas = (("Line and label (Cohen)", line_kappa), *kappas)
@@ -134,38 +160,61 @@ def measure_reliability(
         specificity_lots_high=_high(alone.specificity),
         balanced_accuracy_decided_lots_low=_low(decided.balanced),
         balanced_accuracy_decided_lots_high=_high(decided.balanced),
+        auroc_low=_low(area_of_scans),
+        auroc_high=_high(area_of_scans),
         auroc_lots_low=_low(area),
         auroc_lots_high=_high(area),
+        auprc_low=_low(precision_of_scans),
+        auprc_high=_high(precision_of_scans),
+        auprc_lots_low=_low(precision),
+        auprc_lots_high=_high(precision),
         escape_rate_worst_lot=_worst_share(lot_errors[0], bool(abnormal)),
         overkill_rate_worst_lot=_worst_share(lot_errors[1], bool(normal)),
+        review_rate_worst_lot=_worst_share(lot_errors[2], bool(rows)),
+        unreadable_rate_worst_lot=_worst_share(lot_errors[3], bool(rows)),
+        wrong_calls_worst_lot=_worst_share(lot_errors[4], bool(scored)),
         recall_worst_kind=min((kind.stopped / kind.scans for kind in kinds), default=None),
         recall_worst_kind_low=min((kind.over_lots.low for kind in kinds), default=None),
         escapes_ppm=None if of_plant is None else of_plant.escapes_ppm,
         escapes_ppm_bound=None if of_plant is None else of_plant.escapes_ppm_bound,
+        escapes_ppm_lots_bound=None if plant_over_lots is None else plant_over_lots.escapes_ppm,
         value_of_normal=None if of_plant is None else none_if_nan(of_plant.value_of_normal),
         value_of_normal_bound=None if of_plant is None else none_if_nan(of_plant.value_of_normal_bound),
+        value_of_normal_lots_bound=None if plant_over_lots is None else none_if_nan(plant_over_lots.value_of_normal),
         value_of_abnormal=None if of_plant is None else none_if_nan(of_plant.value_of_abnormal),
         value_of_abnormal_bound=None if of_plant is None else none_if_nan(of_plant.value_of_abnormal_bound),
+        value_of_abnormal_lots_bound=None
+        if plant_over_lots is None
+        else none_if_nan(plant_over_lots.value_of_abnormal),
         cost_per_scan=None if of_plant is None else of_plant.cost_per_scan,
         cost_per_scan_bound=None if of_plant is None else of_plant.cost_per_scan_bound,
+        cost_per_scan_lots_bound=None if plant_over_lots is None else plant_over_lots.cost_per_scan,
         cheapest_threshold=None if costs is None else costs.cheapest,
         cheapest_cost_per_scan=None if costs is None else float(costs.cost.min()),
         people_count=sum(row.appraiser.startswith("Person") and row.parts > 0 for row in attributes),
         kappa_people=None if people is None else none_if_nan(people.kappa),
         kappa_people_low=None if people is None else none_if_nan(people.low),
         kappa_people_high=None if people is None else none_if_nan(people.high),
+        kappa_people_lots_low=_low(None if people is None else people.over_lots),
+        kappa_people_lots_high=_high(None if people is None else people.over_lots),
         kappa_line=None if line_kappa is None else none_if_nan(line_kappa.kappa),
         kappa_line_low=None if line_kappa is None else none_if_nan(line_kappa.low),
         kappa_line_high=None if line_kappa is None else none_if_nan(line_kappa.high),
+        kappa_line_lots_low=_low(None if line_kappa is None else line_kappa.over_lots),
+        kappa_line_lots_high=_high(None if line_kappa is None else line_kappa.over_lots),
         line_effectiveness=by_line.effectiveness,
         line_effectiveness_low=wilson(by_line.right, by_line.parts).low if by_line.parts else None,
         line_effectiveness_high=wilson(by_line.right, by_line.parts).high if by_line.parts else None,
+        line_effectiveness_lots_low=_low(by_line.right_over_lots),
+        line_effectiveness_lots_high=_high(by_line.right_over_lots),
         line_miss_rate=by_line.miss_rate,
         line_miss_rate_high=wilson(by_line.missed, by_line.defective).high if by_line.defective else None,
+        line_miss_rate_lots_high=_high(by_line.missed_over_lots),
         line_false_alarm_rate=by_line.false_alarm_rate,
         line_false_alarm_rate_high=wilson(by_line.false_alarms, by_line.good).high if by_line.good else None,
+        line_false_alarm_rate_lots_high=_high(by_line.false_alarms_over_lots),
         rescanned_parts_count=0 if repeats is None else repeats.parts,
-        flipped_parts_count=0 if repeats is None else len(repeats.flipped),
+        flipped_parts_count=None if repeats is None else len(repeats.flipped),
         flipped_parts_share_bound=None if repeats is None else upper_bound(len(repeats.flipped), repeats.parts),
         p_repeat_deviation=None if repeats is None else repeats.p_deviation,
         p_repeat_widest=None if repeats is None else repeats.p_widest,
@@ -186,6 +235,7 @@ def measure_reliability(
         attributes=tuple(row for row in attributes if row.parts),
         kappas=kappas,
         repeats=repeats,
+        is_own_majority=any(truths[row.file].is_majority for row in listed),
     )
 
 
@@ -236,7 +286,7 @@ def _hits(sized: Sequence[tuple[ScanRow, float]], unit: str, scale: SizeScale) -
     tolerated = sum(row.label is Label.NORMAL for row in rows)
     found = []
     for name, is_hit in ((STOPPED, _is_stopped), (CALLED, _is_called)):
-        curve = hit_miss(sizes, np.array([is_hit(row) for row in rows], bool), scale)
+        curve = hit_miss(sizes, np.array([is_hit(row) for row in rows], bool), scale, [_lot(row) for row in rows])
         if tolerated and isinstance(curve, PodCurve):
             note = f"{tolerated} of them are tolerated (label normal): those found are false calls."
             curve = replace(curve, notes=(*curve.notes, note))
@@ -248,7 +298,9 @@ def _without_size(item: Detection, abnormal: Sequence[ScanRow], sized: Sequence[
     """The curve, with a word on the abnormal scans that it lacks."""
     if len(sized) == len(abnormal) or not isinstance(item.curve, PodCurve):
         return item
-    note = f"{len(abnormal) - len(sized)} of {len(abnormal)} abnormal scans have no size and are left out."
+    note = (
+        f"{len(abnormal) - len(sized)} of {len(abnormal)} abnormal scans have no size in {item.unit} and are left out."
+    )
     return replace(item, curve=replace(item.curve, notes=(*item.curve.notes, note)))
 
 
@@ -256,7 +308,7 @@ def _detections(
     sized: Sequence[tuple[ScanRow, float]], unit: str, policy: Policy, scale: SizeScale
 ) -> tuple[Detection, ...]:
     found = _hits(sized, unit, scale)
-    scored = [(size, row.p_abnormal) for row, size in sized if row.p_abnormal is not None]
+    scored = [(size, row.p_abnormal, _lot(row)) for row, size in sized if row.p_abnormal is not None]
     if scored and 0 < policy.threshold < 1:
         end = _log_odds(1 - _P_CLIP)
         found.append(
@@ -264,23 +316,28 @@ def _detections(
                 P_SIGNAL,
                 unit,
                 signal_response(
-                    np.array([size for size, _ in scored]),
-                    np.array([_log_odds(p) for _, p in scored]),
+                    np.array([size for size, _, _ in scored]),
+                    np.array([_log_odds(p) for _, p, _ in scored]),
                     _log_odds(policy.threshold),
                     -end,
                     end,
                     scale,
+                    [lot for _, _, lot in scored],
                 ),
             )
         )
-    gated = [(size, ratio) for row, size in sized if (ratio := _gate_ratio(row, policy)) is not None]
+    gated = [(size, ratio, _lot(row)) for row, size in sized if (ratio := _gate_ratio(row, policy)) is not None]
     if gated:
         found.append(
             Detection(
                 GATE_SIGNAL,
                 unit,
                 signal_response(
-                    np.array([size for size, _ in gated]), np.log([ratio for _, ratio in gated]), 0.0, scale=scale
+                    np.array([size for size, _, _ in gated]),
+                    np.log([ratio for _, ratio, _ in gated]),
+                    0.0,
+                    scale=scale,
+                    lots=[lot for _, _, lot in gated],
                 ),
             )
         )
@@ -330,11 +387,14 @@ def _by_size(sized: Sequence[tuple[ScanRow, float]], unit: str | None, bins: int
 
 
 def _recall(group: str, rows: Sequence[ScanRow]) -> GroupRecall:
-    hits, totals, _ = _counts(rows, _is_stopped)
+    hits, totals, lots = _counts(rows, _is_stopped)
     called, _, _ = _counts(rows, _is_called)
+    missed = [scans - stopped for stopped, scans in zip(hits, totals, strict=True)]
     over_lots, called_over_lots = share_over_lots(hits, totals), share_over_lots(called, totals)
     assert over_lots is not None and called_over_lots is not None, "a group has a scan"
-    return GroupRecall(group, len(rows), sum(hits), sum(called), over_lots, called_over_lots)
+    return GroupRecall(
+        group, len(rows), sum(hits), sum(called), over_lots, called_over_lots, worst_lot(lots, missed, totals)
+    )
 
 
 def _lot_error(name: str, rows: Sequence[ScanRow], is_error: Callable[[ScanRow], bool]) -> LotError:
@@ -383,45 +443,50 @@ def _accuracy(rows: Sequence[ScanRow], is_called: Callable[[ScanRow], bool | Non
     )
 
 
-def _scores_and_truths(rows: Sequence[ScanRow]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], list[str]]:
-    """Probabilities, labels and lots of the scans that have both."""
-    found = select(rows, lambda row: row.label is not None and row.p_abnormal is not None)
-    return (
-        np.array([row.p_abnormal for row in found], np.float64),
-        np.array([row.label is Label.ABNORMAL for row in found], np.int64),
-        [_lot(row) for row in found],
-    )
+def _is_called_wrongly(row: ScanRow, threshold: float) -> bool:
+    """Of a scan with a label and a probability."""
+    return row.p_abnormal is not None and (row.p_abnormal >= threshold) != (row.label is Label.ABNORMAL)
 
 
 def _plant(
     abnormal: Sequence[ScanRow], normal: Sequence[ScanRow], plant: Plant
-) -> tuple[PlantFigures | None, CostCurve | None]:
+) -> tuple[PlantFigures | None, PlantBounds | None, CostCurve | None]:
     if plant.defect_rate is None or not abnormal or not normal:
-        return None, None
-
-    def to_person(row: ScanRow) -> bool:
-        return row.outcome in (Outcome.REVIEW, Outcome.UNREADABLE)
-
-    counts = VerdictCounts(
-        abnormal=len(abnormal),
-        escaped=sum(row.is_escape for row in abnormal),
-        reviewed_abnormal=sum(map(to_person, abnormal)),
-        normal=len(normal),
-        overkill=sum(row.is_overkill for row in normal),
-        reviewed_normal=sum(map(to_person, normal)),
-    )
-    figures = plant_figures(counts, plant.defect_rate, plant.prices)
-    if plant.prices is None:
-        return figures, None
+        return None, None, None
     labelled = [*abnormal, *normal]
+    figures = plant_figures(_verdicts(labelled), plant.defect_rate, plant.prices)
+    lots: dict[str, list[ScanRow]] = {}
+    for row in labelled:
+        lots.setdefault(_lot(row), []).append(row)
+    over_lots = plant_bounds([_verdicts(rows) for rows in lots.values()], plant.defect_rate, plant.prices)
+    if plant.prices is None:
+        return figures, over_lots, None
     curve = cost_curve(
         np.array([1.0 if row.p_abnormal is None else row.p_abnormal for row in labelled]),
         np.array([row.label is Label.ABNORMAL for row in labelled], np.int64),
-        np.array([to_person(row) or row.p_abnormal is None for row in labelled], bool),
+        np.array([_is_for_person(row) or row.p_abnormal is None for row in labelled], bool),
         plant.defect_rate,
         plant.prices,
     )
-    return figures, curve
+    return figures, over_lots, curve
+
+
+def _verdicts(labelled: Sequence[ScanRow]) -> VerdictCounts:
+    count = Counter((row.label, row.outcome) for row in labelled)
+    scans = {label: sum(count[label, outcome] for outcome in Outcome) for label in Label}
+    reviewed = {label: count[label, Outcome.REVIEW] + count[label, Outcome.UNREADABLE] for label in Label}
+    return VerdictCounts(
+        abnormal=scans[Label.ABNORMAL],
+        escaped=count[Label.ABNORMAL, Outcome.NORMAL],
+        reviewed_abnormal=reviewed[Label.ABNORMAL],
+        normal=scans[Label.NORMAL],
+        overkill=count[Label.NORMAL, Outcome.ABNORMAL],
+        reviewed_normal=reviewed[Label.NORMAL],
+    )
+
+
+def _is_for_person(row: ScanRow) -> bool:
+    return row.outcome in (Outcome.REVIEW, Outcome.UNREADABLE)
 
 
 def _agreement(
@@ -431,21 +496,22 @@ def _agreement(
     line = [_is_stopped(row) for row in rows]
     reference = [_defective(row.label) for row in rows]
     parts = [truths[row.file].part_id for row in rows]
-    attributes = [attribute_row("Line (stopped)", line, reference, parts)]
+    lots = [_lot(row) for row in rows]
+    attributes = [attribute_row("Line (stopped)", line, reference, parts, lots)]
     ballots = [truths[row.file].votes for row in rows]
     raters = max((len(ballot) for ballot in ballots), default=0)
     votes = [
         [_defective(ballot[rater]) if rater < len(ballot) else None for ballot in ballots] for rater in range(raters)
     ]
-    people = fleiss_kappa(vote_table(votes)) if raters >= 2 else None
+    people = fleiss_kappa(vote_table(votes), lots) if raters >= 2 else None
     kappas: list[tuple[str, Kappa]] = [] if people is None else [("People among themselves (Fleiss)", people)]
     for number, rater in enumerate(votes, 1):
-        attributes.append(attribute_row(f"Person {number}", rater, reference, parts))
-        with_line = cohen_kappa(pair_table(line, rater))
+        attributes.append(attribute_row(f"Person {number}", rater, reference, parts, lots))
+        with_line = cohen_kappa(pair_table(line, rater, lots))
         if with_line is not None:
             kappas.append((f"Line and person {number} (Cohen)", with_line))
         for other_number, other in enumerate(votes[number:], number + 1):
-            pair = cohen_kappa(pair_table(rater, other))
+            pair = cohen_kappa(pair_table(rater, other, lots))
             if pair is not None:
                 kappas.append((f"Person {number} and person {other_number} (Cohen)", pair))
     return people, tuple(kappas), tuple(attributes)
@@ -520,9 +586,14 @@ def _row_figures(
             figures[f"{name}_low[{kind.group}]"] = _low(interval)
             figures[f"{name}_high[{kind.group}]"] = _high(interval)
     for number, row in enumerate(people, 1):
-        figures[f"effectiveness[{number}]"] = row.effectiveness
-        figures[f"miss_rate[{number}]"] = row.miss_rate
-        figures[f"false_alarm_rate[{number}]"] = row.false_alarm_rate
+        for name, found in (
+            ("effectiveness", row.right_over_lots),
+            ("miss_rate", row.missed_over_lots),
+            ("false_alarm_rate", row.false_alarms_over_lots),
+        ):
+            figures[f"{name}[{number}]"] = None if found is None else found.share
+            figures[f"{name}_low[{number}]"] = _low(found)
+            figures[f"{name}_high[{number}]"] = _high(found)
     for name, kappa in kappas:
         numbers = re.findall(r"person (\d+)", name.lower())
         if numbers:

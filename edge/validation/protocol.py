@@ -28,6 +28,7 @@ require = "escape_rate_bound<=0.05"
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Iterable
 from functools import partial
@@ -61,6 +62,7 @@ ERRORS = (
     "miss_rate",
     "false_alarm_rate",
     "flipped_parts_share",
+    "wrong_calls",
 )
 SUCCESSES = (
     "detection_rate",
@@ -76,8 +78,15 @@ SUCCESSES = (
     "value_of_",
 )
 """How the names of shares begin that a claim bounds from above, and from below."""
+SMALL_IS_GOOD = re.compile(
+    r"escapes_ppm|cost_per_scan|cheapest_cost|p_repeat_|(escape|overkill|flipped_parts)_count|.*_a[59]0"
+)
+GREAT_IS_GOOD = re.compile(r"auroc|auprc|kappa_")
+"""Names of other figures that say which way is better; `wrong_calls` and the worst lots are shares."""
 OF_PLANT = ("escapes_ppm", "value_of_")
 OF_PRICES = ("cost_per_scan", "cheapest_")
+OF_LOTS = ("recall_low", "recall_high", "called_low", "called_high", "recall_worst_kind_low")
+OF_PEOPLE = ("kappa_line[", "kappa_line_low[", "kappa_line_high[", "effectiveness", "miss_rate", "false_alarm_rate")
 OF_RESCANS = ("flipped_parts", "p_repeat_")
 """How the names of figures begin that need what a plan may leave out."""
 BETTER_WORDS = {
@@ -230,9 +239,11 @@ def _check_claim(claim: PlannedClaim, protocol: Protocol, path: Path) -> None:
     is_error, is_success = rule.name.startswith(ERRORS), rule.name.startswith(SUCCESSES)
     if (is_error or is_success) and not 0 <= rule.bound <= 1:
         raise SettingsError(f"{where}: {rule} is no share: expected 0 to 1", hint="write 5 % as 0.05")
-    if (is_error and rule.comparison in (">", ">=")) or (is_success and rule.comparison in ("<", "<=")):
+    is_small_good = is_error or SMALL_IS_GOOD.match(rule.name) is not None
+    is_great_good = is_success or GREAT_IS_GOOD.match(rule.name) is not None
+    if (is_small_good and rule.comparison in (">", ">=")) or (is_great_good and rule.comparison in ("<", "<=")):
         raise SettingsError(
-            f"{where}: {rule} holds for a bad model", hint=f"turn it: {rule.name} {'<=' if is_error else '>='} ..."
+            f"{where}: {rule} holds for a bad model", hint=f"turn it: {rule.name} {'<=' if is_small_good else '>='} ..."
         )
     _check_reach(rule, protocol.samples, where)
 
@@ -248,9 +259,11 @@ def _lacking(figure: str, protocol: Protocol) -> str | None:
         return "add [plant] with defect_rate and prices = [ESCAPE, OVERKILL, REVIEW]"
     if figure.startswith("kappa_people") and samples.people < 2:
         return "plan labels of two people or more: samples.people = 2"
+    if figure.startswith(OF_PEOPLE) and samples.people < 1:
+        return "plan labels of people: samples.people = 1"
     if figure.startswith(OF_RESCANS) and not samples.rescanned_parts:
         return "plan parts that are scanned twice: samples.rescanned_parts = 10"
-    if "_lots_" in figure and samples.lots < 2:
+    if ("_lots_" in figure or figure.startswith(OF_LOTS)) and samples.lots < 2:
         return "plan two lots or more: samples.lots = 8"
     return None
 

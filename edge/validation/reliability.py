@@ -38,6 +38,8 @@ class GroupRecall:
     over_lots: LotInterval
     """Interval over lots of the share `stopped`."""
     called_over_lots: LotInterval
+    worst: WorstLot | None
+    """Lot with the highest share of scans that were not stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,46 +97,71 @@ class ReliabilityFigures:
         metadata={"means": "lower 95 % limit of the balanced accuracy of decided scans over lots"}
     )
     balanced_accuracy_decided_lots_high: float | None = field(metadata={"means": "its upper limit"})
+    auroc_low: float | None = field(metadata={"means": "lower 95 % limit of auroc, scans as independent"})
+    auroc_high: float | None = field(metadata={"means": "its upper limit"})
     auroc_lots_low: float | None = field(metadata={"means": "lower 95 % limit of auroc over lots"})
     auroc_lots_high: float | None = field(metadata={"means": "its upper limit"})
+    auprc_low: float | None = field(metadata={"means": "lower 95 % limit of auprc, scans as independent"})
+    auprc_high: float | None = field(metadata={"means": "its upper limit"})
+    auprc_lots_low: float | None = field(metadata={"means": "lower 95 % limit of auprc over lots"})
+    auprc_lots_high: float | None = field(metadata={"means": "its upper limit"})
     escape_rate_worst_lot: float | None = field(metadata={"means": "escape rate of the lot with the highest"})
     overkill_rate_worst_lot: float | None = field(metadata={"means": "overkill rate of the lot with the highest"})
+    review_rate_worst_lot: float | None = field(metadata={"means": "share sent to review of the lot with the highest"})
+    unreadable_rate_worst_lot: float | None = field(
+        metadata={"means": "share of unreadable files of the lot with the highest"}
+    )
+    wrong_calls_worst_lot: float | None = field(
+        metadata={"means": "share of scored scans on the wrong side of the threshold, of the lot with the highest"}
+    )
     recall_worst_kind: float | None = field(metadata={"means": "least share of stopped scans among the kinds"})
     recall_worst_kind_low: float | None = field(
         metadata={"means": "least lower 95 % limit over lots of that share among the kinds"}
     )
     escapes_ppm: float | None = field(metadata={"means": "escapes in a million electrodes at --defect-rate"})
     escapes_ppm_bound: float | None = field(metadata={"means": "its one-sided upper 95 % limit"})
+    escapes_ppm_lots_bound: float | None = field(metadata={"means": "the same limit over lots"})
     value_of_normal: float | None = field(metadata={"means": "share of good among `normal` at --defect-rate"})
     value_of_normal_bound: float | None = field(metadata={"means": "its one-sided lower 95 % limit"})
+    value_of_normal_lots_bound: float | None = field(metadata={"means": "the same limit over lots"})
     value_of_abnormal: float | None = field(metadata={"means": "share of defective among `abnormal` at --defect-rate"})
     value_of_abnormal_bound: float | None = field(metadata={"means": "its one-sided lower 95 % limit"})
+    value_of_abnormal_lots_bound: float | None = field(metadata={"means": "the same limit over lots"})
     cost_per_scan: float | None = field(metadata={"means": "expected cost of an electrode at --defect-rate, --prices"})
     cost_per_scan_bound: float | None = field(metadata={"means": "its one-sided upper 95 % limit"})
+    cost_per_scan_lots_bound: float | None = field(metadata={"means": "the same limit over lots"})
     cheapest_threshold: float | None = field(metadata={"means": "threshold at which that cost is least on this set"})
     cheapest_cost_per_scan: float | None = field(metadata={"means": "cost at that threshold"})
     people_count: int = field(metadata={"means": "people whose votes the labels hold (label_1, label_2, ...)"})
     kappa_people: float | None = field(metadata={"means": "Fleiss' kappa of the people who voted"})
     kappa_people_low: float | None = field(metadata={"means": "its lower 95 % limit"})
     kappa_people_high: float | None = field(metadata={"means": "its upper 95 % limit"})
+    kappa_people_lots_low: float | None = field(metadata={"means": "its lower 95 % limit over lots"})
+    kappa_people_lots_high: float | None = field(metadata={"means": "its upper 95 % limit over lots"})
     kappa_line: float | None = field(metadata={"means": "Cohen's kappa of line (stopped or not) and label"})
     kappa_line_low: float | None = field(metadata={"means": "its lower 95 % limit"})
     kappa_line_high: float | None = field(metadata={"means": "its upper 95 % limit"})
+    kappa_line_lots_low: float | None = field(metadata={"means": "its lower 95 % limit over lots"})
+    kappa_line_lots_high: float | None = field(metadata={"means": "its upper 95 % limit over lots"})
     line_effectiveness: float | None = field(
         metadata={"means": "share of parts on which the line (stopped or not) was right every time (AIAG)"}
     )
     line_effectiveness_low: float | None = field(metadata={"means": "its lower 95 % limit"})
     line_effectiveness_high: float | None = field(metadata={"means": "its upper 95 % limit"})
+    line_effectiveness_lots_low: float | None = field(metadata={"means": "its lower 95 % limit over lots"})
+    line_effectiveness_lots_high: float | None = field(metadata={"means": "its upper 95 % limit over lots"})
     line_miss_rate: float | None = field(
         metadata={"means": "share of labelled abnormal scans the line let pass (AIAG)"}
     )
     line_miss_rate_high: float | None = field(metadata={"means": "its upper 95 % limit"})
+    line_miss_rate_lots_high: float | None = field(metadata={"means": "its upper 95 % limit over lots"})
     line_false_alarm_rate: float | None = field(
         metadata={"means": "share of labelled normal scans the line stopped, reviews among them (AIAG)"}
     )
     line_false_alarm_rate_high: float | None = field(metadata={"means": "its upper 95 % limit"})
+    line_false_alarm_rate_lots_high: float | None = field(metadata={"means": "its upper 95 % limit over lots"})
     rescanned_parts_count: int = field(metadata={"means": "parts scanned more than once (part_id)"})
-    flipped_parts_count: int = field(metadata={"means": "of these, parts whose scans had different outcomes"})
+    flipped_parts_count: int | None = field(metadata={"means": "of these, parts whose scans had different outcomes"})
     flipped_parts_share_bound: float | None = field(
         metadata={"means": "one-sided upper 95 % limit of the share of rescanned parts that flip"}
     )
@@ -169,6 +196,8 @@ CURVE_POINTS = {
     "a90_low": "lower end of its 95 % likelihood-ratio interval",
     "a90_high": "upper end of that interval: claim this one",
     "a90_95": "a90/95 of MIL-HDBK-1823A, below that",
+    "a90_lots_low": "lower end of the 95 % interval of a90 over lots",
+    "a90_lots_high": "upper end of that interval: claim this one of lots to come",
 }
 """Figures of each curve."""
 
@@ -186,8 +215,14 @@ ROW_MEANINGS = {
     "called_low[KIND]": "its lower 95 % limit over lots",
     "called_high[KIND]": "its upper 95 % limit over lots",
     "effectiveness[PERSON]": "as line_effectiveness, of the person of column label_1, label_2, ...: effectiveness[1]",
+    "effectiveness_low[PERSON]": "its lower 95 % limit over lots",
+    "effectiveness_high[PERSON]": "its upper 95 % limit over lots",
     "miss_rate[PERSON]": "as line_miss_rate, of a person",
+    "miss_rate_low[PERSON]": "its lower 95 % limit over lots",
+    "miss_rate_high[PERSON]": "its upper 95 % limit over lots",
     "false_alarm_rate[PERSON]": "as line_false_alarm_rate, of a person",
+    "false_alarm_rate_low[PERSON]": "its lower 95 % limit over lots",
+    "false_alarm_rate_high[PERSON]": "its upper 95 % limit over lots",
     "kappa_line[PERSON]": "Cohen's kappa of line (stopped or not) and person",
     "kappa_line_low[PERSON]": "its lower 95 % limit",
     "kappa_line_high[PERSON]": "its upper 95 % limit",
@@ -224,3 +259,5 @@ class Reliability:
     attributes: tuple[AttributeRow, ...]
     kappas: tuple[tuple[str, Kappa], ...]
     repeats: Repeatability | None
+    is_own_majority: bool
+    """Whether labels are the majority of the people who are held against them."""

@@ -386,7 +386,11 @@ def _found(
         labels_sha256=checked.labels_sha256,
         card=card,
         rows=reading.rows,
-        validation=validate(reading.rows, threshold=policy.threshold, labels_without_file=len(without_file)),
+        validation=validate(
+            reading.rows,
+            threshold=policy.threshold,
+            labels_without_file=None if checked.labels is None else len(without_file),
+        ),
         reliability=measure_reliability(
             reading.rows, checked.matched.by_file, policy, checked.plant, checked.size_scale
         ),
@@ -484,8 +488,8 @@ def summary_lines(result: ReplayResult) -> list[str]:
         )
     if metrics.labelled_count:
         lines.append(
-            f"escapes {metrics.escape_count} of {metrics.labelled_abnormal_count}, "
-            f"overkill {metrics.overkill_count} of {metrics.labelled_normal_count}"
+            f"escapes {metrics.escape_count or 0} of {metrics.labelled_abnormal_count}, "
+            f"overkill {metrics.overkill_count or 0} of {metrics.labelled_normal_count}"
         )
     for error in result.lot_errors:
         if error.interval is not None and error.interval.lots > 1:

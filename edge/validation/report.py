@@ -34,6 +34,7 @@ from edge.validation.figures import (
 )
 from edge.validation.gallery import Card, Gallery, Shelf
 from edge.validation.labels import Label
+from edge.validation.lots import LotInterval, WorstLot
 from edge.validation.pictures import Picture, heat_legend, picture_svg
 from edge.validation.reliability import Detection, Reliability
 from edge.validation.requirements import meaning_of
@@ -97,6 +98,8 @@ def report_html(replay: Replay, gallery: Gallery) -> str:
         span=_span,
         wilson=lambda hits, total: _span(*wilson(hits, total)),
         over_lots=_over_lots,
+        of_lots=_of_lots,
+        worst=_worst,
         number=number,
         display_name=display_name,
         shown=visible,
@@ -186,8 +189,9 @@ def _notes(replay: Replay) -> list[tuple[str, list[str]]]:
     if metrics.labelled_count and metrics.unlabelled_count:
         share = f"{metrics.unlabelled_count} of {metrics.scans_count} judged files"
         notes.append((f"{share} have no label; they count in no rate of errors.", ()))
-    if metrics.labelled_count and not (metrics.labelled_normal_count and metrics.labelled_abnormal_count):
-        notes.append(("All labels are the same: the balanced accuracies are the rate of that label alone.", ()))
+    if replay.reliability.is_own_majority:
+        sentence = "The labels are the majority of the people in label_1, label_2, ...: whoever is held against them "
+        notes.append((f"{sentence}is held against a part of themselves. Put a reference into the column label.", ()))
     return [(sentence, [*names[:NAMES_LISTED], *_more(len(names) - NAMES_LISTED)]) for sentence, names in notes]
 
 
@@ -299,6 +303,16 @@ def _over_lots(low: float | None, high: float | None, lots: int) -> str:
     if lots > 1 and low is not None:
         return f"over {lots} lots {_span(low, high)}"
     return "over lots: no interval, 1 lot" if lots == 1 else "over lots: no interval, under 2 lots of a label"
+
+
+def _of_lots(interval: LotInterval | None) -> str:
+    """An interval over lots in a cell."""
+    return _span(interval.low, interval.high) if interval is not None and interval.lots > 1 else "none"
+
+
+def _worst(worst: WorstLot | None) -> str:
+    """The worst lot in a cell or a line, with its errors."""
+    return "none" if worst is None else f"{visible(worst.lot)}: {whole(worst.errors)} of {whole(worst.scans)}"
 
 
 def _figure_text(name: str, value: int | float) -> str:

@@ -39,7 +39,7 @@ class Metrics:
     scans_count: int = field(metadata={"means": "files judged"})
     labelled_count: int = field(metadata={"means": "judged files with a label"})
     unlabelled_count: int = field(metadata={"means": "judged files without a label"})
-    labels_without_file_count: int = field(metadata={"means": "rows of the labels file that fit no file"})
+    labels_without_file_count: int | None = field(metadata={"means": "rows of the labels file that fit no file"})
     normal_count: int = field(metadata={"means": "outcome normal"})
     abnormal_count: int = field(metadata={"means": "outcome abnormal"})
     review_count: int = field(metadata={"means": "outcome review"})
@@ -52,18 +52,16 @@ class Metrics:
     unreadable_rate_high: float | None = field(metadata={"means": "its upper limit"})
     labelled_abnormal_count: int = field(metadata={"means": "judged files labelled abnormal"})
     labelled_normal_count: int = field(metadata={"means": "judged files labelled normal"})
-    escape_count: int = field(metadata={"means": "labelled abnormal, outcome normal"})
+    escape_count: int | None = field(metadata={"means": "labelled abnormal, outcome normal"})
     escape_rate: float | None = field(metadata={"means": "escapes / labelled abnormal, reviewed ones included"})
     escape_rate_low: float | None = field(metadata={"means": "lower limit of the escape rate"})
     escape_rate_high: float | None = field(metadata={"means": "upper limit of the escape rate"})
-    overkill_count: int = field(metadata={"means": "labelled normal, outcome abnormal"})
+    overkill_count: int | None = field(metadata={"means": "labelled normal, outcome abnormal"})
     overkill_rate: float | None = field(metadata={"means": "overkill / labelled normal, reviewed ones included"})
     overkill_rate_low: float | None = field(metadata={"means": "lower limit of the overkill rate"})
     overkill_rate_high: float | None = field(metadata={"means": "upper limit of the overkill rate"})
     scored_count: int = field(metadata={"means": "labelled scans with a probability, whatever their outcome"})
-    balanced_accuracy: float | None = field(
-        metadata={"means": "(sensitivity + specificity) / 2 of scored scans; without scans of one label, the other's"}
-    )
+    balanced_accuracy: float | None = field(metadata={"means": "(sensitivity + specificity) / 2 of scored scans"})
     balanced_accuracy_low: float | None = field(metadata={"means": "lower limit of the balanced accuracy"})
     balanced_accuracy_high: float | None = field(metadata={"means": "upper limit of the balanced accuracy"})
     sensitivity: float | None = field(metadata={"means": "p >= threshold / scored scans labelled abnormal"})
@@ -115,7 +113,7 @@ class Validation:
     lots: tuple[LotFigures, ...]
 
 
-def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: int) -> Validation:
+def validate(rows: Sequence[ScanRow], *, threshold: float, labels_without_file: int | None) -> Validation:
     """Figures of a finished replay."""
     outcomes = Counter((row.label, row.outcome) for row in rows)
     p, truth = _arrays(select(rows, _is_scored))
@@ -136,7 +134,7 @@ def _metrics(
     decided: Confusion,
     roc_area: float,
     precision: float,
-    labels_without_file: int,
+    labels_without_file: int | None,
 ) -> Metrics:
     scans = outcomes.total()
     labelled = {label: sum(outcomes[label, outcome] for outcome in Outcome) for label in (None, *Label)}
@@ -146,7 +144,7 @@ def _metrics(
     overkill = _rate(decided.fp, labelled[Label.NORMAL])
     sensitivity = _rate(scored.tp, scored.tp + scored.fn)
     specificity = _rate(scored.tn, scored.tn + scored.fp)
-    accuracy, accuracy_decided = _balanced_accuracy(scored, labelled), _balanced_accuracy(decided, labelled)
+    accuracy, accuracy_decided = _balanced_accuracy(scored), _balanced_accuracy(decided)
     return Metrics(
         scans_count=scans,
         labelled_count=scans - labelled[None],
@@ -164,11 +162,11 @@ def _metrics(
         unreadable_rate_high=unreadable.high,
         labelled_abnormal_count=labelled[Label.ABNORMAL],
         labelled_normal_count=labelled[Label.NORMAL],
-        escape_count=decided.fn,
+        escape_count=decided.fn if labelled[Label.ABNORMAL] else None,
         escape_rate=escape.value,
         escape_rate_low=escape.low,
         escape_rate_high=escape.high,
-        overkill_count=decided.fp,
+        overkill_count=decided.fp if labelled[Label.NORMAL] else None,
         overkill_rate=overkill.value,
         overkill_rate_low=overkill.low,
         overkill_rate_high=overkill.high,
@@ -206,10 +204,9 @@ def _rate(hits: int, total: int) -> _Figure:
     return _Figure(hits / total, *wilson(hits, total)) if total else _UNDEFINED
 
 
-def _balanced_accuracy(counts: Confusion, labelled: Mapping[Label | None, int]) -> _Figure:
-    """Undefined where a label was given and no scan of it counts: the other's rate would stand for both."""
-    of_label = {Label.ABNORMAL: counts.sensitivity.total, Label.NORMAL: counts.specificity.total}
-    if not counts.total or any(labelled[label] and not total for label, total in of_label.items()):
+def _balanced_accuracy(counts: Confusion) -> _Figure:
+    """Undefined where no scan of one label counts: the other's rate would stand for both."""
+    if not (counts.sensitivity.total and counts.specificity.total):
         return _UNDEFINED
     return _Figure(counts.balanced_accuracy, *counts.balanced_accuracy_interval)
 

@@ -12,6 +12,7 @@ from edge.system.names import display_name
 from edge.validation.comparison import Comparison, ComparisonFigures
 from edge.validation.labels import Label
 from edge.validation.leaks import Leaks
+from edge.validation.lots import WorstLot
 from edge.validation.reliability import Reliability
 from edge.validation.requirements import RequirementResult
 from edge.validation.results import Validation
@@ -82,6 +83,14 @@ def summary_json(replay: Replay) -> str:
             }
             for figures in validation.lots
         ],
+        "over_lots": [
+            {
+                "name": error.name,
+                "lots": 0 if error.interval is None else error.interval.lots,
+                "worst": None if error.worst is None else _worst_json(error.worst),
+            }
+            for error in replay.reliability.lot_errors
+        ],
         "labels_without_file": list(replay.labels_without_file),
         "learnt_from": {"is_known": replay.leaks.is_known, "files": list(map(display_name, replay.leaks.files))},
         "calibrated_on": {"files": list(map(display_name, replay.leaks.calibrated_files))},
@@ -100,6 +109,7 @@ def _comparison_json(comparison: Comparison) -> dict[str, object]:
                 "only_other": share.table.only_first,
                 "only_this": share.table.only_second,
                 "neither": share.table.neither,
+                "worst": None if share.worst is None else _worst_json(share.worst),
             }
             for share in comparison.shares
         ],
@@ -113,6 +123,10 @@ def _comparison_json(comparison: Comparison) -> dict[str, object]:
             for change in comparison.changes
         ],
     }
+
+
+def _worst_json(worst: WorstLot) -> dict[str, str | int]:
+    return {"bundle": worst.lot, "count": worst.errors, "scans": worst.scans}
 
 
 def _confusion_json(counts: Confusion) -> dict[str, int]:

@@ -8,6 +8,7 @@ from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.inter_rater import fleiss_kappa as reference_fleiss
 
 from edge.validation.agreement import (
+    Kappa,
     attribute_row,
     cohen_kappa,
     fleiss_kappa,
@@ -50,29 +51,110 @@ def test_cohens_own_table_has_a_kappa_of_0_492() -> None:
 
 
 @pytest.mark.parametrize("table", [[[20, 5], [10, 15]], [[88, 14], [10, 40]], [[3, 0], [1, 90]]])
-def test_cohens_kappa_and_its_interval_are_those_of_statsmodels(table: list[list[int]]) -> None:
+def test_cohens_kappa_and_its_variance_are_those_of_statsmodels(table: list[list[int]]) -> None:
     expected = cohens_kappa(np.array(table))
     kappa = cohen_kappa(np.array(table))
 
     assert kappa is not None
     assert kappa.kappa == pytest.approx(expected.kappa)
-    assert kappa.low == pytest.approx(expected.kappa_low, abs=1e-9)
-    assert kappa.high == pytest.approx(min(1.0, expected.kappa_upp), abs=1e-9)
+    scale = (1 - kappa.kappa) / (1 - kappa.observed)  # of agreement to kappa
+    variance = scale**2 * kappa.observed * (1 - kappa.observed) / kappa.effective_subjects
+    assert kappa.effective_subjects <= np.sum(table)
+    if kappa.effective_subjects < np.sum(table):
+        assert variance == pytest.approx(expected.var_kappa)
+    else:
+        assert variance > expected.var_kappa
 
 
-def test_the_interval_of_fleiss_kappa_covers_the_kappa_of_many_subjects() -> None:
-    rng = np.random.default_rng(40)
+def two_people(subjects: int, accuracy: float) -> np.ndarray:
+    """Shares of the answers of two people who are right this often, where three of ten parts are defective."""
+    shares = np.zeros((2, 2))
+    for truth, weight in ((1, 0.3), (0, 0.7)):
+        says = np.where(np.arange(2) == truth, accuracy, 1 - accuracy)
+        shares += weight * np.outer(says, says)
+    return shares
 
-    def subjects(n: int) -> np.ndarray:
-        defective = rng.binomial(3, np.where(rng.random(n) < 0.3, 0.85, 0.1))
-        return np.stack([3 - defective, defective], axis=1)
 
-    truth = fleiss_kappa(subjects(200_000))
+@pytest.mark.parametrize("accuracy", [0.85, 0.95, 0.99])
+@pytest.mark.parametrize("subjects", [20, 40, 100])
+def test_the_interval_of_cohens_kappa_covers_it_where_people_agree_well_too(subjects: int, accuracy: float) -> None:
+    rng = np.random.default_rng(41)
+    shares = two_people(subjects, accuracy)
+    truth = cohen_kappa((shares * 1e9).astype(np.int64))
+    found = [cohen_kappa(each.reshape(2, 2)) for each in rng.multinomial(subjects, shares.ravel(), 600)]
     assert truth is not None
-    found = [fleiss_kappa(subjects(120)) for _ in range(400)]
     covered = np.mean([kappa.low <= truth.kappa <= kappa.high for kappa in found if kappa is not None])
 
+    assert covered >= 0.93 - 2 * np.sqrt(0.93 * 0.07 / 600)
+
+
+def test_full_agreement_of_few_leaves_room_for_less() -> None:
+    kappa, fleiss = cohen_kappa(np.diag([6, 4])), fleiss_kappa(np.array([[3, 0]] * 6 + [[0, 3]] * 4))
+
+    assert kappa is not None and fleiss is not None
+    assert (kappa.kappa, kappa.high) == (fleiss.kappa, fleiss.high) == (1.0, 1.0)
+    assert 0.3 < kappa.low < 0.6 and 0.3 < fleiss.low < 0.6
+
+
+@pytest.mark.parametrize("defect_rate", [0.1, 0.5])
+@pytest.mark.parametrize("subjects", [20, 40, 120])
+def test_the_interval_of_fleiss_kappa_covers_the_kappa_of_many_subjects(subjects: int, defect_rate: float) -> None:
+    rng = np.random.default_rng(40)
+
+    def votes(n: int) -> np.ndarray:
+        defective = rng.binomial(3, np.where(rng.random(n) < defect_rate, 0.95, 0.03))
+        return np.stack([3 - defective, defective], axis=1)
+
+    truth = fleiss_kappa(votes(200_000))
+    assert truth is not None
+    found = [fleiss_kappa(votes(subjects)) for _ in range(600)]
+    known = [kappa for kappa in found if kappa is not None and not np.isnan(kappa.kappa)]
+    covered = np.mean([kappa.low <= truth.kappa <= kappa.high for kappa in known])
+
+    assert covered >= 0.93 - 2 * np.sqrt(0.93 * 0.07 / 600)
+
+
+@pytest.mark.parametrize("people", [2, 3])
+def test_the_interval_of_kappa_over_lots_covers_it_where_lots_are_hard_or_easy_together(people: int) -> None:
+    rng = np.random.default_rng(42)
+
+    def tables(lots: int) -> np.ndarray:
+        """Votes by lot, subject and class: whoever judges a hard lot errs more often."""
+        errs = rng.beta(0.9, 8.1, (lots, 1))
+        defective = rng.random((lots, 10)) < 0.4
+        said = rng.binomial(people, np.where(defective, 1 - errs, errs))
+        return np.stack([people - said, said], axis=2)
+
+    def measured(lots: int) -> Kappa | None:
+        votes = tables(lots)
+        names = np.repeat(np.arange(lots), 10).astype(str).tolist()
+        return fleiss_kappa(votes.reshape(-1, 2), names)
+
+    truth = measured(20_000)
+    assert truth is not None
+    found = [measured(12) for _ in range(400)]
+    covered, of_scans = (
+        np.mean([low <= truth.kappa <= high for low, high in ends])
+        for ends in (
+            [(k.over_lots.low, k.over_lots.high) for k in found if k is not None and k.over_lots is not None],
+            [(k.low, k.high) for k in found if k is not None],
+        )
+    )
+
     assert covered >= 0.93 - 2 * np.sqrt(0.93 * 0.07 / 400)
+    assert of_scans < covered
+
+
+def test_cohens_kappa_of_lots_is_that_of_their_sum_and_less_certain_where_one_lot_holds_all_disagreement() -> None:
+    together = cohen_kappa(np.array([[40, 4], [4, 32]]))
+    spread = cohen_kappa(np.array([[[10, 1], [1, 8]]] * 4))
+    heaped = cohen_kappa(np.array([[[10, 0], [0, 10]]] * 3 + [[[10, 4], [4, 2]]]))
+
+    assert together is not None and spread is not None and heaped is not None
+    assert together.over_lots is None
+    assert spread.kappa == pytest.approx(together.kappa) and spread.low == pytest.approx(together.low)
+    assert spread.over_lots is not None and heaped.over_lots is not None
+    assert heaped.over_lots.low < spread.over_lots.low < spread.low
 
 
 # Visual inspection of plain bearings for black spots: 15 parts, three people, three trials; Y where a spot was seen.
@@ -135,7 +217,8 @@ def test_kappa_of_raters_who_use_one_class_only_is_not_a_number() -> None:
 def test_votes_left_open_count_in_no_table() -> None:
     first, second = [True, False, None, True], [True, True, False, None]
 
-    assert pair_table(first, second).tolist() == [[0, 1], [0, 1]]
+    assert pair_table(first, second).tolist() == [[[0, 1], [0, 1]]]
+    assert pair_table(first, second, ["a", "b", "b", "b"]).tolist() == [[[0, 0], [0, 1]], [[0, 1], [0, 0]]]
     assert vote_table([first, second]).tolist() == [[0, 2], [1, 1], [1, 0], [0, 1]]
 
 

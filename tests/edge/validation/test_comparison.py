@@ -95,7 +95,7 @@ def test_the_report_shows_what_a_lower_threshold_changes(lot: Path, tmp_path: Pa
     assert "4 decisions differ from those of scripted-1" in summary_lines(result)
     against = json.loads(result.summary.read_text())["against"]
     assert against["tables"][1] == {
-        "name": "Abnormal and stopped", "both": 4, "only_other": 0, "only_this": 4, "neither": 0
+        "name": "Abnormal and stopped", "both": 4, "only_other": 0, "only_this": 4, "neither": 0, "worst": None
     }  # fmt: skip
     assert {change["this"] for change in against["changes"]} == {"abnormal"}
     report = result.report.read_text()

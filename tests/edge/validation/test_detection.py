@@ -246,13 +246,16 @@ def test_data_that_carry_no_curve_are_answered_with_a_sentence(sizes: np.ndarray
     assert says in curve.reason
 
 
-def test_sizes_without_effect_have_no_finite_limit() -> None:
-    sizes = np.arange(1.0, 41.0)
-    curve = hit_miss(sizes, (sizes % 2 == 0) | (sizes == 35))
+@pytest.mark.parametrize("missed", [11, 2])
+def test_sizes_without_effect_carry_no_curve(missed: int) -> None:
+    """23 of 24 found, the missed one neither small nor large, had an a50 of a ten-thousandth and a limit of 10^12."""
+    sizes = np.geomspace(8.0, 140.0, 24)
+    curve = hit_miss(sizes, np.arange(24) % 24 != missed)
+    scattered = signal_response(sizes, np.tile([0.1, -0.1, 0.2, -0.2], 6) + 0.005 * np.arange(24), decision=0.5)
 
-    assert isinstance(curve, PodCurve)
-    assert curve.a90_high is None
-    assert any("no finite value" in note for note in curve.notes)
+    for found in (curve, scattered):
+        assert isinstance(found, NoCurve)
+        assert "do not show that larger ones are found more often" in found.reason
 
 
 def test_few_anomalies_and_a_limit_beyond_them_are_noted() -> None:
@@ -337,3 +340,62 @@ def test_a_score_without_scatter_has_no_curve() -> None:
 
     assert isinstance(curve, NoCurve)
     assert "without scatter" in curve.reason
+
+
+def lots_drawn(lots: int, spread: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Eight anomalies a lot, whose log-odds of being found differ between lots by `spread`."""
+    lot = np.repeat(np.arange(lots), 8)
+    x = rng.uniform(-1.2, 1.8, lot.size)
+    odds = 2 * x + rng.normal(0, spread, lots)[lot]
+    return np.exp(x), rng.random(lot.size) < 1 / (1 + np.exp(-odds)), lot.astype(str).tolist()
+
+
+@pytest.mark.usefixtures("limits_alone")
+@pytest.mark.parametrize("spread", [0.0, 1.5])
+def test_the_interval_of_a90_over_lots_covers_it_where_lots_are_found_more_and_less_easily(spread: float) -> None:
+    rng = np.random.default_rng(14)
+    shifts = spread * stats.norm.ppf(np.linspace(0.0005, 0.9995, 1000))
+    x90 = optimize.brentq(lambda x: np.mean(1 / (1 + np.exp(-(2 * x + shifts)))) - 0.9, 0, 10)
+    truth = math.exp(x90)
+    curves = []
+    for _ in range(80):
+        sizes, found, lots = lots_drawn(12, spread, rng)
+        curves.append(hit_miss(sizes, found, lots=lots))
+    fitted = [curve for curve in curves if isinstance(curve, PodCurve)]
+    assert len(fitted) > 75
+    over_lots, alone = (
+        np.mean([(low or 0.0) <= truth <= (high or math.inf) for low, high in ends])
+        for ends in (
+            [(curve.a90_lots_low, curve.a90_lots_high) for curve in fitted],
+            [(curve.a90_low, curve.a90_high) for curve in fitted],
+        )
+    )
+
+    assert over_lots >= 0.93 - 2 * np.sqrt(0.93 * 0.07 / 80)
+    assert (alone < 0.9) == (spread > 0), "which takes anomalies as independent"
+
+
+@pytest.mark.usefixtures("limits_alone")
+@pytest.mark.parametrize("model", ["hit/miss", "signal response"])
+def test_lots_that_differ_widen_the_interval_of_a90_and_one_lot_has_none(model: str) -> None:
+    rng = np.random.default_rng(15)
+    x = np.tile(np.linspace(-1.5, 1.5, 10), 12)
+    alike, shift = rng.normal(0, 0.7, 120), np.repeat(rng.normal(0, 1.5, 12), 10)
+    lots = np.repeat(np.arange(12), 10).astype(str).tolist()
+
+    def fitted(response: np.ndarray, lots: list[str]) -> PodCurve:
+        if model == "hit/miss":
+            curve = hit_miss(np.exp(x), response > 0, lots=lots)
+        else:
+            curve = signal_response(np.exp(x), response, 0.0, lots=lots)
+        assert isinstance(curve, PodCurve)
+        return curve
+
+    def width(curve: PodCurve) -> float:
+        assert curve.a90_lots_low is not None and curve.a90_lots_high is not None
+        assert curve.a90_low is not None and curve.a90_high is not None
+        return math.log(curve.a90_lots_high / curve.a90_lots_low) / math.log(curve.a90_high / curve.a90_low)
+
+    assert 1 < width(fitted(2 * x + alike, lots)) < width(fitted(2 * x + alike + shift, lots))
+    alone = fitted(2 * x + alike, ["B01"] * 120)
+    assert (alone.lots, alone.a90_lots_low, alone.a90_lots_high) == (1, None, None)

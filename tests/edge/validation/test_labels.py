@@ -168,9 +168,12 @@ def test_the_majority_decides_and_even_votes_are_abnormal(tmp_path: Path, votes:
     )
 
 
-def test_votes_outweigh_the_single_label_beside_them(tmp_path: Path) -> None:
-    text = "file,bundle,label,label_1,label_2\na.tif,B1,normal,normal,abnormal\nb.tif,B1,normal,,\n"
-    assert [row.label for row in read_labels(labels_file(tmp_path, text))] == [Label.ABNORMAL, Label.NORMAL]
+def test_a_label_beside_votes_is_the_reference_they_are_held_against(tmp_path: Path) -> None:
+    text = "file,bundle,label,label_1,label_2\na.tif,B1,normal,normal,abnormal\nb.tif,B1,normal,,\nc.tif,B1,,NG,NG\n"
+    rows = read_labels(labels_file(tmp_path, text))
+    assert [row.label for row in rows] == [Label.NORMAL, Label.NORMAL, Label.ABNORMAL]
+    assert [row.is_majority for row in rows] == [False, False, True]
+    assert rows[0].votes == (Label.NORMAL, Label.ABNORMAL)
 
 
 def test_all_bad_rows_are_told_at_once_each_by_its_line(tmp_path: Path) -> None:

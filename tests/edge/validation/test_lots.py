@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
-from edge.validation.lots import balanced_accuracy_over_lots, share_over_lots, worst_lot
+from edge.validation.lots import auprc_over_lots, balanced_accuracy_over_lots, share_over_lots, worst_lot
 from edge.validation.statistics import wilson
 
 
@@ -101,3 +102,39 @@ def test_the_worst_lot_has_the_highest_share_of_errors() -> None:
 def test_impossible_counts_are_refused() -> None:
     with pytest.raises(ValueError, match="between 0 and its scans"):
         share_over_lots([4], [3])
+
+
+def test_average_precision_and_what_each_scan_adds_to_it_are_those_of_sklearn() -> None:
+    rng = np.random.default_rng(23)
+    labels = (rng.random(60) < 0.4).astype(np.int64)
+    scores = np.round(rng.normal(np.where(np.arange(60) < 30, -labels, 3 * labels), 1.0), 1)  # with ties
+    each = auprc_over_lots(scores, labels, range(60))
+    # A lot that counts a little more: what it adds is what the average precision gains.
+    doubled = average_precision_score(labels, scores, sample_weight=1 + 1e-6 * (np.arange(60) < 30))
+    halves = auprc_over_lots(scores, labels, [number // 30 for number in range(60)])
+
+    assert each is not None and halves is not None
+    assert each.share == pytest.approx(average_precision_score(labels, scores))
+    gain = (doubled - each.share) / 1e-6
+    assert halves.effective_scans == pytest.approx(each.share * (1 - each.share) / (4 * gain**2), rel=1e-3)
+
+
+@pytest.mark.parametrize("prevalence", [0.1, 0.5])
+@pytest.mark.parametrize("shift", [0.0, 0.4])
+def test_the_interval_of_an_average_precision_covers_it_where_lots_shift_the_scores(
+    prevalence: float, shift: float
+) -> None:
+    rng = np.random.default_rng(24)
+
+    def scored(lots: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        lot = np.repeat(np.arange(lots), 15)
+        labels = (rng.random(lot.size) < prevalence).astype(np.int64)
+        by_lot = rng.normal(0, np.sqrt(shift), (lots, 2))
+        return rng.normal(by_lot[lot, labels] + 2 * labels, np.sqrt(1 - shift)), labels, lot
+
+    scores, labels, _ = scored(20_000)
+    truth = average_precision_score(labels, scores)
+    intervals = [auprc_over_lots(*scored(12)) for _ in range(300)]
+    covered = np.mean([one.low <= truth <= one.high for one in intervals if one is not None])
+
+    assert covered >= 0.93 - 2 * np.sqrt(0.93 * 0.07 / 300)

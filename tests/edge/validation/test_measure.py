@@ -11,9 +11,9 @@ from edge.records import Outcome, Policy
 from edge.validation.cost import Prices
 from edge.validation.detection import NoCurve, PodCurve, SizeScale
 from edge.validation.labels import Label, LabelRow
-from edge.validation.lots import balanced_accuracy_over_lots, share_over_lots
+from edge.validation.lots import WorstLot, balanced_accuracy_over_lots, share_over_lots
 from edge.validation.measure import CALLED, STOPPED, measure_reliability
-from edge.validation.reliability import Plant, Reliability
+from edge.validation.reliability import Plant, Reliability, ReliabilityFigures
 from edge.validation.table import ScanRow
 
 POLICY = Policy(threshold=0.5, gate_mean_threshold=0.05, gate_std_threshold=0.06)
@@ -89,7 +89,8 @@ def test_curves_run_over_area_too_and_say_which_scans_have_no_size() -> None:
 
     assert isinstance(length, PodCurve) and isinstance(area, PodCurve)
     assert area.a90 == pytest.approx(length.a90**2, rel=1e-6)
-    assert area.notes[-1] == length.notes[-1] == "1 of 121 abnormal scans have no size and are left out."
+    assert area.notes[-1] == "1 of 121 abnormal scans have no size in mm² and are left out."
+    assert length.notes[-1] == "1 of 121 abnormal scans have no size in mm and are left out."
 
 
 def test_severity_stands_in_where_no_size_is_known() -> None:
@@ -246,3 +247,71 @@ def test_a_folder_without_labels_has_no_figures() -> None:
 
     assert found.sentences == () and found.lot_errors == () and found.plant is None
     assert {value for value in found.figures.flat().values() if value is not None} == {0}
+
+
+def test_what_was_never_counted_meets_no_claim_of_zero() -> None:
+    """No part came twice: that none flipped says nothing."""
+    figures = sized_lot().measured().figures
+    assert (figures.rescanned_parts_count, figures.flipped_parts_count) == (0, None)
+
+
+def test_the_worst_lot_is_named_of_every_kind_of_error_and_of_every_group() -> None:
+    lot = Lot()
+    for number in range(40):
+        is_bad = number % 2 == 0
+        name = "B07" if number < 10 else f"B{number % 4:02}"
+        missed = is_bad and name == "B07"
+        outcome = Outcome.NORMAL if missed or not is_bad else Outcome.ABNORMAL
+        p = 0.1 if outcome is Outcome.NORMAL else 0.9
+        lot.add(outcome, Label.ABNORMAL if is_bad else Label.NORMAL, p, lot=name, kinds=("cut",) if is_bad else ())
+    lot.add(Outcome.REVIEW, Label.NORMAL, 0.45, lot="B03")
+    lot.add(Outcome.UNREADABLE, Label.NORMAL, None, lot="B02")
+    found = lot.measured()
+    worst = {error.name: error.worst and error.worst.lot for error in found.lot_errors}
+
+    assert worst == {
+        "Escapes": "B07",
+        "Overkill": None,
+        "Sent to review": "B03",
+        "Unreadable": "B02",
+        "Called wrongly by the classifier": "B07",
+    }
+    assert found.kinds[0].worst == WorstLot("B07", 5, 5)
+    figures = found.figures
+    assert (figures.escape_rate_worst_lot, figures.wrong_calls_worst_lot) == (1.0, 0.5)
+
+
+def test_limits_over_lots_are_further_out_where_one_lot_holds_the_errors() -> None:
+    def measured(heaped: bool) -> ReliabilityFigures:
+        lot = Lot()
+        for number in range(200):
+            is_bad, name = number % 2 == 0, f"B{number // 20:02}"
+            wrong = number < 20 if heaped else number % 20 < 2
+            outcome = Outcome.ABNORMAL if is_bad != wrong else Outcome.NORMAL
+            label = Label.ABNORMAL if is_bad else Label.NORMAL
+            lot.add(outcome, label, 0.9 if outcome is Outcome.ABNORMAL else 0.1, lot=name, votes=(label, label))
+        return lot.measured().figures
+
+    spread, heaped = measured(False), measured(True)
+    for name in ("escapes_ppm", "cost_per_scan"):
+        bounds = [getattr(figures, f"{name}{end}") for figures in (spread, heaped) for end in ("_bound", "_lots_bound")]
+        assert bounds[0] == bounds[2] < bounds[1] < bounds[3], name
+    for name in ("value_of_normal", "value_of_abnormal"):
+        bounds = [getattr(figures, f"{name}{end}") for figures in (spread, heaped) for end in ("_bound", "_lots_bound")]
+        assert bounds[0] == bounds[2] > bounds[1] > bounds[3], name
+    for name in ("kappa_line", "line_effectiveness", "auroc", "auprc"):
+        lows = [getattr(figures, f"{name}{end}") for figures in (spread, heaped) for end in ("_low", "_lots_low")]
+        assert lows[0] > lows[1] > lows[3], name
+
+
+def test_a_set_of_one_lot_has_no_limits_over_lots() -> None:
+    lot = Lot()
+    for number in range(40):
+        is_bad = number % 2 == 0
+        label = Label.ABNORMAL if is_bad else Label.NORMAL
+        lot.add(Outcome.ABNORMAL if is_bad else Outcome.NORMAL, label, 0.9 if is_bad else 0.1, lot="B01")
+    figures = lot.measured().figures.flat()
+
+    over_lots = {name: value for name, value in figures.items() if "_lots_" in name}
+    assert set(over_lots.values()) == {None}
+    assert figures["escapes_ppm_bound"] is not None and figures["kappa_line_low"] is not None

@@ -21,7 +21,7 @@ from edge.validation.leaks import Leaks
 from edge.validation.measure import measure_reliability
 from edge.validation.reliability import ROW_MEANINGS, Plant
 from edge.validation.requirements import FIGURE_MEANINGS, check_requirement, meaning_of, parse_requirement
-from edge.validation.results import METRIC_MEANINGS, validate
+from edge.validation.results import validate
 from edge.validation.speed import Run, measure_speed, run_json
 from edge.validation.summary import Replay, summary_json
 from edge.validation.table import ScanRow
@@ -30,16 +30,17 @@ from tests.support.samples import sample_model_card, sample_verdict
 POLICY = Policy(threshold=0.5, gate_mean_threshold=0.05, gate_std_threshold=0.06)
 FACTS = {
     "schema", "program", "folder", "labels", "labels_sha256", "model", "training", "metrics", "requirements",
-    "outcomes", "confusion", "bundles", "labels_without_file", "learnt_from", "calibrated_on", "against",
+    "outcomes", "confusion", "bundles", "over_lots", "labels_without_file", "learnt_from", "calibrated_on", "against",
 }  # fmt: skip
 """Keys of the summary; the figures among them are `metrics`, the others hold the counts these are made of."""
 
 NO_ESTIMATES = (
     "_count", "_p_value", "_worst_lot", "_a90_95", "_a50",  # counts, limits by their nature, and where a curve begins
-    "auprc", "cheapest_threshold", "cheapest_cost_per_scan", "p_repeat_deviation", "p_repeat_widest",  # of this set
+    "cheapest_threshold", "cheapest_cost_per_scan", "p_repeat_deviation", "p_repeat_widest",  # of this set
     "scans_per_s", "scans_per_core_hour", "_ms_p50", "_ms_p90",  # of this machine
 )  # fmt: skip
 """How names of figures end that need no bounds."""
+OF_PLANT = ("escapes_ppm", "value_of_", "cost_per_scan")
 
 
 def judged() -> tuple[list[ScanRow], list[ScanRow], dict[str, LabelRow]]:
@@ -137,9 +138,16 @@ def test_every_rate_and_size_has_its_bounds_among_the_figures() -> None:
 
 def test_every_share_of_scans_has_its_bounds_over_lots_too() -> None:
     """Scans of one lot err together: without lots an interval is too narrow for the next lot."""
-    shares = [name.removesuffix("_low") for name in METRIC_MEANINGS if name.endswith("_low")]
-    assert {"unreadable_rate", "balanced_accuracy_decided", "sensitivity"} <= set(shares)
-    assert [name for name in shares if not {f"{name}_lots_low", f"{name}_lots_high"} <= set(FIGURE_MEANINGS)] == []
+    ends = [(name, name.replace("_low", "_lots_low").replace("_high", "_lots_high")) for name in FIGURE_MEANINGS]
+    bounds = [(name, name.replace("_bound", "_lots_bound")) for name in FIGURE_MEANINGS if name.startswith(OF_PLANT)]
+    shares = [
+        (name, over)
+        for name, over in (*ends, *bounds)
+        if over != name and not any(part in name for part in ("[", "_lots_", "_difference_"))
+    ]
+    assert {"unreadable_rate_low", "auprc_low", "kappa_line_high", "stopped_a90_high"} <= {name for name, _ in shares}
+    lacking = [name for name, over in shares if over not in FIGURE_MEANINGS]
+    assert lacking == ["recall_worst_kind_low"], "which is over lots itself"
 
 
 def test_the_summary_holds_no_figures_beside_those(replay: Replay) -> None:
