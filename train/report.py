@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from edge.validation.lots import WorstLot
 from edge.validation.statistics import Rate
 
 
@@ -24,6 +25,16 @@ def span_over(interval: Sequence[float] | None, clusters: int, what: str) -> str
     if interval is None or clusters < 2:
         return f"no interval: {clusters} {what}"
     return f"{percent_span(interval)}, {clusters} {what}s"
+
+
+def worst_of(worst: WorstLot | None) -> str:
+    """The worst lot, weld or film with its errors."""
+    return "none" if worst is None else f"{worst.lot}: {worst.errors} of {worst.scans}"
+
+
+def worst_values(worst: WorstLot | None) -> dict[str, Any] | None:
+    """The worst lot for JSON; None where none has an error."""
+    return None if worst is None else {"lot": worst.lot, "errors": worst.errors, "scans": worst.scans}
 
 
 def finite(value: float) -> float | None:

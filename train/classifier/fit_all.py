@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from edge.system.progress import Reporter
@@ -19,9 +20,11 @@ from train.classifier.feature_cache import FeatureCache
 from train.classifier.features import Backbone, Conversion, compute_features, frozen_network
 from train.classifier.heads import starting_layers
 from train.classifier.learner import Learnt, Samples, learn
+from train.classifier.lots import accuracy_interval, most_wrong
 from train.classifier.models import Classifier, PooledClassifier
 from train.dataset import scan_facts
 from train.errors import DataError, TrainError
+from train.report import worst_of
 from train.runner import Runner
 from train.survey import Survey
 
@@ -98,9 +101,17 @@ def pooled_network(learnt: Learnt, channels: int, backbone: Backbone) -> PooledC
 
 
 def _figures(learnt: Learnt, samples: Samples) -> dict[str, str | int | float | bool | None]:
-    decided = confusion(learnt.predict(samples), samples.labels, learnt.threshold)
+    p, lots = learnt.predict(samples), np.array(samples.lots)
+    decided = confusion(p, samples.labels, learnt.threshold)
+    by_lot = {
+        str(lot): confusion(p[lots == lot], samples.labels[lots == lot], learnt.threshold) for lot in np.unique(lots)
+    }
+    low, high = accuracy_interval(list(by_lot.values()))
     return {
         "training_scans": len(samples.labels),
         "training_bundles": len(set(samples.lots)),
         "training_balanced_accuracy": decided.balanced_accuracy,
+        "training_balanced_accuracy_lots_low": low,
+        "training_balanced_accuracy_lots_high": high,
+        "training_worst_lot": worst_of(most_wrong(by_lot)),
     }

@@ -6,12 +6,20 @@ Scans of one lot look alike, so an interval over scans is too narrow. Of one lot
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from edge.validation.lots import LotInterval, auroc_over_lots, balanced_accuracy_over_lots, half_width
+from edge.validation.lots import (
+    LotInterval,
+    WorstLot,
+    auprc_over_lots,
+    auroc_over_lots,
+    balanced_accuracy_over_lots,
+    half_width,
+    worst_lot,
+)
 from edge.validation.statistics import Confusion, Interval
 
 
@@ -41,6 +49,16 @@ def accuracy_difference(lots: Sequence[Confusion], others: Sequence[Confusion]) 
     least = math.hypot(*(1 - 0.025 ** (1 / scans.sum(axis=0)))) / 2
     half, difference = max(half_width(residuals), least), float(gain.mean())
     return difference, Interval(max(-1.0, difference - half), min(1.0, difference + half))
+
+
+def most_wrong(lots: Mapping[str, Confusion]) -> WorstLot | None:
+    """The lot with the largest share of scans decided wrongly; None where all were decided rightly."""
+    return worst_lot(list(lots), [lot.fp + lot.fn for lot in lots.values()], [lot.total for lot in lots.values()])
+
+
+def auprc_interval(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], lots: Sequence[str]) -> Interval:
+    """95 % interval of the average precision of scores (n,), each of the lot named beside it."""
+    return _ends(auprc_over_lots(scores, labels, lots))
 
 
 def auroc_interval(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], lots: Sequence[str]) -> Interval:

@@ -13,13 +13,19 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edge.validation.lots import share_over_lots
+from edge.validation.lots import share_over_lots, worst_lot
 from edge.validation.statistics import Confusion, Interval, Rate, auprc, auroc, confusion
 from train.classifier.folds import FoldResult
-from train.classifier.lots import accuracy_difference, accuracy_interval, auroc_interval
+from train.classifier.lots import (
+    accuracy_difference,
+    accuracy_interval,
+    auprc_interval,
+    auroc_interval,
+    most_wrong,
+)
 from train.dataset import Row
 from train.metrics import best_threshold, logit, severity_thirds, third_of
-from train.report import finite, percent_span, rate_values, span_over, table
+from train.report import finite, percent_span, rate_values, span_over, table, worst_of, worst_values
 
 PAPER_TABLE: Final = {
     "naive": (50.00, 75.00, 50.00, 90.54, 75.00, 66.15, 82.39, 50.00, 68.53, 50.00, 75.00, 53.33),
@@ -61,6 +67,11 @@ class Column:
     def auroc_over_lots(self) -> Interval:
         """95 % interval of the area under the ROC curve of `scores`, had other lots been judged."""
         return auroc_interval(self.scores, self.labels, [fold.lot for fold in self.folds for _ in fold.labels])
+
+    @property
+    def auprc_over_lots(self) -> Interval:
+        """95 % interval of the average precision of `scores`, had other lots been judged."""
+        return auprc_interval(self.scores, self.labels, [fold.lot for fold in self.folds for _ in fold.labels])
 
     @property
     def escapes_over_lots(self) -> Interval:
@@ -198,17 +209,19 @@ def kind_recalls(column: Column, rows: Sequence[Row]) -> dict[str, dict[str, Any
     thirds = severity_thirds(severities)
     found: dict[str, dict[str, Any]] = {}
     for kind in sorted({kind for row, _ in abnormal for kind in row.kinds}):
-        of_kind = [(row.severity, hit) for row, hit in abnormal if kind in row.kinds]
-        entry: dict[str, Any] = rate_values(Rate(sum(hit for _, hit in of_kind), len(of_kind)))
-        lots = _by_lot(abnormal, kind)
-        entry |= {"lots": len(lots), "over_lots": list(_share_over_lots(lots))}
+        of_kind = [hit for row, hit in abnormal if kind in row.kinds]
+        entry: dict[str, Any] = rate_values(Rate(sum(of_kind), len(of_kind)))
+        entry |= _over_lots([(row.lot, hit) for row, hit in abnormal if kind in row.kinds])
         if thirds:
             entry["by_severity"] = []
             for place, (low, high) in enumerate(thirds):
-                hits = [
-                    hit for severity, hit in of_kind if severity is not None and third_of(severity, thirds) == place
+                third = [
+                    (row.lot, hit)
+                    for row, hit in abnormal
+                    if kind in row.kinds and row.severity is not None and third_of(row.severity, thirds) == place
                 ]
-                entry["by_severity"].append({"from": low, "to": high, **rate_values(Rate(sum(hits), len(hits)))})
+                rate = rate_values(Rate(sum(hit for _, hit in third), len(third)))
+                entry["by_severity"].append({"from": low, "to": high, **rate, **_over_lots(third)})
         found[kind] = entry
     return found
 
@@ -221,18 +234,24 @@ def _figures(column: Column) -> dict[str, Any]:
         "auroc": finite(auroc(column.scores, column.labels)),
         "auroc_interval_over_lots": list(column.auroc_over_lots),
         "auprc": finite(auprc(column.scores, column.labels)),
+        "auprc_interval_over_lots": list(column.auprc_over_lots),
         "escape_rate_over_lots": list(column.escapes_over_lots),
         "overkill_rate_over_lots": list(column.overkill_over_lots),
+        "worst_lot": worst_values(most_wrong(column.by_lot)),
     }
 
 
-def _by_lot(abnormal: Sequence[tuple[Row, bool]], kind: str) -> list[tuple[int, int]]:
-    """Found and all abnormal scans of a kind, lot by lot."""
+def _over_lots(scans: Sequence[tuple[str, bool]]) -> dict[str, Any]:
+    """Of scans, each with its lot and whether it was found: the lots, the interval over them, and the worst."""
     lots: dict[str, list[bool]] = {}
-    for row, hit in abnormal:
-        if kind in row.kinds:
-            lots.setdefault(row.lot, []).append(hit)
-    return [(sum(hits), len(hits)) for hits in lots.values()]
+    for lot, hit in scans:
+        lots.setdefault(lot, []).append(hit)
+    missed, sizes = [hits.count(False) for hits in lots.values()], [len(hits) for hits in lots.values()]
+    return {
+        "lots": len(lots),
+        "over_lots": list(_share_over_lots([(sum(hits), len(hits)) for hits in lots.values()])),
+        "worst_lot": worst_values(worst_lot(list(lots), missed, sizes)),
+    }
 
 
 def _share_over_lots(lots: Sequence[tuple[int, int]]) -> Interval:
@@ -267,10 +286,12 @@ _FURTHER: Final[tuple[tuple[str, Callable[[Column], str]], ...]] = (
     ("AUROC", lambda c: _percent(auroc(c.scores, c.labels))),
     ("AUROC, 95 % over lots", lambda c: span_over(c.auroc_over_lots, c.lots(), "lot")),
     ("AUPRC", lambda c: _percent(auprc(c.scores, c.labels))),
+    ("AUPRC, 95 % over lots", lambda c: span_over(c.auprc_over_lots, c.lots(), "lot")),
     ("escapes", lambda c: _rate_cell(Rate(c.overall.fn, c.overall.fn + c.overall.tp))),
     ("escapes, 95 % over lots", lambda c: span_over(c.escapes_over_lots, c.lots(1), "lot")),
     ("overkill", lambda c: _rate_cell(Rate(c.overall.fp, c.overall.fp + c.overall.tn))),
     ("overkill, 95 % over lots", lambda c: span_over(c.overkill_over_lots, c.lots(0), "lot")),
+    ("worst lot, decided wrongly", lambda c: worst_of(most_wrong(c.by_lot))),
 )
 
 

@@ -27,6 +27,7 @@ from edge.system.progress import Reporter
 from edge.validation.statistics import auroc, confusion
 from train.bounds import Mode, bounds_needed
 from train.checkpoint import CLASSIFIER_FILE, Checkpoint, Value, load_checkpoint, save_checkpoint, scans_seen
+from train.classifier.lots import accuracy_interval, auroc_interval, most_wrong
 from train.classifier.region_task import RegionTask, flip
 from train.classifier.regions import read_regions
 from train.dataset import LABELS, LoadedScans, load_split, read_labels, split_by_lot
@@ -36,6 +37,7 @@ from train.losses import classifier_loss, finite
 from train.metrics import best_threshold
 from train.networks import ElectrodeClassifier
 from train.recipe import ClassifierRecipe, FineTune, Stage, flat
+from train.report import worst_of
 from train.resume import FILE as RESUME_FILE
 from train.resume import EpochEnd, Resume
 from train.weights import NONE, load_weights
@@ -385,7 +387,11 @@ def _epoch_figures(
 
 def _figures(p: np.ndarray, training: LoadedScans, validation: LoadedScans) -> dict[str, Value]:
     labels = validation.labels
-    decided = confusion(p, labels, best_threshold(p, labels))
+    threshold, lots = best_threshold(p, labels), np.array([row.lot for row in validation.rows])
+    decided = confusion(p, labels, threshold)
+    by_lot = {str(lot): confusion(p[lots == lot], labels[lots == lot], threshold) for lot in np.unique(lots)}
+    low, high = accuracy_interval(list(by_lot.values()))
+    area_low, area_high = auroc_interval(p.astype(np.float64), labels, lots.tolist())
     return {
         "training_scans": len(training.rows),
         "training_bundles": len({row.lot for row in training.rows}),
@@ -396,7 +402,12 @@ def _figures(p: np.ndarray, training: LoadedScans, validation: LoadedScans) -> d
         "validation_tn": decided.tn,
         "validation_fn": decided.fn,
         "selection_balanced_accuracy": decided.balanced_accuracy,  # at the threshold chosen on these very scans
+        "selection_balanced_accuracy_lots_low": low,
+        "selection_balanced_accuracy_lots_high": high,
+        "selection_worst_lot": worst_of(most_wrong(by_lot)),
         "validation_auroc": auroc(p, labels),
+        "validation_auroc_lots_low": area_low,
+        "validation_auroc_lots_high": area_high,
     }
 
 

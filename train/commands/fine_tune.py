@@ -45,10 +45,15 @@ def fine_tune(options: argparse.Namespace, reporter: Reporter) -> int:
         bounds=None if options.bounds is None else read_bounds(options.bounds),
         bounds_mode=options.bounds_mode,
     )
+    found = checkpoint.metrics
+    lots = f"over {found['validation_bundles']} lots"
     reporter.say(
         f"threshold {checkpoint.thresholds['threshold']:.4f}; on the scans that chose it and the epoch, so better than"
-        f" on others: balanced accuracy {checkpoint.metrics['selection_balanced_accuracy']:.4f},"
-        f" AUROC {checkpoint.metrics['validation_auroc']:.4f}; `crossval` says what to expect"
+        f" on others: balanced accuracy {found['selection_balanced_accuracy']:.4f} ({lots}"
+        f" {found['selection_balanced_accuracy_lots_low']:.4f} to {found['selection_balanced_accuracy_lots_high']:.4f};"
+        f" worst lot {found['selection_worst_lot']}), AUROC {found['validation_auroc']:.4f} ({lots}"
+        f" {found['validation_auroc_lots_low']:.4f} to {found['validation_auroc_lots_high']:.4f}); `crossval` says what"
+        " to expect"
     )
     print(options.out / CLASSIFIER_FILE)
     return 0

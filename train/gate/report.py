@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from edge.validation.lots import share_over_lots
+from edge.validation.lots import WorstLot, share_over_lots, worst_lot
 from train.files import write_json, write_whole
 from train.gate.findings import Finding, Findings, refusals
 from train.gate.plots import kinds_plot, scores_plot
 from train.metrics import severity_thirds, third_of
-from train.report import percent_span, rate_values, span_over, table
+from train.report import percent_span, rate_values, span_over, table, worst_of, worst_values
 
 NORMAL_GOAL, FOREIGN_GOAL = 0.02, 0.99
 """Normal scans of lots not seen that may go to a person, at most; foreign images that must, at least."""
@@ -88,7 +88,8 @@ def anomalies(findings: Findings) -> dict[str, Any]:
                 for one in of_kind
                 if one.row and one.row.severity is not None and third_of(one.row.severity, thirds) == place
             ]
-            found[kind]["by_severity"].append({"from": low, "to": high, **_rates(third)})
+            over = _over_lots(third, _by_gate)
+            found[kind]["by_severity"].append({"from": low, "to": high, **_rates(third), "gate_over_lots": over})
     return found
 
 
@@ -193,18 +194,24 @@ def _by_either(finding: Finding) -> bool:
 
 
 def _over_lots(findings: Sequence[Finding], is_refused: Callable[[Finding], bool]) -> dict[str, Any] | None:
-    """95 % interval over lots of the share that is refused, and their number; None of no scans."""
+    """95 % interval over lots of the share that is refused, their number, and the lot with most; None of no scans."""
     lots: dict[str, list[int]] = {}
     for one in findings:
         tally = lots.setdefault(one.group, [0, 0])
         tally[0] += is_refused(one)
         tally[1] += 1
     found = share_over_lots([hits for hits, _ in lots.values()], [scans for _, scans in lots.values()])
-    return None if found is None else {"lots": found.lots, "interval": [found.low, found.high]}
+    if found is None:
+        return None
+    worst = worst_lot(list(lots), [hits for hits, _ in lots.values()], [scans for _, scans in lots.values()])
+    return {"lots": found.lots, "interval": [found.low, found.high], "worst": worst_values(worst)}
 
 
 def _lots_span(over: dict[str, Any] | None) -> str:
-    return "-" if over is None else span_over(over["interval"], over["lots"], "lot")
+    if over is None:
+        return "-"
+    most = "" if over["worst"] is None else f"; most {worst_of(WorstLot(**over['worst']))}"
+    return f"{span_over(over['interval'], over['lots'], 'lot')}{most}"
 
 
 def _cells(entry: dict[str, Any]) -> list[object]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from edge.images.method import Method
 from edge.system.progress import Reporter
+from edge.validation.lots import WorstLot
 from train.classifier.crossval import cross_validate
 from train.classifier.experiment import BEST, PAPER, ExperimentRecipe, recipe_values
 from train.classifier.feature_cache import FeatureCache
@@ -22,7 +23,7 @@ from train.classifier.results import conditions
 from train.classifier.tables import columns_of, summary
 from train.dataset import Row
 from train.files import write_json
-from train.report import percent_span, span_over, table
+from train.report import percent_span, span_over, table, worst_of
 from train.runner import Runner
 from train.survey import Survey
 
@@ -128,12 +129,24 @@ def table_markdown(rows: Sequence[Mapping[str, Any]], under: str) -> str:
         balanced = span_over(over_lots, lots, "lot") if lots else unnumbered
         figures = [area, overall["fn"], overall["fp"]]
         shown = [f"{figure}{more}" for figure, more in zip(figures, over, strict=True)]
-        found.append([row["step"], f"{share:.2f}", interval, balanced, *shown])
-    heads = ["step", "balanced accuracy, %", "95 % interval", "over lots", "AUROC, %", "escapes", "false alarms"]
-    about = "In brackets: 95 % interval over lots of the AUROC, of the share of abnormal scans that escape and of the"
-    return (
-        "\n".join([*table(heads, found), "", f"{about} share of normal scans called abnormal, in %.", "", under]) + "\n"
+        worst = overall.get("worst_lot")
+        named = "" if worst is None else worst_of(WorstLot(**worst))
+        found.append([row["step"], f"{share:.2f}", interval, balanced, *shown, named])
+    heads = [
+        "step",
+        "balanced accuracy, %",
+        "95 % interval",
+        "over lots",
+        "AUROC, %",
+        "escapes",
+        "false alarms",
+        "worst lot",
+    ]
+    about = (
+        "In brackets: 95 % interval over lots of the AUROC, of the share of abnormal scans that escape and of the share"
+        " of normal scans called abnormal, in %. Of the worst lot: scans decided wrongly."
     )
+    return "\n".join([*table(heads, found), "", about, "", under]) + "\n"
 
 
 def _found_before(path: Path, under: str) -> dict[int, dict[str, Any]]:

@@ -24,14 +24,14 @@ from train.classifier.feature_cache import FeatureCache
 from train.classifier.features import Backbone, Conversion, compute_features
 from train.classifier.folds import FoldTask, run_fold
 from train.classifier.heads import starting_layers
-from train.classifier.lots import accuracy_interval, auroc_interval
+from train.classifier.lots import accuracy_interval, auroc_interval, most_wrong
 from train.classifier.results import conditions
 from train.classifier.tables import columns_of
 from train.dataset import Row
 from train.errors import DataError
 from train.files import write_json
 from train.metrics import logit, severity_thirds, third_of
-from train.report import span_over, table
+from train.report import span_over, table, worst_of
 from train.runner import Runner
 from train.survey import Survey
 
@@ -90,7 +90,10 @@ def across_sets(
 
 def table_markdown(entries: Sequence[Mapping[str, Any]], under: Mapping[str, str], command: str) -> str:
     """A line for each recipe and pair of sets, then the share found of each third of the severities and each kind."""
-    heads = ["recipe", "learnt on", "judged", "balanced accuracy, %", "AUROC, %", "escapes", "false alarms"]
+    heads = [
+        *("recipe", "learnt on", "judged", "balanced accuracy, %", "AUROC, %"),
+        *("escapes", "false alarms", "worst lot, wrong"),
+    ]
     rows = [
         [
             entry["recipe"],
@@ -100,8 +103,9 @@ def table_markdown(entries: Sequence[Mapping[str, Any]], under: Mapping[str, str
                 f"{100 * entry[name]:.1f} ({span_over(entry[f'{name}_interval'], entry['lots'], 'lot')})"
                 for name in _SHARES
             ),
-            entry["fn"],
-            entry["fp"],
+            _hits(entry["escapes"]),
+            _hits(entry["false_alarms"]),
+            entry["worst_lot"],
         ]
         for entry in entries
     ]
@@ -181,17 +185,22 @@ def _figures(one: Judged) -> dict[str, Any]:
     labels = np.array([row.label for row in one.rows])
     lots = [row.lot for row in one.rows]
     counts = confusion(one.margins, labels, 0.0)
-    by_lot = [_of_lot(one, lot) for lot in sorted(set(lots))]
+    by_lot = {lot: _of_lot(one, lot) for lot in sorted(set(lots))}
     return {
         "recipe": one.recipe,
         "learnt_on": one.learnt_on,
         "judged": one.judged,
         **asdict(counts),
         "balanced_accuracy": counts.balanced_accuracy,
-        "balanced_accuracy_interval": list(accuracy_interval(by_lot)),
+        "balanced_accuracy_interval": list(accuracy_interval(list(by_lot.values()))),
         "auroc": auroc(one.margins, labels),
         "auroc_interval": list(auroc_interval(one.margins, labels, lots)),
+        "escapes": _found([(row.lot, bool(m < 0)) for row, m in zip(one.rows, one.margins, strict=True) if row.label]),
+        "false_alarms": _found(
+            [(row.lot, bool(m >= 0)) for row, m in zip(one.rows, one.margins, strict=True) if not row.label]
+        ),
         "lots": len(by_lot),
+        "worst_lot": worst_of(most_wrong(by_lot)),
         "severities": _by_severity(one),
         "kinds": _by_kind(one),
     }

@@ -16,7 +16,7 @@ from edge.images.method import Method
 from edge.validation.statistics import Confusion
 from train.classifier.experiment import BEST, PAPER, read_recipe, replaced
 from train.classifier.folds import FoldResult
-from train.classifier.tables import Column, kind_recalls, severity_limit, table_markdown
+from train.classifier.tables import Column, kind_recalls, severity_limit, summary, table_markdown
 from train.cli import main
 from train.commands.crossval import parse_methods
 from train.dataset import Row, read_labels
@@ -184,7 +184,7 @@ def test_columns_are_compared_lot_by_lot() -> None:
     blind = tuple(fold(f"B{lot}", (1, 0), (0.1, 0.1)) for lot in range(6))
     table = table_markdown([Column("mixed", right), Column("global", blind)], [])
     assert "mixed less global 50.0 (17.5 to 82.5)." in table
-    for figure in ("95 %, over lots", "AUROC, 95 % over lots"):
+    for figure in ("95 %, over lots", "AUROC, 95 % over lots", "AUPRC, 95 % over lots"):
         row = next(line for line in table.splitlines() if line.startswith(f"| {figure} |"))
         assert re.search(r"\| [4-9]\d\.\d to 100\.0, 6 lots \| [1-4]?\d\.\d to [5-9]\d\.\d, 6 lots \|$", row), row
     (first, second) = (
@@ -193,6 +193,22 @@ def test_columns_are_compared_lot_by_lot() -> None:
     )
     assert re.search(r"\| 0\.0 to [1-9][\d.]*, 6 lots \| [1-9][\d.]* to 100\.0, 6 lots \|$", first), "none and all of 6"
     assert re.search(r"\| 0\.0 to [1-9][\d.]*, 6 lots \| 0\.0 to [1-9][\d.]*, 6 lots \|$", second)
+
+
+def test_the_worst_lot_of_each_column_is_named() -> None:
+    right = tuple(fold(f"B{lot}", (1, 0), (0.9, 0.1)) for lot in range(3))
+    worse = (*right[:2], fold("B2", (1, 0), (0.2, 0.1)))
+    columns = [Column("mixed", right), Column("global", worse)]
+
+    assert "| worst lot, decided wrongly |  | none | B2: 1 of 2 |" in table_markdown(columns, [])
+    scans = [
+        Row(Path(file), file, each.lot, label)
+        for each in right
+        for file, label in zip(each.files, each.labels, strict=True)
+    ]
+    found = summary(columns, "global", scans, {})
+    assert found["overall"]["worst_lot"] == {"lot": "B2", "errors": 1, "scans": 2}
+    assert found["conversions"]["mixed"]["worst_lot"] is None
 
 
 def test_the_limit_is_what_the_severity_alone_could_decide(tmp_path: Path) -> None:

@@ -24,4 +24,7 @@ def test_a_classifier_names_its_figure_after_the_scans_that_chose_it(
     assert main([*command, "--epochs", "1"]) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
     assert "selection_balanced_accuracy" in metrics and "validation_balanced_accuracy" not in metrics
-    assert "on the scans that chose it" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "on the scans that chose it" in said and f"worst lot {metrics['selection_worst_lot']}" in said
+    low, high = (metrics[f"selection_balanced_accuracy_lots_{end}"] for end in ("low", "high"))
+    assert low <= metrics["selection_balanced_accuracy"] <= high

@@ -70,6 +70,7 @@ def test_anomalies_are_counted_by_kind_and_by_thirds_of_severity() -> None:
     assert found["lines"]["gate_over_lots"] == {
         "lots": 1,
         "interval": [0.0, 1.0],
+        "worst": {"lot": "group", "errors": 4, "scans": 6},
     }  # all are of one lot: nothing is known of others
     assert found["scratches"]["severe"]["gate"]["total"] == 3
     assert found["scratches"]["mild"]["gate"]["total"] == 1

@@ -70,6 +70,9 @@ def test_each_set_is_judged_by_the_other_and_by_its_own_other_lots(
         assert (
             f"{100 * row['balanced_accuracy']:.1f} ({100 * low:.1f} to {100 * high:.1f}, {row['lots']} lots)" in first
         )
+        assert (row["escapes"]["hits"], row["false_alarms"]["hits"]) == (row["fn"], row["fp"])
+        assert row["escapes"]["over_lots"][0] <= row["fn"] / 12 <= row["escapes"]["over_lots"][1]
+        assert (row["worst_lot"] == "none") == (row["fn"] + row["fp"] == 0) and f"| {row['worst_lot']} |" in first
         assert sum(third["total"] for third in row["severities"].values()) == 12
         found = row["kinds"]["hole"]
         assert (found["total"], found["lots"]) == (12, 3)

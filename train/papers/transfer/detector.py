@@ -26,6 +26,7 @@ from train.classifier.experiment import ExperimentRecipe
 from train.classifier.features import Backbone, frozen_network
 from train.classifier.fit_all import pooled_network
 from train.classifier.learner import HALF, Samples, inner_parts, learn
+from train.classifier.lots import auroc_interval as lots_interval
 from train.classifier.models import PooledClassifier
 from train.classifier.pooling import CHANNELS, feature_maps, pool
 from train.errors import DataError
@@ -70,6 +71,8 @@ class ClassResult:
     """Normal and anomalous training images."""
     labels: npt.NDArray[np.int64]
     """Labels of the test images (n,): 1 anomalous."""
+    groups: tuple[str, ...]
+    """What the test images belong to: of scans their lot, of others themselves."""
     scores: dict[str, npt.NDArray[np.float64]]
     """By detector, `DETECTOR` first; higher is more anomalous."""
     threshold: float
@@ -83,7 +86,9 @@ class ClassResult:
         return auroc(self.scores[detector], self.labels)
 
     def interval(self, detector: str) -> Interval:
-        """95 % interval of `auroc`."""
+        """95 % interval of `auroc`: over lots where the images have some, else over images."""
+        if len(set(self.groups)) < len(self.groups):
+            return lots_interval(self.scores[detector], self.labels, self.groups)
         anomalous = int(self.labels.sum())
         return auroc_interval(self.auroc(detector), anomalous, len(self.labels) - anomalous)
 
@@ -190,6 +195,7 @@ def _one_against_rest(
         name=name,
         training=(len(normal), int(is_anomalous.sum())),
         labels=test_labels,
+        groups=images.test.groups,
         scores={DETECTOR: np.mean(p_of_views, axis=0), **baselines},
         threshold=threshold,
         network=network,

@@ -68,19 +68,17 @@ def write_run(out: Path, run: Run) -> str:
 
 def table_markdown(run: Run) -> str:
     """AUROC, classes down and detectors across, with everything needed to repeat it."""
-    first, *others = run.detectors
     rows = []
     for result in run.results:
         anomalous = int(result.labels.sum())
-        cells = [f"{result.auroc(name):.4f}" for name in others]
+        cells = [f"{result.auroc(name):.4f} ({_span(result.interval(name))})" for name in run.detectors]
         trained, tested = "{} + {}".format(*result.training), f"{len(result.labels) - anomalous} + {anomalous}"
-        own = f"{result.auroc(first):.4f} ({_span(result.interval(first))})"
-        rows.append([result.name, trained, tested, own, *cells])
+        rows.append([result.name, trained, tested, *cells])
     if len(run.results) > 1:
-        area, limits = run.mean(first)
-        cells = [f"**{run.mean(name)[0]:.4f}**" for name in others]
-        rows.append(["**mean**", "", "", f"**{area:.4f}** ({_span(limits)})", *cells])
-    heads = ["normal class", "trained on, normal + rest", "tested on", f"{first} (95 % interval)", *others]
+        means = [run.mean(name) for name in run.detectors]
+        cells = [f"**{area:.4f}** ({_span(limits)})" for area, limits in means]
+        rows.append(["**mean**", "", "", *cells])
+    heads = ["normal class", "trained on, normal + rest", "tested on", *run.detectors]
     return "\n".join([*table(heads, rows), "", *_notes(run)]) + "\n"
 
 
@@ -88,7 +86,8 @@ def _notes(run: Run) -> list[str]:
     images, recipe, size = run.images, run.recipe, run.backbone.size
     notes = [
         "Each class in turn is normal, all others together are anomalous. The last three columns learn from normal"
-        " images alone, on the frozen features, unmirrored.",
+        " images alone, on the frozen features, unmirrored. In brackets 95 % intervals of the AUROC,"
+        f" {'over lots' if images.scans is not None else 'over images'}.",
         "",
         f"- `{run.command}`",
         f"- data {images.name}, SHA-256 {images.digest[:16]}; {images.split}",

@@ -17,6 +17,7 @@ from edge.records import Size
 from edge.system.progress import Reporter
 from train.checkpoint import load_checkpoint
 from train.classifier.features import open_backbone
+from train.classifier.lots import auroc_interval
 from train.classifier.models import classifier_of
 from train.cli import main
 from train.errors import DataError, DivergedError
@@ -215,7 +216,11 @@ def test_the_checkpoint_of_scans_judges_them_as_the_table_says(
     p_abnormal = predict(classifier_of(checkpoint), images.test.images, "cpu", amp=False)
     assert checkpoint.data_digest == images.digest
     area = checkpoint.metrics["test_auroc"]
-    assert area == found["classes"]["normal"][DETECTOR]["auroc"]
+    of_lots = found["classes"]["normal"][DETECTOR]
+    assert area == of_lots["auroc"]
+    over_lots = auroc_interval(p_abnormal.astype(np.float64), images.test.labels, images.test.groups)
+    assert of_lots["interval"] == pytest.approx(over_lots)
+    assert "95 % intervals of the AUROC, over lots" in (tmp_path / "transfer.md").read_text()
     ranked = [p > q for p in p_abnormal[images.test.labels == 1] for q in p_abnormal[images.test.labels == 0]]
     assert np.mean(ranked) == pytest.approx(area)
 

@@ -326,6 +326,7 @@ def test_tables_give_mean_and_half_spread_of_the_runs_beside_the_papers_figures(
     columns = len(PAPER_RECIPE.detectors)
     assert "| accepted, refused | other | 50 |" + " 86.0 |" * columns in text
     assert "| accepted, refused | *95 %, other welds* |  |" + " 0.0 to 99.3, 2 welds |" * columns in text
+    assert "| accepted, refused | *worst weld* |  |" + " other |" * columns in text
     lines = list(csv.DictReader(io.StringIO(tables_csv(benchmark, PAPER_RECIPE.detectors))))
     line = next(line for line in lines if (line["detector"], line["set"]) == ("AE, SNI", "defects-low"))
     assert (line["share"], line["half_spread"], line["own_share"], line["paper"]) == ("0.86", "0.05", "0.5", "0.26")
