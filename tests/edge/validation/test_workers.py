@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.errors import SettingsError
 from edge.pipeline.loaded_model import LoadedModel, load_model
 from edge.settings import ModelSettings, Settings, StateSettings
 from edge.validation.replay import ReplayOptions, ReplayResult, check_replay, run_replay
@@ -104,6 +105,7 @@ def test_a_replay_on_ray_makes_the_report_of_one_process_though_a_worker_dies(
     program = f"""
 import os, threading, time
 from pathlib import Path
+from edge.errors import SettingsError
 from edge.pipeline.loaded_model import load_model
 from edge.settings import ModelSettings, Settings, StateSettings
 from edge.validation.replay import ReplayOptions, check_replay, run_replay
@@ -125,6 +127,20 @@ print("judged", run_replay(check_replay(options, settings), settings, load_model
     assert done.returncode == 0, done.stderr
     assert "killed" in done.stdout and "judged 41" in done.stdout
     assert (tmp_path / "out" / "report.html").read_bytes() == alone.report.read_bytes()
+
+
+def test_a_cluster_that_does_not_come_up_is_no_defect(
+    lot: Path, settings: Settings, model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray says so by a plain Exception."""
+    ray = pytest.importorskip("ray")
+
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(SettingsError, match="no Ray cluster at local: The current node timed out"):
+        run(lot, tmp_path, settings, model, Workers(ray="local"))
 
 
 def kill_one_ray_actor(parts: Path) -> None:
