@@ -170,7 +170,7 @@ class RayCluster:
                     result = self._ray.get(reference)
                 except self._ray.exceptions.RayTaskError as error:
                     raise error.cause from error
-                except self._ray.exceptions.WorkerCrashedError as error:
+                except self._ray.exceptions.RayError as error:  # killed, its machine lost, or for its memory
                     raise TrainError(
                         f"a task lost its worker {ATTEMPTS} times: {error}", hint="look at the workers' memory"
                     ) from error

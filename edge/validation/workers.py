@@ -189,14 +189,14 @@ def _judge_on_ray(
             actor, number = given.pop(ready)
             try:
                 lines = ray.get(ready)
-            except ray.exceptions.RayActorError as error:
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except ray.exceptions.RayError as error:  # the process is gone: killed, its machine lost, or for its memory
                 lost[number] += 1
                 if lost[number] == ATTEMPTS:
                     raise _worker_error(f"part {number} of {files.parts_count}") from error
                 waiting.append(number)
                 actors[actor] = remote.remote(job, shared)
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from error
             else:
                 outcomes = Counter[Outcome]()
                 for (place, _), line in zip(parts.left(number), lines, strict=True):

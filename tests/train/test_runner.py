@@ -7,11 +7,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
 from train.errors import TrainError
-from train.runner import Processes
+from train.runner import Processes, RayCluster
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,3 +84,21 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_task_whose_workers_ray_ends_for_their_memory_is_told_as_such() -> None:
+    exceptions = pytest.importorskip("ray").exceptions
+
+    def get(_: object) -> NoReturn:
+        raise exceptions.OutOfMemoryError("the memory monitor killed this worker")
+
+    cluster = RayCluster.__new__(RayCluster)
+    cluster.threads_each = 1
+    cluster._ray = SimpleNamespace(
+        remote=lambda **_: lambda _: SimpleNamespace(remote=lambda task: task),
+        wait=lambda waiting, num_returns: (waiting[:num_returns], waiting[num_returns:]),
+        get=get,
+        exceptions=exceptions,
+    )
+    with pytest.raises(TrainError, match="lost its worker 3 times: the memory monitor"):
+        list(cluster.map(str, [1]))

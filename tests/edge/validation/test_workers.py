@@ -10,15 +10,19 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
-from edge.errors import SettingsError
+from edge.errors import EngineError, SettingsError
 from edge.pipeline.loaded_model import LoadedModel, load_model
 from edge.settings import ModelSettings, Settings, StateSettings
+from edge.validation import workers
 from edge.validation.replay import ReplayOptions, ReplayResult, check_replay, run_replay
-from edge.validation.workers import Workers
+from edge.validation.workers import RayJudge, Workers
 from tests.support.fakes import BOOT_ID, write_scan
 from tests.support.signed_models import make_signed_model, write_public_key
 
@@ -105,7 +109,7 @@ def test_a_replay_on_ray_makes_the_report_of_one_process_though_a_worker_dies(
     program = f"""
 import os, threading, time
 from pathlib import Path
-from edge.errors import SettingsError
+from edge.errors import EngineError, SettingsError
 from edge.pipeline.loaded_model import load_model
 from edge.settings import ModelSettings, Settings, StateSettings
 from edge.validation.replay import ReplayOptions, check_replay, run_replay
@@ -141,6 +145,56 @@ def test_a_cluster_that_does_not_come_up_is_no_defect(
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(SettingsError, match="no Ray cluster at local: The current node timed out"):
         run(lot, tmp_path, settings, model, Workers(ray="local"))
+
+
+class RayHere:
+    """What a replay asks of ray, in this process; the first answers of its actors are lost for want of memory."""
+
+    def __init__(self, exceptions: ModuleType, lost: int) -> None:
+        self.exceptions = exceptions
+        self.lost = lost
+
+    def remote(self, **_: object) -> Callable[[type[RayJudge]], object]:
+        def actor(*arguments: Any) -> object:
+            judge = RayJudge(*arguments)
+            return SimpleNamespace(judge=SimpleNamespace(remote=lambda todo: partial(judge.judge, todo)))
+
+        return lambda _: SimpleNamespace(remote=actor)
+
+    def wait(self, waiting: list[object], num_returns: int) -> tuple[list[object], list[object]]:
+        return waiting[:num_returns], waiting[num_returns:]
+
+    def get(self, ready: Callable[[], list[bytes]]) -> list[bytes]:
+        if self.lost:
+            self.lost -= 1
+            raise self.exceptions.OutOfMemoryError("the memory monitor killed this worker")
+        return ready()
+
+    def put(self, value: object) -> object:
+        return value
+
+    def shutdown(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("lost", [1, 100])
+def test_a_worker_that_ray_ends_for_its_memory_costs_its_part(
+    lot: Path,
+    settings: Settings,
+    model: LoadedModel,
+    alone: ReplayResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lost: int,
+) -> None:
+    exceptions = pytest.importorskip("ray").exceptions
+    monkeypatch.setattr(workers, "_connect_to_ray", lambda _: RayHere(exceptions, lost))
+    if lost == 1:
+        assert same(run(lot, tmp_path, settings, model, Workers(jobs=2, ray="local")), alone)
+        return
+    with pytest.raises(EngineError, match="worker processes died 3 times in a row") as caught:
+        run(lot, tmp_path, settings, model, Workers(jobs=1, ray="local"))
+    assert "more memory" in caught.value.hint
 
 
 def kill_one_ray_actor(parts: Path) -> None:
