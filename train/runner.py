@@ -145,7 +145,7 @@ class RayCluster:
         self._ray: Any = ray
         try:
             ray.init(address=None if address == "local" else address, log_to_driver=False, include_dashboard=False)
-        except Exception as error:  # of a start that took too long ray raises nothing more special
+        except (ConnectionError, ValueError, RuntimeError) as error:
             raise TrainError(
                 f"no Ray cluster at {address}: {error}", hint="start one with `ray start --head`, or give `local`"
             ) from error

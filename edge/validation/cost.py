@@ -216,7 +216,7 @@ def _value(right: float, wrong: float) -> float:
 def _cost(
     prices: Prices | None, defect_rate: float, escape: float, overkill: float, of_bad: float, of_good: float
 ) -> float | None:
-    """Of an electrode: the rates of escapes, of overkill, and of reviews of bad and of good ones."""
+    """Expected cost of an electrode at rates of escapes, of overkill, and of reviews of bad and of good ones."""
     if prices is None:
         return None
     review = defect_rate * of_bad + (1 - defect_rate) * of_good

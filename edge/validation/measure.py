@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,15 +23,6 @@ from edge.validation.agreement import (
     repeatability,
     vote_table,
 )
-from edge.validation.cost import (
-    CostCurve,
-    PlantBounds,
-    PlantFigures,
-    VerdictCounts,
-    cost_curve,
-    plant_bounds,
-    plant_figures,
-)
 from edge.validation.detection import PodCurve, SizeScale, hit_miss, signal_response
 from edge.validation.labels import Label, LabelRow
 from edge.validation.lots import (
@@ -44,6 +34,7 @@ from edge.validation.lots import (
     share_over_lots,
     worst_lot,
 )
+from edge.validation.plant import measure_plant
 from edge.validation.reliability import (
     CURVE_POINTS,
     CURVES,
@@ -120,7 +111,7 @@ def measure_reliability(
     area, precision = (over(scores, classes, lots_of_scores) for over in (auroc_over_lots, auprc_over_lots))
     each = range(len(scores))  # a scan as a lot of its own: independent scans
     area_of_scans, precision_of_scans = (over(scores, classes, each) for over in (auroc_over_lots, auprc_over_lots))
-    of_plant, plant_over_lots, costs = _plant(abnormal, normal, plant)
+    of_plant, plant_over_lots, costs = measure_plant(abnormal, normal, plant)
     listed = select(rows, lambda row: row.file in truths)
     people, kappas, attributes = _agreement(listed, truths)
     by_line = attributes[0]
@@ -444,49 +435,8 @@ def _accuracy(rows: Sequence[ScanRow], is_called: Callable[[ScanRow], bool | Non
 
 
 def _is_called_wrongly(row: ScanRow, threshold: float) -> bool:
-    """Of a scan with a label and a probability."""
+    """Whether a scan with a label and a probability lies on the wrong side of the threshold."""
     return row.p_abnormal is not None and (row.p_abnormal >= threshold) != (row.label is Label.ABNORMAL)
-
-
-def _plant(
-    abnormal: Sequence[ScanRow], normal: Sequence[ScanRow], plant: Plant
-) -> tuple[PlantFigures | None, PlantBounds | None, CostCurve | None]:
-    if plant.defect_rate is None or not abnormal or not normal:
-        return None, None, None
-    labelled = [*abnormal, *normal]
-    figures = plant_figures(_verdicts(labelled), plant.defect_rate, plant.prices)
-    lots: dict[str, list[ScanRow]] = {}
-    for row in labelled:
-        lots.setdefault(_lot(row), []).append(row)
-    over_lots = plant_bounds([_verdicts(rows) for rows in lots.values()], plant.defect_rate, plant.prices)
-    if plant.prices is None:
-        return figures, over_lots, None
-    curve = cost_curve(
-        np.array([1.0 if row.p_abnormal is None else row.p_abnormal for row in labelled]),
-        np.array([row.label is Label.ABNORMAL for row in labelled], np.int64),
-        np.array([_is_for_person(row) or row.p_abnormal is None for row in labelled], bool),
-        plant.defect_rate,
-        plant.prices,
-    )
-    return figures, over_lots, curve
-
-
-def _verdicts(labelled: Sequence[ScanRow]) -> VerdictCounts:
-    count = Counter((row.label, row.outcome) for row in labelled)
-    scans = {label: sum(count[label, outcome] for outcome in Outcome) for label in Label}
-    reviewed = {label: count[label, Outcome.REVIEW] + count[label, Outcome.UNREADABLE] for label in Label}
-    return VerdictCounts(
-        abnormal=scans[Label.ABNORMAL],
-        escaped=count[Label.ABNORMAL, Outcome.NORMAL],
-        reviewed_abnormal=reviewed[Label.ABNORMAL],
-        normal=scans[Label.NORMAL],
-        overkill=count[Label.NORMAL, Outcome.ABNORMAL],
-        reviewed_normal=reviewed[Label.NORMAL],
-    )
-
-
-def _is_for_person(row: ScanRow) -> bool:
-    return row.outcome in (Outcome.REVIEW, Outcome.UNREADABLE)
 
 
 def _agreement(

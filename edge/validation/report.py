@@ -190,8 +190,10 @@ def _notes(replay: Replay) -> list[tuple[str, list[str]]]:
         share = f"{metrics.unlabelled_count} of {metrics.scans_count} judged files"
         notes.append((f"{share} have no label; they count in no rate of errors.", ()))
     if replay.reliability.is_own_majority:
-        sentence = "The labels are the majority of the people in label_1, label_2, ...: whoever is held against them "
-        notes.append((f"{sentence}is held against a part of themselves. Put a reference into the column label.", ()))
+        sentence = (
+            "The labels are the majority of the people in label_1, label_2, ..., each of whom is then held against "
+        )
+        notes.append((f"{sentence}a part of themselves: a reference stands in the column label.", ()))
     return [(sentence, [*names[:NAMES_LISTED], *_more(len(names) - NAMES_LISTED)]) for sentence, names in notes]
 
 

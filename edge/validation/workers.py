@@ -216,10 +216,10 @@ def _connect_to_ray(address: str | None) -> Any:
         raise SettingsError("--ray needs ray, which is not installed", hint="pip install electrode-line[ray]") from None
     try:
         ray.init(address=None if address == "local" else address, log_to_driver=False, include_dashboard=False)
-    except Exception as error:  # of a start that took too long ray raises nothing more special
+    except (ConnectionError, ValueError, RuntimeError) as error:
         raise SettingsError(
             f"no Ray cluster at {address}: {error}", hint="start one with `ray start --head`, or give `local`"
-        ) from error
+        ) from None
     return ray
 
 

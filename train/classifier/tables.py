@@ -242,7 +242,7 @@ def _figures(column: Column) -> dict[str, Any]:
 
 
 def _over_lots(scans: Sequence[tuple[str, bool]]) -> dict[str, Any]:
-    """Of scans, each with its lot and whether it was found: the lots, the interval over them, and the worst."""
+    """Lots, the interval over them and the worst, for scans with their lots and whether each was found."""
     lots: dict[str, list[bool]] = {}
     for lot, hit in scans:
         lots.setdefault(lot, []).append(hit)

@@ -485,3 +485,14 @@ def test_two_replays_never_write_into_one_folder_at_the_same_time(lot: Path, tmp
     with only_one_into(out), pytest.raises(SettingsError, match="another replay writes into"):
         replay(ReplayOptions(folder=lot, out=out), settings(), publishing=lambda *_: pytest.fail("not asked for"))
     assert not list(out.iterdir()), "the second one has touched nothing"
+
+
+@pytest.mark.parametrize("reference", ["", "normal"])
+def test_the_report_says_where_people_are_held_against_their_own_majority(tmp_path: Path, reference: str) -> None:
+    lot = tmp_path / "lot"
+    lot.mkdir()
+    write_scan(lot / "B01_0001.tif", NORMAL)
+    votes = f"file,bundle,label,label_1,label_2\nB01_0001.tif,B01,{reference},normal,normal\n"
+    (lot / "labels.csv").write_text(votes)
+    report = run(lot, tmp_path / "out", labels=lot / "labels.csv").report.read_text()
+    assert ("held against a part of themselves" in report) == (not reference)

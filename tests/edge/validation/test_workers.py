@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from edge.errors import EngineError, SettingsError
+from edge.errors import EngineError
 from edge.pipeline.loaded_model import LoadedModel, load_model
 from edge.settings import ModelSettings, Settings, StateSettings
 from edge.validation import workers
@@ -109,7 +109,7 @@ def test_a_replay_on_ray_makes_the_report_of_one_process_though_a_worker_dies(
     program = f"""
 import os, threading, time
 from pathlib import Path
-from edge.errors import EngineError, SettingsError
+from edge.errors import EngineError
 from edge.pipeline.loaded_model import load_model
 from edge.settings import ModelSettings, Settings, StateSettings
 from edge.validation.replay import ReplayOptions, check_replay, run_replay
@@ -131,20 +131,6 @@ print("judged", run_replay(check_replay(options, settings), settings, load_model
     assert done.returncode == 0, done.stderr
     assert "killed" in done.stdout and "judged 41" in done.stdout
     assert (tmp_path / "out" / "report.html").read_bytes() == alone.report.read_bytes()
-
-
-def test_a_cluster_that_does_not_come_up_is_no_defect(
-    lot: Path, settings: Settings, model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ray says so by a plain Exception."""
-    ray = pytest.importorskip("ray")
-
-    def init(**_: object) -> None:
-        raise Exception("The current node timed out during startup")
-
-    monkeypatch.setattr(ray, "init", init)
-    with pytest.raises(SettingsError, match="no Ray cluster at local: The current node timed out"):
-        run(lot, tmp_path, settings, model, Workers(ray="local"))
 
 
 class RayHere:
