@@ -57,20 +57,30 @@ class FileStamp:
     is_whole: bool = field(default=True, compare=False)
     """False for a judged file that was given up as empty, torn, unwritten or barred: what is written to it later, or
     done to its rights, makes it the scan that it was to be."""
+    kind: int = stat.S_IFREG
+    """What stands under the name, as stat.S_IFMT says it: a pipe may get the inode number of the scan before it."""
 
     @classmethod
     def of(cls, file: str, status: os.stat_result) -> FileStamp:
         """The stamp of `file`, of which `status` was read."""
-        return cls(file, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        kind = stat.S_IFMT(status.st_mode)
+        return cls(file, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, kind=kind)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it may be a scan: no directory, link, pipe, socket or device."""
+        return self.kind == stat.S_IFREG
 
     def matches(self, status: os.stat_result, *, has_stable_inodes: bool) -> bool:
-        """Whether `status` shows the stamped file, as far as size, time and inode can tell.
+        """Whether `status` shows the stamped file, as far as kind, size, time and inode can tell.
 
         `has_stable_inodes`: whether a file that is not replaced keeps its inode number where this one lies; some
         shares invent the numbers anew.
         """
+        if stat.S_IFMT(status.st_mode) != self.kind:
+            return False
         has_stamped_inode = status.st_ino == self.inode or not has_stable_inodes
-        if not stat.S_ISREG(status.st_mode):
+        if not self.is_file:
             return has_stamped_inode  # a directory's size and time change with what is put into it
         return has_stamped_inode and (status.st_size, status.st_mtime_ns) == (self.size_bytes, self.modified_ns)
 

@@ -21,7 +21,6 @@ class Waiting:
     """A file without an outcome."""
 
     stamp: FileStamp
-    is_file: bool
     rights: Rights
     since_s: float
     is_arrival: bool

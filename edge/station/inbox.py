@@ -279,7 +279,7 @@ class Inbox:
                 self._unread.note_replaced(names)
                 for file in gone:
                     waiting = self._waiting[file]
-                    if waiting.is_file and waiting.has_stood_still and waiting.is_news:
+                    if waiting.stamp.is_file and waiting.has_stood_still and waiting.is_news:
                         self._unread.note_removed(waiting.stamp, names)
             for file in gone:
                 self._drop(file)
@@ -342,7 +342,6 @@ class Inbox:
         self._unread.note_arrival(file, status)
         waiting = self._waiting[file] = Waiting(
             stamp=FileStamp.of(file, status),
-            is_file=stat.S_ISREG(status.st_mode),
             rights=rights_of(status),
             since_s=now_s,
             is_arrival=not self._is_first_listing,
@@ -375,17 +374,14 @@ class Inbox:
 
     def _observe(self, waiting: Waiting, status: os.stat_result, now_s: float) -> bool:
         """Note another look at a waiting file; whether it stood still."""
-        is_file = stat.S_ISREG(status.st_mode)
-        stood_still = is_file == waiting.is_file and waiting.stamp.matches(
-            status, has_stable_inodes=self._folder.has_stable_inodes
-        )
+        stood_still = waiting.stamp.matches(status, has_stable_inodes=self._folder.has_stable_inodes)
         if stood_still:
             waiting.looks += 1
         else:
             self._note_change(waiting, status)
             waiting.change(now_s)
-        waiting.stamp, waiting.is_file = FileStamp.of(waiting.stamp.file, status), is_file
-        waiting.rights, waiting.is_ready = rights_of(status), False
+        waiting.stamp, waiting.rights = FileStamp.of(waiting.stamp.file, status), rights_of(status)
+        waiting.is_ready = False
         self._unread.note_arrival(waiting.stamp.file, status)
         return stood_still
 
@@ -473,7 +469,7 @@ class Inbox:
         """Whether a file that stood still is complete, or final; if neither, when to look again."""
         file = waiting.stamp.file
         waiting.is_final = now_s >= waiting.since_s + self._incomplete_after_s
-        if not waiting.is_file:
+        if not waiting.stamp.is_file:
             return True
         try:
             if not waiting.is_complete:
@@ -500,7 +496,7 @@ class Inbox:
         checks_left = CHECKS_PER_LOOK
         while self._unchecked and checks_left:
             waiting = self._waiting.get(self._unchecked.popleft())
-            if waiting is None or not waiting.is_ready or not waiting.is_file:
+            if waiting is None or not waiting.is_ready or not waiting.stamp.is_file:
                 continue
             checks_left -= 1
             try:

@@ -45,8 +45,10 @@ class UnreadScans:
     def note_arrival(self, file: str, status: os.stat_result) -> None:
         """A file stands under this name; what stood there before may be lost. An empty one is a placeholder."""
         former = self._newest.pop(file, None)
-        if former is not None and former.inode != status.st_ino and self._folder.has_stable_inodes:
-            self._replaced.append(former)
+        if former is not None:
+            has_other_number = former.inode != status.st_ino and self._folder.has_stable_inodes
+            if has_other_number or former.kind != stat.S_IFMT(status.st_mode):
+                self._replaced.append(former)
         if status.st_size:
             self._newest[file] = FileStamp.of(file, status)
 

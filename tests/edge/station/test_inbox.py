@@ -861,6 +861,38 @@ def test_what_is_no_plain_file_is_handed_out_once_and_blocks_nothing(
     assert Line(line.folder, known=known).looks(3) == ["b.tif"]
 
 
+@pytest.mark.parametrize("make", [make_directory, make_link, make_pipe, make_socket])
+def test_what_took_the_place_of_a_judged_scan_and_its_inode_number_is_handed_out(
+    line: Line, make: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(line.folder)
+    former = stamp_of(drop(line.folder / "a.tif"), line.folder)
+    (line.folder / "a.tif").unlink()
+    make(line.folder / "a.tif")
+    known = {"a.tif": replace(former, inode=(line.folder / "a.tif").lstat().st_ino)}
+
+    assert Line(line.folder, known=known).looks(3) == ["a.tif"]
+
+
+@pytest.mark.parametrize("make", [make_pipe, make_socket, make_directory])
+def test_a_scan_that_becomes_something_else_under_its_number_before_it_was_read_is_counted(
+    line: Line, make: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(line.folder)
+    path = drop(line.folder / "a.tif")
+    line.looks(1)
+    number = path.lstat().st_ino
+    path.unlink()
+    make(path)
+    seen = line.inbox._folder.lstat
+    monkeypatch.setattr(
+        line.inbox._folder, "lstat", lambda file: os.stat_result([*seen(file)[:1], number, *seen(file)[2:]])
+    )
+
+    assert line.looks(3) == ["a.tif"]
+    assert line.inbox.overwritten_count == 1
+
+
 def test_a_directory_called_like_a_scan_is_one_finding_whatever_is_put_into_it(line: Line) -> None:
     (line.folder / "a.tif").mkdir()
     line.judge_all()
