@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -31,8 +32,16 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from edge.errors import SettingsError
 from edge.system.names import finds_again, is_scan_name
 from edge.system.text import NotUtf8, utf8_text
-from edge.system.values import check_expression, check_host, check_topic_level, display, is_loopback, toml_value
-from edge.system.variables import PREFIX, expect_utf8, is_of_kubernetes, json_section, merge, suggest_setting, variable
+from edge.system.values import (
+    check_expression,
+    check_host,
+    check_mqtt_text,
+    check_topic_level,
+    display,
+    is_loopback,
+    toml_value,
+)
+from edge.system.variables import PREFIX, expect_text, is_of_kubernetes, json_section, merge, suggest_setting, variable
 
 DEFAULT_FILE = Path("/etc/edge-worker/edge.toml")
 """Read where no other file is named."""
@@ -45,6 +54,11 @@ def _not_empty(value: object) -> object:
 
 
 NamedPath = Annotated[Path, BeforeValidator(_not_empty)]
+TopicLevel = Annotated[str, AfterValidator(check_topic_level)]
+HostName = Annotated[str, AfterValidator(check_host)]
+"""Refused here, since the name service would only say that it does not know the name."""
+MqttText = Annotated[str, AfterValidator(check_mqtt_text)]
+"""Refused here, since a broker hangs up at it without a word."""
 
 
 class Section(BaseModel):
@@ -84,6 +98,12 @@ class FolderSettings(Section):
         le=1 << 32,
         description="most zero samples that a finished uncompressed scan holds (dead rows, a mask, a background of "
         "zeros); where zeros stand together and there are more, the scan counts as not yet written",
+    )
+    orientation: int = Field(
+        1,
+        ge=1,
+        le=8,
+        description="orientation tag of the scans (without one: 1); a scan with another is `unreadable`, `turned`",
     )
 
     @field_validator("done_suffix")
@@ -201,13 +221,13 @@ class EvidenceSettings(Section):
 class BrokerSettings(Section):
     """The MQTT broker of the MES."""
 
-    host: str = Field("localhost", min_length=1, description="name or address of the broker")
+    host: HostName = Field("localhost", min_length=1, description="name or address of the broker")
     port: int = Field(1883, ge=1, le=65535, description="port; 8883 is usual with TLS")
-    client_id: str | None = Field(
+    client_id: MqttText | None = Field(
         None, description="MQTT client id; not set = `edge-worker-<station>-<hash of the topic>`"
     )
     protocol: Literal["5", "3.1.1"] = Field("5", description="3.1.1 cannot report refused messages: avoid it")
-    username: str | None = Field(None, description="user name")
+    username: MqttText | None = Field(None, description="user name")
     password_file: NamedPath | None = Field(None, description="file whose first line is the password")
     tls: bool = Field(False, description="encrypt and verify the broker; TLS 1.2 or newer")
     ca_file: NamedPath | None = Field(None, description="CA certificate (PEM); not set = the system's")
@@ -225,12 +245,6 @@ class BrokerSettings(Section):
     )
     flush_s: float = Field(5.0, ge=0, le=600, description="time given to unsent verdicts on a clean stop")
 
-    @field_validator("host")
-    @classmethod
-    def _is_a_bare_name(cls, value: str) -> str:
-        """Refused here, since the name service would only say that it does not know the name."""
-        return check_host(value)
-
     @model_validator(mode="after")
     def _consistent(self) -> BrokerSettings:
         if (self.cert_file is None) != (self.key_file is None):
@@ -247,15 +261,10 @@ class BrokerSettings(Section):
 class TopicSettings(Section):
     """Where in the unified namespace the line speaks: {root}/{site}/{area}/{line}/{station}/inspection/…"""
 
-    root: str = Field("enterprise", description="first topic level")
-    site: str = Field("site", description="second topic level")
-    area: str = Field("area", description="third topic level")
-    line: str = Field("line", description="fourth topic level")
-
-    @field_validator("root", "site", "area", "line")
-    @classmethod
-    def _topic_level(cls, value: str) -> str:
-        return check_topic_level(value)
+    root: TopicLevel = Field("enterprise", description="first topic level")
+    site: TopicLevel = Field("site", description="second topic level")
+    area: TopicLevel = Field("area", description="third topic level")
+    line: TopicLevel = Field("line", description="fourth topic level")
 
 
 class NamingSettings(Section):
@@ -293,7 +302,7 @@ class DeskSettings(Section):
     dir: NamedPath = Field(
         Path("/var/lib/edge-desk"), description="record of the answers and accounts; a local disk, the desk's own"
     )
-    host: str = Field(
+    host: HostName = Field(
         "127.0.0.1", description="address to listen on; any but this machine's own needs a certificate", min_length=1
     )
     port: int = Field(8480, ge=1, le=65535, description="port to listen on")
@@ -324,11 +333,6 @@ class DeskSettings(Section):
         """The environment has only text: names separated by commas."""
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
-    @field_validator("host")
-    @classmethod
-    def _is_a_bare_name(cls, value: str) -> str:
-        return check_host(value)
-
     @model_validator(mode="after")
     def _consistent(self) -> DeskSettings:
         if (self.cert_file is None) != (self.key_file is None):
@@ -351,7 +355,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, case_sensitive=True)
 
-    station: str = Field("station", description="name of this station in topics, ids and sequence numbers")
+    station: TopicLevel = Field("station", description="name of this station in topics, ids and sequence numbers")
     folder: FolderSettings = FolderSettings()
     model: ModelSettings = ModelSettings()
     tensorrt: TensorrtSettings = TensorrtSettings()
@@ -377,11 +381,6 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """One source: `load_settings` merges file, environment and flags, and tells typos from foreign variables."""
         return (init_settings,)
-
-    @field_validator("station")
-    @classmethod
-    def _topic_level(cls, value: str) -> str:
-        return check_topic_level(value)
 
     @property
     def evidence_dir(self) -> Path:
@@ -438,7 +437,7 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
     content = {} if config is None else _file_content(config)
     variables, ignored = _environment_content()
     try:
-        settings = Settings(**expect_utf8(merge(content, variables, flags or {})))
+        settings = Settings(**expect_text(merge(content, variables, flags or {})))
     except ValidationError as error:
         raise settings_error(error) from None
     settings._file = config
@@ -459,7 +458,7 @@ def settings_to_tell(config: Path | None, flags: Mapping[str, Any]) -> Settings 
         needed: dict[str, Any] = {
             name: every[name] for name in ("station", "broker", "topic", "state") if name in every
         }
-        return Settings(**expect_utf8(needed))
+        return Settings(**expect_text(needed))
     except (SettingsError, ValidationError):
         return None
 

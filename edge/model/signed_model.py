@@ -39,6 +39,7 @@ from edge.model.manifest import (
     parse_manifest,
 )
 from edge.records import Policy, Size
+from edge.system.files import read_named
 
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
@@ -149,6 +150,8 @@ def load_trusted_keys(path: Path) -> tuple[TrustedKey, ...]:
     """The Ed25519 public keys of a PEM file, or of all *.pem files of a folder. Raises ModelError."""
     try:
         files = sorted(path.glob("*.pem")) if path.is_dir() else [path]
+        for file in {path, *files}:
+            _expect_guarded(file)
         keys = tuple(TrustedKey(file.name, _public_key(file)) for file in files)
     except OSError as error:
         raise ModelError(
@@ -161,6 +164,16 @@ def load_trusted_keys(path: Path) -> tuple[TrustedKey, ...]:
             hint="copy the public key of the signer of your models there",
         )
     return keys
+
+
+def _expect_guarded(path: Path) -> None:
+    """Raises ModelError where every user of the machine could put a key of his own in this place; OSError."""
+    mode = path.stat().st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise ModelError(
+            f"any user may write to {path} (mode {stat.S_IMODE(mode):o}), and so decide which models run here",
+            hint=f"if no other user has: chmod o-w {path}; else copy the public keys there again",
+        )
 
 
 def verify_model(directory: Path, keys: Sequence[TrustedKey]) -> SignedModel:
@@ -192,8 +205,7 @@ def verify_model(directory: Path, keys: Sequence[TrustedKey]) -> SignedModel:
 
 
 def _public_key(file: Path) -> Ed25519PublicKey:
-    with file.open("rb") as stream:
-        data = stream.read(MAX_KEY_BYTES)
+    data = read_named(file, MAX_KEY_BYTES)
     if b"PRIVATE KEY" in data:
         raise ModelError(
             f"{file} is a private key",

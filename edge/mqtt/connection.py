@@ -26,7 +26,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -39,9 +38,10 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.contract.messages import Message, Topics, canonical_json
 from edge.errors import PublishError
+from edge.mqtt.password import read_password
 from edge.mqtt.tls import NotUsable, tls_context
 from edge.settings import BrokerSettings
-from edge.system.text import NotUtf8, utf8_text
+from edge.system.text import NotUtf8, visible
 
 SUCCESS = 0x00
 NO_MATCHING_SUBSCRIBERS = 0x10
@@ -50,6 +50,8 @@ REFUSED = 0x80
 SERVER_SHUTTING_DOWN = 0x8B
 SESSION_TAKEN_OVER = 0x8E
 RETAIN_NOT_SUPPORTED = 0x9A
+MAX_WORDS = 300
+"""Characters of what the broker says that are passed on."""
 MAX_PACKET_BYTES = 64 * 1024
 """Largest packet that is taken from the broker, which is told so: the longest it has to send is a refusal's words."""
 DIAL_GRACE_S = 5.0
@@ -65,7 +67,9 @@ MID_SPAN = 60_000
 
 _NOT_MQTT = (MQTTException, PropertiesException, struct.error, LookupError, ValueError, AssertionError)
 """What paho raises on bytes that are no MQTT packet; until 2.1 two of its modules had an exception each."""
-_PUBREC, _PUBCOMP = 5, 7
+_PUBLISH, _PUBREC, _PUBREL, _PUBCOMP, _PINGREQ = 3, 5, 6, 7, 12
+_UNASKED = (_PUBLISH, _PUBREL, _PINGREQ)
+"""What a broker has no reason to send to a client without a subscription."""
 _USER_PROPERTY = b"\x26"
 """Begins each in a packet (MQTT 5, 2.2.2.2)."""
 _IS_IT_MQTT = "is it an MQTT listener, does `broker.tls` suit it, and does it speak the MQTT of `broker.protocol`?"
@@ -310,7 +314,7 @@ class Connection:
         client.connect_timeout = settings.connect_timeout_s
         client.max_inflight_messages = 65_535  # the caller counts
         if settings.username is not None:
-            client.username_pw_set(settings.username, _first_line(settings.password_file))
+            client.username_pw_set(settings.username, read_password(settings.password_file))
         if settings.tls:
             client.tls_set_context(tls_context(settings))
         if (will := self._will) is not None:
@@ -540,27 +544,21 @@ class _Client(mqtt.Client):
         if kind in (_PUBREC, _PUBCOMP):  # paho would close the message, whatever the reason code says
             name = "PUBREC" if kind == _PUBREC else "PUBCOMP"
             raise _WrongAnswerError(f"{name} 0x{packet[2] if len(packet) > 2 else SUCCESS:02x}")
-        try:
-            return super()._packet_handle()
-        finally:
-            self._in_messages.clear()  # the first halves of QoS 2, which was not asked for
-
-
-def _first_line(path: Path | None) -> str | None:
-    """Raises OSError, NotUtf8 naming the file."""
-    if path is None:
-        return None
-    try:
-        return utf8_text(path.read_bytes()).partition("\n")[0].rstrip("\r")
-    except NotUtf8 as error:
-        raise NotUtf8(f"`broker.password_file` {path} is {error}") from None
+        if kind in _UNASKED:  # paho would answer, and queue the answers for a broker that does not read them
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
+        return super()._packet_handle()
 
 
 def _describe(reason: ReasonCode, answer: _Answer) -> str:
     name = f"{reason.getName()} (0x{reason.value:02x})"
-    said = getattr(answer, "ReasonString", "")
-    moved = getattr(answer, "ServerReference", "")
+    said = _quotable(getattr(answer, "ReasonString", ""))
+    moved = _quotable(getattr(answer, "ServerReference", ""))
     return name + (f", {said}" if said else "") + (f", it names {moved}" if moved else "")
+
+
+def _quotable(said: str) -> str:
+    """The broker's words for logs, alarms and terminals, which obey control characters."""
+    return visible(said[:MAX_WORDS]) + ("…" if len(said) > MAX_WORDS else "")
 
 
 def _publish_error(error: OSError | ValueError, where: str) -> PublishError:

@@ -6,6 +6,10 @@ import ssl
 from pathlib import Path
 
 from edge.settings import BrokerSettings
+from edge.system.files import read_named
+
+MAX_FILE_BYTES = 8 << 20
+"""Largest file of certificates: a system's whole collection has a fraction of it."""
 
 
 class NotUsable(ValueError):
@@ -70,6 +74,6 @@ class _ClosingSocket(ssl.SSLSocket):
 
 
 def _existing(path: Path) -> Path:
-    """ssl does not name the file it misses; opening it first raises an OSError that does."""
-    path.open("rb").close()
+    """ssl does not name the file it misses, and waits for a pipe; reading it first raises an OSError that names it."""
+    read_named(path, MAX_FILE_BYTES)
     return path

@@ -9,7 +9,7 @@ very end of a file, the length of a single uncompressed strip, a last strip that
 
 Strict on purpose. General TIFF libraries guess where a file contradicts itself and load tables of whatever length it
 names; a file that contradicts itself must not become pixels here, and every length is checked against the file
-and the limits before anything of that length is allocated. Orientation is not applied: counts are as stored.
+and the limits before anything of that length is allocated. Orientation is read and not applied: counts are as stored.
 
 Every function raises ScanError with its reason word, or ScanIncomplete where a writer may still be at work.
 """
@@ -58,6 +58,10 @@ _SPARE_CODED_BYTES = 65_536
 
 _WHOLE_SCAN_IN_ONE_STRIP = 2**32 - 1
 
+UPRIGHT = 1
+"""Orientation (TIFF 6.0, section 8) of a scan whose first row is its top and whose first column is at the left."""
+_ORIENTATIONS = range(1, 9)
+
 
 class Compression(IntEnum):
     """The values of the Compression tag that are read."""
@@ -74,6 +78,7 @@ class _Tag(IntEnum):
 
     UNWRITTEN = 0
     NEW_SUBFILE_TYPE = 254
+    SUBFILE_TYPE = 255
     IMAGE_WIDTH = 256
     IMAGE_LENGTH = 257
     BITS_PER_SAMPLE = 258
@@ -82,6 +87,7 @@ class _Tag(IntEnum):
     FILL_ORDER = 266
     IMAGE_DESCRIPTION = 270
     STRIP_OFFSETS = 273
+    ORIENTATION = 274
     SAMPLES_PER_PIXEL = 277
     ROWS_PER_STRIP = 278
     STRIP_BYTE_COUNTS = 279
@@ -92,6 +98,8 @@ class _Tag(IntEnum):
     TILE_BYTE_COUNTS = 325
     SUB_IFDS = 330
     SAMPLE_FORMAT = 339
+    IMAGE_DEPTH = 32997
+    TILE_DEPTH = 32998
     STK_PLANE_LIST = 33628
     STK_PLANES = 33629
 
@@ -115,6 +123,8 @@ class Layout:
     """Size of a strip (the last one may be lower) or of a tile (always whole; what overhangs is padding)."""
     offsets_bytes: npt.NDArray[np.int64]
     lengths_bytes: npt.NDArray[np.int64]
+    orientation: int = UPRIGHT
+    """How the rows and columns lie, 1 to 8 as in TIFF 6.0; 1 where the file does not say."""
 
     @property
     def segment_bytes(self) -> int:
@@ -271,6 +281,7 @@ def read_layout(read_at: ReadAt, size_bytes: int, max_px: int) -> Layout:
         segment=segment,
         offsets_bytes=offsets.astype(np.int64),
         lengths_bytes=lengths.astype(np.int64),
+        orientation=orientation if (orientation := tags.scalar(_Tag.ORIENTATION, default=1)) in _ORIENTATIONS else 1,
     )
     _check_nothing_overlaps(layout, tags.ranges)
     _check_nothing_follows(layout, tags)
@@ -359,7 +370,7 @@ def _read_one_page(read_at: ReadAt, size_bytes: int) -> _Directory:
     """The directory of the scan: the first one. All others must say that they hold reduced copies of it."""
     form = _read_header(read_at, size_bytes)
     page = _read_directory(read_at, size_bytes, form, form.first)
-    if page.scalar(_Tag.NEW_SUBFILE_TYPE, default=0) & 0b101:
+    if page.scalar(_Tag.NEW_SUBFILE_TYPE, default=0) & 0b101 or page.scalar(_Tag.SUBFILE_TYPE, default=1) == 2:
         raise foreign("multi-page", "the first page is the reduced copy or the mask of another: expected a scan")
     page.ranges.append((0, form.header_bytes))
     seen = {form.first}
@@ -379,10 +390,21 @@ def _read_one_page(read_at: ReadAt, size_bytes: int) -> _Directory:
                 "multi-page",
                 f"a further page is at byte {at}: expected one page, or thumbnails marked as such (NewSubfileType 1)",
             )
+        if (other_px := _pixels_said(other)) and other_px >= _pixels_said(page):
+            raise foreign(
+                "multi-page",
+                f"the page at byte {at} says that it is a reduced copy, and has {other_px} px, the scan "
+                f"{_pixels_said(page)}: expected one page, or smaller copies of it",
+            )
         waiting += _further_directories(other)
         page.ranges.extend(other.ranges)
         page.named.extend((*other.named, *_pixels_of(other)))
     return page
+
+
+def _pixels_said(page: _Directory) -> int:
+    """Height times width; 0 where the directory does not say."""
+    return page.scalar(_Tag.IMAGE_LENGTH, default=0) * page.scalar(_Tag.IMAGE_WIDTH, default=0)
 
 
 def _pixels_of(copy: _Directory) -> list[tuple[int, int]]:
@@ -412,6 +434,7 @@ def _further_directories(page: _Directory) -> list[int]:
 def _check_one_plane(page: _Directory, size: Size) -> None:
     """Refuse a stack whose images stand behind one directory: a reader of TIFF would see its first one alone."""
     planes = page.entries[_Tag.STK_PLANES].count if _Tag.STK_PLANES in page.entries else 1
+    planes = max(planes, *(page.scalar(tag, default=1) for tag in (_Tag.IMAGE_DEPTH, _Tag.TILE_DEPTH)))
     if planes == 1 and _Tag.STK_PLANE_LIST in page.entries and _Tag.STK_PLANES not in page.entries:
         raise foreign("multi-page", "the page is a MetaMorph stack of unknown length: expected one image")
     for entry in page.descriptions[:2]:

@@ -552,13 +552,12 @@ def _insert_payload(sql: sqlite3.Connection, seq: int, kind: Kind, key: bytes, p
 
 def _stamp_text(stamp: FileStamp) -> str:
     """As text, because inode numbers and times of foreign file systems exceed SQLite's 64-bit integers."""
-    return (
-        f"{stamp.inode} {stamp.size_bytes} {stamp.modified_ns} {stamp.changed_ns} {int(stamp.is_whole)} {stamp.kind}"
-    )
+    return f"{stamp.inode} {stamp.size_bytes} {stamp.modified_ns} {stamp.changed_ns} {int(stamp.is_whole)} {stamp.kind}"
 
 
 def _stamp(file: str, text: str) -> FileStamp:
-    inode, size_bytes, modified_ns, *newer = map(int, text.split())  # older programs wrote less, newer ones may write more
+    # Older programs wrote less, newer ones may write more.
+    inode, size_bytes, modified_ns, *newer = map(int, text.split())
     changed_ns, is_whole, kind = (*newer, *(0, 1, stat.S_IFREG)[len(newer) :])[:3]
     return FileStamp(file, inode, size_bytes, modified_ns, changed_ns, bool(is_whole), kind)
 

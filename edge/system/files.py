@@ -130,6 +130,27 @@ def open_folder(root: Path | int, relative: str, *, create: bool = False) -> Ite
         os.close(fd)
 
 
+def read_named(path: Path, most_bytes: int) -> bytes:
+    """All bytes of a file that a person names, perhaps by a link. Raises OSError with the file's name.
+
+    A pipe would be waited for and a device read without end, in the name of a service that says nothing meanwhile.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        with open(fd, "rb", closefd=False) as stream:
+            data = stream.read(most_bytes + 1)
+    finally:
+        os.close(fd)
+    if len(data) > most_bytes:
+        raise OSError(errno.EFBIG, f"more than {most_bytes} bytes", str(path))
+    return data
+
+
 @contextmanager
 def open_regular(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
     """An open regular file and what its descriptor says of it. Raises OSError for a link or anything else."""

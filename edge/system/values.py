@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+import unicodedata
 
 MAX_SEQ = 2**53 - 1
 """Greatest sequence number: every reader of JSON keeps it exact, and SQLite holds it."""
@@ -43,9 +44,25 @@ def check_expression(value: str) -> str:
     return value
 
 
+MAX_LEVEL_BYTES = 1000
+"""Longest topic level: MQTT takes 65,535 bytes for the whole topic, and a broker may take less."""
+MAX_MQTT_TEXT_BYTES = 65_535
+
+
+def check_mqtt_text(value: str) -> str:
+    """A text of MQTT, which takes no control characters, and a number of bytes. Raises ValueError."""
+    if any(unicodedata.category(char) == "Cc" for char in value):
+        raise ValueError("holds a control character, which MQTT does not take")
+    if len(value.encode()) > MAX_MQTT_TEXT_BYTES:
+        raise ValueError(f"has {len(value.encode())} bytes, MQTT takes at most {MAX_MQTT_TEXT_BYTES}")
+    return value
+
+
 def check_topic_level(value: str) -> str:
-    """One MQTT topic level: not empty, no wildcard, separator, space or control character."""
-    if not value or re.search(r"[\s+#/$\x00-\x1f\x7f]", value):
+    """One MQTT topic level: not empty, not long, no wildcard, separator, space or control character."""
+    if len(value.encode()) > MAX_LEVEL_BYTES:
+        raise ValueError(f"has {len(value.encode())} bytes: a topic level may have {MAX_LEVEL_BYTES}")
+    if not value or re.search(r"[\s+#/$\x00-\x1f\x7f-\x9f]", value):
         raise ValueError("must be one topic level: not empty, without space, +, #, /, $ or control characters")
     return value
 

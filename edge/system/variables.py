@@ -73,8 +73,8 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def expect_utf8(content: dict[str, Any]) -> dict[str, Any]:
-    """The settings, each text of which can be written into a message, a log and the ledger. Raises SettingsError.
+def expect_text(content: dict[str, Any]) -> dict[str, Any]:
+    """The settings, each text of which can be the name of a file, and stand in a message. Raises SettingsError.
 
     What the environment and the command line hold are bytes: Python keeps those that are no UTF-8 as lone surrogates.
     """
@@ -86,6 +86,11 @@ def expect_utf8(content: dict[str, Any]) -> dict[str, Any]:
                 f"setting `{key}` = '{display_name(value)}' is not UTF-8",
                 hint="write it in UTF-8, or into the settings file, saved as UTF-8",
             ) from None
+        if "\0" in value:
+            raise SettingsError(
+                f"setting `{key}` = '{display_name(value)}' holds a NUL character",
+                hint="no path, name or pattern has one: write the value anew",
+            )
     return content
 
 

@@ -15,11 +15,13 @@ from tests.edge.scans.test_scan_mutations import healthy_files, mutate
 from tests.support.tiff_files import (
     BITS,
     CODING,
+    IMAGE_DEPTH,
     LENGTH,
     LENGTHS,
     LONG,
     LONG8,
     OFFSETS,
+    ORIENTATION,
     PHOTOMETRIC,
     PREDICTOR,
     ROWS,
@@ -91,6 +93,8 @@ def handmade() -> list[bytes]:
         tiff(change={LENGTHS: (LONG8, [2**64 - 1])}),
         tiff(change={SUB_IFDS: (LONG, [8])}),
         tiff(change={TILE_WIDTH: (LONG, [2**31]), TILE_LENGTH: (LONG, [2**31])}),
+        tiff(change={IMAGE_DEPTH: (LONG, [2])}),
+        tiff(change={ORIENTATION: (SHORT, [3])}),
         coded(bomb, 8, small),  # a bomb behind a small header
         coded(bomb, 32946, small),
         coded(b"\x80" * 4000, 5, small),  # LZW: clear codes only

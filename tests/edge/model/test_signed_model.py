@@ -344,6 +344,26 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
     assert "none.pem cannot be read: No such file" in key_error(tmp_path / "none.pem").message
 
 
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_keys_that_any_user_could_exchange_are_not_trusted(tmp_path: Path, place: str) -> None:
+    keys = tmp_path / "trusted"
+    keys.mkdir()
+    write_public_key(keys / "a.pem")
+    assert load_trusted_keys(keys)
+    loose = keys if place == "folder" else keys / "a.pem"
+    loose.chmod(0o777)
+    error = key_error(keys)
+    assert f"any user may write to {loose} (mode 777)" in error.message and f"chmod o-w {loose}" in error.hint
+    keys.chmod(0o1777)  # as /tmp, where each may change what is his own
+    (keys / "a.pem").chmod(0o644)
+    assert load_trusted_keys(keys)
+
+
+def test_a_pipe_among_the_trusted_keys_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.pem")
+    assert "a.pem cannot be read: not a regular file" in key_error(tmp_path).message
+
+
 def test_a_private_key_on_the_line_is_refused_with_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

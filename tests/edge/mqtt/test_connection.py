@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
 import threading
@@ -152,6 +153,17 @@ class TestTls:
 def test_a_missing_password_file_is_named(tmp_path: Path) -> None:
     end = ended(settings_for(free_port(), username="edge", password_file=tmp_path / "nowhere"))
     assert "nowhere" in end.error.message
+
+
+@pytest.mark.parametrize("key", ["password_file", "ca_file", "cert_file", "key_file"])
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero"])
+def test_a_pipe_or_device_in_place_of_a_file_is_named_and_not_waited_for(tmp_path: Path, key: str, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    path = tmp_path / name
+    files = {"password_file": {"username": "edge"}, "ca_file": {"tls": True}}
+    own = {"tls": True, "cert_file": __file__, "key_file": __file__}
+    end = ended(settings_for(free_port(), **{**files.get(key, own), key: path}))
+    assert end.error.message == f"{path}: not a regular file"
 
 
 @pytest.mark.parametrize(
@@ -332,17 +344,49 @@ def test_a_packet_larger_than_the_limit_is_not_read(length: bytes) -> None:
     assert f"at most {MAX_PACKET_BYTES} are taken" in end.error.message
 
 
-def test_what_the_broker_sends_unasked_is_not_kept() -> None:
-    """Messages of QoS 2 wait for a second packet, which may never come."""
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"\x30\x06\x00\x01a\x00zz",  # PUBLISH of QoS 0, 1 and 2
+        b"\x32\x07\x00\x01a\x00\x01\x00z",
+        b"\x34\x07\x00\x01a\x00\x01\x00z",
+        b"\x62\x02\x00\x01",  # PUBREL
+        b"\xc0\x00",  # PINGREQ
+    ],
+)
+def test_what_the_broker_sends_unasked_is_neither_kept_nor_answered(packet: bytes) -> None:
+    """Answers would queue up for a broker that does not read them; QoS 2 waits for a second packet besides."""
     with FakeBroker() as fake:
-        fake.then = b"".join(b"\x34\x07\x00\x01a" + bytes([0, mid, 0, 0]) for mid in range(1, 100))
+        fake.then = 50 * packet + b"\xe0\x01\x8b"  # and it shuts down
         connection = Connection(settings_for(fake.port), "test", WILL, lambda: None)
-        until_s = time.monotonic() + 1.0
-        while time.monotonic() < until_s:
-            assert not any(isinstance(event, Ended) for event in connection.step(time.monotonic()))
-            time.sleep(0.01)
-        assert connection._client is not None and len(connection._client._in_messages) == 0
+        until_s = time.monotonic() + PATIENCE_S
+        events: list[Event] = []
+        while not any(isinstance(event, Ended) for event in events):
+            assert time.monotonic() < until_s
+            events += connection.step(time.monotonic())
+            client = connection._client
+            if client is not None:
+                assert not (client._out_packet or client._in_messages)
+        assert isinstance(events[-1], Ended) and "shutting down" in events[-1].error.message
         connection.close()
+
+
+def test_what_the_broker_says_is_cut_and_does_nothing_to_a_terminal() -> None:
+    words = b"\x1b[2J\nno\xe2\x80\xae" + b"a" * 9000
+    body = b"\x87" + _length(len(words) + 3) + b"\x1f" + len(words).to_bytes(2, "big") + words
+    with FakeBroker() as fake:
+        fake.then = b"\xe0" + _length(len(body)) + body
+        connection = Connection(settings_for(fake.port), "test", WILL, lambda: None)
+        end = events_until_the_end(connection)[-1]
+        connection.close()
+    assert isinstance(end, Ended) and end.is_refusal
+    assert r"\u001b[2J\u000ano\u202e" in end.error.message
+    assert end.error.message.isprintable() and len(end.error.message) < 500
+
+
+def _length(value: int) -> bytes:
+    """As MQTT writes the length of a packet or of its properties, from 128 on."""
+    return bytes([value & 127 | 128, value >> 7])
 
 
 def test_a_broker_without_retained_messages_gets_them_unretained() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import struct
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 
 from edge.errors import ScanError, ScanIncomplete
 from edge.scans.scan import Limits, check_complete, read_scan
@@ -20,12 +22,14 @@ from tests.support.tiff_files import (
     BITS,
     CODING,
     FILL_ORDER,
+    IMAGE_DEPTH,
     LENGTH,
     LENGTHS,
     LIMITS,
     LONG,
     LONG8,
     OFFSETS,
+    OLD_SUBFILE,
     PHOTOMETRIC,
     PREDICTOR,
     ROWS,
@@ -34,6 +38,7 @@ from tests.support.tiff_files import (
     STK_PLANES,
     SUB_IFDS,
     SUBFILE,
+    TILE_DEPTH,
     TILE_LENGTH,
     TILE_LENGTHS,
     TILE_OFFSETS,
@@ -52,6 +57,27 @@ def lzw_clearings(size_bytes: int) -> bytes:
     """The LZW code that clears the table, again and again."""
     eight = int("100000000" * 8, 2).to_bytes(9, "big")
     return (eight * (size_bytes // 9 + 1))[:size_bytes]
+
+
+def scan_and_copy(step: int, *, sub_ifds: int = 0, swapped: bool = False) -> bytes:
+    """A scan and, marked as its reduced copy, every `step`th pixel of another; or the two in the other's place."""
+    file, pages = io.BytesIO(), [electrode(64, 48), electrode(64, 48, seed=1)[::step, ::step]]
+    with tifffile.TiffWriter(file) as writer:
+        first, second = reversed(pages) if swapped else pages
+        writer.write(first, subifds=sub_ifds, photometric="minisblack", metadata=None)
+        writer.write(second, subfiletype=1, photometric="minisblack", metadata=None)
+    return file.getvalue()
+
+
+def two_slices() -> bytes:
+    """One LZW strip that unpacks to two images, as the tag of their number says and no other."""
+    body = imagecodecs.lzw_encode(np.stack([electrode(), electrode(seed=1)]).tobytes())
+    change: dict[int, tuple[int, list[int]] | None] = {
+        CODING: (SHORT, [5]),
+        LENGTHS: (LONG, [len(body)]),
+        IMAGE_DEPTH: (LONG, [2]),
+    }
+    return tiff(change=change)[:400] + body
 
 
 FOREIGN: dict[str, tuple[str, bytes | Callable[[], bytes]]] = {
@@ -75,6 +101,16 @@ FOREIGN: dict[str, tuple[str, bytes | Callable[[], bytes]]] = {
     "colour filter array": ("not-grayscale", lambda: tiff(change={PHOTOMETRIC: (SHORT, [32803])})),
     "two pages": ("multi-page", lambda: written_by_tifffile(np.stack([electrode()] * 2))),
     "a page that follows itself": ("multi-page", lambda: tiff(next_page=8)),
+    "a scan of two slices, one after the other in each strip": (
+        "multi-page",
+        lambda: tiff(change={IMAGE_DEPTH: (LONG, [2])}),
+    ),
+    "a scan of deep tiles": ("multi-page", lambda: tiff(change={TILE_DEPTH: (LONG, [16])})),
+    "two slices in one coded strip": ("multi-page", lambda: two_slices()),
+    "a second scan that calls itself a copy": ("multi-page", lambda: scan_and_copy(1)),
+    "a second scan that calls itself a copy, below the first": ("multi-page", lambda: scan_and_copy(1, sub_ifds=1)),
+    "a thumbnail, and the scan as its copy": ("multi-page", lambda: scan_and_copy(4, swapped=True)),
+    "a thumbnail by the tag of TIFF 5": ("multi-page", lambda: tiff(change={OLD_SUBFILE: (SHORT, [2])})),
     "a page and a thumbnail that is not marked": ("multi-page", lambda: with_second_page(SUBFILE, 0)),
     "a page and a mask": ("multi-page", lambda: with_second_page(SUBFILE, 4)),
     "a page and the mask of a thumbnail": ("multi-page", lambda: with_second_page(SUBFILE, 5)),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.system.files import birth_ns, copy_whole, write_whole
+from edge.system.files import birth_ns, copy_whole, read_named, write_whole
 
 
 def test_a_file_has_its_old_content_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -90,6 +90,17 @@ def test_a_copy_never_follows_a_link(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"symbolic link"):
         copy_whole(tmp_path / "link", tmp_path / ".draft", tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
+
+
+def test_a_file_that_a_person_names_is_read_through_links_and_to_a_limit(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("a")
+    assert read_named(tmp_path / "link", 5) == b"12345"
+    os.mkfifo(tmp_path / "pipe")
+    for name, words in (("a", "more than 4 bytes"), ("pipe", "not a regular file"), (".", "Is a directory")):
+        with pytest.raises(OSError, match=words) as caught:
+            read_named(tmp_path / name, 4)
+        assert caught.value.filename == str(tmp_path / name)
 
 
 def test_a_file_keeps_its_time_of_birth_under_every_name_and_a_new_one_has_its_own(tmp_path: Path) -> None:
