@@ -187,7 +187,7 @@ def _kappa(
     `by_lot`, `sizes`, `errors`, shape (lots,): what each lot adds on that scale, its subjects, its disagreement.
     """
     if chance >= 1:
-        return Kappa(math.nan, math.nan, math.nan, subjects, observed, math.nan, None)
+        return Kappa(math.nan, math.nan, math.nan, subjects, observed, float(subjects), None)
 
     def scaled(agreement: float) -> float:
         return max(-1.0, (agreement - chance) / (1 - chance))

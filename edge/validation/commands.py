@@ -87,6 +87,7 @@ def study(options: argparse.Namespace) -> int:
             defective=options.defective,
             part=options.part,
             count=options.count,
+            lot=options.lot,
         )
     )
     print(study_json(found) if options.json else "\n".join(study_lines(found)))
@@ -227,6 +228,7 @@ def _add_study(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--part": "column that names the part; of one judged more than once all decisions count together for "
         "effectiveness (default: each row is a part of its own)",
         "--count": "column that says how many rows a row stands for (default: one)",
+        "--lot": "column that names the lot: intervals over lots beside the others (default: none)",
     }
     for option, about in columns.items():
         study.add_argument(option, metavar="COLUMN", help=about)

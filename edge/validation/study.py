@@ -24,6 +24,7 @@ from edge.system.text import visible
 from edge.validation.agreement import AttributeRow, Kappa, attribute_row, cohen_kappa, fleiss_kappa
 from edge.validation.detection import NoCurve, PodCurve, SizeScale, hit_miss, signal_response
 from edge.validation.labels import LABEL_WORDS, Label, bad_rows, separator_of
+from edge.validation.lots import NO_LOT
 from edge.validation.statistics import none_if_nan
 
 FOUND_WORDS: Final = {
@@ -57,6 +58,8 @@ class StudyOptions:
     part: str | None = None
     count: str | None = None
     """Column that says how many rows a row stands for."""
+    lot: str | None = None
+    """Column that names the lot; None: no intervals over lots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def study_lines(found: Study) -> list[str]:
         lines += [
             f"{name}: {hits}{curve.targets} anomalies, {curve.scale} scale of size",
             f"  a50 = {curve.a50:.4g}, a90 = {curve.a90:.4g} "
-            f"(95 % {_size(curve.a90_low, 'from 0')} to {_size(curve.a90_high, 'no limit')}), "
+            f"(95 % {_size(curve.a90_low, 'from 0')} to {_size(curve.a90_high, 'no limit')}{_curve_over_lots(curve)}), "
             f"a90/95 of MIL-HDBK-1823A = {_size(curve.a90_95, 'not reached')}",
             f"  intercept {curve.intercept:.5g}, slope {curve.slope:.5g}",
             *(f"  {note}" for note in curve.notes),
@@ -111,7 +114,7 @@ def study_lines(found: Study) -> list[str]:
             lines.append(f"{name}: no kappa, chance alone would agree always or nothing was judged twice")
         else:
             lines.append(
-                f"{name}: kappa {kappa.kappa:.3f} (95 % {kappa.low:.3f} to {kappa.high:.3f}), "
+                f"{name}: kappa {kappa.kappa:.3f} (95 % {kappa.low:.3f} to {kappa.high:.3f}{_over_lots(kappa)}), "
                 f"{kappa.subjects} judged by both or more, agreement {kappa.observed:.1%}"
             )
     for row in found.attributes:
@@ -169,6 +172,10 @@ class _Table:
         at = self._place(column)
         return [None if (word := row[at].casefold()) in UNKNOWN_WORDS else word for row in self._rows]
 
+    def lots(self, column: str | None) -> list[str]:
+        """Names of the lots; rows whose cell is empty are of one together, and so are all without a column."""
+        return [""] * len(self._rows) if column is None else [word or NO_LOT for word in self.words(column)]
+
     def numbers(self, column: str, *, above: float = -math.inf) -> list[float | None]:
         """Numbers beyond `above`, with a point or a comma; None where unknown."""
         return self._read(column, lambda word: _number(word, above), "a number" + _beyond(above))
@@ -209,6 +216,7 @@ def _curves(
 ) -> tuple[list[tuple[str, PodCurve | NoCurve]], list[str]]:
     assert options.size is not None
     sizes = table.numbers(options.size, above=0.0)
+    names = table.lots(options.lot)
     curves: list[tuple[str, PodCurve | NoCurve]] = []
     notes = []
     for column, values in (
@@ -221,12 +229,14 @@ def _curves(
         if len(known) < len(sizes):
             notes.append(f"{len(sizes) - len(known)} of {len(sizes)} rows have no {options.size} or no {column}.")
         size = _repeat(np.array([sizes[at] for at in known], np.float64), known, weights)
+        lots = _repeat(np.array([names[at] for at in known], object), known, weights).tolist() if options.lot else ()
         value = _repeat(np.array([values[at] for at in known], np.float64), known, weights)
         if column is options.found:
-            curves.append(("Hit/miss", hit_miss(size, value > 0, options.size_scale)))
+            curves.append(("Hit/miss", hit_miss(size, value > 0, options.size_scale, lots)))
         else:
             assert options.decision is not None
-            curve = signal_response(size, value, options.decision, options.floor, options.ceiling, options.size_scale)
+            ends = options.floor, options.ceiling
+            curve = signal_response(size, value, options.decision, *ends, options.size_scale, lots)
             curves.append(("Signal response", curve))
     return curves, notes
 
@@ -237,15 +247,16 @@ def _agreement(
     columns = (*options.people, *(() if options.reference is None else (options.reference,)))
     rows = list(range(len(table.words(columns[0]))))
     words = {name: _repeat(np.array(table.words(name), object), rows, weights) for name in columns}
+    lots = _repeat(np.array(table.lots(options.lot), object), rows, weights).tolist()
     classes = sorted({word for column in words.values() for word in column if word is not None})
     kappas: list[tuple[str, Kappa | None]] = []
     if len(options.people) > 1:
         votes = np.stack(
             [sum((words[name] == each).astype(np.int64) for name in options.people) for each in classes], axis=1
         )
-        kappas.append(("All (Fleiss)", fleiss_kappa(votes)))
+        kappas.append(("All (Fleiss)", fleiss_kappa(votes, lots)))
     for one, other in itertools.combinations(columns, 2):
-        kappas.append((f"{one} and {other} (Cohen)", cohen_kappa(_pairs(words[one], words[other], classes))))
+        kappas.append((f"{one} and {other} (Cohen)", cohen_kappa(_pairs(words[one], words[other], classes, lots))))
     if options.reference is None:
         return kappas, [], []
     meanings = _defective(classes, options.defective)
@@ -257,7 +268,7 @@ def _agreement(
     return (
         kappas,
         [
-            attribute_row(name, [None if word is None else meanings[word] for word in words[name]], truth, parts)
+            attribute_row(name, [None if word is None else meanings[word] for word in words[name]], truth, parts, lots)
             for name in options.people
         ],
         [],
@@ -271,13 +282,14 @@ def _repeat(values: npt.NDArray[Any], rows: Sequence[int], weights: Sequence[flo
     return np.repeat(values, [int(weights[at] or 0) for at in rows])
 
 
-def _pairs(one: Words, other: Words, classes: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Counts of two people's words, shape (classes, classes); rows that one of them left open are left out."""
+def _pairs(one: Words, other: Words, classes: Sequence[str], lots: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Counts of two people's words by lot, shape (lots, classes, classes); rows that one left open are left out."""
     place = {word: at for at, word in enumerate(classes)}
-    table = np.zeros((len(classes), len(classes)), np.int64)
-    for first, second in zip(one, other, strict=True):
+    of_lot = {lot: at for at, lot in enumerate(dict.fromkeys(lots))}
+    table = np.zeros((len(of_lot), len(classes), len(classes)), np.int64)
+    for first, second, lot in zip(one, other, lots, strict=True):
         if first is not None and second is not None:
-            table[place[first], place[second]] += 1
+            table[of_lot[lot], place[first], place[second]] += 1
     return table
 
 
@@ -304,6 +316,18 @@ def _number(word: str, above: float) -> float | None:
 
 def _beyond(above: float) -> str:
     return f" above {above:g}" if math.isfinite(above) else ""
+
+
+def _over_lots(kappa: Kappa) -> str:
+    over = kappa.over_lots
+    return "" if over is None else f"; over {over.lots} lots {over.low:.3f} to {over.high:.3f}"
+
+
+def _curve_over_lots(curve: PodCurve) -> str:
+    if curve.lots < 2:
+        return ""
+    low, high = _size(curve.a90_lots_low, "from 0"), _size(curve.a90_lots_high, "no limit")
+    return f"; over {curve.lots} lots {low} to {high}"
 
 
 def _size(size: float | None, otherwise: str) -> str:

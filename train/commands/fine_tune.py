@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from edge.system.progress import Reporter
 from train.bounds import read_bounds
@@ -36,6 +37,7 @@ def fine_tune(options: argparse.Namespace, reporter: Reporter) -> int:
     """Train the classifier; prints the path of the checkpoint."""
     from train.checkpoint import CLASSIFIER_FILE
     from train.classifier.training import train_classifier
+    from train.report import span_over
 
     checkpoint = train_classifier(
         options.data,
@@ -45,15 +47,16 @@ def fine_tune(options: argparse.Namespace, reporter: Reporter) -> int:
         bounds=None if options.bounds is None else read_bounds(options.bounds),
         bounds_mode=options.bounds_mode,
     )
-    found = checkpoint.metrics
-    lots = f"over {found['validation_bundles']} lots"
+    found: dict[str, Any] = dict(checkpoint.metrics)
+    accuracy, area = (
+        span_over([found[f"{name}_lots_{end}"] for end in ("low", "high")], found["validation_bundles"], "lot")
+        for name in ("selection_balanced_accuracy", "validation_auroc")
+    )
     reporter.say(
         f"threshold {checkpoint.thresholds['threshold']:.4f}; on the scans that chose it and the epoch, so better than"
-        f" on others: balanced accuracy {found['selection_balanced_accuracy']:.4f} ({lots}"
-        f" {found['selection_balanced_accuracy_lots_low']:.4f} to {found['selection_balanced_accuracy_lots_high']:.4f};"
-        f" worst lot {found['selection_worst_lot']}), AUROC {found['validation_auroc']:.4f} ({lots}"
-        f" {found['validation_auroc_lots_low']:.4f} to {found['validation_auroc_lots_high']:.4f}); `crossval` says what"
-        " to expect"
+        f" on others: balanced accuracy {found['selection_balanced_accuracy']:.4f} (95 % over lots, in %: {accuracy};"
+        f" worst lot {found['selection_worst_lot']}), AUROC {found['validation_auroc']:.4f} ({area}); `crossval` says"
+        " what to expect"
     )
     print(options.out / CLASSIFIER_FILE)
     return 0

@@ -104,6 +104,45 @@ def test_the_words_of_labels_need_no_word_for_defective_and_are_said_in_lines(
     assert "ben: effectiveness 66.7%, missed 50.0%, false alarms 0.0% (unacceptable)" in said
 
 
+def test_people_who_use_one_word_have_no_kappa_and_no_number_that_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = table(tmp_path, "anna,ben,truth", [("OK", "OK", "OK")] * 12)
+
+    found = measured(capsys, file, "--people", "anna,ben", "--reference", "truth")
+    assert found["kappas"]["anna and ben (Cohen)"] | {"kappa": None} == found["kappas"]["anna and ben (Cohen)"]
+
+
+def test_a_column_of_lots_gives_intervals_over_lots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = []
+    for number in range(60):
+        size = 1.0 + number % 20
+        found = size > (6 if number < 30 else 12) or number % 11 == 0
+        wrong = number in (1, 2, 3)
+        rows.append(
+            (
+                size,
+                int(found),
+                "NG" if (number % 2 == 0) != wrong else "OK",
+                ["NG", "OK"][number % 2],
+                f"L{number // 10}",
+            )
+        )
+    file = table(tmp_path, "size,found,anna,truth,lot", rows)
+    words = ("--size", "size", "--found", "found", "--people", "anna", "--reference", "truth")
+
+    alone, over_lots = measured(capsys, file, *words), measured(capsys, file, *words, "--lot", "lot")
+    curve, kappa = over_lots["curves"]["Hit/miss"], over_lots["kappas"]["anna and truth (Cohen)"]
+    assert (alone["curves"]["Hit/miss"]["lots"], alone["kappas"]["anna and truth (Cohen)"]["over_lots"]) == (0, None)
+    assert curve["a90"] == alone["curves"]["Hit/miss"]["a90"]
+    assert curve["lots"] == kappa["over_lots"]["lots"] == 6
+    assert curve["a90_lots_high"] > curve["a90_high"] and kappa["over_lots"]["low"] < kappa["low"]
+    assert main(["study", str(file), *words, "--lot", "lot"]) == 0
+    said = capsys.readouterr().out
+    assert f"over 6 lots {kappa['over_lots']['low']:.3f} to {kappa['over_lots']['high']:.3f})" in said
+    assert f"over 6 lots {curve['a90_lots_low']:.4g} to {curve['a90_lots_high']:.4g})" in said
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
