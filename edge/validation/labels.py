@@ -221,6 +221,8 @@ def _row(line: int, cells: dict[str, str], voters: Sequence[str]) -> tuple[Label
         problems.append("the file is empty")
     elif PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
         problems.append(f"{file!r} lies outside the folder")
+    elif "\0" in file:
+        problems.append(f"{file!r} holds a NUL character: no file has such a name")
     for name in sorted(_KNOWN & cells.keys() - {"file"}):
         if found := re.search("[\udc80-\udcff]", cells[name]):
             problems.append(f"{name} is not UTF-8: byte 0x{ord(found[0]) - 0xDC00:02x}")

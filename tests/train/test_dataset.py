@@ -66,6 +66,7 @@ def test_a_folder_without_labels_is_read_by_its_folders(tmp_path: Path) -> None:
         ("missing.tif,B1,normal", "line 3: there is no file"),
         ("a.tif,B1,normal", "line 3: 'a.tif' is listed already on line 2"),
         ("../b.tif,B1,normal", "line 3: '../b.tif' lies outside the folder"),
+        ("b\0.tif,B1,normal", r"line 3: 'b\x00.tif' holds a NUL character"),
     ],
 )
 def test_a_senseless_row_is_named_by_its_line(tmp_path: Path, line: str, words: str) -> None:

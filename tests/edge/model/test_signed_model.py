@@ -359,6 +359,15 @@ def test_keys_that_any_user_could_exchange_are_not_trusted(tmp_path: Path, place
     assert load_trusted_keys(keys)
 
 
+def test_the_mode_of_the_programs_own_files_says_nothing_of_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a mount without modes, as of a Windows disk, every file is anybody's."""
+    write_public_key(tmp_path / "a.pem").chmod(0o777)
+    monkeypatch.setattr("edge.model.signed_model.PROGRAM", tmp_path)
+    assert load_trusted_keys(tmp_path / "a.pem")
+
+
 def test_a_pipe_among_the_trusted_keys_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.pem")
     assert "a.pem cannot be read: not a regular file" in key_error(tmp_path).message
