@@ -99,12 +99,6 @@ class FolderSettings(Section):
         description="most zero samples that a finished uncompressed scan holds (dead rows, a mask, a background of "
         "zeros); where zeros stand together and there are more, the scan counts as not yet written",
     )
-    orientation: int = Field(
-        1,
-        ge=1,
-        le=8,
-        description="orientation tag of the scans (without one: 1); a scan with another is `unreadable`, `turned`",
-    )
 
     @field_validator("done_suffix")
     @classmethod

@@ -27,7 +27,7 @@ GOLDEN_SIDE_PX: Final = 320
 """Longest side of a golden scan: about 100 kB of 16-bit Deflate; it is resized to the network's input anyway."""
 CANDIDATES: Final = 6
 """Scans tried per label."""
-LIMITS: Final = Limits(expected_zero_px=None, orientation=None)
+LIMITS: Final = Limits(expected_zero_px=None)
 
 
 @dataclass(frozen=True, slots=True)

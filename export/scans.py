@@ -51,7 +51,7 @@ def converted_scans(
     scans = []
     for name, path in zip(names, files, strict=True):
         try:
-            counts = read_scan(path.resolve(), file=name, limits=Limits(expected_zero_px=None, orientation=None)).counts
+            counts = read_scan(path.resolve(), file=name, limits=Limits(expected_zero_px=None)).counts
         except ScanError as error:
             raise ExportError(f"{path} cannot be read: {error.message}", hint=error.hint) from error
         label = known[name].label if name in known else None

@@ -220,7 +220,7 @@ def read_frame(row: Row) -> Frame:
     """The scan of a row. Raises DataError, naming the file, where the line itself could not read it."""
     try:
         # Data sets are often folders of links; the station's folder, where the line refuses them, has none to offer.
-        return read_scan(row.path.resolve(), file=row.file, limits=Limits(expected_zero_px=None, orientation=None))
+        return read_scan(row.path.resolve(), file=row.file, limits=Limits(expected_zero_px=None))
     except ScanError as error:
         message = error.message if error.message.startswith(row.file) else f"{row.file}: {error.message}"
         raise DataError(message, hint=f"{error.hint}; or drop its row") from error

@@ -416,7 +416,7 @@ def build_line(settings: Settings, model: LoadedModel, boot_id: UUID, stack: Exi
     requests.prepare()
     note_model(model.signed, state.dir)
     known = ledger.files()
-    limits = Limits(folder.max_px, folder.max_bytes, folder.expected_zero_px, folder.orientation)
+    limits = Limits(folder.max_px, folder.max_bytes, folder.expected_zero_px)
     inbox = _inbox_of(settings, limits, ledger, known)
     folder_changed = threading.Event()
     watcher = Watcher(folder.path, folder_changed, inbox.touch, recursive=folder.recursive)

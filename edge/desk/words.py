@@ -201,7 +201,6 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "decided_by_truncated": ("the file ends too early", "die Datei endet zu früh"),
     "decided_by_unsupported-compression": ("its compression is not read", "ihre Kompression wird nicht gelesen"),
     "decided_by_vanished": ("it was gone before it was read", "sie verschwand, bevor sie gelesen wurde"),
-    "decided_by_turned": ("another orientation than the line's scans", "andere Ausrichtung als die Scans der Linie"),
     "decided_by_zero-tail": ("zeros where pixels should be", "Nullen, wo Bildpunkte sein sollten"),
     "note_of_line": ("The line noted:", "Die Linie vermerkt:"),
     "reason_place": ("Strongest place", "Stärkste Stelle"),

@@ -148,7 +148,6 @@ def decisive_settings(settings: Settings) -> dict[str, str]:
         "folder.max_px": str(folder.max_px),
         "folder.max_bytes": str(folder.max_bytes),
         "folder.expected_zero_px": str(folder.expected_zero_px),
-        "folder.orientation": str(folder.orientation),
     }
 
 

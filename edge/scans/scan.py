@@ -26,7 +26,7 @@ from typing import NamedTuple
 from edge.errors import ScanError, ScanIncomplete
 from edge.records import Counts, ExpectedFile, Frame, Scan
 from edge.scans.pixels import decode as decode_here
-from edge.scans.tiff import UPRIGHT, Layout, foreign, read_layout, unfinished
+from edge.scans.tiff import Layout, foreign, read_layout, unfinished
 from edge.scans.unwritten import check_codes, check_pixels, has_unwritten_codes
 from edge.system.logs import event
 
@@ -49,7 +49,6 @@ REASONS = frozenset(
         "read-failed",
         "too-large",
         "truncated",
-        "turned",
         "unsupported-compression",
         "vanished",
         "zero-tail",
@@ -69,8 +68,6 @@ class Limits:
     max_bytes: int = 268_435_456
     expected_zero_px: int | None = 0
     """Samples of zero in a finished uncompressed scan; None where no station writes, see edge/scans/unwritten.py."""
-    orientation: int | None = UPRIGHT
-    """The TIFF tag that the scans must carry, 1 to 8 (no tag is 1); None where any will do."""
 
 
 Decode = Callable[[bytes, Layout], Counts]
@@ -98,7 +95,6 @@ def read_scan(
         try:
             layout = read_layout(lambda start, length: data[start : start + length], len(data), limits.max_px)
             scan = replace(scan, width_px=layout.size.width_px, height_px=layout.size.height_px)
-            _check_orientation(layout, limits.orientation)
             check_codes(data, layout)
             counts = _decode(data, layout, decode)
             check_pixels(layout, counts, limits.expected_zero_px)
@@ -108,17 +104,6 @@ def read_scan(
             raise _with_file_name(error, file, scan) from error
         _check_unchanged(path, fd, before, data, scan)
     return Frame(scan, counts)
-
-
-def _check_orientation(layout: Layout, expected: int | None) -> None:
-    """Refuse a scan that lies otherwise than those the line was set up with: counts are judged as they are stored."""
-    if expected is not None and layout.orientation != expected:
-        raise foreign(
-            "turned",
-            f"orientation {layout.orientation}: expected {expected}; counts are judged as they are stored",
-            hint="set the station to write its scans as before; if all of them carry this orientation, those the model "
-            f"learnt from included, set `folder.orientation = {layout.orientation}`",
-        )
 
 
 def _decode(data: bytes, layout: Layout, decode: Decode) -> Counts:

@@ -9,7 +9,7 @@ very end of a file, the length of a single uncompressed strip, a last strip that
 
 Strict on purpose. General TIFF libraries guess where a file contradicts itself and load tables of whatever length it
 names; a file that contradicts itself must not become pixels here, and every length is checked against the file
-and the limits before anything of that length is allocated. Orientation is read and not applied: counts are as stored.
+and the limits before anything of that length is allocated. Orientation is not applied: counts are as stored.
 
 Every function raises ScanError with its reason word, or ScanIncomplete where a writer may still be at work.
 """
@@ -58,10 +58,6 @@ _SPARE_CODED_BYTES = 65_536
 
 _WHOLE_SCAN_IN_ONE_STRIP = 2**32 - 1
 
-UPRIGHT = 1
-"""Orientation (TIFF 6.0, section 8) of a scan whose first row is its top and whose first column is at the left."""
-_ORIENTATIONS = range(1, 9)
-
 
 class Compression(IntEnum):
     """The values of the Compression tag that are read."""
@@ -87,7 +83,6 @@ class _Tag(IntEnum):
     FILL_ORDER = 266
     IMAGE_DESCRIPTION = 270
     STRIP_OFFSETS = 273
-    ORIENTATION = 274
     SAMPLES_PER_PIXEL = 277
     ROWS_PER_STRIP = 278
     STRIP_BYTE_COUNTS = 279
@@ -123,8 +118,6 @@ class Layout:
     """Size of a strip (the last one may be lower) or of a tile (always whole; what overhangs is padding)."""
     offsets_bytes: npt.NDArray[np.int64]
     lengths_bytes: npt.NDArray[np.int64]
-    orientation: int = UPRIGHT
-    """How the rows and columns lie, 1 to 8 as in TIFF 6.0; 1 where the file does not say."""
 
     @property
     def segment_bytes(self) -> int:
@@ -281,7 +274,6 @@ def read_layout(read_at: ReadAt, size_bytes: int, max_px: int) -> Layout:
         segment=segment,
         offsets_bytes=offsets.astype(np.int64),
         lengths_bytes=lengths.astype(np.int64),
-        orientation=orientation if (orientation := tags.scalar(_Tag.ORIENTATION, default=1)) in _ORIENTATIONS else 1,
     )
     _check_nothing_overlaps(layout, tags.ranges)
     _check_nothing_follows(layout, tags)

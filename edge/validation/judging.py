@@ -52,7 +52,7 @@ class Job:
     def limits(self) -> Limits:
         """What is read of the folder."""
         folder = self.settings.folder
-        return Limits(folder.max_px, folder.max_bytes, folder.expected_zero_px, folder.orientation)
+        return Limits(folder.max_px, folder.max_bytes, folder.expected_zero_px)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from edge.records import Counts
 from edge.scans.scan import Limits, read_scan
 from edge.system.names import SCAN_SUFFIXES
 
-FINISHED = Limits(expected_zero_px=1 << 32, orientation=None)  # no station writes into a checkout
+FINISHED = Limits(expected_zero_px=1 << 32)  # no station writes into a checkout
 ENDINGS = (*SCAN_SUFFIXES, ".stk")
 
 

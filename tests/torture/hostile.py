@@ -21,7 +21,6 @@ from tests.support.tiff_files import (
     LONG,
     LONG8,
     OFFSETS,
-    ORIENTATION,
     PHOTOMETRIC,
     PREDICTOR,
     ROWS,
@@ -94,7 +93,6 @@ def handmade() -> list[bytes]:
         tiff(change={SUB_IFDS: (LONG, [8])}),
         tiff(change={TILE_WIDTH: (LONG, [2**31]), TILE_LENGTH: (LONG, [2**31])}),
         tiff(change={IMAGE_DEPTH: (LONG, [2])}),
-        tiff(change={ORIENTATION: (SHORT, [3])}),
         coded(bomb, 8, small),  # a bomb behind a small header
         coded(bomb, 32946, small),
         coded(b"\x80" * 4000, 5, small),  # LZW: clear codes only

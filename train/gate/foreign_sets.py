@@ -55,7 +55,7 @@ def of_folder(folder: Path) -> Iterator[ForeignImage]:
 
 def _tiff(path: Path) -> Counts:
     try:
-        return read_scan(path.resolve(), file=path.name, limits=Limits(expected_zero_px=None, orientation=None)).counts
+        return read_scan(path.resolve(), file=path.name, limits=Limits(expected_zero_px=None)).counts
     except ScanError as error:
         raise DataError(f"{path}: {error.message}", hint=f"{error.hint}; or take it out of the folder") from error
 

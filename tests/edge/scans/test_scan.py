@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import tifffile
 
-from edge.errors import ScanIncomplete
 from edge.records import Scan
 from edge.scans.scan import Limits, check_complete, modified_at, read_scan
 from tests.support.tiff_files import (
@@ -31,7 +30,6 @@ from tests.support.tiff_files import (
     SUBFILE,
     counts_in,
     electrode,
-    refusal,
     tiff,
     with_second_page,
     written_by_tifffile,
@@ -177,24 +175,8 @@ class TestAcceptedForms:
         read = counts_in(path, written_by_tifffile(counts, rowsperstrip=1))
         np.testing.assert_array_equal(read, counts)
 
-    @pytest.mark.parametrize("expected", [4, None])
-    def test_orientation_does_not_move_pixels(self, path: Path, expected: int | None) -> None:
-        path.write_bytes(tiff(change={ORIENTATION: (SHORT, [4])}))
-        frame = read_scan(path, file="a.tif", limits=Limits(orientation=expected))
-        np.testing.assert_array_equal(frame.counts, electrode())
-
-    @pytest.mark.parametrize("says", [None, 0, 1, 9])
-    def test_a_scan_that_names_no_orientation_is_upright(self, path: Path, says: int | None) -> None:
-        change = {} if says is None else {ORIENTATION: (SHORT, [says])}
-        np.testing.assert_array_equal(counts_in(path, tiff(change=change)), electrode())
-
-    @pytest.mark.parametrize(("says", "expected"), [(2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (7, 1), (8, 1), (1, 4)])
-    def test_a_turned_scan_is_not_judged_as_if_it_lay_as_the_others(self, path: Path, says: int, expected: int) -> None:
-        error = refusal(path, tiff(change={ORIENTATION: (SHORT, [says])}), Limits(orientation=expected))
-        assert (error.reason, isinstance(error, ScanIncomplete)) == ("turned", False)
-        assert f"orientation {says}: expected {expected}" in error.message
-        assert f"set `folder.orientation = {says}`" in error.hint
-        assert error.scan is not None and error.scan.height_px == 61
+    def test_orientation_does_not_move_pixels(self, path: Path) -> None:
+        np.testing.assert_array_equal(counts_in(path, tiff(change={ORIENTATION: (SHORT, [4])})), electrode())
 
     def test_a_scan_of_one_pixel_reads(self, path: Path) -> None:
         assert counts_in(path, tiff(np.array([[2200]], np.uint16))).tolist() == [[2200]]
@@ -226,6 +208,5 @@ class TestAcceptedForms:
             expected = tifffile.imread(radiograph)
             # Two have a background of true zeros: their folder would say so, or no station writes into it.
             for zeros in (int(np.count_nonzero(expected == 0)), None):
-                limits = Limits(expected_zero_px=zeros, orientation=None)  # three of them say 4
-                frame = read_scan(radiograph, file=radiograph.name, limits=limits)
+                frame = read_scan(radiograph, file=radiograph.name, limits=Limits(expected_zero_px=zeros))
                 np.testing.assert_array_equal(frame.counts, expected)
