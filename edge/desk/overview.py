@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from edge.contract.messages import Health
 from edge.desk.readings import Choice, State, disagrees, standing
 from edge.desk.store import Answer, DeskStore
-from edge.desk.words import Language, name_code, number, short_moment
+from edge.desk.words import NOTHING, Language, clock, name_code, number, short_moment
 from edge.errors import SettingsError, TableError
 from edge.records import Outcome
 from edge.system.files import open_regular
@@ -49,6 +49,8 @@ class Facts:
     is_old: bool
     today: Mapping[str, int] | None
     """Verdicts since midnight by outcome."""
+    last_verdict: str
+    """When the line last judged, in the reader's words."""
     drift: Mapping[str, str]
     """A curve as SVG by the name of its score, in the reader's words."""
     agreement: Mapping[str, Mapping[str, int]]
@@ -97,6 +99,7 @@ def overview_facts(store: DeskStore, known_labels: Path | None, at: datetime, la
         health=newest,
         is_old=newest is not None and abs((at - newest.at).total_seconds()) > OLD_S,  # a clock may have been set back
         today=_counts_of_day(messages, at),
+        last_verdict=_last_verdict(messages, at, language),
         drift=_curves(messages, language),
         agreement=agreement,
         escapes=Rate(controls[Choice.ABNORMAL], controls[Choice.ABNORMAL] + controls[Choice.NORMAL]),
@@ -127,6 +130,14 @@ def _counts_of_day(messages: Sequence[Health], at: datetime) -> dict[str, int] |
                 counts[outcome] = counts.get(outcome, 0) + count - before.get(outcome, 0)
         last[message.boot_id] = message.outcomes
     return counts if is_known else None
+
+
+def _last_verdict(messages: Sequence[Health], at: datetime, language: Language) -> str:
+    """A worker that has judged nothing since its start does not know: an earlier message does."""
+    last = next((each.last_verdict_at for each in reversed(messages) if each.last_verdict_at is not None), None)
+    if last is None:
+        return NOTHING
+    return (clock if last.astimezone().date() == at.astimezone().date() else short_moment)(language, last)
 
 
 def _readers(answers: Sequence[Answer], truth: Mapping[str, Label]) -> tuple[ReaderFacts, ...]:

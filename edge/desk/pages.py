@@ -48,7 +48,6 @@ from edge.desk.words import (
     LANGUAGES,
     Fault,
     Language,
-    clock,
     fault_of,
     moment,
     name_code,
@@ -134,7 +133,7 @@ def _templates() -> jinja2.Environment:
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.globals["static"] = static_address
-    for form in (moment, clock, number, percent, seconds):
+    for form in (moment, number, percent, seconds):
         environment.filters[form.__name__] = _in_language(form)
     return environment
 

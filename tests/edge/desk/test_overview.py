@@ -13,6 +13,7 @@ from edge.contract.messages import Health, canonical_json
 from edge.desk.overview import note_health, overview_facts
 from edge.desk.readings import Read
 from edge.desk.store import FILE_NAME, DeskStore
+from edge.desk.words import NOTHING
 from edge.errors import SettingsError
 from tests.edge.contract.test_messages import health
 
@@ -59,9 +60,20 @@ def test_a_clock_that_was_set_back_does_not_freeze_the_overview(store: DeskStore
     assert overview_facts(store, None, NOON - timedelta(hours=6), "en").is_old, "what is told ahead of time is not now"
 
 
+def test_when_the_line_last_judged_is_known_over_a_restart_and_midnight(store: DeskStore) -> None:
+    for at, last in ((NOON - timedelta(hours=1), NOON - timedelta(hours=2)), (NOON, None)):
+        told = {"at": at, "boot_id": UUID(int=at.hour), "last_verdict_at": last}
+        store.add_health(int(at.timestamp() * 1000), canonical_json(health().model_copy(update=told)))
+    assert overview_facts(store, None, NOON, "en").last_verdict == "10:00:00"
+    day = NOON + timedelta(days=1)
+    assert overview_facts(store, None, day, "de").last_verdict == f"{NOON:%d.%m.} 10:00", (
+        "a time alone would be today's"
+    )
+
+
 def test_without_health_nothing_is_said_of_today(store: DeskStore) -> None:
     facts = overview_facts(store, None, NOON, "en")
-    assert (facts.health, facts.today, facts.drift) == (None, None, {})
+    assert (facts.health, facts.today, facts.drift, facts.last_verdict) == (None, None, {}, NOTHING)
 
 
 def test_drift_is_a_curve_once_there_are_two_points(store: DeskStore) -> None:
