@@ -9,8 +9,8 @@ a90 is the size found with probability 0.9. Its 95 % interval comes from the lik
 through (size, 0.9) loses at most t^2 in deviance, t being the 97.5 % point of Student's distribution with n - 2 degrees
 of freedom. For a line without censoring that is the exact test (n log(1 + t^2 / (n - 2)) is within 1 % of t^2), for
 hit/miss a small-sample allowance: in simulation (n from 15 to 100, three slopes, four ranges of sizes, 8,000 sets each)
-the interval held the true a90 in 94.2 to 98 %, and the chi-squared point that is usual, 3.841, in 93.3 to 98 %. There
-is no curve where the deviance of no slope is within it.
+the interval held the true a90 in 94.2 to 98 %, and the chi-squared point that is usual, 3.841, in 93.3 to 98 %. A
+curve whose slope may be none by the same measure has neither a50 nor a90.
 
 a90/95 is what MIL-HDBK-1823A calls so, and lies below the upper end of that interval. Hit/miss: the size that loses
 3.841, for the handbook's contour lies at a log likelihood ratio of 1.92. Signal response: Wald's limit of 95 % on one
@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 
@@ -103,8 +103,9 @@ class PodCurve:
     slope: float
     """Slope of the linear predictor over ln(size) or size: log-odds for hit/miss, standard deviations for the other."""
 
-    a50: float
-    a90: float
+    a50: float | None
+    a90: float | None
+    """None, as all below, where a line of no slope fits as well: they would lie anywhere, mostly beyond all sizes."""
     a90_low: float | None
     a90_high: float | None
     """Ends of the 95 % likelihood-ratio interval of a90."""
@@ -168,8 +169,6 @@ def hit_miss(
         return NoCurve(x.size, "Larger anomalies are not found more often than small ones: no curve rises with size.")
     share = float(hit.mean())
     flat = x.size * (share * math.log(share) + (1 - share) * math.log1p(-share))
-    if (reason := _flat(best, flat, x.size)) is not None:
-        return NoCurve(x.size, reason)
 
     def deviance(at: float, level: float) -> float:
         """Twice the log likelihood lost when the curve must pass through (at, level), in log-odds."""
@@ -204,7 +203,7 @@ def hit_miss(
         *_notes(values, size(z90), None if high is None else size(high), HANDBOOK_HIT_MISS),
         *_other_scale(scale, best, fit(scale.other.of(values))[1]),
     ]
-    return PodCurve(
+    curve = PodCurve(
         targets=x.size,
         hits=int(hit.sum()),
         intercept=float(theta[0] - theta[1] * centre / spread),
@@ -223,6 +222,7 @@ def hit_miss(
         scale=scale,
         notes=tuple(notes),
     )
+    return curve if _rises(best, flat, x.size) else _without_sizes(curve)
 
 
 def signal_response(
@@ -275,8 +275,6 @@ def signal_response(
         return NoCurve(x.size, "The score follows size without scatter: it cannot say how often it would not.")
     alone = np.column_stack([-np.ones_like(z), seen.scores])
     _, flat = _maximise(lambda t: seen.likelihood(t, alone), np.array([0.0, 1.0]))
-    if (reason := _flat(best, flat, x.size)) is not None:
-        return NoCurve(x.size, reason)
 
     def deviance(at: float, level: float) -> float:
         """Twice the log likelihood lost when the line must reach `level` standard deviations at `at`."""
@@ -310,7 +308,7 @@ def signal_response(
     ]
     if not inside.all():
         notes.append(f"{below.sum() + above.sum()} of {x.size} scores are at an end of the scale (censored).")
-    return PodCurve(
+    curve = PodCurve(
         targets=x.size,
         hits=None,
         intercept=intercept - slope * x_centre / x_spread,
@@ -329,6 +327,7 @@ def signal_response(
         scale=scale,
         notes=tuple(notes),
     )
+    return curve if _rises(best, flat, x.size) else _without_sizes(curve)
 
 
 def _logit_likelihood(theta: Floats, design: Floats, offset: Floats, sign: Floats) -> Likelihood:
@@ -424,11 +423,27 @@ def _no_transition(x: Floats, hit: npt.NDArray[np.bool_]) -> str | None:
     return None
 
 
-def _flat(best: float, flat: float, targets: int) -> str | None:
-    """What to say where a line of no slope fits as well: a50 and a90 lie anywhere, mostly beyond all sizes."""
-    if math.sqrt(max(2 * (best - flat), 0.0)) > _root_critical(targets):
-        return None
-    return f"These {targets} anomalies do not show that larger ones are found more often: no curve rises with size."
+def _rises(best: float, flat: float, targets: int) -> bool:
+    """Whether the curve fits better than one without a slope, by their log likelihoods."""
+    return math.sqrt(max(2 * (best - flat), 0.0)) > _root_critical(targets)
+
+
+def _without_sizes(curve: PodCurve) -> PodCurve:
+    """The curve as it can be drawn, without the sizes that it does not show."""
+    note = (
+        f"These {curve.targets} anomalies do not show that larger ones are found more often: there is no a50, no a90."
+    )
+    return replace(
+        curve,
+        a50=None,
+        a90=None,
+        a90_low=None,
+        a90_high=None,
+        a90_95=None,
+        a90_lots_low=None,
+        a90_lots_high=None,
+        notes=(note,),
+    )
 
 
 def _notes(x: Floats, a90: float, a90_high: float | None, wanted: int) -> tuple[str, ...]:

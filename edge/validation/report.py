@@ -257,9 +257,8 @@ def _pod(item: Detection) -> str | None:
     if not isinstance(item.curve, PodCurve):
         return None
     curve, unit = item.curve, "" if item.unit == "severity" else f" {item.unit}"
-    marks = [("a90", curve.a90)]
-    if curve.a90_high is not None:
-        marks.append(("its upper limit", curve.a90_high))
+    named = (("a90", curve.a90), ("its upper limit", curve.a90_high))
+    marks = [(name, size) for name, size in named if size is not None]
     return pod_figure(curve.sizes, curve.pod, curve.pod_low, marks, unit)
 
 

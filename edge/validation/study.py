@@ -101,14 +101,15 @@ def study_lines(found: Study) -> list[str]:
             lines.append(f"{name}: {curve.reason}")
             continue
         hits = "" if curve.hits is None else f"{curve.hits} found of "
-        lines += [
-            f"{name}: {hits}{curve.targets} anomalies, {curve.scale} scale of size",
-            f"  a50 = {curve.a50:.4g}, a90 = {curve.a90:.4g} "
-            f"(95 % {_size(curve.a90_low, 'from 0')} to {_size(curve.a90_high, 'no limit')}{_curve_over_lots(curve)}), "
-            f"a90/95 of MIL-HDBK-1823A = {_size(curve.a90_95, 'not reached')}",
-            f"  intercept {curve.intercept:.5g}, slope {curve.slope:.5g}",
-            *(f"  {note}" for note in curve.notes),
-        ]
+        lines.append(f"{name}: {hits}{curve.targets} anomalies, {curve.scale} scale of size")
+        if curve.a50 is not None and curve.a90 is not None:
+            lines += [
+                f"  a50 = {curve.a50:.4g}, a90 = {curve.a90:.4g} (95 % {_size(curve.a90_low, 'from 0')} to "
+                f"{_size(curve.a90_high, 'no limit')}{_curve_over_lots(curve)}), "
+                f"a90/95 of MIL-HDBK-1823A = {_size(curve.a90_95, 'not reached')}",
+                f"  intercept {curve.intercept:.5g}, slope {curve.slope:.5g}",
+            ]
+        lines += [f"  {note}" for note in curve.notes]
     for name, kappa in found.kappas:
         if kappa is None or math.isnan(kappa.kappa):
             lines.append(f"{name}: no kappa, chance alone would agree always or nothing was judged twice")

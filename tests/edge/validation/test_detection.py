@@ -11,6 +11,7 @@ from scipy import optimize, stats
 
 from edge.validation import detection
 from edge.validation.detection import NoCurve, PodCurve, SizeScale, hit_miss, signal_response
+from edge.validation.reliability import CURVE_POINTS
 from tests.edge.validation.handbook import example_1, example_3, example_6
 
 # Bliss 1935, flour beetles: log10 dose of carbon disulphide, insects, killed. Dobson and Barnett, An Introduction to
@@ -246,16 +247,16 @@ def test_data_that_carry_no_curve_are_answered_with_a_sentence(sizes: np.ndarray
     assert says in curve.reason
 
 
-@pytest.mark.parametrize("missed", [11, 2])
-def test_sizes_without_effect_carry_no_curve(missed: int) -> None:
-    """23 of 24 found, the missed one neither small nor large, had an a50 of a ten-thousandth and a limit of 10^12."""
+def test_sizes_without_effect_have_a_curve_to_look_at_and_no_a90() -> None:
+    """23 of 24 found, the missed one small, had an a50 of a ten-thousandth and a limit of 10^12."""
     sizes = np.geomspace(8.0, 140.0, 24)
-    curve = hit_miss(sizes, np.arange(24) % 24 != missed)
+    found = hit_miss(sizes, np.arange(24) != 2)
     scattered = signal_response(sizes, np.tile([0.1, -0.1, 0.2, -0.2], 6) + 0.005 * np.arange(24), decision=0.5)
 
-    for found in (curve, scattered):
-        assert isinstance(found, NoCurve)
-        assert "do not show that larger ones are found more often" in found.reason
+    for curve in (found, scattered):
+        assert isinstance(curve, PodCurve)
+        assert {getattr(curve, point) for point in CURVE_POINTS} == {None}
+        assert len(curve.notes) == 1 and "do not show that larger ones are found more often" in curve.notes[0]
 
 
 def test_few_anomalies_and_a_limit_beyond_them_are_noted() -> None:
