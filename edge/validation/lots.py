@@ -148,7 +148,7 @@ def auroc_over_lots(
     values, is_abnormal = np.asarray(scores, np.float64), np.asarray(labels) == 1
     if is_abnormal.all() or not is_abnormal.any():  # of no scans, too
         return None
-    placements = _placements(values, is_abnormal)
+    placements = placements_of(values, is_abnormal)
     area, adds = float(placements[is_abnormal].mean()), np.empty_like(values)
     for mine in (is_abnormal, ~is_abnormal):
         adds[mine] = (placements[mine] - area) / mine.sum()
@@ -174,10 +174,10 @@ def auprc_over_lots(
     # Sums over the abnormal scans that are ranked no higher.
     below, precise_below = (np.cumsum((hits * each / seen)[::-1])[::-1] for each in (1.0, precision))
     adds = (is_abnormal * (precision[rank] - area + below[rank]) - precise_below[rank]) / hits.sum()
-    return _area_over_lots(area, adds, _placements(values, is_abnormal), is_abnormal, lots)
+    return _area_over_lots(area, adds, placements_of(values, is_abnormal), is_abnormal, lots)
 
 
-def _placements(values: Floats, is_abnormal: npt.NDArray[np.bool_]) -> Floats:
+def placements_of(values: Floats, is_abnormal: npt.NDArray[np.bool_]) -> Floats:
     """Share of the other label's scans that are ranked rightly beside each, shape (n,)."""
     placements = np.empty_like(values)
     for mine, sign in ((is_abnormal, 1.0), (~is_abnormal, -1.0)):

@@ -20,7 +20,7 @@ from train.commands.options import (
 from train.dataset import read_labels
 from train.errors import TrainError
 
-RECIPES = ("paper", "neighbours", "best")
+RECIPES = ("best", "sheet", "neighbours", "paper")
 
 
 def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
@@ -42,7 +42,8 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         nargs="+",
         default=RECIPES,
         metavar="RECIPE",
-        help=f"names or TOML files, a row a recipe and pair of sets (default: {' '.join(RECIPES)})",
+        help="names or TOML files, a row a recipe and pair of sets; all are set against the first, paired over lots"
+        f" (default: {' '.join(RECIPES)})",
     )
 
 

@@ -2,11 +2,14 @@
 
 What a recipe learnt about electrodes, and what about its set: every recipe learns on each of two sets as a whole, such
 as one of each simulator, and judges the other. Beside it stands the same recipe within the set, leaving one lot out.
-Bounds, standardisation and threshold always come from the training scans. Intervals are over the lots that were judged.
+Bounds, standardisation and threshold always come from the training scans. Intervals are over the lots that were judged;
+what a recipe gains over the first one is paired over them.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,17 +20,23 @@ import numpy.typing as npt
 
 from edge.system.progress import Reporter
 from edge.validation.lots import share_over_lots
-from edge.validation.statistics import Confusion, auroc, confusion
+from edge.validation.statistics import Confusion, Interval, auroc, confusion
 from train.classifier.crossval import cross_validate, samples_of
 from train.classifier.experiment import ExperimentRecipe, recipe_values
 from train.classifier.feature_cache import FeatureCache
 from train.classifier.features import Backbone, Conversion, compute_features
 from train.classifier.folds import FoldTask, run_fold
 from train.classifier.heads import starting_layers
-from train.classifier.lots import accuracy_interval, auroc_interval, most_wrong
+from train.classifier.lots import (
+    accuracy_difference,
+    accuracy_interval,
+    auroc_difference,
+    auroc_interval,
+    most_wrong,
+)
 from train.classifier.results import conditions
 from train.classifier.tables import columns_of
-from train.dataset import Row
+from train.dataset import LABELS, Row
 from train.errors import DataError
 from train.files import write_json
 from train.metrics import logit, severity_thirds, third_of
@@ -35,7 +44,7 @@ from train.report import span_over, table, worst_of
 from train.runner import Runner
 from train.survey import Survey
 
-RESULTS_FILE, TABLE_FILE = "across.json", "across.md"
+RESULTS_FILE, TABLE_FILE, SCANS_FILE = "across.json", "across.md", "across.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,7 @@ class Means:
 def across_sets(
     sets: Mapping[str, Survey], recipes: Mapping[str, ExperimentRecipe], means: Means, out: Path, command: str
 ) -> str:
-    """Write across.json and across.md into `out`; returns the latter. Folds within a set are resumable.
+    """Write across.json, across.csv (each scan) and across.md into `out`; returns the latter. Folds are resumable.
 
     `sets` holds two, by name; recipes must leave the backbone frozen. Raises DataError, DivergedError, TrainError.
     """
@@ -78,22 +87,26 @@ def across_sets(
             means.reporter.say(f"{recipe_name}: learn on {own}")
             found.append(_within(recipe_name, own, sets[own], recipe, means, out))
             found.append(_across(recipe_name, own, other, sets, recipe, means))
-    entries = [_figures(one) for one in found]
+    first = {(one.learnt_on, one.judged): one for one in reversed(found)}
+    entries = [_figures(one, first[one.learnt_on, one.judged]) for one in found]
     seed = next(iter(recipes.values())).seed
     under = {name: conditions(surveyed, means.backbone, seed) for name, surveyed in sets.items()}
     values = {name: recipe_values(recipe) for name, recipe in recipes.items()}
     write_json(out / RESULTS_FILE, {"command": command, "conditions": under, "recipes": values, "rows": entries})
     text = table_markdown(entries, under, command)
     (out / TABLE_FILE).write_text(text, encoding="utf-8")
+    (out / SCANS_FILE).write_text(_scans_csv(found), encoding="utf-8")
     return text
 
 
 def table_markdown(entries: Sequence[Mapping[str, Any]], under: Mapping[str, str], command: str) -> str:
     """A line for each recipe and pair of sets, then the share found of each third of the severities and each kind."""
+    first = entries[0]["recipe"]
     heads = [
         *("recipe", "learnt on", "judged", "balanced accuracy, %", "AUROC, %"),
         *("escapes", "false alarms", "worst lot, wrong"),
     ]
+    heads += [f"accuracy over {first}", f"AUROC over {first}"]
     rows = [
         [
             entry["recipe"],
@@ -106,6 +119,7 @@ def table_markdown(entries: Sequence[Mapping[str, Any]], under: Mapping[str, str
             _hits(entry["escapes"]),
             _hits(entry["false_alarms"]),
             entry["worst_lot"],
+            *("" if entry["recipe"] == first else _gain(entry[f"{name}_gain"]) for name in _SHARES),
         ]
         for entry in entries
     ]
@@ -118,7 +132,8 @@ def table_markdown(entries: Sequence[Mapping[str, Any]], under: Mapping[str, str
             lines += ["", *table([f"found of abnormal scans by {title}", *pairs], found)]
     lines += [
         "",
-        "95 % intervals, in %, over lots; of shares found, over the lots with such scans.",
+        "95 % intervals, in %, over lots; of shares found, over the lots with such scans; of what a recipe gains over"
+        f" {first}, in points, paired over lots.",
         "",
     ]
     lines += [*(f"{name}: {text}" for name, text in under.items()), "", f"    {command}"]
@@ -127,6 +142,11 @@ def table_markdown(entries: Sequence[Mapping[str, Any]], under: Mapping[str, str
 
 _SHARES = ("balanced_accuracy", "auroc")
 _THIRDS = ("lowest third", "middle third", "highest third")
+
+
+def _gain(found: Mapping[str, Any]) -> str:
+    low, high = found["interval"]
+    return f"{100 * found['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _hits(found: Mapping[str, Any] | None) -> str:
@@ -181,11 +201,14 @@ def _across(
     return Judged(name, own, other, logit(column.scores), sets[other].rows)
 
 
-def _figures(one: Judged) -> dict[str, Any]:
+def _figures(one: Judged, first: Judged) -> dict[str, Any]:
+    """Figures of one recipe, and what it gains over the first one for the same scans."""
     labels = np.array([row.label for row in one.rows])
     lots = [row.lot for row in one.rows]
     counts = confusion(one.margins, labels, 0.0)
     by_lot = {lot: _of_lot(one, lot) for lot in sorted(set(lots))}
+    accuracy_gain = accuracy_difference(list(by_lot.values()), [_of_lot(first, lot) for lot in by_lot])
+    auroc_gain = auroc_difference(one.margins, first.margins, labels, lots)
     return {
         "recipe": one.recipe,
         "learnt_on": one.learnt_on,
@@ -201,9 +224,28 @@ def _figures(one: Judged) -> dict[str, Any]:
         ),
         "lots": len(by_lot),
         "worst_lot": worst_of(most_wrong(by_lot)),
+        "balanced_accuracy_gain": _with_interval(accuracy_gain),
+        "auroc_gain": _with_interval(auroc_gain),
         "severities": _by_severity(one),
         "kinds": _by_kind(one),
     }
+
+
+def _with_interval(gain: tuple[float, Interval]) -> dict[str, Any]:
+    difference, interval = gain
+    return {"difference": difference, "interval": list(interval)}
+
+
+def _scans_csv(found: Sequence[Judged]) -> str:
+    """Each scan as each recipe judged it; `margin` is above 0 where it is called abnormal."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["recipe", "learnt_on", "judged", "file", "bundle", "label", "severity", "margin"])
+    for one in found:
+        for row, margin in zip(one.rows, one.margins, strict=True):
+            truth = (row.file, row.lot, LABELS[row.label], "" if row.severity is None else row.severity)
+            writer.writerow([one.recipe, one.learnt_on, one.judged, *truth, f"{margin:.6f}"])
+    return text.getvalue()
 
 
 def _of_lot(one: Judged, lot: str) -> Confusion:
