@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from edge.validation.statistics import Confusion
-from train.classifier.lots import accuracy_difference, accuracy_interval, auroc_interval
+from train.classifier.lots import accuracy_difference, accuracy_interval, auroc_difference, auroc_interval
 from train.report import span_over
 
 SETS = 300
@@ -88,3 +88,25 @@ def test_the_interval_of_a_difference_holds_that_of_new_lots(spread: float) -> N
         _, (low, high) = accuracy_difference(*columns)
         covered += low <= 0.05 <= high
     assert covered / SETS >= LEAST_COVERAGE
+
+
+def test_a_difference_of_two_areas_is_paired_and_holds_that_of_new_lots() -> None:
+    """Two scores that share what makes a lot and a scan hard: the second sees the class a little better."""
+    rng = np.random.default_rng(33)
+    labels = np.tile(np.repeat([1, 0], [8, 12]), 12)
+    lots = [f"B{lot:02}" for lot in range(12) for _ in range(20)]
+    covered, widths, apart = 0, [], []
+    deviation = math.sqrt(0.5**2 + 1 + 0.5**2)
+    truth = stats.norm.cdf(2.0 / deviation / math.sqrt(2)) - stats.norm.cdf(1.5 / deviation / math.sqrt(2))
+    for _ in range(SETS):
+        shared = np.repeat(rng.normal(0, 0.5, 12), 20) + rng.normal(0, 1, labels.size)
+        one, other = (gain * labels + shared + rng.normal(0, 0.5, labels.size) for gain in (2.0, 1.5))
+        found, (low, high) = auroc_difference(one, other, labels, lots)
+        assert low <= found <= high
+        covered += low <= truth <= high
+        widths.append(high - low)
+        ends = auroc_interval(one, labels, lots)
+        apart.append(ends.high - ends.low)
+    assert covered / SETS >= LEAST_COVERAGE
+    assert np.mean(widths) < np.mean(apart)
+    assert auroc_difference(one, one, labels, lots)[0] == 0

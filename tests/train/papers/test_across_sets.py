@@ -1,5 +1,6 @@
 """Learn on one set and judge another: the table and its resumption."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +63,18 @@ def test_each_set_is_judged_by_the_other_and_by_its_own_other_lots(
         for recipe in RECIPES
         for pair in (("one", "one"), ("one", "two"), ("two", "two"), ("two", "one"))
     ]
+    with (tmp_path / "across.csv").open() as stream:
+        scans = list(csv.DictReader(stream))
     for row in rows:
+        pair = (row["recipe"], row["learnt_on"], row["judged"])
+        judged = [scan for scan in scans if (scan["recipe"], scan["learnt_on"], scan["judged"]) == pair]
+        called = [(scan["label"], float(scan["margin"]) >= 0) for scan in judged]
+        assert [called.count(("abnormal", True)), called.count(("normal", True))] == [row["tp"], row["fp"]]
+        base = next(other for other in rows if (other["learnt_on"], other["judged"]) == pair[1:])
+        for name in ("balanced_accuracy", "auroc"):
+            gain = row[f"{name}_gain"]
+            assert gain["difference"] == pytest.approx(row[name] - base[name])
+            assert gain["interval"][0] <= gain["difference"] <= gain["interval"][1]
         assert row["tp"] + row["fn"] == row["tn"] + row["fp"] == 12
         assert row["auroc"] > 0.8  # half of the coating is missing, or it is not
         low, high = row["balanced_accuracy_interval"]
