@@ -7,9 +7,8 @@ m = log(p / (1 - p)) is a linear function of the backbone's features, whose slop
                    what the layers would say of a sheet that looked like this cell all over, on this linear piece. The
                    class activation map of Zhou et al. 2016 (equation 2), with its constant; for more layers than one
                    the slopes are those of Grad-CAM (Selvaraju et al. 2017, equation 1).
-    tiles, sheet,  each feature was taken from one tile, the one that stood out most, or from the few that did, by their
-    deviations     share. Cell: m + (what the features of its tile add to m, spread over the tile, times the number
-                   of cells) - (what all features add).
+    tiles, sheet   each feature was taken from one tile, the one that stood out most. Cell: m + (what the features of
+                   its tile add to m, spread over the tile, times the number of cells) - (what all features add).
 
 In both the mean over the map is m itself: nothing of the answer is left out and nothing is added. What a cell sees is
 larger than the cell: the field of view of layer 4 is 899 px wide, though its weight lies in the middle.
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 from edge.images.residual_boxes import MapGeometry
 from train.classifier.models import Classifier, PooledClassifier
-from train.classifier.pooling import GRID, LAYER_CHANNELS, feature_maps, pool
+from train.classifier.pooling import CHANNELS, GRID, LAYER_CHANNELS, TILES, feature_maps, pool
 from train.networks import ElectrodeClassifier, p_abnormal_of
 
 CELL_PX: Final = 32
@@ -38,8 +37,8 @@ def reason_geometry(network: Classifier) -> MapGeometry | None:
     if isinstance(network, ElectrodeClassifier):
         return MapGeometry(CELL_PX, -CELL_PX // 2)  # a cell of layer 4 looks at the pixel 32 times its number
     last = network.head[-1]
-    has_two = isinstance(last, nn.Linear) and last.out_features == 2
-    return MapGeometry(CELL_PX, 0) if network.selection.has_tiles and has_two else None
+    has_tiles = network.selection.features in ("tiles", "sheet")
+    return MapGeometry(CELL_PX, 0) if has_tiles and isinstance(last, nn.Linear) and last.out_features == 2 else None
 
 
 def explain(network: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,15 +61,19 @@ def _of_tiles(network: PooledClassifier, maps: Sequence[Tensor]) -> tuple[Tensor
     features = network.selection(pooled)
     logits, slopes = _linear_piece(list(network.head), features)
     added = slopes * features
-    by_layer = network.selection.by_layer(network.selection.shares_of(pooled) * added.unsqueeze(1))
+    is_of_tile = network.selection.tiles_of(pooled).unsqueeze(1) == torch.arange(TILES).view(1, TILES, 1)
+    # By tile, kind of feature, channel; the kinds are no matter here.
+    of_tiles = torch.where(is_of_tile, added.unsqueeze(1), torch.zeros(())).unflatten(2, (-1, CHANNELS)).sum(dim=2)
     height, width = (int(side) for side in maps[-1].shape[2:])
     spread = []
-    for name, x, of_layer in zip(LAYER_CHANNELS, maps, by_layer, strict=True):
+    for name, x, of_layer in zip(
+        LAYER_CHANNELS, maps, of_tiles.split(list(LAYER_CHANNELS.values()), dim=2), strict=True
+    ):
         rows, columns = (
             _shares(count, STRIDES_PX[name] * -(-int(length) // count), cells)
             for count, length, cells in zip(GRID, x.shape[2:], (height, width), strict=True)
         )
-        spread.append(rows.T @ of_layer.unflatten(1, GRID) @ columns)
+        spread.append(rows.T @ of_layer.sum(dim=2).unflatten(1, GRID) @ columns)
     cells = height * width * torch.stack(spread).sum(dim=0) - added.sum(dim=1)[:, None, None]
     return p_abnormal_of(logits), _margin(logits) + cells
 

@@ -23,7 +23,7 @@ from train.classifier.views import FLIPS, WARPED
 from train.errors import TrainError
 from train.recipe import FineTune
 
-Features = Literal["mean", "mean+max", "layers", "tiles", "sheet", "deviations"]
+Features = Literal["mean", "mean+max", "layers", "tiles", "sheet"]
 Head = Literal["paper", "logistic", "mlp", "neighbours"]
 Loss = Literal["plain", "balanced", "real-world"]
 Augmentation = Literal["flips", "warps", "none"]
@@ -43,8 +43,7 @@ class ExperimentRecipe:
     features: Features = "mean"
     """`mean`: the 512 means of layer 4. `mean+max`: their maxima too. `layers`: both of layer 2, 3 and 4.
     `tiles`: how far the tiles of layers 2, 3 and 4 stand out of their places and of each other; `sheet`: the same to
-    both sides and in units of the sheet's own spread, of maxima and means; `deviations`: how much they do so over the
-    channels of a layer (`selection.py`)."""
+    both sides and in units of the sheet's own spread, of maxima and means (`selection.py`)."""
     head: Head = "paper"
     """`paper`: 1000, 512, 256, 2 fully connected. `logistic`: one layer, regularised. `mlp`: 256 and the classes, with
     dropout; it takes its own rate and batch from `train.classifier.heads`, and `epochs`. `neighbours`: no layers, the
@@ -103,8 +102,7 @@ BEST = ExperimentRecipe(
 )
 NEIGHBOURS = ExperimentRecipe(head="neighbours", features="sheet", augmentation="none", bounds_mode="pooled")
 SHEET = dataclasses.replace(BEST, features="sheet")
-DEVIATIONS = dataclasses.replace(BEST, features="deviations", penalty=0.1)
-NAMED = {"paper": PAPER, "best": BEST, "sheet": SHEET, "deviations": DEVIATIONS, "neighbours": NEIGHBOURS}
+NAMED = {"paper": PAPER, "best": BEST, "sheet": SHEET, "neighbours": NEIGHBOURS}
 
 
 def read_recipe(name: str) -> ExperimentRecipe:
@@ -143,7 +141,7 @@ def replaced(base: ExperimentRecipe, values: dict[str, Any], where: str) -> Expe
     recipe = dataclasses.replace(base, **values)
     if recipe.epochs < 1 or recipe.batch < 1 or recipe.step_epochs < 1:
         raise TrainError(f"{where}: epochs, batch and step_epochs are at least 1", hint="leave them out for 50, 16, 10")
-    if recipe.head == "paper" and recipe.features in ("tiles", "sheet", "deviations"):
+    if recipe.head == "paper" and recipe.features in ("tiles", "sheet"):
         raise TrainError(f"{where}: the paper's head takes no features of tiles", hint='add head = "logistic"')
     if recipe.head == "paper" and recipe.augmentation == "none":
         raise TrainError(f"{where}: the paper's head learns from mirrored scans", hint="leave augmentation out")

@@ -9,16 +9,12 @@ the one that stands out most counts: an anomaly is local, and a mean would hide 
 `sheet` goes on from there. Maxima and means of tiles, means for what is faint and wide; against the sheet's own median,
 which an anomaly hardly moves, in units of the sheet's own spread, so that a lot whose texture answers twice as strongly
 is not taken for abnormal; and to both sides, because bare metal answers less than coating.
-
-`deviations` asks the same tiles how much they stand out, not in which channel: the mean square over the channels of a
-layer, of the tile that stands out most and of the 3, the 8 and all that do. 24 numbers leave a head little to learn by
-heart: which channels an anomaly moves is another matter on another line, that it moves some is not.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -34,10 +30,6 @@ TO_DEVIATION = 1.4826
 """Deviation of normal values in median absolute ones."""
 LIMIT = 6.0
 """Standardised features are cut at this many deviations: one odd tile shall not decide alone."""
-TILE_LIMIT = 20.0
-"""What stands out in one channel counts as so many of the sheet's deviations at most, in a mean square."""
-GREATEST: Final = (1, 3, 8)
-"""Tiles whose mean squares are averaged, beside all of them."""
 _AT_ONCE = 16
 """Images whose tiles are compared at once: their intermediate values stay in a processor's cache."""
 _LAYER4 = slice(CHANNELS - LAYER_CHANNELS["layer4"], CHANNELS)
@@ -55,9 +47,8 @@ class Selection(nn.Module):
         super().__init__()
         self.features, self.standardise = features, standardise
         self.width = width_of(features)
-        self.has_tiles = features in ("tiles", "sheet", "deviations")
-        if self.has_tiles:
-            shape = TILE_SHAPE[1:] if features == "tiles" else TILE_SHAPE
+        if features in ("tiles", "sheet"):
+            shape = TILE_SHAPE if features == "sheet" else TILE_SHAPE[1:]
             self.register_buffer("tile_centre", torch.zeros(shape))
             self.register_buffer("tile_scale", torch.ones(shape))
         if standardise:
@@ -66,8 +57,8 @@ class Selection(nn.Module):
 
     def fit(self, pooled: Pooled, is_normal: Tensor) -> Tensor:
         """Learn what is normal from training scans, of which a bool tensor (n,) says which are; their features."""
-        if self.has_tiles:
-            normal = pooled.tiles[is_normal, 0] if self.features == "tiles" else pooled.tiles[is_normal]
+        if self.features in ("tiles", "sheet"):
+            normal = pooled.tiles[is_normal] if self.features == "sheet" else pooled.tiles[is_normal, 0]
             deviation, centre = torch.std_mean(normal.float(), dim=0, correction=0)
             self.tile_centre.copy_(centre)
             self.tile_scale.copy_(floored(deviation))
@@ -98,34 +89,17 @@ class Selection(nn.Module):
         out = self._standing_out(pooled)
         if self.features == "tiles":
             return out.amax(dim=1)
-        if self.features == "deviations":
-            squares = _squares(out)
-            return torch.stack([mean for _, mean in _greatest(squares)], dim=3).flatten(1).clamp_min(FLOOR).log()
         return torch.cat([out.amax(dim=2), -out.amin(dim=2)], dim=1).flatten(1)
 
-    def shares_of(self, pooled: Pooled) -> Tensor:
-        """Share of each tile in each feature: float (n, TILES, width), in all 1; for features of tiles alone."""
+    def tiles_of(self, pooled: Pooled) -> Tensor:
+        """The tile that each feature was taken from: int64 (n, width); for `tiles` and `sheet` alone."""
         out = self._standing_out(pooled)
-        if self.features == "deviations":
-            squares = _squares(out)
-            parts = [torch.where(squares >= least, squares, torch.zeros(())) for least, _ in _greatest(squares)]
-            shares = torch.stack([part / part.sum(dim=3, keepdim=True).clamp_min(FLOOR) for part in parts], dim=4)
-            return shares.permute(0, 3, 1, 2, 4).flatten(2)
         if self.features == "tiles":
-            place = out.argmax(dim=1)
-        else:
-            place = torch.cat([out.argmax(dim=2), out.argmin(dim=2)], dim=1).flatten(1)
-        return (place.unsqueeze(1) == torch.arange(TILES).view(1, TILES, 1)).float()
-
-    def by_layer(self, of_features: Tensor) -> list[Tensor]:
-        """Sums over the features of each layer: (n, TILES, width) -> one (n, TILES) a layer."""
-        if self.features == "deviations":
-            return list(of_features.unflatten(2, (2, len(LAYER_CHANNELS), -1)).sum(dim=(2, 4)).unbind(dim=2))
-        channels = of_features.unflatten(2, (-1, CHANNELS)).sum(dim=2)
-        return [part.sum(dim=2) for part in channels.split(list(LAYER_CHANNELS.values()), dim=2)]
+            return out.argmax(dim=1)
+        return torch.cat([out.argmax(dim=2), out.argmin(dim=2)], dim=1).flatten(1)
 
     def _standing_out(self, pooled: Pooled) -> Tensor:
-        """How far each tile stands out: float (n, TILES, CHANNELS), else (n, 2, TILES, CHANNELS)."""
+        """How far each tile stands out: float (n, TILES, CHANNELS), for `sheet` (n, 2, TILES, CHANNELS)."""
         if self.features == "tiles":
             out = (pooled.tiles[:, 0].float() - self.tile_centre) / self.tile_scale
             return out - out.mean(dim=1, keepdim=True)
@@ -137,25 +111,8 @@ class Selection(nn.Module):
 def width_of(features: Features) -> int:
     """Number of features."""
     layer4 = LAYER_CHANNELS["layer4"]
-    tiles = {
-        "tiles": CHANNELS,
-        "sheet": 4 * CHANNELS,
-        "deviations": 2 * len(LAYER_CHANNELS) * (len(GREATEST) + 1),
-    }
+    tiles = {"tiles": CHANNELS, "sheet": 4 * CHANNELS}
     return {"mean": layer4, "mean+max": 2 * layer4, "layers": 2 * CHANNELS, **tiles}[features]
-
-
-def _squares(out: Tensor) -> Tensor:
-    """Mean squares over the channels of each layer: (n, 2, TILES, CHANNELS) -> (n, 2, layers, TILES)."""
-    squares = out.clamp(-TILE_LIMIT, TILE_LIMIT).square()
-    return torch.stack([part.mean(dim=3) for part in squares.split(list(LAYER_CHANNELS.values()), dim=3)], dim=2)
-
-
-def _greatest(squares: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Least, kept as a side, and mean of the greatest tiles of (n, 2, layers, TILES), by `GREATEST`, and of all."""
-    ordered = squares.topk(max(GREATEST), dim=3).values
-    parts = [(ordered[..., count - 1 : count], ordered[..., :count].mean(dim=3)) for count in GREATEST]
-    return [*parts, (squares.amin(dim=3, keepdim=True), squares.mean(dim=3))]
 
 
 def _median(tiles: Tensor) -> Tensor:

@@ -174,7 +174,7 @@ def add_experiment(verb: argparse.ArgumentParser, recipe: str) -> None:
     add_data(verb)
     add_out(verb, "folder for results; may hold some already")
     if recipe:
-        about = f"paper, best, sheet, deviations, neighbours, or a TOML file (default: {recipe})"
+        about = f"paper, best, sheet, neighbours, or a TOML file (default: {recipe})"
         verb.add_argument("--recipe", default=recipe, help=about)
     add_fields(verb, ClassifierRecipe(), only=("size", "weights", "amp", "device", "seed"))
     add_jobs(verb)
