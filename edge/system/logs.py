@@ -1,7 +1,8 @@
 """Log events: fields in journald, JSON with stable keys on a pipe, short human lines on a terminal.
 
 An event is `event(log.info, "scan judged", file=…, outcome=…)`: the message is a constant, what varies are fields.
-Control characters never reach the output, so a file name cannot forge a line. All times are UTC.
+Control characters never reach the output, so a file name cannot forge a line. All times are UTC. Who reads the log
+too slowly, or no more, loses lines, and is told how many; the line waits for nobody.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import json
 import logging
 import os
 import re
+import select
 import socket
 import struct
 import sys
+import time
+from abc import abstractmethod
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
@@ -21,6 +25,8 @@ from edge.system.text import rfc3339
 
 FIELDS = "fields"
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
+PATIENCE_S = 0.2
+"""How long a line waits for the reader of the log."""
 PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
 """Level to the priority of syslog(3), which `journalctl -p` filters by."""
 COLOURS = {"CRITICAL": "1;31", "ERROR": "31", "WARNING": "33", "INFO": "32", "DEBUG": "2"}
@@ -80,7 +86,47 @@ class PrefixedFormatter(logging.Formatter):
         return "\n".join(prefix + line for line in self._inner.format(record).splitlines())
 
 
-class JournalHandler(logging.Handler):
+class _BoundedHandler(logging.Handler):
+    """Waits a moment for a reader that is behind; then it drops and counts, without another wait, until one reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if self._lost and self._send(_loss(self._lost), 0.0):
+                self._lost = 0
+            if self._lost or not self._send(record, PATIENCE_S):
+                self._lost += 1
+        except Exception:  # noqa: BLE001 - as every handler of the library: what is not logged ends nothing
+            self.handleError(record)
+
+    @abstractmethod
+    def _send(self, record: logging.LogRecord, patience_s: float) -> bool:
+        """Write one record; False where nobody took it within the patience. Raises OSError."""
+
+
+class PipeHandler(_BoundedHandler):
+    """Lines for what stands behind a file descriptor: a pipe, a terminal, a file."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd = fd
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+
+    def _send(self, record: logging.LogRecord, patience_s: float) -> bool:
+        line = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
+        # A pipe that is ready takes so much at once. Its own flags stay: others may share it.
+        for start in range(0, len(line), select.PIPE_BUF):
+            if not self._poll.poll(1e3 * patience_s):
+                return False
+            os.write(self._fd, line[start : start + select.PIPE_BUF])
+        return True
+
+
+class JournalHandler(_BoundedHandler):
     """Entries with fields for journald, by its own protocol (systemd.io, "Native Journal Protocol").
 
     `fallback` gets what journald does not take. `program`: whose entries they are, for `journalctl -t`.
@@ -93,11 +139,20 @@ class JournalHandler(logging.Handler):
         self._address = address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
 
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._socket.sendto(_journal_entry(self._program, record), self._address)
-        except OSError:
-            self._fallback.handle(record)
+    def _send(self, record: logging.LogRecord, patience_s: float) -> bool:
+        entry, until_s = _journal_entry(self._program, record), time.monotonic() + patience_s
+        while True:
+            try:
+                self._socket.sendto(entry, socket.MSG_DONTWAIT, self._address)
+            except BlockingIOError:
+                if time.monotonic() >= until_s:
+                    return False
+                time.sleep(0.01)
+            except OSError:
+                self._fallback.handle(record)
+                return True
+            else:
+                return True
 
     def close(self) -> None:
         self._socket.close()
@@ -121,7 +176,8 @@ def configure_logging(
     is_journal = leads_to_journal(output, journal_stream)
     as_text = style == "text" or (style == "auto" and output.isatty())
     formatter = TextFormatter(has_colour=has_colour and output.isatty()) if as_text else JsonFormatter()
-    handler: logging.Handler = logging.StreamHandler(output)
+    fd = _fd_of(output)
+    handler: logging.Handler = logging.StreamHandler(output) if fd is None else PipeHandler(fd)
     handler.setFormatter(PrefixedFormatter(formatter) if is_journal else formatter)
     if is_journal and style == "auto":
         handler = JournalHandler(program, handler)
@@ -132,11 +188,26 @@ def leads_to_journal(stream: TextIO, journal_stream: str | None) -> bool:
     """Whether journald reads the stream, and not a file or pipe that it was redirected to since."""
     if journal_stream is None:
         return False
-    try:
-        status = os.fstat(stream.fileno())
-    except (OSError, ValueError):  # no file behind it
+    fd = _fd_of(stream)
+    if fd is None:
         return False
+    status = os.fstat(fd)
     return journal_stream == f"{status.st_dev}:{status.st_ino}"
+
+
+def _fd_of(stream: TextIO) -> int | None:
+    """The open file behind a stream; None where there is none."""
+    try:
+        os.fstat(fd := stream.fileno())
+    except (OSError, ValueError):
+        return None
+    return fd
+
+
+def _loss(lines: int) -> logging.LogRecord:
+    lost = logging.LogRecord(__name__, logging.WARNING, __file__, 0, "log lines lost", None, None)
+    lost.__dict__[FIELDS] = {"lines": lines, "hint": "who reads the log fell behind: look at journald and its disk"}
+    return lost
 
 
 def _journal_entry(program: str, record: logging.LogRecord) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -67,6 +68,19 @@ backoff_max_s = 0.3
 
     def start(self, *prefix: str) -> None:
         self.start_program(*prefix, sys.executable, "-m", "edge.cli", "--config", str(self.config))
+
+    @contextmanager
+    def started_unheard(self) -> Iterator[None]:
+        """Started with a log that nobody reads, and that is soon full."""
+        reader, writer = os.pipe()
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+        command = [sys.executable, "-m", "edge.cli", "--config", str(self.config)]
+        self._process = subprocess.Popen(command, stderr=writer, text=True)
+        os.close(writer)
+        try:
+            yield
+        finally:
+            os.close(reader)
 
     def start_program(self, *command: str) -> None:
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -161,6 +175,16 @@ def test_scans_in_verdicts_out_and_a_clean_stop(tmp_path: Path) -> None:
         (topic,) = {message.topic for message in mes.messages("verdict")}
         with open_ledger(tmp_path / "state" / "ledger.sqlite", "xray-1") as ledger:
             assert ledger.recall("topic") == topic
+
+
+def test_a_log_that_nobody_reads_stops_no_scan(tmp_path: Path) -> None:
+    with running_line(tmp_path) as (daemon, _, mes), daemon.started_unheard():
+        files = [f"B01_{number}.tif" for number in range(40)]
+        for seed, file in enumerate(files):
+            arrive(daemon.folder, file, seed=seed)
+        mes.wait_for("verdict", len(files))
+        assert daemon.send(signal.SIGTERM) == 0
+    assert_nothing_lost_or_contradicted(mes, set(files))
 
 
 def test_no_thread_takes_the_signal_that_stops_the_line(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import os
 import re
 import socket
 import struct
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from edge.system.logs import (
     JournalHandler,
     JsonFormatter,
+    PipeHandler,
     PrefixedFormatter,
     TextFormatter,
     configure_logging,
@@ -108,6 +111,49 @@ def test_the_journal_gets_the_program_the_priority_and_each_field(tmp_path: Path
         "P_ABNORMAL": "0.25",
         "EVENT_MESSAGE": "x\ny",
     }
+
+
+def require_no_wait(handler: logging.Handler, read: Callable[[], bytes]) -> None:
+    """A handler whose reader stands still: 3,000 records pass in a moment, and the reader learns how many it missed."""
+    began_s = time.monotonic()
+    for number in range(3000):
+        handler.handle(record(number=number))
+    assert time.monotonic() - began_s < 10, "the line waited for the reader of its log"
+    before = read()
+    handler.handle(record(read="again"))
+    after = read()
+    taken = set(re.findall(rb'(?i)number"?[=:] ?(\d+)', before))
+    lost = re.search(rb'(?i)log lines lost.*?lines"?[=:] ?(\d+)', after, re.DOTALL)
+    assert lost is not None
+    assert 0 < len(taken) == 3000 - int(lost[1])
+    assert b"again" in after
+
+
+def test_a_pipe_that_nobody_reads_stops_nobody() -> None:
+    reader, writer = os.pipe()
+    handler = PipeHandler(writer)
+    handler.setFormatter(JsonFormatter())
+    require_no_wait(handler, lambda: os.read(reader, 1 << 20))
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_journal_that_stands_still_stops_nobody(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+        journald.bind(str(tmp_path / "socket"))
+        journald.setblocking(False)
+        handler = JournalHandler("edge-worker", logging.NullHandler(), str(tmp_path / "socket"))
+
+        def read() -> bytes:
+            said = b""
+            while True:
+                try:
+                    said += journald.recv(100_000)
+                except BlockingIOError:
+                    return said
+
+        require_no_wait(handler, read)
+        handler.close()
 
 
 def test_what_the_journal_does_not_take_goes_to_standard_error(tmp_path: Path) -> None:
