@@ -541,7 +541,8 @@ def _check_nothing_follows(layout: Layout, page: _Directory) -> None:
     end = int((layout.offsets_bytes + layout.lengths_bytes).max())
     if page.size_bytes - end < image_bytes:
         return
-    for start, stop in sorted((*page.named, *page.ranges, (page.size_bytes, page.size_bytes))):
+    for named, stop in sorted((*page.named, *page.ranges, (page.size_bytes, page.size_bytes))):
+        start = min(named, page.size_bytes)  # where a tag that is not read points was never checked
         gap_bytes = start - end
         is_image = gap_bytes >= image_bytes and (gap_bytes >= _METADATA_BYTES or gap_bytes % image_bytes == 0)
         if is_image and _holds_anything(page.read_at, end, start):

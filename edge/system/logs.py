@@ -1,8 +1,8 @@
 """Log events: fields in journald, JSON with stable keys on a pipe, short human lines on a terminal.
 
 An event is `event(log.info, "scan judged", file=…, outcome=…)`: the message is a constant, what varies are fields.
-Control characters never reach the output, so a file name cannot forge a line. All times are UTC. Who reads the log
-too slowly, or no more, loses lines, and is told how many; the line waits for nobody.
+Control characters never reach the output, so a file name cannot forge a line. All times are UTC. A reader
+that stands still loses lines, and is told how many; no scan waits for it.
 """
 
 from __future__ import annotations
@@ -99,12 +99,12 @@ class _BoundedHandler(logging.Handler):
                 self._lost = 0
             if self._lost or not self._send(record, PATIENCE_S):
                 self._lost += 1
-        except Exception:  # noqa: BLE001 - as every handler of the library: what is not logged ends nothing
+        except (OSError, TypeError, ValueError, KeyError):  # of a full disk, or of a library's own words
             self.handleError(record)
 
     @abstractmethod
     def _send(self, record: logging.LogRecord, patience_s: float) -> bool:
-        """Write one record; False where nobody took it within the patience. Raises OSError."""
+        """Write one record; False if it was not taken within the patience. Raises OSError."""
 
 
 class PipeHandler(_BoundedHandler):

@@ -82,6 +82,14 @@ def with_second_page(tag: int, value: int, *, is_below: bool = False, following:
     return first.ljust(at, b"\0") + struct.pack("<HHHIII", 1, tag, LONG, 1, value, following)
 
 
+def with_tag_beyond_all_disks() -> bytes:
+    """A scan, zeros behind it, and a tag nobody reads whose value lies at byte 2^62."""
+    data = bytearray(written_by_tifffile(electrode(), bigtiff=True, extratags=[(65000, "s", 100, "a" * 99, True)]))
+    entry_at = data.index(struct.pack("<HHQ", 65000, 2, 100))
+    struct.pack_into("<Q", data, entry_at + 12, 1 << 62)
+    return bytes(data) + bytes(2 * electrode().nbytes)
+
+
 def coded(body: bytes, coding: int, counts: Counts) -> bytes:
     """A TIFF whose one strip holds `body`, declared as `counts.shape` pixels in the given coding."""
     change: dict[int, tuple[int, list[int]] | None] = {CODING: (SHORT, [coding]), LENGTHS: (LONG, [len(body)])}

@@ -32,6 +32,7 @@ from tests.support.tiff_files import (
     WIDTH,
     coded,
     tiff,
+    with_tag_beyond_all_disks,
     written_by_tifffile,
 )
 
@@ -93,6 +94,7 @@ def handmade() -> list[bytes]:
         tiff(change={SUB_IFDS: (LONG, [8])}),
         tiff(change={TILE_WIDTH: (LONG, [2**31]), TILE_LENGTH: (LONG, [2**31])}),
         tiff(change={IMAGE_DEPTH: (LONG, [2])}),
+        with_tag_beyond_all_disks(),
         coded(bomb, 8, small),  # a bomb behind a small header
         coded(bomb, 32946, small),
         coded(b"\x80" * 4000, 5, small),  # LZW: clear codes only

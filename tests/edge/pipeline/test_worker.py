@@ -49,9 +49,8 @@ class ListedIntake:
     def add(self, *files: str, is_final: bool = False, modified_ns: int | None = None) -> None:
         """`modified_ns`: as if the file system had said so; this one may not keep such a time."""
         for file in files:
-            seen = (self._folder / file).lstat()
-            at_ns = seen.st_mtime_ns if modified_ns is None else modified_ns
-            stamp = FileStamp(file, seen.st_ino, seen.st_size, at_ns)
+            stamp = FileStamp.of(file, (self._folder / file).lstat())
+            stamp = stamp if modified_ns is None else replace(stamp, modified_ns=modified_ns)
             self._ready.append(Arrival(stamp, NOW, is_final, ExpectedFile(stamp, has_stable_inodes=True)))
 
     def take(self, limit: int) -> list[Arrival]:
@@ -557,7 +556,7 @@ def test_a_suspect_is_never_hashed_through_a_link_that_took_its_place(
     monkeypatch.setattr(edge.pipeline.read_ahead, "kills_its_reader", dies_and_is_replaced)
     monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp: True)
     run_out(line.worker(is_replay=True))
-    assert line.outcomes() == {"a.tif": ("unreadable", ("decoder-crash",))}
+    assert line.outcomes() == {"a.tif": ("unreadable", ("changed-while-reading",))}
     assert line.judged[0].prepared.scan.sha256 != hashlib.sha256(secret.read_bytes()).hexdigest()
 
 

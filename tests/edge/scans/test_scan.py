@@ -32,6 +32,7 @@ from tests.support.tiff_files import (
     electrode,
     tiff,
     with_second_page,
+    with_tag_beyond_all_disks,
     written_by_tifffile,
 )
 
@@ -123,6 +124,10 @@ class TestAcceptedForms:
         change = {ROWS: (LONG, [1]), OFFSETS: (LONG, [700, 400, 500, 600]), LENGTHS: (SHORT, [100] * 4)}
         shuffled = counts[[1, 2, 3, 0]]
         np.testing.assert_array_equal(counts_in(path, tiff(shuffled, change=change)), counts)
+
+    @pytest.mark.timeout(20)
+    def test_a_tag_that_points_far_beyond_the_file_is_not_followed(self, path: Path) -> None:
+        np.testing.assert_array_equal(counts_in(path, with_tag_beyond_all_disks()), electrode())
 
     def test_a_directory_behind_the_pixels_is_found(self, path: Path) -> None:
         data = tiff(pixels_at=8, directory_at=8 + electrode().nbytes)
