@@ -20,6 +20,8 @@ from tests.torture.trial import Trial
 HOLD_S = 3.0
 """Setting `folder.rewrite_hold_s` of R25; after a close a fifth of it."""
 PAUSE_S = 1.0
+SLOTS_AT_ONCE = 8
+"""More, one after the other, would pause for longer than files are held."""
 CLOSED_PAUSE_S = 0.2
 MAX_SILENT_S = 15.0
 """Until a share that hangs is an alarm."""
@@ -40,7 +42,8 @@ def rewritten_in_place(trial: Trial) -> None:
                 counts, data = rig.generator.scan()
                 rig.generator.put(name, data, expected_p_abnormal(counts))
             rig.await_all()
-            _rewrite_all(rig, names, keep_times=bool(options))
+            for first in range(0, slots, SLOTS_AT_ONCE):
+                _rewrite_all(rig, names[first : first + SLOTS_AT_ONCE], keep_times=bool(options))
             trial.recovered(rig.await_all())
             trial.require(
                 any(message.content["active"] for message in rig.subscriber.alarms("scans-rewritten")),
