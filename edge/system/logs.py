@@ -113,16 +113,20 @@ class PipeHandler(_BoundedHandler):
     def __init__(self, fd: int) -> None:
         super().__init__()
         self._fd = fd
+        self._is_torn = False
+        """Whether the last line ended before its end: the next one must not go on in it."""
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
 
     def _send(self, record: logging.LogRecord, patience_s: float) -> bool:
-        line = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
+        line = ("\n" * self._is_torn + self.format(record) + "\n").encode("utf-8", "backslashreplace")
         # A pipe that is ready takes so much at once. Its own flags stay: others may share it.
         for start in range(0, len(line), select.PIPE_BUF):
             if not self._poll.poll(1e3 * patience_s):
+                self._is_torn |= start > 0
                 return False
             os.write(self._fd, line[start : start + select.PIPE_BUF])
+        self._is_torn = False
         return True
 
 

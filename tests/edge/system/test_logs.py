@@ -138,6 +138,20 @@ def test_a_pipe_that_nobody_reads_stops_nobody() -> None:
     os.close(writer)
 
 
+def test_a_line_that_a_full_pipe_cut_off_does_not_swallow_the_next() -> None:
+    reader, writer = os.pipe()
+    handler = PipeHandler(writer)
+    handler.setFormatter(JsonFormatter())
+    handler.handle(record(long="x" * 200_000))
+    os.read(reader, 1 << 20)
+    handler.handle(record(read="again"))
+    torn, *lines = os.read(reader, 1 << 20).decode().splitlines()
+    assert torn == ""
+    assert [json.loads(line)["event"] for line in lines] == ["log lines lost", "scan judged"]
+    os.close(reader)
+    os.close(writer)
+
+
 def test_a_journal_that_stands_still_stops_nobody(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(str(tmp_path / "socket"))
