@@ -27,7 +27,6 @@ GOLDEN_SIDE_PX: Final = 320
 """Longest side of a golden scan: about 100 kB of 16-bit Deflate; it is resized to the network's input anyway."""
 CANDIDATES: Final = 6
 """Scans tried per label."""
-LIMITS: Final = Limits(expected_zero_px=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ def _candidates(folder: Path) -> list[tuple[Path, int | None]]:
 
 def _golden_scan(path: Path, engine: Engine, method: Method, bounds: Bounds | None) -> GoldenScan:
     try:
-        counts = shrink(read_scan(path.resolve(), file=path.name, limits=LIMITS).counts)
+        counts = shrink(read_scan(path.resolve(), file=path.name, limits=Limits(expected_zero_px=None)).counts)
     except ScanError as error:
         raise ExportError(f"golden scan {path} cannot be read: {error.message}", hint=error.hint) from error
     image = prepare(counts, method, bounds, engine.spec.size)

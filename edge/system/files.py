@@ -135,28 +135,25 @@ def read_named(path: Path, most_bytes: int) -> bytes:
 
     A pipe would be waited for and a device read without end, in the name of a service that says nothing meanwhile.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    try:
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        with open(fd, "rb", closefd=False) as stream:
-            data = stream.read(most_bytes + 1)
-    finally:
-        os.close(fd)
+    with open_regular(path, may_be_link=True) as (stream, _):
+        data = stream.read(most_bytes + 1)
     if len(data) > most_bytes:
         raise OSError(errno.EFBIG, f"more than {most_bytes} bytes", str(path))
     return data
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+def open_regular(path: Path, *, may_be_link: bool = False) -> Iterator[tuple[BinaryIO, os.stat_result]]:
     """An open regular file and what its descriptor says of it. Raises OSError for a link or anything else."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as stream:
+    follow = 0 if may_be_link else os.O_NOFOLLOW
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | follow)
+    try:
         status = os.fstat(fd)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        yield stream, status
+        with open(fd, "rb", closefd=False) as stream:
+            yield stream, status
+    finally:
+        os.close(fd)

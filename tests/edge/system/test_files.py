@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 from pathlib import Path
 
 import pytest
 
-from edge.system.files import birth_ns, copy_whole, read_named, write_whole
+from edge.system.files import birth_ns, copy_whole, open_regular, read_named, write_whole
 
 
 def test_a_file_has_its_old_content_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -101,6 +102,15 @@ def test_a_file_that_a_person_names_is_read_through_links_and_to_a_limit(tmp_pat
         with pytest.raises(OSError, match=words) as caught:
             read_named(tmp_path / name, 4)
         assert caught.value.filename == str(tmp_path / name)
+
+
+def test_what_is_no_file_keeps_no_descriptor(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    open_before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counted, not looked at
+    for path in [tmp_path, tmp_path / "pipe"] * 10:
+        with pytest.raises(OSError, match=re.escape(str(path))), open_regular(path):
+            pass
+    assert len(os.listdir("/proc/self/fd")) == open_before  # noqa: PTH208
 
 
 def test_a_file_keeps_its_time_of_birth_under_every_name_and_a_new_one_has_its_own(tmp_path: Path) -> None:
