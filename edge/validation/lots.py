@@ -105,6 +105,17 @@ def most_scans(sizes: Floats) -> float:
     return scans / (1 + (mean_size - 1) * _LEAST_CORRELATION)
 
 
+def lot_limits(name: str, interval: LotInterval | None, row: str = "") -> dict[str, float | None]:
+    """The interval's ends as figures NAME_low and NAME_high, of a row of a table; None of one lot, which says nothing
+    of others.
+    """
+    known = interval if interval is not None and interval.lots >= 2 else None
+    return {
+        f"{name}_low{row}": None if known is None else known.low,
+        f"{name}_high{row}": None if known is None else known.high,
+    }
+
+
 def balanced_accuracy_over_lots(
     found: Sequence[int], abnormal: Sequence[int], passed: Sequence[int], normal: Sequence[int]
 ) -> LotInterval | None:

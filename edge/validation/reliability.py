@@ -7,13 +7,9 @@ unreadable), and *called abnormal*.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 
-from edge.validation.agreement import (
-    AttributeRow,
-    Kappa,
-    Repeatability,
-)
+from edge.validation.agreement import AttributeRow, Kappa, Repeatability
 from edge.validation.cost import CostCurve, PlantFigures, Prices
 from edge.validation.detection import NoCurve, PodCurve
 from edge.validation.lots import LotInterval, WorstLot
@@ -60,123 +56,92 @@ class LotError:
     worst: WorstLot | None
 
 
-@dataclass(frozen=True)
-class ReliabilityFigures:
-    """Flat figures for `summary.json` and `--require`; None: there was nothing to measure it on."""
-
-    escape_rate_bound: float | None = field(
-        metadata={"means": "one-sided upper 95 % limit of the escape rate (Clopper-Pearson)"}
-    )
-    detection_rate_bound: float | None = field(
-        metadata={"means": "one-sided lower 95 % limit of the share of abnormal scans that were stopped"}
-    )
-    false_call_rate: float | None = field(metadata={"means": "labelled normal, outcome abnormal / labelled normal"})
-    false_call_rate_bound: float | None = field(metadata={"means": "its one-sided upper 95 % limit (Clopper-Pearson)"})
-    lots_count: int = field(metadata={"means": "lots with a labelled scan"})
-    escape_rate_lots_low: float | None = field(metadata={"means": "lower 95 % limit of the escape rate over lots"})
-    escape_rate_lots_high: float | None = field(metadata={"means": "upper 95 % limit of the escape rate over lots"})
-    overkill_rate_lots_low: float | None = field(metadata={"means": "lower 95 % limit of the overkill rate over lots"})
-    overkill_rate_lots_high: float | None = field(metadata={"means": "upper 95 % limit of the overkill rate over lots"})
-    review_rate_lots_low: float | None = field(
-        metadata={"means": "lower 95 % limit over lots of the share of files sent to review"}
-    )
-    review_rate_lots_high: float | None = field(metadata={"means": "its upper limit"})
-    unreadable_rate_lots_low: float | None = field(
-        metadata={"means": "lower 95 % limit over lots of the share of unreadable files"}
-    )
-    unreadable_rate_lots_high: float | None = field(metadata={"means": "its upper limit"})
-    balanced_accuracy_lots_low: float | None = field(
-        metadata={"means": "lower 95 % limit of the balanced accuracy of scored scans over lots"}
-    )
-    balanced_accuracy_lots_high: float | None = field(metadata={"means": "its upper limit"})
-    sensitivity_lots_low: float | None = field(metadata={"means": "lower 95 % limit of the sensitivity over lots"})
-    sensitivity_lots_high: float | None = field(metadata={"means": "its upper limit"})
-    specificity_lots_low: float | None = field(metadata={"means": "lower 95 % limit of the specificity over lots"})
-    specificity_lots_high: float | None = field(metadata={"means": "its upper limit"})
-    balanced_accuracy_decided_lots_low: float | None = field(
-        metadata={"means": "lower 95 % limit of the balanced accuracy of decided scans over lots"}
-    )
-    balanced_accuracy_decided_lots_high: float | None = field(metadata={"means": "its upper limit"})
-    auroc_low: float | None = field(metadata={"means": "lower 95 % limit of auroc, scans as independent"})
-    auroc_high: float | None = field(metadata={"means": "its upper limit"})
-    auroc_lots_low: float | None = field(metadata={"means": "lower 95 % limit of auroc over lots"})
-    auroc_lots_high: float | None = field(metadata={"means": "its upper limit"})
-    auprc_low: float | None = field(metadata={"means": "lower 95 % limit of auprc, scans as independent"})
-    auprc_high: float | None = field(metadata={"means": "its upper limit"})
-    auprc_lots_low: float | None = field(metadata={"means": "lower 95 % limit of auprc over lots"})
-    auprc_lots_high: float | None = field(metadata={"means": "its upper limit"})
-    escape_rate_worst_lot: float | None = field(metadata={"means": "escape rate of the lot with the highest"})
-    overkill_rate_worst_lot: float | None = field(metadata={"means": "overkill rate of the lot with the highest"})
-    review_rate_worst_lot: float | None = field(metadata={"means": "share sent to review of the lot with the highest"})
-    unreadable_rate_worst_lot: float | None = field(
-        metadata={"means": "share of unreadable files of the lot with the highest"}
-    )
-    wrong_calls_worst_lot: float | None = field(
-        metadata={"means": "share of scored scans on the wrong side of the threshold, of the lot with the highest"}
-    )
-    recall_worst_kind: float | None = field(metadata={"means": "least share of stopped scans among the kinds"})
-    recall_worst_kind_low: float | None = field(
-        metadata={"means": "least lower 95 % limit over lots of that share among the kinds"}
-    )
-    escapes_ppm: float | None = field(metadata={"means": "escapes in a million electrodes at --defect-rate"})
-    escapes_ppm_bound: float | None = field(metadata={"means": "its one-sided upper 95 % limit"})
-    escapes_ppm_lots_bound: float | None = field(metadata={"means": "the same limit over lots"})
-    value_of_normal: float | None = field(metadata={"means": "share of good among `normal` at --defect-rate"})
-    value_of_normal_bound: float | None = field(metadata={"means": "its one-sided lower 95 % limit"})
-    value_of_normal_lots_bound: float | None = field(metadata={"means": "the same limit over lots"})
-    value_of_abnormal: float | None = field(metadata={"means": "share of defective among `abnormal` at --defect-rate"})
-    value_of_abnormal_bound: float | None = field(metadata={"means": "its one-sided lower 95 % limit"})
-    value_of_abnormal_lots_bound: float | None = field(metadata={"means": "the same limit over lots"})
-    cost_per_scan: float | None = field(metadata={"means": "expected cost of an electrode at --defect-rate, --prices"})
-    cost_per_scan_bound: float | None = field(metadata={"means": "its one-sided upper 95 % limit"})
-    cost_per_scan_lots_bound: float | None = field(metadata={"means": "the same limit over lots"})
-    cheapest_threshold: float | None = field(metadata={"means": "threshold at which that cost is least on this set"})
-    cheapest_cost_per_scan: float | None = field(metadata={"means": "cost at that threshold"})
-    people_count: int = field(metadata={"means": "people whose votes the labels hold (label_1, label_2, ...)"})
-    kappa_people: float | None = field(metadata={"means": "Fleiss' kappa of the people who voted"})
-    kappa_people_low: float | None = field(metadata={"means": "its lower 95 % limit"})
-    kappa_people_high: float | None = field(metadata={"means": "its upper 95 % limit"})
-    kappa_people_lots_low: float | None = field(metadata={"means": "its lower 95 % limit over lots"})
-    kappa_people_lots_high: float | None = field(metadata={"means": "its upper 95 % limit over lots"})
-    kappa_line: float | None = field(metadata={"means": "Cohen's kappa of line (stopped or not) and label"})
-    kappa_line_low: float | None = field(metadata={"means": "its lower 95 % limit"})
-    kappa_line_high: float | None = field(metadata={"means": "its upper 95 % limit"})
-    kappa_line_lots_low: float | None = field(metadata={"means": "its lower 95 % limit over lots"})
-    kappa_line_lots_high: float | None = field(metadata={"means": "its upper 95 % limit over lots"})
-    line_effectiveness: float | None = field(
-        metadata={"means": "share of parts on which the line (stopped or not) was right every time (AIAG)"}
-    )
-    line_effectiveness_low: float | None = field(metadata={"means": "its lower 95 % limit"})
-    line_effectiveness_high: float | None = field(metadata={"means": "its upper 95 % limit"})
-    line_effectiveness_lots_low: float | None = field(metadata={"means": "its lower 95 % limit over lots"})
-    line_effectiveness_lots_high: float | None = field(metadata={"means": "its upper 95 % limit over lots"})
-    line_miss_rate: float | None = field(
-        metadata={"means": "share of labelled abnormal scans the line let pass (AIAG)"}
-    )
-    line_miss_rate_high: float | None = field(metadata={"means": "its upper 95 % limit"})
-    line_miss_rate_lots_high: float | None = field(metadata={"means": "its upper 95 % limit over lots"})
-    line_false_alarm_rate: float | None = field(
-        metadata={"means": "share of labelled normal scans the line stopped, reviews among them (AIAG)"}
-    )
-    line_false_alarm_rate_high: float | None = field(metadata={"means": "its upper 95 % limit"})
-    line_false_alarm_rate_lots_high: float | None = field(metadata={"means": "its upper 95 % limit over lots"})
-    rescanned_parts_count: int = field(metadata={"means": "parts scanned more than once (part_id)"})
-    flipped_parts_count: int | None = field(metadata={"means": "of these, parts whose scans had different outcomes"})
-    flipped_parts_share_bound: float | None = field(
-        metadata={"means": "one-sided upper 95 % limit of the share of rescanned parts that flip"}
-    )
-    p_repeat_deviation: float | None = field(metadata={"means": "standard deviation of p between scans of one part"})
-    p_repeat_widest: float | None = field(metadata={"means": "largest difference of p between two scans of one part"})
-    curves: Mapping[str, float | None]
-    """By the names of CURVE_MEANINGS."""
-    rows: Mapping[str, float | None]
-    """Figures of table rows, by the names of ROW_MEANINGS with the name of the row in its place."""
-
-    def flat(self) -> dict[str, int | float | None]:
-        """Names and values as `summary.json` holds them."""
-        single = {item.name: getattr(self, item.name) for item in fields(self) if "means" in item.metadata}
-        return {**single, **self.curves, **self.rows}
-
+FIGURE_MEANINGS = {
+    "escape_rate_bound": "one-sided upper 95 % limit of the escape rate (Clopper-Pearson)",
+    "detection_rate_bound": "one-sided lower 95 % limit of the share of abnormal scans that were stopped",
+    "false_call_rate": "labelled normal, outcome abnormal / labelled normal",
+    "false_call_rate_bound": "its one-sided upper 95 % limit (Clopper-Pearson)",
+    "lots_count": "lots with a labelled scan",
+    "escape_rate_lots_low": "lower 95 % limit of the escape rate over lots",
+    "escape_rate_lots_high": "upper 95 % limit of the escape rate over lots",
+    "overkill_rate_lots_low": "lower 95 % limit of the overkill rate over lots",
+    "overkill_rate_lots_high": "upper 95 % limit of the overkill rate over lots",
+    "review_rate_lots_low": "lower 95 % limit over lots of the share of files sent to review",
+    "review_rate_lots_high": "its upper limit",
+    "unreadable_rate_lots_low": "lower 95 % limit over lots of the share of unreadable files",
+    "unreadable_rate_lots_high": "its upper limit",
+    "balanced_accuracy_lots_low": "lower 95 % limit of the balanced accuracy of scored scans over lots",
+    "balanced_accuracy_lots_high": "its upper limit",
+    "sensitivity_lots_low": "lower 95 % limit of the sensitivity over lots",
+    "sensitivity_lots_high": "its upper limit",
+    "specificity_lots_low": "lower 95 % limit of the specificity over lots",
+    "specificity_lots_high": "its upper limit",
+    "balanced_accuracy_decided_lots_low": "lower 95 % limit of the balanced accuracy of decided scans over lots",
+    "balanced_accuracy_decided_lots_high": "its upper limit",
+    "auroc_low": "lower 95 % limit of auroc, scans as independent",
+    "auroc_high": "its upper limit",
+    "auroc_lots_low": "lower 95 % limit of auroc over lots",
+    "auroc_lots_high": "its upper limit",
+    "auprc_low": "lower 95 % limit of auprc, scans as independent",
+    "auprc_high": "its upper limit",
+    "auprc_lots_low": "lower 95 % limit of auprc over lots",
+    "auprc_lots_high": "its upper limit",
+    "escape_rate_worst_lot": "escape rate of the lot with the highest",
+    "overkill_rate_worst_lot": "overkill rate of the lot with the highest",
+    "review_rate_worst_lot": "share sent to review of the lot with the highest",
+    "unreadable_rate_worst_lot": "share of unreadable files of the lot with the highest",
+    "wrong_calls_lots_low": "lower 95 % limit over lots of the share of scored scans that p calls wrongly",
+    "wrong_calls_lots_high": "its upper limit",
+    "wrong_calls_worst_lot": "share of scored scans on the wrong side of the threshold, of the lot with the highest",
+    "recall_worst_kind": "least share of stopped scans among the kinds",
+    "recall_worst_kind_low": "least lower 95 % limit over lots of that share among the kinds",
+    "escapes_ppm": "escapes in a million electrodes at --defect-rate",
+    "escapes_ppm_bound": "its one-sided upper 95 % limit",
+    "escapes_ppm_lots_bound": "the same limit over lots",
+    "value_of_normal": "share of good among `normal` at --defect-rate",
+    "value_of_normal_bound": "its one-sided lower 95 % limit",
+    "value_of_normal_lots_bound": "the same limit over lots",
+    "value_of_abnormal": "share of defective among `abnormal` at --defect-rate",
+    "value_of_abnormal_bound": "its one-sided lower 95 % limit",
+    "value_of_abnormal_lots_bound": "the same limit over lots",
+    "cost_per_scan": "expected cost of an electrode at --defect-rate, --prices",
+    "cost_per_scan_bound": "its one-sided upper 95 % limit",
+    "cost_per_scan_lots_bound": "the same limit over lots",
+    "cheapest_threshold": "threshold at which that cost is least on this set",
+    "cheapest_cost_per_scan": "cost at that threshold",
+    "people_count": "people whose votes the labels hold (label_1, label_2, ...)",
+    "kappa_people": "Fleiss' kappa of the people who voted",
+    "kappa_people_low": "its lower 95 % limit",
+    "kappa_people_high": "its upper 95 % limit",
+    "kappa_people_lots_low": "its lower 95 % limit over lots",
+    "kappa_people_lots_high": "its upper 95 % limit over lots",
+    "kappa_line": "Cohen's kappa of line (stopped or not) and label",
+    "kappa_line_low": "its lower 95 % limit",
+    "kappa_line_high": "its upper 95 % limit",
+    "kappa_line_lots_low": "its lower 95 % limit over lots",
+    "kappa_line_lots_high": "its upper 95 % limit over lots",
+    "line_effectiveness": "share of parts on which the line (stopped or not) was right every time (AIAG)",
+    "line_effectiveness_low": "its lower 95 % limit",
+    "line_effectiveness_high": "its upper 95 % limit",
+    "line_effectiveness_lots_low": "its lower 95 % limit over lots",
+    "line_effectiveness_lots_high": "its upper 95 % limit over lots",
+    "line_miss_rate": "share of labelled abnormal scans the line let pass (AIAG)",
+    "line_miss_rate_low": "its lower 95 % limit",
+    "line_miss_rate_high": "its upper 95 % limit",
+    "line_miss_rate_lots_low": "its lower 95 % limit over lots",
+    "line_miss_rate_lots_high": "its upper 95 % limit over lots",
+    "line_false_alarm_rate": "share of labelled normal scans the line stopped, reviews among them (AIAG)",
+    "line_false_alarm_rate_low": "its lower 95 % limit",
+    "line_false_alarm_rate_high": "its upper 95 % limit",
+    "line_false_alarm_rate_lots_low": "its lower 95 % limit over lots",
+    "line_false_alarm_rate_lots_high": "its upper 95 % limit over lots",
+    "rescanned_parts_count": "parts scanned more than once (part_id)",
+    "flipped_parts_count": "of these, parts whose scans had different outcomes",
+    "flipped_parts_share_bound": "one-sided upper 95 % limit of the share of rescanned parts that flip",
+    "p_repeat_deviation": "standard deviation of p between scans of one part",
+    "p_repeat_widest": "largest difference of p between two scans of one part",
+}
+"""Figures with their definitions."""
 
 CURVES = {
     "stopped": "size stopped (hit/miss)",
@@ -232,19 +197,17 @@ ROW_MEANINGS = {
 }
 """Figures of which there are as many as tables have rows."""
 
-RELIABILITY_MEANINGS: dict[str, str] = {
-    **{item.name: item.metadata["means"] for item in fields(ReliabilityFigures) if "means" in item.metadata},
-    **CURVE_MEANINGS,
-    **ROW_MEANINGS,
-}
-"""Names of these figures with their definitions."""
+RELIABILITY_MEANINGS = {**FIGURE_MEANINGS, **CURVE_MEANINGS, **ROW_MEANINGS}
+"""Every name of these figures; those of rows with a placeholder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
     """What the report shows of all this."""
 
-    figures: ReliabilityFigures
+    figures: Mapping[str, int | float | None]
+    """By the names of RELIABILITY_MEANINGS, for `summary.json` and `--require`; None: nothing to measure it on."""
+
     sentences: tuple[str, ...]
     detections: tuple[Detection, ...]
     kinds: tuple[GroupRecall, ...]
@@ -253,7 +216,9 @@ class Reliability:
     sizes: tuple[GroupRecall, ...]
     """By the largest anomaly of abnormal scans, in px or mm."""
     size_name: str | None
-    lot_errors: tuple[LotError, ...]
+    lot_errors: Mapping[str, LotError]
+    """By the beginning of their figures' names."""
+
     plant: PlantFigures | None
     costs: CostCurve | None
     attributes: tuple[AttributeRow, ...]

@@ -283,7 +283,7 @@ def run_replay(
             metrics=found.validation.metrics,
             warning=reading.leaks.sentence if reading.leaks.is_void else None,
             comparison=comparison,
-            lot_errors=found.reliability.lot_errors,
+            lot_errors=tuple(found.reliability.lot_errors.values()),
             requirements=tuple(found.requirements),
             run=run,
             verdicts=files.verdicts,

@@ -43,8 +43,8 @@ class Replay:
     def figures(self) -> dict[str, int | float | None]:
         """Every figure `--require` can name, with its value."""
         comparison = ComparisonFigures() if self.comparison is None else self.comparison.figures
-        found = (self.validation.metrics, self.reliability.figures, comparison, self.leaks.figures)
-        return {name: value for figures in found for name, value in figures.flat().items()}
+        counted = self.validation.metrics.flat()
+        return {**counted, **self.reliability.figures, **comparison.flat(), **self.leaks.figures.flat()}
 
 
 def summary_json(replay: Replay) -> str:
@@ -89,7 +89,7 @@ def summary_json(replay: Replay) -> str:
                 "lots": 0 if error.interval is None else error.interval.lots,
                 "worst": None if error.worst is None else _worst_json(error.worst),
             }
-            for error in replay.reliability.lot_errors
+            for error in replay.reliability.lot_errors.values()
         ],
         "labels_without_file": list(replay.labels_without_file),
         "learnt_from": {"is_known": replay.leaks.is_known, "files": list(map(display_name, replay.leaks.files))},

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar, overload
 
 from edge.records import Outcome
 from edge.validation.labels import Label
+from edge.validation.lots import NO_LOT
 from edge.validation.statistics import none_if_nan
 
 Word = TypeVar("Word")
@@ -41,6 +42,21 @@ class ScanRow:
     def is_overkill(self) -> bool:
         """A good electrode that the line rejects."""
         return self.label is Label.NORMAL and self.outcome is Outcome.ABNORMAL
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the line did not let it pass: abnormal, review or unreadable."""
+        return self.outcome is not Outcome.NORMAL
+
+    @property
+    def is_called(self) -> bool:
+        """Whether the line called it abnormal."""
+        return self.outcome is Outcome.ABNORMAL
+
+    @property
+    def lot_name(self) -> str:
+        """Its lot, by the name that scans of none go by."""
+        return NO_LOT if self.lot is None else self.lot
 
 
 class ScanTable(Sequence[ScanRow]):

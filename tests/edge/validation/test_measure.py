@@ -12,8 +12,9 @@ from edge.validation.cost import Prices
 from edge.validation.detection import NoCurve, PodCurve, SizeScale
 from edge.validation.labels import Label, LabelRow
 from edge.validation.lots import WorstLot, balanced_accuracy_over_lots, share_over_lots
-from edge.validation.measure import CALLED, STOPPED, measure_reliability
-from edge.validation.reliability import Plant, Reliability, ReliabilityFigures
+from edge.validation.measure import Figures, measure_reliability
+from edge.validation.reliability import Plant, Reliability
+from edge.validation.sized import CALLED, STOPPED
 from edge.validation.table import ScanRow
 
 POLICY = Policy(threshold=0.5, gate_mean_threshold=0.05, gate_std_threshold=0.06)
@@ -61,11 +62,11 @@ def test_a_review_stops_an_anomaly_but_calls_it_nothing() -> None:
     assert called.hits == sum(row.outcome is Outcome.ABNORMAL for row in lot.rows)
     assert stopped.a90_95 is not None and stopped.a90_high is not None
     assert stopped.a90 < stopped.a90_95 < stopped.a90_high
-    assert found.figures.curves["stopped_a90_high"] == stopped.a90_high
+    assert found.figures["stopped_a90_high"] == stopped.a90_high
 
 
 def test_the_curve_of_the_probability_agrees_with_that_of_the_calls() -> None:
-    figures = sized_lot(400).measured().figures.curves
+    figures = sized_lot(400).measured().figures
 
     assert figures["p_a90_high"] == pytest.approx(figures["called_a90"], rel=0.35)
 
@@ -101,7 +102,7 @@ def test_severity_stands_in_where_no_size_is_known() -> None:
 
     found = lot.measured()
     assert found.size_name == "severity" and found.sizes == ()
-    assert found.figures.curves["stopped_a90_95"] == found.figures.curves["severity_a90_95"]
+    assert found.figures["stopped_a90_95"] == found.figures["severity_a90_95"]
 
 
 def test_the_curve_over_severity_has_tolerated_anomalies_too_and_the_one_over_size_has_not() -> None:
@@ -116,7 +117,7 @@ def test_the_curve_over_severity_has_tolerated_anomalies_too_and_the_one_over_si
     over = {(item.name, item.unit): item.curve for item in found.detections}
     curve, over_size = over[STOPPED, "severity"], over[STOPPED, "mm"]
     assert isinstance(curve, PodCurve) and curve.targets == 60 and 0.4 < curve.a50 < 0.5
-    assert found.figures.curves["severity_a90"] == curve.a90
+    assert found.figures["severity_a90"] == curve.a90
     assert curve.notes[-1] == "25 of them are tolerated (label normal): those found are false calls."
     assert over_size.targets == 35
     assert sum(group.scans for group in found.severities) == 60 and sum(group.scans for group in found.sizes) == 35
@@ -129,7 +130,7 @@ def test_an_anomaly_that_was_always_found_is_answered_with_a_sentence() -> None:
     found = lot.measured()
 
     assert isinstance(found.detections[0].curve, NoCurve)
-    assert found.figures.curves["stopped_a90_high"] is None
+    assert found.figures["stopped_a90_high"] is None
 
 
 def test_the_worst_lot_and_the_worst_kind_are_named() -> None:
@@ -140,11 +141,11 @@ def test_the_worst_lot_and_the_worst_kind_are_named() -> None:
             lot.add(outcome, Label.ABNORMAL, 0.5, name, kinds=("bubble",) if name == "B" else ("line",))
     found = lot.measured()
 
-    assert found.lot_errors[0].worst is not None
-    assert found.lot_errors[0].worst.lot == "B"
-    assert found.figures.escape_rate_worst_lot == pytest.approx(0.3)
+    assert found.lot_errors["escape_rate"].worst is not None
+    assert found.lot_errors["escape_rate"].worst.lot == "B"
+    assert found.figures["escape_rate_worst_lot"] == pytest.approx(0.3)
     assert found.kinds[0].group == "bubble"
-    assert found.figures.recall_worst_kind == pytest.approx(0.7)
+    assert found.figures["recall_worst_kind"] == pytest.approx(0.7)
 
 
 def test_unreadable_files_and_what_the_line_decided_have_intervals_over_lots() -> None:
@@ -162,11 +163,11 @@ def test_unreadable_files_and_what_the_line_decided_have_intervals_over_lots() -
     unreadable = share_over_lots(torn, [30 + count for count in torn])
     decided = balanced_accuracy_over_lots([10 - count for count in wrong], [10] * 4, [10] * 4, [10] * 4)
     assert unreadable is not None and decided is not None
-    assert (found.unreadable_rate_lots_low, found.unreadable_rate_lots_high) == (unreadable.low, unreadable.high)
-    assert found.balanced_accuracy_decided_lots_low == decided.low
-    assert found.balanced_accuracy_decided_lots_high == decided.high
-    assert found.sensitivity_lots_low is not None and found.specificity_lots_high is not None
-    assert found.balanced_accuracy_lots_high is not None and found.balanced_accuracy_lots_high < decided.high
+    assert (found["unreadable_rate_lots_low"], found["unreadable_rate_lots_high"]) == (unreadable.low, unreadable.high)
+    assert found["balanced_accuracy_decided_lots_low"] == decided.low
+    assert found["balanced_accuracy_decided_lots_high"] == decided.high
+    assert found["sensitivity_lots_low"] is not None and found["specificity_lots_high"] is not None
+    assert found["balanced_accuracy_lots_high"] is not None and found["balanced_accuracy_lots_high"] < decided.high
 
 
 def test_no_escape_of_sixty_is_said_with_what_it_excludes() -> None:
@@ -177,7 +178,7 @@ def test_no_escape_of_sixty_is_said_with_what_it_excludes() -> None:
 
     assert found.sentences[0] == "0 escapes of 60: more than 4.9 % is excluded (95 % confidence)."
     assert "299 scans without one" in found.sentences[1]
-    assert found.figures.escape_rate_bound == pytest.approx(0.0487, abs=1e-4)
+    assert found.figures["escape_rate_bound"] == pytest.approx(0.0487, abs=1e-4)
 
 
 def test_the_plant_needs_a_defect_rate_and_the_cost_prices() -> None:
@@ -186,7 +187,7 @@ def test_the_plant_needs_a_defect_rate_and_the_cost_prices() -> None:
     assert lot.measured(Plant()).plant is None
     assert lot.measured(Plant(0.02)).costs is None
     escapes = sum(row.is_escape for row in lot.rows)
-    assert lot.measured().figures.escapes_ppm == pytest.approx(0.02 * escapes / 120 * 1e6)
+    assert lot.measured().figures["escapes_ppm"] == pytest.approx(0.02 * escapes / 120 * 1e6)
     assert lot.measured().costs is not None
 
 
@@ -200,7 +201,7 @@ def test_people_are_compared_with_each_other_and_with_the_line() -> None:
     lot.add(Outcome.REVIEW, good, 0.5, votes=(good, bad))
     found = lot.measured()
 
-    assert found.figures.kappa_people == pytest.approx(0.951, abs=0.001)
+    assert found.figures["kappa_people"] == pytest.approx(0.951, abs=0.001)
     assert [row.appraiser for row in found.attributes] == ["Line (stopped)", "Person 1", "Person 2"]
     assert found.attributes[0].missed == 1 and found.attributes[0].false_alarms == 1
     assert [name for name, _ in found.kappas][:2] == ["Line and label (Cohen)", "People among themselves (Fleiss)"]
@@ -211,10 +212,10 @@ def test_rescans_of_a_part_show_its_flips() -> None:
     lot.add(Outcome.NORMAL, None, 0.45, part_id="P7")
     lot.add(Outcome.ABNORMAL, None, 0.55, part_id="P7")
     figures = lot.measured().figures
-    assert figures.line_effectiveness is None
+    assert figures["line_effectiveness"] is None
 
-    assert (figures.rescanned_parts_count, figures.flipped_parts_count) == (1, 1)
-    assert figures.p_repeat_deviation == pytest.approx(0.0707, abs=1e-4)
+    assert (figures["rescanned_parts_count"], figures["flipped_parts_count"]) == (1, 1)
+    assert figures["p_repeat_deviation"] == pytest.approx(0.0707, abs=1e-4)
 
 
 def test_the_line_is_effective_on_parts_it_judged_rightly_every_time() -> None:
@@ -226,9 +227,9 @@ def test_the_line_is_effective_on_parts_it_judged_rightly_every_time() -> None:
             lot.add(Outcome.NORMAL if scan or part else Outcome.REVIEW, Label.NORMAL, 0.3, part_id=f"good {part}")
     figures = lot.measured().figures
 
-    assert figures.line_effectiveness == pytest.approx(6 / 8)
-    assert figures.line_miss_rate == figures.line_false_alarm_rate == pytest.approx(1 / 12)
-    assert (figures.flipped_parts_count, figures.p_repeat_widest) == (2, 0.0)
+    assert figures["line_effectiveness"] == pytest.approx(6 / 8)
+    assert figures["line_miss_rate"] == figures["line_false_alarm_rate"] == pytest.approx(1 / 12)
+    assert (figures["flipped_parts_count"], figures["p_repeat_widest"]) == (2, 0.0)
 
 
 def test_curves_run_over_the_scale_that_was_asked_for() -> None:
@@ -237,7 +238,7 @@ def test_curves_run_over_the_scale_that_was_asked_for() -> None:
     curves = [item.curve for item in found.detections if isinstance(item.curve, PodCurve)]
 
     assert len(curves) == 3 and {curve.scale for curve in curves} == {"linear"}
-    assert found.figures.curves["stopped_a90"] != lot.measured().figures.curves["stopped_a90"]
+    assert found.figures["stopped_a90"] != lot.measured().figures["stopped_a90"]
 
 
 def test_a_folder_without_labels_has_no_figures() -> None:
@@ -245,14 +246,14 @@ def test_a_folder_without_labels_has_no_figures() -> None:
     lot.add(Outcome.NORMAL, None, 0.1)
     found = lot.measured()
 
-    assert found.sentences == () and found.lot_errors == () and found.plant is None
-    assert {value for value in found.figures.flat().values() if value is not None} == {0}
+    assert found.sentences == () and found.lot_errors == {} and found.plant is None
+    assert {value for value in found.figures.values() if value is not None} == {0}
 
 
 def test_what_was_never_counted_meets_no_claim_of_zero() -> None:
     """No part came twice: that none flipped says nothing."""
     figures = sized_lot().measured().figures
-    assert (figures.rescanned_parts_count, figures.flipped_parts_count) == (0, None)
+    assert (figures["rescanned_parts_count"], figures["flipped_parts_count"]) == (0, None)
 
 
 def test_the_worst_lot_is_named_of_every_kind_of_error_and_of_every_group() -> None:
@@ -267,7 +268,7 @@ def test_the_worst_lot_is_named_of_every_kind_of_error_and_of_every_group() -> N
     lot.add(Outcome.REVIEW, Label.NORMAL, 0.45, lot="B03")
     lot.add(Outcome.UNREADABLE, Label.NORMAL, None, lot="B02")
     found = lot.measured()
-    worst = {error.name: error.worst and error.worst.lot for error in found.lot_errors}
+    worst = {error.name: error.worst and error.worst.lot for error in found.lot_errors.values()}
 
     assert worst == {
         "Escapes": "B07",
@@ -278,11 +279,11 @@ def test_the_worst_lot_is_named_of_every_kind_of_error_and_of_every_group() -> N
     }
     assert found.kinds[0].worst == WorstLot("B07", 5, 5)
     figures = found.figures
-    assert (figures.escape_rate_worst_lot, figures.wrong_calls_worst_lot) == (1.0, 0.5)
+    assert (figures["escape_rate_worst_lot"], figures["wrong_calls_worst_lot"]) == (1.0, 0.5)
 
 
 def test_limits_over_lots_are_further_out_where_one_lot_holds_the_errors() -> None:
-    def measured(heaped: bool) -> ReliabilityFigures:
+    def measured(heaped: bool) -> Figures:
         lot = Lot()
         for number in range(200):
             is_bad, name = number % 2 == 0, f"B{number // 20:02}"
@@ -294,13 +295,13 @@ def test_limits_over_lots_are_further_out_where_one_lot_holds_the_errors() -> No
 
     spread, heaped = measured(False), measured(True)
     for name in ("escapes_ppm", "cost_per_scan"):
-        bounds = [getattr(figures, f"{name}{end}") for figures in (spread, heaped) for end in ("_bound", "_lots_bound")]
+        bounds = [figures[f"{name}{end}"] for figures in (spread, heaped) for end in ("_bound", "_lots_bound")]
         assert bounds[0] == bounds[2] < bounds[1] < bounds[3], name
     for name in ("value_of_normal", "value_of_abnormal"):
-        bounds = [getattr(figures, f"{name}{end}") for figures in (spread, heaped) for end in ("_bound", "_lots_bound")]
+        bounds = [figures[f"{name}{end}"] for figures in (spread, heaped) for end in ("_bound", "_lots_bound")]
         assert bounds[0] == bounds[2] > bounds[1] > bounds[3], name
     for name in ("kappa_line", "line_effectiveness", "auroc", "auprc"):
-        lows = [getattr(figures, f"{name}{end}") for figures in (spread, heaped) for end in ("_low", "_lots_low")]
+        lows = [figures[f"{name}{end}"] for figures in (spread, heaped) for end in ("_low", "_lots_low")]
         assert lows[0] > lows[1] > lows[3], name
 
 
@@ -310,7 +311,7 @@ def test_a_set_of_one_lot_has_no_limits_over_lots() -> None:
         is_bad = number % 2 == 0
         label = Label.ABNORMAL if is_bad else Label.NORMAL
         lot.add(Outcome.ABNORMAL if is_bad else Outcome.NORMAL, label, 0.9 if is_bad else 0.1, lot="B01")
-    figures = lot.measured().figures.flat()
+    figures = lot.measured().figures
 
     over_lots = {name: value for name, value in figures.items() if "_lots_" in name}
     assert set(over_lots.values()) == {None}
