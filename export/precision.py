@@ -11,7 +11,9 @@ for activations, the ranges from real scans. Which layers stay in float32 was me
                  1 x 1 convolutions of their shortcuts, whose rounding stays in the stream for all later layers. The
                  first stage, of 64 channels: near the threshold the logit of doubtful scans moves by 0.09 with it in
                  float32 (root mean square, 0.28 at most), by 0.24 (0.81) without, for half as much time again; three
-                 decisions of 1000 changed.
+                 decisions of 1000 changed. Evening out the ranges of its channels first, which changes nothing in
+                 float32 (cross-layer equalisation, Nagel et al. 2019), took 0.19 to 0.17 on 43 doubtful scans: too
+                 little.
     gate         all of it. Its scores meet hard thresholds: in int8 they moved by 0.003 of 0.35, enough to send one
                  scan of 120 to another decision, for a third of the time of both networks. OpenVINO also carried the
                  integers of the image on through the averages of the layouts, and rounded those to grey levels.
