@@ -49,6 +49,7 @@ class Chromium:
 
     def __init__(self, profile: Path) -> None:
         assert PROGRAM is not None
+        self._profile = profile
         commands, self._commands = os.pipe()
         self._answers, answers = os.pipe()
         pipes = [str(commands), str(answers)]
@@ -85,9 +86,12 @@ class Chromium:
         self.close()
 
     def close(self) -> None:
-        """End the browser."""
+        """End the browser, and remove the folder that it left under /tmp for the socket of its profile."""
         self._process.kill()
         self._process.wait()
+        socket = self._profile / "SingletonSocket"
+        if socket.is_symlink():
+            shutil.rmtree(socket.readlink().parent, ignore_errors=True)
         os.close(self._commands)
         os.close(self._answers)
 
