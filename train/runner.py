@@ -1,16 +1,18 @@
 """Where the tasks of an experiment run: here, in processes of this machine, or on a Ray cluster. One function for all.
 
 A task is a function of one argument, both of which can be sent elsewhere; results come back in any order with the
-number of their task. A worker that dies costs its own task, which is given to another.
+number of their task. A worker that dies costs its own task, which is given to another. Tasks are taken from an iterable
+as there is room for them: a few that hold hundreds of megabytes are in memory at a time, not all.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from multiprocessing import get_context, parent_process
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
@@ -24,6 +26,8 @@ _Result = TypeVar("_Result")
 
 ATTEMPTS = 3
 """Times a task may lose its worker before the task is taken for the cause."""
+AHEAD = 2
+"""Tasks handed out for each worker: the one it does, and the next."""
 
 
 class Runner(Protocol):
@@ -32,7 +36,7 @@ class Runner(Protocol):
     threads_each: int
     """Threads that one task may use."""
 
-    def map(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[tuple[int, _Result]]:
+    def map(self, function: Callable[[_Task], _Result], tasks: Iterable[_Task]) -> Iterator[tuple[int, _Result]]:
         """(number of the task, its result) as they finish. An error of a task is raised."""
         ...
 
@@ -43,10 +47,10 @@ class Here:
     def __init__(self) -> None:
         self.threads_each = len(os.sched_getaffinity(0))
 
-    def map(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[tuple[int, _Result]]:
+    def map(self, function: Callable[[_Task], _Result], tasks: Iterable[_Task]) -> Iterator[tuple[int, _Result]]:
         """(number of the task, its result) one after the other, in the tasks' order."""
-        for number, task in enumerate(tasks):
-            yield number, function(task)
+        # No name for a task: it would be in memory beside the next one.
+        yield from enumerate(map(function, tasks))
 
 
 class Processes:
@@ -65,31 +69,37 @@ class Processes:
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def map(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[tuple[int, _Result]]:
+    def map(self, function: Callable[[_Task], _Result], tasks: Iterable[_Task]) -> Iterator[tuple[int, _Result]]:
         """(number of the task, its result) as processes finish them; a task that lost its worker is tried again."""
-        left = dict(enumerate(tasks))
-        for attempt in range(1, ATTEMPTS + 1):
-            futures = {self._pool.submit(function, task): number for number, task in left.items()}
-            try:
-                for future in as_completed(futures):
-                    result = future.result()
-                    number = futures.pop(future)  # results may be large
+        source = enumerate(tasks)
+        left: dict[int, _Task] = {}  # handed out, no result yet
+        futures: dict[Future[_Result], int] = {}
+        deaths = 0
+        try:
+            while left := left | dict(islice(source, AHEAD * self._jobs - len(left))):
+                try:
+                    for number in sorted(left.keys() - futures.values()):
+                        futures[self._pool.submit(function, left[number])] = number
+                    done = wait(futures, return_when=FIRST_COMPLETED).done
+                    results = {futures.pop(future): future.result() for future in done}
+                except BrokenProcessPool as error:
+                    # One dead process ends them all: what had not finished goes to a new set.
+                    self._pool.shutdown(wait=True)
+                    deaths += 1
+                    if deaths == ATTEMPTS:
+                        raise TrainError(
+                            f"worker processes died {ATTEMPTS} times with {len(left)} tasks left: {error}",
+                            hint="they may need more memory: give fewer --jobs",
+                        ) from error
+                    self._pool = self._open()
+                    futures.clear()
+                    continue
+                for number, result in results.items():
                     del left[number]
                     yield number, result
-            except BrokenProcessPool as error:
-                # One dead process ends them all: what had not finished goes to a new set.
-                self._pool.shutdown(wait=True)
-                if attempt == ATTEMPTS:
-                    raise TrainError(
-                        f"worker processes died {ATTEMPTS} times with {len(left)} tasks left: {error}",
-                        hint="they may need more memory: give fewer --jobs",
-                    ) from error
-                self._pool = self._open()
-            finally:
-                for future in futures:
-                    future.cancel()
-            if not left:
-                return
+        finally:
+            for future in futures:
+                future.cancel()
 
     def _open(self) -> ProcessPoolExecutor:
         # Spawned, not forked: neither torch's nor OpenCV's threads survive a fork.
@@ -158,7 +168,7 @@ class RayCluster:
     ) -> None:
         self._ray.shutdown()
 
-    def map(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[tuple[int, _Result]]:
+    def map(self, function: Callable[[_Task], _Result], tasks: Iterable[_Task]) -> Iterator[tuple[int, _Result]]:
         """(number of the task, its result) as workers finish them; Ray itself gives a lost task to another worker."""
         remote = self._ray.remote(num_cpus=self.threads_each, max_retries=ATTEMPTS - 1)(function)
         numbers = {remote.remote(task): number for number, task in enumerate(tasks)}

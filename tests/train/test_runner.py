@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 
 from train.errors import TrainError
-from train.runner import Processes, RayCluster
+from train.runner import AHEAD, Processes, RayCluster
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,6 +67,16 @@ def test_a_killed_worker_costs_only_its_task(tmp_path: Path) -> None:
     markers = [str(tmp_path / name) for name in ("one", "fatal", "three")]
     with Processes(2) as processes:
         assert dict(processes.map(die_once, markers)) == {0: "one", 1: "fatal", 2: "three"}
+
+
+def test_tasks_are_made_when_there_is_room_for_them() -> None:
+    made = []
+    tasks = (made.append(number) or number for number in range(20))  # type: ignore[func-returns-value]
+    with Processes(1) as processes:
+        results = processes.map(abs, tasks)
+        assert next(results) in {(0, 0), (1, 1)}
+        assert len(made) <= AHEAD
+        assert len(list(results)) == 19
 
 
 def always_dies(_: int) -> None:

@@ -128,20 +128,18 @@ def cross_validate(
     passes = folds = 0
     backbone_s = heads_s = 0.0
     sha256s = [scan.sha256 for scan in survey.scans]
-    for method in methods:  # one conversion's features in memory at a time
-        ours = [fold for fold in schedule.folds if fold.method is method]
+    for conversion, ours in _by_conversion(schedule.folds):  # one conversion's features in memory at a time
         if recipe.fine_tune == "head":
             started = time.perf_counter()
-            wanted = {c: scans for c, scans in schedule.wanted.items() if c.method is method}
+            wanted = {conversion: schedule.wanted[conversion]}
             show = partial(_show_part, show_passes, passes, schedule.passes)
-            tables = compute_features(wanted, survey.rows, sha256s, backbone, cache, runner, show)
-            passes += sum(len(views) for scans in wanted.values() for views in scans.values())
+            table = compute_features(wanted, survey.rows, sha256s, backbone, cache, runner, show)[conversion]
+            passes += sum(len(views) for views in schedule.wanted[conversion].values())
             backbone_s += time.perf_counter() - started
-            tasks = [
-                _task(fold, survey.rows, tables[fold.conversion], recipe, start, experiment, runner.threads_each)
-                for fold in ours
-            ]
-            finished = runner.map(run_fold, tasks)
+            # A fold's task holds the features of all its scans: each is made when a worker is free for it.
+            finished = runner.map(
+                run_fold, (_task(f, survey.rows, table, recipe, start, experiment, runner.threads_each) for f in ours)
+            )
         else:
             images = [_image_task(f, survey.rows, recipe, backbone, experiment, runner.threads_each) for f in ours]
             finished = runner.map(run_image_fold, images)
@@ -154,6 +152,14 @@ def cross_validate(
             show_folds(folds, len(schedule.folds))
         heads_s += time.perf_counter() - started
     return [results[key] for key in wanted_results], Timing(backbone_s, heads_s, folds)
+
+
+def _by_conversion(folds: Sequence[Fold]) -> list[tuple[Conversion, list[Fold]]]:
+    """Folds that share a conversion, in the order of the first of each."""
+    found: dict[Conversion, list[Fold]] = {}
+    for fold in folds:
+        found.setdefault(fold.conversion, []).append(fold)
+    return list(found.items())
 
 
 def _say_of_classes(result: FoldResult, reporter: Reporter) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import weakref
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from edge.images.method import Method
 from edge.validation.statistics import Confusion
 from train.classifier.experiment import BEST, PAPER, read_recipe, replaced
-from train.classifier.folds import FoldResult
+from train.classifier.folds import FoldResult, FoldTask, run_fold
 from train.classifier.tables import Column, kind_recalls, severity_limit, summary, table_markdown
 from train.cli import main
 from train.commands.crossval import parse_methods
@@ -81,6 +82,24 @@ def test_one_command_writes_the_table_and_a_second_one_resumes_it(
     assert "2 folds to do, 4 there already" in capsys.readouterr().err
     assert (tmp_path / "table1.md").read_text() == table
     assert {path: path.stat().st_mtime_ns for path in folds[2:]} == kept
+
+
+@pytest.mark.usefixtures("shallow")
+def test_the_features_of_one_fold_are_in_memory_at_a_time(
+    tiny_lot: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve lots of twenty scans once took more than 2 GB."""
+    made: list[weakref.ref[FoldTask]] = []
+    alive = []
+
+    def run(task: FoldTask) -> FoldResult:
+        made.append(weakref.ref(task))
+        alive.append(sum(one() is not None for one in made))
+        return run_fold(task)
+
+    monkeypatch.setattr("train.classifier.crossval.run_fold", run)
+    assert main(command(tiny_lot, tmp_path, cache)) == 0
+    assert alive == [1, 1, 1]
 
 
 @pytest.fixture(scope="module")
