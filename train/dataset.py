@@ -186,11 +186,13 @@ def _rows_of_folders(data: Path) -> Iterator[Row]:
         yield Row(path, path.relative_to(data).as_posix(), lot, LABELS.index(label))
 
 
-def split_by_lot(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+def split_by_lot(
+    rows: Sequence[Row], share: float, seed: int, needs: Sequence[int] = (0, 1)
+) -> tuple[list[Row], list[Row]]:
     """Training rows and validation rows; a lot is never split (J 2.2).
 
-    About `share` of the lots, at least one, go to validation, chosen by `seed`; both parts must hold both
-    classes. Raises DataError where there are too few lots for that.
+    About `share` of the lots, at least one, go to validation, chosen by `seed`; both parts must hold the classes
+    in `needs`. Raises DataError where there are too few lots for that.
     """
     if not 0.0 < share < 1.0:
         raise DataError(
@@ -208,9 +210,9 @@ def split_by_lot(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row
     training = [row for row in rows if row.lot not in held]
     validation = [row for row in rows if row.lot in held]
     for part, name in ((training, "training"), (validation, "validation")):
-        if len({row.label for row in part}) < 2:
+        if missing := [LABELS[label] for label in needs if all(row.label != label for row in part)]:
             raise DataError(
-                f"the {name} lots ({', '.join(sorted({row.lot for row in part}))}) hold one class only",
+                f"the {name} lots ({', '.join(sorted({row.lot for row in part}))}) hold no {missing[0]} scan",
                 hint="try another --seed or a larger --validation-share, or label more scans",
             )
     return training, validation

@@ -132,8 +132,13 @@ def test_one_lot_cannot_be_split() -> None:
 
 def test_a_split_that_leaves_one_class_is_refused_by_name() -> None:
     rows = [Row(Path(f"{b}"), f"{b}", f"B{b}", int(b == 0)) for b in range(4)]
-    with pytest.raises(DataError, match="hold one class only"):
+    with pytest.raises(DataError, match=r"lots \(B\d(, B\d)*\) hold no (normal|abnormal) scan"):
         split_by_lot(rows, 0.25, 0)
+    normal = rows[1:]
+    training, validation = split_by_lot(normal, 0.34, 0, needs=(0,))
+    assert (len(training), len(validation)) == (2, 1)
+    with pytest.raises(DataError, match="hold no abnormal scan"):
+        split_by_lot(normal, 0.34, 0)
 
 
 def test_scans_are_loaded_as_the_line_itself_prepares_them(tmp_path: Path) -> None:

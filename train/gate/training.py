@@ -41,6 +41,8 @@ _LEAST_TURNED_PX = math.ceil(PATCH_PX * math.sqrt(2)) + 2
 """A patch at any angle fits."""
 _WARM_STEPS = 50
 _REPORT_EVERY_STEPS = 100
+_NORMAL = (LABELS.index("normal"),)
+"""Classes that training and validation lots must hold: a gate can be had of normal scans alone."""
 
 
 def train_gate(
@@ -64,7 +66,9 @@ def train_gate(
     where = open_device(recipe.device)
     pictures = read_photos(photos) if photos is not None else []
     _require_fit(recipe, pictures)
-    training_rows, validation_rows = split_by_lot(read_labels(data), recipe.validation_share, recipe.seed)
+    training_rows, validation_rows = split_by_lot(
+        read_labels(data), recipe.validation_share, recipe.seed, needs=_NORMAL
+    )
     if bounds is None:  # of all training scans, as the classifier finds them
         bounds = bounds_needed(recipe.method, training_rows, bounds_mode, reporter.counter)
     if recipe.patches == "normal":
@@ -151,7 +155,7 @@ def add_filter(data: Path, start: Path, out: Path, reporter: Reporter) -> Checkp
     if gate.mean_weight is None:
         raise DataError(f"{start} scores as the paper does: no filter joins it", hint="train with --scores placed")
     share, rate, margin = (float(str(recipe[name])) for name in ("validation_share", "image_fpr", "margin"))
-    training_rows, validation_rows = split_by_lot(read_labels(data), share, before.seed)
+    training_rows, validation_rows = split_by_lot(read_labels(data), share, before.seed, needs=_NORMAL)
     if recipe["patches"] == "normal":
         training_rows = [row for row in training_rows if row.label == 0]
     rows = training_rows + validation_rows

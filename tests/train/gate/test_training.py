@@ -13,6 +13,7 @@ from edge.images.conversion import Bounds
 from edge.images.method import Method
 from edge.records import Size
 from edge.system.progress import Reporter
+from tests.support.lots import write_brighter
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.cli import main
 from train.dataset import load_scans, read_labels
@@ -66,6 +67,16 @@ def test_a_gate_without_a_filter_is_given_the_one_its_training_would_have_made(s
     for name, value in made.state_dict.items():
         torch.testing.assert_close(given.state_dict[name], value, rtol=1e-6, atol=0)
     assert (given.thresholds, given.recipe) == (made.thresholds, made.recipe)
+    assert given.metrics["filter_normal_scans"] == 12
+
+
+def test_a_gate_learns_where_all_scans_are_normal(small_lot: Path, tmp_path: Path) -> None:
+    """A new line has no others."""
+    normal = write_brighter(small_lot, tmp_path / "normal")
+    recipe = dataclasses.replace(TINY, steps=2, plain_steps=2, perturbation="none")
+    made = train_gate(normal, tmp_path, recipe, Reporter(), bounds=Bounds(2700, 4000))
+    assert (made.metrics["training_scans"], made.metrics["validation_normal_scans"]) == (8, 4)
+    given = add_filter(normal, tmp_path / "gate.pt", tmp_path, Reporter())
     assert given.metrics["filter_normal_scans"] == 12
 
 
