@@ -14,6 +14,7 @@ from edge.system.command import new_parser, run_program
 from train.commands import (
     ablation,
     across,
+    adapt,
     bounds,
     calibrate,
     crossval,
@@ -32,7 +33,19 @@ from train.commands import (
 from train.commands.options import TRAIN_EXITS, run_command
 
 PROGRAM: Final = "edge-train"
-WORK: Final = (doctor, simulate, bounds, crossval, fit_features, fine_tune, gate, gate_filter, gate_report, calibrate)
+WORK: Final = (
+    doctor,
+    simulate,
+    bounds,
+    crossval,
+    fit_features,
+    fine_tune,
+    gate,
+    gate_filter,
+    gate_report,
+    calibrate,
+    adapt,
+)
 """Verbs in the order of work."""
 PAPERS: Final = (ablation, across, gate_study, gate_benchmark, patches, transfer)
 """Verbs that repeat what papers and the documents report."""

@@ -146,6 +146,15 @@ class GateRecipe(Recipe):
     lr: float = option(1e-3, "greatest learning rate")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Adaptation:
+    """How a classifier is adapted to another line, by normal scans of it."""
+
+    refused: float = option(0.05, "share of the normal scans, each judged without its own lot, above the threshold")
+    amp: Amp = option("auto", "arithmetic: bfloat16 where the device has it (auto), never (off), or always (bf16)")
+    device: str = option("cpu", "cpu, cuda, or one of several GPUs: cuda:1")
+
+
 def cosine_rate(greatest: float, step: int, steps: int, rising_steps: int) -> float:
     """Learning rate of a step: a linear rise, times half a cosine down to 1 % of the greatest."""
     rise = min(1.0, (step + 1) / rising_steps)

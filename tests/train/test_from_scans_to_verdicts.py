@@ -21,6 +21,7 @@ from edge.images.conversion import prepare
 from edge.settings import load_settings
 from export.cli import main as edge_export
 from tests.support.desk import Browser, put_account, put_piece
+from tests.support.lots import write_brighter
 from train.checkpoint import CLASSIFIER_FILE, load_checkpoint
 from train.classifier.models import classifier_of
 from train.cli import main as edge_train
@@ -39,6 +40,7 @@ SMALL = {
     "fine-tune": "--size 208x200 --weights none --epochs 1 --batch 4",
     "fit-features": "--size 208x200 --weights none --recipe recipe.toml",
     "calibrate": "--alpha 0.34",  # what three lots can carry
+    "adapt": "--refused 0.1",  # what twelve scans can carry
     "gate": "--no-rotate --bank 16 --steps 3 --plain-steps 1 --settle-steps 1 --batch 2",
 }
 """Added to the page's words, so that learning takes seconds; the last word on an option counts."""
@@ -152,3 +154,30 @@ def test_what_was_learnt_from_scans_by_the_pages_commands_judges_them(
         with torch.inference_mode():
             p = p_abnormal_of(network(network.normalise(torch.from_numpy(image[np.newaxis]))))
         assert verdict["p_abnormal"] == pytest.approx(float(p[0]), abs=1e-3)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("shallow")
+def test_the_pages_commands_for_another_line_make_a_model_that_knows_its_scans(
+    small_lot: Path, held_back: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other line is brighter; nothing abnormal of it is known when the model is made."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(small_lot, "scans")
+    Path("recipe.toml").write_text('base = "best"\n')
+    for folder, labels in (("normals", ("normal",)), ("line-2", ("normal", "abnormal"))):
+        write_brighter(held_back, Path(folder), labels)
+    fit = in_the_text("Train on your own scans", "fit-features")
+    keygen = next(words for words in block("Train on your own scans") if words[1] == "keygen")
+    for program, verb, *rest in (fit, keygen, *block("Another line")):
+        assert PROGRAMS[program]([verb, *rest, *shlex.split(SMALL.get(verb, ""))]) == 0, (program, verb)
+    judge = ["line-2", "--trusted-key", "keys/signing-key.pub.pem", "--labels", "line-2/labels.csv", "--out", "judged"]
+    assert edge_worker(["replay", *judge, "--model", "my-model-line-2"]) == 0
+    verdicts = [json.loads(line) for line in Path("judged/verdicts.jsonl").read_text().splitlines()]
+    labels_of = {row.file: row.label for row in read_labels(Path("line-2"))}
+    in_spec = [verdict for verdict in verdicts if verdict["p_abnormal"] is not None]
+    assert {verdict["scan"]["file"] for verdict in in_spec} >= {file for file, label in labels_of.items() if not label}
+    called = [(v["p_abnormal"] >= v["threshold"]) == labels_of[v["scan"]["file"]] for v in in_spec]
+    assert sum(called) >= 0.8 * len(called)
+    manifest = json.loads(Path("my-model-line-2/manifest.json").read_text())
+    assert {"B0", "B1", "B2", "H0", "H1", "H2"} == set(manifest["learnt_from"]["lots"])

@@ -162,7 +162,7 @@ def lots_needed(alpha: float) -> int:
     return math.ceil(1 / alpha - 1e-9) - 1
 
 
-def refuse_lots(learnt: Checkpoint, lots: Sequence[str]) -> None:
+def refuse_lots(learnt: Checkpoint, lots: Sequence[str], what: str = "calibrate on") -> None:
     """Raise DataError where the network knows one of the lots, or cannot say which it knows."""
     if not learnt.scan_sha256s:
         raise DataError(
@@ -171,7 +171,7 @@ def refuse_lots(learnt: Checkpoint, lots: Sequence[str]) -> None:
     if known := [lot for lot in lots if lot in learnt.lots]:
         raise DataError(
             f"it learnt from lots of these names: {', '.join(known)}",
-            hint="calibrate on scans of other lots; keep whole lots back, in a folder of their own",
+            hint=f"{what} scans of other lots; keep whole lots back, in a folder of their own",
         )
 
 

@@ -8,6 +8,7 @@ compares its losses with those of the uncached training.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from edge.images.conversion import Bounds, prepare
 from edge.images.method import Method
 from edge.records import Size
 from train.classifier.feature_cache import FeatureCache, FeatureKey, Features
+from train.classifier.models import Classifier
 from train.classifier.pooling import STATISTICS, feature_maps, pool
 from train.classifier.training import build_classifier
 from train.classifier.views import view
@@ -85,17 +87,23 @@ class PassTask:
     conversion: Conversion
     backbone: Backbone
     threads: int
+    network: Classifier | None
+    """That of `backbone`, where it is no file that a worker opens."""
 
 
 def open_backbone(weights: str, size: Size, *, seed: int, amp: bool, device: str) -> Backbone:
     """Read the weights once, to name them by their content. Raises TrainError."""
     open_device(device)
-    network = _network(weights, 1, seed)
+    return Backbone(weights, weights_sha256(_network(weights, 1, seed)), size, amp, device, seed)
+
+
+def weights_sha256(network: Classifier) -> str:
+    """Digest of a network's backbone, whatever file it came from and whatever was learnt behind it."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.backbone.state_dict().items()):
         if not name.startswith("fc."):
             digest.update(name.encode() + tensor.numpy().tobytes())
-    return Backbone(weights, digest.hexdigest(), size, amp, device, seed)
+    return digest.hexdigest()
 
 
 def compute_features(
@@ -106,11 +114,14 @@ def compute_features(
     cache: FeatureCache,
     runner: Runner,
     progress: Callable[[int, int], None],
+    network: Classifier | None = None,
 ) -> dict[Conversion, FeatureTable]:
     """Features of every wanted (conversion, scan number, view), from the cache or by a backbone pass.
 
+    `network` is the one that `backbone` names, where that is no file that workers open.
     Raises DataError where a scan has changed since its hash was taken.
     """
+    opened = None if network is None else _on_device(network, backbone.device)
     tables = {conversion: FeatureTable({}) for conversion in wanted}
     missing: list[tuple[Conversion, int, tuple[int, ...]]] = []
     done = 0
@@ -128,7 +139,7 @@ def compute_features(
             if absent:
                 missing.append((conversion, number, tuple(absent)))
     progress(done, total)
-    tasks = list(_tasks(missing, rows, sha256s, backbone, runner.threads_each))
+    tasks = list(_tasks(missing, rows, sha256s, backbone, runner.threads_each, opened))
     for index, results in runner.map(run_passes, [task for task, _ in tasks]):
         task, numbers = tasks[index]
         for number, sha256, features in zip(numbers, task.sha256s, results, strict=True):
@@ -160,7 +171,7 @@ def run_passes(task: PassTask) -> list[dict[int, Features]]:
     """Features of each scan of a task, by view. Runs here, in another process or on another machine."""
     backbone = task.backbone
     torch.set_num_threads(task.threads)
-    network = _network_on(backbone, task.conversion.method.channels)
+    network = task.network or _network_on(backbone, task.conversion.method.channels)
     # Reading and converting go on in threads while the network computes.
     with ThreadPoolExecutor(2) as pool_of_readers:
         inputs = (task.rows, task.sha256s, task.views)
@@ -169,7 +180,7 @@ def run_passes(task: PassTask) -> list[dict[int, Features]]:
     return [dict(zip(views, features, strict=True)) for views, features in zip(task.views, results, strict=True)]
 
 
-def infer_features(network: ElectrodeClassifier, images: Tensor, backbone: Backbone) -> list[Features]:
+def infer_features(network: Classifier, images: Tensor, backbone: Backbone) -> list[Features]:
     """Features of converted scans uint8 (n, channels, height, width)."""
     device = torch.device(backbone.device)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=backbone.amp):
@@ -202,6 +213,7 @@ def _tasks(
     sha256s: Sequence[str],
     backbone: Backbone,
     threads: int,
+    network: Classifier | None,
 ) -> Iterator[tuple[PassTask, tuple[int, ...]]]:
     by_conversion: dict[Conversion, list[tuple[int, tuple[int, ...]]]] = {}
     for conversion, number, views in missing:
@@ -212,7 +224,7 @@ def _tasks(
             wanted = tuple(views for _, views in scans[start : start + CHUNK_SCANS])
             chosen = tuple(rows[number] for number in numbers)
             hashes = tuple(sha256s[number] for number in numbers)
-            yield PassTask(chosen, hashes, wanted, conversion, backbone, threads), numbers
+            yield PassTask(chosen, hashes, wanted, conversion, backbone, threads, network), numbers
 
 
 def _key(sha256: str, conversion: Conversion, shown: int, backbone: Backbone) -> FeatureKey:
@@ -229,8 +241,13 @@ def _network(weights: str, channels: int, seed: int) -> ElectrodeClassifier:
 
 
 @lru_cache(maxsize=2)
-def _network_on(backbone: Backbone, channels: int) -> ElectrodeClassifier:
-    network = _network(backbone.weights, channels, backbone.seed)
-    fold_batch_norms(network.backbone)
-    moved: ElectrodeClassifier = network.to(backbone.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+def _network_on(backbone: Backbone, channels: int) -> Classifier:
+    return _on_device(_network(backbone.weights, channels, backbone.seed), backbone.device)
+
+
+def _on_device(network: Classifier, device: str) -> Classifier:
+    """A copy of the network that computes features in fewer steps."""
+    copied = copy.deepcopy(network)
+    fold_batch_norms(copied.backbone)
+    moved: Classifier = copied.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return moved

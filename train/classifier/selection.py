@@ -47,7 +47,7 @@ class Selection(nn.Module):
         super().__init__()
         self.features, self.standardise = features, standardise
         self.width = width_of(features)
-        if features in ("tiles", "sheet"):
+        if self.has_places:
             shape = TILE_SHAPE if features == "sheet" else TILE_SHAPE[1:]
             self.register_buffer("tile_centre", torch.zeros(shape))
             self.register_buffer("tile_scale", torch.ones(shape))
@@ -57,17 +57,26 @@ class Selection(nn.Module):
 
     def fit(self, pooled: Pooled, is_normal: Tensor) -> Tensor:
         """Learn what is normal from training scans, of which a bool tensor (n,) says which are; their features."""
-        if self.features in ("tiles", "sheet"):
-            normal = pooled.tiles[is_normal] if self.features == "sheet" else pooled.tiles[is_normal, 0]
-            deviation, centre = torch.std_mean(normal.float(), dim=0, correction=0)
-            self.tile_centre.copy_(centre)
-            self.tile_scale.copy_(floored(deviation))
+        if self.has_places:
+            self.fit_places(pooled.tiles[is_normal])
         parts = zip(pooled.whole.split(_AT_ONCE), pooled.tiles.split(_AT_ONCE), strict=True)
         raw = torch.cat([self._raw(Pooled(*part)) for part in parts])
         if self.standardise:
             self.centre.copy_(raw.mean(dim=0))
             self.scale.copy_(floored(raw.std(dim=0, correction=0)))
         return self._standardised(raw)
+
+    @property
+    def has_places(self) -> bool:
+        """Whether it holds what is normal at each place."""
+        return self.features in ("tiles", "sheet")
+
+    def fit_places(self, tiles: Tensor) -> None:
+        """Learn what is normal at each place from tiles (n, 2, TILES, CHANNELS) of normal scans; all else stays."""
+        normal = tiles if self.features == "sheet" else tiles[:, 0]
+        deviation, centre = torch.std_mean(normal.float(), dim=0, correction=0)
+        self.tile_centre.copy_(centre)
+        self.tile_scale.copy_(floored(deviation))
 
     def forward(self, pooled: Pooled) -> Tensor:
         """Features float (n, width)."""

@@ -181,11 +181,16 @@ def add_experiment(verb: argparse.ArgumentParser, recipe: str) -> None:
     verb.add_argument(
         "--ray", metavar="ADDRESS", help="run on a Ray cluster instead; `local` starts one here (default: do not)"
     )
-    add_folder(verb, "--cache", about="features already computed (default: OUT/cache)")
-    verb.add_argument("--cache-gib", type=float, default=8.0, metavar="X", help="its greatest size (default: 8)")
+    add_cache(verb)
     verb.add_argument(
         "--skip-unreadable", action="store_true", help="leave out scans that cannot be read (default: refuse)"
     )
+
+
+def add_cache(verb: argparse.ArgumentParser) -> None:
+    """Where features of the frozen network are kept."""
+    add_folder(verb, "--cache", about="features already computed (default: OUT/cache)")
+    verb.add_argument("--cache-gib", type=float, default=8.0, metavar="X", help="its greatest size (default: 8)")
 
 
 def runner(jobs: int, ray: str | None = None) -> AbstractContextManager[Runner]:
@@ -208,15 +213,21 @@ def surveyed(options: argparse.Namespace, reporter: Reporter) -> Iterator[tuple[
 
 def backbone_and_cache(options: argparse.Namespace, reporter: Reporter) -> tuple[Backbone, FeatureCache]:
     """The frozen network and the folder for its features. Raises TrainError for weights that cannot be had."""
-    from train.classifier.feature_cache import GIB, FeatureCache
     from train.classifier.features import open_backbone
-    from train.classifier.pooling import CHANNELS, TILES
     from train.device import choose_arithmetic
 
     amp = choose_arithmetic(options.amp, options.device, reporter.say) == "bf16"
     backbone = open_backbone(options.weights, options.size, seed=options.seed, amp=amp, device=options.device)
+    return backbone, feature_cache(options, reporter)
+
+
+def feature_cache(options: argparse.Namespace, reporter: Reporter) -> FeatureCache:
+    """The folder for features of a frozen network."""
+    from train.classifier.feature_cache import GIB, FeatureCache
+    from train.classifier.pooling import CHANNELS, TILES
+
     folder = options.cache or options.out / CACHE_FOLDER
-    return backbone, FeatureCache(folder, (TILES, CHANNELS), max_bytes=int(options.cache_gib * GIB), say=reporter.say)
+    return FeatureCache(folder, (TILES, CHANNELS), max_bytes=int(options.cache_gib * GIB), say=reporter.say)
 
 
 def command_line() -> str:

@@ -1,0 +1,207 @@
+"""`edge-train adapt`: a trained classifier for another line, from normal scans of that line alone.
+
+What carries over from one line to another is which features tell an anomaly; what does not is what is normal: how grey
+the scans are, what each place of a sheet looks like, how far p(abnormal) of normal scans goes. These are taken anew
+(bounds, place statistics, threshold, and the facts by which the line recognises its scans); backbone, weights and the
+standardisation of the features stay, and the graph with them. Measured in docs/experiments/classifier-adapted.md.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from edge.system.progress import Reporter
+from edge.validation.lots import share_over_lots, worst_lot
+from train.bounds import Mode
+from train.checkpoint import CLASSIFIER_FILE, Checkpoint, load_checkpoint, save_checkpoint, scans_seen
+from train.classifier.calibrate import refuse_lots
+from train.classifier.crossval import samples_of
+from train.classifier.experiment import Augmentation, ExperimentRecipe
+from train.classifier.feature_cache import FeatureCache
+from train.classifier.features import Backbone, Conversion, compute_features, weights_sha256
+from train.classifier.learner import Learnt, Samples
+from train.classifier.models import PooledClassifier, classifier_of
+from train.dataset import LABELS, Row, scan_facts
+from train.device import choose_arithmetic, open_device
+from train.errors import DataError, TrainError
+from train.recipe import Adaptation
+from train.report import span_over, worst_of
+from train.runner import Here
+from train.survey import Survey, survey
+
+LEAST_LOTS: Final = 3
+"""Fewer lots do not say what other lots of the line look like; measured in docs/experiments/classifier-adapted.md."""
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What came of it."""
+
+    learnt: Learnt
+    p_left_out: npt.NDArray[np.float64]
+    """p(abnormal) (scans,) of each normal scan, by the place statistics of the other lots."""
+
+
+def adapt_to(learnt: Learnt, normal: Samples, refused: float) -> Adapted:
+    """Take what is normal from these scans of two lots or more; the share `refused` of them is above the threshold.
+
+    `learnt` must hold place statistics.
+    """
+    lots = np.array(normal.lots)
+    p_left_out = np.empty(len(lots))
+    for lot in np.unique(lots):
+        others, own = np.flatnonzero(lots != lot), np.flatnonzero(lots == lot)
+        p_left_out[own] = _with_places(learnt, normal.take(others)).predict(normal.take(own))
+    threshold = float(np.quantile(p_left_out, 1 - refused))
+    return Adapted(replace(_with_places(learnt, normal), threshold=threshold), p_left_out)
+
+
+def _with_places(learnt: Learnt, normal: Samples) -> Learnt:
+    """The same layers over the place statistics of these scans."""
+    selection = copy.deepcopy(learnt.selection)
+    selection.fit_places(torch.from_numpy(normal.tiles).flatten(0, 1))
+    return replace(learnt, selection=selection)
+
+
+def adapt_run(
+    run: Path, rows: Sequence[Row], wish: Adaptation, cache: FeatureCache, out: Path, reporter: Reporter
+) -> Checkpoint:
+    """Write the classifier of `run`, adapted to the normal scans among `rows`, to `out/classifier.pt`.
+
+    Backbone passes resume from the cache. Raises CheckpointError; TrainError for a classifier without place
+    statistics or the same folder twice; DataError for too few scans or lots, or such as the run has learnt from.
+    """
+    if out.resolve() == run.resolve():
+        raise TrainError(f"{out} is the run itself", hint="give another folder: what is normal there stays known")
+    before = load_checkpoint(run / CLASSIFIER_FILE, "classifier")
+    network = classifier_of(before)
+    if not isinstance(network, PooledClassifier) or not network.selection.has_places:
+        raise TrainError(
+            f"{run / CLASSIFIER_FILE} does not know what is normal at which place: nothing of it can be adapted",
+            hint="fit one that does with `edge-train fit-features DATA --recipe best`",
+        )
+    normal = [row for row in rows if row.label == 0]
+    if len(normal) < len(rows):
+        reporter.say(f"left out: {len(rows) - len(normal)} scans that are labelled {LABELS[1]}")
+    _refuse_few(normal, wish.refused)
+    refuse_lots(before, sorted({row.lot for row in normal}), "adapt to")
+    open_device(wish.device)
+    found = survey(normal, Here(), reporter.counter("scans read"), skip_unreadable=False)
+    conversion = Conversion.of(before.method, found.bounds_without((), cast(Mode, before.recipe["bounds_mode"])))
+    facts = scan_facts(found.rows, conversion.bounds, progress=reporter.counter("scans measured"))
+    seen = {*before.scan_sha256s, *before.scan_pixels_sha256s}
+    known = [row.file for row, one in zip(found.rows, facts, strict=True) if seen & {one.sha256, one.pixels_sha256}]
+    if known:
+        raise DataError(
+            f"{len(known)} of {len(facts)} scans were learnt from, {known[0]} among them",
+            hint="give scans that the run has not seen; after more scans of the line adapt the first run anew",
+        )
+    samples = _samples(before, network, found, conversion, wish, cache, reporter)
+    learnt = Learnt(network.selection, network.head, before.thresholds["threshold"], ())
+    came = adapt_to(learnt, samples, wish.refused)
+    network.selection = came.learnt.selection
+    here = scans_seen(found.rows, facts)
+    checkpoint = replace(
+        before,
+        state_dict=network.state_dict(),
+        bounds=conversion.bounds,
+        data_digest=found.digest,
+        **here,
+        calibrated_sha256s=(),
+        calibrated_pixels_sha256s=(),
+        calibrated_lots=(),
+        thresholds={"threshold": came.learnt.threshold},
+        recipe={**before.recipe, "refused": wish.refused},
+        metrics=_figures(came, samples) | {"learnt_data_digest": before.data_digest},
+    )
+    # The line knows its scans by those of NORMALS alone; what may test the network is neither these nor those before.
+    checkpoint = replace(
+        checkpoint,
+        scan_sha256s=_both(before.scan_sha256s, here["scan_sha256s"]),
+        scan_pixels_sha256s=_both(before.scan_pixels_sha256s, here["scan_pixels_sha256s"]),
+        lots=_both(before.lots, here["lots"]),
+    )
+    save_checkpoint(out / CLASSIFIER_FILE, checkpoint)
+    return checkpoint
+
+
+def _both(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted({*one, *other}))
+
+
+def _refuse_few(normal: Sequence[Row], refused: float) -> None:
+    """Raise for a share that is none, or which so few scans or lots cannot carry."""
+    if not 0.0 < refused < 1.0:
+        raise TrainError(f"--refused {refused:g} is no share", hint="give one between 0 and 1, such as 0.05")
+    needed = math.ceil(1 / refused - 1e-9)
+    lots = len({row.lot for row in normal})
+    if len(normal) < needed or lots < LEAST_LOTS:
+        raise DataError(
+            f"there are {len(normal)} normal scans of {lots} lots, at least {needed} of {LEAST_LOTS} lots are needed",
+            hint="scan more lots; fewer scans carry a greater --refused",
+        )
+
+
+def _samples(
+    before: Checkpoint,
+    network: PooledClassifier,
+    found: Survey,
+    conversion: Conversion,
+    wish: Adaptation,
+    cache: FeatureCache,
+    reporter: Reporter,
+) -> Samples:
+    """Features of the normal scans by the run's own backbone, in the views it has learnt in."""
+    amp = choose_arithmetic(wish.amp, wish.device, reporter.say) == "bf16"
+    backbone = Backbone("", weights_sha256(network), before.size, amp, wish.device, before.seed)
+    views = ExperimentRecipe(augmentation=cast(Augmentation, before.recipe["augmentation"])).views
+    numbers = range(len(found.rows))
+    table = compute_features(
+        {conversion: dict.fromkeys(numbers, views)},
+        found.rows,
+        [scan.sha256 for scan in found.scans],
+        backbone,
+        cache,
+        Here(),
+        reporter.counter("backbone passes"),
+        network,
+    )[conversion]
+    return samples_of(table, found.rows, numbers, views)
+
+
+def _figures(came: Adapted, normal: Samples) -> dict[str, Any]:
+    """What the threshold does to the scans it was set on, each judged without its own lot."""
+    is_above, lots = came.p_left_out >= came.learnt.threshold, np.array(normal.lots)
+    names = np.unique(lots).tolist()
+    above, scans = [int(is_above[lots == lot].sum()) for lot in names], [int((lots == lot).sum()) for lot in names]
+    over_lots = share_over_lots(above, scans)
+    return {
+        "adapted_scans": len(lots),
+        "adapted_lots": len(names),
+        "adapted_above": sum(above),
+        "adapted_above_over_lots": span_over(
+            None if over_lots is None else (over_lots.low, over_lots.high), len(names), "lot"
+        ),
+        "adapted_worst_lot": worst_of(worst_lot(names, above, scans)),
+    }
+
+
+def sentences(checkpoint: Checkpoint) -> list[str]:
+    """What `adapt` found, for a person."""
+    found, bounds = checkpoint.metrics, checkpoint.bounds
+    return [
+        f"bounds {bounds.lo_counts} to {bounds.hi_counts} counts" if bounds else "the conversion takes no bounds",
+        f"threshold {checkpoint.thresholds['threshold']:.4f}: above it are {found['adapted_above']} of"
+        f" {found['adapted_scans']} normal scans, each judged without its own lot ({found['adapted_above_over_lots']};"
+        f" worst lot {found['adapted_worst_lot']})",
+        "what it finds of abnormal scans of this line only labelled ones can tell: `edge-worker replay --labels`",
+    ]
