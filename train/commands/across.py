@@ -31,7 +31,8 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         "learn on one set of scans, judge another, both ways",
         across,
         description="What a recipe learnt about electrodes, and what about its set: within each of two sets one lot is"
-        " left out after the other, across them the whole other set is judged. Goes on after a kill.",
+        " left out after the other, across them the whole other set is judged, and once more by what was adapted to it"
+        " by normal scans of its other lots, as `adapt` does. Goes on after a kill.",
         examples=("edge-train across plant-one plant-two --out table",),
         exits=TRAINS,
     )

@@ -2,8 +2,9 @@
 
 What a recipe learnt about electrodes, and what about its set: every recipe learns on each of two sets as a whole, such
 as one of each simulator, and judges the other. Beside it stands the same recipe within the set, leaving one lot out.
-Bounds, standardisation and threshold always come from the training scans. Intervals are over the lots that were judged;
-what a recipe gains over the first one is paired over them.
+Bounds, standardisation and threshold come from the training scans. Of a recipe that can be adapted to another line
+(`edge-train adapt`) there is a further row: adapted, for each judged lot, by normal scans of the judged set's other
+lots. Intervals are over the lots that were judged; what a recipe gains over the first one is paired over them.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ import numpy.typing as npt
 from edge.system.progress import Reporter
 from edge.validation.lots import share_over_lots
 from edge.validation.statistics import Confusion, Interval, auroc, confusion
+from train.classifier.adapt import LEAST_LOTS, adapt_to
 from train.classifier.crossval import cross_validate, samples_of
 from train.classifier.experiment import ExperimentRecipe, recipe_values
 from train.classifier.feature_cache import FeatureCache
-from train.classifier.features import Backbone, Conversion, compute_features
-from train.classifier.folds import FoldTask, run_fold
+from train.classifier.features import Backbone, Conversion, FeatureTable, compute_features
 from train.classifier.heads import starting_layers
+from train.classifier.learner import Learnt, learn_any
 from train.classifier.lots import (
     accuracy_difference,
     accuracy_interval,
@@ -40,9 +42,10 @@ from train.dataset import LABELS, Row
 from train.errors import DataError
 from train.files import write_json
 from train.metrics import logit, severity_thirds, third_of
+from train.recipe import Adaptation
 from train.report import span_over, table, worst_of
 from train.runner import Runner
-from train.survey import Survey
+from train.survey import Survey, survey
 
 RESULTS_FILE, TABLE_FILE, SCANS_FILE = "across.json", "across.md", "across.csv"
 
@@ -81,12 +84,21 @@ def across_sets(
     for name, surveyed in sets.items():
         if len({row.label for row in surveyed.rows}) < 2:
             raise DataError(f"all scans of {name} have the same label", hint="label scans of both classes")
+    normals = {
+        name: survey(
+            [row for row in surveyed.rows if row.label == 0],
+            means.runner,
+            means.reporter.counter("normal scans read"),
+            skip_unreadable=False,
+        )
+        for name, surveyed in sets.items()
+    }
     found = []
     for recipe_name, recipe in recipes.items():
         for own, other in (tuple(sets), tuple(sets)[::-1]):
             means.reporter.say(f"{recipe_name}: learn on {own}")
             found.append(_within(recipe_name, own, sets[own], recipe, means, out))
-            found.append(_across(recipe_name, own, other, sets, recipe, means))
+            found += _across(recipe_name, own, other, sets, normals[other], recipe, means)
     first = {(one.learnt_on, one.judged): one for one in reversed(found)}
     entries = [_figures(one, first[one.learnt_on, one.judged]) for one in found]
     seed = next(iter(recipes.values())).seed
@@ -173,32 +185,66 @@ def _within(name: str, own: str, surveyed: Survey, recipe: ExperimentRecipe, mea
 
 
 def _across(
-    name: str, own: str, other: str, sets: Mapping[str, Survey], recipe: ExperimentRecipe, means: Means
-) -> Judged:
-    bounds = sets[own].bounds_without([], recipe.bounds_mode)
-    conversion = Conversion.of(recipe.method, bounds)
-    samples = []
-    for surveyed, views in ((sets[own], recipe.views), (sets[other], (0,))):
-        numbers = range(len(surveyed.rows))
-        hashes = [scan.sha256 for scan in surveyed.scans]
-        wanted = {conversion: dict.fromkeys(numbers, views)}
-        passes = means.reporter.counter("backbone passes")
-        tables = compute_features(wanted, surveyed.rows, hashes, means.backbone, means.cache, means.runner, passes)
-        samples.append(samples_of(tables[conversion], surveyed.rows, numbers, views))
-    task = FoldTask(
-        method=str(recipe.method),
-        lot=other,
-        bounds_counts=None if conversion.bounds is None else (bounds.lo_counts, bounds.hi_counts),
-        recipe=recipe,
-        start=starting_layers(means.backbone.weights, recipe.seed) if recipe.head == "paper" else {},
-        training=samples[0],
-        test=samples[1],
-        experiment="",
-        threads=means.runner.threads_each,
+    name: str,
+    own: str,
+    other: str,
+    sets: Mapping[str, Survey],
+    normals: Survey,
+    recipe: ExperimentRecipe,
+    means: Means,
+) -> list[Judged]:
+    """What is learnt on `own` says about `other`; and adapted by `normals`, the normal scans of `other`."""
+    conversion = Conversion.of(recipe.method, sets[own].bounds_without([], recipe.bounds_mode))
+    training, judged = (
+        samples_of(_features(surveyed, conversion, dict.fromkeys(numbers, views), means), surveyed.rows, numbers, views)
+        for surveyed, views in ((sets[own], recipe.views), (sets[other], (0,)))
+        for numbers in [range(len(surveyed.rows))]
     )
-    ((_, result),) = means.runner.map(run_fold, [task])
-    (column,) = columns_of([result])
-    return Judged(name, own, other, logit(column.scores), sets[other].rows)
+    start = starting_layers(means.backbone.weights, recipe.seed) if recipe.head == "paper" else {}
+    learnt = learn_any(training, recipe, start)
+    margins = logit(learnt.predict(judged)) - logit(np.array(learnt.threshold))
+    found = [Judged(name, own, other, margins, sets[other].rows)]
+    if isinstance(learnt, Learnt) and learnt.selection.has_places and len(normals.lots) > LEAST_LOTS:
+        means.reporter.say(f"{name}: learnt on {own}, adapted to {other}")
+        adapted = _adapted(learnt, sets[other], normals, recipe, means)
+        found.append(Judged(f"{name}, adapted", own, other, adapted, sets[other].rows))
+    return found
+
+
+def _features(
+    surveyed: Survey, conversion: Conversion, wanted: Mapping[int, tuple[int, ...]], means: Means
+) -> FeatureTable:
+    """Features of the wanted views, by scan number, of one conversion."""
+    hashes = [scan.sha256 for scan in surveyed.scans]
+    passes = means.reporter.counter("backbone passes")
+    where = (surveyed.rows, hashes, means.backbone, means.cache, means.runner, passes)
+    return compute_features({conversion: wanted}, *where)[conversion]
+
+
+def _adapted(
+    learnt: Learnt, judged: Survey, normals: Survey, recipe: ExperimentRecipe, means: Means
+) -> npt.NDArray[np.float64]:
+    """Margins (scans,) of the judged scans, each lot's by the normal scans of all others."""
+    margins = np.empty(len(judged.rows))
+    by_conversion: dict[Conversion, list[str]] = {}
+    for lot in judged.lots:
+        bounds = normals.bounds_without([lot], recipe.bounds_mode)
+        by_conversion.setdefault(Conversion.of(recipe.method, bounds), []).append(lot)
+    for conversion, lots in by_conversion.items():
+        wanted = {
+            number: recipe.views if row.label == 0 else (0,)
+            for number, row in enumerate(judged.rows)
+            if row.label == 0 or row.lot in lots
+        }
+        table = _features(judged, conversion, wanted, means)
+        for lot in lots:
+            own = [number for number, row in enumerate(judged.rows) if row.lot == lot]
+            others = [number for number, row in enumerate(judged.rows) if row.lot != lot and row.label == 0]
+            known = samples_of(table, judged.rows, others, recipe.views)
+            adapted = adapt_to(learnt, known, Adaptation().refused).learnt
+            p = adapted.predict(samples_of(table, judged.rows, own, (0,)))
+            margins[own] = logit(p) - logit(np.array(adapted.threshold))
+    return margins
 
 
 def _figures(one: Judged, first: Judged) -> dict[str, Any]:

@@ -11,12 +11,15 @@ import torch
 from edge.images.method import Method
 from edge.records import Size
 from edge.system.progress import Reporter
-from train.classifier.experiment import NEIGHBOURS, SHEET
+from train.classifier.adapt import Adapted, adapt_to
+from train.classifier.experiment import BEST, NEIGHBOURS, SHEET
 from train.classifier.feature_cache import GIB, FeatureCache
 from train.classifier.features import open_backbone
+from train.classifier.learner import Learnt, Samples
 from train.classifier.pooling import CHANNELS, TILES
 from train.dataset import read_labels
 from train.errors import DataError
+from train.papers import across_sets as across
 from train.papers.across_sets import Means, across_sets
 from train.runner import Here
 from train.survey import Survey, survey
@@ -31,9 +34,12 @@ RECIPES = {
 """Without bounds, so that all folds share their features."""
 
 
-def surveyed(folder: Path) -> Survey:
-    """With a kind and severities, which the labels do not give."""
-    found = survey(read_labels(folder), Here(), lambda done, total: None, skip_unreadable=False)
+def surveyed(folder: Path, lots: int = 3) -> Survey:
+    """With a kind and severities, which the labels do not give; the three lots dealt out to 3 or 6."""
+    listed = [
+        replace(row, lot=f"{row.lot}-{number * lots // 3 // 8}") for number, row in enumerate(read_labels(folder))
+    ]
+    found = survey(listed, Here(), lambda done, total: None, skip_unreadable=False)
     rows = [
         replace(row, kinds=("hole",) if row.label else (), severity=0.5 + number / 100 if row.label else None)
         for number, row in enumerate(found.rows)
@@ -97,3 +103,29 @@ def test_each_set_is_judged_by_the_other_and_by_its_own_other_lots(
 def test_one_set_alone_is_refused(small_lot: Path, tmp_path: Path) -> None:
     with Reporter() as reporter, pytest.raises(DataError, match="1 sets"):
         across_sets({"one": surveyed(small_lot)}, RECIPES, means(tmp_path, reporter), tmp_path, "")
+
+
+def test_a_further_row_is_of_what_was_adapted_by_normal_scans_of_all_lots_but_the_judged_one(
+    small_lot: Path, held_back: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = []
+
+    def adapt(learnt: Learnt, normal: Samples, refused: float) -> Adapted:
+        known.append((set(normal.lots), set(normal.labels), refused))
+        return adapt_to(learnt, normal, refused)
+
+    monkeypatch.setattr(across, "adapt_to", adapt)
+    sets = {"one": surveyed(small_lot, lots=6), "two": surveyed(held_back, lots=6)}
+    recipes = {"best": replace(BEST, threshold="half", augmentation="none"), "neighbours": RECIPES["neighbours"]}
+    with Reporter() as reporter:
+        across_sets(sets, recipes, means(tmp_path / "cache", reporter), tmp_path, "edge-train across one two")
+    rows = json.loads((tmp_path / "across.json").read_text())["rows"]
+    adapted = [row for row in rows if row["recipe"] == "best, adapted"]
+    assert [(row["learnt_on"], row["judged"], row["lots"]) for row in adapted] == [("one", "two", 6), ("two", "one", 6)]
+    assert [row["recipe"] for row in rows].count("neighbours") == 4 and len(rows) == 10
+    for learnt_on, judged in (("one", "two"), ("two", "one")):
+        lots = set(sets[judged].lots)
+        ours = [lots - of for of, _, _ in known if of < lots]
+        assert sorted(map(sorted, ours)) == [[lot] for lot in sorted(lots)], learnt_on
+    assert {(frozenset(labels), refused) for _, labels, refused in known} == {(frozenset({0}), 0.05)}
+    assert all(row["auroc"] > 0.8 for row in adapted)
