@@ -66,7 +66,7 @@ def adapt_to(learnt: Learnt, normal: Samples, refused: float) -> Adapted:
 
 
 def _with_places(learnt: Learnt, normal: Samples) -> Learnt:
-    """The same layers over the place statistics of these scans."""
+    """Put the layers behind place statistics of these scans."""
     selection = copy.deepcopy(learnt.selection)
     selection.fit_places(torch.from_numpy(normal.tiles).flatten(0, 1))
     return replace(learnt, selection=selection)
