@@ -37,11 +37,6 @@ LZW, PACKBITS = 5, 32773
 MANY = 1 << 20
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "0001.tif"
-
-
 def packed(codes: list[int]) -> bytes:
     """Codes as TIFF 6.0 writes them, whatever they stand for; 256 resets their width."""
     return packed_by_width([(code, None) for code in codes])

@@ -39,11 +39,6 @@ from tests.support.tiff_files import (
 RADIOGRAPHS = Path(__file__).resolve().parents[4] / "shared" / "data" / "radiographs16"
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "0001.tif"
-
-
 class TestAcceptedForms:
     @pytest.mark.parametrize(
         ("coding", "predictor", "order", "layout", "is_big"),

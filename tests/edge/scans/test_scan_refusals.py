@@ -355,11 +355,6 @@ def built(data: bytes | Callable[[], bytes]) -> bytes:
     return data if isinstance(data, bytes) else data()
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "0001.tif"
-
-
 class TestRefusedFiles:
     @pytest.mark.parametrize("what", FOREIGN)
     def test_a_foreign_file_is_refused_for_good(self, path: Path, what: str) -> None:

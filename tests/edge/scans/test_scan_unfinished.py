@@ -39,11 +39,6 @@ from tests.support.tiff_files import (
 )
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "0001.tif"
-
-
 class TestUnfinishedPixels:
     """A writer that reserved the whole file and stopped: what it did not write is zero."""
 
