@@ -13,7 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import pytest
+
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_chromium = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed")
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -33,13 +36,6 @@ os.dup2(answers, 4)
 os.execv(sys.argv[3], sys.argv[3:])
 """
 """Chromium reads commands from descriptor 3 and answers on 4."""
-
-COMPLAINTS = {
-    "Log.entryAdded",
-    "Runtime.consoleAPICalled",
-    "Runtime.exceptionThrown",
-    "Page.javascriptDialogOpening",
-}
 
 Event = dict[str, Any]
 

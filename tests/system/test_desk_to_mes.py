@@ -22,7 +22,7 @@ from edge.evidence.record import days, open_piece, pieces_of_day
 from edge.settings import load_settings
 from edge.validation.labels import Label, read_labels
 from tests.edge.daemon.test_line import arrive, running_line
-from tests.support.chromium import PROGRAM, Chromium
+from tests.support.chromium import Chromium, needs_chromium
 from tests.support.desk import Browser, log_in, put_account, serving
 from tests.support.mosquitto import free_port, needs_mosquitto
 
@@ -101,7 +101,7 @@ def test_an_answer_of_the_desk_reaches_the_mes_once_through_a_kill_of_either(tmp
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed")
+@needs_chromium
 def test_a_reader_at_the_page_is_heard_by_the_mes_and_leaves_labels_and_an_unbroken_record(tmp_path: Path) -> None:
     """Logs in, filters, turns the window, answers, all of it in Chromium and by keys; then exports and verifies."""
     (tmp_path / "desk").mkdir()

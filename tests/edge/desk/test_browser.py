@@ -17,14 +17,11 @@ import pytest
 from edge.desk.store import FILE_NAME, DeskStore
 from edge.records import Counts, Outcome
 from edge.validation.labels import Label, read_labels
-from tests.support.chromium import PROGRAM, Chromium
+from tests.support.chromium import Chromium, needs_chromium
 from tests.support.desk import BOUNDS, PASSWORD, log_in, put_account, put_piece, serving, sheet
 from tests.support.mosquitto import free_port
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed"),
-]
+pytestmark = [pytest.mark.browser, needs_chromium]
 
 READY = "document.getElementById('picture')?.dataset.ready"
 HOSTILE = '"><img src=x onerror=alert(1)>.tif'

@@ -10,13 +10,10 @@ import pytest
 from edge.cli import main
 from edge.records import Outcome
 from tests.edge.validation.test_report_browser import BEYOND_THE_PAGE, CONTRAST
-from tests.support.chromium import PROGRAM, Chromium
+from tests.support.chromium import Chromium, needs_chromium
 from tests.support.shift import HOSTILE, Night, make_night
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed"),
-]
+pytestmark = [pytest.mark.browser, needs_chromium]
 
 VISIBLE = "[...document.querySelectorAll('#cards > article:not([hidden])')]"
 ROWS = f"{VISIBLE}.map(card => document.querySelector('[data-card=' + card.id + ']'))"

@@ -12,14 +12,11 @@ from edge.engines import Batch, EngineOutput
 from edge.records import Size
 from edge.settings import Settings
 from edge.validation.replay import ReplayOptions, check_replay, run_replay
-from tests.support.chromium import PROGRAM, Chromium
+from tests.support.chromium import Chromium, needs_chromium
 from tests.support.fakes import BOOT_ID, write_scan
 from tests.support.models import bright_is_abnormal, scripted_model
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed"),
-]
+pytestmark = [pytest.mark.browser, needs_chromium]
 
 HOSTILE = ('B05_"><script>alert(1)<', "B05_<img src=x onerror=alert(2)>", "B05_'--><svg onload=alert(3)>")
 LONG = "B06_" + "very-long-name" * 12
