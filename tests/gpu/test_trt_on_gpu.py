@@ -19,16 +19,10 @@ from edge.engines.choose import GPU_NODES, open_engine
 from edge.engines.tensorrt.kernel_args import raw_scan
 from edge.engines.tensorrt.open import open_tensorrt
 from edge.images.method import Method
-from edge.model.signed_model import TrustedKey, verify_model
-from tests.edge.engines.tensorrt.test_trt_contract import (
-    assert_same_scores,
-    test_raw_scans_score_as_their_images_do,  # noqa: F401
-    test_raw_scans_that_do_not_fit_are_refused,  # noqa: F401
-)
-from tests.edge.engines.test_engine_contract import *  # noqa: F403 - the suite, on the fixture below
-from tests.edge.engines.test_engine_contract import MAX_BATCH, scores
+from tests.edge.engines.tensorrt.test_trt_contract import *  # noqa: F403 - the suite, on what is opened below
+from tests.edge.engines.tensorrt.test_trt_contract import MAX_BATCH, assert_same_scores, scores
 from tests.support import scripted_gpu
-from tests.support.signed_models import BOUNDS, KEY, SIZE, make_signed_model, nan_graph
+from tests.support.signed_models import BOUNDS, SIZE, nan_graph, verified_model
 
 HAS_GPU = any(Path(node).exists() for node in GPU_NODES)
 
@@ -40,24 +34,17 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", params=["tensorrt", "stand-in"])
+@pytest.fixture(scope="module", params=["tensorrt", "stand-in"])  # type: ignore[no-redef]  # in place of the suite's own
 def open_again(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[], Engine]]:
     if request.param == "tensorrt" and find_spec("tensorrt") is None:
         pytest.skip("not installed: tensorrt")
     root = tmp_path_factory.mktemp("trt")
-    model = verify_model(make_signed_model(root / "model"), [TrustedKey("key", KEY.public_key())])
+    model = verified_model(root / "model")
     settings = PlanSettings(root / "plans", root / "device.key", 1 << 30, 250.0)
     with nullcontext() if request.param == "tensorrt" else scripted_gpu.installed(gpu="real"):
         yield lambda: open_engine(model, "tensorrt", max_batch=MAX_BATCH, plans=settings)
-
-
-@pytest.fixture  # type: ignore[no-redef]  # the suite's gives way
-def engine(open_again: Callable[[], Engine]) -> Iterator[Engine]:
-    engine = open_again()
-    yield engine
-    engine.close()
 
 
 def test_the_kernels_convert_the_scans_on_this_gpu(engine: Engine) -> None:
@@ -85,8 +72,7 @@ def test_a_residual_that_is_not_finite_never_passes(tmp_path: Path, monkeypatch:
     """With one weight of the gate no number: TensorRT must not take `residual * 0.0` for 0."""
     monkeypatch.setattr("edge.engines.tensorrt.open.check_golden", lambda *_: None)
     monkeypatch.setattr("edge.engines.tensorrt.open.check_full_batch", lambda *_: None)
-    folder = make_signed_model(tmp_path / "model", files={"gate.onnx": nan_graph()})
-    model = verify_model(folder, [TrustedKey("key", KEY.public_key())])
+    model = verified_model(tmp_path / "model", files={"gate.onnx": nan_graph()})
     settings = PlanSettings(tmp_path / "plans", tmp_path / "device.key", 1 << 30, 250.0)
     engine = open_tensorrt(model, settings, max_batch=MAX_BATCH)
     output = engine.infer(np.full((MAX_BATCH, 1, *SIZE), 51, np.uint8))

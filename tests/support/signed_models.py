@@ -19,7 +19,7 @@ from edge.engines.golden import score_one
 from edge.engines.ort import OrtEngine
 from edge.images.conversion import Bounds, prepare
 from edge.images.method import Method
-from edge.model.signed_model import TrustedKey
+from edge.model.signed_model import SignedModel, TrustedKey, verify_model
 from edge.records import Size
 from export.golden import tiff_bytes
 from tests.support.models import ANY_EXPOSURE, ANY_SHARPNESS
@@ -223,6 +223,11 @@ def make_signed_model(
     for name, data in {**contents, "manifest.json": signed, "manifest.sig": key.sign(signed)}.items():
         (folder / name).write_bytes(data)
     return folder
+
+
+def verified_model(folder: Path, **options: Any) -> SignedModel:
+    """`make_signed_model` as the line reads it."""
+    return verify_model(make_signed_model(folder, **options), [TrustedKey("key", KEY.public_key())])
 
 
 def write_public_key(path: Path, key: Ed25519PrivateKey = KEY) -> Path:

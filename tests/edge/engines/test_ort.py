@@ -1,4 +1,4 @@
-"""The onnxruntime engine: what is its own; what all engines of the CPU share is in tests/contract."""
+"""The onnxruntime engine: what is its own; what all CPU engines share is in test_engine_contract.py and test_cpu.py."""
 
 from __future__ import annotations
 
@@ -14,37 +14,15 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge.engines.choose import open_engine
-from edge.engines.cpu import PairOfNetworks
 from edge.engines.golden import check_golden
-from edge.engines.ort import OrtEngine, session_options
+from edge.engines.ort import NAME, session_options
 from edge.errors import EngineError
-from edge.model.signed_model import TrustedKey, verify_model
-from tests.support.signed_models import (
-    KEY,
-    SIZE,
-    brightness_graph,
-    float_constant,
-    graph_bytes,
-    make_signed_model,
-    spot_graph,
-)
-
-IMAGES = np.full((1, 1, *SIZE), 51, np.uint8)
-
-
-def opened(classifier: bytes | None = None, gate: bytes | None = None, **options: int) -> OrtEngine:
-    return OrtEngine(PairOfNetworks(classifier or brightness_graph(), gate or spot_graph(), SIZE, 1), **options)
-
-
-def refusal(classifier: bytes | None = None, gate: bytes | None = None) -> EngineError:
-    with pytest.raises(EngineError) as caught:
-        opened(classifier, gate)
-    assert caught.value.hint
-    return caught.value
+from tests.support.cpu_engines import open_graphs
+from tests.support.signed_models import SIZE, float_constant, graph_bytes, verified_model
 
 
 def test_a_model_repeats_its_golden_scores_on_onnxruntime(tmp_path: Path) -> None:
-    model = verify_model(make_signed_model(tmp_path / "model"), [TrustedKey("key", KEY.public_key())])
+    model = verified_model(tmp_path / "model")
     for name in ("auto", "onnxruntime"):
         engine = open_engine(model, name, threads=1)
         assert engine.spec.name == "onnxruntime"
@@ -56,7 +34,7 @@ def test_a_model_repeats_its_golden_scores_on_onnxruntime(tmp_path: Path) -> Non
     ("name", "message"), [("tensorrt", "no folder for built engines"), ("abacus", "no engine 'abacus'")]
 )
 def test_an_engine_that_does_not_exist_says_which_do(tmp_path: Path, name: str, message: str) -> None:
-    model = verify_model(make_signed_model(tmp_path / "model"), [TrustedKey("key", KEY.public_key())])
+    model = verified_model(tmp_path / "model")
     with pytest.raises(EngineError, match=message) as caught:
         open_engine(model, name)
     assert "onnxruntime" in caught.value.hint
@@ -71,13 +49,16 @@ def test_a_graph_that_fails_while_running_is_an_engine_error() -> None:
         helper.make_node("Gather", ["table", "index"], ["p_abnormal"]),
     ]
     with pytest.raises(EngineError, match=r"classifier\.onnx failed on images of shape \(1, 1, 96, 64\)"):
-        opened(graph_bytes(nodes, {"p_abnormal": ["n"]}, constants=(table,))).infer(IMAGES)
+        open_graphs(NAME, graph_bytes(nodes, {"p_abnormal": ["n"]}, constants=(table,))).infer(
+            np.full((1, 1, *SIZE), 51, np.uint8)
+        )
 
 
 def test_another_provider_than_asked_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     session = SimpleNamespace(disable_fallback=lambda: None, get_providers=lambda: ["OtherExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: session)
-    assert "on ['OtherExecutionProvider'], asked for ['CPUExecutionProvider']" in refusal().message
+    with pytest.raises(EngineError, match=r"on \['OtherExecutionProvider'\], asked for \['CPUExecutionProvider'\]"):
+        open_graphs(NAME)
 
 
 def test_threads_do_not_spin_and_number_what_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,8 +71,8 @@ def test_threads_do_not_spin_and_number_what_the_process_may_use(monkeypatch: py
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", recording)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 4, 5})
-    opened()
-    opened(threads=1)
+    open_graphs(NAME, threads=None)
+    open_graphs(NAME, threads=1)
     assert [options.intra_op_num_threads for options in seen] == [3, 3, 1, 1]
     for options in seen:
         assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"

@@ -10,15 +10,14 @@ import edge.engines.tuning
 from edge.engines import Engine
 from edge.engines.tuning import ROUNDS, tune
 from edge.errors import EngineError
-from edge.model.signed_model import SignedModel, TrustedKey, verify_model
+from edge.model.signed_model import SignedModel
 from tests.support.cpu_engines import needs_openvino
-from tests.support.signed_models import KEY, make_signed_model
+from tests.support.signed_models import verified_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> SignedModel:
-    folder = make_signed_model(tmp_path_factory.mktemp("tuning") / "model")
-    return verify_model(folder, [TrustedKey("key", KEY.public_key())])
+    return verified_model(tmp_path_factory.mktemp("tuning") / "model")
 
 
 def clock_of(**seconds: float) -> Callable[[], float]:

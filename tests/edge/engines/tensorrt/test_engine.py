@@ -26,10 +26,10 @@ from edge.engines.tensorrt.open import build, open_tensorrt
 from edge.engines.tensorrt.plans import compile_kernels
 from edge.errors import EngineError
 from edge.images.method import Method
-from edge.model.signed_model import SignedModel, TrustedKey, verify_model
+from edge.model.signed_model import SignedModel
 from tests.gpu import host_kernels
-from tests.support import scripted_gpu, signed_models
-from tests.support.signed_models import SIZE, graph_bytes, make_signed_model
+from tests.support import scripted_gpu
+from tests.support.signed_models import BOUNDS, SIZE, graph_bytes, nan_graph, verified_model
 
 IMAGES = np.full((3, 1, *SIZE), 51, np.uint8)
 TYPINGS = Path(__file__).parents[5] / "shared" / "typings"
@@ -42,10 +42,6 @@ def patch(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     with scripted_gpu.installed():
         monkeypatch.setattr(plans, "compile_kernels", lambda _: b"cubin")
         yield monkeypatch
-
-
-def verified_model(folder: Path, **options: object) -> SignedModel:
-    return verify_model(make_signed_model(folder, **options), [TrustedKey("key", signed_models.KEY.public_key())])
 
 
 @pytest.fixture
@@ -248,7 +244,7 @@ def test_a_build_without_any_timing_cache_is_as_good(
 
 def nan_model(folder: Path) -> SignedModel:
     """With a gate of one NaN weight: its maximum overlooks what is not finite, `residual * 0.0` must not."""
-    return verified_model(folder, files={"gate.onnx": signed_models.nan_graph()})
+    return verified_model(folder, files={"gate.onnx": nan_graph()})
 
 
 def test_a_residual_that_is_not_finite_never_passes(
@@ -495,7 +491,7 @@ def test_memory_of_tables_is_freed_in_the_thread_that_infers(
     engine = open_tensorrt(model, settings)
     assert isinstance(engine, RawEngine)
     scans = [
-        raw_scan(np.full((90 + number, 60 + number), 2000, np.uint16), Method.GLOBAL, signed_models.BOUNDS, SIZE)
+        raw_scan(np.full((90 + number, 60 + number), 2000, np.uint16), Method.GLOBAL, BOUNDS, SIZE)
         for number in range(70)
     ]
     most_bytes = cuda.LIVE_BYTES + trt.MAX_AXES * max(axis(90, side).nbytes for side in SIZE)

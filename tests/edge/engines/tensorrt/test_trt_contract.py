@@ -14,12 +14,11 @@ from edge.engines.tensorrt.kernel_args import raw_scan
 from edge.errors import EngineError
 from edge.images.conversion import prepare
 from edge.images.method import Method
-from edge.model.signed_model import TrustedKey, verify_model
 from tests.edge.engines.test_engine_contract import *  # noqa: F403 - the suite, on the fixture below
 from tests.edge.engines.test_engine_contract import MAX_BATCH, scores
 from tests.gpu import host_kernels
 from tests.support import scripted_gpu
-from tests.support.signed_models import BOUNDS, KEY, SIZE, make_signed_model
+from tests.support.signed_models import BOUNDS, SIZE, verified_model
 
 
 def assert_same_scores(one: np.ndarray, other: np.ndarray) -> None:
@@ -36,7 +35,7 @@ def open_again(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
     if host_kernels.COMPILER is None:
         pytest.skip("no C++ compiler is installed, which stands in for the GPU's")
     root = tmp_path_factory.mktemp("trt")
-    model = verify_model(make_signed_model(root / "model"), [TrustedKey("key", KEY.public_key())])
+    model = verified_model(root / "model")
     settings = PlanSettings(root / "plans", root / "device.key", 1 << 30, 100.0)
     with scripted_gpu.installed(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(plans, "compile_kernels", lambda _: b"cubin")
