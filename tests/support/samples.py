@@ -11,6 +11,8 @@ from edge.contract.messages import (
     Answer,
     BoxPx,
     GateInfo,
+    Health,
+    Latency,
     ModelCard,
     Status,
     Times,
@@ -20,7 +22,7 @@ from edge.contract.messages import (
 from edge.images.method import Method
 from edge.records import FileStamp, Scan
 from edge.store.ledger import Entry
-from tools.examples import ABNORMAL, MODEL_CARD, ONLINE, STATION
+from tools.examples import ABNORMAL, HEALTH, MODEL_CARD, ONLINE, STATION
 
 MODEL_SHA256 = "ab" * 32
 MORNING = datetime(2026, 3, 1, 6, 0, 0, 123456, tzinfo=UTC)
@@ -88,6 +90,18 @@ def sample_entry(number: int = 1, *, station: str = STATION, decided_at: datetim
 
 def sample_status(state: str) -> Status:
     return ONLINE.model_copy(update={"ledger_id": None, "state": state})
+
+
+def sample_health() -> Health:
+    """After a minute with three verdicts, under an alarm."""
+    changes = {
+        "at": MORNING,
+        "outcomes": {"normal": 3},
+        "latency": Latency(p50_s=0.4, p99_s=1.25, scans=3),
+        "drift": {"p_abnormal": None},
+        "alarms": ("share-away",),
+    }
+    return Health(**dict(HEALTH) | changes)
 
 
 def sample_model_card() -> ModelCard:

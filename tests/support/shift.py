@@ -14,7 +14,7 @@ from edge.evidence.record import evidence_path
 from edge.records import Outcome
 from edge.store.ledger import Entry, Ledger, open_ledger
 from tests.support.evidence import sample_piece
-from tests.support.samples import MORNING, STATION, sample_entry
+from tests.support.samples import MORNING, STATION, sample_answer, sample_entry
 
 HOSTILE = ('"><script>alert(1)</script>', "<img src=x onerror=alert(2)>", "=cmd|'/c calc'!A1", "\u202egnp.exe")
 """Names of parts and of decisions that would like to be more than names."""
@@ -52,7 +52,7 @@ def make_night(root: Path, count: int = 24) -> Night:
         for number in range(count):
             verdicts += _commit(ledger, root, number)
         for verdict in verdicts[7::8]:
-            ledger.commit_disposition(sample_answer(verdict, HOSTILE[1]))
+            ledger.commit_disposition(answer_on(verdict, HOSTILE[1]))
         ledger.mark_sent([verdict.seq for verdict in verdicts[:-2]], verdicts[-1].times.decided_at)
     for index, verdict in enumerate(verdicts):
         if verdict.evidence is not None and index != 3:  # the fourth was dropped
@@ -95,24 +95,17 @@ def _commit(ledger: Ledger, root: Path, number: int) -> list[Verdict]:
     return [one for one in stored if one is not None]
 
 
-def sample_answer(verdict: Verdict, by: str) -> Answer:
+def answer_on(verdict: Verdict, by: str) -> Answer:
     """That a person found the scan normal."""
-    return Answer(
-        disposition_id=hashlib.sha256(verdict.verdict_id.encode()).hexdigest()[:32],
-        verdict_id=verdict.verdict_id,
-        part_id=verdict.part_id,
-        decision="normal",
-        stands="normal",
-        kinds=(),
-        boxes_px=(),
-        comment=None,
-        by=by,
-        at=verdict.times.decided_at + timedelta(hours=1),
-        read="first",
-        is_blind=True,
-        seconds_looked=3.0,
-        previous=None,
-    )
+    changes = {
+        "disposition_id": hashlib.sha256(verdict.verdict_id.encode()).hexdigest()[:32],
+        "verdict_id": verdict.verdict_id,
+        "kinds": (),
+        "comment": None,
+        "by": by,
+        "at": verdict.times.decided_at + timedelta(hours=1),
+    }
+    return sample_answer(decision="normal", part_id=verdict.part_id).model_copy(update=changes)
 
 
 def _plain(changes: dict[str, object]) -> dict[str, object]:

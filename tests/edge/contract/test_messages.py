@@ -16,11 +16,8 @@ from pydantic import ValidationError
 import edge
 from edge.contract.messages import (
     MESSAGES,
-    Alarm,
     GateInfo,
-    Health,
     Kind,
-    Latency,
     Message,
     ScanInfo,
     Topics,
@@ -30,9 +27,9 @@ from edge.contract.messages import (
     verdict_id,
 )
 from edge.records import Outcome
-from tests.support.samples import MORNING, STATION, sample_model_card, sample_status, sample_verdict
+from tests.support.samples import MORNING, sample_health, sample_verdict
 from tools import asyncapi
-from tools.examples import BOOT_ID
+from tools.examples import BOOT_ID, EXAMPLES
 
 SCHEMA = Path(edge.__file__).parent / "contract" / "schema"
 CONTRACT_FIELDS = {
@@ -61,48 +58,6 @@ CONTRACT_FIELDS = {
 }
 
 
-def health() -> Health:
-    return Health(
-        station=STATION,
-        boot_id=BOOT_ID,
-        at=MORNING,
-        uptime_s=60.0,
-        backlog_scans=0,
-        unsent_verdicts=0,
-        oldest_unsent_s=None,
-        last_scan_at=None,
-        last_verdict_at=None,
-        outcomes={"normal": 3},
-        latency=Latency(p50_s=0.4, p99_s=1.25, scans=3),
-        repeated=0,
-        overwritten=0,
-        removed=0,
-        unnamed=0,
-        resident_bytes=1,
-        clock_synchronised=True,
-        disk_free_bytes=1,
-        evidence=None,
-        gpu=None,
-        drift={"p_abnormal": None},
-        alarms=("share-away",),
-    )
-
-
-def alarm() -> Alarm:
-    return Alarm(
-        station=STATION, boot_id=BOOT_ID, at=MORNING, code="share-away", active=True, message="gone", hint="mount it"
-    )
-
-
-EXAMPLES: tuple[Message, ...] = (
-    sample_verdict(),
-    sample_status("online"),
-    sample_model_card(),
-    health(),
-    alarm(),
-)
-
-
 def changed(**fields: Any) -> Verdict:
     return Verdict.model_validate({**sample_verdict().model_dump(), **fields})
 
@@ -119,7 +74,7 @@ def test_canonical_bytes_are_sorted_compact_utf8() -> None:
 
 
 def test_canonical_bytes_survive_a_round_trip() -> None:
-    for example in EXAMPLES:
+    for example in (*EXAMPLES, sample_health()):
         payload = canonical_json(example)
         assert canonical_json(type(example).model_validate_json(payload)) == payload
 
@@ -227,7 +182,7 @@ def test_the_shipped_schema_is_the_one_of_the_models() -> None:
     assert shipped == asyncapi.documents()
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.KIND.value)
+@pytest.mark.parametrize("example", [*EXAMPLES, sample_health()], ids=lambda example: example.KIND.value)
 @pytest.mark.parametrize("draft", [jsonschema.Draft7Validator, jsonschema.Draft202012Validator])
 def test_an_example_satisfies_its_schema_and_a_spoilt_one_does_not(example: Message, draft: Any) -> None:
     schema = json.loads(asyncapi.documents()[example.schema_id().replace("/", "-") + ".schema.json"])

@@ -13,9 +13,9 @@ from edge.contract.messages import canonical_json
 from edge.desk.readings import Read
 from edge.desk.store import FILE_NAME, DeskStore
 from edge.records import Outcome
-from tests.edge.contract.test_messages import health as sample_health
 from tests.support.chromium import Chromium
 from tests.support.desk import log_in, put_account, put_piece, serving
+from tests.support.samples import sample_health
 from train.simulator.simulate import simulate_scan
 
 PORT = 8481

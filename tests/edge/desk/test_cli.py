@@ -20,7 +20,7 @@ from edge.errors import SettingsError
 from edge.settings import DeskSettings, load_settings
 from tests.support.certificates import Authority
 from tests.support.desk import PASSWORD, Browser, as_published, put_piece
-from tests.support.shift import sample_answer
+from tests.support.shift import answer_on
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_verify_names_a_change_and_a_hash_that_is_gone(
         head = store.head()
     assert run(config, "verify", "--head", head) == 0
     piece = put_piece(settings.evidence_dir, 1)
-    answer = sample_answer(piece.verdict(), "ann").model_copy(update={"disposition_id": "ab" * 16})
+    answer = answer_on(piece.verdict(), "ann").model_copy(update={"disposition_id": "ab" * 16})
     (piece.path / "disposition.json").write_bytes(as_published(answer.model_dump(mode="json")))
     sql = sqlite3.connect(settings.desk.dir / FILE_NAME)
     sql.execute("UPDATE account SET role = 'admin'")

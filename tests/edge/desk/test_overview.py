@@ -15,7 +15,7 @@ from edge.desk.readings import Read
 from edge.desk.store import FILE_NAME, DeskStore
 from edge.desk.words import NOTHING
 from edge.errors import SettingsError
-from tests.edge.contract.test_messages import health
+from tests.support.samples import sample_health
 
 NOON = datetime.now(UTC).astimezone().replace(hour=12, minute=0, second=0, microsecond=0)
 
@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> Iterator[DeskStore]:
 
 def tell(store: DeskStore, at: datetime, boot: int = 1, drift: float | None = None, **outcomes: int) -> None:
     told = {"at": at, "boot_id": UUID(int=boot), "outcomes": outcomes, "drift": {"p_abnormal": drift}}
-    store.add_health(int(at.timestamp() * 1000), canonical_json(health().model_copy(update=told)))
+    store.add_health(int(at.timestamp() * 1000), canonical_json(sample_health().model_copy(update=told)))
 
 
 def say(store: DeskStore, verdict: int, outcome: str, decision: str, kept: str = "outcome", by: str = "ann") -> None:
@@ -51,7 +51,7 @@ def test_verdicts_of_today_are_counted_through_midnight_and_restarts(store: Desk
 def test_a_clock_that_was_set_back_does_not_freeze_the_overview(store: DeskStore, tmp_path: Path) -> None:
     file = tmp_path / "health.json"
     for at in (NOON - timedelta(hours=1), NOON + timedelta(days=1), NOON):
-        file.write_bytes(canonical_json(health().model_copy(update={"at": at})))
+        file.write_bytes(canonical_json(sample_health().model_copy(update={"at": at})))
         note_health(store, file)
         note_health(store, file)
     newest = overview_facts(store, None, NOON, "en").health
@@ -63,7 +63,7 @@ def test_a_clock_that_was_set_back_does_not_freeze_the_overview(store: DeskStore
 def test_when_the_line_last_judged_is_known_over_a_restart_and_midnight(store: DeskStore) -> None:
     for at, last in ((NOON - timedelta(hours=1), NOON - timedelta(hours=2)), (NOON, None)):
         told = {"at": at, "boot_id": UUID(int=at.hour), "last_verdict_at": last}
-        store.add_health(int(at.timestamp() * 1000), canonical_json(health().model_copy(update=told)))
+        store.add_health(int(at.timestamp() * 1000), canonical_json(sample_health().model_copy(update=told)))
     assert overview_facts(store, None, NOON, "en").last_verdict == "10:00:00"
     day = NOON + timedelta(days=1)
     assert overview_facts(store, None, day, "de").last_verdict == f"{NOON:%d.%m.} 10:00", (
@@ -120,11 +120,11 @@ def test_the_workers_health_is_noted_once_and_what_is_none_is_left_alone(store: 
     file.write_bytes(b"{}")
     note_health(store, file)
     assert store.health_since(0) == []
-    file.write_bytes(canonical_json(health()))
+    file.write_bytes(canonical_json(sample_health()))
     note_health(store, file)
     note_health(store, file)
     (kept,) = store.health_since(0)
-    assert Health.model_validate_json(kept) == health()
+    assert Health.model_validate_json(kept) == sample_health()
     file.unlink()
     file.symlink_to(tmp_path / FILE_NAME)
     note_health(store, file)

@@ -32,8 +32,8 @@ from edge.desk.words import keys, word
 from edge.evidence.record import SCAN, Piece
 from edge.records import Outcome
 from edge.settings import DeskSettings, Settings, StateSettings
-from tests.edge.contract.test_messages import health
 from tests.support.desk import BOUNDS, MORNING, PASSWORD, Browser, put_account, put_piece, sheet
+from tests.support.samples import sample_health
 
 HOSTILE = '"><script>alert(1)</script>_é\u202e.tif'
 
@@ -441,7 +441,7 @@ def test_the_overview_shows_how_the_line_does(plant: Plant) -> None:
     for minutes, drift in ((1, 0.11), (0, 0.12)):
         told = {"at": at - timedelta(minutes=minutes), "drift": {"p_abnormal": drift}, "outcomes": {"normal": 1234}}
         told |= {"backlog_scans": 56, "unsent_verdicts": 78}
-        plant.desk.settings.state.health.write_bytes(canonical_json(health().model_copy(update=told)))
+        plant.desk.settings.state.health.write_bytes(canonical_json(sample_health().model_copy(update=told)))
         page = plant.browser("ann").get("/overview").text
     for words in ("normal 1234", ">56<", "Not yet at the broker: 78", "400 ms", "p99 1.2 s", "share-away"):
         assert words in page, words
@@ -919,7 +919,7 @@ def test_a_disk_that_fills_while_an_answer_is_given_says_that_nothing_was_saved(
     plant = Plant(small_disk)
     verdict_id = plant.put(1, counts=sheet(1, 60, 40))
     ann = plant.browser("ann")
-    plant.desk.settings.state.health.write_bytes(canonical_json(health()))
+    plant.desk.settings.state.health.write_bytes(canonical_json(sample_health()))
     ballast = small_disk / "ballast"
     with ballast.open("wb", buffering=0) as stream, suppress(OSError):
         while True:
@@ -1110,7 +1110,7 @@ def test_a_german_page_holds_no_english_word_number_or_time(plant: Plant) -> Non
     for minutes, drift in ((90, 0.1125), (0, 0.1271)):
         told = {"at": at - timedelta(minutes=minutes), "drift": {"p_abnormal": drift, "gate_std_max": drift}}
         told |= {"alarms": ("disk-low", "broker-away"), "last_verdict_at": at, "outcomes": {"normal": 5}}
-        message = health().model_copy(update=told)
+        message = sample_health().model_copy(update=told)
         plant.store.add_health(int(message.at.timestamp() * 1000), canonical_json(message))
     for verdict_id in ids:
         cleo.answer(verdict_id, "abnormal", kinds=["missing-ink", "lines"], severity="mild")

@@ -22,7 +22,7 @@ from paho.mqtt.publish import single
 
 import edge.mqtt.publisher
 from edge.contract.alarm_code import AlarmCode
-from edge.contract.messages import Health, Topics, Verdict
+from edge.contract.messages import Topics, Verdict
 from edge.errors import LedgerError
 from edge.mqtt.concessions import CONCESSION_ENDS
 from edge.mqtt.publisher import Publisher
@@ -32,7 +32,7 @@ from edge.store.ledger import Ledger, OutboxRow, open_ledger
 from edge.store.requests import ResendRequest
 from tests.support.mosquitto import Mosquitto, Recorder, needs_mosquitto
 from tests.support.relay import Relay
-from tests.support.samples import MORNING, STATION, sample_answer, sample_entry, sample_model_card
+from tests.support.samples import MORNING, STATION, sample_answer, sample_entry, sample_health, sample_model_card
 from tests.torture.fake_broker import FakeBroker
 from tools.examples import BOOT_ID
 
@@ -150,8 +150,7 @@ def test_a_station_publishes_by_its_settings(broker: Mosquitto, ledger: Ledger) 
         status = json.loads(recorder.wait_for("status", 1)[0].payload)
         assert status["versions"]["edge-worker"] == edge.__version__
     broker.stop()
-    client_id = Topics("acme", "berlin", "coating", "line2", STATION).client_id
-    assert f"as {client_id} (p5, c1, k30)" in "\n".join(broker.log)
+    assert f"as {TOPICS.client_id} (p5, c1, k30)" in "\n".join(broker.log)
 
 
 def test_a_verdict_carries_its_mqtt5_properties(broker: Mosquitto, ledger: Ledger) -> None:
@@ -232,8 +231,7 @@ def test_a_refusal_is_heard_from_a_broker_that_hangs_up_with_it(ledger: Ledger) 
     fill(ledger, 1, 200)
     with FakeBroker() as fake:
         fake.code, fake.hangs_up = 0x87, True
-        settings = BrokerSettings(host="127.0.0.1", port=fake.port, backoff_min_s=0.05, backoff_max_s=0.4)
-        with publishing(settings, ledger) as publisher:
+        with publishing(broker_of(fake, backoff_max_s=0.4), ledger) as publisher:
             drive(publisher, lambda: "verdict-refused" in publisher.standing_alarms)
             assert ledger.pending().count == 200
             fake.code = 0
@@ -250,8 +248,7 @@ def test_verdicts_the_broker_cannot_bear_do_not_hold_up_the_others(
     with FakeBroker() as fake:
         fake.poison = tuple(rows[seq - 1].verdict_id.encode() for seq in seqs)
         fake.code, fake.hangs_up, fake.disconnects = 0x99, way == "hangs_up", way == "disconnects"
-        settings = BrokerSettings(host="127.0.0.1", port=fake.port, backoff_min_s=0.05, backoff_max_s=0.4)
-        with publishing(settings, ledger) as publisher:
+        with publishing(broker_of(fake, backoff_max_s=0.4), ledger) as publisher:
             drive(publisher, lambda: ledger.pending().count == len(seqs))
             assert [row.seq for row in ledger.outbox(0, 10)] == [*seqs]
             fill(ledger, 201, 220)
@@ -269,8 +266,7 @@ def test_the_alarm_of_one_refused_verdict_stands_while_others_pass(ledger: Ledge
     rows = fill(ledger, 1, 1)
     with FakeBroker() as fake:
         fake.poison, fake.code = (rows[0].verdict_id.encode(),), 0x99
-        settings = BrokerSettings(host="127.0.0.1", port=fake.port, backoff_min_s=0.05, backoff_max_s=0.4)
-        with publishing(settings, ledger) as publisher:
+        with publishing(broker_of(fake, backoff_max_s=0.4), ledger) as publisher:
             drive(publisher, lambda: "verdict-refused" in publisher.standing_alarms)
             drive_for(publisher, 0.3)
             fill(ledger, 2, 100)
@@ -700,37 +696,12 @@ def test_a_stop_after_a_failure_delivers_and_says_offline_never_stopped(
 
 
 def test_health_is_retained_and_only_the_newest_waits(broker: Mosquitto, ledger: Ledger) -> None:
-    def health(uptime_s: float) -> Health:
-        return Health(
-            station=STATION,
-            boot_id=BOOT_ID,
-            at=MORNING,
-            uptime_s=uptime_s,
-            backlog_scans=0,
-            unsent_verdicts=0,
-            oldest_unsent_s=None,
-            last_scan_at=None,
-            last_verdict_at=None,
-            outcomes={},
-            latency=None,
-            repeated=0,
-            overwritten=0,
-            removed=0,
-            unnamed=0,
-            resident_bytes=1,
-            clock_synchronised=True,
-            disk_free_bytes=1,
-            evidence=None,
-            gpu=None,
-            drift={},
-            alarms=(),
-        )
-
     with Recorder(broker) as recorder, publishing(settings_for(broker), ledger) as publisher:
-        publisher.publish_health(health(1.0))
-        publisher.publish_health(health(2.0))
+        first, second, third = (sample_health().model_copy(update={"uptime_s": float(number)}) for number in (1, 2, 3))
+        publisher.publish_health(first)
+        publisher.publish_health(second)
         drive(publisher, lambda: len(recorder.messages("health")) >= 1)
-        publisher.publish_health(health(3.0))
+        publisher.publish_health(third)
         drive(publisher, lambda: len(recorder.messages("health")) >= 2)
         messages = recorder.messages("health")
         assert [json.loads(message.payload)["uptime_s"] for message in messages] == [2.0, 3.0]
