@@ -1,7 +1,8 @@
-"""Untrained networks whose scores depend on the image, for export tests, and checkpoints of them."""
+"""Untrained networks whose scores depend on the image, for export tests; checkpoints and models of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ from edge.images.conversion import Bounds
 from edge.images.method import Method
 from edge.images.sharpness import Sharpness
 from edge.records import Size
+from export.keys import create_keys
+from tests.support.fakes import write_scan
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.gate.network import Gate, state_of
 from train.networks import ElectrodeClassifier, GateAutoencoder
@@ -96,3 +99,29 @@ def write_checkpoints(
     save_checkpoint(folder / "classifier.pt", classifier)
     save_checkpoint(folder / "gate.pt", gate)
     return folder / "classifier.pt", folder / "gate.pt"
+
+
+def make_place(place: Path, size: Size, levels: Sequence[tuple[int, str]]) -> Path:
+    """Checkpoints, a key, and scans of these counts with their labels."""
+    write_checkpoints(place / "run", size)
+    create_keys(place / "keys")
+    (place / "scans").mkdir()
+    rows = ["file,bundle,label"]
+    for number, (level_counts, label) in enumerate(levels):
+        write_scan(place / "scans" / f"{number}.tif", level_counts, number)
+        rows.append(f"{number}.tif,b1,{label}")
+    (place / "scans" / "labels.csv").write_text("\n".join(rows) + "\n")
+    return place
+
+
+def model_command(run: Path, place: Path, out: Path, *more: str) -> list[str]:
+    """`edge-export model` on the checkpoints in `run`, the scans and the key in `place`."""
+    options = {
+        "--classifier": run / "classifier.pt",
+        "--gate": run / "gate.pt",
+        "--golden": place / "scans",
+        "--key": place / "keys" / "signing-key.pem",
+        "--out": out,
+        "--model-id": "lively-1",
+    }
+    return ["model", *(str(part) for pair in options.items() for part in pair), *more]

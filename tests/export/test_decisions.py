@@ -21,7 +21,7 @@ from export.cli import main
 from export.decisions import decision_lines
 from export.keys import create_keys
 from export.precision import to_precision
-from tests.export.networks import write_checkpoints
+from tests.export.networks import model_command, write_checkpoints
 from tests.support.cpu_engines import needs_openvino
 from tests.support.fakes import write_scan
 from tests.support.signed_models import float_constant
@@ -73,15 +73,7 @@ def spoilt_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def export(place: Path, out: Path, run: str, *more: str) -> int:
-    options = {
-        "--classifier": place / run / "classifier.pt",
-        "--gate": place / run / "gate.pt",
-        "--golden": place / "scans",
-        "--key": place / "keys" / "signing-key.pem",
-        "--out": out,
-        "--model-id": "lively",
-    }
-    return main(["model", *(str(part) for pair in options.items() for part in pair), *more])
+    return main(model_command(place / run, place, out, *more))
 
 
 @pytest.mark.usefixtures("spoilt_precision")

@@ -9,9 +9,7 @@ import pytest
 from edge.model.signed_model import read_model
 from edge.records import Size
 from export.cli import main
-from export.keys import create_keys
-from tests.export.networks import write_checkpoints
-from tests.support.fakes import write_scan
+from tests.export.networks import make_place, model_command
 
 pytestmark = pytest.mark.timeout(600)  # torch exports two networks, twice
 SIZE = Size(96, 64)
@@ -21,31 +19,16 @@ SIZE = Size(96, 64)
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints, a key, labelled scans, and a model of each precision."""
     place = tmp_path_factory.mktemp("parity")
-    write_checkpoints(place / "run", SIZE)
-    create_keys(place / "keys")
-    (place / "scans").mkdir()
-    rows = ["file,bundle,label"]
-    for number, (level_counts, label) in enumerate([(1900, "normal"), (2300, "abnormal"), (2000, "normal")]):
-        write_scan(place / "scans" / f"{number}.tif", level_counts, number)
-        rows.append(f"{number}.tif,b1,{label}")
-    (place / "scans" / "labels.csv").write_text("\n".join(rows) + "\n")
-    assert main([*model_command(place, "fp32")]) == 0
-    assert main([*model_command(place, "int8"), "--calibrate", str(place / "scans")]) == 0
+    make_place(place, SIZE, [(1900, "normal"), (2300, "abnormal"), (2000, "normal")])
+    assert export(place, "fp32", "fp32") == 0
+    assert export(place, "int8", "int8", "--calibrate", str(place / "scans")) == 0
     return place
 
 
-def model_command(place: Path, precision: str) -> list[str]:
-    options = {
-        "--classifier": place / "run" / "classifier.pt",
-        "--gate": place / "run" / "gate.pt",
-        "--golden": place / "scans",
-        "--key": place / "keys" / "signing-key.pem",
-        "--out": place / precision,
-        "--model-id": "lively",
-        "--precision": precision,
-    }
+def export(place: Path, precision: str, out: str, *more: str) -> int:
     # Everything lies in the review band: what untrained networks decide is left to chance.
-    return ["model", *(str(part) for pair in options.items() for part in pair), "--review-band", "0", "1"]
+    options = ["--precision", precision, "--review-band", "0", "1", *more]
+    return main(model_command(place / "run", place, place / out, *options))
 
 
 def parity_command(place: Path, *precisions: str) -> list[str]:
@@ -61,15 +44,13 @@ def test_the_manifest_says_what_the_graphs_compute_in(place: Path) -> None:
 
 
 def test_int8_without_scans_is_refused_and_writes_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = [part if part != str(place / "int8") else str(place / "other") for part in model_command(place, "int8")]
-    assert main(command) == 1
+    assert export(place, "int8", "other") == 1
     assert "--calibrate DIR" in capsys.readouterr().err
     assert not (place / "other").exists()
 
 
 def test_storage_of_weights_is_no_matter_of_an_int8_model(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = [part if part != str(place / "int8") else str(place / "other") for part in model_command(place, "int8")]
-    assert main([*command, "--weights-storage", "fp16"]) == 1
+    assert export(place, "int8", "other", "--weights-storage", "fp16") == 1
     assert "it changes the file, not the arithmetic" in capsys.readouterr().err
 
 
@@ -78,7 +59,7 @@ def test_parity_compares_precisions_engines_and_torch(place: Path, capsys: pytes
     torch = ["--classifier", str(run / "classifier.pt"), "--gate", str(run / "gate.pt")]
     assert main([*parity_command(place, "fp32", "int8"), *torch]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    for fact in ("differences from torch fp32", "lively fp32 on", "lively int8 on", "layers that differ most: "):
+    for fact in ("differences from torch fp32", "lively-1 fp32 on", "lively-1 int8 on", "layers that differ most: "):
         assert fact in printed
     assert "classifier.onnx" in printed and "gate.onnx" in printed
 
@@ -86,7 +67,7 @@ def test_parity_compares_precisions_engines_and_torch(place: Path, capsys: pytes
 def test_parity_runs_the_engines_it_is_told_to(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*parity_command(place, "fp32", "int8"), "--engines", "onnxruntime"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "differences from lively fp32 on onnxruntime" in printed and "openvino" not in printed
+    assert "differences from lively-1 fp32 on onnxruntime" in printed and "openvino" not in printed
 
 
 def test_parity_without_any_engine_says_which_were_asked_for(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

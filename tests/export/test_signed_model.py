@@ -31,7 +31,7 @@ from export.keys import create_keys, load_private_key
 from export.parity import MAX_STORAGE_DRIFT, check_storage
 from export.request import check_pair
 from export.signed_model import write_model
-from tests.export.networks import BOUNDS, exposure_around, write_checkpoints
+from tests.export.networks import BOUNDS, exposure_around, make_place, model_command, write_checkpoints
 from tests.support.fakes import ScriptedEngine, write_scan
 from train.checkpoint import load_checkpoint
 
@@ -43,37 +43,14 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints, a key and labelled scans."""
-    place = tmp_path_factory.mktemp("workplace")
-    write_checkpoints(place / "run", SIZE)
-    create_keys(place / "keys")
-    scans = place / "scans"
-    scans.mkdir()
-    rows = ["file,bundle,label"]
-    for number, (level_counts, label) in enumerate(
-        [(1900, "normal"), (2300, "abnormal"), (2000, "normal"), (2700, "abnormal")]
-    ):
-        write_scan(scans / f"{number}.tif", level_counts, number)
-        rows.append(f"{number}.tif,b1,{label}")
-    (scans / "labels.csv").write_text("\n".join(rows) + "\n")
-    return place
-
-
-def model_command(place: Path, out: Path, *more: str) -> list[str]:
-    options = {
-        "--classifier": place / "run" / "classifier.pt",
-        "--gate": place / "run" / "gate.pt",
-        "--golden": place / "scans",
-        "--key": place / "keys" / "signing-key.pem",
-        "--out": out,
-        "--model-id": "lively-1",
-    }
-    return ["model", *(str(part) for pair in options.items() for part in pair), *more]
+    levels = [(1900, "normal"), (2300, "abnormal"), (2000, "normal"), (2700, "abnormal")]
+    return make_place(tmp_path_factory.mktemp("workplace"), SIZE, levels)
 
 
 @pytest.fixture(scope="module")
 def exported(workplace: Path) -> Path:
     out = workplace / "model"
-    assert main(model_command(workplace, out, "--review-band", "0.4", "0.6")) == 0
+    assert main(model_command(workplace / "run", workplace, out, "--review-band", "0.4", "0.6")) == 0
     return out
 
 
@@ -157,7 +134,7 @@ sys.modules["torch"] = sys.modules["onnx"] = sys.modules["torchvision"] = None
 from export.cli import main
 assert main(["keygen", "--out", {str(tmp_path)!r}]) == 0
 assert main(["verify", {str(exported)!r}, "--key", {str(public_key)!r}]) == 0
-assert main({model_command(tmp_path, tmp_path / "out")!r}) == 1
+assert main({model_command(tmp_path / "run", tmp_path, tmp_path / "out")!r}) == 1
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
@@ -179,7 +156,7 @@ def test_an_existing_folder_is_never_written_over(
     workplace: Path, exported: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (exported / "manifest.json").read_bytes()
-    assert main(model_command(workplace, exported)) == 1
+    assert main(model_command(workplace / "run", workplace, exported)) == 1
     assert "exists already" in capsys.readouterr().err
     assert (exported / "manifest.json").read_bytes() == before
 
@@ -206,7 +183,7 @@ def test_the_same_manifest_is_the_same_bytes(
     assert (exported / "manifest.json").read_bytes() == manifest_json(signed.manifest)
 
 
-def test_checkpoints_that_look_at_different_images_are_refused(tmp_path: Path, workplace: Path) -> None:
+def test_checkpoints_that_look_at_different_images_are_refused(tmp_path: Path) -> None:
     run = write_checkpoints(tmp_path / "run", SIZE, gate_bounds=Bounds(1000, 3000))
     with pytest.raises(ExportError, match="bounds"):
         check_pair(load_checkpoint(run[0], "classifier"), load_checkpoint(run[1], "gate"))
@@ -337,9 +314,10 @@ def test_small_sets_that_cannot_show_int8_to_be_harmless_get_float16_and_are_tol
         return "nothing"
 
     monkeypatch.setattr("export.signed_model.check_storage", refuse_int8)
-    assert main(model_command(workplace, tmp_path / "out")) == 0
+    assert main(model_command(workplace / "run", workplace, tmp_path / "out")) == 0
     said = capsys.readouterr().err
     assert "loses 1.06 points; storing the weights as fp16 instead" in said
     assert "golden scans the line would decide" in said
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["weights_storage"] == "fp16"
-    assert main([*model_command(workplace, tmp_path / "asked"), "--weights-storage", "int8"]) == ParityError.exit_code
+    asked = model_command(workplace / "run", workplace, tmp_path / "asked", "--weights-storage", "int8")
+    assert main(asked) == ParityError.exit_code
