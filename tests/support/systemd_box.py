@@ -31,6 +31,30 @@ needs_a_box = pytest.mark.skipif(
     reason="needs root, debootstrap and systemd-nspawn (Debian: apt install debootstrap systemd-container)",
 )
 
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+HARMLESS = ("RestartSteps", "RestartMaxDelaySec", "is not executable: No such file or directory")
+"""Keys of systemd 254, which older ones say they ignore, and programs that are not installed here."""
+
+
+def analysed(*arguments: str | Path) -> str:
+    """What systemd-analyze says."""
+    done = subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, timeout=60)
+    return done.stdout + done.stderr
+
+
+def exposure(unit: Path) -> float:
+    """How far a service is exposed, in systemd's points from 0 to 10."""
+    text = analysed("security", "--offline=true", "--no-pager", unit)
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", text)
+    assert found is not None, text
+    return float(found[1])
+
+
+def mistakes(unit: Path) -> list[str]:
+    """What systemd finds wrong with a unit."""
+    lines = analysed("verify", unit).splitlines()
+    return [line for line in lines if unit.name in line and not any(word in line for word in HARMLESS)]
+
 
 class Box:
     """The system in `folder`; `run` runs a command in it while it is up."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge.engines.tensorrt.plan_cache import PlanCache
-from tests.support.systemd_box import commands_under
+from tests.support.systemd_box import commands_under, exposure, mistakes, needs_systemd
 
 ROOT = Path(__file__).parents[2]
 SYSTEMD = ROOT / "systemd"
@@ -19,15 +19,7 @@ BUILD = SYSTEMD / "edge-engine-build.service"
 DEVICES = SYSTEMD / "edge-gpu-devices.service"
 DROP_IN = SYSTEMD / "edge-worker-gpu.conf"
 OPENVINO = SYSTEMD / "edge-worker-openvino.conf"
-MAX_EXPOSURE = 2.0
 UNITS = ("build", "gpu", "openvino")
-
-needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-
-
-def analysed(*arguments: str | Path) -> str:
-    done = subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, timeout=60)
-    return done.stdout + done.stderr
 
 
 def worker_with(drop_in: Path, folder: Path) -> Path:
@@ -46,23 +38,13 @@ def unit_of(name: str, folder: Path) -> Path:
 @needs_systemd
 def test_none_is_exposed_more_than_two_points(tmp_path: Path) -> None:
     for name in UNITS:
-        unit = unit_of(name, tmp_path)
-        text = analysed("security", "--offline=true", "--no-pager", unit)
-        found = re.search(r"Overall exposure level for \S+: ([\d.]+)", text)
-        assert found is not None, text
-        assert float(found[1]) <= MAX_EXPOSURE, text
+        assert exposure(unit_of(name, tmp_path)) <= 2.0, name
 
 
 @needs_systemd
 @pytest.mark.parametrize("unit", [*UNITS, "devices"])
 def test_systemd_sees_no_mistake(tmp_path: Path, unit: str) -> None:
-    path = DEVICES if unit == "devices" else unit_of(unit, tmp_path)
-    harmless = ("RestartSteps", "RestartMaxDelaySec", "is not executable: No such file or directory")
-    text = analysed("verify", path)
-    complaints = [
-        line for line in text.splitlines() if path.name in line and not any(word in line for word in harmless)
-    ]
-    assert complaints == []
+    assert mistakes(DEVICES if unit == "devices" else unit_of(unit, tmp_path)) == []
 
 
 def test_the_build_comes_first_and_the_line_starts_without_it() -> None:

@@ -2,48 +2,28 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.systemd_box import commands_under
+from tests.support.systemd_box import commands_under, exposure, mistakes, needs_systemd
 
 UNIT = Path(__file__).parents[2] / "systemd" / "edge-worker.service"
 DESK = UNIT.with_name("edge-desk.service")
-MAX_EXPOSURE = 2.0
-
-needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
 
 @needs_systemd
 @pytest.mark.parametrize("unit", [UNIT, DESK], ids=lambda unit: unit.name)
 def test_a_service_is_exposed_at_most_two_points(unit: Path) -> None:
-    done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--no-pager", unit],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
-    assert found is not None, done.stdout + done.stderr
-    assert float(found[1]) <= MAX_EXPOSURE
+    assert exposure(unit) <= 2.0
 
 
 @needs_systemd
 @pytest.mark.parametrize("unit", [UNIT, DESK], ids=lambda unit: unit.name)
 def test_a_unit_has_no_mistake_that_systemd_sees(unit: Path) -> None:
-    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=60)
-    newer = ("RestartSteps", "RestartMaxDelaySec")  # systemd 254; older ones say that they ignore them
-    not_installed = "is not executable: No such file or directory"
-    complaints = [
-        line
-        for line in done.stderr.splitlines()
-        if unit.name in line and not_installed not in line and not any(key in line for key in newer)
-    ]
-    assert complaints == []
+    assert mistakes(unit) == []
 
 
 def test_systemd_waits_for_ready_and_feeds_on_the_beat() -> None:
