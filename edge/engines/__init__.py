@@ -119,8 +119,13 @@ def check_batch(images: Batch, spec: EngineSpec) -> None:
             f"images are {images.dtype} {images.shape}, this model takes uint8 (n, {', '.join(map(str, wanted))})",
             hint="convert the scan with the conversion and the size of the model",
         )
-    if not 1 <= len(images) <= spec.max_batch:
+    check_count(len(images), "images", spec)
+
+
+def check_count(count: int, what: str, spec: EngineSpec) -> None:
+    """Raises EngineError for an empty batch, or one that is larger than the engine takes."""
+    if not 1 <= count <= spec.max_batch:
         raise EngineError(
-            f"{len(images)} images at once, this engine takes 1 to {spec.max_batch}",
+            f"{count} {what} at once, this engine takes 1 to {spec.max_batch}",
             hint="give smaller batches or open the engine with a larger `max_batch`",
         )

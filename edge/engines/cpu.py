@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -83,6 +83,15 @@ class CpuEngine:
     def close(self) -> None:
         """Free both networks; a second call does nothing."""
         self._classifier = self._gate = None
+
+
+def check_outputs(graph: str, outputs: Mapping[str, object], shapes: Mapping[str, tuple[int, ...]], scans: int) -> None:
+    """Raises EngineError unless each output of a graph is float32 (scans, *shape)."""
+    for name, shape in shapes.items():
+        value, expected = outputs[name], (scans, *shape)
+        if not isinstance(value, np.ndarray) or value.dtype != np.float32 or value.shape != expected:
+            found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+            raise EngineError(f"{graph} returned {name} as {found}, expected float32 {expected}", hint=EXPORT_AGAIN)
 
 
 def _ranks(outputs: tuple[str, ...]) -> dict[str, int]:

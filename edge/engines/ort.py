@@ -19,7 +19,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from edge.engines import IMAGE_INPUT, Batch, EngineSpec
-from edge.engines.cpu import EXPORT_AGAIN, CpuEngine, Networks
+from edge.engines.cpu import EXPORT_AGAIN, CpuEngine, Networks, check_outputs
 from edge.errors import EngineError
 
 NAME = "onnxruntime"
@@ -93,13 +93,7 @@ class Graph:
                 hint="if it happens again, check free memory and lower `model.max_batch`",
             ) from error
         outputs = dict(zip(self._shapes, values, strict=True))
-        for output, tail in self._shapes.items():
-            value, expected = outputs[output], (len(images), *tail)
-            if not isinstance(value, np.ndarray) or value.dtype != np.float32 or value.shape != expected:
-                raise EngineError(
-                    f"{self._name} returned {output} as {_describe(value)}, expected float32 {expected}",
-                    hint=EXPORT_AGAIN,
-                )
+        check_outputs(self._name, outputs, self._shapes, len(images))
         return outputs
 
     def _check_input(self, image: tuple[int, int, int]) -> None:
@@ -181,7 +175,3 @@ def _open_session(name: str, graph: bytes, precision: str, threads: int) -> Any:
 
 def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or repr(error)
-
-
-def _describe(value: object) -> str:
-    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__

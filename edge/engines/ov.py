@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.engines import IMAGE_INPUT, Batch, EngineSpec
-from edge.engines.cpu import EXPORT_AGAIN, CpuEngine, Networks
+from edge.engines.cpu import EXPORT_AGAIN, CpuEngine, Networks, check_outputs
 from edge.errors import EngineError
 
 # `import openvino` reports its use to its makers over the network, unless this package cannot be imported. A line PC
@@ -84,13 +84,7 @@ class Graph:
                 f"{self._name} failed on images of shape {images.shape}: {_reason(error)}",
                 hint="if it happens again, check free memory and lower `model.max_batch`",
             ) from error
-        for output, tail in self._shapes.items():
-            value, expected = outputs[output], (len(images), *tail)
-            if value.dtype != np.float32 or value.shape != expected:
-                raise EngineError(
-                    f"{self._name} returned {output} as {value.dtype} {value.shape}, expected float32 {expected}",
-                    hint=EXPORT_AGAIN,
-                )
+        check_outputs(self._name, outputs, self._shapes, len(images))
         return outputs
 
 

@@ -33,6 +33,7 @@ from edge.engines import (
     EngineOutput,
     EngineSpec,
     check_batch,
+    check_count,
     classifier_outputs,
     rank_of,
 )
@@ -211,11 +212,7 @@ class FusedTrtEngine(TrtEngine):
             self._axes[source_px, target_px] = cuda.to_device(axis(source_px, target_px))
 
     def _check_raw(self, scans: Sequence[RawScan]) -> None:
-        if not 1 <= len(scans) <= self._spec.max_batch:
-            raise EngineError(
-                f"{len(scans)} scans at once, this engine takes 1 to {self._spec.max_batch}",
-                hint="give smaller batches or open the engine with a larger `max_batch`",
-            )
+        check_count(len(scans), "scans", self._spec)
         for scan in scans:
             fits = scan.counts.dtype == np.uint16 and scan.counts.ndim == 2 and 0 < scan.counts.size <= self._max_px
             if not fits or scan.size != self._spec.size or len(scan.stretches) != self._spec.channels:

@@ -9,9 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edge.engines.choose import open_engine
+from edge.engines.golden import check_golden
 from edge.errors import EngineError
 from tests.support.cpu_engines import CPU_ENGINES, open_graphs
-from tests.support.signed_models import SIZE, brightness_graph, float_constant, graph_bytes
+from tests.support.signed_models import SIZE, brightness_graph, float_constant, graph_bytes, verified_model
 
 IMAGES = np.full((1, 1, *SIZE), 51, np.uint8)
 
@@ -42,6 +44,15 @@ def test_scores_are_those_of_the_graphs(name: str) -> None:
     assert output.p_abnormal == pytest.approx([0.2])
     assert output.gate_mean_max == pytest.approx([0.051])
     assert output.residual_map.shape == (1, SIZE.height_px // 16, SIZE.width_px // 16)
+
+
+@pytest.mark.parametrize("asked", ["auto", *CPU_ENGINES])
+def test_a_model_repeats_its_golden_scores(tmp_path: Path, asked: str) -> None:
+    model = verified_model(tmp_path / "model")
+    engine = open_engine(model, asked, threads=1)
+    assert engine.spec.name == ("onnxruntime" if asked == "auto" else asked)
+    check_golden(model, engine)
+    engine.close()
 
 
 def test_the_default_batch_is_one(name: str) -> None:

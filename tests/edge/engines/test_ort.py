@@ -14,20 +14,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge.engines.choose import open_engine
-from edge.engines.golden import check_golden
 from edge.engines.ort import NAME, session_options
 from edge.errors import EngineError
 from tests.support.cpu_engines import open_graphs
 from tests.support.signed_models import SIZE, float_constant, graph_bytes, verified_model
-
-
-def test_a_model_repeats_its_golden_scores_on_onnxruntime(tmp_path: Path) -> None:
-    model = verified_model(tmp_path / "model")
-    for name in ("auto", "onnxruntime"):
-        engine = open_engine(model, name, threads=1)
-        assert engine.spec.name == "onnxruntime"
-        check_golden(model, engine)
-        engine.close()
 
 
 @pytest.mark.parametrize(

@@ -13,21 +13,11 @@ import numpy as np
 import pytest
 
 from edge.engines.choose import open_engine
-from edge.engines.golden import check_golden
 from edge.errors import EngineError
 from tests.support.cpu_engines import needs_openvino, open_graphs
 from tests.support.signed_models import SIZE, verified_model
 
 ROOT = Path(__file__).parents[3]
-
-
-@needs_openvino
-def test_a_model_repeats_its_golden_scores_on_openvino(tmp_path: Path) -> None:
-    model = verified_model(tmp_path / "model")
-    engine = open_engine(model, "openvino", threads=1)
-    assert engine.spec.name == "openvino"
-    check_golden(model, engine)
-    engine.close()
 
 
 def test_without_openvino_the_engine_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
