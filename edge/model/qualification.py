@@ -18,12 +18,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cryptography.exceptions import InvalidSignature
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 import edge
 from edge.errors import ModelError
-from edge.model.signed_model import SignedModel, TrustedKey
+from edge.model.signed_model import SignedModel, TrustedKey, signer_of
 from edge.settings import Settings
 from edge.system.text import first_error
 
@@ -168,7 +167,7 @@ def read_qualification(folder: Path, keys: Sequence[TrustedKey]) -> Qualificatio
             f"the qualification in {folder} cannot be read: {error.strerror}",
             hint="name the folder that `edge-worker qualify` wrote",
         ) from None
-    if not any(_is_signed(data, signature, trusted) for trusted in keys):
+    if signer_of(data, signature, keys) is None:
         names = ", ".join(f"{trusted.name} ({trusted.fingerprint[:16]})" for trusted in keys)
         raise ModelError(
             f"{folder / RECORD_FILE} was changed after signing, or is signed by another key; trusted here: {names}",
@@ -214,11 +213,3 @@ def _differences(what: str, tested: dict[str, str], here: dict[str, str]) -> lis
         if was != now:
             found.append(f"{what} {name} is {now[:16]}, tested was {was[:16]}")
     return found
-
-
-def _is_signed(data: bytes, signature: bytes, trusted: TrustedKey) -> bool:
-    try:
-        trusted.key.verify(signature, data)
-    except InvalidSignature:
-        return False
-    return True

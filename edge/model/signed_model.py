@@ -209,6 +209,17 @@ def verify_model(directory: Path, keys: Sequence[TrustedKey]) -> SignedModel:
     )
 
 
+def signer_of(data: bytes, signature: bytes, keys: Sequence[TrustedKey]) -> str | None:
+    """Name of the key that signed `data`; None if none of them did."""
+    for trusted in keys:
+        try:
+            trusted.key.verify(signature, data)
+        except InvalidSignature:
+            continue
+        return trusted.name
+    return None
+
+
 def _public_key(file: Path) -> Ed25519PublicKey:
     data = read_named(file, MAX_KEY_BYTES)
     if b"PRIVATE KEY" in data:
@@ -234,12 +245,8 @@ def _check_signature(manifest: bytes, signature: bytes, keys: Sequence[TrustedKe
             f"{directory / SIGNATURE_FILE} has {len(signature)} bytes, an Ed25519 signature has {SIGNATURE_BYTES}",
             hint=_COPY_AGAIN,
         )
-    for trusted in keys:
-        try:
-            trusted.key.verify(signature, manifest)
-        except InvalidSignature:
-            continue
-        return trusted.name
+    if (signed_by := signer_of(manifest, signature, keys)) is not None:
+        return signed_by
     claim = claimed_key(manifest)
     names = ", ".join(f"{trusted.name} ({trusted.fingerprint[:16]})" for trusted in keys)
     if claim is not None and claim not in {trusted.fingerprint for trusted in keys}:
