@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from edge.contract.messages import GateInfo, Verdict
+from edge.contract.messages import Verdict
 from edge.records import Outcome
 
 LOOKS = {
@@ -114,7 +114,7 @@ class Board:
     def add(self, verdict: Verdict, at: datetime) -> None:
         """One more verdict, which the MES received `at`."""
         truth = self._truths.get(verdict.scan.file, "?")
-        p = verdict.p_abnormal
+        p, worst = verdict.p_abnormal, verdict.gate.worst_share
         cells = (
             f"{at:%H:%M:%S}",
             str(verdict.seq),
@@ -123,7 +123,7 @@ class Board:
             "=" if verdict.outcome is expected(truth) else "≠",
             f"{LOOKS[verdict.outcome][0]} {verdict.outcome}",
             "-" if p is None else f"{p:.2f}",
-            _worst_share(verdict.gate),
+            "-" if worst is None else f"{worst:.2f}",
             " ".join(verdict.reasons),
         )
         self._counts[verdict.outcome] += 1
@@ -147,10 +147,3 @@ class Board:
         done, total = sum(self._counts.values()), len(self._truths)
         progress.add_row(ProgressBar(total, done, width=32, complete_style="cyan"), f"{done} of {total} verdicts")
         return Group(table, progress, tally(self._counts), "")
-
-
-def _worst_share(gate: GateInfo) -> str:
-    """The worse gate score in units of its threshold: above 1 the model does not know this kind of image."""
-    pairs = ((gate.mean_max, gate.mean_threshold), (gate.std_max, gate.std_threshold))
-    shares = [score / threshold for score, threshold in pairs if score is not None and threshold]
-    return f"{max(shares):.2f}" if shares else "-"

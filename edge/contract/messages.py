@@ -39,7 +39,7 @@ from pydantic import (
 from edge.images.method import Method
 from edge.records import Outcome
 from edge.settings import Settings
-from edge.system.text import rfc3339
+from edge.system.text import rfc3339, speakable
 from edge.system.values import MAX_SEQ, check_topic_level
 
 
@@ -49,10 +49,6 @@ def _to_utc_ms(moment: datetime) -> datetime:
     except OverflowError:  # hours before the first day of the calendar, or after the last
         raise ValueError("no time of the calendar in UTC") from None
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-
-
-def _speakable(value: object) -> object:
-    return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
 
 
 def open_enumeration(words: Iterable[str], pattern: str | None = None) -> dict[str, Any]:
@@ -76,11 +72,11 @@ Timestamp = Annotated[
         }
     ),
 ]
-Text = Annotated[str, BeforeValidator(_speakable)]
+Text = Annotated[str, BeforeValidator(speakable)]
 Word = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 """A machine-readable reason or code: lower-case words joined by hyphens."""
-Engine = Annotated[str, BeforeValidator(_speakable), WithJsonSchema(open_enumeration(ENGINES))]
-Precision = Annotated[str, BeforeValidator(_speakable), WithJsonSchema(open_enumeration(PRECISIONS))]
+Engine = Annotated[str, BeforeValidator(speakable), WithJsonSchema(open_enumeration(ENGINES))]
+Precision = Annotated[str, BeforeValidator(speakable), WithJsonSchema(open_enumeration(PRECISIONS))]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 EvidencePath = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}/[0-9a-f]{32}$")]
@@ -187,6 +183,12 @@ class GateInfo(Part):
     mean_threshold: float | None = Field(description="a larger `mean_max` goes to review; null: no such limit")
     std_threshold: float | None = Field(description="a larger `std_max` goes to review; null likewise")
     boxes_px: tuple[BoxPx, ...] = Field(description="windows the gate does not know, worst first")
+
+    @property
+    def worst_share(self) -> float | None:
+        """The larger of both scores, in multiples of its threshold; above 1 the model does not know the image."""
+        pairs = ((self.mean_max, self.mean_threshold), (self.std_max, self.std_threshold))
+        return max((score / limit for score, limit in pairs if score is not None and limit), default=None)
 
 
 class ModelInfo(Part):

@@ -28,7 +28,7 @@ from typing import Any, Literal
 from edge.desk.readings import Choice, Read, State, Vote, standing
 from edge.errors import DeskError, DeskFault
 from edge.records import Outcome
-from edge.system.text import rfc3339
+from edge.system.text import rfc3339, speakable
 
 FILE_NAME = "desk.sqlite"
 APPLICATION_ID = 0x4544534B  # "EDSK"
@@ -241,7 +241,7 @@ class DeskStore:
             stands = standing(Outcome(fields["outcome"]), [*votes, vote]).choice
             said = {**fields, "kind": "answer", "nonce": nonce, "read": read, "stands": stands}
             seq = self._append(said)
-            row = (seq, nonce, *(_text(said[name]) for name in _NAMES))
+            row = (seq, nonce, *(speakable(said[name]) for name in _NAMES))
             self._sql.execute("INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)", row)
         return True
 
@@ -411,12 +411,20 @@ def chain_problems(
         if fields.get("previous") != previous:
             found.append(f"entry {seq}: it does not follow what stands before it, which was changed or removed")
         if fields.get("kind") == "answer":
-            answers[seq] = tuple(_text(fields.get(key)) for key in ("nonce", *_NAMES))
+            answers[seq] = tuple(speakable(fields.get(key)) for key in ("nonce", *_NAMES))
         elif fields.get("kind") == "account":
             keys = ("account", "role", "is_disabled", "secret_sha256")
             accounts[str(fields.get("account"))] = {key: fields.get(key) for key in keys}
         previous, expected = entry_hash(entry), seq + 1
     return found, answers, accounts
+
+
+def by_verdict(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
+    """The answers on each verdict, in their order."""
+    found: dict[str, list[Answer]] = {}
+    for answer in answers:
+        found.setdefault(answer.verdict_id, []).append(answer)
+    return found
 
 
 def canonical(fields: Fields) -> bytes:
@@ -476,11 +484,6 @@ def _seal(account: Account) -> dict[str, Any]:
         "is_disabled": account.is_disabled,
         "secret_sha256": hashlib.sha256(account.secret.encode()).hexdigest(),
     }
-
-
-def _text(value: object) -> object:
-    """A field as the table holds it; SQLite takes no lone surrogates, nor do entries."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _answer(

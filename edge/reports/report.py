@@ -62,17 +62,6 @@ class Card:
     is_large: bool
     """Whether it is shown by itself, beside its row in the table."""
 
-    @property
-    def worst_gate(self) -> float | None:
-        """The larger of both gate scores, in multiples of its threshold."""
-        gate = self.past.verdict.gate
-        ratios = [
-            score / threshold
-            for score, threshold in ((gate.mean_max, gate.mean_threshold), (gate.std_max, gate.std_threshold))
-            if score is not None and threshold
-        ]
-        return max(ratios, default=None)
-
 
 @dataclass(slots=True)
 class Span:

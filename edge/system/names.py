@@ -6,6 +6,8 @@ import re
 import unicodedata
 from pathlib import Path
 
+from edge.system.text import UNSEEN
+
 SCAN_SUFFIXES = (".tif", ".tiff")
 """How the name of a scan ends, in any case of its letters."""
 
@@ -48,6 +50,6 @@ def _escape(match: re.Match[str]) -> str:
         return "\\\\"
     if "\udc80" <= char <= "\udcff":
         return f"\\x{ord(char) - 0xDC00:02x}"
-    if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
+    if unicodedata.category(char) in UNSEEN:
         return f"\\u{ord(char):04x}"
     return char

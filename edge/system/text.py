@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the process that unpacks writes logs, and starts without pydantic
     from pydantic import ValidationError
 
-_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _THIN_SPACE = "\u202f"
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -46,7 +46,12 @@ def visible(text: str) -> str:
     r"""Other people's words with their control and formatting characters as `\u202e`: what is read is what is there."""
     if text.isprintable():  # which says no of some more characters: those are looked at one by one
         return text
-    return "".join(f"\\u{ord(char):04x}" if unicodedata.category(char) in _UNSEEN else char for char in text)
+    return "".join(f"\\u{ord(char):04x}" if unicodedata.category(char) in UNSEEN else char for char in text)
+
+
+def speakable(value: object) -> object:
+    r"""Text whose lone surrogates, which neither JSON nor SQLite can take, have become `\udcff`; others as they are."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def rfc3339(moment: datetime) -> str:
