@@ -102,7 +102,7 @@ def run(options: Options, screen: Screen) -> None:
         if broker.costs:
             screen.note(broker.costs)
         with screen.step("Starting edge-worker") as step:
-            command: list[str | Path] = [edge_worker(), "--config", write_settings(options, broker)]
+            command: list[str | Path] = [program("edge-worker"), "--config", write_settings(options, broker)]
             worker = stack.enter_context(child(command, out / "worker.log", grace_s=STOP_TIMEOUT_S))
             line = Line(worker, out / "worker.log", mes)
             line.follow(lambda: mes.state == "online" and mes.model is not None, "the worker to come online")
@@ -194,11 +194,6 @@ def program(name: str) -> Path:
     return path
 
 
-def edge_worker() -> Path:
-    """The worker's program."""
-    return program("edge-worker")
-
-
 class Line:
     """The running worker, followed by what the MES hears of it."""
 
@@ -253,7 +248,7 @@ def watch(line: Line, mes: Mes, lot: Lot, folder: Path, screen: Screen) -> list[
 def replay(options: Options, lot: Lot) -> dict[str, float]:
     """Judge the station's folder again, against the labels; the figures that there is something to measure on."""
     out, log = options.out, options.out / "replay.log"
-    command: list[str | Path] = [edge_worker(), "replay", out / "station", "--labels", lot.labels]
+    command: list[str | Path] = [program("edge-worker"), "replay", out / "station", "--labels", lot.labels]
     command += ["--model", options.model, "--out", out / "replay"]
     command += ["--trusted-key", options.trusted_key] if options.trusted_key is not None else []
     with child(command, log) as process:
@@ -305,7 +300,7 @@ def summary(
         f"{out}/verdicts.jsonl   what the MES received\n"
         f"{out}/worker.log       what the worker logged",
         "Next": f"open {out}/report.html in a browser, then replay scans of your own:\n"
-        f"{os.path.relpath(edge_worker())} --model {os.path.relpath(MODEL)} replay FOLDER\n"
+        f"{os.path.relpath(program('edge-worker'))} --model {os.path.relpath(MODEL)} replay FOLDER\n"
         f"This model knows parts of one size: others get `review` ({_known_size()})",
         "Desk": "make demo DESK=1 ends with the review desk on this evidence; or now, with an account of your own:\n"
         f"{os.path.relpath(program('edge-desk'))} user add me --role admin --config {out}/edge.toml\n"

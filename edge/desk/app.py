@@ -31,7 +31,6 @@ from starlette.routing import Route
 
 from edge.desk import pages
 from edge.desk.accounts import LoginLimit, Session, Sessions
-from edge.desk.answer_form import Form
 from edge.desk.cases import CaseIndex, Claims
 from edge.desk.hand_over import hand_over
 from edge.desk.overview import note_health
@@ -84,13 +83,13 @@ def build_app(desk: Desk) -> Starlette:
     async def problem(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
         key = "not_found" if status == HTTPStatus.NOT_FOUND else "bad_request"
-        visit = _visit(request, {})
-        return _response(desk, message_page(visit, status, visit.word(key)))
+        visit = _visit(request)
+        return _response(desk, message_page(visit, status, key))
 
     async def defect(request: Request, error: Exception) -> Response:
         log.error("page failed", exc_info=error)
-        visit = _visit(request, {})
-        return _response(desk, message_page(visit, HTTPStatus.INTERNAL_SERVER_ERROR, visit.word("defect")))
+        visit = _visit(request)
+        return _response(desk, message_page(visit, HTTPStatus.INTERNAL_SERVER_ERROR, "defect"))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -222,21 +221,21 @@ async def _hand_over_for_ever(desk: Desk) -> None:
 
 async def _answer(desk: Desk, request: Request, page: Page, *, is_open: bool) -> Response:
     """The guard: what a request must bring before a page sees it."""
-    visit = _visit(request, {})
+    visit = _visit(request)
     if not _is_own_name(desk.settings.desk, request.headers.get("host", "")):
-        return _response(desk, message_page(visit, HTTPStatus.BAD_REQUEST, visit.word("bad_request")))
+        return _response(desk, message_page(visit, HTTPStatus.BAD_REQUEST, "bad_request"))
     if request.method == "GET" and (chosen := request.query_params.get("lang")) in LANGUAGES:
         return _with_language(desk, request, visit, chosen)
     if request.method == "POST":
         body = await _body(request)
         if body is None:
-            return _response(desk, message_page(visit, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, visit.word("too_large")))
+            return _response(desk, message_page(visit, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large"))
         if not _is_own_form(request):
-            return _response(desk, message_page(visit, HTTPStatus.FORBIDDEN, visit.word("forbidden")))
+            return _response(desk, message_page(visit, HTTPStatus.FORBIDDEN, "forbidden"))
         try:
             form = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=200)
         except ValueError:
-            return _response(desk, message_page(visit, HTTPStatus.BAD_REQUEST, visit.word("too_large")))
+            return _response(desk, message_page(visit, HTTPStatus.BAD_REQUEST, "too_large"))
         visit = replace(visit, form=form)
     reply = await run_in_threadpool(_run_page, desk, request, visit, page, is_open)
     return _response(desk, reply)
@@ -250,10 +249,10 @@ def _run_page(desk: Desk, request: Request, visit: Visit, page: Page, is_open: b
         if account is not None and session is not None:
             visit = replace(visit, account=account, csrf=session.csrf, token=request.cookies.get(COOKIE, ""))
             if request.method == "POST" and not is_open and visit.value("csrf") != session.csrf:
-                return message_page(visit, HTTPStatus.FORBIDDEN, visit.word("forbidden"))
+                return message_page(visit, HTTPStatus.FORBIDDEN, "forbidden")
         return page(desk, visit, **request.path_params)
-    except pages.NotFound as error:
-        return message_page(visit, HTTPStatus.NOT_FOUND, error.message)
+    except pages.NotFound:
+        return message_page(visit, HTTPStatus.NOT_FOUND, "not_found")
     except DeskError as error:
         event(log.error, "desk cannot save", error=error.message)
         return error_page(visit, HTTPStatus.INSUFFICIENT_STORAGE, error)
@@ -275,7 +274,7 @@ def _who(desk: Desk, request: Request, visit: Visit) -> tuple[Session | None, Ac
 
 def _ask_to_log_in(request: Request, visit: Visit) -> Reply:
     if request.method != "GET" or visit.is_fragment or not pages.LOCAL_PATH.fullmatch(visit.path):
-        reply = message_page(visit, HTTPStatus.UNAUTHORIZED, visit.word("login_again"))
+        reply = message_page(visit, HTTPStatus.UNAUTHORIZED, "login_again")
         return replace(reply, headers={"HX-Redirect": "/login?again=1"}) if visit.is_fragment else reply
     has_cookie = {"again": "1"} if COOKIE in request.cookies else {}
     return pages.redirect("/login?" + urlencode({"to": visit.path, **has_cookie}))
@@ -287,12 +286,11 @@ def _log_out(desk: Desk, visit: Visit) -> Reply:
     return pages.redirect("/login", session="")
 
 
-def _visit(request: Request, form: Form) -> Visit:
+def _visit(request: Request) -> Visit:
     language = request.cookies.get(LANGUAGE_COOKIE)
     return Visit(
         path=str(request.scope["path"]),  # the whole address need not be UTF-8
         query=dict(request.query_params),
-        form=form,
         language=language if language in LANGUAGES else choose_language(request.headers.get("accept-language", "")),
         address=request.client.host if request.client is not None else "unknown",
         is_fragment="hx-request" in request.headers,

@@ -14,7 +14,7 @@ from typing import Any
 
 from edge.desk.pixels import scan_tiff
 from edge.desk.readings import Choice, State, standing
-from edge.desk.store import Answer, DeskStore, now
+from edge.desk.store import Answer, DeskStore, by_verdict, now
 from edge.errors import DeskError, EvidenceError, SettingsError
 from edge.evidence.record import Piece, days, open_piece, pieces_of_day
 from edge.system.files import write_whole
@@ -44,7 +44,7 @@ def export(store: DeskStore, evidence: Path, out: Path, by: str) -> str:
     """
     pieces = {piece.record.verdict_id: piece for piece in _pieces(evidence)}
     labelled, missing, undecided = [], 0, 0
-    for verdict_id, answers in _by_verdict(store.answers()).items():
+    for verdict_id, answers in by_verdict(store.answers()).items():
         stands = standing(answers[0].outcome, [answer.vote for answer in answers])
         if stands.state is not State.DECIDED or stands.choice is None:
             undecided += 1
@@ -78,13 +78,6 @@ def export(store: DeskStore, evidence: Path, out: Path, by: str) -> str:
     notes += [f"{missing} decided ones have no picture (any more)"] if missing else []
     notes += [f"{len(damaged)} are damaged: {', '.join(sorted(damaged.values()))}"] if damaged else []
     return "; ".join([f"{count} scans and {LABELS_NAME} written to {out}", *notes])
-
-
-def _by_verdict(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
-    found: dict[str, list[Answer]] = {}
-    for answer in answers:
-        found.setdefault(answer.verdict_id, []).append(answer)
-    return found
 
 
 def _pieces(evidence: Path) -> list[Piece]:

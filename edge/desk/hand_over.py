@@ -15,8 +15,8 @@ from edge.system.logs import event
 log = logging.getLogger(__name__)
 
 
-def hand_over(store: DeskStore, state_dir: Path) -> int:
-    """Put every answer that the worker was not given yet into its drop box, oldest first; how many still wait.
+def hand_over(store: DeskStore, state_dir: Path) -> None:
+    """Put every answer that the worker was not given yet into its drop box, oldest first.
 
     A kill between the two steps writes the same file again: its name and bytes follow from the record.
     Raises DeskError when the desk's own file fails.
@@ -28,9 +28,8 @@ def hand_over(store: DeskStore, state_dir: Path) -> int:
             leave(state_dir, RequestKind.DISPOSITION, canonical(given), given["disposition_id"])
         except LedgerError as error:
             event(log.warning, "answer not handed over", error=error.message, waiting=len(waiting) - number)
-            return len(waiting) - number
+            return
         store.mark_handed(seq)
-    return 0
 
 
 def disposition(entry: bytes) -> dict[str, Any]:

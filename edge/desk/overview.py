@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from edge.contract.messages import Health
 from edge.desk.readings import Choice, State, disagrees, standing
-from edge.desk.store import Answer, DeskStore
+from edge.desk.store import Answer, DeskStore, by_verdict
 from edge.desk.words import NOTHING, Language, clock, name_code, number, short_moment
 from edge.errors import SettingsError, TableError
 from edge.records import Outcome
@@ -83,12 +83,9 @@ def overview_facts(store: DeskStore, known_labels: Path | None, at: datetime, la
     messages = list(_messages(store.health_since(int(since.timestamp() * 1000))))
     newest = messages[-1] if messages else None
     answers = store.answers()
-    by_verdict: dict[str, list[Answer]] = {}
-    for answer in answers:
-        by_verdict.setdefault(answer.verdict_id, []).append(answer)
     agreement = {str(outcome): dict.fromkeys(map(str, Choice), 0) for outcome in Outcome}
     controls = {Choice.NORMAL: 0, Choice.ABNORMAL: 0, Choice.UNDECIDED: 0}
-    for given in by_verdict.values():
+    for given in by_verdict(answers).values():
         outcome = given[0].outcome
         stands = standing(outcome, [answer.vote for answer in given])
         if stands.state is State.DECIDED and stands.choice is not None:

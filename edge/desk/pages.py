@@ -87,11 +87,11 @@ class Visit:
 
     path: str
     query: Mapping[str, str]
-    form: Form
     language: Language
     address: str
     is_fragment: bool
     """Asked for by htmx: the list alone, not the whole page."""
+    form: Form = field(default_factory=dict)
     account: Account | None = None
     csrf: str = ""
     token: str = ""
@@ -167,9 +167,9 @@ def render(visit: Visit, template: str, status: int = 200, **values: object) -> 
     return Reply(text.encode("utf-8", "backslashreplace"), status=status)
 
 
-def message_page(visit: Visit, status: int, text: str) -> Reply:
-    """A page that says what is wrong."""
-    return render(visit, "message.html.j2", status, fault=Fault(text))
+def message_page(visit: Visit, status: int, key: str) -> Reply:
+    """A page that says what is wrong, by the key of its words."""
+    return render(visit, "message.html.j2", status, fault=Fault(visit.word(key)))
 
 
 def error_page(visit: Visit, status: int, error: EdgeError) -> Reply:
@@ -308,11 +308,11 @@ def _address(path: str, words: Mapping[str, str]) -> str:
 
 def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
     """The scan with its answers, and what the line said where that may be shown."""
-    case = _case(desk, visit, verdict_id)
+    case, account = _case(desk, verdict_id), reader_of(desk, visit).account
     row = _row(desk, visit, case)
     record = case.record
     if row.is_asked:
-        desk.claims.claim(verdict_id, row_reader(visit))
+        desk.claims.claim(verdict_id, account)
         with suppress(DeskError):  # a full disk: the answer itself would say so
             desk.store.note_shown(verdict_id, record.model_dump_json(by_alias=True).encode())
     problem = Fault(visit.word("gone")) if case.is_gone else None
@@ -331,8 +331,8 @@ def scan_page(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
         except EvidenceError as error:
             damage = fault_of(visit.language, error)
     words = Filter.for_next(visit.query).words
-    own = [vote for vote in row.votes if vote.account == row_reader(visit)]
-    others = [vote for vote in row.votes if vote.account != row_reader(visit)]
+    own = [vote for vote in row.votes if vote.account == account]
+    others = [vote for vote in row.votes if vote.account != account]
     return render(
         visit,
         "scan.html.j2",
@@ -418,13 +418,13 @@ def scan_counts(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
             if row is not None and row.case.has_scan:
                 desk.counts.counts(row.case.piece)
 
-    counts = desk.counts.counts(_case(desk, visit, verdict_id).piece)
+    counts = desk.counts.counts(_case(desk, verdict_id).piece)
     return Reply(counts, kind="application/octet-stream", afterwards=unpack_next)
 
 
-def scan_image(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
+def scan_image(desk: Desk, _: Visit, verdict_id: str) -> Reply:
     """The image as the networks saw it."""
-    return Reply(pixels.image_png(_case(desk, visit, verdict_id).piece), kind="image/png")
+    return Reply(pixels.image_png(_case(desk, verdict_id).piece), kind="image/png")
 
 
 def scan_residual(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
@@ -439,15 +439,15 @@ def scan_reason(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
 
 def _draw_layer(desk: Desk, visit: Visit, verdict_id: str, drawn: Callable[[Piece], bytes]) -> Reply:
     """A layer that tells what the line thought: not before the first answer."""
-    case = _case(desk, visit, verdict_id)
+    case = _case(desk, verdict_id)
     if _row(desk, visit, case).is_hidden:
-        return message_page(visit, HTTPStatus.FORBIDDEN, visit.word("is_hidden"))
+        return message_page(visit, HTTPStatus.FORBIDDEN, "is_hidden")
     return Reply(drawn(case.piece), kind="image/png")
 
 
-def scan_thumbnail(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
+def scan_thumbnail(desk: Desk, _: Visit, verdict_id: str) -> Reply:
     """A small picture for lists; a sign where the scan is damaged, which its own page explains."""
-    case = _case(desk, visit, verdict_id)
+    case = _case(desk, verdict_id)
     try:
         return Reply(_thumbnail(desk.index.folder, case.evidence), kind="image/jpeg")
     except EvidenceError:
@@ -461,15 +461,13 @@ def _thumbnail(folder: Path, evidence: str) -> bytes:
 
 def answer(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
     """Record what the reader says, hand it to the worker, go on."""
-    case = _case(desk, visit, verdict_id)
-    account = row_reader(visit)
+    case, reader = _case(desk, verdict_id), reader_of(desk, visit)
+    account, record = reader.account, case.record
     row = _row(desk, visit, case)
     try:
-        form = read_form(visit.form, case.record, desk.settings.desk.kinds)
+        form = read_form(visit.form, record, desk.settings.desk.kinds)
     except FormRefusedError as refused:
-        return message_page(visit, HTTPStatus.BAD_REQUEST, visit.word(str(refused)))
-    reader = reader_of(desk, visit)
-    record = case.record
+        return message_page(visit, HTTPStatus.BAD_REQUEST, str(refused))
     desk.store.add_answer(
         {
             "verdict_id": verdict_id,
@@ -547,20 +545,14 @@ def static_address(name: str) -> str:
     return f"/static/{name}?v={hashlib.sha256(reply.body).hexdigest()[:16]}"
 
 
-def row_reader(visit: Visit) -> str:
-    """Name of the account that looks."""
-    assert visit.account is not None
-    return visit.account.name
-
-
 class NotFound(DeskError):
     """There is no such case."""
 
 
-def _case(desk: Desk, visit: Visit, verdict_id: str) -> Case:
+def _case(desk: Desk, verdict_id: str) -> Case:
     case = desk.index.find(verdict_id) if VERDICT_ID.fullmatch(verdict_id) else None
     if case is None:
-        raise NotFound(visit.word("not_found"), hint="")
+        raise NotFound(f"no case {verdict_id!r}", hint="")
     return case
 
 
