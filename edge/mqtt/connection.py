@@ -197,7 +197,6 @@ class Connection:
         self._client_id = client_id
         self._will = will
         self._wake = wake
-        self.may_retain = may_retain
         self._retains = may_retain
         self._where = f"broker {settings.host}:{settings.port}"
         self._dialled: queue.SimpleQueue[_Client | PublishError] = queue.SimpleQueue()

@@ -1,4 +1,4 @@
-"""The one fake of the test suite: a scripted engine, typed against the protocol, and scans that it understands."""
+"""The one fake of the test suite: a scripted engine, and scans that it understands."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ import numpy as np
 import tifffile
 
 from edge.contract.messages import ModelInfo
-from edge.engines import Batch, Engine, EngineOutput, EngineSpec
-from edge.errors import EngineError
+from edge.engines import Batch, EngineOutput
 from edge.images.conversion import Bounds
 from edge.images.method import Method
 from edge.images.residual_boxes import MapGeometry
 from edge.images.spec import InputSpec, ScanSpec
 from edge.pipeline.verdicts import VerdictFactory
 from edge.records import Policy, Size
-from tests.support.models import ANY_EXPOSURE, ANY_SHARPNESS
+from tests.support.models import ANY_EXPOSURE, ANY_SHARPNESS, SizedEngine
 
 SIZE = Size(64, 48)
 BOOT_ID = UUID("00000000-0000-4000-8000-000000000001")
@@ -32,29 +31,17 @@ INPUT_SPEC = InputSpec(
 )
 
 
-class ScriptedEngine:
-    """Scores follow the brightness of the image, unless a script says otherwise: bright is abnormal."""
-
-    def __init__(self, script: Callable[[Batch], EngineOutput] | None = None, max_batch: int = 4) -> None:
-        self._script = script
-        self.spec = EngineSpec("scripted", "fp32", SIZE, 1, max_batch)
-        self.batches: list[int] = []
-        self.is_closed = False
-
-    def infer(self, images: Batch) -> EngineOutput:
-        if images.shape[1:] != (1, *SIZE) or len(images) > self.spec.max_batch:
-            raise EngineError(f"images are {images.shape}", hint="a defect of the caller")
-        self.batches.append(len(images))
-        return (self._script or brightness)(images)
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
 def brightness(images: Batch) -> EngineOutput:
     p_abnormal = images.mean(axis=(1, 2, 3), dtype=np.float64).astype(np.float32) / 255
     zeros = np.zeros(len(images), np.float32)
     return EngineOutput(p_abnormal, zeros, zeros.copy(), np.zeros((len(images), 4, 3), np.float32))
+
+
+class ScriptedEngine(SizedEngine):
+    """Scores follow the brightness of the image, unless a script says otherwise: bright is abnormal."""
+
+    def __init__(self, script: Callable[[Batch], EngineOutput] = brightness, max_batch: int = 4) -> None:
+        super().__init__(script, SIZE, 1, max_batch)
 
 
 def verdict_factory(station: str = "xray-1", *, model: str = "cd" * 32) -> VerdictFactory:
@@ -84,7 +71,3 @@ def write_scan(path: Path, level_counts: int = 1900, seed: int = 0, size: Size =
     noise = np.random.default_rng([seed, level_counts]).integers(-20, 20, size)
     tifffile.imwrite(path, (level_counts + noise).astype(np.uint16), metadata=None)
     return path
-
-
-def _is_an_engine(engine: ScriptedEngine) -> Engine:
-    return engine

@@ -37,11 +37,13 @@ class SizedEngine:
     ) -> None:
         self._script = script
         self.spec = EngineSpec("scripted", "fp32", size, channels, max_batch)
+        self.batches: list[int] = []
         self.is_closed = False
 
     def infer(self, images: Batch) -> EngineOutput:
         if images.shape[1:] != (self.spec.channels, *self.spec.size) or len(images) > self.spec.max_batch:
             raise EngineError(f"images are {images.shape}", hint="a defect of the caller")
+        self.batches.append(len(images))
         return self._script(images)
 
     def close(self) -> None:

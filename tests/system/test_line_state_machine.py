@@ -94,8 +94,7 @@ class ScriptedConnection:
 
     broker: ClassVar[ScriptedBroker]
 
-    def __init__(self, *_: object, may_retain: bool) -> None:
-        self.may_retain = may_retain
+    def __init__(self, *_: object, **__: object) -> None:
         self._mid = 0
         self.broker.unanswered.clear()
         self.broker.events = [Accepted(20, None, can_retain=True)] if self.broker.is_up else []

@@ -228,7 +228,7 @@ def test_a_file_without_read_permission_says_so(folder: Path) -> None:
     assert "cannot be read" in refused(folder).message
 
 
-def test_files_swapped_after_verification_have_no_effect(folder: Path, tmp_path: Path) -> None:
+def test_files_swapped_after_verification_have_no_effect(folder: Path) -> None:
     model = verify_model(folder, TRUSTED)
     for name in FILES:
         (folder / name).write_bytes(b"something else")

@@ -114,9 +114,7 @@ class TestTls:
         )
         assert isinstance(outcome(settings), Accepted)
 
-    def test_a_broker_of_another_ca_is_refused(
-        self, tls_broker: Mosquitto, authority: Authority, stranger: Authority
-    ) -> None:
+    def test_a_broker_of_another_ca_is_refused(self, tls_broker: Mosquitto, stranger: Authority) -> None:
         end = ended(settings_for(tls_broker.port, tls=True, ca_file=stranger.certificate))
         assert "certificate verify failed" in end.error.message
         assert "broker.ca_file" in end.error.hint
@@ -242,17 +240,28 @@ def test_a_peer_that_is_no_broker_ends_the_attempt_with_a_hint(answer: bytes) ->
         ended(settings_for(impostor.port, host="127.0.0.1", connect_timeout_s=1.0))
 
 
+VERDICT = Outgoing("acme/inspection/verdict", b"{}", 1, False, "verdict/1")
+
+
+def events_until_the_end(connection: Connection, message: Outgoing | None = None) -> list[Event]:
+    """All of them; `message` is published over the connection once it stands."""
+    events: list[Event] = []
+    until_s = time.monotonic() + PATIENCE_S
+    while not any(isinstance(event, Ended) for event in events):
+        assert time.monotonic() < until_s
+        new = connection.step(time.monotonic())
+        events += new
+        if message is not None and any(isinstance(event, Accepted) for event in new):
+            connection.publish(message)
+        time.sleep(0.005)
+    return events
+
+
 @pytest.mark.parametrize("answer", [b"\x40\x04\x00\x01\xab\x00", b"\x30\x05\xff\xff", b"\xe0\x01\x77", b"\xff" * 99])
 def test_nonsense_after_a_good_start_ends_the_connection(answer: bytes) -> None:
     with Impostor(ACCEPTED + answer) as impostor:
         connection = Connection(settings_for(impostor.port, host="127.0.0.1"), "test", WILL, lambda: None)
-        events: list[object] = []
-        until_s = time.monotonic() + PATIENCE_S
-        while not any(isinstance(event, Ended) for event in events):
-            assert time.monotonic() < until_s
-            events += connection.step(time.monotonic())
-            if any(isinstance(event, Accepted) for event in events):
-                connection.publish(Outgoing("acme/verdict", b"{}", 1, False, "verdict/1"))
+        events = events_until_the_end(connection, VERDICT)
         assert isinstance(events[0], Accepted)
         connection.close()
 
@@ -272,7 +281,7 @@ def test_random_packets_end_the_connection_and_never_raise(seed: int) -> None:
         until_s = time.monotonic() + PATIENCE_S
         while not any(isinstance(event, Ended) for event in connection.step(time.monotonic())):
             assert time.monotonic() < until_s
-            connection.publish(Outgoing("acme/verdict", b"{}", 1, False, "verdict/1"))
+            connection.publish(VERDICT)
         connection.close()
 
 
@@ -284,23 +293,6 @@ def test_a_peer_that_says_nothing_is_given_up() -> None:
     with Impostor(None) as impostor:
         end = ended(settings_for(impostor.port, host="127.0.0.1", connect_timeout_s=0.5, protocol="3.1.1"))
     assert "3.1.1" not in end.error.hint
-
-
-VERDICT = Outgoing("acme/inspection/verdict", b"{}", 1, False, "verdict/1")
-
-
-def events_until_the_end(connection: Connection, message: Outgoing | None = None) -> list[Event]:
-    """All of them; `message` is published over the connection once it stands."""
-    events: list[Event] = []
-    until_s = time.monotonic() + PATIENCE_S
-    while not any(isinstance(event, Ended) for event in events):
-        assert time.monotonic() < until_s
-        new = connection.step(time.monotonic())
-        events += new
-        if message is not None and any(isinstance(event, Accepted) for event in new):
-            connection.publish(message)
-        time.sleep(0.005)
-    return events
 
 
 @pytest.mark.parametrize("asked_s", [0, 65_535, None])
@@ -422,21 +414,13 @@ class Hoarder(Impostor):
 def test_a_broker_that_lives_but_acknowledges_nothing_is_left() -> None:
     with Hoarder(None) as hoarder:
         connection = Connection(settings_for(hoarder.port, host="127.0.0.1", keepalive_s=1), "t", WILL, lambda: None)
-        until_s = time.monotonic() + PATIENCE_S
-        ends: list[Ended] = []
-        while not ends:
-            assert time.monotonic() < until_s
-            events = connection.step(time.monotonic())
-            ends += [event for event in events if isinstance(event, Ended)]
-            if any(isinstance(event, Accepted) for event in events):
-                connection.publish(Outgoing("acme/verdict", b"{}", 1, False, "verdict/1"))
-        assert "not acknowledged" in ends[0].error.message
+        end = events_until_the_end(connection, VERDICT)[-1]
+        assert isinstance(end, Ended) and "not acknowledged" in end.error.message
         connection.close()
 
 
 def test_what_the_broker_said_before_it_closed_is_read_before_more_is_written() -> None:
     """Writing to a connection that is closed at the other end fails, and then its last words would be lost."""
-    verdict = Outgoing("acme/verdict", b"{}", 1, False, "verdict/1")
     with FakeBroker() as fake:
         fake.code, fake.disconnects = 0x99, True
         connection = Connection(settings_for(fake.port), "edge-worker-test", WILL, lambda: None)
@@ -445,7 +429,7 @@ def test_what_the_broker_said_before_it_closed_is_read_before_more_is_written() 
         while not events and time.monotonic() < until_s:
             events += connection.step(time.monotonic())
         for _ in range(3):
-            connection.publish(verdict)
+            connection.publish(VERDICT)
             time.sleep(0.2)
         events += connection.step(time.monotonic())
     accepted, end = events

@@ -158,7 +158,7 @@ def test_children_that_get_no_processor_are_ended_and_the_file_is_not_blamed(
         kills_its_reader(tmp_path / "a.tif", LIMITS, fakes.INPUT_SPEC)
 
 
-def test_a_file_that_computes_for_ever_is_not_taken_for_one_that_was_killed_from_outside(tmp_path: Path) -> None:
+def test_a_file_that_computes_for_ever_is_not_taken_for_one_that_was_killed_from_outside() -> None:
     program = (
         "import edge.pipeline.crash_guard as s; from pathlib import Path; s.PROBE_CPU_S = 1\n"
         "def for_ever(*_, **__):\n    while True: pass\n"
