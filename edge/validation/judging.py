@@ -1,19 +1,21 @@
 """Judges the files of a replay by the line's own worker, part by part; verdicts go to disk as they come.
 
-A part of the file list is a file of lines, in the order of the list: the hash of a scan's counts, or `-` where a file
-has none, a space, the canonical verdict. What stands there when a replay is killed is not judged again by the next one
-into the same folder, if files, model and program are the same.
+A part of the file list is a file of lines: the name of a scan as JSON, the hash of its counts, or `-` where it has none,
+and the canonical verdict, with tabs between. What stands there when a replay is killed is not judged again by the next
+one into the same folder, if model and program are the same; files may have been added to the folder, or taken away.
 """
 
 from __future__ import annotations
 
+import errno
+import heapq
 import json
 import os
 import shutil
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +33,7 @@ from edge.scans.scan import Limits, modified_at
 from edge.settings import Settings
 from edge.store.ledger import Entry
 from edge.system.files import write_whole
+from edge.system.names import display_name
 from edge.validation.file_list import FileList
 from edge.validation.sources import LocalFolder, Served, Source, Todo
 
@@ -57,20 +60,24 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JudgedFile:
-    """A file's verdict, and the hash of its counts: None where it has none that could be read."""
+    """A file of the list with its verdict."""
 
+    file: str
+    """Its name in the list; a verdict shows it as text that JSON can take."""
     verdict: Verdict
     pixels_sha256: str | None
+    """Hash of its counts: None where it has none that could be read."""
 
     def line(self) -> bytes:
-        """As a line of a part, without its end."""
-        return (self.pixels_sha256 or "-").encode() + b" " + canonical_json(self.verdict)
+        """As a line of a part, with its end."""
+        parts = (json.dumps(self.file).encode(), (self.pixels_sha256 or "-").encode(), canonical_json(self.verdict))
+        return b"\t".join(parts) + b"\n"
 
     @classmethod
     def of_line(cls, line: bytes) -> JudgedFile:
-        """The file of a line."""
-        pixels, _, verdict = line.partition(b" ")
-        return cls(Verdict.model_validate_json(verdict), None if pixels == b"-" else pixels.decode())
+        """The file of a line. Raises ValueError for one that is not whole."""
+        name, pixels, verdict = line.split(b"\t")
+        return cls(json.loads(name), Verdict.model_validate_json(verdict), None if pixels == b"-" else pixels.decode())
 
 
 class Judge:
@@ -90,7 +97,7 @@ class Judge:
         self._marks = DecodeMarks(job.marks / str(os.getpid()), others=job.marks.glob("*"))
 
     def judge(self, files: Iterable[Todo], on_judged: Callable[[int, JudgedFile], None]) -> None:
-        """Judge files of the source: verdicts come in their order, numbered by their places in the list.
+        """Judge files of the source: verdicts come in their order, with their places in the list, and numbered by them.
 
         Raises EngineError, SourceError, and LedgerError of the store.
         """
@@ -102,9 +109,9 @@ class Judge:
 
         def hand_on(judged: Judged) -> None:
             assert judged.verdict is not None, "the store knows no verdict, so every file gets one"
-            place = intake.places.popleft()
+            place, file = intake.taken.popleft()
             verdict = judged.verdict.model_copy(update={"seq": place + 1})
-            on_judged(place, JudgedFile(verdict, judged.prepared.pixels_sha256))
+            on_judged(place, JudgedFile(file, verdict, judged.prepared.pixels_sha256))
 
         reader = ReadAhead(
             served.folder,
@@ -140,6 +147,7 @@ class Parts:
 
     def __init__(self, folder: Path, files: FileList) -> None:
         self.folder = folder
+        self._of_list = folder / files.sha256[:16]
         self._files = files
         self._counts = array("I", bytes(4 * files.parts_count))
 
@@ -151,7 +159,7 @@ class Parts:
     def open(self, key: dict[str, object], source: Source) -> None:
         """Take up what an earlier replay of the same key left, or begin anew. Raises OSError.
 
-        A file that changed since it was judged is judged again, and so are those after it in its part.
+        Files that changed since they were judged are judged again.
         """
         text = json.dumps(key, sort_keys=True).encode()
         kept = self.folder / KEY_NAME
@@ -160,9 +168,10 @@ class Parts:
             self.folder.mkdir(parents=True)
             with write_whole(kept, durable=False) as stream:
                 stream.write(text)
+        if not self._of_list.is_dir():
+            self._take_over()
         for number in range(self._files.parts_count):
-            if (part := self._path(number)).is_file():
-                self._counts[number] = _standing(part, self._files.part(number), source)
+            self._count(number, source)
 
     def unfinished(self) -> list[int]:
         """Parts in which a file has no verdict yet."""
@@ -173,36 +182,80 @@ class Parts:
             if count < min(whole, self._files.count - number * whole)
         ]
 
-    def left(self, number: int) -> list[tuple[int, str]]:
-        """Files of a part without a verdict, each with its place in the list."""
-        first = number * self._files.part_files
-        named = self._files.part(number)
-        return [(first + at, named[at]) for at in range(self._counts[number], len(named))]
+    def left(self, number: int) -> list[Todo]:
+        """Files of a part without a verdict."""
+        judged = _lines_by_name(self._path(number))
+        return [todo for todo in self._part(number) if todo[1] not in judged]
 
     def append(self, place: int, line: bytes) -> None:
-        """Keep what became of the next file of its part, so that it outlives this process. Raises OSError."""
+        """Keep what became of a file, so that it outlives this process. Raises OSError."""
         number = place // self._files.part_files
         with self._path(number).open("ab") as stream:
-            stream.write(line + b"\n")
+            stream.write(line)
         self._counts[number] += 1
 
     def look_again(self, number: int) -> None:
         """Count what another process appended to a part."""
-        if (part := self._path(number)).is_file():
-            self._counts[number] = _standing(part, self._files.part(number), None)
+        self._count(number, None)
 
     def lines(self) -> Iterator[bytes]:
-        """Every file's line, in the order of the list."""
+        """Every file's line, in the order of the list. Raises OSError where one is missing."""
         for number in range(self._files.parts_count):
-            with self._path(number).open("rb") as stream:
-                yield from stream
+            judged = _lines_by_name(self._path(number))
+            for _, file in self._part(number):
+                if (line := judged.get(file)) is None:  # the next replay judges it
+                    raise OSError(errno.EIO, f"the verdict on {display_name(file)} is gone", str(self._path(number)))
+                yield line
 
     def remove(self) -> None:
         """Delete what is no longer needed."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _take_over(self) -> None:
+        """Make the parts of this list of those of other lists, which it then replaces."""
+        draft = self._of_list.with_suffix(".draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        earlier = [found for found in self.folder.iterdir() if found.is_dir() and not found.suffix]
+        draft.mkdir()
+        lines = heapq.merge(*map(_in_order, earlier), key=lambda item: item[0])
+        name, line = next(lines, (None, b""))
+        for number in range(self._files.parts_count):
+            kept = []
+            for place, file in self._part(number):
+                while name is not None and name < file:
+                    name, line = next(lines, (None, b""))
+                if name == file:
+                    with suppress(ValueError):
+                        judged = JudgedFile.of_line(line)
+                        verdict = judged.verdict.model_copy(update={"seq": place + 1})
+                        kept.append(replace(judged, verdict=verdict).line())
+            if kept:
+                (draft / _part_name(number)).write_bytes(b"".join(kept))
+        draft.rename(self._of_list)
+        for folder in earlier:
+            shutil.rmtree(folder)
+
+    def _count(self, number: int, source: Source | None) -> None:
+        """Count the verdicts of a part that hold, by its source if it is named; what else is there goes."""
+        path = self._path(number)
+        if not path.is_file():
+            return
+        written, named = path.read_bytes(), {file for _, file in self._part(number)}
+        kept = b"".join(
+            line
+            for file, line in _lines_by_name(path).items()
+            if file in named and (source is None or _is_of(line, file, source))
+        )
+        if kept != written:
+            with write_whole(path, durable=False) as stream:
+                stream.write(kept)
+        self._counts[number] = kept.count(b"\n")
+
+    def _part(self, number: int) -> list[Todo]:
+        return list(enumerate(self._files.part(number), number * self._files.part_files))
+
     def _path(self, number: int) -> Path:
-        return self.folder / f"{number:06}.jsonl"
+        return self._of_list / _part_name(number)
 
 
 def judge_parts(judge: Judge, parts: Parts, numbers: Sequence[int], on_verdict: Callable[[Verdict], None]) -> None:
@@ -216,16 +269,25 @@ def judge_parts(judge: Judge, parts: Parts, numbers: Sequence[int], on_verdict: 
     judge.judge((todo for number in numbers for todo in parts.left(number)), keep)
 
 
-def _standing(part: Path, files: Sequence[str], source: Source | None) -> int:
-    """How many verdicts at the start of a part hold; what follows them is cut off."""
-    count, end = 0, 0
-    with part.open("r+b") as stream:
-        for line, file in zip(stream, files, strict=False):
-            if not line.endswith(b"\n") or (source is not None and not _is_of(line, file, source)):
-                break
-            count, end = count + 1, end + len(line)
-        stream.truncate(end)
-    return count
+def _part_name(number: int) -> str:
+    return f"{number:06}.jsonl"
+
+
+def _lines_by_name(part: Path) -> dict[str, bytes]:
+    """Whole lines of a part, by the names of their files; none where it was not begun."""
+    found: dict[str, bytes] = {}
+    if part.is_file():
+        for line in part.read_bytes().splitlines(keepends=True):
+            with suppress(ValueError):  # of a disk that failed, or a power cut: what it left is no verdict
+                if line.endswith(b"\n"):
+                    found[json.loads(line.partition(b"\t")[0])] = line
+    return found
+
+
+def _in_order(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """All lines of the parts of a list, by the names of their files."""
+    for part in sorted(folder.glob("*.jsonl")):
+        yield from sorted(_lines_by_name(part).items())
 
 
 def _is_of(line: bytes, file: str, source: Source) -> bool:
@@ -235,7 +297,7 @@ def _is_of(line: bytes, file: str, source: Source) -> bool:
         if not isinstance(source, LocalFolder):
             return True
         status = (source.path / file).lstat()
-    except (OSError, ValueError):  # of a disk that failed, or a power cut: what it left is no verdict
+    except (OSError, ValueError):
         return False
     # Messages carry milliseconds.
     age_s = abs((modified_at(status.st_mtime_ns) - scan.modified_at).total_seconds())
@@ -246,8 +308,8 @@ class _Files:
     """An intake of files that are final: each is taken once."""
 
     def __init__(self, served: Served, seen_at: datetime) -> None:
-        self.places: deque[int] = deque()
-        """Places of the files that were taken and have no verdict."""
+        self.taken: deque[Todo] = deque()
+        """Files that were taken and have no verdict."""
         self._served = served
         self._seen_at = seen_at
         self._next = next(served.files, None)
@@ -259,9 +321,8 @@ class _Files:
     def take(self, limit: int) -> list[Arrival]:
         taken: list[Arrival] = []
         while self._next is not None and len(taken) < limit:
-            place, file = self._next
-            self.places.append(place)
-            taken.append(Arrival(self._stamp(file), self._seen_at, is_final=True))
+            self.taken.append(self._next)
+            taken.append(Arrival(self._stamp(self._next[1]), self._seen_at, is_final=True))
             self._next = next(self._served.files, None)
         return taken
 

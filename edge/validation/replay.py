@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import errno
 import fcntl
 import hashlib
 import os
@@ -332,10 +331,10 @@ def _read(
     with write_whole(files.verdicts, durable=False) as stream, write_whole(files.table, durable=False) as cells:
         csv_rows = csv.writer(codecs.getwriter("utf-8")(cells), lineterminator="\n")
         csv_rows.writerow(TABLE_COLUMNS)
-        for file, line, other_line in zip(checked.files, parts.lines(), other_lines, strict=False):
+        for line, other_line in zip(parts.lines(), other_lines, strict=False):
             judged = JudgedFile.of_line(line)
-            verdict = judged.verdict
-            stream.write(line.partition(b" ")[2])
+            file, verdict = judged.file, judged.verdict
+            stream.write(line.rpartition(b"\t")[2])
             truth = checked.matched.by_file.get(file)
             row = _row(file, verdict, truth)
             reading.rows.append(row)
@@ -347,8 +346,6 @@ def _read(
                 reading.other_rows.append(other_row)
                 reading.changes.offer(row, verdict, other_row)
             csv_rows.writerow(_cells(row, other_row))
-    if len(reading.rows) != len(checked.files):  # what is missing is judged by the next replay
-        raise OSError(errno.EIO, f"{len(reading.rows)} verdicts for {len(checked.files)} files", str(parts.folder))
     return reading
 
 
@@ -443,8 +440,7 @@ def _key(checked: CheckedReplay, settings: Settings, model: LoadedModel) -> dict
     engine = model.engine.spec
     return {
         "program": program_sha256(),
-        "lines": "pixels verdict",
-        "files": checked.files.sha256,
+        "lines": "name pixels verdict",
         "model": model.signed.digest,
         "engine": f"{engine.name} {engine.precision} {engine.degraded}",
         "settings": settings.model_dump(mode="json", include={"station", "topic", "folder", "naming"}),

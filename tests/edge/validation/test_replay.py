@@ -246,7 +246,7 @@ def test_what_was_judged_before_a_failure_is_not_judged_again(lot: Path, tmp_pat
     whole = run(lot, tmp_path / "whole")
     with pytest.raises(EngineError):
         run(lot, tmp_path / "out", model=scripted_model(CountedEngine(fails_at=3), max_batch=1))
-    parts = b"".join(path.read_bytes() for path in sorted((tmp_path / "out" / ".parts").glob("*.jsonl")))
+    parts = b"".join(path.read_bytes() for path in sorted((tmp_path / "out" / ".parts").glob("*/*.jsonl")))
     judged = [JudgedFile.of_line(line).verdict for line in parts.splitlines()]
     assert [verdict.scan.file for verdict in judged] == [f"B01_000{number}.tif" for number in (1, 2, 3)]
     kept = b"".join(canonical_json(verdict) + b"\n" for verdict in judged)
@@ -261,7 +261,7 @@ def test_a_line_that_a_kill_cut_and_a_file_that_changed_since_are_judged_again(l
     out = tmp_path / "out"
     with pytest.raises(EngineError):
         run(lot, out, model=scripted_model(CountedEngine(fails_at=4), max_batch=1))
-    part = out / ".parts" / "000000.jsonl"
+    (part,) = (out / ".parts").glob("*/000000.jsonl")
     part.write_bytes(part.read_bytes()[:-9])
     assert run(lot, out).run.resumed == 3
 
@@ -269,31 +269,54 @@ def test_a_line_that_a_kill_cut_and_a_file_that_changed_since_are_judged_again(l
         run(lot, out, model=scripted_model(CountedEngine(fails_at=4), max_batch=1))
     write_scan(lot / "B01_0002.tif", ABNORMAL, seed=77)
     result = run(lot, out)
-    assert result.run.resumed == 1
+    assert result.run.resumed == 3, "the others stand"
     assert verdicts(result)["B01_0002.tif"].outcome == "abnormal"
 
 
-def test_a_part_that_a_failing_disk_damaged_is_judged_again_from_there(lot: Path, tmp_path: Path) -> None:
+def test_a_verdict_that_a_failing_disk_damaged_is_judged_again(lot: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(EngineError):
         run(lot, out, model=scripted_model(CountedEngine(fails_at=4), max_batch=1))
-    part = out / ".parts" / "000000.jsonl"
+    (part,) = (out / ".parts").glob("*/000000.jsonl")
     lines = part.read_bytes().splitlines(keepends=True)
     part.write_bytes(b"".join([*lines[:2], bytes(len(lines[2]) - 1) + b"\n", *lines[3:]]))
     result = run(lot, out)
-    assert result.run.resumed == 2
+    assert result.run.resumed == 3
     assert len(verdicts(result)) == 12
 
 
-@pytest.mark.parametrize("change", ["file", "model", "program"])
-def test_verdicts_on_other_files_or_of_another_model_or_program_do_not_stand(
+def test_files_that_came_or_went_since_a_replay_was_ended_cost_no_verdict_on_the_others(
+    lot: Path, tmp_path: Path
+) -> None:
+    """They stand before, between and behind those that were judged, over more parts than before."""
+    out = tmp_path / "out"
+    with pytest.raises(EngineError):
+        run(lot, out, model=scripted_model(CountedEngine(fails_at=4), max_batch=1))
+    (lot / "B01_0002.tif").unlink()
+    for number in range(6):
+        write_scan(lot / f"A00_{number:04}.tif", (NORMAL, ABNORMAL)[number % 2], seed=number)
+    write_scan(lot / "B01_0003a.tif", NORMAL)
+    os.rename(lot / "B01_0001.tif", lot / os.fsdecode(b"B01_0001\xff\ttab.tif"))
+    with pytest.raises(EngineError):
+        run(lot, out, model=scripted_model(CountedEngine(fails_at=5), max_batch=1))
+
+    assert len(list((out / ".parts").glob("*/"))) == 1
+    write_scan(lot / "Z00_0001.tif", NORMAL)
+    resumed, whole = run(lot, out), run(lot, tmp_path / "whole")
+
+    assert (resumed.run.resumed, resumed.run.judged) == (7, 12)
+    assert [verdict.seq for verdict in verdicts(resumed).values()] == list(range(1, 20))
+    assert resumed.report.read_bytes() == whole.report.read_bytes()
+    assert resumed.summary.read_bytes() == whole.summary.read_bytes()
+
+
+@pytest.mark.parametrize("change", ["model", "program"])
+def test_verdicts_of_another_model_or_program_do_not_stand(
     lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(EngineError):
         run(lot, out, model=scripted_model(CountedEngine(fails_at=3), max_batch=1))
-    if change == "file":
-        write_scan(lot / "A00_0001.tif", NORMAL)
     if change == "program":
         monkeypatch.setattr("edge.validation.replay.program_sha256", lambda: "ef" * 32)
     model = scripted_model()
@@ -313,7 +336,8 @@ def test_a_store_that_publishes_gets_every_verdict_before_the_file_does(lot: Pat
 def test_a_store_that_fails_stops_the_replay(lot: Path, tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="disk full"):
         run(lot, tmp_path / "out", publish_to=Store(fails_after=4), model=scripted_model(max_batch=1))
-    assert len((tmp_path / "out" / ".parts" / "000000.jsonl").read_bytes().splitlines()) == 4
+    (part,) = (tmp_path / "out" / ".parts").glob("*/000000.jsonl")
+    assert len(part.read_bytes().splitlines()) == 4
 
 
 def test_a_disk_that_takes_no_more_is_named_and_is_no_defect(lot: Path, tmp_path: Path) -> None:
