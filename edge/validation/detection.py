@@ -181,7 +181,8 @@ def hit_miss(
         return float(theta[0] + theta[1] * at)
 
     z90, z50 = (_LOGIT_90 - theta[0]) / theta[1], -theta[0] / theta[1]
-    low, high, handbook = _limits(lambda at: deviance(at, _LOGIT_90), z90, x.size)
+    critical = _root_critical(x.size, x.size - 2, HANDBOOK_HIT_MISS)
+    low, high, handbook = _limits(lambda at: deviance(at, _LOGIT_90), z90, critical)
     design = np.column_stack([np.ones_like(z), z])
     miss = np.exp(-np.logaddexp(0.0, sign * (design @ theta)))  # 1 - probability of what was seen
     covariance = np.asarray(np.linalg.inv((design.T * (miss * (1 - miss))) @ design), np.float64)
@@ -192,9 +193,10 @@ def hit_miss(
         covariance,
         theta[1],
         lots,
+        HANDBOOK_HIT_MISS,
     )
     grid = np.linspace(z.min(), z.max(), CURVE_POINTS)
-    lower = _lower_curve(deviance, eta, grid, x.size)
+    lower = _lower_curve(deviance, eta, grid, critical)
 
     def size(at: float) -> float:
         return scale.size(centre + spread * at)
@@ -222,7 +224,7 @@ def hit_miss(
         scale=scale,
         notes=tuple(notes),
     )
-    return curve if _rises(best, flat, x.size) else _without_sizes(curve)
+    return curve if _rises(best, flat, critical) else _without_sizes(curve)
 
 
 def signal_response(
@@ -287,17 +289,24 @@ def signal_response(
 
     level_90 = normal_quantile(0.9)
     z90, z50 = (level_90 - intercept) / slope, -intercept / slope
-    low, high, _ = _limits(lambda at: deviance(at, level_90), z90, x.size)
+    critical = _root_critical(x.size, x.size - 2, HANDBOOK_SIGNAL)
+    low, high, _ = _limits(lambda at: deviance(at, level_90), z90, critical)
     covariance = np.asarray(np.linalg.inv(-seen.likelihood(theta, design_over(x))[2]), np.float64)
     over_lots = _limits_over_lots(
-        lambda at: deviance(at, level_90), z90, seen.by_anomaly(theta, design_over(x)), covariance, slope, lots
+        lambda at: deviance(at, level_90),
+        z90,
+        seen.by_anomaly(theta, design_over(x)),
+        covariance,
+        slope,
+        lots,
+        HANDBOOK_SIGNAL,
     )
     covariance = covariance[:2, :2]
     gradient = np.array([1.0, z90]) / slope
     wald = z90 + _Z_95_ONE_SIDED * math.sqrt(float(gradient @ covariance @ gradient))
     limit = None if high is None else wald  # a slope this uncertain has no place at which it is reached for certain
     grid = np.linspace(z.min(), z.max(), CURVE_POINTS)
-    lower = _lower_curve(deviance, eta, grid, x.size)
+    lower = _lower_curve(deviance, eta, grid, critical)
 
     def size(at: float) -> float:
         return scale.size(x_centre + x_spread * at)
@@ -327,7 +336,7 @@ def signal_response(
         scale=scale,
         notes=tuple(notes),
     )
-    return curve if _rises(best, flat, x.size) else _without_sizes(curve)
+    return curve if _rises(best, flat, critical) else _without_sizes(curve)
 
 
 def _logit_likelihood(theta: Floats, design: Floats, offset: Floats, sign: Floats) -> Likelihood:
@@ -423,9 +432,9 @@ def _no_transition(x: Floats, hit: npt.NDArray[np.bool_]) -> str | None:
     return None
 
 
-def _rises(best: float, flat: float, targets: int) -> bool:
+def _rises(best: float, flat: float, critical: float) -> bool:
     """Whether the curve fits better than one without a slope, by their log likelihoods."""
-    return math.sqrt(max(2 * (best - flat), 0.0)) > _root_critical(targets)
+    return math.sqrt(max(2 * (best - flat), 0.0)) > critical
 
 
 def _without_sizes(curve: PodCurve) -> PodCurve:
@@ -480,13 +489,12 @@ def _maximise(likelihood: Callable[[Floats], Likelihood], start: Floats) -> tupl
 
 
 def _limits(
-    deviance: Callable[[float], float], middle: float, targets: int
+    deviance: Callable[[float], float], middle: float, critical: float
 ) -> tuple[float | None, float | None, float | None]:
     """Ends of the 95 % interval, and the upper end by chi-squared; None where the deviance stays below."""
-    student = _root_critical(targets)
     return (
-        _crossing(deviance, middle, -1.0, student),
-        _crossing(deviance, middle, 1.0, student),
+        _crossing(deviance, middle, -1.0, critical),
+        _crossing(deviance, middle, 1.0, critical),
         _crossing(deviance, middle, 1.0, _ROOT_CHI2),
     )
 
@@ -498,11 +506,13 @@ def _limits_over_lots(
     covariance: Floats,
     slope: float,
     lots: Sequence[str],
+    wanted: int,
 ) -> tuple[float | None, float | None]:
     """Ends of the interval over lots of where the line reaches a level, at `middle`: see the head of this module.
 
     `gradients` (n, k) is what each anomaly adds to the gradient of the likelihood, `covariance` (k, k) that of
-    independent anomalies; the first two parameters are intercept and `slope` of the line.
+    independent anomalies; the first two parameters are intercept and `slope` of the line. `wanted`: see
+    `_root_critical`.
     """
     names, place = np.unique(np.asarray(lots), return_inverse=True)
     if names.size < 2:
@@ -514,23 +524,23 @@ def _limits_over_lots(
     between = names.size / (names.size - 1) * float(by_lot @ by_lot)
     sizes = np.bincount(place).astype(np.float64)
     worth = max(1.0, sizes.sum() / most_scans(sizes), between / float(moves @ covariance @ moves))
-    critical = t_quantile(0.975, names.size - 1) * math.sqrt(worth)
+    critical = _root_critical(len(gradients), names.size - 1, wanted) * math.sqrt(worth)
     return _crossing(deviance, middle, -1.0, critical), _crossing(deviance, middle, 1.0, critical)
 
 
-def _root_critical(targets: int) -> float:
-    """Root of the deviance at which an interval ends."""
-    return t_quantile(0.975, targets - 2)
+def _root_critical(targets: int, degrees: int, wanted: int) -> float:
+    """Root of the deviance at which an interval ends; of fewer anomalies than the `wanted` of the handbook, farther."""
+    return t_quantile(1 - 0.025 * min(1.0, targets / wanted), degrees)
 
 
 def _lower_curve(
-    deviance: Callable[[float, float], float], eta: Callable[[float], float], grid: Floats, targets: int
+    deviance: Callable[[float, float], float], eta: Callable[[float], float], grid: Floats, critical: float
 ) -> Floats:
     """Lower 95 % limit of the linear predictor `eta` at `grid`; computed at a few points, straight between them."""
-    knots, student = np.linspace(grid[0], grid[-1], _BAND_POINTS), _root_critical(targets)
+    knots = np.linspace(grid[0], grid[-1], _BAND_POINTS)
     levels = []
     for at in knots:
-        level = _crossing(partial(deviance, float(at)), eta(float(at)), -1.0, student)
+        level = _crossing(partial(deviance, float(at)), eta(float(at)), -1.0, critical)
         levels.append(-_FARTHEST if level is None else level)
     return np.interp(grid, knots, levels)
 

@@ -1,8 +1,8 @@
 """Judges the files of a replay by the line's own worker, part by part; verdicts go to disk as they come.
 
-A part of the file list is a file of lines: the name of a scan as JSON, the hash of its counts, or `-` where it has none,
-and the canonical verdict, with tabs between. What stands there when a replay is killed is not judged again by the next
-one into the same folder, if model and program are the same; files may have been added to the folder, or taken away.
+A part of the file list is a file of lines: the name of a scan as JSON, the hash of its counts, or `-` where it has
+none, and the canonical verdict, with tabs between. What stands there when a replay is killed is not judged again by the
+next one into the same folder, if model and program are the same; scans may have been added, or taken away.
 """
 
 from __future__ import annotations

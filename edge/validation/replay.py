@@ -409,7 +409,7 @@ def _judge(
     publish_to: VerdictStore | None,
 ) -> _Work:
     """Bring every file to its verdict."""
-    parts.open(_key(checked, job.settings, model), checked.source)
+    parts.open(_key(job.settings, model), checked.source)
     resumed, total = parts.judged, len(checked.files)
     workers, cores = 1, job.settings.model.threads or len(os.sched_getaffinity(0))
     started_s = time.perf_counter()
@@ -435,7 +435,7 @@ class _Work:
     cores: int
 
 
-def _key(checked: CheckedReplay, settings: Settings, model: LoadedModel) -> dict[str, object]:
+def _key(settings: Settings, model: LoadedModel) -> dict[str, object]:
     """What must be equal for verdicts of an earlier replay to stand."""
     engine = model.engine.spec
     return {

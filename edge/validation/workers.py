@@ -181,6 +181,8 @@ def _judge_on_ray(
             if waiting:
                 number = waiting.pop()
                 given[actors[actor].judge.remote(parts.left(number))] = actor, number
+            else:
+                actors[actor] = None  # ends it: its core may be what another one waits for to begin
 
         for actor in range(len(actors)):
             give(actor)
@@ -216,9 +218,11 @@ def _connect_to_ray(address: str | None) -> Any:
         raise SettingsError("--ray needs ray, which is not installed", hint="pip install electrode-line[ray]") from None
     try:
         ray.init(address=None if address == "local" else address, log_to_driver=False, include_dashboard=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # noqa: BLE001, it raises a bare one where a node does not start in time
+        ray.shutdown()  # what had started
         raise SettingsError(
-            f"no Ray cluster at {address}: {error}", hint="start one with `ray start --head`, or give `local`"
+            f"no Ray cluster at {address}: {error}",
+            hint="start one with `ray start --head`, or give `local`; a machine that is busy may need a second try",
         ) from None
     return ray
 

@@ -296,7 +296,7 @@ def test_files_that_came_or_went_since_a_replay_was_ended_cost_no_verdict_on_the
     for number in range(6):
         write_scan(lot / f"A00_{number:04}.tif", (NORMAL, ABNORMAL)[number % 2], seed=number)
     write_scan(lot / "B01_0003a.tif", NORMAL)
-    os.rename(lot / "B01_0001.tif", lot / os.fsdecode(b"B01_0001\xff\ttab.tif"))
+    (lot / "B01_0001.tif").rename(lot / os.fsdecode(b"B01_0001\xff\ttab.tif"))
     with pytest.raises(EngineError):
         run(lot, out, model=scripted_model(CountedEngine(fails_at=5), max_batch=1))
 

@@ -10,14 +10,16 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from weakref import ReferenceType, ref
 
 import pytest
 
-from edge.errors import EngineError
+from edge.errors import EngineError, SettingsError
 from edge.pipeline.loaded_model import LoadedModel, load_model
 from edge.settings import ModelSettings, Settings, StateSettings
 from edge.validation import workers
@@ -90,7 +92,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(
     environment = {**os.environ, "EDGE_STATION": "xray-1", "EDGE_STATE__DIR": str(tmp_path / "state")}
     program = subprocess.Popen([sys.executable, "-m", "edge.cli", "replay", *words], cwd=ROOT, env=environment)
     try:
-        until(lambda: any((out / ".parts").glob("*.jsonl")) or program.poll() is not None)
+        until(lambda: any((out / ".parts").glob("*/*.jsonl")) or program.poll() is not None)
         for child in children(program.pid):
             os.kill(child, signal.SIGKILL)
         assert program.wait(60) == 0
@@ -134,33 +136,87 @@ print("judged", run_replay(check_replay(options, settings), settings, load_model
 
 
 class RayHere:
-    """What a replay asks of ray, in this process; the first answers of its actors are lost for want of memory."""
+    """What a replay asks of ray, in this process; the first answers of its actors are lost for want of memory.
 
-    def __init__(self, exceptions: ModuleType, lost: int) -> None:
+    An actor has one of the `cores` for as long as somebody holds it; the others wait for one.
+    """
+
+    def __init__(self, exceptions: ModuleType, lost: int = 0, cores: int = 2) -> None:
         self.exceptions = exceptions
         self.lost = lost
+        self._cores = cores
+        self._actors: list[ReferenceType[Actor]] = []
 
     def remote(self, **_: object) -> Callable[[type[RayJudge]], object]:
-        def actor(*arguments: Any) -> object:
-            judge = RayJudge(*arguments)
-            return SimpleNamespace(judge=SimpleNamespace(remote=lambda todo: partial(judge.judge, todo)))
+        def actor(*arguments: Any) -> Actor:
+            made = Actor(RayJudge(*arguments))
+            self._actors.append(ref(made))
+            return made
 
         return lambda _: SimpleNamespace(remote=actor)
 
-    def wait(self, waiting: list[object], num_returns: int) -> tuple[list[object], list[object]]:
-        return waiting[:num_returns], waiting[num_returns:]
+    def wait(self, waiting: list[Asked], num_returns: int) -> tuple[list[Asked], list[Asked]]:
+        held = [actor for actor in self._actors if actor() is not None][: self._cores]
+        ready = [asked for asked in waiting if asked.actor in held]
+        assert ready, "what is asked for waits for ever"
+        return ready[:num_returns], []
 
-    def get(self, ready: Callable[[], list[bytes]]) -> list[bytes]:
+    def get(self, ready: Asked) -> list[bytes]:
         if self.lost:
             self.lost -= 1
             raise self.exceptions.OutOfMemoryError("the memory monitor killed this worker")
-        return ready()
+        return ready.answer()
 
     def put(self, value: object) -> object:
         return value
 
     def shutdown(self) -> None:
         pass
+
+
+class Actor:
+    """A handle of an actor."""
+
+    def __init__(self, judge: RayJudge) -> None:
+        itself = ref(self)
+        self.judge = SimpleNamespace(remote=lambda todo: Asked(itself, partial(judge.judge, todo)))
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What an actor was asked for."""
+
+    actor: ReferenceType[Actor]
+    answer: Callable[[], list[bytes]]
+
+
+def test_more_workers_than_a_cluster_has_cores_come_to_an_end(
+    lot: Path,
+    settings: Settings,
+    model: LoadedModel,
+    alone: ReplayResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray starts a worker when a core is free: the first ones leave theirs when nothing is left for them."""
+    exceptions = pytest.importorskip("ray").exceptions
+    monkeypatch.setattr(workers, "_connect_to_ray", lambda _: RayHere(exceptions, cores=1))
+    assert same(run(lot, tmp_path, settings, model, Workers(jobs=3, ray="local")), alone)
+
+
+def test_a_cluster_that_does_not_start_in_time_is_told_in_words(
+    lot: Path, settings: Settings, model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray raises a bare Exception then."""
+    ray = pytest.importorskip("ray")
+
+    def late(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", late)
+    with pytest.raises(SettingsError, match=r"no Ray cluster at local: .*timed out during startup") as caught:
+        run(lot, tmp_path, settings, model, Workers(ray="local"))
+    assert "second try" in caught.value.hint
 
 
 @pytest.mark.parametrize("lost", [1, 100])
@@ -185,7 +241,7 @@ def test_a_worker_that_ray_ends_for_its_memory_costs_its_part(
 
 def kill_one_ray_actor(parts: Path) -> None:
     """Kill the first actor of this program that is seen once a part is judged."""
-    until(lambda: any(parts.glob("*.jsonl")))
+    until(lambda: any(parts.glob("*/*.jsonl")))
     actors = [pid for pid in descendants(os.getpid()) if command_of(pid).startswith(b"ray::RayJudge")]
     os.kill(actors[0], signal.SIGKILL)
     print("killed", flush=True)
