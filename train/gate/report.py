@@ -49,17 +49,21 @@ def summary(findings: Findings, command: str) -> dict[str, Any]:
         "normal": {
             **_rates(findings.normal),
             "over_lots": _over_lots(findings.normal, _by_either),
+            "gate_over_lots": _over_lots(findings.normal, _by_gate),
             "goal": f"at most {NORMAL_GOAL:.0%}",
             "bundles": {name: _rates(one for one in findings.normal if one.group == name) for name in lots},
         },
         "foreign": {
             **_rates(findings.foreign),
+            "over_kinds": _over_lots(findings.foreign, _by_either, is_error=lambda one: not one.refused),
+            "gate_over_kinds": _over_lots(findings.foreign, _by_gate, is_error=lambda one: not one.by_gate),
             "goal": f"at least {FOREIGN_GOAL:.0%}",
             "kinds": {name: _kind(one for one in findings.foreign if one.group == name) for name in kinds},
         },
         "abnormal": {
             **_rates(findings.abnormal),
             "over_lots": _over_lots(findings.abnormal, _by_either),
+            "gate_over_lots": _over_lots(findings.abnormal, _by_gate),
             "kinds": anomalies(findings),
         },
     }
@@ -77,9 +81,8 @@ def anomalies(findings: Findings) -> dict[str, Any]:
         of_kind = [one for one in findings.abnormal if one.row and kind in one.row.kinds]
         mild = [one for one in findings.normal if one.row and kind in one.row.kinds]
         found[kind] = {
-            "mild": _rates(mild),
-            "severe": _rates(of_kind),
-            "gate_over_lots": _over_lots(of_kind, _by_gate),
+            "mild": {**_rates(mild), "gate_over_lots": _over_lots(mild, _by_gate)},
+            "severe": {**_rates(of_kind), "gate_over_lots": _over_lots(of_kind, _by_gate)},
             "by_severity": [],
         }
         for place, (low, high) in enumerate(thirds):
@@ -119,7 +122,9 @@ def markdown(content: dict[str, Any]) -> str:
         ),
         "",
         "Had other lots been drawn, the shares sent to a person by either would lie (95 %, in %):"
-        f" of normal scans {_lots_span(normal['over_lots'])}, of abnormal scans {_lots_span(abnormal['over_lots'])}.",
+        f" of normal scans {lots_span(normal['over_lots'])}, of abnormal scans {lots_span(abnormal['over_lots'])}.",
+        "A foreign image is of no lot. Had other kinds of them been tried, the share would lie at"
+        f" {kinds_span(foreign['over_kinds'])}.",
         "",
         "## Foreign images",
         "",
@@ -132,7 +137,8 @@ def markdown(content: dict[str, Any]) -> str:
         "",
         "## Anomalies of electrodes, by severity",
         "",
-        "What the gate refuses of them; the classifier judges the others. Mild forms are those of normal scans.",
+        "What the gate refuses of them, with its 95 % interval (Wilson) and that over lots, in %; the classifier judges"
+        " the others. Mild forms are those of normal scans.",
         "",
         *_anomaly_table(abnormal["kinds"]),
         "",
@@ -163,12 +169,11 @@ def _anomaly_table(kinds: dict[str, Any]) -> list[str]:
     thirds: list[dict[str, Any]] = next((entry["by_severity"] for entry in kinds.values()), [])
     heads = [f"{third['from']:.2f} to {third['to']:.2f}" for third in thirds]
     return table(
-        ["kind", "mild", *heads, "all abnormal", "95 % over lots, in %", "by the network", "by the filter"],
+        ["kind", "mild", *heads, "all abnormal", "by the network", "by the filter"],
         [
             [
                 kind,
-                *(_cell(part["gate"]) for part in (entry["mild"], *entry["by_severity"], entry["severe"])),
-                _lots_span(entry["gate_over_lots"]),
+                *(_cell_over_lots(part) for part in (entry["mild"], *entry["by_severity"], entry["severe"])),
                 *(_cell(entry["severe"][name]) for name in ("network", "filter")),
             ]
             for kind, entry in kinds.items()
@@ -193,30 +198,53 @@ def _by_either(finding: Finding) -> bool:
     return finding.refused
 
 
-def _over_lots(findings: Sequence[Finding], is_refused: Callable[[Finding], bool]) -> dict[str, Any] | None:
-    """95 % interval over lots of the share that is refused, their number, and the lot with most; None of no scans."""
+def _over_lots(
+    findings: Sequence[Finding],
+    is_refused: Callable[[Finding], bool],
+    is_error: Callable[[Finding], bool] | None = None,
+) -> dict[str, Any] | None:
+    """95 % interval over lots of the share that is refused, their number, and the worst of them; None of no images.
+
+    Of foreign images kinds are the lots. The worst has most refused, or most of what `is_error` says.
+    """
     lots: dict[str, list[int]] = {}
     for one in findings:
-        tally = lots.setdefault(one.group, [0, 0])
+        tally = lots.setdefault(one.group, [0, 0, 0])
         tally[0] += is_refused(one)
-        tally[1] += 1
-    found = share_over_lots([hits for hits, _ in lots.values()], [scans for _, scans in lots.values()])
+        tally[1] += (is_error or is_refused)(one)
+        tally[2] += 1
+    hits, errors, images = zip(*lots.values(), strict=True) if lots else ((), (), ())
+    found = share_over_lots(hits, images)
     if found is None:
         return None
-    worst = worst_lot(list(lots), [hits for hits, _ in lots.values()], [scans for _, scans in lots.values()])
-    return {"lots": found.lots, "interval": [found.low, found.high], "worst": worst_values(worst)}
+    worst = worst_values(worst_lot(list(lots), errors, images))
+    return {"lots": found.lots, "interval": [found.low, found.high], "worst": worst}
 
 
-def _lots_span(over: dict[str, Any] | None) -> str:
-    if over is None:
-        return "-"
-    most = "" if over["worst"] is None else f"; most {worst_of(WorstLot(**over['worst']))}"
-    return f"{span_over(over['interval'], over['lots'], 'lot')}{most}"
+def lots_span(over: dict[str, Any] | None) -> str:
+    """The interval over lots with their number and the lot with most refused, in %; `-` of no scans."""
+    return "-" if over is None else f"{span_over(over['interval'], over['lots'], 'lot')}{_worst('most', over)}"
+
+
+def kinds_span(over: dict[str, Any] | None) -> str:
+    """As `lots_span`, of the kinds of foreign images: the worst is the one that passes most often."""
+    return "-" if over is None else f"{span_over(over['interval'], over['lots'], 'kind')}{_worst('not refused', over)}"
+
+
+def _worst(what: str, over: dict[str, Any]) -> str:
+    return "" if over["worst"] is None else f"; {what} {worst_of(WorstLot(**over['worst']))}"
 
 
 def _cells(entry: dict[str, Any]) -> list[object]:
     rates = [f"{_cell(entry[name])} ({percent_span(entry[name]['interval'])} %)" for name in _CELLS[1:]]
     return [entry["gate"]["total"], *rates]
+
+
+def _cell_over_lots(entry: dict[str, Any]) -> str:
+    rate = entry["gate"]
+    if rate["share"] is None:
+        return "-"
+    return f"{_cell(rate)} ({percent_span(rate['interval'])}; {lots_span(entry['gate_over_lots'])})"
 
 
 def _cell(rate: dict[str, Any]) -> str:

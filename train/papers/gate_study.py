@@ -18,10 +18,10 @@ from train.files import write_json, write_whole
 from train.gate.findings import find, pass_ms
 from train.gate.foreign_sets import ForeignImage
 from train.gate.network import gate_of
-from train.gate.report import write_report
+from train.gate.report import kinds_span, lots_span, write_report
 from train.gate.training import train_gate
 from train.recipe import GateRecipe, Reduction
-from train.report import table
+from train.report import percent_span, table
 
 
 def study(
@@ -56,6 +56,9 @@ def study(
                 "cpu_pass_ms": pass_ms(gate_of(checkpoint), checkpoint),
                 "cpu_threads": torch.get_num_threads(),
                 **{name: content[name]["gate"] for name in ("normal", "foreign", "abnormal")},
+                "normal_over_lots": content["normal"]["gate_over_lots"],
+                "foreign_over_kinds": content["foreign"]["gate_over_kinds"],
+                "abnormal_over_lots": content["abnormal"]["gate_over_lots"],
                 "least_margin": min(entry["margin"] for entry in content["foreign"]["kinds"].values()),
             }
         )
@@ -72,8 +75,17 @@ def _table(found: Sequence[dict[str, Any]], recipe: GateRecipe, command: str) ->
     heads += [f"ms on {recipe.device}", f"ms on CPU, {threads} threads", "training s"]
     rows = []
     for one in found:
-        shares = [f"{one[name]['hits']} of {one[name]['total']}" for name in ("normal", "foreign", "abnormal")]
+        over = {
+            "normal": lots_span(one["normal_over_lots"]),
+            "foreign": kinds_span(one["foreign_over_kinds"]),
+            "abnormal": lots_span(one["abnormal_over_lots"]),
+        }
+        shares = [
+            f"{one[name]['hits']} of {one[name]['total']} ({percent_span(one[name]['interval'])}; {span})"
+            for name, span in over.items()
+        ]
         times = f"{one['device_pass_ms']:.1f}", f"{one['cpu_pass_ms']:.0f}", f"{one['training_s']:.0f}"
         rows.append([f"1/{one['reduction']}", *shares[:2], f"{one['least_margin']:.2f}", shares[2], *times])
     about = f"`{command}`: scans of {size.height_px} x {size.width_px} px, torch {torch.__version__}, float32."
+    about += " In brackets: 95 % intervals in %, Wilson's and the one over lots, of foreign images over their kinds."
     return "\n".join(["# The gate at several resolutions", "", about, "", *table(heads, rows)]) + "\n"

@@ -67,13 +67,14 @@ def test_anomalies_are_counted_by_kind_and_by_thirds_of_severity() -> None:
 
     found = anomalies(Some())
     assert found["lines"]["severe"]["gate"]["hits"] == 4
-    assert found["lines"]["gate_over_lots"] == {
+    assert found["lines"]["severe"]["gate_over_lots"] == {
         "lots": 1,
         "interval": [0.0, 1.0],
         "worst": {"lot": "group", "errors": 4, "scans": 6},
     }  # all are of one lot: nothing is known of others
     assert found["scratches"]["severe"]["gate"]["total"] == 3
     assert found["scratches"]["mild"]["gate"]["total"] == 1
+    assert found["scratches"]["mild"]["gate_over_lots"]["worst"] is None
     assert [third["gate"]["hits"] for third in found["lines"]["by_severity"]] == [0, 2, 2]
 
 
@@ -132,6 +133,9 @@ def test_train_and_report_from_the_command_line(
     lots = content["normal"]["over_lots"]["lots"]
     assert low <= content["normal"]["either"]["share"] <= high
     assert f"of normal scans {100 * low:.1f} to {100 * high:.1f}, {lots} lots" in markdown(content)
+    over = content["foreign"]["over_kinds"]
+    assert (over["lots"], over["worst"]) == (1, None), "no interval of one kind"
+    assert "the share would lie at no interval: 1 kind." in markdown(content)
     lines = (out / "gate_scores.csv").read_text().splitlines()
     assert len(lines) == 1 + 24 + 3
     for name in ("gate_scores.png", "gate_scores.svg", "gate_kinds.png", "gate_kinds.svg"):

@@ -19,6 +19,7 @@ from train.files import write_whole
 from train.papers.welds.cells import TRUTH_FILE
 from train.papers.welds.curves import RATES, Candidate, Curve, WeldScores, choose, curve, fusions
 from train.papers.welds.data import PatchCounts, tested_poses
+from train.papers.welds.evaluation import ACCEPTED
 from train.papers.welds.films import film_tables, score_films
 from train.papers.welds.filter_scores import FILTERS, READ_PX, SIDES, ScoreTask, score_all, scores_digest
 from train.papers.welds.filters import AFTERWARDS, Filter
@@ -156,7 +157,7 @@ def run_baselines(
         "",
         *(f"{fold.name}: tested on {', '.join(fold.test)}." for fold in folds),
         f"{windows} windows of {READ_PX} px lie beside each other in the masked welds, masks included: a refusal of"
-        f" {100 / windows:.2g} % is one of them. Intervals are over welds alone.",
+        f" {100 / windows:.2g} % is one of them. In brackets: 95 % intervals over welds, and the weld that is worst.",
         "",
         "## Nominal: thresholds at this rate of the other welds' accepted patches",
         "",
@@ -215,20 +216,22 @@ def independent_windows(weld: Weld) -> int:
 
 
 def rows_markdown(rows: Mapping[str, Curve], *, equal: bool) -> list[str]:
-    """One table: filters down, contrasts across at each rate of refusal, with the interval over welds."""
+    """One table: filters down, contrasts across at each rate of refusal, with interval over welds and worst weld."""
     heads = [f"{100 * rate:g} %: {part}" for rate in RATES for part in ("high", "mid", "low", "refused")]
     lines = []
     for name, found in rows.items():
         cells = []
         for rate in RATES:
             place = found.at_equal(rate) if equal else found.at_nominal(rate)
-            for part in _SETS:
-                low, high = found.interval(part, place)
-                over = f"{100 * low:.0f} to {100 * high:.0f}" if found.welds_with(part) > 1 else "no interval: 1 weld"
-                cells.append(f"{100 * found.share(part, place):.1f} ({over})")
-            cells.append(f"{100 * found.share('accepted', place):.2f}")
+            for part, digits in (*((name, 0) for name in _SETS), (ACCEPTED, 1)):
+                low, high = (100 * end for end in found.interval(part, place))
+                several = found.welds_with(part) > 1
+                over = f"{low:.{digits}f} to {high:.{digits}f}" if several else "no interval: 1 weld"
+                worst = found.worst(part, place)
+                named = "" if worst is None else f"; worst {worst.lot}"
+                cells.append(f"{100 * found.share(part, place):.{digits + 1}f} ({over}{named})")
         lines.append([name, *cells])
-    counts = [f"{next(iter(rows.values())).welds_with(part)}" for _ in RATES for part in (*_SETS, "accepted")]
+    counts = [f"{next(iter(rows.values())).welds_with(part)}" for _ in RATES for part in (*_SETS, ACCEPTED)]
     return table(["filter", *heads], [*lines, ["*welds with such patches*", *counts]])
 
 

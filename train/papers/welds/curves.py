@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from edge.validation.lots import WorstLot, worst_lot
 from edge.validation.statistics import Rate
 from train.papers.welds.evaluation import ACCEPTED, interval_over_welds
 
@@ -83,6 +84,12 @@ class Curve:
         return interval_over_welds(
             [Rate(int(hit), int(total)) for hit, total in zip(self.hits[name][place], self.totals[name], strict=True)]
         )
+
+    def worst(self, name: str, place: int) -> WorstLot | None:
+        """The weld with most accepted patches refused, or fewest defects found; None where none has an error."""
+        hits, totals = self.hits[name][place], self.totals[name]
+        errors = hits if name == ACCEPTED else totals - hits
+        return worst_lot(self.welds, errors.tolist(), totals.tolist())
 
     def welds_with(self, name: str) -> int:
         """How many welds have a patch of a set."""

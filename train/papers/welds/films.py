@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.system.progress import Reporter
-from edge.validation.lots import auroc_over_lots, half_width, share_over_lots
+from edge.validation.lots import WorstLot, auroc_over_lots, half_width, share_over_lots, worst_lot
 from edge.validation.statistics import auroc
 from train.papers.welds.cells import (
     CELL_PX,
@@ -110,10 +110,16 @@ def film_tables(films: Sequence[Film], masked: Mapping[str, WeldScores], rows: M
     filters: list[list[object]] = []
     for name, candidate in rows.items():
         clean = [candidate.read(film.scores[ACCEPTED], calibrating) for film in films]
-        refused = [_over_films([(int((part > limit).sum()), len(part)) for part in clean]) for limit in limits[name]]
+        names = [film.name for film in films]
+        refused = []
+        for limit in limits[name]:
+            counts = [(int((part > limit).sum()), len(part)) for part in clean]
+            most = worst_lot(names, [hits for hits, _ in counts], [parts for _, parts in counts])
+            refused.append(_over_films(counts, most))
         found = [(beyond(name, film, _flawed(film)), int(_flawed(film).sum())) for film in films]
         area, more = _pooled_area(films, candidate, calibrating), _area_more(films, candidate, first, calibrating)
-        filters.append([name, area, more if candidate is not first else "", *refused, _over_films(found)])
+        missed = worst_lot(names, [cells - hits for hits, cells in found], [cells for _, cells in found])
+        filters.append([name, area, more if candidate is not first else "", *refused, _over_films(found, missed)])
     flaws: list[list[object]] = []
     types = sorted({iso for film in films for flaw in film.flaws for iso in (flaw.iso,)})
     for iso in types:
@@ -218,9 +224,10 @@ def _area_of(parts: _Halves) -> float:
     return auroc(np.concatenate([flawed, clean]), np.repeat([1, 0], [len(flawed), len(clean)]))
 
 
-def _over_films(counts: Sequence[tuple[int, int]]) -> str:
-    """Share in % and its interval over films, with the number of those that have such a part."""
+def _over_films(counts: Sequence[tuple[int, int]], worst: WorstLot | None) -> str:
+    """Share in % and its interval over films, with the number of those that have such a part, and the worst of them."""
     over = share_over_lots([hits for hits, _ in counts], [parts for _, parts in counts])
     if over is None or over.lots < 2:
         return f"{100 * sum(hits for hits, _ in counts) / sum(parts for _, parts in counts):.1f} (no interval: 1 film)"
-    return f"{100 * over.share:.1f} ({100 * over.low:.0f} to {100 * over.high:.0f}, {over.lots} films)"
+    named = "" if worst is None else f"; worst {worst.lot}"
+    return f"{100 * over.share:.1f} ({100 * over.low:.0f} to {100 * over.high:.0f}, {over.lots} films{named})"

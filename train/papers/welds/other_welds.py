@@ -34,7 +34,7 @@ from train.papers.welds.patches import accepted_patches, clear_length_px, defect
 from train.papers.welds.plan import Request
 from train.papers.welds.regions import CONTRASTS, find_regions, of_contrast
 from train.papers.welds.scores import Scores
-from train.papers.welds.tables import cell
+from train.papers.welds.tables import cell, worst_weld
 from train.papers.welds.task import EnsembleTask, Task, load_network, load_scores, prepared, score_sets
 from train.report import table
 
@@ -131,7 +131,10 @@ def scored(together: Sequence[Task], sets: Sets, device: torch.device) -> dict[s
 
 
 def table_markdown(outcomes: dict[str, tuple[Outcome, ...]], of_welds: OfWelds, welds: Sequence[str]) -> str:
-    """Detectors down, sets across: mean over runs and folds (half spread of the runs) [interval over welds], in %."""
+    """Detectors down, sets across: mean over runs and folds (half spread of the runs) [interval over welds], in %.
+
+    The worst weld is that of all runs.
+    """
     names = [*(f"defects-{contrast}" for contrast in CONTRASTS), ACCEPTED]
     heads = [
         f"{'accepted, refused (FPR)' if name == ACCEPTED else name}, {sum(of_welds[name].values())}" for name in names
@@ -140,5 +143,7 @@ def table_markdown(outcomes: dict[str, tuple[Outcome, ...]], of_welds: OfWelds, 
     rows = []
     for detector, runs in outcomes.items():
         found = [entry([run.flagged[name] for run in runs], list(runs[0].by_weld[name].values())) for name in names]
-        rows.append([detector, *(cell(one) for one in found)])
+        worst = [worst_weld([run.by_weld[name] for run in runs], name) for name in names]
+        named = ["" if weld == "none" else f"; worst {weld}" for weld in worst]
+        rows.append([detector, *(f"{cell(one)}{more}" for one, more in zip(found, named, strict=True))])
     return "\n".join(["## Welds that are in no fold", "", about, "", *table(["detector", *heads], rows)]) + "\n"

@@ -148,7 +148,7 @@ def weld_table(benchmark: Benchmark, detectors: Sequence[Detector]) -> list[str]
             if rate.total:
                 cells = [f"{100 * np.mean([run[weld].share for run in runs]):.1f}" for runs in of_detectors]
                 rows.append([label, weld, rate.total, *cells])
-        rows.append([label, "*worst weld*", "", *(_worst_weld(runs, name) for runs in of_detectors)])
+        rows.append([label, "*worst weld*", "", *(worst_weld(runs, name) for runs in of_detectors)])
         spans = [interval_over_welds(list(runs[0].values())) for runs in of_detectors]
         count = sum(rate.total > 0 for rate in of_detectors[0][0].values())
         rows.append([label, "*95 %, other welds*", "", *(span_over(span, count, "weld") for span in spans)])
@@ -156,7 +156,7 @@ def weld_table(benchmark: Benchmark, detectors: Sequence[Detector]) -> list[str]
     return [*lines, "", "Last line of each set: interval over welds, first run."]
 
 
-def _worst_weld(runs: Sequence[Mapping[str, Rate]], name: str) -> str:
+def worst_weld(runs: Sequence[Mapping[str, Rate]], name: str) -> str:
     """The weld with most accepted patches refused, or fewest defects found, of all runs together."""
     totals = {weld: sum(run[weld].total for run in runs) for weld in runs[0]}
     hits = {weld: sum(run[weld].hits for run in runs) for weld in runs[0]}

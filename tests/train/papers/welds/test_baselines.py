@@ -20,7 +20,7 @@ from train.papers.welds.baselines import (
     standing,
     weld_scores,
 )
-from train.papers.welds.curves import WeldScores
+from train.papers.welds.curves import Curve, WeldScores
 from train.papers.welds.data import PatchCounts
 from train.papers.welds.filter_scores import FILTERS, SIDES, places_of
 from train.papers.welds.filters import AFTERWARDS, Filter
@@ -121,3 +121,17 @@ def test_a_patch_is_read_where_its_pose_cuts_the_image() -> None:
 
 def test_independent_windows_lie_beside_each_other() -> None:
     assert independent_windows(Weld("w", np.zeros((366, 3512), np.uint8), None)) == 2 * 22
+
+
+def test_a_row_names_the_weld_that_is_worst() -> None:
+    """Of accepted patches the one with most refused, of defects the one with fewest found."""
+    hits = {"accepted": [[3, 0]], "defects-high": [[9, 5]], "defects-mid": [[2, 2]], "defects-low": [[0, 0]]}
+    totals = {"accepted": [100, 100], "defects-high": [10, 10], "defects-mid": [2, 2], "defects-low": [4, 0]}
+    found = Curve(
+        ("W0", "W1"),
+        {name: np.repeat(np.array(counts), 1000, axis=0) for name, counts in hits.items()},
+        {name: np.array(counts) for name, counts in totals.items()},
+    )
+    row = rows_markdown({"median": found}, equal=False)[2]
+    assert [found.worst(name, 0) and found.worst(name, 0).lot for name in hits] == ["W0", "W1", None, "W0"]
+    assert row.count("worst W0") == 6 and row.count("worst W1") == 3

@@ -87,5 +87,5 @@ def test_each_folds_networks_judge_them_by_the_folds_own_thresholds(
     text = table_markdown({"AE, SNI": runs}, of_welds, ["A7", "B2"])
     high, mid, low, refused = text.splitlines()[-1].split(" | ")[1:]
     assert high == "100.0 (0.0) [no interval: 1 weld]"
-    assert (mid, low, refused) == ("50.0 (0.0) [0.6, 99.4; 2 welds]", "-", "0.0 (0.0) [0.0, 97.1; 2 welds] |")
+    assert (mid, low, refused) == ("50.0 (0.0) [0.6, 99.4; 2 welds]; worst A7", "-", "0.0 (0.0) [0.0, 97.1; 2 welds] |")
     assert "| detector | defects-high, 2 | defects-mid, 2 | defects-low, 0 | accepted, refused (FPR), 3 |" in text

@@ -1,0 +1,23 @@
+"""The table of a gate at several resolutions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from train.papers.gate_study import _table
+from train.recipe import GateRecipe
+
+
+def test_every_share_has_its_intervals_and_its_worst_lot() -> None:
+    rate: dict[str, Any] = {"hits": 3, "total": 40, "share": 0.075, "interval": [0.026, 0.199]}
+    over = {"lots": 5, "interval": [0.011, 0.312], "worst": {"lot": "L3", "errors": 2, "scans": 8}}
+    one = {"reduction": 2, "training_s": 60.0, "device_pass_ms": 4.0, "cpu_pass_ms": 40.0, "cpu_threads": 2}
+    spans = {"normal_over_lots": over, "foreign_over_kinds": over, "abnormal_over_lots": None}
+    found = [{**one, **dict.fromkeys(("normal", "foreign", "abnormal"), rate), **spans, "least_margin": 1.2}]
+    row = _table(found, GateRecipe(), "edge-train gate-study").splitlines()[-1].split(" | ")
+
+    assert row[1:4] == [
+        "3 of 40 (2.6 to 19.9; 1.1 to 31.2, 5 lots; most L3: 2 of 8)",
+        "3 of 40 (2.6 to 19.9; 1.1 to 31.2, 5 kinds; not refused L3: 2 of 8)",
+        "1.20",
+    ]
