@@ -13,14 +13,26 @@ it held the true kappa in 92 to 98 %. Over lots it is that of `edge.validation.l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from edge.validation.lots import LotInterval, interval_over_lots, most_scans, share_over_lots, wilson_at
+from edge.validation.distributions import beta_cdf
+from edge.validation.lots import (
+    LotInterval,
+    WorstLot,
+    interval_over_lots,
+    most_scans,
+    share_over_lots,
+    wilson_at,
+    worst_lot,
+)
 from edge.validation.statistics import Z_95
+
+SHARE_WITHIN = 0.9
+"""Share of parts whose scans differ by no more than the range of p that is given."""
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -66,6 +78,8 @@ class AttributeRow:
     """`effectiveness`, `miss_rate` and `false_alarm_rate` with their intervals over lots; None of nothing."""
     missed_over_lots: LotInterval | None
     false_alarms_over_lots: LotInterval | None
+    worst: WorstLot | None
+    """Lot with the highest share of wrong decisions."""
 
     @property
     def decisions(self) -> int:
@@ -110,8 +124,21 @@ class Repeatability:
     flipped: tuple[str, ...]
     """Parts whose scans were not all given the same verdict."""
 
+    flipped_over_lots: LotInterval
+    """Share of these parts, with its interval over lots."""
+
+    worst: WorstLot | None
+    """Lot with the highest share of parts that flipped."""
+
     p_deviation: float | None
     """Standard deviation of p within a part, pooled over parts; None where no part has two scans with p."""
+
+    p_range: float | None
+    """Difference of p between scans of a part that SHARE_WITHIN of parts stay within."""
+
+    p_range_bound: float | None
+    """Its one-sided upper 95 % limit; None of too few parts. A standard deviation has none that holds whatever the
+    shape: p lies still in most parts and far apart in a few."""
 
     p_widest: float | None
     """Largest difference of p between two scans of one part."""
@@ -239,17 +266,42 @@ def attribute_row(
         right_over_lots=_over_lots(always_right.values()),
         missed_over_lots=_over_lots(defective),
         false_alarms_over_lots=_over_lots(good),
+        worst=most_errors(tally_of((call != truth, lot) for call, truth, lot in pairs)),
     )
 
 
-def _over_lots(found: Iterable[tuple[bool, str]]) -> LotInterval | None:
-    """Share of what holds, each with its lot."""
+def tally_of(found: Iterable[tuple[bool, str]]) -> dict[str, list[int]]:
+    """By lot: how often it holds, and how many there are."""
     tallies: dict[str, list[int]] = {}
     for is_hit, lot in found:
         tally = tallies.setdefault(lot, [0, 0])
         tally[0] += is_hit
         tally[1] += 1
+    return tallies
+
+
+def most_errors(tallies: Mapping[str, Sequence[int]]) -> WorstLot | None:
+    """Lot with the highest share of what holds."""
+    return worst_lot(list(tallies), [hits for hits, _ in tallies.values()], [all_ for _, all_ in tallies.values()])
+
+
+def _over_lots(found: Iterable[tuple[bool, str]]) -> LotInterval | None:
+    """Share of what holds, each with its lot."""
+    tallies = tally_of(found)
     return share_over_lots([hits for hits, _ in tallies.values()], [all_ for _, all_ in tallies.values()])
+
+
+def range_limit(ranges: Sequence[float]) -> float | None:
+    """Upper 95 % limit of the range that SHARE_WITHIN of parts stay within: an order statistic, whatever their shape.
+
+    None of too few parts to have one: 29 for 90 %.
+    """
+    n = len(ranges)
+    for rank, value in enumerate(sorted(ranges), 1):
+        # Of n parts fewer than `rank` stay within: a binomial tail, as a beta function.
+        if beta_cdf(1 - SHARE_WITHIN, n - rank + 1, rank) >= 0.95:
+            return value
+    return None
 
 
 def pair_table(
@@ -275,9 +327,12 @@ def vote_table(votes: Sequence[Sequence[bool | None]]) -> Counts:
 
 
 def repeatability(
-    parts: Sequence[str | None], verdicts: Sequence[str], p_abnormal: Sequence[float | None]
+    parts: Sequence[str | None], verdicts: Sequence[str], p_abnormal: Sequence[float | None], lots: Sequence[str]
 ) -> Repeatability | None:
-    """Verdicts and p over scans of the same part; scans without a part are left out. None where no part came twice."""
+    """Verdicts and p over scans of the same part; None where no part came twice.
+
+    A part is of the lot of its first scan; scans without a part are left out.
+    """
     by_part: dict[str, list[int]] = {}
     for index, part in enumerate(parts):
         if part is not None:
@@ -285,20 +340,30 @@ def repeatability(
     repeated = {part: rows for part, rows in by_part.items() if len(rows) > 1}
     if not repeated:
         return None
-    squares, degrees, widest, widest_part = 0.0, 0, None, None
+    squares, degrees, widest_part = 0.0, 0, None
+    ranges: list[float] = []
     for part, rows in repeated.items():
         p = np.array([value for row in rows if (value := p_abnormal[row]) is not None], np.float64)
         if p.size < 2:
             continue
         squares += float(((p - p.mean()) ** 2).sum())
         degrees += p.size - 1
-        if widest is None or float(np.ptp(p)) > widest:
-            widest, widest_part = float(np.ptp(p)), part
+        if not ranges or float(np.ptp(p)) > max(ranges):
+            widest_part = part
+        ranges.append(float(np.ptp(p)))
+    flipped = {part: len({verdicts[row] for row in rows}) > 1 for part, rows in repeated.items()}
+    by_lot = tally_of((is_flipped, lots[repeated[part][0]]) for part, is_flipped in flipped.items())
+    over_lots = share_over_lots([hits for hits, _ in by_lot.values()], [total for _, total in by_lot.values()])
+    assert over_lots is not None, "a part came twice"
     return Repeatability(
         parts=len(repeated),
         scans=sum(len(rows) for rows in repeated.values()),
-        flipped=tuple(part for part, rows in repeated.items() if len({verdicts[row] for row in rows}) > 1),
+        flipped=tuple(part for part, is_flipped in flipped.items() if is_flipped),
+        flipped_over_lots=over_lots,
+        worst=most_errors(by_lot),
         p_deviation=math.sqrt(squares / degrees) if degrees else None,
-        p_widest=widest,
+        p_range=float(np.quantile(ranges, SHARE_WITHIN, method="higher")) if ranges else None,
+        p_range_bound=range_limit(ranges),
+        p_widest=max(ranges, default=None),
         p_widest_part=widest_part,
     )

@@ -30,20 +30,32 @@ class ComparisonFigures:
     right_difference: float | None = field(
         default=None, metadata={"means": _MEANING.format("share of labelled scans decided rightly")}
     )
-    right_difference_low: float | None = field(default=None, metadata={"means": "its lower 95 % limit over lots"})
-    right_difference_high: float | None = field(default=None, metadata={"means": "its upper 95 % limit over lots"})
+    right_difference_low: float | None = field(default=None, metadata={"means": "its lower 95 % limit"})
+    right_difference_high: float | None = field(default=None, metadata={"means": "its upper 95 % limit"})
+    right_difference_lots_low: float | None = field(default=None, metadata={"means": "its lower 95 % limit over lots"})
+    right_difference_lots_high: float | None = field(default=None, metadata={"means": "its upper 95 % limit over lots"})
     right_p_value: float | None = field(default=None, metadata={"means": "exact p of McNemar's test of it"})
     stopped_difference: float | None = field(
         default=None, metadata={"means": _MEANING.format("share of abnormal scans stopped")}
     )
-    stopped_difference_low: float | None = field(default=None, metadata={"means": "its lower 95 % limit over lots"})
-    stopped_difference_high: float | None = field(default=None, metadata={"means": "its upper 95 % limit over lots"})
+    stopped_difference_low: float | None = field(default=None, metadata={"means": "its lower 95 % limit"})
+    stopped_difference_high: float | None = field(default=None, metadata={"means": "its upper 95 % limit"})
+    stopped_difference_lots_low: float | None = field(
+        default=None, metadata={"means": "its lower 95 % limit over lots"}
+    )
+    stopped_difference_lots_high: float | None = field(
+        default=None, metadata={"means": "its upper 95 % limit over lots"}
+    )
     stopped_p_value: float | None = field(default=None, metadata={"means": "exact p of McNemar's test of it"})
     passed_difference: float | None = field(
         default=None, metadata={"means": _MEANING.format("share of normal scans passed")}
     )
-    passed_difference_low: float | None = field(default=None, metadata={"means": "its lower 95 % limit over lots"})
-    passed_difference_high: float | None = field(default=None, metadata={"means": "its upper 95 % limit over lots"})
+    passed_difference_low: float | None = field(default=None, metadata={"means": "its lower 95 % limit"})
+    passed_difference_high: float | None = field(default=None, metadata={"means": "its upper 95 % limit"})
+    passed_difference_lots_low: float | None = field(default=None, metadata={"means": "its lower 95 % limit over lots"})
+    passed_difference_lots_high: float | None = field(
+        default=None, metadata={"means": "its upper 95 % limit over lots"}
+    )
     passed_p_value: float | None = field(default=None, metadata={"means": "exact p of McNemar's test of it"})
 
     def flat(self) -> dict[str, int | float | None]:
@@ -133,14 +145,20 @@ def compare(
         right_difference=_of(right, lambda share: share.difference.difference),
         right_difference_low=_of(right, lambda share: share.difference.low),
         right_difference_high=_of(right, lambda share: share.difference.high),
+        right_difference_lots_low=_of(right, lambda share: share.difference.lots_low),
+        right_difference_lots_high=_of(right, lambda share: share.difference.lots_high),
         right_p_value=_of(right, lambda share: share.table.p_value),
         stopped_difference=_of(stopped, lambda share: share.difference.difference),
         stopped_difference_low=_of(stopped, lambda share: share.difference.low),
         stopped_difference_high=_of(stopped, lambda share: share.difference.high),
+        stopped_difference_lots_low=_of(stopped, lambda share: share.difference.lots_low),
+        stopped_difference_lots_high=_of(stopped, lambda share: share.difference.lots_high),
         stopped_p_value=_of(stopped, lambda share: share.table.p_value),
         passed_difference=_of(passed, lambda share: share.difference.difference),
         passed_difference_low=_of(passed, lambda share: share.difference.low),
         passed_difference_high=_of(passed, lambda share: share.difference.high),
+        passed_difference_lots_low=_of(passed, lambda share: share.difference.lots_low),
+        passed_difference_lots_high=_of(passed, lambda share: share.difference.lots_high),
         passed_p_value=_of(passed, lambda share: share.table.p_value),
     )
     shares = tuple(share for share in (right, stopped, passed) if share is not None)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.validation.distributions import t_quantile
+from edge.validation.statistics import wilson
 
 Floats = npt.NDArray[np.float64]
 
@@ -113,6 +114,19 @@ def lot_limits(name: str, interval: LotInterval | None, row: str = "") -> dict[s
     return {
         f"{name}_low{row}": None if known is None else known.low,
         f"{name}_high{row}": None if known is None else known.high,
+    }
+
+
+def share_figures(
+    name: str, hits: int, total: int, over_lots: LotInterval | None, row: str = ""
+) -> dict[str, float | None]:
+    """A share as figure NAME with its limits over scans (Wilson) and over lots; None of nothing."""
+    ends = wilson(hits, total) if total else None
+    return {
+        f"{name}{row}": hits / total if total else None,
+        f"{name}_low{row}": None if ends is None else ends.low,
+        f"{name}_high{row}": None if ends is None else ends.high,
+        **lot_limits(f"{name}_lots", over_lots, row),
     }
 
 

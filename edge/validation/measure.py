@@ -21,6 +21,7 @@ from edge.validation.lots import (
     auroc_over_lots,
     balanced_accuracy_over_lots,
     lot_limits,
+    share_figures,
     share_over_lots,
     worst_lot,
 )
@@ -29,7 +30,7 @@ from edge.validation.plant import measure_plant
 from edge.validation.reliability import GroupRecall, LotError, Plant, Reliability
 from edge.validation.sample_size import bound_sentence, lower_bound, size_sentence, upper_bound
 from edge.validation.sized import SEVERITY, Sized, SizedScans
-from edge.validation.statistics import none_if_nan
+from edge.validation.statistics import none_if_nan, wilson
 from edge.validation.table import ScanRow, select
 
 SHOWN_RATE = 0.01
@@ -44,8 +45,12 @@ def measure_reliability(
     policy: Policy,
     plant: Plant,
     scale: SizeScale = SizeScale.LOG,
+    from_sizes: Sequence[str] = (),
 ) -> Reliability:
-    """All of it, from the judged scans and the label rows of their files; `scale` is what curves run over."""
+    """All of it, from the judged scans and the label rows of their files.
+
+    `scale` is what curves run over; `from_sizes` are numbers as text, for recall of anomalies of at least that size.
+    """
     labelled = select(rows, lambda row: row.label is not None)
     abnormal = select(rows, lambda row: row.label is Label.ABNORMAL)
     normal = select(rows, lambda row: row.label is Label.NORMAL)
@@ -54,6 +59,8 @@ def measure_reliability(
     sized = SizedScans.of(labelled, truths)
     detections = sized.detections(policy, scale)
     kinds = _by_kind(abnormal, truths)
+    upwards = _from_sizes(sized, from_sizes)
+    counted = tuple(group for group in upwards.values() if group is not None)
     lot_errors = {
         "escape_rate": _lot_error("Escapes", abnormal, lambda row: row.is_escape),
         "overkill_rate": _lot_error("Overkill", normal, lambda row: row.is_overkill),
@@ -69,6 +76,7 @@ def measure_reliability(
         [truths[row.file].part_id for row in listed],
         [row.outcome for row in listed],
         [row.p_abnormal for row in listed],
+        [row.lot_name for row in listed],
     )
     return Reliability(
         figures={
@@ -76,6 +84,7 @@ def measure_reliability(
             **_lot_figures(labelled, lot_errors),
             **_accuracy_figures(rows, scored, policy),
             **_kind_figures(kinds),
+            **_upward_figures(upwards),
             **_plant_figures(of_plant, plant_over_lots, costs),
             **agreement.figures(),
             **_repeat_figures(repeats),
@@ -84,14 +93,17 @@ def measure_reliability(
         sentences=_sentences(abnormal, normal),
         detections=detections,
         kinds=kinds,
-        severities=_by_size(sized.graded, SEVERITY, bins=10),
-        sizes=() if sized.size_name == SEVERITY else _by_size(sized.sized, sized.size_name),
+        severities=(
+            *_by_size(sized.graded, SEVERITY, bins=10),
+            *(counted if sized.size_name == SEVERITY else ()),
+        ),
+        sizes=() if sized.size_name == SEVERITY else (*_by_size(sized.sized, sized.size_name), *counted),
         size_name=sized.size_name,
         lot_errors=lot_errors if labelled else {},
         plant=of_plant,
         costs=costs,
         attributes=agreement.attributes,
-        kappas=agreement.kappas,
+        kappas=agreement.rows,
         repeats=repeats,
         is_own_majority=any(truths[row.file].is_majority for row in listed),
     )
@@ -141,15 +153,22 @@ def _accuracy_figures(rows: Sequence[ScanRow], scored: Sequence[ScanRow], policy
 def _kind_figures(kinds: Sequence[GroupRecall]) -> Figures:
     figures: Figures = {
         "recall_worst_kind": min((kind.stopped / kind.scans for kind in kinds), default=None),
-        "recall_worst_kind_low": min((kind.over_lots.low for kind in kinds), default=None),
+        "recall_worst_kind_low": min((wilson(kind.stopped, kind.scans).low for kind in kinds), default=None),
+        "recall_worst_kind_lots_low": min((kind.over_lots.low for kind in kinds), default=None),
     }
     for kind in kinds:
-        for name, found, over_lots in (
-            ("recall", kind.stopped, kind.over_lots),
-            ("called", kind.called, kind.called_over_lots),
-        ):
-            figures[f"{name}[{kind.group}]"] = found / kind.scans
-            figures |= lot_limits(name, over_lots, f"[{kind.group}]")
+        figures |= share_figures("recall", kind.stopped, kind.scans, kind.over_lots, f"[{kind.group}]")
+        figures |= share_figures("called", kind.called, kind.scans, kind.called_over_lots, f"[{kind.group}]")
+    return figures
+
+
+def _upward_figures(upwards: Mapping[str, GroupRecall | None]) -> Figures:
+    figures: Figures = {}
+    for text, group in upwards.items():
+        stopped, called, scans = (0, 0, 0) if group is None else (group.stopped, group.called, group.scans)
+        over_lots, called_over_lots = (None, None) if group is None else (group.over_lots, group.called_over_lots)
+        figures |= share_figures("recall_from", stopped, scans, over_lots, f"[{text}]")
+        figures |= share_figures("called_from", called, scans, called_over_lots, f"[{text}]")
     return figures
 
 
@@ -170,13 +189,19 @@ def _plant_figures(plant: PlantFigures | None, over_lots: PlantBounds | None, co
 
 def _repeat_figures(repeats: Repeatability | None) -> Figures:
     if repeats is None:
-        nothing = ("flipped_parts_count", "flipped_parts_share_bound", "p_repeat_deviation", "p_repeat_widest")
-        return {"rescanned_parts_count": 0, **dict.fromkeys(nothing)}
+        ends = ("", "_bound", "_lots_low", "_lots_high")
+        shares = [f"flipped_parts_share{end}" for end in ends]
+        spreads = ("p_repeat_deviation", "p_repeat_range", "p_repeat_range_bound", "p_repeat_widest")
+        return {"rescanned_parts_count": 0, **dict.fromkeys(("flipped_parts_count", *shares, *spreads))}
     return {
         "rescanned_parts_count": repeats.parts,
         "flipped_parts_count": len(repeats.flipped),
+        "flipped_parts_share": len(repeats.flipped) / repeats.parts,
         "flipped_parts_share_bound": upper_bound(len(repeats.flipped), repeats.parts),
+        **lot_limits("flipped_parts_share_lots", repeats.flipped_over_lots),
         "p_repeat_deviation": repeats.p_deviation,
+        "p_repeat_range": repeats.p_range,
+        "p_repeat_range_bound": repeats.p_range_bound,
         "p_repeat_widest": repeats.p_widest,
     }
 
@@ -216,6 +241,16 @@ def _by_size(sized: Sized, unit: str | None, bins: int = 5) -> tuple[GroupRecall
         named = f"{rows[0][1]:.3g} to {rows[-1][1]:.3g}" + ("" if unit == SEVERITY else f" {unit}")
         groups.append(_recall(named, [row for row, _ in rows]))
     return tuple(groups)
+
+
+def _from_sizes(sized: SizedScans, from_sizes: Sequence[str]) -> dict[str, GroupRecall | None]:
+    """Recall of abnormal scans whose anomaly is of at least each size; None where the set has none."""
+    found: dict[str, GroupRecall | None] = {}
+    for text in from_sizes:
+        rows = [row for row, size in sized.sized if size >= float(text)]
+        unit = "" if sized.size_name in (SEVERITY, None) else f" {sized.size_name}"
+        found[text] = _recall(f"{float(text):.3g}{unit} and above", rows) if rows else None
+    return found
 
 
 def _recall(group: str, rows: Sequence[ScanRow]) -> GroupRecall:

@@ -43,11 +43,15 @@ class PairedTable:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Share of the second model less that of the first, with its 95 % interval over lots (None of a single lot)."""
+    """Share of the second model less that of the first, with its 95 % intervals."""
 
     difference: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
+    """Ends of the interval that takes scans as independent."""
+    lots_low: float | None
+    lots_high: float | None
+    """Ends of the interval over lots; None of a single lot."""
     lots: int
 
 
@@ -76,9 +80,9 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
 def difference_over_lots(first_right: Flags, second_right: Flags, lots: Sequence[str | None]) -> Difference | None:
     """Difference of the shares of right decisions (second less first); all of shape (n,). None of no scans.
 
-    The interval is Student's t on the lots' residuals, and no narrower than that of independent scans (Bonett and Price
-    2012): lots that happen to be alike would leave it no width. Where no decision changed it is the exact bound on how
-    often one could have: a set without a change does not prove that there is none.
+    Of independent scans the interval is that of Bonett and Price (2012); where no decision changed, the exact bound on
+    how often one could have: a set without a change does not prove that there is none. Over lots it is Student's t on
+    the lots' residuals, and no narrower than the other: lots that happen to be alike would leave it no width.
     """
     change = np.asarray(second_right, np.int64) - np.asarray(first_right, np.int64)
     if change.size == 0:
@@ -88,11 +92,12 @@ def difference_over_lots(first_right: Flags, second_right: Flags, lots: Sequence
     by_lot = np.bincount(place, weights=change, minlength=len(names))
     scans = np.bincount(place, minlength=len(names))
     mean = float(change.mean())
-    if len(names) < 2:
-        return Difference(mean, None, None, len(names))
-    half = half_width((by_lot - mean * scans) / change.size)
     more, fewer = (((change == sign).sum() + 1) / (change.size + 2) for sign in (1, -1))
-    half = max(half, Z_95 * math.sqrt((more + fewer - (more - fewer) ** 2) / (change.size + 2)))
+    half = Z_95 * math.sqrt((more + fewer - (more - fewer) ** 2) / (change.size + 2))
     if not change.any():
         half = max(half, upper_bound(0, change.size, 0.975))
-    return Difference(mean, max(-1.0, mean - half), min(1.0, mean + half), len(names))
+    ends = max(-1.0, mean - half), min(1.0, mean + half)
+    if len(names) < 2:
+        return Difference(mean, *ends, None, None, len(names))
+    half = max(half, half_width((by_lot - mean * scans) / change.size))
+    return Difference(mean, *ends, max(-1.0, mean - half), min(1.0, mean + half), len(names))

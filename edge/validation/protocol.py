@@ -73,6 +73,8 @@ SUCCESSES = (
     "called[",
     "called_low[",
     "called_high[",
+    "called_lots_",
+    "called_from",
     "line_effectiveness",
     "effectiveness",
     "value_of_",
@@ -85,8 +87,7 @@ GREAT_IS_GOOD = re.compile(r"auroc|auprc|kappa_")
 """Names of other figures that say which way is better; `wrong_calls` and the worst lots are shares."""
 OF_PLANT = ("escapes_ppm", "value_of_")
 OF_PRICES = ("cost_per_scan", "cheapest_")
-OF_LOTS = ("recall_low", "recall_high", "called_low", "called_high", "recall_worst_kind_low")
-OF_PEOPLE = ("kappa_line[", "kappa_line_low[", "kappa_line_high[", "effectiveness", "miss_rate", "false_alarm_rate")
+OF_PEOPLE = ("effectiveness", "miss_rate", "false_alarm_rate")
 OF_RESCANS = ("flipped_parts", "p_repeat_")
 """How the names of figures begin that need what a plan may leave out."""
 BETTER_WORDS = {
@@ -259,11 +260,14 @@ def _lacking(figure: str, protocol: Protocol) -> str | None:
         return "add [plant] with defect_rate and prices = [ESCAPE, OVERKILL, REVIEW]"
     if figure.startswith("kappa_people") and samples.people < 2:
         return "plan labels of two people or more: samples.people = 2"
-    if figure.startswith(OF_PEOPLE) and samples.people < 1:
+    of_person = figure.startswith(OF_PEOPLE) or (figure.startswith("kappa_line") and "[" in figure)
+    if of_person and samples.people < 1:
         return "plan labels of people: samples.people = 1"
     if figure.startswith(OF_RESCANS) and not samples.rescanned_parts:
         return "plan parts that are scanned twice: samples.rescanned_parts = 10"
-    if ("_lots_" in figure or figure.startswith(OF_LOTS)) and samples.lots < 2:
+    if figure == "p_repeat_range_bound" and samples.rescanned_parts < 29:
+        return "of fewer parts that limit has no value: samples.rescanned_parts = 29"
+    if "_lots_" in figure and samples.lots < 2:
         return "plan two lots or more: samples.lots = 8"
     return None
 

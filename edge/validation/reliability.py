@@ -45,6 +45,18 @@ class Detection:
     name: str
     unit: str
     curve: PodCurve | NoCurve
+    worst: WorstLot | None
+    """Lot with the highest share of these anomalies that were not found."""
+
+
+@dataclass(frozen=True, slots=True)
+class KappaRow:
+    """Agreement of line, label and people, two of them or all people."""
+
+    name: str
+    kappa: Kappa
+    worst: WorstLot | None
+    """Lot with the highest share of scans on which they differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +106,8 @@ FIGURE_MEANINGS = {
     "wrong_calls_lots_high": "its upper limit",
     "wrong_calls_worst_lot": "share of scored scans on the wrong side of the threshold, of the lot with the highest",
     "recall_worst_kind": "least share of stopped scans among the kinds",
-    "recall_worst_kind_low": "least lower 95 % limit over lots of that share among the kinds",
+    "recall_worst_kind_low": "least lower 95 % limit of that share among the kinds",
+    "recall_worst_kind_lots_low": "least lower 95 % limit over lots of that share among the kinds",
     "escapes_ppm": "escapes in a million electrodes at --defect-rate",
     "escapes_ppm_bound": "its one-sided upper 95 % limit",
     "escapes_ppm_lots_bound": "the same limit over lots",
@@ -137,8 +150,13 @@ FIGURE_MEANINGS = {
     "line_false_alarm_rate_lots_high": "its upper 95 % limit over lots",
     "rescanned_parts_count": "parts scanned more than once (part_id)",
     "flipped_parts_count": "of these, parts whose scans had different outcomes",
-    "flipped_parts_share_bound": "one-sided upper 95 % limit of the share of rescanned parts that flip",
+    "flipped_parts_share": "share of rescanned parts that flip",
+    "flipped_parts_share_bound": "its one-sided upper 95 % limit (Clopper-Pearson)",
+    "flipped_parts_share_lots_low": "its lower 95 % limit over lots",
+    "flipped_parts_share_lots_high": "its upper 95 % limit over lots",
     "p_repeat_deviation": "standard deviation of p between scans of one part",
+    "p_repeat_range": "difference of p between scans of a part that 90 % of parts stay within",
+    "p_repeat_range_bound": "its one-sided upper 95 % limit, from 29 rescanned parts on: claim this one",
     "p_repeat_widest": "largest difference of p between two scans of one part",
 }
 """Figures with their definitions."""
@@ -172,28 +190,28 @@ CURVE_MEANINGS = {
     for point, meaning in CURVE_POINTS.items()
 }
 
-ROW_MEANINGS = {
+_ROWS = {
     "recall[KIND]": "share of abnormal scans of a kind that were stopped, such as recall[cut]",
-    "recall_low[KIND]": "its lower 95 % limit over lots",
-    "recall_high[KIND]": "its upper 95 % limit over lots",
     "called[KIND]": "share of abnormal scans of a kind that were called abnormal",
-    "called_low[KIND]": "its lower 95 % limit over lots",
-    "called_high[KIND]": "its upper 95 % limit over lots",
+    "recall_from[SIZE]": "share of abnormal scans with an anomaly of at least a size that were stopped: recall_from[2]",
+    "called_from[SIZE]": "share of these that were called abnormal",
     "effectiveness[PERSON]": "as line_effectiveness, of the person of column label_1, label_2, ...: effectiveness[1]",
-    "effectiveness_low[PERSON]": "its lower 95 % limit over lots",
-    "effectiveness_high[PERSON]": "its upper 95 % limit over lots",
     "miss_rate[PERSON]": "as line_miss_rate, of a person",
-    "miss_rate_low[PERSON]": "its lower 95 % limit over lots",
-    "miss_rate_high[PERSON]": "its upper 95 % limit over lots",
     "false_alarm_rate[PERSON]": "as line_false_alarm_rate, of a person",
-    "false_alarm_rate_low[PERSON]": "its lower 95 % limit over lots",
-    "false_alarm_rate_high[PERSON]": "its upper 95 % limit over lots",
     "kappa_line[PERSON]": "Cohen's kappa of line (stopped or not) and person",
-    "kappa_line_low[PERSON]": "its lower 95 % limit",
-    "kappa_line_high[PERSON]": "its upper 95 % limit",
     "kappa_people[PERSON,PERSON]": "Cohen's kappa of two people, such as kappa_people[1,2]",
-    "kappa_people_low[PERSON,PERSON]": "its lower 95 % limit",
-    "kappa_people_high[PERSON,PERSON]": "its upper 95 % limit",
+}
+_LIMITS = {
+    "": "",
+    "_low": "its lower 95 % limit",
+    "_high": "its upper 95 % limit",
+    "_lots_low": "its lower 95 % limit over lots",
+    "_lots_high": "its upper 95 % limit over lots",
+}
+ROW_MEANINGS = {
+    name.replace("[", f"{limit}["): about or meaning
+    for name, meaning in _ROWS.items()
+    for limit, about in _LIMITS.items()
 }
 """Figures of which there are as many as tables have rows."""
 
@@ -222,7 +240,7 @@ class Reliability:
     plant: PlantFigures | None
     costs: CostCurve | None
     attributes: tuple[AttributeRow, ...]
-    kappas: tuple[tuple[str, Kappa], ...]
+    kappas: tuple[KappaRow, ...]
     repeats: Repeatability | None
     is_own_majority: bool
     """Whether labels are the majority of the people who are held against them."""

@@ -48,7 +48,13 @@ from edge.validation.measure import measure_reliability
 from edge.validation.photographer import Photographer
 from edge.validation.reliability import LotError, Plant
 from edge.validation.report import report_html
-from edge.validation.requirements import Requirement, RequirementResult, check_requirement, parse_requirement
+from edge.validation.requirements import (
+    Requirement,
+    RequirementResult,
+    check_requirement,
+    parse_requirement,
+    sizes_asked,
+)
 from edge.validation.results import Metrics, validate
 from edge.validation.sources import Source, open_source
 from edge.validation.speed import Run, cost_line, measure_speed, run_json
@@ -389,7 +395,12 @@ def _found(
             labels_without_file=None if checked.labels is None else len(without_file),
         ),
         reliability=measure_reliability(
-            reading.rows, checked.matched.by_file, policy, checked.plant, checked.size_scale
+            reading.rows,
+            checked.matched.by_file,
+            policy,
+            checked.plant,
+            checked.size_scale,
+            sizes_asked(checked.requirements),
         ),
         comparison=comparison,
         leaks=reading.leaks,
@@ -503,7 +514,9 @@ def summary_lines(result: ReplayResult) -> list[str]:
         figures = result.comparison.figures
         lines.append(f"{figures.changed_count} decisions differ from those of {result.comparison.other.id}")
         for share in result.comparison.shares:
-            lines.append(f"{share.name}: {share.difference.difference:+.1%}, McNemar p {share.table.p_value:.3g}")
+            low, high = share.difference.lots_low, share.difference.lots_high
+            over = "" if low is None or high is None else f" ({low:+.1%} to {high:+.1%} over lots)"
+            lines.append(f"{share.name}: {share.difference.difference:+.1%}{over}, McNemar p {share.table.p_value:.3g}")
     if result.warning is not None:
         lines = [result.warning.upper(), *lines, result.warning.upper()]
     archive = cost_line(result.run)

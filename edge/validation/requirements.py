@@ -6,7 +6,7 @@ import difflib
 import math
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from edge.errors import SettingsError
@@ -18,6 +18,9 @@ from edge.validation.speed import SPEED_MEANINGS
 
 FIGURE_MEANINGS = {**METRIC_MEANINGS, **RELIABILITY_MEANINGS, **COMPARISON_MEANINGS, **LEAK_MEANINGS, **SPEED_MEANINGS}
 """Every name `--require` accepts, with its definition."""
+
+FROM_SIZE = ("recall_from", "called_from")
+"""Figures whose row is a size that the requirement chooses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,9 @@ def parse_requirement(text: str) -> Requirement:
             f"requirement {text!r} is not of the form NAME OP NUMBER",
             hint="write for example 'balanced_accuracy>=0.9'; OP is one of " + " ".join(_COMPARISONS),
         )
+    family, _, row = parts[1].partition("[")
+    if family.startswith(FROM_SIZE) and not _is_size(row[:-1]):
+        raise SettingsError(f"requirement {text!r}: expected a size in the brackets", hint="write recall_from[2]>=0.9")
     if meaning_of(parts[1]) is None:
         near = difflib.get_close_matches(parts[1], FIGURE_MEANINGS, n=1)
         guess = f"did you mean {near[0]}? " if near else ""
@@ -64,6 +70,19 @@ def parse_requirement(text: str) -> Requirement:
             hint=f"{guess}Names: {', '.join(FIGURE_MEANINGS)}",
         )
     return Requirement(parts[1], parts[2], bound)
+
+
+def sizes_asked(requirements: Iterable[Requirement]) -> tuple[str, ...]:
+    """Sizes that requirements name in brackets, as they write them."""
+    names = (requirement.name.partition("[") for requirement in requirements)
+    return tuple(dict.fromkeys(row[:-1] for family, _, row in names if family.startswith(FROM_SIZE)))
+
+
+def _is_size(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def meaning_of(name: str) -> str | None:

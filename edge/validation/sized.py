@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edge.records import Policy
+from edge.validation.agreement import most_errors, tally_of
 from edge.validation.detection import PodCurve, SizeScale, hit_miss, signal_response
 from edge.validation.labels import Label, LabelRow
+from edge.validation.lots import WorstLot
 from edge.validation.reliability import CURVE_POINTS, CURVES, Detection
 from edge.validation.table import ScanRow, select
 
@@ -132,8 +134,12 @@ def _hits(sized: Sized, unit: str, scale: SizeScale) -> list[Detection]:
         if tolerated and isinstance(curve, PodCurve):
             note = f"{tolerated} of them are tolerated (label normal): those found are false calls."
             curve = replace(curve, notes=(*curve.notes, note))
-        found.append(Detection(name, unit, curve))
+        found.append(Detection(name, unit, curve, _worst_missed(rows, hits)))
     return found
+
+
+def _worst_missed(rows: Sequence[ScanRow], hits: Sequence[bool]) -> WorstLot | None:
+    return most_errors(tally_of((not is_hit, row.lot_name) for row, is_hit in zip(rows, hits, strict=True)))
 
 
 def _without_size(item: Detection, abnormal: Sequence[ScanRow], sized: Sized) -> Detection:
@@ -149,7 +155,7 @@ def _without_size(item: Detection, abnormal: Sequence[ScanRow], sized: Sized) ->
 def _signals(sized: Sized, unit: str, policy: Policy, scale: SizeScale) -> list[Detection]:
     """Curves of the probability and of the gate score."""
     found = []
-    scored = [(size, row.p_abnormal, row.lot_name) for row, size in sized if row.p_abnormal is not None]
+    scored = [(size, row.p_abnormal, row) for row, size in sized if row.p_abnormal is not None]
     if scored and 0 < policy.threshold < 1:
         end = _log_odds(1 - _P_CLIP)
         found.append(
@@ -163,11 +169,12 @@ def _signals(sized: Sized, unit: str, policy: Policy, scale: SizeScale) -> list[
                     -end,
                     end,
                     scale,
-                    [lot for _, _, lot in scored],
+                    [row.lot_name for _, _, row in scored],
                 ),
+                _worst_missed([row for _, _, row in scored], [p >= policy.threshold for _, p, _ in scored]),
             )
         )
-    gated = [(size, ratio, row.lot_name) for row, size in sized if (ratio := _gate_ratio(row, policy)) is not None]
+    gated = [(size, ratio, row) for row, size in sized if (ratio := _gate_ratio(row, policy)) is not None]
     if gated:
         found.append(
             Detection(
@@ -178,8 +185,9 @@ def _signals(sized: Sized, unit: str, policy: Policy, scale: SizeScale) -> list[
                     np.log([ratio for _, ratio, _ in gated]),
                     0.0,
                     scale=scale,
-                    lots=[lot for _, _, lot in gated],
+                    lots=[row.lot_name for _, _, row in gated],
                 ),
+                _worst_missed([row for _, _, row in gated], [ratio > 1 for _, ratio, _ in gated]),
             )
         )
     return found

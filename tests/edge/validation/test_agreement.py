@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.inter_rater import fleiss_kappa as reference_fleiss
 
@@ -13,9 +14,11 @@ from edge.validation.agreement import (
     cohen_kappa,
     fleiss_kappa,
     pair_table,
+    range_limit,
     repeatability,
     vote_table,
 )
+from edge.validation.lots import WorstLot
 
 # Fleiss 1971, Measuring nominal scale agreement among many raters, Psychological Bulletin 76: six psychiatrists put
 # each of 30 patients in one of five classes. Also the data set `diagnoses` of the R package irr, whose `kappam.fleiss`
@@ -244,13 +247,25 @@ def test_rescans_of_one_part_show_flips_and_the_spread_of_p() -> None:
         ["P1", "P1", "P2", "P2", "P2", None, "P3"],
         ["normal", "abnormal", "normal", "normal", "normal", "review", "normal"],
         [0.4, 0.6, 0.1, 0.1, None, 0.9, 0.2],
+        ["A", "A", "B", "B", "B", "B", "B"],
     )
 
     assert found is not None
     assert (found.parts, found.scans, found.flipped) == (2, 5, ("P1",))
     assert found.p_deviation == pytest.approx(0.1)
     assert (found.p_widest, found.p_widest_part) == (pytest.approx(0.2), "P1")
+    assert (found.p_range, found.p_range_bound) == (pytest.approx(0.2), None)
+    assert (found.flipped_over_lots.lots, found.worst) == (2, WorstLot("A", 1, 1))
 
 
 def test_parts_scanned_once_say_nothing_about_repeatability() -> None:
-    assert repeatability(["P1", "P2", None], ["normal"] * 3, [0.1] * 3) is None
+    assert repeatability(["P1", "P2", None], ["normal"] * 3, [0.1] * 3, ["A"] * 3) is None
+
+
+@pytest.mark.parametrize(("parts", "rank"), [(28, None), (29, 29), (46, 45), (100, 96)])
+def test_the_limit_of_what_most_parts_stay_within_is_an_order_statistic(parts: int, rank: int | None) -> None:
+    """Ranks of the distribution-free 95 % limit of the 90th percentile, by the binomial."""
+    ranges = np.random.default_rng(3).permutation(np.arange(1.0, parts + 1)).tolist()
+    assert range_limit(ranges) == rank
+    if rank is not None:
+        assert stats.binom.cdf(rank - 1, parts, 0.9) >= 0.95 > stats.binom.cdf(rank - 2, parts, 0.9)

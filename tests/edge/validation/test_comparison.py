@@ -47,7 +47,7 @@ def test_a_review_of_an_abnormal_scan_is_right_and_of_a_normal_one_is_not() -> N
     assert (stopped.both, stopped.only_first, stopped.only_second, stopped.neither) == (1, 1, 1, 0)
     assert (passed.both, passed.only_first, passed.only_second, passed.neither) == (1, 1, 1, 0)
     assert found.figures.right_difference == 0.0 and found.figures.right_p_value == 1.0
-    assert found.figures.right_difference_low is None  # one lot says nothing of others
+    assert found.figures.right_difference_lots_low is None  # one lot says nothing of others
 
 
 def test_new_mistakes_stand_before_gone_ones_and_those_before_changes_nobody_labelled() -> None:

@@ -204,7 +204,7 @@ def test_people_are_compared_with_each_other_and_with_the_line() -> None:
     assert found.figures["kappa_people"] == pytest.approx(0.951, abs=0.001)
     assert [row.appraiser for row in found.attributes] == ["Line (stopped)", "Person 1", "Person 2"]
     assert found.attributes[0].missed == 1 and found.attributes[0].false_alarms == 1
-    assert [name for name, _ in found.kappas][:2] == ["Line and label (Cohen)", "People among themselves (Fleiss)"]
+    assert [each.name for each in found.kappas][:2] == ["Line and label (Cohen)", "People among themselves (Fleiss)"]
 
 
 def test_rescans_of_a_part_show_its_flips() -> None:

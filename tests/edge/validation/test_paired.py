@@ -36,8 +36,8 @@ def test_the_difference_over_lots_covers_the_true_one() -> None:
         difference = difference_over_lots(
             first.ravel(), second.ravel(), [f"L{i}" for i in np.repeat(np.arange(12), 30)]
         )
-        assert difference is not None and difference.low is not None and difference.high is not None
-        covered += difference.low <= 0.1 <= difference.high
+        assert difference is not None and difference.lots_low is not None and difference.lots_high is not None
+        covered += difference.lots_low <= 0.1 <= difference.lots_high
 
     assert covered / 400 >= 0.93 - 2 * np.sqrt(0.93 * 0.07 / 400)
 
@@ -46,9 +46,9 @@ def test_no_changed_decision_does_not_prove_that_there_is_none() -> None:
     right = np.ones(40, bool)
     difference = difference_over_lots(right, right, [f"L{i % 4}" for i in range(40)])
 
-    assert difference is not None and difference.low is not None and difference.high is not None
+    assert difference is not None and difference.lots_low is not None and difference.lots_high is not None
     assert difference.difference == 0
-    assert difference.low < -0.05 < 0.05 < difference.high
+    assert difference.lots_low < -0.05 < 0.05 < difference.lots_high
 
 
 @pytest.mark.parametrize("changed", [1, 10])
@@ -57,17 +57,18 @@ def test_lots_that_happen_to_be_alike_do_not_make_a_difference_certain(changed: 
     second = np.tile(np.arange(10) < changed, 3)
     difference = difference_over_lots(np.zeros(30, bool), second, [f"L{i // 10}" for i in range(30)])
 
-    assert difference is not None and difference.low is not None and difference.high is not None
+    assert difference is not None and difference.lots_low is not None and difference.lots_high is not None
     assert difference.difference == pytest.approx(changed / 10)
-    assert difference.low < changed / 10 - 0.05
-    assert difference.high == 1.0 if changed == 10 else difference.high > 0.15
+    assert difference.lots_low < changed / 10 - 0.05
+    assert difference.lots_high == 1.0 if changed == 10 else difference.lots_high > 0.15
 
 
 def test_one_lot_has_a_difference_without_interval() -> None:
     difference = difference_over_lots(np.array([True, False]), np.array([True, True]), ["A", "A"])
 
     assert difference is not None
-    assert (difference.difference, difference.low, difference.high) == (0.5, None, None)
+    assert (difference.difference, difference.lots_low, difference.lots_high) == (0.5, None, None)
+    assert difference.low < 0.5 < difference.high
 
 
 def test_models_on_different_scans_are_refused() -> None:

@@ -254,7 +254,16 @@ def test_a_set_that_is_not_the_one_fixed_is_not_judged(
             PLAN.replace("people = 2\n", "").replace("escape_rate_bound<=0.4", "miss_rate[1]<=0.1"),
             "plan labels of people",
         ),
-        (PLAN.replace("lots = 3", "lots = 1").replace("escape_rate_bound<=0.4", "recall_low[cut]>=0.8"), "two lots"),
+        (
+            PLAN.replace("lots = 3", "lots = 1").replace("escape_rate_bound<=0.4", "recall_lots_low[cut]>=0.8"),
+            "two lots",
+        ),
+        (
+            PLAN.replace("people = 2", "people = 2\nrescanned_parts = 10").replace(
+                "escape_rate_bound<=0.4", "p_repeat_range_bound<=0.1"
+            ),
+            "rescanned_parts = 29",
+        ),
         (PLAN.replace("escape_rate_bound<=0.4", "detection_rate_bound>=0.99"), "takes 299 abnormal scans"),
         (PLAN.replace("escape_rate_bound<=0.4", "escape_rate_bound<=0"), "no number of scans shows"),
         (PLAN.replace("escape_rate_bound<=0.4", "escapes_ppm<=100"), "could not be measured"),
