@@ -124,7 +124,7 @@ def test_independent_windows_lie_beside_each_other() -> None:
 
 
 def test_a_row_names_the_weld_that_is_worst() -> None:
-    """Of accepted patches the one with most refused, of defects the one with fewest found."""
+    """The one with most accepted patches refused, or with fewest defects found."""
     hits = {"accepted": [[3, 0]], "defects-high": [[9, 5]], "defects-mid": [[2, 2]], "defects-low": [[0, 0]]}
     totals = {"accepted": [100, 100], "defects-high": [10, 10], "defects-mid": [2, 2], "defects-low": [4, 0]}
     found = Curve(
