@@ -218,8 +218,11 @@ def _connect_to_ray(address: str | None) -> Any:
         raise SettingsError("--ray needs ray, which is not installed", hint="pip install electrode-line[ray]") from None
     try:
         ray.init(address=None if address == "local" else address, log_to_driver=False, include_dashboard=False)
-    except Exception as error:  # noqa: BLE001, it raises a bare one where a node does not start in time
+    except BaseException as error:
         ray.shutdown()  # what had started
+        if not isinstance(error, Exception):
+            raise
+        # Where a node does not start in time it is of no class of its own.
         raise SettingsError(
             f"no Ray cluster at {address}: {error}",
             hint="start one with `ray start --head`, or give `local`; a machine that is busy may need a second try",
