@@ -1,7 +1,7 @@
 """Judges the files of a replay by the line's own worker, part by part; verdicts go to disk as they come.
 
-A part of the file list is a file of lines: the name of a scan as JSON, the hash of its counts, or `-` where it has
-none, and the canonical verdict, with tabs between. What stands there when a replay is killed is not judged again by the
+A part of the file list is a file of lines: the name of a scan as JSON, the hashes of its counts, and the canonical
+verdict, with tabs between. What stands there when a replay is killed is not judged again by the
 next one into the same folder, if model and program are the same; scans may have been added, or taken away.
 """
 
@@ -25,9 +25,10 @@ from edge.contract.messages import Verdict, canonical_json
 from edge.engines.preprocessor import Preprocessor
 from edge.pipeline.crash_guard import DecodeMarks
 from edge.pipeline.loaded_model import LoadedModel
+from edge.pipeline.prepare import Prepared
 from edge.pipeline.read_ahead import ReadAhead
 from edge.pipeline.worker import Judged, VerdictStore, Worker
-from edge.records import Arrival, FileStamp
+from edge.records import Arrival, FileStamp, counts_sha256
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits, modified_at
 from edge.settings import Settings
@@ -35,6 +36,7 @@ from edge.store.ledger import Entry
 from edge.system.files import write_whole
 from edge.system.names import display_name
 from edge.validation.file_list import FileList
+from edge.validation.leaks import HASH_DIGITS
 from edge.validation.sources import LocalFolder, Served, Source, Todo
 
 KEY_NAME = "key.json"
@@ -65,19 +67,20 @@ class JudgedFile:
     file: str
     """Its name in the list; a verdict shows it as text that JSON can take."""
     verdict: Verdict
-    pixels_sha256: str | None
-    """Hash of its counts: None where it has none that could be read."""
+    pixels: tuple[str, ...]
+    """Shortened hashes of its counts as they are, mirrored both ways, and turned by 180 degrees; none where none could
+    be read."""
 
     def line(self) -> bytes:
         """As a line of a part, with its end."""
-        parts = (json.dumps(self.file).encode(), (self.pixels_sha256 or "-").encode(), canonical_json(self.verdict))
+        parts = (json.dumps(self.file).encode(), " ".join(self.pixels).encode(), canonical_json(self.verdict))
         return b"\t".join(parts) + b"\n"
 
     @classmethod
     def of_line(cls, line: bytes) -> JudgedFile:
         """The file of a line. Raises ValueError for one that is not whole."""
         name, pixels, verdict = line.split(b"\t")
-        return cls(json.loads(name), Verdict.model_validate_json(verdict), None if pixels == b"-" else pixels.decode())
+        return cls(json.loads(name), Verdict.model_validate_json(verdict), tuple(pixels.decode().split()))
 
 
 class Judge:
@@ -111,7 +114,7 @@ class Judge:
             assert judged.verdict is not None, "the store knows no verdict, so every file gets one"
             place, file = intake.taken.popleft()
             verdict = judged.verdict.model_copy(update={"seq": place + 1})
-            on_judged(place, JudgedFile(file, verdict, judged.prepared.pixels_sha256))
+            on_judged(place, JudgedFile(file, verdict, _orientations(judged.prepared)))
 
         reader = ReadAhead(
             served.folder,
@@ -267,6 +270,14 @@ def judge_parts(judge: Judge, parts: Parts, numbers: Sequence[int], on_verdict: 
 
     # One stream: reading ahead does not stop at the end of a part.
     judge.judge((todo for number in numbers for todo in parts.left(number)), keep)
+
+
+def _orientations(prepared: Prepared) -> tuple[str, ...]:
+    """Hashes as the manifest has those of scans that were learnt from; only one of a scan too large to be kept."""
+    if prepared.pixels_sha256 is None:
+        return ()
+    turned = () if (counts := prepared.counts) is None else (counts[:, ::-1], counts[::-1], counts[::-1, ::-1])
+    return tuple(sha256[:HASH_DIGITS] for sha256 in (prepared.pixels_sha256, *map(counts_sha256, turned)))
 
 
 def _part_name(number: int) -> str:

@@ -4,13 +4,14 @@ A test on scans that were learnt from says nothing of scans it has never seen; a
 
 Models of `edge-export` carry the first 16 hex digits of two SHA-256 of each scan they learnt from, or that their
 thresholds were set on, of its file and of its counts, and the names of their lots. By the counts a scan is known again
-that was saved anew, compressed or renamed. One that was cropped, flipped, converted to 8 bit or changed in any pixel is
-not.
+that was saved anew, compressed, renamed, mirrored or turned by 180 degrees. One that was turned by 90 (the line refuses
+its size), cropped, converted to 8 bit or changed in any pixel is not.
 """
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 
 import numpy as np
@@ -18,6 +19,9 @@ import numpy as np
 from edge.contract.messages import Verdict
 from edge.model.manifest import LearntFrom
 from edge.validation.table import ScanRow
+
+HASH_DIGITS = 16
+"""Hex digits of a hash that models carry."""
 
 FILES_NAMED = 1000
 """Leaked files that are named; the others are counted."""
@@ -34,7 +38,8 @@ class LeakFigures:
     )
 
     copies_count: int = field(
-        default=0, metadata={"means": "judged files with the counts of a file before them: copies, no further scans"}
+        default=0,
+        metadata={"means": "judged files with the counts of a file before them, mirrored or not: no further scans"},
     )
 
     def flat(self) -> dict[str, int | float | None]:
@@ -61,18 +66,18 @@ class Leaks:
         self._hashes, self._places = array("Q"), array("Q")
         self._offered = 0
 
-    def offer(self, row: ScanRow, verdict: Verdict, pixels_sha256: str | None) -> None:
-        """Look at one scan; `pixels_sha256` is of its counts, None where the file has none."""
-        if verdict.scan.sha256[:16] in self._scans or (pixels_sha256 or "")[:16] in self._pixels:
+    def offer(self, row: ScanRow, verdict: Verdict, pixels: Sequence[str]) -> None:
+        """Look at one scan; `pixels` are hashes of its counts in every orientation, none where the file has none."""
+        if verdict.scan.sha256[:HASH_DIGITS] in self._scans or not self._pixels.isdisjoint(pixels):
             self._count += 1
             if len(self.files) < FILES_NAMED:
                 self.files.append(row.file)
-        elif self._calibrated & {verdict.scan.sha256[:16], (pixels_sha256 or "")[:16]}:
+        elif not self._calibrated.isdisjoint((verdict.scan.sha256[:HASH_DIGITS], *pixels)):
             self._calibrated_count += 1
             if len(self.calibrated_files) < FILES_NAMED:
                 self.calibrated_files.append(row.file)
-        if pixels_sha256 is not None:
-            self._hashes.append(int(pixels_sha256[:16], 16))
+        if pixels:
+            self._hashes.append(int(min(pixels), 16))  # the same in every orientation
             self._places.append(self._offered)
         self._offered += 1
         if row.label is not None and row.lot in self._lots:
@@ -80,7 +85,7 @@ class Leaks:
             self.lots.add(row.lot)
 
     def copies(self) -> list[int]:
-        """Places, in the order of the rows, of files that hold the counts of a file before them."""
+        """Places, in the order of the rows, of files that hold the counts of a file before them, mirrored or not."""
         _, firsts = np.unique(np.array(self._hashes, np.uint64), return_index=True)
         again = np.ones(len(self._hashes), bool)
         again[firsts] = False

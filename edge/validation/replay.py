@@ -345,7 +345,7 @@ def _read(
             row = _row(file, verdict, truth)
             reading.rows.append(row)
             gallery.offer(verdict, row, truth)
-            reading.leaks.offer(row, verdict, judged.pixels_sha256)
+            reading.leaks.offer(row, verdict, judged.pixels)
             other_row = None
             if other_line:
                 other_row = _row(file, JudgedFile.of_line(other_line).verdict, truth)
@@ -451,7 +451,7 @@ def _key(settings: Settings, model: LoadedModel) -> dict[str, object]:
     engine = model.engine.spec
     return {
         "program": program_sha256(),
-        "lines": "name pixels verdict",
+        "lines": "name, pixels in every orientation, verdict",
         "model": model.signed.digest,
         "engine": f"{engine.name} {engine.precision} {engine.degraded}",
         "settings": settings.model_dump(mode="json", include={"station", "topic", "folder", "naming"}),

@@ -182,7 +182,10 @@ def _notes(replay: Replay) -> list[tuple[str, list[str]]]:
     if copies := replay.leaks.copies():
         files = "1 file holds" if len(copies) == 1 else f"{whole(len(copies))} files hold"
         named = [display_name(replay.rows[place].file) for place in copies[: NAMES_LISTED + 1]]
-        sentence = f"{files} the counts of another file of this folder and count twice; a copy is no further scan:"
+        sentence = (
+            f"{files} the counts of another file of this folder, mirrored or not, and count twice; "
+            "a copy is no further scan:"
+        )
         notes.append((sentence, [*named, *[""] * (len(copies) - len(named))]))
     if replay.labels_without_file:
         notes.append(("Rows of the labels file fit no file of the folder:", replay.labels_without_file))

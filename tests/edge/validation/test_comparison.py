@@ -185,13 +185,15 @@ def test_a_test_that_the_thresholds_were_set_on_is_loudly_no_qualification(lot: 
 
 
 def test_what_is_known_again_of_a_planted_leak_and_what_is_not(lot: Path, tmp_path: Path) -> None:
-    """docs/qualification.md says so: copies by their bytes and counts, nothing that changed a count."""
+    """docs/qualification.md says so: copies by bytes and counts, mirrored ones too, nothing that changed a count."""
     counts = tifffile.imread(lot / "B01_0000.tif")
     planted = {
         "renamed": counts,
         "deflated": counts,
-        "flipped": counts[:, ::-1],
+        "mirrored": counts[:, ::-1],
         "turned": counts[::-1, ::-1],
+        "upside down": counts[::-1],
+        "turned by 90": counts.T,
         "cropped": counts[:-2, :],
         "one count more": counts + np.eye(*counts.shape, dtype=np.uint16),
         "eight bit": (counts >> 8).astype(np.uint8),
@@ -204,13 +206,16 @@ def test_what_is_known_again_of_a_planted_leak_and_what_is_not(lot: Path, tmp_pa
     learnt_from = LearntFrom(scans=model.signed.manifest.learnt_from.scans, pixels=(counts_sha256(counts)[:16],))
     manifest = model.signed.manifest.model_copy(update={"learnt_from": learnt_from})
     model = replace(model, signed=replace(model.signed, manifest=manifest))
-    options = ReplayOptions(folder=folder, out=tmp_path / "out", requirements=("learnt_count==2", "copies_count==1"))
+    options = ReplayOptions(folder=folder, out=tmp_path / "out", requirements=("learnt_count==5", "copies_count==4"))
     settings = Settings(station="xray-1")
     result = run_replay(check_replay(options, settings), settings, model, BOOT_ID)
     assert [item.met for item in result.requirements] == [True, True]
     found = json.loads(result.summary.read_text())["learnt_from"]["files"]
-    assert found == ["deflated.tif", "renamed.tif"]
-    assert "1 file holds the counts of another file of this folder" in result.report.read_text()
+    assert found == ["deflated.tif", "mirrored.tif", "renamed.tif", "turned.tif", "upside down.tif"]
+    assert (
+        "4 files hold the counts of another file of this folder, mirrored or not, and count twice"
+        in result.report.read_text()
+    )
 
 
 def test_that_nothing_was_learnt_from_is_said_with_the_number_of_scans_known(lot: Path, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def replay() -> Replay:
     rows, others, truths = judged()
     leaks = Leaks(LearntFrom(scans=("0" * 16,), lots=("L3",)), LearntFrom())
     for row in rows:
-        leaks.offer(row, sample_verdict(), f"{int(row.file[:3]) // 2:064x}")
+        leaks.offer(row, sample_verdict(), [f"{int(row.file[:3]) // 2:016x}"])
     return Replay(
         program="edge-worker 1.0",
         folder="lot",
