@@ -462,7 +462,7 @@ def _notes(x: Floats, a90: float, a90_high: float | None, wanted: int) -> tuple[
     notes = []
     largest = x.max()
     if x.size < wanted:
-        notes.append(f"{x.size} anomalies; the handbook asks for {wanted}.")
+        notes.append(f"{x.size} anomalies; the handbook asks for {wanted}: the limits are the wider for it.")
     if a90_high is None:
         notes.append("The upper limit of a90 has no finite value: the data do not show that detection rises with size.")
     elif a90_high > largest:

@@ -41,9 +41,10 @@ def bound_sentence(hits: int, total: int, errors: str) -> str:
     if total == 0:
         return f"No scan could show any {errors}."
     bound = upper_bound(hits, total)
+    counted = f"{hits} {errors.removesuffix('s') if hits == 1 else errors} of {total}"
     if bound >= 1:
-        return f"{hits} {errors} of {total}: no rate is excluded."
-    return f"{hits} {errors} of {total}: more than {_percent(bound)} is excluded ({CONFIDENCE * 100:.3g} % confidence)."
+        return f"{counted}: no rate is excluded."
+    return f"{counted}: more than {_percent(bound)} is excluded ({CONFIDENCE * 100:.3g} % confidence)."
 
 
 def size_sentence(hits: int, total: int, errors: str, target: float) -> str:

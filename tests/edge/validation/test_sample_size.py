@@ -31,6 +31,7 @@ def test_a_sentence_says_what_is_excluded_and_never_rounds_a_bound_down() -> Non
     assert bound_sentence(0, 299, "escapes") == "0 escapes of 299: more than 1 % is excluded (95 % confidence)."
     assert bound_sentence(0, 1000, "escapes") == "0 escapes of 1000: more than 0.3 % is excluded (95 % confidence)."
     assert bound_sentence(3, 3, "escapes") == "3 escapes of 3: no rate is excluded."
+    assert bound_sentence(1, 16, "escapes").startswith("1 escape of 16: more than 26.4 %")
 
 
 def test_a_sentence_says_how_many_scans_a_target_needs() -> None:
