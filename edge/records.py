@@ -8,6 +8,7 @@ import stat
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +44,20 @@ class Outcome(StrEnum):
     UNREADABLE = "unreadable"
 
 
+Rights = tuple[int, int, int, int]
+"""Mode, owner, group and number of names of a file: its change time changes with them."""
+
+
+def rights_of(status: os.stat_result) -> Rights:
+    return _shared(status.st_mode, status.st_uid, status.st_gid, status.st_nlink)
+
+
+@lru_cache(maxsize=1024)
+def _shared(mode: int, owner: int, group: int, names: int) -> Rights:
+    """One object for all files of the same rights: a backlog has 100,000 of them."""
+    return mode, owner, group, names
+
+
 @dataclass(frozen=True, slots=True)
 class FileStamp:
     """A file as the directory showed it: enough to tell whether it is still the same file."""
@@ -59,12 +74,15 @@ class FileStamp:
     done to its rights, makes it the scan that it was to be."""
     kind: int = stat.S_IFREG
     """What stands under the name, as stat.S_IFMT says it: a pipe may get the inode number of the scan before it."""
+    rights: Rights | None = field(default=None, compare=False)
+    """None: not known."""
 
     @classmethod
     def of(cls, file: str, status: os.stat_result) -> FileStamp:
         """The stamp of `file`, of which `status` was read."""
-        kind = stat.S_IFMT(status.st_mode)
-        return cls(file, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, kind=kind)
+        kind = stat.S_IFREG if stat.S_ISREG(status.st_mode) else stat.S_IFMT(status.st_mode)  # one object for all
+        changed_ns, rights = status.st_ctime_ns, rights_of(status)
+        return cls(file, status.st_ino, status.st_size, status.st_mtime_ns, changed_ns, kind=kind, rights=rights)
 
     @property
     def is_file(self) -> bool:

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, field
 
 from edge.records import FileStamp
-from edge.station.known import Rights
 
 REWRITING_S = 60.0
 WRITING_S = 600.0
@@ -21,7 +20,6 @@ class Waiting:
     """A file without an outcome."""
 
     stamp: FileStamp
-    rights: Rights
     since_s: float
     is_arrival: bool
     listing: int

@@ -9,9 +9,11 @@ its writer has locked. What waiting does not change goes out at once: bytes that
 
 A folder of many known files costs a listing and no stat: a name whose inode is the recorded one is passed over. Where
 there are no markers and no sub-folders, looks that come soon after a listing need none: they are at the names of what
-waits, and of what the watcher touched. A replaced file shows by its inode; one rewritten in place by the watcher's
-touch, or else by the rolling re-stat of `restat_per_poll` known files per listing. A rewrite in place that keeps size
-and time is seen by its change time.
+waits, and of what the watcher touched. Where much waits, in any folder, they are at the oldest of it, so that the first
+of a backlog do not wait for the next listing.
+
+A replaced file shows by its inode; one rewritten in place by the watcher's touch, or else by the rolling re-stat of
+`restat_per_poll` known files per listing. A rewrite in place that keeps size and time is seen by its change time.
 
 A file that is **written again in place** looks whole at every moment: half of it may be the next scan and half the last
 one. It is held for `rewrite_hold_s` without a change, a fifth of that once its writer was seen to close it. Who makes a
@@ -31,9 +33,10 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from heapq import nsmallest
 from pathlib import Path
 
 from edge.errors import ScanError, ScanIncomplete
@@ -41,7 +44,7 @@ from edge.records import Arrival, ExpectedFile, FileStamp
 from edge.scans.scan import Limits, check_complete
 from edge.station.backlog import Backlog, Waiting, age
 from edge.station.folder import HINTS, Away, FolderState, StationFolder
-from edge.station.known import KnownFiles, rights_of
+from edge.station.known import KnownFiles
 from edge.station.unread import UnreadScans
 from edge.system.logs import event
 from edge.system.names import display_name, is_scan_name
@@ -57,6 +60,9 @@ period if that is shorter."""
 
 FEW = 64
 """Files that such a look may be at."""
+
+AHEAD = 4096
+"""Oldest files of a backlog that may be looked at before the next listing: it comes seconds later."""
 
 REST_PER_COST = 4
 """After a listing that cost t seconds of CPU, wait at least 4 t: no storm of events takes over a fifth of a core."""
@@ -81,6 +87,14 @@ CLOSED_SHARE = 0.2
 """Share of the hold of a file written again in place that is left once its writer closed it."""
 
 
+Stopwatch = Callable[[], tuple[float, float]]
+"""Seconds on a monotonic clock, and processor time of this thread in seconds."""
+
+
+def real_time() -> tuple[float, float]:
+    return time.monotonic(), time.thread_time()
+
+
 class Inbox:
     """The station folder as a source of complete scans.
 
@@ -103,10 +117,12 @@ class Inbox:
         done_suffix: str | None = None,
         recursive: bool = False,
         remembered: str | None = None,
+        stopwatch: Stopwatch = real_time,
     ) -> None:
-        """`known`: the files that have an outcome, copied. `poll_s`: between two looks while nothing moves. The last
-        three: see `StationFolder`.
+        """`known`: the files that have an outcome, copied. `poll_s`: between two looks while nothing moves.
+        `done_suffix`, `recursive`, `remembered`: see `StationFolder`. `stopwatch`: tells what a look cost.
         """
+        self._stopwatch = stopwatch
         self._folder = StationFolder(folder, done_suffix=done_suffix, recursive=recursive, remembered=remembered)
         self._limits = limits
         self._stable_polls = stable_polls
@@ -134,6 +150,7 @@ class Inbox:
         self._listing = 0
         self._next_look_s = self._next_listing_s = -math.inf
         self._fresh: set[str] = set()  # touched since the last look, and not known
+        self._unsettled: list[str] = []  # of a backlog at the last listing, the oldest last
         self._due_s = math.inf
         self._next_hand_out_s = math.inf
         self._unmarked: dict[str, float] = {}  # file -> since when it lacks its marker
@@ -203,7 +220,7 @@ class Inbox:
         """How long to sleep before the next useful `poll`; `period_s` at most, which is right while nothing moves."""
         if self._state.away is not None:
             return period_s
-        next_look_s = self._next_look_s if self._needs_no_listing else self._next_listing_s
+        next_look_s = self._next_look_s if self._can_look_by_name else self._next_listing_s
         next_s = min(self._next_hand_out_s, max(self._due_s, next_look_s))
         return max(0.0, min(period_s, next_s - now_s))
 
@@ -216,19 +233,19 @@ class Inbox:
         self._take_returned(now_s)
         self._take_touched(now_s)
         is_listing = now_s >= self._next_listing_s
-        is_looking = is_listing or (self._needs_no_listing and now_s >= self._next_look_s)
-        began_s, cost_s = time.monotonic(), time.thread_time()
+        is_looking = is_listing or (self._can_look_by_name and now_s >= self._next_look_s)
+        began_s, spent_s = self._stopwatch()
         if is_listing:
             self._look(now_s)
-            cost_s = time.thread_time() - cost_s
         elif is_looking:
-            self._look_at_few(now_s)
+            self._look_by_name(now_s)
+        cost_s = self._stopwatch()[1] - spent_s
         if self._state.away is not None:
             return []
         handed_out = self._hand_out(now_s, now, room)
         if is_looking:
             self._check_waiting()
-            ended_s = now_s + time.monotonic() - began_s
+            ended_s = now_s + self._stopwatch()[0] - began_s
             self._next_look_s = ended_s + SPACING_S
             if is_listing:
                 spacing_s = BUSY_SPACING_S if self._ready else self._listing_spacing_s
@@ -241,18 +258,36 @@ class Inbox:
         return None if self._state.away is not None else self._folder.all_scans()
 
     @property
-    def _needs_no_listing(self) -> bool:
-        """Whether what waits and what was touched can be looked at by name."""
-        return self._folder.is_plain and not self._is_first_listing and len(self._waiting) + len(self._fresh) <= FEW
+    def _can_look_by_name(self) -> bool:
+        """Whether a look needs no listing, and has something to do."""
+        if self._is_first_listing:
+            return False
+        if self._is_little:
+            return self._folder.is_plain
+        return bool(self._unsettled) and len(self._ready) < FEW
 
-    def _look_at_few(self, now_s: float) -> None:
-        """Look at what waits or was touched, by name: the folder may hold many others."""
+    @property
+    def _is_little(self) -> bool:
+        return len(self._waiting) + len(self._fresh) <= FEW
+
+    def _look_by_name(self, now_s: float) -> None:
+        """Look at what waits or was touched, or at the oldest of it: the folder may hold many others."""
         self._due_s = math.inf
-        for file in [file for file, waiting in self._waiting.items() if not waiting.is_ready] + [*self._fresh]:
+        is_little = self._is_little
+        files = [file for file in (self._waiting if is_little else self._unsettled[-FEW:]) if self._is_unsettled(file)]
+        for file in [*files, *self._fresh] if is_little else files:
             status = self._folder.lstat(file)
             if status is not None:
                 self._look_at(file, status, now_s)
-        self._fresh.clear()
+        if is_little:
+            self._fresh.clear()
+            self._unsettled.clear()
+        else:
+            self._unsettled[-FEW:] = filter(self._is_unsettled, files)
+
+    def _is_unsettled(self, file: str) -> bool:
+        waiting = self._waiting.get(file)
+        return waiting is not None and not waiting.is_ready
 
     def _look(self, now_s: float) -> None:
         """List the folder, look at what is new or waiting, and at some of the known."""
@@ -283,6 +318,8 @@ class Inbox:
                         self._unread.note_removed(waiting.stamp, names)
             for file in gone:
                 self._drop(file)
+            unsettled = [] if self._is_little else filter(self._is_unsettled, self._waiting)
+            self._unsettled = nsmallest(AHEAD, unsettled, key=lambda file: age(self._waiting[file].stamp))[::-1]
             for file in self._known.next_round(self._restat_per_poll):
                 if file in self._known.stamps:
                     self._restat(file, False, now_s)
@@ -296,6 +333,7 @@ class Inbox:
         # Whatever stood still has to show it again: it was not watched in between.
         self._is_first_listing = True
         self._ready.clear()
+        self._unsettled.clear()
         for waiting in self._waiting.values():
             waiting.begin_anew(now_s)
 
@@ -330,7 +368,7 @@ class Inbox:
             waiting.settle()
             if waiting.is_news:
                 self._unread.note_whole(waiting.stamp)
-            self._unchecked.append(file)
+            self._unchecked.append(waiting.stamp.file)
             self._ready.add(waiting.stamp, is_arrival=waiting.is_arrival)
         else:
             self._look_again(waiting)
@@ -339,10 +377,10 @@ class Inbox:
         """A file that is new, or new again."""
         known, is_other = self._known.stamps.get(file), self._unread.has_arrived(file)
         self._known.discard(file)
-        self._unread.note_arrival(file, status)
+        stamp = FileStamp.of(file, status)
+        self._unread.note_arrival(stamp)
         waiting = self._waiting[file] = Waiting(
-            stamp=FileStamp.of(file, status),
-            rights=rights_of(status),
+            stamp=stamp,
             since_s=now_s,
             is_arrival=not self._is_first_listing,
             listing=self._listing,
@@ -380,9 +418,9 @@ class Inbox:
         else:
             self._note_change(waiting, status)
             waiting.change(now_s)
-        waiting.stamp, waiting.rights = FileStamp.of(waiting.stamp.file, status), rights_of(status)
+        waiting.stamp = FileStamp.of(waiting.stamp.file, status)
         waiting.is_ready = False
-        self._unread.note_arrival(waiting.stamp.file, status)
+        self._unread.note_arrival(waiting.stamp)
         return stood_still
 
     def _note_change(self, waiting: Waiting, status: os.stat_result) -> None:
@@ -527,7 +565,7 @@ class Inbox:
                 if waiting is not None:
                     stamp = replace(waiting.stamp, is_whole=stamp.is_whole)  # with its change time
                 self._unread.read(stamp)
-                self._known.add(stamp, waiting.rights if waiting is not None else None)
+                self._known.add(stamp)
                 self._waiting.pop(stamp.file, None)
                 self._restat(stamp.file, waiting is not None and waiting.was_touched, now_s)
             elif waiting is not None:
@@ -560,7 +598,7 @@ class Inbox:
                     self._note_write(waiting)
                 self._closed_ns[file] = status.st_ctime_ns
             elif read is None or read.inode != status.st_ino or read.changed_ns != status.st_ctime_ns:
-                self._unread.note_arrival(file, status)
+                self._unread.note_arrival(FileStamp.of(file, status))
         for file in touched:
             waiting = self._in_flight.get(file)
             if waiting is not None:

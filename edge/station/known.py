@@ -10,10 +10,7 @@ import stat
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from edge.records import FileStamp
-
-Rights = tuple[int, int, int, int]
-"""Mode, owner, group and number of names of a file: its change time changes with them."""
+from edge.records import FileStamp, rights_of
 
 NOISY_CHANGES = 1000
 """Change times alone that changed without a known reason: after so many they count for nothing."""
@@ -33,7 +30,6 @@ class KnownFiles:
         """The stamp of each file at its last outcome; to be read by others, changed only here."""
         self.by_inode = {stamp.inode: stamp for stamp in known.values()}
         """The last stamp of each inode that had its outcome, of some also after the name went; likewise."""
-        self._rights: dict[str, Rights] = {}
         self._noisy_changes = 0
         self._barred: dict[str, FileStamp] = {}
         self._listed_inodes: dict[str, int] = {}
@@ -44,20 +40,17 @@ class KnownFiles:
     def __len__(self) -> int:
         return len(self.stamps)
 
-    def add(self, stamp: FileStamp, rights: Rights | None = None) -> None:
-        """The file has its outcome; `rights` as they were when it was handed out."""
+    def add(self, stamp: FileStamp) -> None:
+        """The file has its outcome; the stamp is of when it was handed out."""
         self.stamps[stamp.file] = stamp
         self.by_inode.pop(stamp.inode, None)
         self.by_inode[stamp.inode] = stamp
         while len(self.by_inode) > len(self.stamps) + GONE_INODES:
             del self.by_inode[next(iter(self.by_inode))]
-        if rights is not None:
-            self._rights[stamp.file] = rights
 
     def discard(self, file: str) -> None:
         """Another file stands under this name. That it was barred is kept: the bar compares stamps itself."""
         self.stamps.pop(file, None)
-        self._rights.pop(file, None)
         self._listed_inodes.pop(file, None)
 
     def explains(self, file: str, inode: int) -> bool:
@@ -92,10 +85,10 @@ class KnownFiles:
         if was_touched:
             return False
         rights = rights_of(status)
-        if stamp.changed_ns and self._rights.get(file, rights) == rights and self._noisy_changes < NOISY_CHANGES:
+        if stamp.changed_ns and stamp.rights in (None, rights) and self._noisy_changes < NOISY_CHANGES:
             self._noisy_changes += 1
             return False
-        self.add(replace(stamp, changed_ns=status.st_ctime_ns), rights)
+        self.add(replace(stamp, changed_ns=status.st_ctime_ns, rights=rights))
         return True
 
     def bar(self, stamp: FileStamp) -> bool:
@@ -122,7 +115,3 @@ class KnownFiles:
             self.discard(file)
             self.unbar(file)
         self._gone = gone
-
-
-def rights_of(status: os.stat_result) -> Rights:
-    return status.st_mode, status.st_uid, status.st_gid, status.st_nlink

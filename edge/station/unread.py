@@ -42,15 +42,15 @@ class UnreadScans:
         """Whether `note_replaced` has to tell what became of files."""
         return bool(self._replaced)
 
-    def note_arrival(self, file: str, status: os.stat_result) -> None:
-        """A file stands under this name; what stood there before may be lost. An empty one is a placeholder."""
-        former = self._newest.pop(file, None)
+    def note_arrival(self, stamp: FileStamp) -> None:
+        """This file stands under its name; what stood there before may be lost. An empty one is a placeholder."""
+        former = self._newest.pop(stamp.file, None)
         if former is not None:
-            has_other_number = former.inode != status.st_ino and self._folder.has_stable_inodes
-            if has_other_number or former.kind != stat.S_IFMT(status.st_mode):
+            has_other_number = former.inode != stamp.inode and self._folder.has_stable_inodes
+            if has_other_number or former.kind != stamp.kind:
                 self._replaced.append(former)
-        if status.st_size:
-            self._newest[file] = FileStamp.of(file, status)
+        if stamp.size_bytes:
+            self._newest[stamp.file] = stamp
 
     def has_arrived(self, file: str) -> bool:
         """Whether the file under this name came after the last one that was handed out."""

@@ -6,11 +6,11 @@ import mmap
 import os
 import socket
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -1015,13 +1015,6 @@ def test_a_storm_of_wake_ups_does_not_become_a_storm_of_stats(folder: Path, monk
     assert 10 <= calls.count["lstat"] <= 10 * (1 + 1.0 / LISTING_SPACING_S)
 
 
-@pytest.fixture
-def instant_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks take no time: what they wait for depends on no load of the machine."""
-    monkeypatch.setattr(edge.station.inbox, "time", SimpleNamespace(monotonic=lambda: 0.0, thread_time=lambda: 0.0))
-
-
-@pytest.mark.usefixtures("instant_looks")
 def test_between_two_listings_a_touched_scan_is_looked_at_by_its_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1042,7 +1035,6 @@ def test_between_two_listings_a_touched_scan_is_looked_at_by_its_name(
     assert calls.count["lstat"] <= 4
 
 
-@pytest.mark.usefixtures("instant_looks")
 @pytest.mark.parametrize(("poll_s", "after_s"), [(0.1, 0.11), (0.5, LISTING_SPACING_S + 0.01)])
 def test_a_scan_that_nothing_tells_of_is_listed_within_the_period(folder: Path, poll_s: float, after_s: float) -> None:
     line = Line(folder, poll_s=poll_s)
@@ -1057,7 +1049,6 @@ def test_a_scan_that_nothing_tells_of_is_listed_within_the_period(folder: Path, 
     assert line.inbox.pending_count == 2
 
 
-@pytest.mark.usefixtures("instant_looks")
 def test_between_two_listings_nothing_is_said_of_names_that_are_no_scans(folder: Path) -> None:
     line = Line(folder)
     line.look()
@@ -1070,7 +1061,6 @@ def test_between_two_listings_nothing_is_said_of_names_that_are_no_scans(folder:
     assert line.inbox.pending_count == 0
 
 
-@pytest.mark.usefixtures("instant_looks")
 @pytest.mark.parametrize("options", [{"done_suffix": ".done"}, {"recursive": True}])
 def test_with_markers_or_sub_folders_every_look_lists(
     folder: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
@@ -1097,6 +1087,101 @@ def test_a_file_that_waits_for_room_is_opened_once(folder: Path, monkeypatch: py
     assert len(line.look()) == 5
 
     assert calls.count["open"] <= 1, "the folder alone"
+
+
+class Stopwatch:
+    """Time and processor time stand still but for what is spent."""
+
+    def __init__(self) -> None:
+        self.spent_s = 0.0
+
+    def __call__(self) -> tuple[float, float]:
+        return self.spent_s, self.spent_s
+
+
+def list_slowly(monkeypatch: pytest.MonkeyPatch, stopwatch: Stopwatch, cost_s: float) -> None:
+    """Each listing of a folder costs so much from now on."""
+    really = os.scandir
+
+    def scandir(source: object) -> object:
+        stopwatch.spent_s += cost_s
+        return really(source)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+def test_after_a_listing_that_cost_much_the_next_one_waits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopwatch = Stopwatch()
+    line = Line(folder, stopwatch=stopwatch)
+    list_slowly(monkeypatch, stopwatch, cost_s=1.0)
+    calls = Calls(folder, monkeypatch)
+
+    line.look()
+    for _ in range(19):  # 1 s for the listing itself, and 4 s of rest
+        line.look(after_s=0.25)
+    assert calls.count["scandir"] == 1
+
+    line.look(after_s=0.25)
+    assert calls.count["scandir"] == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"recursive": True}, {"done_suffix": ".done"}, {"stable_polls": 4}])
+def test_the_oldest_of_a_backlog_do_not_wait_for_the_second_listing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
+) -> None:
+    stopwatch = Stopwatch()
+    line = Line(folder, stopwatch=stopwatch, **options)
+    for index in range(300):
+        drop(folder / f"{index:03d}.tif", modified_s=1000 + index)
+        (folder / f"{index:03d}.tif.done").touch()
+    list_slowly(monkeypatch, stopwatch, cost_s=10.0)
+    line.look()
+    line.now_s += 10.0
+    calls = Calls(folder, monkeypatch)
+
+    handed_out = [file for _ in range(100) for file in line.look(after_s=0.1, room=8)]
+
+    assert calls.count["scandir"] == 0
+    assert handed_out == [f"{index:03d}.tif" for index in range(300)]
+    assert calls.count["lstat"] < 3000, "a few looks at each"
+
+
+def test_a_file_of_a_backlog_that_is_gone_or_grows_holds_no_other_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopwatch = Stopwatch()
+    line = Line(folder, stopwatch=stopwatch)
+    for index in range(300):
+        drop(folder / f"{index:03d}.tif", modified_s=1000 + index)
+    list_slowly(monkeypatch, stopwatch, cost_s=10.0)
+    line.look()
+    line.now_s += 10.0
+    (folder / "000.tif").unlink()
+    handed_out: list[str] = []
+    for _ in range(50):
+        with (folder / "001.tif").open("ab") as growing:
+            growing.write(b"x")
+        handed_out += line.look(after_s=0.1)
+
+    assert handed_out == [f"{index:03d}.tif" for index in range(2, 300)]
+
+
+def test_a_backlog_is_remembered_in_few_bytes_a_file(folder: Path) -> None:
+    """A hundred thousand scans may wait after a weekend: what is remembered of each is the line's memory."""
+    count = 2000
+    for index in range(count):
+        (folder / f"B01_{index:06d}.tif").write_bytes(TIFF)
+    line = Line(folder)
+    tracemalloc.start()
+    try:
+        line.look(room=0)
+        line.look(room=0)
+        used_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert line.inbox.pending_count == count
+    assert used_bytes / count < 800
 
 
 def test_while_ready_files_wait_for_room_the_folder_is_listed_less_often(
