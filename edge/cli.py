@@ -307,9 +307,9 @@ def _parser() -> argparse.ArgumentParser:
     add_verb(
         verbs,
         "run",
-        "judge scans until SIGTERM; a second one does not wait for the drain",
+        "judge scans until SIGTERM or SIGHUP; a second SIGTERM does not wait for the drain",
         examples=("edge-worker run", "edge-worker --config ./edge.toml"),
-        exits=(75, 78),
+        exits={75: EXITS[75], 78: EXITS[78], 129: "stopped by SIGHUP, as by SIGTERM; systemd starts it again"},
         parents=[common],
     )
     reports.add_verbs(verbs, common)

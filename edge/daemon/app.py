@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -34,7 +35,7 @@ from edge.station.archive import Archive
 from edge.system.heartbeat import Beats
 from edge.system.logs import event
 from edge.system.service_manager import Notifier
-from edge.system.signals import await_stop, hold_stop_signals, stop_ends_process
+from edge.system.signals import await_stop, exit_code_after, hold_stop_signals, stop_ends_process
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +84,8 @@ class App:
         self._flush = threading.Event()
         self._is_judged = threading.Event()
         self._failure: Exception | None = None
-        self._was_told = False
-        """A signal, and no failure, began the stop."""
+        self._told: signal.Signals | None = None
+        """The signal that began the stop; None for a failure."""
 
     def run(self) -> int:
         """Start the threads, supervise them, stop them in order: intake and worker first, then the publisher.
@@ -109,7 +110,7 @@ class App:
             self._say_ready()
             self._supervise()
         finally:
-            event(log.info, "stopping")
+            event(log.info, "stopping", **({} if self._told is None else {"signal": self._told.name}))
             self._notifier.stopping()
             self._stop.set()
             self._line.wake()
@@ -123,7 +124,8 @@ class App:
         if self._failure is not None:
             raise self._failure
         event(log.info, "stopped", **self._line.after_verdict.tally().outcomes)
-        return 0
+        assert self._told is not None, "nothing else ends the supervision"
+        return exit_code_after(self._told)
 
     def _say_ready(self) -> None:
         settings, topic = self._settings, self._settings.topic
@@ -158,14 +160,17 @@ class App:
             if now_s >= housekeeping_at_s:
                 housekeeping_at_s = now_s + HOUSEKEEPING_S
                 self._line.keep_house()
-            if await_stop(SUPERVISION_S) is not None:
-                self._was_told = True
+            if (received := await_stop(SUPERVISION_S)) is not None:
+                self._told = received
                 return
 
     def _join(self, threads: list[threading.Thread]) -> None:
-        """Wait for the drain; a second signal aborts it. What is judged is in the ledger, the rest in the folder."""
+        """Wait for the drain; a second signal aborts it. What is judged is in the ledger, the rest in the folder.
+
+        A hangup aborts nothing: a terminal that closes sends two, its own and the shell's.
+        """
         while any(thread.is_alive() for thread in threads):
-            if (received := await_stop(0.05)) is not None:
+            if (received := await_stop(0.05)) not in (None, signal.SIGHUP):
                 event(log.warning, "aborted")
                 os._exit(128 + received)
 
@@ -249,5 +254,5 @@ class App:
         while not self._flush.is_set():
             self._line.publisher.step(time.monotonic())
             self._beats.beat("publish")
-        is_clean = self._was_told and self._failure is None
+        is_clean = self._told is not None and self._failure is None
         self._line.publisher.stop(self._settings.broker.flush_s, is_clean=is_clean)

@@ -14,7 +14,9 @@ from edge.system.logs import event
 
 log = logging.getLogger(__name__)
 
-STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+_IS_DEAF_TO_HANGUPS = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+"""As `nohup` starts it."""
+STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT} | (set() if _IS_DEAF_TO_HANGUPS else {signal.SIGHUP}))
 _SENT: Final = frozenset({0, 128, -1, -6})
 """`si_code` of a signal that somebody sent, by sigaction(2): SI_USER, SI_KERNEL (a terminal), SI_QUEUE, SI_TKILL."""
 LOOK_S = 0.1
@@ -34,6 +36,15 @@ def await_stop(timeout_s: float) -> signal.Signals | None:
     return signal.Signals(received.si_signo)
 
 
+def exit_code_after(received: signal.Signals) -> int:
+    """What a clean stop ends with: 0 where it was asked for.
+
+    A hangup (a terminal that closes, a `kill -HUP` by habit) asks for no end of the line: any other code than 0 makes
+    a service manager start it again, with the settings as they are by then.
+    """
+    return 128 + received if received == signal.SIGHUP else 0
+
+
 @contextmanager
 def hold_stop_signals() -> Iterator[None]:
     """Inside, they wait for `await_stop`: no handler ever interrupts a lock that is half taken.
@@ -50,7 +61,7 @@ def hold_stop_signals() -> Iterator[None]:
 
 @contextmanager
 def stop_ends_process() -> Iterator[None]:
-    """Inside, a stop ends the process at once with 0, whatever the main thread is waiting for.
+    """Inside, a stop ends the process at once and cleanly, whatever the main thread is waiting for.
 
     For the start of the line, within `hold_stop_signals`: loading a model takes seconds, building its engine minutes,
     and until the line runs nothing is lost by an end as sudden as a kill.
@@ -61,7 +72,7 @@ def stop_ends_process() -> Iterator[None]:
         while not is_over.is_set():
             if (received := await_stop(LOOK_S)) is not None:
                 event(log.info, "stopped before the line was ready", signal=received.name)
-                os._exit(0)
+                os._exit(exit_code_after(received))
 
     thread = threading.Thread(target=watch, name="stop", daemon=True)
     thread.start()

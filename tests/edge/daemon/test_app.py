@@ -96,6 +96,34 @@ def test_the_watchdog_is_fed_while_a_copy_of_the_ledger_takes_its_time(
     assert len(copying_since_s) == 1
 
 
+def test_a_hangup_stops_the_line_cleanly_and_a_second_one_does_not_cut_it_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A terminal that closes sends two."""
+    main = threading.get_ident()
+    aborted: list[int] = []
+
+    def hang_up(*_: object) -> None:
+        signal.pthread_kill(main, signal.SIGHUP)
+
+    really = Publisher.stop
+
+    def slow_stop(publisher: Publisher, flush_s: float, *, is_clean: bool) -> None:
+        hang_up()
+        time.sleep(0.3)
+        really(publisher, flush_s, is_clean=is_clean)
+
+    caplog.set_level("INFO")
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.setattr(edge.daemon.app.os, "_exit", aborted.append)
+    monkeypatch.setattr(Notifier, "watchdog", hang_up)
+    monkeypatch.setattr(Publisher, "stop", slow_stop)
+    assert run_app(settings_below(tmp_path), service_environment(), scripted_model) == 129
+    assert aborted == []
+    (stopping,) = [vars(record)["fields"] for record in caplog.records if record.message == "stopping"]
+    assert stopping == {"signal": "SIGHUP"}
+
+
 @pytest.mark.broker
 @needs_mosquitto
 @pytest.mark.parametrize("where", ["worker", "main"])

@@ -69,6 +69,19 @@ backoff_max_s = 0.3
     def start(self, *prefix: str) -> None:
         self.start_program(*prefix, sys.executable, "-m", "edge.cli", "--config", str(self.config))
 
+    def start_on_terminal(self) -> int:
+        """Started in a terminal of its own, as by hand; the other end of that, whose closing is the terminal's."""
+        ours, theirs = os.openpty()
+        command = [sys.executable, "-m", "edge.cli", "--config", str(self.config)]
+        enter = (
+            "import fcntl, os, sys, termios; fcntl.ioctl(2, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", enter, *command], stderr=theirs, text=True, start_new_session=True
+        )
+        os.close(theirs)
+        return ours
+
     @contextmanager
     def started_unheard(self) -> Iterator[None]:
         """Started with a log that nobody reads, and that is soon full."""
@@ -175,6 +188,20 @@ def test_scans_in_verdicts_out_and_a_clean_stop(tmp_path: Path) -> None:
         (topic,) = {message.topic for message in mes.messages("verdict")}
         with open_ledger(tmp_path / "state" / "ledger.sqlite", "xray-1") as ledger:
             assert ledger.recall("topic") == topic
+
+
+def test_a_terminal_that_closes_is_a_clean_stop_that_looks_unwanted_to_systemd(
+    tmp_path: Path,
+) -> None:
+    with running_line(tmp_path) as (daemon, _, mes):
+        terminal = daemon.start_on_terminal()
+        arrive(daemon.folder, "B01_1.tif")
+        mes.wait_for("verdict", 1)
+        os.close(terminal)
+        assert daemon.wait() == 129
+        states = [json.loads(payload)["state"] for payload in mes.payloads("status")]
+        assert states == ["online", "stopped"]
+    assert_nothing_lost_or_contradicted(mes, {"B01_1.tif"})
 
 
 def test_a_log_that_nobody_reads_stops_no_scan(tmp_path: Path) -> None:
@@ -452,13 +479,15 @@ with hold_stop_signals():
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_while_an_engine_is_built_ends_the_worker_at_once(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGHUP, 129)])
+def test_a_stop_while_an_engine_is_built_ends_the_worker_at_once(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     with running_line(tmp_path) as (daemon, _, mes):
         daemon.start_program(sys.executable, "-c", SLOW, str(daemon.config))
         daemon.wait_for("building")
         began_s = time.monotonic()
-        assert daemon.send(number) == 0
+        assert daemon.send(number) == code
         assert time.monotonic() - began_s < 2.0
         assert daemon.wait_for("stopped before the line was ready")
         assert mes.payloads("status") == []
