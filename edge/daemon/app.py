@@ -34,6 +34,7 @@ from edge.settings import ServiceEnvironment, Settings
 from edge.station.archive import Archive
 from edge.system.heartbeat import Beats
 from edge.system.logs import event
+from edge.system.machine import return_free_memory
 from edge.system.service_manager import Notifier
 from edge.system.signals import await_stop, exit_code_after, hold_stop_signals, stop_ends_process
 
@@ -156,6 +157,7 @@ class App:
             self._line.watch_archive(now_s)
             if now_s >= health_at_s:
                 health_at_s = now_s + HEALTH_S
+                return_free_memory()
                 self._line.report_health()
             if now_s >= housekeeping_at_s:
                 housekeeping_at_s = now_s + HOUSEKEEPING_S

@@ -404,9 +404,12 @@ class Ledger:
         `existing` is what was seen there: empty where all scans are moved on. Whether the folder was there at all is
         for the caller to know.
         """
-        names = {os.fsencode(file) for file in existing}
         with self.database.transaction("write") as sql:
-            gone = [row for row in sql.execute("SELECT file FROM files").fetchall() if row[0] not in names]
+            gone = [
+                (file,)
+                for (file,) in sql.execute("SELECT file FROM files")
+                if not isinstance(file, bytes) or os.fsdecode(file) not in existing  # bit rot may have made it a number
+            ]
             sql.executemany("DELETE FROM files WHERE file = ?", gone)
         return len(gone)
 

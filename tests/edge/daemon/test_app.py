@@ -96,6 +96,25 @@ def test_the_watchdog_is_fed_while_a_copy_of_the_ledger_takes_its_time(
     assert len(copying_since_s) == 1
 
 
+def test_free_memory_goes_back_to_the_kernel_with_each_word_on_health(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    returned, reported = [], []
+
+    def feed(_notifier: Notifier) -> None:
+        if len(reported) > 2:
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.setattr(edge.daemon.app, "SUPERVISION_S", 0.05)
+    monkeypatch.setattr(edge.daemon.app, "HEALTH_S", 0.05)
+    monkeypatch.setattr(edge.daemon.app, "return_free_memory", lambda: returned.append(len(reported)))
+    monkeypatch.setattr(Line, "report_health", lambda _line: reported.append(len(returned)))
+    monkeypatch.setattr(Notifier, "watchdog", feed)
+    assert run_app(settings_below(tmp_path), service_environment(), scripted_model) == 0
+    assert returned[:3] == [0, 1, 2]
+
+
 def test_a_hangup_stops_the_line_cleanly_and_a_second_one_does_not_cut_it_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,26 @@ def test_the_kernel_has_the_word_and_timesyncd_where_it_may_not_be_asked(
     monkeypatch.setattr(machine, "TIMESYNC", folder)
     monkeypatch.setattr(machine, "_clock_state", lambda: state)
     assert machine.clock_synchronised() is synchronised
+
+
+def test_memory_that_is_free_in_the_heap_goes_back_to_the_kernel() -> None:
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (
+        ctypes.c_void_p,
+        [ctypes.c_size_t],
+        [ctypes.c_void_p],
+    )
+    block_bytes = 64 << 10  # too small for a mapping of its own
+    blocks = [libc.malloc(block_bytes) for _ in range(1000)]
+    for block in blocks:
+        ctypes.memset(block, 1, block_bytes)
+    for block in blocks[:-1]:  # the last one keeps the heap from shrinking by itself
+        libc.free(block)
+    before = machine.resident_bytes()
+    machine.return_free_memory()
+    after = machine.resident_bytes()
+    libc.free(blocks[-1])
+
+    assert before is not None
+    assert after is not None
+    assert before - after > 50e6
