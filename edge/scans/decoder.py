@@ -9,7 +9,8 @@ A file is condemned (`decoder-crash`) by two deaths in a row, the second of a fr
 cause. A SIGKILL, the deed of an operator or of a machine without memory, proves nothing: two deaths with one among
 them let the file wait. It is also condemned when unpacking it takes more processor time than its pixels explain, as
 the kernel accounts it to that process alone. Time on the clock is never the file's fault: a process that was stopped
-or got no processor lets the file wait.
+or got no processor lets the file wait. If it computed a little it is kept, stopped, and goes on when the file comes
+again: so on a starved machine, too, a scan is unpacked in the end, and a file that burns time is found out.
 
 Request: length of the file (uint64) and its bytes, which the other side parses once more. Answer: a kind and a length,
 then the pixels (native uint16, row by row), or a reason, a line feed and a message.
@@ -17,6 +18,7 @@ then the pixels (native uint16, row by row), or a reason, a line feed and a mess
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import signal
 import socket
@@ -54,6 +56,10 @@ CPU_S_PER_SEGMENT = 4e-4
 """Processor time for one scan (segments: strips or tiles): thrice what noise, the worst content, takes as LZW."""
 WALL_S = 20.0
 """On the clock beyond that, for a process that computes too little to be blamed: it was stopped or got no processor."""
+LEAST_CPU_S = 0.02
+"""Processor time in an attempt by which a process shows that it is not stopped and does not hang: it may go on."""
+MAX_KEPT = 4
+"""Processes that are kept for files that wait; the files of the oldest begin anew."""
 LOOK_S = 0.1
 """Between two looks at the processor time of a child that has not answered."""
 START_S = 60.0
@@ -83,7 +89,7 @@ class Overrun(ChildDied):
 
 
 class Starved(ChildDied):
-    """The child neither answered in time nor computed for long."""
+    """The child neither answered in time nor computed for long. It lives."""
 
 
 class Decoder:
@@ -97,6 +103,8 @@ class Decoder:
         self._wall_s = wall_s
         self._lock = threading.Lock()
         self._idle: list[_Child] = []
+        self._kept: dict[bytes, _Child] = {}
+        """By the hash of the file that each is about."""
 
     def decode(self, data: bytes, layout: Layout) -> Counts:
         """As edge.scans.pixels.decode; what is coded is unpacked elsewhere.
@@ -108,11 +116,12 @@ class Decoder:
             return decode(data, layout)
         deaths: list[ChildDied] = []
         for _ in range(ATTEMPTS):
-            child = self._idle_child() if not deaths else None
+            child = (self._kept_child(data) or self._idle_child()) if not deaths else None
             child = child or self._new_child()
             try:
                 counts = child.unpack(data, layout, self._wall_s)
             except Starved as starved:
+                self._keep(child, data)
                 raise ScanIncomplete(
                     "read-failed",
                     f"the process that unpacks it was stopped or starved: {starved}",
@@ -143,8 +152,8 @@ class Decoder:
     def close(self) -> None:
         """End the processes."""
         with self._lock:
-            idle, self._idle = self._idle, []
-        for child in idle:
+            children, self._idle, self._kept = [*self._idle, *self._kept.values()], [], {}
+        for child in children:
             child.end()
 
     def is_filtered(self) -> bool:
@@ -152,6 +161,28 @@ class Decoder:
         child = self._idle_child() or self._new_child()
         self._give_back(child)
         return child.is_filtered
+
+    def _kept_child(self, data: bytes) -> _Child | None:
+        """The one that has begun with this file."""
+        if not self._kept:
+            return None
+        with self._lock:
+            child = self._kept.pop(hashlib.sha256(data).digest(), None)
+        if child is not None:
+            child.go_on()
+        return child
+
+    def _keep(self, child: _Child, data: bytes) -> None:
+        """For when the file comes again; not one that stands still."""
+        if not child.is_computing:
+            child.end()
+            return
+        child.stop()
+        with self._lock:
+            self._kept[hashlib.sha256(data).digest()] = child
+            surplus = [self._kept.pop(key) for key in [*self._kept][:-MAX_KEPT]]
+        for other in surplus:
+            other.end()
 
     def _idle_child(self) -> _Child | None:
         """One that waits for work; those that died while they waited are no file's fault."""
@@ -196,6 +227,7 @@ class _Child:
             except OSError:
                 self._channel.close()
                 raise
+        self._is_asked = False
         self._begin(START_S, cpu_s=START_S / 2)
         self.is_filtered = self._receive(1) == FILTERED
 
@@ -203,14 +235,21 @@ class _Child:
         return self._process.poll() is None
 
     def unpack(self, data: bytes, layout: Layout, wall_s: float) -> Counts:
-        """Raises ScanError as the child does, or ChildDied, after which there is nothing left to end."""
-        size = layout.size
-        segments = len(layout.offsets_bytes)
-        cpu_s = CPU_S + CPU_S_PER_PX * size.height_px * size.width_px + CPU_S_PER_SEGMENT * segments
-        self._begin(wall_s, cpu_s)
-        self._send(REQUEST.pack(len(data)))
-        self._send(data)
+        """Raises ScanError as the child does, or ChildDied, after which there is nothing left to end.
+
+        After Starved, a call with the same file goes on where that one ended.
+        """
+        if self._is_asked:
+            self._resume()
+        else:
+            size = layout.size
+            segments = len(layout.offsets_bytes)
+            self._begin(wall_s, CPU_S + CPU_S_PER_PX * size.height_px * size.width_px + CPU_S_PER_SEGMENT * segments)
+            self._send(REQUEST.pack(len(data)))
+            self._send(data)
+            self._is_asked = True
         kind, length = ANSWER.unpack(self._receive(ANSWER.size))
+        self._is_asked = False
         if kind == REFUSAL and length <= MAX_REFUSAL_BYTES:
             reason, _, message = self._receive(length).decode(errors="replace").partition("\n")
             if reason in REFUSALS:
@@ -221,6 +260,18 @@ class _Child:
         self._receive_into(counts.data.cast("B"))
         return counts
 
+    @property
+    def is_computing(self) -> bool:
+        """Whether it is about its file's pixels and has got on with them in this attempt."""
+        return self._is_asked and _processor_time_s(self._process.pid) - self._resumed_at_s >= LEAST_CPU_S
+
+    def stop(self) -> None:
+        """Let it use no more time until `go_on`."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
     def end(self) -> None:
         self._channel.close()
         self._process.kill()
@@ -229,9 +280,14 @@ class _Child:
     def _begin(self, wall_s: float, cpu_s: float) -> None:
         """Give the child so much time from now on."""
         self._wall_s = wall_s + cpu_s
-        self._until_s = time.monotonic() + self._wall_s
         self._cpu_s, self._cpu_before_s = cpu_s, _processor_time_s(self._process.pid)
         self._channel.settimeout(LOOK_S)
+        self._resume()
+
+    def _resume(self) -> None:
+        """Give the child as long again on the clock, and what is left of its processor time."""
+        self._until_s = time.monotonic() + self._wall_s
+        self._resumed_at_s = _processor_time_s(self._process.pid)
 
     def _send(self, data: bytes) -> None:
         view = memoryview(data)
@@ -266,7 +322,6 @@ class _Child:
             self.end()
             raise Overrun(f"more than {self._cpu_s:.1f} s of processor time")
         if time.monotonic() > self._until_s:
-            self.end()
             raise Starved(f"{max(used_s, 0.0):.1f} s of processor time in {self._wall_s:.0f} s, and no answer")
 
     def _death(self, cause: Exception) -> ChildDied:

@@ -133,6 +133,58 @@ def test_an_unpacker_that_gets_no_processor_lets_the_file_wait_and_is_not_its_fa
             assert np.array_equal(read(decoder, tmp_path, packed(trailer=POISON)), electrode())
 
 
+def attempts(decoder: Decoder, folder: Path) -> tuple[int, np.ndarray | ScanError]:
+    """What comes of a poisoned file that is read until it waits no more, and how often it waited."""
+    for waited in range(200):
+        try:
+            return waited, read(decoder, folder, packed(trailer=POISON))
+        except ScanIncomplete:
+            pass
+        except ScanError as error:
+            return waited, error
+    raise AssertionError("it waits for ever")
+
+
+SLIVER_S = -0.8
+"""On the clock for an attempt, less the 1 s of processor time that a small file may take: too little to burn that."""
+
+
+def test_a_file_that_burns_time_is_found_out_where_no_attempt_is_long_enough(tmp_path: Path) -> None:
+    """On a starved machine: what it has used counts over its attempts."""
+    with closing(scripted(tmp_path, BURN, wall_s=SLIVER_S)) as decoder:
+        waited, error = attempts(decoder, tmp_path)
+    assert isinstance(error, ScanError)
+    assert error.reason == "decoder-crash"
+    assert error.message.endswith("more than 1.0 s of processor time")
+    assert waited >= 1
+
+
+def test_a_scan_is_unpacked_where_no_attempt_is_long_enough(tmp_path: Path) -> None:
+    with closing(scripted(tmp_path, "for _ in range(15_000_000): pass", wall_s=SLIVER_S)) as decoder:
+        waited, counts = attempts(decoder, tmp_path)
+        assert isinstance(counts, np.ndarray)
+        assert np.array_equal(counts, electrode())
+        assert waited >= 1
+        assert np.array_equal(read(decoder, tmp_path, packed(seed=1)), electrode(seed=1)), "and it serves on"
+        assert len(children()) == 1
+
+
+def test_unpackers_of_files_that_do_not_come_again_use_no_time_and_are_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.scans.decoder.MAX_KEPT", 1)
+    with closing(scripted(tmp_path, BURN, wall_s=SLIVER_S)) as decoder:
+        for seed in range(2):
+            with pytest.raises(ScanIncomplete):
+                read(decoder, tmp_path, packed(seed=seed, trailer=POISON))
+        (pid,) = children()
+        until_s = time.monotonic() + 60
+        while "\nState:\tT" not in status(pid) and time.monotonic() < until_s:
+            pass
+        assert "\nState:\tT" in status(pid)
+    assert children() == []
+
+
 def test_a_starved_unpacker_that_still_computes_too_much_is_the_files_fault(tmp_path: Path) -> None:
     """It is stopped again and again, and what counts is what it computes in between."""
     with (
