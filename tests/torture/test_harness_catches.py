@@ -19,6 +19,7 @@ from tests.torture.broker_faults import no_acknowledgement, refused_by_access_li
 from tests.torture.durability import durability_order, power_cut
 from tests.torture.evidence_faults import kill_while_pieces_are_written
 from tests.torture.file_faults import repeat_images, slow_writers
+from tests.torture.folder_faults import events_lost
 from tests.torture.identity_faults import restored_without_a_number
 from tests.torture.isolation_faults import decoder_taken_over, files_that_burn
 from tests.torture.kills import kill_the_worker
@@ -70,6 +71,7 @@ class ShortTrial(Trial):
         pytest.param(files_that_burn, 0.1, "blame-the-clock", "waited 0 times", id="R30"),
         pytest.param(dead_at_the_start, 1.0, "silent-refusal", "the MES reads ['stopped'], expected", id="R33"),
         pytest.param(slow_writers, 0.3, "react-to-created", "bytes nobody listed", id="R11"),
+        pytest.param(events_lost, 0.05, "list-seldom", "that no event told of was taken after", id="R14"),
     ],
 )
 def test_a_defect_built_in_on_purpose_turns_its_row_red(
@@ -86,4 +88,5 @@ def test_a_defect_built_in_on_purpose_turns_its_row_red(
     trial.complaint = complaint
     with contextlib.suppress(Shown):
         row(trial)
-    assert any(complaint in problem for problem in trial.problems), trial.problems
+    problems = [*trial.problems, *trial.late]
+    assert any(complaint in problem for problem in problems), problems

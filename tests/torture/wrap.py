@@ -251,6 +251,13 @@ def _no_hold() -> None:
     edge.station.inbox.Inbox._hold_s = lambda self, _waiting: self._stable_for_s  # type: ignore[method-assign]
 
 
+def _list_seldom() -> None:
+    """The folder is listed once in five periods."""
+    inbox = edge.station.inbox.Inbox
+    original = inbox.wait_s
+    inbox.wait_s = lambda self, now_s, period_s: original(self, now_s, 5 * period_s)  # type: ignore[method-assign]
+
+
 def _move_by_name() -> None:
     """What stands under a judged scan's name is moved, whatever it is by now."""
     edge.station.archive._is_unchanged = lambda path, *_: path.exists()  # type: ignore[assignment]
@@ -337,6 +344,7 @@ BREAKAGES: dict[str, Callable[[], None]] = {
     "take-any-acknowledgement": _take_any_acknowledgement,
     "evidence-in-place": _evidence_in_place,
     "no-hold": _no_hold,
+    "list-seldom": _list_seldom,
     "move-by-name": _move_by_name,
     "one-ledger-id": _one_ledger_id,
     "bytes-alone": _bytes_alone,
