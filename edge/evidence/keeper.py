@@ -58,7 +58,7 @@ FEWEST_INODES = 3
 """A piece has its folder, a record and a verdict at least."""
 
 MAX_PIECES = 50_000
-"""Pieces on the disk, whatever `evidence.max_bytes` allows: each is remembered, in about 700 bytes of memory. The
+"""Pieces on the disk, whatever `evidence.max_bytes` allows: each is remembered, in about 300 bytes of memory. The
 default budget holds a seventh of that at 2000 x 1000."""
 
 SAY_DROPPED_S = 60.0
