@@ -48,6 +48,7 @@ EXITS = {
     IO_FAILED: "a disk or a file failed",
     75: "the broker failed",
     78: "a setting or a model is refused",
+    129: "stopped by SIGHUP, as by SIGTERM; systemd starts it again",
     INTERRUPTED: "interrupted",
 }
 """Exit codes, mostly of sysexits.h, and what each says."""
