@@ -49,11 +49,11 @@ Rights = tuple[int, int, int, int]
 
 
 def rights_of(status: os.stat_result) -> Rights:
-    return _shared(status.st_mode, status.st_uid, status.st_gid, status.st_nlink)
+    return _share(status.st_mode, status.st_uid, status.st_gid, status.st_nlink)
 
 
 @lru_cache(maxsize=1024)
-def _shared(mode: int, owner: int, group: int, names: int) -> Rights:
+def _share(mode: int, owner: int, group: int, names: int) -> Rights:
     """One object for all files of the same rights: a backlog has 100,000 of them."""
     return mode, owner, group, names
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from heapq import nsmallest
 
 from edge.records import FileStamp
 
 REWRITING_S = 60.0
 WRITING_S = 600.0
 """How long a file may be written to and never stand still: one that held a scan before, and a new one."""
+
+FEW = 64
+"""Files that a look by name may be at."""
+
+AHEAD = 4096
+"""Oldest files of a backlog that may be looked at before the next listing: it comes seconds later."""
 
 NEWEST_TURN = 4
 """Every fourth place goes to the newest arrival; that matters only while more is ready than there is room for."""
@@ -108,6 +116,39 @@ class Backlog:
         if not self._former or (self._arrivals and self._arrivals[0] < self._former[-1]):
             return self._arrivals.pop(0)[1]
         return self._former.pop()[1]
+
+
+class Unsettled:
+    """Files that have not stood still for long enough, for looks by name between two listings."""
+
+    def __init__(self, waiting: Mapping[str, Waiting]) -> None:
+        """`waiting`: all files without an outcome, followed as they change."""
+        self._waiting = waiting
+        self._line: list[str] = []  # of many files the oldest, in their order from the end
+
+    def __bool__(self) -> bool:
+        return bool(self._line)
+
+    def clear(self) -> None:
+        self._line.clear()
+
+    def all(self) -> list[str]:
+        return [file for file, waiting in self._waiting.items() if not waiting.is_ready]
+
+    def line_up(self) -> None:
+        """Find the oldest, unless there are few anyway."""
+        files = [] if len(self._waiting) <= FEW else self.all()
+        self._line = nsmallest(AHEAD, files, key=lambda file: age(self._waiting[file].stamp))[::-1]
+
+    def oldest(self) -> list[str]:
+        """A few of those that were lined up; they come again until they are settled or gone."""
+        files: list[str] = []
+        while self._line and len(files) < FEW:
+            file = self._line.pop()
+            if file in self._waiting and not self._waiting[file].is_ready:
+                files.append(file)
+        self._line += reversed(files)
+        return files
 
 
 def age(stamp: FileStamp) -> tuple[int, str]:

@@ -31,44 +31,24 @@ import logging
 import math
 import os
 import stat
-import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from heapq import nsmallest
 from pathlib import Path
 
 from edge.errors import ScanError, ScanIncomplete
 from edge.records import Arrival, ExpectedFile, FileStamp
 from edge.scans.scan import Limits, check_complete
-from edge.station.backlog import Backlog, Waiting, age
+from edge.station.backlog import FEW, Backlog, Unsettled, Waiting, age
 from edge.station.folder import HINTS, Away, FolderState, StationFolder
 from edge.station.known import KnownFiles
+from edge.station.pace import LISTING_SPACING_S, SPACING_S, Pace, Stopwatch, real_time
 from edge.station.unread import UnreadScans
 from edge.system.logs import event
 from edge.system.names import display_name, is_scan_name
 
 log = logging.getLogger(__name__)
-
-SPACING_S = 0.02
-"""Shortest time from one look to the next."""
-
-LISTING_SPACING_S = 0.25
-"""Shortest time from one listing to the next where the looks between them need none, and no new scan waits for it: the
-period if that is shorter."""
-
-FEW = 64
-"""Files that such a look may be at."""
-
-AHEAD = 4096
-"""Oldest files of a backlog that may be looked at before the next listing: it comes seconds later."""
-
-REST_PER_COST = 4
-"""After a listing that cost t seconds of CPU, wait at least 4 t: no storm of events takes over a fifth of a core."""
-
-BUSY_SPACING_S = 0.25
-"""Shortest time between listings while ready files wait for room: new files are not the next to go."""
 
 FORGET_EVERY_S = 60.0
 """Between two sweeps for known files that are gone: two of them bound what is remembered of files taken away."""
@@ -85,14 +65,6 @@ CHECKS_PER_LOOK = 16
 
 CLOSED_SHARE = 0.2
 """Share of the hold of a file written again in place that is left once its writer closed it."""
-
-
-Stopwatch = Callable[[], tuple[float, float]]
-"""Seconds on a monotonic clock, and processor time of this thread in seconds."""
-
-
-def real_time() -> tuple[float, float]:
-    return time.monotonic(), time.thread_time()
 
 
 class Inbox:
@@ -122,7 +94,6 @@ class Inbox:
         """`known`: the files that have an outcome, copied. `poll_s`: between two looks while nothing moves.
         `done_suffix`, `recursive`, `remembered`: see `StationFolder`. `stopwatch`: tells what a look cost.
         """
-        self._stopwatch = stopwatch
         self._folder = StationFolder(folder, done_suffix=done_suffix, recursive=recursive, remembered=remembered)
         self._limits = limits
         self._stable_polls = stable_polls
@@ -131,7 +102,7 @@ class Inbox:
         self._incomplete_after_s = incomplete_after_s
         self._rewrite_hold_s = max(stable_for_s, rewrite_hold_s)
         self._restat_per_poll = restat_per_poll
-        self._listing_spacing_s = min(LISTING_SPACING_S, poll_s) if self._folder.is_plain else SPACING_S
+        self._pace = Pace(min(LISTING_SPACING_S, poll_s) if self._folder.is_plain else SPACING_S, stopwatch)
 
         self._known = KnownFiles(known)
         self._waiting: dict[str, Waiting] = {}
@@ -148,9 +119,8 @@ class Inbox:
         self._state = FolderState()
         self._is_first_listing = True
         self._listing = 0
-        self._next_look_s = self._next_listing_s = -math.inf
         self._fresh: set[str] = set()  # touched since the last look, and not known
-        self._unsettled: list[str] = []  # of a backlog at the last listing, the oldest last
+        self._unsettled = Unsettled(self._waiting)
         self._due_s = math.inf
         self._next_hand_out_s = math.inf
         self._unmarked: dict[str, float] = {}  # file -> since when it lacks its marker
@@ -220,7 +190,7 @@ class Inbox:
         """How long to sleep before the next useful `poll`; `period_s` at most, which is right while nothing moves."""
         if self._state.away is not None:
             return period_s
-        next_look_s = self._next_look_s if self._can_look_by_name else self._next_listing_s
+        next_look_s = self._pace.next_look_s if self._can_look_by_name else self._pace.next_listing_s
         next_s = min(self._next_hand_out_s, max(self._due_s, next_look_s))
         return max(0.0, min(period_s, next_s - now_s))
 
@@ -232,24 +202,20 @@ class Inbox:
         """
         self._take_returned(now_s)
         self._take_touched(now_s)
-        is_listing = now_s >= self._next_listing_s
-        is_looking = is_listing or (self._can_look_by_name and now_s >= self._next_look_s)
-        began_s, spent_s = self._stopwatch()
+        is_listing = now_s >= self._pace.next_listing_s
+        is_looking = is_listing or (self._can_look_by_name and now_s >= self._pace.next_look_s)
+        self._pace.begin()
         if is_listing:
             self._look(now_s)
         elif is_looking:
             self._look_by_name(now_s)
-        cost_s = self._stopwatch()[1] - spent_s
+        self._pace.has_looked()
         if self._state.away is not None:
             return []
         handed_out = self._hand_out(now_s, now, room)
         if is_looking:
             self._check_waiting()
-            ended_s = now_s + self._stopwatch()[0] - began_s
-            self._next_look_s = ended_s + SPACING_S
-            if is_listing:
-                spacing_s = BUSY_SPACING_S if self._ready else self._listing_spacing_s
-                self._next_listing_s = ended_s + max(spacing_s, REST_PER_COST * cost_s)
+            self._pace.end(now_s, is_listing=is_listing, is_busy=bool(self._ready))
         self._next_hand_out_s = now_s + SPACING_S if self._ready and handed_out else math.inf
         return handed_out
 
@@ -274,20 +240,12 @@ class Inbox:
         """Look at what waits or was touched, or at the oldest of it: the folder may hold many others."""
         self._due_s = math.inf
         is_little = self._is_little
-        files = [file for file in (self._waiting if is_little else self._unsettled[-FEW:]) if self._is_unsettled(file)]
-        for file in [*files, *self._fresh] if is_little else files:
+        for file in [*self._unsettled.all(), *self._fresh] if is_little else self._unsettled.oldest():
             status = self._folder.lstat(file)
             if status is not None:
                 self._look_at(file, status, now_s)
         if is_little:
             self._fresh.clear()
-            self._unsettled.clear()
-        else:
-            self._unsettled[-FEW:] = filter(self._is_unsettled, files)
-
-    def _is_unsettled(self, file: str) -> bool:
-        waiting = self._waiting.get(file)
-        return waiting is not None and not waiting.is_ready
 
     def _look(self, now_s: float) -> None:
         """List the folder, look at what is new or waiting, and at some of the known."""
@@ -318,8 +276,7 @@ class Inbox:
                         self._unread.note_removed(waiting.stamp, names)
             for file in gone:
                 self._drop(file)
-            unsettled = [] if self._is_little else filter(self._is_unsettled, self._waiting)
-            self._unsettled = nsmallest(AHEAD, unsettled, key=lambda file: age(self._waiting[file].stamp))[::-1]
+            self._unsettled.line_up()
             for file in self._known.next_round(self._restat_per_poll):
                 if file in self._known.stamps:
                     self._restat(file, False, now_s)

@@ -405,11 +405,8 @@ class Ledger:
         for the caller to know.
         """
         with self.database.transaction("write") as sql:
-            gone = [
-                (file,)
-                for (file,) in sql.execute("SELECT file FROM files")
-                if not isinstance(file, bytes) or os.fsdecode(file) not in existing  # bit rot may have made it a number
-            ]
+            rows = sql.execute("SELECT file FROM files")  # bit rot may have made a number of a name
+            gone = [row for row in rows if not isinstance(row[0], bytes) or os.fsdecode(row[0]) not in existing]
             sql.executemany("DELETE FROM files WHERE file = ?", gone)
         return len(gone)
 

@@ -20,7 +20,8 @@ import edge.station.inbox
 import edge.station.known
 from edge.records import FileStamp
 from edge.scans.scan import Limits
-from edge.station.inbox import FORGET_EVERY_S, LISTING_SPACING_S, SPACING_S, Inbox
+from edge.station.inbox import FORGET_EVERY_S, Inbox
+from edge.station.pace import LISTING_SPACING_S, SPACING_S
 from edge.system.files import birth_ns
 from tests.support.station import LOOK_S, MINUTE_AGO_NS, NOW, TIFF, Calls, Line, drop, stamp_of, tiff
 
