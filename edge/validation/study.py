@@ -24,8 +24,8 @@ from edge.system.text import visible
 from edge.validation.agreement import AttributeRow, Kappa, attribute_row, cohen_kappa, fleiss_kappa
 from edge.validation.detection import NoCurve, PodCurve, SizeScale, hit_miss, signal_response
 from edge.validation.labels import LABEL_WORDS, Label, bad_rows, separator_of
-from edge.validation.lots import NO_LOT
-from edge.validation.statistics import none_if_nan
+from edge.validation.lots import NO_LOT, LotInterval
+from edge.validation.statistics import none_if_nan, wilson
 
 FOUND_WORDS: Final = {
     **dict.fromkeys(("1", "yes", "y", "true", "hit", "found"), True),
@@ -119,11 +119,17 @@ def study_lines(found: Study) -> list[str]:
                 f"{kappa.subjects} judged by both or more, agreement {kappa.observed:.1%}"
             )
     for row in found.attributes:
-        shares = (row.effectiveness, row.miss_rate, row.false_alarm_rate)
-        effective, missed, alarms = ("not measured" if share is None else f"{share:.1%}" for share in shares)
-        lines.append(
-            f"{row.appraiser}: effectiveness {effective}, missed {missed}, false alarms {alarms} ({row.verdict})"
-        )
+        effective = _share(row.right, row.parts, row.right_over_lots)
+        missed = _share(row.missed, row.defective, row.missed_over_lots)
+        alarms = _share(row.false_alarms, row.good, row.false_alarms_over_lots)
+        lines += [
+            f"{row.appraiser}: {row.verdict}",
+            f"  effectiveness {effective}",
+            f"  missed {missed}",
+            f"  false alarms {alarms}",
+        ]
+        if row.worst is not None and row.right_over_lots is not None and row.right_over_lots.lots > 1:
+            lines.append(f"  worst lot {row.worst.lot}: {row.worst.errors} of {row.worst.scans} wrong")
     return [*lines, *found.notes]
 
 
@@ -175,7 +181,10 @@ class _Table:
 
     def lots(self, column: str | None) -> list[str]:
         """Names of the lots; rows whose cell is empty are of one together, and so are all without a column."""
-        return [""] * len(self._rows) if column is None else [word or NO_LOT for word in self.words(column)]
+        if column is None:
+            return [""] * len(self._rows)
+        at = self._place(column)
+        return [NO_LOT if row[at].casefold() in UNKNOWN_WORDS else row[at] for row in self._rows]
 
     def numbers(self, column: str, *, above: float = -math.inf) -> list[float | None]:
         """Numbers beyond `above`, with a point or a comma; None where unknown."""
@@ -322,6 +331,14 @@ def _beyond(above: float) -> str:
 def _over_lots(kappa: Kappa) -> str:
     over = kappa.over_lots
     return "" if over is None else f"; over {over.lots} lots {over.low:.3f} to {over.high:.3f}"
+
+
+def _share(hits: int, total: int, over: LotInterval | None) -> str:
+    if not total:
+        return "not measured"
+    low, high = wilson(hits, total)
+    lots = f"; over {over.lots} lots {over.low:.1%} to {over.high:.1%}" if over is not None and over.lots > 1 else ""
+    return f"{hits / total:.1%} (95 % {low:.1%} to {high:.1%}{lots})"
 
 
 def _curve_over_lots(curve: PodCurve) -> str:

@@ -101,7 +101,9 @@ def test_the_words_of_labels_need_no_word_for_defective_and_are_said_in_lines(
     assert main(["study", str(file), "--people", "anna,ben", "--reference", "truth"]) == 0
     said = capsys.readouterr().out
     assert "anna and ben (Cohen): kappa 0.400" in said
-    assert "ben: effectiveness 66.7%, missed 50.0%, false alarms 0.0% (unacceptable)" in said
+    ben = said[said.index("ben: unacceptable") :].splitlines()
+    assert ben[1].startswith("  effectiveness 66.7% (95 % ") and ben[2].startswith("  missed 50.0% (95 % ")
+    assert ben[3].startswith("  false alarms 0.0% (95 % 0.0% to ")
 
 
 def test_people_who_use_one_word_have_no_kappa_and_no_number_that_is_none(
@@ -141,6 +143,9 @@ def test_a_column_of_lots_gives_intervals_over_lots(tmp_path: Path, capsys: pyte
     said = capsys.readouterr().out
     assert f"over 6 lots {kappa['over_lots']['low']:.3f} to {kappa['over_lots']['high']:.3f})" in said
     assert f"over 6 lots {curve['a90_lots_low']:.4g} to {curve['a90_lots_high']:.4g})" in said
+    row = over_lots["attributes"]["anna"]["right_over_lots"]
+    assert f"effectiveness 95.0% (95 % 86.3% to 98.3%; over 6 lots {row['low']:.1%} to {row['high']:.1%})" in said
+    assert "  worst lot L0: 3 of 10 wrong" in said
 
 
 @pytest.mark.parametrize(
