@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from edge.contract.messages import Answer
 from edge.desk.store import DeskStore, canonical, entry_hash
 from edge.errors import LedgerError
 from edge.store.requests import RequestKind, leave
@@ -34,20 +35,5 @@ def hand_over(store: DeskStore, state_dir: Path) -> None:
 
 def disposition(entry: bytes) -> dict[str, Any]:
     """What an entry of the record tells the worker and the MES. Its id begins the entry's hash."""
-    fields = json.loads(entry)
-    keys = (
-        "verdict_id",
-        "part_id",
-        "decision",
-        "kinds",
-        "boxes_px",
-        "comment",
-        "by",
-        "at",
-        "read",
-        "is_blind",
-        "stands",
-        "seconds_looked",
-        "previous",
-    )
-    return {"disposition_id": entry_hash(entry)[:32], **{key: fields[key] for key in keys}}
+    fields = {**json.loads(entry), "disposition_id": entry_hash(entry)[:32]}
+    return {name: fields[name] for name in Answer.model_fields}
