@@ -303,13 +303,7 @@ def _manifest(
             ),
             tools=_tools(),
             golden=tuple(
-                Golden(
-                    file=f"{GOLDEN_DIR}/{scan.name}",
-                    p_abnormal=scan.scores.p_abnormal,
-                    gate_mean_max=scan.scores.gate_mean_max,
-                    gate_std_max=scan.scores.gate_std_max,
-                    tolerance=TOLERANCE[request.precision],
-                )
+                Golden(file=f"{GOLDEN_DIR}/{scan.name}", **asdict(scan.scores), tolerance=TOLERANCE[request.precision])
                 for scan in golden
             ),
             files={

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from edge.engines.tensorrt.kernel_args import RawScan
 from edge.errors import EngineError
-from edge.records import Size
+from edge.records import Scores, Size
 
 IMAGE_INPUT = "image"
 CLASSIFIER_OUTPUTS = ("p_abnormal",)
@@ -63,6 +63,11 @@ class EngineOutput:
     gate_std_max: npt.NDArray[np.float32]
     residual_map: npt.NDArray[np.float32]
     reason_map: npt.NDArray[np.float32] | None = None
+
+    def scores(self) -> list[Scores]:
+        """Scan by scan."""
+        columns = (self.p_abnormal.tolist(), self.gate_mean_max.tolist(), self.gate_std_max.tolist())
+        return [Scores(*row) for row in zip(*columns, strict=True)]
 
 
 class Engine(Protocol):

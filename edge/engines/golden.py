@@ -7,7 +7,7 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from edge.engines import Engine, EngineOutput, RawEngine
+from edge.engines import Engine, RawEngine
 from edge.engines.preprocessor import Preprocessor
 from edge.errors import ModelError, ScanError
 from edge.images.conversion import prepare
@@ -44,7 +44,7 @@ def golden_scores(model: SignedModel, engine: Engine) -> tuple[Scores, ...]:
 
 def score_one(engine: Engine, image: Image) -> Scores:
     """Scores of one converted scan uint8 (channels, height_px, width_px). Raises EngineError."""
-    return _scores(engine.infer(image[np.newaxis]))
+    return engine.infer(image[np.newaxis]).scores()[0]
 
 
 def check_golden(model: SignedModel, engine: Engine) -> None:
@@ -57,7 +57,7 @@ def check_golden(model: SignedModel, engine: Engine) -> None:
     if isinstance(engine, RawEngine):
         preprocessor = Preprocessor(engine, model.input_spec())
         scans = [preprocessor.prepare(golden_counts(model, golden)) for golden in model.manifest.golden]
-        observed = [_scores(preprocessor.infer([scan])) for scan in scans]
+        observed = [preprocessor.infer([scan]).scores()[0] for scan in scans]
         compare_golden(model, observed, f"{engine.spec.name}, raw scans")
 
 
@@ -69,11 +69,11 @@ def check_full_batch(model: SignedModel, engine: Engine) -> None:
     golden = list(islice(cycle(model.manifest.golden), engine.spec.max_batch))
     batch = f"batch of {len(golden)}"
     output = engine.infer(np.stack([golden_image(model, one) for one in golden]))
-    _compare(model, golden, _all_scores(output), f"{engine.spec.name}, {batch}")
+    _compare(model, golden, output.scores(), f"{engine.spec.name}, {batch}")
     if isinstance(engine, RawEngine):
         preprocessor = Preprocessor(engine, model.input_spec())
         output = preprocessor.infer([preprocessor.prepare(golden_counts(model, one)) for one in golden])
-        _compare(model, golden, _all_scores(output), f"{engine.spec.name}, raw scans, {batch}")
+        _compare(model, golden, output.scores(), f"{engine.spec.name}, raw scans, {batch}")
 
 
 def compare_golden(model: SignedModel, observed: Sequence[Scores], engine_name: str) -> None:
@@ -92,15 +92,3 @@ def _compare(model: SignedModel, expected_of: Sequence[Golden], observed: Sequen
                     hint="the engine computes something else than what was signed: try another engine or another "
                     "release of it; `edge-export verify` shows all scores",
                 )
-
-
-def _scores(output: EngineOutput) -> Scores:
-    """Scores of the one scan in `output`."""
-    (scores,) = _all_scores(output)
-    return scores
-
-
-def _all_scores(output: EngineOutput) -> list[Scores]:
-    """Scan by scan."""
-    columns = (output.p_abnormal.tolist(), output.gate_mean_max.tolist(), output.gate_std_max.tolist())
-    return [Scores(*row) for row in zip(*columns, strict=True)]

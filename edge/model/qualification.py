@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 import edge
 from edge.errors import ModelError
+from edge.model.manifest import Hex64, Part
 from edge.model.signed_model import SignedModel, TrustedKey, signer_of
 from edge.settings import Settings
 from edge.system.text import first_error
@@ -30,12 +31,6 @@ RECORD_FILE, SIGNATURE_FILE = "qualification.json", "qualification.sig"
 MAX_RECORD_BYTES = 1 << 20
 LIBRARIES = ("numpy", "opencv-python", "opencv-python-headless", "imagecodecs")
 """Beside the engine's own, the libraries that a score passes through."""
-
-Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class TestedSet(Part):
@@ -98,16 +93,8 @@ class Qualification(Part):
 
 def tested_model(model: SignedModel) -> TestedModel:
     """What a record says of a model."""
-    policy = model.policy()
-    return TestedModel(
-        id=model.model_id,
-        sha256=model.digest,
-        conversion=model.method.value,
-        threshold=policy.threshold,
-        review_band=policy.review_band,
-        gate_mean_threshold=policy.gate_mean_threshold,
-        gate_std_threshold=policy.gate_std_threshold,
-    )
+    thresholds = dict(model.manifest.policy)
+    return TestedModel(id=model.model_id, sha256=model.digest, conversion=model.method.value, **thresholds)
 
 
 def engine_words(name: str, precision: str, degraded: str | None) -> str:

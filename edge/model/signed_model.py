@@ -110,13 +110,7 @@ class SignedModel:
         return self.contents[GATE_FILE]
 
     def policy(self) -> Policy:
-        thresholds = self.manifest.policy
-        return Policy(
-            threshold=thresholds.threshold,
-            gate_mean_threshold=thresholds.gate_mean_threshold,
-            gate_std_threshold=thresholds.gate_std_threshold,
-            review_band=thresholds.review_band,
-        )
+        return Policy(**dict(self.manifest.policy))
 
     def input_spec(self) -> InputSpec:
         """How a scan becomes the networks' input, and which scans may."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -49,26 +49,15 @@ class LoadedModel:
 
     def card(self, station: str, boot_id: UUID) -> ModelCard:
         """The retained message that tells the MES what judges now."""
-        info, policy, size = self.info, self.signed.policy(), self.signed.size
         return ModelCard(
             station=station,
             boot_id=boot_id,
-            id=info.id,
-            sha256=self.signed.digest,
             created_at=self.signed.manifest.created_at,
             loaded_at=self.loaded_at,
-            conversion=info.conversion,
-            bounds_counts=info.bounds_counts,
-            height_px=size.height_px,
-            width_px=size.width_px,
             channels=self.signed.channels,
-            threshold=policy.threshold,
-            review_band=policy.review_band,
-            gate_mean_threshold=policy.gate_mean_threshold,
-            gate_std_threshold=policy.gate_std_threshold,
-            engine=info.engine,
-            precision=info.precision,
-            degraded=info.degraded,
+            **self.signed.size._asdict(),
+            **asdict(self.signed.policy()),
+            **dict(self.info),
         )
 
     def verdict_factory(

@@ -206,19 +206,9 @@ class Worker:
         started = time.perf_counter()
         output = self._preprocessor.infer(scans)
         infer_ms = (time.perf_counter() - started) * 1e3 / len(scans)
-        return [
-            _Inference(
-                Scores(
-                    p_abnormal=float(output.p_abnormal[row]),
-                    gate_mean_max=float(output.gate_mean_max[row]),
-                    gate_std_max=float(output.gate_std_max[row]),
-                ),
-                output.residual_map[row],
-                None if output.reason_map is None else output.reason_map[row],
-                infer_ms,
-            )
-            for row in range(len(scans))
-        ]
+        reason_maps = [None] * len(scans) if output.reason_map is None else output.reason_map
+        rows = zip(output.scores(), output.residual_map, reason_maps, strict=True)
+        return [_Inference(scores, residual_map, reason_map, infer_ms) for scores, residual_map, reason_map in rows]
 
     def _commit(self) -> int:
         if not self._uncommitted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -172,15 +173,7 @@ def make_signed_model(
         counts = np.random.default_rng(level_counts).integers(level_counts - 50, level_counts + 50, (50, 40))
         scores = score_one(engine, prepare(counts.astype(np.uint16), Method.GLOBAL, BOUNDS, SIZE))
         contents[f"golden/{name}.tif"] = tiff_bytes(counts.astype(np.uint16))
-        golden.append(
-            {
-                "file": f"golden/{name}.tif",
-                "p_abnormal": scores.p_abnormal,
-                "gate_mean_max": scores.gate_mean_max,
-                "gate_std_max": scores.gate_std_max,
-                "tolerance": 1e-3,
-            }
-        )
+        golden.append({"file": f"golden/{name}.tif", **asdict(scores), "tolerance": 1e-3})
     engine.close()
     contents |= files or {}
     content = {
