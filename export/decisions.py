@@ -13,10 +13,8 @@ from typing import Final
 import onnx
 
 from edge.contract.reasons import GATE_MEAN, GATE_STD
-from edge.engines import Engine
-from edge.engines.choose import CPU_ENGINES
+from edge.engines.choose import CPU_ENGINES, CpuEngine, open_on_cpu
 from edge.engines.cpu import PairOfNetworks
-from edge.engines.ort import OrtEngine
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE
 from edge.pipeline.decide import decide
 from edge.records import Image, Outcome, Policy, Scores, Size
@@ -51,8 +49,9 @@ def check_decisions(
     images, files = [scan.image for scan in scans], [scan.file for scan in scans]
     size, channels = Size(*images[0].shape[1:]), images[0].shape[0]
 
-    def judged(name: str, pair: Graphs, computes_in: str) -> list[Scores]:
-        engine = _open(name, PairOfNetworks(pair[CLASSIFIER_FILE], pair[GATE_FILE], size, channels, computes_in))
+    def judged(name: CpuEngine, pair: Graphs, computes_in: str) -> list[Scores]:
+        networks = PairOfNetworks(pair[CLASSIFIER_FILE], pair[GATE_FILE], size, channels, computes_in)
+        engine = open_on_cpu(networks, name)
         try:
             return engine_scores(engine, images)
         finally:
@@ -85,14 +84,6 @@ def decision_lines(scores: Sequence[Scores], policy: Policy) -> list[str]:
             " train the gate longer or on more lots, and replay labelled scans before this model runs"
         )
     return lines
-
-
-def _open(name: str, networks: PairOfNetworks) -> Engine:
-    if name == "onnxruntime":
-        return OrtEngine(networks)
-    from edge.engines.ov import OvEngine  # an extra
-
-    return OvEngine(networks)
 
 
 def _flipped(found: Comparison, scans: Sequence[ConvertedScan]) -> list[Image]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from edge.engines import Batch, Engine, EngineOutput, EngineSpec, PlanSettings
+from edge.engines.cpu import Networks
 from edge.errors import EngineError, library_error
 from edge.model.signed_model import SignedModel
 from edge.system.logs import event
@@ -73,27 +74,36 @@ def open_engine(
             if name == "tensorrt":
                 raise
             event(log.error, "no GPU: the CPU runs the networks", why=error.message, hint=error.hint)
-            cpu = open_engine(model, "onnxruntime", threads=threads, max_batch=max_batch)
+            cpu = open_on_cpu(model, "onnxruntime", threads=threads, max_batch=max_batch)
             return Degraded(cpu, f"TensorRT: {error.message}", error.hint)
     if name in ("auto", "onnxruntime"):
-        # Imported when chosen: a line that runs another engine needs no onnxruntime.
+        return open_on_cpu(model, "onnxruntime", threads=threads, max_batch=max_batch)
+    if name == "openvino":
+        return open_on_cpu(model, "openvino", threads=threads, max_batch=max_batch)
+    raise EngineError(
+        f"there is no engine {name!r}", hint="`model.engine` is one of auto, onnxruntime, openvino, tensorrt"
+    )
+
+
+def open_on_cpu(
+    networks: Networks, name: CpuEngine, *, threads: int | None = None, max_batch: int | None = None
+) -> Engine:
+    """Open two networks, of a model or not, on the CPU; options as of `open_engine`. Raises EngineError."""
+    # Imported when chosen: a line that runs another engine needs no onnxruntime.
+    if name == "onnxruntime":
         try:
             from edge.engines.ort import OrtEngine
         except ImportError as error:
             raise library_error(error) from error
-        return OrtEngine(model, threads=threads, max_batch=max_batch)
-    if name == "openvino":
-        try:
-            from edge.engines.ov import OvEngine
-        except ImportError as error:
-            raise EngineError(
-                f"the engine `openvino` is not installed: {error}",
-                hint="pip install 'electrode-line[openvino]', or set `model.engine = \"onnxruntime\"`",
-            ) from error
-        return OvEngine(model, threads=threads, max_batch=max_batch)
-    raise EngineError(
-        f"there is no engine {name!r}", hint="`model.engine` is one of auto, onnxruntime, openvino, tensorrt"
-    )
+        return OrtEngine(networks, threads=threads, max_batch=max_batch)
+    try:
+        from edge.engines.ov import OvEngine
+    except ImportError as error:
+        raise EngineError(
+            f"the engine `openvino` is not installed: {error}",
+            hint="pip install 'electrode-line[openvino]', or set `model.engine = \"onnxruntime\"`",
+        ) from error
+    return OvEngine(networks, threads=threads, max_batch=max_batch)
 
 
 def gpu_is_expected() -> bool:

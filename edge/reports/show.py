@@ -15,6 +15,7 @@ from edge.evidence.record import IMAGE, ORIGINAL, REASON, RESIDUAL, SCAN, eviden
 from edge.reports.verdicts import PastVerdict, read
 from edge.scans.scan import modified_at
 from edge.settings import Settings
+from edge.store.ledger import to_ms
 from edge.store.reader import LedgerReader
 from edge.system.files import CHUNK_BYTES, open_regular
 from edge.system.names import display_name
@@ -83,7 +84,7 @@ def check_file(scan: ScanInfo, settings: Settings) -> FileCheck:
         if sha256 == scan.sha256:
             return FileCheck(False, f"{path}: unchanged, SHA-256 {sha256}")
         changed_at = modified_at(status.st_mtime_ns)
-        if _ms(changed_at) == _ms(scan.modified_at) and status.st_size == scan.size_bytes:
+        if to_ms(changed_at) == to_ms(scan.modified_at) and status.st_size == scan.size_bytes:
             return FileCheck(False, f"{path}: cannot be compared, its bytes could not be read when it was judged")
         return FileCheck(
             True,
@@ -145,7 +146,3 @@ def _moment(moment: datetime) -> str:
     """By the clock on the wall, and in UTC where that differs."""
     local = moment.astimezone()
     return f"{local:%Y-%m-%d %H:%M:%S %Z}" + (f" ({rfc3339(moment)})" if local.utcoffset() else "")
-
-
-def _ms(moment: datetime) -> int:
-    return round(moment.timestamp() * 1000)

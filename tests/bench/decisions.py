@@ -17,8 +17,8 @@ from onnx import numpy_helper
 from rich.progress import track
 
 from edge.engines import Engine
+from edge.engines.choose import open_on_cpu
 from edge.engines.cpu import PairOfNetworks
-from edge.engines.ort import OrtEngine
 from edge.images.conversion import prepare
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE
 from edge.model.signed_model import SignedModel, read_model
@@ -54,7 +54,7 @@ def measure(scans: int, checkpoints: Path = CHECKPOINTS) -> dict[str, Any]:
     engines = {}
     for name, (engine, precision) in ENGINES.items():
         networks = _int8(model) if precision == "int8" else _pair(model)
-        found = compare(name, files, expected, _scores(_open(engine, networks), images, name), policy)
+        found = compare(name, files, expected, _scores(open_on_cpu(networks, engine), images, name), policy)
         equal = Rate(scans - len(found.flips), scans)
         engines[name] = {
             "equal": equal.hits,
@@ -84,21 +84,13 @@ def _reference(model: SignedModel, images: list[Image], folder: Path) -> tuple[s
             scores = [torch_scores(*networks, model.method, [image])[0] for image in track(images, "torch fp32")]
             return "torch fp32", scores
         why = f"the checkpoints in {folder} are not those of the model"
-    return f"onnxruntime fp32 ({why})", _scores(OrtEngine(_pair(model)), images, "onnxruntime fp32")
+    return f"onnxruntime fp32 ({why})", _scores(open_on_cpu(_pair(model), "onnxruntime"), images, "onnxruntime fp32")
 
 
 def _scores(engine: Engine, images: list[Image], what: str) -> list[Scores]:
     scores = engine_scores(engine, track(images, what))
     engine.close()
     return scores
-
-
-def _open(name: str, networks: PairOfNetworks) -> Engine:
-    if name == "onnxruntime":
-        return OrtEngine(networks)
-    from edge.engines.ov import OvEngine
-
-    return OvEngine(networks)
 
 
 def _pair(model: SignedModel) -> PairOfNetworks:

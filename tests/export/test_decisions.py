@@ -92,15 +92,15 @@ def test_what_flips_on_openvino_alone_is_refused_too(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is the engine that int8 is made for."""
-    opened = decisions._open
+    opened = decisions.open_on_cpu
 
-    def spoilt(name: str, networks: PairOfNetworks) -> Engine:
+    def spoilt(networks: PairOfNetworks, name: str) -> Engine:
         if name == "openvino":
             turned = upside_down(onnx.load_from_string(networks.classifier)).SerializeToString()
             networks = dataclasses.replace(networks, classifier=turned)
-        return opened(name, networks)
+        return opened(networks, name)
 
-    monkeypatch.setattr(decisions, "_open", spoilt)
+    monkeypatch.setattr(decisions, "open_on_cpu", spoilt)
     assert export(place, tmp_path / "out", "plain", "--precision", "fp16") == 70
     assert "fp16 on openvino flips 3 of 3 decisions" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

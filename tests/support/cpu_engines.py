@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from edge.engines import Engine
+from edge.engines.choose import open_on_cpu
 from edge.engines.cpu import PairOfNetworks
-from edge.engines.ort import OrtEngine
 from tests.support.signed_models import SIZE, brightness_graph, spot_graph
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
@@ -23,9 +23,4 @@ def open_graphs(
     graphs = (classifier or brightness_graph(), gate or spot_graph())
     size, channels, has_reason = options.pop("size", SIZE), options.pop("channels", 1), options.pop("has_reason", False)
     networks = PairOfNetworks(*graphs, size, channels, precision, has_reason)
-    options = {"threads": 1, **options}
-    if name == "onnxruntime":
-        return OrtEngine(networks, **options)
-    from edge.engines.ov import OvEngine
-
-    return OvEngine(networks, **options)
+    return open_on_cpu(networks, name, **{"threads": 1, **options})
