@@ -200,16 +200,11 @@ class EvidenceSettings(Section):
         0.01, ge=0, le=1, description="share of `normal` verdicts that keep evidence, too; 0 = none, 1 = all"
     )
     sample_seed: int = Field(0, ge=0, description="another number draws other scans into that share")
-    challenge: str | None = Field(
+    challenge: Annotated[str, AfterValidator(check_expression)] | None = Field(
         None,
         description="regular expression searched in the file names of known scans, mixed in to measure the reader: all "
         "of them keep evidence",
     )
-
-    @field_validator("challenge")
-    @classmethod
-    def _compiles(cls, value: str | None) -> str | None:
-        return value if value is None else check_expression(value)
 
 
 class BrokerSettings(Section):

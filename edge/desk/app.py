@@ -15,6 +15,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -35,7 +36,7 @@ from edge.desk.cases import CaseIndex, Claims
 from edge.desk.hand_over import hand_over
 from edge.desk.overview import note_health
 from edge.desk.pages import Desk, Reply, Visit, error_page, message_page
-from edge.desk.pixels import CountsCache
+from edge.desk.pixels import CountsCache, reason_png, residual_png
 from edge.desk.store import Account, DeskStore
 from edge.desk.words import LANGUAGES, Language, choose_language
 from edge.errors import DeskError, EdgeError, SettingsError
@@ -108,8 +109,8 @@ def build_app(desk: Desk) -> Starlette:
             route("/scan/{verdict_id}", pages.scan_page),
             route("/scan/{verdict_id}/counts", pages.scan_counts),
             route("/scan/{verdict_id}/image.png", pages.scan_image),
-            route("/scan/{verdict_id}/residual.png", pages.scan_residual),
-            route("/scan/{verdict_id}/reason.png", pages.scan_reason),
+            route("/scan/{verdict_id}/residual.png", partial(pages.scan_layer, draw=residual_png)),
+            route("/scan/{verdict_id}/reason.png", partial(pages.scan_layer, draw=reason_png)),
             route("/scan/{verdict_id}/thumbnail.jpg", pages.scan_thumbnail),
             route("/scan/{verdict_id}/answer", pages.answer, method="POST"),
             Route("/static/{name}", static, methods=["GET"]),

@@ -427,22 +427,12 @@ def scan_image(desk: Desk, _: Visit, verdict_id: str) -> Reply:
     return Reply(pixels.image_png(_case(desk, verdict_id).piece), kind="image/png")
 
 
-def scan_residual(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
-    """The gate's residual."""
-    return _draw_layer(desk, visit, verdict_id, pixels.residual_png)
-
-
-def scan_reason(desk: Desk, visit: Visit, verdict_id: str) -> Reply:
-    """The classifier's map."""
-    return _draw_layer(desk, visit, verdict_id, pixels.reason_png)
-
-
-def _draw_layer(desk: Desk, visit: Visit, verdict_id: str, drawn: Callable[[Piece], bytes]) -> Reply:
+def scan_layer(desk: Desk, visit: Visit, verdict_id: str, draw: Callable[[Piece], bytes]) -> Reply:
     """A layer that tells what the line thought: not before the first answer."""
     case = _case(desk, verdict_id)
     if _row(desk, visit, case).is_hidden:
         return message_page(visit, HTTPStatus.FORBIDDEN, "is_hidden")
-    return Reply(drawn(case.piece), kind="image/png")
+    return Reply(draw(case.piece), kind="image/png")
 
 
 def scan_thumbnail(desk: Desk, _: Visit, verdict_id: str) -> Reply:
