@@ -109,6 +109,12 @@ class Line:
             clock=lambda: NOW,
         )
 
+    def judge(self, *files: str, by: Worker | None = None, is_final: bool = False) -> Verdict | None:
+        """What arrives is judged to its end; the verdict on the last of it."""
+        self.intake.add(*files, is_final=is_final)
+        run_out(by or self.worker())
+        return self.judged[-1].verdict
+
     def outcomes(self) -> dict[str, tuple[str, tuple[str, ...]]]:
         verdicts = [judged.verdict for judged in self.judged if judged.verdict is not None]
         return {verdict.scan.file: (verdict.outcome.value, verdict.reasons) for verdict in verdicts}
@@ -163,8 +169,7 @@ def test_one_bad_file_between_good_ones_is_one_unreadable_verdict(line: Line) ->
 
 def test_a_directory_named_like_a_scan_gets_a_verdict_of_its_own(line: Line) -> None:
     (line.folder / "x.tif").mkdir()
-    line.intake.add("x.tif")
-    run_out(line.worker())
+    line.judge("x.tif")
     assert line.outcomes() == {"x.tif": ("unreadable", ("not-a-file",))}
 
 
@@ -189,24 +194,15 @@ def test_a_scan_the_model_was_not_made_for_goes_to_review_unscored(
     line: Line, level: int, size: tuple[int, int]
 ) -> None:
     fakes.write_scan(line.folder / "a.tif", level, size=fakes.Size(*size))
-    line.intake.add("a.tif")
     engine = fakes.ScriptedEngine()
-    run_out(line.worker(engine))
+    verdict = line.judge("a.tif", by=line.worker(engine))
     assert line.outcomes() == {"a.tif": ("review", ("out-of-spec",))}
     assert engine.batches == []
-    verdict = line.judged[0].verdict
-    assert verdict is not None
-    assert verdict.p_abnormal is None
+    assert verdict is not None and verdict.p_abnormal is None
 
 
 def copy(line: Line, source: str, target: str) -> None:
     (line.folder / target).write_bytes((line.folder / source).read_bytes())
-
-
-def arrive(line: Line, file: str, engine: fakes.ScriptedEngine | None = None, model: str = "cd" * 32) -> Verdict | None:
-    line.intake.add(file)
-    run_out(line.worker(engine, model=model))
-    return line.judged[-1].verdict
 
 
 def test_the_same_bytes_under_another_name_go_to_review_and_name_the_first(line: Line) -> None:
@@ -214,7 +210,7 @@ def test_the_same_bytes_under_another_name_go_to_review_and_name_the_first(line:
     fakes.write_scan(line.folder / "B01_1.tif")
     copy(line, "B01_1.tif", "B01_2.tif")
     engine = fakes.ScriptedEngine()
-    first, second = arrive(line, "B01_1.tif", engine), arrive(line, "B01_2.tif", engine)
+    first, second = (line.judge(file, by=line.worker(engine)) for file in ("B01_1.tif", "B01_2.tif"))
     assert first is not None and second is not None
     assert (first.outcome, first.repeats) == ("normal", None)
     assert (second.outcome, second.reasons, second.repeats) == ("review", ("repeated-image",), first.verdict_id)
@@ -228,7 +224,7 @@ def test_the_same_pixels_in_another_file_go_to_review_too(line: Line) -> None:
     """As where the station writes a time into each file."""
     scan = fakes.write_scan(line.folder / "B01_1.tif")
     tifffile.imwrite(line.folder / "B01_2.tif", tifffile.imread(scan), metadata=None, description="10:31")
-    first, second = arrive(line, "B01_1.tif"), arrive(line, "B01_2.tif")
+    first, second = line.judge("B01_1.tif"), line.judge("B01_2.tif")
     assert first is not None and second is not None
     assert first.scan.sha256 != second.scan.sha256
     assert (second.outcome, second.reasons, second.repeats) == ("review", ("repeated-image",), first.verdict_id)
@@ -242,9 +238,7 @@ def test_a_fixed_name_whose_bytes_come_back_after_others_gets_a_verdict_at_each_
     verdicts = []
     for source in ("torn", "good1", "torn", "good2", "torn", "good1"):
         copy(line, source, "current.tif")
-        line.intake.add("current.tif", is_final=True)
-        run_out(line.worker())
-        verdicts.append(line.judged[-1].verdict)
+        verdicts.append(line.judge("current.tif", is_final=True))
     assert [verdict and verdict.outcome.value for verdict in verdicts] == [
         "unreadable", "normal", "unreadable", "normal", "unreadable", "review",
     ]  # fmt: skip
@@ -253,9 +247,9 @@ def test_a_fixed_name_whose_bytes_come_back_after_others_gets_a_verdict_at_each_
 
 def test_the_same_bytes_copied_again_under_their_name_are_no_arrival_also_when_the_file_was_away(line: Line) -> None:
     fakes.write_scan(line.folder / "a.tif")
-    assert arrive(line, "a.tif") is not None
+    assert line.judge("a.tif") is not None
     line.ledger.prune_files([])
-    assert arrive(line, "a.tif") is None
+    assert line.judge("a.tif") is None
     assert line.ledger.pending().count == 1
 
 
@@ -264,22 +258,20 @@ def test_what_one_model_has_judged_is_a_repetition_to_the_next(line: Line) -> No
     scan = fakes.write_scan(line.folder / "B01_1.tif")
     copy(line, "B01_1.tif", "B01_2.tif")
     tifffile.imwrite(line.folder / "B01_3.tif", tifffile.imread(scan), metadata=None, description="10:31")
-    first = arrive(line, "B01_1.tif")
+    first = line.judge("B01_1.tif")
     assert first is not None
     for file in ("B01_2.tif", "B01_3.tif"):
-        frozen = arrive(line, file, model="ef" * 32)
+        frozen = line.judge(file, by=line.worker(model="ef" * 32))
         assert frozen is not None
         assert (frozen.outcome, frozen.reasons, frozen.repeats) == ("review", ("repeated-image",), first.verdict_id)
-    assert arrive(line, "B01_1.tif", model="ef" * 32) is None
+    assert line.judge("B01_1.tif", by=line.worker(model="ef" * 32)) is None
 
 
 def test_what_was_judged_before_the_topic_was_renamed_is_known_again(line: Line) -> None:
     fakes.write_scan(line.folder / "B01_1.tif")
     copy(line, "B01_1.tif", "B01_2.tif")
-    first = arrive(line, "B01_1.tif")
-    line.intake.add("B01_2.tif")
-    run_out(line.worker(line="hall-2"))
-    frozen = line.judged[-1].verdict
+    first = line.judge("B01_1.tif")
+    frozen = line.judge("B01_2.tif", by=line.worker(line="hall-2"))
     assert first is not None and frozen is not None
     assert (frozen.outcome, frozen.reasons, frozen.repeats) == ("review", ("repeated-image",), first.verdict_id)
 
@@ -306,8 +298,7 @@ def test_the_same_bytes_twice_in_one_batch_are_told_as_a_repetition(line: Line) 
         fakes.write_scan(line.folder / name, seed=seed)
     (line.folder / "copy.tif").write_bytes((line.folder / "a.tif").read_bytes())
     engine = fakes.ScriptedEngine(script)
-    line.intake.add("first.tif", "a.tif", "copy.tif", "last.tif")
-    run_out(line.worker(engine, decode=staged, decode_threads=1))
+    line.judge("first.tif", "a.tif", "copy.tif", "last.tif", by=line.worker(engine, decode=staged, decode_threads=1))
     assert engine.batches[0] == 1 and sum(engine.batches) == 3
     told = {judged.prepared.scan.file: judged.verdict and judged.verdict.seq for judged in line.judged}
     assert told == {"first.tif": 1, "a.tif": 2, "copy.tif": 3, "last.tif": 4}
@@ -320,10 +311,8 @@ def test_empty_files_of_three_parts_get_three_verdicts_in_one_batch_or_in_severa
     """Their bytes are the same: what tells the parts from one another is the name."""
     for index in range(4):
         (line.folder / f"B01_{index}.tif").write_bytes(b"")
-    line.intake.add("B01_0.tif", is_final=True)
-    run_out(line.worker())
-    line.intake.add("B01_1.tif", "B01_2.tif", "B01_3.tif", is_final=True)
-    run_out(line.worker())
+    line.judge("B01_0.tif", is_final=True)
+    line.judge("B01_1.tif", "B01_2.tif", "B01_3.tif", is_final=True)
     assert line.outcomes() == {f"B01_{index}.tif": ("unreadable", ("empty",)) for index in range(4)}
     assert [judged.verdict and judged.verdict.part_id for judged in line.judged] == ["0", "1", "2", "3"]
     assert line.ledger.pending().count == 4
@@ -332,15 +321,12 @@ def test_empty_files_of_three_parts_get_three_verdicts_in_one_batch_or_in_severa
 def test_an_empty_file_that_is_touched_or_copied_again_gets_no_second_verdict(line: Line) -> None:
     path = line.folder / "B01_1.tif"
     path.write_bytes(b"")
-    line.intake.add("B01_1.tif", is_final=True)
-    run_out(line.worker())
+    line.judge("B01_1.tif", is_final=True)
     os.utime(path, ns=(1, 1))
-    line.intake.add("B01_1.tif", is_final=True)
-    run_out(line.worker())
+    line.judge("B01_1.tif", is_final=True)
     path.unlink()
     path.write_bytes(b"")
-    line.intake.add("B01_1.tif", is_final=True)
-    run_out(line.worker())
+    line.judge("B01_1.tif", is_final=True)
     assert [judged.verdict is not None for judged in line.judged] == [True, False, False]
     assert line.ledger.pending().count == 1
 
@@ -358,8 +344,7 @@ def test_a_worker_killed_between_the_commit_and_the_next_step_judges_no_empty_fi
     with pytest.raises(Killed):
         run_out(worker)
     worker.close()
-    line.intake.add("B01_1.tif", is_final=True)
-    run_out(line.worker())
+    line.judge("B01_1.tif", is_final=True)
     assert [judged.verdict for judged in line.judged] == [None]
     assert line.ledger.pending().count == 1
 
@@ -373,8 +358,7 @@ def test_a_file_has_one_verdict_whether_its_bytes_are_read_at_the_first_or_at_th
     monkeypatch.setattr(edge.pipeline.read_ahead, "kills_its_reader", lambda path, limits, spec: "killed by SIGSEGV")
     for suspect in ("a.tif", "b.tif"):
         monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp, name=suspect: stamp.file == name)
-        line.intake.add("a.tif", "b.tif")
-        run_out(line.worker())
+        line.judge("a.tif", "b.tif")
     assert line.outcomes() == {"a.tif": ("unreadable", ("decoder-crash",)), "b.tif": ("normal", ("classifier",))}
     assert line.ledger.pending().count == 2
 
@@ -382,8 +366,7 @@ def test_a_file_has_one_verdict_whether_its_bytes_are_read_at_the_first_or_at_th
 def test_new_bytes_under_the_same_name_get_a_new_verdict(line: Line) -> None:
     for seed in (1, 2):
         fakes.write_scan(line.folder / "a.tif", seed=seed)
-        line.intake.add("a.tif")
-        run_out(line.worker())
+        line.judge("a.tif")
     assert [judged.verdict.seq for judged in line.judged if judged.verdict] == [1, 2]
 
 
@@ -395,12 +378,9 @@ def test_an_impossible_score_is_a_review_with_a_null_probability(line: Line, bad
         return output
 
     fakes.write_scan(line.folder / "a.tif")
-    line.intake.add("a.tif")
-    run_out(line.worker(fakes.ScriptedEngine(script)))
+    verdict = line.judge("a.tif", by=line.worker(fakes.ScriptedEngine(script)))
     assert line.outcomes() == {"a.tif": ("review", ("non-finite-score",))}
-    verdict = line.judged[0].verdict
-    assert verdict is not None
-    assert verdict.p_abnormal is None
+    assert verdict is not None and verdict.p_abnormal is None
 
 
 def test_a_failing_engine_leaves_no_verdict_and_the_file_in_the_folder(line: Line) -> None:
@@ -485,9 +465,7 @@ def test_a_vanished_scan_is_never_called_unreadable_by_the_line(line: Line, is_f
     fakes.write_scan(line.folder / "a.tif")
     line.intake.add("a.tif", is_final=is_final)
     (line.folder / "a.tif").unlink()
-    worker = line.worker()
-    assert worker.step() == 0
-    worker.close()
+    assert run_out(line.worker()) == 0
     assert line.intake.retried == ["a.tif"]
     assert line.outcomes() == {}
     assert line.failed == ([("a.tif", "vanished")] if is_final else [])
@@ -501,9 +479,7 @@ def test_a_scan_that_is_being_overwritten_when_its_turn_comes_gets_no_verdict_on
     line.intake.add("a.tif", is_final=is_final)
     with path.open("r+b") as file:
         file.write(other.read_bytes()[: path.stat().st_size // 2])
-    worker = line.worker()
-    assert worker.step() == 0
-    worker.close()
+    assert run_out(line.worker()) == 0
     assert (line.intake.retried, line.outcomes()) == (["a.tif"], {})
     assert "overwritten before it was read" in caplog.text
 
@@ -515,9 +491,7 @@ def test_a_scan_replaced_before_it_was_read_is_reported_with_both_stamps(
     inodes = path.stat().st_ino, other.stat().st_ino
     line.intake.add("a.tif")
     other.rename(path)
-    worker = line.worker()
-    assert worker.step() == 0
-    worker.close()
+    assert run_out(line.worker()) == 0
     assert line.intake.retried == ["a.tif"]
     (record,) = [record for record in caplog.records if record.msg == "overwritten before it was read"]
     fields = record.fields  # type: ignore[attr-defined]
@@ -534,9 +508,7 @@ def test_a_suspect_is_not_condemned_for_what_was_written_over_it(line: Line, mon
 
     monkeypatch.setattr(edge.pipeline.read_ahead, "kills_its_reader", dies_and_is_overwritten)
     monkeypatch.setattr(DecodeMarks, "is_suspect", lambda marks, stamp: True)
-    worker = line.worker()
-    assert worker.step() == 0
-    worker.close()
+    assert run_out(line.worker()) == 0
     assert (line.intake.retried, line.outcomes()) == (["a.tif"], {})
 
 

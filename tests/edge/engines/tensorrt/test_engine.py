@@ -413,31 +413,26 @@ def test_the_gpu_gives_the_map_of_a_classifier_that_explains_itself(
     assert int(output.reason_map[1].argmax()) == output.reason_map[1].size - 1
 
 
-def test_a_graph_with_other_outputs_is_refused_before_it_is_built(
-    patch: pytest.MonkeyPatch, tmp_path: Path, settings: PlanSettings
+@pytest.mark.parametrize(
+    ("output", "image", "message"),
+    [
+        ("p_normal", ["n", 1, *SIZE], r"has inputs \['image'\] and outputs \['p_normal'\], expected"),
+        ("p_abnormal", ["n", 1, 32, 32], r"the manifest says image, uint8 \(-1, 1, 96, 64\)"),
+    ],
+    ids=["outputs", "size"],
+)
+def test_a_graph_of_another_form_is_refused_before_it_is_built(
+    patch: pytest.MonkeyPatch, tmp_path: Path, settings: PlanSettings, output: str, image: list[str | int], message: str
 ) -> None:
     from onnx import TensorProto, helper
 
     nodes = [
         helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["x"], ["p_normal"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("ReduceMean", ["x"], [output], axes=[1, 2, 3], keepdims=0),
     ]
-    wrong = verified_model(tmp_path / "wrong", files={"classifier.onnx": graph_bytes(nodes, {"p_normal": ["n"]})})
-    with pytest.raises(EngineError, match=r"has inputs \['image'\] and outputs \['p_normal'\], expected"):
-        open_tensorrt(wrong, settings)
-
-
-def test_a_graph_for_another_size_is_refused(patch: pytest.MonkeyPatch, tmp_path: Path, settings: PlanSettings) -> None:
-    from onnx import TensorProto, helper
-
-    nodes = [
-        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["x"], ["p_abnormal"], axes=[1, 2, 3], keepdims=0),
-    ]
-    graph = graph_bytes(nodes, {"p_abnormal": ["n"]}, image=["n", 1, 32, 32])
-    wrong = verified_model(tmp_path / "wrong", files={"classifier.onnx": graph})
-    with pytest.raises(EngineError, match=r"the manifest says image, uint8 \(-1, 1, 96, 64\)"):
-        open_tensorrt(wrong, settings)
+    files = {"classifier.onnx": graph_bytes(nodes, {output: ["n"]}, image=image)}
+    with pytest.raises(EngineError, match=message):
+        open_tensorrt(verified_model(tmp_path / "wrong", files=files), settings)
 
 
 def test_without_a_compiler_for_the_gpu_the_cpu_converts(
