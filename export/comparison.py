@@ -17,7 +17,7 @@ from edge.pipeline.decide import decide
 from edge.records import Decision, Policy, Scores
 from edge.validation.statistics import confusion
 from export.errors import ParityError
-from export.parity import Difference, difference
+from export.parity import Difference, difference, gaps
 
 MAX_LOSS_POINTS: Final = 0.2
 """Balanced accuracy that a precision may cost, in points of a hundred."""
@@ -98,19 +98,10 @@ def compare(
         name=name,
         scans=len(files),
         worst=difference(observed, expected),
-        p99=percentile(observed, expected, 99),
+        p99=Difference(*np.percentile(gaps(observed, expected), 99, axis=0).tolist()),
         flips=tuple(flips),
         balanced_accuracy=_accuracy(observed, labels, policy.threshold),
         reference_accuracy=_accuracy(expected, labels, policy.threshold),
-    )
-
-
-def percentile(observed: Sequence[Scores], expected: Sequence[Scores], percent: float) -> Difference:
-    """That percentile of |observed - expected| of each score; NaN where any is NaN."""
-    names = ("p_abnormal", "gate_mean_max", "gate_std_max")
-    pairs = list(zip(observed, expected, strict=True))
-    return Difference(
-        *(float(np.percentile([abs(getattr(a, name) - getattr(b, name)) for a, b in pairs], percent)) for name in names)
     )
 
 

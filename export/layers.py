@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -56,8 +57,7 @@ def worst_layers(
 
 
 def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnxruntime.InferenceSession:
-    opened = onnx.ModelProto()
-    opened.CopyFrom(model)
+    opened = copy.deepcopy(model)
     types = element_types(model)
     del opened.graph.output[:]
     opened.graph.output.extend(helper.make_tensor_value_info(name, types[name], None) for name in names)

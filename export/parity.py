@@ -7,10 +7,11 @@ normalisation and of batch norm, the exporter, and onnxruntime's own rewriting o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from edge.engines import Engine
@@ -71,9 +72,13 @@ def engine_scores(engine: Engine, images: Iterable[Image]) -> list[Scores]:
 
 def difference(observed: Sequence[Scores], expected: Sequence[Scores]) -> Difference:
     """Greatest |observed - expected| of each score; NaN where either is NaN."""
-    names = ("p_abnormal", "gate_mean_max", "gate_std_max")
-    pairs = list(zip(observed, expected, strict=True))
-    return Difference(*(float(np.max([abs(getattr(a, name) - getattr(b, name)) for a, b in pairs])) for name in names))
+    return Difference(*gaps(observed, expected).max(axis=0).tolist())
+
+
+def gaps(observed: Sequence[Scores], expected: Sequence[Scores]) -> npt.NDArray[np.float64]:
+    """|observed - expected| of each score, one row per scan."""
+    pairs = zip(map(astuple, observed), map(astuple, expected), strict=True)
+    return np.array([[abs(a - b) for a, b in zip(*pair, strict=True)] for pair in pairs])
 
 
 def check_parity(observed: Sequence[Scores], expected: Sequence[Scores]) -> Difference:

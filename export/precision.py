@@ -30,6 +30,7 @@ gate, whose two Clips share a bound.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import tempfile
@@ -88,8 +89,7 @@ def to_precision(
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy that computes in float16 between its first and its last weighted layer. Raises ExportError."""
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
+    copied = copy.deepcopy(model)
     for tensor in copied.graph.initializer:
         if (
             tensor.data_type == TensorProto.FLOAT
@@ -140,12 +140,10 @@ def to_int8(model: onnx.ModelProto, calibration: Sequence[Image], progress: Prog
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     convolutions = [node for node in model.graph.node if node.op_type in QUANTISED]
     kept = [node.name for node in convolutions if _stays_float(shapes[node.input[1]])]
-    source = onnx.ModelProto()
-    source.CopyFrom(model)  # the tool changes what it is given
     with tempfile.TemporaryDirectory() as folder, _quiet():
         target = Path(folder) / "int8.onnx"
         quantize_static(
-            source,
+            copy.deepcopy(model),  # the tool changes what it is given
             target,
             _Scans(calibration, progress),
             quant_format=QuantFormat.QDQ,
@@ -207,16 +205,14 @@ class _Scans(CalibrationDataReader):  # type: ignore[misc]
         return {IMAGE_INPUT: self._images[index][None]}
 
 
-class _quiet:  # noqa: N801 - reads as a word in a with statement
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     """The tool prints what it does, and advises on the root logger to optimise the graph first: the exporter has."""
-
-    def __enter__(self) -> None:
-        logging.disable(logging.WARNING)
-        self._output = contextlib.redirect_stdout(io.StringIO())
-        self._output.__enter__()
-
-    def __exit__(self, *_: object) -> None:
-        self._output.__exit__(None, None, None)
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
         logging.disable(logging.NOTSET)
 
 

@@ -7,6 +7,7 @@ in all three cases and so is the time per scan; a ResNet-34 takes 90, 45 or 23 M
 
 from __future__ import annotations
 
+import copy
 from typing import Final, Literal
 
 import numpy as np
@@ -31,8 +32,7 @@ def store_weights(model: onnx.ModelProto, storage: Storage) -> onnx.ModelProto:
     int8 is symmetric, scale = largest |weight| of the output channel / 127. Raises ExportError for a weight that
     float16 cannot hold.
     """
-    stored = onnx.ModelProto()
-    stored.CopyFrom(model)
+    stored = copy.deepcopy(model)
     if storage == "fp32":
         return stored
     weights = {tensor.name: tensor for tensor in stored.graph.initializer}

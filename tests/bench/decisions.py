@@ -6,6 +6,7 @@ float32 on onnxruntime. int8 is made of those graphs as `edge-export model --pre
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -107,8 +108,7 @@ def _int8(model: SignedModel) -> PairOfNetworks:
 
 def expanded(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with the float32 weights it computes with, where the file holds int8 ones (export/storage.py)."""
-    plain = onnx.ModelProto()
-    plain.CopyFrom(model)
+    plain = copy.deepcopy(model)
     graph = plain.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in [node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in tensors]:

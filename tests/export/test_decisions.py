@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 from pathlib import Path
@@ -53,8 +54,7 @@ def is_classifier(model: onnx.ModelProto) -> bool:
 
 def upside_down(model: onnx.ModelProto) -> onnx.ModelProto:
     """The classifier that says 1 - p where this one says p."""
-    turned = onnx.ModelProto()
-    turned.CopyFrom(model)
+    turned = copy.deepcopy(model)
     graph = turned.graph
     for node in graph.node:
         node.output[:] = ["p_right" if name == "p_abnormal" else name for name in node.output]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections import Counter
 from typing import get_args
@@ -88,8 +89,7 @@ def test_fp16_leaves_softmax_and_residual_statistics_in_fp32(half: dict[str, onn
 
 
 def test_a_weight_that_float16_cannot_hold_is_refused(plain: dict[str, onnx.ModelProto]) -> None:
-    model = onnx.ModelProto()
-    model.CopyFrom(plain[GATE_FILE])
+    model = copy.deepcopy(plain[GATE_FILE])
     bias = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("bias"))
     bias.CopyFrom(numpy_helper.from_array(np.full(tuple(bias.dims), 2 * LARGEST_HALF, np.float32), bias.name))
     with pytest.raises(ExportError, match="too large for float16"):
