@@ -243,27 +243,26 @@ def test_a_peer_that_is_no_broker_ends_the_attempt_with_a_hint(answer: bytes) ->
 VERDICT = Outgoing("acme/inspection/verdict", b"{}", 1, False, "verdict/1")
 
 
-def events_until_the_end(connection: Connection, message: Outgoing | None = None) -> list[Event]:
-    """All of them; `message` is published over the connection once it stands."""
+def events_until_the_end(settings: BrokerSettings, message: Outgoing | None = None) -> list[Event]:
+    """All that one connection says; `message` is published over it once it stands."""
     events: list[Event] = []
     until_s = time.monotonic() + PATIENCE_S
-    while not any(isinstance(event, Ended) for event in events):
-        assert time.monotonic() < until_s
-        new = connection.step(time.monotonic())
-        events += new
-        if message is not None and any(isinstance(event, Accepted) for event in new):
-            connection.publish(message)
-        time.sleep(0.005)
+    with contextlib.closing(Connection(settings, "test", WILL, lambda: None)) as connection:
+        while not any(isinstance(event, Ended) for event in events):
+            assert time.monotonic() < until_s
+            new = connection.step(time.monotonic())
+            events += new
+            if message is not None and any(isinstance(event, Accepted) for event in new):
+                connection.publish(message)
+            time.sleep(0.005)
     return events
 
 
 @pytest.mark.parametrize("answer", [b"\x40\x04\x00\x01\xab\x00", b"\x30\x05\xff\xff", b"\xe0\x01\x77", b"\xff" * 99])
 def test_nonsense_after_a_good_start_ends_the_connection(answer: bytes) -> None:
     with Impostor(ACCEPTED + answer) as impostor:
-        connection = Connection(settings_for(impostor.port, host="127.0.0.1"), "test", WILL, lambda: None)
-        events = events_until_the_end(connection, VERDICT)
+        events = events_until_the_end(settings_for(impostor.port, host="127.0.0.1"), VERDICT)
         assert isinstance(events[0], Accepted)
-        connection.close()
 
 
 PACKET_TYPES = (0x20, 0x30, 0x32, 0x40, 0x50, 0x62, 0x70, 0x90, 0xB0, 0xC0, 0xD0, 0xE0, 0xF0)
@@ -304,9 +303,7 @@ def test_a_broker_that_falls_silent_is_left_by_our_own_clock_whatever_keep_alive
         fake.is_mute = True
         fake.properties = b"" if asked_s is None else b"\x13" + asked_s.to_bytes(2, "big")
         began_s = time.monotonic()
-        connection = Connection(settings_for(fake.port, keepalive_s=1), "test", WILL, lambda: None)
-        events = events_until_the_end(connection, VERDICT if owes else None)
-        connection.close()
+        events = events_until_the_end(settings_for(fake.port, keepalive_s=1), VERDICT if owes else None)
     assert isinstance(events[0], Accepted) and len(events) == 2
     assert time.monotonic() - began_s < 3.0
 
@@ -316,9 +313,7 @@ def test_a_broker_that_falls_silent_is_left_by_our_own_clock_whatever_keep_alive
 def test_what_is_no_puback_acknowledges_nothing_and_ends_the_connection(answer: int, code: int) -> None:
     with FakeBroker() as fake:
         fake.answer, fake.code = answer, code
-        connection = Connection(settings_for(fake.port), "test", WILL, lambda: None)
-        events = events_until_the_end(connection, VERDICT)
-        connection.close()
+        events = events_until_the_end(settings_for(fake.port), VERDICT)
     assert not any(isinstance(event, Acknowledged) for event in events)
     end = events[-1]
     assert isinstance(end, Ended) and end.is_protocol_error
@@ -329,9 +324,7 @@ def test_what_is_no_puback_acknowledges_nothing_and_ends_the_connection(answer: 
 def test_a_packet_larger_than_the_limit_is_not_read(length: bytes) -> None:
     with FakeBroker() as fake:
         fake.then = b"\x30" + length + bytes(MAX_PACKET_BYTES)
-        connection = Connection(settings_for(fake.port), "test", WILL, lambda: None)
-        end = events_until_the_end(connection)[-1]
-        connection.close()
+        end = events_until_the_end(settings_for(fake.port))[-1]
     assert isinstance(end, Ended) and not end.is_protocol_error
     assert f"at most {MAX_PACKET_BYTES} are taken" in end.error.message
 
@@ -368,9 +361,7 @@ def test_what_the_broker_says_is_cut_and_does_nothing_to_a_terminal() -> None:
     body = b"\x87" + _length(len(words) + 3) + b"\x1f" + len(words).to_bytes(2, "big") + words
     with FakeBroker() as fake:
         fake.then = b"\xe0" + _length(len(body)) + body
-        connection = Connection(settings_for(fake.port), "test", WILL, lambda: None)
-        end = events_until_the_end(connection)[-1]
-        connection.close()
+        end = events_until_the_end(settings_for(fake.port))[-1]
     assert isinstance(end, Ended) and end.is_refusal
     assert r"\u001b[2J\u000ano\u202e" in end.error.message
     assert end.error.message.isprintable() and len(end.error.message) < 500
@@ -413,10 +404,8 @@ class Hoarder(Impostor):
 
 def test_a_broker_that_lives_but_acknowledges_nothing_is_left() -> None:
     with Hoarder(None) as hoarder:
-        connection = Connection(settings_for(hoarder.port, host="127.0.0.1", keepalive_s=1), "t", WILL, lambda: None)
-        end = events_until_the_end(connection, VERDICT)[-1]
+        end = events_until_the_end(settings_for(hoarder.port, host="127.0.0.1", keepalive_s=1), VERDICT)[-1]
         assert isinstance(end, Ended) and "not acknowledged" in end.error.message
-        connection.close()
 
 
 def test_what_the_broker_said_before_it_closed_is_read_before_more_is_written() -> None:
