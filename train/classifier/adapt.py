@@ -25,7 +25,6 @@ from train.bounds import Mode
 from train.checkpoint import CLASSIFIER_FILE, Checkpoint, load_checkpoint, save_checkpoint, scans_seen
 from train.classifier.calibrate import refuse_lots
 from train.classifier.crossval import samples_of
-from train.classifier.experiment import Augmentation, ExperimentRecipe
 from train.classifier.feature_cache import FeatureCache
 from train.classifier.features import Backbone, Conversion, compute_features, weights_sha256
 from train.classifier.learner import Learnt, Samples
@@ -40,6 +39,8 @@ from train.survey import Survey, survey
 
 LEAST_LOTS: Final = 3
 """Fewer lots do not say what other lots of the line look like; measured in docs/experiments/classifier-adapted.md."""
+
+_VIEWS = (0,)
 
 
 @dataclass(frozen=True)
@@ -160,13 +161,12 @@ def _samples(
     cache: FeatureCache,
     reporter: Reporter,
 ) -> Samples:
-    """Features of the normal scans by the run's own backbone, in the views it has learnt in."""
+    """Features of the normal scans as they lie, by the run's own backbone: mirrored views of them add nothing."""
     amp = choose_arithmetic(wish.amp, wish.device, reporter.say) == "bf16"
     backbone = Backbone("", weights_sha256(network), before.size, amp, wish.device, before.seed)
-    views = ExperimentRecipe(augmentation=cast(Augmentation, before.recipe["augmentation"])).views
     numbers = range(len(found.rows))
     table = compute_features(
-        {conversion: dict.fromkeys(numbers, views)},
+        {conversion: dict.fromkeys(numbers, _VIEWS)},
         found.rows,
         [scan.sha256 for scan in found.scans],
         backbone,
@@ -175,7 +175,7 @@ def _samples(
         reporter.counter("backbone passes"),
         network,
     )[conversion]
-    return samples_of(table, found.rows, numbers, views)
+    return samples_of(table, found.rows, numbers, _VIEWS)
 
 
 def _figures(came: Adapted, normal: Samples) -> dict[str, Any]:

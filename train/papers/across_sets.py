@@ -231,16 +231,12 @@ def _adapted(
         bounds = normals.bounds_without([lot], recipe.bounds_mode)
         by_conversion.setdefault(Conversion.of(recipe.method, bounds), []).append(lot)
     for conversion, lots in by_conversion.items():
-        wanted = {
-            number: recipe.views if row.label == 0 else (0,)
-            for number, row in enumerate(judged.rows)
-            if row.label == 0 or row.lot in lots
-        }
-        table = _features(judged, conversion, wanted, means)
+        numbers = [number for number, row in enumerate(judged.rows) if row.label == 0 or row.lot in lots]
+        table = _features(judged, conversion, dict.fromkeys(numbers, (0,)), means)
         for lot in lots:
             own = [number for number, row in enumerate(judged.rows) if row.lot == lot]
             others = [number for number, row in enumerate(judged.rows) if row.lot != lot and row.label == 0]
-            known = samples_of(table, judged.rows, others, recipe.views)
+            known = samples_of(table, judged.rows, others, (0,))
             adapted = adapt_to(learnt, known, Adaptation().refused).learnt
             p = adapted.predict(samples_of(table, judged.rows, own, (0,)))
             margins[own] = logit(p) - logit(np.array(adapted.threshold))
