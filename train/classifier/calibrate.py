@@ -171,7 +171,7 @@ def refuse_lots(learnt: Checkpoint, lots: Sequence[str], what: str = "calibrate 
     if known := [lot for lot in lots if lot in learnt.lots]:
         raise DataError(
             f"it learnt from lots of these names: {', '.join(known)}",
-            hint=f"{what} scans of other lots; keep whole lots back, in a folder of their own",
+            hint=f"{what} scans of other lots, kept back as a whole; where only the names are alike, change them",
         )
 
 

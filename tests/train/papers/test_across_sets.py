@@ -64,6 +64,7 @@ def test_each_set_is_judged_by_the_other_and_by_its_own_other_lots(
     assert first == second == (tmp_path / "across.md").read_text()
     assert "    edge-train across one two" in first
     rows = json.loads((tmp_path / "across.json").read_text())["rows"]
+    rows = [row for row in rows if row["recipe"] != "sheet, adapted"]
     assert [(row["recipe"], row["learnt_on"], row["judged"]) for row in rows] == [
         (recipe, *pair)
         for recipe in RECIPES
