@@ -88,7 +88,7 @@ def adapt_run(
     if not isinstance(network, PooledClassifier) or not network.selection.has_places:
         raise TrainError(
             f"{run / CLASSIFIER_FILE} does not know what is normal at which place: nothing of it can be adapted",
-            hint="fit one that does with `edge-train fit-features DATA --recipe best`",
+            hint="fit one that does with `edge-train fit-features DATA --recipe sheet`",
         )
     normal = [row for row in rows if row.label == 0]
     if len(normal) < len(rows):

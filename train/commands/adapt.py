@@ -27,7 +27,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         ),
         exits=TRAINS,
     )
-    add_data(verb, "run", "folder with classifier.pt, of a recipe such as `best`; it stays as it is")
+    add_data(verb, "run", "folder with classifier.pt, of the recipe `sheet` or `best`; it stays as it is")
     add_data(verb, "normals", "normal scans of the line, a folder like DATA: labels.csv, or LOT/normal folders")
     add_out(verb, "folder for the adapted classifier.pt", "ADAPTED")
     add_fields(verb, Adaptation())

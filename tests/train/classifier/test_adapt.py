@@ -13,7 +13,7 @@ import torch
 from edge.images.conversion import prepare
 from edge.records import counts_sha256
 from tests.support.lots import write_brighter
-from train.checkpoint import Checkpoint, load_checkpoint
+from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.classifier import features
 from train.classifier.adapt import adapt_to
 from train.classifier.experiment import BEST
@@ -104,6 +104,11 @@ def test_a_run_is_adapted_to_a_brighter_line_and_says_what_it_has_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     line = write_brighter(held_back, tmp_path / "line", ("normal", "abnormal"))
+    learnt = load_checkpoint(run / "classifier.pt", "classifier")
+    band = {"review_low": 0.4, "review_high": 0.6}
+    calibrated = replace(learnt, thresholds=learnt.thresholds | band, calibrated_sha256s=("c" * 64,))
+    run = tmp_path / "calibrated"
+    save_checkpoint(run / "classifier.pt", calibrated)
     before = (run / "classifier.pt").read_bytes()
     out = tmp_path / "adapted"
     asked = ["adapt", str(run), str(line), "--out", str(out), "--refused", "0.1"]
@@ -114,7 +119,7 @@ def test_a_run_is_adapted_to_a_brighter_line_and_says_what_it_has_seen(
     assert "above it are 2 of 12 normal scans, each judged without its own lot" in printed.err
     assert (run / "classifier.pt").read_bytes() == before
 
-    learnt, adapted = (load_checkpoint(folder / "classifier.pt", "classifier") for folder in (run, out))
+    adapted = load_checkpoint(out / "classifier.pt", "classifier")
     assert learnt.bounds is not None and adapted.bounds is not None
     assert adapted.bounds.hi_counts > 1.3 * learnt.bounds.hi_counts
     rows = read_labels(line)
@@ -129,7 +134,7 @@ def test_a_run_is_adapted_to_a_brighter_line_and_says_what_it_has_seen(
     assert len(adapted.exposures) == len(adapted.sharpnesses) == 12
     assert set(adapted.exposure_lots) == {"H0", "H1", "H2"}
     assert adapted.metrics["learnt_data_digest"] == learnt.data_digest != adapted.data_digest
-    assert adapted.review_band is None
+    assert adapted.review_band is None and adapted.calibrated_sha256s == ()  # what was set on the first line is void
 
     def no_pass(*_: object) -> None:
         raise AssertionError("its features were computed already")
