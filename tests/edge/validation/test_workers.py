@@ -104,6 +104,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_replay_on_ray_makes_the_report_of_one_process_though_a_worker_dies(
     lot: Path, settings: Settings, model: LoadedModel, alone: ReplayResult, tmp_path: Path
 ) -> None:
@@ -128,7 +129,7 @@ print("judged", run_replay(check_replay(options, settings), settings, load_model
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280
     )
     assert done.returncode == 0, done.stderr
     assert "killed" in done.stdout and "judged 41" in done.stdout
@@ -240,7 +241,7 @@ def test_a_worker_that_ray_ends_for_its_memory_costs_its_part(
 
 
 def kill_one_ray_actor(parts: Path) -> None:
-    """Kill the first actor of this program that is seen once a part is judged."""
+    """Kill the first actor of this program that is seen once a part is judged. Busy, the next one takes 20 s."""
     until(lambda: any(parts.glob("*/*.jsonl")))
     actors = [pid for pid in descendants(os.getpid()) if command_of(pid).startswith(b"ray::RayJudge")]
     os.kill(actors[0], signal.SIGKILL)
