@@ -407,9 +407,17 @@ def test_what_lies_in_the_working_directory_is_no_module_of_the_unpackers(
 
 
 def children(pid: int | None = None) -> list[int]:
-    """Children of every thread of a process."""
+    """Children of every thread of a process, but those that multiprocessing keeps for other tests."""
     tasks = Path(f"/proc/{pid or os.getpid()}/task")
-    return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+    below = [child for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+    return [int(child) for child in below if b"multiprocessing" not in command_line(child)]
+
+
+def command_line(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:  # it has ended just now
+        return b""
 
 
 @contextmanager
