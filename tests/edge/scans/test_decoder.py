@@ -43,7 +43,14 @@ decode_child.main(1_000_000, 4_000_000)
 CRASH = "ctypes.string_at(0)"
 BURN = "while True: pass"
 HANG = "ctypes.CDLL(None).recv(0, ctypes.create_string_buffer(1), 1, 0)"
-WORK = "for _ in range(5_000_000): pass"
+MEASURE = """
+import time
+began_s = time.thread_time()
+for _ in range(1_000_000): pass
+turns = int(0.25e6 / (time.thread_time() - began_s))
+"""
+WORK = "for _ in range(turns): pass"
+"""A quarter of a second of processor time, five times as long as `signalled` waits, on any machine."""
 DEEDS = {
     CRASH: "killed by SIGSEGV, killed by SIGSEGV",
     "eaten = [bytes(1 << 20) for _ in range(1 << 14)]": "exit code 1, exit code 1",
@@ -121,7 +128,8 @@ def test_an_unpacker_that_gets_no_processor_lets_the_file_wait_and_is_not_its_fa
     tmp_path: Path, is_stopped: bool
 ) -> None:
     """Twice in a row, and the next attempt reads it."""
-    with closing(scripted(tmp_path, WORK if is_stopped else HANG, wall_s=0.2)) as decoder:
+    deed, before = (WORK, MEASURE) if is_stopped else (HANG, "")
+    with closing(scripted(tmp_path, deed, before=before, wall_s=0.2)) as decoder:
         for _ in range(2):
             with (
                 signalled(signal.SIGSTOP) if is_stopped else nullcontext(),
