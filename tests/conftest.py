@@ -1,6 +1,11 @@
 """What tests that run beside others need: `make test` runs three at a time."""
 
 import os
+import signal
+
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # Under nohup: the tests go on not to hear a hangup, the commands that they start do hear it.
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Each worker keeps to one core, and so does all that it starts. Torch, onnxruntime, OpenVINO and the commands

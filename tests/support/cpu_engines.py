@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edge.engines import Engine
-from edge.engines.choose import open_on_cpu
+from edge.engines.choose import CpuEngine, open_on_cpu
 from edge.engines.cpu import PairOfNetworks
 from tests.support.signed_models import SIZE, brightness_graph, spot_graph
 
@@ -17,7 +17,12 @@ CPU_ENGINES = ("onnxruntime", pytest.param("openvino", marks=needs_openvino))
 
 
 def open_graphs(
-    name: str, classifier: bytes | None = None, gate: bytes | None = None, *, precision: str = "fp32", **options: Any
+    name: CpuEngine,
+    classifier: bytes | None = None,
+    gate: bytes | None = None,
+    *,
+    precision: str = "fp32",
+    **options: Any,
 ) -> Engine:
     """An engine of that name on these graphs, by default on those that call bright images abnormal."""
     graphs = (classifier or brightness_graph(), gate or spot_graph())
