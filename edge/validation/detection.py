@@ -8,7 +8,8 @@ a curve says so where the other scale fits clearly better.
 a90 is the size found with probability 0.9. Its 95 % interval comes from the likelihood ratio: the sizes whose best fit
 through (size, 0.9) loses at most t^2 in deviance, t being the 97.5 % point of Student's distribution with n - 2 degrees
 of freedom. For a line without censoring that is the exact test (n log(1 + t^2 / (n - 2)) is within 1 % of t^2), for
-hit/miss a small-sample allowance. A curve whose slope may be none by the same measure has neither a50 nor a90.
+hit/miss a small-sample allowance. a50 has its interval likewise. A curve whose slope may be none by the same measure
+has neither a50 nor a90.
 
 That leaves the lucky ones of small sets, whose interval would hold the true a90 less often than in 95 %. So of fewer
 anomalies than the handbook asks for, 60 for hit/miss and 40 for signal response, both measures are stricter: they err
@@ -106,11 +107,13 @@ class PodCurve:
     """Slope of the linear predictor over ln(size) or size: log-odds for hit/miss, standard deviations for the other."""
 
     a50: float | None
-    a90: float | None
     """None, as all below, where a line of no slope fits as well: they would lie anywhere, mostly beyond all sizes."""
+    a50_low: float | None
+    a50_high: float | None
+    """Ends of the 95 % likelihood-ratio interval of a50, as below of a90."""
+    a90: float | None
     a90_low: float | None
     a90_high: float | None
-    """Ends of the 95 % likelihood-ratio interval of a90."""
 
     a90_95: float | None
     """The handbook's a90/95, below `a90_high`: see the head of this module."""
@@ -118,9 +121,11 @@ class PodCurve:
     lots: int
     """Lots of the anomalies; 0 where they were not named."""
 
+    a50_lots_low: float | None
+    a50_lots_high: float | None
     a90_lots_low: float | None
     a90_lots_high: float | None
-    """Ends of the interval over lots; None, too, of fewer than two lots."""
+    """Ends of the intervals over lots; None, too, of fewer than two lots."""
 
     sizes: Floats
     pod: Floats
@@ -180,54 +185,19 @@ def hit_miss(
         _, constrained = _maximise(lambda t: _logit_likelihood(t, column, offset, sign), np.zeros(1))
         return 2 * (best - constrained)
 
-    def eta(at: float) -> float:
-        return float(theta[0] + theta[1] * at)
-
-    z90, z50 = (_LOGIT_90 - theta[0]) / theta[1], -theta[0] / theta[1]
-    critical = _root_critical(x.size, x.size - 2, HANDBOOK_HIT_MISS)
-    low, high, handbook = _limits(lambda at: deviance(at, _LOGIT_90), z90, critical)
     design = np.column_stack([np.ones_like(z), z])
     miss = np.exp(-np.logaddexp(0.0, sign * (design @ theta)))  # 1 - probability of what was seen
-    covariance = np.asarray(np.linalg.inv((design.T * (miss * (1 - miss))) @ design), np.float64)
-    over_lots = _limits_over_lots(
-        lambda at: deviance(at, _LOGIT_90),
-        z90,
-        np.asarray(design * (sign * miss)[:, None], np.float64),
-        covariance,
-        theta[1],
-        lots,
-        HANDBOOK_HIT_MISS,
-    )
-    grid = np.linspace(z.min(), z.max(), CURVE_POINTS)
-    lower = _lower_curve(deviance, eta, grid, critical)
-
-    def size(at: float) -> float:
-        return scale.size(centre + spread * at)
-
-    notes = [
-        *_notes(values, size(z90), None if high is None else size(high), HANDBOOK_HIT_MISS),
-        *_other_scale(scale, best, fit(scale.other.of(values))[1]),
-    ]
-    curve = PodCurve(
-        targets=x.size,
-        hits=int(hit.sum()),
-        intercept=float(theta[0] - theta[1] * centre / spread),
-        slope=float(theta[1] / spread),
-        a50=size(z50),
-        a90=size(z90),
-        a90_low=None if low is None else size(low),
-        a90_high=None if high is None else size(high),
-        a90_95=None if handbook is None else size(handbook),
-        lots=len(set(lots)),
-        a90_lots_low=None if over_lots[0] is None else size(over_lots[0]),
-        a90_lots_high=None if over_lots[1] is None else size(over_lots[1]),
-        sizes=np.array([size(at) for at in grid]),
-        pod=np.array([_expit(eta(at)) for at in grid]),
-        pod_low=np.array([_expit(level) for level in lower]),
+    return _Line(
+        sizes=values,
         scale=scale,
-        notes=tuple(notes),
-    )
-    return curve if _rises(best, flat, critical) else _without_sizes(curve)
+        intercept=float(theta[0]),
+        slope=float(theta[1]),
+        fits=(best, flat, fit(scale.other.of(values))[1]),
+        deviance=deviance,
+        gradients=np.asarray(design * (sign * miss)[:, None], np.float64),
+        covariance=np.asarray(np.linalg.inv((design.T * (miss * (1 - miss))) @ design), np.float64),
+        lots=lots,
+    ).curve(_LOGIT_90, _expit, HANDBOOK_HIT_MISS, hits=int(hit.sum()))
 
 
 def signal_response(
@@ -273,7 +243,7 @@ def signal_response(
         return _maximise(lambda t: seen.likelihood(t, design), np.array([0.0, 0.0, 1.0]))
 
     theta, best = fit(x)
-    intercept, slope = float(theta[0]), float(theta[1])
+    slope = float(theta[1])
     if slope <= 0:
         return NoCurve(x.size, "The score does not rise with size: no curve can be drawn over it.")
     if theta[2] > _LEAST_SCATTER:
@@ -287,59 +257,135 @@ def signal_response(
         _, constrained = _maximise(lambda t: seen.likelihood(t, design, -level), np.array([max(slope, 0.1), theta[2]]))
         return 2 * (best - constrained)
 
-    def eta(at: float) -> float:
-        return intercept + slope * at
-
-    level_90 = normal_quantile(0.9)
-    z90, z50 = (level_90 - intercept) / slope, -intercept / slope
-    critical = _root_critical(x.size, x.size - 2, HANDBOOK_SIGNAL)
-    low, high, _ = _limits(lambda at: deviance(at, level_90), z90, critical)
-    covariance = np.asarray(np.linalg.inv(-seen.likelihood(theta, design_over(x))[2]), np.float64)
-    over_lots = _limits_over_lots(
-        lambda at: deviance(at, level_90),
-        z90,
-        seen.by_anomaly(theta, design_over(x)),
-        covariance,
-        slope,
-        lots,
-        HANDBOOK_SIGNAL,
-    )
-    covariance = covariance[:2, :2]
-    gradient = np.array([1.0, z90]) / slope
-    wald = z90 + _Z_95_ONE_SIDED * math.sqrt(float(gradient @ covariance @ gradient))
-    limit = None if high is None else wald  # a slope this uncertain has no place at which it is reached for certain
-    grid = np.linspace(z.min(), z.max(), CURVE_POINTS)
-    lower = _lower_curve(deviance, eta, grid, critical)
-
-    def size(at: float) -> float:
-        return scale.size(x_centre + x_spread * at)
-
-    notes = [
-        *_notes(values, size(z90), None if high is None else size(high), HANDBOOK_SIGNAL),
-        *_other_scale(scale, best, fit(scale.other.of(values))[1]),
-    ]
-    if not inside.all():
-        notes.append(f"{below.sum() + above.sum()} of {x.size} scores are at an end of the scale (censored).")
-    curve = PodCurve(
-        targets=x.size,
-        hits=None,
-        intercept=intercept - slope * x_centre / x_spread,
-        slope=slope / x_spread,
-        a50=size(z50),
-        a90=size(z90),
-        a90_low=None if low is None else size(low),
-        a90_high=None if high is None else size(high),
-        a90_95=None if limit is None else size(limit),
-        lots=len(set(lots)),
-        a90_lots_low=None if over_lots[0] is None else size(over_lots[0]),
-        a90_lots_high=None if over_lots[1] is None else size(over_lots[1]),
-        sizes=np.array([size(at) for at in grid]),
-        pod=np.array([normal_cdf(eta(at)) for at in grid]),
-        pod_low=np.array([normal_cdf(value) for value in lower]),
+    line = _Line(
+        sizes=values,
         scale=scale,
-        notes=tuple(notes),
+        intercept=float(theta[0]),
+        slope=slope,
+        fits=(best, flat, fit(scale.other.of(values))[1]),
+        deviance=deviance,
+        gradients=seen.by_anomaly(theta, design_over(x)),
+        covariance=np.asarray(np.linalg.inv(-seen.likelihood(theta, design_over(x))[2]), np.float64),
+        lots=lots,
     )
-    return curve if _rises(best, flat, critical) else _without_sizes(curve)
+    beyond = [] if inside.all() else [f"{(~inside).sum()} of {x.size} scores are at an end of the scale (censored)."]
+    return line.curve(normal_quantile(0.9), normal_cdf, HANDBOOK_SIGNAL, notes=beyond)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A fitted line over standardised size, in log-odds or standard deviations, and what its limits need."""
+
+    sizes: Floats
+    scale: SizeScale
+    intercept: float
+    slope: float
+    fits: tuple[float, float, float]
+    """Log likelihoods: of the line, of one without a slope, of one over the other scale."""
+    deviance: Callable[[float, float], float]
+    """Twice the log likelihood lost when the line must pass through a place and a level."""
+    gradients: Floats
+    """What each anomaly adds to the gradient of the likelihood, (n, k); the first two are intercept and slope."""
+    covariance: Floats
+    """Covariance of the parameters, (k, k), of independent anomalies."""
+    lots: Sequence[str]
+
+    def curve(
+        self,
+        level_90: float,
+        probability: Callable[[float], float],
+        wanted: int,
+        *,
+        hits: int | None = None,
+        notes: Sequence[str] = (),
+    ) -> PodCurve:
+        """The curve with its limits.
+
+        `level_90`: where the line has `probability` 0.9; `wanted`: anomalies that the handbook asks for; `hits`: None
+        of a signal response, whose a90/95 is Wald's.
+        """
+        targets = self.sizes.size
+        x = self.scale.of(self.sizes)
+        centre, spread = float(x.mean()), float(x.std())
+        critical = _root_critical(targets, targets - 2, wanted)
+
+        def size(at: float | None) -> float | None:
+            return None if at is None else self.scale.size(centre + spread * at)
+
+        z50, z90 = -self.intercept / self.slope, (level_90 - self.intercept) / self.slope
+        (low_50, high_50), (low, high) = self._interval(0.0, z50, critical), self._interval(level_90, z90, critical)
+        over_lots_50, over_lots = self._over_lots(0.0, z50, wanted), self._over_lots(level_90, z90, wanted)
+        if hits is not None:
+            handbook = _crossing(lambda at: self.deviance(at, level_90), z90, 1.0, _ROOT_CHI2)
+        else:  # a slope so uncertain that `high` is None has no place at which the level is reached for certain
+            handbook = None if high is None else z90 + _Z_95_ONE_SIDED * math.sqrt(self._variance(z90))
+        place = (x - centre) / spread
+        grid = np.linspace(place.min(), place.max(), CURVE_POINTS)
+        lower = _lower_curve(self.deviance, self._eta, grid, critical)
+        best, flat, other = self.fits
+        curve = PodCurve(
+            targets=targets,
+            hits=hits,
+            intercept=self.intercept - self.slope * centre / spread,
+            slope=self.slope / spread,
+            a50=size(z50),
+            a50_low=size(low_50),
+            a50_high=size(high_50),
+            a90=size(z90),
+            a90_low=size(low),
+            a90_high=size(high),
+            a90_95=size(handbook),
+            lots=len(set(self.lots)),
+            a50_lots_low=size(over_lots_50[0]),
+            a50_lots_high=size(over_lots_50[1]),
+            a90_lots_low=size(over_lots[0]),
+            a90_lots_high=size(over_lots[1]),
+            sizes=np.array([size(at) for at in grid]),
+            pod=np.array([probability(self._eta(at)) for at in grid]),
+            pod_low=np.array([probability(level) for level in lower]),
+            scale=self.scale,
+            notes=(
+                *_notes(self.sizes, self.scale.size(centre + spread * z90), size(high), wanted),
+                *_other_scale(self.scale, best, other),
+                *notes,
+            ),
+        )
+        return curve if _rises(best, flat, critical) else _without_sizes(curve)
+
+    def _eta(self, at: float) -> float:
+        return self.intercept + self.slope * at
+
+    def _interval(self, level: float, middle: float, critical: float) -> tuple[float | None, float | None]:
+        """Ends of the interval of where the line reaches a level, at `middle`; None where the deviance stays below."""
+
+        def lost(at: float) -> float:
+            return self.deviance(at, level)
+
+        return _crossing(lost, middle, -1.0, critical), _crossing(lost, middle, 1.0, critical)
+
+    def _over_lots(self, level: float, middle: float, wanted: int) -> tuple[float | None, float | None]:
+        """Ends of that interval over lots: see the head of this module."""
+        names, place = np.unique(np.asarray(self.lots), return_inverse=True)
+        if names.size < 2:
+            return None, None
+        pull = self.gradients @ (self.covariance @ self._moves(middle))  # how far each anomaly pulls the place
+        by_lot = np.bincount(place, weights=pull)
+        between = names.size / (names.size - 1) * float(by_lot @ by_lot)
+        sizes = np.bincount(place).astype(np.float64)
+        worth = max(1.0, sizes.sum() / most_scans(sizes), between / self._variance(middle))
+        critical = _root_critical(len(self.gradients), names.size - 1, wanted) * math.sqrt(worth)
+        return self._interval(level, middle, critical)
+
+    def _variance(self, middle: float) -> float:
+        """Variance of a place that the line reaches a level at, by the delta method, of independent anomalies."""
+        moves = self._moves(middle)
+        return float(moves @ self.covariance @ moves)
+
+    def _moves(self, middle: float) -> Floats:
+        """How far that place moves with each parameter, (k,)."""
+        moves = np.zeros(len(self.covariance))
+        moves[:2] = np.array([1.0, middle]) / self.slope
+        return moves
 
 
 def _logit_likelihood(theta: Floats, design: Floats, offset: Floats, sign: Floats) -> Likelihood:
@@ -448,10 +494,14 @@ def _without_sizes(curve: PodCurve) -> PodCurve:
     return replace(
         curve,
         a50=None,
+        a50_low=None,
+        a50_high=None,
         a90=None,
         a90_low=None,
         a90_high=None,
         a90_95=None,
+        a50_lots_low=None,
+        a50_lots_high=None,
         a90_lots_low=None,
         a90_lots_high=None,
         notes=(note,),
@@ -489,46 +539,6 @@ def _maximise(likelihood: Callable[[Floats], Likelihood], start: Floats) -> tupl
             break
         theta, value, gradient, hessian = theta + share * step, ahead, gradient_ahead, hessian_ahead
     return theta, value
-
-
-def _limits(
-    deviance: Callable[[float], float], middle: float, critical: float
-) -> tuple[float | None, float | None, float | None]:
-    """Ends of the 95 % interval, and the upper end by chi-squared; None where the deviance stays below."""
-    return (
-        _crossing(deviance, middle, -1.0, critical),
-        _crossing(deviance, middle, 1.0, critical),
-        _crossing(deviance, middle, 1.0, _ROOT_CHI2),
-    )
-
-
-def _limits_over_lots(
-    deviance: Callable[[float], float],
-    middle: float,
-    gradients: Floats,
-    covariance: Floats,
-    slope: float,
-    lots: Sequence[str],
-    wanted: int,
-) -> tuple[float | None, float | None]:
-    """Ends of the interval over lots of where the line reaches a level, at `middle`: see the head of this module.
-
-    `gradients` (n, k) is what each anomaly adds to the gradient of the likelihood, `covariance` (k, k) that of
-    independent anomalies; the first two parameters are intercept and `slope` of the line. `wanted`: see
-    `_root_critical`.
-    """
-    names, place = np.unique(np.asarray(lots), return_inverse=True)
-    if names.size < 2:
-        return None, None
-    moves = np.zeros(len(covariance))
-    moves[:2] = np.array([1.0, middle]) / slope
-    pull = gradients @ (covariance @ moves)  # how far each anomaly pulls the place
-    by_lot = np.bincount(place, weights=pull)
-    between = names.size / (names.size - 1) * float(by_lot @ by_lot)
-    sizes = np.bincount(place).astype(np.float64)
-    worth = max(1.0, sizes.sum() / most_scans(sizes), between / float(moves @ covariance @ moves))
-    critical = _root_critical(len(gradients), names.size - 1, wanted) * math.sqrt(worth)
-    return _crossing(deviance, middle, -1.0, critical), _crossing(deviance, middle, 1.0, critical)
 
 
 def _root_critical(targets: int, degrees: int, wanted: int) -> float:

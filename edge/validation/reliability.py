@@ -175,6 +175,10 @@ CURVES = {
 
 CURVE_POINTS = {
     "a50": "{} with probability 0.5",
+    "a50_low": "lower end of its 95 % likelihood-ratio interval",
+    "a50_high": "upper end of that interval",
+    "a50_lots_low": "lower end of the 95 % interval of a50 over lots",
+    "a50_lots_high": "upper end of that interval",
     "a90": "{} with probability 0.9",
     "a90_low": "lower end of its 95 % likelihood-ratio interval",
     "a90_high": "upper end of that interval: claim this one",

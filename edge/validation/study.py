@@ -103,10 +103,15 @@ def study_lines(found: Study) -> list[str]:
         hits = "" if curve.hits is None else f"{curve.hits} found of "
         lines.append(f"{name}: {hits}{curve.targets} anomalies, {curve.scale} scale of size")
         if curve.a50 is not None and curve.a90 is not None:
+            a50 = _estimate(
+                curve.a50, (curve.a50_low, curve.a50_high), curve.lots, (curve.a50_lots_low, curve.a50_lots_high)
+            )
+            a90 = _estimate(
+                curve.a90, (curve.a90_low, curve.a90_high), curve.lots, (curve.a90_lots_low, curve.a90_lots_high)
+            )
             lines += [
-                f"  a50 = {curve.a50:.4g}, a90 = {curve.a90:.4g} (95 % {_size(curve.a90_low, 'from 0')} to "
-                f"{_size(curve.a90_high, 'no limit')}{_curve_over_lots(curve)}), "
-                f"a90/95 of MIL-HDBK-1823A = {_size(curve.a90_95, 'not reached')}",
+                f"  a50 = {a50}",
+                f"  a90 = {a90}, a90/95 of MIL-HDBK-1823A = {_size(curve.a90_95, 'not reached')}",
                 f"  intercept {curve.intercept:.5g}, slope {curve.slope:.5g}",
             ]
         lines += [f"  {note}" for note in curve.notes]
@@ -341,11 +346,16 @@ def _share(hits: int, total: int, over: LotInterval | None) -> str:
     return f"{hits / total:.1%} (95 % {low:.1%} to {high:.1%}{lots})"
 
 
-def _curve_over_lots(curve: PodCurve) -> str:
-    if curve.lots < 2:
-        return ""
-    low, high = _size(curve.a90_lots_low, "from 0"), _size(curve.a90_lots_high, "no limit")
-    return f"; over {curve.lots} lots {low} to {high}"
+_Ends = tuple[float | None, float | None]
+
+
+def _estimate(size: float, ends: _Ends, lots: int, over_lots: _Ends) -> str:
+    said = f"; over {lots} lots {_span(over_lots)}" if lots > 1 else ""
+    return f"{size:.4g} (95 % {_span(ends)}{said})"
+
+
+def _span(ends: _Ends) -> str:
+    return f"{_size(ends[0], 'from 0')} to {_size(ends[1], 'no limit')}"
 
 
 def _size(size: float | None, otherwise: str) -> str:

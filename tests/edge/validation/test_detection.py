@@ -184,35 +184,39 @@ STEEP = (
     ],
     ids=["many", "few", "steep"],
 )
-def test_the_limits_of_a90_lose_the_critical_likelihood_as_statsmodels_counts_it(
+def test_the_limits_of_a50_and_a90_lose_the_critical_likelihood_as_statsmodels_counts_it(
     sizes: np.ndarray, found: np.ndarray, level: float
 ) -> None:
     """Below the 60 anomalies of the handbook the level is higher, so that what has an a90 holds it."""
     curve = hit_miss(sizes, found)
     assert isinstance(curve, PodCurve) and curve.a90_95 and curve.a90_low and curve.a90_high
+    assert curve.a50 and curve.a50_low and curve.a50_high
     logit = sm.GLM(found.astype(float), sm.add_constant(np.log(sizes)), family=sm.families.Binomial())
     best = logit.fit(start_params=[curve.intercept, curve.slope]).llf
     student = stats.t.ppf((1 + level) / 2, sizes.size - 2) ** 2
 
-    for limit, lost in (
-        (curve.a90_low, student),
-        (curve.a90_high, student),
-        (curve.a90_95, stats.chi2.ppf(0.95, 1)),
+    for limit, odds, lost in (
+        (curve.a50_low, 1, student),
+        (curve.a50_high, 1, student),
+        (curve.a90_low, 9, student),
+        (curve.a90_high, 9, student),
+        (curve.a90_95, 9, stats.chi2.ppf(0.95, 1)),
     ):
         through = sm.GLM(
             found.astype(float),
             (np.log(sizes) - math.log(limit))[:, None],
             family=sm.families.Binomial(),
-            offset=np.full(sizes.size, math.log(9)),
+            offset=np.full(sizes.size, math.log(odds)),
         ).fit()
         assert 2 * (best - through.llf) == pytest.approx(lost, abs=1e-4)
+    assert curve.a50_low < curve.a50 < curve.a50_high
     assert curve.a90_low < curve.a90 < curve.a90_95 < curve.a90_high
 
 
-def covered(curves: list[PodCurve | NoCurve], truth: float) -> tuple[float, float]:
+def covered(curves: list[PodCurve | NoCurve], truth: float, point: str = "a90") -> tuple[float, float]:
     """Shares of the curves whose interval of a90 holds the true one, and whose upper end lies above it."""
     ends = [
-        (0.0 if curve.a90_low is None else curve.a90_low, math.inf if curve.a90_high is None else curve.a90_high)
+        (getattr(curve, f"{point}_low") or 0.0, getattr(curve, f"{point}_high") or math.inf)
         for curve in curves
         if isinstance(curve, PodCurve)
     ]
@@ -228,7 +232,7 @@ def limits_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("limits_alone")
 @pytest.mark.parametrize(("targets", "fitted"), [(30, 0.95), (60, 0.98)])
-def test_the_interval_of_hit_miss_holds_the_true_a90_and_its_upper_end_lies_above(targets: int, fitted: float) -> None:
+def test_the_intervals_of_hit_miss_hold_the_true_a50_and_a90_and_that_ends_above(targets: int, fitted: float) -> None:
     """Sets that carry no curve are answered with a sentence; they count in no coverage."""
     rng = np.random.default_rng(2)
     curves = [hit_miss(*drawn(targets, rng)) for _ in range(SETS)]
@@ -237,6 +241,7 @@ def test_the_interval_of_hit_miss_holds_the_true_a90_and_its_upper_end_lies_abov
     assert sum(isinstance(curve, PodCurve) for curve in curves) >= fitted * SETS
     assert both >= LEAST_COVERAGE
     assert above >= 0.95
+    assert covered(curves, 1.0, "a50")[0] >= LEAST_COVERAGE
 
 
 def test_the_lower_curve_meets_90_percent_at_the_upper_limit_of_a90() -> None:

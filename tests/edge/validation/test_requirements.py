@@ -35,7 +35,7 @@ FACTS = {
 """Keys of the summary; the figures among them are `metrics`, the others hold the counts these are made of."""
 
 NO_ESTIMATES = (
-    "_count", "_p_value", "_worst_lot", "_a90_95", "_a50",  # counts, limits by their nature, and where a curve begins
+    "_count", "_p_value", "_worst_lot", "_a90_95",  # counts, and limits by their nature
     "cheapest_threshold", "cheapest_cost_per_scan", "p_repeat_deviation", "p_repeat_widest",  # of this set
     "scans_per_s", "scans_per_core_hour", "_ms_p50", "_ms_p90",  # of this machine
 )  # fmt: skip
@@ -68,7 +68,7 @@ def judged() -> tuple[list[ScanRow], list[ScanRow], dict[str, LabelRow]]:
             number + 2, file, lot, label,
             votes=(label, opposite if rng.random() < 0.1 else label),
             kinds=("cut", "smear of oil")[: 1 + number % 3 // 2] if is_abnormal else (),
-            severities=(size,) if is_abnormal or number % 3 else (),
+            severities=(size if is_abnormal else size / 8,) if is_abnormal or number % 3 else (),
             sizes_mm=(size,) if is_abnormal else (),
             areas_mm2=(size**2,) if is_abnormal else (),
             part_id=f"P{number // 4}-{number % 2}",
