@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edge.engines import Batch, Engine, EngineOutput
+from edge.engines.choose import CpuEngine
 from edge.errors import EngineError
 from tests.support.cpu_engines import CPU_ENGINES, open_graphs
 from tests.support.fakes import ScriptedEngine
@@ -121,7 +122,7 @@ def test_closing_twice_is_harmless(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("name", CPU_ENGINES)
-def test_a_classifier_that_explains_itself_gives_its_map_when_it_is_asked_to(name: str) -> None:
+def test_a_classifier_that_explains_itself_gives_its_map_when_it_is_asked_to(name: CpuEngine) -> None:
     levels = np.array([60, 140], np.uint8).reshape(2, 1, 1, 1)
     batch = np.broadcast_to(levels, (2, 1, *SIZE)).copy()
     batch[:, 0, :16, 48:] += 100
@@ -139,6 +140,6 @@ def test_a_classifier_that_explains_itself_gives_its_map_when_it_is_asked_to(nam
 
 
 @pytest.mark.parametrize("name", CPU_ENGINES)
-def test_a_graph_without_the_map_that_its_manifest_promises_is_refused(name: str) -> None:
+def test_a_graph_without_the_map_that_its_manifest_promises_is_refused(name: CpuEngine) -> None:
     with pytest.raises(EngineError, match="no output reason_map"):
         open_graphs(name, has_reason=True)
