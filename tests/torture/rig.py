@@ -193,6 +193,8 @@ class Usage:
     threads: int
     fds: int
     cpu_s: float
+    children_cpu_s: float
+    """Processor time of its children that have ended."""
 
     @classmethod
     def of(cls, pid: int) -> Usage:
@@ -208,6 +210,7 @@ class Usage:
             threads=int(status["Threads"]),
             fds=sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()),
             cpu_s=(int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK"),
+            children_cpu_s=(int(times[13]) + int(times[14])) / os.sysconf("SC_CLK_TCK"),
         )
 
 
