@@ -293,7 +293,8 @@ def test_the_report_shows_the_figures_a_plant_asks_for() -> None:
         "on 11 files of lot",
         "1 of 2 requirements not met",
         "Balanced accuracy 67.9 % 95 % interval",  # (1/2 + 6/7) / 2
-        "where the line decided, 9 scans: 67.9 %, 40.4 to 89.0 % over lots: no interval, under 2 lots of a label",
+        "The 9 labelled scans that the line decided alone have a balanced accuracy of 67.9 %, 95 % interval "
+        "40.4 to 89.0 %, over lots: no interval, under 2 lots of a label.",
         "Unreadable 1 of 11 files 95 % interval 1.6 to 37.7 % over 3 lots 0.2 to 82.1 %",
         "1 of 2 labelled abnormal passed",
         "1 of 7 labelled normal rejected",
