@@ -179,8 +179,10 @@ class Decoder:
             return
         child.stop()
         with self._lock:
-            self._kept[hashlib.sha256(data).digest()] = child
-            surplus = [self._kept.pop(key) for key in [*self._kept][:-MAX_KEPT]]
+            key = hashlib.sha256(data).digest()
+            surplus = [self._kept.pop(key)] if key in self._kept else []  # of another thread: the bytes have two names
+            self._kept[key] = child
+            surplus += [self._kept.pop(oldest) for oldest in [*self._kept][:-MAX_KEPT]]
         for other in surplus:
             other.end()
 
@@ -229,7 +231,11 @@ class _Child:
                 raise
         self._is_asked = False
         self._begin(START_S, cpu_s=START_S / 2)
-        self.is_filtered = self._receive(1) == FILTERED
+        try:
+            self.is_filtered = self._receive(1) == FILTERED
+        except Starved:
+            self.end()
+            raise
 
     def is_alive(self) -> bool:
         return self._process.poll() is None

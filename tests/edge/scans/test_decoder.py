@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
@@ -201,6 +202,30 @@ def test_unpackers_of_files_that_do_not_come_again_use_no_time_and_are_few(
             pass
         assert "\nState:\tT" in status(pid)
     assert children() == []
+
+
+@pytest.mark.usefixtures("computes_at_all")
+def test_of_the_unpackers_of_the_same_bytes_under_two_names_one_is_kept(tmp_path: Path) -> None:
+    def wait_for(name: str) -> None:
+        (tmp_path / name).mkdir()
+        with pytest.raises(ScanIncomplete):
+            read(decoder, tmp_path / name, packed(trailer=POISON))
+
+    # The threads outlive the decoder: an unpacker dies with the one that started it.
+    with ThreadPoolExecutor(2) as threads, closing(scripted(tmp_path, BURN, wall_s=SLIVER_S)) as decoder:
+        list(threads.map(wait_for, ["a", "b"]))
+        assert len(children()) == 1
+        decoder.close()
+        assert children() == []
+
+
+def test_an_unpacker_that_does_not_begin_in_time_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A starved machine starts another one with each attempt."""
+    monkeypatch.setattr("edge.scans.decoder.START_S", 0.2)
+    with closing(Decoder(LIMITS, program=("sleep", "60"))) as decoder:
+        with pytest.raises(ScanIncomplete, match="no process can be started"):
+            read(decoder, tmp_path, packed())
+        assert children() == []
 
 
 def test_a_starved_unpacker_that_still_computes_too_much_is_the_files_fault(tmp_path: Path) -> None:
