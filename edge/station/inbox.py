@@ -242,10 +242,17 @@ class Inbox:
         is_little = self._is_little
         for file in [*self._unsettled.all(), *self._fresh] if is_little else self._unsettled.oldest():
             status = self._folder.lstat(file)
-            if status is not None:
+            if status is not None and self._is_told_by_name(file, status):
                 self._look_at(file, status, now_s)
         if is_little:
             self._fresh.clear()
+
+    def _is_told_by_name(self, file: str, status: os.stat_result) -> bool:
+        """Not of what changed since the listing: that may have lost its marker, or be a sub-folder by now."""
+        if self._folder.is_plain:
+            return True
+        waiting, has_stable_inodes = self._waiting[file], self._folder.has_stable_inodes
+        return waiting.listing == self._listing and waiting.stamp.matches(status, has_stable_inodes=has_stable_inodes)
 
     def _look(self, now_s: float) -> None:
         """List the folder, look at what is new or waiting, and at some of the known."""
@@ -375,6 +382,7 @@ class Inbox:
         else:
             self._note_change(waiting, status)
             waiting.change(now_s)
+            waiting.listing = 0  # no listing has seen it so
         waiting.stamp = FileStamp.of(waiting.stamp.file, status)
         waiting.is_ready = False
         self._unread.note_arrival(waiting.stamp)

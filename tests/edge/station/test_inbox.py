@@ -1167,6 +1167,46 @@ def test_a_file_of_a_backlog_that_is_gone_or_grows_holds_no_other_up(
     assert handed_out == [f"{index:03d}.tif" for index in range(2, 300)]
 
 
+def begin_next_scan(scan: Path) -> None:
+    """As a station with markers: takes the marker away, then writes into the old file, not yet to its end."""
+    scan.with_name(f"{scan.name}.done").unlink()
+    with scan.open("r+b") as file:
+        file.write(tiff(seed=9)[: len(TIFF) // 2])
+
+
+def make_folder_of(scan: Path) -> None:
+    scan.unlink()
+    scan.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("options", "spoil"), [({"done_suffix": ".done"}, begin_next_scan), ({"recursive": True}, make_folder_of)]
+)
+@pytest.mark.parametrize("is_settled", [False, True])
+def test_what_of_a_backlog_became_no_scan_since_it_was_listed_does_not_go_out(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, object],
+    spoil: Callable[[Path], None],
+    is_settled: bool,
+) -> None:
+    stopwatch = Stopwatch()
+    line = Line(folder, stopwatch=stopwatch, **options)
+    for index in range(300):
+        drop(folder / f"{index:03d}.tif", modified_s=1000 + index)
+        (folder / f"{index:03d}.tif.done").touch()
+    list_slowly(monkeypatch, stopwatch, cost_s=10.0)
+    line.look()
+    line.now_s += 10.0
+    if is_settled:
+        for _ in range(5):
+            line.look(after_s=0.1, room=0)
+
+    spoil(folder / "000.tif")
+
+    assert "000.tif" not in [file for _ in range(30) for file in line.look(after_s=0.1)]
+
+
 def test_a_backlog_is_remembered_in_few_bytes_a_file(folder: Path) -> None:
     """A hundred thousand scans may wait after a weekend: what is remembered of each is the line's memory."""
     count = 2000
