@@ -302,13 +302,20 @@ def _in_order(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _is_of(line: bytes, file: str, source: Source) -> bool:
-    """Whether the line is whole and, but of a store, the file by size and time still the one that was judged."""
+    """Whether the line is whole and, but of a store, the file by size and times still the one that was judged.
+
+    A copy may have size and time of the file that it replaced, and so may one that took its name: its change time, the
+    kernel's own, is later than the replay.
+    """
     try:
-        scan = JudgedFile.of_line(line).verdict.scan
+        verdict = JudgedFile.of_line(line).verdict
+        scan = verdict.scan
         if not isinstance(source, LocalFolder):
             return True
         status = (source.path / file).lstat()
     except (OSError, ValueError):
+        return False
+    if modified_at(status.st_ctime_ns) > verdict.times.first_seen_at:
         return False
     # Messages carry milliseconds.
     age_s = abs((modified_at(status.st_mtime_ns) - scan.modified_at).total_seconds())

@@ -420,7 +420,7 @@ def _judge(
     publish_to: VerdictStore | None,
 ) -> _Work:
     """Bring every file to its verdict."""
-    parts.open(_key(job.settings, model), checked.source)
+    parts.open(_key(job, model), checked.source)
     resumed, total = parts.judged, len(checked.files)
     workers, cores = 1, job.settings.model.threads or len(os.sched_getaffinity(0))
     started_s = time.perf_counter()
@@ -446,15 +446,16 @@ class _Work:
     cores: int
 
 
-def _key(settings: Settings, model: LoadedModel) -> dict[str, object]:
+def _key(job: Job, model: LoadedModel) -> dict[str, object]:
     """What must be equal for verdicts of an earlier replay to stand."""
     engine = model.engine.spec
     return {
         "program": program_sha256(),
         "lines": "name, pixels in every orientation, verdict",
+        "folder": job.source.place,
         "model": model.signed.digest,
         "engine": f"{engine.name} {engine.precision} {engine.degraded}",
-        "settings": settings.model_dump(mode="json", include={"station", "topic", "folder", "naming"}),
+        "settings": job.settings.model_dump(mode="json", include={"station", "topic", "folder", "naming"}),
     }
 
 

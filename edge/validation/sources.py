@@ -58,6 +58,11 @@ class Source(Protocol):
         """The folder as the command line names it."""
         ...
 
+    @property
+    def place(self) -> str:
+        """Where it lies, from wherever it was named; files of one name in two folders are two."""
+        ...
+
     def names(self) -> Iterator[str]:
         """The files the inbox would find, relative, in any order. Raises SettingsError, SourceError."""
         ...
@@ -82,6 +87,10 @@ class LocalFolder:
     @property
     def name(self) -> str:
         return str(self.path)
+
+    @property
+    def place(self) -> str:
+        return str(self.path.resolve())
 
     def names(self) -> Iterator[str]:
         """Without a list of the folder in memory. A sub-folder that cannot be listed is logged and left out."""
@@ -124,6 +133,10 @@ class StoredFolder:
 
     @property
     def name(self) -> str:
+        return self.url
+
+    @property
+    def place(self) -> str:
         return self.url
 
     def names(self) -> Iterator[str]:

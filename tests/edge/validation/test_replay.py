@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -271,6 +272,31 @@ def test_a_line_that_a_kill_cut_and_a_file_that_changed_since_are_judged_again(l
     result = run(lot, out)
     assert result.run.resumed == 3, "the others stand"
     assert verdicts(result)["B01_0002.tif"].outcome == "abnormal"
+
+
+@pytest.mark.parametrize("is_moved", [False, True], ids=["in another folder", "under its name"])
+def test_another_file_of_the_same_name_size_and_time_is_judged(lot: Path, tmp_path: Path, is_moved: bool) -> None:
+    """As unpacking an archive leaves files, whose times are coarse."""
+    for path in lot.iterdir():
+        if not path.is_symlink():
+            os.utime(path, (1000, 1000))
+    out, names = tmp_path / "out", ("B01_0001.tif", "B02_0001.tif")
+    with pytest.raises(EngineError):
+        run(lot, out, model=scripted_model(CountedEngine(fails_at=4), max_batch=1))
+    images = [(lot / name).read_bytes() for name in names]
+    if not is_moved:
+        other = tmp_path / "other"
+        shutil.copytree(lot, other, symlinks=True)
+        for name, image in zip(names, reversed(images), strict=True):
+            (other / name).write_bytes(image)
+            os.utime(other / name, (1000, 1000))
+        lot = other
+    else:
+        (lot / names[0]).rename(lot / "kept")
+        (lot / names[1]).rename(lot / names[0])
+        (lot / "kept").rename(lot / names[1])
+    found = verdicts(run(lot, out))
+    assert [found[name].outcome for name in names] == ["abnormal", "normal"]
 
 
 def test_a_verdict_that_a_failing_disk_damaged_is_judged_again(lot: Path, tmp_path: Path) -> None:
