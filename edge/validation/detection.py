@@ -29,6 +29,7 @@ has as many degrees of freedom as there are lots less one.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -69,6 +70,7 @@ _ROOT_CHI2 = math.sqrt(chi2_quantile(0.95))
 _LOGIT_90 = math.log(9.0)
 _Z_95_ONE_SIDED = normal_quantile(0.95)
 _NEWTON_STEPS = 100
+_LN_LARGEST = math.log(sys.float_info.max)
 _LEAST_SCATTER = 1e4
 """Spread of the scores over their scatter about the line from which on there is no scatter but rounding."""
 _FARTHEST = 50.0
@@ -86,8 +88,10 @@ class SizeScale(StrEnum):
         return np.log(sizes) if self is SizeScale.LOG else sizes
 
     def size(self, value: float) -> float:
-        """The size of what the curve takes."""
-        return math.exp(value) if self is SizeScale.LOG else float(value)
+        """The size of what the curve takes; infinite beyond all numbers, as where a line hardly rises."""
+        if self is SizeScale.LINEAR:
+            return float(value)
+        return math.exp(value) if value < _LN_LARGEST else math.inf
 
     @property
     def other(self) -> SizeScale:
@@ -257,19 +261,22 @@ def signal_response(
         _, constrained = _maximise(lambda t: seen.likelihood(t, design, -level), np.array([max(slope, 0.1), theta[2]]))
         return 2 * (best - constrained)
 
-    line = _Line(
-        sizes=values,
-        scale=scale,
-        intercept=float(theta[0]),
-        slope=slope,
-        fits=(best, flat, fit(scale.other.of(values))[1]),
-        deviance=deviance,
-        gradients=seen.by_anomaly(theta, design_over(x)),
-        covariance=np.asarray(np.linalg.inv(-seen.likelihood(theta, design_over(x))[2]), np.float64),
-        lots=lots,
-    )
     beyond = [] if inside.all() else [f"{(~inside).sum()} of {x.size} scores are at an end of the scale (censored)."]
-    return line.curve(normal_quantile(0.9), normal_cdf, HANDBOOK_SIGNAL, notes=beyond)
+    try:
+        line = _Line(
+            sizes=values,
+            scale=scale,
+            intercept=float(theta[0]),
+            slope=slope,
+            fits=(best, flat, fit(scale.other.of(values))[1]),
+            deviance=deviance,
+            gradients=seen.by_anomaly(theta, design_over(x)),
+            covariance=np.asarray(np.linalg.inv(-seen.likelihood(theta, design_over(x))[2]), np.float64),
+            lots=lots,
+        )
+        return line.curve(normal_quantile(0.9), normal_cdf, HANDBOOK_SIGNAL, notes=beyond)
+    except np.linalg.LinAlgError:
+        return NoCurve(x.size, "The scores differ too little, for how far they are from the decision, to fit a line.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +317,8 @@ class _Line:
         critical = _root_critical(targets, targets - 2, wanted)
 
         def size(at: float | None) -> float | None:
-            return None if at is None else self.scale.size(centre + spread * at)
+            value = math.inf if at is None else self.scale.size(centre + spread * at)
+            return value if math.isfinite(value) else None
 
         z50, z90 = -self.intercept / self.slope, (level_90 - self.intercept) / self.slope
         (low_50, high_50), (low, high) = self._interval(0.0, z50, critical), self._interval(level_90, z90, critical)

@@ -283,6 +283,16 @@ def test_sizes_without_effect_have_a_curve_to_look_at_and_no_a90() -> None:
         assert len(curve.notes) == 1 and "do not show that larger ones are found more often" in curve.notes[0]
 
 
+@pytest.mark.parametrize("spread", [1.0, 1e-9], ids=["far beyond the sizes", "by less than rounding"])
+def test_a_score_that_hardly_rises_with_size_ends_no_replay(spread: float) -> None:
+    """The gate's score is often far below its threshold whatever the size: a90 lies beyond all numbers, or is flat."""
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        sizes = rng.lognormal(1.0, 1.0, 40)
+        curve = signal_response(sizes, spread * (1e-3 * np.log(sizes) + rng.normal(0, 0.01, 40)), decision=3.0)
+        assert isinstance(curve, NoCurve) or curve.a90 is None or math.isfinite(curve.a90)
+
+
 def test_few_anomalies_and_a_limit_beyond_them_are_noted() -> None:
     curve = hit_miss(*drawn(30, np.random.default_rng(7)))
 
