@@ -289,9 +289,10 @@ def _lines_by_name(part: Path) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     if part.is_file():
         for line in part.read_bytes().splitlines(keepends=True):
-            with suppress(ValueError):  # of a disk that failed, or a power cut: what it left is no verdict
-                if line.endswith(b"\n"):
-                    found[json.loads(line.partition(b"\t")[0])] = line
+            with suppress(ValueError, RecursionError):  # of a disk that failed, or a power cut: it left no verdict
+                name = json.loads(line.partition(b"\t")[0])
+                if line.endswith(b"\n") and isinstance(name, str):
+                    found[name] = line
     return found
 
 

@@ -299,16 +299,22 @@ def test_another_file_of_the_same_name_size_and_time_is_judged(lot: Path, tmp_pa
     assert [found[name].outcome for name in names] == ["abnormal", "normal"]
 
 
-def test_a_verdict_that_a_failing_disk_damaged_is_judged_again(lot: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [bytes(400), b"5", b"[1]", b"{}", b"[" * 100_000], ids=lambda left: str(left[:4]))
+@pytest.mark.parametrize("is_other_list", [False, True])
+def test_a_verdict_that_a_failing_disk_damaged_is_judged_again(
+    lot: Path, tmp_path: Path, left: bytes, is_other_list: bool
+) -> None:
     out = tmp_path / "out"
     with pytest.raises(EngineError):
         run(lot, out, model=scripted_model(CountedEngine(fails_at=4), max_batch=1))
     (part,) = (out / ".parts").glob("*/000000.jsonl")
     lines = part.read_bytes().splitlines(keepends=True)
-    part.write_bytes(b"".join([*lines[:2], bytes(len(lines[2]) - 1) + b"\n", *lines[3:]]))
+    part.write_bytes(b"".join([*lines[:2], left + b"\n", *lines[3:]]))
+    if is_other_list:
+        write_scan(lot / "Z00_0001.tif", NORMAL)
     result = run(lot, out)
     assert result.run.resumed == 3
-    assert len(verdicts(result)) == 12
+    assert len(verdicts(result)) == 12 + is_other_list
 
 
 def test_files_that_came_or_went_since_a_replay_was_ended_cost_no_verdict_on_the_others(
