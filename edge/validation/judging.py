@@ -80,7 +80,9 @@ class JudgedFile:
     def of_line(cls, line: bytes) -> JudgedFile:
         """The file of a line. Raises ValueError for one that is not whole."""
         name, pixels, verdict = line.split(b"\t")
-        return cls(json.loads(name), Verdict.model_validate_json(verdict), tuple(pixels.decode().split()))
+        hashes = tuple(pixels.decode().split())
+        bytes.fromhex("".join(hashes))
+        return cls(json.loads(name), Verdict.model_validate_json(verdict), hashes)
 
 
 class Judge:
