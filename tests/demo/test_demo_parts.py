@@ -149,7 +149,8 @@ def test_the_mes_says_so_when_there_is_no_broker(tmp_path: Path) -> None:
 @pytest.mark.broker
 def test_mosquitto_is_set_to_keep_a_night_of_messages(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        start("mosquitto", tmp_path / "broker", stack)
+        broker = start("mosquitto", tmp_path / "broker", stack)
+        publish(broker.port, broker.protocol, [("a", b"b", True)])  # it listens before it knows how to stop
         conf = (tmp_path / "broker" / "mosquitto.conf").read_text().splitlines()
     assert {"max_queued_messages 100000", "persistence true"} <= set(conf)
     assert any(line.startswith("listener") and line.endswith("127.0.0.1") for line in conf)
