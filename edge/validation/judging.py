@@ -41,6 +41,9 @@ from edge.validation.sources import LocalFolder, Served, Source, Todo
 
 KEY_NAME = "key.json"
 
+PATIENCE_S = 600.0
+"""On the clock, for the process that unpacks a scan: the line looks at a file again, a replay does not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -98,7 +101,7 @@ class Judge:
         self._job = job
         self._model = model
         self._store = _Store(publish_to)
-        self._decoder = Decoder(job.limits)
+        self._decoder = Decoder(job.limits, wall_s=PATIENCE_S)
         self._marks = DecodeMarks(job.marks / str(os.getpid()), others=job.marks.glob("*"))
 
     def judge(self, files: Iterable[Todo], on_judged: Callable[[int, JudgedFile], None]) -> None:

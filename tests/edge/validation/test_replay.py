@@ -9,13 +9,14 @@ import re
 import resource
 import shutil
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 from uuid import UUID
 
 import jsonschema
@@ -31,6 +32,7 @@ from edge.engines import Batch, EngineOutput
 from edge.errors import EdgeError, EngineError, LedgerError, SettingsError, TableError
 from edge.pipeline.loaded_model import LoadedModel
 from edge.records import Size
+from edge.scans.decoder import Decoder, _Child
 from edge.settings import FolderSettings, Settings
 from edge.store.ledger import Entry, open_ledger
 from edge.validation.judging import JudgedFile
@@ -557,3 +559,27 @@ def test_the_report_says_where_people_are_held_against_their_own_majority(tmp_pa
     (lot / "labels.csv").write_text(votes)
     report = run(lot, tmp_path / "out", labels=lot / "labels.csv").report.read_text()
     assert ("held against a part of themselves" in report) == (not reference)
+
+
+def test_a_scan_whose_unpacker_gets_no_processor_for_a_while_is_judged_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line would wait and look again, after a time that is short here."""
+    monkeypatch.setitem(Decoder.__init__.__kwdefaults__, "wall_s", 0.0)
+    (tmp_path / "lot").mkdir()
+    write_scan(tmp_path / "lot" / "B01_0001.tif", NORMAL)
+    counts = tifffile.imread(tmp_path / "lot" / "B01_0001.tif")
+    tifffile.imwrite(tmp_path / "lot" / "B01_0001.tif", counts, compression="zlib", metadata=None)
+    unpack, stopped = _Child.unpack, []
+
+    def stop_for_two_seconds(child: _Child, *wanted: Any) -> Any:
+        child.stop()
+        threading.Timer(2.0, child.go_on).start()
+        stopped.append(child)
+        return unpack(child, *wanted)
+
+    monkeypatch.setattr(_Child, "unpack", stop_for_two_seconds)
+    result = run(tmp_path / "lot", tmp_path / "out")
+
+    assert stopped
+    assert (result.metrics.normal_count, result.metrics.unreadable_count) == (1, 0)
