@@ -1126,10 +1126,8 @@ def test_after_a_listing_that_cost_much_the_next_one_waits(folder: Path, monkeyp
     assert calls.count["scandir"] == 2
 
 
-@pytest.mark.parametrize("options", [{}, {"recursive": True}, {"done_suffix": ".done"}, {"stable_polls": 4}])
-def test_the_oldest_of_a_backlog_do_not_wait_for_the_second_listing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
-) -> None:
+def backlog_once_listed(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: object) -> Line:
+    """300 scans with markers, listed once at such a cost that the next listing is far away."""
     stopwatch = Stopwatch()
     line = Line(folder, stopwatch=stopwatch, **options)
     for index in range(300):
@@ -1138,6 +1136,14 @@ def test_the_oldest_of_a_backlog_do_not_wait_for_the_second_listing(
     list_slowly(monkeypatch, stopwatch, cost_s=10.0)
     line.look()
     line.now_s += 10.0
+    return line
+
+
+@pytest.mark.parametrize("options", [{}, {"recursive": True}, {"done_suffix": ".done"}, {"stable_polls": 4}])
+def test_the_oldest_of_a_backlog_do_not_wait_for_the_second_listing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
+) -> None:
+    line = backlog_once_listed(folder, monkeypatch, **options)
     calls = Calls(folder, monkeypatch)
 
     handed_out = [file for _ in range(100) for file in line.look(after_s=0.1, room=8)]
@@ -1150,13 +1156,7 @@ def test_the_oldest_of_a_backlog_do_not_wait_for_the_second_listing(
 def test_a_file_of_a_backlog_that_is_gone_or_grows_holds_no_other_up(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stopwatch = Stopwatch()
-    line = Line(folder, stopwatch=stopwatch)
-    for index in range(300):
-        drop(folder / f"{index:03d}.tif", modified_s=1000 + index)
-    list_slowly(monkeypatch, stopwatch, cost_s=10.0)
-    line.look()
-    line.now_s += 10.0
+    line = backlog_once_listed(folder, monkeypatch)
     (folder / "000.tif").unlink()
     handed_out: list[str] = []
     for _ in range(50):
@@ -1190,14 +1190,7 @@ def test_what_of_a_backlog_became_no_scan_since_it_was_listed_does_not_go_out(
     spoil: Callable[[Path], None],
     is_settled: bool,
 ) -> None:
-    stopwatch = Stopwatch()
-    line = Line(folder, stopwatch=stopwatch, **options)
-    for index in range(300):
-        drop(folder / f"{index:03d}.tif", modified_s=1000 + index)
-        (folder / f"{index:03d}.tif.done").touch()
-    list_slowly(monkeypatch, stopwatch, cost_s=10.0)
-    line.look()
-    line.now_s += 10.0
+    line = backlog_once_listed(folder, monkeypatch, **options)
     if is_settled:
         for _ in range(5):
             line.look(after_s=0.1, room=0)
