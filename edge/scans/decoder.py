@@ -166,8 +166,9 @@ class Decoder:
         """The one that has begun with this file."""
         if not self._kept:
             return None
+        key = hashlib.sha256(data).digest()
         with self._lock:
-            child = self._kept.pop(hashlib.sha256(data).digest(), None)
+            child = self._kept.pop(key, None)
         if child is not None:
             child.go_on()
         return child
@@ -178,8 +179,8 @@ class Decoder:
             child.end()
             return
         child.stop()
+        key = hashlib.sha256(data).digest()
         with self._lock:
-            key = hashlib.sha256(data).digest()
             surplus = [self._kept.pop(key)] if key in self._kept else []  # of another thread: the bytes have two names
             self._kept[key] = child
             surplus += [self._kept.pop(oldest) for oldest in [*self._kept][:-MAX_KEPT]]

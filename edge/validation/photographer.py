@@ -13,6 +13,7 @@ from edge.pipeline.loaded_model import LoadedModel
 from edge.records import Size
 from edge.scans.decoder import Decoder
 from edge.scans.scan import Limits, read_scan
+from edge.validation.judging import PATIENCE_S
 from edge.validation.pictures import Picture, plain_picture, scan_picture
 from edge.validation.sources import Source
 
@@ -25,7 +26,7 @@ class Photographer:
         self._signed = model.signed
         self._preprocessor = Preprocessor(model.engine, model.signed.input_spec())
         self._limits = limits
-        self._decoder = Decoder(limits)
+        self._decoder = Decoder(limits, wall_s=PATIENCE_S)
 
     def picture_of(self, file: str, verdict: Verdict) -> Picture | None:
         """The scan under the gate's residual; where the networks were not asked, between its own bounds.

@@ -561,7 +561,7 @@ def test_the_report_says_where_people_are_held_against_their_own_majority(tmp_pa
     assert ("held against a part of themselves" in report) == (not reference)
 
 
-def test_a_scan_whose_unpacker_gets_no_processor_for_a_while_is_judged_all_the_same(
+def test_a_scan_whose_unpacker_gets_no_processor_for_a_while_is_judged_and_pictured_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The line would wait and look again, after a time that is short here."""
@@ -582,4 +582,5 @@ def test_a_scan_whose_unpacker_gets_no_processor_for_a_while_is_judged_all_the_s
     result = run(tmp_path / "lot", tmp_path / "out")
 
     assert stopped
+    assert "data:image" in result.report.read_text()
     assert (result.metrics.normal_count, result.metrics.unreadable_count) == (1, 0)
