@@ -43,7 +43,7 @@ from edge.model.manifest import (
     Manifest,
     ReasonMap,
     Thresholds,
-    manifest_json,
+    signed_json,
 )
 from edge.model.signed_model import MANIFEST_FILE, SIGNATURE_FILE, SignedModel, TrustedKey, verify_model
 from edge.system.files import sync_directory, write_whole
@@ -230,7 +230,7 @@ def _scans(folder: Path, pair: TrainedPair, at_most: int | None = None) -> list[
 
 def write_model(out: Path, manifest: Manifest, contents: Mapping[str, bytes], key: Ed25519PrivateKey) -> SignedModel:
     """Sign and write; the folder appears under its name only after it was opened and its golden scores repeated."""
-    manifest_bytes = manifest_json(manifest)
+    manifest_bytes = signed_json(manifest)
     files = {MANIFEST_FILE: manifest_bytes, SIGNATURE_FILE: key.sign(manifest_bytes), **contents}
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from edge.desk.readings import Standing, State, Vote, has_answered, is_asked, standing
 from edge.errors import EvidenceError
-from edge.evidence.record import Piece, Record, days, evidence_path, open_piece, pieces_of_day
+from edge.evidence.record import Piece, Record, evidence_path, open_piece, pieces
 from edge.records import Outcome
 
 REFRESH_S = 2.0
@@ -104,7 +104,7 @@ class CaseIndex:
                 return
             self._read_s = self._clock()
             try:
-                here = {evidence for day in days(self.folder) for evidence in pieces_of_day(self.folder, day)}
+                here = set(pieces(self.folder))
                 self.problem = None if self.folder.is_dir() else self._no_folder()
             except EvidenceError as error:
                 self.problem = error

@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,7 +17,7 @@ from edge.desk.pixels import scan_tiff
 from edge.desk.readings import Choice, State, standing
 from edge.desk.store import Answer, DeskStore, by_verdict, now
 from edge.errors import DeskError, EvidenceError, SettingsError
-from edge.evidence.record import Piece, days, open_piece, pieces_of_day
+from edge.evidence.record import Piece, open_piece, pieces
 from edge.system.files import write_whole
 from edge.validation.labels import Label, majority
 
@@ -42,14 +43,14 @@ def export(store: DeskStore, evidence: Path, out: Path, by: str) -> str:
     `labels.csv` comes last, so that a folder with it is whole. The record notes the export and the hash of the labels.
     Raises SettingsError for a folder that holds something, DeskError where the disk fails.
     """
-    pieces = {piece.record.verdict_id: piece for piece in _pieces(evidence)}
+    kept = {piece.record.verdict_id: piece for piece in _whole(evidence)}
     labelled, missing, undecided = [], 0, 0
     for verdict_id, answers in by_verdict(store.answers()).items():
         stands = standing(answers[0].outcome, [answer.vote for answer in answers])
         if stands.state is not State.DECIDED or stands.choice is None:
             undecided += 1
             continue
-        piece = pieces.get(verdict_id)
+        piece = kept.get(verdict_id)
         if piece is None or piece.record.counts_sha256 is None:
             missing += 1
         else:
@@ -80,15 +81,12 @@ def export(store: DeskStore, evidence: Path, out: Path, by: str) -> str:
     return "; ".join([f"{count} scans and {LABELS_NAME} written to {out}", *notes])
 
 
-def _pieces(evidence: Path) -> list[Piece]:
-    pieces = []
-    for day in days(evidence):
-        for name in pieces_of_day(evidence, day):
-            try:
-                pieces.append(open_piece(evidence, name))
-            except EvidenceError:
-                continue  # damaged, or removed in this moment: counted as missing where it was answered
-    return pieces
+def _whole(evidence: Path) -> list[Piece]:
+    found = []
+    for name in pieces(evidence):
+        with suppress(EvidenceError):  # damaged, or removed in this moment: counted as missing where it was answered
+            found.append(open_piece(evidence, name))
+    return found
 
 
 def _label_piece(store: DeskStore, piece: Piece, label: Label, answers: Sequence[Answer]) -> Labelled:

@@ -10,7 +10,7 @@ from edge.contract.messages import Answer, Disposition
 from edge.desk.hand_over import disposition
 from edge.desk.store import GENESIS, DeskStore, canonical, entry_hash
 from edge.errors import EvidenceError
-from edge.evidence.record import days, open_piece, pieces_of_day
+from edge.evidence.record import open_piece, pieces
 
 
 def verify(store: DeskStore, evidence: Path, head: str | None) -> tuple[list[str], str]:
@@ -20,17 +20,16 @@ def verify(store: DeskStore, evidence: Path, head: str | None) -> tuple[list[str
     """
     problems: list[str] = []
     kept: list[tuple[str, Disposition]] = []
-    for day in days(evidence):
-        for name in pieces_of_day(evidence, day):
-            try:
-                payload = open_piece(evidence, name).disposition()
-                if payload is not None:
-                    kept.append((name, Disposition.model_validate_json(payload)))
-            except EvidenceError as error:
-                if error.reason != "gone":
-                    problems.append(error.message)
-            except ValidationError:
-                problems.append(f"{evidence / name}: its disposition.json is damaged")
+    for name in pieces(evidence):
+        try:
+            payload = open_piece(evidence, name).disposition()
+            if payload is not None:
+                kept.append((name, Disposition.model_validate_json(payload)))
+        except EvidenceError as error:
+            if error.reason != "gone":
+                problems.append(error.message)
+        except ValidationError:
+            problems.append(f"{evidence / name}: its disposition.json is damaged")
     with store.at_one_moment():  # after the evidence: an answer that came there meanwhile was recorded before
         entries = {entry_hash(entry): entry for _, entry in store.entries()}
         hashes = list(entries)

@@ -270,6 +270,11 @@ def pieces_of_day(folder: Path, day: str) -> list[str]:
     return [f"{day}/{name}" for name in sorted(_entries(folder / day)) if _ID.fullmatch(name)]
 
 
+def pieces(folder: Path) -> list[str]:
+    """Paths of the whole pieces of all `days`, oldest day first. Raises EvidenceError."""
+    return [evidence for day in days(folder) for evidence in pieces_of_day(folder, day)]
+
+
 def _entries(folder: Path) -> list[str]:
     """Names of the folders in a folder; through no link."""
     try:

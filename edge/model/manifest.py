@@ -241,9 +241,9 @@ class Manifest(Part):
         return self
 
 
-def manifest_json(manifest: Manifest) -> bytes:
+def signed_json(signed: Part) -> bytes:
     """The bytes that are signed: sorted keys, two spaces, a newline at the end; made to be read and compared."""
-    plain = manifest.model_dump(mode="json")
+    plain = signed.model_dump(mode="json", by_alias=True)
     return (json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 

@@ -10,7 +10,6 @@ A record speaks of one combination of model, program, libraries, engine and sett
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -135,12 +134,6 @@ def decisive_settings(settings: Settings) -> dict[str, str]:
         "folder.max_bytes": str(folder.max_bytes),
         "folder.expected_zero_px": str(folder.expected_zero_px),
     }
-
-
-def record_json(record: Qualification) -> bytes:
-    """The bytes that are signed."""
-    plain = record.model_dump(mode="json", by_alias=True)
-    return (json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def read_qualification(folder: Path, keys: Sequence[TrustedKey]) -> Qualification:

@@ -38,6 +38,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge.errors import SettingsError
+from edge.model.manifest import Hex64
 from edge.system.files import CHUNK_BYTES, open_regular
 from edge.system.names import display_name
 from edge.validation.comparison import COMPARISON_MEANINGS
@@ -48,7 +49,6 @@ from edge.validation.requirements import Requirement, parse_requirement
 from edge.validation.sample_size import scans_to_show
 from edge.validation.sources import Source
 
-Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SHOWN_BY = {"escape_rate_bound": "abnormal", "detection_rate_bound": "abnormal", "false_call_rate_bound": "normal"}
 """Figures whose bound takes a number of scans that can be told beforehand, and of which label."""
 ERRORS = (

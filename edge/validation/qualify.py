@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.contract.messages import Verdict
 from edge.errors import SettingsError
+from edge.model.manifest import signed_json
 from edge.model.private_key import load_private_key
 from edge.model.qualification import (
     RECORD_FILE,
@@ -26,7 +27,6 @@ from edge.model.qualification import (
     TestedSet,
     decisive_settings,
     engine_words,
-    record_json,
     software,
     tested_model,
 )
@@ -128,7 +128,7 @@ def run_qualification(
         page = _page(record)
         digests = {**record.files, HTML_FILE: hashlib.sha256(page).hexdigest()}
         record = record.model_copy(update={"files": digests})
-        data = record_json(record)
+        data = signed_json(record)
         _write(options.out / HTML_FILE, page)
         _write(options.out / RECORD_FILE, data)
         _write(options.out / SIGNATURE_FILE, key.sign(data))

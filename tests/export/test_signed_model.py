@@ -21,7 +21,7 @@ from edge.errors import ModelError
 from edge.images.conversion import Bounds
 from edge.images.method import Method
 from edge.images.sharpness import Sharpness
-from edge.model.manifest import LearntFrom, Manifest, manifest_json
+from edge.model.manifest import LearntFrom, Manifest, signed_json
 from edge.model.signed_model import SignedModel, read_model
 from edge.records import Scores, Size
 from export.cli import main
@@ -180,7 +180,7 @@ def test_the_same_manifest_is_the_same_bytes(
 ) -> None:
     again = rewrite(signed, tmp_path / "out", workplace / "keys" / "signing-key.pem", signed.manifest)
     assert again.digest == signed.digest
-    assert (exported / "manifest.json").read_bytes() == manifest_json(signed.manifest)
+    assert (exported / "manifest.json").read_bytes() == signed_json(signed.manifest)
 
 
 def test_checkpoints_that_look_at_different_images_are_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from edge.desk.app import build_app, new_desk
 from edge.desk.cli import main as edge_desk
 from edge.desk.store import FILE_NAME, DeskStore, entry_hash
 from edge.desk.verify import verify
-from edge.evidence.record import days, open_piece, pieces_of_day
+from edge.evidence.record import open_piece, pieces
 from edge.settings import load_settings
 from edge.validation.labels import Label, read_labels
 from tests.edge.daemon.test_line import arrive, running_line
@@ -53,7 +53,7 @@ def test_an_answer_of_the_desk_reaches_the_mes_once_through_a_kill_of_either(tmp
         arrive(daemon.folder, "B01_0001.tif", 2700)
         settings = load_settings(daemon.config)
         evidence = settings.evidence_dir
-        (name,) = until(lambda: [path for day in days(evidence) for path in pieces_of_day(evidence, day)])
+        (name,) = until(lambda: pieces(evidence))
         verdict_id = name.rpartition("/")[2]
         store = DeskStore(tmp_path / "desk" / FILE_NAME)
         put_account(store, "ann")
@@ -112,7 +112,7 @@ def test_a_reader_at_the_page_is_heard_by_the_mes_and_leaves_labels_and_an_unbro
         for name in ("B01_0001.tif", "B02_0002.tif"):
             arrive(daemon.folder, name, 2700)
         evidence = load_settings(daemon.config).evidence_dir
-        until(lambda: sum(len(pieces_of_day(evidence, day)) for day in days(evidence)) == 2)
+        until(lambda: len(pieces(evidence)) == 2)
         with DeskStore(tmp_path / "desk" / FILE_NAME) as store:
             put_account(store, "ann")
         with serving(daemon.config) as address:

@@ -464,8 +464,7 @@ def test_a_folder_of_many_pieces_is_listed_without_comparing_each_with_each(
         record = piece.record.model_copy(update={"verdict_id": evidence[11:]})
         return Piece(plant.evidence / evidence, record)
 
-    monkeypatch.setattr("edge.desk.cases.days", lambda _: ["2026-03-01"])
-    monkeypatch.setattr("edge.desk.cases.pieces_of_day", lambda _folder, _day: names)
+    monkeypatch.setattr("edge.desk.cases.pieces", lambda _folder: names)
     monkeypatch.setattr("edge.desk.cases.open_piece", opened)
     assert len(plant.desk.index.cases()) == 20_001
     began_s = time.process_time()

@@ -21,7 +21,7 @@ from edge.desk.readings import Read
 from edge.desk.store import FILE_NAME, GENESIS, Account, DeskStore, chain_problems, entry_hash
 from edge.desk.verify import verify
 from edge.errors import DeskError
-from edge.evidence.record import DISPOSITION, days
+from edge.evidence.record import DISPOSITION, pieces
 from edge.system.text import rfc3339
 from tests.support.desk import as_published, put_piece, sheet
 
@@ -172,18 +172,18 @@ def test_what_is_answered_while_the_record_is_verified_is_no_change_of_it(
     evidence = tmp_path / "evidence"
     piece = put_piece(evidence, 1, counts=sheet(1, 20, 10))
 
-    def days_while_a_reader_answers(folder: Path) -> list[str]:
+    def pieces_while_a_reader_answers(folder: Path) -> list[str]:
         with DeskStore(tmp_path / FILE_NAME) as page:
             answer(page, "n1", verdict_id=piece.record.verdict_id)
             (piece.path / DISPOSITION).write_bytes(published(page))
-        return days(folder)
+        return pieces(folder)
 
     def problems_while_a_reader_answers(entries: list[tuple[int, bytes]]) -> Any:
         with DeskStore(tmp_path / FILE_NAME) as page:
             answer(page, "n2")
         return chain_problems(entries)
 
-    monkeypatch.setattr("edge.desk.verify.days", days_while_a_reader_answers)
+    monkeypatch.setattr("edge.desk.verify.pieces", pieces_while_a_reader_answers)
     monkeypatch.setattr("edge.desk.store.chain_problems", problems_while_a_reader_answers)
     problems, summary = verify(store, evidence, None)
     assert problems == []

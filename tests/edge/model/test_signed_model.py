@@ -21,7 +21,7 @@ from edge.errors import ModelError
 from edge.images.conversion import Bounds
 from edge.images.method import Method
 from edge.images.residual_boxes import MapGeometry
-from edge.model.manifest import manifest_json
+from edge.model.manifest import signed_json
 from edge.model.signed_model import SignedModel, TrustedKey, load_trusted_keys, read_model, verify_model
 from edge.records import Policy, Size
 from tests.support.models import SizedEngine
@@ -104,7 +104,7 @@ def test_contents_cannot_be_replaced(folder: Path) -> None:
 
 def test_a_manifest_reads_back_as_it_was_written(folder: Path) -> None:
     model = verify_model(folder, TRUSTED)
-    rewritten = manifest_json(model.manifest)
+    rewritten = signed_json(model.manifest)
     assert type(model.manifest).model_validate_json(rewritten) == model.manifest
 
 

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 import edge.model.qualification
 from edge.cli import main
 from edge.errors import ModelError
-from edge.model.qualification import Qualification, read_qualification, record_json, software, void_reasons
+from edge.model.manifest import signed_json
+from edge.model.qualification import Qualification, read_qualification, software, void_reasons
 from edge.model.signed_model import load_trusted_keys, read_model
 from edge.settings import FolderSettings, Settings
 from edge.validation.protocol import read_protocol
@@ -296,7 +297,7 @@ def test_a_record_of_an_earlier_qualification_does_not_outlive_the_next_one(tmp_
     (bench.model / "manifest.sig").unlink()
     assert bench.qualify() == 78  # nothing was judged: the record stands
     assert bench.record().is_qualified
-    assert json.loads(record_json(bench.record())) == json.loads((bench.out / "qualification.json").read_bytes())
+    assert json.loads(signed_json(bench.record())) == json.loads((bench.out / "qualification.json").read_bytes())
 
 
 def test_the_plan_of_the_documentation_is_one(tmp_path: Path) -> None:
