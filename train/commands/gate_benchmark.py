@@ -51,6 +51,8 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         default="paper",
         help=f"{about}; {BASELINES}: filters without any training, no photographs needed (default: paper)",
     )
+    about = f"{BASELINES}: rows of nearest neighbours on these frozen features, imagenet or a file (default: none)"
+    verb.add_argument("--weights", help=about)
     verb.add_argument("--runs", type=int, default=3, metavar="N", help="trainings of every network (default: 3)")
     verb.add_argument("--folds", type=int, nargs="+", metavar="N", help="only these, counted from 1 (default: all)")
     verb.add_argument("--steps", type=int, metavar="N", help="steps of every training (default: each kind's own)")
@@ -76,9 +78,17 @@ def add_welds(verb: argparse.ArgumentParser, *, needs_photos: bool = True) -> No
 
 
 def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
-    """Train, evaluate and draw the gate on real welds; prints the tables. Raises TrainError without photographs."""
+    """Train, evaluate and draw the gate on real welds; prints the tables.
+
+    Raises TrainError without photographs, and for weights where none are used.
+    """
     if options.recipe == BASELINES:
         return _baselines(options, reporter)
+    if options.weights is not None:
+        raise TrainError(
+            f"--weights belongs to recipe {BASELINES!r}",
+            hint="leave it out: the networks of the others start from random weights",
+        )
     if options.photos is None:
         raise TrainError(
             f"recipe {options.recipe!r} learns from photographs, and none are given", hint="add --photos DIR"
@@ -136,7 +146,15 @@ def _baselines(options: argparse.Namespace, reporter: Reporter) -> int:
     counts = scaled(PatchCounts(), options.patch_share)
     with runner(options.jobs) as where:
         table = run_baselines(
-            options.welds, options.out, counts, options.seed, where, reporter, command_line(), options.test_welds
+            options.welds,
+            options.out,
+            counts,
+            options.seed,
+            where,
+            reporter,
+            command_line(),
+            options.test_welds,
+            options.weights,
         )
     print(table, end="")
     return 0

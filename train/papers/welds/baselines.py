@@ -21,9 +21,18 @@ from train.papers.welds.curves import RATES, Candidate, Curve, WeldScores, choos
 from train.papers.welds.data import PatchCounts, tested_poses
 from train.papers.welds.evaluation import ACCEPTED
 from train.papers.welds.films import film_tables, score_films
-from train.papers.welds.filter_scores import FILTERS, READ_PX, SIDES, ScoreTask, score_all, scores_digest
+from train.papers.welds.filter_scores import (
+    FILTER_COLUMNS,
+    FILTERS,
+    READ_PX,
+    SIDES,
+    ScoreTask,
+    score_all,
+    scores_digest,
+)
 from train.papers.welds.filters import AFTERWARDS, Filter
 from train.papers.welds.folds import Fold, weld_folds
+from train.papers.welds.frozen_neighbours import INPUTS, Bank, fill_bank, frozen_digest
 from train.papers.welds.images import Weld, digest_of, read_welds
 from train.report import table
 from train.runner import Runner
@@ -67,6 +76,7 @@ def weld_scores(
     out: Path,
     runner: Runner,
     reporter: Reporter,
+    bank: Bank | None = None,
 ) -> dict[str, WeldScores]:
     """Scores of each masked weld's test patches, those of the fold that tests it; made where they are missing."""
     of = {weld.name: weld for weld in welds}
@@ -75,7 +85,8 @@ def weld_scores(
         poses = tested_poses([of[name] for name in fold.test], fold, counts, seed)
         for name in fold.test:
             own = {which: found[name] for which, found in poses.items()}
-            tasks.append(ScoreTask(of[name], own, out / f"scores_{name}.npz", scores_digest(of[name], own)))
+            digest = scores_digest(of[name], own, bank=bank)
+            tasks.append(ScoreTask(of[name], own, out / f"scores_{name}.npz", digest, bank=bank))
     return score_all(tasks, runner, reporter)
 
 
@@ -103,11 +114,24 @@ def standing() -> dict[str, Candidate]:
     }
 
 
-def find(scores: Mapping[str, WeldScores], folds: Sequence[Fold], reporter: Reporter) -> Found:
+def neighbours_rows(bank: Bank, fold: int = -1) -> dict[str, Candidate]:
+    """Rows of nearest neighbours, one for each input, as fold number `fold` sees them; -1 sees all masked welds."""
+    return {
+        f"nearest neighbours, {name}": Candidate(name, (FILTER_COLUMNS + bank.column(name, fold),)) for name in INPUTS
+    }
+
+
+def find(
+    scores: Mapping[str, WeldScores], folds: Sequence[Fold], reporter: Reporter, bank: Bank | None = None
+) -> Found:
     """The standing rows, and those chosen for each fold on its other welds."""
     others = {name: [*fold.training, *fold.validation] for fold in folds for name in fold.test}
     fixed = standing()
     rows = {name: curve(dict.fromkeys(others, candidate), scores, others) for name, candidate in fixed.items()}
+    if bank is not None:
+        of_fold = {name: neighbours_rows(bank, number) for number, fold in enumerate(folds) for name in fold.test}
+        for row in neighbours_rows(bank):
+            rows[row] = curve({name: of_fold[name][row] for name in others}, scores, others)
     candidates = all_candidates()
     singles = [candidate for candidate in candidates if len(candidate.columns) == 1]
     dark = [candidate_of(filter_, "dark") for filter_ in planned()]
@@ -139,18 +163,22 @@ def run_baselines(
     reporter: Reporter,
     command: str,
     other: Path | None = None,
+    weights: str | None = None,
 ) -> str:
     """Score, choose and evaluate; writes `baselines.md` and `curves.csv`, returns the former. Raises DataError.
 
     `other` is a folder of further masked welds, judged by the standing rows with thresholds of all masked welds.
+    `weights`, as `train.weights.load_weights` takes them, add rows of nearest neighbours. Raises TrainError for them.
     """
     started = time.perf_counter()
     welds = read_welds(folder)
     masked = [weld for weld in welds if weld.mask is not None]
     folds = weld_folds(masked, seed)
     out.mkdir(parents=True, exist_ok=True)
-    scores = weld_scores(masked, folds, counts, seed, out, runner, reporter)
-    found = find(scores, folds, reporter)
+    bank = None if weights is None else fill_bank(masked, folds, weights, seed)
+    further = {} if bank is None else neighbours_rows(bank)
+    scores = weld_scores(masked, folds, counts, seed, out, runner, reporter, bank)
+    found = find(scores, folds, reporter, bank)
     windows = sum(independent_windows(weld) for weld in masked)
     parts = [
         "# Filters on real welds",
@@ -176,13 +204,14 @@ def run_baselines(
         unseen = [weld for weld in read_welds(other) if weld.mask is not None]
         fold = Fold("other-welds", (), (), tuple(weld.name for weld in unseen))
         (out / "other").mkdir(exist_ok=True)
-        judged = weld_scores(unseen, [fold], counts, seed, out / "other", runner, reporter)
-        parts += ["## Other welds, thresholds of all the above", "", *other_markdown(judged, scores), ""]
+        judged = weld_scores(unseen, [fold], counts, seed, out / "other", runner, reporter, bank)
+        parts += ["## Other welds, thresholds of all the above", ""]
+        parts += [*other_markdown(judged, scores, standing() | further), ""]
     if (folder / TRUTH_FILE).exists():
-        films = score_films(folder, welds, seed, out, runner, reporter)
+        films = score_films(folder, welds, seed, out, runner, reporter, bank)
         names = ("median of 31 px, dark", SHORT, "closing and opening, 31 px, dark", *list(standing())[-2:])
         parts += ["## Films with a list of flaws", ""]
-        parts += [*film_tables(films, scores, {name: standing()[name] for name in names}), ""]
+        parts += [*film_tables(films, scores, {name: standing()[name] for name in names} | further), ""]
     listed = (folder / TRUTH_FILE).read_bytes() if (folder / TRUTH_FILE).exists() else b""
     parts += [
         f"Data {digest_of(welds, listed)[:12]}: {len(welds)} welds, {len(masked)} of them masked"
@@ -191,6 +220,8 @@ def run_baselines(
         "",
         f"    {command}",
     ]
+    if weights is not None:
+        parts.append(f"\nFeatures of a network with weights {frozen_digest(weights)[:12]}.")
     text = "\n".join(parts) + "\n"
     for name, content in (("baselines.md", text), ("curves.csv", curves_csv(found.rows))):
         with write_whole(out / name) as stream:
@@ -198,13 +229,14 @@ def run_baselines(
     return text
 
 
-def other_markdown(judged: Mapping[str, WeldScores], scores: Mapping[str, WeldScores]) -> list[str]:
+def other_markdown(
+    judged: Mapping[str, WeldScores], scores: Mapping[str, WeldScores], fixed: Mapping[str, Candidate]
+) -> list[str]:
     """The nominal table of welds that are in no fold."""
     known = {f"known/{name}": found for name, found in scores.items()}
     others = {name: list(known) for name in judged}
     rows = {
-        name: curve(dict.fromkeys(others, candidate), {**known, **judged}, others)
-        for name, candidate in standing().items()
+        name: curve(dict.fromkeys(others, candidate), {**known, **judged}, others) for name, candidate in fixed.items()
     }
     return rows_markdown(rows, equal=False)
 

@@ -31,6 +31,7 @@ from train.papers.welds.cells import (
 from train.papers.welds.curves import Candidate, WeldScores
 from train.papers.welds.evaluation import ACCEPTED
 from train.papers.welds.filter_scores import ScoreTask, score_all, scores_digest
+from train.papers.welds.frozen_neighbours import Bank
 from train.papers.welds.images import Weld
 from train.papers.welds.patches import AcceptedSampler, Pose
 from train.report import table
@@ -54,7 +55,13 @@ class Film:
 
 
 def score_films(
-    folder: Path, welds: Sequence[Weld], seed: int, out: Path, runner: Runner, reporter: Reporter
+    folder: Path,
+    welds: Sequence[Weld],
+    seed: int,
+    out: Path,
+    runner: Runner,
+    reporter: Reporter,
+    bank: Bank | None = None,
 ) -> list[Film]:
     """Score the films of a folder like WELDS that its list describes, with 20 accepted patches for each clean cell.
 
@@ -81,7 +88,8 @@ def score_films(
             MIRRORED_SET: cell_places(half, CELL_PX / 2, mirrored=True),
         }
         path = out / f"scores_{weld.name}.npz"
-        tasks.append(ScoreTask(clean, poses, path, scores_digest(clean, poses, BACKGROUNDS), regions, BACKGROUNDS))
+        digest = scores_digest(clean, poses, BACKGROUNDS, bank)
+        tasks.append(ScoreTask(clean, poses, path, digest, regions, BACKGROUNDS, bank))
     found = score_all(tasks, runner, reporter)
     return [Film(name, truth[name], scores) for name, scores in found.items()]
 

@@ -1,6 +1,6 @@
-"""Scores of filters on welds: each patch by the greatest response within its middle 156 px, kept weld by weld.
+"""Scores of filters and neighbours on welds: each patch by the greatest response within its middle 156 px.
 
-A run that is started again takes the scores that are there.
+They are kept weld by weld: a run that is started again takes those that are there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from edge.system.progress import Reporter
 from train.files import write_whole
 from train.gate.perturb import PATCH_PX
 from train.papers.welds.curves import WeldScores
-from train.papers.welds.filters import BACKGROUNDS, NOISES, WINDOWS, Filter, halved, responses
+from train.papers.welds.filters import BACKGROUNDS, NOISES, WINDOWS, Filter, Map, halved, responses
+from train.papers.welds.frozen_neighbours import Bank
 from train.papers.welds.images import Weld
 from train.papers.welds.markers import wires
 from train.papers.welds.patches import RIM_PX, Pose
@@ -28,6 +29,7 @@ from train.runner import Runner
 SIDES: Final = ("dark", "bright", "bright-no-wires")
 """Columns of each filter; the last leaves wires of image quality indicators out."""
 FILTERS: Final = tuple(Filter(back, noise, window) for back in BACKGROUNDS for noise in NOISES for window in WINDOWS)
+FILTER_COLUMNS: Final = len(FILTERS) * len(SIDES)
 FORMAT: Final = 2
 """Version of the stored scores; rises when the same filter would answer otherwise."""
 READ_PX: Final = PATCH_PX - 2 * RIM_PX
@@ -45,6 +47,8 @@ class ScoreTask:
     """By set, flat indices in a map of half the scale of what else is read."""
     backgrounds: tuple[str, ...] = tuple(BACKGROUNDS)
     """Scores of filters with other backgrounds are NaN."""
+    bank: Bank | None = None
+    """Its columns follow those of the filters."""
 
 
 def score_all(tasks: Sequence[ScoreTask], runner: Runner, reporter: Reporter) -> dict[str, WeldScores]:
@@ -68,18 +72,23 @@ def score_weld(task: ScoreTask) -> str:
         name: [places_of(pose, task.weld.image.shape) for pose in poses] for name, poses in task.poses.items()
     }
     places |= task.regions
-    scores = {
-        name: np.full((len(found), len(FILTERS) * len(SIDES)), np.nan, np.float32) for name, found in places.items()
-    }
+    width = FILTER_COLUMNS + (task.bank.columns if task.bank else 0)
+    scores = {name: np.full((len(found), width), np.nan, np.float32) for name, found in places.items()}
+
+    def read(values: Map, column: int) -> None:
+        flat = np.ascontiguousarray(values).ravel()
+        for name, found in places.items():
+            scores[name][:, column] = [flat[place].max(initial=-np.inf) for place in found]
+
     off = ~halved(wires(task.weld.image).astype(np.float32)).astype(bool)
     for background in task.backgrounds:
         column = [filter_.background for filter_ in FILTERS].index(background) * len(SIDES)
         for _, bright, dark in responses(task.weld.image, background):
             for values in (dark, bright, bright * off):
-                flat = np.ascontiguousarray(values).ravel()
-                for name, found in places.items():
-                    scores[name][:, column] = [flat[place].max(initial=-np.inf) for place in found]
+                read(values, column)
                 column += 1
+    for column, values in enumerate(task.bank.maps(task.weld) if task.bank else (), FILTER_COLUMNS):
+        read(values, column)
     with write_whole(task.path) as stream:
         np.savez(stream, digest=np.array(task.digest), **scores)  # type: ignore[arg-type]
     return f"{task.weld.name}: {sum(len(found) for found in places.values())} patches"
@@ -98,12 +107,17 @@ def places_of(pose: Pose, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:
 
 
 def scores_digest(
-    weld: Weld, poses: Mapping[str, Sequence[Pose]], backgrounds: Sequence[str] = tuple(BACKGROUNDS)
+    weld: Weld,
+    poses: Mapping[str, Sequence[Pose]],
+    backgrounds: Sequence[str] = tuple(BACKGROUNDS),
+    bank: Bank | None = None,
 ) -> str:
     """SHA-256 over all that a weld's scores depend on."""
     digest = hashlib.sha256(weld.image.tobytes() + str((weld.image.shape, FORMAT)).encode())
     digest.update(repr({name: [asdict(pose) for pose in found] for name, found in poses.items()}).encode())
     digest.update(repr(([filter_.name for filter_ in FILTERS], list(backgrounds))).encode())
+    if bank is not None:
+        digest.update(bank.digest().encode())
     return digest.hexdigest()
 
 

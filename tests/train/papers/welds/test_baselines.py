@@ -25,6 +25,7 @@ from train.papers.welds.data import PatchCounts
 from train.papers.welds.filter_scores import FILTERS, SIDES, places_of
 from train.papers.welds.filters import AFTERWARDS, Filter
 from train.papers.welds.folds import weld_folds
+from train.papers.welds.frozen_neighbours import INPUTS, frozen_digest
 from train.papers.welds.images import Weld, digest_of, read_welds
 from train.papers.welds.patches import RIM_PX, Pose
 from train.runner import Here
@@ -71,6 +72,14 @@ def test_the_report_has_every_row_at_every_rate_and_says_how_it_was_made(folder:
     assert "    edge-train gate-benchmark WELDS --recipe baselines" in text
     assert f"Data {digest_of(read_welds(folder), b'')[:12]}: 3 welds, 3 of them masked. Seed 0" in text
     assert "Films with a list" not in text
+
+
+def test_neighbours_are_rows_beside_the_filters(folder: Path, tmp_path: Path) -> None:
+    few = PatchCounts(test_accepted=5, test_defects=2)
+    text = run_baselines(folder, tmp_path, few, 0, Here(), Reporter(), "command", other=folder, weights="none")
+    for name in INPUTS:
+        assert text.count(f"| nearest neighbours, {name} |") == 3  # nominal, equal, and other welds
+    assert f"Features of a network with weights {frozen_digest('none')[:12]}." in text
 
 
 def test_another_mask_is_another_digest(folder: Path) -> None:
