@@ -10,8 +10,11 @@ m = log(p / (1 - p)) is a linear function of the backbone's features, whose slop
     tiles, sheet   each feature was taken from one tile, the one that stood out most. Cell: m + (what the features of
                    its tile add to m, spread over the tile, times the number of cells) - (what all features add).
 
-In both the mean over the map is m itself: nothing of the answer is left out and nothing is added. What a cell sees is
-larger than the cell: the field of view of layer 4 is 899 px wide, though its weight lies in the middle.
+    neighbours     each tile has a margin of its own, by its distance to the nearest normal one; that of the farthest
+                   tile is m. Cell: that of its tile + m - (their mean over the map): the far tile stands out.
+
+In all of them the mean over the map is m itself: nothing of the answer is left out and nothing is added. What a cell
+sees is larger than the cell: the field of view of layer 4 is 899 px wide, though its weight lies in the middle.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ from torch import Tensor, nn
 
 from edge.images.residual_boxes import MapGeometry
 from train.classifier.models import Classifier, PooledClassifier
+from train.classifier.neighbours import Neighbours
 from train.classifier.pooling import CHANNELS, GRID, LAYER_CHANNELS, TILES, feature_maps, pool
+from train.classifier.selection import Selection
 from train.networks import ElectrodeClassifier, p_abnormal_of
 
 CELL_PX: Final = 32
@@ -36,6 +41,8 @@ def reason_geometry(network: Classifier) -> MapGeometry | None:
     """Where the cells of a network's map lie; None for a form that has no map."""
     if isinstance(network, ElectrodeClassifier):
         return MapGeometry(CELL_PX, -CELL_PX // 2)  # a cell of layer 4 looks at the pixel 32 times its number
+    if isinstance(network.selection, Neighbours):
+        return MapGeometry(CELL_PX, 0)
     last = network.head[-1]
     has_tiles = network.selection.features in ("tiles", "sheet")
     return MapGeometry(CELL_PX, 0) if has_tiles and isinstance(last, nn.Linear) and last.out_features == 2 else None
@@ -48,7 +55,9 @@ def explain(network: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
     """
     maps = feature_maps(network.backbone, x)
     if isinstance(network, PooledClassifier):
-        return _of_tiles(network, maps)
+        if isinstance(network.selection, Neighbours):
+            return _of_neighbours(network.selection, maps)
+        return _of_tiles(network, network.selection, maps)
     deep = maps[-1].flatten(2)
     means = deep.mean(dim=2)
     logits, slopes = _linear_piece([network.backbone.fc, *network.head], means)
@@ -56,12 +65,21 @@ def explain(network: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
     return p_abnormal_of(logits), _margin(logits) + deviations.unflatten(2, maps[-1].shape[2:]).squeeze(1)
 
 
-def _of_tiles(network: PooledClassifier, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def _of_neighbours(neighbours: Neighbours, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    by_tile = neighbours.margins(pool(maps))
+    margin = by_tile.amax(dim=1)
+    height, width = (int(side) for side in maps[-1].shape[2:])
+    rows, columns = torch.arange(height) // -(-height // GRID[0]), torch.arange(width) // -(-width // GRID[1])
+    cells = by_tile.unflatten(1, GRID)[:, rows][:, :, columns]
+    return torch.sigmoid(margin), cells + (margin - cells.mean(dim=(1, 2)))[:, None, None]
+
+
+def _of_tiles(network: PooledClassifier, selection: Selection, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     pooled = pool(maps)
-    features = network.selection(pooled)
+    features = selection(pooled)
     logits, slopes = _linear_piece(list(network.head), features)
     added = slopes * features
-    is_of_tile = network.selection.tiles_of(pooled).unsqueeze(1) == torch.arange(TILES).view(1, TILES, 1)
+    is_of_tile = selection.tiles_of(pooled).unsqueeze(1) == torch.arange(TILES).view(1, TILES, 1)
     # By tile, kind of feature, channel; the kinds are no matter here.
     of_tiles = torch.where(is_of_tile, added.unsqueeze(1), torch.zeros(())).unflatten(2, (-1, CHANNELS)).sum(dim=2)
     height, width = (int(side) for side in maps[-1].shape[2:])

@@ -39,7 +39,7 @@ def diagnose(survey: Survey, unlisted: Sequence[str] = ()) -> Diagnosis:
         *(f"unreadable: {problem}" for problem in survey.unreadable),
         *_duplicates(survey),
         *_one_class(survey.rows),
-        *_outliers(survey.lot_histograms),
+        *_outliers({lot: survey.histogram_of(lot) for lot in survey.lots}),
         *_odd_sizes(survey),
         *_unlisted(unlisted),
     ]
@@ -54,7 +54,7 @@ def histogram_plot(survey: Survey, path: Path) -> None:
     axes = figure.subplots()
     step = max(1, (high - low) // 300)
     for lot in survey.lots:
-        hist = survey.lot_histograms[lot][low:high]
+        hist = survey.histogram_of(lot)[low:high]
         binned = np.add.reduceat(hist, np.arange(0, hist.size, step)) / max(1, hist.sum())
         axes.plot(low + step * np.arange(binned.size), binned, linewidth=1, label=lot)
     for edge in (bounds.lo_counts, bounds.hi_counts):

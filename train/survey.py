@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge.images.conversion import LEVELS, Bounds, Histogram, global_bounds, histogram, pooled_bounds, scan_bounds
 from train.bounds import Mode
-from train.dataset import Row, data_digest, read_frame
+from train.dataset import LABELS, Row, data_digest, read_frame
 from train.errors import DataError
 from train.runner import Runner
 
@@ -31,7 +31,7 @@ class SurveyedScan:
 
 @dataclass(frozen=True, slots=True)
 class SurveyPart:
-    """Some scans of one lot, and the histogram of all their pixels: int64 (65536,). Parts merge by addition."""
+    """Some scans of one lot and label, and the histogram of all their pixels: int64 (65536,). Parts are added up."""
 
     scans: tuple[SurveyedScan, ...]
     merged: Histogram
@@ -43,7 +43,8 @@ class Survey:
 
     rows: tuple[Row, ...]
     scans: tuple[SurveyedScan, ...]
-    lot_histograms: dict[str, Histogram]
+    histograms: dict[tuple[str, int], Histogram]
+    """Of all pixels of a lot's scans of one label."""
     unreadable: tuple[str, ...]
     """`file: why` of every scan left out."""
 
@@ -57,11 +58,31 @@ class Survey:
         """SHA-256 over hashes, lots and labels."""
         return data_digest(self.rows, [scan.sha256 for scan in self.scans])
 
+    def labelled(self, labels: Collection[int]) -> Survey:
+        """Its scans of these labels. Raises DataError where there are none."""
+        numbers = [number for number, row in enumerate(self.rows) if row.label in labels]
+        if not numbers:
+            named = " or ".join(LABELS[label] for label in labels)
+            raise DataError(f"none of {len(self.rows)} scans is {named}", hint="label some, or give another folder")
+        return Survey(
+            tuple(self.rows[number] for number in numbers),
+            tuple(self.scans[number] for number in numbers),
+            {key: hist for key, hist in self.histograms.items() if key[1] in labels},
+            self.unreadable,
+        )
+
+    def histogram_of(self, lot: str) -> Histogram:
+        """Of all pixels of a lot: int64 (65536,)."""
+        found: Histogram = sum(
+            (hist for (name, _), hist in self.histograms.items() if name == lot), np.zeros(LEVELS, np.int64)
+        )
+        return found
+
     def bounds_without(self, held_out: Iterable[str], mode: Mode) -> Bounds:
         """Bounds of all scans but those of some lots."""
         out = set(held_out)
         if mode == "pooled":
-            kept = [hist for lot, hist in self.lot_histograms.items() if lot not in out]
+            kept = [hist for (lot, _), hist in self.histograms.items() if lot not in out]
             return pooled_bounds(np.sum(kept, axis=0, dtype=np.int64))
         own = [scan.bounds for row, scan in zip(self.rows, self.scans, strict=True) if row.lot not in out]
         return global_bounds([bounds for bounds in own if bounds is not None])
@@ -73,17 +94,17 @@ def survey(
     """Read every scan once. Raises DataError, naming the first, where some cannot be read and must not be skipped."""
     tasks: list[tuple[Row, ...]] = []
     numbers: list[list[int]] = []
-    for lot in sorted({row.lot for row in rows}):
-        of_lot = [number for number, row in enumerate(rows) if row.lot == lot]
-        for start in range(0, len(of_lot), CHUNK_SCANS):
-            numbers.append(of_lot[start : start + CHUNK_SCANS])
+    for key in sorted({(row.lot, row.label) for row in rows}):
+        of_key = [number for number, row in enumerate(rows) if (row.lot, row.label) == key]
+        for start in range(0, len(of_key), CHUNK_SCANS):
+            numbers.append(of_key[start : start + CHUNK_SCANS])
             tasks.append(tuple(rows[number] for number in numbers[-1]))
     scans: dict[int, SurveyedScan] = {}
-    merged: dict[str, Histogram] = {}
+    merged: dict[tuple[str, int], Histogram] = {}
     for index, part in runner.map(survey_part, tasks):
         scans |= dict(zip(numbers[index], part.scans, strict=True))
-        lot = tasks[index][0].lot
-        merged[lot] = merged.get(lot, np.zeros(LEVELS, np.int64)) + part.merged
+        key = tasks[index][0].lot, tasks[index][0].label
+        merged[key] = merged.get(key, np.zeros(LEVELS, np.int64)) + part.merged
         progress(len(scans), len(rows))
     unreadable = tuple(f"{rows[i].file}: {scans[i].problem}" for i in sorted(scans) if scans[i].problem)
     if unreadable and not skip_unreadable:

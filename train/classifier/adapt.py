@@ -9,36 +9,34 @@ standardisation of the features stay, and the graph with them. Measured in docs/
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from edge.system.progress import Reporter
-from edge.validation.lots import share_over_lots, worst_lot
 from train.bounds import Mode
 from train.checkpoint import CLASSIFIER_FILE, Checkpoint, load_checkpoint, save_checkpoint, scans_seen
+from train.classifier import left_out
 from train.classifier.calibrate import refuse_lots
 from train.classifier.crossval import samples_of
 from train.classifier.feature_cache import FeatureCache
 from train.classifier.features import Backbone, Conversion, compute_features, weights_sha256
 from train.classifier.learner import Learnt, Samples
+from train.classifier.left_out import figures, refuse_few
 from train.classifier.models import PooledClassifier, classifier_of
+from train.classifier.neighbours import Neighbours
+from train.classifier.selection import Selection
 from train.dataset import LABELS, Row, scan_facts
 from train.device import choose_arithmetic, open_device
 from train.errors import DataError, TrainError
 from train.recipe import Adaptation
-from train.report import span_over, worst_of
 from train.runner import Here
 from train.survey import Survey, survey
-
-LEAST_LOTS: Final = 2
-"""One can be left out; fewer lots find less, they do not refuse more (docs/experiments/classifier-adapted.md)."""
 
 _VIEWS = (0,)
 
@@ -68,6 +66,7 @@ def adapt_to(learnt: Learnt, normal: Samples, refused: float) -> Adapted:
 
 def _with_places(learnt: Learnt, normal: Samples) -> Learnt:
     """Put the layers behind place statistics of these scans."""
+    assert has_places(learnt.selection)
     selection = copy.deepcopy(learnt.selection)
     selection.fit_places(torch.from_numpy(normal.tiles).flatten(0, 1))
     return replace(learnt, selection=selection)
@@ -85,7 +84,12 @@ def adapt_run(
         raise TrainError(f"{out} is the run itself", hint="give another folder: what is normal there stays known")
     before = load_checkpoint(run / CLASSIFIER_FILE, "classifier")
     network = classifier_of(before)
-    if not isinstance(network, PooledClassifier) or not network.selection.has_places:
+    if before.recipe.get("head") == "neighbours":
+        raise TrainError(
+            f"{run / CLASSIFIER_FILE} knows normal scans alone: nothing of it carries over",
+            hint="fit the other line's own with `edge-train fit-features NORMALS --recipe neighbours`",
+        )
+    if not isinstance(network, PooledClassifier) or not has_places(network.selection):
         raise TrainError(
             f"{run / CLASSIFIER_FILE} does not know what is normal at which place: nothing of it can be adapted",
             hint="fit one that does with `edge-train fit-features DATA --recipe sheet`",
@@ -93,7 +97,7 @@ def adapt_run(
     normal = [row for row in rows if row.label == 0]
     if len(normal) < len(rows):
         reporter.say(f"left out: {len(rows) - len(normal)} scans that are labelled {LABELS[1]}")
-    _refuse_few(normal, wish.refused)
+    refuse_few(normal, wish.refused)
     refuse_lots(before, sorted({row.lot for row in normal}), "adapt to")
     open_device(wish.device)
     found = survey(normal, Here(), reporter.counter("scans read"), skip_unreadable=False)
@@ -122,7 +126,10 @@ def adapt_run(
         calibrated_lots=(),
         thresholds={"threshold": came.learnt.threshold},
         recipe={**before.recipe, "refused": wish.refused},
-        metrics=_figures(came, samples) | {"learnt_data_digest": before.data_digest},
+        metrics={
+            **figures(came.p_left_out, came.learnt.threshold, samples.lots),
+            "learnt_data_digest": before.data_digest,
+        },
     )
     # The line knows its scans by those of NORMALS alone; what may test the network is neither these nor those before.
     checkpoint = replace(
@@ -135,21 +142,13 @@ def adapt_run(
     return checkpoint
 
 
+def has_places(selection: Selection | Neighbours) -> TypeGuard[Selection]:
+    """Whether it holds what is normal at each place beside what tells an anomaly there."""
+    return isinstance(selection, Selection) and selection.has_places
+
+
 def _both(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted({*one, *other}))
-
-
-def _refuse_few(normal: Sequence[Row], refused: float) -> None:
-    """Raise for a share that is none, or which so few scans or lots cannot carry."""
-    if not 0.0 < refused < 1.0:
-        raise TrainError(f"--refused {refused:g} is no share", hint="give one between 0 and 1, such as 0.05")
-    needed = math.ceil(1 / refused - 1e-9)
-    lots = len({row.lot for row in normal})
-    if len(normal) < needed or lots < LEAST_LOTS:
-        raise DataError(
-            f"there are {len(normal)} normal scans of {lots} lots, at least {needed} of {LEAST_LOTS} lots are needed",
-            hint="scan more lots; fewer scans carry a greater --refused",
-        )
 
 
 def _samples(
@@ -178,30 +177,10 @@ def _samples(
     return samples_of(table, found.rows, numbers, _VIEWS)
 
 
-def _figures(came: Adapted, normal: Samples) -> dict[str, Any]:
-    """What the threshold does to the scans it was set on, each judged without its own lot."""
-    is_above, lots = came.p_left_out >= came.learnt.threshold, np.array(normal.lots)
-    names = np.unique(lots).tolist()
-    above, scans = [int(is_above[lots == lot].sum()) for lot in names], [int((lots == lot).sum()) for lot in names]
-    over_lots = share_over_lots(above, scans)
-    return {
-        "adapted_scans": len(lots),
-        "adapted_lots": len(names),
-        "adapted_above": sum(above),
-        "adapted_above_over_lots": span_over(
-            None if over_lots is None else (over_lots.low, over_lots.high), len(names), "lot"
-        ),
-        "adapted_worst_lot": worst_of(worst_lot(names, above, scans)),
-    }
-
-
 def sentences(checkpoint: Checkpoint) -> list[str]:
     """What `adapt` found, for a person."""
-    found, bounds = checkpoint.metrics, checkpoint.bounds
+    bounds = checkpoint.bounds
     return [
         f"bounds {bounds.lo_counts} to {bounds.hi_counts} counts" if bounds else "the conversion takes no bounds",
-        f"threshold {checkpoint.thresholds['threshold']:.4f}: above it are {found['adapted_above']} of"
-        f" {found['adapted_scans']} normal scans, each judged without its own lot ({found['adapted_above_over_lots']};"
-        f" worst lot {found['adapted_worst_lot']})",
-        "what it finds of abnormal scans of this line only labelled ones can tell: `edge-worker replay --labels`",
+        *left_out.sentences(checkpoint.metrics, checkpoint.thresholds["threshold"]),
     ]

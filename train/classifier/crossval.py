@@ -35,7 +35,7 @@ from train.runner import Runner
 from train.survey import Survey
 
 FOLDS_FOLDER = "folds"
-FORMAT = 1
+FORMAT = 2
 """Version of a fold's result; rises when the same recipe would find something else."""
 
 
@@ -86,7 +86,8 @@ def make_schedule(
             f"all {len(rows)} scans are of lot {survey.lots[0]}",
             hint="cross-validation leaves one lot out: label scans of at least 2 lots",
         )
-    bounds = {lot: survey.bounds_without([lot], recipe.bounds_mode) for lot in survey.lots}
+    known = survey.labelled(recipe.learns_from)
+    bounds = {lot: known.bounds_without([lot], recipe.bounds_mode) for lot in survey.lots}
     folds = [
         Fold(method, lot, bounds[lot]) for method in methods for lot in survey.lots if (str(method), lot) not in done
     ]

@@ -21,7 +21,7 @@ from edge.images.method import Method
 from train.bounds import Mode
 from train.classifier.views import FLIPS, WARPED
 from train.errors import TrainError
-from train.recipe import FineTune
+from train.recipe import Adaptation, FineTune
 
 Features = Literal["mean", "mean+max", "layers", "tiles", "sheet"]
 Head = Literal["paper", "logistic", "mlp", "neighbours"]
@@ -47,7 +47,7 @@ class ExperimentRecipe:
     head: Head = "paper"
     """`paper`: 1000, 512, 256, 2 fully connected. `logistic`: one layer, regularised. `mlp`: 256 and the classes, with
     dropout; it takes its own rate and batch from `train.classifier.heads`, and `epochs`. `neighbours`: no layers, the
-    distance to normal scans, a row of tables that no line runs (`neighbours.py`)."""
+    distance to normal scans (`neighbours.py`)."""
     penalty: float = 0.0
     """L2 penalty of the logistic head, on standardised features, relative to the loss; weight decay of `mlp`."""
     epochs: int = 50
@@ -71,7 +71,14 @@ class ExperimentRecipe:
     turn."""
     undecided: Undecided = "majority"
     """Scans on which labellers disagree: take the majority's label, leave them out, or make them a third class."""
+    refused: float = Adaptation().refused
+    """`neighbours`: share of the normal training scans above the threshold, each judged without its own lot."""
     seed: int = 0
+
+    @property
+    def learns_from(self) -> tuple[int, ...]:
+        """Labels of the scans it learns from: both, or `normal` alone."""
+        return (0,) if self.head == "neighbours" else (0, 1)
 
     @property
     def views(self) -> tuple[int, ...]:
@@ -141,6 +148,8 @@ def replaced(base: ExperimentRecipe, values: dict[str, Any], where: str) -> Expe
     recipe = dataclasses.replace(base, **values)
     if recipe.epochs < 1 or recipe.batch < 1 or recipe.step_epochs < 1:
         raise TrainError(f"{where}: epochs, batch and step_epochs are at least 1", hint="leave them out for 50, 16, 10")
+    if not 0 < recipe.refused < 1:
+        raise TrainError(f"{where}: refused = {recipe.refused:g} is no share", hint="give one such as 0.05")
     if recipe.head == "paper" and recipe.features in ("tiles", "sheet"):
         raise TrainError(f"{where}: the paper's head takes no features of tiles", hint='add head = "logistic"')
     if recipe.head == "paper" and recipe.augmentation == "none":

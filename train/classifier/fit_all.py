@@ -12,21 +12,28 @@ import numpy as np
 from torch import nn
 
 from edge.system.progress import Reporter
+from edge.validation.lots import share_over_lots
 from edge.validation.statistics import confusion
-from train.checkpoint import CLASSIFIER_FILE, Checkpoint, save_checkpoint, scans_seen
+from train.checkpoint import CLASSIFIER_FILE, Checkpoint, Value, save_checkpoint, scans_seen
+from train.classifier import left_out
 from train.classifier.crossval import samples_of
 from train.classifier.experiment import ExperimentRecipe, recipe_values
 from train.classifier.feature_cache import FeatureCache
 from train.classifier.features import Backbone, Conversion, compute_features, frozen_network
 from train.classifier.heads import starting_layers
-from train.classifier.learner import Learnt, Samples, learn
+from train.classifier.learner import Learnt, Samples, learn, learn_normal
+from train.classifier.left_out import figures, refuse_few
 from train.classifier.lots import accuracy_interval, most_wrong
 from train.classifier.models import Classifier, PooledClassifier
+from train.classifier.selection import Selection
 from train.dataset import scan_facts
-from train.errors import DataError, TrainError
-from train.report import worst_of
+from train.errors import DataError
+from train.report import span_over, worst_of
 from train.runner import Runner
 from train.survey import Survey
+
+_AS_IT_IS = (0,)
+"""The view that is no mirror image."""
 
 
 def learn_all(
@@ -38,21 +45,40 @@ def learn_all(
     out: Path,
     reporter: Reporter,
 ) -> Checkpoint:
-    """Learn from all scans and write `out/classifier.pt`. Raises DataError, DivergedError, TrainError."""
-    if recipe.head == "neighbours":
-        raise TrainError("neighbours leave no network for the line", hint="fit `best`; compare with them in `crossval`")
-    if len({row.label for row in survey.rows}) < 2:
-        raise DataError("all scans have the same label", hint="label scans of both classes")
-    bounds = survey.bounds_without((), recipe.bounds_mode)
-    conversion = Conversion.of(recipe.method, bounds)
-    numbers = range(len(survey.rows))
-    wanted = {conversion: dict.fromkeys(numbers, recipe.views)}
-    sha256s = [scan.sha256 for scan in survey.scans]
-    show = reporter.counter("backbone passes")
-    table = compute_features(wanted, survey.rows, sha256s, backbone, cache, runner, show)[conversion]
-    samples = samples_of(table, survey.rows, numbers, recipe.views)
-    start = starting_layers(backbone.weights, recipe.seed) if recipe.head == "paper" else {}
-    learnt = learn(samples, recipe, start)
+    """Learn from all scans of the labels that the recipe learns from, and write `out/classifier.pt`.
+
+    Raises DataError, DivergedError, TrainError.
+    """
+    is_normal_alone = recipe.learns_from == (0,)
+    if is_normal_alone:
+        refuse_few([row for row in survey.rows if row.label == 0], recipe.refused)
+    elif len({row.label for row in survey.rows}) < 2:
+        raise DataError(
+            "all scans have the same label",
+            hint="label scans of both classes; of normal ones alone learns --recipe neighbours",
+        )
+    known = survey.labelled(recipe.learns_from)
+    conversion = Conversion.of(recipe.method, known.bounds_without((), recipe.bounds_mode))
+
+    def samples(of: Survey, views: tuple[int, ...]) -> Samples:
+        numbers = range(len(of.rows))
+        wanted = {conversion: dict.fromkeys(numbers, views)}
+        sha256s = [scan.sha256 for scan in of.scans]
+        show = reporter.counter("backbone passes")
+        table = compute_features(wanted, of.rows, sha256s, backbone, cache, runner, show)[conversion]
+        return samples_of(table, of.rows, numbers, views)
+
+    training = samples(known, recipe.views)
+    if is_normal_alone:
+        came = learn_normal(training, recipe)
+        learnt = came.learnt
+        metrics = figures(came.p_left_out, learnt.threshold, training.lots)
+        if len(known.rows) < len(survey.rows):
+            metrics |= _figures_of_abnormal(learnt, samples(survey.labelled((1,)), _AS_IT_IS))
+    else:
+        start = starting_layers(backbone.weights, recipe.seed) if recipe.head == "paper" else {}
+        learnt = learn(training, recipe, start)
+        metrics = _figures(learnt, training)
     network = network_of(learnt, recipe, backbone)
     is_pooled = isinstance(network, PooledClassifier)
     checkpoint = Checkpoint(
@@ -62,9 +88,9 @@ def learn_all(
         bounds=conversion.bounds,
         size=backbone.size,
         seed=recipe.seed,
-        data_digest=survey.digest,
+        data_digest=known.digest,
         **scans_seen(
-            survey.rows, scan_facts(survey.rows, conversion.bounds, progress=reporter.counter("scans measured"))
+            known.rows, scan_facts(known.rows, conversion.bounds, progress=reporter.counter("scans measured"))
         ),
         thresholds={"threshold": learnt.threshold},
         recipe={
@@ -72,12 +98,26 @@ def learn_all(
             "weights": Path(backbone.weights).name,
             "weights_sha256": backbone.sha256,
             "form": "pooled" if is_pooled else "paper",
-            "standardise": learnt.selection.standardise,
+            "standardise": isinstance(learnt.selection, Selection) and learnt.selection.standardise,
         },
-        metrics=_figures(learnt, samples),
+        metrics=metrics,
     )
     save_checkpoint(out / CLASSIFIER_FILE, checkpoint)
     return checkpoint
+
+
+def sentences(checkpoint: Checkpoint) -> list[str]:
+    """What came of it, for a person."""
+    found, threshold = checkpoint.metrics, checkpoint.thresholds["threshold"]
+    if "left_out_scans" not in found:
+        return [f"threshold {threshold:.4f}; what to expect of it, `crossval` says"]
+    lines = left_out.sentences(found, threshold)
+    if "abnormal_scans" in found:
+        lines.append(
+            f"of {found['abnormal_scans']} abnormal scans, from which nothing was learnt, {found['abnormal_found']} are"
+            f" above it ({found['abnormal_found_over_lots']})"
+        )
+    return lines
 
 
 def network_of(learnt: Learnt, recipe: ExperimentRecipe, backbone: Backbone) -> Classifier:
@@ -100,7 +140,21 @@ def pooled_network(learnt: Learnt, channels: int, backbone: Backbone) -> PooledC
     return pooled.eval()
 
 
-def _figures(learnt: Learnt, samples: Samples) -> dict[str, str | int | float | bool | None]:
+def _figures_of_abnormal(learnt: Learnt, abnormal: Samples) -> dict[str, Value]:
+    """What is found of abnormal scans that took no part; normal scans of their lots did."""
+    is_found, lot_of = learnt.predict(abnormal) >= learnt.threshold, np.array(abnormal.lots)
+    lots = np.unique(lot_of)
+    over = share_over_lots(
+        [int(is_found[lot_of == lot].sum()) for lot in lots], [int((lot_of == lot).sum()) for lot in lots]
+    )
+    return {
+        "abnormal_scans": len(lot_of),
+        "abnormal_found": int(is_found.sum()),
+        "abnormal_found_over_lots": span_over(None if over is None else (over.low, over.high), len(lots), "lot"),
+    }
+
+
+def _figures(learnt: Learnt, samples: Samples) -> dict[str, Value]:
     p, lots = learnt.predict(samples), np.array(samples.lots)
     decided = confusion(p, samples.labels, learnt.threshold)
     by_lot = {

@@ -14,7 +14,7 @@ import torch
 
 from train.classifier.experiment import ExperimentRecipe
 from train.classifier.heads import Start
-from train.classifier.learner import HALF, Samples, learn_any
+from train.classifier.learner import HALF, Samples, learn
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ def run_fold(task: FoldTask) -> FoldResult:
     classes = {int(label) for label in task.training.labels}
     one_class = None
     losses: tuple[float, ...]
-    if not {0, 1} <= classes:
+    if not {*task.recipe.learns_from} <= classes:
         # What remains is to call everything what the training scans were.
         one_class = "abnormal" if 1 in classes else "normal"
         p_abnormal = np.full(len(task.test.labels), float(1 in classes))
         threshold, losses = HALF, ()
     else:
-        learnt = learn_any(task.training, task.recipe, task.start)
+        learnt = learn(task.training, task.recipe, task.start)
         p_abnormal = learnt.predict(task.test)
         threshold, losses = learnt.threshold, learnt.epoch_losses
     return FoldResult(

@@ -56,7 +56,7 @@ class Samples:
 class Learnt:
     """Layers behind the backbone, in the order they are applied, and the threshold that belongs to them."""
 
-    selection: Selection
+    selection: Selection | Neighbours
     layers: nn.Sequential
     threshold: float
     epoch_losses: tuple[float, ...]
@@ -68,35 +68,31 @@ class Learnt:
         return p_abnormal_of(logits.double()).numpy()
 
 
-@dataclass(frozen=True)
-class LearntNeighbours:
-    """Judges by the nearest normal scans; no layers, so no network for the line."""
-
-    neighbours: Neighbours
-    threshold: float = HALF
-    epoch_losses: tuple[float, ...] = ()
-
-    def predict(self, samples: Samples) -> npt.NDArray[np.float64]:
-        """As `Learnt.predict`."""
-        return self.neighbours.p_abnormal(samples.tiles[:, 0])
-
-
-def learn_any(samples: Samples, recipe: ExperimentRecipe, start: Start) -> Learnt | LearntNeighbours:
-    """Train by any recipe. Raises DivergedError."""
-    if recipe.head != "neighbours":
-        return learn(samples, recipe, start)
-    normal = samples.take(np.flatnonzero(samples.labels == 0))
-    return LearntNeighbours(fit_neighbours(normal.tiles[:, 0], normal.lots))
-
-
 def learn(samples: Samples, recipe: ExperimentRecipe, start: Start) -> Learnt:
-    """Train layers by a recipe that has some; both classes must be there. Raises DivergedError."""
+    """Train by any recipe; the classes it `learns_from` must be there. Raises DivergedError."""
+    if recipe.head == "neighbours":
+        return learn_normal(samples.take(np.flatnonzero(samples.labels == 0)), recipe).learnt
     if recipe.undecided == "drop":
         samples = samples.take(np.flatnonzero(~samples.disputed))
     learnt = _layers(samples, recipe, start)
     if recipe.threshold == "half":
         return learnt
     return replace(learnt, threshold=calibrated_threshold(samples, recipe, start))
+
+
+@dataclass(frozen=True)
+class LearntNormal:
+    """What came of normal scans alone."""
+
+    learnt: Learnt
+    p_left_out: npt.NDArray[np.float64]
+    """p(abnormal) (scans,) of each of them, by what the other lots show."""
+
+
+def learn_normal(normal: Samples, recipe: ExperimentRecipe) -> LearntNormal:
+    """Fit the nearest neighbours to normal scans, as they lie."""
+    fitted = fit_neighbours(normal.tiles[:, 0], normal.lots, recipe.refused)
+    return LearntNormal(Learnt(fitted.neighbours, nn.Sequential(), HALF, ()), fitted.p_left_out)
 
 
 def calibrated_threshold(samples: Samples, recipe: ExperimentRecipe, start: Start) -> float:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from train.checkpoint import Checkpoint
 from train.classifier.experiment import Features
+from train.classifier.neighbours import Neighbours
 from train.classifier.pooling import feature_maps, pool
 from train.classifier.selection import Selection
 from train.networks import ElectrodeClassifier, normalise
@@ -16,10 +17,10 @@ from train.networks import ElectrodeClassifier, normalise
 class PooledClassifier(nn.Module):
     """The frozen backbone, statistics of its feature maps instead of their mean, and layers on these.
 
-    `selection` as it was fitted. With 3 classes the third is `undecided`.
+    `selection` as it was fitted; there are no layers behind `Neighbours`. With 3 classes the third is `undecided`.
     """
 
-    def __init__(self, channels: int, selection: Selection, layers: nn.Sequential) -> None:
+    def __init__(self, channels: int, selection: Selection | Neighbours, layers: nn.Sequential) -> None:
         from torchvision.models import resnet34  # as in train/networks.py
 
         super().__init__()
@@ -50,10 +51,17 @@ def classifier_of(checkpoint: Checkpoint) -> Classifier:
     if recipe.get("form") != "pooled":
         network: Classifier = ElectrodeClassifier(checkpoint.channels)
     else:
-        selection = Selection(cast(Features, recipe["features"]), standardise=bool(recipe["standardise"]))
+        selection = _selection_like(checkpoint)
         network = PooledClassifier(checkpoint.channels, selection, _layers_like(checkpoint.state_dict))
     network.load_state_dict(checkpoint.state_dict)
     return network.eval()
+
+
+def _selection_like(checkpoint: Checkpoint) -> Selection | Neighbours:
+    recipe = checkpoint.recipe
+    if recipe["head"] == "neighbours":
+        return Neighbours(checkpoint.state_dict["selection.known"].shape[1])
+    return Selection(cast(Features, recipe["features"]), standardise=bool(recipe["standardise"]))
 
 
 def _layers_like(state: dict[str, Tensor]) -> nn.Sequential:

@@ -6,7 +6,9 @@ import argparse
 from dataclasses import replace
 
 from edge.system.progress import Reporter
-from train.commands.options import TRAINS, Verbs, add_command, add_experiment, backbone_and_cache, surveyed
+from train.commands.options import TRAINS, Verbs, add_command, add_experiment, add_fields, backbone_and_cache, surveyed
+from train.errors import TrainError
+from train.recipe import Adaptation
 
 
 def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
@@ -16,27 +18,39 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         "fit-features",
         "fit a classifier to features of a frozen network, on all lots",
         fit_features,
-        description="Minutes on a CPU once the features are in the cache. What to expect of it, crossval says.",
+        description="Minutes on a CPU once the features are in the cache. What to expect of it, crossval says."
+        " `neighbours` learns from normal scans alone, for a line that has no abnormal ones yet; abnormal scans in DATA"
+        " are judged and counted, nothing is learnt from them.",
         examples=(
             "edge-train fit-features scans --out run",
+            "edge-train fit-features normals --out run --recipe neighbours --refused 0.05",
             "edge-train fit-features scans --out run --recipe my.toml",
         ),
         exits=TRAINS,
         aliases=("learn",),
     )
     add_experiment(verb, recipe="best")
+    add_fields(verb, Adaptation(), only=("refused",), decided={"refused": "the recipe's; neighbours have 0.05"})
 
 
 def fit_features(options: argparse.Namespace, reporter: Reporter) -> int:
     """Apply a recipe to all lots; prints the path of the checkpoint."""
     from train.checkpoint import CLASSIFIER_FILE
     from train.classifier.experiment import read_recipe
-    from train.classifier.fit_all import learn_all
+    from train.classifier.fit_all import learn_all, sentences
 
     recipe = replace(read_recipe(options.recipe), seed=options.seed)
+    if options.refused is not None:
+        if recipe.head != "neighbours":
+            raise TrainError(
+                f"--refused {options.refused:g} is for normal scans alone, {options.recipe} learns from both labels",
+                hint="add --recipe neighbours, or leave --refused out",
+            )
+        recipe = replace(recipe, refused=options.refused)
     backbone, cache = backbone_and_cache(options, reporter)
     with surveyed(options, reporter) as (survey, where):
         checkpoint = learn_all(survey, recipe, backbone, cache, where, options.out, reporter)
-    reporter.say(f"threshold {checkpoint.thresholds['threshold']:.4f}; what to expect of it, `crossval` says")
+    for line in sentences(checkpoint):
+        reporter.say(line)
     print(options.out / CLASSIFIER_FILE)
     return 0

@@ -22,13 +22,14 @@ import numpy.typing as npt
 from edge.system.progress import Reporter
 from edge.validation.lots import share_over_lots
 from edge.validation.statistics import Confusion, Interval, auroc, confusion
-from train.classifier.adapt import LEAST_LOTS, adapt_to
+from train.classifier.adapt import adapt_to, has_places
 from train.classifier.crossval import cross_validate, samples_of
 from train.classifier.experiment import ExperimentRecipe, recipe_values
 from train.classifier.feature_cache import FeatureCache
 from train.classifier.features import Backbone, Conversion, FeatureTable, compute_features
 from train.classifier.heads import starting_layers
-from train.classifier.learner import Learnt, learn_any
+from train.classifier.learner import Learnt, learn
+from train.classifier.left_out import LEAST_LOTS
 from train.classifier.lots import (
     accuracy_difference,
     accuracy_interval,
@@ -45,7 +46,7 @@ from train.metrics import logit, severity_thirds, third_of
 from train.recipe import Adaptation
 from train.report import span_over, table, worst_of
 from train.runner import Runner
-from train.survey import Survey, survey
+from train.survey import Survey
 
 RESULTS_FILE, TABLE_FILE, SCANS_FILE = "across.json", "across.md", "across.csv"
 
@@ -84,21 +85,12 @@ def across_sets(
     for name, surveyed in sets.items():
         if len({row.label for row in surveyed.rows}) < 2:
             raise DataError(f"all scans of {name} have the same label", hint="label scans of both classes")
-    normals = {
-        name: survey(
-            [row for row in surveyed.rows if row.label == 0],
-            means.runner,
-            means.reporter.counter("normal scans read"),
-            skip_unreadable=False,
-        )
-        for name, surveyed in sets.items()
-    }
     found = []
     for recipe_name, recipe in recipes.items():
         for own, other in (tuple(sets), tuple(sets)[::-1]):
             means.reporter.say(f"{recipe_name}: learn on {own}")
             found.append(_within(recipe_name, own, sets[own], recipe, means, out))
-            found += _across(recipe_name, own, other, sets, normals[other], recipe, means)
+            found += _across(recipe_name, own, other, sets, recipe, means)
     first = {(one.learnt_on, one.judged): one for one in reversed(found)}
     entries = [_figures(one, first[one.learnt_on, one.judged]) for one in found]
     seed = next(iter(recipes.values())).seed
@@ -189,22 +181,22 @@ def _across(
     own: str,
     other: str,
     sets: Mapping[str, Survey],
-    normals: Survey,
     recipe: ExperimentRecipe,
     means: Means,
 ) -> list[Judged]:
-    """What is learnt on `own` says about `other`; and adapted by `normals`, the normal scans of `other`."""
-    conversion = Conversion.of(recipe.method, sets[own].bounds_without([], recipe.bounds_mode))
+    """What is learnt on `own` says about `other`; and adapted by the normal scans of `other`."""
+    known, normals = sets[own].labelled(recipe.learns_from), sets[other].labelled((0,))
+    conversion = Conversion.of(recipe.method, known.bounds_without([], recipe.bounds_mode))
     training, judged = (
         samples_of(_features(surveyed, conversion, dict.fromkeys(numbers, views), means), surveyed.rows, numbers, views)
-        for surveyed, views in ((sets[own], recipe.views), (sets[other], (0,)))
+        for surveyed, views in ((known, recipe.views), (sets[other], (0,)))
         for numbers in [range(len(surveyed.rows))]
     )
     start = starting_layers(means.backbone.weights, recipe.seed) if recipe.head == "paper" else {}
-    learnt = learn_any(training, recipe, start)
+    learnt = learn(training, recipe, start)
     margins = logit(learnt.predict(judged)) - logit(np.array(learnt.threshold))
     found = [Judged(name, own, other, margins, sets[other].rows)]
-    if isinstance(learnt, Learnt) and learnt.selection.has_places and len(normals.lots) > LEAST_LOTS:
+    if has_places(learnt.selection) and len(normals.lots) > LEAST_LOTS:
         means.reporter.say(f"{name}: learnt on {own}, adapted to {other}")
         adapted = _adapted(learnt, sets[other], normals, recipe, means)
         found.append(Judged(f"{name}, adapted", own, other, adapted, sets[other].rows))
