@@ -49,12 +49,13 @@ def choose_golden(
     threshold: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[GoldenScan, GoldenScan]:
-    """One normal and one abnormal scan, shrunk and scored by `engine`.
+    """One normal scan and one abnormal, shrunk and scored by `engine`.
 
     Of those the classifier judges right the least sure: a probability of 0.99999 would hide what an engine does
     wrong. Where it judges none right, the best of them. Labels come from the folder's labels.csv or its sub-folders;
-    without any, the two sides of the threshold are the labels. Raises ExportError for fewer than two scans, a label
-    without scan, or a scan that cannot be read.
+    without any, the two sides of the threshold are the labels. Where all scans are normal, as on a plant's first day,
+    both are: they prove the arithmetic, which knows no labels. Raises ExportError for fewer than two scans, none that
+    is normal, or a scan that cannot be read.
     """
     candidates = _candidates(folder)
     scored: list[tuple[int | None, GoldenScan]] = []
@@ -64,7 +65,11 @@ def choose_golden(
             progress(len(scored), len(candidates))
     of_normal = [golden for label, golden in scored if label != 1]
     normal = _doubtful(of_normal, lambda golden: threshold - golden.scores.p_abnormal)
-    of_abnormal = [golden for label, golden in scored if label != 0 and golden is not normal]
+    others = [(label, golden) for label, golden in scored if golden is not normal]
+    if all(label == 0 for label, _ in others):
+        other = _doubtful([golden for _, golden in others], lambda golden: threshold - golden.scores.p_abnormal)
+        return replace(normal, name=f"{LABELS[0]}.tif"), replace(other, name=f"{LABELS[0]}-2.tif")
+    of_abnormal = [golden for label, golden in others if label != 0]
     abnormal = _doubtful(of_abnormal, lambda golden: golden.scores.p_abnormal - threshold)
     return replace(normal, name=f"{LABELS[0]}.tif"), replace(abnormal, name=f"{LABELS[1]}.tif")
 
@@ -99,11 +104,13 @@ def _candidates(folder: Path) -> list[tuple[Path, int | None]]:
     candidates: list[tuple[Path, int | None]] = []
     if (folder / LABELS_NAME).is_file() or any(folder.glob(f"*/{LABELS[0]}")):
         rows = read_labels(folder)
-        for label, name in enumerate(LABELS):
-            of_label = [(row.path, label) for row in rows if row.label == label]
-            if not of_label:
-                raise ExportError(f"{folder} holds no {name} scan", hint="golden scans are one of each label")
-            candidates += of_label[:CANDIDATES]
+        for label in range(len(LABELS)):
+            candidates += [(row.path, label) for row in rows if row.label == label][:CANDIDATES]
+        if not any(label == 0 for _, label in candidates) or len(candidates) < 2:
+            raise ExportError(
+                f"{folder} holds {sum(row.label == 0 for row in rows)} normal scans of {len(rows)}",
+                hint="golden scans are two, of each label one, or both normal",
+            )
         return candidates
     found = sorted(path for path in folder.glob("*") if is_scan_name(path.name))
     if len(found) < 2:

@@ -26,11 +26,14 @@ from export.graphs import (
     gate_onnx,
 )
 from export.parity import check_parity, check_reason, engine_scores, noise_image, torch_scores
+from export.precision import Precision, to_precision
+from export.storage import store_weights
 from tests.export.conftest import Export
 from tests.export.networks import lively_classifier, lively_gate
 from tests.support.cpu_engines import CPU_ENGINES, open_graphs
 from train.classifier.experiment import Features
 from train.classifier.models import PooledClassifier
+from train.classifier.neighbours import Neighbours
 from train.classifier.pooling import feature_maps, pool
 from train.classifier.selection import Selection
 from train.gate.calibration import gate_images
@@ -289,3 +292,50 @@ def test_a_classifier_on_tiles_says_the_same_once_exported(channels: int, featur
     engine.close()
     assert len(set(expected.tolist())) == 3
     np.testing.assert_allclose(observed, expected.numpy(), atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def nearest() -> PooledClassifier:
+    """Knows eight scans of noise, on darker ones of which the limit is set."""
+    torch.manual_seed(5)
+    neighbours = Neighbours(0)
+    network = PooledClassifier(1, neighbours, nn.Sequential()).eval()
+    state = lively_classifier().backbone.state_dict()
+    network.backbone.load_state_dict({name: value for name, value in state.items() if not name.startswith("fc.")})
+    with torch.no_grad():
+        known, others = (
+            pool(feature_maps(network.backbone, network.normalise(shown))).tiles
+            for shown in (images(1, 8), images(1, 11)[8:] // 2)
+        )
+        neighbours.fit(known.half(), ["B1"] * 8)
+        neighbours.limit.copy_(neighbours.distances(others).amax(dim=1).median())
+    return network
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_the_nearest_normal_scan_is_found_by_every_engine(
+    nearest: PooledClassifier, name: str, precision: Precision
+) -> None:
+    plain = {
+        "classifier": classifier_onnx(ClassifierGraph(nearest), 1, SIZE),
+        "gate": gate_onnx(GateGraph(lively_gate()), 1, SIZE),
+    }
+    shown = torch.cat([images(1, 2), images(1, 11)[8:] // 2])
+    with torch.inference_mode():
+        expected = p_abnormal_of(nearest(nearest.normalise(shown))).numpy()
+    engine = engine_of(to_precision(plain, precision), 1, name=name)
+    observed = np.concatenate([engine.infer(one[None].numpy()).p_abnormal for one in shown])
+    assert (expected[:2] < 0.01).all() and np.ptp(expected[2:]) > 0.01 and (expected[2:] >= 0.5).any()
+    np.testing.assert_allclose(observed, expected, atol=1e-4 if precision == "fp32" else 1e-2)
+    if precision == "fp32":
+        check_reason(engine, nearest, shown[2:].numpy())
+    engine.close()
+
+
+def test_the_known_scans_lie_in_the_file_as_halves_however_weights_are_stored(nearest: PooledClassifier) -> None:
+    """Eight bits would round what is compared with what is not rounded."""
+    graph = classifier_onnx(ClassifierGraph(nearest), 1, SIZE)
+    stored = store_weights(graph, "int8")
+    (known,) = (one for one in stored.graph.initializer if list(one.dims) == list(nearest.selection.known.shape))
+    assert known.data_type == onnx.TensorProto.FLOAT16

@@ -243,10 +243,18 @@ def test_one_scan_is_too_few(tmp_path: Path) -> None:
         golden_of(tmp_path)
 
 
-def test_labels_without_an_abnormal_scan_are_refused(tmp_path: Path) -> None:
-    write_scan(tmp_path / "a.tif")
-    (tmp_path / "labels.csv").write_text("file,bundle,label\na.tif,b1,normal\n")
-    with pytest.raises(ExportError, match="no abnormal scan"):
+def test_where_all_scans_are_normal_so_are_both_golden_ones(tmp_path: Path) -> None:
+    """A plant's first day: the two least sure."""
+    write_labelled(tmp_path, (1730, "normal"), (2030, "normal"), (1900, "normal"))
+    assert golden_of(tmp_path) == ["normal.tif 0.3", "normal-2.tif 0.2"]
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"), [("normal", "1 normal scans of 1"), ("abnormal", "0 normal scans of 1")]
+)
+def test_too_few_labelled_scans_are_refused(tmp_path: Path, label: str, expected: str) -> None:
+    write_labelled(tmp_path, (1730, label))
+    with pytest.raises(ExportError, match=expected):
         golden_of(tmp_path)
 
 

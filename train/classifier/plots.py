@@ -32,7 +32,8 @@ def roc_plot(columns: Sequence[Column], path: Path) -> None:
     axes.set(ylabel="abnormal scans found", title="ROC over all held-out lots; dots: the folds' own thresholds")
     axes.title.set_fontsize(10)
     axes.grid(color="#eeeeee")
-    axes.legend(loc="lower right", frameon=False)
+    if axes.get_lines()[1:]:  # of one class there is no curve
+        axes.legend(loc="lower right", frameon=False)
     save(figure, path)
 
 
