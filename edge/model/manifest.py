@@ -23,7 +23,7 @@ CLASSIFIER_FILE = "classifier.onnx"
 GATE_FILE = "gate.onnx"
 GOLDEN_DIR = "golden"
 LABELS = ("normal", "abnormal")
-"""Class 0 and class 1 of the classifier; `p_abnormal` is the softmax of class 1."""
+"""Class 0 and class 1 of the classifier; `p_abnormal` is the probability of class 1."""
 
 MIN_INPUT_PX = 64
 """The gate's valid convolutions and its 9 x 9 windows use up 46 px; no scan is that small."""

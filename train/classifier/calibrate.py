@@ -82,7 +82,8 @@ def calibrate(
     if len(set(labels[used].tolist())) < 2:
         raise DataError(
             f"calibration is left with {len(used)} scans of one class",
-            hint="give more lots, or other ones to check on with --check-lots",
+            hint="give more lots, or other ones to check on with --check-lots; normal scans alone set a threshold in"
+            " `fit-features --recipe neighbours` and `adapt`",
         )
     scored = _score(learnt, rows, reporter)
     p = scored.p
