@@ -265,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     model.set_defaults(command=_model)
     add_file(model, "--classifier", about="classifier.pt of edge-train", required=True)
     add_file(model, "--gate", about="gate.pt of edge-train", required=True)
-    add_folder(model, "--golden", about="scans to choose two from, one of each label or, without abnormal ones, both normal", required=True)
+    add_folder(model, "--golden", about="scans to choose two from, one of each label or both normal", required=True)
     add_file(model, "--signing-key", "--key", metavar="PEM", about="private key of keygen", required=True)
     add_folder(model, "--out", about="folder to write; must not exist", required=True)
     model.add_argument("--model-id", required=True, metavar="ID", help="name of the model in every verdict")
