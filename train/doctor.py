@@ -81,6 +81,7 @@ def _facts(survey: Survey) -> list[str]:
         f"16 bit, one channel; height {min(heights)} to {max(heights)} px, width {min(widths)} to {max(widths)} px",
         f"bounds {per_scan.lo_counts} to {per_scan.hi_counts} counts per scan,"
         f" {pooled.lo_counts} to {pooled.hi_counts} pooled",
+        *(() if abnormal else ("no abnormal scan: of the recipes `neighbours` alone can learn from these",)),
     ]
 
 
@@ -107,12 +108,13 @@ def _one_class(rows: Sequence[Row]) -> list[str]:
     labels: dict[str, set[int]] = defaultdict(set)
     for row in rows:
         labels[row.lot].add(row.label)
+    mixed = labels if any(row.label for row in rows) else {}  # of normal scans alone nobody wants both
     lines = [
         f"lot {lot} is all {LABELS[min(found)]}: its balanced accuracy is one rate only"
-        for lot, found in labels.items()
+        for lot, found in mixed.items()
         if len(found) == 1
     ]
-    for lot in labels:
+    for lot in mixed:
         rest = {row.label for row in rows if row.lot != lot}
         if rest and len(rest) < 2:
             lines.append(f"without lot {lot} all scans are {LABELS[min(rest)]}: its fold cannot learn")

@@ -181,3 +181,31 @@ def test_the_pages_commands_for_another_line_make_a_model_that_knows_its_scans(
     assert sum(called) >= 0.8 * len(called)
     manifest = json.loads(Path("my-model-line-2/manifest.json").read_text())
     assert {"B0", "B1", "B2", "H0", "H1", "H2"} == set(manifest["learnt_from"]["lots"])
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("shallow")
+def test_the_pages_commands_for_the_first_day_make_a_model_of_normal_scans_alone(
+    small_lot: Path, held_back: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It judges abnormal scans of other lots, none of which anything has seen, and labels tell how well."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(small_lot, "normals", ignore=lambda folder, names: [name for name in names if name[3] in "1357"])
+    listed = [line for line in Path("normals/labels.csv").read_text().splitlines() if not line.endswith(",abnormal")]
+    Path("normals/labels.csv").write_text("\n".join(listed) + "\n")
+    shutil.copytree(held_back, "scans")
+    small = {**SMALL, "fit-features": "--size 208x200 --weights none --refused 0.1"}
+    for program, verb, *rest in block("The first day: normal scans alone"):
+        assert PROGRAMS[program]([verb, *rest, *shlex.split(small.get(verb, ""))]) == 0, (program, verb)
+    manifest = json.loads(Path("first-day/manifest.json").read_text())
+    assert [golden["file"] for golden in manifest["golden"]] == ["golden/normal.tif", "golden/normal-2.tif"]
+    assert manifest["learnt_from"]["lots"] == ["B0", "B1", "B2"] and manifest["reason_map"] is not None
+    judge = ["scans", "--trusted-key", "keys/signing-key.pub.pem", "--labels", "scans/labels.csv", "--out", "judged"]
+    assert edge_worker(["replay", *judge, "--model", "first-day"]) == 0
+    summary = json.loads(Path("judged/summary.json").read_text())
+    assert summary["learnt_from"] == {"is_known": True, "files": []}
+    verdicts = [json.loads(line) for line in Path("judged/verdicts.jsonl").read_text().splitlines()]
+    labels_of = {row.file: row.label for row in read_labels(Path("scans"))}
+    in_spec = [verdict for verdict in verdicts if verdict["p_abnormal"] is not None]
+    called = [(v["p_abnormal"] >= v["threshold"]) == labels_of[v["scan"]["file"]] for v in in_spec]
+    assert len(called) >= 12 and sum(called) >= 0.8 * len(called)

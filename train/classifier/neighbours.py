@@ -21,9 +21,9 @@ from train.classifier.pooling import CHANNELS, TILE_SHAPE, TILES, Pooled
 from train.classifier.selection import LIMIT, floored
 
 STEEPNESS: Final = 8.0
-"""p = d^s / (d^s + limit^s): the slope that fits the labels of the development sets best (docs/experiments)."""
-MOST_SCANS: Final = 256
-"""Normal scans kept: 0.11 MB each in the model. Of more, as many of each lot."""
+"""s in p = d^s / (d^s + limit^s): a slope that fits labels (docs/experiments/classifier-first-day.md)."""
+MOST_SCANS: Final = 160
+"""Normal scans kept, 0.11 MB each in the model; of more, as many of each lot. 48 found as much as 130 (there)."""
 _LEAST_DISTANCE = 1e-3
 """Below it nothing is nearer: rounding, and a logarithm that must be finite."""
 

@@ -208,6 +208,19 @@ def test_the_doctor_finds_nothing_in_a_good_folder(small_lot: Path, capsys: pyte
     assert "no problems found" in capsys.readouterr().out
 
 
+def test_normal_scans_alone_are_no_problem_to_the_doctor(
+    small_lot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "normals"
+    for number in range(0, 24, 2):
+        lot = folder / f"B{number // 8}" / "normal"
+        lot.mkdir(parents=True, exist_ok=True)
+        shutil.copy(small_lot / f"B{number // 8}_{number % 8}.tif", lot)
+    assert main(["doctor", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "no abnormal scan: of the recipes `neighbours` alone can learn" in said and "no problems found" in said
+
+
 def test_the_doctor_names_odd_sizes_a_single_lot_and_scans_without_a_label(
     small_lot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
