@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from edge.images.residual_boxes import MapGeometry
 from train.classifier.models import Classifier, PooledClassifier
-from train.classifier.neighbours import Neighbours
+from train.classifier.neighbours import Neighbours, farthest
 from train.classifier.pooling import CHANNELS, GRID, LAYER_CHANNELS, TILES, feature_maps, pool
 from train.classifier.selection import Selection
 from train.networks import ElectrodeClassifier, p_abnormal_of
@@ -67,7 +67,7 @@ def explain(network: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _of_neighbours(neighbours: Neighbours, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     by_tile = neighbours.margins(pool(maps))
-    margin = by_tile.amax(dim=1)
+    margin = farthest(by_tile)
     height, width = (int(side) for side in maps[-1].shape[2:])
     rows, columns = torch.arange(height) // -(-height // GRID[0]), torch.arange(width) // -(-width // GRID[1])
     cells = by_tile.unflatten(1, GRID)[:, rows][:, :, columns]

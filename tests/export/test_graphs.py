@@ -339,3 +339,15 @@ def test_the_known_scans_lie_in_the_file_as_halves_however_weights_are_stored(ne
     stored = store_weights(graph, "int8")
     (known,) = (one for one in stored.graph.initializer if list(one.dims) == list(nearest.selection.known.shape))
     assert known.data_type == onnx.TensorProto.FLOAT16
+
+
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_a_tile_that_is_not_a_number_makes_the_answer_so(nearest: PooledClassifier, name: str) -> None:
+    """A maximum that skips it would call the scan as normal as its other tiles are."""
+    graph = classifier_onnx(ClassifierGraph(nearest), 1, SIZE)
+    known = nearest.selection.known.numpy().copy()
+    known[7] = np.nan
+    (tensor,) = (one for one in graph.graph.initializer if list(one.dims) == list(known.shape))
+    tensor.CopyFrom(onnx.numpy_helper.from_array(known, tensor.name))
+    engine = engine_of({"classifier": graph, "gate": gate_onnx(GateGraph(lively_gate()), 1, SIZE)}, 1, name=name)
+    assert np.isnan(engine.infer(images(1, 1).numpy()).p_abnormal).all()

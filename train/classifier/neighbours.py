@@ -47,7 +47,7 @@ class Neighbours(nn.Module):
 
     def forward(self, pooled: Pooled) -> Tensor:
         """Logits (n, 2): the farthest tile decides."""
-        margin = self.margins(pooled).amax(dim=1)
+        margin = farthest(self.margins(pooled))
         return torch.stack([torch.zeros_like(margin), margin], dim=1)
 
     def margins(self, pooled: Pooled) -> Tensor:
@@ -60,7 +60,9 @@ class Neighbours(nn.Module):
         # By products, which a graph computes in a third of the time that differences take.
         squares = known.square().sum(dim=2, keepdim=True) + new.square().sum(dim=2).unsqueeze(1)
         squares = squares - 2 * (known @ new.transpose(1, 2))
-        return squares.amin(dim=1).clamp_min(_LEAST_DISTANCE**2).sqrt().T
+        nearest = squares.amin(dim=1).clamp_min(_LEAST_DISTANCE**2).sqrt()
+        # An engine's minimum, maximum or clamp may overlook a NaN, 0 x NaN may not.
+        return (nearest + 0.0 * squares.sum(dim=1)).T
 
     def fit(self, tiles: Tensor, lots: Sequence[str]) -> None:
         """Learn what is usual from tiles float16 (n, 2, TILES, CHANNELS) of normal scans, and keep some of them."""
@@ -74,6 +76,11 @@ class Neighbours(nn.Module):
         units = ((tiles.float() - self.tile_centre) / self.tile_scale).clamp(-LIMIT, LIMIT)
         units = units / LIMIT  # so that squared distances, 8 CHANNELS at most, stay within float16
         return units.permute(2, 0, 1, 3).flatten(2)
+
+
+def farthest(margins: Tensor) -> Tensor:
+    """The greatest margin (n,) of those of the tiles (n, TILES); NaN if any is not finite, as in `distances`."""
+    return margins.amax(dim=1) + 0.0 * margins.sum(dim=1)
 
 
 def kept(lots: Sequence[str], most: int) -> list[int]:
