@@ -44,7 +44,7 @@ class Survey:
     rows: tuple[Row, ...]
     scans: tuple[SurveyedScan, ...]
     histograms: dict[tuple[str, int], Histogram]
-    """Of all pixels of a lot's scans of one label."""
+    """Histogram of all pixels of the scans of a lot and label."""
     unreadable: tuple[str, ...]
     """`file: why` of every scan left out."""
 
@@ -72,7 +72,7 @@ class Survey:
         )
 
     def histogram_of(self, lot: str) -> Histogram:
-        """Of all pixels of a lot: int64 (65536,)."""
+        """Histogram of all pixels of a lot: int64 (65536,)."""
         found: Histogram = sum(
             (hist for (name, _), hist in self.histograms.items() if name == lot), np.zeros(LEVELS, np.int64)
         )

@@ -50,7 +50,7 @@ def figures(p_left_out: npt.NDArray[np.float64], threshold: float, lots: Sequenc
 
 
 def sentences(found: Mapping[str, Value], threshold: float) -> list[str]:
-    """The same for a person."""
+    """What `figures` found, for a person."""
     return [
         f"threshold {threshold:.4f}: above it are {found['left_out_above']} of {found['left_out_scans']} normal scans,"
         f" each judged without its own lot ({found['left_out_above_over_lots']}; worst lot"
