@@ -108,7 +108,7 @@ def _one_class(rows: Sequence[Row]) -> list[str]:
     labels: dict[str, set[int]] = defaultdict(set)
     for row in rows:
         labels[row.lot].add(row.label)
-    mixed = labels if any(row.label for row in rows) else {}  # of normal scans alone nobody wants both
+    mixed = labels if any(row.label for row in rows) else {}  # normal scans alone have a recipe of their own
     lines = [
         f"lot {lot} is all {LABELS[min(found)]}: its balanced accuracy is one rate only"
         for lot, found in mixed.items()
