@@ -95,8 +95,10 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
         )
     from train.device import choose_arithmetic
     from train.papers.welds.benchmark import run_benchmark, scaled
+    from train.papers.welds.cells import TRUTH_FILE
     from train.papers.welds.data import PatchCounts
     from train.papers.welds.figures import draw_figures
+    from train.papers.welds.film_networks import try_films
     from train.papers.welds.other_welds import try_elsewhere
     from train.papers.welds.plan import Request
     from train.papers.welds.recipes import benchmark_recipe
@@ -132,6 +134,8 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
     print(write_benchmark(request, benchmark, command_line(), time.perf_counter() - started), end="")
     if options.test_welds is not None:
         print("\n" + try_elsewhere(request, benchmark, options.test_welds, reporter), end="")
+    if request.recipe.beside and (request.welds / TRUTH_FILE).exists():
+        print("\n" + try_films(request, benchmark, reporter), end="")
     reporter.say("figures")
     draw_figures(request, benchmark)
     return 0

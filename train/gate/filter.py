@@ -74,7 +74,7 @@ def window_maps(images: Tensor, cell_px: int) -> tuple[Tensor, Tensor]:
     def greatest(values: Tensor) -> Tensor:
         return F.max_pool2d(F.pad(values, pads), side)  # zeros never win, for none is negative
 
-    residual = half - background(half)
+    residual = half - background(half, CELL_PX // 2)
     mean = _box(residual)
     square = mean * mean
     variance = _box(residual * residual) - square
@@ -85,12 +85,15 @@ def window_maps(images: Tensor, cell_px: int) -> tuple[Tensor, Tensor]:
     return means.squeeze(1), stds.squeeze(1)
 
 
-def background(half: Tensor) -> Tensor:
-    """Short median of images (n, 1, height, width) at half their size, bilinear between the middles of its cells."""
-    cells = F.avg_pool2d(half, CELL_PX // 2)
+def background(images: Tensor, side: int) -> Tensor:
+    """Short median of images (n, 1, height, width), both multiples of `side`, that of its cells.
+
+    Bilinear between the cells' middles.
+    """
+    cells = F.avg_pool2d(images, side)
     for dim in (_COLUMNS, _ROWS):
         cells = _running_median(cells, dim)
-    return F.interpolate(cells, scale_factor=CELL_PX // 2, mode="bilinear", align_corners=False)
+    return F.interpolate(cells, scale_factor=side, mode="bilinear", align_corners=False)
 
 
 def _running_median(cells: Tensor, dim: int) -> Tensor:

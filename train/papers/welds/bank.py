@@ -6,6 +6,7 @@ for the CPU.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from train.gate.filter import CELL_PX, background
 from train.papers.welds.variants import Variant
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -30,6 +32,10 @@ _LOCAL_PX = 65
 _LOCAL_FLOOR = 0.03
 _LEVEL_PX = 129
 """Wider than all but the longest defects, narrower than a weld bead: what is left of one is its slope's change."""
+_CONTRAST_UNIT = 0.25
+_NOISE_WINDOW_PX = 49
+_NOISE_FLOOR = 0.5 / 255
+"""Half a grey level: what 8 bits cannot resolve is no anomaly, however quiet the image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +144,17 @@ def local_contrast(patches: Tensor) -> Tensor:
 
     The deviation has a floor, or noise on a flat background would become the loudest thing in the image.
     """
+    mean, contrast = _local(patches)
+    return 0.5 + _CONTRAST_UNIT * (patches - mean) / contrast
+
+
+def _local(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and floored deviation about each pixel."""
     edge = _LOCAL_PX // 2
     wide = F.pad(patches, (edge, edge, edge, edge), mode="reflect")
     mean = box_mean(wide, _LOCAL_PX)
     deviation = (box_mean(wide * wide, _LOCAL_PX) - mean * mean).clamp_min(0.0).sqrt()
-    return 0.5 + 0.25 * (patches - mean) / (deviation + _LOCAL_FLOOR)
+    return mean, deviation + _LOCAL_FLOOR
 
 
 def normalised(seen: Tensor, wanted: Tensor, variant: Variant) -> tuple[Tensor, Tensor]:
@@ -156,6 +168,29 @@ def normalised(seen: Tensor, wanted: Tensor, variant: Variant) -> tuple[Tensor, 
         level = surroundings(seen, _LEVEL_PX) - 0.5
         return seen - level, wanted - level
     return seen, wanted
+
+
+def grey_unit(images: Tensor, variant: Variant) -> Tensor:
+    """What a residual of 1, of these images (n, 1, h, w) normalised for the variant, is in [0, 1] of the images."""
+    return _local(images)[1] / _CONTRAST_UNIT if variant.local else torch.ones_like(images)
+
+
+def short_median(images: Tensor) -> Tensor:
+    """Background of images (n, 1, h, w), sides multiples of 4: median of 7 cells of 4 px along rows, then columns."""
+    return background(images, CELL_PX)
+
+
+def noise_about(images: Tensor) -> Tensor:
+    """Deviation of the noise about every pixel of images (n, 1, h, w), of the same shape.
+
+    From the mean size of second differences in both directions, over a window of 49 px: slopes and straight edges have
+    none (Immerkaer 1996). Film noise is correlated over a few pixels, which lowers this figure everywhere alike.
+    """
+    kernel = torch.tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]], device=images.device)
+    differences = F.conv2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), kernel[None, None]).abs()
+    edge = _NOISE_WINDOW_PX // 2
+    size = box_mean(F.pad(differences, (edge, edge, edge, edge), mode="reflect"), _NOISE_WINDOW_PX)
+    return size * (math.sqrt(math.pi / 2) / 6) + _NOISE_FLOOR
 
 
 def detrended(images: Tensor, side_px: int) -> Tensor:

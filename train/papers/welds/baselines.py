@@ -6,8 +6,6 @@ its middle 156 px. Scores of each weld are kept, so that a run that is started a
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +15,17 @@ from typing import Final
 from edge.system.progress import Reporter
 from train.files import write_whole
 from train.papers.welds.cells import TRUTH_FILE
-from train.papers.welds.curves import RATES, Candidate, Curve, WeldScores, choose, curve, fusions
+from train.papers.welds.curves import (
+    Candidate,
+    Curve,
+    WeldScores,
+    choose,
+    curve,
+    curves_csv,
+    fusions,
+    rows_markdown,
+)
 from train.papers.welds.data import PatchCounts, tested_poses
-from train.papers.welds.evaluation import ACCEPTED
 from train.papers.welds.films import film_tables, score_films
 from train.papers.welds.filter_scores import (
     FILTER_COLUMNS,
@@ -34,12 +40,9 @@ from train.papers.welds.filters import AFTERWARDS, Filter
 from train.papers.welds.folds import Fold, weld_folds
 from train.papers.welds.frozen_neighbours import INPUTS, Bank, fill_bank, frozen_digest
 from train.papers.welds.images import Weld, digest_of, read_welds
-from train.report import table
 from train.runner import Runner
 
 SHORT: Final = "short median, 28 px, dark"
-
-_SETS: Final = ("defects-high", "defects-mid", "defects-low")
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,35 +248,3 @@ def independent_windows(weld: Weld) -> int:
     """How many of the patches' reconstructed parts lie beside each other in a weld."""
     height, width = weld.image.shape
     return int((height // READ_PX) * (width // READ_PX))
-
-
-def rows_markdown(rows: Mapping[str, Curve], *, equal: bool) -> list[str]:
-    """One table: filters down, contrasts across at each rate of refusal, with interval over welds and worst weld."""
-    heads = [f"{100 * rate:g} %: {part}" for rate in RATES for part in ("high", "mid", "low", "refused")]
-    lines = []
-    for name, found in rows.items():
-        cells = []
-        for rate in RATES:
-            place = found.at_equal(rate) if equal else found.at_nominal(rate)
-            for part, digits in (*((name, 0) for name in _SETS), (ACCEPTED, 1)):
-                low, high = (100 * end for end in found.interval(part, place))
-                several = found.welds_with(part) > 1
-                over = f"{low:.{digits}f} to {high:.{digits}f}" if several else "no interval: 1 weld"
-                worst = found.worst(part, place)
-                named = "" if worst is None else f"; worst {worst.lot}"
-                cells.append(f"{100 * found.share(part, place):.{digits + 1}f} ({over}{named})")
-        lines.append([name, *cells])
-    counts = [f"{next(iter(rows.values())).welds_with(part)}" for _ in RATES for part in (*_SETS, ACCEPTED)]
-    return table(["filter", *heads], [*lines, ["*welds with such patches*", *counts]])
-
-
-def curves_csv(rows: Mapping[str, Curve]) -> str:
-    """Found and refused of every row at every nominal rate."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("filter", "nominal", "refused", "high", "mid", "low"))
-    for name, found in rows.items():
-        for rate, shares in found.points():
-            figures = (rate, shares["accepted"], *(shares[part] for part in _SETS))
-            writer.writerow([name, *(f"{figure:.5f}" for figure in figures)])
-    return text.getvalue()

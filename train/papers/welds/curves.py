@@ -5,6 +5,8 @@ A candidate reads one or two columns of a weld's scores. Nothing here knows wher
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,12 +14,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edge.validation.lots import WorstLot, worst_lot
+from edge.validation.lots import WorstLot, half_width, worst_lot
 from edge.validation.statistics import Rate
 from train.papers.welds.evaluation import ACCEPTED, interval_over_welds
+from train.report import table
 
 RATES: Final = (0.001, 0.003, 0.01)
 """Rates of refusal in the tables."""
+SETS: Final = ("defects-high", "defects-mid", "defects-low")
 _SWEEP: Final = np.unique(np.concatenate([np.geomspace(2e-4, 0.3, 400), RATES]))
 """Nominal rates: share of the calibrating patches above the threshold."""
 _BEYOND: Final = np.arange(20.0, 0.0, -0.05)
@@ -74,6 +78,11 @@ class Curve:
         refused = self.hits[ACCEPTED].sum(axis=1) / self.totals[ACCEPTED].sum()
         return max(0, int(np.searchsorted(refused, rate, side="right")) - 1)
 
+    def at_least(self, rate: float) -> int:
+        """First place in the sweep where at least this share of the tested accepted patches is refused, or the last."""
+        refused = self.hits[ACCEPTED].sum(axis=1) / self.totals[ACCEPTED].sum()
+        return min(len(refused) - 1, int(np.searchsorted(refused, rate, side="left")))
+
     def share(self, name: str, place: int) -> float:
         """Share of a set above the thresholds; NaN of an empty one."""
         total = self.totals[name].sum()
@@ -123,6 +132,33 @@ def curve(
     return Curve(tuple(others), hits, totals)
 
 
+def added(parts: Sequence[Curve]) -> Curve:
+    """The curve of several parts' patches together; a weld may be tested in some of them."""
+    welds = tuple(dict.fromkeys(weld for part in parts for weld in part.welds))
+    hits = {name: np.zeros((len(found), len(welds)), np.int64) for name, found in parts[0].hits.items()}
+    totals = {name: np.zeros(len(welds), np.int64) for name in hits}
+    for part in parts:
+        places = [welds.index(weld) for weld in part.welds]
+        for name in hits:
+            hits[name][:, places] += part.hits[name]
+            totals[name][places] += part.totals[name]
+    return Curve(welds, hits, totals)
+
+
+def more_found(found: Curve, place: int, other: Curve, other_place: int, name: str) -> tuple[float, float, float]:
+    """By how much the share of a set is above another curve's, of the same patches, and its 95 % interval over welds.
+
+    Student's t over the welds that have such a patch; of fewer than two -1 to 1.
+    """
+    totals = found.totals[name][found.totals[name] > 0]
+    more = (found.hits[name][place] - other.hits[name][other_place])[found.totals[name] > 0]
+    share = float(more.sum() / totals.sum()) if totals.size else float("nan")
+    if totals.size < 2:
+        return share, -1.0, 1.0
+    half = half_width((more - share * totals) / totals.sum())
+    return share, share - half, share + half
+
+
 def merit(found: Curve) -> float:
     """What a choice is made by: mean share of the mid contrast where 0.3 and 1 % of accepted patches are refused."""
     return float(np.mean([found.share("defects-mid", found.at_equal(rate)) for rate in (0.003, 0.01)]))
@@ -153,3 +189,35 @@ def fusions(best: Candidate, partners: Sequence[Candidate]) -> list[Candidate]:
         if partner.columns != best.columns
         for weights in ((1.0, 1.0), (2.0, 1.0), (1.0, 2.0))
     ]
+
+
+def rows_markdown(rows: Mapping[str, Curve], *, equal: bool) -> list[str]:
+    """One table: filters down, contrasts across at each rate of refusal, with interval over welds and worst weld."""
+    heads = [f"{100 * rate:g} %: {part}" for rate in RATES for part in ("high", "mid", "low", "refused")]
+    lines = []
+    for name, found in rows.items():
+        cells = []
+        for rate in RATES:
+            place = found.at_equal(rate) if equal else found.at_nominal(rate)
+            for part, digits in (*((name, 0) for name in SETS), (ACCEPTED, 1)):
+                low, high = (100 * end for end in found.interval(part, place))
+                several = found.welds_with(part) > 1
+                over = f"{low:.{digits}f} to {high:.{digits}f}" if several else "no interval: 1 weld"
+                worst = found.worst(part, place)
+                named = "" if worst is None else f"; worst {worst.lot}"
+                cells.append(f"{100 * found.share(part, place):.{digits + 1}f} ({over}{named})")
+        lines.append([name, *cells])
+    counts = [f"{next(iter(rows.values())).welds_with(part)}" for _ in RATES for part in (*SETS, ACCEPTED)]
+    return table(["filter", *heads], [*lines, ["*welds with such patches*", *counts]])
+
+
+def curves_csv(rows: Mapping[str, Curve]) -> str:
+    """Found and refused of every row at every nominal rate."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("filter", "nominal", "refused", "high", "mid", "low"))
+    for name, found in rows.items():
+        for rate, shares in found.points():
+            figures = (rate, shares["accepted"], *(shares[part] for part in SETS))
+            writer.writerow([name, *(f"{figure:.5f}" for figure in figures)])
+    return text.getvalue()

@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from edge.validation.lots import auroc_over_lots, share_over_lots
 from edge.validation.statistics import Rate, auroc
 from train.metrics import joint_thresholds, threshold_with_above
 from train.papers.welds.scores import STATISTICS, Scores
+
+_Kind = TypeVar("_Kind", bound=np.generic)
 
 PATCH_FPR = 0.001
 CHECKED = "checked"
@@ -184,10 +187,15 @@ def _by_weld(
     parts: dict[str, dict[str, list[Excesses]]] = {}
     for fold, of_sets in zip(of_folds, tested_of, strict=False):
         for name, counts in of_sets.items():
-            ends = np.cumsum(list(counts.values()), dtype=int)
-            for weld, found in zip(counts, np.split(fold[name], ends)[:-1], strict=True):
+            for weld, found in split_by_weld(fold[name], counts).items():
                 parts.setdefault(name, {}).setdefault(weld, []).append(found)
     return {name: {weld: np.concatenate(found) for weld, found in welds.items()} for name, welds in parts.items()}
+
+
+def split_by_weld(found: npt.NDArray[_Kind], counts: Mapping[str, int]) -> dict[str, npt.NDArray[_Kind]]:
+    """What is known of the patches of a set (n, ...), weld by weld: so many of each, in this order."""
+    ends = np.cumsum(list(counts.values()), dtype=int)
+    return dict(zip(counts, np.split(found, ends)[:-1], strict=True))
 
 
 def auroc_over_welds(found: Mapping[str, Excesses], accepted: Mapping[str, Excesses]) -> tuple[float, float] | None:

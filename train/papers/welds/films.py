@@ -6,7 +6,7 @@ that the masked welds' accepted patches set.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,39 @@ class Film:
     """accepted (n, k) in clean cells; cells and cells-mirrored (20, k)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Where a listed film is read."""
+
+    clean: Weld
+    flaws: tuple[Flaw, ...]
+    poses: dict[str, list[Pose]]
+    """Accepted patches in clean cells."""
+    regions: dict[str, list[npt.NDArray[np.int32]]]
+    """By set of cells, flat indices in a map of half the scale of `clean`."""
+
+
+def read_films(folder: Path, welds: Sequence[Weld], seed: int) -> Iterator[Read]:
+    """The films of a folder like WELDS that its list describes, with 20 accepted patches for each clean cell."""
+    truth = read_truth(folder)
+    for number, weld in enumerate(weld for weld in welds if weld.name in truth):
+        clean = clean_weld(weld.name, weld.image, truth[weld.name])
+        sampler = AcceptedSampler(clean)
+        rng = np.random.default_rng((seed, _STREAM, number))
+        drawn: list[Pose] = []
+        wanted = _PATCHES_A_CELL * len(clean_cells(truth[weld.name]))
+        while len(drawn) < wanted and (pose := sampler.pose(rng)) is not None:
+            drawn.append(pose)
+        top = _row_of(weld.image, clean.image)
+        half = readable(weld.image)[top : top + clean.image.shape[0]][1::2, 1::2]
+        half = half[: clean.image.shape[0] // 2, : clean.image.shape[1] // 2]
+        regions = {
+            CELL_SET: cell_places(half, CELL_PX / 2),
+            MIRRORED_SET: cell_places(half, CELL_PX / 2, mirrored=True),
+        }
+        yield Read(clean, truth[weld.name], {ACCEPTED: drawn}, regions)
+
+
 def score_films(
     folder: Path,
     welds: Sequence[Weld],
@@ -63,35 +96,15 @@ def score_films(
     reporter: Reporter,
     bank: Bank | None = None,
 ) -> list[Film]:
-    """Score the films of a folder like WELDS that its list describes, with 20 accepted patches for each clean cell.
-
-    Backgrounds are those that `film_tables` reads.
-    """
-    truth = read_truth(folder)
-    tasks: list[ScoreTask] = []
-    for weld in welds:
-        if weld.name not in truth:
-            continue
-        clean = clean_weld(weld.name, weld.image, truth[weld.name])
-        sampler = AcceptedSampler(clean)
-        rng = np.random.default_rng((seed, _STREAM, len(tasks)))
-        drawn: list[Pose] = []
-        wanted = _PATCHES_A_CELL * len(clean_cells(truth[weld.name]))
-        while len(drawn) < wanted and (pose := sampler.pose(rng)) is not None:
-            drawn.append(pose)
-        poses = {ACCEPTED: drawn}
-        top = _row_of(weld.image, clean.image)
-        half = readable(weld.image)[top : top + clean.image.shape[0]][1::2, 1::2]
-        half = half[: clean.image.shape[0] // 2, : clean.image.shape[1] // 2]
-        regions = {
-            CELL_SET: cell_places(half, CELL_PX / 2),
-            MIRRORED_SET: cell_places(half, CELL_PX / 2, mirrored=True),
-        }
-        path = out / f"scores_{weld.name}.npz"
-        digest = scores_digest(clean, poses, BACKGROUNDS, bank)
-        tasks.append(ScoreTask(clean, poses, path, digest, regions, BACKGROUNDS, bank))
+    """Score the listed films by filters, those with the backgrounds that `film_tables` reads, and by a bank."""
+    films = list(read_films(folder, welds, seed))
+    tasks = []
+    for film in films:
+        digest = scores_digest(film.clean, film.poses, BACKGROUNDS, bank)
+        path = out / f"scores_{film.clean.name}.npz"
+        tasks.append(ScoreTask(film.clean, film.poses, path, digest, film.regions, BACKGROUNDS, bank))
     found = score_all(tasks, runner, reporter)
-    return [Film(name, truth[name], scores) for name, scores in found.items()]
+    return [Film(film.clean.name, film.flaws, found[film.clean.name]) for film in films]
 
 
 def _row_of(image: npt.NDArray[np.uint8], part: npt.NDArray[np.uint8]) -> int:

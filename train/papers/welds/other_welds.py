@@ -7,6 +7,7 @@ networks, which all judge the same patches; its interval is over the welds, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from train.errors import DataError
 from train.files import write_whole
 from train.papers.welds.benchmark import Benchmark
 from train.papers.welds.data import PatchCounts
+from train.papers.welds.equal_refusal import curve_of, refusal_tables
 from train.papers.welds.evaluation import (
     ACCEPTED,
     CHECKED,
@@ -55,13 +57,23 @@ def try_elsewhere(request: Request, benchmark: Benchmark, folder: Path, reporter
     seen = sorted(learnt_from & {weld.name for weld in welds})
     if seen:
         reporter.say(f"not elsewhere, if they are the same welds: {', '.join(seen)}")
+
+    @cache  # detectors that read the same networks
+    def judge(*together: Task) -> SetScores:
+        return scored(together, sets, prepared(request.device))
+
+    detectors = request.recipe.detectors
     outcomes = {
-        detector.name: outcomes_of(
-            detector, benchmark.tasks, sets, of_welds, request.device, reporter.counter(detector.name)
-        )
-        for detector in request.recipe.detectors
+        detector.name: outcomes_of(detector, benchmark.tasks, judge, of_welds, reporter.counter(detector.name))
+        for detector in detectors
     }
     text = table_markdown(outcomes, of_welds, [weld.name for weld in welds])
+    if request.recipe.beside:
+        curves = {}
+        for detector in detectors:
+            first = [task for task in benchmark.tasks if task.run == 1 and task.variant.name == detector.variant]
+            curves[detector.name] = curve_of(detector, [judge(task) for task in first], [of_welds] * len(first))
+        text = "\n".join([text, *refusal_tables(curves, request.recipe.beside), ""])
     with write_whole(request.out / TABLE_FILE) as stream:
         stream.write(text.encode())
     return text
@@ -101,12 +113,14 @@ def patches_of(welds: Sequence[Weld], counts: PatchCounts, seed: int) -> tuple[S
 def outcomes_of(
     detector: Detector,
     tasks: Sequence[Task],
-    sets: Sets,
+    judge: Callable[..., SetScores],
     of_welds: OfWelds,
-    device: str,
     progress: Callable[[int, int], None],
 ) -> tuple[Outcome, ...]:
-    """The detector's outcome of every run, of an ensemble one in all: each fold's networks by its own thresholds."""
+    """The detector's outcome of every run, of an ensemble one in all: each fold's networks by its own thresholds.
+
+    `judge` gives the scores of one fold's network, or of several together, as `scored` does.
+    """
     of_variant = [task for task in tasks if task.variant.name == detector.variant]
     runs = sorted({task.run for task in of_variant})
     groups = [runs] if detector.ensemble else [[run] for run in runs]
@@ -115,7 +129,7 @@ def outcomes_of(
         folds: list[SetScores] = []
         for fold in dict.fromkeys(task.fold for task in of_variant):
             together = [task for task in of_variant if task.fold == fold and task.run in group]
-            folds.append(scored(together, sets, prepared(device)))
+            folds.append(judge(*together))
         outcomes.append(evaluate(detector, folds, [of_welds] * len(folds)))
         progress(done, len(groups))
     return tuple(outcomes)

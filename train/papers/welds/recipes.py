@@ -39,6 +39,8 @@ class BenchmarkRecipe:
     detectors: tuple[Detector, ...]
     shown: str
     """Name of the variant that the pictures show."""
+    beside: str = ""
+    """Name of the detector that all others are compared with at equal refusal; empty: no such tables."""
 
 
 PAPER_RECIPE: Final = BenchmarkRecipe(
@@ -127,10 +129,29 @@ BEST_RECIPE: Final = BenchmarkRecipe(
     shown=BEST_VARIANT.name,
 )
 
+_MEDIAN: Final = "short median"
+FUSION_RECIPE: Final = BenchmarkRecipe(
+    "fusion",
+    (BEST_VARIANT,),
+    tuple(
+        Detector(f"{name}{of_signs}", BEST_VARIANT.name, tuple(f"{prefix}-{sign}5" for sign in signs))
+        for name, prefix in (
+            (_MEDIAN, "median"),
+            ("best", "detrended"),
+            ("best over the noise", "over-noise"),
+            ("fused", "fused"),
+        )
+        for of_signs, signs in (("", ("dark",)), (", both signs", ("bright", "dark")))
+    ),
+    shown=BEST_VARIANT.name,
+    beside=_MEDIAN,
+)
+"""Planned before its first run: docs/experiments/gate-fusion.md. Rows of one sign are of the dark one."""
+
 
 def benchmark_recipe(name: str) -> BenchmarkRecipe:
     """The recipe of this name. Raises TrainError."""
-    for recipe in (PAPER_RECIPE, BEST_RECIPE, READINGS_RECIPE, ABLATION_RECIPE):
+    for recipe in (PAPER_RECIPE, BEST_RECIPE, FUSION_RECIPE, READINGS_RECIPE, ABLATION_RECIPE):
         if recipe.name == name:
             return recipe
     raise TrainError(f"there is no recipe {name!r}", hint=f"choose from {', '.join(RECIPES)}")

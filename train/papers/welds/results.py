@@ -12,8 +12,11 @@ import torch
 from train.device import device_name
 from train.files import write_json, write_whole
 from train.papers.welds.benchmark import Benchmark
+from train.papers.welds.curves import Curve, curves_csv
+from train.papers.welds.equal_refusal import curve_of, refusal_tables
 from train.papers.welds.plan import Request
 from train.papers.welds.tables import tables_csv, tables_json, tables_markdown
+from train.papers.welds.task import load_scores
 
 
 def write_benchmark(request: Request, benchmark: Benchmark, command: str, wall_s: float) -> str:
@@ -38,11 +41,26 @@ def write_benchmark(request: Request, benchmark: Benchmark, command: str, wall_s
         f"    {command}",
     ]
     text = tables_markdown(benchmark, detectors, notes)
-    for name, content in (("tables.md", text), ("tables.csv", tables_csv(benchmark, detectors))):
+    files = {"tables.csv": tables_csv(benchmark, detectors)}
+    if request.recipe.beside:
+        curves = first_curves(request, benchmark)
+        text = "\n".join([text, *refusal_tables(curves, request.recipe.beside), ""])
+        files["curves.csv"] = curves_csv(curves)
+    for name, content in {"tables.md": text, **files}.items():
         with write_whole(request.out / name) as stream:
             stream.write(content.encode())
     write_json(request.out / "tables.json", {"facts": facts, "detectors": tables_json(benchmark, detectors)})
     return text
+
+
+def first_curves(request: Request, benchmark: Benchmark) -> dict[str, Curve]:
+    """Curve of each detector's first run, by name."""
+    tested_of = [fact["tested_of"] for fact in benchmark.folds]
+    curves = {}
+    for detector in request.recipe.detectors:
+        first = [task for task in benchmark.tasks if task.run == 1 and task.variant.name == detector.variant]
+        curves[detector.name] = curve_of(detector, [load_scores(task) for task in first], tested_of)
+    return curves
 
 
 def facts_of(request: Request, benchmark: Benchmark, command: str, wall_s: float) -> dict[str, Any]:

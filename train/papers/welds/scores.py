@@ -6,40 +6,53 @@ that are neither trained on nor tested.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from train.networks import WINDOW_PX, GateAutoencoder, PatchClassifier, centre_crop
-from train.papers.welds.bank import box_mean, detrended, normalised, on_device
+from train.papers.welds.bank import (
+    box_mean,
+    detrended,
+    grey_unit,
+    noise_about,
+    normalised,
+    on_device,
+    short_median,
+)
 from train.papers.welds.variants import Variant
 
 WINDOWS_PX: Final = (5, WINDOW_PX, 17, 33)
 """The paper's windows of 9 px; wider ones, for a long faint defect has many pixels, over which noise averages out; and
 narrower ones, for thin defects, which fill a wide window with what is none."""
-STATISTICS: Final = tuple(
-    f"{prefix}{kind}{side}"
-    for prefix in ("", "relative-", "detrended-", "detrended-relative-", "input-")
-    for side in WINDOWS_PX
-    for kind in ("mean", "std", "bright", "dark")
+FUSED_WINDOW_PX: Final = WINDOWS_PX[0]
+STATISTICS: Final = (
+    *(
+        f"{prefix}{kind}{side}"
+        for prefix in ("", "relative-", "detrended-", "detrended-relative-", "input-")
+        for side in WINDOWS_PX
+        for kind in ("mean", "std", "bright", "dark")
+    ),
+    *(
+        f"{prefix}{kind}{FUSED_WINDOW_PX}"
+        for prefix in ("median-", "over-noise-", "fused-")
+        for kind in ("bright", "dark")
+    ),
 )
 """Columns of an autoencoder's scores. `bright` and `dark` are the two signs of the mean: with a threshold of its own
 each, the scratches of a film (bright) do not hide its pores (dark). `relative` ones are of the residual over the noise
 about each pixel, `detrended` ones of the residual less its mean over the surroundings: a weld never seen is reproduced
 a little too dark or too bright as a whole, which is no defect. `input` ones need no network: they are of the image
-itself, less its mean over narrower surroundings."""
-_NOISE_WINDOW_PX = 49
-_SURROUNDINGS_PX = 65
+itself, less its mean over narrower surroundings. The last are in units of the noise of the grey image: `median` ones,
+without a network, of the image less its short median, `over-noise` ones of the detrended residual, `fused` ones of the
+mean of both."""
+SURROUNDINGS_PX = 65
 _INPUT_SURROUNDINGS_PX = 33
 """Narrower than a weld bead, whose own shape is in the image and not in the residual."""
-_NOISE_FLOOR = 0.5 / 255
-"""Half a grey level: what 8 bits cannot resolve is no anomaly, however quiet the image."""
 
 Scores = npt.NDArray[np.float32]
 
@@ -62,7 +75,8 @@ def autoencoder_scores(
     found = [torch.empty((0, len(STATISTICS)), device=device)]
     for start in range(0, len(patches), batch):
         images = as_images(patches[start : start + batch], device)
-        found.append(extremes(residual_of(models, images, variant, bf16=bf16), centre_crop(images)))
+        residual = residual_of(models, images, variant, bf16=bf16)
+        found.append(torch.cat([extremes(residual, centre_crop(images)), fused_extremes(residual, images, variant)], 1))
     return torch.cat(found).cpu().numpy()
 
 
@@ -104,9 +118,9 @@ def mean_answer(models: Sequence[torch.nn.Module], images: Tensor, *, bf16: bool
 
 
 def extremes(residual: Tensor, images: Tensor) -> Tensor:
-    """The statistics of residuals (n, 1, h, w) of images of the same shape: (n, len(STATISTICS))."""
+    """The statistics of residuals (n, 1, h, w) of images of the same shape: (n, 80), all but the fused ones."""
     noise = noise_about(images)
-    flat = detrended(residual, _SURROUNDINGS_PX)
+    flat = detrended(residual, SURROUNDINGS_PX)
     columns = []
     for image in (residual, residual / noise, flat, flat / noise, detrended(images, _INPUT_SURROUNDINGS_PX)):
         for side in WINDOWS_PX:
@@ -117,14 +131,21 @@ def extremes(residual: Tensor, images: Tensor) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-def noise_about(images: Tensor) -> Tensor:
-    """Deviation of the noise about every pixel of images (n, 1, h, w), of the same shape.
+def fused_extremes(residual: Tensor, images: Tensor, variant: Variant) -> Tensor:
+    """The last statistics, those beside a short median, of residuals (n, 1, h - 36, w - 36): (n, 6).
 
-    From the mean size of second differences in both directions, over a window of 49 px: slopes and straight edges have
-    none (Immerkaer 1996). Film noise is correlated over a few pixels, which lowers this figure everywhere alike.
+    `images` (n, 1, h, w), sides multiples of 4, are what the networks of the variant saw, before it was normalised.
     """
-    kernel = torch.tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]], device=images.device)
-    differences = F.conv2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), kernel[None, None]).abs()
-    edge = _NOISE_WINDOW_PX // 2
-    size = box_mean(F.pad(differences, (edge, edge, edge, edge), mode="reflect"), _NOISE_WINDOW_PX)
-    return size * (math.sqrt(math.pi / 2) / 6) + _NOISE_FLOOR
+    columns = []
+    for image in over_noise(residual, images, variant):
+        mean = box_mean(image, FUSED_WINDOW_PX)
+        columns += [mean.amax(dim=(1, 2, 3)), (-mean).amax(dim=(1, 2, 3))]
+    return torch.stack(columns, dim=1)
+
+
+def over_noise(residual: Tensor, images: Tensor, variant: Variant) -> tuple[Tensor, Tensor, Tensor]:
+    """Image less its short median, detrended residual, and their mean, in units of the noise; all as the residual."""
+    noise = noise_about(images)
+    median = centre_crop((images - short_median(images)) / noise)
+    network = detrended(residual, SURROUNDINGS_PX) * centre_crop(grey_unit(images, variant) / noise)
+    return median, network, (median + network) / 2

@@ -12,6 +12,7 @@ Network = Literal["autoencoder", "classifier"]
 RECIPES = {
     "paper": "Tables 2 and 3",
     "best": "the variant that finds most",
+    "fusion": "it and a short median, each and together",
     "readings": "the paper's networks, read otherwise",
     "ablation": "what else a network may learn from",
 }

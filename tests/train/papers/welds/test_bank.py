@@ -19,7 +19,9 @@ from train.papers.welds.bank import (
     perturbed,
     posed,
     relit,
+    short_median,
 )
+from train.papers.welds.filters import short_median_background
 from train.papers.welds.recipes import ABLATION_RECIPE
 from train.papers.welds.training import autoencoder_loss
 from train.papers.welds.variants import BOTH, NONE, SNI, Variant
@@ -179,3 +181,10 @@ def test_a_network_without_levels_sees_no_exposure_and_is_to_answer_without_the_
     assert float(seen.mean()) == pytest.approx(0.5, abs=0.01)
     seen, wanted = normalised(defective, clean, levelled)
     torch.testing.assert_close(wanted - seen, clean - defective)
+
+
+def test_the_short_median_is_that_of_the_filters() -> None:
+    image = np.random.default_rng(1).integers(0, 256, (192, 192)).astype(np.uint8)
+    found = short_median(torch.from_numpy(image)[None, None].float())[0, 0].numpy()
+    inside = slice(18, -18)  # at the border one replicates, the other mirrors
+    np.testing.assert_allclose(found[inside, inside], short_median_background(image, 4, 7)[inside, inside], atol=0.01)

@@ -11,16 +11,14 @@ from edge.system.progress import Reporter
 from train.papers.welds.baselines import (
     all_candidates,
     candidate_of,
-    curves_csv,
     find,
     independent_windows,
     planned,
-    rows_markdown,
     run_baselines,
     standing,
     weld_scores,
 )
-from train.papers.welds.curves import Curve, WeldScores
+from train.papers.welds.curves import Curve, WeldScores, curves_csv, rows_markdown
 from train.papers.welds.data import PatchCounts
 from train.papers.welds.filter_scores import FILTERS, SIDES, places_of
 from train.papers.welds.filters import AFTERWARDS, Filter

@@ -22,6 +22,7 @@ from train.papers.welds.plan import Request
 from train.papers.welds.recipes import (
     ABLATION_RECIPE,
     BEST_RECIPE,
+    FUSION_RECIPE,
     PAPER_RECIPE,
     READINGS_RECIPE,
     BenchmarkRecipe,
@@ -157,6 +158,20 @@ def test_a_benchmark_cut_off_between_networks_goes_on_in_processes_and_ends_with
     assert main(command(welds, cache, other, *BEST, "--networks", str(networks))) == 0
     assert "to do" not in capsys.readouterr().err
     assert (other / "tables.csv").read_text() == table
+
+
+@pytest.mark.timeout(600)
+def test_a_recipe_that_compares_at_equal_refusal_says_what_is_found_more(
+    welds: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.papers.welds.figures.draw_figures", lambda *_: [])
+    fusion = ("--recipe", "fusion", "--runs", "1", "--folds", "1", "--test-welds", str(welds))
+    assert main(command(welds, cache, tmp_path, *fusion)) == 0
+    for name in ("tables.md", "elsewhere.md"):
+        more = (tmp_path / name).read_text().partition("## Found more than by short median, at equal refusal\n")[2]
+        assert "| fused | " in more and "| short median | " not in more
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "curves.csv").read_text())))
+    assert {line["filter"] for line in lines} == {detector.name for detector in FUSION_RECIPE.detectors}
 
 
 def request(out: Path) -> Request:
@@ -332,7 +347,7 @@ def test_tables_give_mean_and_half_spread_of_the_runs_beside_the_papers_figures(
     assert (line["share"], line["half_spread"], line["own_share"], line["paper"]) == ("0.86", "0.05", "0.5", "0.26")
 
 
-@pytest.mark.parametrize("recipe", [READINGS_RECIPE, ABLATION_RECIPE, BEST_RECIPE])
+@pytest.mark.parametrize("recipe", [READINGS_RECIPE, ABLATION_RECIPE, BEST_RECIPE, FUSION_RECIPE])
 def test_other_recipes_have_a_line_for_each_way_to_read_a_network(recipe: BenchmarkRecipe) -> None:
     benchmark = Benchmark({d.name: (outcome(180),) for d in recipe.detectors}, (), Training(), "digest", (), {})
     text = tables_markdown(benchmark, recipe.detectors, [])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.papers.welds.curves import Candidate, choose, curve, fusions, leave_one_out, merit
+from train.papers.welds.curves import Candidate, Curve, added, choose, curve, fusions, leave_one_out, merit, more_found
 
 RNG = np.random.default_rng(0)
 DARK, NOISE = Candidate("dark", (0,)), Candidate("noise", (1,))
@@ -71,3 +71,38 @@ def test_a_set_without_patches_has_no_share() -> None:
     none = {name: scores(4.0, defects=0) for name in "ab"}
     found = leave_one_out(DARK, none, ["a", "b"])
     assert np.isnan(found.share("defects-mid", 0))
+
+
+def steps(welds: tuple[str, ...], refused: list[list[int]], found: list[list[int]]) -> Curve:
+    """Two sets of 100 and 10 patches of each weld; hits by place and weld."""
+    hits = {"accepted": np.array(refused), "defects-mid": np.array(found)}
+    return Curve(
+        welds, hits, {name: np.full(len(welds), count) for name, count in (("accepted", 100), ("defects-mid", 10))}
+    )
+
+
+def test_parts_that_test_a_weld_each_are_added_and_so_are_two_tests_of_one_weld() -> None:
+    both = added([steps(("a", "b"), [[0, 1], [2, 3]], [[5, 6], [7, 8]]), steps(("b",), [[1], [1]], [[9], [9]])])
+    assert both.welds == ("a", "b")
+    assert both.hits["accepted"].tolist() == [[0, 2], [2, 4]]
+    assert both.hits["defects-mid"].tolist() == [[5, 15], [7, 17]]
+    assert both.totals["defects-mid"].tolist() == [10, 20]
+
+
+def test_what_is_found_more_is_paired_weld_by_weld() -> None:
+    """One weld is found far more often than the other, by both; the difference is the same on each."""
+    welds = ("a", "b", "c")
+    ours = steps(welds, [[0, 0, 0]], [[2, 6, 10]])
+    other = steps(welds, [[0, 0, 0]], [[1, 5, 9]])
+    assert more_found(ours, 0, other, 0, "defects-mid") == pytest.approx((0.1, 0.1, 0.1))
+    apart = steps(welds, [[0, 0, 0]], [[1, 5, 6]])
+    more, low, high = more_found(apart, 0, other, 0, "defects-mid")
+    assert more == pytest.approx(-0.1)
+    # Student's t of three welds: 4.303 times the deviation of (0, 0, -3) in 10, over the root of three.
+    assert (high - low) / 2 == pytest.approx(4.303 * 0.3 / 3, rel=1e-3)
+    assert more_found(steps(("a",), [[0]], [[2]]), 0, steps(("a",), [[0]], [[1]]), 0, "defects-mid")[1:] == (-1.0, 1.0)
+
+
+def test_the_first_place_that_refuses_as_many() -> None:
+    found = steps(("a",), [[0], [1], [4], [4]], [[0]] * 4)
+    assert [found.at_least(rate) for rate in (0.0, 0.01, 0.011, 0.04, 0.5)] == [0, 1, 2, 2, 3]

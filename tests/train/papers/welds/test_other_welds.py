@@ -11,9 +11,9 @@ from tests.train.papers.welds.weld_images import seam, three_welds
 from train.errors import DataError
 from train.papers.welds import other_welds
 from train.papers.welds.data import PatchCounts
-from train.papers.welds.evaluation import ACCEPTED, CHECKED, LEARNT, Detector
+from train.papers.welds.evaluation import ACCEPTED, CHECKED, LEARNT, Detector, SetScores
 from train.papers.welds.images import Weld
-from train.papers.welds.other_welds import outcomes_of, patches_of, table_markdown
+from train.papers.welds.other_welds import outcomes_of, patches_of, scored, table_markdown
 from train.papers.welds.scores import Scores
 from train.papers.welds.task import EnsembleTask, Task
 from train.papers.welds.variants import SNI, Training
@@ -74,14 +74,18 @@ def test_each_folds_networks_judge_them_by_the_folds_own_thresholds(
         "defects-high": {"A7": 2, "B2": 0},
         "defects-low": {"A7": 0, "B2": 0},
     }
-    runs = outcomes_of(DETECTOR, tasks, sets, of_welds, "cpu", lambda *_: None)
+
+    def judge(*together: Task) -> SetScores:
+        return scored(together, sets, torch.device("cpu"))
+
+    runs = outcomes_of(DETECTOR, tasks, judge, of_welds, lambda *_: None)
     assert len(runs) == 2
     assert loaded == [Task] * 4
     for run in runs:
         shares = {name: rate.share for name, rate in run.flagged.items() if rate.total}
         assert shares == {ACCEPTED: 0, "defects-mid": 0.5, "defects-high": 1, CHECKED: 0, LEARNT: 0}
         assert run.by_weld["defects-mid"] == {"A7": Rate(1, 2), "B2": Rate(1, 2)}  # of both folds
-    (together,) = outcomes_of(TOGETHER, tasks, sets, of_welds, "cpu", lambda *_: None)
+    (together,) = outcomes_of(TOGETHER, tasks, judge, of_welds, lambda *_: None)
     assert loaded[4:] == [EnsembleTask] * 2
     assert together.flagged["defects-mid"].share == 0.5
     text = table_markdown({"AE, SNI": runs}, of_welds, ["A7", "B2"])
