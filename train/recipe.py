@@ -150,7 +150,7 @@ class GateRecipe(Recipe):
 class Adaptation:
     """How a classifier is adapted to another line, by normal scans of it."""
 
-    refused: float = option(0.05, "share of the normal scans, each judged without its own lot, above the threshold")
+    refused: float = option(0.15, "share of the normal scans, each judged without its own lot, above the threshold")
     amp: Amp = option("auto", "arithmetic: bfloat16 where the device has it (auto), never (off), or always (bf16)")
     device: str = option("cpu", "cpu, cuda, or one of several GPUs: cuda:1")
 

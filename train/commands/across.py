@@ -13,12 +13,14 @@ from train.commands.options import (
     add_command,
     add_data,
     add_experiment,
+    add_fields,
     backbone_and_cache,
     command_line,
     surveyed,
 )
 from train.dataset import read_labels
 from train.errors import TrainError
+from train.recipe import Adaptation
 
 RECIPES = ("best", "sheet", "neighbours", "paper")
 
@@ -46,6 +48,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         help="names or TOML files, a row a recipe and pair of sets; all are set against the first, paired over lots"
         f" (default: {' '.join(RECIPES)})",
     )
+    add_fields(verb, Adaptation(), only=("refused",), decided={"refused": "0.15, or a recipe's own"})
 
 
 def across(options: argparse.Namespace, reporter: Reporter) -> int:
@@ -57,6 +60,10 @@ def across(options: argparse.Namespace, reporter: Reporter) -> int:
     if options.data.resolve() == options.other.resolve():
         raise TrainError(f"{options.data} is given twice", hint="name two sets; within one, `crossval` leaves lots out")
     recipes = {Path(name).stem: replace(read_recipe(name), seed=options.seed) for name in options.recipes}
+    refused = Adaptation().refused
+    if options.refused is not None:
+        refused = options.refused
+        recipes = {name: replace(recipe, refused=refused) for name, recipe in recipes.items()}
     backbone, cache = backbone_and_cache(options, reporter)
     names = [folder.resolve().name for folder in (options.data, options.other)]
     if names[0] == names[1]:
@@ -64,7 +71,7 @@ def across(options: argparse.Namespace, reporter: Reporter) -> int:
     with surveyed(options, reporter) as (first, where):
         count = reporter.counter("scans read")
         second = survey(read_labels(options.other), where, count, skip_unreadable=options.skip_unreadable)
-        means = Means(backbone, cache, where, reporter)
+        means = Means(backbone, cache, where, reporter, refused)
         sets = dict(zip(names, (first, second), strict=True))
         print(across_sets(sets, recipes, means, options.out, command_line()), end="")
     return 0

@@ -23,7 +23,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         " scans, then export both.",
         examples=(
             "edge-train adapt run normals --out adapted",
-            "edge-train adapt run normals --out adapted --refused 0.02",
+            "edge-train adapt run normals --out adapted --refused 0.05",
         ),
         exits=TRAINS,
     )

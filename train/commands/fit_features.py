@@ -30,7 +30,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         aliases=("learn",),
     )
     add_experiment(verb, recipe="best")
-    add_fields(verb, Adaptation(), only=("refused",), decided={"refused": "the recipe's; neighbours have 0.05"})
+    add_fields(verb, Adaptation(), only=("refused",), decided={"refused": "the recipe's; neighbours have 0.15"})
 
 
 def fit_features(options: argparse.Namespace, reporter: Reporter) -> int:

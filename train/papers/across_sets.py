@@ -71,6 +71,8 @@ class Means:
     cache: FeatureCache
     runner: Runner
     reporter: Reporter
+    refused: float = Adaptation().refused
+    """Share of normal scans above the threshold of what is adapted."""
 
 
 def across_sets(
@@ -229,7 +231,7 @@ def _adapted(
             own = [number for number, row in enumerate(judged.rows) if row.lot == lot]
             others = [number for number, row in enumerate(judged.rows) if row.lot != lot and row.label == 0]
             known = samples_of(table, judged.rows, others, (0,))
-            adapted = adapt_to(learnt, known, Adaptation().refused).learnt
+            adapted = adapt_to(learnt, known, means.refused).learnt
             p = adapted.predict(samples_of(table, judged.rows, own, (0,)))
             margins[own] = logit(p) - logit(np.array(adapted.threshold))
     return margins

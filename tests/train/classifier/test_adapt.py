@@ -156,7 +156,7 @@ def test_what_cannot_carry_an_adaptation_is_refused_with_what_is_needed(
         assert main(["adapt", *words]) == code
         return capsys.readouterr().err
 
-    assert "12 normal scans of 3 lots, at least 20 of" in refused(str(run), str(line), *out)
+    assert "12 normal scans of 3 lots, at least 20 of" in refused(str(run), str(line), *out, "--refused", "0.05")
     assert "--refused 1 is no share" in refused(str(run), str(line), *out, "--refused", "1", code=1)
     few = tmp_path / "few"
     shutil.copytree(line, few)

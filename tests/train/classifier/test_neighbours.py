@@ -148,7 +148,7 @@ def test_what_cannot_carry_a_threshold_is_refused_with_what_is_needed(
         assert main(["fit-features", str(small_lot), "--out", str(tmp_path / "out"), *size, *words]) == code
         return capsys.readouterr().err
 
-    assert "12 normal scans of 3 lots, at least 20 of 2 lots" in refused()
+    assert "12 normal scans of 3 lots, at least 20 of 2 lots" in refused("--refused", "0.05")
     assert "--refused 1 is no share" in refused("--refused", "1", code=1)
     assert "best learns from both labels" in refused("--refused", "0.1", "--recipe", "best", code=1)
     assert not (tmp_path / "out" / "classifier.pt").exists()

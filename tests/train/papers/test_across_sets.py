@@ -128,5 +128,5 @@ def test_a_further_row_is_of_what_was_adapted_by_normal_scans_of_all_lots_but_th
         lots = set(sets[judged].lots)
         ours = [lots - of for of, _, _ in known if of < lots]
         assert sorted(map(sorted, ours)) == [[lot] for lot in sorted(lots)], learnt_on
-    assert {(frozenset(labels), refused) for _, labels, refused in known} == {(frozenset({0}), 0.05)}
+    assert {(frozenset(labels), refused) for _, labels, refused in known} == {(frozenset({0}), 0.15)}
     assert all(row["auroc"] > 0.8 for row in adapted)
