@@ -25,6 +25,8 @@ class ConvertedScan:
     file: str
     image: Image
     label: int | None
+    sha256: str
+    """Digest of the file."""
 
 
 def converted_scans(
@@ -51,15 +53,12 @@ def converted_scans(
     scans = []
     for name, path in zip(names, files, strict=True):
         try:
-            counts = read_scan(path.resolve(), file=name, limits=Limits(expected_zero_px=None)).counts
+            frame = read_scan(path.resolve(), file=name, limits=Limits(expected_zero_px=None))
         except ScanError as error:
             raise ExportError(f"{path} cannot be read: {error.message}", hint=error.hint) from error
         label = known[name].label if name in known else None
-        scans.append(
-            ConvertedScan(
-                name, prepare(counts, method, bounds, size), None if label is None else int(label is Label.ABNORMAL)
-            )
-        )
+        abnormal = None if label is None else int(label is Label.ABNORMAL)
+        scans.append(ConvertedScan(name, prepare(frame.counts, method, bounds, size), abnormal, frame.scan.sha256))
     return scans
 
 

@@ -166,6 +166,12 @@ def _say_decisions(stored: Mapping[str, bytes], request: ExportRequest, pair: Tr
         engine.close()
     for line in decision_lines(scores, pair.policy):
         reporter.say(line)
+    known = len({scan.sha256 for scan in scans} & {*of.scan_sha256s})
+    if known and of.recipe.get("head") == "neighbours":
+        reporter.say(
+            f"warning: {known} of {len(scans)} golden scans are among those it learnt from, at distance 0, where no"
+            " rounding changes a decision: keep a lot back for --golden, or ask `edge-export parity` of other scans"
+        )
 
 
 def _stored(

@@ -186,7 +186,11 @@ def test_the_pages_commands_for_another_line_make_a_model_that_knows_its_scans(
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("shallow")
 def test_the_pages_commands_for_the_first_day_make_a_model_of_normal_scans_alone(
-    small_lot: Path, held_back: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_lot: Path,
+    held_back: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """It judges abnormal scans of other lots, none of which anything has seen, and labels tell how well."""
     monkeypatch.chdir(tmp_path)
@@ -197,6 +201,7 @@ def test_the_pages_commands_for_the_first_day_make_a_model_of_normal_scans_alone
     small = {**SMALL, "fit-features": "--size 208x200 --weights none --refused 0.1"}
     for program, verb, *rest in block("The first day: normal scans alone"):
         assert PROGRAMS[program]([verb, *rest, *shlex.split(small.get(verb, ""))]) == 0, (program, verb)
+    assert "warning: 12 of 12 golden scans are among those it learnt from" in capsys.readouterr().err
     manifest = json.loads(Path("first-day/manifest.json").read_text())
     assert [golden["file"] for golden in manifest["golden"]] == ["golden/normal.tif", "golden/normal-2.tif"]
     assert manifest["learnt_from"]["lots"] == ["B0", "B1", "B2"] and manifest["reason_map"] is not None
