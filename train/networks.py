@@ -224,6 +224,12 @@ def centre_crop(x: Tensor) -> Tensor:
 
 def residual_statistics(residual: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each window of WINDOW_PX (k), stride 1: two maps (n, 1, h - k + 1, w - k + 1)."""
-    mean = F.avg_pool2d(residual, WINDOW_PX, stride=1)
-    square = F.avg_pool2d(residual * residual, WINDOW_PX, stride=1)
+    mean = _window_mean(residual)
+    square = _window_mean(residual * residual)
     return mean, (square - mean * mean).clamp_min(0.0).sqrt()
+
+
+def _window_mean(values: Tensor) -> Tensor:
+    """Along rows, then along columns: 18 additions a pixel where a square window takes 81."""
+    rows = F.avg_pool2d(values, (1, WINDOW_PX), stride=1)
+    return F.avg_pool2d(rows, (WINDOW_PX, 1), stride=1)
