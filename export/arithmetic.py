@@ -18,7 +18,8 @@ QUANTISING: Final = frozenset(
 """Operators that round activations. DequantizeLinear is not one: it expands weights that are merely stored as int8."""
 HALF: Final = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 PERMITTED: Final = {"fp32": ({"fp32"}, {"fp32"}), "fp16": ({"fp16"}, {"fp16"}), "int8": ({"int8"}, {"fp32", "int8"})}
-"""By the manifest's precision: what classifier and gate may compute in. The gate of an int8 model stays float32."""
+"""By the manifest's precision: what classifier and gate may compute in. The gate of an int8 model stays float32, but
+for a quick pass."""
 
 
 def computes_in(model: onnx.ModelProto) -> str:

@@ -22,7 +22,7 @@ from edge.contract.reasons import GATE_MEAN, GATE_STD
 from edge.engines import PlanSettings
 from edge.engines.choose import CPU_ENGINES, open_engine
 from edge.engines.golden import compare_golden, golden_scores
-from edge.model.manifest import ExposureSpec, SharpnessSpec
+from edge.model.manifest import ExposureSpec, QuickPass, SharpnessSpec
 from edge.model.signed_model import SignedModel, read_model
 from edge.pipeline.decide import decide
 from edge.records import Scores
@@ -79,6 +79,7 @@ def _model(options: argparse.Namespace) -> int:
         precision=options.precision,
         storage=options.weights_storage,
         calibrate=options.calibrate,
+        quick_pass=options.quick_pass,
         review_band=options.review_band and tuple(options.review_band),
     )
     with Reporter() as reporter:
@@ -168,6 +169,7 @@ def _print_facts(model: SignedModel) -> None:
         ("exposure", _exposure(spec.exposure)),
         ("sharpness", _sharpness(spec.sharpness)),
         ("precision", f"{manifest.precision}, weights stored as {manifest.weights_storage}"),
+        ("quick pass", _quick_pass(manifest.quick_pass)),
         ("training data", manifest.training["data_digest"]),
         ("made with", ", ".join(f"{name} {version}" for name, version in sorted(manifest.tools.items()))),
         *((name, f"{entry.size_bytes:,} bytes") for name, entry in sorted(manifest.files.items())),
@@ -217,6 +219,13 @@ def _sharpness(spec: SharpnessSpec) -> str:
         f"noise {spec.noise_counts[0]:.1f}..{spec.noise_counts[1]:.1f} counts, "
         f"finest share {spec.fineness[0]:.2f}..{spec.fineness[1]:.2f}"
     )
+
+
+def _quick_pass(where: QuickPass | None) -> str:
+    if where is None:
+        return "none"
+    doubtful = ", ".join(f"{low:.4f}..{high:.4f}" for low, high in where.p_abnormal)
+    return f"computes again: p {doubtful}, gate mean from {where.gate_mean_from:g}, deviation {where.gate_std_from:g}"
 
 
 def _span(sides: tuple[int, int]) -> str:
@@ -282,6 +291,12 @@ def _parser() -> argparse.ArgumentParser:
         help="what the graphs compute in; refused where it flips a decision on the golden folder (default: fp32)",
     )
     add_folder(model, "--calibrate", about="scans that int8 takes its ranges from (default: none, for fp32 and fp16)")
+    model.add_argument(
+        "--quick-pass",
+        action="store_true",
+        help="with int8: a pass in 8 bits alone comes first, and only doubtful scans are computed as without it; for"
+        " OpenVINO, refused by TensorRT (default: every scan is)",
+    )
     model.add_argument(
         "--review-band",
         type=float,

@@ -30,6 +30,8 @@ class ExportRequest:
     """How weights lie in the file of an fp32 model, None for int8."""
     calibrate: Path | None = None
     """Folder of scans, for int8 graphs."""
+    quick_pass: bool = False
+    """Whether a quick pass stands before int8 graphs."""
     review_band: tuple[float, float] | None = None
     """None for the one that `edge-train calibrate` found, if it did."""
 

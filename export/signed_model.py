@@ -41,6 +41,7 @@ from edge.model.manifest import (
     Input,
     LearntFrom,
     Manifest,
+    QuickPass,
     ReasonMap,
     Thresholds,
     signed_json,
@@ -61,6 +62,7 @@ from export.graphs import (
 from export.keys import load_private_key
 from export.parity import check_parity, check_reason, check_storage, engine_scores, noise_image, torch_scores
 from export.precision import CALIBRATION_SCANS, Precision, to_precision
+from export.quick_pass import with_quick_pass
 from export.reason import reason_geometry
 from export.request import ExportRequest, TrainedPair, load_pair, storage_for
 from export.scan_range import ENOUGH_LOTS, scan_range
@@ -86,6 +88,11 @@ def export_model(request: ExportRequest, reporter: Reporter) -> SignedModel:
     Raises ExportError, ParityError, CheckpointError, and ModelError where the result is not what the line accepts.
     """
     storage = storage_for(request.precision, request.storage)
+    if request.quick_pass and request.precision != "int8":
+        raise ExportError(
+            f"a quick pass stands before int8 graphs, the model is to compute in {request.precision}",
+            hint="give --precision int8 and --calibrate, or leave --quick-pass out",
+        )
     private_key = load_private_key(request.key)
     if request.out.exists() or request.out.is_symlink():
         raise ExportError(f"{request.out} exists already", hint="a model never changes: write a new one beside it")
@@ -109,7 +116,7 @@ def export_model(request: ExportRequest, reporter: Reporter) -> SignedModel:
     tried: list[Storage] = ["fp16"] if request.precision == "fp32" and request.storage is None else []
     while True:
         try:
-            stored, golden = _store_and_compare(graphs, plain, request, storage, pair, reporter)
+            stored, quick_pass, golden = _store_and_compare(graphs, plain, request, storage, pair, reporter)
             break
         except ParityError as error:
             if not tried:
@@ -119,7 +126,7 @@ def export_model(request: ExportRequest, reporter: Reporter) -> SignedModel:
     _say_decisions(stored, request, pair, reporter)
 
     contents = stored | {f"{GOLDEN_DIR}/{scan.name}": scan.tiff for scan in golden}
-    manifest = _manifest(request, storage, pair, golden, contents, private_key)
+    manifest = _manifest(request, storage, quick_pass, pair, golden, contents, private_key)
     return write_model(request.out, manifest, contents, private_key)
 
 
@@ -130,10 +137,10 @@ def _store_and_compare(
     storage: Storage,
     pair: TrainedPair,
     reporter: Reporter,
-) -> tuple[dict[str, bytes], tuple[GoldenScan, GoldenScan]]:
+) -> tuple[dict[str, bytes], QuickPass | None, tuple[GoldenScan, GoldenScan]]:
     """The graphs as they go into the model, and its golden scans. Raises ParityError where they say otherwise."""
     size, channels, method = pair.classifier.size, pair.classifier.channels, pair.classifier.method
-    stored = _stored(graphs, request, storage, pair, reporter)
+    stored, quick_pass = _stored(graphs, request, storage, pair, reporter)
 
     golden = _golden(stored, request, pair, reporter)
     pictures = [*(scan.image for scan in golden), noise_image(channels, *size)]
@@ -151,7 +158,7 @@ def _store_and_compare(
         reporter.say(f"weights stored as {storage} move the golden scores by: {drift}")
     if stored != plain:
         _check_decisions(stored, plain, request, storage, pair, reporter)
-    return stored, golden
+    return stored, quick_pass, golden
 
 
 def _say_decisions(stored: Mapping[str, bytes], request: ExportRequest, pair: TrainedPair, reporter: Reporter) -> None:
@@ -180,18 +187,18 @@ def _stored(
     storage: Storage,
     pair: TrainedPair,
     reporter: Reporter,
-) -> dict[str, bytes]:
-    """The graphs as they go into the model."""
-    ranges = _scans(request.calibrate, pair, CALIBRATION_SCANS) if request.calibrate else []
-    computing = to_precision(
-        graphs,
-        request.precision,
-        [scan.image for scan in ranges],
-        reporter.counter("calibrating"),
-    )
+) -> tuple[dict[str, bytes], QuickPass | None]:
+    """The graphs as they go into the model, and where its quick pass does not decide, None without one."""
+    scans = _scans(request.calibrate, pair, CALIBRATION_SCANS) if request.calibrate else []
+    ranges = [scan.image for scan in scans]
+    computing = to_precision(graphs, request.precision, ranges, reporter.counter("calibrating"))
+    quick_pass = None
+    if request.quick_pass:
+        counter = reporter.counter("calibrating the quick pass")
+        computing, quick_pass = with_quick_pass(graphs, computing, ranges, pair.policy, reporter.say, counter)
     if request.precision == "fp32":
         computing = {name: store_weights(graph, storage) for name, graph in computing.items()}
-    return {name: graph.SerializeToString() for name, graph in computing.items()}
+    return {name: graph.SerializeToString() for name, graph in computing.items()}, quick_pass
 
 
 def _golden(
@@ -265,6 +272,7 @@ def write_model(out: Path, manifest: Manifest, contents: Mapping[str, bytes], ke
 def _manifest(
     request: ExportRequest,
     storage: Storage,
+    quick_pass: QuickPass | None,
     pair: TrainedPair,
     golden: Sequence[GoldenScan],
     contents: Mapping[str, bytes],
@@ -295,6 +303,7 @@ def _manifest(
             gate_map=GateMap(cell_px=MAP_CELL_PX, offset_px=gate_of(gate).map_offset_px),
             reason_map=None if cells is None else ReasonMap(cell_px=cells.cell_px, offset_px=cells.offset_px),
             precision=request.precision,
+            quick_pass=quick_pass,
             weights_storage=storage,
             training=_training(classifier, gate),
             learnt_from=LearntFrom(

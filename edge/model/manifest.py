@@ -158,6 +158,17 @@ class ReasonMap(Part):
     offset_px: Annotated[int, Field(ge=-1024, le=1024)]
 
 
+class QuickPass(Part):
+    """Scores of the quick pass in 8 bits that do not decide: with them a scan is computed precisely.
+
+    `p_abnormal`: intervals, ends included. A gate's score is doubtful from `gate_mean_from`, `gate_std_from` on.
+    """
+
+    p_abnormal: Annotated[tuple[tuple[Probability, Probability], ...], Field(min_length=1)]
+    gate_mean_from: float
+    gate_std_from: float
+
+
 class Golden(Part):
     """A scan in the model and what every engine must say of it, within `tolerance` of each score."""
 
@@ -201,6 +212,8 @@ class Manifest(Part):
     """None: the classifier has no such output."""
     precision: Literal["fp32", "fp16", "int8"]
     """What the graphs compute in; int8 means quantised activations too."""
+    quick_pass: QuickPass | None = None
+    """None: the graphs compute every scan in one way."""
     weights_storage: Literal["fp32", "fp16", "int8"]
     """How the weights lie in the file; they are expanded when the graph is loaded."""
     training: dict[str, str]

@@ -12,7 +12,7 @@ from edge.engines.golden import check_full_batch, check_golden
 from edge.engines.tensorrt.device import find_device
 from edge.engines.tensorrt.plan_cache import KernelsRefused, PlanRefused
 from edge.engines.tensorrt.plans import EVERY_PLAN, KERNELS, PlanRoom, Plans, half_of
-from edge.errors import ModelError
+from edge.errors import EngineError, ModelError
 from edge.records import Size
 from edge.system.logs import event
 
@@ -34,6 +34,11 @@ def open_tensorrt(model: SignedModel, settings: PlanSettings, *, max_batch: int 
     once it has proven itself. Kernels that do not load even when they are new are done without: the CPU converts.
     Raises EngineError that says what is missing or failed.
     """
+    if model.manifest.quick_pass is not None:
+        raise EngineError(
+            f"model {model.model_id} computes doubtful scans twice, in branches that were never tried on TensorRT",
+            hint="export it without --quick-pass, which is for OpenVINO: a GPU has no need of it",
+        )
     room = PlanRoom(find_device(), settings)
     max_batch = max_batch or DEFAULT_MAX_BATCH
     plans = room.plans_for(model, half_of(max_batch))

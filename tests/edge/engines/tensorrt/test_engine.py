@@ -69,6 +69,18 @@ def no_builds(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(plans.subprocess, "run", refuse)
 
 
+def test_a_model_with_a_quick_pass_is_refused_before_anything_is_built(
+    patch: pytest.MonkeyPatch, tmp_path: Path, settings: PlanSettings
+) -> None:
+    def give_quick_pass(content: dict[str, object]) -> None:
+        content["quick_pass"] = {"p_abnormal": [[0.3, 0.7]], "gate_mean_from": 0.28, "gate_std_from": 0.18}
+
+    no_builds(patch)
+    with pytest.raises(EngineError, match="computes doubtful scans twice") as caught:
+        open_tensorrt(verified_model(tmp_path / "quick", edit=give_quick_pass), settings)
+    assert "--quick-pass" in caught.value.hint
+
+
 def test_the_first_start_builds_and_the_next_one_loads(
     patch: pytest.MonkeyPatch, model: SignedModel, settings: PlanSettings
 ) -> None:
