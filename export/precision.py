@@ -67,6 +67,8 @@ PERCENTILE: Final = 99.9999
 LARGEST_HALF: Final = 65_504.0
 FIRST_STAGE_CHANNELS: Final = 64
 QUANTISED: Final = ("Conv", "ConvTranspose")
+_SCALING: Final = frozenset({"Slice", "Gather", "Div", "Mul"})
+"""What may stand between the image as float and the networks: one of its channels is taken, and scaled."""
 
 Progress = Callable[[int, int], None]
 
@@ -158,7 +160,7 @@ def to_quick_int8(
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     first, *others = _convolutions(model)
     kept = [first.name, *(node.name for node in others if shapes[node.input[1]][2:] == (1, 1))]
-    return _quantise(_hide_image(model), kept, calibration, progress, QuantType.QUInt8)
+    return _quantise(hide_image(model), kept, calibration, progress, QuantType.QUInt8)
 
 
 def _quantise(
@@ -197,17 +199,20 @@ def _convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [node for node in model.graph.node if node.op_type in QUANTISED]
 
 
-def _hide_image(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which OpenVINO does not take the 8 bits of the image for quantised values.
+def hide_image(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which OpenVINO does not take the 8 bits of the image, times a scale, for quantised values.
 
-    It would carry them on through the gate's averages and round those to grey levels. No grey level is negative.
+    It would carry them on through the gate's averages and round those to grey levels, in a graph that is float32 too if
+    it is a branch of one with int8. No grey level is negative, and nothing is carried through an Abs.
     """
     copied = copy.deepcopy(model)
     nodes = list(copied.graph.node)
-    place, cast = next((place, node) for place, node in enumerate(nodes) if node.input[0] == IMAGE_INPUT)
-    name = cast.output[0]
-    cast.output[0] = f"{name}_raw"
-    nodes.insert(place + 1, helper.make_node("Abs", [cast.output[0]], [name], "hide_image"))
+    last = next(node for node in nodes if node.input[0] == IMAGE_INPUT)
+    while len(users := [node for node in nodes if last.output[0] in node.input]) == 1 and users[0].op_type in _SCALING:
+        last = users[0]
+    name = last.output[0]
+    last.output[0] = f"{name}_seen"
+    nodes.insert(nodes.index(last) + 1, helper.make_node("Abs", [last.output[0]], [name], "hide_image"))
     del copied.graph.node[:]
     copied.graph.node.extend(nodes)
     return copied

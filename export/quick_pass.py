@@ -33,7 +33,7 @@ from edge.engines.cpu import PairOfNetworks
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE, QuickPass
 from edge.records import Image, Policy, Scores, Size
 from export.parity import engine_scores
-from export.precision import Progress, pin_and_check, to_quick_int8
+from export.precision import Progress, hide_image, pin_and_check, to_quick_int8
 
 SAFETY: Final = 4.0
 LEAST_WIDTH: Final = 1.0
@@ -122,7 +122,7 @@ def join(quick: onnx.ModelProto, precise: onnx.ModelProto, doubts: Doubts) -> on
     joined = copy.deepcopy(quick)
     _rename(joined.graph, {name: f"quick.{name}" for name in outputs})
     graph = joined.graph
-    within = copy.deepcopy(precise.graph)
+    within = hide_image(precise).graph
     own = {tensor.name for tensor in within.initializer} | {name for node in within.node for name in node.output}
     _rename(within, {name: f"precise.{name}" for name in own})
     for node in within.node:
