@@ -294,8 +294,8 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--quick-pass",
         action="store_true",
-        help="with int8: a pass in 8 bits alone comes first, and only doubtful scans are computed as without it; for"
-        " OpenVINO, refused by TensorRT (default: every scan is)",
+        help="with int8: all layers in 8 bits, and doubtful scans again in float32; for OpenVINO, refused by TensorRT"
+        " (default: some layers of an int8 model stay in float32, for every scan)",
     )
     model.add_argument(
         "--review-band",

@@ -18,7 +18,7 @@ for activations, the ranges from real scans. Which layers stay in float32 was me
                  scan of 120 to another decision, for a third of the time of both networks. OpenVINO also carried the
                  integers of the image on through the averages of the layouts, and rounded those to grey levels.
 
-Where a scan is not near any limit, that rounding does no harm: a quick pass before these graphs holds the first stage
+Where a scan is not near any limit, that rounding does no harm: a quick pass before float32 holds the first stage
 and the gate in int8 too, see `export/quick_pass.py`. Its first convolution stays in float32: in int8, with exact grey
 levels and the means' weights made as small as the image's, it saved another 5 % and moved the logit by 1.0 (root mean
 square), for rounded weights that should cancel over a grey sheet do not. Without effect on the time: the channel of
@@ -86,13 +86,18 @@ def to_precision(
     if precision == "fp16":
         return {name: to_float16(graph) for name, graph in graphs.items()}
     if precision == "int8":
-        if not calibration:
-            raise ExportError(
-                "int8 needs ranges from real scans, none were given",
-                hint="name a folder of ordinary and anomalous scans: --calibrate DIR",
-            )
+        check_calibration(calibration)
         return graphs | {CLASSIFIER_FILE: to_int8(graphs[CLASSIFIER_FILE], calibration, progress)}
     return dict(graphs)
+
+
+def check_calibration(calibration: Sequence[Image]) -> None:
+    """Raises ExportError where there are no scans to take ranges from."""
+    if not calibration:
+        raise ExportError(
+            "int8 needs ranges from real scans, none were given",
+            hint="name a folder of ordinary and anomalous scans: --calibrate DIR",
+        )
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -31,7 +31,7 @@ class ExportRequest:
     calibrate: Path | None = None
     """Folder of scans, for int8 graphs."""
     quick_pass: bool = False
-    """Whether a quick pass stands before int8 graphs."""
+    """Whether int8 is a quick pass alone, and doubtful scans are computed again in float32."""
     review_band: tuple[float, float] | None = None
     """None for the one that `edge-train calibrate` found, if it did."""
 

@@ -90,7 +90,7 @@ def export_model(request: ExportRequest, reporter: Reporter) -> SignedModel:
     storage = storage_for(request.precision, request.storage)
     if request.quick_pass and request.precision != "int8":
         raise ExportError(
-            f"a quick pass stands before int8 graphs, the model is to compute in {request.precision}",
+            f"a quick pass computes in int8, the model is to compute in {request.precision}",
             hint="give --precision int8 and --calibrate, or leave --quick-pass out",
         )
     private_key = load_private_key(request.key)
@@ -191,11 +191,11 @@ def _stored(
     """The graphs as they go into the model, and where its quick pass does not decide, None without one."""
     scans = _scans(request.calibrate, pair, CALIBRATION_SCANS) if request.calibrate else []
     ranges = [scan.image for scan in scans]
-    computing = to_precision(graphs, request.precision, ranges, reporter.counter("calibrating"))
-    quick_pass = None
+    progress = reporter.counter("calibrating")
     if request.quick_pass:
-        counter = reporter.counter("calibrating the quick pass")
-        computing, quick_pass = with_quick_pass(graphs, computing, ranges, pair.policy, reporter.say, counter)
+        computing, quick_pass = with_quick_pass(graphs, ranges, pair.policy, reporter.say, progress)
+    else:
+        computing, quick_pass = to_precision(graphs, request.precision, ranges, progress), None
     if request.precision == "fp32":
         computing = {name: store_weights(graph, storage) for name, graph in computing.items()}
     return {name: graph.SerializeToString() for name, graph in computing.items()}, quick_pass

@@ -22,7 +22,7 @@ PASSES_EVERYTHING = 1e3
 """A gate threshold no residual reaches, as the classifier's of 0 is by all: this is about time, not outcomes."""
 
 QUICK = "quick"
-"""int8 with a quick pass; a threshold of 0 leaves no scan doubtful."""
+"""int8 as a quick pass; a threshold of 0 leaves no scan doubtful."""
 ENGINES = {
     "onnxruntime-fp32": ("onnxruntime", "fp32"),
     "openvino-fp32": ("openvino", "fp32"),

@@ -105,7 +105,7 @@ def _int8(model: SignedModel) -> dict[str, PairOfNetworks]:
     plain = {name: expanded(onnx.load_from_string(model.contents[name])) for name in (CLASSIFIER_FILE, GATE_FILE)}
     ranges = [_image(model, FIRST_CALIBRATION_LOT, number) for number in range(CALIBRATION_SCANS)]
     precise = to_precision(plain, "int8", ranges)
-    quick, _ = with_quick_pass(plain, precise, ranges, model.policy(), print)
+    quick, _ = with_quick_pass(plain, ranges, model.policy(), print)
     pairs = {}
     for kind, graphs in (("int8", precise), (QUICK, quick)):
         classifier, gate = (graphs[name].SerializeToString() for name in (CLASSIFIER_FILE, GATE_FILE))
