@@ -79,8 +79,13 @@ class Survey:
         return found
 
     def bounds_without(self, held_out: Iterable[str], mode: Mode) -> Bounds:
-        """Bounds of all scans but those of some lots."""
+        """Bounds of all scans but those of some lots. Raises DataError where none is left."""
         out = set(held_out)
+        if out >= set(self.lots):
+            raise DataError(
+                f"all {len(self.rows)} scans to learn from are of {', '.join(sorted(out))}",
+                hint="add scans of other lots",
+            )
         if mode == "pooled":
             kept = [hist for (lot, _), hist in self.histograms.items() if lot not in out]
             return pooled_bounds(np.sum(kept, axis=0, dtype=np.int64))

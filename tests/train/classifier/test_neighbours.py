@@ -163,6 +163,18 @@ def test_cross_validation_needs_no_abnormal_scans_either(
     assert "| B0 ¹ | 4 (0) |" in table and "Nothing to learn" not in table
 
 
+def test_a_fold_without_normal_scans_is_refused_by_name(
+    normals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(normals, mixed)
+    labels = (mixed / "labels.csv").read_text()
+    (mixed / "labels.csv").write_text(labels.replace("B1,normal", "B1,abnormal").replace("B2,normal", "B2,abnormal"))
+    asked = ["crossval", str(mixed), "--out", str(tmp_path / "table"), "--conversions", "own", *SIZE]
+    assert main(asked) == 65
+    assert "all 4 scans to learn from are of B0" in capsys.readouterr().err
+
+
 def test_another_line_fits_its_own_in_place_of_adapting_them(
     small_lot: Path, held_back: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
