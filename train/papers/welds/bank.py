@@ -32,7 +32,6 @@ _LOCAL_PX = 65
 _LOCAL_FLOOR = 0.03
 _LEVEL_PX = 129
 """Wider than all but the longest defects, narrower than a weld bead: what is left of one is its slope's change."""
-_CONTRAST_UNIT = 0.25
 _NOISE_WINDOW_PX = 49
 _NOISE_FLOOR = 0.5 / 255
 """Half a grey level: what 8 bits cannot resolve is no anomaly, however quiet the image."""
@@ -144,17 +143,11 @@ def local_contrast(patches: Tensor) -> Tensor:
 
     The deviation has a floor, or noise on a flat background would become the loudest thing in the image.
     """
-    mean, contrast = _local(patches)
-    return 0.5 + _CONTRAST_UNIT * (patches - mean) / contrast
-
-
-def _local(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and floored deviation about each pixel."""
     edge = _LOCAL_PX // 2
     wide = F.pad(patches, (edge, edge, edge, edge), mode="reflect")
     mean = box_mean(wide, _LOCAL_PX)
     deviation = (box_mean(wide * wide, _LOCAL_PX) - mean * mean).clamp_min(0.0).sqrt()
-    return mean, deviation + _LOCAL_FLOOR
+    return 0.5 + 0.25 * (patches - mean) / (deviation + _LOCAL_FLOOR)
 
 
 def normalised(seen: Tensor, wanted: Tensor, variant: Variant) -> tuple[Tensor, Tensor]:
@@ -170,14 +163,14 @@ def normalised(seen: Tensor, wanted: Tensor, variant: Variant) -> tuple[Tensor, 
     return seen, wanted
 
 
-def grey_unit(images: Tensor, variant: Variant) -> Tensor:
-    """What a residual of 1, of these images (n, 1, h, w) normalised for the variant, is in [0, 1] of the images."""
-    return _local(images)[1] / _CONTRAST_UNIT if variant.local else torch.ones_like(images)
-
-
 def short_median(images: Tensor) -> Tensor:
     """Background of images (n, 1, h, w), sides multiples of 4: median of 7 cells of 4 px along rows, then columns."""
     return background(images, CELL_PX)
+
+
+def over_noise(images: Tensor) -> Tensor:
+    """Images (n, 1, h, w), sides multiples of 4, less their short median, in units of their noise."""
+    return (images - short_median(images)) / noise_about(images)
 
 
 def noise_about(images: Tensor) -> Tensor:

@@ -56,10 +56,15 @@ def _more(found: tuple[float, float, float]) -> str:
     return f"{more:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
+def compared(detectors: Sequence[Detector]) -> list[Detector]:
+    """Those that a curve can be of: run by run, all thresholds of all welds together."""
+    return [detector for detector in detectors if not (detector.ensemble or detector.middle_weld)]
+
+
 def curve_of(detector: Detector, folds: Sequence[SetScores], tested_of: Sequence[TestedOf]) -> Curve:
     """The detector's curve, of all folds together: in each, thresholds from what it is calibrated on.
 
-    Columns are read as a `Candidate` reads them; `Detector.middle_weld` has no part in it.
+    Columns are read as a `Candidate` reads them.
     """
     candidate = Candidate(detector.name, tuple(STATISTICS.index(name) for name in detector.columns))
     return added([_of_fold(detector, candidate, *fold) for fold in zip(folds, tested_of, strict=True)])

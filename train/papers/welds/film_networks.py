@@ -12,26 +12,24 @@ import torch.nn.functional as F
 
 from edge.system.progress import Reporter
 from train.files import write_whole
-from train.networks import GATE_OFFSET_PX, GateAutoencoder
-from train.papers.welds.bank import box_mean, detrended
+from train.networks import GATE_OFFSET_PX, GateAutoencoder, centre_crop
+from train.papers.welds.bank import box_mean, detrended, over_noise
 from train.papers.welds.benchmark import Benchmark
 from train.papers.welds.curves import Candidate, WeldScores
+from train.papers.welds.equal_refusal import compared
 from train.papers.welds.evaluation import ACCEPTED, Detector, SetScores, TestedOf, split_by_weld
 from train.papers.welds.films import Film, film_tables, read_films
 from train.papers.welds.filter_scores import places_of
 from train.papers.welds.filters import Grey, Map, halved
 from train.papers.welds.images import Weld, read_welds
 from train.papers.welds.plan import Request
-from train.papers.welds.scores import FUSED_WINDOW_PX, STATISTICS, SURROUNDINGS_PX, as_images, over_noise, residual_of
+from train.papers.welds.scores import STATISTICS, SURROUNDINGS_PX, as_images, residual_of
 from train.papers.welds.task import load_network, load_scores, prepared
 from train.papers.welds.variants import Variant
 
-MAPPED: Final = tuple(
-    f"{prefix}-{sign}{FUSED_WINDOW_PX}"
-    for prefix in ("detrended", "median", "over-noise", "fused")
-    for sign in ("bright", "dark")
-)
+MAPPED: Final = ("detrended-bright5", "detrended-dark5", "median-bright5", "median-dark5")
 """Columns of a film's scores, for each variant; names from STATISTICS."""
+_WINDOW_PX: Final = 5
 TABLE_FILE: Final = "films.md"
 _PAD_PX: Final = 20
 """At least the border that a network gives no answer for, and half a window; a multiple of 4."""
@@ -58,7 +56,8 @@ def try_films(request: Request, benchmark: Benchmark, reporter: Reporter) -> str
         tested[variant] = [load_scores(task) for task in first], [fact["tested_of"] for fact in benchmark.folds]
     welds = read_welds(request.welds)
     films = network_films(request.welds, welds, request.seed, networks, reporter, bf16=request.training.bf16)
-    detectors = [detector for detector in request.recipe.detectors if len(detector.columns) == 1]
+    shown = [detector for detector in request.recipe.detectors if set(detector.columns) <= set(MAPPED)]
+    detectors = sorted(compared(shown), key=lambda detector: detector.name != request.recipe.beside)
     lines = network_film_tables(films, detectors, tested)
     text = "\n".join(["## Films with a list of flaws, by the mean residual of all folds' networks", "", *lines, ""])
     with write_whole(request.out / TABLE_FILE) as stream:
@@ -93,10 +92,10 @@ def film_maps(models: Sequence[GateAutoencoder], image: Grey, variant: Variant, 
     pads = (_PAD_PX, _PAD_PX - width % -4, _PAD_PX, _PAD_PX - height % -4)
     images = F.pad(as_images(image[None], torch.device("cpu")), pads, mode="reflect")
     residual = residual_of(models, images, variant, bf16=bf16)
-    first = _PAD_PX - GATE_OFFSET_PX - FUSED_WINDOW_PX // 2
+    first = _PAD_PX - GATE_OFFSET_PX - _WINDOW_PX // 2
     maps = []
-    for values in (detrended(residual, SURROUNDINGS_PX), *over_noise(residual, images, variant)):
-        mean = box_mean(values, FUSED_WINDOW_PX)[0, 0, first : first + height, first : first + width].numpy()
+    for values in (detrended(residual, SURROUNDINGS_PX), centre_crop(over_noise(images))):
+        mean = box_mean(values, _WINDOW_PX)[0, 0, first : first + height, first : first + width].numpy()
         maps += [halved(mean), halved(-mean)]
     return maps
 

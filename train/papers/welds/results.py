@@ -13,7 +13,7 @@ from train.device import device_name
 from train.files import write_json, write_whole
 from train.papers.welds.benchmark import Benchmark
 from train.papers.welds.curves import Curve, curves_csv
-from train.papers.welds.equal_refusal import curve_of, refusal_tables
+from train.papers.welds.equal_refusal import compared, curve_of, refusal_tables
 from train.papers.welds.plan import Request
 from train.papers.welds.tables import tables_csv, tables_json, tables_markdown
 from train.papers.welds.task import load_scores
@@ -57,7 +57,7 @@ def first_curves(request: Request, benchmark: Benchmark) -> dict[str, Curve]:
     """Curve of each detector's first run, by name."""
     tested_of = [fact["tested_of"] for fact in benchmark.folds]
     curves = {}
-    for detector in request.recipe.detectors:
+    for detector in compared(request.recipe.detectors):
         first = [task for task in benchmark.tasks if task.run == 1 and task.variant.name == detector.variant]
         curves[detector.name] = curve_of(detector, [load_scores(task) for task in first], tested_of)
     return curves

@@ -15,21 +15,12 @@ import torch
 from torch import Tensor
 
 from train.networks import WINDOW_PX, GateAutoencoder, PatchClassifier, centre_crop
-from train.papers.welds.bank import (
-    box_mean,
-    detrended,
-    grey_unit,
-    noise_about,
-    normalised,
-    on_device,
-    short_median,
-)
+from train.papers.welds.bank import box_mean, detrended, noise_about, normalised, on_device, over_noise
 from train.papers.welds.variants import Variant
 
 WINDOWS_PX: Final = (5, WINDOW_PX, 17, 33)
 """The paper's windows of 9 px; wider ones, for a long faint defect has many pixels, over which noise averages out; and
 narrower ones, for thin defects, which fill a wide window with what is none."""
-FUSED_WINDOW_PX: Final = WINDOWS_PX[0]
 STATISTICS: Final = (
     *(
         f"{prefix}{kind}{side}"
@@ -37,19 +28,14 @@ STATISTICS: Final = (
         for side in WINDOWS_PX
         for kind in ("mean", "std", "bright", "dark")
     ),
-    *(
-        f"{prefix}{kind}{FUSED_WINDOW_PX}"
-        for prefix in ("median-", "over-noise-", "fused-")
-        for kind in ("bright", "dark")
-    ),
+    *(f"median-{kind}{WINDOWS_PX[0]}" for kind in ("bright", "dark")),
 )
 """Columns of an autoencoder's scores. `bright` and `dark` are the two signs of the mean: with a threshold of its own
 each, the scratches of a film (bright) do not hide its pores (dark). `relative` ones are of the residual over the noise
 about each pixel, `detrended` ones of the residual less its mean over the surroundings: a weld never seen is reproduced
 a little too dark or too bright as a whole, which is no defect. `input` ones need no network: they are of the image
-itself, less its mean over narrower surroundings. The last are in units of the noise of the grey image: `median` ones,
-without a network, of the image less its short median, `over-noise` ones of the detrended residual, `fused` ones of the
-mean of both."""
+itself, less its mean over narrower surroundings. Nor do `median` ones: of the image less its short median, over its
+noise."""
 SURROUNDINGS_PX = 65
 _INPUT_SURROUNDINGS_PX = 33
 """Narrower than a weld bead, whose own shape is in the image and not in the residual."""
@@ -76,7 +62,7 @@ def autoencoder_scores(
     for start in range(0, len(patches), batch):
         images = as_images(patches[start : start + batch], device)
         residual = residual_of(models, images, variant, bf16=bf16)
-        found.append(torch.cat([extremes(residual, centre_crop(images)), fused_extremes(residual, images, variant)], 1))
+        found.append(torch.cat([extremes(residual, centre_crop(images)), median_extremes(images)], dim=1))
     return torch.cat(found).cpu().numpy()
 
 
@@ -118,7 +104,7 @@ def mean_answer(models: Sequence[torch.nn.Module], images: Tensor, *, bf16: bool
 
 
 def extremes(residual: Tensor, images: Tensor) -> Tensor:
-    """The statistics of residuals (n, 1, h, w) of images of the same shape: (n, 80), all but the fused ones."""
+    """The statistics of residuals (n, 1, h, w) of images of the same shape: (n, 80), all but the last."""
     noise = noise_about(images)
     flat = detrended(residual, SURROUNDINGS_PX)
     columns = []
@@ -131,21 +117,7 @@ def extremes(residual: Tensor, images: Tensor) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-def fused_extremes(residual: Tensor, images: Tensor, variant: Variant) -> Tensor:
-    """The last statistics, those beside a short median, of residuals (n, 1, h - 36, w - 36): (n, 6).
-
-    `images` (n, 1, h, w), sides multiples of 4, are what the networks of the variant saw, before it was normalised.
-    """
-    columns = []
-    for image in over_noise(residual, images, variant):
-        mean = box_mean(image, FUSED_WINDOW_PX)
-        columns += [mean.amax(dim=(1, 2, 3)), (-mean).amax(dim=(1, 2, 3))]
-    return torch.stack(columns, dim=1)
-
-
-def over_noise(residual: Tensor, images: Tensor, variant: Variant) -> tuple[Tensor, Tensor, Tensor]:
-    """Image less its short median, detrended residual, and their mean, in units of the noise; all as the residual."""
-    noise = noise_about(images)
-    median = centre_crop((images - short_median(images)) / noise)
-    network = detrended(residual, SURROUNDINGS_PX) * centre_crop(grey_unit(images, variant) / noise)
-    return median, network, (median + network) / 2
+def median_extremes(images: Tensor) -> Tensor:
+    """The last statistics, those of no network, of images (n, 1, h, w), sides multiples of 4: (n, 2)."""
+    mean = box_mean(centre_crop(over_noise(images)), WINDOWS_PX[0])
+    return torch.stack([mean.amax(dim=(1, 2, 3)), (-mean).amax(dim=(1, 2, 3))], dim=1)

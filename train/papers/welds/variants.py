@@ -11,8 +11,7 @@ Network = Literal["autoencoder", "classifier"]
 
 RECIPES = {
     "paper": "Tables 2 and 3",
-    "best": "the variant that finds most",
-    "fusion": "it and a short median, each and together",
+    "best": "the variant that finds most, beside a short median",
     "readings": "the paper's networks, read otherwise",
     "ablation": "what else a network may learn from",
 }

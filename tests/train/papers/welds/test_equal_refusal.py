@@ -7,7 +7,7 @@ from train.papers.welds.equal_refusal import curve_of, more_markdown, refusal_ta
 from train.papers.welds.evaluation import Detector, SetScores
 from train.papers.welds.scores import STATISTICS
 
-DARK = Detector("dark", "sni", ("fused-dark5",))
+DARK = Detector("dark", "sni", ("median-dark5",))
 
 
 def of(levels: list[float]) -> np.ndarray:

@@ -55,6 +55,6 @@ def test_each_variant_has_columns_of_its_own_and_thresholds_from_patches_its_net
     tested_of = [{"accepted": {"a": 300, "b": 200}}]
     rng = np.random.default_rng(0)
     quiet, loud = ({"accepted": rng.normal(level, 1, (500, len(STATISTICS))).astype(np.float32)} for level in (0, 100))
-    detectors = [Detector(name, name, ("fused-dark5",)) for name in (BEST_VARIANT.name, "other")]
+    detectors = [Detector(name, name, ("median-dark5",)) for name in (BEST_VARIANT.name, "other")]
     lines = network_film_tables([wide], detectors, {BEST_VARIANT: ([loud], tested_of), other: ([quiet], tested_of)})
     assert "| 2011 | gas pore | 1 | 1 | 0 | 1 |" in lines

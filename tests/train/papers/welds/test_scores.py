@@ -9,7 +9,7 @@ import torch
 from edge.validation.statistics import Rate, auroc
 from train.metrics import joint_thresholds
 from train.networks import GateAutoencoder, centre_crop
-from train.papers.welds.bank import detrended, local_contrast, noise_about
+from train.papers.welds.bank import detrended, noise_about
 from train.papers.welds.evaluation import (
     Detector,
     auroc_over_welds,
@@ -26,7 +26,6 @@ from train.papers.welds.scores import (
     as_images,
     autoencoder_scores,
     extremes,
-    over_noise,
     residual_of,
 )
 from train.papers.welds.variants import SNI
@@ -80,32 +79,7 @@ def test_the_scores_of_a_patch_are_the_extremes_of_its_residual() -> None:
     assert scores[2, STATISTICS.index("std9")] == pytest.approx(windows.std(axis=(2, 3)).max(), abs=1e-4)
 
 
-def test_the_short_median_and_a_networks_residual_are_fused_in_units_of_the_noise() -> None:
-    """A spot 30 grey levels dark on noise of 3, of which the network leaves 20 in its own, local contrast."""
-    grey = np.random.default_rng(5).normal(120, 3, (192, 192))
-    spot = np.zeros((192, 192))
-    spot[90:98, 90:98] = 1
-    image, less = (
-        torch.from_numpy(values.astype(np.float32) / 255)[None, None] for values in (grey - 30 * spot, 20 * spot)
-    )
-    residual = centre_crop(local_contrast(image)) - reproduced(image, less)
-    median, network, both = (
-        float(found[0, 0, 74:78, 74:78].mean()) for found in over_noise(residual, image, BEST_VARIANT)
-    )
-    assert median == pytest.approx(-30 / 3, rel=0.2)
-    assert network == pytest.approx(-20 / 3, rel=0.2)
-    assert both == pytest.approx((median + network) / 2)
-
-
-def reproduced(image: torch.Tensor, brighter: torch.Tensor) -> torch.Tensor:
-    """What a network answers that makes an image so much brighter, in the local contrast of the image."""
-    step = local_contrast(image) - 0.5
-    wide = torch.nn.functional.pad(image, (32, 32, 32, 32), mode="reflect")
-    mean = torch.nn.functional.avg_pool2d(wide, 65, stride=1)
-    return centre_crop(0.5 + step + brighter * step / (image - mean))
-
-
-def test_a_patch_of_noise_is_quiet_in_the_fused_columns_and_a_dark_spot_is_not() -> None:
+def test_a_patch_of_noise_is_quiet_beside_its_short_median_and_a_dark_spot_is_not() -> None:
     rng = np.random.default_rng(6)
     patches = rng.normal(120, 3, (2, 192, 192)).round().astype(np.uint8)
     patches[1, 90:98, 90:98] -= 15
