@@ -22,8 +22,8 @@ from train.classifier.selection import LIMIT, floored
 
 STEEPNESS: Final = 8.0
 """s in p = d^s / (d^s + limit^s): a slope that fits labels (docs/experiments/classifier-first-day.md)."""
-MOST_SCANS: Final = 160
-"""Normal scans kept, 0.11 MB each in the model; of more, as many of each lot. Few lose little (there)."""
+MOST_SCANS: Final = 240
+"""Normal scans kept, 0.11 MB each in the model; of more, as many of each lot. Fewer find a little less (there)."""
 _LEAST_DISTANCE = 1e-3
 """Below it nothing is nearer: rounding, and a logarithm that must be finite."""
 
