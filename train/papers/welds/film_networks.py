@@ -77,7 +77,9 @@ def network_films(
         places = {name: [places_of(pose, image.shape) for pose in found] for name, found in film.poses.items()}
         maps = [m.ravel() for variant, models in networks.items() for m in film_maps(models, image, variant, bf16=bf16)]
         scores = {
-            name: np.array([[values[place].max(initial=-np.inf) for values in maps] for place in found], np.float32)
+            name: np.array(
+                [[values[place].max(initial=-np.inf) for values in maps] for place in found], np.float32
+            ).reshape(len(found), len(maps))  # a film may have no clean patch
             for name, found in {**places, **film.regions}.items()
         }
         films.append(Film(film.clean.name, film.flaws, scores))

@@ -1,17 +1,20 @@
 """Networks on whole films: maps that lie where the film does, and one set of columns for each variant."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from edge.system.progress import Reporter
 from tests.train.papers.welds.test_films import film
 from train.networks import GateAutoencoder
 from train.papers.welds.cells import Flaw
 from train.papers.welds.evaluation import Detector
-from train.papers.welds.film_networks import MAPPED, film_maps, network_film_tables
-from train.papers.welds.films import Film
+from train.papers.welds.film_networks import MAPPED, film_maps, network_film_tables, network_films
+from train.papers.welds.films import CELL_SET, Film, Read
+from train.papers.welds.images import Weld
 from train.papers.welds.recipes import BEST_VARIANT
 from train.papers.welds.scores import STATISTICS, autoencoder_scores
 
@@ -40,6 +43,18 @@ def test_the_map_of_a_patch_has_the_patchs_scores() -> None:
     for name in ("median-dark5", "median-bright5"):
         inside = maps[MAPPED.index(name)][10:-10, 10:-10]
         assert scores[0, STATISTICS.index(name)] == pytest.approx(float(inside.max()), rel=0.15)
+
+
+def test_a_film_that_is_flawed_all_along_has_cells_and_no_clean_patch(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(2).normal(120, 3, (192, 200)).round().astype(np.uint8)
+    read = Read(Weld("flawed", image, None), (), {"accepted": []}, {CELL_SET: [np.arange(9, dtype=np.int32)] * 20})
+    monkeypatch.setattr("train.papers.welds.film_networks.read_films", lambda *_: [read])
+    networks = {BEST_VARIANT: [GateAutoencoder().eval()]}
+    (found,) = network_films(Path("welds"), [], 0, networks, Reporter(), bf16=False)
+    assert {name: scores.shape for name, scores in found.scores.items()} == {
+        "accepted": (0, len(MAPPED)),
+        CELL_SET: (20, len(MAPPED)),
+    }
 
 
 def test_each_variant_has_columns_of_its_own_and_thresholds_from_patches_its_networks_had_not_seen() -> None:
