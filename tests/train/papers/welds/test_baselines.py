@@ -72,9 +72,14 @@ def test_the_report_has_every_row_at_every_rate_and_says_how_it_was_made(folder:
     assert "Films with a list" not in text
 
 
-def test_neighbours_are_rows_beside_the_filters(folder: Path, tmp_path: Path) -> None:
+def test_neighbours_are_rows_beside_the_filters(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.papers.welds.frozen_neighbours._CELLS_A_WELD", 100)
     few = PatchCounts(test_accepted=5, test_defects=2)
-    text = run_baselines(folder, tmp_path, few, 0, Here(), Reporter(), "command", other=folder, weights="none")
+    other = tmp_path / "one"
+    for part in ("images", "masks"):
+        (other / part).mkdir(parents=True)
+        (other / part / "W0.png").hardlink_to(folder / part / "W0.png")
+    text = run_baselines(folder, tmp_path, few, 0, Here(), Reporter(), "command", other=other, weights="none")
     for name in INPUTS:
         assert text.count(f"| nearest neighbours, {name} |") == 3  # nominal, equal, and other welds
     assert f"Features of a network with weights {frozen_digest('none')[:12]}." in text
