@@ -168,6 +168,15 @@ class QuickPass(Part):
     gate_mean_from: float
     gate_std_from: float
 
+    def sure_limits(self, policy: Thresholds) -> list[str]:
+        """Limits of a policy about which the quick pass would decide: it may do so at none."""
+        cuts = {"threshold": policy.threshold}
+        if policy.review_band is not None:
+            cuts |= dict(zip(("lower end of the review band", "upper end"), policy.review_band, strict=True))
+        sure = [name for name, cut in cuts.items() if not any(low <= cut <= high for low, high in self.p_abnormal)]
+        sure += ["gate_mean_threshold"] * (self.gate_mean_from > policy.gate_mean_threshold)
+        return sure + ["gate_std_threshold"] * (self.gate_std_from > policy.gate_std_threshold)
+
 
 class Golden(Part):
     """A scan in the model and what every engine must say of it, within `tolerance` of each score."""
@@ -247,6 +256,8 @@ class Manifest(Part):
                 f"input has {self.input.channels} channels, "
                 f"conversion {self.conversion.method} makes {self.conversion.method.channels}"
             )
+        if self.quick_pass is not None and (sure := self.quick_pass.sure_limits(self.policy)):
+            raise ValueError(f"the quick pass was made for another policy: it is sure at its {', '.join(sure)}")
         golden = [entry.file for entry in self.golden]
         expected = {CLASSIFIER_FILE, GATE_FILE, *golden}
         if len(set(golden)) != len(golden) or expected != set(self.files):

@@ -259,6 +259,14 @@ NONSENSE: dict[str, tuple[Callable[[Content], Any], str]] = {
     "not a number": (lambda c: c["policy"].update(threshold=float("nan")), "policy.threshold"),
     "threshold above 1": (lambda c: c["policy"].update(threshold=1.5), "policy.threshold"),
     "gate open to all": (lambda c: c["policy"].update(gate_mean_threshold=float("inf")), "gate_mean_threshold"),
+    "quick pass of another threshold": (
+        lambda c: c.update(quick_pass={"p_abnormal": [[0.3, 0.46]], "gate_mean_from": 0.2, "gate_std_from": 0.1}),
+        "made for another policy: it is sure at its threshold",
+    ),
+    "quick pass of another policy": (
+        lambda c: c.update(quick_pass={"p_abnormal": [[0.47, 0.7]], "gate_mean_from": 0.4, "gate_std_from": 0.3}),
+        "sure at its lower end of the review band, upper end, gate_mean_threshold, gate_std_threshold",
+    ),
     "band upside down": (lambda c: c["policy"].update(review_band=[0.6, 0.4]), "ends before it begins"),
     "scan range upside down": (lambda c: c["scan_spec"].update(height_px=[9, 8]), "scan_spec.height_px"),
     "exposure without a limit": (
