@@ -11,7 +11,8 @@ m = log(p / (1 - p)) is a linear function of the backbone's features, whose slop
                    its tile add to m, spread over the tile, times the number of cells) - (what all features add).
 
     neighbours     each tile has a margin of its own, by its distance to the nearest normal one; that of the farthest
-                   tile is m. Cell: that of its tile + m - (their mean over the map): the far tile stands out.
+                   tile is m. Cell: that of its tile + m - (their mean over the map): the far tile stands out. Where the
+                   tiles of the three layers do not end at the same pixels, a cell lies in several: the farthest counts.
 
 In all of them the mean over the map is m itself: nothing of the answer is left out and nothing is added. What a cell
 sees is larger than the cell: the field of view of layer 4 is 899 px wide, though its weight lies in the middle.
@@ -20,6 +21,7 @@ sees is larger than the cell: the field of view of layer 4 is 899 px wide, thoug
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Final
 
 import torch
@@ -69,9 +71,30 @@ def _of_neighbours(neighbours: Neighbours, maps: Sequence[Tensor]) -> tuple[Tens
     by_tile = neighbours.margins(pool(maps))
     margin = farthest(by_tile)
     height, width = (int(side) for side in maps[-1].shape[2:])
-    rows, columns = torch.arange(height) // -(-height // GRID[0]), torch.arange(width) // -(-width // GRID[1])
-    cells = by_tile.unflatten(1, GRID)[:, rows][:, :, columns]
+    tiles = _tiles_of_cells(maps)
+    cells = by_tile[:, tiles.flatten()].unflatten(1, (height, width, -1)).amax(dim=3)
     return torch.sigmoid(margin), cells + (margin - cells.mean(dim=(1, 2)))[:, None, None]
+
+
+def _tiles_of_cells(maps: Sequence[Tensor]) -> Tensor:
+    """Numbers of the tiles in each cell by any layer: int64 (cells, most), one repeated where there are fewer."""
+    height, width = (int(side) for side in maps[-1].shape[2:])
+    found: list[set[int]] = [set() for _ in range(height * width)]
+    for name, x in zip(LAYER_CHANNELS, maps, strict=True):
+        rows, columns = (
+            _meeting(count, STRIDES_PX[name] * -(-int(length) // count), cells)
+            for count, length, cells in zip(GRID, x.shape[2:], (height, width), strict=True)
+        )
+        for (row, tile_row), (column, tile_column) in product(rows, columns):
+            found[row * width + column].add(tile_row * GRID[1] + tile_column)
+    most = max(map(len, found))
+    return torch.tensor([[*tiles, *[min(tiles)] * (most - len(tiles))] for tiles in map(sorted, found)])
+
+
+def _meeting(tiles: int, tile_px: int, cells: int) -> list[tuple[int, int]]:
+    """Cells and tiles, by number, that share pixels along one side."""
+    pairs = product(range(cells), range(tiles))
+    return [(cell, tile) for cell, tile in pairs if -tile_px < tile * tile_px - cell * CELL_PX < CELL_PX]
 
 
 def _of_tiles(network: PooledClassifier, selection: Selection, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,8 @@ from export.reason import explain, reason_geometry
 from tests.export.networks import lively_classifier
 from train.classifier.experiment import Features
 from train.classifier.models import Classifier, PooledClassifier
-from train.classifier.pooling import feature_maps, pool
+from train.classifier.neighbours import Neighbours
+from train.classifier.pooling import GRID, TILES, feature_maps, pool
 from train.classifier.selection import Selection
 from train.networks import ElectrodeClassifier
 
@@ -150,6 +151,25 @@ def test_a_spot_makes_the_map_of_tiles_peak_in_its_tile(features: Features) -> N
         top, left, bottom, right = peak(cells, geometry)
         assert top - geometry.cell_px <= y_px <= bottom + geometry.cell_px
         assert left - geometry.cell_px <= x_px <= right + geometry.cell_px
+
+
+@pytest.mark.parametrize("tile", [0, 6, 26, 27])
+def test_every_tile_that_sees_anything_can_stand_out_in_the_map_of_neighbours(
+    tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last layer's map leaves the lowest tiles empty; those of earlier layers lie over the lower rim."""
+    network = PooledClassifier(1, Neighbours(1), nn.Sequential()).eval()
+    margins = torch.full((1, TILES), -5.0).index_fill(1, torch.tensor([tile]), 5.0)
+    monkeypatch.setattr(Neighbours, "margins", lambda *_: margins)
+    with torch.inference_mode():
+        p, cells = explain(network, network.normalise(noise(1, 12)))
+    assert p.item() == pytest.approx(torch.sigmoid(torch.tensor(5.0)).item())
+    assert cells.mean().item() == pytest.approx(5.0, abs=1e-4)
+    assert cells.max() - cells.min() == pytest.approx(10.0, abs=1e-4)
+    row, column = divmod(tile, GRID[1])
+    middle_px = ((row + 0.5) * 32, (column + 0.5) * 40)  # of layer 2: 4 x 5 of its 25 x 17 cells
+    y, x = (min(int(px), side - 1) // 32 for px, side in zip(middle_px, SIZE, strict=True))
+    assert cells[0, y, x] == cells.max()
 
 
 def test_a_form_without_a_map_says_so_and_still_answers() -> None:
