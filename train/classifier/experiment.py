@@ -154,6 +154,8 @@ def replaced(base: ExperimentRecipe, values: dict[str, Any], where: str) -> Expe
         raise TrainError(f"{where}: the paper's head takes no features of tiles", hint='add head = "logistic"')
     if recipe.head == "paper" and recipe.augmentation == "none":
         raise TrainError(f"{where}: the paper's head learns from mirrored scans", hint="leave augmentation out")
+    if recipe.head == "neighbours" and recipe.undecided == "class":
+        raise TrainError(f"{where}: neighbours know one class", hint='add undecided = "drop", or leave it out')
     plain = (recipe.features, recipe.head, recipe.threshold, recipe.undecided, recipe.augmentation)
     if recipe.fine_tune != "head" and (plain != _FINE_TUNED or recipe.loss == "real-world"):
         raise TrainError(

@@ -21,7 +21,7 @@ from train.classifier.experiment import ExperimentRecipe, recipe_values
 from train.classifier.feature_cache import FeatureCache
 from train.classifier.features import Backbone, Conversion, compute_features, frozen_network
 from train.classifier.heads import starting_layers
-from train.classifier.learner import Learnt, Samples, learn, learn_normal
+from train.classifier.learner import Learnt, Samples, learn, learn_normal, learnt_from
 from train.classifier.left_out import figures, refuse_few
 from train.classifier.lots import accuracy_interval, most_wrong
 from train.classifier.models import Classifier, PooledClassifier
@@ -51,7 +51,10 @@ def learn_all(
     """
     is_normal_alone = recipe.learns_from == (0,)
     if is_normal_alone:
-        refuse_few([row for row in survey.rows if row.label == 0], recipe.refused)
+        is_dropped = recipe.undecided == "drop"
+        refuse_few(
+            [row for row in survey.rows if row.label == 0 and not (is_dropped and row.is_disputed)], recipe.refused
+        )
     elif len({row.label for row in survey.rows}) < 2:
         raise DataError(
             "all scans have the same label",
@@ -70,6 +73,7 @@ def learn_all(
 
     training = samples(known, recipe.views)
     if is_normal_alone:
+        training = learnt_from(training, recipe)
         came = learn_normal(training, recipe)
         learnt = came.learnt
         metrics = figures(came.p_left_out, learnt.threshold, training.lots)

@@ -70,14 +70,18 @@ class Learnt:
 
 def learn(samples: Samples, recipe: ExperimentRecipe, start: Start) -> Learnt:
     """Train by any recipe; the classes it `learns_from` must be there. Raises DivergedError."""
+    samples = learnt_from(samples, recipe)
     if recipe.head == "neighbours":
         return learn_normal(samples.take(np.flatnonzero(samples.labels == 0)), recipe).learnt
-    if recipe.undecided == "drop":
-        samples = samples.take(np.flatnonzero(~samples.disputed))
     learnt = _layers(samples, recipe, start)
     if recipe.threshold == "half":
         return learnt
     return replace(learnt, threshold=calibrated_threshold(samples, recipe, start))
+
+
+def learnt_from(samples: Samples, recipe: ExperimentRecipe) -> Samples:
+    """The scans that the recipe learns from: all of these, or those on which labellers agree."""
+    return samples.take(np.flatnonzero(~samples.disputed)) if recipe.undecided == "drop" else samples
 
 
 @dataclass(frozen=True)

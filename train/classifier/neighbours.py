@@ -19,11 +19,14 @@ from torch import Tensor, nn
 
 from train.classifier.pooling import CHANNELS, TILE_SHAPE, TILES, Pooled
 from train.classifier.selection import LIMIT, floored
+from train.errors import DataError
 
 STEEPNESS: Final = 8.0
 """s in p = d^s / (d^s + limit^s): a slope that fits labels (docs/experiments/classifier-first-day.md)."""
 MOST_SCANS: Final = 240
 """Normal scans kept, 0.11 MB each in the model; of more, as many of each lot. Fewer find a little less (there)."""
+_LEAST_LIMIT: Final = 0.1
+"""The limit is about a hundred times as great where scans differ."""
 _LEAST_DISTANCE = 1e-3
 """Below it nothing is nearer: rounding, and a logarithm that must be finite."""
 
@@ -108,7 +111,7 @@ def fit_neighbours(tiles: npt.NDArray[np.float16], lots: Sequence[str], refused:
 
     A lot that was learnt from is near, and what is usual was measured with it: for the limit each lot is judged by what
     the others show, and the share `refused` of these distances lies above it. Of a single lot one half is judged by
-    the other.
+    the other. Raises DataError where most of them are copies of each other: no other scan would be near.
     """
     names = np.array(lots) if len(set(lots)) > 1 else np.arange(len(lots)) % 2
     shown = torch.from_numpy(tiles)
@@ -117,7 +120,13 @@ def fit_neighbours(tiles: npt.NDArray[np.float16], lots: Sequence[str], refused:
         own = names == name
         apart[own] = _learnt(shown[~own], names[~own].tolist()).distances(shown[own]).amax(dim=1)
     fitted = _learnt(shown, lots)
-    fitted.limit.fill_(float(np.quantile(apart.numpy(), 1 - refused)))
+    limit = float(np.quantile(apart.numpy(), 1 - refused))
+    if limit < _LEAST_LIMIT:
+        raise DataError(
+            f"of {len(names)} normal scans of {len(set(lots))} lots nearly all are alike, as copies of one scan are",
+            hint="give scans of different electrodes; `edge-train doctor DATA` names copies",
+        )
+    fitted.limit.fill_(limit)
     margins = STEEPNESS * torch.log(apart / fitted.limit).double()
     return FittedNeighbours(fitted, torch.sigmoid(margins).numpy())
 
