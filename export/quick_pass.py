@@ -81,6 +81,11 @@ def with_quick_pass(
         f"the quick pass moves {len(calibration)} calibration scans by at most: log(p / (1 - p)) {drift.logit:.2f}, "
         f"gate mean {drift.gate_mean_max:.1e}, gate std {drift.gate_std_max:.1e}; {doubtful} of them are doubtful"
     )
+    if 2 * doubtful > len(calibration):
+        say(
+            "warning: most scans would be computed twice, and take longer than without a quick pass: leave"
+            " --quick-pass out, unless the scans of the line are less doubtful than those of --calibrate"
+        )
     doubts: dict[str, Doubts] = {
         CLASSIFIER_FILE: {"p_abnormal": where.p_abnormal},
         GATE_FILE: {

@@ -147,6 +147,7 @@ def test_a_doubtful_scan_has_the_scores_of_float32_on_every_engine(plain: dict[s
     said: list[str] = []
     joined, where = with_quick_pass(plain, IMAGES, policy, said.append)
     assert where.gate_mean_from < 1e-4 and "4 of them are doubtful" in said[0]
+    assert "warning: most scans would be computed twice" in said[1]
     for engine in ("onnxruntime", "openvino") if find_spec("openvino") else ("onnxruntime",):
         observed = scores(joined, engine)
         assert observed[0].p_abnormal == pytest.approx(expected[0].p_abnormal, abs=1e-3)  # weights in float16
