@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from edge.system.progress import Reporter
+from train.errors import DataError
 from train.files import write_whole
 from train.papers.welds.cells import TRUTH_FILE
 from train.papers.welds.curves import (
@@ -177,6 +178,9 @@ def run_baselines(
     welds = read_welds(folder)
     masked = [weld for weld in welds if weld.mask is not None]
     folds = weld_folds(masked, seed)
+    unseen = [] if other is None else [weld for weld in read_welds(other) if weld.mask is not None]
+    if other is not None and not unseen:
+        raise DataError(f"no weld in {other} has a mask", hint="give a folder with images/NAME.png and masks/NAME.png")
     out.mkdir(parents=True, exist_ok=True)
     bank = None if weights is None else fill_bank(masked, folds, weights, seed)
     further = {} if bank is None else neighbours_rows(bank)
@@ -204,7 +208,6 @@ def run_baselines(
         "",
     ]
     if other is not None:
-        unseen = [weld for weld in read_welds(other) if weld.mask is not None]
         fold = Fold("other-welds", (), (), tuple(weld.name for weld in unseen))
         (out / "other").mkdir(exist_ok=True)
         judged = weld_scores(unseen, [fold], counts, seed, out / "other", runner, reporter, bank)

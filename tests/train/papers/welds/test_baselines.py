@@ -1,5 +1,6 @@
 """The recipe of filters without training, on drawn welds."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from edge.system.progress import Reporter
+from train.errors import DataError
 from train.papers.welds.baselines import (
     all_candidates,
     candidate_of,
@@ -83,6 +85,14 @@ def test_neighbours_are_rows_beside_the_filters(folder: Path, tmp_path: Path, mo
     for name in INPUTS:
         assert text.count(f"| nearest neighbours, {name} |") == 3  # nominal, equal, and other welds
     assert f"Features of a network with weights {frozen_digest('none')[:12]}." in text
+
+
+def test_other_welds_without_a_mask_are_refused_before_anything_is_scored(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(folder / "images", other / "images")
+    with pytest.raises(DataError, match=f"no weld in {other} has a mask"):
+        run_baselines(folder, tmp_path / "out", COUNTS, 0, Here(), Reporter(), "command", other=other)
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_mask_is_another_digest(folder: Path) -> None:
