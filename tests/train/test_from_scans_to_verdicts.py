@@ -199,7 +199,9 @@ def test_the_pages_commands_for_the_first_day_make_a_model_of_normal_scans_alone
     Path("normals/labels.csv").write_text("\n".join(listed) + "\n")
     shutil.copytree(held_back, "scans")
     small = {**SMALL, "fit-features": "--size 208x200 --weights none --refused 0.1"}
-    for program, verb, *rest in block("The first day: normal scans alone"):
+    small["crossval"] = "--size 208x200 --weights none"
+    crossval = in_the_text("The first day: normal scans alone", "crossval")
+    for program, verb, *rest in (*block("The first day: normal scans alone"), crossval):
         assert PROGRAMS[program]([verb, *rest, *shlex.split(small.get(verb, ""))]) == 0, (program, verb)
     assert "warning: 12 of 12 golden scans are among those it learnt from" in capsys.readouterr().err
     manifest = json.loads(Path("first-day/manifest.json").read_text())

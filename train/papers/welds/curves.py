@@ -200,6 +200,9 @@ def rows_markdown(rows: Mapping[str, Curve], *, equal: bool) -> list[str]:
         for rate in RATES:
             place = found.at_equal(rate) if equal else found.at_nominal(rate)
             for part, digits in (*((name, 0) for name in SETS), (ACCEPTED, 1)):
+                if not found.welds_with(part):
+                    cells.append("-")
+                    continue
                 low, high = (100 * end for end in found.interval(part, place))
                 several = found.welds_with(part) > 1
                 over = f"{low:.{digits}f} to {high:.{digits}f}" if several else "no interval: 1 weld"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -52,6 +53,8 @@ def more_markdown(curves: Mapping[str, Curve], beside: str) -> list[str]:
 
 
 def _more(found: tuple[float, float, float]) -> str:
+    if math.isnan(found[0]):
+        return "-"
     more, low, high = (100 * figure for figure in found)
     return f"{more:+.1f} ({low:+.1f} to {high:+.1f})"
 
