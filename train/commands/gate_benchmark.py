@@ -142,7 +142,12 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
 
 
 def _baselines(options: argparse.Namespace, reporter: Reporter) -> int:
-    """Filters without training; prints the tables."""
+    """Filters without training; prints the tables. Raises TrainError for folds: thresholds need all of them."""
+    if options.folds:
+        raise TrainError(
+            f"--folds {' '.join(map(str, options.folds))} is for recipes that train, {BASELINES!r} judges all folds",
+            hint="leave it out",
+        )
     from train.papers.welds.baselines import run_baselines
     from train.papers.welds.benchmark import scaled
     from train.papers.welds.data import PatchCounts

@@ -234,6 +234,14 @@ def fold_of(level: int) -> FoldData:
     return FoldData("fold-1", ("a",), ("b",), ("c",), grey, grey, grey, {"defects": delta, "sni": delta}, tests, {}, {})
 
 
+@pytest.mark.parametrize("words", [["best", "--weights", "none"], ["baselines", "--folds", "1"]])
+def test_an_option_that_a_recipe_would_not_heed_is_refused(
+    words: list[str], welds: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(welds, cache, tmp_path, "--recipe", *words)) == 1
+    assert f"{words[1]} " in capsys.readouterr().err
+
+
 def test_a_folds_arrays_are_made_once_and_again_when_they_are_others(tmp_path: Path) -> None:
     made = []
 
