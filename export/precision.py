@@ -280,17 +280,24 @@ def _cast(source: str, target: str, element_type: int) -> onnx.NodeProto:
 
 
 def _between_weighted_layers(graph: onnx.GraphProto) -> set[str]:
-    """Names of the nodes from which one weighted layer is reached and which are reached from one, those included."""
+    """Names of the nodes from which one weighted layer is reached and which are reached from one, those included.
+
+    The product with known scans is no such layer: before it tiles are divided by deviations that may be too small for
+    float16. The scans lie in the file as halves, no weight of a plain graph does.
+    """
+    constant = {tensor.name for tensor in graph.initializer}
+    known = {node.output[0] for node in graph.node if node.op_type == "Cast" and node.input[0] in constant}
+    weighted = {node.name for node in graph.node if node.op_type in WEIGHTED and known.isdisjoint(node.input)}
     after: set[str] = set()
     tensors: set[str] = set()
     for node in graph.node:  # in order of execution
-        if node.op_type in WEIGHTED or tensors & set(node.input):
+        if node.name in weighted or tensors & set(node.input):
             after.add(node.name)
             tensors |= set(node.output)
     before: set[str] = set()
     needed: set[str] = set()
     for node in reversed(graph.node):
-        if node.op_type in WEIGHTED or needed & set(node.output):
+        if node.name in weighted or needed & set(node.output):
             before.add(node.name)
             needed |= set(node.input)
     return after & before
