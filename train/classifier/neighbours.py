@@ -111,7 +111,8 @@ def fit_neighbours(tiles: npt.NDArray[np.float16], lots: Sequence[str], refused:
 
     A lot that was learnt from is near, and what is usual was measured with it: for the limit each lot is judged by what
     the others show, and the share `refused` of these distances lies above it. Of a single lot one half is judged by
-    the other. Raises DataError where most of them are copies of each other: no other scan would be near.
+    the other. Raises DataError for features that are not finite, and where most scans are copies of each
+    other: no other scan would be near.
     """
     names = np.array(lots) if len(set(lots)) > 1 else np.arange(len(lots)) % 2
     shown = torch.from_numpy(tiles)
@@ -120,6 +121,11 @@ def fit_neighbours(tiles: npt.NDArray[np.float16], lots: Sequence[str], refused:
         own = names == name
         apart[own] = _learnt(shown[~own], names[~own].tolist()).distances(shown[own]).amax(dim=1)
     fitted = _learnt(shown, lots)
+    if not (is_finite := torch.isfinite(apart)).all():
+        raise DataError(
+            f"{int((~is_finite).sum())} of {len(names)} distances between normal scans are no finite numbers",
+            hint="compute in float32 (--amp off), or give other --weights",
+        )
     limit = float(np.quantile(apart.numpy(), 1 - refused))
     if limit < _LEAST_LIMIT:
         raise DataError(

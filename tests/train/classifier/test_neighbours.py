@@ -95,6 +95,13 @@ def test_of_too_many_scans_as_many_of_each_lot_are_kept(monkeypatch: pytest.Monk
     assert (found.p_left_out >= 0.5).sum() == 3  # the limit, too, by what so many show
 
 
+def test_features_that_are_not_finite_are_refused() -> None:
+    tiles = normal_tiles(0)
+    tiles[0, 0, 0, 0] = np.nan
+    with pytest.raises(DataError, match="distances between normal scans are no finite numbers"):
+        fit_neighbours(tiles, LOTS, 0.05)
+
+
 def test_copies_of_one_scan_in_every_lot_are_refused() -> None:
     """Every other scan would be far from them, and their like of the next day abnormal."""
     tiles = normal_tiles(0)
@@ -163,7 +170,7 @@ def test_what_cannot_carry_a_threshold_is_refused_with_what_is_needed(
     assert not (tmp_path / "out" / "classifier.pt").exists()
 
 
-def test_scans_that_people_do_not_agree_on_are_not_known_where_the_recipe_drops_them(
+def test_scans_that_people_do_not_agree_on_are_not_known_unless_the_recipe_says_so(
     normals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, recipe = tmp_path / "voted", tmp_path / "recipe.toml"
@@ -172,17 +179,18 @@ def test_scans_that_people_do_not_agree_on_are_not_known_where_the_recipe_drops_
     voted = [f"{line},normal,{'abnormal' if number == 5 else 'normal'}" for number, line in enumerate(lines)]
     (folder / "labels.csv").write_text("\n".join(["file,bundle,label_1,label_2,label_3", *voted]) + "\n")
     known = {}
-    for undecided, refused in (("majority", 0.1), ("drop", 0.1), ("drop", 0.09)):
-        recipe.write_text(f'base = "neighbours"\nundecided = "{undecided}"\n')
-        asked = ["fit-features", str(folder), "--out", str(tmp_path / undecided), *SIZE[:-1], str(recipe)]
+    for undecided, refused in (("majority", 0.1), ("", 0.1), ("", 0.09)):
+        recipe.write_text('base = "neighbours"\n' + (f'undecided = "{undecided}"\n' if undecided else ""))
+        out = tmp_path / f"run-{undecided}"
+        asked = ["fit-features", str(folder), "--out", str(out), *SIZE[:-1], str(recipe)]
         code = main([*asked, "--refused", str(refused)])
         if refused == 0.09:
             assert code == 65 and "11 normal scans of 3 lots, at least 12" in capsys.readouterr().err
             continue
         assert code == 0
-        checkpoint = load_checkpoint(tmp_path / undecided / "classifier.pt", "classifier")
+        checkpoint = load_checkpoint(out / "classifier.pt", "classifier")
         known[undecided] = (checkpoint.state_dict["selection.known"].shape[1], checkpoint.metrics["left_out_scans"])
-    assert known == {"majority": (12, 12), "drop": (11, 11)}
+    assert known == {"majority": (12, 12), "": (11, 11)}
     recipe.write_text('base = "neighbours"\nundecided = "class"\n')
     assert main(["fit-features", str(folder), "--out", str(tmp_path / "class"), *SIZE[:-1], str(recipe)]) == 1
     assert "neighbours know one class" in capsys.readouterr().err
