@@ -14,6 +14,8 @@ SIZE_MARGIN: Final = 0.05
 """Scans may be this much smaller or larger than any the networks learnt from before a person has to look."""
 MIN_CLIPPED_FRACTION: Final = 0.02
 """A scan may always have this share of pixels outside the bounds; else twice the most seen in training."""
+LARGE_CLIPPED_FRACTION: Final = 0.1
+"""Beyond it a scan lost what a person sees on it: hot pixels and the rim are far less, a sheet is half."""
 ENOUGH_LOTS: Final = 24
 """From here up the training lots say what others will be like."""
 
@@ -27,6 +29,20 @@ def scan_range(classifier: Checkpoint, gate: Checkpoint) -> ScanRange:
         max_clipped_fraction=min(1.0, max(MIN_CLIPPED_FRACTION, 2 * clipped)),
         exposure=exposure_spec(classifier, gate),
         sharpness=sharpness_spec(classifier, gate),
+    )
+
+
+def clipping_warning(classifier: Checkpoint, gate: Checkpoint) -> str | None:
+    """What to say where the bounds cut much of a scan that was learnt from; None where they do not."""
+    clipped = max(classifier.max_clipped_fraction, gate.max_clipped_fraction)
+    if clipped <= LARGE_CLIPPED_FRACTION:
+        return None
+    bounds = classifier.bounds
+    where = "the bounds" if bounds is None else f"{bounds.lo_counts} to {bounds.hi_counts} counts"
+    return (
+        f"warning: of one scan that was learnt from {clipped:.0%} of the pixels lie outside {where}: what they show is"
+        " lost, and as much may be of any scan on the line; learn from more lots, or with a recipe of its own that has"
+        ' bounds_mode = "per_scan"'
     )
 
 

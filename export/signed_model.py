@@ -65,7 +65,7 @@ from export.precision import CALIBRATION_SCANS, Precision, to_precision
 from export.quick_pass import with_quick_pass
 from export.reason import reason_geometry
 from export.request import ExportRequest, TrainedPair, load_pair, storage_for
-from export.scan_range import ENOUGH_LOTS, scan_range
+from export.scan_range import ENOUGH_LOTS, clipping_warning, scan_range
 from export.scans import ConvertedScan, converted_scans
 from export.storage import Storage, store_weights
 from train.checkpoint import Checkpoint
@@ -103,6 +103,8 @@ def export_model(request: ExportRequest, reporter: Reporter) -> SignedModel:
             f"warning: {len(lots)} lots say little about the exposure of others, so its limit is wide; expect some good"
             f" scans of new lots to be sent to a person, and train on {ENOUGH_LOTS} lots or more"
         )
+    if (warning := clipping_warning(pair.classifier, pair.gate)) is not None:
+        reporter.say(warning)
     size, channels, method = pair.classifier.size, pair.classifier.channels, pair.classifier.method
 
     network, gate_network = classifier_of(pair.classifier), gate_of(pair.gate)

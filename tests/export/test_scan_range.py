@@ -9,7 +9,7 @@ from edge.images.method import Method
 from edge.images.sharpness import Sharpness
 from edge.records import Size
 from export.errors import ExportError
-from export.scan_range import exposure_spec, scan_range
+from export.scan_range import clipping_warning, exposure_spec, scan_range
 from tests.export.networks import exposure_around
 from train.checkpoint import Checkpoint
 from train.gate.findings import exposure_model
@@ -43,6 +43,13 @@ def test_the_gates_report_refuses_by_the_exposure_limit_that_its_model_will_have
     limit = exposure_model(GATE).spread.limit
     assert limit == exposure_spec(GATE).limit
     assert limit > exposure_model(replace(GATE, exposure_lots=())).spread.limit  # an earlier release did not say
+
+
+def test_bounds_that_cut_half_of_a_scan_are_told() -> None:
+    """Bounds are rounded to the nearest hundred counts, which may be the level of the sheets of a dark lot."""
+    assert clipping_warning(CLASSIFIER, replace(GATE, max_clipped_fraction=0.05)) is None
+    said = clipping_warning(replace(CLASSIFIER, max_clipped_fraction=0.66), GATE)
+    assert said is not None and "66% of the pixels lie outside 1700 to 2800 counts" in said
 
 
 @pytest.mark.parametrize(
