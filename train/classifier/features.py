@@ -94,7 +94,7 @@ class PassTask:
 def open_backbone(weights: str, size: Size, *, seed: int, amp: bool, device: str) -> Backbone:
     """Read the weights once, to name them by their content. Raises TrainError."""
     open_device(device)
-    return Backbone(weights, weights_sha256(_network(weights, 1, seed)), size, amp, device, seed)
+    return Backbone(weights, weights_sha256(starting_network(weights, 1, seed)), size, amp, device, seed)
 
 
 def weights_sha256(network: Classifier) -> str:
@@ -204,7 +204,7 @@ def _images(row: Row, sha256: str, views: tuple[int, ...], conversion: Conversio
 
 def frozen_network(backbone: Backbone, channels: int) -> ElectrodeClassifier:
     """The network at its starting weights, on the CPU, the caller's own."""
-    return _network(backbone.weights, channels, backbone.seed)
+    return starting_network(backbone.weights, channels, backbone.seed)
 
 
 def _tasks(
@@ -232,7 +232,7 @@ def _key(sha256: str, conversion: Conversion, shown: int, backbone: Backbone) ->
     return FeatureKey(sha256, str(conversion), size, shown, backbone.sha256, STATISTICS, backbone.arithmetic)
 
 
-def _network(weights: str, channels: int, seed: int) -> ElectrodeClassifier:
+def starting_network(weights: str, channels: int, seed: int) -> ElectrodeClassifier:
     """The classifier as `train.classifier.training` would start it, so that random weights are the same ones too."""
     torch.manual_seed(seed)
     method = Method.MIXED if channels == 3 else Method.GLOBAL
@@ -242,7 +242,7 @@ def _network(weights: str, channels: int, seed: int) -> ElectrodeClassifier:
 
 @lru_cache(maxsize=2)
 def _network_on(backbone: Backbone, channels: int) -> Classifier:
-    return _on_device(_network(backbone.weights, channels, backbone.seed), backbone.device)
+    return _on_device(starting_network(backbone.weights, channels, backbone.seed), backbone.device)
 
 
 def _on_device(network: Classifier, device: str) -> Classifier:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from train.papers.welds.curves import RATES, SETS, Candidate, Curve, added, curve, more_found, rows_markdown
 from train.papers.welds.evaluation import ACCEPTED, Detector, SetScores, TestedOf, set_of, split_by_weld
 from train.papers.welds.scores import STATISTICS, Scores
+from train.papers.welds.task import Task
 from train.report import table
 
 
@@ -62,6 +63,20 @@ def _more(found: tuple[float, float, float]) -> str:
 def compared(detectors: Sequence[Detector]) -> list[Detector]:
     """Those that a curve can be of: run by run, all thresholds of all welds together."""
     return [detector for detector in detectors if not (detector.ensemble or detector.middle_weld)]
+
+
+def first_curves(
+    detectors: Sequence[Detector],
+    tasks: Sequence[Task],
+    scores_of: Callable[[Task], SetScores],
+    tested_of: Sequence[TestedOf],
+) -> dict[str, Curve]:
+    """Curve of each detector's first run, by name; a fold's network has the scores `scores_of` gives."""
+    curves = {}
+    for detector in compared(detectors):
+        first = [task for task in tasks if task.run == 1 and task.variant.name == detector.variant]
+        curves[detector.name] = curve_of(detector, [scores_of(task) for task in first], tested_of)
+    return curves
 
 
 def curve_of(detector: Detector, folds: Sequence[SetScores], tested_of: Sequence[TestedOf]) -> Curve:

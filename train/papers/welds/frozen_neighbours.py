@@ -20,13 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from train.classifier.features import weights_sha256
+from train.classifier.features import starting_network, weights_sha256
 from train.classifier.pooling import feature_maps
 from train.networks import ElectrodeClassifier, fold_batch_norms
 from train.papers.welds.bank import local_contrast
 from train.papers.welds.folds import Fold
 from train.papers.welds.images import Weld
-from train.weights import load_weights
 
 INPUTS: Final = ("grey", "local contrast")
 CELL_PX: Final = 8
@@ -96,22 +95,15 @@ def fill_bank(welds: Sequence[Weld], folds: Sequence[Fold], weights: str, seed: 
 
 def frozen_digest(weights: str) -> str:
     """SHA-256 of the network's weights. Raises TrainError."""
-    return weights_sha256(_frozen(weights))
+    return weights_sha256(starting_network(weights, 1, 0))
 
 
 @lru_cache(maxsize=1)
 def _network(weights: str) -> ElectrodeClassifier:
-    network = _frozen(weights)
+    network = starting_network(weights, 1, 0)
     fold_batch_norms(network.backbone)
     moved: ElectrodeClassifier = network.to(memory_format=torch.channels_last)
     return moved
-
-
-def _frozen(weights: str) -> ElectrodeClassifier:
-    torch.manual_seed(0)
-    network = ElectrodeClassifier(channels=1)
-    load_weights(network.backbone, weights)
-    return network.eval().requires_grad_(False)
 
 
 @torch.inference_mode()

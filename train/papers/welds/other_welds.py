@@ -19,7 +19,7 @@ from train.errors import DataError
 from train.files import write_whole
 from train.papers.welds.benchmark import Benchmark
 from train.papers.welds.data import PatchCounts
-from train.papers.welds.equal_refusal import compared, curve_of, refusal_tables
+from train.papers.welds.equal_refusal import first_curves, refusal_tables
 from train.papers.welds.evaluation import (
     ACCEPTED,
     CHECKED,
@@ -69,10 +69,7 @@ def try_elsewhere(request: Request, benchmark: Benchmark, folder: Path, reporter
     }
     text = table_markdown(outcomes, of_welds, [weld.name for weld in welds])
     if request.recipe.beside:
-        curves = {}
-        for detector in compared(detectors):
-            first = [task for task in benchmark.tasks if task.run == 1 and task.variant.name == detector.variant]
-            curves[detector.name] = curve_of(detector, [judge(task) for task in first], [of_welds] * len(first))
+        curves = first_curves(detectors, benchmark.tasks, judge, [of_welds] * len(benchmark.folds))
         text = "\n".join([text, *refusal_tables(curves, request.recipe.beside), ""])
     with write_whole(request.out / TABLE_FILE) as stream:
         stream.write(text.encode())

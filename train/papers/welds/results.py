@@ -12,8 +12,8 @@ import torch
 from train.device import device_name
 from train.files import write_json, write_whole
 from train.papers.welds.benchmark import Benchmark
-from train.papers.welds.curves import Curve, curves_csv
-from train.papers.welds.equal_refusal import compared, curve_of, refusal_tables
+from train.papers.welds.curves import curves_csv
+from train.papers.welds.equal_refusal import first_curves, refusal_tables
 from train.papers.welds.plan import Request
 from train.papers.welds.tables import tables_csv, tables_json, tables_markdown
 from train.papers.welds.task import load_scores
@@ -43,7 +43,8 @@ def write_benchmark(request: Request, benchmark: Benchmark, command: str, wall_s
     text = tables_markdown(benchmark, detectors, notes)
     files = {"tables.csv": tables_csv(benchmark, detectors)}
     if request.recipe.beside:
-        curves = first_curves(request, benchmark)
+        tested_of = [fact["tested_of"] for fact in benchmark.folds]
+        curves = first_curves(request.recipe.detectors, benchmark.tasks, load_scores, tested_of)
         text = "\n".join([text, *refusal_tables(curves, request.recipe.beside), ""])
         files["curves.csv"] = curves_csv(curves)
     for name, content in {"tables.md": text, **files}.items():
@@ -51,16 +52,6 @@ def write_benchmark(request: Request, benchmark: Benchmark, command: str, wall_s
             stream.write(content.encode())
     write_json(request.out / "tables.json", {"facts": facts, "detectors": tables_json(benchmark, detectors)})
     return text
-
-
-def first_curves(request: Request, benchmark: Benchmark) -> dict[str, Curve]:
-    """Curve of each detector's first run, by name."""
-    tested_of = [fact["tested_of"] for fact in benchmark.folds]
-    curves = {}
-    for detector in compared(request.recipe.detectors):
-        first = [task for task in benchmark.tasks if task.run == 1 and task.variant.name == detector.variant]
-        curves[detector.name] = curve_of(detector, [load_scores(task) for task in first], tested_of)
-    return curves
 
 
 def facts_of(request: Request, benchmark: Benchmark, command: str, wall_s: float) -> dict[str, Any]:
