@@ -114,15 +114,21 @@ def global_bounds(per_scan: Sequence[Bounds]) -> Bounds:
     """
     if not per_scan:
         raise ValueError("global bounds of no scans")
-    return _round_bounds(min(bounds.lo_counts for bounds in per_scan), max(bounds.hi_counts for bounds in per_scan))
+    half = ROUNDING_COUNTS // 2
+    lo = min(bounds.lo_counts for bounds in per_scan) + half
+    hi = max(bounds.hi_counts for bounds in per_scan) + half
+    return _widen(lo // ROUNDING_COUNTS * ROUNDING_COUNTS, hi // ROUNDING_COUNTS * ROUNDING_COUNTS, ROUNDING_COUNTS)
 
 
 def pooled_bounds(merged: Histogram) -> Bounds:
-    """The 0.01th and 99.99th percentile of all training pixels together, rounded as `global_bounds` does.
+    """The 0.01th and 99.99th percentile of all training pixels together, rounded outwards to hundreds of counts.
 
-    The robust alternative to the paper's bounds: one hot scan among many does not move it.
+    The robust alternative to the paper's bounds: one hot scan among many does not move it. Outwards, because the sheets
+    of a dark lot lie within a few dozen counts: the nearest hundred above them would cut most of every scan.
     """
-    return _round_bounds(percentile(merged, LOWER_PERCENT), percentile(merged, UPPER_PERCENT))
+    lo = percentile(merged, LOWER_PERCENT) // ROUNDING_COUNTS * ROUNDING_COUNTS
+    hi = -(-percentile(merged, UPPER_PERCENT) // ROUNDING_COUNTS) * ROUNDING_COUNTS
+    return _widen(lo, min(hi, LEVELS - 1), ROUNDING_COUNTS)
 
 
 @lru_cache(maxsize=32)
@@ -239,13 +245,6 @@ def _opencv_maps_16_bit() -> bool:
     except cv2.error:
         return False
     return True
-
-
-def _round_bounds(lo_counts: int, hi_counts: int) -> Bounds:
-    half = ROUNDING_COUNTS // 2
-    lo = (lo_counts + half) // ROUNDING_COUNTS * ROUNDING_COUNTS
-    hi = (hi_counts + half) // ROUNDING_COUNTS * ROUNDING_COUNTS
-    return _widen(lo, hi, ROUNDING_COUNTS)
 
 
 def _widen(lo_counts: int, hi_counts: int, step_counts: int) -> Bounds:

@@ -46,7 +46,7 @@ def test_the_gates_report_refuses_by_the_exposure_limit_that_its_model_will_have
 
 
 def test_bounds_that_cut_half_of_a_scan_are_told() -> None:
-    """Bounds are rounded to the nearest hundred counts, which may be the level of the sheets of a dark lot."""
+    """The paper's bounds are rounded to the nearest hundred, which may lie above the sheets of a dark lot."""
     assert clipping_warning(CLASSIFIER, replace(GATE, max_clipped_fraction=0.05)) is None
     said = clipping_warning(replace(CLASSIFIER, max_clipped_fraction=0.66), GATE)
     assert said is not None and "66% of the pixels lie outside 1700 to 2800 counts" in said

@@ -262,6 +262,23 @@ class TestBounds:
         assert global_bounds([scan_bounds(hist) for hist in with_hot]).hi_counts == 60_000
         assert pooled_bounds(sum(with_hot[1:], with_hot[0])) == pooled_bounds(sum(hists[1:], hists[0]))
 
+    @pytest.mark.parametrize(
+        ("lowest", "highest", "expected"),
+        [
+            (1880, 2720, (1800, 2800)),
+            (1800, 2800, (1800, 2800)),
+            (1801, 2801, (1800, 2900)),
+            (2200, 2200, (2200, 2300)),
+            (0, 65535, (0, 65535)),
+            (65535, 65535, (65500, 65535)),
+        ],
+    )
+    def test_pooled_bounds_are_rounded_outwards_and_cut_no_sheet_of_a_dark_lot(
+        self, lowest: int, highest: int, expected: tuple[int, int]
+    ) -> None:
+        """1880, rounded to 1900, cuts a whole lot that lies there."""
+        assert pooled_bounds(histogram(np.array([[lowest, highest]], np.uint16))) == Bounds(*expected)
+
     def test_the_clipped_fraction_is_the_same_from_counts_and_from_their_histogram(self) -> None:
         counts = np.array([[1699, 1700, 2800, 2801], [0, 65535, 2000, 2100]], np.uint16)
         assert clipped_fraction(counts, PAPER) == 0.5
