@@ -145,7 +145,9 @@ class ModelSettings(Section):
     threads: int | None = Field(
         None, ge=1, le=1024, description="CPU threads of the engine; not set = as many as it may use"
     )
-    max_batch: int | None = Field(None, ge=1, le=64, description="scans per inference; not set = the engine's choice")
+    max_batch: int | None = Field(
+        None, ge=1, le=64, description="scans at a time; a CPU computes them one by one; not set = the engine's choice"
+    )
     decode_threads: int = Field(2, ge=1, le=32, description="threads that read and convert scans")
 
 

@@ -86,18 +86,8 @@ def to_precision(
     if precision == "fp16":
         return {name: to_float16(graph) for name, graph in graphs.items()}
     if precision == "int8":
-        check_calibration(calibration)
         return graphs | {CLASSIFIER_FILE: to_int8(graphs[CLASSIFIER_FILE], calibration, progress)}
     return dict(graphs)
-
-
-def check_calibration(calibration: Sequence[Image]) -> None:
-    """Raises ExportError where there are no scans to take ranges from."""
-    if not calibration:
-        raise ExportError(
-            "int8 needs ranges from real scans, none were given",
-            hint="name a folder of ordinary and anomalous scans: --calibrate DIR",
-        )
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:

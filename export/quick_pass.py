@@ -34,7 +34,7 @@ from edge.engines.cpu import PairOfNetworks
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE, QuickPass
 from edge.records import Image, Policy, Scores, Size
 from export.parity import engine_scores
-from export.precision import Progress, check_calibration, hide_image, pin_and_check, to_quick_int8
+from export.precision import Progress, hide_image, pin_and_check, to_quick_int8
 from export.storage import store_weights
 
 SAFETY: Final = 4.0
@@ -70,7 +70,6 @@ def with_quick_pass(
 
     Their weights are stored as float16, to take half the space. Raises ExportError.
     """
-    check_calibration(calibration)
     quick = {name: to_quick_int8(graph, calibration, progress) for name, graph in plain.items()}
     precise = {name: store_weights(graph, "fp16") for name, graph in plain.items()}
     of_quick, of_precise = _scores(quick, calibration, "int8"), _scores(precise, calibration, "fp32")

@@ -29,6 +29,14 @@ class ConvertedScan:
     """Digest of the file."""
 
 
+def scan_files(folder: Path) -> list[Path]:
+    """The TIFF files of a folder and its sub-folders, sorted. Raises ExportError where there are none."""
+    files = sorted(path for path in folder.rglob("*") if is_scan_name(path.name))
+    if not files:
+        raise ExportError(f"{folder} holds no TIFF files", hint="give a folder of scans")
+    return files
+
+
 def converted_scans(
     folder: Path,
     method: Method,
@@ -37,14 +45,12 @@ def converted_scans(
     at_most: int | None = None,
     labels: Path | None = None,
 ) -> list[ConvertedScan]:
-    """The TIFF files of a folder and its sub-folders, sorted; `at_most` of them, evenly spread.
+    """The scans of `scan_files`; `at_most` of them, evenly spread.
 
     Labels come from `labels`, else from the folder's labels.csv, else from nowhere. Raises ExportError for a folder
     without scans or a scan that cannot be read, SettingsError for labels that make no sense.
     """
-    files = sorted(path for path in folder.rglob("*") if is_scan_name(path.name))
-    if not files:
-        raise ExportError(f"{folder} holds no TIFF files", hint="give a folder of scans")
+    files = scan_files(folder)
     if at_most is not None and len(files) > at_most:
         files = [files[index * len(files) // at_most] for index in range(at_most)]
     names = [path.relative_to(folder).as_posix() for path in files]

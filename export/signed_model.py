@@ -66,7 +66,7 @@ from export.quick_pass import with_quick_pass
 from export.reason import reason_geometry
 from export.request import ExportRequest, TrainedPair, load_pair, storage_for
 from export.scan_range import ENOUGH_LOTS, clipping_warning, scan_range
-from export.scans import ConvertedScan, converted_scans
+from export.scans import ConvertedScan, converted_scans, scan_files
 from export.storage import Storage, store_weights
 from train.checkpoint import Checkpoint
 from train.classifier.models import classifier_of
@@ -88,6 +88,13 @@ def export_model(request: ExportRequest, reporter: Reporter) -> SignedModel:
     Raises ExportError, ParityError, CheckpointError, and ModelError where the result is not what the line accepts.
     """
     storage = storage_for(request.precision, request.storage)
+    if request.precision == "int8" and request.calibrate is None:
+        raise ExportError(
+            "int8 takes its ranges from real scans, none were given",
+            hint="name a folder of ordinary and anomalous scans: --calibrate DIR",
+        )
+    for folder in filter(None, (request.golden, request.calibrate)):
+        scan_files(folder)
     if request.quick_pass and request.precision != "int8":
         raise ExportError(
             f"a quick pass computes in int8, the model is to compute in {request.precision}",

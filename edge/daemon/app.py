@@ -169,12 +169,18 @@ class App:
     def _join(self, threads: list[threading.Thread]) -> None:
         """Wait for the drain; a second signal aborts it. What is judged is in the ledger, the rest in the folder.
 
-        A hangup aborts nothing: a terminal that closes sends two, its own and the shell's.
+        A hangup aborts nothing: a terminal that closes sends two, its own and the shell's. After one, the first other
+        signal asks for what it always asks for, a clean stop: `systemctl stop` may well follow a hangup.
         """
         while any(thread.is_alive() for thread in threads):
-            if (received := await_stop(0.05)) not in (None, signal.SIGHUP):
+            received = await_stop(0.05)
+            if received is None or received == signal.SIGHUP:
+                continue
+            if self._told != signal.SIGHUP:
                 event(log.warning, "aborted")
                 os._exit(128 + received)
+            event(log.info, "stopping", signal=received.name)
+            self._told = received
 
     def _thread(self, name: str, turn: Callable[[], None], *, is_watched: bool = True) -> threading.Thread:
         thread = threading.Thread(target=self._run, args=(name, turn), name=name)

@@ -1,4 +1,8 @@
-"""What the CPU engines share: a classifier and a gate, opened by one runtime, checked alike and closed together."""
+"""What the CPU engines share: a classifier and a gate, opened by one runtime, checked alike and closed together.
+
+A batch is computed scan by scan: together they take as long (2.0 s each at 2000 x 1000, 2 cores) and 0.7 GB more, and
+a graph with a quick pass would compute all of them again for one that is doubtful.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +54,11 @@ class PairOfNetworks:
 class OpenGraph(Protocol):
     """One ONNX graph, open in some runtime."""
 
-    def run(self, images: Batch) -> dict[str, npt.NDArray[np.float32]]:
-        """All outputs by name, owned by the caller. Raises EngineError."""
+    def run(self, image: Batch) -> dict[str, npt.NDArray[np.float32]]:
+        """All outputs of one scan (1, channels, height_px, width_px), by name, owned by the caller.
+
+        Raises EngineError unless each has the shape it promised.
+        """
         ...
 
 
@@ -78,17 +85,18 @@ class CpuEngine:
         if self._classifier is None or self._gate is None:
             raise EngineError("the engine is closed", hint="open it again: an engine cannot be used after close()")
         check_batch(images, self._spec)
-        return EngineOutput(**self._gate.run(images), **self._classifier.run(images))
+        each = [{**self._gate.run(image), **self._classifier.run(image)} for image in np.split(images, len(images))]
+        return EngineOutput(**{name: np.concatenate([outputs[name] for outputs in each]) for name in each[0]})
 
     def close(self) -> None:
         """Free both networks; a second call does nothing."""
         self._classifier = self._gate = None
 
 
-def check_outputs(graph: str, outputs: Mapping[str, object], shapes: Mapping[str, tuple[int, ...]], scans: int) -> None:
-    """Raises EngineError unless each output of a graph is float32 (scans, *shape)."""
+def check_outputs(graph: str, outputs: Mapping[str, object], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises EngineError unless each output of a graph for one scan is float32 (1, *shape)."""
     for name, shape in shapes.items():
-        value, expected = outputs[name], (scans, *shape)
+        value, expected = outputs[name], (1, *shape)
         if not isinstance(value, np.ndarray) or value.dtype != np.float32 or value.shape != expected:
             found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
             raise EngineError(f"{graph} returned {name} as {found}, expected float32 {expected}", hint=EXPORT_AGAIN)

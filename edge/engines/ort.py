@@ -1,10 +1,9 @@
 """onnxruntime on the CPU.
 
-Chosen by measurement at 2000 x 1000 on 2 cores: a batch of 2 or 4 takes as long per scan as one scan alone (2.0 s),
-and the process 1.8 GB or more instead of 1.1, so the default batch is 1. The memory pattern planner reserves 0.6 GB
-more for no gain: off. The arena stays on: without it every run faults its memory in again, half as slow again.
-The two networks run one after the other, each on all threads: side by side they would only share the same cores. So
-they share one arena too, 1.1 instead of 1.5 GB.
+Chosen by measurement at 2000 x 1000 on 2 cores: the memory pattern planner reserves 0.6 GB more for no gain: off. The
+arena stays on: without it every run faults its memory in again, half as slow again. The two networks run one after the
+other, each on all threads: side by side they would only share the same cores. So they share one arena too, 1.1 instead
+of 1.5 GB.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from edge.errors import EngineError
 
 NAME = "onnxruntime"
 PROVIDERS = ["CPUExecutionProvider"]
-DEFAULT_MAX_BATCH = 1
 
 _LOG_ERRORS_ONLY = 3
 # A graph in memory has no folder. Were one to ask for a file beside it, onnxruntime would look in the working folder.
@@ -48,13 +46,13 @@ _ORT_ERRORS: tuple[type[BaseException], ...] = (
 class OrtEngine(CpuEngine):
     """Both graphs in onnxruntime on the CPU, from memory; nothing is read from disk.
 
-    `threads`: None takes every core this process may use. `max_batch`: None takes the measured default.
+    `threads`: None takes every core this process may use. `max_batch`: None for 1, as more gain nothing.
     Raises EngineError when a graph cannot be loaded or is not what it is said to be.
     """
 
     def __init__(self, networks: Networks, *, threads: int | None = None, max_batch: int | None = None) -> None:
         size, channels, precision = networks.size, networks.channels, networks.precision
-        spec = EngineSpec(NAME, precision, size, channels, max_batch or DEFAULT_MAX_BATCH, networks.has_reason)
+        spec = EngineSpec(NAME, precision, size, channels, max_batch or 1, networks.has_reason)
         threads = threads or len(os.sched_getaffinity(0))
 
         def open_graph(name: str, graph: bytes, ranks: dict[str, int]) -> Graph:
@@ -64,7 +62,7 @@ class OrtEngine(CpuEngine):
 
 
 class Graph:
-    """One ONNX graph, open on the CPU, that takes uint8 images (n, channels, height, width).
+    """One ONNX graph, open on the CPU, that takes uint8 images (n, channels, height, width): an `OpenGraph`.
 
     `ranks`: names of the outputs and their number of dimensions; all float32, the first dimension is n.
     """
@@ -83,17 +81,16 @@ class Graph:
         self._check_input(image)
         self._shapes = {output: self._output_shape(output, rank) for output, rank in ranks.items()}
 
-    def run(self, images: Batch) -> dict[str, npt.NDArray[np.float32]]:
-        """All outputs by name, owned by the caller. Raises EngineError unless each has the shape it promised."""
+    def run(self, image: Batch) -> dict[str, npt.NDArray[np.float32]]:
         try:
-            values = self._session.run(list(self._shapes), {IMAGE_INPUT: images})
+            values = self._session.run(list(self._shapes), {IMAGE_INPUT: image})
         except _ORT_ERRORS as error:
             raise EngineError(
-                f"{self._name} failed on images of shape {images.shape}: {_first_line(error)}",
-                hint="if it happens again, check free memory and lower `model.max_batch`",
+                f"{self._name} failed on an image of shape {image.shape}: {_first_line(error)}",
+                hint="if it happens again, check free memory",
             ) from error
         outputs = dict(zip(self._shapes, values, strict=True))
-        check_outputs(self._name, outputs, self._shapes, len(images))
+        check_outputs(self._name, outputs, self._shapes)
         return outputs
 
     def _check_input(self, image: tuple[int, int, int]) -> None:

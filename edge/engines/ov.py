@@ -1,8 +1,8 @@
 """OpenVINO on the CPU: the faster engine on most Intel and AMD boxes, above all for int8 models (extra `openvino`).
 
-Both graphs are compiled for a batch of 1 to `max_batch`. The threads sleep between scans: OpenVINO's pool (oneTBB)
-does not spin. Float arithmetic is float32, asked for by name: left to itself the runtime takes bfloat16 where the
-processor has it, and the gate's residual deviations are small differences of larger numbers.
+Both graphs are compiled for one scan. The threads sleep between scans: OpenVINO's pool (oneTBB) does not spin. Float
+arithmetic is float32, asked for by name: left to itself the runtime takes bfloat16 where the processor has it, and the
+gate's residual deviations are small differences of larger numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import openvino as ov  # noqa: E402
 
 NAME = "openvino"
 DEVICE = "CPU"
-DEFAULT_MAX_BATCH = 1
 
 # OpenVINO raises RuntimeError for everything its C++ side throws; its Python side checks types and names.
 _OV_ERRORS: tuple[type[Exception], ...] = (RuntimeError, MemoryError, TypeError, ValueError, KeyError)
@@ -41,50 +40,46 @@ class OvEngine(CpuEngine):
 
     def __init__(self, networks: Networks, *, threads: int | None = None, max_batch: int | None = None) -> None:
         size, channels = networks.size, networks.channels
-        batch = max_batch or DEFAULT_MAX_BATCH
-        spec = EngineSpec(NAME, networks.precision, size, channels, batch, networks.has_reason)
+        spec = EngineSpec(NAME, networks.precision, size, channels, max_batch or 1, networks.has_reason)
         options = compile_options(threads or len(os.sched_getaffinity(0)))
 
         def open_graph(name: str, graph: bytes, ranks: dict[str, int]) -> Graph:
-            return Graph(name, graph, (spec.max_batch, channels, *size), ranks, options)
+            return Graph(name, graph, (channels, *size), ranks, options)
 
         super().__init__(spec, open_graph, networks)
 
 
 class Graph:
-    """One ONNX graph, compiled for uint8 images (1..max_batch, channels, height, width).
+    """One ONNX graph, compiled for uint8 images (1, channels, height, width): an `OpenGraph`.
 
-    `image`: the largest shape. `ranks`: names of the outputs and their number of dimensions; all float32, the first
-    dimension is the batch.
+    `ranks`: names of the outputs and their number of dimensions; all float32, the first dimension is 1.
     """
 
     def __init__(
-        self, name: str, graph: bytes, image: tuple[int, ...], ranks: dict[str, int], options: dict[str, object]
+        self, name: str, graph: bytes, image: tuple[int, int, int], ranks: dict[str, int], options: dict[str, object]
     ) -> None:
         self._name = name
         model = _read(name, graph)
-        _check_input(name, model, image[1:])
+        _check_input(name, model, image)
         self._shapes = {output: _output_shape(name, model, output, rank) for output, rank in ranks.items()}
-        batch = ov.Dimension(1) if image[0] == 1 else ov.Dimension(1, image[0])
         try:
-            model.reshape({IMAGE_INPUT: ov.PartialShape([batch, *image[1:]])})
+            model.reshape({IMAGE_INPUT: ov.PartialShape([1, *image])})
             self.compiled = ov.Core().compile_model(model, DEVICE, options)
             self._request = self.compiled.create_infer_request()
         except _OV_ERRORS as error:
             raise _cannot_load(name, error) from error
 
-    def run(self, images: Batch) -> dict[str, npt.NDArray[np.float32]]:
-        """All outputs by name, owned by the caller. Raises EngineError unless each has the shape it promised."""
+    def run(self, image: Batch) -> dict[str, npt.NDArray[np.float32]]:
         try:
-            self._request.infer({IMAGE_INPUT: np.ascontiguousarray(images)}, share_inputs=True)
+            self._request.infer({IMAGE_INPUT: np.ascontiguousarray(image)}, share_inputs=True)
             # Copied: the request writes its next results into the same memory.
             outputs = {output: self._request.get_tensor(output).data.copy() for output in self._shapes}
         except _OV_ERRORS as error:
             raise EngineError(
-                f"{self._name} failed on images of shape {images.shape}: {_reason(error)}",
-                hint="if it happens again, check free memory and lower `model.max_batch`",
+                f"{self._name} failed on an image of shape {image.shape}: {_reason(error)}",
+                hint="if it happens again, check free memory",
             ) from error
-        check_outputs(self._name, outputs, self._shapes, len(images))
+        check_outputs(self._name, outputs, self._shapes)
         return outputs
 
 

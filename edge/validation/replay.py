@@ -280,8 +280,7 @@ def run_replay(
         _write(files.summary, summary_json(found))
         _write(files.report, report_html(found, reading.gallery))
         parts.remove()
-        if other_parts is not None:
-            other_parts.remove()
+        shutil.rmtree(checked.out / OTHER_PARTS_NAME, ignore_errors=True)  # of a comparison that was ended, too
         checked.files.path.unlink(missing_ok=True)
         shutil.rmtree(job.marks, ignore_errors=True)  # each file has its verdict by now
         return ReplayResult(

@@ -64,9 +64,14 @@ def test_a_quick_pass_stands_before_int8_graphs_alone(place: Path, capsys: pytes
     assert not (place / "other").exists()
 
 
-def test_int8_without_scans_is_refused_and_writes_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_int8_without_scans_is_refused_before_any_graph_is_made(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("export.signed_model.load_pair", lambda _: pytest.fail("it read the checkpoints"))
     assert export(place, "int8", "other") == 1
     assert "--calibrate DIR" in capsys.readouterr().err
+    assert export(place, "int8", "other", "--calibrate", str(tmp_path)) == 1
+    assert f"{tmp_path} holds no TIFF files" in capsys.readouterr().err
     assert not (place / "other").exists()
 
 

@@ -103,12 +103,6 @@ def test_the_original_graphs_are_left_alone(plain: dict[str, onnx.ModelProto]) -
     assert {name: model.SerializeToString() for name, model in plain.items()} == before
 
 
-def test_int8_needs_scans(plain: dict[str, onnx.ModelProto]) -> None:
-    with pytest.raises(ExportError, match="needs ranges from real scans") as caught:
-        to_precision(plain, "int8")
-    assert "--calibrate" in caught.value.hint
-
-
 def test_int8_quantises_the_classifiers_convolutions_but_those_of_64_channels_and_the_shortcuts(
     plain: dict[str, onnx.ModelProto],
     quantised: dict[str, onnx.ModelProto],

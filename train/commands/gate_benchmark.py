@@ -100,13 +100,16 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
     from train.papers.welds.figures import draw_figures
     from train.papers.welds.film_networks import try_films
     from train.papers.welds.other_welds import try_elsewhere
+    from train.papers.welds.patches import other_welds
     from train.papers.welds.plan import Request
     from train.papers.welds.recipes import benchmark_recipe
     from train.papers.welds.results import write_benchmark
     from train.papers.welds.variants import Training
 
     started = time.perf_counter()
-    amp = choose_arithmetic(options.amp, options.device, reporter.say)  # before minutes of cutting patches
+    # Both before minutes of cutting patches.
+    amp = choose_arithmetic(options.amp, options.device, reporter.say)
+    elsewhere = None if options.test_welds is None else other_welds(options.test_welds)
     defaults = Training()
     request = Request(
         welds=options.welds,
@@ -132,8 +135,8 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
     with runner(options.jobs) as where:
         benchmark = run_benchmark(request, where, reporter)
     print(write_benchmark(request, benchmark, command_line(), time.perf_counter() - started), end="")
-    if options.test_welds is not None:
-        print("\n" + try_elsewhere(request, benchmark, options.test_welds, reporter), end="")
+    if elsewhere is not None:
+        print("\n" + try_elsewhere(request, benchmark, elsewhere, reporter), end="")
     if request.recipe.beside and (request.welds / TRUTH_FILE).exists():
         print("\n" + try_films(request, benchmark, reporter), end="")
     reporter.say("figures")

@@ -143,6 +143,31 @@ def test_a_hangup_stops_the_line_cleanly_and_a_second_one_does_not_cut_it_short(
     assert stopping == {"signal": "SIGHUP"}
 
 
+def test_a_stop_that_is_asked_for_after_a_hangup_is_a_clean_stop_and_another_one_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal closes, and `systemctl stop` comes while the line drains."""
+    main = threading.get_ident()
+    aborted: list[int] = []
+    terms = iter((1, 2))
+    really = Publisher.stop
+
+    def slow_stop(publisher: Publisher, flush_s: float, *, is_clean: bool) -> None:
+        for _ in range(next(terms)):
+            signal.pthread_kill(main, signal.SIGTERM)
+            time.sleep(0.3)
+        really(publisher, flush_s, is_clean=is_clean)
+
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.setattr(edge.daemon.app.os, "_exit", aborted.append)
+    monkeypatch.setattr(Notifier, "watchdog", lambda _: signal.pthread_kill(main, signal.SIGHUP))
+    monkeypatch.setattr(Publisher, "stop", slow_stop)
+    assert run_app(settings_below(tmp_path), service_environment(), scripted_model) == 0
+    assert aborted == []
+    run_app(settings_below(tmp_path), service_environment(), scripted_model)
+    assert aborted == [143]
+
+
 @pytest.mark.broker
 @needs_mosquitto
 @pytest.mark.parametrize("where", ["worker", "main"])

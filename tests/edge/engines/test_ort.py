@@ -38,7 +38,7 @@ def test_a_graph_that_fails_while_running_is_an_engine_error() -> None:
         helper.make_node("Cast", ["mean"], ["index"], to=TensorProto.INT64),
         helper.make_node("Gather", ["table", "index"], ["p_abnormal"]),
     ]
-    with pytest.raises(EngineError, match=r"classifier\.onnx failed on images of shape \(1, 1, 96, 64\)"):
+    with pytest.raises(EngineError, match=r"classifier\.onnx failed on an image of shape \(1, 1, 96, 64\)"):
         open_graphs(NAME, graph_bytes(nodes, {"p_abnormal": ["n"]}, constants=(table,))).infer(
             np.full((1, 1, *SIZE), 51, np.uint8)
         )

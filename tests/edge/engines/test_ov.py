@@ -75,7 +75,7 @@ def test_a_graph_that_fails_while_running_is_an_engine_error() -> None:
 
     engine = open_graphs("openvino")
     engine._classifier._request = FailingRequest()
-    with pytest.raises(EngineError, match=r"^classifier\.onnx failed on images of shape \(1, 1, 96, 64\): no memory"):
+    with pytest.raises(EngineError, match=r"^classifier\.onnx failed on an image of shape \(1, 1, 96, 64\): no memory"):
         engine.infer(np.full((1, 1, *SIZE), 51, np.uint8))
 
 

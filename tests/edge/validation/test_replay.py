@@ -390,6 +390,7 @@ def test_a_disk_that_takes_no_more_is_named_and_is_no_defect(lot: Path, tmp_path
 
 
 def test_a_finished_replay_leaves_its_results_and_nothing_else(lot: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / ".parts-against").mkdir(parents=True)  # of a comparison that was ended
     run(lot, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"verdicts.jsonl", "summary.json", "report.html", "run.json", "scans.csv"}

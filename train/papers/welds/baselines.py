@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 from edge.system.progress import Reporter
-from train.errors import DataError
 from train.files import write_whole
 from train.papers.welds.cells import TRUTH_FILE
 from train.papers.welds.curves import (
@@ -41,6 +40,7 @@ from train.papers.welds.filters import AFTERWARDS, Filter
 from train.papers.welds.folds import Fold, weld_folds
 from train.papers.welds.frozen_neighbours import INPUTS, Bank, fill_bank, frozen_digest
 from train.papers.welds.images import Weld, digest_of, read_welds
+from train.papers.welds.patches import other_welds
 from train.runner import Runner
 
 SHORT: Final = "short median, 28 px, dark"
@@ -178,9 +178,7 @@ def run_baselines(
     welds = read_welds(folder)
     masked = [weld for weld in welds if weld.mask is not None]
     folds = weld_folds(masked, seed)
-    unseen = [] if other is None else [weld for weld in read_welds(other) if weld.mask is not None]
-    if other is not None and not unseen:
-        raise DataError(f"no weld in {other} has a mask", hint="give a folder with images/NAME.png and masks/NAME.png")
+    unseen = [] if other is None else other_welds(other)
     out.mkdir(parents=True, exist_ok=True)
     bank = None if weights is None else fill_bank(masked, folds, weights, seed)
     further = {} if bank is None else neighbours_rows(bank)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from edge.system.progress import Reporter
-from train.errors import DataError
 from train.files import write_whole
 from train.papers.welds.benchmark import Benchmark
 from train.papers.welds.data import PatchCounts
@@ -31,7 +29,7 @@ from train.papers.welds.evaluation import (
     evaluate,
     set_of,
 )
-from train.papers.welds.images import Weld, read_welds
+from train.papers.welds.images import Weld
 from train.papers.welds.patches import accepted_patches, clear_length_px, defect_patches, shares
 from train.papers.welds.plan import Request
 from train.papers.welds.regions import CONTRASTS, find_regions, of_contrast
@@ -49,9 +47,8 @@ _STREAM = 0xE15E
 """Sets these patches' random numbers apart from the folds'."""
 
 
-def try_elsewhere(request: Request, benchmark: Benchmark, folder: Path, reporter: Reporter) -> str:
-    """Score the welds of a folder like WELDS; writes `elsewhere.md`, returns it. Raises DataError, TrainError."""
-    welds = [weld for weld in read_welds(folder) if weld.mask is not None]
+def try_elsewhere(request: Request, benchmark: Benchmark, welds: Sequence[Weld], reporter: Reporter) -> str:
+    """Score the welds of `other_welds`; writes `elsewhere.md`, returns it. Raises TrainError."""
     sets, of_welds = patches_of(welds, request.counts, request.seed)
     learnt_from = {name for fold in benchmark.folds for part in ("training", "validation") for name in fold[part]}
     seen = sorted(learnt_from & {weld.name for weld in welds})
@@ -77,18 +74,9 @@ def try_elsewhere(request: Request, benchmark: Benchmark, folder: Path, reporter
 
 
 def patches_of(welds: Sequence[Weld], counts: PatchCounts, seed: int) -> tuple[Sets, OfWelds]:
-    """Test sets of masked welds, as many patches as a fold has, and how many of them are of each weld.
-
-    Raises DataError where no weld has an accepted one.
-    """
+    """Test sets of masked welds, as many patches as a fold has, and how many of them are of each weld."""
     rng = np.random.default_rng((seed, _STREAM))
     clear_px = [clear_length_px(weld) for weld in welds]
-    if not any(clear_px):
-        names = ", ".join(weld.name for weld in welds) or "welds with masks: there are none"
-        raise DataError(
-            f"no place for a patch clear of all defects in {names}",
-            hint="give a folder with images/NAME.png and masks/NAME.png, some with stretches free of defects",
-        )
     parts = [
         accepted_patches(weld, count, rng)
         for weld, count in zip(welds, shares(counts.test_accepted, clear_px), strict=True)

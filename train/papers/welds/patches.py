@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from train.errors import DataError
 from train.gate.perturb import PATCH_PX
-from train.papers.welds.images import Weld
+from train.papers.welds.images import Weld, read_welds
 from train.papers.welds.regions import (
     CONTRASTS,
     Contrast,
@@ -166,6 +167,18 @@ def clear_length_px(weld: Weld) -> int:
     """How many columns of a masked weld the middle of an accepted patch may lie in; 0 where it has no place for one."""
     sampler = AcceptedSampler(weld)
     return 0 if sampler.draw(np.random.default_rng(0)) is None else sampler.length_px
+
+
+def other_welds(folder: Path) -> list[Weld]:
+    """The masked welds of a folder like WELDS. Raises DataError where none has a place for an accepted patch."""
+    welds = [weld for weld in read_welds(folder) if weld.mask is not None]
+    if not any(map(clear_length_px, welds)):
+        names = ", ".join(weld.name for weld in welds) or "welds with masks: there are none"
+        raise DataError(
+            f"{folder}: no place for a patch clear of all defects in {names}",
+            hint="give a folder with images/NAME.png and masks/NAME.png, some with stretches free of defects",
+        )
+    return welds
 
 
 def accepted_patches(weld: Weld, count: int, rng: np.random.Generator) -> Patches:

@@ -125,6 +125,19 @@ def test_the_papers_recipe_writes_tables_and_figures(
     assert drawn == {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
 
 
+def test_other_welds_that_defects_cover_are_refused_before_anything_is_cut_or_learnt(
+    welds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    covered = tmp_path / "covered"
+    for part in ("images", "masks"):
+        (covered / part).mkdir(parents=True)
+        cv2.imwrite(str(covered / part / "full.png"), np.full((300, 900), 255, np.uint8))
+    cache = tmp_path / "cache"
+    assert main(command(welds, cache, tmp_path / "out", *BEST, "--test-welds", str(covered))) == 65
+    assert "no place for a patch clear of all defects in full" in capsys.readouterr().err
+    assert not cache.exists()
+
+
 @pytest.mark.timeout(600)
 def test_a_benchmark_cut_off_between_networks_goes_on_in_processes_and_ends_with_the_same_table(
     welds: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

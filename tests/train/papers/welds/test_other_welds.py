@@ -7,12 +7,10 @@ import pytest
 import torch
 
 from edge.validation.statistics import Rate
-from tests.train.papers.welds.weld_images import seam, three_welds
-from train.errors import DataError
+from tests.train.papers.welds.weld_images import three_welds
 from train.papers.welds import other_welds
 from train.papers.welds.data import PatchCounts
 from train.papers.welds.evaluation import ACCEPTED, CHECKED, LEARNT, Detector, SetScores
-from train.papers.welds.images import Weld
 from train.papers.welds.other_welds import outcomes_of, patches_of, scored, table_markdown
 from train.papers.welds.scores import Scores
 from train.papers.welds.task import EnsembleTask, Task
@@ -34,12 +32,6 @@ def test_their_test_sets_are_accepted_patches_and_defects_by_contrast() -> None:
     assert sum(of_welds["accepted"].values()) == 7
     again, _ = patches_of(three_welds(), PatchCounts(test_accepted=7, test_defects=3), seed=1)
     assert all(np.array_equal(sets[name], again[name]) for name in sets)
-
-
-def test_welds_without_a_clear_stretch_are_refused() -> None:
-    full = Weld("full", seam(0).astype(np.uint8), np.ones((300, 900), np.bool_))
-    with pytest.raises(DataError, match="no place for a patch clear of all defects in full"):
-        patches_of([full], PatchCounts(), seed=0)
 
 
 def test_each_folds_networks_judge_them_by_the_folds_own_thresholds(
