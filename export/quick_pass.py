@@ -75,7 +75,7 @@ def with_quick_pass(
     of_quick, of_precise = _scores(quick, calibration, "int8"), _scores(precise, calibration, "fp32")
     drift = _drift(of_quick, of_precise)
     where = quick_pass_of(drift, policy)
-    doubtful = sum(is_doubtful(scores, where) for scores in of_quick)
+    doubtful = sum(map(where.doubts, of_quick))
     say(
         f"the quick pass moves {len(calibration)} calibration scans by at most: log(p / (1 - p)) {drift.logit:.2f}, "
         f"gate mean {drift.gate_mean_max:.1e}, gate std {drift.gate_std_max:.1e}; {doubtful} of them are doubtful"
@@ -112,12 +112,6 @@ def quick_pass_of(drift: Drift, policy: Policy) -> QuickPass:
         limit - max(LEAST_MARGIN * limit, SAFETY * by) for limit, by in zip(limits, moved, strict=True)
     )
     return QuickPass(p_abnormal=tuple(merged), gate_mean_from=mean_from, gate_std_from=std_from)
-
-
-def is_doubtful(scores: Scores, where: QuickPass) -> bool:
-    """Whether the precise pass of either network is needed, by the scores of the quick one."""
-    of_p = any(low <= scores.p_abnormal <= high for low, high in where.p_abnormal)
-    return of_p or scores.gate_mean_max >= where.gate_mean_from or scores.gate_std_max >= where.gate_std_from
 
 
 def join(quick: onnx.ModelProto, precise: onnx.ModelProto, doubts: Doubts) -> onnx.ModelProto:

@@ -16,6 +16,7 @@ from edge.images.exposure import ExposureModel
 from edge.images.method import Method
 from edge.images.sharpness import SharpnessModel
 from edge.images.spread import Spread
+from edge.records import Scores
 from edge.system.text import first_error
 
 SCHEMA_VERSION: Final = 1
@@ -167,6 +168,14 @@ class QuickPass(Part):
     p_abnormal: Annotated[tuple[tuple[Probability, Probability], ...], Field(min_length=1)]
     gate_mean_from: float
     gate_std_from: float
+
+    def doubts(self, scores: Scores) -> bool:
+        """Whether either network computes a scan again that has these scores in the quick pass.
+
+        By those of the answer it is nearly so: a doubtful scan's may have moved out of the interval.
+        """
+        of_p = any(low <= scores.p_abnormal <= high for low, high in self.p_abnormal)
+        return of_p or scores.gate_mean_max >= self.gate_mean_from or scores.gate_std_max >= self.gate_std_from
 
     def sure_limits(self, policy: Thresholds) -> list[str]:
         """Limits of a policy about which the quick pass would decide: it may do so at none."""

@@ -28,6 +28,7 @@ from uuid import UUID, uuid4
 from edge import __version__
 from edge.contract.messages import ModelCard, Verdict
 from edge.errors import SettingsError
+from edge.model.manifest import QuickPass
 from edge.model.qualification import program_sha256
 from edge.pipeline.loaded_model import LoadedModel, load_model
 from edge.pipeline.worker import VerdictStore
@@ -57,7 +58,7 @@ from edge.validation.requirements import (
 )
 from edge.validation.results import Metrics, validate
 from edge.validation.sources import Source, open_source
-from edge.validation.speed import Run, cost_line, measure_speed, run_json
+from edge.validation.speed import Run, cost_line, doubt_line, measure_speed, run_json
 from edge.validation.summary import Replay, summary_json
 from edge.validation.table import ScanRow, ScanTable
 from edge.validation.workers import Workers, judge_elsewhere
@@ -274,7 +275,7 @@ def run_replay(
         if other is not None:
             card = other.card(settings.station, boot_id)
             comparison = compare(reading.rows, reading.other_rows, card, changed, reading.changes.count)
-        run = _run_of(job, work, reading.rows, datetime.now(UTC))
+        run = _run_of(job, work, reading.rows, datetime.now(UTC), model.signed.manifest.quick_pass)
         found = _found(checked, model, reading, comparison, run, model.card(settings.station, boot_id))
         _write(files.run, run_json(run))
         _write(files.summary, summary_json(found))
@@ -354,7 +355,7 @@ def _read(
     return reading
 
 
-def _run_of(job: Job, work: _Work, rows: ScanTable, finished_at: datetime) -> Run:
+def _run_of(job: Job, work: _Work, rows: ScanTable, finished_at: datetime, quick_pass: QuickPass | None) -> Run:
     """When, where and how fast."""
     judged = len(rows) - work.resumed
     return Run(
@@ -367,7 +368,7 @@ def _run_of(job: Job, work: _Work, rows: ScanTable, finished_at: datetime) -> Ru
         resumed=work.resumed,
         workers=work.workers,
         cores=work.cores,
-        speed=measure_speed(rows, judged=judged, elapsed_s=work.elapsed_s, cores=work.cores),
+        speed=measure_speed(rows, judged=judged, elapsed_s=work.elapsed_s, cores=work.cores, quick_pass=quick_pass),
     )
 
 
@@ -519,8 +520,8 @@ def summary_lines(result: ReplayResult) -> list[str]:
             lines.append(f"{share.name}: {share.difference.difference:+.1%}{over}, McNemar p {share.table.p_value:.3g}")
     if result.warning is not None:
         lines = [result.warning.upper(), *lines, result.warning.upper()]
-    archive = cost_line(result.run)
-    return [*lines, *([archive] if archive is not None else []), f"report: {result.report}"]
+    lines += filter(None, (doubt_line(result.run), cost_line(result.run)))
+    return [*lines, f"report: {result.report}"]
 
 
 def _outcome_counter(reporter: Reporter, done: int, total: int) -> Callable[[Counter[Outcome]], None]:

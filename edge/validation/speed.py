@@ -13,6 +13,8 @@ from uuid import UUID
 
 import numpy as np
 
+from edge.model.manifest import QuickPass
+from edge.records import Scores
 from edge.system.text import rfc3339
 from edge.validation.table import ScanRow
 
@@ -33,6 +35,8 @@ class Speed:
     convert_ms_p90: float | None = field(metadata={"means": "90th percentile of it, ms"})
     infer_ms_p50: float | None = field(metadata={"means": "median time of both networks per scan, ms"})
     infer_ms_p90: float | None = field(metadata={"means": "90th percentile of it, ms"})
+    doubtful_count: int | None = field(metadata={"means": "scored scans that the model's quick pass computed again"})
+    """By the scores of the answer, so off by those that crossed the edge of doubt; None for a model without one."""
 
     def flat(self) -> dict[str, int | float | None]:
         """Names and values as `run.json` holds them."""
@@ -61,8 +65,10 @@ class Run:
     speed: Speed
 
 
-def measure_speed(rows: Sequence[ScanRow], *, judged: int, elapsed_s: float, cores: int) -> Speed:
-    """Throughput of the `judged` files of this run on `cores`, and the stages of all `rows`."""
+def measure_speed(
+    rows: Sequence[ScanRow], *, judged: int, elapsed_s: float, cores: int, quick_pass: QuickPass | None = None
+) -> Speed:
+    """Throughput of the `judged` files of this run on `cores`; of all `rows` the stages, and doubts of `quick_pass`."""
     per_s = judged / elapsed_s if judged and elapsed_s > 0 else None
     times = np.array([row.durations_ms for row in rows], np.float64).reshape(-1, len(STAGES))  # None becomes NaN
     middle, slow = [], []
@@ -80,7 +86,23 @@ def measure_speed(rows: Sequence[ScanRow], *, judged: int, elapsed_s: float, cor
         convert_ms_p90=slow[1],
         infer_ms_p50=middle[2],
         infer_ms_p90=slow[2],
+        doubtful_count=None if quick_pass is None else _doubtful_count(rows, quick_pass),
     )
+
+
+def _doubtful_count(rows: Sequence[ScanRow], quick_pass: QuickPass) -> int:
+    columns = ((row.p_abnormal, row.gate_mean_max, row.gate_std_max) for row in rows)
+    return sum(
+        quick_pass.doubts(Scores(p, mean, std))
+        for p, mean, std in columns
+        if p is not None and mean is not None and std is not None
+    )
+
+
+def doubt_line(run: Run) -> str | None:
+    """How many scans took the time of two passes, as a sentence; None for a model without a quick pass."""
+    count = run.speed.doubtful_count
+    return None if count is None else f"{count} scans were doubtful to the quick pass, and computed again in float32"
 
 
 def cost_line(run: Run) -> str | None:

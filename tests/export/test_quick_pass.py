@@ -21,7 +21,6 @@ from export.quick_pass import (
     LEAST_WIDTH,
     SAFETY,
     Drift,
-    is_doubtful,
     join,
     quick_pass_of,
     with_quick_pass,
@@ -120,8 +119,8 @@ def test_a_threshold_at_the_end_of_the_scale_has_a_width_too(threshold: float) -
 def test_the_count_of_doubtful_scans_goes_by_all_scores() -> None:
     where = QuickPass(p_abnormal=((0.3, 0.4),), gate_mean_from=0.25, gate_std_from=0.15)
     doubtful = [Scores(0.3, 0, 0), Scores(0.1, 0.25, 0), Scores(0.1, 0, 0.15)]
-    assert [is_doubtful(scores, where) for scores in doubtful] == [True] * 3
-    assert not is_doubtful(Scores(0.41, 0.24, 0.14), where)
+    assert [where.doubts(scores) for scores in doubtful] == [True] * 3
+    assert not where.doubts(Scores(0.41, 0.24, 0.14))
 
 
 @pytest.fixture(scope="module")

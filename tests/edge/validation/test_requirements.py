@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge.errors import SettingsError
-from edge.model.manifest import LearntFrom
+from edge.model.manifest import LearntFrom, QuickPass
 from edge.records import Outcome, Policy
 from edge.validation.comparison import compare
 from edge.validation.cost import Prices
@@ -102,7 +102,8 @@ def replay() -> Replay:
 @pytest.fixture(scope="module")
 def figures(replay: Replay) -> dict[str, int | float | None]:
     """What the two JSON files hold, read back from them."""
-    speed = measure_speed(replay.rows, judged=240, elapsed_s=60.0, cores=2)
+    quick_pass = QuickPass(p_abnormal=((0.3, 0.7),), gate_mean_from=0.2, gate_std_from=0.2)
+    speed = measure_speed(replay.rows, judged=240, elapsed_s=60.0, cores=2, quick_pass=quick_pass)
     moment = datetime(2026, 5, 4, tzinfo=UTC)
     run = json.loads(run_json(Run("1.0", UUID(int=0), moment, moment, 60.0, 240, 0, 1, 2, speed)))
     return {**json.loads(summary_json(replay))["metrics"], **run["speed"]}

@@ -7,11 +7,12 @@ from uuid import UUID
 import pytest
 
 from edge.errors import SettingsError
+from edge.model.manifest import QuickPass
 from edge.records import Outcome
 from edge.validation.labels import Label
 from edge.validation.requirements import check_requirement, parse_requirement
 from edge.validation.results import METRIC_MEANINGS, Validation, validate
-from edge.validation.speed import Run, cost_line, measure_speed
+from edge.validation.speed import Run, cost_line, doubt_line, measure_speed
 from edge.validation.statistics import Confusion
 from edge.validation.table import ScanRow, ScanTable, select
 from tests.support.samples import MORNING
@@ -98,6 +99,18 @@ def test_stages_that_did_not_run_are_not_timed() -> None:
     assert (speed.read_ms_p50, speed.infer_ms_p90) == (2.0, 100.0)
     assert (speed.scans_per_s, speed.scans_per_core_hour) == (4.0, 7200.0)
     assert measure_speed([MIXED[7]], judged=0, elapsed_s=0.0, cores=1).infer_ms_p50 is None
+
+
+def test_scans_that_a_quick_pass_computed_again_are_counted_among_those_that_were_scored() -> None:
+    quick_pass = QuickPass(p_abnormal=((0.1, 0.3),), gate_mean_from=0.9, gate_std_from=0.9)
+    scored = [row for row in MIXED if row.p_abnormal is not None]
+    doubtful = [row for row in scored if 0.1 <= row.p_abnormal <= 0.3]
+    assert 0 < len(doubtful) < len(scored) < len(MIXED)
+    speed = measure_speed(MIXED, judged=8, elapsed_s=2.0, cores=2, quick_pass=quick_pass)
+    assert speed.doubtful_count == len(doubtful)
+    assert measure_speed(MIXED, judged=8, elapsed_s=2.0, cores=2).doubtful_count is None
+    run = Run("0", UUID(int=0), MORNING, MORNING, 2.0, 8, 0, 1, 2, speed)
+    assert str(doubt_line(run)).startswith(f"{len(doubtful)} scans were doubtful to the quick pass")
 
 
 def test_files_that_no_network_judged_give_no_price_of_an_archive() -> None:
