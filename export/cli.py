@@ -79,7 +79,6 @@ def _model(options: argparse.Namespace) -> int:
         precision=options.precision,
         storage=options.weights_storage,
         calibrate=options.calibrate,
-        quick_pass=options.quick_pass,
         review_band=options.review_band and tuple(options.review_band),
     )
     with Reporter() as reporter:
@@ -288,15 +287,10 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         choices=FORMATS,
         default="fp32",
-        help="what the graphs compute in; refused where it flips a decision on the golden folder (default: fp32)",
+        help="what the graphs compute in; int8: doubtful scans again in float32, for OpenVINO; fp16: for a GPU;"
+        " refused where it flips a decision on the golden folder (default: fp32)",
     )
     add_folder(model, "--calibrate", about="scans that int8 takes its ranges from (default: none, for fp32 and fp16)")
-    model.add_argument(
-        "--quick-pass",
-        action="store_true",
-        help="with int8: all layers in 8 bits, and doubtful scans again in float32; for OpenVINO, refused by TensorRT"
-        " (default: some layers of an int8 model stay in float32, for every scan)",
-    )
     model.add_argument(
         "--review-band",
         type=float,

@@ -89,9 +89,7 @@ def parity(
 
 def _names(models: Sequence[SignedModel]) -> list[str]:
     """What each is called in the table; numbered where two would be called the same."""
-    names = [
-        f"{model.model_id} {model.precision}" + (" quick" if model.manifest.quick_pass else "") for model in models
-    ]
+    names = [f"{model.model_id} {model.precision}" for model in models]
     return [name if names.count(name) == 1 else f"{name} #{number}" for number, name in enumerate(names, start=1)]
 
 

@@ -4,25 +4,18 @@ float16: weights and activations from the first weighted layer to the last. Befo
 the residual's deviations are differences of squares, and the softmax stands, it stays float32.
 
 int8: QuantizeLinear and DequantizeLinear around convolutions, one scale per output channel for weights, one per tensor
-for activations, the ranges from real scans. Which layers stay in float32 was measured, on the demo's networks:
+for activations, the ranges from real scans. It is right for scans that lie well away from every limit; the others are
+computed again in float32, see `export/quick_pass.py`. What stays in float32 was measured, on the demo's networks:
 
-    classifier   first convolution: its folded means outweigh its image weights a hundredfold. Mean, fully connected
-                 layers, softmax: quantised too, they moved the logit by 7. The sums of the residual blocks and the
-                 1 x 1 convolutions of their shortcuts, whose rounding stays in the stream for all later layers. The
-                 first stage, of 64 channels: near the threshold the logit of doubtful scans moves by 0.09 with it in
-                 float32 (root mean square, 0.28 at most), by 0.24 (0.81) without, for half as much time again; three
-                 decisions of 1000 changed. Evening out the ranges of its channels first, which changes nothing in
-                 float32 (cross-layer equalisation, Nagel et al. 2019), took 0.19 to 0.17 on 43 doubtful scans: too
-                 little.
-    gate         all of it. Its scores meet hard thresholds: in int8 they moved by 0.003 of 0.35, enough to send one
-                 scan of 120 to another decision, for a third of the time of both networks. OpenVINO also carried the
-                 integers of the image on through the averages of the layouts, and rounded those to grey levels.
+    classifier   first convolution: its folded means outweigh its image weights a hundredfold. In int8, with exact grey
+                 levels and the means' weights made as small as the image's, it saved another 5 % and moved the logit by
+                 1.0 (root mean square), for rounded weights that should cancel over a grey sheet do not. Mean, fully
+                 connected layers, softmax: quantised too, they moved the logit by 7. The sums of the residual blocks
+                 and the 1 x 1 convolutions of their shortcuts, whose rounding stays in the stream for all later layers.
+    gate         first convolution. OpenVINO also carried the integers of the image on through the averages of the
+                 layouts, and rounded those to grey levels: see `hide_image`.
 
-Where a scan is not near any limit, that rounding does no harm: a quick pass before float32 holds the first stage
-and the gate in int8 too, see `export/quick_pass.py`. Its first convolution stays in float32: in int8, with exact grey
-levels and the means' weights made as small as the image's, it saved another 5 % and moved the logit by 1.0 (root mean
-square), for rounded weights that should cancel over a grey sheet do not. Without effect on the time: the channel of
-ones from a 1 x 1 convolution or a Pad instead of a concatenation (1.00 each).
+Without effect on the time: the channel of ones from a 1 x 1 convolution or a Pad instead of a concatenation (1.00).
 
 int8 is onnxruntime's own quantisation: it adds no dependency and sends no reports. Also tried: NNCF 3.4, which rounds
 the sums too (logit off by 0.27), needs scikit-learn and reports its use to its makers; nvidia-modelopt 0.47 wants an
@@ -50,7 +43,6 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from edge.engines import IMAGE_INPUT
-from edge.model.manifest import CLASSIFIER_FILE
 from edge.records import Image
 from export.arithmetic import WEIGHTED, element_types
 from export.errors import ExportError
@@ -65,29 +57,11 @@ PERCENTILE: Final = 99.9999
 """Activations beyond it are clipped. An anomaly is a rare, strong activation: at 99.999 some of them go."""
 
 LARGEST_HALF: Final = 65_504.0
-FIRST_STAGE_CHANNELS: Final = 64
 QUANTISED: Final = ("Conv", "ConvTranspose")
 _SCALING: Final = frozenset({"Slice", "Gather", "Div", "Mul"})
 """What may stand between the image as float and the networks: one of its channels is taken, and scaled."""
 
 Progress = Callable[[int, int], None]
-
-
-def to_precision(
-    graphs: dict[str, onnx.ModelProto],
-    precision: Precision,
-    calibration: Sequence[Image] = (),
-    progress: Progress | None = None,
-) -> dict[str, onnx.ModelProto]:
-    """The two graphs of a model, by file name, in another precision; the originals are left alone.
-
-    `calibration`: converted scans uint8 (channels, height_px, width_px), needed for int8. Raises ExportError.
-    """
-    if precision == "fp16":
-        return {name: to_float16(graph) for name, graph in graphs.items()}
-    if precision == "int8":
-        return graphs | {CLASSIFIER_FILE: to_int8(graphs[CLASSIFIER_FILE], calibration, progress)}
-    return dict(graphs)
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -135,52 +109,28 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_int8(model: onnx.ModelProto, calibration: Sequence[Image], progress: Progress | None = None) -> onnx.ModelProto:
-    """A copy of a classifier whose convolutions take and hold int8, save those that the module's docstring names.
+    """A copy of a classifier or gate, all convolutions int8 but the first one and the shortcuts.
 
-    Activations are signed with zero in the middle, for TensorRT takes no others, though after a ReLU that leaves half
-    of the range empty: it moved the logit by 0.021 (root mean square) instead of 0.014. Raises ExportError.
-    """
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    kept = [node.name for node in _convolutions(model) if _stays_float(shapes[node.input[1]])]
-    return _quantise(model, kept, calibration, progress, QuantType.QInt8)
-
-
-def to_quick_int8(
-    model: onnx.ModelProto, calibration: Sequence[Image], progress: Progress | None = None
-) -> onnx.ModelProto:
-    """A copy of a classifier or gate for the quick pass: all convolutions int8 but the first one and the shortcuts.
-
-    Activations are unsigned. Raises ExportError.
+    `calibration`: converted scans uint8 (channels, height_px, width_px). Activations are unsigned. Raises ExportError.
     """
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     first, *others = _convolutions(model)
     kept = [first.name, *(node.name for node in others if shapes[node.input[1]][2:] == (1, 1))]
-    return _quantise(hide_image(model), kept, calibration, progress, QuantType.QUInt8)
-
-
-def _quantise(
-    model: onnx.ModelProto,
-    kept: Sequence[str],
-    calibration: Sequence[Image],
-    progress: Progress | None,
-    activations: QuantType,
-) -> onnx.ModelProto:
-    """A copy with all convolutions but `kept` in int8."""
     with tempfile.TemporaryDirectory() as folder, _quiet():
         target = Path(folder) / "int8.onnx"
         quantize_static(
-            copy.deepcopy(model),  # the tool changes what it is given
+            hide_image(model),  # a copy: the tool changes what it is given
             target,
             _Scans(calibration, progress),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTISED),
             nodes_to_exclude=list(kept),
             per_channel=True,
-            activation_type=activations,
+            activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.Percentile,
             extra_options={
-                "ActivationSymmetric": activations is QuantType.QInt8,
+                "ActivationSymmetric": False,
                 "WeightSymmetric": True,
                 "QuantizeBias": False,
                 "CalibPercentile": PERCENTILE,
@@ -211,11 +161,6 @@ def hide_image(model: onnx.ModelProto) -> onnx.ModelProto:
     del copied.graph.node[:]
     copied.graph.node.extend(nodes)
     return copied
-
-
-def _stays_float(weight: tuple[int, ...]) -> bool:
-    """Whether a layer of this weight is of the first stage or a shortcut."""
-    return weight[0] <= FIRST_STAGE_CHANNELS or weight[2:] == (1, 1)
 
 
 def _float_for_others(model: onnx.ModelProto, kept: Sequence[str]) -> onnx.ModelProto:

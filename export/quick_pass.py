@@ -1,9 +1,7 @@
-"""A quick pass in 8 bits before the graphs in float32, inside them: only a doubtful scan is computed precisely.
+"""int8 models: a quick pass in 8 bits, and in the same graph float32 for doubtful scans.
 
-The quick pass holds in int8 what `export/precision.py` keeps in float32, for its rounding would change decisions: the
-classifier's first stage and the gate's autoencoder. Where one of its scores lies near a limit of the policy, an `If`
-computes the graph in float32, and that one answers. So float32 decides; elsewhere the scores carry the error of the
-quick pass, far from every limit.
+Where a score of the quick pass lies near a limit of the policy, an `If` computes the graph in float32, and that one
+answers. So float32 decides; elsewhere the scores carry the error of the quick pass, far from every limit.
 
     classifier   doubtful: p within WIDTH of the threshold or an end of the review band, on the scale log(p / (1 - p)).
     gate         doubtful: a score above its limit less a margin. What it refuses, with its map, is always precise.
@@ -13,8 +11,12 @@ less than LEAST_WIDTH and LEAST_MARGIN. They stand in the manifest, as the score
 
 OpenVINO computes an If's branches as fast as the same graph outside, in int8 too, and a branch that is not taken costs
 nothing. onnxruntime gives the same answers, but slowly. TensorRT takes an If; whether it takes these was never tried,
-so the line's TensorRT refuses such a model. With the int8 graphs of `export/precision.py` in the place of float32 a
-doubtful scan took 0.23 instead of 0.39 s of processor (1000 x 500), and one of 241 was decided as float32 does not.
+so the line's TensorRT refuses such a model.
+
+There was int8 without a quick pass, for every scan alike: the classifier's first stage and the whole gate in float32,
+activations signed for TensorRT's sake. It took more time than the quick pass with its doubtful scans, and decided 3 of
+1000 scans as float32 does not. In the place of float32, for doubtful scans alone, it took 0.23 instead of 0.39 s of
+processor (1000 x 500), and one of 241 was decided otherwise.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from edge.engines.cpu import PairOfNetworks
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE, QuickPass
 from edge.records import Image, Policy, Scores, Size
 from export.parity import engine_scores
-from export.precision import Progress, hide_image, pin_and_check, to_quick_int8
+from export.precision import Progress, hide_image, pin_and_check, to_int8
 from export.storage import store_weights
 
 SAFETY: Final = 4.0
@@ -68,9 +70,10 @@ def with_quick_pass(
 ) -> tuple[dict[str, onnx.ModelProto], QuickPass]:
     """The graphs `plain`, in float32, with a quick pass before them, and where that one does not decide alone.
 
-    Their weights are stored as float16, to take half the space. Raises ExportError.
+    `calibration`: converted scans uint8 (channels, height_px, width_px). The weights of `plain` are stored as float16,
+    to take half the space. Raises ExportError.
     """
-    quick = {name: to_quick_int8(graph, calibration, progress) for name, graph in plain.items()}
+    quick = {name: to_int8(graph, calibration, progress) for name, graph in plain.items()}
     precise = {name: store_weights(graph, "fp16") for name, graph in plain.items()}
     of_quick, of_precise = _scores(quick, calibration, "int8"), _scores(precise, calibration, "fp32")
     drift = _drift(of_quick, of_precise)
@@ -82,8 +85,8 @@ def with_quick_pass(
     )
     if 2 * doubtful > len(calibration):
         say(
-            "warning: most scans would be computed twice, and take longer than without a quick pass: leave"
-            " --quick-pass out, unless the scans of the line are less doubtful than those of --calibrate"
+            "warning: most scans would be computed twice, which may take longer than --precision fp32, unless the scans"
+            " of the line are less doubtful than those of --calibrate"
         )
     doubts: dict[str, Doubts] = {
         CLASSIFIER_FILE: {"p_abnormal": where.p_abnormal},

@@ -30,8 +30,6 @@ class ExportRequest:
     """How weights lie in the file of an fp32 model, None for int8."""
     calibrate: Path | None = None
     """Folder of scans, for int8 graphs."""
-    quick_pass: bool = False
-    """Whether int8 is a quick pass alone, and doubtful scans are computed again in float32."""
     review_band: tuple[float, float] | None = None
     """None for the one that `edge-train calibrate` found, if it did."""
 

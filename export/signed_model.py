@@ -61,7 +61,7 @@ from export.graphs import (
 )
 from export.keys import load_private_key
 from export.parity import check_parity, check_reason, check_storage, engine_scores, noise_image, torch_scores
-from export.precision import CALIBRATION_SCANS, Precision, to_precision
+from export.precision import CALIBRATION_SCANS, Precision, to_float16
 from export.quick_pass import with_quick_pass
 from export.reason import reason_geometry
 from export.request import ExportRequest, TrainedPair, load_pair, storage_for
@@ -95,11 +95,6 @@ def export_model(request: ExportRequest, reporter: Reporter) -> SignedModel:
         )
     for folder in filter(None, (request.golden, request.calibrate)):
         scan_files(folder)
-    if request.quick_pass and request.precision != "int8":
-        raise ExportError(
-            f"a quick pass computes in int8, the model is to compute in {request.precision}",
-            hint="give --precision int8 and --calibrate, or leave --quick-pass out",
-        )
     private_key = load_private_key(request.key)
     if request.out.exists() or request.out.is_symlink():
         raise ExportError(f"{request.out} exists already", hint="a model never changes: write a new one beside it")
@@ -198,15 +193,16 @@ def _stored(
     reporter: Reporter,
 ) -> tuple[dict[str, bytes], QuickPass | None]:
     """The graphs as they go into the model, and where its quick pass does not decide, None without one."""
-    scans = _scans(request.calibrate, pair, CALIBRATION_SCANS) if request.calibrate else []
-    ranges = [scan.image for scan in scans]
-    progress = reporter.counter("calibrating")
-    if request.quick_pass:
+    quick_pass = None
+    if request.precision == "int8":
+        assert request.calibrate is not None, "asked for before"
+        ranges = [scan.image for scan in _scans(request.calibrate, pair, CALIBRATION_SCANS)]
+        progress = reporter.counter("calibrating")
         computing, quick_pass = with_quick_pass(graphs, ranges, pair.policy, reporter.say, progress)
+    elif request.precision == "fp16":
+        computing = {name: to_float16(graph) for name, graph in graphs.items()}
     else:
-        computing, quick_pass = to_precision(graphs, request.precision, ranges, progress), None
-    if request.precision == "fp32":
-        computing = {name: store_weights(graph, storage) for name, graph in computing.items()}
+        computing = {name: store_weights(graph, storage) for name, graph in graphs.items()}
     return {name: graph.SerializeToString() for name, graph in computing.items()}, quick_pass
 
 

@@ -21,13 +21,10 @@ BOUNDS = Bounds(1700, 2800)
 PASSES_EVERYTHING = 1e3
 """A gate threshold no residual reaches, as the classifier's of 0 is by all: this is about time, not outcomes."""
 
-QUICK = "quick"
-"""int8 as a quick pass; a threshold of 0 leaves no scan doubtful."""
 ENGINES = {
     "onnxruntime-fp32": ("onnxruntime", "fp32"),
     "openvino-fp32": ("openvino", "fp32"),
     "openvino-int8": ("openvino", "int8"),
-    "openvino-quick": ("openvino", QUICK),
 }
 """What is measured: engine and model, by the name of its settings file."""
 
@@ -66,8 +63,9 @@ def make(run: Path, size: Size, scans: Path, scale: float = 1.0) -> Path:
     golden = write_lots(run / "golden", seed=3, lots=1, scans_per_lot=2, abnormal_fraction=0.5, scale=0.2).parent
     export = [sys.executable, "-m", "export.cli"]
     _run([*export, "keygen", "--out", run / "key"])
+    # A threshold of 0 leaves no scan doubtful.
     as_int8 = ["--precision", "int8", "--calibrate", golden]
-    for name, more in (("fp32", ["--weights-storage", "fp32"]), ("int8", as_int8), (QUICK, [*as_int8, "--quick-pass"])):
+    for name, more in (("fp32", ["--weights-storage", "fp32"]), ("int8", as_int8)):
         _run(
             [
                 *(*export, "model", "--classifier", run / "classifier.pt", "--gate", run / "gate.pt"),

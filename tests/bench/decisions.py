@@ -1,8 +1,7 @@
 """Do the fast engines decide as the plain float32 path does? The demo's networks on simulated scans.
 
 The reference is torch, where the checkpoints lie that the committed model was made of, else the model's own graphs in
-float32 on onnxruntime. int8 is made of those graphs as `edge-export model --precision int8` makes it, with
-`--quick-pass` and without.
+float32 on onnxruntime. int8 is made of those graphs as `edge-export model --precision int8` makes it.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ from edge.records import Image, Scores
 from edge.validation.statistics import Rate
 from export.comparison import compare
 from export.parity import engine_scores, torch_scores
-from export.precision import CALIBRATION_SCANS, to_precision
+from export.precision import CALIBRATION_SCANS
 from export.quick_pass import with_quick_pass
-from tests.bench.bench_model import ENGINES, QUICK
+from tests.bench.bench_model import ENGINES
 from train.checkpoint import load_checkpoint
 from train.classifier.models import classifier_of
 from train.gate.network import gate_of
@@ -55,7 +54,7 @@ def measure(scans: int, checkpoints: Path = CHECKPOINTS) -> dict[str, Any]:
     policy = model.policy()
     files = [str(number) for number in range(scans)]
     engines = {}
-    made = {"fp32": _pair(model), **_int8(model)}
+    made = {"fp32": _pair(model), "int8": _int8(model)}
     for name, (engine, kind) in ENGINES.items():
         networks = made[kind]
         found = compare(name, files, expected, _scores(open_on_cpu(networks, engine), images, name), policy)
@@ -101,16 +100,12 @@ def _pair(model: SignedModel) -> PairOfNetworks:
     return PairOfNetworks(model.classifier, model.gate, model.size, model.channels, model.precision)
 
 
-def _int8(model: SignedModel) -> dict[str, PairOfNetworks]:
+def _int8(model: SignedModel) -> PairOfNetworks:
     plain = {name: expanded(onnx.load_from_string(model.contents[name])) for name in (CLASSIFIER_FILE, GATE_FILE)}
     ranges = [_image(model, FIRST_CALIBRATION_LOT, number) for number in range(CALIBRATION_SCANS)]
-    precise = to_precision(plain, "int8", ranges)
-    quick, _ = with_quick_pass(plain, ranges, model.policy(), print)
-    pairs = {}
-    for kind, graphs in (("int8", precise), (QUICK, quick)):
-        classifier, gate = (graphs[name].SerializeToString() for name in (CLASSIFIER_FILE, GATE_FILE))
-        pairs[kind] = replace(_pair(model), classifier=classifier, gate=gate, precision="int8")
-    return pairs
+    graphs, _ = with_quick_pass(plain, ranges, model.policy(), print)
+    classifier, gate = (graphs[name].SerializeToString() for name in (CLASSIFIER_FILE, GATE_FILE))
+    return replace(_pair(model), classifier=classifier, gate=gate, precision="int8")
 
 
 def expanded(model: onnx.ModelProto) -> onnx.ModelProto:

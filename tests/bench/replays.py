@@ -1,4 +1,4 @@
-"""Whole replays on OpenVINO in float32, int8 and with a quick pass, in turn in one process: processor time a scan.
+"""Whole replays on OpenVINO in float32 and int8, in turn in one process: processor time a scan.
 
     python tests/bench/replays.py --out build/replays --doubtful 2
     ONEDNN_MAX_CPU_ISA=AVX2 python tests/bench/replays.py ...      # as a processor without AVX-512 and VNNI
@@ -46,7 +46,7 @@ from train.simulator.simulate import write_lots  # noqa: E402
 
 FEW = 2
 """Scans of the replay that shows what every replay costs."""
-AGAINST = "openvino-int8"
+AGAINST = "openvino-fp32"
 
 
 def main() -> int:
@@ -63,10 +63,10 @@ def main() -> int:
     options.out.mkdir(parents=True)
     folder = write_lots(options.out / "scans", seed=7, lots=2, scans_per_lot=(options.scans + FEW) // 2).parent
     run = bench_model.make(options.out / "model", Size(height, width), folder)
-    by_p = names_by_p(read_model(run / bench_model.QUICK, run / "key" / "signing-key.pub.pem"), folder)
+    by_p = names_by_p(read_model(run / "int8", run / "key" / "signing-key.pub.pem"), folder)
     configs = {name: run / f"{name}.toml" for name in bench_model.ENGINES if name.startswith("openvino")}
     for count in options.doubtful:
-        configs[f"openvino-quick, {count} doubtful"] = with_doubtful(run, count, by_p)
+        configs[f"openvino-int8, {count} doubtful"] = with_doubtful(run, count, by_p)
     few = linked(folder, [name for name, _ in by_p[-FEW:]], options.out / "few")
     result = in_turn(configs, few, folder, options.out / "replay", options.rounds)
     (options.out / "replays.json").write_text(json.dumps({"input": options.size, **result}, indent=2) + "\n")
@@ -88,7 +88,7 @@ def in_turn(configs: dict[str, Path], few: Path, many: Path, out: Path, rounds: 
         name: {
             "busy_s_per_scan": spread([each.busy_s for each in done]),
             "wall_s_per_scan": spread([each.wall_s for each in done]),
-            "busy_over_int8": spread([a.busy_s / b.busy_s for a, b in zip(done, against, strict=True)]),
+            "busy_over_fp32": spread([a.busy_s / b.busy_s for a, b in zip(done, against, strict=True)]),
         }
         for name, done in costs.items()
     }
@@ -122,9 +122,9 @@ def names_by_p(model: SignedModel, folder: Path) -> list[tuple[str, float]]:
 
 
 def with_doubtful(run: Path, count: int, by_p: list[tuple[str, float]]) -> Path:
-    """Settings for a copy of the quick model that computes the `count` scans of the lowest p again."""
+    """Settings for a copy of the int8 model that computes the `count` scans of the lowest p again."""
     key = run / "key" / "signing-key.pem"
-    model = read_model(run / bench_model.QUICK, key.with_suffix(".pub.pem"))
+    model = read_model(run / "int8", key.with_suffix(".pub.pem"))
     assert model.manifest.quick_pass is not None
     ((low, high),) = model.manifest.quick_pass.p_abnormal
     limit = (by_p[count - 1][1] + by_p[count][1]) / 2
@@ -137,11 +137,11 @@ def with_doubtful(run: Path, count: int, by_p: list[tuple[str, float]]) -> Path:
     entries = {name: FileEntry(sha256=digests[name], size_bytes=len(data)) for name, data in contents.items()}
     where = model.manifest.quick_pass.model_copy(update={"p_abnormal": ((low, limit),)})
     manifest = model.manifest.model_copy(update={"quick_pass": where, "files": entries})
-    out = run / f"{bench_model.QUICK}-{count}"
+    out = run / f"int8-{count}"
     write_model(out, manifest, contents, load_private_key(key))
     config = run / f"{out.name}.toml"
-    quick = (run / "openvino-quick.toml").read_text()
-    config.write_text(quick.replace(f'"{run / bench_model.QUICK}"', f'"{out}"'))
+    int8 = (run / "openvino-int8.toml").read_text()
+    config.write_text(int8.replace(f'"{run}/int8"', f'"{out}"'))
     return config
 
 

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
@@ -14,14 +13,13 @@ from onnx import helper
 
 from edge.engines import Engine
 from edge.engines.cpu import PairOfNetworks
-from edge.model.manifest import CLASSIFIER_FILE
 from edge.model.signed_model import read_model
 from edge.records import Policy, Scores, Size
 from export import decisions, parity, signed_model
 from export.cli import main
 from export.decisions import decision_lines
 from export.keys import create_keys
-from export.precision import to_precision
+from export.precision import to_float16
 from tests.export.networks import model_command, write_checkpoints
 from tests.support.cpu_engines import needs_openvino
 from tests.support.fakes import write_scan
@@ -65,11 +63,11 @@ def upside_down(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @pytest.fixture
 def spoilt_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoil(graphs: Graphs, *more: Any) -> Graphs:
-        converted = to_precision(graphs, *more)
-        return converted | {CLASSIFIER_FILE: upside_down(converted[CLASSIFIER_FILE])}
+    def spoil(graph: onnx.ModelProto) -> onnx.ModelProto:
+        converted = to_float16(graph)
+        return upside_down(converted) if graph.graph.output[0].name == "p_abnormal" else converted
 
-    monkeypatch.setattr(signed_model, "to_precision", spoil)
+    monkeypatch.setattr(signed_model, "to_float16", spoil)
 
 
 def export(place: Path, out: Path, run: str, *more: str) -> int:

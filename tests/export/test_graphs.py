@@ -27,7 +27,7 @@ from export.graphs import (
     gate_onnx,
 )
 from export.parity import check_parity, check_reason, engine_scores, noise_image, torch_scores
-from export.precision import Precision, to_float16, to_precision
+from export.precision import Precision, to_float16
 from export.storage import store_weights
 from tests.export.conftest import Export
 from tests.export.networks import lively_classifier, lively_gate
@@ -325,7 +325,8 @@ def test_the_nearest_normal_scan_is_found_by_every_engine(
     shown = torch.cat([images(1, 2), images(1, 11)[8:] // 2])
     with torch.inference_mode():
         expected = p_abnormal_of(nearest(nearest.normalise(shown))).numpy()
-    engine = engine_of(to_precision(plain, precision), 1, name=name)
+    computing = {part: to_float16(graph) for part, graph in plain.items()} if precision == "fp16" else plain
+    engine = engine_of(computing, 1, name=name)
     observed = np.concatenate([engine.infer(one[None].numpy()).p_abnormal for one in shown])
     assert (expected[:2] < 0.01).all() and np.ptp(expected[2:]) > 0.01 and (expected[2:] >= 0.5).any()
     np.testing.assert_allclose(observed, expected, atol=1e-4 if precision == "fp32" else 1e-2)

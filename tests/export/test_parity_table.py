@@ -22,7 +22,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_place(place, SIZE, [(1900, "normal"), (2300, "abnormal"), (2000, "normal")])
     assert export(place, "fp32", "fp32") == 0
     assert export(place, "int8", "int8", "--calibrate", str(place / "scans")) == 0
-    assert export(place, "int8", "quick", "--calibrate", str(place / "scans"), "--quick-pass") == 0
     return place
 
 
@@ -48,20 +47,14 @@ def test_the_manifest_says_where_the_quick_pass_does_not_decide(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key = place / "keys" / "signing-key.pub.pem"
-    assert read_model(place / "int8", key).manifest.quick_pass is None
-    where = read_model(place / "quick", key).manifest.quick_pass
+    assert read_model(place / "fp32", key).manifest.quick_pass is None
+    where = read_model(place / "int8", key).manifest.quick_pass
     assert where is not None
     assert any(low < 0.5 < high for low, high in where.p_abnormal)
     assert 0 < where.gate_mean_from < 0.2 and 0 < where.gate_std_from < 0.1
-    assert main(["verify", str(place / "quick"), "--trusted-key", str(key)]) == 0
+    assert main(["verify", str(place / "int8"), "--trusted-key", str(key)]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert f"computes again: p {where.p_abnormal[0][0]:.4f}..{where.p_abnormal[0][1]:.4f}" in printed
-
-
-def test_a_quick_pass_stands_before_int8_graphs_alone(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert export(place, "fp32", "other", "--quick-pass") == 1
-    assert "give --precision int8" in capsys.readouterr().err
-    assert not (place / "other").exists()
 
 
 def test_int8_without_scans_is_refused_before_any_graph_is_made(
@@ -83,13 +76,12 @@ def test_storage_of_weights_is_no_matter_of_an_int8_model(place: Path, capsys: p
 def test_parity_compares_precisions_engines_and_torch(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = place / "run"
     torch = ["--classifier", str(run / "classifier.pt"), "--gate", str(run / "gate.pt")]
-    assert main([*parity_command(place, "fp32", "int8", "quick"), *torch]) == 0
+    assert main([*parity_command(place, "fp32", "int8"), *torch]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     for fact in (
         "differences from torch fp32",
         "lively-1 fp32 on",
         "lively-1 int8 on",
-        "lively-1 int8 quick",
         "layers that differ most: ",
     ):
         assert fact in printed

@@ -10,7 +10,7 @@ from edge.engines import GATE_OUTPUTS, IMAGE_INPUT
 from edge.images.residual_boxes import MapGeometry, worst_windows
 from edge.records import Size
 from export.graphs import GateGraph, gate_onnx
-from export.precision import to_float16, to_quick_int8
+from export.precision import to_float16, to_int8
 from export.quick_pass import join
 from tests.export.networks import lively_gate
 from tests.support.cpu_engines import needs_openvino
@@ -109,7 +109,7 @@ def test_openvino_rounds_no_averages_to_grey_levels_in_a_quick_pass_nor_in_what_
     """It took the 8 bits of the image for quantised values, and carried them on through the layouts' averages."""
     import openvino
 
-    quick = to_quick_int8(exported, list(_images(6, 4)[2:]))
+    quick = to_int8(exported, list(_images(6, 4)[2:]))
     always = join(quick, exported, {"gate_mean_max": [(0.0, 1e9)]})
     images = _images(8, 2)
     core = openvino.Core()

@@ -15,7 +15,7 @@ from edge.engines import Engine
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE, QuickPass
 from edge.records import Policy, Scores, Size
 from export.graphs import ClassifierGraph, GateGraph, classifier_onnx, gate_onnx
-from export.precision import to_quick_int8
+from export.precision import to_int8
 from export.quick_pass import (
     LEAST_MARGIN,
     LEAST_WIDTH,
@@ -158,7 +158,7 @@ def test_a_doubtful_scan_has_the_scores_of_float32_on_every_engine(plain: dict[s
 @needs_openvino
 @pytest.mark.timeout(600)
 def test_openvino_computes_the_quick_pass_in_int8(plain: dict[str, onnx.ModelProto]) -> None:
-    quick = {name: to_quick_int8(graph, IMAGES) for name, graph in plain.items()}
+    quick = {name: to_int8(graph, IMAGES) for name, graph in plain.items()}
     engine = open_graphs("openvino", *(quick[name].SerializeToString() for name in quick), size=SIZE)
     for graph, in_float in ((engine._classifier, 4), (engine._gate, 1)):
         kinds: Counter[tuple[str, bool]] = Counter()

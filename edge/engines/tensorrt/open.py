@@ -37,7 +37,7 @@ def open_tensorrt(model: SignedModel, settings: PlanSettings, *, max_batch: int 
     if model.manifest.quick_pass is not None:
         raise EngineError(
             f"model {model.model_id} computes doubtful scans twice, in branches that were never tried on TensorRT",
-            hint="export it without --quick-pass, which is for OpenVINO: a GPU has no need of it",
+            hint="export it with --precision fp16, or fp32: int8 is for OpenVINO",
         )
     room = PlanRoom(find_device(), settings)
     max_batch = max_batch or DEFAULT_MAX_BATCH

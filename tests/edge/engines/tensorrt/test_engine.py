@@ -78,7 +78,7 @@ def test_a_model_with_a_quick_pass_is_refused_before_anything_is_built(
     no_builds(patch)
     with pytest.raises(EngineError, match="computes doubtful scans twice") as caught:
         open_tensorrt(verified_model(tmp_path / "quick", edit=give_quick_pass), settings)
-    assert "--quick-pass" in caught.value.hint
+    assert "--precision fp16" in caught.value.hint
 
 
 def test_the_first_start_builds_and_the_next_one_loads(
