@@ -30,8 +30,6 @@ _GRAIN_PX = (0.5, 1.5)
 _GRAIN_REACH_PX = 5
 _LOCAL_PX = 65
 _LOCAL_FLOOR = 0.03
-NOISE_UNIT = 0.1
-"""What the noise is in the input of a variant `over_noise`: most of an accepted patch is in [0, 1]."""
 _LEVEL_PX = 129
 """Wider than all but the longest defects, narrower than a weld bead: what is left of one is its slope's change."""
 _NOISE_WINDOW_PX = 49
@@ -159,10 +157,6 @@ def normalised(seen: Tensor, wanted: Tensor, variant: Variant) -> tuple[Tensor, 
     """
     if variant.local:
         return local_contrast(seen), local_contrast(wanted)
-    if variant.over_noise:
-        level, noise = short_median(seen), noise_about(seen)
-        of_seen, of_wanted = (0.5 + NOISE_UNIT * (images - level) / noise for images in (seen, wanted))
-        return of_seen, of_wanted
     if variant.levelled:
         level = surroundings(seen, _LEVEL_PX) - 0.5
         return seen - level, wanted - level

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from edge.system.progress import Reporter
 from train.files import write_whole
-from train.networks import GATE_OFFSET_PX, GateAutoencoder
-from train.papers.welds.bank import box_mean, detrended
+from train.networks import GATE_OFFSET_PX, GateAutoencoder, centre_crop
+from train.papers.welds.bank import box_mean, detrended, over_noise
 from train.papers.welds.benchmark import Benchmark
 from train.papers.welds.curves import Candidate, WeldScores
 from train.papers.welds.equal_refusal import compared
@@ -23,11 +23,11 @@ from train.papers.welds.filter_scores import places_of
 from train.papers.welds.filters import Grey, Map, halved
 from train.papers.welds.images import Weld, read_welds
 from train.papers.welds.plan import Request
-from train.papers.welds.scores import STATISTICS, SURROUNDINGS_PX, as_images, residual_of, with_median
+from train.papers.welds.scores import STATISTICS, SURROUNDINGS_PX, as_images, residual_of
 from train.papers.welds.task import load_network, load_scores, prepared
 from train.papers.welds.variants import Variant
 
-MAPPED: Final = tuple(f"{prefix}-{kind}5" for prefix in ("detrended", "median", "fused") for kind in ("bright", "dark"))
+MAPPED: Final = ("detrended-bright5", "detrended-dark5", "median-bright5", "median-dark5")
 """Columns of a film's scores, for each variant; names from STATISTICS."""
 _WINDOW_PX: Final = 5
 TABLE_FILE: Final = "films.md"
@@ -96,7 +96,7 @@ def film_maps(models: Sequence[GateAutoencoder], image: Grey, variant: Variant, 
     residual = residual_of(models, images, variant, bf16=bf16)
     first = _PAD_PX - GATE_OFFSET_PX - _WINDOW_PX // 2
     maps = []
-    for values in (detrended(residual, SURROUNDINGS_PX), *with_median(residual, images)):
+    for values in (detrended(residual, SURROUNDINGS_PX), centre_crop(over_noise(images))):
         mean = box_mean(values, _WINDOW_PX)[0, 0, first : first + height, first : first + width].numpy()
         maps += [halved(mean), halved(-mean)]
     return maps

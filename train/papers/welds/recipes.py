@@ -134,27 +134,10 @@ BEST_RECIPE: Final = BenchmarkRecipe(
 )
 """The last row needs no network; fused with the network's residual it found less: docs/experiments/gate-fusion.md."""
 
-ROBUST_VARIANT: Final = replace(D, name="d-over-noise", over_noise=True)
-ROBUST_RECIPE: Final = BenchmarkRecipe(
-    "robust",
-    (ROBUST_VARIANT,),
-    (
-        Detector(_MEDIAN, ROBUST_VARIANT.name, ("median-dark5",)),
-        *(
-            Detector(f"{name}{of_signs}", ROBUST_VARIANT.name, tuple(f"{prefix}-{sign}5" for sign in signs))
-            for of_signs, signs in (("", ("dark",)), (", both signs", ("bright", "dark")))
-            for name, prefix in (("robust input", "detrended"), ("robust input, fused", "fused"))
-        ),
-    ),
-    shown=ROBUST_VARIANT.name,
-    beside=_MEDIAN,
-)
-"""Rows 1, 5 and 6 of docs/experiments/gate-fusion.md. Rows of one sign are of the dark one."""
-
 
 def benchmark_recipe(name: str) -> BenchmarkRecipe:
     """The recipe of this name. Raises TrainError."""
-    for recipe in (PAPER_RECIPE, BEST_RECIPE, ROBUST_RECIPE, READINGS_RECIPE, ABLATION_RECIPE):
+    for recipe in (PAPER_RECIPE, BEST_RECIPE, READINGS_RECIPE, ABLATION_RECIPE):
         if recipe.name == name:
             return recipe
     raise TrainError(f"there is no recipe {name!r}", hint=f"choose from {', '.join(RECIPES)}")

@@ -15,15 +15,7 @@ import torch
 from torch import Tensor
 
 from train.networks import WINDOW_PX, GateAutoencoder, PatchClassifier, centre_crop
-from train.papers.welds.bank import (
-    NOISE_UNIT,
-    box_mean,
-    detrended,
-    noise_about,
-    normalised,
-    on_device,
-    over_noise,
-)
+from train.papers.welds.bank import box_mean, detrended, noise_about, normalised, on_device, over_noise
 from train.papers.welds.variants import Variant
 
 WINDOWS_PX: Final = (5, WINDOW_PX, 17, 33)
@@ -36,15 +28,14 @@ STATISTICS: Final = (
         for side in WINDOWS_PX
         for kind in ("mean", "std", "bright", "dark")
     ),
-    *(f"{prefix}{kind}{WINDOWS_PX[0]}" for prefix in ("median-", "fused-") for kind in ("bright", "dark")),
+    *(f"median-{kind}{WINDOWS_PX[0]}" for kind in ("bright", "dark")),
 )
 """Columns of an autoencoder's scores. `bright` and `dark` are the two signs of the mean: with a threshold of its own
 each, the scratches of a film (bright) do not hide its pores (dark). `relative` ones are of the residual over the noise
 about each pixel, `detrended` ones of the residual less its mean over the surroundings: a weld never seen is reproduced
 a little too dark or too bright as a whole, which is no defect. `input` ones need no network: they are of the image
 itself, less its mean over narrower surroundings. Nor do `median` ones: of the image less its short median, over its
-noise. `fused` ones are of the mean of that and the detrended residual of a network that sees images over their noise,
-both in units of the noise."""
+noise."""
 SURROUNDINGS_PX = 65
 _INPUT_SURROUNDINGS_PX = 33
 """Narrower than a weld bead, whose own shape is in the image and not in the residual."""
@@ -71,7 +62,7 @@ def autoencoder_scores(
     for start in range(0, len(patches), batch):
         images = as_images(patches[start : start + batch], device)
         residual = residual_of(models, images, variant, bf16=bf16)
-        found.append(torch.cat([extremes(residual, centre_crop(images)), noise_extremes(residual, images)], dim=1))
+        found.append(torch.cat([extremes(residual, centre_crop(images)), median_extremes(images)], dim=1))
     return torch.cat(found).cpu().numpy()
 
 
@@ -113,7 +104,7 @@ def mean_answer(models: Sequence[torch.nn.Module], images: Tensor, *, bf16: bool
 
 
 def extremes(residual: Tensor, images: Tensor) -> Tensor:
-    """The statistics of residuals (n, 1, h, w) of images of the same shape: (n, 80), all but the last four."""
+    """The statistics of residuals (n, 1, h, w) of images of the same shape: (n, 80), all but the last."""
     noise = noise_about(images)
     flat = detrended(residual, SURROUNDINGS_PX)
     columns = []
@@ -126,16 +117,7 @@ def extremes(residual: Tensor, images: Tensor) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-def noise_extremes(residual: Tensor, images: Tensor) -> Tensor:
-    """The last statistics, of the residuals (n, 1, h - 36, w - 36) of images (n, 1, h, w), multiples of 4: (n, 4)."""
-    columns = []
-    for values in with_median(residual, images):
-        mean = box_mean(values, WINDOWS_PX[0])
-        columns += [mean.amax(dim=(1, 2, 3)), (-mean).amax(dim=(1, 2, 3))]
-    return torch.stack(columns, dim=1)
-
-
-def with_median(residual: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Image less its short median over its noise, and its mean with the detrended residual; both as the residual."""
-    median = centre_crop(over_noise(images))
-    return median, (median + detrended(residual, SURROUNDINGS_PX) / NOISE_UNIT) / 2
+def median_extremes(images: Tensor) -> Tensor:
+    """The last statistics, those of no network, of images (n, 1, h, w), sides multiples of 4: (n, 2)."""
+    mean = box_mean(centre_crop(over_noise(images)), WINDOWS_PX[0])
+    return torch.stack([mean.amax(dim=(1, 2, 3)), (-mean).amax(dim=(1, 2, 3))], dim=1)

@@ -30,7 +30,7 @@ _VALIDATION_PATCHES = 500
 """Most accepted validation patches that also get a defect added."""
 _LEARNT_PATCHES = 1000
 """Most accepted training patches that are scored."""
-_SCORES_FORMAT = 4
+_SCORES_FORMAT = 3
 """Version of the scores' file; rises when scores are others and the network is not, which then is only scored again."""
 _FORMAT_KEY = "format"
 

@@ -12,7 +12,6 @@ Network = Literal["autoencoder", "classifier"]
 RECIPES = {
     "paper": "Tables 2 and 3",
     "best": "the variant that finds most, beside a short median",
-    "robust": "a network that sees a short median's residual, beside that median",
     "readings": "the paper's networks, read otherwise",
     "ablation": "what else a network may learn from",
 }
@@ -41,8 +40,6 @@ class Variant:
     """Outliers weigh less in the error (`train.losses.huber_error`)."""
     local: bool = False
     """Input with its local mean and contrast taken out (`train.papers.welds.bank.local_contrast`)."""
-    over_noise: bool = False
-    """Input less its short median, over its noise (`train.papers.welds.bank.normalised`)."""
     levelled: bool = False
     """Input with its local mean taken out, over wide surroundings (`train.papers.welds.bank.normalised`)."""
 
