@@ -35,6 +35,7 @@ from edge.engines.choose import open_on_cpu
 from edge.engines.cpu import PairOfNetworks
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE, QuickPass
 from edge.records import Image, Policy, Scores, Size
+from export.errors import ExportError
 from export.parity import engine_scores
 from export.precision import Progress, hide_image, pin_and_check, to_int8
 from export.storage import store_weights
@@ -77,6 +78,11 @@ def with_quick_pass(
     precise = {name: store_weights(graph, "fp16") for name, graph in plain.items()}
     of_quick, of_precise = _scores(quick, calibration, "int8"), _scores(precise, calibration, "fp32")
     drift = _drift(of_quick, of_precise)
+    if not all(map(math.isfinite, astuple(drift))):
+        raise ExportError(
+            f"calibration scans have scores that are not finite in the quick pass or in float32: {drift}",
+            hint="the networks overflow: train them again; --precision fp32 makes no quick pass",
+        )
     where = quick_pass_of(drift, policy)
     doubtful = sum(map(where.doubts, of_quick))
     say(

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from edge.engines import Engine
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE, QuickPass
 from edge.records import Policy, Scores, Size
+from export.errors import ExportError
 from export.graphs import ClassifierGraph, GateGraph, classifier_onnx, gate_onnx
 from export.precision import to_int8
 from export.quick_pass import (
@@ -153,6 +154,22 @@ def test_a_doubtful_scan_has_the_scores_of_float32_on_every_engine(plain: dict[s
         for one, other in zip(observed, expected, strict=True):
             found, wanted = ((of.gate_mean_max, of.gate_std_max) for of in (one, other))
             assert found == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("in_precision", ["fp32", "int8"])
+def test_no_limits_come_of_calibration_scans_whose_scores_are_not_finite(
+    monkeypatch: pytest.MonkeyPatch, plain: dict[str, onnx.ModelProto], in_precision: str
+) -> None:
+    """A NaN is greater than no width: the least one would have been taken."""
+
+    def scored(_graphs: object, images: list[np.ndarray], precision: str) -> list[Scores]:
+        first = math.nan if precision == in_precision else 0.5
+        return [Scores(first, 0.1, 0.1), *[Scores(0.5, 0.1, 0.1)] * (len(images) - 1)]
+
+    monkeypatch.setattr("export.quick_pass.to_int8", lambda graph, *_: graph)
+    monkeypatch.setattr("export.quick_pass._scores", scored)
+    with pytest.raises(ExportError, match="not finite in the quick pass or in float32"):
+        with_quick_pass(plain, IMAGES, POLICY, lambda _: None)
 
 
 @needs_openvino
