@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ from train.files import write_whole
 
 Kind = Literal["classifier", "gate"]
 Value = str | int | float | bool | None
+
+VERBS: Final[dict[Kind, str]] = {"classifier": "fit-features", "gate": "gate"}
+"""Which verb of edge-train makes a checkpoint."""
 
 FORMAT = 1
 CLASSIFIER_FILE = "classifier.pt"
@@ -64,7 +67,7 @@ def scans_seen(rows: Sequence[Row], facts: Sequence[ScanFacts]) -> ScansSeen:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `edge-train classifier` and `edge-train gate` leave behind and `edge-export` starts from."""
+    """What `edge-train fit-features`, `fine-tune` and `gate` leave behind and `edge-export` starts from."""
 
     kind: Kind
     state_dict: dict[str, Tensor]
@@ -142,7 +145,7 @@ def load_checkpoint(path: Path, kind: Kind) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"no checkpoint at {path}", hint=f"train one with `edge-train {kind} DATA --out RUN`"
+            f"no checkpoint at {path}", hint=f"train one with `edge-train {VERBS[kind]} DATA --out RUN`"
         ) from error
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
         raise CheckpointError(

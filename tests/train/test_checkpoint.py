@@ -1,7 +1,9 @@
 """Checkpoints: whole or not there, and never code."""
 
 import dataclasses
+import shlex
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from edge.images.conversion import Bounds
 from edge.images.method import Method
 from edge.images.sharpness import Sharpness
 from edge.records import Size
-from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from train.checkpoint import Checkpoint, Kind, load_checkpoint, save_checkpoint
+from train.cli import parser
 from train.errors import CheckpointError
 from train.networks import GateAutoencoder
 
@@ -67,10 +70,12 @@ def test_the_other_kind_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "gate.pt", "classifier")
 
 
-def test_a_missing_file_is_refused_with_the_command_that_makes_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_a_missing_file_is_refused_with_the_command_that_makes_it(tmp_path: Path, kind: Kind) -> None:
     with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(tmp_path / "gate.pt", "gate")
-    assert "edge-train gate" in caught.value.hint
+        load_checkpoint(tmp_path / "gone.pt", kind)
+    command = shlex.split(caught.value.hint.split("`")[1])
+    assert parser().parse_args(command[1:]).verb in ("fit-features", "gate")
 
 
 def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:

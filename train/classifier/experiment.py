@@ -1,4 +1,4 @@
-"""The choices of one experiment: what a fold of the cross-validation does, and `edge-train classifier --recipe` too.
+"""The choices of one experiment: what a fold of the cross-validation does, and `edge-train fit-features --recipe` too.
 
 `PAPER` is Jensen et al. 2022, to the letter. `BEST` is what the ablation (`edge-train ablation`) led to. A recipe file
 is TOML with some of the fields below and perhaps `base = "best"`; what it leaves out is the base's, `paper` by default.
