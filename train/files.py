@@ -9,7 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO
 
+import cv2
+import numpy as np
+import numpy.typing as npt
+
 import edge.system.files
+from train.errors import DataError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 """How the name of an image that is no scan of the line ends, in any case of its letters."""
@@ -18,6 +23,18 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 def is_picture_name(name: str) -> bool:
     """Whether a file of this name is taken for an image."""
     return name.lower().endswith(PICTURE_SUFFIXES)
+
+
+def read_picture(path: Path, flags: int) -> npt.NDArray[np.integer | np.floating] | None:
+    """Pixels of an image as `cv2.imread` gives them with these flags, None where it is not one.
+
+    Raises DataError for a name that is not UTF-8: OpenCV 5.0 crashes on it, and no table can hold it.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{path}: its name is not UTF-8", hint="rename it, or take it out of the folder") from None
+    return cv2.imread(str(path), flags)
 
 
 @contextmanager

@@ -5,10 +5,13 @@ import io
 import os
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
-from train.files import write_whole
+from train.errors import DataError
+from train.files import read_picture, write_whole
 
 
 class FullDisk(io.BytesIO):
@@ -30,3 +33,12 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoint_before_it(
         torch.save({"weights": torch.zeros(1_000_000)}, stream)
     monkeypatch.undo()
     assert [one.read_text() for one in tmp_path.iterdir()] == ["before"]
+
+
+def test_a_picture_whose_name_is_not_utf_8_is_refused_before_opencv_crashes_on_it(tmp_path: Path) -> None:
+    path = tmp_path / "weld ä.png"
+    cv2.imwrite(str(path), np.zeros((3, 4), np.uint8))
+    picture = read_picture(path, cv2.IMREAD_UNCHANGED)
+    assert picture is not None and picture.shape == (3, 4)
+    with pytest.raises(DataError, match="its name is not UTF-8"):
+        read_picture(path.rename(tmp_path / os.fsdecode(b"weld \xe4.png")), cv2.IMREAD_UNCHANGED)

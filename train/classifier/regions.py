@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from train.dataset import Row
 from train.errors import DataError
+from train.files import read_picture
 from train.simulator.severity import ABNORMAL_FROM
 from train.simulator.simulate import render_scan, simulate_scan
 
@@ -74,7 +75,7 @@ def read_regions(rows: Sequence[Row]) -> Regions:
     images = []
     for row in rows:
         path = row.path.parent / REGIONS / f"{row.path.stem}.png"
-        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        image = read_picture(path, cv2.IMREAD_GRAYSCALE)
         if image is None:
             raise DataError(
                 f"{row.file}: no regions in {path}",

@@ -17,7 +17,7 @@ from edge.errors import ScanError
 from edge.scans.scan import Limits, read_scan
 from edge.system.names import is_scan_name
 from train.errors import DataError
-from train.files import is_picture_name
+from train.files import is_picture_name, read_picture
 from train.runner import map_in_order
 from train.simulator.electrode import MEAN_SIZE_PX
 from train.simulator.fields import Counts
@@ -61,7 +61,7 @@ def _tiff(path: Path) -> Counts:
 
 
 def _picture(path: Path) -> Counts:
-    grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    grey = read_picture(path, cv2.IMREAD_GRAYSCALE)
     if grey is None:
         raise DataError(f"{path} is not an image", hint="take it out of the folder")
     height, width = MEAN_SIZE_PX

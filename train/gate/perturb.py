@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from train.errors import DataError
-from train.files import is_picture_name
+from train.files import is_picture_name, read_picture
 
 Patch = npt.NDArray[np.float32]
 Grey = npt.NDArray[np.uint8]
@@ -32,7 +32,7 @@ def read_photos(folder: Path, at_most: int = 400) -> list[Patch]:
     paths = sorted(path for path in folder.rglob("*") if is_picture_name(path.name))
     photos: list[Patch] = []
     for path in paths:
-        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        image = read_picture(path, cv2.IMREAD_GRAYSCALE)
         if image is not None and min(image.shape) >= PATCH_PX:
             photos.append(image.astype(np.float32) / np.float32(255))
         if len(photos) == at_most:

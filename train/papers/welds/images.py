@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from train.errors import DataError
-from train.files import is_picture_name
+from train.files import is_picture_name, read_picture
 from train.gate.perturb import PATCH_PX
 
 
@@ -99,7 +99,7 @@ def _read_mask(path: Path, image_path: Path, shape: tuple[int, ...]) -> npt.NDAr
 
 def _read_grey(path: Path) -> npt.NDArray[np.uint8]:
     """The image uint8 (h, w). Raises DataError for an unreadable, a colour or a 16-bit file."""
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    image = read_picture(path, cv2.IMREAD_UNCHANGED)
     if image is None:
         raise DataError(f"{path}: not an image that can be read", hint="copy it again, or take it out of the folder")
     if image.dtype != np.uint8:
