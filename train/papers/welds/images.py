@@ -34,7 +34,7 @@ def read_welds(folder: Path) -> list[Weld]:
     """All welds of a folder, masked ones first, each group by name.
 
     Raises DataError for a folder without images, a file that is no 8-bit grey image, an image smaller than a patch,
-    and a mask that is empty, of another size than its image, or without one.
+    a mask that is empty, of another size than its image, or without one, and two files of one name.
     """
     images = _files(folder / "images")
     if not images:
@@ -42,14 +42,17 @@ def read_welds(folder: Path) -> list[Weld]:
             f"no images in {folder / 'images'}",
             hint="expected DIR/images/NAME.png and, for welds whose defects were drawn, DIR/masks/NAME.png",
         )
-    masks = {path.stem: path for path in _files(folder / "masks")}
+    drawn, unlabelled = _files(folder / "masks"), _files(folder / "unlabelled")
+    for named in ([*images, *unlabelled], drawn):
+        _refuse_doubles(named)
+    masks = {path.stem: path for path in drawn}
     astray = sorted(masks.keys() - {path.stem for path in images})
     if astray:
         raise DataError(
             f"{masks[astray[0]]}: no image of the same name in {folder / 'images'}",
             hint="a mask is named like its image",
         )
-    welds = [_read_weld(path, masks.get(path.stem)) for path in [*images, *_files(folder / "unlabelled")]]
+    welds = [_read_weld(path, masks.get(path.stem)) for path in [*images, *unlabelled]]
     return sorted(welds, key=lambda weld: (weld.mask is None, weld.name))
 
 
@@ -68,6 +71,17 @@ def digest_of(welds: Sequence[Weld], *further: bytes) -> str:
 def _files(folder: Path) -> list[Path]:
     """Image files of a folder by name; none where there is no such folder."""
     return sorted(path for path in folder.glob("*") if is_picture_name(path.name))
+
+
+def _refuse_doubles(paths: Sequence[Path]) -> None:
+    """Raises DataError where two files would be one weld: tables count by name."""
+    first: dict[str, Path] = {}
+    for path in paths:
+        if first.setdefault(path.stem, path) is not path:
+            raise DataError(
+                f"{first[path.stem]} and {path} have the same name but for their endings or folders",
+                hint="each weld has a name of its own, and one mask: rename one, or take it out of the folder",
+            )
 
 
 def _read_weld(path: Path, mask_path: Path | None) -> Weld:

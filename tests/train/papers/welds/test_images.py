@@ -68,6 +68,16 @@ def test_a_colour_image_a_broken_one_and_a_mask_astray_are_named(tmp_path: Path)
         read_welds(folder)
 
 
+@pytest.mark.parametrize("double", ["images/weld-1.bmp", "masks/weld-1.bmp", "unlabelled/weld-1.png"])
+def test_two_files_of_one_name_are_no_weld(tmp_path: Path, double: str) -> None:
+    folder = write_folder(tmp_path, three_welds())
+    (folder / double).parent.mkdir(exist_ok=True)
+    cv2.imwrite(str(folder / double), np.zeros((300, 900), np.uint8))
+    with pytest.raises(DataError, match="have the same name") as caught:
+        read_welds(folder)
+    assert double in caught.value.message
+
+
 def test_a_folder_without_images_says_what_was_expected_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no images in") as caught:
         read_welds(tmp_path)
