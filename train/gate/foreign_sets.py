@@ -42,8 +42,10 @@ def draw_foreign(per_kind: int, seed: int, jobs: int) -> Iterator[ForeignImage]:
 def of_folder(folder: Path) -> Iterator[ForeignImage]:
     """The images of a folder and those below; the kind is the folder's name.
 
-    16-bit TIFFs are taken as they are. 8-bit images become scans of the usual size and of 1700 to 2800 counts, so that
-    neither format nor range gives them away. Raises DataError for a folder without images and for one it cannot read.
+    Images of 16 bit are taken as they are. Those of 8 bit become scans of the usual size and of 1700 to 2800 counts, so
+    that neither format nor range gives them away.
+
+    Raises DataError for a folder without images and for one it cannot read.
     """
     paths = sorted(path for path in folder.rglob("*") if is_picture_name(path.name))
     if not paths:
@@ -61,9 +63,11 @@ def _tiff(path: Path) -> Counts:
 
 
 def _picture(path: Path) -> Counts:
-    grey = read_picture(path, cv2.IMREAD_GRAYSCALE)
+    grey = read_picture(path, cv2.IMREAD_ANYDEPTH)
     if grey is None:
         raise DataError(f"{path} is not an image", hint="take it out of the folder")
+    if grey.dtype == np.uint16:
+        return np.asarray(grey, np.uint16)
     height, width = MEAN_SIZE_PX
     laid = cv2.resize(grey, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
     return np.round(LOW_COUNTS + laid * np.float32((HIGH_COUNTS - LOW_COUNTS) / 255)).astype(np.uint16)

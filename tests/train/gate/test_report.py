@@ -90,6 +90,14 @@ def test_eight_bit_images_become_scans_of_the_usual_size_and_counts(tmp_path: Pa
     assert (scan.counts == 2000).all()
 
 
+def test_an_image_of_16_bit_that_is_no_tiff_keeps_its_counts(tmp_path: Path) -> None:
+    """Eight bits of 12-bit counts are a black picture, which any gate refuses."""
+    counts = np.linspace(0, 4095, 60 * 50, dtype=np.uint16).reshape(60, 50)
+    cv2.imwrite(str(tmp_path / "radiograph.png"), counts)
+    (image,) = of_folder(tmp_path)
+    np.testing.assert_array_equal(image.counts, counts)
+
+
 def test_a_folder_without_images_or_with_a_broken_one_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no images"):
         list(of_folder(tmp_path))
