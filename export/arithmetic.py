@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from edge.errors import ModelError
-from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE
+from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE, QuickPass
 from edge.model.signed_model import SignedModel
 
 WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -20,6 +23,11 @@ HALF: Final = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 PERMITTED: Final = {"fp32": ({"fp32"}, {"fp32"}), "fp16": ({"fp16"}, {"fp16"}), "int8": ({"int8"}, {"fp32", "int8"})}
 """By the manifest's precision: what classifier and gate may compute in. The gate of an int8 model stays float32, but
 for a quick pass."""
+_EXPORT_AGAIN: Final = "export the model again with `edge-export model --precision`: it judges what it signs"
+DOUBT: Final = "doubt."
+"""How the names of what finds doubtful scans begin, in a graph with a quick pass."""
+Doubts = Mapping[str, Sequence[tuple[float, float]]]
+"""By name of an output: the scores that are doubtful, from and to, ends included."""
 
 
 def computes_in(model: onnx.ModelProto) -> str:
@@ -31,19 +39,45 @@ def computes_in(model: onnx.ModelProto) -> str:
     return "fp16" if any(types.get(name) in HALF for node in weighted for name in node.input) else "fp32"
 
 
+def doubts_of(where: QuickPass) -> dict[str, Doubts]:
+    """The doubtful scores of a manifest, by graph."""
+    gate = {"gate_mean_max": [(where.gate_mean_from, math.inf)], "gate_std_max": [(where.gate_std_from, math.inf)]}
+    return {CLASSIFIER_FILE: {"p_abnormal": where.p_abnormal}, GATE_FILE: gate}
+
+
+def limits_of(doubts: Doubts) -> list[float]:
+    """Both ends of every interval, in order, as a graph holds them: in float32, and none infinite."""
+    ends = (end for intervals in doubts.values() for interval in intervals for end in interval)
+    return [float(np.float32(min(end, float(np.finfo(np.float32).max)))) for end in ends]
+
+
 def check_arithmetic(model: SignedModel) -> None:
-    """Raises ModelError unless both graphs compute in what the manifest says.
+    """Raises ModelError unless both graphs compute in what the manifest says, and doubt the scores that it names.
 
     onnxruntime would not fuse the int8 of a model that calls itself fp32, OpenVINO and TensorRT would; either way the
-    model was never judged as what it is.
+    model was never judged as what it is. A quick pass that doubts other scores than the manifest says may decide at
+    a limit of the policy.
     """
+    where = model.manifest.quick_pass
+    expected = {} if where is None else doubts_of(where)
     for name, permitted in zip((CLASSIFIER_FILE, GATE_FILE), PERMITTED[model.precision], strict=True):
-        found = computes_in(onnx.load_from_string(model.contents[name]))
+        graph = onnx.load_from_string(model.contents[name])
+        found = computes_in(graph)
         if found not in permitted:
             raise ModelError(
                 f"{name} of {model.model_id} computes in {found}, its manifest says precision {model.precision}",
-                hint="export the model again with `edge-export model --precision`: it judges what it signs",
+                hint=_EXPORT_AGAIN,
             )
+        limits, held = limits_of(expected.get(name, {})), _limits_in(graph)
+        if held != limits:
+            raise ModelError(
+                f"{name} of {model.model_id} computes scans again by the limits {held}, its manifest says {limits}",
+                hint=_EXPORT_AGAIN,
+            )
+
+
+def _limits_in(model: onnx.ModelProto) -> list[float]:
+    return [float(numpy_helper.to_array(tensor)) for tensor in model.graph.initializer if tensor.name.startswith(DOUBT)]
 
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:

@@ -35,6 +35,7 @@ from edge.engines.choose import open_on_cpu
 from edge.engines.cpu import PairOfNetworks
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE, QuickPass
 from edge.records import Image, Policy, Scores, Size
+from export.arithmetic import DOUBT, Doubts, doubts_of, limits_of
 from export.errors import ExportError
 from export.parity import engine_scores
 from export.precision import Progress, hide_image, pin_and_check, to_int8
@@ -49,8 +50,6 @@ LEAST_P: Final = 1e-6
 """A p nearer to 0 or 1 counts as this one: what float32 holds of it says little."""
 
 Graphs = Mapping[str, onnx.ModelProto]
-Doubts = Mapping[str, Sequence[tuple[float, float]]]
-"""By name of an output: the scores that are doubtful, from and to, ends included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +93,7 @@ def with_quick_pass(
             "warning: most scans would be computed twice, which may take longer than --precision fp32, unless the scans"
             " of the line are less doubtful than those of --calibrate"
         )
-    doubts: dict[str, Doubts] = {
-        CLASSIFIER_FILE: {"p_abnormal": where.p_abnormal},
-        GATE_FILE: {
-            "gate_mean_max": [(where.gate_mean_from, math.inf)],
-            "gate_std_max": [(where.gate_std_from, math.inf)],
-        },
-    }
+    doubts = doubts_of(where)
     return {name: join(quick[name], precise[name], doubts[name]) for name in plain}, where
 
 
@@ -157,24 +150,26 @@ def _doubt(graph: onnx.GraphProto, doubts: Doubts) -> str:
     """Add what finds doubtful scans by the quick scores; the name of the tensor that says whether there is one."""
 
     def constant(value: float) -> str:
-        name = f"doubt.{len(graph.initializer)}"
-        kept = np.float32(min(value, float(np.finfo(np.float32).max)))
-        graph.initializer.append(numpy_helper.from_array(np.array(kept), name))
+        name = f"{DOUBT}{len(graph.initializer)}"
+        graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), name))
         return name
 
     def node(kind: str, *inputs: str, **attributes: Any) -> str:
-        name = f"doubt.{kind}.{len(graph.node)}"
+        name = f"{DOUBT}{kind}.{len(graph.node)}"
         graph.node.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
 
     outside = []
+    limits = map(constant, limits_of(doubts))
     for output, intervals in doubts.items():
         score = f"quick.{output}"
-        for low, high in intervals:
-            outside.append(node("Max", node("Sub", constant(low), score), node("Sub", score, constant(high))))
+        for _ in intervals:
+            outside.append(node("Max", node("Sub", next(limits), score), node("Sub", score, next(limits))))
+    zero = "no.distance"
+    graph.initializer.append(numpy_helper.from_array(np.array(0.0, np.float32), zero))
     # A NaN that a minimum overlooks stays one in the scores, and goes to a person.
     nearest = node("ReduceMin", node("Min", *outside), keepdims=0)
-    return node("Not", node("Greater", nearest, constant(0.0)))
+    return node("Not", node("Greater", nearest, zero))
 
 
 def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -14,9 +15,12 @@ from edge.engines import Engine, PlanSettings
 from edge.engines.tensorrt import plans
 from edge.engines.tensorrt.open import build
 from edge.errors import EngineError, ModelError
+from edge.model.manifest import QuickPass
 from edge.model.signed_model import SignedModel, read_model
 from export import cli, parity_table
+from export.arithmetic import doubts_of
 from export.cli import main
+from export.quick_pass import join
 from export.signed_model import write_model
 from tests.gpu import host_kernels
 from tests.support import scripted_gpu
@@ -28,6 +32,7 @@ from tests.support.signed_models import (
     float_constant,
     graph_bytes,
     make_signed_model,
+    spot_graph,
     write_public_key,
 )
 
@@ -182,6 +187,38 @@ def test_verify_refuses_graphs_that_compute_in_something_else_than_the_manifest_
     model = make_signed_model(tmp_path / "model", files={"classifier.onnx": graph()}, edit=edit)
     assert main(["verify", str(model), "--key", str(key)]) == 78
     assert f"classifier.onnx of bright-is-abnormal {message}" in capsys.readouterr().err
+
+
+def quick_graphs() -> dict[str, bytes]:
+    """Both graphs behind a quick pass that doubts p from 0.3 to 0.7 and the gate from 0.28 and 0.18 on."""
+    where = QuickPass(p_abnormal=((0.3, 0.7),), gate_mean_from=0.28, gate_std_from=0.18)
+    pairs = {"classifier.onnx": (rounded_graph(), brightness_graph()), "gate.onnx": (spot_graph(), spot_graph())}
+    return {
+        name: join(*map(onnx.load_from_string, pair), doubts_of(where)[name]).SerializeToString()
+        for name, pair in pairs.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("quick_pass", "file"),
+    [
+        ({"p_abnormal": [[0.3, 0.7]], "gate_mean_from": 0.28, "gate_std_from": 0.18}, None),
+        ({"p_abnormal": [[0.3, 0.8]], "gate_mean_from": 0.28, "gate_std_from": 0.18}, "classifier.onnx"),
+        ({"p_abnormal": [[0.3, 0.7]], "gate_mean_from": 0.25, "gate_std_from": 0.18}, "gate.onnx"),
+        (None, "classifier.onnx"),
+    ],
+)
+def test_verify_refuses_a_quick_pass_that_doubts_other_scores_than_the_manifest_says(
+    quick_pass: object, file: str | None, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Signed anew with another policy and limits to fit, it would decide at a limit by eight bits."""
+
+    def edit(content: Content) -> None:
+        content.update(precision="int8", quick_pass=quick_pass)
+
+    model = make_signed_model(tmp_path / "model", files=quick_graphs(), edit=edit)
+    assert main(["verify", str(model), "--key", str(key)]) == (78 if file else 0)
+    assert (f"{file} of bright-is-abnormal computes scans again by the limits" in capsys.readouterr().err) == bool(file)
 
 
 def test_an_int8_model_says_so(key: Path, tmp_path: Path) -> None:
