@@ -23,9 +23,9 @@ _Value = TypeVar("_Value")
 _STAGE = re.compile(r"(\d+)x(\d+):(\d+)")
 
 
-def option(default: _Value, about: str, metavar: str | None = None) -> _Value:
+def option(default: _Value, about: str, metavar: str | None = None, *, not_zero: bool = False) -> _Value:
     """A field with a default and what the help of its option says."""
-    described: _Value = field(default=default, metadata={"help": about, "metavar": metavar})
+    described: _Value = field(default=default, metadata={"help": about, "metavar": metavar, "not_zero": not_zero})
     return described
 
 
@@ -56,13 +56,13 @@ class ClassifierRecipe(Recipe):
     weights: str = option("imagenet", "first weights: none, imagenet, or a .pth, .safetensors or .npz file")
     start: str = option("", "a classifier.pt to go on from, instead of --weights", "FILE")
     fine_tune: FineTune = option("head", "what is trained: the layers from fc on, layer4 too, or all")
-    epochs: int = option(50, "passes over the training scans")
-    batch: int = option(16, "scans per step")
+    epochs: int = option(50, "passes over the training scans", not_zero=True)
+    batch: int = option(16, "scans per step", not_zero=True)
     optimizer: Literal["adam", "adamw"] = option("adam", "the paper names none")
     lr: float = option(1e-3, "learning rate; of one-cycle the greatest")
     weight_decay: float = option(0.0, "weight decay of the optimizer")
     schedule: Literal["step", "one-cycle"] = option("step", "how the learning rate changes; the paper's is step")
-    step_epochs: int = option(10, "epochs between two steps of the learning rate")
+    step_epochs: int = option(10, "epochs between two steps of the learning rate", not_zero=True)
     # The paper says that the rate decays every 10 epochs, not by how much.
     step_factor: float = option(0.1, "factor on the learning rate at each step")
     flip_p: float = option(0.5, "probability of each of the two flips")
@@ -135,14 +135,14 @@ class GateRecipe(Recipe):
         1.2, "factor on all thresholds: what is rarest in the lots at hand is not the rarest there is"
     )
     rotate: bool = option(True, "patches lie as the scans do, and the gate may learn that electrodes lie straight")
-    steps: int = option(4000, "batches of patches")
+    steps: int = option(4000, "batches of patches", not_zero=True)
     plain_steps: int = option(200, "the first steps, without perturbation")
     # What replaces dropped values in training is missing on the line, and a network as small as this one answers to
     # that with a shift of all grey levels.
     settle_steps: int = option(0, "the last steps, without dropout")
     per_weight: float = option(1.0, "weight of the two loss terms of perturbed patches")
     bank: int = option(2048, "perturbations drawn before the training, each used many times, turned and flipped")
-    batch: int = option(16, "patches per step")
+    batch: int = option(16, "patches per step", not_zero=True)
     lr: float = option(1e-3, "greatest learning rate")
 
 

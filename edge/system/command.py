@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import platform
 import sys
@@ -200,6 +201,24 @@ def count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of them: expected 1 or more")
     return int(text)
+
+
+def whole(text: str) -> int:
+    """Type of an option: a whole number from 0."""
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number: expected 0 or more")
+    return int(text)
+
+
+def finite(text: str) -> float:
+    """Type of an option: a number from 0 that is not infinite."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no finite number: expected 0 or more")
+    return value
 
 
 def completes_folders(action: argparse.Action) -> None:

@@ -47,6 +47,30 @@ def test_a_defect_is_logged_and_two_lines(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ("fine-tune scans --out run --seed -1", "--seed: '-1' is no whole number"),
+        ("fine-tune scans --out run --epochs 0", "--epochs: '0' is no number of them: expected 1 or more"),
+        ("fit-features scans --out run --cache-gib nan", "--cache-gib: 'nan' is no finite number"),
+        ("gate scans --out run --lr inf", "--lr: 'inf' is no finite number"),
+        ("gate scans --out run --batch 0", "--batch: '0' is no number of them"),
+        ("gate-report run scans --out report --drawn -3", "--drawn: '-3' is no whole number"),
+        ("gate-benchmark welds --out table --steps 0", "--steps: '0' is no number of them"),
+        ("gate-benchmark welds --out table --runs 0", "--runs: '0' is no number of them"),
+        ("gate-benchmark welds --out table --patch-share nan", "--patch-share: 'nan' is no finite number"),
+    ],
+)
+def test_a_number_that_no_training_can_take_is_a_wrong_word(
+    capsys: pytest.CaptureFixture[str], arguments: str, words: str
+) -> None:
+    """It was a defect's traceback, or, in place of no steps, all of them."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments.split())
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
         (["classifier", "{}", "--out", "{}", "--weights", "none", "--size", "big"], "'big' is not a size"),
         (["classifier", "{}", "--out", "{}", "--weights", "{}/no.pth"], "no.pth cannot be read"),
         (["gate", "{}", "--out", "{}", "--like", "{}/no.pt"], "no checkpoint at"),

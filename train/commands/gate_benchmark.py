@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from edge.system.command import add_folder
+from edge.system.command import add_folder, count, finite
 from edge.system.progress import Reporter
 from train.commands.options import (
     CACHE_FOLDER,
@@ -53,11 +53,11 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
     )
     about = f"{BASELINES}: rows of nearest neighbours on these frozen features, imagenet or a file (default: none)"
     verb.add_argument("--weights", help=about)
-    verb.add_argument("--runs", type=int, default=3, metavar="N", help="trainings of every network (default: 3)")
-    verb.add_argument("--folds", type=int, nargs="+", metavar="N", help="only these, counted from 1 (default: all)")
-    verb.add_argument("--steps", type=int, metavar="N", help="steps of every training (default: each kind's own)")
+    verb.add_argument("--runs", type=count, default=3, metavar="N", help="trainings of every network (default: 3)")
+    verb.add_argument("--folds", type=count, nargs="+", metavar="N", help="only these, counted from 1 (default: all)")
+    verb.add_argument("--steps", type=count, metavar="N", help="steps of every training (default: each kind's own)")
     verb.add_argument(
-        "--classifier-steps", type=int, metavar="N", help="steps of a patch classifier's training (default: --steps)"
+        "--classifier-steps", type=count, metavar="N", help="steps of a patch classifier's training (default: --steps)"
     )
     add_fields(verb, Training(), only=("batch", "lr"))
     add_fields(verb, GateRecipe(), only=("amp", "device", "seed"))
@@ -65,7 +65,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
     add_folder(verb, "--cache", about="folder for the folds' patches, several GB (default: OUT/cache)")
     add_folder(verb, "--networks", about="folder for what is trained (default: OUT/networks)")
     verb.add_argument(
-        "--patch-share", type=float, default=1.0, metavar="X", help="share of the usual number of patches (default: 1)"
+        "--patch-share", type=finite, default=1.0, metavar="X", help="share of the usual number of patches (default: 1)"
     )
 
 

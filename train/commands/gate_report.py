@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from edge.system.command import add_folder
+from edge.system.command import add_folder, whole
 from edge.system.progress import Reporter
 from train.commands.options import (
     TRAINS,
@@ -48,7 +48,7 @@ def add_foreign(verb: argparse.ArgumentParser) -> None:
     add_out(verb, "folder for the report")
     add_folder(verb, "--foreign", nargs="+", about="folders of images that are no scans (default: none)")
     verb.add_argument(
-        "--drawn", type=int, default=30, metavar="N", help="images drawn of every foreign kind (default: 30)"
+        "--drawn", type=whole, default=30, metavar="N", help="images drawn of every foreign kind (default: 30)"
     )
     add_jobs(verb, "processes that draw")
 

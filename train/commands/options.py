@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_type_hints
 from edge.images.conversion import Bounds
 from edge.images.method import Method
 from edge.records import Size
-from edge.system.command import add_file, add_folder, add_verb, count
+from edge.system.command import add_file, add_folder, add_verb, count, finite, whole
 from edge.system.progress import Reporter
 from train.bounds import MODES
 from train.dataset import read_labels
@@ -45,6 +45,7 @@ TRAINS: Final = (65, 66)
 """Exit codes of a verb that trains."""
 CACHE_FOLDER: Final = "cache"
 _METAVARS: Final = {int: "N", float: "X", Size: "HxW"}
+_TYPES: Final = {int: whole, float: finite, Size: parse_size}
 _NAMES: Final = {"method": ("--conversion", "--method")}
 """Options whose names are not the field's."""
 
@@ -116,7 +117,7 @@ def add_fields(
             *names,
             dest=field.name,
             default=str(default) if isinstance(default, Method) else default,
-            type=parse_size if kind is Size else type(choices[0]) if choices else kind,
+            type=type(choices[0]) if choices else count if field.metadata["not_zero"] else _TYPES.get(kind, kind),
             choices=choices or None,
             metavar=None if choices else field.metadata["metavar"] or _METAVARS.get(kind),
             help=about,
@@ -190,7 +191,7 @@ def add_experiment(verb: argparse.ArgumentParser, recipe: str) -> None:
 def add_cache(verb: argparse.ArgumentParser) -> None:
     """Where features of the frozen network are kept."""
     add_folder(verb, "--cache", about="features already computed (default: OUT/cache)")
-    verb.add_argument("--cache-gib", type=float, default=8.0, metavar="X", help="its greatest size (default: 8)")
+    verb.add_argument("--cache-gib", type=finite, default=8.0, metavar="X", help="its greatest size (default: 8)")
 
 
 def runner(jobs: int, ray: str | None = None) -> AbstractContextManager[Runner]:

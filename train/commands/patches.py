@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from edge.system.command import whole
 from edge.system.progress import Reporter
 from train.commands.gate_benchmark import add_welds
 from train.commands.options import Verbs, add_command, add_out
@@ -28,7 +29,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
     )
     add_welds(verb)
     add_out(verb, "folder for the sheets")
-    verb.add_argument("--seed", type=int, default=0, metavar="N", help="seed of what is drawn (default: 0)")
+    verb.add_argument("--seed", type=whole, default=0, metavar="N", help="seed of what is drawn (default: 0)")
 
 
 def patches(options: argparse.Namespace, reporter: Reporter) -> int:

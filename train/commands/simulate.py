@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from edge.system.command import whole
 from edge.system.progress import Reporter
 from train.classifier.regions import write_simulated_regions
 from train.commands.options import Verbs, add_command, add_jobs, add_out
@@ -42,7 +43,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         *("--scans-per-lot", "--scans"), type=int, default=20, metavar="N", help="scans of each lot (default: 20)"
     )
     verb.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="the same seed writes the same scans (default: 0)"
+        "--seed", type=whole, default=0, metavar="N", help="the same seed writes the same scans (default: 0)"
     )
     verb.add_argument(
         *("--first-lot", "--first-bundle"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge.images.method import Method
 from edge.records import Size
-from edge.system.command import add_file
+from edge.system.command import add_file, count, finite
 from edge.system.progress import Reporter
 from train.commands.options import TORCH, TRAINS, Verbs, add_command, add_fields, add_out
 from train.recipe import ClassifierRecipe, parse_size
@@ -56,13 +56,13 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         help="share drawn for the test where the set is not split (default: 0.3)",
     )
     add_fields(verb, ClassifierRecipe(), only=("method", "weights", "amp", "device", "seed"))
-    verb.add_argument("--epochs", type=int, default=4, metavar="N", help="passes of --fine-tune all (default: 4)")
+    verb.add_argument("--epochs", type=count, default=4, metavar="N", help="passes of --fine-tune all (default: 4)")
     verb.add_argument(
-        "--batch", type=int, default=128, metavar="N", help="images per step of --fine-tune all (default: 128)"
+        "--batch", type=count, default=128, metavar="N", help="images per step of --fine-tune all (default: 128)"
     )
     verb.add_argument(
         "--lr",
-        type=float,
+        type=finite,
         default=3e-4,
         metavar="X",
         help="greatest learning rate of --fine-tune all (default: 0.0003)",

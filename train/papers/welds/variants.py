@@ -51,7 +51,9 @@ class Training:
     autoencoder_steps: int = 2000
     classifier_steps: int = 1000
     batch: int = option(
-        16, "accepted patches per step; as many again are perturbed (autoencoder) or defective (classifier)"
+        16,
+        "accepted patches per step; as many again are perturbed (autoencoder) or defective (classifier)",
+        not_zero=True,
     )
     lr: float = option(2e-3, "greatest learning rate of an autoencoder; a patch classifier has half of it")
     plain_share: float = 0.05
