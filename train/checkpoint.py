@@ -21,7 +21,7 @@ from edge.images.method import Method
 from edge.images.sharpness import Sharpness
 from edge.records import Size
 from train.dataset import Row, ScanFacts
-from train.errors import CheckpointError
+from train.errors import CheckpointError, DataError
 from train.files import write_whole
 
 Kind = Literal["classifier", "gate"]
@@ -187,3 +187,16 @@ def load_checkpoint(path: Path, kind: Kind) -> Checkpoint:
         recipe=content["recipe"],
         metrics=content["metrics"],
     )
+
+
+def refuse_lots(learnt: Checkpoint, lots: Sequence[str], what: str = "calibrate on") -> None:
+    """Raise DataError where the network knows one of the lots, or cannot say which it knows."""
+    if not learnt.scan_sha256s:
+        raise DataError(
+            "the checkpoint does not say which scans it learnt from", hint="train it again with this release"
+        )
+    if known := [lot for lot in lots if lot in learnt.lots]:
+        raise DataError(
+            f"it learnt from lots of these names: {', '.join(known)}",
+            hint=f"{what} scans of other lots, kept back as a whole; where only the names are alike, change them",
+        )

@@ -20,9 +20,15 @@ import torch
 
 from edge.system.progress import Reporter
 from train.bounds import Mode
-from train.checkpoint import CLASSIFIER_FILE, Checkpoint, load_checkpoint, save_checkpoint, scans_seen
+from train.checkpoint import (
+    CLASSIFIER_FILE,
+    Checkpoint,
+    load_checkpoint,
+    refuse_lots,
+    save_checkpoint,
+    scans_seen,
+)
 from train.classifier import left_out
-from train.classifier.calibrate import refuse_lots
 from train.classifier.crossval import samples_of
 from train.classifier.feature_cache import FeatureCache
 from train.classifier.features import Backbone, Conversion, compute_features, weights_sha256

@@ -21,7 +21,7 @@ from edge.records import counts_sha256
 from edge.system.progress import Reporter
 from edge.validation.lots import share_over_lots, worst_lot
 from edge.validation.statistics import Labels, Scores, auroc, confusion
-from train.checkpoint import CLASSIFIER_FILE, Checkpoint, load_checkpoint, save_checkpoint
+from train.checkpoint import CLASSIFIER_FILE, Checkpoint, load_checkpoint, refuse_lots, save_checkpoint
 from train.classifier.conformal import (
     Band,
     Coverage,
@@ -161,19 +161,6 @@ def lots_needed(alpha: float) -> int:
     Lots, not scans, are exchangeable: scans of one lot resemble each other.
     """
     return math.ceil(1 / alpha - 1e-9) - 1
-
-
-def refuse_lots(learnt: Checkpoint, lots: Sequence[str], what: str = "calibrate on") -> None:
-    """Raise DataError where the network knows one of the lots, or cannot say which it knows."""
-    if not learnt.scan_sha256s:
-        raise DataError(
-            "the checkpoint does not say which scans it learnt from", hint="train it again with this release"
-        )
-    if known := [lot for lot in lots if lot in learnt.lots]:
-        raise DataError(
-            f"it learnt from lots of these names: {', '.join(known)}",
-            hint=f"{what} scans of other lots, kept back as a whole; where only the names are alike, change them",
-        )
 
 
 def left_out(found: Mapping[str, Coverage]) -> dict[str, Any]:

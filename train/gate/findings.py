@@ -23,7 +23,7 @@ from edge.images.spread import MARGIN, SHARE
 from edge.records import Image
 from edge.system.progress import Reporter
 from edge.validation.statistics import Rate
-from train.checkpoint import Checkpoint, load_checkpoint
+from train.checkpoint import Checkpoint, load_checkpoint, refuse_lots
 from train.dataset import Row, read_frame
 from train.device import open_device
 from train.errors import DataError
@@ -88,8 +88,12 @@ class Findings:
 def find(
     run: Path, rows: Sequence[Row], foreign: Iterable[ForeignImage], reporter: Reporter, device: str = "cpu"
 ) -> Findings:
-    """Judge labelled scans and foreign images by `run/gate.pt`. Raises CheckpointError, DataError, TrainError."""
+    """Judge labelled scans and foreign images by `run/gate.pt`.
+
+    Raises CheckpointError, TrainError, and DataError for a scan that cannot be read or a lot the gate has learnt from.
+    """
     checkpoint = load_checkpoint(run / "gate.pt", "gate")
+    refuse_lots(checkpoint, sorted({row.lot for row in rows}), "report on")
     if not checkpoint.exposures:
         raise DataError(f"{run / 'gate.pt'} says nothing of exposures", hint="train it again with this release")
     gate = gate_of(checkpoint).to(open_device(device))

@@ -13,7 +13,8 @@ import torch
 from edge.images.conversion import Bounds
 from edge.system.progress import Reporter
 from train.checkpoint import load_checkpoint
-from train.dataset import Row
+from train.dataset import Row, read_labels
+from train.errors import DataError
 from train.files import write_json, write_whole
 from train.gate.findings import find, pass_ms
 from train.gate.foreign_sets import ForeignImage
@@ -37,7 +38,15 @@ def study(
     jobs: int,
     command: str,
 ) -> list[dict[str, Any]]:
-    """Train on `data` and report on `test` and foreign images at each reduction; writes `gate_study.md` and `.json`."""
+    """Train on `data` and report on `test` and foreign images at each reduction; writes `gate_study.md` and `.json`.
+
+    Raises DataError before any training where a lot is in both.
+    """
+    if both := sorted({row.lot for row in read_labels(data)} & {row.lot for row in test}):
+        raise DataError(
+            f"lots of these names are in both sets: {', '.join(both)}",
+            hint="report on scans of other lots, kept back as a whole; where only the names are alike, change them",
+        )
     found = []
     for reduction in reductions:
         run = out / f"reduction-{reduction}"

@@ -114,7 +114,7 @@ def test_nothing_is_drawn_where_nothing_is_asked_for() -> None:
 
 
 def test_train_and_report_from_the_command_line(
-    small_lot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_lot: Path, held_back: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, out, foreign = tmp_path / "run", tmp_path / "report", tmp_path / "inverted"
     recipe = ["--size=280x280", "--steps=2", "--plain-steps=1", "--bank=2", "--batch=1", "--no-rotate", "--margin=3"]
@@ -123,7 +123,9 @@ def test_train_and_report_from_the_command_line(
     for path in sorted(small_lot.glob("B0_*.tif"))[:3]:
         tifffile.imwrite(foreign / path.name, 4600 - tifffile.imread(path), photometric="minisblack")
     capsys.readouterr()
-    asked = ["gate-report", str(run), str(small_lot), "--out", str(out), "--foreign", str(foreign), "--drawn", "0"]
+    asked = ["gate-report", str(run), str(held_back), "--out", str(out), "--foreign", str(foreign), "--drawn", "0"]
+    assert main(["gate-report", str(run), str(small_lot), *asked[3:]]) == 65
+    assert "it learnt from lots of these names: B0, B1, B2" in capsys.readouterr().err
     assert main(asked) == 0
     assert capsys.readouterr().out.strip() == str(out / "gate_report.md")
     content = json.loads((out / "gate_report.json").read_text())

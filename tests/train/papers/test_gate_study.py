@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from train.cli import main
 from train.papers.gate_study import _table
 from train.recipe import GateRecipe
 
@@ -21,3 +25,11 @@ def test_every_share_has_its_intervals_and_its_worst_lot() -> None:
         "3 of 40 (2.6 to 19.9; 1.1 to 31.2, 5 kinds; not refused L3: 2 of 8)",
         "1.20",
     ]
+
+
+def test_a_lot_in_both_sets_is_refused_before_the_training(
+    tiny_lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("train.papers.gate_study.train_gate", lambda *_, **__: pytest.fail("it trained"))
+    assert main(["gate-study", str(tiny_lot), str(tiny_lot), "--out", str(tmp_path / "out")]) == 65
+    assert "lots of these names are in both sets: B0, B1, B2" in capsys.readouterr().err
