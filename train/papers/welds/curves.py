@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edge.validation.lots import WorstLot, half_width, worst_lot
 from edge.validation.statistics import Rate
+from train.errors import DataError
 from train.papers.welds.evaluation import ACCEPTED, interval_over_welds
 from train.report import table
 
@@ -173,8 +174,16 @@ def leave_one_out(candidate: Candidate, scores: Mapping[str, WeldScores], welds:
 def choose(
     candidates: Sequence[Candidate], scores: Mapping[str, WeldScores], welds: Sequence[str]
 ) -> tuple[Candidate, float]:
-    """The candidate of greatest merit on these welds alone, the first of equals, and its merit."""
+    """The candidate of greatest merit on these welds alone, the first of equals, and its merit.
+
+    Raises DataError where the welds show none, for want of patches.
+    """
     merits = [merit(leave_one_out(candidate, scores, welds)) for candidate in candidates]
+    if np.isnan(merits).all():
+        raise DataError(
+            f"no filter can be chosen on {', '.join(welds)}: none of their patches has a defect of mid contrast",
+            hint="add welds with such defects to the folder, or take a greater --patch-share",
+        )
     best = int(np.nanargmax(merits))
     return candidates[best], merits[best]
 

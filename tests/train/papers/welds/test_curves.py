@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from train.errors import DataError
 from train.papers.welds.curves import Candidate, Curve, added, choose, curve, fusions, leave_one_out, merit, more_found
 
 RNG = np.random.default_rng(0)
@@ -57,6 +58,12 @@ def test_several_columns_share_the_refusals() -> None:
 
 def test_the_first_of_equals_is_chosen() -> None:
     assert choose([DARK, Candidate("again", (0,))], WELDS, ["a", "b"])[0] is DARK
+
+
+def test_welds_without_a_defect_of_mid_contrast_choose_no_filter() -> None:
+    empty = {name: {**found, "defects-mid": found["defects-mid"][:0]} for name, found in WELDS.items()}
+    with pytest.raises(DataError, match="no filter can be chosen on a, b: none of their patches"):
+        choose([NOISE, DARK], empty, ["a", "b"])
 
 
 def test_a_fusion_takes_each_partner_in_three_weights_and_never_itself() -> None:
