@@ -50,14 +50,15 @@ def converted_scans(
     Labels come from `labels`, else from the folder's labels.csv, else from nowhere. Raises ExportError for a folder
     without scans or a scan that cannot be read, SettingsError for labels that make no sense.
     """
-    files = scan_files(folder)
-    if at_most is not None and len(files) > at_most:
-        files = [files[index * len(files) // at_most] for index in range(at_most)]
-    names = [path.relative_to(folder).as_posix() for path in files]
+    files = {path.relative_to(folder).as_posix(): path for path in scan_files(folder)}
     labels = labels or folder / LABELS_NAME
-    known = match_labels(labels, read_labels(labels), names).by_file if labels.is_file() else {}
+    known = match_labels(labels, read_labels(labels), files).by_file if labels.is_file() else {}
+    names = list(files)
+    if at_most is not None and len(names) > at_most:
+        names = [names[index * len(names) // at_most] for index in range(at_most)]
     scans = []
-    for name, path in zip(names, files, strict=True):
+    for name in names:
+        path = files[name]
         try:
             frame = read_scan(path.resolve(), file=name, limits=Limits(expected_zero_px=None))
         except ScanError as error:
