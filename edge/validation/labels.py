@@ -105,7 +105,7 @@ def match_labels(path: Path, rows: Sequence[LabelRow], files: Iterable[str]) -> 
     """Give each row its scan: by relative path, else by base name where one scan has it and one path ends as the other.
 
     `path` is named in errors. Raises TableError naming the line of every row that fits several scans, or a
-    scan that another row has already.
+    scan that another row has already, or none because its file is not UTF-8.
     """
     by_file: dict[str, LabelRow] = {}
     by_name: dict[str, list[str]] = defaultdict(list)
@@ -124,7 +124,9 @@ def match_labels(path: Path, rows: Sequence[LabelRow], files: Iterable[str]) -> 
             fitting = by_name[PurePosixPath(row.file).name]
             if len(fitting) == 1 and not (_is_end_of(fitting[0], row.file) or _is_end_of(row.file, fitting[0])):
                 fitting = []  # lot1/a.tif is no label of lot2/a.tif
-        if not fitting:
+        if not fitting and (wrong := _not_utf8("file", row.file)):  # another encoding, not a scan that went
+            problems.append(f"line {row.line}: {wrong}, and no scan has this name")
+        elif not fitting:
             without_file.append(row)
         elif len(fitting) > 1:
             problems.append(
@@ -140,13 +142,19 @@ def match_labels(path: Path, rows: Sequence[LabelRow], files: Iterable[str]) -> 
     if problems:
         raise TableError(
             bad_rows(path, problems),
-            hint="label every scan once; where base names repeat, give paths relative to the folder of scans",
+            hint="save the labels as UTF-8; label every scan once; where base names repeat, give paths relative to the "
+            "folder of scans",
         )
     return MatchedLabels(by_file, tuple(without_file))
 
 
 def _is_end_of(part: str, whole: str) -> bool:
     return f"/{whole}".endswith(f"/{part}")
+
+
+def _not_utf8(name: str, cell: str) -> str | None:
+    found = re.search("[\udc80-\udcff]", cell)
+    return f"{name} is not UTF-8: byte 0x{ord(found[0]) - 0xDC00:02x}" if found else None
 
 
 def bad_rows(path: Path, problems: Sequence[str], what: str = "labels") -> str:
@@ -224,8 +232,8 @@ def _row(line: int, cells: dict[str, str], voters: Sequence[str]) -> tuple[Label
     elif "\0" in file:
         problems.append(f"{file!r} holds a NUL character: no file has such a name")
     for name in sorted(_KNOWN & cells.keys() - {"file"}):
-        if found := re.search("[\udc80-\udcff]", cells[name]):
-            problems.append(f"{name} is not UTF-8: byte 0x{ord(found[0]) - 0xDC00:02x}")
+        if wrong := _not_utf8(name, cells[name]):
+            problems.append(wrong)
     votes = tuple(_label(cells[name], name, file, problems) for name in voters)
     cast = [vote for vote in votes if vote is not None]
     alone = _label(cells.get("label", ""), "label", file, problems)

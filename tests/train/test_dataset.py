@@ -83,6 +83,7 @@ def test_a_senseless_row_is_named_by_its_line(tmp_path: Path, line: str, words: 
     ("content", "words"),
     [
         ("file,bundle,label\na.tif,Prüfling,normal\n".encode("cp1252"), "line 2: bundle is not UTF-8: byte 0xfc"),
+        ("file,bundle,label\ngröße.tif,B1,normal\n".encode("cp1252"), "line 2: file is not UTF-8: byte 0xf6"),
         (b"file,bundle,label\n" + b"x" * 200_000 + b",B1,normal\n", "is not a CSV file: field larger than field limit"),
     ],
 )

@@ -37,6 +37,8 @@ def test_names_that_are_no_utf_8_match_the_folder(tmp_path: Path) -> None:
     name = os.fsdecode(b"B01_\xff.tif")
     (row,) = read_labels(labels_file(tmp_path, f"file,bundle,label\n{name},B01,normal\n"))
     assert match_labels(tmp_path, [row], [name]).by_file == {name: row}
+    with pytest.raises(TableError, match="line 2: file is not UTF-8: byte 0xff, and no scan has this name"):
+        match_labels(tmp_path, [row], ["B01_ÿ.tif"])
 
 
 @pytest.mark.parametrize(
