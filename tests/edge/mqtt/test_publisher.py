@@ -917,6 +917,7 @@ def test_an_unstable_connection_keeps_its_alarm(
     ):
         for cuts in range(3):
             drive(publisher, lambda count=cuts: publisher.state.connections > count)  # type: ignore[misc]
+            drive(publisher, lambda: not publisher._said)  # cut before, three times in a row, is what no-retain means
             relay.cut()
             drive(publisher, lambda: not publisher.state.is_connected)
             assert publisher.standing_alarms == ("broker-away",)
