@@ -9,6 +9,7 @@ It is for demos and tests. It is not evidence about real electrodes; figures tha
 
 import codecs
 import csv
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import tifffile
 
 from edge.errors import EdgeError
 from edge.system.files import write_whole
+from edge.system.names import is_scan_name
 from train.runner import map_in_order
 from train.simulator.defects import PAINTERS
 from train.simulator.electrode import blank_sheet, expose
@@ -50,6 +52,7 @@ SCALE_RANGE = (0.05, 1.0)  # under 0.05 a sheet is 100 px high and its anomalies
 Label = Literal["normal", "abnormal"]
 
 _STREAM_CHOICE, _STREAM_PAINT, _STREAM_ORDER = 1, 2, 3
+_EMPTY_HINT = "choose an empty directory: scans and their labels belong together"
 
 
 @dataclass(frozen=True)
@@ -181,8 +184,8 @@ def write_lots(
     Uncompressed 16-bit TIFFs named like `B03_0017.tif`, and columns file, bundle, label, kinds (joined by `|`),
     severity (3 decimals), then length and area of each of the kinds, in px and mm. The abnormal scans are spread
     evenly over the lots and their number over all of them is exact. `progress(done, total)` is called after every scan.
-    The labels are written last: a folder that has them is complete. Raises EdgeError for senseless numbers and for a
-    directory that holds other TIFFs.
+    The labels are written last: a folder that has them is complete. The same scans may be there already; raises
+    EdgeError for a directory that holds other scans or labels, which stay, and for senseless numbers.
     """
     _check(seed, first_lot, 0, scale)
     _check_fraction(abnormal_fraction)
@@ -193,13 +196,8 @@ def write_lots(
         )
     orders = list(_orders(out, seed, lots, scans_per_lot, abnormal_fraction, first_lot, grey_zone, scale))
     out.mkdir(parents=True, exist_ok=True)
-    strangers = {path.name for path in out.glob("*.tif")} - {order.path.name for order in orders}
-    if strangers:
-        raise EdgeError(
-            f"{out} already holds {len(strangers)} other scans, such as {min(strangers)}",
-            hint="choose an empty directory: scans and their labels belong together",
-        )
     labels = out / LABELS_NAME
+    _refuse_others(out, orders, labels)
     labels.unlink(missing_ok=True)
     rows: list[tuple[str, ...]] = []
     for row in map_in_order(_write_one, orders, jobs):
@@ -248,8 +246,28 @@ def _orders(
             yield _Order(path, seed, lot, index, position in abnormal, grey_zone, scale)
 
 
+def _refuse_others(out: Path, orders: Sequence[_Order], labels: Path) -> None:
+    """Raise EdgeError where the directory holds scans or labels of somebody else: nothing of theirs is replaced."""
+    ours = {order.path for order in orders}
+    strangers = [path for path in out.rglob("*") if is_scan_name(path.name) and path not in ours]
+    if strangers:
+        raise EdgeError(
+            f"{out} already holds {len(strangers)} other scans, such as {min(strangers).relative_to(out)}",
+            hint=_EMPTY_HINT,
+        )
+    if labels.exists():
+        with labels.open("rb") as stream:
+            if stream.readline().rstrip() != ",".join(LABEL_COLUMNS).encode():
+                raise EdgeError(f"{labels} holds labels that no simulation wrote", hint=_EMPTY_HINT)
+    if first := next((order for order in orders if order.path.exists()), None):
+        _write_one(first)  # before the labels go
+
+
 def _write_one(order: _Order) -> tuple[str, ...]:
-    """Simulate and write one scan; returns its row of labels.csv."""
+    """Simulate one scan and write it, or find it there; returns its row of labels.csv.
+
+    Raises EdgeError where another file has its name.
+    """
     scan = simulate_scan(
         order.seed,
         order.lot,
@@ -259,7 +277,13 @@ def _write_one(order: _Order) -> tuple[str, ...]:
         scale=order.scale,
     )
     # No metadata, software or date: nothing in the file but the scan, so equal scans are equal files.
-    tifffile.imwrite(order.path, scan.counts, photometric="minisblack", metadata=None, software=False)
+    written = io.BytesIO()
+    tifffile.imwrite(written, scan.counts, photometric="minisblack", metadata=None, software=False)
+    if not order.path.exists():
+        with write_whole(order.path, durable=False) as stream:
+            stream.write(written.getbuffer())
+    elif order.path.read_bytes() != written.getbuffer():
+        raise EdgeError(f"{order.path} is another scan of this name", hint=_EMPTY_HINT)
     pitch = MM_PER_PX / order.scale
     sizes = [
         (f"{each.length_px:.0f}", f"{each.length_px * pitch:.2f}", str(each.area_px), f"{each.area_px * pitch**2:.2f}")

@@ -259,6 +259,19 @@ def test_a_lot_is_not_mixed_with_other_scans(tmp_path: Path) -> None:
         write_lots(tmp_path, seed=4, lots=1, scans_per_lot=2, first_lot=5, scale=0.05)
 
 
+@pytest.mark.parametrize("name", ["B01/normal/x.tif", "x.TIFF", "B01_0001.tif", "labels.csv"])
+def test_nothing_of_somebody_elses_folder_is_replaced(tmp_path: Path, name: str) -> None:
+    for path, content in {name: b"a plant's own", LABELS_NAME: b"file,bundle,label\nx.tif,B01,normal\n"}.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    if name == "B01_0001.tif":  # a station may name its scans alike
+        (tmp_path / LABELS_NAME).unlink()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(EdgeError, match=name):
+        write_lots(tmp_path, seed=4, lots=1, scans_per_lot=1, scale=0.05)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_a_lot_that_stopped_half_way_has_no_labels(tmp_path: Path) -> None:
     write_lots(tmp_path, seed=4, lots=1, scans_per_lot=3, scale=0.05)
 
