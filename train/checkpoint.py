@@ -6,7 +6,6 @@ whole. Loaded with `weights_only=True`: a checkpoint is never unpickled into cod
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -22,7 +21,7 @@ from edge.images.sharpness import Sharpness
 from edge.records import Size
 from train.dataset import Row, ScanFacts
 from train.errors import CheckpointError, DataError
-from train.files import write_whole
+from train.files import load_torch, write_whole
 
 Kind = Literal["classifier", "gate"]
 Value = str | int | float | bool | None
@@ -142,14 +141,14 @@ def load_checkpoint(path: Path, kind: Kind) -> Checkpoint:
         CheckpointError: no such file, not a checkpoint, or one of the other kind.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_torch(path)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"no checkpoint at {path}", hint=f"train one with `edge-train {VERBS[kind]} DATA --out RUN`"
         ) from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0] if str(error) else error!r}",
+            f"{path} cannot be read as a checkpoint: {error}",
             hint="the file may be damaged or cut short; train again or copy it again",
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -52,6 +52,18 @@ def write_whole(path: Path) -> Iterator[BinaryIO]:
         if isinstance(reason, OSError):
             raise OSError(reason.errno, reason.strerror, str(path)) from error
         raise
+
+
+def load_torch(path: Path) -> Any:
+    """What `torch.save` wrote, on the CPU and never as code. Raises OSError, ValueError where the file is damaged."""
+    import torch  # `edge-train bounds` runs without it
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # bytes that somebody else wrote make it raise nearly anything
+        raise ValueError(str(error).splitlines()[0] if str(error) else repr(error)) from error
 
 
 def require_folder(path: Path) -> None:

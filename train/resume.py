@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.files import write_whole
+from train.files import load_torch, write_whole
 
 FILE = "training.pt"
 GATE_FILE = "gate-training.pt"
@@ -97,8 +96,8 @@ class Resume:
 
     def _read(self) -> dict[str, Any] | None:
         try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError):
+            content = load_torch(self.path)
+        except (OSError, ValueError):
             return None
         return content if isinstance(content, dict) and content.get("key") == self.key else None
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Final
 from urllib.error import URLError
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from train.errors import TrainError
+from train.files import load_torch
 
 NONE = "none"
 IMAGENET = "imagenet"
+_HINT: Final = "give a state dict of torchvision's resnet34 with its 1000-wide fc"
 
 
 def load_weights(backbone: nn.Module, weights: str) -> str:
@@ -35,9 +38,15 @@ def load_weights(backbone: nn.Module, weights: str) -> str:
         if keys:
             raise TrainError(
                 f"the weights {weights} {problem} {len(keys)} tensors, such as {min(keys)}",
-                hint="give a state dict of torchvision's resnet34 with its 1000-wide fc",
+                hint=_HINT,
             )
-    backbone.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
+    floats = {key: value.float() for key, value in state.items()}
+    if wild := [key for key, value in floats.items() if not value.isfinite().all()]:
+        raise TrainError(
+            f"the weights {weights} hold numbers that are not finite in {len(wild)} tensors, such as {min(wild)}",
+            hint="copy the file again; a training that diverged leaves such weights",
+        )
+    backbone.load_state_dict(floats, strict=False)
     return IMAGENET if weights == IMAGENET else Path(weights).name
 
 
@@ -56,22 +65,38 @@ def _imagenet() -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix not in _READERS:
+        raise TrainError(
+            f"the weights {path} have the unknown format {path.suffix!r}",
+            hint="give .pth, .safetensors or .npz; or `none`, or `imagenet`",
+        )
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as stored:
-                return {key: torch.from_numpy(stored[key]) for key in stored.files}
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file  # an optional format: most files are .pth
-
-            return load_file(path)
-        if path.suffix in (".pth", ".pt"):
-            state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-            return state
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        state = _READERS[path.suffix](path)
+    except ImportError:
+        raise
+    except Exception as error:  # bytes that somebody else wrote make each reader raise nearly anything
         raise TrainError(
             f"the weights {path} cannot be read: {error!r}", hint="check the path; the file may be cut short"
         ) from error
-    raise TrainError(
-        f"the weights {path} have the unknown format {path.suffix!r}",
-        hint="give .pth, .safetensors or .npz; or `none`, or `imagenet`",
-    )
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise TrainError(f"the weights {path} hold no tensors by name", hint=_HINT)
+    return state
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+        return {key: torch.from_numpy(stored[key]) for key in stored.files}
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file  # an optional format: most files are .pth
+
+    return load_file(path)
+
+
+_READERS: Final[dict[str, Callable[[Path], Any]]] = {
+    ".npz": _read_npz,
+    ".safetensors": _read_safetensors,
+    ".pth": load_torch,
+    ".pt": load_torch,
+}

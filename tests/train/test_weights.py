@@ -1,5 +1,6 @@
 """Starting weights from files."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,8 @@ def test_weights_are_read_from_every_format(tmp_path: Path, state: dict[str, tor
             "have another shape for 1 tensors, such as fc.weight",
         ),
         (lambda s: s.update({"extra": torch.zeros(1)}), "have unknown 1 tensors, such as extra"),
+        (lambda s: s.update({"fc.bias": s["fc.bias"] * torch.inf}), "not finite in 1 tensors, such as fc.bias"),
+        (lambda s: s.update({"fc.bias": 1}), "hold no tensors by name"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_by_tensor(
@@ -50,6 +53,25 @@ def test_weights_that_do_not_fit_are_refused_by_tensor(
     torch.save(changed, tmp_path / "w.pth")
     with pytest.raises(TrainError, match=words):
         load_weights(resnet34(weights=None), str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("suffix", ["pth", "npz", "safetensors"])
+def test_a_damaged_file_is_refused_in_words(tmp_path: Path, suffix: str) -> None:
+    if suffix == "safetensors":
+        pytest.importorskip("safetensors")
+    whole = io.BytesIO()
+    np.savez(whole, **{"conv1.weight": np.zeros(1000)})
+    contents = (
+        b"",
+        b"PK\3\4",
+        whole.getvalue()[:900],
+        b"version https://git-lfs.github.com/spec/v1\n",
+        b"\x80\x02]q\0.",
+    )
+    for content in contents:
+        (tmp_path / f"w.{suffix}").write_bytes(content)
+        with pytest.raises(TrainError, match=r"w\.\w+ (cannot be read|hold no tensors)"):
+            load_weights(resnet34(weights=None), str(tmp_path / f"w.{suffix}"))
 
 
 def test_a_missing_file_and_an_unknown_format_are_refused(tmp_path: Path) -> None:
