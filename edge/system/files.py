@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import stat
 import struct
@@ -56,6 +57,26 @@ def write_whole(
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync no directory
                 raise
+
+
+@contextmanager
+def held_folder(folder: Path) -> Iterator[None]:
+    """Inside, no other process holds this folder, where its file system knows locks.
+
+    Raises BlockingIOError where one holds it, OSError where it cannot be opened.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS):
+                raise
+        yield
+    finally:
+        os.close(fd)
 
 
 def sync_directory(directory: Path) -> None:

@@ -115,11 +115,10 @@ def run_qualification(
         size_scale=protocol.size_scale,
         workers=options.workers,
     )
-    with folder_named(options.out):
+    with folder_named(options.out), only_one_into(options.out):
         for stale in (RECORD_FILE, SIGNATURE_FILE, HTML_FILE):  # a record must not stand beside another run's report
             (options.out / stale).unlink(missing_ok=True)
-        with only_one_into(options.out):
-            result = run_replay(check_replay(replay_options, settings), settings, model, uuid4())
+        result = run_replay(check_replay(replay_options, settings), settings, model, uuid4())
         kept = {PLAN_FILE: options.plan.read_bytes(), LABELS_COPY: labels.read_bytes()}
         for name, data in kept.items():
             _write(options.out / name, data)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import fcntl
 import hashlib
 import os
 import shutil
@@ -34,7 +33,7 @@ from edge.pipeline.loaded_model import LoadedModel, load_model
 from edge.pipeline.worker import VerdictStore
 from edge.records import Outcome
 from edge.settings import Settings
-from edge.system.files import write_whole
+from edge.system.files import held_folder, write_whole
 from edge.system.names import SCAN_SUFFIXES, display_name
 from edge.system.progress import Reporter
 from edge.system.text import visible
@@ -70,6 +69,8 @@ LABELS_NAME = "labels.csv"
 MARKS_NAME = ".decoding"
 PARTS_NAME, OTHER_PARTS_NAME = ".parts", ".parts-against"
 LIST_NAME = ".files.jsonl"
+RESULT_NAMES = ("verdicts.jsonl", "summary.json", "report.html", "run.json", "scans.csv")
+"""Files that a replay leaves; those of an earlier one are removed first."""
 TABLE_COLUMNS = (
     "file", "bundle", "label", "outcome", "reasons", "p_abnormal", "gate_mean_max", "gate_std_max",
     "other_outcome", "other_p_abnormal",
@@ -181,22 +182,17 @@ def only_one_into(out: Path) -> Iterator[None]:
 
     Raises SettingsError where one has it.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        yield  # `check_replay` says what is wrong with it
-        return
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held_folder(out))
         except BlockingIOError:
             raise SettingsError(
                 f"another replay writes into {out}", hint="wait for it, or name another folder with --out"
             ) from None
+        except OSError:
+            pass  # `check_replay` says what is wrong with it
         yield
-    finally:
-        os.close(folder)
 
 
 def _out_of(options: ReplayOptions) -> Path:
@@ -211,6 +207,11 @@ def check_replay(options: ReplayOptions, settings: Settings) -> CheckedReplay:
     source = open_source(options.folder, recursive=settings.folder.recursive)
     label_rows = None if options.labels is None else read_labels(options.labels)
     out = _out_of(options)
+    if options.labels is not None and options.labels.resolve() in [(out / name).resolve() for name in RESULT_NAMES]:
+        raise SettingsError(
+            f"the results would take the place of the labels {options.labels}",
+            hint="name another folder with --out, or give the labels another name",
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
         files = write_file_list(source.names(), out / LIST_NAME)
@@ -310,7 +311,7 @@ class _Files:
     @classmethod
     def cleared(cls, out: Path) -> _Files:
         """Their paths; those of an earlier replay are removed."""
-        paths = [out / name for name in ("verdicts.jsonl", "summary.json", "report.html", "run.json", "scans.csv")]
+        paths = [out / name for name in RESULT_NAMES]
         for stale in paths:
             stale.unlink(missing_ok=True)
         return cls(*paths)

@@ -551,6 +551,13 @@ def test_two_replays_never_write_into_one_folder_at_the_same_time(lot: Path, tmp
     assert not list(out.iterdir()), "the second one has touched nothing"
 
 
+def test_labels_that_the_results_would_replace_are_refused_and_stay(lot: Path) -> None:
+    labels = (lot / "labels.csv").rename(lot / "scans.csv")
+    with pytest.raises(SettingsError, match=r"take the place of the labels .*scans\.csv"):
+        run(lot, lot / "." / "notes" / "..", labels=labels)
+    assert labels.read_text().startswith("file,bundle,label")
+
+
 @pytest.mark.parametrize("reference", ["", "normal"])
 def test_the_report_says_where_people_are_held_against_their_own_majority(tmp_path: Path, reference: str) -> None:
     lot = tmp_path / "lot"
