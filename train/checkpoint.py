@@ -156,11 +156,21 @@ def load_checkpoint(path: Path, kind: Kind) -> Checkpoint:
             f"{path} is not a checkpoint of format {FORMAT}",
             hint="give the classifier.pt or gate.pt that `edge-train` wrote",
         )
-    if content["kind"] != kind:
+    if content.get("kind") != kind:
         raise CheckpointError(
-            f"{path} holds a {content['kind']}, expected a {kind}",
+            f"{path} holds a {content.get('kind')}, expected a {kind}",
             hint=f"give the {kind}.pt of the run",
         )
+    try:
+        return _checkpoint_of(content, kind)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} lacks something, or holds something else in its place: {error!r}",
+            hint="train again with this release, or copy it again",
+        ) from error
+
+
+def _checkpoint_of(content: dict[str, Any], kind: Kind) -> Checkpoint:
     bounds = content["bounds"]
     return Checkpoint(
         kind=kind,

@@ -102,3 +102,16 @@ def test_another_torch_file_is_no_checkpoint(tmp_path: Path) -> None:
     torch.save(GateAutoencoder().state_dict(), tmp_path / "gate.pt")
     with pytest.raises(CheckpointError, match="not a checkpoint of format 1"):
         load_checkpoint(tmp_path / "gate.pt", "gate")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("recipe", None), ("size", [1]), ("bounds", {"lo_counts": 5}), ("method", "none such")]
+)
+def test_a_checkpoint_that_lacks_something_is_refused_in_words(tmp_path: Path, field: str, value: object) -> None:
+    path = tmp_path / "gate.pt"
+    save_checkpoint(path, _checkpoint())
+    content = torch.load(path, weights_only=True)
+    del content[field]
+    torch.save(content if value is None else {**content, field: value}, path)
+    with pytest.raises(CheckpointError, match=r"gate\.pt lacks something"):
+        load_checkpoint(path, "gate")
