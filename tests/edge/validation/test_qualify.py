@@ -7,18 +7,21 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import edge.model.qualification
 from edge.cli import main
-from edge.errors import ModelError
+from edge.errors import ModelError, SettingsError
 from edge.model.manifest import signed_json
 from edge.model.qualification import Qualification, read_qualification, software, void_reasons
 from edge.model.signed_model import load_trusted_keys, read_model
 from edge.settings import FolderSettings, Settings
+from edge.validation import qualify
 from edge.validation.protocol import read_protocol
+from edge.validation.replay import only_one_into
 from tests.support.fakes import write_scan
 from tests.support.signed_models import KEY, OTHER_KEY, make_signed_model, write_public_key
 
@@ -310,3 +313,18 @@ def test_the_plan_of_the_documentation_is_one(tmp_path: Path) -> None:
     assert [claim.rule.name for claim in read_protocol(tmp_path / "plan.toml").claim] == [
         "escape_rate_bound", "severity_a90_high", "false_call_rate_bound"
     ]  # fmt: skip
+
+
+def test_no_replay_takes_the_folder_before_the_record_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, record = Bench(tmp_path), qualify._record
+    assert bench.run("--fix") == 0
+
+    def while_held(*given: Any) -> Qualification:
+        with pytest.raises(SettingsError, match="another replay writes into"):
+            only_one_into(bench.out).__enter__()
+        return record(*given)
+
+    monkeypatch.setattr(qualify, "_record", while_held)
+    assert bench.qualify() == 0
