@@ -25,6 +25,7 @@ STEEPNESS: Final = 8.0
 """s in p = d^s / (d^s + limit^s): a slope that fits labels (docs/experiments/classifier-first-day.md)."""
 MOST_SCANS: Final = 240
 """Normal scans kept, 0.11 MB each in the model; of more, as many of each lot. Fewer find a little less (there)."""
+_LEAST_SCANS: Final = 2
 _LEAST_LIMIT: Final = 0.1
 """The limit is about a hundred times as great where scans differ."""
 _LEAST_DISTANCE = 1e-3
@@ -111,9 +112,14 @@ def fit_neighbours(tiles: npt.NDArray[np.float16], lots: Sequence[str], refused:
 
     A lot that was learnt from is near, and what is usual was measured with it: for the limit each lot is judged by what
     the others show, and the share `refused` of these distances lies above it. Of a single lot one half is judged by
-    the other. Raises DataError for features that are not finite, and where most scans are copies of each
-    other: no other scan would be near.
+    the other. Raises DataError for a single scan, for features that are not finite, and where most scans are copies of
+    each other: no other scan would be near.
     """
+    if len(lots) < _LEAST_SCANS:
+        raise DataError(
+            f"{len(lots)} normal scan to learn from, at least {_LEAST_SCANS} are needed: each is judged by others",
+            hint="label more scans as normal",
+        )
     names = np.array(lots) if len(set(lots)) > 1 else np.arange(len(lots)) % 2
     shown = torch.from_numpy(tiles)
     apart = torch.empty(len(names))

@@ -39,6 +39,11 @@ def p_of(found: Neighbours, tiles: np.ndarray) -> np.ndarray:
     return p_abnormal_of(logits.double()).numpy()
 
 
+def test_a_single_normal_scan_is_refused_in_words() -> None:
+    with pytest.raises(DataError, match="1 normal scan to learn from, at least 2 are needed"):
+        fit_neighbours(normal_tiles(0, 1), ("B1",), 0.15)
+
+
 def test_one_tile_far_from_all_normal_ones_is_enough() -> None:
     found = fit_neighbours(normal_tiles(0), LOTS, 0.05).neighbours
     new = normal_tiles(1, 40)
