@@ -26,6 +26,7 @@ from edge.images.sharpness import Sharpness, sharpness
 from edge.records import Frame, Image, Size, counts_sha256
 from edge.scans.scan import Limits, read_scan
 from edge.system.names import is_scan_name
+from edge.system.text import visible
 from edge.validation.labels import MatchedLabels, bad_rows, match_labels
 from edge.validation.labels import read_labels as read_label_rows
 from train.errors import DataError
@@ -137,15 +138,15 @@ def read_labels(data: Path) -> list[Row]:
 def _rows_of_csv(data: Path, labels: Path) -> list[Row]:
     matched = _match(data, labels)
     problems = {row.line: f"there is no file {data / row.file}" for row in matched.without_file}
-    problems |= {
-        row.line: f"{row.file!r} has no lot in the column `bundle`"
-        for row in matched.by_file.values()
-        if row.lot is None and row.label is not None
-    }
+    for row in matched.by_file.values():
+        if row.lot is None and row.label is not None:
+            problems[row.line] = f"{row.file!r} has no lot in the column `bundle`"
+        elif row.lot is not None and visible(row.lot) != row.lot:
+            problems[row.line] = f"the lot {visible(row.lot)!r} holds characters that nobody sees, such as a line end"
     if problems:
         raise DataError(
             bad_rows(labels, [f"line {line}: {problems[line]}" for line in sorted(problems)]),
-            hint="copy the scans there or drop their rows; every labelled row names its lot",
+            hint="copy the scans there or drop their rows; every labelled row names its lot, in one line",
         )
     rows = []
     for file, row in sorted(matched.by_file.items(), key=lambda item: item[1].line):
@@ -162,14 +163,18 @@ def _match(data: Path, labels: Path) -> MatchedLabels:
     return match_labels(labels, listed, list(files))
 
 
-def unlisted_files(data: Path) -> list[str]:
-    """Scans in a folder that its labels.csv does not list, or that lie in no LOT/LABEL folder. Raises DataError."""
+def unlabelled_files(data: Path) -> tuple[list[str], list[str]]:
+    """Scans in a folder that its labels do not list, or that lie in no LOT/LABEL folder; and those listed without one.
+
+    Raises DataError, TableError.
+    """
     labels = data / LABELS_NAME
     if labels.is_file():
-        listed = {row.file for row in read_label_rows(labels)}
-        return [file for file in _tiff_files(data) if file not in listed and Path(file).name not in listed]
-    listed = {row.file for row in _rows_of_folders(data)}
-    return [file for file in _tiff_files(data) if file not in listed]
+        listed = {file: row.label is not None for file, row in _match(data, labels).by_file.items()}
+    else:
+        listed = {row.file: True for row in _rows_of_folders(data)}
+    unlisted = [file for file in _tiff_files(data) if file not in listed]
+    return unlisted, [file for file, is_labelled in listed.items() if not is_labelled]
 
 
 def _tiff_files(data: Path) -> list[str]:
@@ -183,6 +188,11 @@ def _rows_of_folders(data: Path) -> Iterator[Row]:
         lot, label = path.parts[-3:-1]
         if label not in LABELS:
             raise DataError(f"{path}: the folder {label!r} is not a label", hint="folders are LOT/normal, LOT/abnormal")
+        if visible(lot) != lot:
+            raise DataError(
+                f"the lot {visible(lot)!r} holds characters that nobody sees, or that are not UTF-8",
+                hint="rename its folder",
+            )
         yield Row(path, path.relative_to(data).as_posix(), lot, LABELS.index(label))
 
 
@@ -216,6 +226,27 @@ def split_by_lot(
                 hint="try another --seed or a larger --validation-share, or label more scans",
             )
     return training, validation
+
+
+def refuse_copies(rows: Sequence[Row], pixels_sha256s: Sequence[str]) -> None:
+    """Raise DataError where one scan lies in two lots, by its counts: what is learnt from one is tested on the other.
+
+    `pixels_sha256s`: digests of the rows' counts, in their order.
+    """
+    first: dict[str, Row] = {}
+    copies = [
+        (kept, row)
+        for row, sha256 in zip(rows, pixels_sha256s, strict=True)
+        if (kept := first.setdefault(sha256, row)).lot != row.lot
+    ]
+    if copies:
+        one, other = copies[0]
+        more = f", and {len(copies) - 1} more are in two lots" if len(copies) > 1 else ""
+        raise DataError(
+            f"{one.file} of lot {one.lot} and {other.file} of lot {other.lot} are the same scan{more}",
+            hint="a scan is of one lot, or what is learnt from it is tested on it: keep one of each;"
+            " `edge-train doctor` lists them",
+        )
 
 
 def read_frame(row: Row) -> Frame:
@@ -274,11 +305,13 @@ def load_split(
     size: Size,
     counter: Callable[[str], Progress],
 ) -> SplitScans:
-    """Both parts of a split by lot; `counter` shows how far each is. Raises DataError."""
-    return SplitScans(
+    """Both parts of a split by lot; `counter` shows how far each is. Raises DataError, also for a scan in two lots."""
+    split = SplitScans(
         load_scans(training, method, bounds, size, progress=counter("training scans")),
         load_scans(held_out, method, bounds, size, progress=counter("held out scans")),
     )
+    refuse_copies(split.rows, [fact.pixels_sha256 for fact in split.facts])
+    return split
 
 
 def scan_facts(

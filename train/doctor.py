@@ -14,13 +14,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from edge.images.conversion import Histogram, percentile
+from edge.system.names import display_name
 from train.dataset import LABELS, Row
 from train.plots import save
-from train.survey import MOST_NAMED, Survey
+from train.survey import MOST_NAMED, Survey, lots_alike
 
 OUTLIER_DEVIATIONS = 5.0
 """A lot whose median count lies this many robust deviations from the others' is named."""
 FEW_ABNORMAL = 3
+LEAST_CONTRAST = 0.1
+"""Greys of a scan, relative to the usual reach, below which it is named."""
 MOST_SIZE_DEVIATION = 0.25
 """Relative deviation of a side from the median beyond which a scan is named."""
 
@@ -33,17 +36,22 @@ class Diagnosis:
     problems: int
 
 
-def diagnose(survey: Survey, unlisted: Sequence[str] = ()) -> Diagnosis:
-    """Counts, sizes, bounds; then what is wrong. `unlisted`: scans in the folder that have no label."""
+def diagnose(survey: Survey, unlisted: Sequence[str] = (), unlabelled: Sequence[str] = ()) -> Diagnosis:
+    """Counts, sizes, bounds; then what is wrong.
+
+    `unlisted`: scans in the folder that its labels do not list; `unlabelled`: those that they list without one.
+    """
     problems = [
         *(f"unreadable: {problem}" for problem in survey.unreadable),
         *_duplicates(survey),
+        *lots_alike(survey.lots),
         *_one_class(survey.rows),
         *_outliers({lot: survey.histogram_of(lot) for lot in survey.lots}),
         *_odd_sizes(survey),
+        *_odd_greys(survey),
         *_unlisted(unlisted),
     ]
-    return Diagnosis((*_facts(survey), *(problems or ["no problems found"])), len(problems))
+    return Diagnosis((*_facts(survey, len(unlabelled)), *(problems or ["no problems found"])), len(problems))
 
 
 def histogram_plot(survey: Survey, path: Path) -> None:
@@ -65,7 +73,7 @@ def histogram_plot(survey: Survey, path: Path) -> None:
     save(figure, path)
 
 
-def _facts(survey: Survey) -> list[str]:
+def _facts(survey: Survey, unlabelled: int) -> list[str]:
     heights = [scan.height_px for scan in survey.scans]
     widths = [scan.width_px for scan in survey.scans]
     per_scan, pooled = (survey.bounds_without((), mode) for mode in ("per_scan", "pooled"))
@@ -81,20 +89,21 @@ def _facts(survey: Survey) -> list[str]:
         f"16 bit, one channel; height {min(heights)} to {max(heights)} px, width {min(widths)} to {max(widths)} px",
         f"bounds {per_scan.lo_counts} to {per_scan.hi_counts} counts per scan,"
         f" {pooled.lo_counts} to {pooled.hi_counts} pooled",
+        *((f"{unlabelled} more scans are listed without a label",) if unlabelled else ()),
         *(() if abnormal else ("no abnormal scan: of the recipes `neighbours` alone can learn from these",)),
     ]
 
 
 def _duplicates(survey: Survey) -> list[str]:
-    """Files of the same content: across lots they leak from training to test, with two labels one is wrong."""
+    """Scans of the same counts: across lots they leak from training to test, with two labels one is wrong."""
     found: dict[str, list[Row]] = defaultdict(list)
     for row, scan in zip(survey.rows, survey.scans, strict=True):
-        found[scan.sha256].append(row)
+        found[scan.pixels_sha256].append(row)
     lines = []
     for rows in found.values():
         if len(rows) < 2:
             continue
-        files = ", ".join(row.file for row in rows)
+        files = ", ".join(display_name(row.file) for row in rows)
         if len({row.lot for row in rows}) > 1:
             lines.append(f"the same scan in several lots, a leak from training to test: {files}")
         else:
@@ -132,7 +141,21 @@ def _odd_sizes(survey: Survey) -> list[str]:
     usual = np.median(sizes, axis=0)
     odd = np.flatnonzero((np.abs(sizes / usual - 1) > MOST_SIZE_DEVIATION).any(axis=1))
     return [
-        f"{survey.rows[i].file} is {sizes[i][0]} x {sizes[i][1]} px, usual are {usual[0]:.0f} x {usual[1]:.0f}"
+        f"{display_name(survey.rows[i].file)} is {sizes[i][0]} x {sizes[i][1]} px,"
+        f" usual are {usual[0]:.0f} x {usual[1]:.0f}"
+        for i in odd
+    ]
+
+
+def _odd_greys(survey: Survey) -> list[str]:
+    """Scans without contrast, or of quite other greys: blank, or of another source. One of them moves the bounds."""
+    own = np.array([(scan.bounds.lo_counts, scan.bounds.hi_counts) for scan in survey.scans if scan.bounds is not None])
+    low, high = np.median(own, axis=0)
+    is_flat = own[:, 1] - own[:, 0] < LEAST_CONTRAST * (high - low)
+    odd = np.flatnonzero(is_flat | (own[:, 1] < low) | (own[:, 0] > high))
+    return [
+        f"{display_name(survey.rows[i].file)} reaches from {own[i][0]} to {own[i][1]} counts,"
+        f" usual are {low:.0f} to {high:.0f}: no scan of an electrode?"
         for i in odd
     ]
 
@@ -140,8 +163,9 @@ def _odd_sizes(survey: Survey) -> list[str]:
 def _unlisted(files: Sequence[str]) -> list[str]:
     if not files:
         return []
+    named = ", ".join(map(display_name, files[:MOST_NAMED]))
     more = f" and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else ""
-    return [f"{len(files)} scans have no label and are not learnt from: {', '.join(files[:MOST_NAMED])}{more}"]
+    return [f"{len(files)} scans have no label and are not learnt from: {named}{more}"]
 
 
 def _outliers(histograms: dict[str, Histogram]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import edge.system.files
-from train.errors import DataError
+from train.errors import DataError, TrainError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 """How the name of an image that is no scan of the line ends, in any case of its letters."""
@@ -66,11 +66,36 @@ def load_torch(path: Path) -> Any:
         raise ValueError(str(error).splitlines()[0] if str(error) else repr(error)) from error
 
 
-def require_folder(path: Path) -> None:
-    """Make a folder for results and write to it, before hours of work need it. Raises OSError."""
+@contextmanager
+def results_folder(path: Path) -> Iterator[None]:
+    """Make a folder for results and write to it, before hours of work need it; inside, no other command has it.
+
+    Raises TrainError where one has it, OSError where it cannot be written.
+    """
     path.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=path):
         pass
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(edge.system.files.held_folder(path))
+        except BlockingIOError:
+            raise TrainError(
+                f"another edge-train writes into {path}", hint="wait for it, or name another folder with --out"
+            ) from None
+        yield
+
+
+def clear_results(folder: Path, *patterns: str) -> None:
+    """Remove results of an earlier run before this one's take their place: a kill must not leave those beside these."""
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8, but for names of files in it that are not: they keep their bytes."""
+    with write_whole(path) as stream:
+        stream.write(text.encode("utf-8", "surrogateescape"))
 
 
 def write_json(path: Path, content: object) -> None:

@@ -16,6 +16,7 @@ FIXED: Final[dict[Any, Any]] = {"svg.hashsalt": "electrode-line", "svg.fonttype"
 def save(figure: Figure, path: Path) -> None:
     """Write PATH.png and PATH.svg."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path = path.with_suffix("") if path.suffix in (".png", ".svg") else path  # other points belong to the name
     with mpl.rc_context(FIXED):
-        figure.savefig(path.with_suffix(".png"), dpi=150)
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+        figure.savefig(f"{path}.png", dpi=150)
+        figure.savefig(f"{path}.svg", metadata={"Date": None})

@@ -9,6 +9,9 @@ from typing import Any
 from edge.validation.lots import WorstLot
 from edge.validation.statistics import Rate
 
+BAR = "\\|"
+"""A bar in a cell, as the name of a lot or a recipe may have one."""
+
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """Lines of a Markdown table."""
@@ -48,4 +51,4 @@ def rate_values(rate: Rate) -> dict[str, Any]:
 
 
 def _line(cells: Sequence[object]) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
+    return f"| {' | '.join(str(cell).replace('|', BAR) for cell in cells)} |"

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge.images.conversion import LEVELS, Bounds, Histogram, global_bounds, histogram, pooled_bounds, scan_bounds
+from edge.records import counts_sha256
+from edge.system.names import display_name
 from train.bounds import Mode
-from train.dataset import LABELS, Row, data_digest, read_frame
+from train.dataset import LABELS, Row, data_digest, read_frame, refuse_copies
 from train.errors import DataError
 from train.runner import Runner
 
 CHUNK_SCANS = 16
 MOST_NAMED = 8
 """Unreadable scans named in an error."""
+_PARTS = re.compile(r"\d+|[^\W\d_]+|[^\w\s./-]")
+"""Parts of a lot's name that tell it from others: numbers, words, signs; not what separates them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +30,9 @@ class SurveyedScan:
     """What was found in one file, or why it could not be read."""
 
     sha256: str
+    """Digest of the file."""
+    pixels_sha256: str
+    """Digest of its counts, however they were saved."""
     height_px: int
     width_px: int
     bounds: Bounds | None
@@ -71,6 +81,10 @@ class Survey:
             self.unreadable,
         )
 
+    def refuse_copies(self) -> None:
+        """Raise DataError where one scan lies in two lots."""
+        refuse_copies(self.rows, [scan.pixels_sha256 for scan in self.scans])
+
     def histogram_of(self, lot: str) -> Histogram:
         """Histogram of all pixels of a lot: int64 (65536,)."""
         found: Histogram = sum(
@@ -96,7 +110,10 @@ class Survey:
 def survey(
     rows: Sequence[Row], runner: Runner, progress: Callable[[int, int], None], *, skip_unreadable: bool
 ) -> Survey:
-    """Read every scan once. Raises DataError, naming the first, where some cannot be read and must not be skipped."""
+    """Read every scan once.
+
+    Raises DataError, naming the first, where some cannot be read and must not be skipped, or none can.
+    """
     tasks: list[tuple[Row, ...]] = []
     numbers: list[list[int]] = []
     for key in sorted({(row.lot, row.label) for row in rows}):
@@ -111,16 +128,16 @@ def survey(
         key = tasks[index][0].lot, tasks[index][0].label
         merged[key] = merged.get(key, np.zeros(LEVELS, np.int64)) + part.merged
         progress(len(scans), len(rows))
-    unreadable = tuple(f"{rows[i].file}: {scans[i].problem}" for i in sorted(scans) if scans[i].problem)
-    if unreadable and not skip_unreadable:
+    unreadable = tuple(f"{display_name(rows[i].file)}: {scans[i].problem}" for i in sorted(scans) if scans[i].problem)
+    good = [i for i in sorted(scans) if scans[i].problem is None]
+    if unreadable and not (skip_unreadable and good):
         raise DataError(
             f"{len(unreadable)} of {len(rows)} scans cannot be read: {'; '.join(unreadable[:MOST_NAMED])}"
             + (f"; and {len(unreadable) - MOST_NAMED} more" if len(unreadable) > MOST_NAMED else ""),
-            hint="`edge-train doctor` lists them all; repair or drop them, or leave them out with --skip-unreadable",
+            hint="`edge-train doctor` lists them all; repair or drop them, or leave them out with --skip-unreadable"
+            if good
+            else "a scan is a whole TIFF of 16 bit and one channel",
         )
-    good = [i for i in sorted(scans) if scans[i].problem is None]
-    if not good:
-        raise DataError("none of the scans can be read", hint="run `edge-train doctor DATA`")
     return Survey(tuple(rows[i] for i in good), tuple(scans[i] for i in good), merged, unreadable)
 
 
@@ -132,17 +149,31 @@ def survey_part(rows: tuple[Row, ...]) -> SurveyPart:
         try:
             frame = read_frame(row)
         except DataError as error:
-            scans.append(SurveyedScan("", 0, 0, None, error.message.removeprefix(f"{row.file}: ")))
+            scans.append(SurveyedScan("", "", 0, 0, None, error.message.removeprefix(f"{row.file}: ")))
             continue
         hist = histogram(frame.counts)
         height_px, width_px = frame.counts.shape
         merged += hist
-        scans.append(SurveyedScan(frame.scan.sha256, height_px, width_px, scan_bounds(hist)))
+        pixels_sha256 = counts_sha256(frame.counts)
+        scans.append(SurveyedScan(frame.scan.sha256, pixels_sha256, height_px, width_px, scan_bounds(hist)))
     return SurveyPart(tuple(scans), merged)
 
 
+def lots_alike(lots: Sequence[str]) -> list[str]:
+    """A sentence for names that a person may have meant as one: a lot taken for two is learnt from and tested on."""
+    found: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for lot in lots:
+        parts = _PARTS.findall(unicodedata.normalize("NFKC", lot).casefold())
+        found[tuple(part.lstrip("0") if part.isdecimal() else part for part in parts)].append(lot)
+    return [
+        f"lots of names alike, one lot or several? {', '.join(map(repr, names))}"
+        for names in found.values()
+        if len(names) > 1
+    ]
+
+
 def natural(name: str) -> tuple[tuple[int, int | str], ...]:
-    """A sort key that takes numbers in a name as numbers."""
+    """A sort key that takes numbers in a name as numbers; B02 stands before B2, whichever comes first."""
     parts: list[tuple[int, int | str]] = []
     digits = ""
     for letter in [*name, ""]:
@@ -153,4 +184,4 @@ def natural(name: str) -> tuple[tuple[int, int | str], ...]:
             parts.append((0, int(digits)))
             digits = ""
         parts.append((1, letter))
-    return tuple(parts)
+    return (*parts, (1, name))

@@ -22,6 +22,7 @@ TRAIN_MAY_USE = {
     "edge.system.files",
     "edge.system.names",
     "edge.system.progress",
+    "edge.system.text",
     "edge.records",
     "edge.scans.scan",
     "edge.validation.labels",

@@ -72,6 +72,10 @@ def test_a_number_that_no_training_can_take_is_a_wrong_word(
     ("arguments", "words"),
     [
         (["classifier", "{}", "--out", "{}", "--weights", "none", "--size", "big"], "'big' is not a size"),
+        (
+            ["across", "{}", "{}/x", "--out", "{}", "--recipes", "best", "{}/best.toml"],
+            "several recipes are called best",
+        ),
         (["classifier", "{}", "--out", "{}", "--weights", "{}/no.pth"], "no.pth cannot be read"),
         (["gate", "{}", "--out", "{}", "--like", "{}/no.pt"], "no checkpoint at"),
         (["gate", "{}", "--out", "{}", "--bounds", "{}/no.json"], "holds no bounds"),

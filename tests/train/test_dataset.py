@@ -1,5 +1,6 @@
 """Labelled folders: what is read, what is refused and how the refusal names the row."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,16 @@ from edge.images.exposure import exposure
 from edge.images.method import Method
 from edge.images.sharpness import sharpness
 from edge.records import Size
-from train.dataset import LoadedScans, Row, data_digest, load_scans, read_labels, split_by_lot, unlisted_files
+from train.dataset import (
+    LoadedScans,
+    Row,
+    data_digest,
+    load_scans,
+    load_split,
+    read_labels,
+    split_by_lot,
+    unlabelled_files,
+)
 from train.errors import DataError
 
 
@@ -34,11 +44,24 @@ def test_labels_are_read_with_their_kinds_and_severity(tmp_path: Path) -> None:
 
 
 def test_unlabelled_scans_are_no_training_data_and_unlisted_ones_are_named(tmp_path: Path) -> None:
-    for name in ("a.tif", "foreign.tif", "sub/b.tif", "new.tif"):
+    for name in ("a.tif", "foreign.tif", "sub/b.tif", "new.tif", "sub/a.tif"):
         _scan(tmp_path / name)
     _labels(tmp_path, "a.tif,B1,OK", "foreign.tif,,", "b.tif,B1,NG")
     assert [(row.file, row.label) for row in read_labels(tmp_path)] == [("a.tif", 0), ("sub/b.tif", 1)]
-    assert unlisted_files(tmp_path) == ["new.tif"]
+    assert unlabelled_files(tmp_path) == (["new.tif", "sub/a.tif"], ["foreign.tif"])
+
+
+@pytest.mark.parametrize("lot", [b"B\n1", b"B\xff1", b"B\xe2\x80\xae1"])
+def test_a_lot_whose_name_cannot_stand_in_a_table_is_refused(tmp_path: Path, lot: bytes) -> None:
+    folder = tmp_path / os.fsdecode(lot) / "normal"
+    _scan(folder / "a.tif")
+    with pytest.raises(DataError, match=r"the lot '?B.*characters that nobody sees"):
+        read_labels(tmp_path)
+    if b"\xff" not in lot:  # of a table said by its own reader
+        _scan(tmp_path / "b.tif")
+        (tmp_path / "labels.csv").write_bytes(b'file,bundle,label\nb.tif,"' + lot + b'",normal\n')
+        with pytest.raises(DataError, match=r"labels.csv line \d: the lot 'B.*characters that nobody sees"):
+            read_labels(tmp_path)
 
 
 def test_all_rows_without_a_scan_are_told_at_once(tmp_path: Path) -> None:
@@ -170,6 +193,16 @@ def test_a_data_set_may_be_a_folder_of_links(tmp_path: Path) -> None:
     (tmp_path / "lot" / "a.tif").symlink_to(tmp_path / "elsewhere.tif")
     _labels(tmp_path / "lot", "a.tif,B1,normal")
     assert len(load_scans(read_labels(tmp_path / "lot"), Method.LOCAL, None, Size(40, 30)).images) == 1
+
+
+def test_a_scan_that_lies_in_two_lots_is_not_learnt_from_and_tested_on(tmp_path: Path) -> None:
+    for name, level in (("a.tif", 2000), ("b.tif", 2100)):
+        _scan(tmp_path / name, level)
+    tifffile.imwrite(tmp_path / "c.tif", tifffile.imread(tmp_path / "a.tif"), compression="deflate")  # other bytes
+    _labels(tmp_path, "a.tif,B1,normal", "b.tif,B1,abnormal", "c.tif,B2,normal")
+    one, two, copy = read_labels(tmp_path)
+    with pytest.raises(DataError, match=r"a\.tif of lot B1 and c\.tif of lot B2 are the same scan$"):
+        load_split([one, two], [copy], Method.LOCAL, None, Size(40, 30), lambda _: lambda *_: None)
 
 
 def test_the_digest_follows_content_and_labels_not_order() -> None:

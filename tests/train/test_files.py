@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from train.errors import DataError
-from train.files import read_picture, write_whole
+from train.errors import DataError, TrainError
+from train.files import read_picture, results_folder, write_text, write_whole
 
 
 class FullDisk(io.BytesIO):
@@ -42,3 +42,15 @@ def test_a_picture_whose_name_is_not_utf_8_is_refused_before_opencv_crashes_on_i
     assert picture is not None and picture.shape == (3, 4)
     with pytest.raises(DataError, match="its name is not UTF-8"):
         read_picture(path.rename(tmp_path / os.fsdecode(b"weld \xe4.png")), cv2.IMREAD_UNCHANGED)
+
+
+def test_names_of_files_that_are_not_utf_8_keep_their_bytes_in_a_table(tmp_path: Path) -> None:
+    write_text(tmp_path / "table.csv", os.fsdecode(b"B1_\xff.tif") + ",ä\n")
+    assert (tmp_path / "table.csv").read_bytes() == b"B1_\xff.tif,\xc3\xa4\n"
+
+
+def test_a_second_command_into_the_same_folder_is_refused(tmp_path: Path) -> None:
+    with results_folder(tmp_path), results_folder(tmp_path / "inner"), pytest.raises(TrainError, match="another edge"):
+        results_folder(tmp_path).__enter__()
+    with results_folder(tmp_path):
+        pass

@@ -107,6 +107,7 @@ def adapt_run(
     refuse_lots(before, sorted({row.lot for row in normal}), "adapt to")
     open_device(wish.device)
     found = survey(normal, Here(), reporter.counter("scans read"), skip_unreadable=False)
+    found.refuse_copies()
     conversion = Conversion.of(before.method, found.bounds_without((), cast(Mode, before.recipe["bounds_mode"])))
     facts = scan_facts(found.rows, conversion.bounds, progress=reporter.counter("scans measured"))
     seen = {*before.scan_sha256s, *before.scan_pixels_sha256s}

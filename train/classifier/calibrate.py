@@ -35,7 +35,7 @@ from train.classifier.conformal import (
     threshold_of_escapes,
 )
 from train.classifier.models import Classifier, classifier_of
-from train.dataset import Row, data_digest, read_frame
+from train.dataset import Row, data_digest, read_frame, refuse_copies
 from train.errors import DataError
 from train.files import write_json
 from train.networks import p_abnormal_of
@@ -133,7 +133,7 @@ class _Scored:
 
 
 def _score(learnt: Checkpoint, rows: Sequence[Row], reporter: Reporter) -> _Scored:
-    """Judge each scan. Raises DataError where the classifier learnt from one of them."""
+    """Judge each scan. Raises DataError where the classifier learnt from one of them, or one lies in two lots."""
     network = classifier_of(learnt)
     learnt_from = {*learnt.scan_sha256s, *learnt.scan_pixels_sha256s}
     sha256s, pixels_sha256s, seen, scores = [], [], [], []
@@ -152,6 +152,7 @@ def _score(learnt: Checkpoint, rows: Sequence[Row], reporter: Reporter) -> _Scor
             f"{len(seen)} of {len(rows)} scans were learnt from, {seen[0]} among them",
             hint="keep whole lots back in a folder of their own",
         )
+    refuse_copies(rows, pixels_sha256s)
     return _Scored(np.array(scores), sha256s, pixels_sha256s, data_digest(rows, sha256s))
 
 

@@ -117,10 +117,19 @@ def cross_validate(
 
     Raises DataError, DivergedError, TrainError; what was finished before stays.
     """
+    survey.refuse_copies()
+    if missing := [LABELS[label] for label in recipe.learns_from if all(row.label != label for row in survey.rows)]:
+        raise DataError(
+            f"none of {len(survey.rows)} scans is {missing[0]}: no fold has anything to learn",
+            hint="label scans of both classes; of normal ones alone learns the recipe `neighbours`",
+        )
     folder = out / FOLDS_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     experiment = experiment_digest(survey, recipe, backbone)
-    results = {(r.method, r.lot): r for r in _read_finished(folder, experiment)}
+    finished, others = _read_finished(folder, experiment)
+    if others:
+        reporter.say(f"{others} results in {folder} are of other scans, labels, weights or choices: they are not taken")
+    results = {(r.method, r.lot): r for r in finished}
     schedule = make_schedule(survey.rows, survey, methods, recipe, set(results))
     wanted_results = [(str(method), lot) for method in methods for lot in survey.lots]
     reporter.say(_announce(schedule, survey, len(wanted_results)))
@@ -245,18 +254,20 @@ def _image_task(
     )
 
 
-def _read_finished(folder: Path, experiment: str) -> list[FoldResult]:
-    """Results of this very experiment; others, and files that a kill cut short, are made again."""
-    results = []
+def _read_finished(folder: Path, experiment: str) -> tuple[list[FoldResult], int]:
+    """Results of this very experiment, and how many are of others; these, and damaged files, are made again."""
+    results, others = [], 0
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["experiment"] == experiment:
                 values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
                 results.append(FoldResult(**values))
+            else:
+                others += 1
         except (ValueError, KeyError, TypeError):
             continue
-    return results
+    return results, others
 
 
 def _announce(schedule: Schedule, survey: Survey, folds: int) -> str:

@@ -72,8 +72,8 @@ class FeatureCache:
         for path in folder.glob("*/*"):
             if path.suffix == _SUFFIX:
                 self._bytes += path.stat().st_size
-            else:
-                path.unlink(missing_ok=True)  # what a killed run had begun to write
+            elif path.name.startswith(".") and f"{_SUFFIX}." in path.name:
+                path.unlink(missing_ok=True)  # what a killed run had begun to write; all else here is not ours
 
     def get(self, key: FeatureKey) -> Features | None:
         """The features of a key, or None where there are none or they are damaged."""

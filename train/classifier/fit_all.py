@@ -50,16 +50,15 @@ def learn_all(
     Raises DataError, DivergedError, TrainError.
     """
     is_normal_alone = recipe.learns_from == (0,)
+    agreed = [row for row in survey.rows if not (recipe.undecided == "drop" and row.is_disputed)]
     if is_normal_alone:
-        is_dropped = recipe.undecided == "drop"
-        refuse_few(
-            [row for row in survey.rows if row.label == 0 and not (is_dropped and row.is_disputed)], recipe.refused
-        )
-    elif len({row.label for row in survey.rows}) < 2:
+        refuse_few([row for row in agreed if row.label == 0], recipe.refused)
+    elif len({row.label for row in agreed}) < 2:
         raise DataError(
-            "all scans have the same label",
+            "all scans that are learnt from have the same label",
             hint="label scans of both classes; of normal ones alone learns --recipe neighbours",
         )
+    survey.refuse_copies()
     known = survey.labelled(recipe.learns_from)
     conversion = Conversion.of(recipe.method, known.bounds_without((), recipe.bounds_mode))
 

@@ -14,7 +14,7 @@ import torch
 
 from train.classifier.experiment import ExperimentRecipe
 from train.classifier.heads import Start
-from train.classifier.learner import HALF, Samples, learn
+from train.classifier.learner import HALF, Samples, learn, learnt_from
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def run_fold(task: FoldTask) -> FoldResult:
     """Learn and judge. Raises DivergedError."""
     torch.set_num_threads(task.threads)
     started = time.perf_counter()
-    classes = {int(label) for label in task.training.labels}
+    classes = {int(label) for label in learnt_from(task.training, task.recipe).labels}
     one_class = None
     losses: tuple[float, ...]
     if not {*task.recipe.learns_from} <= classes:

@@ -11,15 +11,21 @@ from train.classifier.features import Backbone
 from train.classifier.folds import FoldResult
 from train.classifier.plots import kinds_plot, roc_plot
 from train.classifier.tables import columns_of, kind_recalls, severity_limit, summary, table_csv, table_markdown
-from train.files import write_json
+from train.files import clear_results, write_json, write_text
 from train.survey import Survey
+
+
+def clear(out: Path) -> None:
+    """Remove what `write_results` wrote for an earlier run; folds stay."""
+    clear_results(out, "table1.md", "table1.csv", "summary.json", "timing.json", "roc.*", "kinds_*.*")
 
 
 def conditions(survey: Survey, backbone: Backbone, seed: int) -> str:
     """What a table was made from, for the line below it."""
     size = f"{backbone.size.height_px} x {backbone.size.width_px} px"
     weights = f"weights {Path(backbone.weights).name} ({backbone.sha256[:12]})"
-    return f"Data {survey.digest[:12]}, {weights}, {size}, {backbone.arithmetic}, seed {seed}."
+    left_out = f" Left out, unreadable: {'; '.join(survey.unreadable)}." if survey.unreadable else ""
+    return f"Data {survey.digest[:12]}, {weights}, {size}, {backbone.arithmetic}, seed {seed}.{left_out}"
 
 
 def write_results(
@@ -45,11 +51,9 @@ def write_results(
         one_class = [f"{fold.lot} ({fold.one_class})" for fold in column.folds if fold.one_class]
         if one_class:
             notes.append(f"Nothing to learn under {column.method}, one class in training: {', '.join(one_class)}.")
-    if survey.unreadable:
-        notes.append(f"Left out, unreadable: {'; '.join(survey.unreadable)}.")
     table = table_markdown(columns, notes, severity_limit(survey.rows))
-    (out / "table1.md").write_text(table, encoding="utf-8")
-    (out / "table1.csv").write_text(table_csv(columns), encoding="utf-8")
+    write_text(out / "table1.md", table)
+    write_text(out / "table1.csv", table_csv(columns))
     facts = {
         "recipe": recipe_values(recipe),
         "beside": {name: recipe_values(other) for name, other in beside.items()},

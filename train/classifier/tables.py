@@ -107,6 +107,7 @@ def severity_limit(rows: Sequence[Row]) -> Confusion | None:
     """
     severities = np.array([np.nan if row.severity is None else row.severity for row in rows])
     labels, lots = np.array([row.label for row in rows]), np.array([row.lot for row in rows])
+    severities = severities / max(1.0, np.nanmax(severities, initial=0.0))  # grades of 1 to 5, say
     total = Confusion(0, 0, 0, 0)
     for lot in np.unique(lots):
         held_out = lots == lot

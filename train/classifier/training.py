@@ -33,6 +33,7 @@ from train.classifier.regions import read_regions
 from train.dataset import LABELS, LoadedScans, load_split, read_labels, split_by_lot
 from train.device import choose_arithmetic, open_device
 from train.errors import TrainError
+from train.files import write_text
 from train.losses import classifier_loss, finite
 from train.metrics import best_threshold
 from train.networks import ElectrodeClassifier
@@ -130,7 +131,7 @@ def train_classifier(
         "epochs": [asdict(figures) for figures in history],
         "validation_bundles": sorted({row.lot for row in validation.rows}),
     }
-    (out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_text(out / "metrics.json", json.dumps(report, indent=2) + "\n")
     resume.done()
     return checkpoint
 

@@ -16,9 +16,9 @@ from train.commands.options import (
     add_fields,
     backbone_and_cache,
     command_line,
+    survey_of,
     surveyed,
 )
-from train.dataset import read_labels
 from train.errors import TrainError
 from train.recipe import Adaptation
 
@@ -55,10 +55,14 @@ def across(options: argparse.Namespace, reporter: Reporter) -> int:
     """Judge each set by the other and by itself; prints the table. Raises TrainError for a set given twice."""
     from train.classifier.experiment import read_recipe
     from train.papers.across_sets import Means, across_sets
-    from train.survey import survey
 
     if options.data.resolve() == options.other.resolve():
         raise TrainError(f"{options.data} is given twice", hint="name two sets; within one, `crossval` leaves lots out")
+    names = [Path(name).stem for name in options.recipes]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise TrainError(
+            f"several recipes are called {', '.join(twice)}", hint="rename the files: rows are named after them"
+        )
     recipes = {Path(name).stem: replace(read_recipe(name), seed=options.seed) for name in options.recipes}
     refused = Adaptation().refused
     if options.refused is not None:
@@ -69,8 +73,7 @@ def across(options: argparse.Namespace, reporter: Reporter) -> int:
     if names[0] == names[1]:
         names = [str(options.data), str(options.other)]
     with surveyed(options, reporter) as (first, where):
-        count = reporter.counter("scans read")
-        second = survey(read_labels(options.other), where, count, skip_unreadable=options.skip_unreadable)
+        second = survey_of(options.other, options, where, reporter)
         means = Means(backbone, cache, where, reporter, refused)
         sets = dict(zip(names, (first, second), strict=True))
         print(across_sets(sets, recipes, means, options.out, command_line()), end="")

@@ -9,6 +9,7 @@ from edge.system.progress import Reporter
 from train.bounds import MODES, bounds_json, find_bounds
 from train.commands.options import Verbs, add_command, add_data
 from train.dataset import read_labels
+from train.files import write_text
 
 
 def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
@@ -41,6 +42,5 @@ def bounds(options: argparse.Namespace, reporter: Reporter) -> int:
     if options.file is None:
         print(text, end="")
     else:
-        options.file.parent.mkdir(parents=True, exist_ok=True)
-        options.file.write_text(text, encoding="utf-8")
+        write_text(options.file, text)
     return 0

@@ -45,12 +45,13 @@ def crossval(options: argparse.Namespace, reporter: Reporter) -> int:
     """Leave one lot out for every conversion; prints the table."""
     from train.classifier.crossval import cross_validate
     from train.classifier.experiment import read_recipe
-    from train.classifier.results import write_results
+    from train.classifier.results import clear, write_results
 
     recipe = replace(read_recipe(options.recipe), seed=options.seed)
     methods = parse_methods(options.conversions, recipe.method)
     backbone, cache = backbone_and_cache(options, reporter)
     with surveyed(options, reporter) as (survey, where):
+        clear(options.out)
         results, timing = cross_validate(survey, methods, recipe, backbone, cache, where, options.out, reporter)
         reporter.say(f"backbone {timing.backbone_s:.1f} s, heads of {timing.folds} folds {timing.heads_s:.1f} s")
         beside = {}

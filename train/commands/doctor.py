@@ -7,7 +7,7 @@ import argparse
 from edge.system.command import add_file
 from edge.system.progress import Reporter
 from train.commands.options import RUNS, Verbs, add_command, add_data
-from train.dataset import read_labels, unlisted_files
+from train.dataset import read_labels, unlabelled_files
 from train.runner import Here
 from train.survey import survey
 
@@ -33,7 +33,7 @@ def doctor(options: argparse.Namespace, reporter: Reporter) -> int:
     from train.doctor import diagnose, histogram_plot
 
     found_in = survey(read_labels(options.data), Here(), reporter.counter("scans read"), skip_unreadable=True)
-    found = diagnose(found_in, unlisted_files(options.data))
+    found = diagnose(found_in, *unlabelled_files(options.data))
     print("\n".join(found.lines))
     if options.plot is not None:
         histogram_plot(found_in, options.plot)

@@ -20,6 +20,7 @@ from train.commands.options import (
     command_line,
 )
 from train.dataset import read_labels
+from train.files import clear_results
 from train.recipe import GateRecipe
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def gate_report(options: argparse.Namespace, reporter: Reporter) -> int:
     from train.gate.report import write_report
 
     rows = read_labels(options.data)
+    clear_results(options.out, "gate_report.*", "gate_scores.*", "gate_kinds.*")
     findings = find(options.run, rows, foreign_images(options)(), reporter, options.device)
     write_report(findings, options.out, command_line())
     print(options.out / "gate_report.md")

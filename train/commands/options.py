@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_type_hints
 
 from edge.images.conversion import Bounds
@@ -19,10 +21,10 @@ from edge.system.progress import Reporter
 from train.bounds import MODES
 from train.dataset import read_labels
 from train.errors import TrainError
-from train.files import require_folder
+from train.files import results_folder
 from train.recipe import ClassifierRecipe, Recipe, parse_size
 from train.runner import Here, Processes, RayCluster, Runner
-from train.survey import Survey, survey
+from train.survey import Survey, lots_alike, survey
 
 if TYPE_CHECKING:  # both need torch
     from train.classifier.feature_cache import FeatureCache
@@ -70,9 +72,10 @@ def add_command(
 
 
 def run_command(options: argparse.Namespace) -> int:
-    """Run the verb that was parsed, into a folder that can be written: it may run for hours before it does.
+    """Run the verb that was parsed, into a folder that it has for itself.
 
-    Raises TrainError where a module it needs is not installed, OSError for the folder.
+    Raises TrainError where a module it needs is not installed or another command has the folder, OSError where it
+    cannot be written.
     """
     for module in options.needs:
         if importlib.util.find_spec(module) is None:
@@ -80,9 +83,8 @@ def run_command(options: argparse.Namespace) -> int:
                 f"`edge-train {options.verb}` needs {module}, which is not installed",
                 hint="pip install electrode-line[train]",
             )
-    with Reporter() as reporter:
-        if getattr(options, "out", None) is not None:
-            require_folder(options.out)
+    out = getattr(options, "out", None)
+    with nullcontext() if out is None else results_folder(out), Reporter() as reporter:
         command: Command = options.command
         return command(options, reporter)
 
@@ -204,12 +206,19 @@ def runner(jobs: int, ray: str | None = None) -> AbstractContextManager[Runner]:
 @contextmanager
 def surveyed(options: argparse.Namespace, reporter: Reporter) -> Iterator[tuple[Survey, Runner]]:
     """The scans of DATA, each read once, and where the tasks run. Raises DataError."""
-    rows = read_labels(options.data)
     with runner(options.jobs, options.ray) as where:
-        found = survey(rows, where, reporter.counter("scans read"), skip_unreadable=options.skip_unreadable)
-        for problem in found.unreadable:
-            reporter.say(f"left out: {problem}")
-        yield found, where
+        yield survey_of(options.data, options, where, reporter), where
+
+
+def survey_of(folder: Path, options: argparse.Namespace, where: Runner, reporter: Reporter) -> Survey:
+    """The scans of a folder, each read once; says which are left out, where the options allow it. Raises DataError."""
+    count = reporter.counter("scans read")
+    found = survey(read_labels(folder), where, count, skip_unreadable=options.skip_unreadable)
+    for problem in found.unreadable:
+        reporter.say(f"left out: {problem}")
+    for sentence in lots_alike(found.lots):
+        reporter.say(sentence)
+    return found
 
 
 def backbone_and_cache(options: argparse.Namespace, reporter: Reporter) -> tuple[Backbone, FeatureCache]:
@@ -232,5 +241,5 @@ def feature_cache(options: argparse.Namespace, reporter: Reporter) -> FeatureCac
 
 
 def command_line() -> str:
-    """What was typed, for a report."""
-    return shlex.join(["edge-train", *sys.argv[1:]])
+    r"""What was typed, for a report; bytes that are not UTF-8, as a path may hold, are `\xff`."""
+    return os.fsencode(shlex.join(["edge-train", *sys.argv[1:]])).decode("utf-8", "backslashreplace")

@@ -20,7 +20,7 @@ import torch
 from edge.images.conversion import histogram, prepare
 from edge.images.exposure import ExposureModel, exposure, fit
 from edge.images.spread import MARGIN, SHARE
-from edge.records import Image
+from edge.records import Image, counts_sha256
 from edge.system.progress import Reporter
 from edge.validation.statistics import Rate
 from train.checkpoint import Checkpoint, load_checkpoint, refuse_lots
@@ -90,14 +90,16 @@ def find(
 ) -> Findings:
     """Judge labelled scans and foreign images by `run/gate.pt`.
 
-    Raises CheckpointError, TrainError, and DataError for a scan that cannot be read or a lot the gate has learnt from.
+    Raises CheckpointError, TrainError, and DataError for a scan that cannot be read, or a scan or lot the gate has
+    learnt from.
     """
     checkpoint = load_checkpoint(run / "gate.pt", "gate")
     refuse_lots(checkpoint, sorted({row.lot for row in rows}), "report on")
     if not checkpoint.exposures:
         raise DataError(f"{run / 'gate.pt'} says nothing of exposures", hint="train it again with this release")
     gate = gate_of(checkpoint).to(open_device(device))
-    scans = ((row.file, row.lot, row, partial(_counts_of, row)) for row in rows)
+    learnt_from = frozenset((*checkpoint.scan_sha256s, *checkpoint.scan_pixels_sha256s))
+    scans = ((row.file, row.lot, row, partial(_counts_of, row, learnt_from)) for row in rows)
     of_scans = list(_judged(gate, checkpoint, scans, reporter, f"of {len(rows)} scans"))
     images = ((image.name, image.kind, None, partial(_as_it_is, image)) for image in foreign)
     of_foreign = list(_judged(gate, checkpoint, images, reporter, "foreign images"))
@@ -166,8 +168,14 @@ def _judged(
             reporter.say(f"{done} {what} judged")
 
 
-def _counts_of(row: Row) -> Counts:
-    return read_frame(row).counts
+def _counts_of(row: Row, learnt_from: frozenset[str]) -> Counts:
+    frame = read_frame(row)
+    if learnt_from & {frame.scan.sha256, counts_sha256(frame.counts)}:
+        raise DataError(
+            f"{row.file} of lot {row.lot} was learnt from, whatever its lot was called then",
+            hint="report on scans of other lots, kept back as a whole",
+        )
+    return frame.counts
 
 
 def _as_it_is(image: ForeignImage) -> Counts:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from edge.validation.lots import WorstLot, share_over_lots, worst_lot
-from train.files import write_json, write_whole
+from train.files import write_json, write_text
 from train.gate.findings import Finding, Findings, refusals
 from train.gate.plots import kinds_plot, scores_plot
 from train.metrics import severity_thirds, third_of
@@ -26,8 +26,7 @@ def write_report(findings: Findings, out: Path, command: str) -> dict[str, Any]:
     content = summary(findings, command)
     write_json(out / "gate_report.json", content)
     for name, text in (("gate_report.md", markdown(content)), ("gate_scores.csv", scores_csv(findings))):
-        with write_whole(out / name) as stream:
-            stream.write(text.encode())
+        write_text(out / name, text)
     scores_plot(findings, out / "gate_scores")
     kinds_plot(content, out / "gate_kinds")
     return content

@@ -22,7 +22,7 @@ from train.classifier.features import Backbone
 from train.classifier.results import conditions
 from train.classifier.tables import columns_of, summary
 from train.dataset import Row
-from train.files import write_json
+from train.files import clear_results, write_json, write_text
 from train.report import percent_span, span_over, table, worst_of
 from train.runner import Runner
 from train.survey import Survey
@@ -33,7 +33,7 @@ FINE_TUNING_LR = 1e-4
 """A tenth of the rate for new layers: at that one, all layers together end in one answer for every scan."""
 FINE_TUNING_EPOCHS = 20
 """In later ones the rate is below 1e-6 and the losses stand still."""
-RESULTS_FILE = "ablation.json"
+RESULTS_FILE, TABLE_FILE = "ablation.json", "ablation.md"
 OF_VOTES = (17, 18)
 """Steps that differ from the first only where labellers disagree."""
 
@@ -96,6 +96,7 @@ def ablate(
     """
     under = conditions(survey, backbone, chosen[0].recipe.seed)
     found, table = _found_before(out / RESULTS_FILE, under), ""
+    clear_results(out, TABLE_FILE)
     for turn, step in enumerate(chosen, 1):
         reporter.say(f"step {step.number}, {turn} of {len(chosen)}: {step.name}")
         folder = out / f"{step.number:02d}"
@@ -108,7 +109,7 @@ def ablate(
         rows = [found[number] for number in sorted(found)]
         write_json(out / RESULTS_FILE, rows)
         table = table_markdown(rows, under)
-        (out / "ablation.md").write_text(table, encoding="utf-8")
+        write_text(out / TABLE_FILE, table)
     return table
 
 

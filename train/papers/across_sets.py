@@ -41,7 +41,7 @@ from train.classifier.results import conditions
 from train.classifier.tables import columns_of
 from train.dataset import LABELS, Row
 from train.errors import DataError
-from train.files import write_json
+from train.files import clear_results, write_json, write_text
 from train.metrics import logit, severity_thirds, third_of
 from train.recipe import Adaptation
 from train.report import span_over, table, worst_of
@@ -87,6 +87,8 @@ def across_sets(
     for name, surveyed in sets.items():
         if len({row.label for row in surveyed.rows}) < 2:
             raise DataError(f"all scans of {name} have the same label", hint="label scans of both classes")
+    _refuse_shared(sets)
+    clear_results(out, RESULTS_FILE, TABLE_FILE, SCANS_FILE)
     found = []
     for recipe_name, recipe in recipes.items():
         for own, other in (tuple(sets), tuple(sets)[::-1]):
@@ -100,9 +102,22 @@ def across_sets(
     values = {name: recipe_values(recipe) for name, recipe in recipes.items()}
     write_json(out / RESULTS_FILE, {"command": command, "conditions": under, "recipes": values, "rows": entries})
     text = table_markdown(entries, under, command)
-    (out / TABLE_FILE).write_text(text, encoding="utf-8")
-    (out / SCANS_FILE).write_text(_scans_csv(found), encoding="utf-8")
+    write_text(out / TABLE_FILE, text)
+    write_text(out / SCANS_FILE, _scans_csv(found))
     return text
+
+
+def _refuse_shared(sets: Mapping[str, Survey]) -> None:
+    """Raise DataError where both sets hold a scan, by its counts: what is learnt on one would be tested on it."""
+    one, other = sets
+    known = {scan.pixels_sha256: row.file for row, scan in zip(sets[one].rows, sets[one].scans, strict=True)}
+    theirs = zip(sets[other].rows, sets[other].scans, strict=True)
+    shared = [(known[scan.pixels_sha256], row.file) for row, scan in theirs if scan.pixels_sha256 in known]
+    if shared:
+        raise DataError(
+            f"{len(shared)} scans of {other} are in {one} too, {shared[0][1]} (there {shared[0][0]}) among them",
+            hint="what was learnt on one set judges the other: give sets without a common scan",
+        )
 
 
 def table_markdown(entries: Sequence[Mapping[str, Any]], under: Mapping[str, str], command: str) -> str:

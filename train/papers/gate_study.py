@@ -15,7 +15,7 @@ from edge.system.progress import Reporter
 from train.checkpoint import load_checkpoint
 from train.dataset import Row, read_labels
 from train.errors import DataError
-from train.files import write_json, write_whole
+from train.files import clear_results, write_json, write_text
 from train.gate.findings import find, pass_ms
 from train.gate.foreign_sets import ForeignImage
 from train.gate.network import gate_of
@@ -47,6 +47,7 @@ def study(
             f"lots of these names are in both sets: {', '.join(both)}",
             hint="report on scans of other lots, kept back as a whole; where only the names are alike, change them",
         )
+    clear_results(out, "gate_study.*")
     found = []
     for reduction in reductions:
         run = out / f"reduction-{reduction}"
@@ -72,8 +73,7 @@ def study(
             }
         )
     write_json(out / "gate_study.json", {"command": command, "device": recipe.device, "found": found})
-    with write_whole(out / "gate_study.md") as stream:
-        stream.write(_table(found, recipe, command).encode())
+    write_text(out / "gate_study.md", _table(found, recipe, command))
     return found
 
 

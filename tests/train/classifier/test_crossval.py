@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 import weakref
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tifffile
 import torch
@@ -17,6 +19,7 @@ from edge.images.method import Method
 from edge.validation.statistics import Confusion
 from train.classifier.experiment import BEST, PAPER, read_recipe, replaced
 from train.classifier.folds import FoldResult, FoldTask, run_fold
+from train.classifier.learner import Samples
 from train.classifier.tables import Column, kind_recalls, severity_limit, summary, table_markdown
 from train.cli import main
 from train.commands.crossval import parse_methods
@@ -24,7 +27,7 @@ from train.dataset import Row, read_labels
 from train.errors import DataError, TrainError
 from train.papers.ablation import WITHOUT_FINE_TUNING, steps, usual_steps
 from train.runner import Here, RayCluster
-from train.survey import natural, survey
+from train.survey import lots_alike, natural, survey
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.timeout(600)
@@ -75,11 +78,13 @@ def test_one_command_writes_the_table_and_a_second_one_resumes_it(
 
     folds = sorted((tmp_path / "folds").glob("*.json"))
     assert len(folds) == 6 and len(list((tmp_path / "beside" / "folds").glob("*.json"))) == 3
-    folds[0].unlink()
+    folds[0].write_text(folds[0].read_text().replace('"experiment": "', '"experiment": "of another set'))
     folds[1].write_text(folds[1].read_text()[:50])  # as a kill would never leave it, but a full disk might
     kept = {path: path.stat().st_mtime_ns for path in folds[2:]}
     assert main(asked) == 0
-    assert "2 folds to do, 4 there already" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "2 folds to do, 4 there already" in said
+    assert f"1 results in {tmp_path / 'folds'} are of other scans, labels, weights or choices" in said
     assert (tmp_path / "table1.md").read_text() == table
     assert {path: path.stat().st_mtime_ns for path in folds[2:]} == kept
 
@@ -177,11 +182,48 @@ def test_of_many_unreadable_scans_the_first_are_named_once_each(tmp_path: Path) 
     with pytest.raises(DataError, match=r"10 of 10 .*; and 2 more$") as caught:
         survey(read_labels(tmp_path), Here(), lambda *_: None, skip_unreadable=False)
     assert caught.value.message.count("7.tif") == 1 and "8.tif" not in caught.value.message
+    with pytest.raises(DataError, match=r"10 of 10 .*; and 2 more$") as caught:  # nothing is left to skip to
+        survey(read_labels(tmp_path), Here(), lambda *_: None, skip_unreadable=True)
+    assert "doctor" not in caught.value.hint
+
+
+@pytest.mark.usefixtures("shallow")
+def test_normal_scans_alone_are_refused_where_a_recipe_needs_both_labels(
+    tiny_lot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table said 100 % of a classifier that had learnt nothing."""
+    lot = tmp_path / "lot"
+    shutil.copytree(tiny_lot, lot)
+    (lot / "labels.csv").write_text((lot / "labels.csv").read_text().replace("abnormal", "normal"))
+    assert main(command(lot, tmp_path / "out", tmp_path / "cache")) == DataError.exit_code
+    assert "none of 12 scans is abnormal: no fold has anything to learn" in capsys.readouterr().err
+
+
+def test_a_scan_in_two_lots_is_refused_and_no_earlier_table_stays(
+    tiny_lot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lot, out = tmp_path / "lot", tmp_path / "out"
+    shutil.copytree(tiny_lot, lot)
+    shutil.copy(lot / "B0_0.tif", lot / "B2_2.tif")
+    for name in ("table1.md", "kinds_local.png", "recipe.toml"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("of another set")
+    assert main(command(lot, out, tmp_path / "cache")) == DataError.exit_code
+    assert "B0_0.tif of lot B0 and B2_2.tif of lot B2 are the same scan" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["recipe.toml"]
 
 
 def fold(lot: str, labels: tuple[int, ...], p: tuple[float, ...], threshold: float = 0.5) -> FoldResult:
     files = tuple(f"{lot}_{number}.tif" for number in range(len(labels)))
     return FoldResult("x", "global", lot, (1700, 2800), threshold, files, labels, p, (), None, 1.0)
+
+
+def test_a_fold_whose_only_abnormal_scans_are_disputed_and_left_out_has_learnt_one_class() -> None:
+    features = np.zeros((3, 1, 3, 1), np.float32), np.zeros((3, 1, 2, 1, 1), np.float16)
+    training = Samples(*features, np.array([0, 0, 1]), np.array([False, False, True]), ("B1", "B2", "B2"), ("x",) * 3)
+    dropped = replaced(PAPER, {"undecided": "drop"}, "a test")
+    found = run_fold(FoldTask("global", "B3", None, dropped, {}, training, training, "x", 1))
+    assert (found.one_class, found.p_abnormal) == ("normal", (0.0, 0.0, 0.0))
 
 
 def test_overall_adds_up_the_decisions_of_all_lots_each_at_its_own_threshold() -> None:
@@ -243,6 +285,9 @@ def test_the_limit_is_what_the_severity_alone_could_decide(tmp_path: Path) -> No
     assert (limit.tp, limit.fn, limit.fp) == (2, 1, 2)
     assert severity_limit([*clear, *blurred, row("B3", None, 0)]) is None
     assert severity_limit([*blurred, row("B1", 0.9, 1)]) is None
+    grades = [row(lot, grade, int(grade > 2)) for lot in ("B1", "B2") for grade in (0, 1, 3, 5)]
+    limit = severity_limit(grades)
+    assert limit is not None and (limit.tp, limit.tn) == (4, 4)
     table = table_markdown([Column("global", (fold("B1", (1, 0), (0.9, 0.6)),))], [], Confusion(1, 0, 1, 0))
     assert "| limit: severity known |  | 50.00 below 100.00 |" in table
 
@@ -264,6 +309,14 @@ def test_recall_by_kind_counts_a_scan_of_two_kinds_for_both(tmp_path: Path) -> N
 
 def test_lots_are_in_their_natural_order() -> None:
     assert sorted(["B10", "B2", "A", "B1"], key=natural) == ["A", "B1", "B2", "B10"]
+    for names in (["B2", "B02"], ["B02", "B2"]):  # as a set gives them, in another order each time
+        assert sorted(names, key=natural) == ["B02", "B2"]
+
+
+def test_lots_that_a_person_may_have_meant_as_one_are_named() -> None:
+    assert lots_alike(["B1", "b01", "B 1", "B11", "B1.1", "B+", "B-"]) == [
+        "lots of names alike, one lot or several? 'B1', 'b01', 'B 1'"
+    ]
 
 
 def test_conversions_are_taken_in_the_order_they_are_named() -> None:

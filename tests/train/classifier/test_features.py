@@ -91,6 +91,15 @@ def test_a_second_run_takes_every_feature_from_the_cache(small_lot: Path, tmp_pa
     np.testing.assert_array_equal(first.tiles([0, 1], [0]), second.tiles([0, 1], [0]))
 
 
+def test_a_folder_for_features_may_hold_other_files_which_stay(tmp_path: Path) -> None:
+    for name in ("B1/normal.tif", "ab/notes.txt", "ab/.ab12.features.77.tmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    FeatureCache(tmp_path, (TILES, CHANNELS))
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["B1/normal.tif", "ab/notes.txt"]  # the third was a killed run's draft
+
+
 def test_a_scan_that_changes_while_the_command_runs_is_an_error(small_lot: Path, tmp_path: Path) -> None:
     backbone = open_backbone("none", SIZE, seed=5, amp=False, device="cpu")
     wanted = {Conversion(Method.NAIVE, None): {0: (0,)}}
@@ -217,7 +226,7 @@ def paper_sized_survey(bounds_of: dict[int, Bounds]) -> Survey:
     """714 scans in 12 lots, all with the same bounds but for those of some lots."""
     lots = [f"B{1 + number * 12 // 714}" for number in range(714)]
     rows = tuple(Row(Path("x"), f"{n}.tif", lot, int(n % 5 == 0)) for n, lot in enumerate(lots))
-    scans = [SurveyedScan("0", 2072, 1145, bounds_of.get(int(lot[1:]), Bounds(1730, 2790))) for lot in lots]
+    scans = [SurveyedScan("0", "0", 2072, 1145, bounds_of.get(int(lot[1:]), Bounds(1730, 2790))) for lot in lots]
     return Survey(rows, tuple(scans), {}, ())
 
 

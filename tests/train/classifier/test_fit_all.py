@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from hashlib import sha256
 from pathlib import Path
@@ -188,11 +189,20 @@ def test_the_doctor_names_what_is_wrong(small_lot: Path, tmp_path: Path) -> None
     bright = tifffile.imread(small_lot / "B0_1.tif") + np.uint16(3000)
     tifffile.imwrite(tmp_path / "bright.tif", bright)
     (tmp_path / "broken.tif").write_bytes(b"no scan")
+    again = tifffile.imread(small_lot / "B0_3.tif")
+    tifffile.imwrite(tmp_path / "again.tif", again, compression="deflate")  # other bytes
+    tifffile.imwrite(tmp_path / "blank.tif", np.full((300, 300), 2000, np.uint16))
     lines += ["copy.tif,B2,abnormal,abnormal", "bright.tif,B6,normal,normal", "broken.tif,B6,normal,"]
+    lines += ["again.tif,b02,normal,normal", "blank.tif,B5,normal,normal"]
     (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
     surveyed = survey(read_labels(tmp_path), Here(), lambda *_: None, skip_unreadable=True)
-    text = "\n".join(diagnose(surveyed).lines)
-    assert "8 scans, 4 abnormal, 6 lots; labellers disagree on 3" in text
+    text = "\n".join(diagnose(surveyed, ["new.tif"], ["foreign.tif", "x.tif"]).lines)
+    assert "10 scans, 4 abnormal, 7 lots; labellers disagree on 3" in text
+    assert "2 more scans are listed without a label" in text
+    assert "1 scans have no label and are not learnt from: new.tif" in text
+    assert "a leak from training to test: 3.tif, again.tif" in text
+    assert "lots of names alike, one lot or several? 'b02', 'B2'" in text or "'B2', 'b02'" in text
+    assert re.search(r"blank\.tif reaches from \d+ to \d+ counts, usual are \d+ to \d+", text)
     assert "B1: 1 normal, 1 abnormal" in text
     assert "unreadable: broken.tif: " in text
     assert "a leak from training to test: 0.tif, copy.tif" in text

@@ -1,6 +1,7 @@
 """The report on a gate: what it counts, where it finds its images, what it writes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -126,6 +127,11 @@ def test_train_and_report_from_the_command_line(
     asked = ["gate-report", str(run), str(held_back), "--out", str(out), "--foreign", str(foreign), "--drawn", "0"]
     assert main(["gate-report", str(run), str(small_lot), *asked[3:]]) == 65
     assert "it learnt from lots of these names: B0, B1, B2" in capsys.readouterr().err
+    renamed = tmp_path / "renamed"
+    shutil.copytree(small_lot, renamed)
+    (renamed / "labels.csv").write_text((renamed / "labels.csv").read_text().replace(",B", ",N"))
+    assert main(["gate-report", str(run), str(renamed), *asked[3:]]) == 65
+    assert "of lot N0 was learnt from, whatever its lot was called then" in capsys.readouterr().err
     assert main(asked) == 0
     assert capsys.readouterr().out.strip() == str(out / "gate_report.md")
     content = json.loads((out / "gate_report.json").read_text())

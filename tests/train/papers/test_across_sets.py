@@ -106,6 +106,16 @@ def test_one_set_alone_is_refused(small_lot: Path, tmp_path: Path) -> None:
         across_sets({"one": surveyed(small_lot)}, RECIPES, means(tmp_path, reporter), tmp_path, "")
 
 
+def test_sets_that_share_a_scan_are_refused(small_lot: Path, tmp_path: Path) -> None:
+    one = surveyed(small_lot)
+    other = replace(one, rows=tuple(replace(row, file=f"other/{row.file}") for row in one.rows))
+    with (
+        Reporter() as reporter,
+        pytest.raises(DataError, match=r"24 scans of b are in a too, other/B0_0.tif \(there B0"),
+    ):
+        across_sets({"a": one, "b": other}, RECIPES, means(tmp_path, reporter), tmp_path, "")
+
+
 def test_a_further_row_is_of_what_was_adapted_by_normal_scans_of_all_lots_but_the_judged_one(
     small_lot: Path, held_back: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
