@@ -20,6 +20,7 @@ from train.commands.options import (
     runner,
 )
 from train.errors import TrainError
+from train.files import clear_results
 from train.papers.welds.variants import RECIPES, Training
 from train.recipe import GateRecipe
 
@@ -98,7 +99,10 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
     from train.papers.welds.cells import TRUTH_FILE
     from train.papers.welds.data import PatchCounts
     from train.papers.welds.figures import draw_figures
+    from train.papers.welds.film_networks import TABLE_FILE as FILMS_FILE
     from train.papers.welds.film_networks import try_films
+    from train.papers.welds.images import read_welds
+    from train.papers.welds.other_welds import TABLE_FILE as ELSEWHERE_FILE
     from train.papers.welds.other_welds import try_elsewhere
     from train.papers.welds.patches import other_welds
     from train.papers.welds.plan import Request
@@ -109,7 +113,7 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
     started = time.perf_counter()
     # Both before minutes of cutting patches.
     amp = choose_arithmetic(options.amp, options.device, reporter.say)
-    elsewhere = None if options.test_welds is None else other_welds(options.test_welds)
+    elsewhere = None if options.test_welds is None else other_welds(options.test_welds, read_welds(options.welds))
     defaults = Training()
     request = Request(
         welds=options.welds,
@@ -132,6 +136,7 @@ def gate_benchmark(options: argparse.Namespace, reporter: Reporter) -> int:
         jobs=options.jobs,
         folds=tuple(options.folds or ()),
     )
+    clear_results(options.out, "tables.*", "curves.csv", ELSEWHERE_FILE, FILMS_FILE, "figures/figure-*")
     with runner(options.jobs) as where:
         benchmark = run_benchmark(request, where, reporter)
     print(write_benchmark(request, benchmark, command_line(), time.perf_counter() - started), end="")

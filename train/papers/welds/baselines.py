@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from edge.system.progress import Reporter
-from train.files import write_whole
+from train.files import clear_results, write_text
 from train.papers.welds.cells import TRUTH_FILE
 from train.papers.welds.curves import (
     Candidate,
@@ -40,7 +40,7 @@ from train.papers.welds.filters import AFTERWARDS, Filter
 from train.papers.welds.folds import Fold, weld_folds
 from train.papers.welds.frozen_neighbours import INPUTS, Bank, fill_bank, frozen_digest
 from train.papers.welds.images import Weld, digest_of, read_welds
-from train.papers.welds.patches import other_welds
+from train.papers.welds.patches import names_alike, other_welds
 from train.runner import Runner
 
 SHORT: Final = "short median, 28 px, dark"
@@ -178,8 +178,9 @@ def run_baselines(
     welds = read_welds(folder)
     masked = [weld for weld in welds if weld.mask is not None]
     folds = weld_folds(masked, seed)
-    unseen = [] if other is None else other_welds(other)
+    unseen = [] if other is None else other_welds(other, masked)
     out.mkdir(parents=True, exist_ok=True)
+    clear_results(out, "baselines.md", "curves.csv")
     bank = None if weights is None else fill_bank(masked, folds, weights, seed)
     further = {} if bank is None else neighbours_rows(bank)
     scores = weld_scores(masked, folds, counts, seed, out, runner, reporter, bank)
@@ -210,6 +211,7 @@ def run_baselines(
         (out / "other").mkdir(exist_ok=True)
         judged = weld_scores(unseen, [fold], counts, seed, out / "other", runner, reporter, bank)
         parts += ["## Other welds, thresholds of all the above", ""]
+        parts += [*names_alike([weld.name for weld in unseen], scores), ""]
         parts += [*other_markdown(judged, scores, standing() | further), ""]
     if (folder / TRUTH_FILE).exists():
         films = score_films(folder, welds, seed, out, runner, reporter, bank)
@@ -228,8 +230,7 @@ def run_baselines(
         parts.append(f"\nFeatures of a network with weights {frozen_digest(weights)[:12]}.")
     text = "\n".join(parts) + "\n"
     for name, content in (("baselines.md", text), ("curves.csv", curves_csv(found.rows))):
-        with write_whole(out / name) as stream:
-            stream.write(content.encode())
+        write_text(out / name, content)
     return text
 
 

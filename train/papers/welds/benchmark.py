@@ -83,6 +83,7 @@ def run_benchmark(request: Request, runner: Runner, reporter: Reporter) -> Bench
             threads=runner.threads_each,
             out=request.networks,
             experiment=experiment_digest(digest, variant, training, request),
+            data=digest,
         )
         for fact, folder in zip(facts, folders, strict=True)
         for variant in request.recipe.variants

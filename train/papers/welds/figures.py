@@ -170,7 +170,7 @@ def histogram_figure(view: View, path: Path) -> None:
 
 def examples_figure(view: View, test_set: str, path: Path) -> None:
     """Patches down; across: input, residual, window means, window deviations, anomalous windows."""
-    patches = mapped(view.task.fold_folder, [f"test-{test_set}"])[f"test-{test_set}"]
+    patches = mapped(view.task.fold_folder, [f"test-{test_set}"], view.task.data)[f"test-{test_set}"]
     numbers = view.ranked(test_set)
     figure = Figure(figsize=(11, 2.4 * len(numbers)), layout="constrained")
     for row, number in zip(figure.subplots(len(numbers), 5, squeeze=False), numbers, strict=True):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from edge.system.progress import Reporter
-from train.files import write_whole
+from train.files import write_text
 from train.networks import GATE_OFFSET_PX, GateAutoencoder, centre_crop
 from train.papers.welds.bank import box_mean, detrended, over_noise
 from train.papers.welds.benchmark import Benchmark
@@ -60,8 +60,7 @@ def try_films(request: Request, benchmark: Benchmark, reporter: Reporter) -> str
     detectors = sorted(compared(shown), key=lambda detector: detector.name != request.recipe.beside)
     lines = network_film_tables(films, detectors, tested)
     text = "\n".join(["## Films with a list of flaws, by the mean residual of all folds' networks", "", *lines, ""])
-    with write_whole(request.out / TABLE_FILE) as stream:
-        stream.write(text.encode())
+    write_text(request.out / TABLE_FILE, text)
     return text
 
 

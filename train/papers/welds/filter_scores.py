@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -122,9 +123,9 @@ def scores_digest(
 
 
 def stored_digest(path: Path) -> str:
-    """Digest of what a file of scores holds; empty where there is none."""
+    """Digest of what a file of scores holds; empty where there is none, or it is damaged."""
     try:
-        with np.load(path) as stored:
+        with path.open("rb") as stream, np.load(stream) as stored:
             return str(stored["digest"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return ""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from train.errors import TrainError
 from train.files import write_json, write_whole
 from train.papers.welds.data import FoldData
 
@@ -62,9 +63,19 @@ def arrays_of(data: FoldData) -> Arrays:
     }
 
 
-def mapped(folder: Path, names: Sequence[str]) -> Arrays:
-    """Some of the arrays, read-only, from the files."""
-    return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+def mapped(folder: Path, names: Sequence[str], digest: str) -> Arrays:
+    """Some of the arrays of a making, read-only, from the files. Raises TrainError where another took its place."""
+    try:
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+        found = facts_of_fold(folder)["digest"]  # last: who makes a fold anew removes its facts first
+    except FileNotFoundError:
+        found = None
+    if found != digest:
+        raise TrainError(
+            f"the patches in {folder} are no longer those that this run made: another run has the same --cache",
+            hint="give each its own --cache, or run one after the other; what is trained stays",
+        )
+    return arrays
 
 
 def facts_of_fold(folder: Path) -> dict[str, Any]:

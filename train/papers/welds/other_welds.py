@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from edge.system.progress import Reporter
-from train.files import write_whole
+from train.files import write_text
 from train.papers.welds.benchmark import Benchmark
 from train.papers.welds.data import PatchCounts
 from train.papers.welds.equal_refusal import first_curves, refusal_tables
@@ -30,7 +30,7 @@ from train.papers.welds.evaluation import (
     set_of,
 )
 from train.papers.welds.images import Weld
-from train.papers.welds.patches import accepted_patches, clear_length_px, defect_patches, shares
+from train.papers.welds.patches import accepted_patches, clear_length_px, defect_patches, names_alike, shares
 from train.papers.welds.plan import Request
 from train.papers.welds.regions import CONTRASTS, find_regions, of_contrast
 from train.papers.welds.scores import Scores
@@ -51,9 +51,7 @@ def try_elsewhere(request: Request, benchmark: Benchmark, welds: Sequence[Weld],
     """Score the welds of `other_welds`; writes `elsewhere.md`, returns it. Raises TrainError."""
     sets, of_welds = patches_of(welds, request.counts, request.seed)
     learnt_from = {name for fold in benchmark.folds for part in ("training", "validation") for name in fold[part]}
-    seen = sorted(learnt_from & {weld.name for weld in welds})
-    if seen:
-        reporter.say(f"not elsewhere, if they are the same welds: {', '.join(seen)}")
+    names = [weld.name for weld in welds]
 
     @cache  # detectors that read the same networks
     def judge(*together: Task) -> SetScores:
@@ -64,12 +62,11 @@ def try_elsewhere(request: Request, benchmark: Benchmark, welds: Sequence[Weld],
         detector.name: outcomes_of(detector, benchmark.tasks, judge, of_welds, reporter.counter(detector.name))
         for detector in detectors
     }
-    text = table_markdown(outcomes, of_welds, [weld.name for weld in welds])
+    text = table_markdown(outcomes, of_welds, names, names_alike(names, learnt_from))
     if request.recipe.beside:
         curves = first_curves(detectors, benchmark.tasks, judge, [of_welds] * len(benchmark.folds))
         text = "\n".join([text, *refusal_tables(curves, request.recipe.beside), ""])
-    with write_whole(request.out / TABLE_FILE) as stream:
-        stream.write(text.encode())
+    write_text(request.out / TABLE_FILE, text)
     return text
 
 
@@ -129,7 +126,9 @@ def scored(together: Sequence[Task], sets: Sets, device: torch.device) -> dict[s
     return calibrating | score_sets(models, task, sets, device)
 
 
-def table_markdown(outcomes: dict[str, tuple[Outcome, ...]], of_welds: OfWelds, welds: Sequence[str]) -> str:
+def table_markdown(
+    outcomes: dict[str, tuple[Outcome, ...]], of_welds: OfWelds, welds: Sequence[str], notes: Sequence[str] = ()
+) -> str:
     """Detectors down, sets across: mean over runs and folds (half spread of the runs) [interval over welds], in %.
 
     The worst weld is that of all runs.
@@ -145,4 +144,4 @@ def table_markdown(outcomes: dict[str, tuple[Outcome, ...]], of_welds: OfWelds, 
         worst = [worst_weld([run.by_weld[name] for run in runs], name) for name in names]
         named = ["" if weld == "none" else f"; worst {weld}" for weld in worst]
         rows.append([detector, *(f"{cell(one)}{more}" for one, more in zip(found, named, strict=True))])
-    return "\n".join(["## Welds that are in no fold", "", about, "", *table(["detector", *heads], rows)]) + "\n"
+    return "\n".join(["## Welds that are in no fold", "", about, *notes, "", *table(["detector", *heads], rows)]) + "\n"

@@ -5,7 +5,8 @@ A patch never reaches beyond its weld: the turned square lies inside the image, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,8 +170,12 @@ def clear_length_px(weld: Weld) -> int:
     return 0 if sampler.draw(np.random.default_rng(0)) is None else sampler.length_px
 
 
-def other_welds(folder: Path) -> list[Weld]:
-    """The masked welds of a folder like WELDS. Raises DataError where none has a place for an accepted patch."""
+def other_welds(folder: Path, known: Sequence[Weld]) -> list[Weld]:
+    """The masked welds of a folder like WELDS.
+
+    Raises DataError where none has a place for an accepted patch, or one is the image of a known masked weld, whatever
+    its name, mirrored or turned: what learnt from it, or has its thresholds of it, does not judge it.
+    """
     welds = [weld for weld in read_welds(folder) if weld.mask is not None]
     if not any(map(clear_length_px, welds)):
         names = ", ".join(weld.name for weld in welds) or "welds with masks: there are none"
@@ -178,7 +183,31 @@ def other_welds(folder: Path) -> list[Weld]:
             f"{folder}: no place for a patch clear of all defects in {names}",
             hint="give a folder with images/NAME.png and masks/NAME.png, some with stretches free of defects",
         )
+    names = {digest: weld.name for weld in known if weld.mask is not None for digest in _turned_digests(weld.image)}
+    same = [(weld.name, names[one]) for weld in welds for one in _turned_digests(weld.image)[:1] if one in names]
+    if same:
+        raise DataError(
+            f"{folder}: {len(same)} of {len(welds)} welds are among those that are learnt from or calibrated on:"
+            f" {same[0][0]} is {same[0][1]}",
+            hint="the folds test every weld of WELDS already: give other ones with --test-welds, or leave it out",
+        )
     return welds
+
+
+def names_alike(welds: Sequence[str], known: Collection[str]) -> list[str]:
+    """A sentence for a table of other welds where known ones have the same names; their images are not the same."""
+    alike = [name for name in welds if name in known]
+    if not alike:
+        return []
+    return [
+        f"Known welds have these names, too: {', '.join(alike)}. If they are the same welds, nothing here is of others."
+    ]
+
+
+def _turned_digests(image: npt.NDArray[np.uint8]) -> list[str]:
+    """Digests of an image (h, w) as it lies, mirrored both ways, and turned by 180 degrees."""
+    turned = (image, image[::-1], image[:, ::-1], image[::-1, ::-1])
+    return [hashlib.sha256(str(one.shape).encode() + one.tobytes()).hexdigest() for one in turned]
 
 
 def accepted_patches(weld: Weld, count: int, rng: np.random.Generator) -> Patches:

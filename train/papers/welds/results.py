@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from train.device import device_name
-from train.files import write_json, write_whole
+from train.files import write_json, write_text
 from train.papers.welds.benchmark import Benchmark
 from train.papers.welds.curves import curves_csv
 from train.papers.welds.equal_refusal import first_curves, refusal_tables
@@ -48,8 +48,7 @@ def write_benchmark(request: Request, benchmark: Benchmark, command: str, wall_s
         text = "\n".join([text, *refusal_tables(curves, request.recipe.beside), ""])
         files["curves.csv"] = curves_csv(curves)
     for name, content in {"tables.md": text, **files}.items():
-        with write_whole(request.out / name) as stream:
-            stream.write(content.encode())
+        write_text(request.out / name, content)
     write_json(request.out / "tables.json", {"facts": facts, "detectors": tables_json(benchmark, detectors)})
     return text
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from train.errors import DataError
-from train.files import write_whole
+from train.files import write_text, write_whole
 from train.gate.perturb import PATCH_PX, Patch
 from train.papers.welds.data import FoldData, PatchCounts, fold_data
 from train.papers.welds.folds import weld_folds
@@ -51,8 +51,7 @@ def write_sheets(
         paths.append(out / f"{name}.png")
         _write_png(paths[-1], sheet(f"{name}: {heading}", images[: COLUMNS * ROWS]))
     paths.append(out / "contrasts.md")
-    with write_whole(paths[-1]) as stream:
-        stream.write(contrast_table(welds).encode())
+    write_text(paths[-1], contrast_table(welds))
     return paths
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from train.device import open_device
+from train.errors import TrainError
 from train.files import write_json, write_whole
 from train.networks import GateAutoencoder, PatchClassifier
 from train.papers.welds.bank import open_bank
@@ -51,6 +52,8 @@ class Task:
     """Folder of the networks."""
     experiment: str
     """Digest of all the network depends on but its fold and run."""
+    data: str
+    """Digest of what the fold's patches are made from."""
 
     @property
     def stem(self) -> Path:
@@ -90,7 +93,8 @@ def train(task: Task, device: torch.device) -> None:
     variant, training = task.variant, task.training
     names = ["accepted", *(["defective"] if variant.defective else [])]
     names += [f"perturbation-{kind}" for kind in variant.perturbations]
-    bank = open_bank(mapped(task.fold_folder, names), variant.perturbations, defective=variant.defective, device=device)
+    arrays = mapped(task.fold_folder, names, task.data)
+    bank = open_bank(arrays, variant.perturbations, defective=variant.defective, device=device)
     steps = training.steps(variant.network)
     trained = train_network(bank, variant, training, network_seed(task), steps, _describe(task))
     for suffix in (".npz", ".json"):  # of another experiment
@@ -130,9 +134,9 @@ def is_finished(task: Task | EnsembleTask) -> bool:
     if not is_trained(task):
         return False
     try:
-        with np.load(task.stem.with_suffix(".npz")) as stored:
+        with task.stem.with_suffix(".npz").open("rb") as stream, np.load(stream) as stored:
             return int(stored[_FORMAT_KEY]) == _SCORES_FORMAT
-    except (OSError, ValueError, KeyError, BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return False
 
 
@@ -145,15 +149,28 @@ def is_trained(task: Task | EnsembleTask) -> bool:
         return False
 
 
+def _require_own(task: Task | EnsembleTask) -> None:
+    if not is_trained(task):
+        raise TrainError(
+            f"{task.stem.with_suffix('.json')} is no longer of this run: another one has the same --networks",
+            hint="give each its own --networks, or run one after the other",
+        )
+
+
 def load_network(task: Task, device: torch.device) -> GateAutoencoder | PatchClassifier:
-    """A finished network in eval mode."""
+    """A finished network in eval mode. Raises TrainError where another run's has taken its place."""
+    _require_own(task)
     model = GateAutoencoder() if task.variant.network == "autoencoder" else PatchClassifier()
     model.load_state_dict(torch.load(task.stem.with_suffix(".pt"), map_location="cpu", weights_only=True))
     return model.to(device).eval()
 
 
 def load_scores(task: Task | EnsembleTask) -> dict[str, Scores]:
-    """Scores of a finished network by set of patches (`train.papers.welds.evaluation.SetScores`)."""
+    """Scores of a finished network by set of patches (`train.papers.welds.evaluation.SetScores`).
+
+    Raises TrainError where another run's have taken their place.
+    """
+    _require_own(task)
     with np.load(task.stem.with_suffix(".npz")) as stored:
         return {name: stored[name] for name in stored.files if name != _FORMAT_KEY}
 
@@ -170,7 +187,7 @@ def score_all(
     folder = task.fold_folder
     facts = facts_of_fold(folder)
     tests = [name for name in facts["patches"] if name.startswith("test-")]
-    arrays = mapped(folder, [CHECKED, "accepted", "perturbation-defects", *tests])
+    arrays = mapped(folder, [CHECKED, "accepted", "perturbation-defects", *tests], task.data)
     sets: dict[str, npt.NDArray[Any]] = {name.removeprefix("test-"): arrays[name] for name in tests}
     sets |= weld_by_weld(CHECKED, arrays[CHECKED], facts["calibrated_of"]["checked"])
     sets |= weld_by_weld(LEARNT, arrays["accepted"], facts["calibrated_of"]["accepted"], at_most=_LEARNT_PATCHES)

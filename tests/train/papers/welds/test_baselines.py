@@ -22,7 +22,7 @@ from train.papers.welds.baselines import (
 )
 from train.papers.welds.curves import Curve, WeldScores, curves_csv, rows_markdown
 from train.papers.welds.data import PatchCounts
-from train.papers.welds.filter_scores import FILTERS, SIDES, places_of
+from train.papers.welds.filter_scores import FILTERS, SIDES, places_of, stored_digest
 from train.papers.welds.filters import AFTERWARDS, Filter
 from train.papers.welds.folds import weld_folds
 from train.papers.welds.frozen_neighbours import INPUTS, frozen_digest
@@ -78,12 +78,15 @@ def test_neighbours_are_rows_beside_the_filters(folder: Path, tmp_path: Path, mo
     monkeypatch.setattr("train.papers.welds.frozen_neighbours._CELLS_A_WELD", 100)
     few = PatchCounts(test_accepted=5, test_defects=2)
     other = tmp_path / "one"
-    for part in ("images", "masks"):
+    for part, brighter in (("images", 1), ("masks", 0)):
         (other / part).mkdir(parents=True)
-        (other / part / "W0.png").hardlink_to(folder / part / "W0.png")
+        image = cv2.imread(str(folder / part / "W0.png"), cv2.IMREAD_GRAYSCALE)
+        assert image is not None
+        cv2.imwrite(str(other / part / "W0.png"), np.minimum(image, 254) + np.uint8(brighter))
     text = run_baselines(folder, tmp_path, few, 0, Here(), Reporter(), "command", other=other, weights="none")
     for name in INPUTS:
         assert text.count(f"| nearest neighbours, {name} |") == 3  # nominal, equal, and other welds
+    assert "Known welds have these names, too: W0." in text
     assert f"Features of a network with weights {frozen_digest('none')[:12]}." in text
 
 
@@ -106,6 +109,12 @@ def test_scores_are_made_once(folder: Path, out: Path) -> None:
     scores_of(folder, out)
     assert len(before) == 3
     assert {path: path.stat().st_mtime_ns for path in out.glob("scores_*.npz")} == before
+
+
+def test_damaged_scores_are_made_again(tmp_path: Path) -> None:
+    for damaged in (b"", b"PK\3\4 and no more"):
+        (tmp_path / "scores.npz").write_bytes(damaged)
+        assert stored_digest(tmp_path / "scores.npz") == ""
 
 
 def test_a_median_finds_all_dark_pores_and_its_bright_side_does_not(folder: Path, out: Path) -> None:

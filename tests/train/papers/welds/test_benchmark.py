@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,16 @@ from train.papers.welds.recipes import (
     benchmark_recipe,
 )
 from train.papers.welds.tables import PAPER, REAL_SETS, SHARP_SETS, SYNTHETIC_SETS, cell, tables_csv, tables_markdown
-from train.papers.welds.task import Task, network_seed, spread, weld_by_weld, with_defects
+from train.papers.welds.task import (
+    Task,
+    is_finished,
+    load_scores,
+    network_seed,
+    save_scores,
+    spread,
+    weld_by_weld,
+    with_defects,
+)
 from train.papers.welds.variants import BOTH, CLASSIFIERS, RECIPES, SNI, Training
 
 torch.set_num_threads(1)
@@ -53,6 +63,19 @@ def welds(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cv2.imwrite(str(folder / "masks" / f"W{number}.png"), mask)
         photo = cv2.resize(rng.integers(0, 256, (12, 12)).astype(np.uint8), (220, 210))
         cv2.imwrite(str(folder / "natural" / f"{number}.png"), photo)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alike(welds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other images of the same names and masks, as after another exposure."""
+    folder = tmp_path_factory.mktemp("alike")
+    for part, brighter in (("images", 1), ("masks", 0)):
+        (folder / part).mkdir()
+        for path in (welds / part).iterdir():
+            image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+            assert image is not None
+            cv2.imwrite(str(folder / part / path.name), image + np.uint8(brighter))
     return folder
 
 
@@ -103,17 +126,22 @@ FIGURES = (
 
 @pytest.mark.timeout(600)
 def test_the_papers_recipe_writes_tables_and_figures(
-    welds: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    welds: Path,
+    alike: Path,
+    cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("train.papers.welds.recipes.PAPER_RECIPE", FEW)
-    again = ["--test-welds", str(welds)]
+    again = ["--test-welds", str(alike)]
     assert main(command(welds, cache, tmp_path, "--runs", "1", "--folds", "1", *again)) == 0
     table, elsewhere = ((tmp_path / name).read_text() for name in ("tables.md", "elsewhere.md"))
     said = capsys.readouterr()
     assert said.out == f"{table}\n{elsewhere}"
     assert "| detector | defects-high, 1 | defects-mid, 1 | defects-low, 1 | accepted, refused (FPR), 1 |" in elsewhere
     assert elsewhere.count("| AE, SNI |") == 1
-    assert "not elsewhere, if they are the same welds: W" in said.err
+    assert "Known welds have these names, too: W" in elsewhere
     assert "| AE, SNI | " in table
     lines = list(csv.DictReader(io.StringIO((tmp_path / "tables.csv").read_text())))
     assert {line["detector"] for line in lines} == {detector.name for detector in FEW.detectors}
@@ -123,6 +151,23 @@ def test_the_papers_recipe_writes_tables_and_figures(
     assert found["detectors"]["AE, SNI"]["raster"]["patches"] == 1
     drawn = {path.name for path in (tmp_path / "figures").iterdir()}
     assert drawn == {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
+
+
+def test_the_welds_that_networks_learn_from_are_no_other_welds_by_any_name(
+    welds: Path, alike: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirrored = tmp_path / "mirrored"
+    for part in ("images", "masks"):
+        (mirrored / part).mkdir(parents=True)
+        shutil.copy(alike / part / "W0.png", mirrored / part / "X0.png")
+        image = cv2.imread(str(welds / part / "W1.png"), cv2.IMREAD_GRAYSCALE)
+        assert image is not None
+        cv2.imwrite(str(mirrored / part / "X1.png"), image[:, ::-1])
+    for recipe in (BEST, ("--recipe", "baselines")):
+        out = tmp_path / recipe[1]
+        assert main(command(welds, tmp_path / "cache", out, *recipe, "--test-welds", str(mirrored))) == 65
+        assert "1 of 2 welds are among those that are learnt from or calibrated on: X1 is W1" in capsys.readouterr().err
+        assert list(out.iterdir()) == []
 
 
 def test_other_welds_that_defects_cover_are_refused_before_anything_is_cut_or_learnt(
@@ -174,10 +219,10 @@ def test_a_benchmark_cut_off_between_networks_goes_on_in_processes_and_ends_with
 
 @pytest.mark.timeout(600)
 def test_the_best_recipe_says_what_is_found_more_than_by_the_short_median(
-    welds: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    welds: Path, alike: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("train.papers.welds.figures.draw_figures", lambda *_: [])
-    best = ("--recipe", "best", "--runs", "1", "--folds", "1", "--test-welds", str(welds))
+    best = ("--recipe", "best", "--runs", "1", "--folds", "1", "--test-welds", str(alike))
     assert main(command(welds, cache, tmp_path, *best)) == 0
     median = BEST_RECIPE.beside
     held = {"each run, thresholds of all welds together", "each run, dark, thresholds of all welds together"}
@@ -274,7 +319,9 @@ def test_a_folds_arrays_are_made_once_and_again_when_they_are_others(tmp_path: P
         "perturbation-sni",
         "test-accepted",
     ]
-    stored = mapped(tmp_path, ["checked", "test-accepted"])
+    with pytest.raises(TrainError, match="another run has the same --cache"):
+        mapped(tmp_path, ["checked"], "x")
+    stored = mapped(tmp_path, ["checked", "test-accepted"], "y")
     assert stored["checked"].dtype == np.uint8 and int(stored["checked"].max()) == 3
     assert stored["test-accepted"].dtype == np.float16
     facts_file = tmp_path / "fold.json"
@@ -284,11 +331,24 @@ def test_a_folds_arrays_are_made_once_and_again_when_they_are_others(tmp_path: P
 
 
 def test_every_network_has_a_seed_of_its_own(tmp_path: Path) -> None:
-    task = Task("fold-1", tmp_path, SNI, 1, Training(), 0, "cpu", 1, tmp_path, "x")
+    task = Task("fold-1", tmp_path, SNI, 1, Training(), 0, "cpu", 1, tmp_path, "x", "y")
     others = [replace(task, run=2), replace(task, fold="fold-2"), replace(task, seed=1)]
     others.append(replace(task, variant=replace(SNI, name="other")))
     assert len({network_seed(one) for one in (task, *others)}) == 5
     assert network_seed(task) == network_seed(replace(task, device="cuda", threads=3))
+
+
+def test_scores_of_another_run_in_the_same_folder_are_not_taken_for_this_ones(tmp_path: Path) -> None:
+    task = Task("fold-1", tmp_path, SNI, 1, Training(), 0, "cpu", 1, tmp_path, "x", "y")
+    task.stem.with_suffix(".json").write_text('{"experiment": "x"}')
+    save_scores(task.stem, {"accepted": np.zeros((1, 2), np.float32)})
+    assert load_scores(task)["accepted"].shape == (1, 2)
+    with pytest.raises(TrainError, match="another one has the same --networks"):
+        load_scores(replace(task, experiment="z"))
+    assert is_finished(task)
+    for damaged in (b"", b"PK\3\4 and no more"):
+        task.stem.with_suffix(".npz").write_bytes(damaged)
+        assert not is_finished(task)
 
 
 def test_validation_defects_are_accepted_patches_with_defects_added_within_0_to_1() -> None:

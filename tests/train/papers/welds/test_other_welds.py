@@ -54,7 +54,7 @@ def test_each_folds_networks_judge_them_by_the_folds_own_thresholds(
     monkeypatch.setattr(other_welds, "load_network", lambda *_: 0)
     monkeypatch.setattr(other_welds, "score_sets", greys)
     tasks = [
-        Task(fold, tmp_path, SNI, run, Training(), 0, "cpu", torch.get_num_threads(), tmp_path, "x")
+        Task(fold, tmp_path, SNI, run, Training(), 0, "cpu", torch.get_num_threads(), tmp_path, "x", "y")
         for fold in ("fold-1", "fold-2")
         for run in (1, 2)
     ]
