@@ -71,6 +71,7 @@ def test_a_number_that_no_training_can_take_is_a_wrong_word(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["across", "{}", "{}/x", "--out", "{}", "--refused", "0"], "--refused 0 is no share"),
         (["classifier", "{}", "--out", "{}", "--weights", "none", "--size", "big"], "'big' is not a size"),
         (
             ["across", "{}", "{}/x", "--out", "{}", "--recipes", "best", "{}/best.toml"],

@@ -19,10 +19,15 @@ LEAST_LOTS: Final = 2
 """One can be left out; fewer lots find less, they do not refuse more (docs/experiments/classifier-adapted.md)."""
 
 
-def refuse_few(normal: Sequence[Row], refused: float) -> None:
-    """Raise TrainError for a share that is none, DataError where so few scans or lots cannot carry it."""
+def refuse_no_share(refused: float) -> None:
+    """Raise TrainError for a share of normal scans that is none."""
     if not 0.0 < refused < 1.0:
         raise TrainError(f"--refused {refused:g} is no share", hint="give one between 0 and 1, such as 0.05")
+
+
+def refuse_few(normal: Sequence[Row], refused: float) -> None:
+    """Raise TrainError for a share that is none, DataError where so few scans or lots cannot carry it."""
+    refuse_no_share(refused)
     needed = math.ceil(1 / refused - 1e-9)
     lots = len({row.lot for row in normal})
     if len(normal) < needed or lots < LEAST_LOTS:

@@ -54,6 +54,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
 def across(options: argparse.Namespace, reporter: Reporter) -> int:
     """Judge each set by the other and by itself; prints the table. Raises TrainError for a set given twice."""
     from train.classifier.experiment import read_recipe
+    from train.classifier.left_out import refuse_no_share
     from train.papers.across_sets import Means, across_sets
 
     if options.data.resolve() == options.other.resolve():
@@ -66,6 +67,7 @@ def across(options: argparse.Namespace, reporter: Reporter) -> int:
     recipes = {Path(name).stem: replace(read_recipe(name), seed=options.seed) for name in options.recipes}
     refused = Adaptation().refused
     if options.refused is not None:
+        refuse_no_share(options.refused)
         refused = options.refused
         recipes = {name: replace(recipe, refused=refused) for name, recipe in recipes.items()}
     backbone, cache = backbone_and_cache(options, reporter)
