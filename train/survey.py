@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +10,7 @@ import numpy as np
 from edge.images.conversion import LEVELS, Bounds, Histogram, global_bounds, histogram, pooled_bounds, scan_bounds
 from edge.records import counts_sha256
 from edge.system.names import display_name
+from edge.validation.lots import alike
 from train.bounds import Mode
 from train.dataset import LABELS, Row, data_digest, read_frame, refuse_copies
 from train.errors import DataError
@@ -21,8 +19,6 @@ from train.runner import Runner
 CHUNK_SCANS = 16
 MOST_NAMED = 8
 """Unreadable scans named in an error."""
-_PARTS = re.compile(r"\d+|[^\W\d_]+|[^\w\s./-]")
-"""Parts of a lot's name that tell it from others: numbers, words, signs; not what separates them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,15 +157,7 @@ def survey_part(rows: tuple[Row, ...]) -> SurveyPart:
 
 def lots_alike(lots: Sequence[str]) -> list[str]:
     """A sentence for names that a person may have meant as one: a lot taken for two is learnt from and tested on."""
-    found: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for lot in lots:
-        parts = _PARTS.findall(unicodedata.normalize("NFKC", lot).casefold())
-        found[tuple(part.lstrip("0") if part.isdecimal() else part for part in parts)].append(lot)
-    return [
-        f"lots of names alike, one lot or several? {', '.join(map(repr, names))}"
-        for names in found.values()
-        if len(names) > 1
-    ]
+    return [f"lots of names alike, one lot or several? {', '.join(map(repr, names))}" for names in alike(lots)]
 
 
 def natural(name: str) -> tuple[tuple[int, int | str], ...]:

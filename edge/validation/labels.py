@@ -209,7 +209,7 @@ def _rows(path: Path, text: str) -> list[LabelRow]:
     if problems:
         raise TableError(
             bad_rows(path, problems),
-            hint="a label is normal, OK, good or abnormal, NG, bad, or empty; numbers are joined by |",
+            hint="a label is normal, OK, good or abnormal, NG, bad, or empty; numbers are joined by |; it is UTF-8",
         )
     if not rows:
         raise TableError(f"labels {path} has no rows below its header", hint="list one scan per line")

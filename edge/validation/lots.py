@@ -12,7 +12,10 @@ same correlation. In simulation (4 to 50 lots of 8 or 30 scans, rates 2 to 20 %,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +34,8 @@ FEW_LOTS = 8
 
 CONFIDENCE = 0.95
 
+_PARTS = re.compile(r"\d+|[^\W\d_]+|[^\w\s./-]")
+"""Parts of a lot's name that tell it from others: numbers, words, signs."""
 _LEAST_CORRELATION = 0.1
 _LEAST_DEGREES = 5
 
@@ -62,6 +67,15 @@ class WorstLot:
     lot: str
     errors: int
     scans: int
+
+
+def alike(lots: Iterable[str]) -> list[list[str]]:
+    """Names that a person may have meant as one: the same but for case, leading zeros and separators."""
+    found: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for lot in lots:
+        parts = _PARTS.findall(unicodedata.normalize("NFKC", lot).casefold())
+        found[tuple(part.lstrip("0") if part.isdecimal() else part for part in parts)].append(lot)
+    return [names for names in found.values() if len(names) > 1]
 
 
 def share_over_lots(hits: Sequence[int], totals: Sequence[int], confidence: float = CONFIDENCE) -> LotInterval | None:

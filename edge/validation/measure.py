@@ -17,6 +17,7 @@ from edge.validation.detection import SizeScale
 from edge.validation.labels import Label, LabelRow
 from edge.validation.lots import (
     LotInterval,
+    alike,
     auprc_over_lots,
     auroc_over_lots,
     balanced_accuracy_over_lots,
@@ -122,7 +123,8 @@ def _bounds(abnormal: Sequence[ScanRow], normal: Sequence[ScanRow]) -> Figures:
 
 
 def _lot_figures(labelled: Sequence[ScanRow], errors: Mapping[str, LotError]) -> Figures:
-    figures: Figures = {"lots_count": len({row.lot_name for row in labelled})}
+    lots = {row.lot_name for row in labelled}
+    figures: Figures = {"lots_count": len(lots), "lots_alike_count": sum(len(names) - 1 for names in alike(lots))}
     for name, error in errors.items():
         figures |= lot_limits(f"{name}_lots", error.interval)
         without_error = None if error.interval is None else 0.0

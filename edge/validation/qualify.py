@@ -35,6 +35,7 @@ from edge.pipeline.loaded_model import LoadedModel, load_model
 from edge.settings import Settings
 from edge.system.files import write_whole
 from edge.system.names import display_name
+from edge.validation.labels import match_labels, read_labels
 from edge.validation.protocol import FixedSet, Protocol, fix_set, fixed_set, read_protocol, set_sha256
 from edge.validation.replay import (
     LABELS_NAME,
@@ -72,6 +73,7 @@ def qualify(options: QualifyOptions, settings: Settings) -> int:
     labels = options.labels or options.folder / LABELS_NAME
     source = open_source(options.folder, recursive=settings.folder.recursive)
     if options.fix:
+        match_labels(labels, read_labels(labels), source.names())  # a set is fixed once: not with labels that cannot be
         found = fixed_set(source, labels)
         fix_set(options.plan, protocol, found)
         print(f"{options.plan} names the set of {found.files} files, {found.sha256[:16]}; keep it as it is from now on")
@@ -199,6 +201,7 @@ def _sample_rules(protocol: Protocol) -> dict[str, str]:
         f"labelled_abnormal_count>={samples.abnormal}": "abnormal scans",
         f"labelled_normal_count>={samples.normal}": "normal scans",
         f"lots_count>={samples.lots}": "lots",
+        "lots_alike_count==0": "no lot goes by two names that are alike",
     }
     if samples.people:
         rules[f"people_count>={samples.people}"] = "people who labelled"

@@ -74,6 +74,7 @@ FIGURE_MEANINGS = {
     "false_call_rate": "labelled normal, outcome abnormal / labelled normal",
     "false_call_rate_bound": "its one-sided upper 95 % limit (Clopper-Pearson)",
     "lots_count": "lots with a labelled scan",
+    "lots_alike_count": "names of these that are another's but for case, zeros or separators: the same lot?",
     "escape_rate_lots_low": "lower 95 % limit of the escape rate over lots",
     "escape_rate_lots_high": "upper 95 % limit of the escape rate over lots",
     "overkill_rate_lots_low": "lower 95 % limit of the overkill rate over lots",

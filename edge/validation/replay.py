@@ -44,6 +44,7 @@ from edge.validation.gallery import Gallery
 from edge.validation.judging import Job, Judge, JudgedFile, Parts, judge_parts
 from edge.validation.labels import LabelRow, MatchedLabels, match_labels, read_labels
 from edge.validation.leaks import Leaks
+from edge.validation.lots import alike
 from edge.validation.measure import measure_reliability
 from edge.validation.photographer import Photographer
 from edge.validation.reliability import LotError, Plant
@@ -106,6 +107,8 @@ class ReplayResult:
     """What a reader of the figures must know first."""
     comparison: Comparison | None
     lot_errors: tuple[LotError, ...]
+    lots_alike: tuple[tuple[str, ...], ...]
+    """Names of labelled lots that a person may have meant as one: counted as several, intervals are too narrow."""
     requirements: tuple[RequirementResult, ...]
     run: Run
     verdicts: Path
@@ -290,6 +293,7 @@ def run_replay(
             warning=reading.leaks.sentence if reading.leaks.is_void else None,
             comparison=comparison,
             lot_errors=tuple(found.reliability.lot_errors.values()),
+            lots_alike=tuple(map(tuple, alike({row.lot_name for row in reading.rows if row.label is not None}))),
             requirements=tuple(found.requirements),
             run=run,
             verdicts=files.verdicts,
@@ -505,6 +509,8 @@ def summary_lines(result: ReplayResult) -> list[str]:
             worst = error.worst and f"; worst {visible(error.worst.lot)}: {error.worst.errors} of {error.worst.scans}"
             span = f"{error.interval.low:.1%} to {error.interval.high:.1%} over {error.interval.lots} lots"
             lines.append(f"{error.name.lower()}: 95 % interval {span}{worst or ''}")
+    for names in result.lots_alike:
+        lines.append(f"lots of names alike, one lot or several? {', '.join(map(visible, sorted(names)))}")
     if metrics.labels_without_file_count:
         lines.append(f"{metrics.labels_without_file_count} rows of the labels file fit no file of the folder")
     if metrics.labelled_count and metrics.unlabelled_count:

@@ -211,6 +211,18 @@ def test_what_falls_short_of_the_protocol_is_recorded_as_not_qualified(
     assert bench.void(record)[0].startswith("it says not qualified: ")
 
 
+def test_a_lot_that_goes_by_two_names_is_not_counted_twice(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    labels = bench.set / "labels.csv"
+    labels.write_text(labels.read_text().replace(",B01,", ",b 1,", 1))
+    bench.plan.write_text(PLAN.replace("lots = 3", "lots = 4"))
+    assert bench.run("--fix") == 0
+    assert bench.qualify() == 1
+    assert bench.record().shortfalls == (
+        "no lot goes by two names that are alike: lots_alike_count == 0 does not hold",
+    )
+
+
 def test_a_model_that_saw_a_scan_of_the_set_is_not_qualified(tmp_path: Path) -> None:
     bench = Bench(tmp_path, learnt=b"")
     assert bench.run("--fix") == 0
@@ -328,3 +340,15 @@ def test_no_replay_takes_the_folder_before_the_record_is_written(
 
     monkeypatch.setattr(qualify, "_record", while_held)
     assert bench.qualify() == 0
+
+
+@pytest.mark.parametrize("damage", [lambda text: text.replace(b"B01,", b"B\xfc1,"), lambda text: text[:-8] + b"rust"])
+def test_a_set_is_not_fixed_with_labels_that_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[bytes], bytes]
+) -> None:
+    bench = Bench(tmp_path)
+    labels = bench.set / "labels.csv"
+    labels.write_bytes(damage(labels.read_bytes()))
+    assert bench.run("--fix") == 65
+    assert "labels.csv" in capsys.readouterr().err
+    assert "[set]" not in bench.plan.read_text()

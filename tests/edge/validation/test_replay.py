@@ -551,6 +551,14 @@ def test_two_replays_never_write_into_one_folder_at_the_same_time(lot: Path, tmp
     assert not list(out.iterdir()), "the second one has touched nothing"
 
 
+def test_lots_that_a_person_may_have_meant_as_one_are_named(lot: Path, tmp_path: Path) -> None:
+    labels = lot / "labels.csv"
+    labels.write_text(labels.read_text().replace("B01_0001.tif,B01", "B01_0001.tif,b 1"))
+    result = run(lot, tmp_path / "out", labels=labels)
+    assert "lots of names alike, one lot or several? B01, b 1" in summary_lines(result)
+    assert json.loads(result.summary.read_text())["metrics"]["lots_alike_count"] == 1
+
+
 def test_labels_that_the_results_would_replace_are_refused_and_stay(lot: Path) -> None:
     labels = (lot / "labels.csv").rename(lot / "scans.csv")
     with pytest.raises(SettingsError, match=r"take the place of the labels .*scans\.csv"):
