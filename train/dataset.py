@@ -142,7 +142,7 @@ def _rows_of_csv(data: Path, labels: Path) -> list[Row]:
         if row.lot is None and row.label is not None:
             problems[row.line] = f"{row.file!r} has no lot in the column `bundle`"
         elif row.lot is not None and visible(row.lot) != row.lot:
-            problems[row.line] = f"the lot {visible(row.lot)!r} holds characters that nobody sees, such as a line end"
+            problems[row.line] = f"the lot {visible(row.lot)!r} holds invisible characters, such as a line end"
     if problems:
         raise DataError(
             bad_rows(labels, [f"line {line}: {problems[line]}" for line in sorted(problems)]),
@@ -190,7 +190,7 @@ def _rows_of_folders(data: Path) -> Iterator[Row]:
             raise DataError(f"{path}: the folder {label!r} is not a label", hint="folders are LOT/normal, LOT/abnormal")
         if visible(lot) != lot:
             raise DataError(
-                f"the lot {visible(lot)!r} holds characters that nobody sees, or that are not UTF-8",
+                f"the lot {visible(lot)!r} holds invisible characters, or such as are not UTF-8",
                 hint="rename its folder",
             )
         yield Row(path, path.relative_to(data).as_posix(), lot, LABELS.index(label))

@@ -77,7 +77,7 @@ def results_folder(path: Path) -> Iterator[None]:
         pass
     with ExitStack() as stack:
         try:
-            stack.enter_context(edge.system.files.held_folder(path))
+            stack.enter_context(edge.system.files.hold_folder(path))
         except BlockingIOError:
             raise TrainError(
                 f"another edge-train writes into {path}", hint="wait for it, or name another folder with --out"

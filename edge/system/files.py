@@ -60,7 +60,7 @@ def write_whole(
 
 
 @contextmanager
-def held_folder(folder: Path) -> Iterator[None]:
+def hold_folder(folder: Path) -> Iterator[None]:
     """Inside, no other process holds this folder, where its file system knows locks.
 
     Raises BlockingIOError where one holds it, OSError where it cannot be opened.

@@ -33,7 +33,7 @@ from edge.pipeline.loaded_model import LoadedModel, load_model
 from edge.pipeline.worker import VerdictStore
 from edge.records import Outcome
 from edge.settings import Settings
-from edge.system.files import held_folder, write_whole
+from edge.system.files import hold_folder, write_whole
 from edge.system.names import SCAN_SUFFIXES, display_name
 from edge.system.progress import Reporter
 from edge.system.text import visible
@@ -188,7 +188,7 @@ def only_one_into(out: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(held_folder(out))
+            stack.enter_context(hold_folder(out))
         except BlockingIOError:
             raise SettingsError(
                 f"another replay writes into {out}", hint="wait for it, or name another folder with --out"

@@ -55,12 +55,12 @@ def test_unlabelled_scans_are_no_training_data_and_unlisted_ones_are_named(tmp_p
 def test_a_lot_whose_name_cannot_stand_in_a_table_is_refused(tmp_path: Path, lot: bytes) -> None:
     folder = tmp_path / os.fsdecode(lot) / "normal"
     _scan(folder / "a.tif")
-    with pytest.raises(DataError, match=r"the lot '?B.*characters that nobody sees"):
+    with pytest.raises(DataError, match=r"the lot '?B.*invisible characters"):
         read_labels(tmp_path)
     if b"\xff" not in lot:  # of a table said by its own reader
         _scan(tmp_path / "b.tif")
         (tmp_path / "labels.csv").write_bytes(b'file,bundle,label\nb.tif,"' + lot + b'",normal\n')
-        with pytest.raises(DataError, match=r"labels.csv line \d: the lot 'B.*characters that nobody sees"):
+        with pytest.raises(DataError, match=r"labels.csv line \d: the lot 'B.*invisible characters"):
             read_labels(tmp_path)
 
 
