@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import pickle
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -16,6 +20,11 @@ import numpy.typing as npt
 import edge.system.files
 from train.errors import DataError, TrainError
 
+DAMAGE: Final = (
+    *(ArithmeticError, AssertionError, AttributeError, BadZipFile, EOFError, LookupError, MemoryError),
+    *(pickle.UnpicklingError, RuntimeError, struct.error, TypeError, ValueError, zlib.error),
+)
+"""What readers of stored tensors raise for a file that is damaged, or not theirs; a disk that fails is an OSError."""
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 """How the name of an image that is no scan of the line ends, in any case of its letters."""
 
@@ -60,9 +69,7 @@ def load_torch(path: Path) -> Any:
 
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # bytes that somebody else wrote make it raise nearly anything
+    except DAMAGE as error:
         raise ValueError(str(error).splitlines()[0] if str(error) else repr(error)) from error
 
 

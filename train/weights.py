@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from train.errors import TrainError
-from train.files import load_torch
+from train.files import DAMAGE, load_torch
 
 NONE = "none"
 IMAGENET = "imagenet"
@@ -72,9 +72,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         )
     try:
         state = _READERS[path.suffix](path)
-    except ImportError:
-        raise
-    except Exception as error:  # bytes that somebody else wrote make each reader raise nearly anything
+    except (OSError, *DAMAGE) as error:
         raise TrainError(
             f"the weights {path} cannot be read: {error!r}", hint="check the path; the file may be cut short"
         ) from error
@@ -89,9 +87,13 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file  # an optional format: most files are .pth
+    from safetensors import SafetensorError  # an optional format: most files are .pth
+    from safetensors.torch import load_file
 
-    return load_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
 
 
 _READERS: Final[dict[str, Callable[[Path], Any]]] = {
