@@ -126,10 +126,10 @@ def cross_validate(
     folder = out / FOLDS_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     experiment = experiment_digest(survey, recipe, backbone)
-    finished, others = _read_finished(folder, experiment)
+    there, others = _read_finished(folder, experiment)
     if others:
         reporter.say(f"{others} results in {folder} are of other scans, labels, weights or choices: they are not taken")
-    results = {(r.method, r.lot): r for r in finished}
+    results = {(r.method, r.lot): r for r in there}
     schedule = make_schedule(survey.rows, survey, methods, recipe, set(results))
     wanted_results = [(str(method), lot) for method in methods for lot in survey.lots]
     reporter.say(_announce(schedule, survey, len(wanted_results)))

@@ -183,8 +183,8 @@ def other_welds(folder: Path, known: Sequence[Weld]) -> list[Weld]:
             f"{folder}: no place for a patch clear of all defects in {names}",
             hint="give a folder with images/NAME.png and masks/NAME.png, some with stretches free of defects",
         )
-    names = {digest: weld.name for weld in known if weld.mask is not None for digest in _turned_digests(weld.image)}
-    same = [(weld.name, names[one]) for weld in welds for one in _turned_digests(weld.image)[:1] if one in names]
+    learnt = {digest: weld.name for weld in known if weld.mask is not None for digest in _turned_digests(weld.image)}
+    same = [(weld.name, learnt[one]) for weld in welds for one in _turned_digests(weld.image)[:1] if one in learnt]
     if same:
         raise DataError(
             f"{folder}: {len(same)} of {len(welds)} welds are among those that are learnt from or calibrated on:"
