@@ -27,6 +27,7 @@ from train.commands import (
     gate_report,
     gate_study,
     patches,
+    pretrain,
     simulate,
     transfer,
 )
@@ -36,6 +37,7 @@ PROGRAM: Final = "edge-train"
 WORK: Final = (
     doctor,
     simulate,
+    pretrain,
     bounds,
     crossval,
     fit_features,

@@ -155,6 +155,28 @@ class Adaptation:
     device: str = option("cpu", "cpu, cuda, or one of several GPUs: cuda:1")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """How a backbone is taught by simulated scans."""
+
+    simulator: Literal["both", "first", "second"] = option("both", "whose scans teach: the two share nothing")
+    lots: int = option(60, "lots of each simulator", not_zero=True)
+    scans_per_lot: int = option(20, "scans of each lot", not_zero=True)
+    size: Size = option(Size(250, 125), "height and width of the scans it learns from, px")
+    weights: str = option("none", "first weights: none, imagenet, or a .pth, .safetensors or .npz file")
+    steps: int = option(2000, "batches of scans", not_zero=True)
+    batch: int = option(16, "scans per step", not_zero=True)
+    lr: float = option(1e-3, "greatest learning rate; a third of it fits weights that have learnt before")
+    weight_decay: float = option(0.01, "weight decay of the optimizer")
+    amp: Amp = option("auto", "arithmetic: bfloat16 where the device has it (auto), never (off), or always (bf16)")
+    device: str = option("cpu", "cpu, cuda, or one of several GPUs: cuda:1")
+    seed: int = option(0, "seed of the scans, of first weights and of all that is drawn")
+
+    @property
+    def simulators(self) -> tuple[Literal["first", "second"], ...]:
+        return ("first", "second") if self.simulator == "both" else (self.simulator,)
+
+
 def cosine_rate(greatest: float, step: int, steps: int, rising_steps: int) -> float:
     """Learning rate of a step: a linear rise, times half a cosine down to 1 % of the greatest."""
     rise = min(1.0, (step + 1) / rising_steps)

@@ -196,8 +196,9 @@ ROOMS_OF_TRAIN = {
     SHARED: set(),
     "classifier": {SHARED, "simulator"},
     "gate": {SHARED, "simulator"},
+    "pretraining": {SHARED, "simulator", "second_simulator", "classifier"},
     "papers": {SHARED, "classifier", "gate"},
-    "commands": {SHARED, "simulator", "second_simulator", "classifier", "gate", "papers"},
+    "commands": {SHARED, "simulator", "second_simulator", "classifier", "gate", "pretraining", "papers"},
 }
 
 

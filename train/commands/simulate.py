@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edge.system.command import whole
+from edge.system.command import count, whole
 from edge.system.progress import Reporter
 from train.classifier.regions import write_simulated_regions
 from train.commands.options import Verbs, add_command, add_jobs, add_out
@@ -37,10 +37,10 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
         help="two programs that share nothing (default: first)",
     )
     verb.add_argument(
-        *("--lots", "--bundles"), type=int, default=12, metavar="N", help="lots, each of one coating (default: 12)"
+        *("--lots", "--bundles"), type=count, default=12, metavar="N", help="lots, each of one coating (default: 12)"
     )
     verb.add_argument(
-        *("--scans-per-lot", "--scans"), type=int, default=20, metavar="N", help="scans of each lot (default: 20)"
+        *("--scans-per-lot", "--scans"), type=count, default=20, metavar="N", help="scans of each lot (default: 20)"
     )
     verb.add_argument(
         "--seed", type=whole, default=0, metavar="N", help="the same seed writes the same scans (default: 0)"

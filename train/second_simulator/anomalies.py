@@ -9,7 +9,7 @@ of a scan of full size.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -20,6 +20,8 @@ from train.second_simulator.sheet import LONG_SIDES, Sheet, Side
 
 LEAST_CHANGE = 0.004
 """Share of the nominal mass below which a change counts as none, and is not made."""
+CORE_SHARE = 0.25
+"""Share of an anomaly's greatest change from which a pixel is of its core (`Anomaly.mask`)."""
 MM_PER_PIXEL = 0.085
 """Pixel pitch of a scan of full size, mm. The paper gives no scale: this makes the sheet 97 mm x 176 mm."""
 
@@ -38,6 +40,8 @@ class Anomaly:
     """Long side of the smallest rectangle, at any angle, around its largest connected part; pixels of this scan."""
     area: int
     """Pixels it changed."""
+    mask: npt.NDArray[np.bool_] = field(repr=False, compare=False)
+    """Its core, bool of the scan's shape: where it changed the sheet by more than `CORE_SHARE` of its greatest."""
 
 
 def add_anomaly(sheet: Sheet, kind: str, severity: float, rng: np.random.Generator) -> Anomaly | None:
@@ -45,14 +49,16 @@ def add_anomaly(sheet: Sheet, kind: str, severity: float, rng: np.random.Generat
     coat, substrate = sheet.coat.copy(), sheet.substrate.copy()
     KINDS[kind](sheet, severity, rng)
     np.maximum(sheet.coat, 0, out=sheet.coat)
-    changed = (np.abs(sheet.coat - coat) > LEAST_CHANGE) | (np.abs(sheet.substrate - substrate) > LEAST_CHANGE)
+    of_coat, of_substrate = np.abs(sheet.coat - coat), np.abs(sheet.substrate - substrate)
+    changed = (of_coat > LEAST_CHANGE) | (of_substrate > LEAST_CHANGE)
     sheet.coat = np.where(changed, sheet.coat, coat).astype(np.float32)
     sheet.substrate = np.where(changed, sheet.substrate, substrate).astype(np.float32)
     if not changed.any():
         return None
     rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
     box = (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
-    return Anomaly(kind, severity, box, _length(changed), int(changed.sum()))
+    change = of_coat + of_substrate
+    return Anomaly(kind, severity, box, _length(changed), int(changed.sum()), change > CORE_SHARE * change.max())
 
 
 def _length(changed: npt.NDArray[np.bool_]) -> float:

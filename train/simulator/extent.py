@@ -4,8 +4,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from train.simulator.fields import Field
+
+Mask = npt.NDArray[np.bool_]
 
 MM_PER_PX = 0.085
 """Pitch of the simulated detector at full format, projected onto the sheet."""
@@ -22,13 +25,17 @@ class Extent:
     area_px: int
 
 
-def extent(before: Field, after: Field) -> Extent:
-    """Extent of what differs between two states of a sheet, float32 (H, W); 0 where nothing does."""
+def changed(before: Field, after: Field) -> Mask:
+    """Where two states of a sheet, float32 (H, W), differ, as far as an anomaly reaches; nowhere if they are equal."""
     change = np.abs(after - before)
     greatest = float(change.max())
-    if greatest <= 0:
+    return change > EDGE_SHARE * greatest if greatest > 0 else np.zeros(change.shape, np.bool_)
+
+
+def extent(mask: Mask) -> Extent:
+    """Extent of a mask (H, W); 0 where it is empty."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    if not contours:
         return Extent(0.0, 0)
-    mask = (change > EDGE_SHARE * greatest).astype(np.uint8)
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     largest = max(contours, key=lambda contour: max(cv2.minAreaRect(contour)[1]))
     return Extent(max(cv2.minAreaRect(largest)[1]) + 1.0, int(mask.sum()))

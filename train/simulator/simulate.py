@@ -24,7 +24,7 @@ from edge.system.names import is_scan_name
 from train.runner import map_in_order
 from train.simulator.defects import PAINTERS
 from train.simulator.electrode import blank_sheet, expose
-from train.simulator.extent import MM_PER_PX, Extent, extent
+from train.simulator.extent import MM_PER_PX, Extent, Mask, changed, extent
 from train.simulator.fields import Counts, generator
 from train.simulator.severity import ABNORMAL_FROM, GREY_ZONE
 
@@ -69,7 +69,8 @@ class SimulatedScan:
 
     `counts` is uint16 (H, W). `kinds` are those that decide the label, worst first: the severe ones of an abnormal
     scan, the mild ones of a normal scan. `severity` is the greatest severity drawn, 0 if none. `anomalies` is
-    everything that was painted, the mild company of severe ones included. `extents` are those of `kinds`.
+    everything that was painted, the mild company of severe ones included; `masks`, bool (H, W), where each of them
+    lies. `extents` are those of `kinds`.
     """
 
     counts: Counts
@@ -78,6 +79,7 @@ class SimulatedScan:
     kinds: tuple[str, ...]
     severity: float
     anomalies: tuple[Anomaly, ...]
+    masks: tuple[Mask, ...]
     extents: tuple[Extent, ...]
 
 
@@ -102,11 +104,11 @@ def render_scan(seed: int, lot: int, index: int, anomalies: Sequence[Anomaly] = 
     return counts
 
 
-def _render(seed: int, lot: int, index: int, anomalies: Sequence[Anomaly], scale: float) -> tuple[Counts, list[Extent]]:
-    """The scan, and the extent of each anomaly."""
+def _render(seed: int, lot: int, index: int, anomalies: Sequence[Anomaly], scale: float) -> tuple[Counts, list[Mask]]:
+    """The scan, and where each anomaly lies."""
     _check(seed, lot, index, scale)
     canvas = blank_sheet(seed, lot, index, scale)
-    extents = []
+    masks = []
     for place, anomaly in enumerate(anomalies):
         if anomaly.kind not in PAINTERS or not 0.0 <= anomaly.severity <= 1.0:
             raise EdgeError(
@@ -116,8 +118,8 @@ def _render(seed: int, lot: int, index: int, anomalies: Sequence[Anomaly], scale
         rng = generator(_STREAM_PAINT, seed, lot, index, place, KINDS.index(anomaly.kind))
         before = canvas.thickness.copy()
         PAINTERS[anomaly.kind](canvas, anomaly.severity, rng)
-        extents.append(extent(before, canvas.thickness))
-    return expose(canvas, seed, lot, index), extents
+        masks.append(changed(before, canvas.thickness))
+    return expose(canvas, seed, lot, index), masks
 
 
 def simulate_scan(
@@ -150,8 +152,8 @@ def simulate_scan(
             "an abnormal scan was asked for with no kinds", hint="name at least one kind, or leave kinds out"
         )
     anomalies = _choose(rng, severe_wanted, kinds, grey_zone)
-    counts, extents = _render(seed, lot, index, anomalies, scale)
-    painted = list(zip(anomalies, extents, strict=True))
+    counts, masks = _render(seed, lot, index, anomalies, scale)
+    painted = list(zip(anomalies, masks, strict=True))
     deciding = [pair for pair in painted if pair[0].severity >= ABNORMAL_FROM] or painted
     deciding.sort(key=lambda pair: -pair[0].severity)
     worst_first = [anomaly for anomaly, _ in deciding]
@@ -162,7 +164,8 @@ def simulate_scan(
         kinds=tuple(anomaly.kind for anomaly in worst_first),
         severity=worst_first[0].severity if worst_first else 0.0,
         anomalies=tuple(anomalies),
-        extents=tuple(extent for _, extent in deciding),
+        masks=tuple(masks),
+        extents=tuple(extent(mask) for _, mask in deciding),
     )
 
 

@@ -44,6 +44,8 @@ def test_an_anomaly_changes_what_its_box_says_and_nothing_else(kind: str, severi
     assert inside.sum() == changed.sum() == anomaly.area > 0
     assert inside[0].any() and inside[-1].any() and inside[:, 0].any() and inside[:, -1].any()
     assert 1 <= anomaly.length <= np.hypot(*changed.shape) + 1
+    mass = np.abs(clean.coat - marked.coat) + np.abs(clean.substrate - marked.substrate)
+    assert mass[anomaly.mask].min() > mass.max() / 4 >= mass[~anomaly.mask].max()
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

@@ -13,7 +13,7 @@ import tifffile
 from edge.errors import EdgeError
 from edge.settings import DeskSettings
 from train.simulator.electrode import lot_look
-from train.simulator.extent import Extent, extent
+from train.simulator.extent import Extent, changed, extent
 from train.simulator.foreign import FOREIGN_KINDS, foreign_scan
 from train.simulator.severity import count, ramp
 from train.simulator.simulate import (
@@ -148,9 +148,19 @@ def test_the_extent_of_an_anomaly_is_that_of_its_largest_patch_and_the_area_of_a
     after[10, 10:51] -= 0.5  # a scratch of 41 px
     after[60:64, 20:24] += 0.3
     after[80:, 60:] += 0.05  # too faint beside them
-    found = extent(before, after)
+    mask = changed(before, after)
+    assert mask[10, 10:51].all() and mask[60:64, 20:24].all() and mask.sum() == 41 + 16
+    found = extent(mask)
     assert found.length_px == pytest.approx(41, abs=0.5) and found.area_px == 41 + 16
-    assert extent(before, before) == Extent(0.0, 0)
+    assert extent(changed(before, before)) == Extent(0.0, 0)
+
+
+def test_a_mask_lies_where_its_anomaly_changes_the_scan() -> None:
+    scan = simulate_scan(5, 1, 1, abnormal=True, kinds=["missing-ink"], scale=0.2)
+    (mask,) = scan.masks
+    change = np.abs(scan.counts.astype(float) - render_scan(5, 1, 1, scale=0.2))
+    assert mask.shape == scan.counts.shape and mask.sum() == scan.extents[0].area_px
+    assert change[mask].mean() > 20 * change[~mask].mean()
 
 
 @pytest.mark.parametrize("kind", KINDS)
