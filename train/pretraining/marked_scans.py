@@ -33,7 +33,7 @@ _COVERED: Final = 0.25
 _COUNTS: Final = (1000, 5000)
 """Between these lies all that either simulator's detector gives, but for hot and dead pixels."""
 _FULL_HEIGHT_PX: Final = 2000
-_FINER: Final = 2
+_FINER: Final = 4
 """Times finer than the network sees are scans drawn: noise and edges are shrunk with them, as on the line."""
 
 
