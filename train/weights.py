@@ -59,7 +59,7 @@ def _imagenet() -> dict[str, Tensor]:
         name = os.path.basename(ResNet34_Weights.IMAGENET1K_V1.url)  # noqa: PTH119 - a URL, not a path
         raise TrainError(
             f"torchvision's ImageNet weights are neither in {torch.hub.get_dir()}/checkpoints nor to be had: {error}",
-            hint=f"copy {name} there, give a file with --weights FILE, or start with --weights none --fine-tune all",
+            hint=f"copy {name} there, give a file with --weights FILE, or make one: edge-train pretrain",
         ) from error
     return state
 
