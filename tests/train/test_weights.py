@@ -90,4 +90,4 @@ def test_imagenet_weights_that_cannot_be_had_say_what_to_do(tmp_path: Path, monk
     with pytest.raises(TrainError) as caught:
         load_weights(resnet34(weights=None), "imagenet")
     assert str(tmp_path) in caught.value.message
-    assert "--weights none --fine-tune all" in caught.value.hint
+    assert "edge-train pretrain" in caught.value.hint

@@ -27,7 +27,7 @@ from train.classifier.pooling import LAYER_CHANNELS, feature_maps
 from train.classifier.region_task import flip
 from train.classifier.training import build_classifier, draw_flips
 from train.device import choose_arithmetic, open_device
-from train.files import write_json, write_whole
+from train.files import clear_results, write_json, write_whole
 from train.losses import finite
 from train.networks import normalise
 from train.pretraining.marked_scans import MarkedScans, draw_marked_scans
@@ -93,6 +93,7 @@ def pretrain(recipe: Pretraining, out: Path, runner: Runner, reporter: Reporter)
     take_statistics(network.backbone, scans, recipe.batch, is_bf16)
     network = network.cpu().eval()
     sha256 = weights_sha256(network)
+    clear_results(out, WEIGHTS_FILE, FACTS_FILE)
     with write_whole(out / WEIGHTS_FILE) as stream:
         torch.save({name: tensor.contiguous() for name, tensor in network.backbone.state_dict().items()}, stream)
     facts = {
