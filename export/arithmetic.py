@@ -20,9 +20,6 @@ QUANTISING: Final = frozenset(
 )
 """Operators that round activations. DequantizeLinear is not one: it expands weights that are merely stored as int8."""
 HALF: Final = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
-PERMITTED: Final = {"fp32": ({"fp32"}, {"fp32"}), "fp16": ({"fp16"}, {"fp16"}), "int8": ({"int8"}, {"fp32", "int8"})}
-"""By the manifest's precision: what classifier and gate may compute in. The gate of an int8 model stays float32, but
-for a quick pass."""
 _EXPORT_AGAIN: Final = "export the model again with `edge-export model --precision`: it judges what it signs"
 DOUBT: Final = "doubt."
 """How the names of what finds doubtful scans begin, in a graph with a quick pass."""
@@ -60,10 +57,10 @@ def check_arithmetic(model: SignedModel) -> None:
     """
     where = model.manifest.quick_pass
     expected = {} if where is None else doubts_of(where)
-    for name, permitted in zip((CLASSIFIER_FILE, GATE_FILE), PERMITTED[model.precision], strict=True):
+    for name in (CLASSIFIER_FILE, GATE_FILE):
         graph = onnx.load_from_string(model.contents[name])
         found = computes_in(graph)
-        if found not in permitted:
+        if found != model.precision:
             raise ModelError(
                 f"{name} of {model.model_id} computes in {found}, its manifest says precision {model.precision}",
                 hint=_EXPORT_AGAIN,

@@ -229,9 +229,9 @@ class Manifest(Part):
     reason_map: ReasonMap | None = None
     """None: the classifier has no such output."""
     precision: Literal["fp32", "fp16", "int8"]
-    """What the graphs compute in; int8 means quantised activations too."""
+    """What the graphs compute in; int8 means quantised activations too, of a quick pass."""
     quick_pass: QuickPass | None = None
-    """None: the graphs compute every scan in one way."""
+    """None, unless the precision is int8: the graphs compute every scan in one way."""
     weights_storage: Literal["fp32", "fp16", "int8"]
     """How the weights lie in the file; they are expanded when the graph is loaded."""
     training: dict[str, str]
@@ -265,6 +265,9 @@ class Manifest(Part):
                 f"input has {self.input.channels} channels, "
                 f"conversion {self.conversion.method} makes {self.conversion.method.channels}"
             )
+        if (self.quick_pass is None) == (self.precision == "int8"):
+            having = "no quick_pass" if self.quick_pass is None else "a quick_pass"
+            raise ValueError(f"precision {self.precision} has {having}, expected one for int8 and for no other")
         if self.quick_pass is not None and (sure := self.quick_pass.sure_limits(self.policy)):
             raise ValueError(f"the quick pass was made for another policy: it is sure at its {', '.join(sure)}")
         golden = [entry.file for entry in self.golden]

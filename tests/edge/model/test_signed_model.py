@@ -243,6 +243,8 @@ def test_an_unknown_schema_version_is_refused(tmp_path: Path, version: object) -
     assert f"schema version {version!r}" in message
 
 
+QUICK_PASS = {"p_abnormal": [[0.3, 0.7]], "gate_mean_from": 0.2, "gate_std_from": 0.1}
+
 NONSENSE: dict[str, tuple[Callable[[Content], Any], str]] = {
     "labels swapped": (
         lambda c: c.update(labels=["abnormal", "normal"]),
@@ -259,12 +261,19 @@ NONSENSE: dict[str, tuple[Callable[[Content], Any], str]] = {
     "not a number": (lambda c: c["policy"].update(threshold=float("nan")), "policy.threshold"),
     "threshold above 1": (lambda c: c["policy"].update(threshold=1.5), "policy.threshold"),
     "gate open to all": (lambda c: c["policy"].update(gate_mean_threshold=float("inf")), "gate_mean_threshold"),
+    "int8 without a quick pass": (lambda c: c.update(precision="int8"), "precision int8 has no quick_pass"),
+    "a quick pass without int8": (
+        lambda c: c.update(precision="fp16", quick_pass=QUICK_PASS),
+        "precision fp16 has a quick_pass, expected one for int8 and for no other",
+    ),
     "quick pass of another threshold": (
-        lambda c: c.update(quick_pass={"p_abnormal": [[0.3, 0.46]], "gate_mean_from": 0.2, "gate_std_from": 0.1}),
+        lambda c: c.update(precision="int8", quick_pass=QUICK_PASS | {"p_abnormal": [[0.3, 0.46]]}),
         "made for another policy: it is sure at its threshold",
     ),
     "quick pass of another policy": (
-        lambda c: c.update(quick_pass={"p_abnormal": [[0.47, 0.7]], "gate_mean_from": 0.4, "gate_std_from": 0.3}),
+        lambda c: c.update(
+            precision="int8", quick_pass={"p_abnormal": [[0.47, 0.7]], "gate_mean_from": 0.4, "gate_std_from": 0.3}
+        ),
         "sure at its lower end of the review band, upper end, gate_mean_threshold, gate_std_threshold",
     ),
     "band upside down": (lambda c: c["policy"].update(review_band=[0.6, 0.4]), "ends before it begins"),

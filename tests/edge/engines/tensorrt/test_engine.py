@@ -73,7 +73,8 @@ def test_a_model_with_a_quick_pass_is_refused_before_anything_is_built(
     patch: pytest.MonkeyPatch, tmp_path: Path, settings: PlanSettings
 ) -> None:
     def give_quick_pass(content: dict[str, object]) -> None:
-        content["quick_pass"] = {"p_abnormal": [[0.3, 0.7]], "gate_mean_from": 0.28, "gate_std_from": 0.18}
+        limits = {"p_abnormal": [[0.3, 0.7]], "gate_mean_from": 0.28, "gate_std_from": 0.18}
+        content.update(precision="int8", quick_pass=limits)
 
     no_builds(patch)
     with pytest.raises(EngineError, match="computes doubtful scans twice") as caught:
