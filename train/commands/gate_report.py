@@ -59,22 +59,29 @@ def gate_report(options: argparse.Namespace, reporter: Reporter) -> int:
     from train.gate.findings import find
     from train.gate.report import write_report
 
-    rows = read_labels(options.data)
+    rows, foreign = read_labels(options.data), foreign_images(options)
     clear_results(options.out, "gate_report.*", "gate_scores.*", "gate_kinds.*")
-    findings = find(options.run, rows, foreign_images(options)(), reporter, options.device)
+    findings = find(options.run, rows, foreign(), reporter, options.device)
     write_report(findings, options.out, command_line())
     print(options.out / "gate_report.md")
     return 0
 
 
 def foreign_images(options: argparse.Namespace) -> Callable[[], Iterable[ForeignImage]]:
-    """The images that are no scans, as the options name them; drawn anew at every call."""
+    """The images that are no scans, as the options name them; drawn anew at every call.
+
+    Raises DataError, before any is judged, for a folder without images and for one that cannot be read.
+    """
     from train.gate.foreign_sets import draw_foreign, of_folder
+
+    folders = options.foreign or ()
+    for _ in chain.from_iterable(map(of_folder, folders)):
+        pass  # else a broken one would end a report, or a training, that has taken hours
 
     def images() -> Iterator[ForeignImage]:
         return chain(
             draw_foreign(options.drawn, options.seed, options.jobs),
-            chain.from_iterable(map(of_folder, options.foreign or ())),
+            chain.from_iterable(map(of_folder, folders)),
         )
 
     return images

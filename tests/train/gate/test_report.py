@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import pytest
 import tifffile
 
 from train.cli import main
+from train.commands.gate_report import foreign_images
 from train.dataset import Row
 from train.errors import DataError
 from train.gate.findings import Finding, refusals
@@ -108,6 +110,12 @@ def test_a_folder_without_images_or_with_a_broken_one_is_refused_by_name(tmp_pat
     (tmp_path / "broken.jpg").rename(tmp_path / "broken.tif")
     with pytest.raises(DataError, match=r"broken\.tif"):
         list(of_folder(tmp_path))
+
+
+def test_a_broken_foreign_image_is_found_before_anything_is_judged(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"broken\.jpg is not an image"):  # no image has been asked for yet
+        foreign_images(Namespace(foreign=[tmp_path], drawn=0, seed=0, jobs=1))
 
 
 def test_nothing_is_drawn_where_nothing_is_asked_for() -> None:
