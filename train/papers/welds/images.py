@@ -20,6 +20,8 @@ from train.errors import DataError
 from train.files import is_picture_name, read_picture
 from train.gate.perturb import PATCH_PX
 
+_MASK_HINT = "defects are drawn in 255 on 0; a weld whose defects are not drawn has no mask file"
+
 
 @dataclass(frozen=True, slots=True)
 class Weld:
@@ -34,7 +36,7 @@ def read_welds(folder: Path) -> list[Weld]:
     """All welds of a folder, masked ones first, each group by name.
 
     Raises DataError for a folder without images, a file that is no 8-bit grey image, an image smaller than a patch,
-    a mask that is empty, of another size than its image, or without one, and two files of one name.
+    a mask that is empty or full, of another size than its image, or without one, and two files of one name.
     """
     images = _files(folder / "images")
     if not images:
@@ -106,7 +108,12 @@ def _read_mask(path: Path, image_path: Path, shape: tuple[int, ...]) -> npt.NDAr
     if not mask.any():
         raise DataError(
             f"{path}: no pixel of the mask is above 127, the brightest is {int(drawn.max())}",
-            hint="defects are drawn in 255 on 0; a weld whose defects are not drawn has no mask file",
+            hint=_MASK_HINT,
+        )
+    if mask.all():
+        raise DataError(
+            f"{path}: every pixel of the mask is above 127: no sound weld is left to hold a defect against",
+            hint=_MASK_HINT,
         )
     return mask
 

@@ -40,6 +40,14 @@ def test_an_empty_mask_says_how_bright_its_brightest_pixel_is(tmp_path: Path) ->
         read_welds(folder)
 
 
+def test_a_mask_that_leaves_no_sound_weld_is_refused(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, three_welds())
+    cv2.imwrite(str(folder / "masks" / "weld-2.png"), np.full((300, 900), 255, np.uint8))
+    with pytest.raises(DataError, match=r"weld-2\.png: every pixel of the mask is above 127") as caught:
+        read_welds(folder)
+    assert "255 on 0" in caught.value.hint
+
+
 def test_a_weld_of_16_bit_is_refused_with_what_it_holds(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, three_welds())
     cv2.imwrite(str(folder / "images" / "weld-0.png"), np.full((300, 900), 2345, np.uint16))
