@@ -72,7 +72,7 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
             tensor.data_type == TensorProto.FLOAT
             and np.abs(numpy_helper.to_array(tensor)).max(initial=0) > LARGEST_HALF
         ):
-            raise ExportError(f"weight {tensor.name} is too large for float16", hint="use --precision fp32 or int8")
+            raise ExportError(f"weight {tensor.name} is too large for float16", hint="use --precision fp32")
     graph = copied.graph
     inner = _between_weighted_layers(graph)
     types = element_types(copied)

@@ -49,7 +49,10 @@ def store_weights(model: onnx.ModelProto, storage: Storage) -> onnx.ModelProto:
         name = tensor.name
         if storage == "fp16":
             if np.abs(values).max() > np.finfo(np.float16).max:
-                raise ExportError(f"weight {name} is too large for float16", hint="use --weights-storage int8 or fp32")
+                raise ExportError(
+                    f"weight {name} is too large for float16",
+                    hint="use --precision fp32, weights stored as int8 or fp32: an int8 model holds float16 ones",
+                )
             _replace(stored.graph, tensor, {f"{name}_fp16": values.astype(np.float16)})
             conversions.append(helper.make_node("Cast", [f"{name}_fp16"], [name], f"{name}_load", to=TensorProto.FLOAT))
         else:

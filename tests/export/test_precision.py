@@ -93,8 +93,9 @@ def test_a_weight_that_float16_cannot_hold_is_refused(plain: dict[str, onnx.Mode
     model = copy.deepcopy(plain[GATE_FILE])
     bias = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("bias"))
     bias.CopyFrom(numpy_helper.from_array(np.full(tuple(bias.dims), 2 * LARGEST_HALF, np.float32), bias.name))
-    with pytest.raises(ExportError, match="too large for float16"):
+    with pytest.raises(ExportError, match="too large for float16") as caught:
         to_float16(model)
+    assert caught.value.hint == "use --precision fp32", "an int8 model holds float16 weights too"
 
 
 def test_the_original_graphs_are_left_alone(plain: dict[str, onnx.ModelProto]) -> None:

@@ -139,8 +139,9 @@ def test_small_tensors_stay_as_they_are() -> None:
 
 
 def test_a_weight_that_float16_cannot_hold_is_refused() -> None:
-    with pytest.raises(ExportError, match="conv is too large for float16"):
+    with pytest.raises(ExportError, match="conv is too large for float16") as caught:
         store_weights(network(conv=weight(64, 32, 3, 3) * 1e5), "fp16")
+    assert "--precision fp32" in caught.value.hint, "an int8 model takes no --weights-storage"
 
 
 def test_a_weight_used_twice_is_stored_once() -> None:
