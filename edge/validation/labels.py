@@ -32,6 +32,7 @@ REQUIRED_COLUMNS = ("file", "bundle")
 SEPARATORS = ",;\t"
 MOST_PROBLEMS = 100
 """Bad rows told at once; of more, their number."""
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
 _HEADER_HINT = "the first line names the columns: file,bundle,label (or label_1,label_2,...) and any others"
 
 
@@ -233,6 +234,8 @@ def _row(line: int, cells: dict[str, str], voters: Sequence[str]) -> tuple[Label
         problems.append(f"{file!r} holds a NUL character: no file has such a name")
     for name in sorted(_KNOWN & cells.keys() - {"file"}):
         if wrong := _not_utf8(name, cells[name]):
+        if control := _CONTROL.search(cells[name]):
+            problems.append(f"{name} {cells[name]!r} holds the control character {control[0]!r}")
             problems.append(wrong)
     votes = tuple(_label(cells[name], name, file, problems) for name in voters)
     cast = [vote for vote in votes if vote is not None]

@@ -53,6 +53,9 @@ def test_names_that_are_no_utf_8_match_the_folder(tmp_path: Path) -> None:
         ("file,bundle,label\na.tif,B,normal\nb.tif,B,normal\n./a.tif,B,normal\n", "line 4: 'a.tif' .* line 2"),
         ("file,bundle,label\ns/a.tif,B,normal\n././s//a.tif,B,abnormal\n", "line 3: 's/a.tif' .* line 2"),
         ('file,bundle,label\n"a.tif,B01,normal\n', "line 2|not a CSV"),
+        ("file,bundle,label\na.tif,B\x001,normal\n", r"line 2: bundle 'B\\x001' holds the control character '\\x00'"),
+        ('file,bundle,label\na.tif,"B\n1",normal\n', r"line 3: bundle 'B\\n1' holds the control character"),
+        ("file;bundle;label\na.tif;B\t1;normal\n", r"line 2: bundle 'B\\t1' holds the control character"),
     ],
 )
 def test_a_senseless_file_is_refused_by_its_line(tmp_path: Path, text: str, complaint: str) -> None:
