@@ -118,7 +118,7 @@ def match_labels(path: Path, rows: Sequence[LabelRow], files: Iterable[str]) -> 
             known.add(file)
         if (name := file.rpartition("/")[2]) in names:
             by_name[name].append(file)
-    without_file, problems = [], []
+    without_file, problems, hints = [], [], []
     for row in sorted(rows, key=lambda row: row.file not in known):  # exact paths first, then ends of them
         fitting = [row.file]
         if row.file not in known:
@@ -127,25 +127,24 @@ def match_labels(path: Path, rows: Sequence[LabelRow], files: Iterable[str]) -> 
                 fitting = []  # lot1/a.tif is no label of lot2/a.tif
         if not fitting and (wrong := _not_utf8("file", row.file)):  # another encoding, not a scan that went
             problems.append(f"line {row.line}: {wrong}, and no scan has this name")
+            hints.append("save the labels as UTF-8")
         elif not fitting:
             without_file.append(row)
         elif len(fitting) > 1:
             problems.append(
                 f"line {row.line}: {row.file!r} fits {len(fitting)} scans, {fitting[0]!r} and {fitting[1]!r} among them"
             )
+            hints.append("give paths relative to the folder of scans")
         elif fitting[0] in by_file:
             problems.append(
                 f"line {row.line}: {row.file!r} names the scan {fitting[0]!r}, which line "
                 f"{by_file[fitting[0]].line} labels already"
             )
+            hints.append("label every scan once")
         else:
             by_file[fitting[0]] = row
     if problems:
-        raise TableError(
-            bad_rows(path, problems),
-            hint="save the labels as UTF-8; label every scan once; where base names repeat, give paths relative to the "
-            "folder of scans",
-        )
+        raise TableError(bad_rows(path, problems), hint="; ".join(dict.fromkeys(hints)))
     return MatchedLabels(by_file, tuple(without_file))
 
 
@@ -234,9 +233,9 @@ def _row(line: int, cells: dict[str, str], voters: Sequence[str]) -> tuple[Label
         problems.append(f"{file!r} holds a NUL character: no file has such a name")
     for name in sorted(_KNOWN & cells.keys() - {"file"}):
         if wrong := _not_utf8(name, cells[name]):
+            problems.append(wrong)
         if control := _CONTROL.search(cells[name]):
             problems.append(f"{name} {cells[name]!r} holds the control character {control[0]!r}")
-            problems.append(wrong)
     votes = tuple(_label(cells[name], name, file, problems) for name in voters)
     cast = [vote for vote in votes if vote is not None]
     alone = _label(cells.get("label", ""), "label", file, problems)

@@ -37,8 +37,9 @@ def test_names_that_are_no_utf_8_match_the_folder(tmp_path: Path) -> None:
     name = os.fsdecode(b"B01_\xff.tif")
     (row,) = read_labels(labels_file(tmp_path, f"file,bundle,label\n{name},B01,normal\n"))
     assert match_labels(tmp_path, [row], [name]).by_file == {name: row}
-    with pytest.raises(TableError, match="line 2: file is not UTF-8: byte 0xff, and no scan has this name"):
+    with pytest.raises(TableError, match="line 2: file is not UTF-8: byte 0xff, and no scan has this name") as caught:
         match_labels(tmp_path, [row], ["B01_ÿ.tif"])
+    assert caught.value.hint == "save the labels as UTF-8"
 
 
 @pytest.mark.parametrize(
@@ -52,10 +53,10 @@ def test_names_that_are_no_utf_8_match_the_folder(tmp_path: Path) -> None:
         ("file,bundle,label\n,B01,normal\n", "line 2: the file is empty"),
         ("file,bundle,label\na.tif,B,normal\nb.tif,B,normal\n./a.tif,B,normal\n", "line 4: 'a.tif' .* line 2"),
         ("file,bundle,label\ns/a.tif,B,normal\n././s//a.tif,B,abnormal\n", "line 3: 's/a.tif' .* line 2"),
-        ('file,bundle,label\n"a.tif,B01,normal\n', "line 2|not a CSV"),
         ("file,bundle,label\na.tif,B\x001,normal\n", r"line 2: bundle 'B\\x001' holds the control character '\\x00'"),
         ('file,bundle,label\na.tif,"B\n1",normal\n', r"line 3: bundle 'B\\n1' holds the control character"),
         ("file;bundle;label\na.tif;B\t1;normal\n", r"line 2: bundle 'B\\t1' holds the control character"),
+        ('file,bundle,label\n"a.tif,B01,normal\n', "line 2|not a CSV"),
     ],
 )
 def test_a_senseless_file_is_refused_by_its_line(tmp_path: Path, text: str, complaint: str) -> None:
@@ -109,8 +110,9 @@ def test_rows_without_a_scan_are_kept_apart(tmp_path: Path) -> None:
 
 
 def test_a_base_name_that_two_scans_have_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match=r"line 2: 'a\.tif' fits 2 scans"):
+    with pytest.raises(TableError, match=r"line 2: 'a\.tif' fits 2 scans") as caught:
         match_labels(tmp_path, rows("a.tif"), ["day1/a.tif", "day2/a.tif"])
+    assert caught.value.hint == "give paths relative to the folder of scans"
 
 
 def test_two_rows_for_one_scan_are_refused_whatever_their_order(tmp_path: Path) -> None:
