@@ -7,12 +7,14 @@ A process that dies costs the part it was judging; another goes on there.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -28,6 +30,8 @@ from edge.validation.judging import Job, Judge, JudgedFile, Parts, judge_parts
 
 ATTEMPTS = 3
 """Times a part may lose its process before the part is taken for the cause."""
+REMOVAL_S = 30.0
+"""What a node may take to start the process that removes its marks."""
 QUEUED_PER_WORKER = 2
 """Parts given out ahead, so that no process waits for the next."""
 
@@ -147,8 +151,7 @@ class RayJudge:
     """An actor of a Ray cluster: sends verdicts back, for its disk is not the caller's."""
 
     def __init__(self, job: Job, model: SignedModel) -> None:
-        # The same for all actors of a node: what killed one is looked at with care by the next.
-        self._job = replace(job, marks=Path(tempfile.gettempdir()) / f"edge-replay-{job.boot_id}")
+        self._job = replace(job, marks=_marks_of(job))
         self._signed = model
         self._judge: Judge | None = None
 
@@ -162,6 +165,22 @@ class RayJudge:
 
         self._judge.judge(todo, keep)
         return lines
+
+
+def _marks_of(job: Job) -> Path:
+    """One folder for all actors of a node: what killed one is looked at with care by the next."""
+    return Path(tempfile.gettempdir()) / f"edge-replay-{job.boot_id}"
+
+
+def remove_marks(job: Job) -> None:
+    """Runs on a node, at the end: no other replay would ask for them."""
+    shutil.rmtree(_marks_of(job), ignore_errors=True)
+
+
+def _remove_from_nodes(ray: Any, job: Job) -> None:
+    nodes = [f"node:{node['NodeManagerAddress']}" for node in ray.nodes() if node["Alive"]]
+    removed = [ray.remote(num_cpus=0, resources={node: 0.001})(remove_marks).remote(job) for node in nodes]
+    ray.wait(removed, num_returns=len(removed), timeout=REMOVAL_S)
 
 
 def _judge_on_ray(
@@ -208,6 +227,8 @@ def _judge_on_ray(
             give(actor)
         return len(actors)
     finally:
+        with suppress(ray.exceptions.RayError):  # what ended the replay is told, not this
+            _remove_from_nodes(ray, job)
         ray.shutdown()
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -134,6 +135,7 @@ print("judged", run_replay(check_replay(options, settings), settings, load_model
     assert done.returncode == 0, done.stderr
     assert "killed" in done.stdout and "judged 41" in done.stdout
     assert (tmp_path / "out" / "report.html").read_bytes() == alone.report.read_bytes()
+    assert not (Path(tempfile.gettempdir()) / f"edge-replay-{BOOT_ID}").exists(), "marks are of this replay alone"
 
 
 class RayHere:
@@ -148,15 +150,20 @@ class RayHere:
         self._cores = cores
         self._actors: list[ReferenceType[Actor]] = []
 
-    def remote(self, **_: object) -> Callable[[type[RayJudge]], object]:
+    def remote(self, **_: object) -> Callable[[object], object]:
         def actor(*arguments: Any) -> Actor:
             made = Actor(RayJudge(*arguments))
             self._actors.append(ref(made))
             return made
 
-        return lambda _: SimpleNamespace(remote=actor)
+        return lambda made: SimpleNamespace(remote=actor if made is RayJudge else made)
 
-    def wait(self, waiting: list[Asked], num_returns: int) -> tuple[list[Asked], list[Asked]]:
+    def nodes(self) -> list[dict[str, object]]:
+        return [{"Alive": True, "NodeManagerAddress": "10.0.0.1"}, {"Alive": False, "NodeManagerAddress": "10.0.0.2"}]
+
+    def wait(self, waiting: list[Asked], num_returns: int, timeout: float | None = None) -> tuple[list[Asked], object]:
+        if timeout is not None:
+            return waiting, []
         held = [actor for actor in self._actors if actor() is not None][: self._cores]
         ready = [asked for asked in waiting if asked.actor in held]
         assert ready, "what is asked for waits for ever"
@@ -220,6 +227,15 @@ def test_a_cluster_that_does_not_start_in_time_is_told_in_words(
     assert "second try" in caught.value.hint
 
 
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files of a node."""
+    folder = tmp_path / "node"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
 @pytest.mark.parametrize("lost", [1, 100])
 def test_a_worker_that_ray_ends_for_its_memory_costs_its_part(
     lot: Path,
@@ -227,17 +243,19 @@ def test_a_worker_that_ray_ends_for_its_memory_costs_its_part(
     model: LoadedModel,
     alone: ReplayResult,
     tmp_path: Path,
+    node: Path,
     monkeypatch: pytest.MonkeyPatch,
     lost: int,
 ) -> None:
     exceptions = pytest.importorskip("ray").exceptions
     monkeypatch.setattr(workers, "_connect_to_ray", lambda _: RayHere(exceptions, lost))
     if lost == 1:
-        assert same(run(lot, tmp_path, settings, model, Workers(jobs=2, ray="local")), alone)
-        return
-    with pytest.raises(EngineError, match="worker processes died 3 times in a row") as caught:
-        run(lot, tmp_path, settings, model, Workers(jobs=1, ray="local"))
-    assert "more memory" in caught.value.hint
+        assert same(run(lot, tmp_path / "out", settings, model, Workers(jobs=2, ray="local")), alone)
+    else:
+        with pytest.raises(EngineError, match="worker processes died 3 times in a row") as caught:
+            run(lot, tmp_path / "out", settings, model, Workers(jobs=1, ray="local"))
+        assert "more memory" in caught.value.hint
+    assert not list(node.glob("edge-replay-*")), "marks are of this replay alone"
 
 
 def kill_one_ray_actor(parts: Path) -> None:
