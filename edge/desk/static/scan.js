@@ -496,6 +496,8 @@ async function save() {
 }
 
 form.addEventListener("submit", (event) => { event.preventDefault(); save(); });
+// Off until here: Enter would send the form without the time that the answer took, and onto another page what goes wrong.
+form.querySelector("button.main").disabled = false;
 form.addEventListener("input", keepDraft);
 
 // ---- keys ---------------------------------------------------------------------------------------------------

@@ -385,6 +385,24 @@ def test_what_was_entered_survives_a_session_that_ends(browser: Chromium, served
     assert browser.evaluate("[...document.querySelectorAll('[name=kinds]:checked')].map(k => k.value)") == ["lines"]
 
 
+def test_enter_saves_nothing_before_the_script_is_there(browser: Chromium, served: Served) -> None:
+    """Sent by the browser alone, an answer had taken no time."""
+    browser.visit(f"{served.url}/?state=all&part=0007", width=1280)
+    address = browser.evaluate("document.querySelector('a.case').href")
+    browser.call("Network.setBlockedURLs", urls=["*/scan.js*"])
+    browser.visit(address, width=1280)
+    browser.evaluate(
+        "(() => { document.getElementById('answer').addEventListener('submit', (event) => {"
+        " event.preventDefault(); window.isSent = true; });"
+        " const choice = document.querySelector('[name=decision]'); choice.click(); choice.focus(); })()"
+    )
+    browser.press("Enter")
+    assert browser.evaluate("[document.activeElement.checked, window.isSent ?? false]") == [True, False]
+    browser.call("Network.setBlockedURLs", urls=[])
+    browser.visit(address, width=1280)
+    browser.wait_for("!document.querySelector('#answer button.main').disabled")
+
+
 def test_a_damaged_scan_says_over_its_place_what_is_wrong_and_what_to_do_and_can_be_answered(
     browser: Chromium, served: Served
 ) -> None:
