@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from edge.errors import DeskError, EdgeError, EvidenceError
+from edge.evidence.record import NOTES, NoteCode
 
 Language = Literal["en", "de"]
 LANGUAGES: Final[tuple[Language, ...]] = ("en", "de")
@@ -203,6 +204,24 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "decided_by_vanished": ("it was gone before it was read", "sie verschwand, bevor sie gelesen wurde"),
     "decided_by_zero-tail": ("zeros where pixels should be", "Nullen, wo Bildpunkte sein sollten"),
     "note_of_line": ("The line noted:", "Die Linie vermerkt:"),
+    **{
+        f"note_{code}": (NOTES[code], german)
+        for code, german in {
+            NoteCode.DROPPED: "die Bilder fielen weg: {count} andere Urteile warteten auf ihre",
+            NoteCode.FILE_CHANGED: "die Datei ist nicht aufgehoben: sie enthält nicht mehr, was beurteilt wurde",
+            NoteCode.FILE_REPLACED: "die Datei ist nicht aufgehoben: inzwischen trägt eine andere ihren Namen",
+            NoteCode.FILE_TOO_LARGE: "die Datei ist nicht aufgehoben: mehr als {count} Bytes",
+            NoteCode.FILE_UNREADABLE: "die Datei ist nicht aufgehoben",
+            NoteCode.IMAGE_TOO_LARGE: "das Bild der Netze ist nicht aufgehoben: der Scan lässt sich kaum komprimieren; "
+            "seine Umrechnung ergibt es",
+            NoteCode.NO_PIXELS: "keine Bilder: die Datei hat keine Bildpunkte, denen zu trauen ist",
+            NoteCode.NO_REASON_MAP: "keine Karte dessen, was für abnormal spricht",
+            NoteCode.OUT_OF_RANGE: "kein Bild der Netze, kein Residuum: für diesen Scan ist das Modell nicht gemacht",
+            NoteCode.REPEATED: "kein Residuum: das Bild wurde schon beurteilt, die Netze wurden nicht gefragt",
+            NoteCode.SCAN_TOO_LARGE: "der Scan ist nicht aufgehoben: mehr Bildpunkte, als von einem Scan ohne Urteil "
+            "der Netze gehalten werden",
+        }.items()
+    },
     "reason_place": ("Strongest place", "Stärkste Stelle"),
     "reason_box": ("{width} × {height} px at x {x}, y {y}", "{width} × {height} px bei x {x}, y {y}"),
     "reason_share": ("{share} of what speaks for abnormal", "{share} dessen, was für abnormal spricht"),

@@ -38,6 +38,8 @@ from edge.evidence.record import (
     DISPOSITION,
     DRAFT_PREFIX,
     RECORD,
+    Note,
+    NoteCode,
     days,
     open_piece,
     pieces_of_day,
@@ -162,8 +164,8 @@ class Keeper:
             behind, pixel_bytes = len(self._queue), offer.pixel_bytes
             if pixel_bytes and self._queued_bytes and self._queued_bytes + pixel_bytes > QUEUE_BYTES:
                 offer.close()
-                offer = Offer(verdict, note=f"the pictures were dropped: {behind} other verdicts waited for theirs")
-                self._count_dropped(verdict, offer.note)
+                offer = Offer(verdict, note=(note := Note(code=NoteCode.DROPPED, count=behind)))
+                self._count_dropped(verdict, note.text)
             if behind >= QUEUE_PIECES:
                 offer.close()
                 self._count_dropped(verdict, f"{behind} other verdicts wait for their evidence")
@@ -388,8 +390,8 @@ def _with_original(offer: Offer, path: Path, expected: ExpectedFile) -> Offer:
             if expected.matches(status):
                 return replace(offer, original=os.fdopen(os.dup(stream.fileno()), "rb"))
     except OSError as error:
-        return replace(offer, note=f"the file is not kept: {error.strerror or error}")
-    return replace(offer, note="the file is not kept: another one has its name by now")
+        return replace(offer, note=Note(code=NoteCode.FILE_UNREADABLE, detail=error.strerror or str(error)))
+    return replace(offer, note=Note(code=NoteCode.FILE_REPLACED))
 
 
 def _entry_of(folder: Path, evidence: str) -> _Entry | None:

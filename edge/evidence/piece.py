@@ -28,6 +28,8 @@ from edge.evidence.record import (
     SCAN,
     VERDICT,
     KeptFile,
+    Note,
+    NoteCode,
     ReasonScale,
     Record,
     ResidualScale,
@@ -99,7 +101,7 @@ class Offer:
     """float32 (map_height, map_width), of another size; None also where the model has none."""
     original: BinaryIO | None = None
     """The open file of an unreadable scan."""
-    note: str | None = None
+    note: Note | None = None
     """Why something of this is missing."""
 
     @property
@@ -130,22 +132,22 @@ def piece_of(offer: Offer, why: Why, scene: Scene) -> tuple[Record, dict[str, by
         if (found := _reason(offer, scene)) is not None:
             contents[REASON], reason = _png(found[0]), found[1]
     except EvidenceError as error:
-        notes.append(f"no reason map: {error.message}")
+        notes.append(Note(code=NoteCode.NO_REASON_MAP, detail=error.message))
     if offer.original is not None:
         # Of a file that has grown since, what was judged: writing on does not make the copy larger.
         data = offer.original.read(min(verdict.scan.size_bytes, ORIGINAL_MAX_BYTES + 1))
         if hashlib.sha256(data).hexdigest() == verdict.scan.sha256:
             contents[ORIGINAL] = data
         elif len(data) > ORIGINAL_MAX_BYTES:
-            notes.append(f"the file is not kept: more than {ORIGINAL_MAX_BYTES} bytes")
+            notes.append(Note(code=NoteCode.FILE_TOO_LARGE, count=ORIGINAL_MAX_BYTES))
         else:
-            notes.append("the file is not kept: its bytes are no longer those that were judged")
+            notes.append(Note(code=NoteCode.FILE_CHANGED))
     if offer.counts is not None and IMAGE in contents:
         pictures_bytes = sum(len(contents.get(name, b"")) for name in (SCAN, IMAGE, RESIDUAL, REASON))
         if pictures_bytes > MAX_BYTES_PER_PX * offer.counts.size + SMALL_BYTES:
             del contents[IMAGE]
-            notes.append("the network's image is not kept: the scan compresses too badly; its conversion gives it")
-    notes += _explain_missing(offer)
+            notes.append(Note(code=NoteCode.IMAGE_TOO_LARGE))
+    notes += [Note(code=code) for code in _explain_missing(offer)]
     record = Record(
         verdict_id=verdict.verdict_id,
         file=verdict.scan.file,
@@ -166,24 +168,24 @@ def piece_of(offer: Offer, why: Why, scene: Scene) -> tuple[Record, dict[str, by
         residual=scale,
         reason_map=reason,
         boxes_px=verdict.gate.boxes_px,
-        note="; ".join(notes) or None,
+        notes=tuple(notes),
     )
     return record, contents
 
 
-def _explain_missing(offer: Offer) -> Iterator[str]:
+def _explain_missing(offer: Offer) -> Iterator[NoteCode]:
     """Why pictures are missing that were never there."""
     if offer.note is not None:
         return  # it says so
     if offer.verdict.outcome is Outcome.UNREADABLE:
-        yield "no pictures: the file has no pixels that can be trusted"
+        yield NoteCode.NO_PIXELS
         return
     if offer.counts is None:
-        yield "the scan is not kept: more pixels than are held of a scan that is not judged"
+        yield NoteCode.SCAN_TOO_LARGE
     if offer.verdict.repeats is not None:
-        yield "no residual map: the networks were not asked about an image that was judged before"
+        yield NoteCode.REPEATED
     elif offer.pixels is None:
-        yield "no image and no residual map: the networks were not asked about a scan the model was not made for"
+        yield NoteCode.OUT_OF_RANGE
 
 
 def _image(pixels: Pixels | None) -> Image | None:

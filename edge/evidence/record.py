@@ -24,8 +24,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import cv2
 import numpy as np
@@ -102,6 +103,53 @@ class ReasonScale(Part):
     )
 
 
+class NoteCode(StrEnum):
+    """What a piece may lack, and why; the desk has words for each in every language."""
+
+    DROPPED = "dropped"
+    FILE_CHANGED = "file-changed"
+    FILE_REPLACED = "file-replaced"
+    FILE_TOO_LARGE = "file-too-large"
+    FILE_UNREADABLE = "file-unreadable"
+    IMAGE_TOO_LARGE = "image-too-large"
+    NO_PIXELS = "no-pixels"
+    NO_REASON_MAP = "no-reason-map"
+    OUT_OF_RANGE = "out-of-range"
+    REPEATED = "repeated"
+    SCAN_TOO_LARGE = "scan-too-large"
+
+
+NOTES: Final = {
+    NoteCode.DROPPED: "the pictures were dropped: {count} other verdicts waited for theirs",
+    NoteCode.FILE_CHANGED: "the file is not kept: its bytes are no longer those that were judged",
+    NoteCode.FILE_REPLACED: "the file is not kept: another one has its name by now",
+    NoteCode.FILE_TOO_LARGE: "the file is not kept: more than {count} bytes",
+    NoteCode.FILE_UNREADABLE: "the file is not kept",
+    NoteCode.IMAGE_TOO_LARGE: "the network's image is not kept: the scan compresses too badly; its conversion gives it",
+    NoteCode.NO_PIXELS: "no pictures: the file has no pixels that can be trusted",
+    NoteCode.NO_REASON_MAP: "no reason map",
+    NoteCode.OUT_OF_RANGE: "no image and no residual map: the networks were not asked about a scan the model was not"
+    " made for",
+    NoteCode.REPEATED: "no residual map: the networks were not asked about an image that was judged before",
+    NoteCode.SCAN_TOO_LARGE: "the scan is not kept: more pixels than are held of a scan that is not judged",
+}
+"""In English, as in logs and reports."""
+
+
+class Note(Part):
+    """What is missing of a piece, and why."""
+
+    code: NoteCode
+    count: Count | None = None
+    detail: Text | None = Field(None, description="message of the system or of this program, in English")
+
+    @property
+    def text(self) -> str:
+        """All of it in English."""
+        said = NOTES[self.code].format(count=self.count)
+        return said if self.detail is None else f"{said}: {self.detail}"
+
+
 class Record(Part):
     """What a piece holds. Schema `evidence/1`; for this product's own programs, it is not part of the contract."""
 
@@ -120,9 +168,14 @@ class Record(Part):
     counts_sha256: Hex64 | None = Field(description="of size and counts, see `counts_sha256`; null without pixels")
     bounds_counts: BoundsCounts | None = Field(description="the model's black and white, in counts")
     residual: ResidualScale | None
-    reason_map: ReasonScale | None = Field(None, description="null: the classifier gives none, or see `note`")
+    reason_map: ReasonScale | None = Field(None, description="null: the classifier gives none, or see `notes`")
     boxes_px: tuple[BoxPx, ...]
-    note: Text | None = Field(description="what is missing, and why")
+    notes: tuple[Note, ...]
+
+    @property
+    def note(self) -> str | None:
+        """All notes in English."""
+        return "; ".join(note.text for note in self.notes) or None
 
 
 @dataclass(frozen=True, slots=True)

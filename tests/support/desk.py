@@ -76,7 +76,7 @@ def put_piece(
     verdict = verdict.model_copy(update={"repeats": repeats})
     p_abnormal = verdict.p_abnormal
     if p_abnormal is None:
-        return write_piece(evidence, Offer(verdict, note="the file is no readable scan: truncated"), kept)
+        return write_piece(evidence, Offer(verdict), kept)
     height, width = counts.shape
     cell = max(height // 20, 1)
     bright = np.clip((counts.astype(np.float64) - BOUNDS[0]) / (BOUNDS[1] - BOUNDS[0]) * 255, 0, 255)

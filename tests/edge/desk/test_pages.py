@@ -570,11 +570,14 @@ def test_evidence_of_a_model_without_a_map_says_so(plant: Plant) -> None:
     record = next(plant.evidence.glob(f"*/{verdict_id}")) / "record.json"
     fields = json.loads(record.read_bytes())
     del fields["reason_map"], fields["files"]["reason.png"]
-    record.write_text(json.dumps(fields | {"note": "no reason map: it adds up to p 0.1"}))
+    record.write_text(json.dumps(fields | {"notes": [{"code": "no-reason-map", "detail": "it adds up to p 0.1"}]}))
     ann = plant.browser("ann")
     ann.answer(verdict_id, "abnormal")
     page = ann.get(f"/scan/{verdict_id}").text
     assert "unknown: no map from this model" in page and "it adds up to p 0.1" in page
+    ann.cookies["desk_language"] = "de"
+    german = ann.get(f"/scan/{verdict_id}").text
+    assert 'keine Karte dessen, was für abnormal spricht: <span lang="en">it adds up to p 0.1</span>' in german
     assert 'data-toggle="reason"' not in page and 'data-toggle="residual"' in page
     assert ann.get(f"/scan/{verdict_id}/reason.png").status == 422
 
@@ -1095,6 +1098,7 @@ def test_a_german_page_holds_no_english_word_number_or_time(plant: Plant) -> Non
         assert re.findall(r"\S*\d\.\d\S*|\d{4}-\d\d-\d\d", rest) == [], path
     scan, overview = pages[f"/scan/{ids[1]} answered"], pages["/overview answered"]
     assert "0,97" in scan and "Schwelle 0,5" in scan and "fehlende Tinte" in scan
+    assert "keine Bilder: die Datei hat keine Bildpunkte, denen zu trauen ist" in pages[f"/scan/{ids[2]}"]
     assert "01.03.2026" in scan and "100,0 %" in overview and "die Platte ist fast voll" in overview
 
 

@@ -12,6 +12,7 @@ from edge.contract.alarm_code import AlarmCode
 from edge.contract.reasons import DECISIONS
 from edge.desk.words import NOTHING, choose_language, keys, number, percent, seconds, word
 from edge.errors import DeskFault, EvidenceFault
+from edge.evidence.record import NoteCode
 from edge.scans.scan import REASONS
 from edge.settings import DeskSettings
 
@@ -25,6 +26,7 @@ CHOSEN_BY_VALUE = {
     *("severity_mild", "severity_clear", "severity_severe"),
     *(f"decided_by_{reason}" for reason in (*DECISIONS, *REASONS)),
     *(f"alarm_{code}" for code in AlarmCode),
+    *(f"note_{code}" for code in NoteCode),
     *(f"kind_{kind}" for kind in DeskSettings().kinds),
     *(f"fault_{fault}{part}" for fault in FAULTS for part in ("", "_try")),
     *("drift_p_abnormal", "drift_gate_mean_max", "drift_gate_std_max"),

@@ -176,8 +176,8 @@ def test_a_picture_of_another_size_than_the_record_says_is_not_unpacked(tmp_path
 
 def test_what_was_not_kept_is_asked_for_in_vain_and_the_reason_is_given(tmp_path: Path) -> None:
     piece = sample_piece(tmp_path)
-    rewritten(piece, note="the disk was full")
-    with pytest.raises(EvidenceError, match=r"no scan\.bin was kept: the disk was full"):
+    rewritten(piece, notes=[{"code": "file-unreadable", "detail": "Permission denied"}])
+    with pytest.raises(EvidenceError, match=r"no scan\.bin was kept: the file is not kept: Permission denied"):
         open_piece(tmp_path, path_of(piece)).read(ORIGINAL)
 
 
