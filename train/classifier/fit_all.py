@@ -6,6 +6,7 @@ which a recipe with a calibrated one still finds on lots held out in turn.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from train.classifier.left_out import figures, refuse_few
 from train.classifier.lots import accuracy_interval, most_wrong
 from train.classifier.models import Classifier, PooledClassifier
 from train.classifier.selection import Selection
-from train.dataset import scan_facts
+from train.dataset import Row, scan_facts
 from train.errors import DataError
 from train.report import span_over, worst_of
 from train.runner import Runner
@@ -49,15 +50,8 @@ def learn_all(
 
     Raises DataError, DivergedError, TrainError.
     """
+    refuse_labels(survey.rows, recipe)  # once more: scans that cannot be read are left out by now
     is_normal_alone = recipe.learns_from == (0,)
-    agreed = [row for row in survey.rows if not (recipe.undecided == "drop" and row.is_disputed)]
-    if is_normal_alone:
-        refuse_few([row for row in agreed if row.label == 0], recipe.refused)
-    elif len({row.label for row in agreed}) < 2:
-        raise DataError(
-            "all scans that are learnt from have the same label",
-            hint="label scans of both classes; of normal ones alone learns --recipe neighbours",
-        )
     survey.refuse_copies()
     known = survey.labelled(recipe.learns_from)
     conversion = Conversion.of(recipe.method, known.bounds_without((), recipe.bounds_mode))
@@ -107,6 +101,18 @@ def learn_all(
     )
     save_checkpoint(out / CLASSIFIER_FILE, checkpoint)
     return checkpoint
+
+
+def refuse_labels(rows: Sequence[Row], recipe: ExperimentRecipe) -> None:
+    """Raise DataError, TrainError where the recipe cannot learn from scans of these labels and lots."""
+    agreed = [row for row in rows if not (recipe.undecided == "drop" and row.is_disputed)]
+    if recipe.learns_from == (0,):
+        refuse_few([row for row in agreed if row.label == 0], recipe.refused)
+    elif len({row.label for row in agreed}) < 2:
+        raise DataError(
+            "all scans that are learnt from have the same label",
+            hint="label scans of both classes; of normal ones alone learns --recipe neighbours",
+        )
 
 
 def sentences(checkpoint: Checkpoint) -> list[str]:

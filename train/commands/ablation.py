@@ -6,6 +6,7 @@ import argparse
 
 from edge.system.progress import Reporter
 from train.commands.options import TRAINS, Verbs, add_command, add_experiment, backbone_and_cache, surveyed
+from train.dataset import read_labels
 from train.errors import TrainError
 
 
@@ -39,8 +40,9 @@ def ablation(options: argparse.Namespace, reporter: Reporter) -> int:
     unknown = [number for number in options.rows or () if not 1 <= number <= len(all_steps)]
     if unknown:
         raise TrainError(f"there is no row {unknown[0]}", hint=f"rows are 1 to {len(all_steps)}")
+    rows = read_labels(options.data)
     backbone, cache = backbone_and_cache(options, reporter)
-    with surveyed(options, reporter) as (survey, where):
+    with surveyed(options, rows, reporter) as (survey, where):
         chosen = [all_steps[number - 1] for number in options.rows or usual_steps(survey.rows)]
         print(ablate(survey, backbone, cache, where, options.out, reporter, chosen), end="")
     return 0

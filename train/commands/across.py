@@ -19,6 +19,7 @@ from train.commands.options import (
     survey_of,
     surveyed,
 )
+from train.dataset import read_labels
 from train.errors import TrainError
 from train.recipe import Adaptation
 
@@ -70,12 +71,13 @@ def across(options: argparse.Namespace, reporter: Reporter) -> int:
         refuse_no_share(options.refused)
         refused = options.refused
         recipes = {name: replace(recipe, refused=refused) for name, recipe in recipes.items()}
+    rows, others = read_labels(options.data), read_labels(options.other)
     backbone, cache = backbone_and_cache(options, reporter)
     names = [folder.resolve().name for folder in (options.data, options.other)]
     if names[0] == names[1]:
         names = [str(options.data), str(options.other)]
-    with surveyed(options, reporter) as (first, where):
-        second = survey_of(options.other, options, where, reporter)
+    with surveyed(options, rows, reporter) as (first, where):
+        second = survey_of(others, options, where, reporter)
         means = Means(backbone, cache, where, reporter, refused)
         sets = dict(zip(names, (first, second), strict=True))
         print(across_sets(sets, recipes, means, options.out, command_line()), end="")

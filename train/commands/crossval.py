@@ -9,6 +9,7 @@ from pathlib import Path
 from edge.images.method import Method
 from edge.system.progress import Reporter
 from train.commands.options import TRAINS, Verbs, add_command, add_experiment, backbone_and_cache, surveyed
+from train.dataset import read_labels
 from train.errors import TrainError
 
 PAPER_METHODS = "naive,global,local,mixed"
@@ -49,8 +50,9 @@ def crossval(options: argparse.Namespace, reporter: Reporter) -> int:
 
     recipe = replace(read_recipe(options.recipe), seed=options.seed)
     methods = parse_methods(options.conversions, recipe.method)
+    rows = read_labels(options.data)
     backbone, cache = backbone_and_cache(options, reporter)
-    with surveyed(options, reporter) as (survey, where):
+    with surveyed(options, rows, reporter) as (survey, where):
         clear(options.out)
         results, timing = cross_validate(survey, methods, recipe, backbone, cache, where, options.out, reporter)
         reporter.say(f"backbone {timing.backbone_s:.1f} s, heads of {timing.folds} folds {timing.heads_s:.1f} s")

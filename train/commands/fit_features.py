@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from edge.system.progress import Reporter
 from train.commands.options import TRAINS, Verbs, add_command, add_experiment, add_fields, backbone_and_cache, surveyed
+from train.dataset import read_labels
 from train.errors import TrainError
 from train.recipe import Adaptation
 
@@ -37,7 +38,7 @@ def fit_features(options: argparse.Namespace, reporter: Reporter) -> int:
     """Apply a recipe to all lots; prints the path of the checkpoint."""
     from train.checkpoint import CLASSIFIER_FILE
     from train.classifier.experiment import read_recipe
-    from train.classifier.fit_all import learn_all, sentences
+    from train.classifier.fit_all import learn_all, refuse_labels, sentences
 
     recipe = replace(read_recipe(options.recipe), seed=options.seed)
     if options.refused is not None:
@@ -47,8 +48,10 @@ def fit_features(options: argparse.Namespace, reporter: Reporter) -> int:
                 hint="add --recipe neighbours, or leave --refused out",
             )
         recipe = replace(recipe, refused=options.refused)
+    rows = read_labels(options.data)
+    refuse_labels(rows, recipe)
     backbone, cache = backbone_and_cache(options, reporter)
-    with surveyed(options, reporter) as (survey, where):
+    with surveyed(options, rows, reporter) as (survey, where):
         checkpoint = learn_all(survey, recipe, backbone, cache, where, options.out, reporter)
     for line in sentences(checkpoint):
         reporter.say(line)

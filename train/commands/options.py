@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_type_hints
 
 from edge.images.conversion import Bounds
@@ -19,7 +18,7 @@ from edge.records import Size
 from edge.system.command import add_file, add_folder, add_verb, count, finite, whole
 from edge.system.progress import Reporter
 from train.bounds import MODES
-from train.dataset import read_labels
+from train.dataset import Row
 from train.errors import TrainError
 from train.files import results_folder
 from train.recipe import ClassifierRecipe, Recipe, parse_size
@@ -204,16 +203,19 @@ def runner(jobs: int, ray: str | None = None) -> AbstractContextManager[Runner]:
 
 
 @contextmanager
-def surveyed(options: argparse.Namespace, reporter: Reporter) -> Iterator[tuple[Survey, Runner]]:
-    """The scans of DATA, each read once, and where the tasks run. Raises DataError."""
+def surveyed(options: argparse.Namespace, rows: Sequence[Row], reporter: Reporter) -> Iterator[tuple[Survey, Runner]]:
+    """The scans of these rows, each read once, and where the tasks run. Raises DataError.
+
+    Labels are read before the frozen network is opened, scans after it: what is soon found to be wrong comes first.
+    """
     with runner(options.jobs, options.ray) as where:
-        yield survey_of(options.data, options, where, reporter), where
+        yield survey_of(rows, options, where, reporter), where
 
 
-def survey_of(folder: Path, options: argparse.Namespace, where: Runner, reporter: Reporter) -> Survey:
-    """The scans of a folder, each read once; says which are left out, where the options allow it. Raises DataError."""
+def survey_of(rows: Sequence[Row], options: argparse.Namespace, where: Runner, reporter: Reporter) -> Survey:
+    """The scans of these rows, each read once; says which are left out, if the options allow it. Raises DataError."""
     count = reporter.counter("scans read")
-    found = survey(read_labels(folder), where, count, skip_unreadable=options.skip_unreadable)
+    found = survey(rows, where, count, skip_unreadable=options.skip_unreadable)
     for problem in found.unreadable:
         reporter.say(f"left out: {problem}")
     for sentence in lots_alike(found.lots):

@@ -180,6 +180,20 @@ def test_calibration_is_written_into_the_checkpoint_and_measured_on_another_lot(
         calibrate(run, rows, ["B9"], Wish(None, None, None), Reporter())
 
 
+@pytest.mark.parametrize("verb", ["fit-features", "crossval", "ablation"])
+def test_wrong_labels_are_told_before_weights_are_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    (tmp_path / "labels.csv").write_text("file,bundle,label\na.tif,B1,normal\n")
+    asked = [verb, str(tmp_path), "--out", str(tmp_path / "run"), "--weights", "no.pth"]
+    assert main(asked) == 65
+    assert "line 2: there is no file" in capsys.readouterr().err
+    if verb == "fit-features":
+        (tmp_path / "a.tif").touch()
+        assert main([*asked, "--recipe", "best"]) == 65
+        assert "all scans that are learnt from have the same label" in capsys.readouterr().err
+
+
 def test_the_doctor_names_what_is_wrong(small_lot: Path, tmp_path: Path) -> None:
     lines = ["file,bundle,label_1,label_2"]
     for number, lot in enumerate(["B1", "B1", "B2", "B3", "B4", "B5"]):
