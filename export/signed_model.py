@@ -71,6 +71,7 @@ from export.storage import Storage, store_weights
 from train.checkpoint import Checkpoint
 from train.classifier.models import classifier_of
 from train.gate.network import MAP_CELL_PX, gate_of
+from train.weights import random_warning
 
 TOLERANCE: Final[dict[Precision, float]] = {"fp32": 2e-3, "fp16": 1e-2, "int8": 3e-2}
 """How far another engine's golden scores may be off: between float32 on other CPUs (1e-6) and a decision's worth. With
@@ -105,8 +106,9 @@ def export_model(request: ExportRequest, reporter: Reporter) -> SignedModel:
             f"warning: {len(lots)} lots say little about the exposure of others, so its limit is wide; expect some good"
             f" scans of new lots to be sent to a person, and train on {ENOUGH_LOTS} lots or more"
         )
-    if (warning := clipping_warning(pair.classifier, pair.gate)) is not None:
-        reporter.say(warning)
+    for warning in (clipping_warning(pair.classifier, pair.gate), random_warning(pair.classifier.recipe)):
+        if warning is not None:
+            reporter.say(warning)
     size, channels, method = pair.classifier.size, pair.classifier.channels, pair.classifier.method
 
     network, gate_network = classifier_of(pair.classifier), gate_of(pair.gate)

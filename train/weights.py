@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.error import URLError
@@ -18,6 +18,16 @@ from train.files import DAMAGE, load_torch
 NONE = "none"
 IMAGENET = "imagenet"
 _HINT: Final = "give a state dict of torchvision's resnet34 with its 1000-wide fc"
+
+
+def random_warning(recipe: Mapping[str, object]) -> str | None:
+    """What to say of a network that stays frozen at random weights, by the recipe's fields; None of any other."""
+    if recipe.get("weights") != NONE or recipe.get("start") or recipe.get("fine_tune") == "all":
+        return None
+    return (
+        "warning: the frozen network has random weights (--weights none): it takes far more abnormal scans for normal"
+        " ones than with weights from elsewhere (docs/results.md); carry torchvision's file in, see docs/train.md"
+    )
 
 
 def load_weights(backbone: nn.Module, weights: str) -> str:

@@ -77,7 +77,7 @@ def write_checkpoints(
         exposures=tuple(exposure_around(2100 + 20 * step) for step in range(10)),
         sharpnesses=tuple(Sharpness(3.0 + 0.01 * step, 3.2, 10.0 + 0.1 * step, 1.0) for step in range(10)),
         thresholds={"threshold": 0.5} | (thresholds or {}),
-        recipe={"epochs": 1},
+        recipe={"epochs": 1, "weights": "none"},
         **facts,
     )
     gate = Checkpoint(

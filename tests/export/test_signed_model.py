@@ -78,7 +78,7 @@ def test_what_was_learnt_is_in_the_manifest(signed: SignedModel) -> None:
     assert policy.review_band == (0.4, 0.6)
     assert manifest.training["data_digest"] == manifest.training["classifier_data_digest"] == "c" * 64
     assert manifest.training["gate_data_digest"] == "d" * 64
-    assert json.loads(manifest.training["classifier_recipe"]) == {"epochs": 1}
+    assert json.loads(manifest.training["classifier_recipe"]) == {"epochs": 1, "weights": "none"}
     assert {"torch", "onnx", "onnxruntime", "python"} <= set(manifest.tools)
     learnt_from = LearntFrom(lots=("B01", "B02"), scans=("a" * 16, "b" * 16), pixels=("c" * 16, "d" * 16))
     assert manifest.learnt_from == learnt_from
@@ -326,6 +326,7 @@ def test_small_sets_that_cannot_show_int8_to_be_harmless_get_float16_and_are_tol
     said = capsys.readouterr().err
     assert "loses 1.06 points; storing the weights as fp16 instead" in said
     assert "golden scans the line would decide" in said
+    assert "warning: the frozen network has random weights" in said
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["weights_storage"] == "fp16"
     asked = model_command(workplace / "run", workplace, tmp_path / "asked", "--weights-storage", "int8")
     assert main(asked) == ParityError.exit_code

@@ -9,7 +9,7 @@ import torch
 from torchvision.models import resnet34
 
 from train.errors import TrainError
-from train.weights import load_weights
+from train.weights import load_weights, random_warning
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,21 @@ def test_weights_are_read_from_every_format(tmp_path: Path, state: dict[str, tor
         torch.testing.assert_close(
             backbone.layer4[2].conv2.weight.detach(), state["layer4.2.conv2.weight"], atol=2e-3, rtol=0
         )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "is_warned_of"),
+    [
+        ({"weights": "none"}, True),
+        ({"weights": "none", "fine_tune": "layer4", "start": ""}, True),
+        ({"weights": "none", "fine_tune": "all", "start": ""}, False),
+        ({"weights": "none", "fine_tune": "head", "start": "old/classifier.pt"}, False),
+        ({"weights": "imagenet", "fine_tune": "head", "start": ""}, False),
+        ({}, False),
+    ],
+)
+def test_what_stays_frozen_at_random_weights_is_warned_of(recipe: dict[str, object], is_warned_of: bool) -> None:
+    assert (random_warning(recipe) is not None) == is_warned_of
 
 
 @pytest.mark.parametrize(

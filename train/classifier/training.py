@@ -41,7 +41,7 @@ from train.recipe import ClassifierRecipe, FineTune, Stage, flat
 from train.report import worst_of
 from train.resume import FILE as RESUME_FILE
 from train.resume import EpochEnd, Resume
-from train.weights import NONE, load_weights
+from train.weights import NONE, load_weights, random_warning
 
 _WARM_SHARE = 0.05
 """Share of a one-cycle run over which the rate rises."""
@@ -90,6 +90,8 @@ def train_classifier(
             " nothing to take anew",
             hint="--recalibrate-scans is for --weights none --fine-tune all",
         )
+    if (warning := random_warning(flat(recipe))) is not None:
+        reporter.say(warning)
     torch.manual_seed(recipe.seed)
     # Before the scans are read: a missing GPU, and missing weights, fail at once.
     recipe = replace(recipe, amp=choose_arithmetic(recipe.amp, recipe.device, reporter.say))

@@ -227,7 +227,10 @@ def backbone_and_cache(options: argparse.Namespace, reporter: Reporter) -> tuple
     """The frozen network and the folder for its features. Raises TrainError for weights that cannot be had."""
     from train.classifier.features import open_backbone
     from train.device import choose_arithmetic
+    from train.weights import random_warning
 
+    if (warning := random_warning({"weights": options.weights})) is not None:
+        reporter.say(warning)
     amp = choose_arithmetic(options.amp, options.device, reporter.say) == "bf16"
     backbone = open_backbone(options.weights, options.size, seed=options.seed, amp=amp, device=options.device)
     return backbone, feature_cache(options, reporter)
