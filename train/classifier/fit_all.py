@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from torch import nn
 
+from edge.system.names import display_name
 from edge.system.progress import Reporter
 from edge.validation.lots import share_over_lots
 from edge.validation.statistics import confusion
@@ -33,6 +35,11 @@ from train.report import span_over, worst_of
 from train.runner import Runner
 from train.survey import Survey
 
+ONE_LOT: Final = (
+    "warning: all {count} scans are of lot {lot}. One lot does not show how lots differ: none can be left out, so the"
+    " threshold is 0.5 and no figure says what to expect; good scans of other lots may be called abnormal, or go to"
+    " review for their exposure. Learn from 2 lots or more, and judge another: `edge-worker replay --labels`"
+)
 _AS_IT_IS = (0,)
 """The view that is no mirror image."""
 
@@ -54,6 +61,9 @@ def learn_all(
     is_normal_alone = recipe.learns_from == (0,)
     survey.refuse_copies()
     known = survey.labelled(recipe.learns_from)
+    _refuse_single(survey.labelled((0,)))
+    if len(known.lots) == 1:
+        reporter.say(ONE_LOT.format(lot=known.lots[0], count=len(known.rows)))
     conversion = Conversion.of(recipe.method, known.bounds_without((), recipe.bounds_mode))
 
     def samples(of: Survey, views: tuple[int, ...]) -> Samples:
@@ -112,6 +122,16 @@ def refuse_labels(rows: Sequence[Row], recipe: ExperimentRecipe) -> None:
         raise DataError(
             "all scans that are learnt from have the same label",
             hint="label scans of both classes; of normal ones alone learns --recipe neighbours",
+        )
+
+
+def _refuse_single(normal: Survey) -> None:
+    """Raise DataError where all normal scans show the same: against such a one any other scan stands out."""
+    if len({scan.pixels_sha256 for scan in normal.scans}) == 1:
+        raise DataError(
+            f"all normal scans, {len(normal.rows)}, are {display_name(normal.rows[0].file)} or copies of it: they do"
+            " not show how normal scans differ",
+            hint="give scans of different electrodes; `edge-train doctor DATA` names copies",
         )
 
 

@@ -142,7 +142,7 @@ def test_calibration_is_written_into_the_checkpoint_and_measured_on_another_lot(
 ) -> None:
     rows = [dataclasses.replace(row, lot=f"C{row.lot[1:]}") for row in read_labels(held_back)]
     run = tmp_path / "run"
-    (tmp_path / "quick.toml").write_text('base = "best"\nfeatures = "mean+max"\naugmentation = "none"\n')
+    (tmp_path / "quick.toml").write_text(QUICK)
     options = ["--size", "64x64", "--weights", "none", "--cache", str(cache), "--recipe", str(tmp_path / "quick.toml")]
     assert main(["learn", str(small_lot), "--out", str(run), *options]) == 0
     report = calibrate(run, rows, ["C1"], Wish(0.34, None, None), Reporter())
@@ -178,6 +178,42 @@ def test_calibration_is_written_into_the_checkpoint_and_measured_on_another_lot(
         calibrate(run, rows, ["C1"], Wish(0.05, None, None), Reporter())
     with pytest.raises(DataError, match="there is no lot B9"):
         calibrate(run, rows, ["B9"], Wish(None, None, None), Reporter())
+
+
+QUICK = 'base = "best"\nfeatures = "mean+max"\naugmentation = "none"\n'
+"""A recipe of few backbone passes."""
+
+
+def test_one_lot_and_random_weights_are_warned_of(
+    small_lot: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(small_lot, data)
+    lines = (data / "labels.csv").read_text().splitlines()
+    (data / "labels.csv").write_text("\n".join(line for line in lines if not line.startswith(("B1", "B2"))) + "\n")
+    (tmp_path / "quick.toml").write_text(QUICK)
+    options = ["--size", "64x64", "--weights", "none", "--cache", str(cache), "--recipe", str(tmp_path / "quick.toml")]
+    assert main(["fit-features", str(data), "--out", str(run), *options]) == 0
+    said = capsys.readouterr().err
+    assert "all 8 scans are of lot B0. One lot does not show how lots differ" in said
+    assert "warning: the frozen network has random weights" in said
+    assert load_checkpoint(run / "classifier.pt", "classifier").thresholds["threshold"] == 0.5
+
+
+def test_normal_scans_that_are_all_copies_of_one_are_refused(
+    surveyed: Survey, backbone: Backbone, tmp_path: Path
+) -> None:
+    """Saved anew, so that no two files are alike."""
+    first = next(scan for row, scan in zip(surveyed.rows, surveyed.scans, strict=True) if row.label == 0)
+    scans = [
+        dataclasses.replace(scan, pixels_sha256=first.pixels_sha256 if row.label == 0 else scan.pixels_sha256)
+        for row, scan in zip(surveyed.rows, surveyed.scans, strict=True)
+    ]
+    rows = tuple(dataclasses.replace(row, lot="B0") for row in surveyed.rows)
+    copies = dataclasses.replace(surveyed, rows=rows, scans=tuple(scans))
+    with pytest.raises(DataError, match=r"all normal scans, 6, are B0_0\.tif or copies of it"):
+        learn_all(copies, BEST, backbone, FeatureCache(tmp_path, (TILES, CHANNELS)), Here(), tmp_path, Reporter())
+    assert not list(tmp_path.iterdir()), "before any feature is computed"
 
 
 @pytest.mark.parametrize("verb", ["fit-features", "crossval", "ablation"])
