@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -38,6 +39,14 @@ class EpochEnd:
     history: list[dict[str, Any]]
     best_loss: float
     best_state: dict[str, Tensor]
+
+
+def digest_of(images: Iterable[npt.NDArray[Any]]) -> str:
+    """SHA-256 over sizes and values of images that a training learns from beside its scans, for its key."""
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(str(image.shape).encode() + image.tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ from train.networks import ElectrodeClassifier
 from train.recipe import ClassifierRecipe, FineTune, Stage, flat
 from train.report import worst_of
 from train.resume import FILE as RESUME_FILE
-from train.resume import EpochEnd, Resume
+from train.resume import EpochEnd, Resume, digest_of
 from train.weights import NONE, load_weights, random_warning
 
 _WARM_SHARE = 0.05
@@ -105,7 +105,10 @@ def train_classifier(
     training, validation = scans.training, scans.held_out
     reporter.say(f"training on {_describe(training)}; validating on {_describe(validation)}")
     digest = scans.digest
-    resume = Resume(out / RESUME_FILE, json.dumps({"recipe": flat(recipe), "bounds": str(bounds), "data": digest}))
+    key = {"recipe": flat(recipe), "bounds": str(bounds), "data": digest}
+    if recipe.learn_regions:
+        key["regions"] = digest_of(read_regions(training.rows))
+    resume = Resume(out / RESUME_FILE, json.dumps(key))
     history, state = fit(model, training, validation, recipe, stages, reporter, resume)
     model.load_state_dict(state)
     if recipe.recalibrate_scans:

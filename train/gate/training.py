@@ -35,7 +35,7 @@ from train.losses import GateLoss, gate_loss
 from train.networks import GateAutoencoder, centre_crop
 from train.recipe import GateRecipe, cosine_rate, flat
 from train.resume import GATE_FILE as RESUME_FILE
-from train.resume import EpochEnd, Resume
+from train.resume import EpochEnd, Resume, digest_of
 
 _LEAST_TURNED_PX = math.ceil(PATCH_PX * math.sqrt(2)) + 2
 """A patch at any angle fits."""
@@ -76,7 +76,7 @@ def train_gate(
     scans = load_split(training_rows, validation_rows, recipe.method, bounds, recipe.size, reporter.counter)
     training, validation = scans.training, scans.held_out
     reporter.say(f"training on {len(training.rows)} scans; calibrating on {len(validation.rows)}")
-    key = {"recipe": flat(recipe), "bounds": str(bounds), "data": scans.digest, "photos": len(pictures)}
+    key = {"recipe": flat(recipe), "bounds": str(bounds), "data": scans.digest, "photos": digest_of(pictures)}
     resume = Resume(out / RESUME_FILE, json.dumps(key))
     torch.manual_seed(recipe.seed)
     model = GateAutoencoder()

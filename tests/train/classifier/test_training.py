@@ -58,6 +58,25 @@ def test_a_training_from_scratch_learns_a_missing_patch_and_records_how(small_lo
     ElectrodeClassifier(loaded.channels).load_state_dict(loaded.state_dict)
 
 
+def test_other_regions_are_another_training_and_nothing_is_taken_up(
+    tiny_lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = set()
+
+    def cut_off(*given: object) -> None:
+        assert isinstance(given[-1], Resume)
+        keys.add(given[-1].path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.classifier.training.fit", cut_off)
+    for regions in (0, 0, 255):
+        drawn = np.full((2, 8, 8), regions, np.uint8)
+        monkeypatch.setattr("train.classifier.training.read_regions", lambda _, drawn=drawn: drawn)
+        with pytest.raises(KeyboardInterrupt):
+            train_classifier(tiny_lot, tmp_path, dataclasses.replace(TINY, learn_regions=True), Reporter())
+    assert len(keys) == 2
+
+
 @pytest.mark.timeout(300)
 def test_the_same_seed_gives_the_same_losses(small_lot: Path) -> None:
     scans = load_scans(read_labels(small_lot)[:8], Method.GLOBAL, Bounds(1900, 2700), TINIEST)

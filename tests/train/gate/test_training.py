@@ -228,6 +228,24 @@ def test_photographs_are_asked_for_before_anything_is_read(tmp_path: Path) -> No
         )
 
 
+def test_other_photographs_are_another_training_and_nothing_is_taken_up(
+    small_lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = set()
+
+    def cut_off(*_: object, resume: Resume, **__: object) -> None:
+        keys.add(resume.path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "fit", cut_off)
+    sni = dataclasses.replace(TINY, perturbation="sni")
+    for grey in (9, 9, 90):
+        cv2.imwrite(str(tmp_path / "photo.png"), np.full((200, 200), grey, np.uint8))
+        with pytest.raises(KeyboardInterrupt):
+            train_gate(small_lot, tmp_path / "run", sni, Reporter(), bounds=BOUNDS, photos=tmp_path)
+    assert len(keys) == 2
+
+
 def test_photographs_that_would_not_be_used_are_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "photo.png"), np.full((200, 200), 9, np.uint8))
     with pytest.raises(DataError, match="photographs are for sni perturbations, not for shapes"):
