@@ -145,7 +145,8 @@ class Protocol(Part):
     disposition: Literal["assisted", "automatic"]
     prepared_by: str = ""
     approved_by: str = ""
-    valid_days: Annotated[int, Field(ge=1)] | None = None
+    valid_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+    """At most a century: a calendar ends, and the set would have been judged by then."""
     size_scale: SizeScale = SizeScale.LOG
     samples: Samples
     plant: PlantRates | None = None

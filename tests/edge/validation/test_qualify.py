@@ -287,6 +287,7 @@ def test_a_set_that_is_not_the_one_fixed_is_not_judged(
         ("title = ", "cannot be read"),
         ("title = " + "[" * 5000, "cannot be read"),
         (PLAN.replace("abnormal = 6\n", ""), "samples.abnormal"),
+        (PLAN.replace("valid_days = 30", "valid_days = 9999999"), "valid_days: Input should be less than or equal"),
     ],
 )
 def test_a_plan_that_cannot_work_is_refused_before_the_set_is_fixed(
