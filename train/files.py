@@ -89,7 +89,12 @@ def results_folder(path: Path) -> Iterator[None]:
             raise TrainError(
                 f"another edge-train writes into {path}", hint="wait for it, or name another folder with --out"
             ) from None
-        yield
+        try:
+            yield
+        except OSError as error:  # that of a full disk names nothing by itself
+            if error.filename is None:
+                error.filename = str(path)
+            raise
 
 
 def clear_results(folder: Path, *patterns: str) -> None:

@@ -3,15 +3,18 @@
 import errno
 import io
 import os
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from train.errors import DataError, TrainError
 from train.files import read_picture, results_folder, write_text, write_whole
+from train.plots import save
 
 
 class FullDisk(io.BytesIO):
@@ -47,6 +50,26 @@ def test_a_picture_whose_name_is_not_utf_8_is_refused_before_opencv_crashes_on_i
 def test_names_of_files_that_are_not_utf_8_keep_their_bytes_in_a_table(tmp_path: Path) -> None:
     write_text(tmp_path / "table.csv", os.fsdecode(b"B1_\xff.tif") + ",ä\n")
     assert (tmp_path / "table.csv").read_bytes() == b"B1_\xff.tif,\xc3\xa4\n"
+
+
+def test_a_full_disk_names_the_folder_of_results(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=re.escape(f"No space left on device: '{tmp_path}'")), results_folder(tmp_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_plot_on_a_full_disk_leaves_the_one_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fuller(io.BytesIO):
+        def write(self, content: bytes) -> int:  # type: ignore[override]
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    save(Figure(), tmp_path / "roc.1")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr("edge.system.files.open", lambda *_, **__: Fuller(), raising=False)
+    with pytest.raises(OSError, match="No space left"):
+        save(Figure(), tmp_path / "roc.1")
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert sorted(before) == ["roc.1.png", "roc.1.svg"]
 
 
 def test_a_second_command_into_the_same_folder_is_refused(tmp_path: Path) -> None:
