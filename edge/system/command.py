@@ -204,9 +204,9 @@ def count(text: str) -> int:
 
 
 def whole(text: str) -> int:
-    """Type of an option: a whole number from 0."""
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number: expected 0 or more")
+    """Type of an option: a whole number from 0 that fits 63 bits, as generators of random numbers take it."""
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) < 1 << 63):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number: expected 0 or more, below 2^63")
     return int(text)
 
 

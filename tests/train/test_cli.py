@@ -48,6 +48,7 @@ def test_a_defect_is_logged_and_two_lines(
     ("arguments", "words"),
     [
         ("fine-tune scans --out run --seed -1", "--seed: '-1' is no whole number"),
+        (f"crossval scans --out run --seed {1 << 64}", f"--seed: '{1 << 64}' is no whole number"),
         ("fine-tune scans --out run --epochs 0", "--epochs: '0' is no number of them: expected 1 or more"),
         ("fit-features scans --out run --cache-gib nan", "--cache-gib: 'nan' is no finite number"),
         ("gate scans --out run --lr inf", "--lr: 'inf' is no finite number"),

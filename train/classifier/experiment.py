@@ -7,6 +7,7 @@ is TOML with some of the fields below and perhaps `base = "best"`; what it leave
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,8 +145,10 @@ def replaced(base: ExperimentRecipe, values: dict[str, Any], where: str) -> Expe
         choices = [str(m) for m in Method] if kind is Method else list(get_args(kind))
         if choices and value not in choices:
             raise TrainError(f"{where}: {key} = {value!r}", hint=f"choose one of {', '.join(map(str, choices))}")
-        if kind in (int, float) and (isinstance(value, bool) or not isinstance(value, int | kind) or value < 0):
-            raise TrainError(f"{where}: {key} = {value!r}", hint="expected a number, not negative")
+        if kind in (int, float) and (
+            isinstance(value, bool) or not isinstance(value, int | kind) or not 0 <= value < math.inf
+        ):
+            raise TrainError(f"{where}: {key} = {value!r}", hint="expected a finite number, not negative")
     if "method" in values:
         values = values | {"method": Method(values["method"])}
     recipe = dataclasses.replace(base, **values)

@@ -339,6 +339,8 @@ def test_a_recipe_file_changes_its_base(tmp_path: Path) -> None:
         ("epoch = 3\n", "there is no 'epoch'"),
         ('loss = "cheap"\n', "loss = 'cheap'"),
         ("lr = -1\n", "lr = -1"),
+        ("penalty = nan\n", "penalty = nan"),
+        ("lr = inf\n", "lr = inf"),
         ("epochs = true\n", "epochs = True"),
         ("epochs = 0\n", "at least 1"),
         ('features = "tiles"\n', "takes no features of tiles"),
