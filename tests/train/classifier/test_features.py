@@ -169,11 +169,15 @@ class TestCache:
         path.write_bytes(data if damage == "one bit" else data[: 0 if damage == "empty" else 40])
         assert cache.get(key()) is None
 
-    def test_what_a_killed_run_had_begun_to_write_is_cleared_away(self, tmp_path: Path) -> None:
+    def test_what_a_killed_run_had_begun_to_write_is_cleared_away_and_nothing_else(self, tmp_path: Path) -> None:
         (tmp_path / "ab").mkdir()
-        (tmp_path / "ab" / "abcd.77.tmp").write_bytes(b"half")
+        (tmp_path / "ab" / "notes.txt").write_bytes(b"of somebody else")
+        with write_whole(tmp_path / "ab" / "abcd.features", durable=False):
+            (draft,) = tmp_path.glob("ab/.*")
+        (tmp_path / "ab" / "abcd.features").unlink()
+        draft.write_bytes(b"half")  # a kill would have left it
         FeatureCache(tmp_path, SHAPE)
-        assert list(tmp_path.glob("*/*")) == []
+        assert [path.name for path in tmp_path.glob("*/*")] == ["notes.txt"]
 
     def test_a_full_disk_ends_the_caching_and_leaves_nothing_broken(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
