@@ -54,8 +54,9 @@ class Spread:
 def fit(features: Features, share: float, margin: float, lots: Sequence[str] = ()) -> Spread:
     """The spread whose limit is `margin` times the distance that `share` of the training scans (n, k) do not exceed.
 
-    With `lots`, the lot of each scan, distances are from the scans of all other lots: a new lot is such a one. How far
-    lots can lie apart is known the worse the fewer there are, so the margin is then at least 1 + 2.25 / sqrt(lots).
+    With `lots`, the lot of each scan, distances are from the scans of all other lots: a new lot is such a one; of one
+    lot, from its own. How far lots can lie apart is known the worse the fewer there are, so the margin is then at least
+    1 + 2.25 / sqrt(lots).
     Raises ValueError for no scans.
     """
     if not len(features):
@@ -70,6 +71,7 @@ def fit(features: Features, share: float, margin: float, lots: Sequence[str] = (
         for name in names:
             others = _spread_of(features[of_lot != name])
             distances += [others.distance(one) for one in features[of_lot == name]]
+    if names:
         margin = max(margin, 1 + FEW_LOTS_MARGIN / len(names) ** 0.5)
     least = len(whole.mean) ** 0.5  # its mean over normal deviates
     limit = max(margin * float(np.quantile(distances, share)), least)

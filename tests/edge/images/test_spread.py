@@ -24,6 +24,12 @@ def test_lots_that_lie_apart_widen_the_limit_and_few_of_them_widen_it_more() -> 
     assert limits[6] > limits[60] > 1
 
 
+def test_one_lot_widens_the_limit_the_most() -> None:
+    features = np.random.default_rng(3).normal(0, 1, (200, 1))
+    alone = fit(features, 0.99, 1.05, ["B1"] * 200).limit
+    assert alone == pytest.approx(fit(features, 0.99, 1 + 2.25).limit)
+
+
 def test_no_scans_have_no_spread() -> None:
     with pytest.raises(ValueError, match="no scans"):
         fit(np.empty((0, 1)), share=0.99, margin=1.05)
