@@ -159,7 +159,7 @@ class Adaptation:
 class Pretraining:
     """How a backbone is taught by simulated scans."""
 
-    simulator: Literal["both", "first", "second"] = option("both", "whose scans teach: the two share nothing")
+    simulator: Literal["both", "first", "second"] = option("both", "whose scans teach")
     lots: int = option(60, "lots of each simulator", not_zero=True)
     scans_per_lot: int = option(20, "scans of each lot", not_zero=True)
     size: Size = option(Size(250, 125), "height and width of the scans it learns from, px")

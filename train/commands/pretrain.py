@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 
 from edge.system.progress import Reporter
-from train.commands.options import TRAINS, Verbs, add_command, add_fields, add_jobs, add_out, runner
+from train.commands.options import Verbs, add_command, add_fields, add_jobs, add_out, runner
 from train.recipe import Pretraining
 
 
@@ -24,7 +24,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
             "edge-train pretrain --out first-weights",
             "edge-train pretrain --out first-weights --steps 8000 --jobs 4 --device cuda",
         ),
-        exits=TRAINS,
+        exits=(),
     )
     add_out(verb, "folder for backbone.pth and what it was taught by")
     add_fields(verb, Pretraining())

@@ -27,6 +27,7 @@ from train.classifier.pooling import LAYER_CHANNELS, feature_maps
 from train.classifier.region_task import flip
 from train.classifier.training import build_classifier, draw_flips
 from train.device import choose_arithmetic, open_device
+from train.errors import TrainError
 from train.files import clear_results, write_json, write_whole
 from train.losses import finite
 from train.networks import normalise
@@ -35,7 +36,7 @@ from train.recipe import ClassifierRecipe, Pretraining, cosine_rate
 from train.resume import EpochEnd, Resume
 from train.runner import Runner
 from train.simulator.simulate import KINDS
-from train.weights import NONE
+from train.weights import IMAGENET, NONE
 
 WEIGHTS_FILE: Final = "backbone.pth"
 FACTS_FILE: Final = "backbone.json"
@@ -71,6 +72,11 @@ def pretrain(recipe: Pretraining, out: Path, runner: Runner, reporter: Reporter)
 
     A killed training goes on where it was last saved, to the same weights. Raises TrainError, DivergedError.
     """
+    if recipe.weights not in (NONE, IMAGENET) and Path(recipe.weights).resolve() == (out / WEIGHTS_FILE).resolve():
+        raise TrainError(
+            f"the taught weights would take the place of {recipe.weights}, by which they start",
+            hint="name another folder with --out: what taught these stands beside them",
+        )
     is_bf16 = choose_arithmetic(recipe.amp, recipe.device, reporter.say) == "bf16"
     torch.manual_seed(recipe.seed)
     # Before the scans are drawn: missing weights fail at once.

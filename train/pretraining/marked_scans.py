@@ -71,17 +71,19 @@ def draw_marked_scans(
     tasks = [
         _LotTask(simulator, seed, lot, scans_per_lot, size) for simulator in simulators for lot in range(1, lots + 1)
     ]
-    drawn: dict[int, tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]] = {}
+    n, cells = len(tasks) * scans_per_lot, cells_of((), size)
+    # Filled in place: lots that are joined in the end need the memory twice.
+    counts, severities = np.empty((n, size.height_px, size.width_px), np.uint16), np.empty((n, *cells.shape), np.uint8)
     merged = {simulator: np.zeros(LEVELS, np.int64) for simulator in simulators}
-    for number, (counts, severities, hist) in runner.map(_draw_lot, tasks):
-        drawn[number] = counts, severities
+    for done, (number, (of_lot, severities_of_lot, hist)) in enumerate(runner.map(_draw_lot, tasks), start=1):
+        at = slice(number * scans_per_lot, (number + 1) * scans_per_lot)
+        counts[at], severities[at] = of_lot, severities_of_lot
         merged[tasks[number].simulator] += hist
-        progress(len(drawn) * scans_per_lot, len(tasks) * scans_per_lot)
+        progress(done * scans_per_lot, n)
     bounds = {simulator: pooled_bounds(hist) for simulator, hist in merged.items()}
-    in_order = [drawn[number] for number in range(len(tasks))]
     return MarkedScans(
-        counts=np.concatenate([counts for counts, _ in in_order]),
-        severities=np.concatenate([severities for _, severities in in_order]),
+        counts=counts,
+        severities=severities,
         bounds=np.repeat([_pair(bounds[task.simulator]) for task in tasks], scans_per_lot, axis=0).astype(np.float32),
     )
 

@@ -91,6 +91,15 @@ def test_weights_that_are_not_there_are_told_before_a_scan_is_drawn(tmp_path: Pa
         taught(tmp_path, replace(RECIPE, weights=str(tmp_path / "nowhere.pth"), lots=10**6))
 
 
+def test_weights_that_the_result_would_replace_are_refused(tmp_path: Path) -> None:
+    before, _ = taught(tmp_path)
+    with pytest.raises(TrainError, match=r"take the place of .*backbone\.pth"):
+        taught(tmp_path, replace(RECIPE, weights=str(tmp_path / "sub" / ".." / WEIGHTS_FILE)))
+    assert json.loads((tmp_path / FACTS_FILE).read_text())["sha256"] == before
+    taught(tmp_path / "on", replace(RECIPE, weights=str(tmp_path / WEIGHTS_FILE)))
+    assert json.loads((tmp_path / "on" / FACTS_FILE).read_text())["from"] == before
+
+
 def test_a_training_that_diverges_names_the_step_and_leaves_no_weights(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"at step \d+, on simulated scan \d+"):
         taught(tmp_path, replace(RECIPE, lr=float("inf")))

@@ -1,9 +1,13 @@
 """Marked scans: cells hold what covers them, and the same seed draws the same scans, however many processes draw."""
 
+import tracemalloc
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+import train.pretraining.marked_scans
+from edge.images.conversion import LEVELS
 from edge.records import Size
 from train.pretraining.marked_scans import CELL_PX, cells_of, draw_marked_scans
 from train.runner import Here, Processes
@@ -38,6 +42,19 @@ def test_what_covers_no_quarter_of_a_pixel_marks_the_cell_that_it_covers_most() 
     fine[100, 200], fine[300, 100:102] = True, True  # of pixels of 100 each
     (kind,) = (cells for cells in cells_of([("scratches", 0.5, fine)], SIZE) if cells.any())
     assert np.argwhere(kind).tolist() == [[300 // 10 // CELL_PX, 100 // 10 // CELL_PX]]
+
+
+def test_scans_lie_in_memory_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = Size(256, 256)
+    lot = np.zeros((4, *size), np.uint16), np.zeros((4, len(KINDS), 32, 32), np.uint8), np.ones(LEVELS, np.int64)
+    monkeypatch.setattr(train.pretraining.marked_scans, "_draw_lot", lambda _: tuple(part.copy() for part in lot))
+    tracemalloc.start()
+    try:
+        scans = draw_marked_scans(("first",), 40, 4, 0, size, Here(), lambda *_: None)
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most_bytes < 1.5 * (scans.counts.nbytes + scans.severities.nbytes)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
