@@ -160,7 +160,7 @@ def test_a_store_that_answers_the_next_time_costs_no_scan(tmp_path: Path, odd_st
     store = odd_store(["a.tif", "b.tif"], b_tif=[TimeoutError(), RuntimeError("broken off")])
     result = replayed(tmp_path)
     assert (result.metrics.scans_count, result.metrics.unreadable_count) == (2, 0)
-    assert store.asked[:4] == ["a.tif", "b.tif", "b.tif", "b.tif"]
+    assert sorted(store.asked[:4]) == ["a.tif", "b.tif", "b.tif", "b.tif"]  # two are asked for at a time
 
 
 @pytest.mark.parametrize(

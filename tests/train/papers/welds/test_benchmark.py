@@ -176,7 +176,9 @@ def test_other_welds_that_defects_cover_are_refused_before_anything_is_cut_or_le
     covered = tmp_path / "covered"
     for part in ("images", "masks"):
         (covered / part).mkdir(parents=True)
-        cv2.imwrite(str(covered / part / "full.png"), np.full((300, 900), 255, np.uint8))
+        grey = np.full((300, 900), 255, np.uint8)
+        grey[:40] = 0  # sound metal, narrower than a patch
+        cv2.imwrite(str(covered / part / "full.png"), grey)
     cache = tmp_path / "cache"
     assert main(command(welds, cache, tmp_path / "out", *BEST, "--test-welds", str(covered))) == 65
     assert "no place for a patch clear of all defects in full" in capsys.readouterr().err
