@@ -12,7 +12,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -281,29 +281,43 @@ def _on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in state.items()}
 
 
-@torch.no_grad()
 def recalibrate_batch_norm(model: ElectrodeClassifier, training: LoadedScans, recipe: ClassifierRecipe) -> None:
     """Take the batch norm statistics anew, as plain means over training scans at full size.
 
     Those kept while training follow the last few batches, and a few batches of large, much alike scans say little.
     """
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    model.eval()
+    device = torch.device(recipe.device)
+    rng = np.random.default_rng(recipe.seed)
+    drawn = rng.permutation(len(training.rows))[: recipe.recalibrate_scans]
+
+    def images_of(numbers: np.ndarray) -> Tensor:
+        return model.normalise(torch.from_numpy(training.images[numbers]).to(device))
+
+    take_statistics(model, drawn, images_of, recipe.batch, recipe.amp == "bf16")
+
+
+@torch.no_grad()
+def take_statistics(
+    network: nn.Module, drawn: np.ndarray, images_of: Callable[[np.ndarray], Tensor], batch: int, is_bf16: bool
+) -> None:
+    """Batch norm statistics of a network as plain means over the scans `drawn` (n,); leaves it in eval mode.
+
+    `images_of`: normalised images (n, 3, h, w) of some of these numbers, on the network's device.
+    """
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    network.eval()
     for layer in norms:
         layer.reset_running_stats()
         layer.momentum = None  # cumulative
         layer.train()
-    device = torch.device(recipe.device)
-    rng = np.random.default_rng(recipe.seed)
-    drawn = rng.permutation(len(training.rows))[: recipe.recalibrate_scans]
     # Whole batches only: a small last one would count as much as the others.
-    for start in range(0, max(1, len(drawn) - recipe.batch + 1), recipe.batch):
-        x = model.normalise(torch.from_numpy(training.images[drawn[start : start + recipe.batch]]).to(device))
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.amp == "bf16"):
-            model(x.contiguous(memory_format=torch.channels_last))
+    for start in range(0, max(1, len(drawn) - batch + 1), batch):
+        x = images_of(drawn[start : start + batch])
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=is_bf16):
+            network(x.contiguous(memory_format=torch.channels_last))
     for layer in norms:
         layer.momentum = 0.1
-    model.eval()
+    network.eval()
 
 
 def batches(labels: np.ndarray, recipe: ClassifierRecipe, rng: np.random.Generator) -> Iterator[np.ndarray]:

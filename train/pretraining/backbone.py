@@ -25,7 +25,7 @@ from edge.system.progress import Reporter
 from train.classifier.features import weights_sha256
 from train.classifier.pooling import LAYER_CHANNELS, feature_maps
 from train.classifier.region_task import flip
-from train.classifier.training import build_classifier, draw_flips
+from train.classifier.training import build_classifier, draw_flips, take_statistics
 from train.device import choose_arithmetic, open_device
 from train.errors import TrainError
 from train.files import clear_results, write_json, write_whole
@@ -96,7 +96,7 @@ def pretrain(recipe: Pretraining, out: Path, runner: Runner, reporter: Reporter)
     key = {"recipe": _flat(recipe), "bf16": is_bf16, "from": started_from}
     resume = Resume(out / RESUME_FILE, json.dumps(key))
     losses = _teach(network.backbone, scans, recipe, is_bf16, resume, reporter)
-    take_statistics(network.backbone, scans, recipe.batch, is_bf16)
+    _take_statistics(network.backbone, scans, recipe, is_bf16)
     network = network.cpu().eval()
     sha256 = weights_sha256(network)
     clear_results(out, WEIGHTS_FILE, FACTS_FILE)
@@ -209,24 +209,15 @@ def greys(
     return (255 * share.clip(0, 1)).astype(np.float32)
 
 
-@torch.no_grad()
-def take_statistics(backbone: nn.Module, scans: MarkedScans, batch: int, is_bf16: bool) -> None:
-    """Batch norm statistics as plain means over scans as they are, with the simulators' own bounds."""
-    norms = [layer for layer in backbone.modules() if isinstance(layer, nn.BatchNorm2d)]
-    for layer in norms:
-        layer.reset_running_stats()
-        layer.momentum = None  # cumulative
-    backbone.train()
-    device = next(backbone.parameters()).device
+def _take_statistics(backbone: nn.Module, scans: MarkedScans, recipe: Pretraining, is_bf16: bool) -> None:
+    """Batch norm statistics over scans as they are, with the simulators' own bounds."""
+    device = torch.device(recipe.device)
     drawn = np.linspace(0, len(scans.counts) - 1, min(_STATISTICS_SCANS, len(scans.counts))).astype(np.int64)
-    # Whole batches only: a small last one would count as much as the others.
-    for start in range(0, max(1, len(drawn) - batch + 1), batch):
-        of_batch = drawn[start : start + batch]
-        x = _normalised(greys(scans.counts[of_batch], *scans.bounds[of_batch].T), device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
-            feature_maps(backbone, x.contiguous(memory_format=torch.channels_last))
-    for layer in norms:
-        layer.momentum = 0.1
+
+    def images_of(numbers: npt.NDArray[np.int64]) -> Tensor:
+        return _normalised(greys(scans.counts[numbers], *scans.bounds[numbers].T), device)
+
+    take_statistics(backbone, drawn, images_of, recipe.batch, is_bf16)
 
 
 def _normalised(images: npt.NDArray[np.float32], device: torch.device) -> Tensor:
