@@ -22,6 +22,7 @@ from edge.scans.scan import Limits, read_scan
 from edge.system.names import is_scan_name
 from export.errors import ExportError
 from train.dataset import LABELS, LABELS_NAME, read_labels
+from train.files import entries_of, folders_of
 
 GOLDEN_SIDE_PX: Final = 320
 """Longest side of a golden scan: about 100 kB of 16-bit Deflate; it is resized to the network's input anyway."""
@@ -102,7 +103,7 @@ def tiff_bytes(counts: Counts) -> bytes:
 def _candidates(folder: Path) -> list[tuple[Path, int | None]]:
     """Scans to try, with their labels where something says so."""
     candidates: list[tuple[Path, int | None]] = []
-    if (folder / LABELS_NAME).is_file() or any(folder.glob(f"*/{LABELS[0]}")):
+    if (folder / LABELS_NAME).is_file() or any((lot / LABELS[0]).is_dir() for lot in folders_of(folder)):
         rows = read_labels(folder)
         for label in range(len(LABELS)):
             candidates += [(row.path, label) for row in rows if row.label == label][:CANDIDATES]
@@ -112,7 +113,7 @@ def _candidates(folder: Path) -> list[tuple[Path, int | None]]:
                 hint="golden scans are two, of each label one, or both normal",
             )
         return candidates
-    found = sorted(path for path in folder.glob("*") if is_scan_name(path.name))
+    found = [path for path in entries_of(folder) if is_scan_name(path.name)]
     if len(found) < 2:
         raise ExportError(
             f"{folder} holds {len(found)} TIFF files, golden scans are two",

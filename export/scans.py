@@ -14,6 +14,7 @@ from edge.scans.scan import Limits, read_scan
 from edge.system.names import is_scan_name
 from edge.validation.labels import Label, match_labels, read_labels
 from export.errors import ExportError
+from train.files import files_below
 
 LABELS_NAME = "labels.csv"
 
@@ -30,8 +31,11 @@ class ConvertedScan:
 
 
 def scan_files(folder: Path) -> list[Path]:
-    """The TIFF files of a folder and its sub-folders, sorted. Raises ExportError where there are none."""
-    files = sorted(path for path in folder.rglob("*") if is_scan_name(path.name))
+    """The TIFF files of a folder and its sub-folders, sorted.
+
+    Raises ExportError where there are none, DataError where a folder cannot be listed.
+    """
+    files = [path for path in files_below(folder) if is_scan_name(path.name)]
     if not files:
         raise ExportError(f"{folder} holds no TIFF files", hint="give a folder of scans")
     return files

@@ -30,6 +30,7 @@ from edge.system.text import visible
 from edge.validation.labels import MatchedLabels, bad_rows, match_labels
 from edge.validation.labels import read_labels as read_label_rows
 from train.errors import DataError
+from train.files import entries_of, files_below, folders_of
 
 LABELS_NAME = "labels.csv"
 LABELS = ("normal", "abnormal")
@@ -178,11 +179,11 @@ def unlabelled_files(data: Path) -> tuple[list[str], list[str]]:
 
 
 def _tiff_files(data: Path) -> list[str]:
-    return sorted(path.relative_to(data).as_posix() for path in data.rglob("*") if is_scan_name(path.name))
+    return [path.relative_to(data).as_posix() for path in files_below(data) if is_scan_name(path.name)]
 
 
 def _rows_of_folders(data: Path) -> Iterator[Row]:
-    for path in sorted(data.glob("*/*/*")):
+    for path in (path for lot in folders_of(data) for label in folders_of(lot) for path in entries_of(label)):
         if not is_scan_name(path.name) or not path.is_file():
             continue
         lot, label = path.parts[-3:-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import struct
 import zlib
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 import edge.system.files
+from edge.system.names import IGNORED_FOLDERS
 from train.errors import DataError, TrainError
 
 DAMAGE: Final = (
@@ -32,6 +34,45 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 def is_picture_name(name: str) -> bool:
     """Whether a file of this name is taken for an image."""
     return name.lower().endswith(PICTURE_SUFFIXES)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files of a folder and its sub-folders, sorted; through no link to a folder.
+
+    Raises DataError for one that cannot be listed: `Path.rglob` leaves it out without a word.
+    """
+
+    def refuse(error: OSError) -> None:
+        place = Path(error.filename or folder)
+        if place == folder or not _is_file_systems_own(place):
+            raise _not_listed(place, error)
+
+    return sorted(Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse) for name in names)
+
+
+def entries_of(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted. Raises DataError where it cannot be listed: `Path.glob` finds nothing there."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise _not_listed(folder, error) from None
+
+
+def folders_of(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, links to folders among them. Raises DataError as `entries_of`, OSError."""
+    return [path for path in entries_of(folder) if path.is_dir() and not _is_file_systems_own(path)]
+
+
+def _is_file_systems_own(folder: Path) -> bool:
+    """Whether it is one such as `lost+found`: root alone may list it, and no scans are put there."""
+    return folder.name.lower() in IGNORED_FOLDERS
+
+
+def _not_listed(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"the folder {folder} cannot be listed: {error.strerror}",
+        hint="look at the folder and who may read it, or take it out of the data: what lies in it would be missing",
+    )
 
 
 def read_picture(path: Path, flags: int) -> npt.NDArray[np.integer | np.floating] | None:

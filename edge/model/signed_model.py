@@ -146,7 +146,7 @@ def read_model(directory: Path, trusted_key: Path) -> SignedModel:
 def load_trusted_keys(path: Path) -> tuple[TrustedKey, ...]:
     """The Ed25519 public keys of a PEM file, or of all *.pem files of a folder. Raises ModelError."""
     try:
-        files = sorted(path.glob("*.pem")) if path.is_dir() else [path]
+        files = sorted(file for file in path.iterdir() if file.match("*.pem")) if path.is_dir() else [path]
         for file in {path, *files}:
             if not file.is_relative_to(PROGRAM):
                 _expect_guarded(file)

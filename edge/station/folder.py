@@ -30,12 +30,9 @@ from edge.records import FileStamp
 from edge.station.mounts import FileSystem, Whereabouts, file_system
 from edge.system.files import open_folder
 from edge.system.logs import event
-from edge.system.names import IGNORED_STARTS, display_name, is_scan_name
+from edge.system.names import IGNORED_FOLDERS, IGNORED_STARTS, display_name, is_scan_name
 
 log = logging.getLogger(__name__)
-
-IGNORED_FOLDERS = frozenset({"$recycle.bin", "lost+found", "system volume information"})
-"""What file systems put into their top folder, in any case of the letters: deleted files, private places."""
 
 MAX_DEPTH = 32
 """Levels of sub-folders that are read; stations sort by day, lot and part."""

@@ -14,6 +14,9 @@ SCAN_SUFFIXES = (".tif", ".tiff")
 IGNORED_STARTS = (".", "~")
 """Hidden files and folders, and drafts of other programs."""
 
+IGNORED_FOLDERS = frozenset({"$recycle.bin", "lost+found", "system volume information"})
+"""What file systems put into their top folder, in any case of the letters: deleted files, private places."""
+
 
 def is_scan_name(name: str) -> bool:
     """Whether a file of this name is taken for a scan."""

@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edge.errors import SettingsError, SourceError
-from edge.station.folder import IGNORED_FOLDERS
 from edge.system.logs import event
-from edge.system.names import IGNORED_STARTS, display_name, is_scan_name
+from edge.system.names import IGNORED_FOLDERS, IGNORED_STARTS, display_name, is_scan_name
 
 log = logging.getLogger(__name__)
 

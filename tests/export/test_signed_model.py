@@ -34,6 +34,7 @@ from export.signed_model import write_model
 from tests.export.networks import BOUNDS, exposure_around, make_place, model_command, write_checkpoints
 from tests.support.fakes import ScriptedEngine, write_scan
 from train.checkpoint import load_checkpoint
+from train.errors import DataError
 
 pytestmark = pytest.mark.timeout(600)  # torch exports two networks
 SIZE = Size(96, 64)
@@ -330,3 +331,14 @@ def test_small_sets_that_cannot_show_int8_to_be_harmless_get_float16_and_are_tol
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["weights_storage"] == "fp16"
     asked = model_command(workplace / "run", workplace, tmp_path / "asked", "--weights-storage", "int8")
     assert main(asked) == ParityError.exit_code
+
+
+@pytest.mark.usefixtures("rights_hold")
+@pytest.mark.parametrize("hidden", ["", "B2"])
+def test_golden_scans_in_a_folder_that_may_not_be_listed_are_no_missing_ones(tmp_path: Path, hidden: str) -> None:
+    for lot in ("B1", "B2"):
+        (tmp_path / lot / "normal").mkdir(parents=True)
+        write_scan(tmp_path / lot / "normal" / "a.tif")
+    (tmp_path / hidden).chmod(0o300)
+    with pytest.raises(DataError, match=f"{tmp_path / hidden} cannot be listed: Permission denied"):
+        golden_of(tmp_path)

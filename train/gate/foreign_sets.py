@@ -17,7 +17,7 @@ from edge.errors import ScanError
 from edge.scans.scan import Limits, read_scan
 from edge.system.names import is_scan_name
 from train.errors import DataError
-from train.files import is_picture_name, read_picture
+from train.files import files_below, is_picture_name, read_picture
 from train.runner import map_in_order
 from train.simulator.electrode import MEAN_SIZE_PX
 from train.simulator.fields import Counts
@@ -47,7 +47,7 @@ def of_folder(folder: Path) -> Iterator[ForeignImage]:
 
     Raises DataError for a folder without images and for one it cannot read.
     """
-    paths = sorted(path for path in folder.rglob("*") if is_picture_name(path.name))
+    paths = [path for path in files_below(folder) if is_picture_name(path.name)]
     if not paths:
         raise DataError(f"no images in {folder}", hint="give a folder of 16-bit TIFFs, or of JPEG, PNG or BMP images")
     for path in paths:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from train.errors import DataError
-from train.files import is_picture_name, read_picture
+from train.files import files_below, is_picture_name, read_picture
 
 Patch = npt.NDArray[np.float32]
 Grey = npt.NDArray[np.uint8]
@@ -29,7 +29,7 @@ LORENTZIAN_REACH_PX = 7
 
 def read_photos(folder: Path, at_most: int = 400) -> list[Patch]:
     """Grey photographs in [0, 1], each at least a patch on every side. Raises DataError where there are none."""
-    paths = sorted(path for path in folder.rglob("*") if is_picture_name(path.name))
+    paths = [path for path in files_below(folder) if is_picture_name(path.name)]
     photos: list[Patch] = []
     for path in paths:
         image = read_picture(path, cv2.IMREAD_GRAYSCALE)

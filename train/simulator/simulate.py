@@ -21,6 +21,7 @@ import tifffile
 from edge.errors import EdgeError
 from edge.system.files import write_whole
 from edge.system.names import is_scan_name
+from train.files import files_below
 from train.runner import map_in_order
 from train.simulator.defects import PAINTERS
 from train.simulator.electrode import blank_sheet, expose
@@ -252,7 +253,7 @@ def _orders(
 def _refuse_others(out: Path, orders: Sequence[_Order], labels: Path) -> None:
     """Raise EdgeError where the directory holds scans or labels of somebody else: nothing of theirs is replaced."""
     ours = {order.path for order in orders}
-    strangers = [path for path in out.rglob("*") if is_scan_name(path.name) and path not in ours]
+    strangers = [path for path in files_below(out) if is_scan_name(path.name) and path not in ours]
     if strangers:
         raise EdgeError(
             f"{out} already holds {len(strangers)} other scans, such as {min(strangers).relative_to(out)}",

@@ -443,3 +443,11 @@ def test_the_digest_is_that_of_the_manifest_file(folder: Path) -> None:
     model = verify_model(folder, TRUSTED)
     assert len(model.digest) == 64
     assert model.digest not in json.dumps(manifest)
+
+
+@pytest.mark.usefixtures("rights_hold")
+def test_keys_in_a_folder_that_may_not_be_listed_are_no_missing_ones(tmp_path: Path) -> None:
+    write_public_key(tmp_path / "a.pem")
+    tmp_path.chmod(0o300)
+    error = key_error(tmp_path)
+    assert f"the trusted key {tmp_path} cannot be read: Permission denied" == error.message

@@ -17,7 +17,8 @@ import edge.validation.file_list
 import edge.validation.sources
 from edge.errors import SettingsError, SourceError
 from edge.settings import FolderSettings, Settings
-from edge.station.folder import IGNORED_FOLDERS, StationFolder
+from edge.station.folder import StationFolder
+from edge.system.names import IGNORED_FOLDERS
 from edge.validation.file_list import write_file_list
 from edge.validation.replay import ReplayOptions, ReplayResult, check_replay, run_replay
 from edge.validation.sources import open_source

@@ -29,6 +29,7 @@ from edge.system.progress import Reporter
 from train.bounds import bounds_needed
 from train.dataset import LABELS, LABELS_NAME, LoadedScans, load_split, read_labels, split_by_lot
 from train.errors import DataError
+from train.files import entries_of, folders_of
 from train.papers.transfer.pictures import PictureFolder, check_members, decode, open_pictures, resized
 from train.survey import natural
 
@@ -126,7 +127,8 @@ def open_image_set(path: Path, choice: Choice, reporter: Reporter) -> ImageSet:
 def _holds_scans(path: Path) -> bool:
     if (path / LABELS_NAME).is_file():
         return True
-    return any(is_scan_name(file.name) for label in LABELS for file in path.glob(f"*/{label}/*"))
+    labels = (label for lot in folders_of(path) for label in folders_of(lot) if label.name in LABELS)
+    return any(is_scan_name(file.name) for label in labels for file in entries_of(label))
 
 
 def _scans(path: Path, choice: Choice, reporter: Reporter) -> ImageSet:

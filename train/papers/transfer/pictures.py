@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from edge.records import Image as Picture
 from edge.records import Size
 from train.errors import DataError
-from train.files import is_picture_name
+from train.files import files_below, is_picture_name
 
 MAX_FILES: Final = 1_000_000
 MAX_FILE_BYTES: Final = 64 << 20
@@ -102,7 +102,7 @@ def check_members(path: Path, archive: zipfile.ZipFile) -> None:
 
 
 def _folder(path: Path) -> PictureFolder:
-    files = sorted(found for found in path.rglob("*") if is_picture_name(found.name) and found.is_file())
+    files = [found for found in files_below(path) if is_picture_name(found.name) and found.is_file()]
 
     def read(name: str) -> bytes:
         file = path / name

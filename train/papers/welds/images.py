@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from train.errors import DataError
-from train.files import is_picture_name, read_picture
+from train.files import entries_of, is_picture_name, read_picture
 from train.gate.perturb import PATCH_PX
 
 _MASK_HINT = "defects are drawn in 255 on 0; a weld whose defects are not drawn has no mask file"
@@ -72,7 +72,7 @@ def digest_of(welds: Sequence[Weld], *further: bytes) -> str:
 
 def _files(folder: Path) -> list[Path]:
     """Image files of a folder by name; none where there is no such folder."""
-    return sorted(path for path in folder.glob("*") if is_picture_name(path.name))
+    return [path for path in entries_of(folder) if is_picture_name(path.name)] if folder.exists() else []
 
 
 def _refuse_doubles(paths: Sequence[Path]) -> None:
