@@ -115,6 +115,11 @@ class SplitScans:
     def digest(self) -> str:
         return data_digest(self.rows, [fact.sha256 for fact in self.facts])
 
+    @property
+    def order(self) -> list[str]:
+        """Digests of the files in their order: a training that goes on draws scans by number."""
+        return [fact.sha256 for fact in self.facts]
+
 
 def read_labels(data: Path) -> list[Row]:
     """The labelled scans of a folder, in the order of `labels.csv` or sorted by path; unlabelled ones are left out.

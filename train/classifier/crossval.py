@@ -186,7 +186,7 @@ def experiment_digest(survey: Survey, recipe: ExperimentRecipe, backbone: Backbo
     facts = {
         "recipe": values,
         "data": survey.digest,
-        "files": [row.file for row in survey.rows],
+        "files": [(row.file, scan.sha256) for row, scan in zip(survey.rows, survey.scans, strict=True)],
         "disputed": [row.is_disputed for row in survey.rows],
         "weights": backbone.sha256,
         "size": list(backbone.size),

@@ -105,7 +105,7 @@ def train_classifier(
     training, validation = scans.training, scans.held_out
     reporter.say(f"training on {_describe(training)}; validating on {_describe(validation)}")
     digest = scans.digest
-    key = {"recipe": flat(recipe), "bounds": str(bounds), "data": digest}
+    key = {"recipe": flat(recipe), "bounds": str(bounds), "data": digest, "order": scans.order}
     if recipe.learn_regions:
         key["regions"] = digest_of(read_regions(training.rows))
     resume = Resume(out / RESUME_FILE, json.dumps(key))

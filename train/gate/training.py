@@ -76,7 +76,8 @@ def train_gate(
     scans = load_split(training_rows, validation_rows, recipe.method, bounds, recipe.size, reporter.counter)
     training, validation = scans.training, scans.held_out
     reporter.say(f"training on {len(training.rows)} scans; calibrating on {len(validation.rows)}")
-    key = {"recipe": flat(recipe), "bounds": str(bounds), "data": scans.digest, "photos": digest_of(pictures)}
+    key = {"recipe": flat(recipe), "bounds": str(bounds), "data": scans.digest, "order": scans.order}
+    key["photos"] = digest_of(pictures)
     resume = Resume(out / RESUME_FILE, json.dumps(key))
     torch.manual_seed(recipe.seed)
     model = GateAutoencoder()

@@ -6,6 +6,7 @@ features are shared, so most rows cost no backbone pass at all.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -95,7 +96,8 @@ def ablate(
     Rows that an earlier run found under the same conditions stay in both. Raises DataError, DivergedError, TrainError.
     """
     under = conditions(survey, backbone, chosen[0].recipe.seed)
-    found, table = _found_before(out / RESULTS_FILE, under), ""
+    said = _digest_of_labels(survey)
+    found, table = _found_before(out / RESULTS_FILE, under, said), ""
     clear_results(out, TABLE_FILE)
     for turn, step in enumerate(chosen, 1):
         reporter.say(f"step {step.number}, {turn} of {len(chosen)}: {step.name}")
@@ -105,7 +107,7 @@ def ablate(
         facts = {"step": step.name, "recipe": recipe_values(step.recipe), "heads_s": timing.heads_s}
         row = summary(columns_of(results), str(step.recipe.method), survey.rows, facts)
         kept = {key: row[key] for key in ("step", "recipe", "overall", "kinds")}
-        found[step.number] = {"number": step.number, "conditions": under, **kept}
+        found[step.number] = {"number": step.number, "conditions": under, "labels": said, **kept}
         rows = [found[number] for number in sorted(found)]
         write_json(out / RESULTS_FILE, rows)
         table = table_markdown(rows, under)
@@ -150,10 +152,19 @@ def table_markdown(rows: Sequence[Mapping[str, Any]], under: str) -> str:
     return "\n".join([*table(heads, found), "", about, "", under]) + "\n"
 
 
-def _found_before(path: Path, under: str) -> dict[int, dict[str, Any]]:
-    """Rows of an earlier run by the step's number; of other conditions, or an older release, none."""
+def _digest_of_labels(survey: Survey) -> str:
+    """SHA-256 over all that is said of each scan: votes, kinds and severities decide a row, too."""
+    said = [
+        (scan.sha256, row.file, row.lot, row.label, row.votes, row.kinds, row.severity)
+        for row, scan in zip(survey.rows, survey.scans, strict=True)
+    ]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _found_before(path: Path, under: str, labels: str) -> dict[int, dict[str, Any]]:
+    """Rows of an earlier run by the step's number; of other conditions or labels, or an older release, none."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        return {int(row["number"]): row for row in rows if row["conditions"] == under}
+        return {int(row["number"]): row for row in rows if (row["conditions"], row["labels"]) == (under, labels)}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

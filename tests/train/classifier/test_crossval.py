@@ -16,8 +16,11 @@ import tifffile
 import torch
 
 from edge.images.method import Method
+from edge.records import Size
 from edge.validation.statistics import Confusion
+from train.classifier.crossval import experiment_digest
 from train.classifier.experiment import BEST, PAPER, read_recipe, replaced
+from train.classifier.features import Backbone
 from train.classifier.folds import FoldResult, FoldTask, run_fold
 from train.classifier.learner import Samples
 from train.classifier.tables import Column, kind_recalls, severity_limit, summary, table_markdown
@@ -213,6 +216,29 @@ def test_a_scan_in_two_lots_is_refused_and_no_earlier_table_stays(
     assert [path.name for path in out.iterdir()] == ["recipe.toml"]
 
 
+def test_two_scans_that_swap_their_names_are_another_experiment(tiny_lot: Path, tmp_path: Path) -> None:
+    """Contents, lots and labels are as before, and so are the names: a fold kept from before names the wrong file."""
+    lot = tmp_path / "lot"
+    shutil.copytree(tiny_lot, lot)
+    backbone = Backbone("none", "5" * 64, Size(64, 64), False, "cpu", 0)
+
+    def digests() -> tuple[str, str]:
+        found = survey(read_labels(lot), Here(), lambda *_: None, skip_unreadable=False)
+        return found.digest, experiment_digest(found, BEST, backbone)
+
+    before = digests()
+    assert digests() == before
+    (lot / "B0_0.tif").rename(tmp_path / "aside")
+    (lot / "B0_2.tif").rename(lot / "B0_0.tif")
+    (tmp_path / "aside").rename(lot / "B0_2.tif")
+    data, experiment = digests()
+    assert data == before[0] and experiment != before[1]
+
+
+def rows_of(lot: Path) -> list[str]:
+    return (lot / "labels.csv").read_text().splitlines()
+
+
 def fold(lot: str, labels: tuple[int, ...], p: tuple[float, ...], threshold: float = 0.5) -> FoldResult:
     files = tuple(f"{lot}_{number}.tif" for number in range(len(labels)))
     return FoldResult("x", "global", lot, (1700, 2800), threshold, files, labels, p, (), None, 1.0)
@@ -402,4 +428,12 @@ def test_each_step_of_the_ablation_is_a_row(
     names = [line.split("|")[1].strip() for line in said.out.splitlines()[2:5]]
     assert names == [steps(0)[number - 1].name for number in (10, 12, 13)]
     assert said.out.splitlines()[3:] == table[2:]
+    told = tmp_path / "told"  # of what kind the anomalies are: the recall by kind of the rows before is of other labels
+    shutil.copytree(tiny_lot, told)
+    labels = [f"{line},{'bubbles' if line.endswith(',abnormal') else ''}" for line in rows_of(told)[1:]]
+    (told / "labels.csv").write_text("\n".join(["file,bundle,label,kinds", *labels]))
+    assert main(["ablation", str(told), "--out", str(tmp_path), *options[:-2], "12"]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("3 there already") == 1
+    assert [row["number"] for row in json.loads((tmp_path / "ablation.json").read_text())] == [12]
     assert main(["ablation", str(tiny_lot), "--out", str(tmp_path), *options[:-2], "99"]) == 1

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,28 @@ def test_other_regions_are_another_training_and_nothing_is_taken_up(
         monkeypatch.setattr("train.classifier.training.read_regions", lambda _, drawn=drawn: drawn)
         with pytest.raises(KeyboardInterrupt):
             train_classifier(tiny_lot, tmp_path, dataclasses.replace(TINY, learn_regions=True), Reporter())
+    assert len(keys) == 2
+
+
+def test_scans_in_another_order_are_another_training_and_nothing_is_taken_up(
+    tiny_lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scans are drawn by number: with rows that swapped places the losses are not those of one that was not stopped."""
+    keys = set()
+
+    def cut_off(*given: object) -> None:
+        assert isinstance(given[-1], Resume)
+        keys.add(given[-1].path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.classifier.training.fit", cut_off)
+    lot = tmp_path / "lot"
+    shutil.copytree(tiny_lot, lot)
+    head, first, second, third, *rest = (lot / "labels.csv").read_text().splitlines()
+    for rows in ([first, second, third], [first, second, third], [third, second, first]):
+        (lot / "labels.csv").write_text("\n".join([head, *rows, *rest]))
+        with pytest.raises(KeyboardInterrupt):
+            train_classifier(lot, tmp_path / "run", TINY, Reporter(), bounds=Bounds(1900, 2700))
     assert len(keys) == 2
 
 

@@ -1,6 +1,7 @@
 """Training of the gate at a toy length, its scores and its thresholds."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,27 @@ def test_other_photographs_are_another_training_and_nothing_is_taken_up(
         cv2.imwrite(str(tmp_path / "photo.png"), np.full((200, 200), grey, np.uint8))
         with pytest.raises(KeyboardInterrupt):
             train_gate(small_lot, tmp_path / "run", sni, Reporter(), bounds=BOUNDS, photos=tmp_path)
+    assert len(keys) == 2
+
+
+def test_scans_in_another_order_are_another_training_and_nothing_is_taken_up(
+    small_lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scans are drawn by number: with rows that swapped places the losses are not those of one that was not stopped."""
+    keys = set()
+
+    def cut_off(*_: object, resume: Resume, **__: object) -> None:
+        keys.add(resume.path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "fit", cut_off)
+    lot = tmp_path / "lot"
+    shutil.copytree(small_lot, lot)
+    head, first, second, third, *rest = (lot / "labels.csv").read_text().splitlines()
+    for rows in ([first, second, third], [first, second, third], [third, second, first]):
+        (lot / "labels.csv").write_text("\n".join([head, *rows, *rest]))
+        with pytest.raises(KeyboardInterrupt):
+            train_gate(lot, tmp_path / "run", TINY, Reporter(), bounds=BOUNDS)
     assert len(keys) == 2
 
 
