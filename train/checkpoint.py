@@ -21,7 +21,7 @@ from edge.images.sharpness import Sharpness
 from edge.records import Size
 from train.dataset import Row, ScanFacts
 from train.errors import CheckpointError, DataError
-from train.files import load_torch, write_whole
+from train.files import clear_results, load_torch, write_whole
 
 Kind = Literal["classifier", "gate"]
 Value = str | int | float | bool | None
@@ -32,6 +32,10 @@ VERBS: Final[dict[Kind, str]] = {"classifier": "fit-features", "gate": "gate"}
 FORMAT = 1
 CLASSIFIER_FILE = "classifier.pt"
 """Name of the classifier's checkpoint in a run's folder, whichever verb learnt it."""
+TRAINING_REPORT = "metrics.json"
+CALIBRATION_REPORT = "calibration.json"
+CALIBRATION_PLOT = "reliability"
+"""What lies beside a classifier and speaks of it: how its training went, what its calibration found."""
 
 
 class ScansSeen(TypedDict):
@@ -122,7 +126,10 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint` to `path` whole or not at all."""
+    """Write `checkpoint` to `path` whole or not at all.
+
+    What lies beside it and speaks of the classifier before goes first: a kill must not leave it beside this one.
+    """
     content: dict[str, Any] = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
     content["format"] = FORMAT
     content["state_dict"] = {k: v.detach().cpu().contiguous() for k, v in checkpoint.state_dict.items()}
@@ -132,6 +139,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     content["size"] = tuple(checkpoint.size)
     with write_whole(path) as stream:
         torch.save(content, stream)
+        if checkpoint.kind == "classifier":
+            clear_results(path.parent, CALIBRATION_REPORT, f"{CALIBRATION_PLOT}.*")
+            if not checkpoint.calibrated_sha256s:  # one that was just learnt
+                clear_results(path.parent, TRAINING_REPORT)
 
 
 def load_checkpoint(path: Path, kind: Kind) -> Checkpoint:

@@ -1,6 +1,8 @@
 """Checkpoints: whole or not there, and never code."""
 
 import dataclasses
+import errno
+import os
 import shlex
 from pathlib import Path
 from typing import get_args
@@ -48,6 +50,39 @@ def test_what_was_saved_is_what_is_loaded(tmp_path: Path) -> None:
     assert loaded.state_dict.keys() == saved.state_dict.keys()
     assert all(torch.equal(loaded.state_dict[key], saved.state_dict[key]) for key in saved.state_dict)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["gate.pt"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "calibrated", "left"),
+    [
+        ("classifier", (), {"other.json"}),
+        ("classifier", ("c" * 64,), {"metrics.json", "other.json"}),
+        ("gate", (), {"calibration.json", "metrics.json", "other.json", "reliability.png", "reliability.svg"}),
+    ],
+)
+def test_reports_on_the_classifier_before_do_not_stay_beside_another(
+    tmp_path: Path, kind: Kind, calibrated: tuple[str, ...], left: set[str]
+) -> None:
+    """Whatever kills the program between the checkpoint and its own report."""
+    for name in ("calibration.json", "reliability.png", "reliability.svg", "metrics.json", "other.json"):
+        (tmp_path / name).write_text("of the one before")
+    saved = dataclasses.replace(_checkpoint(), kind=kind, calibrated_sha256s=calibrated)
+    save_checkpoint(tmp_path / f"{kind}.pt", saved)
+    assert {path.name for path in tmp_path.iterdir()} == left | {f"{kind}.pt"}
+
+
+def test_a_classifier_that_cannot_be_written_leaves_the_one_before_with_its_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for name in ("classifier.pt", "calibration.json", "metrics.json"):
+        (tmp_path / name).write_text("before")
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path / "classifier.pt", dataclasses.replace(_checkpoint(), kind="classifier"))
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"before"} and len([*tmp_path.iterdir()]) == 3
 
 
 def test_a_checkpoint_of_an_earlier_release_does_not_say_how_sharp_its_scans_were(tmp_path: Path) -> None:

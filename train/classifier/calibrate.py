@@ -21,7 +21,15 @@ from edge.records import counts_sha256
 from edge.system.progress import Reporter
 from edge.validation.lots import share_over_lots, worst_lot
 from edge.validation.statistics import Labels, Scores, auroc, confusion
-from train.checkpoint import CLASSIFIER_FILE, Checkpoint, load_checkpoint, refuse_lots, save_checkpoint
+from train.checkpoint import (
+    CALIBRATION_PLOT,
+    CALIBRATION_REPORT,
+    CLASSIFIER_FILE,
+    Checkpoint,
+    load_checkpoint,
+    refuse_lots,
+    save_checkpoint,
+)
 from train.classifier.conformal import (
     Band,
     Coverage,
@@ -116,8 +124,8 @@ def calibrate(
         calibrated_lots=tuple(sorted({rows[i].lot for i in used})),
     )
     save_checkpoint(run / CLASSIFIER_FILE, calibrated)
-    write_json(run / "calibration.json", report)
-    _plot(p, labels, run / "reliability")
+    write_json(run / CALIBRATION_REPORT, report)
+    _plot(p, labels, run / CALIBRATION_PLOT)
     return report
 
 

@@ -26,7 +26,15 @@ from edge.records import Size
 from edge.system.progress import Reporter
 from edge.validation.statistics import auroc, confusion
 from train.bounds import Mode, bounds_needed
-from train.checkpoint import CLASSIFIER_FILE, Checkpoint, Value, load_checkpoint, save_checkpoint, scans_seen
+from train.checkpoint import (
+    CLASSIFIER_FILE,
+    TRAINING_REPORT,
+    Checkpoint,
+    Value,
+    load_checkpoint,
+    save_checkpoint,
+    scans_seen,
+)
 from train.classifier.lots import accuracy_interval, auroc_interval, most_wrong
 from train.classifier.region_task import RegionTask, flip
 from train.classifier.regions import read_regions
@@ -136,7 +144,7 @@ def train_classifier(
         "epochs": [asdict(figures) for figures in history],
         "validation_bundles": sorted({row.lot for row in validation.rows}),
     }
-    write_text(out / "metrics.json", json.dumps(report, indent=2) + "\n")
+    write_text(out / TRAINING_REPORT, json.dumps(report, indent=2) + "\n")
     resume.done()
     return checkpoint
 

@@ -51,6 +51,7 @@ def add_to(verbs: Verbs[argparse.ArgumentParser]) -> None:
 
 def calibrate(options: argparse.Namespace, reporter: Reporter) -> int:
     """Set threshold and review band of a run; prints what was found and the path of the full figures."""
+    from train.checkpoint import CALIBRATION_REPORT
     from train.classifier.calibrate import Wish, sentences
     from train.classifier.calibrate import calibrate as find
 
@@ -58,5 +59,5 @@ def calibrate(options: argparse.Namespace, reporter: Reporter) -> int:
     checked = [name for name in (options.check_lots or "").split(",") if name]
     found = find(options.run, read_labels(options.data), checked, wish, reporter)
     print("\n".join(sentences(found)))
-    print(options.run / "calibration.json")
+    print(options.run / CALIBRATION_REPORT)
     return 0

@@ -138,7 +138,7 @@ def test_disputed_scans_are_left_out_or_pulled_to_the_middle() -> None:
 
 
 def test_calibration_is_written_into_the_checkpoint_and_measured_on_another_lot(
-    small_lot: Path, held_back: Path, tmp_path: Path, cache: Path
+    small_lot: Path, held_back: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [dataclasses.replace(row, lot=f"C{row.lot[1:]}") for row in read_labels(held_back)]
     run = tmp_path / "run"
@@ -163,6 +163,12 @@ def test_calibration_is_written_into_the_checkpoint_and_measured_on_another_lot(
     assert (run / "reliability.png").stat().st_size > 1000
     assert calibrate(run, rows[:16], [], Wish(None, None, 0.0), Reporter())["calibration"]["escapes"] == 0
     assert load_checkpoint(run / "classifier.pt", "classifier").review_band is None
+    monkeypatch.setattr("train.classifier.calibrate.write_json", _killed)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(run, rows, ["C1"], Wish(0.34, None, None), Reporter())
+    monkeypatch.undo()
+    assert load_checkpoint(run / "classifier.pt", "classifier").review_band is not None
+    assert {path.name for path in run.iterdir()} == {"classifier.pt"}  # and not the report that tells of no band
     learnt_from = read_labels(small_lot)
     with pytest.raises(DataError, match="learnt from lots of these names: B0"):
         calibrate(run, [*rows, *learnt_from[:8]], ["C1"], Wish(None, None, None), Reporter())
@@ -178,6 +184,10 @@ def test_calibration_is_written_into_the_checkpoint_and_measured_on_another_lot(
         calibrate(run, rows, ["C1"], Wish(0.05, None, None), Reporter())
     with pytest.raises(DataError, match="there is no lot B9"):
         calibrate(run, rows, ["B9"], Wish(None, None, None), Reporter())
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 QUICK = 'base = "best"\nfeatures = "mean+max"\naugmentation = "none"\n'

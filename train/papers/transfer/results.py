@@ -19,7 +19,7 @@ from train.checkpoint import CLASSIFIER_FILE, Checkpoint, Value, save_checkpoint
 from train.classifier.features import Backbone
 from train.classifier.learner import HALF
 from train.device import device_name
-from train.files import write_json, write_text
+from train.files import clear_results, write_json, write_text
 from train.papers.transfer.detector import DETECTOR, HEAD, START, ClassResult, TransferRecipe, views_of
 from train.papers.transfer.image_sets import ImageSet
 from train.plots import STYLES, save
@@ -54,14 +54,18 @@ class Run:
 
 
 def write_run(out: Path, run: Run) -> str:
-    """Write all files into `out`; returns the table as Markdown."""
+    """Write all files into `out`; returns the table as Markdown.
+
+    The checkpoint before the table, and after that of an earlier run is gone: none stands beside the other's.
+    """
+    clear_results(out, "transfer.*", "roc.*")
+    if run.images.scans is not None:
+        save_checkpoint(out / CLASSIFIER_FILE, checkpoint_of(run))
     table = table_markdown(run)
     for name, text in (("transfer.md", table), ("transfer.csv", table_csv(run))):
         write_text(out / name, text)
     write_json(out / "transfer.json", summary(run))
     _roc_plot(run, out / "roc")
-    if run.images.scans is not None:
-        save_checkpoint(out / CLASSIFIER_FILE, checkpoint_of(run))
     return table
 
 

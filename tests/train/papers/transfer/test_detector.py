@@ -203,7 +203,7 @@ def test_a_training_that_diverges_says_where(small_lot: Path) -> None:
 
 @pytest.mark.parametrize("fine_tune_what", ["head", "all"])
 def test_the_checkpoint_of_scans_judges_them_as_the_table_says(
-    small_lot: Path, tmp_path: Path, fine_tune_what: str
+    small_lot: Path, tmp_path: Path, fine_tune_what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ["--weights", "none", "--size", "64", "--fine-tune", fine_tune_what, "--epochs", "2", "--batch", "8"]
     assert main(["transfer", str(small_lot), "--out", str(tmp_path), *options]) == 0
@@ -223,6 +223,11 @@ def test_the_checkpoint_of_scans_judges_them_as_the_table_says(
     assert "95 % intervals of the AUROC, over lots" in (tmp_path / "transfer.md").read_text()
     ranked = [p > q for p in p_abnormal[images.test.labels == 1] for q in p_abnormal[images.test.labels == 0]]
     assert np.mean(ranked) == pytest.approx(area)
+    kill = KeyboardInterrupt()
+    monkeypatch.setattr("train.papers.transfer.results.write_text", lambda *_: (_ for _ in ()).throw(kill))
+    assert main(["transfer", str(small_lot), "--out", str(tmp_path), *options, "--seed", "1"]) == 130
+    assert load_checkpoint(tmp_path / "classifier.pt", "classifier").seed == 1
+    assert not [*tmp_path.glob("transfer.*"), *tmp_path.glob("roc.*")]  # of the other checkpoint
 
 
 @pytest.mark.parametrize(
