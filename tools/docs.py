@@ -1,8 +1,8 @@
 """Writes the documents that follow from the code: `make docs`, or `python -m tools.docs` from the project's root.
 
 The settings example, the example of a verdict, the settings table in docs/settings.md, the figures in
-docs/qualification.md, the table of contents of each page in docs/ and the schemas. Tables stand between two markers.
-A test fails when any of them is out of date.
+docs/qualification.md, the table of contents of each page in docs/ and docs/results/, and the schemas. Tables stand
+between two markers. A test fails when any of them is out of date.
 """
 
 from __future__ import annotations
@@ -68,6 +68,11 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
+def pages(root: Path) -> list[Path]:
+    """Pages with a table of contents: those of docs/ and docs/results/, not the plans of experiments."""
+    return sorted([*(root / "docs").glob("*.md"), *(root / "docs" / "results").glob("*.md")])
+
+
 def generated_files(root: Path) -> dict[Path, str]:
     """Every generated file below `root` with the content it should have."""
     readme = (root / "README.md").read_text(encoding="utf-8")
@@ -75,7 +80,7 @@ def generated_files(root: Path) -> dict[Path, str]:
         root / "systemd" / "edge.toml.example": settings_text({}),
         root / "README.md": _between(readme, VERDICT_BEGIN, VERDICT_END, example_verdict()),
     }
-    for path in sorted((root / "docs").glob("*.md")):
+    for path in pages(root):
         page = path.read_text(encoding="utf-8")
         if path.name == "settings.md":
             page = _between(page, TABLE_BEGIN, TABLE_END, settings_table())

@@ -100,7 +100,7 @@ class ClassifierRecipe(Recipe):
 
 
 def usual_reduction(size: Size) -> Reduction:
-    """What the gate takes for a size unasked: about 1000 x 500 px to look at, by the study in docs/results.md."""
+    """What the gate takes for a size unasked: about 1000 x 500 px to look at, by the study in docs/results/gate.md."""
     return 2 if size.height_px * size.width_px >= _FULL_FORMAT_PX else 1
 
 

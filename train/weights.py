@@ -26,8 +26,8 @@ def random_warning(recipe: Mapping[str, object]) -> str | None:
         return None
     return (
         "warning: the frozen network has random weights (--weights none): it takes far more abnormal scans for normal"
-        " ones than with weights that have learnt (docs/results.md); carry torchvision's file in, or make weights by"
-        " edge-train pretrain, see docs/train.md"
+        " ones than with weights that have learnt (docs/results/weights.md); carry torchvision's file in, or make"
+        " weights by edge-train pretrain, see docs/train.md"
     )
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from edge.contract.alarm_code import AlarmCode
-from tools.docs import CONTENTS_BEGIN, anchor, contents
+from tools.docs import CONTENTS_BEGIN, anchor, contents, pages
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = pages(ROOT)
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES]
 
 

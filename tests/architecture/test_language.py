@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from tools.docs import pages
+
 ROOT = Path(__file__).parents[2]
 ROOMS = ("edge", "train", "export", "tools", "demo", "tests")
 LEANING = ("Of ", "The same", "See ")
@@ -36,7 +38,7 @@ def test_no_docstring_begins_with_of_the_same_or_see() -> None:
 
 def test_code_and_documents_say_who_does_what() -> None:
     code = [path for room in ROOMS if room != "tests" for path in (ROOT / room).rglob("*.py")]
-    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *pages(ROOT)]
     assert len(documents) > 10
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
