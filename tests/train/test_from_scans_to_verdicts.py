@@ -64,13 +64,20 @@ def in_the_text(heading: str, verb: str) -> list[str]:
     return shlex.split(found)
 
 
+def of_the_block(heading: str, verb: str) -> list[str]:
+    """The words of the one command of this verb in the section's first block."""
+    (found,) = [words for words in block(heading) if words[1] == verb]
+    return found
+
+
 def commands(classifier: str) -> list[list[str]]:
     """What to type, in order: the block, with the classifier of that verb, calibrated before export."""
     training = "Train on your own scans"
     install, *typed = block(training)
     assert install[:2] == ["pip", "install"]
     verbs = [words[1] for words in typed]
-    typed[verbs.index("fine-tune")] = in_the_text(training, classifier) if classifier == "fit-features" else typed[1]
+    if classifier == "fine-tune":
+        typed[verbs.index("fit-features")] = in_the_text(training, classifier)
     typed.insert(verbs.index("model"), in_the_text(training, "calibrate"))
     return [*typed, in_the_text(training, "bounds"), *block("Validate")]
 
@@ -167,8 +174,7 @@ def test_the_pages_commands_for_another_line_make_a_model_that_knows_its_scans(
     Path("recipe.toml").write_text('base = "best"\n')
     for folder, labels in (("normals", ("normal",)), ("line-2", ("normal", "abnormal"))):
         write_brighter(held_back, Path(folder), labels)
-    fit = in_the_text("Train on your own scans", "fit-features")
-    keygen = next(words for words in block("Train on your own scans") if words[1] == "keygen")
+    fit, keygen = (of_the_block("Train on your own scans", verb) for verb in ("fit-features", "keygen"))
     for program, verb, *rest in (fit, keygen, *block("Another line")):
         assert PROGRAMS[program]([verb, *rest, *shlex.split(SMALL.get(verb, ""))]) == 0, (program, verb)
     judge = ["line-2", "--trusted-key", "keys/signing-key.pub.pem", "--labels", "line-2/labels.csv", "--out", "judged"]
