@@ -11,6 +11,7 @@ from tools.docs import CONTENTS_BEGIN, anchor, contents, pages
 ROOT = Path(__file__).parents[2]
 PAGES = pages(ROOT)
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES]
+PLANS = sorted((ROOT / "docs" / "experiments").glob("*.md"))
 
 
 def headings(path: Path) -> set[str]:
@@ -31,7 +32,7 @@ def test_every_page_has_a_table_of_contents(page: Path) -> None:
     assert contents(text) in text
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+@pytest.mark.parametrize("document", [*DOCUMENTS, *PLANS], ids=lambda document: document.name)
 def test_every_relative_link_leads_to_a_file_and_a_heading(document: Path) -> None:
     dead = []
     for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
