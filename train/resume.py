@@ -1,7 +1,8 @@
-"""A training that was killed goes on where its last epoch ended, with the losses it would have had.
+"""A training that was killed goes on where it was last saved, with the losses it would have had.
 
-Everything that the next epoch (the gate: the next 100 steps) depends on is written to a file, whole or not at all:
-the network, the optimiser, the state of the random numbers, the figures so far. The file is named after recipe and
+Everything that the next step depends on is written to a file, whole or not at all: the network, the optimiser, the
+state of the random numbers, the figures so far. A training that counts steps is saved at intervals of time, whatever a
+step takes; one that counts epochs, in which scans are drawn beforehand, after each. The file is named after recipe and
 scans: a training with other options leaves it alone, and the same options take it up again. It is removed when the
 training is done.
 """
@@ -10,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,8 @@ from train.files import load_torch, write_whole
 
 FILE = "training.pt"
 GATE_FILE = "gate-training.pt"
+SAVE_EVERY_S: Final = 120.0
+"""Seconds of a training that counts steps that a kill costs at most; a save of a backbone takes one or two."""
 
 Random = np.random.Generator | torch.Generator
 
@@ -49,13 +53,23 @@ def digest_of(images: Iterable[npt.NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Resume:
     """The file of one training; `key` says which training it is: of recipe and scans."""
 
     folder_and_name: Path
     """Where the file lies, without what the key adds to its name."""
     key: str
+    clock: Callable[[], float] = time.monotonic
+    _saved_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._saved_s = self.clock()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether so much time has passed since it was last saved, or made, that a kill would cost too much."""
+        return self.clock() - self._saved_s >= SAVE_EVERY_S
 
     @property
     def path(self) -> Path:
@@ -75,6 +89,7 @@ class Resume:
         }
         with write_whole(self.path) as stream:
             torch.save(content, stream)
+        self._saved_s = self.clock()
 
     def load(
         self,

@@ -270,17 +270,21 @@ def fit(
         loss.backward()
         optimizer.step()
         waiting.append((loss.detach(), picks))
-        if (step + 1) % _REPORT_EVERY_STEPS and step + 1 < recipe.steps:
+        is_last = step + 1 == recipe.steps
+        is_saved = resume is not None and (is_last or resume.is_due)
+        is_reported = is_last or (step + 1) % _REPORT_EVERY_STEPS == 0
+        if not is_saved and not is_reported:
             continue
         losses += _finite([(float(one), of) for one, of in waiting], len(losses), names)
         waiting.clear()
         count(step + 1, recipe.steps)
-        reporter.say(
-            f"step {step + 1} loss {np.mean(losses[-_REPORT_EVERY_STEPS:]):.5f} (ok {terms.ok.item():.5f},"
-            f" perturbed {terms.per.item():.5f}, windows {terms.kern_ok.item():.5f}"
-            f" {terms.kern_per.item():.5f}, latent {terms.reg.item():.5f})"
-        )
-        if resume is not None:
+        if is_reported:
+            reporter.say(
+                f"step {step + 1} loss {np.mean(losses[-_REPORT_EVERY_STEPS:]):.5f} (ok {terms.ok.item():.5f},"
+                f" perturbed {terms.per.item():.5f}, windows {terms.kern_ok.item():.5f}"
+                f" {terms.kern_per.item():.5f}, latent {terms.reg.item():.5f})"
+            )
+        if resume is not None and is_saved:
             history = [{"loss": one} for one in losses]
             resume.save(EpochEnd(0, step + 1, 0.0, history, math.inf, {}), [model], optimizer, rng)
     return losses

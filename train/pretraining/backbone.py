@@ -54,7 +54,6 @@ _GREATEST_GRADIENT: Final = 1.0
 _STATISTICS_SCANS: Final = 480
 """Over so many scans, spread over all lots, batch norms take their statistics in the end."""
 _REPORT_EVERY_STEPS: Final = 50
-_SAVE_EVERY_STEPS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +145,7 @@ def _teach(
         count(step + 1, recipe.steps)
         if (step + 1) % _REPORT_EVERY_STEPS == 0:
             reporter.say(f"step {step + 1} loss {_last(losses):.3f}")
-        if (step + 1) % _SAVE_EVERY_STEPS == 0:
+        if resume.is_due or step + 1 == recipe.steps:  # what follows the last step takes its time, too
             history: list[dict[str, Any]] = [{"loss": one} for one in losses]
             resume.save(EpochEnd(0, step + 1, 0.0, history, math.inf, {}), [backbone, task], optimizer, rng)
     return losses

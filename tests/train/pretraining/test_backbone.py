@@ -1,5 +1,6 @@
 """Pretraining: what is shown belongs to what is asked, the loss falls, a killed training ends in the same weights."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import train.pretraining.backbone
+import train.resume
 from edge.images.method import Method
 from edge.records import Size
 from edge.system.progress import Reporter
@@ -63,8 +65,7 @@ def test_it_learns_which_kind_lies_where(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_killed_training_ends_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, losses = taught(tmp_path / "whole")
-    monkeypatch.setattr(train.pretraining.backbone, "_SAVE_EVERY_STEPS", 2)
-    monkeypatch.setattr(train.pretraining.backbone, "take_statistics", _killed)
+    monkeypatch.setattr(train.pretraining.backbone, "take_statistics", _killed)  # within seconds of the last step
     with pytest.raises(KeyboardInterrupt):
         taught(tmp_path / "killed")
     monkeypatch.undo()
@@ -77,7 +78,8 @@ def test_a_killed_training_ends_in_the_same_weights(tmp_path: Path, monkeypatch:
 
 def test_it_goes_on_from_the_middle_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, losses = taught(tmp_path / "whole")
-    monkeypatch.setattr(train.pretraining.backbone, "_SAVE_EVERY_STEPS", 2)
+    steps = itertools.count()
+    monkeypatch.setattr(train.resume.Resume, "is_due", property(lambda _: next(steps) == 1))
     monkeypatch.setattr(train.pretraining.backbone, "finite", _counted([], killed_at=3))
     with pytest.raises(KeyboardInterrupt):
         taught(tmp_path / "killed")
