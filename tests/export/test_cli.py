@@ -182,6 +182,15 @@ def quick_graphs() -> dict[str, bytes]:
     }
 
 
+def doubts_rounded_again() -> dict[str, bytes]:
+    """As `quick_graphs`, with the quick pass in the place of the precise one, too."""
+    where, graph = QuickPass.model_validate_json(json.dumps(QUICK_PASS)), rounded(brightness_graph())
+    both = onnx.load_from_string(graph), onnx.load_from_string(graph)
+    return quick_graphs() | {
+        "classifier.onnx": join(*both, doubts_of(where)["classifier.onnx"]).SerializeToString(),
+    }
+
+
 def called_int8(content: Content) -> None:
     content.update(precision="int8", quick_pass=QUICK_PASS)
 
@@ -191,6 +200,11 @@ LIES: dict[str, tuple[Callable[[], dict[str, bytes]], Callable[[Content], None] 
         lambda: {"classifier.onnx": rounded(brightness_graph())},
         None,
         "classifier.onnx of bright-is-abnormal computes in int8, its manifest says precision fp32",
+    ),
+    "doubtful scans in int8 once more": (
+        doubts_rounded_again,
+        called_int8,
+        "classifier.onnx of bright-is-abnormal computes doubtful scans in int8, expected fp32",
     ),
     "fp32 called int8": (
         dict,

@@ -5,19 +5,21 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from typing import get_args
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edge.model.manifest import CLASSIFIER_FILE, GATE_FILE
 from edge.records import Policy, Scores, Size
 from export.arithmetic import computes_in, element_types
 from export.comparison import compare, refuse_changed_decisions
 from export.errors import ExportError, ParityError
-from export.graphs import IR_VERSION, ClassifierGraph, GateGraph, classifier_onnx, gate_onnx
+from export.graphs import IR_VERSION, OPSET, ClassifierGraph, GateGraph, classifier_onnx, gate_onnx
 from export.layers import worst_layers
 from export.parity import engine_scores
 from export.precision import LARGEST_HALF, to_float16, to_int8
@@ -77,6 +79,91 @@ def test_the_graphs_say_themselves_what_they_compute_in(
         assert computes_in(store_weights(plain[CLASSIFIER_FILE], storage)) == "fp32"
     for graphs, found in ((plain, ["fp32", "fp32"]), (half, ["fp16", "fp16"]), (quantised, ["int8", "int8"])):
         assert [computes_in(graphs[name]) for name in (CLASSIFIER_FILE, GATE_FILE)] == found
+
+
+def _value(name: str, kind: int, shape: Sequence[int] | None = None) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def _product(arithmetic: str, prefix: str = "") -> tuple[list[onnx.NodeProto], list[TensorProto]]:
+    """A product of `x` with weights, `PREFIXy`, in float16, behind rounded activations, or with weights so stored."""
+    weights = numpy_helper.from_array(np.ones((8, 8), np.float32 if arithmetic == "int8" else np.float16), f"{prefix}w")
+    if arithmetic == "int8":
+        nodes = [
+            helper.make_node("QuantizeLinear", ["x", f"{prefix}step"], [f"{prefix}q"]),
+            helper.make_node("DequantizeLinear", [f"{prefix}q", f"{prefix}step"], [f"{prefix}h"]),
+            helper.make_node("MatMul", [f"{prefix}h", f"{prefix}w"], [f"{prefix}y"]),
+        ]
+        return nodes, [weights, numpy_helper.from_array(np.array(1, np.float32), f"{prefix}step")]
+    if arithmetic == "fp16":
+        nodes = [
+            helper.make_node("Cast", ["x"], [f"{prefix}c"], to=TensorProto.FLOAT16),
+            helper.make_node("Abs", [f"{prefix}c"], [f"{prefix}h"]),
+            helper.make_node("MatMul", [f"{prefix}h", f"{prefix}w"], [f"{prefix}p"]),
+            helper.make_node("Cast", [f"{prefix}p"], [f"{prefix}y"], to=TensorProto.FLOAT),
+        ]
+        return nodes, [weights]
+    nodes = [
+        helper.make_node("Cast", [f"{prefix}w"], [f"{prefix}v"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", f"{prefix}v"], [f"{prefix}y"]),
+    ]
+    return nodes, [weights]
+
+
+def _within(place: str, arithmetic: str) -> onnx.ModelProto:
+    """A model with the product of `_product` in a branch, a loop or a function, on an input `image`."""
+    nodes, tensors = _product(arithmetic)
+    square = _value("y", TensorProto.FLOAT, (8, 8))
+    inputs = [_value("image", TensorProto.FLOAT, (8, 8)), _value("is", TensorProto.BOOL, ())]
+    functions = []
+    around = [helper.make_node("Identity", ["image"], ["x"])]
+    held: list[TensorProto] = []
+    if place in ("If", "If in an If"):
+        other, more = _product("stored", "other.")
+        branch = helper.make_graph(nodes, "then", [], [square], tensors)
+        kept = helper.make_graph(other, "else", [], [_value("other.y", TensorProto.FLOAT, (8, 8))], more)
+        node = helper.make_node("If", ["is"], ["out"], then_branch=kept, else_branch=branch)
+        if place == "If in an If":
+            outer = helper.make_graph([node], "outer", [], [_value("out", TensorProto.FLOAT, (8, 8))])
+            kept = helper.make_graph(
+                [helper.make_node("Identity", ["x"], ["z"])], "as it is", [], [_value("z", TensorProto.FLOAT, (8, 8))]
+            )
+            node = helper.make_node("If", ["is"], ["result"], then_branch=outer, else_branch=kept)
+        around.append(node)
+    elif place == "Loop":
+        carried = [_value("turn", TensorProto.INT64, ()), _value("on", TensorProto.BOOL, ())]
+        go_on = helper.make_node("Identity", ["on"], ["more"])
+        body = helper.make_graph(
+            [*nodes, go_on],
+            "body",
+            [*carried, _value("x", TensorProto.FLOAT, (8, 8))],
+            [_value("more", TensorProto.BOOL, ()), square],
+            tensors,
+        )
+        held = [numpy_helper.from_array(np.array(2, np.int64), "turns")]
+        around = [helper.make_node("Loop", ["turns", "is", "image"], ["result"], body=body)]
+    elif place == "Scan":
+        body = helper.make_graph(nodes, "body", [_value("x", TensorProto.FLOAT, (8, 8))], [square], tensors)
+        inputs[0] = _value("image", TensorProto.FLOAT, (2, 8, 8))
+        around = [helper.make_node("Scan", ["image"], ["result"], body=body, num_scan_inputs=1)]
+    else:
+        held = tensors
+        opsets = [helper.make_opsetid("", OPSET)]
+        names = [tensor.name for tensor in tensors]
+        functions = [helper.make_function("own", "product", ["x", *names], ["y"], nodes, opsets)]
+        around = [helper.make_node("product", ["image", *names], ["result"], domain="own")]
+    result = around[-1].output[0]
+    graph = helper.make_graph(around, "graph", inputs, [_value(result, TensorProto.FLOAT, None)], held)
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("own", 1)]
+    return helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=IR_VERSION)
+
+
+@pytest.mark.parametrize(("arithmetic", "found"), [("int8", "int8"), ("fp16", "fp16"), ("stored", "fp32")])
+@pytest.mark.parametrize("place", ["If", "If in an If", "Loop", "Scan", "function"])
+def test_what_a_branch_a_loop_or_a_function_computes_in_counts(place: str, arithmetic: str, found: str) -> None:
+    model = _within(place, arithmetic)
+    onnxruntime.InferenceSession(model.SerializeToString())  # it can be run
+    assert computes_in(model) == found
 
 
 def test_fp16_leaves_softmax_and_residual_statistics_in_fp32(half: dict[str, onnx.ModelProto]) -> None:
