@@ -6,13 +6,14 @@ whole. Loaded with `weights_only=True`: a checkpoint is never unpickled into cod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import wraps
 from pathlib import Path
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edge.images.conversion import Bounds
 from edge.images.exposure import Exposure
@@ -25,6 +26,7 @@ from train.files import clear_results, load_torch, write_whole
 
 Kind = Literal["classifier", "gate"]
 Value = str | int | float | bool | None
+_Network = TypeVar("_Network", bound=nn.Module)
 
 VERBS: Final[dict[Kind, str]] = {"classifier": "fit-features", "gate": "gate"}
 """Which verb of edge-train makes a checkpoint."""
@@ -181,7 +183,50 @@ def load_checkpoint(path: Path, kind: Kind) -> Checkpoint:
         ) from error
 
 
+def fitting(build: Callable[[Checkpoint], _Network]) -> Callable[[Checkpoint], _Network]:
+    """Let what makes a checkpoint's network raise CheckpointError where its tensors or recipe fit none."""
+
+    @wraps(build)
+    def checked(checkpoint: Checkpoint) -> _Network:
+        try:
+            return build(checkpoint)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"tensors and recipe of the {checkpoint.kind} fit no network: {' '.join(str(error).split())[:300]}",
+                hint=f"copy the {checkpoint.kind}.pt again, or train again with this release",
+            ) from error
+
+    return checked
+
+
+def _refuse_senseless(content: dict[str, Any]) -> None:
+    """Raise ValueError for a field that holds something else than its name says: it would show hours later."""
+    state, sides = content["state_dict"], [*content["size"], *content["scan_height_px"], *content["scan_width_px"]]
+    lists = ("exposure_lots", "scan_sha256s", "scan_pixels_sha256s", "lots")
+    lists = (*lists, "calibrated_sha256s", "calibrated_pixels_sha256s", "calibrated_lots")
+    expected = {
+        "state_dict": isinstance(state, dict) and state and all(isinstance(each, Tensor) for each in state.values()),
+        "size, scan_height_px, scan_width_px": all(isinstance(side, int) and side > 0 for side in sides),
+        "seed": isinstance(content["seed"], int),
+        "data_digest": isinstance(content["data_digest"], str),
+        "thresholds": isinstance(content["thresholds"], dict)
+        and all(isinstance(each, float) for each in content["thresholds"].values()),
+        "bounds": not Method(content["method"]).needs_bounds or content["bounds"] is not None,
+        **{name: isinstance(content[name], dict) for name in ("recipe", "metrics")},
+        **{
+            name: all(isinstance(each, str) for each in content[name]) and not isinstance(content[name], str)
+            for name in lists
+            if name in content
+        },
+    }
+    if wrong := [name for name, is_right in expected.items() if not is_right]:
+        raise ValueError(f"no sense in {', '.join(wrong)}")
+    if wild := [name for name, each in state.items() if each.is_floating_point() and not each.isfinite().all()]:
+        raise ValueError(f"numbers that are not finite in {len(wild)} tensors, such as {min(wild)}")
+
+
 def _checkpoint_of(content: dict[str, Any], kind: Kind) -> Checkpoint:
+    _refuse_senseless(content)
     bounds = content["bounds"]
     return Checkpoint(
         kind=kind,

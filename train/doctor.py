@@ -17,15 +17,11 @@ from edge.images.conversion import Histogram, percentile
 from edge.system.names import display_name
 from train.dataset import LABELS, Row
 from train.plots import save
-from train.survey import MOST_NAMED, Survey, lots_alike
+from train.survey import MOST_NAMED, Survey, lots_alike, odd_scans
 
 OUTLIER_DEVIATIONS = 5.0
 """A lot whose median count lies this many robust deviations from the others' is named."""
 FEW_ABNORMAL = 3
-LEAST_CONTRAST = 0.1
-"""Greys of a scan, relative to the usual reach, below which it is named."""
-MOST_SIZE_DEVIATION = 0.25
-"""Relative deviation of a side from the median beyond which a scan is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +43,7 @@ def diagnose(survey: Survey, unlisted: Sequence[str] = (), unlabelled: Sequence[
         *lots_alike(survey.lots),
         *_one_class(survey.rows),
         *_outliers({lot: survey.histogram_of(lot) for lot in survey.lots}),
-        *_odd_sizes(survey),
-        *_odd_greys(survey),
+        *odd_scans(survey),
         *_unlisted(unlisted),
     ]
     return Diagnosis((*_facts(survey, len(unlabelled)), *(problems or ["no problems found"])), len(problems))
@@ -133,31 +128,6 @@ def _one_class(rows: Sequence[Row]) -> list[str]:
     if 0 < abnormal < FEW_ABNORMAL:
         lines.append(f"only {abnormal} abnormal scans")
     return lines
-
-
-def _odd_sizes(survey: Survey) -> list[str]:
-    """Scans far from the usual size: crops, or scans that lie the other way."""
-    sizes = np.array([(scan.height_px, scan.width_px) for scan in survey.scans])
-    usual = np.median(sizes, axis=0)
-    odd = np.flatnonzero((np.abs(sizes / usual - 1) > MOST_SIZE_DEVIATION).any(axis=1))
-    return [
-        f"{display_name(survey.rows[i].file)} is {sizes[i][0]} x {sizes[i][1]} px,"
-        f" usual are {usual[0]:.0f} x {usual[1]:.0f}"
-        for i in odd
-    ]
-
-
-def _odd_greys(survey: Survey) -> list[str]:
-    """Scans without contrast, or of quite other greys: blank, or of another source. One of them moves the bounds."""
-    own = np.array([(scan.bounds.lo_counts, scan.bounds.hi_counts) for scan in survey.scans if scan.bounds is not None])
-    low, high = np.median(own, axis=0)
-    is_flat = own[:, 1] - own[:, 0] < LEAST_CONTRAST * (high - low)
-    odd = np.flatnonzero(is_flat | (own[:, 1] < low) | (own[:, 0] > high))
-    return [
-        f"{display_name(survey.rows[i].file)} reaches from {own[i][0]} to {own[i][1]} counts,"
-        f" usual are {low:.0f} to {high:.0f}: no scan of an electrode?"
-        for i in odd
-    ]
 
 
 def _unlisted(files: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, Final
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import cv2
 import numpy as np
@@ -109,6 +109,10 @@ def load_torch(path: Path) -> Any:
     import torch  # `edge-train bounds` runs without it
 
     try:
+        if is_zipfile(path):  # not so what older releases of torch wrote
+            with ZipFile(path) as members:
+                if (damaged := members.testzip()) is not None:  # torch does not look at checksums
+                    raise ValueError(f"{damaged} in it is damaged: another checksum than when it was written")
         return torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGE as error:
         raise ValueError(str(error).splitlines()[0] if str(error) else repr(error)) from error

@@ -101,6 +101,8 @@ class Resume:
         """Put everything back as it was after the last epoch; None where there is none of this very training."""
         content = self._read()
         if content is None:
+            if self.path.exists():
+                say(f"{self.path.name} is damaged: the training begins anew")
             if others := self._others():
                 say(f"other options than those of {', '.join(others)}, which stay for their own")
             return None

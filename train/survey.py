@@ -18,7 +18,11 @@ from train.runner import Runner
 
 CHUNK_SCANS = 16
 MOST_NAMED = 8
-"""Unreadable scans named in an error."""
+"""Unreadable scans named in an error, odd ones in a warning."""
+LEAST_CONTRAST, MOST_CONTRAST = 0.1, 4.0
+"""Reach of a scan's greys, relative to the usual one, beyond which it is named."""
+MOST_SIZE_DEVIATION = 0.25
+"""Relative deviation of a side from the median beyond which a scan is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,14 @@ class Survey:
         """SHA-256 over hashes, lots and labels."""
         return data_digest(self.rows, [scan.sha256 for scan in self.scans])
 
+    @property
+    def distinct(self) -> list[Row]:
+        """Its rows, of scans that are there several times under the same label one."""
+        first: dict[tuple[str, int], Row] = {}
+        for row, scan in zip(self.rows, self.scans, strict=True):
+            first.setdefault((scan.pixels_sha256, row.label), row)
+        return list(first.values())
+
     def labelled(self, labels: Collection[int]) -> Survey:
         """Its scans of these labels. Raises DataError where there are none."""
         numbers = [number for number, row in enumerate(self.rows) if row.label in labels]
@@ -104,9 +116,9 @@ class Survey:
 
 
 def survey(
-    rows: Sequence[Row], runner: Runner, progress: Callable[[int, int], None], *, skip_unreadable: bool
+    rows: Sequence[Row], runner: Runner, progress: Callable[[int, int], None], *, skip_unreadable: bool | None
 ) -> Survey:
-    """Read every scan once.
+    """Read every scan once. `skip_unreadable`: None where the command has no such option.
 
     Raises DataError, naming the first, where some cannot be read and must not be skipped, or none can.
     """
@@ -130,7 +142,8 @@ def survey(
         raise DataError(
             f"{len(unreadable)} of {len(rows)} scans cannot be read: {'; '.join(unreadable[:MOST_NAMED])}"
             + (f"; and {len(unreadable) - MOST_NAMED} more" if len(unreadable) > MOST_NAMED else ""),
-            hint="`edge-train doctor` lists them all; repair or drop them, or leave them out with --skip-unreadable"
+            hint="`edge-train doctor` lists them all; repair or drop them"
+            + (", or leave them out with --skip-unreadable" if skip_unreadable is not None else "")
             if good
             else "a scan is a whole TIFF of 16 bit and one channel",
         )
@@ -158,6 +171,44 @@ def survey_part(rows: tuple[Row, ...]) -> SurveyPart:
 def lots_alike(lots: Sequence[str]) -> list[str]:
     """A sentence for names that a person may have meant as one: a lot taken for two is learnt from and tested on."""
     return [f"lots of names alike, one lot or several? {', '.join(map(repr, names))}" for names in alike(lots)]
+
+
+def odd_scans(found: Survey) -> list[str]:
+    """A sentence for each scan of another size or of quite other greys than is usual: one alone moves the bounds."""
+    return [*_odd_sizes(found), *_odd_greys(found)]
+
+
+def remarks(found: Survey) -> list[str]:
+    """What a person should know before scans are learnt from; of many odd ones the first."""
+    odd = odd_scans(found)
+    more = [f"and {len(odd) - MOST_NAMED} more; `edge-train doctor` lists them all"] if len(odd) > MOST_NAMED else []
+    return [*lots_alike(found.lots), *(f"warning: {sentence}" for sentence in (*odd[:MOST_NAMED], *more))]
+
+
+def _odd_sizes(found: Survey) -> list[str]:
+    """Scans far from the usual size: crops, or scans that lie the other way."""
+    sizes = np.array([(scan.height_px, scan.width_px) for scan in found.scans])
+    usual = np.median(sizes, axis=0)
+    odd = np.flatnonzero((np.abs(sizes / usual - 1) > MOST_SIZE_DEVIATION).any(axis=1))
+    return [
+        f"{display_name(found.rows[i].file)} is {sizes[i][0]} x {sizes[i][1]} px,"
+        f" usual are {usual[0]:.0f} x {usual[1]:.0f}"
+        for i in odd
+    ]
+
+
+def _odd_greys(found: Survey) -> list[str]:
+    """Scans of no contrast, of far more, or of quite other greys: blank, or of another source; they move the bounds."""
+    own = np.array([(scan.bounds.lo_counts, scan.bounds.hi_counts) for scan in found.scans if scan.bounds is not None])
+    low, high = np.median(own, axis=0)
+    contrast = (own[:, 1] - own[:, 0]) / (high - low)
+    is_odd = (contrast < LEAST_CONTRAST) | (contrast > MOST_CONTRAST)
+    odd = np.flatnonzero(is_odd | (own[:, 1] < low) | (own[:, 0] > high))
+    return [
+        f"{display_name(found.rows[i].file)} reaches from {own[i][0]} to {own[i][1]} counts,"
+        f" usual are {low:.0f} to {high:.0f}: no scan of an electrode?"
+        for i in odd
+    ]
 
 
 def natural(name: str) -> tuple[tuple[int, int | str], ...]:

@@ -4,8 +4,9 @@ import dataclasses
 import errno
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,8 +16,10 @@ from edge.images.method import Method
 from edge.images.sharpness import Sharpness
 from edge.records import Size
 from train.checkpoint import Checkpoint, Kind, load_checkpoint, save_checkpoint
+from train.classifier.models import classifier_of
 from train.cli import parser
 from train.errors import CheckpointError
+from train.gate.network import gate_of
 from train.networks import GateAutoencoder
 
 
@@ -119,6 +122,76 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_checkpoint(path, "gate")
+
+
+def test_a_bit_that_was_turned_over_in_the_weights_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "gate.pt"
+    saved = _checkpoint()
+    save_checkpoint(path, saved)
+    data = bytearray(path.read_bytes())
+    weight = max(saved.state_dict.values(), key=torch.Tensor.numel)
+    data[data.index(weight.detach().numpy().tobytes()) + 1000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"gate\.pt cannot be read as a checkpoint: .* is damaged"):
+        load_checkpoint(path, "gate")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("state_dict", None),
+        ("state_dict", {}),
+        ("state_dict", {"encoder": "none"}),
+        ("recipe", ["global"]),
+        ("metrics", 3),
+        ("thresholds", {"gate_mean_threshold": "0.1"}),
+        ("seed", None),
+        ("data_digest", None),
+        ("size", (0, 500)),
+        ("size", ("1000", "500")),
+        ("scan_width_px", (-1, 500)),
+        ("bounds", None),
+        ("lots", (1, 2)),
+        ("scan_sha256s", "abc"),
+    ],
+)
+def test_a_field_that_holds_something_else_is_named(tmp_path: Path, field: str, value: object) -> None:
+    path = tmp_path / "gate.pt"
+    save_checkpoint(path, _checkpoint())
+    torch.save({**torch.load(path, weights_only=True), field: value}, path)
+    with pytest.raises(CheckpointError, match=f"gate.pt lacks something, .*{field}"):
+        load_checkpoint(path, "gate")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, number: float) -> None:
+    state = _checkpoint().state_dict
+    name = sorted(state)[0]
+    state[name] = torch.full_like(state[name], number)
+    save_checkpoint(tmp_path / "gate.pt", dataclasses.replace(_checkpoint(), state_dict=state))
+    with pytest.raises(CheckpointError, match=f"not finite in 1 tensors, such as {name}"):
+        load_checkpoint(tmp_path / "gate.pt", "gate")
+
+
+def _without(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return dict(list(state.items())[1:])
+
+
+@pytest.mark.parametrize(
+    ("build", "changes"),
+    [
+        (gate_of, {"state_dict": _without(GateAutoencoder().state_dict())}),
+        (gate_of, {"state_dict": {**GateAutoencoder().state_dict(), "further": torch.zeros(1)}}),
+        (classifier_of, {"kind": "classifier"}),
+        (classifier_of, {"kind": "classifier", "recipe": {"form": "pooled", "head": "neighbours"}}),
+        (classifier_of, {"kind": "classifier", "recipe": {"form": "pooled", "head": "logistic", "features": "none"}}),
+    ],
+)
+def test_tensors_that_fit_no_network_of_the_recipe_are_refused(
+    build: Callable[[Checkpoint], object], changes: dict[str, Any]
+) -> None:
+    with pytest.raises(CheckpointError, match=r"tensors and recipe of the .* fit no network"):
+        build(dataclasses.replace(_checkpoint(), **changes))
 
 
 class _Payload:

@@ -20,3 +20,17 @@ def test_it_is_time_to_save_when_a_kill_would_cost_minutes_whatever_a_step_takes
         assert resume.is_due
         at = EpochEnd(0, 1, 0.0, [], 0.0, {})
         resume.save(at, [layer], torch.optim.SGD(layer.parameters()), np.random.default_rng(0))
+
+
+def test_a_damaged_file_is_told_and_the_training_begins_anew(tmp_path: Path) -> None:
+    """Weights of which one bit is another would be gone on with, and nobody would know."""
+    resume = Resume(tmp_path / "training.pt", "this one")
+    layer, rng, said = torch.nn.Linear(64, 64), np.random.default_rng(0), list[str]()
+    optimizer = torch.optim.SGD(layer.parameters())
+    resume.save(EpochEnd(0, 1, 0.0, [], 0.0, {}), [layer], optimizer, rng)
+    assert resume.load([layer], optimizer, rng, said.append) is not None
+    data = bytearray(resume.path.read_bytes())
+    data[data.index(layer.weight.detach().numpy().tobytes()) + 1000] ^= 1
+    resume.path.write_bytes(data)
+    assert resume.load([layer], optimizer, rng, said.append) is None
+    assert said == ["going on after step 1", f"{resume.path.name} is damaged: the training begins anew"]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from edge.system.progress import Reporter
-from train.bounds import Mode
+from train.bounds import MODES, Mode
 from train.checkpoint import (
     CLASSIFIER_FILE,
     Checkpoint,
@@ -32,17 +32,17 @@ from train.classifier import left_out
 from train.classifier.crossval import samples_of
 from train.classifier.feature_cache import FeatureCache
 from train.classifier.features import Backbone, Conversion, compute_features, weights_sha256
-from train.classifier.learner import Learnt, Samples
+from train.classifier.learner import HALF, Learnt, Samples
 from train.classifier.left_out import figures, refuse_few
 from train.classifier.models import PooledClassifier, classifier_of
 from train.classifier.neighbours import Neighbours
 from train.classifier.selection import Selection
 from train.dataset import LABELS, Row, scan_facts
 from train.device import choose_arithmetic, open_device
-from train.errors import DataError, TrainError
+from train.errors import CheckpointError, DataError, TrainError
 from train.recipe import Adaptation
 from train.runner import Here
-from train.survey import Survey, survey
+from train.survey import Survey, remarks, survey
 
 _VIEWS = (0,)
 
@@ -59,14 +59,26 @@ class Adapted:
 def adapt_to(learnt: Learnt, normal: Samples, refused: float) -> Adapted:
     """Take what is normal from these scans of two lots or more; the share `refused` of them is above the threshold.
 
-    `learnt` must hold place statistics.
+    `learnt` must hold place statistics. Raises DataError where scores are not finite, or all alike.
     """
     lots = np.array(normal.lots)
     p_left_out = np.empty(len(lots))
     for lot in np.unique(lots):
         others, own = np.flatnonzero(lots != lot), np.flatnonzero(lots == lot)
         p_left_out[own] = _with_places(learnt, normal.take(others)).predict(normal.take(own))
+    if not np.isfinite(p_left_out).all():
+        raise DataError(
+            f"p(abnormal) of {np.sum(~np.isfinite(p_left_out))} of {len(lots)} normal scans is not finite,"
+            f" {normal.files[int(np.argmin(np.isfinite(p_left_out)))]} among them",
+            hint="the network overflows on them: look at these scans, or learn the run again",
+        )
     threshold = float(np.quantile(p_left_out, 1 - refused))
+    if (above := int((p_left_out >= threshold).sum())) > 2 * (refused * (len(lots) - 1) + 1):
+        raise DataError(
+            f"{above} of {len(lots)} normal scans are above any threshold that refuses {refused:g} of them: most have"
+            f" the same p(abnormal), {threshold:.4g}",
+            hint="give scans of electrodes, of the contrast that the line's have; `edge-train doctor` looks at them",
+        )
     return Adapted(replace(_with_places(learnt, normal), threshold=threshold), p_left_out)
 
 
@@ -100,15 +112,23 @@ def adapt_run(
             f"{run / CLASSIFIER_FILE} does not know what is normal at which place: nothing of it can be adapted",
             hint="fit one that does with `edge-train fit-features DATA --recipe sheet`",
         )
+    if (mode := cast(Mode, before.recipe.get("bounds_mode"))) not in MODES:
+        raise CheckpointError(
+            f"{run / CLASSIFIER_FILE} says that its bounds were found by {mode}, expected {' or '.join(MODES)}",
+            hint="copy the classifier.pt again, or train again with this release",
+        )
     normal = [row for row in rows if row.label == 0]
     if len(normal) < len(rows):
         reporter.say(f"left out: {len(rows) - len(normal)} scans that are labelled {LABELS[1]}")
     refuse_few(normal, wish.refused)
     refuse_lots(before, sorted({row.lot for row in normal}), "adapt to")
     open_device(wish.device)
-    found = survey(normal, Here(), reporter.counter("scans read"), skip_unreadable=False)
+    found = survey(normal, Here(), reporter.counter("scans read"), skip_unreadable=None)
+    for sentence in remarks(found):
+        reporter.say(sentence)
     found.refuse_copies()
-    conversion = Conversion.of(before.method, found.bounds_without((), cast(Mode, before.recipe["bounds_mode"])))
+    refuse_few(found.distinct, wish.refused)
+    conversion = Conversion.of(before.method, found.bounds_without((), mode))
     facts = scan_facts(found.rows, conversion.bounds, progress=reporter.counter("scans measured"))
     seen = {*before.scan_sha256s, *before.scan_pixels_sha256s}
     known = [row.file for row, one in zip(found.rows, facts, strict=True) if seen & {one.sha256, one.pixels_sha256}]
@@ -118,7 +138,7 @@ def adapt_run(
             hint="give scans that the run has not seen; after more scans of the line adapt the first run anew",
         )
     samples = _samples(before, network, found, conversion, wish, cache, reporter)
-    learnt = Learnt(network.selection, network.head, before.thresholds["threshold"], ())
+    learnt = Learnt(network.selection, network.head, HALF, ())
     came = adapt_to(learnt, samples, wish.refused)
     network.selection = came.learnt.selection
     here = scans_seen(found.rows, facts)

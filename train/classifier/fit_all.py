@@ -57,7 +57,7 @@ def learn_all(
 
     Raises DataError, DivergedError, TrainError.
     """
-    refuse_labels(survey.rows, recipe)  # once more: scans that cannot be read are left out by now
+    refuse_labels(survey.distinct, recipe)  # once more: scans that cannot be read, and copies, are out by now
     is_normal_alone = recipe.learns_from == (0,)
     survey.refuse_copies()
     known = survey.labelled(recipe.learns_from)

@@ -33,7 +33,7 @@ def refuse_few(normal: Sequence[Row], refused: float) -> None:
     if len(normal) < needed or lots < LEAST_LOTS:
         raise DataError(
             f"there are {len(normal)} normal scans of {lots} lots, at least {needed} of {LEAST_LOTS} lots are needed",
-            hint="scan more lots; fewer scans carry a greater --refused",
+            hint="scan more lots; fewer scans carry a greater --refused, and copies of one count once",
         )
 
 

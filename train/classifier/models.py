@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from train.checkpoint import Checkpoint
+from train.checkpoint import Checkpoint, fitting
 from train.classifier.experiment import Features
 from train.classifier.neighbours import Neighbours
 from train.classifier.pooling import feature_maps, pool
@@ -45,8 +45,9 @@ class PooledClassifier(nn.Module):
 Classifier = ElectrodeClassifier | PooledClassifier
 
 
+@fitting
 def classifier_of(checkpoint: Checkpoint) -> Classifier:
-    """The trained classifier, in eval mode."""
+    """The trained classifier, in eval mode. Raises CheckpointError where the checkpoint holds none."""
     recipe = checkpoint.recipe
     if recipe.get("form") != "pooled":
         network: Classifier = ElectrodeClassifier(checkpoint.channels)

@@ -36,6 +36,7 @@ from train.checkpoint import (
     scans_seen,
 )
 from train.classifier.lots import accuracy_interval, auroc_interval, most_wrong
+from train.classifier.models import classifier_of
 from train.classifier.region_task import RegionTask, flip
 from train.classifier.regions import read_regions
 from train.dataset import LABELS, LoadedScans, load_split, read_labels, split_by_lot
@@ -153,7 +154,13 @@ def build_classifier(recipe: ClassifierRecipe) -> ElectrodeClassifier:
     """The network at its starting weights, with what the recipe freezes frozen."""
     model = ElectrodeClassifier(recipe.method.channels)
     if recipe.start:
-        model.load_state_dict(load_checkpoint(Path(recipe.start), "classifier").state_dict)
+        before = classifier_of(load_checkpoint(Path(recipe.start), "classifier"))
+        if not isinstance(before, ElectrodeClassifier):
+            raise TrainError(
+                f"{recipe.start} is of fit-features: its layers read other features than fine-tune's",
+                hint="give a classifier.pt of fine-tune or of fit-features --recipe paper, or start with --weights",
+            )
+        model.load_state_dict(before.state_dict())
         freeze(model, recipe.fine_tune)
         return model
     load_weights(model.backbone, recipe.weights)

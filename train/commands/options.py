@@ -23,7 +23,7 @@ from train.errors import TrainError
 from train.files import results_folder
 from train.recipe import ClassifierRecipe, Recipe, parse_size
 from train.runner import Here, Processes, RayCluster, Runner
-from train.survey import Survey, lots_alike, survey
+from train.survey import Survey, remarks, survey
 
 if TYPE_CHECKING:  # both need torch
     from train.classifier.feature_cache import FeatureCache
@@ -218,7 +218,7 @@ def survey_of(rows: Sequence[Row], options: argparse.Namespace, where: Runner, r
     found = survey(rows, where, count, skip_unreadable=options.skip_unreadable)
     for problem in found.unreadable:
         reporter.say(f"left out: {problem}")
-    for sentence in lots_alike(found.lots):
+    for sentence in remarks(found):
         reporter.say(sentence)
     return found
 

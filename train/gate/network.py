@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train.checkpoint import Checkpoint
+from train.checkpoint import Checkpoint, fitting
 from train.gate.filter import FilterStage, first_cell_px
 from train.gate.layout import Layout, cell_side_px, grid
 from train.networks import FIRST_WINDOW_PX, GateAutoencoder, centre_crop, residual_statistics
@@ -139,9 +139,11 @@ def _greatest(values: Tensor, cell_px: int) -> Tensor:
     return F.max_pool2d(padded, cell_px, cell_px).squeeze(1)
 
 
+@fitting
 def gate_of(checkpoint: Checkpoint) -> Gate:
     """The trained gate, in eval mode; a checkpoint in the paper's form holds the autoencoder alone.
 
+    Raises CheckpointError where the checkpoint holds none.
     Its weights lie channels last: with so few channels a CPU then takes less than half the time for the same scores.
     """
     state, reduction = checkpoint.state_dict, int(checkpoint.recipe.get("reduction") or 1)

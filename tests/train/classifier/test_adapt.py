@@ -1,6 +1,7 @@
 """A classifier carried over to another line by normal scans of it, and what is refused."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +23,7 @@ from train.classifier.models import classifier_of
 from train.classifier.pooling import CHANNELS, TILE_SHAPE, TILES
 from train.cli import main
 from train.dataset import Row, read_frame, read_labels
+from train.errors import DataError
 from train.networks import p_abnormal_of
 
 torch.set_num_threads(1)
@@ -175,6 +177,71 @@ def test_what_cannot_carry_an_adaptation_is_refused_with_what_is_needed(
     )
     assert "is the run itself" in refused(str(run), str(line), "--out", str(run), code=1)
     assert not (tmp_path / "out" / "classifier.pt").exists()
+
+
+def tiff(path: Path, counts: np.ndarray) -> None:
+    tifffile.imwrite(path, counts.astype(np.uint16), photometric="minisblack")
+
+
+def test_normal_scans_that_say_little_are_refused_and_odd_ones_warned_of(
+    run: Path, held_back: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+
+    def said(name: str, change: Callable[[list[Path]], object], code: int) -> str:
+        line = write_brighter(held_back, tmp_path / name)
+        change(sorted(line.glob("*.tif")))
+        assert main(["adapt", str(run), str(line), "--out", str(out), "--refused", "0.1"]) == code
+        assert (out / "classifier.pt").exists() == (code == 0)
+        return capsys.readouterr().err
+
+    def blank(scans: list[Path]) -> None:
+        for number, scan in enumerate(scans):
+            counts = np.full((300, 300), 2000)
+            counts[0, 0] += number
+            tiff(scan, counts)
+
+    found = said("copies", lambda scans: [shutil.copy(scans[0], scan) for scan in scans[1:4]], 65)
+    assert "there are 9 normal scans of 3 lots, at least 10 of 2 lots are needed" in found
+    assert "copies of one count once" in found
+    found = said("in two lots", lambda scans: shutil.copy(scans[0], scans[-1]), 65)
+    assert "H0_0.tif of lot H0 and H2_6.tif of lot H2 are the same scan" in found
+    found = said("cut short", lambda scans: scans[0].write_bytes(scans[0].read_bytes()[:1000]), 65)
+    assert "1 of 12 scans cannot be read: H0_0.tif" in found and "--skip-unreadable" not in found
+    found = said("blank", blank, 65)
+    assert "12 of 12 normal scans are above any threshold that refuses 0.1 of them" in found
+    found = said("foreign", lambda scans: tiff(scans[0], np.arange(90000).reshape(300, 300) % 65536), 0)
+    assert "warning: H0_0.tif reaches from" in found and "no scan of an electrode?" in found
+    found = said("crop", lambda scans: tiff(scans[0], tifffile.imread(scans[0])[:100]), 0)
+    assert "warning: H0_0.tif is 100 x 300 px, usual are 300 x 300" in found
+
+
+def test_scores_that_are_not_finite_set_no_threshold() -> None:
+    learnt = learn(samples_of_a_line(0, 1.0), BEST, {})
+    normal = samples_of_a_line(1, 1.0)
+    normal.tiles[3, 0, 0, 0, 0] = np.inf
+    with pytest.raises(DataError, match=r"of 40 normal scans is not finite, \d+\.tif among them"):
+        adapt_to(learnt, normal, 0.2)
+
+
+def test_a_run_that_does_not_say_how_its_bounds_were_found_is_refused(
+    run: Path, held_back: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learnt = load_checkpoint(run / "classifier.pt", "classifier")
+    for mode in (None, "of old"):
+        recipe = {key: value for key, value in learnt.recipe.items() if key != "bounds_mode"}
+        recipe |= {} if mode is None else {"bounds_mode": mode}
+        save_checkpoint(tmp_path / "run" / "classifier.pt", replace(learnt, recipe=recipe))
+        assert main(["adapt", str(tmp_path / "run"), str(held_back), "--out", str(tmp_path / "out")]) == 66
+        assert f"found by {mode}, expected per_scan or pooled" in capsys.readouterr().err
+
+
+def test_fine_tune_does_not_go_on_from_layers_that_read_other_features(
+    run: Path, small_lot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = ["--start", str(run / "classifier.pt"), "--size", "64x64"]
+    assert main(["fine-tune", str(small_lot), "--out", str(tmp_path), *start]) == 1
+    assert "is of fit-features: its layers read other features" in capsys.readouterr().err
 
 
 def test_a_classifier_without_place_statistics_is_refused(
