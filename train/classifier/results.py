@@ -12,7 +12,7 @@ from train.classifier.folds import FoldResult
 from train.classifier.plots import kinds_plot, roc_plot
 from train.classifier.tables import columns_of, kind_recalls, severity_limit, summary, table_csv, table_markdown
 from train.files import clear_results, write_json, write_text
-from train.survey import Survey
+from train.survey import Survey, lots_alike
 
 
 def clear(out: Path) -> None:
@@ -25,7 +25,8 @@ def conditions(survey: Survey, backbone: Backbone, seed: int) -> str:
     size = f"{backbone.size.height_px} x {backbone.size.width_px} px"
     weights = f"weights {Path(backbone.weights).name} ({backbone.sha256[:12]})"
     left_out = f" Left out, unreadable: {'; '.join(survey.unreadable)}." if survey.unreadable else ""
-    return f"Data {survey.digest[:12]}, {weights}, {size}, {backbone.arithmetic}, seed {seed}.{left_out}"
+    alike = "".join(f" {sentence[0].upper()}{sentence[1:]}." for sentence in lots_alike(survey.lots))
+    return f"Data {survey.digest[:12]}, {weights}, {size}, {backbone.arithmetic}, seed {seed}.{left_out}{alike}"
 
 
 def write_results(

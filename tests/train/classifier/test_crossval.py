@@ -1,5 +1,6 @@
 """The paper's whole experiment at a toy size: its files, its resumption, its repeatability, its workers."""
 
+import dataclasses
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from train.classifier.experiment import BEST, PAPER, read_recipe, replaced
 from train.classifier.features import Backbone
 from train.classifier.folds import FoldResult, FoldTask, run_fold
 from train.classifier.learner import Samples
+from train.classifier.results import conditions
 from train.classifier.tables import Column, kind_recalls, severity_limit, summary, table_markdown
 from train.cli import main
 from train.commands.crossval import parse_methods
@@ -214,6 +216,27 @@ def test_a_scan_in_two_lots_is_refused_and_no_earlier_table_stays(
     assert main(command(lot, out, tmp_path / "cache")) == DataError.exit_code
     assert "B0_0.tif of lot B0 and B2_2.tif of lot B2 are the same scan" in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == ["recipe.toml"]
+
+
+def test_an_ablation_that_fails_leaves_no_table_of_an_earlier_one(tiny_lot: Path, tmp_path: Path) -> None:
+    lot, out = tmp_path / "lot", tmp_path / "out"
+    shutil.copytree(tiny_lot, lot)
+    shutil.copy(lot / "B0_0.tif", lot / "B2_2.tif")
+    out.mkdir()
+    (out / "ablation.md").write_text("of another set")
+    assert main(["ablation", str(lot), "--out", str(out), "--size", "64x64", "--weights", "none", "--rows", "12"]) == 65
+    assert not (out / "ablation.md").exists()
+
+
+def test_lots_of_names_alike_stand_below_the_table(tiny_lot: Path) -> None:
+    """A lot taken for two is learnt from and tested on: who reads the table must know."""
+    rows = [
+        dataclasses.replace(row, lot=row.lot.replace("B2", "b-01").replace("B1", "B01"))
+        for row in read_labels(tiny_lot)
+    ]
+    found = survey(rows, Here(), lambda *_: None, skip_unreadable=False)
+    said = conditions(found, Backbone("none", "5" * 64, Size(64, 64), False, "cpu", 0), 0)
+    assert said.endswith(" Lots of names alike, one lot or several? 'B01', 'b-01'.")
 
 
 def test_two_scans_that_swap_their_names_are_another_experiment(tiny_lot: Path, tmp_path: Path) -> None:

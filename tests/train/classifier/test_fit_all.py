@@ -182,6 +182,11 @@ def test_calibration_is_written_into_the_checkpoint_and_measured_on_another_lot(
         DataError, match=r"alpha 0\.05 needs at least 19 lots to calibrate on, there are 2 beside the 1"
     ):
         calibrate(run, rows, ["C1"], Wish(0.05, None, None), Reporter())
+    before = (run / "classifier.pt").read_bytes()
+    copy = dataclasses.replace(rows[0], lot="C7")
+    with pytest.raises(DataError, match=r"H0_0\.tif of lot C0 and H0_0\.tif of lot C7 are the same scan"):
+        calibrate(run, [*rows, copy], ["C1"], Wish(None, None, None), Reporter())
+    assert (run / "classifier.pt").read_bytes() == before
     with pytest.raises(DataError, match="there is no lot B9"):
         calibrate(run, rows, ["B9"], Wish(None, None, None), Reporter())
 
@@ -224,6 +229,18 @@ def test_normal_scans_that_are_all_copies_of_one_are_refused(
     with pytest.raises(DataError, match=r"all normal scans, 6, are B0_0\.tif or copies of it"):
         learn_all(copies, BEST, backbone, FeatureCache(tmp_path, (TILES, CHANNELS)), Here(), tmp_path, Reporter())
     assert not list(tmp_path.iterdir()), "before any feature is computed"
+
+
+def test_nothing_is_learnt_from_a_scan_that_lies_in_two_lots(
+    tiny_lot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its threshold would be tested on what was learnt from."""
+    lot, out = tmp_path / "lot", tmp_path / "out"
+    shutil.copytree(tiny_lot, lot)
+    shutil.copy(lot / "B0_0.tif", lot / "B2_2.tif")
+    assert main(["fit-features", str(lot), "--out", str(out), "--size", "64x64", "--weights", "none"]) == 65
+    assert "B0_0.tif of lot B0 and B2_2.tif of lot B2 are the same scan" in capsys.readouterr().err
+    assert list(out.iterdir()) == [], "before any feature is computed"
 
 
 @pytest.mark.parametrize("verb", ["fit-features", "crossval", "ablation"])

@@ -122,6 +122,14 @@ def test_nothing_is_drawn_where_nothing_is_asked_for() -> None:
     assert list(draw_foreign(0, 0, 1)) == []
 
 
+def test_a_report_that_fails_leaves_none_of_another_gate(held_back: Path, tmp_path: Path) -> None:
+    for name in ("gate_report.md", "gate_report.json", "gate_scores.png", "gate_kinds.svg", "notes.md"):
+        (tmp_path / name).write_text("of another gate")
+    asked = ["gate-report", str(tmp_path / "no run"), str(held_back), "--out", str(tmp_path), "--drawn", "0"]
+    assert main(asked) == 66
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.md"]
+
+
 def test_train_and_report_from_the_command_line(
     small_lot: Path, held_back: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,6 +116,21 @@ def test_sets_that_share_a_scan_are_refused(small_lot: Path, tmp_path: Path) -> 
         across_sets({"a": one, "b": other}, RECIPES, means(tmp_path, reporter), tmp_path, "")
 
 
+def test_a_comparison_that_is_killed_leaves_no_table_of_an_earlier_one(
+    small_lot: Path, held_back: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.papers.across_sets._within", killed)
+    for name in ("across.json", "across.csv", "across.md"):
+        (tmp_path / name).write_text("of other sets")
+    sets = {"a": surveyed(small_lot), "b": surveyed(held_back)}
+    with Reporter() as reporter, pytest.raises(KeyboardInterrupt):
+        across_sets(sets, RECIPES, means(tmp_path / "cache", reporter), tmp_path, "")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_further_row_is_of_what_was_adapted_by_normal_scans_of_all_lots_but_the_judged_one(
     small_lot: Path, held_back: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,3 +33,16 @@ def test_a_lot_in_both_sets_is_refused_before_the_training(
     monkeypatch.setattr("train.papers.gate_study.train_gate", lambda *_, **__: pytest.fail("it trained"))
     assert main(["gate-study", str(tiny_lot), str(tiny_lot), "--out", str(tmp_path / "out")]) == 65
     assert "lots of these names are in both sets: B0, B1, B2" in capsys.readouterr().err
+
+
+def test_a_study_that_is_killed_leaves_no_table_of_an_earlier_one(
+    tiny_lot: Path, held_back: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.papers.gate_study.train_gate", killed)
+    for name in ("gate_study.md", "gate_study.json"):
+        (tmp_path / name).write_text("of another gate")
+    assert main(["gate-study", str(tiny_lot), str(held_back), "--out", str(tmp_path), "--drawn", "0"]) == 130
+    assert list(tmp_path.iterdir()) == []

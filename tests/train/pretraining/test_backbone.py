@@ -76,6 +76,17 @@ def test_a_killed_training_ends_in_the_same_weights(tmp_path: Path, monkeypatch:
     assert other != whole and len(counted) == RECIPE.steps
 
 
+def test_a_kill_leaves_no_facts_beside_weights_that_they_are_not_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = taught(tmp_path)
+    monkeypatch.setattr(train.pretraining.backbone, "write_json", _killed)
+    with pytest.raises(KeyboardInterrupt):
+        taught(tmp_path, replace(RECIPE, seed=1))
+    weights = open_backbone(str(tmp_path / WEIGHTS_FILE), Size(64, 64), seed=0, amp=False, device="cpu")
+    assert weights.sha256 != before and not (tmp_path / FACTS_FILE).exists()
+
+
 def test_it_goes_on_from_the_middle_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, losses = taught(tmp_path / "whole")
     steps = itertools.count()

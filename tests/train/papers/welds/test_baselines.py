@@ -98,6 +98,20 @@ def test_other_welds_without_a_mask_are_refused_before_anything_is_scored(folder
     assert not (tmp_path / "out").exists()
 
 
+def test_filters_that_are_killed_leave_no_table_of_earlier_ones(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.papers.welds.baselines.weld_scores", killed)
+    for name in ("baselines.md", "curves.csv"):
+        (tmp_path / name).write_text("of other welds")
+    with pytest.raises(KeyboardInterrupt):
+        run_baselines(folder, tmp_path, COUNTS, 0, Here(), Reporter(), "command")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_another_mask_is_another_digest(folder: Path) -> None:
     first, *rest = read_welds(folder)
     assert first.mask is not None

@@ -153,6 +153,21 @@ def test_the_papers_recipe_writes_tables_and_figures(
     assert drawn == {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
 
 
+def test_a_benchmark_that_is_killed_leaves_no_table_or_figure_of_an_earlier_one(
+    welds: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.papers.welds.benchmark.run_benchmark", killed)
+    (tmp_path / "figures").mkdir()
+    for name in ("tables.md", "tables.csv", "tables.json", "curves.csv", "elsewhere.md", "films.md"):
+        (tmp_path / name).write_text("of other networks")
+    (tmp_path / "figures" / "figure-10-roc.png").write_text("of other networks")
+    assert main(command(welds, cache, tmp_path, *BEST)) == 130
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 def test_the_welds_that_networks_learn_from_are_no_other_welds_by_any_name(
     welds: Path, alike: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
