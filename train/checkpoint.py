@@ -6,7 +6,7 @@ whole. Loaded with `weights_only=True`: a checkpoint is never unpickled into cod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import wraps
 from pathlib import Path
@@ -21,7 +21,7 @@ from edge.images.method import Method
 from edge.images.sharpness import Sharpness
 from edge.records import Size
 from train.dataset import Row, ScanFacts
-from train.errors import CheckpointError, DataError
+from train.errors import CheckpointError, DataError, DivergedError
 from train.files import clear_results, load_torch, write_whole
 
 Kind = Literal["classifier", "gate"]
@@ -131,7 +131,14 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path` whole or not at all.
 
     What lies beside it and speaks of the classifier before goes first: a kill must not leave it beside this one.
+    Raises DivergedError, before anything is written, for weights that are not finite.
     """
+    if wild := not_finite(checkpoint.state_dict):
+        raise DivergedError(
+            f"the training left numbers that are not finite in {len(wild)} tensors of the {checkpoint.kind}, such as"
+            f" {min(wild)}: {path} is not written",
+            hint="lower --lr",
+        )
     content: dict[str, Any] = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
     content["format"] = FORMAT
     content["state_dict"] = {k: v.detach().cpu().contiguous() for k, v in checkpoint.state_dict.items()}
@@ -199,6 +206,11 @@ def fitting(build: Callable[[Checkpoint], _Network]) -> Callable[[Checkpoint], _
     return checked
 
 
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold a number that is none, or an infinite one."""
+    return [name for name, each in state.items() if each.is_floating_point() and not each.isfinite().all()]
+
+
 def _refuse_senseless(content: dict[str, Any]) -> None:
     """Raise ValueError for a field that holds something else than its name says: it would show hours later."""
     state, sides = content["state_dict"], [*content["size"], *content["scan_height_px"], *content["scan_width_px"]]
@@ -221,7 +233,7 @@ def _refuse_senseless(content: dict[str, Any]) -> None:
     }
     if wrong := [name for name, is_right in expected.items() if not is_right]:
         raise ValueError(f"no sense in {', '.join(wrong)}")
-    if wild := [name for name, each in state.items() if each.is_floating_point() and not each.isfinite().all()]:
+    if wild := not_finite(state):
         raise ValueError(f"numbers that are not finite in {len(wild)} tensors, such as {min(wild)}")
 
 

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import shtab
 
@@ -210,14 +210,18 @@ def whole(text: str) -> int:
     return int(text)
 
 
+LARGEST: Final = 1e30
+"""Of numbers that a person gives: what is computed with them in float32 overflows not much above."""
+
+
 def finite(text: str) -> float:
-    """Type of an option: a number from 0 that is not infinite."""
+    """Type of an option: a number from 0 to LARGEST."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0.0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no finite number: expected 0 or more")
+    if not 0.0 <= value <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no finite number: expected 0 or more, at most {LARGEST:g}")
     return value
 
 

@@ -18,7 +18,7 @@ from edge.records import Size
 from train.checkpoint import Checkpoint, Kind, load_checkpoint, save_checkpoint
 from train.classifier.models import classifier_of
 from train.cli import parser
-from train.errors import CheckpointError
+from train.errors import CheckpointError, DivergedError
 from train.gate.network import gate_of
 from train.networks import GateAutoencoder
 
@@ -164,13 +164,18 @@ def test_a_field_that_holds_something_else_is_named(tmp_path: Path, field: str, 
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path, number: float) -> None:
+def test_weights_that_are_not_finite_are_neither_written_nor_read(tmp_path: Path, number: float) -> None:
     state = _checkpoint().state_dict
     name = sorted(state)[0]
     state[name] = torch.full_like(state[name], number)
-    save_checkpoint(tmp_path / "gate.pt", dataclasses.replace(_checkpoint(), state_dict=state))
+    path = tmp_path / "gate.pt"
+    with pytest.raises(DivergedError, match=f"1 tensors of the gate, such as {name}: .* is not written"):
+        save_checkpoint(path, dataclasses.replace(_checkpoint(), state_dict=state))
+    assert not path.exists()
+    save_checkpoint(path, _checkpoint())
+    torch.save({**torch.load(path, weights_only=True), "state_dict": state}, path)
     with pytest.raises(CheckpointError, match=f"not finite in 1 tensors, such as {name}"):
-        load_checkpoint(tmp_path / "gate.pt", "gate")
+        load_checkpoint(path, "gate")
 
 
 def _without(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -44,6 +44,20 @@ def test_a_defect_is_logged_and_two_lines(
     assert caplog.records[0].exc_info
 
 
+@pytest.mark.parametrize("error", [MemoryError("of 149 GiB"), RuntimeError("[CPU] can't allocate memory: of 149 GiB")])
+def test_memory_that_does_not_suffice_is_no_defect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def too_much(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("train.pretraining.backbone.draw_marked_scans", too_much)
+    assert main(["pretrain", "--out", str(tmp_path)]) == 1
+    first, second = capsys.readouterr().err.splitlines()[-2:]
+    assert first.startswith("edge-train: the memory does not suffice for `edge-train pretrain`: ")
+    assert first.endswith("of 149 GiB") and "a smaller --size" in second
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -51,6 +65,7 @@ def test_a_defect_is_logged_and_two_lines(
         (f"crossval scans --out run --seed {1 << 64}", f"--seed: '{1 << 64}' is no whole number"),
         ("fine-tune scans --out run --epochs 0", "--epochs: '0' is no number of them: expected 1 or more"),
         ("fit-features scans --out run --cache-gib nan", "--cache-gib: 'nan' is no finite number"),
+        ("fine-tune scans --out run --lr 1e38", "--lr: '1e38' is no finite number: expected 0 or more, at most 1e+30"),
         ("gate scans --out run --lr inf", "--lr: 'inf' is no finite number"),
         ("gate scans --out run --batch 0", "--batch: '0' is no number of them"),
         ("gate-report run scans --out report --drawn -3", "--drawn: '-3' is no whole number"),

@@ -7,7 +7,6 @@ is TOML with some of the fields below and perhaps `base = "best"`; what it leave
 from __future__ import annotations
 
 import dataclasses
-import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from edge.images.method import Method
+from edge.system.command import LARGEST
 from train.bounds import Mode
 from train.classifier.views import FLIPS, WARPED
 from train.errors import TrainError
@@ -146,9 +146,11 @@ def replaced(base: ExperimentRecipe, values: dict[str, Any], where: str) -> Expe
         if choices and value not in choices:
             raise TrainError(f"{where}: {key} = {value!r}", hint=f"choose one of {', '.join(map(str, choices))}")
         if kind in (int, float) and (
-            isinstance(value, bool) or not isinstance(value, int | kind) or not 0 <= value < math.inf
+            isinstance(value, bool) or not isinstance(value, int | kind) or not 0 <= value <= LARGEST
         ):
-            raise TrainError(f"{where}: {key} = {value!r}", hint="expected a finite number, not negative")
+            raise TrainError(
+                f"{where}: {key} = {value!r}", hint=f"expected a finite number, not negative, at most {LARGEST:g}"
+            )
     if "method" in values:
         values = values | {"method": Method(values["method"])}
     recipe = dataclasses.replace(base, **values)

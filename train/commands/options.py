@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -47,6 +48,7 @@ TRAINS: Final = (65, 66)
 CACHE_FOLDER: Final = "cache"
 _METAVARS: Final = {int: "N", float: "X", Size: "HxW"}
 _TYPES: Final = {int: whole, float: finite, Size: parse_size}
+_OUT_OF_MEMORY: Final = re.compile("out of memory|can't allocate memory")
 _NAMES: Final = {"method": ("--conversion", "--method")}
 """Options whose names are not the field's."""
 
@@ -73,8 +75,8 @@ def add_command(
 def run_command(options: argparse.Namespace) -> int:
     """Run the verb that was parsed, into a folder that it has for itself.
 
-    Raises TrainError where a module it needs is not installed or another command has the folder, OSError where it
-    cannot be written.
+    Raises TrainError where a module it needs is not installed, another command has the folder or the memory does not
+    suffice, OSError where the folder cannot be written.
     """
     for module in options.needs:
         if importlib.util.find_spec(module) is None:
@@ -85,7 +87,16 @@ def run_command(options: argparse.Namespace) -> int:
     out = getattr(options, "out", None)
     with nullcontext() if out is None else results_folder(out), Reporter() as reporter:
         command: Command = options.command
-        return command(options, reporter)
+        try:
+            return command(options, reporter)
+        except (MemoryError, RuntimeError) as error:
+            # Torch says it in words of its own, on the CPU and on a GPU.
+            if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+                raise
+            raise TrainError(
+                f"the memory does not suffice for `edge-train {options.verb}`: {str(error).splitlines()[0]}",
+                hint="take fewer scans, a smaller --size or --batch, or a machine with more",
+            ) from error
 
 
 def add_fields(

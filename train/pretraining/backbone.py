@@ -22,12 +22,13 @@ from torch import Tensor, nn
 
 from edge.images.method import Method
 from edge.system.progress import Reporter
+from train.checkpoint import not_finite
 from train.classifier.features import weights_sha256
 from train.classifier.pooling import LAYER_CHANNELS, feature_maps
 from train.classifier.region_task import flip
 from train.classifier.training import build_classifier, draw_flips, take_statistics
 from train.device import choose_arithmetic, open_device
-from train.errors import TrainError
+from train.errors import DivergedError, TrainError
 from train.files import clear_results, write_json, write_whole
 from train.losses import finite
 from train.networks import normalise
@@ -97,6 +98,11 @@ def pretrain(recipe: Pretraining, out: Path, runner: Runner, reporter: Reporter)
     losses = _teach(network.backbone, scans, recipe, is_bf16, resume, reporter)
     _take_statistics(network.backbone, scans, recipe, is_bf16)
     network = network.cpu().eval()
+    if wild := not_finite(network.backbone.state_dict()):
+        raise DivergedError(
+            f"the training left numbers that are not finite in {len(wild)} tensors, such as {min(wild)}",
+            hint="lower --lr",
+        )
     sha256 = weights_sha256(network)
     clear_results(out, WEIGHTS_FILE, FACTS_FILE)
     with write_whole(out / WEIGHTS_FILE) as stream:

@@ -119,6 +119,18 @@ def test_a_training_that_diverges_names_the_step_and_leaves_no_weights(tmp_path:
     assert not (tmp_path / WEIGHTS_FILE).exists()
 
 
+def test_weights_that_are_not_finite_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss is known to be finite before its step, what the last step leaves is not."""
+
+    def overflow(backbone: torch.nn.Module, *_: object) -> None:
+        next(backbone.parameters()).data.fill_(float("inf"))
+
+    monkeypatch.setattr(train.pretraining.backbone, "take_statistics", overflow)
+    with pytest.raises(DivergedError, match=r"not finite in 1 tensors, such as conv1\.weight"):
+        taught(tmp_path)
+    assert not (tmp_path / WEIGHTS_FILE).exists()
+
+
 def test_scans_are_mirrored_together_with_what_is_asked_of_them() -> None:
     rng = np.random.default_rng(0)
     counts = np.full((1, 64, 32), 2000, np.uint16)
