@@ -214,8 +214,8 @@ def not_finite(state: Mapping[str, Tensor]) -> list[str]:
 def _refuse_senseless(content: dict[str, Any]) -> None:
     """Raise ValueError for a field that holds something else than its name says: it would show hours later."""
     state, sides = content["state_dict"], [*content["size"], *content["scan_height_px"], *content["scan_width_px"]]
-    lists = ("exposure_lots", "scan_sha256s", "scan_pixels_sha256s", "lots")
-    lists = (*lists, "calibrated_sha256s", "calibrated_pixels_sha256s", "calibrated_lots")
+    lists = ["exposure_lots", "scan_sha256s", "scan_pixels_sha256s", "lots"]
+    lists += ["calibrated_sha256s", "calibrated_pixels_sha256s", "calibrated_lots"]
     expected = {
         "state_dict": isinstance(state, dict) and state and all(isinstance(each, Tensor) for each in state.values()),
         "size, scan_height_px, scan_width_px": all(isinstance(side, int) and side > 0 for side in sides),
