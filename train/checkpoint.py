@@ -217,7 +217,7 @@ def _refuse_senseless(content: dict[str, Any]) -> None:
     lists = ["exposure_lots", "scan_sha256s", "scan_pixels_sha256s", "lots"]
     lists += ["calibrated_sha256s", "calibrated_pixels_sha256s", "calibrated_lots"]
     expected = {
-        "state_dict": isinstance(state, dict) and state and all(isinstance(each, Tensor) for each in state.values()),
+        "state_dict": isinstance(state, dict) and all(isinstance(each, Tensor) for each in state.values()),
         "size, scan_height_px, scan_width_px": all(isinstance(side, int) and side > 0 for side in sides),
         "seed": isinstance(content["seed"], int),
         "data_digest": isinstance(content["data_digest"], str),

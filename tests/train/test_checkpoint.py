@@ -140,7 +140,6 @@ def test_a_bit_that_was_turned_over_in_the_weights_is_refused(tmp_path: Path) ->
     ("field", "value"),
     [
         ("state_dict", None),
-        ("state_dict", {}),
         ("state_dict", {"encoder": "none"}),
         ("recipe", ["global"]),
         ("metrics", 3),
