@@ -211,7 +211,7 @@ def whole(text: str) -> int:
 
 
 LARGEST: Final = 1e30
-"""Of numbers that a person gives: what is computed with them in float32 overflows not much above."""
+"""Greatest number that an option takes: what is computed with it in float32 stays finite."""
 
 
 def finite(text: str) -> float:
