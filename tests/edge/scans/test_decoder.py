@@ -20,7 +20,7 @@ import pytest
 
 from edge.errors import ScanError, ScanIncomplete
 from edge.pipeline.crash_guard import kills_its_reader
-from edge.scans.decoder import Decoder
+from edge.scans.decoder import Decoder, _processor_time_s
 from edge.scans.scan import Limits, read_scan
 from edge.scans.syscall_filter import CALLS, PROCESSORS, WITHOUT_EXEC, allow_only_unpacking
 from tests.support import fakes
@@ -455,15 +455,23 @@ def command_line(pid: str) -> bytes:
 
 @contextmanager
 def signalled(*signals: signal.Signals) -> Iterator[None]:
-    """Every unpacker gets these signals in turn, from when it reads a file on."""
+    """Every unpacker gets these signals in turn, from when it has said that it is ready."""
     is_over = threading.Event()
+    before_s: dict[int, float] = {}
+
+    def is_ready(pid: int) -> bool:
+        """Behind its filter it has next to nothing to compute until it says so; then it waits, or computes."""
+        if "Seccomp:\t2" not in (said := status(pid)):
+            return False
+        used_s = _processor_time_s(pid)
+        return "State:\tR" not in said or used_s - before_s.setdefault(pid, used_s) >= 0.02
 
     def send() -> None:
         for number in itertools.cycle(signals):
             if is_over.wait(0.05):
                 return
             for pid in children():
-                if b"child.py" in Path(f"/proc/{pid}/cmdline").read_bytes() and "Seccomp:\t2" in status(pid):
+                if b"child.py" in Path(f"/proc/{pid}/cmdline").read_bytes() and is_ready(pid):
                     os.kill(pid, number)
 
     sender = threading.Thread(target=send)
