@@ -16,7 +16,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -266,7 +266,16 @@ def _evidence(settings: Settings) -> Iterator[Finding]:
     if writable.grade is not Grade.OK:
         yield replace(writable, grade=Grade.WARN)
         return
-    used_bytes = sum(path.lstat().st_size for path in folder.rglob("*")) if folder.exists() else 0
+    try:
+        used_bytes = _bytes_below(folder)
+    except OSError as error:
+        yield Finding(
+            Grade.WARN,
+            "evidence",
+            f"what {folder} holds is not known: {error.filename}: {error.strerror}",
+            "run this as the user of the service",
+        )
+        return
     room_bytes = shutil.disk_usage(directory).free - evidence.min_free_bytes + used_bytes
     observed = f"{used_bytes / 1e9:.1f} of {evidence.max_bytes / 1e9:.1f} GB used in {folder}"
     if room_bytes < evidence.max_bytes:
@@ -288,6 +297,21 @@ def _evidence(settings: Settings) -> Iterator[Finding]:
         )
         return
     yield Finding(Grade.OK, "evidence", f"{observed}, read by group {group}" if folder.exists() else observed)
+
+
+def _bytes_below(folder: Path) -> int:
+    """Sizes of all files below a folder; none where it is not there. Raises OSError where one may not be listed."""
+
+    def tell(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    used_bytes = 0
+    for below, _, names in os.walk(folder, onerror=tell):
+        for name in names:
+            with suppress(FileNotFoundError):  # a worker that runs removes what is old
+                used_bytes += Path(below, name).lstat().st_size
+    return used_bytes
 
 
 def _group_name(group: int) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -168,6 +170,37 @@ def test_evidence_that_would_be_dropped_or_seen_by_nobody_is_a_warning(tmp_path:
     folder.chmod(0o750)
     assert "read by group" in row(**budget)
     assert row(**budget, dir="/proc/nowhere").startswith("warn /proc")
+
+
+def test_evidence_that_goes_meanwhile_is_not_counted_and_what_may_not_be_listed_is_told(
+    tmp_path: Path, rights_hold: None
+) -> None:
+    settings = Settings(state=StateSettings(dir=tmp_path), evidence=EvidenceSettings(max_bytes=1000, min_free_bytes=0))
+    folder = tmp_path / "evidence"
+    folder.mkdir(mode=0o750)
+    is_over = threading.Event()
+
+    def come_and_go() -> None:
+        while not is_over.is_set():
+            for day in range(20):
+                (folder / f"day-{day}").mkdir()
+                (folder / f"day-{day}" / "piece").touch()
+            for day in range(20):
+                shutil.rmtree(folder / f"day-{day}")
+
+    worker = threading.Thread(target=come_and_go)
+    worker.start()
+    try:
+        for _ in range(200):
+            (finding,) = _evidence(settings)
+            assert "0.0 of 0.0 GB used" in finding.observed
+    finally:
+        is_over.set()
+        worker.join()
+    closed = folder / "2026-01-01"
+    closed.mkdir(mode=0)
+    (finding,) = _evidence(settings)
+    assert finding.grade is Grade.WARN and f"{closed}: Permission denied" in finding.observed
 
 
 def test_a_secret_that_systemd_shows_to_the_running_service_alone_is_no_fault_before_its_start(tmp_path: Path) -> None:
