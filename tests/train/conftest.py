@@ -1,6 +1,6 @@
 """Small lots for the tests of the training, and a small network."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +58,22 @@ def write_lots(folder: Path, seed: int, prefix: str = "B", scans: int = 8) -> Pa
             lines.append(f"{name},{prefix}{lot},{LABELS[number % 2]}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture
+def cut_off_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], set[Path]]:
+    """Cut every training off where it calls this function; the files by which those would have gone on."""
+    from train.resume import Resume
+
+    def cut(fit: str) -> set[Path]:
+        paths: set[Path] = set()
+
+        def stop(*given: object, **named: object) -> None:
+            (resume,) = (each for each in (*given, *named.values()) if isinstance(each, Resume))
+            paths.add(resume.path)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(fit, stop)
+        return paths
+
+    return cut

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -60,16 +61,9 @@ def test_a_training_from_scratch_learns_a_missing_patch_and_records_how(small_lo
 
 
 def test_other_regions_are_another_training_and_nothing_is_taken_up(
-    tiny_lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_off_at: Callable[[str], set[Path]]
 ) -> None:
-    keys = set()
-
-    def cut_off(*given: object) -> None:
-        assert isinstance(given[-1], Resume)
-        keys.add(given[-1].path)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("train.classifier.training.fit", cut_off)
+    keys = cut_off_at("train.classifier.training.fit")
     for regions in (0, 0, 255):
         drawn = np.full((2, 8, 8), regions, np.uint8)
         monkeypatch.setattr("train.classifier.training.read_regions", lambda _, drawn=drawn: drawn)
@@ -79,17 +73,10 @@ def test_other_regions_are_another_training_and_nothing_is_taken_up(
 
 
 def test_scans_in_another_order_are_another_training_and_nothing_is_taken_up(
-    tiny_lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_lot: Path, tmp_path: Path, cut_off_at: Callable[[str], set[Path]]
 ) -> None:
     """Scans are drawn by number: with rows that swapped places the losses are not those of one that was not stopped."""
-    keys = set()
-
-    def cut_off(*given: object) -> None:
-        assert isinstance(given[-1], Resume)
-        keys.add(given[-1].path)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("train.classifier.training.fit", cut_off)
+    keys = cut_off_at("train.classifier.training.fit")
     lot = tmp_path / "lot"
     shutil.copytree(tiny_lot, lot)
     head, first, second, third, *rest = (lot / "labels.csv").read_text().splitlines()

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -232,15 +233,9 @@ def test_photographs_are_asked_for_before_anything_is_read(tmp_path: Path) -> No
 
 
 def test_other_photographs_are_another_training_and_nothing_is_taken_up(
-    small_lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_lot: Path, tmp_path: Path, cut_off_at: Callable[[str], set[Path]]
 ) -> None:
-    keys = set()
-
-    def cut_off(*_: object, resume: Resume, **__: object) -> None:
-        keys.add(resume.path)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "fit", cut_off)
+    keys = cut_off_at("train.gate.training.fit")
     sni = dataclasses.replace(TINY, perturbation="sni")
     for grey in (9, 9, 90):
         cv2.imwrite(str(tmp_path / "photo.png"), np.full((200, 200), grey, np.uint8))
@@ -250,16 +245,10 @@ def test_other_photographs_are_another_training_and_nothing_is_taken_up(
 
 
 def test_scans_in_another_order_are_another_training_and_nothing_is_taken_up(
-    small_lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_lot: Path, tmp_path: Path, cut_off_at: Callable[[str], set[Path]]
 ) -> None:
     """Scans are drawn by number: with rows that swapped places the losses are not those of one that was not stopped."""
-    keys = set()
-
-    def cut_off(*_: object, resume: Resume, **__: object) -> None:
-        keys.add(resume.path)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "fit", cut_off)
+    keys = cut_off_at("train.gate.training.fit")
     lot = tmp_path / "lot"
     shutil.copytree(small_lot, lot)
     head, first, second, third, *rest = (lot / "labels.csv").read_text().splitlines()
